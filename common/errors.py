@@ -1,0 +1,82 @@
+"""Every error a person can meet, and who must act on it.
+
+    WardroundError
+    |-- ConfigurationError      whoever wrote the configuration    exit 2
+    |-- CohortError             the site admin                     exit 3
+    |-- PrivacyError                                               exit 4
+    |   |-- UnsafeModel         whoever chose the network
+    |   |-- BudgetExceeded      the site admin, or nobody: the answer is no
+    |   `-- LedgerDamaged       the site admin and the data-protection officer
+    |-- UpdateRefused           the coordinator; the run goes on   exit 1
+    |-- RunFailed               the coordinator                    exit 1
+    `-- StateDamaged            the coordinator                    exit 5
+
+A message names the thing, its value, what was expected and what to do next.
+An error that is not in this tree is a defect of ours.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What a command's exit status says."""
+
+    DONE = 0
+    RUN_FAILED = 1
+    WRONG_CONFIGURATION = 2  # also typer's own code for a wrong option
+    WRONG_DATA = 3
+    PRIVACY_REFUSED = 4
+    STATE_DAMAGED = 5
+    INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+class WardroundError(Exception):
+    """Something a person can mend; the message says how."""
+
+    exit_code = ExitCode.RUN_FAILED
+
+
+class ConfigurationError(WardroundError):
+    """The configuration is wrong, or asks for what does not fit together."""
+
+    exit_code = ExitCode.WRONG_CONFIGURATION
+
+
+class CohortError(WardroundError):
+    """A site's folder or table cannot be used at all (single bad files are listed, not raised)."""
+
+    exit_code = ExitCode.WRONG_DATA
+
+
+class PrivacyError(WardroundError):
+    """The privacy that was asked for cannot be given; nothing has been released."""
+
+    exit_code = ExitCode.PRIVACY_REFUSED
+
+
+class UnsafeModel(PrivacyError):
+    """The network would break per-patient clipping."""
+
+
+class BudgetExceeded(PrivacyError):
+    """The charge would pass the site's limit; it was not made."""
+
+
+class LedgerDamaged(PrivacyError):
+    """The ledger's chain of hashes does not hold."""
+
+
+class UpdateRefused(WardroundError):
+    """A site's answer was not admitted; the run goes on without it."""
+
+
+class RunFailed(WardroundError):
+    """The run cannot go on, and the message says why."""
+
+
+class StateDamaged(WardroundError):
+    """A saved state of a run cannot be read back as it was written."""
+
+    exit_code = ExitCode.STATE_DAMAGED

@@ -1,0 +1,41 @@
+"""What a site does for its patients' privacy in a run: one frozen plan, made before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mechanism:
+    """A sampled Gaussian mechanism over patients: enough to recompute its epsilon for ever."""
+
+    noise_multiplier: float  # sigma: noise standard deviation / clip_norm
+    sampling_rate: float  # q: probability that a patient is in a step; 1 takes all
+    steps: int  # noised steps
+    clip_norm: float  # C: largest L2 norm of one patient's contribution
+    divisor: float  # public constant that the noised sum is divided by
+    unit: Literal["patient"] = "patient"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyPlan:
+    """The mechanism of a whole run at one site, and what it promises."""
+
+    mechanism: Mechanism  # of all rounds together
+    steps_per_round: int
+    clipping: Literal["automatic", "flat"]
+    epsilon: float  # of the whole run, by the binding accountant
+    delta: float
+    simulated_noise: bool  # True: noise came from a seed, no privacy claim
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spend:
+    """What one round was charged, as the ledger recorded it; travels with the update."""
+
+    mechanism: Mechanism  # this round's steps
+    run_epsilon: float  # of this run after the round
+    cohort_epsilon: float  # of all runs on the same patients after the round
+    delta: float
+    simulated_noise: bool

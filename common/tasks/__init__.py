@@ -1,0 +1,1 @@
+"""Diagnosis, prognosis, segmentation."""

@@ -1,0 +1,98 @@
+"""Named tensors: difference, scale, norm, fingerprint; safetensors in and out."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import StateDamaged
+
+Weights = Mapping[str, Tensor]  # name -> tensor on the CPU; never changed in place by a receiver
+
+
+def trainable(model: nn.Module) -> dict[str, Tensor]:
+    """Return detached views of the parameters that training changes, by name."""
+    return {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+
+
+def load_into(model: nn.Module, weights: Weights) -> None:
+    """Copy weights into the model's parameters of the same names and shapes."""
+    own = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in weights.items():
+            own[name].copy_(value)
+
+
+def difference(after: Weights, before: Weights) -> dict[str, Tensor]:
+    """Return after - before for the names of `before`."""
+    return {name: after[name] - value for name, value in before.items()}
+
+
+def add_scaled(base: Weights, change: Weights, scale: float = 1.0) -> dict[str, Tensor]:
+    """Return base + scale x change; names that `change` lacks stay as they are."""
+    return {
+        name: value + scale * change[name] if name in change else value
+        for name, value in base.items()
+    }
+
+
+def zeros_like(weights: Weights) -> dict[str, Tensor]:
+    """Return zeros of the same names and shapes."""
+    return {name: torch.zeros_like(value) for name, value in weights.items()}
+
+
+def norm(weights: Weights) -> float:
+    """Return the L2 norm over all tensors together."""
+    return float(sum(float(v.double().pow(2).sum()) for v in weights.values()) ** 0.5)
+
+
+def fingerprint(weights: Weights) -> str:
+    """Return the SHA-256 over names, dtypes, shapes and bytes, in hex."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        value = weights[name].contiguous()
+        digest.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_weights(path: Path, weights: Weights, metadata: Mapping[str, str] | None = None) -> None:
+    """Write safetensors so that a crash leaves the old file or the new one, never half."""
+    # Imported here: loading it takes as long as a small round.
+    from safetensors.torch import save
+
+    content = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    replace_durably(path, save(content, metadata=dict(metadata or {})))
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Read safetensors; StateDamaged names the file when it is missing or broken."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(path.read_bytes())
+    except (OSError, SafetensorError) as error:
+        message = f"Cannot read weights from {path}: {error}. Restore the file or start a new run."
+        raise StateDamaged(message) from error
+
+
+def replace_durably(path: Path, content: bytes) -> None:
+    """Put content at path by temporary name, fsync, rename, fsync of the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
