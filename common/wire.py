@@ -18,6 +18,7 @@ class TrainRequest:
 
     run: str
     round: int  # 1 is the first
+    seed: int  # initial weights and data order; never the noise of privacy
     config: RunConfig
     weights: Weights  # the shared part: what travels and is aggregated
     control: Weights | None = None  # SCAFFOLD's server control variate c
@@ -42,6 +43,7 @@ class EvaluationRequest:
 
     run: str
     round: int
+    seed: int
     config: RunConfig
     weights: Weights
     split: Literal["validation", "test"]
