@@ -1,0 +1,120 @@
+"""What a site must have, and how it becomes a network's input."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from common.config_part import Part
+
+
+class Images(Part):
+    """How a study's pixels become a network's input."""
+
+    #: Rows x columns (2-D) or slices x rows x columns (3-D) of the network's input.
+    size: tuple[PositiveInt, PositiveInt] | tuple[PositiveInt, PositiveInt, PositiveInt]
+    channels: Literal[1, 3] = 1
+    #: letterbox keeps the shape and pads; stretch fills; crop (3-D) cuts or pads at `spacing`.
+    fit: Literal["letterbox", "stretch", "crop"] = "letterbox"
+    #: Slice, row and column distance in mm to resample to first (3-D).
+    spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
+    #: percentile and zscore look at one image at a time; window is fixed in rescaled units.
+    intensity: Literal["percentile", "zscore", "window"] = "percentile"
+    window: tuple[float, float] | None = None
+    #: Modalities that are used (DICOM 0008,0060); empty takes every one.
+    modalities: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Images:
+        if (self.intensity == "window") != (self.window is not None):
+            message = "intensity: window goes together with window: [low, high]"
+            raise ValueError(message)
+        if self.window is not None and self.window[0] >= self.window[1]:
+            message = f"window={list(self.window)} must be [low, high] with low < high"
+            raise ValueError(message)
+        return self
+
+    @property
+    def dimensions(self) -> Literal[2, 3]:
+        """Spatial dimensions of the input."""
+        return 2 if len(self.size) == 2 else 3
+
+
+class NumberColumn(Part):
+    """A clinical number and the public constants that scale it: (value - center) / scale."""
+
+    column: str
+    center: float = 0.0
+    scale: PositiveFloat = 1.0
+    #: log: log1p before centring, for skewed laboratory values.
+    transform: Literal["none", "log"] = "none"
+
+
+class CategoryColumn(Part):
+    """A clinical category, one indicator per value."""
+
+    column: str
+    values: tuple[str, ...] = Field(min_length=1)
+
+
+class Table(Part):
+    """Clinical columns; a missing value becomes 0 beside an indicator of 1."""
+
+    numbers: tuple[NumberColumn, ...] = ()
+    categories: tuple[CategoryColumn, ...] = ()
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Table:
+        names = [c.column for c in self.numbers] + [c.column for c in self.categories]
+        if not names:
+            message = "a table needs numbers or categories; leave it out to use images only"
+            raise ValueError(message)
+        if len(set(names)) != len(names):
+            message = f"a column is named twice in {names}"
+            raise ValueError(message)
+        return self
+
+    @property
+    def width(self) -> int:
+        """Inputs that the table gives: values, then one missing indicator a column."""
+        values = len(self.numbers) + sum(len(c.values) for c in self.categories)
+        return values + len(self.numbers) + len(self.categories)
+
+
+class Split(Part):
+    """Which patients train, choose and test; always by patient, never by image."""
+
+    #: Column of labels.csv that says train, validation or test; given splits are kept.
+    column: str | None = None
+    test_fraction: float = Field(default=0.2, gt=0, lt=1)
+    #: Part of the training patients that chooses rounds and models.
+    validation_fraction: float = Field(default=0.15, ge=0, lt=1)
+    #: With folds, every seed tests each patient once: metrics are over all folds together.
+    folds: int | None = Field(default=None, ge=2, le=20)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Split:
+        if self.column is not None and self.folds is not None:
+            message = "split takes column or folds, not both"
+            raise ValueError(message)
+        return self
+
+
+class Cohort(Part):
+    """What a site must have for this run."""
+
+    images: Images | None = None
+    table: Table | None = None
+    split: Split = Split()
+    #: A site with fewer usable training patients does not take part.
+    smallest_cohort: PositiveInt = 10
+    #: A column whose value alone may give the outcome away; the report says how well it does.
+    confounder: str | None = None
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Cohort:
+        if self.images is None and self.table is None:
+            message = "a cohort needs images, table, or both"
+            raise ValueError(message)
+        return self
