@@ -1,0 +1,119 @@
+"""The network that a configuration names, with its first weights from an explicit seed."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from common.config import Cohort, Images, Model
+from common.errors import ConfigurationError
+from common.models.frozen_features import feature_width
+from common.models.fusion import Classifier, Segmenter, linear_head, start_at_zero
+from common.models.monai_networks import image_body, segmentation_parts
+from common.models.small_cnn import SmallCnn
+from common.network_sizes import misfit
+
+
+def build_model(model: Model, cohort: Cohort, outputs: int, seed: int) -> nn.Module:
+    """Return a network (image, table) -> (items, outputs[, *spatial]); same seed, same bits.
+
+    The global generator is left as it was. Without images, `image` is (items, 0); without a
+    table, `table` is. For frozen_features, `image` is what `extract_features` returned.
+    """
+    fault = misfit(model, cohort.images)
+    if fault is not None:
+        raise ConfigurationError(fault + ".")
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        network = _build(model, cohort, outputs)
+    return _without_inplace(_without_batch_norm(network))
+
+
+def _build(model: Model, cohort: Cohort, outputs: int) -> nn.Module:
+    columns = cohort.table.width if cohort.table is not None else 0
+    match model.network:
+        case "table":
+            return _over_features(model, columns, outputs)
+        case "frozen_features":
+            return _over_features(model, feature_width(model) + columns, outputs)
+        case "unet" | "segresnet" | "dynunet" | "swin_unetr":
+            return Segmenter(*segmentation_parts(model, _images(model, cohort), outputs))
+        case _:
+            body, features = _image_body(model, _images(model, cohort))
+            head = linear_head(features + columns, outputs, model.hidden, dropout=model.dropout)
+            return Classifier(body, head)
+
+
+def _over_features(model: Model, inputs: int, outputs: int) -> Classifier:
+    head = linear_head(inputs, outputs, model.hidden, dropout=model.dropout)
+    return Classifier(nn.Identity(), start_at_zero(head))
+
+
+def _image_body(model: Model, images: Images) -> tuple[nn.Module, int]:
+    match model.network:
+        case "small_cnn":
+            body = SmallCnn(images.dimensions, images.channels, model.width)
+            return body, body.features
+        case "densenet121" | "resnet18" | "resnet50" | "efficientnet_b0" | "vit":
+            return image_body(model.network, images)
+        case _:
+            message = f"model.network={model.network} does not make features of an image."
+            raise ConfigurationError(message)
+
+
+def _images(model: Model, cohort: Cohort) -> Images:
+    if cohort.images is None:
+        message = f"model.network={model.network} needs cohort.images; give it, or network: table."
+        raise ConfigurationError(message)
+    return cohort.images
+
+
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+def _without_batch_norm(network: nn.Module) -> nn.Module:
+    if not any(isinstance(module, _BATCH_NORMS) for module in network.modules()):
+        return network
+    # Imported here: it loads Opacus, which networks without BatchNorm can do without.
+    from common.normalisation import replace_batch_norm
+
+    return replace_batch_norm(network)
+
+
+_INPLACE = (
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.ELU,
+    nn.SiLU,
+    nn.Dropout,
+    nn.Dropout2d,
+    nn.Dropout3d,
+)
+
+
+def _without_inplace(network: nn.Module) -> nn.Module:
+    # A gradient per patient needs the activations as they were.
+    for module in network.modules():
+        if isinstance(module, _INPLACE):
+            module.inplace = False
+    return network
+
+
+_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+
+
+def norm_parameters(network: nn.Module) -> tuple[str, ...]:
+    """Return the parameters of all normalisation layers: what FedBN leaves at each site."""
+    norms = (module for module in network.modules() if isinstance(module, _NORMS))
+    kept = {id(parameter) for norm in norms for parameter in norm.parameters()}
+    return tuple(n for n, p in network.named_parameters() if id(p) in kept and p.requires_grad)
+
+
+def head_parameters(network: nn.Module) -> tuple[str, ...]:
+    """Return the parameters after the features: what FedRep and FedPer leave at each site."""
+    heads = (
+        module.head for module in network.modules() if isinstance(module, Classifier | Segmenter)
+    )
+    kept = {id(parameter) for head in heads for parameter in head.parameters()}
+    return tuple(n for n, p in network.named_parameters() if id(p) in kept and p.requires_grad)
