@@ -28,9 +28,9 @@ def size_rule(network: NetworkName, dimensions: int) -> SizeRule:
     """Return the rule for a network's input in 2 or 3 dimensions."""
     flat = dimensions == 2
     match network:
-        case "small_cnn" | "resnet18" | "resnet50" | "efficientnet_b0" | "table":
+        case "small_cnn" | "resnet18" | "resnet50" | "table":
             return _ANY
-        case "frozen_features" | "densenet121":
+        case "frozen_features" | "densenet121" | "efficientnet_b0":
             return SizeRule(smallest=32)
         case "vit":
             return SizeRule(smallest=vit_patch(dimensions), multiple=vit_patch(dimensions))

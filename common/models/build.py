@@ -24,7 +24,7 @@ def build_model(model: Model, cohort: Cohort, outputs: int, seed: int) -> nn.Mod
     if fault is not None:
         raise ConfigurationError(fault + ".")
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         network = _build(model, cohort, outputs)
     return _without_inplace(_without_batch_norm(network))
 

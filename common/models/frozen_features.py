@@ -83,5 +83,5 @@ def extract_features(images: Tensor, model: Model) -> Tensor:
     """Return (items, features) of (items, channel, rows, columns), a chunk at a time."""
     network = _network(model)
     with torch.no_grad():
-        parts = [network(chunk) for chunk in images.split(_CHUNK)] if len(images) else []
+        parts = [network(chunk) for chunk in torch.split(images, _CHUNK)] if len(images) else []
     return torch.cat(parts) if parts else torch.zeros(0, feature_width(model))

@@ -28,17 +28,27 @@ def image_body(network: ImageNetwork, images: Images) -> tuple[nn.Module, int]:
             return _vit(images)
 
 
+def _taken(network: nn.Module, place: str) -> nn.Module:
+    """Take a layer out of a network, and let its input pass in its place."""
+    layer = network.get_submodule(place)
+    network.set_submodule(place, nn.Identity())
+    return layer
+
+
+def _inputs(layer: nn.Module) -> int:
+    assert isinstance(layer, nn.Linear)  # noqa: S101  # MONAI's own last layer
+    return layer.in_features
+
+
 def _densenet121(images: Images) -> tuple[nn.Module, int]:
-    from monai.networks.nets import DenseNet121
+    from monai.networks.nets.densenet import DenseNet121
 
     network = DenseNet121(images.dimensions, images.channels, out_channels=1)
-    features: int = network.class_layers.out.in_features
-    network.class_layers.out = nn.Identity()
-    return network, features
+    return network, _inputs(_taken(network, "class_layers.out"))
 
 
 def _resnet(name: Literal["resnet18", "resnet50"], images: Images) -> tuple[nn.Module, int]:
-    from monai.networks.nets import resnet18, resnet50
+    from monai.networks.nets.resnet import resnet18, resnet50
 
     make = resnet18 if name == "resnet18" else resnet50
     network = make(
@@ -51,7 +61,7 @@ def _resnet(name: Literal["resnet18", "resnet50"], images: Images) -> tuple[nn.M
 
 
 def _efficientnet_b0(images: Images) -> tuple[nn.Module, int]:
-    from monai.networks.nets import EfficientNetBN
+    from monai.networks.nets.efficientnet import EfficientNetBN
 
     network = EfficientNetBN(
         "efficientnet-b0",
@@ -60,9 +70,8 @@ def _efficientnet_b0(images: Images) -> tuple[nn.Module, int]:
         in_channels=images.channels,
         num_classes=1,
     )
-    features: int = network._fc.in_features  # noqa: SLF001
-    network._fc = nn.Identity()  # noqa: SLF001
-    network._dropout = nn.Identity()  # noqa: SLF001
+    features = _inputs(_taken(network, "_fc"))
+    _taken(network, "_dropout")
     # The plain form: it can be exported, and mapped over patients.
     network.set_swish(memory_efficient=False)
     _without_drop_connect(network)
@@ -93,7 +102,7 @@ class ViTFeatures(nn.Module):
 
 def _vit(images: Images) -> tuple[nn.Module, int]:
     """Return ViT-Ti (Touvron et al. 2021, table 1): hospitals do not have data for ViT-B."""
-    from monai.networks.nets import ViT
+    from monai.networks.nets.vit import ViT
 
     network = ViT(
         in_channels=images.channels,
@@ -108,7 +117,7 @@ def _vit(images: Images) -> tuple[nn.Module, int]:
     for name, parameter in network.named_parameters():
         # Made by every block, used by none without cross attention: no gradient ever comes.
         if "cross_attn" in name:
-            parameter.requires_grad_(requires_grad=False)
+            parameter.requires_grad_(False)
     return ViTFeatures(network), 192
 
 
@@ -143,7 +152,7 @@ def _unet(model: Model, images: Images, outputs: int) -> tuple[nn.Module, nn.Mod
     Its own last level works in as many channels as there are outputs: one, for one structure.
     Here it keeps `width` channels to the end.
     """
-    from monai.networks.nets import UNet
+    from monai.networks.nets.unet import UNet
 
     widths = _widths(model, images)
     body = UNet(
@@ -161,7 +170,7 @@ def _unet(model: Model, images: Images, outputs: int) -> tuple[nn.Module, nn.Mod
 
 
 def _segresnet(model: Model, images: Images, outputs: int) -> tuple[nn.Module, nn.Module]:
-    from monai.networks.nets import SegResNet
+    from monai.networks.nets.segresnet import SegResNet
 
     network = SegResNet(
         spatial_dims=images.dimensions,
@@ -171,13 +180,11 @@ def _segresnet(model: Model, images: Images, outputs: int) -> tuple[nn.Module, n
         dropout_prob=model.dropout or None,
         norm=_norm(model.width),
     )
-    head: nn.Module = network.conv_final
-    network.conv_final = nn.Identity()
-    return network, head
+    return network, _taken(network, "conv_final")
 
 
 def _dynunet(model: Model, images: Images, outputs: int) -> tuple[nn.Module, nn.Module]:
-    from monai.networks.nets import DynUNet
+    from monai.networks.nets.dynunet import DynUNet
 
     widths = _widths(model, images)
     network = DynUNet(
@@ -192,13 +199,11 @@ def _dynunet(model: Model, images: Images, outputs: int) -> tuple[nn.Module, nn.
         norm_name=_norm(model.width),
         res_block=True,
     )
-    head: nn.Module = network.output_block
-    network.output_block = nn.Identity()
-    return network, head
+    return network, _taken(network, "output_block")
 
 
 def _swin_unetr(model: Model, images: Images, outputs: int) -> tuple[nn.Module, nn.Module]:
-    from monai.networks.nets import SwinUNETR
+    from monai.networks.nets.swin_unetr import SwinUNETR
 
     network = SwinUNETR(
         in_channels=images.channels,
@@ -208,6 +213,4 @@ def _swin_unetr(model: Model, images: Images, outputs: int) -> tuple[nn.Module, 
         drop_rate=model.dropout,
         spatial_dims=images.dimensions,
     )
-    head: nn.Module = network.out
-    network.out = nn.Identity()
-    return network, head
+    return network, _taken(network, "out")

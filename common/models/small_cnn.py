@@ -5,6 +5,7 @@ At width 16 it has 98 thousand parameters in 2-D, and 293 thousand in 3-D.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Literal
 
@@ -22,7 +23,7 @@ class SmallCnn(nn.Module):
         super().__init__()
         sizes = [channels, width, 2 * width, 4 * width, 8 * width]
         self.levels = nn.Sequential(
-            *(_level(dimensions, a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+            *(_level(dimensions, a, b) for a, b in itertools.pairwise(sizes))
         )
         self.features = 2 * sizes[-1]
 
