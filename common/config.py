@@ -31,7 +31,9 @@ from common.config_training import (
     ServerOptimizer,
     Training,
 )
+from common.config_yaml import read_yaml
 from common.errors import ConfigurationError
+from common.network_sizes import misfit
 
 __all__ = [
     "SEGMENTATION_NETWORKS",
@@ -66,8 +68,8 @@ class Synthetic(Part):
 
     modality: Literal["xray", "ct"] = "xray"
     #: Patients of all hospitals together.
-    patients: int = Field(default=400, ge=40)
-    seed: int = 0
+    patients: int = Field(strict=True, default=400, ge=40)
+    seed: int = Field(strict=True, default=0, ge=0)
 
 
 class RunConfig(Part):
@@ -109,10 +111,16 @@ class RunConfig(Part):
 def _check_network(task: Task, cohort: Cohort, model: Model) -> None:
     segments = model.network in SEGMENTATION_NETWORKS
     if segments != (task.kind == "segmentation"):
-        message = f"network {model.network} does not fit task {task.kind}"
+        fits = "densenet121" if segments else "unet"
+        message = (
+            f"model.network={model.network} does not fit task.kind={task.kind}; take e.g. {fits}"
+        )
         raise ValueError(message)
     if (model.network == "table") != (cohort.images is None):
-        message = "network: table goes with a cohort without images, and only with it"
+        message = (
+            f"model.network={model.network} does not fit the cohort:"
+            " network: table goes with a cohort without images, and only with it"
+        )
         raise ValueError(message)
     if segments and cohort.table is not None:
         message = "segmentation takes images only; remove cohort.table"
@@ -121,6 +129,9 @@ def _check_network(task: Task, cohort: Cohort, model: Model) -> None:
     if model.network == "frozen_features" and images is not None and images.dimensions == 3:
         message = "frozen_features is 2-D; give cohort.images.size as [rows, columns]"
         raise ValueError(message)
+    fault = misfit(model, images)
+    if fault is not None:
+        raise ValueError(fault)
 
 
 def load_config(path: Path) -> RunConfig:
@@ -143,7 +154,7 @@ def load_config(path: Path) -> RunConfig:
 def parse_config(text: str, *, source: str = "configuration") -> RunConfig:
     """Read a run from YAML or canonical JSON text."""
     try:
-        content = yaml.safe_load(text)
+        content = read_yaml(text)
     except yaml.YAMLError as error:
         message = f"{source} is not YAML: {error}"
         raise ConfigurationError(message) from error

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
-from common.config_part import Part
+from common.config_part import Part, PositiveFloat, PositiveInt, Real
 
 
 class Images(Part):
@@ -21,7 +21,7 @@ class Images(Part):
     spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     #: percentile and zscore look at one image at a time; window is fixed in rescaled units.
     intensity: Literal["percentile", "zscore", "window"] = "percentile"
-    window: tuple[float, float] | None = None
+    window: tuple[Real, Real] | None = None
     #: Modalities that are used (DICOM 0008,0060); empty takes every one.
     modalities: tuple[str, ...] = ()
 
@@ -45,7 +45,7 @@ class NumberColumn(Part):
     """A clinical number and the public constants that scale it: (value - center) / scale."""
 
     column: str
-    center: float = 0.0
+    center: Real = 0.0
     scale: PositiveFloat = 1.0
     #: log: log1p before centring, for skewed laboratory values.
     transform: Literal["none", "log"] = "none"
@@ -87,11 +87,11 @@ class Split(Part):
 
     #: Column of labels.csv that says train, validation or test; given splits are kept.
     column: str | None = None
-    test_fraction: float = Field(default=0.2, gt=0, lt=1)
+    test_fraction: float = Field(strict=True, default=0.2, gt=0, lt=1)
     #: Part of the training patients that chooses rounds and models.
-    validation_fraction: float = Field(default=0.15, ge=0, lt=1)
+    validation_fraction: float = Field(strict=True, default=0.15, ge=0, lt=1)
     #: With folds, every seed tests each patient once: metrics are over all folds together.
-    folds: int | None = Field(default=None, ge=2, le=20)
+    folds: int | None = Field(strict=True, default=None, ge=2, le=20)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Split:

@@ -12,7 +12,8 @@ from pydantic_core import ErrorDetails
 
 def explain(error: ValidationError, root: type[BaseModel], source: str) -> str:
     """Return one line a fault: file, key, value, what was expected, nearest name."""
-    return "\n".join(f"{source}: {_line(detail, root)}" for detail in error.errors())
+    lines = (f"{source}: {_line(detail, root)}" for detail in error.errors())
+    return "\n".join(dict.fromkeys(lines))
 
 
 def _line(detail: ErrorDetails, root: type[BaseModel]) -> str:
@@ -47,7 +48,9 @@ def _without_tags(place: list[str]) -> Iterator[str]:
 def _nearest(place: list[str], root: type[BaseModel]) -> str:
     models = list(_models(root))
     section = list(_without_tags(place))[-2:-1]
-    owners = [m for m in models if section and m.__name__.lower().startswith(section[0].rstrip("s"))]
+    owners = [
+        m for m in models if section and m.__name__.lower().startswith(section[0].rstrip("s"))
+    ]
     names = {name for model in owners or models for name in model.model_fields}
     if len(place) == 1:
         names = set(root.model_fields)

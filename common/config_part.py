@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from annotated_types import Ge, Gt
+from pydantic import BaseModel, ConfigDict, Strict
+
+# Strict, so that `rounds: true` is refused and does not become one round.
+Integer = Annotated[int, Strict()]
+Real = Annotated[float, Strict()]
+PositiveInt = Annotated[int, Strict(), Gt(0)]
+PositiveFloat = Annotated[float, Strict(), Gt(0)]
+NonNegativeFloat = Annotated[float, Strict(), Ge(0)]
 
 
 class Part(BaseModel):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field
 
-from common.config_part import Part
+from common.config_part import NonNegativeFloat, Part, PositiveFloat, PositiveInt
 from common.config_training import Aggregation, Model, Training
 
 
@@ -20,7 +20,7 @@ class Evaluation(Part):
     unit: Literal["patient", "image"] = "patient"
     #: Counts of patients below this are not released.
     smallest_cell: PositiveInt = 5
-    specificity: float = Field(default=0.9, gt=0, lt=1)
+    specificity: float = Field(strict=True, default=0.9, gt=0, lt=1)
     bootstrap: PositiveInt = 1000
     #: Standard deviation of Gaussian noise on released counts, charged to the ledger (0: off).
     count_noise: NonNegativeFloat = 0.0
@@ -32,7 +32,7 @@ class PatientPrivacy(Part):
     unit: Literal["patient"]
     epsilon: PositiveFloat
     #: per_site is 1 / (10 x the site's training patients).
-    delta: Annotated[float, Field(gt=0, lt=1)] | Literal["per_site"] = "per_site"
+    delta: Annotated[float, Field(strict=True, gt=0, lt=1)] | Literal["per_site"] = "per_site"
     #: Public divisor of the sum: the site's training patients, by site, as agreed in public.
     #: A site that is not named divides by `default_patients`; `declared` publishes the count.
     public_patients: dict[str, PositiveInt] = Field(default={})
@@ -40,7 +40,7 @@ class PatientPrivacy(Part):
     clipping: Literal["automatic", "flat"] = "automatic"
     clip_norm: PositiveFloat = 1.0
     #: Probability that a patient is in a step; 1 takes all and needs no secret sampling.
-    sampling_rate: float = Field(default=1.0, gt=0, le=1)
+    sampling_rate: float = Field(strict=True, default=1.0, gt=0, le=1)
     #: Another way to train than without privacy; by default the same.
     training: Training | None = None
     model: Model | None = None

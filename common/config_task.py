@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import Field, model_validator
 
-from common.config_part import Part
+from common.config_part import Integer, NonNegativeFloat, Part, PositiveFloat
 
 
 class DiagnosisTask(Part):
@@ -73,7 +73,7 @@ class SegmentationTask(Part):
     mask: str = "mask"
     #: Structures by name: the segment numbers (DICOM SEG) or grey values (PNG, 0 = every
     #: non-zero value) that make them up, e.g. {anterior: [1], posterior: [2]}.
-    structures: dict[str, tuple[int, ...]] = Field(default={"lesion": (0,)}, min_length=1)
+    structures: dict[str, tuple[Integer, ...]] = Field(default={"lesion": (0,)}, min_length=1)
     #: Weight of cross-entropy beside Dice.
     cross_entropy_weight: NonNegativeFloat = 1.0
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
-from common.config_part import Part
+from common.config_part import NonNegativeFloat, Part, PositiveFloat, PositiveInt
 
 NetworkName = Literal[
     "small_cnn", "densenet121", "resnet18", "resnet50", "efficientnet_b0", "vit",
@@ -27,7 +27,7 @@ class Model(Part):
     backbone: Literal["efficientnet_lite0"] = "efficientnet_lite0"
     #: frozen_features: a fixed public random projection to so many features, or none.
     projection: PositiveInt | None = None
-    dropout: float = Field(default=0.0, ge=0, lt=1)
+    dropout: float = Field(strict=True, default=0.0, ge=0, lt=1)
 
 
 class Training(Part):
@@ -41,7 +41,7 @@ class Training(Part):
     images_per_patient: PositiveInt = 4
     optimizer: Literal["sgd", "adamw"] = "adamw"
     learning_rate: PositiveFloat = 1e-3
-    momentum: float = Field(default=0.0, ge=0, lt=1)
+    momentum: float = Field(strict=True, default=0.0, ge=0, lt=1)
     weight_decay: NonNegativeFloat = 0.0
     #: cosine falls to 5 % of the learning rate over all rounds.
     schedule: Literal["constant", "cosine"] = "constant"
@@ -50,7 +50,7 @@ class Training(Part):
     #: Random flips, shifts and intensity changes of training images.
     augment: bool = False
     #: Exponential average of the global weights over rounds (0: off); post-processing.
-    average: float = Field(default=0.0, ge=0, lt=1)
+    average: float = Field(strict=True, default=0.0, ge=0, lt=1)
 
 
 class ServerOptimizer(Part):
@@ -58,8 +58,8 @@ class ServerOptimizer(Part):
 
     kind: Literal["sgd", "fedavgm", "fedadam", "fedyogi"] = "sgd"
     learning_rate: PositiveFloat = 1.0
-    beta1: float = Field(default=0.9, ge=0, lt=1)
-    beta2: float = Field(default=0.99, ge=0, lt=1)
+    beta1: float = Field(strict=True, default=0.9, ge=0, lt=1)
+    beta2: float = Field(strict=True, default=0.99, ge=0, lt=1)
     tau: PositiveFloat = 1e-3
 
 
@@ -74,8 +74,8 @@ class Aggregation(Part):
     weights: dict[str, PositiveFloat] = Field(default={})
     default_weight: PositiveFloat = 1.0
     #: trimmed_mean: part cut at each end. krum: sites that may be faulty.
-    trim_fraction: float = Field(default=0.2, ge=0, lt=0.5)
-    faulty_sites: int = Field(default=1, ge=0)
+    trim_fraction: float = Field(strict=True, default=0.2, ge=0, lt=0.5)
+    faulty_sites: int = Field(strict=True, default=1, ge=0)
     #: flower: a class of flwr.serverapp.strategy and its arguments.
     strategy: str | None = None
     arguments: dict[str, float | int | bool | str] = Field(default={})
