@@ -1,0 +1,99 @@
+"""Measuring a model at a site: scores stay here, mergeable counts may leave."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from client.site import Site
+from client.workbench import Workbench
+from common.metrics import Statistics, withhold_small_cells
+from common.sample import Patients, patient_mean, take
+from common.weights import load_into
+from common.wire import EvaluationRequest, Refusal, RefusalReason, SiteReport
+
+#: Items that go through the network at once; a speed and memory choice, results are the same.
+_CHUNK_ITEMS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """A site's predictions on its own patients; never leaves the site."""
+
+    prediction: Tensor  # (patients or items, ...) as the task reads it
+    target: Tensor  # (patients or items, ...)
+    loss: Tensor  # (patients or items,)
+
+
+def score(bench: Workbench, patients: Patients) -> Scores:
+    """Return predictions, by patient or by image as the configuration says."""
+    bench.model.eval()
+    with torch.inference_mode():
+        parts = [_score_chunk(bench, patients, chunk) for chunk in _chunks(patients)]
+    bench.model.train()
+    return Scores(
+        prediction=torch.cat([p.prediction for p in parts]),
+        target=torch.cat([p.target for p in parts]),
+        loss=torch.cat([p.loss for p in parts]),
+    )
+
+
+def _chunks(patients: Patients) -> list[Tensor]:
+    """Return item positions in chunks that never part a patient's items."""
+    chunks: list[Tensor] = []
+    start = 0
+    owner = patients.patient
+    while start < len(owner):
+        end = min(start + _CHUNK_ITEMS, len(owner))
+        while end < len(owner) and owner[end] == owner[end - 1]:
+            end += 1
+        chunks.append(torch.arange(start, end))
+        start = end
+    return chunks
+
+
+def _score_chunk(bench: Workbench, patients: Patients, items: Tensor) -> Scores:
+    batch = take(patients, items)
+    output = bench.model(batch.image, batch.table)
+    target = batch.target
+    if bench.config.evaluation.unit == "patient" and bench.config.task.kind != "segmentation":
+        output = patient_mean(output, batch)
+        # Items of one patient share its target; labels that disagree never got this far.
+        first = torch.searchsorted(batch.patient, torch.arange(len(output)))
+        target = batch.target[first]
+    return Scores(
+        prediction=bench.task.predict(output),
+        target=target,
+        loss=bench.task.item_loss(output, target),
+    )
+
+
+def site_statistics(bench: Workbench, patients: Patients) -> Statistics:
+    """Return what may leave of one split: small cells are withheld before anyone sees them."""
+    scores = score(bench, patients)
+    rules = bench.config.evaluation
+    counted = bench.task.statistics(scores.prediction, scores.target, scores.loss, rules)
+    return withhold_small_cells(counted, rules.smallest_cell)
+
+
+def evaluate_round(
+    site: Site, bench: Workbench, request: EvaluationRequest
+) -> SiteReport | Refusal:
+    """Measure the request's weights, with the site's own layers where it keeps some."""
+    patients = site.validation if request.split == "validation" else site.test
+    if len(patients) < request.config.evaluation.smallest_cell:
+        return Refusal(
+            run=request.run, round=request.round, site=site.name,
+            reason=RefusalReason.TOO_FEW_PATIENTS,
+        )  # fmt: skip
+    kept = site.memory.recall(request.run, request.round)
+    load_into(bench.model, request.weights)
+    load_into(bench.model, bench.own_layers(kept))
+    return SiteReport(
+        run=request.run, round=request.round, site=site.name,
+        statistics=site_statistics(bench, patients),
+    )  # fmt: skip
+
+

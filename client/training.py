@@ -1,0 +1,132 @@
+"""One local round: weights in, an update out; with privacy, charged before it is released."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from client.batches import batches
+from client.private_round import train_privately
+from client.site import Site, data_order
+from client.workbench import Workbench
+from common.config import Training
+from common.errors import BudgetExceeded
+from common.preprocessing import augment
+from common.scaffold import next_control
+from common.weights import Weights, difference, load_into, trainable
+from common.wire import Refusal, RefusalReason, SiteUpdate, TrainRequest
+
+#: Before the names of a site's control variates in its memory.
+_CONTROL = "control/"
+
+
+def train_round(site: Site, bench: Workbench, request: TrainRequest) -> SiteUpdate | Refusal:
+    """Train one round at one site.
+
+    With privacy on, the round's mechanism is durable in the ledger before the first step,
+    so no update exists that was not charged.
+    """
+    if len(site.train) < bench.config.cohort.smallest_cohort:
+        return _refusal(site, request, RefusalReason.TOO_FEW_PATIENTS)
+    rules = bench.config.training
+    kept = site.memory.recall(request.run, request.round - 1)
+    load_into(bench.model, request.weights)
+    load_into(bench.model, bench.own_layers(kept))
+    own_control = _own_control(request, kept)
+    spend = None
+    if bench.config.privacy == "none":
+        _train_plainly(site, bench, request, own_control)
+    else:
+        try:
+            spend = train_privately(site, bench, request)
+        except BudgetExceeded:
+            return _refusal(site, request, RefusalReason.BUDGET)
+    after = trainable(bench.model)
+    delta = difference(after, request.weights)
+    keep = {name: after[name].clone() for name in bench.local}
+    control_delta = None
+    if request.control is not None:
+        reach = learning_rate(rules, request.round) * rules.local_steps
+        changed = next_control(own_control, request.control, delta, reach)
+        control_delta = difference(changed, own_control)
+        keep |= {f"{_CONTROL}{name}": value for name, value in changed.items()}
+    if keep:
+        site.memory.keep(request.run, request.round, keep)
+    return SiteUpdate(
+        run=request.run, round=request.round, site=site.name, delta=delta,
+        control_delta=control_delta, steps=rules.local_steps, spend=spend,
+    )  # fmt: skip
+
+
+def _train_plainly(
+    site: Site, bench: Workbench, request: TrainRequest, own_control: Weights
+) -> None:
+    """Take the round's local steps without privacy."""
+    rules = bench.config.training
+    generator = data_order(request.seed, site.name, request.round)
+    optimizer = make_optimizer(bench.model, rules, request.round)
+    for batch in batches(
+        site.train, rules.batch_patients, rules.images_per_patient, rules.local_steps, generator
+    ):
+        image, target = batch.image, batch.target
+        if rules.augment:
+            image, target = augment(image, target, bench.config.task.kind, generator)
+        optimizer.zero_grad(set_to_none=True)
+        losses = bench.task.item_loss(bench.model(image, batch.table), target)
+        ((losses * batch.weight).sum() / batch.weight.sum()).backward()
+        _correct_gradients(bench.model, rules.proximal, request, own_control)
+        optimizer.step()
+
+
+def _correct_gradients(
+    model: nn.Module, proximal: float, request: TrainRequest, own_control: Weights
+) -> None:
+    """Add FedProx's pull (Li et al. 2020, eq. 2) and SCAFFOLD's correction c - c_i, if any."""
+    if proximal == 0.0 and request.control is None:
+        return
+    for name, parameter in model.named_parameters():
+        if parameter.grad is None or name not in request.weights:
+            continue
+        if proximal > 0.0:
+            parameter.grad.add_(parameter.detach() - request.weights[name], alpha=proximal)
+        if request.control is not None:
+            parameter.grad.add_(request.control[name]).sub_(own_control[name])
+
+
+def make_optimizer(
+    model: nn.Module, rules: Training, round_number: int
+) -> torch.optim.Optimizer:
+    """Return a fresh optimiser for one round's local steps."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    rate = learning_rate(rules, round_number)
+    match rules.optimizer:
+        case "sgd":
+            return torch.optim.SGD(
+                parameters, lr=rate, momentum=rules.momentum, weight_decay=rules.weight_decay
+            )
+        case "adamw":
+            return torch.optim.AdamW(parameters, lr=rate, weight_decay=rules.weight_decay)
+
+
+def learning_rate(rules: Training, round_number: int) -> float:
+    """Return the learning rate of a round; cosine falls to 5 % at the last."""
+    if rules.schedule == "constant" or rules.rounds == 1:
+        return rules.learning_rate
+    progress = (min(round_number, rules.rounds) - 1) / (rules.rounds - 1)
+    return rules.learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def _own_control(request: TrainRequest, kept: Weights) -> Weights:
+    """Return the site's control variate c_i; zero before its first round."""
+    if request.control is None:
+        return {}
+    return {
+        name: kept.get(f"{_CONTROL}{name}", torch.zeros_like(value))
+        for name, value in request.control.items()
+    }
+
+
+def _refusal(site: Site, request: TrainRequest, reason: RefusalReason) -> Refusal:
+    return Refusal(run=request.run, round=request.round, site=site.name, reason=reason)

@@ -1,0 +1,1 @@
+"""Many sites on one machine: the same rounds, tasks, privacy and aggregation as between hospitals."""
