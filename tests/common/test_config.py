@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from common.config import RunConfig, load_config, parse_config
+from common.config_schema import HEADER, schema_text
+from common.config_yaml import read_yaml
+from common.errors import ConfigurationError
+
+IMAGES = """
+name: example
+task: {kind: diagnosis, target: malignant}
+cohort: {images: {size: [64, 64]}, table: {numbers: [{column: age}]}}
+model: {network: small_cnn}
+training: {rounds: 3}
+privacy: none
+"""
+PRIVATE = IMAGES.replace("privacy: none", "privacy: {unit: patient, epsilon: 3}")
+SURVIVAL = """
+name: example
+task: {kind: prognosis, time: days, intervals: [30, 60]}
+cohort: {table: {numbers: [{column: age}]}}
+model: {network: table}
+training: {rounds: 3}
+privacy: none
+"""
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        parse_config(text, source="run.yaml")
+    return str(caught.value)
+
+
+# --- what is refused, and in which words --------------------------------------------------
+
+#: (what is replaced, by what, every word that the message must have: key, value, expectation)
+WRONG = [
+    ("rounds: 3", "rouns: 3", ["training.rouns", "Did you mean rounds?"]),
+    ("task:", "tsak:", ["tsak", "Did you mean task?"]),
+    ("column: age", "colum: age", ["cohort.table.numbers.0.colum", "Did you mean column?"]),
+    ("privacy: none", "", ["privacy is missing", "privacy: none", "epsilon"]),
+    ("privacy: none", "privacy: no", ["privacy", "'no'", "'none'"]),
+    ("privacy: none", "privacy: {unit: image, epsilon: 3}", ["unit", "'image'", "'patient'"]),
+    ("privacy: none", "privacy: {unit: patient, epsilon: 0}", ["epsilon", "0", "greater than 0"]),
+    ("privacy: none", "privacy: {unit: patient}", ["privacy.epsilon is missing"]),
+    ("rounds: 3", "rounds: 0", ["training.rounds", "0", "greater than 0"]),
+    ("rounds: 3", "rounds: true", ["training.rounds", "True", "integer"]),
+    ("rounds: 3", "rounds: 3.5", ["training.rounds", "3.5", "integer"]),
+    ("rounds: 3", "rounds: '3'", ["training.rounds", "'3'", "integer"]),
+    ("rounds: 3", "rounds: 3, learning_rate: .nan", ["learning_rate", ".nan", "number"]),
+    ("rounds: 3", "rounds: 3, learning_rate: 1e999", ["learning_rate", "inf", "finite"]),
+    ("rounds: 3", "rounds: 3, batch_patients: each", ["batch_patients", "'each'", "'all'"]),
+    ("size: [64, 64]", "size: 64", ["cohort.images.size", "64", "tuple"]),
+    ("size: [64, 64]", "size: [64]", ["cohort.images.size.1 is missing"]),
+    ("small_cnn", "smal_cnn", ["model.network", "'smal_cnn'", "'small_cnn'"]),
+    ("small_cnn", "unet", ["model.network=unet", "task.kind=diagnosis", "densenet121"]),
+    ("small_cnn", "table", ["model.network=table", "without images"]),
+    ("small_cnn", "densenet121, width: -1", ["model.width", "-1", "greater than 0"]),
+    ("kind: diagnosis", "kind: diagnose", ["task", "diagnose", "'diagnosis'"]),
+    ("target: malignant", "target: [a, b]", ["target is a list", "multilabel"]),
+    ("target: malignant", "target: a, type: multiclass", ["multiclass needs classes"]),
+    ("target: malignant", "target: a, classes: [1, 2]", ["task.classes.0", "1", "string"]),
+    ("column: age", "column: age}, {column: age", ["column is named twice", "age"]),
+    ("size: [64, 64]", "size: [64, 64], window: [3, 1], intensity: window", ["[3.0, 1.0]", "low"]),
+    ("name: example", "name: My Run", ["name", "'My Run'", "pattern"]),
+    ("rounds: 3", "rounds: 3, rounds: 4", ["rounds is given twice", "line 6"]),
+    ("size: [64, 64]", "size: [64, 64", ["not YAML", "line"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "words"), WRONG, ids=[new or old for old, new, _ in WRONG])
+def test_a_refusal_names_the_file_the_key_the_value_and_what_was_expected(
+    old: str, new: str, words: list[str]
+) -> None:
+    assert old in IMAGES
+    message = refusal(IMAGES.replace(old, new))
+    assert message.startswith("run.yaml")
+    missing = [word for word in words if word not in message]
+    assert not missing, message
+
+
+@pytest.mark.parametrize(
+    ("network", "size", "nearest"),
+    [
+        ("vit", "[60, 64]", "[64, 64]"),
+        ("vit", "[20, 32, 32]", "[16, 32, 32]"),
+        ("densenet121", "[20, 64]", "[32, 64]"),
+        ("frozen_features", "[16, 16]", "[32, 32]"),
+    ],
+)
+def test_a_size_that_the_network_cannot_take_is_refused_with_the_nearest_that_fits(
+    network: str, size: str, nearest: str
+) -> None:
+    text = IMAGES.replace("small_cnn", network).replace("[64, 64]", size)
+    message = refusal(text)
+    assert f"size={size}" in message
+    assert f"Nearest: {nearest}" in message
+    parse_config(text.replace(size, nearest))
+
+
+def test_the_network_of_the_private_run_is_checked_too() -> None:
+    message = refusal(
+        IMAGES.replace(
+            "privacy: none", "privacy: {unit: patient, epsilon: 3, model: {network: unet}}"
+        )
+    )
+    assert "model.network=unet" in message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "word"),
+    [
+        ("intervals: [30, 60]", "intervals: [30]", "intervals"),
+        ("intervals: [30, 60]", "intervals: [60, 30]", "must rise"),
+        ("time: days, ", "", "time"),
+        ("intervals: [30, 60]", "outcome: fixed_horizon", "horizon"),
+    ],
+)
+def test_survival_says_what_it_needs(old: str, new: str, word: str) -> None:
+    assert word in refusal(SURVIVAL.replace(old, new))
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", "just words", "3"])
+def test_text_without_keys_is_refused(text: str) -> None:
+    assert "expected keys like name:" in refusal(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["a: [" * 5000, "\tname: a", "a: b: c", "? [a]\n: b", "a: !!python/object:os.x 1"]
+)
+def test_text_that_is_not_yaml_is_refused_without_a_traceback(text: str) -> None:
+    assert "run.yaml" in refusal(text)
+
+
+def test_a_missing_file_is_named_with_its_nearest_neighbour(tmp_path: Path) -> None:
+    (tmp_path / "breast.yaml").write_text(IMAGES)
+    with pytest.raises(ConfigurationError, match=r"No such file.*Did you mean .*breast\.yaml\?"):
+        load_config(tmp_path / "breats.yaml")
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_bytes(b"\xff\xfe\x00name")
+    with pytest.raises(ConfigurationError, match=r"run\.yaml is not UTF-8"):
+        load_config(path)
+
+
+# --- YAML as people mean it ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("no", "no"), ("off", "off"), ("y", "y"), ("true", True), ("012", "012"), ("12", 12),
+        ("1:30", "1:30"), ("2024-01-01", "2024-01-01"), ("1e-3", 1e-3), ("1.5", 1.5), (".5", 0.5),
+        ("-3", -3), ("1_000", "1_000"), ("0x10", "0x10"), ("null", None), ("~", None), ("", None),
+        ("1E5", 1e5), ("'1'", "1"), ("e5", "e5"), ("1.2.3", "1.2.3"),
+    ],
+)  # fmt: skip
+def test_plain_words_and_numbers_stay_what_they_are(text: str, meant: object) -> None:
+    found = read_yaml(f"key: {text}")
+    assert found == {"key": meant}
+    assert type(found["key"]) is type(meant)
+
+
+def test_a_site_and_a_class_may_be_called_no() -> None:
+    config = parse_config(
+        IMAGES.replace("target: malignant", "target: a, classes: [no, yes]")
+        + "aggregation: {weights: {no: 2, se: 1}}"
+    )
+    assert config.task.kind == "diagnosis"
+    assert config.task.classes == ("no", "yes")
+    assert config.aggregation.weights == {"no": 2.0, "se": 1.0}
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False) | st.integers())
+def test_every_number_that_json_writes_is_read_back_as_itself(number: float) -> None:
+    assert read_yaml(f"key: {json.dumps(number)}") == {"key": number}
+
+
+# --- identity ------------------------------------------------------------------------------
+
+
+def test_the_fingerprint_does_not_depend_on_the_order_of_keys() -> None:
+    lines = IMAGES.strip().splitlines()
+    turned = "\n".join(reversed(lines))
+    assert parse_config(turned).fingerprint() == parse_config(IMAGES).fingerprint()
+
+
+def test_the_canonical_text_reads_back_as_the_same_run() -> None:
+    for text in (IMAGES, PRIVATE, SURVIVAL):
+        config = parse_config(text)
+        assert parse_config(config.canonical_json()) == config
+
+
+def test_a_number_written_in_two_ways_is_the_same_run() -> None:
+    assert (
+        parse_config(PRIVATE.replace("epsilon: 3", "epsilon: 3.0")).fingerprint()
+        == parse_config(PRIVATE).fingerprint()
+    )
+
+
+def test_a_default_that_is_written_out_is_the_same_run() -> None:
+    written = IMAGES.replace("rounds: 3", "rounds: 3, local_steps: 1")
+    assert parse_config(written).fingerprint() == parse_config(IMAGES).fingerprint()
+
+
+def test_the_fingerprint_is_the_same_in_another_process() -> None:
+    code = (
+        "import sys; from common.config import parse_config;"
+        "print(parse_config(sys.stdin.read()).fingerprint())"
+    )
+    text = PRIVATE + "aggregation: {weights: {b: 1, a: 2, c: 3}}"
+    found = {
+        subprocess.run(  # noqa: S603
+            [sys.executable, "-c", code], input=text, capture_output=True, text=True, check=True,
+            env={"PYTHONHASHSEED": seed}, cwd=Path(__file__).parents[2],
+        ).stdout.strip()
+        for seed in ("1", "2")
+    }  # fmt: skip
+    assert found == {parse_config(text).fingerprint()}
+
+
+def leaves(part: BaseModel, place: str = "") -> list[str]:
+    """Return every field of a configuration, sections opened."""
+    found = []
+    for name in type(part).model_fields:
+        value = getattr(part, name)
+        inner = f"{place}{name}"
+        found += leaves(value, f"{inner}.") if isinstance(value, BaseModel) else [inner]
+    return found
+
+
+def changed(value: object) -> object:
+    match value:
+        case bool():
+            return not value
+        case int() | float():
+            return value + 0.125
+        case str():
+            return value + "x"
+        case tuple() | list():
+            return (*value, "x")
+        case dict():
+            return {**value, "x": 1}
+        case _:
+            return "x"
+
+
+FULL = parse_config(
+    PRIVATE.replace(
+        "epsilon: 3", "epsilon: 3, training: {rounds: 9}, model: {network: frozen_features},"
+        " aggregation: {rule: mean}",
+    ).replace("[{column: age}]", "[{column: age}], categories: [{column: sex, values: [f, m]}]")
+    + "synthetic: {modality: ct}"
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("place", leaves(FULL))
+def test_the_fingerprint_changes_with_every_field(place: str) -> None:
+    # Unchecked copies: another value need not make sense to need another name.
+    def replaced(part: BaseModel, path: list[str]) -> BaseModel:
+        name, *rest = path
+        value = getattr(part, name)
+        new = replaced(value, rest) if rest else changed(value)
+        return part.model_copy(update={name: new})
+
+    other = replaced(FULL, place.split("."))
+    assert isinstance(other, RunConfig)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # pydantic: the value does not make sense
+        assert other.fingerprint() != FULL.fingerprint()
+
+
+# --- the schema for editors -----------------------------------------------------------------
+
+SCHEMA = Path(__file__).parents[2] / "configs" / "schema.json"
+
+
+def test_the_committed_schema_is_current() -> None:
+    current = SCHEMA.read_text(encoding="utf-8") == schema_text()
+    assert current, "write it anew: common.config_schema.write_schema(Path('configs/schema.json'))"
+
+
+def test_the_schema_accepts_what_the_program_accepts() -> None:
+    validator = jsonschema.Draft202012Validator(json.loads(schema_text()))
+    for text in (IMAGES, PRIVATE, SURVIVAL):
+        validator.validate(read_yaml(text))
+        validator.validate(json.loads(parse_config(text).canonical_json()))
+
+
+def test_the_schema_refuses_an_unknown_key_and_a_missing_privacy() -> None:
+    validator = jsonschema.Draft202012Validator(json.loads(schema_text()))
+    assert not validator.is_valid(read_yaml(IMAGES.replace("rounds: 3", "rounds: 3, x: 1")))
+    assert not validator.is_valid(read_yaml(IMAGES.replace("privacy: none", "")))
+
+
+def test_the_schema_explains_fields_in_the_comments_words() -> None:
+    definitions = json.loads(schema_text())["$defs"]
+    training = definitions["Training"]["properties"]
+    assert (
+        training["images_per_patient"]["description"] == "Most images of one patient in one step."
+    )
+    target = definitions["DiagnosisTask"]["properties"]["classes"]["description"]
+    assert target.startswith("Multiclass: the values of the target column, in order. Binary: (neg")
+    assert target.endswith("by default 0 and 1.")
+
+
+def test_every_configuration_that_ships_is_valid_and_names_the_schema() -> None:
+    for path in (SCHEMA.parent).rglob("*.yaml"):
+        load_config(path)
+        first = path.read_text(encoding="utf-8").splitlines()[0]
+        assert first.startswith(HEADER), path
+        assert (path.parent / first.removeprefix(HEADER)).resolve() == SCHEMA, path
