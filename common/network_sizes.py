@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from common.config_cohort import Images
 from common.config_training import Model, NetworkName
@@ -20,27 +21,32 @@ class SizeRule:
         return max(self.smallest, self.multiple * max(1, round(side / self.multiple)))
 
 
-#: Networks that reduce by strided or same-padded convolutions take every size.
-_ANY = SizeRule()
-
-
 def size_rule(network: NetworkName, dimensions: int) -> SizeRule:
     """Return the rule for a network's input in 2 or 3 dimensions."""
-    flat = dimensions == 2
     match network:
-        case "small_cnn" | "resnet18" | "resnet50" | "table":
-            return _ANY
+        case "table":
+            return SizeRule()
+        case "small_cnn" | "resnet18" | "resnet50":
+            return SizeRule(smallest=8)
         case "frozen_features" | "densenet121" | "efficientnet_b0":
             return SizeRule(smallest=32)
+        case "vit" | "unet" | "dynunet" | "segresnet" | "swin_unetr":
+            step = _step(network, dimensions)
+            return SizeRule(smallest=step, multiple=step)
+
+
+def _step(
+    network: Literal["vit", "unet", "dynunet", "segresnet", "swin_unetr"], dimensions: int
+) -> int:
+    match network:
         case "vit":
-            return SizeRule(smallest=vit_patch(dimensions), multiple=vit_patch(dimensions))
+            return vit_patch(dimensions)
         case "unet" | "dynunet":
-            step = 2 ** (levels(dimensions) - 1)
-            return SizeRule(smallest=step if flat else 2 * step, multiple=step)
+            return 2 ** (levels(dimensions) - 1)
         case "segresnet":
-            return SizeRule(smallest=8, multiple=8)
+            return 8
         case "swin_unetr":
-            return SizeRule(smallest=32, multiple=32)
+            return 32  # patches of 2, halved four times
 
 
 def vit_patch(dimensions: int) -> int:
