@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from client.site import Site
 from client.workbench import Workbench
 from common.metrics import Statistics, withhold_small_cells
+from common.tasks.task import Scores
 from common.sample import Patients, patient_mean, take
 from common.weights import load_into
 from common.wire import EvaluationRequest, Refusal, RefusalReason, SiteReport
 
 #: Items that go through the network at once; a speed and memory choice, results are the same.
 _CHUNK_ITEMS = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scores:
-    """A site's predictions on its own patients; never leaves the site."""
-
-    prediction: Tensor  # (patients or items, ...) as the task reads it
-    target: Tensor  # (patients or items, ...)
-    loss: Tensor  # (patients or items,)
 
 
 def score(bench: Workbench, patients: Patients) -> Scores:
@@ -74,7 +64,7 @@ def site_statistics(bench: Workbench, patients: Patients) -> Statistics:
     """Return what may leave of one split: small cells are withheld before anyone sees them."""
     scores = score(bench, patients)
     rules = bench.config.evaluation
-    counted = bench.task.statistics(scores.prediction, scores.target, scores.loss, rules)
+    counted = bench.task.statistics(scores, rules)
     return withhold_small_cells(counted, rules.smallest_cell)
 
 

@@ -42,7 +42,7 @@ def _step(
         case "vit":
             return vit_patch(dimensions)
         case "unet" | "dynunet":
-            return 2 ** (levels(dimensions) - 1)
+            return 1 << (levels(dimensions) - 1)  # every level halves
         case "segresnet":
             return 8
         case "swin_unetr":

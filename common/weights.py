@@ -48,7 +48,8 @@ def zeros_like(weights: Weights) -> dict[str, Tensor]:
 
 def norm(weights: Weights) -> float:
     """Return the L2 norm over all tensors together."""
-    return float(sum(float(v.double().pow(2).sum()) for v in weights.values()) ** 0.5)
+    squares = (torch.linalg.vector_norm(v, dtype=torch.float64) ** 2 for v in weights.values())
+    return float(sum(float(square) for square in squares) ** 0.5)
 
 
 def fingerprint(weights: Weights) -> str:

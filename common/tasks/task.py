@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -16,6 +16,14 @@ class UnusableLabel(ValueError):
     """A row's label cannot be used; the message is its reason, told to the site alone."""
 
 
+class Scores(NamedTuple):
+    """Predictions on a site's own patients; never leave the site."""
+
+    prediction: Tensor  # (patients or images, ...) as `Task.predict` gives them
+    target: Tensor  # (patients or images, ...) as `Task.encode` made them
+    loss: Tensor  # (patients or images,)
+
+
 class Task(Protocol):
     """Diagnosis, prognosis or segmentation; frozen, and made by `common.tasks.task_of`."""
 
@@ -26,7 +34,7 @@ class Task(Protocol):
 
     @property
     def metric(self) -> str:
-        """Name of the metric that summarises the task, higher is better but for brier."""
+        """Name of the metric that summarises the task; higher is better."""
         ...
 
     def columns(self) -> tuple[str, ...]:
@@ -46,19 +54,27 @@ class Task(Protocol):
         ...
 
     def predict(self, output: Tensor) -> Tensor:
-        """Return what a person reads: probabilities, survival, or class probabilities by voxel."""
+        """Return what a person reads: probabilities, survival at the edges, or a label map."""
         ...
 
-    def statistics(self, prediction: Tensor, target: Tensor, rules: Evaluation) -> Statistics:
-        """Return mergeable statistics of (patients, ...) or (items, ...) predictions."""
+    def statistics(self, scores: Scores, rules: Evaluation) -> Statistics:
+        """Return mergeable statistics; small cells are withheld or joined already."""
         ...
 
     def summarise(self, statistics: Statistics, rules: Evaluation) -> dict[str, Estimate]:
         """Return every metric of merged statistics, with its interval, by name."""
         ...
 
-    def exact(
-        self, prediction: Tensor, target: Tensor, rules: Evaluation, seed: int
-    ) -> dict[str, Estimate]:
-        """Return every metric from the scores themselves, bootstrapped; stays where scores are."""
+    def exact(self, scores: Scores, weights: np.ndarray, rules: Evaluation) -> dict[str, Estimate]:
+        """Return every metric from the scores themselves, where the scores are.
+
+        weights are bootstrap draws, (draws, patients or images); see
+        `common.metrics.bootstrap_weights`.
+        """
+        ...
+
+    def draws(
+        self, scores: Scores, weights: np.ndarray, rules: Evaluation
+    ) -> np.ndarray:
+        """Return the task's metric for each row of weights, (draws,): for paired comparisons."""
         ...

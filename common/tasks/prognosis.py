@@ -1,0 +1,256 @@
+"""Prognosis: time to an event by a discrete-time hazard, or an outcome by a horizon.
+
+The Cox partial likelihood compares patients with each other, so one patient's gradient
+would depend on the rest and could not be clipped. The logistic hazard (Gensheimer and
+Narasimhan 2019, eq. 3) is a sum over patients.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.config import Evaluation, PrognosisTask
+from common.metrics import Estimate, Statistics
+from common.metrics import labels as label_rules
+from common.metrics import survival as metrics
+from common.metrics.estimate import Float, bootstrapped
+from common.tasks.diagnosis import zero_or_one
+from common.tasks.labels import label_draws, label_metrics, label_statistics, label_summary
+from common.tasks.task import Scores, UnusableLabel
+
+#: Hazard of an interval before anything is learned; public.
+_INITIAL_HAZARD = 0.08
+
+
+class ProportionalHazards(nn.Module):
+    """A network's one risk score, shared by all intervals, plus a baseline for each."""
+
+    def __init__(self, network: nn.Module, intervals: int) -> None:
+        super().__init__()
+        self.network = network
+        start = math.log(_INITIAL_HAZARD / (1 - _INITIAL_HAZARD))
+        self.baseline = nn.Parameter(torch.full((intervals,), start))
+
+    def forward(self, image: Tensor, table: Tensor) -> Tensor:
+        """Return hazard logits, (items, intervals)."""
+        risk: Tensor = self.network(image, table)
+        return self.baseline + risk
+
+
+def number_in(column: str, text: str) -> float:
+    """Return a finite number from a cell, or UnusableLabel that names column and value."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < 0:
+        message = f"column {column} holds {text!r}, expected a time of 0 or more"
+        raise UnusableLabel(message)
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survival:
+    """Targets are (2 x intervals + 2,): event in interval, at risk in it, time, event."""
+
+    config: PrognosisTask
+
+    @property
+    def intervals(self) -> int:
+        """Number of intervals."""
+        return len(self.config.intervals)
+
+    @property
+    def outputs(self) -> int:
+        """One risk score, or one hazard an interval."""
+        return 1 if self.config.hazards == "proportional" else self.intervals
+
+    @property
+    def metric(self) -> str:
+        """Harrell's C-index."""
+        return "concordance"
+
+    @property
+    def horizon(self) -> float:
+        """Time at which the time-dependent AUC is taken."""
+        return self.config.horizon or self.config.intervals[len(self.config.intervals) // 2]
+
+    def columns(self) -> tuple[str, ...]:
+        """Return the event and time columns."""
+        return (self.config.event, str(self.config.time))
+
+    def encode(self, row: Mapping[str, str]) -> np.ndarray:
+        """Return the target; see `encode_time` for what censoring inside an interval counts as."""
+        event_column, time_column = self.columns()
+        event = zero_or_one(event_column, row[event_column])
+        time = number_in(time_column, row[time_column])
+        return encode_time(time, event, np.asarray(self.config.intervals))
+
+    def stratum(self, row: Mapping[str, str]) -> str:
+        """Return whether the event was seen."""
+        return row[self.config.event].strip()
+
+    def item_loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return the negative log-likelihood of each item's intervals."""
+        event, at_risk = target[:, : self.intervals], target[:, self.intervals : 2 * self.intervals]
+        loss = F.binary_cross_entropy_with_logits(output, event, reduction="none")
+        return (loss * at_risk).sum(dim=1)
+
+    def predict(self, output: Tensor) -> Tensor:
+        """Return survival at the end of each interval, (items, intervals)."""
+        return F.logsigmoid(-output).cumsum(dim=1).exp()
+
+    def statistics(self, scores: Scores, rules: Evaluation) -> Statistics:
+        """Return concordance sums, Brier sums and score ranges at the horizon."""
+        time, event, risk, curve = self._arrays(scores)
+        smallest = rules.smallest_cell
+        known = (time > self.horizon) | (event == 1)
+        case = (time <= self.horizon) & (event == 1)
+        area = {
+            "positive": label_rules.ranges(_squash(risk[case]), smallest),
+            "negative": label_rules.ranges(_squash(risk[known & ~case]), smallest),
+        }
+        error = metrics.brier_by_patient(time, event, curve, self._edges())
+        return Statistics(
+            patients=np.array(float(len(time))),
+            cells=area | {"events": np.array(event.sum())},
+            sums={
+                "concordance": metrics.concordance_sums(time, event, risk),
+                "brier": np.array(error.sum()),
+                "brier_squared": np.array((error**2).sum()),
+                "loss": np.array(float(scores.loss.double().sum())),
+            },
+        )
+
+    def summarise(self, statistics: Statistics, rules: Evaluation) -> dict[str, Estimate]:
+        """Return the C-index stratified by site, integrated Brier score and AUC at the horizon."""
+        del rules
+        sums, patients = statistics.sums, float(statistics.patients)
+        return {
+            "concordance": metrics.merged_concordance(sums["concordance"], round(patients)),
+            "integrated_brier": label_rules.mean_estimate(
+                sums["brier"], sums["brier_squared"], patients
+            ),
+            f"auc_at_{self.horizon:g}": label_rules.merged_auroc(
+                statistics.cells["positive"], statistics.cells["negative"]
+            ),
+        }
+
+    def exact(self, scores: Scores, weights: np.ndarray, rules: Evaluation) -> dict[str, Estimate]:
+        """Return all metrics with bootstrap intervals."""
+        time, event, risk, curve = self._arrays(scores)
+        error = metrics.brier_by_patient(time, event, curve, self._edges())
+        return {
+            "concordance": bootstrapped(lambda w: self.draws(scores, w, rules), weights),
+            "integrated_brier": bootstrapped(lambda w: (w @ error) / w.sum(axis=1), weights),
+            f"auc_at_{self.horizon:g}": bootstrapped(
+                lambda w: metrics.auc_at(self.horizon, time, event, risk, w), weights
+            ),
+        }
+
+    def draws(self, scores: Scores, weights: np.ndarray, rules: Evaluation) -> np.ndarray:
+        """Return the C-index of each bootstrap draw."""
+        del rules
+        time, event, risk, _ = self._arrays(scores)
+        return metrics.concordance(time, event, risk, weights)
+
+    def _arrays(self, scores: Scores) -> tuple[Float, Float, Float, Float]:
+        """Return time, event, risk (expected deaths before the last edge, 0 to 1) and curve."""
+        curve = scores.prediction.double().numpy()
+        target = scores.target.double().numpy()
+        return target[:, -2], target[:, -1], 1 - curve.mean(axis=1), curve
+
+    def _edges(self) -> Float:
+        return np.asarray(self.config.intervals, np.float64)
+
+
+def encode_time(time: float, event: float, edges: np.ndarray) -> np.ndarray:
+    """Return (2 x intervals + 2,): event in interval, at risk in it, time, event.
+
+    Who is censored inside an interval counts as having survived it when half of it had
+    passed, and as not seen in it otherwise. Times beyond the last edge survive every interval.
+    """
+    start = np.r_[0.0, edges[:-1]]
+    # The first interval holds time 0 too: an event at entry is an event.
+    inside = (time > start) & (time <= edges) | ((time == 0) & (start == 0))
+    hit = inside & (event == 1)
+    passed_half = time >= (start + edges) / 2
+    at_risk = hit | (time > edges) | (passed_half if event == 0 else inside)
+    return np.concatenate([hit, at_risk, [time, event]]).astype(np.float32)
+
+
+def _squash(risk: Float) -> Float:
+    """Return the risk, which is in 0 to 1, safe for public bins."""
+    return np.clip(risk, 0.0, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedHorizon:
+    """Whether the event comes before the horizon; targets are (1,) of 0 or 1."""
+
+    config: PrognosisTask
+
+    @property
+    def outputs(self) -> int:
+        """One logit."""
+        return 1
+
+    @property
+    def metric(self) -> str:
+        """AUROC."""
+        return "auroc"
+
+    def columns(self) -> tuple[str, ...]:
+        """Return the event column, and the time column where there is one."""
+        time = self.config.time
+        return (self.config.event,) if time is None else (self.config.event, time)
+
+    def encode(self, row: Mapping[str, str]) -> np.ndarray:
+        """Return (1,): 1 event by the horizon, 0 followed beyond it without one."""
+        event = zero_or_one(self.config.event, row[self.config.event])
+        if self.config.time is None or self.config.horizon is None:
+            return np.asarray([event], np.float32)
+        time = number_in(self.config.time, row[self.config.time])
+        if time <= self.config.horizon and event == 0:
+            message = (
+                f"censored at {time:g} {self.config.unit}, before the horizon of "
+                f"{self.config.horizon:g}"
+            )
+            raise UnusableLabel(message)
+        return np.asarray([float(event == 1 and time <= self.config.horizon)], np.float32)
+
+    def stratum(self, row: Mapping[str, str]) -> str:
+        """Return whether the event was seen."""
+        return row[self.config.event].strip()
+
+    def item_loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return cross-entropy by item."""
+        return F.binary_cross_entropy_with_logits(output, target, reduction="none").sum(dim=1)
+
+    def predict(self, output: Tensor) -> Tensor:
+        """Return the probability of the event by the horizon, (items, 1)."""
+        return output.sigmoid()
+
+    def statistics(self, scores: Scores, rules: Evaluation) -> Statistics:
+        """Return counts of score ranges by outcome."""
+        return label_statistics(scores, rules)
+
+    def summarise(self, statistics: Statistics, rules: Evaluation) -> dict[str, Estimate]:
+        """Return AUROC, Brier score and calibration of merged counts."""
+        return label_summary(statistics, rules, (self.config.event,))
+
+    def exact(self, scores: Scores, weights: np.ndarray, rules: Evaluation) -> dict[str, Estimate]:
+        """Return all metrics with bootstrap intervals."""
+        return label_metrics(scores, weights, rules, (self.config.event,))
+
+    def draws(self, scores: Scores, weights: np.ndarray, rules: Evaluation) -> np.ndarray:
+        """Return the AUROC of each bootstrap draw."""
+        del rules
+        return label_draws(scores, weights)
