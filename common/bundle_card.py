@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TypeAlias
 
 from common.config import (
@@ -57,11 +57,19 @@ def card_json(config: RunConfig, card: Card, files: Mapping[str, str]) -> str:
         },
         "backbone": _backbone(config),
         "files": dict(files),
-        "versions": {
-            name: version(name) for name in ("torch", "monai", "onnx", "onnxscript", "numpy")
-        },
+        "versions": {name: _version(name) for name in _NAMED},
     }
     return json.dumps(content, indent=1) + "\n"
+
+
+_NAMED = ("wardround", "torch", "monai", "onnx", "onnxscript", "numpy")
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"  # a checkout that is run in place
 
 
 def _metrics(metrics: Metrics) -> Json:
@@ -184,10 +192,11 @@ and what the run was. It is no medical device: nobody has approved it for care.
 
 ```python
 import json
+from pathlib import Path
 import numpy as np
 import onnxruntime
 
-card = json.load(open("card.json", encoding="utf-8"))
+card = json.loads(Path("card.json").read_text(encoding="utf-8"))
 session = onnxruntime.InferenceSession("model.onnx")
 inputs = {{}}  # preprocessed as card["inputs"] says; here: one item of zeros
 for entry in card["inputs"]:

@@ -1,4 +1,4 @@
-"""A trained network as ONNX: preprocessed inputs in, what a person reads out, checked on the way."""
+"""A trained network as ONNX: from preprocessed inputs to what a person reads, and checked."""
 
 from __future__ import annotations
 
