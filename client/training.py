@@ -40,7 +40,8 @@ def train_round(site: Site, bench: Workbench, request: TrainRequest) -> SiteUpda
         _train_plainly(site, bench, request, own_control)
     else:
         try:
-            spend = train_privately(site, bench, request)
+            optimizer = make_optimizer(bench.model, rules, request.round)
+            spend = train_privately(site, bench, request, optimizer)
         except BudgetExceeded:
             return _refusal(site, request, RefusalReason.BUDGET)
     after = trainable(bench.model)

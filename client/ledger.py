@@ -1,0 +1,207 @@
+"""A site's record of privacy spent: charged first, released after, never forgotten.
+
+Guarantee: whatever a private round releases was charged before, durably, and all charges
+on the same patients together stay within the site's limit. A process killed at any moment
+leaves a charge without a release at worst, never a release without a charge.
+
+    repeated round         charged again: what was released the first time is out
+    two runs at once       one transaction at a time, the second sees the first's charge
+    a row changed or cut   the chain of hashes breaks: LedgerDamaged, nothing is released
+    an old copy restored   `head` differs from what the coordinator was told last
+    clock set back         no decision depends on time
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from common.errors import BudgetExceeded, LedgerDamaged
+from common.privacy.accounting import epsilon_of
+from common.privacy.plan import Mechanism, Spend
+
+_GENESIS = "0" * 64
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS charges (
+  number INTEGER PRIMARY KEY,
+  cohort TEXT NOT NULL,
+  run TEXT NOT NULL,
+  round INTEGER NOT NULL,
+  attempt INTEGER NOT NULL,
+  mechanism TEXT NOT NULL,
+  previous TEXT NOT NULL,
+  hash TEXT NOT NULL UNIQUE,
+  UNIQUE (cohort, run, round, attempt)
+) STRICT;
+CREATE TRIGGER IF NOT EXISTS no_update BEFORE UPDATE ON charges
+BEGIN SELECT RAISE(ABORT, 'a charge is never changed'); END;
+CREATE TRIGGER IF NOT EXISTS no_delete BEFORE DELETE ON charges
+BEGIN SELECT RAISE(ABORT, 'a charge is never removed'); END;
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """The most that may be spent on a cohort by all runs together."""
+
+    epsilon: float
+    delta: float
+
+
+class Ledger:
+    """An SQLite file of charges; every method opens, checks and closes it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(self._connect()) as connection:
+            connection.executescript(_SCHEMA)
+
+    def charge(
+        self, cohort: str, run: str, round_number: int, mechanism: Mechanism, limit: Limit,
+        delta: float,
+    ) -> Spend:  # fmt: skip
+        """Record a charge durably and return what is spent; nothing is recorded on refusal.
+
+        BudgetExceeded when the cohort's composed epsilon would pass the limit,
+        LedgerDamaged when the chain of hashes does not hold.
+        """
+        with self._writing() as connection:
+            rows = _verified(connection, self._path)
+            past = [m for m in rows if m.cohort == cohort]
+            after = epsilon_of([*(m.mechanism for m in past), mechanism], limit.delta)
+            if after > limit.epsilon:
+                before = epsilon_of((m.mechanism for m in past), limit.delta)
+                message = (
+                    f"Run {run}, round {round_number} would bring cohort {cohort} to epsilon "
+                    f"{after:.4g} (now {before:.4g}), over its limit of {limit.epsilon:.4g} at "
+                    f"delta {limit.delta:.2g}. Nothing was charged or released."
+                )
+                raise BudgetExceeded(message)
+            same = [m for m in past if m.run == run and m.round == round_number]
+            _append(connection, rows, _Entry(
+                cohort=cohort, run=run, round=round_number, attempt=len(same) + 1,
+                mechanism=mechanism,
+            ))  # fmt: skip
+        of_run = [m.mechanism for m in past if m.run == run]
+        return Spend(
+            mechanism=mechanism, run_epsilon=epsilon_of([*of_run, mechanism], delta),
+            cohort_epsilon=after, delta=delta, simulated_noise=False,
+        )  # fmt: skip
+
+    def history(self, cohort: str) -> tuple[Mechanism, ...]:
+        """Return every mechanism charged to a cohort, oldest first."""
+        with closing(self._connect()) as connection:
+            rows = _verified(connection, self._path)
+        return tuple(row.mechanism for row in rows if row.cohort == cohort)
+
+    def head(self) -> str:
+        """Return the hash of the last charge; keep it elsewhere to notice a restored copy."""
+        with closing(self._connect()) as connection:
+            rows = _verified(connection, self._path)
+            return _hash_of_last(connection) if rows else _GENESIS
+
+    def check_head(self, expected: str) -> None:
+        """Raise LedgerDamaged unless `expected` is the hash of some charge in the chain."""
+        with closing(self._connect()) as connection:
+            _verified(connection, self._path)
+            known = connection.execute("SELECT 1 FROM charges WHERE hash = ?", (expected,))
+            if expected != _GENESIS and known.fetchone() is None:
+                message = (
+                    f"{self._path} lacks a charge that was made (hash {expected[:12]}...): an old "
+                    "copy was restored. Put the newest copy back before anything is released."
+                )
+                raise LedgerDamaged(message)
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """Hold the write lock from the first read to the commit, so that charges queue up."""
+        with closing(self._connect()) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            connection = sqlite3.connect(self._path, isolation_level=None, timeout=60)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+        except sqlite3.DatabaseError as error:
+            message = f"{self._path} cannot be opened as a ledger: {error}. Restore it from a copy."
+            raise LedgerDamaged(message) from error
+        return connection
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    cohort: str
+    run: str
+    round: int
+    attempt: int
+    mechanism: Mechanism
+
+    def text(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+def _append(connection: sqlite3.Connection, rows: list[_Entry], entry: _Entry) -> None:
+    previous = _hash_of_last(connection) if rows else _GENESIS
+    connection.execute(
+        "INSERT INTO charges (number, cohort, run, round, attempt, mechanism, previous, hash) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            len(rows) + 1, entry.cohort, entry.run, entry.round, entry.attempt,
+            json.dumps(asdict(entry.mechanism), sort_keys=True), previous,
+            _chain(previous, entry),
+        ),
+    )  # fmt: skip
+
+
+def _chain(previous: str, entry: _Entry) -> str:
+    return hashlib.sha256(f"{previous}{entry.text()}".encode()).hexdigest()
+
+
+def _hash_of_last(connection: sqlite3.Connection) -> str:
+    row = connection.execute("SELECT hash FROM charges ORDER BY number DESC LIMIT 1").fetchone()
+    return str(row[0])
+
+
+def _verified(connection: sqlite3.Connection, path: Path) -> list[_Entry]:
+    """Return all charges after checking the whole chain."""
+    entries: list[_Entry] = []
+    previous = _GENESIS
+    try:
+        rows = connection.execute(
+            "SELECT number, cohort, run, round, attempt, mechanism, previous, hash "
+            "FROM charges ORDER BY number"
+        ).fetchall()
+        for place, row in enumerate(rows, 1):
+            number, cohort, run, round_number, attempt, mechanism, before, found = row
+            entry = _Entry(
+                cohort=cohort, run=run, round=round_number, attempt=attempt,
+                mechanism=Mechanism(**json.loads(mechanism)),
+            )  # fmt: skip
+            if number != place or before != previous or found != _chain(previous, entry):
+                raise _damage(path, place)
+            entries.append(entry)
+            previous = found
+    except (sqlite3.DatabaseError, ValueError, TypeError) as error:
+        raise _damage(path, len(entries) + 1) from error
+    return entries
+
+
+def _damage(path: Path, place: int) -> LedgerDamaged:
+    message = (
+        f"{path}, charge {place} does not follow the charge before it: the ledger was changed "
+        "outside Wardround. Nothing is released until the newest sound copy is put back."
+    )
+    return LedgerDamaged(message)
