@@ -198,6 +198,12 @@ def test_the_fingerprint_does_not_depend_on_the_order_of_keys() -> None:
     assert parse_config(turned).fingerprint() == parse_config(IMAGES).fingerprint()
 
 
+def test_the_order_of_sites_does_not_matter_either() -> None:
+    first = parse_config(IMAGES + "aggregation: {weights: {a: 1, b: 2}}")
+    second = parse_config(IMAGES + "aggregation: {weights: {b: 2, a: 1}}")
+    assert first.fingerprint() == second.fingerprint()
+
+
 def test_the_canonical_text_reads_back_as_the_same_run() -> None:
     for text in (IMAGES, PRIVATE, SURVIVAL):
         config = parse_config(text)
