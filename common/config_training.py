@@ -76,6 +76,10 @@ class Aggregation(Part):
     #: trimmed_mean: part cut at each end. krum: sites that may be faulty.
     trim_fraction: float = Field(strict=True, default=0.2, ge=0, lt=0.5)
     faulty_sites: int = Field(strict=True, default=1, ge=0)
+    #: Fewest admitted updates with which a round counts; with fewer the run stops.
+    smallest_quorum: PositiveInt = 1
+    #: An update is refused when its norm is above so many times that of the weights (at least 1).
+    largest_update: PositiveFloat = 1e4
     #: flower: a class of flwr.serverapp.strategy and its arguments.
     strategy: str | None = None
     arguments: dict[str, float | int | bool | str] = Field(default={})

@@ -1,22 +1,25 @@
-"""Which updates enter the model: everything else is refused with a reason, and the run goes on."""
+"""Which answers enter the model: everything else is refused with a reason, and the run goes on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+import numpy as np
 import torch
 
-from common.weights import Weights, norm
-from common.wire import Refusal, SiteReport, SiteUpdate, TrainRequest
-
-#: An update farther than this many times the norm of the weights (at least 1) is no training step.
-_LARGEST_STEP = 1e4
+from common.errors import UpdateRefused
+from common.metrics import Statistics
+from common.privacy.plan import Spend
+from common.weights import Weights
+from common.wire import EvaluationRequest, Refusal, SiteReport, SiteUpdate, TrainRequest
 
 
 class Fault(Enum):
-    """Why an update was not admitted."""
+    """Why an answer was not admitted."""
 
     WRONG_RUN = "it answers another run"
     WRONG_ROUND = "it answers another round"
@@ -25,8 +28,10 @@ class Fault(Enum):
     WRONG_TENSORS = "its tensors differ in name, shape or type from the model's"
     NOT_FINITE = "it holds values that are not finite"
     TOO_LARGE = "its norm is out of all proportion to the weights"
-    NO_SPEND = "the run is private and the update says nothing of its charge"
+    NO_SPEND = "the run is private and the answer says nothing of its charge"
+    WRONG_SPEND = "what it says of its charge cannot be"
     NO_CONTROL = "the run uses SCAFFOLD and the update has no fitting control variate"
+    WRONG_STATISTICS = "its statistics differ in kind from the other sites', or cannot be"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,64 +40,171 @@ class NotAdmitted:
 
     site: str
     fault: Fault
+    detail: str  # name, value, expected
+    used_up: bool  # True: this was the site's one answer of the round
+
+
+class FaultyAnswer(UpdateRefused):
+    """An answer that is not admitted, and why."""
+
+    def __init__(self, fault: Fault, detail: str) -> None:
+        super().__init__(f"{fault.value}: {detail}")
+        self.fault = fault
+        self.detail = detail
 
 
 def admit(
     answers: Iterator[SiteUpdate | Refusal], request: TrainRequest, asked: Sequence[str]
 ) -> Iterator[SiteUpdate | Refusal | NotAdmitted]:
     """Pass on each answer, or the reason why it was not admitted; each site counts once."""
-    seen: set[str] = set()
-    for answer in answers:
-        fault = _placement(answer, request, asked, seen)
-        if fault is None and isinstance(answer, SiteUpdate):
-            fault = check(answer, request)
-        if fault is not None:
-            yield NotAdmitted(site=answer.site, fault=fault)
-            continue
-        seen.add(answer.site)
-        yield answer
+    ceiling = request.config.aggregation.largest_update * max(1.0, _norm(request.weights))
+    return _admit(answers, request, asked, lambda update: check(update, request, ceiling))
 
 
-def _placement(
-    answer: SiteUpdate | SiteReport | Refusal,
+def _admit(
+    answers: Iterator[SiteUpdate | Refusal],
     request: TrainRequest,
     asked: Sequence[str],
+    check_content: Callable[[SiteUpdate], None],
+) -> Iterator[SiteUpdate | Refusal | NotAdmitted]:
+    seen: set[str] = set()
+    for answer in answers:
+        placed = False
+        try:
+            _check_place(answer, request, asked, seen)
+            placed = True
+            seen.add(answer.site)
+            if isinstance(answer, SiteUpdate):
+                check_content(answer)
+        except FaultyAnswer as error:
+            yield _refused(answer.site, error, used_up=placed)
+        else:
+            yield answer
+        # A generator keeps its locals while it waits: without this, two updates live.
+        del answer
+
+
+def _refused(site: str, error: FaultyAnswer, *, used_up: bool) -> NotAdmitted:
+    return NotAdmitted(site=site, fault=error.fault, detail=error.detail, used_up=used_up)
+
+
+def _check_place(
+    answer: SiteUpdate | SiteReport | Refusal,
+    request: TrainRequest | EvaluationRequest,
+    asked: Sequence[str],
     seen: set[str],
-) -> Fault | None:
+) -> None:
     if answer.run != request.run:
-        return Fault.WRONG_RUN
+        raise FaultyAnswer(Fault.WRONG_RUN, f"run={answer.run!r}, expected {request.run!r}")
     if answer.round != request.round:
-        return Fault.WRONG_ROUND
+        raise FaultyAnswer(Fault.WRONG_ROUND, f"round={answer.round}, expected {request.round}")
     if answer.site not in asked:
-        return Fault.UNKNOWN_SITE
-    return Fault.DUPLICATE if answer.site in seen else None
+        raise FaultyAnswer(Fault.UNKNOWN_SITE, f"asked were {', '.join(asked)}")
+    if answer.site in seen:
+        raise FaultyAnswer(Fault.DUPLICATE, "the first answer of the round counts")
 
 
-def check(update: SiteUpdate, request: TrainRequest) -> Fault | None:
-    """Return what is wrong with an update's content, or None."""
-    if not _alike(update.delta, request.weights):
-        return Fault.WRONG_TENSORS
-    if not all(bool(torch.isfinite(v).all()) for v in update.delta.values()):
-        return Fault.NOT_FINITE
-    if norm(update.delta) > _LARGEST_STEP * max(1.0, norm(request.weights)):
-        return Fault.TOO_LARGE
-    if request.config.privacy != "none" and update.spend is None:
-        return Fault.NO_SPEND
-    if request.control is not None and not _control_fits(update, request.weights):
-        return Fault.NO_CONTROL
-    return None
+def check(update: SiteUpdate, request: TrainRequest, ceiling: float) -> None:
+    """Raise FaultyAnswer when an update's content does not fit the request."""
+    _check_tensors(update.delta, request.weights, Fault.WRONG_TENSORS)
+    length = _norm(update.delta)
+    if not math.isfinite(length):
+        raise FaultyAnswer(Fault.NOT_FINITE, f"norm={length}")
+    if length > ceiling:
+        raise FaultyAnswer(Fault.TOO_LARGE, f"norm={length:.4g}, expected at most {ceiling:.4g}")
+    if request.config.privacy != "none":
+        _check_spend(update.spend)
+    if request.control is not None:
+        if update.control_delta is None:
+            raise FaultyAnswer(Fault.NO_CONTROL, "control_delta is missing")
+        _check_tensors(update.control_delta, request.control, Fault.NO_CONTROL)
+        if not math.isfinite(_norm(update.control_delta)):
+            raise FaultyAnswer(Fault.NOT_FINITE, "of control_delta")
 
 
-def _control_fits(update: SiteUpdate, weights: Weights) -> bool:
-    change = update.control_delta
-    return (
-        change is not None
-        and _alike(change, weights)
-        and all(bool(torch.isfinite(v).all()) for v in change.values())
-    )
+def _norm(weights: Weights) -> float:
+    """Return the L2 norm; not finite when any value is not.
+
+    In the tensors' own precision: one fast pass that also finds nan and infinity, which
+    `isfinite` would take 40 times as long for. Values whose square overflows count as
+    infinite; no training step is that long.
+    """
+    squares = (float(torch.linalg.vector_norm(v)) ** 2 for v in weights.values())
+    return math.sqrt(sum(squares))
 
 
-def _alike(left: Weights, right: Weights) -> bool:
-    return set(left) == set(right) and all(
-        left[n].shape == v.shape and left[n].dtype == v.dtype for n, v in right.items()
-    )
+def _check_tensors(found: Weights, expected: Weights, fault: Fault) -> None:
+    if found.keys() != expected.keys():
+        odd = sorted(found.keys() ^ expected.keys())
+        raise FaultyAnswer(fault, f"missing or not asked for: {', '.join(odd[:5])}")
+    for name, tensor in expected.items():
+        one = found[name]
+        if one.shape != tensor.shape or one.dtype != tensor.dtype:
+            raise FaultyAnswer(
+                fault,
+                f"{name} is {one.dtype} {tuple(one.shape)}, "
+                f"expected {tensor.dtype} {tuple(tensor.shape)}",
+            )
+
+
+def _check_spend(spend: Spend | None) -> None:
+    if spend is None:
+        raise FaultyAnswer(Fault.NO_SPEND, "spend is missing")
+    charged = (spend.run_epsilon, spend.cohort_epsilon)
+    if not all(math.isfinite(epsilon) and epsilon >= 0 for epsilon in charged):
+        raise FaultyAnswer(Fault.WRONG_SPEND, f"epsilon={charged}, expected finite and >= 0")
+    if not 0 < spend.delta < 1:
+        raise FaultyAnswer(Fault.WRONG_SPEND, f"delta={spend.delta}, expected between 0 and 1")
+
+
+def admit_reports(
+    answers: Iterator[SiteReport | Refusal], request: EvaluationRequest, asked: Sequence[str]
+) -> tuple[list[SiteReport], list[NotAdmitted]]:
+    """Return the reports that can be added up, in the order of `asked`, and all the others.
+
+    What differs in kind from most reports is left out: one site cannot spoil the sum.
+    """
+    reports: list[SiteReport] = []
+    refused: list[NotAdmitted] = []
+    seen: set[str] = set()
+    for answer in answers:
+        try:
+            _check_place(answer, request, asked, seen)
+            if isinstance(answer, SiteReport):
+                _check_statistics(answer.statistics, request.config.evaluation.count_noise)
+        except FaultyAnswer as error:
+            refused.append(_refused(answer.site, error, used_up=answer.site not in seen))
+        else:
+            seen.add(answer.site)
+            if isinstance(answer, SiteReport):
+                reports.append(answer)
+    reports.sort(key=lambda report: asked.index(report.site))
+    kinds = Counter(_kind(report.statistics) for report in reports)
+    usual = kinds.most_common(1)[0][0] if kinds else ""
+    odd = [report for report in reports if _kind(report.statistics) != usual]
+    refused += [
+        NotAdmitted(
+            site=report.site, fault=Fault.WRONG_STATISTICS,
+            detail=f"{_kind(report.statistics)}, expected {usual}", used_up=True,
+        )
+        for report in odd
+    ]  # fmt: skip
+    return [report for report in reports if _kind(report.statistics) == usual], refused
+
+
+def _kind(statistics: Statistics) -> str:
+    arrays = {**statistics.cells, **{f"sum {n}": v for n, v in statistics.sums.items()}}
+    return " ".join(f"{name}{list(arrays[name].shape)}" for name in sorted(arrays))
+
+
+def _check_statistics(statistics: Statistics, count_noise: float) -> None:
+    if statistics.patients.shape != ():
+        detail = f"patients has shape {statistics.patients.shape}, expected one number"
+        raise FaultyAnswer(Fault.WRONG_STATISTICS, detail)
+    counts = {"patients": statistics.patients, **statistics.cells}
+    for name, value in counts.items():
+        # Noise makes counts negative at times, and takes the sums away.
+        if not np.isfinite(value).all() or (count_noise == 0 and (value < 0).any()):
+            raise FaultyAnswer(Fault.WRONG_STATISTICS, f"{name} is no count")
+    if count_noise == 0 and not all(np.isfinite(v).all() for v in statistics.sums.values()):
+        raise FaultyAnswer(Fault.WRONG_STATISTICS, "a sum is not finite")

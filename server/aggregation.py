@@ -88,9 +88,10 @@ def _mean(config: Aggregation, sites: int) -> Aggregator:
     def finish(
         gathering: Gathering, weights: Weights, state: ServerState, round_number: int
     ) -> tuple[dict[str, Tensor], ServerState]:
+        del round_number
         for total in gathering.total.values():
             total.div_(gathering.weight)
-        after, moments = step_server(config.server, weights, gathering.total, state, round_number)
+        after, moments = step_server(config.server, weights, gathering.total, state)
         if not scaffold:
             return after, moments
         mean_change = {n: v / gathering.sites for n, v in gathering.control.items()}
@@ -121,14 +122,19 @@ def _robust(config: Aggregation) -> Aggregator:
     def finish(
         gathering: Gathering, weights: Weights, state: ServerState, round_number: int
     ) -> tuple[dict[str, Tensor], ServerState]:
+        del round_number
         change = combine_robustly(config, [update.delta for update in gathering.held])
-        return step_server(config.server, weights, change, state, round_number)
+        return step_server(config.server, weights, change, state)
 
     return Aggregator(init=init, begin=begin, add=add, finish=finish)
 
 
-def averaged(average: Weights, weights: Weights, keep: float) -> dict[str, Tensor]:
-    """Return the exponential average of global weights: post-processing, it costs no privacy."""
-    return {n: torch.lerp(value, average[n], keep) for n, value in weights.items()}
+def averaged(average: Weights, weights: Weights, keep: float, rounds: int) -> dict[str, Tensor]:
+    """Return the exponential average of the global weights of so many rounds.
 
-
+    Without the weights before the first round: with few rounds they would weigh most
+    (the correction of bias of Kingma and Ba 2015, section 3). Post-processing, it costs no
+    privacy.
+    """
+    share = (1 - keep) / (1 - keep**rounds)
+    return {n: torch.lerp(average.get(n, value), value, share) for n, value in weights.items()}

@@ -1,70 +1,95 @@
-"""What happened in a run, line by line: append-only JSON with a chain of hashes."""
+"""What happened in a run, line by line: append-only JSON with a chain of hashes.
+
+The chain shows a line that was changed, removed from the middle or put in. It cannot show
+that whole lines are missing at the end: for that, keep a copy of the last hash elsewhere.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from common.errors import StateDamaged
-
-Fact = str | int | float | bool | None | Sequence["Fact"] | Mapping[str, "Fact"]
+from server.round_record import Fact
 
 _GENESIS = "0" * 64
 
 
-class Journal:
-    """A file of lines; each holds the hash of the line before, so none can be changed later."""
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+
+class Journal:
+    """A file of lines; each holds its own hash and the hash of the line before."""
+
+    def __init__(self, path: Path, *, clock: Callable[[], str] = _now) -> None:
+        self.path = path
+        self._clock = clock
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._cut_torn_line()
+        _cut_torn_line(path)
         self._head = verify(path)
 
     def write(self, event: str, facts: Mapping[str, Fact]) -> None:
         """Append one line durably."""
-        body = {"event": event, "previous": self._head, **facts}
-        line = json.dumps(body, sort_keys=True, allow_nan=False)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        body: dict[str, Fact] = {
+            **facts, "event": event, "at": self._clock(), "previous": self._head,
+        }  # fmt: skip
+        head = _hash(body)
+        line = json.dumps({**body, "hash": head}, sort_keys=True, allow_nan=False)
+        with self.path.open("ab") as file:
+            file.write(line.encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        self._head = _hash(line)
+        self._head = head
 
-    def _cut_torn_line(self) -> None:
-        """Remove a last line without its end: a crash while writing left it, nobody saw it."""
-        if not self._path.exists():
-            return
-        content = self._path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            with self._path.open("r+b") as file:
-                file.truncate(len(whole))
+    def rounds(self) -> set[int]:
+        """Return the rounds that have a line."""
+        lines = (line for line in _lines(self.path) if line["event"] == "round")
+        return {number for line in lines if isinstance(number := line["round"], int)}
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Remove a last line without its end: a crash while writing left it, nobody saw it."""
+    content = path.read_bytes() if path.exists() else b""
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        with path.open("r+b") as file:
+            file.truncate(whole)
+            os.fsync(file.fileno())
 
 
 def verify(path: Path) -> str:
     """Return the hash of the last line; StateDamaged names the first line that does not fit."""
     head = _GENESIS
-    if not path.exists():
-        return head
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            previous = json.loads(line)["previous"]
-        except (ValueError, KeyError, TypeError) as error:
-            message = f"{path}, line {number} is no journal line: {line[:80]!r}"
-            raise StateDamaged(message) from error
-        if previous != head:
+    for number, line in enumerate(_lines(path), 1):
+        own = line.pop("hash", None)
+        if line.get("previous") != head or own != _hash(line):
             message = (
-                f"{path}, line {number} does not follow the line before it: a line was changed, "
-                "removed or added. Keep the file as evidence and restore it from a copy."
+                f"{path}, line {number} does not fit its hash or the line before it: a line was "
+                "changed, removed or added. Keep the file as evidence and restore it from a copy."
             )
             raise StateDamaged(message)
-        head = _hash(line)
+        head = str(own)
     return head
 
 
-def _hash(line: str) -> str:
-    return hashlib.sha256(line.encode()).hexdigest()
+def _lines(path: Path) -> Iterator[dict[str, object]]:
+    if not path.exists():
+        return
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            content = json.loads(line)
+        except ValueError as error:
+            content = error
+        if not isinstance(content, dict):
+            message = f"{path}, line {number} is no journal line: {line[:80]!r}. Restore the file."
+            raise StateDamaged(message)
+        yield content
+
+
+def _hash(body: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

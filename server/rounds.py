@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from common.config import RunConfig
-from common.errors import RunFailed
-from common.metrics import Estimate, Statistics, merge
+from common.errors import ConfigurationError, RunFailed
+from common.metrics import merge
 from common.network import initial_weights
 from common.tasks import task_of
 from common.wire import EvaluationRequest, Refusal, SiteReport, SiteUpdate, TrainRequest
-from server.admission import NotAdmitted, admit
+from server.admission import NotAdmitted, admit, admit_reports
 from server.aggregation import Aggregator, averaged, control_of
-from server.journal import Fact, Journal
+from server.arrival import in_order
+from server.journal import Journal
+from server.round_record import Fact, RoundRecord
 from server.run_state import RunState, RunStore
-from server.selection import is_better, score, should_stop
+from server.selection import check_selection, is_better, is_due, score, should_stop
+
+__all__ = ["Records", "RoundRecord", "Sites", "begin", "run_rounds"]
 
 
 class Sites(Protocol):
@@ -28,10 +32,10 @@ class Sites(Protocol):
         ...
 
     def train(self, request: TrainRequest, sites: Sequence[str]) -> Iterator[SiteUpdate | Refusal]:
-        """Yield the sites' answers one at a time.
+        """Yield the sites' answers one at a time, in the order of `sites` where that can be had.
 
-        Answers come in the order of `sites` wherever that can be had: floating-point
-        addition is not associative, and equal runs should end in equal bits.
+        Any order ends in the same weights; an answer that comes early waits on disk. Keep
+        no reference to an answer that was yielded, so that one is in memory at a time.
         """
         ...
 
@@ -43,33 +47,20 @@ class Sites(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoundRecord:
-    """What is told of a round to whoever watches."""
-
-    round: int
-    updates: tuple[str, ...]  # sites whose updates were admitted
-    left_out: Mapping[str, str]  # other sites, and why
-    score: float | None  # validation score, lower is better; None: not measured
-    metrics: Mapping[str, Estimate]  # merged validation metrics
-    epsilon: Mapping[str, float]  # by site, of this run so far; empty without privacy
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
 class Records:
     """Where a run leaves its traces."""
 
     store: RunStore | None = None  # None: nothing is saved, a crash starts over
     journal: Journal | None = None
-    observe: Callable[[RoundRecord], None] = lambda _record: None
+    observe: Callable[[RoundRecord], None] = lambda _record: None  # hears of rounds done now
 
 
 def begin(config: RunConfig, run: str, seed: int, aggregator: Aggregator) -> RunState:
     """Return the state before the first round."""
     weights = initial_weights(config, seed)
     return RunState(
-        run=run, round=0, seed=seed, weights=weights, server=aggregator.init(weights),
-        average={}, best={},
+        run=run, round=0, seed=seed, fingerprint=config.fingerprint(), weights=weights,
+        server=aggregator.init(weights), average={}, best={},
     )  # fmt: skip
 
 
@@ -78,115 +69,171 @@ def run_rounds(
 ) -> RunState:
     """Train round after round until the last, or until patience ends.
 
-    Each state is saved before the next round starts, so a run that was killed anywhere
-    goes on from the last saved round and ends in the same weights, bit for bit without
-    privacy. RunFailed when no site can be asked or none of their updates is admitted.
+    A round is saved when it is trained, and again when it is validated, so a run that was
+    killed anywhere goes on from there (`RunStore.load`) and ends in the same bits where
+    sites repeat theirs. Without privacy they do; with privacy a round that was lost before
+    it was saved is trained with new noise, and charged again.
+
+    RunFailed when no site can be asked or too few updates are admitted; what was saved
+    stays, and the run can be resumed.
     """
+    _check_fits(config, state)
+    _open_journal(records.journal, state)
     while not state.finished:
-        asked = sites.available()
-        if not asked:
-            message = f"Round {state.round + 1} cannot start: no site is available."
-            raise RunFailed(message)
-        state, record = one_round(config, sites, aggregator, state, asked)
-        if is_due(config, state):
-            state, record = validate(config, sites, state, asked, record)
-        last = state.round == config.training.rounds
-        stop = should_stop(config, state.round, state.best_round)
-        state = replace(state, finished=last or stop)
-        if records.store is not None:
-            records.store.save(state)
-        if records.journal is not None:
-            records.journal.write("round", journal_facts(state, record))
-        records.observe(record)
+        started = time.perf_counter()
+        if state.settled:
+            state = train_round(config, sites, aggregator, state)
+            _save(records.store, state)
+        state = settle_round(config, sites, state)
+        _save(records.store, state)
+        record = state.history[-1]
+        _write_round(records.journal, record)
+        records.observe(replace(record, seconds=time.perf_counter() - started))
     return state
 
 
-def one_round(
-    config: RunConfig,
-    sites: Sites,
-    aggregator: Aggregator,
-    state: RunState,
-    asked: Sequence[str],
-) -> tuple[RunState, RoundRecord]:
-    """Ask, admit, combine, step: from one state to the next."""
+def train_round(
+    config: RunConfig, sites: Sites, aggregator: Aggregator, state: RunState
+) -> RunState:
+    """Ask, admit, combine, step: from one state to the next, not yet validated."""
+    number = state.round + 1
+    # By name: the order of addition, and so the bits of the sum, is the same in every run.
+    asked = tuple(sorted(set(sites.available())))
+    if not asked:
+        message = f"Round {number} cannot start: no site is available. Resume the run when one is."
+        raise RunFailed(message)
     request = TrainRequest(
-        run=state.run, round=state.round + 1, seed=state.seed, config=config,
+        run=state.run, round=number, seed=state.seed, config=config,
         weights=state.weights, control=control_of(state.server) or None,
     )  # fmt: skip
     gathering = aggregator.begin(state.weights)
-    updates: list[str] = []
-    left_out: dict[str, str] = {}
-    epsilon: dict[str, float] = {}
-    for answer in admit(sites.train(request, asked), request, asked):
-        match answer:
-            case SiteUpdate():
-                aggregator.add(gathering, answer)
-                updates.append(answer.site)
-                if answer.spend is not None:
-                    epsilon[answer.site] = answer.spend.run_epsilon
-            case Refusal():
-                left_out[answer.site] = answer.reason.value
-            case NotAdmitted():
-                left_out[answer.site] = answer.fault.value
-    if not updates:
-        reasons = "; ".join(f"{site}: {why}" for site, why in left_out.items())
-        message = f"Round {request.round} got no usable update ({reasons or 'nobody answered'})."
-        raise RunFailed(message)
-    weights, server = aggregator.finish(gathering, state.weights, state.server, request.round)
-    after = replace(state, round=request.round, weights=weights, server=server)
+    tally = _Tally(number, asked)
+    for answer in in_order(admit(sites.train(request, asked), request, asked), asked):
+        if isinstance(answer, SiteUpdate):
+            aggregator.add(gathering, answer)
+        tally.count(answer)
+        del answer  # before the next is made: two models in memory, the sum and this one
+    record = tally.record()
+    _check_quorum(config, record)
+    weights, server = aggregator.finish(gathering, state.weights, state.server, number)
     keep = config.training.average
-    if keep > 0:
-        after = replace(after, average=averaged(state.average or state.weights, weights, keep))
-    return after, RoundRecord(
-        round=request.round, updates=tuple(updates), left_out=left_out, score=None, metrics={},
-        epsilon=epsilon,
+    return replace(
+        state, round=number, weights=weights, server=server, settled=False,
+        average=averaged(state.average, weights, keep, number) if keep > 0 else {},
+        history=(*state.history, record),
     )  # fmt: skip
 
 
-def is_due(config: RunConfig, state: RunState) -> bool:
-    """Return whether this round is validated."""
-    if config.selection.rule == "last":
-        return False
-    return state.round % config.selection.every == 0 or state.round == config.training.rounds
+def settle_round(config: RunConfig, sites: Sites, state: RunState) -> RunState:
+    """Validate a trained round where it is due, keep the best, and say whether the run ends."""
+    if is_due(config, state.round):
+        state = _validate(config, sites, state)
+    last = state.round >= config.training.rounds
+    stop = should_stop(config, state.round, state.best_round)
+    return replace(state, settled=True, finished=last or stop)
 
 
-def validate(
-    config: RunConfig,
-    sites: Sites,
-    state: RunState,
-    asked: Sequence[str],
-    record: RoundRecord,
-) -> tuple[RunState, RoundRecord]:
+def _validate(config: RunConfig, sites: Sites, state: RunState) -> RunState:
     """Measure the current weights on validation patients and keep them if they are the best."""
+    asked = tuple(sorted(set(sites.available())))
     request = EvaluationRequest(
         run=state.run, round=state.round, seed=state.seed, config=config,
         weights=state.current, split="validation",
     )  # fmt: skip
-    merged = merged_statistics(sites, request, asked)
-    if merged is None:
-        return state, record
-    task = task_of(config.task)
-    now = score(config, task, merged)
-    measured = replace(record, score=now, metrics=task.summarise(merged, config.evaluation))
-    if is_better(now, state.best_score):
-        state = replace(state, best=state.current, best_round=state.round, best_score=now)
-    return state, measured
+    reports, refused = admit_reports(sites.evaluate(request, asked), request, asked)
+    record = state.history[-1]
+    record = replace(record, faults=(*record.faults, *map(_fault_text, refused)))
+    if reports:
+        merged = merge(report.statistics for report in reports)
+        task = task_of(config.task)
+        now = score(config, task, merged)
+        record = replace(record, score=now, metrics=task.summarise(merged, config.evaluation))
+        if is_better(now, state.best_score):
+            state = replace(state, best=state.current, best_round=state.round, best_score=now)
+    return replace(state, history=(*state.history[:-1], record))
 
 
-def merged_statistics(
-    sites: Sites, request: EvaluationRequest, asked: Sequence[str]
-) -> Statistics | None:
-    """Return the sum of all sites' reports, or None when there was none."""
-    reports = [r for r in sites.evaluate(request, asked) if isinstance(r, SiteReport)]
-    return merge(report.statistics for report in reports) if reports else None
+class _Tally:
+    """Who answered what in one round."""
+
+    def __init__(self, number: int, asked: Sequence[str]) -> None:
+        self._number = number
+        self._left_out = dict.fromkeys(asked, "it did not answer")
+        self._updates: list[str] = []
+        self._faults: list[str] = []
+        self._epsilon: dict[str, float] = {}
+
+    def count(self, answer: SiteUpdate | Refusal | NotAdmitted) -> None:
+        """Count one answer."""
+        match answer:
+            case SiteUpdate():
+                self._updates.append(answer.site)
+                self._left_out.pop(answer.site)
+                if answer.spend is not None:
+                    self._epsilon[answer.site] = answer.spend.run_epsilon
+            case Refusal():
+                self._left_out[answer.site] = answer.reason.value
+            case NotAdmitted():
+                self._faults.append(_fault_text(answer))
+                if answer.used_up:
+                    self._left_out[answer.site] = answer.fault.value
+
+    def record(self) -> RoundRecord:
+        """Return what is told of the round."""
+        return RoundRecord(
+            round=self._number, updates=tuple(self._updates), left_out=self._left_out,
+            faults=tuple(sorted(self._faults)), epsilon=self._epsilon,
+        )  # fmt: skip
 
 
-def journal_facts(state: RunState, record: RoundRecord) -> dict[str, Fact]:
-    """Return what the journal says of a round: names, counts and hashes, no patient."""
-    known = record.score is not None and math.isfinite(record.score)
-    return {
-        "run": state.run, "round": record.round, "updates": list(record.updates),
-        "left_out": dict(record.left_out), "score": record.score if known else None,
-        "best_round": state.best_round, "epsilon": dict(record.epsilon),
-        "finished": state.finished,
+def _fault_text(refused: NotAdmitted) -> str:
+    return f"{refused.site}: {refused.fault.value} ({refused.detail})"
+
+
+def _check_fits(config: RunConfig, state: RunState) -> None:
+    check_selection(config)
+    if state.fingerprint != config.fingerprint():
+        message = (
+            f"Run {state.run} was begun with another configuration (SHA-256 {state.fingerprint}, "
+            f"now {config.fingerprint()}). Resume with the configuration in its folder, or start "
+            "a new run."
+        )
+        raise ConfigurationError(message)
+
+
+def _check_quorum(config: RunConfig, record: RoundRecord) -> None:
+    wanted = config.aggregation.smallest_quorum
+    if len(record.updates) >= wanted:
+        return
+    reasons = "; ".join(f"{site}: {why}" for site, why in record.left_out.items())
+    message = (
+        f"Round {record.round} got {len(record.updates)} usable updates, expected at least "
+        f"{wanted} (aggregation.smallest_quorum). {reasons or 'Nobody was left out'}. "
+        "Resume the run when enough sites can answer."
+    )
+    raise RunFailed(message)
+
+
+def _save(store: RunStore | None, state: RunState) -> None:
+    if store is not None:
+        store.save(state)
+
+
+def _open_journal(journal: Journal | None, state: RunState) -> None:
+    """Say that the run begins or goes on, and add lines that a crash kept from being written."""
+    if journal is None:
+        return
+    written = journal.rounds()
+    for record in state.history if state.settled else state.history[:-1]:
+        if record.round not in written:
+            _write_round(journal, record)
+    facts: dict[str, Fact] = {
+        "run": state.run, "configuration": state.fingerprint, "seed": state.seed,
+        "after_round": state.round,
     }  # fmt: skip
+    journal.write("resumed" if state.round else "begun", facts)
+
+
+def _write_round(journal: Journal | None, record: RoundRecord) -> None:
+    if journal is not None:
+        journal.write("round", record.to_json())

@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
+import math
+
 from common.config import RunConfig
+from common.errors import ConfigurationError
 from common.metrics import Statistics
 from common.tasks import Task
+
+
+def check_selection(config: RunConfig) -> None:
+    """Raise ConfigurationError for a rule that no round could ever meet."""
+    rules = config.selection
+    if rules.rule == "best" and rules.by == "loss" and config.evaluation.count_noise > 0:
+        message = (
+            f"selection.by=loss does not go with evaluation.count_noise="
+            f"{config.evaluation.count_noise}: no sum of losses leaves a site then. "
+            "Take selection.by: metric, or selection.rule: last."
+        )
+        raise ConfigurationError(message)
+
+
+def is_due(config: RunConfig, round_number: int) -> bool:
+    """Return whether this round is validated; the last one always is."""
+    if config.selection.rule == "last":
+        return False
+    return round_number % config.selection.every == 0 or round_number == config.training.rounds
 
 
 def score(config: RunConfig, task: Task, merged: Statistics) -> float:
     """Return the validation score of a round, lower is better; nan when nothing was released."""
     if config.selection.by == "metric":
-        value = task.summarise(merged, config.evaluation)[task.metric].value
-        return -value
+        found = task.summarise(merged, config.evaluation).get(task.metric)
+        return float("nan") if found is None else -found.value
     patients = float(merged.patients)
     return float(merged.sums["loss"]) / patients if patients > 0 else float("nan")
 
 
 def is_better(score_now: float, best: float | None) -> bool:
-    """Return whether a round's score beats the best so far; nan never does."""
-    return score_now == score_now and (best is None or score_now < best)  # noqa: PLR0124 - nan
+    """Return whether a round's score beats the best so far; nan and infinity never do."""
+    return math.isfinite(score_now) and (best is None or score_now < best)
 
 
 def should_stop(config: RunConfig, round_number: int, best_round: int) -> bool:

@@ -28,10 +28,12 @@ def step_server(
     weights: Weights,
     change: Weights,
     state: Mapping[str, Tensor],
-    round_number: int,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the next weights and moments; `change` is the combined update of the round."""
-    del round_number  # algorithm 2 corrects no bias
+    """Return the next weights and moments; `change` is the combined update of the round.
+
+    fedavgm is Hsu et al. 2019: v = beta1 v + change. fedadam and fedyogi are algorithm 2:
+    no correction of bias (tau^2 as first second moment takes its place), tau outside the root.
+    """
     match config.kind:
         case "sgd":
             return add_scaled(weights, change, config.learning_rate), {}

@@ -1,0 +1,70 @@
+"""Answers in one fixed order, however they arrive.
+
+Floating-point addition is not associative, so a sum in the order of arrival would differ
+from run to run. An update that comes before its turn waits on disk, not in memory: the
+coordinator never holds more than the update that it adds (and disk holds fewer than the
+sites). Sites in one process answer in order, and nothing is ever written.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from common.weights import load_weights, save_weights
+from common.wire import Refusal, SiteUpdate
+from server.admission import NotAdmitted
+
+Answer = SiteUpdate | Refusal | NotAdmitted
+
+
+def in_order(answers: Iterator[Answer], order: Sequence[str]) -> Iterator[Answer]:
+    """Yield admitted updates in the order of their sites; everything else at once.
+
+    Each site of `order` updates once at most. A site that never answers is passed over
+    when the answers end.
+    """
+    with tempfile.TemporaryDirectory(prefix="wardround-") as folder:
+        waiting: dict[str, _Waiting] = {}
+        turn = 0
+        declined: set[str] = set()
+        for answer in answers:
+            if not isinstance(answer, SiteUpdate):
+                if isinstance(answer, Refusal) or answer.used_up:
+                    declined.add(answer.site)
+                yield answer
+            elif answer.site == order[turn]:
+                yield answer
+                turn += 1
+            else:
+                waiting[answer.site] = _Waiting(answer, Path(folder) / f"{len(waiting)}-{turn}")
+            # A generator keeps its locals while it waits: without this, two updates live.
+            del answer
+            while turn < len(order) and (order[turn] in waiting or order[turn] in declined):
+                if order[turn] in waiting:
+                    yield waiting.pop(order[turn]).read()
+                turn += 1
+        for site in order[turn:]:
+            if site in waiting:
+                yield waiting.pop(site).read()
+
+
+class _Waiting:
+    """An update on disk."""
+
+    def __init__(self, update: SiteUpdate, path: Path) -> None:
+        self._bare = replace(update, delta={}, control_delta=None)
+        self._controlled = update.control_delta is not None
+        self._delta, self._control = path.with_suffix(".delta"), path.with_suffix(".control")
+        save_weights(self._delta, update.delta)
+        save_weights(self._control, update.control_delta or {})
+
+    def read(self) -> SiteUpdate:
+        """Return the update as it came, bit for bit."""
+        control = load_weights(self._control) if self._controlled else None
+        update = replace(self._bare, delta=load_weights(self._delta), control_delta=control)
+        self._delta.unlink()
+        self._control.unlink()
+        return update

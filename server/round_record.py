@@ -1,0 +1,92 @@
+"""What is told of a round: sites, reasons, scores and spend; nothing of any patient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from common.metrics import Estimate
+
+#: What JSON can hold.
+Fact = str | int | float | bool | None | list["Fact"] | dict[str, "Fact"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundRecord:
+    """One round, for whoever watches, for the journal and for the report."""
+
+    round: int
+    updates: tuple[str, ...]  # sites whose updates were admitted
+    left_out: Mapping[str, str] = field(default_factory=dict)  # other sites, and why
+    faults: tuple[str, ...] = ()  # each answer that was not admitted: who, what, expected
+    epsilon: Mapping[str, float] = field(default_factory=dict)  # by site, of this run so far
+    score: float | None = None  # validation score, lower is better; None: not measured
+    metrics: Mapping[str, Estimate] = field(default_factory=dict)  # merged, of validation
+    seconds: float = 0.0  # of training and validation together
+
+    def to_json(self) -> dict[str, Fact]:
+        """Return plain values, None for nan; seconds are left out, so equal runs look equal."""
+        return {
+            "round": self.round, "updates": list(self.updates), "left_out": dict(self.left_out),
+            "faults": list(self.faults), "epsilon": {n: _known(v) for n, v in self.epsilon.items()},
+            "score": None if self.score is None else _known(self.score),
+            "metrics": {n: dict(e.to_json()) for n, e in self.metrics.items()},
+        }  # fmt: skip
+
+
+def record_from_json(content: dict[str, object]) -> RoundRecord:
+    """Read what `to_json` wrote; ValueError, KeyError or TypeError where it does not fit."""
+    left_out, epsilon, metrics = (_mapping(content[n]) for n in ("left_out", "epsilon", "metrics"))
+    score = content["score"]
+    return RoundRecord(
+        round=_integer(content["round"]),
+        updates=_texts(content["updates"]),
+        left_out={site: str(reason) for site, reason in left_out.items()},
+        faults=_texts(content["faults"]),
+        epsilon={site: _number(value) for site, value in epsilon.items()},
+        score=None if score is None else _number(score),
+        metrics={name: _estimate(_mapping(value)) for name, value in metrics.items()},
+    )
+
+
+def _estimate(content: dict[str, object]) -> Estimate:
+    return Estimate(
+        value=_number(content["value"]), low=_number(content["low"]),
+        high=_number(content["high"]), patients=_integer(content["patients"]),
+        bound=_number(content["bound"]),
+    )  # fmt: skip
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _mapping(value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        message = f"expected names with values, got {value!r}"
+        raise TypeError(message)
+    return {str(name): item for name, item in value.items()}
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        message = f"expected a list of texts, got {value!r}"
+        raise TypeError(message)
+    return tuple(str(item) for item in value)
+
+
+def _integer(value: object) -> int:
+    if not isinstance(value, int):
+        message = f"expected a whole number, got {value!r}"
+        raise TypeError(message)
+    return value
+
+
+def _number(value: object) -> float:
+    if value is None:
+        return float("nan")
+    if not isinstance(value, int | float):
+        message = f"expected a number, got {value!r}"
+        raise TypeError(message)
+    return float(value)
