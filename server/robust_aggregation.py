@@ -47,8 +47,8 @@ def _trimmed(stack: Tensor, cut: int) -> Tensor:
 def krum_order(deltas: Sequence[Weights], faulty: int) -> list[int]:
     """Return sites by Krum's score, best first (Blanchard et al. 2017, section 4).
 
-    The score is the sum of squared distances to the n - f - 2 nearest others.
-    RunFailed when there are fewer than f + 3 sites.
+    The score is the sum of squared distances to the n - f - 2 nearest others. RunFailed
+    with fewer than f + 3 sites, where no score exists; the paper's guarantee wants 2f + 3.
     """
     sites = len(deltas)
     nearest = sites - faulty - 2
@@ -58,8 +58,18 @@ def krum_order(deltas: Sequence[Weights], faulty: int) -> list[int]:
             "Wait for more sites or lower aggregation.faulty_sites."
         )
         raise RunFailed(message)
-    flat = torch.stack([torch.cat([d[n].flatten() for n in sorted(d)]) for d in deltas]).double()
-    distance = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist") ** 2
     # The smallest distance of each row is the site's own, zero.
-    scores = distance.sort(1).values[:, 1 : nearest + 1].sum(1)
+    scores = _squared_distances(deltas).sort(1).values[:, 1 : nearest + 1].sum(1)
     return [int(i) for i in scores.argsort(stable=True)]
+
+
+def _squared_distances(deltas: Sequence[Weights]) -> Tensor:
+    """Return squared distances between sites, (sites, sites), one tensor name at a time.
+
+    In float64 and from differences: |x|^2 + |y|^2 - 2xy loses all digits for close sites.
+    """
+    total = torch.zeros(len(deltas), len(deltas), dtype=torch.float64)
+    for name in sorted(deltas[0]):
+        rows = torch.stack([d[name].flatten() for d in deltas]).double()
+        total += torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist") ** 2
+    return total
