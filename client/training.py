@@ -14,6 +14,7 @@ from client.workbench import Workbench
 from common.config import Training
 from common.errors import BudgetExceeded
 from common.preprocessing import augment
+from common.privacy.plan import Spend
 from common.scaffold import next_control
 from common.weights import Weights, difference, load_into, trainable
 from common.wire import Refusal, RefusalReason, SiteUpdate, TrainRequest
@@ -35,15 +36,10 @@ def train_round(site: Site, bench: Workbench, request: TrainRequest) -> SiteUpda
     load_into(bench.model, request.weights)
     load_into(bench.model, bench.own_layers(kept))
     own_control = _own_control(request, kept)
-    spend = None
-    if bench.config.privacy == "none":
-        _train_plainly(site, bench, request, own_control)
-    else:
-        try:
-            optimizer = make_optimizer(bench.model, rules, request.round)
-            spend = train_privately(site, bench, request, optimizer)
-        except BudgetExceeded:
-            return _refusal(site, request, RefusalReason.BUDGET)
+    try:
+        spend = _train(site, bench, request, own_control)
+    except BudgetExceeded:
+        return _refusal(site, request, RefusalReason.BUDGET)
     after = trainable(bench.model)
     delta = difference(after, request.weights)
     keep = {name: after[name].clone() for name in bench.local}
@@ -59,6 +55,21 @@ def train_round(site: Site, bench: Workbench, request: TrainRequest) -> SiteUpda
         run=request.run, round=request.round, site=site.name, delta=delta,
         control_delta=control_delta, steps=rules.local_steps, spend=spend,
     )  # fmt: skip
+
+
+def _train(
+    site: Site, bench: Workbench, request: TrainRequest, own_control: Weights
+) -> Spend | None:
+    """Take the round's steps; dropout draws from the round's own seed, as the batches do."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(
+            data_order(request.seed, site.name, request.round).initial_seed()
+        )
+        if bench.config.privacy == "none":
+            _train_plainly(site, bench, request, own_control)
+            return None
+        optimizer = make_optimizer(bench.model, bench.config.training, request.round)
+        return train_privately(site, bench, request, optimizer)
 
 
 def _train_plainly(

@@ -13,9 +13,8 @@ from common.config_training import Aggregation, Model, Training
 class Evaluation(Part):
     """What is measured, and what may leave a site."""
 
-    metric: (
-        Literal["auroc", "average_precision", "macro_auroc", "concordance", "brier", "dice"] | None
-    ) = None
+    #: The headline over all sites' test patients together, or the mean of the sites' own.
+    average: Literal["merged", "sites"] = "merged"
     #: A patient's images are averaged before scoring, or each is scored.
     unit: Literal["patient", "image"] = "patient"
     #: Counts of patients below this are not released.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from common.config import RunConfig
+from common.errors import ConfigurationError
 from common.models import build_model, head_parameters, norm_parameters
 from common.tasks import Task, task_of
 from common.tasks.prognosis import ProportionalHazards
@@ -25,14 +26,26 @@ def _is_proportional(task: Task) -> bool:
 
 
 def local_names(config: RunConfig, network: nn.Module) -> frozenset[str]:
-    """Return the parameters that stay at a site: FedBN's norms, or a personal head."""
+    """Return the parameters that stay at a site: FedBN's norms, or a personal head.
+
+    ConfigurationError when nothing would be left to share, or nothing to keep.
+    """
     match config.personalisation.method:
         case "none" | "fine_tune":
             return frozenset()
         case "local_norm":
-            return frozenset(norm_parameters(network))
+            kept = frozenset(norm_parameters(network))
         case "personal_head":
-            return frozenset(head_parameters(network))
+            baseline = {n for n, _ in network.named_parameters() if n == "baseline"}
+            kept = frozenset(head_parameters(network)) | baseline
+    if not kept or len(kept) == len(trainable(network)):
+        part = "everything" if kept else "nothing"
+        message = (
+            f"personalisation.method={config.personalisation.method} keeps {part} of network "
+            f"{config.model.network} at the sites. Use fine_tune, or a network with both parts."
+        )
+        raise ConfigurationError(message)
+    return kept
 
 
 def initial_weights(config: RunConfig, seed: int) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ def difference(after: Weights, before: Weights) -> dict[str, Tensor]:
 def add_scaled(base: Weights, change: Weights, scale: float = 1.0) -> dict[str, Tensor]:
     """Return base + scale x change; names that `change` lacks stay as they are."""
     return {
-        name: value + scale * change[name] if name in change else value
+        name: torch.add(value, change[name], alpha=scale) if name in change else value
         for name, value in base.items()
     }
 

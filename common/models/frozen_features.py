@@ -57,11 +57,11 @@ class FrozenFeatures(nn.Module):
 def pool(maps: Tensor) -> Tensor:
     """Return (items, 1280) of (items, 1280, rows, columns): the mean over the image, normalised.
 
-    Each item is brought to mean 0 and variance 1 over its features, whatever its contrast, so
+    Each item is brought to mean 0 over its features and to length 1, whatever its contrast, so
     that no item's gradient is much larger than another's before clipping.
     """
     pooled = maps.mean(dim=(2, 3))
-    return F.layer_norm(pooled, pooled.shape[1:])
+    return F.layer_norm(pooled, pooled.shape[1:]) / math.sqrt(pooled.shape[1])
 
 
 def projection(features: int) -> Tensor:
