@@ -41,6 +41,7 @@ class Outcome:
     validation_loss: Mapping[str, float]  # by site, of its own validation patients
     rounds: tuple[RoundRecord, ...]  # of the shared run; empty for local
     epsilon: Mapping[str, float]  # by site; empty without privacy
+    delta: Mapping[str, float]  # by site; empty without privacy
     weights: Weights  # of the shared model; empty for local
     chosen_round: int
     seconds: float
@@ -179,6 +180,7 @@ def _federated(label: str, config: RunConfig, sites: SiteSet, setting: Setting) 
         validation_loss={n: loss for n, (_, loss) in measured.items()},
         rounds=tuple(records),
         epsilon=records[-1].epsilon,
+        delta={n: s.guard.limit.delta for n, s in sites.items() if s.guard is not None},
         weights=state.chosen,
         chosen_round=state.best_round or state.round,
         seconds=0.0,
@@ -194,7 +196,7 @@ def _local(sites: SiteSet, setting: Setting) -> Outcome:
         state, members, _ = _run(f"local {name}", config, {name: site}, setting, run)
         test[name], loss[name] = _measure(members.bench, site, state.chosen)
     return Outcome(
-        test=test, validation_loss=loss, rounds=(), epsilon={}, weights={}, chosen_round=0,
+        test=test, validation_loss=loss, rounds=(), epsilon={}, delta={}, weights={}, chosen_round=0,
         seconds=0.0,
     )  # fmt: skip
 
@@ -214,7 +216,7 @@ def _pooled(sites: SiteSet, setting: Setting) -> Outcome:
     return Outcome(
         test={n: s for n, (s, _) in measured.items()},
         validation_loss={n: loss for n, (_, loss) in measured.items()},
-        rounds=tuple(records), epsilon={}, weights=state.chosen,
+        rounds=tuple(records), epsilon={}, delta={}, weights=state.chosen,
         chosen_round=state.best_round or state.round, seconds=0.0,
     )  # fmt: skip
 

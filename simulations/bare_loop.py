@@ -1,0 +1,39 @@
+"""The floor: the same steps on the same batches in plain PyTorch, with nothing around them."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+
+from client.batches import batches
+from client.site import Site, data_order
+from client.training import make_optimizer
+from common.config import RunConfig
+from common.network import network_of
+from common.tasks import task_of
+
+_REPEATS = 3
+
+
+def bare_round_seconds(sites: Mapping[str, Site], config: RunConfig) -> float:
+    """Return the median time of one round's local steps of all sites, training only."""
+    network, task, rules = network_of(config, 0), task_of(config.task), config.training
+    times = []
+    for repeat in range(_REPEATS):
+        start = time.perf_counter()
+        for site in sites.values():
+            if len(site.train) == 0:
+                continue
+            optimizer = make_optimizer(network, rules, 1)
+            generator = data_order(0, site.name, repeat)
+            for batch in batches(
+                site.train, rules.batch_patients, rules.images_per_patient, rules.local_steps,
+                generator,
+            ):  # fmt: skip
+                optimizer.zero_grad(set_to_none=True)
+                losses = task.item_loss(network(batch.image, batch.table), batch.target)
+                ((losses * batch.weight).sum() / batch.weight.sum()).backward()
+                optimizer.step()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)

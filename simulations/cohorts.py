@@ -1,0 +1,121 @@
+"""The hospitals of a comparison: folders that were given, or invented ones; features cached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from client.cache import Cache, key_of
+from client.cohort import SiteCohort, load_cohort
+from client.site import Site
+from common.config import RunConfig
+from common.errors import CohortError, ConfigurationError
+from common.tasks import task_of
+
+
+def hospital_folders(config: RunConfig, data: Path | None, out: Path) -> tuple[Path, ...]:
+    """Return one folder a hospital; without `data` they are invented, once."""
+    if data is None:
+        return _invented(config, out)
+    if not data.is_dir():
+        message = f"There is no folder {data}. Give --data a folder with one folder per hospital."
+        raise CohortError(message)
+    found = tuple(sorted(p.parent for p in data.glob("*/labels.csv")))
+    if not found:
+        message = (
+            f"No hospital in {data}: none of its folders holds a labels.csv. Each hospital is a "
+            "folder with DICOM files and a labels.csv."
+        )
+        raise CohortError(message)
+    return found
+
+
+def _invented(config: RunConfig, out: Path) -> tuple[Path, ...]:
+    if config.synthetic is None:
+        message = (
+            f"Run {config.name} has no synthetic hospitals. Give --data FOLDER, with one folder "
+            "per hospital."
+        )
+        raise ConfigurationError(message)
+    # Imported here: writing DICOM needs more than reading it.
+    from simulations.hospitals import demo_cohort, write_hospital
+
+    wanted = config.synthetic
+    spec = demo_cohort(wanted.modality, wanted.patients)
+    folder = out / "hospitals" / key_of("synthetic", wanted.model_dump(mode="json"))[:12]
+    for hospital in spec.hospitals:
+        # labels.csv is written last, so a hospital that has one is whole.
+        if not (folder / hospital.name / "labels.csv").exists():
+            write_hospital(folder, spec, hospital, wanted.seed)
+    return tuple(folder / hospital.name for hospital in spec.hospitals)
+
+
+def load_hospitals(
+    config: RunConfig, folders: tuple[Path, ...], cache: Cache, tell: Callable[[str], None]
+) -> tuple[SiteCohort, ...]:
+    """Read every hospital; one that cannot be used at all is told of and left out.
+
+    CohortError when fewer than one is left.
+    """
+    task = task_of(config.task)
+    found: list[SiteCohort] = []
+    for folder in folders:
+        try:
+            cohort = load_cohort(folder, config, task, cache)
+        except CohortError as error:
+            tell(f"{folder.name} is left out: {error}")
+            continue
+        if config.model.network == "frozen_features":
+            cohort = with_features(cohort, config, cache)
+        found.append(cohort)
+        tell(_summary(cohort))
+    if not found:
+        message = "No hospital can be used; the lines above say why."
+        raise CohortError(message)
+    return tuple(found)
+
+
+def _summary(cohort: SiteCohort) -> str:
+    left_out = ", ".join(f"{n} x {reason.name}" for reason, n in cohort.reasons().most_common(4))
+    images = f", {len(cohort.items.patient)} items"
+    return f"{cohort.name}: {len(cohort.items)} patients{images}" + (
+        f"; not used: {left_out}" if left_out else ""
+    )
+
+
+def with_features(cohort: SiteCohort, config: RunConfig, cache: Cache) -> SiteCohort:
+    """Return the cohort with frozen features in place of images, computed once and cached."""
+    images = cohort.items.image
+    key = key_of(
+        "features", config.model.backbone, config.model.projection, list(images.shape),
+        _content(images),
+    )  # fmt: skip
+    kept = cache.array(key)
+    if kept is None:
+        from common.models import extract_features
+
+        kept = extract_features(images, config.model).numpy()
+        cache.keep_array(key, kept)
+    return cohort.with_images(torch.tensor(kept, dtype=torch.float32))
+
+
+def _content(images: torch.Tensor) -> str:
+    import hashlib
+
+    return hashlib.sha256(images.numpy().tobytes()).hexdigest()
+
+
+def sites_of(
+    cohorts: tuple[SiteCohort, ...], config: RunConfig, seed: int, fold: int
+) -> dict[str, Site]:
+    """Return the hospitals with this seed's and fold's patients in each part."""
+    sites = {}
+    for cohort in cohorts:
+        parts = cohort.split(config.cohort.split, seed, fold)
+        sites[cohort.name] = Site(
+            name=cohort.name, train=parts["train"], validation=parts["validation"],
+            test=parts["test"],
+        )  # fmt: skip
+    return sites

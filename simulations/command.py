@@ -1,0 +1,89 @@
+"""What `wardround-simulate compare` does, step by step."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from client.cache import Cache
+from common.config import PatientPrivacy, RunConfig, load_config
+from common.errors import ConfigurationError
+from simulations.arms import ARMS, Arm, private
+from simulations.cohorts import hospital_folders, load_hospitals
+from simulations.compare import Comparison, compare
+from simulations.progress import LiveProgress, table_of
+from simulations.results import write_results
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The command's options as typed."""
+
+    config: Path
+    data: Path | None
+    out: Path | None
+    seeds: int
+    arms: str | None
+    epsilon: float | None
+    threads: int | None
+
+
+def run_comparison(request: Request) -> Comparison:
+    """Compare, show progress, write results, report and bundle."""
+    console = Console(stderr=not sys.stdout.isatty(), highlight=False)
+    config = with_epsilon(load_config(request.config), request.epsilon)
+    arms = chosen_arms(request.arms, config)
+    if request.threads:
+        torch.set_num_threads(request.threads)
+    out = request.out or Path("runs") / config.name
+    cache = Cache(out / "cache")
+    folders = hospital_folders(config, request.data, out)
+    cohorts = load_hospitals(config, folders, cache, lambda line: console.print(f"  {line}"))
+    with LiveProgress(console, config, arms, request.seeds) as live:
+        found = compare(config, cohorts, arms, range(request.seeds), out, live.progress)
+    write_results(out / "results.json", found)
+    write_outputs(out, found)
+    console.print(table_of(found))
+    console.print(f"Report: {out / 'report.html'}   Numbers: {out / 'results.json'}")
+    return found
+
+
+def write_outputs(out: Path, found: Comparison) -> None:
+    """Write the report, its pictures and the bundle."""
+    from simulations.report import write_report
+
+    write_report(out, found)
+
+
+def with_epsilon(config: RunConfig, epsilon: float | None) -> RunConfig:
+    """Return the run with another epsilon; ConfigurationError unless it is above zero."""
+    if epsilon is None:
+        return config
+    if not epsilon > 0:
+        message = f"--epsilon is {epsilon}, expected a number above 0."
+        raise ConfigurationError(message)
+    if config.privacy == "none":
+        return config.model_copy(
+            update={"privacy": PatientPrivacy(unit="patient", epsilon=epsilon)}
+        )
+    return config.model_copy(
+        update={"privacy": config.privacy.model_copy(update={"epsilon": epsilon})}
+    )
+
+
+def chosen_arms(text: str | None, config: RunConfig) -> tuple[Arm, ...]:
+    """Return the arms to run, in the order that lets later ones start from earlier ones."""
+    if text is None:
+        return tuple(a for a in ARMS if a != "federated_dp" or config.privacy != "none")
+    wanted = [part.strip() for part in text.split(",") if part.strip()]
+    unknown = [name for name in wanted if name not in ARMS]
+    if unknown or not wanted:
+        message = f"--arms has {', '.join(unknown) or 'nothing'}; expected some of {','.join(ARMS)}."
+        raise ConfigurationError(message)
+    if "federated_dp" in wanted:
+        private(config)  # says at once when there is no privacy section
+    return tuple(arm for arm in ARMS if arm in wanted)

@@ -1,0 +1,166 @@
+"""What does federation buy? The same patients, split the same way, trained in several ways."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from client.cohort import SiteCohort
+from common.config import RunConfig
+from common.metrics import Estimate, bootstrap_weights
+from common.tasks import task_of
+from common.tasks.task import Scores
+from common.weights import Weights
+from server.rounds import RoundRecord
+from simulations.arms import Arm, Outcome, Setting, run_arm
+from simulations.bare_loop import bare_round_seconds
+from simulations.cohorts import sites_of
+from simulations.verdicts import Verdict, concatenated, verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """All arms over all seeds; scores stay in this process, which owns every hospital."""
+
+    config: RunConfig
+    cohorts: tuple[SiteCohort, ...]
+    seeds: tuple[int, ...]
+    arms: tuple[Arm, ...]
+    #: By arm and seed: each fold's outcome.
+    outcomes: Mapping[tuple[Arm, int], tuple[Outcome, ...]]
+    #: By site, one a seed; empty when local or federated was left out.
+    verdicts: Mapping[str, tuple[Verdict, ...]]
+    round_seconds: float
+    bare_round_seconds: float
+    seconds: float
+
+    @property
+    def metric(self) -> str:
+        """Name of the headline metric."""
+        return task_of(self.config.task).metric
+
+    def site_scores(self, arm: Arm, seed: int, site: str) -> Scores:
+        """Return the site's test scores, all folds together."""
+        return concatenated([o.test[site] for o in self.outcomes[arm, seed]])
+
+    def merged_scores(self, arm: Arm, seed: int) -> Scores:
+        """Return every hospital's test patients, each scored by the model that hospital has."""
+        return concatenated([self.site_scores(arm, seed, c.name) for c in self.cohorts])
+
+    def metrics(self, scores: Scores, seed: int) -> dict[str, Estimate]:
+        """Return all metrics of scores, bootstrapped by patient."""
+        rules = self.config.evaluation
+        weights = bootstrap_weights(max(len(scores.loss), 1), rules.bootstrap, seed)
+        return task_of(self.config.task).exact(scores, weights, rules)
+
+    def site_value(self, arm: Arm, seed: int, site: str) -> float:
+        """Return the headline metric on a site's own test patients; nan without any outcome."""
+        return self._value(self.site_scores(arm, seed, site))
+
+    def value(self, arm: Arm, seed: int) -> float:
+        """Return the headline metric: over all test patients, or the mean of the sites' own."""
+        if self.config.evaluation.average == "sites":
+            values = [self.site_value(arm, seed, c.name) for c in self.cohorts]
+            return float(np.nanmean(values))
+        return self._value(self.merged_scores(arm, seed))
+
+    def _value(self, scores: Scores) -> float:
+        patients = len(scores.loss)
+        if patients == 0:
+            return float("nan")
+        task, whole = task_of(self.config.task), np.ones((1, patients))
+        return float(task.draws(scores, whole, self.config.evaluation)[0])
+
+    @property
+    def shared_model(self) -> tuple[Arm, int, Weights] | None:
+        """The model that a bundle holds: the shared one of the first seed; private if there is."""
+        for arm in ("federated", "federated_dp", "pooled"):
+            if (arm, self.seeds[0]) in self.outcomes:
+                return arm, self.seeds[0], self.outcomes[arm, self.seeds[0]][0].weights
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Who is told of what while a comparison runs."""
+
+    arm: Callable[[Arm, int, int], None] = lambda _arm, _seed, _fold: None
+    round: Callable[[str, RoundRecord], None] = lambda _label, _record: None
+    done: Callable[[Arm, int, int, Outcome], None] = lambda _arm, _seed, _fold, _outcome: None
+
+
+def compare(
+    config: RunConfig,
+    cohorts: tuple[SiteCohort, ...],
+    arms: Sequence[Arm],
+    seeds: Sequence[int],
+    folder: Path,
+    progress: Progress,
+) -> Comparison:
+    """Run every arm on every seed and fold; each arm sees the very same splits."""
+    start = time.perf_counter()
+    outcomes: dict[tuple[Arm, int], list[Outcome]] = {}
+    folds = range(config.cohort.split.folds or 1)
+    for seed in seeds:
+        for fold in folds:
+            sites = sites_of(cohorts, config, seed, fold)
+            setting = Setting(
+                config=config, seed=seed, fold=fold, folder=folder, observe=progress.round
+            )
+            shared: Outcome | None = None
+            for arm in arms:
+                progress.arm(arm, seed, fold)
+                outcome = run_arm(arm, sites, setting, shared)
+                shared = outcome if arm == "federated" else shared
+                outcomes.setdefault((arm, seed), []).append(outcome)
+                progress.done(arm, seed, fold, outcome)
+    kept = {key: tuple(found) for key, found in outcomes.items()}
+    return Comparison(
+        config=config, cohorts=cohorts, seeds=tuple(seeds), arms=tuple(arms), outcomes=kept,
+        verdicts=_verdicts(config, cohorts, arms, seeds, kept),
+        round_seconds=_round_seconds(kept),
+        bare_round_seconds=bare_round_seconds(sites_of(cohorts, config, seeds[0], 0), config),
+        seconds=time.perf_counter() - start,
+    )  # fmt: skip
+
+
+def _verdicts(
+    config: RunConfig, cohorts: tuple[SiteCohort, ...], arms: Sequence[Arm], seeds: Sequence[int],
+    outcomes: Mapping[tuple[Arm, int], tuple[Outcome, ...]],
+) -> dict[str, tuple[Verdict, ...]]:  # fmt: skip
+    if not {"local", "federated"} <= set(arms):
+        return {}
+    by_seed = {
+        seed: [
+            {arm: outcomes[arm, seed][fold] for arm in arms}
+            for fold in range(len(outcomes["local", seed]))
+        ]
+        for seed in seeds
+    }
+    return {
+        cohort.name: tuple(verdict(config, by_seed[seed], cohort.name, seed) for seed in seeds)
+        for cohort in cohorts
+    }
+
+
+def _round_seconds(outcomes: Mapping[tuple[Arm, int], tuple[Outcome, ...]]) -> float:
+    """Return the median wall time of a federated round, validation included."""
+    found = [
+        record.seconds
+        for (arm, _), several in outcomes.items()
+        if arm in {"federated", "federated_dp"}
+        for outcome in several
+        for record in outcome.rounds
+    ]
+    return statistics.median(found) if found else float("nan")
+
+
+def peak_rss_mb() -> float:
+    """Return the most memory this process has held, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,0 +1,3 @@
+"""report.html"""
+from pathlib import Path
+def write_report(out, found): ...
