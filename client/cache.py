@@ -19,7 +19,7 @@ from client.dicom.read import Pixels
 from common.weights import replace_durably
 
 #: Part of every key; raised when reading or preparing changes.
-READER_VERSION = 1
+READER_VERSION = 2
 
 
 def key_of(*parts: object) -> str:

@@ -55,12 +55,13 @@ class FrozenFeatures(nn.Module):
 
 
 def pool(maps: Tensor) -> Tensor:
-    """Return (items, 1280) of (items, 1280, rows, columns): the mean over the image, normalised.
+    """Return (items, 1280) of (items, 1280, rows, columns): the root of the mean, normalised.
 
-    Each item is brought to mean 0 over its features and to length 1, whatever its contrast, so
-    that no item's gradient is much larger than another's before clipping.
+    The root spreads the many small activations (the Hellinger map of Arandjelovic and Zisserman
+    2012). Each item is then brought to mean 0 over its features and to length 1, whatever its
+    contrast, so that no item's gradient is much larger than another's before clipping.
     """
-    pooled = maps.mean(dim=(2, 3))
+    pooled = maps.mean(dim=(2, 3)).clamp_min(0).sqrt()
     return F.layer_norm(pooled, pooled.shape[1:]) / math.sqrt(pooled.shape[1])
 
 
