@@ -34,14 +34,14 @@ class Journal:
         self._head = verify(path)
 
     def write(self, event: str, facts: Mapping[str, Fact]) -> None:
-        """Append one line durably."""
-        body: dict[str, Fact] = {
+        """Append one line durably; facts hold no nan or infinity, which JSON does not have."""
+        body: dict[str, object] = {
             **facts, "event": event, "at": self._clock(), "previous": self._head,
         }  # fmt: skip
+        body.pop("hash", None)  # ours alone
         head = _hash(body)
-        line = json.dumps({**body, "hash": head}, sort_keys=True, allow_nan=False)
         with self.path.open("ab") as file:
-            file.write(line.encode() + b"\n")
+            file.write(_text({**body, "hash": head}) + b"\n")
             file.flush()
             os.fsync(file.fileno())
         self._head = head
@@ -78,18 +78,22 @@ def verify(path: Path) -> str:
 
 
 def _lines(path: Path) -> Iterator[dict[str, object]]:
-    if not path.exists():
-        return
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+    """Yield each line; StateDamaged for one that `write` did not write, to the last space."""
+    content = path.read_bytes() if path.exists() else b""
+    for number, line in enumerate(content.split(b"\n")[:-1], 1):
         try:
-            content = json.loads(line)
-        except ValueError as error:
-            content = error
-        if not isinstance(content, dict):
+            found: object = json.loads(line)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or _text(found) != line:
             message = f"{path}, line {number} is no journal line: {line[:80]!r}. Restore the file."
             raise StateDamaged(message)
-        yield content
+        yield found
+
+
+def _text(body: Mapping[str, object]) -> bytes:
+    return json.dumps(body, sort_keys=True).encode()
 
 
 def _hash(body: Mapping[str, object]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(_text(body)).hexdigest()

@@ -178,7 +178,9 @@ class RunStore:
                 keep.add(int(json.loads(self._facts(number).read_bytes())["facts"]["best_round"]))
             except (OSError, ValueError, KeyError, TypeError):
                 return  # damaged: keep everything that it might name
-        for old in set(self._rounds()) - keep:
+        # Tensors alone are left when a crash parts them from their facts.
+        tensors = {_number(path) for path in self._folder.glob("round-*.safetensors")}
+        for old in (tensors | set(self._rounds())) - keep:
             self._remove(old)
 
     def _remove(self, number: int) -> None:
@@ -186,7 +188,7 @@ class RunStore:
         self._tensors(number).unlink(missing_ok=True)
 
     def _rounds(self) -> list[int]:
-        return sorted(int(p.stem.removeprefix("round-")) for p in self._folder.glob("round-*.json"))
+        return sorted(_number(path) for path in self._folder.glob("round-*.json"))
 
     def _facts(self, number: int) -> Path:
         return self._folder / f"round-{number:05d}.json"
@@ -202,6 +204,10 @@ def _facts(state: RunState) -> dict[str, Fact]:
         "best_score": state.best_score, "settled": state.settled, "finished": state.finished,
         "history": [record.to_json() for record in state.history],
     }  # fmt: skip
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.removeprefix("round-"))
 
 
 def _sha256(content: bytes) -> str:

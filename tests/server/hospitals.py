@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from client.memory import MemoryInFolder, MemoryInProcess, SiteMemory
 from common.config import RunConfig, parse_config
 from common.scaffold import next_control
 from common.tasks import task_of
@@ -16,6 +19,7 @@ from common.wire import EvaluationRequest, Refusal, SiteReport, SiteUpdate, Trai
 from server.aggregation import Aggregator, aggregator_of
 from server.run_state import RunState
 
+NAMES = ("east", "north", "south", "west")
 RATE, STEPS = 0.5, 3
 
 
@@ -33,19 +37,19 @@ privacy: none
 
 
 class Hospital:
-    """Sixty made-up patients of one site and a logistic regression, four numbers and a constant."""
+    """Sixty made-up patients of one site and a logistic regression of four numbers."""
 
-    def __init__(self, name: str, seed: int) -> None:
+    def __init__(self, name: str, seed: int, memory: SiteMemory) -> None:
         draw = torch.Generator().manual_seed(seed)
         self.name = name
         self.inputs = torch.randn(60, 4, generator=draw)
         truth = self.inputs @ torch.tensor([1.0, -2.0, 0.5, 0.0]) + 0.1 * seed
         self.target = (truth + torch.randn(60, generator=draw) > 0).float()[:, None]
-        self.controls: dict[int, Weights] = {}  # SCAFFOLD's c_i by round
+        self.memory = memory  # of SCAFFOLD's c_i
 
     def train(self, request: TrainRequest) -> SiteUpdate:
         """Take a few steps of gradient descent on all patients."""
-        own = self.controls.get(request.round - 1, zeros_like(request.weights))
+        own = self.memory.recall(request.run, request.round - 1) or zeros_like(request.weights)
         values = {n: v.clone().requires_grad_() for n, v in request.weights.items()}
         for _ in range(STEPS):
             loss = torch.nn.functional.binary_cross_entropy_with_logits(
@@ -61,7 +65,7 @@ class Hospital:
         if request.control is not None:
             after = next_control(own, request.control, delta, STEPS * RATE)
             change = {n: after[n] - own[n] for n in own}
-            self.controls[request.round] = after
+            self.memory.keep(request.run, request.round, after)
         return SiteUpdate(
             run=request.run, round=request.round, site=self.name, delta=delta,
             control_delta=change, steps=STEPS,
@@ -88,9 +92,14 @@ class Hospital:
 class FakeSites:
     """Hospitals in this process; answers come in the order that `arrival` makes of the sites."""
 
-    def __init__(self, names: Sequence[str] = ("east", "north", "south", "west")) -> None:
-        self.hospitals = {name: Hospital(name, seed) for seed, name in enumerate(names)}
-        self.order = list(names)
+    def __init__(self, folder: Path | None = None) -> None:
+        self.order = list(NAMES)
+        self.hospitals = {
+            name: Hospital(
+                name, seed, MemoryInFolder(folder / name) if folder else MemoryInProcess()
+            )
+            for seed, name in enumerate(NAMES)
+        }
 
     def available(self) -> tuple[str, ...]:
         """Return every hospital, in no particular order."""
@@ -100,6 +109,7 @@ class FakeSites:
         """Yield updates in the order of arrival."""
         for name in self.order:
             if name in sites:
+                sys.audit("wardround.train", name)  # a place to be killed at
                 yield self.hospitals[name].train(request)
 
     def evaluate(
@@ -108,6 +118,7 @@ class FakeSites:
         """Yield reports in the order of arrival."""
         for name in self.order:
             if name in sites:
+                sys.audit("wardround.evaluate", name)
                 yield self.hospitals[name].evaluate(request)
 
 
