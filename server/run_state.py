@@ -74,7 +74,7 @@ class RunStore:
             self._written = state.weights
         facts = _facts(state) | {"tensors_sha256": self._hashes[state.round]}
         if state.best_round:
-            facts["best_sha256"] = self._hashes[state.best_round]
+            facts["best_sha256"] = self._hash_of(state.best_round)
         body = json.dumps(facts, sort_keys=True, allow_nan=False)
         content = json.dumps({"facts": facts, "sha256": _sha256(body.encode())}, sort_keys=True)
         replace_durably(self._facts(state.round), content.encode())
@@ -130,6 +130,20 @@ class RunStore:
         content = save(tensors)
         replace_durably(self._tensors(state.round), content)
         return _sha256(content)
+
+    def _hash_of(self, number: int) -> str:
+        """Return the hash of a saved round's tensors, from its facts where another saved it."""
+        if number not in self._hashes:
+            try:
+                content = json.loads(self._facts(number).read_bytes())
+                self._hashes[number] = str(content["facts"]["tensors_sha256"])
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                message = (
+                    f"{self._folder} does not hold the best round, {number}: {error!r}. Save the "
+                    "state in the folder that it was loaded from."
+                )
+                raise StateDamaged(message) from error
+        return self._hashes[number]
 
     def _read(self, number: int) -> RunState:
         path = self._facts(number)

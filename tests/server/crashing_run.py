@@ -36,7 +36,7 @@ EVENTS = {"open", "os.rename", "os.remove", "os.truncate", "wardround.train", "w
 def main(folder: Path, stride: int, configuration: str) -> None:
     """Kill a run before each event (or each `stride`-th), resume it, compare."""
     torch.set_num_threads(1)
-    config = config_of(configuration, rounds=4, training=", average: 0.5")
+    config = config_of(configuration, rounds=3, training=", average: 0.5")
     start(config)  # loads what the rule needs, once for all children
     expected = _in_child(config, folder / "whole", None)
     killed, wrong = 0, []
@@ -91,7 +91,9 @@ def _run(config: RunConfig, folder: Path) -> dict[str, object]:
     journal = Journal(folder / "journal.jsonl", clock=lambda: "now")
     aggregator, first = start(config)
     records = Records(store=store, journal=journal)
-    state = run_rounds(config, FakeSites(folder / "sites"), aggregator, store.load() or first, records)
+    state = run_rounds(
+        config, FakeSites(folder / "sites"), aggregator, store.load() or first, records
+    )
     lines = [json.loads(line) for line in journal.path.read_text().splitlines()]
     return {
         "bits": _digest(state),

@@ -59,7 +59,7 @@ class Hospital:
             with torch.no_grad():
                 for (name, value), gradient in zip(values.items(), gradients, strict=True):
                     pull = request.control[name] - own[name] if request.control else 0.0
-                    value -= RATE * (gradient + pull)
+                    value.sub_(RATE * (gradient + pull))
         delta = {n: v.detach() - request.weights[n] for n, v in values.items()}
         change = None
         if request.control is not None:

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from common.config import RunConfig
 from common.privacy.plan import Mechanism, Spend
-from common.wire import EvaluationRequest, Refusal, RefusalReason, SiteReport, SiteUpdate, TrainRequest
+from common.wire import (
+    EvaluationRequest,
+    Refusal,
+    RefusalReason,
+    SiteReport,
+    SiteUpdate,
+    TrainRequest,
+)
 from server.admission import Fault, NotAdmitted, admit, admit_reports
 from tests.server.hospitals import FakeSites, config_of, random_update, start
 
@@ -166,7 +173,9 @@ def reports_of() -> tuple[EvaluationRequest, list[SiteReport]]:
     return request, [a for a in answers if isinstance(a, SiteReport)]
 
 
-def admitted(request: EvaluationRequest, reports: list[SiteReport]) -> tuple[list[str], list[Fault]]:
+def admitted(
+    request: EvaluationRequest, reports: list[SiteReport]
+) -> tuple[list[str], list[Fault]]:
     order = ("east", "north", "south", "west")
     kept, refused = admit_reports(iter(reports), request, order)
     return [report.site for report in kept], [one.fault for one in refused]

@@ -124,7 +124,7 @@ def slow_twin(
     seed=st.integers(0, 2**31), rounds=st.integers(1, 5), rate=st.floats(0.01, 2),
     beta1=st.floats(0, 0.99), beta2=st.floats(0, 0.999), tau=st.floats(1e-3, 1),
 )  # fmt: skip
-def test_server_optimisers_do_what_the_papers_write(  # noqa: PLR0913
+def test_server_optimisers_do_what_the_papers_write(
     kind: str, seed: int, rounds: int, rate: float, beta1: float, beta2: float, tau: float
 ) -> None:
     config = ServerOptimizer.model_validate(
@@ -152,7 +152,9 @@ def test_scaffold_moves_the_controls_by_the_share_of_sites_that_answered() -> No
     after, server = aggregator.finish(gathering, WEIGHTS, aggregator.init(WEIGHTS), 1)
     for name in WEIGHTS:
         deltas = np.stack([u.delta[name].numpy() for u in given_updates])
-        changes = np.stack([u.control_delta[name].numpy() for u in given_updates if u.control_delta])
+        changes = np.stack(
+            [u.control_delta[name].numpy() for u in given_updates if u.control_delta]
+        )
         np.testing.assert_allclose(after[name].numpy(), deltas.mean(0), rtol=1e-6)
         # c + 1/N sum of the changes, N all sites of the run: 2 of 8 answered.
         np.testing.assert_allclose(control_of(server)[name].numpy(), changes.sum(0) / 8, rtol=1e-6)
@@ -165,7 +167,9 @@ def test_scaffolds_control_of_a_site_is_its_mean_gradient_over_the_steps() -> No
     delta = {"w": -rate * (gradients + server["w"] - own["w"]).sum(0)}
     found = next_control(own, server, delta, rate * len(gradients))
     assert torch.allclose(found["w"], gradients.mean(0), atol=1e-6)
-    assert torch.equal(next_server_control(server, {"w": torch.ones(2)}, 0.5)["w"], server["w"] + 0.5)
+    assert torch.equal(
+        next_server_control(server, {"w": torch.ones(2)}, 0.5)["w"], server["w"] + 0.5
+    )
 
 
 # --- the average over rounds ----------------------------------------------------------------

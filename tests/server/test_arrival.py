@@ -5,10 +5,9 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
-
-import torch
 
 from common.wire import Refusal, RefusalReason, SiteUpdate, TrainRequest
 from server.admission import Fault, NotAdmitted
@@ -37,11 +36,11 @@ def test_updates_leave_in_the_sites_order_bit_for_bit_whoever_refuses_or_is_sile
     arrival: list[str], behaviour: list[str]
 ) -> None:
     kind = dict(zip(ORDER, behaviour, strict=True))
-    made: dict[str, Answer] = {
-        s: {"update": UPDATES[s], "refusal": refusal(s), "faulty": faulty(s)}[kind[s]]
-        for s in ORDER
-        if kind[s] != "nothing"
-    }
+    answers: dict[str, dict[str, Answer]] = {
+        "update": dict(UPDATES), "refusal": {s: refusal(s) for s in ORDER},
+        "faulty": {s: faulty(s) for s in ORDER},
+    }  # fmt: skip
+    made = {s: answers[kind[s]][s] for s in ORDER if kind[s] != "nothing"}
     found = list(in_order((made[s] for s in arrival if s in made), ORDER))
     updates = [one for one in found if isinstance(one, SiteUpdate)]
     assert [one.site for one in updates] == [s for s in ORDER if kind[s] == "update"]

@@ -16,7 +16,7 @@ FLOWER = "aggregation: {rule: flower, strategy: FedAvgM, arguments: {server_mome
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("configuration", "stride", "least"), [(FEDADAM, 1, 90), (SCAFFOLD, 7, 20), (FLOWER, 13, 6)]
+    ("configuration", "stride", "least"), [(FEDADAM, 1, 65), (SCAFFOLD, 7, 15), (FLOWER, 13, 4)]
 )
 def test_a_run_killed_anywhere_resumes_to_the_same_bits_journal_and_files(
     tmp_path: Path, configuration: str, stride: int, least: int
@@ -31,5 +31,5 @@ def test_a_run_killed_anywhere_resumes_to_the_same_bits_journal_and_files(
     found = json.loads(done.stdout)
     assert found["wrong"] == []
     assert found["killed"] >= least
-    assert found["expected"]["lines"] == {"1": 1, "2": 1, "3": 1, "4": 1}
+    assert found["expected"]["lines"] == {"1": 1, "2": 1, "3": 1}
     assert found["expected"]["bits"] == found["expected"]["read back"]

@@ -11,7 +11,7 @@ from common.errors import ConfigurationError
 from common.metrics import Statistics
 from common.tasks import task_of
 from server.selection import check_selection, is_better, is_due, score, should_stop
-from tests.server.hospitals import FakeSites, config_of, start
+from tests.server.hospitals import config_of
 from tests.server.test_admission import reports_of
 
 
@@ -56,13 +56,7 @@ def test_patience_counts_rounds_since_the_best() -> None:
 
 def test_choosing_by_a_loss_that_never_leaves_the_sites_is_refused() -> None:
     noisy = "evaluation: {count_noise: 2.0}"
-    with pytest.raises(ConfigurationError, match="selection.by"):
+    with pytest.raises(ConfigurationError, match=r"selection\.by=loss"):
         check_selection(config_of(noisy))
     check_selection(config_of(f"{noisy}\nselection: {{by: metric}}"))
     check_selection(config_of(f"{noisy}\nselection: {{rule: last}}"))
-
-
-def test_the_fakes_are_fit_to_be_selected_from() -> None:
-    _, state = start(config_of())
-    assert state.weights.keys() == {"weight", "bias"}
-    assert len(FakeSites().hospitals) == 4
