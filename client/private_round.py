@@ -1,20 +1,25 @@
-"""A site's private round: charge the ledger, then take noised steps."""
+"""A site's private round: check the network, charge the ledger, then take noised steps."""
 
 from __future__ import annotations
 
-import torch
+from dataclasses import replace
+from weakref import WeakKeyDictionary
 
-from client.private_step import Backend, draw_items, drawn_patients, private_gradient
-from client.site import Guard, Site, data_order
+import torch
+from torch import nn
+
+from client.patient_gradients import Backend, Objective
+from client.private_step import patient_optimizer, private_step
+from client.site import Guard, Site
 from client.workbench import Workbench
 from common.config import PatientPrivacy
 from common.errors import PrivacyError
 from common.privacy.accounting import make_plan
-from common.privacy.plan import Mechanism, PrivacyPlan, Spend
+from common.privacy.plan import PrivacyPlan, Spend
 from common.wire import TrainRequest
 
-#: With fewer trained parameters than this, gradients of many patients fit side by side.
-_SIDE_BY_SIDE = 200_000
+#: Networks that were checked, and how their gradients are made: once a run, not once a round.
+_CHECKED: WeakKeyDictionary[nn.Module, Backend] = WeakKeyDictionary()
 
 
 def plan_of(site: Site, bench: Workbench, privacy: PatientPrivacy, guard: Guard) -> PrivacyPlan:
@@ -27,54 +32,50 @@ def plan_of(site: Site, bench: Workbench, privacy: PatientPrivacy, guard: Guard)
     )
 
 
-def charge(site: Site, bench: Workbench, request: TrainRequest) -> tuple[PrivacyPlan, Spend]:
-    """Charge this round's steps durably, before the first of them is taken."""
+def train_privately(
+    site: Site, bench: Workbench, request: TrainRequest, optimizer: torch.optim.Optimizer
+) -> Spend:
+    """Charge, then take the round's noised steps.
+
+    UnsafeModel and BudgetExceeded leave everything as it was: nothing charged, nothing released.
+    """
     privacy, guard = bench.config.privacy, site.guard
     if privacy == "none" or guard is None:
         message = f"Site {site.name} has no ledger, so it cannot take part in a private run."
         raise PrivacyError(message)
     plan = plan_of(site, bench, privacy, guard)
-    whole = plan.mechanism
-    this_round = Mechanism(
-        noise_multiplier=whole.noise_multiplier, sampling_rate=whole.sampling_rate,
-        steps=plan.steps_per_round, clip_norm=whole.clip_norm, divisor=whole.divisor,
+    objective = Objective(
+        model=bench.model, item_loss=bench.task.item_loss, patients=site.train,
+        images_per_patient=bench.config.training.images_per_patient,
     )  # fmt: skip
-    spend = guard.ledger.charge(
-        guard.cohort, request.run, request.round, this_round, guard.limit, plan.delta
-    )
-    return plan, spend
-
-
-def train_privately(
-    site: Site, bench: Workbench, request: TrainRequest, optimizer: torch.optim.Optimizer
-) -> Spend:
-    """Charge, then take the round's noised steps; BudgetExceeded leaves everything as it was."""
-    plan, spend = charge(site, bench, request)
-    guard = site.guard
-    if guard is None:  # charge has raised already; this tells the type checker
-        raise PrivacyError(site.name)
-    spend = Spend(
-        mechanism=spend.mechanism, run_epsilon=spend.run_epsilon,
-        cohort_epsilon=spend.cohort_epsilon, delta=plan.delta,
-        simulated_noise=guard.noise.simulated,
-    )  # fmt: skip
-    generator = data_order(request.seed, site.name, request.round)
-    most = bench.config.training.images_per_patient
-    backend = backend_for(bench)
-    parameters = dict(bench.model.named_parameters())
+    backend = checked_backend(objective, plan, guard)
+    spend = charge(request, plan, guard)
+    private = patient_optimizer(optimizer, plan, guard.noise)
     for _ in range(plan.steps_per_round):
-        drawn = drawn_patients(len(site.train), plan.mechanism.sampling_rate, guard.noise)
-        items = [draw_items(site.train, patient, most, generator) for patient in drawn]
-        gradient = private_gradient(
-            bench.model, bench.task.item_loss, site.train, items, plan, backend, guard.noise
-        )
-        for name, value in gradient.items():
-            parameters[name].grad = value
-        optimizer.step()
+        private_step(objective, private, guard.noise, backend)
     return spend
 
 
-def backend_for(bench: Workbench) -> Backend:
-    """Return how gradients by patient are made; a matter of speed, the sum is the same."""
-    trained = sum(p.numel() for p in bench.model.parameters() if p.requires_grad)
-    return "vmap" if trained < _SIDE_BY_SIDE else "loop"
+def charge(request: TrainRequest, plan: PrivacyPlan, guard: Guard) -> Spend:
+    """Charge this round's steps durably, before the first of them is taken."""
+    this_round = replace(plan.mechanism, steps=plan.steps_per_round)
+    spend = guard.ledger.charge(
+        guard.cohort, request.run, request.round, this_round, guard.limit, plan.delta
+    )
+    return replace(spend, simulated_noise=guard.noise.simulated)
+
+
+def checked_backend(objective: Objective, plan: PrivacyPlan, guard: Guard) -> Backend:
+    """Return how gradients are made, after the network was checked; UnsafeModel if it fails."""
+    model = objective.model
+    if model not in _CHECKED:
+        # Imported here: they load Opacus, which runs without privacy do without.
+        from client.backend_choice import choose_backend, fixed_backend
+        from client.model_guard import check_model
+
+        check_model(objective, plan, guard.noise)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        # A repeated simulation gives the same bits, so nothing in it depends on a clock.
+        choose = fixed_backend if guard.noise.simulated else choose_backend
+        _CHECKED[model] = choose(objective, parameters)
+    return _CHECKED[model]

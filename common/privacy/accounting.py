@@ -4,22 +4,31 @@ Where every patient is in every step the composition of Gaussians is a Gaussian 
 is exact (Balle and Wang 2018, theorem 8; mu^2 adds up, Dong et al. 2022, corollary 3.3).
 Otherwise the privacy loss distribution of dp-accounting binds, rounded to the pessimistic
 side. Unit: one patient, added or removed with all their images.
+
+Public: epsilon_of, rdp_epsilon, gaussian_delta, calibrate, delta_of, make_plan.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from common.config import PatientPrivacy, Training
 from common.errors import BudgetExceeded, PrivacyError
 from common.privacy.plan import Mechanism, PrivacyPlan
 
+if TYPE_CHECKING:
+    from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
+
 #: Width of the buckets of the privacy loss; 1e-3 was within 1e-3 of 1e-5 and 80 times faster.
 _PLD_INTERVAL = 1e-3
-#: Steps that calibration halves the noise in: 2^-40 of the range.
+#: Halvings that bring a closed form to the last bits of a float.
 _HALVINGS = 60
+#: Calibration ends when the noise is within this part of the smallest that fits.
+_NOISE_TOLERANCE = 1e-3
+_LARGEST_NOISE = 2.0**40
 
 
 def epsilon_of(mechanisms: Iterable[Mechanism], delta: float) -> float:
@@ -34,11 +43,14 @@ def epsilon_of(mechanisms: Iterable[Mechanism], delta: float) -> float:
 
 def rdp_epsilon(mechanisms: Iterable[Mechanism], delta: float) -> float:
     """Return the epsilon by Renyi divergence: an upper bound that checks the binding one."""
+    from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
     from dp_accounting.rdp import RdpAccountant
 
     accountant = RdpAccountant()
-    for mechanism in mechanisms:
-        accountant.compose(_event(mechanism), mechanism.steps)
+    for m in mechanisms:
+        gaussian = GaussianDpEvent(m.noise_multiplier)
+        sampled = PoissonSampledDpEvent(m.sampling_rate, gaussian)
+        accountant.compose(gaussian if m.sampling_rate >= 1 else sampled, m.steps)
     return float(accountant.get_epsilon(delta))
 
 
@@ -47,35 +59,44 @@ def _mu(history: Sequence[Mechanism]) -> float:
 
 
 def _merged(history: Sequence[Mechanism]) -> tuple[tuple[float, float, int], ...]:
-    """Return (sigma, q, steps) with equal mechanisms joined: rounds of one run are alike."""
+    """Return (sigma, q, steps), oldest first, with equal ones joined: rounds of a run are alike."""
     steps: dict[tuple[float, float], int] = {}
     for m in history:
         key = (m.noise_multiplier, m.sampling_rate)
         steps[key] = steps.get(key, 0) + m.steps
-    return tuple((sigma, q, count) for (sigma, q), count in sorted(steps.items()))
+    full = sum(n / sigma**2 for (sigma, q), n in steps.items() if q >= 1)
+    parts = ((sigma, q, n) for (sigma, q), n in steps.items() if q < 1)
+    # All full-batch steps together are one Gaussian, exactly.
+    return (*([(1 / math.sqrt(full), 1.0, 1)] if full else []), *parts)
 
 
 @lru_cache(maxsize=1024)
 def _pld_epsilon(history: tuple[tuple[float, float, int], ...], delta: float) -> float:
-    # Imported here: it takes longer to load than a small run.
-    from dp_accounting.pld import PLDAccountant
-
-    accountant = PLDAccountant(value_discretization_interval=_PLD_INTERVAL)
-    for sigma, rate, steps in history:
-        mechanism = Mechanism(
-            noise_multiplier=sigma, sampling_rate=rate, steps=steps, clip_norm=1.0, divisor=1.0
-        )
-        accountant.compose(_event(mechanism), steps)
-    return float(accountant.get_epsilon(delta))
+    *past, last = history
+    together = _pld(*last)
+    if past:
+        together = _composed(tuple(past)).compose(together)
+    return float(together.get_epsilon_for_delta(delta))
 
 
-def _event(mechanism: Mechanism):  # type: ignore[no-untyped-def]  # noqa: ANN202 - dp_accounting ships no types
-    from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
+@lru_cache(maxsize=16)
+def _composed(history: tuple[tuple[float, float, int], ...]) -> PrivacyLossDistribution:
+    """Return the composition of what came before; the same for every round of a run."""
+    total = _pld(*history[0])
+    for entry in history[1:]:
+        total = total.compose(_pld(*entry))
+    return total
 
-    gaussian = GaussianDpEvent(mechanism.noise_multiplier)
-    if mechanism.sampling_rate >= 1:
-        return gaussian
-    return PoissonSampledDpEvent(mechanism.sampling_rate, gaussian)
+
+@lru_cache(maxsize=128)
+def _pld(sigma: float, sampling_rate: float, steps: int) -> PrivacyLossDistribution:
+    # Imported here: full-batch runs do without it.
+    from dp_accounting.pld import privacy_loss_distribution
+
+    return privacy_loss_distribution.from_gaussian_mechanism(
+        standard_deviation=sigma, value_discretization_interval=_PLD_INTERVAL,
+        sampling_prob=sampling_rate,
+    ).self_compose(steps)  # fmt: skip
 
 
 def _log_tail(x: float) -> float:
@@ -86,17 +107,15 @@ def _log_tail(x: float) -> float:
 
 
 def gaussian_delta(mu: float, epsilon: float) -> float:
-    """Return delta of a Gaussian mechanism with mu = sensitivity / sigma (Balle and Wang, eq. 6)."""
+    """Return delta of a Gaussian with mu = sensitivity / sigma (Balle and Wang 2018, eq. 6)."""
     first = 0.5 * math.erfc((epsilon / mu - mu / 2) / math.sqrt(2))
     second = math.exp(min(epsilon + _log_tail(epsilon / mu + mu / 2), 0.0))
     return max(first - second, 0.0)
 
 
 def _gaussian_epsilon(mu: float, delta: float) -> float:
-    """Return the smallest epsilon, rounded up by less than 1e-9."""
-    if mu == 0:
-        return 0.0
-    if gaussian_delta(mu, 0.0) <= delta:
+    """Return the smallest epsilon, rounded up by the last bits of a float."""
+    if mu == 0 or gaussian_delta(mu, 0.0) <= delta:
         return 0.0
     low, high = 0.0, 1.0
     while gaussian_delta(mu, high) > delta:
@@ -116,7 +135,8 @@ def calibrate(
 ) -> float:
     """Return the smallest noise multiplier with which `steps` more stay within epsilon.
 
-    BudgetExceeded when the history alone is at or over epsilon.
+    What `history` has spent on the same patients counts. BudgetExceeded when it alone is at
+    or over epsilon.
     """
     spent = epsilon_of(history, delta)
     if spent >= epsilon:
@@ -133,17 +153,44 @@ def calibrate(
         )  # fmt: skip
         return epsilon_of((*history, more), delta) <= epsilon
 
-    high = 1.0
-    while not fits(high):
-        high *= 2
-        if high > 2**40:
-            message = f"No noise gives epsilon {epsilon} at delta {delta}; raise epsilon."
-            raise PrivacyError(message)
-    low = 0.0
     closed = sampling_rate >= 1 and all(m.sampling_rate >= 1 for m in history)
-    for _ in range(_HALVINGS if closed else 14):
+    first = _first_guess(epsilon, delta, sampling_rate, steps)
+    return _smallest(fits, first, 0.0 if closed else _NOISE_TOLERANCE)
+
+
+def _first_guess(epsilon: float, delta: float, sampling_rate: float, steps: int) -> float:
+    """Return nearly the noise for the run alone: a Gaussian in the limit of many steps.
+
+    Bu et al. 2020, theorem 5: mu = q sqrt(steps (e^(1/sigma^2) - 1)). It may be too small, so
+    it only says where the search begins.
+    """
+    low, high = 0.0, 100.0
+    for _ in range(_HALVINGS):
+        mu = (low + high) / 2
+        low, high = (mu, high) if gaussian_delta(mu, epsilon) <= delta else (low, mu)
+    if low <= 0:
+        return _LARGEST_NOISE
+    if sampling_rate >= 1:
+        return math.sqrt(steps) / low
+    return 1 / math.sqrt(math.log1p((low / sampling_rate) ** 2 / steps))
+
+
+def _smallest(fits: Callable[[float], bool], first: float, tolerance: float) -> float:
+    """Return the smallest value that fits, from above; `fits` turns true once as values rise."""
+    high, step = first, 1.02
+    while not fits(high):
+        high, step = high * step, step**2
+        if high > _LARGEST_NOISE:
+            message = "No noise is large enough for this epsilon and delta; raise one of them."
+            raise PrivacyError(message)
+    low, step = high / 1.02, 1.02
+    while fits(low):
+        high, low, step = low, low / step, step**2
+    for _ in range(_HALVINGS):
+        if high - low <= tolerance * high:
+            break
         middle = (low + high) / 2
-        low, high = (low, middle) if middle > 0 and fits(middle) else (middle, high)
+        low, high = (low, middle) if fits(middle) else (middle, high)
     return high
 
 
@@ -153,8 +200,10 @@ def delta_of(privacy: PatientPrivacy, patients: int) -> float:
 
 
 @lru_cache(maxsize=256)
-def _calibrated(epsilon: float, delta: float, rate: float, steps: int) -> float:
-    return calibrate(epsilon, delta, rate, steps)
+def _calibrated(
+    epsilon: float, delta: float, rate: float, steps: int, history: tuple[Mechanism, ...]
+) -> float:  # fmt: skip
+    return calibrate(epsilon, delta, rate, steps, history)
 
 
 def make_plan(
@@ -164,16 +213,20 @@ def make_plan(
     divisor: float,
     *,
     simulated: bool,
+    history: Sequence[Mechanism] = (),
 ) -> PrivacyPlan:
-    """Return one site's plan: noise calibrated to the run's epsilon over all its rounds."""
+    """Return one site's plan: noise calibrated to the run's epsilon over all its rounds.
+
+    With a history of the same patients, epsilon is that of the history and the run together.
+    """
     steps = training.rounds * training.local_steps
     delta = delta_of(privacy, patients)
-    sigma = _calibrated(privacy.epsilon, delta, privacy.sampling_rate, steps)
+    rate = privacy.sampling_rate
     mechanism = Mechanism(
-        noise_multiplier=sigma, sampling_rate=privacy.sampling_rate, steps=steps,
-        clip_norm=privacy.clip_norm, divisor=divisor,
+        noise_multiplier=_calibrated(privacy.epsilon, delta, rate, steps, tuple(history)),
+        sampling_rate=rate, steps=steps, clip_norm=privacy.clip_norm, divisor=divisor,
     )  # fmt: skip
     return PrivacyPlan(
         mechanism=mechanism, steps_per_round=training.local_steps, clipping=privacy.clipping,
-        epsilon=epsilon_of([mechanism], delta), delta=delta, simulated_noise=simulated,
+        epsilon=epsilon_of([*history, mechanism], delta), delta=delta, simulated_noise=simulated,
     )  # fmt: skip

@@ -2,6 +2,8 @@
 
 `ChaChaNoise` has no seed argument: with a seed, noise is a function of public facts and
 hides nothing (two runs with the same seed differ by exactly the patients' gradients).
+
+Public: NoiseSource, ChaChaNoise, SimulatedNoise, GRID.
 """
 
 from __future__ import annotations
@@ -12,31 +14,33 @@ import os
 from typing import Protocol
 
 import numpy as np
+import torch
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
-from numpy.typing import NDArray
+from torch import Tensor
 
-Float = NDArray[np.float64]
-
-#: Sums and noise are rounded to multiples of this part of the clip norm, so that the low
-#: bits of floating-point noise tell nothing (Mironov 2012).
+#: Contributions and noise are whole multiples of this part of the clip norm, so that the low
+#: bits of floating-point noise tell nothing (Mironov 2012) and sums are exact in any order.
 GRID = 2.0**-20
+#: Draws made at a time: they stay in the processor's cache.
+_CHUNK = 2**17
+_ZEROS = bytes(8 * _CHUNK)
 
 
 class NoiseSource(Protocol):
-    """Where the randomness of privacy comes from."""
+    """Where the randomness of privacy comes from: noise, and who and what is in a step."""
 
     @property
     def simulated(self) -> bool:
         """Whether the noise can be repeated, and so protects nobody."""
         ...
 
-    def gaussian(self, shape: tuple[int, ...], standard_deviation: float) -> Float:
-        """Return independent normal draws."""
+    def gaussian(self, shape: tuple[int, ...], standard_deviation: float) -> Tensor:
+        """Return independent normal draws in float64."""
         ...
 
-    def chosen(self, count: int, probability: float) -> NDArray[np.bool_]:
-        """Return, for each of `count` patients, an independent secret draw."""
+    def uniform(self, count: int) -> Tensor:
+        """Return independent draws in [0, 1) in float64, (count,)."""
         ...
 
 
@@ -46,26 +50,15 @@ class ChaChaNoise:
     simulated = False
 
     def __init__(self) -> None:
-        self._stream = Cipher(ChaCha20(os.urandom(32), os.urandom(16)), mode=None).encryptor()
+        self._stream = _Stream(os.urandom(32), os.urandom(16))
 
-    def gaussian(self, shape: tuple[int, ...], standard_deviation: float) -> Float:
-        """Return normal draws by Box and Muller (1958) in float64."""
-        count = math.prod(shape)
-        half = (count + 1) // 2
-        # 1 - u keeps the logarithm's argument above zero.
-        radius = np.sqrt(-2.0 * np.log(1.0 - self._uniform(half)))
-        angle = 2.0 * np.pi * self._uniform(half)
-        draws = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
-        return standard_deviation * draws.reshape(shape)
+    def gaussian(self, shape: tuple[int, ...], standard_deviation: float) -> Tensor:
+        """Return normal draws."""
+        return self._stream.gaussian(shape, standard_deviation)
 
-    def chosen(self, count: int, probability: float) -> NDArray[np.bool_]:
-        """Return secret Bernoulli draws."""
-        return self._uniform(count) < probability
-
-    def _uniform(self, count: int) -> Float:
-        """Return draws in [0, 1) with 53 random bits each."""
-        words = np.frombuffer(self._stream.update(bytes(8 * count)), dtype="<u8")
-        return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    def uniform(self, count: int) -> Tensor:
+        """Return uniform draws."""
+        return self._stream.uniform(count)
 
 
 class SimulatedNoise:
@@ -73,20 +66,46 @@ class SimulatedNoise:
 
     simulated = True
 
-    def __init__(self, *place: str | int) -> None:
-        digest = hashlib.sha256("/".join(map(str, place)).encode()).digest()
-        self._generator = np.random.default_rng(int.from_bytes(digest, "big"))
+    def __init__(self, *seed: str | int) -> None:
+        key = hashlib.sha256("/".join(map(str, seed)).encode()).digest()
+        self._stream = _Stream(key, bytes(16))
 
-    def gaussian(self, shape: tuple[int, ...], standard_deviation: float) -> Float:
+    def gaussian(self, shape: tuple[int, ...], standard_deviation: float) -> Tensor:
         """Return normal draws."""
-        return standard_deviation * self._generator.standard_normal(shape)
+        return self._stream.gaussian(shape, standard_deviation)
 
-    def chosen(self, count: int, probability: float) -> NDArray[np.bool_]:
-        """Return Bernoulli draws."""
-        return self._generator.random(count) < probability
+    def uniform(self, count: int) -> Tensor:
+        """Return uniform draws."""
+        return self._stream.uniform(count)
 
 
-def on_grid(value: Float, clip_norm: float) -> Float:
-    """Return value rounded to the grid of its clip norm."""
-    step = GRID * clip_norm
-    return np.rint(value / step) * step
+class _Stream:
+    """The key stream of ChaCha20 read as numbers."""
+
+    def __init__(self, key: bytes, nonce: bytes) -> None:
+        self._encryptor = Cipher(ChaCha20(key, nonce), mode=None).encryptor()
+
+    def uniform(self, count: int) -> Tensor:
+        """Return draws in [0, 1) with 53 random bits each."""
+        parts = [
+            self._words(min(_CHUNK, count - start)) for start in range(0, count, _CHUNK)
+        ]  # fmt: skip
+        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+
+    def gaussian(self, shape: tuple[int, ...], standard_deviation: float) -> Tensor:
+        """Return normal draws by Box and Muller (1958), two from two uniforms."""
+        count = math.prod(shape)
+        draws = torch.empty(count, dtype=torch.float64)
+        for start in range(0, count, _CHUNK):
+            part = draws[start : start + _CHUNK]
+            half = (len(part) + 1) // 2
+            # 1 - u keeps the logarithm's argument above zero.
+            radius = self._words(half).neg_().add_(1.0).log_().mul_(-2.0).sqrt_()
+            angle = self._words(half).mul_(2 * math.pi)
+            part[:half] = radius * angle.cos()
+            part[half:] = (radius * angle.sin())[: len(part) - half]
+        return draws.mul_(standard_deviation).reshape(shape)
+
+    def _words(self, count: int) -> Tensor:
+        words = np.frombuffer(self._encryptor.update(_ZEROS[: 8 * count]), dtype="<u8")
+        return torch.from_numpy((words >> np.uint64(11)).astype(np.float64)).mul_(2.0**-53)
