@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,8 @@ class SiteCohort:
     given: Mapping[str, Part]  # by pseudonym: the split that labels.csv gives
     confounder: tuple[str, ...]  # of each item; empty strings where there is none
     unusable: tuple[Unusable, ...]
+    #: By pseudonym: (channel, *spatial), the first image of a few patients, for people to look at.
+    examples: Mapping[str, Tensor] = field(default_factory=dict)
 
     def with_images(self, image: Tensor) -> SiteCohort:
         """Return the cohort with other image tensors, such as features, one per item."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,6 +14,9 @@ from client.site import Site
 from common.config import RunConfig
 from common.errors import CohortError, ConfigurationError
 from common.tasks import task_of
+
+#: Images a hospital that the report may show.
+_EXAMPLES = 6
 
 
 def hospital_folders(config: RunConfig, data: Path | None, out: Path) -> tuple[Path, ...]:
@@ -67,6 +71,7 @@ def load_hospitals(
         except CohortError as error:
             tell(f"{folder.name} is left out: {error}")
             continue
+        cohort = with_examples(cohort, config)
         if config.model.network == "frozen_features":
             cohort = with_features(cohort, config, cache)
         found.append(cohort)
@@ -83,6 +88,18 @@ def _summary(cohort: SiteCohort) -> str:
     return f"{cohort.name}: {len(cohort.items)} patients{images}" + (
         f"; not used: {left_out}" if left_out else ""
     )
+
+
+def with_examples(cohort: SiteCohort, config: RunConfig) -> SiteCohort:
+    """Return the cohort with images of a few test patients of seed 0 set aside for the report."""
+    if config.cohort.images is None:
+        return cohort
+    test = cohort.split(config.cohort.split, 0, 0)["test"]
+    kept = {
+        name: test.image[test.items_of(place)[0]].clone()
+        for place, name in enumerate(test.pseudonyms[:_EXAMPLES])
+    }
+    return replace(cohort, examples=kept)
 
 
 def with_features(cohort: SiteCohort, config: RunConfig, cache: Cache) -> SiteCohort:

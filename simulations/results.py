@@ -46,7 +46,7 @@ def results(comparison: Comparison) -> dict[str, Json]:
             "peak_rss_mb": round(peak_rss_mb(), 1),
             "total_seconds": round(comparison.seconds, 2),
         },
-        "versions": _versions(),
+        "versions": versions(),
     }
 
 
@@ -108,7 +108,8 @@ def known(value: float) -> float | None:
     return float(f"{value:.8g}") if math.isfinite(value) else None
 
 
-def _versions() -> dict[str, Json]:
+def versions() -> dict[str, Json]:
+    """Return the versions of Python and of the packages that decide what is computed."""
     found: dict[str, Json] = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:

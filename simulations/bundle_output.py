@@ -1,0 +1,63 @@
+"""The shared model of a comparison as a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common.bundle import Card, write_bundle
+from common.config import RunConfig
+from common.metrics import Estimate
+from common.network import network_of
+from common.privacy.statement import statement
+from common.weights import load_into
+from simulations.arms import Arm, alone, plain, private
+from simulations.compare import Comparison
+
+
+def write_shared_model(folder: Path, found: Comparison) -> bool:
+    """Write the shared model of the first seed; False when no arm has one."""
+    shared = found.shared_model
+    if shared is None:
+        return False
+    arm, seed, weights = shared
+    config = config_of(found, arm)
+    network = network_of(config, seed)
+    load_into(network, weights)
+    card = Card(
+        metrics={arm: _metrics(found, arm, seed)},
+        privacy=privacy_of(found, arm),
+        seed=seed,
+        round=found.outcomes[arm, seed][0].chosen_round,
+    )
+    write_bundle(folder, network, config, card)
+    return True
+
+
+def config_of(found: Comparison, arm: Arm) -> RunConfig:
+    """Return the configuration that the arm's shared weights were trained under."""
+    match arm:
+        case "pooled":
+            return alone(found.config, len(found.cohorts))
+        case "federated_dp":
+            return private(found.config)
+        case "federated" | "local":
+            return plain(found.config)
+        case "personalised":
+            return found.config.model_copy(update={"privacy": "none"})
+
+
+def privacy_of(found: Comparison, arm: Arm) -> str:
+    """Return the privacy statement of an arm of the first seed."""
+    outcome = found.outcomes[arm, found.seeds[0]][0]
+    privacy = config_of(found, arm).privacy
+    return statement(privacy, outcome.epsilon, outcome.delta, simulated=True)
+
+
+def _metrics(found: Comparison, arm: Arm, seed: int) -> dict[str, dict[str, Estimate]]:
+    """Return all metrics on test patients, by hospital and together."""
+    by_site = {
+        c.name: found.metrics(found.site_scores(arm, seed, c.name), seed)
+        for c in found.cohorts
+        if len(found.site_scores(arm, seed, c.name).loss)
+    }
+    return {"all": found.metrics(found.merged_scores(arm, seed), seed), **by_site}

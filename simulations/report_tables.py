@@ -1,0 +1,233 @@
+"""The words and tables of a report, ready for its template."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from common.metrics import Estimate, bootstrap_weights
+from common.tasks import task_of
+from common.tasks.task import Scores
+from simulations.arms import Arm
+from simulations.compare import Comparison
+from simulations.report_pictures import shown
+from simulations.verdicts import NAMES, Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmRow:
+    """One line of the table of arms."""
+
+    name: str
+    whole: str  # mean and spread over seeds, all hospitals
+    interval: str  # 95 %, first seed
+    sites: tuple[str, ...]  # mean and spread by hospital
+    privacy: str  # epsilon and delta; empty without privacy
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerdictRow:
+    """One hospital's answer."""
+
+    site: str
+    patients: int
+    chosen: str
+    difference: str
+    interval: str
+    summary: str
+    kind: str  # helped, same, harmed or unknown: its colour
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """One reason at one hospital."""
+
+    site: str
+    reason: str
+    count: int
+    remedy: str
+
+
+# --- in one sentence ---------------------------------------------------------------------
+
+_WORDS: dict[Arm, str] = {
+    "federated": "the shared model {value}",
+    "local": "each hospital alone {value}",
+    "pooled": "all patients pooled in one place {value}",
+    "personalised": "the shared model personalised at each hospital {value}",
+    "federated_dp": "the shared model with patient-level differential privacy at {price} {value}",
+}
+_ORDER: tuple[Arm, ...] = ("local", "federated", "personalised", "pooled", "federated_dp")
+
+
+def summary(found: Comparison) -> str:
+    """Return what federation bought, in one sentence with figures."""
+    parts = [
+        _WORDS[arm].format(value=spread_text(values_of(found, arm)), price=epsilon_text(found))
+        for arm in _ORDER
+        if arm in found.arms
+    ]
+    several = len(found.seeds)
+    over = f"mean ± spread over {several} seeds" if several > 1 else "one seed"
+    average = "mean of the hospitals" if found.config.evaluation.average == "sites" else (
+        f"test patients of {len(found.cohorts)} hospitals together"
+    )  # fmt: skip
+    return f"{found.metric.capitalize()} ({average}, {over}): {'; '.join(parts)}."
+
+
+def values_of(found: Comparison, arm: Arm) -> list[float]:
+    """Return the headline of each seed."""
+    return [found.value(arm, seed) for seed in found.seeds]
+
+
+def spread_text(values: Sequence[float]) -> str:
+    """Return mean and standard deviation over seeds."""
+    held = [v for v in values if not math.isnan(v)]
+    if not held:
+        return "not known"
+    spread = f" ± {statistics.stdev(held):.3f}" if len(held) > 1 else ""
+    return f"{statistics.fmean(held):.3f}{spread}"
+
+
+def epsilon_text(found: Comparison) -> str:
+    """Return the largest epsilon that any hospital was charged."""
+    spent = [
+        e
+        for seed in found.seeds
+        for outcome in found.outcomes.get(("federated_dp", seed), ())
+        for e in outcome.epsilon.values()
+    ]
+    return f"epsilon {max(spent):.3g}" if spent else "unknown epsilon"
+
+
+# --- arms --------------------------------------------------------------------------------
+
+
+def arm_rows(found: Comparison) -> tuple[ArmRow, ...]:
+    """Return the table of arms."""
+    first = found.seeds[0]
+    return tuple(
+        ArmRow(
+            name=shown(arm),
+            whole=spread_text(values_of(found, arm)),
+            interval=_interval(found, arm, first),
+            sites=tuple(
+                spread_text([found.site_value(arm, seed, c.name) for seed in found.seeds])
+                for c in found.cohorts
+            ),
+            privacy=_privacy(found, arm),
+        )
+        for arm in found.arms
+    )
+
+
+def _interval(found: Comparison, arm: Arm, seed: int) -> str:
+    """Return the bootstrap interval of the headline; hospitals are drawn each for itself."""
+    if found.config.evaluation.average == "sites":
+        by_site = [
+            drawn
+            for c in found.cohorts
+            if (drawn := _draws(found, found.site_scores(arm, seed, c.name), seed)) is not None
+        ]
+        values = np.mean(by_site, axis=0) if by_site else None
+    else:
+        values = _draws(found, found.merged_scores(arm, seed), seed)
+    known = np.zeros(0) if values is None else values[~np.isnan(values)]
+    return range_text(*np.quantile(known, [0.025, 0.975])) if len(known) else ""
+
+
+def _draws(found: Comparison, scores: Scores, seed: int) -> np.ndarray | None:
+    patients, rules = len(scores.loss), found.config.evaluation
+    if patients == 0:
+        return None
+    weights = bootstrap_weights(patients, rules.bootstrap, seed)
+    return task_of(found.config.task).draws(scores, weights, rules)
+
+
+def range_text(low: float, high: float) -> str:
+    """Return an interval, empty when it is not known."""
+    return "" if math.isnan(low) or math.isnan(high) else f"{low:.3f} to {high:.3f}"
+
+
+def _privacy(found: Comparison, arm: Arm) -> str:
+    outcome = found.outcomes[arm, found.seeds[0]][0]
+    if not outcome.epsilon:
+        return ""
+    delta = max(outcome.delta.values(), default=math.nan)
+    return f"ε {max(outcome.epsilon.values()):.3g}, δ {delta:.2g}"
+
+
+def metric_table(found: Comparison) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Return the head and rows of all metrics by arm, first seed, with intervals."""
+    first = found.seeds[0]
+    by_arm = [found.metrics(found.merged_scores(arm, first), first) for arm in found.arms]
+    names = list(dict.fromkeys(name for metrics in by_arm for name in metrics))
+    head = ("metric", *(shown(arm) for arm in found.arms))
+    return head, tuple(
+        (name.replace("_", " "), *(_estimate(metrics.get(name)) for metrics in by_arm))
+        for name in names
+    )
+
+
+def _estimate(found: Estimate | None) -> str:
+    if found is None or math.isnan(found.value):
+        return "–"
+    between = range_text(found.low, found.high)
+    return f"{found.value:.3f}" + (f" ({between})" if between else "")
+
+
+# --- did it help me? ---------------------------------------------------------------------
+
+
+def verdict_rows(found: Comparison) -> tuple[VerdictRow, ...]:
+    """Return one answer a hospital; the interval is the mean of the seeds' ends."""
+    patients = {c.name: len(c.items) for c in found.cohorts}
+    return tuple(
+        _verdict_row(site, patients[site], several) for site, several in found.verdicts.items()
+    )
+
+
+_KINDS = {"helped": "helped", "harmed": "harmed", "no difference beyond chance": "same"}
+
+
+def _verdict_row(site: str, patients: int, several: Sequence[Verdict]) -> VerdictRow:
+    together = Verdict(
+        chosen=several[0].chosen,
+        difference=_mean([v.difference for v in several]),
+        low=_mean([v.low for v in several]),
+        high=_mean([v.high for v in several]),
+    )
+    counts = Counter(arm for v in several for arm in v.chosen)
+    total = sum(counts.values())
+    chosen = ", ".join(
+        NAMES[arm] + (f" ({n} of {total})" if total > 1 else "") for arm, n in counts.most_common()
+    )
+    known = not math.isnan(together.difference)
+    return VerdictRow(
+        site=site, patients=patients, chosen=chosen,
+        difference=f"{together.difference:+.3f}" if known else "–",
+        interval=f"{together.low:+.3f} to {together.high:+.3f}" if known else "–",
+        summary=together.summary, kind=_KINDS.get(together.summary, "unknown"),
+    )  # fmt: skip
+
+
+def _mean(values: Sequence[float]) -> float:
+    held = [v for v in values if not math.isnan(v)]
+    return statistics.fmean(held) if held else math.nan
+
+
+# --- who was left out --------------------------------------------------------------------
+
+
+def left_out(found: Comparison) -> tuple[LeftOut, ...]:
+    """Return how many files, rows and patients each reason left out, by hospital."""
+    return tuple(
+        LeftOut(site=c.name, reason=reason.name, count=count, remedy=reason.value)
+        for c in found.cohorts
+        for reason, count in c.reasons().most_common()
+    )
