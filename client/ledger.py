@@ -21,7 +21,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from common.errors import BudgetExceeded, LedgerDamaged
+from common.errors import BudgetExceeded, LedgerDamaged, PrivacyError
 from common.privacy.accounting import epsilon_of
 from common.privacy.plan import Mechanism, Spend
 
@@ -52,6 +52,15 @@ class Limit:
     epsilon: float
     delta: float
 
+    def __post_init__(self) -> None:
+        """Refuse a limit that bounds nothing, such as nan, which no sum is ever above."""
+        if not (self.epsilon > 0 and 0 < self.delta < 1):
+            message = (
+                f"A ledger's limit has epsilon={self.epsilon} and delta={self.delta}, expected "
+                "epsilon above 0 and delta between 0 and 1."
+            )
+            raise PrivacyError(message)
+
 
 class Ledger:
     """An SQLite file of charges; every method opens, checks and closes it."""
@@ -75,7 +84,7 @@ class Ledger:
             rows = _verified(connection, self._path)
             past = [m for m in rows if m.cohort == cohort]
             after = epsilon_of([*(m.mechanism for m in past), mechanism], limit.delta)
-            if after > limit.epsilon:
+            if not after <= limit.epsilon:  # nan is refused too
                 before = epsilon_of((m.mechanism for m in past), limit.delta)
                 message = (
                     f"Run {run}, round {round_number} would bring cohort {cohort} to epsilon "
@@ -194,7 +203,9 @@ def _verified(connection: sqlite3.Connection, path: Path) -> list[_Entry]:
                 raise _damage(path, place)
             entries.append(entry)
             previous = found
-    except (sqlite3.DatabaseError, ValueError, TypeError) as error:
+    except LedgerDamaged:
+        raise
+    except (sqlite3.DatabaseError, ValueError, TypeError, PrivacyError) as error:
         raise _damage(path, len(entries) + 1) from error
     return entries
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
+
+from common.errors import PrivacyError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +19,22 @@ class Mechanism:
     clip_norm: float  # C: largest L2 norm of one patient's contribution
     divisor: float  # public constant that the noised sum is divided by
     unit: Literal["patient"] = "patient"
+
+    def __post_init__(self) -> None:
+        """Refuse figures that no accountant can bound; PrivacyError names the field."""
+        # nan compares false with everything, so each is asked what it must be.
+        if not 0 <= self.sampling_rate <= 1:
+            raise _impossible("sampling_rate", self.sampling_rate, "from 0 to 1")
+        if self.steps < 0:
+            raise _impossible("steps", self.steps, "at least 0")
+        for name in ("noise_multiplier", "clip_norm", "divisor"):
+            value = float(getattr(self, name))
+            if not 0 < value < math.inf:
+                raise _impossible(name, value, "above 0 and finite")
+
+
+def _impossible(name: str, value: float, expected: str) -> PrivacyError:
+    return PrivacyError(f"A mechanism has {name}={value}, expected {expected}.")
 
 
 @dataclass(frozen=True, kw_only=True)

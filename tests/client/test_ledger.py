@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from client.ledger import Ledger, Limit
+from common.errors import BudgetExceeded, LedgerDamaged, PrivacyError
+from common.privacy.accounting import epsilon_of
+from tests.privacy.made_up import mechanism_of
+
+DELTA = 1e-4
+WIDE = Limit(epsilon=100.0, delta=DELTA)
+ROUND = mechanism_of(20.0, steps=1)
+HERE = Path(__file__).parent
+
+
+def filled(path: Path, charges: int = 3) -> Ledger:
+    ledger = Ledger(path)
+    for number in range(1, charges + 1):
+        ledger.charge("patients", "run", number, ROUND, WIDE, DELTA)
+    return ledger
+
+
+def outside(path: Path, *statements: str) -> None:
+    """Change the file as somebody with an SQLite shell would."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TRIGGER no_update")
+        connection.execute("DROP TRIGGER no_delete")
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+
+
+# --- what a charge says and refuses ----------------------------------------------------------
+
+
+def test_a_charge_returns_what_is_spent_by_the_run_and_by_all_runs(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.db")
+    ledger.charge("patients", "before", 1, mechanism_of(5.0, steps=3), WIDE, DELTA)
+    ledger.charge("others", "before", 1, mechanism_of(1.0, steps=3), WIDE, DELTA)
+    spend = ledger.charge("patients", "run", 1, ROUND, WIDE, 1e-6)
+    assert spend.run_epsilon == epsilon_of([ROUND], 1e-6)
+    assert spend.cohort_epsilon == epsilon_of([mechanism_of(5.0, steps=3), ROUND], DELTA)
+    assert spend.mechanism == ROUND
+
+
+def test_rounds_interrupted_and_repeated_compose_to_exactly_what_was_charged(
+    tmp_path: Path,
+) -> None:
+    ledger, made = Ledger(tmp_path / "ledger.db"), []
+    for number in (1, 2, 2, 2, 3, 1):
+        spend = ledger.charge("patients", "run", number, ROUND, WIDE, DELTA)
+        made.append(ROUND)
+        assert spend.cohort_epsilon == spend.run_epsilon == epsilon_of(made, DELTA)
+        assert Ledger(tmp_path / "ledger.db").history("patients") == tuple(made)
+
+
+def test_every_attempt_at_a_round_is_a_charge_of_its_own(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.db")
+    for _ in range(3):
+        ledger.charge("patients", "run", 7, ROUND, WIDE, DELTA)
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
+        rows = connection.execute("SELECT round, attempt FROM charges ORDER BY number").fetchall()
+    assert rows == [(7, 1), (7, 2), (7, 3)]
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    noise=st.lists(st.floats(1.0, 50.0), min_size=1, max_size=6),
+    limit=st.floats(0.1, 10.0),
+)
+def test_charges_never_pass_the_limit_and_a_refused_one_leaves_no_trace(
+    tmp_path_factory: pytest.TempPathFactory, noise: list[float], limit: float
+) -> None:
+    ledger = Ledger(tmp_path_factory.mktemp("ledger") / "ledger.db")
+    most = Limit(epsilon=limit, delta=DELTA)
+    for number, sigma in enumerate(noise):
+        before = ledger.history("patients")
+        mechanism = mechanism_of(sigma, steps=2)
+        fits = epsilon_of([*before, mechanism], DELTA) <= limit
+        try:
+            ledger.charge("patients", "run", number, mechanism, most, DELTA)
+        except BudgetExceeded:
+            assert not fits
+            assert ledger.history("patients") == before
+        else:
+            assert fits
+        assert epsilon_of(ledger.history("patients"), DELTA) <= limit
+
+
+def test_a_refusal_names_what_was_asked_what_is_spent_and_the_limit(tmp_path: Path) -> None:
+    ledger = filled(tmp_path / "ledger.db")
+    small = Limit(epsilon=0.5, delta=DELTA)
+    with pytest.raises(BudgetExceeded, match=r"Run next, round 4 .* patients .* 0\.5 .* 0\.0001"):
+        ledger.charge("patients", "next", 4, mechanism_of(0.5), small, DELTA)
+
+
+@pytest.mark.parametrize("noise", [0.0, -1.0])
+def test_a_release_without_noise_is_never_within_a_limit(tmp_path: Path, noise: float) -> None:
+    with pytest.raises(PrivacyError):
+        Ledger(tmp_path / "l.db").charge("p", "run", 1, mechanism_of(noise), WIDE, DELTA)
+
+
+@pytest.mark.parametrize("field", ["noise_multiplier", "sampling_rate", "clip_norm", "divisor"])
+@pytest.mark.parametrize("value", [float("nan"), -1.0, float("inf")])
+def test_a_mechanism_that_cannot_be_is_refused(field: str, value: float) -> None:
+    if field == "noise_multiplier":
+        with pytest.raises(PrivacyError, match=field):
+            mechanism_of(value)
+        return
+    with pytest.raises(PrivacyError, match=field):
+        mechanism_of(1.0, **{field: value})
+
+
+@pytest.mark.parametrize(("epsilon", "delta"), [
+    (float("nan"), DELTA), (0.0, DELTA), (-1.0, DELTA), (1.0, float("nan")), (1.0, 0.0), (1.0, 1.0),
+])  # fmt: skip
+def test_a_limit_that_bounds_nothing_is_refused(epsilon: float, delta: float) -> None:
+    with pytest.raises(PrivacyError, match="limit"):
+        Limit(epsilon=epsilon, delta=delta)
+
+
+# --- what a ledger notices -------------------------------------------------------------------
+
+
+def test_charges_cannot_be_changed_or_removed_by_accident(tmp_path: Path) -> None:
+    filled(tmp_path / "ledger.db")
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
+        for statement in ("DELETE FROM charges", "UPDATE charges SET round = 9"):
+            with pytest.raises(sqlite3.IntegrityError, match="a charge is never"):
+                connection.execute(statement)
+
+
+@pytest.mark.parametrize("statement", [
+    "UPDATE charges SET mechanism = replace(mechanism, '20.0', '90.0') WHERE number = 2",
+    "UPDATE charges SET cohort = 'nobody' WHERE number = 1",
+    "UPDATE charges SET run = 'other' WHERE number = 3",
+    "UPDATE charges SET round = 9 WHERE number = 3",
+    "UPDATE charges SET attempt = 9 WHERE number = 3",
+    "UPDATE charges SET mechanism = 'nonsense' WHERE number = 3",
+    "UPDATE charges SET mechanism = '[]' WHERE number = 3",
+    "DELETE FROM charges WHERE number = 1",
+    "DELETE FROM charges WHERE number = 2",
+    "UPDATE charges SET number = number + 10",
+])  # fmt: skip
+def test_a_charge_that_was_changed_or_cut_out_stops_everything(
+    tmp_path: Path, statement: str
+) -> None:
+    ledger = filled(tmp_path / "ledger.db")
+    outside(tmp_path / "ledger.db", statement)
+    with pytest.raises(LedgerDamaged, match=r"ledger\.db, charge \d"):
+        ledger.charge("patients", "run", 4, ROUND, WIDE, DELTA)
+    with pytest.raises(LedgerDamaged):
+        ledger.history("patients")
+
+
+def test_a_cut_tail_shows_against_the_head_that_was_told(tmp_path: Path) -> None:
+    ledger = filled(tmp_path / "ledger.db")
+    told = ledger.head()
+    ledger.check_head(told)
+    outside(tmp_path / "ledger.db", "DELETE FROM charges WHERE number = 3")
+    with pytest.raises(LedgerDamaged, match="old copy was restored"):
+        ledger.check_head(told)
+
+
+def test_a_restored_old_copy_shows_even_after_it_was_charged_again(tmp_path: Path) -> None:
+    place = tmp_path / "ledger.db"
+    ledger = filled(place)
+    with closing(sqlite3.connect(place)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    shutil.copy(place, tmp_path / "old.db")
+    ledger.charge("patients", "run", 4, ROUND, WIDE, DELTA)
+    told = ledger.head()
+    for left in tmp_path.glob("ledger.db*"):
+        left.unlink()
+    shutil.copy(tmp_path / "old.db", place)
+    ledger.charge("patients", "other", 4, ROUND, WIDE, DELTA)
+    with pytest.raises(LedgerDamaged, match="old copy was restored"):
+        ledger.check_head(told)
+
+
+def test_an_empty_ledger_has_a_head_of_its_own(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.db")
+    ledger.check_head(ledger.head())
+    assert len(ledger.head()) == 64
+    with pytest.raises(LedgerDamaged):
+        ledger.check_head("f" * 64)
+
+
+def test_a_file_that_is_no_ledger_is_refused_by_name(tmp_path: Path) -> None:
+    place = tmp_path / "ledger.db"
+    place.write_bytes(b"no database" * 1000)
+    with pytest.raises(LedgerDamaged, match=r"ledger\.db"):
+        Ledger(place)
+
+
+# --- several processes, and their deaths -----------------------------------------------------
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "1"}
+
+
+def test_two_processes_at_once_stay_within_one_limit(tmp_path: Path) -> None:
+    place = tmp_path / "ledger.db"
+    Ledger(place)
+    command = [sys.executable, str(HERE / "charging_site.py"), str(place)]
+    running = [
+        subprocess.Popen([*command, run], env=_environment(), stdout=subprocess.PIPE, text=True)
+        for run in ("one", "two")
+    ]
+    made = {run: int(p.communicate(timeout=60)[0]) for run, p in zip("12", running, strict=True)}
+    assert [p.returncode for p in running] == [0, 0]
+    history = Ledger(place).history("patients")
+    assert sum(made.values()) == len(history)
+    assert epsilon_of(history, DELTA) <= 3.0 < epsilon_of([*history, history[0]], DELTA)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked copies of a process")
+def test_a_site_killed_between_any_two_statements_never_released_what_was_not_charged(
+    tmp_path: Path,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, str(HERE / "dying_site.py"), str(tmp_path)],
+        env=_environment(), capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    deaths = [json.loads(line) for line in done.stdout.splitlines()]
+    assert all(d["signal"] == signal.SIGKILL for d in deaths[:-1])
+    assert deaths[-1]["signal"] == 0, "the last one was left alone and ended by itself"
+    assert all(d["released"] <= d["charged"] for d in deaths), deaths
+    # Before the charge, after it, and after the release: all three were hit.
+    kinds = Counter((d["charged"], d["released"]) for d in deaths)
+    assert set(kinds) == {(0, 0), (1, 0), (1, 1)}
+    assert len(deaths) > 20

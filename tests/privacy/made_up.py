@@ -1,0 +1,145 @@
+"""Made-up patients, networks and plans that the tests of privacy share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from client.patient_gradients import Objective
+from common.privacy.plan import Mechanism, PrivacyPlan
+from common.sample import Patients
+
+#: Items of each made-up patient: some have one, some more than are used in a step.
+ITEMS = (1, 3, 2, 5, 1, 2)
+SIDE, COLUMNS = 16, 4
+
+
+def patients_of(
+    items: Sequence[int] = ITEMS, image: tuple[int, ...] = (1, SIDE, SIDE), seed: int = 0
+) -> Patients:
+    """Return patients with so many items each, standard normal images and 0/1 targets."""
+    draw = torch.Generator().manual_seed(seed)
+    count = sum(items)
+    return Patients(
+        image=torch.randn((count, *image), generator=draw),
+        table=torch.randn((count, COLUMNS), generator=draw),
+        target=torch.randint(0, 2, (count, 1), generator=draw).float(),
+        patient=torch.repeat_interleave(torch.arange(len(items)), torch.tensor(items)),
+        pseudonyms=tuple(f"patient {i}" for i in range(len(items))),
+    )
+
+
+def with_images(patients: Patients, image: Tensor, table: Tensor | None = None) -> Patients:
+    """Return the same patients with other pixels, and another table if one is given."""
+    return Patients(
+        image=image, table=patients.table if table is None else table, target=patients.target,
+        patient=patients.patient, pseudonyms=patients.pseudonyms,
+    )  # fmt: skip
+
+
+def without(patients: Patients, left_out: int) -> Patients:
+    """Return the patients but one."""
+    stay = patients.patient != left_out
+    owner = patients.patient[stay]
+    return Patients(
+        image=patients.image[stay], table=patients.table[stay], target=patients.target[stay],
+        patient=owner - (owner > left_out).long(),
+        pseudonyms=tuple(n for i, n in enumerate(patients.pseudonyms) if i != left_out),
+    )  # fmt: skip
+
+
+def binary_loss(output: Tensor, target: Tensor) -> Tensor:
+    """Return one loss an item, (items,)."""
+    losses = nn.functional.binary_cross_entropy_with_logits(output, target, reduction="none")
+    return losses.flatten(1).mean(1)
+
+
+class TableNet(nn.Module):
+    """Reads the table alone: linear layers only."""
+
+    def __init__(self, hidden: int = 8) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(COLUMNS, hidden), nn.Tanh(), nn.Linear(hidden, 1))
+
+    def forward(self, image: Tensor, table: Tensor) -> Tensor:
+        """Return one logit an item."""
+        del image
+        output: Tensor = self.body(table)
+        return output
+
+
+class ImageNet(nn.Module):
+    """Two convolutions and whatever norm is given; in place of a real network."""
+
+    def __init__(self, norm: nn.Module | None = None, *, frozen_body: bool = False) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 4, 3, stride=2), norm or nn.GroupNorm(2, 4), nn.ReLU(),
+            nn.Conv2d(4, 4, 3, stride=2, padding_mode="reflect", padding=1),
+        )  # fmt: skip
+        self.head = nn.Linear(4, 1)
+        self.body.requires_grad_(not frozen_body)
+
+    def forward(self, image: Tensor, table: Tensor) -> Tensor:
+        """Return one logit an item."""
+        del table
+        output: Tensor = self.head(self.body(image).flatten(2).mean(2))
+        return output
+
+
+def seeded(build: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
+    """Return a network with the initial weights of a seed; the global state stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return build().train()
+
+
+def objective_of(model: nn.Module, patients: Patients, most: int = 4) -> Objective:
+    """Return binary diagnosis with up to `most` items of a patient in a step."""
+    return Objective(
+        model=model, item_loss=binary_loss, patients=patients, images_per_patient=most
+    )
+
+
+def mechanism_of(
+    noise_multiplier: float = 1.0, *, sampling_rate: float = 1.0, steps: int = 10,
+    clip_norm: float = 1.0, divisor: float = 10.0,
+) -> Mechanism:  # fmt: skip
+    """Return a mechanism with the usual figures where none are given."""
+    return Mechanism(
+        noise_multiplier=noise_multiplier, sampling_rate=sampling_rate, steps=steps,
+        clip_norm=clip_norm, divisor=divisor,
+    )  # fmt: skip
+
+
+def plan_of(
+    mechanism: Mechanism | None = None,
+    clipping: Literal["automatic", "flat"] = "flat",
+    steps_per_round: int = 1,
+) -> PrivacyPlan:
+    """Return a plan around a mechanism; its epsilon is not what these tests look at."""
+    return PrivacyPlan(
+        mechanism=mechanism or mechanism_of(), steps_per_round=steps_per_round, clipping=clipping,
+        epsilon=1.0, delta=1e-5, simulated_noise=False,
+    )  # fmt: skip
+
+
+class Silence:
+    """No noise at all, and draws that repeat: a way to look at what noise would hide."""
+
+    simulated = True
+
+    def __init__(self, seed: int = 0) -> None:
+        self._draw = torch.Generator().manual_seed(seed)
+
+    def gaussian(self, shape: tuple[int, ...], standard_deviation: float) -> Tensor:
+        """Return zeros."""
+        del standard_deviation
+        return torch.zeros(shape, dtype=torch.float64)
+
+    def uniform(self, count: int) -> Tensor:
+        """Return repeatable draws."""
+        return torch.rand(count, generator=self._draw, dtype=torch.float64)
