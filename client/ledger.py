@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -26,6 +27,8 @@ from common.privacy.accounting import epsilon_of
 from common.privacy.plan import Mechanism, Spend
 
 _GENESIS = "0" * 64
+#: How long a charge queues behind others.
+_PATIENCE_SECONDS = 60.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS charges (
   number INTEGER PRIMARY KEY,
@@ -68,7 +71,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(self._connect()) as connection:
+        with closing(self._connect()) as connection, self._explained():
             connection.executescript(_SCHEMA)
 
     def charge(
@@ -89,7 +92,8 @@ class Ledger:
                 message = (
                     f"Run {run}, round {round_number} would bring cohort {cohort} to epsilon "
                     f"{after:.4g} (now {before:.4g}), over its limit of {limit.epsilon:.4g} at "
-                    f"delta {limit.delta:.2g}. Nothing was charged or released."
+                    f"delta {limit.delta:.2g}: {max(limit.epsilon - before, 0):.4g} is left. "
+                    "Nothing was charged or released."
                 )
                 raise BudgetExceeded(message)
             same = [m for m in past if m.run == run and m.round == round_number]
@@ -131,23 +135,54 @@ class Ledger:
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """Hold the write lock from the first read to the commit, so that charges queue up."""
         with closing(self._connect()) as connection:
-            connection.execute("BEGIN IMMEDIATE")
+            with self._explained():
+                connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
             except BaseException:
                 connection.execute("ROLLBACK")
                 raise
-            connection.execute("COMMIT")
+            with self._explained():
+                connection.execute("COMMIT")
 
     def _connect(self) -> sqlite3.Connection:
-        try:
-            connection = sqlite3.connect(self._path, isolation_level=None, timeout=60)
-            connection.execute("PRAGMA journal_mode = WAL")
+        with self._explained():
+            connection = sqlite3.connect(
+                self._path, isolation_level=None, timeout=_PATIENCE_SECONDS
+            )
             connection.execute("PRAGMA synchronous = FULL")
-        except sqlite3.DatabaseError as error:
-            message = f"{self._path} cannot be opened as a ledger: {error}. Restore it from a copy."
-            raise LedgerDamaged(message) from error
+            if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+                _switch_to_wal(connection)
         return connection
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn SQLite's errors into ours: a lock that somebody holds is no damage."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            message = (
+                f"The ledger {self._path} cannot be used: {error}. Nothing was charged or "
+                "released. See that its folder can be written and no other program holds it."
+            )
+            raise PrivacyError(message) from error
+        except sqlite3.DatabaseError as error:
+            message = f"{self._path} is no ledger: {error}. Put the newest sound copy back."
+            raise LedgerDamaged(message) from error
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    """Switch a new file to a write-ahead log; SQLite does not queue for this lock by itself."""
+    end = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -75,12 +75,9 @@ def _by_loop(
         items = place[:count]
         output = objective.model(patients.image[items], patients.table[items])
         loss = objective.item_loss(output, patients.target[items]).mean()
-        found: Sequence[Tensor | None]  # None: the network never used the parameter
-        found = torch.autograd.grad(loss, parameters, allow_unused=True)
-        yield [
-            (torch.zeros_like(p) if g is None else g)[None]
-            for p, g in zip(parameters, found, strict=True)
-        ]
+        # Materialised: some networks hold parameters that they never use.
+        found = torch.autograd.grad(loss, parameters, materialize_grads=True)
+        yield [gradient[None] for gradient in found]
 
 
 def _by_vmap(
