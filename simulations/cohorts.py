@@ -95,9 +95,16 @@ def with_examples(cohort: SiteCohort, config: RunConfig) -> SiteCohort:
     if config.cohort.images is None:
         return cohort
     test = cohort.split(config.cohort.split, 0, 0)["test"]
+    by_stratum: dict[str, int] = {}
+    order: list[tuple[int, str, int]] = []
+    for place, name in enumerate(test.pseudonyms):
+        stratum = cohort.strata[name]
+        by_stratum[stratum] = by_stratum.get(stratum, 0) + 1
+        order.append((by_stratum[stratum], stratum, place))
+    # The first of each outcome, then the second of each, so that few images show all outcomes.
     kept = {
-        name: test.image[test.items_of(place)[0]].clone()
-        for place, name in enumerate(test.pseudonyms[:_EXAMPLES])
+        test.pseudonyms[place]: test.image[test.items_of(place)[0]].clone()
+        for _, _, place in sorted(order)[:_EXAMPLES]
     }
     return replace(cohort, examples=kept)
 

@@ -9,6 +9,7 @@ import base64
 import importlib.resources
 import json
 import math
+import re
 from pathlib import Path
 
 import yaml
@@ -19,7 +20,7 @@ from simulations.compare import Comparison, peak_rss_mb
 from simulations.report_calibration import calibration
 from simulations.report_confounder import confounder
 from simulations.report_examples import examples
-from simulations.report_pictures import Picture, curves, shown, spread
+from simulations.report_pictures import Picture, curves, metric_name, shown, spread
 from simulations.report_rows import main_arm
 from simulations.report_tables import (
     arm_rows,
@@ -60,6 +61,7 @@ def page_of(found: Comparison, pictures: dict[str, Picture], *, has_bundle: bool
         left_out=left_out(found), configuration=_yaml(found), versions=versions(),
         timing=_timing(found), main=shown(main_arm(found)), has_bundle=has_bundle,
         folds=found.config.cohort.split.folds, shown=shown, isnan=math.isnan,
+        metric=metric_name(found), invented=_invented(found),
         sizes=[(c.name, len(c.items), len(c.items.patient)) for c in found.cohorts],
     )  # fmt: skip
 
@@ -67,6 +69,17 @@ def page_of(found: Comparison, pictures: dict[str, Picture], *, has_bundle: bool
 def data_uri(png: bytes) -> str:
     """Return a picture as an address that holds it."""
     return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+#: How `simulations.hospitals` names the patients it makes up.
+_MADE_UP = re.compile(r"SIM[0-9A-F]{8}")
+
+
+def _invented(found: Comparison) -> bool:
+    """Return whether every patient is made up."""
+    return found.config.synthetic is not None and all(
+        _MADE_UP.fullmatch(name) for c in found.cohorts for name in c.items.pseudonyms
+    )
 
 
 def _statements(found: Comparison) -> tuple[tuple[str, str], ...]:

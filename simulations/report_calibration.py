@@ -1,4 +1,4 @@
-"""Do predictions mean what they say? Reliability, survival by risk, Dice by hospital."""
+"""Whether predictions mean what they say: reliability, survival by risk, Dice by hospital."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ _BINS = 8
 _PANELS = 8
 #: Fewer patients in a bin tell nothing.
 _SMALLEST_BIN = 3
-_THIRDS = (("lowest third of risk", "#0072b2"), ("middle", "#999999"), ("highest", "#d55e00"))
+_THIRDS = (
+    ("lowest third of risk", "#0072b2"),
+    ("middle third", "#777777"),
+    ("highest third", "#d55e00"),
+)
 
 
 def calibration(found: Comparison) -> Picture | None:

@@ -1,4 +1,4 @@
-"""Could a column that should not matter give the outcome away?"""
+"""Whether a column that should not matter could give the outcome away."""
 
 from __future__ import annotations
 

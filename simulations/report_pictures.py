@@ -68,6 +68,12 @@ def tidy(axes: Axes, title: str, x: str, y: str) -> None:
         axes.spines[side].set_visible(False)
 
 
+def metric_name(found: Comparison) -> str:
+    """Return the headline metric's name as people read it."""
+    names = {"auroc": "AUROC", "macro_auroc": "macro AUROC", "concordance": "C-index"}
+    return names.get(found.metric, found.metric.capitalize())
+
+
 def shown(arm: Arm) -> str:
     """Return an arm's name as people read it."""
     return {
@@ -78,55 +84,86 @@ def shown(arm: Arm) -> str:
 
 # --- curves ------------------------------------------------------------------------------
 
+#: A value that withheld counts may have moved by more than this says nothing.
+_LARGEST_BOUND = 0.2
+
 
 def curves(found: Comparison) -> Picture | None:
-    """Draw validation by round, first seed and fold, of the arms that were trained in rounds."""
-    arms = [a for a in ("pooled", "federated", "federated_dp") if _measured(found, a)]
-    if not arms:
+    """Draw validation by round, and epsilon by round, of the first seed and fold."""
+    validated = [a for a in _IN_ROUNDS if any(r.score is not None for r in _records(found, a))]
+    spent = any(r.epsilon for r in _records(found, "federated_dp"))
+    panels = 2 * bool(validated) + spent
+    if not panels:
         return None
-    figure = new_figure(9, 3.4)
-    left, right = figure.subplots(1, 2)
+    figure = new_figure(4.5 * max(panels, 2) if panels < 3 else 11, 3.4)
+    axes = list(figure.subplots(1, panels, squeeze=False).flatten())
+    if validated:
+        _validation(axes[0], axes[1], found, validated)
+    if spent:
+        _epsilon(axes[-1], found)
+    return finished(figure, "curves", _caption(found, validated))
+
+
+_IN_ROUNDS: tuple[Arm, ...] = ("pooled", "federated", "federated_dp")
+
+
+def _records(found: Comparison, arm: Arm) -> tuple[RoundRecord, ...]:
+    outcomes = found.outcomes.get((arm, found.seeds[0]))
+    return () if outcomes is None else outcomes[0].rounds
+
+
+def _caption(found: Comparison, validated: list[Arm]) -> str:
+    rule = "First seed" + (", first fold." if found.config.cohort.split.folds else ".")
+    if not validated:
+        return f"{rule} No round was validated: the last one is kept, whatever it is."
+    left_out = [shown(a) for a in _IN_ROUNDS if a in found.arms and a not in validated]
+    text = (
+        f"{rule} Validation patients of all hospitals, from what may leave each. The ring marks "
+        "the round whose weights are used. Values are left out where too few patients were "
+        "released to know them."
+    )
+    if left_out:
+        text += f" Not validated, the last round is kept: {', '.join(left_out)}."
+    return text
+
+
+def _validation(left: Axes, right: Axes, found: Comparison, arms: list[Arm]) -> None:
     for arm in arms:
         outcome = found.outcomes[arm, found.seeds[0]][0]
-        _curve(left, arm, _points(outcome.rounds, "loss", found), outcome.chosen_round)
-        _curve(right, arm, _points(outcome.rounds, "metric", found), outcome.chosen_round)
-    tidy(left, "Validation score (lower is better)", "round", _score_name(found))
-    tidy(right, f"Validation {found.metric} (higher is better)", "round", found.metric)
+        points = [(r.round, r.score) for r in outcome.rounds if r.score is not None]
+        _curve(left, arm, points, outcome.chosen_round)
+        points = [
+            (r.round, estimate.value)
+            for r in outcome.rounds
+            if (estimate := r.metrics.get(found.metric)) and estimate.bound <= _LARGEST_BOUND
+        ]
+        _curve(right, arm, points, outcome.chosen_round)
+    name = metric_name(found)
+    score = "mean loss" if found.config.selection.by == "loss" else f"-{name}"
+    tidy(left, "Validation score (lower is better)", "round", score)
+    tidy(right, f"Validation {name} (higher is better)", "round", name)
     left.legend(fontsize=8, frameon=False)
-    caption = (
-        "Validation patients of all hospitals, first seed. The ring marks the round whose weights "
-        "are used. Arms may take different numbers of rounds."
-    )
-    return finished(figure, "curves", caption)
 
 
-def _measured(found: Comparison, arm: Arm) -> bool:
-    outcomes = found.outcomes.get((arm, found.seeds[0]))
-    return outcomes is not None and any(r.score is not None for r in outcomes[0].rounds)
-
-
-def _score_name(found: Comparison) -> str:
-    return "mean loss" if found.config.selection.by == "loss" else f"-{found.metric}"
-
-
-def _points(
-    rounds: tuple[RoundRecord, ...], what: str, found: Comparison
-) -> list[tuple[int, float]]:
-    points = []
-    for record in rounds:
-        if record.score is None:
-            continue
-        estimate = record.metrics.get(found.metric)
-        metric = math.nan if estimate is None else estimate.value
-        points.append((record.round, record.score if what == "loss" else metric))
-    return points
+def _epsilon(axes: Axes, found: Comparison) -> None:
+    records = _records(found, "federated_dp")
+    for site in records[-1].epsilon:
+        held = [(r.round, r.epsilon[site]) for r in records if site in r.epsilon]
+        axes.plot(*zip(*held, strict=True), linewidth=1.4, label=site)
+    tidy(axes, "Epsilon spent, federated with DP", "round", "epsilon by patient")
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize=8, frameon=False)
 
 
 def _curve(axes: Axes, arm: Arm, points: list[tuple[int, float]], chosen: int) -> None:
-    rounds, values = zip(*points, strict=True)
+    held = [(number, value) for number, value in points if math.isfinite(value)]
+    if not held:
+        return
     colour = COLOURS[arm]
-    axes.plot(rounds, values, color=colour, linewidth=1.6, label=shown(arm))
-    for number, value in points:
+    # A line needs two points; a single validated round is a dot.
+    style = "-" if len(held) > 1 else "o"
+    axes.plot(*zip(*held, strict=True), style, color=colour, linewidth=1.6, label=shown(arm))
+    for number, value in held:
         if number == chosen:
             axes.plot(number, value, "o", color=colour, markerfacecolor="white", markersize=6)
 
@@ -137,7 +174,7 @@ def _curve(axes: Axes, arm: Arm, points: list[tuple[int, float]], chosen: int) -
 def spread(found: Comparison) -> Picture:
     """Draw each hospital's test metric by arm, a dot a seed and a line for their mean."""
     names = ["all hospitals", *(c.name for c in found.cohorts)]
-    figure = new_figure(max(6.5, 1.3 * len(names)), 3.6)
+    figure = new_figure(max(9.0, 1.3 * len(names)), 3.6)
     axes = figure.subplots()
     width = 0.7 / len(found.arms)
     for place, arm in enumerate(found.arms):
@@ -147,11 +184,9 @@ def spread(found: Comparison) -> Picture:
             _dots(axes, column + shift, values, width, COLOURS[arm])
         axes.plot([], [], "o", color=COLOURS[arm], markersize=5, label=shown(arm))
     axes.set_xticks(range(len(names)), names)
-    tidy(axes, f"Test {found.metric} by hospital", "", found.metric)
+    tidy(axes, f"Test {metric_name(found)} by hospital", "", metric_name(found))
     axes.axvline(0.5, color="#999999", linewidth=0.8)
-    figure.legend(
-        loc="outside lower center", ncols=len(found.arms), fontsize=8, frameon=False
-    )
+    figure.legend(loc="outside lower center", ncols=len(found.arms), fontsize=8, frameon=False)
     caption = "Each hospital's own test patients. A dot is a seed, a line the mean over seeds."
     return finished(figure, "spread", caption)
 

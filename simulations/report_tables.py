@@ -15,7 +15,7 @@ from common.tasks import task_of
 from common.tasks.task import Scores
 from simulations.arms import Arm
 from simulations.compare import Comparison
-from simulations.report_pictures import shown
+from simulations.report_pictures import metric_name, shown
 from simulations.verdicts import NAMES, Verdict
 
 
@@ -60,7 +60,7 @@ _WORDS: dict[Arm, str] = {
     "local": "each hospital alone {value}",
     "pooled": "all patients pooled in one place {value}",
     "personalised": "the shared model personalised at each hospital {value}",
-    "federated_dp": "the shared model with patient-level differential privacy at {price} {value}",
+    "federated_dp": "the shared model with patient-level differential privacy ({price}) {value}",
 }
 _ORDER: tuple[Arm, ...] = ("local", "federated", "personalised", "pooled", "federated_dp")
 
@@ -77,7 +77,7 @@ def summary(found: Comparison) -> str:
     average = "mean of the hospitals" if found.config.evaluation.average == "sites" else (
         f"test patients of {len(found.cohorts)} hospitals together"
     )  # fmt: skip
-    return f"{found.metric.capitalize()} ({average}, {over}): {'; '.join(parts)}."
+    return f"{metric_name(found)} ({average}, {over}): {'; '.join(parts)}."
 
 
 def values_of(found: Comparison, arm: Arm) -> list[float]:
@@ -176,7 +176,7 @@ def metric_table(found: Comparison) -> tuple[tuple[str, ...], tuple[tuple[str, .
 
 def _estimate(found: Estimate | None) -> str:
     if found is None or math.isnan(found.value):
-        return "–"
+        return "-"
     between = range_text(found.low, found.high)
     return f"{found.value:.3f}" + (f" ({between})" if between else "")
 
@@ -210,10 +210,16 @@ def _verdict_row(site: str, patients: int, several: Sequence[Verdict]) -> Verdic
     known = not math.isnan(together.difference)
     return VerdictRow(
         site=site, patients=patients, chosen=chosen,
-        difference=f"{together.difference:+.3f}" if known else "–",
-        interval=f"{together.low:+.3f} to {together.high:+.3f}" if known else "–",
+        difference=signed(together.difference) if known else "-",
+        interval=f"{signed(together.low)} to {signed(together.high)}" if known else "-",
         summary=together.summary, kind=_KINDS.get(together.summary, "unknown"),
     )  # fmt: skip
+
+
+def signed(value: float) -> str:
+    """Return a difference with its sign; what rounds to zero has none."""
+    text = f"{value:+.3f}"
+    return "0.000" if text in {"+0.000", "-0.000"} else text
 
 
 def _mean(values: Sequence[float]) -> float:
