@@ -143,6 +143,12 @@ def _validation(left: Axes, right: Axes, found: Comparison, arms: list[Arm]) -> 
     tidy(left, "Validation score (lower is better)", "round", score)
     tidy(right, f"Validation {name} (higher is better)", "round", name)
     left.legend(fontsize=8, frameon=False)
+    if not right.lines:
+        right.set_yticks([])
+        right.text(
+            0.5, 0.5, "too few patients were released", ha="center", transform=right.transAxes,
+            fontsize=9, color="#666666",
+        )  # fmt: skip
 
 
 def _epsilon(axes: Axes, found: Comparison) -> None:

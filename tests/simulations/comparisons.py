@@ -1,0 +1,184 @@
+"""Comparisons with chosen scores, for tests: two hospitals, two seeds, nothing trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from client.cohort import SiteCohort
+from client.dicom.reasons import Reason, Unusable
+from common.config import RunConfig, parse_config
+from common.metrics import Estimate
+from common.network import initial_weights
+from common.sample import Patients
+from common.tasks import task_of
+from common.tasks.prognosis import encode_time
+from common.tasks.task import Scores
+from server.rounds import RoundRecord
+from simulations.arms import ARMS, Arm, Outcome, plain
+from simulations.compare import Comparison
+from simulations.verdicts import verdict
+
+TASKS = {
+    "binary": "{kind: diagnosis, target: ill}",
+    "multiclass": "{kind: diagnosis, type: multiclass, target: kind, classes: [a, b, c]}",
+    "multilabel": "{kind: diagnosis, type: multilabel, target: [wet, cold]}",
+    "survival": "{kind: prognosis, event: dead, time: t, unit: months, intervals: [6, 12, 24]}",
+    "fixed_horizon": "{kind: prognosis, outcome: fixed_horizon, event: dead}",
+    "segmentation": "{kind: segmentation, structures: {front: [1], back: [2]}}",
+    "volume": "{kind: segmentation}",
+}
+_SIZES = {"segmentation": "[16, 16]", "volume": "[8, 16, 16]"}
+SITES = ("north", "south")
+_PATIENTS = 40
+
+
+def run_config(kind: str, *, confounder: str | None = None, extra: str = "") -> RunConfig:
+    """Return the configuration of a kind of task."""
+    network = "unet" if kind in _SIZES else "small_cnn"
+    column = f", confounder: {confounder}" if confounder else ""
+    text = f"""
+name: try
+task: {TASKS[kind]}
+cohort: {{images: {{size: {_SIZES.get(kind, "[16, 16]")}}}, split: {{test_fraction: 0.5}}{column}}}
+model: {{network: {network}, width: 8}}
+training: {{rounds: 3, local_steps: 1, batch_patients: 2}}
+evaluation: {{bootstrap: 50}}
+privacy: {{unit: patient, epsilon: 3.0}}
+{extra}
+"""
+    return parse_config(text)
+
+
+def comparison(
+    config: RunConfig, arms: Sequence[Arm] = ARMS, names: Sequence[str] = SITES
+) -> Comparison:
+    """Return a comparison whose scores are drawn, better for shared models than for local ones."""
+    cohorts = tuple(_cohort(config, name, place) for place, name in enumerate(names))
+    seeds = (0, 1)
+    folds = range(config.cohort.split.folds or 1)
+    outcomes = {
+        (arm, seed): tuple(_outcome(config, cohorts, arm, seed, fold) for fold in folds)
+        for arm in arms
+        for seed in seeds
+    }
+    verdicts = {}
+    if {"local", "federated"} <= set(arms):
+        by_seed = {s: [{a: outcomes[a, s][f] for a in arms} for f in folds] for s in seeds}
+        verdicts = {n: tuple(verdict(config, by_seed[s], n, s) for s in seeds) for n in names}
+    return Comparison(
+        config=config, cohorts=cohorts, seeds=seeds, arms=tuple(arms), outcomes=outcomes,
+        verdicts=verdicts, round_seconds=0.02, bare_round_seconds=0.01, seconds=3.0,
+    )  # fmt: skip
+
+
+def with_confounder(found: Comparison, values: Sequence[str]) -> Comparison:
+    """Return the comparison with these values of the confounder, the same at every hospital."""
+    return replace(
+        found, cohorts=tuple(replace(c, confounder=tuple(values)) for c in found.cohorts)
+    )
+
+
+def _cohort(config: RunConfig, name: str, place: int) -> SiteCohort:
+    """Return patients, the first of them with two images."""
+    rng = np.random.default_rng(place)
+    pseudonyms = tuple(f"{place}P{number:03d}" for number in range(_PATIENTS))
+    owner = torch.tensor([0, *range(_PATIENTS)])
+    images = config.cohort.images
+    assert images is not None
+    target = _targets(config, rng, images.size)[owner]
+    image = torch.from_numpy(rng.random((_PATIENTS, 1, *images.size), dtype=np.float32))[owner]
+    return SiteCohort(
+        name=name,
+        items=Patients(
+            image=image, table=torch.zeros(len(owner), 0), target=target, patient=owner,
+            pseudonyms=pseudonyms,
+        ),
+        strata=dict.fromkeys(pseudonyms, "same"),
+        given={},
+        confounder=("",) * len(owner),
+        unusable=(Unusable(reason=Reason.MISSING_SLICES, what="a series"),) * (place + 1),
+        examples={p: image[1 + number] for number, p in enumerate(pseudonyms)},
+    )  # fmt: skip
+
+
+def _targets(config: RunConfig, rng: np.random.Generator, size: tuple[int, ...]) -> Tensor:
+    labels = task_of(config.task).outputs
+    match config.task.kind, config.task:
+        case "segmentation", _:
+            target = np.zeros((_PATIENTS, *size), np.uint8)
+            middle = tuple(slice(n // 4, n // 2) for n in size)
+            target[(slice(None), *middle)] = rng.integers(0, labels, (_PATIENTS, *[1] * len(size)))
+            return torch.from_numpy(target)
+        case "prognosis", task if getattr(task, "outcome", "") == "survival":
+            edges = np.array([6.0, 12.0, 24.0])
+            rows = [encode_time(t, e, edges) for t, e in zip(
+                rng.exponential(12, _PATIENTS), rng.integers(0, 2, _PATIENTS).astype(float),
+                strict=True,
+            )]  # fmt: skip
+            return torch.from_numpy(np.stack(rows))
+        case _ if labels == 3:
+            return torch.eye(3)[torch.from_numpy(rng.integers(0, 3, _PATIENTS))]
+        case _:
+            return torch.from_numpy(rng.integers(0, 2, (_PATIENTS, labels)).astype(np.float32))
+
+
+def _outcome(
+    config: RunConfig, cohorts: tuple[SiteCohort, ...], arm: Arm, seed: int, fold: int
+) -> Outcome:
+    generator = torch.Generator().manual_seed(seed)
+    test = {c.name: _scores(config, c, arm, generator, (seed, fold)) for c in cohorts}
+    shared = arm in {"pooled", "federated", "federated_dp"}
+    spent = dict.fromkeys([c.name for c in cohorts], 3.0) if arm == "federated_dp" else {}
+    return Outcome(
+        test=test,
+        validation_loss={c.name: 0.5 if arm == "local" else 0.4 for c in cohorts},
+        rounds=_rounds(config, spent, validated=arm != "federated_dp") if shared else (),
+        epsilon=spent, delta={name: 0.005 for name in spent},
+        weights=initial_weights(plain(config), seed) if shared else {},
+        chosen_round=2, seconds=0.1,
+    )  # fmt: skip
+
+
+def _rounds(
+    config: RunConfig, spent: dict[str, float], *, validated: bool
+) -> tuple[RoundRecord, ...]:
+    metric = task_of(config.task).metric
+    return tuple(
+        RoundRecord(
+            round=number,
+            updates=SITES,
+            epsilon={n: e * number / 3 for n, e in spent.items()},
+            score=1 / number if validated else None,
+            metrics={metric: Estimate(value=0.5 + number / 10, low=0.4, high=1.0, patients=9)},
+        )  # fmt: skip
+        for number in (1, 2, 3)
+    )
+
+
+def _scores(
+    config: RunConfig, cohort: SiteCohort, arm: Arm, generator: torch.Generator,
+    place: tuple[int, int],
+) -> Scores:  # fmt: skip
+    """Return scores of the split's test patients: the truth and noise, more of it for local."""
+    test = cohort.split(config.cohort.split, *place)["test"]
+    by_item = config.task.kind == "segmentation" or config.evaluation.unit == "image"
+    first = torch.searchsorted(test.patient, torch.arange(len(test)))
+    target = test.target if by_item else test.target[first]
+    task = task_of(config.task)
+    noise = 2.0 if arm == "local" else 1.0
+    if config.task.kind == "segmentation":
+        chance = torch.rand(target.shape, generator=generator)
+        wrong = chance < 0.1 * noise
+        prediction = torch.where(wrong, torch.zeros_like(target), target)
+    elif task.metric == "concordance":
+        hazard = noise * torch.randn((len(target), 3), generator=generator)
+        prediction = task.predict(hazard - target[:, -2:-1] / 12)
+    else:
+        output = 2 * target - 1 + noise * torch.randn(target.shape, generator=generator)
+        prediction = task.predict(output)
+    return Scores(prediction=prediction, target=target, loss=torch.full((len(target),), 0.5))

@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client.dicom.reasons import Reason
+from common.bundle import read_bundle
+from common.config import PatientPrivacy
+from common.privacy.statement import statement
+from simulations.arms import ARMS
+from simulations.compare import Comparison
+from simulations.report import page_of, write_report
+from simulations.report_calibration import calibration, reliability, wilson
+from simulations.report_confounder import MIXED, confounder
+from simulations.report_examples import examples
+from simulations.report_pictures import curves, spread
+from simulations.report_rows import owners
+from simulations.report_tables import summary, verdict_rows
+from simulations.verdicts import Verdict
+from tests.simulations.comparisons import TASKS, comparison, run_config, with_confounder
+
+PNG = b"\x89PNG\r\n"
+
+
+def page(found: Comparison) -> str:
+    pictures = (curves(found), spread(found), calibration(found), examples(found))
+    named = {p.name: p for p in pictures if p is not None}
+    assert all(p.png.startswith(PNG) for p in named.values())
+    return page_of(found, named, has_bundle=False)
+
+
+# --- every task, every set of arms ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_every_task_has_a_whole_page(kind: str) -> None:
+    text = page(comparison(run_config(kind, confounder="view")))
+    for part in ("Arms", "Did it help me?", "Curves", "Confounder: view", "Example", "Privacy"):
+        assert part in text
+    assert text.count("data:image/png") == 4
+
+
+@pytest.mark.parametrize(
+    "arms", [a for n in (1, 2) for a in combinations(ARMS, n)], ids=lambda a: "+".join(a)
+)
+def test_any_arms_make_a_page(arms: tuple[str, ...]) -> None:
+    found = comparison(run_config("binary"), [a for a in ARMS if a in arms])
+    text = page_of(found, {}, has_bundle=False)
+    assert ("Did it help me?" in text) == ({"local", "federated"} <= set(arms))
+    assert ("Simulated noise: no privacy claim" in text) == ("federated_dp" in arms)
+
+
+def test_folds_and_scores_by_image_and_the_mean_of_sites_make_a_page() -> None:
+    config = run_config("binary", confounder="view")
+    config = config.model_copy(update={
+        "cohort": config.cohort.model_copy(
+            update={"split": config.cohort.split.model_copy(update={"folds": 2})}
+        ),
+        "evaluation": config.evaluation.model_copy(update={"unit": "image", "average": "sites"}),
+    })  # fmt: skip
+    text = page(comparison(config))
+    assert "each over 2 folds" in text
+    assert "mean of the hospitals" in text
+
+
+def test_a_hospital_without_test_patients_is_not_a_fault() -> None:
+    found = comparison(run_config("binary"))
+    emptied = {}
+    for key, (outcome,) in found.outcomes.items():
+        nobody = type(outcome.test["south"])(*(part[:0] for part in outcome.test["south"]))
+        emptied[key] = (replace(outcome, test={**outcome.test, "south": nobody}),)
+    found = replace(found, outcomes=emptied, verdicts={}, cohorts=(
+        found.cohorts[0], replace(found.cohorts[1], examples={})
+    ))  # fmt: skip
+    assert "not known" in page(found)
+
+
+# --- the page itself -----------------------------------------------------------------------
+
+
+def test_the_page_loads_nothing_and_runs_nothing() -> None:
+    text = page(comparison(run_config("binary")))
+    assert "<script" not in text
+    assert "http" not in text.replace("http-equiv", "")
+    assert all(s.startswith("data:") for s in re.findall(r'(?:src|href)="([^"]+)"', text))
+
+
+def test_names_from_folders_and_tables_are_escaped() -> None:
+    found = comparison(run_config("binary", confounder="view"), names=("<script>x", "south"))
+    found = with_confounder(found, ["<b>ap"] * 41)
+    text = page_of(found, {}, has_bundle=False)
+    assert "<script>" not in text
+    assert "<b>ap" not in text
+    assert "&lt;b&gt;ap" in text
+
+
+def test_the_same_comparison_gives_the_same_pictures() -> None:
+    found = comparison(run_config("binary"))
+    assert spread(found) == spread(found)
+
+
+def test_it_says_who_was_left_out_and_what_to_do() -> None:
+    text = page_of(comparison(run_config("binary")), {}, has_bundle=False)
+    assert "MISSING_SLICES" in text
+    assert Reason.MISSING_SLICES.value in text
+
+
+def test_real_images_are_marked_as_staying_here() -> None:
+    assert "Shown on this machine only: these are patients" in page(
+        comparison(run_config("binary"))
+    )
+
+
+def test_only_made_up_patients_are_called_invented() -> None:
+    config = run_config("binary", extra="synthetic: {patients: 80}")
+    found = comparison(config)
+    assert "are invented" not in page_of(found, {}, has_bundle=False)
+    made_up = tuple(
+        replace(c, items=replace(c.items, pseudonyms=tuple(f"SIM{n:08X}" for n in range(40))))
+        for c in found.cohorts
+    )
+    assert "are invented" in page_of(replace(found, cohorts=made_up), {}, has_bundle=False)
+
+
+def test_the_summary_has_every_arm_s_mean_and_the_price() -> None:
+    found = comparison(run_config("binary"))
+    text = summary(found)
+    for arm in found.arms:
+        mean = np.mean([found.value(arm, seed) for seed in found.seeds])
+        assert f"{mean:.3f}" in text
+    assert "epsilon 3" in text
+
+
+# --- did it help me? -----------------------------------------------------------------------
+
+
+def test_a_verdict_is_read_from_the_mean_of_the_seeds_intervals() -> None:
+    found = comparison(run_config("binary"))
+    seeds = (
+        Verdict(chosen=("federated",), difference=0.1, low=-0.02, high=0.2),
+        Verdict(chosen=("local",), difference=0.2, low=0.08, high=0.3),
+    )
+    row = verdict_rows(replace(found, verdicts={"north": seeds}))[0]
+    assert (row.difference, row.interval) == ("+0.150", "+0.030 to +0.250")
+    assert (row.summary, row.kind) == ("helped", "helped")
+    assert row.chosen == "the shared model (1 of 2), its own model (1 of 2)"
+
+
+# --- calibration ---------------------------------------------------------------------------
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_holds_the_share_and_stays_within_0_and_1(counts: tuple[int, int]) -> None:
+    events, count = counts
+    low, high = wilson(events / count, count)
+    assert -1e-12 <= low <= events / count <= high <= 1 + 1e-12
+
+
+def test_reliability_is_the_frequency_in_each_bin() -> None:
+    rng = np.random.default_rng(0)
+    predicted = rng.random(200)
+    truth = (rng.random(200) < predicted).astype(float)
+    for mean, seen, _, _, count in reliability(predicted, truth):
+        bin_of = int(mean * 8)
+        inside = [t for p, t in zip(predicted, truth, strict=True) if int(p * 8) == bin_of]
+        assert len(inside) == count
+        assert seen == pytest.approx(sum(inside) / len(inside))
+
+
+# --- confounder ----------------------------------------------------------------------------
+
+
+def _by_pairs(score: list[float], truth: list[float]) -> float:
+    """Return the AUROC pair by pair, in its better direction."""
+    wins = [
+        (a > b) + 0.5 * (a == b)
+        for a, ta in zip(score, truth, strict=True)
+        for b, tb in zip(score, truth, strict=True)
+        if ta == 1 and tb == 0
+    ]
+    area = sum(wins) / len(wins)
+    return max(area, 1 - area)
+
+
+def test_the_confounder_is_named_with_its_auroc_alone() -> None:
+    found = comparison(run_config("binary", confounder="projection"))
+    rng = np.random.default_rng(1)
+    cohorts = []
+    score: list[float] = []
+    truth: list[float] = []
+    for cohort in found.cohorts:
+        ill = cohort.items.target[:, 0].numpy()
+        values = np.where(rng.random(len(ill)) < 0.8, ill, 1 - ill)
+        values[0] = values[1]  # the first patient has two images
+        cohorts.append(replace(cohort, confounder=tuple(np.where(values == 1, "ap", "pa"))))
+        score += values[1:].tolist()
+        truth += ill[1:].tolist()
+    part = confounder(replace(found, cohorts=tuple(cohorts)))
+    assert part is not None
+    expected = _by_pairs(score, truth)
+    assert part.separations[0].area == pytest.approx(expected)
+    assert f"projection alone separates the outcome with AUROC {expected:.2f}" in part.sentence
+
+
+def test_the_model_is_measured_within_each_value_by_patient() -> None:
+    found = comparison(run_config("binary", confounder="view"))
+    # By number of the patient; the first patient's two images differ.
+    found = with_confounder(found, ["ap", *["pa", "ap"] * 20])
+    part = confounder(found)
+    assert part is not None
+    assert {w.value for w in part.within} <= {"ap", "pa", MIXED}
+    score: list[float] = []
+    truth: list[float] = []
+    for cohort in found.cohorts:
+        scores = found.outcomes["federated", 0][0].test[cohort.name]
+        for row, name in enumerate(owners(found, cohort, 0, 0)):
+            if int(name[2:]) % 2 == 1:  # odd patients are ap
+                score.append(float(scores.prediction[row, 0]))
+                truth.append(float(scores.target[row, 0]))
+    one_seed = confounder(replace(found, seeds=(0,)))
+    assert one_seed is not None
+    ap = next(w for w in one_seed.within if w.value == "ap")
+    assert ap.rows == len(score)
+    assert max(ap.metric, 1 - ap.metric) == pytest.approx(_by_pairs(score, truth))
+
+
+def test_rows_belong_to_their_patients() -> None:
+    found = comparison(run_config("segmentation"))
+    cohort = found.cohorts[0]
+    scores = found.outcomes["federated", 1][0].test[cohort.name]
+    for row, name in enumerate(owners(found, cohort, 1, 0)):
+        place = cohort.items.pseudonyms.index(name)
+        item = int(cohort.items.items_of(place)[0])
+        assert torch.equal(scores.target[row], cohort.items.target[item])
+
+
+# --- privacy -------------------------------------------------------------------------------
+
+
+def test_the_statement_has_figures_unit_and_what_is_not_covered() -> None:
+    privacy = PatientPrivacy(unit="patient", epsilon=3.0)
+    text = statement(
+        privacy, {"east": 2.5, "west": 3.0}, {"east": 1e-3, "west": 2e-3}, simulated=False
+    )
+    assert "by patient, at each hospital" in text
+    assert "east epsilon 2.5 at delta 0.001; west epsilon 3 at delta 0.002" in text
+    for part in ("several hospitals", "evaluation counts", "hyper-parameters", "stopping early"):
+        assert part in text
+    assert "imulated" not in text
+
+
+def test_simulated_noise_is_stamped_and_no_privacy_is_said() -> None:
+    privacy = PatientPrivacy(unit="patient", epsilon=3.0)
+    stamped = statement(privacy, {"east": 3.0}, {"east": 1e-3}, simulated=True)
+    assert stamped.startswith("Simulated noise: no privacy claim.")
+    assert statement("none", {}, {}, simulated=False).startswith("No privacy claim")
+
+
+# --- files ---------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_report_pictures_and_bundle_are_written(tmp_path: Path) -> None:
+    found = comparison(run_config("binary"))
+    write_report(tmp_path, found)
+    assert "bundle/" in (tmp_path / "report.html").read_text("utf-8")
+    written = {p.name for p in (tmp_path / "pictures").iterdir()}
+    assert written == {"curves.png", "spread.png", "calibration.png", "examples.png"}
+    bundle = read_bundle(tmp_path / "bundle")
+    arm, seed, weights = found.shared_model or pytest.fail("no shared model")
+    assert bundle.config.privacy == "none"
+    assert (arm, seed) == ("federated", 0)
+    assert all(torch.equal(bundle.weights[name], value) for name, value in weights.items())
