@@ -114,17 +114,20 @@ def _records(found: Comparison, arm: Arm) -> tuple[RoundRecord, ...]:
 
 def _caption(found: Comparison, validated: list[Arm]) -> str:
     rule = "First seed" + (", first fold." if found.config.cohort.split.folds else ".")
+    missing = [shown(a) for a in _IN_ROUNDS if a in found.arms and a not in validated]
+    why = (
+        f" No validation by round: {', '.join(missing)}, because the last round is kept unseen "
+        "(selection.rule: last) or too few patients could be released."
+        if missing
+        else ""
+    )
     if not validated:
-        return f"{rule} No round was validated: the last one is kept, whatever it is."
-    left_out = [shown(a) for a in _IN_ROUNDS if a in found.arms and a not in validated]
-    text = (
+        return rule + why
+    return (
         f"{rule} Validation patients of all hospitals, from what may leave each. The ring marks "
         "the round whose weights are used. Values are left out where too few patients were "
-        "released to know them."
+        f"released to know them.{why}"
     )
-    if left_out:
-        text += f" Not validated, the last round is kept: {', '.join(left_out)}."
-    return text
 
 
 def _validation(left: Axes, right: Axes, found: Comparison, arms: list[Arm]) -> None:

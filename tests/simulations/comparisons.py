@@ -138,7 +138,7 @@ def _outcome(
         test=test,
         validation_loss={c.name: 0.5 if arm == "local" else 0.4 for c in cohorts},
         rounds=_rounds(config, spent, validated=arm != "federated_dp") if shared else (),
-        epsilon=spent, delta={name: 0.005 for name in spent},
+        epsilon=spent, delta=dict.fromkeys(spent, 0.005),
         weights=initial_weights(plain(config), seed) if shared else {},
         chosen_round=2, seconds=0.1,
     )  # fmt: skip
@@ -155,7 +155,7 @@ def _rounds(
             epsilon={n: e * number / 3 for n, e in spent.items()},
             score=1 / number if validated else None,
             metrics={metric: Estimate(value=0.5 + number / 10, low=0.4, high=1.0, patients=9)},
-        )  # fmt: skip
+        )
         for number in (1, 2, 3)
     )
 

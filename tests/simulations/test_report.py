@@ -48,9 +48,7 @@ def test_every_task_has_a_whole_page(kind: str) -> None:
     assert text.count("data:image/png") == 4
 
 
-@pytest.mark.parametrize(
-    "arms", [a for n in (1, 2) for a in combinations(ARMS, n)], ids=lambda a: "+".join(a)
-)
+@pytest.mark.parametrize("arms", [a for n in (1, 2) for a in combinations(ARMS, n)], ids="+".join)
 def test_any_arms_make_a_page(arms: tuple[str, ...]) -> None:
     found = comparison(run_config("binary"), [a for a in ARMS if a in arms])
     text = page_of(found, {}, has_bundle=False)
