@@ -64,8 +64,12 @@ class Comparison:
         return self._value(self.site_scores(arm, seed, site))
 
     def value(self, arm: Arm, seed: int) -> float:
-        """Return the headline metric: over all test patients, or the mean of the sites' own."""
-        if self.config.evaluation.average == "sites":
+        """Return the headline metric: over all test patients, or the mean of the sites' own.
+
+        Scores of different models do not rank patients of different hospitals against each
+        other, so where each hospital has a model of its own it is always the mean.
+        """
+        if self.config.evaluation.average == "sites" or arm in {"local", "personalised"}:
             values = [self.site_value(arm, seed, c.name) for c in self.cohorts]
             return float(np.nanmean(values))
         return self._value(self.merged_scores(arm, seed))

@@ -76,11 +76,11 @@ def table_of(found: Comparison) -> Table:
     """Return the arms with their headline, each hospital's, and the price in privacy."""
     several = len(found.seeds) > 1
     table = Table(title=f"{found.config.name}: {found.metric} on test patients")
-    for name in ("arm", "all hospitals", *(c.name for c in found.cohorts), "epsilon"):
-        table.add_column(name, justify="left" if name == "arm" else "right")
+    for name in ("arm", "all", *(c.name for c in found.cohorts), "epsilon"):
+        table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
     for arm in found.arms:
         values = [found.value(arm, seed) for seed in found.seeds]
-        spread = f" +- {statistics.stdev(values):.3f}" if several else ""
+        spread = f" ±{statistics.stdev(values):.3f}" if several else ""
         own = [
             statistics.fmean(found.site_value(arm, seed, c.name) for seed in found.seeds)
             for c in found.cohorts

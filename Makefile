@@ -1,0 +1,43 @@
+# Each target does all of its own set-up; on a fresh machine it needs python3.11 or newer with venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check wheel bench clean help
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
+
+$(READY): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) with pinned packages (once, a few minutes)."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Wardround needs Python 3.11 or newer; try: make PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $(READY)
+
+demo: $(READY)  ## four invented hospitals train together, with and without privacy; opens no port
+	@echo "Demo: four invented hospitals; the report will be runs/demo/report.html."
+	@$(BIN)/wardround-simulate compare configs/simulations/demo.yaml --seeds 2 --out runs/demo
+
+test: $(READY)  ## run every test
+	@echo "Tests: the whole suite, about ten minutes on two cores."
+	@$(BIN)/python -m pytest --numprocesses 2 --quiet
+
+check: $(READY)  ## lint and types
+	@echo "Check: ruff and mypy."
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+wheel: $(READY)  ## build the wheel into dist/
+	@echo "Wheel: dist/."
+	@$(BIN)/python -m build --wheel --quiet
+
+bench: $(READY)  ## measure speed and memory against peers, as ratios
+	@echo "Benchmarks: ratios in one run; best on a quiet machine."
+	@$(BIN)/python benchmarks/run.py
+
+clean:  ## remove the environment and build output; runs/ stays
+	rm -rf $(VENV) build dist *.egg-info
