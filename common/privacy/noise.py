@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import numpy as np
 import torch
@@ -45,20 +45,34 @@ class NoiseSource(Protocol):
 
 
 class ChaChaNoise:
-    """Noise from ChaCha20 (RFC 8439) under a key of the operating system, new for each object."""
+    """Noise from ChaCha20 (RFC 8439) under a key of the operating system, new for each object.
+
+    It cannot be copied or stored, and a forked process takes a key of its own: noise that two
+    releases share can be subtracted.
+    """
 
     simulated = False
 
     def __init__(self) -> None:
-        self._stream = _Stream(os.urandom(32), os.urandom(16))
+        self._process, self._stream = os.getpid(), _Stream(os.urandom(32), os.urandom(16))
 
     def gaussian(self, shape: tuple[int, ...], standard_deviation: float) -> Tensor:
         """Return normal draws."""
-        return self._stream.gaussian(shape, standard_deviation)
+        return self._own().gaussian(shape, standard_deviation)
 
     def uniform(self, count: int) -> Tensor:
         """Return uniform draws."""
-        return self._stream.uniform(count)
+        return self._own().uniform(count)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied."""
+        message = "ChaChaNoise cannot be copied or stored; make a new one."
+        raise TypeError(message)
+
+    def _own(self) -> _Stream:
+        if os.getpid() != self._process:
+            self._process, self._stream = os.getpid(), _Stream(os.urandom(32), os.urandom(16))
+        return self._stream
 
 
 class SimulatedNoise:
@@ -99,13 +113,21 @@ class _Stream:
         for start in range(0, count, _CHUNK):
             part = draws[start : start + _CHUNK]
             half = (len(part) + 1) // 2
-            # 1 - u keeps the logarithm's argument above zero.
-            radius = self._words(half).neg_().add_(1.0).log_().mul_(-2.0).sqrt_()
-            angle = self._words(half).mul_(2 * math.pi)
+            radius = self._fractions(half).log_().mul_(-2.0).sqrt_()
+            angle = self._fractions(half).mul_(2 * math.pi)
             part[:half] = radius * angle.cos()
             part[half:] = (radius * angle.sin())[: len(part) - half]
         return draws.mul_(standard_deviation).reshape(shape)
 
     def _words(self, count: int) -> Tensor:
-        words = np.frombuffer(self._encryptor.update(_ZEROS[: 8 * count]), dtype="<u8")
+        """Return draws in [0, 1), multiples of 2^-53."""
+        words = np.frombuffer(self._bytes(count), dtype="<u8")
         return torch.from_numpy((words >> np.uint64(11)).astype(np.float64)).mul_(2.0**-53)
+
+    def _fractions(self, count: int) -> Tensor:
+        """Return draws in (0, 1] by rounding 64 bits: a third of the time, and safe to take logs."""
+        words = torch.frombuffer(bytearray(self._bytes(count)), dtype=torch.int64)
+        return words.to(torch.float64).mul_(2.0**-64).add_(0.5).clamp_min_(2.0**-54)
+
+    def _bytes(self, count: int) -> bytes:
+        return self._encryptor.update(_ZEROS[: 8 * count])

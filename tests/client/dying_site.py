@@ -44,7 +44,7 @@ def release(folder: Path) -> None:
     site = Site(
         name="here", train=_PATIENTS, validation=_PATIENTS, test=_PATIENTS,
         guard=Guard(
-            ledger=Ledger(folder / "ledger.db"), limit=Limit(epsilon=2.1, delta=0.001),
+            ledger=Ledger(folder / "ledger.db"), limit=Limit(epsilon=1000.0, delta=0.001),
             cohort="patients", noise=ChaChaNoise(),
         ),
     )  # fmt: skip
@@ -76,7 +76,7 @@ def die_at(statement: int) -> None:
 def one_death(folder: Path, statement: int) -> dict[str, int]:
     """Return how a copy of this process died at a statement, and what it left behind."""
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    shutil.copytree(folder.with_name("empty"), folder)
     child = os.fork()
     if child == 0:
         die_at(statement)
@@ -94,7 +94,7 @@ def main() -> None:
     """Die at every statement in turn until one copy lives to the end."""
     torch.set_num_threads(1)
     folder = Path(sys.argv[1]) / "site"
-    folder.mkdir()
+    Ledger(folder.with_name("empty") / "ledger.db")
     release(folder)  # what is slow is loaded once
     for statement in range(10_000):
         death = one_death(folder, statement)

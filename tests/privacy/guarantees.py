@@ -1,0 +1,52 @@
+"""The guarantees as functions that raise: tests call them, and faults must turn them red."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from client.patient_gradients import LOOP, Backend, Objective
+from client.private_step import accumulate, draw, patient_optimizer
+from common.privacy.noise import NoiseSource
+from common.privacy.plan import PrivacyPlan
+from tests.privacy.made_up import Silence
+
+
+def clipped_sum(objective: Objective, plan: PrivacyPlan, backend: Backend = LOOP) -> Tensor:
+    """Return the sum over all patients before noise, flat, in float64."""
+    objective.model.train()
+    trained = [p for p in objective.model.parameters() if p.requires_grad]
+    noise = Silence()
+    optimizer = patient_optimizer(torch.optim.SGD(trained, lr=1.0), plan, noise)
+    drawn = draw(objective.patients, 1.0, objective.images_per_patient, noise)
+    accumulate(objective, optimizer, drawn, noise, backend)
+    return torch.cat([part.flatten() for part in optimizer.clipped_sum()])
+
+
+def check_bound(moved: float, clip_norm: float) -> None:
+    """Raise unless one patient moved the sum by at most the clip norm."""
+    if not moved <= clip_norm * (1 + 1e-5):
+        message = f"one patient moved the sum by {moved}, clip_norm={clip_norm}"
+        raise AssertionError(message)
+
+
+def released(plan: PrivacyPlan, noise: NoiseSource, width: int = 200_000) -> Tensor:
+    """Return what one step with nobody in it releases, (width,): noise alone."""
+    parameter = nn.Parameter(torch.zeros(width))
+    optimizer = patient_optimizer(torch.optim.SGD([parameter], lr=1.0), plan, noise)
+    optimizer.release()
+    return -parameter.detach()
+
+
+def check_noise(found: Tensor, expected: float) -> None:
+    """Raise unless the standard deviation is within 1 % of the expected and the mean is zero."""
+    spread, count = float(found.double().std()), found.numel()
+    if count < 100_000 or not abs(spread / expected - 1) < 0.01:
+        message = f"noise of {count} coordinates has std {spread}, expected {expected}"
+        raise AssertionError(message)
+    mean = float(found.double().mean())
+    if not abs(mean) < 6 * expected / math.sqrt(count):
+        message = f"noise has mean {mean}, expected 0"
+        raise AssertionError(message)
