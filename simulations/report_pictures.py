@@ -86,22 +86,31 @@ def shown(arm: Arm) -> str:
 
 #: A value that withheld counts may have moved by more than this says nothing.
 _LARGEST_BOUND = 0.2
+_Points = list[tuple[int, float]]  # round and value
 
 
 def curves(found: Comparison) -> Picture | None:
     """Draw validation by round, and epsilon by round, of the first seed and fold."""
-    validated = [a for a in _IN_ROUNDS if any(r.score is not None for r in _records(found, a))]
+    scores = {a: p for a in _IN_ROUNDS if (p := _scores(_records(found, a)))}
+    values = {a: p for a in _IN_ROUNDS if (p := _values(_records(found, a), found.metric))}
     spent = any(r.epsilon for r in _records(found, "federated_dp"))
-    panels = 2 * bool(validated) + spent
+    panels = bool(scores) + bool(values) + spent
     if not panels:
         return None
-    figure = new_figure(4.5 * max(panels, 2) if panels < 3 else 11, 3.4)
+    figure = new_figure(11 if panels == 3 else 9, 3.4)
     axes = list(figure.subplots(1, panels, squeeze=False).flatten())
-    if validated:
-        _validation(axes[0], axes[1], found, validated)
+    name = metric_name(found)
+    if scores:
+        _validation(axes[0], found, scores)
+        score = "mean loss" if found.config.selection.by == "loss" else f"-{name}"
+        tidy(axes[0], "Validation score (lower is better)", "round", score)
+    if values:
+        place = axes[bool(scores)]
+        _validation(place, found, values)
+        tidy(place, f"Validation {name} (higher is better)", "round", name)
     if spent:
         _epsilon(axes[-1], found)
-    return finished(figure, "curves", _caption(found, validated))
+    return finished(figure, "curves", _caption(found, list(scores)))
 
 
 _IN_ROUNDS: tuple[Arm, ...] = ("pooled", "federated", "federated_dp")
@@ -130,28 +139,24 @@ def _caption(found: Comparison, validated: list[Arm]) -> str:
     )
 
 
-def _validation(left: Axes, right: Axes, found: Comparison, arms: list[Arm]) -> None:
-    for arm in arms:
-        outcome = found.outcomes[arm, found.seeds[0]][0]
-        points = [(r.round, r.score) for r in outcome.rounds if r.score is not None]
-        _curve(left, arm, points, outcome.chosen_round)
-        points = [
-            (r.round, estimate.value)
-            for r in outcome.rounds
-            if (estimate := r.metrics.get(found.metric)) and estimate.bound <= _LARGEST_BOUND
-        ]
-        _curve(right, arm, points, outcome.chosen_round)
-    name = metric_name(found)
-    score = "mean loss" if found.config.selection.by == "loss" else f"-{name}"
-    tidy(left, "Validation score (lower is better)", "round", score)
-    tidy(right, f"Validation {name} (higher is better)", "round", name)
-    left.legend(fontsize=8, frameon=False)
-    if not right.lines:
-        right.set_yticks([])
-        right.text(
-            0.5, 0.5, "too few patients were released", ha="center", transform=right.transAxes,
-            fontsize=9, color="#666666",
-        )  # fmt: skip
+def _scores(records: tuple[RoundRecord, ...]) -> _Points:
+    return [(r.round, r.score) for r in records if r.score is not None and math.isfinite(r.score)]
+
+
+def _values(records: tuple[RoundRecord, ...], metric: str) -> _Points:
+    return [
+        (r.round, found.value)
+        for r in records
+        if (found := r.metrics.get(metric))
+        and found.bound <= _LARGEST_BOUND
+        and math.isfinite(found.value)
+    ]
+
+
+def _validation(axes: Axes, found: Comparison, curves_of: Mapping[Arm, _Points]) -> None:
+    for arm, points in curves_of.items():
+        _curve(axes, arm, points, found.outcomes[arm, found.seeds[0]][0].chosen_round)
+    axes.legend(fontsize=8, frameon=False)
 
 
 def _epsilon(axes: Axes, found: Comparison) -> None:
@@ -164,15 +169,12 @@ def _epsilon(axes: Axes, found: Comparison) -> None:
     axes.legend(fontsize=8, frameon=False)
 
 
-def _curve(axes: Axes, arm: Arm, points: list[tuple[int, float]], chosen: int) -> None:
-    held = [(number, value) for number, value in points if math.isfinite(value)]
-    if not held:
-        return
+def _curve(axes: Axes, arm: Arm, points: _Points, chosen: int) -> None:
     colour = COLOURS[arm]
     # A line needs two points; a single validated round is a dot.
-    style = "-" if len(held) > 1 else "o"
-    axes.plot(*zip(*held, strict=True), style, color=colour, linewidth=1.6, label=shown(arm))
-    for number, value in held:
+    style = "-" if len(points) > 1 else "o"
+    axes.plot(*zip(*points, strict=True), style, color=colour, linewidth=1.6, label=shown(arm))
+    for number, value in points:
         if number == chosen:
             axes.plot(number, value, "o", color=colour, markerfacecolor="white", markersize=6)
 
