@@ -44,10 +44,11 @@ class Cache:
         """Return a memory-mapped array, or None when it is not there or not whole."""
         path = self.folder / f"{key}.npy"
         try:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
+            found: NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError):
             path.unlink(missing_ok=True)
             return None
+        return found
 
     def keep_array(self, key: str, array: NDArray[np.generic]) -> None:
         """Write an array under its key; two processes may do so at once."""

@@ -1,6 +1,6 @@
 """Norms, clip factors and sums of patients' gradients, exact enough to promise a bound.
 
-Public: clip_factor, patient_norms, in_units, exact_sum.
+Public: clip_factor, patient_norms, to_units, plain_sum, exact_sum.
 """
 
 from __future__ import annotations
@@ -36,8 +36,11 @@ def clip_factor(
 
 def patient_norms(samples: Sequence[Tensor]) -> Tensor:
     """Return each patient's L2 norm over all parameters, (patients,) in float64."""
-    squares = [_squares(sample.flatten(1)) for sample in samples]
-    return torch.sqrt(torch.stack(squares).sum(0))
+    rows = [sample.flatten(1) for sample in samples]
+    # The small ones go together: most parameters of a network are small.
+    small = torch.cat([row for row in rows if row.shape[1] < _NORM_BLOCK] or [rows[0][:, :0]], 1)
+    parts = [_squares(row) for row in (small, *rows) if row is small or row.shape[1] >= _NORM_BLOCK]
+    return torch.sqrt(torch.stack(parts).sum(0))
 
 
 def _squares(rows: Tensor) -> Tensor:
@@ -51,14 +54,19 @@ def _squares(rows: Tensor) -> Tensor:
     return whole_blocks.sum(1) + rest
 
 
-def in_units(gradient: Tensor, factor: Tensor) -> Tensor:
-    """Return the scaled and rounded rows."""
+def to_units(gradient: Tensor, factor: Tensor) -> Tensor:
+    """Return a parameter's gradients scaled and rounded to whole numbers, (patients, ...)."""
     scale = factor.to(gradient.dtype).reshape(-1, *[1] * (gradient.dim() - 1))
     if not bool((factor > 0).all()):
         # nan times 0 is nan, so what is not finite is replaced before it is scaled.
         gradient = torch.where(scale > 0, gradient, 0.0)
     # Not in place: autograd may return one tensor for two parameters, or an expanded one.
     return (gradient * scale).round_()
+
+
+def plain_sum(units: Tensor) -> Tensor:
+    """Return the sum over up to 16 rows, which float32 holds exactly."""
+    return units[0] if len(units) == 1 else units.sum(0)
 
 
 def exact_sum(units: Tensor) -> Tensor:

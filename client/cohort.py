@@ -82,8 +82,9 @@ def load_cohort(site: Path, config: RunConfig, task: Task, cache: Cache) -> Site
     problems = list(labels.unusable)
     prepared = _images(site, config, labels, cache)
     if prepared is None:
-        joined = [(labels.index[key], None) for key in labels.index]
-        joined.sort()
+        joined: list[tuple[int, int | None]] = [
+            (row, None) for row in sorted(labels.index.values())
+        ]
     else:
         problems += prepared.problems
         joined = list(_join(prepared, labels, problems))
@@ -101,7 +102,8 @@ def needed_columns(config: RunConfig, task: Task) -> tuple[str, ...]:
     table, split = config.cohort.table, config.cohort.split
     names = list(task.columns())
     if table is not None:
-        names += [c.column for c in (*table.numbers, *table.categories)]
+        names += [c.column for c in table.numbers]
+        names += [c.column for c in table.categories]
     names += [name for name in (split.column, config.cohort.confounder) if name is not None]
     return tuple(dict.fromkeys(names))
 
@@ -207,6 +209,7 @@ def _assemble(
         for p, items in by_patient.items()
         if split is not None and (part := part_named(items[0].row[split])) is not None
     }
+    rows = [item.row for item in flat]
     chosen = torch.tensor([item.image or 0 for item in flat])
     none = torch.zeros((len(flat), 0))
     target = torch.from_numpy(np.stack([item.target for item in flat]))
@@ -217,7 +220,7 @@ def _assemble(
         name=site.name,
         items=Patients(
             image=none if prepared is None else prepared.image[chosen],
-            table=none if table is None else encode_table([item.row for item in flat], table, problems),
+            table=none if table is None else encode_table(rows, table, problems),
             target=target,
             patient=torch.tensor(owner),
             pseudonyms=tuple(by_patient),

@@ -8,8 +8,8 @@ from torch import Tensor
 from client.site import Site
 from client.workbench import Workbench
 from common.metrics import Statistics, withhold_small_cells
-from common.tasks.task import Scores
 from common.sample import Patients, patient_mean, take
+from common.tasks.task import Scores
 from common.weights import load_into
 from common.wire import EvaluationRequest, Refusal, RefusalReason, SiteReport
 

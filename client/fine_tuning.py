@@ -10,6 +10,7 @@ from client.evaluation import score
 from client.site import Site, data_order
 from client.workbench import Workbench
 from common.config import Personalisation
+from common.sample import patient_loss
 from common.weights import Weights, load_into, trainable
 
 #: How often the site looks at its validation patients while it tunes.
@@ -41,7 +42,7 @@ def fine_tune(
     for number, batch in enumerate(steps, 1):
         optimizer.zero_grad(set_to_none=True)
         losses = bench.task.item_loss(bench.model(batch.image, batch.table), batch.target)
-        ((losses * batch.weight).sum() / batch.weight.sum()).backward()
+        patient_loss(losses, batch).backward()  # type: ignore[no-untyped-call]  # torch ships it so
         optimizer.step()
         if number % every == 0:
             loss = _validation_loss(site, bench)

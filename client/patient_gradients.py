@@ -57,6 +57,8 @@ def gradients_by_patient(
     objective: Objective, parameters: Sequence[nn.Parameter], drawn: Drawn, backend: Backend
 ) -> Iterator[list[Tensor]]:
     """Yield gradients of the mean loss over a patient's items, each (some patients, *parameter)."""
+    if len(drawn.count) == 0:
+        return  # splitting no patients gives one empty part, which some layers do not take
     match backend.kind:
         case "loop":
             yield from _by_loop(objective, parameters, drawn)

@@ -20,11 +20,16 @@ from client.clipping import (
     FLOAT_ERROR,
     clip_factor,
     exact_sum,
-    in_units,
     patient_norms,
+    plain_sum,
+    to_units,
 )
 from common.privacy.noise import GRID, NoiseSource
 from common.privacy.plan import PrivacyPlan
+
+#: Coordinates that are noised at a time: they stay in the processor's cache.
+_CHUNK = 2**16
+_EVERYWHERE = slice(None)
 
 
 class PatientOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no types
@@ -47,9 +52,11 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no ty
         )
         self.plan = plan
         self._noise = noise
-        self._waiting = 0  # patients in summed_grad
-        self._totals: list[Tensor] = []  # float64 sums of more than 16 patients, by parameter
-        width = sum(parameter.numel() for parameter in self.params)
+        self._sizes = [parameter.numel() for parameter in self.params]
+        width = sum(self._sizes)
+        self._waiting = 0  # patients in the sum in float32
+        self._sum = torch.zeros(width)  # (width,) whole numbers: all parameters in a row
+        self._total: Tensor | None = None  # (width,) float64, once there are more than 16 patients
         # Rounding to the grid lengthens a vector by half a step a coordinate at most.
         self._bound = mechanism.clip_norm * (1.0 - 0.5 * math.sqrt(width) * GRID - FLOAT_ERROR)
 
@@ -70,8 +77,8 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no ty
         self.zero_grad(set_to_none=True)
 
     def clipped_sum(self) -> list[Tensor]:
-        """Return the sum before noise in units of the clip norm: secret, for checks only."""
-        return [total.double() * (GRID * self.max_grad_norm) for total in self._sums()]
+        """Return the sum before noise by parameter: secret, for checks only."""
+        return self._by_parameter(self._exact().double() * (GRID * self.max_grad_norm))
 
     def clip_and_accumulate(self) -> None:
         """Scale each patient to the bound, round to the grid and add up exactly."""
@@ -82,40 +89,40 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no ty
         factor = clip_factor(patient_norms(samples), self._bound, self.plan.clipping)
         factor /= GRID * self.max_grad_norm
         if self._waiting + count > EXACT_IN_FLOAT32:
-            self._flush()
-        for place, (parameter, gradient) in enumerate(zip(self.params, samples, strict=True)):
-            units = in_units(gradient, factor)
-            if count > EXACT_IN_FLOAT32:
-                self._totals[place] += exact_sum(units)
-                continue
-            total = units[0] if count == 1 else units.sum(0)
-            held = parameter.summed_grad
-            parameter.summed_grad = total if held is None else held.add_(total)
-        self._waiting += count if count <= EXACT_IN_FLOAT32 else 0
+            self._total, self._waiting = self._exact().double(), 0
+            self._sum.zero_()
+        if self._total is not None and count > EXACT_IN_FLOAT32:
+            sums, add_up = self._by_parameter(self._total), exact_sum
+        else:
+            sums, add_up = self._by_parameter(self._sum), plain_sum
+            self._waiting += count
+        # By parameter, not in one row: each stays in the processor's cache until it is added.
+        for part, sample in zip(sums, samples, strict=True):
+            part += add_up(to_units(sample, factor))
 
     def add_noise(self) -> None:
         """Add noise of sigma x C to each coordinate of the sum."""
-        for parameter, total in zip(self.params, self._sums(), strict=True):
-            draw = self._noise.gaussian(tuple(total.shape), self.noise_multiplier / GRID)
-            noised = draw.round_().add_(total).mul_(GRID * self.max_grad_norm)
-            parameter.grad = noised.to(parameter.dtype)
-            parameter.summed_grad = None
-        self._totals, self._waiting = [], 0
+        noised = torch.empty(len(self._sum))
+        for start in range(0, len(noised), _CHUNK):
+            exact = self._exact(slice(start, start + _CHUNK))
+            draw = self._noise.gaussian((len(exact),), self.noise_multiplier / GRID)
+            noised[start : start + _CHUNK] = (
+                draw.round_().add_(exact).mul_(GRID * self.max_grad_norm)
+            )
+        for parameter, part in zip(self.params, self._by_parameter(noised), strict=True):
+            parameter.grad = part.to(parameter.dtype)
+        self._total, self._waiting = None, 0
+        self._sum.zero_()
 
-    def _sums(self) -> list[Tensor]:
-        if self._totals:
-            self._flush()
-            return self._totals
-        return [
-            torch.zeros_like(p) if p.summed_grad is None else p.summed_grad for p in self.params
-        ]
+    def scale_grad(self) -> None:
+        """Divide by the public constant; Opacus' own looks at all parameters for each of them."""
+        for parameter in self.params:
+            parameter.grad /= self.expected_batch_size
 
-    def _flush(self) -> None:
-        """Move the float32 sums, still exact, into float64."""
-        if not self._totals:
-            self._totals = [torch.zeros_like(p, dtype=torch.float64) for p in self.params]
-        for total, parameter in zip(self._totals, self.params, strict=True):
-            if parameter.summed_grad is not None:
-                total.add_(parameter.summed_grad)
-                parameter.summed_grad = None
-        self._waiting = 0
+    def _exact(self, place: slice = _EVERYWHERE) -> Tensor:
+        waiting = self._sum[place]
+        return waiting if self._total is None else self._total[place] + waiting
+
+    def _by_parameter(self, row: Tensor) -> list[Tensor]:
+        parts = torch.split(row, self._sizes)
+        return [part.view_as(p) for part, p in zip(parts, self.params, strict=True)]

@@ -15,6 +15,7 @@ from common.config import Training
 from common.errors import BudgetExceeded
 from common.preprocessing import augment
 from common.privacy.plan import Spend
+from common.sample import patient_loss
 from common.scaffold import next_control
 from common.weights import Weights, difference, load_into, trainable
 from common.wire import Refusal, RefusalReason, SiteUpdate, TrainRequest
@@ -87,7 +88,7 @@ def _train_plainly(
             image, target = augment(image, target, bench.config.task.kind, generator)
         optimizer.zero_grad(set_to_none=True)
         losses = bench.task.item_loss(bench.model(image, batch.table), target)
-        ((losses * batch.weight).sum() / batch.weight.sum()).backward()
+        patient_loss(losses, batch).backward()  # type: ignore[no-untyped-call]  # torch ships it so
         _correct_gradients(bench.model, rules.proximal, request, own_control)
         optimizer.step()
 

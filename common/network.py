@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import assert_never
+
 from torch import Tensor, nn
 
 from common.config import RunConfig
@@ -38,6 +40,8 @@ def local_names(config: RunConfig, network: nn.Module) -> frozenset[str]:
         case "personal_head":
             baseline = {n for n, _ in network.named_parameters() if n == "baseline"}
             kept = frozenset(head_parameters(network)) | baseline
+        case _:
+            assert_never(config.personalisation.method)
     if not kept or len(kept) == len(trainable(network)):
         part = "everything" if kept else "nothing"
         message = (

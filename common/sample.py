@@ -59,3 +59,8 @@ def patient_mean(values: Tensor, batch: Batch) -> Tensor:
     shape = (count, *values.shape[1:])
     weight = batch.weight.reshape(-1, *([1] * (values.dim() - 1))).to(values.dtype)
     return torch.zeros(shape, dtype=values.dtype).index_add_(0, batch.patient, values * weight)
+
+
+def patient_loss(losses: Tensor, batch: Batch) -> Tensor:
+    """Return the mean over patients of the mean over their items: () of (items,)."""
+    return (losses * batch.weight).sum() / batch.weight.sum()

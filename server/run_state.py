@@ -152,7 +152,7 @@ class RunStore:
             facts, found = content["facts"], content["sha256"]
             if found != _sha256(json.dumps(facts, sort_keys=True).encode()):
                 message = "it was changed after it was saved"
-                raise ValueError(message)  # noqa: TRY301 - one remedy for every way to be broken
+                raise ValueError(message)
             parts = self._read_tensors(number, facts["tensors_sha256"])
             best_round = int(facts["best_round"])
             best: Weights = {}

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, assert_never, get_args
 
 import torch
 
@@ -72,6 +72,8 @@ def run_arm(arm: Arm, sites: SiteSet, setting: Setting, shared: Outcome | None) 
             outcome = _personalised(sites, setting, shared)
         case "federated_dp":
             outcome = _federated(arm, private(setting.config), with_ledgers(sites, setting), setting)
+        case _:
+            assert_never(arm)
     return replace(outcome, seconds=time.perf_counter() - start)
 
 

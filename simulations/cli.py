@@ -27,7 +27,7 @@ def simulate() -> None:
 
 
 @app.command()
-def compare(  # noqa: PLR0913 - one parameter an option
+def compare(
     config: Annotated[Path, typer.Argument(help="YAML file of the run.", metavar="CONFIG")],
     data: Annotated[
         Path | None,
@@ -44,7 +44,8 @@ def compare(  # noqa: PLR0913 - one parameter an option
     epsilon: Annotated[
         float | None, typer.Option(help="Another epsilon for the arm federated_dp.")
     ] = None,
-    threads: Annotated[int, typer.Option(min=0, help="Threads for the networks; 0 takes what the machine has.")
+    threads: Annotated[
+        int, typer.Option(min=0, help="Threads for the networks; 0 takes what the machine has.")
     ] = 0,
 ) -> None:
     """Train alone, pooled, federated, personalised and private, and say what each is worth."""

@@ -82,7 +82,8 @@ def chosen_arms(text: str | None, config: RunConfig) -> tuple[Arm, ...]:
     wanted = [part.strip() for part in text.split(",") if part.strip()]
     unknown = [name for name in wanted if name not in ARMS]
     if unknown or not wanted:
-        message = f"--arms has {', '.join(unknown) or 'nothing'}; expected some of {','.join(ARMS)}."
+        found = ", ".join(unknown) or "nothing"
+        message = f"--arms has {found}; expected some of {','.join(ARMS)}."
         raise ConfigurationError(message)
     if "federated_dp" in wanted:
         private(config)  # says at once when there is no privacy section

@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -38,7 +39,7 @@ class LiveProgress:
         self.first_round_seconds: float | None = None
         self.progress = comparing.Progress(arm=self._arm, round=self._round, done=self._done)
 
-    def __enter__(self) -> LiveProgress:
+    def __enter__(self) -> Self:
         """Start showing."""
         self._bar.start()
         return self

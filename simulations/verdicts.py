@@ -69,7 +69,8 @@ def verdict(
     whole = np.ones((1, patients))
 
     def gain(drawn: np.ndarray) -> np.ndarray:
-        return task.draws(ours, drawn, rules) - task.draws(alone, drawn, rules)
+        found: np.ndarray = task.draws(ours, drawn, rules) - task.draws(alone, drawn, rules)
+        return found
 
     draws = gain(weights)
     known = draws[~np.isnan(draws)]

@@ -30,7 +30,8 @@ def read_png(
         raise UnusableFile(Reason.MASK_MISSING, path.name)
     try:
         with Image.open(path) as picture:
-            grey = np.asarray(picture if picture.mode in {"L", "P", "I;16"} else picture.convert("L"))
+            plain = picture.mode in {"L", "P", "I;16"}
+            grey = np.asarray(picture if plain else picture.convert("L"))
     except (OSError, UnidentifiedImageError, ValueError) as error:
         raise UnusableFile(Reason.MASK_UNUSABLE, type(error).__name__) from error
     if grey.shape != shape:
@@ -63,7 +64,8 @@ def read_segmentation(
     try:
         return _place_frames(dataset, shape, geometry, structures)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise UnusableFile(Reason.MASK_UNUSABLE, f"{type(error).__name__}: {error}"[:120]) from error
+        detail = f"{type(error).__name__}: {error}"[:120]
+        raise UnusableFile(Reason.MASK_UNUSABLE, detail) from error
 
 
 def _place_frames(

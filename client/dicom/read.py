@@ -16,7 +16,8 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
+from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
+from pydicom.pixels.utils import pixel_array
 from pydicom.uid import (
     JPEGExtended12Bit,
     JPEGLossless,
@@ -37,7 +38,7 @@ _IMAGECODECS = frozenset({
 })  # fmt: skip
 
 
-class UnusableFile(Exception):  # noqa: N818 - it is listed, not an error of the program
+class UnusableFile(Exception):
     """This file is left out; caught where files are listed."""
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
@@ -186,8 +187,9 @@ def _decode_frames(dataset: Dataset) -> NDArray[np.integer]:
     # Signed values are stored as they are, in so many bits (PS3.5 8.1.1).
     if int(dataset.PixelRepresentation) == 1:
         shift = int(dataset.BitsAllocated) - int(dataset.BitsStored)
-        signed = np.int16 if int(dataset.BitsAllocated) == 16 else np.int8
-        found = (found.astype(np.dtype(signed).str.replace("i", "u")) << shift).view(signed) >> shift
+        wide = int(dataset.BitsAllocated) == 16
+        raised = np.left_shift(found.astype(np.uint16 if wide else np.uint8), shift)
+        found = np.right_shift(raised.view(np.int16 if wide else np.int8), shift)
     return found
 
 

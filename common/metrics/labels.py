@@ -149,7 +149,9 @@ def label_sums(probability: Float, truth: Float, smallest: int) -> dict[str, Flo
     enough = np.bincount(bins, minlength=RELIABILITY_BINS) >= smallest
 
     def by_bin(value: Float) -> Float:
-        return np.bincount(bins, weights=value, minlength=RELIABILITY_BINS) * enough
+        return np.asarray(
+            np.bincount(bins, weights=value, minlength=RELIABILITY_BINS) * enough, np.float64
+        )
 
     error = (score - seen) ** 2
     return {

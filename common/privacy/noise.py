@@ -125,7 +125,7 @@ class _Stream:
         return torch.from_numpy((words >> np.uint64(11)).astype(np.float64)).mul_(2.0**-53)
 
     def _fractions(self, count: int) -> Tensor:
-        """Return draws in (0, 1] by rounding 64 bits: a third of the time, and safe to take logs."""
+        """Return draws in (0, 1] from 64 bits by rounding: faster, and safe to take logs of."""
         words = torch.frombuffer(bytearray(self._bytes(count)), dtype=torch.int64)
         return words.to(torch.float64).mul_(2.0**-64).add_(0.5).clamp_min_(2.0**-54)
 

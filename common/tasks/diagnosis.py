@@ -86,7 +86,7 @@ class Diagnosis:
         place = self.config.classes.index(text)
         if self.config.type == "binary":
             return np.asarray([place], np.float32)
-        return np.eye(len(self.config.classes), dtype=np.float32)[place]
+        return np.asarray(np.eye(len(self.config.classes))[place], np.float32)
 
     def stratum(self, row: Mapping[str, str]) -> str:
         """Return the class, or the labels together."""

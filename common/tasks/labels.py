@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -63,16 +64,16 @@ def label_metrics(
         score, seen, drawn = probability[known, column], truth[known, column], weights[:, known]
         end = "" if len(names) == 1 else f"_{name}"
         if len(names) > 1:
-            found[f"auroc{end}"] = bootstrapped(_bind(metrics.auroc, score, seen), drawn)
+            found[f"auroc{end}"] = bootstrapped(partial(metrics.auroc, score, seen), drawn)
         found[f"average_precision{end}"] = bootstrapped(
-            _bind(metrics.average_precision, score, seen), drawn
+            partial(metrics.average_precision, score, seen), drawn
         )
         found[f"sensitivity_at_specificity{end}"] = bootstrapped(
-            lambda w, s=score, t=seen: metrics.sensitivity(s, t, w, rules.specificity), drawn
+            partial(_sensitivity, score, seen, rules.specificity), drawn
         )
-        found[f"brier{end}"] = bootstrapped(_bind(metrics.brier, score, seen), drawn)
+        found[f"brier{end}"] = bootstrapped(partial(metrics.brier, score, seen), drawn)
         found[f"calibration_error{end}"] = bootstrapped(
-            _bind(metrics.calibration_error, score, seen), drawn
+            partial(metrics.calibration_error, score, seen), drawn
         )
     return found
 
@@ -83,8 +84,8 @@ def label_draws(scores: Scores, weights: Float) -> Float:
     return _mean_auroc(probability, truth, weights)
 
 
-def _bind(metric, score: Float, truth: Float):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    return lambda weights: metric(score, truth, weights)
+def _sensitivity(score: Float, truth: Float, specificity: float, weights: Float) -> Float:
+    return metrics.sensitivity(score, truth, weights, specificity)
 
 
 def _arrays(scores: Scores) -> tuple[Float, Float, Float]:

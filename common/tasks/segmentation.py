@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -100,7 +101,7 @@ class Segmentation:
         del rules
         by_item = self._by_item(scores)
         return {
-            name: bootstrapped(lambda w, k=k: _mean(by_item[:, k], w), weights)
+            name: bootstrapped(partial(_mean, by_item[:, k]), weights)
             for k, name in enumerate(self._names())
         }
 
