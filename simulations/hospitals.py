@@ -1,36 +1,49 @@
 """Synthetic hospitals: folders of real DICOM and a labels.csv, all patients invented.
 
-The truth behind the tables, so that tests can look for it: malignancy comes with larger,
-lobed lesions; C-reactive protein rises with malignancy; the hazard of death is
-BASELINE_PER_YEAR x exp(HAZARD_LESION x radius/0.05 + HAZARD_AGE x (age - 60)/10
-+ HAZARD_CRP x (log1p(crp) - 2)), followed for 5 years at most.
+The truth behind the tables is in simulations.patients. Public: CohortSpec, HospitalSpec,
+Scanner, demo_cohort, write_hospitals, write_hospital, patients_of.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from common.errors import ConfigurationError
 from simulations.dicom_writer import (
+    Machine,
     Study,
     TransferSyntax,
+    pixel_mm,
     write_ct,
-    write_mask,
-    write_segmentation,
     write_xray,
 )
-from simulations.phantoms import Lesion, Scanner, body, chest, scan
+from simulations.patients import (
+    LARGE_RADIUS,
+    LOBED_IRREGULARITY,
+    CaseMix,
+    Patient,
+    invent,
+)
+from simulations.phantoms import Pose, body, chest
+from simulations.scanners import Scanner, take_ct, take_xray
+from simulations.segmentation_writer import write_mask, write_segmentation
 
-BASELINE_PER_YEAR = 0.10
-HAZARD_LESION = 0.5  # log hazard ratio per 0.05 of lesion radius
-HAZARD_AGE = 0.4  # per ten years
-HAZARD_CRP = 0.3  # per unit of log1p(crp)
-FOLLOW_UP_YEARS = 5.0
+__all__ = [
+    "CohortSpec",
+    "HospitalSpec",
+    "Scanner",
+    "demo_cohort",
+    "patients_of",
+    "write_hospital",
+    "write_hospitals",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +55,13 @@ class HospitalSpec:
     prevalence: float  # part of patients whose lesion is malignant
     scanner: Scanner
     transfer_syntax: TransferSyntax
-    monochrome1: bool = False  # stored inverted, as many X-ray machines do
-    images: tuple[int, int] = (1, 3)  # fewest and most images of a patient
+    images_per_patient: tuple[int, int] = (1, 3)  # fewest and most; each a study of its own
+    normal: float = 0.2  # part of the other patients who have no lesion
     missing: float = 0.15  # part of laboratory values that were never taken
+    manufacturer: str = "Synthetic"
+    monochrome1: bool = False  # X-ray stored inverted, as many machines do
+    signed: bool = False  # CT stored as signed values
+    slice_mm: float = 5.0  # distance of CT slices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,47 +70,62 @@ class CohortSpec:
 
     modality: Literal["xray", "ct"]
     hospitals: tuple[HospitalSpec, ...]
-    size: int = 96  # rows and columns
+    image_size: int = 96  # rows and columns
     slices: int = 16  # of a CT series
+    separation: float = 1.0  # of malignant from benign lesions; less is harder
 
-
-@dataclass(frozen=True, kw_only=True)
-class Patient:
-    """An invented patient."""
-
-    identifier: str
-    malignant: bool
-    lesions: tuple[Lesion, ...]
-    age: float
-    sex: Literal["f", "m"]
-    crp: float | None
-    ldh: float | None
-    time_days: float
-    event: bool
+    def __post_init__(self) -> None:
+        """Refuse what cannot be drawn."""
+        names = [hospital.name for hospital in self.hospitals]
+        if len(set(names)) < len(names):
+            message = f"hospitals={names}: each needs a name of its own."
+            raise ConfigurationError(message)
+        if self.image_size < 32 or self.slices < 2:
+            message = (
+                f"image_size={self.image_size}, slices={self.slices}: expected at least 32 and 2."
+            )
+            raise ConfigurationError(message)
 
 
 def demo_cohort(modality: Literal["xray", "ct"], patients: int) -> CohortSpec:
     """Return four hospitals that differ in size, case mix, machine and file format."""
-    parts = (0.4, 0.3, 0.18, 0.12)
-    rates = (0.35, 0.5, 0.25, 0.6)
-    scanners = (
-        Scanner(),
-        Scanner(gain=0.8, offset=0.1, noise=0.05),
-        Scanner(gamma=1.4, blur=1),
-        Scanner(gamma=0.75, noise=0.06),
-    )
-    syntaxes: tuple[TransferSyntax, ...] = ("explicit", "jpeg-ls", "rle", "implicit")
-    names = ("north", "south", "east", "west")
-    hospitals = tuple(
+    north, south, east, west = _DEMO_SCANNERS[modality]
+    return CohortSpec(modality=modality, hospitals=(
         HospitalSpec(
-            name=name, patients=max(10, round(part * patients)), prevalence=rate, scanner=scanner,
-            transfer_syntax=syntax, monochrome1=name == "south" and modality == "xray",
-        )
-        for name, part, rate, scanner, syntax in zip(
-            names, parts, rates, scanners, syntaxes, strict=True
-        )
-    )  # fmt: skip
-    return CohortSpec(modality=modality, hospitals=hospitals)
+            name="north", patients=_part(0.40, patients), prevalence=0.35, scanner=north,
+            transfer_syntax="explicit", manufacturer="Aurora",
+        ),
+        HospitalSpec(
+            name="south", patients=_part(0.30, patients), prevalence=0.50, scanner=south,
+            transfer_syntax="jpeg-ls", monochrome1=True, manufacturer="Meridian", slice_mm=4.0,
+        ),
+        HospitalSpec(
+            name="east", patients=_part(0.18, patients), prevalence=0.25, scanner=east,
+            transfer_syntax="rle", manufacturer="Zephyr", images_per_patient=(1, 1),
+        ),
+        HospitalSpec(
+            name="west", patients=_part(0.12, patients), prevalence=0.60, scanner=west,
+            transfer_syntax="implicit", signed=True, manufacturer="Occident",
+            images_per_patient=(1, 6), slice_mm=6.0,
+        ),
+    ))  # fmt: skip
+
+
+#: Of north, south, east and west.
+_DEMO_SCANNERS: dict[Literal["xray", "ct"], tuple[Scanner, Scanner, Scanner, Scanner]] = {
+    "xray": (
+        Scanner(), Scanner(gain=0.85, offset=0.08, noise=0.045),
+        Scanner(gamma=1.4, blur=1, noise=0.02), Scanner(gain=1.05, gamma=0.75, noise=0.05),
+    ),
+    "ct": (
+        Scanner(), Scanner(offset=0.01, noise=0.045), Scanner(blur=1, noise=0.02),
+        Scanner(gain=1.02, noise=0.06),
+    ),
+}  # fmt: skip
+
+
+def _part(share: float, patients: int) -> int:
+    return max(10, round(share * patients))
 
 
 def write_hospitals(folder: Path, spec: CohortSpec, seed: int) -> tuple[Path, ...]:
@@ -102,108 +134,114 @@ def write_hospitals(folder: Path, spec: CohortSpec, seed: int) -> tuple[Path, ..
 
 
 def write_hospital(folder: Path, spec: CohortSpec, hospital: HospitalSpec, seed: int) -> Path:
-    """Write one hospital: DICOM files, masks, labels.csv last; return its folder."""
+    """Write one hospital: DICOM files, masks, and last labels.csv; return its folder.
+
+    Every patient has a generator of their own, so hospitals may be written in any order.
+    """
     site = folder / hospital.name
     (site / "masks").mkdir(parents=True, exist_ok=True)
     rows = [
         row
-        for number in range(hospital.patients)
-        for row in _write_patient(site, spec, hospital, _rng(seed, hospital.name, number))
+        for patient, rng in _patients(spec, hospital, seed)
+        for row in _write_patient(site, spec, hospital, patient, rng)
     ]
     with (site / "labels.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, fieldnames=list(rows[0]))
+        table = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
     return site
 
 
-def _rng(*parts: str | int) -> np.random.Generator:
-    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:8], "big"))
+def patients_of(spec: CohortSpec, hospital: HospitalSpec, seed: int) -> tuple[Patient, ...]:
+    """Return the patients that write_hospital writes, with the truth about them."""
+    return tuple(patient for patient, _ in _patients(spec, hospital, seed))
 
 
-def invent(hospital: HospitalSpec, rng: np.random.Generator) -> Patient:
-    """Draw one patient from the hospital's case mix."""
-    malignant = bool(rng.random() < hospital.prevalence)
-    radius = float(np.clip(rng.normal(0.075 if malignant else 0.06, 0.015), 0.03, 0.13))
-    lesion = Lesion(
-        row=rng.uniform(0.3, 0.6), column=rng.choice([0.3, 0.7]) + rng.uniform(-0.06, 0.06),
-        depth=rng.uniform(0.3, 0.7), radius=radius,
-        irregularity=float(np.clip(rng.normal(0.85 if malignant else 0.2, 0.3), 0, 1.4)),
-        contrast=rng.uniform(0.18, 0.3),
+def _patients(
+    spec: CohortSpec, hospital: HospitalSpec, seed: int
+) -> Iterator[tuple[Patient, np.random.Generator]]:
+    mix = CaseMix(
+        prevalence=hospital.prevalence, normal=hospital.normal, missing=hospital.missing,
+        separation=spec.separation,
     )  # fmt: skip
-    age = float(np.clip(rng.normal(64 if malignant else 58, 11), 25, 90))
-    crp = float(np.expm1(max(0.05, rng.normal(2.4 if malignant else 1.7, 0.7))))
-    ldh = float(rng.normal(260 if malignant else 220, 45))
-    log_hazard = (
-        HAZARD_LESION * radius / 0.05
-        + HAZARD_AGE * (age - 60) / 10
-        + HAZARD_CRP * (np.log1p(crp) - 2)
-    )
-    death = rng.exponential(1 / (BASELINE_PER_YEAR * np.exp(log_hazard)))
-    leaves = min(FOLLOW_UP_YEARS, rng.uniform(0.5, 8.0))
-    return Patient(
-        identifier=f"SIM{rng.integers(16**8):08X}", malignant=malignant, lesions=(lesion,),
-        age=round(age), sex="f" if rng.random() < 0.5 else "m",
-        crp=None if rng.random() < hospital.missing else round(crp, 1),
-        ldh=None if rng.random() < hospital.missing else round(ldh),
-        time_days=float(np.ceil(365.25 * min(death, leaves))), event=bool(death <= leaves),
-    )  # fmt: skip
+    for number in range(hospital.patients):
+        digest = hashlib.sha256(f"{seed}/{hospital.name}/{number}".encode()).digest()
+        rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+        yield invent(f"SIM{digest[8:14].hex().upper()}", mix, rng), rng
 
 
 def _write_patient(
-    site: Path, spec: CohortSpec, hospital: HospitalSpec, rng: np.random.Generator
-) -> list[dict[str, str]]:
+    site: Path, spec: CohortSpec, hospital: HospitalSpec, patient: Patient,
+    rng: np.random.Generator,
+) -> list[dict[str, str]]:  # fmt: skip
     """Write the patient's studies and return their rows of labels.csv."""
-    patient = invent(hospital, rng)
-    fewest, most = hospital.images
+    fewest, most = hospital.images_per_patient
     rows = []
     for number in range(int(rng.integers(fewest, most + 1))):
         study = Study(
-            patient=patient.identifier, number=number, age=int(patient.age), sex=patient.sex,
-            hospital=hospital.name, transfer_syntax=hospital.transfer_syntax,
-        )  # fmt: skip
-        mask = _write_study(site, spec, hospital, patient, study, rng)
-        rows.append(_row(patient, study, mask))
+            patient=patient.identifier, number=number, age=patient.age, sex=patient.sex
+        )
+        write = _WRITERS[spec.modality]
+        rows.append(_row(patient, study, write(site, spec, hospital, patient, study, rng)))
     return rows
 
 
-def _write_study(
+def _write_xray(
     site: Path, spec: CohortSpec, hospital: HospitalSpec, patient: Patient, study: Study,
     rng: np.random.Generator,
 ) -> str:  # fmt: skip
-    """Write one study's pictures and mask; return the mask's path below the site."""
-    if spec.modality == "xray":
-        picture, mask = chest(spec.size, patient.lesions, rng)
-        write_xray(
-            site / f"{study.name}.dcm", scan(picture, hospital.scanner, rng), study,
-            inverted=hospital.monochrome1,
-        )  # fmt: skip
-        path = f"masks/{study.name}.png"
-        write_mask(site / path, mask)
-        return path
-    shape = (spec.slices, spec.size, spec.size)
-    volume, mask = body(shape, patient.lesions, rng)
-    write_ct(site / study.name, scan(volume, hospital.scanner, rng), study)
-    path = f"masks/{study.name}.dcm"
-    write_segmentation(site / path, mask, study)
+    """Write a picture and its mask; return the mask's path below the site."""
+    picture, mask = chest(spec.image_size, patient.anatomy, patient.lesions, _pose(rng), rng)
+    taken = take_xray(picture, hospital.scanner, rng)
+    write_xray(site / f"{study.name}.dcm", taken, study, _machine(hospital))
+    path = f"masks/{study.name}.png"
+    write_mask(site / path, mask)
     return path
+
+
+def _write_ct(
+    site: Path, spec: CohortSpec, hospital: HospitalSpec, patient: Patient, study: Study,
+    rng: np.random.Generator,
+) -> str:  # fmt: skip
+    """Write a series and its segmentation; return the segmentation's path below the site."""
+    shape = (spec.slices, spec.image_size, spec.image_size)
+    aspect = hospital.slice_mm / pixel_mm(spec.image_size)
+    volume, mask = body(shape, aspect, patient.anatomy, patient.lesions, _pose(rng), rng)
+    machine = _machine(hospital)
+    write_ct(site / study.name, take_ct(volume, hospital.scanner, rng), study, machine)
+    path = f"masks/{study.name}.dcm"
+    write_segmentation(site / path, mask, study, machine)
+    return path
+
+
+_WRITERS = {"xray": _write_xray, "ct": _write_ct}
+
+
+def _pose(rng: np.random.Generator) -> Pose:
+    shift: list[float] = rng.normal(0, 0.025, 3).tolist()
+    return Pose(right=shift[0], down=shift[1], zoom=1 + shift[2])
+
+
+def _machine(hospital: HospitalSpec) -> Machine:
+    return Machine(
+        hospital=hospital.name, manufacturer=hospital.manufacturer,
+        transfer_syntax=hospital.transfer_syntax, inverted=hospital.monochrome1,
+        signed=hospital.signed, slice_mm=hospital.slice_mm,
+    )  # fmt: skip
 
 
 def _row(patient: Patient, study: Study, mask: str) -> dict[str, str]:
     """Return one row of labels.csv; an empty cell is a value that was never taken."""
-
-    def cell(value: float | None) -> str:
-        return "" if value is None else f"{value:g}"
-
-    (lesion,) = patient.lesions
-    stage = ("benign", "early", "late")[0 if not patient.malignant else 1 + (lesion.radius > 0.075)]
+    taken = patient.measured
+    lobed = any(lesion.irregularity > LOBED_IRREGULARITY for lesion in patient.lesions[:1])
     return {
         "PatientID": patient.identifier, "StudyInstanceUID": study.study_uid,
         "SeriesInstanceUID": study.series_uid, "AccessionNumber": study.accession,
-        "malignant": str(int(patient.malignant)), "finding": stage,
-        "large": str(int(lesion.radius > 0.07)), "lobed": str(int(lesion.irregularity > 0.5)),
-        "age": cell(patient.age), "sex": patient.sex, "crp": cell(patient.crp),
-        "ldh": cell(patient.ldh), "time_days": cell(patient.time_days),
-        "event": str(int(patient.event)), "mask": mask,
+        "malignant": str(int(patient.finding == "malignant")), "finding": patient.finding,
+        "large": str(int(patient.radius > LARGE_RADIUS)), "lobed": str(int(lobed)),
+        "age": str(patient.age), "sex": patient.sex,
+        "crp": f"{patient.truth.crp:.1f}" if "crp" in taken else "",
+        "ldh": f"{patient.truth.ldh:.0f}" if "ldh" in taken else "",
+        "haemoglobin": f"{patient.truth.haemoglobin:.1f}" if "haemoglobin" in taken else "",
+        "time_days": str(patient.time_days), "event": str(int(patient.event)), "mask": mask,
     }  # fmt: skip
