@@ -54,14 +54,19 @@ class Statistics:
 def merge(parts: Iterable[Statistics]) -> Statistics:
     """Add statistics of several sites; ValueError when there are none or they differ in kind."""
     first, *rest = parts
+
+    def total(values: Iterable[Counts]) -> Counts:
+        return np.asarray(sum(values, np.float64(0)))
+
     for other in rest:
         if set(other.cells) != set(first.cells) or set(other.sums) != set(first.sums):
             message = f"cannot merge {sorted(other.cells)} with {sorted(first.cells)}"
             raise ValueError(message)
+    every = (first, *rest)
     return Statistics(
-        patients=first.patients + sum((p.patients for p in rest), np.float64(0)),
-        cells={n: v + sum((p.cells[n] for p in rest), np.float64(0)) for n, v in first.cells.items()},
-        sums={n: v + sum((p.sums[n] for p in rest), np.float64(0)) for n, v in first.sums.items()},
+        patients=total(p.patients for p in every),
+        cells={name: total(p.cells[name] for p in every) for name in first.cells},
+        sums={name: total(p.sums[name] for p in every) for name in first.sums},
     )
 
 
