@@ -120,7 +120,10 @@ def test_the_global_generators_are_left_alone() -> None:
     assert before == after
 
 
-def test_one_update_at_a_time_is_in_memory_when_they_are_averaged() -> None:
+@pytest.mark.parametrize("arrival", [NAMES, NAMES[::-1]])
+def test_one_update_at_a_time_is_in_memory_when_they_are_averaged(
+    arrival: tuple[str, ...],
+) -> None:
     alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
     seen: list[int] = []
 
@@ -128,7 +131,8 @@ def test_one_update_at_a_time_is_in_memory_when_they_are_averaged() -> None:
         def train(
             self, request: TrainRequest, sites: Sequence[str]
         ) -> Iterator[SiteUpdate | Refusal]:
-            for name in reversed(sites):
+            assert set(arrival) == set(sites)
+            for name in arrival:
                 seen.append(len(alive))
                 yield self._made(name, request)
 
