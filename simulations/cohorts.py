@@ -44,11 +44,12 @@ def _invented(config: RunConfig, out: Path) -> tuple[Path, ...]:
         )
         raise ConfigurationError(message)
     # Imported here: writing DICOM needs more than reading it.
-    from simulations.hospitals import demo_cohort, write_hospital
+    from simulations.hospitals import GENERATION, demo_cohort, write_hospital
 
     wanted = config.synthetic
     spec = demo_cohort(wanted.modality, wanted.patients)
-    folder = out / "hospitals" / key_of("synthetic", wanted.model_dump(mode="json"))[:12]
+    key = key_of("synthetic", GENERATION, wanted.model_dump(mode="json"))
+    folder = out / "hospitals" / key[:12]
     for hospital in spec.hospitals:
         # labels.csv is written last, so a hospital that has one is whole.
         if not (folder / hospital.name / "labels.csv").exists():

@@ -36,6 +36,7 @@ from simulations.scanners import Scanner, take_ct, take_xray
 from simulations.segmentation_writer import write_mask, write_segmentation
 
 __all__ = [
+    "GENERATION",
     "CohortSpec",
     "HospitalSpec",
     "Scanner",
@@ -44,6 +45,9 @@ __all__ = [
     "write_hospital",
     "write_hospitals",
 ]
+
+#: Goes up when the same seed gives other files; kept hospitals of before are then not used.
+GENERATION = 2
 
 
 @dataclass(frozen=True, kw_only=True)

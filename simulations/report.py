@@ -72,7 +72,7 @@ def data_uri(png: bytes) -> str:
 
 
 #: How `simulations.hospitals` names the patients it makes up.
-_MADE_UP = re.compile(r"SIM[0-9A-F]{8}")
+_MADE_UP = re.compile(r"SIM[0-9A-F]{12}")
 
 
 def _invented(found: Comparison) -> bool:
