@@ -57,7 +57,7 @@ def gradients_by_patient(
     objective: Objective, parameters: Sequence[nn.Parameter], drawn: Drawn, backend: Backend
 ) -> Iterator[list[Tensor]]:
     """Yield gradients of the mean loss over a patient's items, each (some patients, *parameter)."""
-    if len(drawn.count) == 0:
+    if len(drawn.items) == 0:
         return  # splitting no patients gives one empty part, which some layers do not take
     match backend.kind:
         case "loop":
