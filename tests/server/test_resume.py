@@ -21,7 +21,7 @@ FLOWER = "aggregation: {rule: flower, strategy: FedAvgM, arguments: {server_mome
 def test_a_run_killed_anywhere_resumes_to_the_same_bits_journal_and_files(
     tmp_path: Path, configuration: str, stride: int, least: int
 ) -> None:
-    done = subprocess.run(  # noqa: S603 - our own program
+    done = subprocess.run(
         [sys.executable, str(PROGRAM), str(tmp_path), str(stride), configuration],
         check=True,
         capture_output=True,
