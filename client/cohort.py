@@ -94,7 +94,7 @@ def load_cohort(site: Path, config: RunConfig, task: Task, cache: Cache) -> Site
         listed = ", ".join(f"{n} x {name}" for name, n in counts.most_common(4))
         message = f"Nobody in {site} can be used for run {config.name}: {listed or 'no rows'}."
         raise CohortError(message)
-    return _assemble(site, config, task, labels, prepared, rows, problems)
+    return _assemble(site.name, config, task, prepared, rows, problems)
 
 
 def needed_columns(config: RunConfig, task: Task) -> tuple[str, ...]:
@@ -194,11 +194,10 @@ def _disagreement(items: list[_Item], config: RunConfig) -> Reason | None:
 
 
 def _assemble(
-    site: Path, config: RunConfig, task: Task, labels: Labels, prepared: Prepared | None,
+    name: str, config: RunConfig, task: Task, prepared: Prepared | None,
     by_patient: dict[str, list[_Item]], problems: list[Unusable],
 ) -> SiteCohort:  # fmt: skip
     """Stack items into tensors, patients in order of their identifiers."""
-    del labels
     flat = [item for items in by_patient.values() for item in items]
     owner = [number for number, items in enumerate(by_patient.values()) for _ in items]
     table = config.cohort.table
@@ -217,7 +216,7 @@ def _assemble(
         target = prepared.labels[chosen]
     confounder = config.cohort.confounder
     return SiteCohort(
-        name=site.name,
+        name=name,
         items=Patients(
             image=none if prepared is None else prepared.image[chosen],
             table=none if table is None else encode_table(rows, table, problems),
