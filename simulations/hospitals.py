@@ -67,6 +67,21 @@ class HospitalSpec:
     signed: bool = False  # CT stored as signed values
     slice_mm: float = 5.0  # distance of CT slices
 
+    def __post_init__(self) -> None:
+        """Refuse what no hospital can be."""
+        fewest, most = self.images_per_patient
+        if self.patients < 1 or not 1 <= fewest <= most:
+            message = (
+                f"Hospital {self.name}: patients={self.patients}, images_per_patient="
+                f"{self.images_per_patient}: expected at least 1, and fewest <= most from 1 on."
+            )
+            raise ConfigurationError(message)
+        for name in ("prevalence", "normal", "missing"):
+            part: float = getattr(self, name)
+            if not 0 <= part <= 1:
+                message = f"Hospital {self.name}: {name}={part}: expected a part from 0 to 1."
+                raise ConfigurationError(message)
+
 
 @dataclass(frozen=True, kw_only=True)
 class CohortSpec:

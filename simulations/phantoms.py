@@ -77,7 +77,7 @@ def chest(
         )
         thick += lesion.contrast * _soft(inside, 1.05 - lesion.sharpness)
         mask |= inside > 0
-    thick += texture((size, size), 0.04, rng)
+    thick *= 1 + texture((size, size), 0.05, rng)
     # Beer-Lambert: what a thickness lets through falls off exponentially.
     return as_float32(1 - np.exp(-1.35 * anatomy.density * thick)), mask
 

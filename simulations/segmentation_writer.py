@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, SegmentationStorage
@@ -113,14 +114,21 @@ def _geometry(machine: Machine, rows: int) -> Dataset:
 
 
 def _put_dimensions(dataset: Dataset, study: Study) -> None:
-    """Say that frames are told apart by their position (PS3.3 C.7.6.17)."""
+    """Say that frames are told apart by segment and position (PS3.3 C.7.6.17)."""
     organization = study.uid("dimension")
     dataset.DimensionOrganizationSequence = [_item(DimensionOrganizationUID=organization)]
-    dataset.DimensionIndexSequence = [_item(
-        DimensionOrganizationUID=organization,
-        DimensionIndexPointer=0x00200032,  # Image Position (Patient)
-        FunctionalGroupPointer=0x00209113,  # Plane Position Sequence
-    )]  # fmt: skip
+    # Each pointer is followed by the functional group that holds it.
+    pointers = (
+        ("ReferencedSegmentNumber", "SegmentIdentificationSequence"),
+        ("ImagePositionPatient", "PlanePositionSequence"),
+    )
+    dataset.DimensionIndexSequence = [
+        _item(
+            DimensionOrganizationUID=organization, DimensionIndexPointer=tag_for_keyword(pointer),
+            FunctionalGroupPointer=tag_for_keyword(group),
+        )
+        for pointer, group in pointers
+    ]  # fmt: skip
 
 
 def _source(study: Study, index: int) -> Dataset:
@@ -133,11 +141,12 @@ def _source(study: Study, index: int) -> Dataset:
 def _frame(study: Study, machine: Machine, place: int, index: int) -> Dataset:
     """Return one frame's functional groups (PS3.3 C.7.6.16)."""
     source = _source(study, index)
+    source.SpatialLocationsPreserved = "YES"
     source.PurposeOfReferenceCodeSequence = _code(
         "121322", "DCM", "Source image for image processing operation"
     )
     return _item(
-        FrameContentSequence=[_item(DimensionIndexValues=[place])],
+        FrameContentSequence=[_item(DimensionIndexValues=[1, place])],
         PlanePositionSequence=[_item(ImagePositionPatient=position(index, machine))],
         DerivationImageSequence=[_item(
             SourceImageSequence=[source],
