@@ -8,10 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from client.patient_gradients import LOOP, Backend, Objective
-from client.private_step import accumulate, draw, patient_optimizer
+from client.private_step import accumulate, draw, patient_optimizer, private_step
 from common.privacy.noise import NoiseSource
 from common.privacy.plan import PrivacyPlan
-from tests.privacy.made_up import Silence
+from tests.privacy.made_up import (
+    Silence,
+    TableNet,
+    mechanism_of,
+    objective_of,
+    patients_of,
+    plan_of,
+    seeded,
+)
 
 
 def clipped_sum(objective: Objective, plan: PrivacyPlan, backend: Backend = LOOP) -> Tensor:
@@ -50,3 +58,19 @@ def check_noise(found: Tensor, expected: float) -> None:
     if not abs(mean) < 6 * expected / math.sqrt(count):
         message = f"noise has mean {mean}, expected 0"
         raise AssertionError(message)
+
+
+def check_divisor() -> None:
+    """Raise unless a step divides by the plan's constant, with few, many or no patients in it."""
+    for items in ((1,), (1,) * 5, (2,) * 20):
+        objective = objective_of(seeded(TableNet), patients_of(items))
+        plan = plan_of(mechanism_of(divisor=8.0))
+        expected = clipped_sum(objective, plan) / 8.0
+        trained = list(objective.model.parameters())
+        before = torch.cat([p.detach().flatten() for p in trained])
+        optimizer = patient_optimizer(torch.optim.SGD(trained, lr=1.0), plan, Silence())
+        private_step(objective, optimizer, Silence())
+        moved = before - torch.cat([p.detach().flatten() for p in trained])
+        if not torch.allclose(moved.double(), expected, atol=1e-6):
+            message = f"{len(items)} patients: the step is not the sum over the public divisor"
+            raise AssertionError(message)

@@ -17,10 +17,9 @@ import pytest
 import torch
 from scipy import stats
 
-from client.private_step import patient_optimizer
 from common.privacy.noise import GRID, ChaChaNoise, NoiseSource, SimulatedNoise
 from tests.privacy.guarantees import check_noise, released
-from tests.privacy.made_up import Silence, TableNet, mechanism_of, plan_of
+from tests.privacy.made_up import mechanism_of, plan_of
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [ChaChaNoise, lambda: SimulatedNoise("test", 0)]
@@ -155,13 +154,3 @@ def test_what_runs_at_hospitals_never_makes_simulated_noise(package: str) -> Non
         named |= {a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names}
         named |= {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
         assert "SimulatedNoise" not in named, path
-
-
-def test_a_step_with_nobody_in_it_is_noise_alone() -> None:
-    model = TableNet()
-    before = [p.detach().clone() for p in model.parameters()]
-    optimizer = patient_optimizer(
-        torch.optim.SGD(model.parameters(), lr=1.0), plan_of(mechanism_of(divisor=1.0)), Silence()
-    )
-    optimizer.release()
-    assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))

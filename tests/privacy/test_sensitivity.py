@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from client.patient_gradients import LOOP, Backend, Objective
+from client.private_step import patient_optimizer
+from common.config import Cohort, Images, Model, NetworkName
+from common.models import build_model
+from tests.privacy.guarantees import check_bound, check_divisor, clipped_sum
+from tests.privacy.made_up import (
+    ITEMS,
+    ImageNet,
+    Silence,
+    TableNet,
+    mechanism_of,
+    objective_of,
+    patients_of,
+    plan_of,
+    seeded,
+    with_images,
+    without,
+)
+
+BACKENDS = [LOOP, Backend("vmap", 3), Backend("vmap", 64)]
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "convolutions": ImageNet,
+    "frozen body": lambda: ImageNet(frozen_body=True),
+    "table": TableNet,
+}
+LAYERS = [*BACKENDS, Backend("linear", 4)]
+#: What a broken or hostile image may hold.
+BROKEN = [math.nan, math.inf, -math.inf, 1e38, 0.0]
+
+
+def moved_by_one(objective: Objective, left_out: int, clip_norm: float, backend: Backend,
+                 clipping: Literal["automatic", "flat"]) -> float:  # fmt: skip
+    """Return how far the un-noised sum is from the one without a patient."""
+    plan = plan_of(mechanism_of(clip_norm=clip_norm), clipping)
+    fewer = Objective(
+        model=objective.model, item_loss=objective.item_loss,
+        patients=without(objective.patients, left_out),
+        images_per_patient=objective.images_per_patient,
+    )  # fmt: skip
+    with_them = clipped_sum(objective, plan, backend)
+    return float((with_them - clipped_sum(fewer, plan, backend)).norm())
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    network=st.sampled_from(sorted(NETWORKS)),
+    backend=st.sampled_from(BACKENDS),
+    clipping=st.sampled_from(["automatic", "flat"]),
+    items=st.lists(st.integers(1, 6), min_size=1, max_size=20),
+    scale=st.floats(-6, 6).map(lambda power: 10.0**power),
+    clip_norm=st.sampled_from([1e-3, 0.5, 1.0, 30.0]),
+    broken=st.sampled_from([None, *BROKEN]),
+    seed=st.integers(0, 2**16),
+    data=st.data(),
+)
+def test_one_patient_moves_the_sum_by_at_most_the_clip_norm(  # noqa: PLR0913 - the space of cases
+    network: str, backend: Backend, clipping: Literal["automatic", "flat"], items: list[int],
+    scale: float, clip_norm: float, broken: float | None, seed: int, data: st.DataObject,
+) -> None:  # fmt: skip
+    patients = patients_of(items, seed=seed)
+    left_out = data.draw(st.integers(0, len(items) - 1))
+    # No items are drawn at random here, so that the others contribute the same both times.
+    most = 6
+    image, table = scale * patients.image, scale * patients.table
+    if broken is not None:
+        image[patients.patient == left_out] = broken
+        table[patients.patient == left_out] = broken
+    objective = objective_of(
+        seeded(NETWORKS[network], seed), with_images(patients, image, table), most
+    )
+    check_bound(moved_by_one(objective, left_out, clip_norm, backend, clipping), clip_norm)
+
+
+@pytest.mark.parametrize("backend", LAYERS)
+@pytest.mark.parametrize("copies", [1, 7, 40])
+def test_the_same_patient_many_times_counts_once_for_each_and_no_more(
+    backend: Backend, copies: int
+) -> None:
+    one = patients_of((3,))
+    many = patients_of((3,) * copies)
+    same = with_images(many, one.image.repeat(copies, 1, 1, 1), one.table.repeat(copies, 1))
+    same.target[:] = one.target.repeat(copies, 1)
+    plan = plan_of()
+    single = clipped_sum(objective_of(seeded(TableNet), one), plan, backend)
+    found = clipped_sum(objective_of(seeded(TableNet), same), plan, backend)
+    check_bound(float(single.norm()), 1.0)
+    # All contributions are whole steps of one grid, so the sum is exact but for the last step.
+    assert torch.allclose(found, copies * single, atol=copies * 3e-6)
+
+
+@pytest.mark.parametrize("items", [1, 4, 30])
+def test_a_patient_with_many_images_weighs_no_more_than_one_with_one(items: int) -> None:
+    patients = patients_of((items,))
+    loud = with_images(patients, 1e3 * patients.image, 1e3 * patients.table)
+    check_bound(float(clipped_sum(objective_of(seeded(TableNet), loud, 30), plan_of()).norm()), 1.0)
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_patient_whose_image_is_broken_contributes_nothing_and_spoils_nothing(
+    broken: float, backend: Backend
+) -> None:
+    patients = patients_of()
+    image = patients.image.clone()
+    image[patients.patient == 1] = broken
+    objective = objective_of(seeded(ImageNet), with_images(patients, image), max(ITEMS))
+    found = clipped_sum(objective, plan_of(), backend)
+    assert torch.isfinite(found).all()
+    if not math.isfinite(broken):
+        others = objective_of(objective.model, without(patients, 1), max(ITEMS))
+        assert torch.allclose(found, clipped_sum(others, plan_of(), backend), atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", LAYERS[1:])
+@pytest.mark.parametrize("clipping", ["automatic", "flat"])
+@pytest.mark.parametrize("network", sorted(NETWORKS))
+def test_every_backend_gives_the_sum_of_the_loop(
+    network: str, clipping: Literal["automatic", "flat"], backend: Backend
+) -> None:
+    if backend.kind == "linear" and network == "convolutions":
+        network = "table"
+    objective = objective_of(seeded(NETWORKS[network]), patients_of((1, 2, 3, 4) * 6))
+    plan = plan_of(clipping=clipping)
+    expected = clipped_sum(objective, plan)
+    found = clipped_sum(objective, plan, backend)
+    assert float((found - expected).norm()) <= 1e-4 * float(expected.norm())
+
+
+QUICK: list[tuple[NetworkName, tuple[int, ...]]] = [("small_cnn", (16, 16)), ("unet", (16, 16))]
+SLOW: list[tuple[NetworkName, tuple[int, ...]]] = [
+    ("resnet18", (32, 32)), ("densenet121", (32, 32)), ("efficientnet_b0", (32, 32)),
+    ("vit", (32, 32)), ("segresnet", (32, 32)), ("dynunet", (32, 32)), ("swin_unetr", (32, 32)),
+    ("unet", (16, 16, 16)), ("small_cnn", (16, 16, 16)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("network", "size"), [*QUICK, *(pytest.param(*c, marks=pytest.mark.slow) for c in SLOW)]
+)
+def test_one_patient_is_bounded_in_every_network_that_ships(
+    network: NetworkName, size: tuple[int, ...]
+) -> None:
+    cohort = Cohort(images=Images.model_validate({"size": size}))
+    model = build_model(Model(network=network, width=12), cohort, 1, seed=0)
+    patients = patients_of((2, 1, 3), image=(1, *size))
+    image = patients.image.clone()
+    image[patients.patient == 2] *= 1e3
+
+    def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return (output.flatten(1) - target).square().mean(1)
+
+    seen = with_images(patients, image, torch.zeros(len(image), 0))
+    objective = Objective(model=model, item_loss=loss, patients=seen, images_per_patient=4)
+    check_bound(moved_by_one(objective, 2, 0.1, LOOP, "automatic"), 0.1)
+
+
+def test_the_sum_is_divided_by_the_public_constant_whoever_was_drawn() -> None:
+    check_divisor()
+
+
+def test_a_step_with_nobody_in_it_is_noise_alone() -> None:
+    model = seeded(TableNet)
+    before = [p.detach().clone() for p in model.parameters()]
+    optimizer = patient_optimizer(torch.optim.SGD(model.parameters(), lr=1.0), plan_of(), Silence())
+    optimizer.release()
+    assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
