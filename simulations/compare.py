@@ -63,13 +63,17 @@ class Comparison:
         """Return the headline metric on a site's own test patients; nan without any outcome."""
         return self._value(self.site_scores(arm, seed, site))
 
-    def value(self, arm: Arm, seed: int) -> float:
-        """Return the headline metric: over all test patients, or the mean of the sites' own.
+    def is_mean_of_sites(self, arm: Arm) -> bool:
+        """Return whether an arm's headline is the mean of the hospitals' own values.
 
         Scores of different models do not rank patients of different hospitals against each
         other, so where each hospital has a model of its own it is always the mean.
         """
-        if self.config.evaluation.average == "sites" or arm in {"local", "personalised"}:
+        return self.config.evaluation.average == "sites" or arm in {"local", "personalised"}
+
+    def value(self, arm: Arm, seed: int) -> float:
+        """Return the headline metric: over all test patients, or the mean of the sites' own."""
+        if self.is_mean_of_sites(arm):
             values = [self.site_value(arm, seed, c.name) for c in self.cohorts]
             return float(np.nanmean(values))
         return self._value(self.merged_scores(arm, seed))

@@ -128,7 +128,7 @@ def arm_rows(found: Comparison) -> tuple[ArmRow, ...]:
 
 def _interval(found: Comparison, arm: Arm, seed: int) -> str:
     """Return the bootstrap interval of the headline; hospitals are drawn each for itself."""
-    if found.config.evaluation.average == "sites":
+    if found.is_mean_of_sites(arm):
         drawn = [_draws(found, found.site_scores(arm, seed, c.name), seed) for c in found.cohorts]
         # As in the headline, a hospital without both outcomes is not in the mean.
         by_site = [d for d in drawn if d is not None and not np.isnan(d).all()]

@@ -69,6 +69,7 @@ def arm_results(comparison: Comparison, arm: Arm) -> dict[str, Json]:
         "epsilon": epsilon,
         "delta": delta,
         "unit": unit,
+        "average": "sites" if comparison.is_mean_of_sites(arm) else "merged",
         "metrics_first_seed": {n: dict(e.to_json()) for n, e in estimates.items()},
     }
 
