@@ -122,7 +122,7 @@ def test_only_made_up_patients_are_called_invented() -> None:
     found = comparison(config)
     assert "are invented" not in page_of(found, {}, has_bundle=False)
     made_up = tuple(
-        replace(c, items=replace(c.items, pseudonyms=tuple(f"SIM{n:08X}" for n in range(40))))
+        replace(c, items=replace(c.items, pseudonyms=tuple(f"SIM{n:012X}" for n in range(40))))
         for c in found.cohorts
     )
     assert "are invented" in page_of(replace(found, cohorts=made_up), {}, has_bundle=False)
