@@ -98,7 +98,7 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no ty
             self._waiting += count
         # By parameter, not in one row: each stays in the processor's cache until it is added.
         for part, sample in zip(sums, samples, strict=True):
-            part += add_up(to_units(sample, factor))
+            part.add_(add_up(to_units(sample, factor)))
 
     def add_noise(self) -> None:
         """Add noise of sigma x C to each coordinate of the sum."""

@@ -71,7 +71,8 @@ def run_arm(arm: Arm, sites: SiteSet, setting: Setting, shared: Outcome | None) 
         case "personalised":
             outcome = _personalised(sites, setting, shared)
         case "federated_dp":
-            outcome = _federated(arm, private(setting.config), with_ledgers(sites, setting), setting)
+            guarded = with_ledgers(sites, setting)
+            outcome = _federated(arm, private(setting.config), guarded, setting)
         case _:
             assert_never(arm)
     return replace(outcome, seconds=time.perf_counter() - start)
@@ -198,8 +199,8 @@ def _local(sites: SiteSet, setting: Setting) -> Outcome:
         state, members, _ = _run(f"local {name}", config, {name: site}, setting, run)
         test[name], loss[name] = _measure(members.bench, site, state.chosen)
     return Outcome(
-        test=test, validation_loss=loss, rounds=(), epsilon={}, delta={}, weights={}, chosen_round=0,
-        seconds=0.0,
+        test=test, validation_loss=loss, rounds=(), epsilon={}, delta={}, weights={},
+        chosen_round=0, seconds=0.0,
     )  # fmt: skip
 
 

@@ -85,7 +85,7 @@ def _place_frames(
         if number is None:
             continue
         place = to_index @ np.array([*_position(dataset, index), 1.0])
-        level = int(round(place[0]))
+        level = round(place[0])
         if abs(place[0] - level) > _ON_SLICE or not 0 <= level < shape[0]:
             raise UnusableFile(Reason.MASK_UNUSABLE, f"frame {index + 1} is outside the volume")
         if np.abs(place[1:3]).max() > 1.0:

@@ -39,7 +39,7 @@ _IMAGECODECS = frozenset({
 
 
 class UnusableFile(Exception):
-    """This file is left out; caught where files are listed."""
+    """A file that is left out; caught where files are listed."""
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
         super().__init__(reason.name)
@@ -57,9 +57,9 @@ class Pixels:
     inverted: bool  # MONOCHROME1: large stored values are dark
 
     def values(self, frame: int) -> NDArray[np.float32]:
-        """Return one frame as quantities, (rows, columns[, 3]); MONOCHROME1 turned to bright = high.
+        """Return one frame as quantities, (rows, columns[, 3]); high is bright.
 
-        Turning keeps the range: v becomes min + max - v of the frame.
+        MONOCHROME1 is turned within its range: v becomes min + max - v of the frame.
         """
         value = self.stored[frame].astype(np.float32)
         value = value * np.float32(self.slope[frame]) + np.float32(self.intercept[frame])

@@ -48,7 +48,8 @@ def order_slices(headers: Sequence[tuple[Header, int]]) -> tuple[list[int], Geom
     if gaps.min() <= _SAME_GAP * max(usual, 1e-3):
         raise UnusableFile(Reason.DUPLICATE_POSITION, f"{len(headers)} slices")
     if np.abs(gaps - usual).max() > _SAME_GAP * usual:
-        raise UnusableFile(Reason.MISSING_SLICES, f"gaps of {gaps.min():.2f} to {gaps.max():.2f} mm")
+        detail = f"gaps of {gaps.min():.2f} to {gaps.max():.2f} mm"
+        raise UnusableFile(Reason.MISSING_SLICES, detail)
     spacing = headers[0][0].spacing or (1.0, 1.0)
     step = (positions[order[-1]] - positions[order[0]]) / (len(order) - 1)
     affine = np.eye(4)

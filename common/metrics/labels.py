@@ -108,7 +108,7 @@ def merged_auroc(positive: Float, negative: Float) -> Estimate:
     held = [(first[c > 0], last[c > 0], c[c > 0]) for c in (positive, negative)]
     (p_first, p_last, p_count), (n_first, n_last, n_count) = held
     cases, controls = p_count.sum(), n_count.sum()
-    patients = int(round(cases + controls))
+    patients = round(cases + controls)
     if cases <= 0 or controls <= 0:
         return unknown(patients)
     pairs = p_count[:, None] * n_count[None, :] / (cases * controls)
@@ -170,7 +170,7 @@ def merged_calibration(cells: Float, predicted: Float, seen: Float, smallest: in
     if total <= 0:
         return unknown(0)
     value = float(np.abs(predicted - seen)[released].sum() / total)
-    return Estimate(value=value, low=float("nan"), high=float("nan"), patients=int(round(total)))
+    return Estimate(value=value, low=float("nan"), high=float("nan"), patients=round(total))
 
 
 def mean_estimate(total: Float, squared: Float, count: float) -> Estimate:
@@ -179,4 +179,4 @@ def mean_estimate(total: Float, squared: Float, count: float) -> Estimate:
         return unknown(0)
     value = float(total / count)
     variance = max(float(squared / count) - value**2, 0.0)
-    return normal_interval(value, float(np.sqrt(variance / count)), int(round(count)))
+    return normal_interval(value, float(np.sqrt(variance / count)), round(count))

@@ -203,7 +203,7 @@ def test_the_fingerprint_is_the_same_in_another_process() -> None:
     )
     text = PRIVATE + "aggregation: {weights: {b: 1, a: 2, c: 3}}"
     found = {
-        subprocess.run(  # noqa: S603
+        subprocess.run(
             [sys.executable, "-c", code], input=text, capture_output=True, text=True, check=True,
             env={"PYTHONHASHSEED": seed}, cwd=Path(__file__).parents[2],
         ).stdout.strip()
