@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 #: Goes up when the same seed gives other files; kept hospitals of before are then not used.
-GENERATION = 2
+GENERATION = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +184,9 @@ def _patients(
         separation=spec.separation,
     )  # fmt: skip
     for number in range(hospital.patients):
-        digest = hashlib.sha256(f"{seed}/{hospital.name}/{number}".encode()).digest()
+        # With the modality: one identifier must never name two unlike objects.
+        name = f"{seed}/{spec.modality}/{hospital.name}/{number}"
+        digest = hashlib.sha256(name.encode()).digest()
         rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
         yield invent(f"SIM{digest[8:14].hex().upper()}", mix, rng), rng
 

@@ -87,10 +87,10 @@ def test_the_global_generator_is_left_alone(tmp_path: Path) -> None:
     assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
 
 
-def test_hospitals_share_no_patient_and_no_identifier() -> None:
-    spec = demo_cohort("xray", 2000)
-    everybody = [p.identifier for h in spec.hospitals for p in patients_of(spec, h, 0)]
-    assert len(everybody) == len(set(everybody)) == 2000
+def test_hospitals_share_no_patient_also_when_modalities_share_a_seed() -> None:
+    specs = demo_cohort("xray", 2000), demo_cohort("ct", 2000)
+    everybody = [p.identifier for s in specs for h in s.hospitals for p in patients_of(s, h, 0)]
+    assert len(everybody) == len(set(everybody)) == 4000
 
 
 @pytest.mark.parametrize("modality", ["xray", "ct"])
