@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from client.patient_gradients import LOOP, Backend, Objective
 from client.private_step import accumulate, draw, patient_optimizer, private_step
-from common.privacy.noise import NoiseSource
+from common.privacy.noise import ChaChaNoise, NoiseSource
 from common.privacy.plan import PrivacyPlan
 from tests.privacy.made_up import (
     Silence,
@@ -74,3 +74,12 @@ def check_divisor() -> None:
         if not torch.allclose(moved.double(), expected, atol=1e-6):
             message = f"{len(items)} patients: the step is not the sum over the public divisor"
             raise AssertionError(message)
+
+
+def check_fresh() -> None:
+    """Raise when two sources, as two rounds or two processes have them, give the same noise."""
+    plan = plan_of()
+    first, second = (released(plan, ChaChaNoise(), 1000) for _ in range(2))
+    if torch.equal(first, second):
+        message = "the noise of one release repeats that of another"
+        raise AssertionError(message)

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from client import model_guard
+from client.ledger import Ledger, Limit
+from client.private_round import plan_of
+from client.site import Guard, Site
+from client.training import train_round
+from client.workbench import Workbench, open_workbench
+from common.config import RunConfig, parse_config
+from common.errors import PrivacyError, UnsafeModel
+from common.network import initial_weights
+from common.privacy.accounting import epsilon_of
+from common.privacy.noise import ChaChaNoise, NoiseSource
+from common.wire import Refusal, RefusalReason, SiteUpdate, TrainRequest
+from tests.privacy.made_up import Silence, patients_of
+
+PATIENTS = patients_of((1, 2) * 10, image=(0,))
+DELTA = 0.001
+
+
+def config_of(privacy: str = "", training: str = "") -> RunConfig:
+    return parse_config(f"""
+name: private
+task: {{kind: diagnosis, target: ill}}
+cohort: {{table: {{numbers: [{{column: age}}, {{column: crp}}]}}}}
+model: {{network: table}}
+training: {{rounds: 6, optimizer: sgd, learning_rate: 0.1{training}}}
+privacy: {{unit: patient, epsilon: 2.0, delta: {DELTA}{privacy}}}
+personalisation: {{method: none}}
+""")
+
+
+@dataclass
+class Watched:
+    """Real noise that writes down how much the ledger held when it was asked."""
+
+    ledger: Ledger
+    charged: list[int] = field(default_factory=list)
+    simulated: bool = False
+    _real: ChaChaNoise = field(default_factory=ChaChaNoise)
+
+    def gaussian(self, shape: tuple[int, ...], standard_deviation: float) -> Tensor:
+        """Return real noise, after a look at the ledger."""
+        self.charged.append(len(self.ledger.history("patients")))
+        return self._real.gaussian(shape, standard_deviation)
+
+    def uniform(self, count: int) -> Tensor:
+        """Return real draws."""
+        return self._real.uniform(count)
+
+
+def site_of(folder: Path, noise: NoiseSource | None = None, epsilon: float = 50.0) -> Site:
+    guard = Guard(
+        ledger=Ledger(folder / "ledger.db"), limit=Limit(epsilon=epsilon, delta=DELTA),
+        cohort="patients", noise=noise or ChaChaNoise(),
+    )  # fmt: skip
+    return Site(name="here", train=PATIENTS, validation=PATIENTS, test=PATIENTS, guard=guard)
+
+
+def request_of(config: RunConfig, number: int = 1) -> TrainRequest:
+    return TrainRequest(
+        run="run", round=number, seed=0, config=config, weights=initial_weights(config, 0)
+    )
+
+
+def update_of(site: Site, bench: Workbench, number: int = 1) -> SiteUpdate:
+    answer = train_round(site, bench, request_of(bench.config, number))
+    assert isinstance(answer, SiteUpdate)
+    return answer
+
+
+def history(site: Site) -> int:
+    assert site.guard is not None
+    return len(site.guard.ledger.history("patients"))
+
+
+def test_no_noise_is_drawn_before_the_round_is_in_the_ledger(tmp_path: Path) -> None:
+    noise = Watched(Ledger(tmp_path / "ledger.db"))
+    site, bench = site_of(tmp_path, noise), open_workbench(config_of(), 0)
+    for number in (1, 2, 3):
+        update_of(site, bench, number)
+    assert noise.charged == [1, 2, 3]
+
+
+@pytest.mark.parametrize("asked", [(1, 2, 3), (1, 1, 2, 2, 2)])
+def test_rounds_interrupted_or_not_compose_to_exactly_what_was_charged(
+    tmp_path: Path, asked: tuple[int, ...]
+) -> None:
+    site, bench = site_of(tmp_path), open_workbench(config_of(training=", local_steps: 3"), 0)
+    for times, number in enumerate(asked, 1):
+        spend = update_of(site, bench, number).spend
+        assert spend is not None
+        assert spend.mechanism.steps == 3
+        assert spend.run_epsilon == epsilon_of([replace(spend.mechanism, steps=3 * times)], DELTA)
+    assert history(site) == len(asked)
+
+
+def test_a_whole_run_spends_its_epsilon_and_no_more(tmp_path: Path) -> None:
+    site, bench = site_of(tmp_path), open_workbench(config_of(), 0)
+    spent = [update_of(site, bench, number).spend for number in range(1, 7)]
+    last = spent[-1]
+    assert last is not None
+    assert 1.999 < last.run_epsilon <= 2.0
+
+
+def test_a_round_over_the_sites_limit_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    config = config_of()
+    noise = Watched(Ledger(tmp_path / "ledger.db"))
+    site, bench = site_of(tmp_path, noise, epsilon=0.1), open_workbench(config, 0)
+    answer = train_round(site, bench, request_of(config))
+    assert isinstance(answer, Refusal)
+    assert answer.reason is RefusalReason.BUDGET
+    assert history(site) == 0
+    assert noise.charged == []
+
+
+def test_an_unsafe_network_is_refused_before_anything_is_charged(tmp_path: Path) -> None:
+    config = config_of()
+    site, bench = site_of(tmp_path), open_workbench(config, 0)
+    bench.model.add_module("norm", torch.nn.BatchNorm1d(4, affine=False))
+    with pytest.raises(UnsafeModel, match="norm"):
+        train_round(site, bench, request_of(config))
+    assert history(site) == 0
+
+
+def test_a_network_is_checked_once_in_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    real = model_guard.check_layers
+    monkeypatch.setattr(model_guard, "check_layers", lambda m: (asked.append(1), real(m)))
+    site, bench = site_of(tmp_path), open_workbench(config_of(), 0)
+    for number in (1, 2, 3):
+        update_of(site, bench, number)
+    assert asked == [1]
+
+
+def test_a_site_without_a_ledger_takes_no_part_in_a_private_run(tmp_path: Path) -> None:
+    config = config_of()
+    site = replace(site_of(tmp_path), guard=None)
+    with pytest.raises(PrivacyError, match="no ledger"):
+        train_round(site, open_workbench(config, 0), request_of(config))
+
+
+def test_an_empty_draw_is_charged_noised_and_released(tmp_path: Path) -> None:
+    class Nobody(Watched):
+        def uniform(self, count: int) -> Tensor:
+            return torch.full((count,), 0.99, dtype=torch.float64)
+
+    config = config_of(", sampling_rate: 0.2")
+    site = site_of(tmp_path, Nobody(Ledger(tmp_path / "ledger.db")))
+    bench = open_workbench(config, 0)
+    update = update_of(site, bench)
+    assert history(site) == 1
+    assert all(float(change.abs().sum()) > 0 for change in update.delta.values())
+
+
+def test_what_leaves_is_the_trained_tensors_and_nothing_that_counts_patients(
+    tmp_path: Path,
+) -> None:
+    config = config_of(", default_patients: 40")
+    site, bench = site_of(tmp_path), open_workbench(config, 0)
+    update = update_of(site, bench)
+    shapes = {n: v.shape for n, v in initial_weights(config, 0).items()}
+    assert {n: v.shape for n, v in update.delta.items()} == shapes
+    assert update.steps == 1
+    assert update.control_delta is None
+    assert update.spend is not None
+    assert update.spend.mechanism.divisor == 40.0
+
+
+@pytest.mark.parametrize(("agreed", "divisor"), [
+    ("", 20.0), (", default_patients: 64", 64.0), (", public_patients: {here: 30}", 30.0),
+    (", public_patients: {there: 30}, default_patients: 50", 50.0),
+    (", default_patients: 64, sampling_rate: 0.25", 16.0),
+])  # fmt: skip
+def test_the_divisor_is_what_was_agreed_in_public(
+    tmp_path: Path, agreed: str, divisor: float
+) -> None:
+    config, site = config_of(agreed), site_of(tmp_path)
+    assert site.guard is not None
+    assert config.privacy != "none"
+    plan = plan_of(site, open_workbench(config, 0), config.privacy, site.guard)
+    assert plan.mechanism.divisor == divisor
+
+
+def test_the_same_round_asked_for_twice_gets_other_noise(tmp_path: Path) -> None:
+    site, bench = site_of(tmp_path), open_workbench(config_of(), 0)
+    first, second = update_of(site, bench), update_of(site, bench)
+    assert not any(torch.equal(first.delta[n], second.delta[n]) for n in first.delta)
+
+
+def test_simulated_noise_is_stamped_on_what_leaves(tmp_path: Path) -> None:
+    bench = open_workbench(config_of(), 0)
+    for noise in (Silence(), ChaChaNoise()):
+        spend = update_of(site_of(tmp_path, noise), bench).spend
+        assert spend is not None
+        assert spend.simulated_noise is noise.simulated
+
+
+def test_a_private_round_leaves_the_global_generator_as_it_was(tmp_path: Path) -> None:
+    site, bench = site_of(tmp_path), open_workbench(config_of(), 0)
+    before = torch.get_rng_state()
+    update_of(site, bench)
+    assert torch.equal(before, torch.get_rng_state())

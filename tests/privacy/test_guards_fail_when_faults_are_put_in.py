@@ -1,0 +1,281 @@
+"""Each fault that would break the guarantee is put in, and its check must turn red."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from client import model_guard, patient_optimizer, private_round
+from client.clipping import patient_norms
+from client.ledger import Ledger, Limit
+from client.model_guard import check_model
+from client.patient_optimizer import PatientOptimizer
+from common.errors import BudgetExceeded, LedgerDamaged, PrivacyError, UnsafeModel
+from common.privacy import accounting, noise
+from common.privacy.noise import ChaChaNoise
+from tests.client.test_private_round import (
+    test_no_noise_is_drawn_before_the_round_is_in_the_ledger as check_order,
+)
+from tests.privacy.guarantees import (
+    check_bound,
+    check_divisor,
+    check_fresh,
+    check_noise,
+    clipped_sum,
+    released,
+)
+from tests.privacy.made_up import (
+    ImageNet,
+    Silence,
+    TableNet,
+    mechanism_of,
+    objective_of,
+    patients_of,
+    plan_of,
+    seeded,
+    with_images,
+    without,
+)
+
+Patch = pytest.MonkeyPatch
+RED = AssertionError
+
+
+def check_sensitivity() -> None:
+    """Raise unless a patient with loud images moves the sum by at most the clip norm."""
+    patients = patients_of((1, 3, 2))
+    loud = with_images(patients, 100 * patients.image, 100 * patients.table)
+    objective = objective_of(seeded(TableNet), loud)
+    fewer = objective_of(objective.model, without(loud, 1))
+    plan = plan_of(mechanism_of(clip_norm=0.1))
+    check_bound(float((clipped_sum(objective, plan) - clipped_sum(fewer, plan)).norm()), 0.1)
+
+
+def check_spread() -> None:
+    """Raise unless a release has noise of sigma x C over the divisor."""
+    check_noise(released(plan_of(mechanism_of(2.0, divisor=4.0)), ChaChaNoise()), 0.5)
+
+
+def refuse_network(norm: Callable[[], nn.Module]) -> None:
+    """Raise AssertionError when a network with this layer is let through."""
+    try:
+        check_model(objective_of(seeded(lambda: ImageNet(norm())), patients_of()), plan_of(), Silence())
+    except UnsafeModel:
+        return
+    raise AssertionError
+
+
+def test_all_checks_are_green_without_a_fault(tmp_path: Path) -> None:
+    check_sensitivity()
+    check_spread()
+    check_fresh()
+    check_divisor()
+    check_order(tmp_path)
+    refuse_network(lambda: nn.BatchNorm2d(4))
+    refuse_network(lambda: nn.InstanceNorm2d(4, track_running_stats=True))
+
+
+# --- clipping --------------------------------------------------------------------------------
+
+
+def test_clipping_off(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(
+        patient_optimizer, "clip_factor", lambda norm, *_: torch.ones_like(norm)
+    )
+    with pytest.raises(RED, match="moved the sum"):
+        check_sensitivity()
+
+
+def test_clipping_by_parameter_instead_of_by_patient(monkeypatch: Patch) -> None:
+    def largest(samples: Sequence[Tensor]) -> Tensor:
+        return torch.stack([patient_norms([s]) for s in samples]).amin(0)
+
+    monkeypatch.setattr(patient_optimizer, "patient_norms", largest)
+    with pytest.raises(RED, match="moved the sum"):
+        check_sensitivity()
+
+
+def test_clipping_by_image_instead_of_by_patient(monkeypatch: Patch) -> None:
+    real = PatientOptimizer.accumulate
+
+    def three_times(self: PatientOptimizer, gradients: Sequence[Tensor]) -> None:
+        for _ in range(3):  # as many contributions as a patient has images
+            real(self, gradients)
+
+    monkeypatch.setattr(PatientOptimizer, "accumulate", three_times)
+    with pytest.raises(RED, match="moved the sum"):
+        check_sensitivity()
+
+
+def test_a_clip_norm_that_is_a_thousandth_too_large(monkeypatch: Patch) -> None:
+    real = patient_optimizer.clip_factor
+    monkeypatch.setattr(patient_optimizer, "clip_factor", lambda n, c, k: 1.001 * real(n, c, k))
+    with pytest.raises(RED, match="moved the sum"):
+        check_sensitivity()
+
+
+def test_a_guard_notices_that_clipping_is_off_before_a_run(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(
+        patient_optimizer, "clip_factor", lambda norm, *_: 100 * torch.ones_like(norm)
+    )
+    with pytest.raises(UnsafeModel, match="One patient moves the sum"):
+        check_model(objective_of(seeded(TableNet), patients_of()), plan_of(), Silence())
+
+
+def test_a_loss_that_broadcasts(monkeypatch: Patch) -> None:
+    def broadcast(output: Tensor, target: Tensor) -> Tensor:
+        return nn.functional.binary_cross_entropy_with_logits(output, target, reduction="none")
+
+    objective = objective_of(seeded(TableNet), patients_of())
+    wrong = type(objective)(
+        model=objective.model, item_loss=broadcast, patients=objective.patients,
+        images_per_patient=4,
+    )  # fmt: skip
+    with pytest.raises(UnsafeModel, match="shape"):
+        check_model(wrong, plan_of(), Silence())
+    monkeypatch.setattr(model_guard, "check_loss", lambda _: None)
+    check_model(wrong, plan_of(), Silence())  # nothing else would have noticed
+
+
+# --- noise -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("factor", [0.0, 1 / 3, 0.98, 1.02])
+def test_no_noise_or_the_wrong_amount(monkeypatch: Patch, factor: float) -> None:
+    real = ChaChaNoise.gaussian
+    monkeypatch.setattr(
+        ChaChaNoise, "gaussian", lambda self, shape, spread: factor * real(self, shape, spread)
+    )
+    with pytest.raises(RED, match="noise of"):
+        check_spread()
+
+
+def test_noise_that_forgets_the_clip_norm(monkeypatch: Patch) -> None:
+    real = ChaChaNoise.gaussian
+    monkeypatch.setattr(
+        ChaChaNoise, "gaussian", lambda self, shape, spread: real(self, shape, spread / 0.1)
+    )
+    with pytest.raises(RED, match="noise of"):
+        check_noise(released(plan_of(mechanism_of(1.0, clip_norm=0.1, divisor=1.0)), ChaChaNoise()), 0.1)
+
+
+def test_a_fixed_seed(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(noise.os, "urandom", lambda count: bytes(count))
+    with pytest.raises(RED, match="repeats"):
+        check_fresh()
+
+
+def test_a_key_from_public_facts(monkeypatch: Patch) -> None:
+    public = hashlib.sha256(b"run/site/round").digest()
+    monkeypatch.setattr(noise.os, "urandom", lambda count: public[:count])
+    with pytest.raises(RED, match="repeats"):
+        check_fresh()
+
+
+def test_noise_only_when_somebody_was_drawn(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(PatientOptimizer, "add_noise", lambda self: [
+        setattr(p, "grad", torch.zeros_like(p)) for p in self.params
+    ])  # fmt: skip
+    with pytest.raises(RED, match="noise of"):
+        check_spread()
+
+
+# --- divisor, order, networks ----------------------------------------------------------------
+
+
+def test_a_divisor_from_the_draw(monkeypatch: Patch) -> None:
+    real = PatientOptimizer.accumulate
+
+    def counting(self: PatientOptimizer, gradients: Sequence[Tensor]) -> None:
+        self.drawn = getattr(self, "drawn", 0) + len(gradients[0])
+        self.expected_batch_size = self.drawn
+        real(self, gradients)
+
+    monkeypatch.setattr(PatientOptimizer, "accumulate", counting)
+    with pytest.raises(RED, match="public divisor"):
+        check_divisor()
+
+
+def test_a_release_before_its_charge(monkeypatch: Patch, tmp_path: Path) -> None:
+    real_charge, real_step = private_round.charge, private_round.private_step
+    steps: list[Callable[[], None]] = []
+
+    def late(*given: object) -> object:
+        # The first step is taken before the charge is made.
+        for step in steps:
+            step()
+        return real_charge(*given)  # type: ignore[arg-type]
+
+    real_optimizer = private_round.patient_optimizer
+    checked = private_round.checked_backend
+
+    def first(objective, plan, guard):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        backend = checked(objective, plan, guard)
+        plain = torch.optim.SGD(objective.model.parameters(), lr=0.1)
+        steps.append(
+            lambda: real_step(objective, real_optimizer(plain, plan, guard.noise), guard.noise)
+        )
+        return backend
+
+    monkeypatch.setattr(private_round, "checked_backend", first)
+    monkeypatch.setattr(private_round, "charge", late)
+    with pytest.raises(RED):
+        check_order(tmp_path)
+
+
+@pytest.mark.parametrize("norm", [
+    lambda: nn.BatchNorm2d(4, affine=False).eval(),
+    lambda: nn.BatchNorm2d(4),
+    lambda: nn.InstanceNorm2d(4, track_running_stats=True),
+])  # fmt: skip
+def test_batch_statistics_are_caught_by_their_effect_when_their_kind_is_let_through(
+    monkeypatch: Patch, norm: Callable[[], nn.Module]
+) -> None:
+    monkeypatch.setattr(model_guard, "check_layers", lambda _: None)
+    refuse_network(norm)
+
+
+def test_batch_norm_let_through_by_every_check(monkeypatch: Patch) -> None:
+    for check in ("check_layers", "check_buffers", "check_peers"):
+        monkeypatch.setattr(model_guard, check, lambda _: None)
+    with pytest.raises(RED):
+        refuse_network(lambda: nn.BatchNorm2d(4, affine=False))
+
+
+# --- accounting and ledger -------------------------------------------------------------------
+
+
+def test_a_history_of_which_only_the_last_entry_counts(monkeypatch: Patch, tmp_path: Path) -> None:
+    def spends_all() -> None:
+        ledger, limit = Ledger(tmp_path / "ledger.db"), Limit(epsilon=1.0, delta=1e-4)
+        with pytest.raises(BudgetExceeded):
+            for number in range(100):
+                ledger.charge("p", "run", number, mechanism_of(10.0, steps=1), limit, 1e-4)
+
+    monkeypatch.setattr("client.ledger.epsilon_of", lambda h, d: accounting.epsilon_of([*h][-1:], d))
+    with pytest.raises(pytest.fail.Exception):
+        spends_all()
+
+
+def test_a_chain_that_is_not_checked(monkeypatch: Patch, tmp_path: Path) -> None:
+    from tests.client.test_ledger import filled, outside
+
+    ledger = filled(tmp_path / "ledger.db")
+    outside(tmp_path / "ledger.db", "UPDATE charges SET cohort = 'nobody' WHERE number = 1")
+    with pytest.raises(LedgerDamaged):
+        ledger.history("patients")
+    monkeypatch.setattr("client.ledger._chain", lambda _previous, _entry: "x")
+    with pytest.raises(LedgerDamaged):
+        ledger.history("patients")
+
+
+def test_a_mechanism_that_cannot_be(monkeypatch: Patch) -> None:
+    with pytest.raises(PrivacyError):
+        mechanism_of(float("nan"))
+    monkeypatch.setattr("common.privacy.plan.Mechanism.__post_init__", lambda _: None)
+    assert accounting.epsilon_of([mechanism_of(float("nan"))], 1e-4) < 1e-3, "free of charge"
