@@ -74,25 +74,34 @@ class LiveProgress:
 
 
 def table_of(found: Comparison) -> Table:
-    """Return the arms with their headline, each hospital's, and the price in privacy."""
-    several = len(found.seeds) > 1
+    """Return one column an arm: the headline, each hospital's own, and the price in privacy."""
     table = Table(title=f"{found.config.name}: {found.metric} on test patients")
-    for name in ("arm", "all", *(c.name for c in found.cohorts), "epsilon"):
-        table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
+    table.add_column("")
     for arm in found.arms:
-        values = [found.value(arm, seed) for seed in found.seeds]
-        spread = f" ±{statistics.stdev(values):.3f}" if several else ""
-        own = [
-            statistics.fmean(found.site_value(arm, seed, c.name) for seed in found.seeds)
-            for c in found.cohorts
-        ]
-        epsilons = [
-            e for seed in found.seeds for o in found.outcomes[arm, seed] for e in o.epsilon.values()
-        ]
-        price = f"{max(epsilons):.2f}*" if epsilons else ""
-        table.add_row(
-            arm, f"{statistics.fmean(values):.3f}{spread}", *(f"{v:.3f}" for v in own), price
-        )
+        table.add_column(arm, justify="right", no_wrap=True)
+    table.add_row("all hospitals", *(_headline(found, arm) for arm in found.arms), end_section=True)
+    for cohort in found.cohorts:
+        table.add_row(cohort.name, *(_own(found, arm, cohort.name) for arm in found.arms))
     if "federated_dp" in found.arms:
-        table.caption = "* by patient, at each hospital. Simulated noise: no privacy claim."
+        table.add_section()
+        table.add_row("epsilon", *(_price(found, arm) for arm in found.arms))
+        table.caption = "Epsilon is by patient, at each hospital. Simulated noise: no privacy claim."
     return table
+
+
+def _headline(found: Comparison, arm: Arm) -> str:
+    values = [found.value(arm, seed) for seed in found.seeds]
+    spread = f" ±{statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.3f}{spread}"
+
+
+def _own(found: Comparison, arm: Arm, site: str) -> str:
+    values = [found.site_value(arm, seed, site) for seed in found.seeds]
+    known = [value for value in values if math.isfinite(value)]
+    return f"{statistics.fmean(known):.3f}" if known else "-"
+
+
+def _price(found: Comparison, arm: Arm) -> str:
+    outcomes = [o for seed in found.seeds for o in found.outcomes[arm, seed]]
+    spent = [epsilon for outcome in outcomes for epsilon in outcome.epsilon.values()]
+    return f"{max(spent):.2f}" if spent else ""
