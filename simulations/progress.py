@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -75,23 +76,26 @@ class LiveProgress:
 
 def table_of(found: Comparison) -> Table:
     """Return one column an arm: the headline, each hospital's own, and the price in privacy."""
-    table = Table(title=f"{found.config.name}: {found.metric} on test patients")
-    table.add_column("")
+    title = f"{found.config.name}: {found.metric} on test patients"
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("", no_wrap=True)
     for arm in found.arms:
         table.add_column(arm, justify="right", no_wrap=True)
-    table.add_row("all hospitals", *(_headline(found, arm) for arm in found.arms), end_section=True)
+    table.add_row("all", *(_headline(found, arm) for arm in found.arms), end_section=True)
     for cohort in found.cohorts:
         table.add_row(cohort.name, *(_own(found, arm, cohort.name) for arm in found.arms))
     if "federated_dp" in found.arms:
         table.add_section()
         table.add_row("epsilon", *(_price(found, arm) for arm in found.arms))
-        table.caption = "Epsilon is by patient, at each hospital. Simulated noise: no privacy claim."
+        table.caption = (
+            "Epsilon is by patient, at each hospital. Simulated noise: no privacy claim."
+        )
     return table
 
 
 def _headline(found: Comparison, arm: Arm) -> str:
     values = [found.value(arm, seed) for seed in found.seeds]
-    spread = f" ±{statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    spread = f"±{statistics.stdev(values):.3f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.3f}{spread}"
 
 
