@@ -77,7 +77,7 @@ class LiveProgress:
 def table_of(found: Comparison) -> Table:
     """Return one column an arm: the headline, each hospital's own, and the price in privacy."""
     title = f"{found.config.name}: {found.metric} on test patients"
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1))
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("", no_wrap=True)
     for arm in found.arms:
         table.add_column(arm, justify="right", no_wrap=True)
