@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections import Counter
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,12 +118,8 @@ def test_a_release_without_noise_is_never_within_a_limit(tmp_path: Path, noise: 
 @pytest.mark.parametrize("field", ["noise_multiplier", "sampling_rate", "clip_norm", "divisor"])
 @pytest.mark.parametrize("value", [float("nan"), -1.0, float("inf")])
 def test_a_mechanism_that_cannot_be_is_refused(field: str, value: float) -> None:
-    if field == "noise_multiplier":
-        with pytest.raises(PrivacyError, match=field):
-            mechanism_of(value)
-        return
     with pytest.raises(PrivacyError, match=field):
-        mechanism_of(1.0, **{field: value})
+        replace(mechanism_of(1.0), **{field: value})  # type: ignore[arg-type]  # a field by name
 
 
 @pytest.mark.parametrize(("epsilon", "delta"), [

@@ -27,6 +27,8 @@ from tests.privacy.made_up import (
 class FollowsTheData(nn.Module):
     """Keeps the largest value that it has seen."""
 
+    largest: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("largest", torch.zeros(()))
@@ -94,7 +96,7 @@ def test_a_network_of_layers_by_item_passes_and_stays_as_it_was(*, frozen_body: 
 
 
 def test_batch_norms_that_monais_norm_argument_leaves_are_refused() -> None:
-    from monai.networks.nets import resnet18
+    from monai.networks.nets.resnet import resnet18
 
     # norm= reaches the first norm only; nineteen BatchNorms stay.
     body = resnet18(

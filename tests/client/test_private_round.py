@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from client import model_guard
 from client.ledger import Ledger, Limit
@@ -135,7 +135,12 @@ def test_a_network_is_checked_once_in_a_run(
 ) -> None:
     asked = []
     real = model_guard.check_layers
-    monkeypatch.setattr(model_guard, "check_layers", lambda m: (asked.append(1), real(m)))
+
+    def counted(model: nn.Module) -> None:
+        asked.append(1)
+        real(model)
+
+    monkeypatch.setattr(model_guard, "check_layers", counted)
     site, bench = site_of(tmp_path), open_workbench(config_of(), 0)
     for number in (1, 2, 3):
         update_of(site, bench, number)

@@ -26,7 +26,6 @@ from tests.privacy.made_up import (
     seeded,
 )
 
-
 # --- who and what is in a step ---------------------------------------------------------------
 
 
@@ -166,7 +165,7 @@ def test_sums_are_exact_however_patients_are_taken_together(patients: int, toget
     trained = list(objective.model.parameters())
     optimizer = patient_optimizer(torch.optim.SGD(trained, lr=1.0), plan, Silence())
     drawn = draw(objective.patients, 1.0, 1, Silence())
-    rows = [g for several in gradients_by_patient(objective, trained, drawn, LOOP) for g in [several]]
+    rows = list(gradients_by_patient(objective, trained, drawn, LOOP))
     for start in range(0, patients, together):
         part = rows[start : start + together]
         optimizer.accumulate([torch.cat([row[i] for row in part]) for i in range(len(trained))])
@@ -197,7 +196,9 @@ def test_a_network_that_cannot_be_mapped_takes_the_loop() -> None:
         def forward(self, image: Tensor, table: Tensor) -> Tensor:
             if float(table.sum()) > 1e9:  # a branch on data: vmap cannot follow it
                 return super().forward(image, -table)
-            return self.body[2](torch.tanh(self.body[0](table * 1.0)).contiguous()) * 1.0
+            hidden = torch.tanh(self.body[0](table))
+            output: Tensor = self.body[2](hidden)
+            return output
 
     objective = objective_of(seeded(Branches), patients_of())
     backend = choose_backend(objective, list(objective.model.parameters()))

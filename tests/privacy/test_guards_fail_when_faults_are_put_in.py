@@ -11,13 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from client import model_guard, patient_optimizer, private_round
-from client.clipping import patient_norms
+from client.clipping import clip_factor, patient_norms
 from client.ledger import Ledger, Limit
 from client.model_guard import check_model
 from client.patient_optimizer import PatientOptimizer
+from client.private_step import patient_optimizer as optimizer_of
+from client.private_step import private_step
 from common.errors import BudgetExceeded, LedgerDamaged, PrivacyError, UnsafeModel
-from common.privacy import accounting, noise
+from common.privacy import accounting
 from common.privacy.noise import ChaChaNoise
+from common.privacy.plan import Mechanism
 from tests.client.test_private_round import (
     test_no_noise_is_drawn_before_the_round_is_in_the_ledger as check_order,
 )
@@ -63,8 +66,9 @@ def check_spread() -> None:
 
 def refuse_network(norm: Callable[[], nn.Module]) -> None:
     """Raise AssertionError when a network with this layer is let through."""
+    objective = objective_of(seeded(lambda: ImageNet(norm())), patients_of())
     try:
-        check_model(objective_of(seeded(lambda: ImageNet(norm())), patients_of()), plan_of(), Silence())
+        check_model(objective, plan_of(), Silence())
     except UnsafeModel:
         return
     raise AssertionError
@@ -113,7 +117,7 @@ def test_clipping_by_image_instead_of_by_patient(monkeypatch: Patch) -> None:
 
 
 def test_a_clip_norm_that_is_a_thousandth_too_large(monkeypatch: Patch) -> None:
-    real = patient_optimizer.clip_factor
+    real = clip_factor
     monkeypatch.setattr(patient_optimizer, "clip_factor", lambda n, c, k: 1.001 * real(n, c, k))
     with pytest.raises(RED, match="moved the sum"):
         check_sensitivity()
@@ -160,27 +164,30 @@ def test_noise_that_forgets_the_clip_norm(monkeypatch: Patch) -> None:
     monkeypatch.setattr(
         ChaChaNoise, "gaussian", lambda self, shape, spread: real(self, shape, spread / 0.1)
     )
+    plan = plan_of(mechanism_of(1.0, clip_norm=0.1, divisor=1.0))
     with pytest.raises(RED, match="noise of"):
-        check_noise(released(plan_of(mechanism_of(1.0, clip_norm=0.1, divisor=1.0)), ChaChaNoise()), 0.1)
+        check_noise(released(plan, ChaChaNoise()), 0.1)
 
 
 def test_a_fixed_seed(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(noise.os, "urandom", lambda count: bytes(count))
+    monkeypatch.setattr("common.privacy.noise.os.urandom", bytes)
     with pytest.raises(RED, match="repeats"):
         check_fresh()
 
 
 def test_a_key_from_public_facts(monkeypatch: Patch) -> None:
     public = hashlib.sha256(b"run/site/round").digest()
-    monkeypatch.setattr(noise.os, "urandom", lambda count: public[:count])
+    monkeypatch.setattr("common.privacy.noise.os.urandom", lambda count: public[:count])
     with pytest.raises(RED, match="repeats"):
         check_fresh()
 
 
 def test_noise_only_when_somebody_was_drawn(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(PatientOptimizer, "add_noise", lambda self: [
-        setattr(p, "grad", torch.zeros_like(p)) for p in self.params
-    ])  # fmt: skip
+    def silent(self: PatientOptimizer) -> None:
+        for parameter in self.params:
+            parameter.grad = torch.zeros_like(parameter)
+
+    monkeypatch.setattr(PatientOptimizer, "add_noise", silent)
     with pytest.raises(RED, match="noise of"):
         check_spread()
 
@@ -202,7 +209,7 @@ def test_a_divisor_from_the_draw(monkeypatch: Patch) -> None:
 
 
 def test_a_release_before_its_charge(monkeypatch: Patch, tmp_path: Path) -> None:
-    real_charge, real_step = private_round.charge, private_round.private_step
+    real_charge, real_step = private_round.charge, private_step
     steps: list[Callable[[], None]] = []
 
     def late(*given: object) -> object:
@@ -211,14 +218,13 @@ def test_a_release_before_its_charge(monkeypatch: Patch, tmp_path: Path) -> None
             step()
         return real_charge(*given)  # type: ignore[arg-type]
 
-    real_optimizer = private_round.patient_optimizer
     checked = private_round.checked_backend
 
     def first(objective, plan, guard):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
         backend = checked(objective, plan, guard)
         plain = torch.optim.SGD(objective.model.parameters(), lr=0.1)
         steps.append(
-            lambda: real_step(objective, real_optimizer(plain, plan, guard.noise), guard.noise)
+            lambda: real_step(objective, optimizer_of(plain, plan, guard.noise), guard.noise)
         )
         return backend
 
@@ -251,15 +257,21 @@ def test_batch_norm_let_through_by_every_check(monkeypatch: Patch) -> None:
 
 
 def test_a_history_of_which_only_the_last_entry_counts(monkeypatch: Patch, tmp_path: Path) -> None:
-    def spends_all() -> None:
-        ledger, limit = Ledger(tmp_path / "ledger.db"), Limit(epsilon=1.0, delta=1e-4)
-        with pytest.raises(BudgetExceeded):
-            for number in range(100):
+    def charges_until_refused(name: str) -> int:
+        ledger, limit = Ledger(tmp_path / name), Limit(epsilon=1.0, delta=1e-4)
+        for number in range(30):
+            try:
                 ledger.charge("p", "run", number, mechanism_of(10.0, steps=1), limit, 1e-4)
+            except BudgetExceeded:
+                return number
+        return 30
 
-    monkeypatch.setattr("client.ledger.epsilon_of", lambda h, d: accounting.epsilon_of([*h][-1:], d))
-    with pytest.raises(pytest.fail.Exception):
-        spends_all()
+    def forgetful(history: Sequence[Mechanism], delta: float) -> float:
+        return accounting.epsilon_of([*history][-1:], delta)
+
+    assert charges_until_refused("sound.db") < 30
+    monkeypatch.setattr("client.ledger.epsilon_of", forgetful)
+    assert charges_until_refused("faulty.db") == 30
 
 
 def test_a_chain_that_is_not_checked(monkeypatch: Patch, tmp_path: Path) -> None:
