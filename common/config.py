@@ -95,6 +95,8 @@ class RunConfig(Part):
         _check_network(self.task, self.cohort, self.model)
         if self.privacy != "none" and self.privacy.model is not None:
             _check_network(self.task, self.cohort, self.privacy.model)
+        if self.privacy != "none":
+            _check_private_training(self.privacy.training or self.training)
         return self
 
     def canonical_json(self) -> str:
@@ -106,6 +108,18 @@ class RunConfig(Part):
     def fingerprint(self) -> str:
         """Return the SHA-256 of the canonical JSON, in hex."""
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+
+
+def _check_private_training(training: Training) -> None:
+    """Refuse what the private step does not do, rather than leave it out unsaid."""
+    wanted = {"proximal": training.proximal > 0, "augment": training.augment}
+    asked = [name for name, here in wanted.items() if here]
+    if asked:
+        message = (
+            f"a private run takes no {' and no '.join(asked)}; give privacy.training a section "
+            "of its own without"
+        )
+        raise ValueError(message)
 
 
 def _check_network(task: Task, cohort: Cohort, model: Model) -> None:

@@ -39,7 +39,7 @@ class PatientPrivacy(Part):
     clipping: Literal["automatic", "flat"] = "automatic"
     clip_norm: PositiveFloat = 1.0
     #: Probability that a patient is in a step; 1 takes all and needs no secret sampling.
-    sampling_rate: float = Field(strict=True, default=1.0, gt=0, le=1)
+    sampling_rate: float = Field(strict=True, default=1.0, ge=0.001, le=1)
     #: Another way to train than without privacy; by default the same.
     training: Training | None = None
     model: Model | None = None
