@@ -1,7 +1,8 @@
-"""What was read once need not be read again: stored pixels and prepared arrays, memory-mapped.
+"""What was prepared once need not be prepared again: arrays and facts under content keys.
 
-Stored values are kept as the scanner wrote them (8 or 16 bits), with the line that makes
-them quantities beside them, so another run's preprocessing starts from the same truth.
+Every entry is written under a temporary name, made durable and renamed, so that a crash or a
+second process leaves a whole entry or none; arrays carry a checksum that is looked at before
+they are handed out. The folder may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -9,17 +10,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import struct
+import uuid
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from client.dicom.read import Pixels
 from common.weights import replace_durably
 
 #: Part of every key; raised when reading or preparing changes.
-READER_VERSION = 2
+READER_VERSION = 4
+#: Stands after an array: a mark and the CRC-32 of its bytes.
+_SEAL = struct.Struct("<4sI")
+_MARK = b"WRC1"
+_EDGE_BYTES = 4096
 
 
 def key_of(*parts: object) -> str:
@@ -28,10 +35,17 @@ def key_of(*parts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def file_identity(root: Path, path: Path) -> tuple[str, int, int]:
-    """Return what changes when a file does: path below root, size, time of change."""
+def file_key(path: Path) -> str:
+    """Return what changes when a file does: size, time of change, and both its ends.
+
+    A DICOM file begins with its UIDs; the place where it lies is no part of the key.
+    """
     status = path.stat()
-    return path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns
+    with path.open("rb") as file:
+        head = file.read(_EDGE_BYTES)
+        file.seek(max(0, status.st_size - _EDGE_BYTES))
+        ends = hashlib.sha256(head + file.read(_EDGE_BYTES)).hexdigest()
+    return key_of("file", status.st_size, status.st_mtime_ns, ends)
 
 
 @dataclass(frozen=True)
@@ -41,48 +55,48 @@ class Cache:
     folder: Path
 
     def array(self, key: str) -> NDArray[np.generic] | None:
-        """Return a memory-mapped array, or None when it is not there or not whole."""
+        """Return a memory-mapped array, or None when it is not there or not whole.
+
+        It may be written to: changes stay in this process's memory.
+        """
         path = self.folder / f"{key}.npy"
         try:
-            found: NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
+            # "c", copy on write: torch wants memory that may be written to.
+            found = np.load(path, mmap_mode="c", allow_pickle=False)
+            with path.open("rb") as file:
+                file.seek(-_SEAL.size, os.SEEK_END)
+                whole = file.read() == _seal(found)
+        except FileNotFoundError:
+            return None
         except (OSError, ValueError, EOFError):
+            whole, found = False, np.zeros(0)
+        if not whole:
             path.unlink(missing_ok=True)
             return None
-        return found
+        return found  # type: ignore[no-any-return]  # numpy types load as Any
 
     def keep_array(self, key: str, array: NDArray[np.generic]) -> None:
-        """Write an array under its key; two processes may do so at once."""
+        """Write an array under its key; several processes may do so at once."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / f".{key}.{os.getpid()}.npy"
-        np.save(temporary, array, allow_pickle=False)
-        temporary.replace(self.folder / f"{key}.npy")
-
-    def pixels(self, key: str) -> Pixels | None:
-        """Return an object's stored values, memory-mapped, or None."""
-        facts = self.facts(key)
-        stored = self.array(key) if facts is not None else None
-        if stored is None or facts is None:
-            return None
-        return Pixels(
-            stored=stored,  # type: ignore[arg-type]  # written by keep_pixels
-            slope=np.asarray(facts["slope"], np.float64),
-            intercept=np.asarray(facts["intercept"], np.float64),
-            inverted=bool(facts["inverted"]),
-        )
-
-    def keep_pixels(self, key: str, pixels: Pixels) -> None:
-        """Write stored values and what makes them quantities."""
-        self.keep_array(key, pixels.stored)
-        self.keep_facts(key, {
-            "slope": pixels.slope.tolist(), "intercept": pixels.intercept.tolist(),
-            "inverted": pixels.inverted,
-        })  # fmt: skip
+        array = np.asarray(array, order="C")
+        temporary = self.folder / f".{key}.{uuid.uuid4().hex}.tmp"
+        try:
+            with temporary.open("wb") as file:
+                np.save(file, array, allow_pickle=False)
+                file.write(_seal(array))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.folder / f"{key}.npy")
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def facts(self, key: str) -> dict[str, object] | None:
         """Return what was noted under a key, or None."""
         path = self.folder / f"{key}.json"
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
         except (OSError, ValueError):
             path.unlink(missing_ok=True)
             return None
@@ -91,3 +105,8 @@ class Cache:
     def keep_facts(self, key: str, facts: dict[str, object]) -> None:
         """Note facts under a key."""
         replace_durably(self.folder / f"{key}.json", json.dumps(facts).encode())
+
+
+def _seal(array: NDArray[np.generic]) -> bytes:
+    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return _SEAL.pack(_MARK, zlib.crc32(flat.data))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,9 +14,10 @@ from torch import Tensor
 from client.cache import Cache
 from client.dicom.reasons import Reason, Unusable
 from client.images import MaskRules, Prepared, prepare_images
-from client.labels import KEYS, Labels, Row, read_labels
+from client.labels import Labels, key_of_row, read_labels
 from client.split import Part, part_named, split_patients
-from common.config import RunConfig, Split, Table
+from client.table import encode_rows
+from common.config import RunConfig, Split
 from common.errors import CohortError
 from common.sample import Patients
 from common.tasks import Task, UnusableLabel
@@ -78,23 +78,22 @@ def load_cohort(site: Path, config: RunConfig, task: Task, cache: Cache) -> Site
     if not site.is_dir():
         message = f"There is no folder {site}. Each site is a folder with a labels.csv."
         raise CohortError(message)
-    labels = read_labels(site / "labels.csv", needed_columns(config, task))
+    needed = needed_columns(config, task)
+    rules = config.cohort.images
+    labels = read_labels(site / "labels.csv", needed, with_images=rules is not None)
     problems = list(labels.unusable)
-    prepared = _images(site, config, labels, cache)
-    if prepared is None:
-        joined: list[tuple[int, int | None]] = [
-            (row, None) for row in sorted(labels.index.values())
-        ]
-    else:
+    prepared = None
+    if rules is not None:
+        masks = None
+        if config.task.kind == "segmentation":
+            masks = MaskRules(structures=config.task.structures, column=config.task.mask)
+        prepared = prepare_images(site, rules, labels, masks, cache)
         problems += prepared.problems
-        joined = list(_join(prepared, labels, problems))
-    rows = _usable_rows(joined, labels, config, task, problems)
-    if not rows:
-        counts = Counter(p.reason.name for p in problems)
-        listed = ", ".join(f"{n} x {name}" for name, n in counts.most_common(4))
-        message = f"Nobody in {site} can be used for run {config.name}: {listed or 'no rows'}."
-        raise CohortError(message)
-    return _assemble(site.name, config, task, prepared, rows, problems)
+    joined = _rows(labels, needed) if prepared is None else _join(prepared, labels, problems)
+    items = _usable_items(joined, labels, config, task, problems)
+    if not items:
+        raise CohortError(_nobody(site, config, labels, prepared, problems))
+    return _assemble(site, config, task, (labels, prepared), items, problems)
 
 
 def needed_columns(config: RunConfig, task: Task) -> tuple[str, ...]:
@@ -108,82 +107,96 @@ def needed_columns(config: RunConfig, task: Task) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _images(site: Path, config: RunConfig, labels: Labels, cache: Cache) -> Prepared | None:
-    if config.cohort.images is None:
-        return None
-    masks = None
-    if config.task.kind == "segmentation":
-        column = config.task.mask
-        path_of = {
-            (key, row[key]): row[column]
-            for row in labels.rows
-            for key in KEYS
-            if row.get(key) and row[column]
-        }
-        masks = MaskRules(structures=config.task.structures, path_of=path_of)
-    return prepare_images(site, config.cohort.images, masks, cache)
+@dataclass(frozen=True, kw_only=True)
+class _Item:
+    """One image with its row, or one row."""
+
+    patient: str
+    row: int
+    image: int  # position among the prepared images; 0 without images
+    target: np.ndarray
 
 
-def _join(
-    prepared: Prepared, labels: Labels, problems: list[Unusable]
-) -> list[tuple[int, int | None]]:
-    """Return (row, image) pairs, and list images without a row and rows without an image."""
-    joined: list[tuple[int, int | None]] = []
+#: (patient, row, image) of an item before its label is looked at.
+_Joined = tuple[str, int, int]
+
+
+def _rows(labels: Labels, needed: tuple[str, ...]) -> list[_Joined]:
+    return [(labels.rows[row]["PatientID"], row, 0) for row in labels.distinct(needed)]
+
+
+def _join(prepared: Prepared, labels: Labels, problems: list[Unusable]) -> list[_Joined]:
+    """Return images with their rows, and list rows without an image."""
+    joined: list[_Joined] = []
+    used: set[int] = set()
     for image, keys in enumerate(prepared.keys):
         row = labels.find(keys)
-        if row is None:
-            problems.append(Unusable(reason=Reason.LABEL_MISSING, what=keys["StudyInstanceUID"]))
-        elif labels.rows[row]["PatientID"] != keys["PatientID"]:
+        used.add(row)
+        if labels.rows[row].get("PatientID") not in {None, "", keys["PatientID"]}:
             problems.append(Unusable(
-                reason=Reason.LABEL_CONFLICT, what=keys["StudyInstanceUID"],
-                detail="PatientID of the row is not the image's",
+                reason=Reason.PATIENT_MISMATCH, what=keys["source"],
+                detail=f"line {labels.lines[row]}",
             ))  # fmt: skip
-        else:
-            joined.append((row, image))
-    used = {row for row, _ in joined}
+            continue
+        joined.append((keys["PatientID"], row, image))
     problems += [
-        Unusable(reason=Reason.NO_IMAGE, what=f"row {row + 2}")
+        Unusable(reason=Reason.NO_IMAGE, what=f"line {labels.lines[row]}")
         for row in sorted(set(labels.index.values()) - used)
     ]
     return joined
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Item:
-    row: Row
-    image: int | None
-    target: np.ndarray
-
-
-def _usable_rows(
-    joined: list[tuple[int, int | None]], labels: Labels, config: RunConfig, task: Task,
+def _usable_items(
+    joined: list[_Joined], labels: Labels, config: RunConfig, task: Task,
     problems: list[Unusable],
 ) -> dict[str, list[_Item]]:  # fmt: skip
     """Return items by patient, without those whose label or split cannot be used."""
-    items: dict[str, list[_Item]] = defaultdict(list)
-    for row_number, image in joined:
-        row = labels.rows[row_number]
+    targets: dict[int, np.ndarray] = {}
+    for row in sorted({row for _, row, _ in joined}):
         try:
-            target = task.encode(row)
+            targets[row] = task.encode(labels.rows[row])
         except UnusableLabel as problem:
             problems.append(Unusable(
-                reason=Reason.LABEL_UNUSABLE, what=row["PatientID"], detail=str(problem)
+                reason=Reason.LABEL_UNUSABLE, what=f"line {labels.lines[row]}", detail=str(problem)
             ))  # fmt: skip
-            continue
-        items[row["PatientID"]].append(_Item(row=row, image=image, target=target))
+    items: dict[str, list[_Item]] = defaultdict(list)
+    for patient, row, image in joined:
+        if row in targets:
+            item = _Item(patient=patient, row=row, image=image, target=targets[row])
+            items[patient].append(item)
+    splits = _splits(labels, joined, config.cohort.split.column)
     for patient in sorted(items):
-        reason = _disagreement(items[patient], config)
+        reason = _split_problem(splits.get(patient)) or _disagreement(items[patient], config)
         if reason is not None:
-            problems.append(Unusable(reason=reason, what=patient))
+            problems.append(Unusable(reason=reason, what=f"patient {patient}"))
             del items[patient]
     return dict(sorted(items.items()))
 
 
+def _splits(
+    labels: Labels, joined: list[_Joined], column: str | None
+) -> dict[str, set[Part | None]]:
+    """Return what all rows of each patient say of its split, those without an image too."""
+    found: dict[str, set[Part | None]] = defaultdict(set)
+    if column is not None:
+        for row in labels.rows:
+            if row.get("PatientID"):
+                found[row["PatientID"]].add(part_named(row[column]))
+        for patient, place, _ in joined:
+            found[patient].add(part_named(labels.rows[place][column]))
+    return found
+
+
+def _split_problem(named: set[Part | None] | None) -> Reason | None:
+    if named is None:
+        return None
+    if None in named:
+        return Reason.SPLIT_UNKNOWN
+    return Reason.PATIENT_IN_TWO_SPLITS if len(named) > 1 else None
+
+
 def _disagreement(items: list[_Item], config: RunConfig) -> Reason | None:
-    """Return why a patient's items do not go together, if they do not."""
-    column = config.cohort.split.column
-    if column is not None and len({part_named(item.row[column]) for item in items}) > 1:
-        return Reason.TWO_SPLITS
+    """Return LABEL_CONFLICT where one label a patient is wanted and there are several."""
     by_patient = config.evaluation.unit == "patient" and config.task.kind != "segmentation"
     first = items[0].target
     if by_patient and any(
@@ -193,84 +206,65 @@ def _disagreement(items: list[_Item], config: RunConfig) -> Reason | None:
     return None
 
 
+def _nobody(
+    site: Path, config: RunConfig, labels: Labels, prepared: Prepared | None,
+    problems: list[Unusable],
+) -> str:  # fmt: skip
+    """Return what was found where nobody can be used; it names no patient."""
+    counts = Counter(p.reason for p in problems).most_common(4)
+    listed = "; ".join(f"{n} x {reason.name} ({reason.value})" for reason, n in counts)
+    keys = sorted({key[0] for row in labels.rows if (key := key_of_row(row)) is not None})
+    held = f"labels.csv has {len(labels.rows)} usable rows"
+    held += f" by {', '.join(keys)}" if keys else ""
+    if prepared is not None:
+        held += f", the folder {len(prepared.keys)} usable images"
+    hint = ""
+    if prepared is not None and Reason.LABEL_MISSING in {reason for reason, _ in counts}:
+        hint = " Compare the identifiers, zeros in front among them, with those in the images."
+    return f"Nobody in {site} can be used for run {config.name}: {held}. {listed}{hint}"
+
+
 def _assemble(
-    name: str, config: RunConfig, task: Task, prepared: Prepared | None,
+    site: Path, config: RunConfig, task: Task, sources: tuple[Labels, Prepared | None],
     by_patient: dict[str, list[_Item]], problems: list[Unusable],
 ) -> SiteCohort:  # fmt: skip
     """Stack items into tensors, patients in order of their identifiers."""
+    labels, prepared = sources
     flat = [item for items in by_patient.values() for item in items]
-    owner = [number for number, items in enumerate(by_patient.values()) for _ in items]
-    table = config.cohort.table
-    split = config.cohort.split.column
-    strata = {p: task.stratum(items[0].row) for p, items in by_patient.items()}
-    given = {
-        p: part
-        for p, items in by_patient.items()
-        if split is not None and (part := part_named(items[0].row[split])) is not None
-    }
     rows = [item.row for item in flat]
-    chosen = torch.tensor([item.image or 0 for item in flat])
-    none = torch.zeros((len(flat), 0))
+    table = torch.zeros((len(flat), 0))
+    if config.cohort.table is not None:
+        table, odd = encode_rows(labels, rows, config.cohort.table)
+        problems += odd
+    image = torch.zeros((len(flat), 0))
     target = torch.from_numpy(np.stack([item.target for item in flat]))
-    if config.task.kind == "segmentation" and prepared is not None:
-        target = prepared.labels[chosen]
-    confounder = config.cohort.confounder
+    if prepared is not None:
+        chosen = [item.image for item in flat]
+        image = _take(prepared.image, chosen)
+        target = _take(prepared.labels, chosen) if config.task.kind == "segmentation" else target
+    numbers = {patient: number for number, patient in enumerate(by_patient)}
+    column, confounder = config.cohort.split.column, config.cohort.confounder
+    first = {patient: labels.rows[items[0].row] for patient, items in by_patient.items()}
     return SiteCohort(
-        name=name,
+        name=site.name,
         items=Patients(
-            image=none if prepared is None else prepared.image[chosen],
-            table=none if table is None else encode_table(rows, table, problems),
-            target=target,
-            patient=torch.tensor(owner),
+            image=image, table=table, target=target,
+            patient=torch.tensor([numbers[item.patient] for item in flat]),
             pseudonyms=tuple(by_patient),
         ),
-        strata=strata,
-        given=given,
-        confounder=tuple(item.row[confounder] if confounder else "" for item in flat),
+        strata={patient: task.stratum(row) for patient, row in first.items()},
+        given={
+            patient: part
+            for patient, row in first.items()
+            if column is not None and (part := part_named(row[column])) is not None
+        },
+        confounder=tuple(labels.rows[row][confounder] if confounder else "" for row in rows),
         unusable=tuple(problems),
-    )
+    )  # fmt: skip
 
 
-def encode_table(rows: list[Row], table: Table, problems: list[Unusable]) -> Tensor:
-    """Return (items, Table.width): scaled numbers, categories, then missing indicators."""
-    encoded = torch.zeros((len(rows), table.width))
-    values = len(table.numbers) + sum(len(c.values) for c in table.categories)
-    for item, row in enumerate(rows):
-        for place, column in enumerate(table.numbers):
-            number = _number(row, column.column, problems)
-            if number is None or (column.transform == "log" and number <= -1):
-                encoded[item, values + place] = 1.0
-                continue
-            number = math.log1p(number) if column.transform == "log" else number
-            encoded[item, place] = (number - column.center) / column.scale
-        start = len(table.numbers)
-        for place, category in enumerate(table.categories):
-            text = row[category.column]
-            if text in category.values:
-                encoded[item, start + category.values.index(text)] = 1.0
-            else:
-                encoded[item, values + len(table.numbers) + place] = 1.0
-                if text:
-                    problems.append(_odd(row, category.column, text))
-            start += len(category.values)
-    return encoded
-
-
-def _number(row: Row, column: str, problems: list[Unusable]) -> float | None:
-    text = row[column]
-    if text.lower() in {"", "na", "n/a", "nan", "none", "null", "-", "?"}:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if math.isfinite(value):
-        return value
-    problems.append(_odd(row, column, text))
-    return None
-
-
-def _odd(row: Row, column: str, text: str) -> Unusable:
-    return Unusable(
-        reason=Reason.VALUE_UNUSABLE, what=row["PatientID"], detail=f"{column} is {text!r}"
-    )
+def _take(tensor: Tensor, chosen: list[int]) -> Tensor:
+    """Return these items; all of them in their order are not copied."""
+    if chosen == list(range(len(tensor))):
+        return tensor
+    return tensor[torch.tensor(chosen)]

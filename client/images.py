@@ -1,9 +1,10 @@
-"""A site's folder of DICOM files as prepared images: read once, cached, everything else listed."""
+"""A site's folder as prepared images: what a network takes, with the keys that find their rows."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,32 +13,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from client.cache import Cache, file_identity, key_of
-from client.dicom.masks import read_png, read_segmentation
-from client.dicom.read import (
-    Header,
-    Pixels,
-    UnusableFile,
-    check_image,
-    read_dataset,
-    read_header,
-    read_pixels,
-)
-from client.dicom.reasons import Reason, Unusable
-from client.dicom.volume import Geometry, order_slices
+from client.cache import Cache, file_key, key_of
+from client.dicom.masks import Structures, read_image_segmentation, read_png, read_segmentation
+from client.dicom.read import Header, Pixels
+from client.dicom.reasons import Reason, Unusable, UnusableFile
+from client.dicom.volume import Geometry, stack_slices
+from client.labels import Labels
+from client.objects import Found, Object, dicom_files, pixels_of, read_objects
+from client.pixel_store import PixelStore
 from common.config import Images
+from common.errors import CohortError
 from common.preprocessing import prepare, prepare_labels
-
-#: Not DICOM, and no need to say so for each.
-_NOT_IMAGES = frozenset({".csv", ".png", ".txt", ".md", ".json", ".html", ".yaml", ".yml", ".xlsx"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
     """One 2-D frame or one volume, before it is prepared."""
 
-    header: Header
+    source: str  # file (2-D) or series (3-D)
+    header: Header  # of the object, or of the series' first
     values: NDArray[np.float32]  # (rows, columns[, 3]) or (slices, rows, columns[, 3])
+    frame: int  # of the object; 0 for a volume
     geometry: Geometry | None  # of a volume
 
     @property
@@ -45,95 +41,17 @@ class Image:
         """Distances in mm along the axes, where they are known."""
         return self.header.spacing if self.geometry is None else self.geometry.spacing
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Spatial shape."""
-        return self.values.shape[: 2 if self.geometry is None else 3]
-
     def keys(self) -> dict[str, str]:
-        """Return the DICOM keys that find this image's row."""
-        return {
-            "SeriesInstanceUID": self.header.series, "StudyInstanceUID": self.header.study,
-            "AccessionNumber": self.header.accession, "PatientID": self.header.patient,
-        }  # fmt: skip
+        """Return the DICOM keys that find this image's row, and where it comes from."""
+        return {**dicom_keys(self.header), "source": self.source}
 
 
-def dicom_files(site: Path, masks: frozenset[str]) -> list[Path]:
-    """Return the files that may be DICOM, in a fixed order; masks are left out."""
-    return sorted(
-        path
-        for path in site.rglob("*")
-        if path.is_file()
-        and path.suffix.lower() not in _NOT_IMAGES
-        and not path.name.startswith(".")
-        and path.relative_to(site).as_posix() not in masks
-    )
-
-
-def find_images(
-    site: Path, files: Sequence[Path], rules: Images, problems: list[Unusable]
-) -> Iterator[Image]:
-    """Yield every usable image; what is not usable is added to `problems` with its reason."""
-    readable = _read_all(site, files, rules, problems)
-    if rules.dimensions == 2:
-        for _, header, pixels in readable:
-            for frame in range(len(pixels.stored)):
-                values = pixels.values(frame)
-                if values.min() == values.max():
-                    problems.append(Unusable(reason=Reason.BLANK, what=header.instance))
-                    continue
-                yield Image(header=header, values=values, geometry=None)
-        return
-    series: dict[str, list[tuple[Header, Pixels]]] = defaultdict(list)
-    for _, header, pixels in readable:
-        series[header.series].append((header, pixels))
-    for uid, parts in sorted(series.items()):
-        try:
-            yield _volume(parts)
-        except UnusableFile as problem:
-            problems.append(Unusable(reason=problem.reason, what=uid, detail=problem.detail))
-
-
-def _read_all(
-    site: Path, files: Sequence[Path], rules: Images, problems: list[Unusable]
-) -> Iterator[tuple[Path, Header, Pixels]]:
-    seen: set[str] = set()
-    for path in files:
-        try:
-            dataset = read_dataset(path)
-            check_image(dataset)
-            header = read_header(dataset)
-            if rules.modalities and header.modality not in rules.modalities:
-                raise UnusableFile(Reason.WRONG_MODALITY, header.modality)
-            if not header.patient:
-                raise UnusableFile(Reason.MISSING_HEADER, "PatientID")
-            if header.instance in seen:
-                raise UnusableFile(Reason.DUPLICATE_SOP)
-            pixels = read_pixels(dataset)
-        except UnusableFile as problem:
-            problems.append(Unusable(
-                reason=problem.reason, what=path.relative_to(site).as_posix(),
-                detail=problem.detail,
-            ))  # fmt: skip
-            continue
-        except Exception as error:  # noqa: BLE001 - one bad file never stops the others
-            problems.append(Unusable(
-                reason=Reason.MISSING_HEADER, what=path.relative_to(site).as_posix(),
-                detail=type(error).__name__,
-            ))  # fmt: skip
-            continue
-        seen.add(header.instance)
-        yield path, header, pixels
-
-
-def _volume(parts: Sequence[tuple[Header, Pixels]]) -> Image:
-    """Return a series' slices as one volume."""
-    slices = [(part, frame) for part, (_, p) in enumerate(parts) for frame in range(len(p.stored))]
-    if len({parts[part][1].stored.shape[1:] for part, _ in slices}) > 1:
-        raise UnusableFile(Reason.MIXED_MATRIX)
-    order, geometry = order_slices([(parts[part][0], frame) for part, frame in slices])
-    values = np.stack([parts[slices[i][0]][1].values(slices[i][1]) for i in order])
-    return Image(header=parts[0][0], values=values, geometry=geometry)
+def dicom_keys(header: Header) -> dict[str, str]:
+    """Return what labels.csv may name an image by."""
+    return {
+        "SeriesInstanceUID": header.series, "StudyInstanceUID": header.study,
+        "AccessionNumber": header.accession, "PatientID": header.patient,
+    }  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +60,7 @@ class Prepared:
 
     image: Tensor  # (items, channels, *size) float32
     labels: Tensor  # (items, *size) uint8; (items, 0) where no mask was asked for
-    keys: tuple[Mapping[str, str], ...]  # DICOM keys of each item
+    keys: tuple[Mapping[str, str], ...]  # DICOM keys and source of each item
     problems: tuple[Unusable, ...]
 
 
@@ -150,82 +68,180 @@ class Prepared:
 class MaskRules:
     """Which masks go with which images."""
 
-    structures: Mapping[str, tuple[int, ...]]
-    path_of: Mapping[tuple[str, str], str]  # (key column, value) -> path below the site
+    structures: Structures
+    column: str  # of labels.csv, with the mask's path below the site's folder
 
 
-def prepare_images(site: Path, rules: Images, masks: MaskRules | None, cache: Cache) -> Prepared:
+def prepare_images(
+    site: Path, rules: Images, labels: Labels, masks: MaskRules | None, cache: Cache
+) -> Prepared:
     """Return a site's prepared images, from the cache when nothing has changed."""
-    paths = frozenset(masks.path_of.values()) if masks else frozenset[str]()
+    paths = frozenset(row[masks.column] for row in labels.rows) if masks else frozenset[str]()
     files = dicom_files(site, paths)
-    mask_files = [site / p for p in sorted(paths) if (site / p).is_file()]
-    key = key_of(
-        "prepared", str(site.resolve()), [file_identity(site, p) for p in (*files, *mask_files)],
-        rules.model_dump(mode="json"),
-        [dict(masks.structures), sorted((*k, v) for k, v in masks.path_of.items())] if masks else 0,
+    try:
+        key = _key(site, files, rules, labels, masks)
+        kept = _from_cache(cache, key)
+        if kept is not None:
+            return kept
+        with PixelStore(cache.folder / "pixels") as store:
+            found = read_objects(site, files, lambda h: _check_wanted(h, rules, labels), store)
+            prepared = _prepare_all(site, found, rules, (labels, masks), store)
+        _keep(cache, key, prepared)
+    except (OSError, sqlite3.Error) as error:
+        message = f"Cannot use the cache {cache.folder}: {error}. Free space there or delete it."
+        raise CohortError(message) from error
+    return prepared
+
+
+def _key(
+    site: Path, files: list[Path], rules: Images, labels: Labels, masks: MaskRules | None
+) -> str:
+    """Return what changes when the folder, the rules or the wanted images do."""
+    known = [(path.relative_to(site).as_posix(), _file_key(path)) for path in files]
+    if masks is not None:
+        known += [(r[masks.column], _file_key(site / r[masks.column])) for r in labels.rows]
+    index = sorted((*key, row) for key, row in labels.index.items())
+    patients = [row.get("PatientID", "") for row in labels.rows]
+    mask_rules = (dict(masks.structures), masks.column) if masks else None
+    return key_of(
+        "prepared", known, rules.model_dump(mode="json"), index, patients, mask_rules,
+        sorted(labels.conflicts),
     )  # fmt: skip
-    kept = _from_cache(cache, key)
-    if kept is not None:
-        return kept
-    problems: list[Unusable] = []
-    images: list[Tensor] = []
-    labels: list[Tensor] = []
-    keys: list[dict[str, str]] = []
-    for image in find_images(site, files, rules, problems):
+
+
+def _file_key(path: Path) -> str:
+    try:
+        return file_key(path)
+    except OSError:  # listed when it is read
+        return ""
+
+
+def _check_wanted(header: Header, rules: Images, labels: Labels) -> None:
+    if rules.modalities and header.modality not in rules.modalities:
+        raise UnusableFile(Reason.WRONG_MODALITY, header.modality)
+    if not header.patient:
+        raise UnusableFile(Reason.MISSING_HEADER, "PatientID")
+    labels.find(dicom_keys(header))
+
+
+def find_images(found: Found, rules: Images, store: PixelStore) -> Iterator[Image]:
+    """Yield every usable image; what is not usable is added to the problems with its reason."""
+    if rules.dimensions == 2:
+        parts: dict[str, list[Object]] = {item.path: [item] for item in found.objects}
+    else:
+        parts = defaultdict(list)
+        for item in found.objects:
+            parts[item.header.series].append(item)
+    for source, items in sorted(parts.items()):
         try:
-            label = _mask(site, image, masks, rules)
+            pixels = [pixels_of(item, store) for item in items]
+            if rules.dimensions == 2:
+                yield from _flat_images(items[0], pixels[0], found)
+            else:
+                yield _volume(source, items, pixels, found)
         except UnusableFile as problem:
-            problems.append(Unusable(
-                reason=problem.reason, what=image.header.study, detail=problem.detail
-            ))  # fmt: skip
-            continue
-        images.append(prepare(image.values, image.spacing, rules))
-        labels.append(label)
-        keys.append(image.keys())
-    found = _stacked(images, labels, keys, problems, rules)
-    cache.keep_array(f"{key}-image", found.image.numpy())
-    cache.keep_array(f"{key}-labels", found.labels.numpy())
-    cache.keep_facts(key, {
-        "keys": [dict(k) for k in found.keys],
-        "problems": [[p.reason.name, p.what, p.detail] for p in found.problems],
-    })  # fmt: skip
-    return found
+            found.problems.append(problem.listed(source))
 
 
-def _stacked(
-    images: list[Tensor], labels: list[Tensor], keys: list[dict[str, str]],
-    problems: list[Unusable], rules: Images,
+def _flat_images(item: Object, pixels: Pixels, found: Found) -> Iterator[Image]:
+    for frame in range(item.header.frames):
+        try:
+            yield Image(
+                source=item.path, header=item.header, values=_checked(pixels.values(frame)),
+                frame=frame, geometry=None,
+            )  # fmt: skip
+        except UnusableFile as problem:
+            found.problems.append(problem.listed(f"{item.path} frame {frame + 1}"))
+
+
+def _volume(source: str, items: list[Object], pixels: list[Pixels], found: Found) -> Image:
+    if not source:
+        raise UnusableFile(Reason.MISSING_HEADER, "SeriesInstanceUID")
+    if source in found.broken_series:
+        raise UnusableFile(Reason.INCOMPLETE_SERIES, f"{len(items)} slices can be read")
+    if len({item.header.patient for item in items}) > 1:
+        raise UnusableFile(Reason.PATIENT_MISMATCH, "one series, several patients")
+    parts = [(item.header, part) for item, part in zip(items, pixels, strict=True)]
+    volume, geometry = stack_slices(parts)
+    return Image(
+        source=source, header=items[0].header, values=_checked(volume.patch((slice(None),))),
+        frame=0, geometry=geometry,
+    )  # fmt: skip
+
+
+def _checked(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    low, high = values.min(), values.max()
+    if not np.isfinite(low) or not np.isfinite(high):
+        raise UnusableFile(Reason.NOT_FINITE)
+    if low == high:
+        raise UnusableFile(Reason.BLANK)
+    return values
+
+
+def _prepare_all(
+    site: Path, found: Found, rules: Images, wanted: tuple[Labels, MaskRules | None],
+    store: PixelStore,
 ) -> Prepared:  # fmt: skip
+    images: list[Tensor] = []
+    targets: list[Tensor] = []
+    keys: list[dict[str, str]] = []
+    for image in find_images(found, rules, store):
+        try:
+            target = _mask(site, image, wanted[0], wanted[1], rules)
+            images.append(prepare(image.values, image.spacing, rules))
+        except UnusableFile as problem:
+            found.problems.append(problem.listed(image.source))
+        except ValueError as error:  # a grid beyond any memory
+            found.problems.append(UnusableFile(Reason.TOO_LARGE, str(error)).listed(image.source))
+        else:
+            targets.append(target)
+            keys.append(image.keys())
     empty = torch.zeros((0, rules.channels, *rules.size))
     return Prepared(
         image=torch.stack(images) if images else empty,
-        labels=torch.stack(labels) if labels else torch.zeros((0, 0), dtype=torch.uint8),
+        labels=torch.stack(targets) if targets else torch.zeros((0, 0), dtype=torch.uint8),
         keys=tuple(keys),
-        problems=tuple(problems),
+        problems=tuple(found.problems),
     )
 
 
-def _mask(site: Path, image: Image, masks: MaskRules | None, rules: Images) -> Tensor:
+def _mask(
+    site: Path, image: Image, labels: Labels, masks: MaskRules | None, rules: Images
+) -> Tensor:
     """Return the image's label map, or (0,) where none was asked for."""
     if masks is None:
         return torch.zeros(0, dtype=torch.uint8)
-    keys = image.keys()
-    name = next((masks.path_of[k, v] for k, v in keys.items() if (k, v) in masks.path_of), None)
-    if name is None:
-        raise UnusableFile(Reason.LABEL_MISSING)
+    name = labels.rows[labels.find(dicom_keys(image.header))][masks.column]
+    if not name:
+        raise UnusableFile(Reason.MASK_MISSING, "the row names none")
     path = site / name
     if not path.resolve().is_relative_to(site.resolve()):
         raise UnusableFile(Reason.MASK_UNUSABLE, "the path leaves the site's folder")
-    if path.suffix.lower() == ".png":
-        if image.geometry is not None:
-            raise UnusableFile(Reason.MASK_UNUSABLE, "a PNG for a volume; use DICOM SEG")
-        grid = read_png(path, (image.shape[0], image.shape[1]), masks.structures)
-    elif image.geometry is not None:
-        shape = (image.shape[0], image.shape[1], image.shape[2])
-        grid = read_segmentation(path, shape, image.geometry, masks.structures)
+    png = path.suffix.lower() == ".png"
+    if image.geometry is None:
+        if png and image.header.frames > 1:
+            raise UnusableFile(Reason.MASK_UNUSABLE, "a PNG for several frames; use DICOM SEG")
+        shape = image.header.shape
+        grid = (
+            read_png(path, shape, masks.structures)
+            if png
+            else read_image_segmentation(path, image.header, image.frame, masks.structures)
+        )
+    elif png:
+        raise UnusableFile(Reason.MASK_UNUSABLE, "a PNG for a volume; use DICOM SEG")
     else:
-        raise UnusableFile(Reason.MASK_UNUSABLE, "2-D masks are PNG files")
+        slices, rows, columns = image.values.shape[:3]
+        grid = read_segmentation(path, (slices, rows, columns), image.geometry, masks.structures)
     return prepare_labels(grid, image.spacing, rules)
+
+
+def _keep(cache: Cache, key: str, prepared: Prepared) -> None:
+    cache.keep_array(f"{key}-image", prepared.image.numpy())
+    cache.keep_array(f"{key}-labels", prepared.labels.numpy())
+    cache.keep_facts(key, {
+        "keys": [dict(k) for k in prepared.keys],
+        "problems": [[p.reason.name, p.what, p.detail] for p in prepared.problems],
+    })  # fmt: skip
 
 
 def _from_cache(cache: Cache, key: str) -> Prepared | None:
@@ -238,9 +254,8 @@ def _from_cache(cache: Cache, key: str) -> Prepared | None:
     if not isinstance(keys, list) or not isinstance(problems, list):
         return None
     return Prepared(
-        # Copied into memory: training reads every item every round.
-        image=torch.from_numpy(np.array(image)),
-        labels=torch.from_numpy(np.array(labels)),
+        image=torch.from_numpy(image),
+        labels=torch.from_numpy(labels),
         keys=tuple(keys),
         problems=tuple(Unusable(reason=Reason[r], what=w, detail=d) for r, w, d in problems),
     )

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import csv
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.dicom.reasons import Reason, Unusable
+from client.dicom.reasons import Reason, Unusable, UnusableFile
 from common.errors import CohortError
 
 #: DICOM keys of a row, most specific first.
 KEYS = ("SeriesInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID")
 
 Row = Mapping[str, str]
+Key = tuple[str, str]  # key column, value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,68 +25,139 @@ class Labels:
     """The rows of a site's table, by key."""
 
     rows: tuple[Row, ...]
-    index: Mapping[tuple[str, str], int]  # (key column, value) -> row
+    lines: tuple[int, ...]  # of each row in the file, for messages
+    index: Mapping[Key, int]  # most specific key of a row -> row
+    conflicts: frozenset[Key]  # keys whose rows disagree, and all keys of their patients
     unusable: tuple[Unusable, ...]
 
-    def find(self, keys: Mapping[str, str]) -> int | None:
-        """Return the row for an image, by the most specific key that the table has for it."""
+    def find(self, keys: Mapping[str, str]) -> int:
+        """Return an image's row, by the most specific key that the table has for it.
+
+        UnusableFile with LABEL_MISSING or LABEL_CONFLICT.
+        """
         for column in KEYS:
-            place = self.index.get((column, keys.get(column, "")))
-            if place is not None:
-                return place
-        return None
+            key = column, keys[column]
+            if key in self.conflicts:
+                raise UnusableFile(Reason.LABEL_CONFLICT)
+            if key in self.index:
+                return self.index[key]
+        raise UnusableFile(Reason.LABEL_MISSING)
+
+    def distinct(self, needed: Sequence[str]) -> list[int]:
+        """Return the rows that say something new of their patient, for tables without images."""
+        seen: dict[tuple[str, ...], int] = {}
+        for place, row in enumerate(self.rows):
+            seen.setdefault((row["PatientID"], *(row[c] for c in needed)), place)
+        return list(seen.values())
 
 
-def read_labels(path: Path, needed: Sequence[str]) -> Labels:
-    """Read a table; CohortError names the file and what it lacks."""
-    rows = list(_rows(path, needed))
-    index: dict[tuple[str, str], int] = {}
+def read_labels(path: Path, needed: Sequence[str], *, with_images: bool) -> Labels:
+    """Read a table; CohortError names the file and what it lacks.
+
+    With images, rows of one key must agree in the needed columns, since an image has one row;
+    without, every row names its patient.
+    """
+    header, *cells = _table(path) or [(1, [])]
+    columns = [name.strip() for name in header[1]]
+    _check_columns(path, columns, needed, with_images=with_images)
+    rows: list[Row] = []
+    lines: list[int] = []
     unusable: list[Unusable] = []
-    for place, row in enumerate(rows):
-        key = _key(row)
-        if key is None or not row.get("PatientID", "").strip():
-            unusable.append(Unusable(reason=Reason.NO_KEY, what=f"row {place + 2}"))
-            continue
-        other = index.setdefault(key, place)
-        if other != place and any(row[c] != rows[other][c] for c in needed):
-            unusable.append(Unusable(
-                reason=Reason.LABEL_CONFLICT, what=row["PatientID"],
-                detail=f"rows {other + 2} and {place + 2}",
-            ))  # fmt: skip
-    for problem in unusable:
-        if problem.reason is Reason.LABEL_CONFLICT:
-            index = {k: i for k, i in index.items() if rows[i]["PatientID"] != problem.what}
-    return Labels(rows=tuple(rows), index=index, unusable=tuple(unusable))
+    for line, values in cells:
+        while len(values) > len(columns) and not values[-1].strip():
+            values.pop()  # some exports end every line with a comma
+        row = dict(zip(columns, (v.strip() for v in values), strict=False))
+        if len(values) != len(columns):
+            counts = f"{len(values)} cells, header {len(columns)}"
+            unusable.append(UnusableFile(Reason.ROW_MALFORMED, counts).listed(f"line {line}"))
+        elif key_of_row(row) is None or not (with_images or row["PatientID"]):
+            unusable.append(Unusable(reason=Reason.NO_KEY, what=f"line {line}"))
+        else:
+            rows.append(row)
+            lines.append(line)
+    found = Labels(
+        rows=tuple(rows), lines=tuple(lines), index={}, conflicts=frozenset(),
+        unusable=tuple(unusable),
+    )  # fmt: skip
+    return _indexed(found, needed) if with_images else found
 
 
-def _key(row: Row) -> tuple[str, str] | None:
-    return next(((c, row[c].strip()) for c in KEYS if row.get(c, "").strip()), None)
+def key_of_row(row: Row) -> Key | None:
+    """Return the most specific key that a row fills in."""
+    return next(((column, row[column]) for column in KEYS if row.get(column)), None)
 
 
-def _rows(path: Path, needed: Sequence[str]) -> Iterator[Row]:
+def _indexed(labels: Labels, needed: Sequence[str]) -> Labels:
+    """Return the table with its rows by key, without those that disagree."""
+    index: dict[Key, int] = {}
+    disagree: list[tuple[int, int, str]] = []
+    for place, row in enumerate(labels.rows):
+        key = key_of_row(row) or ("", "")
+        first = index.setdefault(key, place)
+        column = next((c for c in needed if row[c] != labels.rows[first][c]), None)
+        if column is not None:
+            disagree.append((first, place, column))
+    keys = {key_of_row(labels.rows[place]) for _, place, _ in disagree}
+    patients = {labels.rows[place].get("PatientID", "") for _, place, _ in disagree} - {""}
+    conflicts = {
+        key for key, place in index.items()
+        if key in keys or labels.rows[place].get("PatientID", "") in patients
+    }  # fmt: skip
+    listed = tuple(
+        Unusable(
+            reason=Reason.LABEL_CONFLICT, what=f"line {labels.lines[place]}",
+            detail=f"{column} is not as in line {labels.lines[first]}",
+        )
+        for first, place, column in disagree
+    )  # fmt: skip
+    return Labels(
+        rows=labels.rows, lines=labels.lines,
+        index={key: place for key, place in index.items() if key not in conflicts},
+        conflicts=frozenset(conflicts), unusable=labels.unusable + listed,
+    )  # fmt: skip
+
+
+def _table(path: Path) -> list[tuple[int, list[str]]]:
+    """Return (line, cells) of every line that holds anything."""
     if not path.is_file():
         message = f"There is no {path}. Each site is a folder with DICOM files and a labels.csv."
         raise CohortError(message)
     try:
         # utf-8-sig: spreadsheets write a byte order mark.
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        message = f"Cannot read {path}: {error}. Save it as UTF-8 CSV."
+        first = text.partition("\n")[0]
+        # European spreadsheets part cells by semicolons.
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
+        return [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        message = f"Cannot read {path}: {error}. Save it as CSV in UTF-8."
         raise CohortError(message) from error
-    lines = text.splitlines()
-    if not lines:
+
+
+def _check_columns(
+    path: Path, columns: Sequence[str], needed: Sequence[str], *, with_images: bool
+) -> None:
+    if not columns:
         message = f"{path} is empty. Its first line names the columns, PatientID among them."
         raise CohortError(message)
-    # European spreadsheets part cells by semicolons.
-    separator = ";" if lines[0].count(";") > lines[0].count(",") else ","
-    table = csv.DictReader(lines, delimiter=separator)
-    columns = [str(c).strip() for c in table.fieldnames or []]
-    table.fieldnames = columns
-    for name in ("PatientID", *needed):
+    twice = sorted(name for name, count in Counter(columns).items() if count > 1 and name)
+    if twice:
+        message = f"{path} has the column {twice[0]} twice. Rename one of them."
+        raise CohortError(message)
+    if not set(KEYS if with_images else ["PatientID"]) & set(columns):
+        wanted = " or ".join(reversed(KEYS)) if with_images else "PatientID"
+        message = f"{path} has no column {wanted}.{_near('PatientID', columns)}"
+        raise CohortError(message)
+    for name in needed:
         if name not in columns:
-            near = difflib.get_close_matches(name, columns, n=1)
-            hint = f" Did you mean {near[0]}?" if near else f" It has {', '.join(columns[:12])}."
-            message = f"{path} has no column {name}.{hint}"
+            message = f"{path} has no column {name}.{_near(name, columns)}"
             raise CohortError(message)
-    for row in table:
-        yield {c: (row.get(c) or "").strip() for c in columns}
+
+
+def _near(name: str, columns: Sequence[str]) -> str:
+    by_lower = {column.lower(): column for column in columns}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)
+    if near:
+        return f" Did you mean {' or '.join(by_lower[n] for n in near)}?"
+    more = ", ..." if len(columns) > 12 else "."
+    return f" It has {', '.join(columns[:12])}{more}"

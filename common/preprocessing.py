@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,8 @@ from common.config import Images
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 #: Largest values that the percentiles are taken over: a fixed stride keeps them quick.
 _SAMPLE = 1 << 16
+#: Voxels of one image beyond which resampling is refused.
+_LARGEST = 1 << 28
 
 
 def prepare(
@@ -68,11 +71,14 @@ def fit(
 ) -> Tensor:
     """Bring (channels, *any) to (channels, *size) by the configured way."""
     size = tuple(rules.size)
-    if rules.spacing is not None and spacing is not None:
+    if rules.spacing is not None and spacing is not None and rules.dimensions == 3:
         shape = tuple(
             max(1, round(length * here / wanted))
             for length, here, wanted in zip(image.shape[1:], spacing, rules.spacing, strict=True)
         )
+        if math.prod(shape) > _LARGEST:
+            message = f"Expected at most {_LARGEST} voxels at cohort.images.spacing, got {shape}."
+            raise ValueError(message)
         image = resize(image, shape, nearest=nearest)
     match rules.fit:
         case "stretch":
@@ -95,7 +101,13 @@ def resize(image: Tensor, shape: tuple[int, ...], *, nearest: bool) -> Tensor:
         return F.interpolate(image[None], shape, mode="nearest-exact")[0]
     if len(shape) == 2:
         return F.interpolate(image[None], shape, mode="bilinear", antialias=True)[0]
-    return F.interpolate(image[None], shape, mode="trilinear")[0]
+    # torch smooths in two dimensions only, so planes come first and then the slices.
+    planes = F.interpolate(
+        image.flatten(0, 1)[:, None], shape[1:], mode="bilinear", antialias=True
+    ).reshape(*image.shape[:2], -1)
+    return F.interpolate(
+        planes[:, None], (shape[0], planes.shape[2]), mode="bilinear", antialias=True
+    ).reshape(len(image), *shape)
 
 
 def pad_or_crop(image: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -123,19 +135,36 @@ def augment(
     """
     if image.dim() < 4:
         return image, target
-    spatial = list(range(2, image.dim()))
-    moves_target = kind == "segmentation"
-    if torch.rand((), generator=generator) < 0.5:
-        image = image.flip(-1)
-        target = target.flip(-1) if moves_target else target
-    shifts = [
-        int(torch.randint(-(n // 16), n // 16 + 1, (), generator=generator))
-        for n in image.shape[2:]
-    ]
-    image = torch.roll(image, shifts, spatial)
-    if moves_target:
-        target = torch.roll(target, shifts, [axis - 1 for axis in spatial])
+    moved, moved_target = torch.empty_like(image), torch.empty_like(target)
+    for item in range(len(image)):
+        index = _source_index(image.shape[2:], generator)
+        moved[item] = _taken(image[item], index)
+        if kind == "segmentation":
+            moved_target[item] = _taken(target[item], index)
     shape = (len(image), *[1] * (image.dim() - 1))
     gain = 1 + 0.1 * torch.randn(shape, generator=generator)
     offset = 0.05 * torch.randn(shape, generator=generator)
-    return image * gain + offset, target
+    return moved * gain + offset, moved_target if kind == "segmentation" else target
+
+
+def _source_index(spatial: tuple[int, ...], generator: torch.Generator) -> list[Tensor]:
+    """Return for each axis where every voxel comes from, (length,).
+
+    The last axis is flipped or not; each is shifted by up to a sixteenth, and what moves in
+    repeats the border.
+    """
+    index = []
+    for length in spatial:
+        most = length // 16
+        shift = int(torch.randint(-most, most + 1, (), generator=generator))
+        index.append((torch.arange(length) - shift).clamp(0, length - 1))
+    if torch.rand((), generator=generator) < 0.5:
+        index[-1] = spatial[-1] - 1 - index[-1]
+    return index
+
+
+def _taken(values: Tensor, index: list[Tensor]) -> Tensor:
+    """Return (..., *spatial) with each spatial axis read in its own order."""
+    for axis, source in enumerate(index, values.dim() - len(index)):
+        values = values.index_select(axis, source)
+    return values

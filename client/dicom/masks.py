@@ -8,105 +8,180 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.uid import SegmentationStorage
 
-from client.dicom.read import UnusableFile, read_dataset
-from client.dicom.reasons import Reason
-from client.dicom.volume import Geometry
+from client.dicom.decode import Array, decode
+from client.dicom.read import SEGMENTATIONS, Header, group_item, read_dataset
+from client.dicom.reasons import Reason, UnusableFile
+from client.dicom.volume import Geometry, plane_affine, turn_of
 
 Labels = NDArray[np.uint8]  # 0 background, 1.. structures in the order of the configuration
+Structures = Mapping[str, tuple[int, ...]]
 
-#: A frame lies on a slice when it is nearer than this part of the slice distance.
-_ON_SLICE = 0.5
+_LABELMAP = "1.2.840.10008.5.1.4.1.1.66.7"
+#: A frame lies on the grid when its corner is nearer than this to a voxel's, in voxels.
+_ON_GRID = 0.5
 
 
-def read_png(
-    path: Path, shape: tuple[int, int], structures: Mapping[str, tuple[int, ...]]
-) -> Labels:
-    """Read a grey PNG of the image's shape; 0 in a structure's values means every non-zero one."""
-    from PIL import Image, UnidentifiedImageError
+def read_png(path: Path, shape: tuple[int, int], structures: Structures) -> Labels:
+    """Read a grey PNG of the image's shape.
 
-    if not path.exists():
+    Values are a structure's own; 0 among them means every value but 0, and a picture of 0 and
+    255 alone is the one structure there is.
+    """
+    from PIL import Image
+
+    if not path.is_file():
         raise UnusableFile(Reason.MASK_MISSING, path.name)
     try:
         with Image.open(path) as picture:
-            plain = picture.mode in {"L", "P", "I;16"}
-            grey = np.asarray(picture if plain else picture.convert("L"))
-    except (OSError, UnidentifiedImageError, ValueError) as error:
+            values = np.asarray(picture)
+            if picture.mode == "1":
+                values = values.astype(np.uint8) * np.uint8(255)
+    except Exception as error:
+        # Pillow raises its own kinds, SyntaxError among them, on broken files.
         raise UnusableFile(Reason.MASK_UNUSABLE, type(error).__name__) from error
-    if grey.shape != shape:
-        raise UnusableFile(Reason.MASK_UNUSABLE, f"mask {grey.shape}, image {shape}")
-    return label_map(grey, structures)
+    if values.ndim == 3:
+        values = _grey(values)
+    if values.shape != shape:
+        raise UnusableFile(Reason.MASK_UNUSABLE, f"mask {values.shape}, image {shape}")
+    return label_map(values, structures)
 
 
-def label_map(
-    values: NDArray[np.integer], structures: Mapping[str, tuple[int, ...]]
-) -> Labels:
+def _grey(values: NDArray[np.integer]) -> NDArray[np.integer]:
+    color = values[..., :3] if values.shape[2] > 2 else values[..., :1]
+    if (color != color[..., :1]).any():
+        raise UnusableFile(Reason.MASK_UNUSABLE, "coloured; save it as grey values")
+    return color[..., 0]
+
+
+def label_map(values: NDArray[np.integer], structures: Structures) -> Labels:
     """Return 1.. for each structure's values, in order; later structures win where they overlap."""
     labels = np.zeros(values.shape, np.uint8)
     for number, wanted in enumerate(structures.values(), 1):
         labels[(values > 0) if 0 in wanted else np.isin(values, wanted)] = number
+    if values.any() and not labels.any():
+        present = np.unique(values[values != 0])
+        if len(structures) == 1 and present.tolist() == [255]:
+            return (values > 0).astype(np.uint8)
+        found = ", ".join(str(v) for v in present[:5])
+        raise UnusableFile(Reason.MASK_UNUSABLE, f"no structure has the value {found}")
     return labels
 
 
 def read_segmentation(
-    path: Path,
-    shape: tuple[int, int, int],
-    geometry: Geometry,
-    structures: Mapping[str, tuple[int, ...]],
+    path: Path, shape: tuple[int, int, int], geometry: Geometry, structures: Structures
 ) -> Labels:
     """Read a DICOM SEG onto a volume's grid, each frame by its own position (PS3.3 A.51)."""
-    if not path.exists():
-        raise UnusableFile(Reason.MASK_MISSING, path.name)
-    dataset = read_dataset(path)
-    if dataset.get("SOPClassUID") != SegmentationStorage:
-        raise UnusableFile(Reason.MASK_UNUSABLE, "not a DICOM segmentation")
-    try:
-        return _place_frames(dataset, shape, geometry, structures)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        detail = f"{type(error).__name__}: {error}"[:120]
-        raise UnusableFile(Reason.MASK_UNUSABLE, detail) from error
-
-
-def _place_frames(
-    dataset: Dataset,
-    shape: tuple[int, int, int],
-    geometry: Geometry,
-    structures: Mapping[str, tuple[int, ...]],
-) -> Labels:
-    if (int(dataset.Rows), int(dataset.Columns)) != shape[1:]:
-        raise UnusableFile(Reason.MASK_UNUSABLE, f"mask {dataset.Rows} x {dataset.Columns}")
-    frames = np.asarray(dataset.pixel_array).reshape(-1, *shape[1:])
-    to_index = np.linalg.inv(geometry.affine)
-    numbers = {v: k for k, values in enumerate(structures.values(), 1) for v in values}
+    dataset, frames = _segmentation(path, structures)
     labels = np.zeros(shape, np.uint8)
-    for index, frame in enumerate(frames):
-        number = numbers.get(_segment_number(dataset, index), numbers.get(0))
-        if number is None:
-            continue
-        place = to_index @ np.array([*_position(dataset, index), 1.0])
-        level = round(place[0])
-        if abs(place[0] - level) > _ON_SLICE or not 0 <= level < shape[0]:
-            raise UnusableFile(Reason.MASK_UNUSABLE, f"frame {index + 1} is outside the volume")
-        if np.abs(place[1:3]).max() > 1.0:
-            raise UnusableFile(Reason.MASK_UNUSABLE, "mask and image start at different corners")
-        labels[level][frame > 0] = number
+    try:
+        for index, frame in enumerate(frames):
+            _place(dataset, index, _numbered(dataset, index, frame, structures), labels, geometry)
+    except UnusableFile:
+        raise
+    except Exception as error:
+        raise _unusable(error) from error
     return labels
 
 
-def _group(dataset: Dataset, frame: int, sequence: str) -> Dataset:
-    own = dataset.PerFrameFunctionalGroupsSequence[frame]
-    if sequence in own:
-        return own[sequence].value[0]  # type: ignore[no-any-return]  # pydicom: a Dataset
-    shared = dataset.SharedFunctionalGroupsSequence[0]
-    return shared[sequence].value[0]  # type: ignore[no-any-return]  # pydicom: a Dataset
+def read_image_segmentation(
+    path: Path, header: Header, frame: int, structures: Structures
+) -> Labels:
+    """Read a DICOM SEG of a 2-D image: the frames that name it as their source, or all."""
+    dataset, frames = _segmentation(path, structures)
+    if frames.shape[1:3] != header.shape:
+        raise UnusableFile(Reason.MASK_UNUSABLE, f"mask {frames.shape[1:3]}, image {header.shape}")
+    labels = np.zeros(header.shape, np.uint8)
+    try:
+        sources = [_source(dataset, index) for index in range(len(frames))]
+        wanted = (header.instance, frame if header.frames > 1 else 0)
+        for index, source in enumerate(sources):
+            if source == wanted or (source is None and header.frames == 1):
+                found = _numbered(dataset, index, frames[index], structures)
+                labels[found > 0] = found[found > 0]
+    except Exception as error:
+        raise _unusable(error) from error
+    if sources and wanted not in sources and None not in sources:
+        raise UnusableFile(Reason.MASK_UNUSABLE, "drawn on another image")
+    return labels
 
 
-def _segment_number(dataset: Dataset, frame: int) -> int:
-    item = _group(dataset, frame, "SegmentIdentificationSequence")
-    return int(item.ReferencedSegmentNumber)
+def _unusable(error: Exception) -> UnusableFile:
+    """Return the reason for whatever a SEG with missing or wrong attributes makes pydicom raise."""
+    return UnusableFile(Reason.MASK_UNUSABLE, f"{type(error).__name__}: {error}"[:120])
 
 
-def _position(dataset: Dataset, frame: int) -> tuple[float, float, float]:
-    where = _group(dataset, frame, "PlanePositionSequence").ImagePositionPatient
-    return float(where[0]), float(where[1]), float(where[2])
+def _segmentation(path: Path, structures: Structures) -> tuple[Dataset, Array]:
+    if not path.is_file():
+        raise UnusableFile(Reason.MASK_MISSING, path.name)
+    dataset = read_dataset(path)
+    if dataset.get("SOPClassUID") not in SEGMENTATIONS:
+        raise UnusableFile(Reason.MASK_UNUSABLE, "not a DICOM segmentation")
+    wanted = {value for values in structures.values() for value in values}
+    try:
+        held = {int(item.SegmentNumber) for item in dataset.SegmentSequence}
+        _check_segments(wanted, held)
+        return dataset, decode(dataset, dataset.file_meta.TransferSyntaxUID)
+    except UnusableFile as problem:
+        raise UnusableFile(Reason.MASK_UNUSABLE, problem.detail) from problem
+    except Exception as error:
+        raise _unusable(error) from error
+
+
+def _check_segments(wanted: set[int], held: set[int]) -> None:
+    if 0 not in wanted and not wanted & held:
+        message = f"holds segments {sorted(held)}, the run wants {sorted(wanted)}"
+        raise UnusableFile(Reason.MASK_UNUSABLE, message)
+
+
+def _numbered(dataset: Dataset, index: int, frame: Array, structures: Structures) -> Labels:
+    """Return a frame's structures by number."""
+    numbers = {v: k for k, values in enumerate(structures.values(), 1) for v in values}
+    if dataset.SOPClassUID == _LABELMAP:
+        segments = frame
+    else:
+        # PS3.3 C.8.20.2.3: of fractions, those from one half on.
+        whole = int(dataset.MaximumFractionalValue) if "MaximumFractionalValue" in dataset else 1
+        item = group_item(dataset, index, "SegmentIdentificationSequence")
+        number = int(item.ReferencedSegmentNumber) if item is not None else 1
+        segments = np.where(frame * 2.0 >= whole, number, 0)
+    labels = np.zeros(frame.shape, np.uint8)
+    for segment in np.unique(segments[segments > 0]):
+        labels[segments == segment] = numbers.get(int(segment), numbers.get(0, 0))
+    return labels
+
+
+def _place(
+    dataset: Dataset, index: int, frame: Labels, labels: Labels, geometry: Geometry
+) -> None:
+    """Put a frame where its own corner lies, turned as the volume was turned."""
+    place = group_item(dataset, index, "PlanePositionSequence")
+    turned_by = group_item(dataset, index, "PlaneOrientationSequence")
+    measures = group_item(dataset, index, "PixelMeasuresSequence")
+    if place is None or turned_by is None or measures is None:
+        raise UnusableFile(Reason.MASK_UNUSABLE, "no position, orientation or spacing")
+    a, b, c, d, e, f = (float(v) for v in turned_by.ImageOrientationPatient)
+    spacing = float(measures.PixelSpacing[0]), float(measures.PixelSpacing[1])
+    corner = np.array([float(v) for v in place.ImagePositionPatient])
+    affine = plane_affine(np.cross([a, b, c], [d, e, f]), (a, b, c, d, e, f), spacing, corner)
+    turn = turn_of(affine[:3, 1], affine[:3, 2])
+    shown = turn.values(frame[None])[0]
+    affine = turn.affine(affine, (frame.shape[0], frame.shape[1]))
+    to_index = np.linalg.inv(geometry.affine) @ affine
+    if shown.shape != labels.shape[1:] or np.abs(to_index[:3, 1:3] - np.eye(3)[:, 1:]).max() > 0.01:
+        raise UnusableFile(Reason.MASK_UNUSABLE, "mask and image have different grids")
+    level = round(float(to_index[0, 3]))
+    if np.abs(to_index[:3, 3] - [level, 0, 0]).max() > _ON_GRID or not 0 <= level < len(labels):
+        raise UnusableFile(Reason.MASK_UNUSABLE, f"frame {index + 1} lies outside the volume")
+    labels[level][shown > 0] = shown[shown > 0]
+
+
+def _source(dataset: Dataset, index: int) -> tuple[str, int] | None:
+    """Return the instance and frame that a frame was drawn on, if it says so."""
+    item = group_item(dataset, index, "DerivationImageSequence")
+    if item is None or not item.get("SourceImageSequence"):
+        return None
+    source = item.SourceImageSequence[0]
+    number = source.get("ReferencedFrameNumber")
+    frame = int(number if not isinstance(number, list) else number[0]) - 1 if number else 0
+    return str(source.ReferencedSOPInstanceUID), frame

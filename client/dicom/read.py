@@ -6,7 +6,8 @@ Stored values are kept as they are and travel with the line that makes them quan
 
 from __future__ import annotations
 
-import struct
+import warnings
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,58 +15,56 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.encaps import generate_frames
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
-from pydicom.pixels.utils import pixel_array
+from pydicom.filereader import read_file_meta_info
+from pydicom.pixels.processing import apply_modality_lut
 from pydicom.uid import (
-    JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     MediaStorageDirectoryStorage,
-    SegmentationStorage,
 )
 
-from client.dicom.reasons import Reason
+from client.dicom.decode import LARGEST, Array, decode, frames_of
+from client.dicom.reasons import Reason, UnusableFile
 
-#: Samples in one object beyond which it is refused before memory is taken: 2 GiB of 16 bits.
-LARGEST = 1 << 30
-#: Decoded by imagecodecs; the rest by pydicom's own decoders.
-_IMAGECODECS = frozenset({
-    JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless,
-})  # fmt: skip
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_NEEDED = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation")
+#: Segmentation Storage and Label Map Segmentation Storage.
+SEGMENTATIONS = frozenset({"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"})
+#: An element longer than this is not read where only the header is wanted.
+_DEFERRED_BYTES = 4096
 
-
-class UnusableFile(Exception):
-    """A file that is left out; caught where files are listed."""
-
-    def __init__(self, reason: Reason, detail: str = "") -> None:
-        super().__init__(reason.name)
-        self.reason = reason
-        self.detail = detail
+Position = tuple[float, float, float]
+Cosines = tuple[float, float, float, float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pixels:
-    """An object's frames as stored, and how stored values become quantities."""
+    """An object's frames as stored, and the line of each that makes them quantities."""
 
-    stored: NDArray[np.integer] | NDArray[np.floating]  # (frames, rows, columns[, 3])
-    slope: NDArray[np.float64]  # (frames,)
+    stored: Array  # (frames, rows, columns[, 3])
+    slope: NDArray[np.float64]  # (frames,); negative for MONOCHROME1, so that high is bright
     intercept: NDArray[np.float64]  # (frames,)
-    inverted: bool  # MONOCHROME1: large stored values are dark
 
     def values(self, frame: int) -> NDArray[np.float32]:
-        """Return one frame as quantities, (rows, columns[, 3]); high is bright.
+        """Return one frame as quantities, (rows, columns[, 3])."""
+        found: NDArray[np.float32] = self.patch((slice(frame, frame + 1),))[0]
+        return found
 
-        MONOCHROME1 is turned within its range: v becomes min + max - v of the frame.
-        """
-        value = self.stored[frame].astype(np.float32)
-        value = value * np.float32(self.slope[frame]) + np.float32(self.intercept[frame])
-        if self.inverted:
-            value = value.max() + value.min() - value
-        return np.asarray(value, np.float32)
+    def patch(self, where: tuple[slice, ...]) -> NDArray[np.float32]:
+        """Return a part of all frames as quantities, without reading the rest."""
+        found: NDArray[np.float32] = np.asarray(self.stored[where], np.float32)
+        slope, intercept = self.slope[where[0]], self.intercept[where[0]]
+        found = found.copy() if np.shares_memory(found, self.stored) else found
+        shape = (-1, *[1] * (found.ndim - 1))
+        if (slope != 1).any():
+            found *= slope.astype(np.float32).reshape(shape)
+        if intercept.any():
+            found += intercept.astype(np.float32).reshape(shape)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,181 +77,198 @@ class Header:
     instance: str
     accession: str
     modality: str
+    shape: tuple[int, int]  # rows, columns
+    frames: int
     spacing: tuple[float, float] | None  # row and column distance in mm
-    positions: tuple[tuple[float, float, float], ...]  # of each frame, mm; empty without geometry
-    orientation: tuple[float, ...]  # six cosines; empty without geometry
+    positions: tuple[Position, ...]  # of each frame, mm; empty without geometry
+    orientations: tuple[Cosines, ...]  # of each frame; empty without geometry
 
 
-def read_dataset(path: Path) -> Dataset:
-    """Parse one file; UnusableFile says why not."""
+def read_dataset(path: Path, *, pixels: bool = True) -> Dataset:
+    """Parse one file; UnusableFile says why not. Without pixels, long values stay on disk."""
     if path.stat().st_size == 0:
         raise UnusableFile(Reason.EMPTY_FILE)
-    try:
-        dataset = dcmread(path)
-    except InvalidDicomError:
-        return _without_preamble(path)
-    except (OSError, ValueError, AttributeError, KeyError, NotImplementedError, TypeError,
-            struct.error, EOFError) as error:  # fmt: skip
-        raise UnusableFile(Reason.NOT_DICOM, type(error).__name__) from error
-    return dataset
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # see decode
+        try:
+            _check_inflation(path)
+            return dcmread(path, defer_size=None if pixels else _DEFERRED_BYTES)
+        except UnusableFile:
+            raise
+        except InvalidDicomError:
+            return _without_preamble(path)
+        except OSError as error:
+            raise UnusableFile(Reason.UNREADABLE, type(error).__name__) from error
+        except Exception as error:
+            # Whatever a broken file makes the parser raise, it is not DICOM as we read it.
+            raise UnusableFile(Reason.NOT_DICOM, type(error).__name__) from error
+
+
+def _check_inflation(path: Path) -> None:
+    """Refuse a deflated file that would fill the memory; pydicom inflates without a limit."""
+    with path.open("rb") as file:
+        if DeflatedExplicitVRLittleEndian.encode() + b"\0" not in file.read(1024):
+            return
+        meta = read_file_meta_info(path)
+        # Preamble and prefix, the group's length element, the group (PS3.10 7.1).
+        file.seek(132 + 12 + int(meta.FileMetaInformationGroupLength))
+        inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        while chunk := inflater.unconsumed_tail or file.read(1 << 16):
+            size += len(inflater.decompress(chunk, 1 << 22))
+            if size > 2 * LARGEST:
+                raise UnusableFile(Reason.TOO_LARGE, f"inflates beyond {2 * LARGEST} bytes")
 
 
 def _without_preamble(path: Path) -> Dataset:
     """Parse a file that lacks the preamble of PS3.10 7.1, if it is DICOM all the same."""
     try:
         dataset = dcmread(path, force=True)
-        known = "SOPClassUID" in dataset and "PixelData" in dataset
+        known = "SOPClassUID" in dataset or "PixelData" in dataset
     except Exception as error:
-        # Whatever a random file makes the parser raise, the file is not DICOM.
+        # As in read_dataset; a text file gets here.
         raise UnusableFile(Reason.NOT_DICOM) from error
     if not known:
         raise UnusableFile(Reason.NOT_DICOM)
     return dataset
 
 
-def check_image(dataset: Dataset) -> None:
-    """Raise UnusableFile for what is no image or too large to be one."""
+def read_header(dataset: Dataset) -> Header:
+    """Return what identifies and places an image; UnusableFile for anything else."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _check_image(dataset)
+            return _header(dataset)
+    except UnusableFile:
+        raise
+    except Exception as error:
+        # pydicom converts values when they are asked for, and each type raises its own kind.
+        raise UnusableFile(Reason.BAD_VR, str(error)[:120]) from error
+
+
+def _check_image(dataset: Dataset) -> None:
     sop_class = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
     if sop_class == MediaStorageDirectoryStorage or "DirectoryRecordSequence" in dataset:
         raise UnusableFile(Reason.DICOMDIR)
-    if sop_class == SegmentationStorage:
+    if sop_class in SEGMENTATIONS:
         raise UnusableFile(Reason.SEGMENTATION)
-    if not {"PixelData", "FloatPixelData", "DoubleFloatPixelData"} & set(dataset.dir()):
+    if not any(name in dataset for name in _PIXELS):
         raise UnusableFile(Reason.NO_PIXELS)
-    if not dataset.file_meta.get("TransferSyntaxUID"):
-        raise UnusableFile(Reason.MISSING_HEADER, "TransferSyntaxUID")
-    for name in ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel"):
+    for name in _NEEDED:
         if not dataset.get(name):
             raise UnusableFile(Reason.MISSING_HEADER, name)
-    samples = int(dataset.Rows) * int(dataset.Columns) * int(dataset.SamplesPerPixel)
-    if samples * int(dataset.get("NumberOfFrames") or 1) > LARGEST:
-        raise UnusableFile(Reason.TOO_LARGE, f"{dataset.Rows} x {dataset.Columns}")
+    size = int(dataset.Rows) * int(dataset.Columns) * int(dataset.SamplesPerPixel)
+    if size * frames_of(dataset) > LARGEST:
+        shape = f"{frames_of(dataset)} x {dataset.Rows} x {dataset.Columns}"
+        raise UnusableFile(Reason.TOO_LARGE, shape)
 
 
-def read_pixels(dataset: Dataset) -> Pixels:
-    """Decode all frames; UnusableFile says why not."""
-    try:
-        check_image(dataset)
-        stored = _decode(dataset)
-        return _as_quantities(dataset, stored)
-    except UnusableFile:
-        raise
-    except (NotImplementedError, RuntimeError, AttributeError) as error:
-        raise UnusableFile(_decode_reason(str(error)), str(error)[:120]) from error
-    except Exception as error:
-        # Decoders of several libraries raise their own kinds on broken data.
-        raise UnusableFile(_decode_reason(str(error)), type(error).__name__) from error
-
-
-def _decode_reason(message: str) -> Reason:
-    lowered = message.lower()
-    if "transfer syntax" in lowered or "missing dependencies" in lowered:
-        return Reason.UNSUPPORTED_SYNTAX
-    short = ("less than", "fewer", "not enough", "truncated", "unexpected end", "actual length")
-    return Reason.TRUNCATED_PIXELS if any(s in lowered for s in short) else Reason.DECODE_ERROR
-
-
-def _decode(dataset: Dataset) -> NDArray[np.integer]:
-    """Return (frames, rows, columns[, 3]) in RGB or grey."""
-    if dataset.file_meta.TransferSyntaxUID in _IMAGECODECS:
-        found = _decode_frames(dataset)
-    else:
-        found = pixel_array(dataset)
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    color = int(dataset.SamplesPerPixel) > 1
-    shape = (frames, int(dataset.Rows), int(dataset.Columns), *((3,) if color else ()))
-    if found.size != np.prod(shape):
-        raise UnusableFile(Reason.TRUNCATED_PIXELS, f"{found.shape} for {shape}")
-    found = found.reshape(shape)
-    if dataset.PhotometricInterpretation == "PALETTE COLOR":
-        found = np.stack([apply_color_lut(frame, dataset) for frame in found])
-    return np.ascontiguousarray(found)
-
-
-def _decode_frames(dataset: Dataset) -> NDArray[np.integer]:
-    import imagecodecs
-
-    count = int(dataset.get("NumberOfFrames") or 1)
-    syntax = dataset.file_meta.TransferSyntaxUID
-    near = syntax in {JPEGLSLossless, JPEGLSNearLossless}
-    frames = []
-    for frame in generate_frames(dataset.PixelData, number_of_frames=count):
-        if near:
-            frames.append(imagecodecs.jpegls_decode(frame))
-        elif syntax == JPEGExtended12Bit:
-            frames.append(imagecodecs.jpeg_decode(frame))
-        else:
-            frames.append(imagecodecs.ljpeg_decode(frame))
-    found = np.stack(frames)
-    # Signed values are stored as they are, in so many bits (PS3.5 8.1.1).
-    if int(dataset.PixelRepresentation) == 1:
-        shift = int(dataset.BitsAllocated) - int(dataset.BitsStored)
-        wide = int(dataset.BitsAllocated) == 16
-        raised = np.left_shift(found.astype(np.uint16 if wide else np.uint8), shift)
-        found = np.right_shift(raised.view(np.int16 if wide else np.int8), shift)
-    return found
-
-
-def _as_quantities(dataset: Dataset, stored: NDArray[np.integer]) -> Pixels:
-    frames = len(stored)
-    if dataset.get("ModalityLUTSequence"):
-        stored = np.asarray(apply_modality_lut(stored, dataset))
-        slope, intercept = np.ones(frames), np.zeros(frames)
-    else:
-        slope, intercept = _rescale(dataset, frames)
-    return Pixels(
-        stored=stored, slope=slope, intercept=intercept,
-        inverted=dataset.PhotometricInterpretation == "MONOCHROME1",
+def _header(dataset: Dataset) -> Header:
+    positions: list[Position] = []
+    orientations: list[Cosines] = []
+    for frame in range(frames_of(dataset)):
+        place = group_item(dataset, frame, "PlanePositionSequence") or dataset
+        turn = group_item(dataset, frame, "PlaneOrientationSequence") or dataset
+        where = _numbers(place, "ImagePositionPatient", 3)
+        cosines = _numbers(turn, "ImageOrientationPatient", 6)
+        if where and cosines:
+            positions.append((where[0], where[1], where[2]))
+            orientations.append(
+                (cosines[0], cosines[1], cosines[2], cosines[3], cosines[4], cosines[5])
+            )
+    whole = len(positions) == frames_of(dataset)
+    measures = group_item(dataset, 0, "PixelMeasuresSequence") or dataset
+    distances = _numbers(measures, "PixelSpacing", 2) or _numbers(dataset, "ImagerPixelSpacing", 2)
+    return Header(
+        patient=_text(dataset, "PatientID"), study=_text(dataset, "StudyInstanceUID"),
+        series=_text(dataset, "SeriesInstanceUID"), instance=_text(dataset, "SOPInstanceUID"),
+        accession=_text(dataset, "AccessionNumber"), modality=_text(dataset, "Modality"),
+        shape=(int(dataset.Rows), int(dataset.Columns)), frames=frames_of(dataset),
+        spacing=(distances[0], distances[1]) if distances else None,
+        positions=tuple(positions) if whole else (),
+        orientations=tuple(orientations) if whole else (),
     )  # fmt: skip
 
 
-def _groups(dataset: Dataset, frame: int) -> list[Dataset]:
-    """Return the functional groups of a frame, its own before the shared (PS3.3 C.7.6.16)."""
+def _text(dataset: Dataset, name: str) -> str:
+    return str(dataset.get(name) or "").strip(" \0")
+
+
+def _numbers(dataset: Dataset, name: str, count: int) -> list[float]:
+    """Return so many finite numbers, or none at all."""
+    value = dataset.get(name)
+    found = [] if value is None else [float(v) for v in value]
+    return found if len(found) == count and np.isfinite(found).all() else []
+
+
+def group_item(dataset: Dataset, frame: int, sequence: str) -> Dataset | None:
+    """Return a functional group of a frame, its own before the shared (PS3.3 C.7.6.16)."""
     own = dataset.get("PerFrameFunctionalGroupsSequence") or []
     shared = dataset.get("SharedFunctionalGroupsSequence") or []
-    return [*own[frame : frame + 1], *shared[:1]]
-
-
-def _group_item(dataset: Dataset, frame: int, sequence: str) -> Dataset | None:
-    for group in _groups(dataset, frame):
+    for group in (*own[frame : frame + 1], *shared[:1]):
         if group.get(sequence):
             return group[sequence].value[0]  # type: ignore[no-any-return]  # pydicom: a Dataset
     return None
 
 
+def read_pixels(dataset: Dataset) -> Pixels:
+    """Decode all frames; UnusableFile says why not."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _check_image(dataset)
+            stored = decode(dataset, _syntax(dataset))
+            return _as_quantities(dataset, stored)
+    except UnusableFile:
+        raise
+    except Exception as error:
+        # Decoders of several libraries raise their own kinds on broken data.
+        raise UnusableFile(Reason.DECODE_ERROR, f"{type(error).__name__}: {error}"[:120]) from error
+
+
+def _syntax(dataset: Dataset) -> UID:
+    """Return the transfer syntax; without one, the native syntax that the parser found."""
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if syntax:
+        return UID(syntax)
+    implicit, little = dataset.original_encoding
+    if dataset["PixelData"].is_undefined_length:
+        raise UnusableFile(Reason.MISSING_HEADER, "TransferSyntaxUID")
+    explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    return UID(dataset.file_meta.TransferSyntaxUID)
+
+
+def _as_quantities(dataset: Dataset, stored: Array) -> Pixels:
+    frames = len(stored)
+    pivot = _pivot(dataset, stored)
+    if dataset.get("ModalityLUTSequence"):
+        stored = np.asarray(apply_modality_lut(stored, dataset))
+        pivot = float(stored.max()) + float(stored.min()) if pivot is not None else None
+        slope, intercept = np.ones(frames), np.zeros(frames)
+    else:
+        slope, intercept = _rescale(dataset, frames)
+    if pivot is not None:
+        slope, intercept = -slope, slope * pivot + intercept
+    return Pixels(stored=stored, slope=slope, intercept=intercept)
+
+
+def _pivot(dataset: Dataset, stored: Array) -> float | None:
+    """Return p where the stored value v is as bright as p - v is dark, for MONOCHROME1.
+
+    It follows from the header, so that every image of a scanner is turned alike.
+    """
+    if dataset.PhotometricInterpretation != "MONOCHROME1":
+        return None
+    if stored.dtype.kind == "f":
+        return float(stored.max()) + float(stored.min())
+    return -1.0 if int(dataset.PixelRepresentation) else float(2 ** int(dataset.BitsStored) - 1)
+
+
 def _rescale(dataset: Dataset, frames: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return slope and intercept of each frame."""
-    own = [_group_item(dataset, f, "PixelValueTransformationSequence") for f in range(frames)]
+    own = [group_item(dataset, f, "PixelValueTransformationSequence") for f in range(frames)]
     lines = [dataset if item is None else item for item in own]
     slope = [float(line.get("RescaleSlope") or 1) for line in lines]
     intercept = [float(line.get("RescaleIntercept") or 0) for line in lines]
     return np.array(slope), np.array(intercept)
-
-
-def read_header(dataset: Dataset) -> Header:
-    """Return what identifies and places an object."""
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    positions: list[tuple[float, float, float]] = []
-    orientation: tuple[float, ...] = ()
-    for frame in range(frames):
-        place = _group_item(dataset, frame, "PlanePositionSequence") or dataset
-        turn = _group_item(dataset, frame, "PlaneOrientationSequence") or dataset
-        where, cosines = place.get("ImagePositionPatient"), turn.get("ImageOrientationPatient")
-        if not where or not cosines or len(where) != 3 or len(cosines) != 6:
-            positions = []
-            break
-        positions.append((float(where[0]), float(where[1]), float(where[2])))
-        orientation = tuple(float(c) for c in cosines)
-    measures = _group_item(dataset, 0, "PixelMeasuresSequence") or dataset
-    spacing = measures.get("PixelSpacing") or dataset.get("ImagerPixelSpacing")
-    return Header(
-        patient=_text(dataset, "PatientID"), study=_text(dataset, "StudyInstanceUID"),
-        series=_text(dataset, "SeriesInstanceUID"), instance=_text(dataset, "SOPInstanceUID"),
-        accession=_text(dataset, "AccessionNumber"), modality=_text(dataset, "Modality"),
-        spacing=(float(spacing[0]), float(spacing[1])) if spacing else None,
-        positions=tuple(positions), orientation=orientation if positions else (),
-    )  # fmt: skip
-
-
-def _text(dataset: Dataset, name: str) -> str:
-    return str(dataset.get(name) or "").strip()

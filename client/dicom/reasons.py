@@ -7,36 +7,46 @@ from enum import Enum
 
 
 class Reason(Enum):
-    """A reason code; the value says how to mend it."""
+    """A reason code; the value says what it means and how to mend it."""
 
     EMPTY_FILE = "The file has no content; send it again from the PACS."
+    UNREADABLE = "The file cannot be opened; let the daemon's user read it."
     NOT_DICOM = "Not a DICOM file; leave it out of the folder or export it as DICOM."
     DICOMDIR = "An index of a medium, not an image; it is not needed."
-    NO_PIXELS = "The object holds no image (report, structure set, waveform); it is not needed."
+    NO_PIXELS = "The object holds no image (report, plan, waveform); it is not needed."
     SEGMENTATION = "A segmentation; it is used as a mask where labels.csv names it."
     MISSING_HEADER = "A needed attribute is missing; export the study again."
+    BAD_VR = "An attribute holds what its type does not allow; export the study again."
     UNSUPPORTED_SYNTAX = "No decoder for this transfer syntax; export as Explicit VR Little Endian."
     TRUNCATED_PIXELS = "Pixel data end too early; send the file again."
     DECODE_ERROR = "The pixel data cannot be decoded; send the file again."
     TOO_LARGE = "Rows x columns x frames is beyond any image; check the header."
+    NOT_FINITE = "The image has values that are not numbers; export it again."
+    BLANK = "The image has one grey value only; check how it was exported."
     WRONG_MODALITY = "The run uses other modalities (cohort.images.modalities)."
-    DUPLICATE_SOP = "The same SOP Instance UID again; the first file is used."
+    DUP_SOP_SAME = "The same image is there twice; one is used."
+    DUP_SOP_DIFFERENT = "Two files with one SOP Instance UID differ; keep the right one."
+    INCOMPLETE_SERIES = "Some slices of the series cannot be read; send the series again."
     MISSING_SLICES = "Slices are missing between the first and the last; send the series again."
-    DUPLICATE_POSITION = "Two slices at one position; split the series by phase or echo."
-    MIXED_ORIENTATION = "Slices of different orientation (a localizer?) in one series."
-    MIXED_MATRIX = "Slices of different size in one series."
-    NO_GEOMETRY = "No position or orientation, so no volume can be built."
-    TOO_FEW_SLICES = "A volume needs at least two slices."
+    NONUNIFORM_SPACING = "Distances between slices differ; the run needs an even series."
+    DUP_POSITION = "Two slices lie at one position; split the series by what they differ in."
+    MULTI_PHASE = "Every position has several slices; split the series by phase or echo."
+    MIXED_ORIENTATION = "Slices of different orientation in one series; take the localizer out."
+    MIXED_MATRIX = "Slices of different size or pixel spacing in one series; split the series."
+    NO_GEOMETRY = "No position, orientation or pixel spacing, so no volume can be built."
+    TOO_FEW_SLICES = "A volume needs at least two slices; a 2-D run can use this image."
     LABEL_MISSING = "No row of labels.csv for this image; add one or remove the image."
     LABEL_CONFLICT = "Rows of labels.csv disagree about this patient; correct them."
     LABEL_UNUSABLE = "The row's outcome cannot be used; see the detail."
-    VALUE_UNUSABLE = "A clinical value is not a number; it counts as missing."
+    PATIENT_MISMATCH = "The row's PatientID is not the one in its images; correct the row."
+    VALUE_UNUSABLE = "A clinical value is not as declared; it counts as missing."
+    ROW_MALFORMED = "The row has more or fewer cells than the header; quote cells with commas."
     NO_IMAGE = "No usable image for this row; send the study or remove the row."
-    NO_KEY = "The row names no patient; fill PatientID."
-    MASK_MISSING = "The mask's file is not there."
-    MASK_UNUSABLE = "The mask cannot be read or does not fit its image."
-    TWO_SPLITS = "The patient is in two splits; every patient belongs in one."
-    BLANK = "The image has one grey value only."
+    NO_KEY = "The row names no patient, study or series; fill PatientID."
+    MASK_MISSING = "The row names no mask, or the mask's file is not there."
+    MASK_UNUSABLE = "The mask cannot be read or does not fit its image; see the detail."
+    PATIENT_IN_TWO_SPLITS = "The patient is in two splits; every patient belongs in one."
+    SPLIT_UNKNOWN = "The split column says neither train, validation nor test."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,3 +56,16 @@ class Unusable:
     reason: Reason
     what: str  # file, series, row or patient
     detail: str = ""
+
+
+class UnusableFile(Exception):
+    """A file, series or mask that is left out; caught where such things are listed."""
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(reason.name)
+        self.reason = reason
+        self.detail = detail
+
+    def listed(self, what: str) -> Unusable:
+        """Return the entry of the list."""
+        return Unusable(reason=self.reason, what=what, detail=self.detail)

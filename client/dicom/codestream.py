@@ -1,0 +1,52 @@
+"""What a compressed frame says of itself, read before a decoder takes memory for it."""
+
+from __future__ import annotations
+
+#: JPEG's frame headers (ITU-T T.81 table B.1) and JPEG-LS's (T.87 annex C).
+_FRAME_HEADERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
+#: Markers that stand alone, without a length.
+_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
+_START_OF_CODESTREAM = b"\xff\x4f\xff\x51"
+
+
+def shape_of(frame: bytes) -> tuple[int, int, int] | None:
+    """Return (rows, columns, components) of JPEG, JPEG-LS or JPEG 2000, or None."""
+    if frame[:2] == b"\xff\xd8":
+        return _jpeg_shape(frame)
+    # Some writers leave the JP2 file's boxes around the codestream.
+    start = frame[:4096].find(_START_OF_CODESTREAM) if frame[4:8] == b"jP  " else 0
+    if start < 0 or frame[start : start + 4] != _START_OF_CODESTREAM:
+        return None
+    return _jpeg2000_shape(frame[start:])
+
+
+def is_whole(frame: bytes) -> bool:
+    """Return whether the end marker is there; both families end with FF D9."""
+    return b"\xff\xd9" in frame[-16:]
+
+
+def _jpeg_shape(frame: bytes) -> tuple[int, int, int] | None:
+    place = 2
+    while place + 9 < len(frame):
+        if frame[place] != 0xFF:
+            return None
+        marker = frame[place + 1]
+        if marker == 0xFF or marker in _ALONE:  # a fill byte, or no segment follows
+            place += 1 if marker == 0xFF else 2
+            continue
+        if marker in _FRAME_HEADERS:
+            rows = int.from_bytes(frame[place + 5 : place + 7], "big")
+            columns = int.from_bytes(frame[place + 7 : place + 9], "big")
+            return rows, columns, frame[place + 9]
+        place += 2 + int.from_bytes(frame[place + 2 : place + 4], "big")
+    return None
+
+
+def _jpeg2000_shape(stream: bytes) -> tuple[int, int, int] | None:
+    """Read the SIZ segment (ITU-T T.800 A.5.1)."""
+    if len(stream) < 42:
+        return None
+    right, bottom, left, top = (
+        int.from_bytes(stream[place : place + 4], "big") for place in (8, 12, 16, 20)
+    )
+    return bottom - top, right - left, int.from_bytes(stream[40:42], "big")

@@ -1,0 +1,139 @@
+"""Compressed or native pixel data to arrays: imagecodecs where it is exact, pydicom elsewhere."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
+from pydicom.pixels.processing import apply_color_lut, convert_color_space
+from pydicom.pixels.utils import pixel_array
+from pydicom.uid import UID, ExplicitVRBigEndian, RLELossless
+
+from client.dicom.codestream import is_whole, shape_of
+from client.dicom.reasons import Reason, UnusableFile
+
+Array = NDArray[np.number]
+
+#: Samples of one object beyond which it is refused before memory is taken: 1 GiB of 16 bits.
+LARGEST = 1 << 29
+
+_JPEG = frozenset({
+    "1.2.840.10008.1.2.4.51",  # Extended, 8 and 12 bits
+    "1.2.840.10008.1.2.4.53",  # Spectral selection; retired
+    "1.2.840.10008.1.2.4.55",  # Full progression; retired
+})  # fmt: skip
+_JPEG_LOSSLESS = frozenset({"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"})
+_JPEG_LS = frozenset({"1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"})
+#: Decoded by pydicom with pillow, openjpeg and the RLE plug-in.
+_PYDICOM = frozenset({
+    "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91",
+    "1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203", RLELossless,
+})  # fmt: skip
+_NATIVE = frozenset({
+    "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", ExplicitVRBigEndian,
+})  # fmt: skip
+
+
+def frames_of(dataset: Dataset) -> int:
+    """Return the number of frames; an absent or empty value means one."""
+    return int(dataset.get("NumberOfFrames") or 1)
+
+
+def decode(dataset: Dataset, syntax: UID) -> Array:
+    """Return (frames, rows, columns[, 3]): grey or RGB, integers as stored or floats."""
+    with warnings.catch_warnings():
+        # pydicom's remarks on a header are for developers; what matters is raised or checked.
+        warnings.simplefilter("ignore")
+        if syntax in _NATIVE:
+            _check_length(dataset)
+        else:
+            _check_frames(dataset, syntax)
+        return _shaped(_decoded(dataset, syntax), dataset)
+
+
+def _decoded(dataset: Dataset, syntax: UID) -> Array:
+    if syntax in _JPEG | _JPEG_LOSSLESS | _JPEG_LS:
+        return _by_imagecodecs(dataset, syntax)
+    if syntax == RLELossless:  # 3.5 times as quick as pydicom's own
+        return pixel_array(dataset, decoding_plugin="pylibjpeg")
+    return pixel_array(dataset)
+
+
+def _shaped(found: Array, dataset: Dataset) -> Array:
+    frames, color = frames_of(dataset), int(dataset.SamplesPerPixel) > 1
+    shape = (frames, int(dataset.Rows), int(dataset.Columns), *((3,) if color else ()))
+    if found.size != np.prod(shape):
+        raise UnusableFile(Reason.DECODE_ERROR, f"decoded {found.shape}, header {shape}")
+    found = found.reshape(shape)
+    if dataset.PhotometricInterpretation == "PALETTE COLOR":
+        found = np.stack([apply_color_lut(frame, dataset) for frame in found])
+    return np.ascontiguousarray(found)
+
+
+def _check_length(dataset: Dataset) -> None:
+    """Compare the length of native pixel data with what the header promises (PS3.5 8.1.1)."""
+    bits = int(dataset.BitsAllocated)
+    samples = int(dataset.SamplesPerPixel)
+    if dataset.PhotometricInterpretation == "YBR_FULL_422":
+        samples = 2
+    pixels = frames_of(dataset) * int(dataset.Rows) * int(dataset.Columns) * samples
+    for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"):
+        if name in dataset:
+            held, expected = len(dataset[name].value or b""), (pixels * bits + 7) // 8
+            if held < expected:
+                raise UnusableFile(Reason.TRUNCATED_PIXELS, f"{held} of {expected} bytes")
+
+
+def _check_frames(dataset: Dataset, syntax: UID) -> None:
+    """Refuse what no decoder knows, and frames whose own size is not the header's."""
+    if syntax not in _JPEG | _JPEG_LOSSLESS | _JPEG_LS | _PYDICOM:
+        raise UnusableFile(Reason.UNSUPPORTED_SYNTAX, f"{syntax.name}")
+    if not dataset.PixelData:
+        raise UnusableFile(Reason.TRUNCATED_PIXELS, "no pixel data")
+    wanted = int(dataset.Rows), int(dataset.Columns)
+    count = 0
+    for frame in _frames(dataset):
+        # RLE has no header of its own; its decoder stops at the size in the dataset.
+        found = None if syntax == RLELossless else shape_of(frame)
+        if found is not None and found[:2] != wanted:
+            raise UnusableFile(Reason.DECODE_ERROR, f"frame is {found[:2]}, header says {wanted}")
+        if syntax in _JPEG | _JPEG_LOSSLESS | _JPEG_LS and not is_whole(frame):
+            # These decoders would fill up the rest in silence.
+            raise UnusableFile(Reason.TRUNCATED_PIXELS, f"frame {count + 1} has no end")
+        count += 1
+    if count < frames_of(dataset):
+        raise UnusableFile(Reason.TRUNCATED_PIXELS, f"{count} of {frames_of(dataset)} frames")
+
+
+def _frames(dataset: Dataset) -> list[bytes]:
+    try:
+        return list(generate_frames(dataset.PixelData, number_of_frames=frames_of(dataset)))
+    except ValueError as error:
+        raise UnusableFile(Reason.TRUNCATED_PIXELS, str(error)[:120]) from error
+
+
+def _by_imagecodecs(dataset: Dataset, syntax: UID) -> Array:
+    import imagecodecs
+
+    if syntax in _JPEG_LS:
+        decoder = imagecodecs.jpegls_decode
+    else:
+        decoder = imagecodecs.ljpeg_decode if syntax in _JPEG_LOSSLESS else imagecodecs.jpeg_decode
+    found: NDArray[np.integer] = np.stack([decoder(frame) for frame in _frames(dataset)])
+    if int(dataset.PixelRepresentation) == 1:
+        return _signed(found, int(dataset.BitsAllocated), int(dataset.BitsStored))
+    # Lossy JPEG is turned to RGB by its decoder; the others hand out what is stored.
+    if str(dataset.PhotometricInterpretation).startswith("YBR") and syntax not in _JPEG:
+        return convert_color_space(found, "YBR_FULL", "RGB", per_frame=True)
+    return found
+
+
+def _signed(found: NDArray[np.integer], allocated: int, stored: int) -> NDArray[np.integer]:
+    """Return two's complement of so many bits as signed numbers (PS3.5 8.1.1)."""
+    shift = allocated - stored
+    raised = np.left_shift(found.astype(np.uint16 if allocated == 16 else np.uint8), shift)
+    signed: NDArray[np.integer] = raised.view(np.int16 if allocated == 16 else np.int8)
+    return signed >> shift
