@@ -11,7 +11,7 @@ import typer
 from common.errors import ExitCode, WardroundError
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, rich_markup_mode=None,
+    add_completion=False, no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Simulate hospitals that train together: the same rounds as between real ones.",
     epilog=(
@@ -39,7 +39,7 @@ def compare(
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Repeat with seeds 0 to N-1.")] = 1,
     arms: Annotated[
         str | None,
-        typer.Option(help="Of local,pooled,federated,personalised,federated_dp; default: all."),
+        typer.Option(help="Some of local, pooled, federated, personalised, federated_dp."),
     ] = None,
     epsilon: Annotated[
         float | None, typer.Option(help="Another epsilon for the arm federated_dp.")
