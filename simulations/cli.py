@@ -48,7 +48,10 @@ def compare(
         int, typer.Option(min=0, help="Threads for the networks; 0 takes what the machine has.")
     ] = 0,
 ) -> None:
-    """Train alone, pooled, federated, personalised and private, and say what each is worth."""
+    """Train alone, pooled, federated, personalised and private, and say what each is worth.
+
+    CONFIG is the YAML file of a run, such as configs/simulations/demo.yaml.
+    """
     from simulations.command import Request, run_comparison
 
     run_comparison(Request(
