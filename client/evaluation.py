@@ -27,7 +27,13 @@ def score(bench: Workbench, patients: Patients) -> Scores:
         prediction=torch.cat([p.prediction for p in parts]),
         target=torch.cat([p.target for p in parts]),
         loss=torch.cat([p.loss for p in parts]),
+        owner=None if _by_patient(bench) else patients.patient,
     )
+
+
+def _by_patient(bench: Workbench) -> bool:
+    """Return whether a patient's items are averaged into one row of scores."""
+    return bench.config.evaluation.unit == "patient" and bench.config.task.kind != "segmentation"
 
 
 def _chunks(patients: Patients) -> list[Tensor]:
@@ -48,7 +54,7 @@ def _score_chunk(bench: Workbench, patients: Patients, items: Tensor) -> Scores:
     batch = take(patients, items)
     output = bench.model(batch.image, batch.table)
     target = batch.target
-    if bench.config.evaluation.unit == "patient" and bench.config.task.kind != "segmentation":
+    if _by_patient(bench):
         output = patient_mean(output, batch)
         # Items of one patient share its target; labels that disagree never got this far.
         first = torch.searchsorted(batch.patient, torch.arange(len(output)))

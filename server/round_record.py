@@ -54,7 +54,7 @@ def _estimate(content: dict[str, object]) -> Estimate:
     return Estimate(
         value=_number(content["value"]), low=_number(content["low"]),
         high=_number(content["high"]), patients=_integer(content["patients"]),
-        bound=_number(content["bound"]),
+        bound=_number(content["bound"]), reason=str(content.get("reason", "")),
     )  # fmt: skip
 
 

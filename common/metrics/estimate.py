@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float = NDArray[np.float64]
+Owners = NDArray[np.int64]  # (rows,) which patient each row belongs to
 
 #: A metric of weighted patients: weights (draws, patients) -> values (draws,).
 Weighted = Callable[[Float], Float]
@@ -25,26 +26,62 @@ class Estimate:
     high: float
     patients: int
     bound: float = 0.0  # most that binning can have moved the value
+    reason: str = ""  # why there is no value
 
-    def to_json(self) -> dict[str, float | int | None]:
-        """Return plain numbers, None for nan."""
+    def to_json(self) -> dict[str, float | int | str | None]:
+        """Return plain values, None for nan; the reason only where there is one."""
         return {
             name: None if isinstance(value, float) and np.isnan(value) else value
             for name, value in asdict(self).items()
+            if name != "reason" or value
         }
 
 
-def unknown(patients: int) -> Estimate:
-    """Return the estimate of what cannot be computed."""
-    return Estimate(value=float("nan"), low=float("nan"), high=float("nan"), patients=patients)
+def unknown(patients: int, reason: str = "") -> Estimate:
+    """Return the estimate of what cannot be computed, and why."""
+    nan = float("nan")
+    return Estimate(value=nan, low=nan, high=nan, patients=patients, reason=reason)
 
 
-def normal_interval(value: float, error: float, patients: int, bound: float = 0.0) -> Estimate:
-    """Return value +- 1.96 standard errors, inside 0 to 1."""
+def normal_interval(
+    value: float, error: float, patients: int, bound: float = 0.0, most: float = 1.0
+) -> Estimate:
+    """Return value +- 1.96 standard errors, inside 0 to `most`."""
     return Estimate(
-        value=value, low=max(0.0, value - _Z95 * error), high=min(1.0, value + _Z95 * error),
+        value=value, low=max(0.0, value - _Z95 * error), high=min(most, value + _Z95 * error),
         patients=patients, bound=bound,
     )  # fmt: skip
+
+
+def wilson_interval(value: float, count: float, patients: int, bound: float = 0.0) -> Estimate:
+    """Return a proportion of `count` with Wilson's (1927) score interval."""
+    square = _Z95**2 / count
+    middle = (value + square / 2) / (1 + square)
+    half = _Z95 * np.sqrt(value * (1 - value) / count + square / (4 * count)) / (1 + square)
+    return Estimate(
+        value=value, low=float(max(0.0, middle - half)), high=float(min(1.0, middle + half)),
+        patients=patients, bound=bound,
+    )  # fmt: skip
+
+
+def logit_interval(value: float, count: float, patients: int, bound: float = 0.0) -> Estimate:
+    """Return an average precision with the logit interval of Boyd, Eng and Page (2013)."""
+    inside = min(max(value, 1e-6), 1 - 1e-6)
+    middle = np.log(inside / (1 - inside))
+    half = _Z95 / np.sqrt(count * inside * (1 - inside))
+    low, high = (float(1 / (1 + np.exp(-(middle + side)))) for side in (-half, half))
+    return Estimate(
+        value=value, low=min(low, value), high=max(high, value), patients=patients, bound=bound
+    )
+
+
+def mean_estimate(total: float, squared: float, count: float, most: float = 1.0) -> Estimate:
+    """Return a mean from its sums, with the normal interval."""
+    if not count > 1:
+        return unknown(0, "withheld: too few patients")
+    value = float(total / count)
+    variance = max(float(squared / count) - value**2, 0.0)
+    return normal_interval(value, float(np.sqrt(variance / count)), round(count), most=most)
 
 
 def bootstrap_weights(patients: int, draws: int, seed: int) -> Float:
@@ -57,11 +94,35 @@ def bootstrap_weights(patients: int, draws: int, seed: int) -> Float:
 def bootstrapped(metric: Weighted, weights: Float) -> Estimate:
     """Return the metric with its percentile interval over the draws."""
     patients = weights.shape[1]
+    if patients == 0:
+        return unknown(0, "no patients")
     value = float(metric(np.ones((1, patients)))[0])
     if np.isnan(value):
-        return unknown(patients)
+        return unknown(patients, "these patients do not show every outcome that it needs")
     with np.errstate(invalid="ignore", divide="ignore"):
         values = metric(weights)
     values = values[~np.isnan(values)]
     low, high = np.quantile(values, [0.025, 0.975]) if len(values) else (np.nan, np.nan)
     return Estimate(value=value, low=float(low), high=float(high), patients=patients)
+
+
+def difference(ours: Weighted, theirs: Weighted, weights: Float) -> Estimate:
+    """Return ours - theirs on the same patients, each draw the same for both."""
+    return bootstrapped(lambda drawn: ours(drawn) - theirs(drawn), weights)
+
+
+def weighted_mean(values: Float, weights: Float) -> Float:
+    """Return the mean of what is known for each draw, (draws,)."""
+    known = ~np.isnan(values)
+    return ratio(weights[:, known] @ values[known], weights[:, known].sum(axis=1))
+
+
+def tally(place: NDArray[np.int64], cells: int, weight: Float | None = None) -> Float:
+    """Return how many (or what weight) are at each place, (cells,)."""
+    return np.bincount(place, weights=weight, minlength=cells).astype(np.float64)
+
+
+def ratio(above: Float, below: Float) -> Float:
+    """Return above / below, nan where below is not positive."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(below > 0, above / below, np.nan)

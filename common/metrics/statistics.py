@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 Counts = NDArray[np.float64]  # whole numbers, unless Gaussian noise was added
 Sums = NDArray[np.float64]
@@ -16,8 +17,8 @@ Sums = NDArray[np.float64]
 class Normal(Protocol):
     """A source of Gaussian noise, such as common.privacy.noise."""
 
-    def gaussian(self, shape: tuple[int, ...], standard_deviation: float) -> NDArray[np.float64]:
-        """Return independent draws."""
+    def gaussian(self, shape: tuple[int, ...], standard_deviation: float) -> Tensor:
+        """Return independent draws in float64."""
         ...
 
 
@@ -40,41 +41,60 @@ class Statistics:
     @staticmethod
     def from_json(content: Mapping[str, object]) -> Statistics:
         """Read what to_json wrote; ValueError where it does not fit."""
+        missing = {"patients", "cells", "sums"} - content.keys()
+        if missing:
+            message = f"statistics lack {', '.join(sorted(missing))}"
+            raise ValueError(message)
         patients, cells, sums = content["patients"], content["cells"], content["sums"]
         if not isinstance(cells, dict) or not isinstance(sums, dict):
             message = "statistics need cells and sums by name"
             raise ValueError(message)  # noqa: TRY004 - content from outside, not a programming error
         return Statistics(
-            patients=np.asarray(patients, np.float64),
-            cells={str(name): np.asarray(value, np.float64) for name, value in cells.items()},
-            sums={str(name): np.asarray(value, np.float64) for name, value in sums.items()},
+            patients=_numbers("patients", patients),
+            cells={str(name): _numbers(str(name), value) for name, value in cells.items()},
+            sums={str(name): _numbers(str(name), value) for name, value in sums.items()},
         )
+
+
+def _numbers(name: str, value: object) -> Counts:
+    try:
+        return np.asarray(value, np.float64)
+    except (TypeError, ValueError) as error:
+        message = f"{name} holds {str(value)[:40]!r}, expected numbers in rows of equal length"
+        raise ValueError(message) from error
 
 
 def merge(parts: Iterable[Statistics]) -> Statistics:
     """Add statistics of several sites; ValueError when there are none or they differ in kind."""
-    first, *rest = parts
+    every = tuple(parts)
+    if not every:
+        message = "there are no statistics to merge"
+        raise ValueError(message)
+    kinds = [_shapes(part) for part in every]
+    if any(kind != kinds[0] for kind in kinds):
+        message = f"cannot merge statistics of different kinds: {kinds}"
+        raise ValueError(message)
 
     def total(values: Iterable[Counts]) -> Counts:
         return np.asarray(sum(values, np.float64(0)))
 
-    for other in rest:
-        if set(other.cells) != set(first.cells) or set(other.sums) != set(first.sums):
-            message = f"cannot merge {sorted(other.cells)} with {sorted(first.cells)}"
-            raise ValueError(message)
-    every = (first, *rest)
     return Statistics(
         patients=total(p.patients for p in every),
-        cells={name: total(p.cells[name] for p in every) for name in first.cells},
-        sums={name: total(p.sums[name] for p in every) for name in first.sums},
+        cells={name: total(p.cells[name] for p in every) for name in every[0].cells},
+        sums={name: total(p.sums[name] for p in every) for name in every[0].sums},
     )
+
+
+def _shapes(part: Statistics) -> dict[str, tuple[int, ...]]:
+    cells = {f"cell {name}": value.shape for name, value in part.cells.items()}
+    return cells | {f"sum {name}": value.shape for name, value in part.sums.items()}
 
 
 def withhold_small_cells(statistics: Statistics, smallest: int) -> Statistics:
     """Set every count below `smallest` to zero, and all sums when there are too few patients.
 
-    A zero may thus mean none or few. Sums go with `patients`: below the smallest cell they
-    would be sums over so few that each could be guessed.
+    A zero may thus mean none or few. The second wall: a task's `statistics` holds no small
+    cell already, nor a sum over a small one, which could not be told from here.
     """
     enough = float(statistics.patients) >= smallest
     return Statistics(
@@ -84,17 +104,29 @@ def withhold_small_cells(statistics: Statistics, smallest: int) -> Statistics:
     )
 
 
+def count_sensitivity(statistics: Statistics) -> float:
+    """Return how far (L2) one patient more or less can move all counts together.
+
+    Holds for statistics made with `count_noise` > 0: there a patient is in at most one cell
+    of each row of the last axis, and no cell depends on where other patients are. It does not
+    hold for joined ranges, whose ends are found from the patients.
+    """
+    rows = sum(int(np.prod(value.shape[:-1])) for value in statistics.cells.values())
+    return float(np.sqrt(1 + rows))
+
+
 def with_count_noise(
     statistics: Statistics, standard_deviation: float, noise: Normal
 ) -> Statistics:
     """Add Gaussian noise to every count and leave no sum: sums have no bounded sensitivity here.
 
-    One patient is in one cell of each named array, so the L2 sensitivity of the counts
-    together is sqrt(number of arrays + 1); the caller charges the ledger by that.
+    A Gaussian mechanism with noise multiplier standard_deviation / count_sensitivity, which
+    the caller charges before release.
     """
 
     def noisy(value: Counts) -> Counts:
-        return value + noise.gaussian(value.shape, standard_deviation)
+        drawn = noise.gaussian(value.shape, standard_deviation)
+        return np.asarray(value + drawn.numpy())
 
     return Statistics(
         patients=noisy(statistics.patients),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from common.metrics.estimate import Estimate, Float, normal_interval, unknown
+from common.metrics.estimate import Estimate, Float, normal_interval, ratio, unknown
 
 Bool = NDArray[np.bool_]
 
@@ -29,9 +29,7 @@ def concordance(time: Float, event: Float, risk: Float, weights: Float) -> Float
     """Return Harrell's C-index; weights (draws, n) -> (draws,)."""
     comparable, concordant = pairs(time, event, risk)
     total = ((weights @ comparable) * weights).sum(axis=1)
-    won = ((weights @ concordant) * weights).sum(axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(total > 0, won / total, np.nan)
+    return ratio(((weights @ concordant) * weights).sum(axis=1), total)
 
 
 def concordance_sums(time: Float, event: Float, risk: Float) -> Float:
@@ -49,7 +47,7 @@ def merged_concordance(sums: Float, patients: int) -> Estimate:
     """Return the stratified C-index with the interval of its projection (Hoeffding 1948)."""
     n, c, nn, nc, cc = sums
     if n <= 0:
-        return unknown(patients)
+        return unknown(patients, "withheld: fewer events than the smallest cell")
     value = float(c / n)
     spread = max(cc - 2 * value * nc + value**2 * nn, 0.0)
     return normal_interval(value, 2.0 * float(np.sqrt(spread)) / float(n), patients)
@@ -64,9 +62,15 @@ def kaplan_meier(time: Float, event: Float, at: Float) -> Float:
     return np.asarray(steps[np.searchsorted(times, at, side="right")])
 
 
-def _censoring(time: Float, event: Float, at: Float) -> Float:
+def censoring(time: Float, event: Float, at: Float) -> Float:
     """Return the probability of not yet being censored, never below 0.05 so weights stay finite."""
     return np.maximum(kaplan_meier(time, 1 - event, at), 0.05)
+
+
+def event_weights(time: Float, event: Float) -> Float:
+    """Return each patient's inverse probability of not being censored before their time."""
+    # Just before the event: a censoring at the same time comes after it.
+    return 1 / censoring(time, event, np.nextafter(time, -np.inf))
 
 
 def brier_by_patient(time: Float, event: Float, curve: Float, edges: Float) -> Float:
@@ -76,10 +80,9 @@ def brier_by_patient(time: Float, event: Float, curve: Float, edges: Float) -> F
     """
     died = (time[:, None] <= edges[None, :]) & (event[:, None] == 1)
     alive = time[:, None] > edges[None, :]
-    # Just before the event: a censoring at the same time comes after it.
-    at_event = _censoring(time, event, np.nextafter(time, -np.inf))[:, None]
-    at_edge = _censoring(time, event, edges)[None, :]
-    error = died * curve**2 / at_event + alive * (1 - curve) ** 2 / at_edge
+    at_edge = censoring(time, event, edges)[None, :]
+    error = died * curve**2 * event_weights(time, event)[:, None]
+    error = error + alive * (1 - curve) ** 2 / at_edge
     width = edges[-1] - edges[0]
     middle = 0.5 * (error[:, 1:] + error[:, :-1]) * np.diff(edges)
     return np.asarray(middle.sum(1) / width)
@@ -89,12 +92,9 @@ def auc_at(
     horizon: float, time: Float, event: Float, risk: Float, weights: Float
 ) -> Float:
     """Return the cumulative/dynamic AUC at a horizon, cases weighted for censoring (Uno 2007)."""
-    case = ((time <= horizon) & (event == 1)).astype(np.float64)
+    case = ((time <= horizon) & (event == 1)) * event_weights(time, event)
     control = (time > horizon).astype(np.float64)
-    case = case / _censoring(time, event, np.nextafter(time, -np.inf))
     gap = risk[:, None] - risk[None, :]
     wins = (gap > 0) + 0.5 * (gap == 0)
     won = (((weights * case) @ wins) * (weights * control)).sum(1)
-    total = (weights * case).sum(1) * (weights * control).sum(1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(total > 0, won / total, np.nan)
+    return ratio(won, (weights * case).sum(1) * (weights * control).sum(1))

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from common.config import DiagnosisTask, PrognosisTask, SegmentationTask
-from common.tasks.task import Task, UnusableLabel
+from common.tasks.task import Scores, Task, UnusableLabel, paired_difference, patient_weights
 
-__all__ = ["Task", "UnusableLabel", "task_of"]
+__all__ = [
+    "Scores",
+    "Task",
+    "UnusableLabel",
+    "paired_difference",
+    "patient_weights",
+    "task_of",
+]
 
 
-def task_of(config: DiagnosisTask | PrognosisTask | SegmentationTask) -> Task:
-    """Return the task that a configuration asks for."""
+def task_of(
+    config: DiagnosisTask | PrognosisTask | SegmentationTask,
+    spacing: tuple[float, ...] | None = None,
+) -> Task:
+    """Return the task that a configuration asks for.
+
+    spacing is the public distance in mm between the voxels that the network sees, where all
+    images are brought to one; without it, distances between outlines are in voxels.
+    """
     from common.tasks.diagnosis import Diagnosis
     from common.tasks.prognosis import FixedHorizon, Survival
     from common.tasks.segmentation import Segmentation
@@ -22,4 +36,4 @@ def task_of(config: DiagnosisTask | PrognosisTask | SegmentationTask) -> Task:
         case PrognosisTask():
             return FixedHorizon(config=config)
         case SegmentationTask():
-            return Segmentation(config=config)
+            return Segmentation(config=config, spacing=spacing)

@@ -13,7 +13,7 @@ from torch import Tensor
 from common.config import DiagnosisTask, Evaluation
 from common.metrics import Estimate, Statistics
 from common.tasks.labels import label_draws, label_metrics, label_statistics, label_summary
-from common.tasks.task import Scores, UnusableLabel
+from common.tasks.task import Scores, UnusableLabel, at_least_float32
 
 _YES = frozenset({"1", "1.0", "true", "yes"})
 _NO = frozenset({"0", "0.0", "false", "no"})
@@ -76,7 +76,8 @@ class Diagnosis:
         (column,) = self.columns()
         text = row[column].strip()
         if not text:
-            message = f"column {column} is empty"
+            expected = ", ".join(self.config.classes) or "0 or 1"
+            message = f"column {column} is empty, expected {expected}"
             raise UnusableLabel(message)
         if self.config.type == "binary" and not self.config.classes:
             return np.asarray([zero_or_one(column, text)], np.float32)
@@ -94,6 +95,7 @@ class Diagnosis:
 
     def item_loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Return cross-entropy by item; a label left empty counts for nothing."""
+        output = at_least_float32(output)
         if self.config.type == "multiclass":
             return -(target * F.log_softmax(output, dim=1)).sum(dim=1)
         known = ~torch.isnan(target)
@@ -104,6 +106,7 @@ class Diagnosis:
 
     def predict(self, output: Tensor) -> Tensor:
         """Return probabilities, (items, labels)."""
+        output = at_least_float32(output)
         return output.softmax(dim=1) if self.config.type == "multiclass" else output.sigmoid()
 
     def statistics(self, scores: Scores, rules: Evaluation) -> Statistics:

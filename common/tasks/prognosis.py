@@ -8,7 +8,7 @@ Narasimhan 2019, eq. 3) is a sum over patients.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,12 +18,11 @@ from torch import Tensor, nn
 
 from common.config import Evaluation, PrognosisTask
 from common.metrics import Estimate, Statistics
-from common.metrics import labels as label_rules
-from common.metrics import survival as metrics
-from common.metrics.estimate import Float, bootstrapped
+from common.metrics.survival import concordance
 from common.tasks.diagnosis import zero_or_one
 from common.tasks.labels import label_draws, label_metrics, label_statistics, label_summary
-from common.tasks.task import Scores, UnusableLabel
+from common.tasks.survival_scores import Grid, Outcomes, exact, released, summarised
+from common.tasks.task import Scores, UnusableLabel, at_least_float32
 
 #: Hazard of an interval before anything is learned; public.
 _INITIAL_HAZARD = 0.08
@@ -100,75 +99,53 @@ class Survival:
     def item_loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Return the negative log-likelihood of each item's intervals."""
         event, at_risk = target[:, : self.intervals], target[:, self.intervals : 2 * self.intervals]
-        loss = F.binary_cross_entropy_with_logits(output, event, reduction="none")
+        loss = F.binary_cross_entropy_with_logits(
+            at_least_float32(output), event, reduction="none"
+        )
         return (loss * at_risk).sum(dim=1)
 
     def predict(self, output: Tensor) -> Tensor:
         """Return survival at the end of each interval, (items, intervals)."""
-        return F.logsigmoid(-output).cumsum(dim=1).exp()
+        return F.logsigmoid(-at_least_float32(output)).cumsum(dim=1).exp()
+
+    def risk(self, prediction: Tensor) -> Tensor:
+        """Return each item's mean probability of having died over the edges, (items,), 0 to 1."""
+        return 1 - prediction.mean(dim=1)
 
     def statistics(self, scores: Scores, rules: Evaluation) -> Statistics:
-        """Return concordance sums, Brier sums and score ranges at the horizon."""
-        time, event, risk, curve = self._arrays(scores)
-        smallest = rules.smallest_cell
-        known = (time > self.horizon) | (event == 1)
-        case = (time <= self.horizon) & (event == 1)
-        area = {
-            "positive": label_rules.ranges(_squash(risk[case]), smallest),
-            "negative": label_rules.ranges(_squash(risk[known & ~case]), smallest),
-        }
-        error = metrics.brier_by_patient(time, event, curve, self._edges())
-        return Statistics(
-            patients=np.array(float(len(time))),
-            cells=area | {"events": np.array(event.sum())},
-            sums={
-                "concordance": metrics.concordance_sums(time, event, risk),
-                "brier": np.array(error.sum()),
-                "brier_squared": np.array((error**2).sum()),
-                "loss": np.array(float(scores.loss.double().sum())),
-            },
-        )
+        """Return concordance and Brier sums, ranges of risk at the horizon and a life table."""
+        return released(self._outcomes(scores), scores, self._grid, rules)
 
     def summarise(self, statistics: Statistics, rules: Evaluation) -> dict[str, Estimate]:
         """Return the C-index stratified by site, integrated Brier score and AUC at the horizon."""
-        del rules
-        sums, patients = statistics.sums, float(statistics.patients)
-        return {
-            "concordance": metrics.merged_concordance(sums["concordance"], round(patients)),
-            "integrated_brier": label_rules.mean_estimate(
-                sums["brier"], sums["brier_squared"], patients
-            ),
-            f"auc_at_{self.horizon:g}": label_rules.merged_auroc(
-                statistics.cells["positive"], statistics.cells["negative"]
-            ),
-        }
+        return summarised(statistics, self._grid, rules)
 
     def exact(self, scores: Scores, weights: np.ndarray, rules: Evaluation) -> dict[str, Estimate]:
         """Return all metrics with bootstrap intervals."""
-        time, event, risk, curve = self._arrays(scores)
-        error = metrics.brier_by_patient(time, event, curve, self._edges())
-        return {
-            "concordance": bootstrapped(lambda w: self.draws(scores, w, rules), weights),
-            "integrated_brier": bootstrapped(lambda w: (w @ error) / w.sum(axis=1), weights),
-            f"auc_at_{self.horizon:g}": bootstrapped(
-                lambda w: metrics.auc_at(self.horizon, time, event, risk, w), weights
-            ),
-        }
+        del rules
+        return exact(self._outcomes(scores), self._grid, weights)
 
     def draws(self, scores: Scores, weights: np.ndarray, rules: Evaluation) -> np.ndarray:
         """Return the C-index of each bootstrap draw."""
         del rules
-        time, event, risk, _ = self._arrays(scores)
-        return metrics.concordance(time, event, risk, weights)
+        found = self._outcomes(scores)
+        return concordance(found.time, found.event, found.risk, weights)
 
-    def _arrays(self, scores: Scores) -> tuple[Float, Float, Float, Float]:
-        """Return time, event, risk (expected deaths before the last edge, 0 to 1) and curve."""
-        curve = scores.prediction.double().numpy()
-        target = scores.target.double().numpy()
-        return target[:, -2], target[:, -1], 1 - curve.mean(axis=1), curve
+    def _outcomes(self, scores: Scores) -> Outcomes:
+        target, curve = scores.target.double().numpy(), scores.prediction.double()
+        return Outcomes(
+            time=target[:, -2], event=target[:, -1], risk=self.risk(curve).numpy(),
+            curve=curve.numpy(), loss=scores.loss.double().numpy(),
+        )  # fmt: skip
 
-    def _edges(self) -> Float:
-        return np.asarray(self.config.intervals, np.float64)
+    @property
+    def _grid(self) -> Grid:
+        return Grid(edges=_as_stored(self.config.intervals), horizon=_as_stored([self.horizon])[0])
+
+
+def _as_stored(times: Sequence[float]) -> np.ndarray:
+    """Return times as a target holds them: 0.1 in float32 is later than 0.1."""
+    return np.asarray(times, np.float32).astype(np.float64)
 
 
 def encode_time(time: float, event: float, edges: np.ndarray) -> np.ndarray:
@@ -184,11 +161,6 @@ def encode_time(time: float, event: float, edges: np.ndarray) -> np.ndarray:
     passed_half = time >= (start + edges) / 2
     at_risk = hit | (time > edges) | (passed_half if event == 0 else inside)
     return np.concatenate([hit, at_risk, [time, event]]).astype(np.float32)
-
-
-def _squash(risk: Float) -> Float:
-    """Return the risk, which is in 0 to 1, safe for public bins."""
-    return np.clip(risk, 0.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,30 +185,32 @@ class FixedHorizon:
         return (self.config.event,) if time is None else (self.config.event, time)
 
     def encode(self, row: Mapping[str, str]) -> np.ndarray:
-        """Return (1,): 1 event by the horizon, 0 followed beyond it without one."""
+        """Return (1,): 1 event by the horizon, 0 followed until then without one."""
         event = zero_or_one(self.config.event, row[self.config.event])
         if self.config.time is None or self.config.horizon is None:
             return np.asarray([event], np.float32)
         time = number_in(self.config.time, row[self.config.time])
-        if time <= self.config.horizon and event == 0:
+        if time < self.config.horizon and event == 0:
             message = (
                 f"censored at {time:g} {self.config.unit}, before the horizon of "
-                f"{self.config.horizon:g}"
+                f"{self.config.horizon:g}, expected an event by then or follow-up until then"
             )
             raise UnusableLabel(message)
         return np.asarray([float(event == 1 and time <= self.config.horizon)], np.float32)
 
     def stratum(self, row: Mapping[str, str]) -> str:
-        """Return whether the event was seen."""
-        return row[self.config.event].strip()
+        """Return the outcome: an event after the horizon is none."""
+        return f"{self.encode(row)[0]:g}"
 
     def item_loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Return cross-entropy by item."""
-        return F.binary_cross_entropy_with_logits(output, target, reduction="none").sum(dim=1)
+        return F.binary_cross_entropy_with_logits(
+            at_least_float32(output), target, reduction="none"
+        ).sum(dim=1)
 
     def predict(self, output: Tensor) -> Tensor:
         """Return the probability of the event by the horizon, (items, 1)."""
-        return output.sigmoid()
+        return at_least_float32(output).sigmoid()
 
     def statistics(self, scores: Scores, rules: Evaluation) -> Statistics:
         """Return counts of score ranges by outcome."""

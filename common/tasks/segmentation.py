@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -14,12 +14,15 @@ from torch import Tensor
 from common.config import Evaluation, SegmentationTask
 from common.metrics import Estimate, Statistics
 from common.metrics import overlap as metrics
-from common.metrics.estimate import Float, bootstrapped
-from common.metrics.labels import mean_estimate
-from common.tasks.task import Scores
+from common.metrics.estimate import Float, Owners, bootstrapped, mean_estimate, tally, weighted_mean
+from common.metrics.histogram import by_patient
+from common.metrics.release import counted
+from common.tasks.task import Scores, at_least_float32, loss_estimate, loss_sums, owners, whole
 
 #: Keeps the Dice of an empty structure defined; in voxels.
 _SMOOTH = 1.0
+#: Public bins of Dice for noised counts.
+_DICE_BINS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,7 @@ class Segmentation:
     """Targets are label maps (*spatial): 0 background, 1.. the structures in order."""
 
     config: SegmentationTask
+    spacing: tuple[float, ...] | None = None  # mm between voxels as the network sees them
 
     @property
     def outputs(self) -> int:
@@ -57,7 +61,7 @@ class Segmentation:
         Dice is over the structures of one item (never the batch: that would couple
         patients), Milletari et al. 2016, eq. 4, with squares left out.
         """
-        truth = target.long()
+        output, truth = at_least_float32(output), target.long()
         entropy = F.cross_entropy(output, truth, reduction="none").flatten(1).mean(1)
         probability = output.softmax(1)[:, 1:].flatten(2)
         seen = torch.stack([truth == k for k in range(1, self.outputs)], 1).flatten(2)
@@ -71,62 +75,98 @@ class Segmentation:
         return output.argmax(1).to(torch.uint8)
 
     def statistics(self, scores: Scores, rules: Evaluation) -> Statistics:
-        """Return sums of Dice and surface distance; few items give none."""
-        del rules
-        by_item = self._by_item(scores)
-        present = ~np.isnan(by_item)
-        values = np.nan_to_num(by_item)
+        """Return sums of Dice and distances over items that hold the structure."""
+        owner = owners(scores)
+        if rules.count_noise > 0:
+            return _histograms(self._dice(scores), owner)
+        columns = self._by_item(scores).T
+        held = [counted(~np.isnan(c), owner, c, rules.smallest_cell) for c in columns]
+        kept = [column[rows] for column, rows in zip(columns, held, strict=True)]
         return Statistics(
-            patients=np.array(float(len(by_item))),
-            cells={"present": present.sum(0).astype(np.float64)},
+            patients=whole(scores, rules),
+            cells={"present": np.array([float(len(values)) for values in kept])},
             sums={
-                "value": values.sum(0),
-                "squared": (values**2).sum(0),
-                "loss": np.array(float(scores.loss.double().sum())),
-            },
+                "value": np.array([values.sum() for values in kept]),
+                "squared": np.array([(values**2).sum() for values in kept]),
+            }
+            | loss_sums(scores, rules),
         )
 
     def summarise(self, statistics: Statistics, rules: Evaluation) -> dict[str, Estimate]:
-        """Return mean Dice and distance over the items that hold the structure."""
-        del rules
+        """Return mean Dice and distances over the items that hold the structure."""
+        if rules.count_noise > 0:
+            cells = np.maximum(statistics.cells["dice"], 0.0)
+            return {n: _binned_mean(c) for n, c in zip(self._dice_names, cells, strict=True)}
         value, squared = statistics.sums["value"], statistics.sums["squared"]
         present = statistics.cells["present"]
-        return {
-            name: mean_estimate(value[k], squared[k], float(present[k]))
-            for k, name in enumerate(self._names())
+        found = {
+            name: mean_estimate(value[k], squared[k], float(present[k]), most=self._most(name))
+            for k, name in enumerate(self._names)
         }
+        return found | {"loss": loss_estimate(statistics)}
 
     def exact(self, scores: Scores, weights: np.ndarray, rules: Evaluation) -> dict[str, Estimate]:
         """Return all metrics with bootstrap intervals."""
         del rules
-        by_item = self._by_item(scores)
-        return {
-            name: bootstrapped(partial(_mean, by_item[:, k]), weights)
-            for k, name in enumerate(self._names())
+        found = {
+            name: bootstrapped(partial(weighted_mean, values), weights)
+            for name, values in zip(self._names, self._by_item(scores).T, strict=True)
         }
+        loss = scores.loss.double().numpy()
+        return found | {"loss": bootstrapped(partial(weighted_mean, loss), weights)}
 
     def draws(self, scores: Scores, weights: np.ndarray, rules: Evaluation) -> np.ndarray:
         """Return the mean Dice of all structures together for each bootstrap draw."""
         del rules
-        predicted, truth = scores.prediction.numpy(), scores.target.numpy()
-        return _mean(metrics.dice_by_item(predicted, truth, self.outputs - 1)[:, -1], weights)
+        return weighted_mean(self._dice(scores)[:, -1], weights)
 
+    @property
+    def _unit(self) -> str:
+        return "voxels" if self.spacing is None else "mm"
+
+    @property
+    def _dice_names(self) -> tuple[str, ...]:
+        return (*(f"dice_{name}" for name in self.config.structures), "dice")
+
+    @property
     def _names(self) -> tuple[str, ...]:
         """Name the columns of `_by_item`."""
-        each = tuple(f"dice_{name}" for name in self.config.structures)
-        return (*each, "dice", "false_alarm", "surface_distance_voxels")
+        parts = [*(f"_{name}" for name in self.config.structures), ""]
+        distances = [
+            f"{what}{part}_{self._unit}"
+            for part in parts
+            for what in ("surface_distance", "hausdorff95")
+        ]
+        return (*self._dice_names, "false_alarm", *distances)
+
+    def _most(self, name: str) -> float:
+        return float("inf") if name.endswith(self._unit) else 1.0
+
+    def _dice(self, scores: Scores) -> Float:
+        predicted, truth = scores.prediction.numpy(), scores.target.numpy()
+        return metrics.dice_by_item(predicted, truth, self.outputs - 1)
 
     def _by_item(self, scores: Scores) -> Float:
         predicted, truth = scores.prediction.numpy(), scores.target.numpy()
-        dice = metrics.dice_by_item(predicted, truth, self.outputs - 1)
         alarms = metrics.false_alarms(predicted, truth)
-        even = (1.0,) * (truth.ndim - 1)
-        distance = metrics.surface_distance_by_item(predicted, truth, even)
-        return np.column_stack([dice, alarms, distance])
+        spacing = self.spacing or (1.0,) * (truth.ndim - 1)
+        away = metrics.distances_by_item(predicted, truth, self.outputs - 1, spacing)
+        flat = away.reshape(len(away), away.shape[1] * away.shape[2])
+        return np.column_stack([self._dice(scores), alarms, flat])
 
 
-def _mean(values: Float, weights: Float) -> Float:
-    known = ~np.isnan(values)
-    total = weights[:, known].sum(axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(total > 0, (weights[:, known] @ values[known]) / total, np.nan)
+def _histograms(dice: Float, owner: Owners) -> Statistics:
+    """Return patients by their mean Dice: one in one cell a structure, for noise."""
+    columns = [by_patient(column, owner) for column in dice.T]
+    known = [(column[~np.isnan(column)] * _DICE_BINS).astype(np.int64) for column in columns]
+    cells = [tally(np.minimum(place, _DICE_BINS - 1), _DICE_BINS) for place in known]
+    return Statistics(
+        patients=np.array(float(len(columns[0]))), cells={"dice": np.stack(cells)}, sums={}
+    )
+
+
+def _binned_mean(counts: Float) -> Estimate:
+    middle = (np.arange(_DICE_BINS) + 0.5) / _DICE_BINS
+    total, squared = float(counts @ middle), float(counts @ middle**2)
+    found = mean_estimate(total, squared, float(counts.sum()))
+    return replace(found, bound=0.5 / _DICE_BINS)

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from common.config import Evaluation
-from common.metrics import Estimate, Statistics
+from common.metrics import Estimate, Statistics, bootstrap_weights
+from common.metrics.estimate import Float, Owners, difference, mean_estimate
 
 
 class UnusableLabel(ValueError):
@@ -22,6 +24,7 @@ class Scores(NamedTuple):
     prediction: Tensor  # (patients or images, ...) as `Task.predict` gives them
     target: Tensor  # (patients or images, ...) as `Task.encode` made them
     loss: Tensor  # (patients or images,)
+    owner: Tensor | None = None  # (images,) which patient; None: each row is another patient
 
 
 class Task(Protocol):
@@ -58,7 +61,11 @@ class Task(Protocol):
         ...
 
     def statistics(self, scores: Scores, rules: Evaluation) -> Statistics:
-        """Return mergeable statistics; small cells are withheld or joined already."""
+        """Return mergeable statistics without small cells, or sums over them.
+
+        With `count_noise` > 0: fixed histograms, to be noised before they leave
+        (`common.metrics.with_count_noise`), and no sums.
+        """
         ...
 
     def summarise(self, statistics: Statistics, rules: Evaluation) -> dict[str, Estimate]:
@@ -68,8 +75,7 @@ class Task(Protocol):
     def exact(self, scores: Scores, weights: np.ndarray, rules: Evaluation) -> dict[str, Estimate]:
         """Return every metric from the scores themselves, where the scores are.
 
-        weights are bootstrap draws, (draws, patients or images); see
-        `common.metrics.bootstrap_weights`.
+        weights are bootstrap draws, (draws, patients or images); see `patient_weights`.
         """
         ...
 
@@ -78,3 +84,51 @@ class Task(Protocol):
     ) -> np.ndarray:
         """Return the task's metric for each row of weights, (draws,): for paired comparisons."""
         ...
+
+
+def owners(scores: Scores) -> Owners:
+    """Return which patient each row belongs to."""
+    if scores.owner is None:
+        return np.arange(len(scores.loss))
+    return scores.owner.numpy().astype(np.int64)
+
+
+def patient_weights(scores: Scores, draws: int, seed: int) -> Float:
+    """Return bootstrap draws of patients, (draws, rows): a patient's images are drawn together."""
+    _, place = np.unique(owners(scores), return_inverse=True)
+    patients = int(place.max()) + 1 if len(place) else 0
+    return bootstrap_weights(patients, draws, seed)[:, place] if patients else np.ones((draws, 0))
+
+
+def paired_difference(
+    task: Task, ours: Scores, theirs: Scores, rules: Evaluation, seed: int
+) -> Estimate:
+    """Return by how much the task's metric is higher for ours, on the same patients' scores."""
+    return difference(
+        lambda drawn: task.draws(ours, drawn, rules),
+        lambda drawn: task.draws(theirs, drawn, rules),
+        patient_weights(ours, rules.bootstrap, seed),
+    )
+
+
+def at_least_float32(output: Tensor) -> Tensor:
+    """Return the output in float32 or better: losses of half precision lose small ones."""
+    return output.to(torch.promote_types(output.dtype, torch.float32))
+
+
+def whole(scores: Scores, rules: Evaluation) -> Float:
+    """Return the number of rows, () ; 0 when they are of too few patients."""
+    enough = len(np.unique(owners(scores))) >= rules.smallest_cell
+    return np.array(float(len(scores.loss)) if enough else 0.0)
+
+
+def loss_sums(scores: Scores, rules: Evaluation) -> dict[str, Float]:
+    """Return the sum of losses and of their squares; 0 when they are of too few patients."""
+    loss = scores.loss.double().numpy() * float(whole(scores, rules) > 0)
+    return {"loss": np.array(loss.sum()), "loss_squared": np.array((loss**2).sum())}
+
+
+def loss_estimate(statistics: Statistics) -> Estimate:
+    """Return the mean loss of merged statistics."""
+    total, squared = (float(statistics.sums[name]) for name in ("loss", "loss_squared"))
+    return mean_estimate(total, squared, float(statistics.patients), most=float("inf"))

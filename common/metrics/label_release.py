@@ -1,0 +1,68 @@
+"""What a site may tell of one label's probabilities and outcomes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from common.metrics.estimate import Float, Owners, tally
+from common.metrics.labels import RELIABILITY_BINS, reliability_bin
+from common.metrics.ranges import BINS, ranges_of
+from common.metrics.release import counted, patients_in
+
+
+class Rows(NamedTuple):
+    """One label of a site's patients (or images); never leaves the site."""
+
+    score: Float  # (n,) probability
+    truth: Float  # (n,) 0, 1, or nan where it is not known
+    owner: Owners  # (n,) which patient
+
+
+class LabelRelease(NamedTuple):
+    """Counts and sums of one label; all add up."""
+
+    positive: Float  # (2, BINS) patients with the outcome by first and last bin of their range
+    negative: Float  # (2, BINS) without it
+    spread: Float  # (2, BINS) without and with it, spread over their ranges
+    reliability: Float  # (2, RELIABILITY_BINS) without and with it, by the mean of their range
+    predicted: Float  # (RELIABILITY_BINS,) sum of these patients' probabilities
+    brier: Float  # (3,) count, sum and sum of squares of squared errors
+
+
+def known_rows(rows: Rows, smallest: int) -> Rows:
+    """Return the rows that may be added up, none of them with an unknown outcome."""
+    known = counted(~np.isnan(rows.truth), rows.owner, rows.score, smallest)
+    return Rows(rows.score[known], rows.truth[known], rows.owner[known])
+
+
+def release_label(rows: Rows, smallest: int, *, by_class: bool) -> LabelRelease:
+    """Return what can be told of known rows; by_class False holds back all counts of outcomes.
+
+    The calibration table is made of the same ranges as the curves, each in the bin of its mean
+    probability: two partitions of the same patients could be subtracted.
+    """
+    error = (rows.score - rows.truth) ** 2
+    moments = np.array([float(len(error)), error.sum(), (error**2).sum()])
+    classes = [_one_class(rows, outcome, smallest if by_class else 0) for outcome in (0.0, 1.0)]
+    (without, _, _, _), (with_it, _, _, _) = classes
+    return LabelRelease(
+        positive=with_it, negative=without, spread=np.stack([c[1] for c in classes]),
+        reliability=np.stack([c[2] for c in classes]),
+        predicted=np.asarray(classes[0][3] + classes[1][3]), brier=moments,
+    )  # fmt: skip
+
+
+def _one_class(rows: Rows, outcome: float, smallest: int) -> tuple[Float, Float, Float, Float]:
+    """Return ends, spread, calibration counts and summed probabilities; smallest 0: zeros."""
+    here = rows.truth == outcome
+    nothing = np.zeros(RELIABILITY_BINS)
+    if smallest == 0 or patients_in(rows.owner, here) < smallest:
+        return np.zeros((2, BINS)), np.zeros(BINS), nothing, nothing
+    score = rows.score[here]
+    held, number = ranges_of(score, rows.owner[here], smallest)
+    count, total = tally(number, 1), tally(number, 1, score)
+    place = reliability_bin(total / count)
+    table, predicted = (tally(place, RELIABILITY_BINS, part) for part in (count, total))
+    return np.stack([held.first, held.last]), held.spread, table, predicted
