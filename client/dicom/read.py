@@ -107,7 +107,7 @@ def read_dataset(path: Path, *, pixels: bool = True) -> Dataset:
 def _check_inflation(path: Path) -> None:
     """Refuse a deflated file that would fill the memory; pydicom inflates without a limit."""
     with path.open("rb") as file:
-        if DeflatedExplicitVRLittleEndian.encode() + b"\0" not in file.read(1024):
+        if DeflatedExplicitVRLittleEndian.encode() not in file.read(1024):
             return
         meta = read_file_meta_info(path)
         # Preamble and prefix, the group's length element, the group (PS3.10 7.1).
