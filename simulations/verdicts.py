@@ -9,9 +9,8 @@ import numpy as np
 import torch
 
 from common.config import RunConfig
-from common.metrics import bootstrap_weights
 from common.tasks import task_of
-from common.tasks.task import Scores
+from common.tasks.task import Scores, owners, patient_weights
 from simulations.arms import Arm, Outcome
 
 #: What a site may end up with; federated_dp and pooled are not its to choose here.
@@ -65,7 +64,7 @@ def verdict(
     alone = concatenated([f["local"].test[site] for f in folds])
     task, rules = task_of(config.task), config.evaluation
     patients = len(ours.loss)
-    weights = bootstrap_weights(patients, rules.bootstrap, seed) if patients else np.ones((1, 0))
+    weights = patient_weights(ours, rules.bootstrap, seed)
     whole = np.ones((1, patients))
 
     def gain(drawn: np.ndarray) -> np.ndarray:
@@ -81,9 +80,14 @@ def verdict(
 
 
 def concatenated(parts: Sequence[Scores]) -> Scores:
-    """Return scores of several sites or folds as one."""
+    """Return scores of several sites or folds as one; nobody is in two of them."""
+    owner, patients = [], 0
+    for part in parts:
+        owner.append(torch.from_numpy(owners(part)) + patients)
+        patients = int(owner[-1].max()) + 1 if len(owner[-1]) else patients
     return Scores(
         prediction=torch.cat([p.prediction for p in parts]),
         target=torch.cat([p.target for p in parts]),
         loss=torch.cat([p.loss for p in parts]),
+        owner=torch.cat(owner),
     )
