@@ -84,7 +84,10 @@ def prepare_images(
         if kept is not None:
             return kept
         with PixelStore(cache.folder / "pixels") as store:
-            found = read_objects(site, files, lambda h: _check_wanted(h, rules, labels), store)
+            found = read_objects(
+                site, files, lambda h: _check_wanted(h, rules, labels), store,
+                by_series=rules.dimensions == 3,
+            )  # fmt: skip
             prepared = _prepare_all(site, found, rules, (labels, masks), store)
         _keep(cache, key, prepared)
     except (OSError, sqlite3.Error) as error:

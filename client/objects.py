@@ -41,7 +41,7 @@ class Found:
     problems: list[Unusable] = field(default_factory=list)
     #: Series with an object that cannot be used, though the run wants it.
     broken_series: set[str] = field(default_factory=set)
-    #: Series that the run does not want, by reason; each is listed once.
+    by_series: bool  # what the run does not want is listed once a series, or once a file
     unwanted: set[tuple[Reason, str]] = field(default_factory=set)
 
 
@@ -57,9 +57,11 @@ def dicom_files(site: Path, masks: frozenset[str]) -> list[Path]:
     )
 
 
-def read_objects(site: Path, files: Iterable[Path], wanted: Wanted, store: PixelStore) -> Found:
+def read_objects(
+    site: Path, files: Iterable[Path], wanted: Wanted, store: PixelStore, *, by_series: bool
+) -> Found:
     """Decode what is wanted and not in the store yet; one bad file never stops the others."""
-    found = Found()
+    found = Found(by_series=by_series)
     for path in files:
         name = path.relative_to(site).as_posix()
         try:
@@ -86,9 +88,10 @@ def _read_one(path: Path, name: str, wanted: Wanted, store: PixelStore, found: F
     except UnusableFile as problem:
         if entry is None:
             store.keep(key, _facts(header, None), None)
-        if (problem.reason, header.series) not in found.unwanted:
-            found.unwanted.add((problem.reason, header.series))
-            found.problems.append(problem.listed(name))
+        what = header.series if found.by_series else name
+        if (problem.reason, what) not in found.unwanted:
+            found.unwanted.add((problem.reason, what))
+            found.problems.append(problem.listed(what))
         return
     if entry is None or entry.stored is None:
         try:

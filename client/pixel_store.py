@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import time
 import uuid
 import zlib
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from client.dicom.decode import Array
 _SHARD_BYTES = 1 << 28
 #: Values start at multiples of this: a cache line, and whatever alignment numpy wants.
 _ALIGNMENT = 64
+#: A temporary file of this age belongs to no living process.
+_ABANDONED_SECONDS = 86400.0
 _TABLE = """CREATE TABLE IF NOT EXISTS objects (key TEXT PRIMARY KEY, facts TEXT NOT NULL,
     shard TEXT, start INTEGER, dtype TEXT, shape TEXT, checksum INTEGER)"""
 
@@ -52,6 +55,7 @@ class PixelStore:
         self._pending: list[tuple[object, ...]] = []
         self._writer: BufferedWriter | None = None
         folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
         self._index = self._open()
 
     def __enter__(self) -> Self:
@@ -166,3 +170,11 @@ class PixelStore:
             self._index.close()
         (self.folder / "index.sqlite").unlink(missing_ok=True)
         self._index = self._open()
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what processes left half-written when they were killed."""
+    for path in folder.glob("*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                path.unlink()
