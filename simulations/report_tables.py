@@ -75,7 +75,8 @@ def summary(found: Comparison) -> str:
     several = len(found.seeds)
     over = f"mean ± spread over {several} seeds" if several > 1 else "one seed"
     average = "mean of the hospitals" if found.config.evaluation.average == "sites" else (
-        f"test patients of {len(found.cohorts)} hospitals together"
+        f"test patients of {len(found.cohorts)} hospitals together; mean of the hospitals where "
+        "each has its own model"
     )  # fmt: skip
     return f"{metric_name(found)} ({average}, {over}): {'; '.join(parts)}."
 
