@@ -59,8 +59,8 @@ def wilson_interval(value: float, count: float, patients: int, bound: float = 0.
     middle = (value + square / 2) / (1 + square)
     half = _Z95 * np.sqrt(value * (1 - value) / count + square / (4 * count)) / (1 + square)
     return Estimate(
-        value=value, low=float(max(0.0, middle - half)), high=float(min(1.0, middle + half)),
-        patients=patients, bound=bound,
+        value=value, low=float(np.clip(middle - half, 0.0, value)),
+        high=float(np.clip(middle + half, value, 1.0)), patients=patients, bound=bound,
     )  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def logit_interval(value: float, count: float, patients: int, bound: float = 0.0
     inside = min(max(value, 1e-6), 1 - 1e-6)
     middle = np.log(inside / (1 - inside))
     half = _Z95 / np.sqrt(count * inside * (1 - inside))
-    low, high = (float(1 / (1 + np.exp(-(middle + side)))) for side in (-half, half))
+    low, high = (float(0.5 + 0.5 * np.tanh((middle + side) / 2)) for side in (-half, half))
     return Estimate(
         value=value, low=min(low, value), high=max(high, value), patients=patients, bound=bound
     )
