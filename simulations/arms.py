@@ -25,6 +25,7 @@ from server.aggregation import aggregator_of
 from server.rounds import Records, RoundRecord, begin, run_rounds
 from server.run_state import RunState
 from simulations.in_process import InProcessSites
+from simulations.workers import WorkerSites
 
 Arm = Literal["local", "pooled", "federated", "personalised", "federated_dp"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
@@ -56,6 +57,7 @@ class Setting:
     fold: int
     folder: Path  # for saved states and ledgers of this comparison
     observe: Callable[[str, RoundRecord], None]
+    workers: int = 1  # processes that the sites of a round are shared among
 
 
 def run_arm(arm: Arm, sites: SiteSet, setting: Setting, shared: Outcome | None) -> Outcome:
@@ -144,7 +146,7 @@ def with_ledgers(sites: SiteSet, setting: Setting) -> SiteSet:
 
 def _run(
     label: str, config: RunConfig, sites: SiteSet, setting: Setting, run: str
-) -> tuple[RunState, InProcessSites, list[RoundRecord]]:
+) -> tuple[RunState, Workbench, list[RoundRecord]]:
     """Run a federation of these sites to its end."""
     records: list[RoundRecord] = []
 
@@ -152,11 +154,16 @@ def _run(
         records.append(record)
         setting.observe(label, record)
 
-    members = InProcessSites(sites, config, setting.seed)
     aggregator = aggregator_of(config.aggregation, len(sites))
     state = begin(config, run, setting.seed, aggregator)
-    state = run_rounds(config, members, aggregator, state, Records(observe=observe))
-    return state, members, records
+    if setting.workers == 1 or len(sites) == 1:
+        members = InProcessSites(sites, config, setting.seed)
+        state = run_rounds(config, members, aggregator, state, Records(observe=observe))
+        return state, members.bench, records
+    with WorkerSites(sites, config, setting.seed, setting.workers) as workers:
+        state = run_rounds(config, workers, aggregator, state, Records(observe=observe))
+        workers.bring_memory(state.run, state.round)
+    return state, workers.bench, records
 
 
 def _measure(
@@ -171,10 +178,10 @@ def _measure(
 
 
 def _federated(label: str, config: RunConfig, sites: SiteSet, setting: Setting) -> Outcome:
-    state, members, records = _run(label, config, sites, setting, f"{label}-{setting.seed}")
+    state, bench, records = _run(label, config, sites, setting, f"{label}-{setting.seed}")
     measured = {
         name: _measure(
-            members.bench, site, state.chosen, site.memory.recall(state.run, state.round)
+            bench, site, state.chosen, site.memory.recall(state.run, state.round)
         )
         for name, site in sites.items()
     }
@@ -196,8 +203,8 @@ def _local(sites: SiteSet, setting: Setting) -> Outcome:
     test, loss = {}, {}
     for name, site in sites.items():
         run = f"local-{name}-{setting.seed}"
-        state, members, _ = _run(f"local {name}", config, {name: site}, setting, run)
-        test[name], loss[name] = _measure(members.bench, site, state.chosen)
+        state, bench, _ = _run(f"local {name}", config, {name: site}, setting, run)
+        test[name], loss[name] = _measure(bench, site, state.chosen)
     return Outcome(
         test=test, validation_loss=loss, rounds=(), epsilon={}, delta={}, weights={},
         chosen_round=0, seconds=0.0,
@@ -214,8 +221,8 @@ def _pooled(sites: SiteSet, setting: Setting) -> Outcome:
         test=joined([s.test for s in sites.values()]),
     )
     run = f"pooled-{setting.seed}"
-    state, members, records = _run("pooled", config, {"pooled": everyone}, setting, run)
-    measured = {n: _measure(members.bench, s, state.chosen) for n, s in sites.items()}
+    state, bench, records = _run("pooled", config, {"pooled": everyone}, setting, run)
+    measured = {n: _measure(bench, s, state.chosen) for n, s in sites.items()}
     return Outcome(
         test={n: s for n, (s, _) in measured.items()},
         validation_loss={n: loss for n, (_, loss) in measured.items()},

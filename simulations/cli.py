@@ -27,7 +27,7 @@ def simulate() -> None:
 
 
 @app.command()
-def compare(
+def compare(  # noqa: PLR0913 - one parameter an option
     config: Annotated[Path, typer.Argument(help="YAML file of the run.", metavar="CONFIG")],
     data: Annotated[
         Path | None,
@@ -47,6 +47,9 @@ def compare(
     threads: Annotated[
         int, typer.Option(min=0, help="Threads for the networks; 0 takes what the machine has.")
     ] = 0,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that the hospitals of a round are shared among.")
+    ] = 1,
 ) -> None:
     """Train alone, pooled, federated, personalised and private, and say what each is worth.
 
@@ -56,7 +59,7 @@ def compare(
 
     run_comparison(Request(
         config=config, data=data, out=out, seeds=seeds, arms=arms, epsilon=epsilon,
-        threads=threads or None,
+        threads=threads or None, workers=workers,
     ))  # fmt: skip
 
 

@@ -30,6 +30,7 @@ class Request:
     arms: str | None
     epsilon: float | None
     threads: int | None
+    workers: int = 1
 
 
 def run_comparison(request: Request) -> Comparison:
@@ -44,7 +45,9 @@ def run_comparison(request: Request) -> Comparison:
     folders = hospital_folders(config, request.data, out)
     cohorts = load_hospitals(config, folders, cache, lambda line: console.print(f"  {line}"))
     with LiveProgress(console, config, arms, request.seeds) as live:
-        found = compare(config, cohorts, arms, range(request.seeds), out, live.progress)
+        found = compare(
+            config, cohorts, arms, range(request.seeds), out, live.progress, request.workers
+        )
     write_results(out / "results.json", found)
     write_outputs(out, found)
     console.print(table_of(found))

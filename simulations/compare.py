@@ -110,6 +110,7 @@ def compare(
     seeds: Sequence[int],
     folder: Path,
     progress: Progress,
+    workers: int = 1,
 ) -> Comparison:
     """Run every arm on every seed and fold; each arm sees the very same splits."""
     start = time.perf_counter()
@@ -119,8 +120,9 @@ def compare(
         for fold in folds:
             sites = sites_of(cohorts, config, seed, fold)
             setting = Setting(
-                config=config, seed=seed, fold=fold, folder=folder, observe=progress.round
-            )
+                config=config, seed=seed, fold=fold, folder=folder, observe=progress.round,
+                workers=workers,
+            )  # fmt: skip
             shared: Outcome | None = None
             for arm in arms:
                 progress.arm(arm, seed, fold)
