@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from client.site import Site
 from client.workbench import Workbench
-from common.metrics import Statistics, withhold_small_cells
+from common.errors import BudgetExceeded, PrivacyError
+from common.metrics import (
+    Statistics,
+    count_sensitivity,
+    with_count_noise,
+    withhold_small_cells,
+)
+from common.privacy.plan import Mechanism, Spend
 from common.sample import Patients, patient_mean, take
 from common.tasks.task import Scores
 from common.weights import load_into
@@ -71,7 +80,31 @@ def site_statistics(bench: Workbench, patients: Patients) -> Statistics:
     scores = score(bench, patients)
     rules = bench.config.evaluation
     counted = bench.task.statistics(scores, rules)
-    return withhold_small_cells(counted, rules.smallest_cell)
+    # Noise hides small cells; withholding them as well would tell where they are.
+    return counted if rules.count_noise > 0 else withhold_small_cells(counted, rules.smallest_cell)
+
+
+def noised(
+    site: Site, request: EvaluationRequest, statistics: Statistics
+) -> tuple[Statistics, Spend]:
+    """Return statistics with Gaussian noise on every count, charged before they exist.
+
+    PrivacyError without a ledger, BudgetExceeded when it does not allow the charge.
+    """
+    guard, spread = site.guard, request.config.evaluation.count_noise
+    if guard is None:
+        message = f"Site {site.name} has no ledger to charge evaluation.count_noise={spread} to."
+        raise PrivacyError(message)
+    sensitivity = count_sensitivity(statistics)
+    mechanism = Mechanism(
+        noise_multiplier=spread / sensitivity, sampling_rate=1.0, steps=1, clip_norm=sensitivity,
+        divisor=1.0,
+    )  # fmt: skip
+    name = f"{request.run}/{request.split}"
+    delta = guard.limit.delta
+    spend = guard.ledger.charge(guard.cohort, name, request.round, mechanism, guard.limit, delta)
+    released = with_count_noise(statistics, spread, guard.noise)
+    return released, replace(spend, simulated_noise=guard.noise.simulated)
 
 
 def evaluate_round(
@@ -87,9 +120,16 @@ def evaluate_round(
     kept = site.memory.recall(request.run, request.round)
     load_into(bench.model, request.weights)
     load_into(bench.model, bench.own_layers(kept))
+    statistics, spend = site_statistics(bench, patients), None
+    if request.config.evaluation.count_noise > 0:
+        try:
+            statistics, spend = noised(site, request, statistics)
+        except BudgetExceeded:
+            return Refusal(
+                run=request.run, round=request.round, site=site.name, reason=RefusalReason.BUDGET
+            )
     return SiteReport(
-        run=request.run, round=request.round, site=site.name,
-        statistics=site_statistics(bench, patients),
-    )  # fmt: skip
+        run=request.run, round=request.round, site=site.name, statistics=statistics, spend=spend
+    )
 
 
