@@ -6,9 +6,11 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from client.cache import file_key
@@ -87,7 +89,7 @@ def _read_one(path: Path, name: str, wanted: Wanted, store: PixelStore, found: F
         wanted(header)
     except UnusableFile as problem:
         if entry is None:
-            store.keep(key, _facts(header, None), None)
+            store.keep(key, facts_of(header, None), None)
         what = header.series if found.by_series else name
         if (problem.reason, what) not in found.unwanted:
             found.unwanted.add((problem.reason, what))
@@ -99,7 +101,7 @@ def _read_one(path: Path, name: str, wanted: Wanted, store: PixelStore, found: F
         except UnusableFile:
             found.broken_series.add(header.series)
             raise
-        store.keep(key, _facts(header, pixels), pixels.stored)
+        store.keep(key, facts_of(header, pixels), pixels.stored)
     found.objects.append(Object(path=name, key=key, header=header))
 
 
@@ -126,7 +128,8 @@ def _leave_out_doubles(found: Found, store: PixelStore) -> None:
     found.objects = [item for item in found.objects if item.path not in left_out]
 
 
-def _facts(header: Header, pixels: Pixels | None) -> str:
+def facts_of(header: Header, pixels: Pixels | None) -> str:
+    """Return what the store notes of an object: its header, and how values become quantities."""
     facts: dict[str, object] = {"header": asdict(header)}
     if pixels is not None:
         facts |= {"slope": pixels.slope.tolist(), "intercept": pixels.intercept.tolist()}
@@ -145,9 +148,12 @@ def pixels_of(item: Object, store: PixelStore) -> Pixels:
     entry = store.find(item.key)
     if entry is None or entry.stored is None:
         raise UnusableFile(Reason.UNREADABLE, "the cache lost it; run again")
-    facts = json.loads(entry.facts)
-    return Pixels(
-        stored=entry.stored,
-        slope=np.array(facts["slope"], np.float64),
-        intercept=np.array(facts["intercept"], np.float64),
-    )
+    slope, intercept = _line(entry.facts)
+    return Pixels(stored=entry.stored, slope=slope, intercept=intercept)
+
+
+@lru_cache(maxsize=4096)
+def _line(facts: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return slope and intercept of each frame; random reads ask for the same ones again."""
+    found = json.loads(facts)
+    return np.array(found["slope"], np.float64), np.array(found["intercept"], np.float64)

@@ -51,7 +51,7 @@ class PixelStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._shards: dict[str, NDArray[np.uint8]] = {}
-        self._checked: set[str] = set()
+        self._found: dict[str, Entry] = {}  # views of what was checked, not copies
         self._pending: list[tuple[object, ...]] = []
         self._writer: BufferedWriter | None = None
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,6 +70,9 @@ class PixelStore:
 
     def find(self, key: str) -> Entry | None:
         """Return an object whose values are as they were written, or None."""
+        known = self._found.get(key)
+        if known is not None:
+            return known
         try:
             row = self._index.execute(
                 "SELECT facts, shard, start, dtype, shape, checksum FROM objects WHERE key = ?",
@@ -84,15 +87,14 @@ class PixelStore:
         if shard is None:
             return Entry(facts=facts, stored=None, checksum=0)
         stored = self._mapped(shard, start, np.dtype(dtype), tuple(map(int, shape.split(","))))
-        if stored is not None and key not in self._checked:
-            if zlib.crc32(stored.reshape(-1).view(np.uint8).data) != checksum:
-                stored = None
-            else:
-                self._checked.add(key)
-        return None if stored is None else Entry(facts=facts, stored=stored, checksum=checksum)
+        if stored is None or zlib.crc32(stored.reshape(-1).view(np.uint8).data) != checksum:
+            return None
+        self._found[key] = Entry(facts=facts, stored=stored, checksum=checksum)
+        return self._found[key]
 
     def keep(self, key: str, facts: str, stored: Array | None) -> None:
         """Write an object; it can be found after the next flush."""
+        self._found.pop(key, None)
         if stored is None:
             self._pending.append((key, facts, None, None, None, None, None))
             return

@@ -51,19 +51,21 @@ class Pixels:
 
     def values(self, frame: int) -> NDArray[np.float32]:
         """Return one frame as quantities, (rows, columns[, 3])."""
-        found: NDArray[np.float32] = self.patch((slice(frame, frame + 1),))[0]
+        found: NDArray[np.float32] = self.stored[frame].astype(np.float32)  # always a copy
+        slope, intercept = self.slope[frame], self.intercept[frame]
+        if slope != 1:
+            found *= np.float32(slope)
+        if intercept != 0:
+            found += np.float32(intercept)
         return found
 
     def patch(self, where: tuple[slice, ...]) -> NDArray[np.float32]:
         """Return a part of all frames as quantities, without reading the rest."""
-        found: NDArray[np.float32] = np.asarray(self.stored[where], np.float32)
+        found = self.stored[where].astype(np.float32)
         slope, intercept = self.slope[where[0]], self.intercept[where[0]]
-        found = found.copy() if np.shares_memory(found, self.stored) else found
         shape = (-1, *[1] * (found.ndim - 1))
-        if (slope != 1).any():
-            found *= slope.astype(np.float32).reshape(shape)
-        if intercept.any():
-            found += intercept.astype(np.float32).reshape(shape)
+        found *= slope.astype(np.float32).reshape(shape)
+        found += intercept.astype(np.float32).reshape(shape)
         return found
 
 
