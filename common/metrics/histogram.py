@@ -42,8 +42,8 @@ def by_patient(value: Float, owner: Owners) -> Float:
     """Return the mean of each patient's known rows, (patients,); nan where none is known."""
     _, place = np.unique(owner, return_inverse=True)
     known = ~np.isnan(value)
-    total = tally(place, 1, np.where(known, value, 0.0))
-    return ratio(total, tally(place, 1, known.astype(np.float64)))
+    total = tally(place, 0, np.where(known, value, 0.0))
+    return ratio(total, tally(place, 0, known.astype(np.float64)))
 
 
 def bin_of(probability: Float) -> NDArray[np.int64]:

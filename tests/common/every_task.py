@@ -1,0 +1,95 @@
+"""One of every task, with made-up outputs and targets."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from pydantic import TypeAdapter
+from torch import Tensor
+
+from common.config import Evaluation
+from common.config_task import Task as TaskConfig
+from common.tasks import Scores, Task, task_of
+from common.tasks.prognosis import encode_time
+
+CONFIGS: dict[str, dict[str, object]] = {
+    "binary": {"kind": "diagnosis", "target": "ill"},
+    "multiclass": {
+        "kind": "diagnosis", "type": "multiclass", "target": "kind", "classes": ("a", "b", "c"),
+    },
+    "multilabel": {"kind": "diagnosis", "type": "multilabel", "target": ("wet", "cold")},
+    "proportional": {
+        "kind": "prognosis", "time": "months", "intervals": (3.0, 6.0, 12.0, 24.0), "horizon": 12.0,
+    },
+    "free": {
+        "kind": "prognosis", "time": "months", "intervals": (3.0, 6.0, 12.0, 24.0),
+        "hazards": "free",
+    },
+    "fixed_horizon": {
+        "kind": "prognosis", "outcome": "fixed_horizon", "time": "months", "horizon": 12.0,
+    },
+    "outline": {"kind": "segmentation"},
+    "outlines": {"kind": "segmentation", "structures": {"front": (1,), "back": (2,)}},
+    "volume": {"kind": "segmentation", "structures": {"front": (1,), "back": (2,)}},
+}  # fmt: skip
+_SHAPES = {"outline": (10, 12), "outlines": (10, 12), "volume": (6, 7, 8)}
+
+
+def made(kind: str) -> Task:
+    """Return a task."""
+    return task_of(TypeAdapter(TaskConfig).validate_python(CONFIGS[kind]))
+
+
+def outputs_and_targets(kind: str, items: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Return what a network that has learned something would give, and the truth."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    def whole(below: int, *shape: int) -> Tensor:
+        return torch.randint(0, below, shape, generator=generator)
+
+    labels = made(kind).outputs
+    match kind:
+        case "proportional" | "free":
+            risk = normal(items, 1)
+            chance = torch.empty(items).exponential_(generator=generator)
+            death = 15 * chance * torch.exp(-risk[:, 0])
+            lost = 1 + 40 * torch.rand(items, generator=generator)
+            edges = np.array([3.0, 6.0, 12.0, 24.0])
+            rows = [
+                encode_time(min(d, c), float(d <= c), edges)
+                for d, c in zip(death.tolist(), lost.tolist(), strict=True)
+            ]
+            return risk - 2 + 0.1 * normal(items, 4), torch.from_numpy(
+                np.stack(rows) if rows else np.zeros((0, 10), np.float32)
+            )
+        case "multiclass":
+            target = torch.eye(3)[whole(3, items)]
+        case "multilabel":
+            target = whole(2, items, 2).float()
+            target[whole(4, items) == 0, 1] = torch.nan
+        case "binary" | "fixed_horizon":
+            target = whole(2, items, 1).float()
+        case _:
+            target = torch.zeros((items, *_SHAPES[kind]), dtype=torch.uint8)
+            target[..., 2:6, 3:7] = whole(labels, items, *[1] * len(_SHAPES[kind])).to(torch.uint8)
+            truth = torch.nn.functional.one_hot(target.long(), labels).movedim(-1, 1)
+            return 3 * truth + normal(*truth.shape), target
+    return 2 * torch.nan_to_num(target) - 1 + normal(*target.shape), target
+
+
+def scored(kind: str, items: int, seed: int = 0, owner: Tensor | None = None) -> Scores:
+    """Return scores as a site has them."""
+    task = made(kind)
+    output, target = outputs_and_targets(kind, items, seed)
+    return Scores(
+        prediction=task.predict(output), target=target, loss=task.item_loss(output, target),
+        owner=owner,
+    )  # fmt: skip
+
+
+def rules(*, count_noise: float = 0.0, smallest_cell: int = 5) -> Evaluation:
+    """Return the rules of a run."""
+    return Evaluation(count_noise=count_noise, smallest_cell=smallest_cell, bootstrap=50)
