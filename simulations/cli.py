@@ -57,10 +57,18 @@ def compare(  # noqa: PLR0913 - one parameter an option
     """
     from simulations.command import Request, run_comparison
 
-    run_comparison(Request(
-        config=config, data=data, out=out, seeds=seeds, arms=arms, epsilon=epsilon,
-        threads=threads or None, workers=workers,
-    ))  # fmt: skip
+    try:
+        run_comparison(Request(
+            config=config, data=data, out=out, seeds=seeds, arms=arms, epsilon=epsilon,
+            threads=threads or None, workers=workers,
+        ))  # fmt: skip
+    except KeyboardInterrupt:
+        # Here, because the command-line library would turn it into exit status 1.
+        typer.echo("Interrupted: the comparison stopped and no results were written.", err=True)
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    except OSError as error:
+        typer.echo(f"Error: {error.strerror}: {error.filename}. Give --out a folder.", err=True)
+        raise typer.Exit(ExitCode.RUN_FAILED) from error
 
 
 def main() -> None:
@@ -69,9 +77,6 @@ def main() -> None:
         app(standalone_mode=True)
     except WardroundError as error:
         _fail(error)
-    except KeyboardInterrupt:
-        typer.echo("Interrupted. Finished arms are kept; the same command goes on.", err=True)
-        sys.exit(ExitCode.INTERRUPTED)
 
 
 def _fail(error: WardroundError) -> None:
