@@ -1,0 +1,202 @@
+"""What a simulated round costs beside its training, how workers share it, and the first one.
+
+    python benchmarks/rounds.py
+
+A network of 98 thousand parameters, one thread a process. "Round" is all of a round without
+validation: requests, local steps, admission, aggregation; nothing is saved. "Bare loop" takes
+the same steps on the same batches in plain PyTorch. Both are timed in turns and the ratio is
+the median over the turns; its quartiles say how far the machine's other work disturbed it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from client.site import Site
+from common.config import RunConfig, parse_config
+from common.sample import Patients
+from server.aggregation import aggregator_of
+from server.rounds import Sites, begin, train_round
+from simulations.bare_loop import bare_round_seconds
+from simulations.in_process import InProcessSites
+from simulations.workers import WorkerSites
+
+TURNS = {8: 9, 32: 5}  # by number of sites
+CONFIG = """
+name: rounds-benchmark
+task: {kind: diagnosis, target: ill}
+cohort: {images: {size: [32, 32]}}
+model: {network: small_cnn, width: 16}
+training: {rounds: 1000, local_steps: 5, batch_patients: 8, optimizer: sgd, learning_rate: 0.01}
+selection: {rule: last}
+privacy: none
+"""
+#: Runs the command in a process of its own and tells when each of its parts was done.
+WATCHED = """
+import json, os, sys, time
+start = float(sys.argv.pop(1))
+marks = []
+def mark(name):
+    marks.append((name, time.time() - start))
+import torch
+mark("interpreter and torch")
+from simulations import command
+mark("our modules and theirs")
+def marking(name, function):
+    def marked(*arguments):
+        found = function(*arguments)
+        mark(name)
+        return found
+    return marked
+def first_round(self, label, record):
+    mark("splits, network and the first round")
+    print(json.dumps(marks), flush=True)
+    os._exit(0)
+command.hospital_folders = marking("hospitals written", command.hospital_folders)
+command.load_hospitals = marking("hospitals read", command.load_hospitals)
+command.LiveProgress._round = first_round
+from simulations.cli import main
+main()
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One bar and what was measured."""
+
+    name: str
+    measured: float
+    spread: str  # quartiles of the turns, or where the time went
+    goal: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the goal is met."""
+        return self.measured <= self.goal
+
+
+def main() -> list[Row]:
+    """Print the table and return its rows."""
+    torch.set_num_threads(1)
+    load, _, _ = os.getloadavg()
+    print(f"{os.cpu_count()} cores, load {load:.1f} (above 1, other work disturbs the figures)")
+    return [
+        *_first_rounds("configs/simulations/demo.yaml"),
+        _shown(_overhead(8)), _shown(_overhead(32)), _shown(_workers(8)), _shown(_workers(32)),
+    ]  # fmt: skip
+
+
+def _shown(row: Row) -> Row:
+    verdict = "holds" if row.holds else "FAILS"
+    text = f"{row.name:34} {row.measured:6.3f}  <= {row.goal:4.2f}  {verdict}  {row.spread}"
+    print(text, flush=True)
+    return row
+
+
+def sites_of(count: int, patients: int = 40) -> dict[str, Site]:
+    """Return sites of random images, one a patient."""
+    sites = {}
+    for number in range(count):
+        draw = torch.Generator().manual_seed(number)
+        known = Patients(
+            image=torch.rand((patients, 1, 32, 32), generator=draw),
+            table=torch.zeros(patients, 0),
+            target=torch.randint(0, 2, (patients, 1), generator=draw).float(),
+            patient=torch.arange(patients),
+            pseudonyms=tuple(f"{number}-{n}" for n in range(patients)),
+        )
+        name = f"site{number:02d}"
+        sites[name] = Site(name=name, train=known, validation=known, test=known)
+    return sites
+
+
+def _overhead(count: int) -> Row:
+    config, sites = parse_config(CONFIG), sites_of(count)
+    one_round = _rounds(config, InProcessSites(sites, config, 0))
+    ours, floor = _in_turns(
+        lambda: statistics.median(one_round() for _ in range(3)),
+        lambda: bare_round_seconds(sites, config),  # the median of three, too
+        TURNS[count],
+    )
+    return _ratio(f"round / bare loop, {count} sites", ours, floor, 1.05)
+
+
+def _workers(count: int) -> Row:
+    config, sites = parse_config(CONFIG), sites_of(count)
+    with WorkerSites(sites, config, 0, 2) as two, WorkerSites(sites, config, 0, 1) as one:
+        ours, floor = _in_turns(_rounds(config, two), _rounds(config, one), TURNS[count])
+    return _ratio(f"two workers / one, {count} sites", ours, floor, 0.6)
+
+
+def _rounds(config: RunConfig, sites: Sites) -> Callable[[], float]:
+    """Return a function that trains the next round and returns its seconds."""
+    aggregator = aggregator_of(config.aggregation, len(sites.available()))
+    state = begin(config, "benchmark", 0, aggregator)
+
+    def one_round() -> float:
+        nonlocal state
+        start = time.perf_counter()
+        state = train_round(config, sites, aggregator, state)
+        return time.perf_counter() - start
+
+    return one_round
+
+
+def _in_turns(
+    ours: Callable[[], float], floor: Callable[[], float], turns: int
+) -> tuple[list[float], list[float]]:
+    """Return seconds of both, measured turn by turn so that a busy minute meets both."""
+    ours(), floor()
+    measured = [
+        (ours(), floor()) if turn % 2 else (floor(), ours())[::-1] for turn in range(turns)
+    ]
+    return [first for first, _ in measured], [second for _, second in measured]
+
+
+def _ratio(name: str, ours: Sequence[float], floor: Sequence[float], goal: float) -> Row:
+    ratios = np.array(ours) / np.array(floor)
+    low, high = np.quantile(ratios, (0.25, 0.75))
+    seconds = f"{statistics.median(ours) * 1e3:.1f} ms / {statistics.median(floor) * 1e3:.1f} ms"
+    return Row(
+        name=name, measured=float(np.median(ratios)), goal=goal,
+        spread=f"quartiles {low:.3f} to {high:.3f}; {seconds}",
+    )  # fmt: skip
+
+
+def _first_rounds(config: str) -> list[Row]:
+    """Return seconds from the command's start to its first round: all anew, and once more."""
+    with tempfile.TemporaryDirectory(prefix="wardround-") as folder:
+        return [
+            _shown(_started(f"first round, {kind} (s)", config, Path(folder)))
+            for kind in ("nothing cached", "everything cached")
+        ]
+
+
+def _started(name: str, config: str, folder: Path) -> Row:
+    command = [sys.executable, "-c", WATCHED, repr(time.time()), "compare", config]
+    done = subprocess.run(
+        [*command, "--arms", "federated", "--out", str(folder)],
+        cwd=Path(__file__).parents[1], check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    marks: list[tuple[str, float]] = json.loads(done.stdout.splitlines()[-1])
+    before = [0.0, *(when for _, when in marks)]
+    parts = (f"{what} {when - b:.2f}" for (what, when), b in zip(marks, before, strict=False))
+    return Row(name=name, measured=marks[-1][1], goal=3.0, spread=", ".join(parts))
+
+
+if __name__ == "__main__":
+    main()
