@@ -63,7 +63,7 @@ def _share(strata: Mapping[str, str], fraction: float, seed: int, purpose: str) 
 def _shuffled_strata(strata: Mapping[str, str], seed: int, purpose: str) -> Iterator[list[str]]:
     """Yield the patients of each stratum in an order of seed, purpose and their names alone."""
     groups: dict[str, list[str]] = defaultdict(list)
-    for patient in sorted(strata):
+    for patient in strata:
         groups[strata[patient]].append(patient)
     for stratum, patients in sorted(groups.items()):
         yield _shuffled(patients, seed, f"{purpose}/{stratum}")

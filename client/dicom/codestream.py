@@ -10,7 +10,7 @@ _START_OF_CODESTREAM = b"\xff\x4f\xff\x51"
 
 
 def shape_of(frame: bytes) -> tuple[int, int, int] | None:
-    """Return (rows, columns, components) of JPEG, JPEG-LS or JPEG 2000, or None."""
+    """Return (rows, columns, components) of JPEG, JPEG-LS or JPEG 2000; None for RLE."""
     if frame[:2] == b"\xff\xd8":
         return _jpeg_shape(frame)
     # Some writers leave the JP2 file's boxes around the codestream.

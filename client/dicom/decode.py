@@ -96,8 +96,7 @@ def _check_frames(dataset: Dataset, syntax: UID) -> None:
     wanted = int(dataset.Rows), int(dataset.Columns)
     count = 0
     for frame in _frames(dataset):
-        # RLE has no header of its own; its decoder stops at the size in the dataset.
-        found = None if syntax == RLELossless else shape_of(frame)
+        found = shape_of(frame)
         if found is not None and found[:2] != wanted:
             raise UnusableFile(Reason.DECODE_ERROR, f"frame is {found[:2]}, header says {wanted}")
         if syntax in _JPEG | _JPEG_LOSSLESS | _JPEG_LS and not is_whole(frame):

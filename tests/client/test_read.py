@@ -318,17 +318,31 @@ def test_a_value_against_its_type_is_a_bad_vr(tmp_path: Path) -> None:
     assert reason_of(path) is Reason.BAD_VR
 
 
+def jpeg(values: Values) -> bytes:
+    return bytes(imagecodecs.jpeg_encode(values.astype(np.uint8)))
+
+
+def jpeg_12_bits(values: Values) -> bytes:
+    return bytes(imagecodecs.jpeg_encode(values, level=95, bitspersample=12))
+
+
 @pytest.mark.parametrize(
-    ("syntax", "encode"),
-    [(JPEG_LOSSLESS_SV1, lossless_jpeg), (JPEG_LS, jpeg_ls), (J2K_LOSSLESS, jpeg_2000)],
+    ("syntax", "encode", "reason"),
+    [
+        (JPEG_BASELINE, jpeg, Reason.DECODE_ERROR),
+        (JPEG_EXTENDED, jpeg_12_bits, Reason.TRUNCATED_PIXELS),
+        (JPEG_LOSSLESS_SV1, lossless_jpeg, Reason.TRUNCATED_PIXELS),
+        (JPEG_LS, jpeg_ls, Reason.TRUNCATED_PIXELS),
+        (J2K_LOSSLESS, jpeg_2000, Reason.DECODE_ERROR),
+    ],
 )
 def test_a_truncated_frame_is_refused_not_filled_up(
-    tmp_path: Path, syntax: str, encode: Callable[[Values], bytes]
+    tmp_path: Path, syntax: str, encode: Callable[[Values], bytes], reason: Reason
 ) -> None:
-    values = noise(64, 64)
-    frame = encode(values)[: 64 * 64]
-    path = save(tmp_path / "x", compressed(values, frame, syntax))
-    assert reason_of(path) in {Reason.TRUNCATED_PIXELS, Reason.DECODE_ERROR}
+    values = noise(64, 64, dtype="uint8" if syntax == JPEG_BASELINE else "uint16", top=200)
+    frame = encode(values)
+    path = save(tmp_path / "x", compressed(values, frame[: len(frame) // 2], syntax))
+    assert reason_of(path) is reason
 
 
 @pytest.mark.parametrize("encode", [lossless_jpeg, jpeg_ls, jpeg_2000])

@@ -67,6 +67,13 @@ def test_shrinking_smooths_in_every_direction() -> None:
         assert (inner - 0.5).abs().max() < 0.02
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_stripes_along_any_axis_of_a_volume_fade(axis: int) -> None:
+    stripes = (np.indices((32, 32, 32))[axis] % 2).astype(np.float32)
+    found = resize(torch.from_numpy(stripes)[None], (11, 11, 11), nearest=False)
+    assert (found[:, 1:-1, 1:-1, 1:-1] - 0.5).abs().max() < 0.1
+
+
 @given(shape=SHAPES_3D)
 def test_growing_in_3d_is_trilinear(shape: tuple[int, int, int]) -> None:
     values = torch.from_numpy(noise(2, *shape))
