@@ -1,6 +1,6 @@
 """Norms, clip factors and sums of patients' gradients, exact enough to promise a bound.
 
-Public: clip_factor, patient_norms, to_units, plain_sum, exact_sum.
+Public: clip_factor, patient_norms, add_in_units, exact_sum.
 """
 
 from __future__ import annotations
@@ -54,23 +54,40 @@ def _squares(rows: Tensor) -> Tensor:
     return whole_blocks.sum(1) + rest
 
 
-def to_units(gradient: Tensor, factor: Tensor) -> Tensor:
-    """Return a parameter's gradients scaled and rounded to whole numbers, (patients, ...)."""
-    scale = factor.to(gradient.dtype).reshape(-1, *[1] * (gradient.dim() - 1))
-    if not bool((factor > 0).all()):
+def add_in_units(sums: Sequence[Tensor], samples: Sequence[Tensor], factor: Tensor) -> None:
+    """Add each parameter's gradients, scaled and rounded to whole numbers, to its sum.
+
+    In float32 sums, which hold up to 16 patients exactly, and in float64 any number.
+    """
+    if len(factor) == 1:
+        _add_one(sums, samples, float(factor))
+        return
+    finite = bool((factor > 0).all())
+    scale = factor.to(samples[0].dtype)
+    # By parameter, not in one row: each stays in the processor's cache until it is added.
+    for part, sample in zip(sums, samples, strict=True):
+        by_patient = scale.reshape(-1, *[1] * (sample.dim() - 1))
         # nan times 0 is nan, so what is not finite is replaced before it is scaled.
-        gradient = torch.where(scale > 0, gradient, 0.0)
-    # Not in place: autograd may return one tensor for two parameters, or an expanded one.
-    return (gradient * scale).round_()
+        gradient = sample if finite else torch.where(by_patient > 0, sample, 0.0)
+        part.add_(exact_sum((gradient * by_patient).round_()))
 
 
-def plain_sum(units: Tensor) -> Tensor:
-    """Return the sum over up to 16 rows, which float32 holds exactly."""
-    return units[0] if len(units) == 1 else units.sum(0)
+def _add_one(sums: Sequence[Tensor], samples: Sequence[Tensor], factor: float) -> None:
+    """Add one patient's gradients: the loop comes here for every patient and parameter."""
+    if factor <= 0:
+        return
+    largest = max(sample.numel() for sample in samples)
+    scratch = torch.empty(largest, dtype=samples[0].dtype)
+    for part, sample in zip(sums, samples, strict=True):
+        # Not in place: autograd may return one tensor for two parameters, or an expanded one.
+        units = scratch[: part.numel()].view(part.shape)
+        part.add_(torch.mul(sample[0], factor, out=units).round_())
 
 
 def exact_sum(units: Tensor) -> Tensor:
-    """Return the sum over rows in float64: first of 16 at a time, which float32 holds exactly."""
+    """Return the sum over rows: 16 at a time in float32, which holds them, and those in float64."""
+    if len(units) <= EXACT_IN_FLOAT32:
+        return units.sum(0)
     whole = len(units) // EXACT_IN_FLOAT32 * EXACT_IN_FLOAT32
     groups = units[:whole].reshape(-1, EXACT_IN_FLOAT32, *units.shape[1:]).sum(1)
     return groups.sum(0, dtype=torch.float64) + units[whole:].sum(0)

@@ -79,7 +79,9 @@ def _by_loop(
         loss = objective.item_loss(output, patients.target[items]).mean()
         # Materialised: some networks hold parameters that they never use.
         found = torch.autograd.grad(loss, parameters, materialize_grads=True)
-        yield [gradient[None] for gradient in found]
+        gradients = [gradient[None] for gradient in found]
+        del output, loss, found  # the next patient needs the memory
+        yield gradients
 
 
 def _by_vmap(

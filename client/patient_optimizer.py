@@ -18,11 +18,9 @@ from torch import Tensor
 from client.clipping import (
     EXACT_IN_FLOAT32,
     FLOAT_ERROR,
+    add_in_units,
     clip_factor,
-    exact_sum,
     patient_norms,
-    plain_sum,
-    to_units,
 )
 from common.privacy.noise import GRID, NoiseSource
 from common.privacy.plan import PrivacyPlan
@@ -56,7 +54,9 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no ty
         width = sum(self._sizes)
         self._waiting = 0  # patients in the sum in float32
         self._sum = torch.zeros(width)  # (width,) whole numbers: all parameters in a row
+        self._parts = self._by_parameter(self._sum)  # views, by parameter
         self._total: Tensor | None = None  # (width,) float64, once there are more than 16 patients
+        self._released = torch.zeros(0)  # (width,) what `grad` of all parameters is a view of
         # Rounding to the grid lengthens a vector by half a step a coordinate at most.
         self._bound = mechanism.clip_norm * (1.0 - 0.5 * math.sqrt(width) * GRID - FLOAT_ERROR)
 
@@ -92,13 +92,10 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no ty
             self._total, self._waiting = self._exact().double(), 0
             self._sum.zero_()
         if self._total is not None and count > EXACT_IN_FLOAT32:
-            sums, add_up = self._by_parameter(self._total), exact_sum
+            add_in_units(self._by_parameter(self._total), samples, factor)
         else:
-            sums, add_up = self._by_parameter(self._sum), plain_sum
+            add_in_units(self._parts, samples, factor)
             self._waiting += count
-        # By parameter, not in one row: each stays in the processor's cache until it is added.
-        for part, sample in zip(sums, samples, strict=True):
-            part.add_(add_up(to_units(sample, factor)))
 
     def add_noise(self) -> None:
         """Add noise of sigma x C to each coordinate of the sum."""
@@ -110,14 +107,13 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no ty
                 draw.round_().add_(exact).mul_(GRID * self.max_grad_norm)
             )
         for parameter, part in zip(self.params, self._by_parameter(noised), strict=True):
-            parameter.grad = part.to(parameter.dtype)
-        self._total, self._waiting = None, 0
+            parameter.grad = part
+        self._released, self._total, self._waiting = noised, None, 0
         self._sum.zero_()
 
     def scale_grad(self) -> None:
         """Divide by the public constant; Opacus' own looks at all parameters for each of them."""
-        for parameter in self.params:
-            parameter.grad /= self.expected_batch_size
+        self._released /= self.expected_batch_size
 
     def _exact(self, place: slice = _EVERYWHERE) -> Tensor:
         waiting = self._sum[place]

@@ -64,6 +64,7 @@ def accumulate(
         torch.default_generator.manual_seed(int(noise.uniform(1)[0] * 2**53))
         for several in gradients_by_patient(objective, optimizer.params, drawn, backend):
             optimizer.accumulate(several)
+            several.clear()  # the next patient needs the memory
 
 
 def draw(patients: Patients, sampling_rate: float, most: int, noise: NoiseSource) -> Drawn:

@@ -23,8 +23,10 @@ from torch import Tensor
 #: bits of floating-point noise tell nothing (Mironov 2012) and sums are exact in any order.
 GRID = 2.0**-20
 #: Draws made at a time: they stay in the processor's cache.
-_CHUNK = 2**17
-_ZEROS = bytes(8 * _CHUNK)
+_CHUNK = 2**16
+#: Bytes under one nonce: below the 2^32 blocks that ChaCha20 can count (RFC 8439, section 2.3).
+_STRETCH = 2**37
+_ZEROS = memoryview(bytes(8 * _CHUNK))
 
 
 class NoiseSource(Protocol):
@@ -54,7 +56,7 @@ class ChaChaNoise:
     simulated = False
 
     def __init__(self) -> None:
-        self._process, self._stream = os.getpid(), _Stream(os.urandom(32), os.urandom(16))
+        self._process, self._stream = os.getpid(), _Stream(os.urandom(32))
 
     def gaussian(self, shape: tuple[int, ...], standard_deviation: float) -> Tensor:
         """Return normal draws."""
@@ -71,7 +73,7 @@ class ChaChaNoise:
 
     def _own(self) -> _Stream:
         if os.getpid() != self._process:
-            self._process, self._stream = os.getpid(), _Stream(os.urandom(32), os.urandom(16))
+            self._process, self._stream = os.getpid(), _Stream(os.urandom(32))
         return self._stream
 
 
@@ -82,7 +84,7 @@ class SimulatedNoise:
 
     def __init__(self, *seed: str | int) -> None:
         key = hashlib.sha256("/".join(map(str, seed)).encode()).digest()
-        self._stream = _Stream(key, bytes(16))
+        self._stream = _Stream(key)
 
     def gaussian(self, shape: tuple[int, ...], standard_deviation: float) -> Tensor:
         """Return normal draws."""
@@ -94,40 +96,51 @@ class SimulatedNoise:
 
 
 class _Stream:
-    """The key stream of ChaCha20 read as numbers."""
+    """The key stream of ChaCha20 read as numbers, in memory that is used again and again."""
 
-    def __init__(self, key: bytes, nonce: bytes) -> None:
-        self._encryptor = Cipher(ChaCha20(key, nonce), mode=None).encryptor()
+    def __init__(self, key: bytes) -> None:
+        self._key, self._stretch = key, 0
+        self._open()
+        self._bytes = bytearray(8 * _CHUNK)
+        self._words = torch.frombuffer(self._bytes, dtype=torch.int64)
+        self._radius, self._angle, self._wave = torch.empty((3, _CHUNK // 2), dtype=torch.float64)
 
     def uniform(self, count: int) -> Tensor:
-        """Return draws in [0, 1) with 53 random bits each."""
-        parts = [
-            self._words(min(_CHUNK, count - start)) for start in range(0, count, _CHUNK)
-        ]  # fmt: skip
-        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+        """Return draws in [0, 1), multiples of 2^-53."""
+        draws = torch.empty(count, dtype=torch.float64)
+        for part in torch.split(draws, _CHUNK):
+            words = np.frombuffer(self._bytes, dtype="<u8")[: self._next(len(part))]
+            part.copy_(torch.from_numpy((words >> np.uint64(11)).astype(np.float64)))
+        return draws.mul_(2.0**-53)
 
     def gaussian(self, shape: tuple[int, ...], standard_deviation: float) -> Tensor:
         """Return normal draws by Box and Muller (1958), two from two uniforms."""
-        count = math.prod(shape)
-        draws = torch.empty(count, dtype=torch.float64)
-        for start in range(0, count, _CHUNK):
-            part = draws[start : start + _CHUNK]
+        draws = torch.empty(math.prod(shape), dtype=torch.float64)
+        for part in torch.split(draws, _CHUNK):
             half = (len(part) + 1) // 2
-            radius = self._fractions(half).log_().mul_(-2.0).sqrt_()
-            angle = self._fractions(half).mul_(2 * math.pi)
-            part[:half] = radius * angle.cos()
-            part[half:] = (radius * angle.sin())[: len(part) - half]
-        return draws.mul_(standard_deviation).reshape(shape)
+            self._next(2 * half)
+            words, wave = self._words[: 2 * half], self._wave[:half]
+            # Signed words over 2^64 lie in [-1/2, 1/2]; a uniform of at least 2^-53 has a log.
+            radius = self._radius[:half].copy_(words[:half]).mul_(2.0**-64).add_(0.5 + 2.0**-53)
+            # Negative, because these angles are half a turn off those of [0, 1].
+            radius.log_().mul_(-2.0 * standard_deviation**2).sqrt_().neg_()
+            angle = self._angle[:half].copy_(words[half:]).mul_(2 * math.pi * 2.0**-64)
+            torch.mul(radius, torch.cos(angle, out=wave), out=part[:half])
+            second = torch.sin(angle, out=wave).mul_(radius)
+            part[half:] = second[: len(part) - half]
+        return draws.reshape(shape)
 
-    def _words(self, count: int) -> Tensor:
-        """Return draws in [0, 1), multiples of 2^-53."""
-        words = np.frombuffer(self._bytes(count), dtype="<u8")
-        return torch.from_numpy((words >> np.uint64(11)).astype(np.float64)).mul_(2.0**-53)
+    def _open(self) -> None:
+        """Begin a stretch of the key: a block counter of zero, then the nonce."""
+        nonce = bytes(4) + self._stretch.to_bytes(12, "little")
+        self._encryptor = Cipher(ChaCha20(self._key, nonce), mode=None).encryptor()
+        self._left = _STRETCH
 
-    def _fractions(self, count: int) -> Tensor:
-        """Return draws in (0, 1] from 64 bits by rounding: faster, and safe to take logs of."""
-        words = torch.frombuffer(bytearray(self._bytes(count)), dtype=torch.int64)
-        return words.to(torch.float64).mul_(2.0**-64).add_(0.5).clamp_min_(2.0**-54)
-
-    def _bytes(self, count: int) -> bytes:
-        return self._encryptor.update(_ZEROS[: 8 * count])
+    def _next(self, count: int) -> int:
+        """Put fresh words at the start of the buffer, and return their number."""
+        if self._left < 8 * count:
+            self._stretch += 1
+            self._open()
+        self._left -= 8 * count
+        self._encryptor.update_into(_ZEROS[: 8 * count], memoryview(self._bytes)[: 8 * count])
+        return count

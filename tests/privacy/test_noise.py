@@ -89,6 +89,24 @@ def test_two_processes_with_one_configuration_and_a_resumed_one_draw_other_noise
     assert len(found) == 2
 
 
+@each_source
+def test_noise_goes_on_and_does_not_repeat_where_a_nonce_of_the_cipher_ends(
+    monkeypatch: pytest.MonkeyPatch, source: Callable[[], NoiseSource]
+) -> None:
+    monkeypatch.setattr("common.privacy.noise._STRETCH", 8 * 1000)
+    noise = source()
+    parts = [tuple(noise.uniform(600).tolist()) for _ in range(5)]
+    assert len(set(parts)) == 5
+
+
+def test_the_ciphers_block_counter_begins_at_zero_whatever_the_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A counter begun at random runs over, sooner or later, in the middle of a run.
+    monkeypatch.setattr("common.privacy.noise.os.urandom", lambda count: b"\xff" * count)
+    assert len(ChaChaNoise().uniform(100_000)) == 100_000
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
 def test_a_forked_process_does_not_repeat_its_parents_noise(tmp_path: Path) -> None:
     noise = ChaChaNoise()
