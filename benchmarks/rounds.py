@@ -6,6 +6,8 @@ A network of 98 thousand parameters, one thread a process. "Round" is all of a r
 validation: requests, local steps, admission, aggregation; nothing is saved. "Bare loop" takes
 the same steps on the same batches in plain PyTorch. Both are timed in turns and the ratio is
 the median over the turns; its quartiles say how far the machine's other work disturbed it.
+The first round is shown with processor time beside, in brackets: what an idle machine would
+take at least.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ import json, os, sys, time
 start = float(sys.argv.pop(1))
 marks = []
 def mark(name):
-    marks.append((name, time.time() - start))
+    marks.append((name, time.time() - start, time.process_time()))
 import torch
 mark("interpreter and torch")
 from simulations import command
@@ -192,10 +194,13 @@ def _started(name: str, config: str, folder: Path) -> Row:
         [*command, "--arms", "federated", "--out", str(folder)],
         cwd=Path(__file__).parents[1], check=True, capture_output=True, text=True,
     )  # fmt: skip
-    marks: list[tuple[str, float]] = json.loads(done.stdout.splitlines()[-1])
-    before = [0.0, *(when for _, when in marks)]
-    parts = (f"{what} {when - b:.2f}" for (what, when), b in zip(marks, before, strict=False))
-    return Row(name=name, measured=marks[-1][1], goal=3.0, spread=", ".join(parts))
+    marks: list[tuple[str, float, float]] = json.loads(done.stdout.splitlines()[-1])
+    parts, before = [], (0.0, 0.0)
+    for what, wall, processor in marks:
+        parts.append(f"{what} {wall - before[0]:.2f} ({processor - before[1]:.2f})")
+        before = wall, processor
+    spread = f"processor {before[1]:.2f}: {', '.join(parts)}"
+    return Row(name=name, measured=before[0], goal=3.0, spread=spread)
 
 
 if __name__ == "__main__":
