@@ -30,6 +30,7 @@ from common.config_training import (
     Selection,
     ServerOptimizer,
     Training,
+    scaffold_misfit,
 )
 from common.config_yaml import read_yaml
 from common.errors import ConfigurationError
@@ -93,10 +94,14 @@ class RunConfig(Part):
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:
         _check_network(self.task, self.cohort, self.model)
+        fault = scaffold_misfit(self.training, self.aggregation)
+        if fault is not None:
+            raise ValueError(fault)
         if self.privacy != "none" and self.privacy.model is not None:
             _check_network(self.task, self.cohort, self.privacy.model)
         if self.privacy != "none":
             _check_private_training(self.privacy.training or self.training)
+            _check_private_aggregation(self.privacy.aggregation or self.aggregation)
         return self
 
     def canonical_json(self) -> str:
@@ -118,6 +123,16 @@ def _check_private_training(training: Training) -> None:
         message = (
             f"a private run takes no {' and no '.join(asked)}; give privacy.training a section "
             "of its own without"
+        )
+        raise ValueError(message)
+
+
+def _check_private_aggregation(aggregation: Aggregation) -> None:
+    """Refuse SCAFFOLD, whose correction of the gradients the private step does not make."""
+    if aggregation.rule == "scaffold":
+        message = (
+            "a private run takes no aggregation.rule=scaffold; give privacy.aggregation a section "
+            "of its own, e.g. {rule: mean}"
         )
         raise ValueError(message)
 

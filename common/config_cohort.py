@@ -33,6 +33,12 @@ class Images(Part):
         if self.window is not None and self.window[0] >= self.window[1]:
             message = f"window={list(self.window)} must be [low, high] with low < high"
             raise ValueError(message)
+        if self.spacing is not None and self.dimensions == 2:
+            message = (
+                f"spacing={list(self.spacing)} does not fit the 2-D size={list(self.size)}: images "
+                "are resampled in 3-D only; remove spacing, or give size as [slices, rows, columns]"
+            )
+            raise ValueError(message)
         return self
 
     @property

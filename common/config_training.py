@@ -66,6 +66,7 @@ class ServerOptimizer(Part):
 class Aggregation(Part):
     """How the sites' updates become one."""
 
+    #: scaffold takes training.optimizer: sgd without momentum, and no private run.
     rule: Literal["mean", "scaffold", "median", "trimmed_mean", "krum", "multi_krum", "flower"] = (
         "mean"
     )
@@ -90,6 +91,30 @@ class Aggregation(Part):
             message = "rule: flower goes together with strategy: CLASS of flwr.serverapp.strategy"
             raise ValueError(message)
         return self
+
+
+def scaffold_misfit(training: Training, aggregation: Aggregation) -> str | None:
+    """Return why SCAFFOLD cannot run on these steps, or None where it can.
+
+    A site's control variate is c_i - c + (x - y) / (K x rate), the mean of its K gradients
+    (Karimireddy et al. 2020, algorithm 1, option II), only where y = x - rate x the sum of
+    the corrected gradients: plain gradient descent.
+    """
+    if aggregation.rule != "scaffold":
+        return None
+    if training.optimizer != "sgd":
+        return (
+            f"aggregation.rule=scaffold does not fit training.optimizer={training.optimizer}:"
+            " control variates are mean gradients only after plain steps; write"
+            " training.optimizer: sgd"
+        )
+    if training.momentum > 0:
+        return (
+            f"aggregation.rule=scaffold does not fit training.momentum={training.momentum}:"
+            " control variates are mean gradients only after plain steps; leave momentum out, or"
+            " take aggregation.server: {kind: fedavgm}"
+        )
+    return None
 
 
 class Personalisation(Part):

@@ -67,6 +67,8 @@ WRONG = [
     ("target: malignant", "target: a, classes: [1, 2]", ["task.classes.0", "1", "string"]),
     ("column: age", "column: age}, {column: age", ["column is named twice", "age"]),
     ("size: [64, 64]", "size: [64, 64], window: [3, 1], intensity: window", ["[3.0, 1.0]", "low"]),
+    ("size: [64, 64]", "size: [64, 64], spacing: [2, 1, 1]",
+     ["cohort.images", "spacing=[2.0, 1.0, 1.0]", "2-D size=[64, 64]", "[slices, rows, columns]"]),
     ("name: example", "name: My Run", ["name", "'My Run'", "pattern"]),
     ("rounds: 3", "rounds: 3, rounds: 4", ["rounds is given twice", "line 6"]),
     ("size: [64, 64]", "size: [64, 64", ["not YAML", "line"]),
@@ -101,6 +103,40 @@ def test_a_size_that_the_network_cannot_take_is_refused_with_the_nearest_that_fi
     assert f"size={size}" in message
     assert f"Nearest: {nearest}" in message
     parse_config(text.replace(size, nearest))
+
+
+def test_spacing_goes_with_a_size_in_three_dimensions() -> None:
+    parse_config(IMAGES.replace("size: [64, 64]", "size: [16, 64, 64], spacing: [2, 1, 1]"))
+
+
+@pytest.mark.parametrize(("training", "words"), [
+    ("", ["training.optimizer=adamw", "optimizer: sgd"]),  # the optimiser where none is named
+    (", optimizer: adamw", ["training.optimizer=adamw", "optimizer: sgd"]),
+    (", optimizer: sgd, momentum: 0.9", ["training.momentum=0.9", "kind: fedavgm"]),
+])  # fmt: skip
+def test_scaffold_is_refused_where_its_controls_would_not_be_mean_gradients(
+    training: str, words: list[str]
+) -> None:
+    text = IMAGES.replace("rounds: 3", f"rounds: 3{training}")
+    parse_config(text)
+    message = refusal(text + "aggregation: {rule: scaffold}")
+    missing = [word for word in ["aggregation.rule=scaffold", *words] if word not in message]
+    assert not missing, message
+
+
+@pytest.mark.parametrize("more", ["", ", weight_decay: 0.1", ", proximal: 0.1, local_steps: 4"])
+def test_scaffold_takes_plain_steps(more: str) -> None:
+    text = IMAGES.replace("rounds: 3", f"rounds: 3, optimizer: sgd{more}")
+    parse_config(text + "aggregation: {rule: scaffold}")
+
+
+def test_a_private_run_takes_no_scaffold_for_its_steps_have_no_correction() -> None:
+    plain = PRIVATE.replace("rounds: 3", "rounds: 3, optimizer: sgd")
+    scaffold = "aggregation: {rule: scaffold}"
+    assert "privacy.aggregation" in refusal(f"{plain}{scaffold}")
+    assert "scaffold" in refusal(plain.replace("epsilon: 3", f"epsilon: 3, {scaffold}"))
+    own = plain.replace("epsilon: 3", "epsilon: 3, aggregation: {rule: mean}")
+    parse_config(f"{own}{scaffold}")
 
 
 def test_the_network_of_the_private_run_is_checked_too() -> None:

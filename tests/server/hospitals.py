@@ -30,7 +30,7 @@ name: line
 task: {{kind: diagnosis, target: ill}}
 cohort: {{table: {{numbers: [{{column: age}}, {{column: crp}}]}}}}
 model: {{network: table}}
-training: {{rounds: {rounds}{training}}}
+training: {{rounds: {rounds}, optimizer: sgd{training}}}
 privacy: none
 {more}
 """)
