@@ -9,7 +9,7 @@ from torch import Tensor
 
 from client.site import Site
 from client.workbench import Workbench
-from common.errors import BudgetExceeded, PrivacyError
+from common.errors import BudgetExceeded, CohortError, PrivacyError
 from common.metrics import (
     Statistics,
     count_sensitivity,
@@ -27,11 +27,22 @@ _CHUNK_ITEMS = 64
 
 
 def score(bench: Workbench, patients: Patients) -> Scores:
-    """Return predictions, by patient or by image as the configuration says."""
+    """Return predictions, by patient or by image as the configuration says.
+
+    CohortError without patients: there is nothing to say of them.
+    """
+    if len(patients) == 0:
+        message = (
+            "A hospital has 0 patients in a split that is to be measured, expected at least 1. "
+            "Look at cohort.split and the hospital's labels, or leave the hospital out."
+        )
+        raise CohortError(message)
     bench.model.eval()
-    with torch.inference_mode():
-        parts = [_score_chunk(bench, patients, chunk) for chunk in _chunks(patients)]
-    bench.model.train()
+    try:
+        with torch.inference_mode():
+            parts = [_score_chunk(bench, patients, chunk) for chunk in _chunks(patients)]
+    finally:
+        bench.model.train()
     return Scores(
         prediction=torch.cat([p.prediction for p in parts]),
         target=torch.cat([p.target for p in parts]),
@@ -131,5 +142,3 @@ def evaluate_round(
     return SiteReport(
         run=request.run, round=request.round, site=site.name, statistics=statistics, spend=spend
     )
-
-

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from client.batches import batches
 from client.evaluation import score
-from client.site import Site, data_order
+from client.site import Site, data_order, repeatable_dropout
+from client.training import make_optimizer
 from client.workbench import Workbench
 from common.config import Personalisation
 from common.sample import patient_loss
@@ -22,38 +26,52 @@ def fine_tune(
 ) -> dict[str, Tensor]:
     """Return the weights, among the shared ones and some tuned ones, that validate best here.
 
-    Without validation patients the last are returned.
+    Without validation patients the last are returned. Steps are those of `training` at the
+    rate of `personalisation`; FedProx, SCAFFOLD and augmentation are for rounds alone.
     """
-    training = bench.config.training
     load_into(bench.model, shared)
-    generator = data_order(seed, site.name, 0)
-    rate = rules.learning_rate or training.learning_rate / 10
-    parameters = [p for p in bench.model.parameters() if p.requires_grad]
-    optimizer: torch.optim.Optimizer = torch.optim.AdamW(
-        parameters, lr=rate, weight_decay=training.weight_decay
-    )
-    if training.optimizer == "sgd":
-        optimizer = torch.optim.SGD(parameters, lr=rate)
     best, best_loss = dict(shared), _validation_loss(site, bench)
     every = max(1, rules.steps // _LOOKS)
-    steps = batches(
-        site.train, training.batch_patients, training.images_per_patient, rules.steps, generator
-    )
-    for number, batch in enumerate(steps, 1):
-        optimizer.zero_grad(set_to_none=True)
-        losses = bench.task.item_loss(bench.model(batch.image, batch.table), batch.target)
-        patient_loss(losses, batch).backward()  # type: ignore[no-untyped-call]  # torch ships it so
-        optimizer.step()
-        if number % every == 0:
+    with repeatable_dropout(seed, site.name, 0):
+        optimizer = _optimizer(bench, rules)
+        for number in _steps(site, bench, optimizer, rules.steps, seed):
+            if number % every != 0 and number != rules.steps:
+                continue
             loss = _validation_loss(site, bench)
-            if not loss >= best_loss:
+            if loss < best_loss or len(site.validation) == 0:
                 best_loss = loss
                 best = {n: v.clone() for n, v in trainable(bench.model).items()}
     return best
 
 
+def _optimizer(bench: Workbench, rules: Personalisation) -> torch.optim.Optimizer:
+    """Return the run's optimiser at the rate of fine-tuning, a tenth where none is given."""
+    training = bench.config.training
+    rate = rules.learning_rate or training.learning_rate / 10
+    tuned = training.model_copy(update={"learning_rate": rate, "schedule": "constant"})
+    return make_optimizer(bench.model, tuned, 1)
+
+
+def _steps(
+    site: Site, bench: Workbench, optimizer: torch.optim.Optimizer, steps: int, seed: int
+) -> Iterator[int]:
+    """Take step after step and yield the number of each when it is done."""
+    training = bench.config.training
+    drawn = batches(
+        site.train, training.batch_patients, training.images_per_patient, steps,
+        data_order(seed, site.name, 0),
+    )  # fmt: skip
+    for number, batch in enumerate(drawn, 1):
+        optimizer.zero_grad(set_to_none=True)
+        losses = bench.task.item_loss(bench.model(batch.image, batch.table), batch.target)
+        patient_loss(losses, batch).backward()  # type: ignore[no-untyped-call]  # torch ships it so
+        optimizer.step()
+        yield number
+
+
 def _validation_loss(site: Site, bench: Workbench) -> float:
-    """Return the mean validation loss; nan, which never counts as worse, without patients."""
+    """Return the mean validation loss; infinite where it is no number, or without patients."""
     if len(site.validation) == 0:
-        return float("nan")
-    return float(score(bench, site.validation).loss.mean())
+        return math.inf
+    loss = float(score(bench, site.validation).loss.mean())
+    return math.inf if math.isnan(loss) else loss

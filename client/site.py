@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -43,3 +45,14 @@ def data_order(seed: int, site: str, round_number: int) -> torch.Generator:
     """
     digest = hashlib.sha256(f"{seed}/{site}/{round_number}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+@contextmanager
+def repeatable_dropout(seed: int, site: str, round_number: int) -> Iterator[None]:
+    """Let dropout draw from a seed of public facts; the global generator stays as it was.
+
+    torch's dropout takes no generator of its own, so the global one is lent for the time.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(data_order(seed, site, round_number).initial_seed())
+        yield

@@ -9,7 +9,7 @@ from torch import nn
 
 from client.batches import batches
 from client.private_round import train_privately
-from client.site import Site, data_order
+from client.site import Site, data_order, repeatable_dropout
 from client.workbench import Workbench
 from common.config import Training
 from common.errors import BudgetExceeded
@@ -62,10 +62,7 @@ def _train(
     site: Site, bench: Workbench, request: TrainRequest, own_control: Weights
 ) -> Spend | None:
     """Take the round's steps; dropout draws from the round's own seed, as the batches do."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(
-            data_order(request.seed, site.name, request.round).initial_seed()
-        )
+    with repeatable_dropout(request.seed, site.name, request.round):
         if bench.config.privacy == "none":
             _train_plainly(site, bench, request, own_control)
             return None

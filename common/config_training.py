@@ -122,7 +122,9 @@ class Personalisation(Part):
 
     #: local_norm: FedBN (Li et al. 2021). personal_head: FedRep/FedPer. fine_tune: at the end.
     method: Literal["none", "local_norm", "personal_head", "fine_tune"] = "fine_tune"
+    #: fine_tune: steps of training.optimizer, without augmentation and without FedProx's pull.
     steps: PositiveInt = 50
+    #: fine_tune: a tenth of training.learning_rate where none is given.
     learning_rate: PositiveFloat | None = None
 
 

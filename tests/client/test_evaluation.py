@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from client.evaluation import evaluate_round, score, site_statistics
+from client.training import train_round
+from client.workbench import Workbench, open_workbench
+from common.config import RunConfig
+from common.errors import CohortError
+from common.sample import Patients
+from common.weights import load_into, trainable
+from common.wire import EvaluationRequest, Refusal, RefusalReason, SiteReport
+from tests.client.local_runs import (
+    config_of,
+    copied,
+    image_config_of,
+    nobody,
+    request_of,
+    site_of,
+    update_of,
+    weights_of,
+)
+from tests.privacy.made_up import patients_of
+from tests.server.hospitals import same_bits
+
+Split = Literal["validation", "test"]
+SPLITS = pytest.mark.parametrize("split", ["validation", "test"])
+IMAGE = (1, 16, 16)
+
+
+def agreed(patients: Patients, ill: int | None = None) -> Patients:
+    """Return the patients with one target for all items of each, so many of them ill."""
+    count = len(patients)
+    by_patient = torch.arange(count) < (count // 2 if ill is None else ill)
+    return replace(patients, target=by_patient.float()[patients.patient][:, None])
+
+
+def bench_of(config: RunConfig) -> Workbench:
+    bench = open_workbench(config, 0)
+    load_into(bench.model, weights_of(config))
+    return bench
+
+
+def request(config: RunConfig, split: Split = "validation", number: int = 1) -> EvaluationRequest:
+    return EvaluationRequest(
+        run="run", round=number, seed=0, config=config, weights=weights_of(config),
+        split=split,
+    )  # fmt: skip
+
+
+# --- scores, which stay at the site ----------------------------------------------------------
+
+
+def score_slowly(bench: Workbench, patients: Patients) -> tuple[Tensor, Tensor, Tensor]:
+    """Return prediction, target and loss of one patient after another."""
+    rows = []
+    for patient in range(len(patients)):
+        items = patients.items_of(patient)
+        with torch.no_grad():
+            output = bench.model(patients.image[items], patients.table[items]).mean(0, keepdim=True)
+        target = patients.target[items[:1]]
+        rows.append((bench.task.predict(output), target, bench.task.item_loss(output, target)))
+    prediction, target, loss = zip(*rows, strict=True)
+    return torch.cat(prediction), torch.cat(target), torch.cat(loss)
+
+
+@given(st.lists(st.sampled_from([1, 2, 3, 17, 63, 64, 65, 130]), min_size=1, max_size=6))
+def test_a_patients_items_are_never_parted_however_many_go_through_at_once(
+    items: list[int],
+) -> None:
+    bench, patients = bench_of(config_of()), agreed(patients_of(items, (0,)))
+    found, expected = score(bench, patients), score_slowly(bench, patients)
+    assert found.owner is None
+    for one, other in zip((found.prediction, found.target, found.loss), expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_by_image_each_row_knows_its_patient() -> None:
+    config = config_of("evaluation: {unit: image}")
+    patients = agreed(patients_of((1, 3, 70, 2), (0,)))
+    found = score(bench_of(config), patients)
+    assert found.owner is not None
+    assert torch.equal(found.owner, patients.patient)
+    assert torch.equal(found.target, patients.target)
+    assert len(found.prediction) == len(found.loss) == 76
+
+
+def test_scores_are_taken_without_dropout_and_training_goes_on_with_it() -> None:
+    bench = bench_of(image_config_of(dropout=0.5))
+    patients, before = agreed(patients_of((2,) * 6, IMAGE)), torch.get_rng_state()
+    assert torch.equal(score(bench, patients).prediction, score(bench, patients).prediction)
+    assert torch.equal(before, torch.get_rng_state())
+    assert bench.model.training
+
+
+def test_a_network_that_fails_while_it_is_measured_goes_on_in_training_mode() -> None:
+    bench = bench_of(config_of())
+    narrow = replace(patients_of((1,) * 6, (0,)), table=torch.zeros(6, 1))
+    with pytest.raises(RuntimeError, match="shapes"):
+        score(bench, narrow)
+    assert bench.model.training
+
+
+def test_measuring_leaves_no_gradient_and_no_change() -> None:
+    bench = bench_of(config_of())
+    before = copied(trainable(bench.model))
+    found = score(bench, agreed(patients_of((1,) * 6, (0,))))
+    assert same_bits(trainable(bench.model), before)
+    assert not found.loss.requires_grad
+    assert all(value.grad is None for value in bench.model.parameters())
+
+
+def test_a_split_without_patients_has_no_scores_and_says_so() -> None:
+    with pytest.raises(CohortError, match="0 patients in a split"):
+        score(bench_of(config_of()), nobody())
+
+
+# --- who is measured -------------------------------------------------------------------------
+
+
+@SPLITS
+def test_an_empty_split_is_refused_with_a_reason_and_the_other_is_measured(split: Split) -> None:
+    config = config_of()
+    bench, full = open_workbench(config, 0), agreed(patients_of((1,) * 30, (0,)))
+    site = site_of(validation=full, test=nobody())
+    if split == "validation":
+        site = site_of(validation=nobody(), test=full)
+    answer = evaluate_round(site, bench, request(config, split))
+    assert isinstance(answer, Refusal)
+    assert answer.reason is RefusalReason.TOO_FEW_PATIENTS
+    assert (answer.run, answer.round, answer.site) == ("run", 1, "here")
+    other: Split = "test" if split == "validation" else "validation"
+    assert isinstance(evaluate_round(site, bench, request(config, other)), SiteReport)
+
+
+@SPLITS
+@pytest.mark.parametrize(("patients", "refused"), [(1, True), (6, True), (7, False)])
+def test_a_split_of_fewer_patients_than_the_smallest_cell_is_refused(
+    split: Split, patients: int, refused: bool  # noqa: FBT001
+) -> None:
+    config = config_of("evaluation: {smallest_cell: 7}")
+    few = agreed(patients_of((3,) * patients, (0,)))  # it is patients that count, not items
+    answer = evaluate_round(
+        site_of(validation=few, test=few), open_workbench(config, 0), request(config, split)
+    )
+    assert isinstance(answer, Refusal) is refused
+
+
+def test_an_empty_split_does_not_stop_the_training_of_a_round() -> None:
+    config = config_of()
+    site = site_of(validation=nobody(), test=nobody())
+    update_of(site, open_workbench(config, 0), request_of(config))
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_the_split_that_was_asked_for_is_measured(split: Split) -> None:
+    config, bench = config_of(), open_workbench(config_of(), 0)
+    site = site_of(
+        validation=agreed(patients_of((1,) * 20, (0,))), test=agreed(patients_of((1,) * 40, (0,)))
+    )
+    report = evaluate_round(site, bench, request(config, split))
+    assert isinstance(report, SiteReport)
+    assert float(report.statistics.patients) == (20 if split == "validation" else 40)
+
+
+# --- what may leave --------------------------------------------------------------------------
+
+
+@given(
+    st.integers(5, 60), st.integers(0, 60), st.integers(1, 9), st.sampled_from(["patient", "image"])
+)
+def test_no_count_below_the_smallest_cell_is_ever_released(
+    patients: int, ill: int, smallest: int, unit: str
+) -> None:
+    config = config_of(f"evaluation: {{smallest_cell: {smallest}, unit: {unit}}}")
+    made = agreed(patients_of((1, 2, 1, 3, 1) * 12, (0,)), min(ill, patients))
+    here = made.patient < patients
+    some = Patients(
+        image=made.image[here], table=made.table[here], target=made.target[here],
+        patient=made.patient[here], pseudonyms=made.pseudonyms[:patients],
+    )  # fmt: skip
+    answer = evaluate_round(
+        site_of(validation=some), open_workbench(config, 0), request(config)
+    )  # fmt: skip
+    if isinstance(answer, Refusal):
+        assert patients < smallest
+        return
+    told = answer.statistics
+    counts = np.concatenate([v.ravel() for v in (told.patients, *told.cells.values())])
+    assert ((counts == 0) | (counts >= smallest)).all()
+
+
+def test_what_leaves_has_the_same_shapes_for_few_patients_and_for_many() -> None:
+    config = config_of()
+    bench, shapes = bench_of(config), []
+    for count in (30, 300):
+        told = site_statistics(bench, agreed(patients_of((1,) * count, (0,))))
+        held = {**told.cells, **told.sums}
+        shapes.append({name: value.shape for name, value in held.items()})
+        assert told.patients.shape == ()
+    assert shapes[0] == shapes[1]
+
+
+def test_the_same_request_gives_the_same_report() -> None:
+    config = config_of()
+    site = site_of(validation=agreed(patients_of((2,) * 30, (0,))))
+    bench = open_workbench(config, 0)
+    first, again = (evaluate_round(site, bench, request(config)) for _ in range(2))
+    assert isinstance(first, SiteReport)
+    assert isinstance(again, SiteReport)
+    assert first.statistics.to_json() == again.statistics.to_json()
+    assert first.spend is None
+
+
+# --- the weights that are measured -----------------------------------------------------------
+
+
+def test_a_site_is_measured_with_its_own_layers_also_after_it_missed_a_round() -> None:
+    config = image_config_of("personalisation: {method: personal_head}")
+    site = site_of(image=IMAGE, validation=agreed(patients_of((1,) * 20, IMAGE)))
+    bench = open_workbench(config, 0)
+    train_round(site, bench, request_of(config, 1))
+    kept = site.memory.recall("run", 1)
+    load_into(bench.model, bench.initial_local)
+    for number in (1, 2):
+        evaluate_round(site, bench, request(config, number=number))
+        held = trainable(bench.model)
+        assert same_bits({name: held[name] for name in bench.local}, kept)
+
+
+def test_measuring_changes_nothing_that_a_site_keeps() -> None:
+    config = config_of("aggregation: {rule: scaffold}")
+    site, bench = site_of(), open_workbench(config, 0)
+    train_round(site, bench, request_of(config, 1))
+    before = copied(site.memory.recall("run", 1))
+    evaluate_round(site, bench, request(config))
+    assert same_bits(site.memory.recall("run", 1), before)
