@@ -7,7 +7,8 @@ leaves a charge without a release at worst, never a release without a charge.
     repeated round         charged again: what was released the first time is out
     two runs at once       one transaction at a time, the second sees the first's charge
     a row changed or cut   the chain of hashes breaks: LedgerDamaged, nothing is released
-    an old copy restored   `head` differs from what the coordinator was told last
+    an old copy restored   `head` has fewer charges than the coordinator was told of, or
+                           lacks the charge it was told of: admission, `check_head`
     clock set back         no decision depends on time
 """
 
@@ -24,7 +25,7 @@ from pathlib import Path
 
 from common.errors import BudgetExceeded, LedgerDamaged, PrivacyError
 from common.privacy.accounting import epsilon_of
-from common.privacy.plan import Mechanism, Spend
+from common.privacy.plan import LedgerHead, Mechanism, Spend
 
 _GENESIS = "0" * 64
 #: How long a charge queues behind others.
@@ -80,6 +81,8 @@ class Ledger:
     ) -> Spend:  # fmt: skip
         """Record a charge durably and return what is spent; nothing is recorded on refusal.
 
+        The run's epsilon is at `delta`, the cohort's at the limit's.
+
         BudgetExceeded when the cohort's composed epsilon would pass the limit,
         LedgerDamaged when the chain of hashes does not hold.
         """
@@ -97,14 +100,15 @@ class Ledger:
                 )
                 raise BudgetExceeded(message)
             same = [m for m in past if m.run == run and m.round == round_number]
-            _append(connection, rows, _Entry(
+            head = _append(connection, rows, _Entry(
                 cohort=cohort, run=run, round=round_number, attempt=len(same) + 1,
                 mechanism=mechanism,
             ))  # fmt: skip
         of_run = [m.mechanism for m in past if m.run == run]
         return Spend(
             mechanism=mechanism, run_epsilon=epsilon_of([*of_run, mechanism], delta),
-            cohort_epsilon=after, delta=delta, simulated_noise=False,
+            run_delta=delta, cohort_epsilon=after, cohort_delta=limit.delta, ledger=head,
+            simulated_noise=False,
         )  # fmt: skip
 
     def history(self, cohort: str) -> tuple[Mechanism, ...]:
@@ -113,21 +117,25 @@ class Ledger:
             rows = _verified(connection, self._path)
         return tuple(row.mechanism for row in rows if row.cohort == cohort)
 
-    def head(self) -> str:
-        """Return the hash of the last charge; keep it elsewhere to notice a restored copy."""
+    def head(self) -> LedgerHead:
+        """Return where the ledger stands; keep it elsewhere to notice a restored copy."""
         with closing(self._connect()) as connection:
             rows = _verified(connection, self._path)
-            return _hash_of_last(connection) if rows else _GENESIS
+            last = _hash_of_last(connection) if rows else _GENESIS
+            return LedgerHead(charges=len(rows), hash=last)
 
-    def check_head(self, expected: str) -> None:
-        """Raise LedgerDamaged unless `expected` is the hash of some charge in the chain."""
+    def check_head(self, expected: LedgerHead) -> None:
+        """Raise LedgerDamaged unless the ledger once stood at `expected`."""
         with closing(self._connect()) as connection:
             _verified(connection, self._path)
-            known = connection.execute("SELECT 1 FROM charges WHERE hash = ?", (expected,))
-            if expected != _GENESIS and known.fetchone() is None:
+            at_number = "SELECT hash FROM charges WHERE number = ?"
+            known = connection.execute(at_number, (expected.charges,)).fetchone()
+            found = str(known[0]) if known else _GENESIS if expected.charges == 0 else None
+            if found != expected.hash:
                 message = (
-                    f"{self._path} lacks a charge that was made (hash {expected[:12]}...): an old "
-                    "copy was restored. Put the newest copy back before anything is released."
+                    f"{self._path} lacks a charge that was made (number {expected.charges}, hash "
+                    f"{expected.hash[:12]}...): an old copy was restored. Put the newest copy back "
+                    "before anything is released."
                 )
                 raise LedgerDamaged(message)
 
@@ -197,17 +205,18 @@ class _Entry:
         return json.dumps(asdict(self), sort_keys=True)
 
 
-def _append(connection: sqlite3.Connection, rows: list[_Entry], entry: _Entry) -> None:
+def _append(connection: sqlite3.Connection, rows: list[_Entry], entry: _Entry) -> LedgerHead:
     previous = _hash_of_last(connection) if rows else _GENESIS
+    head = LedgerHead(charges=len(rows) + 1, hash=_chain(previous, entry))
     connection.execute(
         "INSERT INTO charges (number, cohort, run, round, attempt, mechanism, previous, hash) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            len(rows) + 1, entry.cohort, entry.run, entry.round, entry.attempt,
-            json.dumps(asdict(entry.mechanism), sort_keys=True), previous,
-            _chain(previous, entry),
+            head.charges, entry.cohort, entry.run, entry.round, entry.attempt,
+            json.dumps(asdict(entry.mechanism), sort_keys=True), previous, head.hash,
         ),
     )  # fmt: skip
+    return head
 
 
 def _chain(previous: str, entry: _Entry) -> str:

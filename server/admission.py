@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from types import MappingProxyType
 
 import numpy as np
 import torch
 
 from common.errors import UpdateRefused
 from common.metrics import Statistics
-from common.privacy.plan import Spend
+from common.privacy.plan import LedgerHead, Spend
 from common.weights import Weights
 from common.wire import EvaluationRequest, Refusal, SiteReport, SiteUpdate, TrainRequest
 
@@ -28,10 +29,16 @@ class Fault(Enum):
     WRONG_TENSORS = "its tensors differ in name, shape or type from the model's"
     NOT_FINITE = "it holds values that are not finite"
     TOO_LARGE = "its norm is out of all proportion to the weights"
-    NO_SPEND = "the run is private and the answer says nothing of its charge"
+    NO_SPEND = "noise was asked for and the answer says nothing of its charge"
     WRONG_SPEND = "what it says of its charge cannot be"
+    OLD_LEDGER = "its ledger has not grown since its last charge: an old copy may be in its place"
     NO_CONTROL = "the run uses SCAFFOLD and the update has no fitting control variate"
     WRONG_STATISTICS = "its statistics differ in kind from the other sites', or cannot be"
+
+
+#: Where each site's ledger stood when it last answered in this run, by site.
+Ledgers = Mapping[str, LedgerHead]
+_NONE_KNOWN: Ledgers = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +61,17 @@ class FaultyAnswer(UpdateRefused):
 
 
 def admit(
-    answers: Iterator[SiteUpdate | Refusal], request: TrainRequest, asked: Sequence[str]
+    answers: Iterator[SiteUpdate | Refusal],
+    request: TrainRequest,
+    asked: Sequence[str],
+    ledgers: Ledgers = _NONE_KNOWN,
 ) -> Iterator[SiteUpdate | Refusal | NotAdmitted]:
-    """Pass on each answer, or the reason why it was not admitted; each site counts once."""
+    """Pass on each answer, or the reason why it was not admitted; each site counts once.
+
+    Of the sites in `ledgers` no charge is admitted that does not come after the one there.
+    """
     ceiling = request.config.aggregation.largest_update * max(1.0, _norm(request.weights))
-    return _admit(answers, request, asked, lambda update: check(update, request, ceiling))
+    return _admit(answers, request, asked, lambda update: check(update, request, ceiling, ledgers))
 
 
 def _admit(
@@ -104,7 +117,9 @@ def _check_place(
         raise FaultyAnswer(Fault.DUPLICATE, "the first answer of the round counts")
 
 
-def check(update: SiteUpdate, request: TrainRequest, ceiling: float) -> None:
+def check(
+    update: SiteUpdate, request: TrainRequest, ceiling: float, ledgers: Ledgers = _NONE_KNOWN
+) -> None:
     """Raise FaultyAnswer when an update's content does not fit the request."""
     _check_tensors(update.delta, request.weights, Fault.WRONG_TENSORS)
     length = _norm(update.delta)
@@ -113,7 +128,9 @@ def check(update: SiteUpdate, request: TrainRequest, ceiling: float) -> None:
     if length > ceiling:
         raise FaultyAnswer(Fault.TOO_LARGE, f"norm={length:.4g}, expected at most {ceiling:.4g}")
     if request.config.privacy != "none":
-        _check_spend(update.spend)
+        if update.spend is None:
+            raise FaultyAnswer(Fault.NO_SPEND, "spend is missing")
+        _check_spend(update.spend, ledgers.get(update.site))
     if request.control is not None:
         if update.control_delta is None:
             raise FaultyAnswer(Fault.NO_CONTROL, "control_delta is missing")
@@ -147,18 +164,36 @@ def _check_tensors(found: Weights, expected: Weights, fault: Fault) -> None:
             )
 
 
-def _check_spend(spend: Spend | None) -> None:
-    if spend is None:
-        raise FaultyAnswer(Fault.NO_SPEND, "spend is missing")
+def _check_spend_of_counts(
+    report: SiteReport, request: EvaluationRequest, ledgers: Ledgers
+) -> None:
+    if report.spend is not None:
+        _check_spend(report.spend, ledgers.get(report.site))
+    elif request.config.evaluation.count_noise > 0:
+        raise FaultyAnswer(Fault.NO_SPEND, "spend is missing, and the counts are to be noised")
+
+
+def _check_spend(spend: Spend, last: LedgerHead | None) -> None:
     charged = (spend.run_epsilon, spend.cohort_epsilon)
     if not all(math.isfinite(epsilon) and epsilon >= 0 for epsilon in charged):
         raise FaultyAnswer(Fault.WRONG_SPEND, f"epsilon={charged}, expected finite and >= 0")
-    if not 0 < spend.delta < 1:
-        raise FaultyAnswer(Fault.WRONG_SPEND, f"delta={spend.delta}, expected between 0 and 1")
+    deltas = (spend.run_delta, spend.cohort_delta)
+    if not all(0 < delta < 1 for delta in deltas):
+        raise FaultyAnswer(Fault.WRONG_SPEND, f"delta={deltas}, expected between 0 and 1")
+    charges, known = spend.ledger.charges, last.charges if last is not None else 0
+    if charges < 1:
+        raise FaultyAnswer(Fault.WRONG_SPEND, f"ledger.charges={charges}, expected at least 1")
+    if charges <= known:
+        raise FaultyAnswer(
+            Fault.OLD_LEDGER, f"ledger.charges={charges}, expected more than {known}"
+        )
 
 
 def admit_reports(
-    answers: Iterator[SiteReport | Refusal], request: EvaluationRequest, asked: Sequence[str]
+    answers: Iterator[SiteReport | Refusal],
+    request: EvaluationRequest,
+    asked: Sequence[str],
+    ledgers: Ledgers = _NONE_KNOWN,
 ) -> tuple[list[SiteReport], list[NotAdmitted]]:
     """Return the reports that can be added up, in the order of `asked`, and all the others.
 
@@ -172,6 +207,7 @@ def admit_reports(
             _check_place(answer, request, asked, seen)
             if isinstance(answer, SiteReport):
                 _check_statistics(answer.statistics, request.config.evaluation.count_noise)
+                _check_spend_of_counts(answer, request, ledgers)
         except FaultyAnswer as error:
             refused.append(_refused(answer.site, error, used_up=answer.site not in seen))
         else:

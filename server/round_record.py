@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from common.metrics import Estimate
+from common.privacy.plan import LedgerHead
 
 #: What JSON can hold.
 Fact = str | int | float | bool | None | list["Fact"] | dict[str, "Fact"]
@@ -21,6 +22,7 @@ class RoundRecord:
     left_out: Mapping[str, str] = field(default_factory=dict)  # other sites, and why
     faults: tuple[str, ...] = ()  # each answer that was not admitted: who, what, expected
     epsilon: Mapping[str, float] = field(default_factory=dict)  # by site, of this run so far
+    ledgers: Mapping[str, LedgerHead] = field(default_factory=dict)  # by site, as told last
     score: float | None = None  # validation score, lower is better; None: not measured
     metrics: Mapping[str, Estimate] = field(default_factory=dict)  # merged, of validation
     seconds: float = 0.0  # of training and validation together
@@ -30,6 +32,7 @@ class RoundRecord:
         return {
             "round": self.round, "updates": list(self.updates), "left_out": dict(self.left_out),
             "faults": list(self.faults), "epsilon": {n: _known(v) for n, v in self.epsilon.items()},
+            "ledgers": {n: {"charges": h.charges, "hash": h.hash} for n, h in self.ledgers.items()},
             "score": None if self.score is None else _known(self.score),
             "metrics": {n: dict(e.to_json()) for n, e in self.metrics.items()},
         }  # fmt: skip
@@ -38,6 +41,7 @@ class RoundRecord:
 def record_from_json(content: dict[str, object]) -> RoundRecord:
     """Read what `to_json` wrote; ValueError, KeyError or TypeError where it does not fit."""
     left_out, epsilon, metrics = (_mapping(content[n]) for n in ("left_out", "epsilon", "metrics"))
+    ledgers = {site: _mapping(head) for site, head in _mapping(content["ledgers"]).items()}
     score = content["score"]
     return RoundRecord(
         round=_integer(content["round"]),
@@ -45,9 +49,18 @@ def record_from_json(content: dict[str, object]) -> RoundRecord:
         left_out={site: str(reason) for site, reason in left_out.items()},
         faults=_texts(content["faults"]),
         epsilon={site: _number(value) for site, value in epsilon.items()},
+        ledgers={
+            site: LedgerHead(charges=_integer(head["charges"]), hash=str(head["hash"]))
+            for site, head in ledgers.items()
+        },
         score=None if score is None else _number(score),
         metrics={name: _estimate(_mapping(value)) for name, value in metrics.items()},
     )
+
+
+def last_ledgers(history: Sequence[RoundRecord]) -> dict[str, LedgerHead]:
+    """Return where each site's ledger stood when it was last told of."""
+    return {site: head for record in history for site, head in record.ledgers.items()}
 
 
 def _estimate(content: dict[str, object]) -> Estimate:

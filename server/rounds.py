@@ -11,13 +11,14 @@ from common.config import RunConfig
 from common.errors import ConfigurationError, RunFailed
 from common.metrics import merge
 from common.network import initial_weights
+from common.privacy.plan import LedgerHead
 from common.tasks import task_of
 from common.wire import EvaluationRequest, Refusal, SiteReport, SiteUpdate, TrainRequest
 from server.admission import NotAdmitted, admit, admit_reports
 from server.aggregation import Aggregator, averaged, control_of
 from server.arrival import in_order
 from server.journal import Journal
-from server.round_record import Fact, RoundRecord
+from server.round_record import Fact, RoundRecord, last_ledgers
 from server.run_state import RunState, RunStore
 from server.selection import check_selection, is_better, is_due, score, should_stop
 
@@ -108,7 +109,9 @@ def train_round(
     )  # fmt: skip
     gathering = aggregator.begin(state.weights)
     tally = _Tally(number, asked)
-    for answer in in_order(admit(sites.train(request, asked), request, asked), asked):
+    for answer in in_order(
+        admit(sites.train(request, asked), request, asked, last_ledgers(state.history)), asked
+    ):
         if isinstance(answer, SiteUpdate):
             aggregator.add(gathering, answer)
         tally.count(answer)
@@ -140,9 +143,15 @@ def _validate(config: RunConfig, sites: Sites, state: RunState) -> RunState:
         run=state.run, round=state.round, seed=state.seed, config=config,
         weights=state.current, split="validation",
     )  # fmt: skip
-    reports, refused = admit_reports(sites.evaluate(request, asked), request, asked)
+    reports, refused = admit_reports(
+        sites.evaluate(request, asked), request, asked, last_ledgers(state.history)
+    )
     record = state.history[-1]
-    record = replace(record, faults=(*record.faults, *map(_fault_text, refused)))
+    told = {report.site: report.spend.ledger for report in reports if report.spend is not None}
+    record = replace(
+        record, faults=(*record.faults, *map(_fault_text, refused)),
+        ledgers={**record.ledgers, **told},
+    )  # fmt: skip
     if reports:
         merged = merge(report.statistics for report in reports)
         task = task_of(config.task)
@@ -162,6 +171,7 @@ class _Tally:
         self._updates: list[str] = []
         self._faults: list[str] = []
         self._epsilon: dict[str, float] = {}
+        self._ledgers: dict[str, LedgerHead] = {}
 
     def count(self, answer: SiteUpdate | Refusal | NotAdmitted) -> None:
         """Count one answer."""
@@ -171,6 +181,7 @@ class _Tally:
                 self._left_out.pop(answer.site)
                 if answer.spend is not None:
                     self._epsilon[answer.site] = answer.spend.run_epsilon
+                    self._ledgers[answer.site] = answer.spend.ledger
             case Refusal():
                 self._left_out[answer.site] = answer.reason.value
             case NotAdmitted():
@@ -183,6 +194,7 @@ class _Tally:
         return RoundRecord(
             round=self._number, updates=tuple(self._updates), left_out=self._left_out,
             faults=tuple(sorted(self._faults)), epsilon=self._epsilon,
+            ledgers=self._ledgers,
         )  # fmt: skip
 
 

@@ -50,11 +50,28 @@ class PrivacyPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LedgerHead:
+    """Where a site's ledger stands: its number of charges and the hash of the last.
+
+    It tells of charges, never of patients. A ledger only grows, so a head with fewer charges
+    than an earlier one, or with another hash at the same number, is that of an old copy.
+    """
+
+    charges: int  # of all cohorts and runs of the site
+    hash: str  # SHA-256 in hex, over the last charge and the hash before it
+
+
+@dataclass(frozen=True, kw_only=True)
 class Spend:
-    """What one round was charged, as the ledger recorded it; travels with the update."""
+    """What one round was charged, as the ledger recorded it; travels with the update.
+
+    The two epsilons are at two deltas: the run's own, and that of the site's limit.
+    """
 
     mechanism: Mechanism  # this round's steps
-    run_epsilon: float  # of this run after the round
-    cohort_epsilon: float  # of all runs on the same patients after the round
-    delta: float
+    run_epsilon: float  # of this run after the round, at run_delta
+    run_delta: float  # of the run's configuration
+    cohort_epsilon: float  # of all runs on the same patients after the round, at cohort_delta
+    cohort_delta: float  # of the site's limit for these patients
+    ledger: LedgerHead  # right after this charge
     simulated_noise: bool

@@ -13,9 +13,12 @@ from torch import Tensor
 from client.evaluation import evaluate_round, score, site_statistics
 from client.training import train_round
 from client.workbench import Workbench, open_workbench
-from common.config import RunConfig
+from common.config import Evaluation, RunConfig
 from common.errors import CohortError
+from common.metrics import Statistics
 from common.sample import Patients
+from common.tasks.diagnosis import Diagnosis
+from common.tasks.task import Scores
 from common.weights import load_into, trainable
 from common.wire import EvaluationRequest, Refusal, RefusalReason, SiteReport
 from tests.client.local_runs import (
@@ -196,6 +199,36 @@ def test_no_count_below_the_smallest_cell_is_ever_released(
     told = answer.statistics
     counts = np.concatenate([v.ravel() for v in (told.patients, *told.cells.values())])
     assert ((counts == 0) | (counts >= smallest)).all()
+
+
+class Forgetful(Diagnosis):
+    """A task that counts as if every cell might be told."""
+
+    def statistics(self, scores: Scores, rules: Evaluation) -> Statistics:
+        """Return counts of ranges of one patient."""
+        return super().statistics(scores, rules.model_copy(update={"smallest_cell": 1}))
+
+
+def test_small_cells_are_withheld_even_where_a_task_forgets_to() -> None:
+    config = config_of("evaluation: {smallest_cell: 6}")
+    patients = agreed(patients_of((1,) * 40, (0,)), ill=3)
+    bench = replace(bench_of(config), task=Forgetful(config=config.task))
+    open_handed = bench.task.statistics(score(bench, patients), config.evaluation)
+    assert any(((v > 0) & (v < 6)).any() for v in open_handed.cells.values())
+    told = site_statistics(bench, patients)
+    assert all(((v == 0) | (v >= 6)).all() for v in told.cells.values())
+
+
+@pytest.mark.parametrize("smallest", [1, 5, 11])
+def test_a_task_counts_by_the_smallest_cell_of_the_run(smallest: int) -> None:
+    # Sums over few patients cannot be told from their counts: the task must hold them back.
+    config = config_of(f"evaluation: {{smallest_cell: {smallest}}}")
+    bench, patients = bench_of(config), agreed(patients_of((1, 2) * 20, (0,)), ill=4)
+    expected = bench.task.statistics(score(bench, patients), config.evaluation)
+    if smallest > 1:
+        wrong = bench.task.statistics(score(bench, patients), Evaluation(smallest_cell=1))
+        assert wrong.to_json() != expected.to_json()
+    assert site_statistics(bench, patients).to_json() == expected.to_json()
 
 
 def test_what_leaves_has_the_same_shapes_for_few_patients_and_for_many() -> None:

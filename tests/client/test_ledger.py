@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from client.ledger import Ledger, Limit
 from common.errors import BudgetExceeded, LedgerDamaged, PrivacyError
 from common.privacy.accounting import epsilon_of
+from common.privacy.plan import LedgerHead
 from tests.privacy.made_up import mechanism_of
 
 DELTA = 1e-4
@@ -54,7 +55,10 @@ def test_a_charge_returns_what_is_spent_by_the_run_and_by_all_runs(tmp_path: Pat
     ledger.charge("others", "before", 1, mechanism_of(1.0, steps=3), WIDE, DELTA)
     spend = ledger.charge("patients", "run", 1, ROUND, WIDE, 1e-6)
     assert spend.run_epsilon == epsilon_of([ROUND], 1e-6)
+    assert spend.run_delta == 1e-6
+    # The cohort's figure is at the delta of the site's limit, not at the run's.
     assert spend.cohort_epsilon == epsilon_of([mechanism_of(5.0, steps=3), ROUND], DELTA)
+    assert spend.cohort_delta == DELTA
     assert spend.mechanism == ROUND
 
 
@@ -192,9 +196,32 @@ def test_a_restored_old_copy_shows_even_after_it_was_charged_again(tmp_path: Pat
 def test_an_empty_ledger_has_a_head_of_its_own(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.db")
     ledger.check_head(ledger.head())
-    assert len(ledger.head()) == 64
+    assert len(ledger.head().hash) == 64
+    assert ledger.head().charges == 0
     with pytest.raises(LedgerDamaged):
-        ledger.check_head("f" * 64)
+        ledger.check_head(LedgerHead(charges=0, hash="f" * 64))
+
+
+def test_a_charge_tells_where_the_ledger_stands_and_the_ledger_knows_it_for_ever(
+    tmp_path: Path,
+) -> None:
+    ledger = Ledger(tmp_path / "ledger.db")
+    told = []
+    for cohort, run in (("patients", "run"), ("others", "run"), ("patients", "other")):
+        told.append(ledger.charge(cohort, run, 1, ROUND, WIDE, DELTA).ledger)
+        assert ledger.head() == told[-1]
+    assert [head.charges for head in told] == [1, 2, 3]
+    for head in told:
+        ledger.check_head(head)
+        with pytest.raises(LedgerDamaged, match=f"number {head.charges + 1}, hash"):
+            ledger.check_head(replace(head, charges=head.charges + 1))
+
+
+def test_a_head_tells_of_charges_and_of_no_patient(tmp_path: Path) -> None:
+    # Same charges, other patients: the site's patients are in no ledger, so in no head.
+    heads = {filled(tmp_path / f"{name}.db").head() for name in ("one", "two")}
+    assert len(heads) == 1
+    assert set(LedgerHead.__dataclass_fields__) == {"charges", "hash"}
 
 
 def test_a_file_that_is_no_ledger_is_refused_by_name(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.config import RunConfig
-from common.privacy.plan import Mechanism, Spend
+from common.privacy.plan import LedgerHead, Mechanism, Spend
 from common.wire import (
     EvaluationRequest,
     Refusal,
@@ -31,7 +31,8 @@ SPEND = Spend(
     mechanism=Mechanism(
         noise_multiplier=1.0, sampling_rate=1.0, steps=1, clip_norm=1.0, divisor=60.0
     ),
-    run_epsilon=1.5, cohort_epsilon=2.5, delta=1e-3, simulated_noise=False,
+    run_epsilon=1.5, run_delta=1e-3, cohort_epsilon=2.5, cohort_delta=1e-4,
+    ledger=LedgerHead(charges=7, hash="a" * 64), simulated_noise=False,
 )  # fmt: skip
 
 
@@ -130,14 +131,39 @@ def test_a_private_run_admits_no_update_without_its_charge() -> None:
 
 @pytest.mark.parametrize(
     "wrong", [{"run_epsilon": math.nan}, {"run_epsilon": -1.0}, {"cohort_epsilon": math.inf},
-              {"delta": 0.0}, {"delta": 1.0}]
+              {"run_delta": 0.0}, {"run_delta": 1.0}, {"cohort_delta": math.nan},
+              {"cohort_delta": 0.0}, {"ledger": LedgerHead(charges=0, hash="0" * 64)}]
 )  # fmt: skip
-def test_a_charge_that_no_ledger_could_have_made_is_refused(wrong: dict[str, float]) -> None:
+def test_a_charge_that_no_ledger_could_have_made_is_refused(
+    wrong: dict[str, float | LedgerHead],
+) -> None:
     request = request_of(PRIVATE)
     spend = replace(SPEND, **wrong)  # type: ignore[arg-type]
     assert faults(request, replace(random_update("east", 1, request), spend=spend)) == [
         Fault.WRONG_SPEND
     ]
+
+
+@given(st.integers(1, 20), st.integers(1, 20))
+def test_the_number_of_charges_of_a_site_only_grows_within_a_run(known: int, told: int) -> None:
+    request = request_of(PRIVATE)
+    spend = replace(SPEND, ledger=LedgerHead(charges=told, hash="b" * 64))
+    update = replace(random_update("east", 1, request), spend=spend)
+    ledgers = {"east": LedgerHead(charges=known, hash="a" * 64)}
+    (found,) = admit(iter([update]), request, SITES, ledgers)
+    if told > known:
+        assert found is update
+        return
+    assert isinstance(found, NotAdmitted)
+    assert found.fault is Fault.OLD_LEDGER
+    assert found.detail == f"ledger.charges={told}, expected more than {known}"
+
+
+def test_one_sites_charges_say_nothing_of_anothers() -> None:
+    request = request_of(PRIVATE)
+    update = replace(random_update("east", 1, request), spend=SPEND)
+    ledgers = {"north": LedgerHead(charges=99, hash="a" * 64)}
+    assert list(admit(iter([update]), request, SITES, ledgers)) == [update]
 
 
 def test_scaffold_admits_no_update_without_a_fitting_control() -> None:
@@ -202,6 +228,26 @@ def test_a_report_with_impossible_counts_is_left_out(value: float) -> None:
     kept, refused = admitted(request, [replace(reports[0], statistics=statistics), *reports[1:]])
     assert kept == ["north", "south", "west"]
     assert refused == [Fault.WRONG_STATISTICS]
+
+
+def test_charges_for_noised_counts_only_grow_too_and_are_never_missing() -> None:
+    request, reports = reports_of()
+    evaluation = request.config.evaluation.model_copy(update={"count_noise": 2.0})
+    request = replace(request, config=request.config.model_copy(update={"evaluation": evaluation}))
+    east, north, south, west = (replace(report, spend=SPEND) for report in sorted(
+        reports, key=lambda report: report.site))  # fmt: skip
+    ledgers = {
+        "north": LedgerHead(charges=6, hash="a" * 64),
+        "south": LedgerHead(charges=7, hash="a" * 64),
+    }
+    bare = replace(west, spend=None)
+    kept, refused = admit_reports(
+        iter([east, north, south, bare]), request, ("east", "north", "south", "west"), ledgers
+    )
+    assert [report.site for report in kept] == ["east", "north"]
+    assert [(one.site, one.fault) for one in refused] == [
+        ("south", Fault.OLD_LEDGER), ("west", Fault.NO_SPEND),
+    ]  # fmt: skip
 
 
 def test_a_report_of_another_round_a_stranger_or_given_twice_is_left_out() -> None:

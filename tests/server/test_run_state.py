@@ -12,6 +12,7 @@ import torch
 
 from common.errors import RunFailed, StateDamaged
 from common.metrics import Estimate
+from common.privacy.plan import LedgerHead
 from server.round_record import RoundRecord, record_from_json
 from server.run_state import RunState, RunStore
 from tests.server.hospitals import same_bits
@@ -178,6 +179,7 @@ def test_what_a_crash_left_half_written_is_removed(tmp_path: Path) -> None:
 def test_a_record_reads_back_from_json_with_what_is_unknown() -> None:
     record = RoundRecord(
         round=3, updates=("a",), left_out={"b": "silent"}, faults=("c: late",), epsilon={"a": 1.5},
+        ledgers={"a": LedgerHead(charges=3, hash="c" * 64)},
         score=None, seconds=9.0,
         metrics={"auroc": Estimate(value=0.8, low=math.nan, high=0.9, patients=12, bound=0.1)},
     )  # fmt: skip
@@ -188,7 +190,8 @@ def test_a_record_reads_back_from_json_with_what_is_unknown() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"round": "3"}, {"updates": "a"}, {"left_out": []}, {"score": "low"}]
+    "wrong", [{"round": "3"}, {"updates": "a"}, {"left_out": []}, {"score": "low"},
+              {"ledgers": {"a": {"charges": "3", "hash": "c"}}}]
 )
 def test_a_record_of_another_shape_is_refused(wrong: dict[str, object]) -> None:
     content = dict(RoundRecord(round=1, updates=()).to_json()) | wrong
