@@ -114,7 +114,8 @@ def noised(
     name = f"{request.run}/{request.split}"
     delta = guard.limit.delta
     spend = guard.ledger.charge(guard.cohort, name, request.round, mechanism, guard.limit, delta)
-    released = with_count_noise(statistics, spread, guard.noise)
+    noise = guard.noise.of_round(name, request.round)
+    released = with_count_noise(statistics, spread, noise)
     return released, replace(spend, simulated_noise=guard.noise.simulated)
 
 

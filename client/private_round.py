@@ -50,9 +50,10 @@ def train_privately(
     )  # fmt: skip
     backend = checked_backend(objective, plan, guard)
     spend = charge(request, plan, guard)
-    private = patient_optimizer(optimizer, plan, guard.noise)
+    noise = guard.noise.of_round(request.run, request.round)
+    private = patient_optimizer(optimizer, plan, noise)
     for _ in range(plan.steps_per_round):
-        private_step(objective, private, guard.noise, backend)
+        private_step(objective, private, noise, backend)
     return spend
 
 

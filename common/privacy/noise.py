@@ -45,6 +45,10 @@ class NoiseSource(Protocol):
         """Return independent draws in [0, 1) in float64, (count,)."""
         ...
 
+    def of_round(self, run: str, round_number: int) -> NoiseSource:
+        """Return the source of one round: repeatable noise begins anew there, real never does."""
+        ...
+
 
 class ChaChaNoise:
     """Noise from ChaCha20 (RFC 8439) under a key of the operating system, new for each object.
@@ -66,6 +70,10 @@ class ChaChaNoise:
         """Return uniform draws."""
         return self._own().uniform(count)
 
+    def of_round(self, run: str, round_number: int) -> NoiseSource:  # noqa: ARG002 - no round repeats
+        """Return this very source: what a round is called never decides its noise."""
+        return self
+
     def __reduce__(self) -> NoReturn:
         """Refuse to be copied."""
         message = "ChaChaNoise cannot be copied or stored; make a new one."
@@ -78,11 +86,16 @@ class ChaChaNoise:
 
 
 class SimulatedNoise:
-    """Repeatable noise for simulations only: whatever it is used for makes no privacy claim."""
+    """Repeatable noise for simulations only: whatever it is used for makes no privacy claim.
+
+    Each round has a stream of its own, so that a simulation that was interrupted, or whose
+    sites run on several machines, ends in the same bits.
+    """
 
     simulated = True
 
     def __init__(self, *seed: str | int) -> None:
+        self._seed = seed
         key = hashlib.sha256("/".join(map(str, seed)).encode()).digest()
         self._stream = _Stream(key)
 
@@ -93,6 +106,14 @@ class SimulatedNoise:
     def uniform(self, count: int) -> Tensor:
         """Return uniform draws."""
         return self._stream.uniform(count)
+
+    def of_round(self, run: str, round_number: int) -> SimulatedNoise:
+        """Return the stream of one round, from its beginning."""
+        return SimulatedNoise(*self._seed, run, round_number)
+
+    def __reduce__(self) -> tuple[type[SimulatedNoise], tuple[str | int, ...]]:
+        """Travel as the seed; a copy begins anew."""
+        return SimulatedNoise, self._seed
 
 
 class _Stream:
