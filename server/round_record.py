@@ -25,7 +25,8 @@ class RoundRecord:
     ledgers: Mapping[str, LedgerHead] = field(default_factory=dict)  # by site, as told last
     score: float | None = None  # validation score, lower is better; None: not measured
     metrics: Mapping[str, Estimate] = field(default_factory=dict)  # merged, of validation
-    seconds: float = 0.0  # of training and validation together
+    seconds: float = 0.0  # of the whole round: training, validation, saving
+    training_seconds: float = 0.0  # of asking, local steps, admission and aggregation alone
 
     def to_json(self) -> dict[str, Fact]:
         """Return plain values, None for nan; seconds are left out, so equal runs look equal."""

@@ -81,15 +81,17 @@ def run_rounds(
     _check_fits(config, state)
     _open_journal(records.journal, state)
     while not state.finished:
-        started = time.perf_counter()
+        started, training = time.perf_counter(), 0.0
         if state.settled:
             state = train_round(config, sites, aggregator, state)
+            training = time.perf_counter() - started
             _save(records.store, state)
         state = settle_round(config, sites, state)
         _save(records.store, state)
         record = state.history[-1]
         _write_round(records.journal, record)
-        records.observe(replace(record, seconds=time.perf_counter() - started))
+        seconds = time.perf_counter() - started
+        records.observe(replace(record, seconds=seconds, training_seconds=training))
     return state
 
 

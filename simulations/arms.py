@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, assert_never, get_args
 
@@ -14,18 +14,19 @@ from client.evaluation import score
 from client.fine_tuning import fine_tune
 from client.ledger import Ledger, Limit
 from client.site import Guard, Site
-from client.workbench import Workbench
-from common.config import Aggregation, Personalisation, RunConfig
-from common.errors import ConfigurationError
+from client.workbench import Workbench, open_workbench
+from common.config import RunConfig
+from common.errors import RunFailed
 from common.privacy.noise import SimulatedNoise
 from common.sample import Patients
-from common.tasks.task import Scores
+from common.tasks.task import Scores, no_scores
 from common.weights import Weights, load_into
 from server.aggregation import aggregator_of
 from server.rounds import Records, RoundRecord, begin, run_rounds
-from server.run_state import RunState
-from simulations.in_process import InProcessSites
-from simulations.workers import WorkerSites
+from server.run_state import RunState, RunStore
+from simulations.arm_configurations import alone, plain, private
+from simulations.members import Engine, open_members
+from simulations.unfinished import Unfinished, rounds_of
 
 Arm = Literal["local", "pooled", "federated", "personalised", "federated_dp"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
@@ -55,9 +56,10 @@ class Setting:
     config: RunConfig
     seed: int
     fold: int
-    folder: Path  # for saved states and ledgers of this comparison
+    folder: Path  # for ledgers of this comparison
     observe: Callable[[str, RoundRecord], None]
-    workers: int = 1  # processes that the sites of a round are shared among
+    engine: Engine = field(default_factory=Engine)
+    unfinished: Unfinished | None = None  # None: an interruption starts over
 
 
 def run_arm(arm: Arm, sites: SiteSet, setting: Setting, shared: Outcome | None) -> Outcome:
@@ -80,43 +82,7 @@ def run_arm(arm: Arm, sites: SiteSet, setting: Setting, shared: Outcome | None) 
     return replace(outcome, seconds=time.perf_counter() - start)
 
 
-# --- configurations ----------------------------------------------------------------------
-
-
-def plain(config: RunConfig) -> RunConfig:
-    """Return the run without privacy and with nothing kept at the sites."""
-    return config.model_copy(
-        update={"privacy": "none", "personalisation": Personalisation(method="none")}
-    )
-
-
-def alone(config: RunConfig, sites: int) -> RunConfig:
-    """Return ordinary training of one data set; a step sees as many patients as all sites' did."""
-    size = config.training.batch_patients
-    batch = size if size == "all" else size * sites
-    return plain(config).model_copy(update={
-        "aggregation": Aggregation(server=config.aggregation.server),
-        "training": config.training.model_copy(update={"batch_patients": batch}),
-    })  # fmt: skip
-
-
-def private(config: RunConfig) -> RunConfig:
-    """Return the run with its privacy section in force; ConfigurationError when there is none."""
-    privacy = config.privacy
-    if privacy == "none":
-        message = (
-            f"The arm federated_dp needs a privacy section in run {config.name}. Add one, give "
-            "--epsilon, or leave the arm out with --arms local,pooled,federated,personalised."
-        )
-        raise ConfigurationError(message)
-    return config.model_copy(update={
-        "personalisation": Personalisation(method="none"),
-        "training": privacy.training or config.training,
-        "model": privacy.model or config.model,
-        "aggregation": privacy.aggregation or config.aggregation,
-        # A choice among rounds looks at validation patients, which no charge covers.
-        "selection": config.selection.model_copy(update={"rule": "last"}),
-    })  # fmt: skip
+# --- arms --------------------------------------------------------------------------------
 
 
 def with_ledgers(sites: SiteSet, setting: Setting) -> SiteSet:
@@ -141,29 +107,39 @@ def with_ledgers(sites: SiteSet, setting: Setting) -> SiteSet:
     return guarded
 
 
-# --- arms --------------------------------------------------------------------------------
-
-
 def _run(
     label: str, config: RunConfig, sites: SiteSet, setting: Setting, run: str
-) -> tuple[RunState, Workbench, list[RoundRecord]]:
+) -> tuple[RunState, Workbench, tuple[RoundRecord, ...]]:
     """Run a federation of these sites to its end."""
-    records: list[RoundRecord] = []
+    seen: dict[int, RoundRecord] = {}
 
     def observe(record: RoundRecord) -> None:
-        records.append(record)
+        seen[record.round] = record
         setting.observe(label, record)
 
     aggregator = aggregator_of(config.aggregation, len(sites))
-    state = begin(config, run, setting.seed, aggregator)
-    if setting.workers == 1 or len(sites) == 1:
-        members = InProcessSites(sites, config, setting.seed)
-        state = run_rounds(config, members, aggregator, state, Records(observe=observe))
-        return state, members.bench, records
-    with WorkerSites(sites, config, setting.seed, setting.workers) as workers:
-        state = run_rounds(config, workers, aggregator, state, Records(observe=observe))
-        workers.bring_memory(state.run, state.round)
-    return state, workers.bench, records
+    with open_members(sites, config, setting.seed, setting.engine) as members:
+        store = _store(config, members.bench, setting, run)
+        state = store.load() if store else None
+        state = state or begin(config, run, setting.seed, aggregator)
+        state = run_rounds(
+            config, members, aggregator, state, Records(store=store, observe=observe)
+        )
+        members.bring_memory(state.run, state.round)
+        bench = members.bench
+    return state, bench, rounds_of(state, seen)
+
+
+def _store(config: RunConfig, bench: Workbench, setting: Setting, run: str) -> RunStore | None:
+    """Return where rounds are saved; None where going on would not give the same result.
+
+    That is so with privacy, and where sites keep layers or control variates, which are lost
+    with the process.
+    """
+    keeps = bench.local or config.aggregation.rule == "scaffold"
+    if setting.unfinished is None or config.privacy != "none" or keeps:
+        return None
+    return setting.unfinished.store(f"{run}-{setting.fold}")
 
 
 def _measure(
@@ -188,7 +164,7 @@ def _federated(label: str, config: RunConfig, sites: SiteSet, setting: Setting) 
     return Outcome(
         test={n: s for n, (s, _) in measured.items()},
         validation_loss={n: loss for n, (_, loss) in measured.items()},
-        rounds=tuple(records),
+        rounds=records,
         epsilon=records[-1].epsilon,
         delta={n: s.guard.limit.delta for n, s in sites.items() if s.guard is not None},
         weights=state.chosen,
@@ -198,12 +174,23 @@ def _federated(label: str, config: RunConfig, sites: SiteSet, setting: Setting) 
 
 
 def _local(sites: SiteSet, setting: Setting) -> Outcome:
-    """Train each site by itself."""
+    """Train each site by itself; one with too few patients for that has no scores."""
     config = alone(setting.config, 1)
+    smallest = config.cohort.smallest_cohort
+    if all(len(site.train) < smallest for site in sites.values()):
+        message = (
+            f"No hospital can train alone: each has fewer than {smallest} training patients "
+            "(cohort.smallest_cohort). Leave out the arm local with --arms."
+        )
+        raise RunFailed(message)
     test, loss = {}, {}
+    bench = open_workbench(config, setting.seed)
     for name, site in sites.items():
+        if len(site.train) < smallest:
+            test[name], loss[name] = no_scores(score(bench, site.test)), float("nan")
+            continue
         run = f"local-{name}-{setting.seed}"
-        state, bench, _ = _run(f"local {name}", config, {name: site}, setting, run)
+        state, _, _ = _run(f"local {name}", config, {name: site}, setting, run)
         test[name], loss[name] = _measure(bench, site, state.chosen)
     return Outcome(
         test=test, validation_loss=loss, rounds=(), epsilon={}, delta={}, weights={},
@@ -226,7 +213,7 @@ def _pooled(sites: SiteSet, setting: Setting) -> Outcome:
     return Outcome(
         test={n: s for n, (s, _) in measured.items()},
         validation_loss={n: loss for n, (_, loss) in measured.items()},
-        rounds=tuple(records), epsilon={}, delta={}, weights=state.chosen,
+        rounds=records, epsilon={}, delta={}, weights=state.chosen,
         chosen_round=state.best_round or state.round, seconds=0.0,
     )  # fmt: skip
 
@@ -238,11 +225,13 @@ def _personalised(sites: SiteSet, setting: Setting, shared: Outcome | None) -> O
         return _federated("personalised", config, sites, setting)
     if shared is None:
         shared = _federated("federated", plain(config), sites, setting)
-    members = InProcessSites(sites, plain(config), setting.seed)
+    bench = open_workbench(plain(config), setting.seed)
     test, loss = {}, {}
     for name, site in sites.items():
-        tuned = fine_tune(site, members.bench, shared.weights, config.personalisation, setting.seed)
-        test[name], loss[name] = _measure(members.bench, site, tuned)
+        tuned: Weights = shared.weights
+        if len(site.train) >= config.cohort.smallest_cohort:
+            tuned = fine_tune(site, bench, shared.weights, config.personalisation, setting.seed)
+        test[name], loss[name] = _measure(bench, site, tuned)
     return replace(shared, test=test, validation_loss=loss)
 
 

@@ -10,7 +10,8 @@ from common.metrics import Estimate
 from common.network import network_of
 from common.privacy.statement import statement
 from common.weights import load_into
-from simulations.arms import Arm, alone, plain, private
+from simulations.arm_configurations import alone, plain, private
+from simulations.arms import Arm
 from simulations.compare import Comparison
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -48,8 +48,13 @@ def compare(  # noqa: PLR0913 - one parameter an option
         int, typer.Option(min=0, help="Threads for the networks; 0 takes what the machine has.")
     ] = 0,
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes that the hospitals of a round are shared among.")
-    ] = 1,
+        int | None,
+        typer.Option(min=1, help="Processes that the hospitals of a round are shared among."),
+    ] = None,
+    engine: Annotated[
+        Literal["builtin", "ray"],
+        typer.Option(help="ray: Flower's Ray engine, for clusters (RAY_ADDRESS)."),
+    ] = "builtin",
 ) -> None:
     """Train alone, pooled, federated, personalised and private, and say what each is worth.
 
@@ -60,11 +65,11 @@ def compare(  # noqa: PLR0913 - one parameter an option
     try:
         run_comparison(Request(
             config=config, data=data, out=out, seeds=seeds, arms=arms, epsilon=epsilon,
-            threads=threads or None, workers=workers,
+            threads=threads or None, workers=workers, engine=engine,
         ))  # fmt: skip
     except KeyboardInterrupt:
         # Here, because the command-line library would turn it into exit status 1.
-        typer.echo("Interrupted: the comparison stopped and no results were written.", err=True)
+        typer.echo("Interrupted. Give the same command again to go on where it stopped.", err=True)
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     except OSError as error:
         typer.echo(f"Error: {error.strerror}: {error.filename}. Give --out a folder.", err=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from rich.console import Console
@@ -12,9 +13,11 @@ from rich.console import Console
 from client.cache import Cache
 from common.config import PatientPrivacy, RunConfig, load_config
 from common.errors import ConfigurationError
-from simulations.arms import ARMS, Arm, private
+from simulations.arm_configurations import private
+from simulations.arms import ARMS, Arm
 from simulations.cohorts import hospital_folders, load_hospitals
-from simulations.compare import Comparison, compare
+from simulations.compare import Comparison, Plan, compare
+from simulations.members import Engine
 from simulations.progress import LiveProgress, table_of
 from simulations.results import write_results
 
@@ -30,7 +33,8 @@ class Request:
     arms: str | None
     epsilon: float | None
     threads: int | None
-    workers: int = 1
+    workers: int | None = None
+    engine: Literal["builtin", "ray"] = "builtin"
 
 
 def run_comparison(request: Request) -> Comparison:
@@ -45,9 +49,11 @@ def run_comparison(request: Request) -> Comparison:
     folders = hospital_folders(config, request.data, out)
     cohorts = load_hospitals(config, folders, cache, lambda line: console.print(f"  {line}"))
     with LiveProgress(console, config, arms, request.seeds) as live:
-        found = compare(
-            config, cohorts, arms, range(request.seeds), out, live.progress, request.workers
-        )
+        plan = Plan(
+            arms=arms, seeds=range(request.seeds), folder=out,
+            engine=Engine(kind=request.engine, workers=request.workers),
+        )  # fmt: skip
+        found = compare(config, cohorts, plan, live.progress)
     write_results(out / "results.json", found)
     write_outputs(out, found)
     console.print(table_of(found))

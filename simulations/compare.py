@@ -6,7 +6,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,8 @@ from server.rounds import RoundRecord
 from simulations.arms import Arm, Outcome, Setting, run_arm
 from simulations.bare_loop import bare_round_seconds
 from simulations.cohorts import sites_of
+from simulations.members import Engine
+from simulations.unfinished import Unfinished, key_of_comparison
 from simulations.verdicts import Verdict, concatenated, verdict
 
 
@@ -101,72 +103,105 @@ class Progress:
     arm: Callable[[Arm, int, int], None] = lambda _arm, _seed, _fold: None
     round: Callable[[str, RoundRecord], None] = lambda _label, _record: None
     done: Callable[[Arm, int, int, Outcome], None] = lambda _arm, _seed, _fold, _outcome: None
+    kept: Callable[[Arm, int, int], None] = lambda _arm, _seed, _fold: None  # done before
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is compared, how often, and where."""
+
+    arms: tuple[Arm, ...]
+    seeds: Sequence[int]
+    folder: Path  # for ledgers, and for what an interrupted comparison had done
+    engine: Engine = field(default_factory=Engine)
 
 
 def compare(
-    config: RunConfig,
-    cohorts: tuple[SiteCohort, ...],
-    arms: Sequence[Arm],
-    seeds: Sequence[int],
-    folder: Path,
-    progress: Progress,
-    workers: int = 1,
+    config: RunConfig, cohorts: tuple[SiteCohort, ...], plan: Plan, progress: Progress
 ) -> Comparison:
-    """Run every arm on every seed and fold; each arm sees the very same splits."""
+    """Run every arm on every seed and fold; each arm sees the very same splits.
+
+    What an interrupted comparison of the same had done is not done again.
+    """
     start = time.perf_counter()
+    unfinished = Unfinished(plan.folder / "unfinished", key_of_comparison(config, cohorts))
     outcomes: dict[tuple[Arm, int], list[Outcome]] = {}
-    folds = range(config.cohort.split.folds or 1)
-    for seed in seeds:
-        for fold in folds:
-            sites = sites_of(cohorts, config, seed, fold)
+    for seed in plan.seeds:
+        for fold in range(config.cohort.split.folds or 1):
             setting = Setting(
-                config=config, seed=seed, fold=fold, folder=folder, observe=progress.round,
-                workers=workers,
+                config=config, seed=seed, fold=fold, folder=plan.folder, observe=progress.round,
+                engine=plan.engine, unfinished=unfinished,
             )  # fmt: skip
-            shared: Outcome | None = None
-            for arm in arms:
-                progress.arm(arm, seed, fold)
-                outcome = run_arm(arm, sites, setting, shared)
-                shared = outcome if arm == "federated" else shared
+            found = _arms_of_split(cohorts, plan.arms, setting, progress)
+            for arm, outcome in found.items():
                 outcomes.setdefault((arm, seed), []).append(outcome)
-                progress.done(arm, seed, fold, outcome)
-    kept = {key: tuple(found) for key, found in outcomes.items()}
-    return Comparison(
-        config=config, cohorts=cohorts, seeds=tuple(seeds), arms=tuple(arms), outcomes=kept,
-        verdicts=_verdicts(config, cohorts, arms, seeds, kept),
+    kept = {key: tuple(several) for key, several in outcomes.items()}
+    comparison = Comparison(
+        config=config, cohorts=cohorts, seeds=tuple(plan.seeds), arms=plan.arms, outcomes=kept,
+        verdicts=_verdicts(config, cohorts, plan, kept),
         round_seconds=_round_seconds(kept),
-        bare_round_seconds=bare_round_seconds(sites_of(cohorts, config, seeds[0], 0), config),
+        bare_round_seconds=bare_round_seconds(sites_of(cohorts, config, plan.seeds[0], 0), config),
         seconds=time.perf_counter() - start,
     )  # fmt: skip
+    unfinished.remove()
+    return comparison
+
+
+def _arms_of_split(
+    cohorts: tuple[SiteCohort, ...], arms: Sequence[Arm], setting: Setting, progress: Progress
+) -> dict[Arm, Outcome]:
+    """Return every arm's outcome on one split of the patients."""
+    seed, fold, unfinished = setting.seed, setting.fold, setting.unfinished
+    sites = sites_of(cohorts, setting.config, seed, fold)
+    found: dict[Arm, Outcome] = {}
+    for arm in arms:
+        progress.arm(arm, seed, fold)
+        outcome = unfinished.outcome(arm, seed, fold) if unfinished else None
+        if outcome is not None:
+            progress.kept(arm, seed, fold)
+        else:
+            outcome = run_arm(arm, sites, setting, found.get("federated"))
+            progress.done(arm, seed, fold, outcome)
+            if unfinished:
+                unfinished.keep(arm, seed, fold, outcome)
+        found[arm] = outcome
+    return found
 
 
 def _verdicts(
-    config: RunConfig, cohorts: tuple[SiteCohort, ...], arms: Sequence[Arm], seeds: Sequence[int],
+    config: RunConfig, cohorts: tuple[SiteCohort, ...], plan: Plan,
     outcomes: Mapping[tuple[Arm, int], tuple[Outcome, ...]],
 ) -> dict[str, tuple[Verdict, ...]]:  # fmt: skip
-    if not {"local", "federated"} <= set(arms):
+    if not {"local", "federated"} <= set(plan.arms):
         return {}
     by_seed = {
         seed: [
-            {arm: outcomes[arm, seed][fold] for arm in arms}
+            {arm: outcomes[arm, seed][fold] for arm in plan.arms}
             for fold in range(len(outcomes["local", seed]))
         ]
-        for seed in seeds
+        for seed in plan.seeds
     }
     return {
-        cohort.name: tuple(verdict(config, by_seed[seed], cohort.name, seed) for seed in seeds)
+        cohort.name: tuple(
+            verdict(config, by_seed[seed], cohort.name, seed) for seed in plan.seeds
+        )
         for cohort in cohorts
     }
 
 
 def _round_seconds(outcomes: Mapping[tuple[Arm, int], tuple[Outcome, ...]]) -> float:
-    """Return the median wall time of a federated round, validation included."""
+    """Return the median wall time of a federated round without validation and saving.
+
+    Those of the arm without privacy where it was run: the bare loop has none.
+    """
+    arm: Arm = "federated" if any(key[0] == "federated" for key in outcomes) else "federated_dp"
     found = [
-        record.seconds
-        for (arm, _), several in outcomes.items()
-        if arm in {"federated", "federated_dp"}
+        record.training_seconds
+        for (name, _), several in outcomes.items()
+        if name == arm
         for outcome in several
         for record in outcome.rounds
+        if record.training_seconds > 0  # 0: trained before an interruption
     ]
     return statistics.median(found) if found else float("nan")
 

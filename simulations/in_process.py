@@ -28,6 +28,9 @@ class InProcessSites:
         """Return every site's name."""
         return tuple(self._sites)
 
+    def bring_memory(self, run: str, round_number: int) -> None:
+        """Do nothing: what the sites kept is in this process."""
+
     def train(
         self, request: TrainRequest, sites: Sequence[str]
     ) -> Iterator[SiteUpdate | Refusal]:

@@ -38,7 +38,9 @@ class LiveProgress:
         self._now = self._bar.add_task("", total=self._rounds, note="")
         self._start = time.perf_counter()
         self.first_round_seconds: float | None = None
-        self.progress = comparing.Progress(arm=self._arm, round=self._round, done=self._done)
+        self.progress = comparing.Progress(
+            arm=self._arm, round=self._round, done=self._done, kept=self._kept
+        )
 
     def __enter__(self) -> Self:
         """Start showing."""
@@ -67,6 +69,11 @@ class LiveProgress:
         for site, reason in record.left_out.items():
             note += f", without {site} ({reason})"
         self._bar.update(self._now, completed=record.round, note=note)
+
+    def _kept(self, arm: Arm, seed: int, fold: int) -> None:
+        self._bar.advance(self._whole)
+        place = f"seed {seed}" + (f", fold {fold}" if fold else "")
+        self._console.print(f"  {arm:<13} {place:<16} done before the interruption")
 
     def _done(self, arm: Arm, seed: int, fold: int, outcome: Outcome) -> None:
         self._bar.advance(self._whole)

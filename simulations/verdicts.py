@@ -34,7 +34,7 @@ class Verdict:
     def summary(self) -> str:
         """What the interval says."""
         if np.isnan(self.difference):
-            return "cannot be said: too few test patients"
+            return "cannot be said: too few patients"
         if self.low > 0:
             return "helped"
         if self.high < 0:
@@ -63,6 +63,8 @@ def verdict(
     ours = concatenated([f[arm].test[site] for f, arm in zip(folds, chosen, strict=True)])
     alone = concatenated([f["local"].test[site] for f in folds])
     task, rules = task_of(config.task), config.evaluation
+    if len(alone.loss) != len(ours.loss):  # too few patients to train alone, in some fold
+        return Verdict(chosen=chosen, difference=np.nan, low=np.nan, high=np.nan)
     patients = len(ours.loss)
     weights = patient_weights(ours, rules.bootstrap, seed)
     whole = np.ones((1, patients))

@@ -8,8 +8,6 @@ those of `InProcessSites` on one thread, to the last bit.
 
 from __future__ import annotations
 
-import math
-import mmap
 import multiprocessing
 import signal
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,18 +19,16 @@ from typing import Literal, Self
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from client.evaluation import evaluate_round
-from client.patient_gradients import Objective
-from client.private_round import checked_backend, plan_of
 from client.site import Site
 from client.training import train_round
 from client.workbench import Workbench, open_workbench
 from common.config import RunConfig
 from common.errors import ConfigurationError, RunFailed, WardroundError
-from common.weights import Weights, trainable
+from common.weights import trainable
 from common.wire import EvaluationRequest, Refusal, SiteReport, SiteUpdate, TrainRequest
+from simulations.shared_memory import fill, shared_like
 
 _STOP_SECONDS = 5.0
 
@@ -63,16 +59,18 @@ class WorkerSites:
     def __init__(
         self, sites: Mapping[str, Site], config: RunConfig, seed: int, workers: int
     ) -> None:
-        _check(sites, workers)
+        if workers < 1:
+            message = f"workers={workers}, expected at least 1."
+            raise ConfigurationError(message)
+        refuse_real_noise(sites)
         self._sites = dict(sorted(sites.items()))
         self._config = config
         self._bench = open_workbench(config, seed)
-        _check_model_once(self._sites, self._bench)
         own = self._bench.local
         shared = {n: v for n, v in trainable(self._bench.model).items() if n not in own}
-        self._weights, self._control = _shared(shared), _shared(shared)
-        self._deltas = {name: _shared(shared) for name in self._sites}
-        self._changes = {name: _shared(shared) for name in self._sites}
+        self._weights, self._control = shared_like(shared), shared_like(shared)
+        self._deltas = {name: shared_like(shared) for name in self._sites}
+        self._changes = {name: shared_like(shared) for name in self._sites}
         count = min(workers, len(self._sites))
         self._place = {name: i % count for i, name in enumerate(self._sites)}
         self._pipes: list[Connection] = []
@@ -158,8 +156,8 @@ class WorkerSites:
             )
             raise ConfigurationError(message)
         control = request.control if isinstance(request, TrainRequest) else None
-        _fill(self._weights, request.weights)
-        _fill(self._control, control or {})
+        fill(self._weights, request.weights)
+        fill(self._control, control or {})
         for worker in range(len(self._processes)):
             own = tuple(name for name in sites if self._place[name] == worker)
             if own:
@@ -258,16 +256,13 @@ class WorkerSites:
         update = train_round(site, self._bench, request)
         if isinstance(update, Refusal):
             return update
-        _fill(self._deltas[site.name], update.delta)
-        _fill(self._changes[site.name], update.control_delta or {})
+        fill(self._deltas[site.name], update.delta)
+        fill(self._changes[site.name], update.control_delta or {})
         return replace(update, delta={}, control_delta=None)
 
 
-def _check(sites: Mapping[str, Site], workers: int) -> None:
-    """Refuse what forked processes cannot do, or must not."""
-    if workers < 1:
-        message = f"workers={workers}, expected at least 1."
-        raise ConfigurationError(message)
+def refuse_real_noise(sites: Mapping[str, Site]) -> None:
+    """Refuse what must not be in several processes: ConfigurationError names the site."""
     for site in sites.values():
         if site.guard is not None and not site.guard.noise.simulated:
             # Two copies of one noise source draw the same noise, which then is none.
@@ -276,45 +271,3 @@ def _check(sites: Mapping[str, Site], workers: int) -> None:
                 "processes. Workers are for simulations; use simulated noise."
             )
             raise ConfigurationError(message)
-
-
-def _check_model_once(sites: Mapping[str, Site], bench: Workbench) -> None:
-    """Check a private run's network before the fork, with the first site's noise.
-
-    That is what happens in one process; each worker's own check would draw from its first
-    site's noise, and the results would differ.
-    """
-    privacy = bench.config.privacy
-    able = [s for s in sites.values() if len(s.train) >= bench.config.cohort.smallest_cohort]
-    if privacy == "none" or not able or able[0].guard is None:
-        return
-    objective = Objective(
-        model=bench.model, item_loss=bench.task.item_loss, patients=able[0].train,
-        images_per_patient=bench.config.training.images_per_patient,
-    )  # fmt: skip
-    checked_backend(objective, plan_of(able[0], bench, privacy, able[0].guard), able[0].guard)
-
-
-def _shared(like: Weights) -> dict[str, Tensor]:
-    """Return tensors of these names and shapes on one flat memory that forked processes share.
-
-    Anonymous memory, not /dev/shm: that is 64 MB in many containers.
-    """
-    odd = {name: value.dtype for name, value in like.items() if value.dtype != torch.float32}
-    if odd:
-        message = f"Workers share float32 weights only, found {odd}. Use --workers 1."
-        raise ConfigurationError(message)
-    total = sum(value.numel() for value in like.values())
-    flat = torch.frombuffer(mmap.mmap(-1, 4 * max(total, 1)), dtype=torch.float32)
-    views, start = {}, 0
-    for name, value in like.items():
-        end = start + math.prod(value.shape)
-        views[name] = flat[start:end].view(value.shape)
-        start = end
-    return views
-
-
-def _fill(target: Weights, source: Weights) -> None:
-    """Copy every tensor of the source to the shared one of its name."""
-    for name, value in source.items():
-        target[name].copy_(value)

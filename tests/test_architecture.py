@@ -26,6 +26,7 @@ MAY_IMPORT = {
 MAY_IMPORT_FLOWER = {
     "common/wire.py", "client/app.py", "client/node.py", "server/app.py", "server/superlink.py",
     "server/flower_sites.py", "server/flower_strategy.py", "simulations/flower_ray.py",
+    "simulations/flower_ray_site.py",
 }  # fmt: skip
 #: Loading these takes as long as small rounds do, so they load where they are used.
 SLOW = {

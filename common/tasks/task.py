@@ -93,6 +93,14 @@ def owners(scores: Scores) -> Owners:
     return scores.owner.numpy().astype(np.int64)
 
 
+def no_scores(like: Scores) -> Scores:
+    """Return the scores of nobody, in the form of others."""
+    owner = None if like.owner is None else like.owner[:0]
+    return Scores(
+        prediction=like.prediction[:0], target=like.target[:0], loss=like.loss[:0], owner=owner
+    )
+
+
 def patient_weights(scores: Scores, draws: int, seed: int) -> Float:
     """Return bootstrap draws of patients, (draws, rows): a patient's images are drawn together."""
     _, place = np.unique(owners(scores), return_inverse=True)

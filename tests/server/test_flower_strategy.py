@@ -15,11 +15,6 @@ from server.rounds import Records, run_rounds, train_round
 from server.server_optimizer import init_server, step_server
 from tests.server.hospitals import FakeSites, config_of, start
 
-pytestmark = pytest.mark.filterwarnings(
-    # typer, which Flower imports, still uses the old place of a function of click.
-    "ignore:.*will be removed in Click 9:DeprecationWarning"
-)
-
 
 def flower(strategy: str, arguments: str = "") -> RunConfig:
     return config_of(

@@ -19,7 +19,8 @@ from common.tasks import task_of
 from common.tasks.prognosis import encode_time
 from common.tasks.task import Scores
 from server.rounds import RoundRecord
-from simulations.arms import ARMS, Arm, Outcome, plain
+from simulations.arm_configurations import plain
+from simulations.arms import ARMS, Arm, Outcome
 from simulations.compare import Comparison
 from simulations.verdicts import verdict
 
@@ -34,7 +35,7 @@ TASKS = {
 }
 _SIZES = {"segmentation": "[16, 16]", "volume": "[8, 16, 16]"}
 SITES = ("north", "south")
-_PATIENTS = 40
+PATIENTS = 40
 
 
 def run_config(kind: str, *, confounder: str | None = None, extra: str = "") -> RunConfig:
@@ -58,7 +59,7 @@ def comparison(
     config: RunConfig, arms: Sequence[Arm] = ARMS, names: Sequence[str] = SITES
 ) -> Comparison:
     """Return a comparison whose scores are drawn, better for shared models than for local ones."""
-    cohorts = tuple(_cohort(config, name, place) for place, name in enumerate(names))
+    cohorts = tuple(cohort_of(config, name, place) for place, name in enumerate(names))
     seeds = (0, 1)
     folds = range(config.cohort.split.folds or 1)
     outcomes = {
@@ -83,15 +84,17 @@ def with_confounder(found: Comparison, values: Sequence[str]) -> Comparison:
     )
 
 
-def _cohort(config: RunConfig, name: str, place: int) -> SiteCohort:
+def cohort_of(
+    config: RunConfig, name: str, place: int, patients: int = PATIENTS
+) -> SiteCohort:
     """Return patients, the first of them with two images."""
     rng = np.random.default_rng(place)
-    pseudonyms = tuple(f"{place}P{number:03d}" for number in range(_PATIENTS))
-    owner = torch.tensor([0, *range(_PATIENTS)])
+    pseudonyms = tuple(f"{place}P{number:03d}" for number in range(patients))
+    owner = torch.tensor([0, *range(patients)])
     images = config.cohort.images
     assert images is not None
-    target = _targets(config, rng, images.size)[owner]
-    image = torch.from_numpy(rng.random((_PATIENTS, 1, *images.size), dtype=np.float32))[owner]
+    target = _targets(config, rng, images.size, patients)[owner]
+    image = torch.from_numpy(rng.random((patients, 1, *images.size), dtype=np.float32))[owner]
     return SiteCohort(
         name=name,
         items=Patients(
@@ -106,25 +109,27 @@ def _cohort(config: RunConfig, name: str, place: int) -> SiteCohort:
     )  # fmt: skip
 
 
-def _targets(config: RunConfig, rng: np.random.Generator, size: tuple[int, ...]) -> Tensor:
+def _targets(
+    config: RunConfig, rng: np.random.Generator, size: tuple[int, ...], patients: int
+) -> Tensor:
     labels = task_of(config.task).outputs
     match config.task.kind, config.task:
         case "segmentation", _:
-            target = np.zeros((_PATIENTS, *size), np.uint8)
+            target = np.zeros((patients, *size), np.uint8)
             middle = tuple(slice(n // 4, n // 2) for n in size)
-            target[(slice(None), *middle)] = rng.integers(0, labels, (_PATIENTS, *[1] * len(size)))
+            target[(slice(None), *middle)] = rng.integers(0, labels, (patients, *[1] * len(size)))
             return torch.from_numpy(target)
         case "prognosis", task if getattr(task, "outcome", "") == "survival":
             edges = np.array([6.0, 12.0, 24.0])
             rows = [encode_time(t, e, edges) for t, e in zip(
-                rng.exponential(12, _PATIENTS), rng.integers(0, 2, _PATIENTS).astype(float),
+                rng.exponential(12, patients), rng.integers(0, 2, patients).astype(float),
                 strict=True,
             )]  # fmt: skip
             return torch.from_numpy(np.stack(rows))
         case _ if labels == 3:
-            return torch.eye(3)[torch.from_numpy(rng.integers(0, 3, _PATIENTS))]
+            return torch.eye(3)[torch.from_numpy(rng.integers(0, 3, patients))]
         case _:
-            return torch.from_numpy(rng.integers(0, 2, (_PATIENTS, labels)).astype(np.float32))
+            return torch.from_numpy(rng.integers(0, 2, (patients, labels)).astype(np.float32))
 
 
 def _outcome(

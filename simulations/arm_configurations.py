@@ -1,0 +1,42 @@
+"""The run that each arm trains, made of the one run that a person wrote."""
+
+from __future__ import annotations
+
+from common.config import Aggregation, Personalisation, RunConfig
+from common.errors import ConfigurationError
+
+
+def plain(config: RunConfig) -> RunConfig:
+    """Return the run without privacy and with nothing kept at the sites."""
+    return config.model_copy(
+        update={"privacy": "none", "personalisation": Personalisation(method="none")}
+    )
+
+
+def alone(config: RunConfig, sites: int) -> RunConfig:
+    """Return ordinary training of one data set; a step sees as many patients as all sites' did."""
+    size = config.training.batch_patients
+    batch = size if size == "all" else size * sites
+    return plain(config).model_copy(update={
+        "aggregation": Aggregation(server=config.aggregation.server),
+        "training": config.training.model_copy(update={"batch_patients": batch}),
+    })  # fmt: skip
+
+
+def private(config: RunConfig) -> RunConfig:
+    """Return the run with its privacy section in force; ConfigurationError when there is none."""
+    privacy = config.privacy
+    if privacy == "none":
+        message = (
+            f"The arm federated_dp needs a privacy section in run {config.name}. Add one, give "
+            "--epsilon, or leave the arm out with --arms local,pooled,federated,personalised."
+        )
+        raise ConfigurationError(message)
+    return config.model_copy(update={
+        "personalisation": Personalisation(method="none"),
+        "training": privacy.training or config.training,
+        "model": privacy.model or config.model,
+        "aggregation": privacy.aggregation or config.aggregation,
+        # A choice among rounds looks at validation patients, which no charge covers.
+        "selection": config.selection.model_copy(update={"rule": "last"}),
+    })  # fmt: skip

@@ -1,0 +1,69 @@
+"""Runs on Flower's Ray engine and in one process, in a process that Ray may leave untidy."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from common.errors import RunFailed
+from simulations.flower_ray import RaySites
+from simulations.in_process import InProcessSites
+from tests.server.hospitals import same_bits
+from tests.simulations.test_workers import NAMES, TABLE, config_of, run, sites_of, told
+
+PRIVATE = "{unit: patient, epsilon: 2.0, delta: 0.001}"
+
+
+def same(more: str) -> None:
+    """Check weights, records and what sites keep, to the last bit."""
+    config, one, spread = config_of(more=more), sites_of(), sites_of()
+    expected = run(config, InProcessSites(one, config, 0))
+    with RaySites(spread, config, 0, 2) as sites:
+        found = run(config, sites)
+        sites.bring_memory("r", 3)
+    assert same_bits(found.weights, expected.weights)
+    assert told(found) == told(expected)
+    for name in NAMES:
+        assert same_bits(spread[name].memory.recall("r", 3), one[name].memory.recall("r", 3))
+
+
+def same_privately() -> None:
+    """Check a private run, and that the ledgers hold its charges."""
+    config = config_of(TABLE, PRIVATE)
+    with tempfile.TemporaryDirectory() as folder:
+        one, spread = (sites_of((0,), Path(folder) / name) for name in ("one", "ray"))
+        expected = run(config, InProcessSites(one, config, 0))
+        with RaySites(spread, config, 0, 2) as sites:
+            found = run(config, sites)
+        assert same_bits(found.weights, expected.weights)
+        for name in NAMES:
+            first, second = one[name].guard, spread[name].guard
+            assert first is not None
+            assert second is not None
+            assert second.ledger.history(name) == first.ledger.history(name) != ()
+
+
+def failing() -> None:
+    """Check that a site's own message arrives: here a private run without any ledger."""
+    config = config_of(TABLE, PRIVATE)
+    with RaySites(sites_of((0,)), config, 0, 2) as sites:
+        with pytest.raises(RunFailed, match="has no ledger"):
+            run(config, sites)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    match sys.argv[1]:
+        case "private":
+            same_privately()
+        case "failing":
+            failing()
+        case more:
+            same(more)
+    sys.stdout.write("as in one process\n")

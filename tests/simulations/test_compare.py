@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from client.cohort import SiteCohort
+from common.config import RunConfig
+from common.errors import RunFailed
+from server.rounds import RoundRecord
+from simulations.arms import ARMS, Arm, Outcome
+from simulations.compare import Comparison, Plan, Progress, compare
+from simulations.members import Engine
+from simulations.results import results
+from simulations.unfinished import SparingStore, Unfinished, key_of_comparison
+from simulations.verdicts import choose, verdict
+from tests.simulations.comparisons import cohort_of, comparison, run_config
+
+
+class Interrupted(Exception):
+    """Someone pressed Ctrl-C here."""
+
+
+def config_of(kind: str = "binary") -> RunConfig:
+    return run_config(kind)
+
+
+def cohorts_of(config: RunConfig, *patients: int) -> tuple[SiteCohort, ...]:
+    return tuple(
+        cohort_of(config, ("east", "north", "west")[place], place, count)
+        for place, count in enumerate(patients)
+    )
+
+
+def run(
+    folder: Path, config: RunConfig | None = None, arms: tuple[Arm, ...] = ARMS,
+    progress: Progress | None = None, engine: Engine | None = None,
+    patients: tuple[int, ...] = (30, 24),
+) -> Comparison:  # fmt: skip
+    config = config or config_of()
+    plan = Plan(arms=arms, seeds=(0, 1), folder=folder, engine=engine or Engine())
+    return compare(config, cohorts_of(config, *patients), plan, progress or Progress())
+
+
+def told(found: Comparison) -> object:
+    """Return results.json without what the clock decides."""
+    content = results(found)
+    content.pop("timing")
+    return content
+
+
+def test_the_same_comparison_twice_gives_the_same_results(tmp_path: Path) -> None:
+    assert told(run(tmp_path / "a")) == told(run(tmp_path / "b"))
+
+
+def test_results_are_json_of_the_promised_form(tmp_path: Path) -> None:
+    content = json.loads(json.dumps(results(run(tmp_path)), allow_nan=False))
+    assert content["schema"] == 1
+    assert list(content["arms"]) == list(ARMS)
+    assert {"round_seconds", "bare_round_seconds", "peak_rss_mb"} <= set(content["timing"])
+    for arm, figures in content["arms"].items():
+        assert set(figures["per_site"]) == {"east", "north"}
+        assert len(figures["per_seed"]) == 2
+        assert (figures["epsilon"] is not None) == (arm == "federated_dp")
+    assert [(s["name"], s["patients"], s["images"]) for s in content["sites"]] == [
+        ("east", 30, 31), ("north", 24, 25),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", range(10))
+def test_a_comparison_that_was_stopped_after_any_arm_goes_on_to_the_same_results(
+    place: int, tmp_path: Path, expected: object
+) -> None:
+    ended: list[tuple[Arm, int]] = []
+
+    def done(arm: Arm, seed: int, _fold: int, _outcome: Outcome) -> None:
+        ended.append((arm, seed))
+
+    def arm(_arm: Arm, _seed: int, _fold: int) -> None:
+        if len(ended) == place:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        run(tmp_path, progress=Progress(arm=arm, done=done))
+    kept: list[tuple[Arm, int]] = []
+    found = run(tmp_path, progress=Progress(kept=lambda arm, seed, _: kept.append((arm, seed))))
+    assert kept == ended
+    assert told(found) == expected
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> object:
+    return told(run(tmp_path_factory.mktemp("whole")))
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_a_run_that_was_stopped_between_rounds_goes_on_from_the_last_saved(
+    stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simulations.unfinished._WORTH_SECONDS", 0.0)
+    arms: tuple[Arm, ...] = ("federated",)
+    expected = told(run(tmp_path / "whole", arms=arms))
+    seen: list[int] = []
+
+    def stopping(_label: str, record: RoundRecord) -> None:
+        seen.append(record.round)
+        if record.round == stop:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        run(tmp_path / "cut", arms=arms, progress=Progress(round=stopping))
+    again: list[int] = []
+    observe = Progress(round=lambda _label, record: again.append(record.round))
+    assert told(run(tmp_path / "cut", arms=arms, progress=observe)) == expected
+    assert again[: 3 - stop] == list(range(stop + 1, 4))
+    assert len(again) == 3 - stop + 3  # the rest of seed 0, all of seed 1
+
+
+def _killed(folder: Path) -> None:
+    torch.set_num_threads(1)
+
+    def die(label: str, record: RoundRecord) -> None:
+        if label == "pooled" and record.round == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    run(folder, progress=Progress(round=die))
+
+
+def test_a_comparison_that_was_killed_goes_on_to_the_same_results(
+    tmp_path: Path, expected: object
+) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=_killed, args=(tmp_path,))
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    kept: list[Arm] = []
+    found = run(tmp_path, progress=Progress(kept=lambda arm, *_: kept.append(arm)))
+    assert kept == ["local"]
+    assert told(found) == expected
+
+
+def test_what_is_kept_goes_when_the_comparison_ends(tmp_path: Path) -> None:
+    run(tmp_path, arms=("pooled",))
+    assert not (tmp_path / "unfinished").exists()
+
+
+def test_nothing_is_gone_on_with_after_a_change_of_configuration_or_data() -> None:
+    config = config_of()
+    cohorts = cohorts_of(config, 30, 24)
+    key = key_of_comparison(config, cohorts)
+    assert key == key_of_comparison(config, cohorts_of(config, 30, 24))
+    other = config.model_copy(update={"name": "other"})
+    assert key != key_of_comparison(other, cohorts)
+    items = cohorts[0].items
+    changed = items.image.clone()
+    changed[0, 0, 0, 0] += 1
+    first = replace(cohorts[0], items=replace(items, image=changed))
+    assert key != key_of_comparison(config, (first, cohorts[1]))
+    assert key != key_of_comparison(config, cohorts[::-1])
+
+
+def test_a_damaged_file_of_an_arm_is_trained_again(tmp_path: Path) -> None:
+    found = comparison(config_of())
+    kept = Unfinished(tmp_path, "key")
+    outcome = found.outcomes["federated", 0][0]
+    kept.keep("federated", 0, 0, outcome)
+    path = next(tmp_path.rglob("federated*.safetensors"))
+    path.write_bytes(path.read_bytes()[:-9])
+    assert kept.outcome("federated", 0, 0) is None
+
+
+@pytest.mark.parametrize("kind", ["binary", "survival", "segmentation", "multiclass"])
+def test_an_outcome_is_read_back_as_it_was_kept(kind: str, tmp_path: Path) -> None:
+    found = comparison(config_of(kind))
+    kept = Unfinished(tmp_path, "key")
+    for (arm, seed), (outcome,) in found.outcomes.items():
+        timed = replace(
+            outcome, weights=dict(sorted(outcome.weights.items())),
+            rounds=tuple(
+                replace(r, seconds=0.25, training_seconds=0.125) for r in outcome.rounds
+            ),
+        )  # fmt: skip
+        kept.keep(arm, seed, 0, timed)
+        found_again = kept.outcome(arm, seed, 0)
+        assert found_again is not None
+        ordered = replace(found_again, weights=dict(sorted(found_again.weights.items())))
+        assert repr(ordered) == repr(timed)
+
+
+def test_quick_rounds_are_not_saved_but_the_best_is(tmp_path: Path) -> None:
+    from tests.server.hospitals import config_of as run_of
+    from tests.server.hospitals import start
+
+    _, state = start(run_of())
+    store = SparingStore(tmp_path / "state")
+    trained = replace(state, round=1, settled=False)
+    store.save(trained)
+    assert store.load() is None
+    store.save(replace(trained, settled=True, best_round=1, best=trained.weights, best_score=1.0))
+    loaded = store.load()
+    assert loaded is not None
+    assert loaded.round == 1
+
+
+def test_two_workers_give_the_same_results(tmp_path: Path, expected: object) -> None:
+    assert told(run(tmp_path, engine=Engine(workers=2))) == expected
+
+
+def test_a_hospital_too_small_to_train_alone_still_gets_the_shared_model(tmp_path: Path) -> None:
+    found = run(tmp_path, patients=(30, 24, 4))
+    for seed in found.seeds:
+        assert len(found.site_scores("local", seed, "west").loss) == 0
+        assert len(found.site_scores("federated", seed, "west").loss) > 0
+    content = results(found)
+    json.dumps(content, allow_nan=False)
+    assert {v.summary for v in found.verdicts["west"]} == {"cannot be said: too few patients"}
+    assert all("local" not in v.chosen for v in found.verdicts["west"])
+
+
+def test_nobody_large_enough_to_train_alone_is_said(tmp_path: Path) -> None:
+    with pytest.raises(RunFailed, match="smallest_cohort"):
+        run(tmp_path, patients=(5, 4), arms=("local",))
+
+
+def verdict_with(losses: dict[Arm, float]) -> tuple[Comparison, dict[Arm, Outcome]]:
+    found = comparison(config_of())
+    outcomes = {
+        arm: replace(found.outcomes[arm, 0][0], validation_loss={"north": losses[arm], "south": 0})
+        for arm in losses
+    }
+    return found, outcomes
+
+
+@pytest.mark.parametrize("best", ["federated", "personalised", "local"])
+def test_a_hospital_chooses_by_its_own_validation_patients(best: Arm) -> None:
+    losses: dict[Arm, float] = {"federated": 0.5, "personalised": 0.5, "local": 0.5, "pooled": 0.1}
+    _, outcomes = verdict_with(losses | {best: 0.4})
+    assert choose([outcomes], "north") == (best,)
+
+
+def test_a_hospital_that_keeps_its_own_model_neither_gains_nor_loses() -> None:
+    found, outcomes = verdict_with({"federated": 0.5, "personalised": 0.5, "local": 0.1})
+    own = verdict(found.config, [outcomes], "north", 0)
+    assert (own.difference, own.low, own.high) == (0.0, 0.0, 0.0)
+    assert own.summary == "no difference beyond chance"
+
+
+@pytest.mark.parametrize(
+    ("better", "summary"), [("federated", "helped"), ("local", "harmed")]
+)
+def test_a_verdict_says_what_its_interval_says(better: str, summary: str) -> None:
+    found, outcomes = verdict_with({"federated": 0.1, "local": 0.5})
+    truth = outcomes["federated"].test["north"]
+    right = truth._replace(prediction=truth.target)
+    wrong = truth._replace(prediction=1 - truth.target)
+    given: dict[Arm, Outcome] = {
+        "federated": replace(
+            outcomes["federated"], test={"north": right if better == "federated" else wrong}
+        ),
+        "local": replace(outcomes["local"], test={"north": right if better == "local" else wrong}),
+    }
+    assert verdict(found.config, [given], "north", 0).summary == summary
+
+
