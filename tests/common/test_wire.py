@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from common.config import parse_config
 from common.errors import UpdateRefused
 from common.metrics import Statistics
-from common.privacy.plan import Mechanism, Spend
+from common.privacy.plan import LedgerHead, Mechanism, Spend
 from common.wire import (
     EvaluationRequest,
     Message,
@@ -37,7 +37,8 @@ SPEND = Spend(
     mechanism=Mechanism(
         noise_multiplier=1.5, sampling_rate=0.1, steps=3, clip_norm=1.0, divisor=10.0
     ),
-    run_epsilon=0.5, cohort_epsilon=0.75, delta=1e-5, simulated_noise=True,
+    run_epsilon=0.5, run_delta=1e-5, cohort_epsilon=0.75, cohort_delta=2e-5,
+    ledger=LedgerHead(charges=3, hash="ab" * 32), simulated_noise=True,
 )  # fmt: skip
 WEIGHTS = {
     "scalar": torch.tensor(1e-40),  # a denormal number

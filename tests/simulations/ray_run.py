@@ -52,9 +52,11 @@ def same_privately() -> None:
 def failing() -> None:
     """Check that a site's own message arrives: here a private run without any ledger."""
     config = config_of(TABLE, PRIVATE)
-    with RaySites(sites_of((0,)), config, 0, 2) as sites:
-        with pytest.raises(RunFailed, match="has no ledger"):
-            run(config, sites)
+    with (
+        RaySites(sites_of((0,)), config, 0, 2) as sites,
+        pytest.raises(RunFailed, match="has no ledger"),
+    ):
+        run(config, sites)
 
 
 if __name__ == "__main__":
