@@ -32,7 +32,7 @@ from common.config_training import (
     Training,
     scaffold_misfit,
 )
-from common.config_yaml import read_yaml
+from common.config_yaml import read_yaml, write_yaml
 from common.errors import ConfigurationError
 from common.network_sizes import misfit
 
@@ -109,6 +109,10 @@ class RunConfig(Part):
         return json.dumps(
             self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=True
         )
+
+    def to_yaml(self) -> str:
+        """Return the configuration as YAML, every default written out."""
+        return write_yaml(self.model_dump(mode="json"))
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the canonical JSON, in hex."""

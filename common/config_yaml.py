@@ -54,3 +54,14 @@ def read_yaml(text: str) -> object:
     except RecursionError as error:
         message = "it is nested too deeply"
         raise yaml.YAMLError(message) from error
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what `read_yaml` would not read back as the text it is."""
+
+    yaml_implicit_resolvers = _Yaml12.yaml_implicit_resolvers
+
+
+def write_yaml(content: object) -> str:
+    """Return text that `read_yaml` reads back equal."""
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False)

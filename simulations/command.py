@@ -13,6 +13,7 @@ from rich.console import Console
 from client.cache import Cache
 from common.config import PatientPrivacy, RunConfig, load_config
 from common.errors import ConfigurationError
+from common.weights import replace_durably
 from simulations.arm_configurations import private
 from simulations.arms import ARMS, Arm
 from simulations.cohorts import hospital_folders, load_hospitals
@@ -47,6 +48,7 @@ def run_comparison(request: Request) -> Comparison:
     out = request.out or Path("runs") / config.name
     cache = Cache(out / "cache")
     folders = hospital_folders(config, request.data, out)
+    replace_durably(out / "config.yaml", config.to_yaml().encode())
     cohorts = load_hospitals(config, folders, cache, lambda line: console.print(f"  {line}"))
     with LiveProgress(console, config, arms, request.seeds) as live:
         plan = Plan(

@@ -297,3 +297,11 @@ def test_the_fingerprint_changes_with_every_field(place: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # pydantic: the value does not make sense
         assert other.fingerprint() != FULL.fingerprint()
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path("configs/simulations").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_a_configuration_written_out_is_the_same_run(path: Path) -> None:
+    config = load_config(path)
+    assert parse_config(config.to_yaml()).fingerprint() == config.fingerprint()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.config_yaml import read_yaml
+from common.config_yaml import read_yaml, write_yaml
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,13 @@ def test_plain_words_and_numbers_stay_what_they_are(text: str, meant: object) ->
 @given(st.floats(allow_nan=False, allow_infinity=False) | st.integers())
 def test_every_number_that_json_writes_is_read_back_as_itself(number: float) -> None:
     assert read_yaml(f"key: {json.dumps(number)}") == {"key": number}
+
+
+_WORDS = st.text() | st.sampled_from(["no", "1e-3", "012", "1:30", "2024-01-01", "~", "", "<<"])
+_NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+_VALUES = st.none() | st.booleans() | _NUMBERS | _WORDS
+
+
+@given(st.dictionaries(_WORDS, _VALUES | st.lists(_VALUES)))
+def test_what_is_written_is_read_back_as_itself(content: dict[str, object]) -> None:
+    assert read_yaml(write_yaml(content)) == content
