@@ -221,7 +221,11 @@ def _nobody(
     hint = ""
     if prepared is not None and Reason.LABEL_MISSING in {reason for reason, _ in counts}:
         hint = " Compare the identifiers, zeros in front among them, with those in the images."
-    return f"Nobody in {site} can be used for run {config.name}: {held}. {listed}{hint}"
+    worst = counts[0][0] if counts else None
+    first = next((p for p in problems if p.reason is worst and p.detail), None)
+    example = f" First: {first.what}: {first.detail}." if first is not None else ""
+    text = f"Nobody in {site} can be used for run {config.name}: {held}."
+    return " ".join(part for part in (text, listed, example.strip(), hint.strip()) if part)
 
 
 def _assemble(

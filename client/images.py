@@ -88,6 +88,10 @@ def prepare_images(
                 site, files, lambda h: _check_wanted(h, rules, labels), store,
                 by_series=rules.dimensions == 3,
             )  # fmt: skip
+            if masks is None:  # nothing is missing where no mask was asked for
+                found.problems = [
+                    p for p in found.problems if p.reason is not Reason.SEGMENTATION
+                ]
             prepared = _prepare_all(site, found, rules, (labels, masks), store)
         _keep(cache, key, prepared)
     except (OSError, sqlite3.Error) as error:

@@ -126,8 +126,11 @@ def _table(path: Path) -> list[tuple[int, list[str]]]:
         # utf-8-sig: spreadsheets write a byte order mark.
         text = path.read_text(encoding="utf-8-sig")
         first = text.partition("\n")[0]
-        # European spreadsheets part cells by semicolons.
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
+        # European spreadsheets part cells by semicolons; blanks may stand before a quote.
+        reader = csv.reader(
+            io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count),
+            skipinitialspace=True,
+        )  # fmt: skip
         return [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         message = f"Cannot read {path}: {error}. Save it as CSV in UTF-8."

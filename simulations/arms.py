@@ -10,6 +10,7 @@ from typing import Literal, assert_never, get_args
 
 import torch
 
+from client.cohort import select
 from client.evaluation import score
 from client.fine_tuning import fine_tune
 from client.ledger import Ledger, Limit
@@ -95,7 +96,7 @@ def with_ledgers(sites: SiteSet, setting: Setting) -> SiteSet:
         place = setting.folder / "ledgers" / f"{name}-seed{setting.seed}-fold{setting.fold}.db"
         for old in place.parent.glob(f"{place.name}*"):
             old.unlink()
-        patients = len(site.train)
+        patients = max(len(site.train), 1)  # one without any refuses to train
         delta = 1 / (10 * patients) if privacy.delta == "per_site" else privacy.delta
         guarded[name] = replace(site, guard=Guard(
             ledger=Ledger(place),
@@ -149,8 +150,17 @@ def _measure(
     load_into(bench.model, weights)
     load_into(bench.model, bench.own_layers(own or {}))
     if len(site.validation) == 0:
-        return score(bench, site.test), float("nan")
-    return score(bench, site.test), float(score(bench, site.validation).loss.mean())
+        return _test_scores(bench, site), float("nan")
+    return _test_scores(bench, site), float(score(bench, site.validation).loss.mean())
+
+
+def _test_scores(bench: Workbench, site: Site) -> Scores:
+    """Return the scores of a site's test patients; those of nobody where it has none."""
+    if len(site.test) > 0:
+        return score(bench, site.test)
+    # Scored only for the form, so that all sites' scores can be put together.
+    someone = site.train if len(site.train) > 0 else site.validation
+    return no_scores(score(bench, select(someone, [0])))
 
 
 def _federated(label: str, config: RunConfig, sites: SiteSet, setting: Setting) -> Outcome:
@@ -187,7 +197,7 @@ def _local(sites: SiteSet, setting: Setting) -> Outcome:
     bench = open_workbench(config, setting.seed)
     for name, site in sites.items():
         if len(site.train) < smallest:
-            test[name], loss[name] = no_scores(score(bench, site.test)), float("nan")
+            test[name], loss[name] = no_scores(_test_scores(bench, site)), float("nan")
             continue
         run = f"local-{name}-{setting.seed}"
         state, _, _ = _run(f"local {name}", config, {name: site}, setting, run)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,12 +11,23 @@ import torch
 from client.cache import Cache, key_of
 from client.cohort import SiteCohort, load_cohort
 from client.site import Site
-from common.config import RunConfig
+from client.split import split_patients
+from common.config import RunConfig, Split
 from common.errors import CohortError, ConfigurationError
 from common.tasks import task_of
 
 #: Images a hospital that the report may show.
 _EXAMPLES = 6
+#: What an image is called, by its dimensions.
+_KINDS = {2: "image", 3: "volume"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hospitals:
+    """Who takes part."""
+
+    cohorts: tuple[SiteCohort, ...]
+    left_out: Mapping[str, str]  # hospitals that cannot be used at all, and why
 
 
 def hospital_folders(config: RunConfig, data: Path | None, out: Path) -> tuple[Path, ...]:
@@ -26,14 +37,21 @@ def hospital_folders(config: RunConfig, data: Path | None, out: Path) -> tuple[P
     if not data.is_dir():
         message = f"There is no folder {data}. Give --data a folder with one folder per hospital."
         raise CohortError(message)
-    found = tuple(sorted(p.parent for p in data.glob("*/labels.csv")))
-    if not found:
+    found = tuple(sorted(
+        p for p in data.iterdir() if p.is_dir() and not p.name.startswith(".")
+    ))  # fmt: skip
+    if not any(_is_hospital(folder) for folder in found):
+        hint = f" {data} itself holds one: give its parent." if _is_hospital(data) else ""
         message = (
-            f"No hospital in {data}: none of its folders holds a labels.csv. Each hospital is a "
-            "folder with DICOM files and a labels.csv."
+            f"No hospital in {data}: none of its {len(found)} folders holds a labels.csv. Each "
+            f"hospital is a folder with DICOM files and a labels.csv.{hint}"
         )
         raise CohortError(message)
     return found
+
+
+def _is_hospital(folder: Path) -> bool:
+    return (folder / "labels.csv").is_file()
 
 
 def _invented(config: RunConfig, out: Path) -> tuple[Path, ...]:
@@ -59,36 +77,39 @@ def _invented(config: RunConfig, out: Path) -> tuple[Path, ...]:
 
 def load_hospitals(
     config: RunConfig, folders: tuple[Path, ...], cache: Cache, tell: Callable[[str], None]
-) -> tuple[SiteCohort, ...]:
+) -> Hospitals:
     """Read every hospital; one that cannot be used at all is told of and left out.
 
     CohortError when fewer than one is left.
     """
     task = task_of(config.task)
     found: list[SiteCohort] = []
+    left_out: dict[str, str] = {}
     for folder in folders:
         try:
             cohort = load_cohort(folder, config, task, cache)
         except CohortError as error:
             tell(f"{folder.name} is left out: {error}")
+            left_out[folder.name] = str(error)
             continue
         cohort = with_examples(cohort, config)
         if config.model.network == "frozen_features":
             cohort = with_features(cohort, config, cache)
         found.append(cohort)
-        tell(_summary(cohort))
+        tell(_summary(cohort, config))
     if not found:
         message = "No hospital can be used; the lines above say why."
         raise CohortError(message)
-    return tuple(found)
+    return Hospitals(cohorts=tuple(found), left_out=left_out)
 
 
-def _summary(cohort: SiteCohort) -> str:
+def _summary(cohort: SiteCohort, config: RunConfig) -> str:
     left_out = ", ".join(f"{n} x {reason.name}" for reason, n in cohort.reasons().most_common(4))
-    images = f", {len(cohort.items.patient)} items"
-    return f"{cohort.name}: {len(cohort.items)} patients{images}" + (
-        f"; not used: {left_out}" if left_out else ""
-    )
+    patients, items = len(cohort.items), len(cohort.items.patient)
+    text = f"{cohort.name}: {patients} patient{'s' * (patients != 1)}"
+    if config.cohort.images is not None:
+        text += f", {items} {_KINDS[config.cohort.images.dimensions]}{'s' * (items != 1)}"
+    return text + (f"; not used: {left_out}" if left_out else "")
 
 
 def with_examples(cohort: SiteCohort, config: RunConfig) -> SiteCohort:
@@ -130,6 +151,42 @@ def _content(images: torch.Tensor) -> str:
     import hashlib
 
     return hashlib.sha256(images.numpy().tobytes()).hexdigest()
+
+
+def check_parts(
+    cohorts: tuple[SiteCohort, ...], rules: Split, seeds: Sequence[int], tell: Callable[[str], None]
+) -> None:
+    """Say which hospital has nobody to train or to test on.
+
+    CohortError when that is so of all hospitals together: nothing could be learned or measured.
+    """
+    for part, held in (("train", "training"), ("test", "test")):
+        lacking = list(_lacking(cohorts, rules, seeds, part))
+        for place, names in lacking:
+            if len(names) == len(cohorts):
+                message = (
+                    f"No hospital has {held} patients with {place}, expected at least 1. Look at "
+                    "cohort.split and the split column of labels.csv."
+                )
+                raise CohortError(message)
+        for name in dict.fromkeys(name for _, names in lacking for name in names):
+            places = "; ".join(place for place, names in lacking if name in names)
+            tell(f"{name} has no {held} patients with {places}")
+
+
+def _lacking(
+    cohorts: tuple[SiteCohort, ...], rules: Split, seeds: Sequence[int], part: str
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield each split of the patients in which hospitals have nobody in a part, and which."""
+    for seed in seeds:
+        for fold in range(rules.folds or 1):
+            names = [
+                c.name
+                for c in cohorts
+                if part not in split_patients(c.strata, c.given, rules, seed, fold).values()
+            ]
+            if names:
+                yield f"seed {seed}" + (f" fold {fold}" if rules.folds else ""), names
 
 
 def sites_of(

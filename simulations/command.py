@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,9 +16,10 @@ from common.errors import ConfigurationError
 from common.weights import replace_durably
 from simulations.arm_configurations import private
 from simulations.arms import ARMS, Arm
-from simulations.cohorts import hospital_folders, load_hospitals
+from simulations.cohorts import check_parts, hospital_folders, load_hospitals
 from simulations.compare import Comparison, Plan, compare
 from simulations.members import Engine
+from simulations.not_used import write_not_used
 from simulations.progress import LiveProgress, table_of
 from simulations.results import write_results
 
@@ -40,7 +41,7 @@ class Request:
 
 def run_comparison(request: Request) -> Comparison:
     """Compare, show progress, write results, report and bundle."""
-    console = Console(stderr=not sys.stdout.isatty(), highlight=False)
+    console = Console(stderr=not sys.stdout.isatty(), highlight=False, markup=False)
     config = with_epsilon(load_config(request.config), request.epsilon)
     arms = chosen_arms(request.arms, config)
     if request.threads:
@@ -49,18 +50,36 @@ def run_comparison(request: Request) -> Comparison:
     cache = Cache(out / "cache")
     folders = hospital_folders(config, request.data, out)
     replace_durably(out / "config.yaml", config.to_yaml().encode())
-    cohorts = load_hospitals(config, folders, cache, lambda line: console.print(f"  {line}"))
+    _forget_results(out)
+
+    def tell(line: str) -> None:
+        console.print(f"  {line}", soft_wrap=True)  # a path stays whole
+
+    hospitals = load_hospitals(config, folders, cache, tell)
+    if write_not_used(out / "not-used.csv", hospitals):
+        tell(f"Each file, row and patient that is not used: {out / 'not-used.csv'}")
+    check_parts(hospitals.cohorts, config.cohort.split, range(request.seeds), tell)
     with LiveProgress(console, config, arms, request.seeds) as live:
         plan = Plan(
             arms=arms, seeds=range(request.seeds), folder=out,
             engine=Engine(kind=request.engine, workers=request.workers),
         )  # fmt: skip
-        found = compare(config, cohorts, plan, live.progress)
+        found = compare(config, hospitals.cohorts, plan, live.progress)
+    found = replace(found, left_out=hospitals.left_out)
     write_results(out / "results.json", found)
     write_outputs(out, found)
     console.print(table_of(found))
-    console.print(f"Report: {out / 'report.html'}   Numbers: {out / 'results.json'}")
+    ends = f"Report: {out / 'report.html'}   Numbers: {out / 'results.json'}"
+    console.print(ends, soft_wrap=True)
     return found
+
+
+def _forget_results(out: Path) -> None:
+    """Remove what an earlier comparison found: config.yaml is no longer its configuration."""
+    for name in ("results.json", "report.html"):
+        (out / name).unlink(missing_ok=True)
+    for picture in (out / "pictures").glob("*.png"):
+        picture.unlink()
 
 
 def write_outputs(out: Path, found: Comparison) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import statistics
 import time
@@ -41,6 +42,8 @@ class Comparison:
     round_seconds: float
     bare_round_seconds: float
     seconds: float
+    #: Hospitals that could not be used at all, and why.
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def metric(self) -> str:
@@ -77,7 +80,8 @@ class Comparison:
         """Return the headline metric: over all test patients, or the mean of the sites' own."""
         if self.is_mean_of_sites(arm):
             values = [self.site_value(arm, seed, c.name) for c in self.cohorts]
-            return float(np.nanmean(values))
+            known = [value for value in values if not math.isnan(value)]
+            return statistics.fmean(known) if known else math.nan
         return self._value(self.merged_scores(arm, seed))
 
     def _value(self, scores: Scores) -> float:

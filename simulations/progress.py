@@ -31,8 +31,8 @@ class LiveProgress:
         self._rounds = config.training.rounds
         folds = config.cohort.split.folds or 1
         self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"), console=console, transient=True,
+            TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}", markup=False), console=console, transient=True,
         )  # fmt: skip
         self._whole = self._bar.add_task("all arms", total=len(arms) * seeds * folds, note="")
         self._now = self._bar.add_task("", total=self._rounds, note="")
@@ -81,6 +81,11 @@ class LiveProgress:
         self._console.print(f"  {arm:<13} {place:<16} {outcome.seconds:6.1f} s")
 
 
+_NO_VALUE = (
+    "-: no value, because too few patients could be measured or all had the same outcome."
+)
+
+
 def table_of(found: Comparison) -> Table:
     """Return one column an arm: the headline, each hospital's own, and the price in privacy."""
     title = f"{found.config.name}: {found.metric} on test patients"
@@ -91,19 +96,20 @@ def table_of(found: Comparison) -> Table:
     table.add_row("all", *(_headline(found, arm) for arm in found.arms), end_section=True)
     for cohort in found.cohorts:
         table.add_row(cohort.name, *(_own(found, arm, cohort.name) for arm in found.arms))
+    notes = [_NO_VALUE] if any("-" in column.cells for column in table.columns) else []
     if "federated_dp" in found.arms:
         table.add_section()
         table.add_row("epsilon", *(_price(found, arm) for arm in found.arms))
-        table.caption = (
-            "Epsilon is by patient, at each hospital. Simulated noise: no privacy claim."
-        )
+        notes.append("Epsilon is by patient, at each hospital. Simulated noise: no privacy claim.")
+    table.caption = "\n".join(notes) or None
     return table
 
 
 def _headline(found: Comparison, arm: Arm) -> str:
     values = [found.value(arm, seed) for seed in found.seeds]
-    spread = f"±{statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.3f}{spread}"
+    known = [value for value in values if math.isfinite(value)]
+    spread = f"±{statistics.stdev(known):.3f}" if len(known) > 1 else ""
+    return f"{statistics.fmean(known):.3f}{spread}" if known else "-"
 
 
 def _own(found: Comparison, arm: Arm, site: str) -> str:

@@ -231,7 +231,11 @@ def _mean(values: Sequence[float]) -> float:
 
 def left_out(found: Comparison) -> tuple[LeftOut, ...]:
     """Return how many files, rows and patients each reason left out, by hospital."""
-    return tuple(
+    whole = tuple(
+        LeftOut(site=site, reason="the whole hospital", count=1, remedy=why)
+        for site, why in found.left_out.items()
+    )
+    return whole + tuple(
         LeftOut(site=c.name, reason=reason.name, count=count, remedy=reason.value)
         for c in found.cohorts
         for reason, count in c.reasons().most_common()

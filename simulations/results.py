@@ -35,6 +35,7 @@ def results(comparison: Comparison) -> dict[str, Json]:
         "metric": comparison.metric,
         "average": comparison.config.evaluation.average,
         "sites": [_site(comparison, i) for i in range(len(comparison.cohorts))],
+        "left_out": dict(comparison.left_out),
         "seeds": list(comparison.seeds),
         "arms": {arm: arm_results(comparison, arm) for arm in comparison.arms},
         "verdicts": {

@@ -63,7 +63,8 @@ def verdict(
     ours = concatenated([f[arm].test[site] for f, arm in zip(folds, chosen, strict=True)])
     alone = concatenated([f["local"].test[site] for f in folds])
     task, rules = task_of(config.task), config.evaluation
-    if len(alone.loss) != len(ours.loss):  # too few patients to train alone, in some fold
+    # No test patients, or too few patients to train alone in some fold.
+    if len(ours.loss) == 0 or len(alone.loss) != len(ours.loss):
         return Verdict(chosen=chosen, difference=np.nan, low=np.nan, high=np.nan)
     patients = len(ours.loss)
     weights = patient_weights(ours, rules.bootstrap, seed)

@@ -280,6 +280,20 @@ def test_a_series_without_a_row_is_listed_once(tmp_path: Path) -> None:
     assert cohort.reasons() == Counter({Reason.LABEL_MISSING: 1, Reason.SEGMENTATION: 1})
 
 
+def test_a_segmentation_is_nothing_unused_where_no_mask_is_asked_for(tmp_path: Path) -> None:
+    volumes(tmp_path / "s")
+    write_labels(tmp_path / "s", [{"PatientID": f"P{n}", "ill": n % 2} for n in range(3)])
+    cohort = load(tmp_path / "s", config_of(cohort=VOLUMES), tmp_path / "c")
+    assert len(cohort.items) == 3
+    assert not cohort.unusable
+
+
+def test_the_message_of_a_useless_table_shows_a_line_with_its_value(tmp_path: Path) -> None:
+    write_labels(tmp_path, [{"PatientID": f"P{n}", "ill": "perhaps", "age": 50} for n in range(3)])
+    with pytest.raises(CohortError, match=r"line 2: column ill holds 'perhaps', expected 0 or 1"):
+        load(tmp_path, config_of(cohort=TABLE, network="table"), tmp_path / "c")
+
+
 def test_masks_that_are_missing_or_leave_the_folder_are_listed(tmp_path: Path) -> None:
     site = tmp_path / "s"
     for name in ("P0", "P1", "P2", "P3", "P4"):

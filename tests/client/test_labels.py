@@ -57,6 +57,7 @@ def test_an_empty_identifier_matches_nothing(tmp_path: Path) -> None:
     [
         "\ufeffPatientID,ill\nP1,1\n",
         "PatientID;ill\nP1;1\n",
+        '"PatientID" , "ill"\n"P1" , "1"\n',
         "PatientID\till\r\nP1\t1\r\n",
         " PatientID , ill \n P1 , 1 \n\n,\n",
         'PatientID,ill,note\nP1,1,"two\nlines, and a comma"\n',

@@ -73,6 +73,29 @@ def test_results_are_json_of_the_promised_form(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_hospital_without_test_patients_takes_part_and_has_no_result(tmp_path: Path) -> None:
+    config = config_of()
+    north, east = cohorts_of(config, 30, 24)
+    north = replace(north, given=dict.fromkeys(north.items.pseudonyms, "train"))
+    plan = Plan(arms=ARMS, seeds=(0,), folder=tmp_path)
+    content = results(compare(config, (north, east), plan, Progress()))
+    figures = json.loads(json.dumps(content["arms"], allow_nan=False))
+    for arm in ARMS:
+        assert figures[arm]["per_site"][north.name] is None
+        assert figures[arm]["mean"] == pytest.approx(figures[arm]["per_site"][east.name])
+
+
+def test_a_hospital_without_training_patients_gets_the_shared_models(tmp_path: Path) -> None:
+    config = config_of()
+    north, east = cohorts_of(config, 30, 24)
+    north = replace(north, given=dict.fromkeys(north.items.pseudonyms, "test"))
+    plan = Plan(arms=ARMS, seeds=(0,), folder=tmp_path)
+    figures = json.loads(json.dumps(results(compare(config, (north, east), plan, Progress()))))
+    by_arm = {arm: found["per_site"][north.name] for arm, found in figures["arms"].items()}
+    assert by_arm.pop("local") is None
+    assert None not in by_arm.values()
+
+
 @pytest.mark.parametrize("place", range(10))
 def test_a_comparison_that_was_stopped_after_any_arm_goes_on_to_the_same_results(
     place: int, tmp_path: Path, expected: object
