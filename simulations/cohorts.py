@@ -34,6 +34,9 @@ def hospital_folders(config: RunConfig, data: Path | None, out: Path) -> tuple[P
     """Return one folder a hospital; without `data` they are invented, once."""
     if data is None:
         return _invented(config, out)
+    if data.is_file():
+        message = f"{data} is a file, expected a folder with one folder per hospital."
+        raise CohortError(message)
     if not data.is_dir():
         message = f"There is no folder {data}. Give --data a folder with one folder per hospital."
         raise CohortError(message)

@@ -63,7 +63,10 @@ def _reliability(found: Comparison) -> Picture | None:
         tidy(axes, name, "predicted probability", "seen frequency")
         axes.set_xlim(-0.02, 1.02)
         axes.set_ylim(-0.02, 1.02)
-    panels[0].legend(fontsize=8, frameon=False, loc="upper left")
+    drawn = [axes for axes in panels if axes.get_legend_handles_labels()[0]]
+    if not drawn:  # too few test patients for any bin
+        return None
+    drawn[0].legend(fontsize=8, frameon=False, loc="upper left")
     caption = (
         "On the dashed line a prediction means what it says; first seed, test patients of all "
         f"hospitals. Bins of equal width with {_SMALLEST_BIN} or more; bars are 95 % Wilson "
