@@ -33,13 +33,16 @@ def _encode(labels: Labels, row: int, table: Table, problems: list[Unusable]) ->
         text = labels.rows[row][number.column]
         value = None if text.lower() in _MISSING else _scaled(text, number)
         if value is None and text.lower() not in _MISSING:
-            problems.append(_odd(labels, row, number.column, text))
+            wanted = "a number such as 12.5"
+            wanted += ", above -1 for its logarithm" if number.transform == "log" else ""
+            problems.append(_odd(labels, row, number.column, text, wanted))
         values.append(0.0 if value is None else value)
         missing.append(float(value is None))
     for category in table.categories:
         text = labels.rows[row][category.column]
         if text not in category.values and text.lower() not in _MISSING:
-            problems.append(_odd(labels, row, category.column, text))
+            one_of = f"one of {', '.join(category.values)}"
+            problems.append(_odd(labels, row, category.column, text, one_of))
         values += [float(text == value) for value in category.values]
         missing.append(float(text not in category.values))
     return values + missing
@@ -58,8 +61,8 @@ def _scaled(text: str, column: NumberColumn) -> float | None:
     return scaled if math.isfinite(scaled) else None
 
 
-def _odd(labels: Labels, row: int, column: str, text: str) -> Unusable:
+def _odd(labels: Labels, row: int, column: str, text: str, expected: str) -> Unusable:
     return Unusable(
         reason=Reason.VALUE_UNUSABLE, what=f"line {labels.lines[row]}",
-        detail=f"{column} is {text[:40]!r}",
+        detail=f"column {column} holds {text[:40]!r}, expected {expected}",
     )  # fmt: skip

@@ -171,12 +171,15 @@ def _federated(label: str, config: RunConfig, sites: SiteSet, setting: Setting) 
         )
         for name, site in sites.items()
     }
+    # A site may have stopped before the last round; what it spent stays spent.
+    epsilon = {name: spent for record in records for name, spent in record.epsilon.items()}
+    guards = {name: sites[name].guard for name in epsilon}
     return Outcome(
         test={n: s for n, (s, _) in measured.items()},
         validation_loss={n: loss for n, (_, loss) in measured.items()},
         rounds=records,
-        epsilon=records[-1].epsilon,
-        delta={n: s.guard.limit.delta for n, s in sites.items() if s.guard is not None},
+        epsilon=epsilon,
+        delta={name: guard.limit.delta for name, guard in guards.items() if guard is not None},
         weights=state.chosen,
         chosen_round=state.best_round or state.round,
         seconds=0.0,

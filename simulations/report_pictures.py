@@ -163,7 +163,8 @@ def _epsilon(axes: Axes, found: Comparison) -> None:
     records = _records(found, "federated_dp")
     for site in records[-1].epsilon:
         held = [(r.round, r.epsilon[site]) for r in records if site in r.epsilon]
-        axes.plot(*zip(*held, strict=True), linewidth=1.4, label=site)
+        style = "-" if len(held) > 1 else "o"  # as in _curve
+        axes.plot(*zip(*held, strict=True), style, linewidth=1.4, label=site)
     tidy(axes, "Epsilon spent, federated with DP", "round", "epsilon by patient")
     axes.set_ylim(bottom=0)
     axes.legend(fontsize=8, frameon=False)

@@ -157,13 +157,16 @@ def test_numbers_categories_and_missing_indicators_stand_in_this_order(tmp_path:
 def test_what_is_no_number_is_missing_and_listed(tmp_path: Path, age: str) -> None:
     values, problems = encoded(tmp_path, f"{age},0,f")
     assert values == [0, 0, 1, 0, 1, 0, 0]
-    assert problems == [f"age is {age!r}"]
+    assert problems == [f"column age holds {age!r}, expected a number such as 12.5"]
 
 
 def test_a_logarithm_of_too_little_and_an_unknown_category_are_listed(tmp_path: Path) -> None:
     values, problems = encoded(tmp_path, "50,-1,d")
     assert values == [0, 0, 0, 0, 0, 1, 1]
-    assert problems == ["crp is '-1'", "sex is 'd'"]
+    assert problems == [
+        "column crp holds '-1', expected a number such as 12.5, above -1 for its logarithm",
+        "column sex holds 'd', expected one of f, m",
+    ]
 
 
 def test_a_row_of_several_images_is_listed_once(tmp_path: Path) -> None:
