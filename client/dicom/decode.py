@@ -69,8 +69,19 @@ def _shaped(found: Array, dataset: Dataset) -> Array:
         raise UnusableFile(Reason.DECODE_ERROR, f"decoded {found.shape}, header {shape}")
     found = found.reshape(shape)
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
-        found = np.stack([apply_color_lut(frame, dataset) for frame in found])
+        found = np.stack([_colored(frame, dataset) for frame in found])
     return np.ascontiguousarray(found)
+
+
+def _colored(frame: Array, dataset: Dataset) -> Array:
+    """Return a frame through its palette, in the 0 to 255 of every other colour image.
+
+    Palettes hold 8 or 16 bits (PS3.3 C.7.6.3.1.5); some that say 16 fill the lower 8 alone.
+    """
+    found: Array = apply_color_lut(frame, dataset)
+    if found.dtype == np.uint16 and found.max() > 255:
+        return (found // 256).astype(np.uint8)
+    return found.astype(np.uint8) if found.dtype == np.uint16 else found
 
 
 def _check_length(dataset: Dataset) -> None:

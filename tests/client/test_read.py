@@ -142,6 +142,19 @@ def test_palette_colour_comes_out_as_rgb(tmp_path: Path) -> None:
     assert found.tolist() == [[[10, 30, 50], [20, 40, 60]], [[20, 40, 60], [10, 30, 50]]]
 
 
+@pytest.mark.parametrize("unit", [257, 1])  # some writers fill the lower 8 of 16 bits alone
+def test_a_palette_of_16_bits_comes_out_as_the_same_colours(tmp_path: Path, unit: int) -> None:
+    dataset = image(np.array([[0, 1], [1, 0]], np.uint8))
+    dataset.PhotometricInterpretation = "PALETTE COLOR"
+    for color, entries in (("Red", [10, 20]), ("Green", [30, 40]), ("Blue", [50, 60])):
+        setattr(dataset, f"{color}PaletteColorLookupTableDescriptor", [2, 0, 16])
+        table = (np.array(entries) * unit).astype("<u2").tobytes()
+        setattr(dataset, f"{color}PaletteColorLookupTableData", table)
+    found = read_back(save(tmp_path / "x", dataset)).stored[0]
+    assert found.dtype == np.uint8
+    assert found.tolist() == [[[10, 30, 50], [20, 40, 60]], [[20, 40, 60], [10, 30, 50]]]
+
+
 @pytest.mark.parametrize(
     "syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian]
 )
@@ -431,5 +444,7 @@ def _as_pydicom(path: Path) -> np.ndarray | None:
             found = pixel_array(dataset)
         except Exception:  # noqa: BLE001 - whatever pydicom cannot read
             return None
-        palette = dataset.PhotometricInterpretation == "PALETTE COLOR"
-        return apply_color_lut(found, dataset) if palette else found
+        if dataset.PhotometricInterpretation == "PALETTE COLOR":
+            found = apply_color_lut(found, dataset)
+            return found >> 8 if found.dtype == np.uint16 else found  # as all other colours
+        return found
