@@ -12,7 +12,7 @@ from client.cache import Cache, key_of
 from client.cohort import SiteCohort, load_cohort
 from client.site import Site
 from client.split import split_patients
-from common.config import RunConfig, Split
+from common.config import Cohort, RunConfig, Split
 from common.errors import CohortError, ConfigurationError
 from common.tasks import task_of
 
@@ -157,12 +157,14 @@ def _content(images: torch.Tensor) -> str:
 
 
 def check_parts(
-    cohorts: tuple[SiteCohort, ...], rules: Split, seeds: Sequence[int], tell: Callable[[str], None]
-) -> None:
-    """Say which hospital has nobody to train or to test on.
+    cohorts: tuple[SiteCohort, ...], config: Cohort, seeds: Sequence[int],
+    tell: Callable[[str], None],
+) -> None:  # fmt: skip
+    """Say which hospital has nobody to train or to test on, or too few to train.
 
     CohortError when that is so of all hospitals together: nothing could be learned or measured.
     """
+    rules, smallest = config.split, config.smallest_cohort
     for part, held in (("train", "training"), ("test", "test")):
         lacking = list(_lacking(cohorts, rules, seeds, part))
         for place, names in lacking:
@@ -175,6 +177,12 @@ def check_parts(
         for name in dict.fromkeys(name for _, names in lacking for name in names):
             places = "; ".join(place for place, names in lacking if name in names)
             tell(f"{name} has no {held} patients with {places}")
+    for cohort in cohorts:
+        parts = split_patients(cohort.strata, cohort.given, rules, seeds[0])
+        patients = list(parts.values()).count("train")
+        if 0 < patients < smallest:
+            few = f"fewer than the {smallest} of cohort.smallest_cohort"
+            tell(f"{cohort.name} does not train: its training patients are {patients}, {few}")
 
 
 def _lacking(

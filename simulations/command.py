@@ -58,7 +58,7 @@ def run_comparison(request: Request) -> Comparison:
     hospitals = load_hospitals(config, folders, cache, tell)
     if write_not_used(out / "not-used.csv", hospitals):
         tell(f"Each file, row and patient that is not used: {out / 'not-used.csv'}")
-    check_parts(hospitals.cohorts, config.cohort.split, range(request.seeds), tell)
+    check_parts(hospitals.cohorts, config.cohort, range(request.seeds), tell)
     with LiveProgress(console, config, arms, request.seeds) as live:
         plan = Plan(
             arms=arms, seeds=range(request.seeds), folder=out,

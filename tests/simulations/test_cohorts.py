@@ -64,7 +64,7 @@ def test_every_line_that_is_not_used_is_in_the_list_with_its_value(tmp_path: Pat
 
 
 def test_a_hospital_with_nobody_in_a_part_is_told_of() -> None:
-    rules = run_config("binary").cohort.split
+    rules = run_config("binary").cohort
     said: list[str] = []
     check_parts((given("a", "train"), given("b", "test")), rules, (0, 1), said.append)
     assert said == [
@@ -73,10 +73,20 @@ def test_a_hospital_with_nobody_in_a_part_is_told_of() -> None:
     ]
 
 
+def test_a_hospital_too_small_to_train_is_told_of() -> None:
+    config = run_config("binary")
+    said: list[str] = []
+    cohorts = cohort_of(config, "a", 0), cohort_of(config, "b", 1, 4)
+    check_parts(cohorts, config.cohort, (0,), said.append)
+    assert said == [
+        "b does not train: its training patients are 2, fewer than the 10 of cohort.smallest_cohort"
+    ]
+
+
 @pytest.mark.parametrize(("part", "lacking"), [("train", "test"), ("test", "training")])
 def test_nothing_is_trained_where_nothing_could_be_learned_or_measured(
     part: Part, lacking: str
 ) -> None:
-    rules = run_config("binary").cohort.split
+    rules = run_config("binary").cohort
     with pytest.raises(CohortError, match=f"No hospital has {lacking} patients with seed 0"):
         check_parts((given("a", part), given("b", part)), rules, (0,), lambda _: None)
