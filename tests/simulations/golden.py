@@ -153,7 +153,7 @@ CASES: Mapping[str, tuple[RunConfig, tuple[Arm, ...]]] = {
         personalisation="{method: fine_tune, steps: 10, learning_rate: 0.05}"
     ), PERSONALISED),
     "private": (config_of(privacy=f"{_PRIVACY}}}"), PRIVATE),
-    "private-flat": (config_of(privacy=f"{_PRIVACY}, clipping: flat, clip_norm: 0.1}}"), PRIVATE),
+    "private-flat": (config_of(privacy=f"{_PRIVACY}, clipping: flat, clip_norm: 2.0}}"), PRIVATE),
     "private-sampled": (config_of(privacy=f"{_PRIVACY}, sampling_rate: 0.5}}"), PRIVATE),
     "private-divisor": (config_of(privacy=f"{_PRIVACY}, default_patients: 100}}"), PRIVATE),
     "private-segmentation": (config_of("segmentation", privacy=f"{_PRIVACY}}}"), PRIVATE),
