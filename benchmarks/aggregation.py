@@ -14,13 +14,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from row import Row, shown, told
 
 from common.config import Aggregation, RunConfig, parse_config
 from common.weights import Weights
@@ -44,33 +45,20 @@ privacy: none
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One bar and what was measured."""
-
-    name: str
-    measured: float
-    bar: str
-    holds: bool
-
-
-def main() -> list[Row]:
-    """Print the table and return its rows."""
+def rows() -> list[Row]:
+    """Measure and return the rows."""
     torch.set_num_threads(1)
     megabytes = 4e-6 * sum(int(np.prod(shape)) for shape in SHAPES)
     copy, add, whole = _seconds()
     models = _memory_models()
-    rows = [
-        Row(name="adding / copying bandwidth", measured=copy / add, bar=">= 0.60",
-            holds=copy / add >= 0.6),
-        Row(name="the same with admission", measured=copy / whole, bar="no bar", holds=True),
-        Row(name="models in memory during a round", measured=models, bar="<= 2.1",
-            holds=models <= 2.1),
+    size = f"{SITES} updates of {megabytes:.0f} MB; a copy runs at {megabytes / copy:.0f} MB/s"
+    return [
+        shown(Row(name="adding / copying bandwidth", measured=copy / add, relation=">=",
+                  goal=0.6, detail=size)),
+        shown(Row(name="the same with admission", measured=copy / whole)),
+        shown(Row(name="models in memory during a round", measured=models, relation="<=",
+                  goal=2.1, detail="two, and the request's small parts")),
     ]  # fmt: skip
-    print(f"{SITES} updates of {megabytes:.0f} MB, one thread; copy {megabytes / copy:.0f} MB/s")
-    for row in rows:
-        print(f"{row.name:45} {row.measured:6.2f}  {row.bar:8} {'holds' if row.holds else 'FAILS'}")
-    return rows
 
 
 def model(value: float) -> dict[str, torch.Tensor]:
@@ -186,4 +174,4 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["memory"]:
         _print_memory()
     else:
-        sys.exit(0 if all(row.holds for row in main()) else 1)
+        told(rows)

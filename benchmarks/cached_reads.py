@@ -17,7 +17,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,8 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from row import Row, shown, told
 
 from client.dicom.read import Header
 from client.objects import Object, pixels_of, read_objects
@@ -39,34 +40,21 @@ REPEATS = 7
 Read = Callable[[int], torch.Tensor]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One bar and what was measured."""
-
-    name: str
-    measured: float
-    bar: str
-    holds: bool
-
-
-def main() -> list[Row]:
-    """Print the table and return its rows."""
+def rows() -> list[Row]:
+    """Measure and return the rows."""
     torch.set_num_threads(1)
-    rows = []
+    found = []
     with tempfile.TemporaryDirectory() as folder:
         for name, pair, reads in (
             ("2-D image of 256 x 256", _images(Path(folder)), (1000, 200)),
             ("3-D patch of 64 x 64 x 64", _patches(Path(folder)), (200, 3)),
         ):
             ours, peer = _rates(pair, reads)
-            print(f"{name:45} cache {ours:8.0f} /s   PersistentDataset {peer:7.0f} /s")
-            rows.append(Row(
-                name=f"{name}: cache / PersistentDataset", measured=ours / peer, bar=">= 8",
-                holds=ours / peer >= 8,
-            ))  # fmt: skip
-    for row in rows:
-        print(f"{row.name:45} {row.measured:6.1f}  {row.bar:8} {'holds' if row.holds else 'FAILS'}")
-    return rows
+            found.append(shown(Row(
+                name=f"{name}: cache / PersistentDataset", measured=ours / peer, relation=">=",
+                goal=8.0, detail=f"{ours:.0f} and {peer:.0f} reads a second",
+            )))  # fmt: skip
+    return found
 
 
 def _images(folder: Path) -> tuple[Read, Read]:
@@ -192,4 +180,4 @@ def _rates(pair: tuple[Read, Read], reads: tuple[int, int]) -> tuple[float, floa
 
 
 if __name__ == "__main__":
-    sys.exit(0 if all(row.holds for row in main()) else 1)
+    told(rows)

@@ -13,13 +13,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from row import Row, shown, told
 
 from client.patient_gradients import Backend, Objective
 from client.private_step import patient_optimizer, private_step
@@ -37,44 +38,29 @@ SLOWEST, LARGEST = 1.15, 0.7
 HEAD_STEPS, HEAD_SECONDS = 1000, 2.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One bar and what was measured."""
-
-    name: str
-    measured: float
-    bar: str
-    holds: bool
-
-
-def main() -> list[Row]:
-    """Print the table and return its rows."""
+def rows() -> list[Row]:
+    """Measure and return the rows."""
     torch.set_num_threads(1)
-    rows = [row for network in NETWORKS for row in _network_rows(network)]
+    found = [row for network in NETWORKS for row in _network_rows(network)]
     seconds = _head_seconds()
-    rows.append(Row(
-        name=f"{HEAD_STEPS} steps of a head on cached features (s)", measured=seconds,
-        bar=f"<= {HEAD_SECONDS:.2f}", holds=seconds <= HEAD_SECONDS,
-    ))  # fmt: skip
-    for row in rows:
-        print(f"{row.name:52} {row.measured:6.2f}  {row.bar:8} {'holds' if row.holds else 'FAILS'}")
-    return rows
+    found.append(shown(Row(
+        name=f"{HEAD_STEPS} private steps of a head (s)", measured=seconds, relation="<=",
+        goal=HEAD_SECONDS, detail="on cached features of 200 patients",
+    )))  # fmt: skip
+    return found
 
 
 def _network_rows(network: NetworkName) -> list[Row]:
     plain, private, hooks = _seconds(network)
     memory = {mode: _growth(network, mode) for mode in MODES}
     slower, larger = private / plain, memory["private"] / memory["plain"]
-    print(f"{network}: plain step {plain:.3f} s, {memory['plain']:.0f} MB")
+    hooked = f"Opacus' hooks {hooks / plain:.2f}"
     return [
-        Row(name=f"{network}: time / plain", measured=slower, bar=f"<= {SLOWEST:.2f}",
-            holds=slower <= SLOWEST),
-        Row(name=f"{network}: memory / plain", measured=larger, bar=f"<= {LARGEST:.2f}",
-            holds=larger <= LARGEST),
-        Row(name=f"{network}: time / plain, Opacus hooks", measured=hooks / plain,
-            bar="no bar", holds=True),
-        Row(name=f"{network}: memory / plain, Opacus hooks",
-            measured=memory["hooks"] / memory["plain"], bar="no bar", holds=True),
+        shown(Row(name=f"{network}: private / plain step", measured=slower, relation="<=",
+                  goal=SLOWEST, detail=f"plain {plain:.3f} s; {hooked}")),
+        shown(Row(name=f"{network}: private / plain memory", measured=larger, relation="<=",
+                  goal=LARGEST, detail=f"plain {memory['plain']:.0f} MB; Opacus' hooks "
+                  f"{memory['hooks'] / memory['plain']:.2f}")),
     ]  # fmt: skip
 
 
@@ -246,4 +232,4 @@ if __name__ == "__main__":
     if len(sys.argv) == 3:  # a fresh process for one measurement of memory
         _print_growth(next(n for n in NETWORKS if n == sys.argv[1]), sys.argv[2])
     else:
-        sys.exit(0 if all(row.holds for row in main()) else 1)
+        told(rows)

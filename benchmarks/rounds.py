@@ -20,13 +20,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from row import Row, shown, told
 
 from client.site import Site
 from common.config import RunConfig, parse_config
@@ -76,37 +77,15 @@ main()
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One bar and what was measured."""
-
-    name: str
-    measured: float
-    spread: str  # quartiles of the turns, or where the time went
-    goal: float
-
-    @property
-    def holds(self) -> bool:
-        """Whether the goal is met."""
-        return self.measured <= self.goal
-
-
-def main() -> list[Row]:
-    """Print the table and return its rows."""
+def rows() -> list[Row]:
+    """Print the rows as they come and return them."""
     torch.set_num_threads(1)
     load, _, _ = os.getloadavg()
     print(f"{os.cpu_count()} cores, load {load:.1f} (above 1, other work disturbs the figures)")
     return [
         *_first_rounds("configs/simulations/demo.yaml"),
-        _shown(_overhead(8)), _shown(_overhead(32)), _shown(_workers(8)), _shown(_workers(32)),
+        shown(_overhead(8)), shown(_overhead(32)), shown(_workers(8)), shown(_workers(32)),
     ]  # fmt: skip
-
-
-def _shown(row: Row) -> Row:
-    verdict = "holds" if row.holds else "FAILS"
-    text = f"{row.name:34} {row.measured:6.3f}  <= {row.goal:4.2f}  {verdict}  {row.spread}"
-    print(text, flush=True)
-    return row
 
 
 def sites_of(count: int, patients: int = 40) -> dict[str, Site]:
@@ -128,7 +107,7 @@ def sites_of(count: int, patients: int = 40) -> dict[str, Site]:
 
 def _overhead(count: int) -> Row:
     config, sites = parse_config(CONFIG), sites_of(count)
-    one_round = _rounds(config, InProcessSites(sites, config, 0))
+    one_round = one_round_of(config, InProcessSites(sites, config, 0))
     ours, floor = _in_turns(
         lambda: statistics.median(one_round() for _ in range(3)),
         lambda: bare_round_seconds(sites, config),  # the median of three, too
@@ -140,11 +119,11 @@ def _overhead(count: int) -> Row:
 def _workers(count: int) -> Row:
     config, sites = parse_config(CONFIG), sites_of(count)
     with WorkerSites(sites, config, 0, 2) as two, WorkerSites(sites, config, 0, 1) as one:
-        ours, floor = _in_turns(_rounds(config, two), _rounds(config, one), TURNS[count])
+        ours, floor = _in_turns(one_round_of(config, two), one_round_of(config, one), TURNS[count])
     return _ratio(f"two workers / one, {count} sites", ours, floor, 0.6)
 
 
-def _rounds(config: RunConfig, sites: Sites) -> Callable[[], float]:
+def one_round_of(config: RunConfig, sites: Sites) -> Callable[[], float]:
     """Return a function that trains the next round and returns its seconds."""
     aggregator = aggregator_of(config.aggregation, len(sites.available()))
     state = begin(config, "benchmark", 0, aggregator)
@@ -174,8 +153,8 @@ def _ratio(name: str, ours: Sequence[float], floor: Sequence[float], goal: float
     low, high = np.quantile(ratios, (0.25, 0.75))
     seconds = f"{statistics.median(ours) * 1e3:.1f} ms / {statistics.median(floor) * 1e3:.1f} ms"
     return Row(
-        name=name, measured=float(np.median(ratios)), goal=goal,
-        spread=f"quartiles {low:.3f} to {high:.3f}; {seconds}",
+        name=name, measured=float(np.median(ratios)), relation="<=", goal=goal,
+        detail=f"quartiles {low:.3f} to {high:.3f}; {seconds}",
     )  # fmt: skip
 
 
@@ -183,25 +162,31 @@ def _first_rounds(config: str) -> list[Row]:
     """Return seconds from the command's start to its first round: all anew, and once more."""
     with tempfile.TemporaryDirectory(prefix="wardround-") as folder:
         return [
-            _shown(_started(f"first round, {kind} (s)", config, Path(folder)))
+            shown(_started(f"first round, {kind} (s)", config, Path(folder)))
             for kind in ("nothing cached", "everything cached")
         ]
 
 
 def _started(name: str, config: str, folder: Path) -> Row:
+    seconds, detail = first_round_seconds(config, folder)
+    return Row(name=name, measured=seconds, relation="<=", goal=3.0, detail=detail)
+
+
+def first_round_seconds(config: str, folder: Path, *more: str) -> tuple[float, str]:
+    """Return the seconds from the command's start to its first round, and where they went."""
     command = [sys.executable, "-c", WATCHED, repr(time.time()), "compare", config]
     done = subprocess.run(
-        [*command, "--arms", "federated", "--out", str(folder)],
+        [*command, "--arms", "federated", "--out", str(folder), *more],
         cwd=Path(__file__).parents[1], check=True, capture_output=True, text=True,
     )  # fmt: skip
-    marks: list[tuple[str, float, float]] = json.loads(done.stdout.splitlines()[-1])
+    line = next(text for text in done.stdout.splitlines() if text.startswith("[["))
+    marks: list[tuple[str, float, float]] = json.loads(line)
     parts, before = [], (0.0, 0.0)
     for what, wall, processor in marks:
         parts.append(f"{what} {wall - before[0]:.2f} ({processor - before[1]:.2f})")
         before = wall, processor
-    spread = f"processor {before[1]:.2f}: {', '.join(parts)}"
-    return Row(name=name, measured=before[0], goal=3.0, spread=spread)
+    return before[0], f"processor {before[1]:.2f}: {', '.join(parts)}"
 
 
 if __name__ == "__main__":
-    main()
+    told(rows)

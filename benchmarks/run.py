@@ -1,17 +1,75 @@
-"""Every benchmark that is here, one table: ours, the peer's or floor's, the ratio and the goal."""
+"""Every benchmark here, each in a process of its own, and one table of all at the end.
+
+    python benchmarks/run.py [NAME ...]
+
+"Missed" does not fail the command: on a machine that others use, run the one script again.
+"""
 
 from __future__ import annotations
 
-import runpy
+import json
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from row import ROWS_FILE, Row
+
+HERE = Path(__file__).parent
+#: In this order: the quiet ones first.
+SCRIPTS = ("aggregation", "cached_reads", "private_step", "rounds", "ray_engine")
 
 
 def main() -> None:
-    """Run each benchmark file of this folder as its own script."""
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        if path.name not in {"run.py", "__init__.py"}:
-            print(f"== {path.stem}", flush=True)
-            runpy.run_path(str(path), run_name="__main__")
+    """Run the named scripts, or all, and print their rows."""
+    names = sys.argv[1:] or list(SCRIPTS)
+    unknown = [name for name in names if name not in SCRIPTS]
+    if unknown:
+        sys.exit(f"No benchmark {', '.join(unknown)}; there are {', '.join(SCRIPTS)}.")
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            print(f"== {name}", flush=True)
+            rows += _rows_of(name, Path(folder) / f"{name}.json")
+    Console(width=None if sys.stdout.isatty() else 140).print(_table(_with_ray(rows)))
+
+
+def _rows_of(name: str, file: Path) -> list[Row]:
+    ended = subprocess.run(
+        [sys.executable, str(HERE / f"{name}.py")], env={**os.environ, ROWS_FILE: str(file)},
+        check=False,
+    )  # fmt: skip
+    if ended.returncode != 0 or not file.exists():
+        print(f"{name} ended with status {ended.returncode}; its rows are missing below.")
+        return []
+    return [Row(**row) for row in json.loads(file.read_text())]
+
+
+def _with_ray(rows: list[Row]) -> list[Row]:
+    """Put what was measured on Flower's Ray engine beside the rows of the same name."""
+    beside = {row.name: row.ray for row in rows if row.ray}
+    return [
+        Row(name=r.name, measured=r.measured, relation=r.relation, goal=r.goal, detail=r.detail,
+            ray=beside.get(r.name, ""))
+        for r in rows if not r.ray
+    ]  # fmt: skip
+
+
+def _table(rows: list[Row]) -> Table:
+    table = Table(title="Measured, one thread where not said")
+    for name, right in (
+        ("what", False), ("measured", True), ("goal", True), ("", False), ("detail", False),
+        ("Flower's Ray engine", False),
+    ):  # fmt: skip
+        table.add_column(name, justify="right" if right else "left")
+    for row in rows:
+        table.add_row(
+            row.name, f"{row.measured:.3f}", row.goal_text, row.verdict, row.detail, row.ray
+        )
+    return table
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from common.metrics import (
 from common.privacy.plan import Mechanism, Spend
 from common.sample import Patients, patient_mean, take
 from common.tasks.task import Scores
-from common.weights import load_into
 from common.wire import EvaluationRequest, Refusal, RefusalReason, SiteReport
 
 #: Items that go through the network at once; a speed and memory choice, results are the same.
@@ -130,8 +129,7 @@ def evaluate_round(
             reason=RefusalReason.TOO_FEW_PATIENTS,
         )  # fmt: skip
     kept = site.memory.recall(request.run, request.round)
-    load_into(bench.model, request.weights)
-    load_into(bench.model, bench.own_layers(kept))
+    bench.load(request.weights, kept)
     statistics, spend = site_statistics(bench, patients), None
     if request.config.evaluation.count_noise > 0:
         try:

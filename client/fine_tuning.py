@@ -15,7 +15,7 @@ from client.training import make_optimizer
 from client.workbench import Workbench
 from common.config import Personalisation
 from common.sample import patient_loss
-from common.weights import Weights, load_into, trainable
+from common.weights import Weights
 
 #: How often the site looks at its validation patients while it tunes.
 _LOOKS = 5
@@ -29,7 +29,7 @@ def fine_tune(
     Without validation patients the last are returned. Steps are those of `training` at the
     rate of `personalisation`; FedProx, SCAFFOLD and augmentation are for rounds alone.
     """
-    load_into(bench.model, shared)
+    bench.load(shared)
     best, best_loss = dict(shared), _validation_loss(site, bench)
     every = max(1, rules.steps // _LOOKS)
     with repeatable_dropout(seed, site.name, 0):
@@ -40,7 +40,7 @@ def fine_tune(
             loss = _validation_loss(site, bench)
             if loss < best_loss or len(site.validation) == 0:
                 best_loss = loss
-                best = {n: v.clone() for n, v in trainable(bench.model).items()}
+                best = {n: v.clone() for n, v in bench.trained.items()}
     return best
 
 

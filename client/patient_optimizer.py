@@ -86,6 +86,8 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no ty
         count = len(samples[0])
         if count == 0:
             return
+        if count == 1:  # the loop comes here for every patient: one long row, not many short ones
+            samples = [torch.cat([sample.flatten() for sample in samples])[None]]
         factor = clip_factor(patient_norms(samples), self._bound, self.plan.clipping)
         factor /= GRID * self.max_grad_norm
         if self._waiting + count > EXACT_IN_FLOAT32:
@@ -94,14 +96,14 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no ty
         if self._total is not None and count > EXACT_IN_FLOAT32:
             add_in_units(self._by_parameter(self._total), samples, factor)
         else:
-            add_in_units(self._parts, samples, factor)
+            add_in_units([self._sum] if count == 1 else self._parts, samples, factor)
             self._waiting += count
 
     def add_noise(self) -> None:
         """Add noise of sigma x C to each coordinate of the sum."""
-        noised = torch.empty(len(self._sum))
+        noised = self._released if len(self._released) else torch.empty(len(self._sum))
         for start in range(0, len(noised), _CHUNK):
-            exact = self._exact(slice(start, start + _CHUNK))
+            exact = self._exact(slice(start, start + _CHUNK)).double()
             draw = self._noise.gaussian((len(exact),), self.noise_multiplier / GRID)
             noised[start : start + _CHUNK] = (
                 draw.round_().add_(exact).mul_(GRID * self.max_grad_norm)

@@ -17,7 +17,7 @@ from common.preprocessing import augment
 from common.privacy.plan import Spend
 from common.sample import patient_loss
 from common.scaffold import next_control
-from common.weights import Weights, difference, load_into, trainable
+from common.weights import Weights, difference
 from common.wire import Refusal, RefusalReason, SiteUpdate, TrainRequest
 
 #: Before the names of a site's control variates in its memory.
@@ -34,16 +34,14 @@ def train_round(site: Site, bench: Workbench, request: TrainRequest) -> SiteUpda
         return _refusal(site, request, RefusalReason.TOO_FEW_PATIENTS)
     rules = bench.config.training
     kept = site.memory.recall(request.run, request.round - 1)
-    load_into(bench.model, request.weights)
-    load_into(bench.model, bench.own_layers(kept))
+    bench.load(request.weights, kept)
     own_control = _own_control(request, kept)
     try:
         spend = _train(site, bench, request, own_control)
     except BudgetExceeded:
         return _refusal(site, request, RefusalReason.BUDGET)
-    after = trainable(bench.model)
-    delta = difference(after, request.weights)
-    keep = {name: after[name].clone() for name in bench.local}
+    delta = difference(bench.trained, request.weights)
+    keep = {name: bench.trained[name].clone() for name in bench.local}
     control_delta = None
     if request.control is not None:
         reach = learning_rate(rules, request.round) * rules.local_steps

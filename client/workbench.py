@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from torch import Tensor, nn
+from torch import nn
 
 from common.config import RunConfig
 from common.network import local_names, network_of
@@ -20,23 +21,32 @@ class Workbench:
     seed: int
     task: Task
     model: nn.Module
-    local: frozenset[str]  # parameters that never leave the site
-    initial_local: Weights  # those parameters before the first round
+    trained: Weights  # views of the model's parameters that training changes
+    local: frozenset[str]  # of these, the ones that never leave the site
+    initial_local: Weights  # those before the first round
 
-    def own_layers(self, kept: Weights) -> dict[str, Tensor]:
-        """Return a site's own layers: as it kept them, or as the run's seed made them."""
-        return {name: kept.get(name, self.initial_local[name]) for name in self.local}
+    def load(self, weights: Weights, kept: Weights = MappingProxyType({})) -> None:
+        """Put weights into the model, then the site's own layers.
+
+        These are as the site kept them, or as the run's seed made them.
+        """
+        for name, value in weights.items():
+            self.trained[name].copy_(value)
+        for name in self.local:
+            self.trained[name].copy_(kept.get(name, self.initial_local[name]))
 
 
 def open_workbench(config: RunConfig, seed: int) -> Workbench:
     """Build the network of a run."""
     model = network_of(config, seed)
+    trained = trainable(model)
     local = local_names(config, model)
     return Workbench(
         config=config,
         seed=seed,
         task=task_of(config.task),
         model=model,
+        trained=trained,
         local=local,
-        initial_local={n: v.clone() for n, v in trainable(model).items() if n in local},
+        initial_local={name: trained[name].clone() for name in local},
     )

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, assert_never, get_args
 
 import torch
@@ -21,7 +22,7 @@ from common.errors import RunFailed
 from common.privacy.noise import SimulatedNoise
 from common.sample import Patients
 from common.tasks.task import Scores, no_scores
-from common.weights import Weights, load_into
+from common.weights import Weights
 from server.aggregation import aggregator_of
 from server.rounds import Records, RoundRecord, begin, run_rounds
 from server.run_state import RunState, RunStore
@@ -144,11 +145,10 @@ def _store(config: RunConfig, bench: Workbench, setting: Setting, run: str) -> R
 
 
 def _measure(
-    bench: Workbench, site: Site, weights: Weights, own: Weights | None = None
+    bench: Workbench, site: Site, weights: Weights, own: Weights = MappingProxyType({})
 ) -> tuple[Scores, float]:
     """Return test scores and mean validation loss of weights at a site."""
-    load_into(bench.model, weights)
-    load_into(bench.model, bench.own_layers(own or {}))
+    bench.load(weights, own)
     if len(site.validation) == 0:
         return _test_scores(bench, site), float("nan")
     return _test_scores(bench, site), float(score(bench, site.validation).loss.mean())

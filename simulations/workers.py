@@ -26,7 +26,6 @@ from client.training import train_round
 from client.workbench import Workbench, open_workbench
 from common.config import RunConfig
 from common.errors import ConfigurationError, RunFailed, WardroundError
-from common.weights import trainable
 from common.wire import EvaluationRequest, Refusal, SiteReport, SiteUpdate, TrainRequest
 from simulations.shared_memory import fill, shared_like
 
@@ -67,7 +66,7 @@ class WorkerSites:
         self._config = config
         self._bench = open_workbench(config, seed)
         own = self._bench.local
-        shared = {n: v for n, v in trainable(self._bench.model).items() if n not in own}
+        shared = {n: v for n, v in self._bench.trained.items() if n not in own}
         self._weights, self._control = shared_like(shared), shared_like(shared)
         self._deltas = {name: shared_like(shared) for name in self._sites}
         self._changes = {name: shared_like(shared) for name in self._sites}

@@ -147,8 +147,8 @@ class _Stream:
             radius.log_().mul_(-2.0 * standard_deviation**2).sqrt_().neg_()
             angle = self._angle[:half].copy_(words[half:]).mul_(2 * math.pi * 2.0**-64)
             torch.mul(radius, torch.cos(angle, out=wave), out=part[:half])
-            second = torch.sin(angle, out=wave).mul_(radius)
-            part[half:] = second[: len(part) - half]
+            rest = part[half:]
+            torch.mul(radius[: len(rest)], torch.sin(angle, out=wave)[: len(rest)], out=rest)
         return draws.reshape(shape)
 
     def _open(self) -> None:

@@ -188,6 +188,7 @@ def test_a_personal_head_outlives_a_missed_round() -> None:
     assert bench.local
     train_round(here, bench, request_of(config, 1))
     kept = here.memory.recall("run", 1)
-    own = bench.own_layers(here.memory.recall("run", 2))
+    bench.load(request_of(config, 2).weights, here.memory.recall("run", 2))
+    own = {name: bench.trained[name] for name in bench.local}
     assert same_bits(own, kept)
     assert not any(torch.equal(own[name], bench.initial_local[name]) for name in bench.local)

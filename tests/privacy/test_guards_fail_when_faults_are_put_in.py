@@ -95,11 +95,12 @@ def test_clipping_off(monkeypatch: Patch) -> None:
         check_sensitivity()
 
 
-def test_clipping_by_parameter_instead_of_by_patient(monkeypatch: Patch) -> None:
-    def largest(samples: Sequence[Tensor]) -> Tensor:
-        return torch.stack([patient_norms([s]) for s in samples]).amin(0)
+def test_clipping_by_part_of_a_gradient_instead_of_by_patient(monkeypatch: Patch) -> None:
+    def smallest(samples: Sequence[Tensor]) -> Tensor:
+        parts = [part for sample in samples for part in sample.flatten(1).split(8, dim=1)]
+        return torch.stack([patient_norms([part]) for part in parts]).amin(0)
 
-    monkeypatch.setattr(patient_optimizer, "patient_norms", largest)
+    monkeypatch.setattr(patient_optimizer, "patient_norms", smallest)
     with pytest.raises(RED, match="moved the sum"):
         check_sensitivity()
 

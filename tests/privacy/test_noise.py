@@ -99,6 +99,30 @@ def test_noise_goes_on_and_does_not_repeat_where_a_nonce_of_the_cipher_ends(
     assert len(set(parts)) == 5
 
 
+@each_source
+def test_a_draw_stays_as_it_was_when_the_memory_it_came_from_is_used_again(
+    source: Callable[[], NoiseSource],
+) -> None:
+    noise = source()
+    drawn = [noise.gaussian((100_000,), 1.0), noise.uniform(100_000)]
+    kept = [draw.clone() for draw in drawn]
+    noise.gaussian((200_000,), 1.0)
+    noise.uniform(200_000)
+    assert all(torch.equal(draw, was) for draw, was in zip(drawn, kept, strict=True))
+
+
+@each_source
+def test_no_key_stream_is_used_twice_within_one_stretch_or_in_the_next(
+    monkeypatch: pytest.MonkeyPatch, source: Callable[[], NoiseSource]
+) -> None:
+    # Draws of many lengths, so that stretches end in the middle and at the end of a draw.
+    monkeypatch.setattr("common.privacy.noise._STRETCH", 8 * 4096)
+    noise = source()
+    lengths = [1, 2, 3, 1000, 4095, 4096] * 5
+    values = torch.cat([noise.uniform(length) for length in lengths])
+    assert len(values.unique()) == sum(lengths)  # 53 bits: two alike by chance once in 10^8 runs
+
+
 def test_the_ciphers_block_counter_begins_at_zero_whatever_the_key(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,0 +1,55 @@
+"""One line of the benchmarks' table, and how a script hands its lines to run.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+#: Where a script writes its rows when run.py started it.
+ROWS_FILE = "WARDROUND_BENCHMARK_ROWS"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A ratio or a time, what it is compared with, and whether the goal is met."""
+
+    name: str
+    measured: float
+    relation: Literal["<=", ">=", ""] = ""
+    goal: float | None = None  # None: shown for comparison only
+    detail: str = ""  # absolute figures, spread
+    ray: str = ""  # the same on Flower's Ray engine, where that does the same
+
+    @property
+    def verdict(self) -> str:
+        """Return met or missed, or nothing where there is no goal."""
+        if self.goal is None:
+            return ""
+        met = self.measured <= self.goal if self.relation == "<=" else self.measured >= self.goal
+        return "met" if met else "missed"
+
+    @property
+    def goal_text(self) -> str:
+        """Return the goal as it is read."""
+        return "" if self.goal is None else f"{self.relation} {self.goal:.2f}"
+
+
+def shown(row: Row) -> Row:
+    """Print a row as soon as it is known."""
+    print(f"{row.name:44} {row.measured:7.3f}  {row.goal_text:8} {row.verdict:7} {row.detail}",
+          flush=True)  # fmt: skip
+    return row
+
+
+def told(rows: Callable[[], Sequence[Row]]) -> None:
+    """Measure, and hand the rows to run.py where that asked for them."""
+    found = rows()
+    if ROWS_FILE in os.environ:
+        Path(os.environ[ROWS_FILE]).write_text(json.dumps([asdict(row) for row in found]))
+    elif any(row.verdict == "missed" for row in found):
+        sys.exit(1)
