@@ -1,30 +1,42 @@
 """All that travels between coordinator and site; nothing else may leave a hospital.
 
-Over Flower each message is one RecordDict: a header of canonical JSON, and tensors as the raw
-little-endian bytes of float32. Reading one never runs code of the sender's, and refuses what is
-not exactly a message.
+How a message is written down: message_headers (its facts, as strict JSON), envelope (with its
+tensors packed, as between hospitals) and flower_records (as Flower's records, on one machine).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Literal, assert_never
+from typing import Literal
 
-import numpy as np
-import torch
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
-
-from common.config import RunConfig, parse_config
-from common.errors import UpdateRefused, WardroundError
+from common.config import RunConfig
 from common.metrics import Statistics
 from common.privacy.plan import Spend
 from common.weights import Weights
 
-if TYPE_CHECKING:
-    from flwr.app import ArrayRecord, RecordDict
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """Would you take part in this run? Asked before the first round; round is 0."""
+
+    run: str
+    round: int
+    seed: int
+    config: RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """A site's answer to a Proposal it would take part in; what it would cost its patients."""
+
+    run: str
+    round: int
+    site: str
+    patients: int | None  # training patients; None: the site does not tell
+    epsilon: float | None  # of the whole run here; None: no privacy, or not told
+    epsilon_left: float | None  # of the cohort's limit before the run; None: likewise
+    seconds: float | None  # of one round here, estimated; None: not known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +93,22 @@ class RefusalReason(Enum):
     TOO_FEW_PATIENTS = "fewer usable patients than the run needs"
     BUDGET = "the privacy budget of this cohort does not allow it"
     CONFIGURATION = "the configuration does not fit this site's data"
-    POLICY = "the site's policy does not allow this run"
     FAILED = "the site failed; its own log says why"
+    NOT_APPROVED = "the site has not approved this configuration yet"
+    DECLINED = "the site's admin refused this configuration"
+    COORDINATOR = "the site does not take part in runs of this coordinator"
+    TASK = "the site's policy does not allow this kind of task"
+    TARGET = "the site's policy does not allow this target"
+    COLUMNS = "the site's policy does not allow one of the clinical columns"
+    NETWORK = "the site's policy does not allow this network"
+    EPSILON = "the run asks for a larger epsilon than the site allows one run"
+    PRIVACY = "the site takes part in private runs only"
+    CELL = "the run would release smaller cells than the site allows"
+    METRICS = "the run would release metrics that the site does not"
+    COHORT = "the run accepts smaller cohorts than the site allows"
+    PAUSED = "the site is paused"
+    HOURS = "it is outside the site's hours of work"
+    RELEASE = "the site runs another release of Wardround"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,176 +121,6 @@ class Refusal:
     reason: RefusalReason
 
 
-Message = TrainRequest | SiteUpdate | EvaluationRequest | SiteReport | Refusal
-
-# --- as Flower's records -------------------------------------------------------------------
-
-#: How a tensor's bytes are to be read; Flower's own form carries a pickled header of numpy's.
-_TENSOR = "float32-little-endian"
-_HEADER = "message"
-
-
-class _Header(BaseModel):
-    """What all messages say of themselves."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    run: str = Field(max_length=200)
-    round: int = Field(ge=0)
-
-
-class _TrainHeader(_Header):
-    kind: Literal["train"] = "train"
-    seed: int
-    config: str  # canonical JSON
-    controlled: bool
-
-
-class _UpdateHeader(_Header):
-    kind: Literal["update"] = "update"
-    site: str = Field(max_length=200)
-    steps: int = Field(ge=0)
-    controlled: bool
-    spend: Spend | None
-
-
-class _EvaluationHeader(_Header):
-    kind: Literal["evaluation"] = "evaluation"
-    seed: int
-    config: str
-    split: Literal["validation", "test"]
-
-
-class _ReportHeader(_Header):
-    kind: Literal["report"] = "report"
-    site: str = Field(max_length=200)
-    statistics: dict[str, object]
-    spend: Spend | None
-
-
-class _RefusalHeader(_Header):
-    kind: Literal["refusal"] = "refusal"
-    site: str = Field(max_length=200)
-    reason: str
-
-
-_AnyHeader = _TrainHeader | _UpdateHeader | _EvaluationHeader | _ReportHeader | _RefusalHeader
-_HEADERS: TypeAdapter[_AnyHeader] = TypeAdapter(Annotated[_AnyHeader, Field(discriminator="kind")])
-
-
-def to_record(message: Message) -> RecordDict:
-    """Return a message as Flower sends it."""
-    from flwr.app import ConfigRecord, RecordDict
-
-    header, tensors = _parts(message)
-    record = RecordDict({_HEADER: ConfigRecord({"json": header.model_dump_json()})})
-    for name, weights in tensors.items():
-        record[name] = to_arrays(weights)
-    return record
-
-
-def from_record(record: RecordDict) -> Message:
-    """Read what to_record made; UpdateRefused says what is no message of ours."""
-    try:
-        header = _HEADERS.validate_json(str(record.config_records[_HEADER]["json"]))
-        tensors = {name: from_arrays(arrays) for name, arrays in record.array_records.items()}
-        return _message(header, tensors)
-    except (KeyError, TypeError, ValueError, WardroundError) as error:
-        message = f"A message from Flower cannot be read: {error!s:.300}. Is its sender ours?"
-        raise UpdateRefused(message) from error
-
-
-def to_arrays(weights: Weights) -> ArrayRecord:
-    """Return tensors as Flower sends them, bit for bit."""
-    from flwr.app import Array, ArrayRecord
-
-    return ArrayRecord({
-        name: Array(
-            dtype="float32", shape=tuple(value.shape), stype=_TENSOR,
-            data=value.detach().cpu().contiguous().numpy().astype("<f4", copy=False).tobytes(),
-        )
-        for name, value in weights.items()
-    })  # fmt: skip
-
-
-def from_arrays(arrays: ArrayRecord) -> dict[str, torch.Tensor]:
-    """Read what to_arrays made; ValueError for another form, or another number of bytes."""
-    found = {}
-    for name, array in arrays.items():
-        if (array.stype, array.dtype) != (_TENSOR, "float32"):
-            message = f"tensor {name} has the form {array.stype} {array.dtype}, expected {_TENSOR}"
-            raise ValueError(message)
-        shape = tuple(array.shape)
-        if any(length < 0 for length in shape) or len(array.data) != 4 * math.prod(shape):
-            message = f"tensor {name} has {len(array.data)} bytes for the shape {shape}"
-            raise ValueError(message)
-        values = np.frombuffer(array.data, "<f4").astype(np.float32)  # a copy: theirs is read-only
-        found[name] = torch.from_numpy(values).reshape(shape)
-    return found
-
-
-def _parts(message: Message) -> tuple[_AnyHeader, dict[str, Weights]]:
-    """Return a message's header and its tensors."""
-    run, number = message.run, message.round
-    header: _AnyHeader
-    match message:
-        case TrainRequest(weights=weights, control=control):
-            header = _TrainHeader(
-                run=run, round=number, seed=message.seed, controlled=control is not None,
-                config=message.config.canonical_json(),
-            )  # fmt: skip
-            return header, {"weights": weights, "control": control or {}}
-        case EvaluationRequest(weights=weights):
-            header = _EvaluationHeader(
-                run=run, round=number, seed=message.seed, split=message.split,
-                config=message.config.canonical_json(),
-            )  # fmt: skip
-            return header, {"weights": weights}
-        case SiteUpdate(delta=delta, control_delta=control):
-            header = _UpdateHeader(
-                run=run, round=number, site=message.site, steps=message.steps,
-                controlled=control is not None, spend=message.spend,
-            )  # fmt: skip
-            return header, {"delta": delta, "control": control or {}}
-        case SiteReport():
-            header = _ReportHeader(
-                run=run, round=number, site=message.site, spend=message.spend,
-                statistics=message.statistics.to_json(),
-            )  # fmt: skip
-            return header, {}
-        case Refusal():
-            reason = message.reason.name
-            return _RefusalHeader(run=run, round=number, site=message.site, reason=reason), {}
-    assert_never(message)
-
-
-def _message(header: _AnyHeader, tensors: Mapping[str, Weights]) -> Message:
-    """Return the message of a header and its tensors; KeyError and ValueError where one lacks."""
-    run, number = header.run, header.round
-    match header:
-        case _TrainHeader():
-            return TrainRequest(
-                run=run, round=number, seed=header.seed, config=parse_config(header.config),
-                weights=tensors["weights"],
-                control=tensors["control"] if header.controlled else None,
-            )  # fmt: skip
-        case _EvaluationHeader():
-            return EvaluationRequest(
-                run=run, round=number, seed=header.seed, config=parse_config(header.config),
-                weights=tensors["weights"], split=header.split,
-            )  # fmt: skip
-        case _UpdateHeader():
-            return SiteUpdate(
-                run=run, round=number, site=header.site, delta=tensors["delta"],
-                control_delta=tensors["control"] if header.controlled else None,
-                steps=header.steps, spend=header.spend,
-            )  # fmt: skip
-        case _ReportHeader():
-            return SiteReport(
-                run=run, round=number, site=header.site, spend=header.spend,
-                statistics=Statistics.from_json(header.statistics),
-            )  # fmt: skip
-        case _RefusalHeader():
-            reason = RefusalReason[header.reason]
-            return Refusal(run=run, round=number, site=header.site, reason=reason)
-    assert_never(header)
+Request = Proposal | TrainRequest | EvaluationRequest
+Answer = Standing | SiteUpdate | SiteReport | Refusal
+Message = Request | Answer

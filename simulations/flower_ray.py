@@ -29,15 +29,13 @@ from client.site import Site
 from client.workbench import Workbench, open_workbench
 from common.config import RunConfig
 from common.errors import ConfigurationError, RunFailed
+from common.flower_records import from_arrays, from_record, to_record
 from common.wire import (
     EvaluationRequest,
     Refusal,
     SiteReport,
     SiteUpdate,
     TrainRequest,
-    from_arrays,
-    from_record,
-    to_record,
 )
 from simulations.flower_ray_site import FAILED, MEMORY, SITE, client_app
 from simulations.workers import refuse_real_noise

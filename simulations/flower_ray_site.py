@@ -17,15 +17,9 @@ from client.training import train_round
 from client.workbench import Workbench, open_workbench
 from common.config import RunConfig
 from common.errors import RunFailed, WardroundError
+from common.flower_records import from_arrays, from_record, to_arrays, to_record
 from common.weights import Weights
-from common.wire import (
-    EvaluationRequest,
-    TrainRequest,
-    from_arrays,
-    from_record,
-    to_arrays,
-    to_record,
-)
+from common.wire import EvaluationRequest, TrainRequest
 
 if TYPE_CHECKING:
     from ray import ObjectRef

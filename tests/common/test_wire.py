@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from common.config import parse_config
 from common.errors import UpdateRefused
+from common.flower_records import from_record, to_record
 from common.metrics import Statistics
 from common.privacy.plan import LedgerHead, Mechanism, Spend
 from common.wire import (
@@ -21,8 +22,6 @@ from common.wire import (
     SiteReport,
     SiteUpdate,
     TrainRequest,
-    from_record,
-    to_record,
 )
 
 CONFIG = parse_config("""
