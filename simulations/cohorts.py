@@ -1,4 +1,4 @@
-"""The hospitals of a comparison: folders that were given, or invented ones; features cached."""
+"""The hospitals of a comparison: folders that were given, or invented ones."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from client.cache import Cache, key_of
 from client.cohort import SiteCohort, load_cohort
+from client.features import site_of, with_features
 from client.site import Site
 from client.split import split_patients
 from common.config import Cohort, RunConfig, Split
@@ -134,28 +133,6 @@ def with_examples(cohort: SiteCohort, config: RunConfig) -> SiteCohort:
     return replace(cohort, examples=kept)
 
 
-def with_features(cohort: SiteCohort, config: RunConfig, cache: Cache) -> SiteCohort:
-    """Return the cohort with frozen features in place of images, computed once and cached."""
-    images = cohort.items.image
-    key = key_of(
-        "features", config.model.backbone, config.model.projection, list(images.shape),
-        _content(images),
-    )  # fmt: skip
-    kept = cache.array(key)
-    if kept is None:
-        from common.models import extract_features
-
-        kept = extract_features(images, config.model).numpy()
-        cache.keep_array(key, kept)
-    return cohort.with_images(torch.tensor(kept, dtype=torch.float32))
-
-
-def _content(images: torch.Tensor) -> str:
-    import hashlib
-
-    return hashlib.sha256(images.numpy().tobytes()).hexdigest()
-
-
 def check_parts(
     cohorts: tuple[SiteCohort, ...], config: Cohort, seeds: Sequence[int],
     tell: Callable[[str], None],
@@ -204,11 +181,4 @@ def sites_of(
     cohorts: tuple[SiteCohort, ...], config: RunConfig, seed: int, fold: int
 ) -> dict[str, Site]:
     """Return the hospitals with this seed's and fold's patients in each part."""
-    sites = {}
-    for cohort in cohorts:
-        parts = cohort.split(config.cohort.split, seed, fold)
-        sites[cohort.name] = Site(
-            name=cohort.name, train=parts["train"], validation=parts["validation"],
-            test=parts["test"],
-        )  # fmt: skip
-    return sites
+    return {cohort.name: site_of(cohort, config, seed, fold) for cohort in cohorts}
