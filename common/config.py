@@ -24,6 +24,7 @@ from common.config_task import DiagnosisTask, PrognosisTask, SegmentationTask, T
 from common.config_training import (
     SEGMENTATION_NETWORKS,
     Aggregation,
+    Exchange,
     Model,
     NetworkName,
     Personalisation,
@@ -43,6 +44,7 @@ __all__ = [
     "Cohort",
     "DiagnosisTask",
     "Evaluation",
+    "Exchange",
     "Images",
     "Model",
     "NetworkName",
@@ -86,6 +88,7 @@ class RunConfig(Part):
     personalisation: Personalisation = Personalisation()
     selection: Selection = Selection()
     evaluation: Evaluation = Evaluation()
+    exchange: Exchange = Exchange()
     #: No default: a run without privacy says `privacy: none`.
     privacy: PatientPrivacy | Literal["none"]
     #: Synthetic hospitals for runs without --data.
@@ -103,6 +106,27 @@ class RunConfig(Part):
             _check_private_training(self.privacy.training or self.training)
             _check_private_aggregation(self.privacy.aggregation or self.aggregation)
         return self
+
+    def in_force(self) -> RunConfig:
+        """Return the run as it is trained between hospitals: its privacy section applied.
+
+        What the privacy section says of training, model and aggregation stands where it takes
+        effect; applying it again changes nothing. This is what a hospital approves.
+        """
+        privacy = self.privacy
+        if privacy == "none":
+            return self
+        return self.model_copy(update={
+            "personalisation": Personalisation(method="none"),
+            "training": privacy.training or self.training,
+            "model": privacy.model or self.model,
+            "aggregation": privacy.aggregation or self.aggregation,
+            # A choice among rounds looks at validation patients, which no charge covers.
+            "selection": self.selection.model_copy(update={"rule": "last"}),
+            "privacy": privacy.model_copy(
+                update={"training": None, "model": None, "aggregation": None}
+            ),
+        })  # fmt: skip
 
     def canonical_json(self) -> str:
         """Return the configuration as JSON with sorted keys and no spaces: one text a run."""

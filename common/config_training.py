@@ -138,3 +138,15 @@ class Selection(Part):
     patience: PositiveInt | None = None
     #: Validate every so many rounds.
     every: PositiveInt = 1
+
+
+class Exchange(Part):
+    """How updates travel between hospitals; a simulation on one machine does not look at it."""
+
+    #: lossless keeps every bit. float16 errs by at most 2^-11 of each value, int8 by at most
+    #: 1/254 of the largest value among its 256 neighbours; noise was added before.
+    encoding: Literal["lossless", "float16", "int8"] = "lossless"
+    #: How long sites have for one round; what they send later is refused.
+    round_minutes: PositiveFloat = 60.0
+    #: How long a round may wait for the sites of `aggregation.smallest_quorum`.
+    wait_hours: PositiveFloat = 72.0

@@ -32,11 +32,4 @@ def private(config: RunConfig) -> RunConfig:
             "--epsilon, or leave the arm out with --arms local,pooled,federated,personalised."
         )
         raise ConfigurationError(message)
-    return config.model_copy(update={
-        "personalisation": Personalisation(method="none"),
-        "training": privacy.training or config.training,
-        "model": privacy.model or config.model,
-        "aggregation": privacy.aggregation or config.aggregation,
-        # A choice among rounds looks at validation patients, which no charge covers.
-        "selection": config.selection.model_copy(update={"rule": "last"}),
-    })  # fmt: skip
+    return config.in_force()
