@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from common.weights import replace_durably
+from common.durable import replace_durably
 
 #: Part of every key; raised when reading or preparing changes.
 READER_VERSION = 4

@@ -15,8 +15,9 @@ from torch import nn
 
 from common.bundle_card import Card, card_json, readme
 from common.config import RunConfig, parse_config
+from common.durable import replace_durably
 from common.errors import StateDamaged
-from common.weights import Weights, load_weights, replace_durably, save_weights
+from common.weights import Weights, load_weights, save_weights
 
 __all__ = ["Bundle", "Card", "read_bundle", "write_bundle"]
 

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from common.durable import replace_durably
 from common.errors import StateDamaged, UpdateRefused, WardroundError
 from common.message_headers import message_of, parts_of
 from common.packing import Encoding, layout_of, pack, unpack
-from common.weights import Weights, replace_durably
+from common.weights import Weights
 from common.wire import Message
 
 

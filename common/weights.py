@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from common.durable import replace_durably
 from common.errors import StateDamaged
 
 Weights = Mapping[str, Tensor]  # name -> tensor on the CPU; never changed in place by a receiver
@@ -81,19 +81,3 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     except (OSError, SafetensorError) as error:
         message = f"Cannot read weights from {path}: {error}. Restore the file or start a new run."
         raise StateDamaged(message) from error
-
-
-def replace_durably(path: Path, content: bytes) -> None:
-    """Put content at path by temporary name, fsync, rename, fsync of the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from common.durable import replace_durably
 from common.errors import RunFailed, StateDamaged
-from common.weights import Weights, load_weights, replace_durably
+from common.weights import Weights, load_weights
 from server.round_record import Fact, RoundRecord, record_from_json
 
 #: Saved rounds that are kept beside the best: the last, and the one before in case it is damaged.

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from client.cache import Cache
 from common.config import PatientPrivacy, RunConfig, load_config
+from common.durable import replace_durably
 from common.errors import ConfigurationError
-from common.weights import replace_durably
 from simulations.arm_configurations import private
 from simulations.arms import ARMS, Arm
 from simulations.cohorts import check_parts, hospital_folders, load_hospitals

@@ -6,7 +6,7 @@ import csv
 import io
 from pathlib import Path
 
-from common.weights import replace_durably
+from common.durable import replace_durably
 from simulations.cohorts import Hospitals
 
 _HEAD = ("hospital", "reason", "what", "detail", "meaning")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from common.weights import replace_durably
+from common.durable import replace_durably
 from simulations.bundle_output import privacy_of, write_shared_model
 from simulations.compare import Comparison, peak_rss_mb
 from simulations.report_calibration import calibration

@@ -9,7 +9,7 @@ import platform
 import statistics
 from pathlib import Path
 
-from common.weights import replace_durably
+from common.durable import replace_durably
 from simulations.arms import Arm
 from simulations.compare import Comparison, peak_rss_mb
 from simulations.verdicts import Verdict

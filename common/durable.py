@@ -1,0 +1,27 @@
+"""A file that is whole or not there, whatever happens while it is written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def replace_durably(path: Path, content: bytes, *, mode: int = 0o666) -> None:
+    """Put content at path by temporary name, fsync, rename, fsync of the folder.
+
+    The file has the permissions of `mode`, less the process's umask, from its first byte.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # One that a crash left behind would keep its permissions.
+    temporary.unlink(missing_ok=True)
+    with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
