@@ -8,8 +8,13 @@
     |   |-- BudgetExceeded      the site admin, or nobody: the answer is no
     |   `-- LedgerDamaged       the site admin and the data-protection officer
     |-- UpdateRefused           the coordinator; the run goes on   exit 1
+    |-- LinkDown                the network; it is tried again     exit 6
+    |-- SiteUnknown             the coordinator, or the clock      exit 6
+    |-- RunGone                 nobody: the answer came too late   exit 1
     |-- RunFailed               the coordinator                    exit 1
-    `-- StateDamaged            the coordinator                    exit 5
+    |-- StateDamaged            the coordinator                    exit 5
+    |-- TrustRefused            the admins of both sides           exit 6
+    `-- Unreachable             whoever runs the other side        exit 7
 
 A message names the thing, its value, what was expected and what to do next.
 An error that is not in this tree is a defect of ours.
@@ -29,6 +34,9 @@ class ExitCode(IntEnum):
     WRONG_DATA = 3
     PRIVACY_REFUSED = 4
     STATE_DAMAGED = 5
+    NOT_REACHED = 6
+    TRUST_REFUSED = 6
+    UNREACHABLE = 7
     INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
@@ -72,6 +80,22 @@ class UpdateRefused(WardroundError):
     """A site's answer was not admitted; the run goes on without it."""
 
 
+class LinkDown(WardroundError):
+    """The other side cannot be reached now, or does not prove who it is; nothing was sent."""
+
+    exit_code = ExitCode.NOT_REACHED
+
+
+class SiteUnknown(WardroundError):
+    """The coordinator does not take this site's key."""
+
+    exit_code = ExitCode.NOT_REACHED
+
+
+class RunGone(WardroundError):
+    """The run that an answer was for is over at the coordinator."""
+
+
 class RunFailed(WardroundError):
     """The run cannot go on, and the message says why."""
 
@@ -80,3 +104,15 @@ class StateDamaged(WardroundError):
     """A saved state of a run cannot be read back as it was written."""
 
     exit_code = ExitCode.STATE_DAMAGED
+
+
+class TrustRefused(WardroundError):
+    """A key, certificate, invitation or token is not the one that was agreed on."""
+
+    exit_code = ExitCode.TRUST_REFUSED
+
+
+class Unreachable(WardroundError):
+    """The other side, or our own service, does not answer."""
+
+    exit_code = ExitCode.UNREACHABLE

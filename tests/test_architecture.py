@@ -24,7 +24,7 @@ MAY_IMPORT = {
 }
 #: The only files that know Flower.
 MAY_IMPORT_FLOWER = {
-    "common/flower_records.py", "client/fleet.py", "server/app.py", "server/superlink.py",
+    "common/flower_messages.py", "common/flower_records.py", "client/fleet.py", "server/app.py", "server/superlink.py",
     "server/flower_sites.py", "server/flower_strategy.py", "simulations/flower_ray.py",
     "simulations/flower_ray_site.py",
 }  # fmt: skip
