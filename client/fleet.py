@@ -9,17 +9,16 @@ hash of a run's code and never for the code.
 from __future__ import annotations
 
 import os
-import ssl
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.app import Metadata
 from flwr.app.message import make_message, remove_content_from_message
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.fleet_pb2 import (
@@ -48,16 +47,16 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
+from client.connection import tls_context, why_not_reached, why_unknown
 from common.envelope import Envelope
-from common.errors import LinkDown, RunGone, SiteUnknown, UpdateRefused
-from common.flower_messages import Opened, object_ids, open_objects, record_of
+from common.errors import LinkDown, RunGone, SiteUnknown
+from common.flower_messages import object_ids, record_of
 
 #: A site that is silent for twice as long counts as offline; Flower takes no less.
 HEARTBEAT_SECONDS = 10.0
 #: A call that takes longer is cut and tried again; an object has at most 5 MB.
 _CALL_SECONDS = 30.0
-#: What a clock may be off: Flower's signed times are valid for as long.
-_CLOCK_SECONDS = 5.0
+_HASH = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,10 +150,15 @@ class Fleet:
             response = self._client.PullMessages(PullMessagesRequest(node=self._node))
         if not response.messages_list:
             return None
-        return Delivery(
+        delivery = Delivery(
             message=response.messages_list[0].SerializeToString(),
             tree=response.message_object_trees[0].SerializeToString(),
         )
+        # They name files here.
+        if not all(_HASH.fullmatch(name) for name in (delivery.id, *delivery.objects)):
+            message = f"{self._address} sent a message with a name that is no SHA-256."
+            raise LinkDown(message)
+        return delivery
 
     def release_of(self, run_id: int) -> str:
         """Return the hash of the code that a run was begun with."""
@@ -216,7 +220,7 @@ class Fleet:
         try:
             yield
         except httpx.TransportError as error:
-            raise LinkDown(_why_not_reached(self._address, error)) from error
+            raise LinkDown(why_not_reached(self._address, error)) from error
         except httpx.HTTPStatusError as error:
             raise _refused(self._address, error.response) from error
         except ValueError as error:  # no protobuf
@@ -224,66 +228,16 @@ class Fleet:
             raise LinkDown(message) from error
 
 
-def tls_context(authority: str) -> ssl.SSLContext:
-    """Return TLS 1.3 that trusts the coordinator's own authority and nobody else."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_verify_locations(cadata=authority)
-    return context
-
-
-def _why_not_reached(address: str, error: httpx.TransportError) -> str:
-    text = str(error) or type(error).__name__
-    if "CERTIFICATE_VERIFY_FAILED" in text:
-        reason = text.partition("CERTIFICATE_VERIFY_FAILED] ")[2] or text
-        return (
-            f"The certificate of {address} is not accepted: {reason} Nothing was sent. If the "
-            "coordinator renewed its authority, ask for a new invite; else call them."
-        )
-    return f"Cannot reach the coordinator at {address}: {text}. Trying again."
-
-
 def _refused(address: str, response: httpx.Response) -> Exception:
     if response.status_code == httpx.codes.UNAUTHORIZED:
-        return SiteUnknown(_why_unknown(address, response))
+        return SiteUnknown(why_unknown(address, response))
     if response.status_code == httpx.codes.FORBIDDEN:
         return RunGone("The run that this is for is over at the coordinator.")
     return LinkDown(f"{address} answered {response.status_code}. Trying again.")
 
 
-def _why_unknown(address: str, response: httpx.Response) -> str:
-    """Return why a key may not be taken: a wrong clock looks the same as a revoked key."""
-    off = clock_offset(response)
-    if off is not None and abs(off) > _CLOCK_SECONDS:
-        side = "ahead of" if off > 0 else "behind"
-        return (
-            f"This machine's clock is {abs(off):.0f} s {side} the coordinator's, and signed "
-            "requests are taken within 5 s. Set the clock (timedatectl set-ntp true)."
-        )
-    return (
-        f"{address} does not know this site's key: it has not accepted the site yet, or has "
-        "revoked it. Ask the coordinator; `wardround-site join` takes a new invite."
-    )
-
-
-def clock_offset(response: httpx.Response) -> float | None:
-    """Return by how many seconds this clock is ahead of the one that answered."""
-    try:
-        theirs = parsedate_to_datetime(response.headers["date"])
-    except (KeyError, ValueError):
-        return None
-    return (datetime.now(UTC) - theirs).total_seconds()
-
-
-def opened(objects: dict[str, bytes], delivery: Delivery) -> Opened:
-    """Return the envelope in a message whose objects are all here."""
-    return open_objects(objects.__getitem__, delivery.id)
-
-
 def reply_to(delivery: Delivery, envelope: Envelope, created_at: float) -> Reply:
     """Return an answer as Flower sends it; `created_at` is kept, so that it is the same again."""
-    from flwr.app import Metadata
-
     asked = message_from_proto(MessageProto.FromString(delivery.message)).metadata
     metadata = Metadata(
         run_id=asked.run_id, message_id="", src_node_id=asked.dst_node_id,
@@ -300,9 +254,3 @@ def reply_to(delivery: Delivery, envelope: Envelope, created_at: float) -> Reply
     return Reply(
         message=bare.SerializeToString(), tree=tree.SerializeToString(), objects=objects
     )
-
-
-__all__ = [
-    "HEARTBEAT_SECONDS", "Delivery", "Fleet", "Reply", "UpdateRefused", "clock_offset", "opened",
-    "reply_to", "tls_context",
-]  # fmt: skip

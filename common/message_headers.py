@@ -29,7 +29,8 @@ class _Header(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    run: str = Field(max_length=200)
+    #: Names folders at a site, so it is a plain name.
+    run: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")
     round: int = Field(ge=0)
 
 
