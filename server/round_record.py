@@ -6,11 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from common.hash_chain import Fact
 from common.metrics import Estimate
 from common.privacy.plan import LedgerHead
-
-#: What JSON can hold.
-Fact = str | int | float | bool | None | list["Fact"] | dict[str, "Fact"]
 
 
 @dataclass(frozen=True, kw_only=True)

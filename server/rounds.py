@@ -9,6 +9,7 @@ from typing import Protocol
 
 from common.config import RunConfig
 from common.errors import ConfigurationError, RunFailed
+from common.hash_chain import Fact
 from common.metrics import merge
 from common.network import initial_weights
 from common.privacy.plan import LedgerHead
@@ -18,7 +19,7 @@ from server.admission import NotAdmitted, admit, admit_reports
 from server.aggregation import Aggregator, averaged, control_of
 from server.arrival import in_order
 from server.journal import Journal
-from server.round_record import Fact, RoundRecord, last_ledgers
+from server.round_record import RoundRecord, last_ledgers
 from server.run_state import RunState, RunStore
 from server.selection import check_selection, is_better, is_due, score, should_stop
 

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from common.durable import replace_durably
 from common.errors import RunFailed, StateDamaged
+from common.hash_chain import Fact
 from common.weights import Weights, load_weights
-from server.round_record import Fact, RoundRecord, record_from_json
+from server.round_record import RoundRecord, record_from_json
 
 #: Saved rounds that are kept beside the best: the last, and the one before in case it is damaged.
 _KEPT = 2

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from common.durable import replace_durably
+
+
+def test_a_file_is_replaced_whole_and_its_folders_are_made(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b.txt"
+    replace_durably(path, b"one")
+    replace_durably(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert [p.name for p in path.parent.iterdir()] == ["b.txt"]
+
+
+def test_a_private_file_is_private_whatever_was_there_before(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_bytes(b"old")
+    path.chmod(0o644)
+    replace_durably(path, b"new", mode=0o600)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_what_cannot_be_written_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    path.mkdir()
+    with pytest.raises(OSError, match="folder"):
+        replace_durably(path, b"new")
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
