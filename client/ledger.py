@@ -111,11 +111,13 @@ class Ledger:
             simulated_noise=False,
         )  # fmt: skip
 
-    def history(self, cohort: str) -> tuple[Mechanism, ...]:
-        """Return every mechanism charged to a cohort, oldest first."""
+    def history(self, cohort: str, *, without_run: str | None = None) -> tuple[Mechanism, ...]:
+        """Return every mechanism charged to a cohort, oldest first, but for those of one run."""
         with closing(self._connect()) as connection:
             rows = _verified(connection, self._path)
-        return tuple(row.mechanism for row in rows if row.cohort == cohort)
+        return tuple(
+            row.mechanism for row in rows if row.cohort == cohort and row.run != without_run
+        )
 
     def head(self) -> LedgerHead:
         """Return where the ledger stands; keep it elsewhere to notice a restored copy."""

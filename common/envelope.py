@@ -141,6 +141,17 @@ def write_envelope(path: Path, envelope: Envelope) -> None:
     replace_durably(path, b"".join((first.encode(), b"\n", *envelope.frames)))
 
 
+def read_head(path: Path) -> tuple[str, str]:
+    """Return a file's header and its digest in hex, without reading the tensors."""
+    try:
+        with path.open("rb") as file:
+            facts = json.loads(file.readline())
+        return str(facts["header"]), str(facts["digest"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        message = f"Cannot read the message {path}: {error!r}."
+        raise StateDamaged(message) from error
+
+
 def read_envelope(path: Path) -> Envelope:
     """Read an envelope; StateDamaged when it is not as it was written."""
     try:

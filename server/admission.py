@@ -33,6 +33,8 @@ class Fault(Enum):
     WRONG_SPEND = "what it says of its charge cannot be"
     OLD_LEDGER = "its ledger has not grown since its last charge: an old copy may be in its place"
     NO_CONTROL = "the run uses SCAFFOLD and the update has no fitting control variate"
+    UNREADABLE = "it cannot be read"
+    NOT_SIGNED = "its signature is not that of the site that sent it"
     WRONG_STATISTICS = "its statistics differ in kind from the other sites', or cannot be"
 
 
@@ -61,7 +63,7 @@ class FaultyAnswer(UpdateRefused):
 
 
 def admit(
-    answers: Iterator[SiteUpdate | Refusal],
+    answers: Iterator[SiteUpdate | Refusal | NotAdmitted],
     request: TrainRequest,
     asked: Sequence[str],
     ledgers: Ledgers = _NONE_KNOWN,
@@ -75,13 +77,16 @@ def admit(
 
 
 def _admit(
-    answers: Iterator[SiteUpdate | Refusal],
+    answers: Iterator[SiteUpdate | Refusal | NotAdmitted],
     request: TrainRequest,
     asked: Sequence[str],
     check_content: Callable[[SiteUpdate], None],
 ) -> Iterator[SiteUpdate | Refusal | NotAdmitted]:
     seen: set[str] = set()
     for answer in answers:
+        if isinstance(answer, NotAdmitted):  # refused where it arrived
+            yield answer
+            continue
         placed = False
         try:
             _check_place(answer, request, asked, seen)
@@ -190,7 +195,7 @@ def _check_spend(spend: Spend, last: LedgerHead | None) -> None:
 
 
 def admit_reports(
-    answers: Iterator[SiteReport | Refusal],
+    answers: Iterator[SiteReport | Refusal | NotAdmitted],
     request: EvaluationRequest,
     asked: Sequence[str],
     ledgers: Ledgers = _NONE_KNOWN,
@@ -203,6 +208,9 @@ def admit_reports(
     refused: list[NotAdmitted] = []
     seen: set[str] = set()
     for answer in answers:
+        if isinstance(answer, NotAdmitted):
+            refused.append(answer)
+            continue
         try:
             _check_place(answer, request, asked, seen)
             if isinstance(answer, SiteReport):

@@ -33,7 +33,9 @@ class Sites(Protocol):
         """Return the names of the sites that can be asked now."""
         ...
 
-    def train(self, request: TrainRequest, sites: Sequence[str]) -> Iterator[SiteUpdate | Refusal]:
+    def train(
+        self, request: TrainRequest, sites: Sequence[str]
+    ) -> Iterator[SiteUpdate | Refusal | NotAdmitted]:
         """Yield the sites' answers one at a time, in the order of `sites` where that can be had.
 
         Any order ends in the same weights; an answer that comes early waits on disk. Keep
@@ -43,7 +45,7 @@ class Sites(Protocol):
 
     def evaluate(
         self, request: EvaluationRequest, sites: Sequence[str]
-    ) -> Iterator[SiteReport | Refusal]:
+    ) -> Iterator[SiteReport | Refusal | NotAdmitted]:
         """Yield the sites' reports one at a time."""
         ...
 

@@ -1,0 +1,92 @@
+"""Whether a site takes part in what it is asked: decided before anything of it is read.
+
+In this order, so that the first reason is the one to mend: release, pause, hours, policy,
+approval. Each no is a reason that says nothing of any patient; the detail stays here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from client.approvals import Approvals
+from client.policy import Denied, judge
+from client.site_config import SiteConfig
+from common.config import RunConfig, parse_config
+from common.errors import UpdateRefused, WardroundError
+from common.release import RELEASE, bundle_hash
+from common.wire import RefusalReason
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What the daemon knows of a request without reading its tensors."""
+
+    kind: str  # proposal, train or evaluation
+    run: str
+    round: int
+    config: RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class House:
+    """What a site's decision depends on, beside the request."""
+
+    config: SiteConfig
+    coordinator: str  # fingerprint of the coordinator's authority
+    paused: Path  # exists while the site is paused
+    approvals: Approvals
+
+
+def question_of(facts: Mapping[str, object]) -> Question:
+    """Return the question in a request's facts; UpdateRefused when there is none."""
+    try:
+        kind, number = facts["kind"], facts["round"]
+        if kind not in {"proposal", "train", "evaluation"} or not isinstance(number, int):
+            message = f"a {kind} is no request"
+            raise ValueError(message)
+        config = parse_config(str(facts["config"]), source="the coordinator's configuration")
+        return Question(kind=str(kind), run=str(facts["run"]), round=number, config=config)
+    except (KeyError, ValueError, WardroundError) as error:
+        message = f"The coordinator's request cannot be read: {error!s:.300}"
+        raise UpdateRefused(message) from error
+
+
+def denied(question: Question, release: str, house: House, now: datetime) -> Denied | None:
+    """Return why the site does not take part, or None where it does.
+
+    `release` is the hash of the code that the coordinator runs.
+    """
+    if release != bundle_hash():
+        detail = (
+            f"the coordinator runs other code (bundle {release[:12]}) than this site's {RELEASE} "
+            f"({bundle_hash()[:12]}): install the same release at both"
+        )
+        return Denied(reason=RefusalReason.RELEASE, detail=detail)
+    if house.paused.exists():
+        return Denied(reason=RefusalReason.PAUSED, detail="wardround-site resume ends it")
+    if not house.config.works_at(now):
+        detail = f"hours of work are {house.config.hours}"
+        return Denied(reason=RefusalReason.HOURS, detail=detail)
+    config = question.config
+    if config.in_force() != config:
+        detail = "its privacy section is not in force: a coordinator sends what is trained"
+        return Denied(reason=RefusalReason.CONFIGURATION, detail=detail)
+    return judge(config, house.config.policy, house.coordinator) or _approval(question, house)
+
+
+def _approval(question: Question, house: House) -> Denied | None:
+    """Return why the configuration is not approved, after noting that it was asked for."""
+    house.approvals.note(question.run, question.config)
+    if house.config.policy.approval == "automatic":
+        return None
+    match house.approvals.decision(question.config.fingerprint()):
+        case "approved":
+            return None
+        case "declined":
+            return Denied(reason=RefusalReason.DECLINED, detail="declined by this site's admin")
+        case "waiting":
+            detail = f"type: wardround-site approve {question.run}"
+            return Denied(reason=RefusalReason.NOT_APPROVED, detail=detail)

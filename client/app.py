@@ -1,0 +1,152 @@
+"""What a site answers to a request: a standing, an update, a report, or why not.
+
+Whether the site takes part at all was decided before (client/admission.py); here its patients
+are loaded once a run, and each request becomes one call of what a simulation calls, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from client.cache import Cache
+from client.cohort import load_cohort
+from client.evaluation import evaluate_round
+from client.features import site_of, with_features
+from client.ledger import Ledger, Limit
+from client.memory import MemoryInFolder
+from client.private_round import plan_of
+from client.site import Guard, Site
+from client.training import train_round
+from client.workbench import Workbench, open_workbench
+from common.config import RunConfig
+from common.errors import CohortError, UnsafeModel
+from common.privacy.accounting import epsilon_of
+from common.privacy.noise import ChaChaNoise
+from common.tasks import task_of
+from common.wire import (
+    Answer,
+    EvaluationRequest,
+    Proposal,
+    Refusal,
+    RefusalReason,
+    Request,
+    Standing,
+    TrainRequest,
+)
+
+#: The ledger's name for the patients of a site: all runs share one budget.
+COHORT = "patients"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ward:
+    """Where a site's patients and its own records are, and what its policy says of them."""
+
+    name: str
+    data: Path
+    cache: Path
+    memory: Path
+    ledger: Path
+    largest_epsilon: float  # of all runs on these patients together
+    cohort_delta: float | None  # None: 1 / (10 x training patients)
+    tell_patients: bool
+    device: torch.device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A run's patients and network, kept from round to round."""
+
+    site: Site
+    bench: Workbench
+
+
+class Desk:
+    """Loads what a request needs, once a run."""
+
+    def __init__(self, ward: Ward, tell: Callable[[str], None]) -> None:
+        self._ward = ward
+        self._tell = tell
+        self._key: tuple[str, int] | None = None
+        self._loaded: Loaded | None = None
+
+    def answer(self, request: Request) -> Answer:
+        """Answer a request that the site's policy allows; faults a run can go on without too.
+
+        CohortError and UnsafeModel become a refusal whose reason names no patient; every
+        other error is the site's own affair and is raised.
+        """
+        try:
+            loaded = self._load(request.config, request.seed)
+            match request:
+                case Proposal():
+                    return self._standing(loaded, request)
+                case TrainRequest():
+                    return train_round(loaded.site, loaded.bench, request)
+                case EvaluationRequest():
+                    return evaluate_round(loaded.site, loaded.bench, request)
+        except (CohortError, UnsafeModel) as error:
+            self._tell(f"Run {request.run} cannot use this site: {error}")
+            return refusal(request, self._ward.name, RefusalReason.CONFIGURATION)
+
+    def _load(self, config: RunConfig, seed: int) -> Loaded:
+        key = (config.fingerprint(), seed)
+        if self._loaded is None or self._key != key:
+            self._loaded, self._key = None, None  # before the next: one run in memory at a time
+            self._tell(f"Loading the cohort of run {config.name}.")
+            self._loaded, self._key = load(self._ward, config, seed), key
+        return self._loaded
+
+    def _standing(self, loaded: Loaded, request: Proposal) -> Standing | Refusal:
+        site, config = loaded.site, request.config
+        patients = len(site.train)
+        if patients < config.cohort.smallest_cohort:
+            return refusal(request, site.name, RefusalReason.TOO_FEW_PATIENTS)
+        epsilon = left = None
+        if config.privacy != "none" and site.guard is not None:
+            guard = site.guard
+            plan = plan_of(site, loaded.bench, config.privacy, guard)
+            # What this very run has been charged already is part of what it may cost.
+            before = guard.ledger.history(guard.cohort, without_run=request.run)
+            spent = epsilon_of(before, guard.limit.delta)
+            epsilon, left = plan.epsilon, max(guard.limit.epsilon - spent, 0.0)
+            if epsilon_of([*before, plan.mechanism], guard.limit.delta) > guard.limit.epsilon:
+                return refusal(request, site.name, RefusalReason.BUDGET)
+        tells = self._ward.tell_patients
+        return Standing(
+            run=request.run, round=request.round, site=site.name,
+            patients=patients if tells else None, epsilon=epsilon if tells else None,
+            epsilon_left=left if tells else None, seconds=None,
+        )  # fmt: skip
+
+
+def refusal(request: Request, site: str, reason: RefusalReason) -> Refusal:
+    """Return a site's no to a request."""
+    return Refusal(run=request.run, round=request.round, site=site, reason=reason)
+
+
+def load(ward: Ward, config: RunConfig, seed: int) -> Loaded:
+    """Read a site's patients for a run and build its network.
+
+    CohortError when nobody can be used.
+    """
+    task = task_of(config.task)
+    cache = Cache(ward.cache)
+    cohort = replace(load_cohort(ward.data, config, task, cache), name=ward.name)
+    if config.model.network == "frozen_features":
+        cohort = with_features(cohort, config, cache)
+    site = site_of(cohort, config, seed, 0)
+    delta = ward.cohort_delta or 1 / (10 * max(len(site.train), 1))
+    guard = Guard(
+        ledger=Ledger(ward.ledger),
+        limit=Limit(epsilon=ward.largest_epsilon, delta=delta), cohort=COHORT,
+        noise=ChaChaNoise(),
+    )  # fmt: skip
+    site = replace(site, guard=guard, memory=MemoryInFolder(ward.memory))
+    return Loaded(site=site, bench=open_workbench(config, seed))
+
+

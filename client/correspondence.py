@@ -1,0 +1,260 @@
+"""A site's letters: fetched, decided on, worked at and answered, each step safe to repeat.
+
+What is on disk decides what is done next, so a process that was killed anywhere goes on:
+
+    message here, objects missing      fetch what is missing
+    request whole                      decide: an answer at once, or the worker's
+    answer in the outbox               one line in the disclosures, then send
+    sent in part                       send what is missing
+    nobody waits for it any more       forget the message, keep the answer
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from client.admission import House, Question, denied, question_of
+from client.disclosures import Disclosure, Disclosures
+from client.fleet import Delivery, Fleet, Reply, reply_to
+from client.inbox import Inbox, Sending
+from client.outbox import Outbox
+from client.worker_process import WorkerProcess
+from common.envelope import Envelope, facts_of, read_head, seal, write_envelope
+from common.errors import RunGone, StateDamaged, UpdateRefused
+from common.flower_messages import open_objects
+from common.identity import sign
+from common.wire import Refusal, RefusalReason
+
+
+@dataclass(frozen=True, kw_only=True)
+class Desktop:
+    """What letters are written with."""
+
+    name: str  # of the site
+    to: str  # of the coordinator
+    key: ec.EllipticCurvePrivateKey
+    inbox: Inbox
+    outbox: Outbox
+    disclosures: Disclosures
+    worker: WorkerProcess
+    tell: Callable[[str, Mapping[str, object]], None]  # what happened, and its facts
+
+
+@dataclass(kw_only=True)
+class Traffic:
+    """Bytes of letters since the daemon began."""
+
+    sent: int = 0
+    received: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Letter:
+    delivery: Delivery
+    question: Question
+    digest: str  # of the request, in hex
+    refusal: Envelope | None  # an answer that needs no work
+
+
+@dataclass
+class Correspondence:
+    """All letters of a daemon; `turn` does what can be done now."""
+
+    desk: Desktop
+    house: House
+    traffic: Traffic = field(default_factory=Traffic)
+    seconds: dict[str, float] = field(default_factory=dict)  # of work, by question
+    _letters: dict[str, _Letter] = field(default_factory=dict)  # decided on, by message
+    _releases: dict[int, str] = field(default_factory=dict)  # by Flower's number of the run
+    _failed: set[str] = field(default_factory=set)  # questions over which the worker died
+
+    def turn(self, fleet: Fleet) -> bool:
+        """Take one step of each kind; returns whether anything happened.
+
+        LinkDown and SiteUnknown end the turn where it stands; nothing is lost.
+        """
+        came = self._receive(fleet)
+        self._decide(fleet)
+        self.work()
+        return self._send(fleet) or came
+
+    def work(self) -> None:
+        """Look what the worker has done and give it the next; needs no coordinator."""
+        worker = self.desk.worker
+        worker.start()
+        finished = worker.look()
+        if finished is not None:
+            self.seconds[finished.question] = finished.seconds
+            if finished.failed:
+                self._failed.add(finished.question)
+                self.desk.tell("the worker died over a request", {"deaths": worker.restarts})
+        if worker.given is None:
+            for letter in self._letters.values():
+                if letter.refusal is None and self._answer(letter) is None:
+                    worker.give(self.desk.inbox.request(letter.delivery), letter.digest)
+                    break
+
+    def doing(self) -> Question | None:
+        """Return what the worker is at."""
+        given = self.desk.worker.given
+        return next((x.question for x in self._letters.values() if x.digest == given), None)
+
+    @property
+    def open(self) -> int:
+        """Return how many letters are not answered."""
+        return len(self._letters)
+
+    # --- one step each -------------------------------------------------------------------
+
+    def _receive(self, fleet: Fleet) -> bool:
+        delivery = fleet.pull()
+        if delivery is not None:
+            self.desk.inbox.keep(delivery)
+        for known in self.desk.inbox.waiting():
+            if not self.desk.inbox.request(known).exists():
+                self._or_drop(known, self._fetch, fleet)
+        return delivery is not None
+
+    def _fetch(self, delivery: Delivery, fleet: Fleet) -> None:
+        """Fetch what is missing of a request, and write it as one file."""
+        inbox = self.desk.inbox
+        for name in inbox.lacking(delivery):
+            content = fleet.fetch(delivery.run_id, name)
+            inbox.put(delivery, name, content)
+            self.traffic.received += len(content)
+        opened = open_objects(lambda name: inbox.read(delivery, name), delivery.id)
+        envelope = Envelope(header=opened.header, frames=tuple(opened.frames()))
+        fleet.confirm(delivery)
+        write_envelope(inbox.request(delivery), envelope)
+        inbox.complete(delivery)
+
+    def _decide(self, fleet: Fleet) -> None:
+        waiting = [d for d in self.desk.inbox.waiting() if self.desk.inbox.request(d).exists()]
+        for delivery in waiting:
+            if delivery.id not in self._letters:
+                self._or_drop(delivery, self._open, fleet)
+        for delivery in waiting:
+            self._drop_if_too_late(delivery)
+
+    def _open(self, delivery: Delivery, fleet: Fleet) -> None:
+        """Read a request's facts and decide whether the site takes part."""
+        header, digest = read_head(self.desk.inbox.request(delivery))
+        question = question_of(facts_of(header))
+        if delivery.run_id not in self._releases:
+            self._releases[delivery.run_id] = fleet.release_of(delivery.run_id)
+        release = self._releases[delivery.run_id]
+        why = denied(question, release, self.house, datetime.now(UTC).astimezone())
+        refusal = None
+        if why is not None:
+            refusal = self._no(question, why.reason)
+            self.desk.tell("refused", {
+                "run": question.run, "round": question.round, "reason": why.reason.name,
+                "detail": why.detail,
+            })  # fmt: skip
+        self._letters[delivery.id] = _Letter(
+            delivery=delivery, question=question, digest=digest, refusal=refusal
+        )
+
+    def _no(self, question: Question, reason: RefusalReason) -> Envelope:
+        refusal = Refusal(
+            run=question.run, round=question.round, site=self.desk.name, reason=reason
+        )
+        envelope = seal(refusal)
+        return envelope.signed(sign(self.desk.key, envelope.digest))
+
+    def _drop_if_too_late(self, delivery: Delivery) -> None:
+        """Forget what nobody waits for: its time is over, or a later round was asked for."""
+        letter = self._letters.get(delivery.id)
+        if letter is None or letter.digest == self.desk.worker.given:
+            return
+        later = any(
+            other.question.run == letter.question.run
+            and other.question.kind == letter.question.kind
+            and other.question.round > letter.question.round
+            for other in self._letters.values()
+        )
+        if later or delivery.ends < time.time():
+            self._drop(delivery)
+
+    def _send(self, fleet: Fleet) -> bool:
+        sent = False
+        for letter in list(self._letters.values()):
+            answer = self._answer(letter)
+            if answer is not None:
+                self._or_drop(letter.delivery, lambda d, f, a=answer: self._post(d, f, a), fleet)
+                sent = True
+        return sent
+
+    def _answer(self, letter: _Letter) -> Envelope | None:
+        if letter.refusal is not None:
+            return letter.refusal
+        if letter.digest in self._failed:
+            return self._no(letter.question, RefusalReason.FAILED)
+        return self.desk.outbox.find(letter.digest)
+
+    def _post(self, delivery: Delivery, fleet: Fleet, answer: Envelope) -> None:
+        """Send an answer, or what is missing of it."""
+        inbox = self.desk.inbox
+        sending = inbox.sending(delivery)
+        if sending is None:
+            self._disclose(answer)
+            sending = Sending(created_at=time.time(), session="", left=None)
+            inbox.note(delivery, sending)
+        reply = reply_to(delivery, answer, sending.created_at)
+        letter = self._letters[delivery.id]
+        seconds = self.seconds.get(letter.digest, 0.0)
+        if sending.left is None or not self._give(delivery, fleet, reply, sending):
+            left, session = fleet.offer(reply, seconds)
+            offered = Sending(created_at=sending.created_at, session=session, left=tuple(left))
+            inbox.note(delivery, offered)
+            self._give(delivery, fleet, reply, offered)
+        if letter.question.kind == "proposal":
+            self.desk.outbox.forget(letter.digest)  # the next standing may be another
+        self._failed.discard(letter.digest)
+        self._drop(delivery)
+
+    def _give(self, delivery: Delivery, fleet: Fleet, reply: Reply, sending: Sending) -> bool:
+        """Send the objects that are left; False when the session is over."""
+        left = list(sending.left or ())
+        while left:
+            name = left[0]
+            if not fleet.give(delivery.run_id, sending.session, name, reply.objects[name]):
+                return False
+            self.traffic.sent += len(reply.objects[name])
+            left.pop(0)
+            rest = Sending(
+                created_at=sending.created_at, session=sending.session, left=tuple(left)
+            )
+            self.desk.inbox.note(delivery, rest)
+        return True
+
+    def _disclose(self, answer: Envelope) -> None:
+        """Write the line that says what leaves, durably, before it leaves."""
+        facts = facts_of(answer.header)
+        spend = facts.get("spend")
+        epsilon = spend.get("cohort_epsilon") if isinstance(spend, dict) else None
+        number = facts["round"]
+        self.desk.disclosures.record(Disclosure(
+            kind=str(facts["kind"]), to=self.desk.to, run=str(facts["run"]),
+            round=number if isinstance(number, int) else 0, bytes=answer.size,
+            sha256=answer.digest.hex(), epsilon=epsilon,
+        ))  # fmt: skip
+
+    def _or_drop(
+        self, delivery: Delivery, step: Callable[[Delivery, Fleet], None], fleet: Fleet
+    ) -> None:
+        """Take a step of one letter; one that can lead to nothing is forgotten, with a word."""
+        try:
+            step(delivery, fleet)
+        except (RunGone, UpdateRefused, StateDamaged) as error:
+            self.desk.tell("a request is dropped", {"why": str(error)})
+            self._drop(delivery)
+
+    def _drop(self, delivery: Delivery) -> None:
+        self._letters.pop(delivery.id, None)
+        self.desk.inbox.drop(delivery)

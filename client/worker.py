@@ -1,0 +1,132 @@
+"""The warm worker: one process that keeps torch, the network and the cohort from round to round.
+
+    python -m client.worker HOME
+
+Reads one JSON line a job from standard input and writes one a result to standard output; what
+anything else prints goes to standard error. Nothing but answers in files leaves this process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from client.app import Desk, Ward, refusal
+from client.device import device_of
+from client.home import Home
+from client.outbox import Outbox
+from client.site_config import SiteConfig, load_site_config
+from common.envelope import Envelope, read_envelope, seal, unseal
+from common.errors import UpdateRefused
+from common.identity import load_private, sign
+from common.packing import Encoding
+from common.wire import Answer, Proposal, RefusalReason, Request, SiteUpdate
+
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One request to be answered."""
+
+    request: Path  # an envelope
+    question: str  # SHA-256 of the request, in hex: the answer's name in the outbox
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """One request answered; the answer lies in the outbox."""
+
+    question: str
+    seconds: float
+
+
+def main(home: Home, jobs: TextIO, results: TextIO) -> None:
+    """Answer jobs until the daemon closes the pipe."""
+    config = load_site_config(home.site_yaml)
+    limit_memory(config.memory_gib)
+    tell = _teller(sys.stderr)
+    desk = Desk(ward_of(home, config), tell)
+    outbox, key = Outbox(home.outbox), load_private(home.key)
+    results.write(json.dumps({"ready": os.getpid()}) + "\n")
+    results.flush()
+    for line in jobs:
+        facts = json.loads(line)
+        job = Job(request=Path(facts["request"]), question=facts["question"])
+        start = time.monotonic()
+        request = read_request(job.request)
+        answer = answered(desk, request, config.name, tell)
+        envelope = seal(answer, _encoding(request, answer))
+        outbox.keep(job.question, envelope.signed(sign(key, envelope.digest)))
+        done = {"done": job.question, "seconds": time.monotonic() - start}
+        results.write(json.dumps(done) + "\n")
+        results.flush()
+
+
+def read_request(path: Path) -> Request:
+    """Read a request from its file; UpdateRefused when it is something else."""
+    envelope: Envelope = read_envelope(path)
+    message = unseal(envelope.header, envelope.frames)
+    if not isinstance(message, Request):
+        text = f"The coordinator sent a {type(message).__name__}, expected a request."
+        raise UpdateRefused(text)
+    return message
+
+
+def answered(desk: Desk, request: Request, site: str, tell: Callable[[str], None]) -> Answer:
+    """Return the answer; whatever goes wrong here is told here, and only its kind leaves."""
+    try:
+        return desk.answer(request)
+    except Exception as error:  # noqa: BLE001 - a bad request must not end the worker
+        tell(f"Run {request.run}, round {request.round} failed here: {error!r}")
+        return refusal(request, site, RefusalReason.FAILED)
+
+
+def _encoding(request: Request, answer: Answer) -> Encoding:
+    """Return how the answer is packed; SCAFFOLD's control variates add up, so they stay exact."""
+    lossy = isinstance(answer, SiteUpdate) and answer.control_delta is None
+    if isinstance(request, Proposal) or not lossy:
+        return "lossless"
+    return request.config.exchange.encoding
+
+
+def ward_of(home: Home, config: SiteConfig) -> Ward:
+    """Return where everything is, as the site's configuration says."""
+    import torch
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    return Ward(
+        name=config.name, data=config.data, cache=home.cache, memory=home.memory,
+        ledger=home.ledger, largest_epsilon=config.policy.largest_epsilon_per_cohort,
+        cohort_delta=config.policy.cohort_delta, tell_patients=config.policy.tell_patients,
+        device=device_of(config.device),
+    )  # fmt: skip
+
+
+def limit_memory(gib: float | None) -> None:
+    """Let the system refuse this process more memory than that."""
+    if gib is not None:
+        size = int(gib * _GIB)
+        resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+
+
+def _teller(stream: TextIO) -> Callable[[str], None]:
+    def tell(text: str) -> None:
+        print(text, file=stream, flush=True)
+
+    return tell
+
+
+if __name__ == "__main__":
+    # Whatever prints shall not be taken for a result.
+    channel = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    main(Home(Path(sys.argv[1])), sys.stdin, channel)

@@ -1,0 +1,141 @@
+"""The worker as the daemon sees it: started, given one job at a time, and again when it dies."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+#: Once a job has killed the worker so often, it is answered with a failure instead.
+MOST_DEATHS = 2
+_STOP_SECONDS = 10.0
+#: A worker that dies at once is not started again at once.
+_LONGEST_PAUSE = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A job that is over."""
+
+    question: str
+    seconds: float
+    failed: bool  # True: the worker died over it, and there is no answer
+
+
+class WorkerProcess:
+    """One child process; `given` is the job that it is at."""
+
+    def __init__(self, home: Path, log: IO[bytes] | int) -> None:
+        self._home = home
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+        self._text = b""
+        self._deaths: dict[str, int] = {}
+        self._starts: list[float] = []
+        self.given: str | None = None
+        self.restarts = 0
+
+    @property
+    def pid(self) -> int | None:
+        """Return the child's number, or None when there is none."""
+        return self._process.pid if self._process is not None else None
+
+    def start(self) -> None:
+        """Start the child, unless it runs or has died too often lately."""
+        if self._process is not None or time.monotonic() < self._not_before():
+            return
+        environment = os.environ | {"FLWR_TELEMETRY_ENABLED": "0"}
+        self._process = subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, "-m", "client.worker", str(self._home)], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=self._log, env=environment, preexec_fn=_die_with_parent,  # noqa: PLW1509 - one call, no locks
+        )  # fmt: skip
+        self._starts.append(time.monotonic())
+        self._text = b""
+
+    def give(self, request: Path, question: str) -> bool:
+        """Hand a job to the child; False when it is not there to take it."""
+        if self._process is None or self._process.stdin is None or self.given is not None:
+            return False
+        line = json.dumps({"request": str(request), "question": question}) + "\n"
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(line.encode())
+            self._process.stdin.flush()
+            self.given = question
+        return self.given is not None
+
+    def look(self) -> Finished | None:
+        """Return the job that is over, if one is; a dead child is noted."""
+        if self._process is None:
+            return None
+        finished = self._read()
+        if finished is None and self._process.poll() is not None:
+            finished = self._read() or self._bury()
+        return finished
+
+    def stop(self) -> None:
+        """End the child, politely first."""
+        process, self._process, self.given = self._process, None, None
+        if process is None:
+            return
+        with contextlib.suppress(OSError):
+            if process.stdin is not None:
+                process.stdin.close()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+    def _read(self) -> Finished | None:
+        if self._process is None or self._process.stdout is None:
+            return None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            if selector.select(0):
+                self._text += os.read(self._process.stdout.fileno(), 65536)
+        while b"\n" in self._text:
+            line, _, self._text = self._text.partition(b"\n")
+            facts = json.loads(line)
+            if "done" in facts:
+                self.given = None
+                self._deaths.pop(facts["done"], None)
+                return Finished(question=facts["done"], seconds=facts["seconds"], failed=False)
+        return None
+
+    def _bury(self) -> Finished | None:
+        """Note a death; a job that was in hand is given again, but not for ever."""
+        question = self.given
+        self.stop()
+        self.restarts += 1
+        if question is None:
+            return None
+        self._deaths[question] = self._deaths.get(question, 0) + 1
+        if self._deaths[question] < MOST_DEATHS:
+            return None
+        del self._deaths[question]
+        return Finished(question=question, seconds=0.0, failed=True)
+
+    def _not_before(self) -> float:
+        """Return when the next child may start: later the more often it died lately."""
+        recent = [s for s in self._starts if s > time.monotonic() - 60]
+        self._starts = recent
+        if len(recent) <= 2:
+            return 0.0
+        return recent[-1] + min(2.0 ** (len(recent) - 2), _LONGEST_PAUSE)
+
+
+def _die_with_parent() -> None:
+    """End with the daemon, however it ends (Linux: prctl PR_SET_PDEATHSIG)."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
