@@ -1,0 +1,105 @@
+"""Where a site's daemon keeps everything: one folder, each of its files named once."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+#: Names the folder for commands that are given none.
+VARIABLE = "WARDROUND_SITE"
+
+
+@dataclass(frozen=True)
+class Home:
+    """A site's own folder; its images and labels lie elsewhere and are only read."""
+
+    folder: Path
+
+    @classmethod
+    def chosen(cls, given: Path | None) -> Home:
+        """Return the home that was given, else the one of the environment, else ~'s."""
+        if given is not None:
+            return cls(given.expanduser().absolute())
+        named = os.environ.get(VARIABLE)
+        return cls(Path(named) if named else Path.home() / ".wardround" / "site")
+
+    @property
+    def site_yaml(self) -> Path:
+        """What the site's admin has decided: data, device, hours, policy."""
+        return self.folder / "site.yaml"
+
+    @property
+    def key(self) -> Path:
+        """The site's private key, which never leaves."""
+        return self.folder / "key"
+
+    @property
+    def public_key(self) -> Path:
+        """The public half, which the coordinator knows the site by."""
+        return self.folder / "key.pub"
+
+    @property
+    def coordinator_json(self) -> Path:
+        """Which coordinator the site joined, and as what."""
+        return self.folder / "coordinator.json"
+
+    @property
+    def coordinator_pem(self) -> Path:
+        """The certificate of the coordinator's authority, the only one that is trusted."""
+        return self.folder / "coordinator.pem"
+
+    @property
+    def approvals(self) -> Path:
+        """Which runs were proposed, and what the admin said."""
+        return self.folder / "approvals.db"
+
+    @property
+    def ledger(self) -> Path:
+        """The privacy that was spent."""
+        return self.folder / "ledger.db"
+
+    @property
+    def disclosures(self) -> Path:
+        """One line for each message that left."""
+        return self.folder / "disclosures.jsonl"
+
+    @property
+    def inbox(self) -> Path:
+        """Requests that came and are not answered yet."""
+        return self.folder / "inbox"
+
+    @property
+    def outbox(self) -> Path:
+        """Answers that the coordinator has not confirmed yet."""
+        return self.folder / "outbox"
+
+    @property
+    def memory(self) -> Path:
+        """What the site keeps of a run from round to round."""
+        return self.folder / "memory"
+
+    @property
+    def cache(self) -> Path:
+        """Prepared images; it may be deleted while the daemon is stopped."""
+        return self.folder / "cache"
+
+    @property
+    def status(self) -> Path:
+        """What the daemon is doing now."""
+        return self.folder / "status.json"
+
+    @property
+    def paused(self) -> Path:
+        """There while the site takes no requests."""
+        return self.folder / "paused"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one daemon that runs."""
+        return self.folder / "lock"
+
+    @property
+    def log(self) -> Path:
+        """The daemon's logs."""
+        return self.folder / "log"

@@ -1,0 +1,164 @@
+"""site.yaml: what a hospital's admin decides, typed once and checked once."""
+
+from __future__ import annotations
+
+import textwrap
+from datetime import datetime, time
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+
+from client.policy_rules import PolicyRules
+from common.config_errors import explain
+from common.config_part import Part, PositiveFloat, PositiveInt
+from common.config_yaml import read_yaml, write_yaml
+from common.durable import replace_durably
+from common.enrolment_messages import SiteName
+from common.errors import ConfigurationError
+
+_Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
+_HEAD = """\
+# This site, as its admin has decided. Changes take effect without a restart, except those of
+# memory_gib, threads and ports. A mistake here is logged, and what was in force stays in force.
+"""
+
+
+class SiteConfig(Part):
+    """A site's own configuration; the descriptions stand in site.yaml above their keys."""
+
+    name: SiteName = Field(description="This site's name, as the coordinator invited it.")
+    data: Path = Field(description="Folder with the DICOM files; it is only read.")
+    labels: Path | None = Field(
+        default=None, description="The table of labels; null takes labels.csv in that folder."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="Where networks train: auto takes a GPU if there is one."
+    )
+    memory_gib: PositiveFloat | None = Field(
+        default=None, description="Memory that training may take, in GiB; null for no limit."
+    )
+    threads: PositiveInt | None = Field(
+        default=None, description="Threads for training; null takes what the machine has."
+    )
+    hours: str | None = Field(
+        default=None,
+        description="Hours of the day in which this site works, such as 22:00-06:00, in this "
+        "machine's time; null for all day.",
+    )
+    metrics_port: _Port | None = Field(
+        default=None, description="Port for Prometheus on this machine; null for none."
+    )
+    health_port: _Port | None = Field(
+        default=None, description="Port for GET /healthz on this machine; null for none."
+    )
+    health_grpc_port: _Port | None = Field(
+        default=None, description="Port for gRPC's health protocol; null for none."
+    )
+    policy: PolicyRules = Field(
+        default=PolicyRules(),
+        description="What runs may ask of this site. Everything else is refused, and the "
+        "coordinator is told which rule, nothing of any patient.",
+    )
+
+    @field_validator("data", "labels")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_absolute():
+            message = "expected a whole path that begins with /, as the daemon starts elsewhere"
+            raise ValueError(message)
+        return path
+
+    @field_validator("hours")
+    @classmethod
+    def _two_times(cls, hours: str | None) -> str | None:
+        if hours is not None:
+            begin, end = _times(hours)
+            if begin == end:
+                message = "begins when it ends; leave hours out (null) to work all day"
+                raise ValueError(message)
+        return hours
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        ports = [p for p in (self.metrics_port, self.health_port, self.health_grpc_port) if p]
+        if len(set(ports)) < len(ports):
+            message = f"two of metrics_port, health_port and health_grpc_port are equal: {ports}"
+            raise ValueError(message)
+        return self
+
+    @property
+    def labels_csv(self) -> Path:
+        """The table of labels, wherever it lies."""
+        return self.labels or self.data / "labels.csv"
+
+    def works_at(self, now: datetime) -> bool:
+        """Return whether the site works at this moment; the end is not in its hours."""
+        if self.hours is None:
+            return True
+        begin, end = _times(self.hours)
+        clock = now.astimezone().time()
+        return begin <= clock < end if begin < end else clock >= begin or clock < end
+
+
+def _times(hours: str) -> tuple[time, time]:
+    begin, dash, end = hours.partition("-")
+    try:
+        found = time.fromisoformat(begin.strip()), time.fromisoformat(end.strip())
+        if not dash or any(t.tzinfo is not None for t in found):
+            raise ValueError
+    except ValueError:
+        message = "expected two times of day, such as 22:00-06:00"
+        raise ValueError(message) from None
+    return found
+
+
+def load_site_config(path: Path) -> SiteConfig:
+    """Read site.yaml; ConfigurationError names file, key, value and what was expected."""
+    try:
+        content = read_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        message = (
+            f"There is no {path}. Type `wardround-site join INVITE --data FOLDER`, or give another "
+            "home with --home."
+        )
+        raise ConfigurationError(message) from error
+    except OSError as error:
+        message = f"Cannot read {path}: {error.strerror}. Let the user who runs this read it."
+        raise ConfigurationError(message) from error
+    except UnicodeDecodeError as error:
+        message = f"{path} is not UTF-8 text. Save it as UTF-8."
+        raise ConfigurationError(message) from error
+    except yaml.YAMLError as error:
+        message = f"{path} is not YAML: {error}. Correct it and save it again."
+        raise ConfigurationError(message) from error
+    if not isinstance(content, dict):
+        message = f"{path} holds {type(content).__name__}, expected keys like name: and data:."
+        raise ConfigurationError(message)
+    try:
+        return SiteConfig.model_validate(content)
+    except ValidationError as error:
+        raise ConfigurationError(explain(error, SiteConfig, str(path))) from error
+
+
+def write_site_config(path: Path, config: SiteConfig) -> None:
+    """Write site.yaml with what each key means above it."""
+    replace_durably(path, "\n".join([_HEAD, *_section(config, "")]).encode(), mode=0o600)
+
+
+def _section(part: BaseModel, indent: str) -> list[str]:
+    written = part.model_dump(mode="json")
+    lines: list[str] = []
+    for name, field in type(part).model_fields.items():
+        mark = f"{indent}# "
+        lines += textwrap.wrap(
+            field.description or "", 100, initial_indent=mark, subsequent_indent=mark
+        )
+        value = getattr(part, name)
+        if isinstance(value, BaseModel):
+            lines += [f"{indent}{name}:", *_section(value, indent + "  ")]
+        else:
+            text = write_yaml({name: written[name]}).splitlines()
+            lines += [f"{indent}{line}" for line in text]
+    return [*lines, ""] if not indent else lines
