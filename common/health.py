@@ -1,0 +1,237 @@
+"""Whether this process is well, for whoever watches machines: /healthz, /metrics, gRPC health.
+
+Everything answers on the loopback address unless told otherwise, and tells nothing of any
+patient: a status, since when, and the metrics of `client.meters` or `server.meters`.
+
+Public: open_health, Health, Status.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from json import dumps
+from socketserver import TCPServer
+from typing import Literal, Self
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from common.errors import ConfigurationError
+from common.logs import log
+
+Status = Literal["ok", "starting", "failing"]
+
+#: A peer that neither asks nor reads for so long is let go.
+_PATIENCE_SECONDS = 5.0
+#: Threads of the gRPC server; its answers take microseconds.
+_THREADS = 2
+
+
+def open_health(
+    http_port: int | None,
+    grpc_port: int | None,
+    registry: CollectorRegistry,
+    host: str = "127.0.0.1",
+) -> Health:
+    """Answer on these ports until `close`; 0 takes a free one, None answers nothing.
+
+    The status is "starting" until it is set. ConfigurationError when a port cannot be had.
+    """
+    now = _Now(status="starting", since=datetime.now(UTC))
+    http = None if http_port is None else _http(host, http_port, _Answers(now, registry))
+    try:
+        grpc = None if grpc_port is None else _GrpcHealth(host, grpc_port)
+    except ConfigurationError:
+        if http is not None:
+            http.close()
+        raise
+    return Health(now, http, grpc)
+
+
+class Health:
+    """The open ports; `http_port` and `grpc_port` say which, None where there is none."""
+
+    def __init__(self, now: _Now, http: _Server | None, grpc: _GrpcHealth | None) -> None:
+        self._now = now
+        self._http = http
+        self._grpc = grpc
+        self.http_port = None if http is None else http.server_port
+        self.grpc_port = None if grpc is None else grpc.port
+
+    def set(self, status: Status) -> None:
+        """Say how the process is; `since` stays where the status does."""
+        if status == self._now.status:
+            return
+        self._now.since = datetime.now(UTC)
+        self._now.status = status
+        if self._grpc is not None:
+            self._grpc.set(status)
+
+    def close(self) -> None:
+        """Stop answering; twice does no harm."""
+        if self._http is not None:
+            self._http.close()
+        if self._grpc is not None:
+            self._grpc.close()
+
+    def __enter__(self) -> Self:
+        """Return the open ports."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close them."""
+        self.close()
+
+
+@dataclass
+class _Now:
+    """How the process is; written by one thread, read by those that answer."""
+
+    status: Status
+    since: datetime
+
+
+# --- HTTP ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What the two paths give."""
+
+    now: _Now
+    registry: CollectorRegistry
+
+    def health(self) -> tuple[int, str, bytes]:
+        """Return code, type and content of /healthz."""
+        content = dumps({
+            "status": self.now.status, "since": self.now.since.isoformat(timespec="seconds")
+        })  # fmt: skip
+        code = 503 if self.now.status == "failing" else 200
+        return code, "application/json", content.encode() + b"\n"
+
+    def metrics(self, accept: str) -> tuple[int, str, bytes]:
+        """Return code, type and content of /metrics."""
+        encode, kind = choose_encoder(accept)
+        return 200, kind, encode(self.registry)
+
+
+def _http(host: str, port: int, answers: _Answers) -> _Server:
+    try:
+        return _Server(host, port, answers)
+    except OSError as error:
+        raise _not_free("http", host, port, error) from error
+
+
+def _not_free(protocol: str, host: str, port: int, error: Exception) -> ConfigurationError:
+    why = error.strerror if isinstance(error, OSError) else str(error)
+    return ConfigurationError(
+        f"Cannot answer health checks ({protocol}) on {host}:{port}: {why}. Take a free port, or "
+        "stop the process that has this one."
+    )
+
+
+class _Server(ThreadingHTTPServer):
+    """One thread for each question; none of them keeps the process alive."""
+
+    daemon_threads = True
+    request_queue_size = 32
+
+    def __init__(self, host: str, port: int, answers: _Answers) -> None:
+        self.answers = answers
+        super().__init__((host, port), _Handler)
+        self._thread = threading.Thread(
+            target=self.serve_forever, kwargs={"poll_interval": 0.1}, name="health", daemon=True
+        )
+        self._thread.start()
+
+    def server_bind(self) -> None:
+        """Bind without asking the name service who we are: in a closed network that hangs."""
+        TCPServer.server_bind(self)
+        host, self.server_port = self.server_address[:2]
+        self.server_name = str(host)
+
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 - its shape is given
+        """Log what went wrong with one question; a peer that hung up is nothing to tell."""
+        log(__name__).debug("a health check was not answered", exc_info=True)
+
+    def close(self) -> None:
+        """Stop, and give the port back."""
+        self.shutdown()
+        self.server_close()
+        self._thread.join(_PATIENCE_SECONDS)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Two paths, nothing else."""
+
+    timeout = _PATIENCE_SECONDS
+    server_version = "wardround"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        """Answer a question."""
+        assert isinstance(self.server, _Server)  # noqa: S101 - ours, so mypy knows
+        answers = self.server.answers
+        match self.path.partition("?")[0]:
+            case "/healthz":
+                code, kind, content = answers.health()
+            case "/metrics":
+                code, kind, content = answers.metrics(self.headers.get("Accept", ""))
+            case _:
+                code, kind, content = 404, "text/plain", b"Here are /healthz and /metrics.\n"
+        self.send_response(code)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    do_HEAD = do_GET  # noqa: N815 - the same
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its shape is given
+        """Say nothing: a check comes every few seconds."""
+
+
+# --- gRPC ----------------------------------------------------------------------------------
+
+
+class _GrpcHealth:
+    """The health protocol of gRPC: the service "" is this process."""
+
+    def __init__(self, host: str, port: int) -> None:
+        try:
+            import grpc
+            from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+        except ImportError as error:
+            message = (
+                f"gRPC health checks on port {port} need grpcio-health-checking, which is not "
+                "installed: install wardround[site] or wardround[coordinator], or leave them out."
+            )
+            raise ConfigurationError(message) from error
+        self._answers = health_pb2.HealthCheckResponse
+        self._servicer = health.HealthServicer()
+        self._server = grpc.server(
+            ThreadPoolExecutor(_THREADS, "grpc-health"),
+            # Without this a second process would share the port, and answer half the checks.
+            options=[("grpc.so_reuseport", 0)],
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, self._server)
+        self.set("starting")
+        try:
+            self.port = int(self._server.add_insecure_port(f"{host}:{port}"))
+        except RuntimeError as error:
+            raise _not_free("gRPC", host, port, error) from error
+        self._server.start()
+
+    def set(self, status: Status) -> None:
+        """Say whether the process serves; one that starts does not yet."""
+        serves = status == "ok"
+        self._servicer.set("", self._answers.SERVING if serves else self._answers.NOT_SERVING)
+
+    def close(self) -> None:
+        """Stop at once; a check that is under way is cut."""
+        self._server.stop(0).wait(_PATIENCE_SECONDS)
