@@ -1,0 +1,213 @@
+"""Which configurations were proposed to this hospital, and what its people said.
+
+Guarantee: an approval is of one configuration's hash, taken over every value of what is trained
+(`RunConfig.in_force`). Any change is another hash, which nobody has approved.
+
+    one value of an approved run is changed      waiting again; `difference` shows the value
+    two runs of the same configuration           one decision
+    a decision is changed                        the last one counts; all are kept, with their time
+    the privacy section overrules another        what is in force is approved, however it is written
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from common.config import RunConfig, parse_config
+from common.errors import ConfigurationError, StateDamaged
+from common.hash_chain import now
+
+Decision = Literal["approved", "declined", "waiting"]
+
+_PATIENCE_SECONDS = 30.0
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS configurations (
+  fingerprint TEXT PRIMARY KEY, name TEXT NOT NULL, content TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS proposals (
+  number INTEGER PRIMARY KEY, run TEXT NOT NULL, fingerprint TEXT NOT NULL, since TEXT NOT NULL,
+  UNIQUE (run, fingerprint)
+) STRICT;
+CREATE TABLE IF NOT EXISTS decisions (
+  number INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL,
+  decision TEXT NOT NULL CHECK (decision IN ('approved', 'declined')),
+  at TEXT NOT NULL, by TEXT NOT NULL
+) STRICT;
+CREATE TRIGGER IF NOT EXISTS no_update BEFORE UPDATE ON decisions
+BEGIN SELECT RAISE(ABORT, 'a decision is never changed'); END;
+CREATE TRIGGER IF NOT EXISTS no_delete BEFORE DELETE ON decisions
+BEGIN SELECT RAISE(ABORT, 'a decision is never removed'); END;
+"""
+_LISTED = """
+SELECT p.run, c.fingerprint, c.name, c.content, coalesce(p.since, d.at), d.decision
+FROM configurations c
+LEFT JOIN proposals p ON p.fingerprint = c.fingerprint
+LEFT JOIN decisions d ON d.number =
+  (SELECT max(number) FROM decisions WHERE fingerprint = c.fingerprint)
+ORDER BY p.number IS NULL, p.number, c.rowid
+"""
+_LAST_APPROVED = """
+SELECT c.content FROM decisions d JOIN configurations c ON c.fingerprint = d.fingerprint
+WHERE c.name = ? AND c.fingerprint != ? AND d.decision = 'approved' ORDER BY d.number DESC LIMIT 1
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """A configuration that a run proposed, or that was decided on in advance."""
+
+    run: str | None  # None: no run has asked yet
+    name: str  # of the configuration
+    fingerprint: str
+    since: str  # when it was first asked for, or decided on; UTC, ISO 8601
+    decision: Decision
+    config: RunConfig | None  # None: written by another release, or not what the hash is of
+
+
+class Approvals:
+    """An SQLite file; every method opens and closes it, so that daemon and commands share it."""
+
+    def __init__(self, path: Path, *, clock: Callable[[], str] = now) -> None:
+        self._path = path
+        self._clock = clock
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._open() as connection:
+            connection.executescript(_SCHEMA)
+
+    def note(self, run: str, config: RunConfig) -> None:
+        """Remember that a run asks for this configuration; asking again changes nothing."""
+        config = config.in_force()
+        with self._open() as connection, connection:
+            _keep(connection, config)
+            connection.execute(
+                "INSERT OR IGNORE INTO proposals (run, fingerprint, since) VALUES (?, ?, ?)",
+                (run, config.fingerprint(), self._clock()),
+            )
+
+    def decide(self, fingerprint: str, decision: Literal["approved", "declined"]) -> None:
+        """Record what somebody here said; ConfigurationError for what was never shown here."""
+        with self._open() as connection, connection:
+            known = "SELECT 1 FROM configurations WHERE fingerprint = ?"
+            if connection.execute(known, (fingerprint,)).fetchone() is None:
+                message = (
+                    f"No configuration with hash {fingerprint[:16]}... was proposed here. "
+                    "`wardround-site runs` lists those that were."
+                )
+                raise ConfigurationError(message)
+            self._decide(connection, fingerprint, decision)
+
+    def decide_ahead(self, config: RunConfig, decision: Literal["approved", "declined"]) -> str:
+        """Record a decision on a configuration that a run may ask for later; returns its hash."""
+        config = config.in_force()
+        with self._open() as connection, connection:
+            _keep(connection, config)
+            self._decide(connection, config.fingerprint(), decision)
+        return config.fingerprint()
+
+    def decision(self, fingerprint: str) -> Decision:
+        """Return what was said last of a configuration, by the hash of what is in force."""
+        last = "SELECT decision FROM decisions WHERE fingerprint = ? ORDER BY number DESC LIMIT 1"
+        with self._open() as connection:
+            row = connection.execute(last, (fingerprint,)).fetchone()
+        return _decision(row[0] if row else None)
+
+    def listed(self) -> tuple[Seen, ...]:
+        """Return what was proposed, oldest first, then what was decided on in advance."""
+        with self._open() as connection:
+            rows = connection.execute(_LISTED).fetchall()
+        return tuple(
+            Seen(
+                run=run, name=name, fingerprint=fingerprint, since=since or "",
+                decision=_decision(decision), config=_config(content, fingerprint),
+            )
+            for run, fingerprint, name, content, since, decision in rows
+        )  # fmt: skip
+
+    def was_approved_before(self, config: RunConfig) -> bool:
+        """Return whether another configuration of this name was ever approved."""
+        return self._last_approved(config.in_force()) is not None
+
+    def difference(self, config: RunConfig) -> list[str]:
+        """Return each value that is not as in the last approved configuration of this name."""
+        config = config.in_force()
+        before = self._last_approved(config)
+        if before is None:
+            return []
+        old, new = (_flat(json.loads(text)) for text in (before, config.canonical_json()))
+        return [
+            f"{key}: {old.get(key, 'not given')} -> {new.get(key, 'not given')}"
+            for key in dict.fromkeys([*new, *old])
+            if old.get(key) != new.get(key)
+        ]
+
+    def _last_approved(self, config: RunConfig) -> str | None:
+        with self._open() as connection:
+            row = connection.execute(_LAST_APPROVED, (config.name, config.fingerprint())).fetchone()
+        return None if row is None else str(row[0])
+
+    def _decide(self, connection: sqlite3.Connection, fingerprint: str, decision: str) -> None:
+        connection.execute(
+            "INSERT INTO decisions (fingerprint, decision, at, by) VALUES (?, ?, ?, ?)",
+            (fingerprint, decision, self._clock(), getpass.getuser()),
+        )
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """Open the file; StateDamaged says what keeps it from being used."""
+        try:
+            with closing(sqlite3.connect(self._path, timeout=_PATIENCE_SECONDS)) as connection:
+                connection.execute("PRAGMA synchronous = FULL")
+                yield connection
+        except sqlite3.OperationalError as error:
+            message = (
+                f"The approvals {self._path} cannot be used: {error}. See that there is room on "
+                "the disk and that the user who runs this may write the folder."
+            )
+            raise StateDamaged(message) from error
+        except sqlite3.DatabaseError as error:
+            message = (
+                f"{self._path} holds no approvals: {error}. Put a sound copy back, or move it "
+                "away: then every run is asked for again."
+            )
+            raise StateDamaged(message) from error
+
+
+def _keep(connection: sqlite3.Connection, config: RunConfig) -> None:
+    connection.execute(
+        "INSERT OR IGNORE INTO configurations (fingerprint, name, content) VALUES (?, ?, ?)",
+        (config.fingerprint(), config.name, config.canonical_json()),
+    )
+
+
+def _decision(text: str | None) -> Decision:
+    match text:
+        case "approved" | "declined":
+            return text
+        case _:
+            return "waiting"
+
+
+def _config(content: str, fingerprint: str) -> RunConfig | None:
+    """Return what a hash stands for; nobody is to approve one text and mean another."""
+    try:
+        config = parse_config(content)
+    except ConfigurationError:
+        return None
+    return config if config.fingerprint() == fingerprint else None
+
+
+def _flat(value: object, place: str = "") -> dict[str, str]:
+    """Return every value by its place, such as training.rounds; lists are one value."""
+    if isinstance(value, dict) and value:
+        found: dict[str, str] = {}
+        for key, item in value.items():
+            found |= _flat(item, f"{place}.{key}" if place else str(key))
+        return found
+    return {place: json.dumps(value) if value is not None else "none"}
