@@ -48,6 +48,7 @@ class Ward:
 
     name: str
     data: Path
+    labels: Path
     cache: Path
     memory: Path
     ledger: Path
@@ -136,7 +137,7 @@ def load(ward: Ward, config: RunConfig, seed: int) -> Loaded:
     """
     task = task_of(config.task)
     cache = Cache(ward.cache)
-    cohort = replace(load_cohort(ward.data, config, task, cache), name=ward.name)
+    cohort = replace(load_cohort(ward.data, config, task, cache, ward.labels), name=ward.name)
     if config.model.network == "frozen_features":
         cohort = with_features(cohort, config, cache)
     site = site_of(cohort, config, seed, 0)

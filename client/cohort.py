@@ -69,8 +69,10 @@ def select(patients: Patients, chosen: list[int]) -> Patients:
     )  # fmt: skip
 
 
-def load_cohort(site: Path, config: RunConfig, task: Task, cache: Cache) -> SiteCohort:
-    """Read a site's folder for a run.
+def load_cohort(
+    site: Path, config: RunConfig, task: Task, cache: Cache, labels_csv: Path | None = None
+) -> SiteCohort:
+    """Read a site's folder for a run; its table is `labels_csv`, or labels.csv in the folder.
 
     CohortError when the folder or its table is missing or nobody in it can be used; single
     files, rows and patients that cannot be used are listed in `unusable` and left out.
@@ -80,7 +82,8 @@ def load_cohort(site: Path, config: RunConfig, task: Task, cache: Cache) -> Site
         raise CohortError(message)
     needed = needed_columns(config, task)
     rules = config.cohort.images
-    labels = read_labels(site / "labels.csv", needed, with_images=rules is not None)
+    table = labels_csv or site / "labels.csv"
+    labels = read_labels(table, needed, with_images=rules is not None)
     problems = list(labels.unusable)
     prepared = None
     if rules is not None:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -73,12 +74,14 @@ class Correspondence:
     _releases: dict[int, str] = field(default_factory=dict)  # by Flower's number of the run
     _failed: set[str] = field(default_factory=set)  # questions over which the worker died
 
-    def turn(self, fleet: Fleet) -> bool:
+    def turn(self, fleet: Fleet, wait_seconds: float) -> bool:
         """Take one step of each kind; returns whether anything happened.
+
+        With nothing to do, a message is waited for so long.
 
         LinkDown and SiteUnknown end the turn where it stands; nothing is lost.
         """
-        came = self._receive(fleet)
+        came = self._receive(fleet, 0.0 if self._letters else wait_seconds)
         self._decide(fleet)
         self.work()
         return self._send(fleet) or came
@@ -111,10 +114,11 @@ class Correspondence:
 
     # --- one step each -------------------------------------------------------------------
 
-    def _receive(self, fleet: Fleet) -> bool:
-        delivery = fleet.pull()
+    def _receive(self, fleet: Fleet, wait_seconds: float) -> bool:
+        delivery = fleet.pull(wait_seconds)
         if delivery is not None:
             self.desk.inbox.keep(delivery)
+        fleet.received()
         for known in self.desk.inbox.waiting():
             if not self.desk.inbox.request(known).exists():
                 self._or_drop(known, self._fetch, fleet)
@@ -186,7 +190,7 @@ class Correspondence:
         for letter in list(self._letters.values()):
             answer = self._answer(letter)
             if answer is not None:
-                self._or_drop(letter.delivery, lambda d, f, a=answer: self._post(d, f, a), fleet)
+                self._or_drop(letter.delivery, partial(self._post, answer), fleet)
                 sent = True
         return sent
 
@@ -197,7 +201,7 @@ class Correspondence:
             return self._no(letter.question, RefusalReason.FAILED)
         return self.desk.outbox.find(letter.digest)
 
-    def _post(self, delivery: Delivery, fleet: Fleet, answer: Envelope) -> None:
+    def _post(self, answer: Envelope, delivery: Delivery, fleet: Fleet) -> None:
         """Send an answer, or what is missing of it."""
         inbox = self.desk.inbox
         sending = inbox.sending(delivery)

@@ -44,6 +44,7 @@ from flwr.supercore.inflatable.inflatable_object import (
     no_object_id_recompute,
 )
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
@@ -51,6 +52,7 @@ from client.connection import tls_context, why_not_reached, why_unknown
 from common.envelope import Envelope
 from common.errors import LinkDown, RunGone, SiteUnknown
 from common.flower_messages import object_ids, record_of
+from common.pull_headers import DELIVERY_HEADER, RECEIVED_HEADER, WAIT_HEADER
 
 #: A site that is silent for twice as long counts as offline; Flower takes no less.
 HEARTBEAT_SECONDS = 10.0
@@ -92,6 +94,29 @@ class Delivery:
         return proto
 
 
+class _Receipts:
+    """The headers of a pull: how long to wait, and which message is safe here."""
+
+    def __init__(self) -> None:
+        self.wait_seconds = 0.0
+        self._came = ""
+        self._safe = ""
+
+    def safe(self) -> None:
+        self._safe = self._came
+
+    def intercept(
+        self, context: ProtobufRequestContext, call_next: ProtobufCall
+    ) -> httpx.Response:
+        if not isinstance(context.message, PullMessagesRequest):
+            return call_next(context)
+        context.request.headers[WAIT_HEADER] = f"{self.wait_seconds:g}"
+        context.request.headers[RECEIVED_HEADER] = self._safe
+        response = call_next(context)
+        self._came = response.headers.get(DELIVERY_HEADER, "")
+        return response
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reply:
     """An answer in Flower's form: the same answer to the same delivery is the same bytes."""
@@ -111,9 +136,10 @@ class Fleet:
     def __init__(self, address: str, authority: str, key: ec.EllipticCurvePrivateKey) -> None:
         self._address = address
         self._public = public_key_to_bytes(key.public_key())
+        self._receipts = _Receipts()
         self._client = FleetHttpClient(
             f"https://{address}", verify=tls_context(authority), timeout=_CALL_SECONDS,
-            interceptors=[NodeAuthHttpInterceptor(key, key.public_key())],
+            interceptors=[NodeAuthHttpInterceptor(key, key.public_key()), self._receipts],
         )  # fmt: skip
         self._node: Node | None = None
 
@@ -144,8 +170,12 @@ class Fleet:
         with self._explained():
             self._client.SendNodeHeartbeat(request)
 
-    def pull(self) -> Delivery | None:
-        """Return the next message, which Flower gives out once, or None."""
+    def pull(self, wait_seconds: float) -> Delivery | None:
+        """Return the next message, or None when none comes within so many seconds.
+
+        It is given out again until `received` has said that it is safe here.
+        """
+        self._receipts.wait_seconds = wait_seconds
         with self._explained():
             response = self._client.PullMessages(PullMessagesRequest(node=self._node))
         if not response.messages_list:
@@ -159,6 +189,10 @@ class Fleet:
             message = f"{self._address} sent a message with a name that is no SHA-256."
             raise LinkDown(message)
         return delivery
+
+    def received(self) -> None:
+        """Note that the last message is on disk; the next pull says so."""
+        self._receipts.safe()
 
     def release_of(self, run_id: int) -> str:
         """Return the hash of the code that a run was begun with."""

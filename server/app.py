@@ -1,0 +1,182 @@
+"""One run, as a process of its own: the rounds of server/rounds.py over real sites.
+
+    python -m server.app FOLDER RUN
+
+Started by the service with the token of the run's task; a run that was interrupted is started
+again in the same way and goes on from its last saved round. Its exit status is one of
+`common.errors.ExitCode`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from common.config import RunConfig, load_config
+from common.durable import replace_durably
+from common.errors import ExitCode, RunFailed, WardroundError
+from common.metrics import merge
+from common.tasks import task_of
+from common.wire import EvaluationRequest
+from server.admission import admit_reports
+from server.aggregation import aggregator_of
+from server.board import Board
+from server.enrolment import Enrolment
+from server.flower_sites import FlowerSites, Setting
+from server.folder import Folder, RunFolder
+from server.journal import Journal
+from server.round_record import RoundRecord, last_ledgers
+from server.rounds import Records, begin, run_rounds
+from server.run_state import RunState, RunStore
+from server.runtime import Runtime
+from server.settings import load_settings
+
+#: The environment's name for the token of the run's task.
+TASK_TOKEN = "WARDROUND_TASK_TOKEN"  # noqa: S105 - a name, not a token
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What the service wants of this process: the file run.json."""
+
+    run: str
+    seed: int
+    sites: tuple[str, ...]  # who may take part; empty: every accepted site
+
+
+class _Stopped(BaseException):
+    """The service asks this process to stop."""
+
+
+def main(folder: Folder, run: str) -> ExitCode:
+    """Run to the end, or until it is stopped; the board says how it ended."""
+    place = folder.run(run)
+    order, config = read_order(place), load_config(place.config)
+    board = Board(
+        path=place.status, run=run, rounds=config.training.rounds,
+        quorum=config.aggregation.smallest_quorum,
+    )  # fmt: skip
+    board.begin("starting", 0)
+    runtime = _connect(folder)
+    succeeded, message = False, "stopped; resume goes on from the last saved round"
+    try:
+        runtime.begin()
+        _rounds(folder, config, order, (runtime, board))
+        succeeded, message = True, f"all {config.training.rounds} rounds are done"
+        board.end("done", message)
+    except _Stopped:
+        board.end("stopped", message)
+    except WardroundError as error:
+        message = str(error)
+        board.end("failed", message)
+        return error.exit_code
+    except OSError as error:
+        message = f"{error.strerror}: {error.filename}. Nothing saved before is lost; resume it."
+        board.end("failed", message)
+        return ExitCode.RUN_FAILED
+    finally:
+        runtime.finish(succeeded=succeeded, details=message[:500])
+    return ExitCode.DONE if succeeded else ExitCode.INTERRUPTED
+
+
+def read_order(place: RunFolder) -> Order:
+    """Read run.json; RunFailed when it is not what the service writes."""
+    try:
+        facts = json.loads(place.run.read_bytes())
+        return Order(
+            run=str(facts["run"]), seed=int(facts["seed"]), sites=tuple(facts.get("sites", ()))
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        message = f"{place.run} cannot be read: {error!r}. Start the run anew."
+        raise RunFailed(message) from error
+
+
+def _connect(folder: Folder) -> Runtime:
+    settings = load_settings(folder)
+    return Runtime(
+        settings.operator_address, folder.ca.read_text(encoding="ascii"),
+        folder.token.read_text(encoding="ascii").strip(), os.environ[TASK_TOKEN],
+    )  # fmt: skip
+
+
+def _rounds(
+    folder: Folder, config: RunConfig, order: Order, link: tuple[Runtime, Board]
+) -> None:
+    """Run the rounds and measure what came of them."""
+    runtime, board = link
+    place, enrolment = folder.run(order.run), Enrolment(folder.enrolment)
+
+    def members() -> dict[str, str]:
+        wanted = set(order.sites)
+        return {
+            site.name: site.public_key for site in enrolment.sites()
+            if site.state == "accepted" and (not wanted or site.name in wanted)
+        }  # fmt: skip
+
+    def observe(record: RoundRecord) -> None:
+        board.metrics = {n: dict(e.to_json()) for n, e in record.metrics.items()}
+        for name, epsilon in record.epsilon.items():
+            board.sites[name].epsilon = epsilon
+        board.begin("saving", record.round)
+
+    setting = Setting(
+        run=order.run, seed=order.seed, config=config, members=members,
+        arriving=place.path / "arriving",
+    )  # fmt: skip
+    sites = FlowerSites(runtime, setting, board)
+    aggregator = aggregator_of(config.aggregation, max(len(members()), 1))
+    store, journal = RunStore(place.state), Journal(place.journal)
+    state = store.load() or begin(config, order.run, order.seed, aggregator)
+    board.round = state.round
+    records = Records(store=store, journal=journal, observe=observe)
+    state = run_rounds(config, sites, aggregator, state, records)
+    results = measure(config, sites, state)
+    journal.write("measured", {"round": state.best_round or state.round})
+    replace_durably(place.results, json.dumps(results, allow_nan=False, indent=1).encode())
+
+
+def measure(config: RunConfig, sites: FlowerSites, state: RunState) -> dict[str, object]:
+    """Return the chosen weights' metrics on the sites' test patients, merged and by site."""
+    asked = sites.available()
+    request = EvaluationRequest(
+        run=state.run, round=state.round, seed=state.seed, config=config, weights=state.chosen,
+        split="test",
+    )  # fmt: skip
+    reports, refused = admit_reports(
+        sites.evaluate(request, asked), request, asked, last_ledgers(state.history)
+    )
+    task = task_of(config.task)
+    merged = {}
+    if reports:
+        merged = task.summarise(merge(r.statistics for r in reports), config.evaluation)
+    by_site = {r.site: task.summarise(r.statistics, config.evaluation) for r in reports}
+    last = state.history[-1] if state.history else None
+    return {
+        "schema": 1, "run": state.run, "configuration": state.fingerprint,
+        "rounds": state.round, "chosen_round": state.best_round or state.round,
+        "metrics": {n: dict(e.to_json()) for n, e in merged.items()},
+        "by_site": {
+            site: {n: dict(e.to_json()) for n, e in found.items()}
+            for site, found in by_site.items()
+        },
+        "left_out": {r.site: r.fault.value for r in refused},
+        "epsilon": dict(last.epsilon) if last else {},
+    }  # fmt: skip
+
+
+def _on_stop(_number: int, _frame: FrameType | None) -> None:
+    raise _Stopped
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _on_stop)
+    signal.signal(signal.SIGINT, _on_stop)
+    # Without the service nobody answers: end with it (Linux: prctl PR_SET_PDEATHSIG).
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    sys.exit(main(Folder(Path(sys.argv[1])), sys.argv[2]))

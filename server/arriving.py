@@ -1,0 +1,102 @@
+"""An answer on its way: its objects on disk as they come, opened when the last is there.
+
+A slow site keeps nobody waiting, and an update is turned from frames into tensors one frame at
+a time: the coordinator holds it in memory once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeGuard
+
+from common.envelope import unseal
+from common.errors import UpdateRefused
+from common.flower_messages import open_objects
+from common.identity import verify
+from common.wire import Answer, Message, Refusal, SiteReport, SiteUpdate, Standing
+from server.runtime import Arrival, Runtime
+
+
+@dataclass
+class Arriving:
+    """One answer; `site` is who was asked."""
+
+    site: str
+    public_key: str
+    arrival: Arrival
+    folder: Path
+    received: int = 0  # bytes so far
+
+    def fetch(self, runtime: Runtime) -> bool:
+        """Fetch what has come; returns whether all is here. RunGone when it never will be."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in self.arrival.objects:
+            path = self.folder / name
+            if path.exists():
+                continue
+            content = runtime.fetch(name)
+            if content is None:
+                return False
+            path.write_bytes(content)
+            self.received += len(content)
+        return True
+
+    def open(self) -> Answer:
+        """Return the answer; UpdateRefused unless it is one, signed by this very site."""
+        opened = open_objects(self._read, self.arrival.name)
+        hashing = _Hashing(opened.header)
+        message = unseal(opened.header, hashing.of(opened.frames()))
+        if not verify(self.public_key, hashing.digest(), opened.signature):
+            raise NotSigned("the signature does not fit the site's key")
+        if not _is_answer(message) or message.site != self.site:
+            text = f"it is a {type(message).__name__} that names another sender"
+            raise UpdateRefused(text)
+        return message
+
+    def close(self, runtime: Runtime) -> None:
+        """Throw away what lies here and at the SuperLink."""
+        runtime.confirm(self.arrival.name)
+        with contextlib.suppress(OSError):
+            shutil.rmtree(self.folder)
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return (self.folder / name).read_bytes()
+        except OSError as error:
+            raise KeyError(name) from error
+
+
+class NotSigned(UpdateRefused):
+    """An answer that its sender did not sign."""
+
+
+class _Hashing:
+    """The digest that a site signs (`common.envelope.digest_of`), taken while frames pass."""
+
+    def __init__(self, header: str) -> None:
+        self._hash = hashlib.sha256()
+        self._add(header.encode())
+
+    def of(self, frames: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield the frames."""
+        for frame in frames:
+            self._add(frame)
+            yield frame
+
+    def digest(self) -> bytes:
+        """Return the digest of header and all frames that passed."""
+        return self._hash.digest()
+
+    def _add(self, part: bytes) -> None:
+        self._hash.update(len(part).to_bytes(8, "big"))
+        self._hash.update(part)
+
+
+def _is_answer(message: Message) -> TypeGuard[Answer]:
+    return isinstance(message, Standing | SiteUpdate | SiteReport | Refusal)
+

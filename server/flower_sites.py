@@ -1,0 +1,299 @@
+"""Real hospitals as the `Sites` of server/rounds.py: asked over Flower, waited for, asked again.
+
+One setting, `exchange.round_minutes`, times a phase; everything else follows from it:
+
+    an answer is taken          until the phase's deadline, then it is late, and refused
+    a silent site               is asked again after a sixth of it (at least 20 s)
+    a site whose daemon came
+    back since it was asked     is asked again at once
+    the first round             waits as long for sites that have not said yes or no
+    a later round               starts with the sites that are there, once they are a quorum
+
+Asking again is safe: the same question has the same answer at a site, charged once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from common.config import RunConfig
+from common.envelope import seal
+from common.errors import RunFailed, RunGone, UpdateRefused
+from common.identity import public_pem
+from common.wire import (
+    Answer,
+    EvaluationRequest,
+    Refusal,
+    Request,
+    SiteReport,
+    SiteUpdate,
+    TrainRequest,
+)
+from server.admission import Fault, NotAdmitted
+from server.approval import Approval
+from server.arriving import Arriving, NotSigned
+from server.board import Board, Phase
+from server.runtime import Arrival, NodeFacts, Runtime
+
+#: Between two looks for answers, and between two looks for who is online.
+_LOOK_SECONDS = 0.05
+_NODES_SECONDS = 1.0
+_SHORTEST_PATIENCE = 20.0
+_PARTS_OF_DEADLINE = 6
+
+A = TypeVar("A", SiteUpdate, SiteReport)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What the sites of a run need to know of it."""
+
+    run: str
+    seed: int
+    config: RunConfig
+    members: Callable[[], Mapping[str, str]]  # public keys of accepted sites, by name
+    arriving: Path  # a folder for answers on their way
+
+    @property
+    def round_seconds(self) -> float:
+        """How long sites have for one round."""
+        return self.config.exchange.round_minutes * 60
+
+
+@dataclass
+class _Asked:
+    """One site that was asked in a phase."""
+
+    names: set[str] = field(default_factory=set)  # of the messages it was sent
+    at: float = 0.0
+    activated_at: str = ""  # of its daemon, then
+    again: bool = False  # it was offline; ask when it is back
+    answer: Arriving | None = None
+
+
+class FlowerSites:
+    """The sites that were accepted, as one run reaches them."""
+
+    def __init__(self, runtime: Runtime, setting: Setting, board: Board) -> None:
+        self._runtime = runtime
+        self._setting = setting
+        self._board = board
+        self._approval = Approval(setting.run, setting.seed, setting.config)
+        self._waited = False  # for sites that had said neither yes nor no
+
+    def available(self) -> tuple[str, ...]:
+        """Return the sites that approved the run and are online, once they are a quorum.
+
+        RunFailed when so many said no that there can be no quorum, or when none came about in
+        `exchange.wait_hours`.
+        """
+        quorum = self._setting.config.aggregation.smallest_quorum
+        start = time.monotonic()
+        patience = 0.0 if self._waited else self._setting.round_seconds
+        ends = start + self._setting.config.exchange.wait_hours * 3600
+        phase, number = self._board.phase, self._board.round
+        while True:
+            members = self._setting.members()
+            nodes = self._nodes(members)
+            self._propose(members, nodes)
+            ready = self._approval.ready(nodes)
+            settled = self._approval.settled(members) or time.monotonic() > start + patience
+            if len(ready) >= quorum and settled:
+                self._waited = True
+                self._board.begin(phase, number)
+                return ready
+            self._approval.check_quorum(members, quorum)
+            if time.monotonic() > ends:
+                raise RunFailed(self._approval.why_waiting(members, quorum))
+            if self._board.phase != "approval":
+                self._board.begin("approval", number)
+            self._board.write()
+            time.sleep(4 * _LOOK_SECONDS)
+
+    def train(
+        self, request: TrainRequest, sites: Sequence[str]
+    ) -> Iterator[SiteUpdate | Refusal | NotAdmitted]:
+        """Yield updates as they come, until all are here or the round's time is over."""
+        yield from self._ask(request, sites, "training", SiteUpdate)
+        self._board.begin("aggregating", request.round)
+
+    def evaluate(
+        self, request: EvaluationRequest, sites: Sequence[str]
+    ) -> Iterator[SiteReport | Refusal | NotAdmitted]:
+        """Yield reports as they come."""
+        yield from self._ask(request, sites, "evaluating", SiteReport)
+        self._board.begin("saving", request.round)
+
+    # --- asking --------------------------------------------------------------------------
+
+    def _ask(
+        self, request: Request, sites: Sequence[str], phase: Phase, wanted: type[A]
+    ) -> Iterator[A | Refusal | NotAdmitted]:
+        members = {n: k for n, k in self._setting.members().items() if n in sites}
+        ends = time.time() + self._setting.round_seconds
+        self._board.begin(phase, request.round, ends)
+        open_ = {name: _Asked() for name in members}
+        self._post(request, open_, ends)
+        looked = time.monotonic()
+        while open_ and time.time() < ends:
+            self._look(open_, members)
+            for name in [n for n, asked in open_.items() if asked.answer is not None]:
+                answer = self._finish(name, open_[name], wanted)
+                if answer is not None:
+                    del open_[name]
+                    yield answer
+                    del answer  # a generator keeps its locals while it waits
+            if time.monotonic() - looked > _NODES_SECONDS:
+                self._post(request, open_, ends)
+                looked = time.monotonic()
+            self._board.write()
+            if open_:
+                time.sleep(_LOOK_SECONDS)
+        for name in open_:
+            self._board.site(name, "late", "no answer within exchange.round_minutes")
+
+    def _post(self, request: Request, open_: Mapping[str, _Asked], ends: float) -> None:
+        """Send the request to sites that have not got it, or should get it again."""
+        members = self._setting.members()
+        nodes = self._nodes(members)
+        due = [
+            name for name, asked in open_.items()
+            if name in nodes and asked.answer is None and self._is_due(asked, nodes[name])
+        ]  # fmt: skip
+        for name in open_.keys() - nodes.keys():
+            self._board.site(name, "offline", "not connected")
+        left = ends - time.time()
+        if not due or left <= 0:
+            return
+        # Sealed anew each time, so that no packed copy of the weights stays in memory.
+        envelope = seal(request)
+        kind = type(request).__name__
+        names = self._runtime.post(envelope, kind, [nodes[n].node_id for n in due], left)
+        for name in due:
+            node, asked = nodes[name], open_[name]
+            if node.node_id in names:
+                asked.names.add(names[node.node_id])
+                asked.at, asked.again = time.monotonic(), False
+                asked.activated_at = node.activated_at
+                self._board.site(name, "asked")
+                self._board.count(name, sent=envelope.size)
+
+    def _is_due(self, asked: _Asked, node: NodeFacts) -> bool:
+        if not asked.names or asked.again or node.activated_at != asked.activated_at:
+            return True
+        patience = max(self._setting.round_seconds / _PARTS_OF_DEADLINE, _SHORTEST_PATIENCE)
+        return time.monotonic() - asked.at > patience
+
+    def _look(self, open_: Mapping[str, _Asked], members: Mapping[str, str]) -> None:
+        """Note which answers were announced, and which sites are offline."""
+        owners = {name: site for site, asked in open_.items() for name in asked.names}
+        for arrival in self._runtime.pull([*owners, *self._approval.open]):
+            if arrival.asked not in owners:
+                self._take_standing(arrival, members)
+                continue
+            site = owners[arrival.asked]
+            open_[site].names.discard(arrival.asked)
+            if arrival.gone:
+                open_[site].again = True
+                self._board.site(site, "offline", "not connected")
+            elif open_[site].answer is None:
+                open_[site].answer = self._arriving(site, members[site], arrival)
+                self._board.site(site, "sending")
+
+    def _finish(
+        self, site: str, asked: _Asked, wanted: type[A]
+    ) -> A | Refusal | NotAdmitted | None:
+        """Return a site's answer once all of it is here."""
+        arriving = asked.answer
+        if arriving is None or not self._is_whole(site, asked, arriving):
+            return None
+        answer = self._opened(arriving)
+        match answer:
+            case Refusal():
+                self._approval.withdraw(site, answer)
+                self._board.site(site, "refused", answer.reason.value)
+                return answer
+            case NotAdmitted():
+                self._board.site(site, "refused", answer.fault.value)
+                return answer
+            case _:
+                pass
+        if not isinstance(answer, wanted):
+            return _not_admitted(site, Fault.UNREADABLE, f"it is a {type(answer).__name__}")
+        self._board.site(site, "answered")
+        if answer.spend is not None:
+            self._board.sites[site].epsilon = answer.spend.run_epsilon
+        return answer
+
+    def _is_whole(self, site: str, asked: _Asked, arriving: Arriving) -> bool:
+        """Fetch what has come of an answer; one that was cut off too long is asked for again."""
+        before = arriving.received
+        try:
+            whole = arriving.fetch(self._runtime)
+        except RunGone:
+            asked.answer, asked.again = None, True
+            return False
+        self._board.count(site, received=arriving.received - before)
+        return whole
+
+    def _opened(self, arriving: Arriving) -> Answer | NotAdmitted:
+        try:
+            return arriving.open()
+        except NotSigned as error:
+            return _not_admitted(arriving.site, Fault.NOT_SIGNED, str(error))
+        except UpdateRefused as error:
+            return _not_admitted(arriving.site, Fault.UNREADABLE, str(error))
+        finally:
+            arriving.close(self._runtime)
+
+    def _arriving(self, site: str, key: str, arrival: Arrival) -> Arriving:
+        folder = self._setting.arriving / arrival.name
+        return Arriving(site=site, public_key=key, arrival=arrival, folder=folder)
+
+    # --- approval ------------------------------------------------------------------------
+
+    def _propose(self, members: Mapping[str, str], nodes: Mapping[str, NodeFacts]) -> None:
+        """Ask sites that have not said yes whether they would, and note what they say."""
+        for name in members:
+            if name not in nodes:
+                self._board.site(name, "offline", "not connected")
+        due = self._approval.due(nodes)
+        if due:
+            envelope = seal(self._approval.proposal)
+            ids = [nodes[name].node_id for name in due]
+            names = self._runtime.post(envelope, "Proposal", ids, self._setting.round_seconds)
+            numbers = {name: nodes[name].node_id for name in due}
+            self._approval.asked({n: names[k] for n, k in numbers.items() if k in names})
+        for arrival in self._runtime.pull(list(self._approval.open)):
+            self._take_standing(arrival, members)
+        self._approval.show(self._board, nodes)
+
+    def _take_standing(self, arrival: Arrival, members: Mapping[str, str]) -> None:
+        site = self._approval.open.get(arrival.asked)
+        if site is None or site not in members or arrival.gone:
+            self._approval.lost(arrival.asked)
+            return
+        arriving = self._arriving(site, members[site], arrival)
+        try:
+            # A standing is a few hundred bytes; wait for it here, but not for long.
+            ends = time.monotonic() + 10
+            while not arriving.fetch(self._runtime) and time.monotonic() < ends:
+                time.sleep(_LOOK_SECONDS)
+            self._approval.take(arrival.asked, arriving.open())
+            arriving.close(self._runtime)
+        except (RunGone, UpdateRefused, KeyError):
+            self._approval.lost(arrival.asked)
+
+    def _nodes(self, members: Mapping[str, str]) -> dict[str, NodeFacts]:
+        """Return the members that are online."""
+        nodes = self._runtime.nodes()
+        keys = {name: public_pem(key) for name, key in members.items()}
+        return {n: nodes[k] for n, k in keys.items() if k in nodes and nodes[k].online}
+
+
+def _not_admitted(site: str, fault: Fault, detail: str) -> NotAdmitted:
+    return NotAdmitted(site=site, fault=fault, detail=detail, used_up=True)

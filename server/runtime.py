@@ -1,0 +1,244 @@
+"""The seam to Flower: a run's calls of the Runtime API, one method a call.
+
+The run process is Flower's ServerApp: it holds the token of the run's task. Messages are read one
+object at a time, so an update is never whole in memory twice.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TypeVar
+
+os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+
+import httpx
+from flwr.app import Metadata
+from flwr.app.message import make_message, remove_content_from_message
+from flwr.common.constant import SUPERLINK_NODE_ID, SubStatus
+from flwr.common.serde import message_to_proto
+from flwr.proto.message_pb2 import (
+    ConfirmMessageReceivedRequest,
+    PullObjectRequest,
+    PushObjectRequest,
+)
+from flwr.proto.node_pb2 import Node
+from flwr.proto.runtime_pb2 import (
+    GetNodesRequest,
+    PullAppMessagesRequest,
+    PullTaskInputRequest,
+    PushAppMessagesRequest,
+    PushTaskOutputRequest,
+    SendTaskHeartbeatRequest,
+)
+from flwr.supercore.inflatable.inflatable_object import (
+    InflatableObject,
+    get_all_nested_objects,
+    get_object_tree,
+    no_object_id_recompute,
+)
+from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
+from flwr.supercore.runtime import RuntimeHttpClient
+
+from common.envelope import Envelope
+from common.errors import LinkDown, RunFailed, RunGone
+from common.flower_messages import object_ids, record_of
+
+#: The SuperLink gives a run up that is silent for a minute.
+_HEARTBEAT_SECONDS = 10.0
+_CALL_SECONDS = 60.0
+#: How long the SuperLink may be away before the run ends, to be resumed.
+_PATIENCE_SECONDS = 30.0
+_NODE = Node(node_id=SUPERLINK_NODE_ID)
+T = TypeVar("T")
+T_REQUEST = TypeVar("T_REQUEST")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeFacts:
+    """A site as Flower sees it."""
+
+    node_id: int
+    public_key: bytes  # as Flower stores it: PEM
+    online: bool
+    activated_at: str  # when it came last; changes when its daemon starts anew
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrival:
+    """An answer that was announced; its objects may still be on their way."""
+
+    asked: str  # name of the message that it answers
+    name: str
+    objects: tuple[str, ...]
+    gone: bool  # True: no answer; Flower says that the site is offline
+
+
+class _OperatorToken:
+    """Adds the operator's token, without which the operator's listener answers nobody."""
+
+    def __init__(self, token: str) -> None:
+        self._value = f"Bearer {token}"
+
+    def intercept(
+        self, context: ProtobufRequestContext, call_next: ProtobufCall
+    ) -> httpx.Response:
+        context.request.headers["authorization"] = self._value
+        return call_next(context)
+
+
+class Runtime:
+    """The calls of one run; LinkDown when the SuperLink stays away, RunFailed when it is over."""
+
+    def __init__(self, address: str, authority: str, operator: str, task: str) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.load_verify_locations(cadata=authority)
+        self._client = RuntimeHttpClient(
+            f"https://{address}", verify=context, timeout=_CALL_SECONDS,
+            interceptors=[_OperatorToken(operator), RuntimeTokenHttpInterceptor(token=task)],
+        )  # fmt: skip
+        self._over = threading.Event()
+        self.run_id = 0
+
+    def begin(self) -> None:
+        """Take up the run's task, and keep saying that it is alive."""
+        response = self._call(self._client.PullTaskInput, PullTaskInputRequest())
+        self.run_id = int(response.run.run_id)
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+
+    def finish(self, *, succeeded: bool, details: str) -> None:
+        """Say how the run ended; a SuperLink that is away finds out by itself."""
+        self._over.set()
+        outcome = SubStatus.COMPLETED if succeeded else SubStatus.FAILED
+        with suppress(LinkDown, RunFailed, RunGone):
+            self._call(
+                self._client.PushTaskOutput,
+                PushTaskOutputRequest(sub_status=outcome, details=details),
+            )
+        self._client.close()
+
+    def nodes(self) -> dict[bytes, NodeFacts]:
+        """Return the sites that are registered and online, by public key."""
+        response = self._call(self._client.GetNodes, GetNodesRequest())
+        return {
+            bytes(node.public_key): NodeFacts(
+                node_id=int(node.node_id), public_key=bytes(node.public_key),
+                online=node.status == "online", activated_at=str(node.last_activated_at),
+            )
+            for node in response.nodes
+        }  # fmt: skip
+
+    def post(
+        self, envelope: Envelope, kind: str, nodes: Sequence[int], seconds: float
+    ) -> dict[int, str]:
+        """Send one envelope to several sites; returns the messages' names by site.
+
+        What the messages share is stored once. An answer is taken for so many seconds.
+        """
+        record, objects = record_of(envelope), dict[str, InflatableObject]()
+        protos, trees, names = [], [], {}
+        with no_object_id_recompute():
+            for node in nodes:
+                message = make_message(
+                    metadata=self._metadata(node, kind, seconds), content=record
+                )
+                names[node] = message.object_id
+                message.metadata.__dict__["_message_id"] = message.object_id
+                objects.update(get_all_nested_objects(message))
+                trees.append(get_object_tree(message))
+                protos.append(message_to_proto(remove_content_from_message(message)))
+            request = PushAppMessagesRequest(messages_list=protos, message_object_trees=trees)
+            response = self._call(self._client.PushMessages, request)
+            for name in response.objects_to_push:
+                self._push(str(name), objects[name].deflate(), str(response.session_id))
+        taken = set(response.message_ids)
+        return {node: name for node, name in names.items() if name in taken}
+
+    def pull(self, asked: Sequence[str]) -> list[Arrival]:
+        """Return the answers that were announced to these messages since the last look."""
+        if not asked:
+            return []
+        response = self._call(
+            self._client.PullMessages, PullAppMessagesRequest(message_ids=asked)
+        )
+        pairs = zip(response.messages_list, response.message_object_trees, strict=True)
+        return [
+            Arrival(
+                asked=str(message.metadata.reply_to_message_id),
+                name=str(message.metadata.message_id), objects=tuple(object_ids(tree)),
+                gone=message.HasField("error"),
+            )
+            for message, tree in pairs
+        ]  # fmt: skip
+
+    def fetch(self, name: str) -> bytes | None:
+        """Return an object, None while it is on its way, RunGone when it will never come."""
+        request = PullObjectRequest(node=_NODE, run_id=self.run_id, object_id=name)
+        response = self._call(self._client.PullObject, request)
+        if not response.object_found:
+            message = f"Object {name[:12]} of an answer was not sent in time."
+            raise RunGone(message)
+        return bytes(response.object_content) if response.object_available else None
+
+    def confirm(self, name: str) -> None:
+        """Say that all of an answer is here, so that the SuperLink can forget it."""
+        request = ConfirmMessageReceivedRequest(
+            node=_NODE, run_id=self.run_id, message_object_id=name
+        )
+        self._call(self._client.ConfirmMessageReceived, request)
+
+    def _push(self, name: str, content: bytes, session: str) -> None:
+        request = PushObjectRequest(
+            node=_NODE, run_id=self.run_id, object_id=name, object_content=content,
+            session_id=session,
+        )  # fmt: skip
+        if not self._call(self._client.PushObject, request).stored:
+            message = f"The SuperLink did not take object {name[:12]} of a request; is a disk full?"
+            raise RunFailed(message)
+
+    def _metadata(self, node: int, kind: str, seconds: float) -> Metadata:
+        return Metadata(
+            run_id=self.run_id, message_id="", src_node_id=SUPERLINK_NODE_ID, dst_node_id=node,
+            reply_to_message_id="", group_id="", created_at=time.time(), ttl=seconds,
+            message_type=kind,
+        )  # fmt: skip
+
+    def _beat(self) -> None:
+        while not self._over.wait(_HEARTBEAT_SECONDS):
+            with suppress(httpx.HTTPError, ValueError):
+                self._client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
+
+    def _call(self, call: Callable[[T_REQUEST], T], request: T_REQUEST) -> T:
+        """Call, again while the SuperLink restarts; every one of these may be repeated."""
+        ends = time.monotonic() + _PATIENCE_SECONDS
+        pause = 0.05
+        while True:
+            with _explained():
+                try:
+                    return call(request)
+                except httpx.TransportError:
+                    if time.monotonic() > ends or self._over.is_set():
+                        raise
+            time.sleep(pause)
+            pause = min(2 * pause, 2.0)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn what httpx raises into what a person can act on."""
+    try:
+        yield
+    except httpx.TransportError as error:
+        message = f"The SuperLink does not answer: {error}. Is `wardround-coordinator start` up?"
+        raise LinkDown(message) from error
+    except httpx.HTTPStatusError as error:
+        text = error.response.text[:200]
+        message = f"The SuperLink ended the run: {error.response.status_code} {text}"
+        raise RunFailed(message) from error
