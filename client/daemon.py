@@ -20,12 +20,12 @@ from types import FrameType
 
 from client.admission import House
 from client.approvals import Approvals
+from client.coordinator import Coordinator, load_authority, load_coordinator
 from client.correspondence import Correspondence, Desktop
 from client.disclosures import Disclosures
 from client.fleet import HEARTBEAT_SECONDS, Fleet
 from client.home import Home
 from client.inbox import Inbox
-from client.joining import Coordinator, load_coordinator
 from client.outbox import Outbox
 from client.site_config import SiteConfig, load_site_config
 from client.site_status import Status
@@ -119,7 +119,7 @@ class _Daemon:
         return _BUSY_SECONDS if self._letters.open else 0.0
 
     def _connect(self) -> _Link:
-        authority = self._home.coordinator_pem.read_text(encoding="ascii")
+        authority = load_authority(self._home, self._coordinator)
         fleet = Fleet(self._coordinator.address, authority, self._key)
         try:
             before = _known_node(self._home)
@@ -181,7 +181,7 @@ class _Daemon:
 
     def _house(self) -> House:
         return House(
-            config=self._config, coordinator=self._coordinator.fingerprint,
+            config=self._config, coordinator=self._coordinator.ca_sha256,
             paused=self._home.paused, approvals=Approvals(self._home.approvals),
         )  # fmt: skip
 

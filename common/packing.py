@@ -181,19 +181,16 @@ def _to_int8(values: Floats) -> bytes:
     blocks = padded.reshape(-1, _BLOCK)
     scales = (np.abs(blocks).max(axis=1) / np.float32(127)).astype("<f4")
     safe = np.where(scales > 0, scales, np.float32(1))
-    steps = np.clip(np.rint(blocks / safe[:, None]), -127, 127)
-    return _squeeze(scales.tobytes() + steps.astype(np.int8).tobytes(), 1)
+    steps = np.clip(np.rint(blocks / safe[:, None]), -127, 127).astype(np.int8)
+    return _squeeze(scales.tobytes() + steps.reshape(-1)[: values.size].tobytes(), 1)
 
 
 def _from_int8(frame: bytes, count: int) -> Floats:
     blocks = -(-count // _BLOCK)
-    content = _stretch(frame, 1, blocks * (4 + _BLOCK))
-    if len(content) != blocks * (4 + _BLOCK):
-        raise _wrong_length(len(content), count)
-    scales = np.frombuffer(content, "<f4", blocks)
-    steps = np.frombuffer(content, np.int8, blocks * _BLOCK, 4 * blocks)
-    values = steps.reshape(-1, _BLOCK).astype(np.float32) * scales[:, None].astype(np.float32)
-    return values.reshape(-1)[:count].copy()
+    content = _stretch(frame, 1, 4 * blocks + count)
+    scales = np.frombuffer(content, "<f4", blocks).astype(np.float32)
+    steps = np.frombuffer(content, np.int8, count, 4 * blocks)
+    return steps.astype(np.float32) * np.repeat(scales, _BLOCK)[:count]
 
 
 def _wrong_length(length: int, count: int) -> UpdateRefused:
