@@ -8,6 +8,35 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
+_OTHER_HOST = (
+    "The coordinator's certificate names other hosts than this address; call them, so that they "
+    "set it up with this one."
+)
+#: Words in OpenSSL's reason, and what to do about it; the last one fits any.
+_OF_CERTIFICATES = {
+    "expired": (
+        "If this machine's clock is right, the coordinator's service must be started again, "
+        "which renews the certificate; call them."
+    ),
+    "not yet valid": "Set this machine's clock (timedatectl set-ntp true).",
+    "mismatch": _OTHER_HOST,
+    "not valid for": _OTHER_HOST,
+    "": (
+        "Somebody may be between you and the coordinator: do not go on, call them. If they made "
+        "a new authority, ask for a new invite."
+    ),
+}
+#: Words in the reason for which there is no connection, and what to look at.
+_OF_THE_NETWORK = {
+    "Name or service not known": (
+        "Compare the name with the coordinator's, and ask whoever runs DNS here."
+    ),
+    "name resolution": "DNS does not answer on this machine; ask whoever runs the network.",
+    "": "Ask them whether it runs: wardround-coordinator status.",
+}
+_FIREWALL = "Let this machine make outgoing TCP connections there; ask whoever runs the firewall."
+_PROXY = "The proxy of HTTPS_PROXY refused it; ask whoever runs it, or unset HTTPS_PROXY."
+_SILENT = "It is reached but does not answer; call them."
 #: What a clock may be off: signed requests are taken for about as long.
 _CLOCK_SECONDS = 5.0
 
@@ -21,15 +50,40 @@ def tls_context(authority: str) -> ssl.SSLContext:
 
 
 def why_not_reached(address: str, error: httpx.TransportError) -> str:
-    """Return what keeps this site from its coordinator, and what to do about it."""
-    text = str(error) or type(error).__name__
+    """Return what keeps this site from its coordinator, for whoever reads the log."""
+    said = why_untrusted(address, error)
+    return said or f"{why_not_connected(address, error)} Trying again."
+
+
+def why_untrusted(address: str, error: httpx.TransportError) -> str | None:
+    """Return why the other side is not taken for the coordinator; None when it was not reached."""
+    text = str(error)
     if "CERTIFICATE_VERIFY_FAILED" in text:
-        reason = text.partition("CERTIFICATE_VERIFY_FAILED] ")[2] or text
+        reason = text.partition("verify failed: ")[2].partition(" (_ssl")[0] or text
+        advice = next(a for words, a in _OF_CERTIFICATES.items() if words in reason)
+        return f"The certificate of {address} is not accepted: {reason}. Nothing was sent. {advice}"
+    if "[SSL" in text:
+        reason = text.partition("] ")[2].partition(" (_ssl")[0] or text
         return (
-            f"The certificate of {address} is not accepted: {reason} Nothing was sent. If the "
-            "coordinator renewed its authority, ask for a new invite; else call them."
+            f"{address} does not speak TLS 1.3: {reason}. Nothing was sent. Compare the address "
+            "with the coordinator's; a proxy that opens TLS in between must let this through."
         )
-    return f"Cannot reach the coordinator at {address}: {text}. Trying again."
+    return None
+
+
+def why_not_connected(address: str, error: httpx.TransportError) -> str:
+    """Return what keeps this machine from reaching an address, and what to look at."""
+    text = str(error) or type(error).__name__
+    match error:
+        case httpx.ConnectTimeout():
+            text, advice = "no connection within the time", _FIREWALL
+        case httpx.TimeoutException():
+            text, advice = "no answer within the time", _SILENT
+        case httpx.ProxyError():
+            advice = _PROXY
+        case _:
+            advice = next(a for words, a in _OF_THE_NETWORK.items() if words in text)
+    return f"Cannot reach the coordinator at {address}: {text.rstrip('.')}. {advice}"
 
 
 def why_unknown(address: str, response: httpx.Response) -> str:
