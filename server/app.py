@@ -98,9 +98,9 @@ def read_order(place: RunFolder) -> Order:
 
 
 def _connect(folder: Folder) -> Runtime:
-    settings = load_settings(folder)
+    settings = load_settings(folder.settings)
     return Runtime(
-        settings.operator_address, folder.ca.read_text(encoding="ascii"),
+        settings.operator, folder.ca.read_text(encoding="ascii"),
         folder.token.read_text(encoding="ascii").strip(), os.environ[TASK_TOKEN],
     )  # fmt: skip
 
