@@ -148,6 +148,6 @@ def load(ward: Ward, config: RunConfig, seed: int) -> Loaded:
         noise=ChaChaNoise(),
     )  # fmt: skip
     site = replace(site, guard=guard, memory=MemoryInFolder(ward.memory))
-    return Loaded(site=site, bench=open_workbench(config, seed))
+    return Loaded(site=site, bench=open_workbench(config, seed, ward.device))
 
 

@@ -80,7 +80,7 @@ def _add_one(total: Tensor, gradient: Tensor, factor: float) -> None:
     if factor <= 0:
         return
     row, values = total.view(-1), gradient.reshape(-1)
-    scratch = torch.empty(min(len(values), _AT_A_TIME), dtype=values.dtype)
+    scratch = values.new_empty(min(len(values), _AT_A_TIME))
     pieces = (torch.split(values, _AT_A_TIME), torch.split(row, _AT_A_TIME))
     for some, sums in zip(*pieces, strict=True):
         # Not in place: autograd may return one tensor for two parameters, or an expanded one.

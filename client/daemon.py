@@ -181,7 +181,7 @@ class _Daemon:
 
     def _house(self) -> House:
         return House(
-            config=self._config, coordinator=self._coordinator.ca_sha256,
+            config=self._config, coordinator=self._coordinator.fingerprint,
             paused=self._home.paused, approvals=Approvals(self._home.approvals),
         )  # fmt: skip
 

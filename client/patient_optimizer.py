@@ -52,11 +52,14 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no ty
         self._noise = noise
         self._sizes = [parameter.numel() for parameter in self.params]
         width = sum(self._sizes)
+        device = self.params[0].device if self.params else torch.device("cpu")
         self._waiting = 0  # patients in the sum in float32
-        self._sum = torch.zeros(width)  # (width,) whole numbers: all parameters in a row
+        # (width,) whole numbers: all parameters in a row
+        self._sum = torch.zeros(width, device=device)
         self._parts = self._by_parameter(self._sum)  # views, by parameter
         self._total: Tensor | None = None  # (width,) float64, once there are more than 16 patients
-        self._released = torch.zeros(0)  # (width,) what `grad` of all parameters is a view of
+        # (width,) what `grad` of all parameters is a view of
+        self._released = torch.zeros(0, device=device)
         # Rounding to the grid lengthens a vector by half a step a coordinate at most.
         self._bound = mechanism.clip_norm * (1.0 - 0.5 * math.sqrt(width) * GRID - FLOAT_ERROR)
 
@@ -101,10 +104,11 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no ty
 
     def add_noise(self) -> None:
         """Add noise of sigma x C to each coordinate of the sum."""
-        noised = self._released if len(self._released) else torch.empty(len(self._sum))
+        noised = self._released if len(self._released) else torch.empty_like(self._sum)
         for start in range(0, len(noised), _CHUNK):
             exact = self._exact(slice(start, start + _CHUNK)).double()
             draw = self._noise.gaussian((len(exact),), self.noise_multiplier / GRID)
+            draw = draw.to(exact.device)
             noised[start : start + _CHUNK] = (
                 draw.round_().add_(exact).mul_(GRID * self.max_grad_norm)
             )

@@ -17,7 +17,7 @@ from common.preprocessing import augment
 from common.privacy.plan import Spend
 from common.sample import patient_loss
 from common.scaffold import next_control
-from common.weights import Weights, difference
+from common.weights import Weights, difference, on_processor
 from common.wire import Refusal, RefusalReason, SiteUpdate, TrainRequest
 
 #: Before the names of a site's control variates in its memory.
@@ -40,8 +40,9 @@ def train_round(site: Site, bench: Workbench, request: TrainRequest) -> SiteUpda
         spend = _train(site, bench, request, own_control)
     except BudgetExceeded:
         return _refusal(site, request, RefusalReason.BUDGET)
-    delta = difference(bench.trained, request.weights)
-    keep = {name: bench.trained[name].clone() for name in bench.local}
+    delta = difference(on_processor(bench.trained), request.weights)
+    own = {name: bench.trained[name] for name in bench.local}
+    keep = {name: value.clone() for name, value in on_processor(own).items()}
     control_delta = None
     if request.control is not None:
         reach = learning_rate(rules, request.round) * rules.local_steps
@@ -98,9 +99,11 @@ def _correct_gradients(
         if parameter.grad is None or name not in request.weights:
             continue
         if proximal > 0.0:
-            parameter.grad.add_(parameter.detach() - request.weights[name], alpha=proximal)
+            before = request.weights[name].to(parameter.device)
+            parameter.grad.add_(parameter.detach() - before, alpha=proximal)
         if request.control is not None:
-            parameter.grad.add_(request.control[name]).sub_(own_control[name])
+            ours, theirs = own_control[name], request.control[name]
+            parameter.grad.add_(theirs.to(parameter.device)).sub_(ours.to(parameter.device))
 
 
 def make_optimizer(

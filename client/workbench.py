@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import MappingProxyType
 
+import torch
 from torch import nn
 
+from client.device import place
 from common.config import RunConfig
 from common.network import local_names, network_of
 from common.tasks import Task, task_of
@@ -36,9 +38,11 @@ class Workbench:
             self.trained[name].copy_(kept.get(name, self.initial_local[name]))
 
 
-def open_workbench(config: RunConfig, seed: int) -> Workbench:
-    """Build the network of a run."""
-    model = network_of(config, seed)
+def open_workbench(
+    config: RunConfig, seed: int, device: torch.device = torch.device("cpu")  # noqa: B008 - a constant
+) -> Workbench:
+    """Build the network of a run, on a device."""
+    model = place(network_of(config, seed), device)
     trained = trainable(model)
     local = local_names(config, model)
     return Workbench(

@@ -33,6 +33,11 @@ def difference(after: Weights, before: Weights) -> dict[str, Tensor]:
     return {name: after[name] - value for name, value in before.items()}
 
 
+def on_processor(weights: Weights) -> Weights:
+    """Return weights in the processor's memory; those that are there are not copied."""
+    return {name: value.cpu() for name, value in weights.items()}
+
+
 def add_scaled(base: Weights, change: Weights, scale: float = 1.0) -> dict[str, Tensor]:
     """Return base + scale x change; names that `change` lacks stay as they are."""
     return {
