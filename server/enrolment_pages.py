@@ -1,0 +1,78 @@
+"""The three pages that a site without a key reaches, to become one with a key."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
+
+from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
+
+from common.enrolment_messages import (
+    CA_PATH,
+    JOIN_PATH,
+    JOINED_PATH,
+    JoinReply,
+    JoinRequest,
+    StateRequest,
+)
+from common.errors import TrustRefused
+from common.logs import log
+from server.asgi import answer, read_body
+from server.enrolment import EnrolledSite, Enrolment
+
+_LARGEST_REQUEST = 16 * 1024
+_Request = TypeVar("_Request", JoinRequest, StateRequest)
+_Page = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def enrolment_pages(
+    enrolment: Enrolment, *, coordinator: str, authority: bytes
+) -> Mapping[tuple[str, str], _Page]:
+    """Return the pages by method and path; `authority` is the CA certificate's PEM."""
+
+    async def certificate(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await answer(send, 200, authority, kind=b"application/x-pem-file")
+
+    def join(request: JoinRequest) -> EnrolledSite:
+        site = enrolment.join(request)
+        log(__name__).info(
+            "site joined", site=site.name, fingerprint=site.fingerprint, state=site.state
+        )
+        return site
+
+    def joined(request: StateRequest) -> EnrolledSite:
+        site = enrolment.state_of(request)
+        if site is None:
+            message = f"{request.site} has not joined with this key. Ask for an invitation."
+            raise TrustRefused(message)
+        return site
+
+    return {
+        ("GET", CA_PATH): certificate,
+        ("POST", JOIN_PATH): _page(JoinRequest.parse, join, coordinator),
+        ("POST", JOINED_PATH): _page(StateRequest.parse, joined, coordinator),
+    }
+
+
+def _page(
+    parse: Callable[[bytes], _Request], decide: Callable[[_Request], EnrolledSite],
+    coordinator: str,
+) -> _Page:  # fmt: skip
+    def reply_to(body: bytes) -> JoinReply:
+        try:
+            site = decide(parse(body))
+        except TrustRefused as error:
+            log(__name__).warning("join refused", reason=str(error))
+            return JoinReply(state="refused", reason=str(error), coordinator=coordinator)
+        if site.state == "revoked":
+            reason = f"The key of {site.name} was revoked. Ask the coordinator why."
+            return JoinReply(state="refused", reason=reason, coordinator=coordinator)
+        return JoinReply(state=site.state, coordinator=coordinator, fingerprint=site.fingerprint)
+
+    async def page(scope: Scope, receive: Receive, send: Send) -> None:
+        body = await read_body(scope, receive, _LARGEST_REQUEST)
+        reply = await run_in_threadpool(reply_to, body)
+        await answer(send, 403 if reply.state == "refused" else 200, reply.to_json())
+
+    return page

@@ -1,0 +1,110 @@
+"""Flower's SuperLink behind both listeners, and who belongs, kept in step.
+
+sites     -- TLS 1.3 --  SiteGuard      -- Delivery --  Flower's application
+operator  -- TLS 1.3 --  OperatorGuard  -- Delivery --  Flower's application
+                                        -- our own API
+"""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp
+
+from common.logs import log
+from server.delivery import Arrivals, Delivery
+from server.enrolment import EnrolledSite, Enrolment
+from server.enrolment_pages import enrolment_pages
+from server.folder import Folder
+from server.listeners import Listeners
+from server.members import KEY_HEADER, Members
+from server.operator_guard import OperatorGuard
+from server.settings import Settings
+from server.site_guard import SiteGuard
+from server.superlink import (
+    FLEET_PULL,
+    FLEET_PUSH,
+    RUNTIME_PULL,
+    RUNTIME_PUSH,
+    TASK_HEADER,
+    SuperLink,
+    fault_of_push,
+)
+
+
+class Gateway:
+    """Everything that listens; `serve` runs until `stop`."""
+
+    def __init__(self, folder: Folder, settings: Settings) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._listeners = Listeners(folder, site=settings.listen, operator=settings.operator)
+        try:
+            self.enrolment = Enrolment(folder.enrolment)
+            self.superlink = SuperLink(folder.database)
+            self._members = Members()
+            self.refresh_members()
+        except BaseException:
+            self._listeners.close()
+            raise
+        self._to_sites, self._to_runs = Arrivals(), Arrivals()
+
+    async def serve(self, ours: ASGIApp) -> None:
+        """Answer until `stop`; `ours` answers /api/... and /metrics of the operator."""
+        await self._listeners.serve(self._site_app(), self._operator_app(ours))
+
+    async def started(self) -> None:
+        """Return once both listeners answer."""
+        await self._listeners.started()
+
+    def stop(self) -> None:
+        """Finish what is under way and return from `serve`."""
+        self._listeners.stop()
+        self._to_sites.close()
+        self._to_runs.close()
+
+    def renew(self) -> None:
+        """Show the certificate that is in the folder now."""
+        self._listeners.renew()
+
+    def accept(self, site: str, fingerprint: str) -> EnrolledSite:
+        """Let a pending site in whose fingerprint was compared."""
+        accepted = self.enrolment.accept(site, fingerprint)
+        self.refresh_members()
+        log(__name__).info("site accepted", site=site, fingerprint=fingerprint)
+        return accepted
+
+    def revoke(self, site: str) -> EnrolledSite:
+        """Shut a site out, from its next request on."""
+        revoked = self.enrolment.revoke(site)
+        self.refresh_members()
+        log(__name__).warning("site revoked", site=site, fingerprint=revoked.fingerprint)
+        return revoked
+
+    def refresh_members(self) -> None:
+        """Make the guard and Flower know exactly the accepted sites."""
+        sites = self.enrolment.sites()
+        accepted = [site for site in sites if site.state == "accepted"]
+        self._members.replace(
+            self.superlink.register(site.name, site.public_key) for site in accepted
+        )
+        for site in sites:
+            if site.state != "accepted":
+                self.superlink.unregister(site.public_key)
+
+    def _site_app(self) -> ASGIApp:
+        pages = enrolment_pages(
+            self.enrolment, coordinator=self._settings.name,
+            authority=self._folder.ca.read_bytes(),
+        )  # fmt: skip
+        fleet = Delivery(
+            self.superlink.app, pull=FLEET_PULL, push=FLEET_PUSH, caller=KEY_HEADER,
+            incoming=self._to_sites, outgoing=self._to_runs,
+        )  # fmt: skip
+        return SiteGuard(fleet, self._members, pages=pages, fault_of_push=fault_of_push)
+
+    def _operator_app(self, ours: ASGIApp) -> ASGIApp:
+        runtime = Delivery(
+            self.superlink.app, pull=RUNTIME_PULL, push=RUNTIME_PUSH, caller=TASK_HEADER,
+            incoming=self._to_runs, outgoing=self._to_sites,
+        )  # fmt: skip
+        token = self._folder.token.read_text(encoding="ascii").strip()
+        return OperatorGuard(flower=runtime, ours=ours, token=token)

@@ -1,0 +1,108 @@
+"""Two TLS listeners in one process: one for sites, one for the operator of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from common.errors import ConfigurationError, RunFailed
+from server.certificates import server_context
+from server.folder import Folder
+from server.settings import host_and_port
+
+#: A site's daemon pulls again and again on one connection.
+_KEEP_ALIVE_SECONDS = 75
+_GRACE_SECONDS = 3
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the service, which has two servers and runs to end."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+class Listeners:
+    """Both servers, with sockets bound at once so that a taken port is known before all else."""
+
+    def __init__(self, folder: Folder, *, site: str, operator: str) -> None:
+        self._folder = folder
+        self._context = server_context(folder)
+        self._sockets = []
+        for address in (site, operator):
+            try:
+                self._sockets.append(_bound(address))
+            except ConfigurationError:
+                self.close()
+                raise
+        self._servers: list[_Server] = []
+
+    async def serve(self, site_app: ASGIApp, operator_app: ASGIApp) -> None:
+        """Serve until `stop`."""
+        self._servers = [_Server(self._settings(app)) for app in (site_app, operator_app)]
+        done = [
+            asyncio.ensure_future(server.serve(sockets=[bound]))
+            for server, bound in zip(self._servers, self._sockets, strict=True)
+        ]
+        try:
+            await asyncio.wait(done, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            self.stop()
+        for outcome in await asyncio.gather(*done, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                message = "A listener ended by itself; the log says why. Start the service again."
+                raise RunFailed(message) from outcome
+
+    async def started(self) -> None:
+        """Return once both answer."""
+        while not (self._servers and all(server.started for server in self._servers)):  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.005)
+
+    def stop(self) -> None:
+        """Take no new requests, finish those under way and return from `serve`."""
+        for server in self._servers:
+            server.should_exit = True
+
+    def close(self) -> None:
+        """Give the ports back, if `serve` never did."""
+        for bound in self._sockets:
+            bound.close()
+
+    def renew(self) -> None:
+        """Show a renewed certificate to whoever connects from now on."""
+        self._context.load_cert_chain(self._folder.server_key)
+
+    def _settings(self, app: ASGIApp) -> uvicorn.Config:
+        return uvicorn.Config(
+            app, log_config=None, access_log=False, lifespan="off", ws="none",
+            # What a proxy says of a client is not believed: there is none.
+            proxy_headers=False, server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=_GRACE_SECONDS,
+            ssl_context_factory=lambda _config, _default: self._context,
+        )  # fmt: skip
+
+
+def _bound(address: str) -> socket.socket:
+    host, port = host_and_port(address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Named TCP, because asyncio turns Nagle's delay off only then: 40 ms an answer else.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        message = (
+            f"Cannot listen at {address}: {error.strerror}. Another program may have the port, "
+            "or another coordinator runs. Choose another in coordinator.yaml, or see "
+            "`wardround-coordinator doctor`."
+        )
+        raise ConfigurationError(message) from error
+    return bound

@@ -1,0 +1,93 @@
+"""What a site's network may reach: nine calls of the Fleet API, and three pages to join.
+
+This stands before Flower's application: a request that is refused here has run none of it.
+
+    anything not in the tables                      404
+    a Fleet call without an accepted site's key     401
+    a body larger than its path needs               413
+    a message in another site's name                403
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from common.errors import TrustRefused
+from common.logs import log
+from server.asgi import ClientGone, TooLarge, read_body, refuse, replayed
+from server.members import Member, Members
+
+_SMALL = 64 * 1024
+#: Flower's clients split objects into far smaller pieces.
+LARGEST_BODY = 64 * 1024 * 1024
+#: A stranger gets no longer than this to send a page's request.
+_PAGE_SECONDS = 10.0
+
+_PUSH = "/v1/fleet/push-messages"
+#: The Fleet API less register-node, unregister-node (only the operator decides who belongs) and
+#: get-fab (nobody needs a bundle that each side makes itself).
+FLEET_PATHS: Mapping[str, int] = {
+    "/v1/fleet/activate-node": _SMALL,
+    "/v1/fleet/deactivate-node": _SMALL,
+    "/v1/fleet/send-node-heartbeat": _SMALL,
+    "/v1/fleet/pull-messages": _SMALL,
+    _PUSH: LARGEST_BODY,
+    "/v1/fleet/get-run": _SMALL,
+    "/v1/fleet/push-object": LARGEST_BODY,
+    "/v1/fleet/pull-object": _SMALL,
+    "/v1/fleet/confirm-message-received": _SMALL,
+}
+
+#: A page for people without a key yet: method and path, and what answers.
+Page = Callable[[Scope, Receive, Send], Awaitable[None]]
+#: Says what is wrong with a push's sender, if anything.
+FaultOfPush = Callable[[bytes, Member], str | None]
+
+
+class SiteGuard:
+    """The whole application of the listener that sites reach."""
+
+    def __init__(
+        self, app: ASGIApp, members: Members, *, pages: Mapping[tuple[str, str], Page],
+        fault_of_push: FaultOfPush,
+    ) -> None:  # fmt: skip
+        self._app = app
+        self._members = members
+        self._pages = dict(pages)
+        self._fault_of_push = fault_of_push
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        try:
+            await self._admit(scope, receive, send)
+        except TooLarge:
+            await refuse(scope, send, 413, "The request is too large.")
+        except (ClientGone, TimeoutError):
+            return
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        place = (scope.get("method", ""), scope.get("path", ""))
+        page = self._pages.get(place)
+        if scope["type"] == "http" and page is not None:
+            async with asyncio.timeout(_PAGE_SECONDS):
+                await page(scope, receive, send)
+            return
+        largest = FLEET_PATHS.get(place[1]) if place[0] == "POST" else None
+        if scope["type"] != "http" or largest is None:
+            await refuse(scope, send, 404, "Not found.")
+            return
+        try:
+            member = self._members.authenticate(scope)
+        except TrustRefused as error:
+            await refuse(scope, send, 401, str(error))
+            return
+        body = await read_body(scope, receive, largest)
+        fault = self._fault_of_push(body, member) if place[1] == _PUSH else None
+        if fault is not None:
+            log(__name__).warning("push refused", site=member.site, fault=fault)
+            await refuse(scope, send, 403, fault)
+            return
+        await self._app(scope, replayed(body, receive), send)

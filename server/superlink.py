@@ -1,0 +1,158 @@
+"""The seam to Flower: its SuperLink in this process, without what it would do by itself.
+
+No subprocess, no telemetry, no installing at run time, no listener of its own. Sites are
+nodes with their key; a run is a Flower run whose only task is claimed here at once, so that
+nobody else can take it. What Flower keeps in superlink.db can be lost: sites stay enrolled
+(enrolment.db) and runs resume from their own state.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+# Before Flower is imported: it reports its use to its makers unless told not to.
+os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+
+from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, Status
+from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.server.superlink.linkstate import LinkState, LinkStateFactory
+from flwr.supercore.constant import NOOP_FEDERATION_ID, NodeStatus, TaskType
+from flwr.supercore.fab import Fab
+from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
+from flwr.superlink.config_loader import SuperLinkLifespanConfig
+from flwr.superlink.main import create_app
+from google.protobuf.message import DecodeError
+from sqlalchemy.exc import DatabaseError
+from starlette.types import ASGIApp
+
+from common.errors import RunFailed, StateDamaged, TrustRefused
+from common.identity import public_pem
+from common.release import RELEASE, bundle, bundle_hash
+from server.members import Member
+
+FLEET_PULL, FLEET_PUSH = "/v1/fleet/pull-messages", "/v1/fleet/push-messages"
+RUNTIME_PULL, RUNTIME_PUSH = "/v1/runtime/pull-messages", "/v1/runtime/push-messages"
+TASK_HEADER = b"flwr-task-token"
+
+
+class _NoLifespan:
+    """Stands where Flower would start a subprocess and more listeners."""
+
+    def __init__(self, config: SuperLinkLifespanConfig, factory: LinkStateFactory) -> None:
+        del config, factory
+
+    def startup(self) -> None:
+        """Start nothing."""
+
+    def shutdown(self) -> None:
+        """Stop nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowerRun:
+    """A run as Flower knows it, and what its process shows to be its process."""
+
+    number: int
+    token: str
+
+
+class SuperLink:
+    """Flower's application and state; the guards and listeners stand around it."""
+
+    def __init__(self, database: Path) -> None:
+        config = _config(database)
+        try:
+            fastapi = create_app(config, _NoLifespan)  # type: ignore[arg-type]  # only these two are called
+        except DatabaseError as error:
+            message = (
+                f"{database} cannot be used: {error.orig}. Move it away: a new one is made, sites "
+                "stay enrolled and runs can be resumed."
+            )
+            raise StateDamaged(message) from error
+        self.app: ASGIApp = fastapi
+        self.routes = tuple(route.path for route in fastapi.routes if hasattr(route, "path"))
+        factory: LinkStateFactory = fastapi.state.linkstate_factory
+        self.state: LinkState = factory.state()
+
+    def register(self, site: str, public_key: str) -> Member:
+        """Make an accepted site a node of Flower's, once."""
+        pem = public_pem(public_key)
+        node_id = self.state.get_node_id_by_public_key(pem)
+        if node_id is None:
+            try:
+                node_id = self.state.create_node(
+                    NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, pem, 0, name=site
+                )
+            except ValueError as error:  # a key that was revoked once stays in Flower's list
+                message = f"The key of {site} was revoked before. It needs a new key."
+                raise TrustRefused(message) from error
+        return Member(site=site, node_id=node_id, public_key=public_key)
+
+    def unregister(self, public_key: str) -> None:
+        """Take a site's node out; its messages are no longer taken or given."""
+        node_id = self.state.get_node_id_by_public_key(public_pem(public_key))
+        if node_id is not None:
+            self.state.delete_node(NOOP_FLWR_AID, node_id)
+
+    def online(self) -> frozenset[str]:
+        """Return the sites that called within their last two heartbeats."""
+        nodes = self.state.get_node_info(statuses=[NodeStatus.ONLINE])
+        return frozenset(node.name for node in nodes)
+
+    def start_run(self, name: str) -> FlowerRun:
+        """Create a run with our code-free bundle and claim its task."""
+        self.state.store_fab(Fab(bundle_hash(), bundle(), {}))
+        number = self.state.create_run(
+            "wardround/wardround", RELEASE, bundle_hash(), {"run": name}, NOOP_FEDERATION_ID,
+            None, NOOP_FLWR_AID, TaskType.SERVER_APP,
+        )  # fmt: skip
+        found = self.state.get_run_info(run_ids=[number]) if number else []
+        task = found[0].primary_task_id if found else None
+        token = self.state.claim_task(task) if task is not None else None
+        if token is None:
+            message = f"Flower did not begin a run for {name}. Try again; its log says more."
+            raise RunFailed(message)
+        return FlowerRun(number=number, token=token)
+
+    def stop_run(self, number: int) -> None:
+        """End a run, if it goes on, and delete its messages and tensors."""
+        if not self.state.stop_run(number):
+            self.state.cleanup_run(number)
+
+    def stop_all_runs(self) -> None:
+        """End what a coordinator left behind that was killed."""
+        left = self.state.get_run_info(statuses=[Status.PENDING, Status.STARTING, Status.RUNNING])
+        for run in left:
+            self.stop_run(run.run_id)
+
+
+def fault_of_push(body: bytes, member: Member) -> str | None:
+    """Return what is wrong with a site's push: it answers, in its own name, what it was asked."""
+    try:
+        request = PushMessagesRequest.FromString(body)
+    except DecodeError:
+        return "The push cannot be read."
+    for message in request.messages_list:
+        if message.metadata.src_node_id != member.node_id:
+            return "The message is in another site's name."
+        if not message.metadata.reply_to_message_id:
+            return "A site answers messages and sends none of its own."
+    if request.node.node_id != member.node_id:
+        return "The push is in another site's name."
+    return None
+
+
+def _config(database: Path) -> SuperLinkLifespanConfig:
+    return SuperLinkLifespanConfig(
+        control_address="", health_server_address=None, host="", port=0,
+        insecure=False, certificates=None,  # the listeners are ours
+        superexec_auth_secret=secrets.token_bytes(32),  # nobody knows it: no task is given out
+        authn_plugin=NoOpControlAuthnPlugin(), event_log_plugin=None,
+        fleet_event_log_plugin=None, enable_event_log=False, artifact_provider=None,
+        enable_supernode_auth=True, fleet_api_type="", fleet_api_address=None, simulation=False,
+        ssl_ca_certfile=None, ssl_certfile=None, ssl_keyfile=None, database=str(database),
+        isolation="process", runtime_dependency_install=False,
+    )  # fmt: skip
