@@ -119,6 +119,16 @@ class Ledger:
             row.mechanism for row in rows if row.cohort == cohort and row.run != without_run
         )
 
+    def accounts(self) -> dict[str, dict[str, tuple[Mechanism, ...]]]:
+        """Return every mechanism by cohort and by run, oldest first."""
+        with closing(self._connect()) as connection:
+            rows = _verified(connection, self._path)
+        found: dict[str, dict[str, tuple[Mechanism, ...]]] = {}
+        for row in rows:
+            runs = found.setdefault(row.cohort, {})
+            runs[row.run] = (*runs.get(row.run, ()), row.mechanism)
+        return found
+
     def head(self) -> LedgerHead:
         """Return where the ledger stands; keep it elsewhere to notice a restored copy."""
         with closing(self._connect()) as connection:

@@ -20,8 +20,8 @@ from common.errors import ConfigurationError
 
 _Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 _HEAD = """\
-# This site, as its admin has decided. Changes take effect without a restart, except those of
-# memory_gib, threads and ports. A mistake here is logged, and what was in force stays in force.
+# This site, as its admin has decided. Changes take effect without a restart, but for ports.
+# A mistake here is logged, and what was in force before stays in force.
 """
 
 

@@ -134,6 +134,20 @@ def test_a_limit_that_bounds_nothing_is_refused(epsilon: float, delta: float) ->
         Limit(epsilon=epsilon, delta=delta)
 
 
+def test_charges_are_told_apart_by_cohort_and_run(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.db")
+    assert ledger.accounts() == {}
+    other = mechanism_of(9.0, steps=1)
+    for cohort, run, mechanism in (
+        ("patients", "one", ROUND), ("patients", "two", other), ("others", "one", other),
+        ("patients", "one", other),
+    ):  # fmt: skip
+        ledger.charge(cohort, run, 1, mechanism, WIDE, DELTA)
+    assert ledger.accounts() == {
+        "patients": {"one": (ROUND, other), "two": (other,)}, "others": {"one": (other,)},
+    }  # fmt: skip
+
+
 # --- what a ledger notices -------------------------------------------------------------------
 
 
