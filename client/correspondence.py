@@ -217,8 +217,8 @@ class Correspondence:
             offered = Sending(created_at=sending.created_at, session=session, left=tuple(left))
             inbox.note(delivery, offered)
             self._give(delivery, fleet, reply, offered)
-        if letter.question.kind == "proposal":
-            self.desk.outbox.forget(letter.digest)  # the next standing may be another
+        if facts_of(answer.header)["kind"] in {"standing", "refusal"}:
+            self.desk.outbox.forget(letter.digest)  # the next one may be another
         self._failed.discard(letter.digest)
         self._drop(delivery)
 

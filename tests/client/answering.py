@@ -1,0 +1,136 @@
+"""A site's letters with a worker in this process: the same steps, nothing forked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from client.admission import House
+from client.app import COHORT, Desk, Loaded, Ward
+from client.approvals import Approvals
+from client.correspondence import Correspondence, Desktop
+from client.disclosures import Disclosures
+from client.inbox import Inbox
+from client.ledger import Ledger, Limit
+from client.memory import MemoryInFolder
+from client.outbox import Outbox
+from client.policy_rules import PolicyRules
+from client.site import Guard, Site
+from client.site_config import SiteConfig
+from client.worker import answered, read_request
+from client.worker_process import Finished, WorkerProcess
+from client.workbench import open_workbench
+from common.config import RunConfig, parse_config
+from common.envelope import seal
+from common.identity import load_private, new_private_key, private_text, sign
+from common.network import initial_weights
+from common.privacy.noise import ChaChaNoise
+from common.sample import Patients
+from common.wire import TrainRequest
+from tests.privacy.made_up import patients_of
+
+CONFIG = parse_config("""
+name: letters
+task: {kind: diagnosis, target: ill}
+cohort: {table: {numbers: [{column: age}, {column: crp}]}}
+model: {network: table}
+training: {rounds: 4, optimizer: sgd, learning_rate: 0.1}
+privacy: {unit: patient, epsilon: 2.0, delta: 0.001}
+personalisation: {method: none}
+""").in_force()
+
+
+class MadeUpDesk(Desk):
+    """A desk whose patients are made up in memory."""
+
+    def __init__(self, ward: Ward, patients: Patients) -> None:
+        super().__init__(ward, lambda _text: None)
+        self._patients = patients
+
+    def _load(self, config: RunConfig, seed: int) -> Loaded:
+        if self._loaded is None:
+            guard = Guard(
+                ledger=Ledger(self._ward.ledger), limit=Limit(epsilon=1000.0, delta=0.001),
+                cohort=COHORT, noise=ChaChaNoise(),
+            )  # fmt: skip
+            site = Site(
+                name=self._ward.name, train=self._patients, validation=self._patients,
+                test=self._patients, guard=guard, memory=MemoryInFolder(self._ward.memory),
+            )  # fmt: skip
+            self._loaded = Loaded(site=site, bench=open_workbench(config, seed))
+        return self._loaded
+
+
+class InlineWorker(WorkerProcess):
+    """Does a job when it is given one, in this process."""
+
+    def __init__(self, home: Path, desk: Desk, outbox: Outbox) -> None:
+        super().__init__(home, -1)
+        self._desk, self._outbox, self._key = desk, outbox, load_private(home / "key")
+        self._over: list[Finished] = []
+        self.jobs: list[str] = []
+
+    def start(self) -> None:
+        """Be there already."""
+
+    def give(self, request: Path, question: str) -> bool:
+        """Do the job."""
+        self.jobs.append(question)
+        answer = answered(self._desk, read_request(request), "here", lambda _text: None)
+        envelope = seal(answer)
+        self._outbox.keep(question, envelope.signed(sign(self._key, envelope.digest)))
+        self._over.append(Finished(question=question, seconds=0.0, failed=False))
+        return True
+
+    def look(self) -> Finished | None:
+        """Return a job that was done."""
+        return self._over.pop() if self._over else None
+
+
+@dataclass
+class Letters:
+    """One site's letters; `told` is what its log would say."""
+
+    home: Path
+    approval: str = "automatic"
+    told: list[tuple[str, dict[str, object]]] = field(default_factory=list)
+    hours: str | None = None
+
+    def open(self) -> Correspondence:
+        """Return the correspondence of a process that just began."""
+        key = self.home / "key"
+        if not key.exists():
+            key.parent.mkdir(parents=True, exist_ok=True)
+            key.write_text(private_text(new_private_key()))
+        outbox = Outbox(self.home / "outbox")
+        ward = Ward(
+            name="here", data=self.home, labels=self.home, cache=self.home / "cache",
+            memory=self.home / "memory", ledger=self.home / "ledger.db", largest_epsilon=1000.0,
+            cohort_delta=0.001, tell_patients=True, device=torch.device("cpu"),
+        )  # fmt: skip
+        worker = InlineWorker(self.home, MadeUpDesk(ward, patients_of((1,) * 16, (0,))), outbox)
+        desk = Desktop(
+            name="here", to="coordinator", key=load_private(key),
+            inbox=Inbox(self.home / "inbox"), outbox=outbox,
+            disclosures=Disclosures(self.home / "disclosures.jsonl"), worker=worker,
+            tell=lambda event, facts: self.told.append((event, dict(facts))),
+        )  # fmt: skip
+        return Correspondence(desk, self.house())
+
+    def house(self) -> House:
+        """Return what the site's decision depends on."""
+        rules = PolicyRules.model_validate({"approval": self.approval})
+        config = SiteConfig(name="here", data=self.home, policy=rules, hours=self.hours)
+        return House(
+            config=config, coordinator="ca", paused=self.home / "paused",
+            approvals=Approvals(self.home / "approvals.db"),
+        )  # fmt: skip
+
+
+def question(number: int = 1, run: str = "run") -> TrainRequest:
+    """Return the request of a round."""
+    return TrainRequest(
+        run=run, round=number, seed=0, config=CONFIG, weights=initial_weights(CONFIG, 0)
+    )
