@@ -36,7 +36,15 @@ from server.site_guard import FLEET_PATHS, LARGEST_BODY
 from server.superlink import TASK_HEADER
 from tests.server.coordinator import PROTOBUF, Running, Site, fetched_authority, made, running
 
-FLEET = sorted(FLEET_PATHS)
+#: What sites may reach of Flower's, written out: whatever the table says, nothing else answers.
+FLEET = sorted(
+    f"/v1/fleet/{call}" for call in (
+        "activate-node", "deactivate-node", "send-node-heartbeat", "pull-messages",
+        "push-messages", "get-run", "push-object", "pull-object", "confirm-message-received",
+    )
+)  # fmt: skip
+STRANGER = {"detail": "This site is not accepted here."}  # the guard's words, not Flower's
+NO_TOKEN = {"detail": "This needs the operator's token."}
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS")
 
 
@@ -95,7 +103,8 @@ def test_our_names_of_flowers_headers_are_flowers() -> None:
     assert TASK_TOKEN_HEADER.encode() == TASK_HEADER
 
 
-def test_every_path_of_the_table_is_a_path_of_flowers(coordinator: Running) -> None:
+def test_the_table_holds_nine_paths_of_flowers(coordinator: Running) -> None:
+    assert sorted(FLEET_PATHS) == FLEET
     assert set(FLEET) <= routes(coordinator)
 
 
@@ -138,7 +147,7 @@ def test_a_stranger_gets_nothing(coordinator: Running, path: str) -> None:
     assert call(coordinator, None, path).status_code == 401
     answer = call(coordinator, Site("north", new_private_key()), path)
     assert answer.status_code == 401
-    assert answer.json() == {"detail": "This site is not accepted here."}
+    assert answer.json() == STRANGER
     with coordinator.client() as client:
         get = client.get(f"{coordinator.site_url}{path}")
     assert get.status_code == 404
@@ -180,7 +189,7 @@ def test_a_site_is_shut_out_when_it_is_revoked_and_others_are_not(
 
 @pytest.mark.parametrize("change", [
     {"flwr-signature": "AAAA"}, {"flwr-signature": "not base64!"}, {"flwr-timestamp": "yesterday"},
-    {"flwr-timestamp": "2026-01-01T00:00:00+00:00"}, {"flwr-public-key": ""},
+    {"flwr-timestamp": datetime.now(UTC).isoformat()}, {"flwr-public-key": ""},
 ])  # fmt: skip
 def test_a_sites_key_without_its_signature_is_refused(
     coordinator: Running, north: Site, change: dict[str, str]
@@ -189,7 +198,7 @@ def test_a_sites_key_without_its_signature_is_refused(
         answer = client.post(
             f"{coordinator.site_url}/v1/fleet/get-run", headers=north.headers() | change
         )
-    assert answer.status_code == 401
+    assert (answer.status_code, answer.json()) == (401, STRANGER)
 
 
 @pytest.mark.parametrize("off", [timedelta(hours=-1), timedelta(hours=1)])
@@ -269,12 +278,13 @@ def test_the_operators_listener_answers_nobody_without_the_token(
         for path in paths:
             for method in ("GET", "POST"):
                 answer = client.request(method, f"{coordinator.operator_url}{path}")
-                assert answer.status_code == 401, (method, path)
+                assert (answer.status_code, answer.json()) == (401, NO_TOKEN), (method, path)
         url = f"{coordinator.operator_url}/v1/control/list-runs"
         for headers in wrong:
-            assert client.post(url, headers=headers).status_code == 401, headers
+            answer = client.post(url, headers=headers)
+            assert (answer.status_code, answer.json()) == (401, NO_TOKEN), headers
         both = [("authorization", right), ("authorization", "Bearer wrong")]
-        assert client.post(url, headers=both).status_code == 401
+        assert client.post(url, headers=both).json() == NO_TOKEN
         assert client.post(f"{coordinator.operator_url}/healthz").status_code == 401
 
 
