@@ -7,13 +7,27 @@ tensors packed, as between hospitals) and flower_records (as Flower's records, o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from typing import Literal
 
 from common.config import RunConfig
 from common.metrics import Statistics
 from common.privacy.plan import Spend
+from common.refusals import RefusalReason
 from common.weights import Weights
+
+__all__ = [
+    "Answer",
+    "EvaluationRequest",
+    "Message",
+    "Proposal",
+    "Refusal",
+    "RefusalReason",
+    "Request",
+    "SiteReport",
+    "SiteUpdate",
+    "Standing",
+    "TrainRequest",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,30 +99,6 @@ class SiteReport:
     site: str
     statistics: Statistics
     spend: Spend | None = None  # of the noise on the counts, where asked for
-
-
-class RefusalReason(Enum):
-    """Why a site does not take part; says nothing about any patient."""
-
-    TOO_FEW_PATIENTS = "fewer usable patients than the run needs"
-    BUDGET = "the privacy budget of this cohort does not allow it"
-    CONFIGURATION = "the configuration does not fit this site's data"
-    FAILED = "the site failed; its own log says why"
-    NOT_APPROVED = "the site has not approved this configuration yet"
-    DECLINED = "the site's admin refused this configuration"
-    COORDINATOR = "the site does not take part in runs of this coordinator"
-    TASK = "the site's policy does not allow this kind of task"
-    TARGET = "the site's policy does not allow this target"
-    COLUMNS = "the site's policy does not allow one of the clinical columns"
-    NETWORK = "the site's policy does not allow this network"
-    EPSILON = "the run asks for a larger epsilon than the site allows one run"
-    PRIVACY = "the site takes part in private runs only"
-    CELL = "the run would release smaller cells than the site allows"
-    METRICS = "the run would release metrics that the site does not"
-    COHORT = "the run accepts smaller cohorts than the site allows"
-    PAUSED = "the site is paused"
-    HOURS = "it is outside the site's hours of work"
-    RELEASE = "the site runs another release of Wardround"
 
 
 @dataclass(frozen=True, kw_only=True)

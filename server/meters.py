@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from common.wire import RefusalReason
+from common.refusals import RefusalReason
 from server.admission import Fault
 
 #: Seconds, from a round on features to a wait for a site that is closed for the night.

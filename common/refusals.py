@@ -1,0 +1,29 @@
+"""Why a site says no; known without torch, so that commands that only show it start at once."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class RefusalReason(Enum):
+    """Why a site does not take part; says nothing about any patient."""
+
+    TOO_FEW_PATIENTS = "fewer usable patients than the run needs"
+    BUDGET = "the privacy budget of this cohort does not allow it"
+    CONFIGURATION = "the configuration does not fit this site's data"
+    FAILED = "the site failed; its own log says why"
+    NOT_APPROVED = "the site has not approved this configuration yet"
+    DECLINED = "the site's admin refused this configuration"
+    COORDINATOR = "the site does not take part in runs of this coordinator"
+    TASK = "the site's policy does not allow this kind of task"
+    TARGET = "the site's policy does not allow this target"
+    COLUMNS = "the site's policy does not allow one of the clinical columns"
+    NETWORK = "the site's policy does not allow this network"
+    EPSILON = "the run asks for a larger epsilon than the site allows one run"
+    PRIVACY = "the site takes part in private runs only"
+    CELL = "the run would release smaller cells than the site allows"
+    METRICS = "the run would release metrics that the site does not"
+    COHORT = "the run accepts smaller cohorts than the site allows"
+    PAUSED = "the site is paused"
+    HOURS = "it is outside the site's hours of work"
+    RELEASE = "the site runs another release of Wardround"
