@@ -1,0 +1,38 @@
+"""What a check of the doctor's found, and what it looks at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from client.coordinator import Coordinator
+from client.home import Home
+from client.site_config import SiteConfig
+from common.errors import WardroundError
+
+State = Literal["ok", "note", "wrong"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What one check found."""
+
+    check: str
+    state: State  # note: it works, and somebody may want to know
+    detail: str
+    fix: str = ""  # what to type or whom to ask; always there where it is wrong
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A site; None for what cannot be read, which is a finding of its own."""
+
+    home: Home
+    config: SiteConfig | None
+    coordinator: Coordinator | None
+
+
+def wrong(check: str, error: WardroundError) -> Finding:
+    """Return an error of ours as a finding: what follows its first sentence says what to do."""
+    problem, _, fix = str(error).partition(". ")
+    return Finding(check=check, state="wrong", detail=problem, fix=fix or "see there")

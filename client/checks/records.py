@@ -1,0 +1,95 @@
+"""Whether the patients can be read, and whether the site's own records hold together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import islice
+
+from client.approvals import Approvals
+from client.checks.finding import Finding, Subject
+from client.disclosures import listed, verify
+from common.errors import CohortError
+
+#: Enough to see that a folder holds anything; a PACS export may hold millions.
+_LOOKED_AT = 2000
+
+
+def cohort(subject: Subject) -> Iterator[Finding]:
+    """Look into the folder of images and read the table of labels."""
+    if subject.config is None:
+        return
+    from client.labels import read_labels
+    from client.objects import dicom_files
+
+    data, table = subject.config.data, subject.config.labels_csv
+    if not data.is_dir():
+        yield Finding(
+            check="cohort", state="wrong", detail=f"there is no folder {data}",
+            fix=f"Mount it, or correct data in {subject.home.site_yaml}.",
+        )  # fmt: skip
+        return
+    if not os.access(data, os.R_OK | os.X_OK):
+        yield Finding(
+            check="cohort", state="wrong", detail=f"this user may not read {data}",
+            fix=f"Let the user {os.geteuid()} read it, and not write it.",
+        )  # fmt: skip
+        return
+    files = list(islice(dicom_files(data, frozenset()), _LOOKED_AT))
+    unreadable = next((path for path in files if not os.access(path, os.R_OK)), None)
+    if unreadable is not None:
+        yield Finding(
+            check="cohort", state="wrong", detail=f"this user may not read {unreadable}",
+            fix=f"Let the user {os.geteuid()} read the files there, and not write them.",
+        )  # fmt: skip
+        return
+    try:
+        rows = len(read_labels(table, (), with_images=True).rows)
+    except CohortError as error:
+        problem, _, fix = str(error).partition(". ")
+        yield Finding(check="cohort", state="wrong", detail=problem, fix=fix)
+        return
+    count = f"{len(files)} files" if len(files) < _LOOKED_AT else f"more than {_LOOKED_AT} files"
+    detail = f"{count} in {data}, {rows} rows in {table.name}"
+    yield Finding(check="cohort", state="ok", detail=detail)
+    if os.access(data, os.W_OK) and os.geteuid() != 0:
+        yield Finding(
+            check="cohort", state="note", detail=f"this user may write into {data}",
+            fix="Reading is enough; take writing away.",
+        )  # fmt: skip
+
+
+def ledger(subject: Subject) -> Iterator[Finding]:
+    """Check the chain of the privacy that was spent."""
+    if not subject.home.ledger.exists():
+        yield Finding(check="ledger", state="ok", detail="nothing was spent yet")
+        return
+    from client.ledger import Ledger
+
+    head = Ledger(subject.home.ledger).head()
+    detail = f"{head.charges} charges, the chain holds"
+    yield Finding(check="ledger", state="ok", detail=detail)
+
+
+def disclosures(subject: Subject) -> Iterator[Finding]:
+    """Check the chain of what has left."""
+    found = verify(subject.home.disclosures)
+    listed(subject.home.disclosures)
+    detail = f"{found.messages} messages left, the chain holds"
+    yield Finding(check="disclosures", state="ok", detail=detail)
+
+
+def approvals(subject: Subject) -> Iterator[Finding]:
+    """Open the approvals, and say how many wait."""
+    if not subject.home.approvals.exists():
+        return
+    seen = Approvals(subject.home.approvals).listed()
+    waiting = sum(s.decision == "waiting" for s in seen)
+    if waiting:
+        yield Finding(
+            check="approvals", state="note", detail=f"{waiting} wait for an answer",
+            fix="wardround-site runs",
+        )  # fmt: skip
+    else:
+        detail = f"{len(seen)} configurations, none waits"
+        yield Finding(check="approvals", state="ok", detail=detail)

@@ -1,0 +1,299 @@
+"""wardround-site: a hospital's own side, from the invitation to what has left the house."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.core import TyperGroup
+from typing_extensions import override
+
+from common.errors import ExitCode, WardroundError
+
+
+class _Reporting(TyperGroup):
+    """Turns faults that a person can mend into one message and an exit status."""
+
+    @override
+    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]  # click's own Context
+        try:
+            return super().invoke(ctx)
+        except WardroundError as error:
+            typer.echo(f"Error: {error}", err=True)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt:
+            typer.echo("Interrupted. The same command goes on where it stopped.", err=True)
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+        except BrokenPipeError:
+            raise  # somebody who has read enough, e.g. `head`
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            message = f"Error: {where}{error.strerror or error}. See that the disk has room and "
+            typer.echo(message + "that this user may use it: wardround-site doctor", err=True)
+            raise typer.Exit(ExitCode.RUN_FAILED) from error
+
+
+app = typer.Typer(
+    cls=_Reporting, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+    help=(
+        "A hospital's side of a federation: what runs here, what it may cost, and what has left."
+        "\n\nFirst: wardround-site join INVITE --data FOLDER, then: wardround-site start"
+    ),
+    epilog=(
+        "Exit status: 0 done, 1 failed, 2 wrong option or configuration, 3 data cannot be used, "
+        "4 privacy refused, 5 saved state is damaged, 6 not trusted or not known, 7 not reached "
+        "or not running, 130 interrupted."
+    ),
+)  # fmt: skip
+disclosures = typer.Typer(cls=_Reporting, help="What has left this site: list it, verify it.")
+app.add_typer(disclosures, name="disclosures")
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--home", metavar="FOLDER",
+        help="The site's own folder; by default $WARDROUND_SITE or ~/.wardround/site.",
+    ),
+]  # fmt: skip
+DataOption = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Folder with the DICOM files; only read.")
+]
+LabelsOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The table of labels, if it is not labels.csv in there."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+AllOption = Annotated[bool, typer.Option("--all", help="Name every single one.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN|CONFIG.yaml", help="As `wardround-site runs` lists it.")
+]
+
+
+@app.command()
+def init(
+    name: Annotated[str, typer.Argument(help="This site's name, e.g. st-marys.")],
+    data: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder with the DICOM files.")],
+    labels: LabelsOption = None,
+    home: HomeOption = None,
+) -> None:
+    """Write site.yaml, to be looked at before joining; `join --data` does it as well.
+
+    NAME is this site's name as the coordinator will invite it, such as st-marys.
+    """
+    from client.commands import setting_up
+    from client.home import Home
+
+    setting_up.init(Home.chosen(home), name, data, labels)
+
+
+@app.command()
+def join(
+    invite: Annotated[str, typer.Argument(help="The invitation's line, or a file that holds it.")],
+    data: DataOption = None,
+    labels: LabelsOption = None,
+    approve: Annotated[
+        Path | None,
+        typer.Option(metavar="CONFIG.yaml", help="Approve this configuration beforehand."),
+    ] = None,
+    home: HomeOption = None,
+    *,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until we are accepted.")] = False,
+    new_key: Annotated[
+        bool, typer.Option("--new-key", help="Put the old key aside, e.g. after it was revoked.")
+    ] = False,
+) -> None:
+    """Join a coordinator: makes the key here, and says which fingerprint to read to them.
+
+    INVITE is the line that the coordinator sent, or a file that holds it.
+    """
+    from client.commands import setting_up
+    from client.home import Home
+
+    options = setting_up.JoinOptions(
+        invite=invite, data=data, labels=labels, approve=approve, wait=wait, new_key=new_key
+    )
+    setting_up.join_coordinator(Home.chosen(home), options)
+
+
+@app.command()
+def doctor(home: HomeOption = None, *, json: JsonOption = False) -> None:
+    """Check network, TLS, clock, disk, GPU, cohort and records; each fault with its fix."""
+    from client.commands import looking
+    from client.home import Home
+
+    raise typer.Exit(looking.show_findings(Home.chosen(home), as_json=json))
+
+
+@app.command()
+def index(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[CONFIG.yaml]", help="Prepare for this run as well.")
+    ] = None,
+    home: HomeOption = None,
+    *,
+    every: AllOption = False,
+) -> None:
+    """Read the images once, so that no round waits for it; say what cannot be used and why.
+
+    With CONFIG.yaml, what its run takes is prepared and its patients are counted.
+    """
+    from client.commands import looking
+    from client.home import Home
+
+    looking.index(Home.chosen(home), config, every=every)
+
+
+@app.command()
+def start(
+    home: HomeOption = None,
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Log JSON, for programs.")] = False,
+) -> None:
+    """Serve until Ctrl-C or SIGTERM: wait for the coordinator, train what was approved."""
+    from client.daemon import run_daemon
+    from client.home import Home
+
+    run_daemon(Home.chosen(home), json_logs=json)
+
+
+@app.command()
+def status(home: HomeOption = None, *, json: JsonOption = False) -> None:
+    """Say what the site is doing now, and what to type next; status 7 when it is not running."""
+    from client.commands import running
+    from client.home import Home
+
+    raise typer.Exit(running.show_status(Home.chosen(home), as_json=json))
+
+
+@app.command()
+def runs(
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="Show this one in full.")
+    ] = None,
+    home: HomeOption = None,
+) -> None:
+    """List the runs that were proposed: approved, refused, or waiting for an answer.
+
+    With RUN, that one is shown in full.
+    """
+    from client.commands import deciding
+    from client.home import Home
+
+    deciding.show_runs(Home.chosen(home), run)
+
+
+@app.command()
+def approve(run: RunArgument, home: HomeOption = None, *, yes: YesOption = False) -> None:
+    """Show what a run does here and what changed, and allow exactly that.
+
+    RUN is one that `wardround-site runs` lists; CONFIG.yaml answers before a run asks.
+    """
+    from client.commands import deciding
+    from client.home import Home
+
+    deciding.decide(Home.chosen(home), run, "approved", yes=yes)
+
+
+@app.command()
+def refuse(run: RunArgument, home: HomeOption = None, *, yes: YesOption = False) -> None:
+    """Refuse a run; the coordinator is told that, and no more.
+
+    RUN is one that `wardround-site runs` lists; CONFIG.yaml answers before a run asks.
+    """
+    from client.commands import deciding
+    from client.home import Home
+
+    deciding.decide(Home.chosen(home), run, "declined", yes=yes)
+
+
+@app.command()
+def budget(home: HomeOption = None, *, json: JsonOption = False) -> None:
+    """Show the privacy that was spent on the patients, by run, and what is left."""
+    from client.commands import records
+    from client.home import Home
+
+    records.show_budget(Home.chosen(home), as_json=json)
+
+
+@disclosures.callback(invoke_without_command=True)
+def disclosures_by_default(context: typer.Context) -> None:
+    """Show what has left this site: one line for each message."""
+    if context.invoked_subcommand is None:
+        list_disclosures()
+
+
+@disclosures.command("list")
+def list_disclosures(
+    home: HomeOption = None, *, every: AllOption = False, json: JsonOption = False
+) -> None:
+    """List the messages that left: what, to whom, how much, and the privacy spent by then."""
+    from client.commands import records
+    from client.home import Home
+
+    records.show_disclosures(Home.chosen(home), everything=every, as_json=json)
+
+
+@disclosures.command("verify")
+def verify_disclosures(
+    head: Annotated[
+        str, typer.Argument(metavar="[HASH]", help="A last hash that was written down before.")
+    ] = "",
+    file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Another copy of disclosures.jsonl.")
+    ] = None,
+    home: HomeOption = None,
+) -> None:
+    """Check that no line was changed, removed or put in; needs no network.
+
+    With HASH, a last hash that was written down before, lines missing at the end show as well.
+    """
+    from client.commands import records
+    from client.home import Home
+
+    records.verify_disclosures(Home.chosen(home), head, file)
+
+
+@app.command()
+def pause(home: HomeOption = None) -> None:
+    """Take no new requests, until `resume`."""
+    from client.commands import running
+    from client.home import Home
+
+    running.pause(Home.chosen(home))
+
+
+@app.command()
+def resume(home: HomeOption = None) -> None:
+    """Take requests again after `pause`."""
+    from client.commands import running
+    from client.home import Home
+
+    running.resume(Home.chosen(home))
+
+
+@app.command()
+def service(
+    user: Annotated[
+        str | None, typer.Option(help="The user it runs as; by default who types this.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write it there, and say how to install.")
+    ] = None,
+    home: HomeOption = None,
+) -> None:
+    """Print a hardened systemd unit, so that the site starts with its machine."""
+    from client.commands import looking
+    from client.home import Home
+
+    looking.write_service(Home.chosen(home), user, out)
+
+
+def main() -> None:
+    """Run the command."""
+    try:
+        app()
+    except KeyboardInterrupt:  # before a command had begun
+        sys.exit(ExitCode.INTERRUPTED)

@@ -1,0 +1,124 @@
+"""wardround-site runs, approve and refuse: people's part in what a site trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from client.approvals import Approvals, Seen
+from client.commands.terminal import as_text, ask, say, table
+from client.coordinator import load_coordinator
+from client.home import Home
+from client.plain_words import ago, described
+from client.policy import Denied, judge, judge_metrics
+from client.site_config import load_site_config
+from common.config import RunConfig, load_config
+from common.errors import ConfigurationError
+
+_WORDS = {"approved": "approved", "declined": "refused", "waiting": "waits for you"}
+_STEPS = {
+    "waiting": "wardround-site approve {0}   (or refuse)",
+    "approved": "wardround-site refuse {0}   takes it back",
+    "declined": "wardround-site approve {0}   takes it back",
+}
+
+
+def show_runs(home: Home, which: str | None) -> None:
+    """List what was proposed or decided on, or show one of them in full."""
+    approvals = Approvals(home.approvals)
+    seen = approvals.listed()
+    if which is not None:
+        found = _found(approvals, which)
+        _show(home, approvals, found)
+        say("The whole configuration:")
+        for line in found.to_yaml().splitlines():
+            say(f"  {as_text(line)}")
+        return
+    if not seen:
+        say("No run was proposed yet. wardround-site status shows whether the site is connected.")
+        return
+    rows = [("RUN", "CONFIGURATION", "ANSWER", "SINCE", "NEXT")]
+    rows += [_row(item) for item in seen]
+    table(rows)
+
+
+def decide(home: Home, which: str, decision: Literal["approved", "declined"], *, yes: bool) -> None:
+    """Show a configuration and what changed in it, and record the answer."""
+    approvals = Approvals(home.approvals)
+    config = _found(approvals, which)
+    _show(home, approvals, config)
+    word = "Approve" if decision == "approved" else "Refuse"
+    if approvals.decision(config.in_force().fingerprint()) == decision:
+        say(f"It is {_WORDS[decision]} already; nothing was changed.")
+        return
+    if not yes and not ask(f"{word} this configuration?"):
+        say("Nothing was changed.")
+        return
+    fingerprint = approvals.decide_ahead(config, decision)
+    if decision == "approved":
+        say(f"Approved {fingerprint[:16]}. A change of any value in it will be asked for again.")
+    else:
+        say(f"Refused {fingerprint[:16]}: from now on nothing of it is answered.")
+
+
+def _row(seen: Seen) -> tuple[str, str, str, str, str]:
+    run = as_text(seen.run or "-")
+    name = as_text(seen.name)
+    which = as_text(seen.run) if seen.run else seen.fingerprint[:16]
+    step = _STEPS[seen.decision].format(which)
+    if seen.config is None:
+        step = "cannot be read: another release wrote it, or the file was changed"
+    return run, f"{name} {seen.fingerprint[:8]}", _WORDS[seen.decision], ago(seen.since), step
+
+
+def _found(approvals: Approvals, which: str) -> RunConfig:
+    """Return the configuration of a run, a file, or a hash's beginning."""
+    seen = approvals.listed()
+    # A run that changed its configuration asks again: the last one is meant.
+    matching = [s for s in seen if s.run == which] or [
+        s for s in seen if len(which) >= 8 and s.fingerprint.startswith(which.lower())
+    ]  # fmt: skip
+    if matching:
+        found = matching[-1].config
+        if found is None:
+            message = (
+                f"The configuration of {which} cannot be read: another release wrote it, or "
+                f"approvals.db was changed. Ask the coordinator for its file, and give that."
+            )
+            raise ConfigurationError(message)
+        return found
+    if which.endswith((".yaml", ".yml", ".json")) or Path(which).is_file():
+        return load_config(Path(which))
+    known = ", ".join(dict.fromkeys(as_text(s.run) for s in seen if s.run)) or "none yet"
+    message = (
+        f"No run {as_text(which)} was proposed here (known: {known}). Give a run that "
+        "`wardround-site runs` lists, or a configuration's file."
+    )
+    raise ConfigurationError(message)
+
+
+def _show(home: Home, approvals: Approvals, config: RunConfig) -> None:
+    width = max(len(heading) for heading, _ in described(config))
+    for heading, text in described(config):
+        say(f"  {heading.ljust(width)}  {text}")
+    changes = approvals.difference(config)
+    if changes:
+        say("Changed since it was approved last:")
+        for line in changes:
+            say(f"  {as_text(line)}")
+    for denied in _against_policy(home, config):
+        say(f"Against this site's policy, whatever is answered here: {as_text(denied.detail)}")
+        say(f"  The coordinator would be told: {denied.reason.value}.")
+
+
+def _against_policy(home: Home, config: RunConfig) -> list[Denied]:
+    """Return what a site would refuse of the run even if it is approved."""
+    try:
+        site, coordinator = load_site_config(home.site_yaml), load_coordinator(home)
+    except ConfigurationError:
+        return []
+    rules = site.policy
+    found = (
+        judge(config, rules, coordinator.fingerprint, site.name), judge_metrics(config, rules)
+    )  # fmt: skip
+    return [denied for denied in found if denied is not None]

@@ -1,0 +1,139 @@
+"""wardround-site doctor, index and service: whether the site is ready, and making it so."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import typer
+
+from client.commands.terminal import as_text, say, table
+from client.doctor import examine
+from client.home import Home
+from client.site_config import SiteConfig, load_site_config
+from client.systemd import Service, how_to_install, unit
+from common.errors import CohortError, ExitCode
+
+_TELL_SECONDS = 5.0
+_MARKS = {"ok": "ok", "note": "note", "wrong": "WRONG"}
+
+
+def show_findings(home: Home, *, as_json: bool) -> ExitCode:
+    """Print each check as it ends; RUN_FAILED when something is to be mended."""
+    faults = 0
+    for finding in examine(home):
+        faults += finding.state == "wrong"
+        if as_json:
+            say(json.dumps(asdict(finding)))
+            continue
+        say(f"{_MARKS[finding.state]:<6} {finding.check:<12} {as_text(finding.detail)}")
+        if finding.fix:
+            say(f"{'':<19} -> {as_text(finding.fix)}")
+    if not as_json:
+        say(f"{faults} to mend." if faults else "Ready.")
+    return ExitCode.RUN_FAILED if faults else ExitCode.DONE
+
+
+def index(home: Home, config: Path | None, *, every: bool) -> None:
+    """Read all images once, so that the first round finds them prepared."""
+    site = load_site_config(home.site_yaml)
+    if config is None:
+        _index_folder(home, site, every=every)
+    else:
+        _index_run(home, site, config, every=every)
+
+
+def write_service(home: Home, user: str | None, out: Path | None) -> None:
+    """Print the unit, or write it and say how it is installed."""
+    service = Service(
+        program=_program(), home=home.folder, user=user or getpass.getuser(),
+        config=load_site_config(home.site_yaml),
+    )  # fmt: skip
+    text = unit(service)
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    out.write_text(text, encoding="utf-8")
+    say(f"Wrote {out}. As root, type:")
+    for line in how_to_install(service, out.absolute()):
+        say(f"  {line}")
+
+
+def _program() -> Path:
+    """Return this very command, wherever it is installed."""
+    beside = Path(sys.executable).with_name("wardround-site")
+    if beside.exists():
+        return beside
+    found = shutil.which("wardround-site")
+    return Path(found) if found else beside
+
+
+def _index_run(home: Home, site: SiteConfig, path: Path, *, every: bool) -> None:
+    from client.cache import Cache
+    from client.cohort import load_cohort
+    from client.features import with_features
+    from common.config import load_config
+    from common.tasks import task_of
+
+    config = load_config(path).in_force()
+    cache = Cache(home.cache)
+    cohort = load_cohort(site.data, config, task_of(config.task), cache, site.labels_csv)
+    if config.model.network == "frozen_features":
+        say("Computing the frozen features, once.")
+        cohort = with_features(cohort, config, cache)
+    items = len(cohort.items.patient)
+    say(f"{len(cohort.items)} patients with {items} items can be used for {config.name}.")
+    _say_unusable(
+        [(u.reason.name, u.reason.value, u.what, u.detail) for u in cohort.unusable], every=every
+    )
+
+
+def _index_folder(home: Home, site: SiteConfig, *, every: bool) -> None:
+    from client.objects import dicom_files, read_objects
+    from client.pixel_store import PixelStore
+
+    if not site.data.is_dir():
+        message = f"There is no folder {site.data}. Mount it, or correct data in {home.site_yaml}."
+        raise CohortError(message)
+    files = dicom_files(site.data, frozenset())
+    say(f"Reading {len(files)} files in {site.data}.")
+    with PixelStore(home.cache / "pixels") as store:
+        found = read_objects(site.data, _told(files), lambda _header: None, store, by_series=False)
+    patients = {item.header.patient for item in found.objects}
+    kinds = Counter(item.header.modality or "unknown" for item in found.objects)
+    said = ", ".join(f"{count} x {as_text(kind)}" for kind, count in kinds.most_common())
+    say(f"{len(found.objects)} images of {len(patients)} patients can be used ({said or 'none'}).")
+    _say_unusable(
+        [(p.reason.name, p.reason.value, p.what, p.detail) for p in found.problems], every=every
+    )
+
+
+def _told(files: list[Path]) -> Iterator[Path]:
+    """Yield the files and say now and then how far it is."""
+    last = time.monotonic()
+    for number, path in enumerate(files):
+        if time.monotonic() - last > _TELL_SECONDS:
+            last = time.monotonic()
+            typer.echo(f"  {number} of {len(files)}", err=True)
+        yield path
+
+
+def _say_unusable(problems: Iterable[tuple[str, str, str, str]], *, every: bool) -> None:
+    """Say why things cannot be used; single ones are named only where all were asked for."""
+    listed = list(problems)
+    if not listed:
+        return
+    counts = Counter((name, meaning) for name, meaning, _, _ in listed)
+    say("Not used:")
+    table([(f"  {n} x", name, meaning) for (name, meaning), n in counts.most_common()])
+    if not every:
+        say("--all names each of them.")
+        return
+    table([(f"  {name}", as_text(what), as_text(detail)) for name, _, what, detail in listed])

@@ -1,0 +1,98 @@
+"""wardround-site budget and disclosures: what was spent, and what has left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from client.commands.terminal import as_text, say, table
+from client.disclosures import listed, verify
+from client.home import Home
+from client.plain_words import size
+from client.site_config import load_site_config
+
+_LAST = 20
+
+
+def show_budget(home: Home, *, as_json: bool) -> None:
+    """Say what each cohort's patients have spent, by run, and what is left."""
+    rules = load_site_config(home.site_yaml).policy
+    limit, delta = rules.largest_epsilon_per_cohort, rules.cohort_delta
+    spent = _spent(home.ledger, delta)
+    if as_json:
+        say(json.dumps({"limit": limit, "delta": delta, "cohorts": {
+            cohort: {"spent": whole, "left": max(limit - whole, 0), "runs": runs}
+            for cohort, (whole, runs) in spent.items()
+        }}, indent=2))  # fmt: skip
+        return
+    if not spent:
+        say(f"Nothing was spent yet; the limit is epsilon {limit:g} at delta {delta:g}.")
+        return
+    rows = [("COHORT", "SPENT", "LIMIT", "LEFT")]
+    rows += [
+        (as_text(cohort), f"{whole:.3g}", f"{limit:g}", f"{max(limit - whole, 0):.3g}")
+        for cohort, (whole, _) in spent.items()
+    ]
+    table(rows)
+    say(f"Epsilon at delta {delta:g}; limits are in {home.site_yaml}.")
+    for cohort, (_, runs) in spent.items():
+        say(f"Spent on {as_text(cohort)} by run (alone; together they add up to less than a sum):")
+        table([(f"  {as_text(run)}", f"{epsilon:.3g}") for run, epsilon in runs.items()])
+
+
+def show_disclosures(home: Home, *, everything: bool, as_json: bool) -> None:
+    """List what has left, the last of it at the end."""
+    found = listed(home.disclosures)
+    if as_json:
+        for line in found:
+            told = line.disclosure
+            say(json.dumps({
+                "at": line.at, "kind": told.kind, "to": told.to, "run": told.run,
+                "round": told.round, "bytes": told.bytes, "sha256": told.sha256,
+                "epsilon": told.epsilon, "again": line.again, "hash": line.hash,
+            }))  # fmt: skip
+        return
+    if not found:
+        say("Nothing has left this site yet.")
+        return
+    kept = found if everything else found[-_LAST:]
+    if len(kept) < len(found):
+        say(f"The last {len(kept)} of {len(found)}; --all shows every one.")
+    rows = [("AT (UTC)", "WHAT", "TO", "RUN", "ROUND", "SIZE", "EPSILON", "")]
+    rows += [
+        (
+            line.at[:19].replace("T", " "), as_text(line.disclosure.kind),
+            as_text(line.disclosure.to), as_text(line.disclosure.run), str(line.disclosure.round),
+            size(line.disclosure.bytes),
+            "-" if line.disclosure.epsilon is None else f"{line.disclosure.epsilon:.3g}",
+            "again" if line.again else "",
+        )
+        for line in kept
+    ]  # fmt: skip
+    table(rows)
+
+
+def verify_disclosures(home: Home, head: str, file: Path | None) -> None:
+    """Check the chain of hashes; StateDamaged names the first line that does not fit."""
+    path = file or home.disclosures
+    listed(path)
+    found = verify(path, head)
+    say(f"{path}: {found.messages} messages, the chain holds.")
+    if not head and found.head:
+        say(f"Its last hash is {found.head}")
+        say("Write that down elsewhere; later, `wardround-site disclosures verify HASH` also shows")
+        say("whether lines are missing at the end.")
+
+
+def _spent(path: Path, delta: float) -> dict[str, tuple[float, dict[str, float]]]:
+    """Return each cohort's epsilon, and that of each run alone."""
+    if not path.exists():
+        return {}
+    from client.ledger import Ledger
+    from common.privacy.accounting import epsilon_of
+
+    found: dict[str, tuple[float, dict[str, float]]] = {}
+    for cohort, runs in Ledger(path).accounts().items():
+        whole = epsilon_of((m for run in runs.values() for m in run), delta)
+        found[cohort] = whole, {name: epsilon_of(run, delta) for name, run in runs.items()}
+    return found

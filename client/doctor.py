@@ -1,0 +1,57 @@
+"""Is this site ready? A finding for each check, and each fault with what to do about it.
+
+Everything is looked at here and told here. The coordinator is asked for its certificate and for
+the state of the enrolment, and hears the site's name and public key, which it knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from client.checks import installation, link, machine, records
+from client.checks.finding import Finding, Subject, wrong
+from client.coordinator import Coordinator, load_coordinator
+from client.home import Home
+from client.site_config import SiteConfig, load_site_config
+from common.errors import WardroundError
+
+__all__ = ["Finding", "examine"]
+
+#: In this order, so that a cause is told before what follows from it.
+_CHECKS: tuple[tuple[str, Callable[[Subject], Iterator[Finding]]], ...] = (
+    ("packages", installation.packages),
+    ("key", installation.key),
+    ("network", link.network),
+    ("TLS", link.tls),
+    ("enrolment", link.enrolment),
+    ("disk", machine.disk),
+    ("memory", machine.memory),
+    ("GPU", machine.gpu),
+    ("cohort", records.cohort),
+    ("ledger", records.ledger),
+    ("disclosures", records.disclosures),
+    ("approvals", records.approvals),
+)
+
+
+def examine(home: Home) -> Iterator[Finding]:
+    """Yield a finding for each check; a check that fails stops none of the others."""
+    config: SiteConfig | None = None
+    coordinator: Coordinator | None = None
+    try:
+        config = load_site_config(home.site_yaml)
+        yield Finding(check="site.yaml", state="ok", detail=f"site {config.name}")
+    except WardroundError as error:
+        yield wrong("site.yaml", error)
+    try:
+        coordinator = load_coordinator(home)
+        detail = f"{coordinator.name} at {coordinator.address}"
+        yield Finding(check="joined", state="ok", detail=detail)
+    except WardroundError as error:
+        yield wrong("joined", error)
+    subject = Subject(home=home, config=config, coordinator=coordinator)
+    for name, check in _CHECKS:
+        try:
+            yield from check(subject)
+        except WardroundError as error:
+            yield wrong(name, error)

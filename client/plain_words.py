@@ -1,0 +1,127 @@
+"""A run's configuration in plain words, for the person who decides whether it runs here.
+
+What a coordinator wrote is shown as text and nothing else: characters that a terminal would act
+on, or that would hide others, are replaced.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from client.policy import columns_of
+from common.config import (
+    DiagnosisTask,
+    PrognosisTask,
+    RunConfig,
+    Task,
+)
+
+_EXACTNESS = {
+    "lossless": "bit by bit",
+    "float16": "rounded to 16 bits, after the noise",
+    "int8": "rounded to 8 bits, after the noise",
+}
+
+
+def shown(text: str) -> str:
+    """Return text that a terminal shows as it is."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def described(config: RunConfig) -> list[tuple[str, str]]:
+    """Return what a run does here, line by line, each with its heading."""
+    run = config.in_force()
+    lines = [("name", run.name)]
+    if run.description:
+        lines.append(("purpose", run.description))
+    lines += [
+        ("question", _question(run.task)),
+        ("reads", _reads(run)),
+        ("trains", _trains(run)),
+        ("privacy", _privacy(run)),
+        ("leaves", _update(run)),
+        ("leaves", _counts(run)),
+    ]
+    if run.privacy != "none" and run.privacy.default_patients == "declared":
+        lines.append(("leaves", "the number of training patients, unless agreed on by site name"))
+    lines.append(("hash", run.fingerprint()))
+    return [(heading, shown(text)) for heading, text in lines]
+
+
+def ago(since: str, now: datetime | None = None) -> str:
+    """Return how long ago a moment (ISO 8601) was, in the largest unit that fits."""
+    try:
+        seconds = ((now or datetime.now(UTC)) - datetime.fromisoformat(since)).total_seconds()
+    except (ValueError, TypeError):
+        return "unknown"
+    for name, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            count = int(seconds // length)
+            return f"{count} {name}{'s' * (count != 1)}"
+    return "less than a minute"
+
+
+def size(count: float) -> str:
+    """Return a number of bytes as people say it."""
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def _question(task: Task) -> str:
+    match task:
+        case DiagnosisTask():
+            target = task.target if isinstance(task.target, str) else ", ".join(task.target)
+            values = f" ({' or '.join(task.classes)})" if task.classes else ""
+            return f"diagnosis: predicts {target}{values}"
+        case PrognosisTask():
+            within = f" within {task.horizon:g} {task.unit}" if task.horizon else ""
+            time = f", by {task.time}" if task.time else ""
+            return f"prognosis: predicts {task.event}{within}{time}"
+        case _:
+            names = ", ".join(task.structures)
+            return f"segmentation: outlines {names}, as in the masks of column {task.mask}"
+
+
+def _reads(run: RunConfig) -> str:
+    parts: list[str] = []
+    images = run.cohort.images
+    if images is not None:
+        grid = " x ".join(map(str, images.size))
+        kinds = f" of {', '.join(images.modalities)}" if images.modalities else ""
+        parts.append(f"{images.dimensions}-D images{kinds}, {grid}")
+    columns = columns_of(run)
+    if columns:
+        parts.append(f"columns {', '.join(columns)}")
+    return "; ".join(parts) + f"; trains on {run.cohort.smallest_cohort} patients or more"
+
+
+def _trains(run: RunConfig) -> str:
+    training = run.training
+    rounds = f"{training.rounds} round{'s' * (training.rounds != 1)}"
+    steps = f"{training.local_steps} step{'s' * (training.local_steps != 1)}"
+    batch = training.batch_patients
+    patients = "all patients" if batch == "all" else f"{batch} patients"
+    return f"{run.model.network}, {rounds} of {steps} with {patients} each"
+
+
+def _privacy(run: RunConfig) -> str:
+    privacy = run.privacy
+    if privacy == "none":
+        return "NONE: updates leave without noise and may give patients away"
+    delta = "1 / (10 x patients)" if privacy.delta == "per_site" else f"{privacy.delta:g}"
+    return f"by patient, epsilon {privacy.epsilon:g} at delta {delta} for the whole run"
+
+
+def _update(run: RunConfig) -> str:
+    noise = "" if run.privacy == "none" else "clipped by patient and noised, "
+    return f"each round, the network's update: {noise}{_EXACTNESS[run.exchange.encoding]}"
+
+
+def _counts(run: RunConfig) -> str:
+    rules = run.evaluation
+    if rules.count_noise > 0:
+        return f"counts that measure the model, each with noise of {rules.count_noise:g} patients"
+    return f"counts that measure the model, none of fewer than {rules.smallest_cell} patients"
