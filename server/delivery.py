@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -139,10 +140,7 @@ class Delivery:
                 await kept.answer.send(send, kept.headers())
                 return
             del self._kept[caller]
-        before = self._incoming.count
-        found = await self._asked(scope, body)
-        if found.is_empty() and await self._worth_asking_again(scope, receive, caller, before):
-            found = await self._asked(scope, body)
+        found = await self._awaited(scope, body, receive, caller)
         if received is None or found.status != _OK or found.is_empty():
             await found.send(send)
             return
@@ -150,15 +148,19 @@ class Delivery:
         self._kept[caller] = kept
         await found.send(send, kept.headers())
 
-    async def _worth_asking_again(
-        self, scope: Scope, receive: Receive, caller: str, before: int
-    ) -> bool:
-        seconds = _wait_seconds(scope)
-        if seconds <= 0:
-            return False
-        if self._incoming.count != before:  # while Flower was looking
-            return True
-        return await self._incoming.wait(caller, seconds, receive)
+    async def _awaited(self, scope: Scope, body: bytes, receive: Receive, caller: str) -> _Answer:
+        """Return the first answer with a message in it, or the last within the time."""
+        end = time.monotonic() + _wait_seconds(scope)
+        while True:
+            before = self._incoming.count
+            found = await self._asked(scope, body)
+            left = end - time.monotonic()
+            if not found.is_empty() or left <= 0:
+                return found
+            # What was pushed while Flower was looking wakes nobody any more.
+            arrived = self._incoming.count != before
+            if not arrived and not await self._incoming.wait(caller, left, receive):
+                return found
 
     async def _asked(self, scope: Scope, body: bytes) -> _Answer:
         """Return what Flower answers."""

@@ -17,7 +17,9 @@ from server.settings import host_and_port
 
 #: A site's daemon pulls again and again on one connection.
 _KEEP_ALIVE_SECONDS = 75
+#: Requests that take longer are cut when the service stops; the site sends them again.
 _GRACE_SECONDS = 3
+_GOODBYE_SECONDS = 0.2
 
 
 class _Server(uvicorn.Server):
@@ -27,6 +29,16 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Capture none."""
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish what is under way, then leave: an idle client may never say TLS's goodbye."""
+        leaving = asyncio.ensure_future(super().shutdown(sockets=sockets))
+        while not leaving.done():
+            await asyncio.wait({leaving}, timeout=_GOODBYE_SECONDS)
+            if not self.server_state.tasks:
+                for connection in list(self.server_state.connections):
+                    connection.transport.abort()
+        await leaving
 
 
 class Listeners:
