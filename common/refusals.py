@@ -27,3 +27,7 @@ class RefusalReason(Enum):
     PAUSED = "the site is paused"
     HOURS = "it is outside the site's hours of work"
     RELEASE = "the site runs another release of Wardround"
+
+
+#: These pass by themselves or with a word of the site's admin; nobody counts on the others.
+PASSING = frozenset({RefusalReason.NOT_APPROVED, RefusalReason.PAUSED, RefusalReason.HOURS})

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+
+import pytest
+import torch
+from rich.console import Console
+
+from common.config import RunConfig, parse_config
+from common.envelope import seal
+from common.errors import ConfigurationError
+from common.network import initial_weights
+from common.privacy.plan import LedgerHead, Mechanism, Spend
+from common.refusals import PASSING, RefusalReason
+from common.weights import Weights
+from common.wire import EvaluationRequest, Refusal, SiteUpdate, Standing, TrainRequest
+from server.plan_display import plan_frame
+from server.planning import Forecast, forecast
+
+NETWORKS = {
+    "table": "cohort: {table: {numbers: [{column: age}, {column: crp}]}}\nmodel: {network: table}",
+    "small_cnn": "cohort: {images: {size: [32, 32]}}\nmodel: {network: small_cnn, width: 16}",
+}
+
+
+def config_of(more: str = "", *, network: str = "table", privacy: str = "none") -> RunConfig:
+    return parse_config(f"""
+name: line
+task: {{kind: diagnosis, target: ill}}
+{NETWORKS[network]}
+training: {{rounds: 4, optimizer: sgd}}
+privacy: {privacy}
+{more}
+""")
+
+
+def yes(
+    site: str, patients: int | None = None, epsilon: float | None = None,
+    left: float | None = None, seconds: float | None = None,
+) -> Standing:  # fmt: skip
+    return Standing(
+        run="r", round=0, site=site, patients=patients, epsilon=epsilon, epsilon_left=left,
+        seconds=seconds,
+    )  # fmt: skip
+
+
+def no(site: str, reason: RefusalReason) -> Refusal:
+    return Refusal(run="r", round=0, site=site, reason=reason)
+
+
+def drawn(weights: Weights) -> Weights:
+    """Return weights as noise leaves them: every bit of every value is used."""
+    generator = torch.Generator().manual_seed(1)
+    return {n: torch.randn(v.shape, generator=generator) for n, v in weights.items()}
+
+
+def shown(plan: Forecast) -> str:
+    out = io.StringIO()
+    Console(file=out, width=100).print(plan_frame(plan))
+    return " ".join(out.getvalue().split())
+
+
+# --- bytes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("network", list(NETWORKS))
+@pytest.mark.parametrize("encoding", ["lossless", "float16", "int8"])
+@pytest.mark.parametrize("rule", ["mean", "scaffold"])
+def test_real_messages_are_not_larger_than_forecast_and_not_much_smaller(
+    network: str, encoding: str, rule: str
+) -> None:
+    more = f"exchange: {{encoding: {encoding}}}\naggregation: {{rule: {rule}}}"
+    config = config_of(more, network=network).in_force()
+    weights = drawn(initial_weights(config, 0))
+    control = weights if rule == "scaffold" else None
+    train = seal(TrainRequest(
+        run="line-20261126-1", round=4, seed=7, config=config, weights=weights, control=control,
+    )).size  # fmt: skip
+    measure = seal(EvaluationRequest(
+        run="line-20261126-1", round=4, seed=7, config=config, weights=weights, split="test",
+    )).size  # fmt: skip
+    spend = Spend(
+        mechanism=Mechanism(
+            noise_multiplier=1 / 3, sampling_rate=1 / 3, steps=1, clip_norm=1 / 3, divisor=1 / 3
+        ),
+        run_epsilon=1 / 3, run_delta=1 / 3, cohort_epsilon=1 / 3, cohort_delta=1 / 3,
+        ledger=LedgerHead(charges=10**6, hash="0" * 64), simulated_noise=False,
+    )  # fmt: skip
+    update = seal(
+        SiteUpdate(
+            run="line-20261126-1", round=4, site="n" * 60, delta=weights, steps=1, spend=spend,
+            control_delta=control,
+        ), config.exchange.encoding,
+    ).size  # fmt: skip
+    traffic = forecast(config, [], 3).traffic
+    assert train + measure <= traffic.to_site_by_round <= 1.4 * (train + measure)
+    assert update <= traffic.from_site_by_round - 16_000
+    assert 4 * train + 5 * measure <= traffic.to_site <= 1.4 * (4 * train + 5 * measure)
+
+
+def test_a_run_that_keeps_its_last_round_is_measured_once() -> None:
+    every = forecast(config_of(), [], 3).traffic
+    once = forecast(config_of("selection: {rule: last}"), [], 3).traffic
+    assert once.to_site_by_round < every.to_site_by_round
+    assert every.to_site - once.to_site == 4 * (every.to_site_by_round - once.to_site_by_round)
+
+
+# --- sites ---------------------------------------------------------------------------------
+
+
+def test_without_answers_the_configuration_speaks_and_says_so() -> None:
+    privacy = "{unit: patient, epsilon: 3.0, public_patients: {north: 200, south: 50}}"
+    plan = forecast(config_of(privacy=privacy), [], 2)
+    assert not plan.asked
+    assert [(s.site, s.patients, s.delta) for s in plan.sites] == [
+        ("north", 200, 1 / 2000), ("south", 50, 1 / 500)
+    ]  # fmt: skip
+    assert all(s.epsilon is not None and 2.9 < s.epsilon <= 3.0 for s in plan.sites)
+    assert plan.seconds is None
+    text = shown(plan)
+    assert "From the configuration alone: no site was asked." in text
+    assert "epsilon 3 by patient" in text
+
+
+def test_what_a_site_told_counts_more_than_what_was_agreed() -> None:
+    privacy = "{unit: patient, epsilon: 3.0, public_patients: {north: 200}}"
+    told = yes("north", patients=120, epsilon=2.5, left=7.0, seconds=3.0)
+    (north,) = forecast(config_of(privacy=privacy), [told], 1).sites
+    assert (north.patients, north.epsilon, north.epsilon_left) == (120, 2.5, 7.0)
+    assert north.delta == 1 / 1200
+
+
+def test_a_site_that_tells_nothing_is_promised_the_epsilon_of_the_run() -> None:
+    (north,) = forecast(
+        config_of(privacy="{unit: patient, epsilon: 3.0}"), [yes("north")], 1
+    ).sites  # fmt: skip
+    assert (north.patients, north.epsilon, north.delta) == (None, 3.0, None)
+
+
+def test_a_run_without_privacy_is_said_to_have_none() -> None:
+    plan = forecast(config_of(), [yes("north", patients=120)], 1)
+    assert plan.sites[0].epsilon is None
+    assert "No privacy" in shown(plan)
+
+
+def test_the_privacy_section_is_in_force_as_sites_approve_it() -> None:
+    privacy = "{unit: patient, epsilon: 3.0, training: {rounds: 9, optimizer: sgd}}"
+    config = config_of(privacy=privacy)
+    plan = forecast(config, [], 2)
+    assert plan.rounds == 9
+    assert plan.fingerprint == config.in_force().fingerprint()
+
+
+def test_time_is_that_of_the_slowest_site_and_unknown_unless_all_tell() -> None:
+    slow, fast = yes("slow", seconds=9.0), yes("fast", seconds=3.0)
+    assert forecast(config_of(), [slow, fast], 2).seconds == 36.0
+    assert "about 36 s" in shown(forecast(config_of(), [slow, fast], 2))
+    assert forecast(config_of(), [slow, yes("silent")], 2).seconds is None
+    refused = no("gone", RefusalReason.TASK)
+    assert forecast(config_of(), [slow, refused], 2).seconds == 36.0
+
+
+# --- what would stop it --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reason", list(RefusalReason))
+def test_a_refusal_is_told_with_its_reason_and_stops_the_run_unless_it_may_pass(
+    reason: RefusalReason,
+) -> None:
+    config = config_of("aggregation: {smallest_quorum: 2}")
+    plan = forecast(config, [yes("north"), no("south", reason)], 2)
+    assert reason.value in shown(plan)
+    assert bool(plan.stops) == (reason not in PASSING)
+    if plan.stops:
+        assert "1 of 2 sites can take part, expected at least 2" in plan.stops[0]
+
+
+def answers(count: int) -> Sequence[Standing]:
+    return [yes(f"site-{number}") for number in range(count)]
+
+
+def test_a_spent_budget_stops_a_site() -> None:
+    config = config_of("aggregation: {smallest_quorum: 2}", privacy="{unit: patient, epsilon: 3.0}")
+    plan = forecast(config, [yes("north", epsilon=3.0, left=0.0), yes("south")], 2)
+    assert any("north has no epsilon left" in text for text in plan.stops)
+    assert any("1 of 2 sites" in text for text in plan.stops)
+
+
+def test_too_few_sites_for_a_quorum_or_for_krum_stop_the_run() -> None:
+    quorum = config_of("aggregation: {smallest_quorum: 3}")
+    assert forecast(quorum, answers(2), 2).stops
+    assert not forecast(quorum, answers(3), 3).stops
+    assert not forecast(quorum, [], 0).stops  # nobody knows yet how many there will be
+    krum = config_of("aggregation: {rule: krum, faulty_sites: 1}")
+    assert "needs 4 sites" in forecast(krum, answers(3), 3).stops[0]
+    assert not forecast(krum, answers(4), 4).stops
+
+
+def test_a_configuration_that_no_run_could_follow_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="selection"):
+        forecast(config_of("evaluation: {count_noise: 1.0}"), [], 2)
+
+
+def test_a_forecast_is_plain_json() -> None:
+    plan = forecast(config_of(), [yes("north", patients=120), no("west", RefusalReason.TASK)], 2)
+    content = json.loads(json.dumps(plan.to_json(), allow_nan=False))
+    assert content["sites"][1]["refuses"] == RefusalReason.TASK.value
+    assert content["traffic"]["to_site"] == plan.traffic.to_site
