@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,9 +13,12 @@ import pytest
 from flwr.proto.fleet_pb2 import PullMessagesRequest
 from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import GetNodesRequest
+from starlette.types import Message, Receive, Scope, Send
 
 from common.pull_headers import RECEIVED_HEADER, WAIT_HEADER
 from common.release import bundle, bundle_hash
+from server.asgi import answer
+from server.delivery import Arrivals, Delivery
 from tests.server.coordinator import Running, Site, made, running
 from tests.server.flower_calls import Caller, RunProcess
 
@@ -53,7 +57,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield found
 
 
-def waits(future: Future[list[str]], seconds: float = 0.3) -> bool:
+def waits(future: Future[list[str]], seconds: float = 0.15) -> bool:
     time.sleep(seconds)
     return not future.done()
 
@@ -179,6 +183,33 @@ def test_a_site_that_is_revoked_while_it_waits_gets_nothing(
         run.send([site.node_id])
         with pytest.raises(httpx.HTTPStatusError, match="401"):
             pulled.result(5)
+
+
+def test_what_is_pushed_while_flower_looks_is_not_waited_for() -> None:
+    sites, runs = Arrivals(), Arrivals()
+    answers = [b"", b"a message"]
+
+    async def flower(_scope: Scope, _receive: Receive, send: Send) -> None:
+        content = answers.pop(0)
+        sites.announce()  # after Flower looked and before it answered
+        await answer(send, 200, content)
+
+    async def body() -> Message:
+        return {"type": "http.request", "body": b""}
+
+    got: list[Message] = []
+
+    async def hear(message: Message) -> None:
+        got.append(message)
+
+    delivery = Delivery(
+        flower, pull="/pull", push="/push", caller=b"key", incoming=sites, outgoing=runs
+    )
+    scope = {"type": "http", "path": "/pull", "headers": [(WAIT_HEADER.encode(), b"9")]}
+    start = time.perf_counter()
+    asyncio.run(delivery(scope, body, hear))
+    assert time.perf_counter() - start < 1
+    assert got[-1]["body"] == b"a message"
 
 
 def test_what_waits_goes_home_when_the_coordinator_stops(
