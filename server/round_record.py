@@ -20,6 +20,7 @@ class RoundRecord:
     left_out: Mapping[str, str] = field(default_factory=dict)  # other sites, and why
     faults: tuple[str, ...] = ()  # each answer that was not admitted: who, what, expected
     epsilon: Mapping[str, float] = field(default_factory=dict)  # by site, of this run so far
+    delta: Mapping[str, float] = field(default_factory=dict)  # by site, at which it holds
     ledgers: Mapping[str, LedgerHead] = field(default_factory=dict)  # by site, as told last
     score: float | None = None  # validation score, lower is better; None: not measured
     metrics: Mapping[str, Estimate] = field(default_factory=dict)  # merged, of validation
@@ -31,6 +32,7 @@ class RoundRecord:
         return {
             "round": self.round, "updates": list(self.updates), "left_out": dict(self.left_out),
             "faults": list(self.faults), "epsilon": {n: _known(v) for n, v in self.epsilon.items()},
+            "delta": {n: _known(v) for n, v in self.delta.items()},
             "ledgers": {n: {"charges": h.charges, "hash": h.hash} for n, h in self.ledgers.items()},
             "score": None if self.score is None else _known(self.score),
             "metrics": {n: dict(e.to_json()) for n, e in self.metrics.items()},
@@ -48,6 +50,8 @@ def record_from_json(content: dict[str, object]) -> RoundRecord:
         left_out={site: str(reason) for site, reason in left_out.items()},
         faults=_texts(content["faults"]),
         epsilon={site: _number(value) for site, value in epsilon.items()},
+        # What was saved before deltas were told has none.
+        delta={n: _number(value) for n, value in _mapping(content.get("delta", {})).items()},
         ledgers={
             site: LedgerHead(charges=_integer(head["charges"]), hash=str(head["hash"]))
             for site, head in ledgers.items()

@@ -176,6 +176,7 @@ class _Tally:
         self._updates: list[str] = []
         self._faults: list[str] = []
         self._epsilon: dict[str, float] = {}
+        self._delta: dict[str, float] = {}
         self._ledgers: dict[str, LedgerHead] = {}
 
     def count(self, answer: SiteUpdate | Refusal | NotAdmitted) -> None:
@@ -186,6 +187,7 @@ class _Tally:
                 self._left_out.pop(answer.site)
                 if answer.spend is not None:
                     self._epsilon[answer.site] = answer.spend.run_epsilon
+                    self._delta[answer.site] = answer.spend.run_delta
                     self._ledgers[answer.site] = answer.spend.ledger
             case Refusal():
                 self._left_out[answer.site] = answer.reason.value
@@ -199,7 +201,7 @@ class _Tally:
         return RoundRecord(
             round=self._number, updates=tuple(self._updates), left_out=self._left_out,
             faults=tuple(sorted(self._faults)), epsilon=self._epsilon,
-            ledgers=self._ledgers,
+            delta=self._delta, ledgers=self._ledgers,
         )  # fmt: skip
 
 

@@ -85,6 +85,17 @@ def test_a_run_remembers_where_each_ledger_stood_also_over_a_crash(tmp_path: Pat
     assert head(sites["east"]).charges == 16
 
 
+def test_a_round_tells_the_epsilon_of_its_training_with_the_delta_that_it_holds_at(
+    tmp_path: Path,
+) -> None:
+    config, sites = config_of(), sites_of(tmp_path)
+    members, aggregator = InProcessSites(sites, config, 0), aggregator_of(config.aggregation, 2)
+    record = train_round(config, members, aggregator, begin(config, "r", 0, aggregator)).history[-1]
+    assert record.epsilon.keys() == record.delta.keys() == set(NAMES)
+    # The run's delta, not that of the limit on the cohort.
+    assert set(record.delta.values()) == {0.001}
+
+
 def test_of_a_site_that_was_left_out_the_last_it_told_of_is_remembered() -> None:
     first = {"east": LedgerHead(charges=1, hash="a"), "north": LedgerHead(charges=4, hash="b")}
     second = {"north": LedgerHead(charges=5, hash="c")}

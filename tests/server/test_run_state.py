@@ -179,6 +179,7 @@ def test_what_a_crash_left_half_written_is_removed(tmp_path: Path) -> None:
 def test_a_record_reads_back_from_json_with_what_is_unknown() -> None:
     record = RoundRecord(
         round=3, updates=("a",), left_out={"b": "silent"}, faults=("c: late",), epsilon={"a": 1.5},
+        delta={"a": 1e-3},
         ledgers={"a": LedgerHead(charges=3, hash="c" * 64)},
         score=None, seconds=9.0,
         metrics={"auroc": Estimate(value=0.8, low=math.nan, high=0.9, patients=12, bound=0.1)},
