@@ -1,0 +1,52 @@
+"""Stands in for a run's process: does what the configuration's description says.
+
+done | fail | hang | deaf (hangs and ignores SIGTERM) | die-N (kills itself N times) | lock
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from common.config import load_config
+from common.durable import replace_durably
+from common.errors import ExitCode
+from server.folder import Folder
+
+
+def main(folder: Folder, run: str) -> int:
+    place = folder.run(run)
+    task = load_config(place.config).description
+    tokens = place.path / "tokens"
+    with tokens.open("a", encoding="ascii") as file:
+        file.write(f"{os.environ['WARDROUND_TASK_TOKEN']} {os.environ['FLWR_TELEMETRY_ENABLED']}\n")
+    starts = len(tokens.read_text(encoding="ascii").splitlines())
+    status = {"state": "running", "round": 3, "message": "", "sentence": f"does {task}"}
+    if task == "fail":
+        status |= {"state": "failed", "message": "quorum not reached in round 3"}
+    replace_durably(place.status, json.dumps(status).encode())
+    print(f"{task} as {os.getpid()}", flush=True)  # noqa: T201 - into the run's log
+    if task.startswith("die-") and starts <= int(task.removeprefix("die-")):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if task == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if task in {"hang", "deaf"}:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        (place.path / "ready").touch()
+        time.sleep(60)
+    if task == "crash":
+        raise RuntimeError("a defect of ours")
+    return ExitCode.RUN_FAILED if task == "fail" else ExitCode.DONE
+
+
+def _stop(*_: object) -> None:
+    sys.exit(ExitCode.INTERRUPTED)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop)
+    sys.exit(main(Folder(Path(sys.argv[1])), sys.argv[2]))
