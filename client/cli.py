@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 from typing_extensions import override
 
+from client.home import Home
 from common.errors import ExitCode, WardroundError
 
 
@@ -84,7 +85,6 @@ def init(
     NAME is this site's name as the coordinator will invite it, such as st-marys.
     """
     from client.commands import setting_up
-    from client.home import Home
 
     setting_up.init(Home.chosen(home), name, data, labels)
 
@@ -110,7 +110,6 @@ def join(
     INVITE is the line that the coordinator sent, or a file that holds it.
     """
     from client.commands import setting_up
-    from client.home import Home
 
     options = setting_up.JoinOptions(
         invite=invite, data=data, labels=labels, approve=approve, wait=wait, new_key=new_key
@@ -122,7 +121,6 @@ def join(
 def doctor(home: HomeOption = None, *, json: JsonOption = False) -> None:
     """Check network, TLS, clock, disk, GPU, cohort and records; each fault with its fix."""
     from client.commands import looking
-    from client.home import Home
 
     raise typer.Exit(looking.show_findings(Home.chosen(home), as_json=json))
 
@@ -141,7 +139,6 @@ def index(
     With CONFIG.yaml, what its run takes is prepared and its patients are counted.
     """
     from client.commands import looking
-    from client.home import Home
 
     looking.index(Home.chosen(home), config, every=every)
 
@@ -154,7 +151,6 @@ def start(
 ) -> None:
     """Serve until Ctrl-C or SIGTERM: wait for the coordinator, train what was approved."""
     from client.daemon import run_daemon
-    from client.home import Home
 
     run_daemon(Home.chosen(home), json_logs=json)
 
@@ -163,7 +159,6 @@ def start(
 def status(home: HomeOption = None, *, json: JsonOption = False) -> None:
     """Say what the site is doing now, and what to type next; status 7 when it is not running."""
     from client.commands import running
-    from client.home import Home
 
     raise typer.Exit(running.show_status(Home.chosen(home), as_json=json))
 
@@ -180,7 +175,6 @@ def runs(
     With RUN, that one is shown in full.
     """
     from client.commands import deciding
-    from client.home import Home
 
     deciding.show_runs(Home.chosen(home), run)
 
@@ -192,7 +186,6 @@ def approve(run: RunArgument, home: HomeOption = None, *, yes: YesOption = False
     RUN is one that `wardround-site runs` lists; CONFIG.yaml answers before a run asks.
     """
     from client.commands import deciding
-    from client.home import Home
 
     deciding.decide(Home.chosen(home), run, "approved", yes=yes)
 
@@ -204,7 +197,6 @@ def refuse(run: RunArgument, home: HomeOption = None, *, yes: YesOption = False)
     RUN is one that `wardround-site runs` lists; CONFIG.yaml answers before a run asks.
     """
     from client.commands import deciding
-    from client.home import Home
 
     deciding.decide(Home.chosen(home), run, "declined", yes=yes)
 
@@ -213,7 +205,6 @@ def refuse(run: RunArgument, home: HomeOption = None, *, yes: YesOption = False)
 def budget(home: HomeOption = None, *, json: JsonOption = False) -> None:
     """Show the privacy that was spent on the patients, by run, and what is left."""
     from client.commands import records
-    from client.home import Home
 
     records.show_budget(Home.chosen(home), as_json=json)
 
@@ -231,7 +222,6 @@ def list_disclosures(
 ) -> None:
     """List the messages that left: what, to whom, how much, and the privacy spent by then."""
     from client.commands import records
-    from client.home import Home
 
     records.show_disclosures(Home.chosen(home), everything=every, as_json=json)
 
@@ -251,7 +241,6 @@ def verify_disclosures(
     With HASH, a last hash that was written down before, lines missing at the end show as well.
     """
     from client.commands import records
-    from client.home import Home
 
     records.verify_disclosures(Home.chosen(home), head, file)
 
@@ -260,7 +249,6 @@ def verify_disclosures(
 def pause(home: HomeOption = None) -> None:
     """Take no new requests, until `resume`."""
     from client.commands import running
-    from client.home import Home
 
     running.pause(Home.chosen(home))
 
@@ -269,16 +257,13 @@ def pause(home: HomeOption = None) -> None:
 def resume(home: HomeOption = None) -> None:
     """Take requests again after `pause`."""
     from client.commands import running
-    from client.home import Home
 
     running.resume(Home.chosen(home))
 
 
 @app.command()
 def service(
-    user: Annotated[
-        str | None, typer.Option(help="The user it runs as; by default who types this.")
-    ] = None,
+    user: Annotated[str, typer.Option(help="The user it runs as, for this alone.")] = "wardround",
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write it there, and say how to install.")
     ] = None,
@@ -286,7 +271,6 @@ def service(
 ) -> None:
     """Print a hardened systemd unit, so that the site starts with its machine."""
     from client.commands import looking
-    from client.home import Home
 
     looking.write_service(Home.chosen(home), user, out)
 

@@ -1,13 +1,8 @@
-"""A run's configuration in plain words, for the person who decides whether it runs here.
-
-What a coordinator wrote is shown as text and nothing else: characters that a terminal would act
-on, or that would hide others, are replaced.
-"""
+"""A run's configuration in plain words, for the person who decides whether it runs here."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
+from client.plain_text import shown
 from client.policy import columns_of
 from common.config import (
     DiagnosisTask,
@@ -21,11 +16,6 @@ _EXACTNESS = {
     "float16": "rounded to 16 bits, after the noise",
     "int8": "rounded to 8 bits, after the noise",
 }
-
-
-def shown(text: str) -> str:
-    """Return text that a terminal shows as it is."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def described(config: RunConfig) -> list[tuple[str, str]]:
@@ -46,28 +36,6 @@ def described(config: RunConfig) -> list[tuple[str, str]]:
         lines.append(("leaves", "the number of training patients, unless agreed on by site name"))
     lines.append(("hash", run.fingerprint()))
     return [(heading, shown(text)) for heading, text in lines]
-
-
-def ago(since: str, now: datetime | None = None) -> str:
-    """Return how long ago a moment (ISO 8601) was, in the largest unit that fits."""
-    try:
-        seconds = ((now or datetime.now(UTC)) - datetime.fromisoformat(since)).total_seconds()
-    except (ValueError, TypeError):
-        return "unknown"
-    for name, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if seconds >= length:
-            count = int(seconds // length)
-            return f"{count} {name}{'s' * (count != 1)}"
-    return "less than a minute"
-
-
-def size(count: float) -> str:
-    """Return a number of bytes as people say it."""
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
 
 
 def _question(task: Task) -> str:

@@ -70,8 +70,8 @@ class PolicyRules(Part):
 
     private_only: bool = Field(
         strict=True, default=True,
-        description="Take part in runs with patient-level privacy only. With false, updates of a "
-        "run with `privacy: none` leave without noise, and may give patients away.",
+        description="Take part in runs with patient-level privacy only. With false, updates of "
+        "other runs leave without noise, and may give patients away.",
     )  # fmt: skip
     approval: Literal["manual", "automatic"] = Field(
         default="manual",
@@ -89,7 +89,7 @@ class PolicyRules(Part):
     cohort_delta: float = Field(
         strict=True, default=1e-5, gt=0, le=1e-3,
         description="The delta at which that sum is taken: the chance that the bound does not "
-        "hold. Well below 1 / patients.",
+        "hold. Well below one over the number of patients.",
     )  # fmt: skip
     largest_delta: float = Field(
         strict=True, default=0.01, gt=0, le=0.1,

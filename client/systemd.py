@@ -28,7 +28,7 @@ def unit(service: Service) -> str:
     """Return the unit's text; `systemd-analyze verify` accepts it."""
     config, home = service.config, service.home
     paths = (service.program, home, config.data, config.labels_csv)
-    hidden = not any(path.is_relative_to(place) for path in paths for place in _HOMES)
+    hidden = not any(map(in_a_persons_home, paths))
     memory = "infinity" if config.memory_gib is None else f"{_mib(config.memory_gib)}M"
     start = shlex.join([str(service.program), "start", "--json", "--home", str(home)])
     return f"""\
@@ -86,13 +86,19 @@ WantedBy=multi-user.target
 """
 
 
+def in_a_persons_home(path: Path) -> bool:
+    """Return whether a path lies where other users are kept out."""
+    return any(path.is_relative_to(place) for place in _HOMES)
+
+
 def how_to_install(service: Service, written: Path) -> list[str]:
     """Return what to type, as root, with the unit in a file."""
-    home = shlex.quote(str(service.home))
+    home, program = shlex.quote(str(service.home)), shlex.quote(str(service.program))
     return [
         f"id {service.user} || useradd --system --shell /usr/sbin/nologin {service.user}",
         f"chown -R {service.user}: {home}",
         f"cp {shlex.quote(str(written))} /etc/systemd/system/wardround-site.service",
+        f"runuser -u {service.user} -- {program} doctor --home {home}",
         "systemctl daemon-reload",
         "systemctl enable --now wardround-site",
     ]

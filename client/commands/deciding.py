@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 from client.approvals import Approvals, Seen
+from client.commands.running import is_automatic, is_running
 from client.commands.terminal import as_text, ask, say, table
 from client.coordinator import load_coordinator
 from client.home import Home
-from client.plain_words import ago, described
+from client.plain_text import ago
+from client.plain_words import described
 from client.policy import Denied, judge, judge_metrics
 from client.site_config import load_site_config
 from common.config import RunConfig, load_config
@@ -38,7 +40,7 @@ def show_runs(home: Home, which: str | None) -> None:
         say("No run was proposed yet. wardround-site status shows whether the site is connected.")
         return
     rows = [("RUN", "CONFIGURATION", "ANSWER", "SINCE", "NEXT")]
-    rows += [_row(item) for item in seen]
+    rows += [_row(item, automatic=is_automatic(home)) for item in seen]
     table(rows)
 
 
@@ -57,18 +59,22 @@ def decide(home: Home, which: str, decision: Literal["approved", "declined"], *,
     fingerprint = approvals.decide_ahead(config, decision)
     if decision == "approved":
         say(f"Approved {fingerprint[:16]}. A change of any value in it will be asked for again.")
+        if not is_running(home):
+            say("Next: wardround-site start")
     else:
         say(f"Refused {fingerprint[:16]}: from now on nothing of it is answered.")
 
 
-def _row(seen: Seen) -> tuple[str, str, str, str, str]:
+def _row(seen: Seen, *, automatic: bool) -> tuple[str, str, str, str, str]:
     run = as_text(seen.run or "-")
     name = as_text(seen.name)
     which = as_text(seen.run) if seen.run else seen.fingerprint[:16]
-    step = _STEPS[seen.decision].format(which)
+    step, word = _STEPS[seen.decision].format(which), _WORDS[seen.decision]
+    if automatic and seen.decision == "waiting":
+        step, word = f"wardround-site refuse {which}   says no", "automatic"
     if seen.config is None:
         step = "cannot be read: another release wrote it, or the file was changed"
-    return run, f"{name} {seen.fingerprint[:8]}", _WORDS[seen.decision], ago(seen.since), step
+    return run, f"{name} {seen.fingerprint[:8]}", word, ago(seen.since), step
 
 
 def _found(approvals: Approvals, which: str) -> RunConfig:

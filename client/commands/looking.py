@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import shutil
 import sys
@@ -18,8 +17,8 @@ from client.commands.terminal import as_text, say, table
 from client.doctor import examine
 from client.home import Home
 from client.site_config import SiteConfig, load_site_config
-from client.systemd import Service, how_to_install, unit
-from common.errors import CohortError, ExitCode
+from client.systemd import Service, how_to_install, in_a_persons_home, unit
+from common.errors import CohortError, ConfigurationError, ExitCode
 
 _TELL_SECONDS = 5.0
 _MARKS = {"ok": "ok", "note": "note", "wrong": "WRONG"}
@@ -50,18 +49,22 @@ def index(home: Home, config: Path | None, *, every: bool) -> None:
         _index_run(home, site, config, every=every)
 
 
-def write_service(home: Home, user: str | None, out: Path | None) -> None:
+def write_service(home: Home, user: str, out: Path | None) -> None:
     """Print the unit, or write it and say how it is installed."""
-    service = Service(
-        program=_program(), home=home.folder, user=user or getpass.getuser(),
-        config=load_site_config(home.site_yaml),
-    )  # fmt: skip
+    config = load_site_config(home.site_yaml)
+    service = Service(program=_program(), home=home.folder, user=user, config=config)
     text = unit(service)
     if out is None:
         typer.echo(text, nl=False)
         return
     out.write_text(text, encoding="utf-8")
-    say(f"Wrote {out}. As root, type:")
+    say(f"Wrote {out}.")
+    if in_a_persons_home(home.folder) and user != home.folder.owner():
+        say(f"The user {user} cannot enter {home.folder}. Move it, and write the unit again:")
+        say(f"  mv {home.folder} /var/lib/wardround")
+        say("  wardround-site service --home /var/lib/wardround --out FILE")
+        return
+    say("As root, type:")
     for line in how_to_install(service, out.absolute()):
         say(f"  {line}")
 
@@ -72,7 +75,13 @@ def _program() -> Path:
     if beside.exists():
         return beside
     found = shutil.which("wardround-site")
-    return Path(found) if found else beside
+    if found is None:
+        message = (
+            f"There is no {beside} that a unit could start. Install the wheel of Wardround into "
+            f"this environment, or type the command by its whole path."
+        )
+        raise ConfigurationError(message)
+    return Path(found)
 
 
 def _index_run(home: Home, site: SiteConfig, path: Path, *, every: bool) -> None:

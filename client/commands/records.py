@@ -8,7 +8,7 @@ from pathlib import Path
 from client.commands.terminal import as_text, say, table
 from client.disclosures import listed, verify
 from client.home import Home
-from client.plain_words import size
+from client.plain_text import size
 from client.site_config import load_site_config
 
 _LAST = 20

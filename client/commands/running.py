@@ -10,7 +10,7 @@ from client.approvals import Approvals
 from client.commands.terminal import as_text, say, table
 from client.coordinator import load_coordinator
 from client.home import Home
-from client.plain_words import ago, size
+from client.plain_text import ago, size
 from client.site_config import load_site_config
 from common.errors import ConfigurationError, ExitCode, WardroundError
 
@@ -35,6 +35,14 @@ def is_running(home: Home) -> bool:
     except BlockingIOError:
         return True
     return False
+
+
+def is_automatic(home: Home) -> bool:
+    """Return whether runs within the policy are taken without asking anybody."""
+    try:
+        return load_site_config(home.site_yaml).policy.approval == "automatic"
+    except ConfigurationError:
+        return False  # nothing is taken at all then
 
 
 def show_status(home: Home, *, as_json: bool) -> ExitCode:
@@ -131,7 +139,7 @@ def _say_traffic(facts: dict[str, object]) -> None:
 
 def _waiting(home: Home) -> int:
     """Return how many configurations of runs wait for an answer."""
-    if not home.approvals.exists():
+    if not home.approvals.exists() or is_automatic(home):
         return 0
     try:
         seen = Approvals(home.approvals).listed()

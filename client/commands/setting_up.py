@@ -34,8 +34,9 @@ def init(home: Home, name: str, data: Path, labels: Path | None) -> None:
     if home.site_yaml.exists():
         message = f"{home.site_yaml} is there already. Edit it, or give another home with --home."
         raise ConfigurationError(message)
-    _make(home, _new_config(name, data, labels))
-    say(f"Wrote {home.site_yaml}: look at its policy, which is strict as it stands.")
+    config = _new_config(name, data, labels)
+    _make_folder(home)
+    _write(home, config)
     say("Next: wardround-site join INVITE")
 
 
@@ -45,10 +46,10 @@ def join_coordinator(home: Home, options: JoinOptions) -> None:
     invite = Invite.from_text(text)
     approved = None if options.approve is None else load_config(options.approve)
     new = _wanted_config(home, invite, options)
-    if new is not None:
-        _make(home, new)
-        say(f"Wrote {home.site_yaml}: look at its policy, which is strict as it stands.")
+    _make_folder(home)
     reply = join(home, text, new_key=options.new_key)
+    if new is not None:
+        _write(home, new)
     if approved is not None:
         _approve(home, approved)
     _tell(home, invite, reply)
@@ -120,11 +121,15 @@ def _new_config(name: str, data: Path, labels: Path | None) -> SiteConfig:
         raise ConfigurationError(message) from error
 
 
-def _make(home: Home, config: SiteConfig) -> None:
+def _write(home: Home, config: SiteConfig) -> None:
+    write_site_config(home.site_yaml, config)
+    say(f"Wrote {home.site_yaml}: look at its policy, which is strict as it stands.")
+
+
+def _make_folder(home: Home) -> None:
     try:
-        home.folder.mkdir(parents=True, exist_ok=True)
-        home.folder.chmod(0o700)
-        write_site_config(home.site_yaml, config)
+        # One that is there already keeps its permissions; `doctor` says when they are too wide.
+        home.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         message = (
             f"Cannot write {home.folder}: {error.strerror}. Give --home a folder that this user "

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from client.plain_words import shown
+from client.plain_text import shown
 from common.errors import ConfigurationError
 
 
