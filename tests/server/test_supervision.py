@@ -95,6 +95,10 @@ def go(
 Go = Callable[..., None]
 
 
+def open_files(pid: int) -> set[Path]:
+    return {path.resolve() for path in Path(f"/proc/{pid}/fd").iterdir()}
+
+
 def test_a_run_that_ends_well_is_done(go: Go) -> None:
     async def story(runs: Runs) -> None:
         assert await runs.supervisor.order(that("done"), 7, ("north",)) == "demo"
@@ -215,9 +219,15 @@ def test_runs_are_interrupted_when_the_service_stops(go: Go) -> None:
 
 def test_a_run_stopped_before_its_process_is_there_stops_all_the_same(go: Go) -> None:
     async def story(runs: Runs) -> None:
-        await runs.supervisor.order(that("hang"), 0)
-        await runs.supervisor.stop("demo")
-        assert runs.entry().state == "stopped"
+        for name in ("demo", "demo-2"):
+            await runs.supervisor.order(that("hang"), 0)
+            if name == "demo-2":
+                while not runs.starter.begun:  # noqa: ASYNC110 - another thread's list
+                    await asyncio.sleep(0)
+            start = time.monotonic()
+            await runs.supervisor.stop(name)
+            assert time.monotonic() - start < 4  # it is not killed in the end
+            assert runs.entry(name).state == "stopped"
 
     go(story)
 
@@ -229,6 +239,10 @@ def test_two_processes_never_work_in_one_runs_folder(go: Go) -> None:
         other = Supervisor(runs.folder, Starter(), stop_seconds=1, command=STAND_IN)
         with pytest.raises(ConfigurationError, match="still saving its round"):
             await other.resume("demo")  # what a restarted service would do
+        process = runs.supervisor._running["demo"].process
+        assert process is not None
+        # Held by the process itself, so that it still is when the service is killed.
+        assert runs.folder.run("demo").lock in open_files(process.pid)
 
     go(story)
 
