@@ -11,6 +11,7 @@ What is on disk decides what is done next, so a process that was killed anywhere
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,10 @@ from common.errors import RunGone, StateDamaged, UpdateRefused
 from common.flower_messages import open_objects
 from common.identity import sign
 from common.wire import Refusal, RefusalReason
+
+
+#: A site that is at work looks for more this often; one that is not waits for it.
+_BUSY_PULL_SECONDS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +77,7 @@ class Correspondence:
     seconds: dict[str, float] = field(default_factory=dict)  # of work, by question
     _letters: dict[str, _Letter] = field(default_factory=dict)  # decided on, by message
     _releases: dict[int, str] = field(default_factory=dict)  # by Flower's number of the run
+    _pulled_at: float = -math.inf
     _failed: set[str] = field(default_factory=set)  # questions over which the worker died
 
     def turn(self, fleet: Fleet, wait_seconds: float) -> bool:
@@ -115,10 +121,13 @@ class Correspondence:
     # --- one step each -------------------------------------------------------------------
 
     def _receive(self, fleet: Fleet, wait_seconds: float) -> bool:
-        delivery = fleet.pull(wait_seconds)
-        if delivery is not None:
-            self.desk.inbox.keep(delivery)
-        fleet.received()
+        delivery = None
+        if wait_seconds or time.monotonic() - self._pulled_at > _BUSY_PULL_SECONDS:
+            delivery = fleet.pull(wait_seconds)
+            if delivery is not None:
+                self.desk.inbox.keep(delivery)
+            fleet.received()
+            self._pulled_at = time.monotonic()
         for known in self.desk.inbox.waiting():
             if not self.desk.inbox.request(known).exists():
                 self._or_drop(known, self._fetch, fleet)
@@ -129,6 +138,8 @@ class Correspondence:
         inbox = self.desk.inbox
         for name in inbox.lacking(delivery):
             content = fleet.fetch(delivery.run_id, name)
+            if content is None:
+                return  # the coordinator has announced it and is still sending it
             inbox.put(delivery, name, content)
             self.traffic.received += len(content)
         opened = open_objects(lambda name: inbox.read(delivery, name), delivery.id)

@@ -200,8 +200,8 @@ class Fleet:
             response = self._client.GetRun(GetRunRequest(node=self._node, run_id=run_id))
         return str(response.run.fab_hash)
 
-    def fetch(self, run_id: int, name: str) -> bytes:
-        """Return one object; RunGone when the coordinator no longer has it."""
+    def fetch(self, run_id: int, name: str) -> bytes | None:
+        """Return one object, None while it is on its way; RunGone when it is there no more."""
         request = PullObjectRequest(node=self._node, run_id=run_id, object_id=name)
         with self._explained():
             response = self._client.PullObject(request)
@@ -209,8 +209,7 @@ class Fleet:
             message = f"The coordinator no longer has object {name[:12]} of the request."
             raise RunGone(message)
         if not response.object_available:
-            message = f"Object {name[:12]} is still on its way to the coordinator."
-            raise LinkDown(message)
+            return None
         content = bytes(response.object_content)
         if get_object_id(content) != name:
             message = f"Object {name[:12]} came damaged."

@@ -11,19 +11,16 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import ConfigRecord, RecordDict
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.inflatable.inflatable_object import (
     get_object_head_values_from_object_content,
     iterate_object_tree,
 )
+from google.protobuf.message import DecodeError
 
 from common.envelope import Envelope
 from common.errors import UpdateRefused
-
-_MESSAGE, _FRAMES = "message", "frames"
-#: Says to Flower that the bytes are no array of its own.
-_FORM = "wardround-frame"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +33,18 @@ class Opened:
 
 
 def record_of(envelope: Envelope) -> RecordDict:
-    """Return an envelope as the content of a Flower message."""
-    facts = {"header": envelope.header, "signature": envelope.signature.hex()}
-    frames = {
-        f"{number:06d}": Array(dtype="uint8", shape=(len(frame),), stype=_FORM, data=frame)
-        for number, frame in enumerate(envelope.frames)
-    }
-    return RecordDict({_MESSAGE: ConfigRecord({**facts}), _FRAMES: ArrayRecord(frames)})
+    """Return an envelope as the content of a Flower message.
+
+    One record a frame, the first with the header: each object is a call over the network, so a
+    message without tensors, or with few, takes three.
+    """
+    first, *rest = envelope.frames or (b"",)
+    head = ConfigRecord({
+        "header": envelope.header, "signature": envelope.signature,
+        "frames": len(envelope.frames), "frame": first,
+    })  # fmt: skip
+    records = [head, *(ConfigRecord({"frame": frame}) for frame in rest)]
+    return RecordDict({f"{number:06d}": record for number, record in enumerate(records)})
 
 
 def object_ids(tree: ObjectTree) -> list[str]:
@@ -58,25 +60,34 @@ def open_objects(read: Callable[[str], bytes], root: str) -> Opened:
     try:
         _, children, _ = _parts(read(root), "Message")
         records = json.loads(_parts(read(children[0]), "RecordDict")[2])
-        facts = ConfigRecord.inflate(read(records[_MESSAGE]))
-        frames = json.loads(_parts(read(records[_FRAMES]), "ArrayRecord")[2])
+        names = [records[name] for name in sorted(records)]
+        facts = ConfigRecord.inflate(read(names[0]))
+        header, signature, count = facts["header"], facts["signature"], facts["frames"]
+        if not isinstance(header, str) or not isinstance(signature, bytes):
+            message = "its header is no text, or its signature no bytes"
+            raise TypeError(message)
+        if count not in {len(names), 0}:
+            message = f"it has {len(names)} frames, expected {count!r}"
+            raise ValueError(message)
         return Opened(
-            header=str(facts["header"]), signature=bytes.fromhex(str(facts["signature"])),
-            frames=lambda: (_frame(read, frames[name]) for name in sorted(frames)),
-        )  # fmt: skip
-    except (KeyError, IndexError, ValueError, TypeError) as error:
+            header=header, signature=signature,
+            frames=lambda: (_frame(read, name) for name in names if count),
+        )
+    except (KeyError, IndexError, ValueError, TypeError, DecodeError) as error:
         message = f"A message from Flower is none of ours: {error!s:.200}"
         raise UpdateRefused(message) from error
 
 
 def _frame(read: Callable[[str], bytes], name: str) -> bytes:
     try:
-        _, chunks, body = _parts(read(name), "Array")
-        places = json.loads(body)["arraychunk_ids"]
-        return b"".join(_parts(read(chunks[place]), "ArrayChunk")[2] for place in places)
-    except (KeyError, IndexError, ValueError, TypeError) as error:
+        frame = ConfigRecord.inflate(read(name))["frame"]
+        if not isinstance(frame, bytes):
+            message = f"it is a {type(frame).__name__}, expected bytes"
+            raise TypeError(message)
+    except (KeyError, ValueError, TypeError, DecodeError) as error:
         message = f"A frame from Flower cannot be read: {error!s:.200}"
         raise UpdateRefused(message) from error
+    return frame
 
 
 def _parts(content: bytes, expected: str) -> tuple[str, list[str], bytes]:

@@ -19,6 +19,7 @@ from common.errors import UpdateRefused
 from common.flower_messages import open_objects
 from common.identity import verify
 from common.wire import Answer, Message, Refusal, SiteReport, SiteUpdate, Standing
+from server.admission import Fault, NotAdmitted
 from server.runtime import Arrival, Runtime
 
 
@@ -46,6 +47,17 @@ class Arriving:
             self.received += len(content)
         return True
 
+    def opened(self, runtime: Runtime) -> Answer | NotAdmitted:
+        """Return the answer, or why it is none, and throw away what lies here of it."""
+        try:
+            return self.open()
+        except NotSigned as error:
+            return refused(self.site, Fault.NOT_SIGNED, str(error))
+        except UpdateRefused as error:
+            return refused(self.site, Fault.UNREADABLE, str(error))
+        finally:
+            self.close(runtime)
+
     def open(self) -> Answer:
         """Return the answer; UpdateRefused unless it is one, signed by this very site."""
         opened = open_objects(self._read, self.arrival.name)
@@ -69,6 +81,11 @@ class Arriving:
             return (self.folder / name).read_bytes()
         except OSError as error:
             raise KeyError(name) from error
+
+
+def refused(site: str, fault: Fault, detail: str) -> NotAdmitted:
+    """Return the one answer of a site, not admitted."""
+    return NotAdmitted(site=site, fault=fault, detail=detail, used_up=True)
 
 
 class NotSigned(UpdateRefused):

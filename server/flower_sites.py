@@ -25,7 +25,6 @@ from common.envelope import seal
 from common.errors import RunFailed, RunGone, UpdateRefused
 from common.identity import public_pem
 from common.wire import (
-    Answer,
     EvaluationRequest,
     Refusal,
     Request,
@@ -35,13 +34,15 @@ from common.wire import (
 )
 from server.admission import Fault, NotAdmitted
 from server.approval import Approval
-from server.arriving import Arriving, NotSigned
+from server.arriving import Arriving, refused
 from server.board import Board, Phase
 from server.runtime import Arrival, NodeFacts, Runtime
 
 #: Between two looks for answers, and between two looks for who is online.
 _LOOK_SECONDS = 0.05
 _NODES_SECONDS = 1.0
+#: An answer is heard of at once; the wait for it ends now and then to see who is online.
+_WAIT_SECONDS = 0.5
 _SHORTEST_PATIENCE = 20.0
 _PARTS_OF_DEADLINE = 6
 
@@ -151,7 +152,7 @@ class FlowerSites:
                 self._post(request, open_, ends)
                 looked = time.monotonic()
             self._board.write()
-            if open_:
+            if any(asked.answer for asked in open_.values()):
                 time.sleep(_LOOK_SECONDS)
         for name in open_:
             self._board.site(name, "late", "no answer within exchange.round_minutes")
@@ -171,7 +172,7 @@ class FlowerSites:
             return
         # Sealed anew each time, so that no packed copy of the weights stays in memory.
         envelope = seal(request)
-        kind = type(request).__name__
+        kind = "train" if isinstance(request, TrainRequest) else "evaluate"
         names = self._runtime.post(envelope, kind, [nodes[n].node_id for n in due], left)
         for name in due:
             node, asked = nodes[name], open_[name]
@@ -191,7 +192,9 @@ class FlowerSites:
     def _look(self, open_: Mapping[str, _Asked], members: Mapping[str, str]) -> None:
         """Note which answers were announced, and which sites are offline."""
         owners = {name: site for site, asked in open_.items() for name in asked.names}
-        for arrival in self._runtime.pull([*owners, *self._approval.open]):
+        # While an answer is on its way there is something to do; else wait for the next.
+        wait = 0.0 if any(asked.answer for asked in open_.values()) else _WAIT_SECONDS
+        for arrival in self._runtime.pull([*owners, *self._approval.open], wait):
             if arrival.asked not in owners:
                 self._take_standing(arrival, members)
                 continue
@@ -211,7 +214,7 @@ class FlowerSites:
         arriving = asked.answer
         if arriving is None or not self._is_whole(site, asked, arriving):
             return None
-        answer = self._opened(arriving)
+        answer = arriving.opened(self._runtime)
         match answer:
             case Refusal():
                 self._approval.withdraw(site, answer)
@@ -223,7 +226,7 @@ class FlowerSites:
             case _:
                 pass
         if not isinstance(answer, wanted):
-            return _not_admitted(site, Fault.UNREADABLE, f"it is a {type(answer).__name__}")
+            return refused(site, Fault.UNREADABLE, f"it is a {type(answer).__name__}")
         self._board.site(site, "answered")
         if answer.spend is not None:
             self._board.sites[site].epsilon = answer.spend.run_epsilon
@@ -240,16 +243,6 @@ class FlowerSites:
         self._board.count(site, received=arriving.received - before)
         return whole
 
-    def _opened(self, arriving: Arriving) -> Answer | NotAdmitted:
-        try:
-            return arriving.open()
-        except NotSigned as error:
-            return _not_admitted(arriving.site, Fault.NOT_SIGNED, str(error))
-        except UpdateRefused as error:
-            return _not_admitted(arriving.site, Fault.UNREADABLE, str(error))
-        finally:
-            arriving.close(self._runtime)
-
     def _arriving(self, site: str, key: str, arrival: Arrival) -> Arriving:
         folder = self._setting.arriving / arrival.name
         return Arriving(site=site, public_key=key, arrival=arrival, folder=folder)
@@ -265,10 +258,10 @@ class FlowerSites:
         if due:
             envelope = seal(self._approval.proposal)
             ids = [nodes[name].node_id for name in due]
-            names = self._runtime.post(envelope, "Proposal", ids, self._setting.round_seconds)
+            names = self._runtime.post(envelope, "query", ids, self._setting.round_seconds)
             numbers = {name: nodes[name].node_id for name in due}
             self._approval.asked({n: names[k] for n, k in numbers.items() if k in names})
-        for arrival in self._runtime.pull(list(self._approval.open)):
+        for arrival in self._runtime.pull(list(self._approval.open), _WAIT_SECONDS):
             self._take_standing(arrival, members)
         self._approval.show(self._board, nodes)
 
@@ -293,7 +286,3 @@ class FlowerSites:
         nodes = self._runtime.nodes()
         keys = {name: public_pem(key) for name, key in members.items()}
         return {n: nodes[k] for n, k in keys.items() if k in nodes and nodes[k].online}
-
-
-def _not_admitted(site: str, fault: Fault, detail: str) -> NotAdmitted:
-    return NotAdmitted(site=site, fault=fault, detail=detail, used_up=True)

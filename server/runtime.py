@@ -49,6 +49,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from common.envelope import Envelope
 from common.errors import LinkDown, RunFailed, RunGone
 from common.flower_messages import object_ids, record_of
+from common.pull_headers import WAIT_HEADER
 
 #: The SuperLink gives a run up that is silent for a minute.
 _HEARTBEAT_SECONDS = 10.0
@@ -80,16 +81,19 @@ class Arrival:
     gone: bool  # True: no answer; Flower says that the site is offline
 
 
-class _OperatorToken:
-    """Adds the operator's token, without which the operator's listener answers nobody."""
+class _OperatorHeaders:
+    """Adds the operator's token, without which its listener answers nobody, and a pull's wait."""
 
     def __init__(self, token: str) -> None:
         self._value = f"Bearer {token}"
+        self.wait_seconds = 0.0
 
     def intercept(
         self, context: ProtobufRequestContext, call_next: ProtobufCall
     ) -> httpx.Response:
         context.request.headers["authorization"] = self._value
+        if isinstance(context.message, PullAppMessagesRequest):
+            context.request.headers[WAIT_HEADER] = f"{self.wait_seconds:g}"
         return call_next(context)
 
 
@@ -100,9 +104,10 @@ class Runtime:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.load_verify_locations(cadata=authority)
+        self._headers = _OperatorHeaders(operator)
         self._client = RuntimeHttpClient(
             f"https://{address}", verify=context, timeout=_CALL_SECONDS,
-            interceptors=[_OperatorToken(operator), RuntimeTokenHttpInterceptor(token=task)],
+            interceptors=[self._headers, RuntimeTokenHttpInterceptor(token=task)],
         )  # fmt: skip
         self._over = threading.Event()
         self.run_id = 0
@@ -161,10 +166,14 @@ class Runtime:
         taken = set(response.message_ids)
         return {node: name for node, name in names.items() if name in taken}
 
-    def pull(self, asked: Sequence[str]) -> list[Arrival]:
-        """Return the answers that were announced to these messages since the last look."""
+    def pull(self, asked: Sequence[str], wait_seconds: float = 0.0) -> list[Arrival]:
+        """Return the answers that were announced to these messages since the last look.
+
+        When there are none, one is waited for so long.
+        """
         if not asked:
             return []
+        self._headers.wait_seconds = wait_seconds
         response = self._call(
             self._client.PullMessages, PullAppMessagesRequest(message_ids=asked)
         )

@@ -19,9 +19,9 @@ from client.outbox import Outbox
 from client.policy_rules import PolicyRules
 from client.site import Guard, Site
 from client.site_config import SiteConfig
+from client.workbench import open_workbench
 from client.worker import answered, read_request
 from client.worker_process import Finished, WorkerProcess
-from client.workbench import open_workbench
 from common.config import RunConfig, parse_config
 from common.envelope import seal
 from common.identity import load_private, new_private_key, private_text, sign
@@ -49,6 +49,11 @@ class MadeUpDesk(Desk):
         super().__init__(ward, lambda _text: None)
         self._patients = patients
 
+    @property
+    def name(self) -> str:
+        """The site's name."""
+        return self._ward.name
+
     def _load(self, config: RunConfig, seed: int) -> Loaded:
         if self._loaded is None:
             guard = Guard(
@@ -66,7 +71,7 @@ class MadeUpDesk(Desk):
 class InlineWorker(WorkerProcess):
     """Does a job when it is given one, in this process."""
 
-    def __init__(self, home: Path, desk: Desk, outbox: Outbox) -> None:
+    def __init__(self, home: Path, desk: MadeUpDesk, outbox: Outbox) -> None:
         super().__init__(home, -1)
         self._desk, self._outbox, self._key = desk, outbox, load_private(home / "key")
         self._over: list[Finished] = []
@@ -78,7 +83,7 @@ class InlineWorker(WorkerProcess):
     def give(self, request: Path, question: str) -> bool:
         """Do the job."""
         self.jobs.append(question)
-        answer = answered(self._desk, read_request(request), "here", lambda _text: None)
+        answer = answered(self._desk, read_request(request), self._desk.name, lambda _text: None)
         envelope = seal(answer)
         self._outbox.keep(question, envelope.signed(sign(self._key, envelope.digest)))
         self._over.append(Finished(question=question, seconds=0.0, failed=False))
@@ -94,7 +99,10 @@ class Letters:
     """One site's letters; `told` is what its log would say."""
 
     home: Path
+    name: str = "here"
+    patients: Patients = field(default_factory=lambda: patients_of((1,) * 16, (0,)))
     approval: str = "automatic"
+    private_only: bool = True
     told: list[tuple[str, dict[str, object]]] = field(default_factory=list)
     hours: str | None = None
 
@@ -106,13 +114,13 @@ class Letters:
             key.write_text(private_text(new_private_key()))
         outbox = Outbox(self.home / "outbox")
         ward = Ward(
-            name="here", data=self.home, labels=self.home, cache=self.home / "cache",
+            name=self.name, data=self.home, labels=self.home, cache=self.home / "cache",
             memory=self.home / "memory", ledger=self.home / "ledger.db", largest_epsilon=1000.0,
             cohort_delta=0.001, tell_patients=True, device=torch.device("cpu"),
         )  # fmt: skip
-        worker = InlineWorker(self.home, MadeUpDesk(ward, patients_of((1,) * 16, (0,))), outbox)
+        worker = InlineWorker(self.home, MadeUpDesk(ward, self.patients), outbox)
         desk = Desktop(
-            name="here", to="coordinator", key=load_private(key),
+            name=self.name, to="coordinator", key=load_private(key),
             inbox=Inbox(self.home / "inbox"), outbox=outbox,
             disclosures=Disclosures(self.home / "disclosures.jsonl"), worker=worker,
             tell=lambda event, facts: self.told.append((event, dict(facts))),
@@ -121,8 +129,10 @@ class Letters:
 
     def house(self) -> House:
         """Return what the site's decision depends on."""
-        rules = PolicyRules.model_validate({"approval": self.approval})
-        config = SiteConfig(name="here", data=self.home, policy=rules, hours=self.hours)
+        rules = PolicyRules.model_validate({
+            "approval": self.approval, "private_only": self.private_only,
+        })  # fmt: skip
+        config = SiteConfig(name=self.name, data=self.home, policy=rules, hours=self.hours)
         return House(
             config=config, coordinator="ca", paused=self.home / "paused",
             approvals=Approvals(self.home / "approvals.db"),

@@ -66,7 +66,7 @@ def _live(place: Path) -> None:
         fleet.ask(question())
     letters = Letters(place / "home").open()
     for _ in range(TURNS):
-        letters.turn(fleet, 0.0)
+        letters.turn(fleet, 0.1)
 
 
 def _in_child(place: Path, die_at: int | None) -> bool:
@@ -105,23 +105,21 @@ def _fault(place: Path) -> str:
     if (place / "error").exists():
         return (place / "error").read_text()
     answers = AuditedFleet(place / "fleet").answers()
-    updates = [unseal(a.header, a.frames) for a in answers]
-    if not updates or not all(isinstance(u, SiteUpdate) for u in updates):
-        return f"answered with {updates}"
-    if len(set(answers)) > 1:
-        return "two different answers to one question"
-    charged = Ledger(place / "home" / "ledger.db").head()
-    spends = {u.spend.ledger.charges for u in updates if isinstance(u, SiteUpdate) and u.spend}
-    if not spends or max(spends) > charged.charges:
-        return f"released what was not charged: {spends} of {charged.charges}"
+    updates = [u for a in answers if isinstance(u := unseal(a.header, a.frames), SiteUpdate)]
+    charged = Ledger(place / "home" / "ledger.db").head().charges
     log = place / "home" / "disclosures.jsonl"
     verify(log)
     told = {line.disclosure.sha256 for line in listed(log)}
-    if any(a.digest.hex() not in told for a in answers):
-        return "released without a line in the disclosures"
-    if list((place / "home" / "inbox").iterdir()):
-        return "the question is still in the inbox"
-    return ""
+    faults = {
+        "it did not answer with an update": not updates or len(updates) < len(answers),
+        "two different answers to one question": len(set(answers)) > 1,
+        "released what was not charged": any(
+            u.spend is None or u.spend.ledger.charges > charged for u in updates
+        ),
+        "released without a line": any(a.digest.hex() not in told for a in answers),
+        "the question is still there": any((place / "home" / "inbox").iterdir()),
+    }
+    return "; ".join(name for name, true in faults.items() if true)
 
 
 if __name__ == "__main__":

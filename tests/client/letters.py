@@ -114,7 +114,7 @@ class FolderFleet(Fleet):
         del run_id
         return self.release
 
-    def fetch(self, run_id: int, name: str) -> bytes:
+    def fetch(self, run_id: int, name: str) -> bytes | None:
         """Return an object."""
         del run_id
         self._may_fail("fetch")

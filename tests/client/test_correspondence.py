@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from tests.client.letters import FolderFleet
 
 def turns(letters: Correspondence, fleet: FolderFleet, count: int = 4) -> None:
     for _ in range(count):
-        letters.turn(fleet, 0.0)
+        letters.turn(fleet, 0.1)
 
 
 def only(fleet: FolderFleet) -> Envelope:
@@ -89,7 +90,7 @@ def test_a_cut_anywhere_loses_nothing_and_repeats_nothing(tmp_path: Path, call: 
     letters = Letters(tmp_path / "home").open()
     for _ in range(12):
         try:
-            letters.turn(fleet, 0.0)
+            letters.turn(fleet, 0.1)
         except LinkDown:
             continue
     assert left[0] == 0 or call in {"confirm", "offer"}
@@ -133,11 +134,11 @@ def test_nothing_is_done_for_a_run_that_nobody_approved(tmp_path: Path) -> None:
     ("approved", SiteUpdate), ("declined", Refusal),
 ])  # fmt: skip
 def test_a_decision_takes_effect_at_the_next_question(
-    tmp_path: Path, decision: str, expected: type
+    tmp_path: Path, decision: Literal["approved", "declined"], expected: type
 ) -> None:
     fleet = FolderFleet(tmp_path / "fleet")
     letters = Letters(tmp_path / "home", approval="manual")
-    letters.house().approvals.decide_ahead(CONFIG, "approved" if decision == "approved" else "declined")
+    letters.house().approvals.decide_ahead(CONFIG, decision)
     fleet.ask(question())
     turns(letters.open(), fleet)
     assert isinstance(unseal(only(fleet).header, only(fleet).frames), expected)
@@ -187,7 +188,7 @@ def test_a_round_that_was_overtaken_is_not_trained(tmp_path: Path) -> None:
     fleet.ask(question(1))
     fleet.ask(question(2))
     for _ in range(2):  # both come before either is worked at
-        letters._receive(fleet, 0.0)
+        letters._receive(fleet, 0.1)
     letters._decide(fleet)
     turns(letters, fleet)
     assert [facts_of(a.header)["round"] for a in fleet.answers()] == [2]

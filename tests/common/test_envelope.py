@@ -124,7 +124,7 @@ def test_flower_carries_an_envelope_and_shares_what_is_equal() -> None:
         assert tuple(opened.frames()) == envelope.frames
 
 
-@pytest.mark.parametrize("kind", ["Message", "RecordDict", "ConfigRecord", "ArrayRecord", "Array"])
+@pytest.mark.parametrize("kind", ["Message", "RecordDict", "ConfigRecord"])
 def test_flower_objects_of_another_form_are_refused(kind: str) -> None:
     metadata = Metadata(
         run_id=1, message_id="", src_node_id=1, dst_node_id=1, reply_to_message_id="", group_id="",
