@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -276,7 +277,8 @@ def service(
 
 
 def main() -> None:
-    """Run the command."""
+    """Run the command; whatever it writes is for its user alone."""
+    os.umask(0o077)
     try:
         app()
     except KeyboardInterrupt:  # before a command had begun

@@ -47,19 +47,21 @@ def is_automatic(home: Home) -> bool:
 
 def show_status(home: Home, *, as_json: bool) -> ExitCode:
     """Say what the site is doing and what to type next; UNREACHABLE when nothing runs."""
-    config = load_site_config(home.site_yaml)
     running = is_running(home)
+    name, mistake = _name(home, running=running)
     facts = _facts(home) if running else {}
     waiting = _waiting(home)
     if as_json:
         state = facts.get("state", "starting") if running else "stopped"
         known = {
-            **facts, "state": state, "site": config.name, "running": running,
+            **facts, "state": state, "site": name, "running": running, "mistake": mistake,
             "paused": home.paused.exists(), "waiting_for_approval": waiting,
         }  # fmt: skip
         say(json.dumps(known, indent=2))
         return ExitCode.DONE if running else ExitCode.UNREACHABLE
-    table([("site", config.name), *_coordinator(home), ("now", _now(home, facts, running=running))])
+    table([("site", name), *_coordinator(home), ("now", _now(home, facts, running=running))])
+    if mistake:
+        say(f"What was in force stays in force, because of a mistake: {mistake}")
     if running:
         _say_traffic(facts)
     if waiting:
@@ -70,6 +72,16 @@ def show_status(home: Home, *, as_json: bool) -> ExitCode:
     if not running:
         say("Next: wardround-site start")
     return ExitCode.DONE if running else ExitCode.UNREACHABLE
+
+
+def _name(home: Home, *, running: bool) -> tuple[str, str]:
+    """Return the site's name, and what is wrong with site.yaml while a daemon does without it."""
+    try:
+        return load_site_config(home.site_yaml).name, ""
+    except ConfigurationError as error:
+        if not running:
+            raise
+        return load_coordinator(home).site, str(error)
 
 
 def pause(home: Home) -> None:

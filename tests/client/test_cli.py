@@ -171,6 +171,21 @@ def test_ctrl_c_while_waiting_to_be_accepted_keeps_what_was_done(
     assert site.types("join", line).status == 0
 
 
+def test_whatever_a_command_writes_is_for_its_user_alone(
+    tmp_path: Path, coordinator: Front
+) -> None:
+    site = Site(tmp_path)
+    home = ["--home", str(site.home.folder)]
+    for words in (
+        ["join", coordinator.invite("seventh"), "--data", str(site.data)], ["pause"], ["runs"]
+    ):  # fmt: skip
+        process = started([*words, *home])
+        assert process.communicate(timeout=60)[1] == ""
+    modes = {p.name: p.stat().st_mode & 0o077 for p in site.home.folder.rglob("*")}
+    assert {"site.yaml", "key", "coordinator.pem", "approvals.db", "paused"} <= set(modes)
+    assert set(modes.values()) == {0}
+
+
 def test_exit_statuses_of_real_processes(tmp_path: Path) -> None:
     site = Site(tmp_path)
     home = ["--home", str(site.home.folder)]

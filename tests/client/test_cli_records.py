@@ -15,6 +15,7 @@ from client.cli import app
 from client.disclosures import Disclosure, Disclosures
 from client.ledger import Ledger, Limit
 from common.config import RunConfig
+from tests.client.coordinators import front
 from tests.client.dicom_files import image, noise, save, write_labels
 from tests.client.policies import run_of
 from tests.client.terminals import COMMAND, RUNNER, Site, environment
@@ -62,6 +63,25 @@ def test_the_status_says_what_is_done_since_when_and_what_waits(site: Site) -> N
     assert "1 run waits for your answer: wardround-site runs" in ended.out
     assert content["state"] == "working"
     assert content["waiting_for_approval"] == 1
+
+
+def test_a_mistake_in_site_yaml_is_shown_beside_what_the_daemon_goes_on_doing(
+    site: Site, tmp_path: Path
+) -> None:
+    with front(tmp_path / "c") as coordinator:
+        site.types("join", coordinator.invite(), "--data", site.data)
+    text = site.home.site_yaml.read_text()
+    site.home.site_yaml.write_text(text.replace("private_only", "privat_only"))
+    site.home.status.write_text(json.dumps({"state": "waiting", "sentence": "connected"}))
+    assert site.types("status").status == 2
+    with site.home.lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        ended = site.types("status")
+        mistake = json.loads(site.types("status", "--json").out)["mistake"]
+    assert ended.status == 0
+    assert re.search(r"now +connected\n", ended.out)
+    assert "stays in force, because of a mistake" in ended.out
+    assert "Did you mean private_only?" in mistake
 
 
 def test_pausing_is_a_file_that_the_daemon_sees_and_resuming_removes_it(site: Site) -> None:
