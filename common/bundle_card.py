@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import TypeAlias
 
+from common.bundle_origin import Json, Origin, origin_json, origin_text
 from common.config import (
     DiagnosisTask,
     Images,
@@ -18,8 +18,6 @@ from common.config import (
 )
 from common.metrics import Estimate
 from common.models.efficientnet_lite import SHA256 as EFFICIENTNET_LITE0
-
-Json: TypeAlias = "Mapping[str, Json] | list[Json] | str | float | int | bool | None"
 
 #: Arm of the comparison, then site (or `all`), then metric.
 Metrics = Mapping[str, Mapping[str, Mapping[str, Estimate]]]
@@ -33,6 +31,7 @@ class Card:
     privacy: str  # the whole statement, with what it does not cover
     seed: int  # of the first weights and the data order
     round: int  # whose weights these are
+    origin: Origin | None = None  # of a run between hospitals
 
 
 def card_json(config: RunConfig, card: Card, files: Mapping[str, str]) -> str:
@@ -55,6 +54,7 @@ def card_json(config: RunConfig, card: Card, files: Mapping[str, str]) -> str:
             "round": card.round,
             "configuration": json.loads(config.canonical_json()),
         },
+        "origin": None if card.origin is None else origin_json(card.origin),
         "backbone": _backbone(config),
         "files": dict(files),
         "versions": {name: _version(name) for name in _NAMED},
@@ -175,6 +175,7 @@ def readme(config: RunConfig, card: Card) -> str:
         meaning=meaning(config),
         labels=shown,
         privacy=card.privacy.strip() or "No privacy claim.",
+        origin="" if card.origin is None else origin_text(card.origin),
     )
 
 
@@ -207,7 +208,7 @@ print(card["outputs"][0]["labels"], prediction)
 
 `model.safetensors` holds the trained parameters by name, for `common.bundle.read_bundle`.
 
-## Privacy
+{origin}## Privacy
 
 {privacy}
 """

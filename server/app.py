@@ -10,6 +10,7 @@ again in the same way and goes on from its last saved round. Its exit status is 
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 import os
 import signal
@@ -137,8 +138,10 @@ def _rounds(
     records = Records(store=store, journal=journal, observe=observe)
     state = run_rounds(config, sites, aggregator, state, records)
     results = measure(config, sites, state)
-    journal.write("measured", {"round": state.best_round or state.round})
-    replace_durably(place.results, json.dumps(results, allow_nan=False, indent=1).encode())
+    content = json.dumps(results, allow_nan=False, indent=1).encode()
+    replace_durably(place.results, content)
+    sha256 = hashlib.sha256(content).hexdigest()
+    journal.write("measured", {"round": state.best_round or state.round, "sha256": sha256})
 
 
 def measure(config: RunConfig, sites: FlowerSites, state: RunState) -> dict[str, object]:

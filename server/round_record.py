@@ -57,7 +57,7 @@ def record_from_json(content: dict[str, object]) -> RoundRecord:
             for site, head in ledgers.items()
         },
         score=None if score is None else _number(score),
-        metrics={name: _estimate(_mapping(value)) for name, value in metrics.items()},
+        metrics={name: estimate_from_json(value) for name, value in metrics.items()},
     )
 
 
@@ -66,7 +66,9 @@ def last_ledgers(history: Sequence[RoundRecord]) -> dict[str, LedgerHead]:
     return {site: head for record in history for site, head in record.ledgers.items()}
 
 
-def _estimate(content: dict[str, object]) -> Estimate:
+def estimate_from_json(value: object) -> Estimate:
+    """Read what an estimate's `to_json` wrote; KeyError or TypeError where it does not fit."""
+    content = _mapping(value)
     return Estimate(
         value=_number(content["value"]), low=_number(content["low"]),
         high=_number(content["high"]), patients=_integer(content["patients"]),

@@ -1,0 +1,78 @@
+"""How a bundle's model came about, for whoever must judge it: run, sites, rounds, hashes.
+
+Public: Origin, SiteShare, origin_json, origin_text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TypeAlias
+
+Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | float | int | bool | None"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteShare:
+    """What a site put in, as far as it told; None: not told, or fewer than the smallest cell."""
+
+    rounds: int  # whose sums hold its update
+    training_patients: int | None
+    test_patients: int | None
+    epsilon: float | None
+    delta: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where a model of a run between hospitals comes from."""
+
+    run: str
+    finished: bool  # False: the run was stopped before its last round
+    journal: str  # hash of the last line of the run's journal
+    code: str  # hash of the code that wrote the bundle, `common.release.bundle_hash`
+    sites: Mapping[str, SiteShare]
+    rounds: tuple[Mapping[str, Json], ...]  # round by round, as in the journal
+
+
+def origin_json(origin: Origin) -> dict[str, Json]:
+    """Return plain values."""
+    return {
+        "run": origin.run,
+        "finished": origin.finished,
+        "journal": origin.journal,
+        "code": origin.code,
+        "sites": {name: asdict(share) for name, share in origin.sites.items()},
+        "rounds": origin.rounds,
+    }
+
+
+def origin_text(origin: Origin) -> str:
+    """Return the section of README.md; it ends with a blank line."""
+    state = "finished" if origin.finished else "stopped before its last round"
+    rows = "\n".join(
+        f"| {name} | {share.rounds} | {_count(share.training_patients)} | "
+        f"{_count(share.test_patients)} | {_figure(share.epsilon)} |"
+        for name, share in sorted(origin.sites.items())
+    )
+    return f"""\
+## Where it comes from
+
+Run `{origin.run}`, {state}, {len(origin.rounds)} rounds. SHA-256 of the last line of its
+journal: `{origin.journal}`; of the code that wrote this: `{origin.code}`.
+
+| site | rounds | training patients | test patients | epsilon |
+| --- | --- | --- | --- | --- |
+{rows}
+
+A dash: the site does not tell, or there are too few to be told. `card.json` has every round.
+
+"""
+
+
+def _count(number: int | None) -> str:
+    return "-" if number is None else str(number)
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
