@@ -226,6 +226,29 @@ def test_older_tls_is_refused(home: Home, tmp_path: Path) -> None:
         join(home, found.invite())
 
 
+def test_older_tls_is_refused_even_for_what_only_its_hash_makes_trusted(tmp_path: Path) -> None:
+    folder = authority_in(tmp_path / "c")
+    context = server_context(folder)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with (
+        front(tmp_path, folder=folder, context=context) as found,
+        pytest.raises(TrustRefused, match=r"TLS 1\.3"),
+    ):
+        fetch_authority(Invite.from_text(found.invite()))
+
+
+def test_an_answer_beyond_any_coordinators_is_not_read_to_its_end(
+    home: Home, tmp_path: Path
+) -> None:
+    folder = authority_in(tmp_path / "c")
+    pem = folder.ca.read_bytes()
+    with served(always(200, pem + b"\n" * 200_000), server_context(folder)) as port:
+        line = invite_to(port, ca_sha256=authority_hash(pem))
+        with pytest.raises(TrustRefused, match="more than a coordinator would"):
+            join(home, line)
+
+
 def test_a_server_without_tls_is_refused(home: Home) -> None:
     with served(always(200, b"hello"), None) as port, pytest.raises(TrustRefused, match=r"TLS 1.3"):
         join(home, invite_to(port))

@@ -89,6 +89,15 @@ def test_what_a_rule_names_is_allowed(config: RunConfig, rules: dict[str, object
     assert reason_of(config, rules_of(**rules), "a") is None
 
 
+def test_a_coordinator_is_told_by_its_certificate_however_the_hash_is_written() -> None:
+    rules = rules_of(coordinators=[COORDINATOR])
+    denied = judge(run_of(), rules, "cd" * 32)
+    assert denied is not None
+    assert denied.reason is RefusalReason.COORDINATOR
+    assert judge(run_of(), rules, ":".join(["AB"] * 32)) is None
+    assert judge(run_of(), PolicyRules(), "cd" * 32) is None
+
+
 def test_what_a_run_says_and_what_is_trained_are_judged_alike() -> None:
     overruled = run_of(privacy={"model": {"network": "resnet18"}})
     for rules in (rules_of(networks=["resnet18"]), rules_of(networks=["small_cnn"])):

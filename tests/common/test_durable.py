@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -20,6 +21,15 @@ def test_a_private_file_is_private_whatever_was_there_before(tmp_path: Path) -> 
     path = tmp_path / "key"
     path.write_bytes(b"old")
     path.chmod(0o644)
+    replace_durably(path, b"new", mode=0o600)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_what_a_crash_left_lends_its_permissions_to_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    left = tmp_path / f".key.{os.getpid()}.tmp"
+    left.touch()
+    left.chmod(0o644)
     replace_durably(path, b"new", mode=0o600)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 

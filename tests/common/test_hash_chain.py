@@ -134,6 +134,24 @@ def test_lines_that_were_removed_moved_or_put_in_are_found(
         ChainedLog(path)
 
 
+@pytest.mark.parametrize(("old", "new"), [
+    (b'"number": 1', b'"number":  1'),  # the same content, written otherwise
+    (b'"number": 1', b'"number": 2, "number": 1'),  # a key twice: readers differ in what counts
+    (b'"number": 1', b'"number": 1.0'),
+    (b"}\n", b"} \n"),
+    (b"}\n", b"}\r\n"),
+])  # fmt: skip
+def test_a_line_that_is_written_otherwise_is_found_though_it_says_the_same(
+    tmp_path: Path, old: bytes, new: bytes
+) -> None:
+    path = tmp_path / "log.jsonl"
+    content = written(path)
+    assert old in content
+    path.write_bytes(content.replace(old, new, 1))
+    with pytest.raises(StateDamaged, match=r"line \d"):
+        verify(path)
+
+
 def test_a_reader_beside_the_writer_sees_whole_lines_and_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     content = written(path)
