@@ -23,12 +23,19 @@ def advice(view: RunView) -> tuple[str, ...]:
     match view.facts.state:
         case "done":
             return (f"write the model as a bundle: wardround-coordinator export {view.name}",)
+        case "failed" | "stopped" | "interrupted" if _is_told(view):
+            return ()
         case "failed":
             return ("mend what the message says; then it " + _RESUME.format(run=view.name),)
         case "stopped" | "interrupted":
             return ("it " + _RESUME.format(run=view.name),)
         case _:
             return _while_it_runs(view)
+
+
+def _is_told(view: RunView) -> bool:
+    """Return whether the run's own message ends with the command."""
+    return f"resume {view.name}" in view.facts.message
 
 
 def _while_it_runs(view: RunView) -> tuple[str, ...]:

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from common.enrolment_messages import JoinRequest
+from common.errors import ConfigurationError, ExitCode
+from common.identity import fingerprint, new_private_key, public_text
+from server.commands.plan import show_plan
+from server.enrolment import Enrolment
+from server.folder import Folder
+
+CONFIG = """
+name: line
+task: {kind: diagnosis, target: ill}
+cohort: {table: {numbers: [{column: age}, {column: crp}]}}
+model: {network: table}
+training: {rounds: 4, optimizer: sgd}
+aggregation: {smallest_quorum: 2}
+privacy: {unit: patient, epsilon: 3.0, public_patients: {north: 200, south: 50}}
+"""
+
+
+def test_a_plan_needs_no_service_and_no_coordinator(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "line.yaml"
+    path.write_text(CONFIG, encoding="utf-8")
+    assert show_plan(Folder(tmp_path / "none"), path, as_json=False) == ExitCode.DONE
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "From the configuration alone: no site was asked." in shown
+    assert "4 rounds with the accepted sites, at least 2 in each" in shown
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_plan_counts_the_accepted_sites_and_says_what_would_stop_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, folder = tmp_path / "line.yaml", Folder(tmp_path)
+    path.write_text(CONFIG, encoding="utf-8")
+    enrolment = Enrolment(folder.enrolment)
+    for site in ("north", "south"):
+        invite = enrolment.invite(site, address="localhost:1", ca_sha256="0" * 64, hours=1)
+        key = public_text(new_private_key())
+        enrolment.join(JoinRequest.made(invite, key))
+        if site == "north":
+            enrolment.accept(site, fingerprint(key))
+    assert show_plan(folder, path, as_json=True) == ExitCode.RUN_FAILED
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["expected_sites"] == 1
+    assert [site["patients"] for site in plan["sites"]] == [200, 50]
+    assert "1 of 1 sites can take part, expected at least 2" in plan["stops"][0]
+
+
+def test_a_plan_of_no_configuration_says_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="Cannot read the configuration"):
+        show_plan(Folder(tmp_path), tmp_path / "line.yaml", as_json=False)
