@@ -12,34 +12,15 @@ from client.site_config import SiteConfig
 _DAEMON_GIB = 1.0
 #: Homes that ProtectHome=yes would hide.
 _HOMES = (Path("/home"), Path("/root"), Path("/run/user"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Service:
-    """What a unit is written for."""
-
-    program: Path  # wardround-site as it is installed
-    home: Path
-    user: str
-    config: SiteConfig
-
-
-def unit(service: Service) -> str:
-    """Return the unit's text; `systemd-analyze verify` accepts it."""
-    config, home = service.config, service.home
-    paths = (service.program, home, config.data, config.labels_csv)
-    hidden = not any(map(in_a_persons_home, paths))
-    memory = "infinity" if config.memory_gib is None else f"{_mib(config.memory_gib)}M"
-    start = shlex.join([str(service.program), "start", "--json", "--home", str(home)])
-    return f"""\
+_UNIT = """\
 [Unit]
-Description=Wardround site {config.name}
+Description=Wardround site {name}
 Wants=network-online.target
 After=network-online.target
 
 [Service]
-User={service.user}
-ExecStart={_escaped(start)}
+User={user}
+ExecStart={start}
 # A wrong configuration (2) does not mend itself; everything else is tried again.
 Restart=always
 RestartSec=5
@@ -54,11 +35,11 @@ TasksMax=1024
 # Its own files are for its user alone; images and labels are only read.
 UMask=0077
 ProtectSystem=strict
-ProtectHome={"yes" if hidden else "read-only"}
-ReadWritePaths={_quoted(home)}
-ReadOnlyPaths={_read_only(config)}
+ProtectHome={homes}
+ReadWritePaths={home}
+ReadOnlyPaths={read_only}
 PrivateTmp=yes
-{_devices(config)}
+{devices}
 # No privileges, now or later, and no part of the system that it does not need.
 NoNewPrivileges=yes
 CapabilityBoundingSet=
@@ -84,6 +65,29 @@ SystemCallErrorNumber=EPERM
 [Install]
 WantedBy=multi-user.target
 """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """What a unit is written for."""
+
+    program: Path  # wardround-site as it is installed
+    home: Path
+    user: str
+    config: SiteConfig
+
+
+def unit(service: Service) -> str:
+    """Return the unit's text; `systemd-analyze verify` accepts it."""
+    config, home = service.config, service.home
+    paths = (service.program, home, config.data, config.labels_csv)
+    start = shlex.join([str(service.program), "start", "--json", "--home", str(home)])
+    return _UNIT.format(
+        name=config.name, user=service.user, start=_escaped(start),
+        memory="infinity" if config.memory_gib is None else f"{_mib(config.memory_gib)}M",
+        homes="read-only" if any(map(in_a_persons_home, paths)) else "yes",
+        home=_quoted(home), read_only=_read_only(config), devices=_devices(config),
+    )  # fmt: skip
 
 
 def in_a_persons_home(path: Path) -> bool:
