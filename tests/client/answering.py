@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from common.identity import load_private, new_private_key, private_text, sign
 from common.network import initial_weights
 from common.privacy.noise import ChaChaNoise
 from common.sample import Patients
-from common.wire import TrainRequest
+from common.wire import Answer, TrainRequest
 from tests.privacy.made_up import patients_of
 
 CONFIG = parse_config("""
@@ -71,8 +72,11 @@ class MadeUpDesk(Desk):
 class InlineWorker(WorkerProcess):
     """Does a job when it is given one, in this process."""
 
-    def __init__(self, home: Path, desk: MadeUpDesk, outbox: Outbox) -> None:
+    def __init__(
+        self, home: Path, desk: MadeUpDesk, outbox: Outbox, lie: Callable[[Answer], Answer]
+    ) -> None:
         super().__init__(home, -1)
+        self._lie = lie
         self._desk, self._outbox, self._key = desk, outbox, load_private(home / "key")
         self._over: list[Finished] = []
         self.jobs: list[str] = []
@@ -84,7 +88,7 @@ class InlineWorker(WorkerProcess):
         """Do the job."""
         self.jobs.append(question)
         answer = answered(self._desk, read_request(request), self._desk.name, lambda _text: None)
-        envelope = seal(answer)
+        envelope = seal(self._lie(answer))
         self._outbox.keep(question, envelope.signed(sign(self._key, envelope.digest)))
         self._over.append(Finished(question=question, seconds=0.0, failed=False))
         return True
@@ -103,6 +107,7 @@ class Letters:
     patients: Patients = field(default_factory=lambda: patients_of((1,) * 16, (0,)))
     approval: str = "automatic"
     private_only: bool = True
+    lie: Callable[[Answer], Answer] = lambda answer: answer
     told: list[tuple[str, dict[str, object]]] = field(default_factory=list)
     hours: str | None = None
 
@@ -118,7 +123,7 @@ class Letters:
             memory=self.home / "memory", ledger=self.home / "ledger.db", largest_epsilon=1000.0,
             cohort_delta=0.001, tell_patients=True, device=torch.device("cpu"),
         )  # fmt: skip
-        worker = InlineWorker(self.home, MadeUpDesk(ward, self.patients), outbox)
+        worker = InlineWorker(self.home, MadeUpDesk(ward, self.patients), outbox, self.lie)
         desk = Desktop(
             name=self.name, to="coordinator", key=load_private(key),
             inbox=Inbox(self.home / "inbox"), outbox=outbox,

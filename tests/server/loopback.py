@@ -18,11 +18,16 @@ from common.config import RunConfig
 from common.errors import LinkDown, SiteUnknown
 from common.identity import private_text
 from common.sample import Patients
+from common.wire import Answer
 from server.board import Board
 from server.flower_sites import FlowerSites, Setting
 from server.runtime import Runtime
 from tests.client.answering import Letters
 from tests.server.coordinator import Running, Site
+
+
+class Killed(BaseException):
+    """A daemon that ends here and now, without a word to anybody."""
 
 
 @dataclass
@@ -35,7 +40,8 @@ class Hospital:
     patients: Patients
     private_only: bool = False
     approval: str = "automatic"
-    change: Callable[[Fleet], Fleet] = lambda fleet: fleet  # a faulty link, or a liar
+    change: Callable[[Fleet], Fleet] = lambda fleet: fleet  # a faulty link
+    lie: Callable[[Answer], Answer] = lambda answer: answer
     errors: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -43,9 +49,13 @@ class Hospital:
         self._thread: threading.Thread | None = None
         self.home.mkdir(parents=True, exist_ok=True)
         (self.home / "key").write_text(private_text(self.site.key))
-        self.letters = Letters(
+
+    @property
+    def letters(self) -> Letters:
+        """Return what its letters are written with."""
+        return Letters(
             self.home, name=self.site.name, patients=self.patients,
-            private_only=self.private_only, approval=self.approval,
+            private_only=self.private_only, approval=self.approval, lie=self.lie,
         )  # fmt: skip
 
     def start(self) -> Hospital:
@@ -63,6 +73,10 @@ class Hospital:
             assert not self._thread.is_alive()
 
     def _serve(self) -> None:
+        with suppress(Killed):
+            self._live()
+
+    def _live(self) -> None:
         correspondence = self.letters.open()
         authority = self.running.folder.ca.read_text(encoding="ascii")
         fleet = self.change(Fleet(self.running.settings.address, authority, self.site.key))
@@ -73,6 +87,9 @@ class Hospital:
         while not self._over.is_set():
             try:
                 moved = correspondence.turn(fleet, 0.2)
+            except Killed:
+                fleet.close()
+                raise
             except (LinkDown, SiteUnknown) as error:  # as the daemon does
                 self.errors.append(str(error))
                 self._over.wait(0.1)

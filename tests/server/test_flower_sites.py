@@ -1,15 +1,24 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from client.site import Site
 from common.config import RunConfig
+from common.errors import RunFailed
+from common.identity import new_private_key, private_text
+from common.metrics import Statistics
 from common.sample import Patients
 from common.weights import fingerprint
+from common.wire import Answer, SiteReport, SiteUpdate
+from server.admission import Fault
 from server.aggregation import aggregator_of
 from server.rounds import Records, begin, run_rounds
 from server.run_state import RunState
@@ -17,7 +26,7 @@ from simulations.in_process import InProcessSites
 from tests.client.local_runs import config_of, learnable
 from tests.privacy.made_up import patients_of
 from tests.server.coordinator import Running, made, running
-from tests.server.loopback import Hospital, run_over
+from tests.server.loopback import Hospital, Killed, run_over
 
 pytestmark = pytest.mark.slow
 
@@ -45,6 +54,18 @@ def hospitals(coordinator: Running, tmp_path: Path) -> Iterator[dict[str, Hospit
         coordinator.gateway.revoke(name)
 
 
+@contextmanager
+def rounds_over(
+    coordinator: Running, config: RunConfig, folder: Path, state: RunState | None = None
+) -> Iterator[Callable[[], RunState]]:
+    """Yield what runs the rounds of a new Flower run."""
+    aggregator = aggregator_of(config.aggregation, 3)
+    torch.set_num_threads(1)
+    first = state or begin(config, "run", 0, aggregator)
+    with run_over(coordinator, config, folder) as (sites, _):
+        yield lambda: run_rounds(config, sites, aggregator, first, Records())
+
+
 def simulated(config: RunConfig) -> RunState:
     sites = {
         name: Site(name=name, train=p, validation=p, test=p)
@@ -58,15 +79,204 @@ def simulated(config: RunConfig) -> RunState:
 def test_a_federation_ends_in_the_bits_of_its_simulation(
     coordinator: Running, hospitals: dict[str, Hospital], tmp_path: Path
 ) -> None:
-    config = config_of("aggregation: {smallest_quorum: 3}").in_force()
+    config = config_of("aggregation: {smallest_quorum: 3}")
     for hospital in hospitals.values():
         hospital.start()
-    aggregator = aggregator_of(config.aggregation, 3)
-    state = begin(config, "run", 0, aggregator)
-    torch.set_num_threads(1)
-    with run_over(coordinator, config, tmp_path / "run") as (sites, _):
-        state = run_rounds(config, sites, aggregator, state, Records())
+    with rounds_over(coordinator, config, tmp_path / "run") as run:
+        state = run()
     expected = simulated(config)
     assert fingerprint(state.weights) == fingerprint(expected.weights)
     assert state.history[-1].score == expected.history[-1].score
     assert [sorted(r.updates) for r in state.history] == [["east", "north", "west"]] * 6
+
+
+SHORT = "aggregation: {smallest_quorum: 2}\nselection: {rule: last}\nexchange: {round_minutes: %s}"
+
+
+def short(minutes: float = 1.0, rounds: int = 2) -> RunConfig:
+    config = config_of(SHORT % minutes)
+    training = config.training.model_copy(update={"rounds": rounds})
+    return config.model_copy(update={"training": training})
+
+
+def not_a_number(answer: Answer) -> Answer:
+    return _with_delta(answer, lambda value: torch.full_like(value, torch.nan))
+
+
+def huge(answer: Answer) -> Answer:
+    return _with_delta(answer, lambda value: value + 1e12)
+
+
+def misshapen(answer: Answer) -> Answer:
+    return _with_delta(answer, lambda value: value.reshape(-1)[:1])
+
+
+def of_another_run(answer: Answer) -> Answer:
+    return replace(answer, run="other") if isinstance(answer, SiteUpdate) else answer
+
+
+def of_another_round(answer: Answer) -> Answer:
+    return replace(answer, round=9) if isinstance(answer, SiteUpdate) else answer
+
+
+def of_another_site(answer: Answer) -> Answer:
+    return replace(answer, site="north") if isinstance(answer, SiteUpdate) else answer
+
+
+def a_report(answer: Answer) -> Answer:
+    if not isinstance(answer, SiteUpdate):
+        return answer
+    statistics = Statistics(patients=np.array(1.0), cells={}, sums={})
+    return SiteReport(run=answer.run, round=answer.round, site=answer.site, statistics=statistics)
+
+
+def _with_delta(answer: Answer, change: Callable[[torch.Tensor], torch.Tensor]) -> Answer:
+    if not isinstance(answer, SiteUpdate):
+        return answer
+    return replace(answer, delta={n: change(v) for n, v in answer.delta.items()})
+
+
+@pytest.mark.parametrize(("lie", "fault"), [
+    (not_a_number, Fault.NOT_FINITE), (huge, Fault.TOO_LARGE), (misshapen, Fault.WRONG_TENSORS),
+    (of_another_run, Fault.WRONG_RUN), (of_another_round, Fault.WRONG_ROUND),
+    (of_another_site, Fault.UNREADABLE), (a_report, Fault.UNREADABLE),
+])  # fmt: skip
+def test_a_bad_update_is_refused_with_its_reason_and_the_round_goes_on(
+    coordinator: Running, hospitals: dict[str, Hospital], tmp_path: Path,
+    lie: Callable[[Answer], Answer], fault: Fault,
+) -> None:  # fmt: skip
+    hospitals["west"].lie = lie
+    for hospital in hospitals.values():
+        hospital.start()
+    with rounds_over(coordinator, short(rounds=1), tmp_path / "run") as run:
+        (record,) = run().history
+    assert sorted(record.updates) == ["east", "north"]
+    (told,) = record.faults
+    assert told.startswith(f"west: {fault.value}")
+
+
+def test_an_update_that_another_key_signed_is_refused(
+    coordinator: Running, hospitals: dict[str, Hospital], tmp_path: Path
+) -> None:
+    for hospital in hospitals.values():
+        hospital.start()
+    # The site's daemon proves its key to the listener; its answers are signed with another.
+    (hospitals["west"].home / "key").write_text(private_text(new_private_key()))
+    hospitals["west"].stop()
+    hospitals["west"].start()
+    with rounds_over(coordinator, short(minutes=0.1, rounds=1), tmp_path / "run") as run:
+        (record,) = run().history
+    assert sorted(record.updates) == ["east", "north"]
+
+
+def test_a_straggler_is_dropped_at_the_deadline_and_rejoins(
+    coordinator: Running, hospitals: dict[str, Hospital], tmp_path: Path
+) -> None:
+    slept = threading.Event()
+
+    def slow(answer: Answer) -> Answer:
+        if isinstance(answer, SiteUpdate) and not slept.is_set():
+            slept.set()
+            threading.Event().wait(9)
+        return answer
+
+    hospitals["west"].lie = slow
+    for hospital in hospitals.values():
+        hospital.start()
+    with rounds_over(coordinator, short(minutes=0.1, rounds=3), tmp_path / "run") as run:
+        history = run().history
+    assert sorted(history[0].updates) == ["east", "north"]
+    assert history[0].left_out == {"west": "it did not answer"}
+    assert "west" in history[-1].updates
+
+
+def test_a_site_that_comes_late_joins_the_next_round(
+    coordinator: Running, hospitals: dict[str, Hospital], tmp_path: Path
+) -> None:
+    began = threading.Event()
+
+    def mark(answer: Answer) -> Answer:
+        if isinstance(answer, SiteUpdate):
+            began.set()
+        return answer
+
+    hospitals["east"].lie = mark
+    for name in ("east", "north"):
+        hospitals[name].start()
+    late = threading.Thread(target=lambda: (began.wait(60), hospitals["west"].start()))
+    late.start()
+    with rounds_over(coordinator, short(minutes=0.1, rounds=6), tmp_path / "run") as run:
+        history = run().history
+    late.join()
+    assert sorted(history[0].updates) == ["east", "north"]
+    assert sorted(history[-1].updates) == ["east", "north", "west"]
+
+
+def test_a_daemon_that_starts_anew_in_a_round_is_asked_again(
+    coordinator: Running, hospitals: dict[str, Hospital], tmp_path: Path
+) -> None:
+    first = threading.Event()
+
+    def killed(answer: Answer) -> Answer:
+        if isinstance(answer, SiteUpdate) and not first.is_set():
+            first.set()
+            raise Killed  # before the answer is kept
+        return answer
+
+    hospitals["west"].lie = killed
+    for hospital in hospitals.values():
+        hospital.start()
+    again = threading.Thread(target=lambda: (first.wait(60), hospitals["west"].start()))
+    again.start()
+    with rounds_over(coordinator, short(rounds=1), tmp_path / "run") as run:
+        (record,) = run().history
+    again.join()
+    assert sorted(record.updates) == ["east", "north", "west"]
+
+
+def test_a_run_that_too_few_sites_approve_says_why_at_once(
+    coordinator: Running, hospitals: dict[str, Hospital], tmp_path: Path
+) -> None:
+    for name in ("east", "north"):
+        hospitals[name].private_only = True
+    for hospital in hospitals.values():
+        hospital.start()
+    with (
+        rounds_over(coordinator, short(), tmp_path / "run") as run,
+        pytest.raises(RunFailed, match="east: the site takes part in private runs only"),
+    ):
+        run()
+
+
+def test_a_site_that_refuses_is_left_out_and_the_others_go_on(
+    coordinator: Running, hospitals: dict[str, Hospital], tmp_path: Path
+) -> None:
+    hospitals["north"].private_only = True
+    for hospital in hospitals.values():
+        hospital.start()
+    with rounds_over(coordinator, short(), tmp_path / "run") as run:
+        history = run().history
+    assert [sorted(r.updates) for r in history] == [["east", "west"]] * 2
+
+
+def test_a_run_waits_for_a_person_to_approve_and_then_starts(
+    coordinator: Running, hospitals: dict[str, Hospital], tmp_path: Path
+) -> None:
+    hospitals["west"].approval = "manual"
+    for hospital in hospitals.values():
+        hospital.start()
+    config = short(rounds=1)
+
+    def approve() -> None:
+        approvals = hospitals["west"].letters.house().approvals
+        while not approvals.listed():
+            threading.Event().wait(0.05)
+        assert "west" in (tmp_path / "run" / "status.json").read_text()
+        approvals.decide(config.fingerprint(), "approved")
+
+    person = threading.Thread(target=approve)
+    person.start()
+    with rounds_over(coordinator, config, tmp_path / "run") as run:
+        (record,) = run().history
+    person.join()
+    assert sorted(record.updates) == ["east", "north", "west"]
