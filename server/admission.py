@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from types import MappingProxyType
 
 import numpy as np
@@ -17,26 +16,7 @@ from common.metrics import Statistics
 from common.privacy.plan import LedgerHead, Spend
 from common.weights import Weights
 from common.wire import EvaluationRequest, Refusal, SiteReport, SiteUpdate, TrainRequest
-
-
-class Fault(Enum):
-    """Why an answer was not admitted."""
-
-    WRONG_RUN = "it answers another run"
-    WRONG_ROUND = "it answers another round"
-    UNKNOWN_SITE = "this site was not asked"
-    DUPLICATE = "this site has answered already"
-    WRONG_TENSORS = "its tensors differ in name, shape or type from the model's"
-    NOT_FINITE = "it holds values that are not finite"
-    TOO_LARGE = "its norm is out of all proportion to the weights"
-    NO_SPEND = "noise was asked for and the answer says nothing of its charge"
-    WRONG_SPEND = "what it says of its charge cannot be"
-    OLD_LEDGER = "its ledger has not grown since its last charge: an old copy may be in its place"
-    NO_CONTROL = "the run uses SCAFFOLD and the update has no fitting control variate"
-    UNREADABLE = "it cannot be read"
-    NOT_SIGNED = "its signature is not that of the site that sent it"
-    WRONG_STATISTICS = "its statistics differ in kind from the other sites', or cannot be"
-
+from server.fault import Fault
 
 #: Where each site's ledger stood when it last answered in this run, by site.
 Ledgers = Mapping[str, LedgerHead]

@@ -32,10 +32,11 @@ from common.wire import (
     SiteUpdate,
     TrainRequest,
 )
-from server.admission import Fault, NotAdmitted
+from server.admission import NotAdmitted
 from server.approval import Approval
 from server.arriving import Arriving, refused
 from server.board import Board, Phase
+from server.fault import Fault
 from server.runtime import Arrival, NodeFacts, Runtime
 
 #: Between two looks for answers, and between two looks for who is online.

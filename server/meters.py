@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from common.refusals import RefusalReason
-from server.admission import Fault
+from server.fault import Fault
 
 #: Seconds, from a round on features to a wait for a site that is closed for the night.
 _BUCKETS = (0.3, 1, 3, 10, 30, 100, 300, 1000, 3600, 4 * 3600, 24 * 3600)

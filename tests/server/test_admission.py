@@ -20,7 +20,8 @@ from common.wire import (
     SiteUpdate,
     TrainRequest,
 )
-from server.admission import Fault, NotAdmitted, admit, admit_reports
+from server.admission import NotAdmitted, admit, admit_reports
+from server.fault import Fault
 from tests.server.hospitals import FakeSites, config_of, random_update, start
 
 SITES = ("east", "north")

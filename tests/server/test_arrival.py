@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.wire import Refusal, RefusalReason, SiteUpdate, TrainRequest
-from server.admission import Fault, NotAdmitted
+from server.admission import NotAdmitted
 from server.arrival import Answer, in_order
+from server.fault import Fault
 from tests.server.hospitals import config_of, random_update, same_bits
 
 ORDER = ("a", "b", "c", "d", "e")

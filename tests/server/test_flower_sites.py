@@ -18,8 +18,8 @@ from common.metrics import Statistics
 from common.sample import Patients
 from common.weights import fingerprint
 from common.wire import Answer, SiteReport, SiteUpdate
-from server.admission import Fault
 from server.aggregation import aggregator_of
+from server.fault import Fault
 from server.rounds import Records, begin, run_rounds
 from server.run_state import RunState
 from simulations.in_process import InProcessSites

@@ -6,8 +6,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from common.wire import RefusalReason
-from server.admission import Fault
 from server.board import Board, SiteLine
+from server.fault import Fault
 from server.folder import Folder
 from server.following import Follower
 from server.journal import Journal
