@@ -57,7 +57,7 @@ class RunBook:
             run=name, seed=seed, sites=sites,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )  # fmt: skip
-        replace_durably(place.config, config.to_yaml().encode())
+        replace_durably(place.config, config.in_force().to_yaml().encode())
         self.write(entry)  # last: with it, the run exists
         return entry
 
