@@ -114,19 +114,22 @@ def _known(value: float | None) -> str:
 
 
 def _rounds(rounds: Sequence[RoundFacts], status: RunStatus, now: datetime) -> Table:
-    table = _table("round", "done", "sites", "score")
+    scored = any(record.score is not None for record in rounds)
+    without = any(record.left_out for record in rounds)
+    table = _table("round", "done", "sites", *(["score"] if scored else []))
     for name in ("sent", "received"):
         _add_number(table, name)
-    table.add_column("without", overflow="fold")
+    if without:
+        table.add_column("without", overflow="fold")
     for record in rounds:
         moved = status.bytes_by_round
         sent, received = moved[record.round] if record.round < len(moved) else (0, 0)
-        score = "" if record.score is None else f"{record.score:.4f}"
-        without = ", ".join(record.left_out)  # why stands with the sites, or in the journal
-        table.add_row(
-            str(record.round), clock(record.at, now), str(len(record.updates)), score,
-            size(sent), size(received), without,
-        )  # fmt: skip
+        row = [str(record.round), clock(record.at, now), str(len(record.updates))]
+        row += ["" if record.score is None else f"{record.score:.4f}"] if scored else []
+        row += [size(sent), size(received)]
+        # Why they were left out stands with the sites, or in the journal.
+        row += [", ".join(record.left_out)] if without else []
+        table.add_row(*row)
     return table
 
 
