@@ -66,6 +66,11 @@ class EnrolledSite:
         """What both admins read to each other."""
         return fingerprint(self.public_key)
 
+    def facts(self) -> dict[str, object]:
+        """Return what commands and the dashboard show."""
+        shown = self.fingerprint
+        return {"name": self.name, "fingerprint": shown, "state": self.state, "since": self.since}
+
 
 class Enrolment:
     """An SQLite file of invitations and sites; every method opens and closes it."""

@@ -7,6 +7,8 @@ operator  -- TLS 1.3 --  OperatorGuard  -- Delivery --  Flower's application
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from starlette.types import ASGIApp
 
 from common.logs import log
@@ -14,6 +16,7 @@ from server.delivery import Arrivals, Delivery
 from server.enrolment import EnrolledSite, Enrolment
 from server.enrolment_pages import enrolment_pages
 from server.folder import Folder
+from server.invitations import invitations
 from server.listeners import Listeners
 from server.members import KEY_HEADER, Members
 from server.operator_guard import OperatorGuard
@@ -64,6 +67,19 @@ class Gateway:
     def renew(self) -> None:
         """Show the certificate that is in the folder now."""
         self._listeners.renew()
+
+    def invite(self, sites: Sequence[str], hours: float) -> dict[str, str]:
+        """Return a new invitation for each site, in one line."""
+        return invitations(self._folder, self._settings, self.enrolment, sites, hours)
+
+    def overview(self) -> dict[str, object]:
+        """Return who belongs, who is connected and whose invitation is open."""
+        online = self.superlink.online()
+        sites = [
+            {**site.facts(), "online": site.state == "accepted" and site.name in online}
+            for site in self.enrolment.sites()
+        ]
+        return {"sites": sites, "invited": self.enrolment.invited()}
 
     def accept(self, site: str, fingerprint: str) -> EnrolledSite:
         """Let a pending site in whose fingerprint was compared."""

@@ -26,8 +26,9 @@ from server.folder import Folder
 from server.run_book import RunBook, RunEntry, how_to_resume
 from server.run_status import view_of
 
-#: The program of a run; the folder and the run's name follow it.
-RUN_COMMAND = (sys.executable, "-m", "server.app")
+#: The program of a run; the folder and the run's name follow it. -P: a folder that happens to
+#: be named server where the service was started must not run in our place.
+RUN_COMMAND = (sys.executable, "-P", "-m", "server.app")
 #: The environment's name for the token of the run's task.
 TASK_TOKEN = "WARDROUND_TASK_TOKEN"  # noqa: S105 - a name, not a token
 _RESTARTS = 3
@@ -88,6 +89,10 @@ class Supervisor:
         entry = self._book.order(config, seed, sites)
         self._begin(entry)
         return entry.run
+
+    def check(self, name: str) -> None:
+        """Raise ConfigurationError when there is no run of this name."""
+        self._book.read(name)
 
     async def resume(self, name: str) -> None:
         """Go on with a run from its last saved round."""

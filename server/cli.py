@@ -1,0 +1,237 @@
+"""wardround-coordinator: a federation's coordinator, from its keys to the exported model."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.core import TyperGroup
+from typing_extensions import override
+
+from common.errors import ExitCode, WardroundError
+from server.folder import Folder, default_folder
+
+
+class _Reporting(TyperGroup):
+    """Turns faults that a person can mend into one message and an exit status."""
+
+    @override
+    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]  # click's own Context
+        try:
+            return super().invoke(ctx)
+        except WardroundError as error:
+            typer.echo(f"Error: {error}", err=True)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt:
+            typer.echo("Interrupted; what runs in the service goes on.", err=True)
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+        except BrokenPipeError:
+            raise  # somebody who has read enough, e.g. `head`
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            message = f"Error: {where}{error.strerror or error}. See that the disk has room and "
+            typer.echo(
+                message + "that this user may use it: wardround-coordinator doctor", err=True
+            )
+            raise typer.Exit(ExitCode.RUN_FAILED) from error
+
+
+app = typer.Typer(
+    cls=_Reporting, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+    help=(
+        "A federation's coordinator: who belongs, what runs, what came of it."
+        "\n\nFirst: wardround-coordinator init --address HOST:PORT, then: start, invite, run."
+    ),
+    epilog=(
+        "Exit status: 0 done, 1 the run failed, 2 wrong option or configuration, 4 privacy "
+        "refused, 5 saved state is damaged, 6 not trusted, 7 the service does not run, "
+        "130 interrupted or stopped."
+    ),
+)  # fmt: skip
+sites = typer.Typer(cls=_Reporting, help="Who belongs: list, accept, revoke.")
+app.add_typer(sites, name="sites")
+
+FolderOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--folder", metavar="FOLDER",
+        help="By default $WARDROUND_COORDINATOR or ~/.wardround/coordinator.",
+    ),
+]  # fmt: skip
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+DetachOption = Annotated[bool, typer.Option("--detach", help="Do not wait for its end.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="As `status` lists it.")]
+NewestArgument = Annotated[
+    str | None, typer.Argument(metavar="RUN", help="By default the one at work, or the last.")
+]
+
+
+def _chosen(folder: Path | None) -> Folder:
+    return Folder((folder or default_folder()).expanduser().absolute())
+
+
+@app.command()
+def init(
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="What sites connect to; by default this machine."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The coordinator's name, as sites see it.")
+    ] = None,
+    folder: FolderOption = None,
+) -> None:
+    """Make the coordinator's keys, certificates and settings."""
+    from server.commands import founding
+
+    founding.init(_chosen(folder), address, name)
+
+
+@app.command()
+def start(
+    folder: FolderOption = None,
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Log JSON lines.")] = False,
+) -> None:
+    """Run the service: sites connect to it, the other commands ask it."""
+    from server.commands import founding
+
+    founding.start(_chosen(folder), json=json)
+
+
+@app.command()
+def invite(
+    site: Annotated[list[str], typer.Argument(metavar="SITE...", help="Names, e.g. st-marys.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write one file a site there.")
+    ] = None,
+    hours: Annotated[float, typer.Option(min=0.01, max=720, help="How long it works.")] = 72.0,
+    folder: FolderOption = None,
+) -> None:
+    """Print one line for each site: address, the authority's hash, a secret that works once."""
+    from server.commands import enrolling
+
+    enrolling.invite(_chosen(folder), site, hours, out)
+
+
+@sites.callback(invoke_without_command=True)
+def list_sites(
+    context: typer.Context, folder: FolderOption = None, *, json: JsonOption = False
+) -> None:
+    """List who belongs, who is connected and whose invitation is open."""
+    if context.invoked_subcommand is None:
+        from server.commands import enrolling
+
+        enrolling.show(_chosen(folder), json=json)
+
+
+@sites.command()
+def accept(
+    site: Annotated[
+        list[str], typer.Argument(metavar="SITE...", help="A name, or NAME=SHA256:... for several.")
+    ],
+    fingerprint: Annotated[
+        str | None, typer.Option(metavar="SHA256:...", help="As the site's admin reads it.")
+    ] = None,
+    folder: FolderOption = None,
+) -> None:
+    """Accept sites that wait, by the fingerprints that their admins read to you."""
+    from server.commands import enrolling
+
+    enrolling.accept(_chosen(folder), site, fingerprint)
+
+
+@sites.command()
+def revoke(
+    site: Annotated[str, typer.Argument(metavar="SITE")], folder: FolderOption = None
+) -> None:
+    """Shut a site out at once, and its key for good."""
+    from server.commands import enrolling
+
+    enrolling.revoke(_chosen(folder), site)
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the run.")],
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    site: Annotated[
+        list[str] | None, typer.Option("--site", help="Only these sites; may be given again.")
+    ] = None,
+    folder: FolderOption = None,
+    *,
+    without_privacy: Annotated[
+        bool, typer.Option("--without-privacy", help="Leave the privacy section out.")
+    ] = False,
+    detach: DetachOption = False,
+) -> None:
+    """Start a run and watch it to its end; the exit status is the run's."""
+    from server.commands import running
+
+    options = running.RunOptions(
+        seed=seed, sites=tuple(site or ()), without_privacy=without_privacy, detach=detach
+    )
+    raise typer.Exit(running.run(_chosen(folder), config, options))
+
+
+@app.command()
+def status(
+    run: NewestArgument = None, folder: FolderOption = None, *, json: JsonOption = False
+) -> None:
+    """Say where the runs are, what they wait for and what to do."""
+    from server.commands import running
+
+    running.status(_chosen(folder), run, json=json)
+
+
+@app.command()
+def watch(run: NewestArgument = None, folder: FolderOption = None) -> None:
+    """Show a run until it is over; the exit status is the run's."""
+    from server.commands import running
+
+    raise typer.Exit(running.watch_run(_chosen(folder), run))
+
+
+@app.command()
+def stop(run: RunArgument, folder: FolderOption = None) -> None:
+    """Stop a run; it saves its round and can be resumed."""
+    from server.commands import running
+
+    running.stop(_chosen(folder), run)
+
+
+@app.command()
+def resume(run: RunArgument, folder: FolderOption = None, *, detach: DetachOption = False) -> None:
+    """Go on with a run from its last saved round, and watch it."""
+    from server.commands import running
+
+    raise typer.Exit(running.resume(_chosen(folder), run, detach=detach))
+
+
+@app.command()
+def export(
+    run: NewestArgument = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="By default bundle/ in the run's folder.")
+    ] = None,
+    folder: FolderOption = None,
+) -> None:
+    """Write a run's model as a bundle, with its card."""
+    from server.commands import running
+
+    running.export_run(_chosen(folder), run, out)
+
+
+@app.command()
+def doctor(folder: FolderOption = None) -> None:
+    """Look for what would keep the coordinator from working, and say how to mend it."""
+    from server.commands import checking
+
+    raise typer.Exit(checking.doctor(_chosen(folder)))
+
+
+def main() -> None:
+    """Run the command."""
+    sys.exit(app(standalone_mode=True))

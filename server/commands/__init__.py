@@ -1,0 +1,1 @@
+"""What the coordinator's commands do; each loads only what it needs."""
