@@ -21,6 +21,8 @@ _RESUME = "goes on from the last saved round: wardround-coordinator resume {run}
 def advice(view: RunView) -> tuple[str, ...]:
     """Return what to do, most urgent first; empty when there is nothing to do but to wait."""
     match view.facts.state:
+        case "done" if view.exported:
+            return ()
         case "done":
             return (f"write the model as a bundle: wardround-coordinator export {view.name}",)
         case "failed" | "stopped" | "interrupted" if _is_told(view):

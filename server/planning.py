@@ -27,7 +27,7 @@ _BYTES_A_VALUE: dict[Encoding, float] = {
     "raw": 4.0, "lossless": 4.0, "float16": 2.0, "int8": 1.0 + 4 / 256,
 }  # fmt: skip
 #: Counts of one label's predictions, and what an update says beside its tensors.
-_REPORT_BYTES = 16_000
+_REPORT_BYTES = 25_000
 _SPEND_BYTES = 1_000
 
 

@@ -39,10 +39,17 @@ def frame(view: RunView, now: datetime, *, rounds: int = 3) -> RenderableType:
             parts += [Text(), _sites(status, now)]
         if view.rounds:
             parts += [Text(), _rounds(view.rounds[-rounds:], status, now)]
-        values = measured(status.metrics)
-        told = [f"validation of all sites: {values}" if values else "", time_left(view)]
-        parts += [Text()] * any(told) + [Text(_sentence(text)) for text in told if text]
+    found = [_measured(view), time_left(view)]
+    parts += [Text()] * any(found) + [Text(_sentence(text)) for text in found if text]
     return Group(*parts)
+
+
+def _measured(view: RunView) -> str:
+    """Return the last word on how good the model is."""
+    if view.is_over and view.tested:
+        return f"test patients of all sites: {measured(view.tested)}"
+    values = measured(view.status.metrics) if view.status is not None else ""
+    return f"validation patients of all sites: {values}" if values else ""
 
 
 def table_of(views: Iterable[RunView], now: datetime) -> Table:

@@ -1,4 +1,4 @@
-"""What is known of a run from outside: run.json, status.json and the journal's last rounds.
+"""What is known of a run from outside: run.json, status.json, the last rounds, the results.
 
 A file may be missing, as before the first round, or old, as after a crash: whoever reads
 takes what is there.
@@ -84,6 +84,8 @@ class RunView(_Facts):
     facts: RunFacts
     status: RunStatus | None = None
     rounds: tuple[RoundFacts, ...] = ()  # the last, oldest first
+    tested: dict[str, object] = Field(default={})  # metrics on test patients, at the end
+    exported: bool = False  # its bundle is in its folder
 
     @property
     def name(self) -> str:
@@ -117,6 +119,8 @@ def view_of(place: RunFolder) -> RunView:
         "facts": {"run": place.path.name, **facts},
         "status": status or None,
         "rounds": lines[-_ROUNDS:],
+        "tested": _read(place.results).get("metrics") or {},
+        "exported": (place.bundle / "card.json").is_file(),
     }
     try:
         return RunView.model_validate(content)
