@@ -42,7 +42,7 @@ app = typer.Typer(
     cls=_Reporting, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
     help=(
         "A federation's coordinator: who belongs, what runs, what came of it."
-        "\n\nFirst: wardround-coordinator init --address HOST:PORT, then: start, invite, run."
+        "\n\nFirst: wardround-coordinator init --address HOST:PORT, then: start, invite, plan, run."
     ),
     epilog=(
         "Exit status: 0 done, 1 the run failed, 2 wrong option or configuration, 4 privacy "
@@ -151,6 +151,19 @@ def revoke(
     from server.commands import enrolling
 
     enrolling.revoke(_chosen(folder), site)
+
+
+@app.command()
+def plan(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the run.")],
+    folder: FolderOption = None,
+    *,
+    json: JsonOption = False,
+) -> None:
+    """Say what a run would cost each site, and what would stop it (exit status 1)."""
+    from server.commands.plan import show_plan
+
+    raise typer.Exit(show_plan(_chosen(folder), config, as_json=json))
 
 
 @app.command()
