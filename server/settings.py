@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import yaml
-from pydantic import Field, Strict, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, Strict, StringConstraints, ValidationError
 
 from common.config_errors import explain
 from common.config_part import Part, PositiveInt
@@ -15,10 +15,22 @@ from common.config_yaml import read_yaml
 from common.durable import replace_durably
 from common.errors import ConfigurationError
 
-_HOST_PORT = r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([1-9][0-9]{0,4})$"
-HostPort = Annotated[str, StringConstraints(pattern=_HOST_PORT, max_length=260)]
+_HOST_PORT = r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9._-]*):[1-9][0-9]{0,4}$"
+_LARGEST_PORT = 65535
+
+
+def _port_fits(address: str) -> str:
+    if host_and_port(address)[1] > _LARGEST_PORT:
+        message = f"a port is at most {_LARGEST_PORT}"
+        raise ValueError(message)
+    return address
+
+
+HostPort = Annotated[
+    str, StringConstraints(pattern=_HOST_PORT, max_length=260), AfterValidator(_port_fits)
+]
 DEFAULT_PORT = 8443
-_Port = Annotated[int, Strict(), Field(ge=1, le=65535)]
+_Port = Annotated[int, Strict(), Field(ge=1, le=_LARGEST_PORT)]
 
 
 class Settings(Part):
@@ -55,7 +67,7 @@ def new_settings(name: str, address: str) -> Settings:
         host, port = "", 0
     everywhere = "127.0.0.1" if _is_loopback(host) else "[::]" if ":" in host else "0.0.0.0"  # noqa: S104 - sites come from elsewhere
     values["listen"] = f"{everywhere}:{port}"
-    values["operator"] = f"127.0.0.1:{port + 1 if port < 65535 else port - 1}"
+    values["operator"] = f"127.0.0.1:{port + 1 if port < _LARGEST_PORT else port - 1}"
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
@@ -83,8 +95,8 @@ def write_settings(path: Path, settings: Settings) -> None:
     """Write coordinator.yaml with a comment a key."""
     text = f"""\
 # The coordinator's name, as sites see it.
-name: {settings.name}
-# What sites connect to. Another host needs `wardround-coordinator doctor` to renew the certificate.
+name: "{settings.name}"
+# What sites connect to. After a change restart the service: it renews its certificate itself.
 address: "{settings.address}"
 # Where the service listens for sites, and for the commands of this machine's operator.
 listen: "{settings.listen}"

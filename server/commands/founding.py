@@ -15,7 +15,7 @@ def init(folder: Folder, address: str | None, name: str | None) -> None:
     from server.foundation import set_up
 
     machine = socket.getfqdn()
-    given = address or f"{machine}:{DEFAULT_PORT}"
+    given = f"{machine}:{DEFAULT_PORT}" if address is None else address
     settings = new_settings(name or socket.gethostname().partition(".")[0], given)
     set_up(folder, settings)
     typer.echo(f"The coordinator {settings.name} is in {folder.path}.")
@@ -31,6 +31,6 @@ def start(folder: Folder, *, json: bool) -> None:
 
     def announce(settings: Settings) -> None:
         typer.echo(f"The coordinator {settings.name} listens for sites at {settings.address}.")
-        typer.echo("Next, in another terminal: wardround-coordinator invite SITE", err=False)
+        typer.echo("Next, in another terminal: wardround-coordinator invite SITE")
 
     run_service(folder, json=json, announce=announce)
