@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from client.approvals import Approvals
-from client.policy import Denied, judge
+from client.policy import Denied, judge, judge_metrics
 from client.site_config import SiteConfig
 from common.config import RunConfig, parse_config
 from common.errors import UpdateRefused, WardroundError
@@ -74,19 +74,35 @@ def denied(question: Question, release: str, house: House, now: datetime) -> Den
     if config.in_force() != config:
         detail = "its privacy section is not in force: a coordinator sends what is trained"
         return Denied(reason=RefusalReason.CONFIGURATION, detail=detail)
-    return judge(config, house.config.policy, house.coordinator) or _approval(question, house)
+    rules = house.config.policy
+    return (
+        _out_of_rounds(question)
+        or judge(config, rules, house.coordinator, site=house.config.name)
+        or (judge_metrics(config, rules) if question.kind == "evaluation" else None)
+        or _approval(question, house)
+    )
+
+
+def _out_of_rounds(question: Question) -> Denied | None:
+    """Return why a round is none of the configuration's: what was approved has an end."""
+    last = question.config.training.rounds
+    first = 0 if question.kind == "proposal" else 1
+    if first <= question.round <= last:
+        return None
+    detail = f"round={question.round}, expected {first} to {last} (training.rounds)"
+    return Denied(reason=RefusalReason.CONFIGURATION, detail=detail)
 
 
 def _approval(question: Question, house: House) -> Denied | None:
     """Return why the configuration is not approved, after noting that it was asked for."""
     house.approvals.note(question.run, question.config)
-    if house.config.policy.approval == "automatic":
-        return None
     match house.approvals.decision(question.config.fingerprint()):
         case "approved":
             return None
         case "declined":
             return Denied(reason=RefusalReason.DECLINED, detail="declined by this site's admin")
+        case "waiting" if house.config.policy.approval == "automatic":
+            return None
         case "waiting":
             detail = f"type: wardround-site approve {question.run}"
             return Denied(reason=RefusalReason.NOT_APPROVED, detail=detail)

@@ -122,12 +122,7 @@ class _Daemon:
         authority = load_authority(self._home, self._coordinator)
         fleet = Fleet(self._coordinator.address, authority, self._key)
         try:
-            before = _known_node(self._home)
-            if before is not None:
-                # An earlier daemon that was killed may still count as here.
-                with suppress(LinkDown):
-                    fleet.deactivate(before)
-            node_id = fleet.activate()
+            node_id = self._activate(fleet)
         except BaseException:
             fleet.close()
             raise
@@ -138,6 +133,17 @@ class _Daemon:
         beat.start()
         _log.info("connected", coordinator=self._coordinator.address)
         return self._link
+
+    def _activate(self, fleet: Fleet) -> int:
+        """Say that this site is here, in place of an earlier daemon that was killed."""
+        try:
+            return fleet.activate()
+        except LinkDown:
+            before = _known_node(self._home)
+            if before is None:
+                raise
+            fleet.deactivate(before)
+            return fleet.activate()
 
     def _down(self, error: LinkDown | SiteUnknown) -> float:
         """Note that the coordinator is away; returns how long to leave it alone."""

@@ -8,7 +8,7 @@
     |   |-- BudgetExceeded      the site admin, or nobody: the answer is no
     |   `-- LedgerDamaged       the site admin and the data-protection officer
     |-- UpdateRefused           the coordinator; the run goes on   exit 1
-    |-- LinkDown                the network; it is tried again     exit 6
+    |-- LinkDown                the network; it is tried again     exit 7
     |-- SiteUnknown             the coordinator, or the clock      exit 6
     |-- RunGone                 nobody: the answer came too late   exit 1
     |-- RunFailed               the coordinator                    exit 1
@@ -34,7 +34,6 @@ class ExitCode(IntEnum):
     WRONG_DATA = 3
     PRIVACY_REFUSED = 4
     STATE_DAMAGED = 5
-    NOT_REACHED = 6
     TRUST_REFUSED = 6
     UNREACHABLE = 7
     INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -83,13 +82,13 @@ class UpdateRefused(WardroundError):
 class LinkDown(WardroundError):
     """The other side cannot be reached now, or does not prove who it is; nothing was sent."""
 
-    exit_code = ExitCode.NOT_REACHED
+    exit_code = ExitCode.UNREACHABLE
 
 
 class SiteUnknown(WardroundError):
     """The coordinator does not take this site's key."""
 
-    exit_code = ExitCode.NOT_REACHED
+    exit_code = ExitCode.TRUST_REFUSED
 
 
 class RunGone(WardroundError):

@@ -107,6 +107,7 @@ class Letters:
     patients: Patients = field(default_factory=lambda: patients_of((1,) * 16, (0,)))
     approval: str = "automatic"
     private_only: bool = True
+    metrics: str = "any"
     lie: Callable[[Answer], Answer] = lambda answer: answer
     told: list[tuple[str, dict[str, object]]] = field(default_factory=list)
     hours: str | None = None
@@ -136,6 +137,7 @@ class Letters:
         """Return what the site's decision depends on."""
         rules = PolicyRules.model_validate({
             "approval": self.approval, "private_only": self.private_only,
+            "metrics": self.metrics,
         })  # fmt: skip
         config = SiteConfig(name=self.name, data=self.home, policy=rules, hours=self.hours)
         return House(

@@ -16,7 +16,7 @@ from client.ledger import Ledger
 from common.envelope import Envelope, facts_of, unseal
 from common.errors import LinkDown
 from common.identity import load_private, public_text, verify
-from common.wire import Proposal, Refusal, RefusalReason, SiteUpdate, Standing
+from common.wire import EvaluationRequest, Proposal, Refusal, RefusalReason, SiteUpdate, Standing
 from tests.client.answering import CONFIG, InlineWorker, Letters, question
 from tests.client.letters import FolderFleet
 
@@ -233,3 +233,35 @@ def test_a_site_killed_anywhere_releases_nothing_uncharged_and_nothing_twice_unl
     found = json.loads(done.stdout)
     assert found["wrong"] == []
     assert found["killed"] > 60
+
+
+@pytest.mark.parametrize("number", [0, 5])
+def test_a_round_that_the_approved_configuration_does_not_have_is_refused(
+    tmp_path: Path, number: int
+) -> None:
+    fleet = FolderFleet(tmp_path / "fleet")
+    fleet.ask(question(number))
+    reason = refused_with(tmp_path, Letters(tmp_path / "home"), fleet)
+    assert reason is RefusalReason.CONFIGURATION
+
+
+def test_a_site_that_lets_no_metrics_leave_trains_and_does_not_report(tmp_path: Path) -> None:
+    fleet = FolderFleet(tmp_path / "fleet")
+    letters = Letters(tmp_path / "home", metrics="none")
+    asked = EvaluationRequest(
+        run="run", round=1, seed=0, config=CONFIG, weights=question().weights, split="validation"
+    )
+    fleet.ask(asked)
+    assert refused_with(tmp_path, letters, fleet) is RefusalReason.METRICS
+    fleet.ask(question())
+    turns(letters.open(), fleet)
+    kinds = sorted(str(facts_of(a.header)["kind"]) for a in fleet.answers())
+    assert kinds == ["refusal", "update"]
+
+
+def test_what_was_declined_stays_declined_where_approval_is_automatic(tmp_path: Path) -> None:
+    fleet = FolderFleet(tmp_path / "fleet")
+    letters = Letters(tmp_path / "home")
+    letters.house().approvals.decide_ahead(CONFIG, "declined")
+    fleet.ask(question())
+    assert refused_with(tmp_path, letters, fleet) is RefusalReason.DECLINED
