@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter
 
 from client.approvals import Approvals
 from client.policy import Denied, judge, judge_metrics
@@ -19,12 +22,15 @@ from common.errors import UpdateRefused, WardroundError
 from common.release import RELEASE, bundle_hash
 from common.wire import RefusalReason
 
+Kind = Literal["proposal", "train", "evaluation"]
+_KIND: TypeAdapter[Kind] = TypeAdapter(Kind)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
     """What the daemon knows of a request without reading its tensors."""
 
-    kind: str  # proposal, train or evaluation
+    kind: Kind
     run: str
     round: int
     config: RunConfig
@@ -43,13 +49,15 @@ class House:
 def question_of(facts: Mapping[str, object]) -> Question:
     """Return the question in a request's facts; UpdateRefused when there is none."""
     try:
-        kind, number = facts["kind"], facts["round"]
-        if kind not in {"proposal", "train", "evaluation"} or not isinstance(number, int):
-            message = f"a {kind} is no request"
-            raise ValueError(message)
-        config = parse_config(str(facts["config"]), source="the coordinator's configuration")
-        return Question(kind=str(kind), run=str(facts["run"]), round=number, config=config)
-    except (KeyError, ValueError, WardroundError) as error:
+        number = facts["round"]
+        if not isinstance(number, int):
+            message = f"round={number!r} is no number"
+            raise TypeError(message)
+        return Question(
+            kind=_KIND.validate_python(facts["kind"]), run=str(facts["run"]), round=number,
+            config=parse_config(str(facts["config"]), source="the coordinator's configuration"),
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError, WardroundError) as error:
         message = f"The coordinator's request cannot be read: {error!s:.300}"
         raise UpdateRefused(message) from error
 

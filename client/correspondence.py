@@ -24,14 +24,14 @@ from client.admission import House, Question, denied, question_of
 from client.disclosures import Disclosure, Disclosures
 from client.fleet import Delivery, Fleet, Reply, reply_to
 from client.inbox import Inbox, Sending
+from client.meters import Outcome, SiteMeters
 from client.outbox import Outbox
-from client.worker_process import WorkerProcess
+from client.worker_process import Finished, WorkerProcess
 from common.envelope import Envelope, facts_of, read_head, seal, write_envelope
 from common.errors import RunGone, StateDamaged, UpdateRefused
 from common.flower_messages import open_objects
 from common.identity import sign
 from common.wire import Refusal, RefusalReason
-
 
 #: A site that is at work looks for more this often; one that is not waits for it.
 _BUSY_PULL_SECONDS = 0.5
@@ -49,6 +49,7 @@ class Desktop:
     disclosures: Disclosures
     worker: WorkerProcess
     tell: Callable[[str, Mapping[str, object]], None]  # what happened, and its facts
+    meters: SiteMeters
 
 
 @dataclass(kw_only=True)
@@ -65,6 +66,7 @@ class _Letter:
     question: Question
     digest: str  # of the request, in hex
     refusal: Envelope | None  # an answer that needs no work
+    at: float  # when it was decided on, on the monotonic clock
 
 
 @dataclass
@@ -98,15 +100,22 @@ class Correspondence:
         worker.start()
         finished = worker.look()
         if finished is not None:
-            self.seconds[finished.question] = finished.seconds
-            if finished.failed:
-                self._failed.add(finished.question)
-                self.desk.tell("the worker died over a request", {"deaths": worker.restarts})
+            self._finished(finished)
         if worker.given is None:
             for letter in self._letters.values():
                 if letter.refusal is None and self._answer(letter) is None:
                     worker.give(self.desk.inbox.request(letter.delivery), letter.digest)
                     break
+
+    def _finished(self, finished: Finished) -> None:
+        self.seconds[finished.question] = finished.seconds
+        self.desk.meters.took("work", finished.seconds)
+        at = [x.at for x in self._letters.values() if x.digest == finished.question]
+        if at:
+            self.desk.meters.took("wait", time.monotonic() - at[0] - finished.seconds)
+        if finished.failed:
+            self._failed.add(finished.question)
+            self.desk.tell("the worker died over a request, twice", {})
 
     def doing(self) -> Question | None:
         """Return what the worker is at."""
@@ -117,8 +126,6 @@ class Correspondence:
     def open(self) -> int:
         """Return how many letters are not answered."""
         return len(self._letters)
-
-    # --- one step each -------------------------------------------------------------------
 
     def _receive(self, fleet: Fleet, wait_seconds: float) -> bool:
         delivery = None
@@ -135,18 +142,20 @@ class Correspondence:
 
     def _fetch(self, delivery: Delivery, fleet: Fleet) -> None:
         """Fetch what is missing of a request, and write it as one file."""
-        inbox = self.desk.inbox
+        inbox, start = self.desk.inbox, time.monotonic()
         for name in inbox.lacking(delivery):
             content = fleet.fetch(delivery.run_id, name)
             if content is None:
                 return  # the coordinator has announced it and is still sending it
             inbox.put(delivery, name, content)
             self.traffic.received += len(content)
+            self.desk.meters.received(len(content))
         opened = open_objects(lambda name: inbox.read(delivery, name), delivery.id)
         envelope = Envelope(header=opened.header, frames=tuple(opened.frames()))
         fleet.confirm(delivery)
         write_envelope(inbox.request(delivery), envelope)
         inbox.complete(delivery)
+        self.desk.meters.took("fetch", time.monotonic() - start)
 
     def _decide(self, fleet: Fleet) -> None:
         waiting = [d for d in self.desk.inbox.waiting() if self.desk.inbox.request(d).exists()]
@@ -172,14 +181,14 @@ class Correspondence:
                 "detail": why.detail,
             })  # fmt: skip
         self._letters[delivery.id] = _Letter(
-            delivery=delivery, question=question, digest=digest, refusal=refusal
+            delivery=delivery, question=question, digest=digest, refusal=refusal,
+            at=time.monotonic(),
         )
 
-    def _no(self, question: Question, reason: RefusalReason) -> Envelope:
-        refusal = Refusal(
-            run=question.run, round=question.round, site=self.desk.name, reason=reason
+    def _no(self, asked: Question, reason: RefusalReason) -> Envelope:
+        envelope = seal(
+            Refusal(run=asked.run, round=asked.round, site=self.desk.name, reason=reason)
         )
-        envelope = seal(refusal)
         return envelope.signed(sign(self.desk.key, envelope.digest))
 
     def _drop_if_too_late(self, delivery: Delivery) -> None:
@@ -220,7 +229,7 @@ class Correspondence:
             self._disclose(answer)
             sending = Sending(created_at=time.time(), session="", left=None)
             inbox.note(delivery, sending)
-        reply = reply_to(delivery, answer, sending.created_at)
+        reply, start = reply_to(delivery, answer, sending.created_at), time.monotonic()
         letter = self._letters[delivery.id]
         seconds = self.seconds.get(letter.digest, 0.0)
         if sending.left is None or not self._give(delivery, fleet, reply, sending):
@@ -228,10 +237,24 @@ class Correspondence:
             offered = Sending(created_at=sending.created_at, session=session, left=tuple(left))
             inbox.note(delivery, offered)
             self._give(delivery, fleet, reply, offered)
-        if facts_of(answer.header)["kind"] in {"standing", "refusal"}:
+        self.desk.meters.took("send", time.monotonic() - start)
+        self._answered(letter, facts_of(answer.header))
+        self._drop(delivery)
+
+    def _answered(self, letter: _Letter, facts: Mapping[str, object]) -> None:
+        """Count an answer that was sent; only updates and reports are kept for another time."""
+        if facts["kind"] in {"standing", "refusal"}:
             self.desk.outbox.forget(letter.digest)  # the next one may be another
         self._failed.discard(letter.digest)
-        self._drop(delivery)
+        self.seconds.pop(letter.digest, None)
+        failed = facts.get("reason") == RefusalReason.FAILED.name
+        outcome: Outcome = "refused" if facts["kind"] == "refusal" else "done"
+        outcome = "failed" if failed else outcome
+        self.desk.meters.answered(letter.question.kind, outcome)
+        spend = facts.get("spend")
+        if isinstance(spend, dict):
+            limit = self.house.config.policy.largest_epsilon_per_cohort
+            self.desk.meters.charged(float(spend["cohort_epsilon"]), limit)
 
     def _give(self, delivery: Delivery, fleet: Fleet, reply: Reply, sending: Sending) -> bool:
         """Send the objects that are left; False when the session is over."""
@@ -241,6 +264,7 @@ class Correspondence:
             if not fleet.give(delivery.run_id, sending.session, name, reply.objects[name]):
                 return False
             self.traffic.sent += len(reply.objects[name])
+            self.desk.meters.sent(len(reply.objects[name]))
             left.pop(0)
             rest = Sending(
                 created_at=sending.created_at, session=sending.session, left=tuple(left)

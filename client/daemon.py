@@ -6,31 +6,31 @@ seconds; whatever it was at, the next start goes on with.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import signal
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
+
+from prometheus_client import CollectorRegistry
 
 from client.admission import House
 from client.approvals import Approvals
 from client.coordinator import Coordinator, load_authority, load_coordinator
 from client.correspondence import Correspondence, Desktop
+from client.daemon_setting import answering_health, locked, stopping
 from client.disclosures import Disclosures
 from client.fleet import HEARTBEAT_SECONDS, Fleet
 from client.home import Home
 from client.inbox import Inbox
+from client.meters import SiteMeters
 from client.outbox import Outbox
 from client.site_config import SiteConfig, load_site_config
 from client.site_status import Status
 from client.worker_process import WorkerProcess
-from common.errors import ConfigurationError, LinkDown, RunFailed, SiteUnknown
+from common.errors import ConfigurationError, LinkDown, SiteUnknown
+from common.health import Status as HealthStatus
 from common.identity import load_private
 from common.logs import log, open_logs
 
@@ -50,13 +50,17 @@ def run_daemon(home: Home, *, json_logs: bool = False) -> None:
     another daemon serves this home.
     """
     config, coordinator = load_site_config(home.site_yaml), load_coordinator(home)
-    with _locked(home.lock), open_logs(home.log, json=json_logs, name="site"), _stopping() as stop:
+    with locked(home.lock), open_logs(home.log, json=json_logs, name="site"), stopping() as stop:
         worker_log = home.log / "worker.log"
         with worker_log.open("ab") as output:
-            worker = WorkerProcess(home.folder, output)
-            daemon = _Daemon(home, config, coordinator, worker)
+            registry = CollectorRegistry()
+            daemon = _Daemon(
+                home, (config, coordinator), WorkerProcess(home.folder, output),
+                SiteMeters(registry),
+            )  # fmt: skip
             try:
-                daemon.serve(stop)
+                with answering_health(config, registry) as health:
+                    daemon.serve(stop, health)
             finally:
                 daemon.close()
 
@@ -73,24 +77,26 @@ class _Daemon:
     """One daemon's life; everything that must survive it is in the home's files."""
 
     def __init__(
-        self, home: Home, config: SiteConfig, coordinator: Coordinator, worker: WorkerProcess
-    ) -> None:
-        self._home, self._config, self._coordinator = home, config, coordinator
+        self, home: Home, known: tuple[SiteConfig, Coordinator], worker: WorkerProcess,
+        meters: SiteMeters,
+    ) -> None:  # fmt: skip
+        self._home, (self._config, self._coordinator), self._meters = home, known, meters
         self._changed_at = _changed_at(home.site_yaml)
         self._key = load_private(home.key)
         self._worker = worker
         self._link: _Link | None = None
         self._beating = threading.Event()
         self._letters = self._correspondence()
-        self._status = Status(home.status, coordinator.address)
+        self._status = Status(home.status, self._coordinator.address)
         self._pause = 0.25
 
-    def serve(self, stop: threading.Event) -> None:
-        """Turn after turn, until `stop`."""
+    def serve(self, stop: threading.Event, health: Callable[[HealthStatus], None]) -> None:
+        """Turn after turn, until `stop`; a site that is cut off is well, and says so."""
         _log.info("started", site=self._config.name, coordinator=self._coordinator.address)
         while not stop.is_set():
             self._reload()
             pause = self._turn()
+            health("ok")
             self._tell_status()
             stop.wait(pause)
         _log.info("stopping")
@@ -182,6 +188,7 @@ class _Daemon:
             name=self._config.name, to=self._coordinator.name, key=self._key,
             inbox=Inbox(home.inbox), outbox=Outbox(home.outbox),
             disclosures=Disclosures(home.disclosures), worker=self._worker, tell=_tell,
+            meters=self._meters,
         )  # fmt: skip
         return Correspondence(desk, self._house())
 
@@ -193,6 +200,8 @@ class _Daemon:
 
     def _tell_status(self) -> None:
         traffic = self._letters.traffic
+        self._meters.connected(self._status.state != "offline")
+        self._meters.paused(self._home.paused.exists())
         facts = {
             "bytes_sent": traffic.sent, "bytes_received": traffic.received,
             "worker": {"pid": self._worker.pid, "restarts": self._worker.restarts},
@@ -240,38 +249,3 @@ def _changed_at(path: Path) -> tuple[int, int]:
     except OSError:
         return (0, 0)
     return (status.st_mtime_ns, status.st_ino)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the home, so that two daemons never share a ledger's answers."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            message = (
-                f"Another daemon serves {path.parent} already. `wardround-site status` shows what "
-                "it does; stop it first, or give another --home."
-            )
-            raise RunFailed(message) from error
-        file.truncate(0)
-        file.write(f"{os.getpid()} {datetime.now(UTC).isoformat()}\n")
-        file.flush()
-        yield
-
-
-@contextmanager
-def _stopping() -> Iterator[threading.Event]:
-    """Turn SIGTERM and Ctrl-C into an event for the time being."""
-    stop = threading.Event()
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    before = {n: signal.signal(n, on_signal) for n in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)

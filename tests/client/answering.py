@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from prometheus_client import CollectorRegistry
 
 from client.admission import House
 from client.app import COHORT, Desk, Loaded, Ward
@@ -16,6 +17,7 @@ from client.disclosures import Disclosures
 from client.inbox import Inbox
 from client.ledger import Ledger, Limit
 from client.memory import MemoryInFolder
+from client.meters import SiteMeters
 from client.outbox import Outbox
 from client.policy_rules import PolicyRules
 from client.site import Guard, Site
@@ -130,6 +132,7 @@ class Letters:
             inbox=Inbox(self.home / "inbox"), outbox=outbox,
             disclosures=Disclosures(self.home / "disclosures.jsonl"), worker=worker,
             tell=lambda event, facts: self.told.append((event, dict(facts))),
+            meters=SiteMeters(CollectorRegistry()),
         )  # fmt: skip
         return Correspondence(desk, self.house())
 
