@@ -10,7 +10,6 @@ from typing import cast
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from common.durable import replace_durably
 from common.errors import ConfigurationError, Unreachable
@@ -53,17 +52,15 @@ def show(folder: Folder, *, json: bool) -> None:
     if not sites and not invited:
         typer.echo("No site yet. Invite one: wardround-coordinator invite SITE")
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("SITE", "STATE", "SINCE", "FINGERPRINT"):
-        table.add_column(column, overflow="fold")
+    rows = [("SITE", "STATE", "SINCE", "FINGERPRINT")]
     for site in sites:
-        table.add_row(
-            str(site["name"]), _state(site), _when(cast("float", site["since"])),
-            str(site["fingerprint"]),
-        )  # fmt: skip
-    for name, expires in invited.items():
-        table.add_row(name, "invited", f"until {_when(expires)}", "")
-    Console(soft_wrap=True).print(table)
+        since = _when(cast("float", site["since"]))
+        rows.append((str(site["name"]), _state(site), since, str(site["fingerprint"])))
+    rows += [(name, "invited", f"until {_when(end)}", "") for name, end in invited.items()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:  # never folded: a fingerprint is copied and compared whole
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        typer.echo("  ".join(cells).rstrip())
     for site in sites:
         if site["state"] == "pending":
             typer.echo(
