@@ -21,6 +21,7 @@ from client.memory import MemoryInFolder
 from client.private_round import plan_of
 from client.site import Guard, Site
 from client.training import train_round
+from client.trial import round_seconds
 from client.workbench import Workbench, open_workbench
 from common.config import RunConfig
 from common.errors import CohortError, UnsafeModel
@@ -121,7 +122,8 @@ class Desk:
         return Standing(
             run=request.run, round=request.round, site=site.name,
             patients=patients if tells else None, epsilon=epsilon if tells else None,
-            epsilon_left=left if tells else None, seconds=None,
+            epsilon_left=left if tells else None,
+            seconds=round_seconds(site, loaded.bench) if tells else None,
         )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -64,7 +65,7 @@ def main(folder: Folder, run: str) -> ExitCode:
         quorum=config.aggregation.smallest_quorum,
     )  # fmt: skip
     board.begin("starting", 0)
-    runtime = _connect(folder)
+    runtime = connect(folder)
     succeeded, message = False, "stopped; resume goes on from the last saved round"
     try:
         runtime.begin()
@@ -98,7 +99,8 @@ def read_order(place: RunFolder) -> Order:
         raise RunFailed(message) from error
 
 
-def _connect(folder: Folder) -> Runtime:
+def connect(folder: Folder) -> Runtime:
+    """Return the calls of the run whose token is in the environment."""
     settings = load_settings(folder.settings)
     return Runtime(
         settings.operator, folder.ca.read_text(encoding="ascii"),
@@ -111,14 +113,7 @@ def _rounds(
 ) -> None:
     """Run the rounds and measure what came of them."""
     runtime, board = link
-    place, enrolment = folder.run(order.run), Enrolment(folder.enrolment)
-
-    def members() -> dict[str, str]:
-        wanted = set(order.sites)
-        return {
-            site.name: site.public_key for site in enrolment.sites()
-            if site.state == "accepted" and (not wanted or site.name in wanted)
-        }  # fmt: skip
+    place, members = folder.run(order.run), members_of(folder, order.sites)
 
     def observe(record: RoundRecord) -> None:
         board.metrics = {n: dict(e.to_json()) for n, e in record.metrics.items()}
@@ -142,6 +137,19 @@ def _rounds(
     replace_durably(place.results, content)
     sha256 = hashlib.sha256(content).hexdigest()
     journal.write("measured", {"round": state.best_round or state.round, "sha256": sha256})
+
+
+def members_of(folder: Folder, wanted: Sequence[str]) -> Callable[[], dict[str, str]]:
+    """Return what gives the public keys of accepted sites: all of them, or those wanted."""
+    enrolment, names = Enrolment(folder.enrolment), set(wanted)
+
+    def members() -> dict[str, str]:
+        return {
+            site.name: site.public_key for site in enrolment.sites()
+            if site.state == "accepted" and (not names or site.name in names)
+        }  # fmt: skip
+
+    return members
 
 
 def measure(config: RunConfig, sites: FlowerSites, state: RunState) -> dict[str, object]:

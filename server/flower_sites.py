@@ -84,7 +84,7 @@ class FlowerSites:
         self._runtime = runtime
         self._setting = setting
         self._board = board
-        self._approval = Approval(setting.run, setting.seed, setting.config)
+        self.approval = Approval(setting.run, setting.seed, setting.config)
         self._waited = False  # for sites that had said neither yes nor no
 
     def available(self) -> tuple[str, ...]:
@@ -100,17 +100,16 @@ class FlowerSites:
         phase, number = self._board.phase, self._board.round
         while True:
             members = self._setting.members()
-            nodes = self._nodes(members)
-            self._propose(members, nodes)
-            ready = self._approval.ready(nodes)
-            settled = self._approval.settled(members) or time.monotonic() > start + patience
+            nodes = self.propose()
+            ready = self.approval.ready(nodes)
+            settled = self.approval.settled(members) or time.monotonic() > start + patience
             if len(ready) >= quorum and settled:
                 self._waited = True
                 self._board.begin(phase, number)
                 return ready
-            self._approval.check_quorum(members, quorum)
+            self.approval.check_quorum(members, quorum)
             if time.monotonic() > ends:
-                raise RunFailed(self._approval.why_waiting(members, quorum))
+                raise RunFailed(self.approval.why_waiting(members, quorum))
             if self._board.phase != "approval":
                 self._board.begin("approval", number)
             self._board.write()
@@ -137,6 +136,8 @@ class FlowerSites:
     ) -> Iterator[A | Refusal | NotAdmitted]:
         members = {n: k for n, k in self._setting.members().items() if n in sites}
         ends = time.time() + self._setting.round_seconds
+        for name in members:
+            self._board.site(name, "asked")
         self._board.begin(phase, request.round, ends)
         open_ = {name: _Asked() for name in members}
         self._post(request, open_, ends)
@@ -195,7 +196,7 @@ class FlowerSites:
         owners = {name: site for site, asked in open_.items() for name in asked.names}
         # While an answer is on its way there is something to do; else wait for the next.
         wait = 0.0 if any(asked.answer for asked in open_.values()) else _WAIT_SECONDS
-        for arrival in self._runtime.pull([*owners, *self._approval.open], wait):
+        for arrival in self._runtime.pull([*owners, *self.approval.open], wait):
             if arrival.asked not in owners:
                 self._take_standing(arrival, members)
                 continue
@@ -218,7 +219,7 @@ class FlowerSites:
         answer = arriving.opened(self._runtime)
         match answer:
             case Refusal():
-                self._approval.withdraw(site, answer)
+                self.approval.withdraw(site, answer)
                 self._board.site(site, "refused", answer.reason.value)
                 return answer
             case NotAdmitted():
@@ -228,9 +229,11 @@ class FlowerSites:
                 pass
         if not isinstance(answer, wanted):
             return refused(site, Fault.UNREADABLE, f"it is a {type(answer).__name__}")
-        self._board.site(site, "answered")
         if answer.spend is not None:
+            if answer.spend.simulated_noise:  # between hospitals a seed is no privacy
+                return refused(site, Fault.WRONG_SPEND, "its noise came from a seed")
             self._board.sites[site].epsilon = answer.spend.run_epsilon
+        self._board.site(site, "answered")
         return answer
 
     def _is_whole(self, site: str, asked: _Asked, arriving: Arriving) -> bool:
@@ -250,26 +253,28 @@ class FlowerSites:
 
     # --- approval ------------------------------------------------------------------------
 
-    def _propose(self, members: Mapping[str, str], nodes: Mapping[str, NodeFacts]) -> None:
-        """Ask sites that have not said yes whether they would, and note what they say."""
-        for name in members:
-            if name not in nodes:
-                self._board.site(name, "offline", "not connected")
-        due = self._approval.due(nodes)
+    def propose(self) -> dict[str, NodeFacts]:
+        """Ask sites that have not said yes whether they would; returns who is online."""
+        members = self._setting.members()
+        nodes = self._nodes(members)
+        for name in members.keys() - nodes.keys():
+            self._board.site(name, "offline", "not connected")
+        due = self.approval.due(nodes)
         if due:
-            envelope = seal(self._approval.proposal)
+            envelope = seal(self.approval.proposal)
             ids = [nodes[name].node_id for name in due]
             names = self._runtime.post(envelope, "query", ids, self._setting.round_seconds)
             numbers = {name: nodes[name].node_id for name in due}
-            self._approval.asked({n: names[k] for n, k in numbers.items() if k in names})
-        for arrival in self._runtime.pull(list(self._approval.open), _WAIT_SECONDS):
+            self.approval.asked({n: names[k] for n, k in numbers.items() if k in names})
+        for arrival in self._runtime.pull(list(self.approval.open), _WAIT_SECONDS):
             self._take_standing(arrival, members)
-        self._approval.show(self._board, nodes)
+        self.approval.show(self._board, nodes)
+        return nodes
 
     def _take_standing(self, arrival: Arrival, members: Mapping[str, str]) -> None:
-        site = self._approval.open.get(arrival.asked)
+        site = self.approval.open.get(arrival.asked)
         if site is None or site not in members or arrival.gone:
-            self._approval.lost(arrival.asked)
+            self.approval.lost(arrival.asked)
             return
         arriving = self._arriving(site, members[site], arrival)
         try:
@@ -277,10 +282,10 @@ class FlowerSites:
             ends = time.monotonic() + 10
             while not arriving.fetch(self._runtime) and time.monotonic() < ends:
                 time.sleep(_LOOK_SECONDS)
-            self._approval.take(arrival.asked, arriving.open())
+            self.approval.take(arrival.asked, arriving.open())
             arriving.close(self._runtime)
         except (RunGone, UpdateRefused, KeyError):
-            self._approval.lost(arrival.asked)
+            self.approval.lost(arrival.asked)
 
     def _nodes(self, members: Mapping[str, str]) -> dict[str, NodeFacts]:
         """Return the members that are online."""

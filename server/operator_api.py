@@ -7,6 +7,7 @@
     GET  /api/runs, /api/runs/NAME      run.json, status.json and the last rounds
     POST /api/runs                      {"config": "YAML", "seed": 0, "sites": []}
     POST /api/runs/NAME/stop, /resume
+    POST /api/plan                      {"config": "YAML"}: what the connected sites say to it
     GET  /metrics                       Prometheus
 
 An error is {"error": "what to do", "exit_code": 2}, with status 400.
@@ -35,6 +36,8 @@ from server.gateway import Gateway
 from server.run_status import view_of
 from server.supervision import Supervisor
 
+#: Sites read their cohort before they answer, the first time.
+_PLAN_SECONDS = 60.0
 _LONGEST_INVITATION_HOURS = 24.0 * 30
 _Body = TypeVar("_Body", bound=Part)
 _Answer = Callable[[Request], Awaitable[Response]]
@@ -84,6 +87,7 @@ class OperatorApi:
             ("GET", "/api/runs/{name}", self._run),
             ("POST", "/api/runs/{name}/stop", self._stop),
             ("POST", "/api/runs/{name}/resume", self._resume),
+            ("POST", "/api/plan", self._plan),
             ("GET", "/metrics", self._metrics),
         )
         routes = [Route(path, answer, methods=[method]) for method, path, answer in table]
@@ -135,6 +139,12 @@ class OperatorApi:
     async def _resume(self, request: Request) -> Response:
         await self._supervisor.resume(request.path_params["name"])
         return JSONResponse({})
+
+    async def _plan(self, request: Request) -> Response:
+        body = await _body(request, RunBody)
+        config = await run_in_threadpool(parse_config, body.config)
+        answers = await self._supervisor.ask(config.in_force(), _PLAN_SECONDS)
+        return JSONResponse({"answers": answers})
 
     async def _metrics(self, request: Request) -> Response:
         encode, kind = choose_encoder(request.headers.get("accept", ""))

@@ -69,6 +69,11 @@ class Operator:
         body = {"config": config, "seed": seed, "sites": list(sites)}
         return str(self._call("POST", "/api/runs", body)["run"])
 
+    def plan(self, config: str) -> list[str]:
+        """Return the headers of what the connected sites say to a configuration."""
+        answers = self._call("POST", "/api/plan", {"config": config})["answers"]
+        return [str(header) for header in answers] if isinstance(answers, list) else []
+
     def runs(self) -> tuple[RunView, ...]:
         """Return all runs."""
         with self._explained():

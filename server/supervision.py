@@ -10,6 +10,7 @@ the service stops        interrupted; `resume` goes on
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import IO, Literal, Protocol
 
 from common.config import RunConfig
-from common.errors import ConfigurationError, ExitCode, WardroundError
+from common.errors import ConfigurationError, ExitCode, RunFailed, WardroundError
 from common.logs import log
 from server.file_lock import FileLock, Taken
 from server.folder import Folder
@@ -29,6 +30,7 @@ from server.run_status import view_of
 #: The program of a run; the folder and the run's name follow it. -P: a folder that happens to
 #: be named server where the service was started must not run in our place.
 RUN_COMMAND = (sys.executable, "-P", "-m", "server.app")
+ASK_COMMAND = (sys.executable, "-P", "-m", "server.asking")
 #: The environment's name for the token of the run's task.
 TASK_TOKEN = "WARDROUND_TASK_TOKEN"  # noqa: S105 - a name, not a token
 _RESTARTS = 3
@@ -114,6 +116,25 @@ class Supervisor:
             raise ConfigurationError(message)
         await self._end(found, "stopped", how_to_resume(name, "Stopped by the operator."))
 
+    async def ask(self, config: RunConfig, seconds: float) -> list[str]:
+        """Return the headers of what the sites say to a proposal, without beginning a run."""
+        name = f"plan-{config.name}"
+        started = await asyncio.to_thread(self._starter.start_run, name)
+        try:
+            with self._log(name) as lines:
+                process = await asyncio.create_subprocess_exec(
+                    *ASK_COMMAND, str(self._folder.path), name, f"{seconds:g}",
+                    stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=lines,
+                    env=_environment(started.token), start_new_session=True,
+                )  # fmt: skip
+            said, _ = await process.communicate(config.to_yaml().encode())
+        finally:
+            await asyncio.to_thread(self._starter.stop_run, started.number)
+        if process.returncode != ExitCode.DONE:
+            message = f"The sites could not be asked: {self._last_line(name)}"
+            raise RunFailed(message)
+        return [str(header) for header in json.loads(said)]
+
     async def close(self) -> None:
         """Stop all runs; they can be resumed."""
         self._closing = True
@@ -192,9 +213,7 @@ class Supervisor:
                 running.process = await asyncio.create_subprocess_exec(
                     *self._command, str(self._folder.path), entry.run,
                     stdin=asyncio.subprocess.DEVNULL, stdout=lines, stderr=lines,
-                    env={
-                        **os.environ, TASK_TOKEN: started.token, "FLWR_TELEMETRY_ENABLED": "0",
-                    },
+                    env=_environment(started.token),
                     # The lock lives as long as the process, even when the service is killed; a
                     # Ctrl-C in the service's terminal is the service's to pass on.
                     pass_fds=(running.lock.fd,), start_new_session=True,
@@ -238,6 +257,10 @@ class Supervisor:
         lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         last = lines[-1][:_LONGEST_MESSAGE] if lines else "It ended without a word."
         return f"{last} (the whole log is {path})"
+
+
+def _environment(token: str) -> dict[str, str]:
+    return {**os.environ, TASK_TOKEN: token, "FLWR_TELEMETRY_ENABLED": "0"}
 
 
 def _signal_name(number: int) -> str:

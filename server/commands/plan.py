@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 from rich.console import Console
 
-from common.config import load_config
-from common.errors import ExitCode, WardroundError
+from common.config import RunConfig, load_config
+from common.errors import ExitCode, Unreachable, WardroundError
+from common.message_headers import message_of
+from common.wire import Refusal, Standing
 from server.enrolment import Enrolment
 from server.folder import Folder
+from server.operator_client import Operator
 from server.plan_display import plan_frame
 from server.planning import forecast
 
 
 def show_plan(folder: Folder, config: Path, *, as_json: bool) -> ExitCode:
     """Print the forecast; RUN_FAILED when something would stop the run."""
-    plan = forecast(load_config(config), (), _accepted(folder))
+    run = load_config(config)
+    plan = forecast(run, _answers(folder, run), _accepted(folder))
     if as_json:
         Console(soft_wrap=True).print_json(json.dumps(plan.to_json(), allow_nan=False))
     else:
         Console().print(plan_frame(plan))
     return ExitCode.RUN_FAILED if plan.stops else ExitCode.DONE
+
+
+def _answers(folder: Folder, config: RunConfig) -> list[Standing | Refusal]:
+    """Return what the connected sites say; nothing where the service does not run."""
+    if not folder.settings.is_file():
+        return []
+    try:
+        with closing(Operator(folder)) as operator:
+            said = [message_of(header, {}) for header in operator.plan(config.to_yaml())]
+    except Unreachable:
+        return []
+    return [answer for answer in said if isinstance(answer, Standing | Refusal)]
 
 
 def _accepted(folder: Folder) -> int:

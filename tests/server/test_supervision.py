@@ -105,7 +105,7 @@ def test_a_run_that_ends_well_is_done(go: Go) -> None:
         assert (await runs.over()).state == "done"
         entry = runs.entry()
         assert (entry.exit_code, entry.seed, entry.sites) == (0, 7, ("north",))
-        assert load_config(runs.folder.run("demo").config) == that("done")
+        assert load_config(runs.folder.run("demo").config) == that("done").in_force()
         assert runs.tokens() == ["token-1 0"]
         with pytest.raises(ConfigurationError, match="is done"):
             await runs.supervisor.resume("demo")
