@@ -166,9 +166,15 @@ def _below(asked: int, least: int, reason: RefusalReason, names: tuple[str, str]
 def _count(run: RunConfig, rules: PolicyRules, site: str) -> Denied | None:
     """Refuse a run that publishes the number of training patients, where that is not told."""
     privacy = run.privacy
-    if rules.tell_patients or privacy == "none" or privacy.default_patients != "declared":
+    if rules.tell_patients or privacy == "none":
         return None
-    if site in privacy.public_patients:
+    if privacy.delta == "per_site":
+        detail = (
+            "each charge tells how many patients train (privacy.delta: per_site), and "
+            "policy.tell_patients is false; the run needs a delta as a number"
+        )
+        return Denied(reason=RefusalReason.METRICS, detail=detail)
+    if privacy.default_patients != "declared" or site in privacy.public_patients:
         return None
     detail = (
         "the run publishes how many patients train (privacy.default_patients: declared), and "

@@ -27,6 +27,7 @@ def round_seconds(site: Site, bench: Workbench) -> float:
     items = min(drawn, len(patients)) * per_patient * rules.local_steps
     some = take(patients, torch.arange(min(_MOST_ITEMS, len(patients.patient))))
     trained = [p for p in bench.model.parameters() if p.requires_grad]
+    seconds = 0.0
     with torch.random.fork_rng(devices=[]):
         for _ in range(2):  # the first one warms up
             start = time.perf_counter()

@@ -62,7 +62,9 @@ def test_a_site_as_it_is_set_up_asks_a_person_and_takes_private_runs_only() -> N
     (run_of(cohort={"smallest_cohort": 19}), {"smallest_cohort": 20}, "COHORT"),
     (run_of(evaluation={"smallest_cell": 4}), {}, "CELL"),
     (run_of(), {"tell_patients": False}, "METRICS"),
-    (run_of(privacy={"public_patients": {"b": 20}}), {"tell_patients": False}, "METRICS"),
+    (run_of(privacy={"delta": 1e-3}), {"tell_patients": False}, "METRICS"),
+    (run_of(privacy={"default_patients": 20}), {"tell_patients": False}, "METRICS"),
+    (run_of(privacy={"public_patients": {"b": 20}, "delta": 1e-3}), {"tell_patients": False}, "METRICS"),
 ])  # fmt: skip
 def test_what_a_rule_does_not_allow_is_refused_with_the_rules_own_reason(
     config: RunConfig, rules: dict[str, object], reason: str
@@ -82,8 +84,8 @@ def test_what_a_rule_does_not_allow_is_refused_with_the_rules_own_reason(
     (run_of(privacy="none"), {"private_only": False}),
     (run_of(privacy={"epsilon": 3.0}), {}),
     (run_of(privacy={"delta": 0.01}), {}),
-    (run_of(privacy={"public_patients": {"a": 20}}), {"tell_patients": False}),
-    (run_of(privacy={"default_patients": 20}), {"tell_patients": False}),
+    (run_of(privacy={"public_patients": {"a": 20}, "delta": 1e-3}), {"tell_patients": False}),
+    (run_of(privacy={"default_patients": 20, "delta": 1e-3}), {"tell_patients": False}),
 ])  # fmt: skip
 def test_what_a_rule_names_is_allowed(config: RunConfig, rules: dict[str, object]) -> None:
     assert reason_of(config, rules_of(**rules), "a") is None
