@@ -64,7 +64,10 @@ def test_a_site_as_it_is_set_up_asks_a_person_and_takes_private_runs_only() -> N
     (run_of(), {"tell_patients": False}, "METRICS"),
     (run_of(privacy={"delta": 1e-3}), {"tell_patients": False}, "METRICS"),
     (run_of(privacy={"default_patients": 20}), {"tell_patients": False}, "METRICS"),
-    (run_of(privacy={"public_patients": {"b": 20}, "delta": 1e-3}), {"tell_patients": False}, "METRICS"),
+    (
+        run_of(privacy={"public_patients": {"b": 20}, "delta": 1e-3}),
+        {"tell_patients": False}, "METRICS",
+    ),
 ])  # fmt: skip
 def test_what_a_rule_does_not_allow_is_refused_with_the_rules_own_reason(
     config: RunConfig, rules: dict[str, object], reason: str
