@@ -15,8 +15,8 @@ from server.folder import Folder
 from server.run_status import RunView
 from server.settings import load_settings
 
-#: Stopping a run may take as long as it has to save.
-_PATIENCE_SECONDS = 90.0
+#: Beyond what a run has to save, which `stop` waits for.
+_PATIENCE_SECONDS = 60.0
 
 Json = Mapping[str, object]
 
@@ -34,7 +34,8 @@ class Operator:
 
     def __init__(self, folder: Folder) -> None:
         folder.require()
-        self._address = load_settings(folder.settings).operator
+        settings = load_settings(folder.settings)
+        self._address = settings.operator
         try:
             token = folder.token.read_text(encoding="ascii").strip()
         except OSError as error:
@@ -45,7 +46,7 @@ class Operator:
             raise TrustRefused(message) from error
         self._client = httpx.Client(
             base_url=f"https://{self._address}", verify=client_context(folder),
-            headers={"authorization": f"Bearer {token}"}, timeout=_PATIENCE_SECONDS,
+            headers={"authorization": f"Bearer {token}"}, timeout=settings.stop_seconds + _PATIENCE_SECONDS,
         )  # fmt: skip
 
     def close(self) -> None:
