@@ -3,7 +3,7 @@
     python -m server.asking FOLDER NAME SECONDS < CONFIGURATION
 
 Started by the service as a run is; writes one line of JSON: the headers of the answers that came
-within so many seconds, or as soon as all connected sites have answered.
+within so many seconds, or as soon as all connected sites have answered, and who was silent.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from server.flower_sites import FlowerSites, Setting
 from server.folder import Folder
 
 
-def ask(folder: Folder, name: str, config: RunConfig, seconds: float) -> list[Standing | Refusal]:
-    """Return the answers, sites in order of their names."""
+def ask(
+    folder: Folder, name: str, config: RunConfig, seconds: float
+) -> tuple[list[Standing | Refusal], list[str]]:
+    """Return the answers, and the sites that are connected and have not answered; by name."""
     runtime = connect(folder)
     with tempfile.TemporaryDirectory(prefix="wardround-") as place:
         board = Board(path=Path(place) / "status.json", run=name, rounds=0, quorum=1)
@@ -36,16 +38,18 @@ def ask(folder: Folder, name: str, config: RunConfig, seconds: float) -> list[St
         sites = FlowerSites(runtime, setting, board)
         ends = time.monotonic() + seconds
         answers: dict[str, Standing | Refusal] = {}
+        online: set[str] = set()
         while time.monotonic() < ends:
-            online = sites.propose()
+            online = set(sites.propose())
             answers = {**sites.approval.refusals, **sites.approval.standings}
-            if online and online.keys() <= answers.keys():
+            if online and online <= answers.keys():
                 break
         runtime.finish(succeeded=True, details="")
-    return [answers[site] for site in sorted(answers)]
+    return [answers[site] for site in sorted(answers)], sorted(online - answers.keys())
 
 
 if __name__ == "__main__":
     chosen, run, patience = Folder(Path(sys.argv[1])), sys.argv[2], float(sys.argv[3])
-    found = ask(chosen, run, parse_config(sys.stdin.read()).in_force(), patience)
-    sys.stdout.write(json.dumps([parts_of(answer)[0] for answer in found]) + "\n")
+    said, silent = ask(chosen, run, parse_config(sys.stdin.read()).in_force(), patience)
+    content = {"answers": [parts_of(answer)[0] for answer in said], "silent": silent}
+    sys.stdout.write(json.dumps(content) + "\n")

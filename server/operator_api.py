@@ -143,8 +143,7 @@ class OperatorApi:
     async def _plan(self, request: Request) -> Response:
         body = await _body(request, RunBody)
         config = await run_in_threadpool(parse_config, body.config)
-        answers = await self._supervisor.ask(config.in_force(), _PLAN_SECONDS)
-        return JSONResponse({"answers": answers})
+        return JSONResponse(await self._supervisor.ask(config.in_force(), _PLAN_SECONDS))
 
     async def _metrics(self, request: Request) -> Response:
         encode, kind = choose_encoder(request.headers.get("accept", ""))

@@ -70,10 +70,13 @@ class Operator:
         body = {"config": config, "seed": seed, "sites": list(sites)}
         return str(self._call("POST", "/api/runs", body)["run"])
 
-    def plan(self, config: str) -> list[str]:
-        """Return the headers of what the connected sites say to a configuration."""
-        answers = self._call("POST", "/api/plan", {"config": config})["answers"]
-        return [str(header) for header in answers] if isinstance(answers, list) else []
+    def plan(self, config: str) -> tuple[list[str], list[str]]:
+        """Return what connected sites say to a configuration, as headers, and who is silent."""
+        found = self._call("POST", "/api/plan", {"config": config})
+        answers, silent = found["answers"], found["silent"]
+        assert isinstance(answers, list)  # noqa: S101 - our own service wrote it
+        assert isinstance(silent, list)  # noqa: S101 - likewise
+        return [str(header) for header in answers], [str(site) for site in silent]
 
     def runs(self) -> tuple[RunView, ...]:
         """Return all runs."""

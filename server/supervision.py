@@ -116,8 +116,11 @@ class Supervisor:
             raise ConfigurationError(message)
         await self._end(found, "stopped", how_to_resume(name, "Stopped by the operator."))
 
-    async def ask(self, config: RunConfig, seconds: float) -> list[str]:
-        """Return the headers of what the sites say to a proposal, without beginning a run."""
+    async def ask(self, config: RunConfig, seconds: float) -> dict[str, list[str]]:
+        """Return what sites say to a proposal, without beginning a run.
+
+        `answers` are the messages' headers, `silent` the sites that are connected and say nothing.
+        """
         name = f"plan-{config.name}"
         started = await asyncio.to_thread(self._starter.start_run, name)
         try:
@@ -133,7 +136,7 @@ class Supervisor:
         if process.returncode != ExitCode.DONE:
             message = f"The sites could not be asked: {self._last_line(name)}"
             raise RunFailed(message)
-        return [str(header) for header in json.loads(said)]
+        return {name: [str(item) for item in found] for name, found in json.loads(said).items()}
 
     async def close(self) -> None:
         """Stop all runs; they can be resumed."""

@@ -22,24 +22,31 @@ from server.planning import forecast
 def show_plan(folder: Folder, config: Path, *, as_json: bool) -> ExitCode:
     """Print the forecast; RUN_FAILED when something would stop the run."""
     run = load_config(config)
-    plan = forecast(run, _answers(folder, run), _accepted(folder))
+    answers, silent = _asked(folder, run)
+    plan = forecast(run, answers, _accepted(folder))
     if as_json:
         Console(soft_wrap=True).print_json(json.dumps(plan.to_json(), allow_nan=False))
     else:
         Console().print(plan_frame(plan))
+    if silent:
+        Console(stderr=True).print(
+            f"No answer yet from {', '.join(silent)}: a site reads its images the first time that "
+            "it is asked. Plan again in a while."
+        )
     return ExitCode.RUN_FAILED if plan.stops else ExitCode.DONE
 
 
-def _answers(folder: Folder, config: RunConfig) -> list[Standing | Refusal]:
-    """Return what the connected sites say; nothing where the service does not run."""
+def _asked(folder: Folder, config: RunConfig) -> tuple[list[Standing | Refusal], list[str]]:
+    """Return what connected sites say, and who is silent; nobody where no service runs."""
     if not folder.settings.is_file():
-        return []
+        return [], []
     try:
         with closing(Operator(folder)) as operator:
-            said = [message_of(header, {}) for header in operator.plan(config.to_yaml())]
+            headers, silent = operator.plan(config.to_yaml())
     except Unreachable:
-        return []
-    return [answer for answer in said if isinstance(answer, Standing | Refusal)]
+        return [], []
+    said = [message_of(header, {}) for header in headers]
+    return [answer for answer in said if isinstance(answer, Standing | Refusal)], silent
 
 
 def _accepted(folder: Folder) -> int:
