@@ -46,7 +46,8 @@ class Operator:
             raise TrustRefused(message) from error
         self._client = httpx.Client(
             base_url=f"https://{self._address}", verify=client_context(folder),
-            headers={"authorization": f"Bearer {token}"}, timeout=settings.stop_seconds + _PATIENCE_SECONDS,
+            headers={"authorization": f"Bearer {token}"},
+            timeout=settings.stop_seconds + _PATIENCE_SECONDS,
         )  # fmt: skip
 
     def close(self) -> None:
