@@ -219,7 +219,8 @@ class FlowerSites:
         answer = arriving.opened(self._runtime)
         match answer:
             case Refusal():
-                self.approval.withdraw(site, answer)
+                if wanted is SiteUpdate:  # one that does not report may train all the same
+                    self.approval.withdraw(site, answer)
                 self._board.site(site, "refused", answer.reason.value)
                 return answer
             case NotAdmitted():

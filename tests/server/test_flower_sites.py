@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from client.site import Site
-from common.config import RunConfig
+from common.config import RunConfig, Selection
 from common.errors import RunFailed
 from common.identity import new_private_key, private_text
 from common.metrics import Statistics
 from common.sample import Patients
 from common.weights import fingerprint
-from common.wire import Answer, SiteReport, SiteUpdate
+from common.wire import Answer, Refusal, RefusalReason, SiteReport, SiteUpdate
 from server.aggregation import aggregator_of
 from server.fault import Fault
 from server.rounds import Records, begin, run_rounds
@@ -257,6 +257,25 @@ def test_a_site_that_refuses_is_left_out_and_the_others_go_on(
     with rounds_over(coordinator, short(), tmp_path / "run") as run:
         history = run().history
     assert [sorted(r.updates) for r in history] == [["east", "west"]] * 2
+
+
+def reports_nothing(answer: Answer) -> Answer:
+    if not isinstance(answer, SiteReport):
+        return answer
+    reason = RefusalReason.TOO_FEW_PATIENTS
+    return Refusal(run=answer.run, round=answer.round, site=answer.site, reason=reason)
+
+
+def test_sites_that_report_nothing_train_all_the_same(
+    coordinator: Running, hospitals: dict[str, Hospital], tmp_path: Path
+) -> None:
+    for hospital in hospitals.values():
+        hospital.lie = reports_nothing
+        hospital.start()
+    config = short(rounds=2).model_copy(update={"selection": Selection(rule="best", every=1)})
+    with rounds_over(coordinator, config, tmp_path / "run") as run:
+        history = run().history
+    assert [sorted(r.updates) for r in history] == [["east", "north", "west"]] * 2
 
 
 def test_a_run_waits_for_a_person_to_approve_and_then_starts(
