@@ -34,6 +34,8 @@ _SMALL = 200_000
 _MANY = 256
 #: Items in a trial step of a large network, but two patients at least.
 _TRIAL_ITEMS = 4
+#: Patients of a large network side by side on a GPU.
+_ON_GPU = 16
 #: How far a sum may be from the loop's, as part of its norm.
 _AGREEMENT = 1e-3
 #: A first trial, caches cold, that takes so many times the best is not repeated.
@@ -47,7 +49,8 @@ def fixed_backend(objective: Objective, parameters: Sequence[nn.Parameter]) -> B
 
 def choose_backend(objective: Objective, parameters: Sequence[nn.Parameter]) -> Backend:
     """Return the fastest backend that agrees with the loop, after a trial of each."""
-    trial, drawn = _trial(objective, _MANY if _is_small(parameters) else _few(objective))
+    most = _MANY if _is_small(parameters) else _few(objective, parameters)
+    trial, drawn = _trial(objective, most)
     was_training = objective.model.training
     objective.model.eval()  # without dropout the ways can be compared
     try:
@@ -76,15 +79,20 @@ def _is_small(parameters: Sequence[nn.Parameter]) -> bool:
     return sum(p.numel() for p in parameters) < _SMALL
 
 
-def _few(objective: Objective) -> int:
-    """Return how many patients of a large network are side by side: 4 of one image, else 2."""
+def _few(objective: Objective, parameters: Sequence[nn.Parameter]) -> int:
+    """Return how many patients of a large network are side by side.
+
+    On the processor 4 of one image, else 2; a GPU waits for its next order with so few.
+    """
+    if parameters[0].is_cuda:
+        return _ON_GPU
     return max(2, _TRIAL_ITEMS // objective.images_per_patient)
 
 
 def _candidates(objective: Objective, parameters: Sequence[nn.Parameter]) -> list[Backend]:
     """Return what may be tried: the loop first, the likely best for a small network last."""
     if not _is_small(parameters):
-        return [LOOP, Backend("vmap", _few(objective))]
+        return [LOOP, Backend("vmap", _few(objective, parameters))]
     several = [LOOP, Backend("vmap", 16), Backend("vmap", _MANY)]
     if linear_layers(objective.model, parameters) is not None:
         several.append(Backend("linear", _MANY))

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from client.device import place
 from common.config import RunConfig
 from common.network import local_names, network_of
 from common.tasks import Task, task_of
 from common.weights import Weights, trainable
+
+#: Items with which a network is timed on a GPU.
+_TRIAL_ITEMS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +45,7 @@ def open_workbench(
     config: RunConfig, seed: int, device: torch.device = torch.device("cpu")  # noqa: B008 - a constant
 ) -> Workbench:
     """Build the network of a run, on a device."""
-    model = place(network_of(config, seed), device)
+    model = place(network_of(config, seed), device, _trial_of(config))
     trained = trainable(model)
     local = local_names(config, model)
     return Workbench(
@@ -54,3 +57,12 @@ def open_workbench(
         local=local,
         initial_local={name: trained[name].clone() for name in local},
     )
+
+
+def _trial_of(config: RunConfig) -> tuple[Tensor, Tensor] | None:
+    """Return made-up images and table to time a network on; None where nothing is gained."""
+    images, table = config.cohort.images, config.cohort.table
+    if images is None or config.model.network == "frozen_features":
+        return None
+    image = torch.zeros((_TRIAL_ITEMS, images.channels, *images.size))
+    return image, torch.zeros((_TRIAL_ITEMS, 0 if table is None else table.width))
