@@ -95,9 +95,15 @@ class _Daemon:
         _log.info("started", site=self._config.name, coordinator=self._coordinator.address)
         while not stop.is_set():
             self._reload()
-            pause = self._turn()
-            health("ok")
-            self._tell_status()
+            try:
+                pause = self._turn()
+                self._tell_status()
+                health("ok")
+            except OSError as error:  # a full disk, mostly; what was on disk before stays good
+                _log.error("cannot write", file=error.filename, why=error.strerror,
+                           next="free some space; it goes on by itself")  # fmt: skip
+                health("failing")
+                pause = _LONGEST_PAUSE
             stop.wait(pause)
         _log.info("stopping")
 

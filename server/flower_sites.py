@@ -4,6 +4,7 @@ One setting, `exchange.round_minutes`, times a phase; everything else follows fr
 
     an answer is taken          until the phase's deadline, then it is late, and refused
     a silent site               is asked again after a sixth of it (at least 20 s)
+    a site that is offline      is given up after as long, where the others are a quorum
     a site whose daemon came
     back since it was asked     is asked again at once
     the first round             waits as long for sites that have not said yes or no
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,6 +36,7 @@ from common.wire import (
 from server.admission import NotAdmitted
 from server.approval import Approval
 from server.arriving import Arriving, refused
+from server.asked import Asked, patience_of
 from server.board import Board, Phase
 from server.fault import Fault
 from server.runtime import Arrival, NodeFacts, Runtime
@@ -44,8 +46,6 @@ _LOOK_SECONDS = 0.05
 _NODES_SECONDS = 1.0
 #: An answer is heard of at once; the wait for it ends now and then to see who is online.
 _WAIT_SECONDS = 0.5
-_SHORTEST_PATIENCE = 20.0
-_PARTS_OF_DEADLINE = 6
 
 A = TypeVar("A", SiteUpdate, SiteReport)
 
@@ -66,17 +66,6 @@ class Setting:
         return self.config.exchange.round_minutes * 60
 
 
-@dataclass
-class _Asked:
-    """One site that was asked in a phase."""
-
-    names: set[str] = field(default_factory=set)  # of the messages it was sent
-    at: float = 0.0
-    activated_at: str = ""  # of its daemon, then
-    again: bool = False  # it was offline; ask when it is back
-    answer: Arriving | None = None
-
-
 class FlowerSites:
     """The sites that were accepted, as one run reaches them."""
 
@@ -85,6 +74,7 @@ class FlowerSites:
         self._setting = setting
         self._board = board
         self.approval = Approval(setting.run, setting.seed, setting.config)
+        self._patience = patience_of(setting.round_seconds)
         self._waited = False  # for sites that had said neither yes nor no
 
     def available(self) -> tuple[str, ...]:
@@ -139,9 +129,9 @@ class FlowerSites:
         for name in members:
             self._board.site(name, "asked")
         self._board.begin(phase, request.round, ends)
-        open_ = {name: _Asked() for name in members}
+        open_ = {name: Asked() for name in members}
         self._post(request, open_, ends)
-        looked = time.monotonic()
+        looked, answered = time.monotonic(), 0
         while open_ and time.time() < ends:
             self._look(open_, members)
             for name in [n for n, asked in open_.items() if asked.answer is not None]:
@@ -150,25 +140,41 @@ class FlowerSites:
                     del open_[name]
                     yield answer
                     del answer  # a generator keeps its locals while it waits
+                    answered += 1
             if time.monotonic() - looked > _NODES_SECONDS:
                 self._post(request, open_, ends)
+                self._give_up(open_, answered)
                 looked = time.monotonic()
             self._board.write()
-            if any(asked.answer for asked in open_.values()):
+            if not any(a.names for a in open_.values()) or any(a.answer for a in open_.values()):
                 time.sleep(_LOOK_SECONDS)
         for name in open_:
             self._board.site(name, "late", "no answer within exchange.round_minutes")
 
-    def _post(self, request: Request, open_: Mapping[str, _Asked], ends: float) -> None:
+    def _give_up(self, open_: dict[str, Asked], answered: int) -> None:
+        """Stop waiting for sites that were revoked, and, given a quorum, for those long offline."""
+        members = self._setting.members()
+        enough = answered >= self._setting.config.aggregation.smallest_quorum
+        for name, asked in list(open_.items()):
+            if name not in members:
+                self._board.site(name, "refused", "revoked")
+                del open_[name]
+            elif enough and asked.is_given_up(self._patience):
+                self._board.site(name, "late", "offline for too long")
+                del open_[name]
+
+    def _post(self, request: Request, open_: Mapping[str, Asked], ends: float) -> None:
         """Send the request to sites that have not got it, or should get it again."""
         members = self._setting.members()
         nodes = self._nodes(members)
         due = [
             name for name, asked in open_.items()
-            if name in nodes and asked.answer is None and self._is_due(asked, nodes[name])
+            if name in nodes and asked.answer is None and asked.is_due(nodes[name], self._patience)
         ]  # fmt: skip
-        for name in open_.keys() - nodes.keys():
-            self._board.site(name, "offline", "not connected")
+        for name, asked in open_.items():
+            asked.seen(online=name in nodes)
+            if name not in nodes:
+                self._board.site(name, "offline", "not connected")
         left = ends - time.time()
         if not due or left <= 0:
             return
@@ -179,19 +185,11 @@ class FlowerSites:
         for name in due:
             node, asked = nodes[name], open_[name]
             if node.node_id in names:
-                asked.names.add(names[node.node_id])
-                asked.at, asked.again = time.monotonic(), False
-                asked.activated_at = node.activated_at
+                asked.sent(names[node.node_id], node)
                 self._board.site(name, "asked")
                 self._board.count(name, sent=envelope.size)
 
-    def _is_due(self, asked: _Asked, node: NodeFacts) -> bool:
-        if not asked.names or asked.again or node.activated_at != asked.activated_at:
-            return True
-        patience = max(self._setting.round_seconds / _PARTS_OF_DEADLINE, _SHORTEST_PATIENCE)
-        return time.monotonic() - asked.at > patience
-
-    def _look(self, open_: Mapping[str, _Asked], members: Mapping[str, str]) -> None:
+    def _look(self, open_: Mapping[str, Asked], members: Mapping[str, str]) -> None:
         """Note which answers were announced, and which sites are offline."""
         owners = {name: site for site, asked in open_.items() for name in asked.names}
         # While an answer is on its way there is something to do; else wait for the next.
@@ -210,7 +208,7 @@ class FlowerSites:
                 self._board.site(site, "sending")
 
     def _finish(
-        self, site: str, asked: _Asked, wanted: type[A]
+        self, site: str, asked: Asked, wanted: type[A]
     ) -> A | Refusal | NotAdmitted | None:
         """Return a site's answer once all of it is here."""
         arriving = asked.answer
@@ -237,7 +235,7 @@ class FlowerSites:
         self._board.site(site, "answered")
         return answer
 
-    def _is_whole(self, site: str, asked: _Asked, arriving: Arriving) -> bool:
+    def _is_whole(self, site: str, asked: Asked, arriving: Arriving) -> bool:
         """Fetch what has come of an answer; one that was cut off too long is asked for again."""
         before = arriving.received
         try:
