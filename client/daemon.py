@@ -184,7 +184,7 @@ class _Daemon:
         if any(getattr(old, n) != getattr(config, n) for n in _OF_WORKER) or (
             old.policy != config.policy
         ):
-            self._worker.stop()
+            self._worker.retire()
         self._letters.house = self._house()
         _log.info("site.yaml read again")
 

@@ -40,6 +40,7 @@ class WorkerProcess:
         self._text = b""
         self._deaths: dict[str, int] = {}
         self._starts: list[float] = []
+        self._retired = False
         self.given: str | None = None
         self.restarts = 0
 
@@ -55,7 +56,9 @@ class WorkerProcess:
         environment = os.environ | {"FLWR_TELEMETRY_ENABLED": "0"}
         self._process = subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, "-m", "client.worker", str(self._home)], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=self._log, env=environment, preexec_fn=_die_with_parent,  # noqa: PLW1509 - one call, no locks
+            stdout=subprocess.PIPE, stderr=self._log, env=environment,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 - one call, no locks
+            start_new_session=True,  # Ctrl-C is the daemon's, which lets a job come to its end
         )  # fmt: skip
         self._starts.append(time.monotonic())
         self._text = b""
@@ -64,6 +67,8 @@ class WorkerProcess:
         """Hand a job to the child; False when it is not there to take it."""
         if self._process is None or self._process.stdin is None or self.given is not None:
             return False
+        if self._retired:
+            return False
         line = json.dumps({"request": str(request), "question": question}) + "\n"
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(line.encode())
@@ -71,8 +76,15 @@ class WorkerProcess:
             self.given = question
         return self.given is not None
 
+    def retire(self) -> None:
+        """Let the child end after its job, so that the next one reads site.yaml anew."""
+        self._retired = True
+
     def look(self) -> Finished | None:
         """Return the job that is over, if one is; a dead child is noted."""
+        if self._retired and self.given is None:
+            self.stop()
+            self._retired = False
         if self._process is None:
             return None
         finished = self._read()

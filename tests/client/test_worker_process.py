@@ -119,6 +119,22 @@ def test_a_worker_that_is_killed_over_a_job_starts_again_and_does_it(
     assert not finished(worker).failed
 
 
+def test_a_worker_that_is_retired_ends_its_job_first(worker: WorkerProcess, home: Home) -> None:
+    ask(worker, home, replace(TRAIN, config=steps(3000)), "long")
+    first = worker.pid
+    worker.retire()
+    assert not worker.give(home.folder / "long.request", "other")
+    assert not finished(worker).failed
+    ask_again = time.monotonic() + 30
+    while worker.pid in {first, None} and time.monotonic() < ask_again:
+        worker.look()
+        worker.start()
+    ask(worker, home, TRAIN, "next")
+    assert not finished(worker).failed
+    assert worker.pid != first
+    assert worker.restarts == 0
+
+
 def test_a_job_that_kills_every_worker_is_given_up(worker: WorkerProcess, home: Home) -> None:
     slow = replace(TRAIN, config=steps(200_000))
     over = None
