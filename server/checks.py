@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import shutil
 import socket
@@ -10,12 +9,9 @@ import sqlite3
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 from common.errors import WardroundError
-from common.release import RELEASE, bundle_hash
+from common.finding import Finding, State, packages
 from server.certificates import RENEWAL, now, read_certificate
 from server.file_lock import FileLock, Taken
 from server.folder import Folder
@@ -24,16 +20,6 @@ from server.settings import Settings, host_and_port, load_settings
 _GIB = 1 << 30
 _LITTLE_GIB = 5.0
 _CLOCK_SLACK_SECONDS = 120.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """What one check found."""
-
-    check: str
-    state: Literal["ok", "note", "wrong"]
-    detail: str
-    fix: str = ""  # what to type; always there where it is wrong
 
 
 def examine(folder: Folder) -> Iterator[Finding]:
@@ -70,22 +56,9 @@ def examine(folder: Folder) -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    """Look whether `common` is ours: another package of that name would run in our place."""
-    import common
     import server
 
-    ours, theirs = (Path(p.__file__ or "").resolve().parent for p in (server, common))
-    others = set(importlib.metadata.packages_distributions().get("common", [])) - {"wardround"}
-    if ours.parent == theirs.parent and not others:
-        detail = f"Wardround {RELEASE}, code {bundle_hash()[:16]}"
-        yield Finding(check="packages", state="ok", detail=detail)
-        return
-    who = f", also of {', '.join(sorted(others))}" if others else ""
-    yield Finding(
-        check="packages", state="wrong",
-        detail=f"`common` is {theirs}{who}; expected {ours.parent / 'common'} of wardround alone",
-        fix="Install Wardround in a virtual environment of its own.",
-    )  # fmt: skip
+    yield from packages(server)
 
 
 def _permissions(folder: Folder) -> Iterator[Finding]:
@@ -156,7 +129,7 @@ def _databases(folder: Folder) -> Iterator[Finding]:
                 said = str(connection.execute("PRAGMA quick_check").fetchone()[0])
         except sqlite3.DatabaseError as error:
             said = str(error)
-        state: Literal["ok", "wrong"] = "ok" if said == "ok" else "wrong"
+        state: State = "ok" if said == "ok" else "wrong"
         yield Finding(
             check="database", state=state, detail=f"{path}: {said}", fix="" if said == "ok" else fix
         )

@@ -7,35 +7,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
-from typing_extensions import override
 
-from common.errors import ExitCode, WardroundError
+from common.command_line import Reporting
 from server.folder import Folder, default_folder
 
 
-class _Reporting(TyperGroup):
-    """Turns faults that a person can mend into one message and an exit status."""
-
-    @override
-    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]  # click's own Context
-        try:
-            return super().invoke(ctx)
-        except WardroundError as error:
-            typer.echo(f"Error: {error}", err=True)
-            raise typer.Exit(error.exit_code) from error
-        except KeyboardInterrupt:
-            typer.echo("Interrupted; what runs in the service goes on.", err=True)
-            raise typer.Exit(ExitCode.INTERRUPTED) from None
-        except BrokenPipeError:
-            raise  # somebody who has read enough, e.g. `head`
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            message = f"Error: {where}{error.strerror or error}. See that the disk has room and "
-            typer.echo(
-                message + "that this user may use it: wardround-coordinator doctor", err=True
-            )
-            raise typer.Exit(ExitCode.RUN_FAILED) from error
+class _Reporting(Reporting):
+    interrupted = "Interrupted; what runs in the service goes on."
+    doctor = "wardround-coordinator doctor"
 
 
 app = typer.Typer(

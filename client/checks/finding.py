@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from client.coordinator import Coordinator
 from client.home import Home
 from client.site_config import SiteConfig
 from common.errors import WardroundError
+from common.finding import Finding, State
 
-State = Literal["ok", "note", "wrong"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """What one check found."""
-
-    check: str
-    state: State  # note: it works, and somebody may want to know
-    detail: str
-    fix: str = ""  # what to type or whom to ask; always there where it is wrong
-
+__all__ = ["Finding", "State", "Subject", "wrong"]
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:

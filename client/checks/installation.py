@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+import common.finding
 from client.checks.finding import Finding, Subject
 from common.identity import fingerprint, load_private, public_text
-from common.release import RELEASE, bundle_hash
 
 
 def packages(_subject: Subject) -> Iterator[Finding]:
-    """Look whether `common` is ours: another package of that name would run in our place."""
+    """Look whether `common` is ours."""
     import client
-    import common
 
-    ours, theirs = (Path(p.__file__ or "").resolve().parent for p in (client, common))
-    others = set(importlib.metadata.packages_distributions().get("common", [])) - {"wardround"}
-    if ours.parent == theirs.parent and not others:
-        detail = f"Wardround {RELEASE}, code {bundle_hash()[:16]}"
-        yield Finding(check="packages", state="ok", detail=detail)
-        return
-    who = f", also of {', '.join(sorted(others))}" if others else ""
-    yield Finding(
-        check="packages", state="wrong",
-        detail=f"`common` is {theirs}{who}; expected {ours.parent / 'common'} of wardround alone",
-        fix="Install Wardround in a virtual environment of its own.",
-    )  # fmt: skip
+    yield from common.finding.packages(client)
 
 
 def key(subject: Subject) -> Iterator[Finding]:
