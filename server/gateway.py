@@ -19,12 +19,14 @@ from server.folder import Folder
 from server.invitations import invitations
 from server.listeners import Listeners
 from server.members import KEY_HEADER, Members
+from server.object_turns import ObjectTurns
 from server.operator_guard import OperatorGuard
 from server.settings import Settings
-from server.site_guard import SiteGuard
+from server.site_guard import LARGEST_BODY, SiteGuard
 from server.superlink import (
     FLEET_PULL,
     FLEET_PUSH,
+    OBJECT_PATHS,
     RUNTIME_PULL,
     RUNTIME_PUSH,
     TASK_HEADER,
@@ -49,6 +51,7 @@ class Gateway:
             self._listeners.close()
             raise
         self._to_sites, self._to_runs = Arrivals(), Arrivals()
+        self._flower = ObjectTurns(self.superlink.app, OBJECT_PATHS, LARGEST_BODY)
 
     async def serve(self, ours: ASGIApp) -> None:
         """Answer until `stop`; `ours` answers /api/... and /metrics of the operator."""
@@ -112,14 +115,14 @@ class Gateway:
             authority=self._folder.ca.read_bytes(),
         )  # fmt: skip
         fleet = Delivery(
-            self.superlink.app, pull=FLEET_PULL, push=FLEET_PUSH, caller=KEY_HEADER,
+            self._flower, pull=FLEET_PULL, push=FLEET_PUSH, caller=KEY_HEADER,
             incoming=self._to_sites, outgoing=self._to_runs,
         )  # fmt: skip
         return SiteGuard(fleet, self._members, pages=pages, fault_of_push=fault_of_push)
 
     def _operator_app(self, ours: ASGIApp) -> ASGIApp:
         runtime = Delivery(
-            self.superlink.app, pull=RUNTIME_PULL, push=RUNTIME_PUSH, caller=TASK_HEADER,
+            self._flower, pull=RUNTIME_PULL, push=RUNTIME_PUSH, caller=TASK_HEADER,
             incoming=self._to_runs, outgoing=self._to_sites,
         )  # fmt: skip
         token = self._folder.token.read_text(encoding="ascii").strip()

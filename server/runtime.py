@@ -50,6 +50,7 @@ from common.envelope import Envelope
 from common.errors import LinkDown, RunFailed, RunGone
 from common.flower_messages import object_ids, record_of
 from common.pull_headers import WAIT_HEADER
+from server.allocator import collect_after
 
 #: The SuperLink gives a run up that is silent for a minute.
 _HEARTBEAT_SECONDS = 10.0
@@ -194,7 +195,12 @@ class Runtime:
         if not response.object_found:
             message = f"Object {name[:12]} of an answer was not sent in time."
             raise RunGone(message)
-        return bytes(response.object_content) if response.object_available else None
+        if not response.object_available:
+            return None
+        content = bytes(response.object_content)
+        del response
+        collect_after(len(content))
+        return content
 
     def confirm(self, name: str) -> None:
         """Say that all of an answer is here, so that the SuperLink can forget it."""
@@ -211,6 +217,8 @@ class Runtime:
         if not self._call(self._client.PushObject, request).stored:
             message = f"The SuperLink did not take object {name[:12]} of a request; is a disk full?"
             raise RunFailed(message)
+        del request
+        collect_after(len(content))
 
     def _metadata(self, node: int, kind: str, seconds: float) -> Metadata:
         return Metadata(

@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from common.errors import ConfigurationError, WardroundError
 from common.health import open_health
 from common.logs import log, open_logs
+from server.allocator import give_freed_memory_back, sort_out_what_stays
 from server.certificates import now, renew_if_due
 from server.file_lock import FileLock, Taken
 from server.folder import Folder
@@ -38,6 +39,7 @@ def run_service(
     command: Sequence[str] = RUN_COMMAND,
 ) -> None:  # fmt: skip
     """Serve until a signal says to stop; `announce` is called once both listeners answer."""
+    give_freed_memory_back()
     folder.require()
     settings = load_settings(folder.settings)
     with ExitStack() as stack:
@@ -49,6 +51,7 @@ def run_service(
         stack.enter_context(open_logs(folder.log, json=json, name="service"))
         _renew(folder, settings)
         service = _Service(folder, settings, command)
+        sort_out_what_stays()
         health = stack.enter_context(open_health(
             settings.health_port, settings.health_grpc_port, service.registry
         ))  # fmt: skip
