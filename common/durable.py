@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
-def replace_durably(path: Path, content: bytes, *, mode: int = 0o666) -> None:
+def replace_durably(
+    path: Path, content: bytes | Iterable[bytes | memoryview], *, mode: int = 0o666
+) -> None:
     """Put content at path by temporary name, fsync, rename, fsync of the folder.
 
-    The file has the permissions of `mode`, less the process's umask, from its first byte.
+    Content in parts is written part by part. The file has the permissions of `mode`, less the
+    process's umask, from its first byte.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -17,7 +21,7 @@ def replace_durably(path: Path, content: bytes, *, mode: int = 0o666) -> None:
     temporary.unlink(missing_ok=True)
     try:
         with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
-            file.write(content)
+            file.writelines((content,) if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

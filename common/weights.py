@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -13,6 +14,12 @@ from common.durable import replace_durably
 from common.errors import StateDamaged
 
 Weights = Mapping[str, Tensor]  # name -> tensor on the CPU; never changed in place by a receiver
+
+#: Names of safetensors.
+_DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
 
 
 def trainable(model: nn.Module) -> dict[str, Tensor]:
@@ -69,11 +76,33 @@ def fingerprint(weights: Weights) -> str:
 
 def save_weights(path: Path, weights: Weights, metadata: Mapping[str, str] | None = None) -> None:
     """Write safetensors so that a crash leaves the old file or the new one, never half."""
-    # Imported here: loading it takes as long as a small round.
-    from safetensors.torch import save
+    replace_durably(path, safetensors_parts(weights, metadata))
 
-    content = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    replace_durably(path, save(content, metadata=dict(metadata or {})))
+
+def safetensors_parts(
+    weights: Weights, metadata: Mapping[str, str] | None = None
+) -> Iterator[bytes | memoryview]:
+    """Yield a safetensors file: its header, then the tensors' own memory, in order of name.
+
+    safetensors' `save` takes two more copies of all tensors. Its format:
+    https://github.com/huggingface/safetensors#format
+    """
+    header: dict[str, object] = {"__metadata__": dict(metadata or {})}
+    start = 0
+    for name in sorted(weights):
+        value = weights[name]
+        end = start + value.numel() * value.element_size()
+        header[name] = {
+            "dtype": _DTYPES[value.dtype], "shape": list(value.shape),
+            "data_offsets": [start, end],
+        }  # fmt: skip
+        start = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for name in sorted(weights):
+        values = weights[name].detach().cpu().contiguous().reshape(-1)
+        yield values.view(torch.uint8).numpy().data
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

@@ -67,7 +67,7 @@ def _admit(
         if isinstance(answer, NotAdmitted):  # refused where it arrived
             yield answer
             continue
-        placed = False
+        placed, passed = False, list[SiteUpdate | Refusal | NotAdmitted]()
         try:
             _check_place(answer, request, asked, seen)
             placed = True
@@ -75,11 +75,12 @@ def _admit(
             if isinstance(answer, SiteUpdate):
                 check_content(answer)
         except FaultyAnswer as error:
-            yield _refused(answer.site, error, used_up=placed)
+            passed.append(_refused(answer.site, error, used_up=placed))
         else:
-            yield answer
-        # A generator keeps its locals while it waits: without this, two updates live.
+            passed.append(answer)
+        # A generator keeps its locals while it waits: this update must not live beside the next.
         del answer
+        yield passed.pop()
 
 
 def _refused(site: str, error: FaultyAnswer, *, used_up: bool) -> NotAdmitted:

@@ -28,6 +28,7 @@ from common.tasks import task_of
 from common.wire import EvaluationRequest
 from server.admission import admit_reports
 from server.aggregation import aggregator_of
+from server.allocator import give_freed_memory_back, sort_out_what_stays
 from server.board import Board
 from server.enrolment import Enrolment
 from server.flower_sites import FlowerSites, Setting
@@ -69,6 +70,7 @@ def main(folder: Folder, run: str) -> ExitCode:
     succeeded, message = False, "stopped; resume goes on from the last saved round"
     try:
         runtime.begin()
+        sort_out_what_stays()
         _rounds(folder, config, order, (runtime, board))
         succeeded, message = True, f"all {config.training.rounds} rounds are done"
         board.end("done", message)
@@ -128,10 +130,15 @@ def _rounds(
     sites = FlowerSites(runtime, setting, board)
     aggregator = aggregator_of(config.aggregation, max(len(members()), 1))
     store, journal = RunStore(place.state), Journal(place.journal)
-    state = store.load() or begin(config, order.run, order.seed, aggregator)
-    board.round = state.round
+
+    def start() -> RunState:
+        state = store.load() or begin(config, order.run, order.seed, aggregator)
+        board.round = state.round
+        return state
+
     records = Records(store=store, journal=journal, observe=observe)
-    state = run_rounds(config, sites, aggregator, state, records)
+    # No name here holds the first state: its weights would stay in memory through all rounds.
+    state = run_rounds(config, sites, aggregator, start(), records)
     results = measure(config, sites, state)
     content = json.dumps(results, allow_nan=False, indent=1).encode()
     replace_durably(place.results, content)
@@ -186,6 +193,7 @@ def _on_stop(_number: int, _frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
+    give_freed_memory_back()
     signal.signal(signal.SIGTERM, _on_stop)
     signal.signal(signal.SIGINT, _on_stop)
     # Without the service nobody answers: end with it (Linux: prctl PR_SET_PDEATHSIG).

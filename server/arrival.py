@@ -13,7 +13,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from common.weights import load_weights, save_weights
+import torch
+from torch import Tensor
+
+from common.weights import Weights
 from common.wire import Refusal, SiteUpdate
 from server.admission import NotAdmitted
 
@@ -56,15 +59,32 @@ class _Waiting:
 
     def __init__(self, update: SiteUpdate, path: Path) -> None:
         self._bare = replace(update, delta={}, control_delta=None)
-        self._controlled = update.control_delta is not None
-        self._delta, self._control = path.with_suffix(".delta"), path.with_suffix(".control")
-        save_weights(self._delta, update.delta)
-        save_weights(self._control, update.control_delta or {})
+        self._delta = _Stored(path.with_suffix(".delta"), update.delta)
+        control = update.control_delta
+        self._control = None if control is None else _Stored(path.with_suffix(".control"), control)
 
     def read(self) -> SiteUpdate:
         """Return the update as it came, bit for bit."""
-        control = load_weights(self._control) if self._controlled else None
-        update = replace(self._bare, delta=load_weights(self._delta), control_delta=control)
-        self._delta.unlink()
-        self._control.unlink()
-        return update
+        control = None if self._control is None else self._control.taken()
+        return replace(self._bare, delta=self._delta.taken(), control_delta=control)
+
+
+class _Stored:
+    """Tensors end to end in a file, written and read without a copy in memory."""
+
+    def __init__(self, path: Path, weights: Weights) -> None:
+        self._path = path
+        self._places = [(name, value.shape, value.dtype) for name, value in weights.items()]
+        with path.open("wb") as file:
+            for value in weights.values():
+                file.write(value.contiguous().numpy().data)
+
+    def taken(self) -> dict[str, Tensor]:
+        """Return the tensors and remove the file."""
+        found = {}
+        with self._path.open("rb") as file:
+            for name, shape, dtype in self._places:
+                found[name] = torch.empty(shape, dtype=dtype)
+                file.readinto(found[name].numpy().data)
+        self._path.unlink()
+        return found

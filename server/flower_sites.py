@@ -135,12 +135,12 @@ class FlowerSites:
         while open_ and time.time() < ends:
             self._look(open_, members)
             for name in [n for n, asked in open_.items() if asked.answer is not None]:
-                answer = self._finish(name, open_[name], wanted)
-                if answer is not None:
+                # In no local: a generator keeps those while it waits, and the update with them.
+                finished = [a for a in [self._finish(name, open_[name], wanted)] if a is not None]
+                if finished:
                     del open_[name]
-                    yield answer
-                    del answer  # a generator keeps its locals while it waits
                     answered += 1
+                    yield finished.pop()
             if time.monotonic() - looked > _NODES_SECONDS:
                 self._post(request, open_, ends)
                 self._give_up(open_, answered)

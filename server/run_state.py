@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from common.durable import replace_durably
 from common.errors import RunFailed, StateDamaged
 from common.hash_chain import Fact
-from common.weights import Weights, load_weights
+from common.weights import Weights, load_weights, safetensors_parts
 from server.round_record import RoundRecord, record_from_json
 
 #: Saved rounds that are kept beside the best: the last, and the one before in case it is damaged.
@@ -72,6 +72,7 @@ class RunStore:
         """
         self._make_way(state.round)
         if state.weights is not self._written:
+            self._written = None  # the last use of the weights before
             self._hashes[state.round] = self._save_tensors(state)
             self._written = state.weights
         facts = _facts(state) | {"tensors_sha256": self._hashes[state.round]}
@@ -120,18 +121,21 @@ class RunStore:
             self._remove(old)
 
     def _save_tensors(self, state: RunState) -> str:
-        # Imported here: loading it takes as long as a small round.
-        from safetensors.torch import save
-
         parts = (state.weights, state.server, state.average)
         tensors = {
-            f"{part}/{name}": value.contiguous()
+            f"{part}/{name}": value
             for part, values in zip(_PARTS, parts, strict=True)
             for name, value in values.items()
         }
-        content = save(tensors)
-        replace_durably(self._tensors(state.round), content)
-        return _sha256(content)
+        digest = hashlib.sha256()
+
+        def hashed() -> Iterator[bytes | memoryview]:
+            for content in safetensors_parts(tensors):
+                digest.update(content)
+                yield content
+
+        replace_durably(self._tensors(state.round), hashed())
+        return digest.hexdigest()
 
     def _hash_of(self, number: int) -> str:
         """Return the hash of a saved round's tensors, from its facts where another saved it."""

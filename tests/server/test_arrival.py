@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.wire import Refusal, RefusalReason, SiteUpdate, TrainRequest
-from server.admission import NotAdmitted
+from server.admission import NotAdmitted, admit
 from server.arrival import Answer, in_order
 from server.fault import Fault
 from tests.server.hospitals import config_of, random_update, same_bits
@@ -79,3 +79,18 @@ def test_no_more_than_one_update_is_in_memory_in_any_order_of_arrival() -> None:
         for answer in in_order(arriving(order), ORDER):
             del answer
     assert most == 0  # when the next is made, the one before is gone
+
+
+def test_an_update_that_waited_is_read_when_the_one_before_is_gone_from_all_who_passed_it() -> None:
+    made: list[weakref.ref[torch.Tensor]] = []
+
+    def arriving() -> Iterator[Answer]:
+        for seed, site in enumerate("edcba"):
+            update = [random_update(site, seed, REQUEST)]
+            made.append(weakref.ref(update[0].delta["weight"]))
+            yield update.pop()
+
+    for number, answer in enumerate(in_order(admit(arriving(), REQUEST, ORDER), ORDER)):
+        if number > 0:  # b to e were on disk
+            assert [tensor() for tensor in made] == [None] * 5
+        del answer
