@@ -25,8 +25,10 @@ def replace_durably(
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)  # on a full disk it would take room from what follows
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a full disk's error names no file by itself
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 from pathlib import Path
 
@@ -40,3 +41,16 @@ def test_what_cannot_be_written_leaves_the_old_file_and_nothing_else(tmp_path: P
     with pytest.raises(OSError, match="folder"):
         replace_durably(path, b"new")
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_write_that_the_system_refuses_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="large") as caught:
+            replace_durably(path, bytes(2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == []

@@ -172,7 +172,7 @@ def test_a_coordinator_with_a_full_disk_ends_the_run_with_its_reason_and_goes_on
     with small_disk(run.place.state, "64k"):
         fill(run.place.state)
         assert run.end(LONG) == "failed"
-        assert "No space left" in run.message
+        assert f"No space left on device: {run.place.state}" in run.message
     two.coordinator.resume(run)
     run.end(LONG)
     assert bits(sound(two, run, 3)) == undisturbed
