@@ -24,7 +24,7 @@ demo: $(READY)  ## four invented hospitals train together, with and without priv
 
 test: $(READY)  ## run every test
 	@echo "Tests: the whole suite, about fifteen minutes on two cores."
-	@$(BIN)/python -m pytest --numprocesses 2 --quiet
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --quiet
 
 check: $(READY)  ## lint and types
 	@echo "Check: ruff and mypy."

@@ -97,7 +97,8 @@ class FlowerSites:
                 self._waited = True
                 self._board.begin(phase, number)
                 return ready
-            self.approval.check_quorum(members, quorum)
+            if not self.approval.open:  # else somebody who was asked has not answered yet
+                self.approval.check_quorum(members, quorum)
             if time.monotonic() > ends:
                 raise RunFailed(self.approval.why_waiting(members, quorum))
             if self._board.phase != "approval":
