@@ -20,7 +20,7 @@ from row import ROWS_FILE, Row
 
 HERE = Path(__file__).parent
 #: In this order: the quiet ones first.
-SCRIPTS = ("aggregation", "cached_reads", "private_step", "rounds", "ray_engine")
+SCRIPTS = ("aggregation", "cached_reads", "private_step", "rounds", "federation", "ray_engine")
 
 
 def main() -> None:

@@ -1,0 +1,219 @@
+"""Rounds between real processes on loopback: what they cost in time, memory and bytes.
+
+    python benchmarks/federation.py
+
+The coordinator's service with its run, and sites, are started as their users start them. The
+sites of the first rows are whole daemons with their workers; a step of theirs takes no time, so
+a round is its way there and back: TLS, signatures, SQLite, and everything on disk before it is
+sent. Beside it Flower as it comes, which does none of that, and the same rounds in one process.
+
+The last rows are a model of 25 million parameters (100 MB) at four sites that answer noise.
+Memory is the kernel's high-water mark (VmHWM) of the service and of the run's process, each from
+its size before the run's first round, with the first weights in it and everything else; the two
+are added although they need not be reached at the same time. Files and what the kernel caches of
+them are not in it, libraries that are loaded on the way are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import stock_flower
+from federation_processes import Federation, Processes, round_times, waited
+from growth import Growth, children
+from row import Row, shown, told
+
+from client.cache import Cache
+from client.cohort import load_cohort
+from client.features import site_of
+from common.config import RunConfig, parse_config
+from common.network import initial_weights
+from common.tasks import task_of
+from server.aggregation import aggregator_of
+from server.rounds import Records, begin, run_rounds
+from simulations.in_process import InProcessSites
+
+COLUMNS = 10
+ROUNDS, STOCK_ROUNDS = 10, 3
+#: 25,047,501 parameters, in matrices of 6 MB.
+LARGE = [1250] * 17
+ENCODINGS = ("lossless", "float16", "int8")
+CONFIG = """
+name: federation-benchmark
+task: {{kind: diagnosis, target: ill}}
+cohort: {{table: {{numbers: [{columns}]}}}}
+model: {{network: table, hidden: {hidden}}}
+training: {{rounds: {rounds}, batch_patients: 8, optimizer: sgd, learning_rate: 0.01}}
+aggregation: {{smallest_quorum: {quorum}}}
+selection: {{rule: {rule}}}
+exchange: {{encoding: {encoding}}}
+privacy: none
+personalisation: {{method: none}}
+evaluation: {{bootstrap: 1}}
+"""
+
+
+def rows() -> list[Row]:
+    """Print the rows as they come and return them."""
+    torch.set_num_threads(1)
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} (above 1, other work disturbs)")
+    with tempfile.TemporaryDirectory(prefix="wardround-") as folder:
+        return [*_small(Path(folder)), *_large(Path(folder))]
+
+
+def text_of(rule: str, rounds: int, hidden: Sequence[int], quorum: int, encoding: str) -> str:
+    """Return a run's configuration."""
+    columns = ", ".join(f"{{column: c{number}}}" for number in range(COLUMNS))
+    return CONFIG.format(
+        columns=columns, hidden=list(hidden), rounds=rounds, rule=rule, quorum=quorum,
+        encoding=encoding,
+    )  # fmt: skip
+
+
+# --- a small model, two sites ---------------------------------------------------------------
+
+
+def _small(folder: Path) -> list[Row]:
+    configs = {rule: text_of(rule, ROUNDS, [45], 2, "lossless") for rule in ("last", "best")}
+    with Processes(folder / "small") as processes:
+        federation = Federation(processes, ("north", "south"), COLUMNS)
+        for site in federation.sites:
+            federation.start_site(site)
+        ours = {}
+        for rule, text in configs.items():
+            run = federation.start_run(text)
+            ours[rule] = _between(round_times(run, ROUNDS))
+            _until_done(run)
+    floor = {rule: _in_process(folder / "small", text) for rule, text in configs.items()}
+    stock = stock_flower.round_seconds(folder / "stock", STOCK_ROUNDS)
+    parameters = sum(v.numel() for v in initial_weights(parse_config(configs["last"]), 0).values())
+    told_of = f"two sites, {parameters:,} parameters"
+    return [
+        shown(_overhead("round, not validated (s)", ours["last"], floor["last"], told_of)),
+        shown(_overhead("round, validated (s)", ours["best"], floor["best"], told_of)),
+        shown(Row(
+            name="round, not validated / Flower as it comes", relation="<=", goal=1.0,
+            measured=statistics.median(ours["last"]) / statistics.median(stock),
+            detail=f"Flower: {_spread(stock)}",
+        )),
+    ]  # fmt: skip
+
+
+def _overhead(name: str, ours: Sequence[float], floor: Sequence[float], detail: str) -> Row:
+    fastest = f"{1e3 * statistics.median(floor):.0f} ms in one process"
+    return Row(
+        name=f"federation: {name}", measured=statistics.median(ours), relation="<=", goal=3.5,
+        detail=f"{detail}; {_spread(ours)}; {fastest}",
+    )  # fmt: skip
+
+
+def _spread(seconds: Sequence[float]) -> str:
+    return f"{statistics.median(seconds):.2f} s, {min(seconds):.2f} to {max(seconds):.2f}"
+
+
+def _between(times: Sequence[float]) -> list[float]:
+    return [after - before for before, after in pairwise(times)]
+
+
+def _in_process(folder: Path, text: str) -> list[float]:
+    """Return seconds of the same rounds in this process: the floor."""
+    config: RunConfig = parse_config(text).in_force()
+    cache = Cache(folder / "cache")
+    sites = {
+        name: site_of(
+            load_cohort(folder / "data" / name, config, task_of(config.task), cache), config, 0, 0
+        )
+        for name in ("north", "south")
+    }
+    aggregator = aggregator_of(config.aggregation, len(sites))
+    seconds: list[float] = []
+    records = Records(observe=lambda record: seconds.append(record.seconds))
+    state = begin(config, "benchmark", 0, aggregator)
+    run_rounds(config, InProcessSites(sites, config, 0), aggregator, state, records)
+    return seconds[1:]
+
+
+# --- a large model, four sites --------------------------------------------------------------
+
+
+def _large(folder: Path) -> list[Row]:
+    texts = {encoding: text_of("last", 1, LARGE, 4, encoding) for encoding in ENCODINGS}
+    config = parse_config(texts["lossless"])
+    model = 4 * sum(value.numel() for value in initial_weights(config, 0).values())
+    found = []
+    with Processes(folder / "large") as processes:
+        federation = Federation(processes, ("east", "north", "south", "west"), COLUMNS)
+        run = federation.start_run(texts["lossless"])
+        grown = _growth_before_sites(federation, run)
+        program = Path(__file__).with_name("random_site.py")
+        for site in federation.sites:
+            processes.start(site, [sys.executable, program, federation.home(site)])
+        for encoding, text in texts.items():
+            if encoding != "lossless":
+                run = federation.start_run(text)
+            _until_training(run)
+            started = time.perf_counter()
+            (ended,) = round_times(run, 1)
+            if encoding == "lossless":
+                found.append(_memory(grown, model))
+            found.append(_seconds(run, encoding, ended - started))
+            _until_done(run)
+    return found
+
+
+def _growth_before_sites(federation: Federation, run: Path) -> tuple[Growth, Growth]:
+    """Begin to count when the run waits for its sites, with its first weights in memory."""
+    waited("The run's beginning", lambda: _phase(run) == "approval" or None)
+    time.sleep(1)
+    (process,) = children(federation.service.pid)
+    return Growth.of(federation.service.pid), Growth.of(process)
+
+
+def _memory(grown: tuple[Growth, Growth], model: int) -> Row:
+    service, run = (one.most() for one in grown)
+    return shown(Row(
+        name="a 100 MB update of 4 sites: memory (models)", measured=(service + run) / model,
+        relation="<=", goal=3.0,
+        detail=f"service {service / 1e6:.0f} MB + run {run / 1e6:.0f} MB, a model is "
+        f"{model / 1e6:.0f} MB",
+    ))  # fmt: skip
+
+
+def _seconds(run: Path, encoding: str, seconds: float) -> Row:
+    sent, received = json.loads((run / "status.json").read_bytes())["bytes_by_round"][1]
+    return shown(Row(
+        name=f"a 100 MB update of 4 sites, {encoding} (s)", measured=seconds,
+        detail=f"each site gets {sent / 4e6:.1f} MB and sends {received / 4e6:.1f} MB",
+    ))  # fmt: skip
+
+
+def _phase(run: Path) -> str | None:
+    status = run / "status.json"
+    return str(json.loads(status.read_bytes())["phase"]) if status.exists() else None
+
+
+def _until_training(run: Path) -> None:
+    waited("The first round", lambda: _phase(run) == "training" or None)
+
+
+def _until_done(run: Path) -> None:
+    def done() -> bool | None:
+        return json.loads((run / "run.json").read_bytes())["state"] == "done" or None
+
+    waited("The run's end", done)
+
+
+if __name__ == "__main__":
+    told(rows)

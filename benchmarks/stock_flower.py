@@ -1,0 +1,126 @@
+"""The same rounds on Flower as it comes: its own SuperLink, SuperNodes and processes.
+
+Two nodes answer a model of 1,000 parameters with itself, so what is measured is the way there and
+back. Only the way is compared: nothing here is encrypted, signed or kept on disk.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from itertools import pairwise
+from pathlib import Path
+
+from federation_processes import BIN, ENVIRONMENT, Processes, free_port, waited, whole_lines
+
+_PYPROJECT = """
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
+[project]
+name = "stock"
+version = "1.0.0"
+license = "Apache-2.0"
+dependencies = []
+
+[tool.flwr.app]
+publisher = "bench"
+
+[tool.flwr.app.components]
+serverapp = "stock.server:app"
+clientapp = "stock.client:app"
+
+[tool.flwr.app.config]
+rounds = {rounds}
+marks = "{marks}"
+"""
+_SERVER = """
+import json, time
+import numpy as np
+from flwr.app import ArrayRecord, Context
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg
+
+app = ServerApp()
+
+class Timed(FedAvg):
+    def aggregate_train(self, server_round, replies):
+        found = super().aggregate_train(server_round, replies)
+        with open(self.marks, "a") as file:
+            file.write(json.dumps(time.time()) + "\\n")
+        return found
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    strategy = Timed(fraction_evaluate=0.0, min_train_nodes=2, min_available_nodes=2)
+    strategy.marks = context.run_config["marks"]
+    weights = ArrayRecord([np.zeros(1000, np.float32)])
+    strategy.start(grid=grid, initial_arrays=weights, num_rounds=context.run_config["rounds"])
+"""
+_CLIENT = """
+from flwr.app import Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+app = ClientApp()
+
+@app.train()
+def train(msg: Message, context: Context) -> Message:
+    content = RecordDict({
+        "arrays": msg.content["arrays"], "metrics": MetricRecord({"num-examples": 1})
+    })
+    return Message(content=content, reply_to=msg)
+"""
+
+
+def round_seconds(folder: Path, rounds: int) -> list[float]:
+    """Return the seconds between the ends of so many rounds."""
+    marks = folder / "marks"
+    _write_app(folder / "app", rounds + 1, marks)
+    home = folder / "home"
+    home.mkdir()
+    port = free_port()
+    more = {"FLWR_HOME": str(home), "FLWR_DISABLE_UPDATE_CHECK": "1"}
+    with Processes(folder / "out") as processes:
+        processes.start("superlink", [
+            BIN / "flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", port,
+            "--disable-runtime-dependency-installation",
+        ], more)  # fmt: skip
+        for name in ("one", "two"):
+            processes.start(name, [
+                BIN / "flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}",
+                "--host", "127.0.0.1", "--port", free_port(),
+            ], more)  # fmt: skip
+        (home / "config.toml").write_text(
+            f'[superlink.here]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+        )
+        _run(folder / "app", more)
+        times = waited("Flower's rounds", lambda: _times(marks, rounds + 1), 120.0)
+    return [after - before for before, after in pairwise(times)]
+
+
+def _times(marks: Path, wanted: int) -> list[float] | None:
+    found = [json.loads(line) for line in whole_lines(marks)] if marks.exists() else []
+    return found if len(found) >= wanted else None
+
+
+def _run(app: Path, more: dict[str, str]) -> None:
+    """Ask for the run until the SuperLink answers."""
+
+    def begun() -> bool | None:
+        asked = subprocess.run(
+            [BIN / "flwr", "run", app, "here"], env={**ENVIRONMENT, **more}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+        )  # fmt: skip
+        return asked.returncode == 0 or None
+
+    waited("flwr run", begun)
+
+
+def _write_app(folder: Path, rounds: int, marks: Path) -> None:
+    package = folder / "stock"
+    package.mkdir(parents=True)
+    (folder / "pyproject.toml").write_text(_PYPROJECT.format(rounds=rounds, marks=marks))
+    (package / "__init__.py").write_text("")
+    (package / "server.py").write_text(_SERVER)
+    (package / "client.py").write_text(_CLIENT)
