@@ -1,6 +1,6 @@
 """Tensors as frames of bytes: small enough to resend one by one, compressed, errors stated.
 
-A frame holds up to a million consecutive values of all tensors laid end to end.
+A frame holds up to half a million consecutive values of all tensors laid end to end.
 
     raw        float32 as it lies in memory
     lossless   the same bits; bytes of equal weight side by side, then Zstandard
@@ -30,8 +30,9 @@ Floats = NDArray[np.float32]
 #: Name and shape of each tensor, in the order in which they lie in the frames.
 Layout = Sequence[tuple[str, Sequence[int]]]
 
-#: Values of a frame: 4 MiB of float32, under the 5 MiB that Flower sends as one object.
-FRAME_VALUES = 1 << 20
+#: Values of a frame: 2 MiB of float32, well under the 5 MiB that Flower sends as one object; the
+#: service copies an object a dozen times on its way.
+FRAME_VALUES = 1 << 19
 _BLOCK = 256
 #: Zstandard's fast end: noise-like mantissas gain nothing from a slower level.
 _LEVEL = 1
