@@ -14,7 +14,7 @@ from common.bundle_card import labels
 from common.config import PatientPrivacy, RunConfig
 from common.envelope import seal
 from common.network import initial_weights
-from common.packing import Encoding
+from common.packing import FRAME_VALUES, Encoding
 from common.privacy.accounting import make_plan
 from common.refusals import PASSING
 from common.weights import Weights
@@ -202,7 +202,7 @@ def _size(message: Request | SiteUpdate, values: int, encoding: Encoding) -> int
     """Return the bytes of a message whose tensors hold so many values."""
     header = len(seal(message).header.encode())
     tensors = 2 if isinstance(message, TrainRequest | SiteUpdate) else 1
-    frame_heads = 64 * tensors * (1 + values // (1 << 19))
+    frame_heads = 64 * tensors * (1 + values // FRAME_VALUES)
     # int8 fills its last block of 256.
     return int(header * 1.1 + values * _BYTES_A_VALUE[encoding] * 1.001) + frame_heads + 520
 
