@@ -161,8 +161,8 @@ def test_an_update_that_another_key_signed_is_refused(
     for hospital in hospitals.values():
         hospital.start()
     # The site's daemon proves its key to the listener; its answers are signed with another.
-    (hospitals["west"].home / "key").write_text(private_text(new_private_key()))
     hospitals["west"].stop()
+    (hospitals["west"].home / "key").write_text(private_text(new_private_key()))
     hospitals["west"].start()
     with rounds_over(coordinator, short(minutes=0.2, rounds=1), tmp_path / "run") as run:
         (record,) = run().history
