@@ -85,9 +85,8 @@ class Correspondence:
     def turn(self, fleet: Fleet, wait_seconds: float) -> bool:
         """Take one step of each kind; returns whether anything happened.
 
-        With nothing to do, a message is waited for so long.
-
-        LinkDown and SiteUnknown end the turn where it stands; nothing is lost.
+        With nothing to do, a message is waited for so long. LinkDown and SiteUnknown end the
+        turn where it stands; nothing is lost.
         """
         came = self._receive(fleet, 0.0 if self._letters else wait_seconds)
         self._decide(fleet)
@@ -103,7 +102,8 @@ class Correspondence:
             self._finished(finished)
         if worker.given is None:
             for letter in self._letters.values():
-                if letter.refusal is None and self._answer(letter) is None:
+                decided = letter.refusal is not None or letter.digest in self._failed
+                if not decided and not self.desk.outbox.has(letter.digest):
                     worker.give(self.desk.inbox.request(letter.delivery), letter.digest)
                     break
 

@@ -44,6 +44,10 @@ class Outbox:
                 path.unlink(missing_ok=True)
         return None
 
+    def has(self, question: str) -> bool:
+        """Return whether an answer lies here; only `find` reads whether it is whole."""
+        return bool(self._paths(question))
+
     def forget(self, question: str) -> None:
         """Forget an answer that may be another one the next time."""
         for path in self._paths(question):

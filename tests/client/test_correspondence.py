@@ -100,6 +100,21 @@ def test_a_cut_anywhere_loses_nothing_and_repeats_nothing(tmp_path: Path, call: 
     assert len(jobs(letters)) == 1
 
 
+def test_an_answer_that_was_damaged_on_disk_is_made_and_charged_anew(tmp_path: Path) -> None:
+    cut = [True]
+    fleet = FolderFleet(tmp_path / "fleet", lambda call: call == "offer" and cut[0])
+    fleet.ask(question())
+    letters = Letters(tmp_path / "home").open()
+    with pytest.raises(LinkDown):
+        turns(letters, fleet)
+    (kept,) = (tmp_path / "home" / "outbox").glob("*/*.answer")
+    kept.write_bytes(kept.read_bytes()[:-1])
+    cut[0] = False
+    turns(letters, fleet)
+    assert isinstance(unseal(only(fleet).header, only(fleet).frames), SiteUpdate)
+    assert Ledger(tmp_path / "home" / "ledger.db").head().charges == 2
+
+
 def test_a_proposal_is_answered_with_a_standing_and_charges_nothing(tmp_path: Path) -> None:
     fleet = FolderFleet(tmp_path / "fleet")
     fleet.ask(Proposal(run="run", round=0, seed=0, config=CONFIG))
