@@ -5,10 +5,20 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from client import cli_images, cli_results
+from client.cli_options import (
+    AllOption,
+    DataOption,
+    HomeOption,
+    JsonOption,
+    LabelsOption,
+    RunArgument,
+    YesOption,
+)
 from client.home import Home
 from common.command_line import Reporting
 from common.errors import ExitCode
@@ -33,28 +43,6 @@ app = typer.Typer(
 )  # fmt: skip
 disclosures = typer.Typer(cls=_Reporting, help="What has left this site: list it, verify it.")
 app.add_typer(disclosures, name="disclosures")
-
-HomeOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--home", metavar="FOLDER",
-        help="The site's own folder; by default $WARDROUND_SITE or ~/.wardround/site.",
-    ),
-]  # fmt: skip
-DataOption = Annotated[
-    Path | None, typer.Option(metavar="FOLDER", help="Folder with the DICOM files; only read.")
-]
-LabelsOption = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="The table of labels, if it is not labels.csv in there."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-AllOption = Annotated[bool, typer.Option("--all", help="Name every single one.")]
-YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN|CONFIG.yaml", help="As `wardround-site runs` lists it.")
-]
-
 
 @app.command()
 def init(
@@ -101,29 +89,25 @@ def join(
 
 
 @app.command()
-def doctor(home: HomeOption = None, *, json: JsonOption = False) -> None:
-    """Check network, TLS, clock, disk, GPU, cohort and records; each fault with its fix."""
-    from client.commands import looking
-
-    raise typer.Exit(looking.show_findings(Home.chosen(home), as_json=json))
-
-
-@app.command()
-def index(
-    config: Annotated[
-        Path | None, typer.Argument(metavar="[CONFIG.yaml]", help="Prepare for this run as well.")
-    ] = None,
+def doctor(
+    part: Annotated[
+        Literal["site", "pacs"], typer.Argument(metavar="[pacs]", help="Check the PACS alone.")
+    ] = "site",
     home: HomeOption = None,
     *,
-    every: AllOption = False,
+    json: JsonOption = False,
 ) -> None:
-    """Read the images once, so that no round waits for it; say what cannot be used and why.
+    """Check network, TLS, clock, disk, GPU, cohort and records; each fault with its fix.
 
-    With CONFIG.yaml, what its run takes is prepared and its patients are counted.
+    With `pacs`, what the hospital's PACS answers is checked instead.
     """
     from client.commands import looking
 
-    looking.index(Home.chosen(home), config, every=every)
+    raise typer.Exit(looking.show_findings(Home.chosen(home), part, as_json=json))
+
+
+# Here, so that --help lists them in the order in which a site needs them.
+cli_images.register(app)
 
 
 @app.command()
@@ -226,6 +210,9 @@ def verify_disclosures(
     from client.commands import records
 
     records.verify_disclosures(Home.chosen(home), head, file)
+
+
+cli_results.register(app)
 
 
 @app.command()

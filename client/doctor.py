@@ -7,8 +7,9 @@ the state of the enrolment, and hears the site's name and public key, which it k
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Literal
 
-from client.checks import installation, link, machine, records
+from client.checks import installation, link, machine, pacs, records
 from client.checks.finding import Finding, Subject, wrong
 from client.coordinator import Coordinator, load_coordinator
 from client.home import Home
@@ -34,8 +35,11 @@ _CHECKS: tuple[tuple[str, Callable[[Subject], Iterator[Finding]]], ...] = (
 )
 
 
-def examine(home: Home) -> Iterator[Finding]:
+def examine(home: Home, part: Literal["site", "pacs"] = "site") -> Iterator[Finding]:
     """Yield a finding for each check; a check that fails stops none of the others."""
+    if part == "pacs":
+        yield from pacs.examine_pacs(load_site_config(home.site_yaml))
+        return
     config: SiteConfig | None = None
     coordinator: Coordinator | None = None
     try:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from client.pacs_config import PacsConfig
 from client.policy_rules import PolicyRules
 from common.config_errors import explain
 from common.config_part import Part, PositiveFloat, PositiveInt
@@ -29,7 +30,10 @@ class SiteConfig(Part):
     """A site's own configuration; the descriptions stand in site.yaml above their keys."""
 
     name: SiteName = Field(description="This site's name, as the coordinator invited it.")
-    data: Path = Field(description="Folder with the DICOM files; it is only read.")
+    data: Path = Field(
+        description="Folder with the DICOM files; it is only read, unless pacs is filled in: "
+        "then `wardround-site pull` puts what it fetched there."
+    )
     labels: Path | None = Field(
         default=None, description="The table of labels; null takes labels.csv in that folder."
     )
@@ -55,6 +59,9 @@ class SiteConfig(Part):
     )
     health_grpc_port: _Port | None = Field(
         default=None, description="Port for gRPC's health protocol; null for none."
+    )
+    pacs: PacsConfig | None = Field(
+        default=None, description="How the hospital's PACS is reached; null: a folder alone."
     )
     policy: PolicyRules = Field(
         default=PolicyRules(),

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import typer
 
@@ -24,10 +25,10 @@ _TELL_SECONDS = 5.0
 _MARKS = {"ok": "ok", "note": "note", "wrong": "WRONG"}
 
 
-def show_findings(home: Home, *, as_json: bool) -> ExitCode:
+def show_findings(home: Home, part: Literal["site", "pacs"], *, as_json: bool) -> ExitCode:
     """Print each check as it ends; RUN_FAILED when something is to be mended."""
     faults = 0
-    for finding in examine(home):
+    for finding in examine(home, part):
         faults += finding.state == "wrong"
         if as_json:
             say(json.dumps(asdict(finding)))

@@ -101,7 +101,7 @@ def _check_length(dataset: Dataset) -> None:
 def _check_frames(dataset: Dataset, syntax: UID) -> None:
     """Refuse what no decoder knows, and frames whose own size is not the header's."""
     if syntax not in _JPEG | _JPEG_LOSSLESS | _JPEG_LS | _PYDICOM:
-        raise UnusableFile(Reason.UNSUPPORTED_SYNTAX, f"{syntax.name}")
+        raise UnusableFile(Reason.UNSUPPORTED_TS, f"{syntax.name}")
     if not dataset.PixelData:
         raise UnusableFile(Reason.TRUNCATED_PIXELS, "no pixel data")
     wanted = int(dataset.Rows), int(dataset.Columns)

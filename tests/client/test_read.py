@@ -320,7 +320,7 @@ def test_what_is_not_dicom_says_so(tmp_path: Path, content: bytes, reason: Reaso
 def test_a_syntax_without_decoder_is_named(tmp_path: Path) -> None:
     values = noise(8, 8)
     path = save(tmp_path / "x", compressed(values, b"\0" * 64, "1.2.840.10008.1.2.4.100"))
-    assert reason_of(path) is Reason.UNSUPPORTED_SYNTAX
+    assert reason_of(path) is Reason.UNSUPPORTED_TS
 
 
 def test_a_value_against_its_type_is_a_bad_vr(tmp_path: Path) -> None:

@@ -1,0 +1,74 @@
+"""What a model says of one study, before it becomes DICOM: nothing here has left the site."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelName:
+    """Which model spoke, so that a result can be traced to its run."""
+
+    name: str  # of the run
+    fingerprint: str  # SHA-256 of the run's configuration
+    weights: str  # SHA-256 of model.safetensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantity:
+    """One number that the model gives, with what is known of its error."""
+
+    label: str  # class, label, or time ("365 days")
+    meaning: str  # in words: "probability of malignant", "probability of no event until 365 days"
+    value: float  # calibrated where the site has a calibration
+    raw: float  # as the network gives it
+    low: float | None = None  # interval of the local calibration; None without one
+    high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlines:
+    """A label map on the grid of the source frames, as they were sent."""
+
+    labels: NDArray[np.uint8]  # (source frames, rows, columns) in the order of Score.sources
+    structures: tuple[str, ...]  # names of 1, 2, ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heatmap:
+    """Where the network looked, on the grid of one source frame."""
+
+    values: NDArray[np.float32]  # (rows, columns), 0 to 1
+    source: int  # position in Score.sources
+    frame: int  # of that object, from 0
+    method: str  # such as "Grad-CAM"
+    label: str  # the quantity that it explains
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attribution:
+    """How much a clinical column moved a quantity, by integrated gradients."""
+
+    column: str
+    value: float  # signed, on the scale of the network's output
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A model's answer for one image or series of a study."""
+
+    model: ModelName
+    kind: str  # the task's: diagnosis, prognosis, segmentation
+    sources: tuple[Path, ...]  # DICOM files that were scored; a series in the order of its slices
+    quantities: tuple[Quantity, ...]  # empty for segmentation
+    prediction_set: tuple[str, ...] | None  # split conformal's; None: no calibration
+    coverage: float | None  # what that set promises, such as 0.9
+    abstained: str | None  # why no answer is given; None where it answers
+    unlike_training: float | None  # p-value-like: share of calibration images less usual than this
+    outlines: Outlines | None = None
+    heatmap: Heatmap | None = None
+    attributions: tuple[Attribution, ...] = ()
