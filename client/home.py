@@ -85,6 +85,41 @@ class Home:
         return self.folder / "cache"
 
     @property
+    def index(self) -> Path:
+        """Patients, studies, series and instances that were found, and what is quarantined."""
+        return self.folder / "index.db"
+
+    @property
+    def pulls(self) -> Path:
+        """Which series are to be fetched from the PACS, and how far that is."""
+        return self.folder / "pulls.db"
+
+    @property
+    def withdrawals(self) -> Path:
+        """Patients who were withdrawn, for good."""
+        return self.folder / "withdrawals.jsonl"
+
+    @property
+    def identity_key(self) -> Path:
+        """The key by which identifiers are replaced in what leaves; it never does."""
+        return self.folder / "identity.key"
+
+    @property
+    def calibration(self) -> Path:
+        """What `calibrate` fitted for each model."""
+        return self.folder / "calibration"
+
+    @property
+    def report(self) -> Path:
+        """The readiness report."""
+        return self.folder / "report"
+
+    @property
+    def results(self) -> Path:
+        """What models said of studies, as it was written and sent."""
+        return self.folder / "results"
+
+    @property
     def status(self) -> Path:
         """What the daemon is doing now."""
         return self.folder / "status.json"
