@@ -1,0 +1,99 @@
+"""Patients who were withdrawn: one durable line each, for good.
+
+Guarantee: once a withdrawal's line is durable, no cohort is loaded with the patient and no answer
+that was computed with them is put into the outbox (client/app.py).
+
+    killed after the line, before everything is forgotten   withdrawing again finishes it
+    a line changed or cut out          StateDamaged; nothing is trained until it is mended
+    two commands at once               one after the other
+    the same patient twice             one line; what is still there is forgotten again
+
+Not undone, because it cannot be: models that were trained before keep what they learnt, the
+ledger keeps what was spent, and what has left has left.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from client.home import Home
+from common.errors import StateDamaged
+from common.hash_chain import ChainedLog, lines, verify
+
+_WITHDRAWN = "withdrawn"
+_FORGOTTEN = "forgotten"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Withdrawal:
+    """One patient who was withdrawn."""
+
+    patient: str  # PatientID, as it stands in the images
+    at: str  # UTC, ISO 8601
+    forgotten_at: str | None  # when nothing was left; None: withdraw them once more
+
+
+def withdrawn(home: Home) -> frozenset[str]:
+    """Return the PatientIDs that must not be used; StateDamaged when the log cannot be trusted."""
+    return withdrawn_in(home.withdrawals)
+
+
+def withdrawn_in(path: Path) -> frozenset[str]:
+    """Return the PatientIDs of a log of withdrawals; none where there is no such file."""
+    return frozenset(found.patient for found in listed(path))
+
+
+def listed(path: Path) -> tuple[Withdrawal, ...]:
+    """Return every withdrawal, oldest first; StateDamaged when the log cannot be trusted."""
+    verify(path)
+    found: dict[str, Withdrawal] = {}
+    for number, line in enumerate(lines(path), 1):
+        patient, event, at = line.get("patient"), line.get("event"), line.get("at")
+        if not (isinstance(patient, str) and isinstance(at, str)) or (
+            event != _WITHDRAWN and not (event == _FORGOTTEN and patient in found)
+        ):
+            message = f"{path}, line {number} is no withdrawal. Restore the file from a copy."
+            raise StateDamaged(message)
+        first = at if event == _WITHDRAWN else found[patient].at
+        found[patient] = Withdrawal(
+            patient=patient, at=first, forgotten_at=at if event == _FORGOTTEN else None
+        )
+    return tuple(found.values())
+
+
+class Withdrawals:
+    """The log, for the one command that writes it; its file is for its user alone."""
+
+    def __init__(self, path: Path) -> None:
+        self._log = ChainedLog(path)
+        self._known = withdrawn_in(path)
+
+    def withdraw(self, patient: str) -> bool:
+        """Write the patient's line durably; False when it was there already."""
+        if patient in self._known:
+            return False
+        self._log.append({"event": _WITHDRAWN, "patient": patient})
+        self._known |= {patient}
+        return True
+
+    def forgotten(self, patient: str) -> None:
+        """Note that nothing of the patient is left."""
+        self._log.append({"event": _FORGOTTEN, "patient": patient})
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Withdrawals]:
+    """Open the log to write, alone; a second command waits here."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.fchmod(descriptor, 0o600)
+        yield Withdrawals(path)
+    finally:
+        os.close(descriptor)
