@@ -22,6 +22,7 @@ from client.private_round import plan_of
 from client.site import Guard, Site
 from client.training import train_round
 from client.trial import round_seconds
+from client.withdrawals import withdrawn_in
 from client.workbench import Workbench, open_workbench
 from common.config import RunConfig
 from common.errors import CohortError, UnsafeModel
@@ -53,6 +54,7 @@ class Ward:
     cache: Path
     memory: Path
     ledger: Path
+    withdrawals: Path
     largest_epsilon: float  # of all runs on these patients together
     cohort_delta: float | None  # None: 1 / (10 x training patients)
     tell_patients: bool
@@ -65,6 +67,7 @@ class Loaded:
 
     site: Site
     bench: Workbench
+    withdrawn: frozenset[str] = frozenset()  # who was left out
 
 
 class Desk:
@@ -81,23 +84,38 @@ class Desk:
 
         CohortError and UnsafeModel become a refusal whose reason names no patient; every
         other error is the site's own affair and is raised.
+
+        Guarantee: no answer is returned that a patient took part in whose withdrawal was durable
+        by then. One that was under way is thrown away and given again without them; a private
+        round is then charged twice, since what was charged stays charged.
         """
         try:
-            loaded = self._load(request.config, request.seed)
-            match request:
-                case Proposal():
-                    return self._standing(loaded, request)
-                case TrainRequest():
-                    return train_round(loaded.site, loaded.bench, request)
-                case EvaluationRequest():
-                    return evaluate_round(loaded.site, loaded.bench, request)
+            while True:
+                loaded = self._load(request.config, request.seed)
+                answer = self._answer(loaded, request)
+                if self._withdrawn() <= loaded.withdrawn:
+                    return answer
+                self._tell("A patient was withdrawn meanwhile: the answer is given without them.")
         except (CohortError, UnsafeModel) as error:
             self._tell(f"Run {request.run} cannot use this site: {error}")
             return refusal(request, self._ward.name, RefusalReason.CONFIGURATION)
 
+    def _answer(self, loaded: Loaded, request: Request) -> Answer:
+        match request:
+            case Proposal():
+                return self._standing(loaded, request)
+            case TrainRequest():
+                return train_round(loaded.site, loaded.bench, request)
+            case EvaluationRequest():
+                return evaluate_round(loaded.site, loaded.bench, request)
+
+    def _withdrawn(self) -> frozenset[str]:
+        return withdrawn_in(self._ward.withdrawals)
+
     def _load(self, config: RunConfig, seed: int) -> Loaded:
         key = (config.fingerprint(), seed)
-        if self._loaded is None or self._key != key:
+        known = self._loaded is not None and self._withdrawn() <= self._loaded.withdrawn
+        if self._loaded is None or self._key != key or not known:
             self._loaded, self._key = None, None  # before the next: one run in memory at a time
             self._tell(f"Loading the cohort of run {config.name}.")
             self._loaded, self._key = load(self._ward, config, seed), key
@@ -139,9 +157,12 @@ def load(ward: Ward, config: RunConfig, seed: int) -> Loaded:
     """
     task = task_of(config.task)
     cache = Cache(ward.cache)
-    cohort = replace(load_cohort(ward.data, config, task, cache, ward.labels), name=ward.name)
-    if config.model.network == "frozen_features":
-        cohort = with_features(cohort, config, cache)
+    with cache.in_use():
+        gone = withdrawn_in(ward.withdrawals)
+        cohort = load_cohort(ward.data, config, task, cache, ward.labels, gone)
+        if config.model.network == "frozen_features":
+            cohort = with_features(cohort, config, cache)
+    cohort = replace(cohort, name=ward.name)
     site = site_of(cohort, config, seed, 0)
     delta = ward.cohort_delta or 1 / (10 * max(len(site.train), 1))
     guard = Guard(
@@ -150,6 +171,4 @@ def load(ward: Ward, config: RunConfig, seed: int) -> Loaded:
         noise=ChaChaNoise(),
     )  # fmt: skip
     site = replace(site, guard=guard, memory=MemoryInFolder(ward.memory))
-    return Loaded(site=site, bench=open_workbench(config, seed, ward.device))
-
-
+    return Loaded(site=site, bench=open_workbench(config, seed, ward.device), withdrawn=gone)

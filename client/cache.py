@@ -3,16 +3,23 @@
 Every entry is written under a temporary name, made durable and renamed, so that a crash or a
 second process leaves a whole entry or none; arrays carry a checksum that is looked at before
 they are handed out. The folder may be deleted at any time.
+
+Whoever fills it holds `in_use`; a withdrawal empties it under `alone`, so it waits for those who
+began before it, and whoever begins after it sees it.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import shutil
 import struct
 import uuid
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +34,9 @@ READER_VERSION = 4
 _SEAL = struct.Struct("<4sI")
 _MARK = b"WRC1"
 _EDGE_BYTES = 4096
+_LOCK = "lock"
+#: The folder of stored pixel values, which lose single patients instead of everything.
+PIXELS = "pixels"
 
 
 def key_of(*parts: object) -> str:
@@ -105,6 +115,46 @@ class Cache:
     def keep_facts(self, key: str, facts: dict[str, object]) -> None:
         """Note facts under a key."""
         replace_durably(self.folder / f"{key}.json", json.dumps(facts).encode())
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Hold the cache while it is read and filled; several may."""
+        with self._locked(fcntl.LOCK_SH):
+            yield
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the cache while nobody else does; waits until that is so."""
+        with self._locked(fcntl.LOCK_EX):
+            yield
+
+    def forget_prepared(self) -> int:
+        """Remove everything but the stored pixels and return how many files that were.
+
+        To be called under `alone`. Prepared arrays hold many patients each, and without one of
+        them none would be asked for again: its key names all of them.
+        """
+        removed = 0
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            if path.name in {_LOCK, PIXELS}:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                removed += sum(1 for file in path.rglob("*") if file.is_file())
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+                removed += 1
+        return removed
+
+    @contextmanager
+    def _locked(self, kind: int) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, kind)
+            yield
+        finally:
+            os.close(descriptor)
 
 
 def _seal(array: NDArray[np.generic]) -> bytes:

@@ -70,9 +70,13 @@ def select(patients: Patients, chosen: list[int]) -> Patients:
 
 
 def load_cohort(
-    site: Path, config: RunConfig, task: Task, cache: Cache, labels_csv: Path | None = None
-) -> SiteCohort:
+    site: Path, config: RunConfig, task: Task, cache: Cache, labels_csv: Path | None = None,
+    withdrawn: frozenset[str] = frozenset(),
+) -> SiteCohort:  # fmt: skip
     """Read a site's folder for a run; its table is `labels_csv`, or labels.csv in the folder.
+
+    Nothing is read of patients who were withdrawn; whoever hands them over asked for them while
+    holding the cache (`Cache.in_use`), so that no withdrawal comes in between.
 
     CohortError when the folder or its table is missing or nobody in it can be used; single
     files, rows and patients that cannot be used are listed in `unusable` and left out.
@@ -83,8 +87,11 @@ def load_cohort(
     needed = needed_columns(config, task)
     rules = config.cohort.images
     table = labels_csv or site / "labels.csv"
-    labels = read_labels(table, needed, with_images=rules is not None)
-    problems = list(labels.unusable)
+    labels = read_labels(table, needed, with_images=rules is not None, withdrawn=withdrawn)
+    problems = [
+        *labels.unusable,
+        *(Unusable(reason=Reason.WITHDRAWN, what=f"patient {p}") for p in sorted(withdrawn)),
+    ]
     prepared = None
     if rules is not None:
         masks = None

@@ -29,12 +29,15 @@ class Labels:
     index: Mapping[Key, int]  # most specific key of a row -> row
     conflicts: frozenset[Key]  # keys whose rows disagree, and all keys of their patients
     unusable: tuple[Unusable, ...]
+    withdrawn: frozenset[str] = frozenset()  # PatientIDs whose rows and images are left out
 
     def find(self, keys: Mapping[str, str]) -> int:
         """Return an image's row, by the most specific key that the table has for it.
 
-        UnusableFile with LABEL_MISSING or LABEL_CONFLICT.
+        UnusableFile with LABEL_MISSING, LABEL_CONFLICT or WITHDRAWN.
         """
+        if keys["PatientID"] in self.withdrawn:
+            raise UnusableFile(Reason.WITHDRAWN)
         for column in KEYS:
             key = column, keys[column]
             if key in self.conflicts:
@@ -51,7 +54,10 @@ class Labels:
         return list(seen.values())
 
 
-def read_labels(path: Path, needed: Sequence[str], *, with_images: bool) -> Labels:
+def read_labels(
+    path: Path, needed: Sequence[str], *, with_images: bool,
+    withdrawn: frozenset[str] = frozenset(),
+) -> Labels:  # fmt: skip
     """Read a table; CohortError names the file and what it lacks.
 
     With images, rows of one key must agree in the needed columns, since an image has one row;
@@ -72,12 +78,12 @@ def read_labels(path: Path, needed: Sequence[str], *, with_images: bool) -> Labe
             unusable.append(UnusableFile(Reason.ROW_MALFORMED, counts).listed(f"line {line}"))
         elif key_of_row(row) is None or not (with_images or row["PatientID"]):
             unusable.append(Unusable(reason=Reason.NO_KEY, what=f"line {line}"))
-        else:
+        elif row.get("PatientID") not in withdrawn:
             rows.append(row)
             lines.append(line)
     found = Labels(
         rows=tuple(rows), lines=tuple(lines), index={}, conflicts=frozenset(),
-        unusable=tuple(unusable),
+        unusable=tuple(unusable), withdrawn=withdrawn,
     )  # fmt: skip
     return _indexed(found, needed) if with_images else found
 
@@ -114,6 +120,7 @@ def _indexed(labels: Labels, needed: Sequence[str]) -> Labels:
         rows=labels.rows, lines=labels.lines,
         index={key: place for key, place in index.items() if key not in conflicts},
         conflicts=frozenset(conflicts), unusable=labels.unusable + listed,
+        withdrawn=labels.withdrawn,
     )  # fmt: skip
 
 

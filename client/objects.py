@@ -88,6 +88,8 @@ def _read_one(path: Path, name: str, wanted: Wanted, store: PixelStore, found: F
     try:
         wanted(header)
     except UnusableFile as problem:
+        if problem.reason is Reason.WITHDRAWN:
+            return  # nothing of them is kept, not even a header
         if entry is None:
             store.keep(key, facts_of(header, None), None)
         what = header.series if found.by_series else name

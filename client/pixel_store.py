@@ -34,6 +34,7 @@ _ALIGNMENT = 64
 _ABANDONED_SECONDS = 86400.0
 _TABLE = """CREATE TABLE IF NOT EXISTS objects (key TEXT PRIMARY KEY, facts TEXT NOT NULL,
     shard TEXT, start INTEGER, dtype TEXT, shape TEXT, checksum INTEGER)"""
+_OF_PATIENT = "SELECT key, shard FROM objects WHERE json_extract(facts, '$.header.patient') = ?"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +127,51 @@ class PixelStore:
             self._start_anew()
             self._insert()
         self._pending.clear()
+
+    def forget(self, patient: str) -> int:
+        """Remove a patient's objects, values and header, and return how many they were.
+
+        No other process may have the store open. Shards that hold any of them are written anew
+        without them, and shards that no row points at are removed, so that a process that is
+        killed here leaves nothing that the next call does not find.
+        """
+        try:
+            gone = self._without(patient)
+        except sqlite3.OperationalError:  # locked or full: nothing is wrong with what is there
+            raise
+        except sqlite3.DatabaseError:
+            self._start_anew()
+            gone = 0
+        known = {shard for (shard,) in self._index.execute("SELECT DISTINCT shard FROM objects")}
+        for path in (*self.folder.glob("*.shard"), *self.folder.glob("*.tmp")):
+            if path.stem not in known:
+                path.unlink(missing_ok=True)
+        return gone
+
+    def _without(self, patient: str) -> int:
+        """Remove a patient's rows, after what others have in their shards was written anew."""
+        self._found.clear()
+        self._index.execute("PRAGMA secure_delete = ON")  # zeros in place of what is deleted
+        gone = self._index.execute(_OF_PATIENT, (patient,)).fetchall()
+        for shard in sorted({shard for _, shard in gone if shard is not None}):
+            self._write_anew(shard, {key for key, _ in gone})
+        with self._index:
+            self._index.executemany("DELETE FROM objects WHERE key = ?", [(k,) for k, _ in gone])
+        self._index.execute("VACUUM")
+        return len(gone)
+
+    def _write_anew(self, shard: str, gone: set[str]) -> None:
+        """Write what a shard holds of other patients into a new one, and point their rows there."""
+        rows = self._index.execute("SELECT key FROM objects WHERE shard = ?", (shard,)).fetchall()
+        for (key,) in rows:
+            entry = None if key in gone else self.find(key)
+            if entry is not None:
+                self.keep(key, entry.facts, entry.stored)
+        self.flush()
+        # What is not as it was written is not carried over, and its row would keep the old shard.
+        with self._index:
+            self._index.execute("DELETE FROM objects WHERE shard = ?", (shard,))
+        self._shards.pop(shard, None)
 
     def _insert(self) -> None:
         with self._index:

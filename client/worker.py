@@ -105,7 +105,7 @@ def ward_of(home: Home, config: SiteConfig) -> Ward:
         torch.set_num_threads(config.threads)
     return Ward(
         name=config.name, data=config.data, labels=config.labels_csv, cache=home.cache,
-        memory=home.memory, ledger=home.ledger,
+        memory=home.memory, ledger=home.ledger, withdrawals=home.withdrawals,
         largest_epsilon=config.policy.largest_epsilon_per_cohort,
         cohort_delta=config.policy.cohort_delta, tell_patients=config.policy.tell_patients,
         device=device_of(config.device),

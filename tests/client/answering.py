@@ -123,7 +123,8 @@ class Letters:
         outbox = Outbox(self.home / "outbox")
         ward = Ward(
             name=self.name, data=self.home, labels=self.home, cache=self.home / "cache",
-            memory=self.home / "memory", ledger=self.home / "ledger.db", largest_epsilon=1000.0,
+            memory=self.home / "memory", ledger=self.home / "ledger.db",
+            withdrawals=self.home / "withdrawals.jsonl", largest_epsilon=1000.0,
             cohort_delta=0.001, tell_patients=True, device=torch.device("cpu"),
         )  # fmt: skip
         worker = InlineWorker(self.home, MadeUpDesk(ward, self.patients), outbox, self.lie)
