@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from client.dicom.reasons import Reason, Unusable, UnusableFile
+from client.label_schema import LabelSchema, check_columns, checked, read_schema
+from client.table_files import read_table
 from common.errors import CohortError
 
 #: DICOM keys of a row, most specific first.
@@ -30,6 +30,7 @@ class Labels:
     conflicts: frozenset[Key]  # keys whose rows disagree, and all keys of their patients
     unusable: tuple[Unusable, ...]
     withdrawn: frozenset[str] = frozenset()  # PatientIDs whose rows and images are left out
+    schema: LabelSchema = field(default_factory=LabelSchema)  # what the columns hold
 
     def find(self, keys: Mapping[str, str]) -> int:
         """Return an image's row, by the most specific key that the table has for it.
@@ -58,34 +59,56 @@ def read_labels(
     path: Path, needed: Sequence[str], *, with_images: bool,
     withdrawn: frozenset[str] = frozenset(),
 ) -> Labels:  # fmt: skip
-    """Read a table; CohortError names the file and what it lacks.
+    """Read a table and the schema beside it; CohortError names the file and what it lacks.
 
     With images, rows of one key must agree in the needed columns, since an image has one row;
     without, every row names its patient.
     """
-    header, *cells = _table(path) or [(1, [])]
+    schema = read_schema(path)
+    text = read_table(path, schema.sheet)
+    header, *cells = text.lines or ((1, ()),)
     columns = [name.strip() for name in header[1]]
     _check_columns(path, columns, needed, with_images=with_images)
+    check_columns(schema, path, columns)
     rows: list[Row] = []
     lines: list[int] = []
-    unusable: list[Unusable] = []
+    unusable: list[Unusable] = list(text.unusable)
     for line, values in cells:
-        while len(values) > len(columns) and not values[-1].strip():
-            values.pop()  # some exports end every line with a comma
-        row = dict(zip(columns, (v.strip() for v in values), strict=False))
-        if len(values) != len(columns):
-            counts = f"{len(values)} cells, header {len(columns)}"
-            unusable.append(UnusableFile(Reason.ROW_MALFORMED, counts).listed(f"line {line}"))
-        elif key_of_row(row) is None or not (with_images or row["PatientID"]):
-            unusable.append(Unusable(reason=Reason.NO_KEY, what=f"line {line}"))
-        elif row.get("PatientID") not in withdrawn:
+        try:
+            row, problems = checked(_row(columns, values), schema, line)
+            if key_of_row(row) is None or not (with_images or row["PatientID"]):
+                raise UnusableFile(Reason.NO_KEY)
+        except UnusableFile as problem:
+            unusable.append(problem.listed(f"line {line}"))
+            continue
+        if row.get("PatientID") not in withdrawn:
             rows.append(row)
             lines.append(line)
+            unusable += problems
     found = Labels(
         rows=tuple(rows), lines=tuple(lines), index={}, conflicts=frozenset(),
-        unusable=tuple(unusable), withdrawn=withdrawn,
+        unusable=tuple(unusable), withdrawn=withdrawn, schema=schema,
     )  # fmt: skip
     return _indexed(found, needed) if with_images else found
+
+
+def after_outcome(labels: Labels) -> list[Unusable]:
+    """Return the values that were taken after the outcome, as the table's schema tells.
+
+    They count as missing already; see client/label_schema.py.
+    """
+    return [one for one in labels.unusable if one.reason is Reason.LABEL_AFTER_OUTCOME]
+
+
+def _row(columns: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
+    """Return a line's cells by column, or raise ROW_MALFORMED."""
+    values = list(cells)
+    while len(values) > len(columns) and not values[-1].strip():
+        values.pop()  # some exports end every line with a comma
+    if len(values) != len(columns):
+        counts = f"{len(values)} cells, header {len(columns)}"
+        raise UnusableFile(Reason.ROW_MALFORMED, counts)
+    return dict(zip(columns, (v.strip() for v in values), strict=True))
 
 
 def key_of_row(row: Row) -> Key | None:
@@ -116,32 +139,10 @@ def _indexed(labels: Labels, needed: Sequence[str]) -> Labels:
         )
         for first, place, column in disagree
     )  # fmt: skip
-    return Labels(
-        rows=labels.rows, lines=labels.lines,
-        index={key: place for key, place in index.items() if key not in conflicts},
+    return replace(
+        labels, index={key: place for key, place in index.items() if key not in conflicts},
         conflicts=frozenset(conflicts), unusable=labels.unusable + listed,
-        withdrawn=labels.withdrawn,
     )  # fmt: skip
-
-
-def _table(path: Path) -> list[tuple[int, list[str]]]:
-    """Return (line, cells) of every line that holds anything."""
-    if not path.is_file():
-        message = f"There is no {path}. Each site is a folder with DICOM files and a labels.csv."
-        raise CohortError(message)
-    try:
-        # utf-8-sig: spreadsheets write a byte order mark.
-        text = path.read_text(encoding="utf-8-sig")
-        first = text.partition("\n")[0]
-        # European spreadsheets part cells by semicolons; blanks may stand before a quote.
-        reader = csv.reader(
-            io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count),
-            skipinitialspace=True,
-        )  # fmt: skip
-        return [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        message = f"Cannot read {path}: {error}. Save it as CSV in UTF-8."
-        raise CohortError(message) from error
 
 
 def _check_columns(

@@ -3,36 +3,58 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from client.dicom.reasons import Reason, Unusable
+from client.label_schema import MISSING, number_in
 from client.labels import Labels
+from client.units import factor
 from common.config import NumberColumn, Table
-
-#: What people write where there is no value.
-_MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "-", "?", "."})
+from common.errors import CohortError
 
 
-def encode_rows(
-    labels: Labels, rows: Sequence[int], table: Table
-) -> tuple[Tensor, list[Unusable]]:
-    """Return (rows, Table.width): numbers, categories, then missing indicators; and odd values."""
+def encode_rows(labels: Labels, rows: Sequence[int], table: Table) -> tuple[Tensor, list[Unusable]]:
+    """Return (rows, Table.width): numbers, categories, then missing indicators; and odd values.
+
+    CohortError where a number's declared unit is none that converts to the run's.
+    """
     problems: list[Unusable] = []
-    encoded = {row: _encode(labels, row, table, problems) for row in sorted(set(rows))}
+    factors = {number.column: _factor(labels, number) for number in table.numbers}
+    encoded = {row: _encode(labels, row, (table, factors), problems) for row in sorted(set(rows))}
     found = torch.tensor([encoded[row] for row in rows], dtype=torch.float32)
     return found.reshape(len(rows), table.width), problems
 
 
-def _encode(labels: Labels, row: int, table: Table, problems: list[Unusable]) -> list[float]:
+def _factor(labels: Labels, number: NumberColumn) -> float:
+    """Return by what the site's numbers are multiplied to be in the run's unit."""
+    rules = labels.schema.columns.get(number.column)
+    if rules is None or rules.unit is None or number.unit is None:
+        return 1.0
+    found = factor(rules.unit, number.unit)
+    if found is None:
+        message = (
+            f"The run takes {number.column} in {number.unit}; the table's schema declares "
+            f"{rules.unit}, and no plain factor lies between them. Add a column in {number.unit}, "
+            "or correct the schema."
+        )
+        raise CohortError(message)
+    return found
+
+
+def _encode(
+    labels: Labels, row: int, columns: tuple[Table, Mapping[str, float]],
+    problems: list[Unusable],
+) -> list[float]:  # fmt: skip
+    table, factors = columns
     values: list[float] = []
     missing: list[float] = []
     for number in table.numbers:
         text = labels.rows[row][number.column]
-        value = None if text.lower() in _MISSING else _scaled(text, number)
-        if value is None and text.lower() not in _MISSING:
+        value = None if text.lower() in MISSING else _scaled(text, number, factors[number.column])
+        if value is None and text.lower() not in MISSING:
             wanted = "a number such as 12.5"
             wanted += ", above -1 for its logarithm" if number.transform == "log" else ""
             problems.append(_odd(labels, row, number.column, text, wanted))
@@ -40,7 +62,7 @@ def _encode(labels: Labels, row: int, table: Table, problems: list[Unusable]) ->
         missing.append(float(value is None))
     for category in table.categories:
         text = labels.rows[row][category.column]
-        if text not in category.values and text.lower() not in _MISSING:
+        if text not in category.values and text.lower() not in MISSING:
             one_of = f"one of {', '.join(category.values)}"
             problems.append(_odd(labels, row, category.column, text, one_of))
         values += [float(text == value) for value in category.values]
@@ -48,15 +70,14 @@ def _encode(labels: Labels, row: int, table: Table, problems: list[Unusable]) ->
     return values + missing
 
 
-def _scaled(text: str, column: NumberColumn) -> float | None:
+def _scaled(text: str, column: NumberColumn, multiplied: float) -> float | None:
     """Return the number on its public scale, or None for what is no finite number."""
-    try:
-        # float() reads 1_000 as a thousand; a table means something else by it.
-        value = math.nan if "_" in text else float(text)
-        if column.transform == "log":
-            value = math.log1p(value) if value > -1 else math.nan
-    except ValueError:
+    value = number_in(text)
+    if value is None:
         return None
+    value *= multiplied
+    if column.transform == "log":
+        value = math.log1p(value) if value > -1 else math.nan
     scaled = (value - column.center) / column.scale
     return scaled if math.isfinite(scaled) else None
 

@@ -10,7 +10,11 @@ from common.config_part import Part, PositiveFloat, PositiveInt, Real
 
 
 class Images(Part):
-    """How a study's pixels become a network's input."""
+    """How a study's pixels become a network's input.
+
+    What is left out of the canonical JSON where nobody gave it came after runs had been
+    approved by their hash, which stays the same.
+    """
 
     #: Rows x columns (2-D) or slices x rows x columns (3-D) of the network's input.
     size: tuple[PositiveInt, PositiveInt] | tuple[PositiveInt, PositiveInt, PositiveInt]
@@ -24,6 +28,13 @@ class Images(Part):
     window: tuple[Real, Real] | None = None
     #: Modalities that are used (DICOM 0008,0060); empty takes every one.
     modalities: tuple[str, ...] = ()
+    #: Parts of the body that are used (DICOM 0018,0015); empty takes every one. An image that
+    #: does not say which it shows is taken.
+    body_parts: tuple[str, ...] = Field(default=(), exclude_if=lambda given: not given)
+    #: The one side that is used (DICOM 0020,0062), L or R; images that do not say are taken.
+    laterality: Literal["L", "R"] | None = Field(default=None, exclude_if=lambda g: g is None)
+    #: Column of labels.csv with an image's side, which must be that of its header.
+    laterality_column: str | None = Field(default=None, exclude_if=lambda given: given is None)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Images:
@@ -55,6 +66,9 @@ class NumberColumn(Part):
     scale: PositiveFloat = 1.0
     #: log: log1p before centring, for skewed laboratory values.
     transform: Literal["none", "log"] = "none"
+    #: Unit of center and scale (UCUM, such as mg/L); a site that declares another one converts
+    #: or refuses.
+    unit: str | None = Field(default=None, exclude_if=lambda given: given is None)
 
 
 class CategoryColumn(Part):

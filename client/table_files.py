@@ -1,0 +1,234 @@
+"""A table as text, whichever program wrote it: CSV, XLSX or Parquet, the same cells from each.
+
+A cell is what its reader sees in a spreadsheet, without what a program adds to it:
+
+    12345.0, as spreadsheets and pandas store whole numbers   12345
+    7 in a column shown as 0000                               0007
+    a date; a date with a time                                2024-03-01; 2024-03-01T08:30:00
+    true, false                                               TRUE, FALSE
+    nothing, nan, an error such as #N/A                       empty, and the error is listed
+    a number of more than 15 digits in a spreadsheet          1.23E+15: its last digits are lost
+    cells that were merged                                    the same text in each of them
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from client.dicom.reasons import Reason, Unusable
+from common.errors import CohortError
+
+if TYPE_CHECKING:
+    from openpyxl.cell.cell import Cell
+    from openpyxl.workbook.workbook import Workbook
+    from openpyxl.worksheet.worksheet import Worksheet
+    from pyarrow import ChunkedArray
+
+#: Spreadsheets keep numbers as binary fractions, exact up to 15 decimal digits.
+_EXACT = 10**15
+_SPREADSHEETS = frozenset({".xlsx", ".xlsm"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTable:
+    """The lines of a table that hold anything, its header first."""
+
+    lines: tuple[tuple[int, tuple[str, ...]], ...]  # line or row in the file, cells
+    unusable: tuple[Unusable, ...] = ()  # cells that hold an error
+
+
+def read_table(path: Path, sheet: str | None = None) -> TextTable:
+    """Read a table by its suffix; CohortError names file, place and what to do.
+
+    `sheet` is a spreadsheet's; without it, its first.
+    """
+    if not path.is_file():
+        message = f"There is no {path}. Each site is a folder with DICOM files and a labels.csv."
+        raise CohortError(message)
+    if path.suffix.lower() in _SPREADSHEETS:
+        return _read_spreadsheet(path, sheet)
+    if path.suffix.lower() in {".parquet", ".pq"}:
+        return TextTable(lines=tuple(_filled(_parquet_lines(path))))
+    if path.suffix.lower() in {".xls", ".ods", ".sav", ".sas7bdat", ".dta", ".rds"}:
+        message = f"{path} is no table that is read here. Save it as CSV in UTF-8, or as XLSX."
+        raise CohortError(message)
+    return TextTable(lines=tuple(_filled(_csv_lines(path))))
+
+
+def _filled(lines: Iterator[tuple[int, tuple[str, ...]]]) -> Iterator[tuple[int, tuple[str, ...]]]:
+    return (line for line in lines if any(cell.strip() for cell in line[1]))
+
+
+def _csv_lines(path: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
+    try:
+        # utf-8-sig: spreadsheets write a byte order mark.
+        text = path.read_text(encoding="utf-8-sig")
+        first = text.partition("\n")[0]
+        # European spreadsheets part cells by semicolons; blanks may stand before a quote.
+        reader = csv.reader(
+            io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count),
+            skipinitialspace=True,
+        )  # fmt: skip
+        yield from [(reader.line_num, tuple(row)) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        message = f"Cannot read {path}: {error}. Save it as CSV in UTF-8."
+        raise CohortError(message) from error
+
+
+def _read_spreadsheet(path: Path, sheet: str | None) -> TextTable:
+    shown, written = _open(path, values=True), _open(path, values=False)
+    try:
+        if sheet is not None and sheet not in shown.sheetnames:
+            message = f"{path} has no sheet {sheet!r}. It has {', '.join(shown.sheetnames)}."
+            raise CohortError(message)
+        name = sheet or next(iter(shown.sheetnames), "")
+        cells, formulas = shown[name], written[name]
+        if not hasattr(cells, "iter_rows"):
+            message = f"The sheet {name!r} of {path} is a chart. Name another in its schema."
+            raise CohortError(message)
+        return _sheet(path, cells, formulas)
+    finally:
+        shown.close()
+        written.close()
+
+
+def _open(path: Path, *, values: bool) -> Workbook:
+    from openpyxl import load_workbook
+    from openpyxl.utils.exceptions import InvalidFileException
+
+    try:
+        return load_workbook(path, data_only=values)
+    except (OSError, ValueError, KeyError, TypeError, SyntaxError) as error:
+        # openpyxl raises these on broken archives; its XML parser's error is a SyntaxError.
+        fault: Exception = error
+    except (zipfile.BadZipFile, InvalidFileException) as error:
+        fault = error
+    message = (
+        f"Cannot read {path}: {type(fault).__name__}: {fault}. Open it in a spreadsheet program, "
+        "take a password off, and save it as XLSX or as CSV in UTF-8."
+    )
+    raise CohortError(message) from fault
+
+
+def _sheet(path: Path, cells: Worksheet, formulas: Worksheet) -> TextTable:
+    merged = {
+        (row, column): (area.min_row, area.min_col)
+        for area in cells.merged_cells.ranges
+        for row in range(area.min_row, area.max_row + 1)
+        for column in range(area.min_col, area.max_col + 1)
+    }
+    lines: list[tuple[int, tuple[str, ...]]] = []
+    unusable: list[Unusable] = []
+    for number, row in enumerate(cells.iter_rows(), 1):
+        texts: list[str] = []
+        for column in range(1, len(row) + 1):
+            place = merged.get((number, column), (number, column))
+            cell, formula = cells.cell(*place), formulas.cell(*place)
+            if cell.value is None and formula.data_type == "f":
+                message = (
+                    f"{path}, cell {cell.coordinate} holds a formula without its value. Open the "
+                    "file in a spreadsheet program and save it."
+                )
+                raise CohortError(message)
+            if cell.data_type == "e":
+                detail = f"cell {cell.coordinate} holds the error {cell.value}"
+                unusable.append(Unusable(
+                    reason=Reason.VALUE_UNUSABLE, what=f"line {number}", detail=detail
+                ))  # fmt: skip
+            texts.append(_cell_text(cell))
+        while texts and not texts[-1]:
+            texts.pop()
+        lines.append((number, tuple(texts)))
+    return TextTable(lines=_squared(list(_filled(iter(lines)))), unusable=tuple(unusable))
+
+
+def _squared(
+    lines: Sequence[tuple[int, tuple[str, ...]]],
+) -> tuple[tuple[int, tuple[str, ...]], ...]:
+    """Return the lines with empty cells up to the header's width, which a sheet does not store."""
+    width = len(lines[0][1]) if lines else 0
+    return tuple((number, (*row, *[""] * (width - len(row)))) for number, row in lines)
+
+
+def _cell_text(cell: Cell) -> str:
+    value = cell.value
+    if cell.data_type == "e":
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) >= _EXACT:
+            return f"{value:.2E}"
+        form = str(cell.number_format)
+        if value >= 0 and form and set(form) == {"0"}:
+            return str(value).zfill(len(form))
+    return text_of(value)
+
+
+def text_of(value: object) -> str:
+    """Return a value as a cell of text; TypeError for what no cell can hold."""
+    if value is None or value != value:  # noqa: PLR0124 - nan is no value, and not equal to itself
+        return ""
+    match value:
+        case bool():
+            return "TRUE" if value else "FALSE"
+        case float():
+            return str(int(value)) if value.is_integer() and abs(value) < _EXACT else repr(value)
+        case datetime() if value.timetz() == time(0):
+            return value.date().isoformat()
+        case date() | time():
+            return value.isoformat()
+        case str() | int() | Decimal():
+            return str(value)
+        case _:
+            message = f"a {type(value).__name__}"
+            raise TypeError(message)
+
+
+def _parquet_lines(path: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        message = f"Cannot read {path}: {error}. Write it again as Parquet, or as CSV in UTF-8."
+        raise CohortError(message) from error
+    columns: list[list[str]] = []
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        try:
+            columns.append([text_of(value) for value in _values(column)])
+        except (TypeError, ValueError, OverflowError, pa.ArrowException) as error:
+            message = (
+                f"{path}, column {name} has the type {column.type}, which is no cell of a table "
+                f"({error}). Write it as text, number, date or true/false."
+            )
+            raise CohortError(message) from error
+    yield 1, tuple(table.column_names)
+    yield from enumerate(zip(*columns, strict=True), 2)
+
+
+def _values(column: ChunkedArray) -> list[object]:
+    """Return a column's values as Python has them, without adding digits or losing any."""
+    import numpy as np
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return _values(column.cast(kind.value_type))
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        # datetime has microseconds; what is finer cannot be a time in a hospital's table.
+        return _values(column.cast(pa.timestamp("us", tz=kind.tz)))
+    if pa.types.is_float32(kind) or pa.types.is_float16(kind):
+        short = np.float32 if pa.types.is_float32(kind) else np.float16
+        return [None if v is None else float(str(short(v))) for v in column.to_pylist()]
+    found: list[object] = column.to_pylist()
+    return found

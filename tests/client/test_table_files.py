@@ -1,0 +1,192 @@
+"""The same table is the same rows, whichever program wrote it."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import openpyxl
+import pyarrow as pa
+import pytest
+from openpyxl.styles import Protection
+from pyarrow import parquet
+
+from client.dicom.reasons import Reason
+from client.labels import read_labels
+from client.table_files import read_table
+from common.errors import CohortError
+
+HEADER = ("PatientID", "StudyInstanceUID", "ill", "crp", "taken", "seen", "alive", "note")
+# Spreadsheets and databases know no time zones.
+MORNING, MIDNIGHT = map(datetime.fromisoformat, ("2024-03-01T08:30", "2024-01-01"))
+ROWS: tuple[tuple[object, ...], ...] = (
+    ("0012", "1.2.3", 1, 12.5, date(2024, 3, 1), MORNING, True, "a, b"),
+    ("12", "1.2.4", 0, 0.1, date(2023, 12, 31), MIDNIGHT, False, "zwölf\nlines"),
+    ("A7", "1.2.5", 1, None, None, None, None, None),
+    ("A8", "1.2.6", 0, 1e-7, date(1999, 1, 1), None, True, '"quoted"'),
+)
+TEXT = (
+    ("0012", "1.2.3", "1", "12.5", "2024-03-01", "2024-03-01T08:30:00", "TRUE", "a, b"),
+    ("12", "1.2.4", "0", "0.1", "2023-12-31", "2024-01-01", "FALSE", "zwölf\nlines"),
+    ("A7", "1.2.5", "1", "", "", "", "", ""),
+    ("A8", "1.2.6", "0", "1e-07", "1999-01-01", "", "TRUE", '"quoted"'),
+)  # fmt: skip
+
+
+def as_csv(path: Path) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([HEADER, *TEXT])
+    return path
+
+
+def as_xlsx(path: Path, rows: object = ROWS, **formats: str) -> Path:
+    book = openpyxl.Workbook()
+    sheet = book.worksheets[0]
+    sheet.append(HEADER)
+    for row in ROWS if rows is ROWS else rows:  # type: ignore[attr-defined]  # any rows of cells
+        sheet.append(row)
+    for place, form in formats.items():
+        sheet[place].number_format = form
+    book.save(path)
+    return path
+
+
+def as_parquet(path: Path) -> Path:
+    columns = dict(zip(HEADER, zip(*ROWS, strict=True), strict=True))
+    parquet.write_table(pa.table({name: list(values) for name, values in columns.items()}), path)
+    return path
+
+
+def test_csv_xlsx_and_parquet_give_the_same_rows(tmp_path: Path) -> None:
+    paths = (
+        as_csv(tmp_path / "t.csv"), as_xlsx(tmp_path / "t.xlsx"), as_parquet(tmp_path / "t.parquet")
+    )  # fmt: skip
+    first, *others = [read_labels(path, ("ill", "crp"), with_images=True) for path in paths]
+    assert [tuple(row.values()) for row in first.rows] == list(TEXT)
+    for other in others:
+        assert replace(other, lines=()) == replace(first, lines=())
+
+
+@pytest.mark.parametrize("key", ["PatientID", "StudyInstanceUID", "SeriesInstanceUID"])
+def test_a_spreadsheet_is_joined_by_any_level(tmp_path: Path, key: str) -> None:
+    book = openpyxl.Workbook()
+    book.worksheets[0].append((key, "ill"))
+    book.worksheets[0].append(("X1", 1))
+    book.save(tmp_path / "t.xlsx")
+    labels = read_labels(tmp_path / "t.xlsx", ("ill",), with_images=True)
+    keys = dict.fromkeys(
+        ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "AccessionNumber"), "other"
+    )
+    assert labels.rows[labels.find(keys | {key: "X1"})]["ill"] == "1"
+
+
+def cells(path: Path) -> list[tuple[str, ...]]:
+    return [row for _, row in read_table(path).lines]
+
+
+def test_identifiers_are_read_as_the_spreadsheet_shows_them(tmp_path: Path) -> None:
+    path = as_xlsx(
+        tmp_path / "t.xlsx", [(7, 12345.0, 1), (7, "0012", 0)], A2="0000", B2="General"
+    )  # fmt: skip
+    assert [row[:3] for row in cells(path)[1:]] == [("0007", "12345", "1"), ("7", "0012", "0")]
+
+
+def test_a_spreadsheets_number_that_lost_digits_matches_nothing(tmp_path: Path) -> None:
+    path = as_xlsx(tmp_path / "t.xlsx", [(1234567890123456, "1.2", 1)])
+    assert cells(path)[1][0] == "1.23E+15"
+
+
+def test_whole_numbers_that_pandas_stored_with_a_point_are_whole(tmp_path: Path) -> None:
+    table = pa.table({"PatientID": [12345.0, None, float("nan")], "ill": [1, 0, 1]})
+    parquet.write_table(table, tmp_path / "t.parquet")
+    labels = read_labels(tmp_path / "t.parquet", ("ill",), with_images=True)
+    assert [row["PatientID"] for row in labels.rows] == ["12345"]
+    assert [p.reason for p in labels.unusable] == [Reason.NO_KEY] * 2
+
+
+def test_parquets_types_become_text_without_a_lost_or_an_added_digit(tmp_path: Path) -> None:
+    columns = {
+        "f32": pa.array([0.1, None], pa.float32()),
+        "f64": pa.array([0.1 + 0.2, 1e300]),
+        "big": pa.array([2**63 - 1, -(2**63)]),
+        "money": pa.array([Decimal("1.50"), None], pa.decimal128(9, 2)),
+        "kind": pa.array(["a", "b"]).dictionary_encode(),
+        "nano": pa.array(
+            np.array(["2024-03-01T08:30:00", "2024-03-01"], "datetime64[ns]"), pa.timestamp("ns")
+        ),
+        "utc": pa.array([datetime(2024, 3, 1, 8, tzinfo=UTC)] * 2, pa.timestamp("s", tz="UTC")),
+        "day": pa.array([date(2024, 3, 1), None], pa.date32()),
+    }
+    parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
+    assert cells(tmp_path / "t.parquet")[1:] == [
+        ("0.1", "0.30000000000000004", "9223372036854775807", "1.50", "a", "2024-03-01T08:30:00",
+         "2024-03-01T08:00:00+00:00", "2024-03-01"),
+        ("", "1e+300", "-9223372036854775808", "", "b", "2024-03-01",
+         "2024-03-01T08:00:00+00:00", ""),
+    ]  # fmt: skip
+
+
+def test_a_parquet_column_that_is_no_cell_is_named(tmp_path: Path) -> None:
+    parquet.write_table(pa.table({"PatientID": ["1"], "ill": [[1, 2]]}), tmp_path / "t.parquet")
+    with pytest.raises(CohortError, match=r"column ill has the type list"):
+        read_table(tmp_path / "t.parquet")
+
+
+def test_errors_and_formulas_without_a_value_are_told_by_their_cell(tmp_path: Path) -> None:
+    path = as_xlsx(tmp_path / "t.xlsx", [("P1", "1.2", 1, "#N/A")])
+    labels = read_labels(path, ("ill", "crp"), with_images=True)
+    assert labels.rows[0]["crp"] == ""
+    assert [(p.reason, p.what, p.detail) for p in labels.unusable] == [
+        (Reason.VALUE_UNUSABLE, "line 2", "cell D2 holds the error #N/A")
+    ]
+    path = as_xlsx(tmp_path / "u.xlsx", [("P1", "1.2", "=1+1")])
+    with pytest.raises(CohortError, match="cell C2 holds a formula without its value"):
+        read_table(path)
+
+
+def test_merged_cells_hold_the_same_text_and_empty_rows_are_no_rows(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    sheet = book.worksheets[0]
+    for row in (("PatientID", "StudyInstanceUID", "ill"), ("P1", "S1", 1), (None, "S2", 0), (),
+                (None, None, None), ("P2", "S3", None)):  # fmt: skip
+        sheet.append(row)
+    sheet.merge_cells("A2:A3")
+    sheet["D9"].protection = Protection(locked=True)  # a formatted cell below holds nothing
+    book.save(tmp_path / "t.xlsx")
+    labels = read_labels(tmp_path / "t.xlsx", ("ill",), with_images=True)
+    assert [(row["PatientID"], row["ill"]) for row in labels.rows] == [
+        ("P1", "1"), ("P1", "0"), ("P2", ""),
+    ]  # fmt: skip
+    assert labels.lines == (2, 3, 6)
+    assert not labels.unusable
+
+
+def test_the_first_sheet_is_read_or_the_one_that_the_schema_names(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    book.worksheets[0].append(("PatientID", "ill"))
+    book.worksheets[0].append(("P1", 1))
+    other = book.create_sheet("Outcomes")
+    other.append(("PatientID", "ill"))
+    other.append(("P2", 0))
+    book.save(tmp_path / "t.xlsx")
+    for schema, patient in (("", "P1"), ("sheet: Outcomes", "P2")):
+        (tmp_path / "t.schema.yaml").write_text(schema or "columns: {}")
+        labels = read_labels(tmp_path / "t.xlsx", ("ill",), with_images=True)
+        assert labels.rows[0]["PatientID"] == patient
+    (tmp_path / "t.schema.yaml").write_text("sheet: Labels")
+    with pytest.raises(CohortError, match=r"no sheet 'Labels'. It has Sheet, Outcomes"):
+        read_labels(tmp_path / "t.xlsx", ("ill",), with_images=True)
+
+
+@pytest.mark.parametrize("suffix", ["xlsx", "parquet", "xls", "ods"])
+def test_what_is_no_such_file_says_what_to_save_it_as(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"t.{suffix}"
+    path.write_bytes(b"PatientID,ill\nP1,1\n")
+    with pytest.raises(CohortError, match=r"CSV in UTF-8"):
+        read_table(path)
+    with pytest.raises(CohortError, match="There is no"):
+        read_table(tmp_path / f"none.{suffix}")
