@@ -1,0 +1,193 @@
+"""A study's files as a network's inputs, read and prepared as for training."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from client.dicom.read import Header
+from client.dicom.reasons import Reason, Unusable, UnusableFile
+from client.images import Image, dicom_keys, find_images
+from client.inference_grid import Place, flat_place, volume_place
+from client.labels import Labels
+from client.objects import Found, read_objects
+from client.pixel_store import PixelStore
+from client.table import encode_rows
+from common.config import Images, RunConfig
+from common.errors import CohortError
+from common.preprocessing import prepare
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One input of the network."""
+
+    image: Tensor  # (channels, *size); (0,) for a model without images
+    table: Tensor  # (columns,); (0,) for a model without a table
+    place: Place | None  # None for a model without images
+
+    def inputs(self) -> dict[str, Tensor]:
+        """Return the item by the names that `common.bundle_onnx.Deployed` takes, (1, ...)."""
+        found = {"image": self.image, "table": self.table}
+        return {name: value[None] for name, value in found.items() if value.numel()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What of a study a model can be asked about."""
+
+    patient: str
+    items: tuple[Item, ...]  # never empty
+    sources: tuple[Path, ...]  # files that stand for the study where no image is asked about
+    unusable: tuple[Unusable, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """The site's table, for models that take clinical columns, and who was withdrawn."""
+
+    labels: Labels | None  # None: this model takes none
+    withdrawn: frozenset[str]  # PatientIDs
+
+
+def read_study(files: Sequence[Path], config: RunConfig, rows: Rows) -> Study:
+    """Read one study; CohortError when nothing in it is for this model, or it is several.
+
+    A file, series or row that cannot be used is listed with its reason and left out.
+    """
+    if not files:
+        message = "The study has no files. Pull it from the PACS, or give its folder."
+        raise CohortError(message)
+    site = Path(os.path.commonpath([path.absolute().parent for path in files]))
+    whole = [path.absolute() for path in files]
+    images = config.cohort.images
+    with (
+        tempfile.TemporaryDirectory(prefix="wardround-study-") as folder,
+        PixelStore(Path(folder)) as store,
+    ):
+        found = read_objects(
+            site, whole, lambda header: _check(header, config, rows), store,
+            by_series=images is not None and images.dimensions == 3,
+        )  # fmt: skip
+        _check_one_study(found)
+        if images is None:
+            items = _row_items(found, config, rows)
+        else:
+            items = _image_items(site, found, images, (config, rows), store)
+    if not items:
+        raise CohortError(_nothing(config, found))
+    return Study(
+        patient=found.objects[0].header.patient, items=tuple(items),
+        sources=tuple(site / item.path for item in found.objects), unusable=tuple(found.problems),
+    )  # fmt: skip
+
+
+def _check(header: Header, config: RunConfig, rows: Rows) -> None:
+    """Refuse what the model is not for, whom the site withdrew, and who has no row."""
+    images = config.cohort.images
+    if images is not None and images.modalities and header.modality not in images.modalities:
+        raise UnusableFile(Reason.WRONG_MODALITY, header.modality)
+    if not header.patient:
+        raise UnusableFile(Reason.MISSING_HEADER, "PatientID")
+    if header.patient in rows.withdrawn:
+        raise UnusableFile(Reason.WITHDRAWN)
+    if rows.labels is not None and images is not None:
+        rows.labels.find(dicom_keys(header))
+
+
+def _check_one_study(found: Found) -> None:
+    studies = {item.header.study for item in found.objects}
+    patients = {item.header.patient for item in found.objects}
+    if len(studies) > 1 or len(patients) > 1:
+        message = (
+            f"The files are of {len(studies)} studies of {len(patients)} patients, expected one "
+            "study. Give one study's folder or its StudyInstanceUID."
+        )
+        raise CohortError(message)
+
+
+def _image_items(
+    site: Path, found: Found, rules: Images, asked: tuple[RunConfig, Rows], store: PixelStore
+) -> list[Item]:
+    config, rows = asked
+    by_series: dict[str, list[tuple[Path, Header]]] = defaultdict(list)
+    for item in found.objects:
+        by_series[item.header.series].append((site / item.path, item.header))
+    items: list[Item] = []
+    for image in find_images(found, rules, store):
+        try:
+            table = _row(image.header, config, rows, found)
+            items.append(Item(
+                image=prepare(image.values, image.spacing, rules), table=table,
+                place=_place(site, image, by_series),
+            ))  # fmt: skip
+        except UnusableFile as problem:
+            found.problems.append(problem.listed(image.source))
+        except ValueError as error:  # a grid beyond any memory
+            found.problems.append(UnusableFile(Reason.TOO_LARGE, str(error)).listed(image.source))
+    return items
+
+
+def _place(
+    site: Path, image: Image, by_series: dict[str, list[tuple[Path, Header]]]
+) -> Place:
+    if image.geometry is None:
+        return flat_place(site / image.source, image.header, image.frame)
+    return volume_place(by_series[image.source], image.values.shape[:3], image.spacing)
+
+
+def _row(header: Header, config: RunConfig, rows: Rows, found: Found) -> Tensor:
+    """Return the clinical columns of an image's row; what is odd in it is listed."""
+    if config.cohort.table is None or rows.labels is None:
+        return torch.zeros(0)
+    row = rows.labels.find(dicom_keys(header))
+    values, odd = encode_rows(rows.labels, [row], config.cohort.table)
+    found.problems += odd
+    return values[0]
+
+
+def _row_items(found: Found, config: RunConfig, rows: Rows) -> list[Item]:
+    """Return the rows of the study's patient, for a model that takes no images."""
+    if config.cohort.table is None or rows.labels is None or not found.objects:
+        return []
+    patient = found.objects[0].header.patient
+    places = [
+        row for row in rows.labels.distinct(table_columns(config))
+        if rows.labels.rows[row]["PatientID"] == patient
+    ]  # fmt: skip
+    if not places:
+        found.problems.append(UnusableFile(Reason.LABEL_MISSING).listed("the study's patient"))
+        return []
+    values, odd = encode_rows(rows.labels, places, config.cohort.table)
+    found.problems += odd
+    return [Item(image=torch.zeros(0), table=row, place=None) for row in values]
+
+
+def table_columns(config: RunConfig) -> tuple[str, ...]:
+    """Return the clinical columns that the model takes."""
+    table = config.cohort.table
+    if table is None:
+        return ()
+    return tuple([c.column for c in table.numbers] + [c.column for c in table.categories])
+
+
+def _nothing(config: RunConfig, found: Found) -> str:
+    """Return what was found where nothing can be scored."""
+    counts = Counter(problem.reason for problem in found.problems).most_common(4)
+    listed = "; ".join(f"{n} x {reason.name} ({reason.value})" for reason, n in counts)
+    images = config.cohort.images
+    wanted = "rows of the site's table"
+    if images is not None:
+        kinds = ", ".join(images.modalities) or "any modality"
+        wanted = f"{images.dimensions}-D images of {kinds}"
+    return (
+        f"Nothing in this study can be scored by {config.name}, which takes {wanted}. "
+        f"{listed or 'No file holds an image.'}"
+    )
