@@ -38,6 +38,10 @@ class PacsConfig(Part):
     own_port: _Port | None = Field(
         default=None, description="Port on which c-move's images and arriving studies come in."
     )
+    own_address: str | None = Field(
+        default=None,
+        description="Address of this machine that own_port is bound to; null for all of them.",
+    )
     authority: Path | None = Field(
         default=None, description="PEM file of the hospital's authority, for HTTPS and DICOM TLS."
     )

@@ -114,6 +114,12 @@ class Pacs:
         (one,) = [entry["ID"] for entry in found.json() if entry["Type"] == "Instance"]
         return self._client.get(f"/instances/{one}/file").raise_for_status().content
 
+    def send(self, sop_instance_uid: str, title: str) -> None:
+        """Send an instance to a peer by C-STORE."""
+        found = self._client.post("/tools/lookup", content=sop_instance_uid).raise_for_status()
+        (one,) = [entry["ID"] for entry in found.json() if entry["Type"] == "Instance"]
+        self._client.post(f"/modalities/{title}/store", content=one).raise_for_status()
+
     def delete(self, sop_instance_uid: str) -> None:
         """Take an instance out."""
         found = self._client.post("/tools/lookup", content=sop_instance_uid).raise_for_status()
