@@ -1,0 +1,82 @@
+"""What a label map outlines, as measured: volumes in mm3, areas in mm2 or pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
+
+from client.dicom.read import group_item
+from client.dicom.results import codes
+from client.dicom.results.source import Source
+from client.score import Outlines
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """A structure in the volume, or in one frame of images that are no volume."""
+
+    structure: str
+    number: int  # of the segment, from 1
+    quantity: Code  # volume or area
+    size: float  # in unit
+    unit: Code  # mm3, mm2, or pixels where the image is not calibrated
+    frames: tuple[int, ...]  # of the SEG, from 1; empty where the structure is nowhere
+    source: tuple[int, int] | None  # source and frame, from 0; None for a volume
+
+
+def regions(
+    outlines: Outlines, source: Source, segmentation: Dataset | None
+) -> Iterator[Region]:
+    """Yield what each structure measures; one that is nowhere measures 0."""
+    frames = _frames(segmentation)
+    for number, name in enumerate(outlines.structures, 1):
+        within = outlines.labels == number
+        if source.voxel_mm3 is not None:
+            held = [frame for (segment, _), frame in frames.items() if segment == number]
+            yield Region(
+                structure=name, number=number, quantity=codes.VOLUME, unit=codes.MM3,
+                size=float(np.count_nonzero(within)) * source.voxel_mm3,
+                frames=tuple(sorted(held)), source=None,
+            )  # fmt: skip
+            continue
+        counts = np.count_nonzero(within, axis=(1, 2))
+        if not counts.any():
+            yield _area(name, number, 0, source, (0, 0), ())
+        for position in np.flatnonzero(counts):
+            place = source.frames[position]
+            instance = str(source.headers[place[0]].SOPInstanceUID)
+            frame = frames[number, (instance, place[1])]
+            yield _area(name, number, int(counts[position]), source, place, (frame,))
+
+
+def _area(
+    name: str, number: int, pixels: int, source: Source, place: tuple[int, int],
+    frames: tuple[int, ...],
+) -> Region:  # fmt: skip
+    pixel = source.pixel_mm2(place[0])
+    return Region(
+        structure=name, number=number, quantity=codes.AREA,
+        size=float(pixels) * (1.0 if pixel is None else pixel),
+        unit=codes.PIXELS if pixel is None else codes.MM2, frames=frames, source=place,
+    )  # fmt: skip
+
+
+def _frames(segmentation: Dataset | None) -> dict[tuple[int, tuple[str, int]], int]:
+    """Return segment and source frame -> frame of the SEG, from 1."""
+    found: dict[tuple[int, tuple[str, int]], int] = {}
+    if segmentation is None:
+        return found
+    for index in range(int(segmentation.NumberOfFrames)):
+        item = group_item(segmentation, index, "SegmentIdentificationSequence")
+        derived = group_item(segmentation, index, "DerivationImageSequence")
+        if item is None or derived is None:
+            continue
+        image = derived.SourceImageSequence[0]
+        frame = int(image.get("ReferencedFrameNumber") or 1) - 1
+        segment = int(item.ReferencedSegmentNumber)
+        found[segment, (str(image.ReferencedSOPInstanceUID), frame)] = index + 1
+    return found
