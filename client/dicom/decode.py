@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
@@ -13,12 +11,13 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, ExplicitVRBigEndian, RLELossless
 
 from client.dicom.codestream import is_whole, shape_of
+from client.dicom.quiet import quiet
 from client.dicom.reasons import Reason, UnusableFile
 
 Array = NDArray[np.number]
 
-#: Samples of one object beyond which it is refused before memory is taken: 1 GiB of 16 bits.
-LARGEST = 1 << 29
+#: Bytes of one object's pixels, uncompressed, beyond which it is refused before memory is taken.
+LARGEST_BYTES = 1 << 30
 
 _JPEG = frozenset({
     "1.2.840.10008.1.2.4.51",  # Extended, 8 and 12 bits
@@ -32,9 +31,11 @@ _PYDICOM = frozenset({
     "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91",
     "1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203", RLELossless,
 })  # fmt: skip
-_NATIVE = frozenset({
+NATIVE = frozenset({
     "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", ExplicitVRBigEndian,
 })  # fmt: skip
+#: Every transfer syntax that can be read.
+SYNTAXES = NATIVE | _JPEG | _JPEG_LOSSLESS | _JPEG_LS | _PYDICOM
 
 
 def frames_of(dataset: Dataset) -> int:
@@ -44,10 +45,8 @@ def frames_of(dataset: Dataset) -> int:
 
 def decode(dataset: Dataset, syntax: UID) -> Array:
     """Return (frames, rows, columns[, 3]): grey or RGB, integers as stored or floats."""
-    with warnings.catch_warnings():
-        # pydicom's remarks on a header are for developers; what matters is raised or checked.
-        warnings.simplefilter("ignore")
-        if syntax in _NATIVE:
+    with quiet():
+        if syntax in NATIVE:
             _check_length(dataset)
         else:
             _check_frames(dataset, syntax)

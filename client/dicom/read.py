@@ -6,36 +6,30 @@ Stored values are kept as they are and travel with the line that makes them quan
 
 from __future__ import annotations
 
-import warnings
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_file_meta_info
 from pydicom.pixels.processing import apply_modality_lut
 from pydicom.uid import (
     UID,
-    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     MediaStorageDirectoryStorage,
 )
 
-from client.dicom.decode import LARGEST, Array, decode, frames_of
+from client.dicom.decode import LARGEST_BYTES, Array, decode, frames_of
+from client.dicom.parse import BoundedFile, parse_file
+from client.dicom.quiet import quiet
 from client.dicom.reasons import Reason, UnusableFile
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _NEEDED = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation")
 #: Segmentation Storage and Label Map Segmentation Storage.
 SEGMENTATIONS = frozenset({"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"})
-#: An element longer than this is not read where only the header is wanted.
-_DEFERRED_BYTES = 4096
 
 Position = tuple[float, float, float]
 Cosines = tuple[float, float, float, float, float, float]
@@ -86,59 +80,23 @@ class Header:
     orientations: tuple[Cosines, ...]  # of each frame; empty without geometry
 
 
-def read_dataset(path: Path, *, pixels: bool = True) -> Dataset:
-    """Parse one file; UnusableFile says why not. Without pixels, long values stay on disk."""
+def is_localizer(image_type: str) -> bool:
+    """Return whether ImageType, joined by backslashes, says localizer (PS3.3 C.8.2.1)."""
+    return "LOCALIZER" in image_type.upper().split("\\")[2:]
+
+
+def read_dataset(path: Path) -> Dataset:
+    """Parse one file, pixels and all; UnusableFile says why not."""
     if path.stat().st_size == 0:
         raise UnusableFile(Reason.EMPTY_FILE)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # see decode
-        try:
-            _check_inflation(path)
-            return dcmread(path, defer_size=None if pixels else _DEFERRED_BYTES)
-        except UnusableFile:
-            raise
-        except InvalidDicomError:
-            return _without_preamble(path)
-        except OSError as error:
-            raise UnusableFile(Reason.UNREADABLE, type(error).__name__) from error
-        except Exception as error:
-            # Whatever a broken file makes the parser raise, it is not DICOM as we read it.
-            raise UnusableFile(Reason.NOT_DICOM, type(error).__name__) from error
-
-
-def _check_inflation(path: Path) -> None:
-    """Refuse a deflated file that would fill the memory; pydicom inflates without a limit."""
-    with path.open("rb") as file:
-        if DeflatedExplicitVRLittleEndian.encode() not in file.read(1024):
-            return
-        meta = read_file_meta_info(path)
-        # Preamble and prefix, the group's length element, the group (PS3.10 7.1).
-        file.seek(132 + 12 + int(meta.FileMetaInformationGroupLength))
-        inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
-        while chunk := inflater.unconsumed_tail or file.read(1 << 16):
-            size += len(inflater.decompress(chunk, 1 << 22))
-            if size > 2 * LARGEST:
-                raise UnusableFile(Reason.TOO_LARGE, f"inflates beyond {2 * LARGEST} bytes")
-
-
-def _without_preamble(path: Path) -> Dataset:
-    """Parse a file that lacks the preamble of PS3.10 7.1, if it is DICOM all the same."""
-    try:
-        dataset = dcmread(path, force=True)
-        known = "SOPClassUID" in dataset or "PixelData" in dataset
-    except Exception as error:
-        # As in read_dataset; a text file gets here.
-        raise UnusableFile(Reason.NOT_DICOM) from error
-    if not known:
-        raise UnusableFile(Reason.NOT_DICOM)
-    return dataset
+    with BoundedFile(path) as file:
+        return parse_file(file, path, pixels=True)
 
 
 def read_header(dataset: Dataset) -> Header:
     """Return what identifies and places an image; UnusableFile for anything else."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             _check_image(dataset)
             return _header(dataset)
     except UnusableFile:
@@ -160,15 +118,38 @@ def _check_image(dataset: Dataset) -> None:
         if not dataset.get(name):
             raise UnusableFile(Reason.MISSING_HEADER, name)
     size = int(dataset.Rows) * int(dataset.Columns) * int(dataset.SamplesPerPixel)
-    if size * frames_of(dataset) > LARGEST:
+    if size * frames_of(dataset) * max(int(dataset.BitsAllocated), 8) // 8 > LARGEST_BYTES:
         shape = f"{frames_of(dataset)} x {dataset.Rows} x {dataset.Columns}"
         raise UnusableFile(Reason.TOO_LARGE, shape)
 
 
 def _header(dataset: Dataset) -> Header:
+    frames = frames_of(dataset)
+    positions, orientations, spacing = geometry_of(dataset, frames)
+    return Header(
+        patient=_text(dataset, "PatientID"), study=_text(dataset, "StudyInstanceUID"),
+        series=_text(dataset, "SeriesInstanceUID"), instance=_text(dataset, "SOPInstanceUID"),
+        accession=_text(dataset, "AccessionNumber"), modality=_text(dataset, "Modality"),
+        shape=(int(dataset.Rows), int(dataset.Columns)), frames=frames, spacing=spacing,
+        positions=positions, orientations=orientations,
+    )  # fmt: skip
+
+
+def geometry_of(
+    dataset: Dataset, frames: int
+) -> tuple[tuple[Position, ...], tuple[Cosines, ...], tuple[float, float] | None]:
+    """Return position and orientation of each frame, all or none, and the spacing of pixels.
+
+    Frames have places of their own in the functional groups of an enhanced object (PS3.3
+    C.7.6.16). The frames of an object without groups have no place, unless there is only one.
+    """
+    own = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    if own and frames and len(own) != frames:
+        detail = f"functional groups of {len(own)} frames, NumberOfFrames {frames}"
+        raise UnusableFile(Reason.BAD_VR, detail)
     positions: list[Position] = []
     orientations: list[Cosines] = []
-    for frame in range(frames_of(dataset)):
+    for frame in range(frames if own or frames == 1 else 0):
         place = group_item(dataset, frame, "PlanePositionSequence") or dataset
         turn = group_item(dataset, frame, "PlaneOrientationSequence") or dataset
         where = _numbers(place, "ImagePositionPatient", 3)
@@ -178,18 +159,24 @@ def _header(dataset: Dataset) -> Header:
             orientations.append(
                 (cosines[0], cosines[1], cosines[2], cosines[3], cosines[4], cosines[5])
             )
-    whole = len(positions) == frames_of(dataset)
-    measures = group_item(dataset, 0, "PixelMeasuresSequence") or dataset
-    distances = _numbers(measures, "PixelSpacing", 2) or _numbers(dataset, "ImagerPixelSpacing", 2)
-    return Header(
-        patient=_text(dataset, "PatientID"), study=_text(dataset, "StudyInstanceUID"),
-        series=_text(dataset, "SeriesInstanceUID"), instance=_text(dataset, "SOPInstanceUID"),
-        accession=_text(dataset, "AccessionNumber"), modality=_text(dataset, "Modality"),
-        shape=(int(dataset.Rows), int(dataset.Columns)), frames=frames_of(dataset),
-        spacing=(distances[0], distances[1]) if distances else None,
-        positions=tuple(positions) if whole else (),
-        orientations=tuple(orientations) if whole else (),
-    )  # fmt: skip
+    whole = len(positions) == frames
+    return (
+        tuple(positions) if whole else (),
+        tuple(orientations) if whole else (),
+        spacing_of(dataset),
+    )
+
+
+def spacing_of(dataset: Dataset) -> tuple[float, float] | None:
+    """Return the distance of rows and of columns in mm; None where frames differ in it."""
+    found = set()
+    own = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    for frame in range(max(len(own), 1)):
+        measures = group_item(dataset, frame, "PixelMeasuresSequence") or dataset
+        one = _numbers(measures, "PixelSpacing", 2) or _numbers(dataset, "ImagerPixelSpacing", 2)
+        found.add(tuple(one))
+    (only, *more) = found
+    return (only[0], only[1]) if only and not more else None
 
 
 def _text(dataset: Dataset, name: str) -> str:
@@ -216,8 +203,7 @@ def group_item(dataset: Dataset, frame: int, sequence: str) -> Dataset | None:
 def read_pixels(dataset: Dataset) -> Pixels:
     """Decode all frames; UnusableFile says why not."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             _check_image(dataset)
             stored = decode(dataset, _syntax(dataset))
             return _as_quantities(dataset, stored)

@@ -18,7 +18,7 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from client.dicom import decode, read
+from client.dicom import decode, parse
 from client.dicom.codestream import shape_of
 from client.dicom.read import Pixels, read_dataset, read_header, read_pixels
 from client.dicom.reasons import Reason, UnusableFile
@@ -386,7 +386,7 @@ def test_bytes_like_a_codestream_inside_rle_are_no_size(tmp_path: Path) -> None:
 def test_a_deflated_bomb_is_refused_before_it_fills_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(read, "LARGEST", 1 << 20)
+    monkeypatch.setattr(parse, "LARGEST_BYTES", 1 << 20)
     path = save(tmp_path / "x", image(noise(8, 8)))
     meta = dcmread(path).file_meta
     content = path.read_bytes()

@@ -1,0 +1,215 @@
+"""A header's elements by name, from bytes that were scanned or from a dataset that was parsed.
+
+Both answer alike, and a test compares them on every file there is. What the scanned bytes cannot
+answer exactly as pydicom would is refused by `Odd`, and the parsed dataset answers instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataset import Dataset
+
+from client.dicom.read import Cosines, Position, geometry_of, spacing_of
+
+#: What the index keeps or reading needs, by the keywords of PS3.6.
+KEYWORDS = (
+    "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "StudyDate",
+    "AccessionNumber", "Modality", "Manufacturer", "StudyDescription", "SeriesDescription",
+    "ManufacturerModelName", "PatientID", "PatientBirthDate", "PatientSex", "PatientAge",
+    "BodyPartExamined", "SliceThickness", "ImagerPixelSpacing", "StudyInstanceUID",
+    "SeriesInstanceUID", "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient",
+    "Laterality", "ImageLaterality", "SamplesPerPixel", "PhotometricInterpretation",
+    "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "PixelSpacing", "BitsAllocated",
+    "BitsStored", "HighBit", "PixelRepresentation", "BurnedInAnnotation", "RescaleIntercept",
+    "RescaleSlope", "LossyImageCompression",
+)  # fmt: skip
+
+
+def _tag(keyword: str) -> int:
+    tag = tag_for_keyword(keyword)
+    if tag is None:
+        raise KeyError(keyword)
+    return int(tag)
+
+
+#: Tag -> (keyword, value representation as explicit files write it).
+WANTED: Mapping[int, tuple[str, bytes]] = {
+    _tag(name): (name, dictionary_VR(_tag(name)).encode()) for name in KEYWORDS
+}
+
+#: Character sets whose ASCII bytes are ASCII; with them, plain bytes need no decoder.
+_PLAIN = frozenset({
+    b"", b"ISO_IR 6", b"ISO_IR 100", b"ISO_IR 101", b"ISO_IR 109", b"ISO_IR 110", b"ISO_IR 144",
+    b"ISO_IR 127", b"ISO_IR 126", b"ISO_IR 138", b"ISO_IR 148", b"ISO_IR 192", b"GB18030",
+})  # fmt: skip
+_PYTHON = {b"ISO_IR 100": "latin_1", b"ISO_IR 192": "utf_8"}
+_DECIMAL = re.compile(rb" *[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})? *\0?\Z")
+_INTEGER = re.compile(rb" *[+-]?\d{1,12} *\0?\Z")
+#: A backslash parts values, escape switches the character set, the others need pydicom's eye.
+_SPECIAL = re.compile(rb"[\\\x00-\x1f]")
+
+
+class Odd(Exception):
+    """The bytes are beyond the easy case; pydicom shall read the file."""
+
+
+class Elements(Protocol):
+    """A header's elements by keyword."""
+
+    def text(self, keyword: str) -> str:
+        """Return one value as text, stripped; empty where there is none."""
+
+    def joined(self, keyword: str) -> str:
+        """Return all values, joined by backslashes."""
+
+    def integer(self, keyword: str) -> int:
+        """Return a whole number; 0 where there is none."""
+
+    def numbers(self, keyword: str, count: int) -> tuple[float, ...]:
+        """Return so many finite numbers, or none at all."""
+
+    def geometry(self, frames: int) -> tuple[tuple[Position, ...], tuple[Cosines, ...]]:
+        """Return position and orientation of each frame, or two empty tuples."""
+
+    def spacing(self) -> tuple[float, float] | None:
+        """Return row and column distance in mm."""
+
+    def holds(self, keyword: str) -> bool:
+        """Return whether a sequence is there and has items."""
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """Elements of a file of the easy case: bytes by keyword."""
+
+    values: Mapping[str, bytes]
+
+    def text(self, keyword: str) -> str:
+        """Return one value as text, stripped."""
+        raw = self.values.get(keyword)
+        if not raw:
+            return ""
+        raw = raw.strip(b" \0")
+        if raw.isascii() and self.values.get("SpecificCharacterSet", b"").strip() in _PLAIN:
+            if _SPECIAL.search(raw):
+                raise Odd
+            return raw.decode("ascii")
+        return self._decoded(raw)
+
+    def _decoded(self, raw: bytes) -> str:
+        name = _PYTHON.get(self.values.get("SpecificCharacterSet", b"").strip())
+        if name is None or _SPECIAL.search(raw):
+            raise Odd
+        try:
+            return raw.decode(name).strip(" \0")
+        except UnicodeDecodeError as error:
+            raise Odd from error
+
+    def joined(self, keyword: str) -> str:
+        """Return all values, joined by backslashes."""
+        raw = self.values.get(keyword, b"")
+        if not raw.isascii() or b"\0" in raw[:-1] or b"\x1b" in raw:
+            raise Odd
+        return "\\".join(part.strip(" \0") for part in raw.decode("ascii").split("\\"))
+
+    def integer(self, keyword: str) -> int:
+        """Return a whole number; 0 where there is none."""
+        raw = self.values.get(keyword)
+        if not raw:
+            return 0
+        if keyword in _SHORTS:
+            if len(raw) != 2:
+                raise Odd
+            return int.from_bytes(raw, "little")
+        if not _INTEGER.match(raw):
+            raise Odd
+        return int(raw.strip(b" \0"))
+
+    def numbers(self, keyword: str, count: int) -> tuple[float, ...]:
+        """Return so many finite numbers, or none at all."""
+        raw = self.values.get(keyword)
+        if not raw or not raw.strip(b" \0"):
+            return ()
+        parts = raw.split(b"\\")
+        if len(parts) == 1 and count > 1:
+            raise Odd
+        for part in parts:
+            if not _DECIMAL.match(part):
+                raise Odd
+        found = tuple([float(part.strip(b" \0")) for part in parts])
+        return found if len(found) == count else ()
+
+    def geometry(self, frames: int) -> tuple[tuple[Position, ...], tuple[Cosines, ...]]:
+        """Return position and orientation of the one frame there is."""
+        if frames != 1:
+            raise Odd
+        where = self.numbers("ImagePositionPatient", 3)
+        cosines = self.numbers("ImageOrientationPatient", 6)
+        if not where or not cosines:
+            return (), ()
+        x, y, z = where
+        a, b, c, d, e, f = cosines
+        return ((x, y, z),), ((a, b, c, d, e, f),)
+
+    def spacing(self) -> tuple[float, float] | None:
+        """Return row and column distance in mm."""
+        found = self.numbers("PixelSpacing", 2) or self.numbers("ImagerPixelSpacing", 2)
+        return (found[0], found[1]) if found else None
+
+    def holds(self, keyword: str) -> bool:
+        """Return False: a file with a sequence that matters here is none of the easy case."""
+        del keyword
+        return False
+
+
+_SHORTS = frozenset(name for name, form in WANTED.values() if form == b"US")
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """Elements of a dataset that pydicom parsed."""
+
+    dataset: Dataset
+
+    def text(self, keyword: str) -> str:
+        """Return one value as text, stripped."""
+        return str(self.dataset.get(keyword) or "").strip(" \0")
+
+    def joined(self, keyword: str) -> str:
+        """Return all values, joined by backslashes."""
+        value = self.dataset.get(keyword)
+        if value is None:
+            return ""
+        parts = [value] if isinstance(value, str) else value
+        return "\\".join(str(part).strip(" \0") for part in parts)
+
+    def integer(self, keyword: str) -> int:
+        """Return a whole number; 0 where there is none."""
+        return int(self.dataset.get(keyword) or 0)
+
+    def numbers(self, keyword: str, count: int) -> tuple[float, ...]:
+        """Return so many finite numbers, or none at all."""
+        value = self.dataset.get(keyword)
+        if value is None or value == "":
+            return ()
+        found = [float(value)] if count == 1 else [float(part) for part in value]
+        return tuple(found) if len(found) == count and np.isfinite(found).all() else ()
+
+    def geometry(self, frames: int) -> tuple[tuple[Position, ...], tuple[Cosines, ...]]:
+        """Return position and orientation of each frame, or two empty tuples."""
+        positions, orientations, _ = geometry_of(self.dataset, frames)
+        return positions, orientations
+
+    def spacing(self) -> tuple[float, float] | None:
+        """Return row and column distance in mm."""
+        return spacing_of(self.dataset)
+
+    def holds(self, keyword: str) -> bool:
+        """Return whether a sequence is there and has items."""
+        return bool(self.dataset.get(keyword))

@@ -1,0 +1,92 @@
+"""Whether a header tells of an image that can be read, before anything is allocated for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from client.dicom.decode import LARGEST_BYTES, NATIVE, SYNTAXES
+from client.dicom.elements import Elements
+from client.dicom.read import SEGMENTATIONS
+from client.dicom.reasons import Reason, UnusableFile
+from client.dicom.remarks import Remark
+
+_DIRECTORY = "1.2.840.10008.1.3.10"
+_NEEDED = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelElement:
+    """Where a file's pixel data are."""
+
+    tag: int  # 7FE00010, or 7FE00008 and 7FE00009 for floats
+    start: int  # of the value, bytes from the file's begin; -1 where it was inflated
+    length: int  # bytes as the element says; -1 for undefined
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """What a file's header tells."""
+
+    elements: Elements
+    syntax: str  # Transfer Syntax UID; empty where the file names none
+    media_class: str  # MediaStorageSOPClassUID
+    pixels: PixelElement | None  # None where the file ends without
+    cut: bool = False  # the file ends inside its header
+    remarks: frozenset[Remark] = frozenset()  # on the file, not on the image
+
+
+def check_image(found: Scan, size: int) -> None:
+    """Raise UnusableFile for whatever is no image, cannot be an image or is cut off."""
+    elements = found.elements
+    sop_class = elements.text("SOPClassUID") or found.media_class
+    if sop_class == _DIRECTORY or elements.holds("DirectoryRecordSequence"):
+        raise UnusableFile(Reason.DICOMDIR)
+    if sop_class in SEGMENTATIONS:
+        raise UnusableFile(Reason.SEGMENTATION)
+    if found.pixels is None:
+        if found.cut and elements.integer("Rows"):
+            raise UnusableFile(Reason.TRUNCATED_PIXELS, "the file ends inside its header")
+        raise UnusableFile(Reason.NO_PIXELS)
+    for name in _NEEDED:
+        if elements.integer(name) <= 0:
+            raise UnusableFile(Reason.MISSING_HEADER, name)
+    if not elements.text("PhotometricInterpretation"):
+        raise UnusableFile(Reason.MISSING_HEADER, "PhotometricInterpretation")
+    expected = _check_size(elements)
+    _check_syntax(found, expected, size)
+
+
+def _check_size(elements: Elements) -> int:
+    """Return the bytes of the pixels as they lie uncompressed, below the limit."""
+    rows, columns = elements.integer("Rows"), elements.integer("Columns")
+    frames, bits = elements.integer("NumberOfFrames") or 1, elements.integer("BitsAllocated")
+    samples = elements.integer("SamplesPerPixel")
+    if frames < 0:
+        raise UnusableFile(Reason.BAD_VR, f"NumberOfFrames {frames}")
+    pixels = frames * rows * columns
+    if pixels * samples * max(bits, 8) // 8 > LARGEST_BYTES:
+        detail = f"{frames} x {rows} x {columns} pixels of {samples} x {bits} bits"
+        raise UnusableFile(Reason.TOO_LARGE, detail)
+    if elements.text("PhotometricInterpretation") == "YBR_FULL_422":
+        samples = 2
+    return (pixels * samples * bits + 7) // 8
+
+
+def _check_syntax(found: Scan, expected: int, size: int) -> None:
+    pixels = found.pixels
+    if pixels is None:
+        return
+    if not found.syntax:
+        if pixels.length < 0:
+            raise UnusableFile(Reason.MISSING_TS)
+    elif found.syntax not in SYNTAXES:
+        raise UnusableFile(Reason.UNSUPPORTED_TS, found.syntax[:64])
+    if found.syntax and found.syntax not in NATIVE:
+        if pixels.length == 0 or pixels.start >= size:
+            raise UnusableFile(Reason.TRUNCATED_PIXELS, "no pixel data")
+        return
+    if pixels.length < 0:
+        return  # the decoder says what is wrong with it
+    held = pixels.length if pixels.start < 0 else min(pixels.length, size - pixels.start)
+    if held < expected:
+        raise UnusableFile(Reason.TRUNCATED_PIXELS, f"{max(held, 0)} of {expected} bytes")
