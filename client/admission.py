@@ -15,14 +15,14 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 from client.approvals import Approvals
-from client.policy import Denied, judge, judge_metrics
+from client.policy import Denied, PolicyRules, judge, judge_metrics, judge_statistics
 from client.site_config import SiteConfig
 from common.config import RunConfig, parse_config
 from common.errors import UpdateRefused, WardroundError
 from common.release import RELEASE, bundle_hash
 from common.wire import RefusalReason
 
-Kind = Literal["proposal", "train", "evaluation"]
+Kind = Literal["proposal", "statistics", "train", "evaluation"]
 _KIND: TypeAdapter[Kind] = TypeAdapter(Kind)
 
 
@@ -86,15 +86,22 @@ def denied(question: Question, release: str, house: House, now: datetime) -> Den
     return (
         _out_of_rounds(question)
         or judge(config, rules, house.coordinator, site=house.config.name)
-        or (judge_metrics(config, rules) if question.kind == "evaluation" else None)
+        or _may_not_tell(question, rules)
         or _approval(question, house)
     )
+
+
+def _may_not_tell(question: Question, rules: PolicyRules) -> Denied | None:
+    """Return why what is asked for may not leave, of a run that may train here."""
+    if question.kind == "statistics":
+        return judge_statistics(rules)
+    return judge_metrics(question.config, rules) if question.kind == "evaluation" else None
 
 
 def _out_of_rounds(question: Question) -> Denied | None:
     """Return why a round is none of the configuration's: what was approved has an end."""
     last = question.config.training.rounds
-    first = 0 if question.kind == "proposal" else 1
+    first = 0 if question.kind in {"proposal", "statistics"} else 1
     if first <= question.round <= last:
         return None
     detail = f"round={question.round}, expected {first} to {last} (training.rounds)"

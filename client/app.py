@@ -7,18 +7,22 @@ are loaded once a run, and each request becomes one call of what a simulation ca
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from client.cache import Cache
 from client.cohort import load_cohort
+from client.cohort_quality import Shelf, images_left_out
+from client.describing import Described, Telling, describe, facts_of
 from client.evaluation import evaluate_round
 from client.features import site_of, with_features
 from client.ledger import Ledger, Limit
+from client.left_out import LeftOut
 from client.memory import MemoryInFolder
 from client.private_round import plan_of
+from client.quality_rules import QualityRules
 from client.site import Guard, Site
 from client.training import train_round
 from client.trial import round_seconds
@@ -37,6 +41,7 @@ from common.wire import (
     RefusalReason,
     Request,
     Standing,
+    StatisticsRequest,
     TrainRequest,
 )
 
@@ -55,6 +60,9 @@ class Ward:
     memory: Path
     ledger: Path
     withdrawals: Path
+    index: Path
+    quality: QualityRules
+    telling: Telling
     largest_epsilon: float  # of all runs on these patients together
     cohort_delta: float | None  # None: 1 / (10 x training patients)
     tell_patients: bool
@@ -68,6 +76,7 @@ class Loaded:
     site: Site
     bench: Workbench
     withdrawn: frozenset[str] = frozenset()  # who was left out
+    described: Described = field(default_factory=Described)
 
 
 class Desk:
@@ -104,6 +113,8 @@ class Desk:
         match request:
             case Proposal():
                 return self._standing(loaded, request)
+            case StatisticsRequest():
+                return describe(loaded.site, loaded.described, request, self._ward.telling)
             case TrainRequest():
                 return train_round(loaded.site, loaded.bench, request)
             case EvaluationRequest():
@@ -159,7 +170,9 @@ def load(ward: Ward, config: RunConfig, seed: int) -> Loaded:
     cache = Cache(ward.cache)
     with cache.in_use():
         gone = withdrawn_in(ward.withdrawals)
-        cohort = load_cohort(ward.data, config, task, cache, ward.labels, gone)
+        shelf = Shelf(data=ward.data, labels=ward.labels, index=ward.index, cache=ward.cache)
+        left_out = LeftOut(withdrawn=gone, images=images_left_out(shelf, config, ward.quality))
+        cohort = load_cohort(ward.data, config, task, cache, ward.labels, left_out)
         if config.model.network == "frozen_features":
             cohort = with_features(cohort, config, cache)
     cohort = replace(cohort, name=ward.name)
@@ -171,4 +184,6 @@ def load(ward: Ward, config: RunConfig, seed: int) -> Loaded:
         noise=ChaChaNoise(),
     )  # fmt: skip
     site = replace(site, guard=guard, memory=MemoryInFolder(ward.memory))
-    return Loaded(site=site, bench=open_workbench(config, seed, ward.device), withdrawn=gone)
+    described = Described(shelf=shelf, facts=facts_of(cohort, site, config))
+    bench = open_workbench(config, seed, ward.device)
+    return Loaded(site=site, bench=bench, withdrawn=gone, described=described)

@@ -15,12 +15,15 @@ from client.cache import Cache
 from client.dicom.reasons import Reason, Unusable
 from client.images import MaskRules, Prepared, prepare_images
 from client.labels import Labels, key_of_row, read_labels
+from client.left_out import LeftOut
 from client.split import Part, part_named, split_patients
 from client.table import encode_rows
 from common.config import RunConfig, Split
 from common.errors import CohortError
 from common.sample import Patients
 from common.tasks import Task, UnusableLabel
+
+_NOTHING = LeftOut()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,7 @@ class SiteCohort:
     given: Mapping[str, Part]  # by pseudonym: the split that labels.csv gives
     confounder: tuple[str, ...]  # of each item; empty strings where there is none
     unusable: tuple[Unusable, ...]
+    sources: tuple[str, ...] = ()  # of each item: its file (2-D) or series (3-D)
     #: By pseudonym: (channel, *spatial), the first image of a few patients, for people to look at.
     examples: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -71,12 +75,13 @@ def select(patients: Patients, chosen: list[int]) -> Patients:
 
 def load_cohort(
     site: Path, config: RunConfig, task: Task, cache: Cache, labels_csv: Path | None = None,
-    withdrawn: frozenset[str] = frozenset(),
+    left_out: LeftOut = _NOTHING,
 ) -> SiteCohort:  # fmt: skip
     """Read a site's folder for a run; its table is `labels_csv`, or labels.csv in the folder.
 
     Nothing is read of patients who were withdrawn; whoever hands them over asked for them while
-    holding the cache (`Cache.in_use`), so that no withdrawal comes in between.
+    holding the cache (`Cache.in_use`), so that no withdrawal comes in between. Images that the
+    site's rules of quality refuse are listed with the rule's reason.
 
     CohortError when the folder or its table is missing or nobody in it can be used; single
     files, rows and patients that cannot be used are listed in `unusable` and left out.
@@ -87,17 +92,16 @@ def load_cohort(
     needed = needed_columns(config, task)
     rules = config.cohort.images
     table = labels_csv or site / "labels.csv"
-    labels = read_labels(table, needed, with_images=rules is not None, withdrawn=withdrawn)
-    problems = [
-        *labels.unusable,
-        *(Unusable(reason=Reason.WITHDRAWN, what=f"patient {p}") for p in sorted(withdrawn)),
-    ]
+    labels = read_labels(table, needed, with_images=rules is not None, withdrawn=left_out.withdrawn)
+    gone = sorted(left_out.withdrawn)
+    problems = list(labels.unusable)
+    problems += [Unusable(reason=Reason.WITHDRAWN, what=f"patient {name}") for name in gone]
     prepared = None
     if rules is not None:
         masks = None
         if config.task.kind == "segmentation":
             masks = MaskRules(structures=config.task.structures, column=config.task.mask)
-        prepared = prepare_images(site, rules, labels, masks, cache)
+        prepared = prepare_images(site, rules, (labels, left_out), masks, cache)
         problems += prepared.problems
     joined = _rows(labels, needed) if prepared is None else _join(prepared, labels, problems)
     items = _usable_items(joined, labels, config, task, problems)
@@ -113,7 +117,8 @@ def needed_columns(config: RunConfig, task: Task) -> tuple[str, ...]:
     if table is not None:
         names += [c.column for c in table.numbers]
         names += [c.column for c in table.categories]
-    names += [name for name in (split.column, config.cohort.confounder) if name is not None]
+    side = config.cohort.images.laterality_column if config.cohort.images else None
+    names += [n for n in (split.column, config.cohort.confounder, side) if n is not None]
     return tuple(dict.fromkeys(names))
 
 
@@ -274,6 +279,7 @@ def _assemble(
         },
         confounder=tuple(labels.rows[row][confounder] if confounder else "" for row in rows),
         unusable=tuple(problems),
+        sources=tuple(prepared.keys[item.image]["source"] for item in flat) if prepared else (),
     )  # fmt: skip
 
 

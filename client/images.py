@@ -19,6 +19,7 @@ from client.dicom.read import Header, Pixels
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.dicom.volume import Geometry, stack_slices
 from client.labels import Labels
+from client.left_out import LeftOut
 from client.objects import Found, Object, dicom_files, pixels_of, read_objects
 from client.pixel_store import PixelStore
 from common.config import Images
@@ -73,19 +74,21 @@ class MaskRules:
 
 
 def prepare_images(
-    site: Path, rules: Images, labels: Labels, masks: MaskRules | None, cache: Cache
-) -> Prepared:
+    site: Path, rules: Images, wanted: tuple[Labels, LeftOut], masks: MaskRules | None,
+    cache: Cache,
+) -> Prepared:  # fmt: skip
     """Return a site's prepared images, from the cache when nothing has changed."""
+    labels = wanted[0]
     paths = frozenset(row[masks.column] for row in labels.rows) if masks else frozenset[str]()
     files = dicom_files(site, paths)
     try:
-        key = _key(site, files, rules, labels, masks)
+        key = _key(site, files, rules, wanted, masks)
         kept = _from_cache(cache, key)
         if kept is not None:
             return kept
         with PixelStore(cache.folder / "pixels") as store:
             found = read_objects(
-                site, files, lambda h: _check_wanted(h, rules, labels), store,
+                site, files, lambda h: _check_wanted(h, rules, wanted), store,
                 by_series=rules.dimensions == 3,
             )  # fmt: skip
             if masks is None:  # nothing is missing where no mask was asked for
@@ -101,9 +104,11 @@ def prepare_images(
 
 
 def _key(
-    site: Path, files: list[Path], rules: Images, labels: Labels, masks: MaskRules | None
-) -> str:
+    site: Path, files: list[Path], rules: Images, wanted: tuple[Labels, LeftOut],
+    masks: MaskRules | None,
+) -> str:  # fmt: skip
     """Return what changes when the folder, the rules or the wanted images do."""
+    labels, left_out = wanted
     known = [(path.relative_to(site).as_posix(), _file_key(path)) for path in files]
     if masks is not None:
         known += [(r[masks.column], _file_key(site / r[masks.column])) for r in labels.rows]
@@ -112,7 +117,7 @@ def _key(
     mask_rules = (dict(masks.structures), masks.column) if masks else None
     return key_of(
         "prepared", known, rules.model_dump(mode="json"), index, patients, mask_rules,
-        sorted(labels.conflicts),
+        sorted(labels.conflicts), sorted((k, r.name) for k, (r, _) in left_out.images.items()),
     )  # fmt: skip
 
 
@@ -123,11 +128,13 @@ def _file_key(path: Path) -> str:
         return ""
 
 
-def _check_wanted(header: Header, rules: Images, labels: Labels) -> None:
+def _check_wanted(header: Header, rules: Images, wanted: tuple[Labels, LeftOut]) -> None:
+    labels, left_out = wanted
     if rules.modalities and header.modality not in rules.modalities:
         raise UnusableFile(Reason.WRONG_MODALITY, header.modality)
     if not header.patient:
         raise UnusableFile(Reason.MISSING_HEADER, "PatientID")
+    left_out.check(header.instance)
     labels.find(dicom_keys(header))
 
 

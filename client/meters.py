@@ -9,7 +9,7 @@ from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-Kind = Literal["proposal", "train", "evaluation"]
+Kind = Literal["proposal", "statistics", "train", "evaluation"]
 Outcome = Literal["done", "refused", "failed"]
 Phase = Literal["fetch", "wait", "work", "send"]
 

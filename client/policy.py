@@ -20,7 +20,15 @@ from client.policy_rules import PolicyRules
 from common.config import DiagnosisTask, PrognosisTask, RunConfig, Task
 from common.wire import RefusalReason
 
-__all__ = ["Denied", "PolicyRules", "columns_of", "judge", "judge_metrics", "targets_of"]
+__all__ = [
+    "Denied",
+    "PolicyRules",
+    "columns_of",
+    "judge",
+    "judge_metrics",
+    "judge_statistics",
+    "targets_of",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +74,16 @@ def judge_metrics(config: RunConfig, rules: PolicyRules) -> Denied | None:
         detail = f"evaluation.count_noise is {noise}, policy.metrics allows noised counts only"
         return Denied(reason=RefusalReason.METRICS, detail=detail)
     return None
+
+
+def judge_statistics(rules: PolicyRules) -> Denied | None:
+    """Return why counts that describe the cohort may not leave, or None where they may.
+
+    A run goes on without them.
+    """
+    if rules.statistics:
+        return None
+    return Denied(reason=RefusalReason.STATISTICS, detail="policy.statistics is false")
 
 
 def targets_of(task: Task) -> tuple[str, ...]:

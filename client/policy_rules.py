@@ -9,7 +9,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import BeforeValidator, Field
 
 from common.config import NetworkName
-from common.config_part import Part, PositiveFloat, PositiveInt
+from common.config_part import NonNegativeFloat, Part, PositiveFloat, PositiveInt
 
 _TASKS = ("diagnosis", "prognosis", "segmentation")
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -105,6 +105,17 @@ class PolicyRules(Part):
         default="any",
         description="Counts that measure a model and may leave: any (above smallest_cell), noised "
         "(runs with evaluation.count_noise only), or none.",
+    )
+    statistics: bool = Field(
+        strict=True, default=True,
+        description="Tell the coordinator once before a run how many studies and patients were "
+        "found, used and left out and why, classes, and histograms of age, pixel spacing and "
+        "brightness: counts above smallest_cell only. With false, runs go on without.",
+    )  # fmt: skip
+    statistics_noise: NonNegativeFloat = Field(
+        default=0.0,
+        description="Standard deviation of Gaussian noise on those counts, in patients, charged "
+        "to the ledger; 0 for none. A run with evaluation.count_noise adds at least that.",
     )
     tell_patients: bool = Field(
         strict=True, default=True,

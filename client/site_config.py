@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from client.pacs_config import PacsConfig
 from client.policy_rules import PolicyRules
+from client.quality_rules import QualityRules
 from common.config_errors import explain
 from common.config_part import Part, PositiveFloat, PositiveInt
 from common.config_yaml import read_yaml, write_yaml
@@ -62,6 +63,11 @@ class SiteConfig(Part):
     )
     pacs: PacsConfig | None = Field(
         default=None, description="How the hospital's PACS is reached; null: a folder alone."
+    )
+    quality: QualityRules = Field(
+        default=QualityRules(),
+        description="What becomes of images that are suspect; what cannot be read is always "
+        "left out. `wardround-site report` lists both.",
     )
     policy: PolicyRules = Field(
         default=PolicyRules(),

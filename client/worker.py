@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TextIO
 
 from client.app import Desk, Ward, refusal
+from client.describing import Telling
 from client.device import device_of
 from client.home import Home
 from client.outbox import Outbox
@@ -106,6 +107,9 @@ def ward_of(home: Home, config: SiteConfig) -> Ward:
     return Ward(
         name=config.name, data=config.data, labels=config.labels_csv, cache=home.cache,
         memory=home.memory, ledger=home.ledger, withdrawals=home.withdrawals,
+        index=home.index, quality=config.quality, telling=Telling(
+            smallest_cell=config.policy.smallest_cell, noise=config.policy.statistics_noise
+        ),
         largest_epsilon=config.policy.largest_epsilon_per_cohort,
         cohort_delta=config.policy.cohort_delta, tell_patients=config.policy.tell_patients,
         device=device_of(config.device),

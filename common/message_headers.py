@@ -7,6 +7,7 @@ from typing import Annotated, Literal, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from common.cohort_statistics import CohortStatistics
 from common.config import parse_config
 from common.metrics import Statistics
 from common.privacy.plan import Spend
@@ -18,8 +19,10 @@ from common.wire import (
     Refusal,
     RefusalReason,
     SiteReport,
+    SiteStatistics,
     SiteUpdate,
     Standing,
+    StatisticsRequest,
     TrainRequest,
 )
 
@@ -47,6 +50,19 @@ class _StandingHeader(_Header):
     epsilon: float | None = Field(ge=0)
     epsilon_left: float | None = Field(ge=0)
     seconds: float | None = Field(ge=0)
+
+
+class _StatisticsHeader(_Header):
+    kind: Literal["statistics"] = "statistics"
+    seed: int
+    config: str  # canonical JSON
+
+
+class _CohortHeader(_Header):
+    kind: Literal["cohort"] = "cohort"
+    site: str = Field(max_length=200)
+    statistics: CohortStatistics
+    spend: Spend | None
 
 
 class _TrainHeader(_Header):
@@ -85,8 +101,8 @@ class _RefusalHeader(_Header):
 
 
 _AnyHeader = (
-    _ProposalHeader | _StandingHeader | _TrainHeader | _UpdateHeader | _EvaluationHeader
-    | _ReportHeader | _RefusalHeader
+    _ProposalHeader | _StandingHeader | _StatisticsHeader | _CohortHeader | _TrainHeader
+    | _UpdateHeader | _EvaluationHeader | _ReportHeader | _RefusalHeader
 )  # fmt: skip
 _HEADERS: TypeAdapter[_AnyHeader] = TypeAdapter(Annotated[_AnyHeader, Field(discriminator="kind")])
 
@@ -110,6 +126,13 @@ def _parts(  # noqa: PLR0911 - one for each kind of message
             return proposal, {}
         case Standing():
             return _StandingHeader(**vars(message)), {}
+        case StatisticsRequest():
+            header = _StatisticsHeader(
+                run=run, round=number, seed=message.seed, config=message.config.canonical_json()
+            )
+            return header, {}
+        case SiteStatistics():
+            return _CohortHeader(**vars(message)), {}
         case TrainRequest(weights=weights, control=control):
             header = _TrainHeader(
                 run=run, round=number, seed=message.seed, controlled=control is not None,
@@ -156,6 +179,15 @@ def message_of(  # noqa: PLR0911 - one for each kind of message
             )
         case _StandingHeader():
             return Standing(**header.model_dump(exclude={"kind"}))
+        case _StatisticsHeader():
+            return StatisticsRequest(
+                run=run, round=number, seed=header.seed, config=parse_config(header.config)
+            )
+        case _CohortHeader():
+            return SiteStatistics(
+                run=run, round=number, site=header.site, statistics=header.statistics,
+                spend=header.spend,
+            )  # fmt: skip
         case _TrainHeader():
             return TrainRequest(
                 run=run, round=number, seed=header.seed, config=parse_config(header.config),

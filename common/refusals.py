@@ -23,6 +23,7 @@ class RefusalReason(Enum):
     PRIVACY = "the site takes part in private runs only"
     CELL = "the run would release smaller cells than the site allows"
     METRICS = "the run would release metrics that the site does not"
+    STATISTICS = "the site does not describe its cohort"
     COHORT = "the run accepts smaller cohorts than the site allows"
     PAUSED = "the site is paused"
     HOURS = "it is outside the site's hours of work"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from common.cohort_statistics import CohortStatistics
 from common.config import RunConfig
 from common.metrics import Statistics
 from common.privacy.plan import Spend
@@ -24,8 +25,10 @@ __all__ = [
     "RefusalReason",
     "Request",
     "SiteReport",
+    "SiteStatistics",
     "SiteUpdate",
     "Standing",
+    "StatisticsRequest",
     "TrainRequest",
 ]
 
@@ -51,6 +54,27 @@ class Standing:
     epsilon: float | None  # of the whole run here; None: no privacy, or not told
     epsilon_left: float | None  # of the cohort's limit before the run; None: likewise
     seconds: float | None  # of one round here, estimated; None: not known
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatisticsRequest:
+    """Describe your cohort for this run, in counts; asked once, before round 1; round is 0."""
+
+    run: str
+    round: int
+    seed: int
+    config: RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteStatistics:
+    """A site's answer to a StatisticsRequest: counts of many patients, nothing of any one."""
+
+    run: str
+    round: int
+    site: str
+    statistics: CohortStatistics
+    spend: Spend | None = None  # of the noise on the counts, where there is any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +135,6 @@ class Refusal:
     reason: RefusalReason
 
 
-Request = Proposal | TrainRequest | EvaluationRequest
-Answer = Standing | SiteUpdate | SiteReport | Refusal
+Request = Proposal | StatisticsRequest | TrainRequest | EvaluationRequest
+Answer = Standing | SiteStatistics | SiteUpdate | SiteReport | Refusal
 Message = Request | Answer

@@ -25,19 +25,21 @@ from common.durable import replace_durably
 from common.errors import ExitCode, RunFailed, WardroundError
 from common.metrics import merge
 from common.tasks import task_of
-from common.wire import EvaluationRequest
+from common.wire import EvaluationRequest, StatisticsRequest
 from server.admission import admit_reports
 from server.aggregation import aggregator_of
 from server.allocator import give_freed_memory_back, sort_out_what_stays
 from server.board import Board
+from server.cohort_survey import survey
 from server.enrolment import Enrolment
-from server.flower_sites import FlowerSites, Setting
+from server.flower_sites import FlowerSites
 from server.folder import Folder, RunFolder
 from server.journal import Journal
 from server.round_record import RoundRecord, last_ledgers
 from server.rounds import Records, begin, run_rounds
 from server.run_state import RunState, RunStore
 from server.runtime import Runtime
+from server.setting import Setting
 from server.settings import load_settings
 
 #: The environment's name for the token of the run's task.
@@ -136,6 +138,9 @@ def _rounds(
         board.round = state.round
         return state
 
+    if not place.cohort.exists():  # a run that is resumed asks for nothing that it has
+        request = StatisticsRequest(run=order.run, round=0, seed=order.seed, config=config)
+        survey(sites, request, place, journal)
     records = Records(store=store, journal=journal, observe=observe)
     # No name here holds the first state: its weights would stay in memory through all rounds.
     state = run_rounds(config, sites, aggregator, start(), records)

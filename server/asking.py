@@ -19,8 +19,9 @@ from common.message_headers import parts_of
 from common.wire import Refusal, Standing
 from server.app import connect, members_of
 from server.board import Board
-from server.flower_sites import FlowerSites, Setting
+from server.flower_sites import FlowerSites
 from server.folder import Folder
+from server.setting import Setting
 
 
 def ask(

@@ -12,11 +12,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-Phase = Literal["starting", "approval", "training", "aggregating", "saving", "evaluating", "over"]
+Phase = Literal[
+    "starting", "approval", "counting", "training", "aggregating", "saving", "evaluating", "over",
+]  # fmt: skip
 SiteState = Literal["ready", "asked", "sending", "answered", "refused", "offline", "late"]
 #: What a phase waits for, in words.
 _WAITS: dict[str, str] = {
-    "approval": "approval", "training": "updates", "evaluating": "reports",
+    "approval": "approval", "counting": "descriptions of cohorts", "training": "updates",
+    "evaluating": "reports",
 }  # fmt: skip
 
 
@@ -113,7 +116,8 @@ class Board:
 
 #: States of sites that a phase still waits for.
 _OPEN: dict[str, Sequence[SiteState]] = {
-    "approval": ("offline", "asked"), "training": ("asked", "sending", "offline"),
+    "approval": ("offline", "asked"), "counting": ("asked", "sending", "offline"),
+    "training": ("asked", "sending", "offline"),
     "evaluating": ("asked", "sending", "offline"),
 }  # fmt: skip
 

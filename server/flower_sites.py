@@ -16,12 +16,9 @@ Asking again is safe: the same question has the same answer at a site, charged o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from common.config import RunConfig
 from common.envelope import seal
 from common.errors import RunFailed, RunGone, UpdateRefused
 from common.identity import public_pem
@@ -30,7 +27,9 @@ from common.wire import (
     Refusal,
     Request,
     SiteReport,
+    SiteStatistics,
     SiteUpdate,
+    StatisticsRequest,
     TrainRequest,
 )
 from server.admission import NotAdmitted
@@ -40,6 +39,7 @@ from server.asked import Asked, patience_of
 from server.board import Board, Phase
 from server.fault import Fault
 from server.runtime import Arrival, NodeFacts, Runtime
+from server.setting import Setting
 
 #: Between two looks for answers, and between two looks for who is online.
 _LOOK_SECONDS = 0.05
@@ -47,23 +47,7 @@ _NODES_SECONDS = 1.0
 #: An answer is heard of at once; the wait for it ends now and then to see who is online.
 _WAIT_SECONDS = 0.5
 
-A = TypeVar("A", SiteUpdate, SiteReport)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What the sites of a run need to know of it."""
-
-    run: str
-    seed: int
-    config: RunConfig
-    members: Callable[[], Mapping[str, str]]  # public keys of accepted sites, by name
-    arriving: Path  # a folder for answers on their way
-
-    @property
-    def round_seconds(self) -> float:
-        """How long sites have for one round."""
-        return self.config.exchange.round_minutes * 60
+A = TypeVar("A", SiteUpdate, SiteReport, SiteStatistics)
 
 
 class FlowerSites:
@@ -120,13 +104,20 @@ class FlowerSites:
         yield from self._ask(request, sites, "evaluating", SiteReport)
         self._board.begin("saving", request.round)
 
+    def describe(
+        self, request: StatisticsRequest, sites: Sequence[str]
+    ) -> Iterator[SiteStatistics | Refusal | NotAdmitted]:
+        """Yield what sites say of their cohorts; a run does not wait long for it."""
+        yield from self._ask(request, sites, "counting", SiteStatistics)
+
     # --- asking --------------------------------------------------------------------------
 
     def _ask(
         self, request: Request, sites: Sequence[str], phase: Phase, wanted: type[A]
     ) -> Iterator[A | Refusal | NotAdmitted]:
         members = {n: k for n, k in self._setting.members().items() if n in sites}
-        ends = time.time() + self._setting.round_seconds
+        seconds = self._setting.round_seconds
+        ends = time.time() + (self._patience if phase == "counting" else seconds)
         for name in members:
             self._board.site(name, "asked")
         self._board.begin(phase, request.round, ends)

@@ -52,6 +52,16 @@ class RunFolder:
         return self.path / "results.json"
 
     @property
+    def cohort(self) -> Path:
+        """What sites said of their cohorts before the first round, and its sum."""
+        return self.path / "cohort.json"
+
+    @property
+    def report(self) -> Path:
+        """The same on a page."""
+        return self.path / "report.html"
+
+    @property
     def bundle(self) -> Path:
         """The exported model."""
         return self.path / "bundle"

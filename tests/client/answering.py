@@ -13,6 +13,7 @@ from client.admission import House
 from client.app import COHORT, Desk, Loaded, Ward
 from client.approvals import Approvals
 from client.correspondence import Correspondence, Desktop
+from client.describing import Telling
 from client.disclosures import Disclosures
 from client.inbox import Inbox
 from client.ledger import Ledger, Limit
@@ -20,6 +21,7 @@ from client.memory import MemoryInFolder
 from client.meters import SiteMeters
 from client.outbox import Outbox
 from client.policy_rules import PolicyRules
+from client.quality_rules import QualityRules
 from client.site import Guard, Site
 from client.site_config import SiteConfig
 from client.workbench import open_workbench
@@ -124,6 +126,7 @@ class Letters:
         ward = Ward(
             name=self.name, data=self.home, labels=self.home, cache=self.home / "cache",
             memory=self.home / "memory", ledger=self.home / "ledger.db",
+            index=self.home / "index.db", quality=QualityRules(), telling=Telling(),
             withdrawals=self.home / "withdrawals.jsonl", largest_epsilon=1000.0,
             cohort_delta=0.001, tell_patients=True, device=torch.device("cpu"),
         )  # fmt: skip

@@ -9,6 +9,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.cohort_statistics import CohortStatistics, Table
 from common.config import parse_config
 from common.errors import UpdateRefused
 from common.flower_records import from_record, to_record
@@ -20,7 +21,9 @@ from common.wire import (
     Refusal,
     RefusalReason,
     SiteReport,
+    SiteStatistics,
     SiteUpdate,
+    StatisticsRequest,
     TrainRequest,
 )
 
@@ -57,6 +60,14 @@ MESSAGES: tuple[Message, ...] = (
         statistics=Statistics(
             patients=np.array(12.0), cells={"positive": np.array([[1.0, 5.0]])},
             sums={"loss": np.array(0.1)},
+        ),
+    ),
+    StatisticsRequest(run="r", round=0, seed=7, config=CONFIG),
+    SiteStatistics(
+        run="r", round=0, site="north", spend=SPEND,
+        statistics=CohortStatistics(
+            smallest=5, noise=1.5,
+            tables={"left out": Table(unit="studies", rows={"BLANK": 6.0, "DECODE_ERROR": None})},
         ),
     ),
     Refusal(run="r", round=1, site="north", reason=RefusalReason.BUDGET),

@@ -20,8 +20,9 @@ from common.identity import private_text
 from common.sample import Patients
 from common.wire import Answer
 from server.board import Board
-from server.flower_sites import FlowerSites, Setting
+from server.flower_sites import FlowerSites
 from server.runtime import Runtime
+from server.setting import Setting
 from tests.client.answering import Letters
 from tests.server.coordinator import Running, Site
 

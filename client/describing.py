@@ -1,0 +1,248 @@
+"""A site's description of its cohort for a run: who is behind each count, then what may leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.cohort import SiteCohort
+from client.cohort_account import CohortFacts, StudyAccount, account
+from client.cohort_quality import Shelf
+from client.cohort_release import Members, noised, released, sensitivity
+from client.dicom.index import Index
+from client.dicom.reasons import Reason
+from client.intensity import mean_intensities
+from client.site import Site
+from common.cohort_statistics import (
+    AGES,
+    INTENSITIES,
+    LEFT_OUT,
+    MODALITIES,
+    OTHER,
+    SPACINGS,
+    UNKNOWN,
+    CohortStatistics,
+    bin_of,
+    layout_of,
+)
+from common.config import DiagnosisTask, PrognosisTask, RunConfig
+from common.errors import BudgetExceeded, PrivacyError
+from common.privacy.plan import Mechanism, Spend
+from common.wire import Refusal, RefusalReason, SiteStatistics, StatisticsRequest
+
+Rows = Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Telling:
+    """What the site's policy says of counts that describe its cohort."""
+
+    smallest_cell: int = 5
+    noise: float = 0.0  # standard deviation, in patients; 0: exact counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """What is kept of a loaded cohort, so that it can be described without its images."""
+
+    shelf: Shelf | None = None  # None: nothing is known of its images
+    facts: CohortFacts = field(default_factory=CohortFacts)
+
+
+def describe(
+    site: Site, described: Described, request: StatisticsRequest, telling: Telling
+) -> SiteStatistics | Refusal:
+    """Return the site's answer; its noise, if any, is charged before it is drawn."""
+    config, facts = request.config, described.facts
+    studies: tuple[StudyAccount, ...] = ()
+    brightness: Mapping[str, float] = {}
+    if described.shelf is not None and config.cohort.images is not None:
+        studies = account_of(described.shelf, facts)
+        brightness = mean_intensities(studies, described.shelf.cache)
+    tables = tables_of(config, studies, facts, brightness)
+    smallest = max(telling.smallest_cell, config.evaluation.smallest_cell)
+    spread = max(telling.noise, config.evaluation.count_noise)
+    statistics, spend = released(tables, smallest), None
+    if spread > 0:
+        try:
+            statistics, spend = _noised(site, request, tables, (smallest, spread))
+        except BudgetExceeded:
+            reason = RefusalReason.BUDGET
+            return Refusal(run=request.run, round=request.round, site=site.name, reason=reason)
+    return SiteStatistics(
+        run=request.run, round=request.round, site=site.name, statistics=statistics, spend=spend
+    )
+
+
+def account_of(shelf: Shelf, facts: CohortFacts) -> tuple[StudyAccount, ...]:
+    """Return every study, after the index was brought up to date with the folder."""
+    with Index(shelf.index) as index:
+        index.update(shelf.data)
+        rows, odd = index.instances(shelf.data), index.quarantined(shelf.data)
+        return account(rows, odd, facts, shelf.data)
+
+
+def _noised(
+    site: Site, request: StatisticsRequest, tables: Mapping[str, Members],
+    rules: tuple[int, float],
+) -> tuple[CohortStatistics, Spend]:  # fmt: skip
+    """Charge a Gaussian mechanism on all counts together, then draw it."""
+    guard, (smallest, spread) = site.guard, rules
+    if guard is None:
+        message = f"Site {site.name} has no ledger to charge noise of {spread:g} patients to."
+        raise PrivacyError(message)
+    reach = sensitivity(tables)
+    mechanism = Mechanism(
+        noise_multiplier=spread / reach, sampling_rate=1.0, steps=1, clip_norm=reach, divisor=1.0
+    )
+    name, limit = f"{request.run}/statistics", guard.limit
+    spend = guard.ledger.charge(guard.cohort, name, request.round, mechanism, limit, limit.delta)
+    noise = guard.noise.of_round(name, request.round)
+    counts = noised(tables, smallest, spread, noise)
+    return counts, replace(spend, simulated_noise=guard.noise.simulated)
+
+
+# --- who is behind each count --------------------------------------------------------------
+
+
+def tables_of(
+    config: RunConfig, studies: Iterable[StudyAccount], facts: CohortFacts,
+    brightness: Mapping[str, float],
+) -> dict[str, Members]:  # fmt: skip
+    """Return the patients behind every count that a run may be told of."""
+    listed = tuple(studies)
+    used = [study for study in listed if study.used]
+    lost = [study for study in listed if not study.used]
+    columns: dict[str, Callable[[StudyAccount], str]] = {
+        "modality": lambda s: _modality(s.modality),
+        "age (years)": lambda s: bin_of(s.age, AGES),
+        "pixel spacing (mm)": lambda s: bin_of(s.spacing, SPACINGS),
+        "slice distance (mm)": lambda s: bin_of(s.slice_distance, SPACINGS),
+        "mean intensity": lambda s: bin_of(brightness.get(s.key), INTENSITIES),
+    }
+    found: dict[str, Members] = {}
+    for name, rows in layout_of(config).items():
+        if name == "studies":
+            people = {"used": _people(used), "left out": _people(lost), "found": _people(listed)}
+            if config.cohort.images is not None:
+                found[name] = Members(unit="studies", rows={row: people[row] for row in rows})
+        elif name == "patients":
+            found[name] = Members(unit="patients", rows=_patients(rows, used, lost, facts))
+        elif name == LEFT_OUT:
+            found[name] = _left_out(lost, facts, images=config.cohort.images is not None)
+        elif name in columns:
+            found[name] = Members(unit="studies", rows=_by_row(rows, used, columns[name]))
+        else:
+            held = facts.parts if name == "split" else facts.outcomes.get(name, {})
+            members = {row: tuple(held.get(row, ())) for row in rows}
+            found[name] = Members(unit="patients", rows=members)
+    return found
+
+
+def _people(studies: Iterable[StudyAccount]) -> tuple[str, ...]:
+    return tuple(study.patient for study in studies)
+
+
+def _by_row(
+    rows: tuple[str, ...], studies: Iterable[StudyAccount], row_of: Callable[[StudyAccount], str]
+) -> Rows:
+    found: dict[str, list[str]] = {row: [] for row in rows}
+    for study in studies:
+        found[row_of(study)].append(study.patient)
+    return {row: tuple(people) for row, people in found.items()}
+
+
+def _patients(
+    rows: tuple[str, ...], used: Iterable[StudyAccount], lost: Iterable[StudyAccount],
+    facts: CohortFacts,
+) -> Rows:  # fmt: skip
+    kept = {*facts.patients, *_people(used)}
+    gone = {*_people(lost), *_without_images(facts)} - kept
+    sets = {"used": kept, "left out": gone, "found": kept | gone}
+    return {row: tuple(sorted(sets[row])) for row in rows}
+
+
+def _without_images(facts: CohortFacts) -> dict[str, Reason]:
+    """Return patients, and lines that name none, that were left out of a table without images."""
+    told = ((p.what, p.reason) for p in facts.unusable if p.reason is not Reason.VALUE_UNUSABLE)
+    return {what: why for what, why in told if what.startswith(("patient ", "line "))}
+
+
+def _left_out(lost: Iterable[StudyAccount], facts: CohortFacts, *, images: bool) -> Members:
+    found: dict[str, list[str]] = {reason.name: [] for reason in Reason}
+    if not images:
+        for what, reason in _without_images(facts).items():
+            found[reason.name].append(what)
+        return Members(unit="patients", rows=found)
+    for study in lost:
+        if study.reason is not None:
+            found[study.reason.name].append(study.patient)
+    return Members(unit="studies", rows=found)
+
+
+def _modality(text: str) -> str:
+    if not text:
+        return UNKNOWN
+    return text if text in MODALITIES else OTHER
+
+
+# --- what is kept of a cohort --------------------------------------------------------------
+
+
+def facts_of(cohort: SiteCohort, site: Site, config: RunConfig) -> CohortFacts:
+    """Return what describes a cohort, without its images."""
+    return CohortFacts(
+        unusable=cohort.unusable, sources=frozenset(cohort.sources),
+        patients=cohort.items.pseudonyms,
+        parts={
+            "train": site.train.pseudonyms, "validation": site.validation.pseudonyms,
+            "test": site.test.pseudonyms,
+        },
+        outcomes=_outcomes(cohort, config),
+    )  # fmt: skip
+
+
+def _outcomes(cohort: SiteCohort, config: RunConfig) -> dict[str, Rows]:
+    """Return each patient's row in the tables of outcomes, by their first item."""
+    items, task = cohort.items, config.task
+    first = np.unique(items.patient.numpy(), return_index=True)[1]
+    values: NDArray[np.float32] = items.target.numpy()[first]
+    layout = layout_of(config)
+
+    def rows(name: str, chosen: Iterable[str]) -> dict[str, Rows]:
+        held: dict[str, list[str]] = {row: [] for row in layout[name]}
+        for patient, row in zip(items.pseudonyms, chosen, strict=True):
+            held[row].append(patient)
+        return {name: {row: tuple(people) for row, people in held.items()}}
+
+    match task:
+        case DiagnosisTask(type="multilabel"):
+            found: dict[str, Rows] = {}
+            for place, label in enumerate(task.target):
+                found |= rows(f"label {label}", [_binary(v, "1", "0") for v in values[:, place]])
+            return found
+        case DiagnosisTask(type="multiclass"):
+            classes = [task.classes[int(np.argmax(row))] for row in values]
+            return rows(f"class of {task.target}", classes)
+        case DiagnosisTask():
+            low, high = task.classes or ("0", "1")
+            return rows(f"class of {task.target}", [high if v[0] >= 0.5 else low for v in values])
+        case PrognosisTask(outcome="survival"):
+            times = [bin_of(float(row[-2]), (0.0, *task.intervals)) for row in values]
+            events = ["event" if row[-1] >= 0.5 else "no event" for row in values]
+            told = rows(f"outcome {task.event}", events)
+            return told | rows(f"follow-up ({task.unit})", times)
+        case PrognosisTask():
+            seen = [_binary(row[0], "event", "no event") for row in values]
+            return rows(f"outcome {task.event}", seen)
+        case _:
+            return {}
+
+
+def _binary(value: float, yes: str, no: str) -> str:
+    if np.isnan(value):
+        return UNKNOWN
+    return yes if value >= 0.5 else no

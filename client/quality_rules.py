@@ -1,0 +1,67 @@
+"""The section `quality` of site.yaml: what a hospital does with images that are suspect."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from common.config_part import Part, PositiveFloat
+
+Action = Literal["leave_out", "warn", "off"]
+
+
+class QualityRules(Part):
+    """What becomes of an image with a fault: left out, reported only, or not looked for.
+
+    By default what is proven is left out and what is suspect is reported. Nothing here ever
+    stops a run: it trains on what is left. What cannot be read, and what a run's own
+    configuration asks for (modality, part of the body, side), is no choice of the site's.
+    """
+
+    two_patient_ids: Action = Field(
+        default="leave_out",
+        description="One image or one study (by its UID) under two PatientIDs: one person may "
+        "count as two, and train and test the same model. leave_out, warn, or off.",
+    )
+    localizers: Action = Field(
+        default="leave_out", description="Scouts, by ImageType. leave_out, warn, or off."
+    )
+    same_pixels: Action = Field(
+        default="warn",
+        description="Equal pixels under two PatientIDs, though the UIDs differ. leave_out, warn, "
+        "or off.",
+    )
+    derived: Action = Field(
+        default="warn",
+        description="Secondary captures and images with the ImageType SECONDARY. leave_out, warn, "
+        "or off.",
+    )
+    saturated: Action = Field(
+        default="warn",
+        description="More than half of the image at its highest value. leave_out, warn, or off.",
+    )
+    spacing_outliers: Action = Field(
+        default="warn",
+        description="Pixel or slice spacing far from this site's other series of the modality. "
+        "leave_out, warn, or off.",
+    )
+    spacing_deviations: PositiveFloat = Field(
+        default=8.0,
+        description="How far that is, in median absolute deviations of the logarithm.",
+    )
+    burned_in_text: Action = Field(
+        default="warn",
+        description="BurnedInAnnotation is YES, or text was read in the picture. leave_out, warn, "
+        "or off.",
+    )
+    read_text: bool = Field(
+        strict=True, default=False,
+        description="Read ultrasound and secondary captures for text in `wardround-site report` "
+        "(slow; needs pip install 'wardround[ocr]'). No reader finds all text.",
+    )  # fmt: skip
+    laterality: Action = Field(
+        default="leave_out",
+        description="Image and table name different sides (cohort.images.laterality_column). "
+        "leave_out, warn, or off.",
+    )
