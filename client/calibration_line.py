@@ -1,0 +1,67 @@
+"""The line that brings a network's output to what a site's patients turned out to have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import grad, hessian, vmap
+
+from client.calibration import along
+from client.calibration_labels import Float
+from common.config import PrognosisTask, RunConfig
+from common.metrics import bootstrap_weights
+from common.tasks import task_of
+
+#: Calibrations of other patients that the interval is taken from.
+DRAWS = 200
+#: How far slope and offset are expected from 1 and 0 before any patient was seen; it keeps few
+#: patients who all turned out as said from making the model certain.
+_SLOPE_SPREAD, _OFFSET_SPREAD = 0.5, 1.0
+_STEPS = 25
+_HALVINGS = (1.0, 0.5, 0.25, 0.0625, 0.0)
+
+
+def fit_lines(output: Tensor, target: Tensor, config: RunConfig, seed: int) -> tuple[Float, Float]:
+    """Return the line (1 + offsets,) of these patients, and those of bootstrap draws of them.
+
+    output and target are (patients, ...). The loss is the task's own, so it is convex in slope
+    and offsets; survival keeps slope 1 and has one offset, which scales every hazard.
+    """
+    survival = isinstance(config.task, PrognosisTask) and config.task.outcome == "survival"
+    drawn = bootstrap_weights(len(output), DRAWS, seed)
+    weights = torch.from_numpy(np.vstack([np.ones((1, len(output))), drawn]))
+    start = torch.zeros(1) if survival else torch.cat([torch.ones(1), torch.zeros(output.shape[1])])
+
+    def line(free: Tensor) -> Tensor:
+        return torch.cat([free.new_ones(1), free]) if survival else free
+
+    task, outputs, targets = task_of(config.task), output.double(), target.double()
+
+    def loss(free: Tensor, weight: Tensor) -> Tensor:
+        found = line(free)
+        misfit = task.item_loss(along(outputs, found[None]), targets) @ weight
+        prior = ((found[0] - 1) / _SLOPE_SPREAD) ** 2 + (found[1:] / _OFFSET_SPREAD).square().sum()
+        return misfit + prior / 2
+
+    each = torch.stack([line(free) for free in _minimum(loss, start.double(), weights)]).numpy()
+    return each[0], each[1:]
+
+
+def _minimum(
+    loss: Callable[[Tensor, Tensor], Tensor], start: Tensor, weights: Tensor
+) -> Tensor:
+    """Return the minimum for each row of weights, (rows, free), by damped Newton steps."""
+    found = start.repeat(len(weights), 1)
+    gradients, curvatures = vmap(grad(loss)), vmap(hessian(loss))
+    for _ in range(_STEPS):
+        slope = gradients(found, weights)
+        if float(slope.abs().max()) < 1e-6:
+            break
+        step = torch.linalg.solve(curvatures(found, weights), slope)
+        tried = torch.stack([found - part * step for part in _HALVINGS])
+        losses = torch.stack([vmap(loss)(one, weights) for one in tried])
+        found = tried[losses.argmin(dim=0), torch.arange(len(found))]
+    return found
