@@ -68,12 +68,24 @@ def outcomes(
 
 
 def withdraw(
-    patient: Annotated[str, typer.Argument(metavar="PATIENT", help="The PatientID.")],
+    patient: Annotated[
+        str | None, typer.Argument(metavar="PATIENT", help="The PatientID, as in the images.")
+    ] = None,
     home: HomeOption = None,
     *,
     yes: YesOption = False,
+    listing: Annotated[bool, typer.Option("--list", help="List who was withdrawn.")] = False,
+    pulled: Annotated[
+        bool, typer.Option("--delete-pulled", help="Delete what `pull` fetched of them, too.")
+    ] = False,
 ) -> None:
-    """Take a patient out: of index, cache and every later round."""
+    """Take a patient out for good: of index, cache and every later round.
+
+    What was trained before keeps what it learnt, and the ledger keeps what was spent.
+    """
     from client.commands import withdrawing
 
-    withdrawing.withdraw(Home.chosen(home), patient, yes=yes)
+    if listing:
+        withdrawing.list_withdrawn(Home.chosen(home))
+    else:
+        withdrawing.withdraw(Home.chosen(home), patient, yes=yes, delete_pulled=pulled)

@@ -82,6 +82,7 @@ class _Daemon:
     ) -> None:  # fmt: skip
         self._home, (self._config, self._coordinator), self._meters = home, known, meters
         self._changed_at = _changed_at(home.site_yaml)
+        self._withdrawn_at = _changed_at(home.withdrawals)
         self._key = load_private(home.key)
         self._worker = worker
         self._link: _Link | None = None
@@ -171,6 +172,10 @@ class _Daemon:
 
     def _reload(self) -> None:
         """Take up a changed site.yaml; a wrong one is told of, and the old one stays."""
+        withdrawn_at = _changed_at(self._home.withdrawals)
+        if withdrawn_at != self._withdrawn_at:  # the worker's memory may hold the patient
+            self._withdrawn_at = withdrawn_at
+            self._worker.retire()
         changed_at = _changed_at(self._home.site_yaml)
         if changed_at == self._changed_at:
             return

@@ -85,11 +85,13 @@ def _read_one(path: Path, name: str, wanted: Wanted, store: PixelStore, found: F
     entry = store.find(key)
     dataset = read_dataset(path) if entry is None else None
     header = read_header(dataset) if dataset is not None else header_of(entry)
+    if header.patient in store.withdrawn:
+        return  # nothing of them is kept, not even a header
     try:
         wanted(header)
     except UnusableFile as problem:
         if problem.reason is Reason.WITHDRAWN:
-            return  # nothing of them is kept, not even a header
+            return
         if entry is None:
             store.keep(key, facts_of(header, None), None)
         what = header.series if found.by_series else name

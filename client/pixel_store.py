@@ -5,11 +5,15 @@ the header and the line that makes them quantities. A shard is made durable and 
 its rows are written, so a row never points at what is not there; two processes that decode the
 same file each write a shard and one row wins. Another size or intensity rule starts from here
 instead of from compressed files.
+
+Guarantee: the store of a site's home keeps nothing of a patient who was withdrawn there. Whoever
+has it open shares a lock; a withdrawal waits for them, and whoever opens it later sees it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import sqlite3
 import time
@@ -25,6 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.dicom.decode import Array
+from client.home import Home
+from client.withdrawals import withdrawn
 
 #: A shard is closed when it is this long, so that a crash costs no more than one.
 _SHARD_BYTES = 1 << 28
@@ -47,15 +53,21 @@ class Entry:
 
 
 class PixelStore:
-    """A folder of shards and their index; use it as a context."""
+    """A folder of shards and their index; use it as a context.
 
-    def __init__(self, folder: Path) -> None:
+    `withdrawn` are the patients that must not be kept: those of the home whose cache it is.
+    """
+
+    def __init__(self, folder: Path, *, alone: bool = False) -> None:
         self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        self.withdrawn = withdrawn(Home(folder.parent.parent))
         self._shards: dict[str, NDArray[np.uint8]] = {}
         self._found: dict[str, Entry] = {}  # views of what was checked, not copies
         self._pending: list[tuple[object, ...]] = []
         self._writer: BufferedWriter | None = None
-        folder.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
         self._index = self._open()
 
@@ -66,8 +78,11 @@ class PixelStore:
         self, kind: type[BaseException] | None, error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
-        self.flush()
-        self._index.close()
+        try:
+            self.flush()
+            self._index.close()
+        finally:
+            os.close(self._lock)
 
     def find(self, key: str) -> Entry | None:
         """Return an object whose values are as they were written, or None."""
@@ -131,9 +146,9 @@ class PixelStore:
     def forget(self, patient: str) -> int:
         """Remove a patient's objects, values and header, and return how many they were.
 
-        No other process may have the store open. Shards that hold any of them are written anew
-        without them, and shards that no row points at are removed, so that a process that is
-        killed here leaves nothing that the next call does not find.
+        To be called where the store was opened alone. Shards that hold any of them are written
+        anew without them, and shards that no row points at are removed, so that a process that
+        is killed here leaves nothing that the next call does not find.
         """
         try:
             gone = self._without(patient)

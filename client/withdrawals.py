@@ -1,7 +1,8 @@
 """Patients who were withdrawn: one durable line each, for good.
 
 Guarantee: once a withdrawal's line is durable, no cohort is loaded with the patient and no answer
-that was computed with them is put into the outbox (client/app.py).
+that was computed with them is put into the outbox (client/app.py). Index and pixel store of a home
+look here by themselves, so that no caller can forget to.
 
     killed after the line, before everything is forgotten   withdrawing again finishes it
     a line changed or cut out          StateDamaged; nothing is trained until it is mended

@@ -4,6 +4,7 @@ An SQLite file in WAL mode. A file is known by its path, size and time of change
 changed is read again, what is gone leaves. A file that is no usable image stands in quarantine
 with its reason. The index holds identifiers of patients: it stays at the site, and may be deleted
 at any time, as the folder tells it all again.
+Of patients who were withdrawn in the home where it lies, it holds paths of files and no more.
 """
 
 from __future__ import annotations
@@ -39,8 +40,10 @@ from client.dicom.index_tables import (
     series_row,
     study_row,
 )
-from client.dicom.instance import Change, Counts, Instance, Quarantined, Series
+from client.dicom.instance import Change, Counts, Instance, Quarantined, Series, without
 from client.dicom.reasons import Reason, Unusable
+from client.home import Home
+from client.withdrawals import withdrawn
 
 #: A file that ends too early and was written this short a time ago may still be growing.
 _FRESH_SECONDS = 3.0
@@ -177,6 +180,8 @@ class Index:
     def _write(self, files: Sequence[File], found: Sequence[Instance | Quarantined]) -> None:
         changed = [str(file.path) for file in files]
         self._remove(changed)
+        # Asked for within the transaction: a withdrawal comes before it, or forgets after it.
+        found = without(found, withdrawn(Home(self.path.parent)))
         ids: dict[Row, int] = {}
         rows = [
             instance_row(image, self._series_id(image, ids))

@@ -10,7 +10,7 @@ from client.dicom.elements import Elements
 from client.dicom.files import File
 from client.dicom.header_checks import Scan, check_image
 from client.dicom.read import Cosines, Header, Position, is_localizer
-from client.dicom.reasons import Unusable
+from client.dicom.reasons import Reason, Unusable
 from client.dicom.remarks import Remark
 
 
@@ -119,6 +119,19 @@ class Change:
     gone: int  # known, and not there any more
     #: Of all files that were read now, those that are no usable image.
     quarantined: Sequence[Quarantined]
+
+
+def without(
+    found: Sequence[Instance | Quarantined], patients: frozenset[str]
+) -> list[Instance | Quarantined]:
+    """Return what was found, with nothing but the paths of these patients' files."""
+    return [
+        Quarantined(
+            reason=Reason.WITHDRAWN,
+            what=str(one.path) if isinstance(one, Instance) else one.what,
+        ) if one.patient in patients else one
+        for one in found
+    ]  # fmt: skip
 
 
 def describe(file: File, found: Scan) -> Instance:
