@@ -13,11 +13,13 @@ from common.metrics import Statistics
 from common.privacy.plan import Spend
 from common.weights import Weights
 from common.wire import (
+    Answer,
     EvaluationRequest,
     Message,
     Proposal,
     Refusal,
     RefusalReason,
+    Request,
     SiteReport,
     SiteStatistics,
     SiteUpdate,
@@ -109,85 +111,73 @@ _HEADERS: TypeAdapter[_AnyHeader] = TypeAdapter(Annotated[_AnyHeader, Field(disc
 
 def parts_of(message: Message) -> tuple[str, dict[str, Weights]]:
     """Return a message's header, as JSON, and its tensors by part."""
-    header, tensors = _parts(message)
+    header, tensors = _asked(message) if isinstance(message, Request) else _answered(message)
     return header.model_dump_json(), tensors
 
 
-def _parts(  # noqa: PLR0911 - one for each kind of message
-    message: Message,
-) -> tuple[_AnyHeader, dict[str, Weights]]:
-    run, number = message.run, message.round
-    header: _AnyHeader
+def _asked(message: Request) -> tuple[_AnyHeader, dict[str, Weights]]:
+    run, number, seed = message.run, message.round, message.seed
+    config = message.config.canonical_json()
     match message:
         case Proposal():
-            proposal = _ProposalHeader(
-                run=run, round=number, seed=message.seed, config=message.config.canonical_json()
-            )
-            return proposal, {}
-        case Standing():
-            return _StandingHeader(**vars(message)), {}
+            return _ProposalHeader(run=run, round=number, seed=seed, config=config), {}
         case StatisticsRequest():
-            header = _StatisticsHeader(
-                run=run, round=number, seed=message.seed, config=message.config.canonical_json()
-            )
-            return header, {}
-        case SiteStatistics():
-            return _CohortHeader(**vars(message)), {}
+            return _StatisticsHeader(run=run, round=number, seed=seed, config=config), {}
         case TrainRequest(weights=weights, control=control):
-            header = _TrainHeader(
-                run=run, round=number, seed=message.seed, controlled=control is not None,
-                config=message.config.canonical_json(),
-            )  # fmt: skip
-            return header, {"weights": weights, "control": control or {}}
+            training = _TrainHeader(
+                run=run, round=number, seed=seed, controlled=control is not None, config=config
+            )
+            return training, {"weights": weights, "control": control or {}}
         case EvaluationRequest(weights=weights):
-            header = _EvaluationHeader(
-                run=run, round=number, seed=message.seed, split=message.split,
-                config=message.config.canonical_json(),
-            )  # fmt: skip
-            return header, {"weights": weights}
-        case SiteUpdate(delta=delta, control_delta=control):
-            header = _UpdateHeader(
-                run=run, round=number, site=message.site, steps=message.steps,
-                controlled=control is not None, spend=message.spend,
-            )  # fmt: skip
-            return header, {"delta": delta, "control": control or {}}
-        case SiteReport():
-            header = _ReportHeader(
-                run=run, round=number, site=message.site, spend=message.spend,
-                statistics=message.statistics.to_json(),
-            )  # fmt: skip
-            return header, {}
-        case Refusal():
-            reason = message.reason.name
-            return _RefusalHeader(run=run, round=number, site=message.site, reason=reason), {}
+            measuring = _EvaluationHeader(
+                run=run, round=number, seed=seed, split=message.split, config=config
+            )
+            return measuring, {"weights": weights}
     assert_never(message)
 
 
-def message_of(  # noqa: PLR0911 - one for each kind of message
-    text: str, tensors: Mapping[str, Weights]
-) -> Message:
+def _answered(message: Answer) -> tuple[_AnyHeader, dict[str, Weights]]:
+    run, number, site = message.run, message.round, message.site
+    match message:
+        case Standing():
+            return _StandingHeader(**vars(message)), {}
+        case SiteStatistics():
+            return _CohortHeader(**vars(message)), {}
+        case SiteUpdate(delta=delta, control_delta=control):
+            update = _UpdateHeader(
+                run=run, round=number, site=site, steps=message.steps,
+                controlled=control is not None, spend=message.spend,
+            )  # fmt: skip
+            return update, {"delta": delta, "control": control or {}}
+        case SiteReport():
+            report = _ReportHeader(
+                run=run, round=number, site=site, spend=message.spend,
+                statistics=message.statistics.to_json(),
+            )  # fmt: skip
+            return report, {}
+        case Refusal():
+            return _RefusalHeader(run=run, round=number, site=site, reason=message.reason.name), {}
+    assert_never(message)
+
+
+def message_of(text: str, tensors: Mapping[str, Weights]) -> Message:
     """Return the message of a header and its tensors by part.
 
     KeyError, TypeError, ValueError or WardroundError where it is not exactly one.
     """
     header = _HEADERS.validate_json(text)
+    return _request(header, tensors) or _answer(header, tensors)
+
+
+def _request(header: _AnyHeader, tensors: Mapping[str, Weights]) -> Request | None:
     run, number = header.run, header.round
     match header:
         case _ProposalHeader():
-            return Proposal(
-                run=run, round=number, seed=header.seed, config=parse_config(header.config)
-            )
-        case _StandingHeader():
-            return Standing(**header.model_dump(exclude={"kind"}))
+            config = parse_config(header.config)
+            return Proposal(run=run, round=number, seed=header.seed, config=config)
         case _StatisticsHeader():
-            return StatisticsRequest(
-                run=run, round=number, seed=header.seed, config=parse_config(header.config)
-            )
-        case _CohortHeader():
-            return SiteStatistics(
-                run=run, round=number, site=header.site, statistics=header.statistics,
-                spend=header.spend,
-            )  # fmt: skip
+            config = parse_config(header.config)
+            return StatisticsRequest(run=run, round=number, seed=header.seed, config=config)
         case _TrainHeader():
             return TrainRequest(
                 run=run, round=number, seed=header.seed, config=parse_config(header.config),
@@ -198,6 +188,20 @@ def message_of(  # noqa: PLR0911 - one for each kind of message
             return EvaluationRequest(
                 run=run, round=number, seed=header.seed, config=parse_config(header.config),
                 weights=tensors["weights"], split=header.split,
+            )  # fmt: skip
+        case _:
+            return None
+
+
+def _answer(header: _AnyHeader, tensors: Mapping[str, Weights]) -> Answer:
+    run, number = header.run, header.round
+    match header:
+        case _StandingHeader():
+            return Standing(**header.model_dump(exclude={"kind"}))
+        case _CohortHeader():
+            return SiteStatistics(
+                run=run, round=number, site=header.site, statistics=header.statistics,
+                spend=header.spend,
             )  # fmt: skip
         case _UpdateHeader():
             return SiteUpdate(
@@ -213,4 +217,6 @@ def message_of(  # noqa: PLR0911 - one for each kind of message
         case _RefusalHeader():
             reason = RefusalReason[header.reason]
             return Refusal(run=run, round=number, site=header.site, reason=reason)
-    assert_never(header)
+        case _:
+            message = f"a header of kind {header.kind} has no reader"
+            raise ValueError(message)
