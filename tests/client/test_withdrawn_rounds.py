@@ -1,0 +1,137 @@
+"""A daemon that runs when a patient is withdrawn: its next answer is without them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typing_extensions import override
+
+from client.app import Desk, Loaded
+from client.home import Home
+from client.ledger import Ledger
+from client.policy_rules import PolicyRules
+from client.site_config import SiteConfig, load_site_config, write_site_config
+from client.withdrawals import writing
+from client.worker import ward_of
+from common.config import parse_config
+from common.network import initial_weights
+from common.wire import (
+    Answer,
+    EvaluationRequest,
+    Proposal,
+    Refusal,
+    Request,
+    SiteUpdate,
+    Standing,
+    TrainRequest,
+)
+
+CONFIG = parse_config("""
+name: rounds
+task: {kind: diagnosis, target: ill}
+cohort: {table: {numbers: [{column: age}]}, smallest_cohort: 5}
+model: {network: table}
+training: {rounds: 3, batch_patients: all, optimizer: sgd, learning_rate: 0.1}
+privacy: {unit: patient, epsilon: 2.0, delta: 0.001}
+""").in_force()
+PROPOSAL = Proposal(run="run", round=0, seed=0, config=CONFIG)
+TRAIN = TrainRequest(run="run", round=1, seed=0, config=CONFIG, weights=initial_weights(CONFIG, 0))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    data = tmp_path / "data"
+    data.mkdir()
+    rows = "".join(f"P{n},{40 + n},{n % 2}\n" for n in range(40))
+    (data / "labels.csv").write_text(f"PatientID,age,ill\n{rows}", encoding="utf-8")
+    found = Home(tmp_path / "home")
+    config = SiteConfig(name="north", data=data, policy=PolicyRules(tell_patients=True))
+    write_site_config(found.site_yaml, config)
+    return found
+
+
+def withdraw(home: Home, *patients: str) -> None:
+    with writing(home.withdrawals) as log:
+        for patient in patients:
+            log.withdraw(patient)
+
+
+class WatchedDesk(Desk):
+    """A desk that notes who took part in each answer; `meanwhile` are withdrawn during one."""
+
+    def __init__(self, home: Home) -> None:
+        self.told: list[str] = []
+        super().__init__(ward_of(home, load_site_config(home.site_yaml)), self.told.append)
+        self.home, self.meanwhile = home, list[str]()
+        self.took_part: list[frozenset[str]] = []
+
+    @override
+    def _answer(self, loaded: Loaded, request: Request) -> Answer:
+        answer = super()._answer(loaded, request)
+        self.took_part.append(frozenset(
+            (*loaded.site.train.pseudonyms, *loaded.site.validation.pseudonyms,
+             *loaded.site.test.pseudonyms)
+        ))  # fmt: skip
+        withdraw(self.home, *self.meanwhile)
+        self.meanwhile = []
+        return answer
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        PROPOSAL,
+        TRAIN,
+        EvaluationRequest(
+            run="run", round=1, seed=0, config=CONFIG, weights=TRAIN.weights, split="validation"
+        ),
+    ],
+)
+def test_the_next_answer_after_a_withdrawal_is_without_the_patient(
+    home: Home, request_: Request
+) -> None:
+    desk = WatchedDesk(home)
+    assert not isinstance(desk.answer(request_), Refusal)
+    assert not isinstance(desk.answer(request_), Refusal)
+    withdraw(home, "P7")
+    assert not isinstance(desk.answer(request_), Refusal)
+    first, again, after = desk.took_part
+    assert first == again
+    assert len(first) == 40
+    assert after == first - {"P7"}
+
+
+def test_an_answer_under_way_when_a_patient_is_withdrawn_is_given_again_without_them(
+    home: Home,
+) -> None:
+    """A private round is then charged twice: what was computed may have been seen."""
+    desk = WatchedDesk(home)
+    desk.meanwhile = ["P3", "P9"]
+    answer = desk.answer(TRAIN)
+    assert isinstance(answer, SiteUpdate)
+    before, after = desk.took_part
+    assert after == before - {"P3", "P9"}
+    assert len(Ledger(home.ledger).history("patients")) == 2
+    assert any("withdrawn meanwhile" in text for text in desk.told)
+
+
+def test_a_cohort_that_becomes_too_small_is_refused_not_trained_on(home: Home) -> None:
+    desk = WatchedDesk(home)
+    standing = desk.answer(PROPOSAL)
+    assert isinstance(standing, Standing)
+    assert standing.patients is not None
+    withdraw(home, *(f"P{n}" for n in range(36)))
+    assert isinstance(desk.answer(PROPOSAL), Refusal)
+    assert isinstance(desk.answer(TRAIN), Refusal)
+    assert not Ledger(home.ledger).history("patients")
+
+
+def test_a_damaged_log_of_withdrawals_lets_nothing_be_computed(home: Home) -> None:
+    desk = WatchedDesk(home)
+    withdraw(home, "P1", "P2")
+    lines = home.withdrawals.read_text().splitlines(keepends=True)
+    home.withdrawals.write_text("".join(lines[1:]))
+    with pytest.raises(Exception, match="does not fit its hash"):
+        desk.answer(TRAIN)
+    assert not desk.took_part
