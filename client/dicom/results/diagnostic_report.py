@@ -60,7 +60,7 @@ def _bundle(finding: Finding) -> Json:
         "performer": [{"display": f"{PRODUCT} {RELEASE}"}],
         "result": [{"reference": _url(str(o["id"]))} for o in observations],
         "imagingStudy": [_study(finding)],
-        "conclusion": " ".join(statements(finding.score)),
+        "conclusion": "\n".join(statements(finding.score)),
     }  # fmt: skip
     return {
         "resourceType": "Bundle",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 from pydicom import config
+from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.valuerep import validate_value
@@ -57,9 +58,10 @@ def _valid(header: Dataset, name: str) -> DataElement | None:
             value = "" if element.value is None else str(element.value)
         except Exception:  # noqa: BLE001  # pydicom: each type raises its own kind on bad values
             return None
-    value = value.replace(_SEPARATORS.get(element.VR, "\0"), "").strip("\0 ")
+    representation = dictionary_VR(element.tag)  # what it should be, not what the file says
+    value = value.replace(_SEPARATORS.get(representation, "\0"), "").strip("\0 ")
     try:
-        validate_value(element.VR, value, config.RAISE)
+        validate_value(representation, value, config.RAISE)
     except ValueError:
         return None
-    return DataElement(element.tag, element.VR, value)
+    return DataElement(element.tag, representation, value)

@@ -49,8 +49,9 @@ def regions(
         for position in np.flatnonzero(counts):
             place = source.frames[position]
             instance = str(source.headers[place[0]].SOPInstanceUID)
-            frame = frames[number, (instance, place[1])]
-            yield _area(name, number, int(counts[position]), source, place, (frame,))
+            frame = frames.get((number, (instance, place[1])))
+            held = [] if frame is None else [frame]
+            yield _area(name, number, int(counts[position]), source, place, tuple(held))
 
 
 def _area(
