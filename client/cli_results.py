@@ -14,12 +14,15 @@ BundleOption = Annotated[Path, typer.Option(metavar="FOLDER", help="The bundle w
 SendOption = Annotated[bool, typer.Option("--send", help="Send the results to the PACS.")]
 
 
+commands = typer.Typer()
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to wardround-site."""
-    for command in (predict, listen, calibrate):
-        app.command()(command)
+    app.registered_commands += commands.registered_commands
 
 
+@commands.command()
 def predict(
     study: Annotated[str, typer.Argument(help="A StudyInstanceUID, or a folder of DICOM files.")],
     bundle: BundleOption,
@@ -27,14 +30,24 @@ def predict(
     home: HomeOption = None,
     *,
     send: SendOption = False,
+    abstain: Annotated[
+        bool, typer.Option(help="Give no answer where the calibration advises against one.")
+    ] = True,
     json: JsonOption = False,
 ) -> None:
-    """Score a study with a model, and write what it found as DICOM and FHIR; for research."""
+    """Score a study with a model, and write what it found as DICOM and FHIR; for research.
+
+    STUDY is a StudyInstanceUID that `wardround-site index` has found, or a folder or a file.
+    """
     from client.commands import predicting
 
-    predicting.predict(Home.chosen(home), study, bundle, out, send=send, as_json=json)
+    wishes = predicting.Wanted(
+        study=study, bundle=bundle, out=out, send=send, abstain=abstain
+    )
+    raise typer.Exit(predicting.predict(Home.chosen(home), wishes, as_json=json))
 
 
+@commands.command()
 def listen(
     bundle: BundleOption,
     home: HomeOption = None,
@@ -47,11 +60,25 @@ def listen(
     listening.listen(Home.chosen(home), bundle, send=send)
 
 
+@commands.command()
 def calibrate(
     bundle: BundleOption,
+    coverage: Annotated[
+        float, typer.Option(help="Part of a class's patients whose set shall hold it.")
+    ] = 0.9,
+    unlike: Annotated[
+        float, typer.Option(help="Part of usual studies that may be called unlike training.")
+    ] = 0.05,
     home: HomeOption = None,
+    *,
+    json: JsonOption = False,
 ) -> None:
-    """Fit temperature and conformal threshold of a model on this site's own patients."""
-    from client.commands import predicting
+    """Fit a model's probabilities, sets and warnings on this site's own patients; they stay here.
 
-    predicting.calibrate(Home.chosen(home), bundle)
+    Patients are those whom the model was not trained on.
+    """
+    from client.commands import calibrating
+
+    calibrating.calibrate(
+        Home.chosen(home), bundle, coverage=coverage, unlike=unlike, as_json=json
+    )

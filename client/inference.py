@@ -86,7 +86,8 @@ def open_model(folder: Path) -> Model:
     _check_agrees(deployed, bundle)
     return Model(
         name=ModelName(
-            name=bundle.config.name, fingerprint=bundle.config.fingerprint(),
+            name=bundle.config.name,
+            fingerprint=str(_fact(bundle, "run", "fingerprint")),
             weights=str(_fact(bundle, "files", "model.safetensors")),
         ),
         config=bundle.config, deployed=deployed, seed=int(str(_fact(bundle, "run", "seed"))),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydicom import dcmread
 from torch import Tensor
 
 from client.dicom.read import Header
@@ -23,6 +25,9 @@ from client.table import encode_rows
 from common.config import Images, RunConfig
 from common.errors import CohortError
 from common.preprocessing import prepare
+
+#: What names the maker of an object.
+_EQUIPMENT = ("Manufacturer", "ManufacturerModelName")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,17 +71,21 @@ def read_study(files: Sequence[Path], config: RunConfig, rows: Rows) -> Study:
         message = "The study has no files. Pull it from the PACS, or give its folder."
         raise CohortError(message)
     site = Path(os.path.commonpath([path.absolute().parent for path in files]))
-    whole = [path.absolute() for path in files]
+    ours = [path.absolute() for path in files if is_our_result(path)]
+    asked = [path.absolute() for path in files if path.absolute() not in ours]
+    gate = _Gate(config, rows)
     images = config.cohort.images
     with (
         tempfile.TemporaryDirectory(prefix="wardround-study-") as folder,
         PixelStore(Path(folder)) as store,
     ):
         found = read_objects(
-            site, whole, lambda header: _check(header, config, rows), store,
-            by_series=images is not None and images.dimensions == 3,
-        )  # fmt: skip
-        _check_one_study(found)
+            site, asked, gate.check, store, by_series=images is not None and images.dimensions == 3
+        )
+        found.problems += [
+            Unusable(reason=Reason.DERIVED, what=str(path.relative_to(site)), detail="our result")
+            for path in ours
+        ]
         if images is None:
             items = _row_items(found, config, rows)
         else:
@@ -89,28 +98,46 @@ def read_study(files: Sequence[Path], config: RunConfig, rows: Rows) -> Study:
     )  # fmt: skip
 
 
-def _check(header: Header, config: RunConfig, rows: Rows) -> None:
-    """Refuse what the model is not for, whom the site withdrew, and who has no row."""
-    images = config.cohort.images
-    if images is not None and images.modalities and header.modality not in images.modalities:
-        raise UnusableFile(Reason.WRONG_MODALITY, header.modality)
-    if not header.patient:
-        raise UnusableFile(Reason.MISSING_HEADER, "PatientID")
-    if header.patient in rows.withdrawn:
-        raise UnusableFile(Reason.WITHDRAWN)
-    if rows.labels is not None and images is not None:
-        rows.labels.find(dicom_keys(header))
+class _Gate:
+    """Lets one study's images through, of a modality and patient that may be scored."""
+
+    def __init__(self, config: RunConfig, rows: Rows) -> None:
+        self._images = config.cohort.images
+        self._rows = rows
+        self._seen: set[tuple[str, str]] = set()
+
+    def check(self, header: Header) -> None:
+        """Raise UnusableFile for an image that is left out, CohortError for a second study."""
+        images, labels = self._images, self._rows.labels
+        if header.patient in self._rows.withdrawn:
+            raise UnusableFile(Reason.WITHDRAWN)
+        if images is not None and images.modalities and header.modality not in images.modalities:
+            raise UnusableFile(Reason.WRONG_MODALITY, header.modality)
+        if not header.patient:
+            raise UnusableFile(Reason.MISSING_HEADER, "PatientID")
+        if labels is not None and images is not None:
+            labels.find(dicom_keys(header))
+        # Before pixels are decoded: somebody may have given the folder of all studies.
+        self._seen.add((header.study, header.patient))
+        if len(self._seen) > 1:
+            message = (
+                "The files are of several studies or patients, expected one study. Give one "
+                "study's folder or its StudyInstanceUID."
+            )
+            raise CohortError(message)
 
 
-def _check_one_study(found: Found) -> None:
-    studies = {item.header.study for item in found.objects}
-    patients = {item.header.patient for item in found.objects}
-    if len(studies) > 1 or len(patients) > 1:
-        message = (
-            f"The files are of {len(studies)} studies of {len(patients)} patients, expected one "
-            "study. Give one study's folder or its StudyInstanceUID."
-        )
-        raise CohortError(message)
+def is_our_result(path: Path) -> bool:
+    """Return whether a file is what a model said before: it came back with its study."""
+    from client.dicom.results.equipment import MANUFACTURER, PRODUCT
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of broken files; they are listed when they are read
+            found = dcmread(path, stop_before_pixels=True, specific_tags=list(_EQUIPMENT))
+            return [str(found.get(name)) for name in _EQUIPMENT] == [MANUFACTURER, PRODUCT]
+    except Exception:  # noqa: BLE001 - whatever a broken file makes the parser raise
+        return False
 
 
 def _image_items(
