@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -87,22 +87,46 @@ def _program() -> Path:
 
 def _index_run(home: Home, site: SiteConfig, path: Path, *, every: bool) -> None:
     from client.cache import Cache
-    from client.cohort import load_cohort
+    from client.cohort import load_cohort, needed_columns
+    from client.cohort_quality import Shelf, images_left_out
     from client.features import with_features
+    from client.left_out import LeftOut
+    from client.withdrawals import withdrawn
     from common.config import load_config
     from common.tasks import task_of
 
     config = load_config(path).in_force()
-    cache = Cache(home.cache)
-    cohort = load_cohort(site.data, config, task_of(config.task), cache, site.labels_csv)
-    if config.model.network == "frozen_features":
-        say("Computing the frozen features, once.")
-        cohort = with_features(cohort, config, cache)
+    task, cache = task_of(config.task), Cache(home.cache)
+    shelf = Shelf(data=site.data, labels=site.labels_csv, index=home.index, cache=home.cache)
+    with cache.in_use():
+        refused = images_left_out(shelf, config, site.quality) if site.data.is_dir() else {}
+        left_out = LeftOut(withdrawn=withdrawn(home), images=refused)
+        cohort = load_cohort(site.data, config, task, cache, site.labels_csv, left_out)
+        if config.model.network == "frozen_features":
+            say("Computing the frozen features, once.")
+            cohort = with_features(cohort, config, cache)
+    if config.cohort.images is not None:
+        _say_join(home, site, needed_columns(config, task))
     items = len(cohort.items.patient)
     say(f"{len(cohort.items)} patients with {items} items can be used for {config.name}.")
     _say_unusable(
         [(u.reason.name, u.reason.value, u.what, u.detail) for u in cohort.unusable], every=every
     )
+
+
+def _say_join(home: Home, site: SiteConfig, needed: Sequence[str]) -> None:
+    """Say how the table and the images found each other."""
+    from client.dicom.index import Index
+    from client.images import dicom_keys
+    from client.label_join import join_report
+    from client.labels import read_labels
+    from client.withdrawals import withdrawn
+
+    labels = read_labels(site.labels_csv, needed, with_images=True, withdrawn=withdrawn(home))
+    with Index(home.index) as index:
+        report = join_report(labels, (dicom_keys(image.header) for image in index.instances()))
+    for line in report.lines():
+        say(as_text(line))
 
 
 def _index_folder(home: Home, site: SiteConfig, *, every: bool) -> None:
