@@ -1,0 +1,54 @@
+"""wardround-site report: what can be used here, for the hospital's own people."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from client.commands.terminal import as_text, say, table
+from client.home import Home
+from client.site_config import load_site_config
+from common.durable import replace_durably
+from common.errors import CohortError
+
+_SHOWN = 6
+
+
+def report(home: Home, config: Path | None, out: Path | None) -> None:
+    """Write report.html and report.json and say what they say in short.
+
+    CohortError, after both are written, where the run cannot train here.
+    """
+    from client.plain_text import size
+    from client.readiness import words
+    from client.readiness_gathering import readiness
+    from common.config import load_config
+    from common.page import page
+
+    site = load_site_config(home.site_yaml)
+    run = load_config(config).in_force() if config is not None else None
+    found = readiness(home, site, run)
+    folder = out or home.report
+    text = page("client", "readiness.html", {"found": found, "words": words, "size": size})
+    facts = {**asdict(found), "summary": found.summary, "ready": found.is_ready}
+    replace_durably(folder / "report.html", text.encode(), mode=0o600)
+    content = json.dumps(facts, indent=1, allow_nan=False)
+    replace_durably(folder / "report.json", content.encode(), mode=0o600)
+    say(as_text(found.summary))
+    rows = [(f"  {row.studies or row.things} x", row.code, row.meaning) for row in found.reasons]
+    if rows:
+        say("Left out:")
+        table(rows[:_SHOWN])
+        if len(rows) > _SHOWN:
+            more = len(rows) - _SHOWN
+            say(f"  and {more} more reason{'s' * (more != 1)}")
+    if found.suspects:
+        say("Used, and worth a look:")
+        table([(f"  {r.things} x", r.code, r.meaning) for r in found.suspects[:_SHOWN]])
+    unmet = [need for need in found.needs if not need.met]
+    for need in unmet:
+        say(f"Not met: {need.need}: {need.here} here, {need.asked} asked for. {need.fix}")
+    say(f"Wrote {folder / 'report.html'} and report.json; both name files and stay here.")
+    if found.stopped_by:
+        raise CohortError(found.stopped_by)

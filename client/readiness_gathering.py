@@ -1,0 +1,282 @@
+"""Makes the readiness report: reads the folder, applies the rules, compares with a run's needs."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+
+from client.cache import PIXELS, Cache
+from client.cohort import SiteCohort, load_cohort
+from client.cohort_account import CohortFacts, StudyAccount, account
+from client.cohort_quality import Shelf, images_left_out, judged, reader_of
+from client.cohort_release import Members, released
+from client.describing import facts_of, tables_of
+from client.dicom.files import File
+from client.dicom.header import read_file
+from client.dicom.index import Index
+from client.dicom.instance import Instance, Quarantined
+from client.dicom.pixel_quality import look_at_pixels
+from client.dicom.quality import Judged, Suspect
+from client.dicom.reasons import Unusable
+from client.features import site_of
+from client.home import Home
+from client.intensity import mean_intensities
+from client.left_out import LeftOut
+from client.pixel_store import PixelStore
+from client.readiness import CountTable, KindRow, Readiness, Speed, amount, reason_rows
+from client.readiness_needs import label_rows, needs_of
+from client.site_config import SiteConfig
+from client.withdrawals import withdrawn
+from common.cohort_statistics import LEFT_OUT
+from common.config import RunConfig
+from common.errors import CohortError
+from common.tasks import task_of
+
+#: Files that are read again for the speed, where the index was up to date.
+_MEASURED = 300
+_MEGABYTE = 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What lies in the folder, by the index."""
+
+    rows: tuple[Instance, ...]
+    quarantined: tuple[Quarantined, ...]
+    files_per_second: float
+    bytes_per_second: float
+    measured: int  # files
+
+
+def readiness(home: Home, site: SiteConfig, config: RunConfig | None) -> Readiness:
+    """Return the report; CohortError only where the folder itself is not there."""
+    if not site.data.is_dir():
+        message = f"There is no folder {site.data}. Mount it, or correct data in {home.site_yaml}."
+        raise CohortError(message)
+    shelf = Shelf(data=site.data, labels=site.labels_csv, index=home.index, cache=home.cache)
+    seen = look(shelf)
+    loaded = _cohort(home, site, shelf, config)
+    studies = account(seen.rows, seen.quarantined, loaded.facts, site.data.absolute())
+    verdict = _judged(shelf, seen.rows, site, config)
+    if config is None:
+        refused = {str(suspect.row.path) for suspect in verdict.left_out}
+        studies = tuple(_readable(study, refused) for study in studies)
+    used = [study for study in studies if study.used]
+    lost = [study for study in studies if not study.used]
+    exact = _exact(config, studies, loaded.facts, home.cache)
+    images = config is not None and config.cohort.images is not None
+    return Readiness(
+        site=site.name, made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        folder=str(site.data), run=config.name if config else "",
+        fingerprint=config.fingerprint() if config else "", stopped_by=loaded.stopped_by,
+        found=amount(studies), used=amount(used), left_out=amount(lost),
+        reasons=reason_rows(
+            _problems(seen, loaded, verdict, site.data.absolute()),
+            lost if images and not loaded.stopped_by else (),
+        ),
+        suspects=reason_rows(_listed(verdict.warned, site.data.absolute())),
+        remarks=_remarks(seen.rows), kinds=_kinds(seen.rows),
+        needs=needs_of(config, used, loaded.facts, seen.rows) if config else (),
+        labels=label_rows(shelf.labels, seen.rows), tables=_counted(exact),
+        speed=_speed(seen, shelf),
+        told=released(exact, _smallest(site, config)) if config and exact else None,
+        telling=_telling(site, config),
+    )  # fmt: skip
+
+
+def look(shelf: Shelf) -> Seen:
+    """Bring the index up to date and measure how fast files are read."""
+    with Index(shelf.index) as index:
+        begun = time.perf_counter()
+        change = index.update(shelf.data)
+        seconds = time.perf_counter() - begun
+        rows = tuple(index.instances(shelf.data))
+        odd = tuple(index.quarantined(shelf.data))
+    count = change.read
+    sample = [row.path for row in rows[:: max(1, len(rows) // _MEASURED)]][:_MEASURED]
+    if not count and sample:  # nothing was new: read some of it again
+        begun = time.perf_counter()
+        for path in sample:
+            with suppress(OSError):
+                status = path.stat()
+                read_file(File(path=path, size=status.st_size, mtime_ns=status.st_mtime_ns))
+        seconds, count = time.perf_counter() - begun, len(sample)
+    return Seen(
+        rows=rows, quarantined=odd, measured=count,
+        files_per_second=count / seconds if count else 0.0, bytes_per_second=_reading(sample),
+    )  # fmt: skip
+
+
+def _reading(sample: Sequence[Path]) -> float:
+    """Return bytes a second of reading whole files."""
+    begun, count = time.perf_counter(), 0
+    for path in sample:
+        try:
+            count += len(path.read_bytes())
+        except OSError:
+            continue  # it is listed with its reason
+    return count / max(time.perf_counter() - begun, 1e-6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Cohort:
+    facts: CohortFacts
+    stopped_by: str = ""
+
+
+def _cohort(home: Home, site: SiteConfig, shelf: Shelf, config: RunConfig | None) -> _Cohort:
+    """Load the run's cohort; where nobody can be used, say why instead."""
+    gone = withdrawn(home)
+    if config is None:
+        return _Cohort(facts=CohortFacts())
+    try:
+        cache = Cache(home.cache)
+        with cache.in_use():
+            left_out = LeftOut(withdrawn=gone, images=images_left_out(shelf, config, site.quality))
+            task = task_of(config.task)
+            cohort: SiteCohort = load_cohort(site.data, config, task, cache, shelf.labels, left_out)
+    except CohortError as error:
+        return _Cohort(facts=CohortFacts(), stopped_by=str(error))
+    return _Cohort(facts=facts_of(cohort, site_of(cohort, config, 0, 0), config))
+
+
+# --- what was found ------------------------------------------------------------------------
+
+
+def _readable(study: StudyAccount, refused: set[str]) -> StudyAccount:
+    """Return the study as used where an image of it can be read and no rule refuses it."""
+    return replace(study, used=any(str(path) not in refused for path in study.images))
+
+
+def _judged(
+    shelf: Shelf, rows: Sequence[Instance], site: SiteConfig, config: RunConfig | None
+) -> Judged:
+    with PixelStore(shelf.cache / PIXELS) as store:
+        pixels = look_at_pixels(rows, store, reader_of(site.quality))
+    try:
+        return judged(rows, config, site.quality, shelf.labels, pixels)
+    except CohortError:  # no table, so no side in it; said above
+        return judged(rows, None, site.quality, shelf.labels, pixels)
+
+
+def _problems(seen: Seen, loaded: _Cohort, verdict: Judged, folder: Path) -> list[Unusable]:
+    """Return everything that is left out, each thing once for a reason."""
+    found = list(loaded.facts.unusable)
+    told = {(problem.reason, problem.what) for problem in found}
+    # A run says of a whole series what is said here of its files.
+    series = {_name(s.row.path, folder): s.row.series for s in verdict.left_out}
+    more = [*_listed(verdict.left_out, folder), *(_below(q, folder) for q in seen.quarantined)]
+    for problem in more:
+        keys = {(problem.reason, problem.what), (problem.reason, series.get(problem.what, ""))}
+        if not keys & told:
+            told.add((problem.reason, problem.what))
+            found.append(problem)
+    return found
+
+
+def _listed(suspects: Iterable[Suspect], folder: Path) -> list[Unusable]:
+    return [
+        Unusable(reason=s.reason, what=_name(s.row.path, folder), detail=s.detail) for s in suspects
+    ]
+
+
+def _below(problem: Quarantined, folder: Path) -> Unusable:
+    name = _name(Path(problem.what), folder)
+    return Unusable(reason=problem.reason, what=name, detail=problem.detail)
+
+
+def _name(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+
+
+def _remarks(rows: Sequence[Instance]) -> tuple[tuple[str, int, str], ...]:
+    counts = Counter(remark for row in rows for remark in row.remarks)
+    return tuple((remark.name, count, remark.value) for remark, count in counts.most_common())
+
+
+def _kinds(rows: Sequence[Instance]) -> tuple[KindRow, ...]:
+    by_kind: dict[str, list[Instance]] = defaultdict(list)
+    for row in rows:
+        by_kind[row.modality or "unknown"].append(row)
+    return tuple(_kind(name, by_kind[name]) for name in sorted(by_kind))
+
+
+def _kind(name: str, rows: Sequence[Instance]) -> KindRow:
+    spacings = [row.spacing[0] for row in rows if row.spacing]
+    spacing = "not told"
+    if spacings:
+        spacing = f"{median(spacings):.3g} ({min(spacings):.3g} to {max(spacings):.3g})"
+    sizes = Counter(f"{row.rows} x {row.columns}" for row in rows)
+    makers = Counter(row.manufacturer or "not told" for row in rows)
+    return KindRow(
+        modality=name, patients=len({row.patient for row in rows}),
+        studies=len({row.study for row in rows}), series=len({row.series for row in rows}),
+        images=len(rows), spacing=spacing, size=sizes.most_common(1)[0][0],
+        makers=", ".join(f"{maker} {count}" for maker, count in makers.most_common(3)),
+    )  # fmt: skip
+
+
+# --- counts, speed, and what would leave ---------------------------------------------------
+
+
+def _exact(
+    config: RunConfig | None, studies: Sequence[StudyAccount], facts: CohortFacts, cache: Path
+) -> dict[str, Members]:
+    if config is None or not facts.patients:
+        return {}
+    images = config.cohort.images is not None
+    brightness = mean_intensities(studies, cache) if images else {}
+    return tables_of(config, studies if images else (), facts, brightness)
+
+
+def _counted(exact: Mapping[str, Members]) -> tuple[CountTable, ...]:
+    return tuple(
+        CountTable(
+            name=name, unit=members.unit,
+            rows=tuple((row, len(people)) for row, people in members.rows.items()),
+        )
+        for name, members in exact.items()
+        if name not in {"studies", "patients", LEFT_OUT}
+    )  # fmt: skip
+
+
+def _speed(seen: Seen, shelf: Shelf) -> Speed:
+    needed = sum(
+        row.rows * row.columns * row.samples * row.frames * max(row.bits_allocated // 8, 1)
+        for row in seen.rows
+    )
+    place = next(p for p in (shelf.cache, *shelf.cache.parents) if p.exists())
+    return Speed(
+        files=seen.measured, files_per_second=seen.files_per_second,
+        megabytes_per_second=seen.bytes_per_second / _MEGABYTE, cache_needed=needed,
+        disk_free=shutil.disk_usage(place).free,
+    )  # fmt: skip
+
+
+def _smallest(site: SiteConfig, config: RunConfig) -> int:
+    return max(site.policy.smallest_cell, config.evaluation.smallest_cell)
+
+
+def _telling(site: SiteConfig, config: RunConfig | None) -> str:
+    """Return what the policy says of counts that leave, in plain words."""
+    policy = site.policy
+    if not policy.statistics:
+        return "Nothing of this is told to the coordinator: policy.statistics is false."
+    smallest = policy.smallest_cell if config is None else _smallest(site, config)
+    noise = max(policy.statistics_noise, config.evaluation.count_noise if config else 0.0)
+    if noise > 0:
+        return (
+            "Once before a run the coordinator is told counts by patient, each with noise of "
+            f"{noise:g} patients that is charged to the ledger."
+        )
+    return (
+        "Once before a run the coordinator is told the counts below, and no count of fewer than "
+        f"{smallest} patients."
+    )
