@@ -167,7 +167,7 @@ def load(ward: Ward, config: RunConfig, seed: int) -> Loaded:
     CohortError when nobody can be used.
     """
     task = task_of(config.task)
-    cache = Cache(ward.cache)
+    cache = Cache(ward.cache, ward.index)
     with cache.in_use():
         gone = withdrawn_in(ward.withdrawals)
         shelf = Shelf(data=ward.data, labels=ward.labels, index=ward.index, cache=ward.cache)

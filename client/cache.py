@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from common.durable import replace_durably
 
 #: Part of every key; raised when reading or preparing changes.
-READER_VERSION = 4
+READER_VERSION = 5
 #: Stands after an array: a mark and the CRC-32 of its bytes.
 _SEAL = struct.Struct("<4sI")
 _MARK = b"WRC1"
@@ -63,6 +63,12 @@ class Cache:
     """A folder of arrays; each is written whole under its key or not at all."""
 
     folder: Path
+    index_file: Path | None = None  # of the site's home; None: the cache has one of its own
+
+    @property
+    def index(self) -> Path:
+        """Return where the index of the images' headers is (client.dicom.index)."""
+        return self.index_file or self.folder / "index.db"
 
     def array(self, key: str) -> NDArray[np.generic] | None:
         """Return a memory-mapped array, or None when it is not there or not whole.

@@ -64,7 +64,7 @@ def calibrate(home: Home, model: Model, wishes: Wishes) -> Calibration:
     CohortError when too few of them were not trained on; nothing is kept then.
     """
     site, config = load_site_config(home.site_yaml), model.config
-    cache = Cache(home.cache)
+    cache = Cache(home.cache, home.index)
     with cache.in_use():
         gone = withdrawn(home)
         shelf = Shelf(data=site.data, labels=site.labels_csv, index=home.index, cache=home.cache)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from client.cache import Cache, file_key, key_of
+from client.dicom.index import Index
 from client.dicom.masks import Structures, read_image_segmentation, read_png, read_segmentation
 from client.dicom.read import Header, Pixels
 from client.dicom.reasons import Reason, Unusable, UnusableFile
@@ -86,10 +87,10 @@ def prepare_images(
         kept = _from_cache(cache, key)
         if kept is not None:
             return kept
-        with PixelStore(cache.folder / "pixels") as store:
+        with PixelStore(cache.folder / "pixels") as store, Index(cache.index) as index:
             found = read_objects(
                 site, files, lambda h: _check_wanted(h, rules, wanted), store,
-                by_series=rules.dimensions == 3,
+                by_series=rules.dimensions == 3, index=index,
             )  # fmt: skip
             if masks is None:  # nothing is missing where no mask was asked for
                 found.problems = [

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+import os
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -14,13 +16,31 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from client.cache import file_key
-from client.dicom.read import Header, Pixels, read_dataset, read_header, read_pixels
+from client.dicom.files import File, files_below
+from client.dicom.header import read_file
+from client.dicom.index import Index
+from client.dicom.instance import Instance, Quarantined
+from client.dicom.native import read_image
+from client.dicom.quiet import quiet
+from client.dicom.read import Header, Pixels
 from client.dicom.reasons import Reason, Unusable, UnusableFile
+from client.dicom.remarks import Remark
 from client.pixel_store import Entry, PixelStore
 
-#: Not DICOM, and no need to say so for each.
-_NOT_IMAGES = frozenset({".csv", ".png", ".txt", ".md", ".json", ".html", ".yaml", ".yml", ".xlsx"})
 _HEADER = TypeAdapter(Header)
+#: Decoders let go of Python's lock, so each core decodes a file of its own.
+_THREADS = min(len(os.sched_getaffinity(0)), 8)
+#: So many bytes of pixels may wait for being written.
+_WAITING_BYTES = 1 << 30
+#: A file that cannot be used and belongs to a series takes the series with it, if it is not
+#: another kind of object.
+_NO_SLICE = frozenset({Reason.SEGMENTATION, Reason.NO_PIXELS, Reason.DICOMDIR})
+#: Reasons for which a file does not even say which series it belongs to.
+_UNKNOWN = frozenset({Reason.EMPTY_FILE, Reason.PARTIAL_WRITE, Reason.UNREADABLE})
+#: What stays so until the file changes; other pixels may be read another time.
+_LASTING = frozenset({
+    Reason.TRUNCATED_PIXELS, Reason.DECODE_ERROR, Reason.BAD_VR, Reason.TOO_LARGE,
+})  # fmt: skip
 
 #: Raises UnusableFile for an object that the run does not want.
 Wanted = Callable[[Header], None]
@@ -49,64 +69,164 @@ class Found:
 
 def dicom_files(site: Path, masks: frozenset[str]) -> list[Path]:
     """Return the files that may be DICOM, in a fixed order; masks are left out."""
-    return sorted(
-        path
-        for path in site.rglob("*")
-        if path.is_file()
-        and path.suffix.lower() not in _NOT_IMAGES
-        and not path.name.startswith(".")
-        and path.relative_to(site).as_posix() not in masks
-    )
+    return [
+        file.path
+        for file in files_below(site)
+        if not masks or file.path.relative_to(site).as_posix() not in masks
+    ]
 
 
 def read_objects(
-    site: Path, files: Iterable[Path], wanted: Wanted, store: PixelStore, *, by_series: bool
-) -> Found:
-    """Decode what is wanted and not in the store yet; one bad file never stops the others."""
+    site: Path, files: Iterable[Path], wanted: Wanted, store: PixelStore, *, by_series: bool,
+    index: Index | None = None,
+) -> Found:  # fmt: skip
+    """Decode what is wanted and not in the store yet; one bad file never stops the others.
+
+    Headers come from the index, which is brought up to date, or from the files without one.
+    """
     found = Found(by_series=by_series)
-    for path in files:
-        name = path.relative_to(site).as_posix()
-        try:
-            _read_one(path, name, wanted, store, found)
-        except UnusableFile as problem:
-            found.problems.append(problem.listed(name))
-        except OSError as error:
-            unreadable = UnusableFile(Reason.UNREADABLE, type(error).__name__)
-            found.problems.append(unreadable.listed(name))
+    intake = _Intake(site=site, wanted=wanted, store=store, found=found, index=index)
+    known = _known(site, index)
+    # Quiet around all threads, so that none of them puts filters back that another one needs.
+    with quiet(), ThreadPoolExecutor(_THREADS) as pool:
+        for path in files:
+            intake.take(path, known.get(str(path.absolute())), pool)
+        intake.finish()
     store.flush()
+    _break_series_with_lost_files(intake)
     _leave_out_doubles(found, store)
     return found
 
 
-def _read_one(path: Path, name: str, wanted: Wanted, store: PixelStore, found: Found) -> None:
-    if path.stat().st_size == 0:
-        raise UnusableFile(Reason.EMPTY_FILE)
-    key = file_key(path)
-    entry = store.find(key)
-    dataset = read_dataset(path) if entry is None else None
-    header = read_header(dataset) if dataset is not None else header_of(entry)
-    if header.patient in store.withdrawn:
-        return  # nothing of them is kept, not even a header
-    try:
-        wanted(header)
-    except UnusableFile as problem:
+def _known(site: Path, index: Index | None) -> Mapping[str, Instance | Quarantined]:
+    if index is None:
+        return {}
+    index.update(site)
+    refused = {one.what: one for one in index.quarantined(site)}
+    return {**refused, **{str(one.path): one for one in index.instances(site)}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Waiting:
+    """An object whose pixels are being decoded, or are in the store."""
+
+    item: Object
+    image: Instance
+    pixels: Future[tuple[Header, Pixels]] | None  # None: in the store
+    size: int  # bytes of its pixels
+
+
+@dataclass(kw_only=True)
+class _Intake:
+    """Takes files one after the other, and keeps their order while threads decode them."""
+
+    site: Path
+    wanted: Wanted
+    store: PixelStore
+    found: Found
+    index: Index | None
+    waiting: deque[_Waiting] = field(default_factory=deque)
+    held: int = 0  # bytes that wait
+    lost: set[Path] = field(default_factory=set)  # folders of files that name no series
+    series: dict[Path, set[str]] = field(default_factory=lambda: defaultdict(set))
+
+    def take(
+        self, path: Path, known: Instance | Quarantined | None, pool: ThreadPoolExecutor
+    ) -> None:
+        """Look at a file's header, and have its pixels decoded if the run wants it."""
+        name = path.relative_to(self.site).as_posix()
+        try:
+            one = _header_of(path) if known is None else known
+            if isinstance(one, Quarantined):
+                self._refuse(one, path, name)
+            elif one.patient not in self.store.withdrawn:  # nothing of them is kept
+                self.series[path.parent].add(one.series)
+                self._admit(one, path, name, pool)
+        except UnusableFile as problem:
+            self.found.problems.append(problem.listed(name))
+        except OSError as error:
+            unreadable = UnusableFile(Reason.UNREADABLE, type(error).__name__)
+            self.found.problems.append(unreadable.listed(name))
+
+    def _refuse(self, one: Quarantined, path: Path, name: str) -> None:
+        if one.reason is Reason.WITHDRAWN or (
+            one.patient and one.patient in self.store.withdrawn
+        ):  # fmt: skip
+            return
+        if one.series and one.reason not in _NO_SLICE:
+            self.found.broken_series.add(one.series)
+        if one.reason in _UNKNOWN:
+            self.lost.add(path.parent)
+        self.found.problems.append(Unusable(reason=one.reason, what=name, detail=one.detail))
+
+    def _admit(self, image: Instance, path: Path, name: str, pool: ThreadPoolExecutor) -> None:
+        header = image.header
+        try:
+            self.wanted(header)
+        except UnusableFile as problem:
+            self._leave(problem, header, name)
+            return
+        if self.found.by_series and Remark.LOCALIZER in image.remarks:
+            raise UnusableFile(Reason.LOCALIZER)
+        key = file_key(path)
+        entry = self.store.find(key)
+        item = Object(path=name, key=key, header=header)
+        if entry is not None and entry.stored is not None:
+            self.waiting.append(_Waiting(item=item, image=image, pixels=None, size=0))
+        else:
+            size = image.rows * image.columns * image.frames * image.samples
+            size *= max(image.bits_allocated // 8, 1)
+            while self.waiting and (
+                len(self.waiting) > 2 * _THREADS or self.held + size > _WAITING_BYTES
+            ):
+                self._finish_first()
+            file = File(path=path, size=image.size, mtime_ns=image.mtime_ns)
+            pixels = pool.submit(read_image, file)
+            self.waiting.append(_Waiting(item=item, image=image, pixels=pixels, size=size))
+            self.held += size
+
+    def _leave(self, problem: UnusableFile, header: Header, name: str) -> None:
         if problem.reason is Reason.WITHDRAWN:
             return
-        if entry is None:
-            store.keep(key, facts_of(header, None), None)
-        what = header.series if found.by_series else name
-        if (problem.reason, what) not in found.unwanted:
-            found.unwanted.add((problem.reason, what))
-            found.problems.append(problem.listed(what))
-        return
-    if entry is None or entry.stored is None:
+        what = header.series if self.found.by_series else name
+        if (problem.reason, what) not in self.found.unwanted:
+            self.found.unwanted.add((problem.reason, what))
+            self.found.problems.append(problem.listed(what))
+
+    def finish(self) -> None:
+        """Wait for everything that is being decoded."""
+        while self.waiting:
+            self._finish_first()
+
+    def _finish_first(self) -> None:
+        one = self.waiting.popleft()
+        self.held -= one.size
         try:
-            pixels = read_pixels(dataset if dataset is not None else read_dataset(path))
-        except UnusableFile:
-            found.broken_series.add(header.series)
-            raise
-        store.keep(key, facts_of(header, pixels), pixels.stored)
-    found.objects.append(Object(path=name, key=key, header=header))
+            if one.pixels is not None:
+                header, pixels = one.pixels.result()
+                if header != one.item.header:
+                    raise UnusableFile(Reason.PARTIAL_WRITE, "it changed while it was read")
+                self.store.keep(one.item.key, facts_of(header, pixels), pixels.stored)
+            self.found.objects.append(one.item)
+        except UnusableFile as problem:
+            self.found.broken_series.add(one.item.header.series)
+            self.found.problems.append(problem.listed(one.item.path))
+            if self.index is not None and problem.reason in _LASTING:
+                self.index.quarantine(one.image, problem.listed(one.item.path))
+
+
+def _header_of(path: Path) -> Instance | Quarantined:
+    status = path.stat()
+    return read_file(
+        File(path=path.absolute(), size=status.st_size, mtime_ns=status.st_mtime_ns)
+    )
+
+
+def _break_series_with_lost_files(intake: _Intake) -> None:
+    """Where a folder of one series holds a file that cannot even be asked, the series lacks it."""
+    for folder in intake.lost:
+        if len(intake.series[folder]) == 1:
+            intake.found.broken_series |= intake.series[folder]
 
 
 def _leave_out_doubles(found: Found, store: PixelStore) -> None:

@@ -96,7 +96,7 @@ def _index_run(home: Home, site: SiteConfig, path: Path, *, every: bool) -> None
     from common.tasks import task_of
 
     config = load_config(path).in_force()
-    task, cache = task_of(config.task), Cache(home.cache)
+    task, cache = task_of(config.task), Cache(home.cache, home.index)
     shelf = Shelf(data=site.data, labels=site.labels_csv, index=home.index, cache=home.cache)
     with cache.in_use():
         refused = images_left_out(shelf, config, site.quality) if site.data.is_dir() else {}
@@ -130,6 +130,7 @@ def _say_join(home: Home, site: SiteConfig, needed: Sequence[str]) -> None:
 
 
 def _index_folder(home: Home, site: SiteConfig, *, every: bool) -> None:
+    from client.dicom.index import Index
     from client.objects import dicom_files, read_objects
     from client.pixel_store import PixelStore
 
@@ -138,8 +139,12 @@ def _index_folder(home: Home, site: SiteConfig, *, every: bool) -> None:
         raise CohortError(message)
     files = dicom_files(site.data, frozenset())
     say(f"Reading {len(files)} files in {site.data}.")
-    with PixelStore(home.cache / "pixels") as store:
-        found = read_objects(site.data, _told(files), lambda _header: None, store, by_series=False)
+    with PixelStore(home.cache / "pixels") as store, Index(home.index) as index:
+        change = index.update(site.data)
+        say(f"{change.read} new or changed, {change.gone} gone; decoding what is not decoded yet.")
+        found = read_objects(
+            site.data, _told(files), lambda _header: None, store, by_series=False, index=index
+        )
     patients = {item.header.patient for item in found.objects}
     kinds = Counter(item.header.modality or "unknown" for item in found.objects)
     said = ", ".join(f"{count} x {as_text(kind)}" for kind, count in kinds.most_common())

@@ -231,26 +231,41 @@ def _as_quantities(dataset: Dataset, stored: Array) -> Pixels:
     frames = len(stored)
     pivot = _pivot(dataset, stored)
     if dataset.get("ModalityLUTSequence"):
+        if pivot is not None:
+            table = np.asarray(dataset.ModalityLUTSequence[0].LUTData)
+            pivot = float(table.max()) + float(table.min())
         stored = np.asarray(apply_modality_lut(stored, dataset))
-        pivot = float(stored.max()) + float(stored.min()) if pivot is not None else None
-        slope, intercept = np.ones(frames), np.zeros(frames)
-    else:
-        slope, intercept = _rescale(dataset, frames)
-    if pivot is not None:
-        slope, intercept = -slope, slope * pivot + intercept
-    return Pixels(stored=stored, slope=slope, intercept=intercept)
+        return turned(stored, np.ones(frames), np.zeros(frames), pivot)
+    return turned(stored, *_rescale(dataset, frames), pivot)
 
 
 def _pivot(dataset: Dataset, stored: Array) -> float | None:
+    photometric = str(dataset.PhotometricInterpretation)
+    if stored.dtype.kind == "f" and photometric == "MONOCHROME1":
+        return float(stored.max()) + float(stored.min())
+    if stored.dtype.kind == "f":
+        return None
+    signed = int(dataset.PixelRepresentation) == 1
+    return pivot_of(photometric, bits=int(dataset.BitsStored), signed=signed)
+
+
+def pivot_of(photometric: str, *, bits: int, signed: bool) -> float | None:
     """Return p where the stored value v is as bright as p - v is dark, for MONOCHROME1.
 
     It follows from the header, so that every image of a scanner is turned alike.
     """
-    if dataset.PhotometricInterpretation != "MONOCHROME1":
+    if photometric != "MONOCHROME1":
         return None
-    if stored.dtype.kind == "f":
-        return float(stored.max()) + float(stored.min())
-    return -1.0 if int(dataset.PixelRepresentation) else float(2 ** int(dataset.BitsStored) - 1)
+    return -1.0 if signed else float(2**bits - 1)
+
+
+def turned(
+    stored: Array, slope: NDArray[np.float64], intercept: NDArray[np.float64], pivot: float | None
+) -> Pixels:
+    """Return pixels with lines (frames,) that make high bright, around a pivot if there is one."""
+    if pivot is not None:
+        slope, intercept = -slope, slope * pivot + intercept
+    return Pixels(stored=stored, slope=slope, intercept=intercept)
 
 
 def _rescale(dataset: Dataset, frames: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

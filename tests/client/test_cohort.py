@@ -9,9 +9,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from pydicom.dataset import FileDataset
 
 from client.cohort import SiteCohort
+from client.dicom.files import File
 from client.dicom.reasons import Reason
 from common.config import Split
 from common.errors import CohortError
@@ -78,11 +78,10 @@ def test_another_size_starts_from_stored_pixels_not_from_files(
     larger = config_of(cohort="{images: {size: [24, 24]}}")
     fresh = load(site, larger, tmp_path / "d")
 
-    def forbidden(dataset: FileDataset) -> None:
-        pytest.fail(f"decoded {dataset.SOPInstanceUID}")
+    def forbidden(file: File) -> None:
+        pytest.fail(f"decoded {file.path}")
 
-    monkeypatch.setattr("client.objects.read_pixels", forbidden)
-    monkeypatch.setattr("client.objects.read_dataset", forbidden)
+    monkeypatch.setattr("client.objects.read_image", forbidden)
     again = load(site, larger, tmp_path / "c")
     assert torch.equal(fresh.items.image, again.items.image)
 

@@ -83,8 +83,8 @@ def test_signed_values_are_signed_after_decoding(tmp_path: Path, syntax: str) ->
 @pytest.mark.parametrize("stored", range(9, 17))
 def test_twos_complement_of_fewer_bits_than_allocated_is_signed(stored: int) -> None:
     values = np.array([-(2 ** (stored - 1)), -1, 0, 2 ** (stored - 1) - 1], np.int16)
-    kept = values.view(np.uint16) & np.uint16(2**stored - 1)
-    assert np.array_equal(decode._signed(kept, 16, stored), values)
+    kept = (values.view(np.uint16) & np.uint16(2**stored - 1)).view(np.int16)
+    assert np.array_equal(decode.in_stored_bits(kept, stored, stored - 1), values)
 
 
 def test_lossy_jpeg_of_12_bits_is_near(tmp_path: Path) -> None:
