@@ -21,7 +21,7 @@ def pull(home: HomeOption = None, *, json: JsonOption = False) -> None:
     """Fetch studies from the PACS into the data folder; goes on where it stopped."""
     from client.commands import pulling
 
-    pulling.pull(Home.chosen(home), as_json=json)
+    pulling.run(Home.chosen(home), as_json=json)
 
 
 def index(

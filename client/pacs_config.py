@@ -2,24 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from client.hours import check_hours
 from common.config_part import Part, PositiveFloat
 
+#: PS3.3 C.7.3.1.1.1: a code string (PS3.5 6.2, CS).
+_Modality = Annotated[str, Field(pattern=r"^[A-Z0-9_ ]{1,16}$")]
 _Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 _Associations = Annotated[int, Field(strict=True, ge=1, le=8)]
 #: PS3.5 6.2: AE, at most 16 characters of the default repertoire without backslash.
 _Title = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")]
 
 
+class Selection(Part):
+    """What of the PACS is fetched."""
+
+    named_by_labels: bool = Field(
+        default=True,
+        description="Only what the table of labels names, by whichever of PatientID, "
+        "StudyInstanceUID, AccessionNumber and SeriesInstanceUID it has.",
+    )
+    modalities: tuple[_Modality, ...] = Field(
+        default=(), description="Only series of these modalities, such as [CT, MR]; [] for all."
+    )
+    first_day: date | None = Field(
+        default=None, description="Only studies of this day and later, such as 2020-01-31."
+    )
+    last_day: date | None = Field(default=None, description="Only studies of this day and before.")
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if self.first_day and self.last_day and self.first_day > self.last_day:
+            message = f"first_day {self.first_day} is after last_day {self.last_day}"
+            raise ValueError(message)
+        if not self.named_by_labels and not (self.first_day and self.modalities):
+            message = (
+                "without named_by_labels, give modalities and first_day: the whole archive is "
+                "not fetched"
+            )
+            raise ValueError(message)
+        return self
+
+
 class PacsConfig(Part):
     """How this site reaches its PACS."""
 
-    route: Literal["dicomweb", "c-get", "c-move"] = Field(
-        description="How images are fetched: dicomweb (QIDO-RS and WADO-RS), c-get, or c-move."
+    route: Literal["dicomweb", "c-get", "c-move", "folder"] = Field(
+        description="How images are fetched: dicomweb (QIDO-RS and WADO-RS), c-get, c-move, or "
+        "folder (a share that the PACS exports to)."
+    )
+    select: Selection = Field(default=Selection(), description="What is fetched.")
+    folder: Path | None = Field(
+        default=None, description="The share that the PACS exports to, for the route folder."
     )
     url: str | None = Field(
         default=None,
@@ -61,7 +101,12 @@ class PacsConfig(Part):
         description="Hours of the day in which the PACS may be asked, such as 20:00-06:00.",
     )
 
-    @field_validator("password_file", "authority", "certificate", "key")
+    @field_validator("hours")
+    @classmethod
+    def _two_times(cls, hours: str | None) -> str | None:
+        return check_hours(hours)
+
+    @field_validator("folder", "password_file", "authority", "certificate", "key")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         if path is not None and not path.is_absolute():
@@ -71,11 +116,12 @@ class PacsConfig(Part):
 
     @model_validator(mode="after")
     def _reachable(self) -> Self:
-        needed: dict[str, object] = {"url": self.url}
-        if self.route != "dicomweb":
-            needed = {"host": self.host, "port": self.port, "called_title": self.called_title}
-        if self.route == "c-move":
-            needed["own_port"] = self.own_port
+        dimse = {"host": self.host, "port": self.port, "called_title": self.called_title}
+        by_route: Mapping[str, Mapping[str, object]] = {
+            "dicomweb": {"url": self.url}, "c-get": dimse,
+            "c-move": {**dimse, "own_port": self.own_port}, "folder": {"folder": self.folder},
+        }  # fmt: skip
+        needed = by_route[self.route]
         missing = [name for name, value in needed.items() if value is None]
         if missing:
             message = f"route {self.route} needs {', '.join(missing)}"

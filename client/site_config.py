@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from datetime import datetime, time
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from client.hours import check_hours, within
 from client.pacs_config import PacsConfig
 from client.policy_rules import PolicyRules
 from client.quality_rules import QualityRules
@@ -86,12 +87,7 @@ class SiteConfig(Part):
     @field_validator("hours")
     @classmethod
     def _two_times(cls, hours: str | None) -> str | None:
-        if hours is not None:
-            begin, end = _times(hours)
-            if begin == end:
-                message = "begins when it ends; leave hours out (null) to work all day"
-                raise ValueError(message)
-        return hours
+        return check_hours(hours)
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:
@@ -108,23 +104,7 @@ class SiteConfig(Part):
 
     def works_at(self, now: datetime) -> bool:
         """Return whether the site works at this moment; the end is not in its hours."""
-        if self.hours is None:
-            return True
-        begin, end = _times(self.hours)
-        clock = now.astimezone().time()
-        return begin <= clock < end if begin < end else clock >= begin or clock < end
-
-
-def _times(hours: str) -> tuple[time, time]:
-    begin, dash, end = hours.partition("-")
-    try:
-        found = time.fromisoformat(begin.strip()), time.fromisoformat(end.strip())
-        if not dash or any(t.tzinfo is not None for t in found):
-            raise ValueError
-    except ValueError:
-        message = "expected two times of day, such as 22:00-06:00"
-        raise ValueError(message) from None
-    return found
+        return within(self.hours, now)
 
 
 def load_site_config(path: Path) -> SiteConfig:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -42,6 +42,10 @@ class Landed:
     size: int  # bytes
 
 
+#: Raises UnusableFile for an object that was not asked for.
+Expected = Callable[[Landed], None]
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Seen:
     """What a file's header says that decides about it."""
@@ -64,16 +68,21 @@ def folder_of(data: Path, study: str, series: str) -> Path:
     return data / study / series
 
 
-def place(data: Path, content: Iterable[bytes | memoryview]) -> Landed:
+def place(
+    data: Path, content: Iterable[bytes | memoryview], expected: Expected | None = None
+) -> Landed:
     """Write an object below the data folder and return it; UnusableFile says what is wrong.
 
-    A file of that name is replaced. Nothing is left of one that is refused, nor after an error.
+    A file of that name is replaced. Nothing is left of one that is refused, nor after an error;
+    `expected` may refuse one as well.
     """
     data.mkdir(parents=True, exist_ok=True)
     temporary = data / f".{os.getpid()}-{threading.get_ident()}-{next(_numbers)}.part"
     try:
         size = _written(temporary, content)
         landed = look(temporary, size, data)
+        if expected is not None:
+            expected(landed)
         try:
             temporary.replace(landed.path)
         except FileNotFoundError:

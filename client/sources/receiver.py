@@ -36,24 +36,36 @@ def receive(
     port is bound to (None: pacs.own_address, and all of this machine's without that). With
     `only_pacs`, only the PACS's title may call. Unreachable when the port is taken.
     """
+
+    def store(event: evt.Event) -> int:
+        try:
+            landed = place(folder, [event.encoded_dataset()])
+        except UnusableFile:
+            return _NOT_UNDERSTOOD
+        except OSError:
+            return _OUT_OF_RESOURCES
+        arrived(landed.path)
+        return _SUCCESS
+
+    with listen(pacs, store, address=address, only_pacs=only_pacs) as port:
+        yield port
+
+
+@contextmanager
+def listen(
+    pacs: PacsConfig, store: Callable[[evt.Event], int], *, address: str | None = None,
+    only_pacs: bool = True,
+) -> Iterator[int]:  # fmt: skip
+    """Give each C-STORE request to `store`, which returns the status; otherwise as `receive`."""
     if pacs.own_port is None:
         message = "pacs has no own_port on which images come in. Choose one, and write it there."
         raise ConfigurationError(message)
-    entity = Entity(ae_title=pacs.own_title)
-    entity.require_called_aet = True
-    if only_pacs and pacs.called_title is not None:
-        entity.require_calling_aet = [pacs.called_title]
-    entity.maximum_pdu_size = 131072
-    entity.network_timeout = entity.dimse_timeout = NETWORK_SECONDS
-    entity.maximum_associations = _MOST_ASSOCIATIONS
-    entity.add_supported_context(VERIFICATION)
-    for context in AllStoragePresentationContexts:
-        entity.add_supported_context(str(context.abstract_syntax), ALL_TRANSFER_SYNTAXES)
+    entity = _entity(pacs, only_pacs=only_pacs)
     bound = address or pacs.own_address or ""
     try:
         server = entity.make_server(
             (bound, pacs.own_port), ssl_context=_server_context(pacs), server_class=Listener,
-            evt_handlers=[(evt.EVT_C_STORE, _store, [folder, arrived])],
+            evt_handlers=[(evt.EVT_C_STORE, store)],
         )  # fmt: skip
     except OSError as error:
         message = (
@@ -73,15 +85,18 @@ def receive(
             association.abort()
 
 
-def _store(event: evt.Event, folder: Path, arrived: Callable[[Path], None]) -> int:
-    try:
-        landed = place(folder, [event.encoded_dataset()])
-    except UnusableFile:
-        return _NOT_UNDERSTOOD
-    except OSError:
-        return _OUT_OF_RESOURCES
-    arrived(landed.path)
-    return _SUCCESS
+def _entity(pacs: PacsConfig, *, only_pacs: bool) -> Entity:
+    entity = Entity(ae_title=pacs.own_title)
+    entity.require_called_aet = True
+    if only_pacs and pacs.called_title is not None:
+        entity.require_calling_aet = [pacs.called_title]
+    entity.maximum_pdu_size = 131072
+    entity.network_timeout = entity.dimse_timeout = NETWORK_SECONDS
+    entity.maximum_associations = _MOST_ASSOCIATIONS
+    entity.add_supported_context(VERIFICATION)
+    for context in AllStoragePresentationContexts:
+        entity.add_supported_context(str(context.abstract_syntax), ALL_TRANSFER_SYNTAXES)
+    return entity
 
 
 def _server_context(pacs: PacsConfig) -> ssl.SSLContext | None:

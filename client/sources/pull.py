@@ -1,0 +1,288 @@
+"""A pull: ask what there is, fetch what is missing, compare with what the PACS says.
+
+It ends complete, or says for each series what is missing and why. A PACS that goes away is waited
+for; a process that is killed goes on where it was, and no instance is fetched twice.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from client.dicom.reasons import UnusableFile
+from client.pacs_config import PacsConfig
+from client.sources.landing import Landed, durable, folder_of, is_uid, leftovers, look
+from client.sources.pace import Pace, pause_seconds
+from client.sources.queue import Counted, Queue
+from client.sources.selection import Wanted
+from client.sources.source import Halt, RemoteSeries, SeriesRefused, Source, open_source
+from common.errors import RunFailed, Unreachable
+
+Tell = Callable[[str], None]  # a line for whoever watches; called from any thread
+
+#: Instances that are made durable and written down together.
+_BATCH = 64
+#: A series that the PACS refuses, or that stays short, is asked for so often in one pull.
+_TRIES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pulled:
+    """How a pull ended."""
+
+    counted: Counted
+    unanswered: tuple[Wanted, ...]  # of these the PACS has nothing that fits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is pulled, and to where."""
+
+    pacs: PacsConfig
+    data: Path  # folder
+    wanted: Sequence[Wanted]
+    withdrawn: frozenset[str]  # PatientIDs of whom nothing is fetched
+
+
+def pull(order: Order, queue: Queue, pace: Pace, tell: Tell) -> Pulled:
+    """Pull what is wanted; Unreachable or TrustRefused when the PACS does not let it go on.
+
+    Returns early, with series left waiting, when `pace` was stopped.
+    """
+    order.data.mkdir(parents=True, exist_ok=True)
+    with _alone(order.data), open_source(order.pacs, order.data) as source:
+        leftovers(order.data)
+        if not pace.open:
+            tell(f"Outside the hours {order.pacs.hours} of the PACS; waiting for them.")
+            pace.until_open()
+        found, unanswered = _list(source, order, pace, tell)
+        if pace.stopped:
+            return Pulled(counted=queue.counted(), unanswered=unanswered)
+        queue.offer(found)
+        _look_again(queue, order.data)
+        work = _Work(source, queue, pace, order.data, tell)
+        work.run(order.pacs.associations)
+    return Pulled(counted=queue.counted(), unanswered=unanswered)
+
+
+@contextmanager
+def _alone(data: Path) -> Iterator[None]:
+    """Hold the data folder; RunFailed when another pull does."""
+    with (data / ".pull.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            message = f"Another pull into {data} is at work. Wait for it, or end it first."
+            raise RunFailed(message) from error
+        yield
+
+
+def _list(
+    source: Source, order: Order, pace: Pace, tell: Tell
+) -> tuple[list[RemoteSeries], tuple[Wanted, ...]]:
+    """Ask everything there is to ask; each question is tried again after a cut."""
+    found: dict[str, RemoteSeries] = {}
+    unanswered = []
+    for number, one in enumerate(order.wanted):
+        if number and number % 100 == 0:
+            tell(f"Asked {number} of {len(order.wanted)} questions: {len(found)} series.")
+        fitting = [s for s in _asked(source, one, pace, tell) if one.takes(s)]
+        allowed = [s for s in fitting if s.patient not in order.withdrawn]
+        # A hostile UID would be a path; such a series is nothing that could be stored.
+        found |= {s.series: s for s in allowed if is_uid(s.series) and is_uid(s.study)}
+        if not fitting:
+            unanswered.append(one)
+        if pace.stopped:
+            break
+    return list(found.values()), tuple(unanswered)
+
+
+def _asked(source: Source, one: Wanted, pace: Pace, tell: Tell) -> list[RemoteSeries]:
+    for tries in range(1, _TRIES + 1):
+        try:
+            return list(source.find(one.question))
+        except Unreachable as error:
+            if tries == _TRIES:
+                raise
+            tell(f"{error} Asking again in {pause_seconds(tries):.0f} s.")
+            pace.pause(pause_seconds(tries))
+    return []
+
+
+def _look_again(queue: Queue, data: Path) -> None:
+    """Notice files that somebody removed since."""
+    for series in queue.complete():
+        folder = folder_of(data, series.study, series.series)
+        there = {path.stem for path in folder.glob("*.dcm")}
+        gone = queue.here(series) - there
+        if gone:
+            queue.lost(series, gone)
+
+
+class _Work:
+    """The threads that fetch, and what they share."""
+
+    def __init__(self, source: Source, queue: Queue, pace: Pace, data: Path, tell: Tell) -> None:
+        self._source, self._queue, self._pace, self._data = source, queue, pace, data
+        self._tell = tell
+        self._fatal: list[BaseException] = []
+
+    def run(self, threads: int) -> None:
+        """Fetch until nothing waits; the first error that no waiting mends ends all threads."""
+        started = [threading.Thread(target=self._thread, daemon=True) for _ in range(threads)]
+        for thread in started:
+            thread.start()
+        try:
+            for thread in started:
+                while thread.is_alive():
+                    thread.join(0.2)
+        except KeyboardInterrupt:
+            self._pace.stop()
+            for thread in started:
+                thread.join(5)
+            raise
+        if self._fatal:
+            raise self._fatal[0]
+
+    def _thread(self) -> None:
+        try:
+            while not self._pace.stopped:
+                series = self._queue.take()
+                if series is None:
+                    return
+                self._until_done(series)
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
+            self._fatal.append(error)
+            self._pace.stop()
+
+    def _until_done(self, series: RemoteSeries) -> None:
+        """Bring one series; wait for the PACS and its hours as often as it takes."""
+        cuts = refusals = 0
+        while not self._pace.stopped:
+            if not self._pace.open:
+                self._tell("The PACS's hours are over; going on when they begin again.")
+                self._pace.until_open()
+                continue
+            box = _Box(self._queue, self._pace)
+            try:
+                with box:
+                    missing = self._bring(series, box)
+            except Halt:
+                continue
+            except SeriesRefused as error:
+                refusals += 1
+                if refusals == _TRIES:
+                    here, of = len(self._queue.here(series)), series.instances or "unknown"
+                    told = f"{here} of {of} images came; {error}"
+                    self._queue.finish(series, "incomplete", told)
+                    return
+                self._pace.pause(pause_seconds(refusals))
+            except Unreachable as error:
+                cuts = 1 if box.count else cuts + 1
+                if not self._pace.patient:
+                    raise
+                self._tell(f"{error} Going on in {pause_seconds(cuts):.0f} s.")
+                self._pace.pause(pause_seconds(cuts))
+            else:
+                self._close(series, missing, box.problems)
+                return
+        self._queue.put_back(series)
+
+    def _bring(self, series: RemoteSeries, box: _Box) -> frozenset[str]:
+        """Fetch what is missing of a series; return what still is."""
+        here = self._adopted(series)
+        if not here:
+            self._source.fetch(series, None, box)
+            box.flush()
+            here = self._queue.here(series)
+            if series.instances is not None and len(here) == series.instances:
+                return frozenset()
+        missing = frozenset(self._source.instances(series)) - here
+        for _ in range(_TRIES - 1):
+            if not missing:
+                break
+            self._source.fetch(series, missing, box)
+            box.flush()
+            missing -= self._queue.here(series)
+        return missing
+
+    def _close(
+        self, series: RemoteSeries, missing: frozenset[str], problems: Sequence[UnusableFile]
+    ) -> None:
+        if not missing:
+            self._queue.finish(series, "complete")
+            return
+        here = len(self._queue.here(series))
+        why = {f"{p.reason.name}{f' ({p.detail})' if p.detail else ''}" for p in problems}
+        told = f"{here} of {here + len(missing)} images came" + (
+            f"; the others are {', '.join(sorted(why))}" if why else "; the PACS does not send more"
+        )
+        self._queue.finish(series, "incomplete", told)
+
+    def _adopted(self, series: RemoteSeries) -> frozenset[str]:
+        """Return what is on disk, with files that a crash kept out of the queue."""
+        here = self._queue.here(series)
+        folder = folder_of(self._data, series.study, series.series)
+        found = []
+        for path in folder.glob("*.dcm"):
+            if path.stem in here:
+                continue
+            try:
+                landed = look(path, path.stat().st_size, self._data)
+            except UnusableFile:
+                continue
+            if landed.path == path:
+                found.append(landed)
+        if found:
+            durable([one.path for one in found])
+            self._queue.acknowledge(found)
+        return here | {one.instance for one in found}
+
+
+class _Box:
+    """What arrives of one series, until it is durable; leaving it writes down the rest."""
+
+    def __init__(self, queue: Queue, pace: Pace) -> None:
+        self._queue, self._pace = queue, pace
+        self._lock = threading.Lock()
+        self._held: list[Landed] = []
+        self.problems: list[UnusableFile] = []
+        self.count = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.flush()
+
+    def wait(self) -> None:
+        """Return when the next object may be taken."""
+        self._pace.wait()
+
+    def landed(self, one: Landed) -> None:
+        """Take note of an object that is in its place."""
+        self._pace.arrived()
+        with self._lock:
+            self._held.append(one)
+            self.count += 1
+            full = len(self._held) >= _BATCH
+        if full:
+            self.flush()
+
+    def refused(self, problem: UnusableFile) -> None:
+        """Take note of an object that is no usable file."""
+        with self._lock:
+            self.problems.append(problem)
+
+    def flush(self) -> None:
+        """Make durable what is held, and write it down."""
+        with self._lock:
+            held, self._held = self._held, []
+        if held:
+            durable([one.path for one in held])
+            self._queue.acknowledge(held)

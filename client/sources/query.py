@@ -1,0 +1,107 @@
+"""C-FIND (PS3.4 C.4.1): what the PACS has, study by study and series by series."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydicom.dataset import Dataset
+from pynetdicom.association import Association
+
+from client.pacs_config import PacsConfig
+from client.sources.association import associate
+from client.sources.landing import is_uid
+from client.sources.source import Question, RemoteSeries
+from common.errors import TrustRefused, Unreachable
+
+#: Study Root Query/Retrieve (PS3.4 C.6.2).
+FIND, MOVE, GET = (f"1.2.840.10008.5.1.4.1.2.2.{number}" for number in (1, 2, 3))
+#: PS3.7 annex C.
+SUCCESS, PENDING = 0x0000, frozenset({0xFF00, 0xFF01})
+#: Tried so often before a dropped query counts as the PACS's answer.
+_TRIES = 2
+
+
+def find(pacs: PacsConfig, question: Question) -> Iterator[RemoteSeries]:
+    """Yield the series that match; Unreachable or TrustRefused when the PACS drops the query."""
+    with associate(pacs, [FIND]) as association:
+        if question.key == "SeriesInstanceUID":
+            yield from _series(association, pacs, Dataset(), question.value)
+            return
+        asked = Dataset()
+        asked.QueryRetrieveLevel = "STUDY"
+        asked.PatientID = asked.AccessionNumber = asked.StudyInstanceUID = ""
+        asked.StudyDate = question.dates
+        asked.ModalitiesInStudy = question.modality
+        if question.key is not None:
+            setattr(asked, question.key, question.value)
+        for study in ask(association, pacs, asked):
+            if is_uid(_text(study, "StudyInstanceUID")):
+                yield from _series(association, pacs, study, "")
+
+
+def instances(pacs: PacsConfig, series: RemoteSeries) -> dict[str, str]:
+    """Return SOP Instance UID -> SOP Class UID of a series."""
+    asked = Dataset()
+    asked.QueryRetrieveLevel = "IMAGE"
+    asked.StudyInstanceUID, asked.SeriesInstanceUID = series.study, series.series
+    asked.SOPInstanceUID = asked.SOPClassUID = ""
+    with associate(pacs, [FIND]) as association:
+        found = ask(association, pacs, asked)
+        return {_text(one, "SOPInstanceUID"): _text(one, "SOPClassUID") for one in found}
+
+
+def ask(association: Association, pacs: PacsConfig, asked: Dataset) -> list[Dataset]:
+    """Return the matches of a query.
+
+    An unknown calling title may be let in and then dropped without a word, which pynetdicom
+    gives as an empty status: that is no empty answer.
+    """
+    found = []
+    for status, match in association.send_c_find(asked, FIND):
+        code = status.get("Status")
+        if code is None:
+            raise dropped(pacs)
+        if code in PENDING and match is not None:
+            found.append(match)
+        elif code != SUCCESS:
+            message = (
+                f"The PACS {pacs.called_title} refuses a query (C-FIND) with status 0x{code:04X}. "
+                f"Ask the PACS team to allow queries to {pacs.own_title}."
+            )
+            raise TrustRefused(message)
+    return found
+
+
+def dropped(pacs: PacsConfig) -> Unreachable:
+    """Return what a query without any answer means."""
+    message = (
+        f"The PACS {pacs.called_title} took the association and dropped the query without an "
+        f"answer. If that stays so, it does not know our title {pacs.own_title}: ask the PACS team "
+        "to register it with this machine's address, for query and retrieve."
+    )
+    return Unreachable(message)
+
+
+def _series(
+    association: Association, pacs: PacsConfig, study: Dataset, series: str
+) -> Iterator[RemoteSeries]:
+    asked = Dataset()
+    asked.QueryRetrieveLevel = "SERIES"
+    asked.StudyInstanceUID = _text(study, "StudyInstanceUID")
+    asked.SeriesInstanceUID, asked.Modality = series, ""
+    asked.NumberOfSeriesRelatedInstances = ""
+    if series:
+        asked.PatientID = asked.AccessionNumber = ""
+    for one in ask(association, pacs, asked):
+        count = _text(one, "NumberOfSeriesRelatedInstances")
+        yield RemoteSeries(
+            patient=_text(study, "PatientID") or _text(one, "PatientID"),
+            accession=_text(study, "AccessionNumber") or _text(one, "AccessionNumber"),
+            study=_text(one, "StudyInstanceUID") or asked.StudyInstanceUID,
+            series=_text(one, "SeriesInstanceUID"), modality=_text(one, "Modality"),
+            instances=int(count) if count.isdigit() else None,
+        )  # fmt: skip
+
+
+def _text(dataset: Dataset, keyword: str) -> str:
+    return str(dataset.get(keyword) or "").strip(" \0")
