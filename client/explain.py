@@ -3,9 +3,10 @@
 Public: Explained, explained, heatmap_of, attributions_of.
 
 Grad-CAM (Selvaraju et al. 2017) at the last maps that still have places; where a network has none,
-as a transformer, occlusion (Zeiler and Fergus 2014). Columns: integrated gradients (Sundararajan
-et al. 2017) from "nothing is known of the patient", so that a column that is missing gets 0 and
-all attributions add up to what the table changed. Neither says that the model is right.
+as a transformer, occlusion (Zeiler and Fergus 2014). The brightest place is as bright as the
+answer is probable. Columns: integrated gradients (Sundararajan et al. 2017) from "nothing is known
+of the patient", so that a column that is missing gets 0 and all attributions add up to what the
+table changed. Neither says that the model is right.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from client.score import Attribution, Heatmap
 from common.bundle_card import labels
 from common.bundle_onnx import Deployed
 from common.config import DiagnosisTask, PrognosisTask, RunConfig, Table
+from common.tasks import task_of
 
 #: Steps of the integral; its error is tested.
 _STEPS = 64
@@ -68,6 +70,14 @@ def aim_of(config: RunConfig, output: Tensor) -> Aim:
             raise ValueError(message)
 
 
+def strength_of(answered: Answered) -> float:
+    """Return the network's probability of what is explained, 0 to 1."""
+    config, output = answered.config, answered.output.mean(dim=0)
+    place = aim_of(config, output).place
+    prediction = task_of(config.task).predict(output[None])[0]
+    return float(1 - prediction[-1] if place is None else prediction[place])
+
+
 def explained(deployed: Deployed, answered: Answered) -> Explained:
     """Return the heatmap of the image that speaks loudest for the answer, and attributions.
 
@@ -102,8 +112,10 @@ def _on_its_frame(
     plane, source, frame = strongest_plane(values, item.place, rules)
     before = dict.fromkeys(s for i in answered.items if i.place for s in i.place.sources)
     return Heatmap(
-        values=np.clip(plane, 0, 1), source=list(before).index(item.place.sources[source]),
-        frame=frame, method=method, label=aim.label,
+        # As bright as the answer is sure: what is improbable must not look alarming.
+        values=np.clip(plane * strength_of(answered), 0, 1),
+        source=list(before).index(item.place.sources[source]), frame=frame, method=method,
+        label=aim.label,
     )  # fmt: skip
 
 

@@ -122,26 +122,26 @@ def test_outlines_in_the_pacs_lie_on_the_images_that_they_are_of(
 ) -> None:
     """Dice against the given SEG, both by position, from the server's own copy."""
     home = site(tmp_path / "home", pacs)
-    for patient in held.test.pseudonyms[:2]:
-        files = sorted(p for p in (SITE / patient).iterdir() if p.name != "seg.dcm")
-        pacs.store(files)
-        answer = predict(SITE / patient, "--bundle", held.bundle, "--home", home, "--send")
-        sent, not_used, written = (answer[key] for key in ("sent", "not_used", "written"))
-        assert isinstance(sent, list)
-        assert isinstance(written, list)
-        assert {state for _, state, _ in sent} == {"STORED"}
-        assert isinstance(not_used, list)
-        assert [(code, what) for code, what, _ in not_used] == [("SEGMENTATION", "seg.dcm")]
-        (segmentation,) = [p for p in written if Path(p).name.startswith("segmentation")]
-        copy = dcmread(BytesIO(pacs.file(dcmread(segmentation).SOPInstanceUID)))
-        sources = [dcmread(BytesIO(pacs.file(dcmread(f).SOPInstanceUID))) for f in files]
-        found = on_the_grid(copy, sources)
-        truth = on_the_grid(dcmread(SITE / patient / "seg.dcm"), sources)
-        assert dice(found, truth) > 0.7
-        assert dice(found, truth) > held.dice[patient] - 0.04, "lost on the way to the PACS"
-        assert {s.SeriesInstanceUID for s in sources} == {
-            item.SeriesInstanceUID for item in copy.ReferencedSeriesSequence
-        }
-        again = predict(SITE / patient, "--bundle", held.bundle, "--home", home, "--send")
-        assert isinstance(again["sent"], list)
-        assert {state for _, state, _ in again["sent"]} == {"ALREADY_THERE"}
+    patient = held.test.pseudonyms[0]
+    files = sorted(p for p in (SITE / patient).iterdir() if p.name != "seg.dcm")
+    pacs.store(files)
+    answer = predict(SITE / patient, "--bundle", held.bundle, "--home", home, "--send")
+    sent, not_used, written = (answer[key] for key in ("sent", "not_used", "written"))
+    assert isinstance(sent, list)
+    assert isinstance(written, list)
+    assert {state for _, state, _ in sent} == {"STORED"}
+    assert isinstance(not_used, list)
+    assert [(code, what) for code, what, _ in not_used] == [("SEGMENTATION", "seg.dcm")]
+    (segmentation,) = [p for p in written if Path(p).name.startswith("segmentation")]
+    copy = dcmread(BytesIO(pacs.file(dcmread(segmentation).SOPInstanceUID)))
+    sources = [dcmread(BytesIO(pacs.file(dcmread(f).SOPInstanceUID))) for f in files]
+    found = on_the_grid(copy, sources)
+    truth = on_the_grid(dcmread(SITE / patient / "seg.dcm"), sources)
+    assert dice(found, truth) > 0.7
+    assert dice(found, truth) > held.dice[patient] - 0.04, "lost on the way to the PACS"
+    assert {s.SeriesInstanceUID for s in sources} == {
+        item.SeriesInstanceUID for item in copy.ReferencedSeriesSequence
+    }
+    again = predict(SITE / patient, "--bundle", held.bundle, "--home", home, "--send")
+    assert isinstance(again["sent"], list)
+    assert {state for _, state, _ in again["sent"]} == {"ALREADY_THERE"}

@@ -1,0 +1,59 @@
+"""Small trained models for tests of inference: opened bundles, and bundles in a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from client.inference import Model
+from client.score import ModelName
+from common.bundle import Card, write_bundle
+from common.bundle_onnx import Deployed
+from common.config import RunConfig
+from common.network import network_of
+from common.sample import Patients
+from common.tasks import task_of
+
+CARD = Card(metrics={}, privacy="Trained without privacy: no claim is made.", seed=0, round=1)
+
+
+def model_of(config: RunConfig, network: nn.Module, weights: str = "0" * 64) -> Model:
+    """Return a network as `open_model` would, without a bundle."""
+    deployed = Deployed(network, config)
+    deployed.requires_grad_(requires_grad=False)
+    name = ModelName(name=config.name, fingerprint=config.fingerprint(), weights=weights)
+    return Model(name=name, config=config, deployed=deployed, seed=0)
+
+
+def stirred(config: RunConfig, seed: int = 1, by: float = 0.3) -> nn.Module:
+    """Return a network with weights that no initialiser gives."""
+    network = network_of(config, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=by)
+    return network.eval()
+
+
+def trained(config: RunConfig, patients: Patients, steps: int, rate: float = 1e-2) -> nn.Module:
+    """Return a network after a few steps on two items each."""
+    network, task = network_of(config, seed=0), task_of(config.task)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        chosen = torch.randperm(len(patients.patient), generator=generator)[:2]
+        output = network(patients.image[chosen], patients.table[chosen])
+        optimizer.zero_grad()
+        task.item_loss(output, patients.target[chosen]).mean().backward()
+        optimizer.step()
+        schedule.step()
+    return network.eval()
+
+
+def bundled(folder: Path, config: RunConfig, network: nn.Module) -> Path:
+    """Write the network as a bundle and return its folder."""
+    write_bundle(folder, network, config, CARD)
+    return folder
