@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from common.bundle import Card, write_bundle
+from common.bundle import Card, is_free, write_bundle
 from common.bundle_origin import Json, Origin, SiteShare
 from common.config import RunConfig, load_config
 from common.errors import ConfigurationError, RunFailed, StateDamaged
@@ -74,7 +74,7 @@ def _check_is_over(place: RunFolder) -> None:
 
 
 def _check_free(out: Path) -> None:
-    if out.is_dir() and any(out.iterdir()) and not (out / "card.json").exists():
+    if not is_free(out):
         message = f"{out} holds other files than those of a bundle. Take another folder."
         raise ConfigurationError(message)
 

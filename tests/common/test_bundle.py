@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 import warnings
 from pathlib import Path
 
@@ -12,8 +13,16 @@ import pytest
 import torch
 from torch import nn
 
-from common import bundle_onnx
-from common.bundle import Card, read_bundle, write_bundle
+from common import bundle, bundle_onnx
+from common.bundle import (
+    BUNDLE_FILES,
+    PREPARATION_TS,
+    UNFINISHED,
+    Card,
+    is_free,
+    read_bundle,
+    write_bundle,
+)
 from common.bundle_card import labels, table_columns
 from common.bundle_onnx import Deployed, example_inputs, onnx_of
 from common.config import RunConfig, parse_config
@@ -179,12 +188,11 @@ def test_an_export_that_computes_otherwise_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "model.safetensors", "README.md", "card.json"])
+@pytest.mark.parametrize("name", [*(f for f in BUNDLE_FILES if f != PREPARATION_TS), "card.json"])
 def test_a_bundle_that_was_changed_is_refused_by_name(
     folder: Path, tmp_path: Path, name: str
 ) -> None:
-    for file in folder.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     read_bundle(tmp_path)
     damaged = tmp_path / name
     damaged.write_bytes(damaged.read_bytes()[:-20])
@@ -216,3 +224,57 @@ def test_an_export_is_silent_and_changes_nothing_around_it(
 def test_the_same_weights_give_the_same_file() -> None:
     config = config_of("survival")
     assert onnx_of(trained(config), config) == onnx_of(trained(config), config)
+
+
+def test_a_bundle_of_an_older_release_without_monais_files_is_read(
+    folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "models")
+    shutil.rmtree(tmp_path / "configs")
+    path = tmp_path / "card.json"
+    card = json.loads(path.read_bytes())
+    card["files"] = {name: card["files"][name] for name in card["files"] if "/" not in name}
+    path.write_text(json.dumps(card))
+    assert read_bundle(tmp_path).config == config_of("survival")
+    del card["files"]["model.onnx"]
+    path.write_text(json.dumps(card))
+    with pytest.raises(StateDamaged, match=r"model\.onnx"):
+        read_bundle(tmp_path)
+
+
+def test_an_export_that_was_cut_leaves_the_bundle_that_was_there(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    config, whole = config_of("survival"), bundle.card_json
+
+    def full(*_: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(bundle, "card_json", full)
+    with pytest.raises(OSError, match="No space"):
+        write_bundle(tmp_path, trained(config), config, CARD)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+    read_bundle(tmp_path)
+
+    # What a kill leaves: nothing is tidied up. Then the same command is given again.
+    (tmp_path / UNFINISHED / "models").mkdir(parents=True)
+    (tmp_path / UNFINISHED / "models" / "model.ts").write_bytes(b"half")
+    (tmp_path / "card.json").unlink()
+    with pytest.raises(StateDamaged, match="Export the bundle again"):
+        read_bundle(tmp_path)
+    assert is_free(tmp_path)
+    monkeypatch.setattr(bundle, "card_json", whole)
+    write_bundle(tmp_path, trained(config), config, CARD)
+    read_bundle(tmp_path)
+    assert not (tmp_path / UNFINISHED).exists()
+
+
+def test_a_folder_with_anything_else_is_not_free(tmp_path: Path) -> None:
+    assert is_free(tmp_path / "new")
+    assert is_free(tmp_path)
+    (tmp_path / "thesis.docx").touch()
+    assert not is_free(tmp_path)
+    assert not is_free(tmp_path / "thesis.docx")

@@ -1,0 +1,171 @@
+"""The way from an image's values to the network's input, as a program that needs no Wardround.
+
+TorchScript, so that others prepare their images exactly as the sites did: what MONAI's own
+transforms do when they shrink an image (a Gaussian, then a sample) is not what the model saw.
+`common.preprocessing` is the original; a test holds that both give the same.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.config import Images
+
+#: Largest values that the percentiles are taken over, as in `common.preprocessing`.
+_SAMPLE = 1 << 16
+#: Voxels of one image beyond which resampling is refused, as there.
+_LARGEST = 1 << 28
+
+
+class Preparation(nn.Module):
+    """Turn an image as MONAI loads it into an input, and a label map back into its grid.
+
+    Only what TorchScript takes is used here: lists, numbers, tensors, no types of ours.
+    """
+
+    def __init__(self, rules: Images) -> None:
+        super().__init__()
+        self.size = list(rules.size)
+        self.channels: int = rules.channels
+        self.fit: str = rules.fit
+        self.spacing = [] if rules.spacing is None else list(rules.spacing)
+        self.resamples = rules.spacing is not None
+        self.intensity: str = rules.intensity
+        self.low, self.high = rules.window or (0.0, 1.0)
+        if not self.spacing:
+            self.spacing = [1.0] * len(self.size)
+
+    def forward(self, image: Tensor, spacing: list[float]) -> Tensor:
+        """Return (channels, *size) of (1 or 3, columns, rows[, slices]).
+
+        `spacing` is in mm by column, row and slice; an empty list where it is unknown.
+        """
+        values = self.scaled(self.coloured(self.turned(image.to(torch.float32))))
+        shape = self.resampled_shape(list(values.shape[1:]), self.reversed_spacing(spacing))
+        return self.fitted(self.resized(values, shape))
+
+    @torch.jit.export
+    def restore(self, labels: Tensor, shape: list[int], spacing: list[float]) -> Tensor:
+        """Return (1, columns, rows[, slices]) of a label map (*size): the grid that was given.
+
+        `shape` is that grid's, as MONAI has it: columns, rows[, slices].
+        """
+        source = [shape[len(shape) - 1 - axis] for axis in range(len(shape))]
+        before = self.resampled_shape(source, self.reversed_spacing(spacing))
+        grid = labels[None].to(torch.float32)
+        if self.fit == "letterbox":
+            grid = self.nearest(self.centred(grid, self.inner_shape(before)), before)
+        elif self.fit == "crop":
+            grid = self.centred(grid, before)
+        else:
+            grid = self.nearest(grid, before)
+        return self.turned(self.nearest(grid, source)).to(torch.uint8)
+
+    def reversed_spacing(self, spacing: list[float]) -> list[float]:
+        """Return the spacing by slice, row and column."""
+        return [spacing[len(spacing) - 1 - axis] for axis in range(len(spacing))]
+
+    def turned(self, image: Tensor) -> Tensor:
+        """Return (channels, *) with the spatial axes in reverse order."""
+        if image.dim() == 4:
+            return image.permute(0, 3, 2, 1).contiguous()
+        return image.permute(0, 2, 1).contiguous()
+
+    def coloured(self, image: Tensor) -> Tensor:
+        """Return (channels, *): grey where one is wanted, grey repeated where three are."""
+        if image.shape[0] == 3:
+            if self.channels == 3:
+                return image
+            # Rec. 601 weights of red, green and blue.
+            image = (0.299 * image[0] + 0.587 * image[1] + 0.114 * image[2])[None]
+        shape = [self.channels] + list(image.shape[1:])  # noqa: RUF005 - TorchScript has no *
+        return image.expand(shape).contiguous()
+
+    def scaled(self, image: Tensor) -> Tensor:
+        """Return the image with its grey values scaled as the sites scale them."""
+        if self.intensity == "zscore":
+            return (image - image.mean()) / image.std().clamp_min(1e-6)
+        if self.intensity == "window":
+            return ((image - self.low) / (self.high - self.low)).clamp(0, 1)
+        flat = image.flatten()
+        step = max(1, flat.shape[0] // 65536)
+        ordered = flat[::step].sort()[0].to(torch.float64)
+        low = self.percentile(ordered, 0.01)
+        high = self.percentile(ordered, 0.99)
+        return ((image - low) / max(high - low, 1e-6)).clamp(0, 1)
+
+    def percentile(self, ordered: Tensor, part: float) -> float:
+        """Return the value below which this part lies, linear between two neighbours."""
+        place = part * float(ordered.shape[0] - 1)
+        below = int(place)
+        above = min(below + 1, ordered.shape[0] - 1)
+        first, second = float(ordered[below]), float(ordered[above])
+        return first + (second - first) * (place - float(below))
+
+    def resampled_shape(self, shape: list[int], spacing: list[float]) -> list[int]:
+        """Return the shape at the configured spacing; the same where nothing is resampled."""
+        if not self.resamples or len(spacing) != len(shape):
+            return shape
+        found: list[int] = []
+        voxels = 1
+        for axis in range(len(shape)):
+            wanted = shape[axis] * spacing[axis] / self.spacing[axis]
+            # TorchScript's round gives a float.
+            length = max(1, int(round(wanted)))  # noqa: RUF046
+            voxels = voxels * length
+            found.append(length)
+        if voxels > 268435456:
+            raise ValueError("Expected at most 268435456 voxels at the model's spacing.")
+        return found
+
+    def inner_shape(self, shape: list[int]) -> list[int]:
+        """Return what of the input a letterboxed image fills."""
+        ratio = float(self.size[0]) / float(shape[0])
+        for axis in range(len(shape)):
+            ratio = min(ratio, float(self.size[axis]) / float(shape[axis]))
+        return [
+            min(self.size[axis], max(1, int(round(shape[axis] * ratio))))  # noqa: RUF046
+            for axis in range(len(shape))
+        ]
+
+    def fitted(self, image: Tensor) -> Tensor:
+        """Bring (channels, *any) to (channels, *size) by the configured way."""
+        if self.fit == "letterbox":
+            inner = self.inner_shape(list(image.shape[1:]))
+            return self.centred(self.resized(image, inner), self.size)
+        if self.fit == "crop":
+            return self.centred(image, self.size)
+        return self.resized(image, self.size)
+
+    def resized(self, image: Tensor, shape: list[int]) -> Tensor:
+        """Resample (channels, *any) to (channels, *shape); shrinking is smoothed first."""
+        if list(image.shape[1:]) == shape:
+            return image
+        if len(shape) == 2:
+            return F.interpolate(image[None], shape, mode="bilinear", antialias=True)[0]
+        planes = F.interpolate(
+            image.flatten(0, 1)[:, None], shape[1:], mode="bilinear", antialias=True
+        ).reshape([image.shape[0], image.shape[1], -1])
+        return F.interpolate(
+            planes[:, None], [shape[0], planes.shape[2]], mode="bilinear", antialias=True
+        ).reshape([image.shape[0]] + shape)  # noqa: RUF005
+
+    def nearest(self, image: Tensor, shape: list[int]) -> Tensor:
+        """Resample labels (1, *any) to (1, *shape)."""
+        return F.interpolate(image[None], shape, mode="nearest-exact")[0]
+
+    def centred(self, image: Tensor, shape: list[int]) -> Tensor:
+        """Centre (channels, *any) in (channels, *shape), with zeros around it."""
+        for axis in range(len(shape)):
+            excess = image.shape[axis + 1] - shape[axis]
+            if excess > 0:
+                image = image.narrow(axis + 1, excess // 2, shape[axis])
+        pads: list[int] = []
+        for place in range(len(shape)):
+            axis = len(shape) - 1 - place
+            lack = shape[axis] - image.shape[axis + 1]
+            pads.append(lack // 2)
+            pads.append(lack - lack // 2)
+        return F.pad(image, pads)
