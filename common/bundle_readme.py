@@ -133,7 +133,9 @@ def _subgroups(evidence: Evidence) -> str:
         for g in evidence.subgroups
     ]
     return (
-        "## By subgroup\n\nTest patients of all sites together. A dash: too few to be told.\n\n"
+        "## By subgroup\n\nTest patients of all sites together, from counts as sites release them: "
+        "scores are joined to ranges of several patients, so `calibration_error` is too large in "
+        "small groups. A dash: too few to be told.\n\n"
         + _table(("column", "value", "patients", *names), rows)
     )
 
@@ -145,7 +147,8 @@ def _calibration(evidence: Evidence) -> str:
     return (
         "## Calibration\n\nTest patients of all sites, in public bins of probability. The "
         "intercept is below 0 where risks are told too high, the slope below 1 where they are told "
-        "too far apart; both are fitted to the bins. At another hospital: fit them again.\n\n"
+        "too far apart; both are fitted to the bins, which are coarse: several patients of one "
+        "outcome count as one range. At another hospital: fit them again.\n\n"
         + "\n\n".join(parts)
     )
 

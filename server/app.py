@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from common.bundle_card import labels
+from common.bundle_evidence import calibration_json, calibration_of
 from common.config import RunConfig, load_config
 from common.durable import replace_durably
 from common.errors import ExitCode, RunFailed, WardroundError
@@ -175,9 +177,11 @@ def measure(config: RunConfig, sites: FlowerSites, state: RunState) -> dict[str,
         sites.evaluate(request, asked), request, asked, last_ledgers(state.history)
     )
     task = task_of(config.task)
-    merged = {}
+    merged, calibration = {}, []
     if reports:
-        merged = task.summarise(merge(r.statistics for r in reports), config.evaluation)
+        together = merge(r.statistics for r in reports)
+        merged = task.summarise(together, config.evaluation)
+        calibration = [calibration_json(c) for c in calibration_of(together, labels(config))]
     by_site = {r.site: task.summarise(r.statistics, config.evaluation) for r in reports}
     last = state.history[-1] if state.history else None
     return {
@@ -188,6 +192,7 @@ def measure(config: RunConfig, sites: FlowerSites, state: RunState) -> dict[str,
             site: {n: dict(e.to_json()) for n, e in found.items()}
             for site, found in by_site.items()
         },
+        "calibration": calibration,
         "left_out": {r.site: r.fault.value for r in refused},
         "epsilon": dict(last.epsilon) if last else {},
     }  # fmt: skip

@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from common.bundle import Card, is_free, write_bundle
+from common.bundle_evidence import Evidence, SiteData, calibration_from_json
 from common.bundle_origin import Json, Origin, SiteShare
 from common.config import RunConfig, load_config
 from common.errors import ConfigurationError, RunFailed, StateDamaged
@@ -140,15 +142,31 @@ def _card(place: RunFolder, config: RunConfig, state: RunState, journal: list[_L
     if tested:
         metrics["test"] = tested
     epsilon, delta = _spent(config, state)
+    shares = _shares(place, config, state, tested)
     return Card(
         metrics=metrics, seed=state.seed, round=chosen,
         privacy=statement(config.privacy, epsilon, delta, simulated=False),
         origin=Origin(
             run=state.run, journal=str(journal[-1]["hash"]), code=bundle_hash(),
             finished=state.finished, rounds=tuple(_round(record) for record in state.history),
-            sites=_shares(place, config, state, tested),
+            sites=shares,
         ),
+        evidence=_evidence(place, shares, measured=bool(tested)),
     )  # fmt: skip
+
+
+def _evidence(place: RunFolder, shares: Mapping[str, SiteShare], *, measured: bool) -> Evidence:
+    """Return what the sites' evaluation told beside its metrics; results.json was checked."""
+    told = json.loads(place.results.read_bytes()).get("calibration", []) if measured else []
+    data = {
+        name: SiteData(
+            training_patients=share.training_patients, test_patients=share.test_patients
+        )
+        for name, share in shares.items()
+    }
+    why = "The sites' statistics hold none: not recorded." if measured else None
+    found = Evidence(data=data, calibration=calibration_from_json(told))
+    return found if why is None else replace(found, no_calibration=why)
 
 
 def _spent(config: RunConfig, state: RunState) -> tuple[dict[str, float], dict[str, float]]:

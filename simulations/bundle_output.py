@@ -7,11 +7,14 @@ from pathlib import Path
 from common.bundle import Card, write_bundle
 from common.config import RunConfig
 from common.metrics import Estimate
+from common.metrics.estimate import unknown
 from common.network import network_of
 from common.privacy.statement import statement
+from common.tasks.task import owners
 from common.weights import load_into
 from simulations.arm_configurations import alone, plain, private
 from simulations.arms import Arm
+from simulations.bundle_evidence import evidence_of
 from simulations.compare import Comparison
 
 
@@ -29,6 +32,7 @@ def write_shared_model(folder: Path, found: Comparison) -> bool:
         privacy=privacy_of(found, arm),
         seed=seed,
         round=found.outcomes[arm, seed][0].chosen_round,
+        evidence=evidence_of(found, arm, seed),
     )
     write_bundle(folder, network, config, card)
     return True
@@ -55,10 +59,18 @@ def privacy_of(found: Comparison, arm: Arm) -> str:
 
 
 def _metrics(found: Comparison, arm: Arm, seed: int) -> dict[str, dict[str, Estimate]]:
-    """Return all metrics on test patients, by hospital and together."""
-    by_site = {
-        c.name: found.metrics(found.site_scores(arm, seed, c.name), seed)
-        for c in found.cohorts
-        if len(found.site_scores(arm, seed, c.name).loss)
+    """Return all metrics on test patients, by hospital and together; small cells are left out."""
+    smallest = found.config.evaluation.smallest_cell
+    every = {"all": found.merged_scores(arm, seed)} | {
+        c.name: found.site_scores(arm, seed, c.name) for c in found.cohorts
     }
-    return {"all": found.metrics(found.merged_scores(arm, seed), seed), **by_site}
+    metrics = {}
+    for name, scores in every.items():
+        if len(set(owners(scores).tolist())) >= smallest:
+            metrics[name] = found.metrics(scores, seed)
+        elif len(scores.loss):
+            metrics[name] = {
+                metric: unknown(0, f"withheld: fewer than {smallest} patients")
+                for metric in found.metrics(scores, seed)
+            }
+    return metrics

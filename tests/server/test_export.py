@@ -106,6 +106,10 @@ def measure(place: RunFolder, journal: Journal) -> None:
     content = json.dumps({
         "chosen_round": 3, "metrics": {"auroc": north},
         "by_site": {"north": {"auroc": north}, "south": {"auroc": small}},
+        "calibration": [{
+            "label": "ill", "intercept": 0.1, "slope": None,
+            "bins": [{"patients": 20.0, "predicted": 0.25, "seen": 0.3}],
+        }],
     }).encode()  # fmt: skip
     place.results.write_bytes(content)
     journal.write("measured", {"round": 3, "sha256": hashlib.sha256(content).hexdigest()})
@@ -185,6 +189,25 @@ def test_metrics_have_intervals_and_say_on_whom_they_were_measured(exported: Pat
     assert isinstance(metrics, dict)
     assert metrics["test"]["all"]["auroc"]["low"] == 0.7
     assert metrics["test"]["north"]["auroc"]["patients"] == 20
+
+
+@pytest.mark.slow
+def test_the_card_has_patients_by_site_and_the_calibration_that_was_measured(
+    exported: Path,
+) -> None:
+    card = read_bundle(exported).card
+    assert card["data"] == {
+        "east": {"training_patients": 20, "test_patients": None},
+        "north": {"training_patients": None, "test_patients": 20},
+        "south": {"training_patients": None, "test_patients": None},
+    }
+    assert isinstance(card["calibration"], list)
+    assert card["calibration"][0]["bins"] == [{"patients": 20.0, "predicted": 0.25, "seen": 0.3}]
+    assert "not recorded" in str(card["no_subgroups"])
+    text = (exported / "README.md").read_text(encoding="utf-8")
+    assert "ill: intercept 0.10, slope not to be had" in text
+    assert "| north | - | 20 |" in text
+    assert "| 20 | 0.250 | 0.300 |" in text
 
 
 @pytest.mark.slow
