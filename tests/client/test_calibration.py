@@ -156,15 +156,17 @@ def test_sets_cover_each_class_as_promised_on_patients_like_the_calibrations() -
 
 
 def test_slope_and_offset_bring_an_overconfident_model_back() -> None:
-    line, draws = fit_lines(*drawn(6000, 1), run("binary"), seed=0)
-    assert line == pytest.approx([0.5, -0.5], abs=0.08)
+    line, draws = fit_lines(*drawn(1000, 1), run("binary"), seed=0)
+    spread = draws.std(axis=0)
     assert draws.shape == (200, 2)
-    assert np.all(np.abs(draws.mean(axis=0) - line) < 0.02)
+    assert np.all(spread < 0.15)
+    assert np.all(np.abs(line - [0.5, -0.5]) < 3 * spread)
+    assert np.all(np.abs(draws.mean(axis=0) - line) < spread / 3)
 
 
 def test_more_patients_make_the_interval_narrower() -> None:
-    few, many = (fit_lines(*drawn(n, 2), run("binary"), seed=0)[1].std(axis=0) for n in (40, 2000))
-    assert np.all(few > 3 * many)
+    few, many = (fit_lines(*drawn(n, 2), run("binary"), seed=0)[1].std(axis=0) for n in (40, 1000))
+    assert np.all(few > 2.5 * many)
 
 
 def test_few_patients_who_all_turned_out_as_said_do_not_make_the_model_certain() -> None:
