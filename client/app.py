@@ -15,7 +15,7 @@ import torch
 from client.cache import Cache
 from client.cohort import load_cohort
 from client.cohort_quality import Shelf, images_left_out
-from client.describing import Described, Telling, describe, facts_of
+from client.describing import Described, Telling, describe, facts_of, used_and_left_out
 from client.evaluation import evaluate_round
 from client.features import site_of, with_features
 from client.ledger import Ledger, Limit
@@ -130,6 +130,7 @@ class Desk:
             self._loaded, self._key = None, None  # before the next: one run in memory at a time
             self._tell(f"Loading the cohort of run {config.name}.")
             self._loaded, self._key = load(self._ward, config, seed), key
+            self._tell(used_and_left_out(config.name, self._loaded.described))
         return self._loaded
 
     def _standing(self, loaded: Loaded, request: Proposal) -> Standing | Refusal:
@@ -184,6 +185,8 @@ def load(ward: Ward, config: RunConfig, seed: int) -> Loaded:
         noise=ChaChaNoise(),
     )  # fmt: skip
     site = replace(site, guard=guard, memory=MemoryInFolder(ward.memory))
-    described = Described(shelf=shelf, facts=facts_of(cohort, site, config))
+    described = Described(
+        shelf=shelf, facts=facts_of(cohort, site, config), images=config.cohort.images is not None
+    )
     bench = open_workbench(config, seed, ward.device)
     return Loaded(site=site, bench=bench, withdrawn=gone, described=described)

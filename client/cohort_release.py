@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from common.cohort_statistics import LEFT_OUT, CohortStatistics, Table, Unit
 from common.metrics.statistics import Normal
@@ -59,6 +59,9 @@ def released(tables: Mapping[str, Members], smallest: int) -> CohortStatistics:
         )
         for name, members in tables.items()
     }
+    if LEFT_OUT in told:  # there are many reasons, and most never come up
+        rows = {row: n for row, n in told[LEFT_OUT].rows.items() if n != 0}
+        told[LEFT_OUT] = replace(told[LEFT_OUT], rows=rows)
     return CohortStatistics(smallest=smallest, noise=0.0, tables=told)
 
 
@@ -85,11 +88,11 @@ def noised(
 def _apart(tables: Mapping[str, Members]) -> dict[str, Members]:
     """Return the tables with each patient in one row; `found` follows from the others.
 
-    Reasons are left out: which codes have rows at all would tell of single patients.
+    Reasons keep a row each, whether anybody is in it or not.
     """
     found = {}
     for name, members in tables.items():
-        if name in {"studies", LEFT_OUT}:
+        if name == "studies":
             continue
         rows = {row: p for row, p in members.rows.items() if (name, row) != ("patients", "found")}
         found[name] = Members(unit=members.unit, rows=rows).by_patient()

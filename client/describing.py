@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -50,6 +51,7 @@ class Described:
 
     shelf: Shelf | None = None  # None: nothing is known of its images
     facts: CohortFacts = field(default_factory=CohortFacts)
+    images: bool = False  # the run reads images
 
 
 def describe(
@@ -59,7 +61,7 @@ def describe(
     config, facts = request.config, described.facts
     studies: tuple[StudyAccount, ...] = ()
     brightness: Mapping[str, float] = {}
-    if described.shelf is not None and config.cohort.images is not None:
+    if described.shelf is not None and described.images:
         studies = account_of(described.shelf, facts)
         brightness = mean_intensities(studies, described.shelf.cache)
     tables = tables_of(config, studies, facts, brightness)
@@ -75,6 +77,21 @@ def describe(
     return SiteStatistics(
         run=request.run, round=request.round, site=site.name, statistics=statistics, spend=spend
     )
+
+
+def used_and_left_out(run: str, described: Described) -> str:
+    """Return in a line, for the site's log, how much a run uses and why the rest is left out."""
+    facts = described.facts
+    reasons = Counter(problem.reason for problem in facts.unusable)
+    text = f"Run {run} uses {len(facts.patients)} patients."
+    if described.shelf is not None and described.images:
+        studies = account_of(described.shelf, facts)
+        used = sum(study.used for study in studies)
+        text = f"Run {run}: {used} of {len(studies)} studies are used."
+        reasons = Counter(s.reason for s in studies if s.reason is not None)
+    listed = ", ".join(f"{count} x {reason.name}" for reason, count in reasons.most_common())
+    why = f" Left out: {listed}. `wardround-site report` names them." if listed else ""
+    return text + why
 
 
 def account_of(shelf: Shelf, facts: CohortFacts) -> tuple[StudyAccount, ...]:
@@ -130,7 +147,10 @@ def tables_of(
             if config.cohort.images is not None:
                 found[name] = Members(unit="studies", rows={row: people[row] for row in rows})
         elif name == "patients":
-            found[name] = Members(unit="patients", rows=_patients(rows, used, lost, facts))
+            lines = config.cohort.images is None
+            found[name] = Members(
+                unit="patients", rows=_patients(rows, (used, lost), facts, lines=lines)
+            )
         elif name == LEFT_OUT:
             found[name] = _left_out(lost, facts, images=config.cohort.images is not None)
         elif name in columns:
@@ -156,11 +176,14 @@ def _by_row(
 
 
 def _patients(
-    rows: tuple[str, ...], used: Iterable[StudyAccount], lost: Iterable[StudyAccount],
-    facts: CohortFacts,
+    rows: tuple[str, ...], studies: tuple[Iterable[StudyAccount], Iterable[StudyAccount]],
+    facts: CohortFacts, *, lines: bool,
 ) -> Rows:  # fmt: skip
+    """Return who is used and left out; a line of a table stands for a patient without images."""
+    used, lost = studies
     kept = {*facts.patients, *_people(used)}
-    gone = {*_people(lost), *_without_images(facts)} - kept
+    told = {name for name in _without_images(facts) if lines or not name.startswith("line ")}
+    gone = {*_people(lost), *(name.removeprefix("patient ") for name in told)} - kept
     sets = {"used": kept, "left out": gone, "found": kept | gone}
     return {row: tuple(sorted(sets[row])) for row in rows}
 

@@ -31,6 +31,7 @@ def described(config: RunConfig) -> list[tuple[str, str]]:
         ("privacy", _privacy(run)),
         ("leaves", _update(run)),
         ("leaves", _counts(run)),
+        ("leaves", _description(run)),
     ]
     if run.privacy != "none" and run.privacy.default_patients == "declared":
         lines.append(("leaves", "the number of training patients, unless agreed on by site name"))
@@ -86,6 +87,21 @@ def _privacy(run: RunConfig) -> str:
 def _update(run: RunConfig) -> str:
     noise = "" if run.privacy == "none" else "clipped by patient and noised, "
     return f"each round, the network's update: {noise}{_EXACTNESS[run.exchange.encoding]}"
+
+
+def _description(run: RunConfig) -> str:
+    """Return what is told of the cohort itself (common/cohort_statistics.py)."""
+    what = "classes or events, split"
+    if run.cohort.images is not None:
+        what += ", modality, age, pixel spacing, brightness"
+    rules = run.evaluation
+    limit = f"none of fewer than {rules.smallest_cell} patients"
+    if rules.count_noise > 0:
+        limit = f"each with noise of {rules.count_noise:g} patients"
+    return (
+        "once, before the first round, counts of what was found, used and left out and why, and "
+        f"by {what}: {limit} (policy.statistics: false keeps them here)"
+    )
 
 
 def _counts(run: RunConfig) -> str:

@@ -32,7 +32,7 @@ from server.admission import admit_reports
 from server.aggregation import aggregator_of
 from server.allocator import give_freed_memory_back, sort_out_what_stays
 from server.board import Board
-from server.cohort_survey import survey
+from server.cohort_asking import survey
 from server.enrolment import Enrolment
 from server.flower_sites import FlowerSites
 from server.folder import Folder, RunFolder

@@ -18,7 +18,7 @@ from common.envelope import unseal
 from common.errors import UpdateRefused
 from common.flower_messages import open_objects
 from common.identity import verify
-from common.wire import Answer, Message, Refusal, SiteReport, SiteUpdate, Standing
+from common.wire import Answer, Message
 from server.admission import NotAdmitted
 from server.fault import Fault
 from server.runtime import Arrival, Runtime
@@ -116,4 +116,4 @@ class _Hashing:
 
 
 def _is_answer(message: Message) -> TypeGuard[Answer]:
-    return isinstance(message, Standing | SiteUpdate | SiteReport | Refusal)
+    return isinstance(message, Answer)

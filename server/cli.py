@@ -217,6 +217,23 @@ def export(
 
 
 @app.command()
+def report(
+    run: NewestArgument = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the page there; by default in the run's folder."),
+    ] = None,
+    folder: FolderOption = None,
+    *,
+    json: JsonOption = False,
+) -> None:
+    """Say what the sites told of their cohorts: found, used, left out and why; with a page."""
+    from server.commands import reporting
+
+    reporting.report(_chosen(folder), run, out, as_json=json)
+
+
+@app.command()
 def doctor(folder: FolderOption = None) -> None:
     """Look for what would keep the coordinator from working, and say how to mend it."""
     from server.commands import checking

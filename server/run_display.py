@@ -39,7 +39,7 @@ def frame(view: RunView, now: datetime, *, rounds: int = 3) -> RenderableType:
             parts += [Text(), _sites(status, now)]
         if view.rounds:
             parts += [Text(), _rounds(view.rounds[-rounds:], status, now)]
-    found = [_measured(view), time_left(view)]
+    found = [view.cohort, _measured(view), time_left(view)]
     parts += [Text()] * any(found) + [Text(_sentence(text)) for text in found if text]
     return Group(*parts)
 

@@ -85,6 +85,7 @@ class RunView(_Facts):
     status: RunStatus | None = None
     rounds: tuple[RoundFacts, ...] = ()  # the last, oldest first
     tested: dict[str, object] = Field(default={})  # metrics on test patients, at the end
+    cohort: str = ""  # what the sites' cohorts come to, in a line
     exported: bool = False  # its bundle is in its folder
 
     @property
@@ -120,6 +121,7 @@ def view_of(place: RunFolder) -> RunView:
         "status": status or None,
         "rounds": lines[-_ROUNDS:],
         "tested": _read(place.results).get("metrics") or {},
+        "cohort": str(_read(place.cohort).get("line") or ""),
         "exported": (place.bundle / "card.json").is_file(),
     }
     try:

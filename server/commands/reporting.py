@@ -1,0 +1,63 @@
+"""wardround-coordinator report: what the sites told of their cohorts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typer
+
+from common.errors import ConfigurationError
+from server.cohort_report import said, write_report
+from server.cohort_survey import Survey, read_survey
+from server.folder import Folder
+from server.run_status import newest, view_of
+
+
+def report(folder: Folder, name: str | None, out: Path | None, *, as_json: bool) -> None:
+    """Print what is known of a run's cohorts, and write it as a page."""
+    folder.require()
+    chosen = name or _newest(folder)
+    place = folder.run(chosen)
+    found = read_survey(place.cohort)
+    if found is None:
+        raise ConfigurationError(_why_none(folder, chosen))
+    if as_json:
+        typer.echo(json.dumps({**found.to_json(), "merged": _merged(found)}, indent=1))
+        return
+    for line in said(found):
+        typer.echo(line)
+    path = out or place.report
+    write_report(path, found)
+    typer.echo(f"The page with classes and histograms: {path}")
+
+
+def _merged(found: Survey) -> dict[str, object]:
+    return {
+        name: {
+            "unit": table.unit, "sites": list(table.sites),
+            "rows": {
+                row: {"told": value.told, "held_back_by": list(value.held_back_by)}
+                for row, value in table.rows.items()
+            },
+        }
+        for name, table in found.merged().items()
+    }  # fmt: skip
+
+
+def _newest(folder: Folder) -> str:
+    found = newest(view_of(folder.run(name)) for name in folder.run_names())
+    if found is None:
+        message = "There is no run yet. Start one: wardround-coordinator run CONFIG"
+        raise ConfigurationError(message)
+    return found.name
+
+
+def _why_none(folder: Folder, name: str) -> str:
+    if not folder.run(name).run.is_file():
+        known = ", ".join(folder.run_names()[-5:]) or "none yet"
+        return f"There is no run {name!r}; there are: {known}."
+    return (
+        f"The sites have told nothing of their cohorts for {name} yet: they are asked once enough "
+        f"of them take part. To see what it waits for: wardround-coordinator status {name}"
+    )
