@@ -95,6 +95,16 @@ class Home:
         return self.folder / "pulls.db"
 
     @property
+    def arrivals(self) -> Path:
+        """Which studies arrived to be scored, and what became of them."""
+        return self.folder / "arrivals.db"
+
+    @property
+    def arrived(self) -> Path:
+        """Images that were sent here to be scored; they go some time after that."""
+        return self.folder / "arrived"
+
+    @property
     def withdrawals(self) -> Path:
         """Patients who were withdrawn, for good."""
         return self.folder / "withdrawals.jsonl"

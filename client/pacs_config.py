@@ -50,6 +50,25 @@ class Selection(Part):
         return self
 
 
+class Listening(Part):
+    """How arriving studies are taken by `wardround-site listen`."""
+
+    titles: tuple[_Title, ...] = Field(
+        default=(),
+        description="AE titles that may store here; [] for called_title alone.",
+    )
+    settle_seconds: PositiveFloat = Field(
+        default=30.0, description="A study may be whole when nothing of it came for so long."
+    )
+    keep_hours: PositiveFloat = Field(
+        default=24.0, description="What arrived is removed so long after its study was dealt with."
+    )
+    give_up_hours: PositiveFloat = Field(
+        default=24.0,
+        description="A study that lacks images by the PACS's count is listed as failed after that.",
+    )
+
+
 class PacsConfig(Part):
     """How this site reaches its PACS."""
 
@@ -82,6 +101,7 @@ class PacsConfig(Part):
         default=None,
         description="Address of this machine that own_port is bound to; null for all of them.",
     )
+    listen: Listening = Field(default=Listening(), description="How arriving studies are taken.")
     authority: Path | None = Field(
         default=None, description="PEM file of the hospital's authority, for HTTPS and DICOM TLS."
     )
