@@ -28,9 +28,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from client.dicom.decode import Array
-from client.home import Home
-from client.withdrawals import withdrawn
+from client.dicom.compressed import Array
+from client.withdrawals import withdrawn_near
 
 #: A shard is closed when it is this long, so that a crash costs no more than one.
 _SHARD_BYTES = 1 << 28
@@ -63,7 +62,7 @@ class PixelStore:
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        self.withdrawn = withdrawn(Home(folder.parent.parent))
+        self.withdrawn = withdrawn_near(folder.absolute())
         self._shards: dict[str, NDArray[np.uint8]] = {}
         self._found: dict[str, Entry] = {}  # views of what was checked, not copies
         self._pending: list[tuple[object, ...]] = []

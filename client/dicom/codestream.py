@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 #: JPEG's frame headers (ITU-T T.81 table B.1) and JPEG-LS's (T.87 annex C).
 _FRAME_HEADERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 #: Markers that stand alone, without a length.
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 _START_OF_CODESTREAM = b"\xff\x4f\xff\x51"
+
+
+class Colour(Enum):
+    """What the markers of a JPEG codestream say of its three components."""
+
+    YCBCR = "YCbCr"
+    RGB = "RGB"
+    UNSAID = "nothing"
 
 
 def shape_of(frame: bytes) -> tuple[int, int, int] | None:
@@ -18,6 +28,23 @@ def shape_of(frame: bytes) -> tuple[int, int, int] | None:
     if start < 0 or frame[start : start + 4] != _START_OF_CODESTREAM:
         return None
     return _jpeg2000_shape(frame[start:])
+
+
+def colour_of(frame: bytes) -> Colour:
+    """Return the colours that JFIF's or Adobe's marker tells of (ITU-T T.871, T.872 6.5.3)."""
+    place = 2
+    while place + 4 < len(frame) and frame[place] == 0xFF:
+        marker = frame[place + 1]
+        length = int.from_bytes(frame[place + 2 : place + 4], "big")
+        value = frame[place + 4 : place + 2 + length]
+        if marker == 0xE0 and value[:5] == b"JFIF\0":
+            return Colour.YCBCR
+        if marker == 0xEE and value[:5] == b"Adobe" and len(value) >= 12:
+            return Colour.YCBCR if value[11] == 1 else Colour.RGB
+        if not 0xE0 <= marker < 0xF0 and marker != 0xFE:  # neither application nor comment
+            break
+        place += 2 + length
+    return Colour.UNSAID
 
 
 def is_whole(frame: bytes) -> bool:

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels.processing import apply_color_lut, convert_color_space
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, ExplicitVRBigEndian, RLELossless
 
-from client.dicom.codestream import is_whole, shape_of
+from client.dicom.compressed import (
+    BY_IMAGECODECS,
+    JPEG,
+    Array,
+    Format,
+    check_frame,
+    decode_frame,
+    in_stored_bits,
+)
 from client.dicom.quiet import quiet
 from client.dicom.reasons import Reason, UnusableFile
-
-Array = NDArray[np.number]
 
 #: Bytes of one object's pixels, uncompressed, beyond which it is refused before memory is taken.
 LARGEST_BYTES = 1 << 30
 
-_JPEG = frozenset({
-    "1.2.840.10008.1.2.4.51",  # Extended, 8 and 12 bits
-    "1.2.840.10008.1.2.4.53",  # Spectral selection; retired
-    "1.2.840.10008.1.2.4.55",  # Full progression; retired
-})  # fmt: skip
-_JPEG_LOSSLESS = frozenset({"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"})
-_JPEG_LS = frozenset({"1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"})
 #: Decoded by pydicom with pillow, openjpeg and the RLE plug-in.
 _PYDICOM = frozenset({
     "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91",
@@ -35,7 +33,7 @@ NATIVE = frozenset({
     "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", ExplicitVRBigEndian,
 })  # fmt: skip
 #: Every transfer syntax that can be read.
-SYNTAXES = NATIVE | _JPEG | _JPEG_LOSSLESS | _JPEG_LS | _PYDICOM
+SYNTAXES = NATIVE | BY_IMAGECODECS | _PYDICOM
 
 
 def frames_of(dataset: Dataset) -> int:
@@ -48,22 +46,66 @@ def decode(dataset: Dataset, syntax: UID) -> Array:
     with quiet():
         if syntax in NATIVE:
             _check_length(dataset)
+            found = _native(dataset, syntax)
         else:
-            _check_frames(dataset, syntax)
-        return _shaped(_decoded(dataset, syntax), dataset)
+            found = _compressed(dataset, syntax)
+        return _shaped(found, dataset)
 
 
-def _decoded(dataset: Dataset, syntax: UID) -> Array:
-    if syntax in _JPEG | _JPEG_LOSSLESS | _JPEG_LS:
-        return _by_imagecodecs(dataset, syntax)
+def format_of(dataset: Dataset) -> Format:
+    """Return what the header says of a frame."""
+    stored = int(dataset.BitsStored)
+    high = dataset.get("HighBit")
+    return Format(
+        rows=int(dataset.Rows), columns=int(dataset.Columns),
+        samples=int(dataset.SamplesPerPixel), photometric=str(dataset.PhotometricInterpretation),
+        allocated=int(dataset.BitsAllocated), stored=stored,
+        high=stored - 1 if high is None else int(high),
+        signed=int(dataset.PixelRepresentation) == 1,
+    )  # fmt: skip
+
+
+def _native(dataset: Dataset, syntax: UID) -> Array:
+    if syntax == ExplicitVRBigEndian and "PixelData" in dataset and dataset.BitsAllocated > 8:
+        wide = int(dataset.BitsAllocated) > 16
+        if wide or dataset["PixelData"].VR != "OW":
+            # PS3.5 A.3 swaps words of 16 bits; writers and readers differ on everything else.
+            detail = f"{dataset.BitsAllocated} bits as {dataset['PixelData'].VR} in big endian"
+            raise UnusableFile(Reason.UNSUPPORTED_TS, detail)
+    found = pixel_array(dataset)
+    found = found.astype(found.dtype.newbyteorder("="), copy=False)
+    if "PixelData" not in dataset or dataset.BitsAllocated == 1:
+        return found
+    form = format_of(dataset)
+    return in_stored_bits(found, form.stored, form.high)
+
+
+def _compressed(dataset: Dataset, syntax: UID) -> Array:
+    if syntax not in SYNTAXES:
+        raise UnusableFile(Reason.UNSUPPORTED_TS, f"{syntax.name}")
+    if not dataset.PixelData:
+        raise UnusableFile(Reason.TRUNCATED_PIXELS, "no pixel data")
+    form, frames = format_of(dataset), _frames(dataset)
+    if len(frames) < frames_of(dataset):
+        detail = f"{len(frames)} of {frames_of(dataset)} frames"
+        raise UnusableFile(Reason.TRUNCATED_PIXELS, detail)
+    for frame in frames:
+        check_frame(frame, syntax, form)
+    if syntax in BY_IMAGECODECS:
+        decoded = np.stack([decode_frame(frame, syntax, form) for frame in frames])
+        return as_rgb(decoded, syntax, form)
     # pylibjpeg's RLE is 3.5 times as quick as pydicom's own.
-    plugin = "pylibjpeg" if syntax == RLELossless else ""
-    found = pixel_array(dataset, decoding_plugin=plugin)
-    if syntax in NATIVE | {RLELossless} and "PixelData" in dataset and dataset.BitsAllocated > 1:
-        stored = int(dataset.BitsStored)
-        high = dataset.get("HighBit")
-        return in_stored_bits(found, stored, stored - 1 if high is None else int(high))
-    return found
+    found = pixel_array(dataset, decoding_plugin="pylibjpeg" if syntax == RLELossless else "")
+    return in_stored_bits(found, form.stored, form.high) if syntax == RLELossless else found
+
+
+def as_rgb(found: Array, syntax: str, form: Format) -> Array:
+    """Return colours as RGB; lossy JPEG was turned by its decoder, the others were not."""
+    if not form.photometric.startswith("YBR") or syntax in JPEG:
+        return found
+    if found.dtype.itemsize > 1:
+        raise UnusableFile(Reason.DECODE_ERROR, f"{form.photometric} of {form.allocated} bits")
+    return convert_color_space(found, "YBR_FULL", "RGB", per_frame=True)
 
 
 def _shaped(found: Array, dataset: Dataset) -> Array:
@@ -102,60 +144,8 @@ def _check_length(dataset: Dataset) -> None:
                 raise UnusableFile(Reason.TRUNCATED_PIXELS, f"{held} of {expected} bytes")
 
 
-def _check_frames(dataset: Dataset, syntax: UID) -> None:
-    """Refuse what no decoder knows, and frames whose own size is not the header's."""
-    if syntax not in _JPEG | _JPEG_LOSSLESS | _JPEG_LS | _PYDICOM:
-        raise UnusableFile(Reason.UNSUPPORTED_TS, f"{syntax.name}")
-    if not dataset.PixelData:
-        raise UnusableFile(Reason.TRUNCATED_PIXELS, "no pixel data")
-    wanted = int(dataset.Rows), int(dataset.Columns)
-    count = 0
-    for frame in _frames(dataset):
-        found = shape_of(frame)
-        if found is not None and found[:2] != wanted:
-            raise UnusableFile(Reason.DECODE_ERROR, f"frame is {found[:2]}, header says {wanted}")
-        if syntax in _JPEG | _JPEG_LOSSLESS | _JPEG_LS and not is_whole(frame):
-            # These decoders would fill up the rest in silence.
-            raise UnusableFile(Reason.TRUNCATED_PIXELS, f"frame {count + 1} has no end")
-        count += 1
-    if count < frames_of(dataset):
-        raise UnusableFile(Reason.TRUNCATED_PIXELS, f"{count} of {frames_of(dataset)} frames")
-
-
 def _frames(dataset: Dataset) -> list[bytes]:
     try:
         return list(generate_frames(dataset.PixelData, number_of_frames=frames_of(dataset)))
     except ValueError as error:
         raise UnusableFile(Reason.TRUNCATED_PIXELS, str(error)[:120]) from error
-
-
-def _by_imagecodecs(dataset: Dataset, syntax: UID) -> Array:
-    import imagecodecs
-
-    if syntax in _JPEG_LS:
-        decoder = imagecodecs.jpegls_decode
-    else:
-        decoder = imagecodecs.ljpeg_decode if syntax in _JPEG_LOSSLESS else imagecodecs.jpeg_decode
-    found: NDArray[np.integer] = np.stack([decoder(frame) for frame in _frames(dataset)])
-    if int(dataset.PixelRepresentation) == 1:
-        signed = found.view(np.int16 if found.dtype.itemsize == 2 else np.int8)
-        return in_stored_bits(signed, int(dataset.BitsStored), int(dataset.BitsStored) - 1)
-    # Lossy JPEG is turned to RGB by its decoder; the others hand out what is stored.
-    if str(dataset.PhotometricInterpretation).startswith("YBR") and syntax not in _JPEG:
-        return convert_color_space(found, "YBR_FULL", "RGB", per_frame=True)
-    return found
-
-
-def in_stored_bits(values: NDArray[np.generic], stored: int, high: int) -> Array:
-    """Return the values that stand in so many bits below and with the high bit (PS3.5 8.1.1).
-
-    What stands above or below is no part of the image: old scanners kept overlays there. An
-    array of the same type comes back; numbers in two's complement keep their sign.
-    """
-    allocated = values.dtype.itemsize * 8
-    if not 0 < stored <= high + 1 <= allocated:
-        raise UnusableFile(Reason.BAD_VR, f"BitsStored {stored}, HighBit {high} of {allocated}")
-    top, low = allocated - 1 - high, allocated - stored
-    if values.dtype.kind == "u" and top == low:
-        return np.asarray(np.bitwise_and(values, (1 << stored) - 1)) if low else np.asarray(values)
-    return np.asarray(np.right_shift(np.left_shift(values, top), low))

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from client.dicom.decode import Array, decode
+from client.dicom.compressed import Array
+from client.dicom.decode import decode
 from client.dicom.read import SEGMENTATIONS, Header, group_item, read_dataset
 from client.dicom.reasons import Reason, UnusableFile
 from client.dicom.volume import Geometry, plane_affine, turn_of

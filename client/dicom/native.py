@@ -3,88 +3,139 @@
 from __future__ import annotations
 
 import numpy as np
+from pydicom.dataset import Dataset
 
-from client.dicom.decode import Array, in_stored_bits
+from client.dicom.compressed import (
+    BY_IMAGECODECS,
+    Array,
+    Format,
+    check_frame,
+    decode_frame,
+    in_stored_bits,
+)
+from client.dicom.dcmtk import decoded_by_dcmtk
 from client.dicom.elements import Odd, Scanned
 from client.dicom.files import File
-from client.dicom.header_checks import PixelElement
+from client.dicom.fragments import read_frame
+from client.dicom.header_checks import PixelElement, Scan
+from client.dicom.header_parse import parse
 from client.dicom.header_scan import scan
 from client.dicom.instance import describe
-from client.dicom.read import (
-    Header,
-    Pixels,
-    pivot_of,
-    read_dataset,
-    read_header,
-    read_pixels,
-    turned,
-)
-from client.dicom.reasons import Reason, UnusableFile
+from client.dicom.quiet import quiet
+from client.dicom.read import Header, Pixels, pivot_of, read_dataset, read_pixels, turned
+from client.dicom.reasons import DecoderGaveUp, Reason, UnusableFile
 
 _PLAIN = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"})
 _GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
 _PIXEL_DATA = 0x7FE00010
+#: For these, dcmtk is asked where our own decoder gives up.
+_BY_DCMTK = BY_IMAGECODECS | {"1.2.840.10008.1.2.4.50"}
 
 
 def read_image(file: File) -> tuple[Header, Pixels]:
     """Return an image's header and pixels; UnusableFile says why it cannot be used."""
     try:
-        return read_native(file)
-    except Odd:
-        return parse_image(file)
+        try:
+            return read_easy(file)
+        except Odd:
+            return parse_image(file)
     except OSError as error:
         raise UnusableFile(Reason.UNREADABLE, type(error).__name__) from error
 
 
 def parse_image(file: File) -> tuple[Header, Pixels]:
-    """Return the same by pydicom alone: the readable twin."""
+    """Return the same by pydicom alone: the readable twin, and for what is not easy."""
+    if file.size == 0:
+        raise UnusableFile(Reason.EMPTY_FILE)
     try:
-        dataset = read_dataset(file.path)
-    except OSError as error:
-        raise UnusableFile(Reason.UNREADABLE, type(error).__name__) from error
-    return read_header(dataset), read_pixels(dataset)
+        with quiet():
+            found = parse(file.path, file.size)
+            header = describe(file, found).header
+    except (UnusableFile, OSError):
+        raise
+    except Exception as error:
+        # pydicom converts values when they are asked for, and each type raises its own kind.
+        raise UnusableFile(Reason.BAD_VR, str(error)[:120]) from error
+    try:
+        return header, read_pixels(_whole(file))
+    except DecoderGaveUp:
+        if found.syntax not in _BY_DCMTK:
+            raise
+        with decoded_by_dcmtk(file.path) as uncompressed:
+            if uncompressed is None:
+                raise
+            return header, read_pixels(read_dataset(uncompressed))
 
 
-def read_native(file: File) -> tuple[Header, Pixels]:
-    """Return a grey, uncompressed, little endian image of one frame; Odd for any other."""
+def _whole(file: File) -> Dataset:
+    """Return the dataset with its pixels; a header that was fine says what is wrong with these."""
+    try:
+        return read_dataset(file.path)
+    except UnusableFile as problem:
+        if problem.reason is Reason.NOT_DICOM:
+            raise UnusableFile(Reason.TRUNCATED_PIXELS, problem.detail) from problem
+        raise
+
+
+def read_easy(file: File) -> tuple[Header, Pixels]:
+    """Return a grey, little endian image of one frame, native or in JPEG; Odd for any other."""
     if file.size == 0:
         raise UnusableFile(Reason.EMPTY_FILE)
     found = scan(file.path, file.size)
     elements, pixels = found.elements, found.pixels
-    if (
-        not isinstance(elements, Scanned) or pixels is None or pixels.tag != _PIXEL_DATA
-        or pixels.length < 0 or found.syntax not in _PLAIN
-        or elements.integer("SamplesPerPixel") != 1
-        or elements.text("PhotometricInterpretation") not in _GREY
-        or elements.integer("BitsAllocated") not in {8, 16}
-        or "PixelRepresentation" not in elements.values
-    ):  # fmt: skip
+    if not isinstance(elements, Scanned) or pixels is None or pixels.tag != _PIXEL_DATA:
         raise Odd
     header = describe(file, found).header
-    stored = _stored(file, elements, pixels, header.shape)
+    form = _format(elements)
+    if found.syntax in _PLAIN and pixels.length >= 0:
+        stored = _native(file, pixels, form)
+    elif found.syntax in BY_IMAGECODECS and pixels.length < 0:
+        stored = _compressed(file, found, pixels, form)
+    else:
+        raise Odd
     slope = elements.numbers("RescaleSlope", 1)
     intercept = elements.numbers("RescaleIntercept", 1)
-    line = (slope[0] if slope else 0.0) or 1.0, intercept[0] if intercept else 0.0
-    pivot = pivot_of(
-        elements.text("PhotometricInterpretation"),
-        bits=elements.integer("BitsStored"), signed=elements.integer("PixelRepresentation") == 1,
+    return header, turned(
+        stored, np.array([(slope[0] if slope else 1.0) or 1.0]),
+        np.array([intercept[0] if intercept else 0.0]),
+        pivot_of(form.photometric, bits=form.stored, signed=form.signed),
     )  # fmt: skip
-    return header, turned(stored, np.array([line[0]]), np.array([line[1]]), pivot)
 
 
-def _stored(
-    file: File, elements: Scanned, pixels: PixelElement, shape: tuple[int, int]
-) -> Array:
-    """Return (1, rows, columns) as stored."""
-    signed = elements.integer("PixelRepresentation")
-    if signed not in {0, 1}:
-        raise Odd
-    bits = elements.integer("BitsAllocated")
-    kind = np.dtype(f"<{'i' if signed else 'u'}{bits // 8}")
-    rows, columns = shape
-    values = np.fromfile(file.path, kind, rows * columns, offset=pixels.start)
-    if len(values) != rows * columns:
-        raise UnusableFile(Reason.TRUNCATED_PIXELS, "the file became shorter")
+def _format(elements: Scanned) -> Format:
+    """Return what the header says of the pixels, where that is easy."""
     stored = elements.integer("BitsStored")
-    high = elements.integer("HighBit") if elements.values.get("HighBit") else stored - 1
-    return in_stored_bits(values.reshape(1, rows, columns), stored, high)
+    form = Format(
+        rows=elements.integer("Rows"), columns=elements.integer("Columns"),
+        samples=elements.integer("SamplesPerPixel"),
+        photometric=elements.text("PhotometricInterpretation"),
+        allocated=elements.integer("BitsAllocated"), stored=stored,
+        high=elements.integer("HighBit") if elements.values.get("HighBit") else stored - 1,
+        signed=elements.integer("PixelRepresentation") == 1,
+    )  # fmt: skip
+    easy = form.samples == 1 and form.photometric in _GREY and form.allocated in {8, 16}
+    if not easy or elements.values.get("PixelRepresentation") not in {b"\0\0", b"\1\0"}:
+        raise Odd
+    return form
+
+
+def _native(file: File, pixels: PixelElement, form: Format) -> Array:
+    """Return (1, rows, columns) as stored."""
+    kind = np.dtype(f"<{'i' if form.signed else 'u'}{form.allocated // 8}")
+    values = np.fromfile(file.path, kind, form.rows * form.columns, offset=pixels.start)
+    if len(values) != form.rows * form.columns:
+        raise UnusableFile(Reason.TRUNCATED_PIXELS, "the file became shorter")
+    return in_stored_bits(values.reshape(1, form.rows, form.columns), form.stored, form.high)
+
+
+def _compressed(file: File, found: Scan, pixels: PixelElement, form: Format) -> Array:
+    """Return (1, rows, columns) of the one frame."""
+    frame = read_frame(file.path, pixels.start)
+    check_frame(frame, found.syntax, form)
+    try:
+        return decode_frame(frame, found.syntax, form)[None]
+    except UnusableFile:
+        raise
+    except Exception as error:
+        # The decoder's own kinds of errors; the long way round asks other decoders, too.
+        raise Odd from error

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.cache import file_key
-from client.dicom.decode import Array
+from client.dicom.compressed import Array
 from client.dicom.instance import Instance
 from client.dicom.quality import Suspect, is_secondary_capture
 from client.dicom.reasons import Reason

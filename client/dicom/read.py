@@ -21,10 +21,11 @@ from pydicom.uid import (
     MediaStorageDirectoryStorage,
 )
 
-from client.dicom.decode import LARGEST_BYTES, Array, decode, frames_of
+from client.dicom.compressed import Array
+from client.dicom.decode import LARGEST_BYTES, decode, frames_of
 from client.dicom.parse import BoundedFile, parse_file
 from client.dicom.quiet import quiet
-from client.dicom.reasons import Reason, UnusableFile
+from client.dicom.reasons import DecoderGaveUp, Reason, UnusableFile
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _NEEDED = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation")
@@ -211,7 +212,8 @@ def read_pixels(dataset: Dataset) -> Pixels:
         raise
     except Exception as error:
         # Decoders of several libraries raise their own kinds on broken data.
-        raise UnusableFile(Reason.DECODE_ERROR, f"{type(error).__name__}: {error}"[:120]) from error
+        detail = f"{type(error).__name__}: {error}"[:120]
+        raise DecoderGaveUp(Reason.DECODE_ERROR, detail) from error
 
 
 def _syntax(dataset: Dataset) -> UID:

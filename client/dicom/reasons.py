@@ -83,3 +83,7 @@ class UnusableFile(Exception):
     def listed(self, what: str) -> Unusable:
         """Return the entry of the list."""
         return Unusable(reason=self.reason, what=what, detail=self.detail)
+
+
+class DecoderGaveUp(UnusableFile):
+    """A decoder failed on a codestream that looked right; another decoder may not."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from client.dicom.decode import Array
+from client.dicom.compressed import Array
 from client.dicom.read import Cosines, Header, Pixels
 from client.dicom.reasons import Reason, UnusableFile
 
