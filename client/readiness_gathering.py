@@ -137,7 +137,7 @@ def _cohort(home: Home, site: SiteConfig, shelf: Shelf, config: RunConfig | None
     if config is None:
         return _Cohort(facts=CohortFacts())
     try:
-        cache = Cache(home.cache)
+        cache = Cache(home.cache, home.index)
         with cache.in_use():
             left_out = LeftOut(withdrawn=gone, images=images_left_out(shelf, config, site.quality))
             task = task_of(config.task)

@@ -8,7 +8,10 @@ from pathlib import Path
 
 from client.cache import Cache, key_of
 from client.cohort import SiteCohort, load_cohort
+from client.cohort_quality import Shelf, images_left_out
 from client.features import site_of, with_features
+from client.left_out import LeftOut
+from client.quality_rules import QualityRules
 from client.site import Site
 from client.split import split_patients
 from common.config import Cohort, RunConfig, Split
@@ -89,7 +92,8 @@ def load_hospitals(
     left_out: dict[str, str] = {}
     for folder in folders:
         try:
-            cohort = load_cohort(folder, config, task, cache)
+            refused = _left_out(folder, config, cache)
+            cohort = load_cohort(folder, config, task, cache, None, refused)
         except CohortError as error:
             tell(f"{folder.name} is left out: {error}")
             left_out[folder.name] = str(error)
@@ -103,6 +107,13 @@ def load_hospitals(
         message = "No hospital can be used; the lines above say why."
         raise CohortError(message)
     return Hospitals(cohorts=tuple(found), left_out=left_out)
+
+
+def _left_out(folder: Path, config: RunConfig, cache: Cache) -> LeftOut:
+    """Return the images that a site with the rules as they are written would leave out, too."""
+    labels = folder / "labels.csv"
+    shelf = Shelf(data=folder, labels=labels, index=cache.index, cache=cache.folder)
+    return LeftOut(images=images_left_out(shelf, config, QualityRules()))
 
 
 def _summary(cohort: SiteCohort, config: RunConfig) -> str:

@@ -16,6 +16,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, SegmentationStorage, genera
 
 from client.cache import Cache
 from client.cohort import SiteCohort, load_cohort
+from client.left_out import LeftOut
 from common.config import RunConfig, parse_config
 from common.tasks import task_of
 
@@ -189,6 +190,9 @@ def config_of(
     return parse_config(CONFIG.format(task=task, cohort=cohort, network=network))
 
 
-def load(site: Path, config: RunConfig, cache: Path) -> SiteCohort:
+def load(
+    site: Path, config: RunConfig, cache: Path, left_out: LeftOut | None = None
+) -> SiteCohort:
     """Load a cohort as a run does."""
-    return load_cohort(site, config, task_of(config.task), Cache(cache))
+    refused = left_out or LeftOut()
+    return load_cohort(site, config, task_of(config.task), Cache(cache), None, refused)
