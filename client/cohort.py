@@ -13,7 +13,8 @@ from torch import Tensor
 
 from client.cache import Cache
 from client.dicom.reasons import Reason, Unusable
-from client.images import MaskRules, Prepared, prepare_images
+from client.image_masks import MaskRules
+from client.images import Prepared, prepare_images
 from client.labels import Labels, key_of_row, read_labels
 from client.left_out import LeftOut
 from client.split import Part, part_named, split_patients
@@ -100,7 +101,12 @@ def load_cohort(
     if rules is not None:
         masks = None
         if config.task.kind == "segmentation":
-            masks = MaskRules(structures=config.task.structures, column=config.task.mask)
+            column = config.task.mask
+            masks = MaskRules(
+                structures=config.task.structures, column=column,
+                resample=column in labels.schema.columns
+                and labels.schema.columns[column].resample is not None,
+            )  # fmt: skip
         prepared = prepare_images(site, rules, (labels, left_out), masks, cache)
         problems += prepared.problems
     joined = _rows(labels, needed) if prepared is None else _join(prepared, labels, problems)

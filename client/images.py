@@ -15,10 +15,10 @@ from torch import Tensor
 
 from client.cache import Cache, file_key, key_of
 from client.dicom.index import Index
-from client.dicom.masks import Structures, read_image_segmentation, read_png, read_segmentation
 from client.dicom.read import Header, Pixels
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.dicom.volume import Geometry, stack_slices
+from client.image_masks import Canvas, MaskRules, read_mask
 from client.labels import Labels
 from client.left_out import LeftOut
 from client.objects import Found, Object, dicom_files, pixels_of, read_objects
@@ -37,6 +37,8 @@ class Image:
     values: NDArray[np.float32]  # (rows, columns[, 3]) or (slices, rows, columns[, 3])
     frame: int  # of the object; 0 for a volume
     geometry: Geometry | None  # of a volume
+    first: str  # file of the object, or of the series' first
+    instances: frozenset[str]  # SOPInstanceUIDs
 
     @property
     def spacing(self) -> tuple[float, ...] | None:
@@ -66,14 +68,6 @@ class Prepared:
     problems: tuple[Unusable, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class MaskRules:
-    """Which masks go with which images."""
-
-    structures: Structures
-    column: str  # of labels.csv, with the mask's path below the site's folder
-
-
 def prepare_images(
     site: Path, rules: Images, wanted: tuple[Labels, LeftOut], masks: MaskRules | None,
     cache: Cache,
@@ -93,9 +87,7 @@ def prepare_images(
                 by_series=rules.dimensions == 3, index=index,
             )  # fmt: skip
             if masks is None:  # nothing is missing where no mask was asked for
-                found.problems = [
-                    p for p in found.problems if p.reason is not Reason.SEGMENTATION
-                ]
+                found.problems = [p for p in found.problems if p.reason is not Reason.SEGMENTATION]
             prepared = _prepare_all(site, found, rules, (labels, masks), store)
         _keep(cache, key, prepared)
     except (OSError, sqlite3.Error) as error:
@@ -115,7 +107,7 @@ def _key(
         known += [(r[masks.column], _file_key(site / r[masks.column])) for r in labels.rows]
     index = sorted((*key, row) for key, row in labels.index.items())
     patients = [row.get("PatientID", "") for row in labels.rows]
-    mask_rules = (dict(masks.structures), masks.column) if masks else None
+    mask_rules = (dict(masks.structures), masks.column, masks.resample) if masks else None
     return key_of(
         "prepared", known, rules.model_dump(mode="json"), index, patients, mask_rules,
         sorted(labels.conflicts), sorted((k, r.name) for k, (r, _) in left_out.images.items()),
@@ -163,7 +155,8 @@ def _flat_images(item: Object, pixels: Pixels, found: Found) -> Iterator[Image]:
         try:
             yield Image(
                 source=item.path, header=item.header, values=_checked(pixels.values(frame)),
-                frame=frame, geometry=None,
+                frame=frame, geometry=None, first=item.path,
+                instances=frozenset({item.header.instance}),
             )  # fmt: skip
         except UnusableFile as problem:
             found.problems.append(problem.listed(f"{item.path} frame {frame + 1}"))
@@ -180,7 +173,8 @@ def _volume(source: str, items: list[Object], pixels: list[Pixels], found: Found
     volume, geometry = stack_slices(parts)
     return Image(
         source=source, header=items[0].header, values=_checked(volume.patch((slice(None),))),
-        frame=0, geometry=geometry,
+        frame=0, geometry=geometry, first=items[0].path,
+        instances=frozenset(item.header.instance for item in items),
     )  # fmt: skip
 
 
@@ -227,27 +221,12 @@ def _mask(
     if masks is None:
         return torch.zeros(0, dtype=torch.uint8)
     name = labels.rows[labels.find(dicom_keys(image.header))][masks.column]
-    if not name:
-        raise UnusableFile(Reason.MASK_MISSING, "the row names none")
-    path = site / name
-    if not path.resolve().is_relative_to(site.resolve()):
-        raise UnusableFile(Reason.MASK_UNUSABLE, "the path leaves the site's folder")
-    png = path.suffix.lower() == ".png"
-    if image.geometry is None:
-        if png and image.header.frames > 1:
-            raise UnusableFile(Reason.MASK_UNUSABLE, "a PNG for several frames; use DICOM SEG")
-        shape = image.header.shape
-        grid = (
-            read_png(path, shape, masks.structures)
-            if png
-            else read_image_segmentation(path, image.header, image.frame, masks.structures)
-        )
-    elif png:
-        raise UnusableFile(Reason.MASK_UNUSABLE, "a PNG for a volume; use DICOM SEG")
-    else:
-        slices, rows, columns = image.values.shape[:3]
-        grid = read_segmentation(path, (slices, rows, columns), image.geometry, masks.structures)
-    return prepare_labels(grid, image.spacing, rules)
+    canvas = Canvas(
+        header=image.header, frame=image.frame, geometry=image.geometry,
+        shape=image.header.shape if image.geometry is None else image.values.shape[:3],
+        first=image.first, instances=image.instances,
+    )  # fmt: skip
+    return prepare_labels(read_mask(site, name, canvas, masks), image.spacing, rules)
 
 
 def _keep(cache: Cache, key: str, prepared: Prepared) -> None:

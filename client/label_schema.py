@@ -56,10 +56,12 @@ class ColumnRules(Part):
     dated: str | None = None
     #: Column with the date of the event that the value must come before.
     before: str | None = None
+    #: Of a column with masks: a NIfTI on another grid is resampled; without it, it is refused.
+    resample: Literal["nearest"] | None = None
 
     @model_validator(mode="after")
     def _fits_its_type(self) -> Self:
-        only = {"unit": "number", "range": "number", "values": "category"}
+        only = {"unit": "number", "range": "number", "values": "category", "resample": "text"}
         for name, kind in only.items():
             if getattr(self, name) and self.type != kind:
                 message = f"{name} is for type: {kind}, and this is type: {self.type}"

@@ -44,6 +44,12 @@ def withdrawn(home: Home) -> frozenset[str]:
     return withdrawn_in(home.withdrawals)
 
 
+def withdrawn_near(path: Path) -> frozenset[str]:
+    """Return the PatientIDs of the home that a file or folder lies in, or in the cache of."""
+    home, above = path.parents[:2]
+    return withdrawn(Home(home)) | withdrawn(Home(above))
+
+
 def withdrawn_in(path: Path) -> frozenset[str]:
     """Return the PatientIDs of a log of withdrawals; none where there is no such file."""
     return frozenset(found.patient for found in listed(path))

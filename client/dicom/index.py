@@ -42,8 +42,7 @@ from client.dicom.index_tables import (
 )
 from client.dicom.instance import Change, Counts, Instance, Quarantined, Series, without
 from client.dicom.reasons import Reason, Unusable
-from client.home import Home
-from client.withdrawals import withdrawn
+from client.withdrawals import withdrawn_near
 
 #: A file that ends too early and was written this short a time ago may still be growing.
 _FRESH_SECONDS = 3.0
@@ -181,7 +180,7 @@ class Index:
         changed = [str(file.path) for file in files]
         self._remove(changed)
         # Asked for within the transaction: a withdrawal comes before it, or forgets after it.
-        found = without(found, withdrawn(Home(self.path.parent)))
+        found = without(found, withdrawn_near(self.path.absolute()))
         ids: dict[Row, int] = {}
         rows = [
             instance_row(image, self._series_id(image, ids))
