@@ -129,9 +129,9 @@ def test_one_image_or_study_under_two_patients_is_left_out_of_both(
 def test_what_a_run_asks_for_decides_and_a_header_that_does_not_say_fits(tmp_path: Path) -> None:
     site = site_of(tmp_path, {
         1: put(BodyPartExamined="HAND"), 2: put(BodyPartExamined=""), 3: put(ImageLaterality="R"),
-        4: put(ImageLaterality=""), 5: put(BodyPartExamined="chest"),
+        4: put(ImageLaterality=""),
     })  # fmt: skip
-    config = config_of(cohort="{images: {size: [16, 16], body_parts: [CHEST], laterality: L}}")
+    config = config_of(cohort="{images: {size: [16, 16], body_parts: [Chest], laterality: L}}")
     expected = {"P01": Reason.WRONG_BODYPART, "P03": Reason.WRONG_LATERALITY}
     assert named(verdict(site, config))[0] == expected
     assert named(verdict(site))[0] == {}
