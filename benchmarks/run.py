@@ -20,7 +20,15 @@ from row import ROWS_FILE, Row
 
 HERE = Path(__file__).parent
 #: In this order: the quiet ones first.
-SCRIPTS = ("aggregation", "cached_reads", "private_step", "rounds", "federation", "ray_engine")
+SCRIPTS = (
+    "aggregation",
+    "cached_reads",
+    "private_step",
+    "rounds",
+    "federation",
+    "pull",
+    "ray_engine",
+)
 
 
 def main() -> None:

@@ -14,8 +14,9 @@ from client.home import Home
 from client.pacs_config import PacsConfig
 from client.plain_text import size
 from client.site_config import load_site_config
+from client.sources.flushing import Flusher
 from client.sources.pace import Pace
-from client.sources.pull import Order, Pulled, pull
+from client.sources.pull import Desk, Order, Pulled, pull
 from client.sources.queue import Counted, Queue
 from client.sources.selection import wanted
 from client.withdrawals import withdrawn
@@ -42,8 +43,9 @@ def run(home: Home, *, as_json: bool) -> None:
         watch = _Watch(queue, quiet=as_json)
         watch.say(f"Asking {_place(site.pacs)} for {len(order.wanted)} entries of the selection.")
         try:
-            with watch:
-                done = pull(order, queue, Pace(site.pacs), watch.say)
+            with watch, Flusher(queue) as flusher:
+                desk = Desk(queue=queue, flusher=flusher)
+                done = pull(order, desk, Pace(site.pacs), watch.say)
         except KeyboardInterrupt:
             _stopped(queue, as_json=as_json)
             raise typer.Exit(ExitCode.INTERRUPTED) from None

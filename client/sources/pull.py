@@ -16,7 +16,8 @@ from typing import Self
 
 from client.dicom.reasons import UnusableFile
 from client.pacs_config import PacsConfig
-from client.sources.landing import Landed, durable, folder_of, is_uid, leftovers, look
+from client.sources.flushing import Flusher, boot
+from client.sources.landing import Landed, folder_of, is_uid, leftovers, look
 from client.sources.pace import Pace, pause_seconds
 from client.sources.queue import Counted, Queue
 from client.sources.selection import Wanted
@@ -25,7 +26,7 @@ from common.errors import RunFailed, Unreachable
 
 Tell = Callable[[str], None]  # a line for whoever watches; called from any thread
 
-#: Instances that are made durable and written down together.
+#: Instances that are written down together.
 _BATCH = 64
 #: A series that the PACS refuses, or that stays short, is asked for so often in one pull.
 _TRIES = 3
@@ -49,11 +50,20 @@ class Order:
     withdrawn: frozenset[str]  # PatientIDs of whom nothing is fetched
 
 
-def pull(order: Order, queue: Queue, pace: Pace, tell: Tell) -> Pulled:
+@dataclass(frozen=True, kw_only=True)
+class Desk:
+    """Where it is noted what came."""
+
+    queue: Queue
+    flusher: Flusher  # running
+
+
+def pull(order: Order, desk: Desk, pace: Pace, tell: Tell) -> Pulled:
     """Pull what is wanted; Unreachable or TrustRefused when the PACS does not let it go on.
 
     Returns early, with series left waiting, when `pace` was stopped.
     """
+    queue = desk.queue
     order.data.mkdir(parents=True, exist_ok=True)
     with _alone(order.data), open_source(order.pacs, order.data) as source:
         leftovers(order.data)
@@ -64,9 +74,9 @@ def pull(order: Order, queue: Queue, pace: Pace, tell: Tell) -> Pulled:
         if pace.stopped:
             return Pulled(counted=queue.counted(), unanswered=unanswered)
         queue.offer(found)
+        queue.after_start(boot())
         _look_again(queue, order.data)
-        work = _Work(source, queue, pace, order.data, tell)
-        work.run(order.pacs.associations)
+        _Work(source, desk, pace, order.data, tell).run(order.pacs.associations)
     return Pulled(counted=queue.counted(), unanswered=unanswered)
 
 
@@ -127,9 +137,9 @@ def _look_again(queue: Queue, data: Path) -> None:
 class _Work:
     """The threads that fetch, and what they share."""
 
-    def __init__(self, source: Source, queue: Queue, pace: Pace, data: Path, tell: Tell) -> None:
-        self._source, self._queue, self._pace, self._data = source, queue, pace, data
-        self._tell = tell
+    def __init__(self, source: Source, desk: Desk, pace: Pace, data: Path, tell: Tell) -> None:
+        self._source, self._desk, self._pace, self._data = source, desk, pace, data
+        self._queue, self._tell = desk.queue, tell
         self._fatal: list[BaseException] = []
 
     def run(self, threads: int) -> None:
@@ -168,7 +178,7 @@ class _Work:
                 self._tell("The PACS's hours are over; going on when they begin again.")
                 self._pace.until_open()
                 continue
-            box = _Box(self._queue, self._pace)
+            box = _Box(self._desk, self._pace)
             try:
                 with box:
                     missing = self._bring(series, box)
@@ -239,16 +249,16 @@ class _Work:
             if landed.path == path:
                 found.append(landed)
         if found:
-            durable([one.path for one in found])
-            self._queue.acknowledge(found)
+            self._queue.acknowledge(found, boot())
+            self._desk.flusher.flush(found)
         return here | {one.instance for one in found}
 
 
 class _Box:
-    """What arrives of one series, until it is durable; leaving it writes down the rest."""
+    """What arrives of one series, until it is written down; leaving it writes down the rest."""
 
-    def __init__(self, queue: Queue, pace: Pace) -> None:
-        self._queue, self._pace = queue, pace
+    def __init__(self, desk: Desk, pace: Pace) -> None:
+        self._desk, self._pace, self._boot = desk, pace, boot()
         self._lock = threading.Lock()
         self._held: list[Landed] = []
         self.problems: list[UnusableFile] = []
@@ -280,9 +290,9 @@ class _Box:
             self.problems.append(problem)
 
     def flush(self) -> None:
-        """Make durable what is held, and write it down."""
+        """Write down what is held, and let it reach the disk."""
         with self._lock:
             held, self._held = self._held, []
         if held:
-            durable([one.path for one in held])
-            self._queue.acknowledge(held)
+            self._desk.queue.acknowledge(held, self._boot)
+            self._desk.flusher.flush(held)

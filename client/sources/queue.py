@@ -1,7 +1,8 @@
 """Which series are to be fetched, and how far that is: what a pull goes on from after a crash.
 
-An instance is written here once its file would outlast a loss of power, and never before; so what
-stands here is never asked for again, and what does not is.
+An instance is written here once its file is whole and has its name, and never before; so what
+stands here is never asked for again, and what does not is. After the machine itself went down,
+files that had not been flushed to the disk no longer stand here (flushing.py).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ CREATE TABLE IF NOT EXISTS series (
 CREATE TABLE IF NOT EXISTS instance (
     series TEXT NOT NULL REFERENCES series ON DELETE CASCADE, instance TEXT NOT NULL,
     size INTEGER NOT NULL,  -- bytes
+    boot TEXT NOT NULL,  -- start of the machine in whose memory it may be; empty: on the disk
     PRIMARY KEY (series, instance)
 ) STRICT, WITHOUT ROWID;
 """
@@ -66,6 +68,7 @@ class Queue:
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = FULL")
             self._database.execute("PRAGMA foreign_keys = ON")
+            self._database.execute("PRAGMA secure_delete = ON")  # withdrawn patients leave no trace
             self._database.executescript(_TABLES)
         except sqlite3.DatabaseError as error:
             message = (
@@ -124,11 +127,28 @@ class Queue:
             )
             return frozenset(row[0] for row in found)
 
-    def acknowledge(self, landed: Iterable[Landed]) -> None:
-        """Write down instances whose files are durable."""
-        rows = [(one.series, one.instance, one.size) for one in landed]
+    def acknowledge(self, landed: Iterable[Landed], boot: str) -> None:
+        """Write down instances whose files are whole, during this start of the machine."""
+        rows = [(one.series, one.instance, one.size, boot) for one in landed]
         with self._lock, self._database as database:
-            database.executemany("INSERT OR REPLACE INTO instance VALUES (?, ?, ?)", rows)
+            database.executemany("INSERT OR REPLACE INTO instance VALUES (?, ?, ?, ?)", rows)
+
+    def flushed(self, landed: Iterable[Landed]) -> None:
+        """Note that their files would outlast a loss of power."""
+        rows = [(one.series, one.instance) for one in landed]
+        with self._lock, self._database as database:
+            database.executemany(
+                "UPDATE instance SET boot = '' WHERE series = ? AND instance = ?", rows
+            )
+
+    def after_start(self, boot: str) -> None:
+        """Take back what was in the memory of an earlier start, and let its series wait."""
+        with self._lock, self._database as database:
+            database.execute(
+                "UPDATE series SET state = 'waiting' WHERE series IN "
+                "(SELECT series FROM instance WHERE boot NOT IN ('', ?))", [boot],
+            )  # fmt: skip
+            database.execute("DELETE FROM instance WHERE boot NOT IN ('', ?)", [boot])
 
     def lost(self, series: RemoteSeries, instances: Iterable[str]) -> None:
         """Take back instances whose files are gone."""

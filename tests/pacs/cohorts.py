@@ -10,8 +10,9 @@ import numpy as np
 from pydicom import dcmread
 
 from client.pacs_config import PacsConfig
+from client.sources.flushing import Flusher
 from client.sources.pace import Pace
-from client.sources.pull import Order, Pulled, pull
+from client.sources.pull import Desk, Order, Pulled, pull
 from client.sources.queue import Queue
 from client.sources.selection import Wanted, wanted
 from simulations.dicom_writer import Machine, Study, TransferSyntax, write_ct
@@ -72,8 +73,9 @@ class Site:
 
     def pull(self, config: PacsConfig, withdrawn: frozenset[str] = frozenset()) -> Pulled:
         order = Order(pacs=config, data=self.data, wanted=self.wanted(config), withdrawn=withdrawn)
-        with Queue(self.folder / "pulls.db") as queue:
-            return pull(order, queue, Pace(config), self.said.append)
+        with Queue(self.folder / "pulls.db") as queue, Flusher(queue) as flusher:
+            desk = Desk(queue=queue, flusher=flusher)
+            return pull(order, desk, Pace(config), self.said.append)
 
     def files(self) -> dict[str, Path]:
         return {path.stem: path for path in self.data.rglob("*.dcm")}
