@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from client.cli_options import HomeOption, JsonOption
+from client.cli_options import AllOption, HomeOption, JsonOption
 from client.home import Home
+from common.errors import ConfigurationError
 
 BundleOption = Annotated[Path, typer.Option(metavar="FOLDER", help="The bundle with the model.")]
 SendOption = Annotated[bool, typer.Option("--send", help="Send the results to the PACS.")]
@@ -49,15 +50,34 @@ def predict(
 
 @commands.command()
 def listen(
-    bundle: BundleOption,
+    bundle: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The bundle with the model.")
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Take studies from this folder, not by C-STORE."),
+    ] = None,
     home: HomeOption = None,
     *,
     send: SendOption = False,
+    show: Annotated[
+        bool, typer.Option("--list", help="Show what arrived and what became of it, and end.")
+    ] = False,
 ) -> None:
-    """Score studies as they arrive, by C-STORE or in a watched folder, until Ctrl-C."""
+    """Score studies as they arrive, by C-STORE or in a watched folder, until Ctrl-C.
+
+    A study is scored when the PACS has no more images of it than came, or, with no PACS to ask,
+    when nothing came for pacs.listen.settle_seconds.
+    """
     from client.commands import listening
 
-    listening.listen(Home.chosen(home), bundle, send=send)
+    if show:
+        raise typer.Exit(listening.show(Home.chosen(home)))
+    if bundle is None:
+        message = "Give the model that scores: --bundle FOLDER. To see what arrived: --list"
+        raise ConfigurationError(message)
+    wishes = listening.Wishes(bundle=bundle, folder=folder, send=send)
+    raise typer.Exit(listening.listen(Home.chosen(home), wishes))
 
 
 @commands.command()
@@ -82,3 +102,36 @@ def calibrate(
     calibrating.calibrate(
         Home.chosen(home), bundle, coverage=coverage, unlike=unlike, as_json=json
     )
+
+
+@commands.command()
+def deidentify(
+    source: Annotated[Path, typer.Argument(metavar="FILE|FOLDER", help="DICOM images.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Write what may leave there.")],
+    dates: Annotated[
+        Literal["shift", "remove"],
+        typer.Option(help="Shift each patient's dates by days of their own, or remove them."),
+    ] = "shift",
+    home: HomeOption = None,
+    *,
+    keep_characteristics: Annotated[
+        bool, typer.Option("--keep-characteristics", help="Keep sex, age, size and weight.")
+    ] = False,
+    pixels_checked: Annotated[
+        bool, typer.Option("--pixels-checked", help="A person looked: no text in the pictures.")
+    ] = False,
+    every: AllOption = False,
+) -> None:
+    """Write images as they may leave: names, numbers and texts gone, identifiers by a secret key.
+
+    Images whose header or kind makes text in the picture likely are withheld until a person has
+    looked. Reports, documents and waveforms are always withheld.
+    """
+    from client.commands import deidentifying
+    from client.dicom.deidentify import Dates, Profile
+
+    profile = Profile(
+        dates=Dates(dates), keep_characteristics=keep_characteristics,
+        pixels_checked=pixels_checked,
+    )  # fmt: skip
+    raise typer.Exit(deidentifying.run(Home.chosen(home), source, out, profile, every=every))

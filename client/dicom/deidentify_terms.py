@@ -1,0 +1,103 @@
+"""Defined terms of the coded strings that stay: a value outside them could be anybody's name.
+
+From the attributes' definitions in PS3.3; body parts from PS3.16 annex L.
+"""
+
+from __future__ import annotations
+
+_SIDES = "A P L R H F AL AR AH AF PL PR PH PF LA LP LH LF RA RP RH RF HA HP HL HR FA FP FL FR"
+
+#: Keyword -> terms that may stay, with blanks between them.
+_TEXT = {
+    "Modality": (
+        "CR CT MR US DX MG PT NM XA RF RG OT SC SEG OP OPT ES XC GM SM IO PX IVUS IVOCT BMD"
+    ),
+    "ImageType": (
+        "ORIGINAL DERIVED PRIMARY SECONDARY AXIAL LOCALIZER OTHER REFORMATTED MPR M P R I "
+        "MAGNITUDE PHASE REAL IMAGINARY ADC DIFFUSION TRACEW FA PROJECTION VOLUME NONE "
+        "STATIC DYNAMIC GATED TOMO RECON WHOLE MIXED NORM DIS2D DIS3D SUBTRACTION MAX_IP MIN_IP "
+        "M_FFE M_SE M_IR FFE SE IR WATER FAT IN_PHASE OUT_OF_PHASE T1 T2 PERFUSION"
+    ),
+    "FrameType": (
+        "ORIGINAL DERIVED PRIMARY SECONDARY AXIAL LOCALIZER OTHER VOLUME NONE MIXED DIFFUSION ADC "
+        "ANGIO CARDIAC PERFUSION PHASE_CONTRAST T1 T2 T2_STAR PROTON_DENSITY TIME_OF_FLIGHT "
+        "SUBTRACTION MAX_IP MIN_IP FLUID_ATTENUATED STATIC DYNAMIC GATED"
+    ),
+    "PhotometricInterpretation": "MONOCHROME1 MONOCHROME2 RGB",
+    "Laterality": "L R", "ImageLaterality": "L R U B", "FrameLaterality": "L R U B",
+    "PatientPosition": (
+        "HFP HFS HFDR HFDL HFV HFI FFDR FFDL FFP FFS FFV FFI LFP LFS RFP RFS AFDR AFDL PFDR PFDL"
+    ),
+    "PatientOrientation": _SIDES,
+    "ViewPosition": (
+        "AP PA LL RL RLD LLD RLO LLO CC MLO ML LM XCCL XCCM LMO FB SIO ISO CV AXIAL LAT LATERAL"
+    ),
+    "BodyPartExamined": (
+        "ABDOMEN ABDOMENPELVIS ADRENAL ANKLE AORTA ARM AXILLA BACK BLADDER BRAIN BREAST BRONCHUS "
+        "CALCANEUS CAROTID CEREBELLUM CHEST CHESTABDOMEN CHESTABDPELVIS CLAVICLE COCCYX COLON "
+        "CSPINE CTSPINE ELBOW ESOPHAGUS EXTREMITY EYE FACE FEMUR FINGER FOOT FOREARM GALLBLADDER "
+        "HAND HEAD HEADNECK HEART HIP HUMERUS IAC JAW JOINT KIDNEY KNEE LEG LIVER LSPINE LSSPINE "
+        "LUNG MANDIBLE MAXILLA MEDIASTINUM MOUTH NECK NECKCHEST NECKCHESTABDOMEN NECKCHESTABDPELV "
+        "NOSE ORBIT OVARY PANCREAS PAROTID PATELLA PELVIS PENIS PHARYNX PROSTATE RADIUS RECTUM "
+        "RIB SCALP SCAPULA SCLERA SCROTUM SHOULDER SKULL SPINE SPLEEN SSPINE STERNUM STOMACH "
+        "TESTIS THIGH THORAX THUMB THYMUS THYROID TLSPINE TOE TRACHEA TSPINE ULNA URETER "
+        "URETHRA UTERUS VAGINA VULVA WHOLEBODY WRIST ZYGOMA"
+    ),
+    "LossyImageCompression": "00 01",
+    "LossyImageCompressionMethod": (
+        "ISO_10918_1 ISO_14495_1 ISO_15444_1 ISO_13818_2 ISO_14496_10 ISO_23008_2 ISO_15444_15"
+    ),
+    "BurnedInAnnotation": "NO", "RecognizableVisualFeatures": "NO",
+    "PresentationLUTShape": "IDENTITY INVERSE",
+    "PixelIntensityRelationship": "LIN LOG DISP",
+    "VOILUTFunction": "LINEAR LINEAR_EXACT SIGMOID",
+    "RescaleType": "HU OD US MGML Z_EFF ED EDW HU_MOD PCT",
+    "VolumetricProperties": "VOLUME SAMPLED DISTORTED MIXED",
+    "VolumeBasedCalculationTechnique": (
+        "MAX_IP MIN_IP VOLUME_RENDER SURFACE_RENDER MPR CURVED_MPR NONE MIXED"
+    ),
+    "PixelPresentation": "COLOR MONOCHROME MIXED TRUE_COLOR",
+    "ConversionType": "DV DI DF WSD SD SI DRW SYN",
+    "DetectorType": "DIRECT SCINTILLATOR STORAGE FILM",
+    "PositionerType": "NONE CARM COLUMN MAMMOGRAPHIC PANORAMIC CEPHALOSTAT RIGID",
+    "FilterType": "STRIP WEDGE BUTTERFLY MULTIPLE FLAT NONE",
+    "ExposureModulationType": "NONE",
+    "AcquisitionType": "SEQUENCED SPIRAL CONSTANT_ANGLE STATIONARY",
+    "RotationDirection": "CW CC", "RadiationSetting": "SC GR",
+    "ScanningSequence": "SE IR GR EP RM",
+    "SequenceVariant": "SK MTC SS TRSS SP MP OSP NONE OTHER",
+    "ScanOptions": "PER RG CG PPG FC PFF PFP SP FS CT HELICAL AXIAL SURVIEW",
+    "MRAcquisitionType": "1D 2D 3D", "AngioFlag": "Y N",
+    "InPlanePhaseEncodingDirection": "ROW COL COLUMN OTHER", "VariableFlipAngleFlag": "Y N",
+    "ComplexImageComponent": "MAGNITUDE PHASE REAL IMAGINARY MIXED",
+    "AcquisitionContrast": (
+        "DIFFUSION FLOW_ENCODED FLUID_ATTENUATED PERFUSION PROTON_DENSITY STIR TAGGING T1 T2 "
+        "T2_STAR TOF UNKNOWN MIXED"
+    ),
+    "ContentQualification": "PRODUCT RESEARCH SERVICE",
+    "DiffusionDirectionality": "DIRECTIONAL BMATRIX ISOTROPIC NONE",
+    "Units": "CNTS NONE CM2 CM2ML PCNT CPS BQML MGMINML UMOLMINML MLMING MLG 1CM UMOLML PROPCNTS "
+             "PROPCPS MLMINML MLML GML STDDEV",
+    "CountsSource": "EMISSION TRANSMISSION", "DecayCorrection": "NONE START ADMIN",
+    "CorrectedImage": "DECY RADL ATTN SCAT DTIM MOTN PMOT CLN RAN NORM DCAL GEO",
+    "SeriesType": "STATIC DYNAMIC GATED IMAGE REPROJECTION",
+    "CollimatorType": "PARA PINH FANB CONE SLNT ASTG DIVG NONE UNKN RING",
+    "SegmentationType": "BINARY FRACTIONAL", "SegmentationFractionalType": "PROBABILITY OCCUPANCY",
+    "SegmentsOverlap": "YES NO UNDEFINED", "SegmentAlgorithmType": "AUTOMATIC SEMIAUTOMATIC MANUAL",
+    "SpecificAbsorptionRateDefinition": "IEC_WHOLE_BODY IEC_PARTIAL_BODY IEC_HEAD IEC_LOCAL",
+    "SpatialLocationsPreserved": "YES NO REORIENTED_ONLY",
+    "DimensionOrganizationType": "3D 3D_TEMPORAL TILED_FULL TILED_SPARSE",
+}  # fmt: skip
+
+#: Keyword -> its terms.
+TERMS = {name: frozenset(text.split()) for name, text in _TEXT.items()}
+TERMS["PresentationIntentType"] = frozenset({"FOR PRESENTATION", "FOR PROCESSING"})
+
+#: Makers as their scanners write them somewhere in Manufacturer -> the name that stays.
+VENDORS = {
+    "AGFA": "AGFA", "CANON": "CANON", "CARESTREAM": "CARESTREAM", "ESAOTE": "ESAOTE",
+    "FUJI": "FUJIFILM", "GE ": "GE", "GE MEDICAL": "GE", "GE HEALTHCARE": "GE",
+    "HITACHI": "HITACHI", "HOLOGIC": "HOLOGIC", "KONICA": "KONICA MINOLTA",
+    "MINDRAY": "MINDRAY", "PHILIPS": "PHILIPS", "SAMSUNG": "SAMSUNG", "SIEMENS": "SIEMENS",
+    "TOSHIBA": "TOSHIBA", "UIH": "UNITED IMAGING", "UNITED IMAGING": "UNITED IMAGING",
+}  # fmt: skip
