@@ -39,6 +39,8 @@ def canary_file(folder: Path) -> Path:
     elements, counts = planted()
     assert sum(counts.count.values()) > 4500
     assert len(counts.count) > 25  # types
+    # A number that the file calls a text.
+    elements[0x00180050] = element(0x00180050, "LO", b"CANARY")
     path = folder / "CANARY 47110815.dcm"
     path.write_bytes(file_of({**elements, **structure(WITH_CANARIES)}))
     return path
@@ -106,9 +108,10 @@ def raw_code(item: Dataset) -> list[Dataset]:
 
 def raw_numbers(
     source: Dataset, tag: BaseTag, representation: str, value: object
-) -> DataElement:
-    del source, representation
-    return DataElement(tag, "LO", str(value))
+) -> DataElement | None:
+    if isinstance(value, str):
+        return DataElement(tag, "LO", value)
+    return NUMBERS(source, tag, representation, value)
 
 
 def raw_pixels(source: Dataset, target: Dataset) -> None:
@@ -140,7 +143,7 @@ def whole_items(self: values.Cleaner, source: Dataset) -> Dataset:
     return found
 
 
-CLEAN = values.Cleaner.dataset
+CLEAN, NUMBERS = values.Cleaner.dataset, values._numbers
 
 
 @pytest.mark.parametrize(
