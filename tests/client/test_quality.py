@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom.dataset import FileDataset
+from pydicom.uid import CTImageStorage
 
 from client.cohort_quality import Shelf, images_left_out, judged, reader_of, wanted_of
 from client.dicom.index import Index
@@ -33,12 +34,11 @@ def site_of(folder: Path, changes: dict[int, Change]) -> Path:
     for number in range(PATIENTS):
         patient = f"P{number:02d}"
         dataset = placed(image(noise(8, 9, seed=number), patient, patient), (0, 0, 0))
-        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = (
-            "1.2.840.10008.5.1.4.1.1.2"
-        )
+        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = CTImageStorage
         dataset.BodyPartExamined, dataset.ImageType = "CHEST", ["ORIGINAL", "PRIMARY", "AXIAL"]
         dataset.ImageLaterality = "L"
-        changes.get(number, lambda _dataset: None)(dataset)
+        if number in changes:
+            changes[number](dataset)
         save(site / f"{patient}.dcm", dataset)
         rows.append({"PatientID": patient, "ill": number % 2, "side": "left"})
     write_labels(site, rows)

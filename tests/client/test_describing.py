@@ -1,0 +1,208 @@
+"""A site describes its cohort: from real files, by its policy, charged where it is noised."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from client.admission import question_of
+from client.app import Desk, Ward
+from client.describing import Telling
+from client.ledger import Ledger
+from client.plain_words import described
+from client.policy import judge_statistics
+from client.policy_rules import PolicyRules
+from client.quality_rules import QualityRules
+from common.cohort_statistics import LEFT_OUT, layout_of
+from common.config import RunConfig, parse_config
+from common.envelope import facts_of, seal
+from common.wire import Refusal, RefusalReason, Request, SiteStatistics, StatisticsRequest
+from tests.client.answering import Letters, question
+from tests.client.dicom_files import config_of, save, slices, write_labels
+from tests.client.letters import FolderFleet
+
+PATIENTS = 24
+CONFIG = config_of(
+    cohort="{images: {size: [8, 16, 16], fit: stretch, modalities: [CT]}, smallest_cohort: 2, "
+    "split: {test_fraction: 0.3, validation_fraction: 0.3}}"
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of volumes: one cut off, two of six slices without one, seven of MR."""
+    site = tmp_path_factory.mktemp("describing") / "data"
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(PATIENTS):
+        patient = f"P{number:02d}"
+        volume = rng.integers(0, 900, (4, 16, 16)).astype("uint16")
+        for place, dataset in enumerate(slices(volume, patient, gap=2.5)):
+            dataset.PatientAge = f"{20 + number:03d}Y"
+            if number >= 17:
+                dataset.Modality = "MR"
+            save(site / patient / f"{place}.dcm", dataset)
+        rows.append({"PatientID": patient, "ill": number % 2})
+    cut = site / "P00" / "2.dcm"
+    cut.write_bytes(cut.read_bytes()[:-100])
+    for patient in ("P01", "P02"):
+        (site / patient / "1.dcm").unlink()
+    write_labels(site, rows)
+    return site
+
+
+def desk(data: Path, home: Path, telling: Telling | None = None, epsilon: float = 1000.0) -> Desk:
+    return Desk(Ward(
+        name="north", data=data, labels=data / "labels.csv", cache=home / "cache",
+        memory=home / "memory", ledger=home / "ledger.db", index=home / "index.db",
+        withdrawals=home / "withdrawals.jsonl", quality=QualityRules(),
+        telling=telling or Telling(), largest_epsilon=epsilon, cohort_delta=1e-5,
+        tell_patients=True, device=torch.device("cpu"),
+    ), lambda _text: None)  # fmt: skip
+
+
+def ask(config: RunConfig = CONFIG) -> StatisticsRequest:
+    return StatisticsRequest(run="run", round=0, seed=0, config=config)
+
+
+def answered(desk_: Desk, config: RunConfig = CONFIG) -> SiteStatistics:
+    answer = desk_.answer(ask(config))
+    assert isinstance(answer, SiteStatistics), answer
+    return answer
+
+
+def test_every_study_is_counted_once_and_few_are_held_back(data: Path, tmp_path: Path) -> None:
+    told = answered(desk(data, tmp_path)).statistics
+    assert told.tables["studies"].rows == {"found": 24, "used": 14, "left out": 10}
+    assert told.tables["patients"].rows == {"found": 24, "used": 14, "left out": 10}
+    # 1 + 2 patients are fewer than 5, and 10 - 7 would give them away.
+    assert told.tables[LEFT_OUT].rows == {
+        "TRUNCATED_PIXELS": None, "MISSING_SLICES": None, "WRONG_MODALITY": None,
+    }  # fmt: skip
+    assert told.tables["class of ill"].rows == {"0": 7, "1": 7}
+    assert told.tables["slice distance (mm)"].rows["2 to 3"] == 14
+    ages = told.tables["age (years)"].rows
+    assert (ages["20 to 30"], ages["30 to 40"]) == (7, 7)
+    assert told.tables["mean intensity"].rows["255 to 500"] == 14
+    assert told.smallest == 5
+
+
+def test_a_site_that_tells_smaller_cells_tells_why(data: Path, tmp_path: Path) -> None:
+    config = parse_config(CONFIG.to_yaml().replace("smallest_cell: 5", "smallest_cell: 1"))
+    told = answered(desk(data, tmp_path, Telling(smallest_cell=1)), config).statistics
+    assert told.tables[LEFT_OUT].rows == {
+        "TRUNCATED_PIXELS": 1, "MISSING_SLICES": 2, "WRONG_MODALITY": 7,
+    }  # fmt: skip
+    # The stricter of the run's and the site's cell is kept to.
+    strict = answered(desk(data, tmp_path, Telling(smallest_cell=8)), config).statistics
+    assert strict.smallest == 8
+    assert strict.tables["class of ill"].rows == {"0": None, "1": None}
+
+
+def test_no_word_of_a_header_or_a_table_is_in_the_answer(data: Path, tmp_path: Path) -> None:
+    answer = answered(desk(data, tmp_path))
+    rows = layout_of(CONFIG)
+    assert set(answer.statistics.tables) == set(rows)
+    for name, table in answer.statistics.tables.items():
+        assert name == LEFT_OUT or set(table.rows) == set(rows[name])
+    assert "P0" not in seal(answer).header
+    assert "1.2.826" not in seal(answer).header
+
+
+def test_noise_is_charged_before_it_is_drawn_and_hides_the_counts(
+    data: Path, tmp_path: Path
+) -> None:
+    answer = answered(desk(data, tmp_path, Telling(noise=4.0)))
+    told, ledger = answer.statistics, Ledger(tmp_path / "ledger.db")
+    assert answer.spend is not None
+    assert answer.spend.ledger == ledger.head()
+    assert not answer.spend.simulated_noise
+    (mechanism,) = ledger.accounts()["patients"]["run/statistics"]
+    tables = len(told.tables)
+    assert mechanism.noise_multiplier == pytest.approx(4.0 / tables**0.5)
+    assert {table.unit for table in told.tables.values()} == {"patients"}
+    values = [n for table in told.tables.values() for n in table.rows.values()]
+    assert None not in values
+    assert any(n != int(n or 0) for n in values if n)
+
+
+def test_a_run_that_asks_for_noise_gets_it_and_a_spent_budget_is_a_refusal(
+    data: Path, tmp_path: Path
+) -> None:
+    config = parse_config(CONFIG.to_yaml().replace("count_noise: 0.0", "count_noise: 3.0"))
+    assert answered(desk(data, tmp_path), config).statistics.noise == 3.0
+    answer = desk(data, tmp_path, epsilon=0.01).answer(ask(config))
+    assert isinstance(answer, Refusal)
+    assert answer.reason is RefusalReason.BUDGET
+    assert Ledger(tmp_path / "ledger.db").head().charges == 1
+
+
+def test_a_table_without_images_is_described_by_its_patients(tmp_path: Path) -> None:
+    rows = [{"PatientID": f"P{n}", "ill": "1" if n < 8 else "0", "age": n} for n in range(20)]
+    rows[19]["ill"] = "perhaps"
+    write_labels(tmp_path / "data", rows)
+    config = config_of(
+        cohort="{table: {numbers: [{column: age}]}, smallest_cohort: 2}", network="table"
+    )
+    told = answered(desk(tmp_path / "data", tmp_path / "home"), config).statistics
+    assert "studies" not in told.tables
+    assert "modality" not in told.tables
+    assert told.tables["patients"].rows == {"found": None, "used": 19, "left out": None}
+    assert told.tables["class of ill"].rows == {"0": 11, "1": 8}
+
+
+# --- policy, letters, words ----------------------------------------------------------------
+
+
+def test_a_site_may_keep_all_of_it_to_itself_and_train(tmp_path: Path) -> None:
+    assert judge_statistics(PolicyRules()) is None
+    denied = judge_statistics(PolicyRules(statistics=False))
+    assert denied is not None
+    assert denied.reason is RefusalReason.STATISTICS
+    letters = Letters(tmp_path)
+    request = replace(ask(question().config), run="run")
+    fleet = FolderFleet(tmp_path / "coordinator")
+    house = letters.house()
+    policy = house.config.policy.model_copy(update={"statistics": False})
+    correspondence = letters.open()
+    correspondence.house = replace(house, config=house.config.model_copy(update={"policy": policy}))
+    requests: tuple[Request, ...] = (request, question())
+    for number, asked in enumerate(requests):
+        fleet.ask(asked, number=number)
+        for _ in range(4):
+            correspondence.turn(fleet, 0.1)
+    kinds = {facts_of(envelope.header)["kind"] for envelope in fleet.answers()}
+    assert kinds == {"refusal", "update"}
+
+
+def test_a_description_is_disclosed_and_given_again_bit_by_bit(tmp_path: Path) -> None:
+    letters = Letters(tmp_path)
+    fleet = FolderFleet(tmp_path / "coordinator")
+    for number in range(2):  # asked anew, as after a crash of the coordinator
+        fleet.ask(ask(question().config), number=number)
+        correspondence = letters.open()
+        for _ in range(4):
+            correspondence.turn(fleet, 0.1)
+    first, second = fleet.answers()
+    assert first.digest == second.digest
+    assert facts_of(first.header)["kind"] == "cohort"
+    lines = (tmp_path / "disclosures.jsonl").read_text().splitlines()
+    assert len(lines) == 2
+    assert all('"kind": "cohort"' in line or '"kind":"cohort"' in line for line in lines)
+
+
+def test_a_question_for_a_description_is_understood_before_it_is_answered() -> None:
+    asked = question_of(facts_of(seal(ask()).header))
+    assert (asked.kind, asked.round) == ("statistics", 0)
+
+
+def test_whoever_approves_a_run_is_told_what_leaves_of_the_cohort() -> None:
+    said = "\n".join(text for heading, text in described(CONFIG) if heading == "leaves")
+    assert "once, before the first round, counts of what was found, used and left out" in said
+    assert "none of fewer than 5 patients" in said
+    noised = parse_config(CONFIG.to_yaml().replace("count_noise: 0.0", "count_noise: 3.0"))
+    assert any("brightness: each with noise of 3 patients" in text for _, text in described(noised))
