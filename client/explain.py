@@ -2,8 +2,10 @@
 
 Public: Explained, explained, heatmap_of, attributions_of.
 
-Grad-CAM (Selvaraju et al. 2017) at the last maps that still have places; where a network has none,
-as a transformer, occlusion (Zeiler and Fergus 2014). The brightest place is as bright as the
+Grad-CAM (Selvaraju et al. 2017) at the last maps that still have places, each place weighted by its
+own gradient (HiResCAM, Draelos and Carin 2020): under a mean over places that is the same, under a
+maximum the plain one points elsewhere. Where a network has no such maps, as a transformer,
+occlusion (Zeiler and Fergus 2014). The brightest place is as bright as the
 answer is probable. Columns: integrated gradients (Sundararajan et al. 2017) from "nothing is known
 of the patient", so that a column that is missing gets 0 and all attributions add up to what the
 table changed. Neither says that the model is right.
@@ -28,8 +30,10 @@ from common.bundle_onnx import Deployed
 from common.config import DiagnosisTask, PrognosisTask, RunConfig, Table
 from common.tasks import task_of
 
-#: Steps of the integral; its error is tested.
-_STEPS = 64
+#: Steps of the integral without and with an image, and rows at a time; its error is tested.
+_STEPS, _STEPS_WITH_IMAGE, _ROWS = 512, 128, 16
+#: What a heatmap calls its method.
+GRAD_CAM, OCCLUSION = "Grad-CAM (HiResCAM)", "occlusion"
 #: Parts of a side that the occluding square covers, and by which it moves.
 _WINDOW, _STRIDE = 4, 8
 
@@ -126,8 +130,8 @@ def heatmap_of(
     if config.model.network != "vit":
         layer = _last_maps(deployed, item)
         if layer is not None:
-            return _scaled(_grad_cam(deployed, item, layer, aim)), "Grad-CAM"
-    return _scaled(_occlusion(deployed, item, aim)), "occlusion"
+            return _scaled(_grad_cam(deployed, item, layer, aim)), GRAD_CAM
+    return _scaled(_occlusion(deployed, item, aim)), OCCLUSION
 
 
 def _scaled(values: Tensor) -> Tensor:
@@ -168,7 +172,7 @@ def _last_maps(deployed: Deployed, item: Item) -> nn.Module | None:
 
 
 def _grad_cam(deployed: Deployed, item: Item, layer: nn.Module, aim: Aim) -> Tensor:
-    """Return the layer's maps, each weighted by its mean gradient, on the network's grid."""
+    """Return the layer's maps, each place times its gradient, on the network's grid."""
     held: list[Tensor] = []
     hook = layer.register_forward_hook(lambda _layer, _given, output: held.append(output))
     try:
@@ -177,12 +181,11 @@ def _grad_cam(deployed: Deployed, item: Item, layer: nn.Module, aim: Aim) -> Ten
             (gradient,) = torch.autograd.grad(_asked(deployed, item, aim)(image).sum(), held[-1:])
     finally:
         hook.remove()
-    places = tuple(range(2, gradient.dim()))
     # A map that is 0 everywhere moves nothing, though the root that frozen features are pooled
     # by has no gradient there.
-    weight = gradient.mean(dim=places, keepdim=True).nan_to_num(0.0, 0.0, 0.0)
+    weight = gradient.nan_to_num(0.0, 0.0, 0.0)
     found = (weight * held[-1].detach()).sum(dim=1, keepdim=True)
-    mode = "bilinear" if len(places) == 2 else "trilinear"
+    mode = "bilinear" if item.image.dim() == 3 else "trilinear"
     return F.interpolate(found, tuple(item.image.shape[1:]), mode=mode)[0, 0]
 
 
@@ -216,8 +219,9 @@ def attributions_of(
 
     with torch.enable_grad():
         found = IntegratedGradients(ask).attribute(
-            item.table[None], baselines=nothing_known(table)[None], n_steps=_STEPS,
-            internal_batch_size=_STEPS if item.image.numel() == 0 else 8,
+            item.table[None], baselines=nothing_known(table)[None],
+            n_steps=_STEPS_WITH_IMAGE if item.image.numel() else _STEPS,
+            internal_batch_size=_ROWS if item.image.numel() else _STEPS,
         )  # fmt: skip
     moved = found[0].detach()
     return tuple(

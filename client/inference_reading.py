@@ -107,10 +107,11 @@ class _Gate:
         self._seen: set[tuple[str, str]] = set()
 
     def check(self, header: Header) -> None:
-        """Raise UnusableFile for an image that is left out, CohortError for a second study."""
+        """Raise UnusableFile for an image that is left out, CohortError for what ends it all."""
         images, labels = self._images, self._rows.labels
         if header.patient in self._rows.withdrawn:
-            raise UnusableFile(Reason.WITHDRAWN)
+            message = "The study's patient was withdrawn at this site; nothing of them is scored."
+            raise CohortError(message)
         if images is not None and images.modalities and header.modality not in images.modalities:
             raise UnusableFile(Reason.WRONG_MODALITY, header.modality)
         if not header.patient:

@@ -12,6 +12,7 @@ from client.score import ModelName
 from common.bundle import Card, write_bundle
 from common.bundle_onnx import Deployed
 from common.config import RunConfig
+from common.models import extract_features
 from common.network import network_of
 from common.sample import Patients
 from common.tasks import task_of
@@ -50,6 +51,19 @@ def trained(config: RunConfig, patients: Patients, steps: int, rate: float = 1e-
         task.item_loss(output, patients.target[chosen]).mean().backward()
         optimizer.step()
         schedule.step()
+    return network.eval()
+
+
+def head_on_features(config: RunConfig, patients: Patients) -> nn.Module:
+    """Return the head of a run on frozen features, fitted on these patients."""
+    network, task = network_of(config, 0), task_of(config.task)
+    features = extract_features(patients.image, config.model)
+    optimizer = torch.optim.SGD(network.parameters(), lr=4.0)
+    for _ in range(60):
+        optimizer.zero_grad()
+        output = network(features, patients.table)
+        task.item_loss(output, patients.target).mean().backward()
+        optimizer.step()
     return network.eval()
 
 

@@ -1,0 +1,369 @@
+"""A study is scored as it would have been measured, and what is not for the model is listed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from client.calibration import Calibration
+from client.calibration_fit import FEWEST_PATIENTS, Wishes, fit
+from client.dicom.reasons import Reason, Unusable
+from client.dicom.results.writing import write_results
+from client.evaluation import score
+from client.inference import Local, Model, open_model, score_study
+from client.labels import read_labels
+from client.workbench import open_workbench
+from common.config import RunConfig
+from common.errors import CohortError, ConfigurationError, StateDamaged
+from common.weights import load_weights, save_weights
+from tests.client.dicom_files import (
+    config_of,
+    image,
+    load,
+    noise,
+    save,
+    segmentation,
+    slices,
+    write_labels,
+)
+from tests.client.small_models import bundled, model_of, stirred
+
+SEVERAL = 3  # images of the first patient's study
+TABLE = "table: {numbers: [{column: age, center: 60, scale: 10}]}"
+
+
+def site(folder: Path, patients: int = 4) -> Path:
+    """Write patients with one image each, and the first with several in one study."""
+    rows = []
+    for number in range(patients):
+        patient = f"P{number}"
+        for k in range(SEVERAL if number == 0 else 1):
+            picture = image(
+                noise(20, 24, seed=10 * number + k), patient, f"of {patient}", f"series {k}", k
+            )
+            save(folder / patient / f"{k}.dcm", picture)
+        rows.append({"PatientID": patient, "ill": number % 2, "age": 50 + number, "mask": ""})
+    write_labels(folder, rows)
+    return folder
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.dcm"))
+
+
+def model_for(config: RunConfig) -> Model:
+    return model_of(config, stirred(config))
+
+
+def measured(folder: Path, config: RunConfig, model: Model, cache: Path) -> Tensor:
+    """Return what the evaluation of a run says of every patient or image, (rows, labels)."""
+    bench = open_workbench(config, 0)
+    own = dict(model.deployed.network.named_parameters())
+    bench.load({name: own[name] for name in bench.trained})
+    return score(bench, load(folder, config, cache).items).prediction
+
+
+def values(scores: Sequence[object]) -> list[float]:
+    return [q.raw for s in scores for q in s.quantities]  # type: ignore[attr-defined]
+
+
+# --- as it was measured --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cohort", ["", f", {TABLE}"])
+def test_a_study_gets_the_score_that_its_patient_got_when_the_model_was_measured(
+    cohort: str, tmp_path: Path
+) -> None:
+    """Where a patient's images are scored together: the mean of outputs, then each by itself."""
+    folder = site(tmp_path / "site")
+    config = config_of(cohort=f"{{images: {{size: [16, 16]}}{cohort}}}")
+    model = model_for(config)
+    expected = measured(folder, config, model, tmp_path / "cache")
+    labels = read_labels(folder / "labels.csv", ["age"], with_images=True) if cohort else None
+    for number in range(4):
+        (found,) = score_study(files(folder / f"P{number}"), model, Local(labels=labels))
+        assert found.quantities[0].raw == pytest.approx(float(expected[number, 0]), abs=1e-6)
+        assert found.quantities[0].value == found.quantities[0].raw
+        assert found.quantities[0].low is None
+        assert len(found.sources) == len(found.quantities[1:] or [0]) == (SEVERAL, 1)[number > 0]
+        assert (found.prediction_set, found.coverage, found.unlike_training) == (None, None, None)
+    (several,) = score_study(files(folder / "P0"), model, Local(labels=labels))
+    alone = [score_study([f], model, Local(labels=labels))[0] for f in several.sources]
+    assert values([several])[1:] == pytest.approx([s.quantities[0].raw for s in alone])
+    assert several.quantities[2].meaning == "probability of ill, image 2 of 3 alone"
+    outputs = [np.log(p / (1 - p)) for p in values([several])[1:]]
+    assert values([several])[0] == pytest.approx(1 / (1 + np.exp(-np.mean(outputs))), abs=1e-6)
+
+
+def test_where_images_were_measured_by_themselves_each_has_its_score(tmp_path: Path) -> None:
+    folder, config = site(tmp_path / "site"), config_of()
+    config = config.model_copy(
+        update={"evaluation": config.evaluation.model_copy(update={"unit": "image"})}
+    )
+    model = model_for(config)
+    expected = measured(folder, config, model, tmp_path / "cache")[:SEVERAL, 0]
+    found = score_study(files(folder / "P0"), model)
+    assert len(found) == SEVERAL
+    assert sorted(values(found)) == pytest.approx(sorted(expected.tolist()), abs=1e-6)
+    assert len({s.sources for s in found}) == SEVERAL
+
+
+def test_a_model_of_clinical_columns_alone_scores_the_studys_patient(tmp_path: Path) -> None:
+    folder = site(tmp_path / "site")
+    config = config_of(cohort=f"{{{TABLE}}}", network="table")
+    model = model_for(config)
+    expected = measured(folder, config, model, tmp_path / "cache")
+    labels = read_labels(folder / "labels.csv", ["age"], with_images=False)
+    (found,) = score_study(files(folder / "P2"), model, Local(labels=labels))
+    assert found.quantities[0].raw == pytest.approx(float(expected[2, 0]), abs=1e-6)
+    assert [p.name for p in found.sources] == ["0.dcm"]
+    assert [a.column for a in found.attributions] == ["age"]
+    assert found.heatmap is None
+
+
+def test_survival_is_a_probability_for_each_time(tmp_path: Path) -> None:
+    folder = site(tmp_path / "site")
+    task = "{kind: prognosis, event: ill, time: age, unit: months, intervals: [6, 12]}"
+    model = model_for(config_of(task=task))
+    (found,) = score_study(files(folder / "P1"), model)
+    assert [q.label for q in found.quantities] == ["6 months", "12 months"]
+    assert found.quantities[0].meaning == "probability of no event until 6 months"
+    assert 1 > found.quantities[0].value > found.quantities[1].value > 0
+    assert found.heatmap is not None
+    assert found.heatmap.label == "risk of ill"
+    assert found.kind == "prognosis"
+
+
+class Threshold(nn.Module):
+    """Outlines what is bright."""
+
+    def forward(self, picture: Tensor, table: Tensor) -> Tensor:
+        del table
+        bright = 40 * (picture[:, :1] - 0.5)
+        return torch.cat([-bright, bright], dim=1)
+
+
+def test_outlines_of_a_series_lie_on_its_own_pixels(tmp_path: Path) -> None:
+    """Through the whole of `score_study`, files in no order, a broken one of another series."""
+    volume = noise(16, 16, 16, top=2) * 100
+    for number, one in enumerate(slices(volume)):
+        save(tmp_path / f"{(7 * number) % 16:02}.dcm", one)
+    save(tmp_path / "other" / "0.dcm", slices(noise(2, 16, 16), series="scout")[0])
+    config = config_of(
+        task="{kind: segmentation, structures: {lesion: [1]}}",
+        cohort="{images: {size: [16, 16, 16], intensity: window, window: [0, 100]}}",
+        network="unet",
+    )
+    listed: list[Unusable] = []
+    (found,) = score_study(files(tmp_path), model_of(config, Threshold()), tell=listed.append)
+    assert found.outlines is not None
+    assert np.array_equal(found.outlines.labels, volume > 0)
+    assert found.outlines.structures == ("lesion",)
+    assert (found.quantities, found.heatmap, found.attributions) == ((), None, ())
+    assert [p.reason for p in listed] == [Reason.TOO_FEW_SLICES]
+
+
+def test_frames_of_a_2d_file_are_outlined_together(tmp_path: Path) -> None:
+    frames = (noise(3, 16, 16, top=2) * 100).astype(np.uint8)
+    config = config_of(
+        task="{kind: segmentation}",
+        cohort="{images: {size: [16, 16], intensity: window, window: [0, 100]}}", network="unet",
+    )  # fmt: skip
+    file = save(tmp_path / "cine.dcm", image(frames))
+    (found,) = score_study([file], model_of(config, Threshold()))
+    assert found.outlines is not None
+    assert np.array_equal(found.outlines.labels, frames > 0)
+
+
+# --- what is not for the model -------------------------------------------------------------
+
+
+def test_whatever_is_not_for_the_model_is_listed_with_its_reason(tmp_path: Path) -> None:
+    folder = site(tmp_path / "site") / "P0"
+    config = config_of(cohort="{images: {size: [16, 16], modalities: [OT]}}")
+    other = image(noise(20, 24), "P0", "of P0", "series 9", 9)
+    other.Modality = "CR"
+    save(folder / "chest.dcm", other)
+    (folder / "empty.dcm").touch()
+    broken = files(folder)[0].read_bytes()
+    (folder / "cut.dcm").write_bytes(broken[: len(broken) // 2])
+    (folder / "text.dcm").write_text("no DICOM")
+    save(folder / "seg.dcm", segmentation({1: np.ones((1, 20, 24), np.uint8)}, [other]))
+    listed: list[Unusable] = []
+    (found,) = score_study(files(folder), model_for(config), tell=listed.append)
+    assert len(found.sources) == SEVERAL
+    assert {p.what: p.reason for p in listed} == {
+        "chest.dcm": Reason.WRONG_MODALITY, "empty.dcm": Reason.EMPTY_FILE,
+        "cut.dcm": Reason.TRUNCATED_PIXELS, "text.dcm": Reason.NOT_DICOM,
+        "seg.dcm": Reason.SEGMENTATION,
+    }  # fmt: skip
+
+
+def test_what_a_model_said_before_is_not_scored_again(tmp_path: Path) -> None:
+    folder = site(tmp_path / "site") / "P1"
+    model = model_for(config_of())
+    (first,) = score_study(files(folder), model)
+    written = [r.path for r in write_results(first, folder / "results") if r.sop_class]
+    assert len(written) == 2, "a report and a picture of the heatmap"
+    listed: list[Unusable] = []
+    (again,) = score_study(files(folder), model, tell=listed.append)
+    assert again.sources == first.sources
+    assert again.quantities == first.quantities
+    assert [(p.reason, p.detail) for p in listed] == [(Reason.DERIVED, "our result")] * 2
+
+
+def test_a_study_of_which_nothing_can_be_scored_is_refused_with_the_reasons(tmp_path: Path) -> None:
+    folder = site(tmp_path / "site") / "P1"
+    config = config_of(cohort="{images: {size: [16, 16], modalities: [MR]}}")
+    with pytest.raises(CohortError, match=r"takes 2-D images of MR\. 1 x WRONG_MODALITY"):
+        score_study(files(folder), model_for(config))
+
+
+def test_a_withdrawn_patient_is_not_scored(tmp_path: Path) -> None:
+    folder = site(tmp_path / "site")
+    local = Local(withdrawn=frozenset({"P1"}))
+    with pytest.raises(CohortError, match="was withdrawn at this site"):
+        score_study(files(folder / "P1"), model_for(config_of()), local)
+    assert score_study(files(folder / "P2"), model_for(config_of()), local)
+
+
+def test_a_patient_without_a_row_is_said_and_not_guessed(tmp_path: Path) -> None:
+    folder = site(tmp_path / "site")
+    config = config_of(cohort=f"{{images: {{size: [16, 16]}}, {TABLE}}}")
+    model = model_for(config)
+    labels = read_labels(folder / "labels.csv", ["age"], with_images=True)
+    unknown = save(tmp_path / "new.dcm", image(noise(20, 24), "P99"))
+    with pytest.raises(CohortError, match="1 x LABEL_MISSING"):
+        score_study([unknown], model, Local(labels=labels))
+    with pytest.raises(ConfigurationError, match=r"takes clinical columns.*no table"):
+        score_study([unknown], model, Local())
+
+
+def test_files_of_two_studies_are_refused_before_all_of_them_are_read(tmp_path: Path) -> None:
+    folder = site(tmp_path / "site")
+    with pytest.raises(CohortError, match="several studies"):
+        score_study(files(folder), model_for(config_of()))
+    with pytest.raises(CohortError, match="no files"):
+        score_study([], model_for(config_of()))
+
+
+# --- calibrated ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Model, Calibration]:
+    folder = site(tmp_path_factory.mktemp("site"), patients=140)
+    model = model_for(config_of())
+    cohort = load(folder, model.config, folder / "cache")
+    return folder, model, fit(cohort, model, Wishes())
+
+
+def test_a_calibrated_answer_has_interval_set_and_share(
+    calibrated: tuple[Path, Model, Calibration],
+) -> None:
+    """Of a model that knows nothing: the set is of both, and no answer is given."""
+    folder, model, calibration = calibrated
+    assert calibration.patients >= FEWEST_PATIENTS
+    (found,) = score_study(files(folder / "P0"), model, Local(calibration=calibration))
+    first = found.quantities[0]
+    assert first.low is not None
+    assert first.high is not None
+    assert first.low < first.value < first.high
+    assert first.raw != first.value
+    assert found.coverage == 0.9
+    assert found.prediction_set == ("not ill", "ill")
+    assert found.abstained == "it may be not ill or ill"
+    assert found.unlike_training is not None
+    assert found.unlike_training > calibration.flagged
+    assert all(q.low is None for q in found.quantities[1:]), "single images are not calibrated"
+
+
+def test_what_is_unlike_training_gets_no_answer_unless_one_is_wanted(
+    calibrated: tuple[Path, Model, Calibration], tmp_path: Path
+) -> None:
+    _, model, calibration = calibrated
+    sure = replace(calibration, thresholds=((2.0, -1.0),))  # always: not ill
+    ramp = (np.arange(20)[:, None] * np.ones(24) * 100).astype(np.uint16)
+    odd = save(tmp_path / "odd.dcm", image(ramp))
+    (found,) = score_study([odd], model, Local(calibration=sure))
+    assert found.unlike_training == pytest.approx(1 / (1 + calibration.patients))
+    assert found.abstained is not None
+    assert "unlike the images" in found.abstained
+    assert found.prediction_set == ("not ill",)
+    (answered,) = score_study([odd], model, Local(calibration=sure, abstain=False))
+    assert answered.abstained is None
+    assert answered.unlike_training == found.unlike_training
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [((2.0, -1.0), None), ((-1.0, -1.0), "it is like none of this site's patients with not ill")],
+)
+def test_one_label_is_an_answer_and_none_is_not(
+    limits: tuple[float, float], told: str | None, calibrated: tuple[Path, Model, Calibration]
+) -> None:
+    folder, model, calibration = calibrated
+    forced = replace(calibration, thresholds=(limits,))
+    (found,) = score_study(files(folder / "P3"), model, Local(calibration=forced))
+    assert found.abstained is None if told is None else told in str(found.abstained)
+
+
+# --- opening -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = config_of(cohort=f"{{{TABLE}}}", network="table")
+    return bundled(tmp_path_factory.mktemp("bundle"), config, stirred(config))
+
+
+def copied(bundle: Path, folder: Path, **changes: object) -> Path:
+    """Return a copy whose card was changed."""
+    shutil.copytree(bundle, folder)
+    card = json.loads((folder / "card.json").read_text())
+    for part, values_of in changes.items():
+        assert isinstance(values_of, dict)
+        card[part] |= values_of
+    (folder / "card.json").write_text(json.dumps(card))
+    return folder
+
+
+def test_a_bundle_opens_as_the_model_that_it_was_made_of(bundle: Path) -> None:
+    model = open_model(bundle)
+    expected = stirred(model.config)
+    rows = torch.randn(5, 2)
+    with torch.no_grad():
+        assert torch.equal(model.deployed(table=rows)[1], expected(torch.zeros(5, 0), rows))
+    assert len(model.name.weights) == 64
+    assert model.name.name == "test"
+    assert not model.deployed.training
+
+
+def test_a_bundle_of_another_release_is_refused(bundle: Path, tmp_path: Path) -> None:
+    other = copied(bundle, tmp_path / "other", versions={"wardround": "0.0.1"})
+    with pytest.raises(ConfigurationError, match=r"made by Wardround 0\.0\.1; this is .* export"):
+        open_model(other)
+
+
+def test_weights_that_do_not_compute_what_the_onnx_file_does_are_refused(
+    bundle: Path, tmp_path: Path
+) -> None:
+    """Though every file is as its card says."""
+    import hashlib
+
+    weights = load_weights(bundle / "model.safetensors")
+    weights[next(iter(weights))] += 0.1
+    save_weights(tmp_path / "model.safetensors", weights)
+    digest = hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
+    other = copied(bundle, tmp_path / "other", files={"model.safetensors": digest})
+    shutil.copy(tmp_path / "model.safetensors", other / "model.safetensors")
+    with pytest.raises(StateDamaged, match="compute different answers"):
+        open_model(other)
