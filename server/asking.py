@@ -1,9 +1,10 @@
 """What sites say to a proposal, asked without beginning a run, as a process of its own.
 
-    python -m server.asking FOLDER NAME SECONDS < CONFIGURATION
+    python -m server.asking FOLDER NAME SECONDS [cohorts] < CONFIGURATION
 
 Started by the service as a run is; writes one line of JSON: the headers of the answers that came
-within so many seconds, or as soon as all connected sites have answered, and who was silent.
+within so many seconds, or as soon as all connected sites have answered, and who was silent. With
+`cohorts`, sites that would take part are asked to describe theirs, too.
 """
 
 from __future__ import annotations
@@ -12,22 +13,26 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from common.config import RunConfig, parse_config
 from common.message_headers import parts_of
-from common.wire import Refusal, Standing
+from common.wire import Refusal, Standing, StatisticsRequest
 from server.app import connect, members_of
 from server.board import Board
+from server.cohort_asking import gathered
+from server.cohort_survey import Survey
 from server.flower_sites import FlowerSites
 from server.folder import Folder
 from server.setting import Setting
 
 
 def ask(
-    folder: Folder, name: str, config: RunConfig, seconds: float
-) -> tuple[list[Standing | Refusal], list[str]]:
-    """Return the answers, and the sites that are connected and have not answered; by name."""
+    folder: Folder, name: str, config: RunConfig, seconds: float, *, cohorts: bool = False
+) -> tuple[list[Standing | Refusal], list[str], Survey | None]:
+    """Return the answers, the sites that are connected and have not answered, and the cohorts."""
     runtime = connect(folder)
     with tempfile.TemporaryDirectory(prefix="wardround-") as place:
         board = Board(path=Path(place) / "status.json", run=name, rounds=0, quorum=1)
@@ -45,12 +50,30 @@ def ask(
             answers = {**sites.approval.refusals, **sites.approval.standings}
             if online and online <= answers.keys():
                 break
+        silent = sorted(online - answers.keys())
+        found = _described(sites, setting, answers, silent) if cohorts else None
         runtime.finish(succeeded=True, details="")
-    return [answers[site] for site in sorted(answers)], sorted(online - answers.keys())
+    return [answers[site] for site in sorted(answers)], silent, found
+
+
+def _described(
+    sites: FlowerSites, setting: Setting, answers: Mapping[str, Standing | Refusal],
+    silent: Sequence[str],
+) -> Survey:  # fmt: skip
+    """Return what the sites that would take part say of their cohorts, and why others do not."""
+    request = StatisticsRequest(run=setting.run, round=0, seed=0, config=setting.config)
+    ready = sorted(site for site, answer in answers.items() if isinstance(answer, Standing))
+    found = gathered(sites.describe(request, ready), request, ready)
+    others = {s: a.reason.value for s, a in answers.items() if isinstance(a, Refusal)}
+    others |= dict.fromkeys(silent, "no answer yet: it may be reading its images")
+    return replace(found, not_told={**found.not_told, **others})
 
 
 if __name__ == "__main__":
     chosen, run, patience = Folder(Path(sys.argv[1])), sys.argv[2], float(sys.argv[3])
-    said, silent = ask(chosen, run, parse_config(sys.stdin.read()).in_force(), patience)
-    content = {"answers": [parts_of(answer)[0] for answer in said], "silent": silent}
+    wanted = parse_config(sys.stdin.read()).in_force()
+    said, quiet, survey = ask(chosen, run, wanted, patience, cohorts="cohorts" in sys.argv[4:])
+    content = {"answers": [parts_of(answer)[0] for answer in said], "silent": quiet}
+    if survey is not None:
+        content["cohorts"] = [json.dumps(survey.to_json(), allow_nan=False)]
     sys.stdout.write(json.dumps(content) + "\n")

@@ -217,6 +217,22 @@ def export(
 
 
 @app.command()
+def cohorts(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of a run.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page with classes and histograms.")
+    ] = None,
+    folder: FolderOption = None,
+    *,
+    json: JsonOption = False,
+) -> None:
+    """Ask the sites what they have for a run, in counts: found, used, left out; begins nothing."""
+    from server.commands import reporting
+
+    reporting.ask(_chosen(folder), config, out, as_json=json)
+
+
+@app.command()
 def report(
     run: NewestArgument = None,
     out: Annotated[

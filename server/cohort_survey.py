@@ -35,6 +35,15 @@ class Survey:
 _SURVEY = TypeAdapter(Survey)
 
 
+def parse_survey(text: str) -> Survey:
+    """Return what `to_json` gave, as JSON text; StateDamaged where it is something else."""
+    try:
+        return _SURVEY.validate_json(text)
+    except ValidationError as error:
+        message = f"The service said something else of the cohorts: {str(error)[:200]}"
+        raise StateDamaged(message) from error
+
+
 def read_survey(path: Path) -> Survey | None:
     """Return what was kept; None where nothing was, StateDamaged where it cannot be read."""
     try:

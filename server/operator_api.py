@@ -8,6 +8,7 @@
     POST /api/runs                      {"config": "YAML", "seed": 0, "sites": []}
     POST /api/runs/NAME/stop, /resume
     POST /api/plan                      {"config": "YAML"}: what the connected sites say to it
+    POST /api/cohorts                   {"config": "YAML"}: and of their cohorts, in counts
     GET  /metrics                       Prometheus
 
 An error is {"error": "what to do", "exit_code": 2}, with status 400.
@@ -88,6 +89,7 @@ class OperatorApi:
             ("POST", "/api/runs/{name}/stop", self._stop),
             ("POST", "/api/runs/{name}/resume", self._resume),
             ("POST", "/api/plan", self._plan),
+            ("POST", "/api/cohorts", self._cohorts),
             ("GET", "/metrics", self._metrics),
         )
         routes = [Route(path, answer, methods=[method]) for method, path, answer in table]
@@ -144,6 +146,12 @@ class OperatorApi:
         body = await _body(request, RunBody)
         config = await run_in_threadpool(parse_config, body.config)
         return JSONResponse(await self._supervisor.ask(config.in_force(), _PLAN_SECONDS))
+
+    async def _cohorts(self, request: Request) -> Response:
+        body = await _body(request, RunBody)
+        config = await run_in_threadpool(parse_config, body.config)
+        found = await self._supervisor.ask(config.in_force(), _PLAN_SECONDS, cohorts=True)
+        return JSONResponse(found)
 
     async def _metrics(self, request: Request) -> Response:
         encode, kind = choose_encoder(request.headers.get("accept", ""))

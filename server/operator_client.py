@@ -79,6 +79,12 @@ class Operator:
         assert isinstance(silent, list)  # noqa: S101 - likewise
         return [str(header) for header in answers], [str(site) for site in silent]
 
+    def cohorts(self, config: str) -> str:
+        """Return what connected sites say of their cohorts, as the text of a Survey."""
+        found = self._call("POST", "/api/cohorts", {"config": config})["cohorts"]
+        assert isinstance(found, list)  # noqa: S101 - our own service wrote it
+        return str(found[0])
+
     def runs(self) -> tuple[RunView, ...]:
         """Return all runs."""
         with self._explained():

@@ -116,17 +116,21 @@ class Supervisor:
             raise ConfigurationError(message)
         await self._end(found, "stopped", how_to_resume(name, "Stopped by the operator."))
 
-    async def ask(self, config: RunConfig, seconds: float) -> dict[str, list[str]]:
+    async def ask(
+        self, config: RunConfig, seconds: float, *, cohorts: bool = False
+    ) -> dict[str, list[str]]:
         """Return what sites say to a proposal, without beginning a run.
 
-        `answers` are the messages' headers, `silent` the sites that are connected and say nothing.
+        `answers` are the messages' headers, `silent` the sites that are connected and say nothing,
+        `cohorts`, where they are asked for, one text of JSON (server/cohort_survey.py).
         """
+        more = ["cohorts"] if cohorts else []
         name = f"plan-{config.name}"
         started = await asyncio.to_thread(self._starter.start_run, name)
         try:
             with self._log(name) as lines:
                 process = await asyncio.create_subprocess_exec(
-                    *ASK_COMMAND, str(self._folder.path), name, f"{seconds:g}",
+                    *ASK_COMMAND, str(self._folder.path), name, f"{seconds:g}", *more,
                     stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=lines,
                     env=_environment(started.token), start_new_session=True,
                 )  # fmt: skip

@@ -1,16 +1,19 @@
-"""wardround-coordinator report: what the sites told of their cohorts."""
+"""wardround-coordinator cohorts and report: what the sites tell of their cohorts."""
 
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import typer
 
+from common.config import load_config
 from common.errors import ConfigurationError
 from server.cohort_report import said, write_report
-from server.cohort_survey import Survey, read_survey
+from server.cohort_survey import Survey, parse_survey, read_survey
 from server.folder import Folder
+from server.operator_client import Operator
 from server.run_status import newest, view_of
 
 
@@ -30,6 +33,21 @@ def report(folder: Folder, name: str | None, out: Path | None, *, as_json: bool)
     path = out or place.report
     write_report(path, found)
     typer.echo(f"The page with classes and histograms: {path}")
+
+
+def ask(folder: Folder, config: Path, out: Path | None, *, as_json: bool) -> None:
+    """Ask the connected sites to describe their cohorts for a configuration; nothing is begun."""
+    run = load_config(config)
+    with closing(Operator(folder)) as operator:
+        found = parse_survey(operator.cohorts(run.to_yaml()))
+    if as_json:
+        typer.echo(json.dumps({**found.to_json(), "merged": _merged(found)}, indent=1))
+        return
+    for line in said(found):
+        typer.echo(line)
+    if out is not None:
+        write_report(out, found)
+        typer.echo(f"The page with classes and histograms: {out}")
 
 
 def _merged(found: Survey) -> dict[str, object]:

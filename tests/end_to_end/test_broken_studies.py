@@ -145,3 +145,14 @@ def test_nothing_that_names_a_study_left_and_the_description_left_once(ran: Ran)
     told = ran.run.place.cohort.read_text(encoding="utf-8")
     assert "north-0" not in told
     assert "1.2.826" not in told
+
+
+def test_the_same_is_told_without_a_run_when_the_coordinator_asks(
+    ran: Ran, tmp_path: Path
+) -> None:
+    coordinator, page = ran.federation.coordinator, tmp_path / "cohorts.html"
+    said = coordinator.type("cohorts", str(ran.run.place.config), "--out", str(page))
+    assert "north: studies found 300, used 294, left out 6" in said
+    assert "south: studies found 24, used 24, left out 0" in said
+    assert "missing slices (MISSING_SLICES)" in page.read_text(encoding="utf-8")
+    assert coordinator.folder.run_names() == ("per-cent",)
