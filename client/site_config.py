@@ -37,7 +37,9 @@ class SiteConfig(Part):
         "then `wardround-site pull` puts what it fetched there."
     )
     labels: Path | None = Field(
-        default=None, description="The table of labels; null takes labels.csv in that folder."
+        default=None,
+        description="The table of labels (CSV, XLSX or Parquet); null takes labels.csv in that "
+        "folder.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where networks train: auto takes a GPU if there is one."
