@@ -28,7 +28,8 @@ ROUTES = ("dicomweb", "c-get")
 def config(pacs: Pacs, route: str, **changes: object) -> PacsConfig:
     return PacsConfig.model_validate({
         "route": route, "url": pacs.url, "user": pacs.user, "password_file": pacs.password_file,
-        "host": "127.0.0.1", "port": pacs.dicom_port, "called_title": pacs.called_title, **changes,
+        "host": "127.0.0.1", "port": pacs.dicom_port, "called_title": pacs.called_title,
+        "own_port": 11112, **changes,
     })  # fmt: skip
 
 
@@ -88,7 +89,7 @@ def test_results_are_stored_and_the_pacs_copy_says_what_the_score_says(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("route", [*ROUTES, "c-move"])
 def test_numbers_of_a_diagnosis_are_those_of_the_score_in_the_pacs_copy(
     tmp_path: Path, empty: Pacs, route: str
 ) -> None:
@@ -200,7 +201,7 @@ def test_a_pacs_killed_while_we_send_is_completed_by_sending_again_without_doubl
     tmp_path: Path, empty: Pacs, route: str
 ) -> None:
     results: list[Result] = []
-    for number in range(12):
+    for number in range(6):
         sources = volume(tmp_path / f"source {number}")
         score = replace(outlined(sources), unlike_training=number / 100)
         results += dicom(write_results(score, tmp_path / "out"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Literal
 
 from pydicom.sr.coding import Code
@@ -85,6 +86,7 @@ def _shared(finding: Finding, part: str) -> Json:
             "value": f"urn:oid:{finding.identity.instance_uid(Kind.DIAGNOSTIC_REPORT, part)}",
         }],
         "status": _STATUS,
+        "effectiveDateTime": _day(str(finding.source.first.get("StudyDate") or "")),
         "subject": {"type": "Patient", "identifier": {"value": header.patient or "unknown"}},
         "basedOn": [{
             "type": "ServiceRequest",
@@ -96,6 +98,14 @@ def _shared(finding: Finding, part: str) -> Json:
             },
         }] if header.accession else None,
     }  # fmt: skip
+
+
+def _day(date: str) -> str | None:
+    """Return a DICOM date as FHIR writes it; None where it is none."""
+    try:
+        return datetime.strptime(date, "%Y%m%d").date().isoformat()  # noqa: DTZ007
+    except ValueError:
+        return None
 
 
 def _study(finding: Finding) -> Json:

@@ -13,7 +13,6 @@ from client.dicom.results.codes import short
 from client.dicom.results.colours import Rgb, colour
 from client.dicom.results.equipment import Finding
 from client.dicom.results.words import number
-from client.score import Heatmap
 
 Picture = NDArray[np.uint8]  # (rows, columns, 3), sRGB
 
@@ -51,7 +50,7 @@ def draw(finding: Finding, position: int) -> Picture:
     if outlines is not None:
         labels = outlines.labels[position, ::step, ::step].repeat(times, 0).repeat(times, 1)
         image = _outlined(image, labels, times)
-    return _captioned(image, list(_lines(finding, heatmap)))
+    return _captioned(image, list(_lines(finding, position)))
 
 
 def _grey_levels(values: NDArray[np.float32]) -> Picture:
@@ -93,8 +92,8 @@ def _outlined(image: Picture, labels: NDArray[np.uint8], width: int) -> Picture:
     return found
 
 
-def _lines(finding: Finding, heatmap: Heatmap | None) -> Iterator[tuple[str, Rgb]]:
-    score = finding.score
+def _lines(finding: Finding, position: int) -> Iterator[tuple[str, Rgb]]:
+    score, heatmap = finding.score, finding.score.heatmap
     if score.abstained is not None:
         yield f"No answer: {score.abstained}", _ALERT
     for quantity in score.quantities:
@@ -104,6 +103,10 @@ def _lines(finding: Finding, heatmap: Heatmap | None) -> Iterator[tuple[str, Rgb
     if score.outlines is not None:
         for number_, name in enumerate(score.outlines.structures, 1):
             yield f"outline: {name}", colour(number_)
+    frames = len(finding.source.frames)
+    if frames > 1:
+        why = "" if heatmap is not None else ", the one with the largest outline"
+        yield f"image {position + 1} of {frames}{why}", _GREY
     yield f"{score.model.name}, weights {score.model.weights[:12]}", _GREY
 
 

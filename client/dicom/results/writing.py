@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from client.dicom.quiet import quiet
+from client.dicom.reasons import UnusableFile
 from client.dicom.results.capture import capture
 from client.dicom.results.diagnostic_report import diagnostic_report
 from client.dicom.results.equipment import Finding
@@ -51,7 +52,11 @@ def write_results(score: Score, out: Path, made: datetime | None = None) -> tupl
             score=score, source=source, identity=identity_of(score, source),
             made=made or datetime.now().astimezone(),
         )  # fmt: skip
-        return tuple(_written(finding, out))
+        try:
+            return tuple(_written(finding, out))
+        except UnusableFile as problem:
+            message = f"The picture cannot be drawn: {problem.reason.value} {problem.detail}"
+            raise CohortError(message) from problem
 
 
 def _check(score: Score, source: Source) -> None:
