@@ -141,6 +141,7 @@ class _Work:
         self._source, self._desk, self._pace, self._data = source, desk, pace, data
         self._queue, self._tell = desk.queue, tell
         self._fatal: list[BaseException] = []
+        self._told = ""
 
     def run(self, threads: int) -> None:
         """Fetch until nothing waits; the first error that no waiting mends ends all threads."""
@@ -196,12 +197,18 @@ class _Work:
                 cuts = 1 if box.count else cuts + 1
                 if not self._pace.patient:
                     raise
-                self._tell(f"{error} Going on in {pause_seconds(cuts):.0f} s.")
+                self._tell_once(f"{error} Going on in {pause_seconds(cuts):.0f} s.")
                 self._pace.pause(pause_seconds(cuts))
             else:
                 self._close(series, missing, box.problems)
                 return
         self._queue.put_back(series)
+
+    def _tell_once(self, text: str) -> None:
+        """Tell what several threads meet at a time."""
+        if text != self._told:
+            self._told = text
+            self._tell(text)
 
     def _bring(self, series: RemoteSeries, box: _Box) -> frozenset[str]:
         """Fetch what is missing of a series; return what still is."""
