@@ -50,7 +50,7 @@ def predict(home: Home, wanted: Wanted, *, as_json: bool) -> ExitCode:
     unusable: list[Unusable] = []
     scores = score_study(files, model, local, unusable.append)
     folder = wanted.out or home.results / _digest(scores[0])
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     results = [result for score in scores for result in write_results(score, folder)]
     delivered = deliver(results, pacs) if pacs is not None else ()
     if as_json:
