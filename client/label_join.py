@@ -26,7 +26,7 @@ Keys = Mapping[str, str]  # DICOM key -> value, of one image or series
 class Unmatched:
     """A row without an image, or an image without a row."""
 
-    what: str  # line of the table, or key and value of the images
+    what: str  # line of the table, or by which key the images were looked for
     value: str  # the identifier
     cause: str  # the likely one; empty where none suggests itself
 
@@ -118,7 +118,7 @@ def _images_without(labels: Labels, images: Sequence[Keys], column: str) -> tupl
     for keys in images:
         value = keys[column]
         cause = cause_of(value, column, index) if value else f"the images have no {column}"
-        found[value] = Unmatched(what=f"{column} {value}", value=value, cause=cause)
+        found[value] = Unmatched(what=f"images by {column}", value=value, cause=cause)
     return tuple(found.values())
 
 

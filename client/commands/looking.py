@@ -106,7 +106,7 @@ def _index_run(home: Home, site: SiteConfig, path: Path, *, every: bool) -> None
             say("Computing the frozen features, once.")
             cohort = with_features(cohort, config, cache)
     if config.cohort.images is not None:
-        _say_join(home, site, needed_columns(config, task))
+        _say_join(home, site, needed_columns(config, task), every=every)
     items = len(cohort.items.patient)
     say(f"{len(cohort.items)} patients with {items} items can be used for {config.name}.")
     _say_unusable(
@@ -114,7 +114,7 @@ def _index_run(home: Home, site: SiteConfig, path: Path, *, every: bool) -> None
     )
 
 
-def _say_join(home: Home, site: SiteConfig, needed: Sequence[str]) -> None:
+def _say_join(home: Home, site: SiteConfig, needed: Sequence[str], *, every: bool) -> None:
     """Say how the table and the images found each other."""
     from client.dicom.index import Index
     from client.images import dicom_keys
@@ -127,6 +127,9 @@ def _say_join(home: Home, site: SiteConfig, needed: Sequence[str]) -> None:
         report = join_report(labels, (dicom_keys(image.header) for image in index.instances()))
     for line in report.lines():
         say(as_text(line))
+    lonely = (*report.unmatched_rows, *report.unmatched_images) if every else ()
+    if lonely:
+        table([(f"  {as_text(o.what)}", as_text(o.value), as_text(o.cause)) for o in lonely])
 
 
 def _index_folder(home: Home, site: SiteConfig, *, every: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,15 @@ from typing_extensions import override
 from client.app import Desk, Loaded
 from client.home import Home
 from client.ledger import Ledger
+from client.outbox import Outbox
 from client.policy_rules import PolicyRules
 from client.site_config import SiteConfig, load_site_config, write_site_config
 from client.withdrawals import writing
 from client.worker import ward_of
+from client.worker_process import WorkerProcess
 from common.config import parse_config
+from common.envelope import seal, unseal, write_envelope
+from common.identity import new_private_key, private_text
 from common.network import initial_weights
 from common.wire import (
     Answer,
@@ -26,6 +31,7 @@ from common.wire import (
     Standing,
     TrainRequest,
 )
+from tests.client.terminals import wait_for
 
 CONFIG = parse_config("""
 name: rounds
@@ -135,3 +141,32 @@ def test_a_damaged_log_of_withdrawals_lets_nothing_be_computed(home: Home) -> No
     with pytest.raises(Exception, match="does not fit its hash"):
         desk.answer(TRAIN)
     assert not desk.took_part
+
+
+@pytest.mark.slow
+def test_a_worker_process_that_runs_counts_the_patient_no_more(home: Home) -> None:
+    home.key.write_text(private_text(new_private_key()))
+    proposal = home.folder / "proposal.request"
+    write_envelope(proposal, seal(PROPOSAL))
+    worker = WorkerProcess(home.folder, subprocess.DEVNULL)
+    try:
+        pids = set()
+        counts = []
+        for name in ("before", "after"):
+            worker.start()
+            assert worker.give(proposal, name)
+            wait_for(lambda: worker.look() is not None, 60.0)
+            answer = Outbox(home.outbox).find(name)
+            assert answer is not None
+            standing = unseal(answer.header, answer.frames)
+            assert isinstance(standing, Standing)
+            counts.append(standing.patients)
+            pids.add(worker.pid)
+            # All of them are in some part; enough leave that some of them trained.
+            withdraw(home, *(f"P{n}" for n in range(20)))
+        assert len(pids) == 1
+        assert counts[0] is not None
+        assert counts[1] is not None
+        assert counts[1] < counts[0]
+    finally:
+        worker.stop()
