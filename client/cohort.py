@@ -16,7 +16,7 @@ from client.dicom.reasons import Reason, Unusable
 from client.image_masks import MaskRules
 from client.images import Prepared, prepare_images
 from client.labels import Labels, key_of_row, read_labels
-from client.left_out import LeftOut
+from client.left_out import LeftOut, NobodyUsable
 from client.split import Part, part_named, split_patients
 from client.table import encode_rows
 from common.config import RunConfig, Split
@@ -112,7 +112,7 @@ def load_cohort(
     joined = _rows(labels, needed) if prepared is None else _join(prepared, labels, problems)
     items = _usable_items(joined, labels, config, task, problems)
     if not items:
-        raise CohortError(_nobody(site, config, labels, prepared, problems))
+        raise NobodyUsable(_nobody(site, config, labels, prepared, problems), problems)
     return _assemble(site, config, task, (labels, prepared), items, problems)
 
 

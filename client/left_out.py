@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from client.dicom.reasons import Reason, UnusableFile
+from client.dicom.reasons import Reason, Unusable, UnusableFile
+from common.errors import CohortError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,3 +22,11 @@ class LeftOut:
         refused = self.images.get(instance)
         if refused is not None:
             raise UnusableFile(*refused)
+
+
+class NobodyUsable(CohortError):
+    """Everything is there, and nobody of it can be used; `unusable` says why of each."""
+
+    def __init__(self, message: str, unusable: Sequence[Unusable]) -> None:
+        super().__init__(message)
+        self.unusable = tuple(unusable)

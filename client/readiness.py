@@ -134,9 +134,11 @@ class Readiness:
             "patients, can be used"
         )
         text += f" for {self.run}." if self.run else "."
-        if self.left_out.studies and self.reasons:
-            worst = self.reasons[0]
-            text += f" {self.left_out.studies} are left out, most of them as {words(worst.code)}."
+        worst = next((row for row in self.reasons if row.studies or not self.run), None)
+        if self.left_out.studies and worst is not None:
+            most = "most of them" if self.left_out.studies > 1 else "it"
+            are = "are" if self.left_out.studies > 1 else "is"
+            text += f" {self.left_out.studies} {are} left out, {most} as {words(worst.code)}."
         if not self.run:
             return text
         unmet = [need.need for need in self.needs if not need.met]

@@ -7,7 +7,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -28,7 +28,7 @@ from client.dicom.reasons import Unusable
 from client.features import site_of
 from client.home import Home
 from client.intensity import mean_intensities
-from client.left_out import LeftOut
+from client.left_out import LeftOut, NobodyUsable
 from client.pixel_store import PixelStore
 from client.readiness import CountTable, KindRow, Readiness, Speed, amount, reason_rows
 from client.readiness_needs import label_rows, needs_of
@@ -79,7 +79,7 @@ def readiness(home: Home, site: SiteConfig, config: RunConfig | None) -> Readine
         found=amount(studies), used=amount(used), left_out=amount(lost),
         reasons=reason_rows(
             _problems(seen, loaded, verdict, site.data.absolute()),
-            lost if images and not loaded.stopped_by else (),
+            lost if images and loaded.known else (),
         ),
         suspects=reason_rows(_listed(verdict.warned, site.data.absolute())),
         remarks=_remarks(seen.rows), kinds=_kinds(seen.rows),
@@ -127,8 +127,9 @@ def _reading(sample: Sequence[Path]) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class _Cohort:
-    facts: CohortFacts
+    facts: CohortFacts = field(default_factory=CohortFacts)
     stopped_by: str = ""
+    known: bool = True  # False: it stopped before anybody was looked at
 
 
 def _cohort(home: Home, site: SiteConfig, shelf: Shelf, config: RunConfig | None) -> _Cohort:
@@ -142,8 +143,10 @@ def _cohort(home: Home, site: SiteConfig, shelf: Shelf, config: RunConfig | None
             left_out = LeftOut(withdrawn=gone, images=images_left_out(shelf, config, site.quality))
             task = task_of(config.task)
             cohort: SiteCohort = load_cohort(site.data, config, task, cache, shelf.labels, left_out)
+    except NobodyUsable as error:
+        return _Cohort(facts=CohortFacts(unusable=error.unusable), stopped_by=str(error))
     except CohortError as error:
-        return _Cohort(facts=CohortFacts(), stopped_by=str(error))
+        return _Cohort(stopped_by=str(error), known=False)
     return _Cohort(facts=facts_of(cohort, site_of(cohort, config, 0, 0), config))
 
 

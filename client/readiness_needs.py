@@ -42,7 +42,7 @@ def _measured(config: RunConfig, facts: CohortFacts) -> Need:
     """Return whether there are enough test patients for their counts to be told."""
     test, least = len(facts.parts.get("test", ())), config.evaluation.smallest_cell
     return Need(
-        need="test patients", asked=f"{least} or more, else nothing is measured", here=str(test),
+        need="test patients", asked=f"{least} or more to be measured", here=str(test),
         met=test >= least,
         fix="" if test >= least else "Add patients, or let the split give more to the test.",
     )  # fmt: skip

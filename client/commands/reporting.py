@@ -48,7 +48,7 @@ def report(home: Home, config: Path | None, out: Path | None) -> None:
         table([(f"  {r.things} x", r.code, r.meaning) for r in found.suspects[:_SHOWN]])
     unmet = [need for need in found.needs if not need.met]
     for need in unmet:
-        say(f"Not met: {need.need}: {need.here} here, {need.asked} asked for. {need.fix}")
+        say(f"Not met: {need.need}: {need.here} here; the run asks for {need.asked}. {need.fix}")
     say(f"Wrote {folder / 'report.html'} and report.json; both name files and stay here.")
     if found.stopped_by:
         raise CohortError(found.stopped_by)
