@@ -23,6 +23,9 @@ HERE = Path(__file__).parent
 SCRIPTS = (
     "aggregation",
     "cached_reads",
+    "header_index",
+    "reading",
+    "jpeg_lossless",
     "private_step",
     "rounds",
     "federation",

@@ -27,6 +27,12 @@ JPEG_LS = frozenset({"1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"})
 #: What is decoded here.
 BY_IMAGECODECS = JPEG | JPEG_LOSSLESS | JPEG_LS
 _LOSSY = JPEG | {"1.2.840.10008.1.2.4.50"}
+_RLE = "1.2.840.10008.1.2.5"
+#: A frame of more bytes than this has to come from a codestream that is not all too small.
+_SMALL_BYTES = 1 << 26
+_MOST_UNFOLDED = 1000
+#: PS3.5 G.3.1: two bytes stand for at most 128.
+_MOST_UNFOLDED_RLE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +54,7 @@ def check_frame(frame: bytes, syntax: str, form: Format) -> None:
 
     Memory is taken only after this, and no more than the header's size asks for.
     """
+    _check_unfolding(len(frame), syntax, form)
     found = shape_of(frame)
     if found is not None:
         if found[:2] != (form.rows, form.columns):
@@ -66,6 +73,15 @@ def check_frame(frame: bytes, syntax: str, form: Format) -> None:
         if said is Colour.YCBCR and form.photometric == "RGB":
             # Either may be wrong, and which one shows in the colours alone.
             raise UnusableFile(Reason.BAD_VR, "the header says RGB, the codestream YCbCr")
+
+
+def _check_unfolding(held: int, syntax: str, form: Format) -> None:
+    """Refuse a few bytes that claim to be a huge frame."""
+    size = form.rows * form.columns * form.samples * form.allocated // 8
+    if syntax == _RLE and size > held * _MOST_UNFOLDED_RLE:
+        raise UnusableFile(Reason.TRUNCATED_PIXELS, f"{held} bytes of RLE for {size}")
+    if size > _SMALL_BYTES and size > held * _MOST_UNFOLDED:
+        raise UnusableFile(Reason.TOO_LARGE, f"{held} bytes claim to be {size}")
 
 
 def decode_frame(frame: bytes, syntax: str, form: Format) -> Array:

@@ -94,9 +94,22 @@ def _compressed(dataset: Dataset, syntax: UID) -> Array:
     if syntax in BY_IMAGECODECS:
         decoded = np.stack([decode_frame(frame, syntax, form) for frame in frames])
         return as_rgb(decoded, syntax, form)
-    # pylibjpeg's RLE is 3.5 times as quick as pydicom's own.
-    found = pixel_array(dataset, decoding_plugin="pylibjpeg" if syntax == RLELossless else "")
-    return in_stored_bits(found, form.stored, form.high) if syntax == RLELossless else found
+    if syntax == RLELossless:
+        return in_stored_bits(_unrolled(dataset), form.stored, form.high)
+    return pixel_array(dataset)
+
+
+def _unrolled(dataset: Dataset) -> Array:
+    """Return frames from RLE, by pylibjpeg: 3.5 times as quick as pydicom's own."""
+    try:
+        return pixel_array(dataset, decoding_plugin="pylibjpeg")
+    except Exception:
+        raise
+    except BaseException as error:
+        # On a broken segment its Rust code panics, and that is no Exception in Python.
+        if type(error).__module__ != "pyo3_runtime":
+            raise
+        raise UnusableFile(Reason.DECODE_ERROR, f"RLE: {error}"[:120]) from error
 
 
 def as_rgb(found: Array, syntax: str, form: Format) -> Array:

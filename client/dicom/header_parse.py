@@ -12,6 +12,7 @@ from pydicom.uid import ExplicitVRBigEndian
 from client.dicom.elements import Parsed
 from client.dicom.header_checks import PixelElement, Scan
 from client.dicom.parse import BoundedFile, is_deflated, parse_file
+from client.dicom.reasons import Reason, UnusableFile
 from client.dicom.remarks import Remark
 
 _PIXELS = {
@@ -26,6 +27,17 @@ def parse(path: Path, size: int) -> Scan:
     with BoundedFile(path) as file:
         dataset = parse_file(file, path, pixels=deflated)
         pixels = _inflated(dataset) if deflated else _pixels_at(file, dataset)
+    try:
+        return _scan_of(dataset, pixels, size, deflated=deflated)
+    except Exception as error:
+        # pydicom converts values when they are asked for, and each type raises its own kind.
+        raise UnusableFile(Reason.BAD_VR, str(error)[:120]) from error
+
+
+def _scan_of(
+    dataset: FileDataset, pixels: PixelElement | None, size: int, *, deflated: bool
+) -> Scan:
+    """Return what a parsed header tells."""
     syntax = str(dataset.file_meta.get("TransferSyntaxUID") or "")
     remarks = {
         Remark.NO_PREAMBLE: dataset.preamble is None,

@@ -21,6 +21,8 @@ FIRST_BYTES = 8192
 _MORE_BYTES = (1 << 17, 1 << 21)
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+#: Sequences in sequences beyond this are left to pydicom.
+_DEEPEST = 16
 _PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 #: Elements that change what the others mean; pydicom reads a file that has one.
 _TELLING = frozenset({0x00041220, 0x00283000, 0x52009229, 0x52009230})
@@ -100,7 +102,7 @@ def _meta(data: bytes) -> tuple[Mapping[int, bytes], int]:
             start += 4
         elif form not in _SHORT:
             raise Odd
-        if element < last or length > len(data):
+        if element < last or length > len(data) or (element in {2, 16} and form != b"UI"):
             raise Odd
         last = element
         found[group << 16 | element] = data[start : start + length]
@@ -202,8 +204,10 @@ def _is_sequence(tag: int, data: bytes, place: int) -> bool:
         return data[place : place + 4] == b"\xfe\xff\x00\xe0"
 
 
-def _after_sequence(data: bytes, place: int, *, implicit: bool) -> int:
+def _after_sequence(data: bytes, place: int, *, implicit: bool, depth: int = 0) -> int:
     """Return where a sequence of undefined length ends; its items are walked, not trusted."""
+    if depth > _DEEPEST:
+        raise Odd
     while True:
         if place + 8 > len(data):
             raise _MoreError
@@ -217,10 +221,10 @@ def _after_sequence(data: bytes, place: int, *, implicit: bool) -> int:
         if tag != _ITEM:
             raise Odd
         end = None if length == _UNDEFINED else place + length
-        place = _after_item(data, place, end, implicit=implicit)
+        place = _after_item(data, place, end, implicit=implicit, depth=depth)
 
 
-def _after_item(data: bytes, place: int, end: int | None, *, implicit: bool) -> int:
+def _after_item(data: bytes, place: int, end: int | None, *, implicit: bool, depth: int) -> int:
     """Return where an item ends: at its delimiter, or exactly where its length said."""
     while place != end:
         if place + 12 > len(data):
@@ -237,7 +241,7 @@ def _after_item(data: bytes, place: int, end: int | None, *, implicit: bool) -> 
         if length != _UNDEFINED:
             place += length
         elif sequence:
-            place = _after_sequence(data, place, implicit=implicit)
+            place = _after_sequence(data, place, implicit=implicit, depth=depth + 1)
         else:
             raise Odd
     return place
