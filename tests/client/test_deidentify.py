@@ -11,6 +11,8 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import pytest
+from hypothesis import given as given_
+from hypothesis import settings, strategies
 from pydicom import dcmread
 from pydicom.datadict import keyword_for_tag, tag_for_keyword
 from pydicom.dataelem import DataElement
@@ -319,6 +321,36 @@ def test_what_a_codec_carries_besides_the_image_does_not_leave(tmp_path: Path) -
         assert marks_in(found.content) == []
         assert dataset.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.1"
         assert np.array_equal(dataset.pixel_array, decode(clean))
+
+
+def test_an_identifier_that_is_still_there_withholds_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = ordinary(tmp_path, "CT")
+    monkeypatch.setattr(Pseudonyms, "uid", raw_uid)
+    with pytest.raises(Withheld, match="still in what was written"):
+        deidentify(path, NAMES, Profile())
+
+
+@settings(max_examples=300)
+@given_(data=strategies.data())
+def test_a_damaged_file_is_withheld_or_clean(
+    tmp_path_factory: pytest.TempPathFactory, data: strategies.DataObject
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "damaged"
+    if not folder.exists():
+        ordinary(folder, "MR", PatientID="CANARY47", StudyDescription="CANARY", StudyID="CANARY")
+    content = bytearray((folder / "MR.dcm").read_bytes())
+    for _ in range(data.draw(strategies.integers(1, 6))):
+        content[data.draw(strategies.integers(140, len(content) - 1))] = data.draw(
+            strategies.integers(0, 255)
+        )
+    (folder / "damaged.dcm").write_bytes(content)
+    try:
+        found = deidentify(folder / "damaged.dcm", NAMES, Profile())
+    except Withheld:
+        return
+    assert marks_in(found.content) == []
 
 
 def test_the_key_is_made_once_for_this_user_alone(tmp_path: Path) -> None:
