@@ -26,7 +26,7 @@ class SiteRow:
     site: str
     studies: tuple[str, str, str]  # found, used, left out
     patients: tuple[str, str, str]
-    reasons: tuple[tuple[str, str], ...]  # code as words, and how many
+    reasons: tuple[str, ...]  # how many, and the code as words
     note: str  # noise and what it cost; why it told nothing
 
 
@@ -81,7 +81,7 @@ def said(found: Survey) -> tuple[str, ...]:
             f"{row.site}: {unit} found {amounts[0]}, used {amounts[1]}, left out {amounts[2]}"
             + (f" ({row.note})" if row.note else "")
         )
-        lines += [f"    {count} x {name}" for name, count in row.reasons]
+        lines += [f"    {reason}" for reason in row.reasons]
     return tuple(lines)
 
 
@@ -137,12 +137,17 @@ def _amounts(table: Table | None, smallest: int) -> tuple[str, str, str]:
     return found, used, left_out
 
 
-def _site_reasons(table: Table | None, smallest: int) -> tuple[tuple[str, str], ...]:
+def _site_reasons(table: Table | None, smallest: int) -> tuple[str, ...]:
     if table is None:
         return ()
     listed = [(name, count) for name, count in table.rows.items() if count != 0]
     listed.sort(key=lambda row: (-(row[1] or 0.0), row[0]))
-    return tuple((words(name), _told(count, smallest)) for name, count in listed)
+    return tuple(
+        f"{words(name)}: {_told(count, smallest)}"
+        if count is None
+        else f"{count:.0f} x {words(name)}"
+        for name, count in listed
+    )
 
 
 def _reasons(merged: Mapping[str, MergedTable]) -> tuple[Bar, ...]:
@@ -162,4 +167,6 @@ def _told(count: float | None, smallest: int) -> str:
 
 def _shown(row: MergedRow) -> str:
     """Return a sum; with `or more` where a site told nothing of it."""
+    if row.held_back_by and not row.told:
+        return "held back"
     return f"{row.told:.0f}" + (" or more" if row.held_back_by else "")

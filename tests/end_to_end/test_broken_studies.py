@@ -115,8 +115,9 @@ def test_the_coordinator_is_told_how_many_and_why(ran: Ran) -> None:
     said = ran.federation.coordinator.type("report", "per-cent")
     assert "north: studies found 300, used 294, left out 6" in said
     for reason, number in TOLD.items():
-        count = "held back (may be fewer than 2)" if number is None else f"{number:.0f}"
-        assert f"{count} x {reason.lower().replace('_', ' ')} ({reason})" in said
+        name = f"{reason.lower().replace('_', ' ')} ({reason})"
+        held = f"{name}: held back (may be fewer than 2)"
+        assert (held if number is None else f"{number:.0f} x {name}") in said
     page = ran.run.place.report.read_text(encoding="utf-8")
     assert "missing slices (MISSING_SLICES)" in page
     assert "2 of 2 sites described their cohorts: 324 found, 318 used, 6 left out" in (

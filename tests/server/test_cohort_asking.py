@@ -171,7 +171,7 @@ def test_what_was_told_is_kept_and_shown_as_a_line_and_a_page(folder: Folder) ->
     )
     page = place.report.read_text(encoding="utf-8")
     assert "6 x truncated pixels (TRUNCATED_PIXELS)" in page
-    assert "held back (may be fewer than 5) x blank (BLANK)" in page
+    assert "blank (BLANK): held back (may be fewer than 5)" in page
     Strict().feed(page)
 
 
