@@ -171,6 +171,9 @@ class Arrivals:
             for r in results
         ]
         with self._lock, self._database as database:
+            known = database.execute("SELECT 1 FROM study WHERE study = ?", (one.study,))
+            if known.fetchone() is None:
+                return  # it was removed in the meantime
             # What was said of fewer images and is not sent yet need not be said any more.
             database.execute("DELETE FROM result WHERE study = ? AND NOT delivered", (one.study,))
             database.executemany(

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.arrival_forgetting import forget_patients
 from client.cache import PIXELS, Cache
 from client.dicom.files import File
 from client.dicom.header import read_file
@@ -84,6 +85,7 @@ def forget(home: Home, patient: str, tell: Callable[[str], None]) -> Forgotten:
             if (home.cache / PIXELS).is_dir():
                 with PixelStore(home.cache / PIXELS, alone=True) as store:
                     decoded = store.forget(patient)
+    forget_patients(home, frozenset({patient}))  # what was sent here to be scored
     if home.report.is_dir():  # it names what cannot be used
         shutil.rmtree(home.report)
     return Forgotten(indexed=indexed, decoded=decoded, prepared=prepared)

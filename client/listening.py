@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from client.arrival_count import can_be_asked, missing
+from client.arrival_forgetting import patients_of, remove
 from client.arrivals import Arrivals, Arrived
 from client.dicom.delivery import deliver
 from client.dicom.reasons import Unusable
@@ -23,6 +23,7 @@ from client.home import Home
 from client.inference import Model, score_study
 from client.inference_local import local_of
 from client.pacs_config import Listening, PacsConfig
+from client.withdrawals import withdrawn
 from common.errors import TrustRefused, Unreachable, WardroundError
 from common.logs import log
 
@@ -68,9 +69,7 @@ class Post:
             return
         began = time.monotonic()
         local = local_of(self.home, self.model)
-        if _patients_of(one.files) & local.withdrawn:
-            self._remove(one.study)
-            _log.info("a study of a withdrawn patient was removed, unscored", study=one.number)
+        if self._is_withdrawn(one):
             return
         problems: list[Unusable] = []
         try:
@@ -81,11 +80,23 @@ class Post:
         except WardroundError as error:
             self._fail(one, now(), str(error))
             return
+        if self._is_withdrawn(one):  # meanwhile
+            for result in results:
+                result.path.unlink(missing_ok=True)
+            return
         self.arrivals.written(one, results, now())
         _log.info(
             "scored", study=one.number, images=len(one.files), scores=len(scores),
             left_out=len(problems), seconds=round(time.monotonic() - began, 1),
         )  # fmt: skip
+
+    def _is_withdrawn(self, one: Arrived) -> bool:
+        """Return whether the study's patient was withdrawn; then nothing of it is left here."""
+        if not patients_of(one.files) & withdrawn(self.home):
+            return False
+        self._remove(one.study)
+        _log.info("a withdrawn patient's study was removed; it has no result", study=one.number)
+        return True
 
     def _is_whole(self, one: Arrived, now: float) -> bool:
         """Return whether the study is all there; otherwise it waits, or is given up."""
@@ -109,6 +120,8 @@ class Post:
     # --- written ----------------------------------------------------------------------------
 
     def _deliver(self, one: Arrived, now: Callable[[], float]) -> None:
+        if self._is_withdrawn(one):
+            return
         results = self.arrivals.undelivered(one.study)
         if not self.send or self.pacs is None:
             self.arrivals.done(one, (), now(), "written; nothing is sent without --send")
@@ -149,50 +162,6 @@ class Post:
         remove(self.home, self.arrivals, study)
 
 
-def remove(home: Home, arrivals: Arrivals, study: str) -> None:
-    """Remove a study from the queue, with its images where they were sent to us.
-
-    What lies in a watched folder is the hospital's and stays.
-    """
-    for path in arrivals.forget(study):
-        if path.is_relative_to(home.arrived):
-            path.unlink(missing_ok=True)
-    folder = home.arrived / study
-    for series in sorted(folder.glob("*")) if folder.is_dir() else ():
-        if series.is_dir() and not any(series.iterdir()):
-            series.rmdir()
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
-
-
 def folder_name(study: str) -> str:
     """Return a name for a study's folder of results that is no identifier."""
     return hashlib.sha256(study.encode()).hexdigest()[:16]
-
-
-def _patients_of(files: Sequence[Path]) -> frozenset[str]:
-    """Return the PatientIDs of files; one that cannot be read has none."""
-    from pydicom import dcmread
-    from pydicom.errors import InvalidDicomError
-
-    found = set()
-    for path in files:
-        try:
-            header = dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"])
-        except (InvalidDicomError, OSError, ValueError):
-            continue
-        found.add(str(header.get("PatientID", "")))
-    return frozenset(found)
-
-
-def forget_patients(home: Home, patients: frozenset[str]) -> int:
-    """Remove every arrived study of these patients from queue and disk; return how many."""
-    if not home.arrivals.exists():
-        return 0
-    removed = 0
-    with Arrivals(home.arrivals) as arrivals:
-        for listed in arrivals.listed():
-            if _patients_of(arrivals.files(listed.study)) & patients:
-                remove(home, arrivals, listed.study)
-                removed += 1
-    return removed

@@ -59,7 +59,7 @@ def listen(home: Home, wishes: Wishes) -> ExitCode:
         stop = stack.enter_context(stopping())
         where = stack.enter_context(_way(home, wishes, pacs, arrivals))
         lines = log(__name__)
-        lines.info("listening", at=where, model=model.name.name, sends=wishes.send)
+        lines.info("listening", where=where, model=model.name.name, sends=wishes.send)
         post = Post(
             home=home, model=model, arrivals=arrivals, pacs=pacs, send=wishes.send, rules=rules
         )

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from client import listening
+from client.arrival_forgetting import forget_patients
 from client.arrivals import Arrivals
 from client.dicom.delivery import Delivered, State
 from client.dicom.results.writing import Result
 from client.home import Home
-from client.listening import Post, forget_patients
+from client.listening import Post
 from client.pacs_config import Listening, PacsConfig
 from client.sources.landing import Landed
 from client.withdrawals import writing
@@ -231,6 +232,25 @@ def test_a_withdrawn_patient_is_not_scored_and_what_arrived_is_gone(
     assert made.scored == []
     assert made.arrivals.listed() == ()
     assert not folder.exists()
+
+
+def test_a_patient_who_is_withdrawn_while_a_study_is_scored_has_no_result(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = listening.write_results
+
+    def slow(*arguments: object) -> tuple[Result, ...]:
+        found = write(*arguments)  # type: ignore[arg-type]
+        with writing(made.home.withdrawals) as log:
+            log.withdraw("A")
+        return found
+
+    monkeypatch.setattr(listening, "write_results", slow)
+    made.come(series(tmp_path / "a", "A"))
+    made.run()
+    assert made.arrivals.listed() == ()
+    assert made.sent == []
+    assert [path for path in made.home.results.rglob("*") if path.is_file()] == []
 
 
 def test_what_arrived_of_a_patient_can_be_forgotten(made: Made, tmp_path: Path) -> None:
