@@ -24,6 +24,7 @@ from client.memory import MemoryInFolder
 from client.private_round import plan_of
 from client.quality_rules import QualityRules
 from client.site import Guard, Site
+from client.trained_on import note_trained
 from client.training import train_round
 from client.trial import round_seconds
 from client.withdrawals import withdrawn_in
@@ -67,6 +68,7 @@ class Ward:
     cohort_delta: float | None  # None: 1 / (10 x training patients)
     tell_patients: bool
     device: torch.device
+    trained: Path | None = None  # where it is noted whom runs trained on; None: nowhere
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +180,8 @@ def load(ward: Ward, config: RunConfig, seed: int) -> Loaded:
             cohort = with_features(cohort, config, cache)
     cohort = replace(cohort, name=ward.name)
     site = site_of(cohort, config, seed, 0)
+    if ward.trained is not None:
+        note_trained(ward.trained, config.fingerprint(), seed, site.train.pseudonyms)
     delta = ward.cohort_delta or 1 / (10 * max(len(site.train), 1))
     guard = Guard(
         ledger=Ledger(ward.ledger),

@@ -4,8 +4,8 @@ Public: Wishes, calibrate, fit.
 
 Patients are those of the run's test part at this site, and of its validation part where the run
 chose nothing by it (selection.rule: last): the same seed gives the same parts as in the run. Who
-was trained on never counts. Everything is by patient: one who has several images that were scored
-each by itself counts with the first of them.
+was trained on never counts, whatever the split says since (`client.trained_on`). Everything is by
+patient: one who has several images that were scored each by itself counts with the first of them.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from client.calibration import Calibration, hashed, threshold
 from client.calibration_labels import class_probabilities, true_classes
 from client.calibration_line import fit_lines
 from client.calibration_unlike import distances, embedded
-from client.cohort import SiteCohort, load_cohort
+from client.cohort import SiteCohort, load_cohort, select
 from client.cohort_quality import Shelf, images_left_out
 from client.home import Home
 from client.inference import Model
 from client.left_out import LeftOut
 from client.site_config import load_site_config
 from client.split import Part
+from client.trained_on import trained_on
 from client.withdrawals import withdrawn
 from common.config import RunConfig
 from common.errors import CohortError, ConfigurationError
@@ -72,16 +73,22 @@ def calibrate(home: Home, model: Model, wishes: Wishes) -> Calibration:
         cohort = load_cohort(
             site.data, config, task_of(config.task), cache, site.labels_csv, left_out
         )
-    return fit(cohort, model, wishes)
+    trained = trained_on(home.trained, model.name.fingerprint, model.seed)
+    return fit(cohort, model, wishes, trained)
 
 
-def fit(cohort: SiteCohort, model: Model, wishes: Wishes) -> Calibration:
-    """Fit the model's calibration on a cohort's patients; see `calibrate`."""
+def fit(
+    cohort: SiteCohort, model: Model, wishes: Wishes, trained: frozenset[str] = frozenset()
+) -> Calibration:
+    """Fit the model's calibration on a cohort's patients; see `calibrate`.
+
+    `trained` are those, by hash, whom the model was trained on whatever the split says now.
+    """
     config = model.config
     split = cohort.split(config.cohort.split, model.seed, 0)
     parts = parts_of(config)
-    held = [(part, split[part]) for part in parts if len(split[part])]
-    patients = sum(len(found) for _, found in held)
+    held = [found for part in parts if len(found := _without(split[part], trained))]
+    patients = sum(len(found) for found in held)
     if patients < FEWEST_PATIENTS:
         message = (
             f"Only {patients} of this site's {len(cohort.items)} patients are in the run's "
@@ -90,7 +97,7 @@ def fit(cohort: SiteCohort, model: Model, wishes: Wishes) -> Calibration:
         )
         raise CohortError(message)
     reference = embedded(*_reference(split["train"]), config)
-    batches = [_one_row_each(found, config) for _, found in held]
+    batches = [_one_row_each(found, config) for found in held]
     away = np.concatenate([_distances(batch, reference, config) for batch in batches])
     line, draws = np.zeros(0), np.zeros((0, 0))
     thresholds: tuple[tuple[float, ...], ...] = ()
@@ -106,6 +113,12 @@ def fit(cohort: SiteCohort, model: Model, wishes: Wishes) -> Calibration:
         distances=away, reference=reference,
         members=hashed(name for part in split.values() for name in part.pseudonyms),
     )  # fmt: skip
+
+
+def _without(patients: Patients, trained: frozenset[str]) -> Patients:
+    """Return those whom the model was not trained on."""
+    names = patients.pseudonyms
+    return select(patients, [i for i, name in enumerate(names) if not hashed([name]) & trained])
 
 
 def parts_of(config: RunConfig) -> tuple[Part, ...]:

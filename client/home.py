@@ -115,6 +115,11 @@ class Home:
         return self.folder / "identity.key"
 
     @property
+    def trained(self) -> Path:
+        """Whom each run trained on, by hash, so that nobody of them calibrates its model."""
+        return self.folder / "trained"
+
+    @property
     def calibration(self) -> Path:
         """What `calibrate` fitted for each model."""
         return self.folder / "calibration"
