@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -23,6 +24,12 @@ from client.dicom.deidentify_terms import TERMS, VENDORS
 from client.identity_key import Pseudonyms
 
 _WHOLE = frozenset({"IS", "US", "SS", "UL", "SL", "US or SS", "SV", "UV"})
+#: Binary numbers, as struct packs them.
+_PACKED = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d", "SV": "q", "UV": "Q"}
+#: Significant digits to which fractions are rounded whose bytes could be a word: few enough to
+#: break the word, enough for the number. Whole numbers of that kind are taken out.
+_DIGITS = {"FL": 3, "FD": 6}
+_WORD_BYTES = 6
 #: Position decides what a value means, so one that goes leaves a word behind.
 _BY_POSITION = frozenset({"ImageType", "FrameType"})
 #: PS3.5 6.2: AS. Ages above 89 are rare enough to tell who it is; 90 stands for all of them.
@@ -149,7 +156,17 @@ def _numbers(
         found = [_decimal(v) for v in values]
     else:
         found = [_finite(v) for v in values]
+    if vr in _PACKED and _reads_as_text(vr, found):
+        if vr not in _DIGITS:
+            return None
+        found = [float(f"{v:.{_DIGITS[vr]}g}") for v in found]
     return DataElement(tag, vr, found if several or len(found) != 1 else found[0])
+
+
+def _reads_as_text(vr: str, values: Iterable[float]) -> bool:
+    """Return whether the bytes of binary numbers could be a word."""
+    data = b"".join(struct.pack(f"<{_PACKED[vr]}", value) for value in values)
+    return len(data) >= _WORD_BYTES and all(0x20 <= byte < 0x7F for byte in data)
 
 
 def _vr(source: Dataset, representation: str) -> str:

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 
 from pydicom._dicom_dict import DicomDictionary, RepeatersDictionary
 
-from client.dicom.deidentify_table import ACTIONS, Action
-
 #: What is searched in the bytes that come out; each is planted as often as it fits.
 TEXT, UID, DAY, CLOCK = b"CANARY", b"1.2.3.47110815", b"19470817", b"114713"
 MARKS = (TEXT, TEXT.lower(), UID, DAY, CLOCK)
@@ -81,8 +79,6 @@ def planted(*, depth: int = 1) -> tuple[dict[int, bytes], Planted]:
                 found[tag] = element(tag, vr, b"".join(_items(number)))
                 counts.add(vr)
             continue
-        if vr in _BYTES and ACTIONS.get(tag) is Action.NUMBER:
-            continue  # any bytes are numbers here, and numbers of an acquisition stay
         found[tag] = element(tag, vr, value_of(vr, number))
         counts.add(vr)
     for tag, vr in _repeating():

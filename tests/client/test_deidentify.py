@@ -136,6 +136,11 @@ def raw_preamble(dataset: Dataset) -> bytes:
     return b"CANARY" + str(dataset).encode()
 
 
+def never(vr: str, found: object) -> bool:
+    del vr, found
+    return False
+
+
 def whole_items(self: values.Cleaner, source: Dataset) -> Dataset:
     """Return the dataset cleaned, and its items as they were."""
     found = CLEAN(self, source)
@@ -156,6 +161,7 @@ CLEAN, NUMBERS = values.Cleaner.dataset, values._numbers
         (Pseudonyms, "uid", raw_uid), (values.Cleaner, "_date", raw_date),
         (module, "_encoded", raw_preamble), (values.Cleaner, "dataset", whole_items),
         (values, "_vendor", str), (values, "registered", bool),
+        (values, "_reads_as_text", never),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
