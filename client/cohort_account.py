@@ -72,6 +72,8 @@ def account(
         homes[row.path.parent].add(key)
     others: dict[str, list[Quarantined]] = defaultdict(list)
     for odd in quarantined:
+        if odd.reason is Reason.WITHDRAWN:  # nothing of them is told, not even that they are gone
+            continue
         key = _study_of(odd, homes, folder)
         if key in images or _is_missed(odd):
             others[key].append(odd)

@@ -111,6 +111,8 @@ class Readiness:
     left_out: Amount
     reasons: tuple[ReasonRow, ...]
     suspects: tuple[ReasonRow, ...]
+    looked_at: tuple[int, int]  # images whose pixels were looked at, and all of them
+    text_read: bool  # pictures were read for text
     remarks: tuple[tuple[str, int, str], ...]  # code, images, what was done
     kinds: tuple[KindRow, ...]
     needs: tuple[Need, ...]
@@ -124,6 +126,16 @@ class Readiness:
     def is_ready(self) -> bool:
         """Whether the run that it was made for can train here."""
         return not self.stopped_by and all(need.met for need in self.needs)
+
+    @property
+    def looking(self) -> str:
+        """What was looked at for suspicions, and what makes it more."""
+        done, all_ = self.looked_at
+        text = f"Pixels were looked at in {done} of {all_} images"
+        text += "; `wardround-site index` decodes the others." if done < all_ else "."
+        if self.text_read:
+            return f"{text} Pictures were read for text; no reader finds all of it."
+        return f"{text} Text in pictures was not looked for (site.yaml, quality.read_text)."
 
     @property
     def summary(self) -> str:

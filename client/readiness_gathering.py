@@ -22,7 +22,7 @@ from client.dicom.files import File
 from client.dicom.header import read_file
 from client.dicom.index import Index
 from client.dicom.instance import Instance, Quarantined
-from client.dicom.pixel_quality import look_at_pixels
+from client.dicom.pixel_quality import PixelSuspects, look_at_pixels
 from client.dicom.quality import Judged, Suspect
 from client.dicom.reasons import Unusable
 from client.features import site_of
@@ -64,7 +64,8 @@ def readiness(home: Home, site: SiteConfig, config: RunConfig | None) -> Readine
     seen = look(shelf)
     loaded = _cohort(home, site, shelf, config)
     studies = account(seen.rows, seen.quarantined, loaded.facts, site.data.absolute())
-    verdict = _judged(shelf, seen.rows, site, config)
+    pixels = _pixels(shelf, seen.rows, site)
+    verdict = _judged(shelf, seen.rows, site, (config, pixels))
     if config is None:
         refused = {str(suspect.row.path) for suspect in verdict.left_out}
         studies = tuple(_readable(study, refused) for study in studies)
@@ -82,6 +83,8 @@ def readiness(home: Home, site: SiteConfig, config: RunConfig | None) -> Readine
             lost if images and loaded.known else (),
         ),
         suspects=reason_rows(_listed(verdict.warned, site.data.absolute())),
+        looked_at=(pixels.looked_at, len(seen.rows)),
+        text_read=pixels.text_read,
         remarks=_remarks(seen.rows), kinds=_kinds(seen.rows),
         needs=needs_of(config, used, loaded.facts, seen.rows) if config else (),
         labels=label_rows(shelf.labels, seen.rows), tables=_counted(exact),
@@ -158,11 +161,16 @@ def _readable(study: StudyAccount, refused: set[str]) -> StudyAccount:
     return replace(study, used=any(str(path) not in refused for path in study.images))
 
 
-def _judged(
-    shelf: Shelf, rows: Sequence[Instance], site: SiteConfig, config: RunConfig | None
-) -> Judged:
+def _pixels(shelf: Shelf, rows: Sequence[Instance], site: SiteConfig) -> PixelSuspects:
     with PixelStore(shelf.cache / PIXELS) as store:
-        pixels = look_at_pixels(rows, store, reader_of(site.quality))
+        return look_at_pixels(rows, store, reader_of(site.quality))
+
+
+def _judged(
+    shelf: Shelf, rows: Sequence[Instance], site: SiteConfig,
+    given: tuple[RunConfig | None, PixelSuspects],
+) -> Judged:  # fmt: skip
+    config, pixels = given
     try:
         return judged(rows, config, site.quality, shelf.labels, pixels)
     except CohortError:  # no table, so no side in it; said above

@@ -46,6 +46,10 @@ def report(home: Home, config: Path | None, out: Path | None) -> None:
     if found.suspects:
         say("Used, and worth a look:")
         table([(f"  {r.things} x", r.code, r.meaning) for r in found.suspects[:_SHOWN]])
+    if found.looked_at[0] < found.looked_at[1]:
+        say(found.looking)
+    if site.quality.read_text and not found.text_read:
+        say("Text in pictures was not looked for: pip install 'wardround[ocr]', then again.")
     unmet = [need for need in found.needs if not need.met]
     for need in unmet:
         say(f"Not met: {need.need}: {need.here} here; the run asks for {need.asked}. {need.fix}")

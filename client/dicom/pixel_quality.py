@@ -5,7 +5,6 @@ Only objects whose pixels are in the store are looked at; nothing is decoded for
 
 from __future__ import annotations
 
-import importlib.util
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -42,6 +41,8 @@ class PixelSuspects:
     saturated: tuple[Suspect, ...]
     same_pixels: tuple[Suspect, ...]
     text: tuple[Suspect, ...]
+    looked_at: int = 0  # images; the others are not decoded yet
+    text_read: bool = False  # pictures among them were read for text
 
 
 def look_at_pixels(
@@ -50,11 +51,13 @@ def look_at_pixels(
     """Look at every image that was decoded; memory stays that of one image."""
     saturated: list[Suspect] = []
     text: list[Suspect] = []
+    looked_at = 0
     copies: dict[tuple[int, tuple[int, ...]], list[Instance]] = defaultdict(list)
     for row in rows:
         stored = _stored(row, store)
         if stored is None:
             continue
+        looked_at += 1
         values, checksum = stored
         share = _share_at_top(values, row)
         if share > _SATURATED:
@@ -66,7 +69,7 @@ def look_at_pixels(
             text += _texts(row, values, read_text)
     return PixelSuspects(
         saturated=tuple(saturated), same_pixels=tuple(_under_two(copies.values())),
-        text=tuple(text),
+        text=tuple(text), looked_at=looked_at, text_read=read_text is not None,
     )  # fmt: skip
 
 
@@ -105,10 +108,10 @@ def text_reader() -> ReadText | None:
 
     It finds clear print well and promises nothing: no tool finds all burned-in text.
     """
-    if importlib.util.find_spec("rapidocr_onnxruntime") is None:
+    try:
+        from rapidocr_onnxruntime import RapidOCR
+    except ImportError:
         return None
-    from rapidocr_onnxruntime import RapidOCR
-
     engine = RapidOCR()
 
     def read(picture: _Picture) -> Sequence[str]:

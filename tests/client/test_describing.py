@@ -17,6 +17,7 @@ from client.plain_words import described
 from client.policy import judge_statistics
 from client.policy_rules import PolicyRules
 from client.quality_rules import QualityRules
+from client.withdrawals import writing
 from common.cohort_statistics import LEFT_OUT, layout_of
 from common.config import RunConfig, parse_config
 from common.envelope import facts_of, seal
@@ -111,6 +112,16 @@ def test_no_word_of_a_header_or_a_table_is_in_the_answer(data: Path, tmp_path: P
         assert name == LEFT_OUT or set(table.rows) == set(rows[name])
     assert "P0" not in seal(answer).header
     assert "1.2.826" not in seal(answer).header
+
+
+def test_nothing_tells_that_somebody_was_withdrawn(data: Path, tmp_path: Path) -> None:
+    with writing(tmp_path / "withdrawals.jsonl") as log:
+        for number in range(9, 14):
+            log.withdraw(f"P{number:02d}")
+    told = answered(desk(data, tmp_path)).statistics
+    assert told.tables["studies"].rows == {"found": 19, "used": 9, "left out": 10}
+    assert told.tables["patients"].rows == {"found": 19, "used": 9, "left out": 10}
+    assert "WITHDRAWN" not in told.tables[LEFT_OUT].rows
 
 
 def test_noise_is_charged_before_it_is_drawn_and_hides_the_counts(
