@@ -20,6 +20,7 @@ from client.dicom.results.writing import write_results
 from client.evaluation import score
 from client.inference import Local, Model, open_model, score_study
 from client.labels import read_labels
+from client.score import Score
 from client.workbench import open_workbench
 from common.config import RunConfig
 from common.errors import CohortError, ConfigurationError, StateDamaged
@@ -367,3 +368,64 @@ def test_weights_that_do_not_compute_what_the_onnx_file_does_are_refused(
     shutil.copy(tmp_path / "model.safetensors", other / "model.safetensors")
     with pytest.raises(StateDamaged, match="compute different answers"):
         open_model(other)
+
+
+# --- every kind of answer, calibrated ------------------------------------------------------
+
+
+def with_line(config: RunConfig, model: Model, limits: tuple[tuple[float, ...], ...]) -> Local:
+    """Return a calibration that halves outputs and has these sets."""
+    outputs = len(model.deployed(torch.zeros(1, 1, 16, 16))[1][0])
+    line = np.array([0.5, *[0.0] * outputs])
+    calibration = Calibration(
+        weights=model.name.weights, parts=("test",), patients=50, coverage=0.9, flagged=0.05,
+        line=line, draws=np.stack([line * 0.8, line * 1.2]), thresholds=limits,
+        counts=((25, 25),) * len(limits), distances=np.full(50, 1e9),
+        reference=torch.zeros(5, 1280), members=frozenset(),
+    )  # fmt: skip
+    assert config.cohort.table is None
+    return Local(calibration=calibration)
+
+
+def answered(task: str, limits: tuple[tuple[float, ...], ...], folder: Path) -> Score:
+    config = config_of(task=task)
+    model = model_for(config)
+    (found,) = score_study(
+        files(site(folder) / "P1"), model, with_line(config, model, limits)
+    )
+    return found
+
+
+def test_several_labels_are_decided_each_by_itself(tmp_path: Path) -> None:
+    """There is no answer only where none of them is decided."""
+    task = "{kind: diagnosis, type: multilabel, target: [wet, cold]}"
+    one = answered(task, ((2.0, 2.0), (-1.0, 2.0)), tmp_path / "a")
+    assert one.prediction_set == ("not wet", "wet", "cold")
+    assert one.abstained is None
+    assert [q.label for q in one.quantities] == ["wet", "cold"]
+    none = answered(task, ((2.0, 2.0), (-1.0, -1.0)), tmp_path / "b")
+    assert none.abstained == (
+        "it may be not wet or wet; it is like none of this site's patients with not cold or cold"
+    )
+
+
+def test_one_of_several_classes_is_an_answer(tmp_path: Path) -> None:
+    task = "{kind: diagnosis, type: multiclass, target: kind, classes: [a, b, c]}"
+    found = answered(task, ((-1.0, 2.0, -1.0),), tmp_path)
+    assert found.prediction_set == ("b",)
+    assert found.abstained is None
+    assert sum(q.raw for q in found.quantities) == pytest.approx(1)
+    assert sum(q.value for q in found.quantities) == pytest.approx(1)
+
+
+def test_survival_has_an_interval_at_each_time_and_no_set(tmp_path: Path) -> None:
+    task = "{kind: prognosis, event: ill, time: age, unit: months, intervals: [6, 12]}"
+    found = answered(task, (), tmp_path)
+    assert (found.prediction_set, found.coverage, found.abstained) == (None, None, None)
+    assert found.unlike_training == 1.0
+    for quantity in found.quantities:
+        assert quantity.low is not None
+        assert quantity.high is not None
+        assert quantity.low < quantity.value < quantity.high
+        assert quantity.value != quantity.raw
+    assert found.quantities[0].value > found.quantities[1].value
