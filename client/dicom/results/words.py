@@ -19,7 +19,8 @@ def statements(score: Score) -> Iterator[str]:
     if score.prediction_set is not None and score.coverage is not None:
         members = ", ".join(score.prediction_set) or "nothing"
         yield f"Prediction set that holds the truth {score.coverage:.0%} of the time: {members}"
-    if score.prediction_set is None and score.quantities:
+    # Survival has no sets, calibrated or not; a calibration always says how usual an image is.
+    if score.unlike_training is None and score.quantities:
         yield "Not calibrated at this hospital."
     if score.unlike_training is not None:
         yield (
