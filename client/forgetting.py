@@ -1,8 +1,8 @@
 """What a site keeps of one patient, found and removed.
 
 Guarantee: after `forget` nothing of the patient's pixels or header stands in any file of the
-cache or the index. Each step may be done twice, so a process that was killed in between is
-followed by one that does them again.
+cache, the index or the queue of pulls. Each step may be done twice, so a process that was killed
+in between is followed by one that does them again.
 
 Not removed: images and table, which are the hospital's (they are left out of every cohort);
 results of models, which may belong to the patient's record; models, ledger and disclosures.
@@ -26,6 +26,8 @@ from client.home import Home
 from client.label_join import near
 from client.pixel_store import PixelStore
 from client.site_config import SiteConfig
+from client.sources.landing import is_uid
+from client.sources.queue import Queue
 from client.table_files import read_table
 from common.errors import CohortError
 
@@ -72,11 +74,14 @@ def kept_of(home: Home, site: SiteConfig, patient: str) -> Kept:
 
 
 def forget(home: Home, patient: str, tell: Callable[[str], None]) -> Forgotten:
-    """Remove a patient from index, cache and report, after whoever reads them now has ended."""
+    """Remove a patient from index, queue, cache and report, once nobody reads them any more."""
     indexed = decoded = prepared = 0
     if home.index.exists():
         with Index(home.index) as index:
             indexed = index.forget_patient(patient)
+    if home.pulls.exists():
+        with Queue(home.pulls) as queue:
+            queue.forget(patient)
     if home.cache.is_dir():
         cache = Cache(home.cache)
         tell("Waiting until nobody reads images.")
@@ -116,8 +121,6 @@ def _is_of(one: Quarantined, patient: str) -> bool:
 
 def _is_pulled(site: SiteConfig, path: Path) -> bool:
     """Return whether a file lies where `pull` puts what it fetched: study/series/instance.dcm."""
-    from client.sources.landing import is_uid
-
     below = path.relative_to(site.data).parts
     return (
         site.pacs is not None and path.suffix == ".dcm" and len(below) == 3

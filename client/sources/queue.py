@@ -179,6 +179,8 @@ class Queue:
                 "SELECT study, series FROM series WHERE patient = ?", [patient]
             ).fetchall()
             database.execute("DELETE FROM series WHERE patient = ?", [patient])
+        with self._lock:  # nor in the log beside the file
+            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return tuple((study, series) for study, series in found)
 
     def counted(self) -> Counted:

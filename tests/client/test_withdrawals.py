@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from client.dicom.instance import Instance
 from client.dicom.reasons import Reason
 from client.left_out import LeftOut
 from client.pixel_store import PixelStore
+from client.sources.queue import Queue
+from client.sources.source import RemoteSeries
 from client.withdrawals import Withdrawals, listed, withdrawn, writing
 from common.errors import StateDamaged
 from common.tasks import task_of
@@ -79,9 +82,15 @@ def update(site: Site) -> None:
 def test_a_withdrawn_patient_is_gone_from_every_byte_of_cache_and_index(site: Site) -> None:
     everybody = load(site)
     update(site)
+    with Queue(site.home.pulls) as queue:
+        queue.offer([RemoteSeries(
+            patient=GONE, accession="A1", study="1.2", series="1.2.3", modality="CT", instances=3
+        )])  # fmt: skip
     (study,) = {i.study for i in indexed(site) if i.patient == GONE}
     needles = (CANARY.tobytes(), GONE.encode(), study.encode())
-    assert {"index.db", "cache/pixels/index.sqlite"} <= set(found_in(site.home.folder, *needles))
+    assert {"index.db", "pulls.db", "cache/pixels/index.sqlite"} <= set(
+        found_in(site.home.folder, *needles)
+    )
     assert any(name.endswith(".shard") for name in found_in(site.home.cache, CANARY.tobytes()))
     ended = site.types("withdraw", GONE, "--yes")
     assert ended.status == 0, ended.text
@@ -90,6 +99,7 @@ def test_a_withdrawn_patient_is_gone_from_every_byte_of_cache_and_index(site: Si
     assert found_in(site.home.folder, *needles) == ["withdrawals.jsonl"]
     # What is read after it brings nothing back, and the others are as they were.
     assert load(site) == everybody - {GONE}
+    site.types("index")
     update(site)
     assert {i.patient for i in indexed(site)} == everybody - {GONE}
     assert found_in(site.home.folder, *needles) == ["withdrawals.jsonl"]
@@ -125,14 +135,18 @@ def test_a_withdrawal_waits_for_whoever_reads_images_and_the_line_stands_before_
     site: Site,
 ) -> None:
     load(site)
+    prepared = next(path.name for path in site.home.cache.glob("*.npy"))
     with Cache(site.home.cache).in_use():
         command = started(["withdraw", GONE, "--yes", "--home", str(site.home.folder)])
-        wait_for(lambda: GONE in withdrawn(site.home))
+        assert command.stderr is not None
+        assert "Waiting until nobody reads images." in command.stderr.readline()
+        assert GONE in withdrawn(site.home)
+        time.sleep(0.5)
         assert command.poll() is None
+        assert (site.home.cache / prepared).exists()
         assert found_in(site.home.cache, CANARY.tobytes())
     out, err = command.communicate(timeout=60)
     assert command.returncode == 0, err
-    assert "Waiting until nobody reads images." in err
     assert "Withdrawn" in out
     assert not found_in(site.home.cache, CANARY.tobytes())
 
@@ -143,6 +157,7 @@ def test_a_store_that_was_open_when_the_patient_was_withdrawn_leaves_nothing(sit
         worker = threading.Thread(target=lambda: site.types("withdraw", GONE, "--yes"))
         worker.start()
         wait_for(lambda: GONE in withdrawn(site.home))
+        time.sleep(0.5)
         facts = json.dumps({"header": {"patient": GONE}})
         store.keep("late", facts, np.tile(CANARY, (1, 24, 1)))
     worker.join(60)
@@ -158,7 +173,7 @@ def test_withdrawing_again_after_a_kill_at_any_moment_finishes_it(
     shutil.copytree(site.home.folder, tmp_path / "before")
     ended = subprocess.run(
         [sys.executable, str(ROOT / "tests/client/dying_withdrawal.py"), str(tmp_path), GONE,
-         CANARY.tobytes().hex(), "9"],
+         CANARY.tobytes().hex(), "23"],
         env=environment(), capture_output=True, text=True, check=True,
     )  # fmt: skip
     deaths = [json.loads(line) for line in ended.stdout.splitlines()]
