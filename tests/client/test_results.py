@@ -14,11 +14,14 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
 
+from client.dicom.masks import read_segmentation
+from client.dicom.read import read_dataset, read_header, read_pixels
 from client.dicom.results.codes import RESEARCH
 from client.dicom.results.colours import cielab
 from client.dicom.results.identity import Kind
 from client.dicom.results.picture import BANNER
 from client.dicom.results.writing import Result, write_results
+from client.dicom.volume import stack_slices
 from client.score import Outlines, Quantity, Score
 from common.errors import CohortError
 from tests.client.dicom_files import SHARED, image, noise, save
@@ -392,3 +395,18 @@ def test_results_of_public_files_of_many_makers_have_no_error(tmp_path: Path, pa
         results = write_results(score, tmp_path)
         for kind in kinds(results) - {Kind.DIAGNOSTIC_REPORT, Kind.CAPTURE}:
             assert faults(the(results, kind)) == []
+
+
+def test_a_seg_that_we_wrote_is_read_as_a_mask_of_its_volume(tmp_path: Path) -> None:
+    structures = ("lesion", "spot")
+    for write in (volume, enhanced):
+        score = outlined(write(tmp_path / write.__name__), structures)
+        path = the(write_results(score, tmp_path / "out"), Kind.SEGMENTATION)
+        parts = [(read_header(d), read_pixels(d)) for d in map(read_dataset, score.sources)]
+        pixels, geometry = stack_slices(parts)
+        slices, rows, columns = pixels.stored.shape
+        numbers = {name: (number,) for number, name in enumerate(structures, 1)}
+        mask = read_segmentation(path, (slices, rows, columns), geometry, numbers)
+        heights = [place[2] for header, _ in parts for place in header.positions]
+        assert score.outlines is not None
+        assert np.array_equal(mask, score.outlines.labels[np.argsort(heights)])
