@@ -141,10 +141,12 @@ class Readiness:
     def summary(self) -> str:
         """The report in one sentence or two."""
         found, used = self.found, self.used
-        text = (
-            f"{used.studies} of {found.studies} studies, of {used.patients} of {found.patients} "
-            "patients, can be used"
-        )
+        text = f"{used.patients} of {found.patients} patients can be used"
+        if found.studies:
+            text = (
+                f"{used.studies} of {found.studies} studies, of {used.patients} of "
+                f"{found.patients} patients, can be used"
+            )
         text += f" for {self.run}." if self.run else "."
         worst = next((row for row in self.reasons if row.studies or not self.run), None)
         if self.left_out.studies and worst is not None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
 
 from client.cache import PIXELS, Cache
 from client.cohort import SiteCohort, load_cohort
@@ -20,7 +18,7 @@ from client.cohort_release import Members, released
 from client.describing import facts_of, tables_of
 from client.dicom.files import File
 from client.dicom.header import read_file
-from client.dicom.index import Index
+from client.dicom.index import Index, Tell
 from client.dicom.instance import Instance, Quarantined
 from client.dicom.pixel_quality import PixelSuspects, look_at_pixels
 from client.dicom.quality import Judged, Suspect
@@ -30,7 +28,8 @@ from client.home import Home
 from client.intensity import mean_intensities
 from client.left_out import LeftOut, NobodyUsable
 from client.pixel_store import PixelStore
-from client.readiness import CountTable, KindRow, Readiness, Speed, amount, reason_rows
+from client.readiness import Amount, CountTable, Readiness, Speed, amount, reason_rows
+from client.readiness_kinds import kinds, remarks
 from client.readiness_needs import label_rows, needs_of
 from client.site_config import SiteConfig
 from client.withdrawals import withdrawn
@@ -55,13 +54,15 @@ class Seen:
     measured: int  # files
 
 
-def readiness(home: Home, site: SiteConfig, config: RunConfig | None) -> Readiness:
+def readiness(
+    home: Home, site: SiteConfig, config: RunConfig | None, tell: Tell | None = None
+) -> Readiness:
     """Return the report; CohortError only where the folder itself is not there."""
     if not site.data.is_dir():
         message = f"There is no folder {site.data}. Mount it, or correct data in {home.site_yaml}."
         raise CohortError(message)
     shelf = Shelf(data=site.data, labels=site.labels_csv, index=home.index, cache=home.cache)
-    seen = look(shelf)
+    seen = look(shelf, tell)
     loaded = _cohort(home, site, shelf, config)
     studies = account(seen.rows, seen.quarantined, loaded.facts, site.data.absolute())
     pixels = _pixels(shelf, seen.rows, site)
@@ -73,11 +74,14 @@ def readiness(home: Home, site: SiteConfig, config: RunConfig | None) -> Readine
     lost = [study for study in studies if not study.used]
     exact = _exact(config, studies, loaded.facts, home.cache)
     images = config is not None and config.cohort.images is not None
+    amounts = amount(studies), amount(used), amount(lost)
+    if config is not None and not images:
+        amounts = _of_table(exact)
     return Readiness(
         site=site.name, made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         folder=str(site.data), run=config.name if config else "",
         fingerprint=config.fingerprint() if config else "", stopped_by=loaded.stopped_by,
-        found=amount(studies), used=amount(used), left_out=amount(lost),
+        found=amounts[0], used=amounts[1], left_out=amounts[2],
         reasons=reason_rows(
             _problems(seen, loaded, verdict, site.data.absolute()),
             lost if images and loaded.known else (),
@@ -85,7 +89,7 @@ def readiness(home: Home, site: SiteConfig, config: RunConfig | None) -> Readine
         suspects=reason_rows(_listed(verdict.warned, site.data.absolute())),
         looked_at=(pixels.looked_at, len(seen.rows)),
         text_read=pixels.text_read,
-        remarks=_remarks(seen.rows), kinds=_kinds(seen.rows),
+        remarks=remarks(seen.rows), kinds=kinds(seen.rows),
         needs=needs_of(config, used, loaded.facts, seen.rows) if config else (),
         labels=label_rows(shelf.labels, seen.rows), tables=_counted(exact),
         speed=_speed(seen, shelf),
@@ -94,11 +98,11 @@ def readiness(home: Home, site: SiteConfig, config: RunConfig | None) -> Readine
     )  # fmt: skip
 
 
-def look(shelf: Shelf) -> Seen:
+def look(shelf: Shelf, tell: Tell | None = None) -> Seen:
     """Bring the index up to date and measure how fast files are read."""
     with Index(shelf.index) as index:
         begun = time.perf_counter()
-        change = index.update(shelf.data)
+        change = index.update(shelf.data, tell)
         seconds = time.perf_counter() - begun
         rows = tuple(index.instances(shelf.data))
         odd = tuple(index.quarantined(shelf.data))
@@ -207,34 +211,14 @@ def _name(path: Path, folder: Path) -> str:
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
 
 
-def _remarks(rows: Sequence[Instance]) -> tuple[tuple[str, int, str], ...]:
-    counts = Counter(remark for row in rows for remark in row.remarks)
-    return tuple((remark.name, count, remark.value) for remark, count in counts.most_common())
-
-
-def _kinds(rows: Sequence[Instance]) -> tuple[KindRow, ...]:
-    by_kind: dict[str, list[Instance]] = defaultdict(list)
-    for row in rows:
-        by_kind[row.modality or "unknown"].append(row)
-    return tuple(_kind(name, by_kind[name]) for name in sorted(by_kind))
-
-
-def _kind(name: str, rows: Sequence[Instance]) -> KindRow:
-    spacings = [row.spacing[0] for row in rows if row.spacing]
-    spacing = "not told"
-    if spacings:
-        spacing = f"{median(spacings):.3g} ({min(spacings):.3g} to {max(spacings):.3g})"
-    sizes = Counter(f"{row.rows} x {row.columns}" for row in rows)
-    makers = Counter(row.manufacturer or "not told" for row in rows)
-    return KindRow(
-        modality=name, patients=len({row.patient for row in rows}),
-        studies=len({row.study for row in rows}), series=len({row.series for row in rows}),
-        images=len(rows), spacing=spacing, size=sizes.most_common(1)[0][0],
-        makers=", ".join(f"{maker} {count}" for maker, count in makers.most_common(3)),
-    )  # fmt: skip
-
-
 # --- counts, speed, and what would leave ---------------------------------------------------
+
+
+def _of_table(exact: Mapping[str, Members]) -> tuple[Amount, Amount, Amount]:
+    """Return how many patients a table without images comes to: found, used, left out."""
+    rows = exact["patients"].rows if exact else {}
+    found, used, lost = (len(rows.get(name, ())) for name in ("found", "used", "left out"))
+    return Amount(patients=found), Amount(patients=used), Amount(patients=lost)
 
 
 def _exact(

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+
+import typer
 
 from client.commands.terminal import as_text, say, table
 from client.home import Home
@@ -13,6 +17,7 @@ from common.durable import replace_durably
 from common.errors import CohortError
 
 _SHOWN = 6
+_TELL_SECONDS = 2.0
 
 
 def report(home: Home, config: Path | None, out: Path | None) -> None:
@@ -28,7 +33,7 @@ def report(home: Home, config: Path | None, out: Path | None) -> None:
 
     site = load_site_config(home.site_yaml)
     run = load_config(config).in_force() if config is not None else None
-    found = readiness(home, site, run)
+    found = readiness(home, site, run, _teller())
     folder = out or home.report
     text = page("client", "readiness.html", {"found": found, "words": words, "size": size})
     facts = {**asdict(found), "summary": found.summary, "ready": found.is_ready}
@@ -56,3 +61,16 @@ def report(home: Home, config: Path | None, out: Path | None) -> None:
     say(f"Wrote {folder / 'report.html'} and report.json; both name files and stay here.")
     if found.stopped_by:
         raise CohortError(found.stopped_by)
+
+
+def _teller() -> Callable[[int, int], None]:
+    """Return what says now and then, on the error stream, how many headers were read."""
+    last = time.monotonic()
+
+    def tell(done: int, of: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > _TELL_SECONDS:
+            last = time.monotonic()
+            typer.echo(f"  {done} of {of} files", err=True)
+
+    return tell

@@ -166,6 +166,51 @@ def test_a_table_without_images_is_described_by_its_patients(tmp_path: Path) -> 
     assert told.tables["class of ill"].rows == {"0": 11, "1": 8}
 
 
+def survival(n: int) -> dict[str, object]:
+    return {
+        "PatientID": f"P{n}",
+        "died": n % 2,
+        "days": 30 * n,
+        "a": n % 2,
+        "b": "" if n < 6 else 1,
+    }
+
+
+@pytest.mark.parametrize(("task", "tables"), [
+    (
+        "{kind: prognosis, event: died, time: days, intervals: [300.0, 600.0]}",
+        {
+            "outcome died": {"event": 10, "no event": 10},
+            "follow-up (days)": {"0 to 300": 10, "300 to 600": 10, "600 and more": 0, "unknown": 0},
+        },
+    ),
+    (
+        "{kind: diagnosis, type: multilabel, target: [a, b]}",
+        {
+            "label a": {"0": 10, "1": 10, "unknown": 0},
+            "label b": {"0": 0, "1": 14, "unknown": 6},
+        },
+    ),
+    (
+        "{kind: diagnosis, type: multiclass, target: died, classes: ['0', '1']}",
+        {"class of died": {"0": 10, "1": 10}},
+    ),
+    (
+        "{kind: prognosis, outcome: fixed_horizon, event: died}",
+        {"outcome died": {"event": 10, "no event": 10, "unknown": 0}},
+    ),
+])  # fmt: skip
+def test_outcomes_of_every_task_are_counted_by_patient(
+    task: str, tables: dict[str, dict[str, float]], tmp_path: Path
+) -> None:
+    write_labels(tmp_path / "data", [survival(n) for n in range(20)])
+    config = config_of(
+        task, cohort="{table: {numbers: [{column: days}]}, smallest_cohort: 2}", network="table"
+    )
+    told = answered(desk(tmp_path / "data", tmp_path / "home"), config).statistics
+    assert {name: told.tables[name].rows for name in tables} == tables
+
+
 # --- policy, letters, words ----------------------------------------------------------------
 
 

@@ -139,6 +139,20 @@ def test_needs_that_are_not_met_are_said_with_their_remedy(site: Home, tmp_path:
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.html", "report.json"}
 
 
+def test_a_run_on_a_table_alone_is_told_in_patients(site: Home, tmp_path: Path) -> None:
+    rows = [{"PatientID": f"T{n}", "ill": n % 2, "age": 40 + n} for n in range(30)]
+    write_labels(tmp_path / "data", [*rows, {"PatientID": "T30", "ill": "?", "age": 1}])
+    config = RUN.replace("images: {size: [16, 16], modalities: [CT], body_parts: [CHEST]}", (
+        "table: {numbers: [{column: age}]}"
+    )).replace("small_cnn, width: 4", "table")  # fmt: skip
+    (tmp_path / "table.yaml").write_text(config, encoding="utf-8")
+    done = typed(site, str(tmp_path / "table.yaml"))
+    assert done.exit_code == 0, done.output
+    assert "30 of 31 patients can be used for chest." in done.output
+    assert "LABEL_UNUSABLE" in done.output
+    assert "<b>30</b>patients" in (site.report / "report.html").read_text(encoding="utf-8")
+
+
 def test_a_site_that_tells_nothing_reads_so(site: Home, tmp_path: Path) -> None:
     text = site.site_yaml.read_text(encoding="utf-8")
     site.site_yaml.write_text(f"{text}policy: {{statistics: false}}\n", encoding="utf-8")
