@@ -258,7 +258,7 @@ def _postprocessing(images: Images | None) -> Json:
                 "_target_": "Lambda",
                 "func": (
                     "$lambda item: {**item, 'pred': @preparation.restore("
-                    "torch.as_tensor(item['pred']).cpu().as_subclass(torch.Tensor),"
+                    "torch.as_tensor(item['pred'])[0].cpu().as_subclass(torch.Tensor),"
                     f" list(item['source'].shape[1:]), {_spacing(images, 'source')})}}"
                 ),
             },

@@ -32,8 +32,7 @@ class _Answers(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the prediction that a person reads."""
-        prediction: Tensor = self.deployed(*_both(inputs))[0]
-        return prediction
+        return _with_channel(self.deployed(*_both(inputs))[0])
 
     def output(self, *inputs: Tensor) -> Tensor:
         """Return the network's output, whose mean over a patient's items is the patient's."""
@@ -42,7 +41,12 @@ class _Answers(nn.Module):
 
     def predict(self, output: Tensor) -> Tensor:
         """Return the prediction of an output, such as the mean over a patient's items."""
-        return self.deployed.task.predict(output)
+        return _with_channel(self.deployed.task.predict(output))
+
+
+def _with_channel(prediction: Tensor) -> Tensor:
+    """Return a label map (items, *size) with the channel axis that MONAI expects of an output."""
+    return prediction[:, None] if prediction.dim() > 2 else prediction
 
 
 def _both(inputs: tuple[Tensor, ...]) -> tuple[Tensor | None, Tensor | None]:
@@ -56,6 +60,7 @@ def _both(inputs: tuple[Tensor, ...]) -> tuple[Tensor | None, Tensor | None]:
 def torchscript_of(network: nn.Module, config: RunConfig) -> bytes:
     """Return model.ts: the prediction, `output` behind it, and `predict` from one to the other.
 
+    A label map has a channel axis, (items, 1, *size), as MONAI's own networks' outputs do.
     RunFailed if it computes otherwise than the network.
     """
     deployed = Deployed(network, config)
@@ -100,9 +105,9 @@ def _check(
     with quiet(), torch.no_grad():
         prediction, output = deployed(**inputs)
         pairs = (
-            ("prediction", prediction, loaded(*given)),
+            ("prediction", _with_channel(prediction), loaded(*given)),
             ("output", output, loaded.output(*given)),
-            ("prediction of an output", prediction, loaded.predict(output)),
+            ("prediction of an output", _with_channel(prediction), loaded.predict(output)),
         )
     for name, ours, theirs in pairs:
         worst = difference(ours.numpy(), theirs.numpy())
