@@ -128,8 +128,18 @@ def _shaped(found: Array, dataset: Dataset) -> Array:
         raise UnusableFile(Reason.DECODE_ERROR, f"decoded {found.shape}, header {shape}")
     found = found.reshape(shape)
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
+        _trim_palettes(dataset)
         found = np.stack([_colored(frame, dataset) for frame in found])
     return np.ascontiguousarray(found)
+
+
+def _trim_palettes(dataset: Dataset) -> None:
+    """Take the padding from palettes of an odd number of bytes; pydicom counts it as entries."""
+    for color in ("Red", "Green", "Blue"):
+        data = dataset.get(f"{color}PaletteColorLookupTableData")
+        descriptor = dataset.get(f"{color}PaletteColorLookupTableDescriptor")
+        if data and descriptor and len(data) == int(descriptor[0]) + 1:
+            setattr(dataset, f"{color}PaletteColorLookupTableData", data[:-1])
 
 
 def _colored(frame: Array, dataset: Dataset) -> Array:

@@ -33,6 +33,8 @@ _SHORT = frozenset({
     b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN",
     b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US",
 })  # fmt: skip
+#: Elements of group 2 whose value pydicom looks at, and how they have to be written.
+_META_FORMS = {0x0000: b"UL", 0x0002: b"UI", 0x0010: b"UI"}
 _explicit = Struct("<HH2sH").unpack_from
 _implicit = Struct("<HHI").unpack_from
 _long = Struct("<I").unpack_from
@@ -102,7 +104,7 @@ def _meta(data: bytes) -> tuple[Mapping[int, bytes], int]:
             start += 4
         elif form not in _SHORT:
             raise Odd
-        if element < last or length > len(data) or (element in {2, 16} and form != b"UI"):
+        if element < last or length > len(data) or form != _META_FORMS.get(element, form):
             raise Odd
         last = element
         found[group << 16 | element] = data[start : start + length]
@@ -120,7 +122,7 @@ def _walk_explicit(  # noqa: C901 - one loop, because calls cost as much as the 
     values: dict[str, bytes] = {}
     held, last = len(data), 0x0007FFFF
     wanted, long, short, unpack = WANTED.get, _LONG, _SHORT, _explicit
-    while place + 12 <= held:
+    while place + 8 <= held:
         group, element, form, length = unpack(data, place)
         tag = group << 16 | element
         if tag <= last:
@@ -128,6 +130,8 @@ def _walk_explicit(  # noqa: C901 - one loop, because calls cost as much as the 
         last = tag
         place += 8
         if form in long:
+            if place + 4 > held:
+                raise _MoreError
             (length,) = _long(data, place)
             place += 4
         elif form not in short:
