@@ -18,7 +18,7 @@ from common.tasks import task_of
 DRAWS = 200
 #: How far slope and offset are expected from 1 and 0 before any patient was seen; it keeps few
 #: patients who all turned out as said from making the model certain.
-_SLOPE_SPREAD, _OFFSET_SPREAD = 0.5, 1.0
+_SLOPE_SPREAD, _OFFSET_SPREAD = 0.3, 0.5
 _STEPS, _HALVINGS = 25, 20
 #: A minimum is reached where a patient's loss changes by less.
 _CLOSE = 1e-7
