@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 from torch import Tensor, nn
 
+from client import calibration_fit
 from client.calibration import (
     Calibration,
     hashed,
@@ -29,6 +30,7 @@ from client.calibration_fit import FEWEST_PATIENTS, Wishes, fit, parts_of
 from client.calibration_labels import class_probabilities, questions, true_classes
 from client.calibration_line import fit_lines
 from client.cohort import SiteCohort
+from client.inference import Model
 from client.split import split_patients
 from common.config import RunConfig, parse_config
 from common.errors import CohortError, ConfigurationError, StateDamaged
@@ -330,6 +332,22 @@ privacy: none
 """
 
 
+def covered(model: Model, test: Patients) -> float:
+    """Return the part of patients whose set holds the truth, over 100 random halves of them."""
+    output = model.deployed(test.image)[1]
+    prediction = task_of(model.config.task).predict(output).numpy()
+    rng, hits = np.random.default_rng(0), []
+    for _ in range(100):
+        order = rng.permutation(len(test))
+        ours, new = order[: len(test) // 2], order[len(test) // 2 :]
+        limits, _ = calibration_fit._thresholds(output[ours], test.target[ours], model.config, 0.9)
+        names = questions(model.config)[0].classes
+        sets = sets_of(limits, prediction[new], model.config)
+        truth = test.target[new].flatten().int().tolist()
+        hits += [names[t] in held for (held,), t in zip(sets, truth, strict=True)]
+    return float(np.mean(hits))
+
+
 @pytest.mark.slow
 @pytest.mark.needs_shared_data
 def test_ultrasound_is_usual_and_other_pictures_are_not(tmp_path: Path) -> None:
@@ -341,6 +359,7 @@ def test_ultrasound_is_usual_and_other_pictures_are_not(tmp_path: Path) -> None:
     model = model_of(config, head_on_features(config, parts["train"]))
     calibration = fit(cohort, model, Wishes(flagged=0.1))
     assert calibration.patients == len(test) >= 40
+    assert 0.88 < covered(model, test) < 0.97
     usual = [share_as_unlike(calibration, d) for d in calibration.distances]
     assert np.mean(np.array(usual) <= 0.1) <= 0.1
     generator = torch.Generator().manual_seed(0)
