@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
 
 from client.dicom.masks import read_segmentation
+from client.dicom.quiet import quiet
 from client.dicom.read import read_dataset, read_header, read_pixels
 from client.dicom.results.codes import RESEARCH
 from client.dicom.results.colours import cielab
@@ -268,14 +269,21 @@ def test_values_that_break_their_type_are_mended_or_emptied(tmp_path: Path) -> N
     one.add_new(0x00080030, "SH", "14:04:38")
     one.add_new(0x00080020, "SH", "1997.04.24")
     one.add_new(0x00100030, "SH", "unknown")
+    one.add_new(0x00100020, "LT", "P" * 70 + "\\2")
     one.PatientSex = "W"
     del one.StudyID
     path = save(tmp_path / "source" / "cr.dcm", one)
     results = write_results(diagnosed([path]), tmp_path / "out")
-    dataset = dcmread(the(results, Kind.REPORT))
+    with quiet():
+        dataset = dcmread(the(results, Kind.REPORT))
+        patient = list(dataset.PatientID)
     assert (dataset.StudyTime, dataset.StudyDate) == ("140438", "19970424")
     assert (dataset.PatientBirthDate, dataset.PatientSex, dataset.StudyID) == ("", "", "")
-    assert faults(the(results, Kind.REPORT)) == []
+    # The PACS files by it, so it stays; the error is the source's.
+    assert patient == ["P" * 70, "2"]
+    said = [f for f in faults(the(results, Kind.REPORT)) if "Value invalid for this VR" in f]
+    assert said
+    assert all("PatientID" in fault or "Patient ID" in fault for fault in said)
 
 
 def test_the_picture_keeps_the_image_and_puts_the_text_around_it(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pydicom import config
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.valuerep import validate_value
 
 #: Type 2 of the modules Patient and General Study (PS3.3 C.7.1.1, C.7.2.1): a result has them,
@@ -21,6 +22,8 @@ _WHERE_THERE = (
     "IssuerOfPatientID", "PatientAge", "PatientSize", "PatientWeight", "StudyDescription",
     "IssuerOfAccessionNumberSequence",
 )  # fmt: skip
+#: As they are, even where they break their type: the PACS files by them.
+_VERBATIM = frozenset({"PatientID", "PatientName"})
 _SEXES = {"M", "F", "O", ""}
 #: ACR-NEMA wrote 1997.04.24 and 14:04:38 (PS3.5 6.2, DA and TM).
 _SEPARATORS = {"DA": ".", "TM": ":"}
@@ -56,12 +59,15 @@ def _valid(header: Dataset, name: str) -> DataElement | None:
             if element.VR == "SQ":
                 return element
             value = "" if element.value is None else str(element.value)
+            if isinstance(element.value, MultiValue):
+                value = "\\".join(str(one) for one in element.value)
         except Exception:  # noqa: BLE001  # pydicom: each type raises its own kind on bad values
             return None
     representation = dictionary_VR(element.tag)  # what it should be, not what the file says
     value = value.replace(_SEPARATORS.get(representation, "\0"), "").strip("\0 ")
     try:
-        validate_value(representation, value, config.RAISE)
+        if name not in _VERBATIM:
+            validate_value(representation, value, config.RAISE)
     except ValueError:
         return None
     return DataElement(element.tag, representation, value)
