@@ -206,10 +206,13 @@ def test_only_patients_who_were_asked_for_are_taken_from_a_server_that_ignores_t
 ) -> None:
     two_patients(hospital)
     hospital.value("Patient/p0", "other", "2024-01-31", 4.0)
+    hospital.value("Patient/p1", CRP, "2024-01-31", 4.0, status="bogus")
     for ignores in (False, True):
         hospital.ignores_search = ignores
         found = fetched(plan_of(hospital, token), frozenset({"P1"}))
         assert [row[:5] for row in found.rows] == [("P1", "74.1", "F", "1", "5.5")]
+        # The server sent the other patient, too; of their values nothing is told.
+        assert not [one for one in found.left_out if "Observation" in one.what]
 
 
 def test_patients_are_asked_for_in_batches_and_every_page_is_read(

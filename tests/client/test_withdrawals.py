@@ -21,6 +21,7 @@ from client.dicom.index import Index
 from client.dicom.instance import Instance
 from client.dicom.reasons import Reason
 from client.left_out import LeftOut
+from client.objects import dicom_files, read_objects
 from client.pixel_store import PixelStore
 from client.sources.queue import Queue
 from client.sources.source import RemoteSeries
@@ -162,6 +163,17 @@ def test_a_store_that_was_open_when_the_patient_was_withdrawn_leaves_nothing(sit
         store.keep("late", facts, np.tile(CANARY, (1, 24, 1)))
     worker.join(60)
     assert not found_in(site.home.cache, CANARY.tobytes())
+
+
+def test_whoever_reads_files_by_themselves_keeps_nothing_of_a_withdrawn_patient(
+    site: Site,
+) -> None:
+    site.types("withdraw", GONE, "--yes")
+    with PixelStore(site.home.cache / "pixels") as store:
+        files = dicom_files(site.data, frozenset())
+        found = read_objects(site.data, files, lambda _header: None, store, by_series=False)
+    assert {one.header.patient for one in found.objects} == {"P1", "P2", "P4", "P5"}
+    assert not found_in(site.home.cache, CANARY.tobytes(), GONE.encode())
 
 
 def test_withdrawing_again_after_a_kill_at_any_moment_finishes_it(
