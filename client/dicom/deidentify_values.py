@@ -234,7 +234,8 @@ def _known_code(item: Dataset) -> Iterator[Dataset]:
         scheme, value = "SCT", mapping["SRT"].get(value, "")
     meaning = _meanings(scheme).get(value)
     if meaning is not None:
-        yield code(value, meaning, scheme)
+        # What is released names no character set, so it is written in ASCII; VR LO.
+        yield code(value, meaning.encode("ascii", "ignore").decode()[:64], scheme)
 
 
 def registered(uid: str) -> bool:
