@@ -143,7 +143,11 @@ def _sheet(path: Path, cells: Worksheet, formulas: Worksheet) -> TextTable:
                 unusable.append(Unusable(
                     reason=Reason.VALUE_UNUSABLE, what=f"line {number}", detail=detail
                 ))  # fmt: skip
-            texts.append(_cell_text(cell))
+            try:
+                texts.append(_cell_text(cell))
+            except TypeError as error:
+                message = f"{path}, cell {cell.coordinate} holds {error}. Format it as text."
+                raise CohortError(message) from error
         while texts and not texts[-1]:
             texts.pop()
         lines.append((number, tuple(texts)))

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from client.commands.terminal import as_text, say, table
 from client.home import Home
+from client.label_schema import schema_path
 from client.outcomes.building import OutcomeTable, build
+from client.outcomes.declaring import schema_text
 from client.outcomes.fhir_records import FhirRecords
 from client.outcomes.fhir_server import FhirServer
 from client.outcomes.omop import Omop
@@ -44,9 +46,13 @@ def fetch(home: Home, source: Path, out: Path | None) -> None:
     if path.exists():
         replace_durably(before, path.read_bytes(), mode=0o600)
     replace_durably(path, found.csv(), mode=0o600)
+    declared = schema_path(path)
+    if not declared.exists():  # one that is there is the admin's
+        replace_durably(declared, schema_text(plan).encode(), mode=0o600)
     _say_left_out(found)
     patients = len({row[0] for row in found.rows})
     say(f"Wrote {path}: {len(found.rows)} rows of {patients} patients.")
+    say(f"What its columns hold stands in {declared}.")
     if before.exists():
         say(f"The table before it is {before}.")
     if path != site.labels_csv:

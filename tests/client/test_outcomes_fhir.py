@@ -408,6 +408,9 @@ def test_the_command_writes_a_table_that_a_run_can_read_for_whose_images_are_her
     assert path.stat().st_mode & 0o777 == 0o600
     labels = read_labels(path, ("died", "days"), with_images=True)
     assert [row["PatientID"] for row in labels.rows] == ["P1", "P2"]
+    assert not labels.unusable
+    assert labels.schema.columns["crp"].unit == "mg/L"
+    assert labels.schema.columns["days"].unit == "d"
     assert not any("P3" in asked for asked in hospital.asked)
     site.types("withdraw", "P1", "--yes")
     ended = site.types("outcomes", wanted)

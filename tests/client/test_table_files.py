@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -145,6 +145,12 @@ def test_errors_and_formulas_without_a_value_are_told_by_their_cell(tmp_path: Pa
     ]
     path = as_xlsx(tmp_path / "u.xlsx", [("P1", "1.2", "=1+1")])
     with pytest.raises(CohortError, match="cell C2 holds a formula without its value"):
+        read_table(path)
+
+
+def test_a_length_of_time_is_no_cell_of_a_table(tmp_path: Path) -> None:
+    path = as_xlsx(tmp_path / "t.xlsx", [("P1", "1.2", timedelta(hours=30))])
+    with pytest.raises(CohortError, match=r"cell C2 holds a timedelta\. Format it as text"):
         read_table(path)
 
 
