@@ -310,6 +310,18 @@ def test_the_picture_keeps_the_image_and_puts_the_text_around_it(tmp_path: Path)
     assert max(equal) > 0.95  # all but the outline
 
 
+def test_a_long_reason_for_no_answer_is_shown_whole(tmp_path: Path) -> None:
+    sources = radiograph(tmp_path / "source")
+    heights = []
+    for number in (1, 12):
+        reason = "unlike the images that the model was trained on; " * number
+        score = replace(diagnosed(sources), abstained=reason)
+        results = write_results(score, tmp_path / "out")
+        heights.append(dcmread(the(results, Kind.CAPTURE)).Rows)
+        assert faults(the(results, Kind.CAPTURE)) == []
+    assert heights[1] - heights[0] >= 10 * 16  # lines of text
+
+
 def test_the_fhir_report_is_valid_preliminary_and_names_patient_order_and_study(
     tmp_path: Path,
 ) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from client.dicom.read import read_dataset, read_pixels
-from client.dicom.results.codes import short
 from client.dicom.results.colours import Rgb, colour
 from client.dicom.results.equipment import Finding
 from client.dicom.results.words import number
+from client.plain_text import shown
+from common.errors import ConfigurationError
 
 Picture = NDArray[np.uint8]  # (rows, columns, 3), sRGB
 
@@ -113,25 +117,48 @@ def _lines(finding: Finding, position: int) -> Iterator[tuple[str, Rgb]]:
 def _captioned(image: Picture, lines: list[tuple[str, Rgb]]) -> Picture:
     rows, columns = image.shape[:2]
     size = max(16, columns // 32)
-    font = ImageFont.load_default(size)
+    font = ImageFont.truetype(_font(), size)
     line, margin = round(size * 1.4), size // 2
     top = line + margin
-    picture = Image.new("RGB", (columns, top + rows + line * len(lines) + margin))
+    wrapped = [
+        (part, fill) for text, fill in lines for part in _wrapped(text, columns - 2 * margin, font)
+    ]
+    picture = Image.new("RGB", (columns, top + rows + line * len(wrapped) + margin))
     picture.paste(Image.fromarray(image), (0, top))
     pen = ImageDraw.Draw(picture)
     pen.text((margin, margin // 2), BANNER, fill=_ALERT, font=font)
-    for row, (text, fill) in enumerate(lines):
+    for row, (text, fill) in enumerate(wrapped):
         place = (margin, top + rows + margin // 2 + row * line)
-        pen.text(place, _fitting(pen, text, columns - 2 * margin, font), fill=fill, font=font)
+        pen.text(place, text, fill=fill, font=font)
     return np.asarray(picture)
 
 
-def _fitting(
-    pen: ImageDraw.ImageDraw, text: str, width: int,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-) -> str:  # fmt: skip
-    """Return the text, cut where it would run out of the picture."""
-    most = len(text)
-    while most > 8 and pen.textlength(short(text, most), font=font) > width:
-        most -= 1
-    return short(text, most)
+def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont) -> Iterator[str]:
+    """Yield the text in lines that fit, broken between words, or within one that is too long."""
+    line = ""
+    for word in shown(text).split():
+        longer = f"{line} {word}".strip()
+        if font.getlength(longer) <= width:
+            line = longer
+            continue
+        if line:
+            yield line
+        rest = word
+        while font.getlength(rest) > width:
+            most = next(n for n in range(len(rest), 0, -1) if font.getlength(rest[:n]) <= width)
+            yield rest[:most]
+            rest = rest[most:]
+        line = rest
+    if line:
+        yield line
+
+
+@cache
+def _font() -> str:
+    """Return DejaVu Sans, which has the letters of Europe's and many other scripts."""
+    spec = find_spec("matplotlib")
+    if spec is None or not spec.submodule_search_locations:
+        message = "matplotlib, which brings the font of pictures, is not installed."
+        raise ConfigurationError(message)
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    return str(folder / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf")
