@@ -55,7 +55,8 @@ def test_a_point_transform_is_not_forgotten(tmp_path: Path) -> None:
     dataset = image(values)
     dataset.BitsStored, dataset.HighBit = 12, 11
     plain, coded = save(tmp_path / "plain", dataset), tmp_path / "coded"
-    subprocess.run(["dcmcjpeg", "+e1", "+pt", "3", str(plain), str(coded)], check=True)
+    command = ["dcmcjpeg", "+e1", "+pt", "3", str(plain), str(coded)]
+    subprocess.run(command, check=True)
     assert np.array_equal(read_image(file_at(coded))[1].stored[0], values)
 
 
