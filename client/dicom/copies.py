@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from copy import copy
+from copy import copy, deepcopy
 
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataelem import DataElement
@@ -24,6 +24,23 @@ def made_at(dataset: Dataset, other: Dataset) -> Dataset:
     for name in _TIMES:
         if name in found and name in other:
             found[name] = other[name]
+    return found
+
+
+def uncompressed(dataset: Dataset) -> Dataset:
+    """Return a copy as it was before a PACS compressed it; itself where it cannot be undone.
+
+    Many archives store without loss in another transfer syntax; that changes no value.
+    """
+    meta = getattr(dataset, "file_meta", None)
+    syntax = meta.get("TransferSyntaxUID") if meta is not None else None
+    if syntax is None or not syntax.is_encapsulated or "PixelData" not in dataset:
+        return dataset
+    found = deepcopy(dataset)
+    try:
+        found.decompress(generate_instance_uid=False)
+    except Exception:  # noqa: BLE001  # decoders raise their own kinds; it then counts as changed
+        return dataset
     return found
 
 

@@ -15,7 +15,7 @@ from typing import Protocol
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from client.dicom.copies import differences, made_at
+from client.dicom.copies import differences, made_at, uncompressed
 from client.dicom.quiet import quiet
 from client.dicom.results.writing import Result
 from client.pacs_config import PacsConfig
@@ -71,7 +71,9 @@ def deliver(results: Sequence[Result], pacs: PacsConfig) -> tuple[Delivered, ...
         return ()
     with quiet(), ExitStack() as stack:
         route = _route(pacs, dicom, stack)
-        before = {_uid(r): held for r in dicom if (held := _held(route, r)) is not None}
+        before = {
+            _uid(r): uncompressed(held) for r in dicom if (held := _held(route, r)) is not None
+        }
         refused = {_uid(result): why for result in dicom if (why := _damaged(result))}
         refused |= route.send([r for r in dicom if _uid(r) not in {*before, *refused}])
         return tuple(
@@ -126,7 +128,7 @@ def _delivered(
             "put it into quarantine: send again, and ask the PACS team if it stays away."
         )
         return Delivered(result=result, state=State.FAILED, detail=detail)
-    return _compared(result, State.STORED, differences(sent, held))
+    return _compared(result, State.STORED, differences(sent, uncompressed(held)))
 
 
 def _compared(result: Result, state: State, unlike: Sequence[str]) -> Delivered:

@@ -11,6 +11,7 @@ import highdicom
 import numpy as np
 import pytest
 from pydicom import dcmread, dcmwrite
+from pydicom.uid import RLELossless
 
 from client.dicom.copies import differences
 from client.dicom.delivery import Delivered, State, deliver
@@ -133,6 +134,20 @@ def test_another_object_under_a_results_uid_is_noticed(
     assert states(delivered) == [State.CHANGED, State.STORED, State.STORED]
     assert "PatientName, PixelData" in delivered[0].detail
     assert not delivered[0].arrived
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_copy_that_the_pacs_compressed_without_loss_is_equal(
+    tmp_path: Path, empty: Pacs, route: str
+) -> None:
+    results = write_results(diagnosed(ultrasound(tmp_path / "source")), tmp_path / "out")
+    (picture,) = [result for result in results if result.kind is Kind.CAPTURE]
+    copy = dcmread(picture.path)
+    copy.compress(RLELossless, generate_instance_uid=False)
+    dcmwrite(tmp_path / "copy.dcm", copy)
+    empty.store([tmp_path / "copy.dcm"])
+    assert states(deliver([picture], config(empty, route))) == [State.ALREADY_THERE]
 
 
 @pytest.mark.slow
