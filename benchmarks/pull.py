@@ -32,9 +32,10 @@ from row import Row, shown, told
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from client.pacs_config import PacsConfig
+from client.sources.box import Desk
 from client.sources.flushing import Flusher
 from client.sources.pace import Pace
-from client.sources.pull import Desk, Order, pull
+from client.sources.pull import Order, pull
 from client.sources.queue import Queue
 from client.sources.selection import Wanted
 from client.sources.source import Question

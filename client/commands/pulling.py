@@ -14,9 +14,10 @@ from client.home import Home
 from client.pacs_config import PacsConfig
 from client.plain_text import size
 from client.site_config import load_site_config
+from client.sources.box import Desk
 from client.sources.flushing import Flusher
 from client.sources.pace import Pace
-from client.sources.pull import Desk, Order, Pulled, pull
+from client.sources.pull import Order, Pulled, cannot_write, pull
 from client.sources.queue import Counted, Queue
 from client.sources.selection import wanted
 from client.withdrawals import withdrawn
@@ -52,6 +53,8 @@ def run(home: Home, *, as_json: bool) -> None:
         except WardroundError:
             _stopped(queue, as_json=as_json)
             raise
+        except OSError as error:  # flushing failed
+            raise cannot_write(site.data, error) from error
     _say(done, as_json=as_json)
     missing = done.counted.incomplete or done.counted.waiting
     raise typer.Exit(ExitCode.WRONG_DATA if missing else ExitCode.DONE)

@@ -13,7 +13,7 @@ from urllib3.exceptions import HTTPError
 from client.dicom.reasons import UnusableFile
 from client.pacs_config import PacsConfig
 from client.sources.landing import Expected, is_uid, place
-from client.sources.multipart import Malformed, boundary_of, parts
+from client.sources.multipart import Malformed, Read, boundary_of, parts
 from client.sources.source import Arrivals, Question, RemoteSeries, SeriesRefused, only
 from client.sources.web import TIMEOUT, refusal, web_session
 from common.errors import Unreachable
@@ -21,6 +21,7 @@ from common.errors import Unreachable
 #: As they are stored, whatever the transfer syntax (PS3.18 8.7.3.5.2).
 _ACCEPT = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 _PAGE = 500
+_PIECE_BYTES = 1 << 20
 _RELATED_INSTANCES = "00201209"
 _STATUS_SERIES, _STATUS_BUSY = frozenset({404, 406, 409, 410, 500}), frozenset({413, 429})
 
@@ -138,15 +139,17 @@ class DicomWeb:
         except requests.RequestException as error:
             raise refusal(self._pacs, error) from error
         except HTTPError as error:
-            raise refusal(self._pacs, requests.ConnectionError(error)) from error
+            message = f"The PACS at {self._root} broke off in the middle of an answer."
+            raise Unreachable(message) from error
 
     def _take(self, answer: requests.Response, expected: Expected, arrivals: Arrivals) -> None:
         def read(count: int) -> bytes:
-            piece = answer.raw.read(count, decode_content=True)
+            # What is there, as read() would lose it when the connection breaks before `count`.
+            piece = answer.raw.read1(count, decode_content=True)
             return piece if isinstance(piece, bytes) else b""
 
         try:
-            for part in parts(read, boundary_of(answer.headers.get("Content-Type", ""))):
+            for part in _objects(answer.headers.get("Content-Type", ""), read):
                 arrivals.wait()
                 try:
                     landed = place(self._data, part, expected)
@@ -164,6 +167,19 @@ class DicomWeb:
             "DICOMweb's root; a page to log in may stand in between."
         )
         return Unreachable(message)
+
+
+def _objects(content_type: str, read: Read) -> Iterator[Iterator[bytes | memoryview]]:
+    """Yield the objects of an answer; some servers send a single one without any parts."""
+    kind = content_type.partition(";")[0].strip().lower()
+    match kind:
+        case "multipart/related":
+            yield from parts(read, boundary_of(content_type))
+        case "application/dicom":
+            yield iter(lambda: read(_PIECE_BYTES), b"")
+        case _:
+            message = f"the PACS answers with {kind[:60] or 'no type'}, expected DICOM"
+            raise SeriesRefused(message)
 
 
 def text(entry: Entry, tag: str) -> str:

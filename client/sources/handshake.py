@@ -13,6 +13,8 @@ from common.errors import ConfigurationError, TrustRefused, Unreachable, Wardrou
 
 #: Seconds for TCP and for the TLS handshake, each.
 CONNECT_SECONDS = 10.0
+#: A port that speaks something else says nothing to a TLS greeting.
+_SILENT_SECONDS = 3.0
 
 
 def tls_context(pacs: PacsConfig) -> ssl.SSLContext:
@@ -167,7 +169,7 @@ def _shown(host: str, port: int) -> bytes | None:
     blind.check_hostname, blind.verify_mode = False, ssl.CERT_NONE
     try:
         with (
-            socket.create_connection((host, port), timeout=CONNECT_SECONDS) as connection,
+            socket.create_connection((host, port), timeout=_SILENT_SECONDS) as connection,
             blind.wrap_socket(connection, server_hostname=host) as secured,
         ):
             return secured.getpeercert(binary_form=True)

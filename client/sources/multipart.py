@@ -13,7 +13,7 @@ from email.message import Message
 
 Read = Callable[[int], bytes]  # up to so many bytes; none at the end
 
-_PIECE_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 18
 _LONGEST_HEAD = 1 << 16
 _LONGEST_PREAMBLE = 1 << 16
 _LENGTH = re.compile(

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import fcntl
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from client.dicom.reasons import UnusableFile
 from client.pacs_config import PacsConfig
-from client.sources.flushing import Flusher, boot
-from client.sources.landing import Landed, folder_of, is_uid, leftovers, look
+from client.sources.box import Box, Desk
+from client.sources.flushing import boot
+from client.sources.landing import folder_of, is_uid, leftovers, look
 from client.sources.pace import Pace, pause_seconds
 from client.sources.queue import Counted, Queue
 from client.sources.selection import Wanted
@@ -26,8 +27,6 @@ from common.errors import RunFailed, Unreachable
 
 Tell = Callable[[str], None]  # a line for whoever watches; called from any thread
 
-#: Instances that are written down together.
-_BATCH = 64
 #: A series that the PACS refuses, or that stays short, is asked for so often in one pull.
 _TRIES = 3
 
@@ -50,19 +49,19 @@ class Order:
     withdrawn: frozenset[str]  # PatientIDs of whom nothing is fetched
 
 
-@dataclass(frozen=True, kw_only=True)
-class Desk:
-    """Where it is noted what came."""
-
-    queue: Queue
-    flusher: Flusher  # running
-
-
 def pull(order: Order, desk: Desk, pace: Pace, tell: Tell) -> Pulled:
     """Pull what is wanted; Unreachable or TrustRefused when the PACS does not let it go on.
 
-    Returns early, with series left waiting, when `pace` was stopped.
+    RunFailed when the data folder cannot be written, or another pull is at work there. Returns
+    early, with series left waiting, when `pace` was stopped.
     """
+    try:
+        return _pull(order, desk, pace, tell)
+    except OSError as error:  # a full disk, a share that went away
+        raise cannot_write(order.data, error) from error
+
+
+def _pull(order: Order, desk: Desk, pace: Pace, tell: Tell) -> Pulled:
     queue = desk.queue
     order.data.mkdir(parents=True, exist_ok=True)
     with _alone(order.data), open_source(order.pacs, order.data) as source:
@@ -78,6 +77,15 @@ def pull(order: Order, desk: Desk, pace: Pace, tell: Tell) -> Pulled:
         _look_again(queue, order.data)
         _Work(source, desk, pace, order.data, tell).run(order.pacs.associations)
     return Pulled(counted=queue.counted(), unanswered=unanswered)
+
+
+def cannot_write(data: Path, error: OSError) -> RunFailed:
+    """Return what a disk that takes no more means."""
+    message = (
+        f"Cannot write to {data}: {error.strerror or error}. Make room there or mount it again; "
+        "`wardround-site pull` goes on from here."
+    )
+    return RunFailed(message)
 
 
 @contextmanager
@@ -141,7 +149,7 @@ class _Work:
         self._source, self._desk, self._pace, self._data = source, desk, pace, data
         self._queue, self._tell = desk.queue, tell
         self._fatal: list[BaseException] = []
-        self._told = ""
+        self._told = "", 0.0  # and when
 
     def run(self, threads: int) -> None:
         """Fetch until nothing waits; the first error that no waiting mends ends all threads."""
@@ -179,7 +187,7 @@ class _Work:
                 self._tell("The PACS's hours are over; going on when they begin again.")
                 self._pace.until_open()
                 continue
-            box = _Box(self._desk, self._pace)
+            box = Box(self._desk, self._pace)
             try:
                 with box:
                     missing = self._bring(series, box)
@@ -197,20 +205,22 @@ class _Work:
                 cuts = 1 if box.count else cuts + 1
                 if not self._pace.patient:
                     raise
-                self._tell_once(f"{error} Going on in {pause_seconds(cuts):.0f} s.")
+                self._tell_once(error, pause_seconds(cuts))
                 self._pace.pause(pause_seconds(cuts))
             else:
                 self._close(series, missing, box.problems)
                 return
         self._queue.put_back(series)
 
-    def _tell_once(self, text: str) -> None:
-        """Tell what several threads meet at a time."""
-        if text != self._told:
-            self._told = text
+    def _tell_once(self, error: Unreachable, seconds: float) -> None:
+        """Tell what several threads meet at the same time."""
+        text, now = f"{error} Going on in {seconds:.0f} s.", time.monotonic()
+        before, at = self._told
+        if text != before or now - at > seconds:
+            self._told = text, now
             self._tell(text)
 
-    def _bring(self, series: RemoteSeries, box: _Box) -> frozenset[str]:
+    def _bring(self, series: RemoteSeries, box: Box) -> frozenset[str]:
         """Fetch what is missing of a series; return what still is."""
         here = self._adopted(series)
         if not here:
@@ -259,47 +269,3 @@ class _Work:
             self._queue.acknowledge(found, boot())
             self._desk.flusher.flush(found)
         return here | {one.instance for one in found}
-
-
-class _Box:
-    """What arrives of one series, until it is written down; leaving it writes down the rest."""
-
-    def __init__(self, desk: Desk, pace: Pace) -> None:
-        self._desk, self._pace, self._boot = desk, pace, boot()
-        self._lock = threading.Lock()
-        self._held: list[Landed] = []
-        self.problems: list[UnusableFile] = []
-        self.count = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.flush()
-
-    def wait(self) -> None:
-        """Return when the next object may be taken."""
-        self._pace.wait()
-
-    def landed(self, one: Landed) -> None:
-        """Take note of an object that is in its place."""
-        self._pace.arrived()
-        with self._lock:
-            self._held.append(one)
-            self.count += 1
-            full = len(self._held) >= _BATCH
-        if full:
-            self.flush()
-
-    def refused(self, problem: UnusableFile) -> None:
-        """Take note of an object that is no usable file."""
-        with self._lock:
-            self.problems.append(problem)
-
-    def flush(self) -> None:
-        """Write down what is held, and let it reach the disk."""
-        with self._lock:
-            held, self._held = self._held, []
-        if held:
-            self._desk.queue.acknowledge(held, self._boot)
-            self._desk.flusher.flush(held)

@@ -41,13 +41,18 @@ def find(pacs: PacsConfig, question: Question) -> Iterator[RemoteSeries]:
 
 def instances(pacs: PacsConfig, series: RemoteSeries) -> dict[str, str]:
     """Return SOP Instance UID -> SOP Class UID of a series."""
+    with associate(pacs, [FIND]) as association:
+        return listed(association, pacs, series)
+
+
+def listed(association: Association, pacs: PacsConfig, series: RemoteSeries) -> dict[str, str]:
+    """Do so on an association that is there."""
     asked = Dataset()
     asked.QueryRetrieveLevel = "IMAGE"
     asked.StudyInstanceUID, asked.SeriesInstanceUID = series.study, series.series
     asked.SOPInstanceUID = asked.SOPClassUID = ""
-    with associate(pacs, [FIND]) as association:
-        found = ask(association, pacs, asked)
-        return {_text(one, "SOPInstanceUID"): _text(one, "SOPClassUID") for one in found}
+    found = ask(association, pacs, asked)
+    return {_text(one, "SOPInstanceUID"): _text(one, "SOPClassUID") for one in found}
 
 
 def ask(association: Association, pacs: PacsConfig, asked: Dataset) -> list[Dataset]:

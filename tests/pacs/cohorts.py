@@ -10,9 +10,10 @@ import numpy as np
 from pydicom import dcmread
 
 from client.pacs_config import PacsConfig
+from client.sources.box import Desk
 from client.sources.flushing import Flusher
 from client.sources.pace import Pace
-from client.sources.pull import Desk, Order, Pulled, pull
+from client.sources.pull import Order, Pulled, pull
 from client.sources.queue import Queue
 from client.sources.selection import Wanted, wanted
 from simulations.dicom_writer import Machine, Study, TransferSyntax, write_ct
