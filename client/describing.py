@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -84,11 +86,13 @@ def used_and_left_out(run: str, described: Described) -> str:
     facts = described.facts
     reasons = Counter(problem.reason for problem in facts.unusable)
     text = f"Run {run} uses {len(facts.patients)} patients."
-    if described.shelf is not None and described.images:
-        studies = account_of(described.shelf, facts)
-        used = sum(study.used for study in studies)
-        text = f"Run {run}: {used} of {len(studies)} studies are used."
-        reasons = Counter(s.reason for s in studies if s.reason is not None)
+    # A line of a log is no reason not to train.
+    with suppress(OSError, sqlite3.Error):
+        if described.shelf is not None and described.images:
+            studies = account_of(described.shelf, facts)
+            used = sum(study.used for study in studies)
+            text = f"Run {run}: {used} of {len(studies)} studies are used."
+            reasons = Counter(s.reason for s in studies if s.reason is not None)
     listed = ", ".join(f"{count} x {reason.name}" for reason, count in reasons.most_common())
     why = f" Left out: {listed}. `wardround-site report` names them." if listed else ""
     return text + why
