@@ -6,9 +6,11 @@ Grad-CAM (Selvaraju et al. 2017) at the last maps that still have places, each p
 own gradient (HiResCAM, Draelos and Carin 2020): under a mean over places that is the same, under a
 maximum the plain one points elsewhere. Where a network has no such maps, as a transformer,
 occlusion (Zeiler and Fergus 2014). The brightest place is as bright as the
-answer is probable. Columns: integrated gradients (Sundararajan et al. 2017) from "nothing is known
-of the patient", so that a column that is missing gets 0 and all attributions add up to what the
-table changed. Neither says that the model is right.
+answer is probable. Columns: integrated gradients (Sundararajan et al. 2017) from a patient of whom
+the same is known and all of it is usual: numbers at the configuration's centre, categories evenly
+shared. So a column that is missing gets 0, all attributions add up to what the values changed, and
+that something was measured at all is not counted as its effect. Neither says that the model is
+right.
 """
 
 from __future__ import annotations
@@ -209,9 +211,9 @@ def _occlusion(deployed: Deployed, item: Item, aim: Aim) -> Tensor:
 def attributions_of(
     deployed: Deployed, item: Item, table: Table, aim: Aim
 ) -> tuple[Attribution, ...]:
-    """Return how much each column moved the output from where it would be without the table.
+    """Return how much each column's value moved the output from where a usual one would be.
 
-    They add up to output(table) - output(nothing known).
+    They add up to output(row) - output(usual row).
     """
     from captum.attr import IntegratedGradients
 
@@ -222,7 +224,7 @@ def attributions_of(
 
     with torch.enable_grad():
         found = IntegratedGradients(ask).attribute(
-            item.table[None], baselines=nothing_known(table)[None], n_steps=_STEPS,
+            item.table[None], baselines=usual_row(item.table, table)[None], n_steps=_STEPS,
             internal_batch_size=_STEPS,
         )  # fmt: skip
     moved = found[0].detach()
@@ -254,10 +256,14 @@ def _seen_once(deployed: Deployed, item: Item) -> Deployed:
     return copied
 
 
-def nothing_known(table: Table) -> Tensor:
-    """Return the row of a patient of whom every column is missing, (width,)."""
-    columns = len(table.numbers) + len(table.categories)
-    return torch.cat([torch.zeros(table.width - columns), torch.ones(columns)])
+def usual_row(row: Tensor, table: Table) -> Tensor:
+    """Return the row of a patient of whom the same is known, with usual values, (width,)."""
+    usual = row.clone()
+    usual[: len(table.numbers)] = 0.0
+    places = _places(table)[len(table.numbers) :]
+    for category, (_, (*values, missing)) in zip(table.categories, places, strict=True):
+        usual[values] = 0.0 if row[missing] else 1.0 / len(category.values)
+    return usual
 
 
 def _places(table: Table) -> list[tuple[str, list[int]]]:

@@ -16,8 +16,8 @@ from client.pacs_config import PacsConfig
 from client.score import Score
 from common.errors import CohortError, ConfigurationError, ExitCode
 
-#: A score that is asked for is not shown with more attributions than these.
-_SHOWN = 8
+#: Attributions that are shown at most, and the smallest that is.
+_SHOWN, _NOTICED = 8, 0.005
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,9 +180,9 @@ def lines_of(score: Score) -> Iterator[str]:
         for number, name in enumerate(score.outlines.structures, 1):
             yield f"{name}: {int((score.outlines.labels == number).sum())} pixels outlined"
     yield from _caution(score)
-    strongest = sorted(score.attributions, key=lambda a: -abs(a.value))
-    for one in strongest[:_SHOWN]:
-        yield f"{one.column} moved it by {one.value:+.2f} (on the network's own scale)"
+    moved = [one for one in score.attributions if abs(one.value) >= _NOTICED]
+    for one in sorted(moved, key=lambda a: -abs(a.value))[:_SHOWN]:
+        yield f"{one.column} moved it by {one.value:+.2f} against a usual value (network's scale)"
     if score.heatmap is not None:
         yield f"heatmap for {score.heatmap.label} by {score.heatmap.method}"
 

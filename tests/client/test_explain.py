@@ -18,7 +18,7 @@ from client.explain import (
     attributions_of,
     explained,
     heatmap_of,
-    nothing_known,
+    usual_row,
 )
 from client.inference import score_study
 from client.inference_answer import Answered
@@ -219,7 +219,7 @@ def test_for_malignant_ultrasound_the_heatmap_is_brighter_inside_the_lesion(tmp_
 
 @pytest.mark.parametrize("task", [BINARY, CLASSES, SURVIVAL])
 @pytest.mark.parametrize("images", ["", "images: {size: [16, 16]}, "])
-def test_attributions_add_up_to_what_the_table_changed(task: str, images: str) -> None:
+def test_attributions_add_up_to_what_the_values_changed(task: str, images: str) -> None:
     """Completeness (Sundararajan et al. 2017, proposition 1), of a network that is not linear."""
     network = "{network: small_cnn, width: 4, hidden: [16]}" if images else (
         "{network: table, hidden: [16, 8]}"
@@ -234,11 +234,11 @@ def test_attributions_add_up_to_what_the_table_changed(task: str, images: str) -
     item = item_of(image, row)
     with torch.no_grad():
         output = model.deployed(**item.inputs())[1]
-        unknown = model.deployed(**item_of(image, nothing_known(table)).inputs())[1]
+        usual = model.deployed(**item_of(image, usual_row(row, table)).inputs())[1]
     aim = aim_of(config, output[0])
     found = attributions_of(model.deployed, item, table, aim)
     assert [a.column for a in found] == ["age", "crp", "sex"]
-    total = float((aim.of(output) - aim.of(unknown))[0])
+    total = float((aim.of(output) - aim.of(usual))[0])
     assert abs(total) > 0.01
     assert sum(a.value for a in found) == pytest.approx(total, abs=0.01 * max(1, abs(total)))
 
@@ -263,8 +263,10 @@ def test_of_a_linear_model_each_column_gets_its_own_product() -> None:
         Deployed(network, config), item_of(table=row), table, Aim(label="ill", place=0)
     )
     weight = next(p for p in network.parameters() if p.shape == (1, 7))[0].detach()
-    moved = weight * (row - nothing_known(table))
-    expected = [moved[0] + moved[4], moved[1] + moved[5], moved[2] + moved[3] + moved[6]]
+    usual = torch.tensor([0.0, 0.0, 0.5, 0.5, 0.0, 1.0, 0.0])
+    assert torch.equal(usual_row(row, table), usual)
+    moved = weight * (row - usual)
+    expected = [moved[0], 0.0, moved[2] + moved[3]]
     assert [a.value for a in found] == pytest.approx([float(v) for v in expected], abs=1e-4)
 
 
