@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -86,24 +86,17 @@ def read_objects(
     """
     found = Found(by_series=by_series)
     intake = _Intake(site=site, wanted=wanted, store=store, found=found, index=index)
-    known = _known(site, index)
+    if index is not None:
+        index.update(site)
     # Quiet around all threads, so that none of them puts filters back that another one needs.
     with quiet(), ThreadPoolExecutor(_THREADS) as pool:
         for path in files:
-            intake.take(path, known.get(str(path.absolute())), pool)
+            intake.take(path, pool)
         intake.finish()
     store.flush()
     _break_series_with_lost_files(intake)
     _leave_out_doubles(found, store)
     return found
-
-
-def _known(site: Path, index: Index | None) -> Mapping[str, Instance | Quarantined]:
-    if index is None:
-        return {}
-    index.update(site)
-    refused = {one.what: one for one in index.quarantined(site)}
-    return {**refused, **{str(one.path): one for one in index.instances(site)}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,12 +123,11 @@ class _Intake:
     lost: set[Path] = field(default_factory=set)  # folders of files that name no series
     series: dict[Path, set[str]] = field(default_factory=lambda: defaultdict(set))
 
-    def take(
-        self, path: Path, known: Instance | Quarantined | None, pool: ThreadPoolExecutor
-    ) -> None:
+    def take(self, path: Path, pool: ThreadPoolExecutor) -> None:
         """Look at a file's header, and have its pixels decoded if the run wants it."""
         name = path.relative_to(self.site).as_posix()
         try:
+            known = None if self.index is None else self.index.look_up(path)
             one = _header_of(path) if known is None else known
             if isinstance(one, Quarantined):
                 self._refuse(one, path, name)

@@ -9,15 +9,14 @@ Of patients who were withdrawn in the home where it lies, it holds paths of file
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from client.dicom.files import File, files_below
+from client.dicom.growing import watched
 from client.dicom.header import read_file
 from client.dicom.index_tables import (
     INSERT_INSTANCE,
@@ -44,11 +43,6 @@ from client.dicom.instance import Change, Counts, Instance, Quarantined, Series,
 from client.dicom.reasons import Reason, Unusable
 from client.withdrawals import withdrawn_near
 
-#: A file that ends too early and was written this short a time ago may still be growing.
-_FRESH_SECONDS = 3.0
-#: So long such files are watched, all of them together.
-_WATCHED_SECONDS = 0.2
-_CUT = frozenset({Reason.EMPTY_FILE, Reason.TRUNCATED_PIXELS, Reason.NOT_DICOM, Reason.NO_PIXELS})
 #: Files whose rows are written in one transaction: what a kill costs.
 _BATCH = 512
 
@@ -88,7 +82,7 @@ class Index:
         refused: list[Quarantined] = []
         for start in range(0, len(unread), _BATCH):
             batch = unread[start : start + _BATCH]
-            found = _watched(batch, [self._read(file) for file in batch])
+            found = watched(batch, [self._read(file) for file in batch])
             with self._database:
                 self._write(batch, found)
             refused += [one for one in found if isinstance(one, Quarantined)]
@@ -105,6 +99,15 @@ class Index:
         """Yield every usable image below a folder, or of all, in the order of their paths."""
         for row in self._database.execute(f"{INSTANCES} {_BELOW}", _bounds(folder)):
             yield instance_of(row)
+
+    def look_up(self, path: Path) -> Instance | Quarantined | None:
+        """Return what is known of one file."""
+        name = (str(path.absolute()),)
+        row = self._database.execute(f"{INSTANCES} WHERE path = ?", name).fetchone()
+        if row is not None:
+            return instance_of(row)
+        row = self._database.execute(f"{QUARANTINE} WHERE path = ?", name).fetchone()
+        return None if row is None else quarantined_of(row)
 
     def series(self) -> Iterator[Series]:
         """Yield every series with a usable image, by patient and study."""
@@ -268,28 +271,6 @@ def _bounds(folder: Path | None) -> tuple[str, str]:
         return "", "\U0010ffff"
     inside = f"{folder.absolute()}/"
     return inside, f"{inside[:-1]}0"  # 0 follows / among characters
-
-
-def _watched(
-    files: Sequence[File], found: list[Instance | Quarantined]
-) -> list[Instance | Quarantined]:
-    """Tell files that are cut off from those that are still being written."""
-    now = time.time()
-    fresh = [
-        place
-        for place, (file, one) in enumerate(zip(files, found, strict=True))
-        if isinstance(one, Quarantined) and one.reason in _CUT
-        and abs(now - file.mtime_ns / 1e9) < _FRESH_SECONDS
-    ]  # fmt: skip
-    if fresh:
-        time.sleep(_WATCHED_SECONDS)
-    for place in fresh:
-        file = files[place]
-        with contextlib.suppress(OSError):
-            status = file.path.stat()
-            if (status.st_size, status.st_mtime_ns) != (file.size, file.mtime_ns):
-                found[place] = Quarantined(reason=Reason.PARTIAL_WRITE, what=str(file.path))
-    return found
 
 
 def _size(file: File, one: Quarantined) -> int:

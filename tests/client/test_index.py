@@ -61,6 +61,9 @@ def test_an_index_tells_what_a_folder_holds(tmp_path: Path) -> None:
         assert index.find_study(study) == tuple(sorted((site / "P1").iterdir()))
         assert index.patient_of(study) == "P1"
         assert index.patient_of("1.2.3") is None
+        assert index.look_up(first.path) == first
+        assert index.look_up(site / "empty") == index.quarantined()[0]
+        assert index.look_up(site / "notes.txt") is None
         assert [(q.reason, q.what) for q in index.quarantined()] == [
             (Reason.EMPTY_FILE, str(site / "empty"))
         ]
