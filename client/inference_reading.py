@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import tempfile
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydicom import dcmread
 from torch import Tensor
 
+from client.dicom.files import File
+from client.dicom.header import read_file
+from client.dicom.instance import Instance
 from client.dicom.read import Header
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.images import Image, dicom_keys, find_images
@@ -25,9 +26,6 @@ from client.table import encode_rows
 from common.config import Images, RunConfig
 from common.errors import CohortError
 from common.preprocessing import prepare
-
-#: What names the maker of an object.
-_EQUIPMENT = ("Manufacturer", "ManufacturerModelName")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,16 +127,17 @@ class _Gate:
 
 
 def is_our_result(path: Path) -> bool:
-    """Return whether a file is what a model said before: it came back with its study."""
+    """Return whether an image is what a model said before: it came back with its study."""
     from client.dicom.results.equipment import MANUFACTURER, PRODUCT
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of broken files; they are listed when they are read
-            found = dcmread(path, stop_before_pixels=True, specific_tags=list(_EQUIPMENT))
-            return [str(found.get(name)) for name in _EQUIPMENT] == [MANUFACTURER, PRODUCT]
-    except Exception:  # noqa: BLE001 - whatever a broken file makes the parser raise
+        status = path.stat()
+        found = read_file(File(path=path, size=status.st_size, mtime_ns=status.st_mtime_ns))
+    except OSError:  # listed when it is read
         return False
+    return isinstance(found, Instance) and (
+        (found.manufacturer, found.model) == (MANUFACTURER, PRODUCT)
+    )
 
 
 def _image_items(
