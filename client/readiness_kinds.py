@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from statistics import median
 
 from client.dicom.instance import Instance
+from client.dicom.series_remarks import series_remarks
 from client.readiness import KindRow
 
 
 def remarks(rows: Sequence[Instance]) -> tuple[tuple[str, int, str], ...]:
     """Return what is peculiar, on how many images, and what was done about it."""
-    counts = Counter(remark for row in rows for remark in row.remarks)
+    series = series_remarks(rows)
+    counts = Counter(
+        remark for row in rows for remark in row.remarks | series.get(row.series, frozenset())
+    )
     return tuple((remark.name, count, remark.value) for remark, count in counts.most_common())
 
 

@@ -24,6 +24,7 @@ from client.dicom.index import Index
 from client.dicom.reasons import Reason
 from client.dicom.remarks import Remark
 from client.dicom.series_remarks import series_remarks
+from client.readiness_kinds import remarks
 from tests.client.bad_folders import VOLUME, enhanced, outcome_of, quantities, series, write
 from tests.client.dicom_files import compressed, image, noise, placed, save
 
@@ -190,8 +191,8 @@ def test_the_shear_of_a_tilted_gantry_is_kept(tmp_path: Path) -> None:
     (volume,) = found.images
     assert volume.geometry is not None
     assert np.allclose(volume.geometry.affine[:3, 0], [0, 0.388, 1.449])
-    (remarks,) = series_remarks(found.instances).values()
-    assert remarks == {Remark.GANTRY_TILT}
+    (seen,) = series_remarks(found.instances).values()
+    assert seen == {Remark.GANTRY_TILT}
 
 
 def test_each_slice_is_rescaled_by_its_own_line(tmp_path: Path) -> None:
@@ -202,8 +203,11 @@ def test_each_slice_is_rescaled_by_its_own_line(tmp_path: Path) -> None:
     found = outcome_of(tmp_path / "site")
     expected = VOLUME.astype(np.float32) * np.arange(1, 13, dtype=np.float32)[:, None, None]
     assert np.array_equal(found.images[0].values, expected)
-    (remarks,) = series_remarks(found.instances).values()
-    assert remarks == {Remark.RESCALE_VARIES}
+    (seen,) = series_remarks(found.instances).values()
+    assert seen == {Remark.RESCALE_VARIES}
+    assert remarks(found.instances) == (
+        ("RESCALE_VARIES", 12, Remark.RESCALE_VARIES.value),
+    )  # fmt: skip
 
 
 def test_monochrome1_is_turned_and_said(tmp_path: Path) -> None:
