@@ -115,7 +115,9 @@ def test_the_guide_leads_from_the_pacs_to_results_in_it(tmp_path: Path) -> None:
         shutil.rmtree(archive)  # the PACS alone has them now
         admin = Admin(tmp_path, {"/data/": f"{tmp_path}/", "STUDY": study})
         section, commands = guide()
-        section["pacs"] |= {"url": pacs.url, "user": pacs.user, "password_file": str(pacs.password_file)}
+        section["pacs"]["url"] = pacs.url
+        section["pacs"]["user"] = pacs.user
+        section["pacs"]["password_file"] = str(pacs.password_file)
         home = Home(tmp_path / ".wardround" / "site")
         said = {}
         for line in commands:
