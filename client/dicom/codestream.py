@@ -48,8 +48,12 @@ def colour_of(frame: bytes) -> Colour:
 
 
 def is_whole(frame: bytes) -> bool:
-    """Return whether the end marker is there; both families end with FF D9."""
-    return b"\xff\xd9" in frame[-16:]
+    """Return whether the end marker is there; both families end with FF D9.
+
+    Writers pad with zeros, and some leave a few other bytes behind the end.
+    """
+    tail = frame[-16:]
+    return b"\xff\xd9" in (tail if any(tail) else frame.rstrip(b"\0")[-16:])
 
 
 def _jpeg_shape(frame: bytes) -> tuple[int, int, int] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Protocol
 
 import numpy as np
@@ -143,7 +144,7 @@ class Scanned:
             if not _DECIMAL.match(part):
                 raise Odd
         found = tuple([float(part.strip(b" \0")) for part in parts])
-        return found if len(found) == count else ()
+        return found if len(found) == count and all(map(isfinite, found)) else ()
 
     def geometry(self, frames: int) -> tuple[tuple[Position, ...], tuple[Cosines, ...]]:
         """Return position and orientation of the one frame there is."""

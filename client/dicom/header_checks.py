@@ -12,6 +12,14 @@ from client.dicom.remarks import Remark
 
 _DIRECTORY = "1.2.840.10008.1.3.10"
 _NEEDED = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel")
+#: PS3.3 C.7.6.3.1.2: samples per pixel of what can be read as grey or RGB.
+_SAMPLES = {
+    "MONOCHROME1": 1, "MONOCHROME2": 1, "PALETTE COLOR": 1, "RGB": 3, "YBR_FULL": 3,
+    "YBR_FULL_422": 3, "YBR_ICT": 3, "YBR_RCT": 3,
+}  # fmt: skip
+#: Colours that JPEG 2000 alone turns back to RGB.
+_OF_JPEG_2000 = frozenset({"YBR_ICT", "YBR_RCT"})
+_JPEG_2000 = frozenset({f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 201, 202, 203)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +60,20 @@ def check_image(found: Scan, size: int) -> None:
             raise UnusableFile(Reason.MISSING_HEADER, name)
     if not elements.text("PhotometricInterpretation"):
         raise UnusableFile(Reason.MISSING_HEADER, "PhotometricInterpretation")
+    _check_colours(elements, found.syntax)
     expected = _check_size(elements)
     _check_syntax(found, expected, size)
+
+
+def _check_colours(elements: Elements, syntax: str) -> None:
+    photometric, samples = (
+        elements.text("PhotometricInterpretation"), elements.integer("SamplesPerPixel"),
+    )  # fmt: skip
+    wanted = _SAMPLES.get(photometric)
+    if wanted is None or (photometric in _OF_JPEG_2000 and syntax not in _JPEG_2000):
+        raise UnusableFile(Reason.DECODE_ERROR, f"{photometric[:32]} in {syntax[:64]}")
+    if samples != wanted:
+        raise UnusableFile(Reason.BAD_VR, f"{photometric} with {samples} samples a pixel")
 
 
 def _check_size(elements: Elements) -> int:

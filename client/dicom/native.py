@@ -93,13 +93,21 @@ def read_easy(file: File) -> tuple[Header, Pixels]:
         stored = _compressed(file, found, pixels, form)
     else:
         raise Odd
-    slope = elements.numbers("RescaleSlope", 1)
-    intercept = elements.numbers("RescaleIntercept", 1)
-    return header, turned(
-        stored, np.array([(slope[0] if slope else 1.0) or 1.0]),
-        np.array([intercept[0] if intercept else 0.0]),
-        pivot_of(form.photometric, bits=form.stored, signed=form.signed),
-    )  # fmt: skip
+    slope = _number(elements, "RescaleSlope", 1)
+    intercept = _number(elements, "RescaleIntercept", 0)
+    pivot = pivot_of(form.photometric, bits=form.stored, signed=form.signed)
+    return header, turned(stored, np.array([slope]), np.array([intercept]), pivot)
+
+
+def _number(elements: Scanned, keyword: str, absent: float) -> float:
+    """Return a finite number that is not zero where it is a slope; Odd where it is neither."""
+    raw = elements.values.get(keyword, b"").strip(b" \0")
+    if not raw:
+        return float(absent)
+    found = elements.numbers(keyword, 1)
+    if not found or (absent and not found[0]):
+        raise Odd
+    return found[0]
 
 
 def _format(elements: Scanned) -> Format:

@@ -274,6 +274,12 @@ def _rescale(dataset: Dataset, frames: int) -> tuple[NDArray[np.float64], NDArra
     """Return slope and intercept of each frame."""
     own = [group_item(dataset, f, "PixelValueTransformationSequence") for f in range(frames)]
     lines = [dataset if item is None else item for item in own]
-    slope = [float(line.get("RescaleSlope") or 1) for line in lines]
-    intercept = [float(line.get("RescaleIntercept") or 0) for line in lines]
-    return np.array(slope), np.array(intercept)
+    slope = np.array([_number(line, "RescaleSlope", 1) for line in lines])
+    if not slope.all():
+        raise UnusableFile(Reason.BAD_VR, "RescaleSlope 0")
+    return slope, np.array([_number(line, "RescaleIntercept", 0) for line in lines])
+
+
+def _number(dataset: Dataset, name: str, absent: float) -> float:
+    value = dataset.get(name)
+    return float(absent if value is None or value == "" else value)
