@@ -262,8 +262,10 @@ def test_files_of_two_studies_are_refused_before_all_of_them_are_read(tmp_path: 
 
 @pytest.fixture(scope="module")
 def calibrated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Model, Calibration]:
-    folder = site(tmp_path_factory.mktemp("site"), patients=140)
-    model = model_for(config_of())
+    folder = site(tmp_path_factory.mktemp("site"), patients=60)
+    model = model_for(
+        config_of(cohort="{images: {size: [16, 16]}, split: {test_fraction: 0.5}}")
+    )
     cohort = load(folder, model.config, folder / "cache")
     return folder, model, fit(cohort, model, Wishes())
 
