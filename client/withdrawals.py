@@ -46,8 +46,7 @@ def withdrawn(home: Home) -> frozenset[str]:
 
 def withdrawn_near(path: Path) -> frozenset[str]:
     """Return the PatientIDs of the home that a file or folder lies in, or in the cache of."""
-    home, above = path.parents[:2]
-    return withdrawn(Home(home)) | withdrawn(Home(above))
+    return frozenset[str]().union(*(withdrawn(Home(home)) for home in path.parents[:2]))
 
 
 def withdrawn_in(path: Path) -> frozenset[str]:
