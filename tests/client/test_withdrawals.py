@@ -185,7 +185,7 @@ def test_withdrawing_again_after_a_kill_at_any_moment_finishes_it(
     shutil.copytree(site.home.folder, tmp_path / "before")
     ended = subprocess.run(
         [sys.executable, str(ROOT / "tests/client/dying_withdrawal.py"), str(tmp_path), GONE,
-         CANARY.tobytes().hex(), "53"],
+         CANARY.tobytes().hex(), "31"],
         env=environment(), capture_output=True, text=True, check=True,
     )  # fmt: skip
     deaths = [json.loads(line) for line in ended.stdout.splitlines()]
