@@ -75,6 +75,8 @@ def check_inflation(path: Path) -> None:
         return
     with path.open("rb") as file:
         meta = read_file_meta_info(path)
+        if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+            return  # the UID only stands somewhere in the header
         # Preamble and prefix, the group's length element, the group (PS3.10 7.1).
         file.seek(132 + 12 + int(meta.FileMetaInformationGroupLength))
         inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0

@@ -173,3 +173,9 @@ def test_real_files_have_pydicoms_row(folder: str) -> None:
         assert read_file(file) == parse_header(file), file.path
         easy += is_easy(file)
     assert easy > 0.6 * len(files)
+
+
+def test_a_header_that_only_mentions_the_deflated_syntax_is_not_inflated(tmp_path: Path) -> None:
+    mention = _set(StudyDescription=f"was {DeflatedExplicitVRLittleEndian}", PatientID="a\\b")
+    file = write(tmp_path / "x", mention, ExplicitVRLittleEndian)
+    assert isinstance(read_file(file), Instance)
