@@ -7,8 +7,9 @@ of power, files that were not are looked at again before they count.
 
 from __future__ import annotations
 
-import queue
 import threading
+import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,8 +18,10 @@ from typing import Self
 from client.sources.landing import Landed, durable
 from client.sources.queue import Queue
 
-#: Batches that may wait; a disk that is slower than the PACS slows the pull from there on.
-_BACKLOG = 8
+#: By then the kernel has written most of a file by itself (vm.dirty_expire_centisecs is 3000), and
+#: flushing it keeps no other write waiting.
+_REST_SECONDS = 35.0
+_LOOK_SECONDS = 1.0
 
 
 def boot() -> str:
@@ -29,9 +32,10 @@ def boot() -> str:
 class Flusher:
     """Flushes batches in a thread; leaving it waits until all are on the disk."""
 
-    def __init__(self, queue_of_site: Queue) -> None:
-        self._queue = queue_of_site
-        self._batches: queue.Queue[Sequence[Landed] | None] = queue.Queue(_BACKLOG)
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+        self._batches: deque[tuple[float, Sequence[Landed]]] = deque()  # and when they came
+        self._over = threading.Event()
         self._failure: OSError | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -43,17 +47,23 @@ class Flusher:
         self, kind: type[BaseException] | None, error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
-        self._batches.put(None)
+        self._over.set()
         self._thread.join()
         if kind is None and self._failure is not None:
             raise self._failure
 
     def flush(self, landed: Sequence[Landed]) -> None:
-        """Take a batch; waits when too many do."""
-        self._batches.put(landed)
+        """Take a batch."""
+        self._batches.append((time.monotonic(), landed))
 
     def _run(self) -> None:
-        while (batch := self._batches.get()) is not None:
+        while not self._over.wait(_LOOK_SECONDS):
+            self._flush_those_before(time.monotonic() - _REST_SECONDS)
+        self._flush_those_before(time.monotonic())
+
+    def _flush_those_before(self, moment: float) -> None:
+        while self._batches and self._batches[0][0] <= moment:
+            _, batch = self._batches.popleft()
             try:
                 durable([one.path for one in batch])
                 self._queue.flushed(batch)

@@ -66,7 +66,8 @@ class Queue:
         try:
             self._database = sqlite3.connect(path, check_same_thread=False)
             self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = FULL")
+            # What a loss of power takes back is found again among the files.
+            self._database.execute("PRAGMA synchronous = NORMAL")
             self._database.execute("PRAGMA foreign_keys = ON")
             self._database.execute("PRAGMA secure_delete = ON")  # withdrawn patients leave no trace
             self._database.executescript(_TABLES)
