@@ -98,11 +98,11 @@ def _output(config: RunConfig) -> dict[str, Json]:
     shape = list(images.size) if outlines and images is not None else []
     return {
         "type": "image" if outlines else "probabilities",
-        "format": "segmentation" if outlines else "classes",
-        "num_channels": 1 if outlines else len(named),
+        "format": "labels" if outlines else "classes",
+        "num_channels": len(named),
         "spatial_shape": shape,
-        "dtype": "uint8" if outlines else "float32",
-        "value_range": [0, len(named) - 1] if outlines else [0, 1],
+        "dtype": "float32",
+        "value_range": [] if outlines else [0, 1],
         "is_patch_data": False,
         "channel_def": {str(n): _plain(name) for n, name in enumerate(named)},
     }
@@ -116,9 +116,7 @@ def inference_json(config: RunConfig) -> str:
     images, table = config.cohort.images, config.cohort.table
     outlines = isinstance(config.task, SegmentationTask)
     content: dict[str, Json] = {
-        "imports": [
-            "$import json", "$import math", "$import pathlib", "$import torch", "$import monai",
-        ],
+        "imports": [f"$import {name}" for name in _modules(images)],
         "bundle_root": ".",
         "dataset_dir": "$@bundle_root + '/input'",
         "output_dir": "$@bundle_root + '/output'",
@@ -152,6 +150,11 @@ def inference_json(config: RunConfig) -> str:
         "run": ["$@evaluator.run()"],
     }  # fmt: skip
     return json.dumps(content, indent=1) + "\n"
+
+
+def _modules(images: Images | None) -> tuple[str, ...]:
+    known = ("json", "math", "pathlib", "torch", "monai")
+    return known if images is None else (*known, "nibabel")
 
 
 def _loaded(name: str, device: str) -> str:
@@ -192,90 +195,89 @@ def _encoding(table: Table) -> dict[str, Json]:
 def _datalist(images: Images | None, table: Table | None) -> str:
     if table is None:
         return (
-            "$[{'image': str(path), 'name': path.name, 'series': path.is_dir()} for path in"
+            f"$[{{'image': str(path), 'name': path.name, 'placed': {_PLACED}}} for path in"
             " sorted(pathlib.Path(@dataset_dir).iterdir()) if not path.name.startswith('.')]"
         )
-    path = "pathlib.Path(@dataset_dir, row['image'])"
-    image = "" if images is None else f"'image': str({path}), 'series': {path}.is_dir(), "
-    name = "str(n + 1)" if images is None else "row['image']"
+    row = "{'table': @encode(row['table']), 'name': str(n + 1)}"
+    if images is not None:
+        row = (
+            "{'table': @encode(row['table']), 'name': row['image'], 'image':"
+            f" str(pathlib.Path(@dataset_dir, row['image'])), 'placed': {_PLACED}}}"
+        ).replace("path.suffix", "pathlib.Path(row['image']).suffix")
     return (
-        f"$[{{{image}'table': @encode(row['table']), 'name': {name}}} for n, row in"
+        f"$[{row} for n, row in"
         " enumerate(json.loads(pathlib.Path(@dataset_dir, 'datalist.json').read_text()))]"
     )
+
+
+#: A folder (a DICOM series) and NIfTI say how they lie in the patient; these do not.
+_PLACED = "path.suffix.lower() not in ('.npy', '.npz', '.png', '.jpg', '.jpeg', '.bmp')"
+#: By the patient's axis that slices follow: where columns, rows and slices lead, as the sites
+#: show every series (client/dicom/volume.py): sagittal, coronal, axial.
+_SHOWN = "('PIL', 'LIP', 'LPS')[int(image.affine[:3, 2].abs().argmax())]"
+
+
+def _step(text: str) -> Json:
+    return {"_target_": "Lambda", "func": f"$lambda item: {{**item, {text}}}"}
 
 
 def _preprocessing(images: Images | None) -> Json:
     if images is None:
         # The runner calls an item's main input `image`, whatever it is.
-        return {"_target_": "Lambda", "func": "$lambda item: {**item, 'image': item['table']}"}
+        return _step("'image': item['table']")
+    load = {
+        "_target_": "LoadImaged", "keys": "image", "ensure_channel_first": True,
+        "image_only": True, "dtype": "$torch.float32",
+        # From the last to the first that knows the suffix; a folder is a DICOM series.
+        "reader": ["PydicomReader", "PILReader", "NumpyReader", "NibabelReader"],
+    }  # fmt: skip
+    prepare = f"@preparation({_plain_tensor('shown')}, {_spacing(images)})"
     return {
         "_target_": "Compose",
         "transforms": [
-            {
-                "_target_": "LoadImaged", "keys": "image", "ensure_channel_first": True,
-                "image_only": True, "dtype": "$torch.float32",
-                # From the last to the first that knows the suffix; a folder is a DICOM series.
-                "reader": ["PydicomReader", "PILReader", "NumpyReader", "NibabelReader"],
-            },
-            {
-                "_target_": "Lambda",
-                "func": (
-                    "$lambda item: {**item, 'source': item['image'], 'turned': item['series'] and"
-                    " float(torch.linalg.det(item['image'].affine[:3, :3])) < 0}"
-                ),
-            },
-            {
-                "_target_": "Lambda",
-                "func": (
-                    f"$lambda item: {{**item, 'image': @preparation({_flipped('image')},"
-                    f" {_spacing(images, 'source')})}}"
-                ),
-            },
+            load,
+            _step(f"'source': item['image'], 'shown': {_shown(images)}"),
+            _step(f"'image': {prepare}"),
         ],
-    }  # fmt: skip
+    }
 
 
-def _spacing(images: Images, key: str) -> str:
+def _shown(images: Images) -> str:
+    if images.dimensions == 2:
+        return "item['image']"
+    turn = f"(lambda image: monai.transforms.Orientation(axcodes={_SHOWN})(image))(item['image'])"
+    return f"{turn} if item['placed'] else item['image']"
+
+
+def _spacing(images: Images) -> str:
     # In 2-D nothing is resampled to millimetres.
-    return "[]" if images.dimensions == 2 else f"[float(mm) for mm in item['{key}'].pixdim]"
+    return "[]" if images.dimensions == 2 else "[float(mm) for mm in item['shown'].pixdim]"
 
 
-def _flipped(key: str) -> str:
-    # MONAI stacks a series by InstanceNumber; the sites by place, along the normal of the slices.
-    # A mirrored affine tells that these are opposite. Other files' axes are taken as they are.
-    plain = f"torch.as_tensor(item['{key}']).as_subclass(torch.Tensor)"
-    return f"{plain}.flip([-1] if item['turned'] else [])"
+def _plain_tensor(key: str) -> str:
+    return f"torch.as_tensor(item['{key}']).cpu().as_subclass(torch.Tensor)"
 
 
 def _postprocessing(images: Images | None) -> Json:
     if images is None:
         return {"_target_": "Identity"}
-    suffix = ".png" if images.dimensions == 2 else ".nii.gz"
-    return {
-        "_target_": "Compose",
-        "transforms": [
-            {
-                "_target_": "Lambda",
-                "func": (
-                    "$lambda item: {**item, 'pred': @preparation.restore("
-                    "torch.as_tensor(item['pred'])[0].cpu().as_subclass(torch.Tensor),"
-                    f" list(item['source'].shape[1:]), {_spacing(images, 'source')})}}"
-                ),
-            },
-            {
-                "_target_": "Lambda",
-                "func": (
-                    f"$lambda item: {{**item, 'pred': monai.data.MetaTensor({_flipped('pred')},"
-                    " meta=item['source'].meta)}"
-                ),
-            },
-            {
-                "_target_": "SaveImaged", "keys": "pred", "output_dir": "@output_dir",
-                "output_postfix": "outlines", "output_ext": suffix, "output_dtype": "$torch.uint8",
-                "resample": False, "separate_folder": False,
-            },
-        ],
+    restored = (
+        f"@preparation.restore({_plain_tensor('pred')},"
+        f" list(item['shown'].shape[1:]), {_spacing(images)})"
+    )
+    steps = [
+        _step(f"'pred': monai.data.MetaTensor({restored}, meta=dict(item['shown'].meta))")
+    ]
+    if images.dimensions == 3:
+        codes = "nibabel.aff2axcodes(item['source'].affine.cpu().numpy())"
+        back = f"monai.transforms.Orientation(axcodes={codes})(item['pred'])"
+        steps.append(_step(f"'pred': {back} if item['placed'] else item['pred']"))
+    save = {
+        "_target_": "SaveImaged", "keys": "pred", "output_dir": "@output_dir",
+        "output_postfix": "outlines", "output_dtype": "$torch.uint8", "resample": False,
+        "output_ext": ".png" if images.dimensions == 2 else ".nii.gz", "separate_folder": False,
     }  # fmt: skip
+    return {"_target_": "Compose", "transforms": [*steps, save]}
 
 
 _CSV: Json = {

@@ -20,7 +20,7 @@ _LARGEST = 1 << 28
 
 
 class Preparation(nn.Module):
-    """Turn an image as MONAI loads it into an input, and a label map back into its grid.
+    """Turn an image as MONAI loads it into an input, and an output into labels on its grid.
 
     Only what TorchScript takes is used here: lists, numbers, tensors, no types of ours.
     """
@@ -47,21 +47,28 @@ class Preparation(nn.Module):
         return self.fitted(self.resized(values, shape))
 
     @torch.jit.export
-    def restore(self, labels: Tensor, shape: list[int], spacing: list[float]) -> Tensor:
-        """Return (1, columns, rows[, slices]) of a label map (*size): the grid that was given.
+    def restore(self, output: Tensor, shape: list[int], spacing: list[float]) -> Tensor:
+        """Return labels (1, columns, rows[, slices]) of an output (labels, *size).
 
-        `shape` is that grid's, as MONAI has it: columns, rows[, slices].
+        `shape` is that of the grid that was given, as MONAI has it: columns, rows[, slices]. As
+        `wardround-site predict` does: probabilities are brought back and the largest wins, so that
+        outlines are finer than the network's grid; what the network did not see is background.
         """
         source = [shape[len(shape) - 1 - axis] for axis in range(len(shape))]
-        before = self.resampled_shape(source, self.reversed_spacing(spacing))
-        grid = labels[None].to(torch.float32)
+        inner = self.resampled_shape(source, self.reversed_spacing(spacing))
         if self.fit == "letterbox":
-            grid = self.nearest(self.centred(grid, self.inner_shape(before)), before)
-        elif self.fit == "crop":
-            grid = self.centred(grid, before)
-        else:
-            grid = self.nearest(grid, before)
-        return self.turned(self.nearest(grid, source)).to(torch.uint8)
+            inner = self.inner_shape(inner)
+        elif self.fit == "stretch":
+            inner = self.size
+        probability = output.to(torch.float32).softmax(0)
+        best = self.resized(self.centred(probability[:1], inner), source)
+        labels = torch.zeros_like(best, dtype=torch.uint8)
+        for number in range(1, probability.shape[0]):
+            # One label at a time: all of them on a large CT's own grid would fill the memory.
+            found = self.resized(self.centred(probability[number : number + 1], inner), source)
+            labels[found > best] = number
+            best = torch.maximum(best, found)
+        return self.turned(labels)
 
     def reversed_spacing(self, spacing: list[float]) -> list[float]:
         """Return the spacing by slice, row and column."""
@@ -151,10 +158,6 @@ class Preparation(nn.Module):
         return F.interpolate(
             planes[:, None], [shape[0], planes.shape[2]], mode="bilinear", antialias=True
         ).reshape([image.shape[0]] + shape)  # noqa: RUF005
-
-    def nearest(self, image: Tensor, shape: list[int]) -> Tensor:
-        """Resample labels (1, *any) to (1, *shape)."""
-        return F.interpolate(image[None], shape, mode="nearest-exact")[0]
 
     def centred(self, image: Tensor, shape: list[int]) -> Tensor:
         """Centre (channels, *any) in (channels, *shape), with zeros around it."""

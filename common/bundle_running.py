@@ -32,8 +32,9 @@ print(card["outputs"][0]["labels"], prediction)
 ```
 
 `model.safetensors` holds the trained parameters by name, for `common.bundle.read_bundle`.
-`models/model.ts` is the same network for PyTorch: `torch.jit.load` gives a module whose call
-returns the prediction, `.output(...)` what is behind it; `.predict(output)` leads from there on.
+`models/model.ts` is the same network for PyTorch: `torch.jit.load` gives a module whose `.output`
+is the network's output and whose `.predict` makes the prediction of it; called, it gives the
+prediction (for outlines: the output, from which labels on the image's own grid are made).
 There is no `model.pt`: it would be a pickle, which can run whatever its writer wants."""
 
 
@@ -70,20 +71,19 @@ def _kinds(dimensions: int) -> str:
     if dimensions == 2:
         return "a DICOM file, a PNG, or an array (`.npy`) of columns x rows, as MONAI has its axes"
     return (
-        "a folder with one DICOM series, a NIfTI file, or an array (`.npy`, taken to have voxels "
-        "of 1 mm) of columns x rows x slices, in the order in which DICOM has them (an axial "
-        "series: from right to left, front to back, feet to head)"
+        "a folder with one DICOM series, a NIfTI file whose third axis follows the slices, or an "
+        "array (`.npy`, taken to have voxels of 1 mm) of columns x rows x slices, as MONAI has its "
+        "axes, lying as an axial series is shown: towards left, back and head"
     )
 
 
 _PREPARATION = """\
 `models/preparation.ts` makes the network's input from an image's quantities (Hounsfield units, or
 what the modality stores) exactly as the sites do: over 300 random configurations and images the
-largest difference was 4e-7. MONAI's own transforms would not: they shrink and scale otherwise.
+largest difference was 4e-7. MONAI's own transforms would not: they shrink and scale otherwise. Its
+`restore` brings outlines back to the grid that was given, as `wardround-site predict` does.
 
 What MONAI reads from DICOM is what the sites read in the plain case only. It does not invert
 MONOCHROME1, apply a modality LUT or a palette, or notice missing slices, two series in a folder, or
 an enhanced multi-frame's rescale; slices without InstanceNumber it leaves out. For such files let
-`wardround-site predict` read them, or convert them first. Outlines go back to the grid that was
-given by nearest neighbour; `wardround-site predict` interpolates before it decides, so its edges
-are smoother."""
+`wardround-site predict` read them, or convert them first."""

@@ -31,8 +31,9 @@ class _Answers(nn.Module):
         self.deployed = deployed
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Return the prediction that a person reads."""
-        return _with_channel(self.deployed(*_both(inputs))[0])
+        """Return the prediction that a person reads; for outlines the output, a channel a label."""
+        prediction, output = self.deployed(*_both(inputs))
+        return _answer(prediction, output)
 
     def output(self, *inputs: Tensor) -> Tensor:
         """Return the network's output, whose mean over a patient's items is the patient's."""
@@ -41,12 +42,11 @@ class _Answers(nn.Module):
 
     def predict(self, output: Tensor) -> Tensor:
         """Return the prediction of an output, such as the mean over a patient's items."""
-        return _with_channel(self.deployed.task.predict(output))
+        return self.deployed.task.predict(output)
 
 
-def _with_channel(prediction: Tensor) -> Tensor:
-    """Return a label map (items, *size) with the channel axis that MONAI expects of an output."""
-    return prediction[:, None] if prediction.dim() > 2 else prediction
+def _answer(prediction: Tensor, output: Tensor) -> Tensor:
+    return output if output.dim() > 2 else prediction
 
 
 def _both(inputs: tuple[Tensor, ...]) -> tuple[Tensor | None, Tensor | None]:
@@ -60,7 +60,8 @@ def _both(inputs: tuple[Tensor, ...]) -> tuple[Tensor | None, Tensor | None]:
 def torchscript_of(network: nn.Module, config: RunConfig) -> bytes:
     """Return model.ts: the prediction, `output` behind it, and `predict` from one to the other.
 
-    A label map has a channel axis, (items, 1, *size), as MONAI's own networks' outputs do.
+    For outlines the module's call gives the output, (items, labels, *size), as MONAI's own networks
+    do, so that labels can be found on the image's own grid.
     RunFailed if it computes otherwise than the network.
     """
     deployed = Deployed(network, config)
@@ -105,9 +106,9 @@ def _check(
     with quiet(), torch.no_grad():
         prediction, output = deployed(**inputs)
         pairs = (
-            ("prediction", _with_channel(prediction), loaded(*given)),
+            ("answer", _answer(prediction, output), loaded(*given)),
             ("output", output, loaded.output(*given)),
-            ("prediction of an output", _with_channel(prediction), loaded.predict(output)),
+            ("prediction of an output", prediction, loaded.predict(output)),
         )
     for name, ours, theirs in pairs:
         worst = difference(ours.numpy(), theirs.numpy())

@@ -17,7 +17,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image as Picture
+from pydicom import dcmread
 
+from client.dicom.volume import Turn
+from client.inference import Local, score_study
+from client.inference_grid import Place, source_labels
 from common import bundle_torchscript
 from common.bundle import INFERENCE, METADATA, MODEL_TS, PREPARATION_TS, write_bundle
 from common.bundle_monai import inference_json, metadata_json
@@ -27,7 +31,8 @@ from common.bundle_torchscript import preparation_of, quiet, torchscript_of
 from common.config import Images, RunConfig, parse_config
 from common.errors import RunFailed
 from common.preprocessing import prepare
-from tests.client.dicom_files import image, save, slices
+from tests.client.dicom_files import image, placed, save, slices
+from tests.client.small_models import model_of
 from tests.common.test_bundle import CARD, CASES, WIDE, config_of, trained
 
 RUNS = {
@@ -81,6 +86,28 @@ def noise(*shape: int, seed: int) -> NDArray[np.uint16]:
     return np.random.default_rng(seed).integers(0, 4000, shape).astype(np.uint16)
 
 
+#: By name: cosines of rows and columns, the step from slice to slice in mm, and whether
+#: InstanceNumber falls along it.
+SCANNED = {
+    "axial": ((1, 0, 0, 0, 1, 0), (0, 0, 2.5), False),
+    "axial-from-head": ((1, 0, 0, 0, 1, 0), (0, 0, 2.5), True),
+    "axial-face-down": ((-1, 0, 0, 0, -1, 0), (0, 0, -2.5), False),
+    "coronal": ((1, 0, 0, 0, 0, -1), (0, 2.5, 0), False),
+    "sagittal": ((0, 1, 0, 0, 0, -1), (-2.5, 0, 0), True),
+    "sagittal-turned": ((0, 0, -1, 0, 1, 0), (2.5, 0, 0), False),
+    "oblique": ((1, 0, 0, 0, 0.9, -0.43589), (0, 1.0897, 2.25), False),
+}
+
+
+def scan(folder: Path, kind: str) -> None:
+    """Write volume(3) as a series that was scanned in this way; its files are in no order."""
+    cosines, step, falls = SCANNED[kind]
+    for number, item in enumerate(slices(volume(3), series=kind)):
+        placed(item, tuple(number * mm for mm in step), cosines)
+        item.InstanceNumber = 9 - number if falls else number + 1
+        save(folder / f"{(number * 5) % 9}.dcm", item)
+
+
 def volume(seed: int) -> NDArray[np.uint16]:
     return noise(9, 30, 20, seed=seed)  # slices, rows, columns
 
@@ -98,14 +125,12 @@ def given(name: str, folder: Path) -> None:
         case "frozen":
             np.save(folder / "a.npy", noise(40, 50, seed=1).T.astype(np.float32))
         case "volumes":
-            for number, item in enumerate(slices(volume(3), gap=2.5)):
-                # From feet to head as scanners often count, and the other way round.
-                item.InstanceNumber = number + 1
-                save(folder / "upwards" / f"{(number * 5) % 9}.dcm", item)
-                item.InstanceNumber = 9 - number
-                save(folder / "downwards" / f"{(number * 5) % 9}.dcm", item)
+            for kind in SCANNED:
+                scan(folder / kind, kind)
             nib.save(
-                nib.Nifti1Image(volume(3).T.astype(np.float32), np.diag([0.7, 0.5, 2.5, 1.0])),
+                nib.Nifti1Image(
+                    volume(3).T[::-1, ::-1].astype(np.float32), np.diag([0.7, 0.5, 2.5, 1.0])
+                ),
                 folder / "same.nii.gz",
             )
         case "outlines":
@@ -166,8 +191,8 @@ def answers(name: str, images: list[torch.Tensor], table: torch.Tensor | None) -
     if table is not None:
         inputs["table"] = table
     with torch.no_grad():
-        found: torch.Tensor = Deployed(trained(config), config)(**inputs)[0]
-    return found
+        prediction, output = Deployed(trained(config), config)(**inputs)
+    return output if config.task.kind == "segmentation" else prediction
 
 
 def rows_of(path: Path) -> dict[str, list[float]]:
@@ -209,20 +234,35 @@ def test_a_table_alone_is_scored_from_the_command_line(scored: Path) -> None:
     np.testing.assert_allclose(list(found.values()), answers("table", [], encoded), atol=1e-4)
 
 
-def test_outlines_lie_on_the_grid_of_the_series_that_was_given(scored: Path) -> None:
-    rules = rules_of("volumes")
-    prepared = prepare(volume(3).astype(np.float32), (2.5, 0.5, 0.7), rules)
-    ours = answers("volumes", [prepared], None)[0]
-    back = Preparation(rules).restore(ours, [20, 30, 9], [0.7, 0.5, 2.5])[0]
-    assert len(np.unique(back)) == 3
-    out = sorted((scored / "volumes/out").iterdir())
-    assert [path.name.split("_")[0] for path in out] == ["downwards", "same", "upwards"]
-    for path in out:
-        found = nib.load(path)
-        labels = np.asarray(found.dataobj)
-        labels = labels[..., ::-1] if path.name.startswith("downwards") else labels
-        assert np.mean(labels != back.numpy()) < 1e-3
-        np.testing.assert_allclose(found.header.get_zooms(), [0.7, 0.5, 2.5], atol=1e-4)
+@pytest.mark.parametrize("kind", SCANNED)
+def test_outlines_of_a_series_are_those_of_a_site_however_it_was_scanned(
+    scored: Path, kind: str
+) -> None:
+    config = run_config("volumes")
+    files = sorted((scored / "volumes/in" / kind).iterdir())
+    (score,) = score_study(files, model_of(config, trained(config)), Local(explain=False))
+    assert score.outlines is not None
+    outlined = np.count_nonzero(score.outlines.labels)
+    assert 50 < outlined < score.outlines.labels.size / 2, "all alike tell nothing"
+    (path,) = (scored / "volumes/out").glob(f"{kind}_outlines*")
+    found = nib.load(path)
+    np.testing.assert_allclose(found.header.get_zooms(), [0.7, 0.5, 2.5], atol=1e-3)
+    labels = np.asarray(found.dataobj)  # columns, rows, slices in the order of InstanceNumber
+    apart = 0
+    for source, plane in zip(score.sources, score.outlines.labels, strict=True):
+        number = dcmread(source, stop_before_pixels=True).InstanceNumber
+        apart += np.count_nonzero(plane != labels[..., number - 1].T)
+    assert apart <= 0.01 * outlined
+
+
+def test_outlines_of_a_nifti_lie_on_its_grid(scored: Path) -> None:
+    axial, same = (
+        np.asarray(nib.load(scored / f"volumes/out/{name}_outlines.nii.gz").dataobj)
+        for name in ("axial", "same")
+    )
+    assert same.shape == (20, 30, 9)
+    # Its first two axes lead to the right and to the front, as NIfTI's usually do.
+    assert np.mean(same[::-1, ::-1] != axial) < 1e-3
 
 
 def test_an_outline_of_a_picture_is_a_picture_of_the_same_size(scored: Path) -> None:
@@ -267,10 +307,17 @@ def test_the_preparation_in_a_bundle_is_that_of_the_sites(seed: int) -> None:
     turned = given.permute(2, 1, 0) if colour else given.permute(*range(len(shape))[::-1])[None]
     found = program(turned, list(spacing[::-1]))
     torch.testing.assert_close(found, prepare(values, spacing, rules), atol=2e-6, rtol=0)
-    labels = torch.from_numpy(generator.integers(0, 3, rules.size).astype(np.uint8))
-    back = program.restore(labels, list(shape[::-1]), list(spacing[::-1]))
-    assert back.shape == (1, *shape[::-1])
-    assert set(back.unique().tolist()) <= {0, 1, 2}
+    output = torch.from_numpy(generator.normal(size=(3, *rules.size)).astype(np.float32))
+    back = program.restore(output, list(shape[::-1]), list(spacing[::-1]))
+    place = Place(
+        sources=(Path("x"),), frames=(shape[0] if len(shape) == 3 else 1,),
+        planes=tuple((0, n) for n in range(shape[0] if len(shape) == 3 else 1)),
+        turn=Turn(transposed=False, flipped=()), shape=shape,
+        spacing=spacing if len(shape) == 3 else None,
+    )  # fmt: skip
+    ours = source_labels(output, place, rules)
+    theirs = back[0].permute(*range(len(shape))[::-1]).numpy()
+    assert np.mean(ours.reshape(shape) != theirs) < 1e-3
 
 
 @pytest.mark.parametrize(
@@ -285,9 +332,8 @@ def test_torchscript_answers_as_the_trained_network_does(case: str) -> None:
     inputs = example_inputs(config, 5, seed=9)
     with torch.no_grad():
         prediction, output = Deployed(network, config)(**inputs)
-        if config.task.kind == "segmentation":
-            prediction = prediction[:, None]  # MONAI wants a channel axis
-        assert torch.equal(program(*inputs.values()), prediction)
+        answer = output if config.task.kind == "segmentation" else prediction
+        assert torch.equal(program(*inputs.values()), answer)
         assert torch.equal(program.output(*inputs.values()), output)
         assert torch.equal(program.predict(output), prediction)
     assert str(Path(__file__).parents[2]).encode() not in content, "it names this machine's files"
@@ -303,7 +349,7 @@ def test_torchscript_that_computes_otherwise_is_not_written(
         next(other.parameters()).add_(0.01)
     wrong = torchscript_of(other, config)
     monkeypatch.setattr(bundle_torchscript, "_archive", lambda _: wrong)
-    with pytest.raises(RunFailed, match=r"model\.ts computes another prediction"):
+    with pytest.raises(RunFailed, match=r"model\.ts computes another answer"):
         write_bundle(tmp_path, trained(config), config, CARD)
     assert list(tmp_path.iterdir()) == []
 
