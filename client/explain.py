@@ -80,7 +80,7 @@ def aim_of(config: RunConfig, output: Tensor) -> Aim:
 
 def strength_of(answered: Answered) -> float:
     """Return the network's probability of what is explained, 0 to 1."""
-    config, output = answered.config, answered.output.mean(dim=0)
+    config, output = answered.config, answered.together
     place = aim_of(config, output).place
     prediction = task_of(config.task).predict(output[None])[0]
     return float(1 - prediction[-1] if place is None else prediction[place])
@@ -92,7 +92,7 @@ def explained(deployed: Deployed, answered: Answered) -> Explained:
     Attributions of several rows of a patient are their mean, as the outputs are averaged.
     """
     config = answered.config
-    aim = aim_of(config, answered.output.mean(dim=0))
+    aim = aim_of(config, answered.together)
     loudest = int(aim.of(answered.output).argmax())
     heatmap = None
     if answered.items[loudest].place is not None:

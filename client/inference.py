@@ -147,8 +147,8 @@ def score_study(
     """Return what the model says of one study; what cannot be used is told and left out.
 
     One score a series (3-D) or image (2-D). Where a patient's items were scored together when
-    the model was measured (evaluation.unit: patient), one score of the whole study: the mean of
-    the outputs, as in the measurement, and each image's own value after it.
+    the model was measured (evaluation.unit: patient), one score a series, whose first values are
+    the whole study's: the mean of the outputs, as in the measurement; each image's own follow.
 
     CohortError when nothing in the study can be scored, or the files are of several studies.
     """
@@ -165,25 +165,34 @@ def score_study(
         tell(problem)
     output = model.output(study.items)
     return tuple(
-        _score(model, local, Answered(
-            model=model.name, config=model.config,
-            items=tuple(study.items[i] for i in chosen), output=output[chosen],
-            sources=study.sources,
-        ))
+        _score(model, local, _answered(model, study, output, chosen))
         for chosen in _together(study, model.config)
-    )  # fmt: skip
+    )
 
 
 def _together(study: Study, config: RunConfig) -> list[list[int]]:
-    """Return which items get one score: a study's, a file's frames, or each by itself."""
-    everything = list(range(len(study.items)))
-    if config.task.kind != "segmentation":
-        by_patient = config.evaluation.unit == "patient"
-        return [everything] if by_patient else [[i] for i in everything]
-    by_source: dict[tuple[Path, ...], list[int]] = {}
+    """Return which items get one score: a file's frames, a series', or each by itself."""
+    if config.task.kind != "segmentation" and config.evaluation.unit == "image":
+        return [[i] for i in range(len(study.items))]
+    groups: dict[tuple[Path, ...] | str, list[int]] = {}
     for i, item in enumerate(study.items):
-        by_source.setdefault(item.place.sources if item.place else (), []).append(i)
-    return list(by_source.values())
+        outlined = config.task.kind == "segmentation" and item.place is not None
+        groups.setdefault(
+            item.place.sources if outlined and item.place else item.series, []
+        ).append(i)
+    return list(groups.values())
+
+
+def _answered(model: Model, study: Study, output: Tensor, chosen: list[int]) -> Answered:
+    """Return what the network said of these items, and of those that were measured with them."""
+    task, unit = model.config.task, model.config.evaluation.unit
+    whole = task.kind != "segmentation" and unit == "patient"
+    items = tuple(study.items[i] for i in chosen)
+    return Answered(
+        model=model.name, config=model.config, items=items, output=output[chosen],
+        sources=study.sources, measured=study.items if whole else items,
+        together=(output if whole else output[chosen]).mean(dim=0),
+    )  # fmt: skip
 
 
 def _score(model: Model, local: Local, answered: Answered) -> Score:

@@ -29,7 +29,9 @@ class Answered:
     config: RunConfig
     items: tuple[Item, ...]  # one for outlines, or the frames of one file
     output: Tensor  # (items, labels[, *size])
-    sources: tuple[Path, ...]  # of the whole study, in case the items have no images
+    sources: tuple[Path, ...]  # in case the items have no images
+    measured: tuple[Item, ...]  # scored as one when the model was measured: these, or the study's
+    together: Tensor  # (labels,): the mean of the outputs of those; unused for outlines
 
 
 def answer_of(answered: Answered, calibration: Calibration | None, *, abstain: bool) -> Score:
@@ -69,8 +71,8 @@ def _unlike(answered: Answered, calibration: Calibration | None) -> float | None
     """Return how usual the least usual of the items is; None without a calibration."""
     if calibration is None:
         return None
-    image = torch.stack([item.image for item in answered.items])
-    table = torch.stack([item.table for item in answered.items])
+    image = torch.stack([item.image for item in answered.measured])
+    table = torch.stack([item.table for item in answered.measured])
     found = embedded(image, table, answered.config)
     return share_as_unlike(calibration, float(distances(calibration.reference, found).max()))
 
@@ -91,26 +93,30 @@ def _undecided(
 def _quantities(
     answered: Answered, calibration: Calibration | None
 ) -> tuple[tuple[Quantity, ...], tuple[tuple[str, ...], ...] | None]:
-    """Return the values of the items together, then of each image where there are several."""
+    """Return the values of what was measured as one, then of each image where there are several."""
     config, task = answered.config, task_of(answered.config.task)
     # The mean of outputs and then the last function: as the model was measured.
-    together = answered.output.mean(dim=0)
-    raw = task.predict(together[None].double())[0].numpy()
+    raw = task.predict(answered.together[None].double())[0].numpy()
     names, wording = labels(config), _wordings(config)
-    judged = None if calibration is None else judge(calibration, together, config)
+    judged = None if calibration is None else judge(calibration, answered.together, config)
     found = [
         Quantity(
-            label=name, meaning=words, raw=float(raw[k]),
+            label=name, meaning=words + _of_all(answered), raw=float(raw[k]),
             value=float(raw[k] if judged is None else judged.value[k]),
             low=None if judged is None else float(judged.low[k]),
             high=None if judged is None else float(judged.high[k]),
         )
         for k, (name, words) in enumerate(zip(names, wording, strict=True))
     ]  # fmt: skip
-    if len(answered.items) > 1:
+    if len(answered.measured) > 1:
         each = task.predict(answered.output.double()).numpy()
         found += _by_image(each, names, wording)
     return tuple(found), None if judged is None or not judged.sets else judged.sets
+
+
+def _of_all(answered: Answered) -> str:
+    images = len(answered.measured)
+    return f", {images} images of the study together" if images > 1 else ""
 
 
 def _by_image(

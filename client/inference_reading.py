@@ -35,6 +35,7 @@ class Item:
     image: Tensor  # (channels, *size); (0,) for a model without images
     table: Tensor  # (columns,); (0,) for a model without a table
     place: Place | None  # None for a model without images
+    series: str = ""  # SeriesInstanceUID; empty for a model without images
 
     def inputs(self) -> dict[str, Tensor]:
         """Return the item by the names that `common.bundle_onnx.Deployed` takes, (1, ...)."""
@@ -48,7 +49,7 @@ class Study:
 
     patient: str
     items: tuple[Item, ...]  # never empty
-    sources: tuple[Path, ...]  # files that stand for the study where no image is asked about
+    sources: tuple[Path, ...]  # a series that stands for the study where no image is asked about
     unusable: tuple[Unusable, ...]
 
 
@@ -90,9 +91,11 @@ def read_study(files: Sequence[Path], config: RunConfig, rows: Rows) -> Study:
             items = _image_items(site, found, images, (config, rows), store)
     if not items:
         raise CohortError(_nothing(config, found))
+    first = found.objects[0].header
     return Study(
-        patient=found.objects[0].header.patient, items=tuple(items),
-        sources=tuple(site / item.path for item in found.objects), unusable=tuple(found.problems),
+        patient=first.patient, items=tuple(items),
+        sources=tuple(site / o.path for o in found.objects if o.header.series == first.series),
+        unusable=tuple(found.problems),
     )  # fmt: skip
 
 
@@ -153,7 +156,7 @@ def _image_items(
             table = _row(image.header, config, rows, found)
             items.append(Item(
                 image=prepare(image.values, image.spacing, rules), table=table,
-                place=_place(site, image, by_series),
+                place=_place(site, image, by_series), series=image.header.series,
             ))  # fmt: skip
         except UnusableFile as problem:
             found.problems.append(problem.listed(image.source))

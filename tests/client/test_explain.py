@@ -299,7 +299,10 @@ def test_the_heatmap_of_several_images_is_of_the_one_that_speaks_loudest(
     output = torch.cat([model.deployed(**i.inputs())[1] for i in renamed])
     found = explained(
         model.deployed,
-        Answered(model=model.name, config=SPOTTED, items=renamed, output=output, sources=()),
+        Answered(
+            model=model.name, config=SPOTTED, items=renamed, output=output, sources=(),
+            measured=renamed, together=output.mean(dim=0),
+        ),
     )
     assert found.heatmap is not None
     assert found.attributions == ()
@@ -314,7 +317,10 @@ def test_explaining_leaves_no_hook_and_no_gradient_behind() -> None:
     model = model_of(config, network)
     item = item_of(torch.rand(1, 16, 16), torch.zeros(7))
     output = model.deployed(**item.inputs())[1]
-    answered = Answered(model=model.name, config=config, items=(item,), output=output, sources=())
+    answered = Answered(
+        model=model.name, config=config, items=(item,), output=output, sources=(),
+        measured=(item,), together=output[0],
+    )  # fmt: skip
     explained(model.deployed, answered)
     for layer in model.deployed.modules():
         assert not layer._forward_hooks

@@ -90,18 +90,44 @@ def test_a_study_gets_the_score_that_its_patient_got_when_the_model_was_measured
     expected = measured(folder, config, model, tmp_path / "cache")
     labels = read_labels(folder / "labels.csv", ["age"], with_images=True) if cohort else None
     for number in range(4):
-        (found,) = score_study(files(folder / f"P{number}"), model, Local(labels=labels))
-        assert found.quantities[0].raw == pytest.approx(float(expected[number, 0]), abs=1e-6)
-        assert found.quantities[0].value == found.quantities[0].raw
-        assert found.quantities[0].low is None
-        assert len(found.sources) == len(found.quantities[1:] or [0]) == (SEVERAL, 1)[number > 0]
-        assert (found.prediction_set, found.coverage, found.unlike_training) == (None, None, None)
-    (several,) = score_study(files(folder / "P0"), model, Local(labels=labels))
-    alone = [score_study([f], model, Local(labels=labels))[0] for f in several.sources]
-    assert values([several])[1:] == pytest.approx([s.quantities[0].raw for s in alone])
-    assert several.quantities[2].meaning == "probability of ill, image 2 of 3 alone"
-    outputs = [np.log(p / (1 - p)) for p in values([several])[1:]]
-    assert values([several])[0] == pytest.approx(1 / (1 + np.exp(-np.mean(outputs))), abs=1e-6)
+        found = score_study(files(folder / f"P{number}"), model, Local(labels=labels))
+        assert len(found) == (SEVERAL, 1)[number > 0], "one a series"
+        for one in found:
+            first = one.quantities[0]
+            assert first.raw == pytest.approx(float(expected[number, 0]), abs=1e-6)
+            assert (first.value, first.low) == (first.raw, None)
+            assert len(one.sources) == 1
+            assert (one.prediction_set, one.coverage, one.unlike_training) == (None, None, None)
+    several = score_study(files(folder / "P0"), model, Local(labels=labels))
+    alone = [score_study(s.sources, model, Local(labels=labels))[0] for s in several]
+    own = [s.quantities[1].raw for s in several]
+    assert own == pytest.approx([s.quantities[0].raw for s in alone])
+    assert [q.meaning for q in several[1].quantities] == [
+        "probability of ill, 3 images of the study together",
+        "probability of ill, image 1 of 1 alone",
+    ]
+    outputs = [np.log(p / (1 - p)) for p in own]
+    together = 1 / (1 + np.exp(-np.mean(outputs)))
+    assert several[0].quantities[0].raw == pytest.approx(together, abs=1e-6)
+
+
+def test_images_of_one_series_share_a_score_that_can_be_written(tmp_path: Path) -> None:
+    for number in range(3):
+        save(tmp_path / f"{number}.dcm", image(noise(20, 24, seed=number), number=number))
+    (found,) = score_study(files(tmp_path), model_for(config_of()))
+    assert len(found.sources) == 3
+    assert [q.meaning.rpartition(", ")[2] for q in found.quantities] == [
+        "3 images of the study together", "image 1 of 3 alone", "image 2 of 3 alone",
+        "image 3 of 3 alone",
+    ]  # fmt: skip
+    assert {r.kind.value for r in write_results(found, tmp_path / "out")} >= {"report"}
+
+
+def test_results_of_every_series_of_a_study_can_be_written(tmp_path: Path) -> None:
+    folder = site(tmp_path / "site") / "P0"
+    for found in score_study(files(folder), model_for(config_of())):
+        assert len(write_results(found, tmp_path / "out")) == 3
+    assert len(list((tmp_path / "out").iterdir())) == 3 * SEVERAL
 
 
 def test_where_images_were_measured_by_themselves_each_has_its_score(tmp_path: Path) -> None:
@@ -199,8 +225,8 @@ def test_whatever_is_not_for_the_model_is_listed_with_its_reason(tmp_path: Path)
     (folder / "text.dcm").write_text("no DICOM")
     save(folder / "seg.dcm", segmentation({1: np.ones((1, 20, 24), np.uint8)}, [other]))
     listed: list[Unusable] = []
-    (found,) = score_study(files(folder), model_for(config), tell=listed.append)
-    assert len(found.sources) == SEVERAL
+    found = score_study(files(folder), model_for(config), tell=listed.append)
+    assert len(found) == SEVERAL
     assert {p.what: p.reason for p in listed} == {
         "chest.dcm": Reason.WRONG_MODALITY, "empty.dcm": Reason.EMPTY_FILE,
         "cut.dcm": Reason.TRUNCATED_PIXELS, "text.dcm": Reason.NOT_DICOM,
@@ -276,7 +302,7 @@ def test_a_calibrated_answer_has_interval_set_and_share(
     """Of a model that knows nothing: the set is of both, and no answer is given."""
     folder, model, calibration = calibrated
     assert calibration.patients >= FEWEST_PATIENTS
-    (found,) = score_study(files(folder / "P0"), model, Local(calibration=calibration))
+    found = score_study(files(folder / "P0"), model, Local(calibration=calibration))[0]
     first = found.quantities[0]
     assert first.low is not None
     assert first.high is not None
