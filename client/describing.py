@@ -32,7 +32,7 @@ from common.cohort_statistics import (
     layout_of,
 )
 from common.config import DiagnosisTask, PrognosisTask, RunConfig
-from common.errors import BudgetExceeded, PrivacyError
+from common.errors import BudgetExceeded, CohortError, PrivacyError
 from common.privacy.plan import Mechanism, Spend
 from common.wire import Refusal, RefusalReason, SiteStatistics, StatisticsRequest
 
@@ -87,7 +87,7 @@ def used_and_left_out(run: str, described: Described) -> str:
     reasons = Counter(problem.reason for problem in facts.unusable)
     text = f"Run {run} uses {len(facts.patients)} patients."
     # A line of a log is no reason not to train.
-    with suppress(OSError, sqlite3.Error):
+    with suppress(OSError, sqlite3.Error, CohortError):
         if described.shelf is not None and described.images:
             studies = account_of(described.shelf, facts)
             used = sum(study.used for study in studies)

@@ -9,7 +9,6 @@ Of patients who were withdrawn in the home where it lies, it holds paths of file
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +17,7 @@ from typing import Self
 from client.dicom.files import File, files_below
 from client.dicom.growing import watched
 from client.dicom.header import read_file
+from client.dicom.index_file import open_database, usable
 from client.dicom.index_tables import (
     INSERT_INSTANCE,
     INSERT_QUARANTINE,
@@ -25,10 +25,8 @@ from client.dicom.index_tables import (
     LEVELS,
     ORPHANS,
     QUARANTINE,
-    SCHEMA,
     SERIES,
     STATES,
-    VERSION,
     Level,
     Row,
     instance_of,
@@ -61,7 +59,8 @@ class Index:
         self.path = path
         self._read = read
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._database = _open(path)
+        with usable(path):
+            self._database = open_database(path)
 
     def __enter__(self) -> Self:
         return self
@@ -73,8 +72,14 @@ class Index:
         self._database.close()
 
     def update(self, folder: Path, tell: Tell | None = None) -> Change:
-        """Read what is new or changed below a folder, and forget what is gone from it."""
-        folder = folder.absolute()
+        """Read what is new or changed below a folder, and forget what is gone from it.
+
+        CohortError when the index cannot be written.
+        """
+        with usable(self.path):
+            return self._update(folder.absolute(), tell)
+
+    def _update(self, folder: Path, tell: Tell | None) -> Change:
         files = files_below(folder)
         known = self._known(folder)
         unread = [f for f in files if known.get(str(f.path)) != (f.size, f.mtime_ns)]
@@ -224,45 +229,6 @@ class Index:
         if removed > 0:
             for orphans in ORPHANS:
                 self._database.execute(orphans)
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    """Return the database, made anew where it is of another version or damaged."""
-    for _ in range(2):
-        database = sqlite3.connect(path, timeout=60)
-        database.row_factory = sqlite3.Row
-        try:
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = NORMAL")
-            database.execute("PRAGMA secure_delete = ON")
-            (version,) = database.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                _make(database)
-                return database
-            if version == VERSION:
-                database.execute("SELECT count(*) FROM quarantine")
-                return database
-            database.close()
-        except sqlite3.OperationalError:  # locked, or the disk is full: not the file's fault
-            database.close()
-            raise
-        except sqlite3.DatabaseError:
-            database.close()
-        for suffix in ("", "-wal", "-shm"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
-    message = f"{path} cannot be written"
-    raise sqlite3.DatabaseError(message)
-
-
-def _make(database: sqlite3.Connection) -> None:
-    """Create the tables; of two processes, one does."""
-    database.execute("BEGIN IMMEDIATE")
-    (version,) = database.execute("PRAGMA user_version").fetchone()
-    if version == 0:
-        for statement in SCHEMA.split(";"):
-            database.execute(statement)
-        database.execute(f"PRAGMA user_version = {VERSION}")
-    database.commit()
 
 
 def _bounds(folder: Path | None) -> tuple[str, str]:

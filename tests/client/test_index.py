@@ -17,6 +17,7 @@ from client.dicom.index import Index
 from client.dicom.instance import Instance
 from client.dicom.reasons import Reason, Unusable
 from client.dicom.remarks import Remark
+from common.errors import CohortError
 from tests.client.dicom_files import image, noise, placed, save, slices, uid
 
 
@@ -182,6 +183,17 @@ def test_an_index_of_another_version_is_made_anew(tmp_path: Path) -> None:
     with Index(tmp_path / "i.db") as index:
         index.update(write_site(tmp_path / "site", 1))
         assert index.counts().instances == 4
+
+
+def test_an_index_that_cannot_be_written_says_which_and_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "i.db").mkdir()
+    with pytest.raises(CohortError, match=r"i\.db.*delete it"):
+        Index(tmp_path / "i.db")
+    site = write_site(tmp_path / "site", 60)
+    with Index(tmp_path / "full.db") as index:
+        index._database.execute("PRAGMA max_page_count = 1")  # as on a full disk
+        with pytest.raises(CohortError, match=r"full\.db.*full"):
+            index.update(site)
 
 
 UPDATE = """
