@@ -15,6 +15,7 @@ from client.sources import query
 from client.sources.association import COMPRESSED, UNCOMPRESSED, associate
 from client.sources.landing import place
 from client.sources.source import Arrivals, Halt, Question, RemoteSeries, SeriesRefused, only
+from common.errors import Unreachable
 
 #: PS3.4 table B.2-1.
 STORED, OUT_OF_RESOURCES = 0x0000, 0xA700
@@ -44,6 +45,10 @@ class CGet:
     def instances(self, series: RemoteSeries) -> frozenset[str]:
         """Ask by C-FIND at image level."""
         return frozenset(query.instances(self._pacs, series))
+
+    def remarks(self) -> tuple[str, ...]:
+        """Return nothing: faults are raised."""
+        return ()
 
     def fetch(
         self, series: RemoteSeries, missing: Collection[str] | None, arrivals: Arrivals
@@ -106,7 +111,11 @@ def judge(pacs: PacsConfig, status: Dataset, service: str) -> None:
     """Return if a retrieval's status is good; Unreachable or SeriesRefused if not."""
     code = status.get("Status")
     if code is None:
-        raise query.dropped(pacs)
+        message = (
+            f"The PACS {pacs.called_title} broke off a {service}. If it does so with every "
+            f"series, ask the PACS team whether it allows {service} to {pacs.own_title}."
+        )
+        raise Unreachable(message)
     if code not in query.PENDING and code not in {query.SUCCESS, _PARTLY}:
         message = f"the PACS answers {service} with status 0x{code:04X}"
         raise SeriesRefused(message)

@@ -51,6 +51,10 @@ class CMove:
         """Ask by C-FIND at image level."""
         return frozenset(query.instances(self._pacs, series))
 
+    def remarks(self) -> tuple[str, ...]:
+        """Return nothing: faults are raised."""
+        return ()
+
     def fetch(
         self, series: RemoteSeries, missing: Collection[str] | None, arrivals: Arrivals
     ) -> None:

@@ -67,6 +67,10 @@ class DicomWeb:
         entries = self._pages(f"studies/{series.study}/series/{series.series}/instances", {})
         return frozenset(text(entry, "00080018") for entry in entries)
 
+    def remarks(self) -> tuple[str, ...]:
+        """Return nothing: faults are raised."""
+        return ()
+
     def fetch(
         self, series: RemoteSeries, missing: Collection[str] | None, arrivals: Arrivals
     ) -> None:

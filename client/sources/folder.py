@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +55,14 @@ class ExportFolder:
     def instances(self, series: RemoteSeries) -> frozenset[str]:
         """Return the instances of which there are whole files."""
         return frozenset(self._scan().get(series.series, {}))
+
+    def remarks(self) -> tuple[str, ...]:
+        """Return how many files are not taken over, and why."""
+        counts = Counter(problem.reason for _, problem in self.unusable)
+        return tuple(
+            f"{count} files in {self._folder} are left out: {reason.name}. {reason.value}"
+            for reason, count in counts.most_common()
+        )
 
     def fetch(
         self, series: RemoteSeries, missing: Collection[str] | None, arrivals: Arrivals

@@ -117,6 +117,8 @@ def _list(
             unanswered.append(one)
         if pace.stopped:
             break
+    for remark in source.remarks():
+        tell(remark)
     return list(found.values()), tuple(unanswered)
 
 

@@ -79,6 +79,9 @@ class Source(Protocol):
     def instances(self, series: RemoteSeries) -> frozenset[str]:
         """Return the SOP Instance UIDs of a series."""
 
+    def remarks(self) -> tuple[str, ...]:
+        """Return what whoever watches should know of the source, once it was asked."""
+
     def fetch(
         self, series: RemoteSeries, missing: Collection[str] | None, arrivals: Arrivals
     ) -> None:

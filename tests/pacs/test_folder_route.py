@@ -57,7 +57,9 @@ def test_a_file_that_grows_waits_for_a_later_pull(share: Path, tmp_path: Path) -
     ((growing, problem),) = source.unusable
     assert (growing, problem.reason) == (path, Reason.PARTIAL_WRITE)
     site = Site(tmp_path / "site", ["A"])
+    growing_says = Reason.PARTIAL_WRITE.value
     assert site.pull(config(share)).counted.instances == 3
+    assert site.said == [f"1 files in {share} are left out: PARTIAL_WRITE. {growing_says}"]
     path.write_bytes(whole)
     rested(path)
     assert site.pull(config(share)).counted.instances == 4
