@@ -225,7 +225,7 @@ def _preprocessing(images: Images | None) -> Json:
     if images is None:
         # The runner calls an item's main input `image`, whatever it is.
         return _step("'image': item['table']")
-    load = {
+    load: dict[str, Json] = {
         "_target_": "LoadImaged", "keys": "image", "ensure_channel_first": True,
         "image_only": True, "dtype": "$torch.float32",
         # From the last to the first that knows the suffix; a folder is a DICOM series.
@@ -272,7 +272,7 @@ def _postprocessing(images: Images | None) -> Json:
         codes = "nibabel.aff2axcodes(item['source'].affine.cpu().numpy())"
         back = f"monai.transforms.Orientation(axcodes={codes})(item['pred'])"
         steps.append(_step(f"'pred': {back} if item['placed'] else item['pred']"))
-    save = {
+    save: dict[str, Json] = {
         "_target_": "SaveImaged", "keys": "pred", "output_dir": "@output_dir",
         "output_postfix": "outlines", "output_dtype": "$torch.uint8", "resample": False,
         "output_ext": ".png" if images.dimensions == 2 else ".nii.gz", "separate_folder": False,
