@@ -24,6 +24,7 @@ JPEG = frozenset({
 })  # fmt: skip
 JPEG_LOSSLESS = frozenset({"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"})
 JPEG_LS = frozenset({"1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"})
+JPEG_2000 = frozenset({f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 201, 202, 203)})
 #: What is decoded here.
 BY_IMAGECODECS = JPEG | JPEG_LOSSLESS | JPEG_LS
 _LOSSY = JPEG | {"1.2.840.10008.1.2.4.50"}
@@ -31,6 +32,8 @@ _RLE = "1.2.840.10008.1.2.5"
 #: A frame of more bytes than this has to come from a codestream that is not all too small.
 _SMALL_BYTES = 1 << 26
 _MOST_UNFOLDED = 1000
+#: OpenJPEG works on 32 bits a sample; a frame takes no more than this.
+_JPEG_2000_BYTES = 1 << 30
 #: PS3.5 G.3.1: two bytes stand for at most 128.
 _MOST_UNFOLDED_RLE = 64
 
@@ -80,6 +83,9 @@ def _check_unfolding(held: int, syntax: str, form: Format) -> None:
     size = form.rows * form.columns * form.samples * form.allocated // 8
     if syntax == _RLE and size > held * _MOST_UNFOLDED_RLE:
         raise UnusableFile(Reason.TRUNCATED_PIXELS, f"{held} bytes of RLE for {size}")
+    samples = form.rows * form.columns * form.samples
+    if syntax in JPEG_2000 and samples * 4 > _JPEG_2000_BYTES:
+        raise UnusableFile(Reason.TOO_LARGE, f"{samples} samples in JPEG 2000")
     if size > _SMALL_BYTES and size > held * _MOST_UNFOLDED:
         raise UnusableFile(Reason.TOO_LARGE, f"{held} bytes claim to be {size}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from client.dicom.compressed import JPEG_2000
 from client.dicom.decode import LARGEST_BYTES, NATIVE, SYNTAXES
 from client.dicom.elements import Elements
 from client.dicom.read import SEGMENTATIONS
@@ -19,7 +20,6 @@ _SAMPLES = {
 }  # fmt: skip
 #: Colours that JPEG 2000 alone turns back to RGB.
 _OF_JPEG_2000 = frozenset({"YBR_ICT", "YBR_RCT"})
-_JPEG_2000 = frozenset({f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 201, 202, 203)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ def _check_colours(elements: Elements, syntax: str) -> None:
         elements.text("PhotometricInterpretation"), elements.integer("SamplesPerPixel"),
     )  # fmt: skip
     wanted = _SAMPLES.get(photometric)
-    if wanted is None or (photometric in _OF_JPEG_2000 and syntax not in _JPEG_2000):
+    if wanted is None or (photometric in _OF_JPEG_2000 and syntax not in JPEG_2000):
         raise UnusableFile(Reason.DECODE_ERROR, f"{photometric[:32]} in {syntax[:64]}")
     if samples != wanted:
         raise UnusableFile(Reason.BAD_VR, f"{photometric} with {samples} samples a pixel")

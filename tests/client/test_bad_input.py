@@ -435,11 +435,11 @@ def _claims(rows: int, columns: int, syntax: str, frame: bytes) -> Build:
     return build
 
 
-def _jpeg2000_of(rows: int, columns: int) -> bytes:
+def _jpeg2000_of(rows: int, columns: int, padding: int = 0) -> bytes:
     """Return a codestream whose header claims a size and that holds nothing."""
     grid = (columns, rows, 0, 0)
     size = struct.pack(">HH8IH3B", 41, 0, *grid, *grid, 1, 7, 1, 1)
-    return b"\xff\x4f\xff\x51" + size + b"\xff\xd9"
+    return b"\xff\x4f\xff\x51" + size + bytes(padding) + b"\xff\xd9"
 
 
 @pytest.mark.parametrize(
@@ -472,6 +472,8 @@ def _jpeg2000_of(rows: int, columns: int) -> bytes:
         (_claims(30000, 30000, "1.2.840.10008.1.2.4.90", _jpeg2000_of(30000, 30000)),
          Reason.TOO_LARGE),
         (_claims(20000, 20000, "1.2.840.10008.1.2.4.90", _jpeg2000_of(20000, 20000)),
+         Reason.TOO_LARGE),
+        (_claims(17000, 17000, "1.2.840.10008.1.2.4.90", _jpeg2000_of(17000, 17000, 300_000)),
          Reason.TOO_LARGE),
         (_claims(8, 9, "1.2.840.10008.1.2.4.90", _jpeg2000_of(30000, 30000)), Reason.DECODE_ERROR),
         (_claims(9000, 9000, "1.2.840.10008.1.2.5", bytes(64) + b"\x81\0" * 99),
