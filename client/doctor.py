@@ -31,6 +31,7 @@ _CHECKS: tuple[tuple[str, Callable[[Subject], Iterator[Finding]]], ...] = (
     ("cohort", records.cohort),
     ("ledger", records.ledger),
     ("disclosures", records.disclosures),
+    ("withdrawals", records.withdrawals),
     ("approvals", records.approvals),
 )
 

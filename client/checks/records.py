@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from itertools import islice
 
@@ -77,6 +78,23 @@ def disclosures(subject: Subject) -> Iterator[Finding]:
     listed(subject.home.disclosures)
     detail = f"{found.messages} messages left, the chain holds"
     yield Finding(check="disclosures", state="ok", detail=detail)
+
+
+def withdrawals(subject: Subject) -> Iterator[Finding]:
+    """Check the chain of withdrawals, and that each has come to its end."""
+    from client.withdrawals import listed as withdrawn
+
+    found = withdrawn(subject.home.withdrawals)
+    open_ones = [one.patient for one in found if one.forgotten_at is None]
+    if open_ones:
+        yield Finding(
+            check="withdrawals", state="wrong",
+            detail=f"{len(open_ones)} begun and not ended; nobody trains with those patients",
+            fix=f"wardround-site withdraw {shlex.quote(open_ones[0])}",
+        )  # fmt: skip
+    elif found:
+        detail = f"{len(found)} patients, the chain holds"
+        yield Finding(check="withdrawals", state="ok", detail=detail)
 
 
 def approvals(subject: Subject) -> Iterator[Finding]:

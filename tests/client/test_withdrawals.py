@@ -226,6 +226,21 @@ def test_the_log_is_for_its_user_alone_and_each_patient_is_in_it_once(site: Site
     assert site.home.withdrawals.read_text().count('"withdrawn"') == 1
 
 
+def test_the_doctor_names_a_withdrawal_that_did_not_come_to_its_end(site: Site) -> None:
+    def said() -> str:
+        return "".join(line for line in site.types("doctor").out.splitlines() if "withdraw" in line)
+
+    assert said() == ""
+    with writing(site.home.withdrawals) as log:
+        log.withdraw("it's P1")
+    assert "WRONG  withdrawals" in said()
+    assert "wardround-site withdraw 'it'\"'\"'s P1'" in said()
+    site.types("withdraw", "it's P1", "--yes")
+    assert "1 patients, the chain holds" in said()
+    site.home.withdrawals.write_text(site.home.withdrawals.read_text().replace("P1", "P2"))
+    assert "does not fit its hash" in said()
+
+
 def test_two_withdrawals_at_once_stand_one_after_the_other(site: Site) -> None:
     patients = [f"P{number}" for number in range(8)]
 
