@@ -29,7 +29,11 @@ _MOST_CLASSES = 8
 @contextmanager
 def cget(pacs: PacsConfig, data: Path) -> Iterator[CGet]:
     """Yield the source."""
-    yield CGet(pacs, data)
+    source = CGet(pacs, data)
+    try:
+        yield source
+    finally:
+        source.finder.close()
 
 
 class CGet:
@@ -37,10 +41,11 @@ class CGet:
 
     def __init__(self, pacs: PacsConfig, data: Path) -> None:
         self._pacs, self._data = pacs, data
+        self.finder = query.Finder(pacs)
 
     def find(self, question: Question) -> Iterator[RemoteSeries]:
         """Ask by C-FIND."""
-        return query.find(self._pacs, question)
+        return self.finder.find(question)
 
     def instances(self, series: RemoteSeries) -> frozenset[str]:
         """Ask by C-FIND at image level."""
@@ -54,6 +59,7 @@ class CGet:
         self, series: RemoteSeries, missing: Collection[str] | None, arrivals: Arrivals
     ) -> None:
         """Ask for the series, or for its missing instances, on one association."""
+        self.finder.close()  # all is found, and an association may be all that we are allowed
         classes = dict.fromkeys(query.instances(self._pacs, series).values())
         wanted = [query.GET, *list(classes)[:_MOST_CLASSES]]
         desk = _Desk(self._data, series, arrivals)

@@ -31,7 +31,10 @@ def cmove(pacs: PacsConfig, data: Path) -> Iterator[CMove]:
     """Yield the source; its SCP listens meanwhile."""
     source = CMove(pacs, data)
     with listen(pacs, source.store):
-        yield source
+        try:
+            yield source
+        finally:
+            source.finder.close()
 
 
 class CMove:
@@ -39,13 +42,14 @@ class CMove:
 
     def __init__(self, pacs: PacsConfig, data: Path) -> None:
         self._pacs, self._data = pacs, data
+        self.finder = query.Finder(pacs)
         self._lock = threading.Lock()
         self._expected: dict[str, tuple[RemoteSeries, Arrivals]] = {}  # by SeriesInstanceUID
         self._failures: dict[str, Exception] = {}  # the same
 
     def find(self, question: Question) -> Iterator[RemoteSeries]:
         """Ask by C-FIND."""
-        return query.find(self._pacs, question)
+        return self.finder.find(question)
 
     def instances(self, series: RemoteSeries) -> frozenset[str]:
         """Ask by C-FIND at image level."""
@@ -59,6 +63,7 @@ class CMove:
         self, series: RemoteSeries, missing: Collection[str] | None, arrivals: Arrivals
     ) -> None:
         """Ask the PACS to send the series, or its missing instances, to our title."""
+        self.finder.close()  # all is found, and an association may be all that we are allowed
         with self._lock:
             self._expected[series.series] = series, arrivals
         try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 from pydicom.dataset import Dataset
 from pynetdicom.association import Association
@@ -17,26 +19,59 @@ from common.errors import TrustRefused, Unreachable
 FIND, MOVE, GET = (f"1.2.840.10008.5.1.4.1.2.2.{number}" for number in (1, 2, 3))
 #: PS3.7 annex C.
 SUCCESS, PENDING = 0x0000, frozenset({0xFF00, 0xFF01})
-#: Tried so often before a dropped query counts as the PACS's answer.
-_TRIES = 2
 
 
-def find(pacs: PacsConfig, question: Question) -> Iterator[RemoteSeries]:
+class Finder:
+    """Asks many questions on one association, as some PACS log each; opened when it is needed."""
+
+    def __init__(self, pacs: PacsConfig) -> None:
+        self._pacs = pacs
+        self._lock = threading.Lock()
+        self._open = ExitStack()
+        self._association: Association | None = None
+
+    def find(self, question: Question) -> Iterator[RemoteSeries]:
+        """Return the series that match; Unreachable or TrustRefused when the PACS drops it."""
+        with self._lock:
+            try:
+                return iter(self._found(question))
+            except BaseException:
+                self._close()
+                raise
+
+    def close(self) -> None:
+        """Let the association go; the next question opens another."""
+        with self._lock:
+            self._close()
+
+    def _found(self, question: Question) -> list[RemoteSeries]:
+        if self._association is None or not self._association.is_established:
+            self._close()
+            self._association = self._open.enter_context(associate(self._pacs, [FIND]))
+        return list(find(self._association, self._pacs, question))
+
+    def _close(self) -> None:
+        self._association = None
+        self._open.close()
+
+
+def find(association: Association, pacs: PacsConfig, question: Question) -> Iterator[RemoteSeries]:
     """Yield the series that match; Unreachable or TrustRefused when the PACS drops the query."""
-    with associate(pacs, [FIND]) as association:
-        if question.key == "SeriesInstanceUID":
-            yield from _series(association, pacs, Dataset(), question.value)
-            return
-        asked = Dataset()
-        asked.QueryRetrieveLevel = "STUDY"
-        asked.PatientID = asked.AccessionNumber = asked.StudyInstanceUID = ""
-        asked.StudyDate = question.dates
-        asked.ModalitiesInStudy = question.modality
-        if question.key is not None:
-            setattr(asked, question.key, question.value)
-        for study in ask(association, pacs, asked):
-            if is_uid(_text(study, "StudyInstanceUID")):
-                yield from _series(association, pacs, study, "")
+    if question.key == "SeriesInstanceUID":
+        yield from _series(association, pacs, Dataset(), question.value)
+        return
+    asked = Dataset()
+    if not question.value.isascii():
+        asked.SpecificCharacterSet = "ISO_IR 192"  # UTF-8, PS3.3 C.12.1.1.2
+    asked.QueryRetrieveLevel = "STUDY"
+    asked.PatientID = asked.AccessionNumber = asked.StudyInstanceUID = ""
+    asked.StudyDate = question.dates
+    asked.ModalitiesInStudy = question.modality
+    if question.key is not None:
+        setattr(asked, question.key, question.value)
+    for study in ask(association, pacs, asked):
+        if is_uid(_text(study, "StudyInstanceUID")):
+            yield from _series(association, pacs, study, "")
 
 
 def instances(pacs: PacsConfig, series: RemoteSeries) -> dict[str, str]:

@@ -6,10 +6,13 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from client.sources import query
 from client.sources.association import associate
 from client.sources.source import Question
 from client.sources.transport import Checkpoint
+from common.errors import Unreachable
 from tests.pacs.cohorts import fill
 from tests.pacs.orthanc import Pacs
 from tests.pacs.reaching import reaching
@@ -80,7 +83,25 @@ def test_every_query_on_an_association_has_its_answer(pacs: Pacs, tmp_path: Path
     fill(pacs, tmp_path / "made", ["T0"], slices=1)
     config = reaching(pacs, "c-get")
     question = Question(key="PatientID", value="T0", modality="", first_day="", last_day="")
-    (series,) = query.find(config, question)
     with associate(config, [query.FIND]) as association:
+        (series,) = query.find(association, config, question)
         for _ in range(200):
             assert len(query.listed(association, config, series)) == 1
+
+
+def test_all_questions_go_over_one_association_and_a_killed_pacs_is_asked_on_another(
+    pacs: Pacs, tmp_path: Path
+) -> None:
+    fill(pacs, tmp_path / "made", ["T1"], slices=1)
+    question = Question(key="PatientID", value="T1", modality="", first_day="", last_day="")
+    opened = pacs.log.read_text().count("Association Received")
+    finder = query.Finder(reaching(pacs, "c-get"))
+    for _ in range(20):
+        assert len(list(finder.find(question))) == 1
+    assert pacs.log.read_text().count("Association Received") - opened == 1
+    pacs.kill()
+    with pytest.raises(Unreachable):
+        finder.find(question)
+    pacs.start_again()
+    assert len(list(finder.find(question))) == 1
+    finder.close()
