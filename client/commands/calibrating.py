@@ -12,7 +12,7 @@ from client.calibration_labels import questions
 from client.commands.predicting import check_bundle
 from client.commands.terminal import as_text, say
 from client.home import Home
-from common.config import RunConfig
+from common.config import PrognosisTask, RunConfig
 
 
 def calibrate(
@@ -48,10 +48,7 @@ def lines_of(found: Calibration, config: RunConfig) -> Iterator[str]:
         f"From {found.patients} patients of the run's {' and '.join(found.parts)} part, none of "
         "whom it was trained on."
     )
-    if len(found.line) > 1:
-        slope = float(found.line[0])
-        offsets = ", ".join(f"{value:+.2f}" for value in found.line[1:])
-        yield f"The network's output times {slope:.2f} (temperature {1 / slope:.2f}), {offsets}."
+    yield from _line(found, config)
     fewest = math.ceil(found.coverage / (1 - found.coverage) - 1e-9)
     for question, counts, limits in zip(
         questions(config), found.counts, found.thresholds, strict=True
@@ -69,3 +66,16 @@ def lines_of(found: Calibration, config: RunConfig) -> Iterator[str]:
     yield (
         f"About {found.flagged:.0%} of usual studies will be called unlike the training images."
     )
+
+
+def _line(found: Calibration, config: RunConfig) -> Iterator[str]:
+    """Yield what is done to the network's output."""
+    if isinstance(config.task, PrognosisTask) and config.task.outcome == "survival":
+        times = math.exp(float(found.line[1]))
+        yield f"The odds of the event in each interval are {times:.2f} times what the network says."
+    elif len(found.line) > 1:
+        slope = float(found.line[0])
+        offsets = ", ".join(f"{value:+.2f}" for value in found.line[1:])
+        yield (
+            f"The network's output times {slope:.2f} (temperature {1 / slope:.2f}), then {offsets}."
+        )
