@@ -12,6 +12,7 @@ import torch
 from client.ledger import Ledger, Limit
 from client.site import Guard, Site
 from common.bundle import read_bundle
+from common.bundle_evidence import calibration_from_json
 from common.config import RunConfig, parse_config
 from common.errors import ConfigurationError, RunFailed, StateDamaged
 from common.hash_chain import verify
@@ -19,6 +20,7 @@ from common.metrics import Estimate
 from common.privacy.noise import ChaChaNoise
 from common.release import bundle_hash
 from common.wire import Refusal, RefusalReason, SiteUpdate, TrainRequest
+from server import app
 from server.aggregation import aggregator_of
 from server.board import Board, SiteLine
 from server.export import export
@@ -234,6 +236,19 @@ def test_a_stopped_run_gives_its_last_round_and_says_so(run: RunFolder, tmp_path
     assert isinstance(card["metrics"], dict)
     assert card["origin"]["finished"] is False
     assert "test" not in card["metrics"]
+
+
+def test_measuring_a_run_gives_the_calibration_of_what_sites_told(
+    original: RunFolder, tmp_path: Path
+) -> None:
+    config, state = config_of().in_force(), RunStore(original.state).load()
+    assert state is not None
+    found = app.measure(config, Sites(config, tmp_path), state)  # type: ignore[arg-type]
+    (told,) = calibration_from_json(found["calibration"])  # type: ignore[arg-type]
+    assert told.label == "ill"
+    assert sum(part.patients for part in told.bins) <= 60
+    assert all(part.patients >= config.evaluation.smallest_cell for part in told.bins)
+    assert json.dumps(found, allow_nan=False)
 
 
 # --- what is refused -----------------------------------------------------------------------
