@@ -125,11 +125,12 @@ def test_nothing_is_fetched_of_a_withdrawn_patient(hospital: Hospital, tmp_path:
 
 
 @pytest.mark.parametrize("wildcard", ["*", "P?", "P0\\P1", "P*"])
+@pytest.mark.parametrize("route", ["dicomweb", "c-get"])
 def test_a_patient_id_that_is_a_wildcard_matches_nobody_else(
-    hospital: Hospital, wildcard: str, tmp_path: Path
+    hospital: Hospital, route: str, wildcard: str, tmp_path: Path
 ) -> None:
     site = Site(tmp_path, ["P4", wildcard])
-    assert is_complete(site.pull(reaching(hospital.pacs)), 1, 8)
+    assert is_complete(site.pull(reaching(hospital.pacs, route)), 1, 8)
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -165,3 +166,12 @@ def test_every_route_goes_through_tls(route: str, tmp_path: Path) -> None:
             key=own.key, own_port=port,
         )  # fmt: skip
         assert is_complete(Site(tmp_path / "site", ["P0", "P1"]).pull(config), 2, 16)
+
+
+def test_a_patient_id_beyond_ascii_is_found(hospital: Hospital, tmp_path: Path) -> None:
+    dataset = image(noise(8, 8))
+    dataset.SpecificCharacterSet = "ISO_IR 192"
+    dataset.PatientID = "Größe-1"
+    hospital.pacs.store([save(tmp_path / "a.dcm", dataset)])
+    site = Site(tmp_path / "site", ["Größe-1"])
+    assert is_complete(site.pull(reaching(hospital.pacs, "c-get")), 1, 1)
