@@ -11,6 +11,7 @@ Orthanc runs with TCP_NODELAY for both. The floor is a copy of the files.
 
 from __future__ import annotations
 
+import os
 import shutil
 import statistics
 import sys
@@ -72,6 +73,7 @@ def _rows(pacs: Pacs, files: list[Path], folder: Path) -> list[Row]:
         for way, bring in ways.items():
             out = folder / f"{way}-{repeat}"
             out.mkdir()
+            os.sync()  # what the last one wrote is not this one's to wait for
             seconds[way].append(bring(out))
             _check(out, files)
             shutil.rmtree(out)
