@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 from client.cache import file_key
 from client.dicom.files import File, files_below
 from client.dicom.header import read_file
+from client.dicom.header_checks import WITHOUT_PIXELS
 from client.dicom.index import Index
 from client.dicom.instance import Instance, Quarantined
 from client.dicom.native import read_image
@@ -37,6 +38,8 @@ _WAITING_BYTES = 1 << 30
 _NO_SLICE = frozenset({Reason.SEGMENTATION, Reason.NO_PIXELS, Reason.DICOMDIR})
 #: Reasons for which a file does not even say which series it belongs to.
 _UNKNOWN = frozenset({Reason.EMPTY_FILE, Reason.PARTIAL_WRITE, Reason.UNREADABLE})
+#: A file of such a name was DICOM once, whatever stands in it now.
+_NAMED_DICOM = frozenset({".dcm", ".dicom", ".ima"})
 #: What stays so until the file changes; other pixels may be read another time.
 _LASTING = frozenset({
     Reason.TRUNCATED_PIXELS, Reason.DECODE_ERROR, Reason.BAD_VR, Reason.TOO_LARGE,
@@ -145,9 +148,9 @@ class _Intake:
             one.patient and one.patient in self.store.withdrawn
         ):  # fmt: skip
             return
-        if one.series and one.reason not in _NO_SLICE:
+        if one.series and _may_be_slice(one, path):
             self.found.broken_series.add(one.series)
-        if one.reason in _UNKNOWN:
+        if one.reason in _UNKNOWN or (not one.series and _may_be_slice(one, path)):
             self.lost.add(path.parent)
         self.found.problems.append(Unusable(reason=one.reason, what=name, detail=one.detail))
 
@@ -205,6 +208,13 @@ class _Intake:
             self.found.problems.append(problem.listed(one.item.path))
             if self.index is not None and problem.reason in _LASTING:
                 self.index.quarantine(one.image, problem.listed(one.item.path))
+
+
+def _may_be_slice(one: Quarantined, path: Path) -> bool:
+    """Return whether a file that cannot be used may be a slice, for all that is known."""
+    if one.reason is Reason.NOT_DICOM:
+        return path.suffix.lower() in _NAMED_DICOM
+    return one.reason not in _NO_SLICE or one.detail == WITHOUT_PIXELS
 
 
 def _header_of(path: Path) -> Instance | Quarantined:

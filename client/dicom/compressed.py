@@ -27,6 +27,8 @@ JPEG_LS = frozenset({"1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"})
 JPEG_2000 = frozenset({f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 201, 202, 203)})
 #: What is decoded here.
 BY_IMAGECODECS = JPEG | JPEG_LOSSLESS | JPEG_LS
+#: Every value comes back as it was.
+_EXACT = JPEG_LOSSLESS | {"1.2.840.10008.1.2.4.80"}
 _LOSSY = JPEG | {"1.2.840.10008.1.2.4.50"}
 _RLE = "1.2.840.10008.1.2.5"
 #: A frame of more bytes than this has to come from a codestream that is not all too small.
@@ -111,7 +113,9 @@ def decode_frame(frame: bytes, syntax: str, form: Format) -> Array:
     found = found.astype(f"u{form.allocated // 8}", copy=False)
     if form.signed:
         return in_stored_bits(found.view(f"i{form.allocated // 8}"), form.stored, form.stored - 1)
-    return np.asarray(found)
+    if syntax in _EXACT:  # overlays above the stored bits are compressed with them
+        return in_stored_bits(found, form.stored, form.stored - 1)
+    return np.asarray(found)  # a lossy value may end above the highest one, and is no overlay
 
 
 def in_stored_bits(values: NDArray[np.generic], stored: int, high: int) -> Array:

@@ -25,10 +25,10 @@ KEYWORDS = (
     "ManufacturerModelName", "PatientID", "PatientBirthDate", "PatientSex", "PatientAge",
     "BodyPartExamined", "SliceThickness", "ImagerPixelSpacing", "StudyInstanceUID",
     "SeriesInstanceUID", "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient",
-    "Laterality", "ImageLaterality", "SamplesPerPixel", "PhotometricInterpretation",
-    "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "PixelSpacing", "BitsAllocated",
-    "BitsStored", "HighBit", "PixelRepresentation", "BurnedInAnnotation", "RescaleIntercept",
-    "RescaleSlope", "LossyImageCompression",
+    "FrameOfReferenceUID", "Laterality", "ImageLaterality", "SamplesPerPixel",
+    "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns",
+    "PixelSpacing", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+    "BurnedInAnnotation", "RescaleIntercept", "RescaleSlope", "LossyImageCompression",
 )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from client.dicom.elements import Elements, Odd
-from client.dicom.files import File
+from client.dicom.files import UNNAMED, File
 from client.dicom.header_checks import Scan
 from client.dicom.header_parse import parse
 from client.dicom.header_scan import scan
@@ -14,6 +14,10 @@ from client.dicom.reasons import Reason, UnusableFile
 
 def read_file(file: File) -> Instance | Quarantined:
     """Return what a file's header tells: by the scanner in the easy case, else by pydicom."""
+    if file.size == UNNAMED:
+        return Quarantined(
+            reason=Reason.UNREADABLE, what=str(file.path), detail="its name is not UTF-8; rename it"
+        )
     try:
         found = scan(file.path, file.size)
         return _described(file, found)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pydicom.uid import UID
+
 from client.dicom.compressed import JPEG_2000
 from client.dicom.decode import LARGEST_BYTES, NATIVE, SYNTAXES
 from client.dicom.elements import Elements
@@ -12,6 +14,8 @@ from client.dicom.reasons import Reason, UnusableFile
 from client.dicom.remarks import Remark
 
 _DIRECTORY = "1.2.840.10008.1.3.10"
+#: The detail of NO_PIXELS where there should be some: the file was cut, or lost them otherwise.
+WITHOUT_PIXELS = "an image without its pixels; send it again"
 _NEEDED = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel")
 #: PS3.3 C.7.6.3.1.2: samples per pixel of what can be read as grey or RGB.
 _SAMPLES = {
@@ -52,9 +56,7 @@ def check_image(found: Scan, size: int) -> None:
     if sop_class in SEGMENTATIONS:
         raise UnusableFile(Reason.SEGMENTATION)
     if found.pixels is None:
-        if found.cut and elements.integer("Rows"):
-            raise UnusableFile(Reason.TRUNCATED_PIXELS, "the file ends inside its header")
-        raise UnusableFile(Reason.NO_PIXELS)
+        _refuse_without_pixels(found, sop_class)
     for name in _NEEDED:
         if elements.integer(name) <= 0:
             raise UnusableFile(Reason.MISSING_HEADER, name)
@@ -63,6 +65,14 @@ def check_image(found: Scan, size: int) -> None:
     _check_colours(elements, found.syntax)
     expected = _check_size(elements)
     _check_syntax(found, expected, size)
+
+
+def _refuse_without_pixels(found: Scan, sop_class: str) -> None:
+    """Raise UnusableFile: a cut image is missed in its series, a report or plan is not."""
+    if found.cut and found.elements.integer("Rows"):
+        raise UnusableFile(Reason.TRUNCATED_PIXELS, "the file ends inside its header")
+    image = not sop_class or "Image Storage" in UID(sop_class).name  # PS3.6 table A-1
+    raise UnusableFile(Reason.NO_PIXELS, WITHOUT_PIXELS if image else "")
 
 
 def _check_colours(elements: Elements, syntax: str) -> None:

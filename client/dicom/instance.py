@@ -55,6 +55,7 @@ class Instance:
     slice_thickness: float | None  # mm
     positions: tuple[Position, ...]  # of each frame, mm; empty without geometry
     orientations: tuple[Cosines, ...]  # of each frame; empty without geometry
+    frame_of_reference: str  # UID of what the positions are measured from
     remarks: frozenset[Remark]
 
     @property
@@ -64,7 +65,7 @@ class Instance:
             patient=self.patient, study=self.study, series=self.series, instance=self.instance,
             accession=self.accession, modality=self.modality, shape=(self.rows, self.columns),
             frames=self.frames, spacing=self.spacing, positions=self.positions,
-            orientations=self.orientations,
+            orientations=self.orientations, frame_of_reference=self.frame_of_reference,
         )  # fmt: skip
 
 
@@ -168,6 +169,7 @@ def describe(file: File, found: Scan) -> Instance:
         slope=slope[0] if slope else 1.0, intercept=intercept[0] if intercept else 0.0,
         spacing=elements.spacing(), slice_thickness=thickness[0] if thickness else None,
         positions=positions, orientations=orientations,
+        frame_of_reference=elements.text("FrameOfReferenceUID"),
         remarks=found.remarks | _remarks(elements, frames, enhanced=len(positions) > 1),
     )  # fmt: skip
 

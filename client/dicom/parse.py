@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import io
+import os
 import zlib
 from pathlib import Path
 
 from pydicom import dcmread
 from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from client.dicom.decode import LARGEST_BYTES
 from client.dicom.quiet import quiet
 from client.dicom.reasons import Reason, UnusableFile
+
+#: Representations whose lengths take four bytes (PS3.5 7.1.2).
+_LONG = frozenset({
+    b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV",
+})  # fmt: skip
 
 
 class BoundedFile(io.BufferedReader):
@@ -65,20 +70,42 @@ def _parse(file: BoundedFile, *, pixels: bool) -> FileDataset:
 
 def is_deflated(path: Path) -> bool:
     """Return whether the header names the deflated syntax."""
+    return _deflated_from(path) is not None
+
+
+def _deflated_from(path: Path) -> int | None:
+    """Return where the deflated part begins; None where the header names another syntax.
+
+    The group of file meta information (PS3.10 7.1) is walked as pydicom walks it: to its last
+    element, whatever its length element says.
+    """
     with path.open("rb") as file:
-        return DeflatedExplicitVRLittleEndian.encode() in file.read(1024)
+        if file.read(132)[128:] != b"DICM":
+            file.seek(0)
+        deflated = False
+        while True:
+            place, head = file.tell(), file.read(8)
+            if len(head) < 8 or head[:2] != b"\2\0":
+                return place if deflated else None
+            length = int.from_bytes(head[6:8], "little")
+            if not head[4:6].isalpha():  # implicit, which no writer should
+                length = int.from_bytes(head[4:8], "little")
+            elif head[4:6] in _LONG:
+                length = int.from_bytes(file.read(4), "little")
+            if head[2:4] == b"\x10\0":
+                named = file.read(min(length, 64))
+                deflated = named.strip(b" \0") == DeflatedExplicitVRLittleEndian.encode()
+                length -= len(named)
+            file.seek(length, os.SEEK_CUR)
 
 
 def check_inflation(path: Path) -> None:
     """Refuse a deflated file that would fill the memory; pydicom inflates without a limit."""
-    if not is_deflated(path):
+    start = _deflated_from(path)
+    if start is None:
         return
     with path.open("rb") as file:
-        meta = read_file_meta_info(path)
-        if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-            return  # the UID only stands somewhere in the header
-        # Preamble and prefix, the group's length element, the group (PS3.10 7.1).
-        file.seek(132 + 12 + int(meta.FileMetaInformationGroupLength))
+        file.seek(start)
         inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
         while chunk := inflater.unconsumed_tail or file.read(1 << 16):
             size += len(inflater.decompress(chunk, 1 << 22))

@@ -79,6 +79,7 @@ class Header:
     spacing: tuple[float, float] | None  # row and column distance in mm
     positions: tuple[Position, ...]  # of each frame, mm; empty without geometry
     orientations: tuple[Cosines, ...]  # of each frame; empty without geometry
+    frame_of_reference: str = ""  # UID of what the positions are measured from
 
 
 def is_localizer(image_type: str) -> bool:
@@ -133,6 +134,7 @@ def _header(dataset: Dataset) -> Header:
         accession=_text(dataset, "AccessionNumber"), modality=_text(dataset, "Modality"),
         shape=(int(dataset.Rows), int(dataset.Columns)), frames=frames, spacing=spacing,
         positions=positions, orientations=orientations,
+        frame_of_reference=_text(dataset, "FrameOfReferenceUID"),
     )  # fmt: skip
 
 
@@ -234,7 +236,8 @@ def _as_quantities(dataset: Dataset, stored: Array) -> Pixels:
     pivot = _pivot(dataset, stored)
     if dataset.get("ModalityLUTSequence"):
         if pivot is not None:
-            table = np.asarray(dataset.ModalityLUTSequence[0].LUTData)
+            data = dataset.ModalityLUTSequence[0].LUTData
+            table = np.frombuffer(data, "<u2") if isinstance(data, bytes) else np.asarray(data)
             pivot = float(table.max()) + float(table.min())
         stored = np.asarray(apply_modality_lut(stored, dataset))
         return turned(stored, np.ones(frames), np.zeros(frames), pivot)

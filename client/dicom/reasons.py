@@ -43,6 +43,7 @@ class Reason(Enum):
     MULTI_PHASE = "Every position has several slices; split the series by phase or echo."
     MIXED_ORIENTATION = "Slices of different orientation in one series; take the localizer out."
     MIXED_MATRIX = "Slices of different size or pixel spacing in one series; split the series."
+    MIXED_SERIES = "Slices of several studies, modalities or frames of reference; split the series."
     NO_GEOMETRY = "No position, orientation or pixel spacing, so no volume can be built."
     TOO_FEW_SLICES = "A volume needs at least two slices; a 2-D run can use this image."
     LABEL_MISSING = "No row of labels.csv for this image; add one or remove the image."

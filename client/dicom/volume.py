@@ -92,6 +92,8 @@ def stack_slices(parts: Sequence[tuple[Header, Pixels]]) -> tuple[Pixels, Geomet
     slices = [(part, frame) for part, (h, _) in enumerate(parts) for frame in range(h.frames)]
     order, scanned = order_slices([(parts[part][0], frame) for part, frame in slices])
     chosen = [slices[i] for i in order]
+    if len({part.stored.shape[1:] for _, part in parts}) > 1:
+        raise UnusableFile(Reason.MIXED_MATRIX, "grey and colour")
     turn = turn_of(scanned.affine[:3, 1], scanned.affine[:3, 2])
     stored = np.stack([parts[part][1].stored[frame] for part, frame in chosen])
     pixels = Pixels(
@@ -140,6 +142,22 @@ def _check_alike(headers: Sequence[Header]) -> None:
     distances = np.array([header.spacing for header in headers])
     if np.abs(distances / distances[0] - 1).max() > _SAME_SPACING:
         raise UnusableFile(Reason.MIXED_MATRIX, "pixel spacing differs")
+    _check_one_series(headers)
+
+
+def _check_one_series(headers: Sequence[Header]) -> None:
+    """Refuse slices that share a series' UID by mistake (PS3.3 A.1.2, C.7.4.1).
+
+    A series is of one study, one modality and one frame of reference; positions in two frames
+    have nothing to do with each other, however well they seem to fit.
+    """
+    for name, found in (
+        ("StudyInstanceUID", {header.study for header in headers}),
+        ("Modality", {header.modality for header in headers}),
+        ("FrameOfReferenceUID", {header.frame_of_reference for header in headers}),
+    ):
+        if len(found - {""}) > 1:
+            raise UnusableFile(Reason.MIXED_SERIES, f"{name} differs")
 
 
 def _normal(cosines: Float) -> Float:
