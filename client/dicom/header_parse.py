@@ -26,12 +26,14 @@ def parse(path: Path, size: int) -> Scan:
     deflated = is_deflated(path)
     with BoundedFile(path) as file:
         dataset = parse_file(file, path, pixels=deflated)
-        pixels = _inflated(dataset) if deflated else _pixels_at(file, dataset)
-    try:
-        return _scan_of(dataset, pixels, size, deflated=deflated)
-    except Exception as error:
-        # pydicom converts values when they are asked for, and each type raises its own kind.
-        raise UnusableFile(Reason.BAD_VR, str(error)[:120]) from error
+        try:
+            pixels = _inflated(dataset) if deflated else _pixels_at(file, dataset)
+            return _scan_of(dataset, pixels, size, deflated=deflated)
+        except OSError:
+            raise
+        except Exception as error:
+            # pydicom converts values when they are asked for, and each type raises its own kind.
+            raise UnusableFile(Reason.BAD_VR, str(error)[:120]) from error
 
 
 def _scan_of(

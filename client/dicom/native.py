@@ -57,14 +57,22 @@ def parse_image(file: File) -> tuple[Header, Pixels]:
         # pydicom converts values when they are asked for, and each type raises its own kind.
         raise UnusableFile(Reason.BAD_VR, str(error)[:120]) from error
     try:
-        return header, read_pixels(_whole(file))
+        return header, _fitting(read_pixels(_whole(file)), header)
     except DecoderGaveUp:
         if found.syntax not in _BY_DCMTK:
             raise
         with decoded_by_dcmtk(file.path) as uncompressed:
             if uncompressed is None:
                 raise
-            return header, read_pixels(read_dataset(uncompressed))
+            return header, _fitting(read_pixels(read_dataset(uncompressed)), header)
+
+
+def _fitting(pixels: Pixels, header: Header) -> Pixels:
+    """Return the pixels; UnusableFile where elements behind them say another size than before."""
+    if pixels.stored.shape[:3] != (header.frames, *header.shape):
+        detail = f"pixels {pixels.stored.shape[:3]}, header {(header.frames, *header.shape)}"
+        raise UnusableFile(Reason.DECODE_ERROR, detail)
+    return pixels
 
 
 def _whole(file: File) -> Dataset:
@@ -130,6 +138,8 @@ def _format(elements: Scanned) -> Format:
 def _native(file: File, pixels: PixelElement, form: Format) -> Array:
     """Return (1, rows, columns) as stored."""
     kind = np.dtype(f"<{'i' if form.signed else 'u'}{form.allocated // 8}")
+    if pixels.length >= 2 * form.rows * form.columns * kind.itemsize:
+        raise Odd  # as long as several frames, though there is one
     values = np.fromfile(file.path, kind, form.rows * form.columns, offset=pixels.start)
     if len(values) != form.rows * form.columns:
         raise UnusableFile(Reason.TRUNCATED_PIXELS, "the file became shorter")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import FileDataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from client.dicom.files import File
 from client.dicom.native import read_image
@@ -168,6 +168,40 @@ def test_a_deflated_file_is_bounded_whatever_its_group_length_says(
     with pytest.raises(UnusableFile) as caught:
         read_dataset(path)
     assert caught.value.reason is Reason.TOO_LARGE
+
+
+def test_a_deflated_file_without_what_its_pixels_need_stops_nothing(tmp_path: Path) -> None:
+    def build(site: Path) -> None:
+        write(site / "good", series())
+        dataset = image(VOLUME[0])
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+        plain = save(site.parent / "plain.dcm", dataset)
+        content = plain.read_bytes()
+        bits = b"\x28\0\0\1\2\0\0\0"  # BitsAllocated, which says what type the pixels have
+        at = content.index(bits)
+        meta = 132 + 12 + int(dcmread(plain).file_meta.FileMetaInformationGroupLength)
+        _deflated(content[meta:at] + content[at + 10 :], site / "deflated.dcm", None)
+
+    found = _outcome(tmp_path, build)
+    assert len(found.images) == 1
+    assert found.reasons == {Reason.BAD_VR: 1}
+
+
+def test_pixels_of_several_frames_are_not_one_frame_and_a_rest(tmp_path: Path) -> None:
+    dataset = image(VOLUME[0])
+    dataset.Rows = VOLUME.shape[1] // 2
+    path = save(tmp_path / "half.dcm", dataset)
+    with pytest.raises(UnusableFile) as caught:
+        read_image(File(path=path, size=path.stat().st_size, mtime_ns=0))
+    assert caught.value.reason is Reason.DECODE_ERROR
+
+
+def test_one_pixel_and_its_padding_are_one_pixel(tmp_path: Path) -> None:
+    dataset = image(np.array([[7]], np.uint8))
+    dataset.PixelData = b"\7\0"
+    path = save(tmp_path / "one.dcm", dataset)
+    _, pixels = read_image(File(path=path, size=path.stat().st_size, mtime_ns=0))
+    assert pixels.stored.tolist() == [[[7]]]
 
 
 def _outcome(folder: Path, build: Callable[[Path], object]) -> Outcome:
