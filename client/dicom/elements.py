@@ -28,7 +28,8 @@ KEYWORDS = (
     "FrameOfReferenceUID", "Laterality", "ImageLaterality", "SamplesPerPixel",
     "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns",
     "PixelSpacing", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
-    "BurnedInAnnotation", "RescaleIntercept", "RescaleSlope", "LossyImageCompression",
+    "BurnedInAnnotation", "RescaleIntercept", "RescaleSlope", "DoseGridScaling",
+    "LossyImageCompression",
 )  # fmt: skip
 
 

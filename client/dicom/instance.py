@@ -66,6 +66,7 @@ class Instance:
             accession=self.accession, modality=self.modality, shape=(self.rows, self.columns),
             frames=self.frames, spacing=self.spacing, positions=self.positions,
             orientations=self.orientations, frame_of_reference=self.frame_of_reference,
+            number=self.number, thickness=self.slice_thickness,
         )  # fmt: skip
 
 

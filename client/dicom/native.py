@@ -93,6 +93,8 @@ def read_easy(file: File) -> tuple[Header, Pixels]:
     elements, pixels = found.elements, found.pixels
     if not isinstance(elements, Scanned) or pixels is None or pixels.tag != _PIXEL_DATA:
         raise Odd
+    if "DoseGridScaling" in elements.values:
+        raise Odd
     header = describe(file, found).header
     form = _format(elements)
     if found.syntax in _PLAIN and pixels.length >= 0:

@@ -80,6 +80,8 @@ class Header:
     positions: tuple[Position, ...]  # of each frame, mm; empty without geometry
     orientations: tuple[Cosines, ...]  # of each frame; empty without geometry
     frame_of_reference: str = ""  # UID of what the positions are measured from
+    number: int = 0  # InstanceNumber; 0 where there is none
+    thickness: float | None = None  # of a slice, mm
 
 
 def is_localizer(image_type: str) -> bool:
@@ -135,7 +137,13 @@ def _header(dataset: Dataset) -> Header:
         shape=(int(dataset.Rows), int(dataset.Columns)), frames=frames, spacing=spacing,
         positions=positions, orientations=orientations,
         frame_of_reference=_text(dataset, "FrameOfReferenceUID"),
+        number=int(dataset.get("InstanceNumber") or 0), thickness=_thickness(dataset),
     )  # fmt: skip
+
+
+def _thickness(dataset: Dataset) -> float | None:
+    found = _number(dataset, "SliceThickness", np.nan)
+    return found if np.isfinite(found) else None
 
 
 def geometry_of(
@@ -276,10 +284,13 @@ def turned(
 def _rescale(dataset: Dataset, frames: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return slope and intercept of each frame."""
     own = [group_item(dataset, f, "PixelValueTransformationSequence") for f in range(frames)]
+    if 0 < own.count(None) < frames:
+        raise UnusableFile(Reason.MISSING_HEADER, "some frames have a rescale, others have none")
     lines = [dataset if item is None else item for item in own]
-    slope = np.array([_number(line, "RescaleSlope", 1) for line in lines])
+    name = "DoseGridScaling" if "DoseGridScaling" in dataset else "RescaleSlope"  # PS3.3 C.8.8.3
+    slope = np.array([_number(line, name, 1) for line in lines])
     if not slope.all():
-        raise UnusableFile(Reason.BAD_VR, "RescaleSlope 0")
+        raise UnusableFile(Reason.BAD_VR, f"{name} 0")
     return slope, np.array([_number(line, "RescaleIntercept", 0) for line in lines])
 
 

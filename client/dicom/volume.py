@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,6 +121,7 @@ def order_slices(slices: Sequence[tuple[Header, int]]) -> tuple[list[int], Geome
     level = positions @ normal
     order = [int(i) for i in np.argsort(level, kind="stable")]
     gap = _usual_gap(level[order])
+    _check_numbers([slices[i][0] for i in order], gap)
     step = (positions[order[-1]] - positions[order[0]]) / (len(order) - 1)
     spacing = header.spacing or (1.0, 1.0)
     line = positions[order[0]] + np.arange(len(order))[:, None] * step
@@ -168,6 +170,23 @@ def _normal(cosines: Float) -> Float:
         raise UnusableFile(Reason.NO_GEOMETRY, "orientation is not two perpendicular directions")
     normal = np.asarray(np.cross(first, second), np.float64)
     return normal if normal[np.abs(normal).argmax()] > 0 else -normal
+
+
+def _check_numbers(headers: Sequence[Header], gap: float) -> None:
+    """Refuse every n-th slice of a series, which lie as evenly as all of them would.
+
+    Their numbers go by n, and n of their thickness fill the distance.
+    """
+    steps = {abs(one.number - other.number) for one, other in pairwise(headers)}
+    thick = {header.thickness for header in headers}
+    if len(steps) != 1 or len(thick) != 1:
+        return
+    (step,), (thickness,) = steps, thick
+    if step < 2 or not thickness or thickness <= 0:
+        return
+    if abs(gap / (step * thickness) - 1) < _SAME_DISTANCE:
+        detail = f"numbers go by {step}, slices of {thickness:g} mm lie {gap:.2f} mm apart"
+        raise UnusableFile(Reason.MISSING_SLICES, detail)
 
 
 def _usual_gap(level: Float) -> float:

@@ -18,7 +18,7 @@ from client.dicom.files import File
 from client.dicom.native import read_image
 from client.dicom.read import read_dataset, read_pixels
 from client.dicom.reasons import Reason, UnusableFile
-from tests.client.bad_folders import VOLUME, Outcome, outcome_of, series, write
+from tests.client.bad_folders import VOLUME, Outcome, enhanced, outcome_of, series, write
 from tests.client.dicom_files import image, noise, placed, save
 
 
@@ -202,6 +202,51 @@ def test_one_pixel_and_its_padding_are_one_pixel(tmp_path: Path) -> None:
     path = save(tmp_path / "one.dcm", dataset)
     _, pixels = read_image(File(path=path, size=path.stat().st_size, mtime_ns=0))
     assert pixels.stored.tolist() == [[[7]]]
+
+
+@pytest.mark.parametrize(("number", "thickness"), [(2, 1.5), (3, 1.5), (-2, 1.4)])
+def test_every_second_slice_alone_is_no_whole_series(
+    number: int, thickness: float, tmp_path: Path
+) -> None:
+    def build(site: Path) -> None:
+        every = series(noise(24, 8, 9))
+        for place, slice_ in enumerate(every):
+            slice_.InstanceNumber = 100 + place * (1 if number > 0 else -1)
+            slice_.SliceThickness = thickness
+        write(site, every[:: abs(number)])
+
+    found = _outcome(tmp_path, build)
+    assert found.reasons == {Reason.MISSING_SLICES: 1}
+
+
+@pytest.mark.parametrize(("number", "thickness"), [(2, 3.0), (1, 0.75), (0, 1.5), (2, None)])
+def test_a_series_numbered_otherwise_is_whole(
+    number: int, thickness: float | None, tmp_path: Path
+) -> None:
+    def build(site: Path) -> None:
+        for place, slice_ in enumerate(every := series()):
+            slice_.InstanceNumber, slice_.SliceThickness = 1 + place * number, thickness
+        write(site, every)
+
+    assert len(_outcome(tmp_path, build).images) == 1
+
+
+def test_frames_that_are_rescaled_in_part_are_refused(tmp_path: Path) -> None:
+    dataset = enhanced(VOLUME, range(len(VOLUME)))
+    del dataset.PerFrameFunctionalGroupsSequence[4].PixelValueTransformationSequence
+    found = _outcome(tmp_path, lambda site: write(site, [dataset]))
+    assert found.reasons[Reason.MISSING_HEADER] == 1
+    assert not found.images
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_dose_is_in_its_own_unit(count: int, tmp_path: Path) -> None:
+    values = VOLUME[0] if count == 1 else VOLUME[:count]
+    dataset = image(values)
+    dataset.DoseGridScaling = "0.25"
+    path = save(tmp_path / "dose.dcm", dataset)
+    _, pixels = read_image(File(path=path, size=path.stat().st_size, mtime_ns=0))
+    assert np.allclose(pixels.values(0), VOLUME[0] * 0.25)
 
 
 def _outcome(folder: Path, build: Callable[[Path], object]) -> Outcome:
