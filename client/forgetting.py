@@ -24,12 +24,13 @@ from client.dicom.instance import Quarantined
 from client.dicom.reasons import Reason
 from client.home import Home
 from client.label_join import near
+from client.label_schema import read_schema
 from client.pixel_store import PixelStore
 from client.site_config import SiteConfig
 from client.sources.landing import is_uid
 from client.sources.queue import Queue
 from client.table_files import read_table
-from common.errors import CohortError
+from common.errors import CohortError, ConfigurationError
 
 _NEAR = 5
 
@@ -131,8 +132,8 @@ def _is_pulled(site: SiteConfig, path: Path) -> bool:
 def _patients_in(table: Path) -> list[str]:
     """Return the PatientID of every row of a table, as far as it can be read."""
     try:
-        header, *lines = read_table(table).lines or ((1, ()),)
-    except CohortError:
+        header, *lines = read_table(table, read_schema(table).sheet).lines or ((1, ()),)
+    except (CohortError, ConfigurationError):
         return []
     names = [name.strip() for name in header[1]]
     if "PatientID" not in names:

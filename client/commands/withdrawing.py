@@ -43,8 +43,10 @@ def withdraw(home: Home, patient: str | None, *, yes: bool, delete_pulled: bool)
         raise ConfigurationError(message)
     kept = kept_of(home, site, name)
     say(f"{as_text(name)}: {len(kept.images)} images, {kept.rows} rows of the table here.")
-    if not kept.images and not kept.rows and kept.near:
-        say(f"Near it: {', '.join(as_text(near) for near in kept.near)}. Is the PatientID right?")
+    if not kept.images and not kept.rows:
+        say("Nobody here has that PatientID. Is it right? Capitals and leading zeros count.")
+        if kept.near:
+            say(f"Near it: {', '.join(as_text(near) for near in kept.near)}.")
     if not yes and not ask(f"Withdraw {as_text(name)} for good?"):
         say("Nothing was changed.")
         return

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import openpyxl
 import pytest
 from numpy.typing import NDArray
 
@@ -23,6 +24,7 @@ from client.dicom.reasons import Reason
 from client.left_out import LeftOut
 from client.objects import dicom_files, read_objects
 from client.pixel_store import PixelStore
+from client.site_config import load_site_config, write_site_config
 from client.sources.queue import Queue
 from client.sources.source import RemoteSeries
 from client.withdrawals import Withdrawals, listed, withdrawn, writing
@@ -260,6 +262,7 @@ def test_two_withdrawals_at_once_stand_one_after_the_other(site: Site) -> None:
 def test_withdraw_says_what_it_does_and_what_nobody_can_undo(site: Site) -> None:
     ended = site.types("withdraw", "21-canary", answer="n\n")
     assert ended.status == 0
+    assert "Nobody here has that PatientID." in ended.out
     assert f"Near it: {GONE}" in ended.out
     assert "Nothing was changed." in ended.out
     assert not withdrawn(site.home)
@@ -269,6 +272,20 @@ def test_withdraw_says_what_it_does_and_what_nobody_can_undo(site: Site) -> None
     listed_ = site.types("withdraw", "--list").out
     assert GONE in listed_
     assert "not yet" not in listed_
+
+
+def test_rows_of_the_sheet_that_the_schema_names_are_counted(site: Site) -> None:
+    book = openpyxl.Workbook()
+    book.worksheets[0].append(("a note",))
+    sheet = book.create_sheet("Outcomes")
+    for row in (("PatientID", "ill"), (GONE, 1), (GONE, 1)):
+        sheet.append(row)
+    book.save(site.data / "outcomes.xlsx")
+    (site.data / "outcomes.schema.yaml").write_text("sheet: Outcomes\n")
+    config = load_site_config(site.home.site_yaml)
+    changed = config.model_copy(update={"labels": site.data / "outcomes.xlsx"})
+    write_site_config(site.home.site_yaml, changed)
+    assert "2 rows of the table here" in site.types("withdraw", GONE, answer="n\n").out
 
 
 @pytest.mark.parametrize("words", [(), (" ",)])
