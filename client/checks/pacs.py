@@ -6,6 +6,7 @@ fetch one image into a folder that is removed again.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 from client.checks.finding import Finding, wrong
 from client.dicom.reasons import UnusableFile
 from client.pacs_config import PacsConfig
+from client.plain_text import size
 from client.site_config import SiteConfig
 from common.errors import WardroundError
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 #: So many entries of the table are asked for.
 _ENTRIES = 5
+#: Bytes: less than one CT study.
+_LEAST_FREE = 10**9
 
 
 def examine_pacs(config: SiteConfig) -> Iterator[Finding]:
@@ -39,6 +43,7 @@ def examine_pacs(config: SiteConfig) -> Iterator[Finding]:
         )
         return
     yield from _privacy(pacs)
+    yield _place(config.data)
     reached = _first(lambda: _reached(pacs), "connection")
     yield reached
     if reached.state == "wrong":
@@ -86,6 +91,25 @@ def _privacy(pacs: PacsConfig) -> Iterator[Finding]:
             detail="images travel from the PACS to this machine in the clear",
             fix="Ask the PACS team for HTTPS or DICOM TLS, unless both stand in one closed network",
         )  # fmt: skip
+
+
+def _place(data: Path) -> Finding:
+    """Say whether a pull could write to the data folder, and how much room is there."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=data, prefix=".pacs-check-"):
+            free = shutil.disk_usage(data).free
+    except OSError as error:
+        return Finding(
+            check="folder", state="wrong", detail=f"cannot write to {data}: {error.strerror}",
+            fix="Mount it or make it, give it to the user who runs this, or correct data in "
+            "site.yaml",
+        )  # fmt: skip
+    if free < _LEAST_FREE:
+        return Finding(
+            check="folder", state="note", detail=f"{size(free)} free in {data}",
+            fix="Make room, or name a larger disk as data in site.yaml",
+        )  # fmt: skip
+    return Finding(check="folder", state="ok", detail=f"{size(free)} free in {data}")
 
 
 def _reached(pacs: PacsConfig) -> Finding:

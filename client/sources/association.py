@@ -138,5 +138,8 @@ def _refusal(
         return TrustRefused(message)
     if context is None and speaks_tls(host, port):
         return TrustRefused(f"The PACS {place} speaks TLS there. Write tls: true in pacs.")
-    message = f"The PACS {place} closed the connection without an answer. Ask the PACS team why."
+    message = (
+        f"The PACS {place} closed the connection without an answer. Compare pacs.port with the "
+        "PACS team's DICOM port, which is not that of its web pages, or ask what its log says."
+    )
     return Unreachable(message)

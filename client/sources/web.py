@@ -11,6 +11,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.poolmanager import PoolManager
 
 from client.pacs_config import PacsConfig
+from client.private_file import refuse_readable
 from client.sources.handshake import CONNECT_SECONDS, reach, speaks_tls, tls_context
 from common.errors import ConfigurationError, TrustRefused, Unreachable, WardroundError
 
@@ -134,6 +135,7 @@ def _password(pacs: PacsConfig) -> str:
         )
         raise ConfigurationError(message)
     try:
+        refuse_readable(pacs.password_file, f"the PACS's password of {pacs.user}")
         return pacs.password_file.read_text(encoding="utf-8").strip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         message = f"Cannot read pacs.password_file {pacs.password_file}: {error}."

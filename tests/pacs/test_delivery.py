@@ -186,6 +186,7 @@ def test_a_wrong_password_is_said_before_anything_is_sent(tmp_path: Path, empty:
     results = write_results(diagnosed(ultrasound(tmp_path / "source")), tmp_path / "out")
     wrong = tmp_path / "wrong"
     wrong.write_text("not it\n")
+    wrong.chmod(0o600)
     with pytest.raises(TrustRefused, match="does not take the password"):
         deliver(results, config(empty, "dicomweb", password_file=wrong))
     assert stored_instances(empty) == 0

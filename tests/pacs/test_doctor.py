@@ -60,9 +60,21 @@ def test_a_pacs_that_is_set_up_well_is_ready(
 ) -> None:
     found = examined(known, tmp_path, route, own_port=port)
     assert {check: finding.state for check, finding in found.items()} == {
-        "encryption": "note", "connection": "ok", "query": "ok", "counts": "ok", "retrieval": "ok",
+        "encryption": "note", "folder": "ok", "connection": "ok", "query": "ok", "counts": "ok",
+        "retrieval": "ok",
     }  # fmt: skip
     assert "1 of the first 1 entries" in found["query"].detail
+
+
+def test_a_data_folder_that_no_pull_could_write_to_is_named(known: Pacs, tmp_path: Path) -> None:
+    write_labels(tmp_path, [{"PatientID": "P0", "ill": 1}])
+    config = SiteConfig(
+        name="north", data=Path("/proc/nowhere"), labels=tmp_path / "labels.csv",
+        pacs=reaching(known),
+    )  # fmt: skip
+    check, said = the_fault({finding.check: finding for finding in examine_pacs(config)})
+    assert check == "folder"
+    assert "cannot write to /proc/nowhere" in said
 
 
 def test_an_unknown_calling_title_is_no_empty_answer(known: Pacs, tmp_path: Path) -> None:
@@ -130,6 +142,7 @@ def test_another_authority_a_wrong_password_and_a_closed_port_are_told(
     assert "is not signed by the authority that pacs.authority names" in said
     password = tmp_path / "password"
     password.write_text("wrong")
+    password.chmod(0o600)
     _, said = the_fault(examined(known, data, password_file=password))
     assert "does not take the password of wardround" in said
     for changes in ({"port": free_port()}, {"url": f"http://127.0.0.1:{free_port()}/dicom-web"}):

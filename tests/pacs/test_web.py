@@ -79,6 +79,9 @@ def test_a_certificate_without_names_is_told(tmp_path: Path, authority: Hospital
 def test_a_wrong_password_is_told(pacs: Pacs, tmp_path: Path) -> None:
     password = tmp_path / "password"
     password.write_text("another\n")
+    with pytest.raises(ConfigurationError, match=r"Others can read .*chmod 600"):
+        web_session(reaching(pacs, password_file=password))
+    password.chmod(0o600)
     error = said(reaching(pacs, password_file=password))
     assert isinstance(error, TrustRefused)
     assert "does not take the password of wardround" in str(error)
