@@ -17,7 +17,7 @@ from client.site_config import load_site_config
 from client.sources.box import Desk
 from client.sources.flushing import Flusher
 from client.sources.pace import Pace
-from client.sources.pull import Order, Pulled, cannot_write, pull
+from client.sources.pull import AtWork, Order, Pulled, cannot_write, pull
 from client.sources.queue import Counted, Queue
 from client.sources.selection import wanted
 from client.withdrawals import withdrawn
@@ -50,6 +50,8 @@ def run(home: Home, *, as_json: bool) -> None:
         except KeyboardInterrupt:
             _stopped(queue, as_json=as_json)
             raise typer.Exit(ExitCode.INTERRUPTED) from None
+        except AtWork:
+            raise
         except WardroundError:
             _stopped(queue, as_json=as_json)
             raise

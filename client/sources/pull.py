@@ -52,7 +52,7 @@ class Order:
 def pull(order: Order, desk: Desk, pace: Pace, tell: Tell) -> Pulled:
     """Pull what is wanted; Unreachable or TrustRefused when the PACS does not let it go on.
 
-    RunFailed when the data folder cannot be written, or another pull is at work there. Returns
+    RunFailed when the data folder cannot be written, AtWork when another pull fills it. Returns
     early, with series left waiting, when `pace` was stopped.
     """
     try:
@@ -79,6 +79,10 @@ def _pull(order: Order, desk: Desk, pace: Pace, tell: Tell) -> Pulled:
     return Pulled(counted=queue.counted(), unanswered=unanswered)
 
 
+class AtWork(RunFailed):
+    """Another pull fills the same folder."""
+
+
 def cannot_write(data: Path, error: OSError) -> RunFailed:
     """Return what a disk that takes no more means."""
     message = (
@@ -90,13 +94,13 @@ def cannot_write(data: Path, error: OSError) -> RunFailed:
 
 @contextmanager
 def _alone(data: Path) -> Iterator[None]:
-    """Hold the data folder; RunFailed when another pull does."""
+    """Hold the data folder; AtWork when another pull does."""
     with (data / ".pull.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             message = f"Another pull into {data} is at work. Wait for it, or end it first."
-            raise RunFailed(message) from error
+            raise AtWork(message) from error
         yield
 
 

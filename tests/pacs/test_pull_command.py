@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import threading
 import time
@@ -54,6 +55,18 @@ def test_a_site_without_a_pacs_is_told_what_to_do(tmp_path: Path) -> None:
     ended = pull(site(tmp_path, None))
     assert ended.exit_code == 2
     assert "has no pacs, so there is nothing to pull from" in ended.output
+
+
+def test_a_second_pull_says_that_another_is_at_work_and_no_more(
+    pacs: Pacs, tmp_path: Path
+) -> None:
+    home = site(tmp_path, reaching(pacs))
+    with (tmp_path / "data" / ".pull.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ended = pull(home)
+    assert ended.exit_code == 1
+    assert "Another pull into" in ended.output
+    assert "goes on from here" not in ended.output
 
 
 def test_a_pacs_that_is_not_there_ends_the_pull_with_its_own_status(
