@@ -12,6 +12,14 @@ from client.plain_text import size
 from client.site_config import load_site_config
 
 _LAST = 20
+#: Kinds of messages, in words for who answers for data protection.
+_HOLDS = {
+    "standing": "what a run would cost here: number of patients, epsilon, seconds",
+    "cohort": "the cohort in counts, none of fewer patients than policy.smallest_cell",
+    "update": "what training changed in the network, of all patients together; noised with EPSILON",
+    "report": "how the model did on test patients, in counts",
+    "refusal": "that this site takes no part, and by which of its rules",
+}
 
 
 def show_budget(home: Home, *, as_json: bool) -> None:
@@ -70,6 +78,16 @@ def show_disclosures(home: Home, *, everything: bool, as_json: bool) -> None:
         for line in kept
     ]  # fmt: skip
     table(rows)
+    _say_what_they_are(home, {line.disclosure.kind for line in kept})
+
+
+def _say_what_they_are(home: Home, kinds: set[str]) -> None:
+    """Say in words what the messages of these kinds tell of patients."""
+    say("What they hold (never an image, a name, a number or a date of a patient):")
+    table([(f"  {kind}", text) for kind, text in _HOLDS.items() if kind in kinds])
+    if "update" in kinds:
+        delta = load_site_config(home.site_yaml).policy.cohort_delta
+        say(f"EPSILON: all that was spent on these patients by then, at delta {delta:g}.")
 
 
 def verify_disclosures(home: Home, head: str, file: Path | None) -> None:

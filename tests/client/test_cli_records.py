@@ -126,6 +126,9 @@ def test_disclosures_are_listed_and_verified_offline(site: Site) -> None:
     listed = site.types("disclosures", "list").out
     assert "The last 20 of 30" in listed
     assert listed.count("1.5 kB") == 20
+    assert "  update  what training changed in the network" in listed
+    assert "at delta 1e-05" in listed
+    assert "standing" not in listed
     assert site.types("disclosures", "list", "--all").out.count("1.5 kB") == 30
     lines = site.types("disclosures", "list", "--json").out.splitlines()
     assert json.loads(lines[0])["round"] == 1
