@@ -160,10 +160,9 @@ def _join(prepared: Prepared, labels: Labels, problems: list[Unusable]) -> list[
             ))  # fmt: skip
             continue
         joined.append((keys["PatientID"], row, image))
-    problems += [
-        Unusable(reason=Reason.NO_IMAGE, what=f"line {labels.lines[row]}")
-        for row in sorted(set(labels.index.values()) - used)
-    ]
+    for row in sorted(set(labels.index.values()) - used):
+        line, key = f"line {labels.lines[row]}", " ".join(key_of_row(labels.rows[row]) or ())
+        problems.append(Unusable(reason=Reason.NO_IMAGE, what=line, detail=key))
     return joined
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from client.dicom.reasons import Reason, Unusable, UnusableFile
-from client.label_schema import LabelSchema, check_columns, checked, read_schema
+from client.label_schema import LabelSchema, check_columns, checked, read_schema, schema_path
 from client.table_files import read_table
 from common.errors import CohortError
 
@@ -68,7 +68,16 @@ def read_labels(
     text = read_table(path, schema.sheet)
     header, *cells = text.lines or ((1, ()),)
     columns = [name.strip() for name in header[1]]
-    _check_columns(path, columns, needed, with_images=with_images)
+    try:
+        _check_columns(path, columns, needed, with_images=with_images)
+    except CohortError as error:
+        if not text.other_sheets:
+            raise
+        message = (
+            f"{error} This was the first sheet; there is also {', '.join(text.other_sheets)}: name "
+            f"the right one in {schema_path(path).name} beside the table, as sheet: NAME"
+        )
+        raise CohortError(message) from error
     check_columns(schema, path, columns)
     rows: list[Row] = []
     lines: list[int] = []

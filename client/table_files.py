@@ -17,7 +17,7 @@ import csv
 import io
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
@@ -43,6 +43,7 @@ class TextTable:
 
     lines: tuple[tuple[int, tuple[str, ...]], ...]  # line or row in the file, cells
     unusable: tuple[Unusable, ...] = ()  # cells that hold an error
+    other_sheets: tuple[str, ...] = ()  # of a spreadsheet whose first was read unasked
 
 
 def read_table(path: Path, sheet: str | None = None) -> TextTable:
@@ -51,7 +52,9 @@ def read_table(path: Path, sheet: str | None = None) -> TextTable:
     `sheet` is a spreadsheet's; without it, its first.
     """
     if not path.is_file():
-        message = f"There is no {path}. Each site is a folder with DICOM files and a labels.csv."
+        message = (
+            f"There is no {path}. Put the table of labels there, or name it as labels in site.yaml."
+        )
         raise CohortError(message)
     if path.suffix.lower() in _SPREADSHEETS:
         return _read_spreadsheet(path, sheet)
@@ -94,7 +97,8 @@ def _read_spreadsheet(path: Path, sheet: str | None) -> TextTable:
         if not hasattr(cells, "iter_rows"):
             message = f"The sheet {name!r} of {path} is a chart. Name another in its schema."
             raise CohortError(message)
-        return _sheet(path, cells, formulas)
+        others = tuple(shown.sheetnames[1:]) if sheet is None else ()
+        return replace(_sheet(path, cells, formulas), other_sheets=others)
     finally:
         shown.close()
         written.close()

@@ -121,6 +121,8 @@ def test_what_cannot_be_used_is_listed_and_the_others_are_used(tmp_path: Path) -
     by_reason = {problem.reason: problem.what for problem in cohort.unusable}
     assert by_reason[Reason.EMPTY_FILE] == "empty"
     assert by_reason[Reason.NO_IMAGE] == "line 8"
+    (lonely,) = [problem for problem in cohort.unusable if problem.reason is Reason.NO_IMAGE]
+    assert lonely.detail.startswith("PatientID ")
 
 
 def test_several_frames_are_several_items_of_their_patient(tmp_path: Path) -> None:

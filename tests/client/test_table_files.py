@@ -95,6 +95,15 @@ def test_identifiers_are_read_as_the_spreadsheet_shows_them(tmp_path: Path) -> N
     assert [row[:3] for row in cells(path)[1:]] == [("0007", "12345", "1"), ("7", "0012", "0")]
 
 
+def test_a_first_sheet_without_keys_names_the_others(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    book.worksheets[0].append(("a note",))
+    book.create_sheet("Outcomes").append(("PatientID", "ill"))
+    book.save(tmp_path / "outcomes.xlsx")
+    with pytest.raises(CohortError, match=r"there is also Outcomes: .* outcomes\.schema\.yaml"):
+        read_labels(tmp_path / "outcomes.xlsx", ["ill"], with_images=True)
+
+
 def test_a_spreadsheets_number_that_lost_digits_matches_nothing(tmp_path: Path) -> None:
     path = as_xlsx(tmp_path / "t.xlsx", [(1234567890123456, "1.2", 1)])
     assert cells(path)[1][0] == "1.23E+15"
