@@ -63,8 +63,10 @@ class _Receiver:
 
     def store(self, event: evt.Event) -> int:
         """Return the status of a request."""
-        if event.assoc.requestor.ae_title not in self._titles:
-            self._say("an image was refused: its sender is not in pacs.listen.titles")
+        sender = event.assoc.requestor.ae_title
+        if sender not in self._titles:
+            fault = "an image was refused: its sender is not in pacs.listen.titles"
+            self._say(fault, f"{fault}, but {sender!r}")
             return _NOT_AUTHORISED
         try:
             content = event.encoded_dataset()
@@ -82,11 +84,12 @@ class _Receiver:
             return _OUT_OF_RESOURCES
         return _SUCCESS
 
-    def _say(self, text: str) -> None:
+    def _say(self, fault: str, text: str = "") -> None:
+        """Write a fault now and then; as `text` where a stranger chose a part of it."""
         now = time.monotonic()
-        if now - self._said.get(text, -_SAY_AGAIN_SECONDS) >= _SAY_AGAIN_SECONDS:
-            self._said[text] = now
-            _log.warning(text)
+        if now - self._said.get(fault, -_SAY_AGAIN_SECONDS) >= _SAY_AGAIN_SECONDS:
+            self._said[fault] = now
+            _log.warning(text or fault)
 
 
 @contextmanager

@@ -65,6 +65,22 @@ def test_a_full_disk_refuses_images_as_out_of_resources_until_there_is_room(
         assert (one.study, one.images, one.state) == (study_of(files), 8, "arriving")
 
 
+def test_a_sender_who_is_not_named_is_told_by_its_title_once_whatever_it_calls_itself(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files, pacs = series(tmp_path / "study", "P1")[:1], config()
+    assert pacs.own_port is not None
+    with (
+        Arrivals(tmp_path / "arrivals.db") as arrivals,
+        by_store(pacs, tmp_path / "arrived", arrivals),
+    ):
+        for title in ("STRANGER", "ANOTHER"):
+            assert storescu(pacs.own_port, files, title)[0] != 0
+        assert arrivals.listed() == ()
+    assert "not in pacs.listen.titles, but 'STRANGER'" in caplog.text
+    assert "ANOTHER" not in caplog.text  # many titles do not fill the log
+
+
 def test_what_is_no_image_file_is_refused_and_the_rest_is_taken(tmp_path: Path) -> None:
     files, pacs = series(tmp_path / "study", "P1"), config()
     broken = bytearray(files[3].read_bytes())
