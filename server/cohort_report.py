@@ -6,7 +6,7 @@ Public: write_report, cohort_line, said.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.cohort_statistics import LEFT_OUT, MergedRow, MergedTable, Table
@@ -64,8 +64,8 @@ def cohort_line(found: Survey) -> str:
     if unit not in merged:
         return told
     rows = merged[unit].rows
-    parts = [f"{_shown(rows[name])} {name}" for name in _TOTALS if name in rows]
-    return f"{told}: {', '.join(parts)} ({unit})"
+    parts = [f"{name} {count}" for name, count in zip(_TOTALS, _sums(rows), strict=True) if count]
+    return f"{told}: {unit} {', '.join(parts)}"
 
 
 def said(found: Survey) -> tuple[str, ...]:
@@ -110,7 +110,7 @@ def site_rows(found: Survey) -> tuple[SiteRow, ...]:
 def totals(merged: Mapping[str, MergedTable]) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Return the sums over all sites."""
     return tuple(
-        (unit, tuple(_shown(rows[name]) if name in rows else "" for name in _TOTALS))
+        (unit, _sums(rows))
         for unit, rows in ((u, merged[u].rows) for u in ("studies", "patients") if u in merged)
     )
 
@@ -170,3 +170,12 @@ def _shown(row: MergedRow) -> str:
     if row.held_back_by and not row.told:
         return "held back"
     return f"{row.told:.0f}" + (" or more" if row.held_back_by else "")
+
+
+def _sums(rows: Mapping[str, MergedRow]) -> tuple[str, ...]:
+    """Return found, used and left out; what was used was found, though found was held back."""
+    found = rows.get("found")
+    if found is not None and found.held_back_by:
+        known = sum(rows[name].told for name in _TOTALS[1:] if name in rows)
+        rows = {**rows, "found": replace(found, told=max(found.told, known))}
+    return tuple(_shown(rows[name]) if name in rows else "" for name in _TOTALS)

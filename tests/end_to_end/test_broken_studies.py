@@ -120,7 +120,7 @@ def test_the_coordinator_is_told_how_many_and_why(ran: Ran) -> None:
         assert (held if number is None else f"{number:.0f} x {name}") in said
     page = ran.run.place.report.read_text(encoding="utf-8")
     assert "missing slices (MISSING_SLICES)" in page
-    assert "2 of 2 sites described their cohorts: 324 found, 318 used, 6 left out" in (
+    assert "2 of 2 sites described their cohorts: studies found 324, used 318, left out 6" in (
         ran.federation.coordinator.type("status", "per-cent").replace("\n", " ")
     )
 

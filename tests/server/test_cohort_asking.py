@@ -166,8 +166,8 @@ def test_what_was_told_is_kept_and_shown_as_a_line_and_a_page(folder: Folder) ->
     assert found is not None
     verify(place.journal)
     assert view_of(place).cohort == (
-        "2 of 2 sites described their cohorts: 300 or more found, 588 used, 6 or more left out "
-        "(studies)"
+        "2 of 2 sites described their cohorts: studies found 594 or more, used 588, "
+        "left out 6 or more"
     )
     page = place.report.read_text(encoding="utf-8")
     assert "6 x truncated pixels (TRUNCATED_PIXELS)" in page
