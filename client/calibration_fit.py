@@ -92,8 +92,9 @@ def fit(
     if patients < FEWEST_PATIENTS:
         message = (
             f"Only {patients} of this site's {len(cohort.items)} patients are in the run's "
-            f"{' and '.join(parts)} part, expected at least {FEWEST_PATIENTS}. With fewer, a "
-            "calibration would promise what it cannot hold; the model's own values are shown."
+            f"{' and '.join(parts)} part (the run's split counts where the site took no part, "
+            f"too), expected at least {FEWEST_PATIENTS}. With fewer, a calibration "
+            "would promise what it cannot hold; the model's own values are shown."
         )
         raise CohortError(message)
     reference = embedded(*_reference(split["train"]), config)

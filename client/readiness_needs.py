@@ -74,7 +74,7 @@ def _of_images(
         wanted = images.size[-2:]
         found.append(Need(
             need="picture size", asked=f"{wanted[0]} x {wanted[1]} after resizing",
-            here=f"{middle[0]} x {middle[1]} in the middle", met=True,
+            here=f"{middle[0]} x {middle[1]} (median)", met=True,
         ))  # fmt: skip
     return found
 
@@ -87,7 +87,7 @@ def _spacing(wanted: tuple[float, float, float], used: Sequence[StudyAccount]) -
     fix = "Slices are much thicker than the run's: send thinner reconstructions."
     return Need(
         need="slice distance", asked=f"{wanted[0]:g} mm after resampling",
-        here=f"{here:.3g} mm in the middle" if here else "not known", met=not coarse,
+        here=f"{here:.3g} mm (median)" if here else "not known", met=not coarse,
         fix=fix if coarse else "",
     )  # fmt: skip
 

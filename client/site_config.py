@@ -65,7 +65,10 @@ class SiteConfig(Part):
         default=None, description="Port for gRPC's health protocol; null for none."
     )
     pacs: PacsConfig | None = Field(
-        default=None, description="How the hospital's PACS is reached; null: a folder alone."
+        default=None,
+        description="How the hospital's PACS is reached; null: a folder alone. Such as {route: "
+        "dicomweb, url: https://HOST/dicom-web, user: NAME, password_file: /FILE} or {route: "
+        "c-get, host: HOST, port: 104, called_title: TITLE}; then wardround-site doctor pacs.",
     )
     quality: QualityRules = Field(
         default=QualityRules(),

@@ -152,6 +152,8 @@ def _index_folder(home: Home, site: SiteConfig, *, every: bool) -> None:
     kinds = Counter(item.header.modality or "unknown" for item in found.objects)
     said = ", ".join(f"{count} x {as_text(kind)}" for kind, count in kinds.most_common())
     say(f"{len(found.objects)} images of {len(patients)} patients can be used ({said or 'none'}).")
+    if not files:
+        say("There are no files there: wardround-site pull, or correct data in site.yaml.")
     _say_unusable(
         [(p.reason.name, p.reason.value, p.what, p.detail) for p in found.problems], every=every
     )

@@ -43,7 +43,7 @@ def report(home: Home, config: Path | None, out: Path | None) -> None:
     say(as_text(found.summary))
     rows = [(f"  {row.studies or row.things} x", row.code, row.meaning) for row in found.reasons]
     if rows:
-        say("Left out:")
+        say("Left out, or counted as missing:")
         table(rows[:_SHOWN])
         if len(rows) > _SHOWN:
             more = len(rows) - _SHOWN
