@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
@@ -72,12 +74,23 @@ def _native(dataset: Dataset, syntax: UID) -> Array:
             # PS3.5 A.3 swaps words of 16 bits; writers and readers differ on everything else.
             detail = f"{dataset.BitsAllocated} bits as {dataset['PixelData'].VR} in big endian"
             raise UnusableFile(Reason.UNSUPPORTED_TS, detail)
-    found = pixel_array(dataset)
-    found = found.astype(found.dtype.newbyteorder("="), copy=False)
     if "PixelData" not in dataset or dataset.BitsAllocated == 1:
-        return found
+        found = pixel_array(dataset)
+        return found.astype(found.dtype.newbyteorder("="), copy=False)
     form = format_of(dataset)
-    return in_stored_bits(found, form.stored, form.high)
+    found = pixel_array(_whole_words(dataset, form))
+    return in_stored_bits(
+        found.astype(found.dtype.newbyteorder("="), copy=False), form.stored, form.high
+    )
+
+
+def _whole_words(dataset: Dataset, form: Format) -> Dataset:
+    """Return a dataset of which pydicom cuts off no bits where they are not the lowest ones."""
+    if form.high == form.stored - 1:
+        return dataset
+    found = copy(dataset)
+    found.BitsStored, found.HighBit = form.allocated, form.allocated - 1
+    return found
 
 
 def _compressed(dataset: Dataset, syntax: UID) -> Array:
@@ -86,6 +99,10 @@ def _compressed(dataset: Dataset, syntax: UID) -> Array:
     if not dataset.PixelData:
         raise UnusableFile(Reason.TRUNCATED_PIXELS, "no pixel data")
     form, frames = format_of(dataset), _frames(dataset)
+    if form.high != form.stored - 1 and syntax != RLELossless:
+        # Encoders differ on whether they move the bits down.
+        detail = f"HighBit {form.high}, BitsStored {form.stored} in {syntax.name}"
+        raise UnusableFile(Reason.DECODE_ERROR, detail)
     if len(frames) < frames_of(dataset):
         detail = f"{len(frames)} of {frames_of(dataset)} frames"
         raise UnusableFile(Reason.TRUNCATED_PIXELS, detail)
@@ -95,7 +112,7 @@ def _compressed(dataset: Dataset, syntax: UID) -> Array:
         decoded = np.stack([decode_frame(frame, syntax, form) for frame in frames])
         return as_rgb(decoded, syntax, form)
     if syntax == RLELossless:
-        return in_stored_bits(_unrolled(dataset), form.stored, form.high)
+        return in_stored_bits(_unrolled(_whole_words(dataset, form)), form.stored, form.high)
     return pixel_array(dataset)
 
 

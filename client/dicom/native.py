@@ -150,6 +150,8 @@ def _native(file: File, pixels: PixelElement, form: Format) -> Array:
 
 def _compressed(file: File, found: Scan, pixels: PixelElement, form: Format) -> Array:
     """Return (1, rows, columns) of the one frame."""
+    if form.high != form.stored - 1:
+        raise Odd
     frame = read_frame(file.path, pixels.start)
     check_frame(frame, found.syntax, form)
     try:

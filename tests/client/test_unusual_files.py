@@ -55,6 +55,31 @@ def test_a_lossy_value_above_the_highest_does_not_turn_dark(tmp_path: Path) -> N
     assert np.abs(found - values).max() <= 3
 
 
+@pytest.mark.parametrize("command", [[], ["dcmcrle"], ["dcmcjpeg", "+e1"], ["dcmcjpls", "+el"]])
+@pytest.mark.parametrize(("high", "signed"), [(15, False), (13, False), (15, True)])
+def test_bits_that_are_not_the_lowest_are_read_where_they_are_or_refused(
+    high: int, command: list[str], *, signed: bool, tmp_path: Path
+) -> None:
+    values = noise(1, 16, 16)[0].astype(np.uint16) & 0x0FFF
+    dataset = image((values << (high - 11)) | 1)
+    dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 12, high, int(signed)
+    path = save(tmp_path / "plain.dcm", dataset)
+    if command:
+        subprocess.run([*command, path, tmp_path / "packed.dcm"], check=True, capture_output=True)
+        path = tmp_path / "packed.dcm"
+    wanted = np.where(signed & (values > 2047), values.astype(int) - 4096, values)
+    status = path.stat()
+    for read in (
+        lambda: read_image(File(path=path, size=status.st_size, mtime_ns=0))[1],
+        lambda: read_pixels(read_dataset(path)),
+    ):
+        try:
+            assert np.array_equal(read().stored[0], wanted)
+        except UnusableFile as problem:
+            assert command[:1] in (["dcmcjpeg"], ["dcmcjpls"])
+            assert problem.reason is Reason.DECODE_ERROR  # noqa: PT017
+
+
 def _shifted(volume_shift: float, **values: object) -> list[FileDataset]:
     """Return a second series under the first one's UIDs, with something else about it."""
     first = series()
