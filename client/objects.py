@@ -242,9 +242,12 @@ def _leave_out_doubles(found: Found, store: PixelStore) -> None:
             continue
         entries = [store.find(item.key) for item in same]
         contents = {(e.facts, e.checksum) for e in entries if e is not None}
+        patients = {item.header.patient for item in same}
         reason = Reason.DUP_SOP_SAME if len(contents) == 1 else Reason.DUP_SOP_DIFFERENT
+        if len(patients) > 1 and len({checksum for _, checksum in contents}) == 1:
+            reason = Reason.PATIENT_TWO_IDS
         refused = same[1:] if reason is Reason.DUP_SOP_SAME else same
-        if reason is Reason.DUP_SOP_DIFFERENT:
+        if reason is not Reason.DUP_SOP_SAME:
             found.broken_series |= {item.header.series for item in same}
         left_out |= {item.path for item in refused}
         found.problems += [

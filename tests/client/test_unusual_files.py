@@ -274,6 +274,19 @@ def test_a_dose_is_in_its_own_unit(count: int, tmp_path: Path) -> None:
     assert np.allclose(pixels.values(0), VOLUME[0] * 0.25)
 
 
+def test_a_series_under_two_patients_is_said_to_be(tmp_path: Path) -> None:
+    def build(site: Path) -> None:
+        write(site / "one", series())
+        other = series()
+        for slice_ in other:
+            slice_.PatientID = "P2"
+        write(site / "two", other)
+
+    found = _outcome(tmp_path, build)
+    assert not found.images
+    assert found.reasons == {Reason.PATIENT_TWO_IDS: 2 * len(VOLUME)}
+
+
 def _outcome(folder: Path, build: Callable[[Path], object]) -> Outcome:
     site = folder / "site"
     site.mkdir()
