@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from client.commands.terminal import as_text, say
 from client.dicom.reasons import Reason, Unusable
@@ -15,6 +16,9 @@ from client.home import Home
 from client.pacs_config import PacsConfig
 from client.score import Score
 from common.errors import CohortError, ConfigurationError, ExitCode
+
+if TYPE_CHECKING:
+    from client.inference import Model
 
 #: Attributions that are shown at most, and the smallest that is.
 _SHOWN, _NOTICED = 8, 0.005
@@ -49,6 +53,7 @@ def predict(home: Home, wanted: Wanted, *, as_json: bool) -> ExitCode:
     local = local_of(home, model, abstain=wanted.abstain)
     unusable: list[Unusable] = []
     scores = score_study(files, model, local, unusable.append)
+    learned = _was_learned_from(home, model, scores[0])
     folder = wanted.out or home.results / _digest(scores[0])
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     results = [result for score in scores for result in write_results(score, folder)]
@@ -57,12 +62,15 @@ def predict(home: Home, wanted: Wanted, *, as_json: bool) -> ExitCode:
         say(json.dumps({
             "research": "for research, not for clinical use",
             "scores": [_as_json(score) for score in scores],
+            "patient_was_trained_on_here": learned,
             "not_used": [[u.reason.name, u.what, u.detail] for u in unusable],
             "written": [str(result.path) for result in results],
             "sent": [[d.result.path.name, d.state.name, d.detail] for d in delivered],
         }, indent=1))  # fmt: skip
     else:
         _show(scores, unusable)
+        if learned:
+            say("THIS PATIENT WAS TRAINED ON HERE: the answer does not show how good the model is.")
         say(f"Written to {folder}: {', '.join(result.path.name for result in results)}")
         for one in delivered:
             detail = f" {as_text(one.detail)}" if one.detail else ""
@@ -71,6 +79,18 @@ def predict(home: Home, wanted: Wanted, *, as_json: bool) -> ExitCode:
             say("Nothing was sent; --send brings them into the PACS.")
     arrived = all(one.arrived for one in delivered)
     return ExitCode.DONE if arrived else ExitCode.RUN_FAILED
+
+
+def _was_learned_from(home: Home, model: Model, score: Score) -> bool:
+    """Return whether this site's training of the model's run saw the study's patient."""
+    from pydicom import dcmread
+
+    from client.calibration import hashed
+    from client.trained_on import trained_on
+
+    header = dcmread(score.sources[0], stop_before_pixels=True, specific_tags=["PatientID"])
+    patient = str(header.get("PatientID", "")).strip()
+    return bool(hashed([patient]) & trained_on(home.trained, model.name.fingerprint, model.seed))
 
 
 def check_bundle(folder: Path) -> None:
@@ -178,7 +198,9 @@ def lines_of(score: Score) -> Iterator[str]:
         yield value
     if score.outlines is not None:
         for number, name in enumerate(score.outlines.structures, 1):
-            yield f"{name}: {int((score.outlines.labels == number).sum())} pixels outlined"
+            within = score.outlines.labels == number
+            images = f"{int(within.any(axis=(1, 2)).sum())} of {len(within)} images"
+            yield f"{name}: {int(within.sum())} pixels outlined, on {images}; its size: the report"
     yield from _caution(score)
     moved = [one for one in score.attributions if abs(one.value) >= _NOTICED]
     for one in sorted(moved, key=lambda a: -abs(a.value))[:_SHOWN]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from pydicom import dcmread
 
 from client.dicom.index import Index
+from client.inference import open_model
+from client.trained_on import note_trained
 from client.withdrawals import writing
 from tests.client.dicom_files import config_of, image, noise, save, uid, write_labels
 from tests.client.small_models import bundled, stirred
@@ -81,6 +84,19 @@ def test_a_programs_answer_is_json_and_goes_where_it_was_asked_for(
     assert {Path(p).parent for p in answer["written"]} == {tmp_path / "out"}
     assert all(Path(p).is_file() for p in answer["written"])
     assert (answer["sent"], answer["not_used"]) == ([], [])
+
+
+def test_a_patient_whom_the_model_was_trained_on_here_is_named_as_such(
+    site: Site, bundle: Path, tmp_path: Path
+) -> None:
+    model = open_model(bundle)
+    note_trained(site.home.trained, model.name.fingerprint, model.seed, ["P6"])
+    out = ("--out", str(tmp_path / "out"))
+    assert "THIS PATIENT WAS TRAINED ON" in predict(site, uid("P6", "of P6"), bundle, *out).out
+    assert "THIS PATIENT WAS TRAINED ON" not in predict(site, uid("P7", "of P7"), bundle, *out).out
+    told = json.loads(predict(site, uid("P6", "of P6"), bundle, "--json", *out).out)
+    assert told["patient_was_trained_on_here"] is True
+    shutil.rmtree(site.home.trained)
 
 
 def test_calibrating_changes_what_predict_says(site: Site, bundle: Path) -> None:
