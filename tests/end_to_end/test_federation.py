@@ -112,6 +112,11 @@ def short(path: Path, **changes: object) -> Path:
     config = load_config(CONFIG)
     assert config.privacy != "none"
     assert config.privacy.training is not None
+    assert config.cohort.images is not None
+    if not SHARED.is_dir():  # what is invented is no ultrasound
+        images = config.cohort.images.model_copy(update={"modalities": ()})
+        cohort = config.cohort.model_copy(update={"images": images})
+        config = config.model_copy(update={"cohort": cohort})
     less = config.privacy.training.model_copy(update={"rounds": ROUNDS})
     config = config.model_copy(update={
         "training": config.training.model_copy(update={"rounds": ROUNDS}),
