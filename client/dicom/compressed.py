@@ -96,14 +96,16 @@ def decode_frame(frame: bytes, syntax: str, form: Format) -> Array:
     """Return (rows, columns[, 3]) of a frame that was checked; what is stored, or RGB."""
     import imagecodecs
 
+    # jpeg8 by name: jpeg_decode asks liblj92 where libjpeg-turbo fails, and that reads beyond its
+    # memory on a broken codestream.
     if syntax in JPEG_LS:
         found = imagecodecs.jpegls_decode(frame)
     elif form.samples == 1:
-        found = imagecodecs.jpeg_decode(frame)
+        found = imagecodecs.jpeg8_decode(frame)
     elif syntax in JPEG_LOSSLESS or form.photometric == "RGB":
-        found = imagecodecs.jpeg_decode(frame, colorspace="RGB", outcolorspace="RGB")
+        found = imagecodecs.jpeg8_decode(frame, colorspace="RGB", outcolorspace="RGB")
     else:
-        found = imagecodecs.jpeg_decode(frame, colorspace="YCBCR", outcolorspace="RGB")
+        found = imagecodecs.jpeg8_decode(frame, colorspace="YCBCR", outcolorspace="RGB")
     shape = (form.rows, form.columns, *((form.samples,) if form.samples > 1 else ()))
     if found.shape != shape:
         raise UnusableFile(Reason.DECODE_ERROR, f"decoded {found.shape}, header {shape}")

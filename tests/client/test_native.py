@@ -137,7 +137,7 @@ def test_dcmtk_decodes_what_our_decoder_gives_up_on(
     values = noise(24, 20)
     frame = bytes(imagecodecs.ljpeg_encode(values))
     file = file_at(save(tmp_path / "x", compressed(values, frame, LOSSLESS)))
-    monkeypatch.setattr(imagecodecs, "jpeg_decode", _failing)
+    monkeypatch.setattr(imagecodecs, "jpeg8_decode", _failing)
     header, pixels = read_image(file)
     assert np.array_equal(pixels.stored[0], values)
     assert header.shape == (24, 20)
@@ -150,7 +150,7 @@ def test_without_its_help_the_file_is_refused(
     values = noise(24, 20)
     frame = bytes(imagecodecs.ljpeg_encode(values))
     file = file_at(save(tmp_path / "x", compressed(values, frame, LOSSLESS)))
-    monkeypatch.setattr(imagecodecs, "jpeg_decode", _failing)
+    monkeypatch.setattr(imagecodecs, "jpeg8_decode", _failing)
     monkeypatch.setattr(dcmtk, "_SECONDS", 1)
     program = None
     if script is not None:
