@@ -83,7 +83,7 @@ def show_disclosures(home: Home, *, everything: bool, as_json: bool) -> None:
 
 def _say_what_they_are(home: Home, kinds: set[str]) -> None:
     """Say in words what the messages of these kinds tell of patients."""
-    say("What they hold (never an image, a name, a number or a date of a patient):")
+    say("What they hold (never an image, a name, an identifier or a date of a patient):")
     table([(f"  {kind}", text) for kind, text in _HOLDS.items() if kind in kinds])
     if "update" in kinds:
         delta = load_site_config(home.site_yaml).policy.cohort_delta
