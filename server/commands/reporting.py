@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 from common.config import load_config
-from common.errors import ConfigurationError
+from common.errors import ConfigurationError, ExitCode
 from server.cohort_report import said, write_report
 from server.cohort_survey import Survey, parse_survey, read_survey
 from server.folder import Folder
@@ -36,18 +36,23 @@ def report(folder: Folder, name: str | None, out: Path | None, *, as_json: bool)
 
 
 def ask(folder: Folder, config: Path, out: Path | None, *, as_json: bool) -> None:
-    """Ask the connected sites to describe their cohorts for a configuration; nothing is begun."""
+    """Ask the connected sites to describe their cohorts for a configuration; nothing is begun.
+
+    Ends with RUN_FAILED where no site told anything.
+    """
     run = load_config(config)
     with closing(Operator(folder)) as operator:
         found = parse_survey(operator.cohorts(run.to_yaml()))
     if as_json:
         typer.echo(json.dumps({**found.to_json(), "merged": _merged(found)}, indent=1))
-        return
-    for line in said(found):
-        typer.echo(line)
-    if out is not None:
-        write_report(out, found)
-        typer.echo(f"The page with classes and histograms: {out}")
+    else:
+        for line in said(found):
+            typer.echo(line)
+        if out is not None:
+            write_report(out, found)
+            typer.echo(f"The page with classes and histograms: {out}")
+    if not found.sites:
+        raise typer.Exit(ExitCode.RUN_FAILED)
 
 
 def _merged(found: Survey) -> dict[str, object]:

@@ -24,6 +24,7 @@ from server.cohort_survey import Survey, read_survey
 from server.fault import Fault
 from server.folder import Folder, RunFolder
 from server.journal import Journal
+from server.operator_client import Operator
 from server.run_status import view_of
 from tests.client.dicom_files import config_of
 
@@ -208,6 +209,22 @@ def test_a_damaged_file_is_exit_5_and_hides_no_run(folder: Folder) -> None:
     done = CliRunner().invoke(app, ["report", "--folder", str(folder.path)])
     assert done.exit_code == 5
     assert view_of(folder.run("run")).cohort == ""
+
+
+@pytest.mark.parametrize(("answers", "status"), [((answer("east"),), 0), ((), 1)])
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_cohorts_fails_where_nobody_told_anything(
+    answers: tuple[SiteStatistics, ...], status: int, options: tuple[str, ...],
+    folder: Folder, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    told = json.dumps(gather(*answers).to_json())
+    monkeypatch.setattr(Operator, "__init__", lambda *_: None)
+    monkeypatch.setattr(Operator, "close", lambda _: None)
+    monkeypatch.setattr(Operator, "cohorts", lambda *_: told)
+    config = folder.path / "run.yaml"
+    config.write_text(CONFIG.to_yaml(), encoding="utf-8")
+    words = ["cohorts", str(config), "--folder", str(folder.path), *options]
+    assert CliRunner().invoke(app, words).exit_code == status
 
 
 def test_text_from_a_site_is_shown_as_text(tmp_path: Path) -> None:
