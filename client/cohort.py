@@ -234,14 +234,15 @@ def _nobody(
     counts = Counter(p.reason for p in problems).most_common(4)
     listed = "; ".join(f"{n} x {reason.name} ({reason.value})" for reason, n in counts)
     keys = sorted({key[0] for row in labels.rows if (key := key_of_row(row)) is not None})
-    held = f"labels.csv has {len(labels.rows)} usable rows"
+    held = f"the table of labels has {len(labels.rows)} usable rows"
     held += f" by {', '.join(keys)}" if keys else ""
     if prepared is not None:
         held += f", the folder {len(prepared.keys)} usable images"
     hint = ""
     if prepared is not None and Reason.LABEL_MISSING in {reason for reason, _ in counts}:
         hint = " Compare the identifiers, zeros in front among them, with those in the images."
-    worst = counts[0][0] if counts else None
+    # The detail of NO_IMAGE is an identifier.
+    worst = counts[0][0] if counts and counts[0][0] is not Reason.NO_IMAGE else None
     first = next((p for p in problems if p.reason is worst and p.detail), None)
     example = f" First: {first.what}: {first.detail}." if first is not None else ""
     text = f"Nobody in {site} can be used for run {config.name}: {held}."

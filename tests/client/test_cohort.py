@@ -136,6 +136,14 @@ def test_several_frames_are_several_items_of_their_patient(tmp_path: Path) -> No
     assert not torch.equal(cohort.items.image[5, 0], cohort.items.image[5, 2])
 
 
+def test_the_message_that_nobody_can_be_used_names_no_patient(tmp_path: Path) -> None:
+    save(tmp_path / "s" / "one", image(noise(8, 8), "P1"))
+    write_labels(tmp_path / "s", [{"PatientID": f"Canary{n}", "ill": n % 2} for n in range(5)])
+    with pytest.raises(CohortError, match="5 x NO_IMAGE") as error:
+        load(tmp_path / "s", config_of(), tmp_path / "c")
+    assert "Canary" not in str(error.value)
+
+
 def test_other_modalities_are_left_out(tmp_path: Path) -> None:
     site = write_site(tmp_path / "north")
     scan = image(noise(8, 8), "P0", "ct")
