@@ -15,9 +15,11 @@ from client.dicom.reasons import Reason, Unusable
 from client.home import Home
 from client.pacs_config import PacsConfig
 from client.score import Score
-from common.errors import CohortError, ConfigurationError, ExitCode
+from common.errors import CohortError, ConfigurationError, ExitCode, WardroundError
 
 if TYPE_CHECKING:
+    from client.dicom.delivery import Delivered
+    from client.dicom.results.writing import Result
     from client.inference import Model
 
 #: Attributions that are shown at most, and the smallest that is.
@@ -57,7 +59,12 @@ def predict(home: Home, wanted: Wanted, *, as_json: bool) -> ExitCode:
     folder = wanted.out or home.results / _digest(scores[0])
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     results = [result for score in scores for result in write_results(score, folder)]
-    delivered = deliver(results, pacs) if pacs is not None else ()
+    fault: WardroundError | None = None
+    delivered: tuple[Delivered, ...] = ()
+    try:
+        delivered = deliver(results, pacs) if pacs is not None else ()
+    except WardroundError as error:  # what was computed is said all the same
+        fault = error
     if as_json:
         say(json.dumps({
             "research": "for research, not for clinical use",
@@ -71,14 +78,20 @@ def predict(home: Home, wanted: Wanted, *, as_json: bool) -> ExitCode:
         _show(scores, unusable)
         if learned:
             say("THIS PATIENT WAS TRAINED ON HERE: the answer does not show how good the model is.")
-        say(f"Written to {folder}: {', '.join(result.path.name for result in results)}")
-        for one in delivered:
-            detail = f" {as_text(one.detail)}" if one.detail else ""
-            say(f"  {one.result.path.name}: {one.state.value}.{detail}")
+        _say_results(folder, results, delivered)
         if pacs is None:
             say("Nothing was sent; --send brings them into the PACS.")
+    if fault is not None:
+        raise fault
     arrived = all(one.arrived for one in delivered)
     return ExitCode.DONE if arrived else ExitCode.RUN_FAILED
+
+
+def _say_results(folder: Path, results: Sequence[Result], sent: Sequence[Delivered]) -> None:
+    say(f"Written to {folder}: {', '.join(result.path.name for result in results)}")
+    for one in sent:
+        detail = f" {as_text(one.detail)}" if one.detail else ""
+        say(f"  {one.result.path.name}: {one.state.value}.{detail}")
 
 
 def _was_learned_from(home: Home, model: Model, score: Score) -> bool:

@@ -11,11 +11,14 @@ from pydicom import dcmread
 
 from client.dicom.index import Index
 from client.inference import open_model
+from client.pacs_config import PacsConfig
+from client.site_config import load_site_config, write_site_config
 from client.trained_on import note_trained
 from client.withdrawals import writing
 from tests.client.dicom_files import config_of, image, noise, save, uid, write_labels
 from tests.client.small_models import bundled, stirred
 from tests.client.terminals import Ended, Site
+from tests.pacs.orthanc import free_port
 
 PATIENTS = 60
 
@@ -97,6 +100,21 @@ def test_a_patient_whom_the_model_was_trained_on_here_is_named_as_such(
     told = json.loads(predict(site, uid("P6", "of P6"), bundle, "--json", *out).out)
     assert told["patient_was_trained_on_here"] is True
     shutil.rmtree(site.home.trained)
+
+
+def test_a_pacs_that_is_not_there_keeps_nobody_from_reading_the_answer(
+    site: Site, bundle: Path, tmp_path: Path
+) -> None:
+    before = load_site_config(site.home.site_yaml)
+    pacs = PacsConfig(route="dicomweb", url=f"http://127.0.0.1:{free_port()}/dicom-web")
+    write_site_config(site.home.site_yaml, before.model_copy(update={"pacs": pacs}))
+    ended = predict(site, uid("P8", "of P8"), bundle, "--send", "--out", str(tmp_path / "out"))
+    write_site_config(site.home.site_yaml, before)
+    assert ended.status == 7
+    assert "probability of ill: 0." in ended.out
+    assert f"Written to {tmp_path / 'out'}: " in ended.out
+    assert "is not reached: Connection refused" in ended.text
+    assert len(list((tmp_path / "out").iterdir())) == 3
 
 
 def test_calibrating_changes_what_predict_says(site: Site, bundle: Path) -> None:
