@@ -49,8 +49,8 @@ class Instance:
     samples: int  # per pixel: 1 or 3
     bits_allocated: int
     bits_stored: int
-    slope: float  # of the whole object; frames of an enhanced one have their own
-    intercept: float
+    slope: float | None  # of the whole object, None: not said; frames may have their own
+    intercept: float | None
     spacing: tuple[float, float] | None  # row and column distance, mm
     slice_thickness: float | None  # mm
     positions: tuple[Position, ...]  # of each frame, mm; empty without geometry
@@ -66,7 +66,7 @@ class Instance:
             accession=self.accession, modality=self.modality, shape=(self.rows, self.columns),
             frames=self.frames, spacing=self.spacing, positions=self.positions,
             orientations=self.orientations, frame_of_reference=self.frame_of_reference,
-            number=self.number, thickness=self.slice_thickness,
+            number=self.number, thickness=self.slice_thickness, rescaled=bool(self.slope),
         )  # fmt: skip
 
 
@@ -167,7 +167,7 @@ def describe(file: File, found: Scan) -> Instance:
         samples=elements.integer("SamplesPerPixel"),
         bits_allocated=elements.integer("BitsAllocated"),
         bits_stored=elements.integer("BitsStored"),
-        slope=slope[0] if slope else 1.0, intercept=intercept[0] if intercept else 0.0,
+        slope=slope[0] if slope else None, intercept=intercept[0] if intercept else None,
         spacing=elements.spacing(), slice_thickness=thickness[0] if thickness else None,
         positions=positions, orientations=orientations,
         frame_of_reference=elements.text("FrameOfReferenceUID"),

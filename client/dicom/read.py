@@ -82,6 +82,7 @@ class Header:
     frame_of_reference: str = ""  # UID of what the positions are measured from
     number: int = 0  # InstanceNumber; 0 where there is none
     thickness: float | None = None  # of a slice, mm
+    rescaled: bool = True  # whether the object itself has a RescaleSlope
 
 
 def is_localizer(image_type: str) -> bool:
@@ -135,15 +136,14 @@ def _header(dataset: Dataset) -> Header:
         series=_text(dataset, "SeriesInstanceUID"), instance=_text(dataset, "SOPInstanceUID"),
         accession=_text(dataset, "AccessionNumber"), modality=_text(dataset, "Modality"),
         shape=(int(dataset.Rows), int(dataset.Columns)), frames=frames, spacing=spacing,
-        positions=positions, orientations=orientations,
+        positions=positions, orientations=orientations, rescaled=bool(dataset.get("RescaleSlope")),
         frame_of_reference=_text(dataset, "FrameOfReferenceUID"),
         number=int(dataset.get("InstanceNumber") or 0), thickness=_thickness(dataset),
     )  # fmt: skip
 
 
 def _thickness(dataset: Dataset) -> float | None:
-    found = _number(dataset, "SliceThickness", np.nan)
-    return found if np.isfinite(found) else None
+    return found if np.isfinite(found := _number(dataset, "SliceThickness", np.nan)) else None
 
 
 def geometry_of(

@@ -22,7 +22,7 @@ def series_remarks(images: Iterable[Instance]) -> Mapping[str, frozenset[Remark]
     found: dict[str, frozenset[Remark]] = {}
     for name, slices in series.items():
         seen = {
-            Remark.RESCALE_VARIES: len({(s.slope, s.intercept) for s in slices}) > 1,
+            Remark.RESCALE_VARIES: len({(s.slope or 1, s.intercept or 0) for s in slices}) > 1,
             Remark.GANTRY_TILT: _is_tilted(slices),
         }
         remarks = frozenset(remark for remark, true in seen.items() if true)

@@ -95,6 +95,9 @@ def stack_slices(parts: Sequence[tuple[Header, Pixels]]) -> tuple[Pixels, Geomet
     chosen = [slices[i] for i in order]
     if len({part.stored.shape[1:] for _, part in parts}) > 1:
         raise UnusableFile(Reason.MIXED_MATRIX, "grey and colour")
+    if len({header.rescaled for header, _ in parts}) > 1:
+        # Stacked, the others would be in other units than these.
+        raise UnusableFile(Reason.MISSING_HEADER, "some slices have a rescale, others have none")
     turn = turn_of(scanned.affine[:3, 1], scanned.affine[:3, 2])
     stored = np.stack([parts[part][1].stored[frame] for part, frame in chosen])
     pixels = Pixels(

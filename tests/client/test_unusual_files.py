@@ -256,6 +256,24 @@ def test_a_series_numbered_otherwise_is_whole(
     assert len(_outcome(tmp_path, build).images) == 1
 
 
+@pytest.mark.parametrize("lacking", [0, 5])
+def test_a_slice_without_the_rescale_of_the_others_is_no_part_of_their_volume(
+    lacking: int, tmp_path: Path
+) -> None:
+    def build(site: Path) -> None:
+        for place, slice_ in enumerate(every := series()):
+            for name in ("RescaleSlope", "RescaleIntercept"):
+                if name in slice_:
+                    delattr(slice_, name)
+            if place != lacking:
+                slice_.RescaleSlope, slice_.RescaleIntercept = 1, -1024
+        write(site, every)
+
+    found = _outcome(tmp_path, build)
+    assert not found.images
+    assert found.reasons == {Reason.MISSING_HEADER: 1}
+
+
 def test_frames_that_are_rescaled_in_part_are_refused(tmp_path: Path) -> None:
     dataset = enhanced(VOLUME, range(len(VOLUME)))
     del dataset.PerFrameFunctionalGroupsSequence[4].PixelValueTransformationSequence
