@@ -21,7 +21,7 @@ from client.sources.pull import AtWork, Order, Pulled, cannot_write, pull
 from client.sources.queue import Counted, Queue
 from client.sources.selection import wanted
 from client.withdrawals import withdrawn
-from common.errors import ConfigurationError, ExitCode, WardroundError
+from common.errors import CohortError, ConfigurationError, ExitCode, WardroundError
 
 _TELL_SECONDS = 5.0
 _MOST_NAMED = 20
@@ -36,6 +36,10 @@ def run(home: Home, *, as_json: bool) -> None:
             "pacs.md says with what), or put the files in the data folder yourself."
         )
         raise ConfigurationError(message)
+    if not site.data.is_dir():
+        # Not made here: where a share should be mounted, it would fill the disk below.
+        message = f"There is no folder {site.data}. Mount it, or make it: mkdir -p {site.data}"
+        raise CohortError(message)
     order = Order(
         pacs=site.pacs, data=site.data, wanted=wanted(site.pacs.select, site.labels_csv),
         withdrawn=withdrawn(home),

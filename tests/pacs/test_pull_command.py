@@ -29,6 +29,10 @@ def pull(home: Home, *options: str) -> Result:
     return CliRunner().invoke(app, ["pull", "--home", str(home.folder), *options])
 
 
+def reaching_nobody() -> PacsConfig:
+    return PacsConfig(route="dicomweb", url=f"http://127.0.0.1:{free_port()}/dicom-web")
+
+
 def site(folder: Path, pacs: PacsConfig | None, *patients: str) -> Home:
     home = Home(folder / "home")
     config = SiteConfig(name="north", data=folder / "data", pacs=pacs)
@@ -55,6 +59,15 @@ def test_a_site_without_a_pacs_is_told_what_to_do(tmp_path: Path) -> None:
     ended = pull(site(tmp_path, None))
     assert ended.exit_code == 2
     assert "has no pacs, so there is nothing to pull from" in ended.output
+
+
+def test_a_data_folder_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    home = site(tmp_path, reaching_nobody())
+    (tmp_path / "data").rename(tmp_path / "elsewhere")
+    ended = pull(home)
+    assert ended.exit_code == 3
+    assert f"There is no folder {tmp_path / 'data'}. Mount it" in ended.output
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_second_pull_says_that_another_is_at_work_and_no_more(
