@@ -23,7 +23,7 @@ demo: $(READY)  ## four invented hospitals train together, with and without priv
 	@$(BIN)/wardround-simulate compare configs/simulations/demo.yaml --seeds 2 --out runs/demo
 
 test: $(READY)  ## run every test
-	@echo "Tests: the whole suite, about fifteen minutes on two cores."
+	@echo "Tests: the whole suite, about twenty minutes on two cores."
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --quiet
 
 check: $(READY)  ## lint and types
