@@ -86,6 +86,19 @@ class LabelRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ColumnRow:
+    """What the table holds in a column of numbers that the run takes, for a person to judge."""
+
+    column: str
+    unit: str  # as the site's schema or the run says; empty where neither does
+    values: int  # rows that hold a number
+    missing: int  # rows that hold none
+    lowest: float | None  # None: no row holds a number
+    median: float | None
+    highest: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Speed:
     """What was measured on this machine while the report was made."""
 
@@ -117,6 +130,7 @@ class Readiness:
     kinds: tuple[KindRow, ...]
     needs: tuple[Need, ...]
     labels: tuple[LabelRow, ...]
+    columns: tuple[ColumnRow, ...]
     tables: tuple[CountTable, ...]  # outcomes, split, and histograms
     speed: Speed
     told: CohortStatistics | None  # what the coordinator would be told; None without a run

@@ -10,9 +10,10 @@ from client.cohort_account import CohortFacts, StudyAccount
 from client.dicom.instance import Instance
 from client.dicom.reasons import Reason, UnusableFile
 from client.images import dicom_keys
+from client.label_schema import number_in
 from client.labels import KEYS, Labels, after_outcome, read_labels
-from client.readiness import LabelRow, Need
-from common.config import Images, RunConfig
+from client.readiness import ColumnRow, LabelRow, Need
+from common.config import Images, NumberColumn, RunConfig
 from common.errors import CohortError
 
 
@@ -127,6 +128,32 @@ def label_rows(table: Path, rows: Sequence[Instance]) -> tuple[LabelRow, ...]:
         name = f"rows keyed by {', '.join(reversed(named))}"
         found.append(LabelRow(what=name, count=keyed, of=len(labels.rows)))
     return tuple(found)
+
+
+def column_rows(table: Path, config: RunConfig | None) -> tuple[ColumnRow, ...]:
+    """Return range and gaps of each column of numbers that a run takes, over the whole table."""
+    if config is None or config.cohort.table is None:
+        return ()
+    numbers = config.cohort.table.numbers
+    try:
+        labels = read_labels(
+            table, [n.column for n in numbers], with_images=config.cohort.images is not None
+        )
+    except CohortError:  # said above
+        return ()
+    return tuple(_column(labels, number) for number in numbers)
+
+
+def _column(labels: Labels, number: NumberColumn) -> ColumnRow:
+    found = [number_in(row[number.column]) for row in labels.rows]
+    values = [value for value in found if value is not None]
+    rules = labels.schema.columns.get(number.column)
+    return ColumnRow(
+        column=number.column, unit=(rules.unit if rules else None) or number.unit or "",
+        values=len(values), missing=len(found) - len(values),
+        lowest=min(values, default=None), highest=max(values, default=None),
+        median=median(values) if values else None,
+    )  # fmt: skip
 
 
 def _row(labels: Labels, image: Instance) -> int | None:

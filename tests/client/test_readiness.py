@@ -153,6 +153,23 @@ def test_a_run_on_a_table_alone_is_told_in_patients(site: Home, tmp_path: Path) 
     assert "<b>30</b>patients" in (site.report / "report.html").read_text(encoding="utf-8")
 
 
+def test_ranges_of_clinical_values_show_what_no_patient_has(site: Home, tmp_path: Path) -> None:
+    ages = ["430", "-9", "", "unknown", *range(40, 66)]
+    rows = [{"PatientID": f"T{n}", "ill": n % 2, "age": age} for n, age in enumerate(ages)]
+    write_labels(tmp_path / "data", rows)
+    config = RUN.replace("images: {size: [16, 16], modalities: [CT], body_parts: [CHEST]}", (
+        "table: {numbers: [{column: age, unit: years}]}"
+    )).replace("small_cnn, width: 4", "table")  # fmt: skip
+    (tmp_path / "table.yaml").write_text(config, encoding="utf-8")
+    assert typed(site, str(tmp_path / "table.yaml")).exit_code == 0
+    assert facts_of(site)["columns"] == [{
+        "column": "age", "unit": "years", "values": 28, "missing": 2,
+        "lowest": -9, "median": 52.5, "highest": 430,
+    }]  # fmt: skip
+    page = (site.report / "report.html").read_text(encoding="utf-8")
+    assert '<td>age</td><td>years</td><td class="n">-9</td><td class="n">52.5</td>' in page
+
+
 def test_a_site_that_tells_nothing_reads_so(site: Home, tmp_path: Path) -> None:
     text = site.site_yaml.read_text(encoding="utf-8")
     site.site_yaml.write_text(f"{text}policy: {{statistics: false}}\n", encoding="utf-8")
