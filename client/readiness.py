@@ -130,6 +130,7 @@ class Readiness:
     kinds: tuple[KindRow, ...]
     needs: tuple[Need, ...]
     labels: tuple[LabelRow, ...]
+    unmatched: tuple[str, ...]  # likely causes why rows and images did not find each other
     columns: tuple[ColumnRow, ...]
     tables: tuple[CountTable, ...]  # outcomes, split, and histograms
     speed: Speed

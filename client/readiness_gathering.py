@@ -30,7 +30,7 @@ from client.left_out import LeftOut, NobodyUsable
 from client.pixel_store import PixelStore
 from client.readiness import Amount, CountTable, Readiness, Speed, amount, reason_rows
 from client.readiness_kinds import kinds, remarks
-from client.readiness_needs import column_rows, label_rows, needs_of
+from client.readiness_needs import causes, column_rows, label_rows, needs_of
 from client.site_config import SiteConfig
 from client.withdrawals import withdrawn
 from common.cohort_statistics import LEFT_OUT
@@ -91,7 +91,8 @@ def readiness(
         text_read=pixels.text_read,
         remarks=remarks(seen.rows), kinds=kinds(seen.rows),
         needs=needs_of(config, used, loaded.facts, seen.rows) if config else (),
-        labels=label_rows(shelf.labels, seen.rows), columns=column_rows(shelf.labels, config),
+        labels=label_rows(shelf.labels, seen.rows), unmatched=causes(shelf.labels, seen.rows),
+        columns=column_rows(shelf.labels, config),
         tables=_counted(exact),
         speed=_speed(seen, shelf),
         told=released(exact, _smallest(site, config)) if config and exact else None,

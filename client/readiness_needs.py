@@ -10,6 +10,7 @@ from client.cohort_account import CohortFacts, StudyAccount
 from client.dicom.instance import Instance
 from client.dicom.reasons import Reason, UnusableFile
 from client.images import dicom_keys
+from client.label_join import join_report
 from client.label_schema import number_in
 from client.labels import KEYS, Labels, after_outcome, read_labels
 from client.readiness import ColumnRow, LabelRow, Need
@@ -128,6 +129,16 @@ def label_rows(table: Path, rows: Sequence[Instance]) -> tuple[LabelRow, ...]:
         name = f"rows keyed by {', '.join(reversed(named))}"
         found.append(LabelRow(what=name, count=keyed, of=len(labels.rows)))
     return tuple(found)
+
+
+def causes(table: Path, rows: Sequence[Instance]) -> tuple[str, ...]:
+    """Return the likely causes of rows without images and images without rows."""
+    try:
+        labels = read_labels(table, (), with_images=True)
+    except CohortError:
+        return ()
+    report = join_report(labels, (dicom_keys(row.header) for row in rows))
+    return tuple(f"{cause} ({count} x)" for cause, count in report.causes().most_common())
 
 
 def column_rows(table: Path, config: RunConfig | None) -> tuple[ColumnRow, ...]:

@@ -170,6 +170,17 @@ def test_ranges_of_clinical_values_show_what_no_patient_has(site: Home, tmp_path
     assert '<td>age</td><td>years</td><td class="n">-9</td><td class="n">52.5</td>' in page
 
 
+def test_rows_that_found_no_image_are_explained(site: Home, tmp_path: Path) -> None:
+    names = [f"P{n:02d}" if n > 8 else f"p{n:02d}" for n in range(PATIENTS)]
+    rows = [{"PatientID": name, "ill": n % 2} for n, name in enumerate(names)]
+    write_labels(tmp_path / "data", rows)
+    assert typed(site, str(tmp_path / "run.yaml")).exit_code == 0
+    (cause,) = facts_of(site)["unmatched"]  # type: ignore[misc]  # JSON
+    assert cause.startswith("upper and lower case")
+    page = (site.report / "report.html").read_text(encoding="utf-8")
+    assert "Likely causes of what found nothing: upper and lower case" in page
+
+
 def test_a_site_that_tells_nothing_reads_so(site: Home, tmp_path: Path) -> None:
     text = site.site_yaml.read_text(encoding="utf-8")
     site.site_yaml.write_text(f"{text}policy: {{statistics: false}}\n", encoding="utf-8")
