@@ -160,7 +160,9 @@ def test_a_split_of_fewer_patients_than_the_smallest_cell_is_refused(
 def test_an_empty_split_does_not_stop_the_training_of_a_round() -> None:
     config = config_of()
     site = site_of(validation=nobody(), test=nobody())
-    update_of(site, open_workbench(config, 0), request_of(config))
+    update = update_of(site, open_workbench(config, 0), request_of(config))
+    assert update.steps > 0
+    assert any(bool(value.any()) for value in update.delta.values())
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])

@@ -88,8 +88,11 @@ def test_an_empty_draw_passes_through_every_layer_in_every_backend() -> None:
     for backend in (LOOP, Backend("vmap", 3)):
         objective = objective_of(seeded(ImageNet), patients_of())
         trained = list(objective.model.parameters())
+        before = [parameter.detach().clone() for parameter in trained]
         optimizer = patient_optimizer(torch.optim.SGD(trained, lr=1.0), nobody, Silence())
         private_step(objective, optimizer, Silence(), backend)
+        # Without patients and without noise nothing moves.
+        assert all(torch.equal(b, a) for b, a in zip(before, trained, strict=True))
 
 
 # --- clipping --------------------------------------------------------------------------------

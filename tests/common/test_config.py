@@ -106,7 +106,9 @@ def test_a_size_that_the_network_cannot_take_is_refused_with_the_nearest_that_fi
 
 
 def test_spacing_goes_with_a_size_in_three_dimensions() -> None:
-    parse_config(IMAGES.replace("size: [64, 64]", "size: [16, 64, 64], spacing: [2, 1, 1]"))
+    found = parse_config(IMAGES.replace("size: [64, 64]", "size: [16, 64, 64], spacing: [2, 1, 1]"))
+    assert found.cohort.images is not None
+    assert found.cohort.images.spacing == (2, 1, 1)
 
 
 @pytest.mark.parametrize(("training", "words"), [
@@ -127,7 +129,7 @@ def test_scaffold_is_refused_where_its_controls_would_not_be_mean_gradients(
 @pytest.mark.parametrize("more", ["", ", weight_decay: 0.1", ", proximal: 0.1, local_steps: 4"])
 def test_scaffold_takes_plain_steps(more: str) -> None:
     text = IMAGES.replace("rounds: 3", f"rounds: 3, optimizer: sgd{more}")
-    parse_config(text + "aggregation: {rule: scaffold}")
+    assert parse_config(text + "aggregation: {rule: scaffold}").aggregation.rule == "scaffold"
 
 
 def test_a_private_run_takes_no_scaffold_for_its_steps_have_no_correction() -> None:

@@ -95,8 +95,10 @@ def test_a_study_that_the_pacs_does_not_know_yet_waits(
     listener.until(
         lambda: "does not list the study yet" in getattr(listener.listed(study), "told", ""), "told"
     )
+    assert listener.state(study) == "arriving"
     pacs.store(files)
     listener.until(lambda: listener.state(study) == "done", "scored")
+    assert in_pacs(pacs, study) == WHOLE
 
 
 def test_one_bad_study_is_listed_with_its_reason_and_stops_nobody(
