@@ -15,17 +15,15 @@ Paths and UIDs in it never leave this machine.
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 from client.dicom.results.identity import Kind
 from client.dicom.results.writing import Result
+from client.shared_database import SharedDatabase
 from client.sources.landing import Landed
-from common.errors import StateDamaged
 
 #: arriving: not scored as it is now; written: scored, and its results are still to be sent.
 State = Literal["arriving", "written", "done", "failed"]
@@ -78,35 +76,15 @@ class Listed:
     told: str
 
 
-class Arrivals:
+class Arrivals(SharedDatabase):
     """The queue; safe to share between threads."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = threading.Lock()
-        try:
-            self._database = sqlite3.connect(path, check_same_thread=False)
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = FULL")
-            self._database.execute("PRAGMA foreign_keys = ON")
-            self._database.executescript(_TABLES)
-            path.chmod(0o600)
-        except sqlite3.DatabaseError as error:
-            message = (
-                f"{path} cannot be read: {error}. Remove it, and have the PACS send again what was "
-                "not scored; results that it holds already are not stored twice."
-            )
-            raise StateDamaged(message) from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:  # fmt: skip
-        with self._lock:
-            self._database.close()
+        super().__init__(
+            path, _TABLES, synchronous="FULL",
+            remedy="Remove it, and have the PACS send again what was not scored; results that it "
+            "holds already are not stored twice.",
+        )  # fmt: skip
 
     def came(self, one: Landed, sha256: str, now: float, due: float) -> bool:
         """Note an image durably; False when the very same was here before."""
@@ -236,6 +214,7 @@ class Arrivals:
         with self._lock, self._database as database:
             paths = database.execute("SELECT path FROM image WHERE study = ?", (study,)).fetchall()
             database.execute("DELETE FROM study WHERE study = ?", (study,))
+        self._leave_no_trace()
         return tuple(Path(path) for (path,) in paths)
 
     def past(self, before: float) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """What a site keeps of one patient, found and removed.
 
 Guarantee: after `forget` nothing of the patient's pixels or header stands in any file of the
-cache, the index or the queue of pulls. Each step may be done twice, so a process that was killed
-in between is followed by one that does them again.
+cache, the index or the queues of pulls and arrivals. Each step may be done twice, so a process
+that was killed in between is followed by one that does them again.
 
 Not removed: images and table, which are the hospital's (they are left out of every cohort);
 results of models, which may belong to the patient's record; models, ledger and disclosures.

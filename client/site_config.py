@@ -7,19 +7,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from client.hours import check_hours, within
 from client.pacs_config import PacsConfig
 from client.policy_rules import PolicyRules
 from client.quality_rules import QualityRules
-from common.config_errors import explain
+from client.yaml_part import load_part
 from common.config_part import Part, PositiveFloat, PositiveInt
-from common.config_yaml import read_yaml, write_yaml
+from common.config_yaml import write_yaml
 from common.durable import replace_durably
 from common.enrolment_messages import SiteName
-from common.errors import ConfigurationError
 
 _Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 _HEAD = """\
@@ -114,30 +112,10 @@ class SiteConfig(Part):
 
 def load_site_config(path: Path) -> SiteConfig:
     """Read site.yaml; ConfigurationError names file, key, value and what was expected."""
-    try:
-        content = read_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        message = (
-            f"There is no {path}. Type `wardround-site join INVITE --data FOLDER`, or give another "
-            "home with --home."
-        )
-        raise ConfigurationError(message) from error
-    except OSError as error:
-        message = f"Cannot read {path}: {error.strerror}. Let the user who runs this read it."
-        raise ConfigurationError(message) from error
-    except UnicodeDecodeError as error:
-        message = f"{path} is not UTF-8 text. Save it as UTF-8."
-        raise ConfigurationError(message) from error
-    except yaml.YAMLError as error:
-        message = f"{path} is not YAML: {error}. Correct it and save it again."
-        raise ConfigurationError(message) from error
-    if not isinstance(content, dict):
-        message = f"{path} holds {type(content).__name__}, expected keys like name: and data:."
-        raise ConfigurationError(message)
-    try:
-        return SiteConfig.model_validate(content)
-    except ValidationError as error:
-        raise ConfigurationError(explain(error, SiteConfig, str(path))) from error
+    missing = (
+        "Type `wardround-site join INVITE --data FOLDER`, or give another home with --home."
+    )
+    return load_part(path, SiteConfig, missing=missing, keys="keys like name: and data:")
 
 
 def write_site_config(path: Path, config: SiteConfig) -> None:

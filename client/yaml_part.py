@@ -16,12 +16,17 @@ from common.errors import ConfigurationError
 _P = TypeVar("_P", bound=Part)
 
 
-def load_part(path: Path, kind: type[_P]) -> _P:
-    """Read a YAML file; ConfigurationError names file, key, value and what was expected."""
+def load_part(
+    path: Path, kind: type[_P], *, missing: str = "", keys: str = "keys and values"
+) -> _P:
+    """Read a YAML file; ConfigurationError names file, key, value and what was expected.
+
+    `missing` says what to do where there is no such file, `keys` what stands in it.
+    """
     try:
         content = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        message = f"There is no {path}."
+        message = f"There is no {path}. {missing}".rstrip()
         raise ConfigurationError(message) from error
     except OSError as error:
         message = f"Cannot read {path}: {error.strerror}. Let the user who runs this read it."
@@ -33,7 +38,7 @@ def load_part(path: Path, kind: type[_P]) -> _P:
         message = f"{path} is not YAML: {error}. Correct it and save it again."
         raise ConfigurationError(message) from error
     if not isinstance(content, dict):
-        message = f"{path} holds {type(content).__name__}, expected keys and values."
+        message = f"{path} holds {type(content).__name__}, expected {keys}."
         raise ConfigurationError(message)
     try:
         return kind.model_validate(content)

@@ -14,7 +14,7 @@ from client.pacs_config import PacsConfig
 from client.sources import query
 from client.sources.association import COMPRESSED, UNCOMPRESSED, associate
 from client.sources.landing import place
-from client.sources.source import Arrivals, Halt, Question, RemoteSeries, SeriesRefused, only
+from client.sources.source import Arrivals, Halt, RemoteSeries, SeriesRefused, only
 from common.errors import Unreachable
 
 #: PS3.4 table B.2-1.
@@ -36,24 +36,8 @@ def cget(pacs: PacsConfig, data: Path) -> Iterator[CGet]:
         source.finder.close()
 
 
-class CGet:
+class CGet(query.Asking):
     """C-GET."""
-
-    def __init__(self, pacs: PacsConfig, data: Path) -> None:
-        self._pacs, self._data = pacs, data
-        self.finder = query.Finder(pacs)
-
-    def find(self, question: Question) -> Iterator[RemoteSeries]:
-        """Ask by C-FIND."""
-        return self.finder.find(question)
-
-    def instances(self, series: RemoteSeries) -> frozenset[str]:
-        """Ask by C-FIND at image level."""
-        return frozenset(query.instances(self._pacs, series))
-
-    def remarks(self) -> tuple[str, ...]:
-        """Return nothing: faults are raised."""
-        return ()
 
     def fetch(
         self, series: RemoteSeries, missing: Collection[str] | None, arrivals: Arrivals

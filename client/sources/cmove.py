@@ -17,7 +17,7 @@ from client.sources.association import associate
 from client.sources.cget import OUT_OF_RESOURCES, STORED, judge, requests
 from client.sources.landing import Landed, place
 from client.sources.receiver import listen
-from client.sources.source import Arrivals, Halt, Question, RemoteSeries, only
+from client.sources.source import Arrivals, Halt, RemoteSeries, only
 from common.errors import TrustRefused
 
 #: PS3.4 table C.4-2: the destination is unknown. Some say "unable to process" for it.
@@ -37,27 +37,14 @@ def cmove(pacs: PacsConfig, data: Path) -> Iterator[CMove]:
             source.finder.close()
 
 
-class CMove:
+class CMove(query.Asking):
     """C-MOVE; also what its SCP asks and tells, by series."""
 
     def __init__(self, pacs: PacsConfig, data: Path) -> None:
-        self._pacs, self._data = pacs, data
-        self.finder = query.Finder(pacs)
+        super().__init__(pacs, data)
         self._lock = threading.Lock()
         self._expected: dict[str, tuple[RemoteSeries, Arrivals]] = {}  # by SeriesInstanceUID
         self._failures: dict[str, Exception] = {}  # the same
-
-    def find(self, question: Question) -> Iterator[RemoteSeries]:
-        """Ask by C-FIND."""
-        return self.finder.find(question)
-
-    def instances(self, series: RemoteSeries) -> frozenset[str]:
-        """Ask by C-FIND at image level."""
-        return frozenset(query.instances(self._pacs, series))
-
-    def remarks(self) -> tuple[str, ...]:
-        """Return nothing: faults are raised."""
-        return ()
 
     def fetch(
         self, series: RemoteSeries, missing: Collection[str] | None, arrivals: Arrivals

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 from pydicom.dataset import Dataset
 from pynetdicom.association import Association
@@ -53,6 +54,26 @@ class Finder:
     def _close(self) -> None:
         self._association = None
         self._open.close()
+
+
+class Asking:
+    """What the routes over DIMSE have in common: they ask by C-FIND."""
+
+    def __init__(self, pacs: PacsConfig, data: Path) -> None:
+        self._pacs, self._data = pacs, data
+        self.finder = Finder(pacs)
+
+    def find(self, question: Question) -> Iterator[RemoteSeries]:
+        """Ask by C-FIND."""
+        return self.finder.find(question)
+
+    def instances(self, series: RemoteSeries) -> frozenset[str]:
+        """Ask by C-FIND at image level."""
+        return frozenset(instances(self._pacs, series))
+
+    def remarks(self) -> tuple[str, ...]:
+        """Return nothing: faults are raised."""
+        return ()
 
 
 def find(association: Association, pacs: PacsConfig, question: Question) -> Iterator[RemoteSeries]:

@@ -7,18 +7,15 @@ files that had not been flushed to the disk no longer stand here (flushing.py).
 
 from __future__ import annotations
 
-import sqlite3
-import threading
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
+from client.shared_database import SharedDatabase
 from client.sources.landing import Landed
 from client.sources.source import RemoteSeries
-from common.errors import StateDamaged
 
 State = Literal["waiting", "complete", "incomplete"]
 
@@ -56,37 +53,16 @@ class Counted:
         return self.series - self.complete - len(self.incomplete)
 
 
-class Queue:
+class Queue(SharedDatabase):
     """The queue of a site; safe to share between threads."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = threading.Lock()
         self._taken: set[str] = set()
-        try:
-            self._database = sqlite3.connect(path, check_same_thread=False)
-            self._database.execute("PRAGMA journal_mode = WAL")
-            # What a loss of power takes back is found again among the files.
-            self._database.execute("PRAGMA synchronous = NORMAL")
-            self._database.execute("PRAGMA foreign_keys = ON")
-            self._database.execute("PRAGMA secure_delete = ON")  # withdrawn patients leave no trace
-            self._database.executescript(_TABLES)
-        except sqlite3.DatabaseError as error:
-            message = (
-                f"{path} cannot be read: {error}. Remove it; files that were fetched are found "
-                "again and not fetched twice."
-            )
-            raise StateDamaged(message) from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:  # fmt: skip
-        with self._lock:
-            self._database.close()
+        super().__init__(
+            # NORMAL: what a loss of power takes back is found again among the files.
+            path, _TABLES, synchronous="NORMAL",
+            remedy="Remove it; files that were fetched are found again and not fetched twice.",
+        )  # fmt: skip
 
     def offer(self, found: Iterable[RemoteSeries]) -> None:
         """Replace what is wanted; what grew or was incomplete waits again."""
@@ -180,8 +156,7 @@ class Queue:
                 "SELECT study, series FROM series WHERE patient = ?", [patient]
             ).fetchall()
             database.execute("DELETE FROM series WHERE patient = ?", [patient])
-        with self._lock:  # nor in the log beside the file
-            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._leave_no_trace()
         return tuple((study, series) for study, series in found)
 
     def counted(self) -> Counted:

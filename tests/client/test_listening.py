@@ -253,6 +253,20 @@ def test_a_patient_who_is_withdrawn_while_a_study_is_scored_has_no_result(
     assert [path for path in made.home.results.rglob("*") if path.is_file()] == []
 
 
+def test_no_byte_of_a_forgotten_study_stands_in_the_queue(made: Made, tmp_path: Path) -> None:
+    files = series(tmp_path / "x", "A")
+    study = study_of(files)
+    made.come(files)
+    assert any(study.encode() in path.read_bytes() for path in queue_files(made.home))
+    forget_patients(made.home, frozenset({"A"}))
+    assert not [path for path in queue_files(made.home) if study.encode() in path.read_bytes()]
+
+
+def queue_files(home: Home) -> list[Path]:
+    """Return the queue's file and what SQLite keeps beside it."""
+    return list(home.arrivals.parent.glob(f"{home.arrivals.name}*"))
+
+
 def test_what_arrived_of_a_patient_can_be_forgotten(made: Made, tmp_path: Path) -> None:
     one = made.home.arrived / study_of(series(tmp_path / "x", "A"))
     made.come(series(one / "1", "A"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from typer.testing import CliRunner
 from client.cli import app
 from client.home import Home
 from tests.client.dicom_files import image, noise, placed, save, write_labels
+from tests.strict_html import Strict
 
 RUN = """
 name: chest
@@ -197,21 +197,3 @@ def test_speed_is_measured_and_room_is_compared(site: Home) -> None:
         assert speed["files_per_second"] > 10
         assert speed["cache_needed"] == 38 * 8 * 9 * 2
         assert speed["disk_free"] > np.prod([8, 9])
-
-
-class Strict(HTMLParser):
-    """Notes what is open; a tag that is closed out of order is an error."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note a tag."""
-        del attrs
-        if tag not in {"meta", "br"}:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        """Check that it was the last."""
-        assert self.open.pop() == tag

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -27,6 +26,7 @@ from server.journal import Journal
 from server.operator_client import Operator
 from server.run_status import view_of
 from tests.client.dicom_files import config_of
+from tests.strict_html import Strict
 
 CONFIG = config_of()
 REQUEST = StatisticsRequest(run="run", round=0, seed=0, config=CONFIG)
@@ -234,21 +234,3 @@ def test_text_from_a_site_is_shown_as_text(tmp_path: Path) -> None:
     assert "<script" not in page
     Strict().feed(page)
     assert RunFolder(tmp_path).report.name == "report.html"
-
-
-class Strict(HTMLParser):
-    """Raises for a tag that is not closed in its order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note a tag."""
-        del attrs
-        if tag not in {"meta", "br"}:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        """Check that it was the last."""
-        assert self.open.pop() == tag
