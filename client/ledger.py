@@ -7,6 +7,7 @@ leaves a charge without a release at worst, never a release without a charge.
     repeated round         charged again: what was released the first time is out
     two runs at once       one transaction at a time, the second sees the first's charge
     a row changed or cut   the chain of hashes breaks: LedgerDamaged, nothing is released
+    a later release's row  LedgerTooNew names what this one does not know (client/charge.py)
     an old copy restored   `head` has fewer charges than the coordinator was told of, or
                            lacks the charge it was told of: admission, `check_head`
     clock set back         no decision depends on time
@@ -14,16 +15,15 @@ leaves a charge without a release at worst, never a release without a charge.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import BudgetExceeded, LedgerDamaged, PrivacyError
+from client.charge import Charge, chained, charge_of, text_of_columns
+from common.errors import BudgetExceeded, LedgerDamaged, LedgerTooNew, PrivacyError
 from common.privacy.accounting import epsilon_of
 from common.privacy.plan import LedgerHead, Mechanism, Spend
 
@@ -40,6 +40,7 @@ CREATE TABLE IF NOT EXISTS charges (
   mechanism TEXT NOT NULL,
   previous TEXT NOT NULL,
   hash TEXT NOT NULL UNIQUE,
+  text TEXT,
   UNIQUE (cohort, run, round, attempt)
 ) STRICT;
 CREATE TRIGGER IF NOT EXISTS no_update BEFORE UPDATE ON charges
@@ -74,6 +75,7 @@ class Ledger:
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(self._connect()) as connection, self._explained():
             connection.executescript(_SCHEMA)
+            _add_text(connection)
 
     def charge(
         self, cohort: str, run: str, round_number: int, mechanism: Mechanism, limit: Limit,
@@ -100,7 +102,7 @@ class Ledger:
                 )
                 raise BudgetExceeded(message)
             same = [m for m in past if m.run == run and m.round == round_number]
-            head = _append(connection, rows, _Entry(
+            head = _append(connection, rows, Charge(
                 cohort=cohort, run=run, round=round_number, attempt=len(same) + 1,
                 mechanism=mechanism,
             ))  # fmt: skip
@@ -205,34 +207,27 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
             return
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Entry:
-    cohort: str
-    run: str
-    round: int
-    attempt: int
-    mechanism: Mechanism
+def _add_text(connection: sqlite3.Connection) -> None:
+    """Give a ledger of release 0.1.0 the column for texts; its charges stay as they are."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        columns = connection.execute("SELECT name FROM pragma_table_info('charges')").fetchall()
+        if ("text",) not in columns:
+            connection.execute("ALTER TABLE charges ADD COLUMN text TEXT")
+    finally:
+        connection.execute("COMMIT")
 
-    def text(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
 
-
-def _append(connection: sqlite3.Connection, rows: list[_Entry], entry: _Entry) -> LedgerHead:
+def _append(connection: sqlite3.Connection, rows: list[Charge], charge: Charge) -> LedgerHead:
     previous = _hash_of_last(connection) if rows else _GENESIS
-    head = LedgerHead(charges=len(rows) + 1, hash=_chain(previous, entry))
+    text = charge.text()
+    head = LedgerHead(charges=len(rows) + 1, hash=chained(previous, text))
     connection.execute(
-        "INSERT INTO charges (number, cohort, run, round, attempt, mechanism, previous, hash) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            head.charges, entry.cohort, entry.run, entry.round, entry.attempt,
-            json.dumps(asdict(entry.mechanism), sort_keys=True), previous, head.hash,
-        ),
-    )  # fmt: skip
+        "INSERT INTO charges (number, cohort, run, round, attempt, mechanism, previous, hash, "
+        "text) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (head.charges, *charge.columns(), previous, head.hash, text),
+    )
     return head
-
-
-def _chain(previous: str, entry: _Entry) -> str:
-    return hashlib.sha256(f"{previous}{entry.text()}".encode()).hexdigest()
 
 
 def _hash_of_last(connection: sqlite3.Connection) -> str:
@@ -240,30 +235,41 @@ def _hash_of_last(connection: sqlite3.Connection) -> str:
     return str(row[0])
 
 
-def _verified(connection: sqlite3.Connection, path: Path) -> list[_Entry]:
+def _verified(connection: sqlite3.Connection, path: Path) -> list[Charge]:
     """Return all charges after checking the whole chain."""
-    entries: list[_Entry] = []
+    charges: list[Charge] = []
     previous = _GENESIS
     try:
         rows = connection.execute(
-            "SELECT number, cohort, run, round, attempt, mechanism, previous, hash "
+            "SELECT number, previous, hash, text, cohort, run, round, attempt, mechanism "
             "FROM charges ORDER BY number"
         ).fetchall()
         for place, row in enumerate(rows, 1):
-            number, cohort, run, round_number, attempt, mechanism, before, found = row
-            entry = _Entry(
-                cohort=cohort, run=run, round=round_number, attempt=attempt,
-                mechanism=Mechanism(**json.loads(mechanism)),
-            )  # fmt: skip
-            if number != place or before != previous or found != _chain(previous, entry):
+            number, before, found, text, *columns = row
+            if text is None:
+                text = text_of_columns(*columns)
+            if number != place or before != previous or found != chained(previous, text):
                 raise _damage(path, place)
-            entries.append(entry)
+            charge = charge_of(text)
+            if columns[:4] != list(charge.columns()[:4]) or columns[4] not in text:
+                raise _damage(path, place)
+            charges.append(charge)
             previous = found
+    except LedgerTooNew as error:
+        raise _too_new(path, len(charges) + 1, str(error)) from error
     except LedgerDamaged:
         raise
     except (sqlite3.DatabaseError, ValueError, TypeError, PrivacyError) as error:
-        raise _damage(path, len(entries) + 1) from error
-    return entries
+        raise _damage(path, len(charges) + 1) from error
+    return charges
+
+
+def _too_new(path: Path, place: int, facts: str) -> LedgerTooNew:
+    message = (
+        f"{path}, charge {place} was made by a newer release of Wardround: this one does not know "
+        f"{facts}. The ledger is sound, and nothing was charged or released. Install that release."
+    )
+    return LedgerTooNew(message)
 
 
 def _damage(path: Path, place: int) -> LedgerDamaged:

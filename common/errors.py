@@ -6,6 +6,7 @@
     |-- PrivacyError                                               exit 4
     |   |-- UnsafeModel         whoever chose the network
     |   |-- BudgetExceeded      the site admin, or nobody: the answer is no
+    |   |-- LedgerTooNew        the site admin
     |   `-- LedgerDamaged       the site admin and the data-protection officer
     |-- UpdateRefused           the coordinator; the run goes on   exit 1
     |-- LinkDown                the network; it is tried again     exit 7
@@ -73,6 +74,10 @@ class BudgetExceeded(PrivacyError):
 
 class LedgerDamaged(PrivacyError):
     """The ledger's chain of hashes does not hold."""
+
+
+class LedgerTooNew(PrivacyError):
+    """A newer release wrote what this one does not know; the ledger is sound."""
 
 
 class UpdateRefused(WardroundError):

@@ -10,17 +10,18 @@ import sys
 import tempfile
 from collections import Counter
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from client.charge import Charge, chained
 from client.ledger import Ledger, Limit
-from common.errors import BudgetExceeded, LedgerDamaged, PrivacyError
+from common.errors import BudgetExceeded, LedgerDamaged, LedgerTooNew, PrivacyError
 from common.privacy.accounting import epsilon_of
-from common.privacy.plan import LedgerHead
+from common.privacy.plan import LedgerHead, Mechanism
 from tests.privacy.made_up import mechanism_of
 
 DELTA = 1e-4
@@ -167,6 +168,9 @@ def test_charges_cannot_be_changed_or_removed_by_accident(tmp_path: Path) -> Non
     "UPDATE charges SET attempt = 9 WHERE number = 3",
     "UPDATE charges SET mechanism = 'nonsense' WHERE number = 3",
     "UPDATE charges SET mechanism = '[]' WHERE number = 3",
+    "UPDATE charges SET text = replace(text, '20.0', '90.0') WHERE number = 2",
+    "UPDATE charges SET text = NULL, round = 9 WHERE number = 3",
+    "UPDATE charges SET text = 'nonsense' WHERE number = 3",
     "DELETE FROM charges WHERE number = 1",
     "DELETE FROM charges WHERE number = 2",
     "UPDATE charges SET number = number + 10",
@@ -243,6 +247,84 @@ def test_a_file_that_is_no_ledger_is_refused_by_name(tmp_path: Path) -> None:
     place.write_bytes(b"no database" * 1000)
     with pytest.raises(LedgerDamaged, match=r"ledger\.db"):
         Ledger(place)
+
+
+# --- charges of other releases ----------------------------------------------------------------
+
+
+def of_the_first_release(path: Path) -> Ledger:
+    """Return a ledger of four charges as release 0.1.0 left it."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript((HERE / "ledger_of_0_1_0.sql").read_text(encoding="utf-8"))
+    return Ledger(path)
+
+
+def test_a_ledger_of_the_first_release_verifies_and_goes_on(tmp_path: Path) -> None:
+    ledger = of_the_first_release(tmp_path / "ledger.db")
+    head = LedgerHead(
+        charges=4, hash="bab0222e7ca1e5ee59008ad11e06455852b45f322819a4d869b30d415256f275"
+    )
+    assert ledger.head() == head
+    assert len(ledger.history("patients")) == 3
+    assert ledger.charge("patients", "brücke", 2, ROUND, WIDE, DELTA).ledger.charges == 5
+    Ledger(tmp_path / "ledger.db").check_head(head)
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
+        attempts = connection.execute("SELECT attempt FROM charges WHERE round = 2").fetchall()
+    assert attempts == [(1,), (2,), (3,)]
+
+
+@pytest.mark.parametrize("statement", [
+    "UPDATE charges SET mechanism = replace(mechanism, '3.1', '9.0') WHERE number = 4",
+    "UPDATE charges SET run = 'bru' WHERE number = 2",
+    "DELETE FROM charges WHERE number = 2",
+])  # fmt: skip
+def test_a_changed_charge_of_the_first_release_is_damage(tmp_path: Path, statement: str) -> None:
+    ledger = of_the_first_release(tmp_path / "ledger.db")
+    outside(tmp_path / "ledger.db", statement)
+    with pytest.raises(LedgerDamaged):
+        ledger.head()
+
+
+def test_a_fact_with_a_default_leaves_every_charge_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = filled(tmp_path / "ledger.db").head()
+
+    @dataclass(frozen=True, kw_only=True)
+    class LaterMechanism(Mechanism):
+        sampler: str = "poisson"
+
+    @dataclass(frozen=True, kw_only=True)
+    class LaterCharge(Charge):
+        purpose: str = "training"
+
+    monkeypatch.setattr("client.charge.Mechanism", LaterMechanism)
+    monkeypatch.setattr("client.charge.Charge", LaterCharge)
+    ledger = Ledger(tmp_path / "ledger.db")
+    assert ledger.head() == before
+    assert ledger.history("patients")[0] == LaterMechanism(**vars(ROUND))
+    # What has its default is not written, so the release before reads it, too.
+    ledger.charge("patients", "run", 4, LaterMechanism(**vars(ROUND)), WIDE, DELTA)
+    assert ledger.head().charges == 4
+    monkeypatch.undo()
+    assert Ledger(tmp_path / "ledger.db").head().charges == 4
+
+
+@pytest.mark.parametrize("of", ["charge", "mechanism"])
+def test_a_fact_of_a_newer_release_is_named_and_is_no_damage(tmp_path: Path, of: str) -> None:
+    ledger, place = filled(tmp_path / "ledger.db", 1), tmp_path / "ledger.db"
+    facts = json.loads(Charge(cohort="p", run="r", round=1, attempt=1, mechanism=ROUND).text())
+    (facts if of == "charge" else facts["mechanism"])["sampler"] = "exact"
+    text, mechanism = json.dumps(facts), json.dumps(facts["mechanism"])
+    row = ("p", "r", 1, 1, mechanism, ledger.head().hash, chained(ledger.head().hash, text), text)
+    with closing(sqlite3.connect(place)) as connection:
+        connection.execute(
+            "INSERT INTO charges (cohort, run, round, attempt, mechanism, previous, hash, text) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row,
+        )  # fmt: skip
+        connection.commit()
+    with pytest.raises(LedgerTooNew, match=r"ledger\.db, charge 2 was made by a newer .* sampler"):
+        ledger.charge("patients", "run", 4, ROUND, WIDE, DELTA)
 
 
 # --- several processes, and their deaths -----------------------------------------------------

@@ -1,0 +1,85 @@
+"""One charge as a ledger keeps it: a text, whose hash is taken as it stands.
+
+The hash covers the text that was stored, not what a release makes of it. A fact that a later
+release adds, with a default, leaves every earlier charge as it is; it is written only where it
+differs from its default. A fact that this release does not know is no damage: LedgerTooNew.
+
+Public: Charge, chained, charge_of, text_of_columns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+
+from common.errors import LedgerTooNew
+from common.privacy.plan import Mechanism
+
+
+@dataclass(frozen=True, kw_only=True)
+class Charge:
+    """What was charged; a new fact is a field with a default, here or in Mechanism."""
+
+    cohort: str
+    run: str
+    round: int
+    attempt: int  # 1 is the first of its round
+    mechanism: Mechanism
+
+    def text(self) -> str:
+        """Return the charge as it is stored and hashed."""
+        facts = asdict(self) | {"mechanism": _written(self.mechanism)}
+        return json.dumps({k: facts[k] for k in _written(self)}, sort_keys=True)
+
+    def columns(self) -> tuple[str, str, int, int, str]:
+        """Return what stands beside the text, for the unique index and for who looks by hand."""
+        mechanism = json.dumps(_written(self.mechanism), sort_keys=True)
+        return self.cohort, self.run, self.round, self.attempt, mechanism
+
+
+def chained(previous: str, text: str) -> str:
+    """Return the hash of a charge after the one with hash `previous`."""
+    return hashlib.sha256(f"{previous}{text}".encode()).hexdigest()
+
+
+def charge_of(text: str) -> Charge:
+    """Read a charge's text.
+
+    LedgerTooNew for a fact that a later release wrote; ValueError, TypeError, KeyError or
+    PrivacyError for what is no charge.
+    """
+    facts = json.loads(text)
+    _check_known(facts, Charge)
+    _check_known(facts["mechanism"], Mechanism)
+    return Charge(**facts | {"mechanism": Mechanism(**facts["mechanism"])})
+
+
+def text_of_columns(
+    cohort: str, run: str, round_number: int, attempt: int, mechanism: str
+) -> str:
+    """Return the text of a charge that release 0.1.0 made: it kept only the mechanism as text."""
+    return (
+        f'{{"attempt": {attempt}, "cohort": {json.dumps(cohort)}, "mechanism": {mechanism}, '
+        f'"round": {round_number}, "run": {json.dumps(run)}}}'
+    )
+
+
+def _written(one: Charge | Mechanism) -> dict[str, object]:
+    """Return the facts of 0.1.0, and of later ones those that differ from their default."""
+    return {
+        field.name: getattr(one, field.name)
+        for field in fields(one)
+        if field.default is MISSING or field.name == "unit"
+        or getattr(one, field.name) != field.default
+    }  # fmt: skip
+
+
+def _check_known(facts: object, kind: type[Charge | Mechanism]) -> None:
+    if not isinstance(facts, Mapping):
+        message = f"expected facts of a {kind.__name__}, got {facts!r:.80}"
+        raise TypeError(message)
+    new = sorted(facts.keys() - {field.name for field in fields(kind)})
+    if new:
+        raise LedgerTooNew(", ".join(map(str, new)))
