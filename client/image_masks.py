@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from client.dicom.masks import (
     read_segmentation,
 )
 from client.dicom.masks_nifti import SUFFIXES, read_nifti
+from client.dicom.masks_owner import check_owner, owner_of
 from client.dicom.masks_rtstruct import (
     STRUCTURE_SET,
     Drawn,
@@ -27,6 +29,14 @@ from client.dicom.quiet import quiet
 from client.dicom.read import Header
 from client.dicom.reasons import Reason, UnusableFile
 from client.dicom.volume import Geometry
+
+#: Pictures that lose an outline's edge, or that nobody here reads.
+_PICTURES = frozenset({".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+Tell = Callable[[UnusableFile], None]
+
+
+def _to_nobody(_problem: UnusableFile) -> None:
+    return
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +60,13 @@ class Canvas:
     instances: frozenset[str]  # SOPInstanceUIDs
 
 
-def read_mask(site: Path, name: str, canvas: Canvas, rules: MaskRules) -> Labels:
-    """Read the mask that a row names; UnusableFile with MASK_MISSING or MASK_UNUSABLE."""
+def read_mask(
+    site: Path, name: str, canvas: Canvas, rules: MaskRules, tell: Tell = _to_nobody
+) -> Labels:
+    """Read the mask that a row names; UnusableFile with MASK_MISSING or MASK_UNUSABLE.
+
+    What is odd in a mask that is used all the same is told.
+    """
     if not name:
         raise UnusableFile(Reason.MASK_MISSING, "the row names none")
     path = site / name
@@ -59,15 +74,16 @@ def read_mask(site: Path, name: str, canvas: Canvas, rules: MaskRules) -> Labels
         raise UnusableFile(Reason.MASK_UNUSABLE, "the path leaves the site's folder")
     if not path.is_file():
         raise UnusableFile(Reason.MASK_MISSING, path.name)
+    _check_kind(path)
     if canvas.geometry is None:
-        return _flat(path, canvas, rules)
+        return _flat(site, path, canvas, rules, tell)
     slices, rows, columns = canvas.shape
     shape = slices, rows, columns
     if path.suffix.lower() == ".png":
         raise UnusableFile(Reason.MASK_UNUSABLE, "a PNG for a volume; use DICOM SEG")
     if path.name.lower().endswith(SUFFIXES):
         return read_nifti(path, shape, canvas.geometry, rules.structures, resample=rules.resample)
-    if _sop_class(path) == STRUCTURE_SET:
+    if _sop_class(site, path, canvas) == STRUCTURE_SET:
         drawn = Drawn(
             shape=shape, geometry=canvas.geometry, series=canvas.header.series,
             instances=canvas.instances, frame_of_reference=frame_of_reference(site / canvas.first),
@@ -76,24 +92,42 @@ def read_mask(site: Path, name: str, canvas: Canvas, rules: MaskRules) -> Labels
     return read_segmentation(path, shape, canvas.geometry, rules.structures)
 
 
-def _flat(path: Path, canvas: Canvas, rules: MaskRules) -> NDArray[np.uint8]:
+def _flat(
+    site: Path, path: Path, canvas: Canvas, rules: MaskRules, tell: Tell
+) -> NDArray[np.uint8]:
     if path.suffix.lower() == ".png":
         if canvas.header.frames > 1:
             raise UnusableFile(Reason.MASK_UNUSABLE, "a PNG for several frames; use DICOM SEG")
-        return read_png(path, canvas.header.shape, rules.structures)
-    if path.name.lower().endswith(SUFFIXES) or _sop_class(path) == STRUCTURE_SET:
-        kind = "contours" if not path.name.lower().endswith(SUFFIXES) else "NIfTI"
+        return read_png(
+            path, canvas.header.shape, rules.structures,
+            lambda detail: tell(UnusableFile(Reason.MASK_GREYS, detail)),
+        )  # fmt: skip
+    nifti = path.name.lower().endswith(SUFFIXES)
+    if nifti or _sop_class(site, path, canvas) == STRUCTURE_SET:
         raise UnusableFile(
-            Reason.MASK_UNUSABLE, f"{kind} for a 2-D image, which has no place; use PNG or SEG"
+            Reason.MASK_UNUSABLE,
+            f"{'NIfTI' if nifti else 'contours'} for a 2-D image, which has no place; use PNG or "
+            "SEG",
         )
     return read_image_segmentation(path, canvas.header, canvas.frame, rules.structures)
 
 
-def _sop_class(path: Path) -> str:
+def _check_kind(path: Path) -> None:
+    if path.suffix.lower() in _PICTURES:
+        detail = f"a {path.suffix.lower()[1:]} file; save the outline as PNG or DICOM SEG"
+        raise UnusableFile(Reason.MASK_UNUSABLE, detail)
+
+
+def _sop_class(site: Path, path: Path, canvas: Canvas) -> str:
+    """Return what kind of DICOM object a mask is, once it is known to be of this image."""
     try:
         with quiet():
-            found = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID"])
+            found = dcmread(path, stop_before_pixels=True)
+            flat = canvas.geometry is None
+            check_owner(found, owner_of(site / canvas.first, canvas.instances, flat=flat))
         return str(found.get("SOPClassUID") or "")
+    except UnusableFile:
+        raise
     except Exception as error:
         # Whatever a broken file makes pydicom raise.
         raise UnusableFile(Reason.MASK_UNUSABLE, f"not DICOM ({type(error).__name__})") from error

@@ -196,7 +196,7 @@ def _prepare_all(
     keys: list[dict[str, str]] = []
     for image in find_images(found, rules, store):
         try:
-            target = _mask(site, image, wanted[0], wanted[1], rules)
+            target = _mask(site, image, wanted, rules, found.problems)
             images.append(prepare(image.values, image.spacing, rules))
         except UnusableFile as problem:
             found.problems.append(problem.listed(image.source))
@@ -215,9 +215,11 @@ def _prepare_all(
 
 
 def _mask(
-    site: Path, image: Image, labels: Labels, masks: MaskRules | None, rules: Images
-) -> Tensor:
+    site: Path, image: Image, wanted: tuple[Labels, MaskRules | None], rules: Images,
+    problems: list[Unusable],
+) -> Tensor:  # fmt: skip
     """Return the image's label map, or (0,) where none was asked for."""
+    labels, masks = wanted
     if masks is None:
         return torch.zeros(0, dtype=torch.uint8)
     name = labels.rows[labels.find(dicom_keys(image.header))][masks.column]
@@ -226,7 +228,10 @@ def _mask(
         shape=image.header.shape if image.geometry is None else image.values.shape[:3],
         first=image.first, instances=image.instances,
     )  # fmt: skip
-    return prepare_labels(read_mask(site, name, canvas, masks), image.spacing, rules)
+    drawn = read_mask(
+        site, name, canvas, masks, lambda problem: problems.append(problem.listed(image.source))
+    )
+    return prepare_labels(drawn, image.spacing, rules)
 
 
 def _keep(cache: Cache, key: str, prepared: Prepared) -> None:

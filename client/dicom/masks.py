@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 
 from client.dicom.compressed import Array
 from client.dicom.decode import decode
+from client.dicom.masks_png import shown_values, strays
 from client.dicom.read import SEGMENTATIONS, Header, group_item, read_dataset
 from client.dicom.reasons import Reason, UnusableFile
 from client.dicom.volume import Geometry, plane_affine, turn_of
@@ -23,36 +25,27 @@ _LABELMAP = "1.2.840.10008.5.1.4.1.1.66.7"
 _ON_GRID = 0.5
 
 
-def read_png(path: Path, shape: tuple[int, int], structures: Structures) -> Labels:
-    """Read a grey PNG of the image's shape.
+def read_png(
+    path: Path, shape: tuple[int, int], structures: Structures,
+    tell: Callable[[str], None] = lambda _detail: None,
+) -> Labels:  # fmt: skip
+    """Read a PNG of the image's shape as the grey values that it shows.
 
     Values are a structure's own; 0 among them means every value but 0, and a picture of 0 and
-    255 alone is the one structure there is.
+    255 alone is the one structure there is. Grey values of no structure are told where they are
+    few, and else refused.
     """
-    from PIL import Image
-
     if not path.is_file():
         raise UnusableFile(Reason.MASK_MISSING, path.name)
-    try:
-        with Image.open(path) as picture:
-            values = np.asarray(picture)
-            if picture.mode == "1":
-                values = values.astype(np.uint8) * np.uint8(255)
-    except Exception as error:
-        # Pillow raises its own kinds, SyntaxError among them, on broken files.
-        raise UnusableFile(Reason.MASK_UNUSABLE, type(error).__name__) from error
-    if values.ndim == 3:
-        values = _grey(values)
+    values = shown_values(path)
     if values.shape != shape:
         raise UnusableFile(Reason.MASK_UNUSABLE, f"mask {values.shape}, image {shape}")
-    return label_map(values, structures)
-
-
-def _grey(values: NDArray[np.integer]) -> NDArray[np.integer]:
-    color = values[..., :3] if values.shape[2] > 2 else values[..., :1]
-    if (color != color[..., :1]).any():
-        raise UnusableFile(Reason.MASK_UNUSABLE, "coloured; save it as grey values")
-    return color[..., 0]
+    labels = label_map(values, structures)
+    named = {value for wanted in structures.values() for value in wanted}
+    # A picture of one value is what `label_map` took for the one structure.
+    if len(np.unique(values[values != 0])) > 1 and (detail := strays(values, named)):
+        tell(detail)
+    return labels
 
 
 def label_map(values: NDArray[np.integer], structures: Structures) -> Labels:
@@ -94,15 +87,15 @@ def read_image_segmentation(
         raise UnusableFile(Reason.MASK_UNUSABLE, f"mask {frames.shape[1:3]}, image {header.shape}")
     labels = np.zeros(header.shape, np.uint8)
     try:
-        sources = [_source(dataset, index) for index in range(len(frames))]
+        sources = [_sources(dataset, index) for index in range(len(frames))]
         wanted = (header.instance, frame if header.frames > 1 else 0)
         for index, source in enumerate(sources):
-            if source == wanted or (source is None and header.frames == 1):
+            if wanted in source or (not source and header.frames == 1):
                 found = _numbered(dataset, index, frames[index], structures)
-                labels[found > 0] = found[found > 0]
+                np.maximum(labels, found, out=labels)  # later structures win
     except Exception as error:
         raise _unusable(error) from error
-    if sources and wanted not in sources and None not in sources:
+    if sources and all(source and wanted not in source for source in sources):
         raise UnusableFile(Reason.MASK_UNUSABLE, "drawn on another image")
     return labels
 
@@ -137,7 +130,6 @@ def _check_segments(wanted: set[int], held: set[int]) -> None:
 
 def _numbered(dataset: Dataset, index: int, frame: Array, structures: Structures) -> Labels:
     """Return a frame's structures by number."""
-    numbers = {v: k for k, values in enumerate(structures.values(), 1) for v in values}
     if dataset.SOPClassUID == _LABELMAP:
         segments = frame
     else:
@@ -148,8 +140,16 @@ def _numbered(dataset: Dataset, index: int, frame: Array, structures: Structures
         segments = np.where(frame * 2.0 >= whole, number, 0)
     labels = np.zeros(frame.shape, np.uint8)
     for segment in np.unique(segments[segments > 0]):
-        labels[segments == segment] = numbers.get(int(segment), numbers.get(0, 0))
+        labels[segments == segment] = _number(int(segment), structures)
     return labels
+
+
+def _number(segment: int, structures: Structures) -> int:
+    """Return the last structure that a segment is part of, from 1; 0 where it is of none."""
+    return max(
+        (k for k, wanted in enumerate(structures.values(), 1) if segment in wanted or 0 in wanted),
+        default=0,
+    )
 
 
 def _place(
@@ -174,15 +174,16 @@ def _place(
     level = round(float(to_index[0, 3]))
     if np.abs(to_index[:3, 3] - [level, 0, 0]).max() > _ON_GRID or not 0 <= level < len(labels):
         raise UnusableFile(Reason.MASK_UNUSABLE, f"frame {index + 1} lies outside the volume")
-    labels[level][shown > 0] = shown[shown > 0]
+    # Later structures win, in whatever order the frames stand: a tumour lies inside its organ.
+    np.maximum(labels[level], shown, out=labels[level])
 
 
-def _source(dataset: Dataset, index: int) -> tuple[str, int] | None:
-    """Return the instance and frame that a frame was drawn on, if it says so."""
+def _sources(dataset: Dataset, index: int) -> set[tuple[str, int]]:
+    """Return the instances and frames that a frame was drawn on, as far as it says so."""
     item = group_item(dataset, index, "DerivationImageSequence")
-    if item is None or not item.get("SourceImageSequence"):
-        return None
-    source = item.SourceImageSequence[0]
-    number = source.get("ReferencedFrameNumber")
-    frame = int(number if not isinstance(number, list) else number[0]) - 1 if number else 0
-    return str(source.ReferencedSOPInstanceUID), frame
+    found: set[tuple[str, int]] = set()
+    for source in (item.get("SourceImageSequence") or ()) if item is not None else ():
+        number = source.get("ReferencedFrameNumber")
+        numbers = number if isinstance(number, MultiValue) else [number or 1]
+        found |= {(str(source.ReferencedSOPInstanceUID), int(one) - 1) for one in numbers}
+    return found

@@ -75,8 +75,24 @@ def _check_series(dataset: Dataset, drawn: Drawn) -> None:
     }
     if named and drawn.series not in named:
         _refuse("drawn on another series")
-    if not named and not drawn.frame_of_reference:
+    placed = _says_frame(dataset, drawn) or _names_images(dataset, drawn)
+    if not named and not (drawn.frame_of_reference and placed):
         _refuse("names neither series nor frame of reference of its images")
+
+
+def _says_frame(dataset: Dataset, drawn: Drawn) -> bool:
+    regions = dataset.get("StructureSetROISequence") or ()
+    named = {str(item.get("ReferencedFrameOfReferenceUID") or "") for item in regions}
+    return drawn.frame_of_reference in named
+
+
+def _names_images(dataset: Dataset, drawn: Drawn) -> bool:
+    return any(
+        str(one.ReferencedSOPInstanceUID) in drawn.instances
+        for region in dataset.get("ROIContourSequence") or ()
+        for contour in region.get("ContourSequence") or ()
+        for one in contour.get("ContourImageSequence") or ()
+    )
 
 
 def _wanted(dataset: Dataset, structures: Structures, drawn: Drawn) -> list[tuple[int, int]]:

@@ -60,6 +60,7 @@ class Reason(Enum):
     NO_KEY = "The row names no patient, study or series; fill PatientID."
     MASK_MISSING = "The row names no mask, or the mask's file is not there."
     MASK_UNUSABLE = "The mask cannot be read or does not fit its image; see the detail."
+    MASK_GREYS = "A few grey values of the mask are of no structure; they count as background."
     PATIENT_IN_TWO_SPLITS = "The patient is in two splits; every patient belongs in one."
     SPLIT_UNKNOWN = "The split column says neither train, validation nor test."
 

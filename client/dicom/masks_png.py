@@ -1,0 +1,166 @@
+"""A PNG's grey values as a viewer shows them, and whether they are an outline's.
+
+A palette is read to its colours: programs that reduce colours number them by how often they
+occur, so an index says nothing. Only where the colours are colours, as label editors save them
+(index 0 black), the index is the label.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.dicom.reasons import Reason, UnusableFile
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Values = NDArray[np.integer]  # (rows, columns)
+
+#: Pictures whose values are all below this number labels; others show greys.
+_GREYS_FROM = 32
+#: Part of the drawn pixels that may hold greys of no structure.
+_FEW = 0.01
+#: Part of a value's pixels that lie among their own kind, from which it is an area, no edge.
+_AREA = 0.25
+#: A value is faint where it is below the highest by this factor: the ringing of a JPEG.
+_FAINT = 8
+#: Bytes of the header (PNG 11.2.1) that hold bits per sample and type of colour.
+_BITS, _COLOUR = 24, 25
+
+
+def shown_values(path: Path) -> Values:
+    """Return grey values, 255 for white; MASK_UNUSABLE says why a picture has none."""
+    from PIL import Image
+
+    try:
+        head = path.read_bytes()[: _COLOUR + 1]
+        with Image.open(path) as picture:
+            if picture.format != "PNG":
+                _refuse(f"a {picture.format} by the name of a PNG; save the outline without loss")
+            values = _values(picture)
+    except UnusableFile:
+        raise
+    except Exception as error:
+        # Pillow raises its own kinds, SyntaxError among them, on broken files.
+        raise UnusableFile(Reason.MASK_UNUSABLE, type(error).__name__) from error
+    if head[_BITS] == 16 and head[_COLOUR] and set(np.unique(values).tolist()) != {0, 255}:
+        # Pillow keeps the upper 8 bits of such pictures, and small numbers are lost.
+        _refuse("16 bits a sample with colours or alpha; save it as grey values")
+    return values
+
+
+def _values(picture: Image) -> Values:
+    values = np.asarray(picture)
+    if picture.mode == "1":
+        found: Values = values.astype(np.uint8) * np.uint8(255)
+    elif picture.mode == "L":
+        found = values
+    elif picture.mode.startswith("I"):
+        found = _of_16_bits(values)
+    elif picture.mode in {"P", "PA"}:
+        found = _of_palette(picture)
+    elif picture.mode == "RGB":
+        found = _grey(values)
+    elif picture.mode in {"LA", "RGBA"}:
+        found = _with_alpha(values[..., :-1], values[..., -1])
+    else:
+        _refuse(f"a picture of mode {picture.mode}; save it as grey values")
+    return found
+
+
+def _with_alpha(colours: Values, alpha: Values) -> Values:
+    if (colours == colours[0, 0]).all() and len(np.unique(alpha)) > 1:
+        return alpha  # one colour everywhere
+    return _drawn(_grey(colours), alpha)
+
+
+def _of_16_bits(values: Values) -> Values:
+    """Return values of 16 bits; where these are 8 bits spread over them, those."""
+    if values.max(initial=0) == 0xFFFF and not (values % 257).any():
+        return (values // 257).astype(np.uint8)
+    return values
+
+
+def _of_palette(picture: Image) -> Values:
+    index = np.asarray(picture)
+    index = index[..., 0] if index.ndim == 3 else index
+    colours = np.asarray(picture.convert("RGBA"))
+    if (colours[..., :3] == colours[..., :1]).all():
+        return _with_alpha(colours[..., :1], colours[..., 3])
+    palette = picture.getpalette("RGB") or []
+    if palette[:3] != [0, 0, 0] or len(np.unique(colours[..., 3])) > 1:
+        _refuse("a palette of colours whose first is not black; save it as grey values")
+    return index
+
+
+def _grey(values: Values) -> Values:
+    if (values != values[..., :1]).any():
+        _refuse("coloured; save it as grey values")
+    return values[..., 0]
+
+
+def _drawn(grey: Values, alpha: Values) -> Values:
+    """Return the grey values; refused where the alpha shows another outline than they do."""
+    if len(np.unique(alpha)) == 1:
+        return grey
+    if ((grey > 0) != (alpha > 0)).any() or len(np.unique(alpha[grey > 0])) > 1:
+        _refuse("grey values and transparency show different outlines; save it without alpha")
+    return grey
+
+
+def strays(values: Values, named: set[int]) -> str:
+    """Return what is to be told of grey values of no structure; MASK_UNUSABLE where they are many.
+
+    They come from smoothing or lossy compression, and no threshold brings the outline back.
+    Where every value counts (0 among the named), greys at an edge and faint ones are such, if
+    they fill no area of their own.
+    """
+    if values.max(initial=0) < _GREYS_FROM:
+        return ""  # label numbers: the others are of other structures
+    stray = (values != 0) & ~np.isin(values, sorted(named))
+    if 0 in named:
+        faint = values < values.max(initial=0) / _FAINT
+        stray &= (_between(values) | faint) & ~np.isin(values, _areas(values))
+    count, drawn = int(stray.sum()), int(np.count_nonzero(values))
+    if not count:
+        return ""
+    found = ", ".join(str(v) for v in np.unique(values[stray])[:5])
+    detail = f"{count} of {drawn} drawn pixels hold greys of no structure ({found})"
+    if count > _FEW * drawn:
+        _refuse(f"{detail}: smoothed, or once a JPEG; save the outline without either")
+    return detail
+
+
+def _between(values: Values) -> NDArray[np.bool_]:
+    """Return pixels between a much darker and a much brighter neighbour on opposite sides."""
+    padded = np.pad(values.astype(np.int64), 1, mode="edge")
+    rows, columns = values.shape
+    found = np.zeros(values.shape, np.bool_)
+    for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        one = padded[1 + down : 1 + down + rows, 1 + right : 1 + right + columns]
+        other = padded[1 - down : 1 - down + rows, 1 - right : 1 - right + columns]
+        low, high = np.minimum(one, other), np.maximum(one, other)
+        found |= (low < values) & (values < high) & (high - low >= _GREYS_FROM)
+    return found
+
+
+def _areas(values: Values) -> list[int]:
+    """Return the values that fill areas: a part of their pixels has only its own kind around."""
+    padded = np.pad(values, 1, mode="edge")
+    inner = np.ones(values.shape, np.bool_)
+    for part in (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]):
+        inner &= part == values
+    kinds, counts = np.unique(values, return_counts=True)
+    return [
+        int(kind)
+        for kind, count in zip(kinds, counts, strict=True)
+        if np.count_nonzero(inner & (values == kind)) >= _AREA * count
+    ]
+
+
+def _refuse(detail: str) -> NoReturn:
+    raise UnusableFile(Reason.MASK_UNUSABLE, detail)

@@ -1,0 +1,230 @@
+"""One outline as every kind of PNG: the same label map, or a refusal; never another outline."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+from pydicom.dataset import Dataset
+
+from client.dicom.masks import Structures, read_png
+from client.dicom.reasons import Reason, UnusableFile
+from tests.client.dicom_files import config_of, image, load, noise, save, write_labels
+
+SHAPE = (48, 48)
+ROWS, COLUMNS = np.indices(SHAPE)
+DRAWN = (ROWS - 22) ** 2 + (COLUMNS - 25) ** 2 < 140
+GREY = np.where(DRAWN, 255, 0).astype(np.uint8)
+WHITE = np.full(SHAPE, 255, np.uint8)
+BLACK = np.zeros(SHAPE, np.uint8)
+Pixels = NDArray[np.generic]
+wanted = pytest.mark.parametrize("structures", [{"one": (255,)}, {"one": (0,)}, {"one": (1,)}])
+
+
+def stack(*channels: Pixels) -> Image.Image:
+    return Image.fromarray(np.stack(channels, axis=-1))
+
+
+def palette(index: Pixels, *colours: tuple[int, int, int]) -> Image.Image:
+    found = Image.fromarray(index.astype(np.uint8)).convert("P")
+    found.putdata(index.reshape(-1).tolist())
+    found.putpalette([part for colour in colours for part in colour])
+    return found
+
+
+def chunks(path: Path, *parts: tuple[bytes, bytes]) -> Path:
+    """Write a PNG of these chunks; Pillow writes neither interlaced ones nor RGBA of 16 bits."""
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, data in (*parts, (b"IEND", b"")):
+        content += struct.pack(">I", len(data)) + kind + data
+        content += struct.pack(">I", zlib.crc32(kind + data))
+    path.write_bytes(content)
+    return path
+
+
+def raw(path: Path, samples: Pixels, colour: int, *more: tuple[bytes, bytes]) -> Path:
+    """Write (rows, columns[, samples]) of 8 or 16 bits with more chunks before the pixels."""
+    bits = samples.dtype.itemsize * 8
+    head = struct.pack(">IIBBBBB", samples.shape[1], samples.shape[0], bits, colour, 0, 0, 0)
+    lines = [b"\0" + line.astype(f">u{bits // 8}").tobytes() for line in samples]
+    return chunks(path, (b"IHDR", head), *more, (b"IDAT", zlib.compress(b"".join(lines))))
+
+
+def interlaced(path: Path) -> Path:
+    """Write the outline in Adam7 order (PNG 8.2)."""
+    head = struct.pack(">IIBBBBB", SHAPE[1], SHAPE[0], 8, 0, 0, 0, 1)
+    passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2),
+              (1, 0, 2, 1))  # fmt: skip
+    lines = b"".join(
+        b"\0" + line.tobytes()
+        for row, column, down, right in passes
+        for line in GREY[row::down, column::right]
+    )
+    return chunks(path, (b"IHDR", head), (b"IDAT", zlib.compress(lines)))
+
+
+def saved(picture: Image.Image, **how: str | int) -> Callable[[Path], Path]:
+    def write(path: Path) -> Path:
+        picture.save(path, **how)
+        return path
+
+    return write
+
+
+SAME = {
+    "grey": saved(Image.fromarray(GREY)),
+    "one bit": saved(Image.fromarray(GREY).convert("1")),
+    "16 bits": saved(Image.fromarray(GREY.astype(np.uint16) * 257)),
+    "interlaced": interlaced,
+    "RGB": saved(stack(GREY, GREY, GREY)),
+    "palette, index 0 white": saved(palette(~DRAWN, (255, 255, 255), (0, 0, 0))),
+    "palette, index 0 black": saved(palette(DRAWN, (0, 0, 0), (255, 255, 255))),
+    "palette of colours, index 0 black": saved(palette(DRAWN, (0, 0, 0), (200, 0, 0))),
+    "LA, in alpha": saved(stack(WHITE, GREY)),
+    "LA, in both": saved(stack(GREY, GREY)),
+    "RGBA, white, in alpha": saved(stack(WHITE, WHITE, WHITE, GREY)),
+    "RGBA, black, in alpha": saved(stack(BLACK, BLACK, BLACK, GREY)),
+    "RGBA, red, in alpha": saved(stack(WHITE, BLACK, BLACK, GREY)),
+    "RGBA, opaque": saved(stack(GREY, GREY, GREY, WHITE)),
+    "RGBA, all transparent": saved(stack(GREY, GREY, GREY, BLACK)),
+    "RGBA of 16 bits": lambda path: raw(
+        path, np.stack([GREY, GREY, GREY, WHITE], axis=-1).astype(np.uint16) * 257, 6
+    ),
+    "tRNS, white transparent": saved(Image.fromarray(GREY), transparency=255),
+    "tRNS, black transparent": saved(Image.fromarray(GREY), transparency=0),
+    "gamma": lambda path: raw(path, GREY, 0, (b"gAMA", struct.pack(">I", 45455))),
+}
+
+
+@pytest.mark.parametrize("kind", SAME)
+@wanted
+def test_an_outline_is_the_same_in_every_kind_of_png(
+    tmp_path: Path, kind: str, structures: Structures
+) -> None:
+    path = SAME[kind](tmp_path / "m.png")
+    if kind.startswith("palette of colours") and structures == {"one": (255,)}:
+        with pytest.raises(UnusableFile):  # it numbers its labels
+            read_png(path, SHAPE, structures)
+        return
+    assert np.array_equal(read_png(path, SHAPE, structures) > 0, DRAWN)
+
+
+def smooth() -> Image.Image:
+    return Image.fromarray(GREY).filter(ImageFilter.GaussianBlur(1.5))
+
+
+def once_jpeg(quality: int) -> Image.Image:
+    buffer = io.BytesIO()
+    Image.fromarray(GREY).save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer)
+
+
+def enlarged() -> Image.Image:
+    return Image.fromarray(GREY[::2, ::2]).resize(SHAPE, Image.Resampling.BILINEAR)
+
+
+UNLIKE = {
+    "smoothed": saved(smooth()),
+    "a JPEG before": saved(once_jpeg(75)),
+    "a fine JPEG before": saved(once_jpeg(90)),
+    "a JPEG still": saved(once_jpeg(75), format="JPEG"),
+    "enlarged": saved(enlarged()),
+    "smooth alpha": saved(stack(WHITE, np.asarray(smooth()))),
+    "grey and alpha differ": saved(stack(GREY, np.where(ROWS > 20, 255, 0).astype(np.uint8))),
+    "black drawn on what is transparent": saved(stack(255 - GREY, GREY)),
+    "soft alpha over grey": saved(stack(GREY, np.where(DRAWN, ROWS + 20, 0).astype(np.uint8))),
+    "coloured": saved(stack(GREY, BLACK, BLACK)),
+    "palette of colours, index 0 red": saved(palette(~DRAWN, (200, 0, 0), (0, 0, 0))),
+    "numbers in RGBA of 16 bits": lambda path: raw(
+        path, np.stack([DRAWN, DRAWN, DRAWN, DRAWN], axis=-1).astype(np.uint16), 6
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNLIKE)
+@wanted
+def test_what_is_no_outline_any_more_is_refused_never_shrunk_or_grown(
+    tmp_path: Path, kind: str, structures: Structures
+) -> None:
+    with pytest.raises(UnusableFile) as caught:
+        read_png(UNLIKE[kind](tmp_path / "m.png"), SHAPE, structures)
+    assert caught.value.reason is Reason.MASK_UNUSABLE
+
+
+def speckled(path: Path, count: int) -> Pixels:
+    """Write the outline with so many of its pixels grey."""
+    values = GREY.copy()
+    rows, columns = np.nonzero(DRAWN)
+    values[rows[:count], columns[:count]] = 100
+    Image.fromarray(values).save(path)
+    return values
+
+
+@pytest.mark.parametrize("count", [0, 1, 4])
+def test_a_few_greys_of_no_structure_are_told(tmp_path: Path, count: int) -> None:
+    values = speckled(tmp_path / "m.png", count)
+    told: list[str] = []
+    found = read_png(tmp_path / "m.png", SHAPE, {"one": (255,)}, told.append)
+    assert np.array_equal(found > 0, values == 255)
+    assert len(told) == (1 if count else 0)
+
+
+def test_more_than_a_hundredth_of_greys_of_no_structure_is_refused(tmp_path: Path) -> None:
+    speckled(tmp_path / "m.png", 5)
+    with pytest.raises(UnusableFile) as caught:
+        read_png(tmp_path / "m.png", SHAPE, {"one": (255,)})
+    assert "100" in caught.value.detail
+
+
+@pytest.mark.parametrize("top", [3, 12])
+def test_label_numbers_that_a_run_does_not_want_are_background(tmp_path: Path, top: int) -> None:
+    values = (ROWS * (top + 1) // SHAPE[0]).astype(np.uint8)
+    Image.fromarray(values).save(tmp_path / "m.png")
+    told: list[str] = []
+    found = read_png(tmp_path / "m.png", SHAPE, {"a": (1,), "b": (top,)}, told.append)
+    assert np.array_equal(found, np.where(values == 1, 1, np.where(values == top, 2, 0)))
+    assert np.array_equal(read_png(tmp_path / "m.png", SHAPE, {"a": (0,)}) > 0, values > 0)
+    assert not told
+
+
+def test_greys_that_fill_areas_all_count_where_every_value_does(tmp_path: Path) -> None:
+    """Lesions numbered over all greys, as programs save instances, are not taken for edges."""
+    values = np.kron(np.arange(16).reshape(4, 4) * 17, np.ones((12, 12))).astype(np.uint8)
+    Image.fromarray(values).save(tmp_path / "m.png")
+    assert np.array_equal(read_png(tmp_path / "m.png", SHAPE, {"a": (0,)}) > 0, values > 0)
+
+
+def test_a_cohort_lists_greys_that_were_left_out_and_refuses_a_jpeg(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    odd = GREY.copy()
+    odd[22, 25] = 128
+    Image.fromarray(odd).save(_made(site, "P1"))
+    Image.fromarray(GREY).save(_made(site, "P2").with_suffix(".jpg"), quality=95)
+    rows = [{"PatientID": "P1", "mask": "P1.png"}, {"PatientID": "P2", "mask": "P2.jpg"}]
+    write_labels(site, rows)
+    config = config_of(
+        "{kind: segmentation, structures: {one: [255]}}",
+        "{images: {size: [48, 48]}, smallest_cohort: 1}", "unet",
+    )  # fmt: skip
+    cohort = load(site, config, tmp_path / "cache")
+    assert int(cohort.items.target.sum()) == DRAWN.sum() - 1
+    reasons = {p.what: (p.reason, p.detail) for p in cohort.unusable}
+    assert reasons["P1.dcm"][0] is Reason.MASK_GREYS
+    assert reasons["P2.dcm"][0] is Reason.MASK_UNUSABLE
+    assert "PNG" in reasons["P2.dcm"][1]
+
+
+def _made(site: Path, patient: str) -> Path:
+    save(site / f"{patient}.dcm", _plain(patient))
+    return site / f"{patient}.png"
+
+
+def _plain(patient: str) -> Dataset:
+    return image(noise(*SHAPE), patient, f"S{patient}")
