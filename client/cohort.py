@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from client.cache import Cache
+from client.column_check import faults, numbers_of
 from client.dicom.reasons import Reason, Unusable
 from client.image_masks import MaskRules
 from client.images import Prepared, prepare_images
 from client.labels import Labels, key_of_row, read_labels
-from client.left_out import LeftOut, NobodyUsable
+from client.left_out import ColumnsUnusable, LeftOut, NobodyUsable, whats_there
 from client.split import Part, part_named, split_patients
 from client.table import encode_rows
 from common.config import RunConfig, Split
@@ -84,8 +85,9 @@ def load_cohort(
     holding the cache (`Cache.in_use`), so that no withdrawal comes in between. Images that the
     site's rules of quality refuse are listed with the rule's reason.
 
-    CohortError when the folder or its table is missing or nobody in it can be used; single
-    files, rows and patients that cannot be used are listed in `unusable` and left out.
+    CohortError when the folder or its table is missing, nobody in it can be used, or a column that
+    the run reads says nothing here (client/column_check.py); single files, rows and patients that
+    cannot be used are listed in `unusable` and left out.
     """
     if not site.is_dir():
         message = f"There is no folder {site}. Each site is a folder with a labels.csv."
@@ -93,27 +95,40 @@ def load_cohort(
     needed = needed_columns(config, task)
     rules = config.cohort.images
     table = labels_csv or site / "labels.csv"
-    labels = read_labels(table, needed, with_images=rules is not None, withdrawn=left_out.withdrawn)
+    labels = read_labels(
+        table, needed, with_images=rules is not None, withdrawn=left_out.withdrawn,
+        numbers=numbers_of(config),
+    )  # fmt: skip
     gone = sorted(left_out.withdrawn)
     problems = list(labels.unusable)
     problems += [Unusable(reason=Reason.WITHDRAWN, what=f"patient {name}") for name in gone]
     prepared = None
     if rules is not None:
-        masks = None
-        if config.task.kind == "segmentation":
-            column = config.task.mask
-            masks = MaskRules(
-                structures=config.task.structures, column=column,
-                resample=column in labels.schema.columns
-                and labels.schema.columns[column].resample is not None,
-            )  # fmt: skip
+        masks = _mask_rules(config, labels)
         prepared = prepare_images(site, rules, (labels, left_out), masks, cache)
         problems += prepared.problems
     joined = _rows(labels, needed) if prepared is None else _join(prepared, labels, problems)
+    stops = faults(labels, [row for _, row, _ in joined], config)
+    if stops:
+        message = f"Run {config.name} cannot use {table}: {' '.join(stops)}"
+        raise ColumnsUnusable(message, problems)
     items = _usable_items(joined, labels, config, task, problems)
     if not items:
-        raise NobodyUsable(_nobody(site, config, labels, prepared, problems), problems)
+        usable = None if prepared is None else len(prepared.keys)
+        message = f"Nobody in {site} can be used for run {config.name}: "
+        raise NobodyUsable(message + whats_there(labels, usable, problems), problems)
     return _assemble(site, config, task, (labels, prepared), items, problems)
+
+
+def _mask_rules(config: RunConfig, labels: Labels) -> MaskRules | None:
+    if config.task.kind != "segmentation":
+        return None
+    column = config.task.mask
+    rules = labels.schema.columns.get(column)
+    return MaskRules(
+        structures=config.task.structures, column=column,
+        resample=rules is not None and rules.resample is not None,
+    )  # fmt: skip
 
 
 def needed_columns(config: RunConfig, task: Task) -> tuple[str, ...]:
@@ -224,29 +239,6 @@ def _disagreement(items: list[_Item], config: RunConfig) -> Reason | None:
     ):
         return Reason.LABEL_CONFLICT
     return None
-
-
-def _nobody(
-    site: Path, config: RunConfig, labels: Labels, prepared: Prepared | None,
-    problems: list[Unusable],
-) -> str:  # fmt: skip
-    """Return what was found where nobody can be used; it names no patient."""
-    counts = Counter(p.reason for p in problems).most_common(4)
-    listed = "; ".join(f"{n} x {reason.name} ({reason.value})" for reason, n in counts)
-    keys = sorted({key[0] for row in labels.rows if (key := key_of_row(row)) is not None})
-    held = f"the table of labels has {len(labels.rows)} usable rows"
-    held += f" by {', '.join(keys)}" if keys else ""
-    if prepared is not None:
-        held += f", the folder {len(prepared.keys)} usable images"
-    hint = ""
-    if prepared is not None and Reason.LABEL_MISSING in {reason for reason, _ in counts}:
-        hint = " Compare the identifiers, zeros in front among them, with those in the images."
-    # The detail of NO_IMAGE is an identifier.
-    worst = counts[0][0] if counts and counts[0][0] is not Reason.NO_IMAGE else None
-    first = next((p for p in problems if p.reason is worst and p.detail), None)
-    example = f" First: {first.what}: {first.detail}." if first is not None else ""
-    text = f"Nobody in {site} can be used for run {config.name}: {held}."
-    return " ".join(part for part in (text, listed, example.strip(), hint.strip()) if part)
 
 
 def _assemble(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from client.calibration import load_calibration
+from client.column_check import numbers_of
 from client.home import Home
 from client.inference import Local, Model
 from client.inference_reading import table_columns
@@ -32,5 +33,6 @@ def _labels(home: Home, config: RunConfig) -> Labels | None:
         return None  # images alone: no site.yaml is needed
     site = load_site_config(home.site_yaml)
     return read_labels(
-        site.labels_csv, table_columns(config), with_images=config.cohort.images is not None
-    )
+        site.labels_csv, table_columns(config), with_images=config.cohort.images is not None,
+        numbers=numbers_of(config),
+    )  # fmt: skip

@@ -3,29 +3,32 @@
 `labels.schema.yaml` beside `labels.csv` (or `outcomes.schema.yaml` beside `outcomes.xlsx`):
 
     sheet: Outcomes            # of a spreadsheet; without it, its first
+    decimal: comma             # or point; needed where 1,234 may be 1.234 or 1234
     columns:
       age: {type: number, unit: years, range: [0, 120], missing: ["-9"]}
       stage: {type: category, values: [I, II, III]}
+      status: {type: category, codes: {1: 0, 2: 1}}     # what 1 and 2 mean, as R writes them
       crp: {type: number, unit: mg/L, dated: crp_taken, before: death_date}
 
 A value that is not as declared counts as missing and is listed; one that was taken (`dated`)
-after the event that it must come before (`before`) counts as missing, too: it would tell the
-outcome. A table without a schema is read as it is.
+after the event that it must come before (`before`), or on a day that cannot be read, counts as
+missing, too: it might tell the outcome. A table without a schema is read as it is.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import BeforeValidator, model_validator
 
 from client.dicom.reasons import Reason, Unusable
 from client.yaml_part import load_part
+from common.cell_values import Notation, expected_one_of, is_either, number_of, one_of
 from common.config_part import Part, Real
 from common.errors import ConfigurationError
 
@@ -48,6 +51,8 @@ class ColumnRules(Part):
     unit: str | None = None
     #: Of a category: all that may stand there.
     values: tuple[_Text, ...] = ()
+    #: Of a category: what each code of the table means, such as {1: 0, 2: 1}.
+    codes: Mapping[_Text, _Text] = {}
     #: Of a number: the least and the greatest that can be true.
     range: tuple[Real, Real] | None = None
     #: Codes for a value that is missing, such as -9 or 999.
@@ -61,13 +66,22 @@ class ColumnRules(Part):
 
     @model_validator(mode="after")
     def _fits_its_type(self) -> Self:
-        only = {"unit": "number", "range": "number", "values": "category", "resample": "text"}
+        only = {"unit": "number", "range": "number", "values": "category", "codes": "category"}
+        only["resample"] = "text"
         for name, kind in only.items():
             if getattr(self, name) and self.type != kind:
                 message = f"{name} is for type: {kind}, and this is type: {self.type}"
                 raise ValueError(message)
-        if self.type == "category" and not self.values:
-            message = "type: category needs values: [...]"
+        if self.type == "category" and not self.values and not self.codes:
+            message = "type: category needs values: [...] or codes: {...}"
+            raise ValueError(message)
+        numbers = [number_of(code) for code in self.codes]
+        if len(set(numbers) - {None}) < len(numbers) - numbers.count(None):
+            message = f"codes={list(self.codes)} names one number twice"
+            raise ValueError(message)
+        odd = [m for m in self.codes.values() if self.values and one_of(m, self.values) is None]
+        if odd:
+            message = f"codes give {odd[0]!r}, which is none of values={list(self.values)}"
             raise ValueError(message)
         if self.range is not None and self.range[0] >= self.range[1]:
             message = f"range={list(self.range)} must be [low, high] with low < high"
@@ -82,6 +96,8 @@ class LabelSchema(Part):
     """What a table's columns hold."""
 
     sheet: str | None = None
+    #: The decimal sign of its numbers; without it, see common/cell_values.py.
+    decimal: Literal["comma", "point"] | None = None
     columns: Mapping[str, ColumnRules] = {}
 
 
@@ -109,31 +125,70 @@ def check_columns(schema: LabelSchema, table: Path, columns: Sequence[str]) -> N
         raise ConfigurationError(message)
 
 
+class CheckedRow(NamedTuple):
+    """A row without what is not as declared."""
+
+    row: dict[str, str]
+    problems: tuple[Unusable, ...]
+    refused: frozenset[str]  # columns whose cell held something that is not used
+
+
 def checked(
-    row: dict[str, str], schema: LabelSchema, line: int
-) -> tuple[dict[str, str], list[Unusable]]:
-    """Return a row without what is not as declared, and a list of that."""
+    row: Mapping[str, str], schema: LabelSchema, line: int, notation: Notation,
+    numbers: Collection[str] = (),
+) -> CheckedRow:  # fmt: skip
+    """Return a row as declared, and a list of what was not; `numbers` are read as numbers, too."""
     kept = dict(row)
-    problems: list[Unusable] = []
+    faults: dict[str, tuple[Reason, str]] = {}
+    for column, text in row.items():
+        rules = schema.columns.get(column)
+        number = column in numbers or (rules is not None and rules.type == "number")
+        if text.lower() not in MISSING and (rules is not None or number):
+            kept[column], fault = _as_declared(text, rules, notation, number=number)
+            if fault:
+                detail = f"column {column} holds {text[:40]!r}, {fault}"
+                faults[column] = Reason.VALUE_UNUSABLE, detail
     for column, rules in schema.columns.items():
-        text = row[column]
-        if text in rules.missing:
+        late = _late(row, kept[column], rules)
+        if late is not None:
             kept[column] = ""
-        elif text.lower() not in MISSING and (expected := _misfit(text, rules)):
-            kept[column] = ""
-            problems.append(Unusable(
-                reason=Reason.VALUE_UNUSABLE, what=f"line {line}",
-                detail=f"column {column} holds {text[:40]!r}, expected {expected}",
-            ))  # fmt: skip
-    for column, rules in schema.columns.items():
-        detail = _late(row, kept[column], rules)
-        if detail is not None:
-            kept[column] = ""
-            problems.append(Unusable(
-                reason=Reason.LABEL_AFTER_OUTCOME, what=f"line {line}",
-                detail=f"column {column}: {detail}",
-            ))  # fmt: skip
-    return kept, problems
+            faults[column] = late[0], f"column {column}: {late[1]}"
+    problems = tuple(
+        Unusable(reason=reason, what=f"line {line}", detail=detail)
+        for reason, detail in faults.values()
+    )
+    refused = {c for c, (reason, _) in faults.items() if reason is Reason.VALUE_UNUSABLE}
+    return CheckedRow(kept, problems, frozenset(refused))
+
+
+def _as_declared(
+    text: str, rules: ColumnRules | None, notation: Notation, *, number: bool
+) -> tuple[str, str]:
+    """Return a cell's text, and what is wrong with it; a cell with a fault is empty."""
+    if rules is not None and _is_missing(text, rules):
+        return "", ""
+    if rules is not None and rules.codes:
+        code = one_of(text, tuple(rules.codes))
+        expected = expected_one_of(text, tuple(rules.codes))
+        return ("", f"expected {expected}") if code is None else (rules.codes[code], "")
+    if number and is_either(text, notation):
+        figures = re.split("[.,]", text)
+        return "", (
+            f"which is {'.'.join(figures)} or {''.join(figures)}: write decimal: comma or "
+            "decimal: point into the table's schema"
+        )
+    plain = text
+    if number and number_in(text) is None:
+        value = number_of(text, notation)
+        plain = text if value is None else repr(value)
+    expected = _misfit(plain, rules) if rules is not None else ""
+    return ("", f"expected {expected}") if expected else (plain, "")
+
+
+def _is_missing(text: str, rules: ColumnRules) -> bool:
+    if rules.type in {"text", "identifier"}:
+        return text in rules.missing
+    return one_of(text, rules.missing) is not None
 
 
 def _misfit(text: str, rules: ColumnRules) -> str:
@@ -147,7 +202,8 @@ def _misfit(text: str, rules: ColumnRules) -> str:
             unit = f" {rules.unit}" if rules.unit else ""
             return f"{low:g} to {high:g}{unit}" if rules.range else "a number such as 12.5"
         case "category":
-            return "" if text in rules.values else f"one of {', '.join(rules.values)}"
+            found = one_of(text, rules.values)
+            return "" if found is not None else expected_one_of(text, rules.values)
         case "date":
             return "" if date_in(text) else "a date such as 2024-03-01"
         case "text" | "identifier":
@@ -155,7 +211,7 @@ def _misfit(text: str, rules: ColumnRules) -> str:
 
 
 def number_in(text: str) -> float | None:
-    """Return a finite number, or None."""
+    """Return a finite number that is written as Python writes it, or None."""
     try:
         # float() reads 1_000 as a thousand; a table means something else by it.
         value = math.nan if "_" in text else float(text)
@@ -165,20 +221,32 @@ def number_in(text: str) -> float | None:
 
 
 def date_in(text: str) -> date | None:
-    """Return the day of a date (2024-03-01 or DICOM's 20240301), with or without a time."""
+    """Return the day of a date, with or without a time: 2024-03-01, 20240301 or 01.03.2024.
+
+    01/03/2024 is two days, one in Europe and one in the United States, so it is none here.
+    """
     try:
         if re.fullmatch(r"\d{8}", text):
             return date(int(text[:4]), int(text[4:6]), int(text[6:]))
+        points = re.match(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(?:[ T]|\Z)", text)
+        if points is not None:
+            return date(int(points[3]), int(points[2]), int(points[1]))
         return datetime.fromisoformat(text).date()
     except ValueError:
         return None
 
 
-def _late(row: Mapping[str, str], text: str, rules: ColumnRules) -> str | None:
-    """Return how a value comes after the event that it must come before, or None."""
+def _late(
+    row: Mapping[str, str], text: str, rules: ColumnRules
+) -> tuple[Reason, str] | None:
+    """Return how a value comes after the event that it must come before, or may; else None."""
     if rules.dated is None or rules.before is None or text.lower() in MISSING:
         return None
+    for column in (rules.dated, rules.before):
+        if row[column].lower() not in MISSING and date_in(row[column]) is None:
+            detail = f"{column} holds {row[column][:40]!r}, expected a date such as 2024-03-01"
+            return Reason.VALUE_UNUSABLE, detail
     taken, event = date_in(row[rules.dated]), date_in(row[rules.before])
     if taken is None or event is None or taken <= event:
         return None
-    return f"{rules.dated} is {taken}, {rules.before} is {event}"
+    return Reason.LABEL_AFTER_OUTCOME, f"{rules.dated} is {taken}, {rules.before} is {event}"

@@ -11,6 +11,7 @@ from pathlib import Path
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.label_schema import LabelSchema, check_columns, checked, read_schema, schema_path
 from client.table_files import read_table
+from common.cell_values import Notation
 from common.errors import CohortError
 
 #: DICOM keys of a row, most specific first.
@@ -31,6 +32,8 @@ class Labels:
     unusable: tuple[Unusable, ...]
     withdrawn: frozenset[str] = frozenset()  # PatientIDs whose rows and images are left out
     schema: LabelSchema = field(default_factory=LabelSchema)  # what the columns hold
+    #: Cells that held something which is not used: line, column; they are empty in `rows`.
+    refused: frozenset[tuple[int, str]] = frozenset()
 
     def find(self, keys: Mapping[str, str]) -> int:
         """Return an image's row, by the most specific key that the table has for it.
@@ -57,12 +60,13 @@ class Labels:
 
 def read_labels(
     path: Path, needed: Sequence[str], *, with_images: bool,
-    withdrawn: frozenset[str] = frozenset(),
+    withdrawn: frozenset[str] = frozenset(), numbers: Sequence[str] = (),
 ) -> Labels:  # fmt: skip
     """Read a table and the schema beside it; CohortError names the file and what it lacks.
 
-    With images, rows of one key must agree in the needed columns, since an image has one row;
-    without, every row names its patient.
+    Columns of `numbers` are brought to one way of writing numbers (common/cell_values.py), each
+    cell by itself. With images, rows of one key must agree in the needed columns, since an image
+    has one row; without, every row names its patient.
     """
     schema = read_schema(path)
     text = read_table(path, schema.sheet)
@@ -79,26 +83,56 @@ def read_labels(
         )
         raise CohortError(message) from error
     check_columns(schema, path, columns)
+    notation: Notation = schema.decimal or ("semicolons" if text.semicolons else "unknown")
+    found = Labels(
+        rows=(), lines=(), index={}, conflicts=frozenset(), unusable=text.unusable,
+        withdrawn=withdrawn, schema=schema,
+    )  # fmt: skip
+    found = _filled(found, (columns, cells), (notation, numbers), with_images=with_images)
+    _check_shape(path, found.unusable, len(cells))
+    return _indexed(found, needed) if with_images else found
+
+
+def _filled(
+    empty: Labels, table: tuple[Sequence[str], Sequence[tuple[int, tuple[str, ...]]]],
+    reading: tuple[Notation, Sequence[str]], *, with_images: bool,
+) -> Labels:  # fmt: skip
+    """Return the table with its rows as declared, and a list of what is not."""
+    columns, cells = table
     rows: list[Row] = []
     lines: list[int] = []
-    unusable: list[Unusable] = list(text.unusable)
+    unusable: list[Unusable] = list(empty.unusable)
+    refused: set[tuple[int, str]] = set()
     for line, values in cells:
         try:
-            row, problems = checked(_row(columns, values), schema, line)
+            row, problems, odd = checked(_row(columns, values), empty.schema, line, *reading)
             if key_of_row(row) is None or not (with_images or row["PatientID"]):
                 raise UnusableFile(Reason.NO_KEY)
         except UnusableFile as problem:
             unusable.append(problem.listed(f"line {line}"))
             continue
-        if row.get("PatientID") not in withdrawn:
+        if row.get("PatientID") not in empty.withdrawn:
             rows.append(row)
             lines.append(line)
             unusable += problems
-    found = Labels(
-        rows=tuple(rows), lines=tuple(lines), index={}, conflicts=frozenset(),
-        unusable=tuple(unusable), withdrawn=withdrawn, schema=schema,
-    )  # fmt: skip
-    return _indexed(found, needed) if with_images else found
+            refused |= {(line, column) for column in odd}
+    return replace(
+        empty, rows=tuple(rows), lines=tuple(lines), unusable=tuple(unusable),
+        refused=frozenset(refused),
+    )
+
+
+def _check_shape(path: Path, unusable: Sequence[Unusable], lines: int) -> None:
+    """Refuse a table most of whose lines have another number of cells than its header."""
+    malformed = [one for one in unusable if one.reason is Reason.ROW_MALFORMED]
+    if 2 * len(malformed) > lines:
+        first = malformed[0]
+        message = (
+            f"{len(malformed)} of {lines} lines of {path} do not have as many cells as the header "
+            f"({first.what}: {first.detail}). Decimal commas in a table that is parted by commas "
+            "do that: write decimal points, or save it with semicolons, or quote the cells."
+        )
+        raise CohortError(message)
 
 
 def after_outcome(labels: Labels) -> list[Unusable]:

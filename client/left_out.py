@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from client.dicom.reasons import Reason, Unusable, UnusableFile
+from client.labels import Labels, key_of_row
 from common.errors import CohortError
 
 
@@ -30,3 +32,28 @@ class NobodyUsable(CohortError):
     def __init__(self, message: str, unusable: Sequence[Unusable]) -> None:
         super().__init__(message)
         self.unusable = tuple(unusable)
+
+
+class ColumnsUnusable(NobodyUsable):
+    """A column that the run reads says nothing here, or the run cannot tell what it says."""
+
+
+def whats_there(labels: Labels, images: int | None, problems: Sequence[Unusable]) -> str:
+    """Return what was found where nobody can be used; it names no patient.
+
+    `images` are those that can be used; None for a table alone.
+    """
+    counts = Counter(p.reason for p in problems).most_common(4)
+    listed = "; ".join(f"{n} x {reason.name} ({reason.value})" for reason, n in counts)
+    keys = sorted({key[0] for row in labels.rows if (key := key_of_row(row)) is not None})
+    held = f"the table of labels has {len(labels.rows)} usable rows"
+    held += f" by {', '.join(keys)}" if keys else ""
+    held += "." if images is None else f", the folder {images} usable images."
+    hint = ""
+    if images is not None and Reason.LABEL_MISSING in {reason for reason, _ in counts}:
+        hint = "Compare the identifiers, zeros in front among them, with those in the images."
+    # The detail of NO_IMAGE is an identifier.
+    worst = counts[0][0] if counts and counts[0][0] is not Reason.NO_IMAGE else None
+    first = next((p for p in problems if p.reason is worst and p.detail), None)
+    example = f"First: {first.what}: {first.detail}." if first is not None else ""
+    return " ".join(part for part in (held, listed, example, hint) if part)

@@ -132,6 +132,7 @@ class Readiness:
     labels: tuple[LabelRow, ...]
     unmatched: tuple[str, ...]  # likely causes why rows and images did not find each other
     columns: tuple[ColumnRow, ...]
+    questions: tuple[str, ...]  # what a person should look at in the table
     tables: tuple[CountTable, ...]  # outcomes, split, and histograms
     speed: Speed
     told: CohortStatistics | None  # what the coordinator would be told; None without a run

@@ -15,6 +15,7 @@ from client.cohort import SiteCohort, load_cohort
 from client.cohort_account import CohortFacts, StudyAccount, account
 from client.cohort_quality import Shelf, images_left_out, judged, reader_of
 from client.cohort_release import Members, released
+from client.column_check import one_sided
 from client.describing import facts_of, tables_of
 from client.dicom.files import File
 from client.dicom.header import read_file
@@ -26,7 +27,7 @@ from client.dicom.reasons import Unusable
 from client.features import site_of
 from client.home import Home
 from client.intensity import mean_intensities
-from client.left_out import LeftOut, NobodyUsable
+from client.left_out import ColumnsUnusable, LeftOut, NobodyUsable
 from client.pixel_store import PixelStore
 from client.readiness import Amount, CountTable, Readiness, Speed, amount, reason_rows
 from client.readiness_kinds import kinds, remarks
@@ -93,6 +94,7 @@ def readiness(
         needs=needs_of(config, used, loaded.facts, seen.rows) if config else (),
         labels=label_rows(shelf.labels, seen.rows), unmatched=causes(shelf.labels, seen.rows),
         columns=column_rows(shelf.labels, config),
+        questions=tuple(one_sided(shelf.labels, config)) if config else (),
         tables=_counted(exact),
         speed=_speed(seen, shelf),
         told=released(exact, _smallest(site, config)) if config and exact else None,
@@ -153,7 +155,9 @@ def _cohort(home: Home, site: SiteConfig, shelf: Shelf, config: RunConfig | None
             task = task_of(config.task)
             cohort: SiteCohort = load_cohort(site.data, config, task, cache, shelf.labels, left_out)
     except NobodyUsable as error:
-        return _Cohort(facts=CohortFacts(unusable=error.unusable), stopped_by=str(error))
+        looked = not isinstance(error, ColumnsUnusable)
+        facts = CohortFacts(unusable=error.unusable)
+        return _Cohort(facts=facts, stopped_by=str(error), known=looked)
     except CohortError as error:
         return _Cohort(stopped_by=str(error), known=False)
     return _Cohort(facts=facts_of(cohort, site_of(cohort, config, 0, 0), config))

@@ -147,9 +147,9 @@ def column_rows(table: Path, config: RunConfig | None) -> tuple[ColumnRow, ...]:
         return ()
     numbers = config.cohort.table.numbers
     try:
-        labels = read_labels(
-            table, [n.column for n in numbers], with_images=config.cohort.images is not None
-        )
+        columns = [number.column for number in numbers]
+        images = config.cohort.images is not None
+        labels = read_labels(table, columns, with_images=images, numbers=columns)
     except CohortError:  # said above
         return ()
     return tuple(_column(labels, number) for number in numbers)

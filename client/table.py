@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from client.dicom.reasons import Reason, Unusable
-from client.label_schema import MISSING, number_in
+from client.label_schema import MISSING
 from client.labels import Labels
 from client.units import factor
+from common.cell_values import expected_one_of, number_of, one_of
 from common.config import NumberColumn, Table
 from common.errors import CohortError
 
@@ -62,17 +63,18 @@ def _encode(
         missing.append(float(value is None))
     for category in table.categories:
         text = labels.rows[row][category.column]
-        if text not in category.values and text.lower() not in MISSING:
-            one_of = f"one of {', '.join(category.values)}"
-            problems.append(_odd(labels, row, category.column, text, one_of))
-        values += [float(text == value) for value in category.values]
-        missing.append(float(text not in category.values))
+        found = one_of(text, category.values)
+        if found is None and text.lower() not in MISSING:
+            wanted = expected_one_of(text, category.values)
+            problems.append(_odd(labels, row, category.column, text, wanted))
+        values += [float(found == value) for value in category.values]
+        missing.append(float(found is None))
     return values + missing
 
 
 def _scaled(text: str, column: NumberColumn, multiplied: float) -> float | None:
     """Return the number on its public scale, or None for what is no finite number."""
-    value = number_in(text)
+    value = number_of(text)
     if value is None:
         return None
     value *= multiplied

@@ -9,12 +9,18 @@ A cell is what its reader sees in a spreadsheet, without what a program adds to 
     nothing, nan, an error such as #N/A                       empty, and the error is listed
     a number of more than 15 digits in a spreadsheet          1.23E+15: its last digits are lost
     cells that were merged                                    the same text in each of them
+    ="0012", as exports guard zeros in front                  0012
+
+A CSV is parted by the sign that its first line says (sep=;) or shows: the one by which a column is
+a key of DICOM, else the most frequent outside of quotes. It is UTF-8, or UTF-16 with its mark.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +40,8 @@ if TYPE_CHECKING:
 
 #: Spreadsheets keep numbers as binary fractions, exact up to 15 decimal digits.
 _EXACT = 10**15
+#: Names of columns by which a header is known (client/labels.py).
+KEYS = frozenset({"PatientID", "StudyInstanceUID", "AccessionNumber", "SeriesInstanceUID"})
 _SPREADSHEETS = frozenset({".xlsx", ".xlsm"})
 
 
@@ -44,6 +52,7 @@ class TextTable:
     lines: tuple[tuple[int, tuple[str, ...]], ...]  # line or row in the file, cells
     unusable: tuple[Unusable, ...] = ()  # cells that hold an error
     other_sheets: tuple[str, ...] = ()  # of a spreadsheet whose first was read unasked
+    semicolons: bool = False  # they part its cells, as where the decimal sign is a comma
 
 
 def read_table(path: Path, sheet: str | None = None) -> TextTable:
@@ -63,27 +72,66 @@ def read_table(path: Path, sheet: str | None = None) -> TextTable:
     if path.suffix.lower() in {".xls", ".ods", ".sav", ".sas7bdat", ".dta", ".rds"}:
         message = f"{path} is no table that is read here. Save it as CSV in UTF-8, or as XLSX."
         raise CohortError(message)
-    return TextTable(lines=tuple(_filled(_csv_lines(path))))
+    return _read_csv(path)
 
 
 def _filled(lines: Iterator[tuple[int, tuple[str, ...]]]) -> Iterator[tuple[int, tuple[str, ...]]]:
     return (line for line in lines if any(cell.strip() for cell in line[1]))
 
 
-def _csv_lines(path: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
+def _read_csv(path: Path) -> TextTable:
+    text = _decoded(path)
+    said = _SAID.match(text)
+    sign = (said[1] or ",") if said is not None else _parted_by(text)
     try:
-        # utf-8-sig: spreadsheets write a byte order mark.
-        text = path.read_text(encoding="utf-8-sig")
-        first = text.partition("\n")[0]
-        # European spreadsheets part cells by semicolons; blanks may stand before a quote.
-        reader = csv.reader(
-            io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count),
-            skipinitialspace=True,
-        )  # fmt: skip
-        yield from [(reader.line_num, tuple(row)) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        # Blanks may stand before a quote.
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=sign, skipinitialspace=True)
+        lines = [(reader.line_num, tuple(map(_unguarded, row))) for row in reader]
+    except csv.Error as error:
         message = f"Cannot read {path}: {error}. Save it as CSV in UTF-8."
         raise CohortError(message) from error
+    if said is not None:
+        lines = lines[1:]
+    return TextTable(lines=tuple(_filled(iter(lines))), semicolons=sign == ";")
+
+
+#: The first line by which spreadsheets are told the sign that parts cells.
+_SAID = re.compile(r"""["']?sep=([^\r\n"'])["']?[;,\t]*\r?(?:\n|\Z)""", re.IGNORECASE)
+_SIGNS = ",;\t|"
+
+
+def _decoded(path: Path) -> str:
+    """Return a file's text; what is neither UTF-8 nor UTF-16 could be any of many alphabets."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        message = f"Cannot read {path}: {error}. Let this user read it."
+        raise CohortError(message) from error
+    try:
+        if data[:2] in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:
+            return data.decode("utf-16")
+        # utf-8-sig: spreadsheets write a byte order mark.
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        message = (
+            f"Cannot read {path}: line {line} holds a character that is not UTF-8, as programs "
+            "write that save in the alphabet of their country (Windows-1252). In a spreadsheet "
+            'program, save it as "CSV UTF-8", or as XLSX.'
+        )
+        raise CohortError(message) from error
+
+
+def _parted_by(text: str) -> str:
+    """Return the sign that parts cells, from the header alone: rows of patients have no say."""
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    bare = re.sub(r'"[^"]*("|\Z)', "", header)
+    keyed = [sign for sign in _SIGNS if KEYS & {c.strip(" \t\"'") for c in header.split(sign)}]
+    return max(keyed or _SIGNS, key=bare.count)
+
+
+def _unguarded(cell: str) -> str:
+    return cell[2:-1] if cell.startswith('="') and cell.endswith('"') else cell
 
 
 def _read_spreadsheet(path: Path, sheet: str | None) -> TextTable:

@@ -89,6 +89,7 @@ def _index_run(home: Home, site: SiteConfig, path: Path, *, every: bool) -> None
     from client.cache import Cache
     from client.cohort import load_cohort, needed_columns
     from client.cohort_quality import Shelf, images_left_out
+    from client.column_check import one_sided
     from client.features import with_features
     from client.left_out import LeftOut
     from client.withdrawals import withdrawn
@@ -109,6 +110,8 @@ def _index_run(home: Home, site: SiteConfig, path: Path, *, every: bool) -> None
         _say_join(home, site, needed_columns(config, task), every=every)
     items = len(cohort.items.patient)
     say(f"{len(cohort.items)} patients with {items} items can be used for {config.name}.")
+    for remark in one_sided(site.labels_csv, config):
+        say(as_text(remark))
     _say_unusable(
         [(u.reason.name, u.reason.value, u.what, u.detail) for u in cohort.unusable], every=every
     )

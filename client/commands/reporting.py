@@ -55,6 +55,8 @@ def report(home: Home, config: Path | None, out: Path | None) -> None:
         say(found.looking)
     if site.quality.read_text and not found.text_read:
         say("Text in pictures was not looked for: pip install 'wardround[ocr]', then again.")
+    for question in found.questions:
+        say(as_text(question))
     unmet = [need for need in found.needs if not need.met]
     for need in unmet:
         say(f"Not met: {need.need}: {need.here} here; the run asks for {need.asked}. {need.fix}")

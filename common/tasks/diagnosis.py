@@ -10,22 +10,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.cell_values import expected_one_of, one_of, yes_or_no
 from common.config import DiagnosisTask, Evaluation
 from common.metrics import Estimate, Statistics
 from common.tasks.labels import label_draws, label_metrics, label_statistics, label_summary
 from common.tasks.task import Scores, UnusableLabel, at_least_float32
 
-_YES = frozenset({"1", "1.0", "true", "yes"})
-_NO = frozenset({"0", "0.0", "false", "no"})
-
 
 def zero_or_one(column: str, text: str) -> float:
-    """Return 0 or 1 from a cell, or UnusableLabel that names column and value."""
-    value = text.strip().lower()
-    if value in _YES:
-        return 1.0
-    if value in _NO:
-        return 0.0
+    """Return 0 or 1 from a cell, or UnusableLabel that names column and value.
+
+    A 2 is neither: whether 1 or 2 is the event is a question that the table's schema answers.
+    """
+    value = yes_or_no(text)
+    if value is not None:
+        return value
     message = f"column {column} holds {text!r}, expected 0 or 1"
     raise UnusableLabel(message)
 
@@ -81,10 +80,12 @@ class Diagnosis:
             raise UnusableLabel(message)
         if self.config.type == "binary" and not self.config.classes:
             return np.asarray([zero_or_one(column, text)], np.float32)
-        if text not in self.config.classes:
-            message = f"column {column} holds {text!r}, expected {', '.join(self.config.classes)}"
+        found = one_of(text, self.config.classes)
+        if found is None:
+            expected = expected_one_of(text, self.config.classes)
+            message = f"column {column} holds {text!r}, expected {expected}"
             raise UnusableLabel(message)
-        place = self.config.classes.index(text)
+        place = self.config.classes.index(found)
         if self.config.type == "binary":
             return np.asarray([place], np.float32)
         return np.asarray(np.eye(len(self.config.classes))[place], np.float32)

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.cell_values import number_of
 from common.config import Evaluation, PrognosisTask
 from common.metrics import Estimate, Statistics
 from common.metrics.survival import concordance
@@ -45,11 +46,8 @@ class ProportionalHazards(nn.Module):
 
 def number_in(column: str, text: str) -> float:
     """Return a finite number from a cell, or UnusableLabel that names column and value."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value) or value < 0:
+    value = number_of(text)
+    if value is None or value < 0:
         message = f"column {column} holds {text!r}, expected a time of 0 or more"
         raise UnusableLabel(message)
     return value

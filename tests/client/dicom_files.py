@@ -191,8 +191,9 @@ def config_of(
 
 
 def load(
-    site: Path, config: RunConfig, cache: Path, left_out: LeftOut | None = None
-) -> SiteCohort:
+    site: Path, config: RunConfig, cache: Path, left_out: LeftOut | None = None,
+    labels: Path | None = None,
+) -> SiteCohort:  # fmt: skip
     """Load a cohort as a run does."""
     refused = left_out or LeftOut()
-    return load_cohort(site, config, task_of(config.task), Cache(cache), None, refused)
+    return load_cohort(site, config, task_of(config.task), Cache(cache), labels, refused)

@@ -1,0 +1,173 @@
+"""Whether the columns that a run reads say something at a site, before anybody trains on them.
+
+A column that is missing for everybody, or whose cells are mostly none of what the run expects, is
+a fault of writing (a decimal comma, another code, another spelling), not a finding: the site stops
+with one sentence that names the cause, in `index`, in the report and as a refusal of the run.
+
+What a cell means never depends on other rows (common/cell_values.py); whether the site stops does.
+In a private run it is a refusal that the site's admin sees before, in `index` and in the report,
+and no noise covers it: who sees a site refuse learns that most of a column could not be read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from client.label_schema import MISSING
+from client.labels import Labels, read_labels
+from common.cell_values import expected_one_of, number_of, one_of, yes_or_no
+from common.config import DiagnosisTask, PrognosisTask, RunConfig
+from common.errors import CohortError
+
+#: Cells of another code that are mistakes of writing: beyond this part and number, they are a code.
+_FEW, _FEWEST = 0.05, 5
+_SHOWN = 4
+
+Understood = Callable[[str], bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Column:
+    name: str
+    understood: Understood
+    expected: Callable[[str], str]  # in place of a text
+    is_outcome: bool = False
+
+
+def faults(labels: Labels, rows: Sequence[int], config: RunConfig) -> list[str]:
+    """Return what is wrong with the columns that a run reads in these rows, a sentence each."""
+    chosen = sorted(set(rows))
+    if not chosen:
+        return []
+    asked = {name: _question(labels, chosen, name) for name in two_valued(config)}
+    found = [
+        asked.get(column.name) or _unread(labels, chosen, column) for column in _columns(config)
+    ]
+    return [fault for fault in found if fault is not None]
+
+
+def one_sided(table: Path, config: RunConfig) -> list[str]:
+    """Return a sentence on each outcome that is 1 in every row of a table, for a person to look at.
+
+    It may be true. It is also what R's coding looks like where nobody has died yet.
+    """
+    columns = two_valued(config)
+    try:
+        labels = read_labels(table, columns, with_images=config.cohort.images is not None)
+    except CohortError:  # said where the cohort is loaded
+        return []
+    found: list[str] = []
+    for column in columns:
+        cells = [row[column] for row in labels.rows if row[column].lower() not in MISSING]
+        if cells and {yes_or_no(cell) for cell in cells} == {1.0}:
+            found.append(
+                f"Every row holds {cells[0]} in column {column}, which is read as the event. Where "
+                f"it means that there was none, say so: {_remedy(column, cells[:1])}"
+            )
+    return found
+
+
+def two_valued(config: RunConfig) -> tuple[str, ...]:
+    """Return the columns of outcomes that hold 0 or 1."""
+    task = config.task
+    if isinstance(task, PrognosisTask):
+        return (task.event,)
+    if isinstance(task, DiagnosisTask) and task.type != "multiclass" and not task.classes:
+        return (task.target,) if isinstance(task.target, str) else tuple(task.target)
+    return ()
+
+
+def numbers_of(config: RunConfig) -> tuple[str, ...]:
+    """Return the columns that a run reads as numbers."""
+    table, task = config.cohort.table, config.task
+    names = [number.column for number in table.numbers] if table is not None else []
+    if isinstance(task, PrognosisTask) and task.time is not None:
+        names.append(task.time)
+    return tuple(names)
+
+
+def _columns(config: RunConfig) -> Iterator[_Column]:
+    table, task = config.cohort.table, config.task
+    for name in two_valued(config):
+        yield _Column(
+            name=name, understood=lambda t: yes_or_no(t) is not None,
+            expected=lambda _: "0 or 1", is_outcome=True,
+        )  # fmt: skip
+    if isinstance(task, DiagnosisTask) and task.classes and isinstance(task.target, str):
+        yield _one_of(task.target, task.classes, is_outcome=True)
+    for name in numbers_of(config):
+        yield _Column(
+            name=name, understood=lambda t: number_of(t) is not None,
+            expected=lambda _: "a number such as 12.5",
+        )  # fmt: skip
+    for category in table.categories if table is not None else ():
+        yield _one_of(category.column, category.values)
+
+
+def _one_of(name: str, values: Sequence[str], *, is_outcome: bool = False) -> _Column:
+    return _Column(
+        name=name, understood=lambda t: one_of(t, values) is not None,
+        expected=lambda t: expected_one_of(t, values), is_outcome=is_outcome,
+    )  # fmt: skip
+
+
+def _unread(labels: Labels, rows: Sequence[int], column: _Column) -> str | None:
+    """Return that a column is missing for everybody, or mostly not what the run expects."""
+    texts = [labels.rows[row][column.name] for row in rows]
+    refused = [row for row in rows if (labels.lines[row], column.name) in labels.refused]
+    filled = [text for text in texts if text.lower() not in MISSING]
+    odd = [text for text in filled if not column.understood(text)]
+    lost, held = len(odd) + len(refused), len(filled) + len(refused)
+    if not held:
+        if column.is_outcome:
+            return None
+        return (
+            f"Column {column.name} is empty in all {len(rows)} rows that the run would use. Fill "
+            "it, or ask the coordinator to leave it out."
+        )
+    if 2 * lost <= held or (column.is_outcome and lost == held):
+        return None  # an outcome that nobody has is told with the reasons of all rows
+    first = next((r for r in rows if r in refused or labels.rows[r][column.name] in odd), rows[0])
+    line = f"line {labels.lines[first]}"
+    text = labels.rows[first][column.name]
+    why = next(
+        (p.detail for p in labels.unusable if p.what == line and f" {column.name} " in p.detail),
+        f"column {column.name} holds {text[:40]!r}, expected {column.expected(text)}",
+    )
+    return (
+        f"{lost} of {held} values of column {column.name} cannot be used; {line}: {why}. Correct "
+        "the table, or say in its schema what its codes mean."
+    )
+
+
+def _question(labels: Labels, rows: Sequence[int], name: str) -> str | None:
+    """Return the question what a column's codes mean, where they are others than 0 and 1."""
+    texts = [labels.rows[row][name] for row in rows]
+    filled = Counter(text for text in texts if text.lower() not in MISSING)
+    known = {yes_or_no(text) for text in filled} - {None}
+    others = {text: count for text, count in filled.items() if yes_or_no(text) is None}
+    codes = {text: count for text, count in others.items() if number_of(text) is not None}
+    some = max(_FEW * filled.total(), _FEWEST - 1)
+    if len(known) == 2:
+        asks = sum(codes.values()) > some
+    else:
+        asks = bool(codes) or (bool(known) and sum(others.values()) > some)
+    if not asks:
+        return None
+    held = sorted(filled, key=lambda text: (number_of(text) is None, number_of(text) or 0, text))
+    shown = ", ".join(held[:_SHOWN]) + (", ..." if len(held) > _SHOWN else "")
+    return (
+        f"Column {name} holds {shown}, expected 0 and 1: which of them is the event (R writes 1 "
+        f"where there was none and 2 for the event)? {_remedy(name, held)}"
+    )
+
+
+def _remedy(name: str, held: Sequence[str]) -> str:
+    codes = ", ".join(f'"{text}": {place}' for place, text in enumerate(held[:2]))
+    return (
+        f"Say it in the schema beside the table, such as columns: {{{name}: {{type: category, "
+        f"codes: {{{codes}}}}}}} (docs/outcomes.md)."
+    )
