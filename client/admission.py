@@ -1,39 +1,42 @@
 """Whether a site takes part in what it is asked: decided before anything of it is read.
 
 In this order, so that the first reason is the one to mend: release, pause, hours, policy,
-approval. Each no is a reason that says nothing of any patient; the detail stays here.
+approval. Another release's configuration is not even parsed, and every other one is parsed with
+bounded work. Each no is a reason that says nothing of any patient; the detail stays here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import TypeAdapter
-
 from client.approvals import Approvals
 from client.policy import Denied, PolicyRules, judge, judge_metrics, judge_statistics
 from client.site_config import SiteConfig
-from common.config import RunConfig, parse_config
-from common.errors import UpdateRefused, WardroundError
+from common.config import RunConfig, read_config
+from common.envelope import message_text
+from common.errors import ConfigurationError, UpdateRefused
+from common.message_headers import request_facts
 from common.release import RELEASE, bundle_hash
 from common.wire import RefusalReason
 
 Kind = Literal["proposal", "statistics", "train", "evaluation"]
-_KIND: TypeAdapter[Kind] = TypeAdapter(Kind)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What the daemon knows of a request without reading its tensors."""
+    """What the daemon knows of a request without reading its tensors or its configuration."""
 
     kind: Kind
     run: str
     round: int
-    config: RunConfig
+    config: str  # JSON that nobody has looked at
+
+
+#: Stands for the question of a request that cannot be read; it is answered all the same.
+NO_QUESTION = Question(kind="proposal", run="unreadable", round=0, config="")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,20 +49,14 @@ class House:
     approvals: Approvals
 
 
-def question_of(facts: Mapping[str, object]) -> Question:
-    """Return the question in a request's facts; UpdateRefused when there is none."""
+def question_of(header: str) -> Question:
+    """Return the question in a request's header; UpdateRefused when there is none."""
     try:
-        number = facts["round"]
-        if not isinstance(number, int):
-            message = f"round={number!r} is no number"
-            raise TypeError(message)
-        return Question(
-            kind=_KIND.validate_python(facts["kind"]), run=str(facts["run"]), round=number,
-            config=parse_config(str(facts["config"]), source="the coordinator's configuration"),
-        )  # fmt: skip
-    except (KeyError, TypeError, ValueError, WardroundError) as error:
+        facts = request_facts(message_text(header))
+    except ValueError as error:
         message = f"The coordinator's request cannot be read: {error!s:.300}"
         raise UpdateRefused(message) from error
+    return Question(kind=facts.kind, run=facts.run, round=facts.round, config=facts.config)
 
 
 def denied(question: Question, release: str, house: House, now: datetime) -> Denied | None:
@@ -78,29 +75,39 @@ def denied(question: Question, release: str, house: House, now: datetime) -> Den
     if not house.config.works_at(now):
         detail = f"hours of work are {house.config.hours}"
         return Denied(reason=RefusalReason.HOURS, detail=detail)
-    config = question.config
+    try:
+        config = read_config(question.config, source="the coordinator's configuration")
+    except ConfigurationError as error:
+        return Denied(reason=RefusalReason.CONFIGURATION, detail=str(error))
+    return _not_allowed(question, config, house)
+
+
+def _not_allowed(question: Question, config: RunConfig, house: House) -> Denied | None:
+    """Return why a configuration is not for this site, or not yet."""
     if config.in_force() != config:
         detail = "its privacy section is not in force: a coordinator sends what is trained"
         return Denied(reason=RefusalReason.CONFIGURATION, detail=detail)
     rules = house.config.policy
     return (
-        _out_of_rounds(question)
+        _out_of_rounds(question, config)
         or judge(config, rules, house.coordinator, site=house.config.name)
-        or _may_not_tell(question, rules)
-        or _approval(question, house)
+        or _may_not_tell(question, config, rules)
+        or _approval(question, config, house)
     )
 
 
-def _may_not_tell(question: Question, rules: PolicyRules) -> Denied | None:
+def _may_not_tell(
+    question: Question, config: RunConfig, rules: PolicyRules
+) -> Denied | None:
     """Return why what is asked for may not leave, of a run that may train here."""
     if question.kind == "statistics":
         return judge_statistics(rules)
-    return judge_metrics(question.config, rules) if question.kind == "evaluation" else None
+    return judge_metrics(config, rules) if question.kind == "evaluation" else None
 
 
-def _out_of_rounds(question: Question) -> Denied | None:
+def _out_of_rounds(question: Question, config: RunConfig) -> Denied | None:
     """Return why a round is none of the configuration's: what was approved has an end."""
-    last = question.config.training.rounds
+    last = config.training.rounds
     first = 0 if question.kind in {"proposal", "statistics"} else 1
     if first <= question.round <= last:
         return None
@@ -108,10 +115,10 @@ def _out_of_rounds(question: Question) -> Denied | None:
     return Denied(reason=RefusalReason.CONFIGURATION, detail=detail)
 
 
-def _approval(question: Question, house: House) -> Denied | None:
+def _approval(question: Question, config: RunConfig, house: House) -> Denied | None:
     """Return why the configuration is not approved, after noting that it was asked for."""
-    house.approvals.note(question.run, question.config)
-    match house.approvals.decision(question.config.fingerprint()):
+    house.approvals.note(question.run, config)
+    match house.approvals.decision(config.fingerprint()):
         case "approved":
             return None
         case "declined":

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from common.config import RunConfig, parse_config
+from common.config import RunConfig, read_config
 from common.errors import ConfigurationError, StateDamaged
 from common.hash_chain import now
 
@@ -197,7 +197,7 @@ def _decision(text: str | None) -> Decision:
 def _config(content: str, fingerprint: str) -> RunConfig | None:
     """Return what a hash stands for; nobody is to approve one text and mean another."""
     try:
-        config = parse_config(content)
+        config = read_config(content)
     except ConfigurationError:
         return None
     return config if config.fingerprint() == fingerprint else None

@@ -18,46 +18,22 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 
-from cryptography.hazmat.primitives.asymmetric import ec
-
-from client.admission import House, Question, denied, question_of
-from client.disclosures import Disclosure, Disclosures
-from client.fleet import Delivery, Fleet, Reply, reply_to
-from client.inbox import Inbox, Sending
-from client.meters import Outcome, SiteMeters
-from client.outbox import Outbox
-from client.worker_process import Finished, WorkerProcess
-from common.envelope import Envelope, facts_of, read_head, seal, write_envelope
+from client.admission import NO_QUESTION, House, Question, denied, question_of
+from client.carrier import Carrier, Desktop, Traffic
+from client.fleet import Delivery, Fleet, reply_to
+from client.inbox import Sending
+from client.meters import Outcome
+from client.policy import Denied
+from client.worker_process import Finished
+from common.envelope import Envelope, facts_of, read_head, seal
 from common.errors import RunGone, StateDamaged, UpdateRefused
-from common.flower_messages import open_objects
 from common.identity import sign
 from common.wire import Refusal, RefusalReason
 
+__all__ = ["Correspondence", "Desktop", "Traffic"]
+
 #: A site that is at work looks for more this often; one that is not waits for it.
 _BUSY_PULL_SECONDS = 0.5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Desktop:
-    """What letters are written with."""
-
-    name: str  # of the site
-    to: str  # of the coordinator
-    key: ec.EllipticCurvePrivateKey
-    inbox: Inbox
-    outbox: Outbox
-    disclosures: Disclosures
-    worker: WorkerProcess
-    tell: Callable[[str, Mapping[str, object]], None]  # what happened, and its facts
-    meters: SiteMeters
-
-
-@dataclass(kw_only=True)
-class Traffic:
-    """Bytes of letters since the daemon began."""
-
-    sent: int = 0
-    received: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +57,9 @@ class Correspondence:
     _releases: dict[int, str] = field(default_factory=dict)  # by Flower's number of the run
     _pulled_at: float = -math.inf
     _failed: set[str] = field(default_factory=set)  # questions over which the worker died
+
+    def __post_init__(self) -> None:
+        self._carrier = Carrier(self.desk, self.traffic)
 
     def turn(self, fleet: Fleet, wait_seconds: float) -> bool:
         """Take one step of each kind; returns whether anything happened.
@@ -137,25 +116,8 @@ class Correspondence:
             self._pulled_at = time.monotonic()
         for known in self.desk.inbox.waiting():
             if not self.desk.inbox.request(known).exists():
-                self._or_drop(known, self._fetch, fleet)
+                self._or_drop(known, self._carrier.fetch, fleet)
         return delivery is not None
-
-    def _fetch(self, delivery: Delivery, fleet: Fleet) -> None:
-        """Fetch what is missing of a request, and write it as one file."""
-        inbox, start = self.desk.inbox, time.monotonic()
-        for name in inbox.lacking(delivery):
-            content = fleet.fetch(delivery.run_id, name)
-            if content is None:
-                return  # the coordinator has announced it and is still sending it
-            inbox.put(delivery, name, content)
-            self.traffic.received += len(content)
-            self.desk.meters.received(len(content))
-        opened = open_objects(lambda name: inbox.read(delivery, name), delivery.id)
-        envelope = Envelope(header=opened.header, frames=tuple(opened.frames()))
-        fleet.confirm(delivery)
-        write_envelope(inbox.request(delivery), envelope)
-        inbox.complete(delivery)
-        self.desk.meters.took("fetch", time.monotonic() - start)
 
     def _decide(self, fleet: Fleet) -> None:
         waiting = [d for d in self.desk.inbox.waiting() if self.desk.inbox.request(d).exists()]
@@ -168,11 +130,7 @@ class Correspondence:
     def _open(self, delivery: Delivery, fleet: Fleet) -> None:
         """Read a request's facts and decide whether the site takes part."""
         header, digest = read_head(self.desk.inbox.request(delivery))
-        question = question_of(facts_of(header))
-        if delivery.run_id not in self._releases:
-            self._releases[delivery.run_id] = fleet.release_of(delivery.run_id)
-        release = self._releases[delivery.run_id]
-        why = denied(question, release, self.house, datetime.now(UTC).astimezone())
+        question, why = self._judged(header, delivery, fleet)
         refusal = None
         if why is not None:
             refusal = self._no(question, why.reason)
@@ -184,6 +142,19 @@ class Correspondence:
             delivery=delivery, question=question, digest=digest, refusal=refusal,
             at=time.monotonic(),
         )
+
+    def _judged(
+        self, header: str, delivery: Delivery, fleet: Fleet
+    ) -> tuple[Question, Denied | None]:
+        """Return what is asked, and why the site does not take part in it."""
+        try:
+            question = question_of(header)
+        except UpdateRefused as error:
+            return NO_QUESTION, Denied(reason=RefusalReason.UNREADABLE, detail=str(error))
+        if delivery.run_id not in self._releases:
+            self._releases[delivery.run_id] = fleet.release_of(delivery.run_id)
+        release = self._releases[delivery.run_id]
+        return question, denied(question, release, self.house, datetime.now(UTC).astimezone())
 
     def _no(self, asked: Question, reason: RefusalReason) -> Envelope:
         envelope = seal(
@@ -226,17 +197,17 @@ class Correspondence:
         inbox = self.desk.inbox
         sending = inbox.sending(delivery)
         if sending is None:
-            self._disclose(answer)
+            self._carrier.disclose(answer)
             sending = Sending(created_at=time.time(), session="", left=None)
             inbox.note(delivery, sending)
         reply, start = reply_to(delivery, answer, sending.created_at), time.monotonic()
         letter = self._letters[delivery.id]
         seconds = self.seconds.get(letter.digest, 0.0)
-        if sending.left is None or not self._give(delivery, fleet, reply, sending):
+        if sending.left is None or not self._carrier.give(delivery, fleet, reply, sending):
             left, session = fleet.offer(reply, seconds)
             offered = Sending(created_at=sending.created_at, session=session, left=tuple(left))
             inbox.note(delivery, offered)
-            self._give(delivery, fleet, reply, offered)
+            self._carrier.give(delivery, fleet, reply, offered)
         self.desk.meters.took("send", time.monotonic() - start)
         self._answered(letter, facts_of(answer.header))
         self._drop(delivery)
@@ -255,34 +226,6 @@ class Correspondence:
         if isinstance(spend, dict):
             limit = self.house.config.policy.largest_epsilon_per_cohort
             self.desk.meters.charged(float(spend["cohort_epsilon"]), limit)
-
-    def _give(self, delivery: Delivery, fleet: Fleet, reply: Reply, sending: Sending) -> bool:
-        """Send the objects that are left; False when the session is over."""
-        left = list(sending.left or ())
-        while left:
-            name = left[0]
-            if not fleet.give(delivery.run_id, sending.session, name, reply.objects[name]):
-                return False
-            self.traffic.sent += len(reply.objects[name])
-            self.desk.meters.sent(len(reply.objects[name]))
-            left.pop(0)
-            rest = Sending(
-                created_at=sending.created_at, session=sending.session, left=tuple(left)
-            )
-            self.desk.inbox.note(delivery, rest)
-        return True
-
-    def _disclose(self, answer: Envelope) -> None:
-        """Write the line that says what leaves, durably, before it leaves."""
-        facts = facts_of(answer.header)
-        spend = facts.get("spend")
-        epsilon = spend.get("cohort_epsilon") if isinstance(spend, dict) else None
-        number = facts["round"]
-        self.desk.disclosures.record(Disclosure(
-            kind=str(facts["kind"]), to=self.desk.to, run=str(facts["run"]),
-            round=number if isinstance(number, int) else 0, bytes=answer.size,
-            sha256=answer.digest.hex(), epsilon=epsilon,
-        ))  # fmt: skip
 
     def _or_drop(
         self, delivery: Delivery, step: Callable[[Delivery, Fleet], None], fleet: Fleet

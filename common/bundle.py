@@ -20,7 +20,7 @@ from torch import nn
 from common.bundle_card import Card, card_json
 from common.bundle_monai import inference_json, metadata_json
 from common.bundle_readme import readme
-from common.config import RunConfig, parse_config
+from common.config import RunConfig, read_config
 from common.durable import replace_durably
 from common.errors import StateDamaged
 from common.weights import Weights, load_weights, save_weights
@@ -118,7 +118,7 @@ def read_bundle(folder: Path) -> Bundle:
     run = card["run"]
     configuration = json.dumps(run["configuration"]) if isinstance(run, dict) else ""
     return Bundle(
-        config=parse_config(configuration, source=str(folder / "card.json")),
+        config=read_config(configuration, source=str(folder / "card.json")),
         weights=load_weights(folder / "model.safetensors"),
         card=card,
         onnx=folder / "model.onnx",

@@ -9,15 +9,26 @@ from typing import get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+#: Faults that are told of one by one; more are counted.
+_MOST_LINES = 20
+#: Of a name, a value and an explanation, each as much is shown.
+_LONGEST_NAME, _LONGEST_VALUE, _LONGEST_REASON = 60, 100, 400
+
 
 def explain(error: ValidationError, root: type[BaseModel], source: str) -> str:
-    """Return one line a fault: file, key, value, what was expected, nearest name."""
-    lines = (f"{source}: {_line(detail, root)}" for detail in error.errors())
+    """Return one line a fault: file, key, value, what was expected, nearest name.
+
+    The first faults only: somebody else may have written a million of them.
+    """
+    found = error.errors(include_url=False, include_context=False)
+    lines = [f"{source}: {_line(detail, root)}" for detail in found[:_MOST_LINES]]
+    if len(found) > _MOST_LINES:
+        lines.append(f"{source}: and {len(found) - _MOST_LINES} more faults")
     return "\n".join(dict.fromkeys(lines))
 
 
 def _line(detail: ErrorDetails, root: type[BaseModel]) -> str:
-    place = [str(part) for part in detail["loc"]]
+    place = [_plain(str(part), _LONGEST_NAME) for part in detail["loc"]]
     key = ".".join(_without_tags(place))
     if detail["type"] == "extra_forbidden":
         return f"unknown key {key}.{_nearest(place, root)}"
@@ -27,10 +38,21 @@ def _line(detail: ErrorDetails, root: type[BaseModel]) -> str:
         )
     if detail["type"] == "missing":
         return f"{key} is missing"
-    message = detail["msg"].removeprefix("Value error, ")
+    message = _plain(detail["msg"].removeprefix("Value error, "), _LONGEST_REASON)
     value = detail["input"]
-    shown = "" if isinstance(value, dict | BaseModel) else f" is {value!r}"
+    value_shown = _cut(repr(value), _LONGEST_VALUE)
+    shown = "" if isinstance(value, dict | BaseModel) else f" is {value_shown}"
     return f"{key or 'the configuration'}{shown}: {message}"
+
+
+def _plain(text: str, longest: int) -> str:
+    """Return text that may stand on a terminal: what would act on it is written as its code."""
+    text = _cut(text, longest)
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 #: Names that pydantic puts into a place to say which member of a union it tried.

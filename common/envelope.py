@@ -11,15 +11,22 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from common.bounded_json import Bounds, check_bounds, read_json
 from common.durable import replace_durably
 from common.errors import StateDamaged, UpdateRefused, WardroundError
 from common.message_headers import message_of, parts_of
 from common.packing import Encoding, layout_of, pack, unpack
 from common.weights import Weights
 from common.wire import Message
+
+#: Of an envelope's header: the facts as one text, and a line for each tensor.
+HEADER_BOUNDS = Bounds(characters=16 * 1024 * 1024, depth=8, values=200_000)
+_FACTS_BOUNDS = Bounds(characters=8 * 1024 * 1024, depth=16, values=1_000_000)
+_MOST_FRAMES = 1_000_000
 
 
 class _Tensors(BaseModel):
@@ -29,7 +36,7 @@ class _Tensors(BaseModel):
 
     encoding: Encoding
     parts: dict[str, list[tuple[str, list[int]]]]
-    frames: dict[str, int] = Field(default={})
+    frames: dict[str, Annotated[int, Field(ge=0, le=_MOST_FRAMES)]] = Field(default={})
 
 
 class _Header(BaseModel):
@@ -95,7 +102,7 @@ def unseal(header: str, frames: Iterable[bytes]) -> Message:
     Frames are taken one at a time and let go, so the packed form is never whole in memory.
     """
     try:
-        read = _Header.model_validate_json(header)
+        read = _read_header(header)
         source = iter(frames)
         tensors: dict[str, Weights] = {}
         for part, layout in read.tensors.parts.items():
@@ -109,6 +116,11 @@ def unseal(header: str, frames: Iterable[bytes]) -> Message:
         raise UpdateRefused(message) from error
 
 
+def _read_header(header: str) -> _Header:
+    check_bounds(header, HEADER_BOUNDS)
+    return _Header.model_validate_json(header)
+
+
 def _first(source: Iterator[bytes], count: int) -> Iterator[bytes]:
     for _ in range(count):
         frame = next(source, None)
@@ -117,11 +129,20 @@ def _first(source: Iterator[bytes], count: int) -> Iterator[bytes]:
         yield frame
 
 
+def message_text(header: str) -> str:
+    """Return the text of a message's facts; UpdateRefused for what is no header."""
+    try:
+        return _read_header(header).message
+    except ValueError as error:
+        message = f"A message's header cannot be read: {error!s:.200}"
+        raise UpdateRefused(message) from error
+
+
 def facts_of(header: str) -> Mapping[str, object]:
     """Return the message's own facts without its tensors; UpdateRefused for what is no header."""
     try:
-        facts = json.loads(_Header.model_validate_json(header).message)
-    except (ValidationError, ValueError) as error:
+        facts = read_json(message_text(header), _FACTS_BOUNDS)
+    except ValueError as error:
         message = f"A message's header cannot be read: {error!s:.200}"
         raise UpdateRefused(message) from error
     if not isinstance(facts, dict):

@@ -7,8 +7,9 @@ from typing import Annotated, Literal, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from common.bounded_json import Bounds, check_bounds
 from common.cohort_statistics import CohortStatistics
-from common.config import parse_config
+from common.config import read_config
 from common.metrics import Statistics
 from common.privacy.plan import Spend
 from common.weights import Weights
@@ -28,15 +29,23 @@ from common.wire import (
     TrainRequest,
 )
 
+#: Of the text of one message's facts. A configuration is text within it, so that its bounds are
+#: its own; a report of 20 labels in 1,000 bins each has 60,000 values.
+_BOUNDS = Bounds(characters=8 * 1024 * 1024, depth=16, values=1_000_000)
+
+
+#: Names folders at a site, so it is a plain name.
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")]
+MOST_ROUNDS = 1_000_000
+
 
 class _Header(BaseModel):
     """What all messages say of themselves."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    #: Names folders at a site, so it is a plain name.
-    run: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")
-    round: int = Field(ge=0)
+    run: RunName
+    round: int = Field(ge=0, le=MOST_ROUNDS)
 
 
 class _ProposalHeader(_Header):
@@ -109,6 +118,23 @@ _AnyHeader = (
 _HEADERS: TypeAdapter[_AnyHeader] = TypeAdapter(Annotated[_AnyHeader, Field(discriminator="kind")])
 
 
+class RequestFacts(BaseModel):
+    """What a site must know of a request before it reads its configuration."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    kind: Literal["proposal", "statistics", "train", "evaluation"]
+    run: RunName
+    round: int = Field(ge=0, le=MOST_ROUNDS)
+    config: str  # canonical JSON, not read yet
+
+
+def request_facts(text: str) -> RequestFacts:
+    """Return what a request is, its configuration unread; ValueError for what is none."""
+    check_bounds(text, _BOUNDS)
+    return RequestFacts.model_validate_json(text)
+
+
 def parts_of(message: Message) -> tuple[str, dict[str, Weights]]:
     """Return a message's header, as JSON, and its tensors by part."""
     header, tensors = _asked(message) if isinstance(message, Request) else _answered(message)
@@ -165,6 +191,7 @@ def message_of(text: str, tensors: Mapping[str, Weights]) -> Message:
 
     KeyError, TypeError, ValueError or WardroundError where it is not exactly one.
     """
+    check_bounds(text, _BOUNDS)
     header = _HEADERS.validate_json(text)
     return _request(header, tensors) or _answer(header, tensors)
 
@@ -173,20 +200,20 @@ def _request(header: _AnyHeader, tensors: Mapping[str, Weights]) -> Request | No
     run, number = header.run, header.round
     match header:
         case _ProposalHeader():
-            config = parse_config(header.config)
+            config = read_config(header.config)
             return Proposal(run=run, round=number, seed=header.seed, config=config)
         case _StatisticsHeader():
-            config = parse_config(header.config)
+            config = read_config(header.config)
             return StatisticsRequest(run=run, round=number, seed=header.seed, config=config)
         case _TrainHeader():
             return TrainRequest(
-                run=run, round=number, seed=header.seed, config=parse_config(header.config),
+                run=run, round=number, seed=header.seed, config=read_config(header.config),
                 weights=tensors["weights"],
                 control=tensors["control"] if header.controlled else None,
             )  # fmt: skip
         case _EvaluationHeader():
             return EvaluationRequest(
-                run=run, round=number, seed=header.seed, config=parse_config(header.config),
+                run=run, round=number, seed=header.seed, config=read_config(header.config),
                 weights=tensors["weights"], split=header.split,
             )  # fmt: skip
         case _:

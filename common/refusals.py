@@ -12,6 +12,8 @@ class RefusalReason(Enum):
     BUDGET = "the privacy budget of this cohort does not allow it"
     CONFIGURATION = "the configuration does not fit this site's data"
     FAILED = "the site failed; its own log says why"
+    UNREADABLE = "the site cannot read the request, or it is larger than the site takes"
+    SET_ASIDE = "the request ended the site's worker twice, so the site set it aside"
     NOT_APPROVED = "the site has not approved this configuration yet"
     DECLINED = "the site's admin refused this configuration"
     COORDINATOR = "the site does not take part in runs of this coordinator"

@@ -46,13 +46,16 @@ class FolderFleet(Fleet):
 
     # --- the coordinator's side ----------------------------------------------------------
 
-    def ask(self, request: Request, *, seconds: float = 3600, number: int = 0) -> str:
+    def ask(
+        self, request: Request | Envelope, *, seconds: float = 3600, number: int = 0
+    ) -> str:
         """Have a question given out; returns its name."""
+        envelope = request if isinstance(request, Envelope) else seal(request)
         metadata = Metadata(
             run_id=1, message_id="", src_node_id=1, dst_node_id=NODE, reply_to_message_id="",
             group_id=str(number), created_at=time.time(), ttl=seconds, message_type="train",
         )  # fmt: skip
-        message = make_message(metadata=metadata, content=record_of(seal(request)))
+        message = make_message(metadata=metadata, content=record_of(envelope))
         with no_object_id_recompute():
             objects = {n: o.deflate() for n, o in get_all_nested_objects(message).items()}
             tree = get_object_tree(message).SerializeToString()

@@ -252,7 +252,7 @@ def test_a_description_is_disclosed_and_given_again_bit_by_bit(tmp_path: Path) -
 
 
 def test_a_question_for_a_description_is_understood_before_it_is_answered() -> None:
-    asked = question_of(facts_of(seal(ask()).header))
+    asked = question_of(seal(ask()).header)
     assert (asked.kind, asked.round) == ("statistics", 0)
 
 

@@ -1,0 +1,102 @@
+"""What a site's letters are carried with: objects fetched and given, and a line for what leaves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from client.disclosures import Disclosure, Disclosures
+from client.fleet import Delivery, Fleet, Reply
+from client.inbox import Inbox, Sending
+from client.meters import SiteMeters
+from client.outbox import Outbox
+from client.worker_process import WorkerProcess
+from common.envelope import Envelope, facts_of, write_envelope
+from common.errors import UpdateRefused
+from common.flower_messages import open_objects
+
+#: Stands for a message of which no question can be made.
+_UNREADABLE = Envelope(header="", frames=())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Desktop:
+    """What letters are written with."""
+
+    name: str  # of the site
+    to: str  # of the coordinator
+    key: ec.EllipticCurvePrivateKey
+    inbox: Inbox
+    outbox: Outbox
+    disclosures: Disclosures
+    worker: WorkerProcess
+    tell: Callable[[str, Mapping[str, object]], None]  # what happened, and its facts
+    meters: SiteMeters
+
+
+@dataclass(kw_only=True)
+class Traffic:
+    """Bytes of letters since the daemon began."""
+
+    sent: int = 0
+    received: int = 0
+
+
+class Carrier:
+    """Takes messages in and gives answers out, one object at a time, and counts their bytes."""
+
+    def __init__(self, desk: Desktop, traffic: Traffic) -> None:
+        self._desk = desk
+        self._traffic = traffic
+
+    def fetch(self, delivery: Delivery, fleet: Fleet) -> None:
+        """Fetch what is missing of a request, and write it as one file."""
+        inbox, start = self._desk.inbox, time.monotonic()
+        for name in inbox.lacking(delivery):
+            content = fleet.fetch(delivery.run_id, name)
+            if content is None:
+                return  # the coordinator has announced it and is still sending it
+            inbox.put(delivery, name, content)
+            self._traffic.received += len(content)
+            self._desk.meters.received(len(content))
+        try:
+            opened = open_objects(lambda name: inbox.read(delivery, name), delivery.id)
+            envelope = Envelope(header=opened.header, frames=tuple(opened.frames()))
+        except UpdateRefused as error:
+            self._desk.tell("a request cannot be read", {"why": str(error)})
+            envelope = _UNREADABLE  # so that the coordinator is answered
+        fleet.confirm(delivery)
+        write_envelope(inbox.request(delivery), envelope)
+        inbox.complete(delivery)
+        self._desk.meters.took("fetch", time.monotonic() - start)
+
+    def give(self, delivery: Delivery, fleet: Fleet, reply: Reply, sending: Sending) -> bool:
+        """Send the objects that are left; False when the session is over."""
+        left = list(sending.left or ())
+        while left:
+            name = left[0]
+            if not fleet.give(delivery.run_id, sending.session, name, reply.objects[name]):
+                return False
+            self._traffic.sent += len(reply.objects[name])
+            self._desk.meters.sent(len(reply.objects[name]))
+            left.pop(0)
+            rest = Sending(
+                created_at=sending.created_at, session=sending.session, left=tuple(left)
+            )
+            self._desk.inbox.note(delivery, rest)
+        return True
+
+    def disclose(self, answer: Envelope) -> None:
+        """Write the line that says what leaves, durably, before it leaves."""
+        facts = facts_of(answer.header)
+        spend = facts.get("spend")
+        epsilon = spend.get("cohort_epsilon") if isinstance(spend, dict) else None
+        number = facts["round"]
+        self._desk.disclosures.record(Disclosure(
+            kind=str(facts["kind"]), to=self._desk.to, run=str(facts["run"]),
+            round=number if isinstance(number, int) else 0, bytes=answer.size,
+            sha256=answer.digest.hex(), epsilon=epsilon,
+        ))  # fmt: skip
