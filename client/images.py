@@ -15,7 +15,8 @@ from torch import Tensor
 
 from client.cache import Cache, file_key, key_of
 from client.dicom.index import Index
-from client.dicom.read import Header, Pixels
+from client.dicom.quantities import Pixels
+from client.dicom.read import Header
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.dicom.volume import Geometry, stack_slices
 from client.image_masks import Canvas, MaskRules, read_mask

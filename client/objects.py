@@ -22,8 +22,9 @@ from client.dicom.header_checks import WITHOUT_PIXELS
 from client.dicom.index import Index
 from client.dicom.instance import Instance, Quarantined
 from client.dicom.native import read_image
+from client.dicom.quantities import Pixels
 from client.dicom.quiet import quiet
-from client.dicom.read import Header, Pixels
+from client.dicom.read import Header
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.dicom.remarks import Remark
 from client.pixel_store import Entry, PixelStore
@@ -35,7 +36,9 @@ _THREADS = min(len(os.sched_getaffinity(0)), 8)
 _WAITING_BYTES = 1 << 30
 #: A file that cannot be used and belongs to a series takes the series with it, if it is not
 #: another kind of object.
-_NO_SLICE = frozenset({Reason.SEGMENTATION, Reason.NO_PIXELS, Reason.DICOMDIR})
+_NO_SLICE = frozenset({
+    Reason.SEGMENTATION, Reason.NO_PIXELS, Reason.DICOMDIR, Reason.SLIDE_LABEL,
+})  # fmt: skip
 #: Reasons for which a file does not even say which series it belongs to.
 _UNKNOWN = frozenset({Reason.EMPTY_FILE, Reason.PARTIAL_WRITE, Reason.UNREADABLE})
 #: A file of such a name was DICOM once, whatever stands in it now.

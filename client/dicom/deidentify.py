@@ -29,6 +29,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from client.dicom.deidentify_pixels import clean_pixels
 from client.dicom.deidentify_table import IMAGES, OFTEN_WITH_TEXT
 from client.dicom.deidentify_values import Cleaner, code
+from client.dicom.never_decoded import check_pictured
 from client.dicom.quiet import quiet
 from client.dicom.read import read_dataset
 from client.dicom.reasons import UnusableFile
@@ -107,6 +108,7 @@ def _check(source: Dataset, profile: Profile) -> None:
 
 
 def _check_pictures(source: Dataset, sop_class: UID, profile: Profile) -> None:
+    check_pictured(source)
     if profile.pixels_checked:
         return
     said = str(source.get("BurnedInAnnotation") or "").strip().upper()

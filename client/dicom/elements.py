@@ -29,8 +29,10 @@ KEYWORDS = (
     "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns",
     "PixelSpacing", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
     "BurnedInAnnotation", "RescaleIntercept", "RescaleSlope", "DoseGridScaling",
-    "LossyImageCompression",
+    "LossyImageCompression", "SpecimenLabelInImage",
 )  # fmt: skip
+#: Private elements of Siemens' MR headers, by names of ours.
+PRIVATE = {"SiemensImagesInMosaic": 0x0019100A, "SiemensAcquisitionMatrix": 0x0051100B}
 
 
 def _tag(keyword: str) -> int:
@@ -43,7 +45,15 @@ def _tag(keyword: str) -> int:
 #: Tag -> (keyword, value representation as explicit files write it).
 WANTED: Mapping[int, tuple[str, bytes]] = {
     _tag(name): (name, dictionary_VR(_tag(name)).encode()) for name in KEYWORDS
+} | {
+    PRIVATE["SiemensImagesInMosaic"]: ("SiemensImagesInMosaic", b"US"),
+    PRIVATE["SiemensAcquisitionMatrix"]: ("SiemensAcquisitionMatrix", b"SH"),
 }
+#: Forms beside that of WANTED in which an element may stand. Private elements in any other form
+#: are another maker's, and passed over.
+OTHER_FORMS: Mapping[int, frozenset[bytes]] = dict.fromkeys(
+    PRIVATE.values(), frozenset({b"UN", b"LO"})
+)
 
 #: Character sets whose ASCII bytes are ASCII; with them, plain bytes need no decoder.
 _PLAIN = frozenset({
@@ -127,6 +137,8 @@ class Scanned:
             return 0
         if keyword in _SHORTS:
             if len(raw) != 2:
+                if keyword in PRIVATE:
+                    return 0
                 raise Odd
             return int.from_bytes(raw, "little")
         if not _INTEGER.match(raw):
@@ -181,6 +193,11 @@ class Parsed:
 
     def text(self, keyword: str) -> str:
         """Return one value as text, stripped."""
+        if keyword in PRIVATE:
+            value = self._private(keyword)
+            return value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else (
+                str(value or "").strip(" \0")
+            )
         return str(self.dataset.get(keyword) or "").strip(" \0")
 
     def joined(self, keyword: str) -> str:
@@ -193,7 +210,17 @@ class Parsed:
 
     def integer(self, keyword: str) -> int:
         """Return a whole number; 0 where there is none."""
+        if keyword in PRIVATE:
+            value = self._private(keyword)
+            if isinstance(value, bytes):
+                return int.from_bytes(value, "little") if len(value) == 2 else 0
+            return value if isinstance(value, int) else 0
         return int(self.dataset.get(keyword) or 0)
+
+    def _private(self, keyword: str) -> object:
+        """Return a private element's value; bytes where nothing says what they are."""
+        tag = PRIVATE[keyword]
+        return self.dataset[tag].value if tag in self.dataset else None
 
     def numbers(self, keyword: str, count: int) -> tuple[float, ...]:
         """Return so many finite numbers, or none at all."""

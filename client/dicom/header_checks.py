@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from math import isqrt
 
 from pydicom.uid import UID
 
 from client.dicom.compressed import JPEG_2000
 from client.dicom.decode import LARGEST_BYTES, NATIVE, SYNTAXES
 from client.dicom.elements import Elements
+from client.dicom.never_decoded import check_mosaic, check_slide
 from client.dicom.read import SEGMENTATIONS
 from client.dicom.reasons import Reason, UnusableFile
 from client.dicom.remarks import Remark
@@ -16,6 +19,8 @@ from client.dicom.remarks import Remark
 _DIRECTORY = "1.2.840.10008.1.3.10"
 #: The detail of NO_PIXELS where there should be some: the file was cut, or lost them otherwise.
 WITHOUT_PIXELS = "an image without its pixels; send it again"
+#: Siemens' text of the acquisition matrix: 64p*64, 128*128s.
+_MATRIX = re.compile(r"(\d{1,4})p?\*(\d{1,4})s?")
 _NEEDED = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel")
 #: PS3.3 C.7.6.3.1.2: samples per pixel of what can be read as grey or RGB.
 _SAMPLES = {
@@ -57,6 +62,15 @@ def check_image(found: Scan, size: int) -> None:
         raise UnusableFile(Reason.SEGMENTATION)
     if found.pixels is None:
         _refuse_without_pixels(found, sop_class)
+    image_type = elements.joined("ImageType")
+    check_slide(
+        image_type, elements.text("Modality"), sop_class,
+        shows_label=elements.text("SpecimenLabelInImage") == "YES",
+    )  # fmt: skip
+    check_mosaic(image_type)
+    rows, columns = _tiles(elements)
+    if rows * columns > 1:
+        raise UnusableFile(Reason.MOSAIC, f"{rows} x {columns} slices")
     for name in _NEEDED:
         if elements.integer(name) <= 0:
             raise UnusableFile(Reason.MISSING_HEADER, name)
@@ -65,6 +79,29 @@ def check_image(found: Scan, size: int) -> None:
     _check_colours(elements, found.syntax)
     expected = _check_size(elements)
     _check_syntax(found, expected, size)
+
+
+def _tiles(elements: Elements) -> tuple[int, int]:
+    """Return how many slices a Siemens picture shows down and across, by its private elements.
+
+    Where Image Type was cleaned away, the number of images in the mosaic says it, or a matrix
+    (such as 64p*64) that is a third of the picture or less; half of it may be interpolation.
+    """
+    if not elements.text("Manufacturer").upper().startswith("SIEMENS"):
+        return 1, 1
+    count = elements.integer("SiemensImagesInMosaic")
+    if count > 1:
+        side = isqrt(count - 1) + 1
+        return side, side
+    matrix = _MATRIX.fullmatch(elements.text("SiemensAcquisitionMatrix"))
+    if matrix is None or elements.text("Modality") != "MR":
+        return 1, 1
+    sides = [int(part) for part in matrix.groups()]
+    rows, columns = elements.integer("Rows"), elements.integer("Columns")
+    tile = max(sides)
+    if not tile or rows < 3 * tile or columns < 3 * tile or rows % tile or columns % tile:
+        return 1, 1
+    return rows // tile, columns // tile
 
 
 def _refuse_without_pixels(found: Scan, sop_class: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from struct import Struct
 
-from client.dicom.elements import WANTED, Odd, Scanned
+from client.dicom.elements import OTHER_FORMS, WANTED, Odd, Scanned
 from client.dicom.header_checks import PixelElement, Scan
 
 #: So much of a file is read at first; more only where its header is longer.
@@ -144,14 +144,19 @@ def _walk_explicit(  # noqa: C901 - one loop, because calls cost as much as the 
             place = _after_sequence(data, place, implicit=False)
             continue
         entry = wanted(tag)
-        if entry is not None:
-            if entry[1] != form:
-                raise Odd
+        if entry is not None and (entry[1] == form or _also_written(tag, form)):
             values[entry[0]] = data[place : place + length]
         elif tag in _TELLING:
             raise Odd
         place += length
     return _ended(values, place, held, size)
+
+
+def _also_written(tag: int, form: bytes) -> bool:
+    """Return whether a value in another form is read, or passed over; Odd where neither is sure."""
+    if tag not in OTHER_FORMS:
+        raise Odd
+    return form in OTHER_FORMS[tag]
 
 
 def _walk_implicit(

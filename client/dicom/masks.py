@@ -12,8 +12,9 @@ from pydicom.multival import MultiValue
 
 from client.dicom.compressed import Array
 from client.dicom.decode import decode
+from client.dicom.groups import group_item
 from client.dicom.masks_png import shown_values, strays
-from client.dicom.read import SEGMENTATIONS, Header, group_item, read_dataset
+from client.dicom.read import SEGMENTATIONS, Header, read_dataset
 from client.dicom.reasons import Reason, UnusableFile
 from client.dicom.volume import Geometry, plane_affine, turn_of
 

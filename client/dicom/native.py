@@ -21,8 +21,9 @@ from client.dicom.header_checks import PixelElement, Scan
 from client.dicom.header_parse import parse
 from client.dicom.header_scan import scan
 from client.dicom.instance import describe
+from client.dicom.quantities import Pixels, pivot_of, turned
 from client.dicom.quiet import quiet
-from client.dicom.read import Header, Pixels, pivot_of, read_dataset, read_pixels, turned
+from client.dicom.read import Header, read_dataset, read_pixels
 from client.dicom.reasons import DecoderGaveUp, Reason, UnusableFile
 
 _PLAIN = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"})

@@ -1,8 +1,4 @@
-"""DICOM files to pixel values, with every step that changes a value explicit.
-
-Stored values are kept as they are and travel with the line that makes them quantities
-(PS3.3 C.11.1: slope x stored + intercept), so a cache can hold what the scanner wrote.
-"""
+"""DICOM files to headers and pixel values, with every step that changes a value explicit."""
 
 from __future__ import annotations
 
@@ -10,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.pixels.processing import apply_modality_lut
 from pydicom.uid import (
     UID,
     ExplicitVRBigEndian,
@@ -21,9 +15,11 @@ from pydicom.uid import (
     MediaStorageDirectoryStorage,
 )
 
-from client.dicom.compressed import Array
 from client.dicom.decode import LARGEST_BYTES, decode, frames_of
+from client.dicom.groups import group_item, number_of
+from client.dicom.never_decoded import check_pictured
 from client.dicom.parse import BoundedFile, parse_file
+from client.dicom.quantities import Pixels, as_quantities
 from client.dicom.quiet import quiet
 from client.dicom.reasons import DecoderGaveUp, Reason, UnusableFile
 
@@ -34,34 +30,6 @@ SEGMENTATIONS = frozenset({"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.
 
 Position = tuple[float, float, float]
 Cosines = tuple[float, float, float, float, float, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pixels:
-    """An object's frames as stored, and the line of each that makes them quantities."""
-
-    stored: Array  # (frames, rows, columns[, 3])
-    slope: NDArray[np.float64]  # (frames,); negative for MONOCHROME1, so that high is bright
-    intercept: NDArray[np.float64]  # (frames,)
-
-    def values(self, frame: int) -> NDArray[np.float32]:
-        """Return one frame as quantities, (rows, columns[, 3])."""
-        found: NDArray[np.float32] = self.stored[frame].astype(np.float32)  # always a copy
-        slope, intercept = self.slope[frame], self.intercept[frame]
-        if slope != 1:
-            found *= np.float32(slope)
-        if intercept != 0:
-            found += np.float32(intercept)
-        return found
-
-    def patch(self, where: tuple[slice, ...]) -> NDArray[np.float32]:
-        """Return a part of all frames as quantities, without reading the rest."""
-        found = self.stored[where].astype(np.float32)
-        slope, intercept = self.slope[where[0]], self.intercept[where[0]]
-        shape = (-1, *[1] * (found.ndim - 1))
-        found *= slope.astype(np.float32).reshape(shape)
-        found += intercept.astype(np.float32).reshape(shape)
-        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +87,7 @@ def _check_image(dataset: Dataset) -> None:
         raise UnusableFile(Reason.SEGMENTATION)
     if not any(name in dataset for name in _PIXELS):
         raise UnusableFile(Reason.NO_PIXELS)
+    check_pictured(dataset)
     for name in _NEEDED:
         if not dataset.get(name):
             raise UnusableFile(Reason.MISSING_HEADER, name)
@@ -143,7 +112,7 @@ def _header(dataset: Dataset) -> Header:
 
 
 def _thickness(dataset: Dataset) -> float | None:
-    return found if np.isfinite(found := _number(dataset, "SliceThickness", np.nan)) else None
+    return found if np.isfinite(found := number_of(dataset, "SliceThickness", np.nan)) else None
 
 
 def geometry_of(
@@ -201,23 +170,13 @@ def _numbers(dataset: Dataset, name: str, count: int) -> list[float]:
     return found if len(found) == count and np.isfinite(found).all() else []
 
 
-def group_item(dataset: Dataset, frame: int, sequence: str) -> Dataset | None:
-    """Return a functional group of a frame, its own before the shared (PS3.3 C.7.6.16)."""
-    own = dataset.get("PerFrameFunctionalGroupsSequence") or []
-    shared = dataset.get("SharedFunctionalGroupsSequence") or []
-    for group in (*own[frame : frame + 1], *shared[:1]):
-        if group.get(sequence):
-            return group[sequence].value[0]  # type: ignore[no-any-return]  # pydicom: a Dataset
-    return None
-
-
 def read_pixels(dataset: Dataset) -> Pixels:
     """Decode all frames; UnusableFile says why not."""
     try:
         with quiet():
             _check_image(dataset)
             stored = decode(dataset, _syntax(dataset))
-            return _as_quantities(dataset, stored)
+            return as_quantities(dataset, stored)
     except UnusableFile:
         raise
     except Exception as error:
@@ -237,63 +196,3 @@ def _syntax(dataset: Dataset) -> UID:
     explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
     dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
     return UID(dataset.file_meta.TransferSyntaxUID)
-
-
-def _as_quantities(dataset: Dataset, stored: Array) -> Pixels:
-    frames = len(stored)
-    pivot = _pivot(dataset, stored)
-    if dataset.get("ModalityLUTSequence"):
-        if pivot is not None:
-            data = dataset.ModalityLUTSequence[0].LUTData
-            table = np.frombuffer(data, "<u2") if isinstance(data, bytes) else np.asarray(data)
-            pivot = float(table.max()) + float(table.min())
-        stored = np.asarray(apply_modality_lut(stored, dataset))
-        return turned(stored, np.ones(frames), np.zeros(frames), pivot)
-    return turned(stored, *_rescale(dataset, frames), pivot)
-
-
-def _pivot(dataset: Dataset, stored: Array) -> float | None:
-    photometric = str(dataset.PhotometricInterpretation)
-    if stored.dtype.kind == "f" and photometric == "MONOCHROME1":
-        return float(stored.max()) + float(stored.min())
-    if stored.dtype.kind == "f":
-        return None
-    signed = int(dataset.PixelRepresentation) == 1
-    return pivot_of(photometric, bits=int(dataset.BitsStored), signed=signed)
-
-
-def pivot_of(photometric: str, *, bits: int, signed: bool) -> float | None:
-    """Return p where the stored value v is as bright as p - v is dark, for MONOCHROME1.
-
-    It follows from the header, so that every image of a scanner is turned alike.
-    """
-    if photometric != "MONOCHROME1":
-        return None
-    return -1.0 if signed else float(2**bits - 1)
-
-
-def turned(
-    stored: Array, slope: NDArray[np.float64], intercept: NDArray[np.float64], pivot: float | None
-) -> Pixels:
-    """Return pixels with lines (frames,) that make high bright, around a pivot if there is one."""
-    if pivot is not None:
-        slope, intercept = -slope, slope * pivot + intercept
-    return Pixels(stored=stored, slope=slope, intercept=intercept)
-
-
-def _rescale(dataset: Dataset, frames: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return slope and intercept of each frame."""
-    own = [group_item(dataset, f, "PixelValueTransformationSequence") for f in range(frames)]
-    if 0 < own.count(None) < frames:
-        raise UnusableFile(Reason.MISSING_HEADER, "some frames have a rescale, others have none")
-    lines = [dataset if item is None else item for item in own]
-    name = "DoseGridScaling" if "DoseGridScaling" in dataset else "RescaleSlope"  # PS3.3 C.8.8.3
-    slope = np.array([_number(line, name, 1) for line in lines])
-    if not slope.all():
-        raise UnusableFile(Reason.BAD_VR, f"{name} 0")
-    return slope, np.array([_number(line, "RescaleIntercept", 0) for line in lines])
-
-
-def _number(dataset: Dataset, name: str, absent: float) -> float:
-    value = dataset.get(name)
-    return float(absent if value is None or value == "" else value)

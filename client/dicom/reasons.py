@@ -33,6 +33,8 @@ class Reason(Enum):
     SPACING_OUTLIER = "Pixels or slices are of another size than nearly all others here; check it."
     DERIVED = "A secondary capture or derived image, not an acquisition; see that it belongs here."
     LOCALIZER = "A localizer (scout) image; it is not needed."
+    MOSAIC = "Many slices side by side in one picture (mosaic); export them as slices or frames."
+    SLIDE_LABEL = "A slide's label, overview or thumbnail, which may show a name; never decoded."
     WRONG_MODALITY = "The run uses other modalities (cohort.images.modalities)."
     DUP_SOP_SAME = "The same image is there twice; one is used."
     DUP_SOP_DIFFERENT = "Two files with one SOP Instance UID differ; keep the right one."

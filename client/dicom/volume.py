@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.dicom.compressed import Array
-from client.dicom.read import Cosines, Header, Pixels
+from client.dicom.quantities import Pixels
+from client.dicom.read import Cosines, Header
 from client.dicom.reasons import Reason, UnusableFile
 
 Float = NDArray[np.float64]

@@ -19,7 +19,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 from client.dicom import parse
 from client.dicom.codestream import shape_of
 from client.dicom.compressed import in_stored_bits
-from client.dicom.read import Pixels, read_dataset, read_header, read_pixels
+from client.dicom.quantities import Pixels
+from client.dicom.read import read_dataset, read_header, read_pixels
 from client.dicom.reasons import Reason, UnusableFile
 from tests.client.dicom_files import Values, compressed, image, noise, save, uid
 

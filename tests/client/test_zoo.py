@@ -41,6 +41,8 @@ REFUSED: dict[Reason, tuple[str, ...]] = {
         "fo-dicom__GH340.dcm", "pydicom__meta_missing_tsyntax.dcm", "pydicom__nested_priv_SQ.dcm",
     ),
     Reason.NOT_DICOM: ("pydicom__no_meta.dcm",),
+    # Twenty slices of a head side by side.
+    Reason.MOSAIC: ("dcm_qa_uih__00000001.dcm",),
     # NumberOfFrames "1A"; a header that says RGB with a JFIF codestream, which is YCbCr.
     Reason.BAD_VR: ("pydicom__badVR.dcm", "fo-dicom__GH195.dcm"),
     # A codestream without tables; one whose size a delimiter overwrote. No peer reads them.

@@ -9,7 +9,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
-from client.dicom.read import group_item
+from client.dicom.groups import group_item
 from client.dicom.results import codes
 from client.dicom.results.source import Source
 from client.score import Outlines

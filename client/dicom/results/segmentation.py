@@ -15,7 +15,7 @@ from pydicom.sr.coding import Code
 from pydicom.tag import Tag
 from pydicom.uid import SegmentationStorage
 
-from client.dicom.read import group_item
+from client.dicom.groups import group_item
 from client.dicom.results.codes import short, structure
 from client.dicom.results.colours import cielab, colour
 from client.dicom.results.equipment import (

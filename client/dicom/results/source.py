@@ -11,7 +11,8 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from client.dicom.decode import frames_of
-from client.dicom.read import Cosines, Header, Position, group_item, read_dataset, read_header
+from client.dicom.groups import group_item
+from client.dicom.read import Cosines, Header, Position, read_dataset, read_header
 from client.dicom.reasons import UnusableFile
 from client.dicom.volume import order_slices
 from common.errors import CohortError
