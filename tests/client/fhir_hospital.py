@@ -117,6 +117,12 @@ def _matches(resource: Resource, query: dict[str, list[str]]) -> bool:
         who = text["subject"]["reference"].removeprefix("Patient/")
         if who not in query["patient"][0].split(","):
             return False
+    others = {link["other"].get("reference") for link in text.get("link", ())}
+    asked = set(query["link"][0].split(",")) if "link" in query else others
+    if {"link", "link:missing"} & set(query) and not others & asked:
+        return False
+    if "_id" in query and text["id"] not in query["_id"][0].split(","):
+        return False
     if "identifier" in query:
         held = {f"{i['system']}|{i['value']}" for i in text.get("identifier", ())}
         wanted = query["identifier"][0].split(",")

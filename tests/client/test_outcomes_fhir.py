@@ -223,8 +223,10 @@ def test_patients_are_asked_for_in_batches_and_every_page_is_read(
         hospital.study(person, f"1.2.{number}", "2024-01-31")
     found = fetched(plan_of(hospital, token), frozenset(f"P{n:02}" for n in range(45)))
     assert len(found.rows) == 45
-    patients = [asked for asked in hospital.asked if asked.startswith("/r4/Patient")]
+    patients = [asked for asked in hospital.asked if asked.startswith("/r4/Patient?identifier")]
     assert len(patients) == 7 + 7 + 2  # pages of three in batches of 20, 20 and 5
+    linked = [asked for asked in hospital.asked if asked.startswith("/r4/Patient?link=")]
+    assert len(linked) == 3
     assert all(len(asked) < 4000 for asked in hospital.asked)
 
 

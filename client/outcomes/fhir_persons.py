@@ -1,0 +1,293 @@
+"""FHIR R4 Patients as persons: records that are linked are of one person (Patient.link).
+
+    replaced-by    the record must not be used; the other one is, in its place
+    replaces       the other way round
+    refer          the other one is the main record
+    seealso        both are in use
+
+https://hl7.org/fhir/R4/patient-definitions.html#Patient.link. Of linked records one person is made:
+named and described by the one that is left in use, with everything that refers to any of them. A
+death on any of them is a death. Links that go round in a circle, a record that is replaced by
+several, and one that cannot be read leave the person out, with the reason.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import cast
+
+from pydantic import ValidationError
+
+from client.outcomes.fhir_server import FhirServer, Resource
+from client.outcomes.fhir_values import Odd, birthday_of, day_of, not_fhir
+from client.outcomes.plan import Plan
+from client.outcomes.records import Person, Records, Sex, Unread
+from common.errors import CohortError, ConfigurationError
+
+#: https://hl7.org/fhir/R4/valueset-administrative-gender.html
+_SEXES: Mapping[str, Sex] = {"male": "M", "female": "F", "other": "O", "unknown": ""}
+#: https://hl7.org/fhir/R4/valueset-link-type.html
+_LINKS = frozenset({"replaced-by", "replaces", "refer", "seealso"})
+#: https://hl7.org/fhir/R4/datatypes.html#id
+_ID = re.compile(r"[A-Za-z0-9.-]{1,64}")
+#: Patients asked for at once: a search's address stays below what servers take.
+AT_ONCE = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Record:
+    """One Patient resource."""
+
+    key: str
+    names: frozenset[str] = frozenset()  # identifiers of the plan's system, old ones only if alone
+    old_names: frozenset[str] = frozenset()
+    sex: Sex = ""
+    born: date | None = None
+    dead: bool = False
+    died: date | None = None
+    active: bool = True
+    links: tuple[tuple[str, str], ...] = ()  # type, key of the other
+    fault: str = ""  # why it cannot be used
+
+
+class FhirPersons:
+    """Finds the persons of a server, each once."""
+
+    def __init__(self, plan: Plan, server: FhirServer) -> None:
+        self._plan, self._server = plan, server
+        self._root = plan.fhir.url if plan.fhir is not None else ""
+        self._seen: dict[str, _Record] = {}  # everything that was sent
+        self._found = Records()
+
+    def find(self, patients: frozenset[str] | None, found: Records) -> dict[str, str]:
+        """Add the persons to the records; return the person's key by the key of each record.
+
+        `patients` are the PatientIDs that are asked for; None: everybody.
+        """
+        self._found = found
+        members = self._asked_for(patients)
+        self._add_linked(members, everybody=patients is None)
+        owner: dict[str, str] = {}
+        people: dict[str, list[str]] = defaultdict(list)
+        for group in _groups([self._seen[key] for key in sorted(members)]):
+            try:
+                person = self._person(group, patients)
+            except Odd as problem:
+                found.unread.append(Unread(what=f"Patient/{group[0].key}", why=str(problem)))
+                continue
+            found.persons.append(person)
+            people[person.patient].append(person.key)
+            owner |= {record.key: person.key for record in group}
+        self._leave_out_doubles(people, owner)
+        return owner
+
+    def _asked_for(self, patients: frozenset[str] | None) -> set[str]:
+        """Search by identifier; return the keys of those who were asked for."""
+        system = self._plan.patient_identifier or ""
+        names = [""] if patients is None else sorted(map(_escaped, patients))
+        members: set[str] = set()
+        for some in _batches([f"{system}|{name}" for name in names]):
+            for record in self._records([("identifier", some)]):
+                if patients is None or record.fault or (record.names | record.old_names) & patients:
+                    members.add(record.key)
+        return members
+
+    def _records(self, search: Sequence[tuple[str, str]]) -> Iterator[_Record]:
+        for resource in self._server.search("Patient", search):
+            record = self._read(resource)
+            self._seen.setdefault(record.key, record)
+            yield record
+
+    def _add_linked(self, members: set[str], *, everybody: bool) -> None:
+        """Add the records that are linked to these, in either direction, until there is no more."""
+        asked: set[str] = set()
+        backwards = self._ask_backwards([("link:missing", "false")]) if everybody else True
+        while True:
+            before = len(members)
+            targets = {other for key in members for _, other in self._seen[key].links}
+            unseen = targets - self._seen.keys() - asked
+            for some in _batches(sorted(filter(_ID.fullmatch, unseen))):
+                for _ in self._records([("_id", some)]):
+                    pass  # they are noted
+            new = [f"Patient/{key}" for key in sorted(members - asked)]
+            if backwards and not everybody:
+                backwards = self._ask_backwards([("link", some) for some in _batches(new)])
+            asked |= targets | members
+            members |= targets & self._seen.keys()
+            members |= {
+                key for key, record in self._seen.items()
+                if {other for _, other in record.links} & members
+            }  # fmt: skip
+            if len(members) == before:
+                return
+
+    def _ask_backwards(self, searches: Iterable[tuple[str, str]]) -> bool:
+        """Ask for records by their links; return False where the server knows no such search.
+
+        A record that was replaced may say so while the one in its place says nothing.
+        """
+        try:
+            for search in searches:
+                for record in self._records([search]):
+                    if not record.links:  # it passes the search over, and sends everybody
+                        raise _no_such_search()
+        except (CohortError, ConfigurationError) as problem:
+            why = f"cannot be asked which records link to a patient: {problem}"[:200]
+            self._found.unread.append(Unread(what="the server", why=why))
+            return False
+        return True
+
+    def _read(self, resource: Resource) -> _Record:
+        """Return a resource as a record; one that cannot be read still has its links."""
+        from fhir.resources.R4B.patient import Patient
+
+        key = str(resource.get("id", "?"))[:64]
+        links: tuple[tuple[str, str], ...] = ()
+        try:
+            links = tuple(_links(resource, self._root))
+            patient = Patient.model_validate(resource)
+            if patient.gender is not None and patient.gender not in _SEXES:
+                message = f"gender {str(patient.gender)[:20]!r} is none of {', '.join(_SEXES)}"
+                raise Odd(message)
+            ours = [
+                (str(one.value).strip(), one.use == "old") for one in patient.identifier or ()
+                if one.system == self._plan.patient_identifier and one.value
+            ]  # fmt: skip
+            current = frozenset(name for name, old in ours if not old)
+            every = frozenset(name for name, _ in ours)
+            return _Record(
+                key=key, names=current or every, old_names=every - (current or every),
+                sex=_SEXES[patient.gender or "unknown"], born=birthday_of(patient.birthDate),
+                dead=bool(patient.deceasedBoolean) or patient.deceasedDateTime is not None,
+                died=day_of(patient.deceasedDateTime), active=patient.active is not False,
+                links=links,
+            )  # fmt: skip
+        except Odd as problem:
+            return _Record(key=key, links=links, fault=str(problem))
+        except ValidationError as error:
+            return _Record(key=key, links=links, fault=not_fhir(error))
+
+    def _person(self, group: Sequence[_Record], patients: frozenset[str] | None) -> Person:
+        """Return the person of linked records; Odd says why there is none."""
+        for record in group:
+            if record.fault:
+                more = f" (linked with Patient/{group[0].key})" if len(group) > 1 else ""
+                raise Odd(record.fault + more)
+        main = self._main(group)
+        others = [record for record in group if record.key != main.key]
+        name = self._name(main, others, patients)
+        days = [record.died for record in others if record.died is not None]
+        return Person(
+            key=main.key, patient=name,
+            sex=main.sex or next((r.sex for r in others if r.sex), ""),
+            born=main.born or next((r.born for r in others if r.born), None),
+            dead=any(record.dead for record in group), died=main.died or min(days, default=None),
+        )  # fmt: skip
+
+    def _main(self, group: Sequence[_Record]) -> _Record:
+        """Return the record that stands for all."""
+        keys = {record.key for record in group}
+        replaced = {r.key for r in group for kind, _ in r.links if kind == "replaced-by"}
+        replaced |= {o for r in group for kind, o in r.links if kind == "replaces"}
+        left = [record for record in group if record.key not in replaced]
+        if not left:
+            lost = sorted(o for r in group for kind, o in r.links if o not in keys)
+            why = f"by Patient/{lost[0]}, which is not there" if lost else "in a circle"
+            message = f"is replaced {why}"
+            raise Odd(message)
+        if len(_groups(left)) > 1:
+            message = f"is replaced by several: {', '.join(f'Patient/{r.key}' for r in left)}"
+            raise Odd(message)
+        referring = {r.key for r in left for kind, o in r.links if kind == "refer" and o in keys}
+        return min(left, key=lambda r: (r.key in referring, not r.active, min(r.names, default="")))
+
+    def _name(
+        self, main: _Record, others: Sequence[_Record], patients: frozenset[str] | None
+    ) -> str:
+        """Return the PatientID of a person: that of the main record, else one with images."""
+        every = frozenset[str]().union(*(r.names | r.old_names for r in (main, *others)))
+        names = main.names
+        if patients is not None:
+            names = (names & patients) or (every & patients)
+        if not names or (len(names) > 1 and names <= main.names):
+            system = self._plan.patient_identifier
+            message = f"has {len(names)} identifiers of {system}, expected 1"
+            raise Odd(message)
+        name = min(names)
+        for other in sorted(every - {name}):
+            if patients is None or other in patients:
+                why = f"is the same person as {name}, who has the row of both"
+                self._found.unread.append(Unread(what=f"patient {other}", why=why))
+        return name
+
+    def _leave_out_doubles(
+        self, people: Mapping[str, Sequence[str]], owner: dict[str, str]
+    ) -> None:
+        """Leave out a PatientID that several records have, which no link makes one person."""
+        found = self._found
+        for name, keys in people.items():
+            if len(keys) > 1:
+                why = f"is in {len(keys)} records that are not linked; merge them"
+                found.unread.append(Unread(what=f"patient {name}", why=why))
+                for key in [record for record, person in owner.items() if person in keys]:
+                    del owner[key]
+        kept = set(owner.values())
+        found.persons = [person for person in found.persons if person.key in kept]
+
+
+def _groups(records: Iterable[_Record]) -> list[list[_Record]]:
+    """Return records by person, as their links say, in the order of their keys."""
+    listed = {record.key: record for record in records}
+    beside: dict[str, set[str]] = {key: set() for key in listed}
+    for record in listed.values():
+        for _, other in record.links:
+            if other in listed:
+                beside[record.key].add(other)
+                beside[other].add(record.key)
+    groups: list[list[_Record]] = []
+    done: set[str] = set()
+    for key in listed:
+        reached, open_ends = {key}, [key]
+        while open_ends:
+            for other in beside[open_ends.pop()] - reached:
+                reached.add(other)
+                open_ends.append(other)
+        if key not in done:
+            groups.append([listed[one] for one in sorted(reached)])
+        done |= reached
+    return groups
+
+
+def _links(resource: Resource, root: str) -> Iterator[tuple[str, str]]:
+    """Yield the type and the other Patient of each link; a RelatedPerson is nobody's record."""
+    links = resource.get("link")
+    for link in links if isinstance(links, list) else ():
+        one = cast("Mapping[str, object]", link) if isinstance(link, dict) else {}
+        kind, other = str(one.get("type")), one.get("other")
+        reference = str((other.get("reference") if isinstance(other, dict) else None) or "")
+        if kind not in _LINKS:
+            message = f"link.type {kind[:20]!r} is no code that FHIR has for it"
+            raise Odd(message)
+        key = reference.rpartition("Patient/")[2].partition("/")[0]
+        if "://" in reference and not reference.startswith(root):
+            key = reference  # of another server
+        if key or (kind == "replaced-by" and "RelatedPerson/" not in reference):
+            yield kind, key or "?"
+
+
+def _batches(names: Sequence[str]) -> Iterator[str]:
+    for start in range(0, len(names), AT_ONCE):
+        yield ",".join(names[start : start + AT_ONCE])
+
+
+def _no_such_search() -> CohortError:
+    return CohortError("it sends records without links, too")
+
+
+def _escaped(text: str) -> str:
+    r"""Return a value for a search: , | $ and \ are signs there (FHIR R4 3.1.1.4.0)."""
+    return "".join(f"\\{c}" if c in "\\,|$" else c for c in text)
