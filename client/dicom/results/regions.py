@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from client.dicom.groups import group_item
 from client.dicom.results import codes
+from client.dicom.results.pixel_size import pixel_mm2
 from client.dicom.results.source import Source
 from client.score import Outlines
 
@@ -45,20 +47,20 @@ def regions(
             continue
         counts = np.count_nonzero(within, axis=(1, 2))
         if not counts.any():
-            yield _area(name, number, 0, source, (0, 0), ())
+            yield _area(name, number, within[0], source, (0, 0), ())
         for position in np.flatnonzero(counts):
             place = source.frames[position]
             instance = str(source.headers[place[0]].SOPInstanceUID)
             frame = frames.get((number, (instance, place[1])))
             held = [] if frame is None else [frame]
-            yield _area(name, number, int(counts[position]), source, place, tuple(held))
+            yield _area(name, number, within[position], source, place, tuple(held))
 
 
 def _area(
-    name: str, number: int, pixels: int, source: Source, place: tuple[int, int],
+    name: str, number: int, within: NDArray[np.bool_], source: Source, place: tuple[int, int],
     frames: tuple[int, ...],
 ) -> Region:  # fmt: skip
-    pixel = source.pixel_mm2(place[0])
+    pixels, pixel = int(np.count_nonzero(within)), pixel_mm2(source.headers[place[0]], within)
     return Region(
         structure=name, number=number, quantity=codes.AREA,
         size=float(pixels) * (1.0 if pixel is None else pixel),

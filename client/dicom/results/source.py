@@ -14,6 +14,7 @@ from client.dicom.decode import frames_of
 from client.dicom.groups import group_item
 from client.dicom.read import Cosines, Header, Position, read_dataset, read_header
 from client.dicom.reasons import UnusableFile
+from client.dicom.results.pixel_size import pixel_mm2
 from client.dicom.volume import order_slices
 from common.errors import CohortError
 
@@ -75,19 +76,6 @@ class Source:
         where, cosines = header.positions[frame], header.orientations[frame]
         normal = np.cross(cosines[:3], cosines[3:])
         return Place(position=where, orientation=cosines, level=float(normal @ np.array(where)))
-
-    def pixel_mm2(self, number: int) -> float | None:
-        """Return the area of a pixel in the patient, where the image is calibrated to it.
-
-        ImagerPixelSpacing does not count: it is measured at the detector (PS3.3 10.7.1.3).
-        """
-        header = self.headers[number]
-        item = group_item(header, 0, "PixelMeasuresSequence") or header
-        spacing = item.get("PixelSpacing")
-        if spacing is None or len(spacing) != 2:
-            return None
-        area = float(spacing[0]) * float(spacing[1])
-        return area if math.isfinite(area) and area > 0 else None
 
 
 def read_source(paths: Sequence[Path]) -> Source:
@@ -152,7 +140,7 @@ def _spacing(
 ) -> tuple[float, float, float] | None:
     """Return the spacing of the volume that the frames make, if they make one."""
     slices = [(part, f) for part, h in zip(read, headers, strict=True) for f in range(frames_of(h))]
-    if len(slices) < 2 or not all(_pixel_spacing(header) for header in headers):
+    if len(slices) < 2 or not all(pixel_mm2(header) for header in headers):
         return None
     try:
         return order_slices(slices)[1].spacing
