@@ -44,15 +44,14 @@ from flwr.supercore.inflatable.inflatable_object import (
     no_object_id_recompute,
 )
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
-from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from client.connection import tls_context, why_not_reached, why_unknown
+from client.fleet_headers import Receipts, Signing
 from common.envelope import Envelope
 from common.errors import LinkDown, RunGone, SiteUnknown
 from common.flower_messages import object_ids, record_of
-from common.pull_headers import DELIVERY_HEADER, RECEIVED_HEADER, WAIT_HEADER
 
 #: A site that is silent for twice as long counts as offline; Flower takes no less.
 HEARTBEAT_SECONDS = 10.0
@@ -94,29 +93,6 @@ class Delivery:
         return proto
 
 
-class _Receipts:
-    """The headers of a pull: how long to wait, and which message is safe here."""
-
-    def __init__(self) -> None:
-        self.wait_seconds = 0.0
-        self._came = ""
-        self._safe = ""
-
-    def safe(self) -> None:
-        self._safe = self._came
-
-    def intercept(
-        self, context: ProtobufRequestContext, call_next: ProtobufCall
-    ) -> httpx.Response:
-        if not isinstance(context.message, PullMessagesRequest):
-            return call_next(context)
-        context.request.headers[WAIT_HEADER] = f"{self.wait_seconds:g}"
-        context.request.headers[RECEIVED_HEADER] = self._safe
-        response = call_next(context)
-        self._came = response.headers.get(DELIVERY_HEADER, "")
-        return response
-
-
 @dataclass(frozen=True, kw_only=True)
 class Reply:
     """An answer in Flower's form: the same answer to the same delivery is the same bytes."""
@@ -136,10 +112,12 @@ class Fleet:
     def __init__(self, address: str, authority: str, key: ec.EllipticCurvePrivateKey) -> None:
         self._address = address
         self._public = public_key_to_bytes(key.public_key())
-        self._receipts = _Receipts()
+        self._receipts = Receipts()
         self._client = FleetHttpClient(
             f"https://{address}", verify=tls_context(authority), timeout=_CALL_SECONDS,
-            interceptors=[NodeAuthHttpInterceptor(key, key.public_key()), self._receipts],
+            interceptors=[
+                NodeAuthHttpInterceptor(key, key.public_key()), self._receipts, Signing(key)
+            ],
         )  # fmt: skip
         self._node: Node | None = None
 

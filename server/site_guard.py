@@ -4,6 +4,7 @@ This stands before Flower's application: a request that is refused here has run 
 
     anything not in the tables                      404
     a Fleet call without an accepted site's key     401
+    a body that is not the signed one, a replay     401
     a body larger than its path needs               413
     a message in another site's name                403
 """
@@ -17,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from common.errors import TrustRefused
 from common.logs import log
+from common.request_signature import hash_of
 from server.asgi import ClientGone, TooLarge, read_body, refuse, replayed
 from server.members import Member, Members
 
@@ -80,11 +82,14 @@ class SiteGuard:
             await refuse(scope, send, 404, "Not found.")
             return
         try:
-            member = self._members.authenticate(scope)
+            caller = self._members.authenticate(scope)
         except TrustRefused as error:
             await refuse(scope, send, 401, str(error))
             return
-        body = await read_body(scope, receive, largest)
+        body, member = await read_body(scope, receive, largest), caller.member
+        if hash_of(body) != caller.body_sha256:
+            await refuse(scope, send, 401, "The body is not the one that was signed.")
+            return
         fault = self._fault_of_push(body, member) if place[1] == _PUSH else None
         if fault is not None:
             log(__name__).warning("push refused", site=member.site, fault=fault)

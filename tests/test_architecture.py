@@ -24,7 +24,8 @@ MAY_IMPORT = {
 }
 #: The only files that know Flower.
 MAY_IMPORT_FLOWER = {
-    "common/flower_messages.py", "common/flower_records.py", "client/fleet.py", "server/runtime.py",
+    "common/flower_messages.py", "common/flower_records.py", "client/fleet.py",
+    "client/fleet_headers.py", "server/runtime.py",
     "server/superlink.py", "server/flower_strategy.py", "simulations/flower_ray.py",
     "simulations/flower_ray_site.py",
 }  # fmt: skip

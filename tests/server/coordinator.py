@@ -7,11 +7,12 @@ import socket
 import ssl
 import threading
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 from cryptography.hazmat.primitives import hashes
@@ -19,8 +20,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
+from client.request_signing import add_signature
 from common.enrolment_messages import CA_PATH, Invite, JoinReply, JoinRequest
 from common.identity import fingerprint, new_private_key, public_pem, public_text
+from common.request_signature import BODY_HEADER, NUMBER_HEADER, SIGNATURE_HEADER
 from server.certificates import authority_hash
 from server.folder import Folder
 from server.foundation import set_up
@@ -110,10 +113,19 @@ class Site:
     key: ec.EllipticCurvePrivateKey
     node_id: int = 0
 
-    def headers(self, at: datetime | None = None) -> dict[str, str]:
+    def headers(
+        self, path: str = "/v1/fleet/get-run", body: bytes = b"", at: datetime | None = None,
+        more: Mapping[str, str] = MappingProxyType({}),
+    ) -> dict[str, str]:  # fmt: skip
+        """Return the headers of one request, signed as the site's daemon signs it."""
         signed_at = (at or datetime.now(UTC)).isoformat()
         signature = self.key.sign(signed_at.encode(), ec.ECDSA(hashes.SHA256()))
-        return {
+        request = httpx.Request("POST", f"https://coordinator{path}", content=body, headers={
+            "flwr-timestamp": signed_at, **more,
+        })  # fmt: skip
+        add_signature(request, self.key)
+        names = (SIGNATURE_HEADER, NUMBER_HEADER, BODY_HEADER, *more)
+        return {name: request.headers[name] for name in names} | {
             "content-type": PROTOBUF,
             "flwr-public-key": b64encode(public_pem(public_text(self.key))).decode(),
             "flwr-timestamp": signed_at,

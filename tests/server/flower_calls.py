@@ -33,6 +33,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
+from client.fleet_headers import Signing
 from common.identity import public_pem, public_text
 from common.pull_headers import DELIVERY_HEADER
 from tests.server.coordinator import Running, Site
@@ -60,7 +61,9 @@ class Caller:
         key = site.key
         self.client = FleetHttpClient(
             coordinator.site_url, verify=coordinator.context,
-            interceptors=[NodeAuthHttpInterceptor(key, key.public_key()), self.headers],
+            interceptors=[
+                NodeAuthHttpInterceptor(key, key.public_key()), self.headers, Signing(key)
+            ],
         )  # fmt: skip
         self._public = public_pem(public_text(key))
         self._node = Node(node_id=site.node_id)

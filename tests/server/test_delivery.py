@@ -136,9 +136,10 @@ def test_a_message_for_a_site_that_hung_up_while_waiting_is_not_lost(
     waiting = {WAIT_HEADER: "10", RECEIVED_HEADER: ""}
     request = PullMessagesRequest(node=Node(node_id=north.node_id)).SerializeToString()
     url = f"{coordinator.site_url}/v1/fleet/pull-messages"
+    headers = north.headers("/v1/fleet/pull-messages", request, more=waiting)
     hasty = httpx.Client(verify=coordinator.context, timeout=0.3)
     with hasty, pytest.raises(httpx.ReadTimeout):
-        hasty.post(url, content=request, headers=north.headers() | waiting)
+        hasty.post(url, content=request, headers=headers)
     sent = run.send([north.node_id])
     caller.headers.values.update(waiting)
     assert caller.pull() == sent

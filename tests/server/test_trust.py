@@ -21,7 +21,6 @@ from flwr.proto.message_pb2 import Message, Metadata
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.constant import (
     FLEET_HTTP_PUBLIC_KEY_HEADER,
-    FLEET_HTTP_SIGNATURE_HEADER,
     TASK_TOKEN_HEADER,
 )
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
@@ -30,7 +29,7 @@ from common.enrolment_messages import JoinReply, StateRequest
 from common.identity import fingerprint, new_private_key, public_pem, public_text
 from server.certificates import Authority, authority_hash, client_context, now
 from server.folder import Folder
-from server.members import KEY_HEADER, SIGNATURE_HEADER
+from server.members import KEY_HEADER
 from server.settings import host_and_port
 from server.site_guard import FLEET_PATHS, LARGEST_BODY
 from server.superlink import TASK_HEADER
@@ -76,7 +75,7 @@ def routes(coordinator: Running) -> set[str]:
 def call(
     coordinator: Running, site: Site | None, path: str, content: bytes = b""
 ) -> httpx.Response:
-    headers = site.headers() if site else {"content-type": PROTOBUF}
+    headers = site.headers(path, content) if site else {"content-type": PROTOBUF}
     with coordinator.client() as client:
         return client.post(f"{coordinator.site_url}{path}", content=content, headers=headers)
 
@@ -88,8 +87,9 @@ def activated(coordinator: Running, site: Site, context: ssl.SSLContext | None =
     with coordinator.client(context) as client:
         answer = client.post(
             f"{coordinator.site_url}/v1/fleet/activate-node",
-            content=request.SerializeToString(), headers=site.headers(),
-        )  # fmt: skip
+            content=request.SerializeToString(),
+            headers=site.headers("/v1/fleet/activate-node", request.SerializeToString()),
+        )
     assert answer.status_code == 200, answer.text
     return int(ActivateNodeResponse.FromString(answer.content).node_id)
 
@@ -99,7 +99,6 @@ def activated(coordinator: Running, site: Site, context: ssl.SSLContext | None =
 
 def test_our_names_of_flowers_headers_are_flowers() -> None:
     assert FLEET_HTTP_PUBLIC_KEY_HEADER.encode() == KEY_HEADER
-    assert FLEET_HTTP_SIGNATURE_HEADER.encode() == SIGNATURE_HEADER
     assert TASK_TOKEN_HEADER.encode() == TASK_HEADER
 
 
@@ -190,6 +189,9 @@ def test_a_site_is_shut_out_when_it_is_revoked_and_others_are_not(
 @pytest.mark.parametrize("change", [
     {"flwr-signature": "AAAA"}, {"flwr-signature": "not base64!"}, {"flwr-timestamp": "yesterday"},
     {"flwr-timestamp": datetime.now(UTC).isoformat()}, {"flwr-public-key": ""},
+    {"wardround-signature": "AAAA"}, {"wardround-signature": "no base64!"},
+    {"wardround-once": "0" * 32}, {"wardround-once": "x"}, {"wardround-body-sha256": "0" * 64},
+    {"wardround-wait-seconds": "20"}, {"wardround-received": "abc"},
 ])  # fmt: skip
 def test_a_sites_key_without_its_signature_is_refused(
     coordinator: Running, north: Site, change: dict[str, str]
@@ -198,7 +200,9 @@ def test_a_sites_key_without_its_signature_is_refused(
         answer = client.post(
             f"{coordinator.site_url}/v1/fleet/get-run", headers=north.headers() | change
         )
-    assert (answer.status_code, answer.json()) == (401, STRANGER)
+    flowers = {"detail": "Invalid SuperNode authentication"}  # its own signature, checked by it
+    said = flowers if "flwr-signature" in change else STRANGER
+    assert (answer.status_code, answer.json()) == (401, said)
 
 
 @pytest.mark.parametrize("off", [timedelta(hours=-1), timedelta(hours=1)])
@@ -208,7 +212,7 @@ def test_a_clock_an_hour_off_is_refused_and_said(
     with coordinator.client() as client:
         answer = client.post(
             f"{coordinator.site_url}/v1/fleet/get-run",
-            headers=north.headers(datetime.now(UTC) + off),
+            headers=north.headers(at=datetime.now(UTC) + off),
         )
     assert answer.status_code == 401
     assert "Set both clocks right" in answer.json()["detail"]
@@ -240,7 +244,7 @@ def test_a_body_too_large_is_refused_before_it_is_read(coordinator: Running, nor
         ("/v1/fleet/push-object", LARGEST_BODY + 1), ("/v1/fleet/get-run", 65537),
         ("/wardround/join", 16385),
     ]:  # fmt: skip
-        lines = [f"{name}: {value}" for name, value in north.headers().items()]
+        lines = [f"{name}: {value}" for name, value in north.headers(path).items()]
         head = [f"POST {path} HTTP/1.1", "host: x", f"content-length: {length}", *lines, "", ""]
         with (
             socket.create_connection((host, port), timeout=5) as plain,
