@@ -1,11 +1,15 @@
-"""Gradients by patient, made in one of three ways that give the same numbers.
+"""Gradients by patient, made in one of three ways that give the same numbers but for rounding.
 
     loop      one backward pass for each patient: smallest memory, any network
     vmap      several patients side by side (torch.func): fastest at one image each
     linear    networks that train nn.Linear layers only, such as a head on cached features:
               one pass for all patients, gradients from the layers' inputs and outputs
 
-The loop is the reading version; the others are checked against it before they are used.
+The loop is the reading version; the others are checked against it before they are used. In the
+loop a patient's gradient has the same bits whoever else is there. Side by side it does not:
+float32 products round by the number of their rows, and one patient more or less moved the
+others' contributions by up to 6e-5 of the clip norm in all. Clipping keeps 2e-4 of the norm
+back for it (clipping.PEER_ERROR), so the sum still moves by at most the clip norm.
 
 Public: Objective, Backend, Drawn, LOOP, gradients_by_patient, linear_layers.
 """
@@ -36,7 +40,7 @@ class Objective:
 
 
 class Backend(NamedTuple):
-    """How gradients by patient are made: a matter of speed, the sum is the same."""
+    """How gradients by patient are made: a matter of speed and of the last bits of a sum."""
 
     kind: Literal["loop", "vmap", "linear"]
     side_by_side: int = 1  # patients whose gradients are in memory together
@@ -87,7 +91,10 @@ def _by_loop(
 def _by_vmap(
     objective: Objective, parameters: Sequence[nn.Parameter], drawn: Drawn, side_by_side: int
 ) -> Iterator[list[Tensor]]:
-    """Yield many patients' gradients at once: fastest for one image each and small heads."""
+    """Yield many patients' gradients at once: fastest for one image each and small heads.
+
+    Who is beside a patient moves the last bits of their gradient.
+    """
     model, patients = objective.model, objective.patients
     wanted = {id(p) for p in parameters}
     named = {n: p.detach() for n, p in model.named_parameters() if id(p) in wanted}
@@ -138,7 +145,10 @@ def linear_layers(
 def _by_linear(
     objective: Objective, parameters: Sequence[nn.Parameter], drawn: Drawn, side_by_side: int
 ) -> Iterator[list[Tensor]]:
-    """Yield gradients as outer products of what enters a layer and what comes back to it."""
+    """Yield gradients as outer products of what enters a layer and what comes back to it.
+
+    Who is beside a patient moves the last bits of their gradient.
+    """
     layers = linear_layers(objective.model, parameters)
     if layers is None:
         message = "The linear backend was asked to train a network with other layers; use loop."

@@ -18,6 +18,7 @@ from torch import Tensor
 from client.clipping import (
     EXACT_IN_FLOAT32,
     FLOAT_ERROR,
+    PEER_ERROR,
     add_in_units,
     clip_factor,
     patient_norms,
@@ -35,7 +36,8 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no ty
 
     Guarantee: one patient, present or absent, changes the sum before noise by at most clip_norm.
     Contributions are whole multiples of GRID x clip_norm and are added without rounding, so this
-    holds for the sum as the machine computes it, not only on paper.
+    holds for the sum as the machine computes it, not only on paper. Noise comes as whole
+    multiples, too, so what is released is the rounding of a sum with unrounded Gaussian noise.
     """
 
     def __init__(
@@ -61,7 +63,8 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no ty
         # (width,) what `grad` of all parameters is a view of
         self._released = torch.zeros(0, device=device)
         # Rounding to the grid lengthens a vector by half a step a coordinate at most.
-        self._bound = mechanism.clip_norm * (1.0 - 0.5 * math.sqrt(width) * GRID - FLOAT_ERROR)
+        reserve = 0.5 * math.sqrt(width) * GRID + FLOAT_ERROR + PEER_ERROR
+        self._bound = mechanism.clip_norm * (1.0 - reserve)
 
     def accumulate(self, gradients: Sequence[Tensor]) -> None:
         """Add some patients' clipped gradients, each (patients, *parameter), and forget them."""
@@ -109,9 +112,7 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no ty
             exact = self._exact(slice(start, start + _CHUNK)).double()
             draw = self._noise.gaussian((len(exact),), self.noise_multiplier / GRID)
             draw = draw.to(exact.device)
-            noised[start : start + _CHUNK] = (
-                draw.round_().add_(exact).mul_(GRID * self.max_grad_norm)
-            )
+            noised[start : start + _CHUNK] = draw.add_(exact).mul_(GRID * self.max_grad_norm)
         for parameter, part in zip(self.params, self._by_parameter(noised), strict=True):
             parameter.grad = part
         self._released, self._total, self._waiting = noised, None, 0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from client.backend_choice import choose_backend, fixed_backend
-from client.clipping import clip_factor, patient_norms
+from client.clipping import PEER_ERROR, clip_factor, patient_norms
 from client.patient_gradients import LOOP, Backend, gradients_by_patient
 from client.private_step import draw, patient_optimizer, private_step
 from common.privacy.noise import ChaChaNoise, SimulatedNoise
@@ -156,7 +156,8 @@ def test_a_step_is_opacus_step_on_the_same_gradients() -> None:
     private_step(objective, ours, Silence())
     moved = torch.cat([p.detach().flatten() for p in trained]) - before
     expected = _moved_by_opacus(0, 0.5)
-    # Ours stays below the bound by what rounding to the grid may add.
+    # Ours stays below the bound by what rounding to the grid, and of others, may add.
+    expected = expected * (1 - PEER_ERROR)
     assert float((moved - expected).norm()) <= 1e-4 * float(expected.norm())
 
 

@@ -35,7 +35,7 @@ def clipped_sum(objective: Objective, plan: PrivacyPlan, backend: Backend = LOOP
 
 def check_bound(moved: float, clip_norm: float) -> None:
     """Raise unless one patient moved the sum by at most the clip norm."""
-    if not moved <= clip_norm * (1 + 1e-5):
+    if not moved <= clip_norm * (1 + 1e-6):
         message = f"one patient moved the sum by {moved}, clip_norm={clip_norm}"
         raise AssertionError(message)
 

@@ -71,6 +71,20 @@ class TableNet(nn.Module):
         return output
 
 
+class FlatNet(nn.Module):
+    """One linear layer on all values of an image."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(width, 1)
+
+    def forward(self, image: Tensor, table: Tensor) -> Tensor:
+        """Return one logit an item."""
+        del table
+        output: Tensor = self.head(image.flatten(1))
+        return output
+
+
 class ImageNet(nn.Module):
     """Two convolutions and whatever norm is given; in place of a real network."""
 

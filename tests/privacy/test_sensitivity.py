@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from client.clipping import PEER_ERROR
 from client.patient_gradients import LOOP, Backend, Objective
 from client.private_step import patient_optimizer
 from common.config import Cohort, Images, Model, NetworkName
@@ -17,6 +18,7 @@ from common.models import build_model
 from tests.privacy.guarantees import check_bound, check_divisor, clipped_sum
 from tests.privacy.made_up import (
     ITEMS,
+    FlatNet,
     ImageNet,
     Silence,
     TableNet,
@@ -176,3 +178,23 @@ def test_a_step_with_nobody_in_it_is_noise_alone() -> None:
     optimizer = patient_optimizer(torch.optim.SGD(model.parameters(), lr=1.0), plan_of(), Silence())
     optimizer.release()
     assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("width", [256, 9000])
+def test_patients_side_by_side_move_each_other_by_less_than_is_kept_back(width: int) -> None:
+    """In the loop not by a bit; else by rounding, which clipping counts."""
+    patients = patients_of((1,) * 64, image=(width,))
+    fewer, alone = without(patients, 0), patients
+    for other in range(63):
+        alone = without(alone, 63 - other)
+    found = {}
+    for backend in (LOOP, Backend("vmap", 16), Backend("linear", 256)):
+        model, plan = seeded(lambda: FlatNet(width)), plan_of(clipping="automatic")
+        whole, less = (
+            clipped_sum(objective_of(model, p), plan, backend) for p in (patients, fewer)
+        )
+        own = clipped_sum(objective_of(model, alone), plan)
+        found[backend.kind] = float((whole - less - own).norm())
+        check_bound(float((whole - less).norm()), 1.0)
+    assert found["loop"] == 0.0
+    assert 0.0 < max(found.values()) < PEER_ERROR / 2
