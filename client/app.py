@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -21,7 +22,7 @@ from client.features import site_of, with_features
 from client.ledger import Ledger, Limit
 from client.left_out import LeftOut
 from client.memory import MemoryInFolder
-from client.private_round import plan_of
+from client.private_round import counted, plan_of
 from client.quality_rules import QualityRules
 from client.site import Guard, Site
 from client.trained_on import note_trained
@@ -30,7 +31,7 @@ from client.trial import round_seconds
 from client.withdrawals import withdrawn_in
 from client.workbench import Workbench, open_workbench
 from common.config import RunConfig
-from common.errors import CohortError, UnsafeModel
+from common.errors import CohortError, ConfigurationError, UnsafeModel
 from common.privacy.accounting import epsilon_of
 from common.privacy.noise import ChaChaNoise
 from common.tasks import task_of
@@ -65,8 +66,8 @@ class Ward:
     quality: QualityRules
     telling: Telling
     largest_epsilon: float  # of all runs on these patients together
-    cohort_delta: float | None  # None: 1 / (10 x training patients)
-    tell_patients: bool
+    cohort_delta: float
+    tell_patients: bool | Literal["without_privacy"]
     device: torch.device
     trained: Path | None = None  # where it is noted whom runs trained on; None: nowhere
 
@@ -93,7 +94,7 @@ class Desk:
     def answer(self, request: Request) -> Answer:
         """Answer a request that the site's policy allows; faults a run can go on without too.
 
-        CohortError and UnsafeModel become a refusal whose reason names no patient; every
+        CohortError, ConfigurationError and UnsafeModel become a refusal whose reason names no patient; every
         other error is the site's own affair and is raised.
 
         Guarantee: no answer is returned that a patient took part in whose withdrawal was durable
@@ -107,7 +108,7 @@ class Desk:
                 if self._withdrawn() <= loaded.withdrawn:
                     return answer
                 self._tell("A patient was withdrawn meanwhile: the answer is given without them.")
-        except (CohortError, UnsafeModel) as error:
+        except (CohortError, ConfigurationError, UnsafeModel) as error:
             self._tell(f"Run {request.run} cannot use this site: {error}")
             return refusal(request, self._ward.name, RefusalReason.CONFIGURATION)
 
@@ -133,11 +134,12 @@ class Desk:
             self._tell(f"Loading the cohort of run {config.name}.")
             self._loaded, self._key = load(self._ward, config, seed), key
             self._tell(used_and_left_out(config.name, self._loaded.described))
+            self._tell_of_count(self._loaded.site, config)
         return self._loaded
 
     def _standing(self, loaded: Loaded, request: Proposal) -> Standing | Refusal:
         site, config = loaded.site, request.config
-        patients = len(site.train)
+        patients = counted(site, config)
         if patients < config.cohort.smallest_cohort:
             return refusal(request, site.name, RefusalReason.TOO_FEW_PATIENTS)
         epsilon = left = None
@@ -150,13 +152,30 @@ class Desk:
             epsilon, left = plan.epsilon, max(guard.limit.epsilon - spent, 0.0)
             if epsilon_of([*before, plan.mechanism], guard.limit.delta) > guard.limit.epsilon:
                 return refusal(request, site.name, RefusalReason.BUDGET)
-        tells = self._ward.tell_patients
+        tells = _tells(self._ward, config)
         return Standing(
             run=request.run, round=request.round, site=site.name,
-            patients=patients if tells else None, epsilon=epsilon if tells else None,
-            epsilon_left=left if tells else None,
-            seconds=round_seconds(site, loaded.bench) if tells else None,
+            patients=patients if tells else None, epsilon=epsilon, epsilon_left=left,
+            seconds=round_seconds(loaded.bench, site, patients) if tells else None,
         )  # fmt: skip
+
+    def _tell_of_count(self, site: Site, config: RunConfig) -> None:
+        """Say here, and nowhere else, when a run counts on many more patients than there are."""
+        expected = counted(site, config)
+        if len(site.train) < config.cohort.smallest_cohort <= expected:
+            self._tell(
+                f"{len(site.train)} patients train here; run {config.name} counts on {expected}. "
+                "It goes on, as a refusal would tell. Their privacy holds; the model learns less."
+            )
+
+
+def _tells(ward: Ward, config: RunConfig) -> bool:
+    """Return whether the number of patients leaves: what was agreed in public always may."""
+    if config.privacy != "none" and not config.privacy.declares(ward.name):
+        return True
+    if ward.tell_patients == "without_privacy":
+        return config.privacy == "none"
+    return ward.tell_patients
 
 
 def refusal(request: Request, site: str, reason: RefusalReason) -> Refusal:
@@ -182,10 +201,9 @@ def load(ward: Ward, config: RunConfig, seed: int) -> Loaded:
     site = site_of(cohort, config, seed, 0)
     if ward.trained is not None:
         note_trained(ward.trained, config.fingerprint(), seed, site.train.pseudonyms)
-    delta = ward.cohort_delta or 1 / (10 * max(len(site.train), 1))
     guard = Guard(
         ledger=Ledger(ward.ledger),
-        limit=Limit(epsilon=ward.largest_epsilon, delta=delta), cohort=COHORT,
+        limit=Limit(epsilon=ward.largest_epsilon, delta=ward.cohort_delta), cohort=COHORT,
         noise=ChaChaNoise(),
     )  # fmt: skip
     site = replace(site, guard=guard, memory=MemoryInFolder(ward.memory))

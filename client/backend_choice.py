@@ -103,14 +103,15 @@ def _candidates(objective: Objective, parameters: Sequence[nn.Parameter]) -> lis
 
 def _trial(objective: Objective, most: int) -> tuple[Objective, Drawn]:
     """Return the objective on made-up images of the cohort's shapes, all patients drawn."""
-    patients, items = min(most, len(objective.patients)), objective.images_per_patient
-    real = objective.patients
-    source = torch.arange(patients * items) % len(real.patient)
+    patients = max(min(most, len(objective.patients)), 1)
+    real, items = objective.patients, objective.images_per_patient
+    known = real.target if len(real.target) else real.target.new_zeros((1, *real.target.shape[1:]))
+    source = torch.arange(patients * items) % len(known)
     generator = torch.Generator().manual_seed(0)
     made_up = Patients(
         image=torch.randn((len(source), *real.image.shape[1:]), generator=generator),
         table=torch.randn((len(source), *real.table.shape[1:]), generator=generator),
-        target=real.target[source],
+        target=known[source],
         patient=torch.arange(patients).repeat_interleave(items),
         pseudonyms=tuple(str(i) for i in range(patients)),
     )

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.charge import Charge, chained, charge_of, text_of_columns
+from common.config_privacy import COMMON_DELTA
 from common.errors import BudgetExceeded, LedgerDamaged, LedgerTooNew, PrivacyError
 from common.privacy.accounting import epsilon_of
 from common.privacy.plan import LedgerHead, Mechanism, Spend
@@ -109,7 +110,8 @@ class Ledger:
         of_run = [m.mechanism for m in past if m.run == run]
         return Spend(
             mechanism=mechanism, run_epsilon=epsilon_of([*of_run, mechanism], delta),
-            run_delta=delta, cohort_epsilon=after, cohort_delta=limit.delta, ledger=head,
+            run_delta=delta, run_common_epsilon=epsilon_of([*of_run, mechanism], COMMON_DELTA),
+            cohort_epsilon=after, cohort_delta=limit.delta, ledger=head,
             simulated_noise=False,
         )  # fmt: skip
 

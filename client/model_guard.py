@@ -122,11 +122,13 @@ def check_clip(trial: Objective, plan: PrivacyPlan, noise: NoiseSource) -> None:
 def _made_up(real: Patients) -> Patients:
     """Return made-up patients of one item each, of the cohort's shapes and with real targets."""
     generator = torch.Generator().manual_seed(0)
-    source = torch.arange(_ITEMS) % len(real.patient)
+    # A site that nobody trains at is checked as any other: a refusal would tell.
+    known = real.target if len(real.target) else real.target.new_zeros((1, *real.target.shape[1:]))
+    source = torch.arange(_ITEMS) % len(known)
     return Patients(
         image=torch.randn((_ITEMS, *real.image.shape[1:]), generator=generator),
         table=torch.randn((_ITEMS, *real.table.shape[1:]), generator=generator),
-        target=real.target[source],
+        target=known[source],
         patient=torch.arange(_ITEMS),
         pseudonyms=tuple(f"made up {i}" for i in range(_ITEMS)),
     )

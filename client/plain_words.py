@@ -34,7 +34,9 @@ def described(config: RunConfig) -> list[tuple[str, str]]:
         ("leaves", _description(run)),
     ]
     if run.privacy != "none" and run.privacy.default_patients == "declared":
-        lines.append(("leaves", "the number of training patients, unless agreed on by site name"))
+        told = "the exact number of training patients, not covered by epsilon"
+        named = run.privacy.public_patients
+        lines.append(("leaves", told + (f"; but for {', '.join(sorted(named))}" if named else "")))
     lines.append(("hash", run.fingerprint()))
     return [(heading, shown(text)) for heading, text in lines]
 

@@ -18,6 +18,7 @@ from typing import Literal
 
 from client.policy_rules import PolicyRules
 from common.config import DiagnosisTask, PrognosisTask, RunConfig, Task
+from common.errors import ConfigurationError
 from common.wire import RefusalReason
 
 __all__ = [
@@ -182,20 +183,18 @@ def _below(asked: int, least: int, reason: RefusalReason, names: tuple[str, str]
 
 
 def _count(run: RunConfig, rules: PolicyRules, site: str) -> Denied | None:
-    """Refuse a run that publishes the number of training patients, where that is not told."""
+    """Refuse a private run that tells the number of training patients, where that is not told."""
     privacy = run.privacy
-    if rules.tell_patients or privacy == "none":
+    if privacy == "none":
         return None
-    if privacy.delta == "per_site":
-        detail = (
-            "each charge tells how many patients train (privacy.delta: per_site), and "
-            "policy.tell_patients is false; the run needs a delta as a number"
-        )
-        return Denied(reason=RefusalReason.METRICS, detail=detail)
-    if privacy.default_patients != "declared" or site in privacy.public_patients:
+    try:
+        declares = privacy.declares(site)
+    except ConfigurationError as error:
+        return Denied(reason=RefusalReason.CONFIGURATION, detail=str(error))
+    if not declares or rules.tell_patients is True:
         return None
     detail = (
-        "the run publishes how many patients train (privacy.default_patients: declared), and "
-        "policy.tell_patients is false"
+        "each update would tell how many patients train (privacy.default_patients: declared), and "
+        f"policy.tell_patients is {rules.tell_patients}; the run needs privacy.public_patients"
     )
     return Denied(reason=RefusalReason.METRICS, detail=detail)

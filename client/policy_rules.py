@@ -117,11 +117,12 @@ class PolicyRules(Part):
         description="Standard deviation of Gaussian noise on those counts, in patients, charged "
         "to the ledger; 0 for none. A run with evaluation.count_noise adds at least that.",
     )
-    tell_patients: bool = Field(
-        strict=True, default=True,
-        description="Tell the coordinator how many patients would train, and what a run would "
-        "spend. With false, runs that publish the count (default_patients: declared) are refused.",
-    )  # fmt: skip
+    tell_patients: Annotated[bool, Field(strict=True)] | Literal["without_privacy"] = Field(
+        default="without_privacy",
+        description="Tell the coordinator exactly how many patients would train: without_privacy "
+        "(in runs without privacy only), true, or false. Private runs that tell the count with "
+        "each update (default_patients: declared) are refused but with true.",
+    )
     coordinators: _Coordinators = Field(
         default="any",
         description="any: the one that this site joined. Or a list of the SHA-256 fingerprints of "

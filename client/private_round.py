@@ -12,7 +12,7 @@ from client.patient_gradients import Backend, Objective
 from client.private_step import patient_optimizer, private_step
 from client.site import Guard, Site
 from client.workbench import Workbench
-from common.config import PatientPrivacy
+from common.config import PatientPrivacy, RunConfig
 from common.errors import PrivacyError
 from common.privacy.accounting import make_plan
 from common.privacy.plan import PrivacyPlan, Spend
@@ -23,13 +23,27 @@ _CHECKED: WeakKeyDictionary[nn.Module, Backend] = WeakKeyDictionary()
 
 
 def plan_of(site: Site, bench: Workbench, privacy: PatientPrivacy, guard: Guard) -> PrivacyPlan:
-    """Return the site's plan for the whole run."""
-    patients = len(site.train)
-    agreed = privacy.public_patients.get(site.name, privacy.default_patients)
-    divisor = float(patients if agreed == "declared" else agreed) * privacy.sampling_rate
+    """Return the site's plan for the whole run.
+
+    Where the run agreed on a number of patients, no field of it depends on who is here.
+    """
+    patients = counted(site, bench.config)
     return make_plan(
-        privacy, bench.config.training, patients, divisor, simulated=guard.noise.simulated
-    )
+        privacy, bench.config.training, patients, patients * privacy.sampling_rate,
+        simulated=guard.noise.simulated,
+    )  # fmt: skip
+
+
+def counted(site: Site, config: RunConfig) -> int:
+    """Return the training patients that a run's decisions and figures are made with.
+
+    Those that a private run agreed on, and the site's own only where they are told anyway.
+    ConfigurationError where a private run agreed on none.
+    """
+    if config.privacy == "none":
+        return len(site.train)
+    agreed = config.privacy.agreed(site.name)
+    return len(site.train) if agreed == "declared" else agreed
 
 
 def train_privately(

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from client.batches import batches
-from client.private_round import train_privately
+from client.private_round import counted, train_privately
 from client.site import Site, data_order, repeatable_dropout
 from client.workbench import Workbench
 from common.config import Training
@@ -30,7 +30,7 @@ def train_round(site: Site, bench: Workbench, request: TrainRequest) -> SiteUpda
     With privacy on, the round's mechanism is durable in the ledger before the first step,
     so no update exists that was not charged.
     """
-    if len(site.train) < bench.config.cohort.smallest_cohort:
+    if counted(site, bench.config) < bench.config.cohort.smallest_cohort:
         return _refusal(site, request, RefusalReason.TOO_FEW_PATIENTS)
     rules = bench.config.training
     kept = site.memory.recall(request.run, request.round - 1)

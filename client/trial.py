@@ -1,4 +1,4 @@
-"""How long a round takes here: one step tried on the site's own patients, nothing kept of it."""
+"""How long a round takes here: one step tried on made-up images, nothing kept of it."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ import torch
 
 from client.site import Site
 from client.workbench import Workbench
-from common.sample import patient_loss, take
+from common.sample import Batch, patient_loss
 
 #: Items of the tried step; a round's time is this one's, by the number of items.
-_MOST_ITEMS = 64
+_ITEMS = 16
 
 
-def round_seconds(site: Site, bench: Workbench) -> float:
-    """Return the estimated seconds of one round of training, to two digits.
+def round_seconds(bench: Workbench, site: Site, patients: int) -> float:
+    """Return the estimated seconds of one round with so many patients, to two digits.
 
-    A forward and a backward pass over some of the training items; no weight changes, nothing
-    is drawn from the run's generators.
+    A forward and a backward pass over made-up images of the cohort's shape; no weight changes,
+    nothing is drawn from the run's generators. In a private run it depends on the machine, the
+    configuration and `patients` alone: each is taken to have as many images as a step may use.
     """
-    rules, patients = bench.config.training, site.train
-    drawn = len(patients) if rules.batch_patients == "all" else rules.batch_patients
-    per_patient = min(len(patients.patient) / len(patients), rules.images_per_patient)
-    items = min(drawn, len(patients)) * per_patient * rules.local_steps
-    some = take(patients, torch.arange(min(_MOST_ITEMS, len(patients.patient))))
+    rules = bench.config.training
+    drawn = patients if rules.batch_patients == "all" else min(rules.batch_patients, patients)
+    per_patient: float = rules.images_per_patient
+    if bench.config.privacy == "none":
+        per_patient = min(len(site.train.patient) / len(site.train), per_patient)
+    items = drawn * per_patient * rules.local_steps
+    some = _made_up(site)
     trained = [p for p in bench.model.parameters() if p.requires_grad]
     seconds = 0.0
     with torch.random.fork_rng(devices=[]):
@@ -35,7 +38,17 @@ def round_seconds(site: Site, bench: Workbench) -> float:
             loss = patient_loss(bench.task.item_loss(output, some.target), some)
             torch.autograd.grad(loss, trained, allow_unused=True)
             seconds = time.perf_counter() - start
-    return _two_digits(seconds * items / len(some.patient))
+    return _two_digits(seconds * items / _ITEMS)
+
+
+def _made_up(site: Site) -> Batch:
+    real = site.train
+    return Batch(
+        image=torch.zeros((_ITEMS, *real.image.shape[1:]), dtype=real.image.dtype),
+        table=torch.zeros((_ITEMS, *real.table.shape[1:]), dtype=real.table.dtype),
+        target=torch.zeros((_ITEMS, *real.target.shape[1:]), dtype=real.target.dtype),
+        patient=torch.arange(_ITEMS), weight=torch.ones(_ITEMS),
+    )
 
 
 def _two_digits(value: float) -> float:

@@ -21,6 +21,7 @@ class SiteShare:
     test_patients: int | None
     epsilon: float | None
     delta: float | None
+    common_epsilon: float | None = None  # at delta 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,8 @@ def origin_text(origin: Origin) -> str:
     state = "finished" if origin.finished else "stopped before its last round"
     rows = "\n".join(
         f"| {name} | {share.rounds} | {_count(share.training_patients)} | "
-        f"{_count(share.test_patients)} | {_figure(share.epsilon)} |"
+        f"{_count(share.test_patients)} | {_figure(share.epsilon)} | "
+        f"{_figure(share.common_epsilon)} |"
         for name, share in sorted(origin.sites.items())
     )
     return f"""\
@@ -61,8 +63,8 @@ def origin_text(origin: Origin) -> str:
 Run `{origin.run}`, {state}, {len(origin.rounds)} rounds. SHA-256 of the last line of its
 journal: `{origin.journal}`; of the code that wrote this: `{origin.code}`.
 
-| site | rounds | training patients | test patients | epsilon |
-| --- | --- | --- | --- | --- |
+| site | rounds | training patients | test patients | epsilon | at delta 1e-5 |
+| --- | --- | --- | --- | --- | --- |
 {rows}
 
 A dash: the site does not tell, or there are too few to be told. `card.json` has every round.

@@ -8,6 +8,10 @@ from pydantic import Field
 
 from common.config_part import NonNegativeFloat, Part, PositiveFloat, PositiveInt
 from common.config_training import Aggregation, Model, Training
+from common.errors import ConfigurationError
+
+#: Every epsilon is also told at this delta, so that runs and studies can be compared.
+COMMON_DELTA = 1e-5
 
 
 class Evaluation(Part):
@@ -30,12 +34,14 @@ class PatientPrivacy(Part):
 
     unit: Literal["patient"]
     epsilon: PositiveFloat
-    #: per_site is 1 / (10 x the site's training patients).
-    delta: Annotated[float, Field(strict=True, gt=0, lt=1)] | Literal["per_site"] = "per_site"
-    #: Public divisor of the sum: the site's training patients, by site, as agreed in public.
-    #: A site that is not named divides by `default_patients`; `declared` publishes the count.
+    #: per_site is 1 / (10 x the site's training patients): those agreed on, or those it declares.
+    delta: Annotated[float, Field(strict=True, gt=0, lt=1)] | Literal["per_site"] = COMMON_DELTA
+    #: Public divisor of the sum: about the site's training patients, by site, as agreed on
+    #: before the run. A round figure: what a site really has stays there.
     public_patients: dict[str, PositiveInt] = Field(default={})
-    default_patients: PositiveInt | Literal["declared"] = "declared"
+    #: The same for sites that are not named; without it they cannot take part. `declared` tells
+    #: the exact count of training patients with each update, which no charge covers.
+    default_patients: PositiveInt | Literal["declared"] | None = None
     clipping: Literal["automatic", "flat"] = "automatic"
     clip_norm: PositiveFloat = 1.0
     #: Probability that a patient is in a step; 1 takes all and needs no secret sampling.
@@ -44,3 +50,22 @@ class PatientPrivacy(Part):
     training: Training | None = None
     model: Model | None = None
     aggregation: Aggregation | None = None
+
+    def agreed(self, site: str) -> int | Literal["declared"]:
+        """Return the training patients of a site that the run counts on.
+
+        ConfigurationError where nobody agreed on any.
+        """
+        patients = self.public_patients.get(site, self.default_patients)
+        if patients is None:
+            named = ", ".join(sorted(self.public_patients)) or "nobody"
+            message = (
+                f"privacy.public_patients names {named}, expected {site} too, with about its "
+                f"number of training patients: {{{site}: 100}}. Or give default_patients."
+            )
+            raise ConfigurationError(message)
+        return patients
+
+    def declares(self, site: str) -> bool:
+        """Return whether a site's updates tell the exact number of its training patients."""
+        return self.agreed(site) == "declared"

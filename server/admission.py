@@ -160,7 +160,8 @@ def _check_spend_of_counts(
 
 
 def _check_spend(spend: Spend, last: LedgerHead | None) -> None:
-    charged = (spend.run_epsilon, spend.cohort_epsilon)
+    common = spend.run_common_epsilon
+    charged = (spend.run_epsilon, spend.cohort_epsilon, 0.0 if common is None else common)
     if not all(math.isfinite(epsilon) and epsilon >= 0 for epsilon in charged):
         raise FaultyAnswer(Fault.WRONG_SPEND, f"epsilon={charged}, expected finite and >= 0")
     deltas = (spend.run_delta, spend.cohort_delta)

@@ -125,6 +125,7 @@ def _rounds(
         board.metrics = {n: dict(e.to_json()) for n, e in record.metrics.items()}
         for name, epsilon in record.epsilon.items():
             board.sites[name].epsilon = epsilon
+            board.sites[name].common_epsilon = record.common_epsilon.get(name)
         board.begin("saving", record.round)
 
     setting = Setting(
@@ -195,6 +196,8 @@ def measure(config: RunConfig, sites: FlowerSites, state: RunState) -> dict[str,
         "calibration": calibration,
         "left_out": {r.site: r.fault.value for r in refused},
         "epsilon": dict(last.epsilon) if last else {},
+        "delta": dict(last.delta) if last else {},
+        "common_epsilon": dict(last.common_epsilon) if last else {},
     }  # fmt: skip
 
 

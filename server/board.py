@@ -32,7 +32,8 @@ class SiteLine:
     why: str = ""
     bytes_sent: int = 0  # to the site
     bytes_received: int = 0  # from the site
-    epsilon: float | None = None  # of this run so far
+    epsilon: float | None = None  # of this run so far, at its own delta
+    common_epsilon: float | None = None  # the same at delta 1e-5
     patients: int | None = None
 
 

@@ -142,10 +142,11 @@ def _card(place: RunFolder, config: RunConfig, state: RunState, journal: list[_L
     if tested:
         metrics["test"] = tested
     epsilon, delta = _spent(config, state)
+    common = {n: value for record in state.history for n, value in record.common_epsilon.items()}
     shares = _shares(place, config, state, tested)
     return Card(
         metrics=metrics, seed=state.seed, round=chosen,
-        privacy=statement(config.privacy, epsilon, delta, simulated=False),
+        privacy=statement(config.privacy, epsilon, delta, common, simulated=False),
         origin=Origin(
             run=state.run, journal=str(journal[-1]["hash"]), code=bundle_hash(),
             finished=state.finished, rounds=tuple(_round(record) for record in state.history),
@@ -199,6 +200,7 @@ def _shares(
     smallest, view = config.evaluation.smallest_cell, view_of(place)
     told = view.status.sites if view.status is not None else {}
     epsilon, delta = _spent(config, state)
+    common = {n: value for record in state.history for n, value in record.common_epsilon.items()}
     names = sorted({name for record in state.history for name in record.updates} | set(tested))
 
     def shown(count: int | None) -> int | None:
@@ -211,7 +213,7 @@ def _shares(
             test_patients=shown(
                 max((e.patients for e in tested.get(name, {}).values()), default=None)
             ),
-            epsilon=epsilon.get(name), delta=delta.get(name),
+            epsilon=epsilon.get(name), delta=delta.get(name), common_epsilon=common.get(name),
         )
         for name in names if name != "all"
     }  # fmt: skip

@@ -224,6 +224,7 @@ class FlowerSites:
             if answer.spend.simulated_noise:  # between hospitals a seed is no privacy
                 return refused(site, Fault.WRONG_SPEND, "its noise came from a seed")
             self._board.sites[site].epsilon = answer.spend.run_epsilon
+            self._board.sites[site].common_epsilon = answer.spend.run_common_epsilon
         self._board.site(site, "answered")
         return answer
 

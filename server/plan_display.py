@@ -64,6 +64,7 @@ def _table(sites: tuple[SiteForecast, ...]) -> Table:
         "epsilon": [site.epsilon for site in sites],
         "left before": [site.epsilon_left for site in sites],
         "delta": [site.delta for site in sites],
+        "at 1e-5": [site.common_epsilon for site in sites],
     }
     known = {n: values for n, values in columns.items() if any(v is not None for v in values)}
     for name in known:

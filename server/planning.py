@@ -11,8 +11,10 @@ from dataclasses import asdict, dataclass
 import torch
 
 from common.bundle_card import labels
-from common.config import PatientPrivacy, RunConfig
+from common.config import RunConfig
+from common.config_privacy import COMMON_DELTA
 from common.envelope import seal
+from common.errors import ConfigurationError
 from common.network import initial_weights
 from common.packing import FRAME_VALUES, Encoding
 from common.privacy.accounting import make_plan
@@ -26,6 +28,8 @@ from server.selection import check_selection, is_due
 _BYTES_A_VALUE: dict[Encoding, float] = {
     "raw": 4.0, "lossless": 4.0, "float16": 2.0, "int8": 1.0 + 4 / 256,
 }  # fmt: skip
+#: Why a site cannot take part in a private run that agreed on no number for it.
+_NOT_AGREED = "the run agreed on no number of patients for it (privacy.public_patients)"
 #: Counts of one label's predictions, and what an update says beside its tensors.
 _REPORT_BYTES = 25_000
 _SPEND_BYTES = 1_000
@@ -39,6 +43,7 @@ class SiteForecast:
     patients: int | None = None  # training patients
     epsilon: float | None = None  # of the whole run
     delta: float | None = None
+    common_epsilon: float | None = None  # of the whole run, at delta 1e-5
     epsilon_left: float | None = None  # of the cohort's limit before the run
     seconds: float | None = None  # of one round
     refuses: str = ""  # why it does not take part, or not yet
@@ -109,9 +114,16 @@ def _promise(config: RunConfig) -> str:
     if privacy == "none":
         return "No privacy: updates leave without noise, and can tell of single patients."
     delta = "1 / (10 x its training patients)"
+    also = ""
     if privacy.delta != "per_site":
         delta = f"{privacy.delta:.2g}"
-    return f"Each site, for the whole run: epsilon {privacy.epsilon:g} by patient at delta {delta}."
+        if privacy.delta != COMMON_DELTA:
+            plan = make_plan(privacy, config.training, 1, 1.0, simulated=False)
+            also = f" ({plan.common_epsilon:.3g} at delta {COMMON_DELTA:.0e})"
+    return (
+        f"Each site, for the whole run: epsilon {privacy.epsilon:g} by patient at delta "
+        f"{delta}{also}."
+    )
 
 
 # --- sites ---------------------------------------------------------------------------------
@@ -136,7 +148,8 @@ def _told(config: RunConfig, answer: Standing | Refusal) -> SiteForecast:
     return SiteForecast(
         site=answer.site, patients=agreed.patients, delta=agreed.delta,
         epsilon=agreed.epsilon if answer.epsilon is None else answer.epsilon,
-        epsilon_left=answer.epsilon_left, seconds=answer.seconds,
+        common_epsilon=agreed.common_epsilon, epsilon_left=answer.epsilon_left,
+        seconds=answer.seconds, refuses=agreed.refuses,
     )  # fmt: skip
 
 
@@ -145,19 +158,21 @@ def _agreed(config: RunConfig, site: str, patients: int | None = None) -> SiteFo
     privacy = config.privacy
     if privacy == "none":
         return SiteForecast(site=site, patients=patients)
-    known = patients or _public(privacy, site)
-    if known is None:
+    try:
+        agreed = privacy.agreed(site)
+    except ConfigurationError:
+        return SiteForecast(site=site, refuses=_NOT_AGREED)
+    known = patients or (None if agreed == "declared" else agreed)
+    if known is None and privacy.delta == "per_site":
         # Its noise is made for the run's epsilon, whatever its patients are.
-        delta = None if privacy.delta == "per_site" else privacy.delta
-        return SiteForecast(site=site, epsilon=privacy.epsilon, delta=delta)
-    plan = make_plan(privacy, config.training, known, float(known), simulated=False)
-    return SiteForecast(site=site, patients=known, epsilon=plan.epsilon, delta=plan.delta)
-
-
-def _public(privacy: PatientPrivacy, site: str) -> int | None:
-    """Return the training patients that were agreed on in public."""
-    default = None if privacy.default_patients == "declared" else privacy.default_patients
-    return privacy.public_patients.get(site, default)
+        return SiteForecast(site=site, epsilon=privacy.epsilon)
+    # With a number for delta nothing but the divisor depends on the patients.
+    divisor = float(known or 1)
+    plan = make_plan(privacy, config.training, known or 1, divisor, simulated=False)
+    return SiteForecast(
+        site=site, patients=known, epsilon=plan.epsilon, delta=plan.delta,
+        common_epsilon=plan.common_epsilon,
+    )  # fmt: skip
 
 
 # --- bytes ---------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ class RoundRecord:
     faults: tuple[str, ...] = ()  # each answer that was not admitted: who, what, expected
     epsilon: Mapping[str, float] = field(default_factory=dict)  # by site, of this run so far
     delta: Mapping[str, float] = field(default_factory=dict)  # by site, at which it holds
+    common_epsilon: Mapping[str, float] = field(default_factory=dict)  # the same at delta 1e-5
     ledgers: Mapping[str, LedgerHead] = field(default_factory=dict)  # by site, as told last
     score: float | None = None  # validation score, lower is better; None: not measured
     metrics: Mapping[str, Estimate] = field(default_factory=dict)  # merged, of validation
@@ -33,6 +34,7 @@ class RoundRecord:
             "round": self.round, "updates": list(self.updates), "left_out": dict(self.left_out),
             "faults": list(self.faults), "epsilon": {n: _known(v) for n, v in self.epsilon.items()},
             "delta": {n: _known(v) for n, v in self.delta.items()},
+            "common_epsilon": {n: _known(v) for n, v in self.common_epsilon.items()},
             "ledgers": {n: {"charges": h.charges, "hash": h.hash} for n, h in self.ledgers.items()},
             "score": None if self.score is None else _known(self.score),
             "metrics": {n: dict(e.to_json()) for n, e in self.metrics.items()},
@@ -52,6 +54,9 @@ def record_from_json(content: dict[str, object]) -> RoundRecord:
         epsilon={site: _number(value) for site, value in epsilon.items()},
         # What was saved before deltas were told has none.
         delta={n: _number(value) for n, value in _mapping(content.get("delta", {})).items()},
+        common_epsilon={
+            n: _number(value) for n, value in _mapping(content.get("common_epsilon", {})).items()
+        },
         ledgers={
             site: LedgerHead(charges=_integer(head["charges"]), hash=str(head["hash"]))
             for site, head in ledgers.items()

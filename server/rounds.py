@@ -177,6 +177,7 @@ class _Tally:
         self._faults: list[str] = []
         self._epsilon: dict[str, float] = {}
         self._delta: dict[str, float] = {}
+        self._common: dict[str, float] = {}
         self._ledgers: dict[str, LedgerHead] = {}
 
     def count(self, answer: SiteUpdate | Refusal | NotAdmitted) -> None:
@@ -188,6 +189,8 @@ class _Tally:
                 if answer.spend is not None:
                     self._epsilon[answer.site] = answer.spend.run_epsilon
                     self._delta[answer.site] = answer.spend.run_delta
+                    if answer.spend.run_common_epsilon is not None:
+                        self._common[answer.site] = answer.spend.run_common_epsilon
                     self._ledgers[answer.site] = answer.spend.ledger
             case Refusal():
                 self._left_out[answer.site] = answer.reason.value
@@ -201,7 +204,7 @@ class _Tally:
         return RoundRecord(
             round=self._number, updates=tuple(self._updates), left_out=self._left_out,
             faults=tuple(sorted(self._faults)), epsilon=self._epsilon,
-            delta=self._delta, ledgers=self._ledgers,
+            delta=self._delta, common_epsilon=self._common, ledgers=self._ledgers,
         )  # fmt: skip
 
 

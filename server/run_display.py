@@ -98,8 +98,9 @@ def _sites(status: RunStatus, now: datetime) -> Table:
     sites = status.sites
     told = [site for site in sites.values() if site.patients is not None]
     private = [site for site in sites.values() if site.epsilon is not None]
+    common = [site for site in sites.values() if site.common_epsilon is not None]
     table = _table("site", "state", "since")
-    for name, wanted in (("patients", told), ("epsilon", private)):
+    for name, wanted in (("patients", told), ("epsilon", private), ("at 1e-5", common)):
         if wanted:
             _add_number(table, name)
     for name in ("sent", "received"):
@@ -112,6 +113,7 @@ def _sites(status: RunStatus, now: datetime) -> Table:
         ]
         row += [_known(site.patients)] if told else []
         row += [_known(site.epsilon)] if private else []
+        row += [_known(site.common_epsilon)] if common else []
         table.add_row(*row, size(site.bytes_sent), size(site.bytes_received))
     return table
 

@@ -48,6 +48,7 @@ class SiteStatus(_Facts):
     bytes_sent: int = 0  # to the site
     bytes_received: int = 0  # from the site
     epsilon: float | None = None
+    common_epsilon: float | None = None  # at delta 1e-5
     patients: int | None = None
 
 

@@ -15,10 +15,12 @@ from client.cohort import select
 from client.evaluation import score
 from client.fine_tuning import fine_tune
 from client.ledger import Ledger, Limit
+from client.private_round import counted
 from client.site import Guard, Site
 from client.workbench import Workbench, open_workbench
 from common.config import RunConfig
 from common.errors import RunFailed
+from common.privacy.accounting import delta_of
 from common.privacy.noise import SimulatedNoise
 from common.sample import Patients
 from common.tasks.task import Scores, no_scores
@@ -49,6 +51,11 @@ class Outcome:
     weights: Weights  # of the shared model; empty for local
     chosen_round: int
     seconds: float
+
+    @property
+    def common_epsilon(self) -> Mapping[str, float]:
+        """Epsilon by site at delta 1e-5; empty without privacy."""
+        return {n: value for record in self.rounds for n, value in record.common_epsilon.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +104,8 @@ def with_ledgers(sites: SiteSet, setting: Setting) -> SiteSet:
         place = setting.folder / "ledgers" / f"{name}-seed{setting.seed}-fold{setting.fold}.db"
         for old in place.parent.glob(f"{place.name}*"):
             old.unlink()
-        patients = max(len(site.train), 1)  # one without any refuses to train
-        delta = 1 / (10 * patients) if privacy.delta == "per_site" else privacy.delta
+        patients = max(counted(site, setting.config), 1)  # one without any refuses to train
+        delta = delta_of(privacy, patients)
         guarded[name] = replace(site, guard=Guard(
             ledger=Ledger(place),
             # A hair above the target, which calibration meets to 1e-9 or less.

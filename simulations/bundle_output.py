@@ -55,7 +55,9 @@ def privacy_of(found: Comparison, arm: Arm) -> str:
     """Return the privacy statement of an arm of the first seed."""
     outcome = found.outcomes[arm, found.seeds[0]][0]
     privacy = config_of(found, arm).privacy
-    return statement(privacy, outcome.epsilon, outcome.delta, simulated=True)
+    return statement(
+        privacy, outcome.epsilon, outcome.delta, outcome.common_epsilon, simulated=True
+    )
 
 
 def _metrics(found: Comparison, arm: Arm, seed: int) -> dict[str, dict[str, Estimate]]:

@@ -97,9 +97,9 @@ def with_epsilon(config: RunConfig, epsilon: float | None) -> RunConfig:
         message = f"--epsilon is {epsilon}, expected a number above 0."
         raise ConfigurationError(message)
     if config.privacy == "none":
-        return config.model_copy(
-            update={"privacy": PatientPrivacy(unit="patient", epsilon=epsilon)}
-        )
+        # Nobody agreed on numbers of patients, so the simulated sites declare theirs.
+        privacy = PatientPrivacy(unit="patient", epsilon=epsilon, default_patients="declared")
+        return config.model_copy(update={"privacy": privacy})
     return config.model_copy(
         update={"privacy": config.privacy.model_copy(update={"epsilon": epsilon})}
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from common.config_privacy import COMMON_DELTA
 from common.metrics import Estimate, bootstrap_weights
 from common.tasks import task_of
 from common.tasks.task import Scores
@@ -158,7 +159,11 @@ def _privacy(found: Comparison, arm: Arm) -> str:
     if not outcome.epsilon:
         return ""
     delta = max(outcome.delta.values(), default=math.nan)
-    return f"ε {max(outcome.epsilon.values()):.3g}, δ {delta:.2g}"
+    text = f"ε {max(outcome.epsilon.values()):.3g}, δ {delta:.2g}"
+    common = max(outcome.common_epsilon.values(), default=math.nan)
+    return text if delta == COMMON_DELTA or math.isnan(common) else (
+        f"{text} (ε {common:.3g} at δ {COMMON_DELTA:.0e})"
+    )
 
 
 def metric_table(found: Comparison) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:

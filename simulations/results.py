@@ -61,7 +61,7 @@ def arm_results(comparison: Comparison, arm: Arm) -> dict[str, Json]:
         per_site[cohort.name] = known(statistics.fmean(held)) if held else None
     first = comparison.seeds[0]
     estimates = comparison.metrics(comparison.merged_scores(arm, first), first)
-    epsilon, delta, unit = _privacy(comparison, arm)
+    epsilon, delta, common, unit = _privacy(comparison, arm)
     return {
         "mean": known(statistics.fmean(values)),
         "std": known(statistics.stdev(values)) if len(values) > 1 else 0.0,
@@ -69,21 +69,23 @@ def arm_results(comparison: Comparison, arm: Arm) -> dict[str, Json]:
         "per_site": per_site,
         "epsilon": epsilon,
         "delta": delta,
+        "common_epsilon": common,
         "unit": unit,
         "average": "sites" if comparison.is_mean_of_sites(arm) else "merged",
         "metrics_first_seed": {n: dict(e.to_json()) for n, e in estimates.items()},
     }
 
 
-def _privacy(comparison: Comparison, arm: Arm) -> tuple[Json, Json, Json]:
-    """Return the largest epsilon and delta over sites and seeds, and their unit."""
+def _privacy(comparison: Comparison, arm: Arm) -> tuple[Json, Json, Json, Json]:
+    """Return the largest epsilon, delta and epsilon at 1e-5 over sites and seeds; the unit."""
     privacy = comparison.config.privacy
     if arm != "federated_dp" or privacy == "none":
-        return None, None, None
+        return None, None, None, None
     outcomes = [o for seed in comparison.seeds for o in comparison.outcomes[arm, seed]]
     epsilon = max(max(o.epsilon.values()) for o in outcomes)
     delta = max(max(o.delta.values()) for o in outcomes)
-    return known(epsilon), known(delta), privacy.unit
+    common = max(max(o.common_epsilon.values()) for o in outcomes)
+    return known(epsilon), known(delta), known(common), privacy.unit
 
 
 def _site(comparison: Comparison, place: int) -> dict[str, Json]:

@@ -10,6 +10,7 @@ from client.disclosures import listed, verify
 from client.home import Home
 from client.plain_text import size
 from client.site_config import load_site_config
+from common.config_privacy import COMMON_DELTA
 
 _LAST = 20
 #: Kinds of messages, in words for who answers for data protection.
@@ -26,10 +27,13 @@ def show_budget(home: Home, *, as_json: bool) -> None:
     """Say what each cohort's patients have spent, by run, and what is left."""
     rules = load_site_config(home.site_yaml).policy
     limit, delta = rules.largest_epsilon_per_cohort, rules.cohort_delta
-    spent = _spent(home.ledger, delta)
+    spent, common = _spent(home.ledger, delta), _spent(home.ledger, COMMON_DELTA)
     if as_json:
         say(json.dumps({"limit": limit, "delta": delta, "cohorts": {
-            cohort: {"spent": whole, "left": max(limit - whole, 0), "runs": runs}
+            cohort: {
+                "spent": whole, "left": max(limit - whole, 0), "runs": runs,
+                "spent_at_delta_1e-5": common[cohort][0],
+            }
             for cohort, (whole, runs) in spent.items()
         }}, indent=2))  # fmt: skip
         return
@@ -43,6 +47,9 @@ def show_budget(home: Home, *, as_json: bool) -> None:
     ]
     table(rows)
     say(f"Epsilon at delta {delta:g}; limits are in {home.site_yaml}.")
+    if delta != COMMON_DELTA:
+        told = (f"{as_text(name)} {whole:.3g}" for name, (whole, _) in common.items())
+        say(f"Spent at delta {COMMON_DELTA:.0e}: {', '.join(told)}.")
     for cohort, (_, runs) in spent.items():
         say(f"Spent on {as_text(cohort)} by run (alone; together they add up to less than a sum):")
         table([(f"  {as_text(run)}", f"{epsilon:.3g}") for run, epsilon in runs.items()])

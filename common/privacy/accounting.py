@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from common.config import PatientPrivacy, Training
+from common.config_privacy import COMMON_DELTA
 from common.errors import BudgetExceeded, PrivacyError
 from common.privacy.plan import Mechanism, PrivacyPlan
 
@@ -195,7 +196,7 @@ def _smallest(fits: Callable[[float], bool], first: float, tolerance: float) -> 
 
 
 def delta_of(privacy: PatientPrivacy, patients: int) -> float:
-    """Return the run's delta at a site: as given, or 1 / (10 x its training patients)."""
+    """Return the run's delta at a site: as given, or 1 / (10 x the patients it counts on)."""
     return 1.0 / (10 * patients) if privacy.delta == "per_site" else privacy.delta
 
 
@@ -228,5 +229,7 @@ def make_plan(
     )  # fmt: skip
     return PrivacyPlan(
         mechanism=mechanism, steps_per_round=training.local_steps, clipping=privacy.clipping,
-        epsilon=epsilon_of([*history, mechanism], delta), delta=delta, simulated_noise=simulated,
+        epsilon=epsilon_of([*history, mechanism], delta), delta=delta,
+        common_epsilon=epsilon_of([*history, mechanism], COMMON_DELTA),
+        simulated_noise=simulated,
     )  # fmt: skip

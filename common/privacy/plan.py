@@ -47,6 +47,7 @@ class PrivacyPlan:
     epsilon: float  # of the whole run, by the binding accountant
     delta: float
     simulated_noise: bool  # True: noise came from a seed, no privacy claim
+    common_epsilon: float | None = None  # of the run at delta 1e-5, to compare it with others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,8 @@ class LedgerHead:
 class Spend:
     """What one round was charged, as the ledger recorded it; travels with the update.
 
-    The two epsilons are at two deltas: the run's own, and that of the site's limit.
+    The epsilons are at three deltas: the run's own, the one at which all runs can be compared,
+    and that of the site's limit.
     """
 
     mechanism: Mechanism  # this round's steps
@@ -75,3 +77,4 @@ class Spend:
     cohort_delta: float  # of the site's limit for these patients
     ledger: LedgerHead  # right after this charge
     simulated_noise: bool
+    run_common_epsilon: float | None = None  # of this run after the round, at delta 1e-5

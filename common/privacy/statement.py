@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from common.config import PatientPrivacy
+from common.config_privacy import COMMON_DELTA
 
 SIMULATED = "Simulated noise: no privacy claim."
 
 _NOT_COVERED = (
     "Not covered: a patient who is in the data of several hospitals (their epsilons add up); "
     "evaluation counts, unless they were noised and charged; hyper-parameters that were chosen by "
-    "looking at these patients; stopping early or choosing a round by validation patients."
+    "looking at these patients; stopping early or choosing a round by validation patients; when "
+    "an answer comes, and whether a hospital can use any patient at all."
 )
 
 
@@ -20,18 +22,20 @@ def statement(
     privacy: PatientPrivacy | Literal["none"],
     epsilon: Mapping[str, float],
     delta: Mapping[str, float],
+    common_epsilon: Mapping[str, float],
     *,
     simulated: bool,
 ) -> str:
-    """Return the whole statement for a model; epsilon and delta are by site, as charged."""
+    """Return the whole statement for a model; figures are by site, as charged.
+
+    `common_epsilon` is at delta 1e-5; what an older release charged may lack it.
+    """
     if privacy == "none" or not epsilon:
         return (
             "No privacy claim: the model was trained without differential privacy. Updates stay "
             "between hospitals and coordinator, but weights can tell of single patients."
         )
-    spent = "; ".join(
-        f"{site} epsilon {epsilon[site]:.3g} at delta {delta[site]:.2g}" for site in sorted(epsilon)
-    )
+    spent = "; ".join(_spent(site, epsilon, delta, common_epsilon) for site in sorted(epsilon))
     promise = (
         f"Differential privacy by {privacy.unit}, at each hospital for itself: {spent}. Adding or "
         "removing one patient with all their images changes the probability of any outcome of "
@@ -41,4 +45,25 @@ def statement(
         f"{SIMULATED} The noise came from a seed so that the run can be repeated; the figures say "
         "what a run with secret noise would have been charged. "
     )
-    return f"{stamp if simulated else ''}{promise} {_NOT_COVERED}"
+    told = f"{stamp if simulated else ''}{promise} {_NOT_COVERED}"
+    return f"{told}{_declared(privacy, sorted(epsilon))}"
+
+
+def _spent(
+    site: str, epsilon: Mapping[str, float], delta: Mapping[str, float],
+    common_epsilon: Mapping[str, float],
+) -> str:  # fmt: skip
+    text = f"{site} epsilon {epsilon[site]:.3g} at delta {delta[site]:.2g}"
+    if delta[site] == COMMON_DELTA or site not in common_epsilon:
+        return text
+    return f"{text}, which is {common_epsilon[site]:.3g} at delta {COMMON_DELTA:.0e}"
+
+
+def _declared(privacy: PatientPrivacy, sites: Iterable[str]) -> str:
+    declared = [site for site in sites if privacy.declares(site)]
+    if not declared:
+        return ""
+    return (
+        f" Nor is the exact number of training patients of {', '.join(declared)}, which each "
+        "update told (default_patients: declared)."
+    )

@@ -42,7 +42,7 @@ task: {kind: diagnosis, target: ill}
 cohort: {table: {numbers: [{column: age}, {column: crp}]}}
 model: {network: table}
 training: {rounds: 4, optimizer: sgd, learning_rate: 0.1}
-privacy: {unit: patient, epsilon: 2.0, delta: 0.001}
+privacy: {unit: patient, epsilon: 2.0, default_patients: 20, delta: 0.001}
 personalisation: {method: none}
 """).in_force()
 

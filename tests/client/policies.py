@@ -16,7 +16,7 @@ cohort:
   confounder: scanner
 model: {network: small_cnn}
 training: {rounds: 2}
-privacy: {unit: patient, epsilon: 2.0}
+privacy: {unit: patient, epsilon: 2.0, default_patients: 20}
 """
 
 

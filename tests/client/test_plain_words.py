@@ -53,8 +53,9 @@ def test_segmentation_and_prognosis_are_said_too() -> None:
 
 
 def test_a_count_of_patients_that_leaves_is_said_and_one_that_does_not_is_not() -> None:
-    assert "number of training patients" in words(run_of())
-    assert "number of training patients" not in words(run_of(privacy={"default_patients": 20}))
+    declared = words(run_of(privacy={"default_patients": "declared"}))
+    assert "exact number of training patients, not covered by epsilon" in declared
+    assert "number of training patients" not in words(run_of())
     assert "number of training patients" not in words(run_of(privacy="none"))
 
 

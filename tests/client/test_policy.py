@@ -57,16 +57,21 @@ def test_a_site_as_it_is_set_up_asks_a_person_and_takes_private_runs_only() -> N
     (run_of(privacy="none"), {}, "PRIVACY"),
     (run_of(privacy={"epsilon": 3.1}), {}, "EPSILON"),
     (run_of(privacy={"delta": 0.5}), {}, "EPSILON"),
-    (run_of(cohort={"smallest_cohort": 9}), {}, "EPSILON"),  # delta may be 0.1 / 9
-    (run_of(cohort={"smallest_cohort": 9}, privacy={"delta": 1e-5}), {}, "COHORT"),
+    # delta may be 0.1 / 9
+    (run_of(cohort={"smallest_cohort": 9}, privacy={"delta": "per_site"}), {}, "EPSILON"),
+    (run_of(cohort={"smallest_cohort": 9}), {}, "COHORT"),
     (run_of(cohort={"smallest_cohort": 19}), {"smallest_cohort": 20}, "COHORT"),
     (run_of(evaluation={"smallest_cell": 4}), {}, "CELL"),
-    (run_of(), {"tell_patients": False}, "METRICS"),
-    (run_of(privacy={"delta": 1e-3}), {"tell_patients": False}, "METRICS"),
-    (run_of(privacy={"default_patients": 20}), {"tell_patients": False}, "METRICS"),
+    (run_of(privacy={"default_patients": "declared"}), {}, "METRICS"),
+    (run_of(privacy={"default_patients": "declared"}), {"tell_patients": False}, "METRICS"),
     (
-        run_of(privacy={"public_patients": {"b": 20}, "delta": 1e-3}),
-        {"tell_patients": False}, "METRICS",
+        run_of(privacy={"public_patients": {"b": 20}, "default_patients": "declared"}),
+        {}, "METRICS",
+    ),
+    (run_of(privacy={"default_patients": None}), {"tell_patients": True}, "CONFIGURATION"),
+    (
+        run_of(privacy={"public_patients": {"b": 20}, "default_patients": None}),
+        {"tell_patients": True}, "CONFIGURATION",
     ),
 ])  # fmt: skip
 def test_what_a_rule_does_not_allow_is_refused_with_the_rules_own_reason(
@@ -87,8 +92,13 @@ def test_what_a_rule_does_not_allow_is_refused_with_the_rules_own_reason(
     (run_of(privacy="none"), {"private_only": False}),
     (run_of(privacy={"epsilon": 3.0}), {}),
     (run_of(privacy={"delta": 0.01}), {}),
-    (run_of(privacy={"public_patients": {"a": 20}, "delta": 1e-3}), {"tell_patients": False}),
-    (run_of(privacy={"default_patients": 20, "delta": 1e-3}), {"tell_patients": False}),
+    (
+        run_of(privacy={"public_patients": {"a": 20}, "default_patients": "declared"}),
+        {"tell_patients": False},
+    ),
+    (run_of(), {"tell_patients": False}),
+    (run_of(privacy={"default_patients": "declared"}), {"tell_patients": True}),
+    (run_of(privacy="none"), {"private_only": False, "tell_patients": False}),
 ])  # fmt: skip
 def test_what_a_rule_names_is_allowed(config: RunConfig, rules: dict[str, object]) -> None:
     assert reason_of(config, rules_of(**rules), "a") is None
@@ -133,7 +143,7 @@ def test_counts_leave_as_the_policy_says(metrics: str, noise: float, refused: bo
 NAMES = st.lists(st.sampled_from(["malignant", "age", "sex", "part", "scanner"]), unique=True)
 RULES = st.fixed_dictionaries({
     "private_only": st.booleans(),
-    "tell_patients": st.booleans(),
+    "tell_patients": st.sampled_from([True, False, "without_privacy"]),
     "largest_epsilon_per_run": st.floats(0.1, 10),
     "largest_delta": st.floats(1e-6, 0.1),
     "smallest_cohort": st.integers(1, 40),
@@ -144,11 +154,12 @@ RULES = st.fixed_dictionaries({
     "networks": st.sampled_from(["any", ["small_cnn"], ["resnet18", "small_cnn"], []]),
 })  # fmt: skip
 RUNS = st.builds(
-    lambda epsilon, cohort, cell, private: run_of(
-        privacy={"epsilon": epsilon} if private else "none",
+    lambda epsilon, cohort, cell, private, patients: run_of(
+        privacy={"epsilon": epsilon, "default_patients": patients} if private else "none",
         cohort={"smallest_cohort": cohort}, evaluation={"smallest_cell": cell},
     ),
     st.floats(0.1, 10), st.integers(1, 40), st.integers(1, 20), st.booleans(),
+    st.sampled_from([20, "declared"]),
 )  # fmt: skip
 
 
@@ -169,8 +180,8 @@ def within(config: RunConfig, rules: PolicyRules) -> bool:
         not rules.private_only
         if privacy == "none"
         else privacy.epsilon <= rules.largest_epsilon_per_run
-        and 0.1 / config.cohort.smallest_cohort <= rules.largest_delta
-        and rules.tell_patients,
+        and rules.largest_delta >= 1e-5
+        and (privacy.default_patients == 20 or rules.tell_patients is True),
     ))  # fmt: skip
 
 

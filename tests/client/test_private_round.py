@@ -14,10 +14,11 @@ from client.site import Guard, Site
 from client.training import train_round
 from client.workbench import Workbench, open_workbench
 from common.config import RunConfig, parse_config
-from common.errors import PrivacyError, UnsafeModel
+from common.errors import ConfigurationError, PrivacyError, UnsafeModel
 from common.network import initial_weights
 from common.privacy.accounting import epsilon_of
 from common.privacy.noise import ChaChaNoise, NoiseSource
+from common.privacy.plan import LedgerHead
 from common.wire import Refusal, RefusalReason, SiteUpdate, TrainRequest
 from tests.privacy.made_up import Silence, patients_of
 
@@ -25,7 +26,7 @@ PATIENTS = patients_of((1, 2) * 10, image=(0,))
 DELTA = 0.001
 
 
-def config_of(privacy: str = "", training: str = "") -> RunConfig:
+def config_of(privacy: str = ", default_patients: 20", training: str = "") -> RunConfig:
     return parse_config(f"""
 name: private
 task: {{kind: diagnosis, target: ill}}
@@ -164,7 +165,7 @@ def test_an_empty_draw_is_charged_noised_and_released(tmp_path: Path) -> None:
         def uniform(self, count: int) -> Tensor:
             return torch.full((count,), 0.99, dtype=torch.float64)
 
-    config = config_of(", sampling_rate: 0.2")
+    config = config_of(", default_patients: 20, sampling_rate: 0.2")
     site = site_of(tmp_path, Nobody(Ledger(tmp_path / "ledger.db")))
     bench = open_workbench(config, 0)
     update = update_of(site, bench)
@@ -187,7 +188,7 @@ def test_what_leaves_is_the_trained_tensors_and_nothing_that_counts_patients(
 
 
 @pytest.mark.parametrize(("agreed", "divisor"), [
-    ("", 20.0), (", default_patients: 64", 64.0), (", public_patients: {here: 30}", 30.0),
+    (", default_patients: declared", 20.0), (", default_patients: 64", 64.0), (", public_patients: {here: 30}", 30.0),
     (", public_patients: {there: 30}, default_patients: 50", 50.0),
     (", default_patients: 64, sampling_rate: 0.25", 16.0),
 ])  # fmt: skip
@@ -220,3 +221,51 @@ def test_a_private_round_leaves_the_global_generator_as_it_was(tmp_path: Path) -
     before = torch.get_rng_state()
     update_of(site, bench)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def answers_with(patients: int, home: Path, privacy: str) -> tuple[object, ...]:
+    """Return all that an update says beside its tensors, from a site with so many patients."""
+    config = config_of(privacy)
+    site = site_of(home)
+    site = replace(site, train=patients_of((1,) * patients, image=(0,)))
+    update = train_round(site, open_workbench(config, 0), request_of(config))
+    if isinstance(update, Refusal):
+        return (update.reason,)
+    assert update.spend is not None
+    facts = replace(update.spend, ledger=LedgerHead(charges=1, hash=""))  # holds no patient
+    return (facts, update.steps, update.control_delta, [v.shape for v in update.delta.values()])
+
+
+@pytest.mark.parametrize("more", ["", ", sampling_rate: 0.5"])
+def test_nothing_beside_the_noised_sum_depends_on_how_many_patients_a_site_has(
+    tmp_path: Path, more: str
+) -> None:
+    """From one patient to many, fewer than the smallest cohort too."""
+    found = [
+        answers_with(
+            patients, tmp_path / str(patients), ", public_patients: {here: 50}" + more
+        )
+        for patients in (1, 9, 10, 49, 50, 51, 300)
+    ]
+    assert all(facts == found[0] for facts in found)
+    assert not isinstance(found[0][0], RefusalReason)
+
+
+def test_a_declared_count_does_show(tmp_path: Path) -> None:
+    """The fault put in: what the test above looks at moves with the patients."""
+    declared = ", default_patients: declared"
+    found = [answers_with(n, tmp_path / str(n), declared) for n in (20, 21)]
+    assert found[0] != found[1]
+
+
+def test_a_site_that_the_run_agreed_on_no_number_for_takes_no_part(tmp_path: Path) -> None:
+    config = config_of(", public_patients: {there: 30}")
+    with pytest.raises(ConfigurationError, match="public_patients names there, expected here too"):
+        train_round(site_of(tmp_path), open_workbench(config, 0), request_of(config))
+
+
+def test_a_site_whose_agreed_number_is_below_the_smallest_cohort_refuses(tmp_path: Path) -> None:
+    config = config_of(", public_patients: {here: 9}")
+    answer = train_round(site_of(tmp_path), open_workbench(config, 0), request_of(config))
+    assert isinstance(answer, Refusal)
+    assert answer.reason is RefusalReason.TOO_FEW_PATIENTS

@@ -39,7 +39,7 @@ task: {kind: diagnosis, target: ill}
 cohort: {table: {numbers: [{column: age}]}, smallest_cohort: 5}
 model: {network: table}
 training: {rounds: 3, batch_patients: all, optimizer: sgd, learning_rate: 0.1}
-privacy: {unit: patient, epsilon: 2.0, delta: 0.001}
+privacy: {unit: patient, epsilon: 2.0, default_patients: declared, delta: 0.001}
 """).in_force()
 PROPOSAL = Proposal(run="run", round=0, seed=0, config=CONFIG)
 TRAIN = TrainRequest(run="run", round=1, seed=0, config=CONFIG, weights=initial_weights(CONFIG, 0))

@@ -29,7 +29,7 @@ task: {kind: diagnosis, target: ill}
 cohort: {table: {numbers: [{column: age}]}}
 model: {network: table}
 training: {rounds: 2, batch_patients: all, optimizer: sgd, learning_rate: 0.1}
-privacy: {unit: patient, epsilon: 2.0}
+privacy: {unit: patient, epsilon: 2.0, default_patients: 20}
 """).in_force()
 TRAIN = TrainRequest(
     run="run", round=1, seed=0, config=CONFIG, weights=initial_weights(CONFIG, 0)

@@ -67,4 +67,7 @@ def table_config(
 
 
 #: For `privacy`.
-PRIVATE = "{unit: patient, epsilon: 3.0, delta: per_site, clipping: automatic, clip_norm: 1.0}"
+PRIVATE = (
+    "{unit: patient, epsilon: 3.0, default_patients: 20, delta: 0.001, clipping: automatic, "
+    "clip_norm: 1.0}"
+)

@@ -36,7 +36,7 @@ cohort: {table: {numbers: [{column: age, center: 60.0, scale: 20.0}, {column: cr
 model: {network: table}
 training: {rounds: 3, batch_patients: all, optimizer: sgd, learning_rate: 0.5}
 selection: {rule: last}
-privacy: {unit: patient, epsilon: 3.0}
+privacy: {unit: patient, epsilon: 3.0, default_patients: 20}
 """
 
 pytestmark = pytest.mark.slow

@@ -145,11 +145,20 @@ def test_a_plan_promises_the_runs_epsilon_over_all_its_rounds(rate: float) -> No
     privacy = PatientPrivacy(unit="patient", epsilon=3.0, sampling_rate=rate)
     plan = make_plan(privacy, Training(rounds=20, local_steps=2), 80, 16.0, simulated=False)
     assert plan.mechanism.steps == 40
-    assert plan.delta == delta_of(privacy, 80) == pytest.approx(1 / 800)
+    assert plan.delta == delta_of(privacy, 80) == 1e-5
     assert 0.99 * 3.0 <= plan.epsilon <= 3.0
     rounds = [mechanism_of(plan.mechanism.noise_multiplier, sampling_rate=rate, steps=2)] * 20
     assert epsilon_of(rounds, plan.delta) <= 3.0
     assert plan.mechanism.divisor == 16.0
+
+
+def test_a_plan_tells_epsilon_at_the_common_delta_too() -> None:
+    privacy = PatientPrivacy(unit="patient", epsilon=3.0, delta="per_site")
+    plan = make_plan(privacy, Training(rounds=20), 80, 16.0, simulated=False)
+    assert plan.delta == pytest.approx(1 / 800)
+    assert plan.common_epsilon == epsilon_of([plan.mechanism], 1e-5)
+    assert plan.common_epsilon is not None
+    assert plan.common_epsilon > 3.5
 
 
 def test_delta_is_the_given_one_where_one_is_given() -> None:

@@ -27,7 +27,7 @@ cohort: {{table: {{numbers: [{{column: age}}, {{column: crp}}]}}}}
 model: {{network: table}}
 training: {{rounds: 8, optimizer: sgd, learning_rate: 0.1}}
 selection: {{rule: best, by: metric}}
-privacy: {{unit: patient, epsilon: 2.0, delta: 0.001}}
+privacy: {{unit: patient, epsilon: 2.0, default_patients: 20, delta: 0.001}}
 {more}
 """)
 

@@ -115,7 +115,7 @@ def test_without_answers_the_configuration_speaks_and_says_so() -> None:
     plan = forecast(config_of(privacy=privacy), [], 2)
     assert not plan.asked
     assert [(s.site, s.patients, s.delta) for s in plan.sites] == [
-        ("north", 200, 1 / 2000), ("south", 50, 1 / 500)
+        ("north", 200, 1e-5), ("south", 50, 1e-5)
     ]  # fmt: skip
     assert all(s.epsilon is not None and 2.9 < s.epsilon <= 3.0 for s in plan.sites)
     assert plan.seconds is None
@@ -129,14 +129,32 @@ def test_what_a_site_told_counts_more_than_what_was_agreed() -> None:
     told = yes("north", patients=120, epsilon=2.5, left=7.0, seconds=3.0)
     (north,) = forecast(config_of(privacy=privacy), [told], 1).sites
     assert (north.patients, north.epsilon, north.epsilon_left) == (120, 2.5, 7.0)
-    assert north.delta == 1 / 1200
+    assert north.delta == 1e-5
 
 
 def test_a_site_that_tells_nothing_is_promised_the_epsilon_of_the_run() -> None:
     (north,) = forecast(
-        config_of(privacy="{unit: patient, epsilon: 3.0}"), [yes("north")], 1
+        config_of(privacy="{unit: patient, epsilon: 3.0, default_patients: declared, "
+                          "delta: per_site}"), [yes("north")], 1
     ).sites  # fmt: skip
     assert (north.patients, north.epsilon, north.delta) == (None, 3.0, None)
+
+
+def test_a_site_that_nobody_agreed_a_number_for_cannot_take_part() -> None:
+    privacy = "{unit: patient, epsilon: 3.0, public_patients: {north: 200}}"
+    plan = forecast(config_of(privacy=privacy), [yes("north"), yes("south")], 2)
+    assert [(s.site, bool(s.refuses)) for s in plan.sites] == [("north", False), ("south", True)]
+    assert "public_patients" in shown(plan)
+
+
+def test_epsilon_is_also_told_at_a_delta_at_which_all_runs_can_be_compared() -> None:
+    privacy = "{unit: patient, epsilon: 3.0, delta: 0.001, public_patients: {north: 200}}"
+    plan = forecast(config_of(privacy=privacy), [], 1)
+    (north,) = plan.sites
+    assert north.common_epsilon is not None
+    assert 3.9 < north.common_epsilon < 4.4
+    assert f"({north.common_epsilon:.3g} at delta 1e-05)" in plan.privacy
+    assert "at 1e-5" in shown(plan)
 
 
 def test_a_run_without_privacy_is_said_to_have_none() -> None:

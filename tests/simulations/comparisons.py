@@ -49,7 +49,7 @@ cohort: {{images: {{size: {_SIZES.get(kind, "[16, 16]")}}}, split: {{test_fracti
 model: {{network: {network}, width: 8}}
 training: {{rounds: 3, local_steps: 1, batch_patients: 2}}
 evaluation: {{bootstrap: 50}}
-privacy: {{unit: patient, epsilon: 3.0}}
+privacy: {{unit: patient, epsilon: 3.0, default_patients: 20}}
 {extra}
 """
     return parse_config(text)

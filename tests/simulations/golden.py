@@ -34,6 +34,7 @@ _PATIENTS = 20
 _SIZES = {"segmentation": "[16, 16]", "volume": "[8, 16, 16]"}
 _SGD = {"optimizer": "sgd", "learning_rate": 0.1}
 _PRIVACY = "{unit: patient, epsilon: 8.0, delta: 0.001"
+_AGREED = f"{_PRIVACY}, default_patients: 14"
 _TABLE = "table: {numbers: [{column: age}, {column: crp}]}"
 
 Numbers = dict[str, object]
@@ -152,11 +153,11 @@ CASES: Mapping[str, tuple[RunConfig, tuple[Arm, ...]]] = {
     "own-fine-tuned": (config_of(
         personalisation="{method: fine_tune, steps: 10, learning_rate: 0.05}"
     ), PERSONALISED),
-    "private": (config_of(privacy=f"{_PRIVACY}}}"), PRIVATE),
-    "private-flat": (config_of(privacy=f"{_PRIVACY}, clipping: flat, clip_norm: 2.0}}"), PRIVATE),
-    "private-sampled": (config_of(privacy=f"{_PRIVACY}, sampling_rate: 0.5}}"), PRIVATE),
+    "private": (config_of(privacy=f"{_AGREED}}}"), PRIVATE),
+    "private-flat": (config_of(privacy=f"{_AGREED}, clipping: flat, clip_norm: 2.0}}"), PRIVATE),
+    "private-sampled": (config_of(privacy=f"{_AGREED}, sampling_rate: 0.5}}"), PRIVATE),
     "private-divisor": (config_of(privacy=f"{_PRIVACY}, default_patients: 100}}"), PRIVATE),
-    "private-segmentation": (config_of("segmentation", privacy=f"{_PRIVACY}}}"), PRIVATE),
+    "private-segmentation": (config_of("segmentation", privacy=f"{_AGREED}}}"), PRIVATE),
 }  # fmt: skip
 
 

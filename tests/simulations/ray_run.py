@@ -17,7 +17,7 @@ from simulations.in_process import InProcessSites
 from tests.server.hospitals import same_bits
 from tests.simulations.test_workers import NAMES, TABLE, config_of, run, sites_of, told
 
-PRIVATE = "{unit: patient, epsilon: 2.0, delta: 0.001}"
+PRIVATE = "{unit: patient, epsilon: 2.0, default_patients: 20, delta: 0.001}"
 
 
 def same(more: str) -> None:

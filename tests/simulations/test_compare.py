@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from client.cohort import SiteCohort
-from client.split import split_patients
 from common.config import RunConfig
 from common.errors import RunFailed
 from server.rounds import RoundRecord
@@ -95,9 +94,8 @@ def test_a_hospital_without_training_patients_gets_the_shared_models(tmp_path: P
     by_arm = {arm: found["per_site"][north.name] for arm, found in figures["arms"].items()}
     assert by_arm.pop("local") is None
     assert None not in by_arm.values()
-    # It spent nothing, so its delta is not the largest that was spent.
-    trained = list(split_patients(east.strata, {}, config.cohort.split, 0).values()).count("train")
-    assert figures["arms"]["federated_dp"]["delta"] == pytest.approx(1 / (10 * trained))
+    # With privacy it takes part with noise alone: whether it has patients is not told.
+    assert figures["arms"]["federated_dp"]["delta"] == 1e-5
 
 
 @pytest.mark.parametrize("place", range(10))

@@ -15,7 +15,7 @@ cohort: {images: {size: [32, 32], channels: 1}}
 model: {network: small_cnn, width: 8}
 training: {rounds: 2, local_steps: 2, batch_patients: 8}
 evaluation: {bootstrap: 20}
-privacy: {unit: patient, epsilon: 3.0}
+privacy: {unit: patient, epsilon: 3.0, default_patients: 20}
 synthetic: {modality: xray, patients: 48, seed: 0}
 """
 

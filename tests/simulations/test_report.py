@@ -247,22 +247,39 @@ def test_rows_belong_to_their_patients() -> None:
 
 
 def test_the_statement_has_figures_unit_and_what_is_not_covered() -> None:
-    privacy = PatientPrivacy(unit="patient", epsilon=3.0)
+    privacy = PatientPrivacy(unit="patient", epsilon=3.0, default_patients=20)
     text = statement(
-        privacy, {"east": 2.5, "west": 3.0}, {"east": 1e-3, "west": 2e-3}, simulated=False
-    )
+        privacy, {"east": 2.5, "west": 3.0}, {"east": 1e-3, "west": 1e-5}, {"east": 3.6},
+        simulated=False,
+    )  # fmt: skip
     assert "by patient, at each hospital" in text
-    assert "east epsilon 2.5 at delta 0.001; west epsilon 3 at delta 0.002" in text
+    assert (
+        "east epsilon 2.5 at delta 0.001, which is 3.6 at delta 1e-05; "
+        "west epsilon 3 at delta 1e-05."
+    ) in text
+    assert "exact number" not in text
     for part in ("several hospitals", "evaluation counts", "hyper-parameters", "stopping early"):
         assert part in text
     assert "imulated" not in text
 
 
 def test_simulated_noise_is_stamped_and_no_privacy_is_said() -> None:
-    privacy = PatientPrivacy(unit="patient", epsilon=3.0)
-    stamped = statement(privacy, {"east": 3.0}, {"east": 1e-3}, simulated=True)
+    privacy = PatientPrivacy(unit="patient", epsilon=3.0, default_patients=20)
+    stamped = statement(privacy, {"east": 3.0}, {"east": 1e-3}, {}, simulated=True)
     assert stamped.startswith("Simulated noise: no privacy claim.")
-    assert statement("none", {}, {}, simulated=False).startswith("No privacy claim")
+    assert statement("none", {}, {}, {}, simulated=False).startswith("No privacy claim")
+
+
+def test_a_count_that_each_update_told_is_said_to_be_covered_by_nothing() -> None:
+    privacy = PatientPrivacy(
+        unit="patient", epsilon=3.0, public_patients={"west": 50}, default_patients="declared"
+    )
+    spent = {"east": 3.0, "west": 3.0}
+    text = statement(privacy, spent, dict.fromkeys(spent, 1e-3), spent, simulated=False)
+    assert text.endswith(
+        "Nor is the exact number of training patients of east, which each update told "
+        "(default_patients: declared)."
+    )
 
 
 # --- files ---------------------------------------------------------------------------------

@@ -43,6 +43,9 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+PRIVATE = "{unit: patient, epsilon: 2.0, default_patients: 20, delta: 0.001}"
+
+
 def config_of(network: str = IMAGES, privacy: str = "none", more: str = "") -> RunConfig:
     return parse_config(f"""
 name: workers
@@ -93,7 +96,7 @@ def test_workers_end_in_the_bits_of_one_process(workers: int) -> None:
 def test_a_private_run_with_simulated_noise_ends_in_the_same_bits(
     workers: int, tmp_path: Path
 ) -> None:
-    config = config_of(TABLE, "{unit: patient, epsilon: 2.0, delta: 0.001}")
+    config = config_of(TABLE, PRIVATE)
     one = sites_of((0,), tmp_path / "one")
     expected = run(config, InProcessSites(one, config, 0))
     several = sites_of((0,), tmp_path / "several")
@@ -168,7 +171,7 @@ def test_a_refusal_comes_through() -> None:
 
 
 def test_a_sites_error_is_raised_as_in_one_process(tmp_path: Path) -> None:
-    config = config_of(TABLE, "{unit: patient, epsilon: 2.0, delta: 0.001}")
+    config = config_of(TABLE, PRIVATE)
     guarded = sites_of((0,), tmp_path)
     guarded["north"] = replace(guarded["north"], guard=None)
     with (
@@ -179,7 +182,7 @@ def test_a_sites_error_is_raised_as_in_one_process(tmp_path: Path) -> None:
 
 
 def test_real_noise_is_never_copied_into_a_worker(tmp_path: Path) -> None:
-    config = config_of(TABLE, "{unit: patient, epsilon: 2.0, delta: 0.001}")
+    config = config_of(TABLE, PRIVATE)
     guarded = sites_of((0,), tmp_path)
     guard = guarded["west"].guard
     assert guard is not None
