@@ -94,8 +94,8 @@ class Desk:
     def answer(self, request: Request) -> Answer:
         """Answer a request that the site's policy allows; faults a run can go on without too.
 
-        CohortError, ConfigurationError and UnsafeModel become a refusal whose reason names no patient; every
-        other error is the site's own affair and is raised.
+        CohortError, ConfigurationError and UnsafeModel become a refusal whose reason names no
+        patient; every other error is the site's own affair and is raised.
 
         Guarantee: no answer is returned that a patient took part in whose withdrawal was durable
         by then. One that was under way is thrown away and given again without them; a private

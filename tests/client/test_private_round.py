@@ -188,7 +188,8 @@ def test_what_leaves_is_the_trained_tensors_and_nothing_that_counts_patients(
 
 
 @pytest.mark.parametrize(("agreed", "divisor"), [
-    (", default_patients: declared", 20.0), (", default_patients: 64", 64.0), (", public_patients: {here: 30}", 30.0),
+    (", default_patients: declared", 20.0), (", default_patients: 64", 64.0),
+    (", public_patients: {here: 30}", 30.0),
     (", public_patients: {there: 30}, default_patients: 50", 50.0),
     (", default_patients: 64, sampling_rate: 0.25", 16.0),
 ])  # fmt: skip
