@@ -40,6 +40,7 @@ class Image:
     geometry: Geometry | None  # of a volume
     first: str  # file of the object, or of the series' first
     instances: frozenset[str]  # SOPInstanceUIDs
+    padding: NDArray[np.bool_] | None = None  # as values, without colours; None: there is none
 
     @property
     def spacing(self) -> tuple[float, ...] | None:
@@ -157,6 +158,7 @@ def _flat_images(item: Object, pixels: Pixels, found: Found) -> Iterator[Image]:
             yield Image(
                 source=item.path, header=item.header, values=_checked(pixels.values(frame)),
                 frame=frame, geometry=None, first=item.path,
+                padding=_first(pixels.padded((slice(frame, frame + 1),))),
                 instances=frozenset({item.header.instance}),
             )  # fmt: skip
         except UnusableFile as problem:
@@ -174,9 +176,14 @@ def _volume(source: str, items: list[Object], pixels: list[Pixels], found: Found
     volume, geometry = stack_slices(parts)
     return Image(
         source=source, header=items[0].header, values=_checked(volume.patch((slice(None),))),
+        padding=volume.padded((slice(None),)),
         frame=0, geometry=geometry, first=items[0].path,
         instances=frozenset(item.header.instance for item in items),
     )  # fmt: skip
+
+
+def _first(padded: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+    return None if padded is None else padded[0]
 
 
 def _checked(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -198,7 +205,7 @@ def _prepare_all(
     for image in find_images(found, rules, store):
         try:
             target = _mask(site, image, wanted, rules, found.problems)
-            images.append(prepare(image.values, image.spacing, rules))
+            images.append(prepare(image.values, image.spacing, rules, image.padding))
         except UnusableFile as problem:
             found.problems.append(problem.listed(image.source))
         except ValueError as error:  # a grid beyond any memory

@@ -155,7 +155,7 @@ def _image_items(
         try:
             table = _row(image.header, config, rows, found)
             items.append(Item(
-                image=prepare(image.values, image.spacing, rules), table=table,
+                image=prepare(image.values, image.spacing, rules, image.padding), table=table,
                 place=_place(site, image, by_series), series=image.header.series,
             ))  # fmt: skip
         except UnusableFile as problem:

@@ -39,8 +39,12 @@ def _mean(study: StudyAccount, store: PixelStore) -> float | None:
             if entry is None or entry.stored is None:
                 continue
             item = Object(path=str(path), key=key, header=header_of(entry))
-            values = pixels_of(item, store).values(item.header.frames // 2)
+            pixels, frame = pixels_of(item, store), item.header.frames // 2
+            values, padded = pixels.values(frame), pixels.padded((slice(frame, frame + 1),))
         except (OSError, UnusableFile):
             continue
-        return float(values[::_STEP, ::_STEP].mean(dtype=np.float64))
+        counted = values[::_STEP, ::_STEP]
+        if padded is not None and not padded.all():
+            counted = counted[~padded[0, ::_STEP, ::_STEP]]
+        return float(counted.mean(dtype=np.float64)) if counted.size else None
     return None

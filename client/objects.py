@@ -22,6 +22,7 @@ from client.dicom.header_checks import WITHOUT_PIXELS
 from client.dicom.index import Index
 from client.dicom.instance import Instance, Quarantined
 from client.dicom.native import read_image
+from client.dicom.padding import Padding
 from client.dicom.quantities import Pixels
 from client.dicom.quiet import quiet
 from client.dicom.read import Header
@@ -265,6 +266,8 @@ def facts_of(header: Header, pixels: Pixels | None) -> str:
     facts: dict[str, object] = {"header": asdict(header)}
     if pixels is not None:
         facts |= {"slope": pixels.slope.tolist(), "intercept": pixels.intercept.tolist()}
+        if pixels.padding:
+            facts["padding"] = [p and [p.lowest, p.highest] for p in pixels.padding]
     return json.dumps(facts)
 
 
@@ -280,12 +283,15 @@ def pixels_of(item: Object, store: PixelStore) -> Pixels:
     entry = store.find(item.key)
     if entry is None or entry.stored is None:
         raise UnusableFile(Reason.UNREADABLE, "the cache lost it; run again")
-    slope, intercept = _line(entry.facts)
-    return Pixels(stored=entry.stored, slope=slope, intercept=intercept)
+    slope, intercept, padding = lines_of(entry.facts)
+    return Pixels(stored=entry.stored, slope=slope, intercept=intercept, padding=padding)
 
 
 @lru_cache(maxsize=4096)
-def _line(facts: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return slope and intercept of each frame; random reads ask for the same ones again."""
+def lines_of(
+    facts: str,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[Padding | None, ...]]:
+    """Return what makes each frame quantities; random reads ask for the same ones again."""
     found = json.loads(facts)
-    return np.array(found["slope"], np.float64), np.array(found["intercept"], np.float64)
+    padding = tuple(p and Padding(lowest=p[0], highest=p[1]) for p in found.get("padding", ()))
+    return np.array(found["slope"], np.float64), np.array(found["intercept"], np.float64), padding

@@ -84,6 +84,6 @@ largest difference was 4e-7. MONAI's own transforms would not: they shrink and s
 `restore` brings outlines back to the grid that was given, as `wardround-site predict` does.
 
 What MONAI reads from DICOM is what the sites read in the plain case only. It does not invert
-MONOCHROME1, apply a modality LUT or a palette, or notice missing slices, two series in a folder, or
-an enhanced multi-frame's rescale; slices without InstanceNumber it leaves out. For such files let
-`wardround-site predict` read them, or convert them first."""
+MONOCHROME1, know pixel padding (0028,0120), apply a modality LUT or a palette, or notice missing
+slices, two series in a folder, or an enhanced multi-frame's rescale; slices without InstanceNumber
+it leaves out. For such files let `wardround-site predict` read them, or convert them first."""

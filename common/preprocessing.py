@@ -17,20 +17,25 @@ from common.config import Images
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 #: Largest values that the percentiles are taken over: a fixed stride keeps them quick.
 _SAMPLE = 1 << 16
+#: Part of an image at its lowest value from which that is a background: the lower percentile.
+_BACKGROUND = 0.01
 #: Voxels of one image beyond which resampling is refused.
 _LARGEST = 1 << 28
 
 
 def prepare(
-    values: NDArray[np.float32], spacing: tuple[float, ...] | None, rules: Images
-) -> Tensor:
+    values: NDArray[np.float32], spacing: tuple[float, ...] | None, rules: Images,
+    padding: NDArray[np.bool_] | None = None,
+) -> Tensor:  # fmt: skip
     """Return a network's input, (channels, *size), from (rows, columns[, 3]) or (slices, ...).
 
-    spacing is in mm along the axes of `values`, or None where it is unknown.
+    spacing is in mm along the axes of `values`, or None where it is unknown. padding are the
+    pixels that stand for nothing (rows, columns) or (slices, ...); they hold the lowest value.
     """
     color = values.ndim == rules.dimensions + 1
     channels = _channels(values, rules.channels, color=color)
-    channels = intensity(channels, rules)
+    outside = None if padding is None or not padding.any() else torch.from_numpy(padding)
+    channels = intensity(channels, rules, outside)
     return fit(channels, spacing, rules, nearest=False)
 
 
@@ -51,19 +56,37 @@ def _channels(values: NDArray[np.float32], channels: int, *, color: bool) -> Ten
     )
 
 
-def intensity(image: Tensor, rules: Images) -> Tensor:
-    """Scale grey values; percentile and zscore look at this image alone, window is fixed."""
+def intensity(image: Tensor, rules: Images, padding: Tensor | None = None) -> Tensor:
+    """Scale grey values; percentile and zscore look at this image alone, window is fixed.
+
+    image is (channels, *any), padding (*any) where there is any.
+    """
+    counted = image if padding is None else _counted(image, padding)
     match rules.intensity:
         case "percentile":
-            flat = image.flatten()
+            flat = counted.flatten()
             sample = flat[:: max(1, len(flat) // _SAMPLE)].numpy()
             low, high = (float(q) for q in np.percentile(sample, [1, 99]))
             return ((image - low) / max(high - low, 1e-6)).clamp(0, 1)
         case "zscore":
-            return (image - image.mean()) / image.std().clamp_min(1e-6)
+            return (image - counted.mean()) / counted.std().clamp_min(1e-6)
         case "window":
             low, high = rules.window or (0.0, 1.0)
-            return ((image - low) / (high - low)).clamp(0, 1)
+            scaled = ((image - low) / (high - low)).clamp(0, 1)
+            return scaled if padding is None else scaled.masked_fill(padding, 0)
+
+
+def _counted(image: Tensor, padding: Tensor) -> Tensor:
+    """Return the values that statistics are over: those that are no padding.
+
+    Where the image has a background of its own at its lowest value (air at a scanner's floor),
+    padding is more of it: a scanner that writes air there gives the same input.
+    """
+    real = image[:, ~padding]
+    if not real.numel():
+        return image
+    share = (real == real.min()).float().mean()
+    return image if share >= _BACKGROUND else real
 
 
 def fit(

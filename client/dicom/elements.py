@@ -29,8 +29,11 @@ KEYWORDS = (
     "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns",
     "PixelSpacing", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
     "BurnedInAnnotation", "RescaleIntercept", "RescaleSlope", "DoseGridScaling",
-    "LossyImageCompression", "SpecimenLabelInImage",
+    "LossyImageCompression", "SpecimenLabelInImage", "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
 )  # fmt: skip
+#: Signed or not as the pixels are.
+PADDING = frozenset({"PixelPaddingValue", "PixelPaddingRangeLimit"})
 #: Private elements of Siemens' MR headers, by names of ours.
 PRIVATE = {"SiemensImagesInMosaic": 0x0019100A, "SiemensAcquisitionMatrix": 0x0051100B}
 
@@ -44,16 +47,19 @@ def _tag(keyword: str) -> int:
 
 #: Tag -> (keyword, value representation as explicit files write it).
 WANTED: Mapping[int, tuple[str, bytes]] = {
-    _tag(name): (name, dictionary_VR(_tag(name)).encode()) for name in KEYWORDS
+    _tag(name): (name, b"US" if name in PADDING else dictionary_VR(_tag(name)).encode())
+    for name in KEYWORDS
 } | {
     PRIVATE["SiemensImagesInMosaic"]: ("SiemensImagesInMosaic", b"US"),
     PRIVATE["SiemensAcquisitionMatrix"]: ("SiemensAcquisitionMatrix", b"SH"),
 }
-#: Forms beside that of WANTED in which an element may stand. Private elements in any other form
-#: are another maker's, and passed over.
-OTHER_FORMS: Mapping[int, frozenset[bytes]] = dict.fromkeys(
-    PRIVATE.values(), frozenset({b"UN", b"LO"})
-)
+#: Forms beside that of WANTED in which an element may stand.
+OTHER_FORMS: Mapping[int, frozenset[bytes]] = {
+    **dict.fromkeys(PRIVATE.values(), frozenset({b"UN", b"LO"})),
+    **{_tag(name): frozenset({b"SS"}) for name in PADDING},
+}
+#: Private elements in any other form are another maker's, and passed over.
+FOREIGN = frozenset(PRIVATE.values())
 
 #: Character sets whose ASCII bytes are ASCII; with them, plain bytes need no decoder.
 _PLAIN = frozenset({

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from struct import Struct
 
-from client.dicom.elements import OTHER_FORMS, WANTED, Odd, Scanned
+from client.dicom.elements import FOREIGN, OTHER_FORMS, WANTED, Odd, Scanned
 from client.dicom.header_checks import PixelElement, Scan
 
 #: So much of a file is read at first; more only where its header is longer.
@@ -154,9 +154,11 @@ def _walk_explicit(  # noqa: C901 - one loop, because calls cost as much as the 
 
 def _also_written(tag: int, form: bytes) -> bool:
     """Return whether a value in another form is read, or passed over; Odd where neither is sure."""
-    if tag not in OTHER_FORMS:
-        raise Odd
-    return form in OTHER_FORMS[tag]
+    if form in OTHER_FORMS.get(tag, ()):
+        return True
+    if tag in FOREIGN:
+        return False
+    raise Odd
 
 
 def _walk_implicit(

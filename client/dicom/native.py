@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from pydicom.dataset import Dataset
 
@@ -21,6 +23,7 @@ from client.dicom.header_checks import PixelElement, Scan
 from client.dicom.header_parse import parse
 from client.dicom.header_scan import scan
 from client.dicom.instance import describe
+from client.dicom.padding import Padding, padding_between
 from client.dicom.quantities import Pixels, pivot_of, turned
 from client.dicom.quiet import quiet
 from client.dicom.read import Header, read_dataset, read_pixels
@@ -107,7 +110,24 @@ def read_easy(file: File) -> tuple[Header, Pixels]:
     slope = _number(elements, "RescaleSlope", 1)
     intercept = _number(elements, "RescaleIntercept", 0)
     pivot = pivot_of(form.photometric, bits=form.stored, signed=form.signed)
-    return header, turned(stored, np.array([slope]), np.array([intercept]), pivot)
+    image = turned(stored, np.array([slope]), np.array([intercept]), pivot)
+    padding = _padding(elements, form)
+    return header, image if padding is None else replace(image, padding=(padding,))
+
+
+def _padding(elements: Scanned, form: Format) -> Padding | None:
+    """Return what is declared as padding; Odd where the stored bits do not hold it."""
+    if not elements.values.get("PixelPaddingValue"):
+        return None
+    limited = elements.values.get("PixelPaddingRangeLimit")
+    found = padding_between(
+        elements.integer("PixelPaddingValue"),
+        elements.integer("PixelPaddingRangeLimit") if limited else None,
+        allocated=form.allocated, signed=form.signed,
+    )  # fmt: skip
+    if form.high != form.stored - 1 or not found.fits(bits=form.stored, signed=form.signed):
+        raise Odd
+    return found
 
 
 def _number(elements: Scanned, keyword: str, absent: float) -> float:

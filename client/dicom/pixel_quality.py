@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from client.cache import file_key
 from client.dicom.compressed import Array
 from client.dicom.instance import Instance
+from client.dicom.padding import Padding
 from client.dicom.quality import Suspect, is_secondary_capture
 from client.dicom.reasons import Reason
+from client.objects import lines_of
 from client.pixel_store import PixelStore
 
 #: Part of the pixels at the highest value that the image can hold, from which it is saturated.
@@ -58,8 +60,8 @@ def look_at_pixels(
         if stored is None:
             continue
         looked_at += 1
-        values, checksum = stored
-        share = _share_at_top(values, row)
+        values, checksum, padding = stored
+        share = _share_at_top(values, row, padding)
         if share > _SATURATED:
             detail = f"{share:.0%} of the pixels at {int(values.max())}"
             saturated.append(Suspect(row=row, reason=Reason.SATURATED, detail=detail))
@@ -73,18 +75,34 @@ def look_at_pixels(
     )  # fmt: skip
 
 
-def _stored(row: Instance, store: PixelStore) -> tuple[Array, int] | None:
+_Stored: TypeAlias = tuple[Array, int, tuple[Padding | None, ...]]
+
+
+def _stored(row: Instance, store: PixelStore) -> _Stored | None:
     try:
         entry = store.find(file_key(row.path))
     except OSError:  # gone since it was indexed
         return None
-    return None if entry is None or entry.stored is None else (entry.stored, entry.checksum)
+    if entry is None or entry.stored is None:
+        return None
+    return entry.stored, entry.checksum, lines_of(entry.facts)[2]
 
 
-def _share_at_top(values: Array, row: Instance) -> float:
-    """Return the part of pixels at the highest value, where that is the top of their bits."""
+def _share_at_top(values: Array, row: Instance, padding: Sequence[Padding | None]) -> float:
+    """Return the part of pixels at the highest value, where that is the top of their bits.
+
+    Padding is no part of the image: in MONOCHROME1 it stands at the top.
+    """
     if values.dtype.kind == "f":
         return 0.0
+    if any(padding):
+        real = [
+            frame if one is None else frame[~one.where(frame)]
+            for frame, one in zip(values, padding, strict=True)
+        ]
+        values = np.concatenate([frame.reshape(-1) for frame in real])
+        if not values.size:
+            return 0.0
     top = int(values.max())
     bits = row.bits_stored - (1 if values.dtype.kind == "i" else 0)
     return float((values == top).mean()) if 0 < bits < 32 and top == 2**bits - 1 else 0.0

@@ -6,7 +6,8 @@ Stored values are kept as they are and travel with the line that makes them quan
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from pydicom.pixels.processing import apply_modality_lut
 
 from client.dicom.compressed import Array
 from client.dicom.groups import group_item, number_of
+from client.dicom.padding import Padding, filled, found_in, marked, padding_of
 from client.dicom.reasons import Reason, UnusableFile
 
 
@@ -25,16 +27,18 @@ class Pixels:
     stored: Array  # (frames, rows, columns[, 3])
     slope: NDArray[np.float64]  # (frames,); negative for MONOCHROME1, so that high is bright
     intercept: NDArray[np.float64]  # (frames,)
+    padding: tuple[Padding | None, ...] = ()  # of each frame; empty: none of them has any
 
     def values(self, frame: int) -> NDArray[np.float32]:
-        """Return one frame as quantities, (rows, columns[, 3])."""
+        """Return one frame as quantities, (rows, columns[, 3]); padding is at the lowest."""
         found: NDArray[np.float32] = self.stored[frame].astype(np.float32)  # always a copy
         slope, intercept = self.slope[frame], self.intercept[frame]
         if slope != 1:
             found *= np.float32(slope)
         if intercept != 0:
             found += np.float32(intercept)
-        return found
+        where = self.padded((slice(frame, frame + 1),))
+        return filled(found, None if where is None else where[0])
 
     def patch(self, where: tuple[slice, ...]) -> NDArray[np.float32]:
         """Return a part of all frames as quantities, without reading the rest."""
@@ -43,21 +47,46 @@ class Pixels:
         shape = (-1, *[1] * (found.ndim - 1))
         found *= slope.astype(np.float32).reshape(shape)
         found += intercept.astype(np.float32).reshape(shape)
+        return filled(found, self.padded(where))
+
+    def padded(self, where: tuple[slice, ...]) -> NDArray[np.bool_] | None:
+        """Return which pixels of a part are padding; None where there can be none."""
+        frames = self.padding[where[0]]
+        if not any(frames):
+            return None
+        part = self.stored[where]
+        found = np.zeros(part.shape, np.bool_)
+        for place, padding in enumerate(frames):
+            if padding is not None:
+                found[place] = padding.where(part[place])
         return found
 
 
-def as_quantities(dataset: Dataset, stored: Array) -> Pixels:
-    """Return what was decoded with the line that makes it quantities."""
+def as_quantities(dataset: Dataset, stored: Array, whole: Callable[[], Array]) -> Pixels:
+    """Return what was decoded with the line that makes it quantities.
+
+    `whole` gives the words as they lie, with what stands above the stored bits.
+    """
     frames = len(stored)
-    pivot = _pivot(dataset, stored)
-    if dataset.get("ModalityLUTSequence"):
+    padding = padding_of(dataset)
+    where = found_in(dataset, stored, padding, whole)
+    pivot = _pivot(dataset, stored if where is None or where.all() else stored[~where])
+    lines = np.ones(frames), np.zeros(frames)
+    table = dataset.get("ModalityLUTSequence")
+    if table:
         if pivot is not None:
-            data = dataset.ModalityLUTSequence[0].LUTData
-            table = np.frombuffer(data, "<u2") if isinstance(data, bytes) else np.asarray(data)
-            pivot = float(table.max()) + float(table.min())
+            data = table[0].LUTData
+            entries = np.frombuffer(data, "<u2") if isinstance(data, bytes) else np.asarray(data)
+            pivot = float(entries.max()) + float(entries.min())
         stored = np.asarray(apply_modality_lut(stored, dataset))
-        return turned(stored, np.ones(frames), np.zeros(frames), pivot)
-    return turned(stored, *_rescale(dataset, frames), pivot)
+    else:
+        lines = _rescale(dataset, frames)
+    found = turned(stored, *lines, pivot)
+    if padding is None or where is None:
+        return found
+    if not np.array_equal(padding.where(stored), where):  # a table, or bits that were cut off
+        stored, padding = marked(stored, where)
+    return replace(found, stored=stored, padding=(padding,) * frames)
 
 
 def _pivot(dataset: Dataset, stored: Array) -> float | None:

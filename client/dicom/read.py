@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -175,14 +176,23 @@ def read_pixels(dataset: Dataset) -> Pixels:
     try:
         with quiet():
             _check_image(dataset)
-            stored = decode(dataset, _syntax(dataset))
-            return as_quantities(dataset, stored)
+            syntax = _syntax(dataset)
+            return as_quantities(
+                dataset, decode(dataset, syntax), lambda: decode(_uncut(dataset), syntax)
+            )
     except UnusableFile:
         raise
     except Exception as error:
         # Decoders of several libraries raise their own kinds on broken data.
         detail = f"{type(error).__name__}: {error}"[:120]
         raise DecoderGaveUp(Reason.DECODE_ERROR, detail) from error
+
+
+def _uncut(dataset: Dataset) -> Dataset:
+    """Return the dataset as one that stores all bits of its words."""
+    found = copy(dataset)
+    found.BitsStored, found.HighBit = dataset.BitsAllocated, int(dataset.BitsAllocated) - 1
+    return found
 
 
 def _syntax(dataset: Dataset) -> UID:

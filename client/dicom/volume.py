@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.dicom.compressed import Array
+from client.dicom.padding import Padding
 from client.dicom.quantities import Pixels
 from client.dicom.read import Cosines, Header
 from client.dicom.reasons import Reason, UnusableFile
@@ -105,12 +106,18 @@ def stack_slices(parts: Sequence[tuple[Header, Pixels]]) -> tuple[Pixels, Geomet
         stored=turn.values(stored),
         slope=np.array([parts[part][1].slope[frame] for part, frame in chosen]),
         intercept=np.array([parts[part][1].intercept[frame] for part, frame in chosen]),
+        padding=_padding([(parts[part][1], frame) for part, frame in chosen]),
     )
     gap, rows, columns = scanned.spacing
     return pixels, Geometry(
         affine=turn.affine(scanned.affine, parts[0][0].shape),
         spacing=(gap, columns, rows) if turn.transposed else (gap, rows, columns),
     )
+
+
+def _padding(chosen: Sequence[tuple[Pixels, int]]) -> tuple[Padding | None, ...]:
+    found = [part.padding[frame] if part.padding else None for part, frame in chosen]
+    return tuple(found) if any(found) else ()
 
 
 def order_slices(slices: Sequence[tuple[Header, int]]) -> tuple[list[int], Geometry]:
