@@ -2,20 +2,25 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Only wheels whose hash is in a lock; nothing is resolved, and nothing is built from a source.
+INSTALL := $(BIN)/python -m pip install --quiet --only-binary :all: --require-hashes --no-deps
 READY := $(VENV)/.ready
 
-.PHONY: demo test check wheel bench clean help
+.PHONY: demo test check wheel lock bench clean help
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml locks/dev.txt locks/torch.txt locks/torch-cuda.txt
 	@echo "Setting up $(VENV) with pinned packages (once, a few minutes)."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Wardround needs Python 3.11 or newer; try: make PYTHON=python3.11"; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@$(INSTALL) --requirement locks/torch.txt
+	@if $(BIN)/python locks/needs_cuda.py; then $(INSTALL) --requirement locks/torch-cuda.txt; fi
+	@$(INSTALL) --requirement locks/dev.txt
+	@$(BIN)/python -m pip install --quiet --no-index --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip check
 	@touch $(READY)
 
 demo: $(READY)  ## four invented hospitals train together, with and without privacy; opens no port
@@ -31,9 +36,14 @@ check: $(READY)  ## lint and types
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
-wheel: $(READY)  ## build the wheel into dist/
+wheel: $(READY)  ## build the wheel into dist/, with locks, bill of materials and hashes
 	@echo "Wheel: dist/."
-	@$(BIN)/python -m build --wheel --quiet
+	@$(BIN)/python -m build --wheel --no-isolation --quiet
+	@$(BIN)/python locks/release.py
+
+lock: $(READY)  ## write locks/ anew from pyproject.toml and constraints.txt
+	@echo "Lock: locks/."
+	@$(BIN)/python locks/lock.py
 
 bench: $(READY)  ## measure speed and memory against peers, as ratios
 	@echo "Benchmarks: ratios in one run; best on a quiet machine."
