@@ -5,6 +5,10 @@
 A local log may hold paths. A line with `upstream=True` is one that may leave the machine; it is
 scrubbed as a last defence (`common.scrubbing`), and its traceback is left out.
 
+A warning that comes again and again is counted: `more` says how many like it were not written. A
+line with `stranger=True` tells of somebody without a key; in a folder it goes to a small file of
+its own (NAME-strangers.jsonl), so that no stranger can push other lines out.
+
 Public: open_logs, Logs, log.
 """
 
@@ -13,7 +17,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, MutableMapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import FileIO, TextIOBase
 from json import dumps
@@ -30,6 +37,12 @@ from common.scrubbing import scrub
 #: A log file is begun anew at this size; so many old ones stay beside it.
 _LARGEST_FILE = 10 * 2**20
 _OLD_FILES = 5
+_STRANGERS_FILE, _STRANGERS_OLD_FILES = 2**20, 1
+#: So many warnings from one place are written at once, and then one in so many seconds.
+_AT_ONCE, _ONE_IN_SECONDS = 20, 30.0
+_DECIDED = "let_through"  # in a record's own attributes
+#: Places that are counted; the one that was longest silent is forgotten.
+_MOST_PLACES = 1000
 _OURS = frozenset({"client", "common", "server", "simulations"})
 #: Loggers that tell people what is no business of theirs.
 _QUIET = ("flwr", "uvicorn", "uvicorn.error", "uvicorn.access")
@@ -59,9 +72,15 @@ def open_logs(folder: Path | None, *, json: bool, name: str) -> Logs:
     handlers: list[logging.Handler] = [console]
     if folder is not None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = _LogFile(folder / f"{name}.jsonl")
-        file.setFormatter(_formatter(_as_json))
-        handlers.append(file)
+        file = _LogFile(folder / f"{name}.jsonl", _LARGEST_FILE, _OLD_FILES)
+        file.addFilter(lambda record: not _of_strangers(record))
+        apart = _LogFile(
+            folder / f"{name}-strangers.jsonl", _STRANGERS_FILE, _STRANGERS_OLD_FILES
+        )
+        apart.addFilter(_of_strangers)
+        for each in (file, apart):
+            each.setFormatter(_formatter(_as_json))
+            handlers.append(each)
     return Logs(handlers)
 
 
@@ -73,15 +92,18 @@ class Logs:
         self._root = logging.getLogger()
         self._level = self._root.level
         self._only_errors = {name: _OnlyErrors(name) for name in _QUIET}
+        self._repeats = _Repeats()
         for name, rule in self._only_errors.items():
             logging.getLogger(name).addFilter(rule)
         for handler in self._handlers:
             handler.addFilter(_worth_telling)
+            handler.addFilter(self._repeats)
             self._root.addHandler(handler)
         self._root.setLevel(logging.INFO)
 
     def close(self) -> None:
         """Write what is pending and close the files."""
+        self._repeats.tell_rest(self._handlers)
         self._root.setLevel(self._level)
         for name, rule in self._only_errors.items():
             logging.getLogger(name).removeFilter(rule)
@@ -135,9 +157,11 @@ class _WholeLines(TextIOBase):
 class _LogFile(RotatingFileHandler):
     """A file that only its owner reads: a site's log may hold paths of images."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, largest: int, old_files: int) -> None:
         self._complained = False
-        super().__init__(path, maxBytes=_LARGEST_FILE, backupCount=_OLD_FILES, encoding="utf-8")
+        super().__init__(
+            path, maxBytes=largest, backupCount=old_files, encoding="utf-8", delay=True
+        )
 
     def _open(self) -> _WholeLines:  # type: ignore[override]  # it is a text file all the same
         return _WholeLines(Path(self.baseFilename))
@@ -163,6 +187,72 @@ class _OnlyErrors(logging.Filter):
         logger.handlers.clear()
         logger.propagate = True
         return record.levelno >= logging.ERROR
+
+
+@dataclass
+class _Place:
+    """A place in code that warns, and how much it may."""
+
+    record: logging.LogRecord  # the last one that was kept back
+    tokens: float
+    at: float
+    more: int = 0  # kept back since one was written
+
+
+class _Repeats(logging.Filter):
+    """Lets a place's first warnings through, then few, each with the count of those between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+        self._places: OrderedDict[tuple[object, ...], _Place] = OrderedDict()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        with self._lock:  # every handler asks; the first decides
+            if _DECIDED not in record.__dict__:
+                record.__dict__[_DECIDED] = self._decide(record)
+            return bool(record.__dict__[_DECIDED])
+
+    def tell_rest(self, handlers: Iterable[logging.Handler]) -> None:
+        """Write what was kept back and not counted in any line yet."""
+        with self._lock:
+            left = [place for place in self._places.values() if place.more]
+            self._places.clear()
+        for place in left:
+            _count_into(place.record, place.more - 1)
+            place.record.__dict__[_DECIDED] = True
+            for handler in handlers:
+                handler.handle(place.record)
+
+    def _decide(self, record: logging.LogRecord) -> bool:
+        text = record.msg.get("event") if isinstance(record.msg, dict) else None
+        key = (record.name, record.levelno, record.pathname, record.lineno, text)
+        place = self._places.pop(key, None) or _Place(record, float(_AT_ONCE), record.created)
+        self._places[key] = place
+        if len(self._places) > _MOST_PLACES:
+            self._places.popitem(last=False)
+        gained = max(record.created - place.at, 0.0) / _ONE_IN_SECONDS
+        place.tokens, place.at = min(_AT_ONCE, place.tokens + gained), record.created
+        if place.tokens < 1:
+            place.record, place.more = record, place.more + 1
+            return False
+        place.tokens -= 1
+        _count_into(record, place.more)
+        place.more = 0
+        return True
+
+
+def _count_into(record: logging.LogRecord, more: int) -> None:
+    if more and isinstance(record.msg, dict):
+        record.msg = {**record.msg, "more": more}
+    elif more:
+        record.msg, record.args = f"{record.getMessage()} ({more} more like this)", ()
+
+
+def _of_strangers(record: logging.LogRecord) -> bool:
+    return isinstance(record.msg, dict) and bool(record.msg.get("stranger"))
 
 
 def _worth_telling(record: logging.LogRecord) -> bool:
@@ -226,6 +316,7 @@ _COMMON: tuple[structlog.typing.Processor, ...] = (
 
 
 def _as_json(_logger: object, _method: str, event: Event) -> str:
+    event.pop("stranger", None)
     first = {name: event.pop(name) for name in ("at", "level", "logger", "event") if name in event}
     return dumps(_json_value({**first, **event}), default=str)
 
@@ -248,7 +339,7 @@ def _for_people(*, colours: bool) -> structlog.typing.Processor:
         at = datetime.fromisoformat(str(event.pop("at"))).astimezone()
         level, text = str(event.pop("level")), _one_line(str(event.pop("event", "")))
         trace = event.pop("exception", None)
-        for name in ("logger", "upstream"):
+        for name in ("logger", "upstream", "stranger"):
             event.pop(name, None)
         facts = "".join(f"  {name}={_fact(value)}" for name, value in event.items())
         mark = "" if level in {"info", "debug"} else f"{level}: "

@@ -1,8 +1,12 @@
 """Puts beside the wheel in dist/ what an outside user needs to trust it.
 
+These are:
+
     the locks                    what is installed with it, by hash
     wardround-VERSION.cdx.json   the same as a software bill of materials (CycloneDX 1.6)
     SHA256SUMS                   the hash of each of these files, and of the wheel
+
+Run by `make wheel`.
 """
 
 from __future__ import annotations

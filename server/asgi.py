@@ -11,6 +11,15 @@ from collections.abc import Iterable
 from starlette.types import Message, Receive, Scope, Send
 
 JSON = b"application/json"
+#: Where in a request's state its connection's place at the door stands (server/door.py).
+PLACE = "place"
+
+
+def shown(scope: Scope, owner: str) -> None:
+    """Note that the request has shown the key of `owner`: its connection is no stranger's."""
+    place = scope.get("state", {}).get(PLACE)
+    if place is not None:
+        place.show(owner)
 
 
 class TooLarge(Exception):
@@ -74,14 +83,12 @@ async def answer(
 
 
 async def refuse(scope: Scope, send: Send, status: int, detail: str) -> None:
-    """Answer with a reason and nothing else, and end the connection's other kinds."""
+    """Answer with a reason and nothing else, and end the connection.
+
+    A body that was not read may still be coming, and whoever was refused asks again from the start.
+    """
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008})
     elif scope["type"] == "http":
-        # A body that was not read may still be coming: it is not waited for.
-        has_body = any(
-            name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
-            for name, value in scope["headers"]
-        )
-        closing = [(b"connection", b"close")] if has_body else []
-        await answer(send, status, json.dumps({"detail": detail}).encode(), headers=closing)
+        body = json.dumps({"detail": detail}).encode()
+        await answer(send, status, body, headers=[(b"connection", b"close")])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
-from starlette.concurrency import run_in_threadpool
+from anyio import CapacityLimiter, to_thread
 from starlette.types import Receive, Scope, Send
 
 from common.enrolment_messages import (
@@ -22,6 +22,8 @@ from server.asgi import answer, read_body
 from server.enrolment import EnrolledSite, Enrolment
 
 _LARGEST_REQUEST = 16 * 1024
+#: Strangers' questions have threads of their own: those of accepted sites stay free.
+_AT_A_TIME = 2
 _Request = TypeVar("_Request", JoinRequest, StateRequest)
 _Page = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -33,6 +35,8 @@ def enrolment_pages(
 
     async def certificate(_scope: Scope, _receive: Receive, send: Send) -> None:
         await answer(send, 200, authority, kind=b"application/x-pem-file")
+
+    limiter = CapacityLimiter(_AT_A_TIME)
 
     def join(request: JoinRequest) -> EnrolledSite:
         site = enrolment.join(request)
@@ -50,20 +54,20 @@ def enrolment_pages(
 
     return {
         ("GET", CA_PATH): certificate,
-        ("POST", JOIN_PATH): _page(JoinRequest.parse, join, coordinator),
-        ("POST", JOINED_PATH): _page(StateRequest.parse, joined, coordinator),
+        ("POST", JOIN_PATH): _page(JoinRequest.parse, join, coordinator, limiter),
+        ("POST", JOINED_PATH): _page(StateRequest.parse, joined, coordinator, limiter),
     }
 
 
 def _page(
     parse: Callable[[bytes], _Request], decide: Callable[[_Request], EnrolledSite],
-    coordinator: str,
+    coordinator: str, limiter: CapacityLimiter,
 ) -> _Page:  # fmt: skip
     def reply_to(body: bytes) -> JoinReply:
         try:
             site = decide(parse(body))
         except TrustRefused as error:
-            log(__name__).warning("join refused", reason=str(error))
+            log(__name__).warning("join refused", reason=str(error), stranger=True)
             return JoinReply(state="refused", reason=str(error), coordinator=coordinator)
         if site.state == "revoked":
             reason = f"The key of {site.name} was revoked. Ask the coordinator why."
@@ -72,7 +76,7 @@ def _page(
 
     async def page(scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(scope, receive, _LARGEST_REQUEST)
-        reply = await run_in_threadpool(reply_to, body)
+        reply = await to_thread.run_sync(reply_to, body, limiter=limiter)
         await answer(send, 403 if reply.state == "refused" else 200, reply.to_json())
 
     return page

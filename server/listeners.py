@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterator
+from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from common.errors import ConfigurationError, RunFailed
 from server.certificates import server_context
+from server.connection import Connection
+from server.door import Door, DoorLimits, Place
 from server.folder import Folder
 from server.settings import host_and_port
 
@@ -23,7 +27,24 @@ _GOODBYE_SECONDS = 0.2
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to the service, which has two servers and runs to end."""
+    """Leaves signals to the service, which has two servers and runs to end; has a door."""
+
+    def __init__(
+        self, config: uvicorn.Config, context: ssl.SSLContext, limits: DoorLimits
+    ) -> None:
+        super().__init__(config)
+        self._context = context
+        self._limits = limits
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open a door for each socket, where uvicorn would let everybody in."""
+
+        def connection(place: Place) -> Connection:
+            return Connection(self.config, self.server_state, place)
+
+        doors = [Door(s, self._context, connection, self._limits) for s in sockets or ()]
+        self.servers = cast("list[asyncio.Server]", doors)  # close and wait_closed are called
+        self.started = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -44,8 +65,9 @@ class _Server(uvicorn.Server):
 class Listeners:
     """Both servers, with sockets bound at once so that a taken port is known before all else."""
 
-    def __init__(self, folder: Folder, *, site: str, operator: str) -> None:
+    def __init__(self, folder: Folder, *, site: str, operator: str, limits: DoorLimits) -> None:
         self._folder = folder
+        self._limits = limits
         self._context = server_context(folder)
         self._sockets = []
         for address in (site, operator):
@@ -58,7 +80,10 @@ class Listeners:
 
     async def serve(self, site_app: ASGIApp, operator_app: ASGIApp) -> None:
         """Serve until `stop`."""
-        self._servers = [_Server(self._settings(app)) for app in (site_app, operator_app)]
+        self._servers = [
+            _Server(self._settings(app), self._context, self._limits)
+            for app in (site_app, operator_app)
+        ]
         done = [
             asyncio.ensure_future(server.serve(sockets=[bound]))
             for server, bound in zip(self._servers, self._sockets, strict=True)
@@ -97,7 +122,7 @@ class Listeners:
             # What a proxy says of a client is not believed: there is none.
             proxy_headers=False, server_header=False,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=_GRACE_SECONDS,
-            ssl_context_factory=lambda _config, _default: self._context,
+            http=Connection,
         )  # fmt: skip
 
 

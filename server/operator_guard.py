@@ -7,9 +7,11 @@ import hmac
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.asgi import answer, header, refuse
+from server.asgi import ClientGone, TooLarge, answer, header, read_body, refuse, replayed, shown
 
 _SCHEME = "Bearer "
+#: What a command may send to us; a run's calls of Flower have limits of their own.
+_LARGEST_BODY = 16 * 1024 * 1024
 
 
 class OperatorGuard:
@@ -30,12 +32,22 @@ class OperatorGuard:
             await answer(send, 200, b"ok\n", kind=b"text/plain")
             return
         given = header(scope, b"authorization") or ""
-        shown = _digest(given.removeprefix(_SCHEME)) if given.startswith(_SCHEME) else b""
-        if scope["type"] != "http" or not hmac.compare_digest(shown, self._token):
+        token = _digest(given.removeprefix(_SCHEME)) if given.startswith(_SCHEME) else b""
+        if scope["type"] != "http" or not hmac.compare_digest(token, self._token):
             await refuse(scope, send, 401, "This needs the operator's token.")
             return
-        ours = path == "/metrics" or path.startswith("/api/")
-        await (self._ours if ours else self._flower)(scope, receive, send)
+        shown(scope, "operator")
+        if not (path == "/metrics" or path.startswith("/api/")):
+            await self._flower(scope, receive, send)
+            return
+        try:
+            body = await read_body(scope, receive, _LARGEST_BODY)
+        except TooLarge:
+            await refuse(scope, send, 413, "The request is too large.")
+        except ClientGone:
+            return
+        else:
+            await self._ours(scope, replayed(body, receive), send)
 
 
 def _digest(token: str) -> bytes:

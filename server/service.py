@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
@@ -32,6 +33,8 @@ from server.supervision import RUN_COMMAND, Supervisor
 
 _LOOK_SECONDS = 1.0
 _RENEWAL_SECONDS = 6 * 3600.0
+#: Also LimitNOFILE of the unit (server/systemd.py).
+_OPEN_FILES = 16384
 
 
 def run_service(
@@ -40,6 +43,7 @@ def run_service(
 ) -> None:  # fmt: skip
     """Serve until a signal says to stop; `announce` is called once both listeners answer."""
     give_freed_memory_back()
+    _allow_open_files()
     folder.require()
     settings = load_settings(folder.settings)
     with ExitStack() as stack:
@@ -154,6 +158,14 @@ async def _before(wanted: Coroutine[Any, Any, object], serving: asyncio.Future[N
     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
     return not serving.done()
+
+
+def _allow_open_files() -> None:
+    """Take as many open files as the system allows, within reason; many have a limit of 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _renew(folder: Folder, settings: Settings) -> bool:

@@ -14,6 +14,7 @@ from common.config_part import Part, PositiveInt
 from common.config_yaml import read_yaml
 from common.durable import replace_durably
 from common.errors import ConfigurationError
+from server.door import DoorLimits
 
 _HOST_PORT = r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9._-]*):[1-9][0-9]{0,4}$"
 _LARGEST_PORT = 65535
@@ -48,6 +49,18 @@ class Settings(Part):
     health_grpc_port: _Port | None = None
     #: So long a run may take to save its round when the service is stopped.
     stop_seconds: PositiveInt = 20
+    #: Open connections that have shown no key yet, in all and from one address; and how many new
+    #: connections a second are taken up.
+    strangers: Annotated[int, Strict(), Field(ge=8, le=10_000)] = 512
+    strangers_per_address: Annotated[int, Strict(), Field(ge=4, le=10_000)] = 256
+    handshakes_per_second: Annotated[int, Strict(), Field(ge=1, le=10_000)] = 50
+
+    def door(self) -> DoorLimits:
+        """Return what strangers may take."""
+        return DoorLimits(
+            strangers=self.strangers, strangers_per_address=self.strangers_per_address,
+            handshakes_per_second=self.handshakes_per_second,
+        )  # fmt: skip
 
 
 def host_and_port(address: str) -> tuple[str, int]:
@@ -106,6 +119,11 @@ health_port: {settings.health_port or "null"}
 health_grpc_port: {settings.health_grpc_port or "null"}
 # So long a run may take to save its round when the service is stopped, in seconds.
 stop_seconds: {settings.stop_seconds}
+# Open connections that have shown no key yet, in all and from one address, and new ones a second.
+# Sites that have shown theirs do not count: many behind one address (NAT) need no more than this.
+strangers: {settings.strangers}
+strangers_per_address: {settings.strangers_per_address}
+handshakes_per_second: {settings.handshakes_per_second}
 """
     replace_durably(path, text.encode())
 

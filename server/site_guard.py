@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from common.errors import TrustRefused
 from common.logs import log
 from common.request_signature import hash_of
-from server.asgi import ClientGone, TooLarge, read_body, refuse, replayed
+from server.asgi import ClientGone, TooLarge, read_body, refuse, replayed, shown
 from server.members import Member, Members
 
 _SMALL = 64 * 1024
@@ -86,6 +86,7 @@ class SiteGuard:
         except TrustRefused as error:
             await refuse(scope, send, 401, str(error))
             return
+        shown(scope, caller.member.site)
         body, member = await read_body(scope, receive, largest), caller.member
         if hash_of(body) != caller.body_sha256:
             await refuse(scope, send, 401, "The body is not the one that was signed.")

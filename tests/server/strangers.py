@@ -1,0 +1,248 @@
+"""People without a key who want to keep others out, and what a site meets meanwhile.
+
+python -m tests.server.strangers COUNT SECONDS SOURCE measures the attacks in full, each from a
+process of its own, and prints a site's usual time and its time under each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import socket
+import ssl
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.node_pb2 import Node
+
+from server.folder import Folder
+from server.settings import Settings
+from tests.server.coordinator import Site
+
+HALF = b"POST /wardround/join HTTP/1.1\r\nHost: coordinator\r\nContent-Length: 10\r\n"
+
+
+def in_the_open() -> ssl.SSLContext:
+    """Return TLS that trusts anybody: an attacker does not care."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+@dataclass
+class Attackers:
+    """Connections to one address, from another; all are closed at the end."""
+
+    address: tuple[str, int]
+    source: str = "127.0.0.2"
+    open: list[socket.socket] = field(default_factory=list)
+
+    def connected(self) -> socket.socket:
+        made = socket.create_connection(self.address, timeout=5, source_address=(self.source, 0))
+        self.open.append(made)
+        return made
+
+    def secured(self) -> ssl.SSLSocket:
+        made = in_the_open().wrap_socket(self.connected())
+        self.open.append(made)
+        return made
+
+    def close(self) -> None:
+        for sock in self.open:
+            sock.close()
+
+    def forget(self) -> None:
+        self.close()
+        self.open.clear()
+
+    # --- attacks; each goes on until `over` -------------------------------------------------
+
+    def silent(self, over: threading.Event, count: int) -> None:
+        """Connect and say nothing."""
+        for _ in range(count):
+            if not over.is_set():
+                with contextlib.suppress(OSError):
+                    self.connected()
+        over.wait()
+
+    def half_sent(self, over: threading.Event, count: int) -> None:
+        """Agree on TLS, and send half a request's head."""
+        for _ in range(count):
+            if not over.is_set():
+                with contextlib.suppress(OSError):
+                    self.secured().sendall(HALF)
+        over.wait()
+
+    def endless_header(self, over: threading.Event, count: int) -> None:
+        """Send a header line that does not end."""
+        for _ in range(count):
+            if over.is_set():
+                return
+            with contextlib.suppress(OSError):
+                sock = self.secured()
+                sock.sendall(HALF + b"X-Long: ")
+                while not over.is_set():
+                    sock.sendall(b"a" * 65536)
+
+    def byte_by_byte(self, over: threading.Event, count: int) -> None:
+        """Send a request's head, a byte at a time."""
+        socks = []
+        for _ in range(count):
+            with contextlib.suppress(OSError):
+                socks.append(self.secured())
+        for byte in HALF * 100:
+            for sock in socks:
+                with contextlib.suppress(OSError):
+                    sock.sendall(bytes([byte]))
+            if over.wait(0.1):
+                return
+
+    def handshakes(self, over: threading.Event, count: int) -> None:
+        """Agree on TLS again and again."""
+        for _ in range(count):
+            if over.is_set():
+                return
+            with contextlib.suppress(OSError):
+                self.secured().close()
+            self.forget()
+
+    def refused_joins(self, over: threading.Event, count: int) -> None:
+        """Join without an invitation, again and again: each is a line in a log."""
+        body = b'{"no": "invitation"}'
+        request = HALF.replace(b"Content-Length: 10", b"Content-Length: %d" % len(body)) + b"\r\n"
+        for _ in range(count):
+            if over.is_set():
+                return
+            with contextlib.suppress(OSError), self.secured() as sock:
+                for _ in range(8):
+                    sock.sendall(request + body)
+                    sock.recv(65536)
+            self.forget()
+
+    def garbage(self, over: threading.Event, count: int) -> None:
+        """Send what is no TLS."""
+        for _ in range(count):
+            if over.is_set():
+                return
+            with contextlib.suppress(OSError), self.connected() as sock:
+                sock.sendall(b"\0" * 100)
+            self.forget()
+
+
+ATTACKS: tuple[str, ...] = (
+    "silent", "half_sent", "endless_header", "byte_by_byte", "handshakes", "refused_joins",
+    "garbage",
+)  # fmt: skip
+
+
+@contextmanager
+def under(attackers: Attackers, kind: str, count: int) -> Iterator[None]:
+    """Let an attack go on meanwhile."""
+    over = threading.Event()
+    attack: Callable[[threading.Event, int], None] = getattr(attackers, kind)
+    thread = threading.Thread(target=attack, args=(over, count), daemon=True)
+    thread.start()
+    time.sleep(0.5)
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(20)
+        attackers.close()
+
+
+@contextmanager
+def under_another_process(attackers: Attackers, kind: str, count: int) -> Iterator[None]:
+    """Do so from another process, so that a measured site does not wait for the attackers."""
+    host, port = attackers.address
+    script = (
+        "import threading, time; from tests.server.strangers import Attackers, under\n"
+        f"with under(Attackers(({host!r}, {port}), {attackers.source!r}), {kind!r}, {count}):\n"
+        "    time.sleep(3600)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    time.sleep(1.5)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def ask(client: httpx.Client, settings: Settings, site: Site) -> int:
+    """Return the status of one honest call."""
+    node = Node(node_id=site.node_id)
+    content = SendNodeHeartbeatRequest(node=node, heartbeat_interval=30).SerializeToString()
+    url = f"https://{settings.listen}/v1/fleet/send-node-heartbeat"
+    return client.post(url, content=content, headers=site.headers()).status_code
+
+
+def ask_anew(folder: Folder, settings: Settings, site: Site) -> int:
+    """Return the status of one honest call on a connection of its own."""
+    with httpx.Client(verify=ssl.create_default_context(cafile=folder.ca), timeout=10.0) as client:
+        return ask(client, settings, site)
+
+
+def resources(pid: int) -> tuple[int, float]:
+    """Return a process's open files and its memory in MiB."""
+    files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+    return files, pages * resource.getpagesize() / 2**20
+
+
+def log_bytes(folder: Folder) -> int:
+    """Return what all logs hold."""
+    return sum(path.stat().st_size for path in folder.log.glob("service*"))
+
+
+def _measured(call: Callable[[], int], seconds: float) -> list[float]:
+    times, ends = [], time.monotonic() + seconds
+    while time.monotonic() < ends:
+        began = time.monotonic()
+        assert call() == httpx.codes.OK
+        times.append(1000 * (time.monotonic() - began))
+        time.sleep(0.02)
+    return times
+
+
+def main(count: int, seconds: float, source: str) -> None:
+    """Print the table."""
+    from tests.server.test_door import serving
+
+    with tempfile.TemporaryDirectory() as path, serving(Path(path)) as found:
+        folder, settings, site, pid = found
+        context = ssl.create_default_context(cafile=folder.ca)
+        host, port = settings.listen.rsplit(":", 1)
+        with httpx.Client(verify=context, timeout=20.0) as kept:
+            ways = {
+                "kept": lambda: ask(kept, settings, site),
+                "new": lambda: ask_anew(folder, settings, site),
+            }  # fmt: skip
+            for kind in ("nobody", *ATTACKS):
+                attackers = Attackers((host, int(port)), source)
+                quiet = contextlib.nullcontext()
+                with quiet if kind == "nobody" else under_another_process(attackers, kind, count):
+                    times = {name: _measured(call, seconds / 2) for name, call in ways.items()}
+                    files, memory = resources(pid)
+                row = "  ".join(
+                    f"{name} median {statistics.median(t):6.1f} ms, 95% "
+                    f"{statistics.quantiles(t, n=20)[-1]:6.1f}, most {max(t):6.1f}"
+                    for name, t in times.items()
+                )
+                size = f"files {files}  {memory:.0f} MiB  log {log_bytes(folder)} B"
+                print(f"{kind:15} {row}  {size}", flush=True)  # noqa: T201
+                time.sleep(2)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3])
