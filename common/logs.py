@@ -15,16 +15,10 @@ Public: open_logs, Logs, log.
 from __future__ import annotations
 
 import logging
-import os
 import sys
-import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, MutableMapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from io import FileIO, TextIOBase
 from json import dumps
-from logging.handlers import RotatingFileHandler
 from math import isfinite
 from pathlib import Path
 from typing import Self, cast
@@ -32,17 +26,14 @@ from typing import Self, cast
 import structlog
 from structlog.stdlib import BoundLogger, ProcessorFormatter
 
+from common.log_files import LogFile
+from common.log_repeats import Repeats
 from common.scrubbing import scrub
 
 #: A log file is begun anew at this size; so many old ones stay beside it.
 _LARGEST_FILE = 10 * 2**20
 _OLD_FILES = 5
 _STRANGERS_FILE, _STRANGERS_OLD_FILES = 2**20, 1
-#: So many warnings from one place are written at once, and then one in so many seconds.
-_AT_ONCE, _ONE_IN_SECONDS = 20, 30.0
-_DECIDED = "let_through"  # in a record's own attributes
-#: Places that are counted; the one that was longest silent is forgotten.
-_MOST_PLACES = 1000
 _OURS = frozenset({"client", "common", "server", "simulations"})
 #: Loggers that tell people what is no business of theirs.
 _QUIET = ("flwr", "uvicorn", "uvicorn.error", "uvicorn.access")
@@ -72,9 +63,9 @@ def open_logs(folder: Path | None, *, json: bool, name: str) -> Logs:
     handlers: list[logging.Handler] = [console]
     if folder is not None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = _LogFile(folder / f"{name}.jsonl", _LARGEST_FILE, _OLD_FILES)
+        file = LogFile(folder / f"{name}.jsonl", _LARGEST_FILE, _OLD_FILES)
         file.addFilter(lambda record: not _of_strangers(record))
-        apart = _LogFile(
+        apart = LogFile(
             folder / f"{name}-strangers.jsonl", _STRANGERS_FILE, _STRANGERS_OLD_FILES
         )
         apart.addFilter(_of_strangers)
@@ -92,7 +83,7 @@ class Logs:
         self._root = logging.getLogger()
         self._level = self._root.level
         self._only_errors = {name: _OnlyErrors(name) for name in _QUIET}
-        self._repeats = _Repeats()
+        self._repeats = Repeats()
         for name, rule in self._only_errors.items():
             logging.getLogger(name).addFilter(rule)
         for handler in self._handlers:
@@ -120,65 +111,6 @@ class Logs:
         self.close()
 
 
-class _WholeLines(TextIOBase):
-    """A file to which a line is added whole or not at all, and at once."""
-
-    def __init__(self, path: Path) -> None:
-        def private(name: str, flags: int) -> int:
-            return os.open(name, flags, 0o600)
-
-        self._file = FileIO(path, "a", opener=private)
-
-    def write(self, text: str) -> int:
-        """Add text; what a full disk took of it is cut off again."""
-        start, rest = self._file.seek(0, os.SEEK_END), memoryview(text.encode())
-        try:
-            while rest:
-                rest = rest[self._file.write(rest) :]
-        except OSError:
-            self._file.truncate(start)
-            raise
-        return len(text)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Move as a file does."""
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        """Return the place in bytes."""
-        return self._file.tell()
-
-    def close(self) -> None:
-        """Close the file; nothing is pending."""
-        self._file.close()
-        super().close()
-
-
-class _LogFile(RotatingFileHandler):
-    """A file that only its owner reads: a site's log may hold paths of images."""
-
-    def __init__(self, path: Path, largest: int, old_files: int) -> None:
-        self._complained = False
-        super().__init__(
-            path, maxBytes=largest, backupCount=old_files, encoding="utf-8", delay=True
-        )
-
-    def _open(self) -> _WholeLines:  # type: ignore[override]  # it is a text file all the same
-        return _WholeLines(Path(self.baseFilename))
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
-        """Say once that the log cannot be written; a full disk must not end the work."""
-        error = sys.exc_info()[1]
-        if not isinstance(error, OSError):
-            super().handleError(record)
-        elif not self._complained:
-            self._complained = True
-            sys.stderr.write(
-                f"Cannot write the log {self.baseFilename}: {error.strerror}. Work goes on, and "
-                "lines are lost until there is room.\n"
-            )
-
-
 class _OnlyErrors(logging.Filter):
     """Keeps a library's notices out, and its own handlers, whenever it adds them."""
 
@@ -187,68 +119,6 @@ class _OnlyErrors(logging.Filter):
         logger.handlers.clear()
         logger.propagate = True
         return record.levelno >= logging.ERROR
-
-
-@dataclass
-class _Place:
-    """A place in code that warns, and how much it may."""
-
-    record: logging.LogRecord  # the last one that was kept back
-    tokens: float
-    at: float
-    more: int = 0  # kept back since one was written
-
-
-class _Repeats(logging.Filter):
-    """Lets a place's first warnings through, then few, each with the count of those between."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._lock = threading.Lock()
-        self._places: OrderedDict[tuple[object, ...], _Place] = OrderedDict()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if record.levelno < logging.WARNING:
-            return True
-        with self._lock:  # every handler asks; the first decides
-            if _DECIDED not in record.__dict__:
-                record.__dict__[_DECIDED] = self._decide(record)
-            return bool(record.__dict__[_DECIDED])
-
-    def tell_rest(self, handlers: Iterable[logging.Handler]) -> None:
-        """Write what was kept back and not counted in any line yet."""
-        with self._lock:
-            left = [place for place in self._places.values() if place.more]
-            self._places.clear()
-        for place in left:
-            _count_into(place.record, place.more - 1)
-            place.record.__dict__[_DECIDED] = True
-            for handler in handlers:
-                handler.handle(place.record)
-
-    def _decide(self, record: logging.LogRecord) -> bool:
-        text = record.msg.get("event") if isinstance(record.msg, dict) else None
-        key = (record.name, record.levelno, record.pathname, record.lineno, text)
-        place = self._places.pop(key, None) or _Place(record, float(_AT_ONCE), record.created)
-        self._places[key] = place
-        if len(self._places) > _MOST_PLACES:
-            self._places.popitem(last=False)
-        gained = max(record.created - place.at, 0.0) / _ONE_IN_SECONDS
-        place.tokens, place.at = min(_AT_ONCE, place.tokens + gained), record.created
-        if place.tokens < 1:
-            place.record, place.more = record, place.more + 1
-            return False
-        place.tokens -= 1
-        _count_into(record, place.more)
-        place.more = 0
-        return True
-
-
-def _count_into(record: logging.LogRecord, more: int) -> None:
-    if more and isinstance(record.msg, dict):
-        record.msg = {**record.msg, "more": more}
-    elif more:
-        record.msg, record.args = f"{record.getMessage()} ({more} more like this)", ()
 
 
 def _of_strangers(record: logging.LogRecord) -> bool:

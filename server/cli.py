@@ -81,6 +81,20 @@ def start(
 
 
 @app.command()
+def service(
+    user: Annotated[str, typer.Option(help="The user it runs as, for this alone.")] = "wardround",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write it there, and say how to install.")
+    ] = None,
+    folder: FolderOption = None,
+) -> None:
+    """Print a hardened systemd unit, so that the coordinator starts with its machine."""
+    from server.commands import founding
+
+    founding.write_service(_chosen(folder), user, out)
+
+
+@app.command()
 def invite(
     site: Annotated[list[str], typer.Argument(metavar="SITE...", help="Names, e.g. st-marys.")],
     out: Annotated[

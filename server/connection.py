@@ -21,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from server.asgi import PLACE
-from server.door import Place
+from server.door_places import Place
 
 #: A site's request has some 600 bytes of headers.
 HEAD_BYTES = 16 * 1024

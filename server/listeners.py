@@ -15,7 +15,8 @@ from starlette.types import ASGIApp
 from common.errors import ConfigurationError, RunFailed
 from server.certificates import server_context
 from server.connection import Connection
-from server.door import Door, DoorLimits, Place
+from server.door import Door
+from server.door_places import DoorLimits, Place
 from server.folder import Folder
 from server.settings import host_and_port
 

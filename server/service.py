@@ -30,11 +30,10 @@ from server.operator_api import OperatorApi
 from server.run_book import RunBook
 from server.settings import Settings, host_and_port, load_settings
 from server.supervision import RUN_COMMAND, Supervisor
+from server.systemd import OPEN_FILES
 
 _LOOK_SECONDS = 1.0
 _RENEWAL_SECONDS = 6 * 3600.0
-#: Also LimitNOFILE of the unit (server/systemd.py).
-_OPEN_FILES = 16384
 
 
 def run_service(
@@ -163,7 +162,7 @@ async def _before(wanted: Coroutine[Any, Any, object], serving: asyncio.Future[N
 def _allow_open_files() -> None:
     """Take as many open files as the system allows, within reason; many have a limit of 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 

@@ -14,7 +14,7 @@ from common.config_part import Part, PositiveInt
 from common.config_yaml import read_yaml
 from common.durable import replace_durably
 from common.errors import ConfigurationError
-from server.door import DoorLimits
+from server.door_places import DoorLimits
 
 _HOST_PORT = r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9._-]*):[1-9][0-9]{0,4}$"
 _LARGEST_PORT = 65535

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,8 +16,9 @@ from client.commands.terminal import as_text, say, table
 from client.doctor import examine
 from client.home import Home
 from client.site_config import SiteConfig, load_site_config
-from client.systemd import Service, how_to_install, in_a_persons_home, unit
-from common.errors import CohortError, ConfigurationError, ExitCode
+from client.systemd import Service, how_to_install, unit
+from common.errors import CohortError, ExitCode
+from common.systemd import in_a_persons_home, installed
 
 _TELL_SECONDS = 5.0
 _MARKS = {"ok": "ok", "note": "note", "wrong": "WRONG"}
@@ -53,7 +52,8 @@ def index(home: Home, config: Path | None, *, every: bool) -> None:
 def write_service(home: Home, user: str, out: Path | None) -> None:
     """Print the unit, or write it and say how it is installed."""
     config = load_site_config(home.site_yaml)
-    service = Service(program=_program(), home=home.folder, user=user, config=config)
+    program = installed("wardround-site")
+    service = Service(program=program, home=home.folder, user=user, config=config)
     text = unit(service)
     if out is None:
         typer.echo(text, nl=False)
@@ -68,21 +68,6 @@ def write_service(home: Home, user: str, out: Path | None) -> None:
     say("As root, type:")
     for line in how_to_install(service, out.absolute()):
         say(f"  {line}")
-
-
-def _program() -> Path:
-    """Return this very command, wherever it is installed."""
-    beside = Path(sys.executable).with_name("wardround-site")
-    if beside.exists():
-        return beside
-    found = shutil.which("wardround-site")
-    if found is None:
-        message = (
-            f"There is no {beside} that a unit could start. Install the wheel of Wardround into "
-            f"this environment, or type the command by its whole path."
-        )
-        raise ConfigurationError(message)
-    return Path(found)
 
 
 def _index_run(home: Home, site: SiteConfig, path: Path, *, every: bool) -> None:

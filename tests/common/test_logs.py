@@ -4,10 +4,12 @@ import json
 import logging
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from common.log_repeats import AT_ONCE
 from common.logs import log, open_logs
 
 
@@ -147,3 +149,35 @@ def test_closing_puts_logging_back_as_it_was() -> None:
     before = (root.level, list(root.handlers), list(logging.getLogger("flwr").filters))
     open_logs(None, json=False, name="daemon").close()
     assert (root.level, root.handlers, logging.getLogger("flwr").filters) == before
+
+
+def test_a_warning_that_comes_again_and_again_is_counted(tmp_path: Path) -> None:
+    with open_logs(tmp_path, json=True, name="daemon"):
+        for number in range(1000):
+            log("client.daemon").warning("link is down", number=number)
+            logging.getLogger("asyncio").error(f"accept failed {number}")  # noqa: G004 - as asyncio's
+        log("client.daemon").warning("something else")
+        for _ in range(100):
+            log("client.daemon").info("a round")
+    found = [json.loads(line) for line in (tmp_path / "daemon.jsonl").read_text().splitlines()]
+    said = Counter(str(line["event"]).split(" failed")[0] for line in found)
+    assert said == {
+        "link is down": AT_ONCE + 1, "accept": AT_ONCE + 1, "something else": 1, "a round": 100,
+    }  # fmt: skip
+    last = [line for line in found if line["event"] == "link is down"][-1]
+    assert last["number"] == 999
+    assert last["more"] == 1000 - AT_ONCE - 1
+    assert any("more like this" in str(line["event"]) for line in found)
+
+
+def test_what_strangers_do_is_logged_apart_and_pushes_nothing_out(tmp_path: Path) -> None:
+    with open_logs(tmp_path, json=True, name="service"):
+        log("server.service").info("listening")
+        for number in range(50):
+            log(f"server.place{number}").warning("refused", stranger=True, why="x" * 100_000)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [
+        "service-strangers.jsonl", "service-strangers.jsonl.1", "service.jsonl",
+    ]  # fmt: skip
+    assert sum(path.stat().st_size for path in tmp_path.glob("*strangers*")) < 3 * 2**20
+    assert "listening" in (tmp_path / "service.jsonl").read_text()
+    assert "refused" not in (tmp_path / "service.jsonl").read_text()

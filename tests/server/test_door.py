@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from common.identity import fingerprint, new_private_key, public_pem, public_text
-from server.door import network_of
+from server.door_places import network_of
 from server.enrolment import Enrolment
 from server.folder import Folder
 from server.operator_client import Operator
