@@ -35,7 +35,14 @@ _OF_THE_NETWORK = {
     "": "Ask them whether it runs: wardround-coordinator status.",
 }
 _FIREWALL = "Let this machine make outgoing TCP connections there; ask whoever runs the firewall."
-_PROXY = "The proxy of HTTPS_PROXY refused it; ask whoever runs it, or unset HTTPS_PROXY."
+_PROXY = (
+    "Ask whoever runs the proxy to let this machine CONNECT there, or write another proxy: in "
+    "site.yaml (direct for none)."
+)
+_PROXY_AUTHENTICATION = (
+    "The proxy wants a name and a password: proxy: http://USER:PASSWORD@HOST:PORT in site.yaml."
+)
+_PROXY_AWAY = "Compare proxy: in site.yaml, or HTTPS_PROXY, with what whoever runs the proxy says."
 _SILENT = "It is reached but does not answer; call them."
 #: What a clock may be off: signed requests are taken for about as long.
 _CLOCK_SECONDS = 5.0
@@ -49,10 +56,10 @@ def tls_context(authority: str) -> ssl.SSLContext:
     return context
 
 
-def why_not_reached(address: str, error: httpx.TransportError) -> str:
+def why_not_reached(address: str, error: httpx.TransportError, proxy: str | None = None) -> str:
     """Return what keeps this site from its coordinator, for whoever reads the log."""
     said = why_untrusted(address, error)
-    return said or f"{why_not_connected(address, error)} Trying again."
+    return said or f"{why_not_connected(address, error, proxy)} Trying again."
 
 
 def why_untrusted(address: str, error: httpx.TransportError) -> str | None:
@@ -71,19 +78,26 @@ def why_untrusted(address: str, error: httpx.TransportError) -> str | None:
     return None
 
 
-def why_not_connected(address: str, error: httpx.TransportError) -> str:
-    """Return what keeps this machine from reaching an address, and what to look at."""
+def why_not_connected(address: str, error: httpx.TransportError, proxy: str | None = None) -> str:
+    """Return what keeps this machine from reaching an address, and what to look at.
+
+    `proxy` is the HOST:PORT of the proxy that was asked, if one was.
+    """
     text = str(error) or type(error).__name__
     match error:
+        case httpx.ProxyError():
+            advice = _PROXY_AUTHENTICATION if "407" in text else _PROXY
         case httpx.ConnectTimeout():
-            text, advice = "no connection within the time", _FIREWALL
+            advice = _FIREWALL if proxy is None else _PROXY_AWAY
+            text = "no connection within the time"
+        case httpx.ConnectError() if proxy is not None:
+            advice = _PROXY_AWAY
         case httpx.TimeoutException():
             text, advice = "no answer within the time", _SILENT
-        case httpx.ProxyError():
-            advice = _PROXY
         case _:
             advice = next(a for words, a in _OF_THE_NETWORK.items() if words in text)
-    return f"Cannot reach the coordinator at {address}: {text.rstrip('.')}. {advice}"
+    through = "" if proxy is None else f" through the proxy {proxy}"
+    return f"Cannot reach the coordinator at {address}{through}: {text.rstrip('.')}. {advice}"
 
 
 def why_unknown(address: str, response: httpx.Response) -> str:

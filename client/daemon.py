@@ -26,6 +26,7 @@ from client.home import Home
 from client.inbox import Inbox
 from client.meters import SiteMeters
 from client.outbox import Outbox
+from client.proxy import proxy_to
 from client.site_config import SiteConfig, load_site_config
 from client.site_status import Status
 from client.worker_process import WorkerProcess
@@ -133,7 +134,8 @@ class _Daemon:
 
     def _connect(self) -> _Link:
         authority = load_authority(self._home, self._coordinator)
-        fleet = Fleet(self._coordinator.address, authority, self._key)
+        proxy = proxy_to(self._coordinator.address, self._config.proxy)
+        fleet = Fleet(self._coordinator.address, authority, self._key, proxy)
         try:
             node_id = self._activate(fleet)
         except BaseException:
@@ -163,12 +165,17 @@ class _Daemon:
         if self._status.state != "offline" or self._status.message != str(error):
             _log.warning("not connected", why=str(error))
         self._status.offline(str(error))
-        if isinstance(error, SiteUnknown) and self._link is not None:
+        if isinstance(error, SiteUnknown):
+            self._disconnect()
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        return self._pause
+
+    def _disconnect(self) -> None:
+        """Let the connection go; the next turn makes another."""
+        if self._link is not None:
             self._beating.set()
             self._link.fleet.close()
             self._link = None
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
-        return self._pause
 
     def _reload(self) -> None:
         """Take up a changed site.yaml; a wrong one is told of, and the old one stays."""
@@ -190,6 +197,8 @@ class _Daemon:
             old.policy != config.policy
         ):
             self._worker.retire()
+        if old.proxy != config.proxy:
+            self._disconnect()
         self._letters.house = self._house()
         _log.info("site.yaml read again")
 

@@ -22,8 +22,7 @@ __all__ = ["Finding", "examine"]
 _CHECKS: tuple[tuple[str, Callable[[Subject], Iterator[Finding]]], ...] = (
     ("packages", installation.packages),
     ("key", installation.key),
-    ("network", link.network),
-    ("TLS", link.tls),
+    ("network", link.reached),
     ("enrolment", link.enrolment),
     ("disk", machine.disk),
     ("memory", machine.memory),

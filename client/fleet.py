@@ -49,8 +49,10 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from client.connection import tls_context, why_not_reached, why_unknown
 from client.fleet_headers import Receipts, Signing
+from client.proxy import Proxy, open_client
 from common.envelope import Envelope
 from common.errors import LinkDown, RunGone, SiteUnknown
+from common.flower_http import on_client
 from common.flower_messages import object_ids, record_of
 
 #: A site that is silent for twice as long counts as offline; Flower takes no less.
@@ -109,16 +111,22 @@ class Fleet:
     site's key, RunGone when the run that a call is for is over.
     """
 
-    def __init__(self, address: str, authority: str, key: ec.EllipticCurvePrivateKey) -> None:
+    def __init__(
+        self, address: str, authority: str, key: ec.EllipticCurvePrivateKey,
+        proxy: Proxy | None = None,
+    ) -> None:  # fmt: skip
         self._address = address
+        self._proxy = proxy
         self._public = public_key_to_bytes(key.public_key())
         self._receipts = Receipts()
-        self._client = FleetHttpClient(
-            f"https://{address}", verify=tls_context(authority), timeout=_CALL_SECONDS,
+        calls = FleetHttpClient(
+            f"https://{address}",
             interceptors=[
                 NodeAuthHttpInterceptor(key, key.public_key()), self._receipts, Signing(key)
             ],
         )  # fmt: skip
+        client = open_client(tls_context(authority), _CALL_SECONDS, proxy)
+        self._client = on_client(calls, client)
         self._node: Node | None = None
 
     def close(self) -> None:
@@ -231,7 +239,8 @@ class Fleet:
         try:
             yield
         except httpx.TransportError as error:
-            raise LinkDown(why_not_reached(self._address, error)) from error
+            shown = None if self._proxy is None else self._proxy.shown
+            raise LinkDown(why_not_reached(self._address, error, shown)) from error
         except httpx.HTTPStatusError as error:
             raise _refused(self._address, error.response) from error
         except ValueError as error:  # no protobuf

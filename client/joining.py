@@ -33,6 +33,7 @@ from client.connection import (
 )
 from client.coordinator import Coordinator, load_authority, load_coordinator
 from client.home import Home
+from client.proxy import Proxy, configured, open_client, proxy_to
 from common.durable import replace_durably
 from common.enrolment_messages import (
     CA_PATH,
@@ -65,10 +66,11 @@ def join(home: Home, invite_text: str, *, new_key: bool = False) -> JoinReply:
     aside, which a coordinator that revoked it wants.
     """
     invite = Invite.from_text(invite_text)
-    authority = fetch_authority(invite)
+    way = proxy_to(invite.address, configured(home))
+    authority = fetch_authority(invite, way)
     key = _own_key(home, anew=new_key)
     request = JoinRequest.made(invite, public_text(key))
-    reply = _ask(invite.address, authority, JOIN_PATH, request.to_json())
+    reply = _ask(invite.address, authority, way, (JOIN_PATH, request.to_json()))
     _check(reply, key)
     joined = Coordinator(
         address=invite.address, name=reply.coordinator, site=invite.site,
@@ -84,7 +86,8 @@ def state(home: Home) -> JoinReply:
     authority = load_authority(home, coordinator)
     key = load_private(home.key)
     request = StateRequest.made(coordinator.site, key)
-    reply = _ask(coordinator.address, authority, JOINED_PATH, request.to_json())
+    way = proxy_to(coordinator.address, configured(home))
+    reply = _ask(coordinator.address, authority, way, (JOINED_PATH, request.to_json()))
     _check(reply, key)
     return reply
 
@@ -96,7 +99,7 @@ def wait_until_accepted(home: Home) -> JoinReply:
     return reply
 
 
-def fetch_authority(invite: Invite) -> str:
+def fetch_authority(invite: Invite, proxy: Proxy | None = None) -> str:
     """Return the authority's certificate if it is the invitation's.
 
     It comes over a connection that proves nothing, so only its hash counts; of what came, only
@@ -106,8 +109,8 @@ def fetch_authority(invite: Invite) -> str:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    with _explained(invite.address):
-        status, content, _ = _exchange(context, invite.address, "GET", CA_PATH, b"")
+    with _explained(invite.address, proxy), open_client(context, _SECONDS, proxy) as client:
+        status, content, _ = _exchange(client, invite.address, "GET", CA_PATH)
     try:
         certificate = x509.load_pem_x509_certificate(content)
     except ValueError:
@@ -142,9 +145,12 @@ def _own_key(home: Home, *, anew: bool) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def _ask(address: str, authority: str, path: str, body: bytes) -> JoinReply:
-    with _explained(address):
-        status, content, off = _exchange(tls_context(authority), address, "POST", path, body)
+def _ask(
+    address: str, authority: str, proxy: Proxy | None, asked: tuple[str, bytes]
+) -> JoinReply:
+    context = tls_context(authority)
+    with _explained(address, proxy), open_client(context, _SECONDS, proxy) as client:
+        status, content, off = _exchange(client, address, "POST", *asked)
     if status not in {httpx.codes.OK, httpx.codes.FORBIDDEN}:
         message = (
             f"{address} answered {status}, expected the state of an enrolment. Ask the coordinator "
@@ -169,13 +175,10 @@ def _check(reply: JoinReply, key: ec.EllipticCurvePrivateKey) -> None:
 
 
 def _exchange(
-    context: ssl.SSLContext, address: str, method: str, path: str, body: bytes
+    client: httpx.Client, address: str, method: str, path: str, body: bytes = b""
 ) -> tuple[int, bytes, float | None]:
     """Return status, content and by how much this clock is ahead; nothing too long is read."""
-    with (
-        httpx.Client(verify=context, timeout=_SECONDS) as client,
-        client.stream(method, f"https://{address}{path}", content=body) as response,
-    ):
+    with client.stream(method, f"https://{address}{path}", content=body) as response:
         content = b""
         for part in response.iter_bytes():
             content += part
@@ -186,14 +189,15 @@ def _exchange(
 
 
 @contextmanager
-def _explained(address: str) -> Iterator[None]:
+def _explained(address: str, proxy: Proxy | None) -> Iterator[None]:
     try:
         yield
     except httpx.TransportError as error:
         said = why_untrusted(address, error)
         if said is not None:
             raise TrustRefused(said) from error
-        raise Unreachable(why_not_connected(address, error)) from error
+        shown = None if proxy is None else proxy.shown
+        raise Unreachable(why_not_connected(address, error, shown)) from error
     except httpx.InvalidURL as error:
         message = f"{address} is no address: {error}. Ask the coordinator for a new invite."
         raise TrustRefused(message) from error

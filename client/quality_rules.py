@@ -58,7 +58,7 @@ class QualityRules(Part):
     read_text: bool = Field(
         strict=True, default=False,
         description="Read ultrasound and secondary captures for text in `wardround-site report` "
-        "(slow; needs pip install 'wardround[ocr]'). No reader finds all text.",
+        "(slow; needs what the lock ocr.txt names). No reader finds all text.",
     )  # fmt: skip
     laterality: Action = Field(
         default="leave_out",

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, StringConstraints, field_validator, model_validator
 
 from client.hours import check_hours, within
 from client.pacs_config import PacsConfig
@@ -19,6 +19,7 @@ from common.config_yaml import write_yaml
 from common.durable import replace_durably
 from common.enrolment_messages import SiteName
 
+_PROXY = r"^(direct|https?://([^/@\s]+@)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[1-9][0-9]{0,4}/?)$"
 _Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 _HEAD = """\
 # This site, as its admin has decided. Changes take effect without a restart, but for ports.
@@ -52,6 +53,12 @@ class SiteConfig(Part):
         default=None,
         description="Hours of the day in which this site works, such as 22:00-06:00, in this "
         "machine's time; null for all day.",
+    )
+    proxy: Annotated[str, StringConstraints(pattern=_PROXY)] | None = Field(
+        default=None,
+        description="The HTTP proxy on the way to the coordinator, http://HOST:PORT or "
+        "http://USER:PASSWORD@HOST:PORT; null takes HTTPS_PROXY and NO_PROXY of the environment "
+        "(which a systemd service does not see), direct takes none.",
     )
     metrics_port: _Port | None = Field(
         default=None, description="Port for Prometheus on this machine; null for none."

@@ -209,7 +209,7 @@ class _GrpcHealth:
         except ImportError as error:
             message = (
                 f"gRPC health checks on port {port} need grpcio-health-checking, which is not "
-                "installed: install wardround[site] or wardround[coordinator], or leave them out."
+                "installed: install the lock site.txt or coordinator.txt, or leave them out."
             )
             raise ConfigurationError(message) from error
         self._answers = health_pb2.HealthCheckResponse

@@ -18,8 +18,8 @@ ROOT = HERE.parent
 #: torch 2.13.0+cpu for CPython 3.11 on x86-64 Linux; add here what another machine uses.
 CPU_BUILDS = ("6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b",)
 EXTRAS = {
-    "site": ("site",), "coordinator": ("coordinator",), "simulation": ("simulation",),
-    "dev": ("dev", "coordinator", "simulation"),
+    "site": ("site",), "ocr": ("site", "ocr"), "coordinator": ("coordinator",),
+    "simulation": ("simulation",), "dev": ("dev", "coordinator", "simulation"),
 }  # fmt: skip
 _OF_GPUS = re.compile(r"(cuda-|nvidia-|triton)")
 _HEAD = "# Written by `make lock`; do not edit. Install with --require-hashes --no-deps.\n"

@@ -48,6 +48,7 @@ class Operator:
             base_url=f"https://{self._address}", verify=client_context(folder),
             headers={"authorization": f"Bearer {token}"},
             timeout=settings.stop_seconds + _PATIENCE_SECONDS,
+            trust_env=False,  # the service is on this machine, and no proxy is on the way
         )  # fmt: skip
 
     def close(self) -> None:

@@ -48,6 +48,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 
 from common.envelope import Envelope
 from common.errors import LinkDown, RunFailed, RunGone
+from common.flower_http import on_client
 from common.flower_messages import object_ids, record_of
 from common.pull_headers import WAIT_HEADER
 from server.allocator import collect_after
@@ -106,10 +107,13 @@ class Runtime:
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.load_verify_locations(cadata=authority)
         self._headers = _OperatorHeaders(operator)
-        self._client = RuntimeHttpClient(
-            f"https://{address}", verify=context, timeout=_CALL_SECONDS,
+        calls = RuntimeHttpClient(
+            f"https://{address}",
             interceptors=[self._headers, RuntimeTokenHttpInterceptor(token=task)],
         )  # fmt: skip
+        # The service is on this machine: no proxy of the environment is on the way.
+        client = httpx.Client(verify=context, timeout=_CALL_SECONDS, trust_env=False)
+        self._client = on_client(calls, client)
         self._over = threading.Event()
         self.run_id = 0
 

@@ -2,69 +2,77 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from collections.abc import Iterator
 
 import httpx
 
-from client.checks.finding import Finding, Subject
+from client.checks.finding import Finding, Subject, wrong
 from client.connection import clock_offset, tls_context, why_not_connected, why_untrusted
 from client.coordinator import load_authority
 from client.joining import state
+from client.proxy import Proxy, open_client, proxy_to
 from common.enrolment_messages import CA_PATH
-from common.errors import Unreachable
+from common.errors import TrustRefused, Unreachable
 
 _SECONDS = 10.0
 #: How far this clock may be ahead of, and behind, the coordinator's: Flower's own limits.
 _AHEAD_SECONDS, _BEHIND_SECONDS = 5.0, 300.0
 
 
-def network(subject: Subject) -> Iterator[Finding]:
-    """Open a connection and close it again."""
-    if subject.coordinator is None:
-        return
-    address = subject.coordinator.address
-    host, _, port = address.rpartition(":")
-    started = time.monotonic()
-    try:
-        place = (host.removeprefix("[").removesuffix("]"), int(port))
-        socket.create_connection(place, timeout=_SECONDS).close()
-    except OSError as error:
-        kind = httpx.ConnectTimeout if isinstance(error, TimeoutError) else httpx.ConnectError
-        problem, _, fix = why_not_connected(address, kind(str(error))).partition(". ")
-        proxy = {"HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"} & set(os.environ)
-        if proxy:
-            detail = f"{problem}; through the proxy of {min(proxy)} it may still be reached"
-            yield Finding(check="network", state="note", detail=detail)
-        else:
-            yield Finding(check="network", state="wrong", detail=problem, fix=fix)
-        return
-    milliseconds = 1000 * (time.monotonic() - started)
-    detail = f"{address} answers in {milliseconds:.0f} ms"
-    yield Finding(check="network", state="ok", detail=detail)
+def reached(subject: Subject) -> Iterator[Finding]:
+    """Ask for a page as the daemon asks: through the same proxy, with the same trust.
 
-
-def tls(subject: Subject) -> Iterator[Finding]:
-    """Compare the certificate with the one that was joined, and the clocks."""
+    Then say of the answer how long it took, whose certificate it came with, and its clock.
+    """
     coordinator = subject.coordinator
     if coordinator is None:
         return
-    context = tls_context(load_authority(subject.home, coordinator))
+    address, proxy = coordinator.address, _proxy(subject)
     try:
-        with httpx.Client(verify=context, timeout=_SECONDS) as client:
-            response = client.get(f"https://{coordinator.address}{CA_PATH}")
-    except httpx.TransportError as error:
-        said = why_untrusted(coordinator.address, error)
-        if said is None:
-            return  # not reached, which was said before
-        problem, _, fix = said.partition(". Nothing was sent. ")
-        yield Finding(check="TLS", state="wrong", detail=problem, fix=fix)
+        authority = load_authority(subject.home, coordinator)
+    except TrustRefused as error:
+        yield wrong("TLS", error)
         return
+    started = time.monotonic()
+    try:
+        with open_client(tls_context(authority), _SECONDS, proxy) as client:
+            response = client.get(f"https://{address}{CA_PATH}")
+    except httpx.TransportError as error:
+        said = why_untrusted(address, error)
+        if said is None:
+            shown = None if proxy is None else proxy.shown
+            problem, _, fix = why_not_connected(address, error, shown).partition(". ")
+            yield Finding(check="network", state="wrong", detail=problem, fix=fix)
+        else:
+            yield from _network(subject, proxy, time.monotonic() - started)
+            problem, _, fix = said.partition(". Nothing was sent. ")
+            yield Finding(check="TLS", state="wrong", detail=problem, fix=fix)
+        return
+    yield from _network(subject, proxy, time.monotonic() - started)
     detail = f"TLS 1.3, and {coordinator.name} is who was joined"
     yield Finding(check="TLS", state="ok", detail=detail)
     yield clock(clock_offset(response))
+
+
+def _network(subject: Subject, proxy: Proxy | None, seconds: float) -> Iterator[Finding]:
+    assert subject.coordinator is not None  # noqa: S101 - the caller looked
+    through = "" if proxy is None else f" through the proxy {proxy.shown}"
+    detail = f"{subject.coordinator.address} answers{through} in {1000 * seconds:.0f} ms"
+    yield Finding(check="network", state="ok", detail=detail)
+    if proxy is not None and proxy.source == "HTTPS_PROXY":
+        yield Finding(
+            check="proxy", state="note",
+            detail=f"{proxy.shown} is named by HTTPS_PROXY, which a systemd service does not see",
+            fix=f"Write proxy: http://{proxy.shown} in {subject.home.site_yaml}, with "
+            "USER:PASSWORD@ before the host if it wants one",
+        )  # fmt: skip
+
+
+def _proxy(subject: Subject) -> Proxy | None:
+    assert subject.coordinator is not None  # noqa: S101 - the callers looked
+    written = None if subject.config is None else subject.config.proxy
+    return proxy_to(subject.coordinator.address, written)
 
 
 def clock(ahead: float | None) -> Finding:

@@ -157,7 +157,7 @@ def _echo(pacs: PacsConfig) -> str:
 
 def _queried(source: Source, entries: Sequence[Wanted], found: list[RemoteSeries]) -> Finding:
     """Ask for the first entries; an empty answer to all of them is a fault as well."""
-    asked = entries[:_ENTRIES]
+    asked = [one for one in entries if one.question.why_not_asked is None][:_ENTRIES]
     known = 0
     for one in asked:
         fitting = [series for series in source.find(one.question) if one.takes(series)]

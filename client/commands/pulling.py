@@ -125,7 +125,8 @@ def _say(done: Pulled, *, as_json: bool) -> None:
         say(f"The PACS has nothing that fits {len(done.unanswered)} entries of the selection:")
         for one in done.unanswered[:_MOST_NAMED]:
             question = one.question
-            say(f"  {question.key or question.modality} {as_text(question.value)}".rstrip())
+            why = f"   (not asked: {question.why_not_asked})" if question.why_not_asked else ""
+            say(f"  {question.key or question.modality} {as_text(question.value)}{why}".rstrip())
         if len(done.unanswered) > _MOST_NAMED:
             say(f"  and {len(done.unanswered) - _MOST_NAMED} more (--json lists all)")
     if not counted.series:
@@ -144,7 +145,10 @@ def _json(done: Pulled) -> dict[str, object]:
             {"study": s.study, "series": s.series, "why": told} for s, told in counted.incomplete
         ],
         "nothing_found": [
-            {"key": one.question.key, "value": one.question.value or one.question.modality}
+            {
+                "key": one.question.key, "value": one.question.value or one.question.modality,
+                "not_asked": one.question.why_not_asked,
+            }
             for one in done.unanswered
         ],
     }  # fmt: skip

@@ -9,6 +9,7 @@ from client.approvals import Approvals
 from client.commands.terminal import as_text, say
 from client.home import Home
 from client.joining import join, wait_until_accepted
+from client.proxy import proxy_to
 from client.site_config import SiteConfig, load_site_config, write_site_config
 from common.config import RunConfig, load_config
 from common.enrolment_messages import Invite, JoinReply
@@ -49,7 +50,7 @@ def join_coordinator(home: Home, options: JoinOptions) -> None:
     _make_folder(home)
     reply = join(home, text, new_key=options.new_key)
     if new is not None:
-        _write(home, new)
+        _write(home, _with_proxy(new, invite))
     if approved is not None:
         _approve(home, approved)
     _tell(home, invite, reply)
@@ -101,6 +102,15 @@ def _wanted_config(home: Home, invite: Invite, options: JoinOptions) -> SiteConf
             )
             raise ConfigurationError(message)
     return None
+
+
+def _with_proxy(config: SiteConfig, invite: Invite) -> SiteConfig:
+    """Write down the environment's proxy, if it was needed: a service does not see it."""
+    proxy = proxy_to(invite.address, config.proxy)
+    if proxy is None:
+        return config
+    say(f"The proxy {proxy.shown} of HTTPS_PROXY is on the way; site.yaml says so from now on.")
+    return SiteConfig.model_validate(config.model_dump() | {"proxy": proxy.url})
 
 
 def _new_config(name: str, data: Path, labels: Path | None) -> SiteConfig:

@@ -60,8 +60,10 @@ class FhirServer:
                 raise ConfigurationError(message)
             headers["Authorization"] = f"Bearer {read_secret(source.token_file, 'the token')}"
         self._client = httpx.Client(
-            headers=headers, timeout=_TIMEOUT, follow_redirects=False, verify=_trust(source)
-        )
+            headers=headers, timeout=_TIMEOUT, follow_redirects=False, verify=_trust(source),
+            # This machine's own server is never asked for through a proxy.
+            trust_env=urlsplit(source.url).hostname not in _HERE,
+        )  # fmt: skip
 
     def __enter__(self) -> Self:
         return self

@@ -15,6 +15,7 @@ from client.sources import query
 from client.sources.association import COMPRESSED, UNCOMPRESSED, associate
 from client.sources.landing import place
 from client.sources.source import Arrivals, Halt, RemoteSeries, SeriesRefused, only
+from client.sources.storage_classes import classes_of
 from common.errors import Unreachable
 
 #: PS3.4 table B.2-1.
@@ -44,8 +45,10 @@ class CGet(query.Asking):
     ) -> None:
         """Ask for the series, or for its missing instances, on one association."""
         self.finder.close()  # all is found, and an association may be all that we are allowed
-        classes = dict.fromkeys(query.instances(self._pacs, series).values())
-        wanted = [query.GET, *list(classes)[:_MOST_CLASSES]]
+        told = list(dict.fromkeys(query.instances(self._pacs, series).values()))
+        guessed = [] if all(told) and told else classes_of(series.modality)
+        classes = [*filter(None, told), *guessed]
+        wanted = [query.GET, *list(dict.fromkeys(classes))[:_MOST_CLASSES]]
         desk = _Desk(self._data, series, arrivals)
         with associate(
             self._pacs, wanted, syntaxes=(UNCOMPRESSED, *COMPRESSED), store=desk.store
@@ -53,7 +56,10 @@ class CGet(query.Asking):
             for asked in requests(series, missing):
                 for status, _ in association.send_c_get(asked, query.GET):
                     desk.check()
-                    judge(self._pacs, status, "C-GET")
+                    if not (guessed and _nothing_fits(status)):
+                        judge(self._pacs, status, "C-GET")
+        if guessed and not desk.count:
+            raise SeriesRefused(_untold(series))
 
 
 class _Desk:
@@ -62,11 +68,13 @@ class _Desk:
     def __init__(self, data: Path, series: RemoteSeries, arrivals: Arrivals) -> None:
         self._data, self._expected, self._arrivals = data, only(series), arrivals
         self._failure: Exception | None = None
+        self.count = 0  # objects that the PACS sent
 
     def store(self, event: evt.Event) -> int:
         """Put one object in its place and return the status for the PACS."""
         if self._failure is not None:
             return OUT_OF_RESOURCES
+        self.count += 1
         try:
             self._arrivals.wait()
             landed = place(self._data, [event.encoded_dataset()], self._expected)
@@ -83,6 +91,19 @@ class _Desk:
         """Raise what went wrong."""
         if self._failure is not None:
             raise self._failure
+
+
+def _nothing_fits(status: Dataset) -> bool:
+    """Return whether all that failed were single objects, which the PACS could not send us."""
+    return bool(status.get("NumberOfFailedSuboperations"))
+
+
+def _untold(series: RemoteSeries) -> str:
+    return (
+        "the PACS leaves the optional SOPClassUID out of its answers (C-FIND at IMAGE level), so "
+        f"the kinds of object that are usual for {series.modality or 'images'} were proposed, and "
+        "it sent none. Ask the PACS team to return SOPClassUID, or write route: c-move or dicomweb"
+    )
 
 
 def requests(series: RemoteSeries, missing: Collection[str] | None) -> Iterator[Dataset]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlencode
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -14,7 +15,7 @@ from client.dicom.reasons import UnusableFile
 from client.pacs_config import PacsConfig
 from client.sources.landing import Expected, is_uid, place
 from client.sources.multipart import Malformed, Read, boundary_of, parts
-from client.sources.source import Arrivals, Question, RemoteSeries, SeriesRefused, only
+from client.sources.source import Arrivals, Key, Question, RemoteSeries, SeriesRefused, only
 from client.sources.web import TIMEOUT, refusal, web_session
 from common.errors import Unreachable
 
@@ -22,6 +23,10 @@ from common.errors import Unreachable
 _ACCEPT = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 _PAGE = 500
 _PIECE_BYTES = 1 << 20
+_TAGS: Mapping[Key, str] = {
+    "PatientID": "00100020", "AccessionNumber": "00080050", "StudyInstanceUID": "0020000D",
+    "SeriesInstanceUID": "0020000E",
+}  # fmt: skip
 _RELATED_INSTANCES = "00201209"
 _STATUS_SERIES, _STATUS_BUSY = frozenset({404, 406, 409, 410, 500}), frozenset({413, 429})
 
@@ -59,6 +64,9 @@ class DicomWeb:
             asked["ModalitiesInStudy"] = question.modality
         for study in self._pages("studies", asked):
             uid = text(study, "0020000D")
+            value = text(study, _TAGS[question.key]) if question.key else ""
+            if value not in {"", question.value if question.key else ""}:
+                continue  # what a wildcard matched beside
             if is_uid(uid):
                 yield from self._series(f"studies/{uid}/series", {}, study)
 
@@ -110,9 +118,11 @@ class DicomWeb:
 
     def _ask(self, path: str, asked: Mapping[str, str]) -> list[Entry]:
         headers = {"Accept": "application/dicom+json"}
+        # Wildcards stay as they are, which RFC 3986 allows: Orthanc does not decode them.
+        query = urlencode(asked, safe="*?")
         try:
             answer = self._session.get(
-                f"{self._root}/{path}", params=asked, headers=headers, timeout=TIMEOUT
+                f"{self._root}/{path}", params=query, headers=headers, timeout=TIMEOUT
             )
             if answer.status_code == requests.codes.no_content:
                 return []

@@ -113,7 +113,8 @@ def _list(
     for number, one in enumerate(order.wanted):
         if number and number % 100 == 0:
             tell(f"Asked {number} of {len(order.wanted)} questions: {len(found)} series.")
-        fitting = [s for s in _asked(source, one, pace, tell) if one.takes(s)]
+        asked = () if one.question.why_not_asked else _asked(source, one, pace, tell)
+        fitting = [s for s in asked if one.takes(s)]
         allowed = [s for s in fitting if s.patient not in order.withdrawn]
         # A hostile UID would be a path; such a series is nothing that could be stored.
         found |= {s.series: s for s in allowed if is_uid(s.series) and is_uid(s.study)}

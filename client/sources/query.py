@@ -91,6 +91,8 @@ def find(association: Association, pacs: PacsConfig, question: Question) -> Iter
     if question.key is not None:
         setattr(asked, question.key, question.value)
     for study in ask(association, pacs, asked):
+        if question.key is not None and _text(study, question.key) not in {"", question.value}:
+            continue  # what a wildcard matched beside
         if is_uid(_text(study, "StudyInstanceUID")):
             yield from _series(association, pacs, study, "")
 

@@ -13,8 +13,6 @@ from common.errors import CohortError
 
 #: A row's keys for a study, most specific first; each finds studies at every PACS.
 _OF_STUDIES: tuple[Key, ...] = ("StudyInstanceUID", "AccessionNumber", "PatientID")
-#: PS3.4 C.2.2.2: wildcards, and the mark between values.
-_MATCHING = frozenset("*?\\")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +24,10 @@ class Wanted:
     modalities: frozenset[str]  # empty for all
 
     def takes(self, found: RemoteSeries) -> bool:
-        """Return whether a series is wanted: some PACS match more than they were asked for."""
+        """Return whether a series is wanted: some PACS match more than they were asked for.
+
+        So do all where an identifier holds * or ?, which are wildcards to them.
+        """
         own: dict[Key, str] = {
             "PatientID": found.patient, "AccessionNumber": found.accession,
             "StudyInstanceUID": found.study, "SeriesInstanceUID": found.series,
@@ -48,7 +49,7 @@ def wanted(select: Selection, labels: Path) -> tuple[Wanted, ...]:
     whole = set[tuple[Key, str]]()
     for row in rows:
         key, value, series = _of_row(row)
-        if _MATCHING & set(value) or not value:
+        if not value:
             continue
         asked[key, value] |= {series} - {""}
         if not series:

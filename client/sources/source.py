@@ -32,6 +32,19 @@ class Question:
     last_day: str  # the same
 
     @property
+    def why_not_asked(self) -> str | None:
+        """Return why no PACS can be asked for this value; None where it can.
+
+        A backslash parts values (PS3.5 6.2), so none can hold one; and what is nothing but
+        wildcards (PS3.4 C.2.2.2.4) asks for everybody.
+        """
+        if "\\" in self.value:
+            return "no value in DICOM can hold a backslash"
+        if self.value and not self.value.strip("*?"):
+            return "it would ask for everybody"
+        return None
+
+    @property
     def dates(self) -> str:
         """A range as PS3.4 C.2.2.2.5 writes it; empty for none."""
         return f"{self.first_day}-{self.last_day}" if self.first_day or self.last_day else ""

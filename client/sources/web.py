@@ -50,7 +50,8 @@ def web_session(pacs: PacsConfig) -> requests.Session:
         raise ConfigurationError(message)
     session = requests.Session()
     # Of the environment, the proxies alone: .netrc and REQUESTS_CA_BUNDLE decide nothing here.
-    session.proxies.update(requests.utils.get_environ_proxies(url))
+    if urlsplit(url).hostname not in _HERE:  # this machine's own is never behind a proxy
+        session.proxies.update(requests.utils.get_environ_proxies(url))
     session.trust_env = False
     session.mount("https://", _Trusting(tls_context(pacs) if secured else None))
     if pacs.user is not None:

@@ -1,0 +1,82 @@
+"""The hospital's proxy on the way to the coordinator: asked to CONNECT, it passes TLS on unopened.
+
+`proxy` in site.yaml decides; where it is not set, HTTPS_PROXY and NO_PROXY of the environment do,
+as for other programs. This machine's own addresses are never asked for through a proxy.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+import urllib.request
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlsplit
+
+import httpx
+
+from client.home import Home
+from client.site_config import load_site_config
+from common.errors import ConfigurationError
+
+#: What `proxy` says where no proxy is to be used, whatever the environment names.
+DIRECT = "direct"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proxy:
+    """A proxy that speaks HTTP; Basic authentication stands in its URL."""
+
+    url: str
+    source: Literal["site.yaml", "HTTPS_PROXY"]
+
+    @property
+    def shown(self) -> str:
+        """Its host and port, without the password."""
+        return urlsplit(self.url).netloc.rpartition("@")[2]
+
+
+def proxy_to(address: str, configured: str | None) -> Proxy | None:
+    """Return the proxy through which HOST:PORT is reached, None when it is reached directly.
+
+    ConfigurationError when the environment names one that is no HTTP proxy.
+    """
+    host = urlsplit(f"//{address}").hostname or ""
+    if configured == DIRECT or is_loopback(host):
+        return None
+    if configured is not None:
+        return Proxy(url=configured, source="site.yaml")
+    found = urllib.request.getproxies_environment()
+    url = found.get("https") or found.get("all")
+    if not url or urllib.request.proxy_bypass(address, found):
+        return None
+    url = url if "://" in url else f"http://{url}"
+    if urlsplit(url).scheme not in {"http", "https"}:
+        shown = Proxy(url=url, source="HTTPS_PROXY").shown
+        message = (
+            f"HTTPS_PROXY names {shown}, a proxy of the kind {urlsplit(url).scheme}; expected "
+            "http://HOST:PORT. Write an HTTP proxy, or direct, as proxy: in site.yaml."
+        )
+        raise ConfigurationError(message)
+    return Proxy(url=url, source="HTTPS_PROXY")
+
+
+def configured(home: Home) -> str | None:
+    """Return what site.yaml says, None before there is one."""
+    return load_site_config(home.site_yaml).proxy if home.site_yaml.exists() else None
+
+
+def open_client(context: ssl.SSLContext, seconds: float, proxy: Proxy | None) -> httpx.Client:
+    """Return a client for the coordinator, and for nobody to whom it might send us on."""
+    return httpx.Client(
+        verify=context, timeout=seconds, trust_env=False,
+        proxy=None if proxy is None else httpx.Proxy(proxy.url),
+    )  # fmt: skip
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine, as its name or number says."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

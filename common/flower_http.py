@@ -1,0 +1,27 @@
+"""Flower's calls on an HTTP client of ours.
+
+Its own takes proxies from the environment, also for this machine, and follows redirects, with
+requests that are signed for one coordinator.
+
+Public: on_client.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+import httpx
+
+
+class _Calls(Protocol):
+    _client: httpx.Client
+
+
+Calls = TypeVar("Calls", bound=_Calls)
+
+
+def on_client(calls: Calls, client: httpx.Client) -> Calls:
+    """Return the same calls, which go out by `client` from now on."""
+    calls._client.close()  # noqa: SLF001 - there is no other way in
+    calls._client = client  # noqa: SLF001
+    return calls
