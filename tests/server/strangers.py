@@ -29,6 +29,7 @@ from server.folder import Folder
 from server.settings import Settings
 from tests.server.coordinator import Site
 
+_BEAT = "/v1/fleet/send-node-heartbeat"
 HALF = b"POST /wardround/join HTTP/1.1\r\nHost: coordinator\r\nContent-Length: 10\r\n"
 
 
@@ -183,8 +184,10 @@ def ask(client: httpx.Client, settings: Settings, site: Site) -> int:
     """Return the status of one honest call."""
     node = Node(node_id=site.node_id)
     content = SendNodeHeartbeatRequest(node=node, heartbeat_interval=30).SerializeToString()
-    url = f"https://{settings.listen}/v1/fleet/send-node-heartbeat"
-    return client.post(url, content=content, headers=site.headers()).status_code
+    headers = site.headers(_BEAT, content)
+    return client.post(
+        f"https://{settings.listen}{_BEAT}", content=content, headers=headers
+    ).status_code
 
 
 def ask_anew(folder: Folder, settings: Settings, site: Site) -> int:
