@@ -38,6 +38,7 @@ from row import Row, shown, told
 from client.cache import Cache
 from client.cohort import load_cohort
 from client.features import site_of
+from client.split import simulated_key
 from common.config import RunConfig, parse_config
 from common.network import initial_weights
 from common.tasks import task_of
@@ -133,7 +134,8 @@ def _in_process(folder: Path, text: str) -> list[float]:
     cache = Cache(folder / "cache")
     sites = {
         name: site_of(
-            load_cohort(folder / "data" / name, config, task_of(config.task), cache), config, 0, 0
+            load_cohort(folder / "data" / name, config, task_of(config.task), cache), config,
+            simulated_key(0),
         )
         for name in ("north", "south")
     }

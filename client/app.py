@@ -19,6 +19,7 @@ from client.cohort_quality import Shelf, images_left_out
 from client.describing import Described, Telling, describe, facts_of, used_and_left_out
 from client.evaluation import evaluate_round
 from client.features import site_of, with_features
+from client.identity_key import site_key
 from client.ledger import Ledger, Limit
 from client.left_out import LeftOut
 from client.memory import MemoryInFolder
@@ -69,6 +70,7 @@ class Ward:
     cohort_delta: float
     tell_patients: bool | Literal["without_privacy"]
     device: torch.device
+    identity_key: Path  # splits the patients, in every run alike
     trained: Path | None = None  # where it is noted whom runs trained on; None: nowhere
 
 
@@ -198,7 +200,7 @@ def load(ward: Ward, config: RunConfig, seed: int) -> Loaded:
         if config.model.network == "frozen_features":
             cohort = with_features(cohort, config, cache)
     cohort = replace(cohort, name=ward.name)
-    site = site_of(cohort, config, seed, 0)
+    site = site_of(cohort, config, site_key(ward.identity_key))
     if ward.trained is not None:
         note_trained(ward.trained, config.fingerprint(), seed, site.train.pseudonyms)
     guard = Guard(

@@ -3,9 +3,10 @@
 Public: Wishes, calibrate, fit.
 
 Patients are those of the run's test part at this site, and of its validation part where the run
-chose nothing by it (selection.rule: last): the same seed gives the same parts as in the run. Who
-was trained on never counts, whatever the split says since (`client.trained_on`). Everything is by
-patient: one who has several images that were scored each by itself counts with the first of them.
+chose nothing by it (selection.rule: last): the same key gives the same parts as in the run, this
+site's own for a run between hospitals, that of the seed for a simulation. Who was trained on never
+counts, whatever the split says since (`client.trained_on`). Everything is by patient: one who has
+several images that were scored each by itself counts with the first of them.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from client.calibration_unlike import distances, embedded
 from client.cohort import SiteCohort, load_cohort, select
 from client.cohort_quality import Shelf, images_left_out
 from client.home import Home
+from client.identity_key import site_key
 from client.inference import Model
 from client.left_out import LeftOut
 from client.site_config import load_site_config
-from client.split import Part
+from client.split import Part, SplitKey, simulated_key
 from client.trained_on import trained_on
 from client.withdrawals import withdrawn
 from common.config import RunConfig
@@ -74,18 +76,21 @@ def calibrate(home: Home, model: Model, wishes: Wishes) -> Calibration:
             site.data, config, task_of(config.task), cache, site.labels_csv, left_out
         )
     trained = trained_on(home.trained, model.name.fingerprint, model.seed)
-    return fit(cohort, model, wishes, trained)
+    key = simulated_key(model.seed) if model.simulated else site_key(home.identity_key)
+    return fit(cohort, model, wishes, trained, key)
 
 
 def fit(
-    cohort: SiteCohort, model: Model, wishes: Wishes, trained: frozenset[str] = frozenset()
-) -> Calibration:
+    cohort: SiteCohort, model: Model, wishes: Wishes, trained: frozenset[str] = frozenset(),
+    key: SplitKey | None = None,
+) -> Calibration:  # fmt: skip
     """Fit the model's calibration on a cohort's patients; see `calibrate`.
 
-    `trained` are those, by hash, whom the model was trained on whatever the split says now.
+    `trained` are those, by hash, whom the model was trained on whatever the split says now. The
+    key is that of the run's split here; None stands for a simulation's, of the model's seed.
     """
     config = model.config
-    split = cohort.split(config.cohort.split, model.seed, 0)
+    split = cohort.split(config.cohort.split, key or simulated_key(model.seed))
     parts = parts_of(config)
     held = [found for part in parts if len(found := _without(split[part], trained))]
     patients = sum(len(found) for found in held)

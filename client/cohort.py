@@ -18,7 +18,7 @@ from client.image_masks import MaskRules
 from client.images import Prepared, prepare_images
 from client.labels import Labels, key_of_row, read_labels
 from client.left_out import ColumnsUnusable, LeftOut, NobodyUsable, whats_there
-from client.split import Part, part_named, split_patients
+from client.split import Part, SplitKey, part_named, part_of
 from client.table import encode_rows
 from common.config import RunConfig, Split
 from common.errors import CohortError
@@ -34,7 +34,6 @@ class SiteCohort:
 
     name: str
     items: Patients
-    strata: Mapping[str, str]  # by pseudonym: what splits are balanced by
     given: Mapping[str, Part]  # by pseudonym: the split that labels.csv gives
     confounder: tuple[str, ...]  # of each item; empty strings where there is none
     unusable: tuple[Unusable, ...]
@@ -46,9 +45,14 @@ class SiteCohort:
         """Return the cohort with other image tensors, such as features, one per item."""
         return replace(self, items=replace(self.items, image=image))
 
-    def split(self, rules: Split, seed: int, fold: int = 0) -> dict[Part, Patients]:
+    def parts(self, rules: Split, key: SplitKey, fold: int = 0) -> dict[str, Part]:
+        """Return each patient's part, by pseudonym."""
+        given = self.given
+        return {p: part_of(p, given.get(p), rules, key, fold) for p in self.items.pseudonyms}
+
+    def split(self, rules: Split, key: SplitKey, fold: int = 0) -> dict[Part, Patients]:
         """Return the patients of each part."""
-        parts = split_patients(self.strata, self.given, rules, seed, fold)
+        parts = self.parts(rules, key, fold)
         found: dict[Part, Patients] = {}
         for part in ("train", "validation", "test"):
             chosen = [i for i, p in enumerate(self.items.pseudonyms) if parts[p] == part]
@@ -117,7 +121,7 @@ def load_cohort(
         usable = None if prepared is None else len(prepared.keys)
         message = f"Nobody in {site} can be used for run {config.name}: "
         raise NobodyUsable(message + whats_there(labels, usable, problems), problems)
-    return _assemble(site, config, task, (labels, prepared), items, problems)
+    return _assemble(site, config, (labels, prepared), items, problems)
 
 
 def _mask_rules(config: RunConfig, labels: Labels) -> MaskRules | None:
@@ -242,7 +246,7 @@ def _disagreement(items: list[_Item], config: RunConfig) -> Reason | None:
 
 
 def _assemble(
-    site: Path, config: RunConfig, task: Task, sources: tuple[Labels, Prepared | None],
+    site: Path, config: RunConfig, sources: tuple[Labels, Prepared | None],
     by_patient: dict[str, list[_Item]], problems: list[Unusable],
 ) -> SiteCohort:  # fmt: skip
     """Stack items into tensors, patients in order of their identifiers."""
@@ -269,7 +273,6 @@ def _assemble(
             patient=torch.tensor([numbers[item.patient] for item in flat]),
             pseudonyms=tuple(by_patient),
         ),
-        strata={patient: task.stratum(row) for patient, row in first.items()},
         given={
             patient: part
             for patient, row in first.items()

@@ -9,6 +9,7 @@ import torch
 from client.cache import Cache, key_of
 from client.cohort import SiteCohort
 from client.site import Site
+from client.split import SplitKey
 from common.config import RunConfig
 
 
@@ -32,9 +33,9 @@ def _content(images: torch.Tensor) -> str:
     return hashlib.sha256(images.numpy().tobytes()).hexdigest()
 
 
-def site_of(cohort: SiteCohort, config: RunConfig, seed: int, fold: int) -> Site:
-    """Return the cohort's site with this seed's and fold's patients in each part."""
-    parts = cohort.split(config.cohort.split, seed, fold)
+def site_of(cohort: SiteCohort, config: RunConfig, key: SplitKey, fold: int = 0) -> Site:
+    """Return the cohort's site with this key's and fold's patients in each part."""
+    parts = cohort.split(config.cohort.split, key, fold)
     return Site(
         name=cohort.name, train=parts["train"], validation=parts["validation"], test=parts["test"]
     )

@@ -111,7 +111,7 @@ class Home:
 
     @property
     def identity_key(self) -> Path:
-        """The key by which identifiers are replaced in what leaves; it never does."""
+        """The key that replaces identifiers in what leaves and splits patients; it never does."""
         return self.folder / "identity.key"
 
     @property

@@ -1,4 +1,4 @@
-"""The site's key for identifiers, and what it makes of them.
+"""The site's key for identifiers, and what it makes of them: pseudonyms, and who tests.
 
 Guarantee: without the key, which never leaves the home, an identifier cannot be tested against
 a pseudonym, not even by somebody who knows all identifiers of the hospital. With it, the same
@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from client.split import SplitKey
 from common.errors import ConfigurationError, StateDamaged
 
 _KEY_BYTES = 32
@@ -43,6 +44,10 @@ class Pseudonyms:
         """Return by how many days all dates of a patient go back."""
         return 1 + int.from_bytes(self._digest("days", identifier)[:8], "big") % _MOST_DAYS
 
+    def split_key(self) -> SplitKey:
+        """Return the key by which this site's patients are split, in every run alike."""
+        return SplitKey(secret=self._digest("split", ""))
+
     def _digest(self, purpose: str, value: str) -> bytes:
         return hmac.digest(self.key, f"{purpose}\0{value}".encode(), hashlib.sha256)
 
@@ -60,7 +65,8 @@ def pseudonyms(path: Path) -> Pseudonyms:
     if len(key) != _KEY_BYTES:
         message = (
             f"The key for identifiers {path} has {len(key)} bytes, not {_KEY_BYTES}. Put it back "
-            "from the backup; a new one would give every patient another pseudonym."
+            "from the backup; a new one would give every patient another pseudonym, and train "
+            "models on patients who tested earlier ones."
         )
         raise StateDamaged(message)
     if mode & 0o077:
@@ -70,6 +76,15 @@ def pseudonyms(path: Path) -> Pseudonyms:
         )
         raise ConfigurationError(message)
     return Pseudonyms(key=key)
+
+
+def site_key(path: Path) -> SplitKey:
+    """Return the key by which a hospital splits its patients, of its key for identifiers.
+
+    Whoever chose it would choose who is tested, and could have one after the other be measured:
+    it is never the run's seed, and stays the same for all runs.
+    """
+    return pseudonyms(path).split_key()
 
 
 def _make(path: Path) -> None:

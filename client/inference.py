@@ -43,7 +43,8 @@ class Model:
     name: ModelName
     config: RunConfig  # of the run that made it
     deployed: Deployed  # from prepared inputs to a prediction; in evaluation mode
-    seed: int  # of the run: it says which patients were not trained on
+    seed: int  # of the run
+    simulated: bool  # trained in a simulation, whose seed says who was not trained on
 
     def output(self, items: Sequence[Item]) -> Tensor:
         """Return the network's output of each item, (items, ...), one at a time."""
@@ -91,6 +92,7 @@ def open_model(folder: Path) -> Model:
             weights=str(_fact(bundle, "files", "model.safetensors")),
         ),
         config=bundle.config, deployed=deployed, seed=int(str(_fact(bundle, "run", "seed"))),
+        simulated=bundle.card.get("origin") is None,
     )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from client.dicom.quality import Judged, Suspect
 from client.dicom.reasons import Unusable
 from client.features import site_of
 from client.home import Home
+from client.identity_key import site_key
 from client.intensity import mean_intensities
 from client.left_out import ColumnsUnusable, LeftOut, NobodyUsable
 from client.pixel_store import PixelStore
@@ -160,7 +161,8 @@ def _cohort(home: Home, site: SiteConfig, shelf: Shelf, config: RunConfig | None
         return _Cohort(facts=facts, stopped_by=str(error), known=looked)
     except CohortError as error:
         return _Cohort(stopped_by=str(error), known=False)
-    return _Cohort(facts=facts_of(cohort, site_of(cohort, config, 0, 0), config))
+    key = site_key(home.identity_key)
+    return _Cohort(facts=facts_of(cohort, site_of(cohort, config, key), config))
 
 
 # --- what was found ------------------------------------------------------------------------

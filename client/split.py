@@ -1,10 +1,24 @@
-"""Who trains, chooses and tests: by patient, never by image."""
+"""Who trains, chooses and tests: by patient, never by image, and each patient by itself.
+
+Guarantee: a patient's part follows from that patient's identifier, the split that its own rows
+give, the configuration and a key; from nobody else. So one patient more or less moves no other.
+
+    between hospitals  the key is the hospital's own secret (`site_key`), the same for all runs and
+                       seeds: no coordinator chooses who is tested, and who is tested once trains no
+                       run of the same fractions
+    in a simulation    the key follows the seed (`simulated_key`), so that the split can be repeated
+                       and differs from seed to seed; whoever knows the seed knows the split
+
+Not guaranteed: sizes. Each patient is drawn with the configured chance, so a part of n expected
+patients has about n +- sqrt(n), and a small hospital may have nobody in one.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from common.config import Split
@@ -22,55 +36,42 @@ def part_named(text: str) -> Part | None:
     return _NAMES.get(text.strip().lower())
 
 
-def split_patients(
-    strata: Mapping[str, str], given: Mapping[str, Part], rules: Split, seed: int, fold: int = 0
-) -> dict[str, Part]:
-    """Return each patient's part; strata says what the parts are balanced by.
+@dataclass(frozen=True, kw_only=True)
+class SplitKey:
+    """The key of a split: with it, and not without it, a patient's part can be told."""
 
-    Patients that `given` names stay where they are. Everything follows from the seed and the
-    patients' own identifiers, so the order of files does not matter. Validation patients are
-    taken from training, unless some are given.
+    secret: bytes = field(repr=False)
+
+    def draw(self, purpose: str, patient: str) -> float:
+        """Return the patient's own number from 0 to less than 1, as good as drawn by chance."""
+        text = f"{purpose}\0{patient}".encode(errors="surrogatepass")
+        digest = hmac.digest(self.secret, text, hashlib.sha256)
+        return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+
+
+def simulated_key(seed: int) -> SplitKey:
+    """Return the key that a simulation's seed gives; it is no secret."""
+    return SplitKey(secret=hashlib.sha256(f"split of a simulation/{seed}".encode()).digest())
+
+
+def part_of(
+    patient: str, given: Part | None, rules: Split, key: SplitKey, fold: int = 0
+) -> Part:
+    """Return one patient's part; `given` is what its own rows of the table say.
+
+    A given split is kept, but that of given training patients `validation_fraction` validates.
     """
-    parts: dict[str, Part] = {patient: given.get(patient, "train") for patient in sorted(strata)}
-    free = {p: stratum for p, stratum in strata.items() if p not in given}
+    if given is not None and given != "train":
+        return given
+    if given is None and _is_tested(patient, rules, key, fold):
+        return "test"
+    # One draw for each fold, so that no patient validates in all of them.
+    chosen = key.draw(f"validation/{fold}", patient) < rules.validation_fraction
+    return "validation" if chosen else "train"
+
+
+def _is_tested(patient: str, rules: Split, key: SplitKey, fold: int) -> bool:
+    drawn = key.draw("test", patient)
     if rules.folds is not None:
-        # Strata follow each other around the folds, so that folds are of one size.
-        ordered = [p for group in _shuffled_strata(free, seed, "test") for p in group]
-        parts |= dict.fromkeys(ordered[fold % rules.folds :: rules.folds], "test")
-    elif not given:
-        parts |= dict.fromkeys(_share(free, rules.test_fraction, seed, "test"), "test")
-    if "validation" not in given.values():
-        training = {p: strata[p] for p, part in parts.items() if part == "train"}
-        chosen = _share(training, rules.validation_fraction, seed, f"validation/{fold}")
-        parts |= dict.fromkeys(chosen, "validation")
-    return parts
-
-
-def _share(strata: Mapping[str, str], fraction: float, seed: int, purpose: str) -> Iterator[str]:
-    """Yield this fraction of each stratum.
-
-    Roundings are made up for by the next stratum, so that many small strata give the right
-    number of patients all together.
-    """
-    seen = taken = 0
-    for group in _shuffled_strata(strata, seed, purpose):
-        seen += len(group)
-        wanted = min(len(group), round(fraction * seen) - taken)
-        taken += wanted
-        yield from group[:wanted]
-
-
-def _shuffled_strata(strata: Mapping[str, str], seed: int, purpose: str) -> Iterator[list[str]]:
-    """Yield the patients of each stratum in an order of seed, purpose and their names alone."""
-    groups: dict[str, list[str]] = defaultdict(list)
-    for patient in strata:
-        groups[strata[patient]].append(patient)
-    for stratum, patients in sorted(groups.items()):
-        yield _shuffled(patients, seed, f"{purpose}/{stratum}")
-
-
-def _shuffled(patients: Sequence[str], seed: int, purpose: str) -> list[str]:
-    def place(patient: str) -> bytes:
-        return hashlib.sha256(f"{seed}/{purpose}/{patient}".encode()).digest()
-
-    return sorted(patients, key=place)
+        return int(drawn * rules.folds) == fold % rules.folds
+    return drawn < rules.test_fraction

@@ -1,8 +1,9 @@
 """Whom each run trained on here, so that nobody of them ever calibrates its model.
 
-The split follows from the run's seed and from who is there. When patients come, are withdrawn or
-drop out for quality, it moves, and one who was trained on may stand in the test part afterwards.
-Hence the parts as they were are noted before the first step; who is in there once stays there.
+A patient's part follows from the site's key, and moves when that key is lost, when the table gives
+the patient another split, or when a run's release split otherwise. One who was trained on might
+then stand in the test part. Hence the parts as they were are noted before the first step; who is
+in there once stays there.
 """
 
 from __future__ import annotations

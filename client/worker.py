@@ -112,7 +112,7 @@ def ward_of(home: Home, config: SiteConfig) -> Ward:
         ),
         largest_epsilon=config.policy.largest_epsilon_per_cohort,
         cohort_delta=config.policy.cohort_delta, tell_patients=config.policy.tell_patients,
-        device=device_of(config.device), trained=home.trained,
+        device=device_of(config.device), identity_key=home.identity_key, trained=home.trained,
     )  # fmt: skip
 
 

@@ -109,6 +109,7 @@ class RunConfig(Part):
         if self.privacy != "none" and self.privacy.model is not None:
             _check_network(self.task, self.cohort, self.privacy.model)
         if self.privacy != "none":
+            _check_private_split(self.cohort)
             _check_private_training(self.privacy.training or self.training)
             _check_private_aggregation(self.privacy.aggregation or self.aggregation)
         return self
@@ -147,6 +148,17 @@ class RunConfig(Part):
     def fingerprint(self) -> str:
         """Return the SHA-256 of the canonical JSON, in hex."""
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+
+
+def _check_private_split(cohort: Cohort) -> None:
+    """Refuse folds: a patient who is tested in one trains in all others, each a run of its own."""
+    if cohort.split.folds is not None:
+        message = (
+            f"a private run takes no cohort.split.folds={cohort.split.folds}: each patient would "
+            "train in all folds but one, and be charged for one; write cohort.split."
+            "test_fraction: 0.2 in place of folds, or privacy: none"
+        )
+        raise ValueError(message)
 
 
 def _check_private_training(training: Training) -> None:

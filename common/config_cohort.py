@@ -103,15 +103,30 @@ class Table(Part):
 
 
 class Split(Part):
-    """Which patients train, choose and test; always by patient, never by image."""
+    """Which patients train, choose and test; always by patient, never by image.
+
+    Each patient is drawn by itself with these chances (client/split.py), so parts have about the
+    size that they say.
+    """
 
     #: Column of labels.csv that says train, validation or test; given splits are kept.
     column: str | None = None
     test_fraction: float = Field(strict=True, default=0.2, gt=0, lt=1)
-    #: Part of the training patients that chooses rounds and models.
+    #: Part of the training patients that chooses rounds and models. With `column`, 0 unless it is
+    #: given: then so many of those whom the table gives for training are taken from it, whether or
+    #: not the table gives validation patients, too.
     validation_fraction: float = Field(strict=True, default=0.15, ge=0, lt=1)
-    #: With folds, every seed tests each patient once: metrics are over all folds together.
+    #: With folds, every seed tests each patient once: metrics are over all folds together. For
+    #: runs without privacy alone.
     folds: int | None = Field(strict=True, default=None, ge=2, le=20)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _given_splits_are_kept(cls, content: object) -> object:
+        """Take no validation patients from a given split, unless asked to."""
+        if isinstance(content, dict) and content.get("column") is not None:
+            return {"validation_fraction": 0.0, **content}
+        return content
 
     @model_validator(mode="after")
     def _fits_together(self) -> Split:

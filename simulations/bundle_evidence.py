@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from client.cohort import SiteCohort
+from client.split import simulated_key
 from common.bundle_card import labels
 from common.bundle_evidence import (
     Calibration,
@@ -59,7 +60,7 @@ def _rules(found: Comparison) -> Evaluation:
 
 def _data(found: Comparison, cohort: SiteCohort, seed: int, smallest: int) -> SiteData:
     split = found.config.cohort.split
-    folds = [cohort.split(split, seed, fold) for fold in range(split.folds or 1)]
+    folds = [cohort.split(split, simulated_key(seed), fold) for fold in range(split.folds or 1)]
     counts = len(folds[0]["train"]), sum(len(parts["test"]) for parts in folds)
     training, test = (count if count >= smallest else None for count in counts)
     return SiteData(training_patients=training, test_patients=test)

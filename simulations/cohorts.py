@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
+
+from torch import Tensor
 
 from client.cache import Cache, key_of
 from client.cohort import SiteCohort, load_cohort
@@ -13,7 +17,7 @@ from client.features import site_of, with_features
 from client.left_out import LeftOut
 from client.quality_rules import QualityRules
 from client.site import Site
-from client.split import split_patients
+from client.split import SplitKey, simulated_key
 from common.config import Cohort, RunConfig, Split
 from common.errors import CohortError, ConfigurationError
 from common.tasks import task_of
@@ -129,19 +133,30 @@ def with_examples(cohort: SiteCohort, config: RunConfig) -> SiteCohort:
     """Return the cohort with images of a few test patients of seed 0 set aside for the report."""
     if config.cohort.images is None:
         return cohort
-    test = cohort.split(config.cohort.split, 0, 0)["test"]
-    by_stratum: dict[str, int] = {}
-    order: list[tuple[int, str, int]] = []
-    for place, name in enumerate(test.pseudonyms):
-        stratum = cohort.strata[name]
-        by_stratum[stratum] = by_stratum.get(stratum, 0) + 1
-        order.append((by_stratum[stratum], stratum, place))
+    test = cohort.split(config.cohort.split, simulated_key(0))["test"]
+    seen: Counter[tuple[float, ...]] = Counter()
+    order: list[tuple[int, tuple[float, ...], int]] = []
+    for place in range(len(test)):
+        outcome = _outcome(test.target[test.items_of(place)[0]], config)
+        seen[outcome] += 1
+        order.append((seen[outcome], outcome, place))
     # The first of each outcome, then the second of each, so that few images show all outcomes.
     kept = {
         test.pseudonyms[place]: test.image[test.items_of(place)[0]].clone()
         for _, _, place in sorted(order)[:_EXAMPLES]
     }
     return replace(cohort, examples=kept)
+
+
+def _outcome(target: Tensor, config: RunConfig) -> tuple[float, ...]:
+    """Return what examples are chosen by: labels, whether the event was seen, whether outlined."""
+    match config.task.kind:
+        case "diagnosis":
+            return tuple(target.nan_to_num(-1.0).tolist())
+        case "prognosis":
+            return (float(target[-1].nan_to_num(-1.0)),)
+        case "segmentation":
+            return (float(target.any()),)
 
 
 def check_parts(
@@ -166,7 +181,7 @@ def check_parts(
             places = "; ".join(place for place, names in lacking if name in names)
             tell(f"{name} has no {held} patients with {places}")
     for cohort in cohorts:
-        parts = split_patients(cohort.strata, cohort.given, rules, seeds[0])
+        parts = cohort.parts(rules, simulated_key(seeds[0]))
         patients = list(parts.values()).count("train")
         if 0 < patients < smallest:
             few = f"fewer than the {smallest} of cohort.smallest_cohort"
@@ -182,14 +197,22 @@ def _lacking(
             names = [
                 c.name
                 for c in cohorts
-                if part not in split_patients(c.strata, c.given, rules, seed, fold).values()
+                if part not in c.parts(rules, simulated_key(seed), fold).values()
             ]
             if names:
                 yield f"seed {seed}" + (f" fold {fold}" if rules.folds else ""), names
 
 
 def sites_of(
-    cohorts: tuple[SiteCohort, ...], config: RunConfig, seed: int, fold: int
-) -> dict[str, Site]:
-    """Return the hospitals with this seed's and fold's patients in each part."""
-    return {cohort.name: site_of(cohort, config, seed, fold) for cohort in cohorts}
+    cohorts: tuple[SiteCohort, ...], config: RunConfig, seed: int, fold: int,
+    keys: Mapping[str, SplitKey] = MappingProxyType({}),
+) -> dict[str, Site]:  # fmt: skip
+    """Return the hospitals with this seed's and fold's patients in each part.
+
+    `keys` are those of real hospitals, to repeat what they would do; without one, a hospital's
+    patients are split by the seed.
+    """
+    return {
+        cohort.name: site_of(cohort, config, keys.get(cohort.name, simulated_key(seed)), fold)
+        for cohort in cohorts
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from rich.console import Console
 
 from client.cache import Cache
-from common.config import PatientPrivacy, RunConfig, load_config
+from common.config import RunConfig, load_config, parse_config
 from common.durable import replace_durably
 from common.errors import ConfigurationError
 from simulations.arm_configurations import private
@@ -90,19 +91,17 @@ def write_outputs(out: Path, found: Comparison) -> None:
 
 
 def with_epsilon(config: RunConfig, epsilon: float | None) -> RunConfig:
-    """Return the run with another epsilon; ConfigurationError unless it is above zero."""
+    """Return the run with another epsilon; ConfigurationError where it can have none such."""
     if epsilon is None:
         return config
     if not epsilon > 0:
         message = f"--epsilon is {epsilon}, expected a number above 0."
         raise ConfigurationError(message)
-    if config.privacy == "none":
-        # Nobody agreed on numbers of patients, so the simulated sites declare theirs.
-        privacy = PatientPrivacy(unit="patient", epsilon=epsilon, default_patients="declared")
-        return config.model_copy(update={"privacy": privacy})
-    return config.model_copy(
-        update={"privacy": config.privacy.model_copy(update={"epsilon": epsilon})}
-    )
+    # Nobody agreed on numbers of patients, so the simulated sites declare theirs.
+    declared = {"unit": "patient", "default_patients": "declared"}
+    privacy = declared if config.privacy == "none" else config.privacy.model_dump(mode="json")
+    content = {**config.model_dump(mode="json"), "privacy": {**privacy, "epsilon": epsilon}}
+    return parse_config(json.dumps(content), source=f"run {config.name} with --epsilon {epsilon}")
 
 
 def chosen_arms(text: str | None, config: RunConfig) -> tuple[Arm, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from client.cohort import SiteCohort
+from client.split import simulated_key
 from common.tasks.task import Scores
 from simulations.arms import Arm
 from simulations.compare import Comparison
@@ -18,7 +19,7 @@ def by_item(found: Comparison) -> bool:
 
 def owners(found: Comparison, cohort: SiteCohort, seed: int, fold: int) -> list[str]:
     """Return the pseudonym behind each row of `Outcome.test` of a hospital."""
-    test = cohort.split(found.config.cohort.split, seed, fold)["test"]
+    test = cohort.split(found.config.cohort.split, simulated_key(seed), fold)["test"]
     if not by_item(found):
         return list(test.pseudonyms)
     return [test.pseudonyms[int(place)] for place in test.patient]

@@ -90,10 +90,6 @@ class Diagnosis:
             return np.asarray([place], np.float32)
         return np.asarray(np.eye(len(self.config.classes))[place], np.float32)
 
-    def stratum(self, row: Mapping[str, str]) -> str:
-        """Return the class, or the labels together."""
-        return "/".join(row[column].strip() for column in self.columns())
-
     def item_loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Return cross-entropy by item; a label left empty counts for nothing."""
         output = at_least_float32(output)

@@ -90,10 +90,6 @@ class Survival:
         time = number_in(time_column, row[time_column])
         return encode_time(time, event, np.asarray(self.config.intervals))
 
-    def stratum(self, row: Mapping[str, str]) -> str:
-        """Return whether the event was seen."""
-        return row[self.config.event].strip()
-
     def item_loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Return the negative log-likelihood of each item's intervals."""
         event, at_risk = target[:, : self.intervals], target[:, self.intervals : 2 * self.intervals]
@@ -195,10 +191,6 @@ class FixedHorizon:
             )
             raise UnusableLabel(message)
         return np.asarray([float(event == 1 and time <= self.config.horizon)], np.float32)
-
-    def stratum(self, row: Mapping[str, str]) -> str:
-        """Return the outcome: an event after the horizon is none."""
-        return f"{self.encode(row)[0]:g}"
 
     def item_loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Return cross-entropy by item."""

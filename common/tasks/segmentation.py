@@ -51,10 +51,6 @@ class Segmentation:
         del row
         return np.zeros(0, np.float32)
 
-    def stratum(self, row: Mapping[str, str]) -> str:
-        """Return whether there is a mask."""
-        return "masked" if row[self.config.mask].strip() else "unmasked"
-
     def item_loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Return soft Dice loss plus weighted cross-entropy, both by item.
 

@@ -48,10 +48,6 @@ class Task(Protocol):
         """Return one item's target from its row (masks are read elsewhere), or UnusableLabel."""
         ...
 
-    def stratum(self, row: Mapping[str, str]) -> str:
-        """Return what the split is balanced by: the class, the event, or the same for all."""
-        ...
-
     def item_loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Return one loss per item, shape (items,); no item's loss depends on another's."""
         ...

@@ -129,6 +129,7 @@ class Letters:
             index=self.home / "index.db", quality=QualityRules(), telling=Telling(),
             withdrawals=self.home / "withdrawals.jsonl", largest_epsilon=1000.0,
             cohort_delta=0.001, tell_patients=True, device=torch.device("cpu"),
+            identity_key=self.home / "identity.key",
         )  # fmt: skip
         worker = InlineWorker(self.home, MadeUpDesk(ward, self.patients), outbox, self.lie)
         desk = Desktop(

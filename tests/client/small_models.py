@@ -25,7 +25,7 @@ def model_of(config: RunConfig, network: nn.Module, weights: str = "0" * 64) -> 
     deployed = Deployed(network, config)
     deployed.requires_grad_(requires_grad=False)
     name = ModelName(name=config.name, fingerprint=config.fingerprint(), weights=weights)
-    return Model(name=name, config=config, deployed=deployed, seed=0)
+    return Model(name=name, config=config, deployed=deployed, seed=0, simulated=True)
 
 
 def stirred(config: RunConfig, seed: int = 1, by: float = 0.3) -> nn.Module:

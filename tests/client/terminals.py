@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -36,6 +37,13 @@ class Ended:
         return self.out + self.err
 
 
+def same_split(home: Home) -> None:
+    """Put a key in a home, so that the same patients train, validate and test in each run of it."""
+    home.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    home.identity_key.write_bytes(hashlib.sha256(b"a home of the tests").digest())
+    home.identity_key.chmod(0o600)
+
+
 class Site:
     """A site's folders, and what its admin types there."""
 
@@ -57,6 +65,7 @@ class Site:
         content: dict[str, object] = {"name": "north", "data": self.data, **changed}
         config = SiteConfig.model_validate(content)
         write_site_config(self.home.site_yaml, config)
+        same_split(self.home)
         return config
 
     def asked(self, run: str, config: RunConfig) -> None:

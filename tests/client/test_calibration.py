@@ -31,7 +31,7 @@ from client.calibration_labels import class_probabilities, questions, true_class
 from client.calibration_line import fit_lines
 from client.cohort import SiteCohort
 from client.inference import Model
-from client.split import split_patients
+from client.split import simulated_key
 from common.config import RunConfig, parse_config
 from common.errors import CohortError, ConfigurationError, StateDamaged
 from common.sample import Patients
@@ -121,7 +121,7 @@ def cohort_of(output: Tensor, target: Tensor) -> SiteCohort:
             table=torch.cat([output[:, :1], torch.zeros(len(output), 1)], dim=1), target=target,
             patient=torch.arange(len(output)), pseudonyms=names,
         ),
-        strata=dict.fromkeys(names, "same"), given={}, confounder=("",) * len(output), unusable=(),
+        given={}, confounder=("",) * len(output), unusable=(),
     )  # fmt: skip
 
 
@@ -226,7 +226,7 @@ def test_no_patient_of_the_training_part_has_a_say() -> None:
     """Everything that training patients turned out to have may be wrong, and nothing changes."""
     model = model_of(run("binary"), FirstColumn())
     cohort = cohort_of(*drawn(300, 3))
-    parts = split_patients(cohort.strata, {}, model.config.cohort.split, model.seed)
+    parts = cohort.parts(model.config.cohort.split, simulated_key(model.seed))
     trained_on = torch.tensor([parts[name] == "train" for name in cohort.items.pseudonyms])
     wrong = torch.where(trained_on[:, None], 1 - cohort.items.target, cohort.items.target)
     poisoned = replace(cohort, items=replace(cohort.items, target=wrong))
@@ -354,7 +354,7 @@ def test_ultrasound_is_usual_and_other_pictures_are_not(tmp_path: Path) -> None:
     """With a head that was fitted on the training part; usual are those of the test part."""
     config = parse_config(IMAGES.replace(", classes: [benign, malignant]", ""))
     cohort = load(SHARED / "breast-us" / "west", config, tmp_path)
-    parts = cohort.split(config.cohort.split, 0, 0)
+    parts = cohort.split(config.cohort.split, simulated_key(0))
     test = parts["test"]
     model = model_of(config, head_on_features(config, parts["train"]))
     calibration = fit(cohort, model, Wishes(flagged=0.1))

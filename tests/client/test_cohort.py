@@ -13,6 +13,7 @@ from PIL import Image
 from client.cohort import SiteCohort
 from client.dicom.files import File
 from client.dicom.reasons import Reason
+from client.split import simulated_key
 from common.config import Split
 from common.errors import CohortError
 from tests.client.dicom_files import (
@@ -67,7 +68,7 @@ def test_the_cache_changes_nothing_but_the_time(tmp_path: Path) -> None:
     elsewhere = load(site, config, tmp_path / "d")
     for other in (warm, elsewhere):
         assert torch.equal(cold.items.image, other.items.image)
-        assert (cold.unusable, cold.strata) == (other.unusable, other.strata)
+        assert cold.unusable == other.unusable
 
 
 def test_another_size_starts_from_stored_pixels_not_from_files(
@@ -205,7 +206,7 @@ def test_given_splits_are_kept_and_a_patient_in_two_is_left_out(tmp_path: Path) 
         (Reason.SPLIT_UNKNOWN, "patient P4"),
         (Reason.SPLIT_UNKNOWN, "patient P5"),
     ]
-    parts = cohort.split(Split(column="split"), seed=0)
+    parts = cohort.split(Split(column="split"), simulated_key(0))
     assert parts["test"].pseudonyms == ("P2",)
     assert parts["test"].table.shape == (2, 2)
 
@@ -213,7 +214,7 @@ def test_given_splits_are_kept_and_a_patient_in_two_is_left_out(tmp_path: Path) 
 def test_parts_share_no_patient_and_keep_items_with_their_patient(tmp_path: Path) -> None:
     cohort = load(write_site(tmp_path / "s", patients=20), config_of(cohort=BOTH), tmp_path / "c")
     seen: list[str] = []
-    for part in cohort.split(Split(test_fraction=0.3), seed=3).values():
+    for part in cohort.split(Split(test_fraction=0.3), simulated_key(3)).values():
         seen += part.pseudonyms
         ages = {n: 40 + int(name[1:]) for n, name in enumerate(part.pseudonyms)}
         assert part.table[:, 0].tolist() == [ages[int(p)] for p in part.patient]
@@ -236,7 +237,7 @@ def test_a_table_alone_is_a_cohort(tmp_path: Path) -> None:
 def test_features_take_the_place_of_images(tmp_path: Path) -> None:
     cohort = load(write_site(tmp_path / "s"), config_of(), tmp_path / "c")
     features = torch.arange(24.0).reshape(12, 2)
-    part = cohort.with_images(features).split(Split(), seed=0)["train"]
+    part = cohort.with_images(features).split(Split(), simulated_key(0))["train"]
     assert part.image.shape == (len(part.patient), 2)
     assert cohort.items.image.shape == (12, 1, 16, 16)
 

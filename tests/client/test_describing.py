@@ -62,7 +62,7 @@ def desk(data: Path, home: Path, telling: Telling | None = None, epsilon: float 
         memory=home / "memory", ledger=home / "ledger.db", index=home / "index.db",
         withdrawals=home / "withdrawals.jsonl", quality=QualityRules(),
         telling=telling or Telling(), largest_epsilon=epsilon, cohort_delta=1e-5,
-        tell_patients=True, device=torch.device("cpu"),
+        tell_patients=True, device=torch.device("cpu"), identity_key=home / "identity.key",
     ), lambda _text: None)  # fmt: skip
 
 

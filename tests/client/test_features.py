@@ -9,6 +9,7 @@ import torch
 from client.cache import Cache
 from client.cohort import SiteCohort
 from client.features import site_of, with_features
+from client.split import simulated_key
 from common.config import RunConfig
 from common.models import extract_features
 from tests.client.dicom_files import config_of, image, load, noise, save, write_labels
@@ -66,9 +67,9 @@ def test_other_images_and_another_projection_are_other_features(
 def test_a_site_has_the_patients_of_the_seed_and_the_fold_in_each_part(
     cohort: SiteCohort,
 ) -> None:
-    for seed in (0, 1):
-        site = site_of(replace(cohort, name="north"), CONFIG, seed, 0)
-        parts = cohort.split(CONFIG.cohort.split, seed, 0)
+    for key in (simulated_key(0), simulated_key(1)):
+        site = site_of(replace(cohort, name="north"), CONFIG, key)
+        parts = cohort.split(CONFIG.cohort.split, key)
         assert site.name == "north"
         for held, part in ((site.train, "train"), (site.validation, "validation"),
                            (site.test, "test")):  # fmt: skip

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from client.cli import app
 from client.home import Home
 from tests.client.dicom_files import image, noise, placed, save, write_labels
+from tests.client.terminals import same_split
 from tests.strict_html import Strict
 
 RUN = """
@@ -52,6 +53,7 @@ def site(tmp_path: Path) -> Home:
     home = Home(tmp_path / "home")
     home.folder.mkdir()
     home.site_yaml.write_text(f"name: north\ndata: {tmp_path / 'data'}\n", encoding="utf-8")
+    same_split(home)
     (tmp_path / "run.yaml").write_text(RUN, encoding="utf-8")
     return home
 

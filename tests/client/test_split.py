@@ -1,87 +1,96 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.split import Part, part_named, split_patients
-from common.config import Split
+from client.identity_key import site_key
+from client.split import Part, SplitKey, part_named, part_of, simulated_key
+from common.config import Split, parse_config
+from common.errors import ConfigurationError
+from simulations.command import with_epsilon
 
-STRATA = st.dictionaries(st.text("abcdefgh0123", min_size=1, max_size=6), st.sampled_from("xyz"))
-SEEDS = st.integers(0, 5)
+NAMES = st.sets(st.text(min_size=1, max_size=6), max_size=40)
+KEYS = st.binary(min_size=32, max_size=32).map(lambda secret: SplitKey(secret=secret))
+PARTS = st.sampled_from(["train", "validation", "test", None])
+KEY = simulated_key(0)
 
 
-def counts(parts: dict[str, Part]) -> Counter[Part]:
-    return Counter(parts.values())
+def parts_of(patients: set[str], rules: Split, key: SplitKey, fold: int = 0) -> dict[str, Part]:
+    return {patient: part_of(patient, None, rules, key, fold) for patient in patients}
 
 
-@given(strata=STRATA, seed=SEEDS)
-def test_every_patient_is_in_one_part_whatever_the_order_of_files(
-    strata: dict[str, str], seed: int
+@given(patients=NAMES, key=KEYS, test=st.floats(0.1, 0.5), validation=st.floats(0, 0.5))
+def test_nobody_is_tested_who_would_not_be_with_larger_fractions(
+    patients: set[str], key: SplitKey, test: float, validation: float
 ) -> None:
-    parts = split_patients(strata, {}, Split(), seed)
-    backwards = dict(reversed(list(strata.items())))
-    assert set(parts) == set(strata)
-    assert parts == split_patients(backwards, {}, Split(), seed)
+    """Runs of a hospital nest: whoever a run tests is tested by each that tests more."""
+    few, many = (Split(test_fraction=f, validation_fraction=validation) for f in (test, 0.6))
+    small, large = (parts_of(patients, rules, key) for rules in (few, many))
+    tested = [{p for p in patients if parts[p] == "test"} for parts in (small, large)]
+    assert tested[0] <= tested[1]
 
 
-@given(strata=STRATA, seed=SEEDS, test=st.floats(0.1, 0.5), validation=st.floats(0, 0.5))
-def test_parts_have_the_configured_sizes_in_all_and_in_each_stratum(
-    strata: dict[str, str], seed: int, test: float, validation: float
-) -> None:
-    rules = Split(test_fraction=test, validation_fraction=validation)
-    parts = split_patients(strata, {}, rules, seed)
-    found = counts(parts)
-    assert found["test"] == round(test * len(strata))
-    assert found["validation"] == round(validation * (len(strata) - found["test"]))
-    for stratum in set(strata.values()):
-        held = [parts[p] for p in strata if strata[p] == stratum]
-        assert abs(held.count("test") - test * len(held)) < 1.01
+def test_parts_have_about_the_configured_sizes() -> None:
+    patients = {f"p{n}" for n in range(20_000)}
+    rules = Split(test_fraction=0.25, validation_fraction=0.1)
+    found = Counter(parts_of(patients, rules, KEY).values())
+    assert found["test"] / 20_000 == pytest.approx(0.25, abs=0.015)  # five standard errors
+    assert found["validation"] / (20_000 - found["test"]) == pytest.approx(0.1, abs=0.013)
 
 
-@given(strata=STRATA, seed=SEEDS, folds=st.integers(2, 5))
-def test_folds_test_every_patient_once_in_folds_of_one_size(
-    strata: dict[str, str], seed: int, folds: int
-) -> None:
+@given(patients=NAMES, key=KEYS, folds=st.integers(2, 5))
+def test_folds_test_every_patient_once(patients: set[str], key: SplitKey, folds: int) -> None:
     rules = Split(folds=folds)
     tested = [
-        {p for p, part in split_patients(strata, {}, rules, seed, fold).items() if part == "test"}
+        patient
         for fold in range(folds)
+        for patient, part in parts_of(patients, rules, key, fold).items()
+        if part == "test"
     ]
-    assert sum(map(len, tested)) == len(strata)
-    assert set().union(*tested) == set(strata)
-    assert max(map(len, tested)) - min(map(len, tested)) <= 1
+    assert Counter(tested) == Counter(patients)
 
 
-@given(strata=STRATA, seed=SEEDS)
-def test_given_parts_are_kept_and_validation_comes_from_training(
-    strata: dict[str, str], seed: int
-) -> None:
-    given_parts: dict[str, Part] = {
-        p: "test" if n % 3 == 0 else "train" for n, p in enumerate(sorted(strata))
-    }
-    parts = split_patients(strata, given_parts, Split(column="split"), seed)
-    for patient, part in parts.items():
-        kept = {"test"} if given_parts[patient] == "test" else {"train", "validation"}
-        assert part in kept
-    training = sum(part == "train" for part in given_parts.values())
-    assert counts(parts)["validation"] == round(0.15 * training)
+def test_nobody_validates_in_every_fold() -> None:
+    rules = Split(folds=5, validation_fraction=0.3)
+    patients = {f"p{n}" for n in range(300)}
+    by_fold = [parts_of(patients, rules, KEY, fold) for fold in range(5)]
+    always = [p for p in patients if {f[p] for f in by_fold} == {"test", "validation"}]
+    assert len(always) < 15  # 0.3 to the fourth is 2.4 of 300
 
 
-def test_given_validation_patients_are_the_only_ones() -> None:
-    given_parts: dict[str, Part] = {f"p{n}": "train" for n in range(20)} | {"v": "validation"}
-    parts = split_patients(dict.fromkeys(given_parts, ""), given_parts, Split(column="s"), 0)
-    assert [p for p, part in parts.items() if part == "validation"] == ["v"]
+@given(patient=st.text(min_size=1), key=KEYS, part=PARTS)
+def test_given_parts_are_kept(patient: str, key: SplitKey, part: Part | None) -> None:
+    found = part_of(patient, part, Split(column="split"), key)
+    assert found == part if part is not None else found in {"train", "test"}
 
 
-def test_seeds_split_differently_and_another_patient_moves_few() -> None:
-    strata = {f"p{n}": "x" for n in range(200)}
-    first, second = (split_patients(strata, {}, Split(), seed) for seed in (0, 1))
-    assert first != second
-    more = split_patients({**strata, "new": "x"}, {}, Split(), 0)
-    assert sum(first[p] != more[p] for p in strata) < 12
+def test_validation_patients_are_taken_from_a_given_split_where_the_run_says_so_alone() -> None:
+    """What other rows say has no part in it: not even that some patients are given to validate."""
+    assert Split(column="split").validation_fraction == 0
+    assert Split(column="split", validation_fraction=0.3).validation_fraction == 0.3
+    rules = Split(column="split", validation_fraction=0.3)
+    found = Counter(part_of(f"p{n}", "train", rules, KEY) for n in range(5000))
+    assert found["validation"] / 5000 == pytest.approx(0.3, abs=0.035)
+    assert found["test"] == 0
+
+
+def test_seeds_and_keys_split_differently() -> None:
+    patients = {f"p{n}" for n in range(200)}
+    found = [parts_of(patients, Split(), simulated_key(seed)) for seed in range(3)]
+    assert found[0] != found[1] != found[2]
+    assert found[0] == parts_of(patients, Split(), simulated_key(0))
+
+
+def test_a_hospital_keeps_its_key_and_no_other_has_it(tmp_path: Path) -> None:
+    first = site_key(tmp_path / "north" / "identity.key")
+    assert site_key(tmp_path / "north" / "identity.key") == first
+    assert site_key(tmp_path / "south" / "identity.key") != first
+    assert first.secret.hex() not in repr(first)
+    assert first.secret != (tmp_path / "north" / "identity.key").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -90,3 +99,21 @@ def test_seeds_split_differently_and_another_patient_moves_few() -> None:
 )
 def test_a_cell_names_a_part(text: str, part: Part | None) -> None:
     assert part_named(text) == part
+
+
+FOLDED = """
+name: folded
+task: {kind: diagnosis, type: binary, target: ill}
+cohort: {table: {numbers: [{column: age}]}, split: {folds: 5}}
+model: {network: table}
+training: {rounds: 2}
+"""
+
+
+def test_folds_are_refused_where_there_is_privacy() -> None:
+    refused = r"no cohort.split.folds=5.*test_fraction: 0.2"
+    with pytest.raises(ConfigurationError, match=refused):
+        parse_config(f"{FOLDED}privacy: {{unit: patient, epsilon: 3}}")
+    plain = parse_config(f"{FOLDED}privacy: none")
+    with pytest.raises(ConfigurationError, match=refused):
+        with_epsilon(plain, 3.0)

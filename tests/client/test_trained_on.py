@@ -9,7 +9,7 @@ import pytest
 from client.app import load
 from client.calibration import hashed
 from client.calibration_fit import Wishes, fit
-from client.split import split_patients
+from client.split import simulated_key
 from client.trained_on import note_trained, trained_on
 from client.worker import ward_of
 from common.errors import StateDamaged
@@ -41,13 +41,13 @@ def test_a_note_that_cannot_be_read_is_refused(tmp_path: Path, content: str) -> 
 
 
 def test_who_was_trained_on_never_calibrates_though_the_split_has_moved() -> None:
-    """A site grows: the same seed puts some who were trained on into the test part."""
+    """The site's key was lost: another puts some who were trained on into the test part."""
     model = model_of(run("binary", ", selection: {rule: last}"), FirstColumn())
     rules = model.config.cohort.split
     grown = cohort_of(*drawn(400, 3))
-    small = dict.fromkeys(list(grown.strata)[::2], "same")
-    before = {p for p, part in split_patients(small, {}, rules, 0).items() if part == "train"}
-    after = split_patients(grown.strata, {}, rules, 0)
+    lost, key = simulated_key(1), simulated_key(model.seed)
+    before = {p for p, part in grown.parts(rules, lost).items() if part == "train"}
+    after = grown.parts(rules, key)
     moved = {name for name in before if after[name] != "train"}
     assert moved, "the fault that is guarded against"
     wrong = [name in moved for name in grown.items.pseudonyms]

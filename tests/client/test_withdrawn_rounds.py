@@ -31,12 +31,12 @@ from common.wire import (
     Standing,
     TrainRequest,
 )
-from tests.client.terminals import wait_for
+from tests.client.terminals import same_split, wait_for
 
 CONFIG = parse_config("""
 name: rounds
 task: {kind: diagnosis, target: ill}
-cohort: {table: {numbers: [{column: age}]}, smallest_cohort: 5}
+cohort: {table: {numbers: [{column: age}]}, smallest_cohort: 5, split: {validation_fraction: 0.4}}
 model: {network: table}
 training: {rounds: 3, batch_patients: all, optimizer: sgd, learning_rate: 0.1}
 privacy: {unit: patient, epsilon: 2.0, default_patients: declared, delta: 0.001}
@@ -54,6 +54,7 @@ def home(tmp_path: Path) -> Home:
     found = Home(tmp_path / "home")
     config = SiteConfig(name="north", data=data, policy=PolicyRules(tell_patients=True))
     write_site_config(found.site_yaml, config)
+    same_split(found)
     return found
 
 

@@ -20,6 +20,7 @@ from common.envelope import seal, unseal, write_envelope
 from common.identity import new_private_key, private_text, public_text, verify
 from common.network import initial_weights
 from common.wire import Proposal, Refusal, RefusalReason, SiteUpdate, Standing, TrainRequest
+from tests.client.terminals import same_split
 
 pytestmark = pytest.mark.slow
 
@@ -46,6 +47,7 @@ def home(tmp_path: Path) -> Home:
     found.folder.mkdir()
     found.key.write_text(private_text(new_private_key()))
     write(found, data)
+    same_split(found)
     return found
 
 

@@ -62,7 +62,6 @@ def test_by_the_horizon_an_event_counts_and_follow_up_until_then_is_enough(
 ) -> None:
     row = {"event": event, "months": months}
     assert made("fixed_horizon").encode(row).tolist() == [expected]
-    assert made("fixed_horizon").stratum(row) == str(expected)
 
 
 @given(st.floats(0, 60, allow_subnormal=False), st.sampled_from([0.0, 1.0]))

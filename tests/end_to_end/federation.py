@@ -17,6 +17,7 @@ from client.site_config import load_site_config, write_site_config
 from server.folder import Folder, RunFolder
 from server.run_state import RunState, RunStore
 from server.settings import load_settings, write_settings
+from tests.client.terminals import same_split
 from tests.end_to_end.processes import (
     BIN,
     PATIENCE_SECONDS,
@@ -240,6 +241,8 @@ class Federation:
         homes = {n: Home(path / n / "home") for n in data}
         sites = {n: SiteAt(n, homes[n], d, runs_under.get(n, ())) for n, d in data.items()}
         invites = self.coordinator.invite(list(data))
+        for home in homes.values():
+            same_split(home)
         with ThreadPoolExecutor() as pool:
             shown = list(pool.map(lambda n: f"{n}={sites[n].join(invites[n])}", data))
         self.coordinator.type("sites", "accept", *shown)

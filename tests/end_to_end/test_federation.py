@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from client.cache import Cache
+from client.identity_key import site_key
 from client.ledger import Ledger
 from common.config import RunConfig, load_config
 from common.envelope import read_envelope, unseal
@@ -132,7 +133,9 @@ def simulated(config: RunConfig, setting: Setting, cache: Path) -> RunState:
     """Return what a simulation over the same folders ends in."""
     folders = tuple(setting.site(name).data for name in NAMES)
     found = load_hospitals(config, folders, Cache(cache), lambda _text: None)
-    sites = sites_of(found.cohorts, config, 0, 0)
+    # The hospitals' own keys: with those of a seed, other patients would train.
+    keys = {name: site_key(setting.site(name).home.identity_key) for name in NAMES}
+    sites = sites_of(found.cohorts, config, 0, 0, keys)
     aggregator = aggregator_of(config.aggregation, len(sites))
     state = begin(config, "run", 0, aggregator)
     threads = torch.get_num_threads()

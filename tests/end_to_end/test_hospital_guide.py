@@ -23,6 +23,7 @@ from pydicom.dataset import Dataset
 
 from client.dicom.index import Index
 from client.home import Home
+from client.split import simulated_key
 from common.config import RunConfig, parse_config
 from simulations.hospitals import CohortSpec, HospitalSpec, write_hospital
 from simulations.scanners import Scanner
@@ -66,7 +67,8 @@ def hospital(folder: Path) -> Path:
 
 def bundle(folder: Path, site: Path, config: RunConfig) -> Path:
     """Train a model as a run would and write its bundle."""
-    train = load(site, config, folder / "cache").split(config.cohort.split, 0, 0)["train"]
+    cohort = load(site, config, folder / "cache")
+    train = cohort.split(config.cohort.split, simulated_key(0))["train"]
     return bundled(folder / "chest-bundle", config, head_on_features(config, train))
 
 

@@ -18,6 +18,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from client.site_config import SiteConfig, write_site_config
+from client.split import simulated_key
 from common.config import RunConfig, parse_config
 from common.sample import Patients
 from common.tasks import task_of
@@ -54,7 +55,7 @@ class Held:
 @pytest.fixture(scope="module")
 def held(tmp_path_factory: pytest.TempPathFactory) -> Held:
     config, folder = outlining(), tmp_path_factory.mktemp("model")
-    parts = load(SITE, config, folder / "cache").split(config.cohort.split, 0, 0)
+    parts = load(SITE, config, folder / "cache").split(config.cohort.split, simulated_key(0))
     network = trained(config, parts["train"], steps=60)
     test = parts["test"]
     with torch.no_grad():

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from client.cohort import SiteCohort
 from client.dicom.reasons import Reason, Unusable
+from client.split import simulated_key
 from common.config import RunConfig, parse_config
 from common.metrics import Estimate
 from common.network import initial_weights
@@ -101,7 +102,6 @@ def cohort_of(
             image=image, table=torch.zeros(len(owner), 0), target=target, patient=owner,
             pseudonyms=pseudonyms,
         ),
-        strata=dict.fromkeys(pseudonyms, "same"),
         given={},
         confounder=("",) * len(owner),
         unusable=(Unusable(reason=Reason.MISSING_SLICES, what="a series"),) * (place + 1),
@@ -170,7 +170,7 @@ def _scores(
     place: tuple[int, int],
 ) -> Scores:  # fmt: skip
     """Return scores of the split's test patients: the truth and noise, more of it for local."""
-    test = cohort.split(config.cohort.split, *place)["test"]
+    test = cohort.split(config.cohort.split, simulated_key(place[0]), place[1])["test"]
     by_item = config.task.kind == "segmentation" or config.evaluation.unit == "image"
     first = torch.searchsorted(test.patient, torch.arange(len(test)))
     target = test.target if by_item else test.target[first]

@@ -30,12 +30,14 @@ from tests.simulations.comparisons import TASKS, cohort_of
 FILE = Path(__file__).with_suffix(".json")
 #: Krum wants 2 f + 3 sites for f = 1 that may be faulty.
 SITES = ("east", "mid", "north", "south", "west")
-_PATIENTS = 20
+_PATIENTS = 26
 _SIZES = {"segmentation": "[16, 16]", "volume": "[8, 16, 16]"}
 _SGD = {"optimizer": "sgd", "learning_rate": 0.1}
 _PRIVACY = "{unit: patient, epsilon: 8.0, delta: 0.001"
 _AGREED = f"{_PRIVACY}, default_patients: 14"
-_TABLE = "table: {numbers: [{column: age}, {column: crp}]}"
+#: Every hospital has some patients in each part.
+_SPLIT = "split: {test_fraction: 0.3, validation_fraction: 0.25}"
+_TABLE = f"table: {{numbers: [{{column: age}}, {{column: crp}}]}}, {_SPLIT}"
 
 Numbers = dict[str, object]
 
@@ -46,7 +48,7 @@ def config_of(kind: str = "binary", **sections: str) -> RunConfig:
     size = _SIZES.get(kind, "[16, 16]")
     parts = {
         "task": TASKS[kind],
-        "cohort": f"{{images: {{size: {size}}}, split: {{test_fraction: 0.3}}}}",
+        "cohort": f"{{images: {{size: {size}}}, {_SPLIT}}}",
         "model": f"{{network: {network}, width: 8}}",
         "training": training(),
         "evaluation": "{bootstrap: 10, smallest_cell: 1}",

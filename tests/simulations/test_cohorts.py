@@ -76,7 +76,7 @@ def test_a_hospital_with_nobody_in_a_part_is_told_of() -> None:
 def test_a_hospital_too_small_to_train_is_told_of() -> None:
     config = run_config("binary")
     said: list[str] = []
-    cohorts = cohort_of(config, "a", 0), cohort_of(config, "b", 1, 4)
+    cohorts = cohort_of(config, "a", 0), cohort_of(config, "b", 1, 8)
     check_parts(cohorts, config.cohort, (0,), said.append)
     assert said == [
         "b does not train: its training patients are 2, fewer than the 10 of cohort.smallest_cohort"

@@ -75,7 +75,7 @@ def test_results_are_json_of_the_promised_form(tmp_path: Path) -> None:
 
 def test_a_hospital_without_test_patients_takes_part_and_has_no_result(tmp_path: Path) -> None:
     config = config_of()
-    north, east = cohorts_of(config, 30, 24)
+    north, east = cohorts_of(config, 30, 40)
     north = replace(north, given=dict.fromkeys(north.items.pseudonyms, "train"))
     plan = Plan(arms=ARMS, seeds=(0,), folder=tmp_path)
     content = results(compare(config, (north, east), plan, Progress()))
@@ -87,7 +87,7 @@ def test_a_hospital_without_test_patients_takes_part_and_has_no_result(tmp_path:
 
 def test_a_hospital_without_training_patients_gets_the_shared_models(tmp_path: Path) -> None:
     config = config_of()
-    north, east = cohorts_of(config, 30, 24)
+    north, east = cohorts_of(config, 30, 40)
     north = replace(north, given=dict.fromkeys(north.items.pseudonyms, "test"))
     plan = Plan(arms=ARMS, seeds=(0,), folder=tmp_path)
     figures = json.loads(json.dumps(results(compare(config, (north, east), plan, Progress()))))
