@@ -220,6 +220,7 @@ class Fleet:
             message_object_trees=[ObjectTree.FromString(reply.tree)],
             clientapp_runtime_list=[run_seconds],
         )  # fmt: skip
+        self._receipts.answer_bytes = sum(map(len, reply.objects.values()))
         with self._explained():
             response = self._client.PushMessages(request)
         return list(response.objects_to_push), str(response.session_id)
@@ -253,6 +254,8 @@ def _refused(address: str, response: httpx.Response) -> Exception:
         return SiteUnknown(why_unknown(address, response))
     if response.status_code == httpx.codes.FORBIDDEN:
         return RunGone("The run that this is for is over at the coordinator.")
+    if response.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
+        return RunGone(f"{address} takes no answer of this size: {response.text[:200]}")
     return LinkDown(f"{address} answered {response.status_code}. Trying again.")
 
 

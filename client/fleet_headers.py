@@ -6,18 +6,24 @@ from dataclasses import dataclass
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
-from flwr.proto.fleet_pb2 import PullMessagesRequest
+from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 
 from client.request_signing import add_signature
-from common.pull_headers import DELIVERY_HEADER, RECEIVED_HEADER, WAIT_HEADER
+from common.pull_headers import (
+    ANSWER_BYTES_HEADER,
+    DELIVERY_HEADER,
+    RECEIVED_HEADER,
+    WAIT_HEADER,
+)
 
 
 class Receipts:
-    """The headers of a pull: how long to wait, and which message is safe here."""
+    """The headers of a pull: how long to wait, and which message is safe here; and of a push."""
 
     def __init__(self) -> None:
         self.wait_seconds = 0.0
+        self.answer_bytes = 0
         self._came = ""
         self._safe = ""
 
@@ -29,6 +35,8 @@ class Receipts:
         self, context: ProtobufRequestContext, call_next: ProtobufCall
     ) -> httpx.Response:
         """Say both with a pull, and hear which message comes."""
+        if isinstance(context.message, PushMessagesRequest):
+            context.request.headers[ANSWER_BYTES_HEADER] = str(self.answer_bytes)
         if not isinstance(context.message, PullMessagesRequest):
             return call_next(context)
         context.request.headers[WAIT_HEADER] = f"{self.wait_seconds:g}"

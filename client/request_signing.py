@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from common.pull_headers import RECEIVED_HEADER, WAIT_HEADER
+from common.pull_headers import ANSWER_BYTES_HEADER, RECEIVED_HEADER, WAIT_HEADER
 from common.request_signature import SignedRequest, hash_of, new_number
 
 #: Flower's header for the time, which both signatures are of.
@@ -20,5 +20,6 @@ def add_signature(request: httpx.Request, key: ec.EllipticCurvePrivateKey) -> No
         signed_at=request.headers[TIME_HEADER], number=new_number(),
         wait_seconds=request.headers.get(WAIT_HEADER, ""),
         received=request.headers.get(RECEIVED_HEADER, ""),
+        answer_bytes=request.headers.get(ANSWER_BYTES_HEADER, ""),
     )  # fmt: skip
     request.headers.update(signed.headers(key))

@@ -1,10 +1,13 @@
-"""Two headers of ours on Flower's pull requests: wait for a message, and say it came.
+"""Headers of ours on Flower's requests: wait for a message, say it came, say how large one is.
 
 A pull may carry WAIT_HEADER: so many seconds the coordinator holds an answer back that would
 be empty. And it may carry RECEIVED_HEADER with the value of the last DELIVERY_HEADER whose
 message is safe at the receiver ("" for none): any later message is sent again rather than
 lost when a connection breaks in between. Whoever sends it must know a message by its name
 and not do its work twice. Without the headers a pull is Flower's own.
+
+A run's push carries LARGEST_ANSWER_HEADER and ANSWER_SECONDS_HEADER: the bytes that an answer may
+have, and how long one is taken. A site's push carries ANSWER_BYTES_HEADER: what it will send.
 """
 
 from __future__ import annotations
@@ -12,6 +15,9 @@ from __future__ import annotations
 WAIT_HEADER = "wardround-wait-seconds"
 RECEIVED_HEADER = "wardround-received"
 DELIVERY_HEADER = "wardround-delivery"
+LARGEST_ANSWER_HEADER = "wardround-largest-answer"
+ANSWER_SECONDS_HEADER = "wardround-answer-seconds"
+ANSWER_BYTES_HEADER = "wardround-answer-bytes"
 
 #: Longer is not waited: signed headers are old after five minutes, and proxies hang up.
 LONGEST_WAIT_SECONDS = 20.0

@@ -1,7 +1,7 @@
 """What a site signs of each request: all of it, so that a captured signature fits no other.
 
-Method, path, query, the hash of the body, the headers of ours that a pull carries, the time and a
-number that is used once. The coordinator takes each number once (server/replays.py), within the
+Method, path, query, the hash of the body, the headers of ours, the time and a number that is used
+once. The coordinator takes each number once (server/replays.py), within the
 time for which it takes signatures at all.
 """
 
@@ -35,6 +35,7 @@ class SignedRequest:
     number: str  # used once
     wait_seconds: str  # of a pull; else empty
     received: str  # the delivery that is safe at the site; else empty
+    answer_bytes: str  # of what a push announces; else empty
 
     def content(self) -> bytes:
         """Return the bytes that are signed; lengths stand before parts, so none can shift."""

@@ -6,11 +6,11 @@ a time: the coordinator holds it in memory once.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import shutil
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeGuard
 
@@ -21,7 +21,7 @@ from common.identity import verify
 from common.wire import Answer, Message
 from server.admission import NotAdmitted
 from server.fault import Fault
-from server.runtime import Arrival, Runtime
+from server.runtime import AnswerTooLarge, Arrival, Runtime
 
 
 @dataclass
@@ -32,10 +32,15 @@ class Arriving:
     public_key: str
     arrival: Arrival
     folder: Path
+    largest: int  # bytes that all of it may have
     received: int = 0  # bytes so far
+    since: float = field(default_factory=time.monotonic)  # when it was announced
 
     def fetch(self, runtime: Runtime) -> bool:
-        """Fetch what has come; returns whether all is here. RunGone when it never will be."""
+        """Fetch what has come; returns whether all is here.
+
+        RunGone when it never will be, AnswerTooLarge when it is more than it may be.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in self.arrival.objects:
             path = self.folder / name
@@ -44,8 +49,11 @@ class Arriving:
             content = runtime.fetch(name)
             if content is None:
                 return False
-            path.write_bytes(content)
             self.received += len(content)
+            if self.received > self.largest:
+                message = f"{self.received} bytes came, expected at most {self.largest}"
+                raise AnswerTooLarge(message)
+            path.write_bytes(content)
         return True
 
     def opened(self, runtime: Runtime) -> Answer | NotAdmitted:
@@ -73,9 +81,8 @@ class Arriving:
 
     def close(self, runtime: Runtime) -> None:
         """Throw away what lies here and at the SuperLink."""
+        shutil.rmtree(self.folder, ignore_errors=True)
         runtime.confirm(self.arrival.name)
-        with contextlib.suppress(OSError):
-            shutil.rmtree(self.folder)
 
     def _read(self, name: str) -> bytes:
         try:

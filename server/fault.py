@@ -20,5 +20,6 @@ class Fault(Enum):
     OLD_LEDGER = "its ledger has not grown since its last charge: an old copy may be in its place"
     NO_CONTROL = "the run uses SCAFFOLD and the update has no fitting control variate"
     UNREADABLE = "it cannot be read"
+    TOO_LONG = "it is longer than such an answer can be"
     NOT_SIGNED = "its signature is not that of the site that sent it"
     WRONG_STATISTICS = "its statistics differ in kind from the other sites', or cannot be"

@@ -15,14 +15,16 @@ Asking again is safe: the same question has the same answer at a site, charged o
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from common.envelope import seal
-from common.errors import RunFailed, RunGone, UpdateRefused
-from common.identity import public_pem
+from common.errors import RunFailed, RunGone
+from common.message_sizes import largest_answer
 from common.wire import (
+    Answer,
     EvaluationRequest,
     Refusal,
     Request,
@@ -33,13 +35,13 @@ from common.wire import (
     TrainRequest,
 )
 from server.admission import NotAdmitted
-from server.approval import Approval
 from server.arriving import Arriving, refused
 from server.asked import Asked, patience_of
 from server.board import Board, Phase
 from server.fault import Fault
-from server.runtime import Arrival, NodeFacts, Runtime
+from server.runtime import AnswerBounds, AnswerTooLarge, NodeFacts, Runtime
 from server.setting import Setting
+from server.standings import Standings, online
 
 #: Between two looks for answers, and between two looks for who is online.
 _LOOK_SECONDS = 0.05
@@ -57,8 +59,11 @@ class FlowerSites:
         self._runtime = runtime
         self._setting = setting
         self._board = board
-        self.approval = Approval(setting.run, setting.seed, setting.config)
+        self._standings = Standings(runtime, setting, board)
+        self.approval = self._standings.approval
         self._patience = patience_of(setting.round_seconds)
+        # What an earlier process of this run left there is asked for anew.
+        shutil.rmtree(setting.arriving, ignore_errors=True)
         self._waited = False  # for sites that had said neither yes nor no
 
     def available(self) -> tuple[str, ...]:
@@ -122,10 +127,11 @@ class FlowerSites:
             self._board.site(name, "asked")
         self._board.begin(phase, request.round, ends)
         open_ = {name: Asked() for name in members}
+        largest = largest_answer(request)
         self._post(request, open_, ends)
         looked, answered = time.monotonic(), 0
         while open_ and time.time() < ends:
-            self._look(open_, members)
+            self._look(open_, members, largest)
             for name in [n for n, asked in open_.items() if asked.answer is not None]:
                 # In no local: a generator keeps those while it waits, and the update with them.
                 finished = [a for a in [self._finish(name, open_[name], wanted)] if a is not None]
@@ -140,8 +146,10 @@ class FlowerSites:
             self._board.write()
             if not any(a.names for a in open_.values()) or any(a.answer for a in open_.values()):
                 time.sleep(_LOOK_SECONDS)
-        for name in open_:
+        for name, asked in open_.items():
             self._board.site(name, "late", "no answer within exchange.round_minutes")
+            if asked.answer is not None:
+                asked.answer.close(self._runtime)  # what came of it is of no use
 
     def _give_up(self, open_: dict[str, Asked], answered: int) -> None:
         """Stop waiting for sites that were revoked, and, given a quorum, for those long offline."""
@@ -173,7 +181,8 @@ class FlowerSites:
         # Sealed anew each time, so that no packed copy of the weights stays in memory.
         envelope = seal(request)
         kind = "train" if isinstance(request, TrainRequest) else "evaluate"
-        names = self._runtime.post(envelope, kind, [nodes[n].node_id for n in due], left)
+        answer = AnswerBounds(bytes=largest_answer(request), seconds=left)
+        names = self._runtime.post(envelope, kind, [nodes[n].node_id for n in due], answer)
         for name in due:
             node, asked = nodes[name], open_[name]
             if node.node_id in names:
@@ -181,14 +190,16 @@ class FlowerSites:
                 self._board.site(name, "asked")
                 self._board.count(name, sent=envelope.size)
 
-    def _look(self, open_: Mapping[str, Asked], members: Mapping[str, str]) -> None:
+    def _look(
+        self, open_: Mapping[str, Asked], members: Mapping[str, str], largest: int
+    ) -> None:
         """Note which answers were announced, and which sites are offline."""
         owners = {name: site for site, asked in open_.items() for name in asked.names}
         # While an answer is on its way there is something to do; else wait for the next.
         wait = 0.0 if any(asked.answer for asked in open_.values()) else _WAIT_SECONDS
         for arrival in self._runtime.pull([*owners, *self.approval.open], wait):
             if arrival.asked not in owners:
-                self._take_standing(arrival, members)
+                self._standings.take(arrival, members)
                 continue
             site = owners[arrival.asked]
             open_[site].names.discard(arrival.asked)
@@ -196,24 +207,30 @@ class FlowerSites:
                 open_[site].again = True
                 self._board.site(site, "offline", "not connected")
             elif open_[site].answer is None:
-                open_[site].answer = self._arriving(site, members[site], arrival)
+                open_[site].answer = Arriving(
+                    site=site, public_key=members[site], arrival=arrival, largest=largest,
+                    folder=self._setting.arriving / arrival.name,
+                )  # fmt: skip
                 self._board.site(site, "sending")
+            else:
+                self._runtime.confirm(arrival.name)  # a second answer is not wanted
+        self._standings.look()
 
     def _finish(
         self, site: str, asked: Asked, wanted: type[A]
     ) -> A | Refusal | NotAdmitted | None:
         """Return a site's answer once all of it is here."""
-        arriving = asked.answer
-        if arriving is None or not self._is_whole(site, asked, arriving):
-            return None
-        answer = arriving.opened(self._runtime)
+        answer = None if asked.answer is None else self._opened(site, asked, asked.answer)
         match answer:
+            case None:
+                return None
             case Refusal():
                 if wanted is SiteUpdate:  # one that does not report may train all the same
                     self.approval.withdraw(site, answer)
                 self._board.site(site, "refused", answer.reason.value)
                 return answer
             case NotAdmitted():
+                self.approval.fault(site, answer.fault.value)
                 self._board.site(site, "refused", answer.fault.value)
                 return answer
             case _:
@@ -228,6 +245,16 @@ class FlowerSites:
         self._board.site(site, "answered")
         return answer
 
+    def _opened(self, site: str, asked: Asked, arriving: Arriving) -> Answer | NotAdmitted | None:
+        """Return an answer, or why it is none, once all of it is here."""
+        try:
+            whole = self._is_whole(site, asked, arriving)
+            return arriving.opened(self._runtime) if whole else None
+        except AnswerTooLarge as error:
+            asked.answer = None
+            arriving.close(self._runtime)
+            return refused(site, Fault.TOO_LONG, str(error))
+
     def _is_whole(self, site: str, asked: Asked, arriving: Arriving) -> bool:
         """Fetch what has come of an answer; one that was cut off too long is asked for again."""
         before = arriving.received
@@ -235,52 +262,14 @@ class FlowerSites:
             whole = arriving.fetch(self._runtime)
         except RunGone:
             asked.answer, asked.again = None, True
+            arriving.close(self._runtime)
             return False
         self._board.count(site, received=arriving.received - before)
         return whole
 
-    def _arriving(self, site: str, key: str, arrival: Arrival) -> Arriving:
-        folder = self._setting.arriving / arrival.name
-        return Arriving(site=site, public_key=key, arrival=arrival, folder=folder)
-
-    # --- approval ------------------------------------------------------------------------
+    def _nodes(self, members: Mapping[str, str]) -> dict[str, NodeFacts]:
+        return online(self._runtime, members)
 
     def propose(self) -> dict[str, NodeFacts]:
         """Ask sites that have not said yes whether they would; returns who is online."""
-        members = self._setting.members()
-        nodes = self._nodes(members)
-        for name in members.keys() - nodes.keys():
-            self._board.site(name, "offline", "not connected")
-        due = self.approval.due(nodes)
-        if due:
-            envelope = seal(self.approval.proposal)
-            ids = [nodes[name].node_id for name in due]
-            names = self._runtime.post(envelope, "query", ids, self._setting.round_seconds)
-            numbers = {name: nodes[name].node_id for name in due}
-            self.approval.asked({n: names[k] for n, k in numbers.items() if k in names})
-        for arrival in self._runtime.pull(list(self.approval.open), _WAIT_SECONDS):
-            self._take_standing(arrival, members)
-        self.approval.show(self._board, nodes)
-        return nodes
-
-    def _take_standing(self, arrival: Arrival, members: Mapping[str, str]) -> None:
-        site = self.approval.open.get(arrival.asked)
-        if site is None or site not in members or arrival.gone:
-            self.approval.lost(arrival.asked)
-            return
-        arriving = self._arriving(site, members[site], arrival)
-        try:
-            # A standing is a few hundred bytes; wait for it here, but not for long.
-            ends = time.monotonic() + 10
-            while not arriving.fetch(self._runtime) and time.monotonic() < ends:
-                time.sleep(_LOOK_SECONDS)
-            self.approval.take(arrival.asked, arriving.open())
-            arriving.close(self._runtime)
-        except (RunGone, UpdateRefused, KeyError):
-            self.approval.lost(arrival.asked)
-
-    def _nodes(self, members: Mapping[str, str]) -> dict[str, NodeFacts]:
-        """Return the members that are online."""
-        nodes = self._runtime.nodes()
-        keys = {name: public_pem(key) for name, key in members.items()}
-        return {n: nodes[k] for n, k in keys.items() if k in nodes and nodes[k].online}
+        return self._standings.propose()

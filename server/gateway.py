@@ -1,7 +1,7 @@
 """Flower's SuperLink behind both listeners, and who belongs, kept in step.
 
 sites     -- TLS 1.3 --  SiteGuard      -- Delivery --  Flower's application
-operator  -- TLS 1.3 --  OperatorGuard  -- Delivery --  Flower's application
+operator  -- TLS 1.3 --  OperatorGuard  -- RunGuard -- Delivery --  Flower's application
                                         -- our own API
 """
 
@@ -12,15 +12,17 @@ from collections.abc import Sequence
 from starlette.types import ASGIApp
 
 from common.logs import log
+from server.allowances import Allowances, Overdraft
 from server.delivery import Arrivals, Delivery
 from server.enrolment import EnrolledSite, Enrolment
 from server.enrolment_pages import enrolment_pages
 from server.folder import Folder
 from server.invitations import invitations
 from server.listeners import Listeners
-from server.members import KEY_HEADER, Members
+from server.members import KEY_HEADER, Member, Members
 from server.object_turns import ObjectTurns
 from server.operator_guard import OperatorGuard
+from server.run_guard import RunGuard
 from server.settings import Settings
 from server.site_guard import LARGEST_BODY, SiteGuard
 from server.superlink import (
@@ -31,7 +33,7 @@ from server.superlink import (
     RUNTIME_PUSH,
     TASK_HEADER,
     SuperLink,
-    fault_of_push,
+    refusal_of,
 )
 
 
@@ -53,6 +55,7 @@ class Gateway:
             self._listeners.close()
             raise
         self._to_sites, self._to_runs = Arrivals(), Arrivals()
+        self._allowances = Allowances()
         self._flower = ObjectTurns(self.superlink.app, OBJECT_PATHS, LARGEST_BODY)
 
     async def serve(self, ours: ASGIApp) -> None:
@@ -120,12 +123,17 @@ class Gateway:
             self._flower, pull=FLEET_PULL, push=FLEET_PUSH, caller=KEY_HEADER,
             incoming=self._to_sites, outgoing=self._to_runs,
         )  # fmt: skip
-        return SiteGuard(fleet, self._members, pages=pages, fault_of_push=fault_of_push)
+
+        def refusal(path: str, body: bytes, size: int | None, member: Member) -> Overdraft | None:
+            return refusal_of(path, body, size, member, self._allowances)
+
+        return SiteGuard(fleet, self._members, pages=pages, refusal_of=refusal)
 
     def _operator_app(self, ours: ASGIApp) -> ASGIApp:
         runtime = Delivery(
             self._flower, pull=RUNTIME_PULL, push=RUNTIME_PUSH, caller=TASK_HEADER,
             incoming=self._to_runs, outgoing=self._to_sites,
         )  # fmt: skip
+        runs = RunGuard(runtime, self._allowances, LARGEST_BODY)
         token = self._folder.token.read_text(encoding="ascii").strip()
-        return OperatorGuard(flower=runtime, ours=ours, token=token)
+        return OperatorGuard(flower=runs, ours=ours, token=token)

@@ -19,7 +19,7 @@ from starlette.types import Scope
 
 from common.errors import TrustRefused
 from common.identity import public_pem, verify
-from common.pull_headers import RECEIVED_HEADER, WAIT_HEADER
+from common.pull_headers import ANSWER_BYTES_HEADER, RECEIVED_HEADER, WAIT_HEADER
 from common.request_signature import (
     BODY_HEADER,
     NUMBER_HEADER,
@@ -109,6 +109,7 @@ def _request_of(scope: Scope) -> SignedRequest:
         number=_given(scope, NUMBER_HEADER.encode()),
         wait_seconds=header(scope, WAIT_HEADER.encode()) or "",
         received=header(scope, RECEIVED_HEADER.encode()) or "",
+        answer_bytes=header(scope, ANSWER_BYTES_HEADER.encode()) or "",
     )  # fmt: skip
     if not _HASH.fullmatch(request.body_sha256) or not _NUMBER.fullmatch(request.number):
         raise _stranger()

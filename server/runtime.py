@@ -47,10 +47,10 @@ from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supercore.runtime import RuntimeHttpClient
 
 from common.envelope import Envelope
-from common.errors import LinkDown, RunFailed, RunGone
+from common.errors import LinkDown, RunFailed, RunGone, UpdateRefused
 from common.flower_http import on_client
 from common.flower_messages import object_ids, record_of
-from common.pull_headers import WAIT_HEADER
+from common.pull_headers import ANSWER_SECONDS_HEADER, LARGEST_ANSWER_HEADER, WAIT_HEADER
 from server.allocator import collect_after
 
 #: The SuperLink gives a run up that is silent for a minute.
@@ -61,6 +61,18 @@ _PATIENCE_SECONDS = 30.0
 _NODE = Node(node_id=SUPERLINK_NODE_ID)
 T = TypeVar("T")
 T_REQUEST = TypeVar("T_REQUEST")
+
+
+class AnswerTooLarge(UpdateRefused):
+    """An answer grew beyond its bounds; nothing more of it is taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerBounds:
+    """How large an answer to a message may be, and how long one is taken."""
+
+    bytes: int
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +101,7 @@ class _OperatorHeaders:
     def __init__(self, token: str) -> None:
         self._value = f"Bearer {token}"
         self.wait_seconds = 0.0
+        self.answer = AnswerBounds(bytes=0, seconds=0.0)
 
     def intercept(
         self, context: ProtobufRequestContext, call_next: ProtobufCall
@@ -96,6 +109,9 @@ class _OperatorHeaders:
         context.request.headers["authorization"] = self._value
         if isinstance(context.message, PullAppMessagesRequest):
             context.request.headers[WAIT_HEADER] = f"{self.wait_seconds:g}"
+        if isinstance(context.message, PushAppMessagesRequest):
+            context.request.headers[LARGEST_ANSWER_HEADER] = str(self.answer.bytes)
+            context.request.headers[ANSWER_SECONDS_HEADER] = f"{self.answer.seconds:g}"
         return call_next(context)
 
 
@@ -146,18 +162,18 @@ class Runtime:
         }  # fmt: skip
 
     def post(
-        self, envelope: Envelope, kind: str, nodes: Sequence[int], seconds: float
+        self, envelope: Envelope, kind: str, nodes: Sequence[int], answer: AnswerBounds
     ) -> dict[int, str]:
         """Send one envelope to several sites; returns the messages' names by site.
 
-        What the messages share is stored once. An answer is taken for so many seconds.
+        What the messages share is stored once. An answer is taken within its bounds only.
         """
         record, objects = record_of(envelope), dict[str, InflatableObject]()
         protos, trees, names = [], [], {}
         with no_object_id_recompute():
             for node in nodes:
                 message = make_message(
-                    metadata=self._metadata(node, kind, seconds), content=record
+                    metadata=self._metadata(node, kind, answer.seconds), content=record
                 )
                 names[node] = message.object_id
                 message.metadata.__dict__["_message_id"] = message.object_id
@@ -165,6 +181,7 @@ class Runtime:
                 trees.append(get_object_tree(message))
                 protos.append(message_to_proto(remove_content_from_message(message)))
             request = PushAppMessagesRequest(messages_list=protos, message_object_trees=trees)
+            self._headers.answer = answer
             response = self._call(self._client.PushMessages, request)
             for name in response.objects_to_push:
                 self._push(str(name), objects[name].deflate(), str(response.session_id))
@@ -261,5 +278,7 @@ def _explained() -> Iterator[None]:
         raise LinkDown(message) from error
     except httpx.HTTPStatusError as error:
         text = error.response.text[:200]
+        if error.response.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
+            raise AnswerTooLarge(text) from error
         message = f"The SuperLink ended the run: {error.response.status_code} {text}"
         raise RunFailed(message) from error

@@ -7,6 +7,7 @@ This stands before Flower's application: a request that is refused here has run 
     a body that is not the signed one, a replay     401
     a body larger than its path needs               413
     a message in another site's name                403
+    an answer beyond its allowance                  403, 413 (server/allowances.py)
 """
 
 from __future__ import annotations
@@ -18,17 +19,23 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from common.errors import TrustRefused
 from common.logs import log
+from common.message_sizes import LARGEST_OBJECT
+from common.pull_headers import ANSWER_BYTES_HEADER
 from common.request_signature import hash_of
-from server.asgi import ClientGone, TooLarge, read_body, refuse, replayed, shown
+from server.allowances import Overdraft
+from server.asgi import ClientGone, TooLarge, header, read_body, refuse, replayed, shown
 from server.members import Member, Members
 
 _SMALL = 64 * 1024
-#: Flower's clients split objects into far smaller pieces.
-LARGEST_BODY = 64 * 1024 * 1024
+#: Digits of a size.
+_LONGEST_SIZE = 15
+#: An object and Flower's wrapping.
+LARGEST_BODY = LARGEST_OBJECT + _SMALL
+#: Names of an answer's objects, 70 bytes each.
+_LARGEST_PUSH = 4 * 1024 * 1024
 #: A stranger gets no longer than this to send a page's request.
 _PAGE_SECONDS = 10.0
 
-_PUSH = "/v1/fleet/push-messages"
 #: The Fleet API less register-node, unregister-node (only the operator decides who belongs) and
 #: get-fab (nobody needs a bundle that each side makes itself).
 FLEET_PATHS: Mapping[str, int] = {
@@ -36,7 +43,7 @@ FLEET_PATHS: Mapping[str, int] = {
     "/v1/fleet/deactivate-node": _SMALL,
     "/v1/fleet/send-node-heartbeat": _SMALL,
     "/v1/fleet/pull-messages": _SMALL,
-    _PUSH: LARGEST_BODY,
+    "/v1/fleet/push-messages": _LARGEST_PUSH,
     "/v1/fleet/get-run": _SMALL,
     "/v1/fleet/push-object": LARGEST_BODY,
     "/v1/fleet/pull-object": _SMALL,
@@ -45,8 +52,8 @@ FLEET_PATHS: Mapping[str, int] = {
 
 #: A page for people without a key yet: method and path, and what answers.
 Page = Callable[[Scope, Receive, Send], Awaitable[None]]
-#: Says what is wrong with a push's sender, if anything.
-FaultOfPush = Callable[[bytes, Member], str | None]
+#: Says why a push is refused, if it is: path, body, announced size and sender.
+RefusalOf = Callable[[str, bytes, int | None, Member], Overdraft | None]
 
 
 class SiteGuard:
@@ -54,12 +61,12 @@ class SiteGuard:
 
     def __init__(
         self, app: ASGIApp, members: Members, *, pages: Mapping[tuple[str, str], Page],
-        fault_of_push: FaultOfPush,
+        refusal_of: RefusalOf,
     ) -> None:  # fmt: skip
         self._app = app
         self._members = members
         self._pages = dict(pages)
-        self._fault_of_push = fault_of_push
+        self._refusal_of = refusal_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -91,9 +98,15 @@ class SiteGuard:
         if hash_of(body) != caller.body_sha256:
             await refuse(scope, send, 401, "The body is not the one that was signed.")
             return
-        fault = self._fault_of_push(body, member) if place[1] == _PUSH else None
-        if fault is not None:
-            log(__name__).warning("push refused", site=member.site, fault=fault)
-            await refuse(scope, send, 403, fault)
+        no = self._refusal_of(place[1], body, _announced(scope), member)
+        if no is not None:
+            log(__name__).warning("push refused", site=member.site, fault=no.detail)
+            await refuse(scope, send, no.status, no.detail)
             return
         await self._app(scope, replayed(body, receive), send)
+
+
+def _announced(scope: Scope) -> int | None:
+    """Return the size that an answer is announced to have; None where it is not said."""
+    text = header(scope, ANSWER_BYTES_HEADER.encode()) or ""
+    return int(text) if text.isdecimal() and len(text) <= _LONGEST_SIZE else None

@@ -19,6 +19,8 @@ os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 
 from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, Status
 from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.message_pb2 import PullObjectRequest, PushObjectRequest
+from flwr.proto.runtime_pb2 import PushAppMessagesRequest
 from flwr.server.superlink.linkstate import LinkState, LinkStateFactory
 from flwr.supercore.constant import NOOP_FEDERATION_ID, NodeStatus, TaskType
 from flwr.supercore.fab import Fab
@@ -32,11 +34,14 @@ from sqlalchemy.pool import Pool
 from starlette.types import ASGIApp
 
 from common.errors import RunFailed, StateDamaged, TrustRefused
+from common.flower_messages import object_ids
 from common.identity import public_pem
 from common.release import RELEASE, bundle, bundle_hash
+from server.allowances import Allowances, Overdraft
 from server.members import Member
 
 FLEET_PULL, FLEET_PUSH = "/v1/fleet/pull-messages", "/v1/fleet/push-messages"
+FLEET_PUSH_OBJECT, RUNTIME_PULL_OBJECT = "/v1/fleet/push-object", "/v1/runtime/pull-object"
 RUNTIME_PULL, RUNTIME_PUSH = "/v1/runtime/pull-messages", "/v1/runtime/push-messages"
 #: Calls that carry an object, of up to 5 MB.
 OBJECT_PATHS = frozenset(
@@ -145,20 +150,62 @@ def _keep_little(connection: Any, record: Any, _proxy: object) -> None:  # noqa:
         connection.execute("PRAGMA mmap_size = 0")
 
 
-def fault_of_push(body: bytes, member: Member) -> str | None:
-    """Return what is wrong with a site's push: it answers, in its own name, what it was asked."""
+def refusal_of(
+    path: str, body: bytes, size: int | None, member: Member, allowances: Allowances
+) -> Overdraft | None:
+    """Return why a site's push is refused: it answers, in its own name, what it was asked.
+
+    `size` is what an answer is announced to have, in bytes.
+    """
     try:
-        request = PushMessagesRequest.FromString(body)
+        if path == FLEET_PUSH_OBJECT:
+            content = PushObjectRequest.FromString(body)
+            held = len(content.object_content)
+            return allowances.take(member.node_id, content.object_id, held)
+        if path == FLEET_PUSH:
+            return _refusal_of_push(PushMessagesRequest.FromString(body), size, member, allowances)
     except DecodeError:
-        return "The push cannot be read."
+        return Overdraft(status=403, detail="The push cannot be read.")
+    return None
+
+
+def _refusal_of_push(
+    request: PushMessagesRequest, size: int | None, member: Member, allowances: Allowances
+) -> Overdraft | None:
     for message in request.messages_list:
         if message.metadata.src_node_id != member.node_id:
-            return "The message is in another site's name."
+            return Overdraft(status=403, detail="The message is in another site's name.")
         if not message.metadata.reply_to_message_id:
-            return "A site answers messages and sends none of its own."
+            detail = "A site answers messages and sends none of its own."
+            return Overdraft(status=403, detail=detail)
     if request.node.node_id != member.node_id:
-        return "The push is in another site's name."
-    return None
+        return Overdraft(status=403, detail="The push is in another site's name.")
+    if len(request.messages_list) != 1 or len(request.message_object_trees) != 1:
+        return Overdraft(status=403, detail="A push is one message and its objects.")
+    (message,), (tree,) = request.messages_list, request.message_object_trees
+    if any(part.children for record in tree.children for part in record.children):
+        return Overdraft(status=403, detail="The objects are no message of ours.")
+    return allowances.announce(
+        member.node_id, message.metadata.reply_to_message_id, message.metadata.message_id,
+        object_ids(tree), size,
+    )  # fmt: skip
+
+
+def asked_of(body: bytes) -> dict[str, int]:
+    """Return the messages that a run pushes, by name, each with the node that it is for."""
+    try:
+        request = PushAppMessagesRequest.FromString(body)
+    except DecodeError:
+        return {}
+    return {m.metadata.message_id: m.metadata.dst_node_id for m in request.messages_list}
+
+
+def wanted_object(body: bytes) -> str:
+    """Return the name of the object that a run asks for."""
+    try:
+        return str(PullObjectRequest.FromString(body).object_id)
+    except DecodeError:
+        return ""
 
 
 def _config(database: Path) -> SuperLinkLifespanConfig:

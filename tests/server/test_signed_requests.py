@@ -95,7 +95,7 @@ def test_what_was_signed_before_the_coordinator_began_is_not_taken(
 def test_each_part_of_a_request_is_in_what_is_signed() -> None:
     request = SignedRequest(
         method="POST", path="/a", query="b", body_sha256=hash_of(b""), signed_at="2026", number="1",
-        wait_seconds="", received="",
+        wait_seconds="", received="", answer_bytes="",
     )  # fmt: skip
     parts = list(vars(request))
     changed = [replace(request, **{name: f"{getattr(request, name)}x"}) for name in parts]

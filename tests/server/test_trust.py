@@ -17,7 +17,7 @@ from flwr.proto.fleet_pb2 import (
     PullMessagesRequest,
     PushMessagesRequest,
 )
-from flwr.proto.message_pb2 import Message, Metadata
+from flwr.proto.message_pb2 import Message, Metadata, ObjectTree
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.constant import (
     FLEET_HTTP_PUBLIC_KEY_HEADER,
@@ -219,20 +219,22 @@ def test_a_clock_an_hour_off_is_refused_and_said(
 
 
 def test_one_site_does_not_speak_as_another(coordinator: Running, north: Site, south: Site) -> None:
-    def push(node: int, source: int, reply_to: str = "0" * 64) -> int:
+    def push(node: int, source: int, reply_to: str = "0" * 64) -> str:
         metadata = Metadata(src_node_id=source, dst_node_id=1, reply_to_message_id=reply_to)
         request = PushMessagesRequest(
-            node=Node(node_id=node), messages_list=[Message(metadata=metadata)]
-        )
+            node=Node(node_id=node), messages_list=[Message(metadata=metadata)],
+            message_object_trees=[ObjectTree()],
+        )  # fmt: skip
         content = request.SerializeToString()
-        return call(coordinator, north, "/v1/fleet/push-messages", content).status_code
+        return call(coordinator, north, "/v1/fleet/push-messages", content).json()["detail"]
 
-    assert push(north.node_id, south.node_id) == 403
-    assert push(south.node_id, south.node_id) == 403
-    assert push(south.node_id, north.node_id) == 403
-    assert push(north.node_id, 1) == 403  # as the coordinator
-    assert push(north.node_id, north.node_id, reply_to="") == 403
-    assert push(north.node_id, north.node_id) not in {401, 403}  # its own name is no obstacle
+    assert "another site's name" in push(north.node_id, south.node_id)
+    assert "another site's name" in push(south.node_id, south.node_id)
+    assert "another site's name" in push(south.node_id, north.node_id)
+    assert "another site's name" in push(north.node_id, 1)  # as the coordinator
+    assert "sends none of its own" in push(north.node_id, north.node_id, reply_to="")
+    # Its own name is no obstacle, but nobody asked.
+    assert push(north.node_id, north.node_id) == "Nobody waits for this answer."
     content = PullMessagesRequest(node=Node(node_id=south.node_id)).SerializeToString()
     assert call(coordinator, north, "/v1/fleet/pull-messages", content).status_code == 401
     assert call(coordinator, north, "/v1/fleet/push-messages", b"\xff\xff").status_code == 403
