@@ -32,11 +32,12 @@ class Question:
     kind: Kind
     run: str
     round: int
+    seed: int
     config: str  # JSON that nobody has looked at
 
 
 #: Stands for the question of a request that cannot be read; it is answered all the same.
-NO_QUESTION = Question(kind="proposal", run="unreadable", round=0, config="")
+NO_QUESTION = Question(kind="proposal", run="unreadable", round=0, seed=0, config="")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,9 @@ def question_of(header: str) -> Question:
     except ValueError as error:
         message = f"The coordinator's request cannot be read: {error!s:.300}"
         raise UpdateRefused(message) from error
-    return Question(kind=facts.kind, run=facts.run, round=facts.round, config=facts.config)
+    return Question(
+        kind=facts.kind, run=facts.run, round=facts.round, seed=facts.seed, config=facts.config
+    )
 
 
 def denied(question: Question, release: str, house: House, now: datetime) -> Denied | None:
@@ -101,7 +104,7 @@ def _may_not_tell(
 ) -> Denied | None:
     """Return why what is asked for may not leave, of a run that may train here."""
     if question.kind == "statistics":
-        return judge_statistics(rules)
+        return judge_statistics(config, rules)
     return judge_metrics(config, rules) if question.kind == "evaluation" else None
 
 
@@ -116,9 +119,15 @@ def _out_of_rounds(question: Question, config: RunConfig) -> Denied | None:
 
 
 def _approval(question: Question, config: RunConfig, house: House) -> Denied | None:
-    """Return why the configuration is not approved, after noting that it was asked for."""
-    house.approvals.note(question.run, config)
-    match house.approvals.decision(config.fingerprint()):
+    """Return why configuration and seed are not approved, after noting that they were asked for.
+
+    What releases something takes up the approval: from then on it is of that seed.
+    """
+    house.approvals.note(question.run, config, question.seed)
+    answer = house.approvals.decision(
+        config.fingerprint(), question.seed, takes_up=question.kind != "proposal"
+    )
+    match answer:
         case "approved":
             return None
         case "declined":
@@ -126,5 +135,5 @@ def _approval(question: Question, config: RunConfig, house: House) -> Denied | N
         case "waiting" if house.config.policy.approval == "automatic":
             return None
         case "waiting":
-            detail = f"type: wardround-site approve {question.run}"
+            detail = f"seed {question.seed}; type: wardround-site approve {question.run}"
             return Denied(reason=RefusalReason.NOT_APPROVED, detail=detail)

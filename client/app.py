@@ -13,6 +13,7 @@ from typing import Literal
 
 import torch
 
+from client.answers import Answers, AnswersInFile
 from client.cache import Cache
 from client.cohort import load_cohort
 from client.cohort_quality import Shelf, images_left_out
@@ -71,6 +72,7 @@ class Ward:
     tell_patients: bool | Literal["without_privacy"]
     device: torch.device
     identity_key: Path  # splits the patients, in every run alike
+    answers: Path | None = None  # where it is kept what was told; None: beside the ledger
     trained: Path | None = None  # where it is noted whom runs trained on; None: nowhere
 
 
@@ -103,6 +105,12 @@ class Desk:
         by then. One that was under way is thrown away and given again without them; a private
         round is then charged twice, since what was charged stays charged.
         """
+        if not isinstance(request, Proposal) and not self._is_begun(request):
+            self._tell(
+                f"Run {request.run} is asked for with another configuration or seed than it was "
+                "begun with here. The coordinator must begin a run of another name."
+            )
+            return refusal(request, self._ward.name, RefusalReason.BEGUN)
         try:
             while True:
                 loaded = self._load(request.config, request.seed)
@@ -113,6 +121,11 @@ class Desk:
         except (CohortError, ConfigurationError, UnsafeModel) as error:
             self._tell(f"Run {request.run} cannot use this site: {error}")
             return refusal(request, self._ward.name, RefusalReason.CONFIGURATION)
+
+    def _is_begun(self, request: Request) -> bool:
+        """Bind a run's name to what is first released under it; False for anything else."""
+        answers = answers_of(self._ward, frozenset())
+        return answers.begin(request.run, request.config, request.seed)
 
     def _answer(self, loaded: Loaded, request: Request) -> Answer:
         match request:
@@ -185,6 +198,11 @@ def refusal(request: Request, site: str, reason: RefusalReason) -> Refusal:
     return Refusal(run=request.run, round=request.round, site=site, reason=reason)
 
 
+def answers_of(ward: Ward, withdrawn: frozenset[str]) -> Answers:
+    """Return where the site keeps what it told, without those who were withdrawn."""
+    return AnswersInFile(ward.answers or ward.ledger.with_name("answers.db"), withdrawn)
+
+
 def load(ward: Ward, config: RunConfig, seed: int) -> Loaded:
     """Read a site's patients for a run and build its network.
 
@@ -208,7 +226,9 @@ def load(ward: Ward, config: RunConfig, seed: int) -> Loaded:
         limit=Limit(epsilon=ward.largest_epsilon, delta=ward.cohort_delta), cohort=COHORT,
         noise=ChaChaNoise(),
     )  # fmt: skip
-    site = replace(site, guard=guard, memory=MemoryInFolder(ward.memory))
+    site = replace(
+        site, guard=guard, memory=MemoryInFolder(ward.memory), answers=answers_of(ward, gone)
+    )
     described = Described(
         shelf=shelf, facts=facts_of(cohort, site, config), images=config.cohort.images is not None
     )

@@ -1,10 +1,12 @@
 """Which configurations were proposed to this hospital, and what its people said.
 
 Guarantee: an approval is of one configuration's hash, taken over every value of what is trained
-(`RunConfig.in_force`). Any change is another hash, which nobody has approved.
+(`RunConfig.in_force`), and of one seed. Any change is another hash, which nobody has approved.
 
     one value of an approved run is changed      waiting again; `difference` shows the value
-    two runs of the same configuration           one decision
+    another seed                                 waiting again
+    approved before anybody asked                of the seed that first has something released
+    two runs of the same configuration and seed  one decision
     a decision is changed                        the last one counts; all are kept, with their time
     the privacy section overrules another        what is in force is approved, however it is written
 """
@@ -40,17 +42,25 @@ CREATE TABLE IF NOT EXISTS decisions (
   decision TEXT NOT NULL CHECK (decision IN ('approved', 'declined')),
   at TEXT NOT NULL, by TEXT NOT NULL
 ) STRICT;
+CREATE TABLE IF NOT EXISTS seeds (
+  number INTEGER PRIMARY KEY, run TEXT NOT NULL, fingerprint TEXT NOT NULL, seed TEXT NOT NULL,
+  UNIQUE (run, fingerprint, seed)
+) STRICT;
+CREATE TABLE IF NOT EXISTS approved_seeds (decision INTEGER PRIMARY KEY, seed TEXT NOT NULL) STRICT;
 CREATE TRIGGER IF NOT EXISTS no_update BEFORE UPDATE ON decisions
 BEGIN SELECT RAISE(ABORT, 'a decision is never changed'); END;
 CREATE TRIGGER IF NOT EXISTS no_delete BEFORE DELETE ON decisions
 BEGIN SELECT RAISE(ABORT, 'a decision is never removed'); END;
 """
 _LISTED = """
-SELECT p.run, c.fingerprint, c.name, c.content, coalesce(p.since, d.at), d.decision
+SELECT p.run, c.fingerprint, c.name, c.content, coalesce(p.since, d.at), d.decision, a.seed,
+  (SELECT seed FROM seeds s WHERE s.run = p.run AND s.fingerprint = c.fingerprint
+   ORDER BY s.number DESC LIMIT 1)
 FROM configurations c
 LEFT JOIN proposals p ON p.fingerprint = c.fingerprint
 LEFT JOIN decisions d ON d.number =
   (SELECT max(number) FROM decisions WHERE fingerprint = c.fingerprint)
+LEFT JOIN approved_seeds a ON a.decision = d.number
 ORDER BY p.number IS NULL, p.number, c.rowid
 """
 _LAST_APPROVED = """
@@ -67,7 +77,8 @@ class Seen:
     name: str  # of the configuration
     fingerprint: str
     since: str  # when it was first asked for, or decided on; UTC, ISO 8601
-    decision: Decision
+    decision: Decision  # on this configuration with this seed
+    seed: int | None  # the last that this run asked with; None: not known
     config: RunConfig | None  # None: written by another release, or not what the hash is of
 
 
@@ -81,8 +92,8 @@ class Approvals:
         with self._open() as connection:
             connection.executescript(_SCHEMA)
 
-    def note(self, run: str, config: RunConfig) -> None:
-        """Remember that a run asks for this configuration; asking again changes nothing."""
+    def note(self, run: str, config: RunConfig, seed: int = 0) -> None:
+        """Remember that a run asks for this; asking again changes nothing."""
         config = config.in_force()
         with self._open() as connection, connection:
             _keep(connection, config)
@@ -90,8 +101,14 @@ class Approvals:
                 "INSERT OR IGNORE INTO proposals (run, fingerprint, since) VALUES (?, ?, ?)",
                 (run, config.fingerprint(), self._clock()),
             )
+            connection.execute(
+                "INSERT OR IGNORE INTO seeds (run, fingerprint, seed) VALUES (?, ?, ?)",
+                (run, config.fingerprint(), str(seed)),
+            )
 
-    def decide(self, fingerprint: str, decision: Literal["approved", "declined"]) -> None:
+    def decide(
+        self, fingerprint: str, decision: Literal["approved", "declined"], seed: int | None = None
+    ) -> None:
         """Record what somebody here said; ConfigurationError for what was never shown here."""
         with self._open() as connection, connection:
             known = "SELECT 1 FROM configurations WHERE fingerprint = ?"
@@ -101,22 +118,41 @@ class Approvals:
                     "`wardround-site runs` lists those that were."
                 )
                 raise ConfigurationError(message)
-            self._decide(connection, fingerprint, decision)
+            self._decide(connection, fingerprint, decision, seed)
 
-    def decide_ahead(self, config: RunConfig, decision: Literal["approved", "declined"]) -> str:
-        """Record a decision on a configuration that a run may ask for later; returns its hash."""
+    def decide_ahead(
+        self, config: RunConfig, decision: Literal["approved", "declined"], seed: int | None = None
+    ) -> str:
+        """Record a decision on a configuration that a run may ask for later; returns its hash.
+
+        Without a seed it is of the first that has something released.
+        """
         config = config.in_force()
         with self._open() as connection, connection:
             _keep(connection, config)
-            self._decide(connection, config.fingerprint(), decision)
+            self._decide(connection, config.fingerprint(), decision, seed)
         return config.fingerprint()
 
-    def decision(self, fingerprint: str) -> Decision:
-        """Return what was said last of a configuration, by the hash of what is in force."""
-        last = "SELECT decision FROM decisions WHERE fingerprint = ? ORDER BY number DESC LIMIT 1"
-        with self._open() as connection:
+    def decision(
+        self, fingerprint: str, seed: int | None = None, *, takes_up: bool = False
+    ) -> Decision:
+        """Return what was said last of a configuration, by the hash of what is in force.
+
+        With `takes_up` an approval that was of no seed yet becomes one of this.
+        """
+        last = (
+            "SELECT d.number, d.decision, a.seed FROM decisions d "
+            "LEFT JOIN approved_seeds a ON a.decision = d.number "
+            "WHERE d.fingerprint = ? ORDER BY d.number DESC LIMIT 1"
+        )
+        with self._open() as connection, connection:
             row = connection.execute(last, (fingerprint,)).fetchone()
-        return _decision(row[0] if row else None)
+            if row is None:
+                return "waiting"
+            number, decision, bound = row
+            if takes_up and decision == "approved" and bound is None:
+                _bind(connection, number, seed)
+        return _of_seed(_decision(decision), bound, seed)
 
     def listed(self) -> tuple[Seen, ...]:
         """Return what was proposed, oldest first, then what was decided on in advance."""
@@ -125,9 +161,10 @@ class Approvals:
         return tuple(
             Seen(
                 run=run, name=name, fingerprint=fingerprint, since=since or "",
-                decision=_decision(decision), config=_config(content, fingerprint),
+                decision=_of_seed(_decision(decision), bound, None if seed is None else int(seed)),
+                seed=None if seed is None else int(seed), config=_config(content, fingerprint),
             )
-            for run, fingerprint, name, content, since, decision in rows
+            for run, fingerprint, name, content, since, decision, bound, seed in rows
         )  # fmt: skip
 
     def was_approved_before(self, config: RunConfig) -> bool:
@@ -152,11 +189,15 @@ class Approvals:
             row = connection.execute(_LAST_APPROVED, (config.name, config.fingerprint())).fetchone()
         return None if row is None else str(row[0])
 
-    def _decide(self, connection: sqlite3.Connection, fingerprint: str, decision: str) -> None:
-        connection.execute(
+    def _decide(
+        self, connection: sqlite3.Connection, fingerprint: str, decision: str, seed: int | None
+    ) -> None:
+        made = connection.execute(
             "INSERT INTO decisions (fingerprint, decision, at, by) VALUES (?, ?, ?, ?)",
             (fingerprint, decision, self._clock(), getpass.getuser()),
         )
+        if seed is not None and decision == "approved":
+            _bind(connection, made.lastrowid, seed)
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -184,6 +225,19 @@ def _keep(connection: sqlite3.Connection, config: RunConfig) -> None:
         "INSERT OR IGNORE INTO configurations (fingerprint, name, content) VALUES (?, ?, ?)",
         (config.fingerprint(), config.name, config.canonical_json()),
     )
+
+
+def _bind(connection: sqlite3.Connection, decision: int | None, seed: int | None) -> None:
+    connection.execute(
+        "INSERT OR IGNORE INTO approved_seeds (decision, seed) VALUES (?, ?)", (decision, str(seed))
+    )
+
+
+def _of_seed(decision: Decision, bound: str | None, seed: int | None) -> Decision:
+    """Return the decision on this seed: an approval is of the seed that it was bound to."""
+    if decision != "approved" or bound is None or seed is None or bound == str(seed):
+        return decision
+    return "waiting"
 
 
 def _decision(text: str | None) -> Decision:

@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from common.cohort_statistics import LEFT_OUT, CohortStatistics, Table, Unit
-from common.metrics.statistics import Normal
+from common.metrics.statistics import Normal, on_grid
 
 #: Tables whose rows are not apart: `found` is `used` and `left out` together.
 _TOTALS = ("studies", "patients")
@@ -77,7 +77,7 @@ def noised(
     told = {}
     for name, members in _apart(tables).items():
         counts = {row: len(people) for row, people in members.rows.items()}
-        drawn = noise.gaussian((len(counts),), standard_deviation).tolist()
+        drawn = on_grid(noise.gaussian((len(counts),), standard_deviation).numpy()).tolist()
         told[name] = Table(
             unit="patients",
             rows={row: n + z for (row, n), z in zip(counts.items(), drawn, strict=True)},

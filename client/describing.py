@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from client.answers import AnotherRequest
 from client.cohort import SiteCohort
 from client.cohort_account import CohortFacts, StudyAccount, account
 from client.cohort_quality import Shelf
@@ -33,7 +34,7 @@ from common.cohort_statistics import (
 )
 from common.config import DiagnosisTask, PrognosisTask, RunConfig
 from common.errors import BudgetExceeded, CohortError, PrivacyError
-from common.privacy.plan import Mechanism, Spend
+from common.privacy.plan import Spend, count_mechanism
 from common.wire import Refusal, RefusalReason, SiteStatistics, StatisticsRequest
 
 Rows = Mapping[str, tuple[str, ...]]
@@ -59,8 +60,21 @@ class Described:
 def describe(
     site: Site, described: Described, request: StatisticsRequest, telling: Telling
 ) -> SiteStatistics | Refusal:
-    """Return the site's answer; its noise, if any, is charged before it is drawn."""
+    """Return the site's answer; its noise, if any, is charged before it is drawn.
+
+    A private run is told of the cohort with noise alone, and once: a repetition gets the same.
+    """
     config, facts = request.config, described.facts
+    spread = _noise_of(config, telling)
+    if config.privacy != "none" and spread <= 0:
+        return _refusal(site, request, RefusalReason.STATISTICS)
+    if spread > 0:
+        try:
+            told = site.answers.find(request)
+        except AnotherRequest:
+            return _refusal(site, request, RefusalReason.ANSWERED)
+        if isinstance(told, SiteStatistics):
+            return told
     studies: tuple[StudyAccount, ...] = ()
     brightness: Mapping[str, float] = {}
     if described.shelf is not None and described.images:
@@ -68,17 +82,34 @@ def describe(
         brightness = mean_intensities(studies, described.shelf.cache)
     tables = tables_of(config, studies, facts, brightness)
     smallest = max(telling.smallest_cell, config.evaluation.smallest_cell)
-    spread = max(telling.noise, config.evaluation.count_noise)
-    statistics, spend = released(tables, smallest), None
+    statistics, spend = None, None
     if spread > 0:
         try:
             statistics, spend = _noised(site, request, tables, (smallest, spread))
         except BudgetExceeded:
-            reason = RefusalReason.BUDGET
-            return Refusal(run=request.run, round=request.round, site=site.name, reason=reason)
-    return SiteStatistics(
-        run=request.run, round=request.round, site=site.name, statistics=statistics, spend=spend
+            return _refusal(site, request, RefusalReason.BUDGET)
+    answer = SiteStatistics(
+        run=request.run, round=request.round, site=site.name,
+        statistics=statistics or released(tables, smallest), spend=spend,
     )
+    if spread > 0:
+        site.answers.keep(request, answer)
+    return answer
+
+
+def _noise_of(config: RunConfig, telling: Telling) -> float:
+    """Return the noise on each count; none for a private run is no number, but a no.
+
+    A run's own noise is for measuring its model; whether a private run is told of the cohort,
+    too, which costs every patient, is the site's to decide.
+    """
+    if config.privacy != "none" and telling.noise <= 0:
+        return 0.0
+    return max(telling.noise, config.evaluation.count_noise)
+
+
+def _refusal(site: Site, request: StatisticsRequest, reason: RefusalReason) -> Refusal:
+    return Refusal(run=request.run, round=request.round, site=site.name, reason=reason)
 
 
 def used_and_left_out(run: str, described: Described) -> str:
@@ -115,10 +146,7 @@ def _noised(
     if guard is None:
         message = f"Site {site.name} has no ledger to charge noise of {spread:g} patients to."
         raise PrivacyError(message)
-    reach = sensitivity(tables)
-    mechanism = Mechanism(
-        noise_multiplier=spread / reach, sampling_rate=1.0, steps=1, clip_norm=reach, divisor=1.0
-    )
+    mechanism = count_mechanism(sensitivity(tables), spread)
     name, limit = f"{request.run}/statistics", guard.limit
     spend = guard.ledger.charge(guard.cohort, name, request.round, mechanism, limit, limit.delta)
     noise = guard.noise.of_round(name, request.round)

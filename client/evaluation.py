@@ -7,27 +7,30 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from client.answers import AnotherRequest
 from client.site import Site
 from client.workbench import Workbench
 from common.errors import BudgetExceeded, CohortError, PrivacyError
+from common.measurement import is_measured
 from common.metrics import (
     Statistics,
     count_sensitivity,
     with_count_noise,
     withhold_small_cells,
 )
-from common.privacy.plan import Mechanism, Spend
+from common.privacy.plan import Spend, count_mechanism
 from common.sample import Patients, patient_mean, take
-from common.tasks.task import Scores
+from common.tasks.task import Scores, no_scores
 from common.wire import EvaluationRequest, Refusal, RefusalReason, SiteReport
 
 #: Items that go through the network at once; a speed and memory choice, results are the same.
 _CHUNK_ITEMS = 64
 
 
-def score(bench: Workbench, patients: Patients) -> Scores:
+def score(bench: Workbench, patients: Patients, *, apart: bool = False) -> Scores:
     """Return predictions, by patient or by image as the configuration says.
 
+    `apart` scores one patient after another, so that no score depends on who else is there.
     CohortError without patients: there is nothing to say of them.
     """
     if len(patients) == 0:
@@ -39,7 +42,8 @@ def score(bench: Workbench, patients: Patients) -> Scores:
     bench.model.eval()
     try:
         with torch.inference_mode():
-            parts = [_score_chunk(bench, patients, chunk) for chunk in _chunks(patients)]
+            chunks = _chunks(patients, 1 if apart else _CHUNK_ITEMS)
+            parts = [_score_chunk(bench, patients, chunk) for chunk in chunks]
     finally:
         bench.model.train()
     return Scores(
@@ -55,13 +59,13 @@ def _by_patient(bench: Workbench) -> bool:
     return bench.config.evaluation.unit == "patient" and bench.config.task.kind != "segmentation"
 
 
-def _chunks(patients: Patients) -> list[Tensor]:
-    """Return item positions in chunks that never part a patient's items."""
+def _chunks(patients: Patients, items: int) -> list[Tensor]:
+    """Return item positions in chunks of so many that never part a patient's items."""
     chunks: list[Tensor] = []
     start = 0
     owner = patients.patient
     while start < len(owner):
-        end = min(start + _CHUNK_ITEMS, len(owner))
+        end = min(start + items, len(owner))
         while end < len(owner) and owner[end] == owner[end - 1]:
             end += 1
         chunks.append(torch.arange(start, end))
@@ -87,11 +91,92 @@ def _score_chunk(bench: Workbench, patients: Patients, items: Tensor) -> Scores:
 
 def site_statistics(bench: Workbench, patients: Patients) -> Statistics:
     """Return what may leave of one split: small cells are withheld before anyone sees them."""
-    scores = score(bench, patients)
     rules = bench.config.evaluation
-    counted = bench.task.statistics(scores, rules)
-    # Noise hides small cells; withholding them as well would tell where they are.
-    return counted if rules.count_noise > 0 else withhold_small_cells(counted, rules.smallest_cell)
+    if rules.count_noise > 0:
+        # Noise hides small cells; withholding them as well would tell where they are.
+        return bench.task.statistics(scores_apart(bench, patients), rules)
+    counted = bench.task.statistics(score(bench, patients), rules)
+    return withhold_small_cells(counted, rules.smallest_cell)
+
+
+def scores_apart(bench: Workbench, patients: Patients) -> Scores:
+    """Return scores of which each is a function of one patient alone, also of nobody.
+
+    How many items go through at once decides the last bits of a product, and crafted weights
+    make last bits large: one patient more would move the scores of others.
+    """
+    if len(patients) == 0:
+        return no_scores(score(bench, _somebody(patients)))
+    return score(bench, patients, apart=True)
+
+
+def _somebody(like: Patients) -> Patients:
+    """Return one made-up patient of zeros, scored for the form alone."""
+    def zero(value: Tensor) -> Tensor:
+        return torch.zeros((1, *value.shape[1:]), dtype=value.dtype)
+
+    return Patients(
+        image=zero(like.image), table=zero(like.table), target=zero(like.target),
+        patient=torch.zeros(1, dtype=torch.int64), pseudonyms=("nobody",),
+    )  # fmt: skip
+
+
+def evaluate_round(
+    site: Site, bench: Workbench, request: EvaluationRequest
+) -> SiteReport | Refusal:
+    """Measure the request's weights, with the site's own layers where it keeps some.
+
+    Guarantee of a private run: nothing is told of its patients but counts with the noise that
+    was charged, once for each round and split that the configuration has measured. What is told
+    or refused depends on no patient beside.
+
+        no evaluation.count_noise                    METRICS
+        a round or split that it does not measure    METRICS
+        another request for the same round, split    ANSWERED
+        the same request again                       the same answer, nothing is charged
+        a noise so small that it hides nothing       BUDGET
+        nobody, or few, in the split                 noised counts, as of many
+    """
+    config = request.config
+    if config.evaluation.count_noise > 0:
+        return _noised_report(site, bench, request)
+    if config.privacy != "none":
+        return _refusal(site, request, RefusalReason.METRICS)
+    patients = site.validation if request.split == "validation" else site.test
+    if len(patients) < config.evaluation.smallest_cell:
+        return _refusal(site, request, RefusalReason.TOO_FEW_PATIENTS)
+    bench.load(request.weights, site.memory.recall(request.run, request.round))
+    return SiteReport(
+        run=request.run, round=request.round, site=site.name,
+        statistics=site_statistics(bench, patients),
+    )
+
+
+def _noised_report(
+    site: Site, bench: Workbench, request: EvaluationRequest
+) -> SiteReport | Refusal:
+    """Charge, draw, keep, answer: in this order, and once."""
+    try:
+        told = site.answers.find(request)
+    except AnotherRequest:
+        return _refusal(site, request, RefusalReason.ANSWERED)
+    if isinstance(told, SiteReport):
+        return told
+    if not is_measured(request.config, request.round, request.split):
+        return _refusal(site, request, RefusalReason.METRICS)
+    patients = site.validation if request.split == "validation" else site.test
+    private = request.config.privacy != "none"
+    kept = {} if private else site.memory.recall(request.run, request.round)
+    bench.load(request.weights, kept)
+    try:
+        statistics, spend = noised(site, request, site_statistics(bench, patients))
+    except BudgetExceeded:
+        return _refusal(site, request, RefusalReason.BUDGET)
+    report = SiteReport(
+        run=request.run, round=request.round, site=site.name, statistics=statistics, spend=spend
+    )
+    site.answers.keep(request, report)
+    return report
 
 
 def noised(
@@ -105,11 +190,7 @@ def noised(
     if guard is None:
         message = f"Site {site.name} has no ledger to charge evaluation.count_noise={spread} to."
         raise PrivacyError(message)
-    sensitivity = count_sensitivity(statistics)
-    mechanism = Mechanism(
-        noise_multiplier=spread / sensitivity, sampling_rate=1.0, steps=1, clip_norm=sensitivity,
-        divisor=1.0,
-    )  # fmt: skip
+    mechanism = count_mechanism(count_sensitivity(statistics), spread)
     name = f"{request.run}/{request.split}"
     delta = guard.limit.delta
     spend = guard.ledger.charge(guard.cohort, name, request.round, mechanism, guard.limit, delta)
@@ -118,26 +199,5 @@ def noised(
     return released, replace(spend, simulated_noise=guard.noise.simulated)
 
 
-def evaluate_round(
-    site: Site, bench: Workbench, request: EvaluationRequest
-) -> SiteReport | Refusal:
-    """Measure the request's weights, with the site's own layers where it keeps some."""
-    patients = site.validation if request.split == "validation" else site.test
-    if len(patients) < request.config.evaluation.smallest_cell:
-        return Refusal(
-            run=request.run, round=request.round, site=site.name,
-            reason=RefusalReason.TOO_FEW_PATIENTS,
-        )  # fmt: skip
-    kept = site.memory.recall(request.run, request.round)
-    bench.load(request.weights, kept)
-    statistics, spend = site_statistics(bench, patients), None
-    if request.config.evaluation.count_noise > 0:
-        try:
-            statistics, spend = noised(site, request, statistics)
-        except BudgetExceeded:
-            return Refusal(
-                run=request.run, round=request.round, site=site.name, reason=RefusalReason.BUDGET
-            )
-    return SiteReport(
-        run=request.run, round=request.round, site=site.name, statistics=statistics, spend=spend
-    )
+def _refusal(site: Site, request: EvaluationRequest, reason: RefusalReason) -> Refusal:
+    return Refusal(run=request.run, round=request.round, site=site.name, reason=reason)

@@ -17,7 +17,7 @@ def with_features(cohort: SiteCohort, config: RunConfig, cache: Cache) -> SiteCo
     """Return the cohort with frozen features in place of images, computed once and cached."""
     images = cohort.items.image
     key = key_of(
-        "features", config.model.backbone, config.model.projection, list(images.shape),
+        "features one by one", config.model.backbone, config.model.projection, list(images.shape),
         _content(images),
     )  # fmt: skip
     kept = cache.array(key)

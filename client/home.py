@@ -60,6 +60,11 @@ class Home:
         return self.folder / "ledger.db"
 
     @property
+    def answers(self) -> Path:
+        """What was told of patients by counts: each thing once."""
+        return self.folder / "answers.db"
+
+    @property
     def disclosures(self) -> Path:
         """One line for each message that left."""
         return self.folder / "disclosures.jsonl"

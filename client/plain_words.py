@@ -10,6 +10,7 @@ from common.config import (
     RunConfig,
     Task,
 )
+from common.measurement import is_validated
 
 _EXACTNESS = {
     "lossless": "bit by bit",
@@ -96,10 +97,11 @@ def _description(run: RunConfig) -> str:
     what = "classes or events, split"
     if run.cohort.images is not None:
         what += ", modality, age, pixel spacing, brightness"
-    rules = run.evaluation
-    limit = f"none of fewer than {rules.smallest_cell} patients"
-    if rules.count_noise > 0:
-        limit = f"each with noise of {rules.count_noise:g} patients"
+    limit = f"none of fewer than {run.evaluation.smallest_cell} patients"
+    if run.privacy != "none":
+        limit = "with the noise of policy.statistics_noise, and where that is 0 none of them"
+    elif run.evaluation.count_noise > 0:
+        limit = f"each with noise of {run.evaluation.count_noise:g} patients"
     return (
         "once, before the first round, counts of what was found, used and left out and why, and "
         f"by {what}: {limit} (policy.statistics: false keeps them here)"
@@ -109,5 +111,19 @@ def _description(run: RunConfig) -> str:
 def _counts(run: RunConfig) -> str:
     rules = run.evaluation
     if rules.count_noise > 0:
-        return f"counts that measure the model, each with noise of {rules.count_noise:g} patients"
-    return f"counts that measure the model, none of fewer than {rules.smallest_cell} patients"
+        when = _measured(run)
+        return (
+            f"{when}, counts that measure the model, each with noise of {rules.count_noise:g} "
+            "patients, charged to the ledger; no sums"
+        )
+    if run.privacy != "none":
+        return "nothing that measures the model: evaluation.count_noise is 0"
+    return (
+        f"counts that measure the model, none of fewer than {rules.smallest_cell} patients, and "
+        "sums over as many (policy.metrics: noised keeps them here)"
+    )
+
+
+def _measured(run: RunConfig) -> str:
+    validated = sum(is_validated(run, n) for n in range(1, run.training.rounds + 1))
+    return "once, at the end" if not validated else f"in {validated} rounds and at the end"

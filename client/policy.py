@@ -68,23 +68,31 @@ def judge_metrics(config: RunConfig, rules: PolicyRules) -> Denied | None:
 
     A run that a site may train for goes on when the site does not measure.
     """
-    noise = config.evaluation.count_noise
+    noise, private = config.evaluation.count_noise, config.privacy != "none"
     if rules.metrics == "none":
         return Denied(reason=RefusalReason.METRICS, detail="policy.metrics is none")
-    if rules.metrics == "noised" and not noise > 0:
+    if noise > 0:
+        return None
+    if private:
+        detail = f"evaluation.count_noise is {noise}: a private run is measured by noised counts"
+        return Denied(reason=RefusalReason.METRICS, detail=detail)
+    if rules.metrics == "noised":
         detail = f"evaluation.count_noise is {noise}, policy.metrics allows noised counts only"
         return Denied(reason=RefusalReason.METRICS, detail=detail)
     return None
 
 
-def judge_statistics(rules: PolicyRules) -> Denied | None:
+def judge_statistics(config: RunConfig, rules: PolicyRules) -> Denied | None:
     """Return why counts that describe the cohort may not leave, or None where they may.
 
     A run goes on without them.
     """
-    if rules.statistics:
+    if not rules.statistics:
+        return Denied(reason=RefusalReason.STATISTICS, detail="policy.statistics is false")
+    if config.privacy == "none" or rules.statistics_noise > 0:
         return None
-    return Denied(reason=RefusalReason.STATISTICS, detail="policy.statistics is false")
+    detail = "policy.statistics_noise is 0, and a private run is told of the cohort with noise only"
+    return Denied(reason=RefusalReason.STATISTICS, detail=detail)
 
 
 def targets_of(task: Task) -> tuple[str, ...]:

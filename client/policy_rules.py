@@ -9,7 +9,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import BeforeValidator, Field
 
 from common.config import NetworkName
-from common.config_part import NonNegativeFloat, Part, PositiveFloat, PositiveInt
+from common.config_part import Part, PositiveFloat, PositiveInt
 
 _TASKS = ("diagnosis", "prognosis", "segmentation")
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -102,21 +102,25 @@ class PolicyRules(Part):
         default=5, description="Counts of fewer patients than this do not leave."
     )
     metrics: Literal["any", "noised", "none"] = Field(
-        default="any",
-        description="Counts that measure a model and may leave: any (above smallest_cell), noised "
-        "(runs with evaluation.count_noise only), or none.",
-    )
+        default="noised",
+        description="Counts that measure a model and may leave. noised: with Gaussian noise that "
+        "is charged to the ledger (runs with evaluation.count_noise). any: runs without privacy "
+        "may have exact counts, too, of smallest_cell patients and more, and sums over them; "
+        "weights that were made for it can single a patient out by these. none: no counts. "
+        "A private run gets noised counts only, whatever is said here.",
+    )  # fmt: skip
     statistics: bool = Field(
         strict=True, default=True,
         description="Tell the coordinator once before a run how many studies and patients were "
         "found, used and left out and why, classes, and histograms of age, pixel spacing and "
-        "brightness: counts above smallest_cell only. With false, runs go on without.",
+        "brightness: to runs without privacy counts above smallest_cell, to private runs with "
+        "statistics_noise only. With false, runs go on without.",
     )  # fmt: skip
-    statistics_noise: NonNegativeFloat = Field(
-        default=0.0,
+    statistics_noise: float = Field(
+        strict=True, default=0.0, ge=0, le=1e6,
         description="Standard deviation of Gaussian noise on those counts, in patients, charged "
-        "to the ledger; 0 for none. A run with evaluation.count_noise adds at least that.",
-    )
+        "to the ledger. With 0, private runs are told none of them.",
+    )  # fmt: skip
     tell_patients: Annotated[bool, Field(strict=True)] | Literal["without_privacy"] = Field(
         default="without_privacy",
         description="Tell the coordinator exactly how many patients would train: without_privacy "

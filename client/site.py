@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from client.answers import Answers, AnswersInProcess
 from client.ledger import Ledger, Limit
 from client.memory import MemoryInProcess, SiteMemory
 from common.privacy.noise import NoiseSource
@@ -35,6 +36,7 @@ class Site:
     test: Patients
     guard: Guard | None = None  # None: this site takes part in runs without privacy only
     memory: SiteMemory = field(default_factory=MemoryInProcess)
+    answers: Answers = field(default_factory=AnswersInProcess)
 
 
 def data_order(seed: int, site: str, round_number: int) -> torch.Generator:

@@ -106,8 +106,8 @@ def ward_of(home: Home, config: SiteConfig) -> Ward:
         torch.set_num_threads(config.threads)
     return Ward(
         name=config.name, data=config.data, labels=config.labels_csv, cache=home.cache,
-        memory=home.memory, ledger=home.ledger, withdrawals=home.withdrawals,
-        index=home.index, quality=config.quality, telling=Telling(
+        memory=home.memory, ledger=home.ledger, answers=home.answers,
+        withdrawals=home.withdrawals, index=home.index, quality=config.quality, telling=Telling(
             smallest_cell=config.policy.smallest_cell, noise=config.policy.statistics_noise
         ),
         largest_epsilon=config.policy.largest_epsilon_per_cohort,

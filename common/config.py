@@ -65,6 +65,7 @@ __all__ = [
     "load_config",
     "parse_config",
     "read_config",
+    "without_privacy",
 ]
 
 #: Of a configuration as it travels: a site reads no larger one. A run of 500 named hospitals has
@@ -159,6 +160,12 @@ def _check_private_split(cohort: Cohort) -> None:
             "test_fraction: 0.2 in place of folds, or privacy: none"
         )
         raise ValueError(message)
+
+
+def without_privacy(config: RunConfig) -> RunConfig:
+    """Return the run without privacy, and without the noise that private runs are measured with."""
+    exact = config.evaluation.model_copy(update={"count_noise": 0.0})
+    return config.model_copy(update={"privacy": "none", "evaluation": exact})
 
 
 def _check_private_training(training: Training) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from common.config_part import NonNegativeFloat, Part, PositiveFloat, PositiveInt
+from common.config_part import Part, PositiveFloat, PositiveInt
 from common.config_training import Aggregation, Model, Training
 from common.errors import ConfigurationError
 
@@ -25,8 +25,9 @@ class Evaluation(Part):
     smallest_cell: PositiveInt = 5
     specificity: float = Field(strict=True, default=0.9, gt=0, lt=1)
     bootstrap: PositiveInt = 1000
-    #: Standard deviation of Gaussian noise on released counts, charged to the ledger (0: off).
-    count_noise: NonNegativeFloat = 0.0
+    #: Standard deviation, in patients, of Gaussian noise on each count, charged to the ledger.
+    #: A private run is not measured without; 0 is for runs without privacy.
+    count_noise: float = Field(strict=True, default=0.0, ge=0, le=1e6)
 
 
 class PatientPrivacy(Part):

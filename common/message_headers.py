@@ -126,6 +126,7 @@ class RequestFacts(BaseModel):
     kind: Literal["proposal", "statistics", "train", "evaluation"]
     run: RunName
     round: int = Field(ge=0, le=MOST_ROUNDS)
+    seed: int
     config: str  # canonical JSON, not read yet
 
 

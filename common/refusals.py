@@ -25,6 +25,8 @@ class RefusalReason(Enum):
     PRIVACY = "the site takes part in private runs only"
     CELL = "the run would release smaller cells than the site allows"
     METRICS = "the run would release metrics that the site does not"
+    ANSWERED = "the site has answered another request for this round and split"
+    BEGUN = "a run of this name was begun here with another configuration or seed"
     STATISTICS = "the site does not describe its cohort"
     COHORT = "the run accepts smaller cohorts than the site allows"
     PAUSED = "the site is paused"

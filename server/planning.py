@@ -15,6 +15,7 @@ from common.config import RunConfig
 from common.config_privacy import COMMON_DELTA
 from common.envelope import seal
 from common.errors import ConfigurationError
+from common.measurement import is_validated
 from common.network import initial_weights
 from common.packing import FRAME_VALUES, Encoding
 from common.privacy.accounting import make_plan
@@ -22,7 +23,7 @@ from common.refusals import PASSING
 from common.weights import Weights
 from common.wire import EvaluationRequest, Refusal, Request, SiteUpdate, Standing, TrainRequest
 from server.aggregation import aggregator_of
-from server.selection import check_selection, is_due
+from server.selection import check_selection
 
 #: What a value takes at most; random mantissas, as noise makes them, compress by a sixth.
 _BYTES_A_VALUE: dict[Encoding, float] = {
@@ -180,7 +181,7 @@ def _agreed(config: RunConfig, site: str, patients: int | None = None) -> SiteFo
 
 def _traffic(config: RunConfig, weights: Weights) -> Traffic:
     rounds = config.training.rounds
-    validated = sum(is_due(config, number) for number in range(1, rounds + 1))
+    validated = sum(is_validated(config, number) for number in range(1, rounds + 1))
     controlled = config.aggregation.rule == "scaffold"
     values = sum(value.numel() for value in weights.values()) * (1 + controlled)
     # Requests keep every bit; the encoding is that of updates.

@@ -10,6 +10,7 @@ from typing import Protocol
 from common.config import RunConfig
 from common.errors import ConfigurationError, RunFailed
 from common.hash_chain import Fact
+from common.measurement import is_validated
 from common.metrics import merge
 from common.network import initial_weights
 from common.privacy.plan import LedgerHead
@@ -21,7 +22,7 @@ from server.arrival import in_order
 from server.journal import Journal
 from server.round_record import RoundRecord, last_ledgers
 from server.run_state import RunState, RunStore
-from server.selection import check_selection, is_better, is_due, score, should_stop
+from server.selection import check_selection, is_better, score, should_stop
 
 __all__ = ["Records", "RoundRecord", "Sites", "begin", "run_rounds"]
 
@@ -134,7 +135,7 @@ def train_round(
 
 def settle_round(config: RunConfig, sites: Sites, state: RunState) -> RunState:
     """Validate a trained round where it is due, keep the best, and say whether the run ends."""
-    if is_due(config, state.round):
+    if is_validated(config, state.round):
         state = _validate(config, sites, state)
     last = state.round >= config.training.rounds
     stop = should_stop(config, state.round, state.best_round)

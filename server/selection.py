@@ -22,13 +22,6 @@ def check_selection(config: RunConfig) -> None:
         raise ConfigurationError(message)
 
 
-def is_due(config: RunConfig, round_number: int) -> bool:
-    """Return whether this round is validated; the last one always is."""
-    if config.selection.rule == "last":
-        return False
-    return round_number % config.selection.every == 0 or round_number == config.training.rounds
-
-
 def score(config: RunConfig, task: Task, merged: Statistics) -> float:
     """Return the validation score of a round, lower is better; nan when nothing was released."""
     if config.selection.by == "metric":

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from common.config import Aggregation, Personalisation, RunConfig
+from common.config import Aggregation, Personalisation, RunConfig, without_privacy
 from common.errors import ConfigurationError
 
 
 def plain(config: RunConfig) -> RunConfig:
     """Return the run without privacy and with nothing kept at the sites."""
-    return config.model_copy(
-        update={"privacy": "none", "personalisation": Personalisation(method="none")}
+    return without_privacy(config).model_copy(
+        update={"personalisation": Personalisation(method="none")}
     )
 
 

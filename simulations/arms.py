@@ -18,7 +18,7 @@ from client.ledger import Ledger, Limit
 from client.private_round import counted
 from client.site import Guard, Site
 from client.workbench import Workbench, open_workbench
-from common.config import RunConfig
+from common.config import RunConfig, without_privacy
 from common.errors import RunFailed
 from common.privacy.accounting import delta_of
 from common.privacy.noise import SimulatedNoise
@@ -240,7 +240,7 @@ def _pooled(sites: SiteSet, setting: Setting) -> Outcome:
 
 def _personalised(sites: SiteSet, setting: Setting, shared: Outcome | None) -> Outcome:
     """Keep layers at each site during the run, or tune the shared model there afterwards."""
-    config = setting.config.model_copy(update={"privacy": "none"})
+    config = without_privacy(setting.config)
     if config.personalisation.method in {"local_norm", "personal_head"}:
         return _federated("personalised", config, sites, setting)
     if shared is None:

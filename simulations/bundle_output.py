@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from common.bundle import Card, write_bundle
-from common.config import RunConfig
+from common.config import RunConfig, without_privacy
 from common.metrics import Estimate
 from common.metrics.estimate import unknown
 from common.network import network_of
@@ -48,7 +48,7 @@ def config_of(found: Comparison, arm: Arm) -> RunConfig:
         case "federated" | "local":
             return plain(found.config)
         case "personalised":
-            return found.config.model_copy(update={"privacy": "none"})
+            return without_privacy(found.config)
 
 
 def privacy_of(found: Comparison, arm: Arm) -> str:

@@ -30,8 +30,8 @@ def show_runs(home: Home, which: str | None) -> None:
     approvals = Approvals(home.approvals)
     seen = approvals.listed()
     if which is not None:
-        found = _found(approvals, which)
-        _show(home, approvals, found)
+        found, seed = _found(approvals, which)
+        _show(home, approvals, found, seed)
         say("The whole configuration:")
         for line in found.to_yaml().splitlines():
             say(f"  {as_text(line)}")
@@ -47,18 +47,22 @@ def show_runs(home: Home, which: str | None) -> None:
 def decide(home: Home, which: str, decision: Literal["approved", "declined"], *, yes: bool) -> None:
     """Show a configuration and what changed in it, and record the answer."""
     approvals = Approvals(home.approvals)
-    config = _found(approvals, which)
-    _show(home, approvals, config)
+    config, seed = _found(approvals, which)
+    _show(home, approvals, config, seed)
     word = "Approve" if decision == "approved" else "Refuse"
-    if approvals.decision(config.in_force().fingerprint()) == decision:
+    if approvals.decision(config.in_force().fingerprint(), seed) == decision:
         say(f"It is {_WORDS[decision]} already; nothing was changed.")
         return
     if not yes and not ask(f"{word} this configuration?"):
         say("Nothing was changed.")
         return
-    fingerprint = approvals.decide_ahead(config, decision)
+    fingerprint = approvals.decide_ahead(config, decision, seed)
     if decision == "approved":
-        say(f"Approved {fingerprint[:16]}. A change of any value in it will be asked for again.")
+        which_seed = "the first seed that is used" if seed is None else f"seed {seed}"
+        say(
+            f"Approved {fingerprint[:16]} with {which_seed}. "
+            "A change of any value in it will be asked for again."
+        )
         if not is_running(home):
             say("Next: wardround-site start")
     else:
@@ -77,8 +81,8 @@ def _row(seen: Seen, *, automatic: bool) -> tuple[str, str, str, str, str]:
     return run, f"{name} {seen.fingerprint[:8]}", word, ago(seen.since), step
 
 
-def _found(approvals: Approvals, which: str) -> RunConfig:
-    """Return the configuration of a run, a file, or a hash's beginning."""
+def _found(approvals: Approvals, which: str) -> tuple[RunConfig, int | None]:
+    """Return the configuration of a run, a file, or a hash's beginning, and the seed asked with."""
     seen = approvals.listed()
     # A run that changed its configuration asks again: the last one is meant.
     matching = [s for s in seen if s.run == which] or [
@@ -92,9 +96,9 @@ def _found(approvals: Approvals, which: str) -> RunConfig:
                 f"approvals.db was changed. Ask the coordinator for its file, and give that."
             )
             raise ConfigurationError(message)
-        return found
+        return found, matching[-1].seed
     if which.endswith((".yaml", ".yml", ".json")) or Path(which).is_file():
-        return load_config(Path(which))
+        return load_config(Path(which)), None
     known = ", ".join(dict.fromkeys(as_text(s.run) for s in seen if s.run)) or "none yet"
     message = (
         f"No run {as_text(which)} was proposed here (known: {known}). Give a run that "
@@ -103,9 +107,12 @@ def _found(approvals: Approvals, which: str) -> RunConfig:
     raise ConfigurationError(message)
 
 
-def _show(home: Home, approvals: Approvals, config: RunConfig) -> None:
-    width = max(len(heading) for heading, _ in described(config))
-    for heading, text in described(config):
+def _show(home: Home, approvals: Approvals, config: RunConfig, seed: int | None) -> None:
+    lines = described(config)
+    if seed is not None:
+        lines.append(("seed", str(seed)))
+    width = max(len(heading) for heading, _ in lines)
+    for heading, text in lines:
         say(f"  {heading.ljust(width)}  {text}")
     changes = approvals.difference(config)
     if changes:

@@ -2,32 +2,36 @@
 
 Joined ranges depend on where the patients are, so one patient more could change them all. Here
 each patient is in one cell whatever the others are, which is what noise can hide.
-The intervals leave out the noise itself.
+Intervals with the noise in them are common.metrics.noised's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from common.metrics import noised
 from common.metrics.estimate import Estimate, Float, Owners, normal_interval, ratio, tally, unknown
-from common.metrics.labels import RELIABILITY_BINS, merged_calibration, reliability_bin
+from common.metrics.noised import Value, noised_estimate
 from common.metrics.ranges import (
     Ranges,
     merged_auroc,
     merged_average_precision,
-    merged_sensitivity,
 )
 
-#: Few, since each adds noise; even in the logit from -4 to 4.
-BINS = 16
-_MOST_LOGIT = 4.0
+#: Few, since each adds noise; even in the logit from -2 to 2, where models that were trained with
+#: privacy have their scores. Of 8, 12 and 16 these err least at the noise of shipped runs.
+BINS = 8
+_MOST_LOGIT = 2.0
 _INNER = 1 / (1 + np.exp(-np.linspace(-_MOST_LOGIT, _MOST_LOGIT, BINS + 1)[1:-1]))
 EDGES: Float = np.r_[0.0, _INNER, 1.0]
 _MIDDLE: Float = (EDGES[1:] + EDGES[:-1]) / 2
 
+#: Measured: intervals of a threshold or of gaps by bin held the truth in 36 to 90 of 100 cases.
+_TOO_FINE = "not told where counts are noised: few bins with noise on each do not show it"
 NOISED_AWAY = "noised counts do not hold enough of both outcomes"
 
 
@@ -52,16 +56,40 @@ def bin_of(probability: Float) -> NDArray[np.int64]:
 
 
 def histogram_of(score: Float, truth: Float) -> Float:
-    """Return (2 x BINS,) patients: without the outcome by bin, then with it."""
-    known = ~np.isnan(truth)
-    cell = bin_of(score[known]) + BINS * (truth[known] >= 0.5)
-    return tally(cell, 2 * BINS)
+    """Return (2 x BINS + 1,) patients: without the outcome by bin, with it, and of unknown one.
+
+    Each patient is in one cell, whatever the score: one that is no number counts as 0.5.
+    """
+    cell = bin_of(np.nan_to_num(score, nan=0.5)) + BINS * (truth >= 0.5)
+    return tally(np.where(np.isnan(truth), 2 * BINS, cell), 2 * BINS + 1)
 
 
 def histogram_from(cells: Float) -> Histogram:
-    """Read released cells, (2 x BINS,); noise below zero counts as zero."""
+    """Read released cells, (2 x BINS + 1,); noise below zero counts as zero."""
     held = np.maximum(cells, 0.0)
-    return Histogram(held[:BINS], held[BINS:])
+    return Histogram(held[:BINS], held[BINS : 2 * BINS])
+
+
+def metrics_of(cells: Float, noise: float) -> dict[str, Estimate]:
+    """Return every metric of one label's released cells, with `noise` as variance on each."""
+    parts = (cells[:BINS], cells[BINS : 2 * BINS])
+    patients = round(max(float(np.sum(parts)), 0.0))
+
+    def told(value: Value, exact: Callable[[Histogram], Estimate]) -> Estimate:
+        return noised_estimate(parts, noise, value, lambda *held: exact(Histogram(*held)))
+
+    return {
+        "auroc": told(noised.area, area),
+        "average_precision": told(noised.precision, precision),
+        "sensitivity_at_specificity": unknown(patients, _TOO_FINE),
+        "brier": told(_brier, brier),
+        "calibration_error": unknown(patients, _TOO_FINE),
+    }
+
+
+def _brier(negative: Float, positive: Float) -> Float:
+    wrong = negative @ _MIDDLE**2 + positive @ (1 - _MIDDLE) ** 2
+    return ratio(wrong, (negative + positive).sum(axis=1))
 
 
 def area(held: Histogram) -> Estimate:
@@ -73,11 +101,6 @@ def area(held: Histogram) -> Estimate:
 def precision(held: Histogram) -> Estimate:
     """Return the average precision."""
     return merged_average_precision(_ranges(held.positive), _ranges(held.negative))
-
-
-def sensitivity(held: Histogram, specificity: float) -> Estimate:
-    """Return the sensitivity at a specificity."""
-    return merged_sensitivity(_ranges(held.positive), _ranges(held.negative), specificity)
 
 
 def brier(held: Histogram) -> Estimate:
@@ -95,14 +118,6 @@ def brier(held: Histogram) -> Estimate:
     spread = max(float((counts * errors(_MIDDLE) ** 2).sum() / total) - value**2, 0.0)
     bound = float((counts * ends).sum() / total)
     return normal_interval(value, float(np.sqrt(spread / total)), round(total), bound)
-
-
-def calibration(held: Histogram) -> Estimate:
-    """Return the calibration error with the bins' middles as probabilities."""
-    place = reliability_bin(_MIDDLE)
-    table = np.stack([tally(place, RELIABILITY_BINS, part) for part in held])
-    predicted = tally(place, RELIABILITY_BINS, (held.negative + held.positive) * _MIDDLE)
-    return merged_calibration(table, predicted)
 
 
 def _ranges(counts: Float) -> Ranges:

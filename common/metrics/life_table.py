@@ -5,11 +5,14 @@ A table's cells are intervals of time: those that end at the edges, then all tha
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from common.metrics.estimate import Estimate, Float, normal_interval, tally, unknown
 from common.metrics.histogram import NOISED_AWAY
+from common.metrics.noised import Value, noised_estimate
 from common.metrics.ranges import Ranges, merged_auroc
 
 #: Bins of risk in the noised table: few, since each adds noise.
@@ -84,10 +87,29 @@ def merged_survival(table: Float) -> tuple[Estimate, ...]:
 
 def risk_table(time: Float, event: Float, risk: Float, edges: Float) -> Float:
     """Return (RISK_BINS x 2 x (edges + 1),) patients: each in one cell, whatever the others are."""
-    level = np.clip((risk * RISK_BINS).astype(np.int64), 0, RISK_BINS - 1)
+    # A risk that is no number, as crafted weights give, is some public level, too.
+    known = np.clip(np.nan_to_num(risk, nan=0.5), 0.0, 1.0)
+    level = np.minimum((known * RISK_BINS).astype(np.int64), RISK_BINS - 1)
     held = np.zeros((RISK_BINS, 2, len(edges) + 1))
     np.add.at(held, (level, (event == 1).astype(np.int64), interval_of(time, edges)), 1.0)
     return held.reshape(-1)
+
+
+def table_metrics(
+    cells: Float, noise: float, edges: int, boundary: int
+) -> tuple[Estimate, Estimate]:
+    """Return C-index and AUC at the horizon of released cells, with `noise` as variance on each."""
+    shape = (RISK_BINS, 2, edges + 1)
+
+    def by_draw(metric: Callable[[Float], Estimate]) -> Value:
+        return lambda drawn: np.array([metric(one.reshape(shape)).value for one in drawn])
+
+    def told(metric: Callable[[Float], Estimate]) -> Estimate:
+        return noised_estimate(
+            [cells], noise, by_draw(metric), lambda held: metric(held.reshape(shape))
+        )
+
+    return told(table_concordance), told(lambda held: table_auc(held, boundary))
 
 
 def table_from(cells: Float, edges: int) -> Float:

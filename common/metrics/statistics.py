@@ -12,6 +12,8 @@ from torch import Tensor
 
 Counts = NDArray[np.float64]  # whole numbers, unless Gaussian noise was added
 Sums = NDArray[np.float64]
+#: Noised counts are multiples of this part of a patient.
+_GRID = 2.0**-10
 
 
 class Normal(Protocol):
@@ -26,13 +28,17 @@ class Normal(Protocol):
 class Statistics:
     """Everything in it adds up: merging is adding, in any order."""
 
-    patients: Counts  # () patients (or images, by the run's unit) that were measured
+    #: () patients (or images, by the run's unit) that were measured; from the noised cells alone
+    #: where there is noise.
+    patients: Counts
     cells: Mapping[str, Counts]  # counts of patients; small ones do not leave
     sums: Mapping[str, Sums]  # sums over at least the smallest cell of patients
+    noise: float = 0.0  # variance of the Gaussian noise on each cell; 0: exact
 
     def to_json(self) -> dict[str, object]:
         """Return plain lists and numbers."""
-        return {
+        noise = {"noise": self.noise} if self.noise else {}
+        return noise | {
             "patients": float(self.patients),
             "cells": {name: value.tolist() for name, value in self.cells.items()},
             "sums": {name: value.tolist() for name, value in self.sums.items()},
@@ -53,6 +59,7 @@ class Statistics:
             patients=_numbers("patients", patients),
             cells={str(name): _numbers(str(name), value) for name, value in cells.items()},
             sums={str(name): _numbers(str(name), value) for name, value in sums.items()},
+            noise=float(_numbers("noise", content.get("noise", 0.0))),
         )
 
 
@@ -82,6 +89,7 @@ def merge(parts: Iterable[Statistics]) -> Statistics:
         patients=total(p.patients for p in every),
         cells={name: total(p.cells[name] for p in every) for name in every[0].cells},
         sums={name: total(p.sums[name] for p in every) for name in every[0].sums},
+        noise=sum(p.noise for p in every),
     )
 
 
@@ -104,32 +112,45 @@ def withhold_small_cells(statistics: Statistics, smallest: int) -> Statistics:
     )
 
 
-def count_sensitivity(statistics: Statistics) -> float:
-    """Return how far (L2) one patient more or less can move all counts together.
+def on_grid(noise: Counts) -> Counts:
+    """Return noise rounded to a grid that all counts lie on.
 
-    Holds for statistics made with `count_noise` > 0: there a patient is in at most one cell
-    of each row of the last axis, and no cell depends on where other patients are. It does not
-    hold for joined ranges, whose ends are found from the patients.
+    So count and noise are rounded together: the low bits of a floating-point sum would tell the
+    count (Mironov 2012).
     """
-    rows = sum(int(np.prod(value.shape[:-1])) for value in statistics.cells.values())
-    return float(np.sqrt(1 + rows))
+    return np.asarray(np.rint(noise / _GRID) * _GRID)
+
+
+def count_sensitivity(statistics: Statistics) -> float:
+    """Return how far (L2) one patient more or less can move all cells together.
+
+    Holds for statistics made with `count_noise` > 0: there a patient is in one cell of each row
+    of the last axis, and no cell depends on where other patients are. It does not hold for
+    joined ranges, whose ends are found from the patients.
+    """
+    return float(np.sqrt(_rows(statistics)))
+
+
+def _rows(statistics: Statistics) -> int:
+    return sum(int(np.prod(value.shape[:-1])) for value in statistics.cells.values())
 
 
 def with_count_noise(
     statistics: Statistics, standard_deviation: float, noise: Normal
 ) -> Statistics:
-    """Add Gaussian noise to every count and leave no sum: sums have no bounded sensitivity here.
+    """Add Gaussian noise to every cell; the number of patients follows from the noised cells.
 
     A Gaussian mechanism with noise multiplier standard_deviation / count_sensitivity, which
-    the caller charges before release.
+    the caller charges before release. No sum leaves: none is bounded here.
     """
 
     def noisy(value: Counts) -> Counts:
-        drawn = noise.gaussian(value.shape, standard_deviation)
-        return np.asarray(value + drawn.numpy())
+        drawn = noise.gaussian(value.shape, standard_deviation).numpy()
+        return np.asarray(value + on_grid(drawn))
 
+    cells = {name: noisy(value) for name, value in statistics.cells.items()}
+    total = sum(float(value.sum()) for value in cells.values())
     return Statistics(
-        patients=noisy(statistics.patients),
-        cells={name: noisy(value) for name, value in statistics.cells.items()},
-        sums={name: np.full_like(value, np.nan) for name, value in statistics.sums.items()},
+        patients=np.array(total / _rows(statistics)), cells=cells, sums={},
+        noise=standard_deviation**2,
     )

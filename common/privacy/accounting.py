@@ -30,6 +30,10 @@ _HALVINGS = 60
 #: Calibration ends when the noise is within this part of the smallest that fits.
 _NOISE_TOLERANCE = 1e-3
 _LARGEST_NOISE = 2.0**40
+#: Beyond it epsilon is above 10^11, and floats run out not far from there.
+_LARGEST_MU = 1e6
+_LARGEST_MIXED_MU = 50.0
+_TINY = 1e-300
 
 
 def epsilon_of(mechanisms: Iterable[Mechanism], delta: float) -> float:
@@ -37,8 +41,11 @@ def epsilon_of(mechanisms: Iterable[Mechanism], delta: float) -> float:
     history = tuple(m for m in mechanisms if m.steps > 0)
     if any(m.noise_multiplier <= 0 for m in history):
         return math.inf
-    if all(m.sampling_rate >= 1 for m in history):
-        return _gaussian_epsilon(_mu(history), delta)
+    full = [m for m in history if m.sampling_rate >= 1]
+    if len(full) == len(history):
+        return _gaussian_epsilon(_mu(full), delta)
+    if _mu(full) > _LARGEST_MIXED_MU:
+        return math.inf  # an epsilon of thousands, whose distribution fills the memory
     return _pld_epsilon(_merged(history), delta)
 
 
@@ -56,7 +63,12 @@ def rdp_epsilon(mechanisms: Iterable[Mechanism], delta: float) -> float:
 
 
 def _mu(history: Sequence[Mechanism]) -> float:
-    return math.sqrt(sum(m.steps / m.noise_multiplier**2 for m in history))
+    return math.sqrt(sum(m.steps / _square(m.noise_multiplier) for m in history))
+
+
+def _square(noise: float) -> float:
+    """Return the square, above 0 where it underflows and infinite where it overflows."""
+    return max(noise * noise, _TINY)
 
 
 def _merged(history: Sequence[Mechanism]) -> tuple[tuple[float, float, int], ...]:
@@ -65,7 +77,7 @@ def _merged(history: Sequence[Mechanism]) -> tuple[tuple[float, float, int], ...
     for m in history:
         key = (m.noise_multiplier, m.sampling_rate)
         steps[key] = steps.get(key, 0) + m.steps
-    full = sum(n / sigma**2 for (sigma, q), n in steps.items() if q >= 1)
+    full = sum(n / _square(sigma) for (sigma, q), n in steps.items() if q >= 1)
     parts = ((sigma, q, n) for (sigma, q), n in steps.items() if q < 1)
     # All full-batch steps together are one Gaussian, exactly.
     return (*([(1 / math.sqrt(full), 1.0, 1)] if full else []), *parts)
@@ -116,6 +128,8 @@ def gaussian_delta(mu: float, epsilon: float) -> float:
 
 def _gaussian_epsilon(mu: float, delta: float) -> float:
     """Return the smallest epsilon, rounded up by the last bits of a float."""
+    if mu > _LARGEST_MU:
+        return math.inf
     if mu == 0 or gaussian_delta(mu, 0.0) <= delta:
         return 0.0
     low, high = 0.0, 1.0

@@ -8,6 +8,9 @@ from typing import Literal
 
 from common.errors import PrivacyError
 
+#: Less noise than this underflows to none; its epsilon is infinite all the same.
+_LEAST_NOISE = 1e-300
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mechanism:
@@ -35,6 +38,17 @@ class Mechanism:
 
 def _impossible(name: str, value: float, expected: str) -> PrivacyError:
     return PrivacyError(f"A mechanism has {name}={value}, expected {expected}.")
+
+
+def count_mechanism(sensitivity: float, standard_deviation: float) -> Mechanism:
+    """Return the mechanism of counts that are told once, each with Gaussian noise.
+
+    `sensitivity` is how far (L2) one patient more or less moves all of them together.
+    """
+    return Mechanism(
+        noise_multiplier=max(standard_deviation / sensitivity, _LEAST_NOISE), sampling_rate=1.0,
+        steps=1, clip_norm=sensitivity, divisor=1.0,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

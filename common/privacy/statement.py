@@ -12,9 +12,10 @@ SIMULATED = "Simulated noise: no privacy claim."
 
 _NOT_COVERED = (
     "Not covered: a patient who is in the data of several hospitals (their epsilons add up); "
-    "evaluation counts, unless they were noised and charged; hyper-parameters that were chosen by "
-    "looking at these patients; stopping early or choosing a round by validation patients; when "
-    "an answer comes, and whether a hospital can use any patient at all."
+    "hyper-parameters that were chosen by looking at these patients; stopping early or choosing a "
+    "round by validation patients; when an answer comes, and whether a hospital can use any "
+    "patient at all. Counts that measured the model or described the cohort left with noise that "
+    "was charged to the same ledger."
 )
 
 

@@ -59,10 +59,7 @@ def _histograms(rows: Sequence[Rows]) -> Statistics:
         )
         for row in rows
     ]
-    patients = float(len(np.unique(rows[0].owner)))
-    return Statistics(
-        patients=np.array(patients), cells={"histogram": np.stack(each)}, sums={}
-    )
+    return Statistics(patients=np.zeros(()), cells={"histogram": np.stack(each)}, sums={})
 
 
 def _classes_told(rows: Sequence[Rows], smallest: int) -> list[bool]:
@@ -89,20 +86,13 @@ def label_summary(
 ) -> dict[str, Estimate]:
     """Return the metrics that merged statistics allow; the main one is the first."""
     if rules.count_noise > 0:
-        held = [histogram.histogram_from(cells) for cells in statistics.cells["histogram"]]
-        return _by_metric([_noised_metrics(one, rules) for one in held], names)
+        told = [
+            histogram.metrics_of(cells, statistics.noise)
+            for cells in statistics.cells["histogram"]
+        ]
+        return _by_metric(told, names)
     each = [_released_metrics(statistics, label, rules) for label in range(len(names))]
     return _by_metric(each, names) | {"loss": loss_estimate(statistics)}
-
-
-def _noised_metrics(held: histogram.Histogram, rules: Evaluation) -> dict[str, Estimate]:
-    return {
-        "auroc": histogram.area(held),
-        "average_precision": histogram.precision(held),
-        "sensitivity_at_specificity": histogram.sensitivity(held, rules.specificity),
-        "brier": histogram.brier(held),
-        "calibration_error": histogram.calibration(held),
-    }
 
 
 def _released_metrics(

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from common.config import Evaluation, SegmentationTask
@@ -16,6 +17,7 @@ from common.metrics import Estimate, Statistics
 from common.metrics import overlap as metrics
 from common.metrics.estimate import Float, Owners, bootstrapped, mean_estimate, tally, weighted_mean
 from common.metrics.histogram import by_patient
+from common.metrics.noised import mean_of, noised_estimate
 from common.metrics.release import counted
 from common.tasks.task import Scores, at_least_float32, loss_estimate, loss_sums, owners, whole
 
@@ -74,7 +76,7 @@ class Segmentation:
         """Return sums of Dice and distances over items that hold the structure."""
         owner = owners(scores)
         if rules.count_noise > 0:
-            return _histograms(self._dice(scores), owner)
+            return _histograms(self._dice(scores)[:, : len(self._noised_names)], owner)
         columns = self._by_item(scores).T
         held = [counted(~np.isnan(c), owner, c, rules.smallest_cell) for c in columns]
         kept = [column[rows] for column, rows in zip(columns, held, strict=True)]
@@ -91,8 +93,13 @@ class Segmentation:
     def summarise(self, statistics: Statistics, rules: Evaluation) -> dict[str, Estimate]:
         """Return mean Dice and distances over the items that hold the structure."""
         if rules.count_noise > 0:
-            cells = np.maximum(statistics.cells["dice"], 0.0)
-            return {n: _binned_mean(c) for n, c in zip(self._dice_names, cells, strict=True)}
+            cells = statistics.cells["dice"]
+            found = {
+                name: _binned_mean(row, statistics.noise)
+                for name, row in zip(self._noised_names, cells, strict=True)
+            }
+            # One structure is all of them: it is told once, which takes less noise.
+            return found if "dice" in found else found | {"dice": next(iter(found.values()))}
         value, squared = statistics.sums["value"], statistics.sums["squared"]
         present = statistics.cells["present"]
         found = {
@@ -125,6 +132,11 @@ class Segmentation:
         return (*(f"dice_{name}" for name in self.config.structures), "dice")
 
     @property
+    def _noised_names(self) -> tuple[str, ...]:
+        """Name the rows of noised counts."""
+        return self._dice_names[:1] if len(self.config.structures) == 1 else self._dice_names
+
+    @property
     def _names(self) -> tuple[str, ...]:
         """Name the columns of `_by_item`."""
         parts = [*(f"_{name}" for name in self.config.structures), ""]
@@ -152,17 +164,27 @@ class Segmentation:
 
 
 def _histograms(dice: Float, owner: Owners) -> Statistics:
-    """Return patients by their mean Dice: one in one cell a structure, for noise."""
+    """Return patients by their mean Dice: each in one cell a structure, for noise.
+
+    The last cell is that of patients without the structure.
+    """
     columns = [by_patient(column, owner) for column in dice.T]
-    known = [(column[~np.isnan(column)] * _DICE_BINS).astype(np.int64) for column in columns]
-    cells = [tally(np.minimum(place, _DICE_BINS - 1), _DICE_BINS) for place in known]
-    return Statistics(
-        patients=np.array(float(len(columns[0]))), cells={"dice": np.stack(cells)}, sums={}
-    )
+    cells = [tally(_dice_bin(column), _DICE_BINS + 1) for column in columns]
+    return Statistics(patients=np.zeros(()), cells={"dice": np.stack(cells)}, sums={})
 
 
-def _binned_mean(counts: Float) -> Estimate:
+def _dice_bin(dice: Float) -> NDArray[np.int64]:
+    inside = np.clip(np.nan_to_num(dice), 0.0, 1.0)
+    place = np.minimum((inside * _DICE_BINS).astype(np.int64), _DICE_BINS - 1)
+    return np.where(np.isnan(dice), _DICE_BINS, place)
+
+
+def _binned_mean(cells: Float, noise: float) -> Estimate:
     middle = (np.arange(_DICE_BINS) + 0.5) / _DICE_BINS
-    total, squared = float(counts @ middle), float(counts @ middle**2)
-    found = mean_estimate(total, squared, float(counts.sum()))
-    return replace(found, bound=0.5 / _DICE_BINS)
+
+    def exact(counts: Float) -> Estimate:
+        total, squared = float(counts @ middle), float(counts @ middle**2)
+        found = mean_estimate(total, squared, float(counts.sum()))
+        return replace(found, bound=0.5 / _DICE_BINS)
+
+    return noised_estimate([cells[:_DICE_BINS]], noise, partial(mean_of, middle), exact)

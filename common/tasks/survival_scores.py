@@ -25,9 +25,8 @@ from common.metrics.life_table import (
     merged_survival,
     released_table,
     risk_table,
-    table_auc,
-    table_concordance,
     table_from,
+    table_metrics,
 )
 from common.metrics.ranges import BINS, Ranges, merged_auroc, ranges_of
 from common.metrics.release import Bool, counted, patients_in
@@ -167,7 +166,7 @@ def _noisable(found: Outcomes, owner: Owners, grid: Grid) -> Statistics:
     """Return one patient in one cell of risk, interval and event; no sums."""
     time, event, risk = (by_patient(v, owner) for v in (found.time, found.event, found.risk))
     cells = risk_table(time, event, risk, grid.table)
-    return Statistics(patients=np.array(float(len(time))), cells={"risk_table": cells}, sums={})
+    return Statistics(patients=np.zeros(()), cells={"risk_table": cells}, sums={})
 
 
 # --- what was merged ---------------------------------------------------------------------
@@ -177,11 +176,13 @@ def summarised(statistics: Statistics, grid: Grid, rules: Evaluation) -> dict[st
     """Return the metrics of merged statistics."""
     patients = round(float(statistics.patients))
     if rules.count_noise > 0:
-        held = table_from(statistics.cells["risk_table"], len(grid.table))
+        concordance, area = table_metrics(
+            statistics.cells["risk_table"], statistics.noise, len(grid.table), grid.boundary
+        )
         return {
-            "concordance": table_concordance(held),
-            "integrated_brier": unknown(patients, _NOISED),
-            grid.auc: table_auc(held, grid.boundary),
+            "concordance": concordance,
+            "integrated_brier": unknown(max(patients, 0), _NOISED),
+            grid.auc: area,
         }
     cells, sums = statistics.cells, statistics.sums
     first, last, spread = sums["case_weight"]

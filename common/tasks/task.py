@@ -59,8 +59,8 @@ class Task(Protocol):
     def statistics(self, scores: Scores, rules: Evaluation) -> Statistics:
         """Return mergeable statistics without small cells, or sums over them.
 
-        With `count_noise` > 0: fixed histograms, to be noised before they leave
-        (`common.metrics.with_count_noise`), and no sums.
+        With `count_noise` > 0: fixed histograms, each patient in one cell of each row, to be
+        noised before they leave (`common.metrics.with_count_noise`), and no sums.
         """
         ...
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from common.config import load_config
+from common.config import load_config, without_privacy
 from common.errors import ConfigurationError, Unreachable
 from server.folder import Folder
 from server.operator_client import Operator
@@ -32,7 +32,7 @@ def run(folder: Folder, path: Path, options: RunOptions) -> int:
     """Start a run and, unless detached, watch it to its end."""
     config = load_config(path)
     if options.without_privacy:
-        config = config.model_copy(update={"privacy": "none"})
+        config = without_privacy(config)
     with closing(Operator(folder)) as operator:
         name = operator.order(config.to_yaml(), options.seed, options.sites)
         typer.echo(f"Run {name} is started.")

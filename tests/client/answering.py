@@ -112,6 +112,7 @@ class Letters:
     approval: str = "automatic"
     private_only: bool = True
     metrics: str = "any"
+    statistics_noise: float = 0.0
     lie: Callable[[Answer], Answer] = lambda answer: answer
     told: list[tuple[str, dict[str, object]]] = field(default_factory=list)
     hours: str | None = None
@@ -126,7 +127,8 @@ class Letters:
         ward = Ward(
             name=self.name, data=self.home, labels=self.home, cache=self.home / "cache",
             memory=self.home / "memory", ledger=self.home / "ledger.db",
-            index=self.home / "index.db", quality=QualityRules(), telling=Telling(),
+            index=self.home / "index.db", quality=QualityRules(),
+            telling=Telling(noise=self.statistics_noise),
             withdrawals=self.home / "withdrawals.jsonl", largest_epsilon=1000.0,
             cohort_delta=0.001, tell_patients=True, device=torch.device("cpu"),
             identity_key=self.home / "identity.key",
@@ -145,7 +147,7 @@ class Letters:
         """Return what the site's decision depends on."""
         rules = PolicyRules.model_validate({
             "approval": self.approval, "private_only": self.private_only,
-            "metrics": self.metrics,
+            "metrics": self.metrics, "statistics_noise": self.statistics_noise,
         })  # fmt: skip
         config = SiteConfig(name=self.name, data=self.home, policy=rules, hours=self.hours)
         return House(

@@ -68,8 +68,9 @@ def test_the_same_question_gets_the_same_bytes_and_is_charged_once(tmp_path: Pat
 def test_another_question_of_the_same_round_is_charged_again(tmp_path: Path) -> None:
     fleet = FolderFleet(tmp_path / "fleet")
     letters = Letters(tmp_path / "home").open()
-    for seed in (0, 1):
-        fleet.ask(replace(question(), seed=seed))
+    for factor in (1, 2):
+        weights = {name: value + factor for name, value in question().weights.items()}
+        fleet.ask(replace(question(), weights=weights))
         turns(letters, fleet)
     assert Ledger(tmp_path / "home" / "ledger.db").head().charges == 2
     assert len({a.digest for a in fleet.answers()}) == 2

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -65,8 +64,11 @@ def test_noised_counts_are_charged_and_differ_from_the_true_ones(tmp_path: Path)
     assert len(history) == 1
     assert report.spend.cohort_epsilon == pytest.approx(epsilon_of(history, 1e-3))
     true = site_statistics(bench, here.validation)
-    assert float(report.statistics.patients) != float(true.patients)
-    assert all(np.isnan(value).all() for value in report.statistics.sums.values())
+    found = report.statistics
+    assert (found.cells["histogram"] != true.cells["histogram"]).all()
+    assert float(found.patients) == pytest.approx(found.cells["histogram"].sum())
+    assert not found.sums
+    assert found.noise == 8.0**2
 
 
 def test_counts_that_the_ledger_does_not_allow_stay(tmp_path: Path) -> None:

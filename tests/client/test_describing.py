@@ -145,8 +145,11 @@ def test_a_run_that_asks_for_noise_gets_it_and_a_spent_budget_is_a_refusal(
     data: Path, tmp_path: Path
 ) -> None:
     config = parse_config(CONFIG.to_yaml().replace("count_noise: 0.0", "count_noise: 3.0"))
-    assert answered(desk(data, tmp_path), config).statistics.noise == 3.0
-    answer = desk(data, tmp_path, epsilon=0.01).answer(ask(config))
+    told = answered(desk(data, tmp_path), config)
+    assert told.statistics.noise == 3.0
+    again = desk(data, tmp_path, epsilon=0.01).answer(ask(config))  # another process, later
+    assert again == told, "the same noise, or two answers would tell more than one"
+    answer = desk(data, tmp_path, epsilon=0.01).answer(replace(ask(config), run="other"))
     assert isinstance(answer, Refusal)
     assert answer.reason is RefusalReason.BUDGET
     assert Ledger(tmp_path / "ledger.db").head().charges == 1
@@ -214,11 +217,21 @@ def test_outcomes_of_every_task_are_counted_by_patient(
 # --- policy, letters, words ----------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("private", "rules", "told"), [
+    (False, {}, True), (False, {"statistics": False}, False), (True, {}, False),
+    (True, {"statistics_noise": 20.0}, True),
+    (True, {"statistics": False, "statistics_noise": 20.0}, False),
+])  # fmt: skip
+def test_a_private_run_is_told_of_the_cohort_with_noise_alone(
+    private: bool, rules: dict[str, object], told: bool  # noqa: FBT001
+) -> None:
+    config = question().config if private else CONFIG
+    denied = judge_statistics(config, PolicyRules.model_validate(rules))
+    assert (denied is None) is told
+    assert denied is None or denied.reason is RefusalReason.STATISTICS
+
+
 def test_a_site_may_keep_all_of_it_to_itself_and_train(tmp_path: Path) -> None:
-    assert judge_statistics(PolicyRules()) is None
-    denied = judge_statistics(PolicyRules(statistics=False))
-    assert denied is not None
-    assert denied.reason is RefusalReason.STATISTICS
     letters = Letters(tmp_path)
     request = replace(ask(question().config), run="run")
     fleet = FolderFleet(tmp_path / "coordinator")
@@ -236,7 +249,7 @@ def test_a_site_may_keep_all_of_it_to_itself_and_train(tmp_path: Path) -> None:
 
 
 def test_a_description_is_disclosed_and_given_again_bit_by_bit(tmp_path: Path) -> None:
-    letters = Letters(tmp_path)
+    letters = Letters(tmp_path, statistics_noise=20.0)
     fleet = FolderFleet(tmp_path / "coordinator")
     for number in range(2):  # asked anew, as after a crash of the coordinator
         fleet.ask(ask(question().config), number=number)

@@ -127,12 +127,16 @@ def test_the_detail_says_which_rule_and_what_was_asked() -> None:
     assert "5.5 is above policy.largest_epsilon_per_run 3" in denied.detail
 
 
-@pytest.mark.parametrize(("metrics", "noise", "refused"), [
-    ("any", 0.0, False), ("any", 3.0, False), ("noised", 0.0, True), ("noised", 3.0, False),
-    ("none", 0.0, True), ("none", 3.0, True),
+@pytest.mark.parametrize(("privacy", "metrics", "noise", "refused"), [
+    ("none", "any", 0.0, False), ("none", "any", 3.0, False), ("none", "noised", 0.0, True),
+    ("none", "noised", 3.0, False), ("none", "none", 0.0, True), ("none", "none", 3.0, True),
+    ({}, "any", 0.0, True), ({}, "any", 3.0, False), ({}, "noised", 0.0, True),
+    ({}, "noised", 3.0, False), ({}, "none", 3.0, True),
 ])  # fmt: skip
-def test_counts_leave_as_the_policy_says(metrics: str, noise: float, refused: bool) -> None:  # noqa: FBT001
-    config = run_of(evaluation={"count_noise": noise})
+def test_counts_leave_as_the_policy_says_and_of_private_runs_with_noise_alone(
+    privacy: object, metrics: str, noise: float, refused: bool  # noqa: FBT001
+) -> None:
+    config = run_of(evaluation={"count_noise": noise}, privacy=privacy)
     denied = judge_metrics(config, rules_of(metrics=metrics))
     assert (denied is not None) is refused
     assert denied is None or denied.reason is RefusalReason.METRICS

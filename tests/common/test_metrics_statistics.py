@@ -102,10 +102,12 @@ def test_noise_is_on_every_count_and_no_sum_is_left() -> None:
         patients=np.array(40.0), cells={"a": np.full((2, 5000), 7.0)}, sums={"loss": np.array(3.0)}
     )
     noisy = with_count_noise(part, 2.0, Drawn())
-    assert float(noisy.patients) != 40.0
+    assert float(noisy.patients) == pytest.approx(noisy.cells["a"].sum() / 2)
     assert 1.95 < (noisy.cells["a"] - 7.0).std() < 2.05
-    assert np.isnan(noisy.sums["loss"])
-    assert count_sensitivity(part) == pytest.approx(np.sqrt(3))
+    assert (noisy.cells["a"] % 2.0**-10 == 0).all(), "low bits would tell the count"
+    assert not noisy.sums
+    assert count_sensitivity(part) == pytest.approx(np.sqrt(2))
+    assert merge([noisy, noisy, noisy]).noise == pytest.approx(12.0)
 
 
 def test_the_noise_of_privacy_fits() -> None:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from client import model_guard, patient_optimizer, private_round
+from client import evaluation, model_guard, patient_optimizer, private_round
+from client.answers import AnswersInFile
 from client.clipping import clip_factor, patient_norms
+from client.home import Home
 from client.ledger import Ledger, Limit
 from client.model_guard import check_model
 from client.patient_optimizer import PatientOptimizer
 from client.private_step import patient_optimizer as optimizer_of
 from client.private_step import private_step
 from common.errors import BudgetExceeded, LedgerDamaged, PrivacyError, UnsafeModel
+from common.metrics import Statistics
+from common.metrics.statistics import Normal
 from common.privacy import accounting
 from common.privacy.noise import ChaChaNoise
 from common.privacy.plan import Mechanism
@@ -43,6 +49,12 @@ from tests.privacy.made_up import (
     seeded,
     with_images,
     without,
+)
+from tests.privacy.test_evaluation_attacks import (
+    attacked_home,
+    check_apart,
+    check_noised,
+    check_once,
 )
 
 Patch = pytest.MonkeyPatch
@@ -292,3 +304,46 @@ def test_a_mechanism_that_cannot_be(monkeypatch: Patch) -> None:
         mechanism_of(float("nan"))
     monkeypatch.setattr("common.privacy.plan.Mechanism.__post_init__", lambda _: None)
     assert accounting.epsilon_of([mechanism_of(float("nan"))], 1e-4) < 1e-3, "free of charge"
+
+
+# --- evaluation ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return attacked_home(tmp_path)
+
+
+def test_evaluation_without_noise(monkeypatch: Patch, home: Home) -> None:
+    monkeypatch.setattr(evaluation, "with_count_noise", lambda counts, *_: counts)
+    with pytest.raises(RED, match="counts are off by"):
+        check_noised(home)
+
+
+def test_evaluation_with_sums(monkeypatch: Patch, home: Home) -> None:
+    real = evaluation.with_count_noise
+
+    def with_loss(counts: Statistics, spread: float, noise: Normal) -> Statistics:
+        return replace(real(counts, spread, noise), sums={"loss": np.array(3.0)})
+
+    monkeypatch.setattr(evaluation, "with_count_noise", with_loss)
+    with pytest.raises(RED, match="sums leave"):
+        check_noised(home)
+
+
+def test_evaluation_that_is_charged_too_little(monkeypatch: Patch, home: Home) -> None:
+    monkeypatch.setattr(evaluation, "count_sensitivity", lambda _: 0.5)
+    with pytest.raises(RED, match="charged was"):
+        check_noised(home)
+
+
+def test_two_answers_for_one_round(monkeypatch: Patch, home: Home) -> None:
+    monkeypatch.setattr(AnswersInFile, "find", lambda *_: None)
+    with pytest.raises(RED, match="two answers"):
+        check_once(home)
+
+
+def test_scores_that_depend_on_who_else_is_there(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(evaluation, "scores_apart", evaluation.score)
+    with pytest.raises(RED, match="others have other scores"):
+        check_apart()

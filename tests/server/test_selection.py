@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ConfigurationError
+from common.measurement import is_validated
 from common.metrics import Statistics
 from common.tasks import task_of
-from server.selection import check_selection, is_better, is_due, score, should_stop
+from server.selection import check_selection, is_better, score, should_stop
 from tests.server.hospitals import config_of
 from tests.server.test_admission import reports_of
 
@@ -42,9 +43,9 @@ def test_only_a_finite_and_lower_score_is_better(now: float, best: float | None)
 
 def test_rounds_are_validated_as_often_as_configured_and_always_at_the_end() -> None:
     config = config_of("selection: {every: 3}", rounds=7)
-    assert [n for n in range(1, 8) if is_due(config, n)] == [3, 6, 7]
+    assert [n for n in range(1, 8) if is_validated(config, n)] == [3, 6, 7]
     last = config_of("selection: {rule: last}", rounds=7)
-    assert not any(is_due(last, n) for n in range(1, 8))
+    assert not any(is_validated(last, n) for n in range(1, 8))
 
 
 def test_patience_counts_rounds_since_the_best() -> None:
