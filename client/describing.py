@@ -82,15 +82,14 @@ def describe(
         brightness = mean_intensities(studies, described.shelf.cache)
     tables = tables_of(config, studies, facts, brightness)
     smallest = max(telling.smallest_cell, config.evaluation.smallest_cell)
-    statistics, spend = None, None
+    counts, spend = released(tables, smallest), None
     if spread > 0:
         try:
-            statistics, spend = _noised(site, request, tables, (smallest, spread))
+            counts, spend = _noised(site, request, tables, (smallest, spread))
         except BudgetExceeded:
             return _refusal(site, request, RefusalReason.BUDGET)
     answer = SiteStatistics(
-        run=request.run, round=request.round, site=site.name,
-        statistics=statistics or released(tables, smallest), spend=spend,
+        run=request.run, round=request.round, site=site.name, statistics=counts, spend=spend
     )
     if spread > 0:
         site.answers.keep(request, answer)
@@ -98,11 +97,7 @@ def describe(
 
 
 def _noise_of(config: RunConfig, telling: Telling) -> float:
-    """Return the noise on each count; none for a private run is no number, but a no.
-
-    A run's own noise is for measuring its model; whether a private run is told of the cohort,
-    too, which costs every patient, is the site's to decide.
-    """
+    """Return the noise on each count; whether a private run is told at all is the site's to say."""
     if config.privacy != "none" and telling.noise <= 0:
         return 0.0
     return max(telling.noise, config.evaluation.count_noise)

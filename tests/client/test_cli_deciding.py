@@ -36,7 +36,7 @@ def test_a_run_is_shown_in_plain_words_and_approved_by_its_name(site: Site) -> N
         "diagnosis: predicts malignant", "2-D images, 16 x 16; columns age, sex, part, scanner",
         "small_cnn, 2 rounds of 1 step with 16 patients each",
         "by patient, epsilon 2 at delta 1e-05 for the whole run",
-        "none of fewer than 5 patients",
+        "nothing that measures the model: evaluation.count_noise is 0",
         run_of().in_force().fingerprint(), "Approve this configuration? [y/N]",
     ):  # fmt: skip
         assert said in ended.out

@@ -29,7 +29,7 @@ from client.site_config import SiteConfig, load_site_config, write_site_config
 from client.workbench import Workbench, open_workbench
 from client.worker import ward_of
 from common.config import RunConfig, parse_config
-from common.envelope import facts_of, seal
+from common.envelope import seal
 from common.metrics import Statistics, count_sensitivity, with_count_noise
 from common.network import initial_weights
 from common.privacy.accounting import epsilon_of
@@ -58,7 +58,7 @@ cohort: {table: {numbers: [{column: rare}, {column: crp}]}, split: {test_fractio
 model: {network: table}
 training: {rounds: 3, batch_patients: all, optimizer: sgd, learning_rate: 0.1}
 evaluation: {count_noise: 4.0}
-privacy: {unit: patient, epsilon: 2.0, delta: 0.001}
+privacy: {unit: patient, epsilon: 2.0, delta: 0.001, default_patients: 30}
 """).in_force()
 
 
@@ -184,7 +184,7 @@ def house(home: Home) -> House:
 @pytest.mark.parametrize("ahead", [False, True])
 def test_an_approval_is_of_one_seed(home: Home, ahead: bool) -> None:  # noqa: FBT001
     def refused(request: Proposal | EvaluationRequest) -> RefusalReason | None:
-        question = question_of(facts_of(seal(request).header))
+        question = question_of(seal(request).header)
         found = denied(question, bundle_hash(), house(home), datetime.now().astimezone())
         return None if found is None else found.reason
 
