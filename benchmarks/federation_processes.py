@@ -143,7 +143,8 @@ class Federation:
         self._coordinator("sites", "accept", site, "--fingerprint", found[1])
         settings = home / "site.yaml"
         text = settings.read_text().replace("approval: manual", "approval: automatic")
-        settings.write_text(text.replace("private_only: true", "private_only: false"))
+        text = text.replace("private_only: true", "private_only: false")
+        settings.write_text(text.replace("metrics: noised", "metrics: any"))
 
     def _coordinator(self, *arguments: str) -> str:
         command = (*arguments, "--folder", str(self.folder))

@@ -31,6 +31,7 @@ from tests.end_to_end.processes import (
 #: What most tests' sites allow; everything else is as `join` writes it.
 OPEN: Mapping[str, object] = {
     "private_only": False, "approval": "automatic", "largest_epsilon_per_cohort": 1000.0,
+    "metrics": "any",
     "smallest_cell": 1,
 }  # fmt: skip
 

@@ -67,7 +67,7 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
         try:
             coordinator.start()
             federation.enrol(path, data, before=runs_in, rules={
-                "approval": "automatic", "private_only": False,
+                "approval": "automatic", "private_only": False, "metrics": "any",
                 # Four runs of epsilon 3 on the same patients.
                 "largest_epsilon_per_cohort": 30.0,
             })  # fmt: skip
