@@ -18,6 +18,7 @@ from client.image_masks import MaskRules
 from client.images import Prepared, prepare_images
 from client.labels import Labels, key_of_row, read_labels
 from client.left_out import ColumnsUnusable, LeftOut, NobodyUsable, whats_there
+from client.other_formats import other_formats
 from client.split import Part, SplitKey, part_named, part_of
 from client.table import encode_rows
 from common.config import RunConfig, Split
@@ -111,7 +112,9 @@ def load_cohort(
         masks = _mask_rules(config, labels)
         prepared = prepare_images(site, rules, (labels, left_out), masks, cache)
         problems += prepared.problems
-    joined = _rows(labels, needed) if prepared is None else _join(prepared, labels, problems)
+    joined = _rows(labels, needed) if prepared is None else (
+            _join(site, prepared, labels, problems)
+        )
     stops = faults(labels, [row for _, row, _ in joined], config)
     if stops:
         message = f"Run {config.name} cannot use {table}: {' '.join(stops)}"
@@ -120,7 +123,7 @@ def load_cohort(
     if not items:
         usable = None if prepared is None else len(prepared.keys)
         message = f"Nobody in {site} can be used for run {config.name}: "
-        raise NobodyUsable(message + whats_there(labels, usable, problems), problems)
+        raise NobodyUsable(message + whats_there(labels, usable, problems, site), problems)
     return _assemble(site, config, (labels, prepared), items, problems)
 
 
@@ -165,7 +168,9 @@ def _rows(labels: Labels, needed: tuple[str, ...]) -> list[_Joined]:
     return [(labels.rows[row]["PatientID"], row, 0) for row in labels.distinct(needed)]
 
 
-def _join(prepared: Prepared, labels: Labels, problems: list[Unusable]) -> list[_Joined]:
+def _join(
+    site: Path, prepared: Prepared, labels: Labels, problems: list[Unusable]
+) -> list[_Joined]:
     """Return images with their rows, and list rows without an image."""
     joined: list[_Joined] = []
     used: set[int] = set()
@@ -179,9 +184,12 @@ def _join(prepared: Prepared, labels: Labels, problems: list[Unusable]) -> list[
             ))  # fmt: skip
             continue
         joined.append((keys["PatientID"], row, image))
-    for row in sorted(set(labels.index.values()) - used):
+    lonely = sorted(set(labels.index.values()) - used)
+    instead = other_formats(site, labels.rows) if lonely else ""
+    for row in lonely:
         line, key = f"line {labels.lines[row]}", " ".join(key_of_row(labels.rows[row]) or ())
-        problems.append(Unusable(reason=Reason.NO_IMAGE, what=line, detail=key))
+        detail = f"{key}. {instead}" if instead else key
+        problems.append(Unusable(reason=Reason.NO_IMAGE, what=line, detail=detail))
     return joined
 
 

@@ -12,8 +12,7 @@ from client.dicom.instance import Instance
 from client.dicom.pixel_quality import PixelSuspects, ReadText, look_at_pixels, text_reader
 from client.dicom.quality import Judged, Suspect, Wanted, judge
 from client.dicom.reasons import Reason, UnusableFile
-from client.images import dicom_keys
-from client.labels import Labels, read_labels
+from client.labels import Labels, dicom_keys, read_labels
 from client.objects import dicom_files, read_objects
 from client.pixel_store import PixelStore
 from client.quality_rules import Action, QualityRules

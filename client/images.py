@@ -20,10 +20,11 @@ from client.dicom.read import Header
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.dicom.volume import Geometry, stack_slices
 from client.image_masks import Canvas, MaskRules, read_mask
-from client.labels import Labels
+from client.labels import Labels, dicom_keys
 from client.left_out import LeftOut
 from client.objects import Found, Object, dicom_files, pixels_of, read_objects
 from client.pixel_store import PixelStore
+from client.series_choice import Choice, check_kind, choose
 from common.config import Images
 from common.errors import CohortError
 from common.preprocessing import prepare, prepare_labels
@@ -52,14 +53,6 @@ class Image:
         return {**dicom_keys(self.header), "source": self.source}
 
 
-def dicom_keys(header: Header) -> dict[str, str]:
-    """Return what labels.csv may name an image by."""
-    return {
-        "SeriesInstanceUID": header.series, "StudyInstanceUID": header.study,
-        "AccessionNumber": header.accession, "PatientID": header.patient,
-    }  # fmt: skip
-
-
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
     """A site's images as the network takes them, in the order of `keys`."""
@@ -84,8 +77,10 @@ def prepare_images(
         if kept is not None:
             return kept
         with PixelStore(cache.folder / "pixels") as store, Index(cache.index) as index:
+            gate = _Gate(rules, wanted, masks)
+            gate.look(site, index)
             found = read_objects(
-                site, files, lambda h: _check_wanted(h, rules, wanted), store,
+                site, files, gate.check, store,
                 by_series=rules.dimensions == 3, index=index,
             )  # fmt: skip
             if masks is None:  # nothing is missing where no mask was asked for
@@ -123,14 +118,44 @@ def _file_key(path: Path) -> str:
         return ""
 
 
-def _check_wanted(header: Header, rules: Images, wanted: tuple[Labels, LeftOut]) -> None:
-    labels, left_out = wanted
-    if rules.modalities and header.modality not in rules.modalities:
-        raise UnusableFile(Reason.WRONG_MODALITY, header.modality)
-    if not header.patient:
-        raise UnusableFile(Reason.MISSING_HEADER, "PatientID")
-    left_out.check(header.instance)
-    labels.find(dicom_keys(header))
+class _Gate:
+    """Lets those images through that a run wants and that their row means."""
+
+    def __init__(
+        self, rules: Images, wanted: tuple[Labels, LeftOut], masks: MaskRules | None
+    ) -> None:
+        self._rules, self._masks = rules, masks
+        self._labels, self._left_out = wanted
+        self._choice = Choice(refused={})
+
+    def look(self, site: Path, index: Index) -> None:
+        """Compare the images that stand beside each other, by their headers."""
+        index.update(site)
+        fits = (image for image in index.instances(site) if self._is_wanted(image.header))
+        mask = None if self._masks is None else self._masks.column
+        self._choice = choose(fits, index.quarantined(site), self._rules, self._labels, mask)
+
+    def check(self, header: Header) -> None:
+        """Raise UnusableFile for an image that is left out."""
+        self._check_by_itself(header)
+        self._choice.check(header)
+
+    def _check_by_itself(self, header: Header) -> None:
+        rules = self._rules
+        if rules.modalities and header.modality not in rules.modalities:
+            raise UnusableFile(Reason.WRONG_MODALITY, header.modality)
+        check_kind(header, rules)
+        if not header.patient:
+            raise UnusableFile(Reason.MISSING_HEADER, "PatientID")
+        self._left_out.check(header.instance)
+        self._labels.find(dicom_keys(header))
+
+    def _is_wanted(self, header: Header) -> bool:
+        try:
+            self._check_by_itself(header)
+        except UnusableFile:
+            return False
+        return True
 
 
 def find_images(found: Found, rules: Images, store: PixelStore) -> Iterator[Image]:

@@ -17,11 +17,12 @@ from client.dicom.header import read_file
 from client.dicom.instance import Instance
 from client.dicom.read import Header
 from client.dicom.reasons import Reason, Unusable, UnusableFile
-from client.images import Image, dicom_keys, find_images
+from client.images import Image, find_images
 from client.inference_grid import Place, flat_place, volume_place
-from client.labels import Labels
+from client.labels import Labels, dicom_keys
 from client.objects import Found, read_objects
 from client.pixel_store import PixelStore
+from client.series_choice import SLICED, check_kind
 from client.table import encode_rows
 from common.config import Images, RunConfig
 from common.errors import CohortError
@@ -91,12 +92,31 @@ def read_study(files: Sequence[Path], config: RunConfig, rows: Rows) -> Study:
             items = _image_items(site, found, images, (config, rows), store)
     if not items:
         raise CohortError(_nothing(config, found))
+    _check_one_kind(items, found, config)
     first = found.objects[0].header
     return Study(
         patient=first.patient, items=tuple(items),
         sources=tuple(site / o.path for o in found.objects if o.header.series == first.series),
         unusable=tuple(found.problems),
     )  # fmt: skip
+
+
+def _check_one_kind(items: Sequence[Item], found: Found, config: RunConfig) -> None:
+    """Refuse several series of slices for one answer, which would be a mean over other pictures.
+
+    Outlines are an answer for each series.
+    """
+    images = config.cohort.images
+    if images is None or config.task.kind == "segmentation":
+        return
+    series = {item.series for item in items}
+    sliced = images.dimensions == 3 or any(o.header.modality in SLICED for o in found.objects)
+    if sliced and len(series) > 1:
+        message = (
+            f"The study has {len(series)} series that this model can be asked about, and one "
+            f"answer is given for all. Give the files of one: {', '.join(sorted(series)[:5])}."
+        )
+        raise CohortError(message)
 
 
 class _Gate:
@@ -115,6 +135,8 @@ class _Gate:
             raise CohortError(message)
         if images is not None and images.modalities and header.modality not in images.modalities:
             raise UnusableFile(Reason.WRONG_MODALITY, header.modality)
+        if images is not None:
+            check_kind(header, images)
         if not header.patient:
             raise UnusableFile(Reason.MISSING_HEADER, "PatientID")
         if labels is not None and images is not None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from client.dicom.read import Header
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.label_schema import LabelSchema, check_columns, checked, read_schema, schema_path
 from client.table_files import read_table
@@ -152,6 +153,14 @@ def _row(columns: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
         counts = f"{len(values)} cells, header {len(columns)}"
         raise UnusableFile(Reason.ROW_MALFORMED, counts)
     return dict(zip(columns, (v.strip() for v in values), strict=True))
+
+
+def dicom_keys(header: Header) -> dict[str, str]:
+    """Return what labels.csv may name an image by."""
+    return {
+        "SeriesInstanceUID": header.series, "StudyInstanceUID": header.study,
+        "AccessionNumber": header.accession, "PatientID": header.patient,
+    }  # fmt: skip
 
 
 def key_of_row(row: Row) -> Key | None:

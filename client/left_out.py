@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.labels import Labels, key_of_row
+from client.other_formats import other_formats
 from common.errors import CohortError
 
 
@@ -38,7 +40,9 @@ class ColumnsUnusable(NobodyUsable):
     """A column that the run reads says nothing here, or the run cannot tell what it says."""
 
 
-def whats_there(labels: Labels, images: int | None, problems: Sequence[Unusable]) -> str:
+def whats_there(
+    labels: Labels, images: int | None, problems: Sequence[Unusable], folder: Path
+) -> str:
     """Return what was found where nobody can be used; it names no patient.
 
     `images` are those that can be used; None for a table alone.
@@ -56,4 +60,6 @@ def whats_there(labels: Labels, images: int | None, problems: Sequence[Unusable]
     worst = counts[0][0] if counts and counts[0][0] is not Reason.NO_IMAGE else None
     first = next((p for p in problems if p.reason is worst and p.detail), None)
     example = f"First: {first.what}: {first.detail}." if first is not None else ""
-    return " ".join(part for part in (held, listed, example, hint) if part)
+    lonely = Reason.NO_IMAGE in {problem.reason for problem in problems}
+    instead = other_formats(folder, labels.rows) if lonely else ""
+    return " ".join(part for part in (held, listed, example, hint, instead) if part)

@@ -9,10 +9,10 @@ from statistics import median
 from client.cohort_account import CohortFacts, StudyAccount
 from client.dicom.instance import Instance
 from client.dicom.reasons import Reason, UnusableFile
-from client.images import dicom_keys
 from client.label_join import join_report
 from client.label_schema import number_in
-from client.labels import KEYS, Labels, after_outcome, read_labels
+from client.labels import KEYS, Labels, after_outcome, dicom_keys, read_labels
+from client.other_formats import other_formats
 from client.readiness import ColumnRow, LabelRow, Need
 from common.config import Images, NumberColumn, RunConfig
 from common.errors import CohortError
@@ -131,14 +131,16 @@ def label_rows(table: Path, rows: Sequence[Instance]) -> tuple[LabelRow, ...]:
     return tuple(found)
 
 
-def causes(table: Path, rows: Sequence[Instance]) -> tuple[str, ...]:
+def causes(folder: Path, table: Path, rows: Sequence[Instance]) -> tuple[str, ...]:
     """Return the likely causes of rows without images and images without rows."""
     try:
         labels = read_labels(table, (), with_images=True)
     except CohortError:
         return ()
     report = join_report(labels, (dicom_keys(row.header) for row in rows))
-    return tuple(f"{cause} ({count} x)" for cause, count in report.causes().most_common())
+    found = [f"{cause} ({count} x)" for cause, count in report.causes().most_common()]
+    instead = other_formats(folder, labels.rows) if report.unmatched_rows else ""
+    return (*found, instead) if instead else tuple(found)
 
 
 def column_rows(table: Path, config: RunConfig | None) -> tuple[ColumnRow, ...]:

@@ -36,6 +36,16 @@ class Images(Part):
     #: Column of labels.csv with an image's side, which must be that of its header.
     laterality_column: str | None = Field(default=None, exclude_if=lambda given: given is None)
 
+    #: Of X-rays that say it (DICOM 0008,0068 and SOP Class): those as people are shown them, which
+    #: is meant where nothing is given, or the raw ones. Images that do not say are taken.
+    presentation: Literal["for_presentation", "for_processing"] | None = Field(
+        default=None, exclude_if=lambda given: given is None
+    )
+    #: Units (DICOM 0054,1001) of PET images; BQML is meant where nothing is given.
+    units: Literal["BQML", "GML", "CNTS", "CPS", "PROPCNTS", "PROPCPS"] | None = Field(
+        default=None, exclude_if=lambda given: given is None
+    )
+
     @model_validator(mode="after")
     def _fits_together(self) -> Images:
         if (self.intensity == "window") != (self.window is not None):

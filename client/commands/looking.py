@@ -105,9 +105,9 @@ def _index_run(home: Home, site: SiteConfig, path: Path, *, every: bool) -> None
 def _say_join(home: Home, site: SiteConfig, needed: Sequence[str], *, every: bool) -> None:
     """Say how the table and the images found each other."""
     from client.dicom.index import Index
-    from client.images import dicom_keys
     from client.label_join import join_report
-    from client.labels import read_labels
+    from client.labels import dicom_keys, read_labels
+    from client.other_formats import other_formats
     from client.withdrawals import withdrawn
 
     labels = read_labels(site.labels_csv, needed, with_images=True, withdrawn=withdrawn(home))
@@ -115,6 +115,8 @@ def _say_join(home: Home, site: SiteConfig, needed: Sequence[str], *, every: boo
         report = join_report(labels, (dicom_keys(image.header) for image in index.instances()))
     for line in report.lines():
         say(as_text(line))
+    if report.unmatched_rows and (instead := other_formats(site.data, labels.rows)):
+        say(as_text(instead))
     lonely = (*report.unmatched_rows, *report.unmatched_images) if every else ()
     if lonely:
         table([(f"  {as_text(o.what)}", as_text(o.value), as_text(o.cause)) for o in lonely])
@@ -123,6 +125,7 @@ def _say_join(home: Home, site: SiteConfig, needed: Sequence[str], *, every: boo
 def _index_folder(home: Home, site: SiteConfig, *, every: bool) -> None:
     from client.dicom.index import Index
     from client.objects import dicom_files, read_objects
+    from client.other_formats import other_formats
     from client.pixel_store import PixelStore
 
     if not site.data.is_dir():
@@ -140,7 +143,10 @@ def _index_folder(home: Home, site: SiteConfig, *, every: bool) -> None:
     kinds = Counter(item.header.modality or "unknown" for item in found.objects)
     said = ", ".join(f"{count} x {as_text(kind)}" for kind, count in kinds.most_common())
     say(f"{len(found.objects)} images of {len(patients)} patients can be used ({said or 'none'}).")
-    if not files:
+    instead = "" if found.objects else other_formats(site.data)
+    if instead:
+        say(as_text(instead))
+    elif not files:
         say("There are no files there: wardround-site pull, or correct data in site.yaml.")
     _say_unusable(
         [(p.reason.name, p.reason.value, p.what, p.detail) for p in found.problems], every=every

@@ -30,7 +30,7 @@ KEYWORDS = (
     "PixelSpacing", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
     "BurnedInAnnotation", "RescaleIntercept", "RescaleSlope", "DoseGridScaling",
     "LossyImageCompression", "SpecimenLabelInImage", "PixelPaddingValue",
-    "PixelPaddingRangeLimit",
+    "PixelPaddingRangeLimit", "PresentationIntentType", "Units",
 )  # fmt: skip
 #: Signed or not as the pixels are.
 PADDING = frozenset({"PixelPaddingValue", "PixelPaddingRangeLimit"})

@@ -12,7 +12,7 @@ from client.dicom.reasons import Reason
 from client.dicom.remarks import Remark
 
 #: Raised when the tables or what stands in them change; an index of another version is made anew.
-VERSION = 4
+VERSION = 5
 
 #: A patient, study or series that files describe differently has one row for each description.
 SCHEMA = """
@@ -27,7 +27,7 @@ CREATE TABLE instance (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER,
     transfer_syntax TEXT, image_type TEXT, laterality TEXT, burned_in TEXT, photometric TEXT,
     "rows" INTEGER, "columns" INTEGER, frames INTEGER, samples INTEGER, bits_allocated INTEGER,
     bits_stored INTEGER, slope REAL, intercept REAL, slice_thickness REAL, geometry TEXT,
-    frame_of_reference TEXT, remarks TEXT) WITHOUT ROWID;
+    frame_of_reference TEXT, units TEXT, presentation TEXT, remarks TEXT) WITHOUT ROWID;
 CREATE TABLE quarantine (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, reason TEXT,
     detail TEXT, patient TEXT, study TEXT, series TEXT) WITHOUT ROWID;
 CREATE INDEX patient_patient ON patient (patient);
@@ -53,7 +53,7 @@ ORPHANS = (
 )
 INSERT_INSTANCE = (
     "INSERT OR REPLACE INTO instance VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, "
-    "?, ?, ?, ?, ?, ?, ?)"
+    "?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 INSERT_QUARANTINE = "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 SERIES = f"""SELECT patient.*, study.*, series.*, count(*) AS instances, sum(frames) AS frames
@@ -120,6 +120,7 @@ def instance_row(image: Instance, series_id: int) -> Row:
         image.burned_in, image.photometric, image.rows, image.columns, image.frames,
         image.samples, image.bits_allocated, image.bits_stored, image.slope, image.intercept,
         image.slice_thickness, json.dumps(geometry), image.frame_of_reference,
+        image.units, image.presentation,
         ",".join(sorted(remark.name for remark in image.remarks)) if image.remarks else "",
     )  # fmt: skip
 
@@ -144,7 +145,8 @@ def instance_of(row: sqlite3.Row) -> Instance:
         spacing=None if spacing is None else (spacing[0], spacing[1]),
         positions=tuple((x, y, z) for x, y, z in positions),
         orientations=tuple((a, b, c, d, e, f) for a, b, c, d, e, f in orientations),
-        frame_of_reference=row["frame_of_reference"],
+        frame_of_reference=row["frame_of_reference"], units=row["units"],
+        presentation=row["presentation"],
         remarks=frozenset(Remark[name] for name in row["remarks"].split(",") if name),
     )  # fmt: skip
 

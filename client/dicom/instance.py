@@ -9,6 +9,7 @@ from pathlib import Path
 from client.dicom.elements import Elements
 from client.dicom.files import File
 from client.dicom.header_checks import Scan, check_image
+from client.dicom.presentation import presentation_of
 from client.dicom.read import Cosines, Header, Position, is_localizer
 from client.dicom.reasons import Reason, Unusable
 from client.dicom.remarks import Remark
@@ -56,6 +57,8 @@ class Instance:
     positions: tuple[Position, ...]  # of each frame, mm; empty without geometry
     orientations: tuple[Cosines, ...]  # of each frame; empty without geometry
     frame_of_reference: str  # UID of what the positions are measured from
+    units: str  # Units (0054,1001) of a PET
+    presentation: str  # for_presentation, for_processing, or nothing
     remarks: frozenset[Remark]
 
     @property
@@ -66,6 +69,7 @@ class Instance:
             accession=self.accession, modality=self.modality, shape=(self.rows, self.columns),
             frames=self.frames, spacing=self.spacing, positions=self.positions,
             orientations=self.orientations, frame_of_reference=self.frame_of_reference,
+            units=self.units, presentation=self.presentation,
             number=self.number, thickness=self.slice_thickness, rescaled=bool(self.slope),
         )  # fmt: skip
 
@@ -144,6 +148,7 @@ def describe(file: File, found: Scan) -> Instance:
     positions, orientations = elements.geometry(frames)
     thickness = elements.numbers("SliceThickness", 1)
     slope = elements.numbers("RescaleSlope", 1)
+    sop_class = elements.text("SOPClassUID") or found.media_class
     intercept = elements.numbers("RescaleIntercept", 1)
     return Instance(
         path=file.path, size=file.size, mtime_ns=file.mtime_ns,
@@ -158,7 +163,7 @@ def describe(file: File, found: Scan) -> Instance:
         series_description=elements.text("SeriesDescription"),
         manufacturer=elements.text("Manufacturer"), model=elements.text("ManufacturerModelName"),
         instance=elements.text("SOPInstanceUID"), number=elements.integer("InstanceNumber"),
-        sop_class=elements.text("SOPClassUID") or found.media_class,
+        sop_class=sop_class,
         transfer_syntax=found.syntax, image_type=elements.joined("ImageType"),
         laterality=elements.text("ImageLaterality") or elements.text("Laterality"),
         burned_in=elements.text("BurnedInAnnotation"),
@@ -170,7 +175,8 @@ def describe(file: File, found: Scan) -> Instance:
         slope=slope[0] if slope else None, intercept=intercept[0] if intercept else None,
         spacing=elements.spacing(), slice_thickness=thickness[0] if thickness else None,
         positions=positions, orientations=orientations,
-        frame_of_reference=elements.text("FrameOfReferenceUID"),
+        frame_of_reference=elements.text("FrameOfReferenceUID"), units=elements.text("Units"),
+        presentation=presentation_of(elements.text("PresentationIntentType"), sop_class),
         remarks=found.remarks | _remarks(elements, frames, enhanced=len(positions) > 1),
     )  # fmt: skip
 

@@ -20,6 +20,7 @@ from client.dicom.decode import LARGEST_BYTES, decode, frames_of
 from client.dicom.groups import group_item, number_of
 from client.dicom.never_decoded import check_pictured
 from client.dicom.parse import BoundedFile, parse_file
+from client.dicom.presentation import presentation_of
 from client.dicom.quantities import Pixels, as_quantities
 from client.dicom.quiet import quiet
 from client.dicom.reasons import DecoderGaveUp, Reason, UnusableFile
@@ -51,6 +52,8 @@ class Header:
     frame_of_reference: str = ""  # UID of what the positions are measured from
     number: int = 0  # InstanceNumber; 0 where there is none
     thickness: float | None = None  # of a slice, mm
+    units: str = ""  # Units (0054,1001) of a PET
+    presentation: str = ""  # for_presentation, for_processing, or nothing
     rescaled: bool = True  # whether the object itself has a RescaleSlope
 
 
@@ -108,6 +111,10 @@ def _header(dataset: Dataset) -> Header:
         shape=(int(dataset.Rows), int(dataset.Columns)), frames=frames, spacing=spacing,
         positions=positions, orientations=orientations, rescaled=bool(dataset.get("RescaleSlope")),
         frame_of_reference=_text(dataset, "FrameOfReferenceUID"),
+        units=_text(dataset, "Units"),
+        presentation=presentation_of(
+            _text(dataset, "PresentationIntentType"), _text(dataset, "SOPClassUID")
+        ),
         number=int(dataset.get("InstanceNumber") or 0), thickness=_thickness(dataset),
     )  # fmt: skip
 

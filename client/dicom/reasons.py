@@ -35,6 +35,11 @@ class Reason(Enum):
     LOCALIZER = "A localizer (scout) image; it is not needed."
     MOSAIC = "Many slices side by side in one picture (mosaic); export them as slices or frames."
     SLIDE_LABEL = "A slide's label, overview or thumbnail, which may show a name; never decoded."
+    WRONG_PRESENTATION = "Raw or processed: not what the run uses (cohort.images.presentation)."
+    WRONG_UNITS = "PET values in other Units (0054,1001) than the run uses (cohort.images.units)."
+    AMBIGUOUS_SERIES = (
+        "The row fits several kinds of pictures of its patient; name one in SeriesInstanceUID."
+    )
     WRONG_MODALITY = "The run uses other modalities (cohort.images.modalities)."
     DUP_SOP_SAME = "The same image is there twice; one is used."
     DUP_SOP_DIFFERENT = "Two files with one SOP Instance UID differ; keep the right one."
@@ -58,7 +63,7 @@ class Reason(Enum):
     PATIENT_MISMATCH = "The row's PatientID is not the one in its images; correct the row."
     VALUE_UNUSABLE = "A clinical value is not as declared; it counts as missing."
     ROW_MALFORMED = "The row has more or fewer cells than the header; quote cells with commas."
-    NO_IMAGE = "No usable image for this row; send the study or remove the row."
+    NO_IMAGE = "No usable image for this row; send the study as DICOM or remove the row."
     NO_KEY = "The row names no patient, study or series; fill PatientID."
     MASK_MISSING = "The row names no mask, or the mask's file is not there."
     MASK_UNUSABLE = "The mask cannot be read or does not fit its image; see the detail."

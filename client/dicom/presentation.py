@@ -1,0 +1,18 @@
+"""Whether an image is as people are shown it, or as the detector gave it."""
+
+from __future__ import annotations
+
+from pydicom.uid import UID
+
+
+def presentation_of(intent: str, sop_class: str) -> str:
+    """Return for_presentation, for_processing, or nothing where neither is said.
+
+    By Presentation Intent Type (0008,0068; PS3.3 C.8.11.1.1.2) and by the SOP Class, whose name
+    says it for mammograms, digital X-rays, dental ones and others. One that is for processing by
+    either is: its values follow the dose, often the other way round.
+    """
+    said = f"{intent.strip().upper()} {UID(sop_class).name.upper() if sop_class else ''}"
+    if "FOR PROCESSING" in said:
+        return "for_processing"
+    return "for_presentation" if "FOR PRESENTATION" in said else ""
