@@ -45,8 +45,8 @@ class Image:
 
     @property
     def spacing(self) -> tuple[float, ...] | None:
-        """Distances in mm along the axes, where they are known."""
-        return self.header.spacing if self.geometry is None else self.geometry.spacing
+        """Distances along the axes, where they are known: in mm, of a frame perhaps in relation."""
+        return self.header.pixel if self.geometry is None else self.geometry.spacing
 
     def keys(self) -> dict[str, str]:
         """Return the DICOM keys that find this image's row, and where it comes from."""

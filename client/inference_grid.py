@@ -19,7 +19,7 @@ from torch import Tensor
 from client.dicom.read import Header
 from client.dicom.volume import Turn, order_slices, turn_of
 from common.config import Images
-from common.preprocessing import resize
+from common.preprocessing import even_shape, letterboxed, resize
 
 _UNTURNED = Turn(transposed=False, flipped=())
 
@@ -33,14 +33,14 @@ class Place:
     planes: tuple[tuple[int, int], ...]  # (source, frame) of each slice; one for a 2-D image
     turn: Turn  # of rows and columns, on the way to the network
     shape: tuple[int, ...]  # ([slices,] rows, columns) as they were prepared: turned
-    spacing: tuple[float, ...] | None  # mm along those axes
+    spacing: tuple[float, ...] | None  # mm along those axes; in 2-D their ratio alone counts
 
 
 def flat_place(source: Path, header: Header, frame: int) -> Place:
     """Return the place of one frame, which is prepared as it was sent."""
     return Place(
         sources=(source,), frames=(header.frames,), planes=((0, frame),), turn=_UNTURNED,
-        shape=header.shape, spacing=header.spacing,
+        shape=header.shape, spacing=header.pixel,
     )  # fmt: skip
 
 
@@ -82,22 +82,14 @@ def _inner(place: Place, rules: Images) -> tuple[int, ...]:
 
     Every step before that keeps the field of view, so one step leads back from there.
     """
-    shape, size = place.shape, tuple(rules.size)
-    if rules.spacing is not None and place.spacing is not None and rules.dimensions == 3:
-        shape = tuple(
-            max(1, round(length * here / wanted))
-            for length, here, wanted in zip(shape, place.spacing, rules.spacing, strict=True)
-        )
+    shape = even_shape(place.shape, place.spacing, rules)
     match rules.fit:
         case "stretch":
-            return size
+            return tuple(rules.size)
         case "crop":
             return shape
         case "letterbox":
-            ratio = min(w / h for w, h in zip(size, shape, strict=True))
-            return tuple(
-                min(w, max(1, round(h * ratio))) for w, h in zip(size, shape, strict=True)
-            )
+            return letterboxed(shape, place.spacing, rules)
 
 
 def _uncrop(values: Tensor, inner: tuple[int, ...]) -> Tensor:

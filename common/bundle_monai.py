@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from importlib.metadata import PackageNotFoundError, version
 
+from common.bundle_monai_places import datalist, places, shown, source, spacing
 from common.bundle_origin import Json
 from common.bundle_words import INTENDED_USE, labels, meaning, modalities, table_columns
 from common.config import Images, RunConfig, SegmentationTask, Table
@@ -123,8 +124,9 @@ def inference_json(config: RunConfig) -> str:
         "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
         "network_def": _loaded("model", "@device"),
         **({} if images is None else {"preparation": _loaded("preparation", "'cpu'")}),
+        **({} if images is None else places(images)),
         **({} if table is None else _encoding(table)),
-        "datalist": _datalist(images, table),
+        "datalist": datalist(images, table),
         "preprocessing": _preprocessing(images),
         "dataset": {
             "_target_": "Dataset", "data": "@datalist", "transform": "@preprocessing",
@@ -154,7 +156,7 @@ def inference_json(config: RunConfig) -> str:
 
 def _modules(images: Images | None) -> tuple[str, ...]:
     known = ("json", "math", "pathlib", "torch", "monai")
-    return known if images is None else (*known, "nibabel")
+    return known if images is None else (*known, "nibabel", "pydicom")
 
 
 def _loaded(name: str, device: str) -> str:
@@ -192,31 +194,6 @@ def _encoding(table: Table) -> dict[str, Json]:
     }
 
 
-def _datalist(images: Images | None, table: Table | None) -> str:
-    if table is None:
-        return (
-            f"$[{{'image': str(path), 'name': path.name, 'placed': {_PLACED}}} for path in"
-            " sorted(pathlib.Path(@dataset_dir).iterdir()) if not path.name.startswith('.')]"
-        )
-    row = "{'table': @encode(row['table']), 'name': str(n + 1)}"
-    if images is not None:
-        row = (
-            "{'table': @encode(row['table']), 'name': row['image'], 'image':"
-            f" str(pathlib.Path(@dataset_dir, row['image'])), 'placed': {_PLACED}}}"
-        ).replace("path.suffix", "pathlib.Path(row['image']).suffix")
-    return (
-        f"$[{row} for n, row in"
-        " enumerate(json.loads(pathlib.Path(@dataset_dir, 'datalist.json').read_text()))]"
-    )
-
-
-#: A folder (a DICOM series) and NIfTI say how they lie in the patient; these do not.
-_PLACED = "path.suffix.lower() not in ('.npy', '.npz', '.png', '.jpg', '.jpeg', '.bmp')"
-#: By the patient's axis that slices follow: where columns, rows and slices lead, as the sites
-#: show every series (client/dicom/volume.py): sagittal, coronal, axial.
-_SHOWN = "('PIL', 'LIP', 'LPS')[int(image.affine[:3, 2].abs().argmax())]"
-
-
 def _step(text: str) -> Json:
     return {"_target_": "Lambda", "func": f"$lambda item: {{**item, {text}}}"}
 
@@ -231,27 +208,15 @@ def _preprocessing(images: Images | None) -> Json:
         # From the last to the first that knows the suffix; a folder is a DICOM series.
         "reader": ["PydicomReader", "PILReader", "NumpyReader", "NibabelReader"],
     }  # fmt: skip
-    prepare = f"@preparation({_plain_tensor('shown')}, {_spacing(images)})"
+    prepare = f"@preparation({_plain_tensor('shown')}, {spacing(images)})"
     return {
         "_target_": "Compose",
         "transforms": [
             load,
-            _step(f"'source': item['image'], 'shown': {_shown(images)}"),
+            _step(f"'source': {source(images)}, 'shown': {shown(images)}"),
             _step(f"'image': {prepare}"),
         ],
     }
-
-
-def _shown(images: Images) -> str:
-    if images.dimensions == 2:
-        return "item['image']"
-    turn = f"(lambda image: monai.transforms.Orientation(axcodes={_SHOWN})(image))(item['image'])"
-    return f"{turn} if item['placed'] else item['image']"
-
-
-def _spacing(images: Images) -> str:
-    # In 2-D nothing is resampled to millimetres.
-    return "[]" if images.dimensions == 2 else "[float(mm) for mm in item['shown'].pixdim]"
 
 
 def _plain_tensor(key: str) -> str:
@@ -263,15 +228,23 @@ def _postprocessing(images: Images | None) -> Json:
         return {"_target_": "Identity"}
     restored = (
         f"@preparation.restore({_plain_tensor('pred')},"
-        f" list(item['shown'].shape[1:]), {_spacing(images)})"
+        f" list(item['shown'].shape[1:]), {spacing(images)})"
     )
     steps = [
         _step(f"'pred': monai.data.MetaTensor({restored}, meta=dict(item['shown'].meta))")
     ]
+    codes = "nibabel.aff2axcodes(item['source'].affine.cpu().numpy())"
+    turn = f"monai.transforms.Orientation(axcodes={codes})"
     if images.dimensions == 3:
-        codes = "nibabel.aff2axcodes(item['source'].affine.cpu().numpy())"
-        back = f"monai.transforms.Orientation(axcodes={codes})(item['pred'])"
-        steps.append(_step(f"'pred': {back} if item['placed'] else item['pred']"))
+        steps.append(_step(f"'pred': {turn}(item['pred']) if item['placed'] else item['pred']"))
+    else:
+        flat = "[1] + [side for side in item['source'].shape[1:] if side != 1]"
+        back = f"{turn}(item['pred'][..., None]).reshape({flat})"
+        steps.append(_step(f"'pred': {back} if item['nifti'] else item['pred']"))
+        # SaveImage takes a shape of three sides for one without channels, for all that follow.
+        sides = "{**image.meta, 'spatial_shape': list(image.shape[1:])}"
+        flat = f"(lambda image: monai.data.MetaTensor(image, meta={sides}))(item['pred'])"
+        steps.append(_step(f"'pred': {flat}"))
     save: dict[str, Json] = {
         "_target_": "SaveImaged", "keys": "pred", "output_dir": "@output_dir",
         "output_postfix": "outlines", "output_dtype": "$torch.uint8", "resample": False,

@@ -40,11 +40,13 @@ class Preparation(nn.Module):
     def forward(self, image: Tensor, spacing: list[float]) -> Tensor:
         """Return (channels, *size) of (1 or 3, columns, rows[, slices]).
 
-        `spacing` is in mm by column, row and slice; an empty list where it is unknown.
+        `spacing` is in mm by column, row and slice; an empty list where it is unknown. In 2-D the
+        ratio of the two alone counts.
         """
         values = self.scaled(self.coloured(self.turned(image.to(torch.float32))))
-        shape = self.resampled_shape(list(values.shape[1:]), self.reversed_spacing(spacing))
-        return self.fitted(self.resized(values, shape))
+        across = self.reversed_spacing(spacing)
+        shape = self.resampled_shape(list(values.shape[1:]), across)
+        return self.fitted(self.resized(values, shape), across)
 
     @torch.jit.export
     def restore(self, output: Tensor, shape: list[int], spacing: list[float]) -> Tensor:
@@ -55,9 +57,10 @@ class Preparation(nn.Module):
         outlines are finer than the network's grid; what the network did not see is background.
         """
         source = [shape[len(shape) - 1 - axis] for axis in range(len(shape))]
-        inner = self.resampled_shape(source, self.reversed_spacing(spacing))
+        across = self.reversed_spacing(spacing)
+        inner = self.resampled_shape(source, across)
         if self.fit == "letterbox":
-            inner = self.inner_shape(inner)
+            inner = self.inner_shape(inner, across)
         elif self.fit == "stretch":
             inner = self.size
         probability = output.to(torch.float32).softmax(0)
@@ -112,35 +115,52 @@ class Preparation(nn.Module):
         return first + (second - first) * (place - float(below))
 
     def resampled_shape(self, shape: list[int], spacing: list[float]) -> list[int]:
-        """Return the shape at the configured spacing; the same where nothing is resampled."""
-        if not self.resamples or len(spacing) != len(shape):
+        """Return the shape at the configured spacing, or that of square pixels to crop."""
+        if len(spacing) != len(shape):
             return shape
+        cropped = len(shape) == 2 and self.fit == "crop"
+        if not self.resamples and not cropped:
+            return shape
+        tall = self.aspect(spacing)
+        square = [max(tall, 1.0), max(1.0 / tall, 1.0)]
         found: list[int] = []
         voxels = 1
         for axis in range(len(shape)):
             wanted = shape[axis] * spacing[axis] / self.spacing[axis]
+            if cropped:
+                wanted = shape[axis] * square[axis]
             # TorchScript's round gives a float.
             length = max(1, int(round(wanted)))  # noqa: RUF046
             voxels = voxels * length
             found.append(length)
         if voxels > 268435456:
-            raise ValueError("Expected at most 268435456 voxels at the model's spacing.")
+            raise ValueError("Expected at most 268435456 voxels at even spacing.")
         return found
 
-    def inner_shape(self, shape: list[int]) -> list[int]:
+    def aspect(self, spacing: list[float]) -> float:
+        """Return the height of a pixel over its width; 1 in 3-D and where rounding differs."""
+        if len(spacing) != 2 or min(spacing[0], spacing[1]) <= 0.0:
+            return 1.0
+        found = spacing[0] / spacing[1]
+        return found if abs(found - 1.0) > 1e-3 else 1.0
+
+    def inner_shape(self, shape: list[int], spacing: list[float]) -> list[int]:
         """Return what of the input a letterboxed image fills."""
-        ratio = float(self.size[0]) / float(shape[0])
+        lengths = [float(length) for length in shape]
+        if len(shape) == 2:
+            lengths[0] = lengths[0] * self.aspect(spacing)
+        ratio = float(self.size[0]) / lengths[0]
         for axis in range(len(shape)):
-            ratio = min(ratio, float(self.size[axis]) / float(shape[axis]))
+            ratio = min(ratio, float(self.size[axis]) / lengths[axis])
         return [
-            min(self.size[axis], max(1, int(round(shape[axis] * ratio))))  # noqa: RUF046
+            min(self.size[axis], max(1, int(round(lengths[axis] * ratio))))  # noqa: RUF046
             for axis in range(len(shape))
         ]
 
-    def fitted(self, image: Tensor) -> Tensor:
+    def fitted(self, image: Tensor, spacing: list[float]) -> Tensor:
         """Bring (channels, *any) to (channels, *size) by the configured way."""
         if self.fit == "letterbox":
-            inner = self.inner_shape(list(image.shape[1:]))
+            inner = self.inner_shape(list(image.shape[1:]), spacing)
             return self.centred(self.resized(image, inner), self.size)
         if self.fit == "crop":
             return self.centred(image, self.size)

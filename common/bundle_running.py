@@ -69,11 +69,18 @@ python -m monai.bundle run --bundle_root . --meta_file configs/metadata.json \\
 
 def _kinds(dimensions: int) -> str:
     if dimensions == 2:
-        return "a DICOM file, a PNG, or an array (`.npy`) of columns x rows, as MONAI has its axes"
+        return (
+            "a DICOM file, a PNG, a NIfTI file of one slice, which is turned as a viewer shows it, "
+            "or an array (`.npy`) of columns x rows, as MONAI has its axes. Pixels that are not "
+            "square keep their shape, as far as DICOM and NIfTI say it"
+        )
     return (
-        "a folder with one DICOM series, a NIfTI file whose third axis follows the slices, or an "
-        "array (`.npy`, taken to have voxels of 1 mm) of columns x rows x slices, as MONAI has its "
-        "axes, lying as an axial series is shown: towards left, back and head"
+        "a folder with one DICOM series, a NIfTI file, or an array (`.npy`, taken to have voxels "
+        "of 1 mm) of columns x rows x slices, as MONAI has its axes, lying as an axial series is "
+        "shown: towards left, back and head. A NIfTI may have its axes in any order and sense: it "
+        "is turned by its affine. Its slices are taken to follow the axis whose spacing differs "
+        "where the other two are alike, else that of the largest spacing, else the one that the "
+        "header names (dim_info), else the one towards the head"
     )
 
 

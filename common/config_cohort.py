@@ -19,7 +19,8 @@ class Images(Part):
     #: Rows x columns (2-D) or slices x rows x columns (3-D) of the network's input.
     size: tuple[PositiveInt, PositiveInt] | tuple[PositiveInt, PositiveInt, PositiveInt]
     channels: Literal[1, 3] = 1
-    #: letterbox keeps the shape and pads; stretch fills; crop (3-D) cuts or pads at `spacing`.
+    #: letterbox keeps the shape and pads; stretch fills; crop cuts or pads, in 3-D at `spacing`.
+    #: Pixels of 2-D images keep their shape in both; voxels are taken as cubes without `spacing`.
     fit: Literal["letterbox", "stretch", "crop"] = "letterbox"
     #: Slice, row and column distance in mm to resample to first (3-D).
     spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None

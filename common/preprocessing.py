@@ -17,6 +17,8 @@ from common.config import Images
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 #: Largest values that the percentiles are taken over: a fixed stride keeps them quick.
 _SAMPLE = 1 << 16
+#: Pixels whose height and width differ by less than this part are square.
+_SQUARE = 1e-3
 #: Part of an image at its lowest value from which that is a background: the lower percentile.
 _BACKGROUND = 0.01
 #: Voxels of one image beyond which resampling is refused.
@@ -29,8 +31,9 @@ def prepare(
 ) -> Tensor:  # fmt: skip
     """Return a network's input, (channels, *size), from (rows, columns[, 3]) or (slices, ...).
 
-    spacing is in mm along the axes of `values`, or None where it is unknown. padding are the
-    pixels that stand for nothing (rows, columns) or (slices, ...); they hold the lowest value.
+    spacing is in mm along the axes of `values`, or None where it is unknown; in 2-D only the ratio
+    of the two counts, by which the shape is kept. padding are the pixels that stand for nothing,
+    (rows, columns) or (slices, ...); they hold the lowest value.
     """
     color = values.ndim == rules.dimensions + 1
     channels = _channels(values, rules.channels, color=color)
@@ -94,26 +97,64 @@ def fit(
 ) -> Tensor:
     """Bring (channels, *any) to (channels, *size) by the configured way."""
     size = tuple(rules.size)
-    if rules.spacing is not None and spacing is not None and rules.dimensions == 3:
-        shape = tuple(
-            max(1, round(length * here / wanted))
-            for length, here, wanted in zip(image.shape[1:], spacing, rules.spacing, strict=True)
-        )
-        if math.prod(shape) > _LARGEST:
-            message = f"Expected at most {_LARGEST} voxels at cohort.images.spacing, got {shape}."
-            raise ValueError(message)
-        image = resize(image, shape, nearest=nearest)
+    image = resize(image, even_shape(tuple(image.shape[1:]), spacing, rules), nearest=nearest)
     match rules.fit:
         case "stretch":
             return resize(image, size, nearest=nearest)
         case "letterbox":
-            ratio = min(w / h for w, h in zip(size, image.shape[1:], strict=True))
-            inner = tuple(
-                min(w, max(1, round(h * ratio))) for w, h in zip(size, image.shape[1:], strict=True)
-            )
+            inner = letterboxed(tuple(image.shape[1:]), spacing, rules)
             return pad_or_crop(resize(image, inner, nearest=nearest), size)
         case "crop":
             return pad_or_crop(image, size)
+
+
+def even_shape(
+    shape: tuple[int, ...], spacing: tuple[float, ...] | None, rules: Images
+) -> tuple[int, ...]:
+    """Return the shape to which an image is resampled before it is fitted, mostly its own.
+
+    In 3-D that at the configured spacing; in 2-D, where pixels are cropped, that of square ones:
+    the shorter side of a pixel is kept, so that nothing is lost.
+    """
+    if spacing is None:
+        return shape
+    if rules.dimensions == 2:
+        tall = aspect(spacing)
+        if rules.fit != "crop":
+            return shape
+        found: tuple[float, ...] = (shape[0] * max(tall, 1.0), shape[1] * max(1 / tall, 1.0))
+    elif rules.spacing is None:
+        return shape
+    else:
+        found = tuple(
+            length * here / wanted
+            for length, here, wanted in zip(shape, spacing, rules.spacing, strict=True)
+        )
+    even = tuple(max(1, round(length)) for length in found)
+    if math.prod(even) > _LARGEST:
+        message = f"Expected at most {_LARGEST} voxels at even spacing, got {even}."
+        raise ValueError(message)
+    return even
+
+
+def letterboxed(
+    shape: tuple[int, ...], spacing: tuple[float, ...] | None, rules: Images
+) -> tuple[int, ...]:
+    """Return what of the network's grid an image fills; pixels that are not square keep theirs."""
+    lengths: tuple[float, ...] = shape
+    if rules.dimensions == 2 and spacing is not None:
+        lengths = (shape[0] * aspect(spacing), shape[1])
+    ratio = min(w / h for w, h in zip(rules.size, lengths, strict=True))
+    return tuple(
+        min(w, max(1, round(h * ratio))) for w, h in zip(rules.size, lengths, strict=True)
+    )
+
+
+def aspect(spacing: tuple[float, ...]) -> float:
+    """Return the height of a pixel over its width; 1 where they differ by rounding alone."""
+    height, width = spacing
+    found = height / width if height > 0 and width > 0 else 1.0
+    return found if abs(found - 1) > _SQUARE and math.isfinite(found) else 1.0
 
 
 def resize(image: Tensor, shape: tuple[int, ...], *, nearest: bool) -> Tensor:

@@ -16,7 +16,15 @@ import numpy as np
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 
-from client.dicom.read import Cosines, Position, geometry_of, spacing_of
+from client.dicom.read import (
+    ASPECTS,
+    Cosines,
+    Position,
+    aspect_of,
+    geometry_of,
+    ratio_of,
+    spacing_of,
+)
 
 #: What the index keeps or reading needs, by the keywords of PS3.6.
 KEYWORDS = (
@@ -30,7 +38,8 @@ KEYWORDS = (
     "PixelSpacing", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
     "BurnedInAnnotation", "RescaleIntercept", "RescaleSlope", "DoseGridScaling",
     "LossyImageCompression", "SpecimenLabelInImage", "PixelPaddingValue",
-    "PixelPaddingRangeLimit", "PresentationIntentType", "Units",
+    "PixelPaddingRangeLimit", "PresentationIntentType", "Units", "NominalScannedPixelSpacing",
+    "PixelAspectRatio",
 )  # fmt: skip
 #: Signed or not as the pixels are.
 PADDING = frozenset({"PixelPaddingValue", "PixelPaddingRangeLimit"})
@@ -97,6 +106,9 @@ class Elements(Protocol):
 
     def spacing(self) -> tuple[float, float] | None:
         """Return row and column distance in mm."""
+
+    def aspect(self) -> float:
+        """Return the height of a pixel over its width, by what counts where no spacing does."""
 
     def holds(self, keyword: str) -> bool:
         """Return whether a sequence is there and has items."""
@@ -182,6 +194,10 @@ class Scanned:
         found = self.numbers("PixelSpacing", 2) or self.numbers("ImagerPixelSpacing", 2)
         return (found[0], found[1]) if found else None
 
+    def aspect(self) -> float:
+        """Return the height of a pixel over its width."""
+        return ratio_of(*(self.numbers(name, 2) for name in ASPECTS))
+
     def holds(self, keyword: str) -> bool:
         """Return False: a file with a sequence that matters here is none of the easy case."""
         del keyword
@@ -244,6 +260,10 @@ class Parsed:
     def spacing(self) -> tuple[float, float] | None:
         """Return row and column distance in mm."""
         return spacing_of(self.dataset)
+
+    def aspect(self) -> float:
+        """Return the height of a pixel over its width."""
+        return aspect_of(self.dataset)
 
     def holds(self, keyword: str) -> bool:
         """Return whether a sequence is there and has items."""

@@ -12,7 +12,7 @@ from client.dicom.reasons import Reason
 from client.dicom.remarks import Remark
 
 #: Raised when the tables or what stands in them change; an index of another version is made anew.
-VERSION = 5
+VERSION = 6
 
 #: A patient, study or series that files describe differently has one row for each description.
 SCHEMA = """
@@ -113,7 +113,7 @@ def series_row(image: Instance) -> Row:
 
 def instance_row(image: Instance, series_id: int) -> Row:
     """Return what an image's row holds."""
-    geometry = [image.spacing, image.positions, image.orientations]
+    geometry = [image.spacing, image.positions, image.orientations, image.aspect]
     return (
         str(image.path), image.size, image.mtime_ns, series_id, image.instance, image.number,
         image.sop_class, image.transfer_syntax, image.image_type, image.laterality,
@@ -127,7 +127,7 @@ def instance_row(image: Instance, series_id: int) -> Row:
 
 def instance_of(row: sqlite3.Row) -> Instance:
     """Return the image of a row of INSTANCES."""
-    spacing, positions, orientations = json.loads(row["geometry"])
+    spacing, positions, orientations, aspect = json.loads(row["geometry"])
     return Instance(
         path=Path(row["path"]), size=row["size"], mtime_ns=row["mtime_ns"],
         patient=row["patient"], patient_sex=row["patient_sex"], birth_date=row["birth_date"],
@@ -146,7 +146,7 @@ def instance_of(row: sqlite3.Row) -> Instance:
         positions=tuple((x, y, z) for x, y, z in positions),
         orientations=tuple((a, b, c, d, e, f) for a, b, c, d, e, f in orientations),
         frame_of_reference=row["frame_of_reference"], units=row["units"],
-        presentation=row["presentation"],
+        presentation=row["presentation"], aspect=aspect,
         remarks=frozenset(Remark[name] for name in row["remarks"].split(",") if name),
     )  # fmt: skip
 

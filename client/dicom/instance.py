@@ -60,6 +60,7 @@ class Instance:
     units: str  # Units (0054,1001) of a PET
     presentation: str  # for_presentation, for_processing, or nothing
     remarks: frozenset[Remark]
+    aspect: float = 1.0  # height of a pixel over its width, where spacing is None
 
     @property
     def header(self) -> Header:
@@ -71,6 +72,7 @@ class Instance:
             orientations=self.orientations, frame_of_reference=self.frame_of_reference,
             units=self.units, presentation=self.presentation,
             number=self.number, thickness=self.slice_thickness, rescaled=bool(self.slope),
+            aspect=self.aspect,
         )  # fmt: skip
 
 
@@ -177,6 +179,7 @@ def describe(file: File, found: Scan) -> Instance:
         positions=positions, orientations=orientations,
         frame_of_reference=elements.text("FrameOfReferenceUID"), units=elements.text("Units"),
         presentation=presentation_of(elements.text("PresentationIntentType"), sop_class),
+        aspect=elements.aspect(),
         remarks=found.remarks | _remarks(elements, frames, enhanced=len(positions) > 1),
     )  # fmt: skip
 

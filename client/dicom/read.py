@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from client.dicom.quiet import quiet
 from client.dicom.reasons import DecoderGaveUp, Reason, UnusableFile
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+#: Of a scanned film (PS3.3 C.8.6.1), and of pixels whose size is unknown (C.7.6.3.1.7).
+ASPECTS = ("NominalScannedPixelSpacing", "PixelAspectRatio")
 _NEEDED = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation")
 #: Segmentation Storage and Label Map Segmentation Storage.
 SEGMENTATIONS = frozenset({"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"})
@@ -55,6 +58,14 @@ class Header:
     units: str = ""  # Units (0054,1001) of a PET
     presentation: str = ""  # for_presentation, for_processing, or nothing
     rescaled: bool = True  # whether the object itself has a RescaleSlope
+    aspect: float = 1.0  # height of a pixel over its width, where spacing is None
+
+    @property
+    def pixel(self) -> tuple[float, float] | None:
+        """Height and width of a pixel, in mm or in relation to each other; None: not said."""
+        if self.spacing is not None:
+            return self.spacing
+        return None if self.aspect == 1 else (self.aspect, 1.0)
 
 
 def is_localizer(image_type: str) -> bool:
@@ -116,6 +127,7 @@ def _header(dataset: Dataset) -> Header:
             _text(dataset, "PresentationIntentType"), _text(dataset, "SOPClassUID")
         ),
         number=int(dataset.get("InstanceNumber") or 0), thickness=_thickness(dataset),
+        aspect=aspect_of(dataset),
     )  # fmt: skip
 
 
@@ -165,6 +177,16 @@ def spacing_of(dataset: Dataset) -> tuple[float, float] | None:
         found.add(tuple(one))
     (only, *more) = found
     return (only[0], only[1]) if only and not more else None
+
+
+def aspect_of(dataset: Dataset) -> float:
+    """Return the height of a pixel over its width, where neither spacing is known."""
+    return ratio_of(*(_numbers(dataset, name, 2) for name in ASPECTS))
+
+
+def ratio_of(*pairs: Sequence[float]) -> float:
+    """Return the first ratio that the pairs give; 1 where none does."""
+    return next((p[0] / p[1] for p in pairs if len(p) == 2 and min(p) > 0), 1.0)
 
 
 def _text(dataset: Dataset, name: str) -> str:

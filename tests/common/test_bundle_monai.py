@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
 import subprocess
@@ -19,9 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image as Picture
 from pydicom import dcmread
 
+from client.dicom.read import Header, read_header
 from client.dicom.volume import Turn
 from client.inference import Local, score_study
-from client.inference_grid import Place, source_labels
+from client.inference_grid import Place, flat_place, source_labels
 from common import bundle_torchscript
 from common.bundle import INFERENCE, METADATA, MODEL_TS, PREPARATION_TS, write_bundle
 from common.bundle_monai import inference_json, metadata_json
@@ -99,6 +101,34 @@ SCANNED = {
 }
 
 
+#: Orders of a NIfTI's axes.
+TURNS = {
+    "-".join(map(str, order)): order
+    for order in itertools.permutations(range(3)) if order != (0, 1, 2)
+}  # fmt: skip
+#: Pixels twice as high as wide, as DICOM may say it.
+TALL: dict[str, dict[str, object]] = {
+    "spacing": {"PixelSpacing": [1.0, 0.5]},
+    "detector": {"ImagerPixelSpacing": [1.0, 0.5]},
+    "film": {"NominalScannedPixelSpacing": [1.0, 0.5]},
+    "ratio": {"PixelAspectRatio": [2, 1]},
+}
+
+
+def turned(
+    volume: nib.Nifti1Image, order: tuple[int, ...], flip: int | None = None
+) -> nib.Nifti1Image:
+    """Return the same volume with its axes in another order, each second one turned round."""
+    values, affine = np.asarray(volume.dataobj), volume.affine
+    values, affine = values.transpose(order), affine[:, [*order, 3]]
+    for axis in (1,) if flip is None else (flip,):
+        values = np.flip(values, axis)
+        affine = affine.copy()
+        affine[:, 3] += affine[:, axis] * (values.shape[axis] - 1)
+        affine[:, axis] *= -1
+    return nib.Nifti1Image(np.ascontiguousarray(values), affine)
+
+
 def scan(folder: Path, kind: str) -> None:
     """Write volume(3) as a series that was scanned in this way; its files are in no order."""
     cosines, step, falls = SCANNED[kind]
@@ -110,6 +140,33 @@ def scan(folder: Path, kind: str) -> None:
 
 def volume(seed: int) -> NDArray[np.uint16]:
     return noise(9, 30, 20, seed=seed)  # slices, rows, columns
+
+
+def volumes_given(folder: Path) -> None:
+    for kind in SCANNED:
+        scan(folder / kind, kind)
+    same = nib.Nifti1Image(
+        volume(3).T[::-1, ::-1].astype(np.float32), np.diag([0.7, 0.5, 2.5, 1.0])
+    )
+    nib.save(same, folder / "same.nii.gz")
+    for kind, order in TURNS.items():
+        nib.save(turned(same, order), folder / f"{kind}.nii.gz")
+    cube = nib.Nifti1Image(volume(3).T.astype(np.float32), np.diag([2.0, 2.0, 2.0, 1.0]))
+    nib.save(cube, folder / "cube.nii.gz")
+    nib.save(turned(cube, (2, 0, 1)), folder / "cube-turned.nii.gz")
+
+
+def pictures_given(folder: Path) -> None:
+    Picture.fromarray((noise(20, 44, seed=5) // 16).astype(np.uint8)).save(folder / "p.png")
+    for kind, said in TALL.items():
+        dataset = image(noise(20, 44, seed=5))
+        for keyword, value in said.items():
+            setattr(dataset, keyword, value)
+        save(folder / f"{kind}.dcm", dataset)
+    values = noise(20, 44, seed=5).T[::-1, ::-1].astype(np.float32)
+    flat = nib.Nifti1Image(values[..., None], np.diag([0.5, 1.0, 3.0, 1.0]))
+    nib.save(flat, folder / "flat.nii.gz")
+    nib.save(turned(flat, (2, 1, 0), flip=1), folder / "flat-turned.nii.gz")
 
 
 def given(name: str, folder: Path) -> None:
@@ -125,16 +182,9 @@ def given(name: str, folder: Path) -> None:
         case "frozen":
             np.save(folder / "a.npy", noise(40, 50, seed=1).T.astype(np.float32))
         case "volumes":
-            for kind in SCANNED:
-                scan(folder / kind, kind)
-            nib.save(
-                nib.Nifti1Image(
-                    volume(3).T[::-1, ::-1].astype(np.float32), np.diag([0.7, 0.5, 2.5, 1.0])
-                ),
-                folder / "same.nii.gz",
-            )
+            volumes_given(folder)
         case "outlines":
-            Picture.fromarray((noise(20, 44, seed=5) // 16).astype(np.uint8)).save(folder / "p.png")
+            pictures_given(folder)
         case "table":
             rows = [{"table": {"age": str(n), "sex": "f"}} for n in (40, 71)]
             (folder / "datalist.json").write_text(json.dumps(rows))
@@ -265,11 +315,60 @@ def test_outlines_of_a_nifti_lie_on_its_grid(scored: Path) -> None:
     assert np.mean(same[::-1, ::-1] != axial) < 1e-3
 
 
+def in_place(path: Path) -> NDArray[np.uint8]:
+    """Return a label map with its axes towards right, front and head."""
+    return np.asarray(nib.as_closest_canonical(nib.load(path)).dataobj)
+
+
+@pytest.mark.parametrize("name", [*TURNS, "cube-turned"])
+def test_a_nifti_in_any_order_of_its_axes_gets_the_same_outlines_on_its_own_grid(
+    scored: Path, name: str
+) -> None:
+    given_, out = (scored / "volumes/in" / f"{name}.nii.gz", scored / "volumes/out")
+    found = out / f"{name}_outlines.nii.gz"
+    assert nib.load(found).shape == nib.load(given_).shape
+    np.testing.assert_allclose(nib.load(found).affine, nib.load(given_).affine, atol=1e-5)
+    same = in_place(out / f"{'cube' if 'cube' in name else 'same'}_outlines.nii.gz")
+    assert 0 < np.count_nonzero(same) < same.size
+    both = [(in_place(found) == n, same == n) for n in (1, 2)]
+    overlap = sum(np.count_nonzero(a & b) for a, b in both)
+    dice = 2 * overlap / sum(np.count_nonzero(a) + np.count_nonzero(b) for a, b in both)
+    assert dice > 0.999
+
+
+@pytest.mark.parametrize("name", [*TALL, "flat", "flat-turned"])
+def test_pixels_that_are_not_square_keep_their_shape_in_the_runner(
+    scored: Path, name: str
+) -> None:
+    values, spacing = noise(20, 44, seed=5).astype(np.float32), (1.0, 0.5)
+    rules = rules_of("outlines")
+    ours = answers("outlines", [prepare(values, spacing, rules)], None)[0]
+    place = flat_place(Path("x"), _tall_header(spacing), 0)
+    expected = source_labels(ours, place, rules)[0]
+    (path,) = (scored / "outlines/out").glob(f"{name}_outlines*")
+    found = np.asarray(Picture.open(path))
+    if name == "flat":  # its axes lead to the right and to the front
+        found = found[::-1, ::-1]
+    if name == "flat-turned":  # slice, then front to back, then right
+        found = found.T[:, ::-1]
+    assert found.shape == expected.shape
+    assert np.mean((found > 0) != (expected > 0)) < 1e-3
+    assert 0 < np.mean(expected > 0) < 1
+    square = answers("outlines", [prepare(values, None, rules)], None)[0]
+    assert not torch.equal(square, ours)
+
+
+def _tall_header(spacing: tuple[float, float]) -> Header:
+    dataset = image(noise(20, 44, seed=5))
+    dataset.PixelSpacing = list(spacing)
+    return read_header(dataset)
+
+
 def test_an_outline_of_a_picture_is_a_picture_of_the_same_size(scored: Path) -> None:
     values = (noise(20, 44, seed=5) // 16).astype(np.float32)
     ours = answers("outlines", [prepare(values, None, rules_of("outlines"))], None)[0]
     back = Preparation(rules_of("outlines")).restore(ours, [44, 20], [])[0].T
-    (path,) = (scored / "outlines/out").iterdir()
+    (path,) = (scored / "outlines/out").glob("p_outlines*")
     found = np.asarray(Picture.open(path))
     assert found.shape == (20, 44)
     assert np.mean((found > 0) != (back.numpy() > 0)) < 1e-3
@@ -313,7 +412,7 @@ def test_the_preparation_in_a_bundle_is_that_of_the_sites(seed: int) -> None:
         sources=(Path("x"),), frames=(shape[0] if len(shape) == 3 else 1,),
         planes=tuple((0, n) for n in range(shape[0] if len(shape) == 3 else 1)),
         turn=Turn(transposed=False, flipped=()), shape=shape,
-        spacing=spacing if len(shape) == 3 else None,
+        spacing=spacing,
     )  # fmt: skip
     ours = source_labels(output, place, rules)
     theirs = back[0].permute(*range(len(shape))[::-1]).numpy()
