@@ -120,8 +120,9 @@ def scaffold_misfit(training: Training, aggregation: Aggregation) -> str | None:
 class Personalisation(Part):
     """What each site keeps for itself."""
 
-    #: local_norm: FedBN (Li et al. 2021). personal_head: FedRep/FedPer. fine_tune: at the end.
-    method: Literal["none", "local_norm", "personal_head", "fine_tune"] = "fine_tune"
+    #: local_norm: FedBN (Li et al. 2021). personal_head: FedRep/FedPer. At the end, fine_tune: more
+    #: steps at each site; blend: a mix with the model that the site trains alone.
+    method: Literal["none", "local_norm", "personal_head", "fine_tune", "blend"] = "fine_tune"
     #: fine_tune: steps of training.optimizer, without augmentation and without FedProx's pull.
     steps: PositiveInt = 50
     #: fine_tune: a tenth of training.learning_rate where none is given.

@@ -10,7 +10,9 @@ from types import MappingProxyType
 from typing import Literal, assert_never, get_args
 
 import torch
+from torch import Tensor
 
+from client.blending import blend
 from client.cohort import select
 from client.evaluation import score
 from client.fine_tuning import fine_tune
@@ -23,7 +25,7 @@ from common.errors import RunFailed
 from common.privacy.accounting import delta_of
 from common.privacy.noise import SimulatedNoise
 from common.sample import Patients
-from common.tasks.task import Scores, no_scores
+from common.tasks.task import Scores, by_patient, no_scores
 from common.weights import Weights
 from server.aggregation import aggregator_of
 from server.rounds import Records, RoundRecord, begin, run_rounds
@@ -35,6 +37,9 @@ from simulations.unfinished import Unfinished, rounds_of
 Arm = Literal["local", "pooled", "federated", "personalised", "federated_dp"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
 
+#: The losses of nobody.
+_NO_LOSSES = torch.zeros(0, dtype=torch.float64)
+
 #: Sites by name, each with its patients of this seed and fold.
 SiteSet = Mapping[str, Site]
 
@@ -44,13 +49,14 @@ class Outcome:
     """One arm on one split: who scored what, and how it came about."""
 
     test: Mapping[str, Scores]  # by site, of its own test patients
-    validation_loss: Mapping[str, float]  # by site, of its own validation patients
+    validation: Mapping[str, Tensor]  # by site: loss of each of its own validation patients
     rounds: tuple[RoundRecord, ...]  # of the shared run; empty for local
     epsilon: Mapping[str, float]  # by site; empty without privacy
     delta: Mapping[str, float]  # by site; empty without privacy
     weights: Weights  # of the shared model; empty for local
     chosen_round: int
     seconds: float
+    own: Mapping[str, Weights] = field(default_factory=dict)  # by site; of local alone
 
     @property
     def common_epsilon(self) -> Mapping[str, float]:
@@ -71,8 +77,10 @@ class Setting:
     unfinished: Unfinished | None = None  # None: an interruption starts over
 
 
-def run_arm(arm: Arm, sites: SiteSet, setting: Setting, shared: Outcome | None) -> Outcome:
-    """Run one arm; `shared` is the federated outcome, which fine-tuning starts from."""
+def run_arm(
+    arm: Arm, sites: SiteSet, setting: Setting, before: Mapping[Arm, Outcome]
+) -> Outcome:
+    """Run one arm; `before` are those that ran on this split: personalising starts from them."""
     start = time.perf_counter()
     match arm:
         case "local":
@@ -82,7 +90,7 @@ def run_arm(arm: Arm, sites: SiteSet, setting: Setting, shared: Outcome | None) 
         case "federated":
             outcome = _federated(arm, plain(setting.config), sites, setting)
         case "personalised":
-            outcome = _personalised(sites, setting, shared)
+            outcome = _personalised(sites, setting, before)
         case "federated_dp":
             guarded = with_ledgers(sites, setting)
             outcome = _federated(arm, private(setting.config), guarded, setting)
@@ -153,12 +161,12 @@ def _store(config: RunConfig, bench: Workbench, setting: Setting, run: str) -> R
 
 def _measure(
     bench: Workbench, site: Site, weights: Weights, own: Weights = MappingProxyType({})
-) -> tuple[Scores, float]:
-    """Return test scores and mean validation loss of weights at a site."""
+) -> tuple[Scores, Tensor]:
+    """Return test scores, and the loss of each validation patient, of weights at a site."""
     bench.load(weights, own)
     if len(site.validation) == 0:
-        return _test_scores(bench, site), float("nan")
-    return _test_scores(bench, site), float(score(bench, site.validation).loss.mean())
+        return _test_scores(bench, site), _NO_LOSSES
+    return _test_scores(bench, site), by_patient(score(bench, site.validation))
 
 
 def _test_scores(bench: Workbench, site: Site) -> Scores:
@@ -183,7 +191,7 @@ def _federated(label: str, config: RunConfig, sites: SiteSet, setting: Setting) 
     guards = {name: sites[name].guard for name in epsilon}
     return Outcome(
         test={n: s for n, (s, _) in measured.items()},
-        validation_loss={n: loss for n, (_, loss) in measured.items()},
+        validation={n: loss for n, (_, loss) in measured.items()},
         rounds=records,
         epsilon=epsilon,
         delta={name: guard.limit.delta for name, guard in guards.items() if guard is not None},
@@ -203,18 +211,19 @@ def _local(sites: SiteSet, setting: Setting) -> Outcome:
             "(cohort.smallest_cohort). Leave out the arm local with --arms."
         )
         raise RunFailed(message)
-    test, loss = {}, {}
+    test, loss, own = {}, {}, {}
     bench = open_workbench(config, setting.seed)
     for name, site in sites.items():
         if len(site.train) < smallest:
-            test[name], loss[name] = no_scores(_test_scores(bench, site)), float("nan")
+            test[name], loss[name] = no_scores(_test_scores(bench, site)), _NO_LOSSES
             continue
         run = f"local-{name}-{setting.seed}"
         state, _, _ = _run(f"local {name}", config, {name: site}, setting, run)
+        own[name] = state.chosen
         test[name], loss[name] = _measure(bench, site, state.chosen)
     return Outcome(
-        test=test, validation_loss=loss, rounds=(), epsilon={}, delta={}, weights={},
-        chosen_round=0, seconds=0.0,
+        test=test, validation=loss, rounds=(), epsilon={}, delta={}, weights={},
+        chosen_round=0, seconds=0.0, own=own,
     )  # fmt: skip
 
 
@@ -232,27 +241,32 @@ def _pooled(sites: SiteSet, setting: Setting) -> Outcome:
     measured = {n: _measure(bench, s, state.chosen) for n, s in sites.items()}
     return Outcome(
         test={n: s for n, (s, _) in measured.items()},
-        validation_loss={n: loss for n, (_, loss) in measured.items()},
+        validation={n: loss for n, (_, loss) in measured.items()},
         rounds=records, epsilon={}, delta={}, weights=state.chosen,
         chosen_round=state.best_round or state.round, seconds=0.0,
     )  # fmt: skip
 
 
-def _personalised(sites: SiteSet, setting: Setting, shared: Outcome | None) -> Outcome:
-    """Keep layers at each site during the run, or tune the shared model there afterwards."""
+def _personalised(sites: SiteSet, setting: Setting, before: Mapping[Arm, Outcome]) -> Outcome:
+    """Keep layers at each site during the run, or make the shared model its own afterwards."""
     config = without_privacy(setting.config)
-    if config.personalisation.method in {"local_norm", "personal_head"}:
+    method = config.personalisation.method
+    if method in {"local_norm", "personal_head"}:
         return _federated("personalised", config, sites, setting)
-    if shared is None:
-        shared = _federated("federated", plain(config), sites, setting)
+    shared = before.get("federated") or _federated("federated", plain(config), sites, setting)
+    own: Mapping[str, Weights] = {}
+    if method == "blend":
+        own = (before.get("local") or _local(sites, setting)).own
     bench = open_workbench(plain(config), setting.seed)
     test, loss = {}, {}
     for name, site in sites.items():
-        tuned: Weights = shared.weights
-        if len(site.train) >= config.cohort.smallest_cohort:
-            tuned = fine_tune(site, bench, shared.weights, config.personalisation, setting.seed)
-        test[name], loss[name] = _measure(bench, site, tuned)
-    return replace(shared, test=test, validation_loss=loss)
+        weights: Weights = shared.weights
+        if name in own:
+            weights = blend(site, bench, shared.weights, own[name])
+        elif method == "fine_tune" and len(site.train) >= config.cohort.smallest_cohort:
+            weights = fine_tune(site, bench, weights, config.personalisation, setting.seed)
+        test[name], loss[name] = _measure(bench, site, weights)
+    return replace(shared, test=test, validation=loss)
 
 
 def joined(parts: Sequence[Patients]) -> Patients:

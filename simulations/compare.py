@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from client.cohort import SiteCohort
+from client.split import simulated_key
 from common.config import RunConfig
 from common.metrics import Estimate, bootstrap_weights
 from common.tasks import task_of
@@ -24,7 +25,7 @@ from simulations.bare_loop import bare_round_seconds
 from simulations.cohorts import sites_of
 from simulations.members import Engine
 from simulations.unfinished import Unfinished, key_of_comparison
-from simulations.verdicts import Verdict, concatenated, verdict
+from simulations.verdicts import Tested, Verdict, concatenated, verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +38,8 @@ class Comparison:
     arms: tuple[Arm, ...]
     #: By arm and seed: each fold's outcome.
     outcomes: Mapping[tuple[Arm, int], tuple[Outcome, ...]]
-    #: By site, one a seed; empty when local or federated was left out.
-    verdicts: Mapping[str, tuple[Verdict, ...]]
+    #: By site; empty when local or federated was left out.
+    verdicts: Mapping[str, Verdict]
     round_seconds: float
     bare_round_seconds: float
     seconds: float
@@ -142,7 +143,7 @@ def compare(
     kept = {key: tuple(several) for key, several in outcomes.items()}
     comparison = Comparison(
         config=config, cohorts=cohorts, seeds=tuple(plan.seeds), arms=plan.arms, outcomes=kept,
-        verdicts=_verdicts(config, cohorts, plan, kept),
+        verdicts=verdicts_of(config, cohorts, plan.arms, kept, plan.seeds),
         round_seconds=_round_seconds(kept),
         bare_round_seconds=bare_round_seconds(sites_of(cohorts, config, plan.seeds[0], 0), config),
         seconds=time.perf_counter() - start,
@@ -164,7 +165,7 @@ def _arms_of_split(
         if outcome is not None:
             progress.kept(arm, seed, fold)
         else:
-            outcome = run_arm(arm, sites, setting, found.get("federated"))
+            outcome = run_arm(arm, sites, setting, found)
             progress.done(arm, seed, fold, outcome)
             if unfinished:
                 unfinished.keep(arm, seed, fold, outcome)
@@ -172,25 +173,42 @@ def _arms_of_split(
     return found
 
 
-def _verdicts(
-    config: RunConfig, cohorts: tuple[SiteCohort, ...], plan: Plan,
-    outcomes: Mapping[tuple[Arm, int], tuple[Outcome, ...]],
-) -> dict[str, tuple[Verdict, ...]]:  # fmt: skip
-    if not {"local", "federated"} <= set(plan.arms):
+def verdicts_of(
+    config: RunConfig, cohorts: Sequence[SiteCohort], arms: Sequence[Arm],
+    outcomes: Mapping[tuple[Arm, int], tuple[Outcome, ...]], seeds: Sequence[int],
+) -> dict[str, Verdict]:  # fmt: skip
+    """Return each hospital's verdict; none when local or federated was left out."""
+    if not {"local", "federated"} <= set(arms):
         return {}
-    by_seed = {
-        seed: [
-            {arm: outcomes[arm, seed][fold] for arm in plan.arms}
-            for fold in range(len(outcomes["local", seed]))
-        ]
-        for seed in plan.seeds
-    }
+    folds = range(config.cohort.split.folds or 1)
     return {
-        cohort.name: tuple(
-            verdict(config, by_seed[seed], cohort.name, seed) for seed in plan.seeds
-        )
+        cohort.name: verdict(config, [
+            [
+                Tested(
+                    outcomes={arm: outcomes[arm, seed][fold] for arm in arms},
+                    patients=tested_patients(config, cohort, seed, fold),
+                )
+                for fold in folds
+            ]
+            for seed in seeds
+        ], cohort.name)
         for cohort in cohorts
-    }
+    }  # fmt: skip
+
+
+def scores_items(config: RunConfig) -> bool:
+    """Return whether a row of scores is an image and not a patient."""
+    return config.evaluation.unit == "image" or config.task.kind == "segmentation"
+
+
+def tested_patients(
+    config: RunConfig, cohort: SiteCohort, seed: int, fold: int
+) -> tuple[str, ...]:
+    """Return the pseudonym behind each row of `Outcome.test` of a hospital."""
+    test = cohort.split(config.cohort.split, simulated_key(seed), fold)["test"]
+    if not scores_items(config):
+        return test.pseudonyms
+    return tuple(test.pseudonyms[int(place)] for place in test.patient)
 
 
 def _round_seconds(outcomes: Mapping[tuple[Arm, int], tuple[Outcome, ...]]) -> float:

@@ -5,24 +5,19 @@ from __future__ import annotations
 import torch
 
 from client.cohort import SiteCohort
-from client.split import simulated_key
 from common.tasks.task import Scores
 from simulations.arms import Arm
-from simulations.compare import Comparison
+from simulations.compare import Comparison, scores_items, tested_patients
 
 
 def by_item(found: Comparison) -> bool:
     """Return whether a row of scores is an image and not a patient."""
-    config = found.config
-    return config.evaluation.unit == "image" or config.task.kind == "segmentation"
+    return scores_items(found.config)
 
 
 def owners(found: Comparison, cohort: SiteCohort, seed: int, fold: int) -> list[str]:
     """Return the pseudonym behind each row of `Outcome.test` of a hospital."""
-    test = cohort.split(found.config.cohort.split, simulated_key(seed), fold)["test"]
-    if not by_item(found):
-        return list(test.pseudonyms)
-    return [test.pseudonyms[int(place)] for place in test.patient]
+    return list(tested_patients(found.config, cohort, seed, fold))
 
 
 def rows(scores: Scores, chosen: list[int]) -> Scores:

@@ -17,7 +17,7 @@ from common.tasks.task import Scores
 from simulations.arms import Arm
 from simulations.compare import Comparison
 from simulations.report_pictures import metric_name, shown
-from simulations.verdicts import NAMES, Verdict
+from simulations.verdicts import NAMES, Compared, Verdict, said_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +33,11 @@ class ArmRow:
 
 @dataclass(frozen=True, kw_only=True)
 class VerdictRow:
-    """One hospital's answer."""
+    """One model at one hospital, held against the hospital's own."""
 
     site: str
     patients: int
-    chosen: str
+    model: str
     difference: str
     interval: str
     summary: str
@@ -189,34 +189,39 @@ def _estimate(found: Estimate | None) -> str:
 
 
 def verdict_rows(found: Comparison) -> tuple[VerdictRow, ...]:
-    """Return one answer a hospital; the interval is the mean of the seeds' ends."""
+    """Return a line for each model at each hospital, harm as well as gain."""
     patients = {c.name: len(c.items) for c in found.cohorts}
     return tuple(
-        _verdict_row(site, patients[site], several) for site, several in found.verdicts.items()
+        _verdict_row(site, patients[site], _model_name(name, verdict), gain)
+        for site, verdict in found.verdicts.items()
+        for name, gain in verdict.gains.items()
     )
 
 
 _KINDS = {"helped": "helped", "harmed": "harmed", "no difference beyond chance": "same"}
 
 
-def _verdict_row(site: str, patients: int, several: Sequence[Verdict]) -> VerdictRow:
-    together = Verdict(
-        chosen=several[0].chosen,
-        difference=_mean([v.difference for v in several]),
-        low=_mean([v.low for v in several]),
-        high=_mean([v.high for v in several]),
-    )
-    counts = Counter(arm for v in several for arm in v.chosen)
+def _model_name(name: Compared, verdict: Verdict) -> str:
+    if name == "federated_dp":
+        return "the shared model with privacy"
+    if name != "chosen":
+        return NAMES[name]
+    counts = Counter(arm for folds in verdict.chosen for arm in folds)
     total = sum(counts.values())
-    chosen = ", ".join(
+    listed = ", ".join(
         NAMES[arm] + (f" ({n} of {total})" if total > 1 else "") for arm, n in counts.most_common()
     )
-    known = not math.isnan(together.difference)
+    return f"what it would choose: {listed}"
+
+
+def _verdict_row(site: str, patients: int, model: str, gain: Estimate) -> VerdictRow:
+    known = not math.isnan(gain.value)
+    summary = said_of(gain)
     return VerdictRow(
-        site=site, patients=patients, chosen=chosen,
-        difference=signed(together.difference) if known else "-",
-        interval=f"{signed(together.low)} to {signed(together.high)}" if known else "-",
-        summary=together.summary, kind=_KINDS.get(together.summary, "unknown"),
+        site=site, patients=patients, model=model,
+        difference=signed(gain.value) if known else "-",
+        interval=f"{signed(gain.low)} to {signed(gain.high)}" if known else "-",
+        summary=summary, kind=_KINDS.get(summary, "unknown"),
     )  # fmt: skip
 
 
@@ -224,11 +229,6 @@ def signed(value: float) -> str:
     """Return a difference with its sign; what rounds to zero has none."""
     text = f"{value:+.3f}"
     return "0.000" if text in {"+0.000", "-0.000"} else text
-
-
-def _mean(values: Sequence[float]) -> float:
-    held = [v for v in values if not math.isnan(v)]
-    return statistics.fmean(held) if held else math.nan
 
 
 # --- who was left out --------------------------------------------------------------------

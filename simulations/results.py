@@ -12,7 +12,7 @@ from pathlib import Path
 from common.durable import replace_durably
 from simulations.arms import Arm
 from simulations.compare import Comparison, peak_rss_mb
-from simulations.verdicts import Verdict
+from simulations.verdicts import Verdict, said_of
 
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 
@@ -26,9 +26,9 @@ def write_results(path: Path, comparison: Comparison) -> None:
 
 
 def results(comparison: Comparison) -> dict[str, Json]:
-    """Return the content of results.json, schema 1."""
+    """Return the content of results.json, schema 2."""
     return {
-        "schema": 1,
+        "schema": 2,
         "name": comparison.config.name,
         "configuration": comparison.config.fingerprint(),
         "task": comparison.config.task.kind,
@@ -38,9 +38,7 @@ def results(comparison: Comparison) -> dict[str, Json]:
         "left_out": dict(comparison.left_out),
         "seeds": list(comparison.seeds),
         "arms": {arm: arm_results(comparison, arm) for arm in comparison.arms},
-        "verdicts": {
-            site: [_verdict(v) for v in several] for site, several in comparison.verdicts.items()
-        },
+        "verdicts": {site: _verdict(found) for site, found in comparison.verdicts.items()},
         "timing": {
             "round_seconds": known(comparison.round_seconds),
             "bare_round_seconds": known(comparison.bare_round_seconds),
@@ -101,10 +99,15 @@ def _site(comparison: Comparison, place: int) -> dict[str, Json]:
 
 
 def _verdict(verdict: Verdict) -> Json:
-    return {
-        "chosen": list(verdict.chosen), "difference": known(verdict.difference),
-        "low": known(verdict.low), "high": known(verdict.high), "summary": verdict.summary,
+    """Return what a hospital would choose, by seed and fold, and each model minus its own."""
+    gains: dict[str, Json] = {
+        name: {
+            "difference": known(gain.value), "low": known(gain.low), "high": known(gain.high),
+            "summary": said_of(gain),
+        }
+        for name, gain in verdict.gains.items()
     }  # fmt: skip
+    return {"choice": [list(folds) for folds in verdict.chosen], "gains": gains}
 
 
 def known(value: float) -> float | None:

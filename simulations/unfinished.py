@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import math
 import shutil
 import time
 from collections.abc import Mapping
@@ -116,16 +115,20 @@ def _release() -> str:
 def _tensors(outcome: Outcome) -> dict[str, Tensor]:
     """Return an outcome as tensors; its facts are JSON in one of bytes."""
     facts = {
-        "validation_loss": _plain(outcome.validation_loss),
         "rounds": [record.to_json() for record in outcome.rounds],
         "seconds_by_round": [[r.seconds, r.training_seconds] for r in outcome.rounds],
         "epsilon": dict(outcome.epsilon), "delta": dict(outcome.delta),
         "chosen_round": outcome.chosen_round, "seconds": outcome.seconds,
-        "sites": list(outcome.test),
+        "sites": list(outcome.test), "own": list(outcome.own),
     }  # fmt: skip
     body = bytearray(json.dumps(facts, allow_nan=False).encode())
     found = {_FACTS: torch.frombuffer(body, dtype=torch.uint8)}
     found |= {f"weights/{name}": value for name, value in outcome.weights.items()}
+    found |= {f"validation/{site}": losses for site, losses in outcome.validation.items()}
+    found |= {
+        f"own/{site}/{name}": value
+        for site, weights in outcome.own.items() for name, value in weights.items()
+    }
     for site, scores in outcome.test.items():
         for part in _SCORES:
             value = getattr(scores, part)
@@ -146,15 +149,10 @@ def _outcome(tensors: Weights) -> Outcome:
     )
     return Outcome(
         test={site: _scores(tensors, site) for site in facts["sites"]},
-        validation_loss={
-            site: math.nan if value is None else value
-            for site, value in facts["validation_loss"].items()
-        },
+        validation={site: tensors[f"validation/{site}"] for site in facts["sites"]},
+        own={site: _named(tensors, f"own/{site}/") for site in facts["own"]},
         rounds=rounds, epsilon=facts["epsilon"], delta=facts["delta"],
-        weights={
-            name.removeprefix("weights/"): value
-            for name, value in tensors.items() if name.startswith("weights/")
-        },
+        weights=_named(tensors, "weights/"),
         chosen_round=facts["chosen_round"], seconds=facts["seconds"],
     )  # fmt: skip
 
@@ -166,8 +164,8 @@ def _scores(tensors: Weights, site: str) -> Scores:
     )  # fmt: skip
 
 
-def _plain(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+def _named(tensors: Weights, start: str) -> dict[str, Tensor]:
+    return {n.removeprefix(start): v for n, v in tensors.items() if n.startswith(start)}
 
 
 def rounds_of(state: RunState, seen: Mapping[int, RoundRecord]) -> tuple[RoundRecord, ...]:

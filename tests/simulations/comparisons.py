@@ -22,8 +22,7 @@ from common.tasks.task import Scores
 from server.rounds import RoundRecord
 from simulations.arm_configurations import plain
 from simulations.arms import ARMS, Arm, Outcome
-from simulations.compare import Comparison
-from simulations.verdicts import verdict
+from simulations.compare import Comparison, verdicts_of
 
 TASKS = {
     "binary": "{kind: diagnosis, target: ill}",
@@ -68,10 +67,7 @@ def comparison(
         for arm in arms
         for seed in seeds
     }
-    verdicts = {}
-    if {"local", "federated"} <= set(arms):
-        by_seed = {s: [{a: outcomes[a, s][f] for a in arms} for f in folds] for s in seeds}
-        verdicts = {n: tuple(verdict(config, by_seed[s], n, s) for s in seeds) for n in names}
+    verdicts = verdicts_of(config, cohorts, tuple(arms), outcomes, seeds)
     return Comparison(
         config=config, cohorts=cohorts, seeds=seeds, arms=tuple(arms), outcomes=outcomes,
         verdicts=verdicts, round_seconds=0.02, bare_round_seconds=0.01, seconds=3.0,
@@ -141,7 +137,10 @@ def _outcome(
     spent = dict.fromkeys([c.name for c in cohorts], 3.0) if arm == "federated_dp" else {}
     return Outcome(
         test=test,
-        validation_loss={c.name: 0.5 if arm == "local" else 0.4 for c in cohorts},
+        validation={
+            c.name: torch.full((4,), 0.5 if arm == "local" else 0.4, dtype=torch.float64)
+            for c in cohorts
+        },
         rounds=_rounds(config, spent, validated=arm != "federated_dp") if shared else (),
         epsilon=spent, delta=dict.fromkeys(spent, 0.005),
         weights=initial_weights(plain(config), seed) if shared else {},

@@ -107,8 +107,10 @@ PRIVATE: tuple[Arm, ...] = ("federated_dp",)
 
 #: More than plain steps where these learn nothing in three rounds, or would repeat another case.
 STEPS: Mapping[str, dict[str, object]] = {
-    "segmentation": {"optimizer": "adamw", "learning_rate": 0.01, "local_steps": 4},
-    "volume": {"optimizer": "adamw", "learning_rate": 0.01, "local_steps": 4},
+    # Not AdamW: a bias before a norm has a gradient of rounding errors alone, which it would make
+    # whole steps of, other ones on another processor.
+    "segmentation": {"learning_rate": 0.2, "local_steps": 4},
+    "volume": {"learning_rate": 0.2, "local_steps": 4},
     "fixed_horizon": {"local_steps": 3},
 }
 
@@ -181,7 +183,7 @@ def _numbers(found: Comparison, arm: Arm) -> Numbers:
         "headline": told_of_arm["mean"],
         "epsilon": told_of_arm["epsilon"],
         "test_loss": losses,
-        "validation_loss": list(outcome.validation_loss.values()),
+        "validation_loss": [float(losses.mean()) for losses in outcome.validation.values()],
         "round_scores": [record.score for record in outcome.rounds],
         "chosen_round": outcome.chosen_round,
         "weights": _summary(outcome.weights),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -15,11 +16,11 @@ from common.config import RunConfig
 from common.errors import RunFailed
 from server.rounds import RoundRecord
 from simulations.arms import ARMS, Arm, Outcome
-from simulations.compare import Comparison, Plan, Progress, compare
+from simulations.compare import Comparison, Plan, Progress, compare, verdicts_of
 from simulations.members import Engine
 from simulations.results import results
 from simulations.unfinished import SparingStore, Unfinished, key_of_comparison
-from simulations.verdicts import choose, verdict
+from simulations.verdicts import Verdict, choose, said_of
 from tests.simulations.comparisons import cohort_of, comparison, run_config
 
 
@@ -61,7 +62,7 @@ def test_the_same_comparison_twice_gives_the_same_results(tmp_path: Path) -> Non
 
 def test_results_are_json_of_the_promised_form(tmp_path: Path) -> None:
     content = json.loads(json.dumps(results(run(tmp_path)), allow_nan=False))
-    assert content["schema"] == 1
+    assert content["schema"] == 2
     assert list(content["arms"]) == list(ARMS)
     assert {"round_seconds", "bare_round_seconds", "peak_rss_mb"} <= set(content["timing"])
     for arm, figures in content["arms"].items():
@@ -244,8 +245,9 @@ def test_a_hospital_too_small_to_train_alone_still_gets_the_shared_model(tmp_pat
         assert len(found.site_scores("federated", seed, "west").loss) > 0
     content = results(found)
     json.dumps(content, allow_nan=False)
-    assert {v.summary for v in found.verdicts["west"]} == {"cannot be said: too few patients"}
-    assert all("local" not in v.chosen for v in found.verdicts["west"])
+    west = found.verdicts["west"]
+    assert {said_of(gain) for gain in west.gains.values()} == {"cannot be said: too few patients"}
+    assert all("local" not in folds for folds in west.chosen)
 
 
 def test_nobody_large_enough_to_train_alone_is_said(tmp_path: Path) -> None:
@@ -253,43 +255,99 @@ def test_nobody_large_enough_to_train_alone_is_said(tmp_path: Path) -> None:
         run(tmp_path, patients=(5, 4), arms=("local",))
 
 
-def verdict_with(losses: dict[Arm, float]) -> tuple[Comparison, dict[Arm, Outcome]]:
+def outcomes_with(losses: dict[Arm, list[float]]) -> dict[Arm, Outcome]:
+    """Return outcomes whose validation patients at north lose this much."""
     found = comparison(config_of())
-    outcomes = {
-        arm: replace(found.outcomes[arm, 0][0], validation_loss={"north": losses[arm], "south": 0})
+    return {
+        arm: replace(found.outcomes[arm, 0][0], validation={
+            "north": torch.tensor(losses[arm], dtype=torch.float64), "south": torch.zeros(0),
+        })
         for arm in losses
-    }
-    return found, outcomes
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("best", ["federated", "personalised", "local"])
-def test_a_hospital_chooses_by_its_own_validation_patients(best: Arm) -> None:
-    losses: dict[Arm, float] = {"federated": 0.5, "personalised": 0.5, "local": 0.5, "pooled": 0.1}
-    _, outcomes = verdict_with(losses | {best: 0.4})
-    assert choose([outcomes], "north") == (best,)
+def test_a_hospital_chooses_what_its_validation_patients_clearly_prefer(best: Arm) -> None:
+    losses: dict[Arm, list[float]] = {
+        "federated": [0.5, 0.6], "personalised": [0.5, 0.6], "local": [0.5, 0.6],
+        "pooled": [0.1, 0.1],
+    }  # fmt: skip
+    assert choose(outcomes_with(losses | {best: [0.4, 0.51]}), "north") == best
 
 
-def test_a_hospital_that_keeps_its_own_model_neither_gains_nor_loses() -> None:
-    found, outcomes = verdict_with({"federated": 0.5, "personalised": 0.5, "local": 0.1})
-    own = verdict(found.config, [outcomes], "north", 0)
-    assert (own.difference, own.low, own.high) == (0.0, 0.0, 0.0)
-    assert own.summary == "no difference beyond chance"
+def test_a_difference_within_chance_leaves_the_personalised_model() -> None:
+    losses: dict[Arm, list[float]] = {
+        "federated": [0.1, 0.9, 0.5], "personalised": [0.5, 0.6, 0.5], "local": [0.9, 0.1, 0.4],
+    }  # fmt: skip
+    assert choose(outcomes_with(losses), "north") == "personalised"
 
 
-@pytest.mark.parametrize(
-    ("better", "summary"), [("federated", "helped"), ("local", "harmed")]
-)
-def test_a_verdict_says_what_its_interval_says(better: str, summary: str) -> None:
-    found, outcomes = verdict_with({"federated": 0.1, "local": 0.5})
-    truth = outcomes["federated"].test["north"]
-    right = truth._replace(prediction=truth.target)
-    wrong = truth._replace(prediction=1 - truth.target)
-    given: dict[Arm, Outcome] = {
-        "federated": replace(
-            outcomes["federated"], test={"north": right if better == "federated" else wrong}
-        ),
-        "local": replace(outcomes["local"], test={"north": right if better == "local" else wrong}),
-    }
-    assert verdict(found.config, [given], "north", 0).summary == summary
+def test_a_model_that_fails_on_a_validation_patient_is_not_chosen() -> None:
+    losses: dict[Arm, list[float]] = {
+        "federated": [0.5, 0.6], "personalised": [0.1, math.nan], "local": [0.7, 0.8],
+    }  # fmt: skip
+    assert choose(outcomes_with(losses), "north") == "federated"
+
+
+def test_without_validation_patients_the_personalised_model_stands() -> None:
+    assert choose(outcomes_with({"personalised": [], "federated": [], "local": []}), "north") == (
+        "personalised"
+    )
+
+
+def verdict_where(right: set[Arm]) -> Verdict:
+    """Return north's verdict where these arms predict the truth and the others its opposite."""
+    found = comparison(config_of())
+    given = {
+        (arm, seed): tuple(replace(outcome, test={
+            site: scores._replace(
+                prediction=scores.target if arm in right else 1 - scores.target
+            )
+            for site, scores in outcome.test.items()
+        }) for outcome in outcomes)
+        for (arm, seed), outcomes in found.outcomes.items()
+    }  # fmt: skip
+    return verdicts_of(found.config, found.cohorts, found.arms, given, found.seeds)["north"]
+
+
+def test_a_shared_model_that_harms_is_called_harm_where_the_hospital_would_keep_its_own() -> None:
+    found = comparison(config_of())
+    own_is_better = {
+        key: tuple(replace(o, validation=dict.fromkeys(
+            o.validation, torch.full((9,), 0.1 if key[0] == "local" else 0.9)
+        )) for o in outcomes)
+        for key, outcomes in found.outcomes.items()
+    }  # fmt: skip
+    given = {
+        (arm, seed): tuple(replace(o, test={
+            site: s._replace(prediction=s.target if arm == "local" else 1 - s.target)
+            for site, s in o.test.items()
+        }) for o in outcomes)
+        for (arm, seed), outcomes in own_is_better.items()
+    }  # fmt: skip
+    north = verdicts_of(found.config, found.cohorts, found.arms, given, found.seeds)["north"]
+    assert {arm for folds in north.chosen for arm in folds} == {"local"}
+    assert north.gains["chosen"].value == north.gains["chosen"].low == 0.0
+    assert said_of(north.gains["chosen"]) == "no difference beyond chance"
+    for name in ("federated", "personalised", "federated_dp"):
+        assert said_of(north.gains[name]) == "harmed"
+
+
+def test_each_model_is_held_against_the_hospitals_own() -> None:
+    north = verdict_where({"personalised"})
+    assert said_of(north.gains["personalised"]) == "helped"
+    assert said_of(north.gains["chosen"]) == "helped"
+    assert said_of(north.gains["federated"]) == "no difference beyond chance"
+    assert set(north.gains) == {"federated", "personalised", "federated_dp", "chosen"}
+
+
+def test_the_interval_is_of_the_mean_over_seeds_with_a_patient_drawn_in_every_seed() -> None:
+    found = comparison(config_of())
+    # The same seed twice adds no patients, so the interval must not shrink.
+    one, two = (
+        verdicts_of(found.config, found.cohorts, found.arms, found.outcomes, seeds)["north"]
+        for seeds in [(0,), (0, 0)]
+    )
+    assert two.gains["federated"] == one.gains["federated"]
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from client.dicom.reasons import Reason
 from common.bundle import read_bundle
 from common.config import PatientPrivacy
+from common.metrics import Estimate
 from common.privacy.statement import statement
 from simulations.arms import ARMS
 from simulations.compare import Comparison
@@ -24,7 +25,7 @@ from simulations.report_examples import examples
 from simulations.report_pictures import curves, spread
 from simulations.report_rows import owners
 from simulations.report_tables import summary, verdict_rows
-from simulations.verdicts import Verdict
+from simulations.verdicts import Compared, Verdict
 from tests.simulations.comparisons import TASKS, comparison, run_config, with_confounder
 
 PNG = b"\x89PNG\r\n"
@@ -143,16 +144,22 @@ def test_the_summary_has_every_arm_s_mean_and_the_price() -> None:
 # --- did it help me? -----------------------------------------------------------------------
 
 
-def test_a_verdict_is_read_from_the_mean_of_the_seeds_intervals() -> None:
+def test_every_model_of_a_hospital_has_its_line_with_harm_called_harm() -> None:
     found = comparison(run_config("binary"))
-    seeds = (
-        Verdict(chosen=("federated",), difference=0.1, low=-0.02, high=0.2),
-        Verdict(chosen=("local",), difference=0.2, low=0.08, high=0.3),
+    gains: dict[Compared, Estimate] = {
+        "federated": Estimate(value=-0.026, low=-0.049, high=-0.006, patients=40),
+        "personalised": Estimate(value=0.15, low=0.03, high=0.25, patients=40),
+        "chosen": Estimate(value=0.0, low=-0.02, high=0.02, patients=40),
+    }
+    given = Verdict(chosen=(("federated",), ("local",)), gains=gains)
+    shared, personal, chosen = verdict_rows(replace(found, verdicts={"north": given}))
+    assert (shared.difference, shared.interval) == ("-0.026", "-0.049 to -0.006")
+    assert (shared.summary, shared.kind) == ("harmed", "harmed")
+    assert (personal.summary, personal.kind) == ("helped", "helped")
+    assert chosen.summary == "no difference beyond chance"
+    assert chosen.model == (
+        "what it would choose: the shared model (1 of 2), its own model (1 of 2)"
     )
-    row = verdict_rows(replace(found, verdicts={"north": seeds}))[0]
-    assert (row.difference, row.interval) == ("+0.150", "+0.030 to +0.250")
-    assert (row.summary, row.kind) == ("helped", "helped")
-    assert row.chosen == "the shared model (1 of 2), its own model (1 of 2)"
 
 
 # --- calibration ---------------------------------------------------------------------------
