@@ -29,6 +29,7 @@ from client.home import Home
 from client.inbox import Inbox
 from client.meters import SiteMeters
 from client.outbox import Outbox
+from client.quarantine import Quarantine
 from client.site_config import load_site_config
 from client.worker import read_request
 from client.worker_process import Finished, WorkerProcess
@@ -56,6 +57,11 @@ class NoiseWorker(WorkerProcess):
 
     def start(self) -> None:
         """Be there already."""
+
+    @property
+    def can_take(self) -> bool:
+        """Be free."""
+        return True
 
     def give(self, request: Path, question: str) -> bool:
         """Write an answer."""
@@ -96,7 +102,7 @@ def main(home: Home) -> None:
     desk = Desktop(
         name=config.name, to=coordinator.name, key=key, inbox=Inbox(home.inbox), outbox=outbox,
         disclosures=Disclosures(home.disclosures), worker=NoiseWorker(home, config.name, outbox),
-        meters=SiteMeters(CollectorRegistry()),
+        quarantine=Quarantine(home.quarantine), meters=SiteMeters(CollectorRegistry()),
         tell=lambda event, facts: print(event, facts, flush=True),
     )  # fmt: skip
     house = House(

@@ -13,6 +13,7 @@ from client.fleet import Delivery, Fleet, Reply
 from client.inbox import Inbox, Sending
 from client.meters import SiteMeters
 from client.outbox import Outbox
+from client.quarantine import Quarantine
 from client.worker_process import WorkerProcess
 from common.envelope import Envelope, facts_of, write_envelope
 from common.errors import UpdateRefused
@@ -31,6 +32,7 @@ class Desktop:
     key: ec.EllipticCurvePrivateKey
     inbox: Inbox
     outbox: Outbox
+    quarantine: Quarantine
     disclosures: Disclosures
     worker: WorkerProcess
     tell: Callable[[str, Mapping[str, object]], None]  # what happened, and its facts

@@ -24,6 +24,7 @@ from client.fleet import Delivery, Fleet, reply_to
 from client.inbox import Sending
 from client.meters import Outcome
 from client.policy import Denied
+from client.quarantine import MOST_INTERRUPTIONS
 from client.worker_process import Finished
 from common.envelope import Envelope, facts_of, read_head, seal
 from common.errors import RunGone, StateDamaged, UpdateRefused
@@ -56,10 +57,11 @@ class Correspondence:
     _letters: dict[str, _Letter] = field(default_factory=dict)  # decided on, by message
     _releases: dict[int, str] = field(default_factory=dict)  # by Flower's number of the run
     _pulled_at: float = -math.inf
-    _failed: set[str] = field(default_factory=set)  # questions over which the worker died
+    _unreadable: set[str] = field(default_factory=set)  # questions of which the worker made nothing
 
     def __post_init__(self) -> None:
         self._carrier = Carrier(self.desk, self.traffic)
+        self.desk.worker.died = self.desk.quarantine.died
 
     def turn(self, fleet: Fleet, wait_seconds: float) -> bool:
         """Take one step of each kind; returns whether anything happened.
@@ -79,22 +81,52 @@ class Correspondence:
         finished = worker.look()
         if finished is not None:
             self._finished(finished)
-        if worker.given is None:
+        if worker.can_take:
             for letter in self._letters.values():
-                decided = letter.refusal is not None or letter.digest in self._failed
-                if not decided and not self.desk.outbox.has(letter.digest):
-                    worker.give(self.desk.inbox.request(letter.delivery), letter.digest)
+                if not self._is_decided(letter) and not self.desk.outbox.has(letter.digest):
+                    self._give_to_worker(letter)
                     break
 
+    def close(self) -> None:
+        """Take back the try of what the worker is at: it is ended by us, not by the request."""
+        if self.desk.worker.given is not None:
+            self.desk.quarantine.undo(self.desk.worker.given)
+
+    def _give_to_worker(self, letter: _Letter) -> None:
+        """Count the try durably, then make it."""
+        asked = letter.question
+        what = f"{asked.kind} of run {asked.run}, round {asked.round}"
+        self.desk.quarantine.begin(letter.digest, what)
+        if not self.desk.worker.give(self.desk.inbox.request(letter.delivery), letter.digest):
+            self.desk.quarantine.undo(letter.digest)
+
+    def _is_decided(self, letter: _Letter) -> bool:
+        """Return whether a letter needs no work, or may not have any."""
+        if letter.refusal is not None or letter.digest in self._unreadable:
+            return True
+        return self.desk.quarantine.tries(letter.digest).is_over
+
     def _finished(self, finished: Finished) -> None:
-        self.seconds[finished.question] = finished.seconds
+        quarantine, name = self.desk.quarantine, finished.question
+        self.seconds[name] = finished.seconds
         self.desk.meters.took("work", finished.seconds)
-        at = [x.at for x in self._letters.values() if x.digest == finished.question]
-        if at:
-            self.desk.meters.took("wait", time.monotonic() - at[0] - finished.seconds)
-        if finished.failed:
-            self._failed.add(finished.question)
-            self.desk.tell("the worker died over a request, twice", {})
+        of = [x for x in self._letters.values() if x.digest == name]
+        if of:
+            self.desk.meters.took("wait", time.monotonic() - of[0].at - finished.seconds)
+        if finished.unreadable:
+            self._unreadable.add(name)
+            self.desk.tell("a request cannot be read", {"why": finished.unreadable})
+        if not finished.failed or finished.unreadable:
+            quarantine.end(name)
+            return
+        if of:
+            quarantine.keep(name, self.desk.inbox.request(of[0].delivery))
+        why = {"why": quarantine.tries(name).sentence, "next": "wardround-site doctor"}
+        self.desk.tell("a request is set aside", why)
+
+    def set_aside(self) -> list[str]:
+        """Return what is set aside, a sentence each."""
+        return [tries.sentence for tries in self.desk.quarantine.set_aside().values()]
 
     def doing(self) -> Question | None:
         """Return what the worker is at."""
@@ -123,7 +155,11 @@ class Correspondence:
         waiting = [d for d in self.desk.inbox.waiting() if self.desk.inbox.request(d).exists()]
         for delivery in waiting:
             if delivery.id not in self._letters:
-                self._or_drop(delivery, self._open, fleet)
+                self.desk.quarantine.begin(delivery.id, "a request that was being opened")
+                try:
+                    self._or_drop(delivery, self._open, fleet)
+                finally:  # a daemon that is killed in it never comes here
+                    self.desk.quarantine.undo(delivery.id)
         for delivery in waiting:
             self._drop_if_too_late(delivery)
 
@@ -147,6 +183,9 @@ class Correspondence:
         self, header: str, delivery: Delivery, fleet: Fleet
     ) -> tuple[Question, Denied | None]:
         """Return what is asked, and why the site does not take part in it."""
+        tries = self.desk.quarantine.tries(delivery.id)
+        if tries.begun > MOST_INTERRUPTIONS:  # this one is among them
+            return NO_QUESTION, Denied(reason=RefusalReason.SET_ASIDE, detail=tries.sentence)
         try:
             question = question_of(header)
         except UpdateRefused as error:
@@ -188,8 +227,10 @@ class Correspondence:
     def _answer(self, letter: _Letter) -> Envelope | None:
         if letter.refusal is not None:
             return letter.refusal
-        if letter.digest in self._failed:
-            return self._no(letter.question, RefusalReason.FAILED)
+        if letter.digest in self._unreadable:
+            return self._no(letter.question, RefusalReason.UNREADABLE)
+        if self.desk.quarantine.tries(letter.digest).is_over:
+            return self._no(letter.question, RefusalReason.SET_ASIDE)
         return self.desk.outbox.find(letter.digest)
 
     def _post(self, answer: Envelope, delivery: Delivery, fleet: Fleet) -> None:
@@ -216,9 +257,9 @@ class Correspondence:
         """Count an answer that was sent; only updates and reports are kept for another time."""
         if facts["kind"] in {"standing", "refusal"}:
             self.desk.outbox.forget(letter.digest)  # the next one may be another
-        self._failed.discard(letter.digest)
+        self._unreadable.discard(letter.digest)
         self.seconds.pop(letter.digest, None)
-        failed = facts.get("reason") == RefusalReason.FAILED.name
+        failed = facts.get("reason") in {RefusalReason.FAILED.name, RefusalReason.SET_ASIDE.name}
         outcome: Outcome = "refused" if facts["kind"] == "refusal" else "done"
         outcome = "failed" if failed else outcome
         self.desk.meters.answered(letter.question.kind, outcome)

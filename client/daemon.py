@@ -27,6 +27,7 @@ from client.inbox import Inbox
 from client.meters import SiteMeters
 from client.outbox import Outbox
 from client.proxy import proxy_to
+from client.quarantine import Quarantine
 from client.site_config import SiteConfig, load_site_config
 from client.site_status import Status
 from client.worker_process import WorkerProcess
@@ -112,6 +113,7 @@ class _Daemon:
     def close(self) -> None:
         """Say good-bye, end the worker, and leave a status that says so."""
         self._beating.set()
+        self._letters.close()
         self._worker.stop()
         if self._link is not None:
             with suppress(LinkDown, SiteUnknown):
@@ -207,6 +209,7 @@ class _Daemon:
         desk = Desktop(
             name=self._config.name, to=self._coordinator.name, key=self._key,
             inbox=Inbox(home.inbox), outbox=Outbox(home.outbox),
+            quarantine=Quarantine(home.quarantine),
             disclosures=Disclosures(home.disclosures), worker=self._worker, tell=_tell,
             meters=self._meters,
         )  # fmt: skip
@@ -225,6 +228,7 @@ class _Daemon:
         facts = {
             "bytes_sent": traffic.sent, "bytes_received": traffic.received,
             "worker": {"pid": self._worker.pid, "restarts": self._worker.restarts},
+            "set_aside": self._letters.set_aside(),
         }  # fmt: skip
         if self._status.state == "offline" and self._pause > 0.25:
             self._status.write(**facts)

@@ -32,6 +32,7 @@ _CHECKS: tuple[tuple[str, Callable[[Subject], Iterator[Finding]]], ...] = (
     ("disclosures", records.disclosures),
     ("withdrawals", records.withdrawals),
     ("approvals", records.approvals),
+    ("set aside", records.quarantine),
 )
 
 

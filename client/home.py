@@ -75,6 +75,11 @@ class Home:
         return self.folder / "inbox"
 
     @property
+    def quarantine(self) -> Path:
+        """Requests that ended the worker, counted and set aside."""
+        return self.folder / "quarantine"
+
+    @property
     def outbox(self) -> Path:
         """Answers that the coordinator has not confirmed yet."""
         return self.folder / "outbox"

@@ -12,8 +12,9 @@ import json
 import os
 import resource
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -23,9 +24,10 @@ from client.describing import Telling
 from client.device import device_of
 from client.home import Home
 from client.outbox import Outbox
+from client.progress import Progress
 from client.site_config import SiteConfig, load_site_config
 from common.envelope import Envelope, read_envelope, seal, unseal
-from common.errors import UpdateRefused
+from common.errors import StateDamaged, UpdateRefused
 from common.identity import load_private, sign
 from common.packing import Encoding
 from common.wire import Answer, Proposal, RefusalReason, Request, SiteUpdate
@@ -56,19 +58,35 @@ def main(home: Home, jobs: TextIO, results: TextIO) -> None:
     tell = _teller(sys.stderr)
     desk = Desk(ward_of(home, config), tell)
     outbox, key = Outbox(home.outbox), load_private(home.key)
-    results.write(json.dumps({"ready": os.getpid()}) + "\n")
-    results.flush()
+    say = _sayer(results)
+    Progress().watch(lambda count: say({"progress": count}))
+    say({"ready": os.getpid()})
     for line in jobs:
         facts = json.loads(line)
         job = Job(request=Path(facts["request"]), question=facts["question"])
         start = time.monotonic()
-        request = read_request(job.request)
+        try:
+            request = read_request(job.request)
+        except (UpdateRefused, StateDamaged) as error:
+            say({"unreadable": job.question, "why": str(error)})
+            continue
+        say({"working": job.question})
         answer = answered(desk, request, config.name, tell)
         envelope = seal(answer, _encoding(request, answer))
         outbox.keep(job.question, envelope.signed(sign(key, envelope.digest)))
-        done = {"done": job.question, "seconds": time.monotonic() - start}
-        results.write(json.dumps(done) + "\n")
-        results.flush()
+        say({"done": job.question, "seconds": time.monotonic() - start})
+
+
+def _sayer(results: TextIO) -> Callable[[Mapping[str, object]], None]:
+    """Return what writes one line at a time, from whichever thread."""
+    turn = threading.Lock()
+
+    def say(facts: Mapping[str, object]) -> None:
+        with turn:
+            results.write(json.dumps(facts) + "\n")
+            results.flush()
+
+    return say
 
 
 def read_request(path: Path) -> Request:

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import selectors
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-#: Once a job has killed the worker so often, it is answered with a failure instead.
-MOST_DEATHS = 2
+from client.quarantine import MOST_DEATHS
+
+#: A request is read in this time, and in a second more for each so many bytes.
+_READING_SECONDS = 120.0
+_BYTES_A_SECOND = 2 * 2**20
+#: The worker loads its libraries in this time, on any machine and disk.
+_STARTING_SECONDS = 900.0
+#: A worker that neither opens a file nor takes a step for so long stands still.
+STANDSTILL_SECONDS = 1800.0
 _STOP_SECONDS = 10.0
 #: A worker that dies at once is not started again at once.
 _LONGEST_PAUSE = 30.0
@@ -27,20 +36,30 @@ class Finished:
 
     question: str
     seconds: float
-    failed: bool  # True: the worker died over it, and there is no answer
+    failed: bool  # True: the worker died over it too often, and there is no answer
+    unreadable: str = ""  # why it is no request
 
 
 class WorkerProcess:
     """One child process; `given` is the job that it is at."""
 
-    def __init__(self, home: Path, log: IO[bytes] | int) -> None:
+    def __init__(
+        self, home: Path, log: IO[bytes] | int, standstill_seconds: float = STANDSTILL_SECONDS
+    ) -> None:
         self._home = home
         self._log = log
+        #: Counts deaths; one that outlives this process does so by request (Quarantine.died).
+        self.died: Callable[[str, str], int] = self._died_here
+        self._standstill_seconds = standstill_seconds
+        self._ends = math.inf  # when it counts as standing still, unless it is heard of
+        self._ready = False
+        self._why = ""  # it was killed by us
         self._process: subprocess.Popen[bytes] | None = None
         self._text = b""
         self._deaths: dict[str, int] = {}
         self._starts: list[float] = []
         self._retired = False
+        self._working = False
         self.given: str | None = None
         self.restarts = 0
 
@@ -61,20 +80,26 @@ class WorkerProcess:
             start_new_session=True,  # Ctrl-C is the daemon's, which lets a job come to its end
         )  # fmt: skip
         self._starts.append(time.monotonic())
-        self._text = b""
+        self._text, self._ready, self._why = b"", False, ""
+        self._ends = time.monotonic() + _STARTING_SECONDS
 
     def give(self, request: Path, question: str) -> bool:
         """Hand a job to the child; False when it is not there to take it."""
-        if self._process is None or self._process.stdin is None or self.given is not None:
-            return False
-        if self._retired:
+        if not self.can_take or self._process is None or self._process.stdin is None:
             return False
         line = json.dumps({"request": str(request), "question": question}) + "\n"
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(line.encode())
             self._process.stdin.flush()
-            self.given = question
+            self.given, self._working = question, False
+            size = request.stat().st_size if request.exists() else 0
+            self._ends = time.monotonic() + _READING_SECONDS + size / _BYTES_A_SECOND
         return self.given is not None
+
+    @property
+    def can_take(self) -> bool:
+        """Return whether a job can be given now."""
+        return self._ready and self.given is None and not self._retired
 
     def retire(self) -> None:
         """Let the child end after its job, so that the next one reads site.yaml anew."""
@@ -88,6 +113,10 @@ class WorkerProcess:
         if self._process is None:
             return None
         finished = self._read()
+        if finished is None and time.monotonic() > self._ends and not self._why:
+            self._why = "it stood still"
+            self._process.kill()
+            self._process.wait()
         if finished is None and self._process.poll() is not None:
             finished = self._read() or self._bury()
         return finished
@@ -117,25 +146,52 @@ class WorkerProcess:
                 self._text += os.read(self._process.stdout.fileno(), 65536)
         while b"\n" in self._text:
             line, _, self._text = self._text.partition(b"\n")
-            facts = json.loads(line)
-            if "done" in facts:
-                self.given = None
-                self._deaths.pop(facts["done"], None)
-                return Finished(question=facts["done"], seconds=facts["seconds"], failed=False)
+            finished = self._heard(json.loads(line))
+            if finished is not None:
+                return finished
+        return None
+
+    def _heard(self, facts: Mapping[str, Any]) -> Finished | None:
+        match facts:
+            case {"done": str(question), "seconds": float(seconds)}:
+                self.given, self._ends = None, math.inf
+                self._deaths.pop(question, None)
+                return Finished(question=question, seconds=seconds, failed=False)
+            case {"unreadable": str(question), "why": str(why)}:
+                self.given, self._ends = None, math.inf
+                return Finished(question=question, seconds=0.0, failed=True, unreadable=why)
+            case {"ready": _}:
+                self._ready, self._ends = True, math.inf
+            case {"working": _}:
+                self._working = True
+                self._ends = time.monotonic() + self._standstill_seconds
+            case {"progress": _} if self._working and self.given is not None:
+                self._ends = time.monotonic() + self._standstill_seconds
+            case _:
+                pass
         return None
 
     def _bury(self) -> Finished | None:
         """Note a death; a job that was in hand is given again, but not for ever."""
-        question = self.given
+        question, why = self.given, self._why or self._end_of(self._process)
         self.stop()
         self.restarts += 1
-        if question is None:
+        if question is None or self.died(question, why) < MOST_DEATHS:
             return None
-        self._deaths[question] = self._deaths.get(question, 0) + 1
-        if self._deaths[question] < MOST_DEATHS:
-            return None
-        del self._deaths[question]
+        self._deaths.pop(question, None)
         return Finished(question=question, seconds=0.0, failed=True)
+
+    def _died_here(self, question: str, why: str) -> int:
+        del why
+        self._deaths[question] = self._deaths.get(question, 0) + 1
+        return self._deaths[question]
+
+    @staticmethod
+    def _end_of(process: subprocess.Popen[bytes] | None) -> str:
+        code = 0 if process is None else process.returncode
+        if code == -signal.SIGKILL:
+            return "killed, as the system does when memory is short"
+        return f"signal {-code}" if code < 0 else f"exit status {code}"
 
     def _not_before(self) -> float:
         """Return when the next child may start: later the more often it died lately."""

@@ -10,6 +10,7 @@ from itertools import islice
 from client.approvals import Approvals
 from client.checks.finding import Finding, Subject
 from client.disclosures import listed, verify
+from client.quarantine import Quarantine
 from common.errors import CohortError
 
 #: Enough to see that a folder holds anything; a PACS export may hold millions.
@@ -111,3 +112,13 @@ def approvals(subject: Subject) -> Iterator[Finding]:
     else:
         detail = f"{len(seen)} configurations, none waits"
         yield Finding(check="approvals", state="ok", detail=detail)
+
+
+def quarantine(subject: Subject) -> Iterator[Finding]:
+    """Name the requests that were set aside, and what to do about each."""
+    for path, tries in Quarantine(subject.home.quarantine).set_aside().items():
+        yield Finding(
+            check="set aside", state="wrong", detail=tries.sentence,
+            fix="Tell the coordinator; log/worker.log says more. Where memory was short or the "
+            f"machine was switched off, let it be tried again: rm {shlex.quote(str(path))}",
+        )  # fmt: skip

@@ -11,6 +11,7 @@ from client.commands.terminal import as_text, say, table
 from client.coordinator import load_coordinator
 from client.home import Home
 from client.plain_text import ago, size
+from client.quarantine import Quarantine
 from client.site_config import load_site_config
 from common.errors import ConfigurationError, ExitCode, WardroundError
 
@@ -51,11 +52,12 @@ def show_status(home: Home, *, as_json: bool) -> ExitCode:
     name, mistake = _name(home, running=running)
     facts = _facts(home) if running else {}
     waiting = _waiting(home)
+    aside = [tries.sentence for tries in Quarantine(home.quarantine).set_aside().values()]
     if as_json:
         state = facts.get("state", "starting") if running else "stopped"
         known = {
             **facts, "state": state, "site": name, "running": running, "mistake": mistake,
-            "paused": home.paused.exists(), "waiting_for_approval": waiting,
+            "paused": home.paused.exists(), "waiting_for_approval": waiting, "set_aside": aside,
         }  # fmt: skip
         say(json.dumps(known, indent=2))
         return ExitCode.DONE if running else ExitCode.UNREACHABLE
@@ -67,6 +69,8 @@ def show_status(home: Home, *, as_json: bool) -> ExitCode:
     if waiting:
         runs = f"{waiting} run{'s' * (waiting != 1)}"
         say(f"{runs} wait{'s' * (waiting == 1)} for your answer: wardround-site runs")
+    for sentence in aside:
+        say(f"Set aside: {as_text(sentence)}; wardround-site doctor says what to do")
     if home.paused.exists():
         say("Paused; to go on: wardround-site resume")
     if not running:

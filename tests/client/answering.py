@@ -22,6 +22,7 @@ from client.meters import SiteMeters
 from client.outbox import Outbox
 from client.policy_rules import PolicyRules
 from client.quality_rules import QualityRules
+from client.quarantine import Quarantine
 from client.site import Guard, Site
 from client.site_config import SiteConfig
 from client.workbench import open_workbench
@@ -88,6 +89,11 @@ class InlineWorker(WorkerProcess):
     def start(self) -> None:
         """Be there already."""
 
+    @property
+    def can_take(self) -> bool:
+        """Be free."""
+        return True
+
     def give(self, request: Path, question: str) -> bool:
         """Do the job."""
         self.jobs.append(question)
@@ -137,6 +143,7 @@ class Letters:
         desk = Desktop(
             name=self.name, to="coordinator", key=load_private(key),
             inbox=Inbox(self.home / "inbox"), outbox=outbox,
+            quarantine=Quarantine(self.home / "quarantine"),
             disclosures=Disclosures(self.home / "disclosures.jsonl"), worker=worker,
             tell=lambda event, facts: self.told.append((event, dict(facts))),
             meters=SiteMeters(CollectorRegistry()),

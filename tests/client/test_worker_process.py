@@ -13,8 +13,9 @@ import pytest
 from client.home import Home
 from client.outbox import Outbox
 from client.policy_rules import PolicyRules
+from client.quarantine import MOST_DEATHS
 from client.site_config import SiteConfig, write_site_config
-from client.worker_process import MOST_DEATHS, Finished, WorkerProcess
+from client.worker_process import Finished, WorkerProcess
 from common.config import RunConfig, parse_config
 from common.envelope import seal, unseal, write_envelope
 from common.identity import new_private_key, private_text, public_text, verify
@@ -77,8 +78,12 @@ def finished(worker: WorkerProcess, seconds: float = 60.0) -> Finished:
 def ask(worker: WorkerProcess, home: Home, request: TrainRequest | Proposal, name: str) -> None:
     path = home.folder / f"{name}.request"
     write_envelope(path, seal(request))
-    worker.start()
-    assert worker.give(path, name)
+    ends = time.monotonic() + 60
+    while not worker.give(path, name) and time.monotonic() < ends:
+        worker.start()
+        assert worker.look() is None
+        time.sleep(0.02)
+    assert worker.given == name
 
 
 def test_it_answers_job_after_job_without_starting_anew(worker: WorkerProcess, home: Home) -> None:
