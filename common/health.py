@@ -8,14 +8,18 @@ Public: open_health, Health, Status.
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 from json import dumps
 from socketserver import TCPServer
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -27,8 +31,13 @@ Status = Literal["ok", "starting", "failing"]
 
 #: A peer that neither asks nor reads for so long is let go.
 _PATIENCE_SECONDS = 5.0
+#: Questions at a time; of more, the one that was asked first is dropped.
+_AT_A_TIME = 16
+#: Bytes of a question's headers.
+_LARGEST_QUESTION = 16 * 1024
 #: Threads of the gRPC server; its answers take microseconds.
 _THREADS = 2
+_CONNECTIONS = 64
 
 
 def open_health(
@@ -138,10 +147,12 @@ class _Server(ThreadingHTTPServer):
     """One thread for each question; none of them keeps the process alive."""
 
     daemon_threads = True
-    request_queue_size = 32
+    request_queue_size = 128
 
     def __init__(self, host: str, port: int, answers: _Answers) -> None:
         self.answers = answers
+        self._open: dict[socket.socket, float] = {}  # since when; oldest first
+        self._lock = threading.Lock()
         super().__init__((host, port), _Handler)
         self._thread = threading.Thread(
             target=self.serve_forever, kwargs={"poll_interval": 0.1}, name="health", daemon=True
@@ -154,6 +165,29 @@ class _Server(ThreadingHTTPServer):
         host, self.server_port = self.server_address[:2]
         self.server_name = str(host)
 
+    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - its shape is given
+        """Answer in a thread of its own; the oldest question makes room."""
+        with self._lock:
+            for oldest in list(self._open)[: max(len(self._open) + 1 - _AT_A_TIME, 0)]:
+                _drop(oldest)
+                del self._open[oldest]
+            self._open[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:  # noqa: ANN401 - the same
+        """Note that a question is answered."""
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Drop who takes too long over a question, byte by byte."""
+        with self._lock:
+            ends = time.monotonic() - _PATIENCE_SECONDS
+            for late in [sock for sock, since in self._open.items() if since < ends]:
+                _drop(late)
+                del self._open[late]
+
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 - its shape is given
         """Log what went wrong with one question; a peer that hung up is nothing to tell."""
         log(__name__).debug("a health check was not answered", exc_info=True)
@@ -165,12 +199,40 @@ class _Server(ThreadingHTTPServer):
         self._thread.join(_PATIENCE_SECONDS)
 
 
+def _drop(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+class _Bounded(BufferedIOBase):
+    """What is read of one question: so many bytes, and then its end."""
+
+    def __init__(self, whole: BufferedIOBase) -> None:
+        self._whole, self._left = whole, _LARGEST_QUESTION
+
+    def readline(self, size: int | None = -1) -> bytes:
+        """Return a line, or what is left of the bytes that may be read."""
+        most = self._left if size is None or size < 0 else min(size, self._left)
+        line = self._whole.readline(most)
+        self._left -= len(line)
+        return line
+
+    def close(self) -> None:
+        """Close what is read from."""
+        self._whole.close()
+
+
 class _Handler(BaseHTTPRequestHandler):
     """Two paths, nothing else."""
 
     timeout = _PATIENCE_SECONDS
     server_version = "wardround"
     sys_version = ""
+
+    def setup(self) -> None:
+        """Read no more than a question takes."""
+        super().setup()
+        self.rfile = _Bounded(self.rfile)
 
     def do_GET(self) -> None:
         """Answer a question."""
@@ -216,8 +278,12 @@ class _GrpcHealth:
         self._servicer = health.HealthServicer()
         self._server = grpc.server(
             ThreadPoolExecutor(_THREADS, "grpc-health"),
-            # Without this a second process would share the port, and answer half the checks.
-            options=[("grpc.so_reuseport", 0)],
+            # Without the first, a second process would share the port, and answer half the checks.
+            options=[
+                ("grpc.so_reuseport", 0), ("grpc.max_allowed_incoming_connections", _CONNECTIONS),
+                ("grpc.server_handshake_timeout_ms", int(1000 * _PATIENCE_SECONDS)),
+                ("grpc.max_concurrent_streams", _AT_A_TIME),
+            ],
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, self._server)
         self.set("starting")

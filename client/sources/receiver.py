@@ -10,10 +10,12 @@ from pathlib import Path
 from socketserver import BaseServer
 
 from pynetdicom import ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
+from pynetdicom.dimse_primitives import C_STORE
 
 from client.dicom.reasons import UnusableFile
 from client.pacs_config import PacsConfig
 from client.sources.association import NETWORK_SECONDS, VERIFICATION
+from client.sources.callers import LIMITS
 from client.sources.handshake import tls_context
 from client.sources.landing import place
 from client.sources.transport import Entity, Listener
@@ -21,7 +23,6 @@ from common.errors import ConfigurationError, Unreachable
 
 #: PS3.4 table B.2-1.
 _SUCCESS, _OUT_OF_RESOURCES, _NOT_UNDERSTOOD = 0x0000, 0xA700, 0xC000
-_MOST_ASSOCIATIONS = 16
 
 
 @contextmanager
@@ -62,10 +63,20 @@ def listen(
         raise ConfigurationError(message)
     entity = _entity(pacs, only_pacs=only_pacs)
     bound = address or pacs.own_address or ""
+
+    def stored(event: evt.Event) -> int:
+        try:
+            return store(event)
+        finally:
+            data = event.request.DataSet if isinstance(event.request, C_STORE) else None
+            size = 0 if data is None else data.getbuffer().nbytes
+            assert isinstance(server, Listener)  # noqa: S101 - made so
+            server.callers.stored(event.assoc, size)
+
     try:
         server = entity.make_server(
             (bound, pacs.own_port), ssl_context=_server_context(pacs), server_class=Listener,
-            evt_handlers=[(evt.EVT_C_STORE, store)],
+            evt_handlers=[(evt.EVT_C_STORE, stored)],
         )  # fmt: skip
     except OSError as error:
         message = (
@@ -92,7 +103,9 @@ def _entity(pacs: PacsConfig, *, only_pacs: bool) -> Entity:
         entity.require_calling_aet = [pacs.called_title]
     entity.maximum_pdu_size = 131072
     entity.network_timeout = entity.dimse_timeout = NETWORK_SECONDS
-    entity.maximum_associations = _MOST_ASSOCIATIONS
+    entity.acse_timeout = LIMITS.opening_seconds
+    # Who is cut when there are too many is decided in client/sources/callers.py.
+    entity.maximum_associations = LIMITS.connections + 1
     entity.add_supported_context(VERIFICATION)
     for context in AllStoragePresentationContexts:
         entity.add_supported_context(str(context.abstract_syntax), ALL_TRANSFER_SYNTAXES)

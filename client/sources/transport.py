@@ -11,10 +11,18 @@ import socket
 import ssl
 import threading
 from contextlib import suppress
+from typing import Any
 
 from pynetdicom import AE
 from pynetdicom.association import Association
-from pynetdicom.transport import AddressInformation, AssociationSocket, ThreadedAssociationServer
+from pynetdicom.transport import (
+    AddressInformation,
+    AssociationSocket,
+    RequestHandler,
+    ThreadedAssociationServer,
+)
+
+from client.sources.callers import Callers
 
 _PIECE_BYTES = 1 << 18
 _HANDSHAKE_SECONDS = 10.0
@@ -92,10 +100,34 @@ class Entity(AE):
         return made
 
 
+class _Handler(RequestHandler):
+    """Makes an association of a connection, and lets it read within bounds."""
+
+    def _create_association(self) -> Association:
+        association = super()._create_association()
+        assert isinstance(self.server, Listener)  # noqa: S101 - ours, so mypy knows
+        self.server.callers.associate(self.request, association)
+        return association
+
+
 class Listener(ThreadedAssociationServer):
     """Accepts connections; each has its handshake in its own thread, and ten seconds for it."""
 
     daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - pynetdicom's
+        self.callers = Callers()
+        super().__init__(*args, **{**kwargs, "request_handler": _Handler})
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ANN401 - the same
+        """Note who calls; another is cut if there are too many."""
+        self.callers.admit(request, str(client_address[0]))
+        return True
+
+    def service_actions(self) -> None:
+        """Cut who is overdue; this is called several times a second."""
+        self.callers.look()
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
         """Accept a connection, and let its handshake wait."""

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import subprocess
 import sys
 import threading
+import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection
@@ -149,3 +152,31 @@ def test_open_ports_keep_no_process_alive_and_grpc_is_loaded_only_where_it_is_us
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30
     )
     assert (done.returncode, done.stdout) == (0, "False False\n")
+
+
+@pytest.mark.slow
+def test_a_check_is_answered_while_others_ask_slowly_or_without_an_end() -> None:
+    with open_health(0, None, CollectorRegistry()) as health:
+        health.set("ok")
+        place = ("127.0.0.1", health.http_port or 0)
+        silent = [socket.create_connection(place) for _ in range(100)]
+        before = threading.active_count()
+        assert before < 60
+        endless = socket.create_connection(place, timeout=20)
+        with contextlib.suppress(ConnectionError):
+            endless.sendall(b"GET /healthz HTTP/1.1\r\nX: " + b"a" * (8 << 20))
+            endless.recv(100)
+        slow = socket.create_connection(place, timeout=20)
+        ended = False
+        for byte in b"GET /healthz HTTP/1.1\r\n" * 100:
+            try:
+                slow.sendall(bytes([byte]))
+            except ConnectionError:
+                ended = True
+                break
+            with urllib.request.urlopen(f"http://127.0.0.1:{place[1]}/healthz", timeout=10) as got:
+                assert got.status == 200
+            time.sleep(0.1)
+        assert ended
+        for sock in (*silent, endless, slow):
+            sock.close()
