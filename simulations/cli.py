@@ -45,7 +45,12 @@ def compare(  # noqa: PLR0913 - one parameter an option
         float | None, typer.Option(help="Another epsilon for the arm federated_dp.")
     ] = None,
     threads: Annotated[
-        int, typer.Option(min=0, help="Threads for the networks; 0 takes what the machine has.")
+        int,
+        typer.Option(
+            min=0,
+            help="Threads for the networks. 0 takes what the machine has: then another machine "
+            "gives other last digits, and results.json says how many they were.",
+        ),
     ] = 0,
     workers: Annotated[
         int | None,

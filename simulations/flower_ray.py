@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,6 +44,7 @@ from simulations.workers import refuse_real_noise
 #: How long Ray may take to start, and Flower to end.
 _START_SECONDS = 180.0
 _STOP_SECONDS = 60.0
+_BROKEN_SECONDS = 5.0
 #: Between two looks for answers.
 _POLL_SECONDS = 0.02
 
@@ -120,9 +122,14 @@ class RaySites:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End the engine and its processes."""
+        """End the engine and its processes; what broke is not waited for."""
         self._over.set()
-        self._thread.join(_STOP_SECONDS)
+        self._thread.join(_STOP_SECONDS if error is None else _BROKEN_SECONDS)
+        if self._thread.is_alive():
+            import ray
+
+            ray.shutdown()
+            self._thread.join(_BROKEN_SECONDS)
 
     def _simulate(self, app: ClientApp) -> None:
         server = ServerApp()
@@ -186,12 +193,24 @@ class RaySites:
 
 def _content(site: str, reply: Message) -> RecordDict:
     """Return an answer's content; RunFailed when there is none."""
-    failed = None if reply.has_error() else reply.content.config_records.get(FAILED)
-    if reply.has_error() or failed is not None:
-        why = reply.error.reason if failed is None else str(failed["message"])
-        message = f"Site {site} failed on Ray: {why}"
+    if reply.has_error():  # not the site's own words, but Flower's of a process that ended
+        message = (
+            f"A process of Ray's ended in the middle of a site's work{_of_ray(reply)}. If memory "
+            "was short, give fewer --workers; the same command goes on where it stopped, and "
+            "--engine builtin needs no Ray."
+        )
+        raise RunFailed(message)
+    failed = reply.content.config_records.get(FAILED)
+    if failed is not None:
+        message = f"Site {site} failed on Ray: {failed['message']!s}"
         raise RunFailed(message)
     return reply.content
+
+
+def _of_ray(reply: Message) -> str:
+    """Return the kind of Ray's error in brackets; its text is a page long."""
+    kind = re.search(r"ray\.exceptions\.(\w+)", reply.error.reason or "")
+    return "" if kind is None else f" ({kind.group(1)})"
 
 
 def _start_ray(workers: int | None) -> None:
@@ -204,7 +223,8 @@ def _start_ray(workers: int | None) -> None:
     if not ray.is_initialized():
         # Else Ray warns that it will one day leave the GPUs of such actors visible.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        logging.getLogger("flwr").setLevel(logging.ERROR)  # its notices are not for our users
+        # Its notices, and the tracebacks of what our own error says, are not for our users.
+        logging.getLogger("flwr").setLevel(logging.CRITICAL + 1)
         cluster = "RAY_ADDRESS" in os.environ
         ray.init(
             num_cpus=None if cluster else workers, include_dashboard=False,

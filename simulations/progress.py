@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import threading
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -25,9 +26,13 @@ class LiveProgress:
     """A line for the arm at work, and one line for each arm that is done."""
 
     def __init__(
-        self, console: Console, config: RunConfig, arms: Sequence[Arm], seeds: int
-    ) -> None:
+        self, console: Console, config: RunConfig, arms: Sequence[Arm], seeds: int,
+        every_seconds: float = 60.0,
+    ) -> None:  # fmt: skip
         self._console = console
+        self._every_seconds = every_seconds
+        self._over = threading.Event()
+        self._telling: threading.Thread | None = None
         self._rounds = config.training.rounds
         folds = config.cohort.split.folds or 1
         self._bar = Progress(
@@ -43,8 +48,11 @@ class LiveProgress:
         )
 
     def __enter__(self) -> Self:
-        """Start showing."""
+        """Start showing; where there is no terminal, a line a minute says how far it is."""
         self._bar.start()
+        if not self._console.is_terminal:
+            self._telling = threading.Thread(target=self._tell, name="progress", daemon=True)
+            self._telling.start()
         return self
 
     def __exit__(
@@ -54,7 +62,19 @@ class LiveProgress:
         trace: TracebackType | None,
     ) -> None:
         """Stop showing, however it ended."""
+        self._over.set()
+        if self._telling is not None:
+            self._telling.join()
         self._bar.stop()
+
+    def _tell(self) -> None:
+        while not self._over.wait(self._every_seconds):
+            whole, now = self._bar.tasks
+            minutes = (time.perf_counter() - self._start) / 60
+            done = f"{whole.completed:.0f} of {whole.total or 0:.0f} arms done"
+            arm = now.description or "begins"
+            rounds = f"round {now.completed:.0f} of {self._rounds}"
+            self._console.print(f"  {minutes:5.1f} min: {done}; {arm}, {rounds}", soft_wrap=True)
 
     def _arm(self, arm: Arm, seed: int, fold: int) -> None:
         name = f"{arm}, seed {seed}" + (f", fold {fold}" if fold else "")

@@ -9,6 +9,8 @@ import platform
 import statistics
 from pathlib import Path
 
+import torch
+
 from common.durable import replace_durably
 from simulations.arms import Arm
 from simulations.compare import Comparison, peak_rss_mb
@@ -45,6 +47,8 @@ def results(comparison: Comparison) -> dict[str, Json]:
             "peak_rss_mb": round(peak_rss_mb(), 1),
             "total_seconds": round(comparison.seconds, 2),
         },
+        # Sums of floating-point numbers depend on it: equal results take equal threads.
+        "threads": torch.get_num_threads(),
         "versions": versions(),
     }
 

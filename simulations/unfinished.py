@@ -92,6 +92,8 @@ class SparingStore(RunStore):
 def key_of_comparison(config: RunConfig, cohorts: tuple[SiteCohort, ...]) -> str:
     """Return the SHA-256 of all that decides a comparison's results, except arms and seeds."""
     digest = hashlib.sha256(config.canonical_json().encode())
+    # With another number of threads sums differ in their last digits: nothing is mixed.
+    digest.update(f"threads {torch.get_num_threads()}".encode())
     digest.update(importlib.metadata.version("torch").encode())
     digest.update(_release().encode())
     for cohort in cohorts:
