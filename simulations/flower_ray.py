@@ -110,7 +110,11 @@ class RaySites:
                 self._grid = self._grids.get(timeout=0.2)
             except Empty:
                 continue
-            self._nodes = self._await_nodes(ends)
+            try:
+                self._nodes = self._await_nodes(ends)
+            except BaseException:
+                self._end(_BROKEN_SECONDS)  # else Flower's threads keep the process
+                raise
             return self
         self._over.set()
         message = f"Flower's Ray engine did not start: {self._why()}. Try --engine builtin."
@@ -123,8 +127,11 @@ class RaySites:
         trace: TracebackType | None,
     ) -> None:
         """End the engine and its processes; what broke is not waited for."""
+        self._end(_STOP_SECONDS if error is None else _BROKEN_SECONDS)
+
+    def _end(self, seconds: float) -> None:
         self._over.set()
-        self._thread.join(_STOP_SECONDS if error is None else _BROKEN_SECONDS)
+        self._thread.join(seconds)
         if self._thread.is_alive():
             import ray
 
