@@ -58,6 +58,7 @@ class Canvas:
     shape: tuple[int, ...]  # (rows, columns) or (slices, rows, columns)
     first: str  # file of the object, or of the series' first, below the site's folder
     instances: frozenset[str]  # SOPInstanceUIDs
+    alone: bool = True  # the only image of its row
 
 
 def read_mask(
@@ -109,7 +110,9 @@ def _flat(
             f"{'NIfTI' if nifti else 'contours'} for a 2-D image, which has no place; use PNG or "
             "SEG",
         )
-    return read_image_segmentation(path, canvas.header, canvas.frame, rules.structures)
+    return read_image_segmentation(
+        path, canvas.header, canvas.frame, rules.structures, alone=canvas.alone
+    )
 
 
 def _check_kind(path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -227,9 +227,10 @@ def _prepare_all(
     images: list[Tensor] = []
     targets: list[Tensor] = []
     keys: list[dict[str, str]] = []
+    of_row = Counter(wanted[0].find(dicom_keys(item.header)) for item in found.objects)
     for image in find_images(found, rules, store):
         try:
-            target = _mask(site, image, wanted, rules, found.problems)
+            target = _mask(site, image, wanted, rules, found.problems, of_row)
             images.append(prepare(image.values, image.spacing, rules, image.padding))
         except UnusableFile as problem:
             found.problems.append(problem.listed(image.source))
@@ -249,18 +250,19 @@ def _prepare_all(
 
 def _mask(
     site: Path, image: Image, wanted: tuple[Labels, MaskRules | None], rules: Images,
-    problems: list[Unusable],
+    problems: list[Unusable], of_row: Mapping[int, int],
 ) -> Tensor:  # fmt: skip
     """Return the image's label map, or (0,) where none was asked for."""
     labels, masks = wanted
     if masks is None:
         return torch.zeros(0, dtype=torch.uint8)
-    name = labels.rows[labels.find(dicom_keys(image.header))][masks.column]
+    row = labels.find(dicom_keys(image.header))
     canvas = Canvas(
         header=image.header, frame=image.frame, geometry=image.geometry,
         shape=image.header.shape if image.geometry is None else image.values.shape[:3],
-        first=image.first, instances=image.instances,
+        first=image.first, instances=image.instances, alone=of_row[row] == 1,
     )  # fmt: skip
+    name = labels.rows[row][masks.column]
     drawn = read_mask(
         site, name, canvas, masks, lambda problem: problems.append(problem.listed(image.source))
     )

@@ -63,7 +63,9 @@ def _reads(run: RunConfig) -> str:
     if images is not None:
         grid = " x ".join(map(str, images.size))
         kinds = f" of {', '.join(images.modalities)}" if images.modalities else ""
-        parts.append(f"{images.dimensions}-D images{kinds}, {grid}")
+        raw = ", raw (for processing)" if images.presentation == "for_processing" else ""
+        units = f", PET in {images.units}" if images.units is not None else ""
+        parts.append(f"{images.dimensions}-D images{kinds}{raw}{units}, {grid}")
     columns = columns_of(run)
     if columns:
         parts.append(f"columns {', '.join(columns)}")

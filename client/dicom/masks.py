@@ -80,9 +80,12 @@ def read_segmentation(
 
 
 def read_image_segmentation(
-    path: Path, header: Header, frame: int, structures: Structures
+    path: Path, header: Header, frame: int, structures: Structures, *, alone: bool = True
 ) -> Labels:
-    """Read a DICOM SEG of a 2-D image: the frames that name it as their source, or all."""
+    """Read a DICOM SEG of a 2-D image: the frames that name it as their source.
+
+    Frames that name none are meant as well where the image is alone, the only one of its row.
+    """
     dataset, frames = _segmentation(path, structures)
     if frames.shape[1:3] != header.shape:
         raise UnusableFile(Reason.MASK_UNUSABLE, f"mask {frames.shape[1:3]}, image {header.shape}")
@@ -96,6 +99,9 @@ def read_image_segmentation(
                 np.maximum(labels, found, out=labels)  # later structures win
     except Exception as error:
         raise _unusable(error) from error
+    if not alone and not all(sources):
+        message = "does not say on which of the row's images it was drawn"
+        raise UnusableFile(Reason.MASK_UNUSABLE, message)
     if sources and all(source and wanted not in source for source in sources):
         raise UnusableFile(Reason.MASK_UNUSABLE, "drawn on another image")
     return labels

@@ -24,6 +24,7 @@ from tests.client.dicom_files import (
     noise,
     placed,
     save,
+    segmentation,
     write_labels,
 )
 from tests.client.dicom_files import slices as volume_of
@@ -236,6 +237,25 @@ def test_one_outline_as_png_is_no_mask_of_two_pictures(tmp_path: Path) -> None:
     task = "{kind: segmentation, structures: {lesion: [255]}}"
     found = cohort(site, FLAT, config_of(task, "{images: {size: [16, 16]}}", "unet"))
     assert used(found) == {"P1": 1}
+
+
+def test_outlines_that_name_no_picture_are_refused_where_a_row_has_several(tmp_path: Path) -> None:
+    site = tmp_path / "s"
+    for patient, names in (("P0", "ab"), ("P1", "a")):
+        pictures = [picture(site, patient, name) for name in names]
+        mask = np.zeros((1, 8, 8), np.uint8)
+        mask[0, 2:5, 2:5] = 1
+        outline = segmentation({1: mask}, pictures)
+        outline.StudyInstanceUID = pictures[0].StudyInstanceUID
+        for groups in outline.PerFrameFunctionalGroupsSequence:
+            del groups.DerivationImageSequence
+        save(site / f"{patient}.seg.dcm", outline)
+    write_labels(site, [{"PatientID": p, "mask": f"{p}.seg.dcm"} for p in ("P0", "P1")])
+    task = "{kind: segmentation, structures: {lesion: [1]}}"
+    found = cohort(site, FLAT, config_of(task, "{images: {size: [16, 16]}}", "unet"))
+    assert used(found) == {"P1": 1}
+    told = [p.detail for p in found.unusable if p.reason is Reason.MASK_UNUSABLE]
+    assert told == ["does not say on which of the row's images it was drawn"] * 2
 
 
 @pytest.mark.parametrize("dimensions", [FLAT, DEEP])
