@@ -66,9 +66,39 @@ def test_a_value_taken_after_the_outcome_is_left_out_and_told(tmp_path: Path) ->
     assert labels.rows[3]["crp"] == "8"  # on the same day
 
 
+def test_a_value_whose_day_cannot_be_read_may_be_late_and_is_left_out(tmp_path: Path) -> None:
+    text = f"""{TEXT.splitlines()[0]}
+P1,1,70,II,5.5,01.03.2024,02.03.2024,a
+P2,1,70,II,5.5,03.03.2024,02.03.2024,a
+P3,1,70,II,5.5,03/01/2024,2024-03-02,a
+P4,1,70,II,5.5,2024-03-01,soon,a
+"""
+    labels = read(tmp_path, text=text)
+    assert [row["crp"] for row in labels.rows] == ["5.5", "", "", ""]
+    told = {p.what: (p.reason, p.detail) for p in labels.unusable if "column crp:" in p.detail}
+    assert told == {
+        "line 3": (
+            Reason.LABEL_AFTER_OUTCOME,
+            "column crp: crp_taken is 2024-03-03, died is 2024-03-02",
+        ),
+        "line 4": (
+            Reason.VALUE_UNUSABLE,
+            "column crp: crp_taken holds '03/01/2024', expected a date such as 2024-03-01",
+        ),
+        "line 5": (
+            Reason.VALUE_UNUSABLE,
+            "column crp: died holds 'soon', expected a date such as 2024-03-01",
+        ),
+    }
+
+
 @pytest.mark.parametrize(
     ("schema", "message"),
     [
+        ("columns: {ill: {type: category, codes: {'1': 0, '1.0': 1}}}", "names one number twice"),
+        ("columns: {ill: {type: number, codes: {1: 0}}}", "codes is for type: category"),
+        ("columns: {ill: {type: category, values: [0, 1], codes: {2: 3}}}", "none of values"),
+        ("decimal: dot", "decimal is 'dot'"),
         ("columns: {weight: {type: number}}", "names the column weight, which labels.csv does not"),
         ("columns: {age: {type: numbers}}", "columns.age.type is 'numbers'"),
         ("columns: {age: {type: text, unit: a}}", "unit is for type: number"),

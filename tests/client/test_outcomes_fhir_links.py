@@ -46,7 +46,7 @@ def test_a_record_that_was_replaced_is_not_used_and_what_it_says_counts(
     hospital: Hospital, token: Path, asked: tuple[str, ...], said_by: str
 ) -> None:
     old = hospital.patient(
-        "M1", active=False, gender="male", birthDate="1940-01-01",
+        "M1", gender="male", birthDate="1940-01-01",
         **({} if said_by == "new" else {"link": [link("replaced-by", 1)]}),
     )  # fmt: skip
     new = hospital.patient(
