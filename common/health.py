@@ -12,7 +12,6 @@ import contextlib
 import socket
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,19 +24,15 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from common.errors import ConfigurationError
+from common.health_grpc import PATIENCE_SECONDS, GrpcHealth, not_free
 from common.logs import log
 
 Status = Literal["ok", "starting", "failing"]
 
-#: A peer that neither asks nor reads for so long is let go.
-_PATIENCE_SECONDS = 5.0
 #: Questions at a time; of more, the one that was asked first is dropped.
 _AT_A_TIME = 16
 #: Bytes of a question's headers.
 _LARGEST_QUESTION = 16 * 1024
-#: Threads of the gRPC server; its answers take microseconds.
-_THREADS = 2
-_CONNECTIONS = 64
 
 
 def open_health(
@@ -53,7 +48,7 @@ def open_health(
     now = _Now(status="starting", since=datetime.now(UTC))
     http = None if http_port is None else _http(host, http_port, _Answers(now, registry))
     try:
-        grpc = None if grpc_port is None else _GrpcHealth(host, grpc_port)
+        grpc = None if grpc_port is None else GrpcHealth(host, grpc_port)
     except ConfigurationError:
         if http is not None:
             http.close()
@@ -64,7 +59,7 @@ def open_health(
 class Health:
     """The open ports; `http_port` and `grpc_port` say which, None where there is none."""
 
-    def __init__(self, now: _Now, http: _Server | None, grpc: _GrpcHealth | None) -> None:
+    def __init__(self, now: _Now, http: _Server | None, grpc: GrpcHealth | None) -> None:
         self._now = now
         self._http = http
         self._grpc = grpc
@@ -132,15 +127,7 @@ def _http(host: str, port: int, answers: _Answers) -> _Server:
     try:
         return _Server(host, port, answers)
     except OSError as error:
-        raise _not_free("http", host, port, error) from error
-
-
-def _not_free(protocol: str, host: str, port: int, error: Exception) -> ConfigurationError:
-    why = error.strerror if isinstance(error, OSError) else str(error)
-    return ConfigurationError(
-        f"Cannot answer health checks ({protocol}) on {host}:{port}: {why}. Take a free port, or "
-        "stop the process that has this one."
-    )
+        raise not_free("http", host, port, error) from error
 
 
 class _Server(ThreadingHTTPServer):
@@ -183,7 +170,7 @@ class _Server(ThreadingHTTPServer):
     def service_actions(self) -> None:
         """Drop who takes too long over a question, byte by byte."""
         with self._lock:
-            ends = time.monotonic() - _PATIENCE_SECONDS
+            ends = time.monotonic() - PATIENCE_SECONDS
             for late in [sock for sock, since in self._open.items() if since < ends]:
                 _drop(late)
                 del self._open[late]
@@ -196,7 +183,7 @@ class _Server(ThreadingHTTPServer):
         """Stop, and give the port back."""
         self.shutdown()
         self.server_close()
-        self._thread.join(_PATIENCE_SECONDS)
+        self._thread.join(PATIENCE_SECONDS)
 
 
 def _drop(sock: socket.socket) -> None:
@@ -225,7 +212,7 @@ class _Bounded(BufferedIOBase):
 class _Handler(BaseHTTPRequestHandler):
     """Two paths, nothing else."""
 
-    timeout = _PATIENCE_SECONDS
+    timeout = PATIENCE_SECONDS
     server_version = "wardround"
     sys_version = ""
 
@@ -256,48 +243,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its shape is given
         """Say nothing: a check comes every few seconds."""
-
-
-# --- gRPC ----------------------------------------------------------------------------------
-
-
-class _GrpcHealth:
-    """The health protocol of gRPC: the service "" is this process."""
-
-    def __init__(self, host: str, port: int) -> None:
-        try:
-            import grpc
-            from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-        except ImportError as error:
-            message = (
-                f"gRPC health checks on port {port} need grpcio-health-checking, which is not "
-                "installed: install the lock site.txt or coordinator.txt, or leave them out."
-            )
-            raise ConfigurationError(message) from error
-        self._answers = health_pb2.HealthCheckResponse
-        self._servicer = health.HealthServicer()
-        self._server = grpc.server(
-            ThreadPoolExecutor(_THREADS, "grpc-health"),
-            # Without the first, a second process would share the port, and answer half the checks.
-            options=[
-                ("grpc.so_reuseport", 0), ("grpc.max_allowed_incoming_connections", _CONNECTIONS),
-                ("grpc.server_handshake_timeout_ms", int(1000 * _PATIENCE_SECONDS)),
-                ("grpc.max_concurrent_streams", _AT_A_TIME),
-            ],
-        )
-        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, self._server)
-        self.set("starting")
-        try:
-            self.port = int(self._server.add_insecure_port(f"{host}:{port}"))
-        except RuntimeError as error:
-            raise _not_free("gRPC", host, port, error) from error
-        self._server.start()
-
-    def set(self, status: Status) -> None:
-        """Say whether the process serves; one that starts does not yet."""
-        serves = status == "ok"
-        self._servicer.set("", self._answers.SERVING if serves else self._answers.NOT_SERVING)
-
-    def close(self) -> None:
-        """Stop at once; a check that is under way is cut."""
-        self._server.stop(0).wait(_PATIENCE_SECONDS)

@@ -21,6 +21,16 @@ app = typer.Typer(
 )  # fmt: skip
 
 
+Threads = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Threads for the networks. 0 takes what the machine has: then another machine "
+        "gives other last digits, and results.json says how many they were.",
+    ),
+]
+
+
 @app.callback()
 def simulate() -> None:
     """Simulate hospitals that train together: the same rounds as between real ones."""
@@ -44,14 +54,7 @@ def compare(  # noqa: PLR0913 - one parameter an option
     epsilon: Annotated[
         float | None, typer.Option(help="Another epsilon for the arm federated_dp.")
     ] = None,
-    threads: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Threads for the networks. 0 takes what the machine has: then another machine "
-            "gives other last digits, and results.json says how many they were.",
-        ),
-    ] = 0,
+    threads: Threads = 0,
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Processes that the hospitals of a round are shared among."),
