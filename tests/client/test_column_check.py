@@ -47,7 +47,7 @@ def values(cohort: SiteCohort) -> list[list[float]]:
         "PatientID;ill;age;crp\nP1;0;50,5;1.234,25\nP2;1;51;2,5\n",
         "sep=;\r\nPatientID;ill;age;crp\r\nP1;0;50,5;1234,25\r\nP2;1;51;2,5\r\n",
         '\ufeff"sep=;"\nPatientID;ill;age;crp\nP1;0;50,5;1234,25\nP2;1;51;2,5\n',
-        '"Labor, Wert, Tag, Ort, Art";"PatientID";ill;age;crp\na;P1;0;50,5;1234,25\na;P2;1;51;2,5\n',
+        '"Labor, Ort, Tag, Uhr, Art";"PatientID";ill;age;crp\na;P1;0;50,5;1234,25\na;P2;1;51;2,5\n',
         "Labor, Wert, Tag, Ort, Art;PatientID;ill;age;crp\na;P1;0;50,5;1234,25\na;P2;1;51;2,5\n",
         "PatientID\till\tage\tcrp\nP1\t0\t50,5\t1'234,25\nP2\t1\t51\t2,5\n",
         'PatientID,ill,age,crp\nP1,0,"50,5","1 234,25"\nP2,1,51,"2,5"\n',
