@@ -53,6 +53,7 @@ class Carrier:
     def __init__(self, desk: Desktop, traffic: Traffic) -> None:
         self._desk = desk
         self._traffic = traffic
+        self.largest_request = 0  # bytes, as site.yaml says now
 
     def fetch(self, delivery: Delivery, fleet: Fleet) -> None:
         """Fetch what is missing of a request, and write it as one file."""
@@ -61,6 +62,9 @@ class Carrier:
             content = fleet.fetch(delivery.run_id, name)
             if content is None:
                 return  # the coordinator has announced it and is still sending it
+            if inbox.held(delivery) + len(content) > self.largest_request:
+                self._refuse(delivery, fleet)
+                return
             inbox.put(delivery, name, content)
             self._traffic.received += len(content)
             self._desk.meters.received(len(content))
@@ -74,6 +78,16 @@ class Carrier:
         write_envelope(inbox.request(delivery), envelope)
         inbox.complete(delivery)
         self._desk.meters.took("fetch", time.monotonic() - start)
+
+    def _refuse(self, delivery: Delivery, fleet: Fleet) -> None:
+        """Fetch no more of a request that is too large, and have it answered so."""
+        why = f"it has more than {self.largest_request} bytes"
+        self._desk.tell("a request cannot be read", {
+            "why": why, "next": "raise largest_request_mib in site.yaml, if the network needs it",
+        })  # fmt: skip
+        fleet.confirm(delivery)
+        write_envelope(self._desk.inbox.request(delivery), _UNREADABLE)
+        self._desk.inbox.complete(delivery)
 
     def give(self, delivery: Delivery, fleet: Fleet, reply: Reply, sending: Sending) -> bool:
         """Send the objects that are left; False when the session is over."""

@@ -146,6 +146,7 @@ class Correspondence:
                 self.desk.inbox.keep(delivery)
             fleet.received()
             self._pulled_at = time.monotonic()
+        self._carrier.largest_request = self.house.config.largest_request_mib * 2**20
         for known in self.desk.inbox.waiting():
             if not self.desk.inbox.request(known).exists():
                 self._or_drop(known, self._carrier.fetch, fleet)

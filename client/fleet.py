@@ -47,6 +47,7 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
+from client.bounded_response import bound_response
 from client.connection import tls_context, why_not_reached, why_unknown
 from client.fleet_headers import Receipts, Signing
 from client.proxy import Proxy, open_client
@@ -126,6 +127,7 @@ class Fleet:
             ],
         )  # fmt: skip
         client = open_client(tls_context(authority), _CALL_SECONDS, proxy)
+        client.event_hooks["response"].append(bound_response)
         self._client = on_client(calls, client)
         self._node: Node | None = None
 

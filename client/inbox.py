@@ -70,6 +70,10 @@ class Inbox:
         here = {path.name for path in self._objects(delivery).iterdir()}
         return [name for name in delivery.objects if name not in here]
 
+    def held(self, delivery: Delivery) -> int:
+        """Return the bytes of a message's objects that are here."""
+        return sum(path.stat().st_size for path in self._objects(delivery).iterdir())
+
     def put(self, delivery: Delivery, name: str, content: bytes) -> None:
         """Keep an object of a message; its name is its SHA-256, so a torn one shows."""
         path = self._objects(delivery) / name

@@ -46,6 +46,10 @@ class SiteConfig(Part):
     memory_gib: PositiveFloat | None = Field(
         default=None, description="Memory that training may take, in GiB; null for no limit."
     )
+    largest_request_mib: PositiveInt = Field(
+        default=2048,
+        description="The largest request that this site fetches, in MiB; weights are most of one.",
+    )
     threads: PositiveInt | None = Field(
         default=None, description="Threads for training; null takes what the machine has."
     )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 
 import client.admission
+from client.bounded_response import LARGEST_RESPONSE, bound_response
 from client.correspondence import Correspondence
 from common.config import RunConfig
 from common.envelope import Envelope, seal, unseal
@@ -101,3 +104,39 @@ def test_an_envelope_without_a_header_is_answered(tmp_path: Path, header: str) -
     fleet.ask(Envelope(header=header, frames=()))
     turns(site.open(), fleet)
     assert reasons(fleet) == [RefusalReason.UNREADABLE]
+
+
+def test_a_request_larger_than_site_yaml_allows_is_not_kept(tmp_path: Path) -> None:
+    fleet, site = FolderFleet(tmp_path / "fleet"), Letters(tmp_path / "home")
+    large = replace(seal(question()), frames=tuple(os.urandom(2**18) for _ in range(8)))
+    fleet.ask(large)
+    letters = site.open()
+    config = letters.house.config.model_copy(update={"largest_request_mib": 1})
+    letters.house = replace(letters.house, config=config)
+    letters._receive(fleet, 0.1)
+    held = sum(p.stat().st_size for p in (tmp_path / "home" / "inbox").rglob("*") if p.is_file())
+    assert held < 2**16
+    turns(letters, fleet)
+    assert reasons(fleet) == [RefusalReason.UNREADABLE]
+
+
+@pytest.mark.parametrize(("content", "headers", "ok"), [
+    (b"x" * LARGEST_RESPONSE, {}, True), (b"x" * (LARGEST_RESPONSE + 1), {}, False),
+    (b"x", {"content-encoding": "gzip"}, False), (b"x", {"content-encoding": "zstd"}, False),
+], ids=["largest", "larger", "gzip", "zstd"])  # fmt: skip
+def test_an_answer_without_end_is_not_read(
+    content: bytes, headers: dict[str, str], ok: bool  # noqa: FBT001 - of the table
+) -> None:
+    def answer(_request: httpx.Request) -> httpx.Response:
+        parts = (content[at : at + 2**16] for at in range(0, len(content), 2**16))
+        return httpx.Response(200, headers=headers, content=parts)
+
+    client = httpx.Client(
+        transport=httpx.MockTransport(answer), event_hooks={"response": [bound_response]}
+    )
+    with client:
+        if ok:
+            assert client.get("https://coordinator/").content == content
+            return
+        with pytest.raises(httpx.ReadError, match="a coordinator"):
+            client.get("https://coordinator/")

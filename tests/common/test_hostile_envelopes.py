@@ -1,0 +1,107 @@
+"""Envelopes and objects of any bytes: a message comes out, or UpdateRefused, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.envelope import Envelope, facts_of, read_envelope, read_head, seal, unseal
+from common.errors import StateDamaged, UpdateRefused
+from common.flower_messages import open_objects
+from common.packing import unpack
+from tests.common.test_wire import MESSAGES
+
+SEALED = [seal(message) for message in MESSAGES]
+
+
+def read(envelope: Envelope) -> None:
+    """Read everything of an envelope that either side reads."""
+    for reader in (lambda: facts_of(envelope.header),
+                   lambda: unseal(envelope.header, envelope.frames)):  # fmt: skip
+        try:
+            reader()
+        except UpdateRefused as error:
+            assert len(str(error)) < 1000  # noqa: PT017 - it is raised for most
+    # Everything else that is raised fails the test.
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(SEALED), st.data())
+def test_a_changed_envelope_is_read_or_refused(envelope: Envelope, data: st.DataObject) -> None:
+    header = bytearray(envelope.header.encode())
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(header) - 1))
+        header[place : place + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=4))
+    frames = [bytearray(frame) for frame in envelope.frames]
+    for frame in frames:
+        if frame and data.draw(st.booleans()):
+            frame[data.draw(st.integers(0, len(frame) - 1))] ^= data.draw(st.integers(1, 255))
+    read(Envelope(header=header.decode("latin-1"), frames=tuple(map(bytes, frames))))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=300) | st.recursive(
+    st.none() | st.integers() | st.text(), lambda p: st.lists(p) | st.dictionaries(st.text(), p)
+).map(json.dumps))
+def test_a_header_of_any_text_is_refused(text: str) -> None:
+    with pytest.raises(UpdateRefused):
+        unseal(text, ())
+    with pytest.raises(UpdateRefused):
+        facts_of(text)
+
+
+def header_with(**tensors: object) -> str:
+    facts = json.loads(SEALED[0].header)
+    return json.dumps(facts | {"tensors": facts["tensors"] | tensors})
+
+
+@pytest.mark.parametrize("header", [
+    header_with(parts={"weights": [["w", [2**40, 2**40]]]}, frames={"weights": 1}),
+    header_with(parts={"weights": [["w", [2**62] * 100]]}, frames={"weights": 1}),
+    header_with(parts={"weights": [["w", [-1]]]}), header_with(frames={"weights": 2**62}),
+    header_with(frames={"weights": -1}), header_with(parts={"weights": [["w", [10**30]]]}),
+    header_with(parts={"weights": [[f"w{n}", []] for n in range(90_000)]}),
+    "[" * 100_000, '{"message":' * 50_000, json.dumps("x" * 17 * 2**20),
+], ids=range(10))  # fmt: skip
+def test_what_a_header_claims_takes_no_memory_and_no_time(header: str) -> None:
+    with pytest.raises(UpdateRefused):
+        unseal(header, (b"\x28\xb5\x2f\xfd" + b"\x00" * 50,))
+
+
+def test_a_frame_that_would_grow_without_end_is_refused() -> None:
+    import imagecodecs
+
+    bomb = bytes(imagecodecs.zstd_encode(bytes(64 * 2**20), level=1))
+    assert len(bomb) < 2**16
+    for encoding in ("lossless", "float16", "int8"):
+        with pytest.raises(UpdateRefused):
+            unpack([("w", [10])], [bomb], encoding)  # type: ignore[arg-type]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=200), st.sampled_from(["Message", "RecordDict", "ConfigRecord"]))
+def test_objects_of_any_bytes_are_refused(content: bytes, kind: str) -> None:
+    objects = [content, f"{kind} 0 {len(content)}\x00".encode() + content]
+    for one in objects:
+        with pytest.raises(UpdateRefused):
+            list(open_objects(lambda _name, one=one: one, "root").frames())  # type: ignore[misc]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=200))
+def test_a_file_of_any_bytes_is_damaged(content: bytes) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "request"
+        for one in (content, struct.pack("<Q", len(content)) + content, b"{}\n" + content):
+            path.write_bytes(one)
+            with pytest.raises(StateDamaged):
+                read_envelope(path)
+            with pytest.raises(StateDamaged):
+                read_head(path)
