@@ -16,7 +16,9 @@ from client.dicom.instance import Instance, Quarantined
 from client.dicom.reasons import Reason, Unusable
 
 #: No image was to be had of these, so none is missing.
-NO_IMAGES = frozenset({Reason.DICOMDIR, Reason.NO_PIXELS, Reason.SEGMENTATION})
+NO_IMAGES = frozenset({
+    Reason.DICOMDIR, Reason.NO_PIXELS, Reason.SEGMENTATION, Reason.SLIDE_LABEL,
+})  # fmt: skip
 #: A file of another kind is no study unless it is named like an image.
 _IMAGE_NAMES = frozenset({"", ".dcm", ".dicom", ".ima", ".img"})
 

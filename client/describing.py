@@ -217,7 +217,7 @@ def _patients(
 
 def _without_images(facts: CohortFacts) -> dict[str, Reason]:
     """Return patients, and lines that name none, that were left out of a table without images."""
-    silent = {Reason.VALUE_UNUSABLE, Reason.WITHDRAWN}
+    silent = {Reason.VALUE_UNUSABLE, Reason.WITHDRAWN, Reason.MASK_GREYS}
     told = ((p.what, p.reason) for p in facts.unusable if p.reason not in silent)
     return {what: why for what, why in told if what.startswith(("patient ", "line "))}
 

@@ -19,8 +19,8 @@ _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 _SAMPLE = 1 << 16
 #: Pixels whose height and width differ by less than this part are square.
 _SQUARE = 1e-3
-#: Part of an image at its lowest value from which that is a background: the lower percentile.
-_BACKGROUND = 0.01
+#: An image has a background where so much of it lies in so small a part of its range, the darkest.
+_BACKGROUND, _DARKEST = 0.1, 0.05
 #: Voxels of one image beyond which resampling is refused.
 _LARGEST = 1 << 28
 
@@ -82,13 +82,14 @@ def intensity(image: Tensor, rules: Images, padding: Tensor | None = None) -> Te
 def _counted(image: Tensor, padding: Tensor) -> Tensor:
     """Return the values that statistics are over: those that are no padding.
 
-    Where the image has a background of its own at its lowest value (air at a scanner's floor),
-    padding is more of it: a scanner that writes air there gives the same input.
+    Where the image has a background of its own at its darkest (air), padding is more of it: a
+    scanner that writes air there gives the same input.
     """
     real = image[:, ~padding]
     if not real.numel():
         return image
-    share = (real == real.min()).float().mean()
+    low, high = real.min(), real.max()
+    share = (real <= low + _DARKEST * (high - low)).float().mean()
     return image if share >= _BACKGROUND else real
 
 

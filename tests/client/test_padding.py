@@ -22,6 +22,7 @@ from client.dicom.index import Index
 from client.dicom.native import parse_image, read_easy, read_image
 from client.dicom.pixel_quality import look_at_pixels
 from client.dicom.quantities import Pixels
+from client.inference_reading import Rows, read_study
 from client.pixel_store import PixelStore
 from common.config import Images
 from common.preprocessing import prepare
@@ -214,6 +215,16 @@ def test_padding_is_no_part_of_statistics_where_nothing_else_is_background(part:
     assert (found[padding] == 0).all()
 
 
+def test_noise_in_the_air_makes_little_difference() -> None:
+    noise = np.random.default_rng(2).normal(0, 15, SCENE.shape)
+    plain = (SCENE + noise).astype(np.float32)
+    filled = np.where(OUTSIDE, plain[~OUTSIDE].min(), plain).astype(np.float32)
+    for intensity in ("percentile", "zscore"):
+        rules = Images.model_validate({"size": (SIDE, SIDE), "intensity": intensity})
+        apart = prepare(filled, None, rules, OUTSIDE)[0] - prepare(plain, None, rules)[0]
+        assert apart[torch.from_numpy(~OUTSIDE)].abs().max() < 0.06
+
+
 def test_slices_of_a_volume_may_be_padded_each_in_its_own_way(tmp_path: Path) -> None:
     site = tmp_path / "site"
     for patient, paddings in (("P1", (None,) * 8), ("P2", (None, -2000, -32768, -2000) * 2)):
@@ -231,6 +242,23 @@ def test_slices_of_a_volume_may_be_padded_each_in_its_own_way(tmp_path: Path) ->
     for _ in range(2):  # decoded, and from the store
         cohort = load(site, config, tmp_path / "cache")
         torch.testing.assert_close(cohort.items.image[1], cohort.items.image[0])
+
+
+def test_cohort_and_prediction_leave_padding_out_of_their_statistics(tmp_path: Path) -> None:
+    """The body fills the rest of the image, so nothing but padding is dark."""
+    site = tmp_path / "site"
+    values = np.where(OUTSIDE, -2000, TISSUE).astype(np.int16)
+    path = save(site / "a.dcm", declared(image(values), -2000))
+    write_labels(site, [{"PatientID": "P1", "ill": 0}])
+    config = config_of(
+        cohort="{images: {size: [48, 48], intensity: zscore}, smallest_cohort: 1}"
+    )
+    real = TISSUE[~OUTSIDE]
+    expected = (real - real.mean()) / real.std(ddof=1)
+    study = read_study([path], config, Rows(labels=None, withdrawn=frozenset()))
+    for found in (load(site, config, tmp_path / "cache").items.image[0], study.items[0].image):
+        np.testing.assert_allclose(found[0].numpy()[~OUTSIDE], expected, atol=1e-4)
+        np.testing.assert_allclose(found[0].numpy()[OUTSIDE], expected.min(), atol=1e-4)
 
 
 def test_frames_of_an_enhanced_object_share_its_padding(tmp_path: Path) -> None:
