@@ -26,14 +26,16 @@ from common.errors import CohortError
 _FEW, _FEWEST = 0.05, 5
 _SHOWN = 4
 
-Understood = Callable[[str], bool]
+#: The value that a cell means, or nothing.
+Meaning = Callable[[str], str | None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Column:
     name: str
-    understood: Understood
+    meaning: Meaning
     expected: Callable[[str], str]  # in place of a text
+    values: tuple[str, ...] = ()  # all that may stand there; empty for numbers
     is_outcome: bool = False
 
 
@@ -42,9 +44,9 @@ def faults(labels: Labels, rows: Sequence[int], config: RunConfig) -> list[str]:
     chosen = sorted(set(rows))
     if not chosen:
         return []
-    asked = {name: _question(labels, chosen, name) for name in two_valued(config)}
     found = [
-        asked.get(column.name) or _unread(labels, chosen, column) for column in _columns(config)
+        _question(labels, chosen, column) or _unread(labels, chosen, column)
+        for column in _columns(config)
     ]
     return [fault for fault in found if fault is not None]
 
@@ -93,23 +95,28 @@ def _columns(config: RunConfig) -> Iterator[_Column]:
     table, task = config.cohort.table, config.task
     for name in two_valued(config):
         yield _Column(
-            name=name, understood=lambda t: yes_or_no(t) is not None,
-            expected=lambda _: "0 or 1", is_outcome=True,
+            name=name, meaning=_zero_or_one, expected=lambda _: "0 or 1", values=("0", "1"),
+            is_outcome=True,
         )  # fmt: skip
     if isinstance(task, DiagnosisTask) and task.classes and isinstance(task.target, str):
         yield _one_of(task.target, task.classes, is_outcome=True)
     for name in numbers_of(config):
         yield _Column(
-            name=name, understood=lambda t: number_of(t) is not None,
+            name=name, meaning=lambda t: None if number_of(t) is None else t,
             expected=lambda _: "a number such as 12.5",
         )  # fmt: skip
     for category in table.categories if table is not None else ():
         yield _one_of(category.column, category.values)
 
 
-def _one_of(name: str, values: Sequence[str], *, is_outcome: bool = False) -> _Column:
+def _zero_or_one(text: str) -> str | None:
+    value = yes_or_no(text)
+    return None if value is None else f"{value:g}"
+
+
+def _one_of(name: str, values: tuple[str, ...], *, is_outcome: bool = False) -> _Column:
     return _Column(
-        name=name, understood=lambda t: one_of(t, values) is not None,
+        name=name, meaning=lambda t: one_of(t, values), values=values,
         expected=lambda t: expected_one_of(t, values), is_outcome=is_outcome,
     )  # fmt: skip
 
@@ -119,7 +126,7 @@ def _unread(labels: Labels, rows: Sequence[int], column: _Column) -> str | None:
     texts = [labels.rows[row][column.name] for row in rows]
     refused = [row for row in rows if (labels.lines[row], column.name) in labels.refused]
     filled = [text for text in texts if text.lower() not in MISSING]
-    odd = [text for text in filled if not column.understood(text)]
+    odd = [text for text in filled if column.meaning(text) is None]
     lost, held = len(odd) + len(refused), len(filled) + len(refused)
     if not held:
         if column.is_outcome:
@@ -143,30 +150,39 @@ def _unread(labels: Labels, rows: Sequence[int], column: _Column) -> str | None:
     )
 
 
-def _question(labels: Labels, rows: Sequence[int], name: str) -> str | None:
-    """Return the question what a column's codes mean, where they are others than 0 and 1."""
-    texts = [labels.rows[row][name] for row in rows]
+def _question(labels: Labels, rows: Sequence[int], column: _Column) -> str | None:
+    """Return the question what a column's codes mean, where they are others than the run's.
+
+    Two outcomes of which one is nobody's, beside any other code, may be turned round (R's 1 and
+    2); more values than two, of which some are nobody's, beside many other codes, may be shifted.
+    """
+    texts = [labels.rows[row][column.name] for row in rows]
     filled = Counter(text for text in texts if text.lower() not in MISSING)
-    known = {yes_or_no(text) for text in filled} - {None}
-    others = {text: count for text, count in filled.items() if yes_or_no(text) is None}
-    codes = {text: count for text, count in others.items() if number_of(text) is not None}
+    known = {column.meaning(text) for text in filled} - {None}
+    others = {text: count for text, count in filled.items() if column.meaning(text) is None}
+    codes = sum(count for text, count in others.items() if number_of(text) is not None)
     some = max(_FEW * filled.total(), _FEWEST - 1)
-    if len(known) == 2:
-        asks = sum(codes.values()) > some
+    two = column.is_outcome and len(column.values) == 2
+    if len(known) == len(column.values):
+        asks = two and codes > some
     else:
-        asks = bool(codes) or (bool(known) and sum(others.values()) > some)
-    if not asks:
+        words = bool(known) and column.meaning is _zero_or_one and sum(others.values()) > some
+        asks = codes > (0 if two else some) or (two and words)
+    if not column.values or not asks:
         return None
     held = sorted(filled, key=lambda text: (number_of(text) is None, number_of(text) or 0, text))
     shown = ", ".join(held[:_SHOWN]) + (", ..." if len(held) > _SHOWN else "")
-    return (
-        f"Column {name} holds {shown}, expected 0 and 1: which of them is the event (R writes 1 "
-        f"where there was none and 2 for the event)? {_remedy(name, held)}"
-    )
+    text = f"Column {column.name} holds {shown}, expected {' and '.join(column.values)}: "
+    if column.is_outcome and column.values == ("0", "1"):
+        text += "which of them is the event (R writes 1 where there was none and 2 for the event)?"
+    else:
+        text += "what do its codes mean?"
+    return f"{text} {_remedy(column.name, held, column.values)}"
 
 
-def _remedy(name: str, held: Sequence[str]) -> str:
-    codes = ", ".join(f'"{text}": {place}' for place, text in enumerate(held[:2]))
+def _remedy(name: str, held: Sequence[str], values: Sequence[str] = ("0", "1")) -> str:
+    pairs = zip(held[: len(values)], values, strict=False)
+    codes = ", ".join(f'"{text}": {value}' for text, value in pairs)
     return (
         f"Say it in the schema beside the table, such as columns: {{{name}: {{type: category, "
         f"codes: {{{codes}}}}}}} (docs/outcomes.md)."

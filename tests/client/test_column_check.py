@@ -158,6 +158,22 @@ def test_an_outcome_in_another_code_stops_with_a_question(
         read(tmp_path, coded(codes), run(task, AGE))
 
 
+def test_classes_and_categories_in_another_code_stop_with_a_question(tmp_path: Path) -> None:
+    """1 and 2 for 0 and 1, or 1 to 3 for 0 to 2: half or more of the cells seem to fit."""
+    two = "{kind: diagnosis, target: ill, classes: ['0', '1']}"
+    three = "{kind: diagnosis, type: multiclass, target: ill, classes: ['0', '1', '2']}"
+    for task, codes in ((two, ("1", "2")), (three, ("1", "2", "3"))):
+        with pytest.raises(CohortError, match=r"Column ill holds 1, 2.*codes"):
+            read(tmp_path, coded(codes), run(task, AGE))
+    smoker = "{table: {categories: [{column: smoker, values: ['0', '1']}]}}"
+    text = "PatientID,ill,smoker\n" + "".join(f"P{n},{n % 2},{n // 2 % 2 + 1}\n" for n in range(20))
+    with pytest.raises(CohortError, match=r"Column smoker holds 1, 2, expected 0 and 1: what do"):
+        read(tmp_path, text, run(cohort=smoker))
+    # Words, and a stray code where a value is nobody's, are listed.
+    grade = "{kind: diagnosis, type: multiclass, target: ill, classes: ['1', '2', '3']}"
+    assert len(read(tmp_path, coded(("1", "2") * 20 + ("9",), 41), run(grade, AGE)).unusable) == 1
+
+
 def test_the_schema_says_which_code_is_the_event(tmp_path: Path) -> None:
     for codes, events in (("{1: 0, 2: 1}", [0, 1]), ("{1: 1, 2: 0}", [1, 0])):
         schema = f"columns: {{ill: {{type: category, codes: {codes}}}}}\n"
