@@ -10,12 +10,16 @@ import pytest
 from openpyxl import Workbook
 from pyarrow import parquet
 
+from client.app import Desk
 from client.cohort import SiteCohort
 from client.column_check import one_sided
 from client.label_schema import schema_path
-from common.config import RunConfig
+from client.worker import ward_of
+from common.config import RunConfig, parse_config
 from common.errors import CohortError
+from common.wire import Proposal, Refusal, RefusalReason
 from tests.client.dicom_files import config_of, load
+from tests.client.terminals import Site
 
 BINARY = "{kind: diagnosis, target: ill}"
 SURVIVAL = (
@@ -231,3 +235,28 @@ def test_one_patient_more_changes_no_other_patients_values(tmp_path: Path) -> No
     for more in ("P9;1;1.234;1'000,5\n", "P9;0;;\n", "P9;2;0.5;1,234\n", "P9;J;1,234.5;x\n"):
         after = values(read(tmp_path, first + more, run()))
         assert after[:2] == before
+
+
+@pytest.mark.parametrize("privacy", ["none", "{unit: patient, epsilon: 2.0, delta: 0.001}"])
+def test_index_report_and_the_daemon_stop_with_the_cause(tmp_path: Path, privacy: str) -> None:
+    """The admin sees the sentence; the coordinator sees a refusal and no reason of any patient."""
+    site = Site(tmp_path)
+    config = site.set_up()
+    (site.data / "labels.csv").write_text(coded(("1", "2"), 40), encoding="utf-8")
+    chosen = parse_config(
+        run(BINARY, AGE).to_yaml().replace("privacy: none", f"privacy: {privacy}")
+    ).in_force()
+    path = tmp_path / "run.yaml"
+    path.write_text(chosen.to_yaml(), encoding="utf-8")
+    ended = site.types("index", path)
+    assert ended.status == 3
+    assert "which of them is the event" in ended.err
+    ended = site.types("report", path)
+    assert ended.status == 3
+    assert "The run cannot train here" in ended.out
+    said: list[str] = []
+    desk = Desk(ward_of(site.home, config), said.append)
+    answer = desk.answer(Proposal(run="run", round=0, seed=0, config=chosen))
+    assert isinstance(answer, Refusal)
+    assert answer.reason is RefusalReason.CONFIGURATION
+    assert "which of them is the event" in said[-1]
