@@ -49,7 +49,10 @@ class Answers(Protocol):
     """Where a site keeps what it told."""
 
     def begin(self, run: str, config: RunConfig, seed: int) -> bool:
-        """Return whether a run of this name has this configuration and seed; the first binds it."""
+        """Return whether a run of this name has this configuration and seed; the first binds it.
+
+        A name with a slash is that of a run's part in the ledger, and no run's.
+        """
         ...
 
     def find(self, asked: Asked) -> Told | None:
@@ -71,7 +74,7 @@ class AnswersInProcess:
     def begin(self, run: str, config: RunConfig, seed: int) -> bool:
         """Return whether the name stands for this."""
         key = (config.fingerprint(), seed)
-        return self._runs.setdefault(run, key) == key
+        return "/" not in run and self._runs.setdefault(run, key) == key
 
     def find(self, asked: Asked) -> Told | None:
         """Return what was told before."""
@@ -97,6 +100,8 @@ class AnswersInFile:
     def begin(self, run: str, config: RunConfig, seed: int) -> bool:
         """Return whether the name stands for this."""
         key = (config.fingerprint(), str(seed))
+        if "/" in run:
+            return False
         with self._open() as connection, connection:
             bind = "INSERT OR IGNORE INTO runs (run, configuration, seed) VALUES (?, ?, ?)"
             # As text: a seed of the wire may be larger than SQLite's whole numbers.

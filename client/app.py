@@ -24,8 +24,10 @@ from client.identity_key import site_key
 from client.ledger import Ledger, Limit
 from client.left_out import LeftOut
 from client.memory import MemoryInFolder
+from client.parts import binding, run_epsilon
 from client.private_round import counted, plan_of
 from client.quality_rules import QualityRules
+from client.run_costs import largest_claim, run_costs, told_of_everybody
 from client.site import Guard, Site
 from client.trained_on import note_trained
 from client.training import train_round
@@ -161,11 +163,13 @@ class Desk:
         if config.privacy != "none" and site.guard is not None:
             guard = site.guard
             plan = plan_of(site, loaded.bench, config.privacy, guard)
+            costs = run_costs(request.run, config, plan, guard)
             # What this very run has been charged already is part of what it may cost.
-            before = guard.ledger.history(guard.cohort, without_run=request.run)
-            spent = epsilon_of(before, guard.limit.delta)
-            epsilon, left = plan.epsilon, max(guard.limit.epsilon - spent, 0.0)
-            if epsilon_of([*before, plan.mechanism], guard.limit.delta) > guard.limit.epsilon:
+            before = guard.ledger.charges(guard.cohort, without_run=request.run)
+            spent = epsilon_of(binding(before), guard.limit.delta)
+            epsilon = run_epsilon(costs, request.run, plan.delta)
+            left = max(guard.limit.epsilon - spent, 0.0)
+            if epsilon_of(binding([*before, *costs]), guard.limit.delta) > guard.limit.epsilon:
                 return refusal(request, site.name, RefusalReason.BUDGET)
         tells = _tells(self._ward, config)
         return Standing(
@@ -223,8 +227,9 @@ def load(ward: Ward, config: RunConfig, seed: int) -> Loaded:
         note_trained(ward.trained, config.fingerprint(), seed, site.train.pseudonyms)
     guard = Guard(
         ledger=Ledger(ward.ledger),
-        limit=Limit(epsilon=ward.largest_epsilon, delta=ward.cohort_delta), cohort=COHORT,
-        noise=ChaChaNoise(),
+        limit=Limit(
+            epsilon=ward.largest_epsilon, delta=ward.cohort_delta, run=largest_claim(config)
+        ), cohort=COHORT, noise=ChaChaNoise(), beside=told_of_everybody(config, ward.telling),
     )  # fmt: skip
     site = replace(
         site, guard=guard, memory=MemoryInFolder(ward.memory), answers=answers_of(ward, gone)

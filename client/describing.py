@@ -19,6 +19,7 @@ from client.cohort_release import Members, noised, released, sensitivity
 from client.dicom.index import Index
 from client.dicom.reasons import Reason
 from client.intensity import mean_intensities
+from client.parts import charged_as
 from client.site import Site
 from common.cohort_statistics import (
     AGES,
@@ -66,7 +67,7 @@ def describe(
     """
     config, facts = request.config, described.facts
     spread = _noise_of(config, telling)
-    if config.privacy != "none" and spread <= 0:
+    if config.privacy != "none" and (site.guard is None or not site.guard.beside):
         return _refusal(site, request, RefusalReason.STATISTICS)
     if spread > 0:
         try:
@@ -142,7 +143,7 @@ def _noised(
         message = f"Site {site.name} has no ledger to charge noise of {spread:g} patients to."
         raise PrivacyError(message)
     mechanism = count_mechanism(sensitivity(tables), spread)
-    name, limit = f"{request.run}/statistics", guard.limit
+    name, limit = charged_as(request.run, "statistics"), guard.limit
     spend = guard.ledger.charge(guard.cohort, name, request.round, mechanism, limit, limit.delta)
     noise = guard.noise.of_round(name, request.round)
     counts = noised(tables, smallest, spread, noise)

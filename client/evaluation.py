@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from client.answers import AnotherRequest
+from client.parts import charged_as
+from client.private_round import counted
 from client.site import Site
 from client.workbench import Workbench
 from common.errors import BudgetExceeded, CohortError, PrivacyError
@@ -18,6 +20,7 @@ from common.metrics import (
     with_count_noise,
     withhold_small_cells,
 )
+from common.privacy.accounting import delta_of
 from common.privacy.plan import Spend, count_mechanism
 from common.sample import Patients, patient_mean, take
 from common.tasks.task import Scores, no_scores
@@ -191,8 +194,10 @@ def noised(
         message = f"Site {site.name} has no ledger to charge evaluation.count_noise={spread} to."
         raise PrivacyError(message)
     mechanism = count_mechanism(count_sensitivity(statistics), spread)
-    name = f"{request.run}/{request.split}"
+    name, config = charged_as(request.run, request.split), request.config
     delta = guard.limit.delta
+    if config.privacy != "none":
+        delta = delta_of(config.privacy, counted(site, config))
     spend = guard.ledger.charge(guard.cohort, name, request.round, mechanism, guard.limit, delta)
     noise = guard.noise.of_round(name, request.round)
     released = with_count_noise(statistics, spread, noise)

@@ -1,8 +1,8 @@
 """A site's record of privacy spent: charged first, released after, never forgotten.
 
 Guarantee: whatever a private round releases was charged before, durably, and all charges
-on the same patients together stay within the site's limit. A process killed at any moment
-leaves a charge without a release at worst, never a release without a charge.
+on any one patient together (client/parts.py) stay within the site's limit. A process killed
+at any moment leaves a charge without a release at worst, never a release without a charge.
 
     repeated round         charged again: what was released the first time is out
     two runs at once       one transaction at a time, the second sees the first's charge
@@ -15,14 +15,16 @@ leaves a charge without a release at worst, never a release without a charge.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client.charge import Charge, chained, charge_of, text_of_columns
+from client.parts import binding, part_of, run_epsilon
 from common.config_privacy import COMMON_DELTA
 from common.errors import BudgetExceeded, LedgerDamaged, LedgerTooNew, PrivacyError
 from common.privacy.accounting import epsilon_of
@@ -57,6 +59,7 @@ class Limit:
 
     epsilon: float
     delta: float
+    run: float = math.inf  # of the counts that a run is told, at the run's own delta
 
     def __post_init__(self) -> None:
         """Refuse a limit that bounds nothing, such as nan, which no sum is ever above."""
@@ -92,9 +95,11 @@ class Ledger:
         with self._writing() as connection:
             rows = _verified(connection, self._path)
             past = [m for m in rows if m.cohort == cohort]
-            after = epsilon_of([*(m.mechanism for m in past), mechanism], limit.delta)
+            new = Charge(cohort=cohort, run=run, round=round_number, attempt=1, mechanism=mechanism)
+            _check_run(past, new, limit, delta)
+            after = epsilon_of(binding([*past, new]), limit.delta)
             if not after <= limit.epsilon:  # nan is refused too
-                before = epsilon_of((m.mechanism for m in past), limit.delta)
+                before = epsilon_of(binding(past), limit.delta)
                 message = (
                     f"Run {run}, round {round_number} would bring cohort {cohort} to epsilon "
                     f"{after:.4g} (now {before:.4g}), over its limit of {limit.epsilon:.4g} at "
@@ -103,25 +108,26 @@ class Ledger:
                 )
                 raise BudgetExceeded(message)
             same = [m for m in past if m.run == run and m.round == round_number]
-            head = _append(connection, rows, Charge(
-                cohort=cohort, run=run, round=round_number, attempt=len(same) + 1,
-                mechanism=mechanism,
-            ))  # fmt: skip
-        of_run = [m.mechanism for m in past if m.run == run]
+            head = _append(connection, rows, replace(new, attempt=len(same) + 1))
+        whole, name = [*past, new], part_of(run)[0]
         return Spend(
-            mechanism=mechanism, run_epsilon=epsilon_of([*of_run, mechanism], delta),
-            run_delta=delta, run_common_epsilon=epsilon_of([*of_run, mechanism], COMMON_DELTA),
+            mechanism=mechanism, run_epsilon=run_epsilon(whole, name, delta),
+            run_delta=delta, run_common_epsilon=run_epsilon(whole, name, COMMON_DELTA),
             cohort_epsilon=after, cohort_delta=limit.delta, ledger=head,
             simulated_noise=False,
         )  # fmt: skip
 
-    def history(self, cohort: str, *, without_run: str | None = None) -> tuple[Mechanism, ...]:
-        """Return every mechanism charged to a cohort, oldest first, but for those of one run."""
+    def charges(self, cohort: str, *, without_run: str | None = None) -> tuple[Charge, ...]:
+        """Return every charge to a cohort, oldest first, but for those of one run's parts."""
         with closing(self._connect()) as connection:
             rows = _verified(connection, self._path)
         return tuple(
-            row.mechanism for row in rows if row.cohort == cohort and row.run != without_run
+            row for row in rows if row.cohort == cohort and part_of(row.run)[0] != without_run
         )
+
+    def history(self, cohort: str, *, without_run: str | None = None) -> tuple[Mechanism, ...]:
+        """Return every mechanism charged to a cohort, oldest first, but for those of one run."""
+        return tuple(row.mechanism for row in self.charges(cohort, without_run=without_run))
 
     def accounts(self) -> dict[str, dict[str, tuple[Mechanism, ...]]]:
         """Return every mechanism by cohort and by run, oldest first."""
@@ -218,6 +224,23 @@ def _add_text(connection: sqlite3.Connection) -> None:
             connection.execute("ALTER TABLE charges ADD COLUMN text TEXT")
     finally:
         connection.execute("COMMIT")
+
+
+def _check_run(past: Sequence[Charge], new: Charge, limit: Limit, delta: float) -> None:
+    """Refuse counts with which a run would claim more of a part's patients than it may."""
+    name, part = part_of(new.run)
+    if part == "train":
+        return  # planned as a whole; a round that is repeated is charged again
+    own = [c for c in past if part_of(c.run) in {(name, part), (name, "statistics")}]
+    claim = run_epsilon([*own, new], name, delta)
+    if claim <= limit.run:
+        return
+    message = (
+        f"Run {name} would claim epsilon {claim:.4g} at delta {delta:.2g} of its {part} patients, "
+        f"over its own {limit.run:.4g}: its counts have too little noise. Nothing was charged or "
+        "released."
+    )
+    raise BudgetExceeded(message)
 
 
 def _append(connection: sqlite3.Connection, rows: list[Charge], charge: Charge) -> LedgerHead:

@@ -25,12 +25,13 @@ _CHECKED: WeakKeyDictionary[nn.Module, Backend] = WeakKeyDictionary()
 def plan_of(site: Site, bench: Workbench, privacy: PatientPrivacy, guard: Guard) -> PrivacyPlan:
     """Return the site's plan for the whole run.
 
-    Where the run agreed on a number of patients, no field of it depends on who is here.
+    Its epsilon holds what everybody is charged for beside training. Where the run agreed on a
+    number of patients, no field of it depends on who is here.
     """
     patients = counted(site, bench.config)
     return make_plan(
         privacy, bench.config.training, patients, patients * privacy.sampling_rate,
-        simulated=guard.noise.simulated,
+        simulated=guard.noise.simulated, history=guard.beside,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from client.answers import Answers, AnswersInProcess
 from client.ledger import Ledger, Limit
 from client.memory import MemoryInProcess, SiteMemory
 from common.privacy.noise import NoiseSource
+from common.privacy.plan import Mechanism
 from common.sample import Patients
 
 
@@ -24,6 +25,8 @@ class Guard:
     limit: Limit  # the largest epsilon for these patients, all runs together
     cohort: str  # name of the patients in the ledger
     noise: NoiseSource
+    #: What a run is charged for everybody beside its training: the description of the cohort.
+    beside: tuple[Mechanism, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

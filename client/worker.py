@@ -122,14 +122,16 @@ def ward_of(home: Home, config: SiteConfig) -> Ward:
 
     if config.threads:
         torch.set_num_threads(config.threads)
+    policy = config.policy
     return Ward(
         name=config.name, data=config.data, labels=config.labels_csv, cache=home.cache,
         memory=home.memory, ledger=home.ledger, answers=home.answers,
         withdrawals=home.withdrawals, index=home.index, quality=config.quality, telling=Telling(
-            smallest_cell=config.policy.smallest_cell, noise=config.policy.statistics_noise
+            smallest_cell=policy.smallest_cell,
+            noise=policy.statistics_noise if policy.statistics else 0.0,
         ),
-        largest_epsilon=config.policy.largest_epsilon_per_cohort,
-        cohort_delta=config.policy.cohort_delta, tell_patients=config.policy.tell_patients,
+        largest_epsilon=policy.largest_epsilon_per_cohort,
+        cohort_delta=policy.cohort_delta, tell_patients=policy.tell_patients,
         device=device_of(config.device), identity_key=home.identity_key, trained=home.trained,
     )  # fmt: skip
 

@@ -114,10 +114,13 @@ def _spent(path: Path, delta: float) -> dict[str, tuple[float, dict[str, float]]
     if not path.exists():
         return {}
     from client.ledger import Ledger
+    from client.parts import binding
     from common.privacy.accounting import epsilon_of
 
+    ledger = Ledger(path)
     found: dict[str, tuple[float, dict[str, float]]] = {}
-    for cohort, runs in Ledger(path).accounts().items():
-        whole = epsilon_of((m for run in runs.values() for m in run), delta)
+    for cohort, runs in ledger.accounts().items():
+        # Nobody trains and is tested in one run, so the whole may be less than all its parts.
+        whole = epsilon_of(binding(ledger.charges(cohort)), delta)
         found[cohort] = whole, {name: epsilon_of(run, delta) for name, run in runs.items()}
     return found

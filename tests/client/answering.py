@@ -23,6 +23,7 @@ from client.outbox import Outbox
 from client.policy_rules import PolicyRules
 from client.quality_rules import QualityRules
 from client.quarantine import Quarantine
+from client.run_costs import told_of_everybody
 from client.site import Guard, Site
 from client.site_config import SiteConfig
 from client.workbench import open_workbench
@@ -65,6 +66,7 @@ class MadeUpDesk(Desk):
             guard = Guard(
                 ledger=Ledger(self._ward.ledger), limit=Limit(epsilon=1000.0, delta=0.001),
                 cohort=COHORT, noise=ChaChaNoise(),
+                beside=told_of_everybody(config, self._ward.telling),
             )  # fmt: skip
             site = Site(
                 name=self._ward.name, train=self._patients, validation=self._patients,

@@ -15,7 +15,7 @@ import torch
 from client.cache import Cache
 from client.identity_key import site_key
 from client.ledger import Ledger
-from common.config import RunConfig, load_config
+from common.config import RunConfig, load_config, without_privacy
 from common.envelope import read_envelope, unseal
 from common.hash_chain import verify
 from common.privacy.accounting import epsilon_of
@@ -150,7 +150,7 @@ def test_a_federation_ends_where_its_simulation_does(setting: Setting, tmp_path:
     path = short(tmp_path / "plain.yaml")
     run = setting.federation.coordinator.run(path, "--without-privacy")
     assert run.end(120) == "done", run.message
-    config = load_config(path).model_copy(update={"privacy": "none"})
+    config = without_privacy(load_config(path))
     expected, found = simulated(config, setting, tmp_path / "cache"), run.result()
     assert [sorted(record.updates) for record in found.history] == [list(NAMES)] * ROUNDS
     assert found.best_round == expected.best_round
@@ -180,7 +180,12 @@ def test_a_private_run_costs_what_everybody_says_it_costs(
         assert len(mechanisms) == ROUNDS
         assert record.epsilon[site.name] == pytest.approx(epsilon, rel=1e-9)
         assert view["status"]["sites"][site.name]["epsilon"] == pytest.approx(epsilon, rel=1e-9)
-        assert record.ledgers[site.name] == Ledger(site.home.ledger).head()
+        ledger = Ledger(site.home.ledger)
+        ledger.check_head(record.ledgers[site.name])
+        tested = ledger.accounts()["patients"][f"{name}/test"]  # once, when training was over
+        assert 0 < epsilon_of(tested, record.delta[site.name]) <= 3.0
+        assert ledger.head().charges == record.ledgers[site.name].charges + len(tested)
+        assert len(tested) == 1
         said = json.loads(site.type("budget", "--json"))
         last = [line.disclosure for line in site.sent() if line.disclosure.run == name][-1]
         assert said["cohorts"]["patients"]["spent"] == pytest.approx(last.epsilon)
