@@ -25,10 +25,7 @@ from common.bundle_evidence import calibration_json, calibration_of
 from common.config import RunConfig, load_config
 from common.durable import replace_durably
 from common.errors import ExitCode, RunFailed, WardroundError
-from common.metrics import merge
-from common.tasks import task_of
-from common.wire import EvaluationRequest, StatisticsRequest
-from server.admission import admit_reports
+from common.wire import StatisticsRequest
 from server.aggregation import aggregator_of
 from server.allocator import give_freed_memory_back, sort_out_what_stays
 from server.board import Board
@@ -37,8 +34,9 @@ from server.enrolment import Enrolment
 from server.flower_sites import FlowerSites
 from server.folder import Folder, RunFolder
 from server.journal import Journal
-from server.round_record import RoundRecord, last_ledgers
-from server.rounds import Records, begin, run_rounds
+from server.measuring import measure_tests, measured
+from server.round_record import RoundRecord
+from server.rounds import Records, Sites, begin, run_rounds
 from server.run_state import RunState, RunStore
 from server.runtime import Runtime
 from server.setting import Setting
@@ -167,34 +165,24 @@ def members_of(folder: Folder, wanted: Sequence[str]) -> Callable[[], dict[str, 
     return members
 
 
-def measure(config: RunConfig, sites: FlowerSites, state: RunState) -> dict[str, object]:
+def measure(config: RunConfig, sites: Sites, state: RunState) -> dict[str, object]:
     """Return the chosen weights' metrics on the sites' test patients, merged and by site."""
-    asked = sites.available()
-    request = EvaluationRequest(
-        run=state.run, round=state.round, seed=state.seed, config=config, weights=state.chosen,
-        split="test",
-    )  # fmt: skip
-    reports, refused = admit_reports(
-        sites.evaluate(request, asked), request, asked, last_ledgers(state.history)
-    )
-    task = task_of(config.task)
-    merged, calibration = {}, []
-    if reports:
-        together = merge(r.statistics for r in reports)
-        merged = task.summarise(together, config.evaluation)
-        calibration = [calibration_json(c) for c in calibration_of(together, labels(config))]
-    by_site = {r.site: task.summarise(r.statistics, config.evaluation) for r in reports}
+    told = measure_tests(config, sites, state)
+    calibration = []
+    if told.merged is not None:
+        calibration = [calibration_json(c) for c in calibration_of(told.merged, labels(config))]
     last = state.history[-1] if state.history else None
     return {
         "schema": 1, "run": state.run, "configuration": state.fingerprint,
         "rounds": state.round, "chosen_round": state.best_round or state.round,
-        "metrics": {n: dict(e.to_json()) for n, e in merged.items()},
+        "measuring": measured(config),
+        "metrics": {n: dict(e.to_json()) for n, e in told.metrics.items()},
         "by_site": {
             site: {n: dict(e.to_json()) for n, e in found.items()}
-            for site, found in by_site.items()
+            for site, found in told.by_site.items()
         },
         "calibration": calibration,
-        "left_out": {r.site: r.fault.value for r in refused},
+        "left_out": {r.site: r.fault.value for r in told.left_out},
         "epsilon": dict(last.epsilon) if last else {},
         "delta": dict(last.delta) if last else {},
         "common_epsilon": dict(last.common_epsilon) if last else {},

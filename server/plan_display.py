@@ -23,6 +23,7 @@ def plan_frame(plan: Forecast) -> RenderableType:
         Text.assemble((plan.name, "bold"), f"  configuration {plan.fingerprint[:12]}"),
         Text(_shape(plan)),
         Text(plan.privacy),
+        Text(plan.measuring),
     ]
     if not plan.asked:
         parts.append(Text("From the configuration alone: no site was asked.", style="yellow"))

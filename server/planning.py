@@ -23,6 +23,7 @@ from common.refusals import PASSING
 from common.weights import Weights
 from common.wire import EvaluationRequest, Refusal, Request, SiteUpdate, Standing, TrainRequest
 from server.aggregation import aggregator_of
+from server.measuring import measured
 from server.selection import check_selection
 
 #: What a value takes at most; random mantissas, as noise makes them, compress by a sixth.
@@ -72,6 +73,7 @@ class Forecast:
     parameters: int  # trained values that travel
     encoding: str  # of updates
     privacy: str  # what each site's patients are promised
+    measuring: str  # how the model is measured between hospitals, and what that costs
     expected_sites: int  # that were accepted; 0: not known
     sites: tuple[SiteForecast, ...]
     traffic: Traffic
@@ -104,7 +106,7 @@ def forecast(config: RunConfig, standings: Sequence[Standing | Refusal], sites: 
         quorum=config.aggregation.smallest_quorum, encoding=config.exchange.encoding,
         parameters=sum(value.numel() for value in weights.values()), expected_sites=sites,
         sites=parts, traffic=_traffic(config, weights), asked=bool(standings),
-        privacy=_promise(config),
+        privacy=_promise(config), measuring=measured(config),
         seconds=max(told) * config.training.rounds if whole else None,
         stops=tuple(_stops(config, parts, sites)),
     )  # fmt: skip

@@ -18,16 +18,19 @@ from client.evaluation import score
 from client.fine_tuning import fine_tune
 from client.ledger import Ledger, Limit
 from client.private_round import counted
+from client.run_costs import largest_claim
 from client.site import Guard, Site
 from client.workbench import Workbench, open_workbench
 from common.config import RunConfig, without_privacy
 from common.errors import RunFailed
+from common.metrics import Estimate
 from common.privacy.accounting import delta_of
 from common.privacy.noise import SimulatedNoise
 from common.sample import Patients
 from common.tasks.task import Scores, by_patient, no_scores
 from common.weights import Weights
 from server.aggregation import aggregator_of
+from server.measuring import measure_tests
 from server.rounds import Records, RoundRecord, begin, run_rounds
 from server.run_state import RunState, RunStore
 from simulations.arm_configurations import alone, plain, private
@@ -57,6 +60,8 @@ class Outcome:
     chosen_round: int
     seconds: float
     own: Mapping[str, Weights] = field(default_factory=dict)  # by site; of local alone
+    #: Metrics as a coordinator between hospitals would be told them: of noised, charged counts.
+    told: Mapping[str, Estimate] = field(default_factory=dict)
 
     @property
     def common_epsilon(self) -> Mapping[str, float]:
@@ -117,7 +122,10 @@ def with_ledgers(sites: SiteSet, setting: Setting) -> SiteSet:
         guarded[name] = replace(site, guard=Guard(
             ledger=Ledger(place),
             # A hair above the target, which calibration meets to 1e-9 or less.
-            limit=Limit(epsilon=privacy.epsilon * (1 + 1e-6), delta=delta),
+            limit=Limit(
+                epsilon=privacy.epsilon * (1 + 1e-6), delta=delta,
+                run=largest_claim(setting.config),
+            ),
             cohort=name,
             noise=SimulatedNoise("noise", setting.config.name, setting.seed, setting.fold, name),
         ))  # fmt: skip
@@ -126,8 +134,8 @@ def with_ledgers(sites: SiteSet, setting: Setting) -> SiteSet:
 
 def _run(
     label: str, config: RunConfig, sites: SiteSet, setting: Setting, run: str
-) -> tuple[RunState, Workbench, tuple[RoundRecord, ...]]:
-    """Run a federation of these sites to its end."""
+) -> tuple[RunState, Workbench, tuple[RoundRecord, ...], dict[str, Estimate]]:
+    """Run a federation of these sites to its end, and measure it as hospitals do if private."""
     seen: dict[int, RoundRecord] = {}
 
     def observe(record: RoundRecord) -> None:
@@ -143,8 +151,9 @@ def _run(
             config, members, aggregator, state, Records(store=store, observe=observe)
         )
         members.bring_memory(state.run, state.round)
+        told = {} if config.privacy == "none" else measure_tests(config, members, state).metrics
         bench = members.bench
-    return state, bench, rounds_of(state, seen)
+    return state, bench, rounds_of(state, seen), told
 
 
 def _store(config: RunConfig, bench: Workbench, setting: Setting, run: str) -> RunStore | None:
@@ -179,7 +188,7 @@ def _test_scores(bench: Workbench, site: Site) -> Scores:
 
 
 def _federated(label: str, config: RunConfig, sites: SiteSet, setting: Setting) -> Outcome:
-    state, bench, records = _run(label, config, sites, setting, f"{label}-{setting.seed}")
+    state, bench, records, told = _run(label, config, sites, setting, f"{label}-{setting.seed}")
     measured = {
         name: _measure(
             bench, site, state.chosen, site.memory.recall(state.run, state.round)
@@ -197,8 +206,8 @@ def _federated(label: str, config: RunConfig, sites: SiteSet, setting: Setting) 
         delta={name: guard.limit.delta for name, guard in guards.items() if guard is not None},
         weights=state.chosen,
         chosen_round=state.best_round or state.round,
-        seconds=0.0,
-    )
+        seconds=0.0, told=told,
+    )  # fmt: skip
 
 
 def _local(sites: SiteSet, setting: Setting) -> Outcome:
@@ -218,7 +227,7 @@ def _local(sites: SiteSet, setting: Setting) -> Outcome:
             test[name], loss[name] = no_scores(_test_scores(bench, site)), _NO_LOSSES
             continue
         run = f"local-{name}-{setting.seed}"
-        state, _, _ = _run(f"local {name}", config, {name: site}, setting, run)
+        state, *_ = _run(f"local {name}", config, {name: site}, setting, run)
         own[name] = state.chosen
         test[name], loss[name] = _measure(bench, site, state.chosen)
     return Outcome(
@@ -237,7 +246,7 @@ def _pooled(sites: SiteSet, setting: Setting) -> Outcome:
         test=joined([s.test for s in sites.values()]),
     )
     run = f"pooled-{setting.seed}"
-    state, bench, records = _run("pooled", config, {"pooled": everyone}, setting, run)
+    state, bench, records, _ = _run("pooled", config, {"pooled": everyone}, setting, run)
     measured = {n: _measure(bench, s, state.chosen) for n, s in sites.items()}
     return Outcome(
         test={n: s for n, (s, _) in measured.items()},

@@ -27,6 +27,7 @@ from simulations.report_tables import (
     left_out,
     metric_table,
     summary,
+    told_of,
     verdict_rows,
 )
 from simulations.results import versions
@@ -61,7 +62,7 @@ def page_of(found: Comparison, pictures: dict[str, Picture], *, has_bundle: bool
         left_out=left_out(found), configuration=_yaml(found), versions=versions(),
         timing=_timing(found), main=shown(main_arm(found)), has_bundle=has_bundle,
         folds=found.config.cohort.split.folds, shown=shown, isnan=math.isnan,
-        metric=metric_name(found), invented=_invented(found),
+        metric=metric_name(found), invented=_invented(found), told=told_of(found),
         sizes=[(c.name, len(c.items), len(c.items.patient)) for c in found.cohorts],
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ from common.config_privacy import COMMON_DELTA
 from common.metrics import Estimate, bootstrap_weights
 from common.tasks import task_of
 from common.tasks.task import Scores
+from server.measuring import measured
 from simulations.arms import Arm
 from simulations.compare import Comparison
 from simulations.report_pictures import metric_name, shown
@@ -66,6 +67,9 @@ _WORDS: dict[Arm, str] = {
 _ORDER: tuple[Arm, ...] = ("local", "federated", "personalised", "pooled", "federated_dp")
 
 
+_EXACT = "The figures above are exact, as whoever made this page has all patients."
+
+
 def summary(found: Comparison) -> str:
     """Return what federation bought, in one sentence with figures."""
     parts = [
@@ -80,6 +84,26 @@ def summary(found: Comparison) -> str:
         "each has its own model"
     )  # fmt: skip
     return f"{metric_name(found)} ({average}, {over}): {'; '.join(parts)}."
+
+
+def told_of(found: Comparison) -> str:
+    """Return what a coordinator between hospitals would be told of the private model."""
+    outcomes = found.outcomes.get(("federated_dp", found.seeds[0]))
+    if outcomes is None:
+        return ""
+    told, rules = outcomes[0].told, found.config.evaluation
+    if not told:
+        return f"The private model: {measured(found.config.in_force())} {_EXACT}"
+    parts = [
+        f"{name} {e.reason}" if math.isnan(e.value)
+        else f"{name} {e.value:.3f} ({e.low:.3f} to {e.high:.3f})"
+        for name, e in told.items() if name != "loss"
+    ]  # fmt: skip
+    return (
+        "Between hospitals the coordinator would be told of the private model (first seed), once "
+        f"and with noise of {rules.count_noise:g} patients on each count, charged to each "
+        f"hospital's ledger: {'; '.join(parts)}. {_EXACT}"
+    )
 
 
 def values_of(found: Comparison, arm: Arm) -> list[float]:

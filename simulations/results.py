@@ -75,6 +75,9 @@ def arm_results(comparison: Comparison, arm: Arm) -> dict[str, Json]:
         "unit": unit,
         "average": "sites" if comparison.is_mean_of_sites(arm) else "merged",
         "metrics_first_seed": {n: dict(e.to_json()) for n, e in estimates.items()},
+        "told_first_seed": {
+            n: dict(e.to_json()) for n, e in comparison.outcomes[arm, first][0].told.items()
+        },
     }
 
 

@@ -28,7 +28,7 @@ from common.config import RunConfig
 from common.errors import StateDamaged
 from common.tasks.task import Scores
 from common.weights import Weights, load_weights, save_weights
-from server.round_record import RoundRecord, record_from_json
+from server.round_record import RoundRecord, estimate_from_json, record_from_json
 from server.run_state import RunState, RunStore
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ def _tensors(outcome: Outcome) -> dict[str, Tensor]:
         "epsilon": dict(outcome.epsilon), "delta": dict(outcome.delta),
         "chosen_round": outcome.chosen_round, "seconds": outcome.seconds,
         "sites": list(outcome.test), "own": list(outcome.own),
+        "told": {name: dict(e.to_json()) for name, e in outcome.told.items()},
     }  # fmt: skip
     body = bytearray(json.dumps(facts, allow_nan=False).encode())
     found = {_FACTS: torch.frombuffer(body, dtype=torch.uint8)}
@@ -156,6 +157,7 @@ def _outcome(tensors: Weights) -> Outcome:
         rounds=rounds, epsilon=facts["epsilon"], delta=facts["delta"],
         weights=_named(tensors, "weights/"),
         chosen_round=facts["chosen_round"], seconds=facts["seconds"],
+        told={name: estimate_from_json(value) for name, value in facts["told"].items()},
     )  # fmt: skip
 
 

@@ -265,7 +265,7 @@ def test_the_statement_has_figures_unit_and_what_is_not_covered() -> None:
         "west epsilon 3 at delta 1e-05."
     ) in text
     assert "exact number" not in text
-    for part in ("several hospitals", "evaluation counts", "hyper-parameters", "stopping early"):
+    for part in ("several hospitals", "charged to the same", "hyper-parameters", "stopping early"):
         assert part in text
     assert "imulated" not in text
 
