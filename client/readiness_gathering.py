@@ -275,6 +275,11 @@ def _telling(site: SiteConfig, config: RunConfig | None) -> str:
         return "Nothing of this is told to the coordinator: policy.statistics is false."
     smallest = policy.smallest_cell if config is None else _smallest(site, config)
     noise = max(policy.statistics_noise, config.evaluation.count_noise if config else 0.0)
+    if config is not None and config.privacy != "none" and not policy.statistics_noise > 0:
+        return (
+            "Nothing of this is told to the coordinator of a private run: policy.statistics_noise "
+            "is 0. The counts below stay here."
+        )
     if noise > 0:
         return (
             "Once before a run the coordinator is told counts by patient, each with noise of "

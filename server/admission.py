@@ -227,6 +227,9 @@ def _check_statistics(statistics: Statistics, count_noise: float) -> None:
     if statistics.patients.shape != ():
         detail = f"patients has shape {statistics.patients.shape}, expected one number"
         raise FaultyAnswer(Fault.WRONG_STATISTICS, detail)
+    if not math.isclose(statistics.noise, count_noise**2, rel_tol=1e-9):
+        detail = f"noise has variance {statistics.noise:g}, expected {count_noise**2:g}"
+        raise FaultyAnswer(Fault.WRONG_STATISTICS, detail)
     counts = {"patients": statistics.patients, **statistics.cells}
     for name, value in counts.items():
         # Noise makes counts negative at times, and takes the sums away.

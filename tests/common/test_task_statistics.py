@@ -136,6 +136,26 @@ def test_counts_for_noise_move_no_farther_than_stated_with_one_patient(
 
 
 @EVERY
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -float("inf"), 1e30])
+def test_scores_that_are_no_numbers_are_counted_like_others(kind: str, odd: float) -> None:
+    """Crafted weights give them; each patient stays in one cell of each row."""
+    scores = scored(kind, 12)
+    if scores.prediction.is_floating_point():
+        scores.prediction[::3] = odd
+    noisy = rules(count_noise=1.0)
+    found, task = made(kind).statistics(scores, noisy), made(kind)
+    for cells in found.cells.values():
+        assert (cells.sum(axis=-1) == 12).all()
+    for left_out in range(12):
+        stay = np.flatnonzero(np.arange(12) != left_out)
+        fewer = task.statistics(
+            Scores(*(None if v is None else v[stay] for v in scores)), noisy
+        )
+        moved = [(found.cells[n] - fewer.cells[n]).ravel() for n in found.cells]
+        assert np.linalg.norm(np.concatenate(moved)) <= count_sensitivity(found) + 1e-9
+
+
+@EVERY
 def test_noised_counts_give_the_tasks_metric_or_say_why_not(kind: str) -> None:
     task, noisy = made(kind), rules(count_noise=1.0)
     scores = scored(kind, 300)

@@ -222,6 +222,15 @@ def test_a_report_that_differs_in_kind_from_most_is_left_out_even_if_it_is_the_f
     assert refused == [Fault.WRONG_STATISTICS]
 
 
+@pytest.mark.parametrize("noise", [math.nan, math.inf, -1.0, 9.0])
+def test_a_report_of_other_noise_than_was_asked_for_is_left_out(noise: float) -> None:
+    request, reports = reports_of()
+    statistics = replace(reports[0].statistics, noise=noise)
+    kept, refused = admitted(request, [replace(reports[0], statistics=statistics), *reports[1:]])
+    assert kept == ["north", "south", "west"]
+    assert refused == [Fault.WRONG_STATISTICS]
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
 def test_a_report_with_impossible_counts_is_left_out(value: float) -> None:
     request, reports = reports_of()
@@ -235,8 +244,10 @@ def test_charges_for_noised_counts_only_grow_too_and_are_never_missing() -> None
     request, reports = reports_of()
     evaluation = request.config.evaluation.model_copy(update={"count_noise": 2.0})
     request = replace(request, config=request.config.model_copy(update={"evaluation": evaluation}))
-    east, north, south, west = (replace(report, spend=SPEND) for report in sorted(
-        reports, key=lambda report: report.site))  # fmt: skip
+    east, north, south, west = (
+        replace(report, spend=SPEND, statistics=replace(report.statistics, noise=4.0))
+        for report in sorted(reports, key=lambda report: report.site)
+    )
     ledgers = {
         "north": LedgerHead(charges=6, hash="a" * 64),
         "south": LedgerHead(charges=7, hash="a" * 64),
