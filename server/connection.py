@@ -16,8 +16,10 @@ import asyncio
 from typing import Literal, cast
 
 from starlette.types import Scope
+from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable
+from uvicorn._types import Scope as UvicornScope
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from server.asgi import PLACE
@@ -137,6 +139,21 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     # ----------------------------------------------------------------------------------------
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """Answer; that the caller hung up meanwhile is no fault to be logged."""
+
+        async def until_gone(
+            scope: UvicornScope, receive: ASGIReceiveCallable, send: ASGISendCallable
+        ) -> None:
+            try:
+                await app(scope, receive, send)
+            except Exception:
+                if not cycle.transport.is_closing():
+                    raise
+                cycle.disconnected = True
+
+        super()._start_asgi_task(cycle, until_gone)
 
     def _enter(self, step: Step) -> None:
         self._step, self._since = step, self.loop.time()

@@ -170,11 +170,11 @@ class Door:
 
 
 class _Turns:
-    """A bucket of TLS agreements that fills with time; a fifth of a second's worth at most."""
+    """A bucket of TLS agreements that fills with time; few at once, for others wait meanwhile."""
 
     def __init__(self, per_second: int) -> None:
         self._per_second = per_second
-        self._most = max(per_second / 5, 1.0)
+        self._most = max(per_second / 25, 1.0)
         self._there = self._most
         self._at = 0.0
 

@@ -7,6 +7,7 @@ process of its own, and prints a site's usual time and its time under each.
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import socket
 import ssl
@@ -167,17 +168,26 @@ def under_another_process(attackers: Attackers, kind: str, count: int) -> Iterat
     """Do so from another process, so that a measured site does not wait for the attackers."""
     host, port = attackers.address
     script = (
-        "import threading, time; from tests.server.strangers import Attackers, under\n"
+        "import time; from tests.server.strangers import Attackers, under\n"
+        "print('ready', flush=True); input()\n"
         f"with under(Attackers(({host!r}, {port}), {attackers.source!r}), {kind!r}, {count}):\n"
         "    time.sleep(3600)"
     )
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
-    time.sleep(1.5)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdin is not None
+    process.stdout.readline()
+    process.stdin.write("\n")
+    process.stdin.flush()
+    time.sleep(1.0)
     try:
         yield
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def ask(client: httpx.Client, settings: Settings, site: Site) -> int:
@@ -201,6 +211,12 @@ def resources(pid: int) -> tuple[int, float]:
     files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
     pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
     return files, pages * resource.getpagesize() / 2**20
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return what a process has computed."""
+    found = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
+    return (int(found[11]) + int(found[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def log_bytes(folder: Folder) -> int:
@@ -231,19 +247,21 @@ def main(count: int, seconds: float, source: str) -> None:
                 "kept": lambda: ask(kept, settings, site),
                 "new": lambda: ask_anew(folder, settings, site),
             }  # fmt: skip
-            for kind in ("nobody", *ATTACKS):
-                attackers = Attackers((host, int(port)), source)
-                quiet = contextlib.nullcontext()
-                with quiet if kind == "nobody" else under_another_process(attackers, kind, count):
+            for kind in ATTACKS:
+                usual = {name: _measured(call, seconds / 4) for name, call in ways.items()}
+                before = cpu_seconds(pid)
+                began = time.monotonic()
+                with under_another_process(Attackers((host, int(port)), source), kind, count):
                     times = {name: _measured(call, seconds / 2) for name, call in ways.items()}
                     files, memory = resources(pid)
+                share = (cpu_seconds(pid) - before) / (time.monotonic() - began)
                 row = "  ".join(
-                    f"{name} median {statistics.median(t):6.1f} ms, 95% "
-                    f"{statistics.quantiles(t, n=20)[-1]:6.1f}, most {max(t):6.1f}"
+                    f"{name} {statistics.median(usual[name]):5.1f} -> {statistics.median(t):5.1f}"
+                    f" (95% {statistics.quantiles(t, n=20)[-1]:6.1f}) ms"
                     for name, t in times.items()
                 )
-                size = f"files {files}  {memory:.0f} MiB  log {log_bytes(folder)} B"
-                print(f"{kind:15} {row}  {size}", flush=True)  # noqa: T201
+                size = f"cpu {100 * share:3.0f} %  files {files:3}  {memory:.0f} MiB"
+                print(f"{kind:15} {row}  {size}  log {log_bytes(folder)} B", flush=True)  # noqa: T201
                 time.sleep(2)
 
 
