@@ -53,7 +53,6 @@ class Correspondence:
     desk: Desktop
     house: House
     traffic: Traffic = field(default_factory=Traffic)
-    seconds: dict[str, float] = field(default_factory=dict)  # of work, by question
     _letters: dict[str, _Letter] = field(default_factory=dict)  # decided on, by message
     _releases: dict[int, str] = field(default_factory=dict)  # by Flower's number of the run
     _pulled_at: float = -math.inf
@@ -108,7 +107,6 @@ class Correspondence:
 
     def _finished(self, finished: Finished) -> None:
         quarantine, name = self.desk.quarantine, finished.question
-        self.seconds[name] = finished.seconds
         self.desk.meters.took("work", finished.seconds)
         of = [x for x in self._letters.values() if x.digest == name]
         if of:
@@ -240,13 +238,12 @@ class Correspondence:
         sending = inbox.sending(delivery)
         if sending is None:
             self._carrier.disclose(answer)
-            sending = Sending(created_at=time.time(), session="", left=None)
+            sending = Sending(created_at=delivery.created_at, session="", left=None)
             inbox.note(delivery, sending)
         reply, start = reply_to(delivery, answer, sending.created_at), time.monotonic()
         letter = self._letters[delivery.id]
-        seconds = self.seconds.get(letter.digest, 0.0)
         if sending.left is None or not self._carrier.give(delivery, fleet, reply, sending):
-            left, session = fleet.offer(reply, seconds)
+            left, session = fleet.offer(reply)
             offered = Sending(created_at=sending.created_at, session=session, left=tuple(left))
             inbox.note(delivery, offered)
             self._carrier.give(delivery, fleet, reply, offered)
@@ -259,7 +256,6 @@ class Correspondence:
         if facts["kind"] in {"standing", "refusal"}:
             self.desk.outbox.forget(letter.digest)  # the next one may be another
         self._unreadable.discard(letter.digest)
-        self.seconds.pop(letter.digest, None)
         failed = facts.get("reason") in {RefusalReason.FAILED.name, RefusalReason.SET_ASIDE.name}
         outcome: Outcome = "refused" if facts["kind"] == "refusal" else "done"
         outcome = "failed" if failed else outcome

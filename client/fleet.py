@@ -60,6 +60,8 @@ from common.flower_messages import object_ids, record_of
 HEARTBEAT_SECONDS = 10.0
 #: A call that takes longer is cut and tried again; an object has at most 5 MB.
 _CALL_SECONDS = 30.0
+#: What every answer says of the time that it took.
+_NO_SECONDS = 0.0
 _HASH = re.compile("[0-9a-f]{64}")
 
 
@@ -84,6 +86,11 @@ class Delivery:
     def objects(self) -> list[str]:
         """Return the names of its objects."""
         return object_ids(ObjectTree.FromString(self.tree))
+
+    @property
+    def created_at(self) -> float:
+        """Return when it was made, in seconds since 1970."""
+        return float(self._proto().metadata.created_at)
 
     @property
     def ends(self) -> float:
@@ -212,7 +219,7 @@ class Fleet:
         with self._explained():
             self._client.ConfirmMessageReceived(request)
 
-    def offer(self, reply: Reply, run_seconds: float) -> tuple[list[str], str]:
+    def offer(self, reply: Reply) -> tuple[list[str], str]:
         """Announce an answer; returns the objects that are wanted, and a session to give them.
 
         RunGone when nobody waits for it any more.
@@ -220,7 +227,8 @@ class Fleet:
         request = PushMessagesRequest(
             node=self._node, messages_list=[MessageProto.FromString(reply.message)],
             message_object_trees=[ObjectTree.FromString(reply.tree)],
-            clientapp_runtime_list=[run_seconds],
+            # Flower wants the seconds of work, which follow how many patients were drawn.
+            clientapp_runtime_list=[_NO_SECONDS],
         )  # fmt: skip
         self._receipts.answer_bytes = sum(map(len, reply.objects.values()))
         with self._explained():
@@ -262,7 +270,10 @@ def _refused(address: str, response: httpx.Response) -> Exception:
 
 
 def reply_to(delivery: Delivery, envelope: Envelope, created_at: float) -> Reply:
-    """Return an answer as Flower sends it; `created_at` is kept, so that it is the same again."""
+    """Return an answer as Flower sends it; `created_at` is kept, so that it is the same again.
+
+    It is the time of the request, not of the answer: that would say how long the work took.
+    """
     asked = message_from_proto(MessageProto.FromString(delivery.message)).metadata
     metadata = Metadata(
         run_id=asked.run_id, message_id="", src_node_id=asked.dst_node_id,

@@ -19,6 +19,7 @@ from common.bundle_words import (
     table_columns,
 )
 from common.config import RunConfig
+from common.constant_predictor import beside
 from common.metrics import Estimate
 from common.models.efficientnet_lite import SHA256 as EFFICIENTNET_LITE0
 
@@ -55,6 +56,10 @@ def card_json(config: RunConfig, card: Card, files: Mapping[str, str]) -> str:
         ],
         "patients": patients_words(config),
         "metrics": _metrics(card.metrics),
+        "constant_predictor": {
+            arm: beside({n: e.to_json() for n, e in sites.get("all", {}).items()})
+            for arm, sites in card.metrics.items()
+        },
         **evidence_json(card.evidence),
         "privacy": card.privacy,
         "run": {

@@ -19,6 +19,7 @@ from common.bundle_words import (
     patients_words,
 )
 from common.config import Images, RunConfig
+from common.constant_predictor import beside
 from common.metrics import Estimate
 
 #: More columns than this cannot be read side by side; card.json has them all.
@@ -114,7 +115,10 @@ def _performance(card: Card) -> str:
             (site, *(_estimate(values.get(name)) for name in names))
             for site, values in sorted(sites.items(), key=lambda item: (item[0] != "all", item[0]))
         ]
-        parts.append(f"{arm}:\n\n{_table(('site', *names), rows)}")
+        constant = beside({n: e.to_json() for n, e in sites.get("all", {}).items()})
+        parts.append("\n\n".join(filter(None, (
+            f"{arm}:", _table(("site", *names), rows), constant
+        ))))
     return (
         "## How well it does\n\nOn patients that were not trained on, with 95 % intervals; "
         "`card.json` has every metric.\n\n" + "\n\n".join(parts)

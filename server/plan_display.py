@@ -25,6 +25,8 @@ def plan_frame(plan: Forecast) -> RenderableType:
         Text(plan.privacy),
         Text(plan.measuring),
     ]
+    if plan.noise:
+        parts.append(Text(plan.noise, style="red" if plan.noise.startswith("Noise ex") else ""))
     if not plan.asked:
         parts.append(Text("From the configuration alone: no site was asked.", style="yellow"))
     if plan.sites:

@@ -19,6 +19,7 @@ from common.measurement import is_validated
 from common.network import initial_weights
 from common.packing import FRAME_VALUES, Encoding
 from common.privacy.accounting import make_plan
+from common.privacy.signal import prospect
 from common.refusals import PASSING
 from common.weights import Weights
 from common.wire import EvaluationRequest, Refusal, Request, SiteUpdate, Standing, TrainRequest
@@ -74,6 +75,7 @@ class Forecast:
     encoding: str  # of updates
     privacy: str  # what each site's patients are promised
     measuring: str  # how the model is measured between hospitals, and what that costs
+    noise: str  # how it compares with the largest signal; empty where nothing is known of it
     expected_sites: int  # that were accepted; 0: not known
     sites: tuple[SiteForecast, ...]
     traffic: Traffic
@@ -107,6 +109,7 @@ def forecast(config: RunConfig, standings: Sequence[Standing | Refusal], sites: 
         parameters=sum(value.numel() for value in weights.values()), expected_sites=sites,
         sites=parts, traffic=_traffic(config, weights), asked=bool(standings),
         privacy=_promise(config), measuring=measured(config),
+        noise=_noise(config, parts, weights),
         seconds=max(told) * config.training.rounds if whole else None,
         stops=tuple(_stops(config, parts, sites)),
     )  # fmt: skip
@@ -127,6 +130,22 @@ def _promise(config: RunConfig) -> str:
         f"Each site, for the whole run: epsilon {privacy.epsilon:g} by patient at delta "
         f"{delta}{also}."
     )
+
+
+def _noise(config: RunConfig, parts: Sequence[SiteForecast], weights: Weights) -> str:
+    """Say what noise leaves of what could be learnt, from figures that are public."""
+    privacy = config.privacy
+    if privacy == "none":
+        return ""
+    counts = [part.patients for part in parts if part.patients and not part.refuses]
+    if not counts and isinstance(privacy.default_patients, int):
+        counts = [privacy.default_patients]
+    plans = [make_plan(
+        privacy, config.training, count, count * privacy.sampling_rate, simulated=False
+    ) for count in counts]  # fmt: skip
+    values = sum(value.numel() for value in weights.values())
+    found = prospect([plan.mechanism for plan in plans], values)
+    return "" if found is None else found.words
 
 
 # --- sites ---------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from common.constant_predictor import beside
 from server.advice import advice
 from server.run_status import RoundFacts, RunStatus, RunView
 from server.run_words import clock, measured, progress, since, size, time_left, waits_for
@@ -39,7 +40,7 @@ def frame(view: RunView, now: datetime, *, rounds: int = 3) -> RenderableType:
             parts += [Text(), _sites(status, now)]
         if view.rounds:
             parts += [Text(), _rounds(view.rounds[-rounds:], status, now)]
-    found = [view.cohort, _measured(view), time_left(view)]
+    found = [view.cohort, _measured(view), _constant(view), time_left(view)]
     parts += [Text()] * any(found) + [Text(_sentence(text)) for text in found if text]
     return Group(*parts)
 
@@ -50,6 +51,13 @@ def _measured(view: RunView) -> str:
         return f"test patients of all sites: {measured(view.tested)}"
     values = measured(view.status.metrics) if view.status is not None else ""
     return f"validation patients of all sites: {values}" if values else ""
+
+
+def _constant(view: RunView) -> str:
+    """Return what a predictor has that looks at nobody, and whether the model is better."""
+    if view.is_over and view.tested:
+        return beside(view.tested)
+    return beside(view.status.metrics) if view.status is not None else ""
 
 
 def table_of(views: Iterable[RunView], now: datetime) -> Table:

@@ -13,6 +13,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from common.constant_predictor import beside
 from common.errors import ExitCode, LinkDown, Unreachable
 from server.advice import advice
 from server.run_display import frame, table_of
@@ -116,7 +117,7 @@ def _lines(
             _print(console, trouble or f"{view.name}, {view.facts.state}: {waits_for(view)}")
             step, told_at = now, time.monotonic()
         if view.is_over:
-            for text in advice(view):
+            for text in filter(None, (beside(view.tested), *advice(view))):
                 _print(console, text)
             return view
         time.sleep(pause_seconds)

@@ -70,6 +70,11 @@ def run_comparison(request: Request) -> Comparison:
     write_results(out / "results.json", found)
     write_outputs(out, found)
     console.print(table_of(found))
+    # Imported here: pictures take a while to load, and training begins without them.
+    from simulations.report_tables import constants
+
+    for line in constants(found):
+        console.print(line, soft_wrap=True)
     ends = f"Report: {out / 'report.html'}   Numbers: {out / 'results.json'}"
     console.print(ends, soft_wrap=True)
     return found

@@ -24,6 +24,8 @@ from simulations.report_pictures import Picture, curves, metric_name, shown, spr
 from simulations.report_rows import main_arm
 from simulations.report_tables import (
     arm_rows,
+    constant_text,
+    constants,
     left_out,
     metric_table,
     summary,
@@ -62,6 +64,7 @@ def page_of(found: Comparison, pictures: dict[str, Picture], *, has_bundle: bool
         left_out=left_out(found), configuration=_yaml(found), versions=versions(),
         timing=_timing(found), main=shown(main_arm(found)), has_bundle=has_bundle,
         folds=found.config.cohort.split.folds, shown=shown, isnan=math.isnan,
+        constant=constant_text(found), constant_lines=constants(found),
         metric=metric_name(found), invented=_invented(found), told=told_of(found),
         sizes=[(c.name, len(c.items), len(c.items.patient)) for c in found.cohorts],
     )  # fmt: skip

@@ -17,6 +17,7 @@ from common.tasks.task import Scores
 from server.measuring import measured
 from simulations.arms import Arm
 from simulations.compare import Comparison
+from simulations.report_constant import constant_lines, constant_of_arm
 from simulations.report_pictures import metric_name, shown
 from simulations.verdicts import NAMES, Compared, Verdict, said_of
 
@@ -152,7 +153,23 @@ def arm_rows(found: Comparison) -> tuple[ArmRow, ...]:
     )
 
 
+def constants(found: Comparison) -> list[str]:
+    """Return what is said of models that are no better than a constant, and of the noise."""
+    return constant_lines(found, {arm: _ends(found, arm, found.seeds[0])[0] for arm in found.arms})
+
+
+def constant_text(found: Comparison) -> str:
+    """Return the headline of a predictor that looks at nobody."""
+    constant = constant_of_arm(found, found.arms[-1])
+    return "" if constant is None else f"{constant.value:.3f}"
+
+
 def _interval(found: Comparison, arm: Arm, seed: int) -> str:
+    """Return the bootstrap interval of the headline in words."""
+    return range_text(*_ends(found, arm, seed))
+
+
+def _ends(found: Comparison, arm: Arm, seed: int) -> tuple[float, float]:
     """Return the bootstrap interval of the headline; hospitals are drawn each for itself."""
     if found.is_mean_of_sites(arm):
         drawn = [_draws(found, found.site_scores(arm, seed, c.name), seed) for c in found.cohorts]
@@ -162,7 +179,10 @@ def _interval(found: Comparison, arm: Arm, seed: int) -> str:
     else:
         values = _draws(found, found.merged_scores(arm, seed), seed)
     known = np.zeros(0) if values is None else values[~np.isnan(values)]
-    return range_text(*np.quantile(known, [0.025, 0.975])) if len(known) else ""
+    if not len(known):
+        return math.nan, math.nan
+    low, high = np.quantile(known, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def _draws(found: Comparison, scores: Scores, seed: int) -> np.ndarray | None:

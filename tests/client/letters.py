@@ -131,9 +131,8 @@ class FolderFleet(Fleet):
         del delivery
         self._may_fail("confirm")
 
-    def offer(self, reply: Reply, run_seconds: float) -> tuple[list[str], str]:
+    def offer(self, reply: Reply) -> tuple[list[str], str]:
         """Take an announcement; the objects that are not here are wanted."""
-        del run_seconds
         self._may_fail("offer")
         names = object_ids(ObjectTree.FromString(reply.tree))
         root = next(n for n, c in reply.objects.items() if c.startswith(b"Message "))
