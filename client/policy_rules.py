@@ -99,7 +99,7 @@ class PolicyRules(Part):
         default=10, description="A run must not train on fewer patients of a site than this."
     )
     smallest_cell: PositiveInt = Field(
-        default=5, description="Counts of fewer patients than this do not leave."
+        default=5, description="Counts of fewer patients than this do not leave without noise."
     )
     metrics: Literal["any", "noised", "none"] = Field(
         default="noised",

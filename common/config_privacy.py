@@ -21,7 +21,7 @@ class Evaluation(Part):
     average: Literal["merged", "sites"] = "merged"
     #: A patient's images are averaged before scoring, or each is scored.
     unit: Literal["patient", "image"] = "patient"
-    #: Counts of patients below this are not released.
+    #: Counts of patients below this are not released without noise.
     smallest_cell: PositiveInt = 5
     specificity: float = Field(strict=True, default=0.9, gt=0, lt=1)
     bootstrap: PositiveInt = 1000
