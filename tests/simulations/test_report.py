@@ -24,7 +24,7 @@ from simulations.report_confounder import MIXED, confounder
 from simulations.report_examples import examples
 from simulations.report_pictures import curves, spread
 from simulations.report_rows import owners
-from simulations.report_tables import summary, verdict_rows
+from simulations.report_tables import constant_text, constants, summary, verdict_rows
 from simulations.verdicts import Compared, Verdict
 from tests.simulations.comparisons import TASKS, comparison, run_config, with_confounder
 
@@ -287,6 +287,28 @@ def test_a_count_that_each_update_told_is_said_to_be_covered_by_nothing() -> Non
         "Nor is the exact number of training patients of east, which each update told "
         "(default_patients: declared)."
     )
+
+
+# --- a constant beside it ---------------------------------------------------------------------
+
+
+def test_an_outline_that_finds_nothing_is_said_to_be_no_better_than_a_constant() -> None:
+    found = comparison(run_config("segmentation"))
+    assert 0.0 < float(constant_text(found)) < 1.0  # the full outline's
+    good = constants(found)
+    assert [line for line in good if "CONSTANT" in line] == []
+    assert any("Noise exceeds signal" in line for line in good)
+    empty = {
+        key: tuple(
+            replace(o, test={
+                n: s._replace(prediction=torch.zeros_like(s.prediction)) for n, s in o.test.items()
+            })
+            for o in several
+        ) if key[0] == "federated_dp" else several
+        for key, several in found.outcomes.items()
+    }  # fmt: skip
+    (line,) = [x for x in constants(replace(found, outcomes=empty)) if "CONSTANT" in x]
+    assert line.startswith("federated_dp: NO BETTER THAN A CONSTANT: dice 0.000")
 
 
 # --- files ---------------------------------------------------------------------------------
