@@ -30,6 +30,7 @@ from client.inbox import Inbox
 from client.meters import SiteMeters
 from client.outbox import Outbox
 from client.quarantine import Quarantine
+from client.records import Records
 from client.site_config import load_site_config
 from client.worker import read_request
 from client.worker_process import Finished, WorkerProcess
@@ -101,7 +102,8 @@ def main(home: Home) -> None:
     key, outbox = load_private(home.key), Outbox(home.outbox)
     desk = Desktop(
         name=config.name, to=coordinator.name, key=key, inbox=Inbox(home.inbox), outbox=outbox,
-        disclosures=Disclosures(home.disclosures), worker=NoiseWorker(home, config.name, outbox),
+        disclosures=Disclosures(home.disclosures), records=Records(home),
+        worker=NoiseWorker(home, config.name, outbox),
         quarantine=Quarantine(home.quarantine), meters=SiteMeters(CollectorRegistry()),
         tell=lambda event, facts: print(event, facts, flush=True),
     )  # fmt: skip

@@ -21,12 +21,13 @@ from client.describing import Described, Telling, describe, facts_of, used_and_l
 from client.evaluation import evaluate_round
 from client.features import site_of, with_features
 from client.identity_key import site_key
-from client.ledger import Ledger, Limit
+from client.ledger import COHORT, Ledger, Limit
 from client.left_out import LeftOut
 from client.memory import MemoryInFolder
 from client.parts import binding, run_epsilon
 from client.private_round import counted, plan_of
 from client.quality_rules import QualityRules
+from client.records import Records
 from client.run_costs import largest_claim, run_costs, told_of_everybody
 from client.site import Guard, Site
 from client.trained_on import note_trained
@@ -35,7 +36,7 @@ from client.trial import round_seconds
 from client.withdrawals import withdrawn_in
 from client.workbench import Workbench, open_workbench
 from common.config import RunConfig
-from common.errors import CohortError, ConfigurationError, UnsafeModel
+from common.errors import CohortError, ConfigurationError, RecordsLost, UnsafeModel
 from common.privacy.accounting import epsilon_of
 from common.privacy.noise import ChaChaNoise
 from common.tasks import task_of
@@ -50,9 +51,6 @@ from common.wire import (
     StatisticsRequest,
     TrainRequest,
 )
-
-#: The ledger's name for the patients of a site: all runs share one budget.
-COHORT = "patients"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +74,7 @@ class Ward:
     identity_key: Path  # splits the patients, in every run alike
     answers: Path | None = None  # where it is kept what was told; None: beside the ledger
     trained: Path | None = None  # where it is noted whom runs trained on; None: nowhere
+    records: Records | None = None  # None: of patients who are made up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,12 +113,17 @@ class Desk:
             )
             return refusal(request, self._ward.name, RefusalReason.BEGUN)
         try:
+            if self._ward.records is not None:
+                self._ward.records.check()
             while True:
                 loaded = self._load(request.config, request.seed)
                 answer = self._answer(loaded, request)
                 if self._withdrawn() <= loaded.withdrawn:
                     return answer
                 self._tell("A patient was withdrawn meanwhile: the answer is given without them.")
+        except RecordsLost as error:
+            self._tell(str(error))
+            return refusal(request, self._ward.name, RefusalReason.RECORDS)
         except (CohortError, ConfigurationError, UnsafeModel) as error:
             self._tell(f"Run {request.run} cannot use this site: {error}")
             return refusal(request, self._ward.name, RefusalReason.CONFIGURATION)

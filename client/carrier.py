@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -14,9 +14,10 @@ from client.inbox import Inbox, Sending
 from client.meters import SiteMeters
 from client.outbox import Outbox
 from client.quarantine import Quarantine
+from client.records import Records
 from client.worker_process import WorkerProcess
 from common.envelope import Envelope, facts_of, write_envelope
-from common.errors import UpdateRefused
+from common.errors import UpdateRefused, WardroundError
 from common.flower_messages import open_objects
 
 #: Stands for a message of which no question can be made.
@@ -34,6 +35,7 @@ class Desktop:
     outbox: Outbox
     quarantine: Quarantine
     disclosures: Disclosures
+    records: Records
     worker: WorkerProcess
     tell: Callable[[str, Mapping[str, object]], None]  # what happened, and its facts
     meters: SiteMeters
@@ -68,13 +70,16 @@ class Carrier:
             inbox.put(delivery, name, content)
             self._traffic.received += len(content)
             self._desk.meters.received(len(content))
+        receipt = ""
         try:
             opened = open_objects(lambda name: inbox.read(delivery, name), delivery.id)
             envelope = Envelope(header=opened.header, frames=tuple(opened.frames()))
+            receipt = opened.receipt
         except UpdateRefused as error:
             self._desk.tell("a request cannot be read", {"why": str(error)})
             envelope = _UNREADABLE  # so that the coordinator is answered
         fleet.confirm(delivery)
+        inbox.note_receipt(delivery, receipt)
         write_envelope(inbox.request(delivery), envelope)
         inbox.complete(delivery)
         self._desk.meters.took("fetch", time.monotonic() - start)
@@ -99,20 +104,28 @@ class Carrier:
             self._traffic.sent += len(reply.objects[name])
             self._desk.meters.sent(len(reply.objects[name]))
             left.pop(0)
-            rest = Sending(
-                created_at=sending.created_at, session=sending.session, left=tuple(left)
-            )
-            self._desk.inbox.note(delivery, rest)
+            self._desk.inbox.note(delivery, replace(sending, left=tuple(left)))
         return True
 
-    def disclose(self, answer: Envelope) -> None:
-        """Write the line that says what leaves, durably, before it leaves."""
+    def disclose(self, answer: Envelope) -> str:
+        """Write the line that says what leaves, durably, before it leaves; returns the receipt.
+
+        A refusal says nothing of the records, so it can be given whatever became of them.
+        """
         facts = facts_of(answer.header)
         spend = facts.get("spend")
         epsilon = spend.get("cohort_epsilon") if isinstance(spend, dict) else None
         number = facts["round"]
+        mark, receipt = None, ""
+        if facts["kind"] != "refusal":
+            try:
+                mark, receipt = self._desk.records.attest()
+            except WardroundError as error:
+                raise UpdateRefused(str(error)) from error
         self._desk.disclosures.record(Disclosure(
             kind=str(facts["kind"]), to=self._desk.to, run=str(facts["run"]),
-            round=number if isinstance(number, int) else 0, bytes=answer.size,
-            sha256=answer.digest.hex(), epsilon=epsilon,
+            round=number if isinstance(number, int) else 0,
+            bytes=answer.size + len(receipt), sha256=answer.digest.hex(), epsilon=epsilon,
+            records=mark,
         ))  # fmt: skip
+        return receipt

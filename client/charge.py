@@ -4,7 +4,7 @@ The hash covers the text that was stored, not what a release makes of it. A fact
 release adds, with a default, leaves every earlier charge as it is; it is written only where it
 differs from its default. A fact that this release does not know is no damage: LedgerTooNew.
 
-Public: Charge, chained, charge_of, text_of_columns.
+Public: Charge, chained, charge_of, mechanism_of, text_of_columns, written.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any
 
 from common.errors import LedgerTooNew
-from common.privacy.plan import Mechanism
+from common.privacy.plan import LedgerHead, Mechanism
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,16 +28,32 @@ class Charge:
     round: int
     attempt: int  # 1 is the first of its round
     mechanism: Mechanism
+    #: Of a loss that the site's admin declared: charges up to this number were lost, ...
+    lost_up_to: int = 0
+    #: ... and so were these, as "number:hash"; this charge makes up for them.
+    lost: tuple[str, ...] = ()
+
+    def makes_up_for(self, head: LedgerHead, before: int) -> bool:
+        """Return whether a charge that is not in the ledger was declared lost with this one.
+
+        `before` is the number of the charge before this one.
+        """
+        return before < head.charges <= self.lost_up_to or named(head) in self.lost
 
     def text(self) -> str:
         """Return the charge as it is stored and hashed."""
-        facts = asdict(self) | {"mechanism": _written(self.mechanism)}
-        return json.dumps({k: facts[k] for k in _written(self)}, sort_keys=True)
+        facts = asdict(self) | {"mechanism": written(self.mechanism)}
+        return json.dumps({name: facts[name] for name in written(self)}, sort_keys=True)
 
     def columns(self) -> tuple[str, str, int, int, str]:
         """Return what stands beside the text, for the unique index and for who looks by hand."""
-        mechanism = json.dumps(_written(self.mechanism), sort_keys=True)
+        mechanism = json.dumps(written(self.mechanism), sort_keys=True)
         return self.cohort, self.run, self.round, self.attempt, mechanism
+
+
+def named(head: LedgerHead) -> str:
+    """Return a charge's place as one text."""
+    return f"{head.charges}:{head.hash}"
 
 
 def chained(previous: str, text: str) -> str:
@@ -52,8 +69,14 @@ def charge_of(text: str) -> Charge:
     """
     facts = json.loads(text)
     _check_known(facts, Charge)
-    _check_known(facts["mechanism"], Mechanism)
-    return Charge(**facts | {"mechanism": Mechanism(**facts["mechanism"])})
+    lost = tuple(map(str, facts.get("lost", ())))
+    return Charge(**facts | {"mechanism": mechanism_of(facts["mechanism"]), "lost": lost})
+
+
+def mechanism_of(facts: Mapping[str, Any]) -> Mechanism:
+    """Read the facts of a mechanism; LedgerTooNew for one that a later release wrote."""
+    _check_known(facts, Mechanism)
+    return Mechanism(**facts)
 
 
 def text_of_columns(
@@ -66,7 +89,7 @@ def text_of_columns(
     )
 
 
-def _written(one: Charge | Mechanism) -> dict[str, object]:
+def written(one: Charge | Mechanism) -> dict[str, object]:
     """Return the facts of 0.1.0, and of later ones those that differ from their default."""
     return {
         field.name: getattr(one, field.name)

@@ -176,6 +176,35 @@ def budget(home: HomeOption = None, *, json: JsonOption = False) -> None:
     records.show_budget(Home.chosen(home), as_json=json)
 
 
+@app.command("records")
+def check_records(
+    home: HomeOption = None,
+    *,
+    lost: Annotated[
+        bool,
+        typer.Option(
+            "--declare-lost", help="The newest copy is truly lost: charge back what is known of it."
+        ),
+    ] = False,
+    epsilon: Annotated[
+        float | None,
+        typer.Option(help="What had been spent, where these records do not know it themselves."),
+    ] = None,
+    yes: YesOption = False,
+) -> None:
+    """Check that ledger and withdrawals are the newest there were, and say what to do if not.
+
+    An old copy put back from a backup would forget what was spent and who was withdrawn.
+    """
+    from client.commands import records_lost
+
+    chosen = Home.chosen(home)
+    if lost:
+        records_lost.declare(chosen, epsilon, yes=yes)
+    else:
+        records_lost.check(chosen)
+
+
 @disclosures.callback(invoke_without_command=True)
 def disclosures_by_default(context: typer.Context) -> None:
     """Show what has left this site: one line for each message."""

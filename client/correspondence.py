@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -27,7 +27,7 @@ from client.policy import Denied
 from client.quarantine import MOST_INTERRUPTIONS
 from client.worker_process import Finished
 from common.envelope import Envelope, facts_of, read_head, seal
-from common.errors import RunGone, StateDamaged, UpdateRefused
+from common.errors import PrivacyError, RecordsLost, RunGone, StateDamaged, UpdateRefused
 from common.identity import sign
 from common.wire import Refusal, RefusalReason
 
@@ -192,7 +192,18 @@ class Correspondence:
         if delivery.run_id not in self._releases:
             self._releases[delivery.run_id] = fleet.release_of(delivery.run_id)
         release = self._releases[delivery.run_id]
-        return question, denied(question, release, self.house, datetime.now(UTC).astimezone())
+        why = denied(question, release, self.house, datetime.now(UTC).astimezone())
+        return question, why or self._lost(delivery)
+
+    def _lost(self, delivery: Delivery) -> Denied | None:
+        """Return why the site's records are not to be built on, by all that is known of them."""
+        try:
+            self.desk.records.check(self.desk.inbox.receipt(delivery))
+        except RecordsLost as error:
+            return Denied(reason=RefusalReason.RECORDS, detail=str(error))
+        except (PrivacyError, StateDamaged):
+            return None  # the worker meets it, too, and tells of it
+        return None
 
     def _no(self, asked: Question, reason: RefusalReason) -> Envelope:
         envelope = seal(
@@ -237,14 +248,16 @@ class Correspondence:
         inbox = self.desk.inbox
         sending = inbox.sending(delivery)
         if sending is None:
-            self._carrier.disclose(answer)
-            sending = Sending(created_at=delivery.created_at, session="", left=None)
+            receipt = self._carrier.disclose(answer)
+            at = delivery.created_at
+            sending = Sending(created_at=at, session="", left=None, receipt=receipt)
             inbox.note(delivery, sending)
-        reply, start = reply_to(delivery, answer, sending.created_at), time.monotonic()
+        reply = reply_to(delivery, answer, sending.created_at, sending.receipt)
+        start = time.monotonic()
         letter = self._letters[delivery.id]
         if sending.left is None or not self._carrier.give(delivery, fleet, reply, sending):
             left, session = fleet.offer(reply)
-            offered = Sending(created_at=sending.created_at, session=session, left=tuple(left))
+            offered = replace(sending, session=session, left=tuple(left))
             inbox.note(delivery, offered)
             self._carrier.give(delivery, fleet, reply, offered)
         self.desk.meters.took("send", time.monotonic() - start)

@@ -28,6 +28,7 @@ from client.meters import SiteMeters
 from client.outbox import Outbox
 from client.proxy import proxy_to
 from client.quarantine import Quarantine
+from client.records import Records
 from client.site_config import SiteConfig, load_site_config
 from client.site_status import Status
 from client.worker_process import WorkerProcess
@@ -209,7 +210,7 @@ class _Daemon:
         desk = Desktop(
             name=self._config.name, to=self._coordinator.name, key=self._key,
             inbox=Inbox(home.inbox), outbox=Outbox(home.outbox),
-            quarantine=Quarantine(home.quarantine),
+            quarantine=Quarantine(home.quarantine), records=Records(home),
             disclosures=Disclosures(home.disclosures), worker=self._worker, tell=_tell,
             meters=self._meters,
         )  # fmt: skip

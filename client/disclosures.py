@@ -20,6 +20,15 @@ from common.hash_chain import ChainedLog, hashes, lines, now
 
 
 @dataclass(frozen=True, kw_only=True)
+class RecordsMark:
+    """Where the site's records stood when a message left; what is of withdrawals is sealed."""
+
+    charges: int
+    hash: str
+    withdrawals: str  # only this home can read it
+
+
+@dataclass(frozen=True, kw_only=True)
 class Disclosure:
     """One message that is about to leave."""
 
@@ -30,6 +39,7 @@ class Disclosure:
     bytes: int  # of the message
     sha256: str  # of the message, in hex
     epsilon: float | None = None  # spent on these patients with it; None: it has no privacy
+    records: RecordsMark | None = None  # where the site's records stood; None: of a refusal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +69,10 @@ class Disclosures:
 
     def record(self, disclosure: Disclosure) -> None:
         """Write a message's line durably; send it after this, not before."""
-        self._log.append({**asdict(disclosure), "again": disclosure.sha256 in self._known})
+        facts = {name: value for name, value in asdict(disclosure).items() if name != "records"}
+        if disclosure.records is not None:
+            facts["records"] = asdict(disclosure.records)
+        self._log.append({**facts, "again": disclosure.sha256 in self._known})
         self._known.add(disclosure.sha256)
 
 
@@ -96,7 +109,21 @@ def _read(line: dict[str, object]) -> Disclosed:
             round=_number(line["round"]), bytes=_number(line["bytes"]),
             sha256=str(line["sha256"]),
             epsilon=float(epsilon) if isinstance(epsilon, int | float) else None,
+            records=_mark(line.get("records")),
         ),
+    )  # fmt: skip
+
+
+def _mark(value: object) -> RecordsMark | None:
+    """Return where records stood; lines of 0.1.0 do not say it."""
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        message = f"{value!r:.80}"
+        raise TypeError(message)
+    return RecordsMark(
+        charges=_number(value["charges"]), hash=str(value["hash"]),
+        withdrawals=str(value["withdrawals"]),
     )  # fmt: skip
 
 

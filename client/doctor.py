@@ -31,6 +31,7 @@ _CHECKS: tuple[tuple[str, Callable[[Subject], Iterator[Finding]]], ...] = (
     ("ledger", records.ledger),
     ("disclosures", records.disclosures),
     ("withdrawals", records.withdrawals),
+    ("records", records.newest),
     ("approvals", records.approvals),
     ("set aside", records.quarantine),
 )

@@ -269,7 +269,9 @@ def _refused(address: str, response: httpx.Response) -> Exception:
     return LinkDown(f"{address} answered {response.status_code}. Trying again.")
 
 
-def reply_to(delivery: Delivery, envelope: Envelope, created_at: float) -> Reply:
+def reply_to(
+    delivery: Delivery, envelope: Envelope, created_at: float, receipt: str = ""
+) -> Reply:
     """Return an answer as Flower sends it; `created_at` is kept, so that it is the same again.
 
     It is the time of the request, not of the answer: that would say how long the work took.
@@ -281,7 +283,7 @@ def reply_to(delivery: Delivery, envelope: Envelope, created_at: float) -> Reply
         group_id=asked.group_id, created_at=created_at,
         ttl=max(asked.created_at + asked.ttl - created_at, 1e-3), message_type=asked.message_type,
     )  # fmt: skip
-    message = make_message(metadata=metadata, content=record_of(envelope))
+    message = make_message(metadata=metadata, content=record_of(envelope, receipt))
     with no_object_id_recompute():
         objects = {n: o.deflate() for n, o in get_all_nested_objects(message).items()}
         tree = get_object_tree(message)

@@ -65,6 +65,11 @@ class Home:
         return self.folder / "answers.db"
 
     @property
+    def records(self) -> Path:
+        """Where ledger and withdrawals stood at last, to notice old copies."""
+        return self.folder / "records.json"
+
+    @property
     def disclosures(self) -> Path:
         """One line for each message that left."""
         return self.folder / "disclosures.jsonl"

@@ -5,6 +5,7 @@ missing objects are fetched, and its answer is sent, by the next process.
 
     HOME/inbox/NAME/message, tree      as they came
                    /objects/NAME       what was fetched so far
+                   /receipt            of this site's records, as the coordinator keeps it
                    /request            the whole request, once all is here
                    /reply.json         when the answer was made, what of it is still to be sent
 """
@@ -30,6 +31,7 @@ class Sending:
     created_at: float  # seconds since 1970; part of the reply, so it is kept
     session: str  # Flower's, for the objects that are still to be sent
     left: tuple[str, ...] | None  # names of these objects; None: not offered yet
+    receipt: str = ""  # of the site's records when the answer was made; part of the reply, too
 
 
 class Inbox:
@@ -92,6 +94,18 @@ class Inbox:
         """Throw an object away that is not what its name says."""
         (self._objects(delivery) / name).unlink(missing_ok=True)
 
+    def note_receipt(self, delivery: Delivery, receipt: str) -> None:
+        """Keep the receipt that came with a request; before the request, which it belongs to."""
+        if receipt:
+            replace_durably(
+                self._folder / delivery.id / "receipt", receipt.encode(errors="replace")
+            )
+
+    def receipt(self, delivery: Delivery) -> str:
+        """Return the receipt that came with a request, or nothing."""
+        path = self._folder / delivery.id / "receipt"
+        return path.read_bytes().decode(errors="replace") if path.exists() else ""
+
     def request(self, delivery: Delivery) -> Path:
         """Return where the whole request lies, or is to be written."""
         return self._folder / delivery.id / "request"
@@ -110,6 +124,7 @@ class Inbox:
             return Sending(
                 created_at=float(facts["created_at"]), session=str(facts["session"]),
                 left=None if left is None else tuple(map(str, left)),
+                receipt=str(facts.get("receipt", "")),
             )  # fmt: skip
         except FileNotFoundError:
             return None
@@ -120,7 +135,10 @@ class Inbox:
     def note(self, delivery: Delivery, sending: Sending) -> None:
         """Note how far the answer was sent."""
         left = None if sending.left is None else list(sending.left)
-        facts = {"created_at": sending.created_at, "session": sending.session, "left": left}
+        facts = {
+            "created_at": sending.created_at, "session": sending.session, "left": left,
+            "receipt": sending.receipt,
+        }  # fmt: skip
         path = self._folder / delivery.id / "reply.json"
         replace_durably(path, json.dumps(facts).encode())
 

@@ -8,8 +8,9 @@ at any moment leaves a charge without a release at worst, never a release withou
     two runs at once       one transaction at a time, the second sees the first's charge
     a row changed or cut   the chain of hashes breaks: LedgerDamaged, nothing is released
     a later release's row  LedgerTooNew names what this one does not know (client/charge.py)
-    an old copy restored   `head` has fewer charges than the coordinator was told of, or
-                           lacks the charge it was told of: admission, `check_head`
+    an old copy restored   it lacks a charge that was told of: `check_head`, which each request
+                           goes through (client/records.py)
+    the newest copy lost   `declare_lost` charges it back and numbers on behind it
     clock set back         no decision depends on time
 """
 
@@ -18,39 +19,29 @@ from __future__ import annotations
 import math
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from client.charge import Charge, chained, charge_of, text_of_columns
+from client.charge import Charge, named
+from client.ledger_rows import SCHEMA, add_text, append, last_of, verified
 from client.parts import binding, part_of, run_epsilon
 from common.config_privacy import COMMON_DELTA
-from common.errors import BudgetExceeded, LedgerDamaged, LedgerTooNew, PrivacyError
+from common.errors import BudgetExceeded, LedgerDamaged, PrivacyError
+from common.hash_chain import GENESIS
 from common.privacy.accounting import epsilon_of
 from common.privacy.plan import LedgerHead, Mechanism, Spend
 
-_GENESIS = "0" * 64
+#: A site's name for its patients: all runs share one budget.
+COHORT = "patients"
+#: The run that what was declared lost is charged to.
+_LOST_RUN = "declared lost"
+_NOTHING = Mechanism(
+    noise_multiplier=1.0, sampling_rate=1.0, steps=0, clip_norm=1.0, divisor=1.0
+)  # fmt: skip
 #: How long a charge queues behind others.
 _PATIENCE_SECONDS = 60.0
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS charges (
-  number INTEGER PRIMARY KEY,
-  cohort TEXT NOT NULL,
-  run TEXT NOT NULL,
-  round INTEGER NOT NULL,
-  attempt INTEGER NOT NULL,
-  mechanism TEXT NOT NULL,
-  previous TEXT NOT NULL,
-  hash TEXT NOT NULL UNIQUE,
-  text TEXT,
-  UNIQUE (cohort, run, round, attempt)
-) STRICT;
-CREATE TRIGGER IF NOT EXISTS no_update BEFORE UPDATE ON charges
-BEGIN SELECT RAISE(ABORT, 'a charge is never changed'); END;
-CREATE TRIGGER IF NOT EXISTS no_delete BEFORE DELETE ON charges
-BEGIN SELECT RAISE(ABORT, 'a charge is never removed'); END;
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +69,8 @@ class Ledger:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(self._connect()) as connection, self._explained():
-            connection.executescript(_SCHEMA)
-            _add_text(connection)
+            connection.executescript(SCHEMA)
+            add_text(connection)
 
     def charge(
         self, cohort: str, run: str, round_number: int, mechanism: Mechanism, limit: Limit,
@@ -93,7 +84,7 @@ class Ledger:
         LedgerDamaged when the chain of hashes does not hold.
         """
         with self._writing() as connection:
-            rows = _verified(connection, self._path)
+            rows = verified(connection, self._path)
             past = [m for m in rows if m.cohort == cohort]
             new = Charge(cohort=cohort, run=run, round=round_number, attempt=1, mechanism=mechanism)
             _check_run(past, new, limit, delta)
@@ -108,7 +99,7 @@ class Ledger:
                 )
                 raise BudgetExceeded(message)
             same = [m for m in past if m.run == run and m.round == round_number]
-            head = _append(connection, rows, replace(new, attempt=len(same) + 1))
+            head = append(connection, replace(new, attempt=len(same) + 1))
         whole, name = [*past, new], part_of(run)[0]
         return Spend(
             mechanism=mechanism, run_epsilon=run_epsilon(whole, name, delta),
@@ -120,7 +111,7 @@ class Ledger:
     def charges(self, cohort: str, *, without_run: str | None = None) -> tuple[Charge, ...]:
         """Return every charge to a cohort, oldest first, but for those of one run's parts."""
         with closing(self._connect()) as connection:
-            rows = _verified(connection, self._path)
+            rows = verified(connection, self._path)
         return tuple(
             row for row in rows if row.cohort == cohort and part_of(row.run)[0] != without_run
         )
@@ -132,7 +123,7 @@ class Ledger:
     def accounts(self) -> dict[str, dict[str, tuple[Mechanism, ...]]]:
         """Return every mechanism by cohort and by run, oldest first."""
         with closing(self._connect()) as connection:
-            rows = _verified(connection, self._path)
+            rows = verified(connection, self._path)
         found: dict[str, dict[str, tuple[Mechanism, ...]]] = {}
         for row in rows:
             runs = found.setdefault(row.cohort, {})
@@ -142,24 +133,54 @@ class Ledger:
     def head(self) -> LedgerHead:
         """Return where the ledger stands; keep it elsewhere to notice a restored copy."""
         with closing(self._connect()) as connection:
-            rows = _verified(connection, self._path)
-            last = _hash_of_last(connection) if rows else _GENESIS
-            return LedgerHead(charges=len(rows), hash=last)
+            verified(connection, self._path)
+            return last_of(connection)
+
+    def knows(self, head: LedgerHead) -> bool:
+        """Return whether the ledger once stood at `head`, or makes up for its loss."""
+        with closing(self._connect()) as connection:
+            charges = verified(connection, self._path)
+            rows = connection.execute("SELECT number, hash FROM charges ORDER BY number").fetchall()
+        if (head.charges, head.hash) in {(0, GENESIS), *rows}:
+            return True
+        before = [0, *(int(number) for number, _ in rows)]
+        return any(
+            one.makes_up_for(head, earlier) for one, earlier in zip(charges, before, strict=False)
+        )
 
     def check_head(self, expected: LedgerHead) -> None:
         """Raise LedgerDamaged unless the ledger once stood at `expected`."""
-        with closing(self._connect()) as connection:
-            _verified(connection, self._path)
-            at_number = "SELECT hash FROM charges WHERE number = ?"
-            known = connection.execute(at_number, (expected.charges,)).fetchone()
-            found = str(known[0]) if known else _GENESIS if expected.charges == 0 else None
-            if found != expected.hash:
-                message = (
-                    f"{self._path} lacks a charge that was made (number {expected.charges}, hash "
-                    f"{expected.hash[:12]}...): an old copy was restored. Put the newest copy back "
-                    "before anything is released."
-                )
-                raise LedgerDamaged(message)
+        if not self.knows(expected):
+            message = (
+                f"{self._path} lacks a charge that was made (number {expected.charges}, hash "
+                f"{expected.hash[:12]}...): an old copy was restored. Put the newest copy back "
+                "before anything is released."
+            )
+            raise LedgerDamaged(message)
+
+    def declare_lost(
+        self, lost: Mapping[str, Iterable[Mechanism]], heads: Iterable[LedgerHead]
+    ) -> LedgerHead:
+        """Charge back what lost charges had spent, by cohort, whatever the limit; returns the head.
+
+        Numbers go on behind the lost ones, so that whoever kept a lost head sees a ledger that
+        has grown.
+        """
+        missing = tuple(heads)
+        named_lost = tuple(sorted(map(named, missing)))
+        up_to = max((head.charges for head in missing), default=0)
+        parts = [(cohort, one) for cohort, spent in lost.items() for one in spent]
+        with self._writing() as connection:
+            rows = verified(connection, self._path)
+            for cohort, mechanism in parts or [(COHORT, _NOTHING)]:
+                same = [r for r in rows if (r.cohort, r.run) == (cohort, _LOST_RUN)]
+                charge = Charge(
+                    cohort=cohort, run=_LOST_RUN, round=0, attempt=len(same) + 1,
+                    mechanism=mechanism, lost_up_to=up_to, lost=named_lost,
+                )  # fmt: skip
+                append(connection, charge)
+                rows.append(charge)
+            return last_of(connection)
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -215,17 +236,6 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
             return
 
 
-def _add_text(connection: sqlite3.Connection) -> None:
-    """Give a ledger of release 0.1.0 the column for texts; its charges stay as they are."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        columns = connection.execute("SELECT name FROM pragma_table_info('charges')").fetchall()
-        if ("text",) not in columns:
-            connection.execute("ALTER TABLE charges ADD COLUMN text TEXT")
-    finally:
-        connection.execute("COMMIT")
-
-
 def _check_run(past: Sequence[Charge], new: Charge, limit: Limit, delta: float) -> None:
     """Refuse counts with which a run would claim more of a part's patients than it may."""
     name, part = part_of(new.run)
@@ -241,65 +251,3 @@ def _check_run(past: Sequence[Charge], new: Charge, limit: Limit, delta: float) 
         "released."
     )
     raise BudgetExceeded(message)
-
-
-def _append(connection: sqlite3.Connection, rows: list[Charge], charge: Charge) -> LedgerHead:
-    previous = _hash_of_last(connection) if rows else _GENESIS
-    text = charge.text()
-    head = LedgerHead(charges=len(rows) + 1, hash=chained(previous, text))
-    connection.execute(
-        "INSERT INTO charges (number, cohort, run, round, attempt, mechanism, previous, hash, "
-        "text) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (head.charges, *charge.columns(), previous, head.hash, text),
-    )
-    return head
-
-
-def _hash_of_last(connection: sqlite3.Connection) -> str:
-    row = connection.execute("SELECT hash FROM charges ORDER BY number DESC LIMIT 1").fetchone()
-    return str(row[0])
-
-
-def _verified(connection: sqlite3.Connection, path: Path) -> list[Charge]:
-    """Return all charges after checking the whole chain."""
-    charges: list[Charge] = []
-    previous = _GENESIS
-    try:
-        rows = connection.execute(
-            "SELECT number, previous, hash, text, cohort, run, round, attempt, mechanism "
-            "FROM charges ORDER BY number"
-        ).fetchall()
-        for place, row in enumerate(rows, 1):
-            number, before, found, text, *columns = row
-            if text is None:
-                text = text_of_columns(*columns)
-            if number != place or before != previous or found != chained(previous, text):
-                raise _damage(path, place)
-            charge = charge_of(text)
-            if columns[:4] != list(charge.columns()[:4]) or columns[4] not in text:
-                raise _damage(path, place)
-            charges.append(charge)
-            previous = found
-    except LedgerTooNew as error:
-        raise _too_new(path, len(charges) + 1, str(error)) from error
-    except LedgerDamaged:
-        raise
-    except (sqlite3.DatabaseError, ValueError, TypeError, PrivacyError) as error:
-        raise _damage(path, len(charges) + 1) from error
-    return charges
-
-
-def _too_new(path: Path, place: int, facts: str) -> LedgerTooNew:
-    message = (
-        f"{path}, charge {place} was made by a newer release of Wardround: this one does not know "
-        f"{facts}. The ledger is sound, and nothing was charged or released. Install that release."
-    )
-    return LedgerTooNew(message)
-
-
-def _damage(path: Path, place: int) -> LedgerDamaged:
-    message = (
-        f"{path}, charge {place} does not follow the charge before it: the ledger was changed "
-        "outside Wardround. Nothing is released until the newest sound copy is put back."
-    )
-    return LedgerDamaged(message)

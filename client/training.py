@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import nn
 
@@ -13,6 +11,7 @@ from client.site import Site, data_order, repeatable_dropout
 from client.workbench import Workbench
 from common.config import Training
 from common.errors import BudgetExceeded
+from common.learning_rate import learning_rate
 from common.preprocessing import augment
 from common.privacy.plan import Spend
 from common.sample import patient_loss
@@ -119,14 +118,6 @@ def make_optimizer(
             )
         case "adamw":
             return torch.optim.AdamW(parameters, lr=rate, weight_decay=rules.weight_decay)
-
-
-def learning_rate(rules: Training, round_number: int) -> float:
-    """Return the learning rate of a round; cosine falls to 5 % at the last."""
-    if rules.schedule == "constant" or rules.rounds == 1:
-        return rules.learning_rate
-    progress = (min(round_number, rules.rounds) - 1) / (rules.rounds - 1)
-    return rules.learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 def _own_control(request: TrainRequest, kept: Weights) -> Weights:

@@ -8,6 +8,8 @@ look here by themselves, so that no caller can forget to.
     a line changed or cut out          StateDamaged; nothing is trained until it is mended
     two commands at once               one after the other
     the same patient twice             one line; what is still there is forgotten again
+    an old copy put back               it never stood where it was told to have: `stood_at`, which
+                                       each request goes through (client/records.py)
 
 Not undone, because it cannot be: models that were trained before keep what they learnt, the
 ledger keeps what was spent, and what has left has left.
@@ -24,10 +26,12 @@ from pathlib import Path
 
 from client.home import Home
 from common.errors import StateDamaged
-from common.hash_chain import ChainedLog, lines, verify
+from common.hash_chain import GENESIS, ChainedLog, hashes, lines, verify
 
 _WITHDRAWN = "withdrawn"
 _FORGOTTEN = "forgotten"
+#: The newest copy was lost, and the patients were withdrawn again.
+_LOST = "lost"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,15 @@ class Withdrawal:
     patient: str  # PatientID, as it stands in the images
     at: str  # UTC, ISO 8601
     forgotten_at: str | None  # when nothing was left; None: withdraw them once more
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithdrawalsHead:
+    """Where the log stands; it never leaves but sealed (client/statement.py)."""
+
+    lines: int
+    hash: str  # of the last line
+    patients: int  # who were withdrawn
 
 
 def withdrawn(home: Home) -> frozenset[str]:
@@ -60,6 +73,8 @@ def listed(path: Path) -> tuple[Withdrawal, ...]:
     found: dict[str, Withdrawal] = {}
     for number, line in enumerate(lines(path), 1):
         patient, event, at = line.get("patient"), line.get("event"), line.get("at")
+        if event == _LOST:
+            continue
         if not (isinstance(patient, str) and isinstance(at, str)) or (
             event != _WITHDRAWN and not (event == _FORGOTTEN and patient in found)
         ):
@@ -70,6 +85,23 @@ def listed(path: Path) -> tuple[Withdrawal, ...]:
             patient=patient, at=first, forgotten_at=at if event == _FORGOTTEN else None
         )
     return tuple(found.values())
+
+
+def head_of(path: Path) -> WithdrawalsHead:
+    """Return where a log stands; StateDamaged when it cannot be trusted."""
+    found = list(hashes(path))
+    return WithdrawalsHead(
+        lines=len(found), hash=found[-1] if found else GENESIS, patients=len(listed(path))
+    )
+
+
+def stood_at(path: Path, told: WithdrawalsHead) -> bool:
+    """Return whether a log once stood there, or a loss of that many lines was declared since."""
+    known = [GENESIS, *hashes(path)]
+    if told.lines < len(known) and known[told.lines] == told.hash:
+        return True
+    lost = [line.get("lines") for line in lines(path) if line.get("event") == _LOST]
+    return any(isinstance(number, int) and number >= told.lines for number in lost)
 
 
 class Withdrawals:
@@ -90,6 +122,17 @@ class Withdrawals:
     def forgotten(self, patient: str) -> None:
         """Note that nothing of the patient is left."""
         self._log.append({"event": _FORGOTTEN, "patient": patient})
+
+    def declare_lost(self, told: WithdrawalsHead) -> None:
+        """Note that the newest copy was lost; StateDamaged where patients of it are missing."""
+        if len(self._known) < told.patients:
+            message = (
+                f"{self._log.path} names {len(self._known)} patients, and {told.patients} had "
+                "been withdrawn. Withdraw the others again first, as the hospital's records of "
+                "consent name them: wardround-site withdraw PATIENT"
+            )
+            raise StateDamaged(message)
+        self._log.append({"event": _LOST, "lines": told.lines, "lost": told.hash})
 
 
 @contextmanager

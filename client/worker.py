@@ -25,6 +25,7 @@ from client.device import device_of
 from client.home import Home
 from client.outbox import Outbox
 from client.progress import Progress
+from client.records import Records
 from client.site_config import SiteConfig, load_site_config
 from common.envelope import Envelope, read_envelope, seal, unseal
 from common.errors import StateDamaged, UpdateRefused
@@ -133,6 +134,7 @@ def ward_of(home: Home, config: SiteConfig) -> Ward:
         largest_epsilon=policy.largest_epsilon_per_cohort,
         cohort_delta=policy.cohort_delta, tell_patients=policy.tell_patients,
         device=device_of(config.device), identity_key=home.identity_key, trained=home.trained,
+        records=Records(home),
     )  # fmt: skip
 
 

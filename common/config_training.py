@@ -81,6 +81,10 @@ class Aggregation(Part):
     smallest_quorum: PositiveInt = 1
     #: An update is refused when its norm is above so many times that of the weights (at least 1).
     largest_update: PositiveFloat = 1e4
+    #: mean, scaffold, flower without privacy, from three updates on: one that is longer than so
+    #: many times the median norm (of this or an earlier round) counts as long as that; null: as it
+    #: came. With privacy, public constants bound it.
+    largest_over_median: PositiveFloat | None = 2.0
     #: flower: a class of flwr.serverapp.strategy and its arguments.
     strategy: str | None = None
     arguments: dict[str, float | int | bool | str] = Field(default={})

@@ -7,6 +7,7 @@
     |   |-- UnsafeModel         whoever chose the network
     |   |-- BudgetExceeded      the site admin, or nobody: the answer is no
     |   |-- LedgerTooNew        the site admin
+    |   |-- RecordsLost         the site admin and the data-protection officer
     |   `-- LedgerDamaged       the site admin and the data-protection officer
     |-- UpdateRefused           the coordinator; the run goes on   exit 1
     |-- LinkDown                the network; it is tried again     exit 7
@@ -78,6 +79,10 @@ class LedgerDamaged(PrivacyError):
 
 class LedgerTooNew(PrivacyError):
     """A newer release wrote what this one does not know; the ledger is sound."""
+
+
+class RecordsLost(PrivacyError):
+    """A site's ledger or withdrawals are not the newest that there were."""
 
 
 class UpdateRefused(WardroundError):

@@ -22,6 +22,9 @@ from google.protobuf.message import DecodeError
 from common.envelope import Envelope
 from common.errors import UpdateRefused
 
+#: The name of the record beside the frames, whose names are numbers.
+_RECEIPT = "receipt"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
@@ -30,10 +33,11 @@ class Opened:
     header: str
     signature: bytes
     frames: Callable[[], Iterator[bytes]]  # reads them anew, one at a time
+    receipt: str = ""  # of common/receipt.py; beside the envelope, so that its bytes stay the same
 
 
-def record_of(envelope: Envelope) -> RecordDict:
-    """Return an envelope as the content of a Flower message.
+def record_of(envelope: Envelope, receipt: str = "") -> RecordDict:
+    """Return an envelope, and a receipt where there is one, as the content of a Flower message.
 
     One record a frame, the first with the header: each object is a call over the network, so a
     message without tensors, or with few, takes three.
@@ -44,7 +48,15 @@ def record_of(envelope: Envelope) -> RecordDict:
         "frames": len(envelope.frames), "frame": first,
     })  # fmt: skip
     records = [head, *(ConfigRecord({"frame": frame}) for frame in rest)]
-    return RecordDict({f"{number:06d}": record for number, record in enumerate(records)})
+    content = RecordDict({f"{number:06d}": record for number, record in enumerate(records)})
+    return with_receipt(content, receipt)
+
+
+def with_receipt(content: RecordDict, receipt: str) -> RecordDict:
+    """Return a message's content with a receipt beside it; all else is the same objects."""
+    if not receipt:
+        return content
+    return RecordDict({**content, _RECEIPT: ConfigRecord({"receipt": receipt})})
 
 
 def object_ids(tree: ObjectTree) -> list[str]:
@@ -60,6 +72,7 @@ def open_objects(read: Callable[[str], bytes], root: str) -> Opened:
     try:
         _, children, _ = _parts(read(root), "Message")
         records = json.loads(_parts(read(children[0]), "RecordDict")[2])
+        receipt = _receipt(read, records.pop(_RECEIPT, None))
         names = [records[name] for name in sorted(records)]
         facts = ConfigRecord.inflate(read(names[0]))
         header, signature, count = facts["header"], facts["signature"], facts["frames"]
@@ -71,11 +84,21 @@ def open_objects(read: Callable[[str], bytes], root: str) -> Opened:
             raise ValueError(message)
         return Opened(
             header=header, signature=signature,
-            frames=lambda: (_frame(read, name) for name in names if count),
+            frames=lambda: (_frame(read, name) for name in names if count), receipt=receipt,
         )
     except (KeyError, IndexError, ValueError, TypeError, DecodeError) as error:
         message = f"A message from Flower is none of ours: {error!s:.200}"
         raise UpdateRefused(message) from error
+
+
+def _receipt(read: Callable[[str], bytes], name: str | None) -> str:
+    if name is None:
+        return ""
+    found = ConfigRecord.inflate(read(name))["receipt"]
+    if not isinstance(found, str):
+        message = f"its receipt is a {type(found).__name__}, expected a text"
+        raise TypeError(message)
+    return found
 
 
 def _frame(read: Callable[[str], bytes], name: str) -> bytes:

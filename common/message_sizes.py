@@ -3,10 +3,10 @@
 A site that answers a proposal with hundreds of megabytes would fill the coordinator's disk twice:
 the limits are checked on the size that is announced, before anything is stored, and on what comes.
 
-    standing, refusal   16 KiB      a few numbers, a signature
+    standing, refusal   80 KiB      a few numbers, a signature, a receipt of the site's records
     cohort              1 MiB       tables of counts
     report              4 MiB, and 1 MiB for each output of the task
-    update              what the shared weights take uncompressed, and 64 KiB
+    update              what the shared weights take uncompressed, and 128 KiB
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from typing import assert_never
 
 from common.config import RunConfig
 from common.packing import FRAME_VALUES
+from common.receipt import LARGEST_RECEIPT
 from common.tasks import task_of
 from common.weights import Weights
 from common.wire import EvaluationRequest, Proposal, Request, StatisticsRequest, TrainRequest
 
 KIB = 1024
 MIB = 1024 * KIB
-SMALL_ANSWER = 16 * KIB
+SMALL_ANSWER = 16 * KIB + LARGEST_RECEIPT
 _COHORT = MIB
 _REPORT, _REPORT_BY_OUTPUT = 4 * MIB, MIB
 #: Of an update, beside its values: header, signature, and what Flower adds for each object.
-_BESIDE, _BESIDE_A_FRAME, _BESIDE_A_TENSOR = 64 * KIB, 4 * KIB, 512
+_BESIDE, _BESIDE_A_FRAME, _BESIDE_A_TENSOR = 64 * KIB + LARGEST_RECEIPT, 4 * KIB, 512
 #: Zstandard makes what it cannot compress longer by less than a hundredth.
 _GROWTH = 1.01
 #: One object of an answer or a request: a frame, and what Flower adds.

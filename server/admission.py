@@ -52,7 +52,7 @@ def admit(
 
     Of the sites in `ledgers` no charge is admitted that does not come after the one there.
     """
-    ceiling = request.config.aggregation.largest_update * max(1.0, _norm(request.weights))
+    ceiling = request.config.aggregation.largest_update * max(1.0, norm(request.weights))
     return _admit(answers, request, asked, lambda update: check(update, request, ceiling, ledgers))
 
 
@@ -108,7 +108,7 @@ def check(
 ) -> None:
     """Raise FaultyAnswer when an update's content does not fit the request."""
     _check_tensors(update.delta, request.weights, Fault.WRONG_TENSORS)
-    length = _norm(update.delta)
+    length = norm(update.delta)
     if not math.isfinite(length):
         raise FaultyAnswer(Fault.NOT_FINITE, f"norm={length}")
     if length > ceiling:
@@ -121,11 +121,11 @@ def check(
         if update.control_delta is None:
             raise FaultyAnswer(Fault.NO_CONTROL, "control_delta is missing")
         _check_tensors(update.control_delta, request.control, Fault.NO_CONTROL)
-        if not math.isfinite(_norm(update.control_delta)):
+        if not math.isfinite(norm(update.control_delta)):
             raise FaultyAnswer(Fault.NOT_FINITE, "of control_delta")
 
 
-def _norm(weights: Weights) -> float:
+def norm(weights: Weights) -> float:
     """Return the L2 norm; not finite when any value is not.
 
     In the tensors' own precision: one pass as fast as reading that also finds nan and

@@ -35,6 +35,7 @@ from server.flower_sites import FlowerSites
 from server.folder import Folder, RunFolder
 from server.journal import Journal
 from server.measuring import measure_tests, measured
+from server.receipts import Receipts
 from server.round_record import RoundRecord
 from server.rounds import Records, Sites, begin, run_rounds
 from server.run_state import RunState, RunStore
@@ -124,11 +125,13 @@ def _rounds(
         for name, epsilon in record.epsilon.items():
             board.sites[name].epsilon = epsilon
             board.sites[name].common_epsilon = record.common_epsilon.get(name)
+        for name, how in record.shortened.items():
+            board.site(name, board.sites[name].state, how)
         board.begin("saving", record.round)
 
     setting = Setting(
         run=order.run, seed=order.seed, config=config, members=members,
-        arriving=place.path / "arriving",
+        arriving=place.path / "arriving", receipts=Receipts(folder.receipts),
     )  # fmt: skip
     sites = FlowerSites(runtime, setting, board)
     aggregator = aggregator_of(config.aggregation, max(len(members()), 1))

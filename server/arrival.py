@@ -30,7 +30,7 @@ def in_order(answers: Iterator[Answer], order: Sequence[str]) -> Iterator[Answer
     when the answers end.
     """
     with tempfile.TemporaryDirectory(prefix="wardround-") as folder:
-        waiting: dict[str, _Waiting] = {}
+        waiting: dict[str, Waiting] = {}
         turn = 0
         declined: set[str] = set()
         for answer in answers:
@@ -42,7 +42,7 @@ def in_order(answers: Iterator[Answer], order: Sequence[str]) -> Iterator[Answer
                 yield answer
                 turn += 1
             else:
-                waiting[answer.site] = _Waiting(answer, Path(folder) / f"{len(waiting)}-{turn}")
+                waiting[answer.site] = Waiting(answer, Path(folder) / f"{len(waiting)}-{turn}")
             # A generator keeps its locals while it waits: without this, two updates live.
             del answer
             while turn < len(order) and (order[turn] in waiting or order[turn] in declined):
@@ -54,7 +54,7 @@ def in_order(answers: Iterator[Answer], order: Sequence[str]) -> Iterator[Answer
                 yield waiting.pop(site).read()
 
 
-class _Waiting:
+class Waiting:
     """An update on disk."""
 
     def __init__(self, update: SiteUpdate, path: Path) -> None:

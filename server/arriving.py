@@ -35,6 +35,7 @@ class Arriving:
     largest: int  # bytes that all of it may have
     received: int = 0  # bytes so far
     since: float = field(default_factory=time.monotonic)  # when it was announced
+    receipt: str = ""  # of the site's records; known once the answer was opened
 
     def fetch(self, runtime: Runtime) -> bool:
         """Fetch what has come; returns whether all is here.
@@ -77,6 +78,7 @@ class Arriving:
         if not _is_answer(message) or message.site != self.site:
             text = f"it is a {type(message).__name__} that names another sender"
             raise UpdateRefused(text)
+        self.receipt = opened.receipt
         return message
 
     def close(self, runtime: Runtime) -> None:

@@ -26,6 +26,7 @@ from server.cohort_asking import gathered
 from server.cohort_survey import Survey
 from server.flower_sites import FlowerSites
 from server.folder import Folder
+from server.receipts import Receipts
 from server.setting import Setting
 
 
@@ -38,7 +39,7 @@ def ask(
         board = Board(path=Path(place) / "status.json", run=name, rounds=0, quorum=1)
         setting = Setting(
             run=name, seed=0, config=config, members=members_of(folder, ()),
-            arriving=Path(place) / "arriving",
+            arriving=Path(place) / "arriving", receipts=Receipts(folder.receipts),
         )  # fmt: skip
         runtime.begin()
         sites = FlowerSites(runtime, setting, board)

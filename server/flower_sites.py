@@ -41,7 +41,7 @@ from server.board import Board, Phase
 from server.fault import Fault
 from server.runtime import AnswerBounds, AnswerTooLarge, NodeFacts, Runtime
 from server.setting import Setting
-from server.standings import Standings, online
+from server.standings import Standings, keep_receipt, online, receipts_for
 
 #: Between two looks for answers, and between two looks for who is online.
 _LOOK_SECONDS = 0.05
@@ -182,7 +182,8 @@ class FlowerSites:
         envelope = seal(request)
         kind = "train" if isinstance(request, TrainRequest) else "evaluate"
         answer = AnswerBounds(bytes=largest_answer(request), seconds=left)
-        names = self._runtime.post(envelope, kind, [nodes[n].node_id for n in due], answer)
+        receipts = receipts_for(self._setting, {name: nodes[name] for name in due})
+        names = self._runtime.post(envelope, kind, receipts, answer)
         for name in due:
             node, asked = nodes[name], open_[name]
             if node.node_id in names:
@@ -248,12 +249,15 @@ class FlowerSites:
     def _opened(self, site: str, asked: Asked, arriving: Arriving) -> Answer | NotAdmitted | None:
         """Return an answer, or why it is none, once all of it is here."""
         try:
-            whole = self._is_whole(site, asked, arriving)
-            return arriving.opened(self._runtime) if whole else None
+            if not self._is_whole(site, asked, arriving):
+                return None
+            answer = arriving.opened(self._runtime)
         except AnswerTooLarge as error:
             asked.answer = None
             arriving.close(self._runtime)
             return refused(site, Fault.TOO_LONG, str(error))
+        keep_receipt(self._setting, arriving)
+        return answer
 
     def _is_whole(self, site: str, asked: Asked, arriving: Arriving) -> bool:
         """Fetch what has come of an answer; one that was cut off too long is asked for again."""

@@ -114,6 +114,11 @@ class Folder:
         return self.path / "enrolment.db"
 
     @property
+    def receipts(self) -> Path:
+        """Where sites' records stood, kept for them over runs."""
+        return self.path / "receipts.db"
+
+    @property
     def database(self) -> Path:
         """Flower's state."""
         return self.path / "superlink.db"

@@ -19,6 +19,8 @@ class RoundRecord:
     updates: tuple[str, ...]  # sites whose updates were admitted
     left_out: Mapping[str, str] = field(default_factory=dict)  # other sites, and why
     faults: tuple[str, ...] = ()  # each answer that was not admitted: who, what, expected
+    shortened: Mapping[str, str] = field(default_factory=dict)  # sites of too long updates, and how
+    usual_norm: float | None = None  # median of the updates; None: they were not compared
     epsilon: Mapping[str, float] = field(default_factory=dict)  # by site, of this run so far
     delta: Mapping[str, float] = field(default_factory=dict)  # by site, at which it holds
     common_epsilon: Mapping[str, float] = field(default_factory=dict)  # the same at delta 1e-5
@@ -30,7 +32,7 @@ class RoundRecord:
 
     def to_json(self) -> dict[str, Fact]:
         """Return plain values, None for nan; seconds are left out, so equal runs look equal."""
-        return {
+        facts: dict[str, Fact] = {
             "round": self.round, "updates": list(self.updates), "left_out": dict(self.left_out),
             "faults": list(self.faults), "epsilon": {n: _known(v) for n, v in self.epsilon.items()},
             "delta": {n: _known(v) for n, v in self.delta.items()},
@@ -39,6 +41,9 @@ class RoundRecord:
             "score": None if self.score is None else _known(self.score),
             "metrics": {n: dict(e.to_json()) for n, e in self.metrics.items()},
         }  # fmt: skip
+        if self.usual_norm is not None:
+            facts["usual_norm"] = self.usual_norm
+        return facts | {"shortened": dict(self.shortened)} if self.shortened else facts
 
 
 def record_from_json(content: dict[str, object]) -> RoundRecord:
@@ -51,6 +56,8 @@ def record_from_json(content: dict[str, object]) -> RoundRecord:
         updates=_texts(content["updates"]),
         left_out={site: str(reason) for site, reason in left_out.items()},
         faults=_texts(content["faults"]),
+        usual_norm=None if content.get("usual_norm") is None else _number(content["usual_norm"]),
+        shortened={s: str(how) for s, how in _mapping(content.get("shortened", {})).items()},
         epsilon={site: _number(value) for site, value in epsilon.items()},
         # What was saved before deltas were told has none.
         delta={n: _number(value) for n, value in _mapping(content.get("delta", {})).items()},

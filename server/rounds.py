@@ -18,7 +18,7 @@ from common.tasks import task_of
 from common.wire import EvaluationRequest, Refusal, SiteReport, SiteUpdate, TrainRequest
 from server.admission import NotAdmitted, admit, admit_reports
 from server.aggregation import Aggregator, averaged, control_of
-from server.arrival import in_order
+from server.bounding import bounded
 from server.journal import Journal
 from server.round_record import RoundRecord, last_ledgers
 from server.run_state import RunState, RunStore
@@ -115,9 +115,9 @@ def train_round(
     )  # fmt: skip
     gathering = aggregator.begin(state.weights)
     tally = _Tally(number, asked)
-    for answer in in_order(
-        admit(sites.train(request, asked), request, asked, last_ledgers(state.history)), asked
-    ):
+    admitted = admit(sites.train(request, asked), request, asked, last_ledgers(state.history))
+    longest = max((record.usual_norm or 0.0 for record in state.history), default=0.0)
+    for answer in bounded(admitted, request, asked, longest, tally):
         if isinstance(answer, SiteUpdate):
             aggregator.add(gathering, answer)
         tally.count(answer)
@@ -180,6 +180,8 @@ class _Tally:
         self._delta: dict[str, float] = {}
         self._common: dict[str, float] = {}
         self._ledgers: dict[str, LedgerHead] = {}
+        self._shortened: dict[str, str] = {}
+        self._usual: float | None = None
 
     def count(self, answer: SiteUpdate | Refusal | NotAdmitted) -> None:
         """Count one answer."""
@@ -200,12 +202,21 @@ class _Tally:
                 if answer.used_up:
                     self._left_out[answer.site] = answer.fault.value
 
+    def shortened(self, site: str, how: str) -> None:
+        """Note that a site's update counts for less than it came."""
+        self._shortened[site] = "; ".join(x for x in (self._shortened.get(site), how) if x)
+
+    def usual(self, length: float) -> None:
+        """Note the median norm of the updates."""
+        self._usual = length
+
     def record(self) -> RoundRecord:
         """Return what is told of the round."""
         return RoundRecord(
             round=self._number, updates=tuple(self._updates), left_out=self._left_out,
             faults=tuple(sorted(self._faults)), epsilon=self._epsilon,
             delta=self._delta, common_epsilon=self._common, ledgers=self._ledgers,
+            shortened=self._shortened, usual_norm=self._usual,
         )  # fmt: skip
 
 

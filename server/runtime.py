@@ -10,7 +10,7 @@ import os
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -49,7 +49,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from common.envelope import Envelope
 from common.errors import LinkDown, RunFailed, RunGone, UpdateRefused
 from common.flower_http import on_client
-from common.flower_messages import object_ids, record_of
+from common.flower_messages import object_ids, record_of, with_receipt
 from common.pull_headers import ANSWER_SECONDS_HEADER, LARGEST_ANSWER_HEADER, WAIT_HEADER
 from server.allocator import collect_after
 
@@ -162,18 +162,19 @@ class Runtime:
         }  # fmt: skip
 
     def post(
-        self, envelope: Envelope, kind: str, nodes: Sequence[int], answer: AnswerBounds
+        self, envelope: Envelope, kind: str, receipts: Mapping[int, str], answer: AnswerBounds
     ) -> dict[int, str]:
-        """Send one envelope to several sites; returns the messages' names by site.
+        """Send one envelope to several sites, each with its receipt; returns messages' names.
 
         What the messages share is stored once. An answer is taken within its bounds only.
         """
         record, objects = record_of(envelope), dict[str, InflatableObject]()
         protos, trees, names = [], [], {}
         with no_object_id_recompute():
-            for node in nodes:
+            for node, receipt in receipts.items():
                 message = make_message(
-                    metadata=self._metadata(node, kind, answer.seconds), content=record
+                    metadata=self._metadata(node, kind, answer.seconds),
+                    content=with_receipt(record, receipt),
                 )
                 names[node] = message.object_id
                 message.metadata.__dict__["_message_id"] = message.object_id

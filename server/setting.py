@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.config import RunConfig
+from server.receipts import Receipts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +19,7 @@ class Setting:
     config: RunConfig
     members: Callable[[], Mapping[str, str]]  # public keys of accepted sites, by name
     arriving: Path  # a folder for answers on their way
+    receipts: Receipts  # of the sites' records, over all runs
 
     @property
     def round_seconds(self) -> float:

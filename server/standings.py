@@ -47,9 +47,9 @@ class Standings:
         due = self.approval.due(nodes)
         if due:
             envelope = seal(self.approval.proposal)
-            ids = [nodes[name].node_id for name in due]
+            receipts = receipts_for(self._setting, {name: nodes[name] for name in due})
             answer = AnswerBounds(bytes=self._largest, seconds=self._setting.round_seconds)
-            names = self._runtime.post(envelope, "query", ids, answer)
+            names = self._runtime.post(envelope, "query", receipts, answer)
             numbers = {name: nodes[name].node_id for name in due}
             self.approval.asked({n: names[k] for n, k in numbers.items() if k in names})
         waiting = 0.0 if self._coming else _WAIT_SECONDS
@@ -91,6 +91,7 @@ class Standings:
                 message = f"it is a {type(answer).__name__}, expected a Standing or a Refusal"
                 raise UpdateRefused(message)
             del self._coming[asked]
+            keep_receipt(self._setting, arriving)
             arriving.close(self._runtime)
             if asked in self.approval.open:
                 self.approval.take(asked, answer)
@@ -102,6 +103,18 @@ class Standings:
         del self._coming[asked]
         self.approval.lost(asked)
         arriving.close(self._runtime)
+
+
+def receipts_for(setting: Setting, nodes: Mapping[str, NodeFacts]) -> dict[int, str]:
+    """Return what each site that is asked now gave to be kept for it, by its number."""
+    keys = setting.members()
+    return {node.node_id: setting.receipts.of(name, keys[name]) for name, node in nodes.items()}
+
+
+def keep_receipt(setting: Setting, arriving: Arriving) -> None:
+    """Keep what a site gave with its answer, before anything is made of that."""
+    if arriving.receipt:
+        setting.receipts.keep(arriving.site, arriving.public_key, arriving.receipt)
 
 
 def online(runtime: Runtime, members: Mapping[str, str]) -> dict[str, NodeFacts]:

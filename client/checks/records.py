@@ -11,7 +11,7 @@ from client.approvals import Approvals
 from client.checks.finding import Finding, Subject
 from client.disclosures import listed, verify
 from client.quarantine import Quarantine
-from common.errors import CohortError
+from common.errors import CohortError, RecordsLost
 
 #: Enough to see that a folder holds anything; a PACS export may hold millions.
 _LOOKED_AT = 2000
@@ -71,6 +71,22 @@ def ledger(subject: Subject) -> Iterator[Finding]:
     head = Ledger(subject.home.ledger).head()
     detail = f"{head.charges} charges, the chain holds"
     yield Finding(check="ledger", state="ok", detail=detail)
+
+
+def newest(subject: Subject) -> Iterator[Finding]:
+    """Compare ledger and withdrawals with all that this home knows of them."""
+    from client.records import Records
+
+    if not subject.home.records.exists() and not subject.home.disclosures.exists():
+        return
+    try:
+        Records(subject.home).check()
+    except RecordsLost as error:
+        problem, _, fix = str(error).partition(". ")
+        yield Finding(check="records", state="wrong", detail=problem, fix=fix)
+        return
+    detail = "ledger and withdrawals are the newest that this home knows of"
+    yield Finding(check="records", state="ok", detail=detail)
 
 
 def disclosures(subject: Subject) -> Iterator[Finding]:

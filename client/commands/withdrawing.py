@@ -10,7 +10,7 @@ from client.commands.terminal import as_text, ask, say, table
 from client.home import Home
 from client.site_config import load_site_config
 from client.withdrawals import listed, writing
-from common.errors import ConfigurationError
+from common.errors import ConfigurationError, WardroundError
 
 
 def list_withdrawn(home: Home) -> None:
@@ -56,6 +56,7 @@ def withdraw(home: Home, patient: str | None, *, yes: bool, delete_pulled: bool)
         forgotten = forget(home, name, lambda text: typer.echo(f"  {text}", err=True))
         gone = delete(kept.pulled) if delete_pulled else 0
         log.forgotten(name)
+    _note(home)
     say(
         f"Forgotten: {forgotten.indexed} images of the index, pixels of {forgotten.decoded}, and "
         f"{forgotten.prepared} files of prepared images, which are made again without them."
@@ -63,6 +64,16 @@ def withdraw(home: Home, patient: str | None, *, yes: bool, delete_pulled: bool)
     if gone:
         say(f"Deleted {gone} files that `pull` had fetched.")
     _say_what_stays(home, [path for path in kept.images if path.exists()], kept.rows)
+
+
+def _note(home: Home) -> None:
+    """Note the withdrawal where an old copy of its list would be held against it."""
+    from client.records import Records
+
+    try:
+        Records(home).note_withdrawal()
+    except WardroundError as error:
+        say(f"The withdrawal is in force. Beside it: {error}")
 
 
 def _say_what_stays(home: Home, images: list[Path], rows: int) -> None:

@@ -15,6 +15,7 @@ from client.approvals import Approvals
 from client.correspondence import Correspondence, Desktop
 from client.describing import Telling
 from client.disclosures import Disclosures
+from client.home import Home
 from client.inbox import Inbox
 from client.ledger import Ledger, Limit
 from client.memory import MemoryInFolder
@@ -23,6 +24,7 @@ from client.outbox import Outbox
 from client.policy_rules import PolicyRules
 from client.quality_rules import QualityRules
 from client.quarantine import Quarantine
+from client.records import Records
 from client.run_costs import told_of_everybody
 from client.site import Guard, Site
 from client.site_config import SiteConfig
@@ -62,7 +64,8 @@ class MadeUpDesk(Desk):
         return self._ward.name
 
     def _load(self, config: RunConfig, seed: int) -> Loaded:
-        if self._loaded is None:
+        gone = self._withdrawn()  # none of them is among the made-up patients
+        if self._loaded is None or not gone <= self._loaded.withdrawn:
             guard = Guard(
                 ledger=Ledger(self._ward.ledger), limit=Limit(epsilon=1000.0, delta=0.001),
                 cohort=COHORT, noise=ChaChaNoise(),
@@ -72,7 +75,8 @@ class MadeUpDesk(Desk):
                 name=self._ward.name, train=self._patients, validation=self._patients,
                 test=self._patients, guard=guard, memory=MemoryInFolder(self._ward.memory),
             )  # fmt: skip
-            self._loaded = Loaded(site=site, bench=open_workbench(config, seed))
+            bench = open_workbench(config, seed)
+            self._loaded = Loaded(site=site, bench=bench, withdrawn=gone)
         return self._loaded
 
 
@@ -139,14 +143,15 @@ class Letters:
             telling=Telling(noise=self.statistics_noise),
             withdrawals=self.home / "withdrawals.jsonl", largest_epsilon=1000.0,
             cohort_delta=0.001, tell_patients=True, device=torch.device("cpu"),
-            identity_key=self.home / "identity.key",
+            identity_key=self.home / "identity.key", records=Records(Home(self.home)),
         )  # fmt: skip
         worker = InlineWorker(self.home, MadeUpDesk(ward, self.patients), outbox, self.lie)
         desk = Desktop(
             name=self.name, to="coordinator", key=load_private(key),
             inbox=Inbox(self.home / "inbox"), outbox=outbox,
             quarantine=Quarantine(self.home / "quarantine"),
-            disclosures=Disclosures(self.home / "disclosures.jsonl"), worker=worker,
+            disclosures=Disclosures(self.home / "disclosures.jsonl"),
+            records=Records(Home(self.home)), worker=worker,
             tell=lambda event, facts: self.told.append((event, dict(facts))),
             meters=SiteMeters(CollectorRegistry()),
         )  # fmt: skip

@@ -47,15 +47,16 @@ class FolderFleet(Fleet):
     # --- the coordinator's side ----------------------------------------------------------
 
     def ask(
-        self, request: Request | Envelope, *, seconds: float = 3600, number: int = 0
-    ) -> str:
+        self, request: Request | Envelope, *, seconds: float = 3600, number: int = 0,
+        receipt: str = "",
+    ) -> str:  # fmt: skip
         """Have a question given out; returns its name."""
         envelope = request if isinstance(request, Envelope) else seal(request)
         metadata = Metadata(
             run_id=1, message_id="", src_node_id=1, dst_node_id=NODE, reply_to_message_id="",
             group_id=str(number), created_at=time.time(), ttl=seconds, message_type="train",
         )  # fmt: skip
-        message = make_message(metadata=metadata, content=record_of(envelope))
+        message = make_message(metadata=metadata, content=record_of(envelope, receipt))
         with no_object_id_recompute():
             objects = {n: o.deflate() for n, o in get_all_nested_objects(message).items()}
             tree = get_object_tree(message).SerializeToString()
@@ -70,7 +71,11 @@ class FolderFleet(Fleet):
 
     def answers(self) -> list[Envelope]:
         """Return the answers of which every byte is here, in no particular order."""
-        found = []
+        return [answer for answer, _ in self.answers_by_name().values()]
+
+    def answers_by_name(self) -> dict[str, tuple[Envelope, str]]:
+        """Return these answers, each with the receipt that came with it."""
+        found = {}
         for path in sorted((self.folder / "answers").iterdir()):
             facts = json.loads(path.read_text())
             objects = {
@@ -79,10 +84,11 @@ class FolderFleet(Fleet):
             }  # fmt: skip
             if len(objects) == len(facts["objects"]):
                 opened = open_objects(objects.__getitem__, path.name)
-                found.append(Envelope(
+                answer = Envelope(
                     header=opened.header, frames=tuple(opened.frames()),
                     signature=opened.signature,
-                ))  # fmt: skip
+                )  # fmt: skip
+                found[path.name] = answer, opened.receipt
         return found
 
     def bytes_received(self) -> dict[str, int]:

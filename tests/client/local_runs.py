@@ -9,9 +9,10 @@ import torch
 from client.batches import batches
 from client.memory import MemoryInProcess, SiteMemory
 from client.site import Site, data_order
-from client.training import learning_rate, train_round
+from client.training import train_round
 from client.workbench import Workbench, open_workbench
 from common.config import RunConfig, parse_config
+from common.learning_rate import learning_rate
 from common.network import initial_weights
 from common.sample import Patients
 from common.weights import Weights, load_into, trainable

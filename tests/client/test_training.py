@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.site import Site
-from client.training import learning_rate, make_optimizer, train_round
+from client.training import make_optimizer, train_round
 from client.workbench import open_workbench
 from common.config import RunConfig
+from common.learning_rate import learning_rate
 from common.sample import Patients
 from common.weights import Weights, trainable
 from common.wire import Refusal, RefusalReason, SiteUpdate

@@ -16,11 +16,12 @@ from client import evaluation, model_guard, patient_optimizer, private_round
 from client.answers import AnswersInFile
 from client.clipping import clip_factor, patient_norms
 from client.home import Home
-from client.ledger import Ledger, Limit
+from client.ledger import COHORT, Ledger, Limit
 from client.model_guard import check_model
 from client.patient_optimizer import PatientOptimizer
 from client.private_step import patient_optimizer as optimizer_of
 from client.private_step import private_step
+from client.records import Records
 from common.errors import BudgetExceeded, LedgerDamaged, PrivacyError, UnsafeModel
 from common.metrics import Statistics
 from common.metrics.statistics import Normal
@@ -29,6 +30,23 @@ from common.privacy.noise import ChaChaNoise
 from common.privacy.plan import Mechanism
 from tests.client.test_private_round import (
     test_no_noise_is_drawn_before_the_round_is_in_the_ledger as check_order,
+)
+from tests.client.test_records import (
+    Attack,
+    Federation,
+    cut,
+    restored,
+    swapped,
+    whole_home,
+)
+from tests.client.test_records import (
+    test_a_home_from_before_a_withdrawal_is_refused_also_without_privacy as check_old_withdrawals,
+)
+from tests.client.test_records import (
+    test_a_lost_ledger_is_charged_back_never_less_and_the_runs_go_on as check_declared,
+)
+from tests.client.test_records import (
+    test_an_old_ledger_is_refused_by_the_next_run_and_the_newest_copy_mends_it as check_old_ledger,
 )
 from tests.privacy.guarantees import (
     check_bound,
@@ -294,9 +312,57 @@ def test_a_chain_that_is_not_checked(monkeypatch: Patch, tmp_path: Path) -> None
     outside(tmp_path / "ledger.db", "UPDATE charges SET cohort = 'nobody' WHERE number = 1")
     with pytest.raises(LedgerDamaged):
         ledger.history("patients")
-    monkeypatch.setattr("client.ledger._chain", lambda _previous, _entry: "x")
+    monkeypatch.setattr("client.ledger_rows.chained", lambda _previous, _text: "x")
     with pytest.raises(LedgerDamaged):
         ledger.history("patients")
+
+
+# --- records of before -----------------------------------------------------------------------
+
+
+RESTORED: dict[str, Callable[[Patch], None]] = {
+    "a ledger that has stood everywhere": lambda patch: patch.setattr(
+        Ledger, "knows", lambda _self, _head: True
+    ),
+    "disclosures that bear no witness": lambda patch: patch.setattr(
+        Records, "_last_mark", lambda _self: None
+    ),
+    "a receipt that nobody reads": lambda patch: patch.setattr(
+        Records, "_heard", lambda _self, _kept, _receipt: None
+    ),
+}
+
+
+@pytest.mark.parametrize(("attack", "witnesses", "fault"), [
+    (restored, "all", "a ledger that has stood everywhere"),
+    (cut, "disclosures", "disclosures that bear no witness"),
+    (swapped, "disclosures", "disclosures that bear no witness"),
+    (whole_home, "coordinator", "a receipt that nobody reads"),
+])  # fmt: skip
+def test_an_old_ledger_that_nothing_is_held_against(
+    monkeypatch: Patch, tmp_path: Path, attack: Attack, witnesses: str, fault: str
+) -> None:
+    RESTORED[fault](monkeypatch)
+    with pytest.raises(RED):
+        check_old_ledger(Federation(tmp_path), attack, witnesses)
+
+
+@pytest.mark.parametrize(("how", "fault"), [
+    ("list alone", "client.records.stood_at"), ("whole home", "client.records.stood_at"),
+])  # fmt: skip
+def test_an_old_list_of_withdrawals_that_nothing_is_held_against(
+    monkeypatch: Patch, tmp_path: Path, how: str, fault: str
+) -> None:
+    monkeypatch.setattr(fault, lambda _path, _told: True)
+    with pytest.raises(RED):
+        check_old_withdrawals(Federation(tmp_path), how)
+
+
+def test_a_loss_that_is_declared_for_nothing(monkeypatch: Patch, tmp_path: Path) -> None:
+    nothing: dict[str, tuple[Mechanism, ...]] = {COHORT: ()}
+    monkeypatch.setattr("client.records_loss.lost_spending", lambda *_: nothing)
+    with pytest.raises(RED):
+        check_declared(Federation(tmp_path), restored)
 
 
 def test_a_mechanism_that_cannot_be(monkeypatch: Patch) -> None:

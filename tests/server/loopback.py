@@ -21,6 +21,7 @@ from common.sample import Patients
 from common.wire import Answer
 from server.board import Board
 from server.flower_sites import FlowerSites
+from server.receipts import Receipts
 from server.runtime import Runtime
 from server.setting import Setting
 from tests.client.answering import Letters
@@ -126,8 +127,10 @@ def run_over(
         return {s.name: s.public_key for s in sites if s.state == "accepted"}
 
     setting = Setting(
-        run=run, seed=seed, config=config, members=members, arriving=folder / "arriving"
-    )
+        run=run, seed=seed, config=config, members=members, arriving=folder / "arriving",
+        # Each test's sites have homes of their own, under the same names.
+        receipts=Receipts(folder / "receipts.db"),
+    )  # fmt: skip
     runtime.begin()
     try:
         yield FlowerSites(runtime, setting, board), board

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from common.wire import Refusal, RefusalReason, SiteUpdate, TrainRequest
 from server.admission import NotAdmitted, admit
 from server.arrival import Answer, in_order
+from server.bounding import bounded
 from server.fault import Fault
 from tests.server.hospitals import config_of, random_update, same_bits
+from tests.server.test_bounding import Heard
 
 ORDER = ("a", "b", "c", "d", "e")
 WEIGHTS = {"weight": torch.zeros(2, 3), "bias": torch.zeros(3)}
@@ -77,6 +79,8 @@ def test_no_more_than_one_update_is_in_memory_in_any_order_of_arrival() -> None:
 
     for order in ("abcde", "edcba", "caebd"):
         for answer in in_order(arriving(order), ORDER):
+            del answer
+        for answer in bounded(arriving(order), REQUEST, ORDER, 0.0, Heard()):
             del answer
     assert most == 0  # when the next is made, the one before is gone
 

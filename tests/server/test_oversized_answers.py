@@ -90,7 +90,7 @@ class Evil:
 
 def says_so(evil: Evil, asked: Delivery) -> None:
     """Answer with far too much, and announce it."""
-    with pytest.raises(RunGone, match="larger than 16384 bytes"):
+    with pytest.raises(RunGone, match="larger than 81920 bytes"):
         evil.fleet.offer(reply_to(asked, evil.large(), time.time()), 0.0)
 
 
@@ -152,8 +152,12 @@ def test_the_run_goes_on_the_disk_stays_as_it_was_and_the_site_is_asked_no_more(
         coordinator, short(rounds=1), tmp_path / "run"
     ) as (sites, board):  # fmt: skip
         before = stored(coordinator, tmp_path / "run")
-        ends = time.monotonic() + (4 if most_asked > 3 else 60)
-        while time.monotonic() < ends and not (sites.approval.is_out("evil") and is_ready(sites)):
+        start = time.monotonic()
+        least, out = (4, True) if most_asked > 3 else (0, False)
+        while time.monotonic() < start + 60 and not (
+            time.monotonic() > start + least and is_ready(sites)
+            and (out or sites.approval.is_out("evil"))
+        ):  # fmt: skip
             sites.propose()
             asked = evil.asks()
             if asked is not None:

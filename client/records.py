@@ -1,0 +1,232 @@
+"""Whether a site's records are the newest there were: its ledger and its withdrawals.
+
+Guarantee: before each answer, ledger and withdrawals are compared with where they stood by every
+witness there is, and where one of them knows of more, nothing is trained, measured or described:
+RecordsLost says which file, and what to do.
+
+    witness                what it knows                        an old copy of it
+    records.json           the last statement of this home      hides nothing that another knows
+    disclosures.jsonl      where both stood at each message     likewise
+    the coordinator        a sealed statement, over all runs    is older than the site: no harm
+
+    ledger or withdrawals restored, cut, missing, another's   refused
+    the whole home restored               refused with the coordinator's next request
+    a charge whose answer never arrived   the site is ahead of the coordinator: no harm
+    a statement that this home did not seal                   that request is refused, and no other
+    the newest copy is truly lost         client/records_loss.py charges back what is known of it
+
+Not noticed: a whole home restored to before a charge or withdrawal that no coordinator was told
+of yet (nothing of the charge has left), or while the coordinator keeps back what it was given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from client.disclosures import RecordsMark, listed
+from client.home import Home
+from client.identity_key import pseudonyms
+from client.ledger import Ledger
+from client.records_kept import Kept, digest_of, read_kept, write_kept
+from client.statement import (
+    Statement,
+    joined,
+    opened,
+    opened_head,
+    sealed,
+    sealed_head,
+)
+from client.withdrawals import WithdrawalsHead, head_of, stood_at
+from common.errors import RecordsLost, UpdateRefused
+from common.privacy.plan import LedgerHead
+from common.receipt import Receipt, read_receipt
+
+_REMEDY = "If it is truly lost: wardround-site records --declare-lost"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Witness:
+    """Where records stood, and who says so."""
+
+    who: str
+    ledger: LedgerHead
+    withdrawals: WithdrawalsHead | None  # None: it does not say
+
+
+class Records:
+    """The records of one home; each call reads them anew."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+
+    def check(self, receipt: str = "") -> None:
+        """Raise RecordsLost unless the records are the newest that any witness knows of.
+
+        `receipt` is what the coordinator sent with a request. The first check of a home that
+        has spent nothing begins its records.
+        """
+        kept = self.kept()
+        heard = self._heard(kept or Kept(), receipt) if receipt else None
+        witnesses = list(self.witnesses(kept))
+        if heard is not None:
+            witnesses.append(Witness(
+                who="the coordinator", ledger=heard.ledger, withdrawals=heard.withdrawals
+            ))  # fmt: skip
+        fault = self._fault(witnesses, begun=kept is not None)
+        if fault is not None:
+            if heard is not None and self._is_behind(heard):
+                self._note_missing(kept or Kept(), heard)
+            raise RecordsLost(fault)
+        if kept is None:
+            self.keep(Kept(statement=self.statement()))
+
+    def statement(self) -> Statement:
+        """Return where the records stand."""
+        ledger = Ledger(self.home.ledger)
+        head = ledger.head()  # first: what is charged meanwhile is in `spent`, and no harm
+        spent = {
+            cohort: joined(one for run in runs.values() for one in run)
+            for cohort, runs in ledger.accounts().items()
+        }
+        return Statement(ledger=head, withdrawals=head_of(self.home.withdrawals), spent=spent)
+
+    def attest(self) -> tuple[RecordsMark, str]:
+        """Return where the records stand, for the line of a message and for its receiver.
+
+        It is noted in records.json first. RecordsLost where they are not the newest.
+        """
+        self.check()
+        statement, key = self.statement(), self._key()
+        kept = self.kept() or Kept()
+        self.keep(Kept(statement=statement, unread=kept.unread, settled=kept.settled))
+        mark = RecordsMark(
+            charges=statement.ledger.charges, hash=statement.ledger.hash,
+            withdrawals=sealed_head(statement.withdrawals, key),
+        )  # fmt: skip
+        return mark, Receipt(ledger=statement.ledger, sealed=sealed(statement, key)).text()
+
+    def is_asked(self) -> bool:
+        """Return whether the coordinator's last statement was one that this home did not write."""
+        kept = self.kept() or Kept()
+        return bool(kept.open_questions())
+
+    def note_withdrawal(self) -> None:
+        """Note in records.json where withdrawals stand now, unless older ones are missing."""
+        kept = self.kept()
+        try:
+            self.check()
+        except RecordsLost:
+            return  # what is missing stays noted
+        noted = kept or Kept()
+        self.keep(
+            Kept(statement=self.statement(), unread=noted.unread, settled=noted.settled)
+        )
+
+    # --- witnesses -----------------------------------------------------------------------
+
+    def witnesses(self, kept: Kept | None) -> Iterator[Witness]:
+        """Yield what this home knows of where its records stood."""
+        if kept is not None and kept.statement is not None:
+            yield Witness(
+                who=self.home.records.name, ledger=kept.statement.ledger,
+                withdrawals=kept.statement.withdrawals,
+            )  # fmt: skip
+        mark = self._last_mark()
+        if mark is not None:
+            yield Witness(
+                who=self.home.disclosures.name,
+                ledger=LedgerHead(charges=mark.charges, hash=mark.hash),
+                withdrawals=opened_head(mark.withdrawals, self._key()),
+            )  # fmt: skip
+
+    def _last_mark(self) -> RecordsMark | None:
+        marks = (line.disclosure.records for line in reversed(listed(self.home.disclosures)))
+        return next((mark for mark in marks if mark is not None), None)
+
+    def _heard(self, kept: Kept, receipt: str) -> Statement | None:
+        """Return the coordinator's statement; RecordsLost where this home cannot read it."""
+        try:
+            read = read_receipt(receipt)
+        except UpdateRefused as error:
+            raise RecordsLost(str(error)) from error
+        statement = opened(read.sealed, self._key())
+        if statement is not None and statement.ledger == read.ledger:
+            return statement
+        if digest_of(read) in kept.settled:
+            return None
+        self.keep(Kept(statement=kept.statement, unread=(read,), settled=kept.settled))
+        message = (
+            f"The coordinator keeps a statement of this site ({read.ledger.charges} charges) that "
+            f"this home did not write. If the site had another home before, put its "
+            f"{self._names()} and identity.key back from the backup, and stop using the other. "
+            f"{_REMEDY}. If there never was one, ask the coordinator whose statement it is."
+        )
+        raise RecordsLost(message)
+
+    def _fault(self, witnesses: list[Witness], *, begun: bool) -> str | None:
+        """Return what is wrong with the records, or None."""
+        home = self.home
+        if not home.ledger.exists():
+            told = max((w.ledger.charges for w in witnesses), default=0)
+            if begun or told or self._charged_before():
+                return (
+                    f"{home.ledger} is missing, and this home has had one with {told} charges or "
+                    f"more. Put the newest copy of {self._names()} back from the backup. {_REMEDY}"
+                )
+        ledger = Ledger(home.ledger)
+        head = ledger.head()
+        if not begun and head.charges < self._charged_before():
+            return self._old(home.ledger, f"{head.charges} charges", home.disclosures.name,
+                             f"{self._charged_before()} or more")  # fmt: skip
+        for one in witnesses:
+            if not ledger.knows(one.ledger):
+                return self._old(home.ledger, f"{head.charges} charges", one.who,
+                                 f"{one.ledger.charges}, with another hash")  # fmt: skip
+            if one.withdrawals is not None and not stood_at(home.withdrawals, one.withdrawals):
+                return self._old(
+                    home.withdrawals, f"{head_of(home.withdrawals).patients} patients", one.who,
+                    f"{one.withdrawals.patients}, with another hash",
+                )  # fmt: skip
+        return None
+
+    def _old(self, path: Path, found: str, who: str, told: str) -> str:
+        return (
+            f"{path} has {found}; {who} knows of {told}: an old copy, or another's, was put there. "
+            f"Put the newest copy of {self._names()} back from the backup. {_REMEDY}. Until then "
+            "nothing is trained or told."
+        )
+
+    def _names(self) -> str:
+        return f"{self.home.ledger.name} and {self.home.withdrawals.name}"
+
+    def _charged_before(self) -> int:
+        """Return how many charges the messages of 0.1.0 speak of, which says no more of them."""
+        return len({
+            line.disclosure.sha256 for line in listed(self.home.disclosures)
+            if line.disclosure.epsilon is not None and line.disclosure.records is None
+        })  # fmt: skip
+
+    def _is_behind(self, heard: Statement) -> bool:
+        if not self.home.ledger.exists():
+            return True
+        known = Ledger(self.home.ledger).knows(heard.ledger)
+        return not (known and stood_at(self.home.withdrawals, heard.withdrawals))
+
+    def _note_missing(self, kept: Kept, heard: Statement) -> None:
+        """Keep what the coordinator gave back: it is wanted also when it is not sent again."""
+        before = kept.statement
+        if before is None or heard.ledger.charges >= before.ledger.charges:
+            self.keep(Kept(statement=heard, unread=kept.unread, settled=kept.settled))
+
+    def kept(self) -> Kept | None:
+        """Return what records.json holds, None where there is none."""
+        return read_kept(self.home.records)
+
+    def keep(self, kept: Kept) -> None:
+        """Write records.json."""
+        write_kept(self.home.records, kept)
+
+    def _key(self) -> bytes:
+        return pseudonyms(self.home.identity_key).key
