@@ -24,6 +24,7 @@ from client.inference import score_study
 from client.inference_answer import Answered
 from client.inference_grid import Place
 from client.inference_reading import Item
+from client.split import simulated_key
 from common.bundle_onnx import Deployed
 from common.config import RunConfig, parse_config
 from common.network import network_of
@@ -196,7 +197,7 @@ def test_for_malignant_ultrasound_the_heatmap_is_brighter_inside_the_lesion(tmp_
     """On patients who were not trained on, at one site; the outlines were never shown to it."""
     config = run(BINARY.replace("ill", "malignant"), "images: {size: [160, 160]}", FROZEN)
     folder = SHARED / "breast-us" / "south"
-    parts = load(folder, config, tmp_path).split(config.cohort.split, 0, 0)
+    parts = load(folder, config, tmp_path).split(config.cohort.split, simulated_key(0), 0)
     model = model_of(config, head_on_features(config, parts["train"]))
     test = parts["test"]
     inside, outside = [], []
