@@ -25,7 +25,7 @@ from client.inference_reading import Item, Rows, Study, read_study
 from client.labels import Labels
 from client.score import ModelName, Score
 from common.bundle import Bundle, read_bundle
-from common.bundle_onnx import TOLERANCE, Deployed, example_inputs
+from common.bundle_onnx import Deployed, example_inputs, tolerated
 from common.config import RunConfig
 from common.errors import ConfigurationError, StateDamaged
 from common.network import network_of
@@ -130,10 +130,11 @@ def _check_agrees(deployed: Deployed, bundle: Bundle) -> None:
     worst = float(np.max(np.abs(output - theirs[1]) / np.maximum(1, np.abs(output))))
     labels = bundle.config.task.kind == "segmentation"
     other = float(np.mean(prediction != theirs[0])) if labels else 0.0
-    if not worst <= TOLERANCE or other > _TIES:
+    largest = tolerated(deployed, asked)
+    if not worst <= largest or other > _TIES:
         message = (
             f"The weights and the ONNX file in {bundle.onnx.parent} compute different answers "
-            f"(by {worst:.2g}, expected at most {TOLERANCE:g}). Export the bundle again."
+            f"(by {worst:.2g}, expected at most {largest:.2g}). Export the bundle again."
         )
         raise StateDamaged(message)
 
