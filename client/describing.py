@@ -288,8 +288,7 @@ def _outcomes(cohort: SiteCohort, config: RunConfig) -> dict[str, Rows]:
             told = rows(f"outcome {task.event}", events)
             return told | rows(f"follow-up ({task.unit})", times)
         case PrognosisTask():
-            seen = [_binary(row[0], "event", "no event") for row in values]
-            return rows(f"outcome {task.event}", seen)
+            return rows(f"outcome {task.event}", [_binary(v[0], "event", "no event") for v in values])
         case _:
             return {}
 

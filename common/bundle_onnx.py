@@ -18,7 +18,7 @@ from common.errors import RunFailed
 from common.models import FrozenFeatures
 from common.tasks import task_of
 
-#: Largest difference between ONNX and PyTorch, absolute below 1 and relative above; see `tolerated`.
+#: Largest difference between ONNX and PyTorch, absolute below 1 and relative above (`tolerated`).
 TOLERANCE = 1e-4
 #: Twice the last digit of a float32; how many times what it changes two right ways may differ.
 _LAST_DIGIT, _APART = 2.0**-22, 10.0

@@ -11,7 +11,8 @@ from common.config_privacy import COMMON_DELTA
 SIMULATED = "Simulated noise: no privacy claim."
 
 _NOT_COVERED = (
-    "Not covered: a patient who is in the data of several hospitals (their epsilons add up); "
+    "Not covered: a patient who is in the data of several hospitals (their epsilons add up), "
+    "or whom a hospital serves from two installations, each with a ledger of its own; "
     "hyper-parameters that were chosen by looking at these patients; stopping early or choosing a "
     "round by validation patients; when an answer comes, and whether a hospital can use any "
     "patient at all. Counts that measured the model or described the cohort left with noise that "
