@@ -277,18 +277,18 @@ def _outcomes(cohort: SiteCohort, config: RunConfig) -> dict[str, Rows]:
                 found |= rows(f"label {label}", [_binary(v, "1", "0") for v in values[:, place]])
             return found
         case DiagnosisTask(type="multiclass"):
-            classes = [task.classes[int(np.argmax(row))] for row in values]
-            return rows(f"class of {task.target}", classes)
+            return rows(f"class of {task.target}", [task.classes[v.argmax()] for v in values])
         case DiagnosisTask():
             low, high = task.classes or ("0", "1")
             return rows(f"class of {task.target}", [high if v[0] >= 0.5 else low for v in values])
         case PrognosisTask(outcome="survival"):
             times = [bin_of(float(row[-2]), (0.0, *task.intervals)) for row in values]
             events = ["event" if row[-1] >= 0.5 else "no event" for row in values]
-            told = rows(f"outcome {task.event}", events)
-            return told | rows(f"follow-up ({task.unit})", times)
+            follow_up = rows(f"follow-up ({task.unit})", times)
+            return rows(f"outcome {task.event}", events) | follow_up
         case PrognosisTask():
-            return rows(f"outcome {task.event}", [_binary(v[0], "event", "no event") for v in values])
+            seen = (_binary(row[0], "event", "no event") for row in values)
+            return rows(f"outcome {task.event}", seen)
         case _:
             return {}
 
