@@ -30,7 +30,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from row import Row, shown, told
 
 from client.dicom.read import Header
-from client.objects import Object, pixels_of, read_objects
+from client.found import Object
+from client.objects import pixels_of, read_objects
 from client.pixel_store import PixelStore
 
 IMAGES, SIDE = 256, 256

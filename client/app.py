@@ -85,6 +85,7 @@ class Loaded:
     bench: Workbench
     withdrawn: frozenset[str] = frozenset()  # who was left out
     described: Described = field(default_factory=Described)
+    doubt: str = ""  # why it cannot learn here though it goes on
 
 
 class Desk:
@@ -155,6 +156,8 @@ class Desk:
             self._tell(f"Loading the cohort of run {config.name}.")
             self._loaded, self._key = load(self._ward, config, seed), key
             self._tell(used_and_left_out(config.name, self._loaded.described))
+            if self._loaded.doubt:
+                self._tell(f"{self._loaded.doubt} It goes on, as a refusal would tell.")
             self._tell_of_count(self._loaded.site, config)
         return self._loaded
 
@@ -242,4 +245,6 @@ def load(ward: Ward, config: RunConfig, seed: int) -> Loaded:
         shelf=shelf, facts=facts_of(cohort, site, config), images=config.cohort.images is not None
     )
     bench = open_workbench(config, seed, ward.device)
-    return Loaded(site=site, bench=bench, withdrawn=gone, described=described)
+    return Loaded(
+        site=site, bench=bench, withdrawn=gone, described=described, doubt=cohort.doubt
+    )

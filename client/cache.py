@@ -58,6 +58,11 @@ def file_key(path: Path) -> str:
     return key_of("file", status.st_size, status.st_mtime_ns, ends)
 
 
+def pixels_key(path: Path, patient: str) -> str:
+    """Return the key of a file's decoded pixels; files of two patients never share one."""
+    return key_of(file_key(path), patient)
+
+
 @dataclass(frozen=True)
 class Cache:
     """A folder of arrays; each is written whole under its key or not at all."""

@@ -12,19 +12,21 @@ import torch
 from torch import Tensor
 
 from client.cache import Cache
-from client.column_check import faults, numbers_of
+from client.column_check import doubt_of, numbers_of
 from client.dicom.reasons import Reason, Unusable
+from client.given_split import given_splits, split_problem
 from client.image_masks import MaskRules
 from client.images import Prepared, prepare_images
 from client.labels import Labels, key_of_row, read_labels
 from client.left_out import ColumnsUnusable, LeftOut, NobodyUsable, whats_there
+from client.nobody import blank_row, no_maps
 from client.other_formats import other_formats
 from client.split import Part, SplitKey, part_named, part_of
 from client.table import encode_rows
 from common.config import RunConfig, Split
 from common.errors import CohortError
 from common.sample import Patients
-from common.tasks import Task, UnusableLabel
+from common.tasks import Task, UnusableLabel, task_of
 
 _NOTHING = LeftOut()
 
@@ -39,6 +41,8 @@ class SiteCohort:
     confounder: tuple[str, ...]  # of each item; empty strings where there is none
     unusable: tuple[Unusable, ...]
     sources: tuple[str, ...] = ()  # of each item: its file (2-D) or series (3-D)
+    #: Why the run cannot learn here, where it has privacy and goes on all the same; else empty.
+    doubt: str = ""
     #: By pseudonym: (channel, *spatial), the first image of a few patients, for people to look at.
     examples: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -93,6 +97,11 @@ def load_cohort(
     CohortError when the folder or its table is missing, nobody in it can be used, or a column that
     the run reads says nothing here (client/column_check.py); single files, rows and patients that
     cannot be used are listed in `unusable` and left out.
+
+    Guarantee for a run with privacy: what becomes of a patient follows from the files and rows of
+    that PatientID alone. Rows must name it, and speak of its images alone; UIDs that PatientIDs
+    share, copies and broken files are each one's own; files that do not say whose they are are
+    nobody's. Neither few patients nor what a column holds stop such a run: `doubt` says it.
     """
     if not site.is_dir():
         message = f"There is no folder {site}. Each site is a folder with a labels.csv."
@@ -102,7 +111,7 @@ def load_cohort(
     table = labels_csv or site / "labels.csv"
     labels = read_labels(
         table, needed, with_images=rules is not None, withdrawn=left_out.withdrawn,
-        numbers=numbers_of(config),
+        numbers=numbers_of(config), by_patient=config.privacy != "none",
     )  # fmt: skip
     gone = sorted(left_out.withdrawn)
     problems = list(labels.unusable)
@@ -115,16 +124,16 @@ def load_cohort(
     joined = _rows(labels, needed) if prepared is None else (
             _join(site, prepared, labels, problems)
         )
-    stops = faults(labels, [row for _, row, _ in joined], config)
-    if stops:
-        message = f"Run {config.name} cannot use {table}: {' '.join(stops)}"
-        raise ColumnsUnusable(message, problems)
+    doubt = doubt_of(labels, [row for _, row, _ in joined], config, table)
+    if doubt and not labels.by_patient:
+        raise ColumnsUnusable(doubt, problems)
     items = _usable_items(joined, labels, config, task, problems)
-    if not items:
+    if not items and not labels.by_patient:
         usable = None if prepared is None else len(prepared.keys)
         message = f"Nobody in {site} can be used for run {config.name}: "
         raise NobodyUsable(message + whats_there(labels, usable, problems, site), problems)
-    return _assemble(site, config, (labels, prepared), items, problems)
+    cohort = _assemble(site, config, (labels, prepared), items, problems)
+    return replace(cohort, doubt=doubt or ("" if items else "Nobody here can be used for it."))
 
 
 def _mask_rules(config: RunConfig, labels: Labels) -> MaskRules | None:
@@ -180,7 +189,7 @@ def _join(
         if labels.rows[row].get("PatientID") not in {None, "", keys["PatientID"]}:
             problems.append(Unusable(
                 reason=Reason.PATIENT_MISMATCH, what=keys["source"],
-                detail=f"line {labels.lines[row]}",
+                detail=f"line {labels.lines[row]}", patient=keys["PatientID"],
             ))  # fmt: skip
             continue
         joined.append((keys["PatientID"], row, image))
@@ -189,7 +198,8 @@ def _join(
     for row in lonely:
         line, key = f"line {labels.lines[row]}", " ".join(key_of_row(labels.rows[row]) or ())
         detail = f"{key}. {instead}" if instead else key
-        problems.append(Unusable(reason=Reason.NO_IMAGE, what=line, detail=detail))
+        whose = labels.rows[row].get("PatientID", "")
+        problems.append(Unusable(reason=Reason.NO_IMAGE, what=line, detail=detail, patient=whose))
     return joined
 
 
@@ -204,42 +214,22 @@ def _usable_items(
             targets[row] = task.encode(labels.rows[row])
         except UnusableLabel as problem:
             problems.append(Unusable(
-                reason=Reason.LABEL_UNUSABLE, what=f"line {labels.lines[row]}", detail=str(problem)
+                reason=Reason.LABEL_UNUSABLE, what=f"line {labels.lines[row]}", detail=str(problem),
+                patient=labels.rows[row].get("PatientID", ""),
             ))  # fmt: skip
     items: dict[str, list[_Item]] = defaultdict(list)
     for patient, row, image in joined:
         if row in targets:
             item = _Item(patient=patient, row=row, image=image, target=targets[row])
             items[patient].append(item)
-    splits = _splits(labels, joined, config.cohort.split.column)
+    splits = given_splits(labels, joined, config.cohort.split.column)
     for patient in sorted(items):
-        reason = _split_problem(splits.get(patient)) or _disagreement(items[patient], config)
+        reason = split_problem(splits.get(patient)) or _disagreement(items[patient], config)
         if reason is not None:
-            problems.append(Unusable(reason=reason, what=f"patient {patient}"))
+            what = f"patient {patient}"
+            problems.append(Unusable(reason=reason, what=what, patient=patient))
             del items[patient]
     return dict(sorted(items.items()))
-
-
-def _splits(
-    labels: Labels, joined: list[_Joined], column: str | None
-) -> dict[str, set[Part | None]]:
-    """Return what all rows of each patient say of its split, those without an image too."""
-    found: dict[str, set[Part | None]] = defaultdict(set)
-    if column is not None:
-        for row in labels.rows:
-            if row.get("PatientID"):
-                found[row["PatientID"]].add(part_named(row[column]))
-        for patient, place, _ in joined:
-            found[patient].add(part_named(labels.rows[place][column]))
-    return found
-
-
-def _split_problem(named: set[Part | None] | None) -> Reason | None:
-    if named is None:
-        return None
-    if None in named:
-        return Reason.SPLIT_UNKNOWN
-    return Reason.PATIENT_IN_TWO_SPLITS if len(named) > 1 else None
 
 
 def _disagreement(items: list[_Item], config: RunConfig) -> Reason | None:
@@ -266,11 +256,14 @@ def _assemble(
         table, odd = encode_rows(labels, rows, config.cohort.table)
         problems += odd
     image = torch.zeros((len(flat), 0))
-    target = torch.from_numpy(np.stack([item.target for item in flat]))
+    targets = [item.target for item in flat] or [task_of(config.task).encode(blank_row(config))]
+    target = torch.from_numpy(np.stack(targets))[: len(flat)]
     if prepared is not None:
         chosen = [item.image for item in flat]
         image = _take(prepared.image, chosen)
-        target = _take(prepared.labels, chosen) if config.task.kind == "segmentation" else target
+        if config.task.kind == "segmentation":
+            maps = prepared.labels if len(prepared.image) else no_maps(config)
+            target = _take(maps, chosen)
     numbers = {patient: number for number, patient in enumerate(by_patient)}
     column, confounder = config.cohort.split.column, config.cohort.confounder
     first = {patient: labels.rows[items[0].row] for patient, items in by_patient.items()}
@@ -278,7 +271,7 @@ def _assemble(
         name=site.name,
         items=Patients(
             image=image, table=table, target=target,
-            patient=torch.tensor([numbers[item.patient] for item in flat]),
+            patient=torch.tensor([numbers[item.patient] for item in flat], dtype=torch.int64),
             pseudonyms=tuple(by_patient),
         ),
         given={
@@ -296,4 +289,4 @@ def _take(tensor: Tensor, chosen: list[int]) -> Tensor:
     """Return these items; all of them in their order are not copied."""
     if chosen == list(range(len(tensor))):
         return tensor
-    return tensor[torch.tensor(chosen)]
+    return tensor[torch.tensor(chosen, dtype=torch.int64)]

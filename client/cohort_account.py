@@ -23,16 +23,27 @@ NO_IMAGES = frozenset({
 _IMAGE_NAMES = frozenset({"", ".dcm", ".dicom", ".ima", ".img"})
 
 
+#: A study, and its patient where each was looked at alone.
+_Key = tuple[str, str]
+
+
 @dataclass(frozen=True, kw_only=True)
 class CohortFacts:
     """What loading a cohort found, without its images."""
 
     unusable: tuple[Unusable, ...] = ()
-    sources: frozenset[str] = frozenset()  # files (2-D) or series (3-D) whose images are used
+    #: Files (2-D) or series (3-D) whose images are used, each with its patient (see `by_patient`).
+    sources: frozenset[tuple[str, str]] = frozenset()
+    #: Each patient was looked at alone, so files that do not say whose they are count for nobody.
+    by_patient: bool = False
     patients: tuple[str, ...] = ()  # that are used
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # patients by split
     #: Tables of outcomes as common.cohort_statistics names them: row -> patients.
     outcomes: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+
+    def owner(self, patient: str) -> str:
+        """Return the patient where each was looked at alone, else nobody."""
+        return patient if self.by_patient else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,25 +75,35 @@ class StudyAccount:
 def account(
     rows: Iterable[Instance], quarantined: Iterable[Quarantined], facts: CohortFacts, folder: Path
 ) -> tuple[StudyAccount, ...]:
-    """Return every study of the folder, in the order of their keys."""
+    """Return every study of the folder, in the order of their keys.
+
+    Where each patient was looked at alone, a study is one patient's, whoever shares its UID.
+    """
     folder = folder.absolute()
-    images: dict[str, list[Instance]] = defaultdict(list)
+    images: dict[_Key, list[Instance]] = defaultdict(list)
     homes: dict[Path, set[str]] = defaultdict(set)  # studies by folder
     for row in rows:
+        if facts.by_patient and not row.patient:
+            continue
         key = row.study or _below(row.path, folder)
-        images[key].append(row)
+        images[key, facts.owner(row.patient)].append(row)
         homes[row.path.parent].add(key)
-    others: dict[str, list[Quarantined]] = defaultdict(list)
+    others: dict[_Key, list[Quarantined]] = defaultdict(list)
     for odd in quarantined:
         if odd.reason is Reason.WITHDRAWN:  # nothing of them is told, not even that they are gone
             continue
-        key = _study_of(odd, homes, folder)
-        if key in images or _is_missed(odd):
-            others[key].append(odd)
+        if facts.by_patient and not odd.patient:
+            continue
+        study = odd.study or _below(Path(odd.what), folder) if facts.by_patient else (
+            _study_of(odd, homes, folder)
+        )  # fmt: skip
+        place = study, facts.owner(odd.patient)
+        if place in images or _is_missed(odd):
+            others[place].append(odd)
     reasons = _reasons(facts.unusable)
     return tuple(
-        _study(key, images[key], others[key], reasons, (facts, folder))
-        for key in sorted({*images, *others})
+        _study(key, images[key, owner], others[key, owner], reasons, (facts, folder))
+        for key, owner in sorted({*images, *others})
     )
 
 
@@ -104,34 +125,38 @@ def _is_missed(odd: Quarantined) -> bool:
     return odd.reason not in NO_IMAGES
 
 
-def _reasons(unusable: Iterable[Unusable]) -> dict[str, list[Reason]]:
-    """Return the reasons by what they are about: a file, a series, a patient."""
-    found: dict[str, list[Reason]] = defaultdict(list)
+def _reasons(unusable: Iterable[Unusable]) -> dict[tuple[str, str], list[Reason]]:
+    """Return the reasons by whose they are, and what about: a file, a series, a patient."""
+    found: dict[tuple[str, str], list[Reason]] = defaultdict(list)
     for problem in unusable:
-        found[problem.what.partition(" frame ")[0]].append(problem.reason)
+        found[problem.patient, problem.what.partition(" frame ")[0]].append(problem.reason)
     return found
 
 
 def _study(
     key: str, rows: Sequence[Instance], odd: Sequence[Quarantined],
-    reasons: Mapping[str, list[Reason]], cohort: tuple[CohortFacts, Path],
+    reasons: Mapping[tuple[str, str], list[Reason]], cohort: tuple[CohortFacts, Path],
 ) -> StudyAccount:  # fmt: skip
     facts, folder = cohort
     names = [_below(row.path, folder) for row in rows]
-    told: Counter[Reason] = Counter()
-    for name in (*names, *sorted({row.series for row in rows})):
-        told.update(reasons.get(name, ()))
-    for file in odd:
-        told.update(reasons.get(_below(Path(file.what), folder)) or [file.reason])
     patients = [row.patient for row in rows] + [file.patient for file in odd]
     patient = next((p for p in patients if p), "")
-    told.update(reasons.get(f"patient {patient}", ()))
+
+    def why(name: str) -> list[Reason]:
+        return [r for owner in {"", patient} for r in reasons.get((owner, name), ())]
+
+    told: Counter[Reason] = Counter()
+    for name in (*names, *sorted({row.series for row in rows})):
+        told.update(why(name))
+    for file in odd:
+        told.update(why(_below(Path(file.what), folder)) or [file.reason])
+    told.update(why(f"patient {patient}"))
     places = [row.path for row in rows] + [Path(file.what) for file in odd]
     first = rows[0] if rows else None
     return StudyAccount(
         key=key, patient=patient or f"folder {_below(places[0].parent, folder)}",
         modality=first.modality if first else "", files=len(places),
-        used=any(n in facts.sources or r.series in facts.sources
+        used=any({(owner := facts.owner(r.patient), n), (owner, r.series)} & facts.sources
                  for n, r in zip(names, rows, strict=True)),
         reasons=told, age=age_of(first) if first else None,
         spacing=next((r.spacing[0] for r in rows if r.spacing), None),

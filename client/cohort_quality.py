@@ -31,14 +31,17 @@ class Shelf:
 
 def images_left_out(
     shelf: Shelf, config: RunConfig, rules: QualityRules
-) -> dict[str, tuple[Reason, str]]:
-    """Return the images that a run must not take, by SOP Instance UID, with reason and detail.
+) -> dict[tuple[str, str], tuple[Reason, str]]:
+    """Return the images that a run must not take, by patient and UID, with reason and detail.
 
-    The index is brought up to date first. Pixels are looked at only where the site leaves
-    images out for them; then whatever is not decoded yet is decoded.
+    In a run with privacy, rules that compare patients only warn: no patient's images may take
+    another's out. The index is brought up to date first. Pixels are looked at only where the site
+    leaves images out for them; then whatever is not decoded yet is decoded.
     """
     if config.cohort.images is None:
         return {}
+    if config.privacy != "none":
+        rules = rules.by_patient()
     with Index(shelf.index) as index:
         index.update(shelf.data)
         rows = tuple(index.instances(shelf.data))
@@ -49,7 +52,7 @@ def images_left_out(
             read_objects(shelf.data, files, lambda _header: None, store, by_series=False)
             pixels = look_at_pixels(rows, store)
     found = judged(rows, config, rules, shelf.labels, pixels)
-    return {key: (s.reason, s.detail) for key, s in found.refused().items() if key}
+    return {key: (s.reason, s.detail) for key, s in found.refused().items() if all(key)}
 
 
 def judged(
@@ -82,7 +85,8 @@ def wanted_of(config: RunConfig | None, table: Path) -> Wanted:
     side = images.laterality_column
     if side is None:
         return Wanted(body_parts=images.body_parts, laterality=images.laterality)
-    labels = read_labels(table, (side,), with_images=True)
+    private = config is not None and config.privacy != "none"
+    labels = read_labels(table, (side,), with_images=True, by_patient=private)
     return Wanted(
         body_parts=images.body_parts, laterality=images.laterality,
         side_in_table=lambda row: _side(row, labels, side),

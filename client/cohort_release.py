@@ -67,7 +67,7 @@ def released(tables: Mapping[str, Members], smallest: int) -> CohortStatistics:
 
 def sensitivity(tables: Mapping[str, Members]) -> float:
     """Return how far (L2) one patient more or less can move all noised counts together."""
-    return math.sqrt(len(_apart(tables)))
+    return math.sqrt(len(by_patient_apart(tables)))
 
 
 def noised(
@@ -75,7 +75,7 @@ def noised(
 ) -> CohortStatistics:
     """Return every count by patient, with Gaussian noise; charge it before."""
     told = {}
-    for name, members in _apart(tables).items():
+    for name, members in by_patient_apart(tables).items():
         counts = {row: len(people) for row, people in members.rows.items()}
         drawn = on_grid(noise.gaussian((len(counts),), standard_deviation).numpy()).tolist()
         told[name] = Table(
@@ -85,7 +85,7 @@ def noised(
     return CohortStatistics(smallest=smallest, noise=standard_deviation, tables=told)
 
 
-def _apart(tables: Mapping[str, Members]) -> dict[str, Members]:
+def by_patient_apart(tables: Mapping[str, Members]) -> dict[str, Members]:
     """Return the tables with each patient in one row; `found` follows from the others.
 
     Reasons keep a row each, whether anybody is in it or not.

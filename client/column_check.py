@@ -4,9 +4,9 @@ A column that is missing for everybody, or whose cells are mostly none of what t
 a fault of writing (a decimal comma, another code, another spelling), not a finding: the site stops
 with one sentence that names the cause, in `index`, in the report and as a refusal of the run.
 
-What a cell means never depends on other rows (common/cell_values.py); whether the site stops does.
-In a private run it is a refusal that the site's admin sees before, in `index` and in the report,
-and no noise covers it: who sees a site refuse learns that most of a column could not be read.
+What a cell means never depends on other rows (common/cell_values.py); whether the site stops does,
+and the run chooses the columns. So a private run goes on, with noise alone if need be, and the
+site's admin reads the sentence in `index`, in the report and in the log.
 """
 
 from __future__ import annotations
@@ -49,6 +49,16 @@ def faults(labels: Labels, rows: Sequence[int], config: RunConfig) -> list[str]:
         for column in _columns(config)
     ]
     return [fault for fault in found if fault is not None]
+
+
+def doubt_of(labels: Labels, rows: Sequence[int], config: RunConfig, table: Path) -> str:
+    """Return why a run cannot learn from the columns here, or nothing.
+
+    A run with privacy goes on all the same, with noise alone if need be: whether a site stops
+    would tell of its patients, and the run chooses the columns that are asked for.
+    """
+    stops = faults(labels, rows, config)
+    return f"Run {config.name} cannot use {table}: {' '.join(stops)}" if stops else ""
 
 
 def one_sided(table: Path, config: RunConfig) -> list[str]:

@@ -8,9 +8,6 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from client.answers import AnotherRequest
 from client.cohort import SiteCohort
 from client.cohort_account import CohortFacts, StudyAccount, account
@@ -19,6 +16,7 @@ from client.cohort_release import Members, noised, released, sensitivity
 from client.dicom.index import Index
 from client.dicom.reasons import Reason
 from client.intensity import mean_intensities
+from client.outcome_rows import outcomes_of
 from client.parts import charged_as
 from client.site import Site
 from common.cohort_statistics import (
@@ -33,7 +31,7 @@ from common.cohort_statistics import (
     bin_of,
     layout_of,
 )
-from common.config import DiagnosisTask, PrognosisTask, RunConfig
+from common.config import RunConfig
 from common.errors import BudgetExceeded, CohortError, PrivacyError
 from common.privacy.plan import Spend, count_mechanism
 from common.wire import Refusal, RefusalReason, SiteStatistics, StatisticsRequest
@@ -77,7 +75,7 @@ def describe(
         if isinstance(told, SiteStatistics):
             return told
     studies: tuple[StudyAccount, ...] = ()
-    brightness: Mapping[str, float] = {}
+    brightness: Mapping[tuple[str, str], float] = {}
     if described.shelf is not None and described.images:
         studies = account_of(described.shelf, facts)
         brightness = mean_intensities(studies, described.shelf.cache)
@@ -155,7 +153,7 @@ def _noised(
 
 def tables_of(
     config: RunConfig, studies: Iterable[StudyAccount], facts: CohortFacts,
-    brightness: Mapping[str, float],
+    brightness: Mapping[tuple[str, str], float],
 ) -> dict[str, Members]:  # fmt: skip
     """Return the patients behind every count that a run may be told of."""
     listed = tuple(studies)
@@ -166,7 +164,7 @@ def tables_of(
         "age (years)": lambda s: bin_of(s.age, AGES),
         "pixel spacing (mm)": lambda s: bin_of(s.spacing, SPACINGS),
         "slice distance (mm)": lambda s: bin_of(s.slice_distance, SPACINGS),
-        "mean intensity": lambda s: bin_of(brightness.get(s.key), INTENSITIES),
+        "mean intensity": lambda s: bin_of(brightness.get((s.patient, s.key)), INTENSITIES),
     }
     found: dict[str, Members] = {}
     for name, rows in layout_of(config).items():
@@ -219,7 +217,12 @@ def _patients(
 def _without_images(facts: CohortFacts) -> dict[str, Reason]:
     """Return patients, and lines that name none, that were left out of a table without images."""
     silent = {Reason.VALUE_UNUSABLE, Reason.WITHDRAWN, Reason.MASK_GREYS}
-    told = ((p.what, p.reason) for p in facts.unusable if p.reason not in silent)
+    told = [
+        (f"patient {p.patient}" if facts.by_patient else p.what, p.reason)
+        for p in facts.unusable
+        # Where each patient was looked at alone, a line that names none is nobody's.
+        if p.reason not in silent and (p.patient or not facts.by_patient)
+    ]
     return {what: why for what, why in told if what.startswith(("patient ", "line "))}
 
 
@@ -246,54 +249,15 @@ def _modality(text: str) -> str:
 
 def facts_of(cohort: SiteCohort, site: Site, config: RunConfig) -> CohortFacts:
     """Return what describes a cohort, without its images."""
+    by_patient, items = config.privacy != "none", cohort.items
+    owners = [items.pseudonyms[n] if by_patient else "" for n in items.patient.tolist()]
+    sources = frozenset(zip(owners, cohort.sources, strict=True) if cohort.sources else ())
     return CohortFacts(
-        unusable=cohort.unusable, sources=frozenset(cohort.sources),
+        unusable=cohort.unusable, sources=sources, by_patient=by_patient,
         patients=cohort.items.pseudonyms,
         parts={
             "train": site.train.pseudonyms, "validation": site.validation.pseudonyms,
             "test": site.test.pseudonyms,
         },
-        outcomes=_outcomes(cohort, config),
+        outcomes=outcomes_of(cohort, config),
     )  # fmt: skip
-
-
-def _outcomes(cohort: SiteCohort, config: RunConfig) -> dict[str, Rows]:
-    """Return each patient's row in the tables of outcomes, by their first item."""
-    items, task = cohort.items, config.task
-    first = np.unique(items.patient.numpy(), return_index=True)[1]
-    values: NDArray[np.float32] = items.target.numpy()[first]
-    layout = layout_of(config)
-
-    def rows(name: str, chosen: Iterable[str]) -> dict[str, Rows]:
-        held: dict[str, list[str]] = {row: [] for row in layout[name]}
-        for patient, row in zip(items.pseudonyms, chosen, strict=True):
-            held[row].append(patient)
-        return {name: {row: tuple(people) for row, people in held.items()}}
-
-    match task:
-        case DiagnosisTask(type="multilabel"):
-            found: dict[str, Rows] = {}
-            for place, label in enumerate(task.target):
-                found |= rows(f"label {label}", [_binary(v, "1", "0") for v in values[:, place]])
-            return found
-        case DiagnosisTask(type="multiclass"):
-            return rows(f"class of {task.target}", [task.classes[v.argmax()] for v in values])
-        case DiagnosisTask():
-            low, high = task.classes or ("0", "1")
-            return rows(f"class of {task.target}", [high if v[0] >= 0.5 else low for v in values])
-        case PrognosisTask(outcome="survival"):
-            times = [bin_of(float(row[-2]), (0.0, *task.intervals)) for row in values]
-            events = ["event" if row[-1] >= 0.5 else "no event" for row in values]
-            follow_up = rows(f"follow-up ({task.unit})", times)
-            return rows(f"outcome {task.event}", events) | follow_up
-        case PrognosisTask():
-            seen = (_binary(row[0], "event", "no event") for row in values)
-            return rows(f"outcome {task.event}", seen)
-        case _:
-            return {}
-
-
-def _binary(value: float, yes: str, no: str) -> str:
-    if np.isnan(value):
-        return UNKNOWN
-    return yes if value >= 0.5 else no

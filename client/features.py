@@ -16,6 +16,11 @@ from common.config import RunConfig
 def with_features(cohort: SiteCohort, config: RunConfig, cache: Cache) -> SiteCohort:
     """Return the cohort with frozen features in place of images, computed once and cached."""
     images = cohort.items.image
+    if len(images) == 0:  # nobody can be used, and a private run goes on: the width counts
+        from common.models import extract_features
+
+        blank = images.new_zeros((1, *images.shape[1:]))
+        return cohort.with_images(extract_features(blank, config.model)[:0])
     key = key_of(
         "features one by one", config.model.backbone, config.model.projection, list(images.shape),
         _content(images),

@@ -19,12 +19,13 @@ from client.dicom.quantities import Pixels
 from client.dicom.read import Header
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.dicom.volume import Geometry, stack_slices
+from client.found import Found, Object, Owned
+from client.image_gate import ImageGate
 from client.image_masks import Canvas, MaskRules, read_mask
 from client.labels import Labels, dicom_keys
 from client.left_out import LeftOut
-from client.objects import Found, Object, dicom_files, pixels_of, read_objects
+from client.objects import dicom_files, pixels_of, read_objects, read_objects_alone
 from client.pixel_store import PixelStore
-from client.series_choice import Choice, check_kind, choose
 from common.config import Images
 from common.errors import CohortError
 from common.preprocessing import prepare, prepare_labels
@@ -70,21 +71,27 @@ def prepare_images(
     """Return a site's prepared images, from the cache when nothing has changed."""
     labels = wanted[0]
     paths = frozenset(row[masks.column] for row in labels.rows) if masks else frozenset[str]()
-    files = dicom_files(site, paths)
+    # A row that names somebody's image as its mask takes no image away where each is looked at
+    # alone; a mask is no image, and is passed over all the same.
+    files = dicom_files(site, frozenset() if labels.by_patient else paths)
     try:
         key = _key(site, files, rules, wanted, masks)
         kept = _from_cache(cache, key)
         if kept is not None:
             return kept
         with PixelStore(cache.folder / "pixels") as store, Index(cache.index) as index:
-            gate = _Gate(rules, wanted, masks)
+            gate = ImageGate(rules, wanted, masks)
             gate.look(site, index)
-            found = read_objects(
-                site, files, gate.check, store,
-                by_series=rules.dimensions == 3, index=index,
-            )  # fmt: skip
+            read = read_objects_alone if labels.by_patient else read_objects
+            found = read(
+                site, files, gate.check, store, by_series=rules.dimensions == 3, index=index
+            )
             if masks is None:  # nothing is missing where no mask was asked for
                 found.problems = [p for p in found.problems if p.reason is not Reason.SEGMENTATION]
+            elif labels.by_patient:
+                own = {(row["PatientID"], row[masks.column]) for row in labels.rows}
+                own |= {("", name) for name in paths}
+                found.problems = [p for p in found.problems if (p.patient, p.what) not in own]
             prepared = _prepare_all(site, found, rules, (labels, masks), store)
         _keep(cache, key, prepared)
     except (OSError, sqlite3.Error) as error:
@@ -107,7 +114,8 @@ def _key(
     mask_rules = (dict(masks.structures), masks.column, masks.resample) if masks else None
     return key_of(
         "prepared", known, rules.model_dump(mode="json"), index, patients, mask_rules,
-        sorted(labels.conflicts), sorted((k, r.name) for k, (r, _) in left_out.images.items()),
+        sorted(labels.conflicts), labels.by_patient,
+        sorted((k, r.name) for k, (r, _) in left_out.images.items()),
     )  # fmt: skip
 
 
@@ -118,55 +126,15 @@ def _file_key(path: Path) -> str:
         return ""
 
 
-class _Gate:
-    """Lets those images through that a run wants and that their row means."""
-
-    def __init__(
-        self, rules: Images, wanted: tuple[Labels, LeftOut], masks: MaskRules | None
-    ) -> None:
-        self._rules, self._masks = rules, masks
-        self._labels, self._left_out = wanted
-        self._choice = Choice(refused={})
-
-    def look(self, site: Path, index: Index) -> None:
-        """Compare the images that stand beside each other, by their headers."""
-        index.update(site)
-        fits = (image for image in index.instances(site) if self._is_wanted(image.header))
-        mask = None if self._masks is None else self._masks.column
-        self._choice = choose(fits, index.quarantined(site), self._rules, self._labels, mask)
-
-    def check(self, header: Header) -> None:
-        """Raise UnusableFile for an image that is left out."""
-        self._check_by_itself(header)
-        self._choice.check(header)
-
-    def _check_by_itself(self, header: Header) -> None:
-        rules = self._rules
-        if rules.modalities and header.modality not in rules.modalities:
-            raise UnusableFile(Reason.WRONG_MODALITY, header.modality)
-        check_kind(header, rules)
-        if not header.patient:
-            raise UnusableFile(Reason.MISSING_HEADER, "PatientID")
-        self._left_out.check(header.instance)
-        self._labels.find(dicom_keys(header))
-
-    def _is_wanted(self, header: Header) -> bool:
-        try:
-            self._check_by_itself(header)
-        except UnusableFile:
-            return False
-        return True
-
-
 def find_images(found: Found, rules: Images, store: PixelStore) -> Iterator[Image]:
     """Yield every usable image; what is not usable is added to the problems with its reason."""
     if rules.dimensions == 2:
-        parts: dict[str, list[Object]] = {item.path: [item] for item in found.objects}
+        parts: dict[Owned, list[Object]] = {("", item.path): [item] for item in found.objects}
     else:
         parts = defaultdict(list)
         for item in found.objects:
-            parts[item.header.series].append(item)
-    for source, items in sorted(parts.items()):
+            parts[found.owned(item.header.patient, item.header.series)].append(item)
+    for (_, source), items in sorted(parts.items()):
         try:
             pixels = [pixels_of(item, store) for item in items]
             if rules.dimensions == 2:
@@ -174,7 +142,7 @@ def find_images(found: Found, rules: Images, store: PixelStore) -> Iterator[Imag
             else:
                 yield _volume(source, items, pixels, found)
         except UnusableFile as problem:
-            found.problems.append(problem.listed(source))
+            found.problems.append(problem.listed(source, found.whose(items[0].header)))
 
 
 def _flat_images(item: Object, pixels: Pixels, found: Found) -> Iterator[Image]:
@@ -187,13 +155,14 @@ def _flat_images(item: Object, pixels: Pixels, found: Found) -> Iterator[Image]:
                 instances=frozenset({item.header.instance}),
             )  # fmt: skip
         except UnusableFile as problem:
-            found.problems.append(problem.listed(f"{item.path} frame {frame + 1}"))
+            name = f"{item.path} frame {frame + 1}"
+            found.problems.append(problem.listed(name, found.whose(item.header)))
 
 
 def _volume(source: str, items: list[Object], pixels: list[Pixels], found: Found) -> Image:
     if not source:
         raise UnusableFile(Reason.MISSING_HEADER, "SeriesInstanceUID")
-    if source in found.broken_series:
+    if found.owned(items[0].header.patient, source) in found.broken_series:
         raise UnusableFile(Reason.INCOMPLETE_SERIES, f"{len(items)} slices can be read")
     if len({item.header.patient for item in items}) > 1:
         raise UnusableFile(Reason.PATIENT_MISMATCH, "one series, several patients")
@@ -230,12 +199,13 @@ def _prepare_all(
     of_row = Counter(wanted[0].find(dicom_keys(item.header)) for item in found.objects)
     for image in find_images(found, rules, store):
         try:
-            target = _mask(site, image, wanted, rules, found.problems, of_row)
+            target = _mask(site, image, wanted, rules, found, of_row)
             images.append(prepare(image.values, image.spacing, rules, image.padding))
         except UnusableFile as problem:
-            found.problems.append(problem.listed(image.source))
+            found.problems.append(problem.listed(image.source, found.whose(image.header)))
         except ValueError as error:  # a grid beyond any memory
-            found.problems.append(UnusableFile(Reason.TOO_LARGE, str(error)).listed(image.source))
+            large = UnusableFile(Reason.TOO_LARGE, str(error))
+            found.problems.append(large.listed(image.source, found.whose(image.header)))
         else:
             targets.append(target)
             keys.append(image.keys())
@@ -249,8 +219,8 @@ def _prepare_all(
 
 
 def _mask(
-    site: Path, image: Image, wanted: tuple[Labels, MaskRules | None], rules: Images,
-    problems: list[Unusable], of_row: Mapping[int, int],
+    site: Path, image: Image, wanted: tuple[Labels, MaskRules | None], rules: Images, found: Found,
+    of_row: Mapping[int, int],
 ) -> Tensor:  # fmt: skip
     """Return the image's label map, or (0,) where none was asked for."""
     labels, masks = wanted
@@ -264,7 +234,10 @@ def _mask(
     )  # fmt: skip
     name = labels.rows[row][masks.column]
     drawn = read_mask(
-        site, name, canvas, masks, lambda problem: problems.append(problem.listed(image.source))
+        site, name, canvas, masks,
+        lambda problem: found.problems.append(
+            problem.listed(image.source, found.whose(image.header))
+        ),
     )
     return prepare_labels(drawn, image.spacing, rules)
 
@@ -274,7 +247,7 @@ def _keep(cache: Cache, key: str, prepared: Prepared) -> None:
     cache.keep_array(f"{key}-labels", prepared.labels.numpy())
     cache.keep_facts(key, {
         "keys": [dict(k) for k in prepared.keys],
-        "problems": [[p.reason.name, p.what, p.detail] for p in prepared.problems],
+        "problems": [[p.reason.name, p.what, p.detail, p.patient] for p in prepared.problems],
     })  # fmt: skip
 
 
@@ -291,5 +264,7 @@ def _from_cache(cache: Cache, key: str) -> Prepared | None:
         image=torch.from_numpy(image),
         labels=torch.from_numpy(labels),
         keys=tuple(keys),
-        problems=tuple(Unusable(reason=Reason[r], what=w, detail=d) for r, w, d in problems),
+        problems=tuple(
+            Unusable(reason=Reason[r], what=w, detail=d, patient=p) for r, w, d, p in problems
+        ),
     )

@@ -17,10 +17,11 @@ from client.dicom.header import read_file
 from client.dicom.instance import Instance
 from client.dicom.read import Header
 from client.dicom.reasons import Reason, Unusable, UnusableFile
+from client.found import Found
 from client.images import Image, find_images
 from client.inference_grid import Place, flat_place, volume_place
 from client.labels import Labels, dicom_keys
-from client.objects import Found, read_objects
+from client.objects import read_objects
 from client.pixel_store import PixelStore
 from client.series_choice import SLICED, check_kind
 from client.table import encode_rows

@@ -7,34 +7,37 @@ from pathlib import Path
 
 import numpy as np
 
-from client.cache import PIXELS, file_key
+from client.cache import PIXELS, pixels_key
 from client.cohort_account import StudyAccount
 from client.dicom.reasons import UnusableFile
-from client.objects import Object, header_of, pixels_of
+from client.found import Object
+from client.objects import header_of, pixels_of
 from client.pixel_store import PixelStore
 
 #: Every so many pixels are looked at: a mean of thousands is as good as one of millions.
 _STEP = 4
 
 
-def mean_intensities(studies: Iterable[StudyAccount], cache: Path) -> dict[str, float]:
-    """Return the mean of each used study's middle image, by study, in rescaled units.
+def mean_intensities(
+    studies: Iterable[StudyAccount], cache: Path
+) -> dict[tuple[str, str], float]:
+    """Return the mean of each used study's middle image, by patient and study, in rescaled units.
 
     A study whose pixels are not in the store is not in the answer; nothing is decoded for it.
     """
-    found: dict[str, float] = {}
+    found: dict[tuple[str, str], float] = {}
     with PixelStore(cache / PIXELS) as store:
         for study in studies:
             value = _mean(study, store) if study.used else None
             if value is not None:
-                found[study.key] = value
+                found[study.patient, study.key] = value
     return found
 
 
 def _mean(study: StudyAccount, store: PixelStore) -> float | None:
     for path in (study.images[len(study.images) // 2], *study.images):
         try:
-            key = file_key(path)
+            key = pixels_key(path, study.patient)
             entry = store.find(key)
             if entry is None or entry.stored is None:
                 continue

@@ -33,6 +33,7 @@ class Labels:
     unusable: tuple[Unusable, ...]
     withdrawn: frozenset[str] = frozenset()  # PatientIDs whose rows and images are left out
     schema: LabelSchema = field(default_factory=LabelSchema)  # what the columns hold
+    by_patient: bool = False  # a patient's images find its own rows alone
     #: Cells that held something which is not used: line, column; they are empty in `rows`.
     refused: frozenset[tuple[int, str]] = frozenset()
 
@@ -44,12 +45,20 @@ class Labels:
         if keys["PatientID"] in self.withdrawn:
             raise UnusableFile(Reason.WITHDRAWN)
         for column in KEYS:
-            key = column, keys[column]
+            key = self._key(keys["PatientID"], column, keys[column])
             if key in self.conflicts:
                 raise UnusableFile(Reason.LABEL_CONFLICT)
             if key in self.index:
                 return self.index[key]
         raise UnusableFile(Reason.LABEL_MISSING)
+
+    def key_of(self, row: Row) -> Key:
+        """Return the most specific key of a row, within its patient where `by_patient`."""
+        column, value = key_of_row(row) or ("", "")
+        return self._key(row.get("PatientID", ""), column, value)
+
+    def _key(self, patient: str, column: str, value: str) -> Key:
+        return column, f"{patient}\0{value}" if self.by_patient else value
 
     def distinct(self, needed: Sequence[str]) -> list[int]:
         """Return the rows that say something new of their patient, for tables without images."""
@@ -61,20 +70,22 @@ class Labels:
 
 def read_labels(
     path: Path, needed: Sequence[str], *, with_images: bool,
-    withdrawn: frozenset[str] = frozenset(), numbers: Sequence[str] = (),
+    withdrawn: frozenset[str] = frozenset(), numbers: Sequence[str] = (), by_patient: bool = False,
 ) -> Labels:  # fmt: skip
     """Read a table and the schema beside it; CohortError names the file and what it lacks.
 
     Columns of `numbers` are brought to one way of writing numbers (common/cell_values.py), each
     cell by itself. With images, rows of one key must agree in the needed columns, since an image
-    has one row; without, every row names its patient.
+    has one row; without, every row names its patient. `by_patient`, as a run with privacy wants it,
+    every row names its patient, and no row has a say about another's images: a study that two
+    patients' rows name is looked up in each one's own.
     """
     schema = read_schema(path)
     text = read_table(path, schema.sheet)
     header, *cells = text.lines or ((1, ()),)
     columns = [name.strip() for name in header[1]]
     try:
-        _check_columns(path, columns, needed, with_images=with_images)
+        _check_columns(path, columns, needed, with_images=with_images and not by_patient)
     except CohortError as error:
         if not text.other_sheets:
             raise
@@ -87,7 +98,7 @@ def read_labels(
     notation: Notation = schema.decimal or ("semicolons" if text.semicolons else "unknown")
     found = Labels(
         rows=(), lines=(), index={}, conflicts=frozenset(), unusable=text.unusable,
-        withdrawn=withdrawn, schema=schema,
+        withdrawn=withdrawn, schema=schema, by_patient=by_patient,
     )  # fmt: skip
     found = _filled(found, (columns, cells), (notation, numbers), with_images=with_images)
     _check_shape(path, found.unusable, len(cells))
@@ -104,10 +115,11 @@ def _filled(
     lines: list[int] = []
     unusable: list[Unusable] = list(empty.unusable)
     refused: set[tuple[int, str]] = set()
+    optional = with_images and not empty.by_patient
     for line, values in cells:
         try:
             row, problems, odd = checked(_row(columns, values), empty.schema, line, *reading)
-            if key_of_row(row) is None or not (with_images or row["PatientID"]):
+            if key_of_row(row) is None or not (optional or row["PatientID"]):
                 raise UnusableFile(Reason.NO_KEY)
         except UnusableFile as problem:
             unusable.append(problem.listed(f"line {line}"))
@@ -173,12 +185,12 @@ def _indexed(labels: Labels, needed: Sequence[str]) -> Labels:
     index: dict[Key, int] = {}
     disagree: list[tuple[int, int, str]] = []
     for place, row in enumerate(labels.rows):
-        key = key_of_row(row) or ("", "")
+        key = labels.key_of(row)
         first = index.setdefault(key, place)
         column = next((c for c in needed if row[c] != labels.rows[first][c]), None)
         if column is not None:
             disagree.append((first, place, column))
-    keys = {key_of_row(labels.rows[place]) for _, place, _ in disagree}
+    keys = {labels.key_of(labels.rows[place]) for _, place, _ in disagree}
     patients = {labels.rows[place].get("PatientID", "") for _, place, _ in disagree} - {""}
     conflicts = {
         key for key, place in index.items()
@@ -188,6 +200,7 @@ def _indexed(labels: Labels, needed: Sequence[str]) -> Labels:
         Unusable(
             reason=Reason.LABEL_CONFLICT, what=f"line {labels.lines[place]}",
             detail=f"{column} is not as in line {labels.lines[first]}",
+            patient=labels.rows[place].get("PatientID", ""),
         )
         for first, place, column in disagree
     )  # fmt: skip

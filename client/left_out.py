@@ -18,12 +18,12 @@ class LeftOut:
     """Withdrawn patients, and images that the site's rules of quality refuse."""
 
     withdrawn: frozenset[str] = frozenset()  # PatientIDs
-    #: By SOP Instance UID: why, and what exactly, for the site's admin.
-    images: Mapping[str, tuple[Reason, str]] = field(default_factory=dict)
+    #: By PatientID and SOP Instance UID: why, and what exactly, for the site's admin.
+    images: Mapping[tuple[str, str], tuple[Reason, str]] = field(default_factory=dict)
 
-    def check(self, instance: str) -> None:
+    def check(self, patient: str, instance: str) -> None:
         """Raise UnusableFile for an image that is left out."""
-        refused = self.images.get(instance)
+        refused = self.images.get((patient, instance))
         if refused is not None:
             raise UnusableFile(*refused)
 

@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from client.cache import file_key
+from client.cache import pixels_key
 from client.dicom.files import File, files_below
 from client.dicom.header import read_file
-from client.dicom.header_checks import WITHOUT_PIXELS
 from client.dicom.index import Index
 from client.dicom.instance import Instance, Quarantined
 from client.dicom.native import read_image
@@ -28,6 +27,7 @@ from client.dicom.quiet import quiet
 from client.dicom.read import Header
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.dicom.remarks import Remark
+from client.found import Found, Object, Owned, may_be_slice
 from client.pixel_store import Entry, PixelStore
 
 _HEADER = TypeAdapter(Header)
@@ -35,15 +35,8 @@ _HEADER = TypeAdapter(Header)
 _THREADS = min(len(os.sched_getaffinity(0)), 8)
 #: So many bytes of pixels may wait for being written.
 _WAITING_BYTES = 1 << 30
-#: A file that cannot be used and belongs to a series takes the series with it, if it is not
-#: another kind of object.
-_NO_SLICE = frozenset({
-    Reason.SEGMENTATION, Reason.NO_PIXELS, Reason.DICOMDIR, Reason.SLIDE_LABEL,
-})  # fmt: skip
 #: Reasons for which a file does not even say which series it belongs to.
 _UNKNOWN = frozenset({Reason.EMPTY_FILE, Reason.PARTIAL_WRITE, Reason.UNREADABLE})
-#: A file of such a name was DICOM once, whatever stands in it now.
-_NAMED_DICOM = frozenset({".dcm", ".dicom", ".ima"})
 #: What stays so until the file changes; other pixels may be read another time.
 _LASTING = frozenset({
     Reason.TRUNCATED_PIXELS, Reason.DECODE_ERROR, Reason.BAD_VR, Reason.TOO_LARGE,
@@ -51,27 +44,6 @@ _LASTING = frozenset({
 
 #: Raises UnusableFile for an object that the run does not want.
 Wanted = Callable[[Header], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Object:
-    """A usable object of the folder; its pixels are in the store."""
-
-    path: str  # below the site's folder
-    key: str  # in the store
-    header: Header
-
-
-@dataclass(kw_only=True)
-class Found:
-    """What a folder holds; filled file by file."""
-
-    objects: list[Object] = field(default_factory=list)
-    problems: list[Unusable] = field(default_factory=list)
-    #: Series with an object that cannot be used, though the run wants it.
-    broken_series: set[str] = field(default_factory=set)
-    by_series: bool  # what the run does not want is listed once a series, or once a file
-    unwanted: set[tuple[Reason, str]] = field(default_factory=set)
 
 
 def dicom_files(site: Path, masks: frozenset[str]) -> list[Path]:
@@ -89,12 +61,29 @@ def read_objects(
 ) -> Found:  # fmt: skip
     """Decode what is wanted and not in the store yet; one bad file never stops the others.
 
+    Files that share UIDs are compared, and a series lacks each of its files that cannot be used.
     Headers come from the index, which is brought up to date, or from the files without one.
     """
     found = Found(by_series=by_series)
-    intake = _Intake(site=site, wanted=wanted, store=store, found=found, index=index)
+    return _read(files, _Intake(site=site, wanted=wanted, store=store, found=found, index=index))
+
+
+def read_objects_alone(
+    site: Path, files: Iterable[Path], wanted: Wanted, store: PixelStore, *, by_series: bool,
+    index: Index | None = None,
+) -> Found:  # fmt: skip
+    """Do the same within each PatientID alone.
+
+    A file that does not say whose it is is nobody's, and takes nobody's series with it.
+    """
+    found = Found(by_series=by_series, by_patient=True)
+    return _read(files, _Intake(site=site, wanted=wanted, store=store, found=found, index=index))
+
+
+def _read(files: Iterable[Path], intake: _Intake) -> Found:
+    found, index, store = intake.found, intake.index, intake.store
     if index is not None:
-        index.update(site)
+        index.update(intake.site)
     # Quiet around all threads, so that none of them puts filters back that another one needs.
     with quiet(), ThreadPoolExecutor(_THREADS) as pool:
         for path in files:
@@ -152,11 +141,13 @@ class _Intake:
             one.patient and one.patient in self.store.withdrawn
         ):  # fmt: skip
             return
-        if one.series and _may_be_slice(one, path):
-            self.found.broken_series.add(one.series)
-        if one.reason in _UNKNOWN or (not one.series and _may_be_slice(one, path)):
+        if one.series and may_be_slice(one, path):
+            self.found.broken_series.add(self.found.owned(one.patient, one.series))
+        if one.reason in _UNKNOWN or (not one.series and may_be_slice(one, path)):
             self.lost.add(path.parent)
-        self.found.problems.append(Unusable(reason=one.reason, what=name, detail=one.detail))
+        self.found.problems.append(
+            Unusable(reason=one.reason, what=name, detail=one.detail, patient=one.patient)
+        )
 
     def _admit(self, image: Instance, path: Path, name: str, pool: ThreadPoolExecutor) -> None:
         header = image.header
@@ -167,7 +158,7 @@ class _Intake:
             return
         if self.found.by_series and Remark.LOCALIZER in image.remarks:
             raise UnusableFile(Reason.LOCALIZER)
-        key = file_key(path)
+        key = pixels_key(path, header.patient)
         entry = self.store.find(key)
         item = Object(path=name, key=key, header=header)
         if entry is not None and entry.stored is not None:
@@ -188,9 +179,10 @@ class _Intake:
         if problem.reason is Reason.WITHDRAWN:
             return
         what = header.series if self.found.by_series else name
-        if (problem.reason, what) not in self.found.unwanted:
-            self.found.unwanted.add((problem.reason, what))
-            self.found.problems.append(problem.listed(what))
+        known = problem.reason, self.found.owned(header.patient, what)
+        if known not in self.found.unwanted:
+            self.found.unwanted.add(known)
+            self.found.problems.append(problem.listed(what, self.found.whose(header)))
 
     def finish(self) -> None:
         """Wait for everything that is being decoded."""
@@ -208,17 +200,11 @@ class _Intake:
                 self.store.keep(one.item.key, facts_of(header, pixels), pixels.stored)
             self.found.objects.append(one.item)
         except UnusableFile as problem:
-            self.found.broken_series.add(one.item.header.series)
-            self.found.problems.append(problem.listed(one.item.path))
+            header = one.item.header
+            self.found.broken_series.add(self.found.owned(header.patient, header.series))
+            self.found.problems.append(problem.listed(one.item.path, self.found.whose(header)))
             if self.index is not None and problem.reason in _LASTING:
                 self.index.quarantine(one.image, problem.listed(one.item.path))
-
-
-def _may_be_slice(one: Quarantined, path: Path) -> bool:
-    """Return whether a file that cannot be used may be a slice, for all that is known."""
-    if one.reason is Reason.NOT_DICOM:
-        return path.suffix.lower() in _NAMED_DICOM
-    return one.reason not in _NO_SLICE or one.detail == WITHOUT_PIXELS
 
 
 def _header_of(path: Path) -> Instance | Quarantined:
@@ -229,17 +215,20 @@ def _header_of(path: Path) -> Instance | Quarantined:
 
 
 def _break_series_with_lost_files(intake: _Intake) -> None:
-    """Where a folder of one series holds a file that cannot even be asked, the series lacks it."""
-    for folder in intake.lost:
+    """Where a folder of one series holds a file that cannot even be asked, the series lacks it.
+
+    Not where each patient is looked at alone: how many series lie in a folder is others' doing.
+    """
+    for folder in intake.lost if not intake.found.by_patient else ():
         if len(intake.series[folder]) == 1:
-            intake.found.broken_series |= intake.series[folder]
+            intake.found.broken_series |= {("", series) for series in intake.series[folder]}
 
 
 def _leave_out_doubles(found: Found, store: PixelStore) -> None:
     """Keep one of equal objects, and none where one UID means different images."""
-    copies: dict[str, list[Object]] = defaultdict(list)
+    copies: dict[Owned, list[Object]] = defaultdict(list)
     for item in found.objects:
-        copies[item.header.instance or item.path].append(item)
+        copies[found.owned(item.header.patient, item.header.instance or item.path)].append(item)
     left_out: set[str] = set()
     for same in copies.values():
         if len(same) < 2:
@@ -252,10 +241,15 @@ def _leave_out_doubles(found: Found, store: PixelStore) -> None:
             reason = Reason.PATIENT_TWO_IDS
         refused = same[1:] if reason is Reason.DUP_SOP_SAME else same
         if reason is not Reason.DUP_SOP_SAME:
-            found.broken_series |= {item.header.series for item in same}
+            found.broken_series |= {
+                found.owned(item.header.patient, item.header.series) for item in same
+            }
         left_out |= {item.path for item in refused}
         found.problems += [
-            Unusable(reason=reason, what=item.path, detail=f"as {same[0].path}")
+            Unusable(
+                reason=reason, what=item.path, detail=f"as {same[0].path}",
+                patient=found.whose(item.header),
+            )
             for item in refused
         ]
     found.objects = [item for item in found.objects if item.path not in left_out]

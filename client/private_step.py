@@ -15,7 +15,9 @@ The sum is divided by a public constant. The number of patients drawn is never u
 
 Which patients, which K of their images and which units dropout drops are drawn from the secret
 noise source, not from the run's public seed: under a public seed all draws after a patient would
-shift with that patient's presence, and everybody's contribution would change, not one.
+shift with that patient's presence, and everybody's contribution would change, not one. Patients
+and images are drawn with a key of the step, each by its PatientID and its place among the
+patient's own images (client/patient_draw.py): with the same key, nobody else's draw moves at all.
 
 Public: private_step, patient_optimizer, draw, accumulate.
 """
@@ -26,6 +28,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from client.patient_draw import PatientDraw
 from client.patient_gradients import LOOP, Backend, Drawn, Objective, gradients_by_patient
 from common.privacy.noise import NoiseSource
 from common.privacy.plan import PrivacyPlan
@@ -73,13 +76,17 @@ def draw(patients: Patients, sampling_rate: float, most: int, noise: NoiseSource
     counts = torch.bincount(owner, minlength=len(patients))
     first = counts.cumsum(0) - counts
     order = torch.arange(len(owner))
+    own = PatientDraw(noise)  # always, so that what is drawn after it is the same for any patients
     if len(counts) and int(counts.max()) > most:
         # Within each patient, items in the order of a random key; halved, so that rounding
         # never makes it the next patient's.
-        order = torch.argsort(owner + 0.5 * noise.uniform(len(owner)))
+        place = order - first[owner] + 1
+        order = torch.argsort(owner + 0.5 * own.uniform(patients.pseudonyms, owner, place))
     chosen = counts > 0
     if sampling_rate < 1:
-        chosen &= noise.uniform(len(patients)) < sampling_rate
+        everybody = torch.arange(len(patients))
+        drawn = own.uniform(patients.pseudonyms, everybody, torch.zeros_like(everybody))
+        chosen &= drawn < sampling_rate
     first, counts = first[chosen], counts[chosen].clamp_max(most)
     step = torch.arange(int(counts.max()) if len(counts) else 0)
     places = first[:, None] + torch.where(step < counts[:, None], step, 0)

@@ -9,6 +9,8 @@ from pydantic import Field
 from common.config_part import Part, PositiveFloat
 
 Action = Literal["leave_out", "warn", "off"]
+#: Rules by which one patient's images may take another's out.
+_COMPARING = ("two_patient_ids", "same_pixels", "spacing_outliers")
 
 
 class QualityRules(Part):
@@ -16,7 +18,9 @@ class QualityRules(Part):
 
     By default what is proven is left out and what is suspect is reported. Nothing here ever
     stops a run: it trains on what is left. What cannot be read, and what a run's own
-    configuration asks for (modality, part of the body, side), is no choice of the site's.
+    configuration asks for (modality, part of the body, side), is no choice of the site's. In runs
+    with privacy, two_patient_ids, same_pixels and spacing_outliers only warn: what becomes of one
+    patient must not follow from another's images.
     """
 
     two_patient_ids: Action = Field(
@@ -60,6 +64,11 @@ class QualityRules(Part):
         description="Read ultrasound and secondary captures for text in `wardround-site report` "
         "(slow; needs what the lock ocr.txt names). No reader finds all text.",
     )  # fmt: skip
+    def by_patient(self) -> QualityRules:
+        """Return the rules as they are in a run with privacy: none takes out what others have."""
+        warned = {n: "warn" for n in _COMPARING if getattr(self, n) == "leave_out"}
+        return self.model_copy(update=warned)
+
     laterality: Action = Field(
         default="leave_out",
         description="Image and table name different sides (cohort.images.laterality_column). "

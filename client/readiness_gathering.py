@@ -162,8 +162,8 @@ def _cohort(home: Home, site: SiteConfig, shelf: Shelf, config: RunConfig | None
         return _Cohort(facts=facts, stopped_by=str(error), known=looked)
     except CohortError as error:
         return _Cohort(stopped_by=str(error), known=False)
-    key = site_key(home.identity_key)
-    return _Cohort(facts=facts_of(cohort, site_of(cohort, config, key), config))
+    parts = site_of(cohort, config, site_key(home.identity_key))
+    return _Cohort(facts=facts_of(cohort, parts, config), stopped_by=cohort.doubt)
 
 
 # --- what was found ------------------------------------------------------------------------

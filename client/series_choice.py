@@ -44,6 +44,8 @@ _NAMED = 5
 
 #: patient, series, instance of an image.
 Key = tuple[str, str, str]
+#: patient, or nobody where all are looked at together; study.
+_Study = tuple[str, str]
 
 
 def check_kind(header: Header, rules: Images) -> None:
@@ -89,14 +91,19 @@ def choose(
         key = key_of_row(labels.rows[row])
         if key is not None and key[0] != "SeriesInstanceUID":
             by_row[row, image.patient].append(image)
-    broken: dict[str, set[str]] = defaultdict(set)  # series by study
+    # Series by study, and by patient where each is looked at alone: a file that does not say whose
+    # it is then decides over nobody's.
+    broken: dict[_Study, set[str]] = defaultdict(set)
     for file in lost:
-        if file.series and file.study and _is_of_image(file):
-            broken[file.study].add(file.series)
+        named = file.patient or not labels.by_patient
+        if file.series and file.study and named and _is_of_image(file):
+            broken[file.patient if labels.by_patient else "", file.study].add(file.series)
     refused: dict[Key, tuple[Reason, str]] = {}
     for (row, _), group in by_row.items():
         name = labels.rows[row][mask] if mask is not None else None
-        for image, reason, detail in _judged(group, broken, rules, name):
+        own = group[0].patient if labels.by_patient else ""
+        lacking = {study: series for (whose, study), series in broken.items() if whose == own}
+        for image, reason, detail in _judged(group, lacking, rules, name):
             told = f"line {labels.lines[row]}: {detail}"
             refused[image.patient, image.series, image.instance] = reason, told
     return Choice(refused=refused)

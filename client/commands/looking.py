@@ -93,6 +93,8 @@ def _index_run(home: Home, site: SiteConfig, path: Path, *, every: bool) -> None
             cohort = with_features(cohort, config, cache)
     if config.cohort.images is not None:
         _say_join(home, site, needed_columns(config, task), every=every)
+    if cohort.doubt:
+        raise CohortError(cohort.doubt)
     items = len(cohort.items.patient)
     say(f"{len(cohort.items)} patients with {items} items can be used for {config.name}.")
     for remark in one_sided(site.labels_csv, config):

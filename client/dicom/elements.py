@@ -30,7 +30,8 @@ from client.dicom.read import (
 KEYWORDS = (
     "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "StudyDate",
     "AccessionNumber", "Modality", "Manufacturer", "StudyDescription", "SeriesDescription",
-    "ManufacturerModelName", "PatientID", "PatientBirthDate", "PatientSex", "PatientAge",
+    "ManufacturerModelName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex",
+    "PatientAge",
     "BodyPartExamined", "SliceThickness", "ImagerPixelSpacing", "StudyInstanceUID",
     "SeriesInstanceUID", "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient",
     "FrameOfReferenceUID", "Laterality", "ImageLaterality", "SamplesPerPixel",

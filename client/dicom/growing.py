@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from client.dicom.files import File
 from client.dicom.instance import Instance, Quarantined
@@ -35,5 +36,12 @@ def watched(
         with contextlib.suppress(OSError):
             status = file.path.stat()
             if (status.st_size, status.st_mtime_ns) != (file.size, file.mtime_ns):
-                found[place] = Quarantined(reason=Reason.PARTIAL_WRITE, what=str(file.path))
+                found[place] = _growing(found[place])
     return found
+
+
+def _growing(one: Instance | Quarantined) -> Quarantined:
+    """Return the file as one that grows, still its patient's where its header says whose."""
+    if isinstance(one, Instance):
+        return Quarantined(reason=Reason.PARTIAL_WRITE, what=str(one.path), patient=one.patient)
+    return replace(one, reason=Reason.PARTIAL_WRITE, detail="")

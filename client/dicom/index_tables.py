@@ -12,11 +12,12 @@ from client.dicom.reasons import Reason
 from client.dicom.remarks import Remark
 
 #: Raised when the tables or what stands in them change; an index of another version is made anew.
-VERSION = 6
+VERSION = 7
 
 #: A patient, study or series that files describe differently has one row for each description.
 SCHEMA = """
-CREATE TABLE patient (id INTEGER PRIMARY KEY, patient TEXT, patient_sex TEXT, birth_date TEXT);
+CREATE TABLE patient (id INTEGER PRIMARY KEY, patient TEXT, issuer TEXT, patient_sex TEXT,
+    birth_date TEXT);
 CREATE TABLE study (id INTEGER PRIMARY KEY, patient_id INTEGER NOT NULL REFERENCES patient,
     study TEXT, accession TEXT, study_date TEXT, study_description TEXT, patient_age TEXT);
 CREATE TABLE series (id INTEGER PRIMARY KEY, study_id INTEGER NOT NULL REFERENCES study,
@@ -73,8 +74,9 @@ class Level:
 #: From the patient down; each row but the first begins with the row above it.
 LEVELS = (
     Level(
-        find="SELECT id FROM patient WHERE patient = ? AND patient_sex = ? AND birth_date = ?",
-        insert="INSERT INTO patient (patient, patient_sex, birth_date) VALUES (?, ?, ?)",
+        find="SELECT id FROM patient WHERE patient = ? AND issuer = ? AND patient_sex = ? AND "
+        "birth_date = ?",
+        insert="INSERT INTO patient (patient, issuer, patient_sex, birth_date) VALUES (?, ?, ?, ?)",
     ),
     Level(
         find="SELECT id FROM study WHERE patient_id = ? AND study = ? AND accession = ? AND "
@@ -93,7 +95,7 @@ LEVELS = (
 
 def patient_row(image: Instance) -> Row:
     """Return what a patient's row holds."""
-    return image.patient, image.patient_sex, image.birth_date
+    return image.patient, image.issuer, image.patient_sex, image.birth_date
 
 
 def study_row(image: Instance) -> Row:
@@ -130,7 +132,8 @@ def instance_of(row: sqlite3.Row) -> Instance:
     spacing, positions, orientations, aspect = json.loads(row["geometry"])
     return Instance(
         path=Path(row["path"]), size=row["size"], mtime_ns=row["mtime_ns"],
-        patient=row["patient"], patient_sex=row["patient_sex"], birth_date=row["birth_date"],
+        patient=row["patient"], issuer=row["issuer"], patient_sex=row["patient_sex"],
+        birth_date=row["birth_date"],
         study=row["study"], accession=row["accession"], study_date=row["study_date"],
         study_description=row["study_description"], patient_age=row["patient_age"],
         series=row["series"], modality=row["modality"], body_part=row["body_part"],

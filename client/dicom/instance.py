@@ -23,6 +23,7 @@ class Instance:
     size: int  # bytes
     mtime_ns: int  # time of last change, ns since 1970
     patient: str  # PatientID
+    issuer: str  # IssuerOfPatientID: who gave it; another issuer's is another person
     patient_sex: str  # M, F, O
     birth_date: str  # YYYYMMDD
     study: str  # StudyInstanceUID
@@ -102,7 +103,6 @@ class Series:
 class Quarantined(Unusable):
     """A file that is no usable image; `what` is its path."""
 
-    patient: str = ""  # empty where the file does not say
     study: str = ""
     series: str = ""
 
@@ -154,7 +154,8 @@ def describe(file: File, found: Scan) -> Instance:
     intercept = elements.numbers("RescaleIntercept", 1)
     return Instance(
         path=file.path, size=file.size, mtime_ns=file.mtime_ns,
-        patient=elements.text("PatientID"), patient_sex=elements.text("PatientSex"),
+        patient=elements.text("PatientID"), issuer=elements.text("IssuerOfPatientID"),
+        patient_sex=elements.text("PatientSex"),
         birth_date=elements.text("PatientBirthDate"),
         study=elements.text("StudyInstanceUID"), accession=elements.text("AccessionNumber"),
         study_date=elements.text("StudyDate"),

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from client.cache import file_key
+from client.cache import pixels_key
 from client.dicom.compressed import Array
 from client.dicom.instance import Instance
 from client.dicom.padding import Padding
@@ -80,7 +80,7 @@ _Stored: TypeAlias = tuple[Array, int, tuple[Padding | None, ...]]
 
 def _stored(row: Instance, store: PixelStore) -> _Stored | None:
     try:
-        entry = store.find(file_key(row.path))
+        entry = store.find(pixels_key(row.path, row.patient))
     except OSError:  # gone since it was indexed
         return None
     if entry is None or entry.stored is None:

@@ -51,9 +51,9 @@ class Judged:
     left_out: tuple[Suspect, ...]  # at most one an image
     warned: tuple[Suspect, ...]
 
-    def refused(self) -> dict[str, Suspect]:
-        """Return what is left out by SOP Instance UID."""
-        return {suspect.row.instance: suspect for suspect in self.left_out}
+    def refused(self) -> dict[tuple[str, str], Suspect]:
+        """Return what is left out, by PatientID and SOP Instance UID."""
+        return {(s.row.patient, s.row.instance): s for s in self.left_out}
 
 
 def judge(
@@ -62,6 +62,7 @@ def judge(
 ) -> Judged:  # fmt: skip
     """Apply every rule; `more` are suspects that were found elsewhere, by what becomes of them."""
     found: dict[Action, list[Suspect]] = {"leave_out": [], "warn": [], "off": []}
+    found["leave_out"] += several_people(rows)
     found["leave_out"] += unwanted(rows, wanted)
     for action, look in (
         (rules.two_patient_ids, two_patient_ids),
@@ -79,6 +80,35 @@ def judge(
     for suspect in found["leave_out"]:
         first.setdefault(str(suspect.row.path), suspect)
     return Judged(left_out=tuple(first.values()), warned=tuple(found["warn"]))
+
+
+def several_people(rows: Iterable[Instance]) -> Iterator[Suspect]:
+    """Yield all images of a PatientID that stands for several people, as its own files tell.
+
+    An identifier belongs to its issuer (0010,0021): of another issuer it is another person. A
+    person has one date of birth and one sex. What is left empty says nothing.
+    """
+    by_patient: dict[str, list[Instance]] = defaultdict(list)
+    for row in rows:
+        if row.patient:
+            by_patient[row.patient].append(row)
+    for group in by_patient.values():
+        issuers = {row.issuer for row in group} - {""}
+        born = {row.birth_date for row in group if _is_date(row.birth_date)}
+        sexes = {row.patient_sex.upper() for row in group} & {"M", "F", "O"}
+        if len(issuers) > 1:
+            detail = f"IssuerOfPatientID is {' and '.join(sorted(issuers))}"
+            yield from (Suspect(row=r, reason=Reason.PATIENT_TWO_ISSUERS, detail=detail)
+                        for r in group)  # fmt: skip
+        elif len(born) > 1 or len(sexes) > 1:
+            what = "birth dates" if len(born) > 1 else "sexes"
+            detail = f"{what} {' and '.join(sorted(born if len(born) > 1 else sexes))}"
+            yield from (Suspect(row=r, reason=Reason.PATIENT_CONFLICT, detail=detail)
+                        for r in group)  # fmt: skip
+
+
+def _is_date(text: str) -> bool:
+    return len(text) == 8 and text.isdigit() and text != "00000000"
 
 
 def two_patient_ids(rows: Iterable[Instance]) -> Iterator[Suspect]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 
@@ -57,6 +57,8 @@ class Reason(Enum):
     LABEL_CONFLICT = "Rows of the table of labels disagree about this patient; correct them."
     LABEL_AFTER_OUTCOME = "A value was taken after the outcome it would predict; leave it out."
     PATIENT_TWO_IDS = "One image stands under two PatientIDs; merge them or remove one."
+    PATIENT_TWO_ISSUERS = "One PatientID of two issuers is two people; give one another PatientID."
+    PATIENT_CONFLICT = "Birth dates or sexes of one PatientID differ; correct them or part the two."
     TOO_FEW_PATIENTS = "Fewer patients than the run needs (cohort.smallest_cohort)."
     WITHDRAWN = "The patient was withdrawn here; nothing of them is used."
     LABEL_UNUSABLE = "The row's outcome cannot be used; see the detail."
@@ -79,6 +81,7 @@ class Unusable:
     reason: Reason
     what: str  # file, series, row or patient
     detail: str = ""
+    patient: str = field(default="", compare=False)  # whose it is; empty where nothing says
 
 
 class UnusableFile(Exception):
@@ -89,9 +92,9 @@ class UnusableFile(Exception):
         self.reason = reason
         self.detail = detail
 
-    def listed(self, what: str) -> Unusable:
+    def listed(self, what: str, patient: str = "") -> Unusable:
         """Return the entry of the list."""
-        return Unusable(reason=self.reason, what=what, detail=self.detail)
+        return Unusable(reason=self.reason, what=what, detail=self.detail, patient=patient)
 
 
 class DecoderGaveUp(UnusableFile):

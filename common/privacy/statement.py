@@ -14,9 +14,9 @@ _NOT_COVERED = (
     "Not covered: a patient who is in the data of several hospitals (their epsilons add up), "
     "or whom a hospital serves from two installations, each with a ledger of its own; "
     "hyper-parameters that were chosen by looking at these patients; stopping early or choosing a "
-    "round by validation patients; when an answer comes, and whether a hospital can use any "
-    "patient at all. Counts that measured the model or described the cohort left with noise that "
-    "was charged to the same ledger."
+    "round by validation patients; when an answer comes, and whether a hospital's folder and "
+    "table can be read at all. Counts that measured the model or described the cohort left with "
+    "noise that was charged to the same ledger."
 )
 
 
@@ -40,8 +40,9 @@ def statement(
     spent = "; ".join(_spent(site, epsilon, delta, common_epsilon) for site in sorted(epsilon))
     promise = (
         f"Differential privacy by {privacy.unit}, at each hospital for itself: {spent}. Adding or "
-        "removing one patient with all their images changes the probability of any outcome of "
-        "training by at most a factor of e^epsilon, but for a probability of delta."
+        "removing one patient, which is all files and all rows of the table under one PatientID, "
+        "changes the probability of any outcome of training by at most a factor of e^epsilon, but "
+        "for a probability of delta."
     )
     stamp = (
         f"{SIMULATED} The noise came from a seed so that the run can be repeated; the figures say "

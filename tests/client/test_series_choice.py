@@ -144,7 +144,7 @@ def test_what_is_left_out_for_another_reason_makes_nothing_unclear(tmp_path: Pat
     rows(site, "PatientID", {"P0": "P0"})
     config = config_of(cohort="{images: {size: [8, 8, 8], modalities: [MR]}}")
     bad = [str(image(noise(2, 2), "P0", "S", "refused", n).SOPInstanceUID) for n in range(4)]
-    left_out = LeftOut(images=dict.fromkeys(bad, (Reason.DERIVED, "by the site")))
+    left_out = LeftOut(images={("P0", uid): (Reason.DERIVED, "by the site") for uid in bad})
     found = load(site, config, tmp_path / "cache", left_out)
     assert used(found) == {"P0": 1}
 

@@ -16,7 +16,7 @@ import openpyxl
 import pytest
 from numpy.typing import NDArray
 
-from client.cache import Cache, file_key
+from client.cache import Cache, pixels_key
 from client.cohort import load_cohort
 from client.dicom.index import Index
 from client.dicom.instance import Instance
@@ -117,7 +117,8 @@ def test_the_pixels_of_others_need_not_be_decoded_again(site: Site) -> None:
     load(site)
     site.types("withdraw", GONE, "--yes")
     with PixelStore(site.home.cache / "pixels") as store:
-        kept = {path.name for path in site.data.glob("*.dcm") if store.find(file_key(path))}
+        files = [(path, f"P{int(path.name[0]) + 1}") for path in site.data.glob("*.dcm")]
+        kept = {path.name for path, patient in files if store.find(pixels_key(path, patient))}
     assert kept == {f"{number}-{n}.dcm" for number in (0, 1, 3, 4) for n in range(2)}
 
 

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from client.app import Desk, Ward
+from client.cache import Cache
+from client.cohort import SiteCohort, load_cohort
+from client.cohort_quality import Shelf, images_left_out
+from client.dicom.reasons import Reason
+from client.labels import read_labels
+from client.left_out import LeftOut, NobodyUsable
+from client.quality_rules import QualityRules
+from client.worker import ward_of
+from common.config import RunConfig, parse_config
+from common.errors import CohortError
+from common.network import initial_weights
+from common.tasks import task_of
+from common.wire import Proposal, SiteUpdate, Standing, TrainRequest
+from tests.client.dicom_files import image, noise, save, write_labels
+from tests.client.terminals import Site
+
+RUN = """
+name: people
+task: {kind: diagnosis, target: ill}
+cohort: {images: {size: [16, 16]}, smallest_cohort: 5}
+model: {network: small_cnn, width: 4}
+training: {rounds: 1}
+"""
+PLAIN = parse_config(f"{RUN}privacy: none")
+PRIVATE = parse_config(f"{RUN}privacy: {{unit: patient, epsilon: 8, default_patients: 20}}")
+PRIVATE = PRIVATE.in_force()
+
+
+def folder(path: Path, **said: tuple[str, ...]) -> Path:
+    """Write P1 with an image for each value of an attribute, and P2 who says nothing of it."""
+    ((name, values),) = said.items()
+    for number, value in enumerate(values):
+        one = image(noise(16, 16, seed=number), "P1", f"S{number}")
+        setattr(one, name, value)
+        save(path / f"p1-{number}.dcm", one)
+    save(path / "p2.dcm", image(noise(16, 16, seed=9), "P2"))
+    write_labels(path, [{"PatientID": "P1", "ill": 1}, {"PatientID": "P2", "ill": 0}])
+    return path
+
+
+def load(data: Path, config: RunConfig, cache: Path) -> SiteCohort:
+    store = Cache(cache)
+    shelf = Shelf(data=data, labels=data / "labels.csv", index=store.index, cache=cache)
+    refused = LeftOut(images=images_left_out(shelf, config, QualityRules()))
+    return load_cohort(data, config, task_of(config.task), store, None, refused)
+
+
+@pytest.mark.parametrize("config", [PLAIN, PRIVATE])
+@pytest.mark.parametrize(("said", "reason"), [
+    ({"IssuerOfPatientID": ("north", "south")}, Reason.PATIENT_TWO_ISSUERS),
+    ({"PatientBirthDate": ("19500101", "19510101")}, Reason.PATIENT_CONFLICT),
+    ({"PatientSex": ("M", "F")}, Reason.PATIENT_CONFLICT),
+])  # fmt: skip
+def test_two_people_under_one_identifier_are_never_one(
+    said: dict[str, tuple[str, ...]], reason: Reason, config: RunConfig, tmp_path: Path
+) -> None:
+    cohort = load(folder(tmp_path / "d", **said), config, tmp_path / "c")
+    assert cohort.items.pseudonyms == ("P2",)
+    assert cohort.reasons()[reason] == 2
+
+
+@pytest.mark.parametrize("said", [
+    {"IssuerOfPatientID": ("north", "north")}, {"IssuerOfPatientID": ("north", "")},
+    {"PatientBirthDate": ("19500101", "")}, {"PatientSex": ("F", "")},
+])  # fmt: skip
+def test_what_is_left_empty_says_nothing(said: dict[str, tuple[str, ...]], tmp_path: Path) -> None:
+    cohort = load(folder(tmp_path / "d", **said), PLAIN, tmp_path / "c")
+    assert cohort.items.pseudonyms == ("P1", "P2")
+
+
+def test_rows_of_a_private_run_name_their_patient(tmp_path: Path) -> None:
+    write_labels(tmp_path, [
+        {"PatientID": "P1", "StudyInstanceUID": "1.2", "ill": 1},
+        {"PatientID": "P2", "StudyInstanceUID": "1.2", "ill": 0},
+        {"PatientID": "", "StudyInstanceUID": "1.2", "ill": 0},
+    ])  # fmt: skip
+    table = tmp_path / "labels.csv"
+    labels = read_labels(table, ("ill",), with_images=True, by_patient=True)
+    keys = {"SeriesInstanceUID": "9", "StudyInstanceUID": "1.2", "AccessionNumber": ""}
+    found = [labels.rows[labels.find({**keys, "PatientID": p})]["ill"] for p in ("P1", "P2")]
+    assert found == ["1", "0"]
+    assert [(u.reason, u.what) for u in labels.unusable] == [(Reason.NO_KEY, "line 4")]
+    write_labels(tmp_path, [{"StudyInstanceUID": "1.2", "ill": 1}])
+    with pytest.raises(CohortError, match="has no column PatientID"):
+        read_labels(table, ("ill",), with_images=True, by_patient=True)
+
+
+def desk(folder: Path, *, diagnosis: object) -> tuple[Desk, list[str]]:
+    folder.mkdir()
+    site, told = Site(folder), list[str]()
+    for number in range(3):
+        save(site.data / f"{number}.dcm", image(noise(16, 16, seed=number), f"P{number}"))
+    write_labels(site.data, [{"PatientID": f"P{n}", "ill": diagnosis} for n in range(3)])
+    ward: Ward = ward_of(site.home, site.set_up())
+    return Desk(ward, told.append), told
+
+
+def test_a_private_run_is_not_told_that_nobody_fits(tmp_path: Path) -> None:
+    """What it asks for it chooses itself, so a refusal would say whether anybody has it."""
+    for diagnosis in ("neither", 1):
+        here, told = desk(tmp_path / str(diagnosis), diagnosis=diagnosis)
+        asked = Proposal(run="r", round=0, seed=0, config=PRIVATE)
+        assert isinstance(here.answer(asked), Standing)
+        weights = initial_weights(PRIVATE, 0)
+        request = TrainRequest(run="r", round=1, seed=0, config=PRIVATE, weights=weights)
+        assert isinstance(here.answer(request), SiteUpdate)
+        assert ("It goes on" in " ".join(told)), "the site's own admin is told"
+
+
+def test_a_plain_run_says_that_nobody_fits(tmp_path: Path) -> None:
+    data = folder(tmp_path / "d", PatientSex=("F",))
+    write_labels(data, [{"PatientID": "P9", "ill": 1}])
+    with pytest.raises(NobodyUsable):
+        load(data, PLAIN, tmp_path / "c")

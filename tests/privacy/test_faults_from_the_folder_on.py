@@ -1,0 +1,225 @@
+"""Faults by which one patient's files decide over another's, put in and noticed; and an audit.
+
+The audit is a game: of two hospitals that differ by one patient, that is guessed which a noised sum
+came from. How often the guess is right says which epsilon the release has at least.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import NormalDist
+
+import pytest
+import torch
+
+from client import cohort, images, private_step
+from client.cohort import SiteCohort
+from client.labels import read_labels
+from client.left_out import ColumnsUnusable
+from client.objects import read_objects
+from client.patient_gradients import Drawn
+from client.quality_rules import QualityRules
+from client.split import Part, SplitKey
+from common.config import Split
+from common.privacy.accounting import calibrate, epsilon_of
+from common.privacy.noise import ChaChaNoise, NoiseSource
+from common.sample import Patients
+from tests.privacy import two_worlds
+from tests.privacy.made_up import Silence, mechanism_of, patients_of, without
+from tests.privacy.two_worlds import Way, World, check, world, write
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+Patch = pytest.MonkeyPatch
+RUN, MANY = "1 label", 12
+
+
+def worlds(
+    folder: Path, *ways: Way, patients: int = MANY, name: str = "AAA", seed: int = 0
+) -> tuple[World, World]:
+    """Return two hospitals that differ by one patient who is hostile in these ways."""
+    chance = random.Random(seed)
+    others = [two_worlds._patient(f"P{n:02d}", RUN, chance) for n in range(patients)]
+    one = two_worlds._patient(name, RUN, chance)
+    for way in ways:
+        way(one, others, chance)
+    write(folder / "data", others)
+    before = world(folder / "data", RUN, folder / "cache")
+    write(folder / "data", [*others, one])
+    return before, world(folder / "data", RUN, folder / "cache")
+
+
+def check_ways(folder: Path, *ways: Way) -> None:
+    """Raise unless the guarantee holds for a patient who is hostile in these ways."""
+    check(*worlds(folder, *ways), "AAA", 1.0)
+
+
+STUDIES, IMAGES, SERIES = (
+    two_worlds._copy_uids(level)
+    for level in ("StudyInstanceUID", "SOPInstanceUID", "SeriesInstanceUID")
+)
+
+
+def test_all_checks_are_green_without_a_fault(tmp_path: Path) -> None:
+    check_ways(tmp_path / "1", STUDIES, IMAGES, SERIES, two_worlds._broken)
+    check_ways(tmp_path / "2", two_worlds._rows_of_others, two_worlds._rows_of_nobody)
+    check_ways(tmp_path / "3", two_worlds._many)
+
+
+# --- the split ---------------------------------------------------------------------------
+
+
+def by_quota(self: SiteCohort, rules: Split, key: SplitKey, fold: int = 0) -> dict[str, Part]:
+    """Return parts as they were made before: so many of each class, roundings carried over."""
+    del fold
+    strata: dict[float, list[str]] = defaultdict(list)
+    for place, name in enumerate(self.items.pseudonyms):
+        strata[float(self.items.target[self.items.items_of(place)[0]][0])].append(name)
+    parts: dict[str, Part] = dict.fromkeys(self.items.pseudonyms, "train")
+    for part, fraction in (("test", rules.test_fraction), ("validation", 0.15)):
+        seen = taken = 0
+        for _, names in sorted(strata.items()):
+            free = [n for n in names if parts[n] == "train"]
+            seen += len(free)
+            wanted = round(fraction * seen) - taken
+            taken += wanted
+            for name in sorted(free, key=partial(key.draw, part))[:wanted]:
+                parts[name] = part  # type: ignore[assignment]  # one of the two above
+    return parts
+
+
+def check_seeds(folder: Path) -> None:
+    """Raise unless the guarantee holds for hospitals of several sizes."""
+    for seed in range(12):
+        before, after = worlds(folder / str(seed), patients=5 + seed, seed=seed)
+        check(before, after, "AAA", 1.0)
+
+
+def test_quotas_by_class_move_others(monkeypatch: Patch, tmp_path: Path) -> None:
+    monkeypatch.setattr(SiteCohort, "parts", by_quota)
+    with pytest.raises(AssertionError, match="one patient moved"):
+        check_seeds(tmp_path)
+
+
+# --- who is there ------------------------------------------------------------------------
+
+
+def test_a_rule_that_takes_out_what_two_patients_share(monkeypatch: Patch, tmp_path: Path) -> None:
+    monkeypatch.setattr(QualityRules, "by_patient", lambda self: self)
+    with pytest.raises(AssertionError, match=r"moved the sum|who is there"):
+        check_ways(tmp_path, STUDIES)
+
+
+def test_files_of_two_patients_that_are_compared(monkeypatch: Patch, tmp_path: Path) -> None:
+    monkeypatch.setattr(images, "read_objects_alone", read_objects)
+    with pytest.raises(AssertionError, match=r"moved the sum|who is there|counts"):
+        check_ways(tmp_path, IMAGES)
+
+
+def test_rows_that_have_a_say_about_others(monkeypatch: Patch, tmp_path: Path) -> None:
+    def together(*given: object, by_patient: bool, **named: object) -> object:
+        del by_patient
+        return read_labels(*given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(cohort, "read_labels", together)
+    with pytest.raises(AssertionError, match=r"moved the sum|who is there"):
+        check_ways(tmp_path, two_worlds._rows_of_others)
+
+
+def check_draw() -> None:
+    """Raise unless others have the same images chosen, and are drawn alike, beside one more."""
+    everybody = patients_of((3, 5, 4, 1, 6))
+    fewer = without(everybody, 0)
+    for rate in (1.0, 0.5):
+        chosen = [_chosen(p, private_step.draw(p, rate, 2, Silence())) for p in (everybody, fewer)]
+        chosen[0].pop("patient 0", None)
+        if chosen[0] != chosen[1]:
+            message = f"one patient changed what is drawn of others: {chosen}"
+            raise AssertionError(message)
+
+
+def _chosen(patients: Patients, drawn: Drawn) -> dict[str, set[float]]:
+    found: dict[str, set[float]] = defaultdict(set)
+    for places, count in zip(drawn.place.tolist(), drawn.items.tolist(), strict=True):
+        name = patients.pseudonyms[int(patients.patient[places[0]])]
+        found[name] |= {float(patients.table[place].sum()) for place in places[:count]}
+    return found
+
+
+def test_images_that_are_chosen_in_the_order_of_all_patients(monkeypatch: Patch) -> None:
+    class InOrder:
+        def __init__(self, noise: NoiseSource) -> None:
+            self.noise = noise
+
+        def uniform(self, _names: object, patient: torch.Tensor, _place: object) -> torch.Tensor:
+            return self.noise.uniform(len(patient))
+
+    check_draw()
+    monkeypatch.setattr(private_step, "PatientDraw", InOrder)
+    with pytest.raises(AssertionError, match="what is drawn of others"):
+        check_draw()
+
+
+def test_a_site_that_stops_where_a_column_says_nothing_tells_of_its_patients(
+    monkeypatch: Patch, tmp_path: Path
+) -> None:
+    """It goes on in a run with privacy; without, it stops (tests/client/test_column_check.py)."""
+    monkeypatch.setattr(cohort, "doubt_of", lambda *_: "A column says nothing.")
+    check_ways(tmp_path / "private")
+    plain = two_worlds.run_named(RUN).model_copy(update={"privacy": "none"})
+    monkeypatch.setattr(two_worlds, "run_named", lambda _run: plain)
+    with pytest.raises(ColumnsUnusable):
+        check_ways(tmp_path / "plain")
+
+
+# --- an audit ----------------------------------------------------------------------------
+
+CLAIMED, DELTA, GAMES = 1.0, 1e-5, 40_000
+
+
+def audited(before: World, after: World) -> float:
+    """Return the epsilon that the release of one of two noised sums has for certain.
+
+    The noise is normal along every direction, so along the one in which the sums lie apart, too;
+    how often a guess by it is right says how far apart they are (Dong et al. 2022, Gaussian DP).
+    """
+    sigma = calibrate(CLAIMED, DELTA, 1.0, 1)
+    apart = float((after.sum - before.sum).norm())
+    second = torch.rand(GAMES, generator=torch.Generator().manual_seed(0)) < 0.5
+    told = second * apart + ChaChaNoise().gaussian((GAMES,), sigma)
+    right = float(((told > apart / 2) == second).double().mean()) if apart else 0.5
+    least = right - 4 * 0.5 / math.sqrt(GAMES)  # four standard errors
+    if least <= 0.5:
+        return 0.0
+    spread = 2 * NormalDist().inv_cdf(least)
+    return epsilon_of([mechanism_of(1 / spread, steps=1)], DELTA)
+
+
+def test_an_audit_from_the_folder_on_stays_below_the_claim(tmp_path: Path) -> None:
+    before, after = worlds(tmp_path, STUDIES, IMAGES, two_worlds._rows_of_others)
+    assert audited(before, after) < CLAIMED
+
+
+def exceeds(make: Callable[[int], tuple[World, World]], seeds: int) -> bool:
+    return any(audited(*make(seed)) > CLAIMED for seed in range(seeds))
+
+
+def test_an_audit_finds_the_old_split_out(monkeypatch: Patch, tmp_path: Path) -> None:
+    monkeypatch.setattr(SiteCohort, "parts", by_quota)
+    assert exceeds(
+        lambda seed: worlds(tmp_path / str(seed), patients=5 + seed, seed=seed), seeds=12
+    )
+
+
+def test_an_audit_finds_the_old_rule_of_two_identifiers_out(
+    monkeypatch: Patch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(QualityRules, "by_patient", lambda self: self)
+    assert exceeds(lambda seed: worlds(tmp_path / str(seed), STUDIES, seed=seed), seeds=3)
+
+

@@ -1,0 +1,467 @@
+"""Two hospitals that differ by one patient, from the folder of files on: what a run sees of each.
+
+`hospital` writes random patients, some of them odd, and one more who may be hostile: whose files
+and rows use others' UIDs, contradict themselves and others, are broken, extreme or of two people.
+`World` is what a run makes of a folder, by the very functions that a site calls.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from pydicom.dataset import FileDataset
+from torch import Tensor
+
+from client.cache import Cache
+from client.cohort import load_cohort
+from client.cohort_quality import Shelf, images_left_out
+from client.cohort_release import Members, by_patient_apart, sensitivity
+from client.describing import account_of, facts_of, tables_of
+from client.features import site_of, with_features
+from client.intensity import mean_intensities
+from client.left_out import LeftOut
+from client.patient_gradients import LOOP, Backend, Objective
+from client.quality_rules import QualityRules
+from client.site import Site
+from client.split import simulated_key
+from client.workbench import Workbench, open_workbench
+from common.config import RunConfig, load_config, parse_config
+from common.privacy.plan import PrivacyPlan
+from common.tasks import task_of
+from tests.client.dicom_files import image, placed, save, uid, write_labels
+from tests.privacy.guarantees import clipped_sum
+from tests.privacy.made_up import mechanism_of, plan_of
+
+SHIPPED = Path(__file__).parents[2] / "configs" / "simulations"
+#: Every rule of quality is on, and leaves out.
+STRICT = QualityRules(
+    same_pixels="leave_out", derived="warn", saturated="leave_out", spacing_outliers="leave_out",
+    burned_in_text="leave_out",
+)
+SIDE = 12
+LABELS = tuple(f"label{number}" for number in range(14))
+_PRIVATE = "privacy: {unit: patient, epsilon: 3.0, default_patients: 10}"
+_SPLIT = "split: {test_fraction: 0.2, validation_fraction: 0.15}"
+
+Row = dict[str, object]
+
+
+def _multilabel(labels: int) -> str:
+    names = ", ".join(LABELS[:labels])
+    return f"""
+name: labels
+task: {{kind: diagnosis, type: multilabel, target: [{names}]}}
+cohort: {{images: {{size: [{SIDE}, {SIDE}]}}, {_SPLIT}, smallest_cohort: 1}}
+model: {{network: small_cnn, width: 4}}
+training: {{rounds: 1, images_per_patient: 2}}
+{_PRIVATE}
+"""
+
+
+_BINARY = _multilabel(1).replace("type: multilabel, target: [label0]", "target: label0")
+_WRITTEN: Mapping[str, str] = {
+    "1 label": _BINARY,
+    "2 labels": _multilabel(2), "5 labels": _multilabel(5), "14 labels": _multilabel(14),
+    "given splits": _BINARY.replace("split: {", "split: {column: part, "),
+    "images as units": _BINARY + "evaluation: {unit: image}\n",
+    "volumes": _BINARY.replace(f"[{SIDE}, {SIDE}]", f"[8, {SIDE}, {SIDE}]"),
+    "outlines": f"""
+name: outlines
+task: {{kind: segmentation, mask: mask, structures: {{lesion: [1]}}}}
+cohort: {{images: {{size: [16, 16]}}, {_SPLIT}, smallest_cohort: 1}}
+model: {{network: unet, width: 4}}
+training: {{rounds: 1, images_per_patient: 2}}
+{_PRIVATE}
+""",
+    "a table": f"""
+name: survival
+task: {{kind: prognosis, event: died, time: days, intervals: [100, 200, 400]}}
+cohort:
+  table: {{numbers: [{{column: age}}], categories: [{{column: sex, values: [f, m]}}]}}
+  {_SPLIT}
+  smallest_cohort: 1
+model: {{network: table}}
+training: {{rounds: 1, images_per_patient: 2}}
+{_PRIVATE}
+""",
+}
+SHIPPED_PRIVATE = tuple(
+    path.stem for path in sorted(SHIPPED.glob("*.yaml")) if load_config(path).privacy != "none"
+)
+RUNS = (*SHIPPED_PRIVATE, *_WRITTEN)
+
+
+@lru_cache
+def run_named(name: str) -> RunConfig:
+    """Return a run with privacy in force: a shipped one on small images, or one of ours."""
+    if name in _WRITTEN:
+        return parse_config(_WRITTEN[name]).in_force()
+    config = load_config(SHIPPED / f"{name}.yaml").in_force()
+    assert config.cohort.images is not None
+    images = config.cohort.images.model_copy(update={"size": (32, 32)})  # seconds, not minutes
+    return config.model_copy(
+        update={"cohort": config.cohort.model_copy(update={"images": images})}
+    )
+
+
+# --- what is written ---------------------------------------------------------------------
+
+
+@dataclass
+class Patient:
+    """One patient's files and rows, before they are written."""
+
+    name: str
+    files: dict[str, FileDataset | bytes] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    masks: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def images(self) -> list[FileDataset]:
+        """Those of its files that are DICOM."""
+        return [file for file in self.files.values() if isinstance(file, FileDataset)]
+
+
+def hospital(run: str, chance: random.Random) -> tuple[list[Patient], Patient]:
+    """Return patients and one more; the more is hostile in up to four ways."""
+    count = chance.randint(4, 9)
+    others = [_patient(f"P{number:02d}", run, chance) for number in range(count)]
+    for odd in chance.sample(others, chance.randint(0, 2)):
+        chance.choice(_WAYS)(odd, others, chance)
+    names = [f"Q{chance.randint(0, 99):02d}", "p00", "0P00", "P00X", "P 00", "AAA", "zzz"]
+    one = _patient(chance.choice(names), run, chance)
+    for way in chance.sample(_WAYS, chance.randint(0, 4)):
+        way(one, others, chance)
+    return others, one
+
+
+def _patient(name: str, run: str, chance: random.Random) -> Patient:
+    found = Patient(name)
+    config = run_named(run)
+    images = config.cohort.images
+    label = chance.randint(0, 1)
+    for number in range(chance.choice((1, 1, 2, 3)) if images is not None else 0):
+        _add_image(found, config, number, chance)
+    mask = next(iter(found.masks), "")
+    row = _row(name, label, chance) | {"mask": mask}
+    if images is not None and chance.random() < 0.5:
+        for number, one in enumerate(found.images):
+            masks = sorted(found.masks)
+            found.rows.append(row | {
+                "StudyInstanceUID": one.StudyInstanceUID,
+                "mask": masks[number] if number < len(masks) else mask,
+            })  # fmt: skip
+    else:
+        found.rows.append(row)
+    return found
+
+
+def _row(name: str, label: int, chance: random.Random) -> Row:
+    labels = {column: chance.choice((label, label, "")) for column in LABELS[1:]}
+    return {
+        "PatientID": name, "StudyInstanceUID": "", "SeriesInstanceUID": "", LABELS[0]: label,
+        **labels, "malignant": label, "age": chance.randint(20, 90), "crp": chance.random() * 9,
+        "ldh": 200, "sex": chance.choice("fm"), "died": label, "days": chance.randint(1, 500),
+        "part": chance.choice(("train", "train", "test", "validation")), "mask": "",
+    }  # fmt: skip
+
+
+def _add_image(found: Patient, config: RunConfig, number: int, chance: random.Random) -> None:
+    images = config.cohort.images
+    assert images is not None
+    rng = np.random.default_rng(chance.getrandbits(32))
+    planes = 4 if images.dimensions == 3 else 1
+    for plane in range(planes):
+        values = rng.integers(0, 4000, (SIDE, SIDE)).astype("uint16")
+        one = image(values, found.name, f"study {number}", f"series {number}", plane + 1)
+        if planes > 1:
+            placed(one, (0, 0, 2.0 * plane))
+        one.Modality = images.modalities[0] if images.modalities else (
+            "CT" if planes > 1 else "CR"
+        )
+        one.SOPClassUID = one.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.6.1"
+        one.PatientBirthDate, one.PatientSex = "19600101", "F"
+        one.PixelSpacing = [0.5, 0.5]
+        found.files[f"{found.name}-{number}-{plane}.dcm"] = one
+    if config.task.kind == "segmentation":
+        found.masks[f"{found.name}-{number}.png"] = (rng.random((SIDE, SIDE)) < 0.5).astype("uint8")
+
+
+# --- ways to be hostile ------------------------------------------------------------------
+
+Way = Callable[[Patient, list[Patient], random.Random], None]
+
+
+def _copy_uids(level: str) -> Way:
+    def copies(one: Patient, others: list[Patient], chance: random.Random) -> None:
+        theirs = [file for other in others for file in other.images]
+        for place, file in enumerate(theirs):
+            ours = image(
+                np.random.default_rng(place).integers(0, 4000, (SIDE, SIDE)).astype("uint16"),
+                one.name, f"copied {level} {place}",
+            )  # fmt: skip
+            ours.Modality, ours.SOPClassUID = file.Modality, file.SOPClassUID
+            ours.file_meta.MediaStorageSOPClassUID = file.SOPClassUID
+            setattr(ours, level, getattr(file, level))
+            if chance.random() < 0.5:
+                ours.PixelData = file.PixelData
+            if "ImagePositionPatient" in file:
+                placed(ours, file.ImagePositionPatient)
+            one.files[f"{one.name}-{level}-{place}.dcm"] = ours
+
+    return copies
+
+
+def _rows_of_others(one: Patient, others: list[Patient], chance: random.Random) -> None:
+    """Rows that name others' studies and series with another label, split and mask."""
+    for other in others:
+        for file in other.images:
+            level = chance.choice(("StudyInstanceUID", "SeriesInstanceUID"))
+            one.rows.append(_row(one.name, 1 - chance.randint(0, 1), chance) | {
+                level: getattr(file, level), "part": "test",
+                "mask": chance.choice([*other.files, *other.masks, ""]),
+            })  # fmt: skip
+
+
+def _rows_of_nobody(one: Patient, others: list[Patient], chance: random.Random) -> None:
+    for other in others:
+        for file in other.images:
+            one.rows.append(
+                _row("", chance.randint(0, 1), chance)
+                | {"StudyInstanceUID": file.StudyInstanceUID}
+            )
+
+
+def _two_labels(one: Patient, _others: list[Patient], chance: random.Random) -> None:
+    one.rows += [_row(one.name, 0, chance), _row(one.name, 1, chance)]
+
+
+def _two_parts(one: Patient, _others: list[Patient], chance: random.Random) -> None:
+    one.rows += [dict(one.rows[0], part="train"), dict(one.rows[0], part="test")]
+    one.rows += [dict(one.rows[0], part="nonsense")] * chance.randint(0, 1)
+
+
+def _broken(one: Patient, others: list[Patient], _chance: random.Random) -> None:
+    """Files that are cut or no DICOM, of others' series and of none."""
+    for place, file in enumerate(f for other in others for f in other.images):
+        copy = image(np.zeros((SIDE, SIDE), "uint16"), one.name, "broken", "b", place)
+        copy.SeriesInstanceUID = file.SeriesInstanceUID
+        copy.BitsStored = 33
+        one.files[f"{one.name}-broken-{place}.dcm"] = copy
+    one.files[f"{one.name}-empty.dcm"] = b""
+    one.files[f"{one.name}-garbage.dcm"] = b"\x00DICM garbage" * 20
+
+
+def _outliers(one: Patient, _others: list[Patient], chance: random.Random) -> None:
+    for number in range(12):
+        far = image(np.full((SIDE, SIDE), 7, "uint16"), one.name, f"far {number}", f"f{number}")
+        far.Modality, far.PixelSpacing = "CT", [90.0, 90.0]
+        one.files[f"{one.name}-far-{number}.dcm"] = far
+    for file in one.images:
+        file.PixelSpacing = [chance.choice((0.001, 80.0))] * 2
+
+
+def _extreme(one: Patient, _others: list[Patient], chance: random.Random) -> None:
+    for file in one.images:
+        slope = chance.choice(("1e30", "1e-30", "NaN", "1e300", "-1"))
+        file.add_new("RescaleSlope", "DS", None)
+        file["RescaleSlope"]._value = slope
+        file.RescaleIntercept = 0
+
+
+def _duplicates(one: Patient, _others: list[Patient], chance: random.Random) -> None:
+    for place, file in enumerate(one.images):
+        copy = image(
+            np.random.default_rng(chance.getrandbits(16)).integers(0, 9, (SIDE, SIDE)).astype(
+                "uint16"
+            ), one.name,
+        )  # fmt: skip
+        copy.SOPInstanceUID = file.SOPInstanceUID
+        copy.SeriesInstanceUID = file.SeriesInstanceUID
+        one.files[f"{one.name}-again-{place}.dcm"] = copy
+
+
+def _two_people(one: Patient, _others: list[Patient], chance: random.Random) -> None:
+    fields = (("IssuerOfPatientID", ("A", "B")), ("PatientSex", ("M", "F")),
+              ("PatientBirthDate", ("19500101", "19510101")))  # fmt: skip
+    name, values = chance.choice(fields)
+    for place, file in enumerate(one.images):
+        setattr(file, name, values[place % 2])
+
+
+def _many(one: Patient, _others: list[Patient], chance: random.Random) -> None:
+    del chance
+    for place, file in enumerate(one.images[:1] * 5):
+        copy = image(
+            np.random.default_rng(place).integers(0, 4000, (SIDE, SIDE)).astype("uint16"),
+            one.name, f"more {place}", f"m{place}",
+        )  # fmt: skip
+        copy.Modality, copy.SOPClassUID = file.Modality, file.SOPClassUID
+        copy.file_meta.MediaStorageSOPClassUID = file.SOPClassUID
+        one.files[f"0-{one.name}-more-{place}.dcm"] = copy
+
+
+def _bad_values(one: Patient, _others: list[Patient], chance: random.Random) -> None:
+    for row in one.rows:
+        row |= {chance.choice(["age", "label0", "malignant", "days", "sex", "died"]): "1e999"}
+
+
+def _wrong_masks(one: Patient, others: list[Patient], chance: random.Random) -> None:
+    for row in one.rows:
+        theirs = [name for other in others for name in (*other.files, *other.masks)]
+        row["mask"] = chance.choice([*theirs, "nothing.png", "../outside.png", ""])
+
+
+_WAYS: tuple[Way, ...] = (
+    _copy_uids("SOPInstanceUID"), _copy_uids("SeriesInstanceUID"), _copy_uids("StudyInstanceUID"),
+    _rows_of_others, _rows_of_nobody, _two_labels, _two_parts, _broken, _outliers, _extreme,
+    _duplicates, _two_people, _many, _bad_values, _wrong_masks,
+)  # fmt: skip
+
+
+def write(folder: Path, patients: list[Patient]) -> None:
+    """Write the patients' files, as far as they are not there, and the table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for patient in patients:
+        for name, file in patient.files.items():
+            path = folder / name
+            if path.exists():
+                continue
+            if isinstance(file, bytes):
+                path.write_bytes(file)
+            else:
+                save(path, file)
+        for name, mask in patient.masks.items():
+            Image.fromarray(mask * 255).save(folder / name)
+    rows = [row for patient in patients for row in patient.rows]
+    write_labels(folder, rows or [_row("", 0, random.Random(0))])
+
+
+# --- what a run sees ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """What a run makes of a folder."""
+
+    site: Site
+    sum: Tensor  # un-noised, of clipped gradients, flat, float64
+    tables: Mapping[str, Members]  # the patients behind every count that may be told, noised
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """Return every count that noise would be added to."""
+        return {
+            (name, row): len(people)
+            for name, members in by_patient_apart(self.tables).items()
+            for row, people in members.rows.items()
+        }
+
+    @property
+    def reach(self) -> float:
+        """How far one patient may move all counts together, as it is charged."""
+        return sensitivity(self.tables)
+
+    def items(self) -> dict[str, tuple[str, tuple[Tensor, ...]]]:
+        """Return each patient's part and items."""
+        found = {}
+        parts = {
+            "train": self.site.train, "validation": self.site.validation, "test": self.site.test
+        }
+        for part, held in parts.items():
+            for place, name in enumerate(held.pseudonyms):
+                own = held.items_of(place)
+                found[name] = part, (held.image[own], held.table[own], held.target[own])
+        return found
+
+
+def world(folder: Path, run: str, cache: Path, backend: Backend = LOOP) -> World:
+    """Load a folder as a site does for a run."""
+    config, store = run_named(run), Cache(cache)
+    shelf = Shelf(data=folder, labels=folder / "labels.csv", index=store.index, cache=cache)
+    left_out = LeftOut(images=images_left_out(shelf, config, STRICT))
+    cohort = load_cohort(folder, config, task_of(config.task), store, None, left_out)
+    if config.model.network == "frozen_features":
+        cohort = with_features(cohort, config, store)
+    site = site_of(cohort, config, simulated_key(0))
+    facts = facts_of(cohort, site, config)
+    studies = account_of(shelf, facts) if config.cohort.images is not None else ()
+    tables = tables_of(config, studies, facts, mean_intensities(studies, cache))
+    bench, plan = _bench(run), _plan(config)
+    objective = Objective(
+        model=bench.model, item_loss=bench.task.item_loss, patients=site.train,
+        images_per_patient=config.training.images_per_patient,
+    )  # fmt: skip
+    return World(site=site, sum=clipped_sum(objective, plan, backend), tables=tables)
+
+
+@lru_cache
+def _bench(run: str) -> Workbench:
+    bench = open_workbench(run_named(run), 0)
+    generator = torch.Generator().manual_seed(1)
+    for value in bench.trained.values():
+        value.add_(0.1 * torch.randn(value.shape, generator=generator))
+    return bench
+
+
+def _plan(config: RunConfig) -> PrivacyPlan:
+    privacy = config.privacy
+    assert privacy != "none"
+    return plan_of(mechanism_of(clip_norm=privacy.clip_norm), clipping=privacy.clipping)
+
+
+# --- the guarantee -----------------------------------------------------------------------
+
+
+def check(without: World, with_one: World, name: str, clip_norm: float) -> None:
+    """Raise unless one patient more moves the sum, the counts and nobody else, as is charged."""
+    moved = float((with_one.sum - without.sum).norm())
+    if not moved <= clip_norm * (1 + 1e-6):
+        message = f"one patient moved the sum by {moved}, clip_norm={clip_norm}"
+        raise AssertionError(message)
+    before, after = without.items(), with_one.items()
+    after.pop(name, None)
+    if before.keys() != after.keys():
+        message = f"one patient changed who is there: {sorted(before.keys() ^ after.keys())}"
+        raise AssertionError(message)
+    for other, (part, held) in before.items():
+        now, items = after[other]
+        if part != now:
+            message = f"one patient moved {other} from {part} to {now}"
+            raise AssertionError(message)
+        if not all(_same(a, b) for a, b in zip(held, items, strict=True)):
+            message = f"one patient changed the items of {other}"
+            raise AssertionError(message)
+    counts, others = with_one.counts(), without.counts()
+    total = sum((counts[row] - others[row]) ** 2 for row in counts) ** 0.5
+    if not total <= with_one.reach * (1 + 1e-9):
+        changed = {row: counts[row] - others[row] for row in counts if counts[row] != others[row]}
+        message = f"one patient moved the counts by {total} > {with_one.reach}: {changed}"
+        raise AssertionError(message)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors are the same to the bit; a missing label is a missing label."""
+    return one.shape == other.shape and bool(((one == other) | (one.isnan() & other.isnan())).all())
+
+
+def check_random(run: str, seed: int, folder: Path) -> None:
+    """Raise unless the guarantee holds for the hospital of a seed."""
+    others, one = hospital(run, random.Random(f"{run}/{seed}"))
+    data, cache = folder / "data", folder / "cache"
+    write(data, others)
+    before = world(data, run, cache)
+    write(data, [*others, one])
+    after = world(data, run, cache)
+    privacy = run_named(run).privacy
+    assert privacy != "none"
+    check(before, after, one.name, privacy.clip_norm)
+
+
+__all__ = ["RUNS", "SHIPPED_PRIVATE", "World", "check", "check_random", "hospital", "uid", "world"]
