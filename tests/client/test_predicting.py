@@ -120,7 +120,7 @@ def test_a_pacs_that_is_not_there_keeps_nobody_from_reading_the_answer(
 def test_calibrating_changes_what_predict_says(site: Site, bundle: Path) -> None:
     ended = site.types("calibrate", "--bundle", bundle)
     assert ended.status == 0, ended.text
-    assert "From 30 patients of the run's test part, none of whom" in ended.out
+    assert "From 24 patients of the run's test part, none of whom" in ended.out
     assert "ill: " in ended.out
     assert "Nothing of it leaves this site." in ended.out
     (kept,) = site.home.calibration.glob("*.json")
@@ -134,7 +134,7 @@ def test_calibrating_changes_what_predict_says(site: Site, bundle: Path) -> None
     answered = predict(site, site.data / "P5.dcm", bundle, "--no-abstain")
     assert "NO ANSWER" not in answered.out
     facts = json.loads(site.types("calibrate", "--bundle", bundle, "--json").out)
-    assert facts["patients"] == 30
+    assert facts["patients"] == 24
     assert facts["coverage"] == 0.9
     kept.unlink()
 
@@ -154,7 +154,7 @@ def test_too_few_patients_are_told_and_nothing_is_kept(tmp_path: Path, bundle: P
     site.set_up()
     ended = site.types("calibrate", "--bundle", bundle)
     assert ended.status == 3
-    assert "Only 15 of this site's 30 patients are in the run's test part" in ended.err
+    assert "Only 12 of this site's 30 patients are in the run's test part" in ended.err
     assert "expected at least 20" in ended.err
     assert not site.home.calibration.exists()
 
