@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 
 import highdicom
+import httpx
 import numpy as np
 import pytest
 from pydicom import dcmread, dcmwrite
@@ -241,7 +243,11 @@ def deliver_one_by_one(results: Sequence[Result], pacs: PacsConfig) -> None:
 
 
 def _kill_when(pacs: Pacs, stored: int) -> None:
-    while stored_instances(pacs) < stored:
+    while True:
+        # A busy PACS sometimes closes a connection unanswered.
+        with contextlib.suppress(httpx.TransportError):
+            if stored_instances(pacs) >= stored:
+                break
         time.sleep(0.005)
     pacs.kill()
 

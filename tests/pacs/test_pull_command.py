@@ -51,7 +51,7 @@ def test_a_pull_says_what_came_and_what_the_pacs_has_not(pacs: Pacs, tmp_path: P
     assert "nothing that fits 1 entries of the selection:\n  PatientID C2" in ended.output
     assert "Complete. Next: wardround-site index" in ended.output
     told = json.loads(pull(home, "--json").stdout.splitlines()[-1])
-    assert told["nothing_found"] == [{"key": "PatientID", "value": "C2"}]
+    assert told["nothing_found"] == [{"key": "PatientID", "value": "C2", "not_asked": None}]
     assert (told["images"], told["images_stated_by_pacs"], told["waiting"]) == (16, 16, 0)
 
 

@@ -246,7 +246,7 @@ def test_a_stopped_run_gives_its_last_round_and_says_so(run: RunFolder, tmp_path
 def test_measuring_a_run_gives_the_calibration_of_what_sites_told(
     original: RunFolder, tmp_path: Path
 ) -> None:
-    config, state = config_of().in_force(), RunStore(original.state).load()
+    config, state = config_of(privacy="none").in_force(), RunStore(original.state).load()
     assert state is not None
     found = app.measure(config, Sites(config, tmp_path), state)  # type: ignore[arg-type]
     (told,) = calibration_from_json(found["calibration"])  # type: ignore[arg-type]
