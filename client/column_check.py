@@ -12,7 +12,7 @@ site's admin reads the sentence in `index`, in the report and in the log.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -177,22 +177,39 @@ def _question(labels: Labels, rows: Sequence[int], column: _Column) -> str | Non
         asks = two and codes > some
     else:
         words = bool(known) and column.meaning is _zero_or_one and sum(others.values()) > some
-        asks = codes > (0 if two else some) or (two and words)
+        shifted = _is_shifted(known, others, column.values)
+        asks = codes > (0 if two or shifted else some) or (two and words)
     if not column.values or not asks:
         return None
     held = sorted(filled, key=lambda text: (number_of(text) is None, number_of(text) or 0, text))
     shown = ", ".join(held[:_SHOWN]) + (", ..." if len(held) > _SHOWN else "")
     text = f"Column {column.name} holds {shown}, expected {' and '.join(column.values)}: "
-    if column.is_outcome and column.values == ("0", "1"):
+    if column.is_outcome and column.values == ("0", "1") and set(held) <= {"1", "2"}:
         text += "which of them is the event (R writes 1 where there was none and 2 for the event)?"
     else:
         text += "what do its codes mean?"
     return f"{text} {_remedy(column.name, held, column.values)}"
 
 
-def _remedy(name: str, held: Sequence[str], values: Sequence[str] = ("0", "1")) -> str:
-    pairs = zip(held[: len(values)], values, strict=False)
-    codes = ", ".join(f'"{text}": {value}' for text, value in pairs)
+def _is_shifted(
+    known: set[str | None], others: Mapping[str, int], values: tuple[str, ...]
+) -> bool:
+    """Return whether nobody has the first of numbered values, and somebody one past the last."""
+    numbers = [number_of(value) for value in values]
+    past = [number_of(text) for text in others]
+    return numbers[-1] is not None and values[0] not in known and numbers[-1] + 1 in past
+
+
+def _remedy(name: str, held: Sequence[str], values: Sequence[str] = ()) -> str:
+    """Return how the schema says what codes mean; values in their order where all codes are seen.
+
+    Without values the one code that is held means that there was no event.
+    """
+    if 0 < len(held) < len(values):
+        codes = ", ".join(f'"{text}": {" or ".join(values)}' for text in held)
+    else:
+        pairs = zip(held[: len(values) or 1], values or ("0",), strict=False)
+        codes = ", ".join(f'"{text}": {value}' for text, value in pairs)
     return (
         f"Say it in the schema beside the table, such as columns: {{{name}: {{type: category, "
         f"codes: {{{codes}}}}}}} (docs/outcomes.md)."

@@ -7,6 +7,7 @@ as for other programs. This machine's own addresses are never asked for through 
 from __future__ import annotations
 
 import ipaddress
+import socket
 import ssl
 import urllib.request
 from dataclasses import dataclass
@@ -75,8 +76,16 @@ def open_client(context: ssl.SSLContext, seconds: float, proxy: Proxy | None) ->
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host is this machine, as its name or number says."""
+    """Return whether a host is this machine, as its name or number says, however it is written."""
+    name = host.rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost") or name == socket.gethostname().lower():
+        return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(name)
     except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+        try:
+            address = ipaddress.IPv4Address(socket.inet_aton(name))  # 127.1
+        except OSError:
+            return False
+    number = getattr(address, "ipv4_mapped", None) or address
+    return bool(number.is_loopback or number.is_unspecified)

@@ -117,12 +117,13 @@ def strays(values: Values, named: set[int]) -> str:
 
     They come from smoothing or lossy compression, and no threshold brings the outline back.
     Where every value counts (0 among the named), greys at an edge and faint ones are such, if
-    they fill no area of their own.
+    they fill no area of their own; among label numbers, those at an edge.
     """
-    if values.max(initial=0) < _GREYS_FROM:
-        return ""  # label numbers: the others are of other structures
     stray = (values != 0) & ~np.isin(values, sorted(named))
-    if 0 in named:
+    if values.max(initial=0) < _GREYS_FROM:
+        # Label numbers: others are of other structures, unless smoothing put them between two.
+        stray &= _between(values, least=2) & ~np.isin(values, _areas(values))
+    elif 0 in named:
         faint = values < values.max(initial=0) / _FAINT
         stray &= (_between(values) | faint) & ~np.isin(values, _areas(values))
     count, drawn = int(stray.sum()), int(np.count_nonzero(values))
@@ -135,8 +136,8 @@ def strays(values: Values, named: set[int]) -> str:
     return detail
 
 
-def _between(values: Values) -> NDArray[np.bool_]:
-    """Return pixels between a much darker and a much brighter neighbour on opposite sides."""
+def _between(values: Values, least: int = _GREYS_FROM) -> NDArray[np.bool_]:
+    """Return pixels between a darker and a brighter neighbour, `least` apart, on opposite sides."""
     padded = np.pad(values.astype(np.int64), 1, mode="edge")
     rows, columns = values.shape
     found = np.zeros(values.shape, np.bool_)
@@ -144,7 +145,7 @@ def _between(values: Values) -> NDArray[np.bool_]:
         one = padded[1 + down : 1 + down + rows, 1 + right : 1 + right + columns]
         other = padded[1 - down : 1 - down + rows, 1 - right : 1 - right + columns]
         low, high = np.minimum(one, other), np.maximum(one, other)
-        found |= (low < values) & (values < high) & (high - low >= _GREYS_FROM)
+        found |= (low < values) & (values < high) & (high - low >= least)
     return found
 
 
