@@ -21,8 +21,9 @@ _NORM_BLOCK = 4096
 #: Above what a block's norm can be off by: 512 additions in each of 8 lanes, 2^-24 each, halved.
 FLOAT_ERROR = 2e-5
 #: Above what one patient, present or absent, moves the others' contributions by in all, where
-#: several are side by side: a product of matrices rounds by the number of its rows. As part of
-#: the clip norm; 6e-5 was the most in 108 cohorts of up to 2,000 patients and 9,000 values.
+#: several are side by side, as in simulations: a product of matrices rounds by the number of its
+#: rows. As part of the clip norm; 6e-5 was the most in 108 cohorts of up to 2,000 patients and
+#: 9,000 values, with weights of a training. It is no bound for weights that are made for it.
 PEER_ERROR = 2e-4
 #: Values that are scaled, rounded and added before the next: they stay in the processor's cache.
 _AT_A_TIME = 2**16

@@ -197,7 +197,8 @@ def _is_shifted(
     """Return whether nobody has the first of numbered values, and somebody one past the last."""
     numbers = [number_of(value) for value in values]
     past = [number_of(text) for text in others]
-    return numbers[-1] is not None and values[0] not in known and numbers[-1] + 1 in past
+    last = numbers[-1] if numbers else None
+    return last is not None and values[0] not in known and last + 1 in past
 
 
 def _remedy(name: str, held: Sequence[str], values: Sequence[str] = ()) -> str:

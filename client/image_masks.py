@@ -71,9 +71,14 @@ def read_mask(
     if not name:
         raise UnusableFile(Reason.MASK_MISSING, "the row names none")
     path = site / name
-    if not path.resolve().is_relative_to(site.resolve()):
+    try:
+        inside, there = path.resolve().is_relative_to(site.resolve()), path.is_file()
+    except (OSError, ValueError, RuntimeError) as error:
+        # A text that is no name of a file: too long, with a NUL, a circle of links.
+        raise UnusableFile(Reason.MASK_MISSING, f"{name[:40]!r} is no file's name") from error
+    if not inside:
         raise UnusableFile(Reason.MASK_UNUSABLE, "the path leaves the site's folder")
-    if not path.is_file():
+    if not there:
         raise UnusableFile(Reason.MASK_MISSING, path.name)
     _check_kind(path)
     if canvas.geometry is None:

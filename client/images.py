@@ -122,7 +122,7 @@ def _key(
 def _file_key(path: Path) -> str:
     try:
         return file_key(path)
-    except OSError:  # listed when it is read
+    except (OSError, ValueError):  # listed when it is read
         return ""
 
 

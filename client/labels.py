@@ -81,7 +81,7 @@ def read_labels(
     patients' rows name is looked up in each one's own.
     """
     schema = read_schema(path)
-    text = read_table(path, schema.sheet)
+    text = read_table(path, schema.sheet, line_by_line=by_patient)
     header, *cells = text.lines or ((1, ()),)
     columns = [name.strip() for name in header[1]]
     try:

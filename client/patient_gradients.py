@@ -5,11 +5,11 @@
     linear    networks that train nn.Linear layers only, such as a head on cached features:
               one pass for all patients, gradients from the layers' inputs and outputs
 
-The loop is the reading version; the others are checked against it before they are used. In the
-loop a patient's gradient has the same bits whoever else is there. Side by side it does not:
-float32 products round by the number of their rows, and one patient more or less moved the
-others' contributions by up to 6e-5 of the clip norm in all. Clipping keeps 2e-4 of the norm
-back for it (clipping.PEER_ERROR), so the sum still moves by at most the clip norm.
+The loop is the reading version; the others are checked against it. In the loop a patient's
+gradient has the same bits whoever else is there. Side by side it does not: float32 products round
+by the number of their rows. With ordinary weights one patient more or less moved the others'
+contributions by up to 6e-5 of the clip norm in all; with weights that are made for it, by three
+times the norm. So only simulations, which claim nothing, take them (client/backend_choice.py).
 
 Public: Objective, Backend, Drawn, LOOP, gradients_by_patient, linear_layers.
 """
@@ -91,7 +91,7 @@ def _by_loop(
 def _by_vmap(
     objective: Objective, parameters: Sequence[nn.Parameter], drawn: Drawn, side_by_side: int
 ) -> Iterator[list[Tensor]]:
-    """Yield many patients' gradients at once: fastest for one image each and small heads.
+    """Yield many patients' gradients at once, for simulations: fastest for one image each.
 
     Who is beside a patient moves the last bits of their gradient.
     """
@@ -145,7 +145,7 @@ def linear_layers(
 def _by_linear(
     objective: Objective, parameters: Sequence[nn.Parameter], drawn: Drawn, side_by_side: int
 ) -> Iterator[list[Tensor]]:
-    """Yield gradients as outer products of what enters a layer and what comes back to it.
+    """Yield outer products of what enters a layer and what comes back to it, for simulations.
 
     Who is beside a patient moves the last bits of their gradient.
     """

@@ -86,12 +86,10 @@ def checked_backend(objective: Objective, plan: PrivacyPlan, guard: Guard) -> Ba
     model = objective.model
     if model not in _CHECKED:
         # Imported here: they load Opacus, which runs without privacy do without.
-        from client.backend_choice import choose_backend, fixed_backend
+        from client.backend_choice import backend_of
         from client.model_guard import check_model
 
         check_model(objective, plan, guard.noise)
         parameters = [p for p in model.parameters() if p.requires_grad]
-        # A repeated simulation gives the same bits, so nothing in it depends on a clock.
-        choose = fixed_backend if guard.noise.simulated else choose_backend
-        _CHECKED[model] = choose(objective, parameters)
+        _CHECKED[model] = backend_of(objective, parameters, simulated=guard.noise.simulated)
     return _CHECKED[model]

@@ -17,10 +17,6 @@ a key of DICOM, else the most frequent outside of quotes. It is UTF-8, or UTF-16
 
 from __future__ import annotations
 
-import codecs
-import csv
-import io
-import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from client.dicom.reasons import Reason, Unusable
+from client.table_csv import read_csv
 from common.errors import CohortError
 
 if TYPE_CHECKING:
@@ -40,8 +37,6 @@ if TYPE_CHECKING:
 
 #: Spreadsheets keep numbers as binary fractions, exact up to 15 decimal digits.
 _EXACT = 10**15
-#: Names of columns by which a header is known (client/labels.py).
-KEYS = frozenset({"PatientID", "StudyInstanceUID", "AccessionNumber", "SeriesInstanceUID"})
 _SPREADSHEETS = frozenset({".xlsx", ".xlsm"})
 
 
@@ -55,10 +50,12 @@ class TextTable:
     semicolons: bool = False  # they part its cells, as where the decimal sign is a comma
 
 
-def read_table(path: Path, sheet: str | None = None) -> TextTable:
+def read_table(path: Path, sheet: str | None = None, *, line_by_line: bool = False) -> TextTable:
     """Read a table by its suffix; CohortError names file, place and what to do.
 
-    `sheet` is a spreadsheet's; without it, its first.
+    `sheet` is a spreadsheet's; without it, its first. `line_by_line`, as a run with privacy wants
+    it, reads each line of a CSV by itself but for the header, so that a quote which one patient's
+    row leaves open swallows nobody else's; a cell with a line break in it is malformed then.
     """
     if not path.is_file():
         message = (
@@ -72,66 +69,12 @@ def read_table(path: Path, sheet: str | None = None) -> TextTable:
     if path.suffix.lower() in {".xls", ".ods", ".sav", ".sas7bdat", ".dta", ".rds"}:
         message = f"{path} is no table that is read here. Save it as CSV in UTF-8, or as XLSX."
         raise CohortError(message)
-    return _read_csv(path)
+    lines, semicolons = read_csv(path, line_by_line=line_by_line)
+    return TextTable(lines=tuple(_filled(iter(lines))), semicolons=semicolons)
 
 
 def _filled(lines: Iterator[tuple[int, tuple[str, ...]]]) -> Iterator[tuple[int, tuple[str, ...]]]:
     return (line for line in lines if any(cell.strip() for cell in line[1]))
-
-
-def _read_csv(path: Path) -> TextTable:
-    text = _decoded(path)
-    said = _SAID.match(text)
-    sign = (said[1] or ",") if said is not None else _parted_by(text)
-    try:
-        # Blanks may stand before a quote.
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=sign, skipinitialspace=True)
-        lines = [(reader.line_num, tuple(map(_unguarded, row))) for row in reader]
-    except csv.Error as error:
-        message = f"Cannot read {path}: {error}. Save it as CSV in UTF-8."
-        raise CohortError(message) from error
-    if said is not None:
-        lines = lines[1:]
-    return TextTable(lines=tuple(_filled(iter(lines))), semicolons=sign == ";")
-
-
-#: The first line by which spreadsheets are told the sign that parts cells.
-_SAID = re.compile(r"""["']?sep=([^\r\n"'])["']?[;,\t]*\r?(?:\n|\Z)""", re.IGNORECASE)
-_SIGNS = ",;\t|"
-
-
-def _decoded(path: Path) -> str:
-    """Return a file's text; what is neither UTF-8 nor UTF-16 could be any of many alphabets."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        message = f"Cannot read {path}: {error}. Let this user read it."
-        raise CohortError(message) from error
-    try:
-        if data[:2] in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:
-            return data.decode("utf-16")
-        # utf-8-sig: spreadsheets write a byte order mark.
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        message = (
-            f"Cannot read {path}: line {line} holds a character that is not UTF-8, as programs "
-            "write that save in the alphabet of their country (Windows-1252). In a spreadsheet "
-            'program, save it as "CSV UTF-8", or as XLSX.'
-        )
-        raise CohortError(message) from error
-
-
-def _parted_by(text: str) -> str:
-    """Return the sign that parts cells, from the header alone: rows of patients have no say."""
-    header = next((line for line in text.splitlines() if line.strip()), "")
-    bare = re.sub(r'"[^"]*("|\Z)', "", header)
-    keyed = [sign for sign in _SIGNS if KEYS & {c.strip(" \t\"'") for c in header.split(sign)}]
-    return max(keyed or _SIGNS, key=bare.count)
-
-
-def _unguarded(cell: str) -> str:
-    return cell[2:-1] if cell.startswith('="') and cell.endswith('"') else cell
 
 
 def _read_spreadsheet(path: Path, sheet: str | None) -> TextTable:

@@ -16,6 +16,7 @@ import numpy as np
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 
+from client.dicom.groups import as_integer
 from client.dicom.read import (
     ASPECTS,
     Cosines,
@@ -162,7 +163,7 @@ class Scanned:
             return int.from_bytes(raw, "little")
         if not _INTEGER.match(raw):
             raise Odd
-        return int(raw.strip(b" \0"))
+        return as_integer(int(raw.strip(b" \0")))
 
     def numbers(self, keyword: str, count: int) -> tuple[float, ...]:
         """Return so many finite numbers, or none at all."""
@@ -238,7 +239,7 @@ class Parsed:
             if isinstance(value, bytes):
                 return int.from_bytes(value, "little") if len(value) == 2 else 0
             return value if isinstance(value, int) else 0
-        return int(self.dataset.get(keyword) or 0)
+        return as_integer(int(self.dataset.get(keyword) or 0))
 
     def _private(self, keyword: str) -> object:
         """Return a private element's value; bytes where nothing says what they are."""

@@ -19,3 +19,8 @@ def number_of(dataset: Dataset, name: str, absent: float) -> float:
     """Return an attribute's number; `absent` where there is none."""
     value = dataset.get(name)
     return float(absent if value is None or value == "" else value)
+
+
+def as_integer(value: int) -> int:
+    """Return a value of an integer string (IS), or 0 beyond its range (PS3.5 table 6.2-1)."""
+    return value if -(2**31) <= value < 2**31 else 0

@@ -18,7 +18,7 @@ from pydicom.uid import (
 )
 
 from client.dicom.decode import LARGEST_BYTES, decode, frames_of
-from client.dicom.groups import group_item, number_of
+from client.dicom.groups import as_integer, group_item, number_of
 from client.dicom.never_decoded import check_pictured
 from client.dicom.parse import BoundedFile, parse_file
 from client.dicom.presentation import presentation_of
@@ -126,7 +126,7 @@ def _header(dataset: Dataset) -> Header:
         presentation=presentation_of(
             _text(dataset, "PresentationIntentType"), _text(dataset, "SOPClassUID")
         ),
-        number=int(dataset.get("InstanceNumber") or 0), thickness=_thickness(dataset),
+        number=as_integer(int(dataset.get("InstanceNumber") or 0)), thickness=_thickness(dataset),
         aspect=aspect_of(dataset),
     )  # fmt: skip
 

@@ -158,8 +158,14 @@ def coded(written: Sequence[str], count: int = 20) -> str:
 def test_an_outcome_in_another_code_stops_with_a_question(
     tmp_path: Path, task: str, codes: tuple[str, ...]
 ) -> None:
-    with pytest.raises(CohortError, match=r"Column ill holds .*which of them is the event.*codes"):
+    question = r"Column ill holds .*(which of them is the event|what do its).*codes"
+    with pytest.raises(CohortError, match=question):
         read(tmp_path, coded(codes), run(task, AGE))
+
+
+def test_a_single_code_has_no_meaning_suggested(tmp_path: Path) -> None:
+    with pytest.raises(CohortError, match=r'codes: \{"2": 0 or 1\}'):
+        read(tmp_path, coded(("2",)), run(BINARY, AGE))
 
 
 def test_classes_and_categories_in_another_code_stop_with_a_question(tmp_path: Path) -> None:
@@ -169,6 +175,9 @@ def test_classes_and_categories_in_another_code_stop_with_a_question(tmp_path: P
     for task, codes in ((two, ("1", "2")), (three, ("1", "2", "3"))):
         with pytest.raises(CohortError, match=r"Column ill holds 1, 2.*codes"):
             read(tmp_path, coded(codes), run(task, AGE))
+    # The class past the last may be rare.
+    with pytest.raises(CohortError, match=r"Column ill holds 1, 2, 3.*codes"):
+        read(tmp_path, coded(("1",) * 10 + ("2",) * 9 + ("3",)), run(three, AGE))
     smoker = "{table: {categories: [{column: smoker, values: ['0', '1']}]}}"
     text = "PatientID,ill,smoker\n" + "".join(f"P{n},{n % 2},{n // 2 % 2 + 1}\n" for n in range(20))
     with pytest.raises(CohortError, match=r"Column smoker holds 1, 2, expected 0 and 1: what do"):

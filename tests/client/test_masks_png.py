@@ -194,6 +194,21 @@ def test_label_numbers_that_a_run_does_not_want_are_background(tmp_path: Path, t
     assert not told
 
 
+@pytest.mark.parametrize("label", [7, 20])
+@pytest.mark.parametrize("named", ["itself", "every value"])
+def test_label_numbers_that_were_smoothed_are_refused(
+    tmp_path: Path, label: int, named: str
+) -> None:
+    square = np.zeros((48, 48), np.uint8)
+    square[15:35, 12:32] = label
+    small = Image.fromarray(square).resize((20, 20), Image.Resampling.BILINEAR)
+    small.resize((48, 48), Image.Resampling.BILINEAR).save(tmp_path / "m.png")
+    structures = {"lesion": (label if named == "itself" else 0,)}
+    with pytest.raises(UnusableFile) as caught:
+        read_png(tmp_path / "m.png", (48, 48), structures)
+    assert caught.value.reason is Reason.MASK_UNUSABLE
+
+
 def test_greys_that_fill_areas_all_count_where_every_value_does(tmp_path: Path) -> None:
     """Lesions numbered over all greys, as programs save instances, are not taken for edges."""
     values = np.kron(np.arange(16).reshape(4, 4) * 17, np.ones((12, 12))).astype(np.uint8)

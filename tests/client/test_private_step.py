@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from typing import Literal
 
 import pytest
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from client.backend_choice import choose_backend, fixed_backend
+from client.backend_choice import backend_of
 from client.clipping import PEER_ERROR, clip_factor, patient_norms
 from client.patient_gradients import LOOP, Backend, gradients_by_patient
 from client.private_step import draw, patient_optimizer, private_step
@@ -181,38 +181,23 @@ def test_sums_are_exact_however_patients_are_taken_together(patients: int, toget
 
 
 @pytest.mark.parametrize("build", [ImageNet, TableNet])
-def test_the_chosen_backend_agrees_with_the_loop(build: type[nn.Module]) -> None:
+def test_the_backend_of_a_simulation_agrees_with_the_loop(build: type[nn.Module]) -> None:
     objective = objective_of(seeded(build), patients_of((2,) * 30))
-    before = {n: v.clone() for n, v in objective.model.state_dict().items()}
-    trained = list(objective.model.parameters())
-    start = time.perf_counter()
-    backend = choose_backend(objective, trained)
-    assert time.perf_counter() - start < 5.0
+    backend = backend_of(objective, list(objective.model.parameters()), simulated=True)
+    assert backend.kind != "loop"
     expected = clipped_sum(objective, plan_of())
     found = clipped_sum(objective, plan_of(), backend)
     assert float((found - expected).norm()) <= 1e-3 * float(expected.norm())
-    assert objective.model.training
-    assert all(torch.equal(v, before[n]) for n, v in objective.model.state_dict().items())
 
 
-def test_a_network_that_cannot_be_mapped_takes_the_loop() -> None:
-    class Branches(TableNet):
-        def forward(self, image: Tensor, table: Tensor) -> Tensor:
-            if float(table.sum()) > 1e9:  # a branch on data: vmap cannot follow it
-                return super().forward(image, -table)
-            hidden = torch.tanh(self.body[0](table))
-            output: Tensor = self.body[2](hidden)
-            return output
-
-    objective = objective_of(seeded(Branches), patients_of())
-    backend = choose_backend(objective, list(objective.model.parameters()))
-    assert backend.kind != "vmap"
-
-
-def test_a_simulation_takes_its_backend_by_rule_alone() -> None:
-    small = objective_of(seeded(TableNet), patients_of())
-    large = objective_of(seeded(lambda: TableNet(50_000)), patients_of())
-    for objective, kind in ((small, "linear"), (large, "loop")):
-        trained = list(objective.model.parameters())
-        assert fixed_backend(objective, trained) == fixed_backend(objective, trained)
-        assert fixed_backend(objective, trained).kind == kind
+@pytest.mark.parametrize(
+    ("build", "kind"),
+    [(TableNet, "linear"), (ImageNet, "vmap"), (lambda: TableNet(50_000), "loop")],
+)
+def test_only_a_simulation_takes_patients_side_by_side(
+    build: Callable[[], nn.Module], kind: str
+) -> None:
+    objective = objective_of(seeded(build), patients_of())
+    trained = list(objective.model.parameters())
+    assert backend_of(objective, trained, simulated=True).kind == kind
+    assert backend_of(objective, trained, simulated=False) == LOOP

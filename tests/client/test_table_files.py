@@ -205,3 +205,20 @@ def test_what_is_no_such_file_says_what_to_save_it_as(tmp_path: Path, suffix: st
         read_table(path)
     with pytest.raises(CohortError, match="There is no"):
         read_table(tmp_path / f"none.{suffix}")
+
+
+@pytest.mark.parametrize("row", ['M,"4,1', 'M,4,"1', 'M,"4', 'M,4,1"', "M," + "x" * 200_000])
+@pytest.mark.parametrize("place", [0, 3])
+def test_line_by_line_an_open_quote_swallows_no_other_row(
+    tmp_path: Path, row: str, place: int
+) -> None:
+    others = [f'P{number},"{number}",""' for number in range(6)]
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(['PatientID,"crp\nmg/l",ill', *others]), encoding="utf-8")
+    before = {cells for _, cells in read_table(path, line_by_line=True).lines}
+    others.insert(place, row)
+    path.write_text("\n".join(['PatientID,"crp\nmg/l",ill', *others]), encoding="utf-8")
+    after = {cells for _, cells in read_table(path, line_by_line=True).lines}
+    assert len(before) == 7
+    assert before < after
+    assert len(after) == 8

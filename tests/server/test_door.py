@@ -78,13 +78,16 @@ def test_a_site_is_answered_under_an_attack_and_memory_files_and_logs_stay_small
     host, port = settings.listen.rsplit(":", 1)
     with httpx.Client(
         verify=ssl.create_default_context(cafile=folder.ca), timeout=10.0
-    ) as kept, under(Attackers((host, int(port)), source), kind, STRANGERS):  # fmt: skip
-        for _ in range(3):
-            assert ask(kept, settings, site) == httpx.codes.OK
-            assert asked_anew(folder, settings, site) == httpx.codes.OK
-        files, memory = resources(pid)
+    ) as kept:  # fmt: skip
+        assert ask(kept, settings, site) == httpx.codes.OK
+        _, before = resources(pid)
+        with under(Attackers((host, int(port)), source), kind, STRANGERS):
+            for _ in range(3):
+                assert ask(kept, settings, site) == httpx.codes.OK
+                assert asked_anew(folder, settings, site) == httpx.codes.OK
+            files, memory = resources(pid)
     assert files < 90 + 512 + 100  # strangers, those who wait, and the service's own
-    assert memory < 600
+    assert memory - before < 256  # MiB, whatever the libraries take
     assert log_bytes(folder) < 100_000
 
 
