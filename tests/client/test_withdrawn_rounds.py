@@ -163,6 +163,7 @@ def test_a_worker_process_that_runs_counts_the_patient_no_more(home: Home) -> No
         counts = []
         for name in ("before", "after"):
             worker.start()
+            wait_for(lambda: worker.look() is None and worker.can_take, 60.0)
             assert worker.give(proposal, name)
             wait_for(lambda: worker.look() is not None, 60.0)
             answer = Outbox(home.outbox).find(name)

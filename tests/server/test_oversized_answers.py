@@ -91,7 +91,7 @@ class Evil:
 def says_so(evil: Evil, asked: Delivery) -> None:
     """Answer with far too much, and announce it."""
     with pytest.raises(RunGone, match="larger than 81920 bytes"):
-        evil.fleet.offer(reply_to(asked, evil.large(), time.time()), 0.0)
+        evil.fleet.offer(reply_to(asked, evil.large(), time.time()))
 
 
 def lies(evil: Evil, asked: Delivery) -> None:
@@ -124,7 +124,7 @@ def never_comes(evil: Evil, asked: Delivery) -> None:
 
 def give_all(evil: Evil, asked: Delivery, answer: Envelope) -> None:
     reply = reply_to(asked, answer, time.time())
-    wanted, session = evil.fleet.offer(reply, 0.0)
+    wanted, session = evil.fleet.offer(reply)
     for name in wanted:
         evil.fleet.give(asked.run_id, session, name, reply.objects[name])
 
