@@ -4,7 +4,7 @@ Guarantee: an approval is of one configuration's hash, taken over every value of
 (`RunConfig.in_force`), and of one seed. Any change is another hash, which nobody has approved.
 
     one value of an approved run is changed      waiting again; `difference` shows the value
-    another seed                                 waiting again
+    another seed                                 waiting again; approved, both seeds are
     approved before anybody asked                of the seed that first has something released
     two runs of the same configuration and seed  one decision
     a decision is changed                        the last one counts; all are kept, with their time
@@ -53,15 +53,18 @@ CREATE TRIGGER IF NOT EXISTS no_delete BEFORE DELETE ON decisions
 BEGIN SELECT RAISE(ABORT, 'a decision is never removed'); END;
 """
 _LISTED = """
-SELECT p.run, c.fingerprint, c.name, c.content, coalesce(p.since, d.at), d.decision, a.seed,
+SELECT p.run, c.fingerprint, c.name, c.content, coalesce(p.since, d.at),
   (SELECT seed FROM seeds s WHERE s.run = p.run AND s.fingerprint = c.fingerprint
    ORDER BY s.number DESC LIMIT 1)
 FROM configurations c
 LEFT JOIN proposals p ON p.fingerprint = c.fingerprint
 LEFT JOIN decisions d ON d.number =
   (SELECT max(number) FROM decisions WHERE fingerprint = c.fingerprint)
-LEFT JOIN approved_seeds a ON a.decision = d.number
 ORDER BY p.number IS NULL, p.number, c.rowid
+"""
+_DECISIONS = """
+SELECT d.number, d.decision, a.seed FROM decisions d
+LEFT JOIN approved_seeds a ON a.decision = d.number WHERE d.fingerprint = ? ORDER BY d.number DESC
 """
 _LAST_APPROVED = """
 SELECT c.content FROM decisions d JOIN configurations c ON c.fingerprint = d.fingerprint
@@ -140,32 +143,18 @@ class Approvals:
 
         With `takes_up` an approval that was of no seed yet becomes one of this.
         """
-        last = (
-            "SELECT d.number, d.decision, a.seed FROM decisions d "
-            "LEFT JOIN approved_seeds a ON a.decision = d.number "
-            "WHERE d.fingerprint = ? ORDER BY d.number DESC LIMIT 1"
-        )
         with self._open() as connection, connection:
-            row = connection.execute(last, (fingerprint,)).fetchone()
-            if row is None:
-                return "waiting"
-            number, decision, bound = row
+            number, decision, bound = _last_of(connection, fingerprint, seed)
             if takes_up and decision == "approved" and bound is None:
                 _bind(connection, number, seed)
-        return _of_seed(_decision(decision), bound, seed)
+        return decision
 
     def listed(self) -> tuple[Seen, ...]:
         """Return what was proposed, oldest first, then what was decided on in advance."""
         with self._open() as connection:
-            rows = connection.execute(_LISTED).fetchall()
-        return tuple(
-            Seen(
-                run=run, name=name, fingerprint=fingerprint, since=since or "",
-                decision=_of_seed(_decision(decision), bound, None if seed is None else int(seed)),
-                seed=None if seed is None else int(seed), config=_config(content, fingerprint),
+            return tuple(
+                _seen(connection, row) for row in connection.execute(_LISTED).fetchall()
             )
-            for run, fingerprint, name, content, since, decision, bound, seed in rows
-        )  # fmt: skip
 
     def was_approved_before(self, config: RunConfig) -> bool:
         """Return whether another configuration of this name was ever approved."""
@@ -233,19 +222,29 @@ def _bind(connection: sqlite3.Connection, decision: int | None, seed: int | None
     )
 
 
-def _of_seed(decision: Decision, bound: str | None, seed: int | None) -> Decision:
-    """Return the decision on this seed: an approval is of the seed that it was bound to."""
-    if decision != "approved" or bound is None or seed is None or bound == str(seed):
-        return decision
-    return "waiting"
+def _last_of(
+    connection: sqlite3.Connection, fingerprint: str, seed: int | None
+) -> tuple[int | None, Decision, str | None]:
+    """Return the last decision that holds for a seed, its number and the seed it is bound to.
+
+    A refusal is of every seed; an approval of its own, so that of another stands beside it.
+    """
+    for number, decision, bound in connection.execute(_DECISIONS, (fingerprint,)):
+        if decision == "declined":
+            return number, "declined", None
+        if bound is None or seed is None or bound == str(seed):
+            return number, "approved", bound
+    return None, "waiting", None
 
 
-def _decision(text: str | None) -> Decision:
-    match text:
-        case "approved" | "declined":
-            return text
-        case _:
-            return "waiting"
+def _seen(connection: sqlite3.Connection, row: tuple[str | None, ...]) -> Seen:
+    run, fingerprint, name, content, since, text = row
+    seed = None if text is None else int(text)
+    return Seen(
+        run=run, name=str(name), fingerprint=str(fingerprint), since=since or "",
+        decision=_last_of(connection, str(fingerprint), seed)[1], seed=seed,
+        config=_config(str(content), str(fingerprint)),
+    )  # fmt: skip
 
 
 def _config(content: str, fingerprint: str) -> RunConfig | None:

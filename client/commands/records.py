@@ -72,7 +72,8 @@ def show_disclosures(home: Home, *, everything: bool, as_json: bool) -> None:
         return
     kept = found if everything else found[-_LAST:]
     if len(kept) < len(found):
-        say(f"The last {len(kept)} of {len(found)}; --all shows every one.")
+        shown = f"The last {len(kept)} of {len(found)}"
+        say(f"{shown}; `wardround-site disclosures list --all` shows every one.")
     rows = [("AT (UTC)", "WHAT", "TO", "RUN", "ROUND", "SIZE", "EPSILON", "")]
     rows += [
         (

@@ -82,6 +82,23 @@ def test_the_last_decision_counts_and_all_are_kept(tmp_path: Path) -> None:
                 connection.execute(statement)
 
 
+def test_another_seeds_approval_stands_beside_the_first_and_a_refusal_is_of_all(
+    tmp_path: Path,
+) -> None:
+    approvals, name = opened(tmp_path), hash_of(run_of())
+    approvals.note("breast-1", run_of(), 1)
+    approvals.decide(name, "approved", 1)
+    approvals.note("breast-2", run_of(), 2)
+    assert approvals.decision(name, 2) == "waiting"
+    approvals.decide(name, "approved", 2)
+    assert [approvals.decision(name, seed) for seed in (1, 2, 3)] == [
+        "approved", "approved", "waiting",
+    ]  # fmt: skip
+    assert [seen.decision for seen in approvals.listed()] == ["approved", "approved"]
+    approvals.decide(name, "declined")
+    assert {approvals.decision(name, seed) for seed in (1, 2, 3)} == {"declined"}
+
+
 @pytest.mark.parametrize("change", CHANGES, ids=str)
 def test_any_change_to_an_approved_run_asks_again_and_shows_what_changed(
     tmp_path: Path, change: dict[str, object]
