@@ -11,12 +11,14 @@ READY := $(VENV)/.ready
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
 
-$(READY): pyproject.toml locks/dev.txt locks/torch.txt locks/torch-cuda.txt
+$(READY): pyproject.toml locks/dev.txt locks/torch.txt locks/torch-cpu.txt locks/torch-cuda.txt
 	@echo "Setting up $(VENV) with pinned packages (once, a few minutes)."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Wardround needs Python 3.11 or newer; try: make PYTHON=python3.11"; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
-	@$(INSTALL) --requirement locks/torch.txt
+	@$(INSTALL) --requirement locks/torch-cpu.txt 2> /dev/null || \
+	  { echo "No CPU build of torch where pip looks (PIP_FIND_LINKS): taking PyPI's, of several GB on Linux."; \
+	    $(INSTALL) --requirement locks/torch.txt; }
 	@if $(BIN)/python locks/needs_cuda.py; then $(INSTALL) --requirement locks/torch-cuda.txt; fi
 	@$(INSTALL) --requirement locks/dev.txt
 	@$(BIN)/python -m pip install --quiet --no-index --no-deps --no-build-isolation --editable .

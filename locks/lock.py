@@ -3,7 +3,8 @@
     make lock        after a change of pyproject.toml or constraints.txt
 
 torch has a file of its own, since there are two builds of one version: PyPI's, which brings a GPU's
-libraries on Linux (torch-cuda.txt), and the CPU build, which needs none. Both are hashed there.
+libraries on Linux (torch-cuda.txt), and the CPU build, which needs none (torch-cpu.txt). pip takes a
+file whose page names its hash before one that merely lies in a folder, so each build has its own.
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ def main() -> None:
         torch = found.pop("torch")
         gpu |= {package: text for package, text in found.items() if _OF_GPUS.match(package)}
         _write(name, [text for package, text in found.items() if package not in gpu])
+        _write("torch", [torch])
+        version = torch.partition("==")[2].split()[0]
         hashes = "".join(f" \\\n    --hash=sha256:{one}" for one in CPU_BUILDS)
-        _write("torch", [torch.rstrip("\n") + hashes + "\n"])
+        _write("torch-cpu", [f"torch=={version}+cpu{hashes}\n"])
     _write("torch-cuda", list(gpu.values()))
 
 

@@ -15,7 +15,7 @@ LOCKS = ROOT / "locks"
 sys.path.insert(0, str(LOCKS))
 import release  # noqa: E402 - a script beside the locks
 
-NAMES = ("torch", "torch-cuda", "site", "ocr", "coordinator", "simulation", "dev")
+NAMES = ("torch", "torch-cpu", "torch-cuda", "site", "ocr", "coordinator", "simulation", "dev")
 PINNED = re.compile(r"(?m)^([A-Za-z0-9._-]+)==(\S+)")
 
 
