@@ -3,8 +3,8 @@
     make lock        after a change of pyproject.toml or constraints.txt
 
 torch has a file of its own, since there are two builds of one version: PyPI's, which brings a GPU's
-libraries on Linux (torch-cuda.txt), and the CPU build, which needs none (torch-cpu.txt). pip takes a
-file whose page names its hash before one that merely lies in a folder, so each build has its own.
+libraries on Linux (torch-cuda.txt), and the CPU build, which needs none (torch-cpu.txt). pip takes
+a file whose page names its hash before one that merely lies in a folder, so each has a lock.
 """
 
 from __future__ import annotations
