@@ -32,11 +32,14 @@ class Constant:
     metric: str
     value: float
 
-    def words(self, value: float, low: float) -> str:
-        """Say whether a model with this value, and this end of its interval, is better."""
+    def words(self, value: float, low: float, reason: str = "") -> str:
+        """Say whether a model with this value, and this end of its interval, is better.
+
+        reason is why there is no value, where there is none.
+        """
         beside = f"A constant predictor has {self.metric} {self.value:.3f}"
         if math.isnan(value):
-            return f"{beside}; the model's is not known."
+            return f"{beside}; the model's is not known{f': {reason}' if reason else ''}."
         if value <= self.value or (self.metric == "dice" and value < _USELESS_DICE):
             return f"NO BETTER THAN A CONSTANT: {self.metric} {value:.3f}. {beside}."
         if low <= self.value:
@@ -60,7 +63,8 @@ def beside(metrics: Mapping[str, object]) -> str:
         if constant is None or not isinstance(found, Mapping):
             continue
         value, low = (_number(found.get(key)) for key in ("value", "low"))
-        return constant.words(value, value if math.isnan(low) else low)
+        reason = str(found.get("reason") or "")
+        return constant.words(value, value if math.isnan(low) else low, reason)
     return ""
 
 

@@ -27,7 +27,10 @@ class RefusalReason(Enum):
     METRICS = "the run would release metrics that the site does not"
     ANSWERED = "the site has answered another request for this round and split"
     BEGUN = "a run of this name was begun here with another configuration or seed"
-    STATISTICS = "the site does not describe its cohort"
+    STATISTICS = (
+        "the site does not describe its cohort (its policy.statistics is false, or the run is "
+        "private and its policy.statistics_noise is 0)"
+    )
     COHORT = "the run accepts smaller cohorts than the site allows"
     PAUSED = "the site is paused"
     HOURS = "it is outside the site's hours of work"

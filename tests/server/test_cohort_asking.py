@@ -107,7 +107,7 @@ def test_reasons_for_telling_nothing_are_kept() -> None:
     )
     assert found.sites == {}
     assert found.not_told == {
-        "east": "the site does not describe its cohort",
+        "east": RefusalReason.STATISTICS.value,
         "north": "its signature is not that of the site that sent it: ...",
         "west": "it did not answer in time",
     }
