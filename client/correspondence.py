@@ -114,7 +114,12 @@ class Correspondence:
         if finished.unreadable:
             self._unreadable.add(name)
             self.desk.tell("a request cannot be read", {"why": finished.unreadable})
-        if not finished.failed or finished.unreadable:
+        if finished.unkept:
+            self.desk.tell("an answer cannot be kept", {"why": finished.unkept})
+            for x in of:
+                no = self._no(x.question, RefusalReason.FAILED)
+                self._letters[x.delivery.id] = replace(x, refusal=no)
+        if not finished.failed or finished.unreadable or finished.unkept:
             quarantine.end(name)
             return
         if of:

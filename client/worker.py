@@ -74,7 +74,13 @@ def main(home: Home, jobs: TextIO, results: TextIO) -> None:
         say({"working": job.question})
         answer = answered(desk, request, config.name, tell)
         envelope = seal(answer, _encoding(request, answer))
-        outbox.keep(job.question, envelope.signed(sign(key, envelope.digest)))
+        try:
+            outbox.keep(job.question, envelope.signed(sign(key, envelope.digest)))
+        except OSError as error:
+            # A full disk is no fault of the request, which may be asked again.
+            tell(f"Run {request.run}, round {request.round}: its answer cannot be kept: {error!r}")
+            say({"unkept": job.question, "why": str(error)})
+            continue
         say({"done": job.question, "seconds": time.monotonic() - start})
 
 

@@ -38,6 +38,7 @@ class Finished:
     seconds: float
     failed: bool  # True: the worker died over it too often, and there is no answer
     unreadable: str = ""  # why it is no request
+    unkept: str = ""  # why its answer could not be kept
 
 
 class WorkerProcess:
@@ -160,6 +161,10 @@ class WorkerProcess:
             case {"unreadable": str(question), "why": str(why)}:
                 self.given, self._ends = None, math.inf
                 return Finished(question=question, seconds=0.0, failed=True, unreadable=why)
+            case {"unkept": str(question), "why": str(why)}:
+                self.given, self._ends = None, math.inf
+                self._deaths.pop(question, None)
+                return Finished(question=question, seconds=0.0, failed=True, unkept=why)
             case {"ready": _}:
                 self._ready, self._ends = True, math.inf
             case {"working": _}:
