@@ -8,7 +8,8 @@ A run's name stands for one configuration and one seed for ever.
     killed between charge and answer   nothing left: asked again, it is charged and drawn anew
     answer kept, not sent              the same answer is sent
     a patient withdrawn since          it is answered once more without them, and charged again
-    the file is lost                   what is asked again is charged again: the budget ends it
+    the file is lost                   what is asked again is charged again; a name that comes again
+                                       with other fractions of the split is counted too small
 """
 
 from __future__ import annotations
@@ -138,7 +139,8 @@ class AnswersInFile:
         except sqlite3.DatabaseError as error:
             message = (
                 f"The answers in {self._path} cannot be used: {error}. See that there is room on "
-                "the disk, or move the file away: what is asked again is then charged again."
+                "the disk, or put the newest copy back. Without it an older run's name can come "
+                "again with other parts, which the ledger counts too small (docs/limits.md)."
             )
             raise StateDamaged(message) from error
 
