@@ -3,13 +3,13 @@
 Guarantee: of a run, each split of each round is measured for one request alone, and its cohort is
 described once. Whoever asks the same again gets the same answer, noise and all, and nothing more
 is charged; another request for it (other weights, another seed or configuration) is refused.
-A run's name stands for one configuration and one seed for ever.
+A run's name stands for one configuration and one seed for ever; of what was charged the ledger
+says so, too (client/ledger.py), so nothing of the guarantee of privacy rests on this file.
 
     killed between charge and answer   nothing left: asked again, it is charged and drawn anew
     answer kept, not sent              the same answer is sent
     a patient withdrawn since          it is answered once more without them, and charged again
-    the file is lost                   what is asked again is charged again; a name that comes again
-                                       with other fractions of the split is counted too small
+    the file is lost, or an old copy   what is asked again is drawn anew and charged again
 """
 
 from __future__ import annotations
@@ -139,8 +139,8 @@ class AnswersInFile:
         except sqlite3.DatabaseError as error:
             message = (
                 f"The answers in {self._path} cannot be used: {error}. See that there is room on "
-                "the disk, or put the newest copy back. Without it an older run's name can come "
-                "again with other parts, which the ledger counts too small (docs/limits.md)."
+                "the disk, or put the newest copy back. Without it nothing of the budget is lost: "
+                "what is asked again is charged again."
             )
             raise StateDamaged(message) from error
 

@@ -29,14 +29,14 @@ from client.private_round import counted, plan_of
 from client.quality_rules import QualityRules
 from client.records import Records
 from client.run_costs import largest_claim, run_costs, told_of_everybody
-from client.site import Guard, Site
+from client.site import Guard, Site, bound_to
 from client.trained_on import note_trained
 from client.training import train_round
 from client.trial import round_seconds
 from client.withdrawals import withdrawn_in
 from client.workbench import Workbench, open_workbench
 from common.config import RunConfig
-from common.errors import CohortError, ConfigurationError, RecordsLost, UnsafeModel
+from common.errors import CohortError, ConfigurationError, RecordsLost, RunBegun, UnsafeModel
 from common.privacy.accounting import epsilon_of
 from common.privacy.noise import ChaChaNoise
 from common.tasks import task_of
@@ -107,15 +107,10 @@ class Desk:
         by then. One that was under way is thrown away and given again without them; a private
         round is then charged twice, since what was charged stays charged.
         """
-        if not isinstance(request, Proposal) and not self._is_begun(request):
-            self._tell(
-                f"Run {request.run} is asked for with another configuration or seed than it was "
-                "begun with here. The coordinator must begin a run of another name."
-            )
-            return refusal(request, self._ward.name, RefusalReason.BEGUN)
         try:
             if self._ward.records is not None:
                 self._ward.records.check()
+            self._begin(request)
             while True:
                 loaded = self._load(request.config, request.seed)
                 answer = self._answer(loaded, request)
@@ -125,14 +120,27 @@ class Desk:
         except RecordsLost as error:
             self._tell(str(error))
             return refusal(request, self._ward.name, RefusalReason.RECORDS)
+        except RunBegun as error:
+            self._tell(str(error))
+            return refusal(request, self._ward.name, RefusalReason.BEGUN)
         except (CohortError, ConfigurationError, UnsafeModel) as error:
             self._tell(f"Run {request.run} cannot use this site: {error}")
             return refusal(request, self._ward.name, RefusalReason.CONFIGURATION)
 
-    def _is_begun(self, request: Request) -> bool:
-        """Bind a run's name to what is first released under it; False for anything else."""
+    def _begin(self, request: Request) -> None:
+        """Bind a run's name to what is first released under it; RunBegun for anything else."""
+        split = site_key(self._ward.identity_key).fingerprint()
+        Ledger(self._ward.ledger).check_begun(request.run, bound_to(request, split))
         answers = answers_of(self._ward, frozenset())
-        return answers.begin(request.run, request.config, request.seed)
+        if isinstance(request, Proposal) or answers.begin(
+            request.run, request.config, request.seed
+        ):
+            return
+        message = (
+            f"Run {request.run} is asked for with another configuration or seed than it was "
+            "begun with here. The coordinator must begin a run of another name."
+        )
+        raise RunBegun(message)
 
     def _answer(self, loaded: Loaded, request: Request) -> Answer:
         match request:
@@ -170,9 +178,10 @@ class Desk:
         if config.privacy != "none" and site.guard is not None:
             guard = site.guard
             plan = plan_of(site, loaded.bench, config.privacy, guard)
-            costs = run_costs(request.run, config, plan, guard)
+            costs = run_costs(request, plan, guard)
             # What this very run has been charged already is part of what it may cost.
-            before = guard.ledger.charges(guard.cohort, without_run=request.run)
+            own = (request.run, bound_to(request, guard.split))
+            before = guard.ledger.charges(guard.cohort, without=own)
             spent = epsilon_of(binding(before), guard.limit.delta)
             epsilon = run_epsilon(costs, request.run, plan.delta)
             left = max(guard.limit.epsilon - spent, 0.0)
@@ -229,7 +238,8 @@ def load(ward: Ward, config: RunConfig, seed: int) -> Loaded:
         if config.model.network == "frozen_features":
             cohort = with_features(cohort, config, cache)
     cohort = replace(cohort, name=ward.name)
-    site = site_of(cohort, config, site_key(ward.identity_key))
+    key = site_key(ward.identity_key)
+    site = site_of(cohort, config, key)
     if ward.trained is not None:
         note_trained(ward.trained, config.fingerprint(), seed, site.train.pseudonyms)
     guard = Guard(
@@ -237,6 +247,7 @@ def load(ward: Ward, config: RunConfig, seed: int) -> Loaded:
         limit=Limit(
             epsilon=ward.largest_epsilon, delta=ward.cohort_delta, run=largest_claim(config)
         ), cohort=COHORT, noise=ChaChaNoise(), beside=told_of_everybody(config, ward.telling),
+        split=key.fingerprint(),
     )  # fmt: skip
     site = replace(
         site, guard=guard, memory=MemoryInFolder(ward.memory), answers=answers_of(ward, gone)

@@ -4,7 +4,7 @@ The hash covers the text that was stored, not what a release makes of it. A fact
 release adds, with a default, leaves every earlier charge as it is; it is written only where it
 differs from its default. A fact that this release does not know is no damage: LedgerTooNew.
 
-Public: Charge, chained, charge_of, mechanism_of, text_of_columns, written.
+Public: BoundTo, Charge, chained, charge_of, mechanism_of, text_of_columns, written.
 """
 
 from __future__ import annotations
@@ -20,6 +20,15 @@ from common.privacy.plan import LedgerHead, Mechanism
 
 
 @dataclass(frozen=True, kw_only=True)
+class BoundTo:
+    """What a run's name stands for: with the table, each patient's part in it follows from this."""
+
+    configuration: str  # its hash
+    seed: int
+    split: str  # tells the site's split key from another
+
+
+@dataclass(frozen=True, kw_only=True)
 class Charge:
     """What was charged; a new fact is a field with a default, here or in Mechanism."""
 
@@ -32,6 +41,8 @@ class Charge:
     lost_up_to: int = 0
     #: ... and so were these, as "number:hash"; this charge makes up for them.
     lost: tuple[str, ...] = ()
+    #: None: of an earlier release, or declared lost; it says nothing of who was in which part.
+    bound: BoundTo | None = None
 
     def makes_up_for(self, head: LedgerHead, before: int) -> bool:
         """Return whether a charge that is not in the ledger was declared lost with this one.
@@ -69,8 +80,16 @@ def charge_of(text: str) -> Charge:
     """
     facts = json.loads(text)
     _check_known(facts, Charge)
-    lost = tuple(map(str, facts.get("lost", ())))
-    return Charge(**facts | {"mechanism": mechanism_of(facts["mechanism"]), "lost": lost})
+    lost, bound = tuple(map(str, facts.get("lost", ()))), facts.get("bound")
+    return Charge(**facts | {
+        "mechanism": mechanism_of(facts["mechanism"]), "lost": lost,
+        "bound": None if bound is None else _bound_of(bound),
+    })  # fmt: skip
+
+
+def _bound_of(facts: Mapping[str, Any]) -> BoundTo:
+    _check_known(facts, BoundTo)
+    return BoundTo(**facts)
 
 
 def mechanism_of(facts: Mapping[str, Any]) -> Mechanism:
@@ -99,7 +118,7 @@ def written(one: Charge | Mechanism) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _check_known(facts: object, kind: type[Charge | Mechanism]) -> None:
+def _check_known(facts: object, kind: type[BoundTo | Charge | Mechanism]) -> None:
     if not isinstance(facts, Mapping):
         message = f"expected facts of a {kind.__name__}, got {facts!r:.80}"
         raise TypeError(message)

@@ -6,7 +6,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from client.answers import AnotherRequest
 from client.cohort import SiteCohort
@@ -141,11 +141,10 @@ def _noised(
         message = f"Site {site.name} has no ledger to charge noise of {spread:g} patients to."
         raise PrivacyError(message)
     mechanism = count_mechanism(sensitivity(tables), spread)
-    name, limit = charged_as(request.run, "statistics"), guard.limit
-    spend = guard.ledger.charge(guard.cohort, name, request.round, mechanism, limit, limit.delta)
-    noise = guard.noise.of_round(name, request.round)
+    spend = guard.charge(request, "statistics", mechanism, guard.limit.delta)
+    noise = guard.noise.of_round(charged_as(request.run, "statistics"), request.round)
     counts = noised(tables, smallest, spread, noise)
-    return counts, replace(spend, simulated_noise=guard.noise.simulated)
+    return counts, spend
 
 
 # --- who is behind each count --------------------------------------------------------------

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -198,10 +196,10 @@ def noised(
     delta = guard.limit.delta
     if config.privacy != "none":
         delta = delta_of(config.privacy, counted(site, config))
-    spend = guard.ledger.charge(guard.cohort, name, request.round, mechanism, guard.limit, delta)
+    spend = guard.charge(request, request.split, mechanism, delta)
     noise = guard.noise.of_round(name, request.round)
     released = with_count_noise(statistics, spread, noise)
-    return released, replace(spend, simulated_noise=guard.noise.simulated)
+    return released, spend
 
 
 def _refusal(site: Site, request: EvaluationRequest, reason: RefusalReason) -> Refusal:

@@ -6,6 +6,8 @@ at any moment leaves a charge without a release at worst, never a release withou
 
     repeated round         charged again: what was released the first time is out
     two runs at once       one transaction at a time, the second sees the first's charge
+    a name charged before  for another configuration, seed or split key: RunBegun, by what its own
+                           rows say, whatever else the site lost (client/answers.py)
     a row changed or cut   the chain of hashes breaks: LedgerDamaged, nothing is released
     a later release's row  LedgerTooNew names what this one does not know (client/charge.py)
     an old copy restored   it lacks a charge that was told of: `check_head`, which each request
@@ -24,11 +26,11 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from client.charge import Charge, named
+from client.charge import BoundTo, Charge, named
 from client.ledger_rows import SCHEMA, add_text, append, last_of, verified
 from client.parts import binding, part_of, run_epsilon
 from common.config_privacy import COMMON_DELTA
-from common.errors import BudgetExceeded, LedgerDamaged, PrivacyError
+from common.errors import BudgetExceeded, LedgerDamaged, PrivacyError, RunBegun
 from common.hash_chain import GENESIS
 from common.privacy.accounting import epsilon_of
 from common.privacy.plan import LedgerHead, Mechanism, Spend
@@ -72,53 +74,60 @@ class Ledger:
             connection.executescript(SCHEMA)
             add_text(connection)
 
-    def charge(
-        self, cohort: str, run: str, round_number: int, mechanism: Mechanism, limit: Limit,
-        delta: float,
-    ) -> Spend:  # fmt: skip
+    def charge(self, new: Charge, limit: Limit, delta: float) -> Spend:
         """Record a charge durably and return what is spent; nothing is recorded on refusal.
 
-        The run's epsilon is at `delta`, the cohort's at the limit's.
+        The run's epsilon is at `delta`, the cohort's at the limit's. The ledger counts attempts.
 
+        RunBegun when the run's name was charged for something else,
         BudgetExceeded when the cohort's composed epsilon would pass the limit,
         LedgerDamaged when the chain of hashes does not hold.
         """
         with self._writing() as connection:
             rows = verified(connection, self._path)
-            past = [m for m in rows if m.cohort == cohort]
-            new = Charge(cohort=cohort, run=run, round=round_number, attempt=1, mechanism=mechanism)
+            past = [m for m in rows if m.cohort == new.cohort]
+            name = part_of(new.run)[0]
+            _check_begun(rows, name, new.bound)
             _check_run(past, new, limit, delta)
             after = epsilon_of(binding([*past, new]), limit.delta)
             if not after <= limit.epsilon:  # nan is refused too
                 before = epsilon_of(binding(past), limit.delta)
                 message = (
-                    f"Run {run}, round {round_number} would bring cohort {cohort} to epsilon "
+                    f"Run {new.run}, round {new.round} would bring cohort {new.cohort} to epsilon "
                     f"{after:.4g} (now {before:.4g}), over its limit of {limit.epsilon:.4g} at "
                     f"delta {limit.delta:.2g}: {max(limit.epsilon - before, 0):.4g} is left. "
                     "Nothing was charged or released."
                 )
                 raise BudgetExceeded(message)
-            same = [m for m in past if m.run == run and m.round == round_number]
+            same = [m for m in past if (m.run, m.round) == (new.run, new.round)]
             head = append(connection, replace(new, attempt=len(same) + 1))
-        whole, name = [*past, new], part_of(run)[0]
+        whole = [*past, new]
         return Spend(
-            mechanism=mechanism, run_epsilon=run_epsilon(whole, name, delta),
+            mechanism=new.mechanism, run_epsilon=run_epsilon(whole, name, delta),
             run_delta=delta, run_common_epsilon=run_epsilon(whole, name, COMMON_DELTA),
             cohort_epsilon=after, cohort_delta=limit.delta, ledger=head,
             simulated_noise=False,
         )  # fmt: skip
 
-    def charges(self, cohort: str, *, without_run: str | None = None) -> tuple[Charge, ...]:
+    def check_begun(self, run: str, bound: BoundTo) -> None:
+        """Raise RunBegun when a run's name was charged for something else."""
+        with closing(self._connect()) as connection:
+            _check_begun(verified(connection, self._path), run, bound)
+
+    def charges(
+        self, cohort: str, *, without: tuple[str, BoundTo] | None = None
+    ) -> tuple[Charge, ...]:
         """Return every charge to a cohort, oldest first, but for those of one run's parts."""
         with closing(self._connect()) as connection:
             rows = verified(connection, self._path)
         return tuple(
-            row for row in rows if row.cohort == cohort and part_of(row.run)[0] != without_run
-        )
+            row for row in rows
+            if row.cohort == cohort and (part_of(row.run)[0], row.bound) != without
+        )  # fmt: skip
 
-    def history(self, cohort: str, *, without_run: str | None = None) -> tuple[Mechanism, ...]:
-        """Return every mechanism charged to a cohort, oldest first, but for those of one run."""
-        return tuple(row.mechanism for row in self.charges(cohort, without_run=without_run))
+    def history(self, cohort: str) -> tuple[Mechanism, ...]:
+        """Return every mechanism charged to a cohort, oldest first."""
+        return tuple(row.mechanism for row in self.charges(cohort))
 
     def accounts(self) -> dict[str, dict[str, tuple[Mechanism, ...]]]:
         """Return every mechanism by cohort and by run, oldest first."""
@@ -236,12 +245,29 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
             return
 
 
+def _check_begun(past: Iterable[Charge], run: str, bound: BoundTo | None) -> None:
+    """Refuse a name that stands for something else; who is in which part follows from that."""
+    for charge in past:
+        if part_of(charge.run)[0] != run or charge.bound in {None, bound}:
+            continue
+        message = (
+            f"Run {run} was charged for another configuration, seed or key of the split than it is "
+            "asked for with now. Nothing was charged or released. The coordinator must begin a run "
+            "of another name; where identity.key was lost, put it back from the backup."
+        )
+        raise RunBegun(message)
+
+
 def _check_run(past: Sequence[Charge], new: Charge, limit: Limit, delta: float) -> None:
     """Refuse counts with which a run would claim more of a part's patients than it may."""
     name, part = part_of(new.run)
     if part == "train":
         return  # planned as a whole; a round that is repeated is charged again
-    own = [c for c in past if part_of(c.run) in {(name, part), (name, "statistics")}]
+    own = [
+        c for c in past
+        if part_of(c.run) in {(name, part), (name, "statistics")}
+        or (part_of(c.run)[0] == name and c.bound is None)  # nobody knows whose they are
+    ]  # fmt: skip
     claim = run_epsilon([*own, new], name, delta)
     if claim <= limit.run:
         return

@@ -75,10 +75,7 @@ def train_privately(
 def charge(request: TrainRequest, plan: PrivacyPlan, guard: Guard) -> Spend:
     """Charge this round's steps durably, before the first of them is taken."""
     this_round = replace(plan.mechanism, steps=plan.steps_per_round)
-    spend = guard.ledger.charge(
-        guard.cohort, request.run, request.round, this_round, guard.limit, plan.delta
-    )
-    return replace(spend, simulated_noise=guard.noise.simulated)
+    return guard.charge(request, "train", this_round, plan.delta)
 
 
 def checked_backend(objective: Objective, plan: PrivacyPlan, guard: Guard) -> Backend:

@@ -14,13 +14,14 @@ import math
 from client.charge import Charge
 from client.describing import Telling
 from client.parts import Part, charged_as, run_epsilon
-from client.site import Guard
+from client.site import Guard, bound_to
 from common.cohort_statistics import layout_of
 from common.config import RunConfig
 from common.config_privacy import COMMON_DELTA
 from common.measurement import evaluations, noised_rows
 from common.privacy.accounting import epsilon_of
 from common.privacy.plan import Mechanism, PrivacyPlan, count_mechanism
+from common.wire import Request
 
 #: Calibration meets its target to 1e-9 or less.
 _HAIR = 1 + 1e-6
@@ -42,24 +43,26 @@ def told_of_everybody(config: RunConfig, telling: Telling) -> tuple[Mechanism, .
     return (mechanism,) if within else ()
 
 
-def run_costs(run: str, config: RunConfig, plan: PrivacyPlan, guard: Guard) -> list[Charge]:
-    """Return the charges of a whole run, each part's together."""
+def run_costs(request: Request, plan: PrivacyPlan, guard: Guard) -> list[Charge]:
+    """Return the charges of a request's whole run, each part's together."""
+    run, config = request.run, request.config
     planned: dict[Part, Mechanism] = {"train": plan.mechanism}
     for mechanism in guard.beside:
         planned["statistics"] = mechanism
-    costs = [_charge(guard, run, part, mechanism) for part, mechanism in planned.items()]
+    costs = [_charge(guard, request, part, mechanism) for part, mechanism in planned.items()]
     for part in ("validation", "test"):
         times = evaluations(config, part)
         if config.evaluation.count_noise > 0 and times:
             once = count_mechanism(math.sqrt(noised_rows(config)), config.evaluation.count_noise)
-            more = [_charge(guard, run, part, once)] * times
+            more = [_charge(guard, request, part, once)] * times
             beside = [charge for charge in costs if charge.run == charged_as(run, "statistics")]
             if run_epsilon([*more, *beside], run, plan.delta) <= largest_claim(config):
                 costs += more
     return costs
 
 
-def _charge(guard: Guard, run: str, part: Part, mechanism: Mechanism) -> Charge:
+def _charge(guard: Guard, request: Request, part: Part, mechanism: Mechanism) -> Charge:
     return Charge(
-        cohort=guard.cohort, run=charged_as(run, part), round=0, attempt=1, mechanism=mechanism
-    )
+        cohort=guard.cohort, run=charged_as(request.run, part), round=0, attempt=1,
+        mechanism=mechanism, bound=bound_to(request, guard.split),
+    )  # fmt: skip

@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from client.answers import Answers, AnswersInProcess
+from client.charge import BoundTo, Charge
 from client.ledger import Ledger, Limit
 from client.memory import MemoryInProcess, SiteMemory
+from client.parts import Part, charged_as
 from common.privacy.noise import NoiseSource
-from common.privacy.plan import Mechanism
+from common.privacy.plan import Mechanism, Spend
 from common.sample import Patients
+from common.wire import Request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,21 @@ class Guard:
     noise: NoiseSource
     #: What a run is charged for everybody beside its training: the description of the cohort.
     beside: tuple[Mechanism, ...] = ()
+    split: str = ""  # tells the site's split key from another
+
+    def charge(self, request: Request, part: Part, mechanism: Mechanism, delta: float) -> Spend:
+        """Charge what a request releases of a part, in the name of its run and no other."""
+        charge = Charge(
+            cohort=self.cohort, run=charged_as(request.run, part), round=request.round, attempt=1,
+            mechanism=mechanism, bound=bound_to(request, self.split),
+        )  # fmt: skip
+        spend = self.ledger.charge(charge, self.limit, delta)
+        return replace(spend, simulated_noise=self.noise.simulated)
+
+
+def bound_to(request: Request, split: str) -> BoundTo:
+    """Return what the name of a request's run stands for at a site."""
+    return BoundTo(configuration=request.config.fingerprint(), seed=request.seed, split=split)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@
     |-- PrivacyError                                               exit 4
     |   |-- UnsafeModel         whoever chose the network
     |   |-- BudgetExceeded      the site admin, or nobody: the answer is no
+    |   |-- RunBegun            the coordinator
     |   |-- LedgerTooNew        the site admin
     |   |-- RecordsLost         the site admin and the data-protection officer
     |   `-- LedgerDamaged       the site admin and the data-protection officer
@@ -71,6 +72,10 @@ class UnsafeModel(PrivacyError):
 
 class BudgetExceeded(PrivacyError):
     """The charge would pass the site's limit; it was not made."""
+
+
+class RunBegun(PrivacyError):
+    """A run's name was charged for another configuration, seed or split; it stays that run's."""
 
 
 class LedgerDamaged(PrivacyError):

@@ -16,6 +16,7 @@ from client.correspondence import Correspondence, Desktop
 from client.describing import Telling
 from client.disclosures import Disclosures
 from client.home import Home
+from client.identity_key import site_key
 from client.inbox import Inbox
 from client.ledger import Ledger, Limit
 from client.memory import MemoryInFolder
@@ -70,6 +71,7 @@ class MadeUpDesk(Desk):
                 ledger=Ledger(self._ward.ledger), limit=Limit(epsilon=1000.0, delta=0.001),
                 cohort=COHORT, noise=ChaChaNoise(),
                 beside=told_of_everybody(config, self._ward.telling),
+                split=site_key(self._ward.identity_key).fingerprint(),
             )  # fmt: skip
             site = Site(
                 name=self._ward.name, train=self._patients, validation=self._patients,

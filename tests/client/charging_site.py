@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from client.charge import Charge
 from client.ledger import Ledger, Limit
 from common.errors import BudgetExceeded
 from common.privacy.plan import Mechanism
@@ -18,9 +19,10 @@ def main() -> None:
     )
     while True:
         try:
-            ledger.charge(
-                "patients", sys.argv[2], made, mechanism, Limit(epsilon=3.0, delta=1e-4), 1e-4
+            charge = Charge(
+                cohort="patients", run=sys.argv[2], round=made, attempt=1, mechanism=mechanism
             )
+            ledger.charge(charge, Limit(epsilon=3.0, delta=1e-4), 1e-4)
         except BudgetExceeded:
             break
         made += 1

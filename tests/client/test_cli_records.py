@@ -19,7 +19,7 @@ from tests.client.coordinators import front
 from tests.client.dicom_files import image, noise, save, write_labels
 from tests.client.policies import run_of
 from tests.client.terminals import COMMAND, RUNNER, Site, environment
-from tests.privacy.made_up import mechanism_of
+from tests.privacy.made_up import charged, mechanism_of
 
 
 @pytest.fixture
@@ -100,8 +100,8 @@ def test_a_budget_tells_spent_limit_left_and_each_run(site: Site) -> None:
     assert not site.home.ledger.exists()
     limit = Limit(epsilon=8.0, delta=1e-5)
     ledger = Ledger(site.home.ledger)
-    first = ledger.charge("patients", "one", 1, mechanism_of(5.0, steps=3), limit, 1e-5)
-    last = ledger.charge("patients", "two", 1, mechanism_of(4.0, steps=3), limit, 1e-5)
+    first = charged(ledger, "patients", "one", 1, mechanism_of(5.0, steps=3), limit, 1e-5)
+    last = charged(ledger, "patients", "two", 1, mechanism_of(4.0, steps=3), limit, 1e-5)
     content = json.loads(site.types("budget", "--json").out)
     told = content["cohorts"]["patients"]
     assert told["spent"] == pytest.approx(last.cohort_epsilon)

@@ -20,7 +20,7 @@ from tests.client.dicom_files import image, noise, save, write_labels
 from tests.client.ordinary_user import as_ordinary_user
 from tests.client.policies import run_of
 from tests.client.terminals import Site
-from tests.privacy.made_up import mechanism_of
+from tests.privacy.made_up import charged, mechanism_of
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +183,7 @@ def test_records_that_were_changed_are_told_and_stop_no_other_check(joined: Site
             kind="update", to="c", run="r", round=number, bytes=1, sha256=f"{number:064x}"
         ))  # fmt: skip
     ledger, limit = Ledger(joined.home.ledger), Limit(epsilon=8.0, delta=1e-5)
-    ledger.charge("patients", "run", 1, mechanism_of(5.0), limit, 1e-5)
+    charged(ledger, "patients", "run", 1, mechanism_of(5.0), limit, 1e-5)
     assert not {"ledger", "disclosures"} & set(wrong(joined))
     text = joined.home.disclosures.read_text()
     joined.home.disclosures.write_text(text.replace('"bytes": 1', '"bytes": 2', 1))

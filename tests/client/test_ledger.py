@@ -17,12 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.charge import Charge, chained
+from client.charge import BoundTo, Charge, chained
 from client.ledger import Ledger, Limit
 from common.errors import BudgetExceeded, LedgerDamaged, LedgerTooNew, PrivacyError
 from common.privacy.accounting import epsilon_of
 from common.privacy.plan import LedgerHead, Mechanism
-from tests.privacy.made_up import mechanism_of
+from tests.privacy.made_up import charged, mechanism_of
 
 DELTA = 1e-4
 WIDE = Limit(epsilon=100.0, delta=DELTA)
@@ -33,7 +33,7 @@ HERE = Path(__file__).parent
 def filled(path: Path, charges: int = 3) -> Ledger:
     ledger = Ledger(path)
     for number in range(1, charges + 1):
-        ledger.charge("patients", "run", number, ROUND, WIDE, DELTA)
+        charged(ledger, "patients", "run", number, ROUND, WIDE, DELTA)
     return ledger
 
 
@@ -52,9 +52,9 @@ def outside(path: Path, *statements: str) -> None:
 
 def test_a_charge_returns_what_is_spent_by_the_run_and_by_all_runs(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.db")
-    ledger.charge("patients", "before", 1, mechanism_of(5.0, steps=3), WIDE, DELTA)
-    ledger.charge("others", "before", 1, mechanism_of(1.0, steps=3), WIDE, DELTA)
-    spend = ledger.charge("patients", "run", 1, ROUND, WIDE, 1e-6)
+    charged(ledger, "patients", "before", 1, mechanism_of(5.0, steps=3), WIDE, DELTA)
+    charged(ledger, "others", "before", 1, mechanism_of(1.0, steps=3), WIDE, DELTA)
+    spend = charged(ledger, "patients", "run", 1, ROUND, WIDE, 1e-6)
     assert spend.run_epsilon == epsilon_of([ROUND], 1e-6)
     assert spend.run_delta == 1e-6
     # The cohort's figure is at the delta of the site's limit, not at the run's.
@@ -68,7 +68,7 @@ def test_rounds_interrupted_and_repeated_compose_to_exactly_what_was_charged(
 ) -> None:
     ledger, made = Ledger(tmp_path / "ledger.db"), []
     for number in (1, 2, 2, 2, 3, 1):
-        spend = ledger.charge("patients", "run", number, ROUND, WIDE, DELTA)
+        spend = charged(ledger, "patients", "run", number, ROUND, WIDE, DELTA)
         made.append(ROUND)
         assert spend.cohort_epsilon == spend.run_epsilon == epsilon_of(made, DELTA)
         assert Ledger(tmp_path / "ledger.db").history("patients") == tuple(made)
@@ -77,7 +77,7 @@ def test_rounds_interrupted_and_repeated_compose_to_exactly_what_was_charged(
 def test_every_attempt_at_a_round_is_a_charge_of_its_own(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.db")
     for _ in range(3):
-        ledger.charge("patients", "run", 7, ROUND, WIDE, DELTA)
+        charged(ledger, "patients", "run", 7, ROUND, WIDE, DELTA)
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
         rows = connection.execute("SELECT round, attempt FROM charges ORDER BY number").fetchall()
     assert rows == [(7, 1), (7, 2), (7, 3)]
@@ -98,7 +98,7 @@ def test_charges_never_pass_the_limit_and_a_refused_one_leaves_no_trace(
         mechanism = mechanism_of(sigma, steps=2)
         fits = epsilon_of([*before, mechanism], DELTA) <= limit
         try:
-            ledger.charge("patients", "run", number, mechanism, most, DELTA)
+            charged(ledger, "patients", "run", number, mechanism, most, DELTA)
         except BudgetExceeded:
             assert not fits
             assert ledger.history("patients") == before
@@ -111,13 +111,13 @@ def test_a_refusal_names_what_was_asked_what_is_spent_and_the_limit(tmp_path: Pa
     ledger = filled(tmp_path / "ledger.db")
     small = Limit(epsilon=0.5, delta=DELTA)
     with pytest.raises(BudgetExceeded, match=r"Run next, round 4 .* patients .* 0\.5 .* 0\.0001"):
-        ledger.charge("patients", "next", 4, mechanism_of(0.5), small, DELTA)
+        charged(ledger, "patients", "next", 4, mechanism_of(0.5), small, DELTA)
 
 
 @pytest.mark.parametrize("noise", [0.0, -1.0])
 def test_a_release_without_noise_is_never_within_a_limit(tmp_path: Path, noise: float) -> None:
     with pytest.raises(PrivacyError):
-        Ledger(tmp_path / "l.db").charge("p", "run", 1, mechanism_of(noise), WIDE, DELTA)
+        charged(Ledger(tmp_path / "l.db"), "p", "run", 1, mechanism_of(noise), WIDE, DELTA)
 
 
 @pytest.mark.parametrize("field", ["noise_multiplier", "sampling_rate", "clip_norm", "divisor"])
@@ -143,7 +143,7 @@ def test_charges_are_told_apart_by_cohort_and_run(tmp_path: Path) -> None:
         ("patients", "one", ROUND), ("patients", "two", other), ("others", "one", other),
         ("patients", "one", other),
     ):  # fmt: skip
-        ledger.charge(cohort, run, 1, mechanism, WIDE, DELTA)
+        charged(ledger, cohort, run, 1, mechanism, WIDE, DELTA)
     assert ledger.accounts() == {
         "patients": {"one": (ROUND, other), "two": (other,)}, "others": {"one": (other,)},
     }  # fmt: skip
@@ -181,7 +181,7 @@ def test_a_charge_that_was_changed_or_cut_out_stops_everything(
     ledger = filled(tmp_path / "ledger.db")
     outside(tmp_path / "ledger.db", statement)
     with pytest.raises(LedgerDamaged, match=r"ledger\.db, charge \d"):
-        ledger.charge("patients", "run", 4, ROUND, WIDE, DELTA)
+        charged(ledger, "patients", "run", 4, ROUND, WIDE, DELTA)
     with pytest.raises(LedgerDamaged):
         ledger.history("patients")
 
@@ -201,12 +201,12 @@ def test_a_restored_old_copy_shows_even_after_it_was_charged_again(tmp_path: Pat
     with closing(sqlite3.connect(place)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     shutil.copy(place, tmp_path / "old.db")
-    ledger.charge("patients", "run", 4, ROUND, WIDE, DELTA)
+    charged(ledger, "patients", "run", 4, ROUND, WIDE, DELTA)
     told = ledger.head()
     for left in tmp_path.glob("ledger.db*"):
         left.unlink()
     shutil.copy(tmp_path / "old.db", place)
-    ledger.charge("patients", "other", 4, ROUND, WIDE, DELTA)
+    charged(ledger, "patients", "other", 4, ROUND, WIDE, DELTA)
     with pytest.raises(LedgerDamaged, match="old copy was restored"):
         ledger.check_head(told)
 
@@ -226,7 +226,7 @@ def test_a_charge_tells_where_the_ledger_stands_and_the_ledger_knows_it_for_ever
     ledger = Ledger(tmp_path / "ledger.db")
     told = []
     for cohort, run in (("patients", "run"), ("others", "run"), ("patients", "other")):
-        told.append(ledger.charge(cohort, run, 1, ROUND, WIDE, DELTA).ledger)
+        told.append(charged(ledger, cohort, run, 1, ROUND, WIDE, DELTA).ledger)
         assert ledger.head() == told[-1]
     assert [head.charges for head in told] == [1, 2, 3]
     for head in told:
@@ -266,11 +266,22 @@ def test_a_ledger_of_the_first_release_verifies_and_goes_on(tmp_path: Path) -> N
     )
     assert ledger.head() == head
     assert len(ledger.history("patients")) == 3
-    assert ledger.charge("patients", "brücke", 2, ROUND, WIDE, DELTA).ledger.charges == 5
+    assert charged(ledger, "patients", "brücke", 2, ROUND, WIDE, DELTA).ledger.charges == 5
     Ledger(tmp_path / "ledger.db").check_head(head)
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
         attempts = connection.execute("SELECT attempt FROM charges WHERE round = 2").fetchall()
     assert attempts == [(1,), (2,), (3,)]
+
+
+def test_a_run_of_the_first_release_adds_up_with_whatever_comes_under_its_name(
+    tmp_path: Path,
+) -> None:
+    ledger = of_the_first_release(tmp_path / "ledger.db")
+    before = ledger.history("patients")
+    bound = BoundTo(configuration="c", seed=2**70, split="")
+    spend = charged(ledger, "patients", "brücke/test", 2, ROUND, WIDE, DELTA, bound=bound)
+    assert spend.cohort_epsilon == epsilon_of([*before, ROUND], DELTA)
+    assert Ledger(tmp_path / "ledger.db").charges("patients")[-1].bound == bound
 
 
 @pytest.mark.parametrize("statement", [
@@ -304,17 +315,20 @@ def test_a_fact_with_a_default_leaves_every_charge_as_it_was(
     assert ledger.head() == before
     assert ledger.history("patients")[0] == LaterMechanism(**vars(ROUND))
     # What has its default is not written, so the release before reads it, too.
-    ledger.charge("patients", "run", 4, LaterMechanism(**vars(ROUND)), WIDE, DELTA)
+    charged(ledger, "patients", "run", 4, LaterMechanism(**vars(ROUND)), WIDE, DELTA)
     assert ledger.head().charges == 4
     monkeypatch.undo()
     assert Ledger(tmp_path / "ledger.db").head().charges == 4
 
 
-@pytest.mark.parametrize("of", ["charge", "mechanism"])
+@pytest.mark.parametrize("of", ["charge", "mechanism", "bound"])
 def test_a_fact_of_a_newer_release_is_named_and_is_no_damage(tmp_path: Path, of: str) -> None:
     ledger, place = filled(tmp_path / "ledger.db", 1), tmp_path / "ledger.db"
-    facts = json.loads(Charge(cohort="p", run="r", round=1, attempt=1, mechanism=ROUND).text())
-    (facts if of == "charge" else facts["mechanism"])["sampler"] = "exact"
+    bound = BoundTo(configuration="c", seed=0, split="")
+    facts = json.loads(
+        Charge(cohort="p", run="r", round=1, attempt=1, mechanism=ROUND, bound=bound).text()
+    )
+    (facts if of == "charge" else facts[of])["sampler"] = "exact"
     text, mechanism = json.dumps(facts), json.dumps(facts["mechanism"])
     row = ("p", "r", 1, 1, mechanism, ledger.head().hash, chained(ledger.head().hash, text), text)
     with closing(sqlite3.connect(place)) as connection:
@@ -324,7 +338,7 @@ def test_a_fact_of_a_newer_release_is_named_and_is_no_damage(tmp_path: Path, of:
         )  # fmt: skip
         connection.commit()
     with pytest.raises(LedgerTooNew, match=r"ledger\.db, charge 2 was made by a newer .* sampler"):
-        ledger.charge("patients", "run", 4, ROUND, WIDE, DELTA)
+        charged(ledger, "patients", "run", 4, ROUND, WIDE, DELTA)
 
 
 # --- several processes, and their deaths -----------------------------------------------------

@@ -8,25 +8,30 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.charge import Charge
+from client.charge import BoundTo, Charge
 from client.ledger import Ledger, Limit
 from client.parts import Part, binding, charged_as, part_of, run_epsilon
 from common.config import parse_config
-from common.errors import BudgetExceeded
+from common.errors import BudgetExceeded, RunBegun
 from common.measurement import evaluations, noised_rows
 from common.metrics import count_sensitivity
 from common.privacy.accounting import epsilon_of
 from common.privacy.plan import Mechanism, count_mechanism
 from tests.common.every_task import CONFIGS, made, rules, scored
-from tests.privacy.made_up import mechanism_of
+from tests.privacy.made_up import charged, mechanism_of
 
 DELTA = 1e-5
 PARTS: tuple[Part, ...] = ("train", "validation", "test", "statistics")
 
 
-def charge(run: str, part: Part, mechanism: Mechanism) -> Charge:
+BOUND = tuple(BoundTo(configuration=c, seed=0, split="") for c in ("one", "two"))
+
+
+def charge(
+    run: str, part: Part, mechanism: Mechanism, bound: BoundTo | None = BOUND[0]
+) -> Charge:
     return Charge(
-        cohort="p", run=charged_as(run, part), round=1, attempt=1, mechanism=mechanism
+        cohort="p", run=charged_as(run, part), round=1, attempt=1, mechanism=mechanism, bound=bound
     )
 
 
@@ -64,19 +69,90 @@ def test_no_patient_is_charged_less_than_what_was_told_of_them(
         assert epsilon_of(mine, DELTA) <= run_epsilon(made_of, run, DELTA) + 1e-9
 
 
+bound_charges = st.lists(st.tuples(
+    st.sampled_from(["a", "b"]), st.sampled_from(PARTS), st.floats(2.0, 50.0),
+    st.sampled_from([1.0, 1.0, 0.3]), st.sampled_from([None, *BOUND]),
+), min_size=1, max_size=8)  # fmt: skip
+
+
+def check_one_name(
+    listed: list[tuple[str, Part, float, float, BoundTo | None]],
+    own: dict[tuple[str, BoundTo], Part],
+) -> None:
+    """Raise unless a patient who is in other parts of each configuration is within what binds."""
+    made_of = [
+        charge(run, part, mechanism_of(sigma, sampling_rate=rate, steps=1), bound)
+        for run, part, sigma, rate, bound in listed
+    ]
+    of_patient = [
+        one for one, (run, part, _, _, bound) in zip(made_of, listed, strict=True)
+        if bound is None or part in {own[run, bound], "statistics"}
+    ]  # fmt: skip
+    spent = epsilon_of([c.mechanism for c in of_patient], DELTA)
+    bound_by = epsilon_of(binding(made_of), DELTA)
+    assert spent <= bound_by * (1 + 1e-9) + 1e-9, "a patient spent more than was counted"
+    for name in "ab":
+        mine = [c.mechanism for c in of_patient if part_of(c.run)[0] == name]
+        assert epsilon_of(mine, DELTA) <= run_epsilon(made_of, name, DELTA) + 1e-9
+
+
+@settings(max_examples=25)
+@given(bound_charges, st.data())
+def test_one_name_for_two_configurations_is_two_runs_that_add_up(
+    listed: list[tuple[str, Part, float, float, BoundTo | None]], data: st.DataObject
+) -> None:
+    own = {(r, b): data.draw(st.sampled_from(PARTS[:3])) for r in "ab" for b in BOUND}
+    check_one_name(listed, own)
+
+
 def test_evaluation_costs_a_run_nothing_that_training_costs_more_for(tmp_path: Path) -> None:
     ledger, limit = Ledger(tmp_path / "ledger.db"), Limit(epsilon=8.0, delta=DELTA, run=3.0)
     train, test = mechanism_of(1.4, steps=1), count_mechanism(1.0, 1.5)
-    spent = ledger.charge("p", "run", 1, train, limit, DELTA)
-    told = ledger.charge("p", "run/test", 1, test, limit, DELTA)
+    bound = BOUND[0]
+    spent = charged(ledger, "p", "run", 1, train, limit, DELTA, bound=bound)
+    told = charged(ledger, "p", "run/test", 1, test, limit, DELTA, bound=bound)
     assert told.cohort_epsilon == spent.cohort_epsilon == pytest.approx(epsilon_of([train], DELTA))
-    other = ledger.charge("p", "other/test", 1, test, limit, DELTA)
+    other = charged(ledger, "p", "other/test", 1, test, limit, DELTA, bound=bound)
     assert other.cohort_epsilon == pytest.approx(epsilon_of([train, test], DELTA))
     assert other.run_epsilon == pytest.approx(epsilon_of([test], DELTA))
     with pytest.raises(BudgetExceeded, match="too little noise"):
-        ledger.charge("p", "third/test", 1, count_mechanism(1.0, 1.0), limit, DELTA)
-    everybody = ledger.charge("p", "run/statistics", 0, count_mechanism(1.0, 20.0), limit, DELTA)
+        charged(ledger, "p", "third/test", 1, count_mechanism(1.0, 1.0), limit, DELTA)
+    everybody = charged(
+        ledger, "p", "run/statistics", 0, count_mechanism(1.0, 20.0), limit, DELTA, bound=bound
+    )
     assert everybody.cohort_epsilon > other.cohort_epsilon
+
+
+def test_what_is_bound_to_nothing_adds_up_and_bounds_the_claim_of_its_run(tmp_path: Path) -> None:
+    ledger, limit = Ledger(tmp_path / "ledger.db"), Limit(epsilon=8.0, delta=DELTA, run=3.0)
+    train, test = mechanism_of(1.6, steps=1), count_mechanism(1.0, 1.6)
+    charged(ledger, "p", "run", 1, train, limit, DELTA)
+    with pytest.raises(BudgetExceeded, match="too little noise"):
+        charged(ledger, "p", "run/test", 1, test, limit, DELTA, bound=BOUND[0])
+    wide = Limit(epsilon=8.0, delta=DELTA)
+    told = charged(ledger, "p", "run/test", 1, test, wide, DELTA, bound=BOUND[0])
+    assert told.cohort_epsilon == told.run_epsilon == epsilon_of([train, test], DELTA)
+
+
+@pytest.mark.parametrize("other", [
+    BOUND[1], BoundTo(configuration="one", seed=1, split=""),
+    BoundTo(configuration="one", seed=0, split="another key"),
+])  # fmt: skip
+@pytest.mark.parametrize("part", PARTS)
+def test_a_ledger_alone_refuses_a_name_that_stands_for_something_else(
+    tmp_path: Path, part: Part, other: BoundTo
+) -> None:
+    ledger, limit = Ledger(tmp_path / "ledger.db"), Limit(epsilon=8.0, delta=DELTA)
+    small = mechanism_of(20.0, steps=1)
+    charged(ledger, "p", "run", 1, small, limit, DELTA, bound=BOUND[0])
+    before = ledger.head()
+    with pytest.raises(RunBegun, match="Run run was charged for another"):
+        charged(ledger, "q", charged_as("run", part), 1, small, limit, DELTA, bound=other)
+    with pytest.raises(RunBegun):
+        ledger.check_begun("run", other)
+    assert ledger.head() == before
+    ledger.check_begun("run", BOUND[0])
+    ledger.check_begun("another", other)
 
 
 @pytest.mark.parametrize("kind", sorted(CONFIGS))

@@ -29,7 +29,7 @@ from common.wire import Proposal, Refusal, RefusalReason, SiteUpdate, Standing
 from server.receipts import Receipts
 from tests.client.answering import CONFIG, Letters, question
 from tests.client.letters import FolderFleet
-from tests.privacy.made_up import mechanism_of
+from tests.privacy.made_up import charged, mechanism_of
 
 DELTA = 1e-5
 KEY = "a key"
@@ -133,7 +133,7 @@ def swapped(it: Federation, copy: Path) -> None:
     missing(it, copy)
     other = Ledger(it.home.ledger)
     for number in range(9):
-        other.charge(COHORT, "theirs", number, mechanism_of(20.0), Limit(epsilon=99, delta=DELTA),
+        charged(other, COHORT, "theirs", number, mechanism_of(20.0), Limit(epsilon=99, delta=DELTA),
                      DELTA)  # fmt: skip
 
 
@@ -240,9 +240,9 @@ def test_a_coordinator_from_a_backup_and_a_site_that_is_ahead_are_no_harm(
     federation.train(2, first=2)
     assert isinstance(federation.answer(run="next", number=1, receipt=older), SiteUpdate)
     # A charge whose answer never arrived: the worker died between charge and answer.
-    Ledger(federation.home.ledger).charge(
-        COHORT, "next", 2, mechanism_of(20.0), Limit(epsilon=99, delta=DELTA), DELTA
-    )
+    ledger = Ledger(federation.home.ledger)
+    last = ledger.charges(COHORT)[-1]
+    ledger.charge(replace(last, round=2, attempt=1), Limit(epsilon=99, delta=DELTA), DELTA)
     assert isinstance(federation.answer(run="next", number=2), SiteUpdate)
     assert isinstance(federation.answer(run="next", number=3, receipt=""), SiteUpdate)
 

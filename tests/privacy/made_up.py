@@ -8,8 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from client.charge import BoundTo, Charge
+from client.ledger import Ledger, Limit
 from client.patient_gradients import Objective
-from common.privacy.plan import Mechanism, PrivacyPlan
+from common.privacy.plan import Mechanism, PrivacyPlan, Spend
 from common.sample import Patients
 
 #: Items of each made-up patient: some have one, some more than are used in a step.
@@ -162,3 +164,14 @@ class Silence:
         """Return this very source."""
         del run, round_number
         return self
+
+
+def charged(  # noqa: PLR0913 - the facts of a charge, in the order of its columns
+    ledger: Ledger, cohort: str, run: str, number: int, mechanism: Mechanism, limit: Limit,
+    delta: float, bound: BoundTo | None = None,
+) -> Spend:  # fmt: skip
+    """Charge to a ledger; without `bound` as release 0.1.0 did."""
+    charge = Charge(
+        cohort=cohort, run=run, round=number, attempt=1, mechanism=mechanism, bound=bound
+    )
+    return ledger.charge(charge, limit, delta)

@@ -174,6 +174,76 @@ def test_other_seeds_of_a_run_are_refused(home: Home) -> None:
         assert reason_of(desk_of(home).answer(request)) is RefusalReason.BEGUN
 
 
+def lost(home: Home, copy: bytes | None = None) -> None:
+    """Lose answers.db, or put an older copy in its place."""
+    home.answers.unlink()
+    if copy is not None:
+        home.answers.write_bytes(copy)
+
+
+def others() -> dict[str, EvaluationRequest]:
+    """Return requests that would put patients of the run's name into other parts."""
+    split = CONFIG.cohort.split.model_copy(update={"test_fraction": 0.25})
+    fractions = CONFIG.model_copy(
+        update={"cohort": CONFIG.cohort.model_copy(update={"split": split})}
+    )
+    changed = CONFIG.model_copy(update={"description": "another"})
+    return {
+        "seed": asked(seed=1), "fractions": asked(config=fractions),
+        "configuration": asked(config=changed),
+    }  # fmt: skip
+
+
+def check_ledger_alone(home: Home, request: EvaluationRequest, *, older: bool) -> None:
+    """Raise unless a run's name keeps what it was charged for after answers.db is lost."""
+    desk_of(home).answer(asked(run="before"))
+    copy = home.answers.read_bytes() if older else None
+    desk_of(home).answer(asked())
+    lost(home, copy)
+    proposal = Proposal(run="run", round=0, seed=request.seed, config=request.config)
+    for one in (proposal, request):
+        answer = desk_of(home).answer(one)
+        if not isinstance(answer, Refusal) or answer.reason is not RefusalReason.BEGUN:
+            message = f"another run was answered under the name: {answer}"
+            raise AssertionError(message)
+    assert Ledger(home.ledger).head().charges == 2
+
+
+@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize("other", ["seed", "fractions", "configuration"])
+def test_without_answers_db_the_ledger_alone_keeps_a_runs_name(
+    home: Home, other: str, older: bool  # noqa: FBT001 - both are tried
+) -> None:
+    check_ledger_alone(home, others()[other], older=older)
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_what_is_asked_again_without_answers_db_is_charged_again(
+    home: Home, older: bool  # noqa: FBT001 - both are tried
+) -> None:
+    desk_of(home).answer(asked(run="before"))
+    copy = home.answers.read_bytes() if older else None
+    first = desk_of(home).answer(asked())
+    lost(home, copy)
+    second = desk_of(home).answer(asked(crafted(crp=0.5)))
+    assert isinstance(first, SiteReport)
+    assert isinstance(second, SiteReport)
+    assert first.spend is not None
+    assert second.spend is not None
+    once = count_mechanism(1.0, NOISE)
+    assert second.spend.run_epsilon == pytest.approx(epsilon_of([once] * 2, 0.001))
+    assert second.spend.cohort_epsilon == pytest.approx(epsilon_of([once] * 3, 1e-5))
+
+
+def test_another_key_of_the_split_ends_a_run_that_was_charged(home: Home) -> None:
+    assert isinstance(desk_of(home).answer(asked()), SiteReport)
+    home.identity_key.unlink()
+    home.records.unlink()
+    home.disclosures.unlink(missing_ok=True)
+    lost(home)
+    assert reason_of(desk_of(home).answer(asked(number=3, split="test"))) is RefusalReason.BEGUN
+
+
 def house(home: Home) -> House:
     return House(
         config=load_site_config(home.site_yaml), coordinator="ca", paused=home.paused,

@@ -12,8 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from client import evaluation, model_guard, patient_optimizer, private_round
+from client import evaluation, model_guard, parts, patient_optimizer, private_round
+from client import ledger as ledger_module
 from client.answers import AnswersInFile
+from client.charge import BoundTo
 from client.clipping import clip_factor, patient_norms
 from client.home import Home
 from client.ledger import COHORT, Ledger, Limit
@@ -28,6 +30,7 @@ from common.metrics.statistics import Normal
 from common.privacy import accounting
 from common.privacy.noise import ChaChaNoise
 from common.privacy.plan import Mechanism
+from tests.client.test_parts import BOUND, check_one_name
 from tests.client.test_private_round import (
     test_no_noise_is_drawn_before_the_round_is_in_the_ledger as check_order,
 )
@@ -60,6 +63,7 @@ from tests.privacy.made_up import (
     ImageNet,
     Silence,
     TableNet,
+    charged,
     mechanism_of,
     objective_of,
     patients_of,
@@ -71,8 +75,10 @@ from tests.privacy.made_up import (
 from tests.privacy.test_evaluation_attacks import (
     attacked_home,
     check_apart,
+    check_ledger_alone,
     check_noised,
     check_once,
+    others,
 )
 
 Patch = pytest.MonkeyPatch
@@ -292,7 +298,7 @@ def test_a_history_of_which_only_the_last_entry_counts(monkeypatch: Patch, tmp_p
         ledger, limit = Ledger(tmp_path / name), Limit(epsilon=1.0, delta=1e-4)
         for number in range(30):
             try:
-                ledger.charge("p", "run", number, mechanism_of(10.0, steps=1), limit, 1e-4)
+                charged(ledger, "p", "run", number, mechanism_of(10.0, steps=1), limit, 1e-4)
             except BudgetExceeded:
                 return number
         return 30
@@ -407,6 +413,28 @@ def test_two_answers_for_one_round(monkeypatch: Patch, home: Home) -> None:
     monkeypatch.setattr(AnswersInFile, "find", lambda *_: None)
     with pytest.raises(RED, match="two answers"):
         check_once(home)
+
+
+def test_a_ledger_that_knows_a_run_by_its_name_alone(monkeypatch: Patch, home: Home) -> None:
+    monkeypatch.setattr(ledger_module, "_check_begun", lambda *_: None)
+    with pytest.raises(RED, match="another run was answered"):
+        check_ledger_alone(home, others()["fractions"], older=False)
+
+
+def test_a_ledger_that_composes_by_name_alone(monkeypatch: Patch) -> None:
+    real = parts._by_run
+    listed: list[tuple[str, parts.Part, float, float, BoundTo | None]] = [
+        ("a", "train", 5.0, 1.0, BOUND[0]), ("a", "test", 5.0, 1.0, BOUND[1])
+    ]  # fmt: skip
+    own: dict[tuple[str, BoundTo], parts.Part] = {
+        ("a", BOUND[0]): "train", ("a", BOUND[1]): "test"
+    }
+    check_one_name(listed, own)
+    monkeypatch.setattr(
+        parts, "_by_run", lambda all_: real([replace(one, bound=BOUND[0]) for one in all_])
+    )
+    with pytest.raises(RED, match="spent more"):
+        check_one_name(listed, own)
 
 
 def test_scores_that_depend_on_who_else_is_there(monkeypatch: Patch) -> None:
