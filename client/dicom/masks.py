@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ Structures = Mapping[str, tuple[int, ...]]
 
 _LABELMAP = "1.2.840.10008.5.1.4.1.1.66.7"
 #: A frame lies on the grid when its corner is nearer than this to a voxel's, in voxels.
-_ON_GRID = 0.5
+_ON_GRID = 0.25
 
 
 def read_png(
@@ -76,7 +77,29 @@ def read_segmentation(
         raise
     except Exception as error:
         raise _unusable(error) from error
+    check_steps(labels)
     return labels
+
+
+def check_steps(labels: Labels) -> None:
+    """Refuse a structure that is drawn on every n-th slice: on the others it would be nowhere.
+
+    So lie outlines that were drawn on thicker slices than the volume's, or to be filled in
+    between. They go on from one to the next; small lesions on single slices do not.
+    """
+    for number in np.unique(labels[labels > 0]).tolist():
+        within = labels == number
+        drawn = np.flatnonzero(within.any(axis=(1, 2)))
+        steps = np.diff(drawn)
+        if not len(steps) or steps.min() < 2:
+            continue
+        going_on = [
+            2 * (within[a] & within[b]).sum() > min(within[a].sum(), within[b].sum())
+            for a, b in pairwise(drawn)
+        ]
+        if 2 * sum(going_on) > len(going_on):
+            message = f"drawn on one slice of {steps.min()}, and on none between them"
+            raise UnusableFile(Reason.MASK_UNUSABLE, message)
 
 
 def read_image_segmentation(
@@ -122,7 +145,9 @@ def _segmentation(path: Path, structures: Structures) -> tuple[Dataset, Array]:
     try:
         held = {int(item.SegmentNumber) for item in dataset.SegmentSequence}
         _check_segments(wanted, held)
-        return dataset, decode(dataset, dataset.file_meta.TransferSyntaxUID)
+        frames = decode(dataset, dataset.file_meta.TransferSyntaxUID)
+        _check_fractions(dataset, frames, wanted)
+        return dataset, frames
     except UnusableFile as problem:
         raise UnusableFile(Reason.MASK_UNUSABLE, problem.detail) from problem
     except Exception as error:
@@ -135,20 +160,45 @@ def _check_segments(wanted: set[int], held: set[int]) -> None:
         raise UnusableFile(Reason.MASK_UNUSABLE, message)
 
 
+def _check_fractions(dataset: Dataset, frames: Array, wanted: set[int]) -> None:
+    """Refuse a segment of which no voxel counts, though some are of it in part."""
+    if dataset.SOPClassUID == _LABELMAP or dataset.get("SegmentationType") != "FRACTIONAL":
+        return
+    highest: dict[int, int] = {}
+    for index, frame in enumerate(frames):
+        number = _segment(dataset, index)
+        highest[number] = max(highest.get(number, 0), int(frame.max()))
+    for number, value in highest.items():
+        if (number in wanted or 0 in wanted) and 0 < value * 2 < _whole(dataset):
+            message = f"no voxel of segment {number} reaches one half ({value}/{_whole(dataset)})"
+            raise UnusableFile(Reason.MASK_UNUSABLE, message)
+
+
 def _numbered(dataset: Dataset, index: int, frame: Array, structures: Structures) -> Labels:
     """Return a frame's structures by number."""
     if dataset.SOPClassUID == _LABELMAP:
-        segments = frame
+        # PS3.3 C.8.20.2.4: what pads a label map is background.
+        segments = np.where(frame == dataset.get("PixelPaddingValue", 0), 0, frame)
     else:
         # PS3.3 C.8.20.2.3: of fractions, those from one half on.
-        whole = int(dataset.MaximumFractionalValue) if "MaximumFractionalValue" in dataset else 1
-        item = group_item(dataset, index, "SegmentIdentificationSequence")
-        number = int(item.ReferencedSegmentNumber) if item is not None else 1
-        segments = np.where(frame * 2.0 >= whole, number, 0)
+        segments = np.where(frame * 2.0 >= _whole(dataset), _segment(dataset, index), 0)
     labels = np.zeros(frame.shape, np.uint8)
     for segment in np.unique(segments[segments > 0]):
         labels[segments == segment] = _number(int(segment), structures)
     return labels
+
+
+def _segment(dataset: Dataset, index: int) -> int:
+    """Return the segment of a frame."""
+    item = group_item(dataset, index, "SegmentIdentificationSequence")
+    return int(item.ReferencedSegmentNumber) if item is not None else 1
+
+
+def _whole(dataset: Dataset) -> int:
+    """Return the value that stands for a voxel which is wholly of its segment."""
+    if dataset.get("SegmentationType") != "FRACTIONAL":
+        return 1
+    return int(dataset.MaximumFractionalValue)  # whose absence makes the mask unusable
 
 
 def _number(segment: int, structures: Structures) -> int:
@@ -179,7 +229,9 @@ def _place(
     if shown.shape != labels.shape[1:] or np.abs(to_index[:3, 1:3] - np.eye(3)[:, 1:]).max() > 0.01:
         raise UnusableFile(Reason.MASK_UNUSABLE, "mask and image have different grids")
     level = round(float(to_index[0, 3]))
-    if np.abs(to_index[:3, 3] - [level, 0, 0]).max() > _ON_GRID or not 0 <= level < len(labels):
+    if np.abs(to_index[:3, 3] - [level, 0, 0]).max() > _ON_GRID:
+        raise UnusableFile(Reason.MASK_UNUSABLE, f"frame {index + 1} lies between the voxels")
+    if not 0 <= level < len(labels):
         raise UnusableFile(Reason.MASK_UNUSABLE, f"frame {index + 1} lies outside the volume")
     # Later structures win, in whatever order the frames stand: a tumour lies inside its organ.
     np.maximum(labels[level], shown, out=labels[level])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from client.dicom.masks import Labels, Structures
+from client.dicom.masks import Labels, Structures, check_steps
 from client.dicom.quiet import quiet
 from client.dicom.read import read_dataset
 from client.dicom.reasons import Reason, UnusableFile
@@ -61,6 +61,7 @@ def read_structure_set(path: Path, drawn: Drawn, structures: Structures) -> Labe
         # Missing or wrong attributes make pydicom and numpy raise many kinds.
         detail = f"{type(error).__name__}: {error}"[:120]
         raise UnusableFile(Reason.MASK_UNUSABLE, detail) from error
+    check_steps(labels)
     return labels
 
 

@@ -148,6 +148,79 @@ def test_a_label_map_holds_its_segments_as_values(tmp_path: Path) -> None:
     assert np.array_equal(placed_on(save(tmp_path / "s", dataset), series, PARTS), values)
 
 
+def fractions(
+    series: list[FileDataset], values: NDArray[np.uint8], whole: int | None
+) -> FileDataset:
+    dataset = segmentation({1: np.ones(SHAPE, np.uint8)}, series)
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
+    dataset.PixelData = values.tobytes()
+    dataset.SegmentationType = "FRACTIONAL"
+    if whole is not None:
+        dataset.MaximumFractionalValue = whole
+    return dataset
+
+
+def test_a_binary_segmentation_has_no_largest_fraction(tmp_path: Path) -> None:
+    series = slices(noise(*SHAPE))
+    dataset = segmentation({1: mask(1)}, series)
+    dataset.MaximumFractionalValue = 255
+    assert np.array_equal(placed_on(save(tmp_path / "s", dataset), series, LESION), mask(1))
+
+
+def test_fractions_of_nothing_and_fractions_below_one_half_are_unusable_not_empty(
+    tmp_path: Path,
+) -> None:
+    series = slices(noise(*SHAPE))
+    for values, whole, said in (
+        (mask(1) * np.uint8(200), None, "MaximumFractionalValue"),
+        (mask(1) * np.uint8(80), 200, "80/200"),
+    ):
+        path = save(tmp_path / "s", fractions(series, values, whole))
+        with pytest.raises(UnusableFile) as caught:
+            placed_on(path, series, LESION)
+        assert reason_of(caught) is Reason.MASK_UNUSABLE
+        assert said in caught.value.detail
+
+
+def test_what_pads_a_label_map_is_background(tmp_path: Path) -> None:
+    series = slices(noise(*SHAPE))
+    drawn = mask(1)
+    dataset = fractions(series, np.where(drawn > 0, 1, 255).astype(np.uint8), None)
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = UID(
+        "1.2.840.10008.5.1.4.1.1.66.7"
+    )
+    dataset.SegmentationType, dataset.PixelPaddingValue = "LABELMAP", 255
+    assert np.array_equal(placed_on(save(tmp_path / "s", dataset), series, LESION), drawn)
+
+
+def test_a_segmentation_between_the_slices_or_on_every_second_one_is_unusable(
+    tmp_path: Path,
+) -> None:
+    """Half a slice aside it would fall on either of two; on thick slices it would have holes."""
+    series = slices(noise(12, 5, 6))
+    block = np.zeros((12, 5, 6), np.uint8)
+    block[2:10, 1:4, 1:4] = 1
+    aside = segmentation({1: block}, series)
+    for groups in aside.PerFrameFunctionalGroupsSequence:
+        place = groups.PlanePositionSequence[0]
+        place.ImagePositionPatient = [*place.ImagePositionPatient[:2], str(
+            float(place.ImagePositionPatient[2]) + 1
+        )]  # fmt: skip
+    thick = segmentation({1: block[::2]}, series[::2])
+    for dataset, said in ((aside, "between the voxels"), (thick, "one slice of 2")):
+        with pytest.raises(UnusableFile) as caught:
+            placed_on(save(tmp_path / "s", dataset), series, LESION)
+        assert said in caught.value.detail
+
+
+def test_small_lesions_on_single_slices_are_taken_as_they_are(tmp_path: Path) -> None:
+    series = slices(noise(12, 5, 6))
+    spots = np.zeros((12, 5, 6), np.uint8)
+    spots[1, 0, 0] = spots[4, 2, 3] = spots[9, 4, 5] = 1
+    path = save(tmp_path / "s", segmentation({1: spots}, series))
+    assert np.array_equal(placed_on(path, series, LESION), spots)
+
+
 def test_a_segmentation_beside_its_volume_is_unusable(tmp_path: Path) -> None:
     series = slices(noise(*SHAPE))
     away = slices(noise(*SHAPE))
