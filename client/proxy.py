@@ -48,18 +48,44 @@ def proxy_to(address: str, configured: str | None) -> Proxy | None:
     if configured is not None:
         return Proxy(url=configured, source="site.yaml")
     found = urllib.request.getproxies_environment()
-    url = found.get("https") or found.get("all")
-    if not url or urllib.request.proxy_bypass(address, found):
+    url = (found.get("https") or found.get("all") or "").strip()
+    if not url or _passed_by(host, address, found):
         return None
-    url = url if "://" in url else f"http://{url}"
-    if urlsplit(url).scheme not in {"http", "https"}:
-        shown = Proxy(url=url, source="HTTPS_PROXY").shown
-        message = (
-            f"HTTPS_PROXY names {shown}, a proxy of the kind {urlsplit(url).scheme}; expected "
-            "http://HOST:PORT. Write an HTTP proxy, or direct, as proxy: in site.yaml."
-        )
-        raise ConfigurationError(message)
-    return Proxy(url=url, source="HTTPS_PROXY")
+    return Proxy(url=_checked(url if "://" in url else f"http://{url}"), source="HTTPS_PROXY")
+
+
+def _checked(url: str) -> str:
+    """Return the URL of an HTTP proxy; ConfigurationError for any other, without its password."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0:
+            httpx.Proxy(url)
+            return url
+        said = f"a proxy of the kind {parts.scheme}" if parts.hostname else "which is no URL"
+    except (ValueError, httpx.InvalidURL):
+        said = "which is no URL"
+    message = (
+        f"HTTPS_PROXY names {url.rpartition('@')[2].rpartition('//')[2]}, {said}; expected "
+        "http://HOST:PORT. Write an HTTP proxy, or direct, as proxy: in site.yaml."
+    )
+    raise ConfigurationError(message)
+
+
+def _passed_by(host: str, address: str, environment: dict[str, str]) -> bool:
+    """Return whether NO_PROXY names a host: by name, end, *.end, address or network."""
+    if urllib.request.proxy_bypass_environment(address, environment):  # type: ignore[attr-defined]
+        return True
+    return any(_is_of(host.lower(), one) for one in environment.get("no", "").lower().split(","))
+
+
+def _is_of(host: str, named: str) -> bool:
+    named = named.strip()
+    if named.startswith("*."):
+        return host.endswith(named[1:])
+    try:
+        return ipaddress.ip_address(host) in ipaddress.ip_network(named, strict=False)
+    except ValueError:
+        return False
 
 
 def configured(home: Home) -> str | None:

@@ -98,6 +98,14 @@ class SiteConfig(Part):
             raise ValueError(message)
         return path
 
+    @field_validator("proxy")
+    @classmethod
+    def _a_port(cls, proxy: str | None) -> str | None:
+        if proxy and proxy != "direct" and int(proxy.rstrip("/").rpartition(":")[2]) > 65535:
+            message = "expected a port of at most 65535"
+            raise ValueError(message)
+        return proxy
+
     @field_validator("hours")
     @classmethod
     def _two_times(cls, hours: str | None) -> str | None:

@@ -59,6 +59,8 @@ def unpack(
 
     Memory is taken as values arrive, never by what a layout claims.
     """
+    if len({name for name, _ in layout}) < len(layout):
+        raise UpdateRefused("Two tensors have one name.")
     sizes = [_count(name, shape) for name, shape in layout]
     total = sum(sizes)
     source = _Values(frames, encoding, total)

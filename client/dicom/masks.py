@@ -147,11 +147,11 @@ def _segmentation(path: Path, structures: Structures) -> tuple[Dataset, Array]:
         _check_segments(wanted, held)
         frames = decode(dataset, dataset.file_meta.TransferSyntaxUID)
         _check_fractions(dataset, frames, wanted)
-        return dataset, frames
     except UnusableFile as problem:
         raise UnusableFile(Reason.MASK_UNUSABLE, problem.detail) from problem
     except Exception as error:
         raise _unusable(error) from error
+    return dataset, frames
 
 
 def _check_segments(wanted: set[int], held: set[int]) -> None:

@@ -26,6 +26,7 @@ import httpx
 from client.outcomes.plan import FhirSource
 from client.plain_text import shown
 from client.private_file import read_secret
+from client.proxy import is_loopback
 from common.errors import (
     CohortError,
     ConfigurationError,
@@ -42,7 +43,6 @@ _TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 _AGAIN = frozenset({429, 500, 502, 503, 504})
 _LARGEST_PAGE = 64 << 20  # bytes
 _MOST_PAGES = 100_000
-_HERE = frozenset({"127.0.0.1", "::1", "localhost"})
 
 Resource = Mapping[str, object]
 
@@ -55,15 +55,11 @@ class FhirServer:
         headers = {"Accept": "application/fhir+json"}
         if source.token_file is not None:
             parts = urlsplit(source.url)
-            if parts.scheme != "https" and parts.hostname not in _HERE:
+            if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
                 message = f"fhir.url {source.url} would send the token in the clear. Write https:."
                 raise ConfigurationError(message)
             headers["Authorization"] = f"Bearer {read_secret(source.token_file, 'the token')}"
-        self._client = httpx.Client(
-            headers=headers, timeout=_TIMEOUT, follow_redirects=False, verify=_trust(source),
-            # This machine's own server is never asked for through a proxy.
-            trust_env=urlsplit(source.url).hostname not in _HERE,
-        )  # fmt: skip
+        self._client = _client(source, headers)
 
     def __enter__(self) -> Self:
         return self
@@ -186,6 +182,22 @@ def _trust(source: FhirSource) -> ssl.SSLContext:
         )
     except (OSError, ssl.SSLError) as error:
         message = f"Cannot read fhir.authority {source.authority}: {error}."
+        raise ConfigurationError(message) from error
+
+
+def _client(source: FhirSource, headers: dict[str, str]) -> httpx.Client:
+    trusted = _trust(source)
+    try:
+        return httpx.Client(
+            headers=headers, timeout=_TIMEOUT, follow_redirects=False, verify=trusted,
+            # This machine's own server is never asked for through a proxy.
+            trust_env=not is_loopback(urlsplit(source.url).hostname or ""),
+        )  # fmt: skip
+    except (ValueError, ImportError, httpx.InvalidURL) as error:
+        message = (
+            "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names no proxy of the kind http://HOST:PORT "
+            f"({type(error).__name__}). Correct it, or name the FHIR server's host in NO_PROXY."
+        )
         raise ConfigurationError(message) from error
 
 

@@ -12,6 +12,7 @@ from urllib3.poolmanager import PoolManager
 
 from client.pacs_config import PacsConfig
 from client.private_file import refuse_readable
+from client.proxy import is_loopback
 from client.sources.handshake import CONNECT_SECONDS, reach, speaks_tls, tls_context
 from common.errors import ConfigurationError, TrustRefused, Unreachable, WardroundError
 
@@ -42,7 +43,7 @@ def web_session(pacs: PacsConfig) -> requests.Session:
     """Return a session; ConfigurationError names what it cannot read. Close it after use."""
     url = _root(pacs)
     secured = urlsplit(url).scheme == "https"
-    if pacs.user is not None and not secured and urlsplit(url).hostname not in _HERE:
+    if pacs.user is not None and not secured and not is_loopback(urlsplit(url).hostname or ""):
         message = (
             f"pacs.url {url} would send the password in the clear. Write https:, and the "
             "hospital's authority as pacs.authority."
@@ -50,7 +51,7 @@ def web_session(pacs: PacsConfig) -> requests.Session:
         raise ConfigurationError(message)
     session = requests.Session()
     # Of the environment, the proxies alone: .netrc and REQUESTS_CA_BUNDLE decide nothing here.
-    if urlsplit(url).hostname not in _HERE:  # this machine's own is never behind a proxy
+    if not is_loopback(urlsplit(url).hostname or ""):  # this machine's own is never behind a proxy
         session.proxies.update(requests.utils.get_environ_proxies(url))
     session.trust_env = False
     session.mount("https://", _Trusting(tls_context(pacs) if secured else None))
@@ -118,7 +119,6 @@ def _answered(url: str, pacs: PacsConfig, status: int) -> WardroundError:
     return Unreachable(message)
 
 
-_HERE = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def _root(pacs: PacsConfig) -> str:

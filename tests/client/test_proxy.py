@@ -48,6 +48,12 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"HTTPS_PROXY": "http://p:3128", "NO_PROXY": ".example"}, None, "c.example:1", None),
         ({"HTTPS_PROXY": "http://p:3128", "NO_PROXY": "other"}, None, "c.example:1", "p:3128"),
         ({"HTTPS_PROXY": "http://p:3128", "NO_PROXY": "*"}, None, "c.example:1", None),
+        ({"HTTPS_PROXY": "http://p:3128", "NO_PROXY": "*.example"}, None, "c.example:1", None),
+        ({"HTTPS_PROXY": "http://p:3128", "NO_PROXY": "*.example"}, None, "example:1", "p:3128"),
+        ({"HTTPS_PROXY": "http://p:3128", "NO_PROXY": "x,10.0.0.0/8"}, None, "10.9.0.7:1", None),
+        ({"HTTPS_PROXY": "http://p:3128", "no_proxy": "fd00::/8"}, None, "[fd00::1]:1", None),
+        ({"HTTPS_PROXY": "http://p:3128", "NO_PROXY": "10.0.0.0/8"}, None, "11.0.0.7:1", "p:3128"),
+        ({"HTTPS_PROXY": " http://p:3128 "}, None, "c.example:8443", "p:3128"),
         ({"HTTPS_PROXY": "http://p:3128"}, None, "127.0.0.1:8443", None),
         ({"HTTPS_PROXY": "http://p:3128"}, None, "localhost:8443", None),
         ({"HTTPS_PROXY": "http://p:3128"}, None, "localhost.:8443", None),
@@ -78,7 +84,17 @@ def test_a_proxy_of_another_kind_is_refused_without_its_password(
     assert "secret" not in str(error.value)
 
 
-@pytest.mark.parametrize("proxy", ["p:3128", "socks5://p:1", "http://p", "none", "http://p:1/x"])
+@pytest.mark.parametrize("url", ["http://u:secret@p:port", "http://u:secret@", "http://p:99999"])
+def test_what_is_no_url_of_a_proxy_is_refused_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", url)
+    with pytest.raises(ConfigurationError, match=r"which is no URL.*http://HOST:PORT") as error:
+        proxy_to("c.example:8443", None)
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("proxy", ["http://p:99999", "p:3128", "socks5://p:1", "http://p", "none", "http://p:1/x"])
 def test_site_yaml_takes_no_other_proxy(tmp_path: Path, proxy: str) -> None:
     site = Site(tmp_path)
     site.set_up()
