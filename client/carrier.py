@@ -18,7 +18,7 @@ from client.records import Records
 from client.worker_process import WorkerProcess
 from common.envelope import Envelope, facts_of, write_envelope
 from common.errors import UpdateRefused, WardroundError
-from common.flower_messages import open_objects
+from common.flower_messages import Opened, open_objects
 
 #: Stands for a message of which no question can be made.
 _UNREADABLE = Envelope(header="", frames=())
@@ -73,7 +73,7 @@ class Carrier:
         receipt = ""
         try:
             opened = open_objects(lambda name: inbox.read(delivery, name), delivery.id)
-            envelope = Envelope(header=opened.header, frames=tuple(opened.frames()))
+            envelope = Envelope(header=opened.header, frames=self._frames(opened))
             receipt = opened.receipt
         except UpdateRefused as error:
             self._desk.tell("a request cannot be read", {"why": str(error)})
@@ -83,6 +83,17 @@ class Carrier:
         write_envelope(inbox.request(delivery), envelope)
         inbox.complete(delivery)
         self._desk.meters.took("fetch", time.monotonic() - start)
+
+    def _frames(self, opened: Opened) -> tuple[bytes, ...]:
+        """Return a request's frames; one object may stand for many, and each is held."""
+        frames, held = [], 0
+        for frame in opened.frames():
+            held += len(frame)
+            if held > self.largest_request:
+                message = f"its frames are more than {self.largest_request} bytes"
+                raise UpdateRefused(message)
+            frames.append(frame)
+        return tuple(frames)
 
     def _refuse(self, delivery: Delivery, fleet: Fleet) -> None:
         """Fetch no more of a request that is too large, and have it answered so."""

@@ -131,7 +131,7 @@ class StateRequest(_Message):
 
     site: SiteName
     public_key: _PublicKey
-    signature: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2,300}$")]
+    signature: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}){1,150}$")]
 
     @classmethod
     def made(cls, site: str, private_key: ec.EllipticCurvePrivateKey) -> StateRequest:

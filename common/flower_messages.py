@@ -7,7 +7,7 @@ missing objects travel.
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -19,11 +19,16 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from google.protobuf.message import DecodeError
 
+from common.bounded_json import Bounds, read_json
 from common.envelope import Envelope
 from common.errors import UpdateRefused
 
 #: The name of the record beside the frames, whose names are numbers.
 _RECEIPT = "receipt"
+#: Objects are files to whoever reads them: a name that is no SHA-256 could be any file's.
+_HASH = re.compile("[0-9a-f]{64}")
+#: Of a message's records, each with the name of its object.
+_RECORDS = Bounds(characters=8 * 1024 * 1024, depth=1, values=100_000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +69,21 @@ def object_ids(tree: ObjectTree) -> list[str]:
     return list(dict.fromkeys(node.object_id for node in iterate_object_tree(tree)))
 
 
-def open_objects(read: Callable[[str], bytes], root: str) -> Opened:
+def open_objects(objects: Callable[[str], bytes], root: str) -> Opened:
     """Return a message's envelope from its objects; UpdateRefused where they are not one.
 
-    `read` gives an object's content by name.
+    `objects` gives an object's content by name, and is asked for SHA-256s alone.
     """
+
+    def read(name: str) -> bytes:
+        if not isinstance(name, str) or not _HASH.fullmatch(name):
+            message = f"an object's name is {str(name)[:80]!r}, expected a SHA-256"
+            raise ValueError(message)
+        return objects(name)
+
     try:
         _, children, _ = _parts(read(root), "Message")
-        records = json.loads(_parts(read(children[0]), "RecordDict")[2])
+        records = _records(_parts(read(children[0]), "RecordDict")[2])
         receipt = _receipt(read, records.pop(_RECEIPT, None))
         names = [records[name] for name in sorted(records)]
         facts = ConfigRecord.inflate(read(names[0]))
@@ -89,6 +101,15 @@ def open_objects(read: Callable[[str], bytes], root: str) -> Opened:
     except (KeyError, IndexError, ValueError, TypeError, DecodeError) as error:
         message = f"A message from Flower is none of ours: {error!s:.200}"
         raise UpdateRefused(message) from error
+
+
+def _records(body: bytes) -> dict[str, str]:
+    """Return the object of each record."""
+    found = read_json(body.decode(), _RECORDS)
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
+        message = "its records are no names of objects"
+        raise TypeError(message)
+    return found
 
 
 def _receipt(read: Callable[[str], bytes], name: str | None) -> str:

@@ -28,8 +28,8 @@ from common.identity import fingerprint
 
 State = Literal["pending", "accepted", "revoked"]
 
-#: After so many wrong proofs an invitation rests; guessing 256 bits stays hopeless, and a
-#: stranger who knows a site's name cannot void its invitation.
+#: After so many wrong proofs they are no longer written down for a while. Guessing 256 bits is
+#: hopeless, and a stranger who knows a site's name can neither void its invitation nor delay it.
 _TRIES = 5
 _REST_SECONDS = 60
 _PATIENCE_SECONDS = 10.0
@@ -189,9 +189,9 @@ class Enrolment:
         if row is None:
             return wrong
         secret, expires, used_by, failures, rests_until = row
-        if now < rests_until:
-            return f"Too many wrong tries to join as {site}. Try again in {_REST_SECONDS} s."
         if not request.proves(secret):
+            if now < rests_until:  # nothing is written; the right proof is taken all the same
+                return f"Too many wrong tries to join as {site}. Try again in {_REST_SECONDS} s."
             rests = now + _REST_SECONDS if failures + 1 >= _TRIES else 0
             connection.execute(
                 "UPDATE invitations SET failures = ?, rests_until = ? WHERE site = ?",

@@ -106,9 +106,15 @@ def test_an_envelope_without_a_header_is_answered(tmp_path: Path, header: str) -
     assert reasons(fleet) == [RefusalReason.UNREADABLE]
 
 
-def test_a_request_larger_than_site_yaml_allows_is_not_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("frames", [
+    tuple(os.urandom(2**18) for _ in range(8)), (os.urandom(2**18),) * 8,
+], ids=["eight objects", "one object eight times"])  # fmt: skip
+def test_a_request_larger_than_site_yaml_allows_is_not_kept(
+    tmp_path: Path, frames: tuple[bytes, ...]
+) -> None:
+    """What stands in a request several times is sent once, and held as often as it stands there."""
     fleet, site = FolderFleet(tmp_path / "fleet"), Letters(tmp_path / "home")
-    large = replace(seal(question()), frames=tuple(os.urandom(2**18) for _ in range(8)))
+    large = replace(seal(question()), frames=frames)
     fleet.ask(large)
     letters = site.open()
     config = letters.house.config.model_copy(update={"largest_request_mib": 1})

@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 
 import pytest
+from flwr.app import ConfigRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -93,7 +94,47 @@ def test_objects_of_any_bytes_are_refused(content: bytes, kind: str) -> None:
     objects = [content, f"{kind} 0 {len(content)}\x00".encode() + content]
     for one in objects:
         with pytest.raises(UpdateRefused):
-            list(open_objects(lambda _name, one=one: one, "root").frames())  # type: ignore[misc]
+            list(open_objects(lambda _name, one=one: one, ROOT).frames())  # type: ignore[misc]
+
+
+ROOT, RECORDS, RECORD = "0" * 64, "1" * 64, "2" * 64
+
+
+def a_message_with(records: bytes) -> dict[str, bytes]:
+    """Return a message's objects; its records are any text."""
+    head = ConfigRecord({"header": "", "signature": b"", "frames": 1, "frame": b""}).deflate()
+    bodies = {
+        ROOT: f"Message {RECORDS} 0\x00".encode(),
+        RECORDS: f"RecordDict  {len(records)}\x00".encode() + records,
+    }
+    return {**bodies, RECORD: head}
+
+
+@pytest.mark.parametrize("records", [
+    b'"text"', b"5", b"null", b"[" * 100_000, b'{"a":' * 100_000, b'{"000000": 5}',
+    b'{"000000": ["x"]}', b"1" * 5000, b"\xff", b'{"receipt": {}, "000000": "a"}',
+], ids=range(10))  # fmt: skip
+def test_records_of_any_text_are_refused(records: bytes) -> None:
+    with pytest.raises(UpdateRefused):
+        open_objects(a_message_with(records).__getitem__, ROOT)
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "../../key", "", "A" * 64, f"{RECORD}\\n", RECORD])
+def test_no_object_is_asked_for_by_a_name_that_could_be_another_files(name: str) -> None:
+    """Who reads objects has them as files: /dev/zero would fill its memory."""
+    asked: list[str] = []
+    objects = a_message_with(f'{{"000000": "{name}"}}'.encode())
+
+    def read(one: str) -> bytes:
+        asked.append(one)
+        return objects[one]
+
+    if name == RECORD:
+        assert list(open_objects(read, ROOT).frames()) == [b""]
+    else:
+        with pytest.raises(UpdateRefused, match="expected a SHA-256"):
+            open_objects(read, ROOT)
+    assert set(asked) <= objects.keys()
 
 
 @settings(max_examples=60, deadline=None)
