@@ -27,7 +27,7 @@ from common.wire import Message
 HEADER_BOUNDS = Bounds(characters=16 * 1024 * 1024, depth=8, values=200_000)
 _FACTS_BOUNDS = Bounds(characters=8 * 1024 * 1024, depth=16, values=1_000_000)
 _MOST_FRAMES = 1_000_000
-#: A tensor's axes, and how long each can be: the product of a hundred thousand lengths takes minutes.
+#: A tensor's axes, and how long each can be: to multiply a hundred thousand lengths takes minutes.
 _MOST_AXES, _LONGEST_AXIS = 16, 1 << 40
 _Shape = Annotated[
     list[Annotated[int, Field(ge=0, le=_LONGEST_AXIS)]], Field(max_length=_MOST_AXES)

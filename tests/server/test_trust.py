@@ -408,6 +408,8 @@ def test_only_the_keys_owner_is_told_its_state(coordinator: Running, north: Site
     assert asked(right).state == "accepted"
     forged = right.model_copy(update={"signature": "00" * 100})
     assert asked(forged).state == "refused"
+    half = right.model_copy(update={"signature": "000"})  # no bytes
+    assert asked(half).state == "refused"
     assert asked(StateRequest.made("north", new_private_key())).state == "refused"
 
 
