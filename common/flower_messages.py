@@ -76,8 +76,8 @@ def open_objects(objects: Callable[[str], bytes], root: str) -> Opened:
     """
 
     def read(name: str) -> bytes:
-        if not isinstance(name, str) or not _HASH.fullmatch(name):
-            message = f"an object's name is {str(name)[:80]!r}, expected a SHA-256"
+        if not _HASH.fullmatch(name):
+            message = f"an object's name is {name[:80]!r}, expected a SHA-256"
             raise ValueError(message)
         return objects(name)
 
