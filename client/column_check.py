@@ -57,7 +57,7 @@ def doubt_of(labels: Labels, rows: Sequence[int], config: RunConfig, table: Path
     A run with privacy goes on all the same, with noise alone if need be: whether a site stops
     would tell of its patients, and the run chooses the columns that are asked for.
     """
-    stops = faults(labels, rows, config)
+    stops = [*filter(None, [labels.doubt]), *faults(labels, rows, config)]
     return f"Run {config.name} cannot use {table}: {' '.join(stops)}" if stops else ""
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from client.dicom.read import Header
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.label_schema import LabelSchema, check_columns, checked, read_schema, schema_path
-from client.table_files import read_table
+from client.table_files import TextTable, read_table
 from common.cell_values import Notation
 from common.errors import CohortError
 
@@ -34,6 +34,8 @@ class Labels:
     withdrawn: frozenset[str] = frozenset()  # PatientIDs whose rows and images are left out
     schema: LabelSchema = field(default_factory=LabelSchema)  # what the columns hold
     by_patient: bool = False  # a patient's images find its own rows alone
+    #: Why the table as a whole cannot be right, where a run with privacy goes on; else empty.
+    doubt: str = ""
     #: Cells that held something which is not used: line, column; they are empty in `rows`.
     refused: frozenset[tuple[int, str]] = frozenset()
 
@@ -78,7 +80,7 @@ def read_labels(
     cell by itself. With images, rows of one key must agree in the needed columns, since an image
     has one row; without, every row names its patient. `by_patient`, as a run with privacy wants it,
     every row names its patient, and no row has a say about another's images: a study that two
-    patients' rows name is looked up in each one's own.
+    patients' rows name is looked up in each one's own. No row stops such a run: `doubt` says it.
     """
     schema = read_schema(path)
     text = read_table(path, schema.sheet, line_by_line=by_patient)
@@ -95,13 +97,17 @@ def read_labels(
         )
         raise CohortError(message) from error
     check_columns(schema, path, columns)
-    notation: Notation = schema.decimal or ("semicolons" if text.semicolons else "unknown")
+    notation: Notation = schema.decimal or ("semicolons" if text.sign == ";" else "unknown")
     found = Labels(
         rows=(), lines=(), index={}, conflicts=frozenset(), unusable=text.unusable,
         withdrawn=withdrawn, schema=schema, by_patient=by_patient,
     )  # fmt: skip
     found = _filled(found, (columns, cells), (notation, numbers), with_images=with_images)
-    _check_shape(path, found.unusable, len(cells))
+    found = replace(found, unusable=_with_causes(found.unusable, text.sign))
+    doubt = _misshapen(path, found.unusable, text)
+    if doubt and not by_patient:
+        raise CohortError(doubt)
+    found = replace(found, doubt=doubt)
     return _indexed(found, needed) if with_images else found
 
 
@@ -135,17 +141,50 @@ def _filled(
     )
 
 
-def _check_shape(path: Path, unusable: Sequence[Unusable], lines: int) -> None:
-    """Refuse a table most of whose lines have another number of cells than its header."""
+#: Begins the detail of a row that has more cells than the header, or fewer.
+_MORE, _FEWER = "more cells than the header", "fewer cells than the header"
+_SIGN_NAMES = {",": "comma", ";": "semicolon", "\t": "tabulator", "|": "bar"}
+
+
+def _with_causes(unusable: Sequence[Unusable], sign: str) -> tuple[Unusable, ...]:
+    """Return the list, where rows with too many cells name the sign that parts them."""
+    name = _SIGN_NAMES.get(sign, "separator")
+    cause = f"; a {name} in a cell parts it, unless the cell is quoted"
+    return tuple(
+        replace(one, detail=one.detail + cause)
+        if sign and one.reason is Reason.ROW_MALFORMED and one.detail.startswith(_MORE) else one
+        for one in unusable
+    )  # fmt: skip
+
+
+def _misshapen(path: Path, unusable: Sequence[Unusable], text: TextTable) -> str:
+    """Return what is wrong with a table most of whose lines are none of its header's, if it is."""
     malformed = [one for one in unusable if one.reason is Reason.ROW_MALFORMED]
-    if 2 * len(malformed) > lines:
-        first = malformed[0]
-        message = (
-            f"{len(malformed)} of {lines} lines of {path} do not have as many cells as the header "
-            f"({first.what}: {first.detail}). Decimal commas in a table that is parted by commas "
-            "do that: write decimal points, or save it with semicolons, or quote the cells."
+    apart = {one.what for one in text.unusable if one.reason is Reason.ROW_MALFORMED}
+    lines = len(text.lines) - 1 + len(apart)
+    if 2 * len(malformed) <= lines:
+        return ""
+    kinds = {start: [p for p in malformed if p.detail.startswith(start)] for start in
+             (_MORE, _FEWER)}  # fmt: skip
+    others = [p for p in malformed if not p.detail.startswith((_MORE, _FEWER))]
+    worst = max((*kinds.values(), others), key=len)
+    if others and worst is kinds[_FEWER]:
+        worst = others  # the rest of a cell with line breaks is short
+    if worst is kinds[_FEWER]:
+        remedy = "Export it again with every cell of every row, also those that are empty."
+    elif worst is others:
+        remedy = "Export the table again."
+    elif text.sign == ",":
+        remedy = (
+            "Decimal commas in a table that is parted by commas do that: write decimal points, or "
+            "save it with semicolons, or quote the cells. So do columns that the header lacks."
         )
-        raise CohortError(message)
+    else:
+        remedy = "Name every column in the header, and quote cells that hold the separator."
+    return (
+        f"{len(malformed)} of {lines} lines of {path} cannot be used as rows "
+        f"({worst[0].what}: {worst[0].detail}). {remedy}"
+    )
 
 
 def after_outcome(labels: Labels) -> list[Unusable]:
@@ -161,9 +200,11 @@ def _row(columns: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
     values = list(cells)
     while len(values) > len(columns) and not values[-1].strip():
         values.pop()  # some exports end every line with a comma
+    if not any(columns[len(values) :]):  # or the header alone
+        values += [""] * (len(columns) - len(values))
     if len(values) != len(columns):
-        counts = f"{len(values)} cells, header {len(columns)}"
-        raise UnusableFile(Reason.ROW_MALFORMED, counts)
+        kind = _MORE if len(values) > len(columns) else _FEWER
+        raise UnusableFile(Reason.ROW_MALFORMED, f"{kind}: {len(values)}, not {len(columns)}")
     return dict(zip(columns, (v.strip() for v in values), strict=True))
 
 

@@ -12,16 +12,17 @@ A cell is what its reader sees in a spreadsheet, without what a program adds to 
     ="0012", as exports guard zeros in front                  0012
 
 A CSV is parted by the sign that its first line says (sep=;) or shows: the one by which a column is
-a key of DICOM, else the most frequent outside of quotes. It is UTF-8, or UTF-16 with its mark.
+a key of DICOM, else the most frequent outside of quotes. Its alphabet: client/table_csv.py.
 """
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,15 +48,16 @@ class TextTable:
     lines: tuple[tuple[int, tuple[str, ...]], ...]  # line or row in the file, cells
     unusable: tuple[Unusable, ...] = ()  # cells that hold an error
     other_sheets: tuple[str, ...] = ()  # of a spreadsheet whose first was read unasked
-    semicolons: bool = False  # they part its cells, as where the decimal sign is a comma
+    sign: str = ""  # that parts the cells of a CSV
 
 
 def read_table(path: Path, sheet: str | None = None, *, line_by_line: bool = False) -> TextTable:
     """Read a table by its suffix; CohortError names file, place and what to do.
 
     `sheet` is a spreadsheet's; without it, its first. `line_by_line`, as a run with privacy wants
-    it, reads each line of a CSV by itself but for the header, so that a quote which one patient's
-    row leaves open swallows nobody else's; a cell with a line break in it is malformed then.
+    it, reads each line by itself but for the header, so that nobody's row can stop the site: what
+    cannot be read of it is listed, a quote which it leaves open swallows nobody else's, and a cell
+    of a CSV with a line break in it is malformed.
     """
     if not path.is_file():
         message = (
@@ -63,21 +65,23 @@ def read_table(path: Path, sheet: str | None = None, *, line_by_line: bool = Fal
         )
         raise CohortError(message)
     if path.suffix.lower() in _SPREADSHEETS:
-        return _read_spreadsheet(path, sheet)
+        return _read_spreadsheet(path, sheet, line_by_line=line_by_line)
     if path.suffix.lower() in {".parquet", ".pq"}:
-        return TextTable(lines=tuple(_filled(_parquet_lines(path))))
+        return _read_parquet(path, line_by_line=line_by_line)
     if path.suffix.lower() in {".xls", ".ods", ".sav", ".sas7bdat", ".dta", ".rds"}:
         message = f"{path} is no table that is read here. Save it as CSV in UTF-8, or as XLSX."
         raise CohortError(message)
-    lines, semicolons = read_csv(path, line_by_line=line_by_line)
-    return TextTable(lines=tuple(_filled(iter(lines))), semicolons=semicolons)
+    found = read_csv(path, line_by_line=line_by_line)
+    return TextTable(
+        lines=tuple(_filled(iter(found.lines))), sign=found.sign, unusable=found.unusable
+    )
 
 
 def _filled(lines: Iterator[tuple[int, tuple[str, ...]]]) -> Iterator[tuple[int, tuple[str, ...]]]:
     return (line for line in lines if any(cell.strip() for cell in line[1]))
 
 
-def _read_spreadsheet(path: Path, sheet: str | None) -> TextTable:
+def _read_spreadsheet(path: Path, sheet: str | None, *, line_by_line: bool) -> TextTable:
     shown, written = _open(path, values=True), _open(path, values=False)
     try:
         if sheet is not None and sheet not in shown.sheetnames:
@@ -89,7 +93,8 @@ def _read_spreadsheet(path: Path, sheet: str | None) -> TextTable:
             message = f"The sheet {name!r} of {path} is a chart. Name another in its schema."
             raise CohortError(message)
         others = tuple(shown.sheetnames[1:]) if sheet is None else ()
-        return replace(_sheet(path, cells, formulas), other_sheets=others)
+        found = _sheet(path, cells, formulas, line_by_line=line_by_line)
+        return replace(found, other_sheets=others)
     finally:
         shown.close()
         written.close()
@@ -113,7 +118,9 @@ def _open(path: Path, *, values: bool) -> Workbook:
     raise CohortError(message) from fault
 
 
-def _sheet(path: Path, cells: Worksheet, formulas: Worksheet) -> TextTable:
+def _sheet(
+    path: Path, cells: Worksheet, formulas: Worksheet, *, line_by_line: bool
+) -> TextTable:  # fmt: skip
     merged = {
         (row, column): (area.min_row, area.min_col)
         for area in cells.merged_cells.ranges
@@ -126,23 +133,16 @@ def _sheet(path: Path, cells: Worksheet, formulas: Worksheet) -> TextTable:
         texts: list[str] = []
         for column in range(1, len(row) + 1):
             place = merged.get((number, column), (number, column))
-            cell, formula = cells.cell(*place), formulas.cell(*place)
-            if cell.value is None and formula.data_type == "f":
-                message = (
-                    f"{path}, cell {cell.coordinate} holds a formula without its value. Open the "
-                    "file in a spreadsheet program and save it."
-                )
+            text, fault = _cell_text(cells.cell(*place), formulas.cell(*place))
+            is_error = cells.cell(*place).data_type == "e"
+            if fault and not is_error and not (line_by_line and any(texts for _, texts in lines)):
+                message = f"{path}, cell {fault}"
                 raise CohortError(message)
-            if cell.data_type == "e":
-                detail = f"cell {cell.coordinate} holds the error {cell.value}"
+            if fault:
                 unusable.append(Unusable(
-                    reason=Reason.VALUE_UNUSABLE, what=f"line {number}", detail=detail
+                    reason=Reason.VALUE_UNUSABLE, what=f"line {number}", detail=f"cell {fault}"
                 ))  # fmt: skip
-            try:
-                texts.append(_cell_text(cell))
-            except TypeError as error:
-                message = f"{path}, cell {cell.coordinate} holds {error}. Format it as text."
-                raise CohortError(message) from error
+            texts.append(text)
         while texts and not texts[-1]:
             texts.pop()
         lines.append((number, tuple(texts)))
@@ -157,19 +157,26 @@ def _squared(
     return tuple((number, (*row, *[""] * (width - len(row)))) for number, row in lines)
 
 
-def _cell_text(cell: Cell) -> str:
-    value = cell.value
+def _cell_text(cell: Cell, formula: Cell) -> tuple[str, str]:
+    """Return a cell's text, and what is wrong with it: nothing, or its place and the fault."""
+    value, place = cell.value, cell.coordinate
+    if value is None and formula.data_type == "f":
+        fault = "a formula without its value. Open the file in a spreadsheet program and save it."
+        return "", f"{place} holds {fault}"
     if cell.data_type == "e":
-        return ""
+        return "", f"{place} holds the error {value}"
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         if abs(value) >= _EXACT:
-            return f"{value:.2E}"
+            return f"{value:.2E}", ""
         form = str(cell.number_format)
         if value >= 0 and form and set(form) == {"0"}:
-            return str(value).zfill(len(form))
-    return text_of(value)
+            return str(value).zfill(len(form)), ""
+    try:
+        return text_of(value), ""
+    except TypeError as error:
+        return "", f"{place} holds {error}. Format it as text."
 
 
 def text_of(value: object) -> str:
@@ -192,7 +199,7 @@ def text_of(value: object) -> str:
             raise TypeError(message)
 
 
-def _parquet_lines(path: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
+def _read_parquet(path: Path, *, line_by_line: bool) -> TextTable:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -202,21 +209,55 @@ def _parquet_lines(path: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
         message = f"Cannot read {path}: {error}. Write it again as Parquet, or as CSV in UTF-8."
         raise CohortError(message) from error
     columns: list[list[str]] = []
+    unusable: list[Unusable] = []
     for name, column in zip(table.column_names, table.columns, strict=True):
-        try:
-            columns.append([text_of(value) for value in _values(column)])
-        except (TypeError, ValueError, OverflowError, pa.ArrowException) as error:
+        texts, faults = _column_texts(column)
+        kind = f"the type {column.type}, which is no cell of a table"
+        # A type is the file's, a value somebody's.
+        if faults and not (line_by_line and _is_plain(column)):
+            why = next(iter(faults.values()))
             message = (
-                f"{path}, column {name} has the type {column.type}, which is no cell of a table "
-                f"({error}). Write it as text, number, date or true/false."
+                f"{path}, column {name} has {kind} ({why}). Write it as text, number, date or "
+                "true/false."
             )
-            raise CohortError(message) from error
-    yield 1, tuple(table.column_names)
-    yield from enumerate(zip(*columns, strict=True), 2)
+            raise CohortError(message)
+        columns.append(texts)
+        unusable += [
+            Unusable(
+                reason=Reason.VALUE_UNUSABLE, what=f"line {place}",
+                detail=f"column {name} holds what cannot be read: {why}",
+            )
+            for place, why in faults.items()
+        ]  # fmt: skip
+    lines = [(1, tuple(table.column_names)), *enumerate(zip(*columns, strict=True), 2)]
+    return TextTable(lines=tuple(_filled(iter(lines))), unusable=tuple(unusable))
 
 
-def _values(column: ChunkedArray) -> list[object]:
-    """Return a column's values as Python has them, without adding digits or losing any."""
+def _column_texts(column: ChunkedArray) -> tuple[list[str], dict[int, str]]:
+    """Return a column's cells, and what is wrong by line."""
+    import pyarrow as pa
+
+    texts: list[str] = []
+    faults: dict[int, str] = {}
+    for place, value in enumerate(_values(column), 2):
+        try:
+            texts.append(text_of(value()))
+        except (TypeError, ValueError, OverflowError, pa.ArrowException) as error:
+            texts.append("")
+            faults[place] = str(error)
+    return texts, faults
+
+
+def _is_plain(column: ChunkedArray) -> bool:
+    import pyarrow as pa
+
+    kind = column.type
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return not pa.types.is_nested(kind) and not pa.types.is_binary(kind)
+
+
+def _values(column: ChunkedArray) -> list[Callable[[], object]]:
+    """Return how to have each of a column's values as Python has it, no digit added or lost."""
     import numpy as np
     import pyarrow as pa
 
@@ -225,9 +266,13 @@ def _values(column: ChunkedArray) -> list[object]:
         return _values(column.cast(kind.value_type))
     if pa.types.is_timestamp(kind) and kind.unit == "ns":
         # datetime has microseconds; what is finer cannot be a time in a hospital's table.
-        return _values(column.cast(pa.timestamp("us", tz=kind.tz)))
+        return _values(column.cast(pa.timestamp("us", tz=kind.tz), safe=False))
     if pa.types.is_float32(kind) or pa.types.is_float16(kind):
         short = np.float32 if pa.types.is_float32(kind) else np.float16
-        return [None if v is None else float(str(short(v))) for v in column.to_pylist()]
-    found: list[object] = column.to_pylist()
-    return found
+        plain = (None if v is None else float(str(short(v))) for v in column.to_pylist())
+        return [partial(_same, value) for value in plain]
+    return [value.as_py for chunk in column.chunks for value in chunk]
+
+
+def _same(value: object) -> object:
+    return value

@@ -64,7 +64,7 @@ class Reason(Enum):
     LABEL_UNUSABLE = "The row's outcome cannot be used; see the detail."
     PATIENT_MISMATCH = "The row's PatientID is not the one in its images; correct the row."
     VALUE_UNUSABLE = "A clinical value is not as declared; it counts as missing."
-    ROW_MALFORMED = "The row has more or fewer cells than the header; quote cells with commas."
+    ROW_MALFORMED = "The line cannot be read as a row of the header's columns; see the detail."
     NO_IMAGE = "No usable image for this row; send the study as DICOM or remove the row."
     NO_KEY = "The row names no patient, study or series; fill PatientID."
     MASK_MISSING = "The row names no mask, or the mask's file is not there."

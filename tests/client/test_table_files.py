@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -16,7 +18,7 @@ from openpyxl.styles import Protection
 from pyarrow import parquet
 
 from client.dicom.reasons import Reason
-from client.labels import read_labels
+from client.labels import Labels, read_labels
 from client.table_files import read_table
 from common.errors import CohortError
 
@@ -218,7 +220,119 @@ def test_line_by_line_an_open_quote_swallows_no_other_row(
     before = {cells for _, cells in read_table(path, line_by_line=True).lines}
     others.insert(place, row)
     path.write_text("\n".join(['PatientID,"crp\nmg/l",ill', *others]), encoding="utf-8")
-    after = {cells for _, cells in read_table(path, line_by_line=True).lines}
+    table = read_table(path, line_by_line=True)
+    after = {cells for _, cells in table.lines}
     assert len(before) == 7
-    assert before < after
-    assert len(after) == 8
+    if row == 'M,4,1"':  # a quote within a cell opens nothing
+        assert after - before == {("M", "4", '1"')}
+    else:
+        assert after == before
+        assert [one.what for one in table.unusable] == [f"line {place + 3}"]
+
+
+HEAD, BODY = "PatientID;ill;crp\n", "P0;0;2,5\nMüller;1;0,25\n"
+READ = [("P0", "0", "2.5"), ("Müller", "1", "0.25")]
+
+
+def read(path: Path, content: bytes, *, private: bool) -> Labels:
+    path.write_bytes(content)
+    return read_labels(
+        path, ("ill", "crp"), with_images=False, numbers=("crp",), by_patient=private
+    )
+
+
+@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize(
+    "content",
+    [
+        (HEAD + BODY).encode("utf-16-le"),
+        (HEAD + BODY).encode("utf-16-be"),
+        b"\xfe\xff" + (HEAD + BODY).encode("utf-16-be"),
+        ("sep=;\r\n" + HEAD + BODY).encode("utf-16-le"),
+        (HEAD + BODY).encode("utf-32"),
+        ("\ufeffsep=;\n" + HEAD + BODY).encode(),
+        ("\ufeff\ufeff" + HEAD + BODY).encode(),
+        ("sep=,\n" + HEAD + BODY).encode(),
+        (HEAD + BODY).replace(";", "\t").encode(),
+        (HEAD.replace("\n", ";\n") + BODY).encode(),
+        (HEAD + BODY.replace("\n", ";\n")).encode(),
+    ],
+)
+def test_a_table_is_read_in_each_alphabet_of_unicode_and_with_each_separator(
+    tmp_path: Path, content: bytes, *, private: bool
+) -> None:
+    found = read(tmp_path / "t.csv", content, private=private)
+    assert [tuple(row.values())[:3] for row in found.rows] == READ
+    assert not found.unusable
+
+
+#: What is wrong, whether it is in the header, and how the reason begins or goes on.
+FAULTS: dict[str, tuple[bytes, bool, str]] = {
+    "alphabet": (f"{HEAD}{BODY}".encode("latin-1"), False, "no character of UTF-8|is not UTF-8"),
+    "in the header": ("PatientID;ill;crp;Größe\nP0;0;1;2\n".encode("cp1252"), True, "not UTF-8"),
+    "cut": ((HEAD + BODY).encode("utf-16")[:-1], False, "no character of (UTF-16|that)"),
+    "NUL": ((HEAD + "P\0;0;1\n" * 3 + BODY).encode(), False, "holds a NUL"),
+    "NUL in the header": (("P\0;" + HEAD + BODY).encode(), True, "holds a NUL"),
+    "two alphabets": (HEAD.encode() + b"P\0" * 9, False, "holds a NUL"),
+    "short": (HEAD.encode() + b"P0;0\nP1;1\n", False, "fewer cells than the header: 2, not 3"),
+    "short, by commas": (b"PatientID,ill,crp\nP0,0\n", False, "fewer cells than the header: 2"),
+    "decimal commas": (b"PatientID,ill,crp\nP0,0,2,5\n", False, "a comma in a cell parts it"),
+    "separator in cells": (HEAD.encode() + b"P0;0;2;5\n", False, "a semicolon in a cell parts it"),
+    "long": (HEAD.encode() + b"P0;0;" + b"x" * 200_000 + b"\n", False, "131072"),
+    "open": ((HEAD + 'P8;0;"2,5\n' + BODY).encode(), False, "opens a quote"),
+    "closed too late": (
+        (HEAD + 'P8;0;"2,5\nP7;1;2\nP6;1;"2\n' + BODY).encode(), False, "opens a quote"
+    ),
+    "open in the header": ((HEAD.replace("ill", '"ill') + BODY).encode(), True, "opens a quote"),
+    "twice": (b"PatientID,crp,ill,crp\nP0,1,0,2\n", True, "the column crp twice"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_what_cannot_be_read_stops_with_its_cause_or_is_listed_where_no_row_may_stop(
+    tmp_path: Path, name: str
+) -> None:
+    content, in_header, cause = FAULTS[name]
+    with pytest.raises(CohortError, match=cause) as caught:
+        read(tmp_path / "t.csv", content, private=False)
+    said = str(caught.value)
+    assert ("ecimal commas" in said) == (name == "decimal commas")
+    if in_header:
+        with pytest.raises(CohortError, match=cause):
+            read(tmp_path / "t.csv", content, private=True)
+        return
+    found = read(tmp_path / "t.csv", content, private=True)
+    assert any(re.search(cause, one.detail) for one in found.unusable)
+    assert {one.reason for one in found.unusable} == {Reason.ROW_MALFORMED}
+    assert all(row["PatientID"] in {"P0", "P6", "P7", "Müller"} for row in found.rows)
+
+
+def test_a_cell_of_several_lines_is_one_cell(tmp_path: Path) -> None:
+    text = HEAD.replace("\n", ";note\n") + 'P0;0;2,5;"a\nb;1;2;3\nc"\nP1;1;1;"x\n\ny ""z"""\n'
+    found = read(tmp_path / "t.csv", text.encode(), private=False)
+    assert [row["note"] for row in found.rows] == ["a\nb;1;2;3\nc", 'x\n\ny "z"']
+
+
+def test_a_row_of_a_spreadsheet_or_a_parquet_stops_no_run_with_privacy(tmp_path: Path) -> None:
+    def book(*rows: Sequence[object]) -> Path:
+        return as_xlsx(tmp_path / "t.xlsx", [("P1", "1.2", 1, 5), *rows])
+
+    for path in (book(("P2", "1.3", "=1+1", 5)), book(("P2", "1.3", timedelta(hours=30), 5))):
+        with pytest.raises(CohortError, match="cell C3 holds"):
+            read_table(path)
+        found = read_table(path, line_by_line=True)
+        assert [cells[:4] for _, cells in found.lines[1:]] == [
+            ("P1", "1.2", "1", "5"), ("P2", "1.3", "", "5")
+        ]  # fmt: skip
+        assert [(p.reason, p.what) for p in found.unusable] == [(Reason.VALUE_UNUSABLE, "line 3")]
+    days = pa.array([0, 10**9], pa.date32())  # no date that Python has
+    table = pa.table({
+        "PatientID": ["P1", "P2"], "day": days,
+        "time": pa.array([1, 1_000_000_001], pa.timestamp("ns")),
+    })
+    parquet.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(CohortError, match="column day"):
+        read_table(tmp_path / "t.parquet")
+    found = read_table(tmp_path / "t.parquet", line_by_line=True)
+    assert [cells[:2] for _, cells in found.lines[1:]] == [("P1", "1970-01-01"), ("P2", "")]
+    assert [one.what for one in found.unusable] == ["line 3"]

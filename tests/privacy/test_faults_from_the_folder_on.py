@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import NormalDist
@@ -17,15 +17,18 @@ from statistics import NormalDist
 import pytest
 import torch
 
-from client import cohort, images, private_step
+from client import cohort, images, labels, private_step, table_csv
 from client.cohort import SiteCohort
+from client.dicom.reasons import Unusable
 from client.labels import read_labels
 from client.left_out import ColumnsUnusable
 from client.objects import read_objects
 from client.patient_gradients import Drawn
 from client.quality_rules import QualityRules
 from client.split import Part, SplitKey
+from client.table_files import TextTable, read_table
 from common.config import Split
+from common.errors import CohortError
 from common.privacy.accounting import calibrate, epsilon_of
 from common.privacy.noise import ChaChaNoise, NoiseSource
 from common.sample import Patients
@@ -69,6 +72,7 @@ def test_all_checks_are_green_without_a_fault(tmp_path: Path) -> None:
     check_ways(tmp_path / "1", STUDIES, IMAGES, SERIES, two_worlds._broken)
     check_ways(tmp_path / "2", two_worlds._rows_of_others, two_worlds._rows_of_nobody)
     check_ways(tmp_path / "3", two_worlds._many)
+    check_ways(tmp_path / "4", two_worlds._bad_lines)
 
 
 # --- the split ---------------------------------------------------------------------------
@@ -175,6 +179,29 @@ def test_a_site_that_stops_where_a_column_says_nothing_tells_of_its_patients(
     monkeypatch.setattr(two_worlds, "run_named", lambda _run: plain)
     with pytest.raises(ColumnsUnusable):
         check_ways(tmp_path / "plain")
+
+
+@pytest.mark.parametrize("fault", ["as records", "more than half", "alphabet"])
+def test_a_site_that_stops_where_a_patients_lines_cannot_be_read(
+    monkeypatch: Patch, tmp_path: Path, fault: str
+) -> None:
+    if fault == "as records":
+        monkeypatch.setattr(labels, "read_table", lambda path, sheet, **_: read_table(path, sheet))
+    elif fault == "alphabet":
+        monkeypatch.setattr(
+            table_csv, "_lines_of", lambda data, codec: data.decode(codec).splitlines()
+        )
+    else:
+        real = labels._misshapen
+
+        def stops(path: Path, unusable: Sequence[Unusable], text: TextTable) -> str:
+            if real(path, unusable, text):
+                raise CohortError(str(path))
+            return ""
+
+        monkeypatch.setattr(labels, "_misshapen", stops)
+    with pytest.raises((CohortError, UnicodeDecodeError, AssertionError)):
+        check_ways(tmp_path, two_worlds._bad_lines)
 
 
 # --- an audit ----------------------------------------------------------------------------

@@ -122,6 +122,7 @@ class Patient:
     files: dict[str, FileDataset | bytes] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     masks: dict[str, np.ndarray] = field(default_factory=dict)
+    lines: list[bytes] = field(default_factory=list)  # of the table, as they are
 
     @property
     def images(self) -> list[FileDataset]:
@@ -319,10 +320,20 @@ def _wrong_masks(one: Patient, others: list[Patient], chance: random.Random) -> 
         row["mask"] = chance.choice([*theirs, "nothing.png", "../outside.png", ""])
 
 
+def _bad_lines(one: Patient, others: list[Patient], chance: random.Random) -> None:
+    """Lines that are no rows of the table: more of them than of all others together."""
+    theirs = b"".join(chance.choice(others).name.encode() + b"," for _ in range(3))
+    kinds = (
+        one.name.encode() + b',"', b'"' + theirs, theirs, b"\xff\xfe" + theirs, b"\0" + theirs,
+        b"M\xfcller", b"," * 40 + one.name.encode(), b"x" * 140_000, b"\x0c\x85" + theirs,
+    )  # fmt: skip
+    one.lines += [chance.choice(kinds) for _ in range(60)]
+
+
 _WAYS: tuple[Way, ...] = (
     _copy_uids("SOPInstanceUID"), _copy_uids("SeriesInstanceUID"), _copy_uids("StudyInstanceUID"),
     _rows_of_others, _rows_of_nobody, _two_labels, _two_parts, _broken, _outliers, _extreme,
-    _duplicates, _two_people, _many, _bad_values, _wrong_masks,
+    _duplicates, _two_people, _many, _bad_values, _wrong_masks, _bad_lines,
 )  # fmt: skip
 
 
@@ -342,6 +353,10 @@ def write(folder: Path, patients: list[Patient]) -> None:
             Image.fromarray(mask * 255).save(folder / name)
     rows = [row for patient in patients for row in patient.rows]
     write_labels(folder, rows or [_row("", 0, random.Random(0))])
+    table = folder / "labels.csv"
+    header, *more = table.read_bytes().splitlines(keepends=True)
+    lines = [line + b"\r\n" for patient in patients for line in patient.lines]
+    table.write_bytes(b"".join((header, *lines, *more)))
 
 
 # --- what a run sees ---------------------------------------------------------------------
