@@ -60,6 +60,7 @@ class StudyAccount:
     spacing: float | None  # mm between rows, of its first image that says so
     slice_distance: float | None  # mm
     images: tuple[Path, ...] = ()  # files that hold images
+    named: bool = True  # some of its files say whose it is
 
     @property
     def reason(self) -> Reason | None:
@@ -159,7 +160,7 @@ def _study(
         used=any({(owner := facts.owner(r.patient), n), (owner, r.series)} & facts.sources
                  for n, r in zip(names, rows, strict=True)),
         reasons=told, age=age_of(first) if first else None,
-        spacing=next((r.spacing[0] for r in rows if r.spacing), None),
+        named=bool(patient), spacing=next((r.spacing[0] for r in rows if r.spacing), None),
         slice_distance=slice_distance(rows), images=tuple(row.path for row in rows),
     )  # fmt: skip
 

@@ -7,12 +7,14 @@ behind it, and what is held back cannot be had by subtracting told counts of the
                                          or the smallest told row is held back, too
     few studies or patients left out     `found` is held back, as found - used would tell them
     a file that names no patient         the files of one folder count as one patient
+    a line that names no patient         counts for nobody
     a patient with many studies          counts once for `smallest`, and with each study in a row
 
 Guarantee with noise: every patient is in at most one row of each table, so one patient more or
-less moves all counts together by at most sqrt(tables) (L2); the caller charges the mechanism
-before it is drawn. Not covered: a patient whose files make the site leave out somebody else's
-(one image under two PatientIDs, outliers where the site leaves them out).
+less moves all counts together by at most sqrt(tables) (L2); the caller leaves out what names no
+patient, of which one may have much, and charges the mechanism before it is drawn. Not covered: a
+patient whose files make the site leave out somebody else's (one image under two PatientIDs,
+outliers where the site leaves them out).
 
 Not guaranteed: that two answers, before and after a patient came, cannot be subtracted.
 """

@@ -79,6 +79,8 @@ def describe(
     if described.shelf is not None and described.images:
         studies = account_of(described.shelf, facts)
         brightness = mean_intensities(studies, described.shelf.cache)
+    if spread > 0:  # one patient's files that name nobody would count as many people
+        studies = tuple(study for study in studies if study.named)
     tables = tables_of(config, studies, facts, brightness)
     smallest = max(telling.smallest_cell, config.evaluation.smallest_cell)
     counts, spend = released(tables, smallest), None
@@ -207,29 +209,31 @@ def _patients(
     """Return who is used and left out; a line of a table stands for a patient without images."""
     used, lost = studies
     kept = {*facts.patients, *_people(used)}
-    told = {name for name in _without_images(facts) if lines or not name.startswith("line ")}
-    gone = {*_people(lost), *(name.removeprefix("patient ") for name in told)} - kept
+    gone = {*_people(lost), *_without_images(facts, lines=lines)} - kept
     sets = {"used": kept, "left out": gone, "found": kept | gone}
     return {row: tuple(sorted(sets[row])) for row in rows}
 
 
-def _without_images(facts: CohortFacts) -> dict[str, Reason]:
-    """Return patients, and lines that name none, that were left out of a table without images."""
+def _without_images(facts: CohortFacts, *, lines: bool) -> dict[str, Reason]:
+    """Return the PatientIDs that the table leaves out, each once, by the last of their reasons.
+
+    A line that names none is nobody's: one patient may have many. `lines` takes single lines of a
+    patient's, too, as where a row is all that there is of them.
+    """
     silent = {Reason.VALUE_UNUSABLE, Reason.WITHDRAWN, Reason.MASK_GREYS}
-    told = [
-        (f"patient {p.patient}" if facts.by_patient else p.what, p.reason)
-        for p in facts.unusable
-        # Where each patient was looked at alone, a line that names none is nobody's.
-        if p.reason not in silent and (p.patient or not facts.by_patient)
-    ]
-    return {what: why for what, why in told if what.startswith(("patient ", "line "))}
+    wanted = ("patient ", "line ") if lines else ("patient ",)
+    return {
+        p.patient: p.reason for p in facts.unusable
+        if p.patient and p.reason not in silent
+        and (facts.by_patient or p.what.startswith(wanted))
+    }  # fmt: skip
 
 
 def _left_out(lost: Iterable[StudyAccount], facts: CohortFacts, *, images: bool) -> Members:
     found: dict[str, list[str]] = {reason.name: [] for reason in Reason}
     if not images:
-        for what, reason in _without_images(facts).items():
-            found[reason.name].append(what)
+        for patient, reason in _without_images(facts, lines=True).items():
+            found[reason.name].append(patient)
         return Members(unit="patients", rows=found)
     for study in lost:
         if study.reason is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,20 +11,23 @@ import pytest
 import torch
 
 from client.admission import question_of
-from client.app import Desk, Ward
-from client.describing import Telling
+from client.app import Desk, Ward, site_of
+from client.cohort_release import by_patient_apart, sensitivity
+from client.describing import Telling, tables_of
+from client.describing import facts_of as cohort_facts
 from client.ledger import Ledger
 from client.plain_words import described
 from client.policy import judge_statistics
 from client.policy_rules import PolicyRules
 from client.quality_rules import QualityRules
+from client.split import simulated_key
 from client.withdrawals import writing
 from common.cohort_statistics import LEFT_OUT, layout_of
 from common.config import RunConfig, parse_config
 from common.envelope import facts_of, seal
 from common.wire import Refusal, RefusalReason, Request, SiteStatistics, StatisticsRequest
 from tests.client.answering import Letters, question
-from tests.client.dicom_files import config_of, save, slices, write_labels
+from tests.client.dicom_files import config_of, load, save, slices, write_labels
 from tests.client.letters import FolderFleet
 
 PATIENTS = 24
@@ -275,3 +279,58 @@ def test_whoever_approves_a_run_is_told_what_leaves_of_the_cohort() -> None:
     assert "none of fewer than 5 patients" in said
     noised = parse_config(CONFIG.to_yaml().replace("count_noise: 0.0", "count_noise: 3.0"))
     assert any("brightness: each with noise of 3 patients" in text for _, text in described(noised))
+
+
+TABLE = config_of(
+    "{kind: prognosis, event: died, time: days, intervals: [100, 200, 400]}",
+    "{table: {numbers: [{column: age}]}, smallest_cohort: 2}", "table",
+)  # fmt: skip
+#: Lines of one patient that cannot be used.
+LINES = {
+    "outcome": "".join(f"Q,0,soon{n},{n}\n" for n in range(90)),
+    "malformed": "".join(f"Q,0,5,{n},7\n" for n in range(40)),
+    "no key": "".join(f",0,5,{n}\n" for n in range(90)),
+    "both": "Q,0,x,1\nQ,0,5,6,7\n,0,5,6\n" * 30,
+    "three reasons": "Q,0,x,1\nQ,,5,2\nQ,0,5,6,7\n",
+}
+
+
+def counts_of(folder: Path, lines: str) -> tuple[dict[tuple[str, str], int], float]:
+    people = "".join(f"P{n},{n % 2},{50 + n},{40 + n}\n" for n in range(120))
+    folder.mkdir()
+    (folder / "labels.csv").write_text(f"PatientID,died,days,age\n{people}{lines}")
+    cohort = load(folder, TABLE, folder / "cache")
+    facts = cohort_facts(cohort, site_of(cohort, TABLE, simulated_key(0)), TABLE)
+    tables = tables_of(TABLE, (), facts, {})
+    apart = by_patient_apart(tables)
+    counts = {(name, row): len(p) for name, m in apart.items() for row, p in m.rows.items()}
+    return counts, sensitivity(tables)
+
+
+@pytest.mark.parametrize("kind", LINES)
+def test_lines_of_one_patient_move_the_counts_by_one_patient_without_privacy_too(
+    tmp_path: Path, kind: str
+) -> None:
+    """Noise on counts of a run without privacy is charged by patient as well."""
+    before, _ = counts_of(tmp_path / "without", "")
+    after, reach = counts_of(tmp_path / "with", LINES[kind])
+    moved = [after[row] - before[row] for row in after]
+    assert sum(by**2 for by in moved) <= reach**2
+    assert max(moved) <= 1
+
+
+def test_files_that_name_nobody_count_for_nobody_where_counts_are_noised(
+    data: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    for number in range(60):
+        file = copy / f"folder {number}" / "cut.dcm"
+        file.parent.mkdir()
+        file.write_bytes(b"no DICOM" * 40)
+
+    def left_out(folder: Path, name: str) -> float:
+        told = answered(desk(folder, tmp_path / name, Telling(noise=2.0))).statistics
+        return told.tables["patients"].rows["left out"] or 0.0
+
+    assert abs(left_out(copy, "with") - left_out(data, "without")) < 30

@@ -9,9 +9,10 @@ import pytest
 from torch import Tensor
 
 from client import cohort_release, describing
-from client.cohort_account import CohortFacts
+from client.cohort_account import CohortFacts, StudyAccount
 from client.cohort_release import Members
 from client.describing import Described, Telling, describe
+from client.dicom.reasons import Reason
 from client.ledger import Ledger, Limit
 from client.site import Guard, Site
 from common.privacy.noise import ChaChaNoise, SimulatedNoise
@@ -30,7 +31,16 @@ from tests.client.test_cohort_release import (
 from tests.client.test_cohort_release import (
     test_what_was_found_less_what_is_used_tells_no_small_number as check_totals,
 )
+from tests.client.test_describing import data
+from tests.client.test_describing import (
+    test_files_that_name_nobody_count_for_nobody_where_counts_are_noised as check_files,
+)
+from tests.client.test_describing import (
+    test_lines_of_one_patient_move_the_counts_by_one_patient_without_privacy_too as check_lines,
+)
 from tests.privacy.made_up import patients_of
+
+__all__ = ["data"]
 
 Patch = pytest.MonkeyPatch
 CONFIG = config_of(cohort="{table: {numbers: [{column: age}]}}", network="table")
@@ -101,6 +111,27 @@ def test_a_patient_in_several_rows_of_a_noised_table(monkeypatch: Patch) -> None
     monkeypatch.setattr(Members, "by_patient", lambda self: self)
     with pytest.raises(AssertionError):
         check_sensitivity()
+
+
+@pytest.mark.parametrize("kind", ["outcome", "no key"])
+def test_lines_counted_where_patients_should_be(
+    monkeypatch: Patch, tmp_path: Path, kind: str
+) -> None:
+    def by_line(facts: CohortFacts, *, lines: bool) -> dict[str, Reason]:
+        del lines
+        return {problem.what: problem.reason for problem in facts.unusable}
+
+    monkeypatch.setattr(describing, "_without_images", by_line)
+    with pytest.raises(AssertionError):
+        check_lines(tmp_path, kind)
+
+
+def test_folders_counted_as_patients(
+    monkeypatch: Patch, tmp_path: Path, data: Path
+) -> None:  # fmt: skip
+    monkeypatch.setattr(StudyAccount, "named", property(lambda _self: True, lambda *_: None))
+    with pytest.raises(AssertionError):
+        check_files(data, tmp_path)
 
 
 def test_noise_without_a_charge_or_before_it(monkeypatch: Patch, tmp_path: Path) -> None:
