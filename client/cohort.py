@@ -17,6 +17,7 @@ from client.dicom.reasons import Reason, Unusable
 from client.given_split import given_splits, split_problem
 from client.image_masks import MaskRules
 from client.images import Prepared, prepare_images
+from client.label_join import rows_of_refused
 from client.labels import Labels, key_of_row, read_labels
 from client.left_out import ColumnsUnusable, LeftOut, NobodyUsable, whats_there
 from client.nobody import blank_row, no_maps
@@ -122,7 +123,7 @@ def load_cohort(
         prepared = prepare_images(site, rules, (labels, left_out), masks, cache)
         problems += prepared.problems
     joined = _rows(labels, needed) if prepared is None else (
-            _join(site, prepared, labels, problems)
+            _join(site, prepared, labels, problems, cache)
         )
     doubt = doubt_of(labels, [row for _, row, _ in joined], config, table)
     if doubt and not labels.by_patient:
@@ -178,9 +179,12 @@ def _rows(labels: Labels, needed: tuple[str, ...]) -> list[_Joined]:
 
 
 def _join(
-    site: Path, prepared: Prepared, labels: Labels, problems: list[Unusable]
+    site: Path, prepared: Prepared, labels: Labels, problems: list[Unusable], cache: Cache
 ) -> list[_Joined]:
-    """Return images with their rows, and list rows without an image."""
+    """Return images with their rows, and list rows without an image.
+
+    A row whose images are there and were refused is told by their reasons alone.
+    """
     joined: list[_Joined] = []
     used: set[int] = set()
     for image, keys in enumerate(prepared.keys):
@@ -193,7 +197,8 @@ def _join(
             ))  # fmt: skip
             continue
         joined.append((keys["PatientID"], row, image))
-    lonely = sorted(set(labels.index.values()) - used)
+    unseen = set(labels.index.values()) - used
+    lonely = sorted(unseen - rows_of_refused(site, labels, prepared.problems, cache.index, unseen))
     instead = other_formats(site, labels.rows) if lonely else ""
     for row in lonely:
         line, key = f"line {labels.lines[row]}", " ".join(key_of_row(labels.rows[row]) or ())

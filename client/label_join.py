@@ -9,9 +9,11 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from client.dicom.reasons import Reason, UnusableFile
-from client.labels import KEYS, Labels, key_of_row
+from client.dicom.index import Index
+from client.dicom.reasons import Reason, Unusable, UnusableFile
+from client.labels import KEYS, Labels, dicom_keys, key_of_row
 
 #: Letters that people write for figures, when they copy an identifier by hand or by eye.
 _LOOKALIKES = str.maketrans("oil", "011")
@@ -95,6 +97,50 @@ def join_report(labels: Labels, images: Iterable[Keys]) -> JoinReport:
         unmatched_rows=_rows_without(labels, lonely, wanted),
         unmatched_images=_images_without(labels, list(missing.values()), column),
     )  # fmt: skip
+
+
+#: No picture that was looked for is refused with these, so it may be missing all the same.
+_NO_PICTURE = frozenset({
+    Reason.DICOMDIR, Reason.NO_PIXELS, Reason.SEGMENTATION, Reason.SLIDE_LABEL, Reason.LOCALIZER,
+    Reason.LABEL_MISSING, Reason.WITHDRAWN, Reason.MASK_GREYS,
+})  # fmt: skip
+
+
+def rows_of_refused(
+    folder: Path, labels: Labels, problems: Iterable[Unusable], index: Path,
+    rows: Collection[int],
+) -> set[int]:  # fmt: skip
+    """Return which of these rows have images that are listed among the problems."""
+    refused = {
+        problem.what.partition(" frame ")[0] for problem in problems
+        if problem.reason not in _NO_PICTURE
+    }  # fmt: skip
+    if not rows or not refused:
+        return set()
+    found: set[int] = set()
+    with Index(index) as known:
+        for image in known.instances(folder):
+            if {_below(image.path, folder), image.series} & refused:
+                found |= _row_of(labels, dicom_keys(image.header))
+        for odd in known.quarantined(folder):
+            if odd.patient and _below(Path(odd.what), folder) in refused:
+                found |= _row_of(labels, {
+                    "SeriesInstanceUID": odd.series, "StudyInstanceUID": odd.study,
+                    "AccessionNumber": "", "PatientID": odd.patient,
+                })  # fmt: skip
+    return found & set(rows)
+
+
+def _row_of(labels: Labels, keys: Keys) -> set[int]:
+    try:
+        return {labels.find(keys)}
+    except UnusableFile:
+        return set()
+
+
+def _below(path: Path, folder: Path) -> str:
+    folder = folder.absolute()
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
 
 
 def _rows_without(

@@ -14,7 +14,7 @@ from client.cohort import SiteCohort
 from client.dicom.files import File
 from client.dicom.reasons import Reason
 from client.split import simulated_key
-from common.config import Split
+from common.config import Split, parse_config
 from common.errors import CohortError
 from tests.client.dicom_files import (
     SHARED,
@@ -124,6 +124,36 @@ def test_what_cannot_be_used_is_listed_and_the_others_are_used(tmp_path: Path) -
     assert by_reason[Reason.NO_IMAGE] == "line 8"
     (lonely,) = [problem for problem in cohort.unusable if problem.reason is Reason.NO_IMAGE]
     assert lonely.detail.startswith("PatientID ")
+
+
+@pytest.mark.parametrize("privacy", ["none", "{unit: patient, epsilon: 2.0, default_patients: 9}"])
+@pytest.mark.parametrize("key", ["PatientID", "StudyInstanceUID"])
+def test_a_row_whose_images_are_refused_is_told_by_their_reason_alone(
+    tmp_path: Path, key: str, privacy: str
+) -> None:
+    site = tmp_path / "north"
+    blank = np.full((8, 8), 7, np.uint16)
+    cut = image(noise(8, 8), "P3", "S3")
+    one = {"P1": image(noise(8, 8), "P1", "S1"), "P2": image(blank, "P2", "S2"), "P3": cut}
+    one["P4"] = image(noise(8, 8), "P4", "S4")
+    one["P4"].Modality = "US"
+    for patient, dataset in one.items():
+        save(site / f"{patient}.dcm", dataset)
+    (site / "P3.dcm").write_bytes((site / "P3.dcm").read_bytes()[:-50])
+    studies = {patient: dataset.StudyInstanceUID for patient, dataset in one.items()}
+    rows = [{"PatientID": p, "StudyInstanceUID": s, "ill": 1} for p, s in studies.items()]
+    rows.append({"PatientID": "P5", "StudyInstanceUID": "1.2.5", "ill": 0})
+    write_labels(site, [{"PatientID": r["PatientID"], key: r[key], "ill": r["ill"]} for r in rows])
+    images = "{images: {size: [8, 8], modalities: [OT, MR]}, smallest_cohort: 1}"
+    config = parse_config(
+        config_of(cohort=images).to_yaml().replace("privacy: none", f"privacy: {privacy}")
+    )
+    for _ in range(2):  # the second time from what is kept
+        cohort = load(site, config, tmp_path / "c")
+        assert sorted((one.reason.name, one.what) for one in cohort.unusable) == [
+            ("BLANK", "P2.dcm frame 1"), ("NO_IMAGE", "line 6"), ("TRUNCATED_PIXELS", "P3.dcm"),
+            ("WRONG_MODALITY", "P4.dcm"),
+        ]  # fmt: skip
 
 
 def test_several_frames_are_several_items_of_their_patient(tmp_path: Path) -> None:
@@ -278,9 +308,7 @@ def test_a_series_with_a_slice_that_cannot_be_read_is_not_a_shorter_volume(tmp_p
     path.write_bytes(path.read_bytes()[:-100])
     cohort = load(tmp_path / "s", config_of(OUTLINES, VOLUMES, "unet"), tmp_path / "c")
     assert cohort.items.pseudonyms == ("P0", "P2")
-    assert cohort.reasons() == Counter({
-        Reason.TRUNCATED_PIXELS: 1, Reason.INCOMPLETE_SERIES: 1, Reason.NO_IMAGE: 1,
-    })  # fmt: skip
+    assert cohort.reasons() == Counter({Reason.TRUNCATED_PIXELS: 1, Reason.INCOMPLETE_SERIES: 1})
 
 
 def test_a_series_without_a_row_is_listed_once(tmp_path: Path) -> None:
