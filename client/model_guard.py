@@ -120,15 +120,19 @@ def check_clip(trial: Objective, plan: PrivacyPlan, noise: NoiseSource) -> None:
 
 
 def _made_up(real: Patients) -> Patients:
-    """Return made-up patients of one item each, of the cohort's shapes and with real targets."""
+    """Return made-up patients of one item each, of the cohort's shapes alone.
+
+    Nothing of a patient goes in, not even a label: with weights that were made for it, whether
+    the check passes would tell the label of the site's first patient, and be charged nothing.
+    """
     generator = torch.Generator().manual_seed(0)
-    # A site that nobody trains at is checked as any other: a refusal would tell.
-    known = real.target if len(real.target) else real.target.new_zeros((1, *real.target.shape[1:]))
-    source = torch.arange(_ITEMS) % len(known)
+    # Ones and zeros are values of every task: a label, a structure, an event and who is at risk.
+    one = (torch.arange(_ITEMS) % 2 == 0).reshape(-1, *[1] * (real.target.dim() - 1))
+    target = one.expand(_ITEMS, *real.target.shape[1:]).to(real.target.dtype)
     return Patients(
         image=torch.randn((_ITEMS, *real.image.shape[1:]), generator=generator),
         table=torch.randn((_ITEMS, *real.table.shape[1:]), generator=generator),
-        target=known[source],
+        target=target,
         patient=torch.arange(_ITEMS),
         pseudonyms=tuple(f"made up {i}" for i in range(_ITEMS)),
     )

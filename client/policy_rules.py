@@ -79,7 +79,9 @@ class PolicyRules(Part):
         "automatic: whatever keeps to this policy is taken.",
     )
     largest_epsilon_per_run: PositiveFloat = Field(
-        default=3.0, description="Privacy that one run may spend on these patients, at most."
+        default=3.0,
+        description="Privacy that one run may spend on these patients, at most, at the run's own "
+        "delta. Rounds that the coordinator asks for again count.",
     )
     largest_epsilon_per_cohort: PositiveFloat = Field(
         default=8.0,

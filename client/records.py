@@ -13,6 +13,7 @@ RecordsLost says which file, and what to do.
     the whole home restored               refused with the coordinator's next request
     a charge whose answer never arrived   the site is ahead of the coordinator: no harm
     a statement that this home did not seal                   that request is refused, and no other
+    identity.key lost, or another's       refused: it says who trains and who is tested
     the newest copy is truly lost         client/records_loss.py charges back what is known of it
 
 Not noticed: a whole home restored to before a charge or withdrawal that no coordinator was told
@@ -29,7 +30,7 @@ from client.disclosures import RecordsMark, listed
 from client.home import Home
 from client.identity_key import pseudonyms
 from client.ledger import Ledger
-from client.records_kept import Kept, digest_of, read_kept, write_kept
+from client.records_kept import Kept, digest_of, read_kept, sha256_of, write_kept
 from client.statement import (
     Statement,
     joined,
@@ -53,6 +54,8 @@ class Witness:
     who: str
     ledger: LedgerHead
     withdrawals: WithdrawalsHead | None  # None: it does not say
+    #: What another identity.key than this home's sealed; empty where this one opens it.
+    unread: str = ""
 
 
 class Records:
@@ -74,7 +77,9 @@ class Records:
             witnesses.append(Witness(
                 who="the coordinator", ledger=heard.ledger, withdrawals=heard.withdrawals
             ))  # fmt: skip
-        fault = self._fault(witnesses, begun=kept is not None)
+        fault = self._other_key(witnesses, kept or Kept()) or self._fault(
+            witnesses, begun=kept is not None
+        )
         if fault is not None:
             if heard is not None and self._is_behind(heard):
                 self._note_missing(kept or Kept(), heard)
@@ -135,10 +140,11 @@ class Records:
             )  # fmt: skip
         mark = self._last_mark()
         if mark is not None:
+            stood = opened_head(mark.withdrawals, self._key())
             yield Witness(
                 who=self.home.disclosures.name,
-                ledger=LedgerHead(charges=mark.charges, hash=mark.hash),
-                withdrawals=opened_head(mark.withdrawals, self._key()),
+                ledger=LedgerHead(charges=mark.charges, hash=mark.hash), withdrawals=stood,
+                unread=mark.withdrawals if stood is None else "",
             )  # fmt: skip
 
     def _last_mark(self) -> RecordsMark | None:
@@ -164,6 +170,20 @@ class Records:
             f"{_REMEDY}. If there never was one, ask the coordinator whose statement it is."
         )
         raise RecordsLost(message)
+
+    def _other_key(self, witnesses: list[Witness], kept: Kept) -> str | None:
+        """Return what is wrong where identity.key is not the one of this home's last message.
+
+        It splits the patients: under another one, who trained in a run would be tested in it.
+        """
+        if all(one.unread == "" or sha256_of(one.unread) in kept.settled for one in witnesses):
+            return None
+        return (
+            f"{self.home.identity_key} is not the key that this home had when its last message "
+            "left: with another one other patients train and test. Put it back from the backup. "
+            f"{_REMEDY}, and let other runs be begun in place of those under way. Until then "
+            "nothing is trained or told."
+        )
 
     def _fault(self, witnesses: list[Witness], *, begun: bool) -> str | None:
         """Return what is wrong with the records, or None."""

@@ -59,4 +59,9 @@ def write_kept(path: Path, kept: Kept) -> None:
 
 def digest_of(receipt: Receipt) -> str:
     """Return what a receipt is known by."""
-    return hashlib.sha256(receipt.text().encode()).hexdigest()
+    return sha256_of(receipt.text())
+
+
+def sha256_of(text: str) -> str:
+    """Return the SHA-256 of a text, in hex."""
+    return hashlib.sha256(text.encode()).hexdigest()

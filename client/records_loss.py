@@ -10,7 +10,7 @@ from client.home import Home
 from client.ledger import COHORT, Ledger
 from client.parts import binding
 from client.records import Records, Witness
-from client.records_kept import Kept, digest_of
+from client.records_kept import Kept, digest_of, sha256_of
 from client.statement import Statement, without
 from client.withdrawals import stood_at, writing
 from common.errors import PrivacyError
@@ -52,7 +52,10 @@ def declare_lost(records: Records, epsilon: float | None, delta: float) -> Decla
         charged = _by_word(home, epsilon, delta, missing)
     if missing:
         ledger.declare_lost(charged, missing)
-    settled = (*kept.settled, *map(digest_of, unread))
+    settled = (
+        *kept.settled, *map(digest_of, unread),
+        *(sha256_of(w.unread) for w in witnesses if w.unread),
+    )  # fmt: skip
     records.keep(Kept(statement=records.statement(), settled=settled))
     spent = binding(ledger.charges(COHORT))
     return Declared(

@@ -27,6 +27,8 @@ from common.privacy.plan import LedgerHead, Mechanism
 _NONCE_BYTES = 12
 _BLOCK = 4096
 _SHORT_BLOCK = 256
+#: Of the numbers of lines and patients together.
+_MOST_DIGITS = 24
 _PURPOSE = b"wardround receipt 1"
 Spent = Mapping[str, tuple[Mechanism, ...]]  # by cohort
 
@@ -96,7 +98,9 @@ def without(spent: Iterable[Mechanism], known: Iterable[Mechanism]) -> tuple[Mec
 
 def sealed(statement: Statement, key: bytes) -> str:
     """Return a statement that only this site's home can read, in whole blocks."""
-    return _sealed(statement.to_json(), key, _BLOCK)
+    # Numbers of withdrawals are as long as any: else one more digit could begin a block.
+    numbers = f"{statement.withdrawals.lines}{statement.withdrawals.patients}"
+    return _sealed(statement.to_json(), key, _BLOCK, _MOST_DIGITS - len(numbers))
 
 
 def opened(content: str, key: bytes) -> Statement | None:
@@ -118,8 +122,8 @@ def opened_head(content: str, key: bytes) -> WithdrawalsHead | None:
         return None
 
 
-def _sealed(facts: dict[str, object], key: bytes, block: int) -> str:
-    text = json.dumps(facts).encode()
+def _sealed(facts: dict[str, object], key: bytes, block: int, spaces: int = 0) -> str:
+    text = json.dumps(facts).encode() + b" " * spaces
     text += b" " * (-len(text) % block)
     nonce = os.urandom(_NONCE_BYTES)
     return base64.b64encode(nonce + AESGCM(_key(key)).encrypt(nonce, text, _PURPOSE)).decode()

@@ -44,7 +44,8 @@ class PatientPrivacy(Part):
     #: the exact count of training patients with each update, which no charge covers.
     default_patients: PositiveInt | Literal["declared"] | None = None
     clipping: Literal["automatic", "flat"] = "automatic"
-    clip_norm: PositiveFloat = 1.0
+    #: Far outside these bounds floats run out: 1e-319 made every update NaN, but for an empty sum.
+    clip_norm: float = Field(strict=True, default=1.0, ge=1e-6, le=1e6)
     #: Probability that a patient is in a step; 1 takes all and needs no secret sampling.
     sampling_rate: float = Field(strict=True, default=1.0, ge=0.001, le=1)
     #: Another way to train than without privacy; by default the same.

@@ -144,8 +144,9 @@ class Letters:
             index=self.home / "index.db", quality=QualityRules(),
             telling=Telling(noise=self.statistics_noise),
             withdrawals=self.home / "withdrawals.jsonl", largest_epsilon=1000.0,
-            cohort_delta=0.001, tell_patients=True, device=torch.device("cpu"),
-            identity_key=self.home / "identity.key", records=Records(Home(self.home)),
+            largest_run_epsilon=1000.0, cohort_delta=0.001, tell_patients=True,
+            device=torch.device("cpu"), identity_key=self.home / "identity.key",
+            records=Records(Home(self.home)),
         )  # fmt: skip
         worker = InlineWorker(self.home, MadeUpDesk(ward, self.patients), outbox, self.lie)
         desk = Desktop(

@@ -19,7 +19,8 @@ from client.ledger import COHORT, Ledger, Limit
 from client.records import Records
 from client.records_loss import declare_lost
 from client.site_config import SiteConfig, write_site_config
-from client.withdrawals import withdrawn, writing
+from client.statement import Statement, sealed
+from client.withdrawals import WithdrawalsHead, withdrawn, writing
 from common.envelope import unseal
 from common.errors import PrivacyError, RecordsLost
 from common.privacy.accounting import epsilon_of
@@ -311,6 +312,31 @@ def test_an_epsilon_by_word_is_never_below_what_the_disclosures_tell(
     assert not Ledger(federation.home.ledger).head().charges
 
 
+@pytest.mark.parametrize("how", ["gone", "another"])
+def test_another_key_for_identifiers_is_refused_until_it_is_put_back_or_declared(
+    federation: Federation, how: str
+) -> None:
+    """It splits the patients; the coordinator holds its receipt back, which would show it, too."""
+    federation.train(1)
+    key, name = federation.home.identity_key, federation.home.identity_key.name
+    copy = federation.copy("backup")
+    key.unlink()
+    if how == "another":
+        key.write_bytes(bytes(range(32)))
+        key.chmod(0o600)
+    answer = federation.answer(number=2, receipt="")
+    assert isinstance(answer, Refusal)
+    assert answer.reason is RefusalReason.RECORDS
+    assert "identity.key" in federation.detail()
+    assert "Put it back" in federation.detail()
+    federation.put_back(copy, name)
+    assert isinstance(federation.answer(number=2, receipt=""), SiteUpdate)
+    key.unlink()
+    assert federation.command("--declare-lost", "--yes")[0] == 0
+    assert isinstance(federation.answer(run="next", receipt=""), SiteUpdate)
+    assert Ledger(federation.home.ledger).head().charges == 3
+
+
 # --- withdrawals -----------------------------------------------------------------------------
 
 
@@ -392,6 +418,19 @@ def test_what_leaves_of_withdrawals_is_the_same_for_none_and_for_many(
 
 
 # --- the first release -----------------------------------------------------------------------
+
+
+def test_a_sealed_statement_is_as_long_for_none_as_for_many_whatever_was_spent() -> None:
+    ledger = LedgerHead(charges=3, hash="a" * 64)
+    for length in range(1, 4200):
+        lengths = {
+            len(sealed(Statement(
+                ledger=ledger, spent={"p" * length: ()},
+                withdrawals=WithdrawalsHead(lines=2 * patients, hash="b" * 64, patients=patients),
+            ), bytes(32)))
+            for patients in (0, 1_000_000)
+        }  # fmt: skip
+        assert len(lengths) == 1, length
 
 
 def test_a_home_of_the_first_release_goes_on_and_its_missing_ledger_is_refused(

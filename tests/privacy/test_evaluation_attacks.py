@@ -45,7 +45,9 @@ from common.wire import (
     Refusal,
     RefusalReason,
     SiteReport,
+    SiteUpdate,
     StatisticsRequest,
+    TrainRequest,
 )
 from simulations.attacks import epsilon_at_least
 from tests.privacy.made_up import patients_of, without
@@ -140,6 +142,27 @@ def check_once(home: Home) -> None:
     if not isinstance(first, SiteReport) or not isinstance(second, Refusal):
         message = f"two answers for one round: {second}"
         raise AssertionError(message)  # noqa: TRY004 - a check, not a type error
+
+
+def check_rounds_again(home: Home) -> None:
+    """Raise unless rounds that are asked for again, with other weights, spend what one run may."""
+    desk, spent = desk_of(home), 0.0
+    most = load_site_config(home.site_yaml).policy.largest_epsilon_per_run
+    for place in range(30):
+        answer = desk.answer(TrainRequest(
+            run="run", round=1 + place % 3, seed=0, config=CONFIG, weights=crafted(crp=float(place))
+        ))  # fmt: skip
+        if not isinstance(answer, SiteUpdate):
+            break
+        assert answer.spend is not None
+        spent = answer.spend.run_epsilon
+    if not (reason_of(answer) is RefusalReason.BUDGET and 2.0 < spent <= most):
+        message = f"one run spent {spent}, and {most} is the most that one may"
+        raise AssertionError(message)
+
+
+def test_rounds_that_are_asked_for_again_spend_no_more_than_one_run_may(home: Home) -> None:
+    check_rounds_again(home)
 
 
 def test_weights_that_isolate_the_only_patient_with_a_finding_get_charged_noise(

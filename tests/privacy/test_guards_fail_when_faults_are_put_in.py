@@ -51,6 +51,9 @@ from tests.client.test_records import (
 from tests.client.test_records import (
     test_an_old_ledger_is_refused_by_the_next_run_and_the_newest_copy_mends_it as check_old_ledger,
 )
+from tests.client.test_records import (
+    test_another_key_for_identifiers_is_refused_until_it_is_put_back_or_declared as check_key,
+)
 from tests.privacy.guarantees import (
     check_bound,
     check_divisor,
@@ -60,6 +63,7 @@ from tests.privacy.guarantees import (
     released,
 )
 from tests.privacy.made_up import (
+    COLUMNS,
     ImageNet,
     Silence,
     TableNet,
@@ -78,6 +82,7 @@ from tests.privacy.test_evaluation_attacks import (
     check_ledger_alone,
     check_noised,
     check_once,
+    check_rounds_again,
     others,
 )
 
@@ -110,7 +115,41 @@ def refuse_network(norm: Callable[[], nn.Module]) -> None:
     raise AssertionError
 
 
+def check_guard_sees_no_label() -> None:
+    """Raise unless the check of a network comes to the same whatever the patients' labels are.
+
+    The weights are made for it: on made-up rows the output is infinite, so that a loss is a number
+    for one label and none for the other. Whether the round is refused would tell the label.
+    """
+    model = nn.Sequential()
+    model.head = nn.Linear(COLUMNS, 1)
+    rows = made_up_rows()
+    with torch.no_grad():
+        model.head.weight.copy_(3e38 * rows[:1].sign())
+    model.forward = lambda image, table: model.head(table)  # type: ignore[method-assign]  # noqa: ARG005
+    found = []
+    for label in (0.0, 1.0):
+        patients = patients_of((1, 1, 1), image=(0,))
+        labelled = replace(patients, target=torch.full_like(patients.target, label))
+        try:
+            check_model(objective_of(model, labelled), plan_of(), Silence())
+        except Exception as error:  # noqa: BLE001 - whatever it is, the coordinator hears of it
+            found.append(repr(error)[:40])
+        else:
+            found.append("")
+    if found[0] != found[1]:
+        message = f"the check tells labels: {found}"
+        raise AssertionError(message)
+
+
+def made_up_rows() -> Tensor:
+    """Return the table of the patients that a network is tried on."""
+    trial = model_guard._made_up(patients_of((1, 1, 1), image=(0,)))
+    return trial.table
+
+
 def test_all_checks_are_green_without_a_fault(tmp_path: Path) -> None:
+    check_guard_sees_no_label()
     check_sensitivity()
     check_spread()
     check_fresh()
@@ -181,6 +220,15 @@ def test_a_loss_that_broadcasts(monkeypatch: Patch) -> None:
         check_model(wrong, plan_of(), Silence())
     monkeypatch.setattr(model_guard, "check_loss", lambda _: None)
     check_model(wrong, plan_of(), Silence())  # nothing else would have noticed
+
+
+def test_a_network_that_is_tried_with_real_labels(monkeypatch: Patch) -> None:
+    real = model_guard._made_up
+    monkeypatch.setattr(
+        model_guard, "_made_up", lambda given: replace(real(given), target=given.target[:3])
+    )
+    with pytest.raises(RED, match="tells labels"):
+        check_guard_sees_no_label()
 
 
 # --- noise -----------------------------------------------------------------------------------
@@ -311,6 +359,14 @@ def test_a_history_of_which_only_the_last_entry_counts(monkeypatch: Patch, tmp_p
     assert charges_until_refused("faulty.db") == 30
 
 
+def test_rounds_asked_for_again_that_only_the_cohorts_limit_ends(
+    monkeypatch: Patch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("client.app.HAIR", 100.0)
+    with pytest.raises(RED, match="one run spent"):
+        check_rounds_again(attacked_home(tmp_path))
+
+
 def test_a_chain_that_is_not_checked(monkeypatch: Patch, tmp_path: Path) -> None:
     from tests.client.test_ledger import filled, outside
 
@@ -362,6 +418,12 @@ def test_an_old_list_of_withdrawals_that_nothing_is_held_against(
     monkeypatch.setattr(fault, lambda _path, _told: True)
     with pytest.raises(RED):
         check_old_withdrawals(Federation(tmp_path), how)
+
+
+def test_another_key_that_splits_the_patients_anew(monkeypatch: Patch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Records, "_other_key", lambda *_: None)
+    with pytest.raises(RED):
+        check_key(Federation(tmp_path), "another")
 
 
 def test_a_loss_that_is_declared_for_nothing(monkeypatch: Patch, tmp_path: Path) -> None:

@@ -9,16 +9,24 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from client.backend_choice import backend_of
 from client.clipping import PEER_ERROR
 from client.patient_gradients import LOOP, Backend, Objective
 from client.private_step import patient_optimizer
-from common.config import Cohort, Images, Model, NetworkName
+from common.config import Cohort, Images, Model, NetworkName, PatientPrivacy
 from common.models import build_model
+from common.privacy.noise import ChaChaNoise
 from common.sample import Patients
-from tests.privacy.guarantees import check_bound, check_divisor, clipped_sum
+from tests.privacy.guarantees import (
+    check_bound,
+    check_divisor,
+    check_noise,
+    clipped_sum,
+    released,
+)
 from tests.privacy.made_up import (
     ITEMS,
     FlatNet,
@@ -219,6 +227,24 @@ class HeadNet(nn.Module):
         del image
         output: Tensor = self.head(table)
         return output
+
+
+@pytest.mark.parametrize("clip_norm", [1e-6, 1e6])
+@pytest.mark.parametrize("clipping", ["automatic", "flat"])
+def test_the_ends_of_what_a_configuration_may_clip_at_keep_bound_and_noise(
+    clip_norm: float, clipping: Literal["automatic", "flat"]
+) -> None:
+    objective = objective_of(seeded(TableNet), patients_of())
+    check_bound(moved_by_one(objective, 1, clip_norm, LOOP, clipping), clip_norm)
+    plan = plan_of(mechanism_of(2.0, clip_norm=clip_norm, divisor=4.0), clipping)
+    check_noise(released(plan, ChaChaNoise()), 0.5 * clip_norm)
+
+
+@pytest.mark.parametrize("clip_norm", [5e-324, 1e-318, 1e-7, 1e7, 1e38, 1e308])
+def test_a_clip_norm_at_which_floats_run_out_is_refused(clip_norm: float) -> None:
+    """At 1e-318 an update was NaN where anybody had a finite gradient, and zero where nobody."""
+    with pytest.raises(ValidationError, match="clip_norm"):
+        PatientPrivacy(unit="patient", epsilon=1.0, clip_norm=clip_norm)
 
 
 @pytest.mark.parametrize("clipping", ["automatic", "flat"])
