@@ -25,6 +25,8 @@ Structures = Mapping[str, tuple[int, ...]]
 _LABELMAP = "1.2.840.10008.5.1.4.1.1.66.7"
 #: A frame lies on the grid when its corner is nearer than this to a voxel's, in voxels.
 _ON_GRID = 0.25
+#: Directions and sizes that differ by more than this are others.
+_TURNED = 0.01
 
 
 def read_png(
@@ -118,8 +120,11 @@ def read_image_segmentation(
         wanted = (header.instance, frame if header.frames > 1 else 0)
         for index, source in enumerate(sources):
             if wanted in source or (not source and header.frames == 1):
+                _check_plane(dataset, index, header, frame)
                 found = _numbered(dataset, index, frames[index], structures)
                 np.maximum(labels, found, out=labels)  # later structures win
+    except UnusableFile:
+        raise
     except Exception as error:
         raise _unusable(error) from error
     if not alone and not all(sources):
@@ -207,6 +212,26 @@ def _number(segment: int, structures: Structures) -> int:
         (k for k, wanted in enumerate(structures.values(), 1) if segment in wanted or 0 in wanted),
         default=0,
     )
+
+
+def _check_plane(dataset: Dataset, index: int, header: Header, frame: int) -> None:
+    """Refuse a frame that lies otherwise than its image, where both say how they lie."""
+    place = group_item(dataset, index, "PlanePositionSequence")
+    turned_by = group_item(dataset, index, "PlaneOrientationSequence")
+    measures = group_item(dataset, index, "PixelMeasuresSequence")
+    if turned_by is None or not header.orientations:
+        return
+    cosines = np.array(header.orientations[frame])
+    if np.abs(np.array(turned_by.ImageOrientationPatient, np.float64) - cosines).max() > _TURNED:
+        raise UnusableFile(Reason.MASK_UNUSABLE, "drawn in another orientation than the image's")
+    if place is None or measures is None or header.spacing is None:
+        return
+    spacing = np.array(header.spacing)
+    apart = np.array(place.ImagePositionPatient, np.float64) - np.array(header.positions[frame])
+    aside = np.array([apart @ cosines[3:], apart @ cosines[:3]]) / spacing  # rows, columns
+    stretched = np.array(measures.PixelSpacing, np.float64) / spacing - 1
+    if np.abs(aside).max() > _ON_GRID or np.abs(stretched).max() > _TURNED:
+        raise UnusableFile(Reason.MASK_UNUSABLE, "mask and image have different grids")
 
 
 def _place(

@@ -266,3 +266,26 @@ def test_a_flat_image_takes_the_frames_that_name_it(tmp_path: Path) -> None:
         assert np.array_equal(found, first[number])
     with pytest.raises(UnusableFile):
         read_image_segmentation(path, read_header(image(noise(5, 6), number=9)), 0, LESION)
+
+
+def test_a_frame_that_lies_otherwise_than_its_flat_image_is_unusable(tmp_path: Path) -> None:
+    """Upside down, aside or in other pixels it would be taken as it is, and be somewhere else."""
+    values = noise(1, 16, 24)
+    drawn = np.zeros(values.shape, np.uint8)
+    drawn[0, 2:9, 3:12] = 1
+    (own,) = slices(values)
+    header = read_header(own)
+    path = save(tmp_path / "s", segmentation({1: drawn}, [own]))
+    assert np.array_equal(read_image_segmentation(path, header, 0, LESION), drawn[0])
+    rows = 15 * 0.5
+    for position, cosines, spacing, said in (
+        ((0, rows, 0), (1, 0, 0, 0, -1, 0), (0.5, 0.7), "another orientation"),
+        ((5, 0, 0), (1, 0, 0, 0, 1, 0), (0.5, 0.7), "different grids"),
+        ((0, 0, 0), (1, 0, 0, 0, 1, 0), (1.0, 1.4), "different grids"),
+    ):
+        (other,) = slices(values)
+        placed(other, position, cosines, spacing)
+        save(path, segmentation({1: drawn}, [other]))
+        with pytest.raises(UnusableFile) as caught:
+            read_image_segmentation(path, header, 0, LESION)
+        assert said in caught.value.detail
