@@ -37,6 +37,9 @@ _BOUNDS = Bounds(characters=8 * 1024 * 1024, depth=16, values=1_000_000)
 #: Names folders at a site, so it is a plain name.
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")]
 MOST_ROUNDS = 1_000_000
+#: Larger numbers are nobody's: whatever is added up or shown of them would overflow.
+_Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
+_Number = Annotated[float, Field(ge=0, le=1e9)]
 
 
 class _Header(BaseModel):
@@ -57,10 +60,10 @@ class _ProposalHeader(_Header):
 class _StandingHeader(_Header):
     kind: Literal["standing"] = "standing"
     site: str = Field(max_length=200)
-    patients: int | None = Field(ge=0)
-    epsilon: float | None = Field(ge=0)
-    epsilon_left: float | None = Field(ge=0)
-    seconds: float | None = Field(ge=0)
+    patients: _Count | None
+    epsilon: _Number | None
+    epsilon_left: _Number | None
+    seconds: _Number | None
 
 
 class _StatisticsHeader(_Header):
@@ -86,7 +89,7 @@ class _TrainHeader(_Header):
 class _UpdateHeader(_Header):
     kind: Literal["update"] = "update"
     site: str = Field(max_length=200)
-    steps: int = Field(ge=0)
+    steps: _Count
     controlled: bool
     spend: Spend | None
 

@@ -10,11 +10,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from common.bounded_json import Bounds, read_json
 from common.errors import UpdateRefused
 from common.privacy.plan import LedgerHead
 
 #: More is no receipt; one takes a few kilobytes.
 LARGEST_RECEIPT = 1 << 16
+_BOUNDS = Bounds(characters=LARGEST_RECEIPT, depth=1, values=3)
+#: Charges of a ledger, and what a database's integer holds.
+_MOST_CHARGES = 1 << 62
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +38,18 @@ class Receipt:
 def read_receipt(text: str) -> Receipt:
     """Return the receipt of a text; UpdateRefused for what is none."""
     try:
-        if len(text) > LARGEST_RECEIPT:
-            message = f"it has {len(text)} characters, expected at most {LARGEST_RECEIPT}"
-            raise ValueError(message)
-        facts = json.loads(text)
+        facts = read_json(text, _BOUNDS)
+        if not isinstance(facts, dict):
+            message = "it holds no facts"
+            raise TypeError(message)
         charges, found, sealed = facts["charges"], facts["hash"], facts["sealed"]
-        if not (isinstance(charges, int) and isinstance(found, str) and isinstance(sealed, str)):
+        if type(charges) is not int or not isinstance(found, str) or not isinstance(sealed, str):
             message = "its facts are not a number and two texts"
             raise TypeError(message)
+        if not 0 <= charges <= _MOST_CHARGES:
+            message = f"it says {charges} charges"
+            raise ValueError(message)
         return Receipt(ledger=LedgerHead(charges=charges, hash=found), sealed=sealed)
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         message = f"A receipt of a site's records cannot be read: {error!s:.200}"
         raise UpdateRefused(message) from error

@@ -15,6 +15,7 @@ from common.envelope import Envelope, facts_of, read_envelope, read_head, seal, 
 from common.errors import StateDamaged, UpdateRefused
 from common.flower_messages import open_objects
 from common.packing import unpack
+from common.wire import Standing
 from tests.common.test_wire import MESSAGES
 
 SEALED = [seal(message) for message in MESSAGES]
@@ -150,3 +151,21 @@ def test_a_file_of_any_bytes_is_damaged(content: bytes) -> None:
                 read_envelope(path)
             with pytest.raises(StateDamaged):
                 read_head(path)
+
+
+@pytest.mark.parametrize(("field", "number"), [
+    ("seconds", "Infinity"), ("seconds", "1e308"), ("seconds", "NaN"), ("seconds", "-1"),
+    ("epsilon", "Infinity"), ("epsilon_left", "1e999"), ("patients", "1" + "0" * 300),
+    ("patients", "1" + "0" * 5000), ("patients", "-1"),
+])  # fmt: skip
+def test_a_standing_tells_no_number_that_nothing_can_be_made_of(field: str, number: str) -> None:
+    standing = Standing(
+        run="r", round=0, site="north", patients=12, epsilon=1.0, epsilon_left=2.0, seconds=3.0
+    )
+    header = seal(standing).header
+    facts = json.loads(header)
+    message = json.loads(facts["message"]) | {field: "?"}
+    facts["message"] = json.dumps(message).replace('"?"', number)
+    assert unseal(header, ()) == standing
+    with pytest.raises(UpdateRefused):
+        unseal(json.dumps(facts), ())
