@@ -7,8 +7,10 @@
 
 https://hl7.org/fhir/R4/patient-definitions.html#Patient.link. Of linked records one person is made:
 named and described by the one that is left in use, with everything that refers to any of them. A
-death on any of them is a death. Links that go round in a circle, a record that is replaced by
-several, and one that cannot be read leave the person out, with the reason.
+death on any of them is a death. What they say of birth, sex and death and do not agree on is
+listed, with what is used. A link may name the other by an identifier instead: it is followed where
+one record has that. Links that go round in a circle, a record that is replaced by several, and one
+that cannot be read leave the person out, with the reason.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import cast
 
@@ -34,6 +36,9 @@ _SEXES: Mapping[str, Sex] = {"male": "M", "female": "F", "other": "O", "unknown"
 _LINKS = frozenset({"replaced-by", "replaces", "refer", "seealso"})
 #: https://hl7.org/fhir/R4/datatypes.html#id
 _ID = re.compile(r"[A-Za-z0-9.-]{1,64}")
+_NOBODY = "a Patient that its link does not name"
+#: Before what a link names the other record by, where that is no key: no key holds a blank.
+_BY = "with the identifier "
 #: Patients asked for at once: a search's address stays below what servers take.
 AT_ONCE = 20
 
@@ -43,14 +48,16 @@ class _Record:
     """One Patient resource."""
 
     key: str
+    tokens: frozenset[str] = frozenset()  # all identifiers as searches have them, see `_tokens`
     names: frozenset[str] = frozenset()  # identifiers of the plan's system, old ones only if alone
     old_names: frozenset[str] = frozenset()
     sex: Sex = ""
     born: date | None = None
     dead: bool = False
+    alive: bool = False  # it says so
     died: date | None = None
     active: bool = True
-    links: tuple[tuple[str, str], ...] = ()  # type, key of the other
+    links: tuple[tuple[str, str], ...] = ()  # type, key of the other or `_BY` its identifier
     fault: str = ""  # why it cannot be used
 
 
@@ -106,16 +113,24 @@ class FhirPersons:
         """Add the records that are linked to these, in either direction, until there is no more."""
         asked: set[str] = set()
         backwards = self._ask_backwards([("link:missing", "false")]) if everybody else True
+        by_identifier = True
         while True:
             before = len(members)
-            targets = {other for key in members for _, other in self._seen[key].links}
+            self._resolve(asked)
+            targets = {other for key in members for _, other in self._seen[key].links if other}
             unseen = targets - self._seen.keys() - asked
             for some in _batches(sorted(filter(_ID.fullmatch, unseen))):
                 for _ in self._records([("_id", some)]):
                     pass  # they are noted
             new = [f"Patient/{key}" for key in sorted(members - asked)]
+            tokens = sorted({token for key in members - asked for token in self._seen[key].tokens})
             if backwards and not everybody:
                 backwards = self._ask_backwards([("link", some) for some in _batches(new)])
+            if backwards and by_identifier and not everybody:
+                by_identifier = self._ask_backwards(
+                    [("link:identifier", some) for some in _batches(tokens)]
+                )
+            self._resolve(asked)
             asked |= targets | members
             members |= targets & self._seen.keys()
             members |= {
@@ -124,6 +139,31 @@ class FhirPersons:
             }  # fmt: skip
             if len(members) == before:
                 return
+
+    def _resolve(self, asked: set[str]) -> None:
+        """Put the key of a record in the place of an identifier that it alone has."""
+        while True:
+            named = {o for r in self._seen.values() for _, o in r.links if o.startswith(_BY)}
+            if named <= asked:
+                break
+            for token in sorted(named - asked):
+                for _ in self._records([("identifier", token.removeprefix(_BY))]):
+                    pass  # they are noted
+            asked |= named
+        for key, record in self._seen.items():
+            links = tuple((kind, self._key_of(other)) for kind, other in record.links)
+            self._seen[key] = replace(record, links=links)
+
+    def _key_of(self, other: str) -> str:
+        held = self._holders(other)
+        return held[0] if len(held) == 1 else other
+
+    def _holders(self, other: str) -> list[str]:
+        """Return the keys of the records with an identifier that a link names."""
+        if not other.startswith(_BY):
+            return []
+        token = other.removeprefix(_BY)
+        return sorted(key for key, record in self._seen.items() if token in record.tokens)
 
     def _ask_backwards(self, searches: Iterable[tuple[str, str]]) -> bool:
         """Ask for records by their links; return False where the server knows no such search.
@@ -160,16 +200,18 @@ class FhirPersons:
             current = frozenset(name for name, old in ours if not old)
             every = frozenset(name for name, _ in ours)
             return _Record(
-                key=key, names=current or every, old_names=every - (current or every),
+                key=key, tokens=_tokens(resource),
+                names=current or every, old_names=every - (current or every),
                 sex=_SEXES[patient.gender or "unknown"], born=birthday_of(patient.birthDate),
                 dead=bool(patient.deceasedBoolean) or patient.deceasedDateTime is not None,
+                alive=patient.deceasedBoolean is False,
                 died=day_of(patient.deceasedDateTime), active=patient.active is not False,
                 links=links,
             )  # fmt: skip
         except Odd as problem:
-            return _Record(key=key, links=links, fault=str(problem))
+            return _Record(key=key, tokens=_tokens(resource), links=links, fault=str(problem))
         except ValidationError as error:
-            return _Record(key=key, links=links, fault=not_fhir(error))
+            return _Record(key=key, tokens=_tokens(resource), links=links, fault=not_fhir(error))
 
     def _person(self, group: Sequence[_Record], patients: frozenset[str] | None) -> Person:
         """Return the person of linked records; Odd says why there is none."""
@@ -181,12 +223,16 @@ class FhirPersons:
         others = [record for record in group if record.key != main.key]
         name = self._name(main, others, patients)
         days = [record.died for record in others if record.died is not None]
-        return Person(
+        person = Person(
             key=main.key, patient=name,
             sex=main.sex or next((r.sex for r in others if r.sex), ""),
             born=main.born or next((r.born for r in others if r.born), None),
             dead=any(record.dead for record in group), died=main.died or min(days, default=None),
         )  # fmt: skip
+        self._found.unread += [
+            Unread(what=f"Patient/{main.key}", why=why) for why in _differences(person, group)
+        ]
+        return person
 
     def _main(self, group: Sequence[_Record]) -> _Record:
         """Return the record that stands for all."""
@@ -195,15 +241,22 @@ class FhirPersons:
         replaced |= {o for r in group for kind, o in r.links if kind == "replaces"}
         left = [record for record in group if record.key not in replaced]
         if not left:
-            lost = sorted(o for r in group for kind, o in r.links if o not in keys)
-            why = f"by Patient/{lost[0]}, which is not there" if lost else "in a circle"
-            message = f"is replaced {why}"
+            said = (o for r in group for kind, o in r.links if kind == "replaced-by")
+            lost = sorted(other for other in said if other not in keys)
+            message = f"is replaced {self._lost(lost[0]) if lost else 'in a circle'}"
             raise Odd(message)
         if len(_groups(left)) > 1:
             message = f"is replaced by several: {', '.join(f'Patient/{r.key}' for r in left)}"
             raise Odd(message)
         referring = {r.key for r in left for kind, o in r.links if kind == "refer" and o in keys}
         return min(left, key=lambda r: (r.key in referring, not r.active, min(r.names, default="")))
+
+    def _lost(self, other: str) -> str:
+        """Return by what a record is replaced that is not found, or found several times."""
+        if not other.startswith(_BY):
+            return f"by Patient/{other}, which is not there" if other else "by " + _NOBODY
+        held = ", ".join(f"Patient/{key}" for key in self._holders(other))
+        return f"by the Patient {other}, which {f'{held} have' if held else 'is not there'}"
 
     def _name(
         self, main: _Record, others: Sequence[_Record], patients: frozenset[str] | None
@@ -275,8 +328,43 @@ def _links(resource: Resource, root: str) -> Iterator[tuple[str, str]]:
         key = reference.rpartition("Patient/")[2].partition("/")[0]
         if "://" in reference and not reference.startswith(root):
             key = reference  # of another server
+        if not reference and isinstance(other, dict):
+            token = _token(other.get("identifier"))
+            key = _BY + token if token and other.get("type") != "RelatedPerson" else ""
         if key or (kind == "replaced-by" and "RelatedPerson/" not in reference):
-            yield kind, key or "?"
+            yield kind, key
+
+
+def _tokens(resource: Resource) -> frozenset[str]:
+    """Return identifiers as system|value, and as value, since a link may name no system."""
+    identifiers = resource.get("identifier")
+    listed = identifiers if isinstance(identifiers, list) else ()
+    plain = ({**one, "system": ""} for one in listed if isinstance(one, dict))
+    return frozenset(filter(None, map(_token, (*listed, *plain))))
+
+
+def _token(identifier: object) -> str:
+    """Return an identifier as a search has it, or nothing where it has no value."""
+    one = cast("Mapping[str, object]", identifier) if isinstance(identifier, dict) else {}
+    system, value = (_escaped(str(one.get(n) or "").strip()[:200]) for n in ("system", "value"))
+    return f"{system}|{value}" if system and value else value
+
+
+def _differences(person: Person, group: Sequence[_Record]) -> Iterator[str]:
+    """Yield in what the records of a person do not agree, and what of it is used."""
+    deaths = {str(r.died) if r.died else "a death without its day" for r in group if r.dead}
+    days = {one for one in deaths if "death" not in one}
+    life = {"alive"} if any(r.alive for r in group) else set()
+    used = str(person.died) if person.died else "the death"
+    for what, held, taken in (
+        ("birth dates", {str(r.born) for r in group if r.born}, str(person.born)),
+        ("sexes", {r.sex for r in group if r.sex}, person.sex),
+        ("deaths", (days or deaths) | life, used),
+    ):
+        if len(held) > 1:
+            records = ", ".join(f"Patient/{record.key}" for record in group)
+            said = " and ".join(sorted(held))
+            yield f"has records that differ in {what} ({records}): {said}; {taken} is used"
 
 
 def _batches(names: Sequence[str]) -> Iterator[str]:

@@ -117,17 +117,30 @@ def _matches(resource: Resource, query: dict[str, list[str]]) -> bool:
         who = text["subject"]["reference"].removeprefix("Patient/")
         if who not in query["patient"][0].split(","):
             return False
-    others = {link["other"].get("reference") for link in text.get("link", ())}
-    asked = set(query["link"][0].split(",")) if "link" in query else others
-    if {"link", "link:missing"} & set(query) and not others & asked:
+    if not _links_match(text, query):
         return False
     if "_id" in query and text["id"] not in query["_id"][0].split(","):
         return False
     if "identifier" in query:
         held = {f"{i['system']}|{i['value']}" for i in text.get("identifier", ())}
+        held |= {i["value"] for i in text.get("identifier", ())}
         wanted = query["identifier"][0].split(",")
         return any(h == w or (w.endswith("|") and h.startswith(w)) for h in held for w in wanted)
     return True
+
+
+def _links_match(text: Resource, query: dict[str, list[str]]) -> bool:
+    links = text.get("link", ())
+    assert isinstance(links, list | tuple)
+    others = {link["other"].get("reference") for link in links}
+    asked = set(query["link"][0].split(",")) if "link" in query else others
+    if {"link", "link:missing"} & set(query) and not others & asked:
+        return False
+    named = [link["other"].get("identifier", {}) for link in links]
+    tokens = {f"{one.get('system')}|{one.get('value')}" for one in named}
+    tokens |= {str(one.get("value")) for one in named}
+    wanted = query.get("link:identifier")
+    return wanted is None or bool(tokens & set(wanted[0].split(",")))
 
 
 @contextmanager

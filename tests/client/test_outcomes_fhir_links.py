@@ -101,7 +101,7 @@ def test_links_in_a_circle_or_to_what_is_not_there_leave_the_person_out(
         "type": "seealso", "other": {"reference": "RelatedPerson/p1"}
     }])  # fmt: skip
     hospital.patient("M9", link=[{
-        "type": "replaced-by", "other": {"identifier": {"system": "urn:other", "value": "xM3"}}
+        "type": "replaced-by", "other": {"identifier": {"system": "urn:none", "value": "xM3"}}
     }])  # fmt: skip
     found = everybody(hospital, token)
     assert [row[0] for row in rows(found)] == ["M3", "M8"]
@@ -111,8 +111,72 @@ def test_links_in_a_circle_or_to_what_is_not_there_leave_the_person_out(
         "Patient/p4": "is replaced by Patient/https://other.example/r4/Patient/p3, which is not "
         "there",
         "Patient/p5": "is replaced by several: Patient/p6, Patient/p7",
-        "Patient/p9": "is replaced by Patient/?, which is not there",
+        "Patient/p9": "is replaced by the Patient with the identifier urn:none|xM3, which is not "
+        "there",
     }
+
+
+@pytest.mark.parametrize("asked", [(), ("M1",), ("M2",), ("M1", "M2")])
+@pytest.mark.parametrize("system", ["urn:other", ""])
+def test_a_link_by_an_identifier_is_followed_where_one_record_has_it(
+    hospital: Hospital, token: Path, asked: tuple[str, ...], system: str
+) -> None:
+    named = {"value": "xM2"} | ({"system": system} if system else {})
+    old = hospital.patient("M1", link=[{"type": "replaced-by", "other": {"identifier": named}}])
+    hospital.patient("M2", birthDate="1950-01-01", deceasedDateTime="2024-06-01")
+    hospital.patient("M3")
+    hospital.diagnosis(old, DIABETES, "2010-05-05")
+    found = everybody(hospital, token, *asked)
+    name = "M1" if asked == ("M1",) else "M2"
+    assert rows(found)[0] == (name, "74.1", "", "1", "", "1", "122")
+    assert [row[0] for row in rows(found)] == [name, *([] if asked else ["M3"])]
+
+
+def test_a_link_by_an_identifier_that_two_records_have_leaves_the_person_out(
+    hospital: Hospital, token: Path
+) -> None:
+    named = {"system": "urn:other", "value": "xM2"}
+    hospital.patient("M1", link=[{"type": "replaced-by", "other": {"identifier": named}}])
+    for number in (2, 3):
+        hospital.patient("M2")
+        hospital.resources["Patient"][-1]["identifier"] = [
+            named, {"system": "urn:oid:1.2.3.4", "value": f"M{number}"},
+        ]  # fmt: skip
+    hospital.patient("M4", link=[{"type": "replaced-by", "other": {"display": "somebody"}}])
+    found = everybody(hospital, token)
+    assert [row[0] for row in rows(found)] == ["M2", "M3"]
+    assert {one.what: one.why for one in found.left_out} == {
+        "Patient/p0": "is replaced by the Patient with the identifier urn:other|xM2, which "
+        "Patient/p1, Patient/p2 have",
+        "Patient/p3": "is replaced by a Patient that its link does not name",
+    }
+
+
+def test_linked_records_that_differ_in_birth_sex_or_death_are_listed(
+    hospital: Hospital, token: Path
+) -> None:
+    hospital.patient("M1", birthDate="1940-01-01", gender="male", link=[link("replaced-by", 1)])
+    hospital.patient("M2", birthDate="1950-01-01", gender="female")
+    hospital.patient("M3", deceasedDateTime="2024-03-01", link=[link("replaced-by", 3)])
+    hospital.patient("M4", deceasedDateTime="2024-04-01", gender="male")
+    hospital.patient("M5", deceasedDateTime="2024-03-01", link=[link("replaced-by", 5)])
+    hospital.patient("M6", deceasedBoolean=False)
+    hospital.patient("M7", deceasedDateTime="2024-03-01", link=[link("replaced-by", 7)])
+    hospital.patient("M8", deceasedBoolean=True, gender="unknown")
+    found = everybody(hospital, token)
+    assert [(row[0], *row[-2:]) for row in rows(found)] == [
+        ("M2", "0", "335"), ("M4", "1", "61"), ("M6", "1", "30"), ("M8", "1", "30"),
+    ]  # fmt: skip
+    differ = "has records that differ in"
+    assert [(one.what, one.why) for one in found.left_out if differ in one.why] == [
+        (f"Patient/p{number}", f"{differ} {what} is used")
+        for number, what in (
+            (1, "birth dates (Patient/p0, Patient/p1): 1940-01-01 and 1950-01-01; 1950-01-01"),
+            (1, "sexes (Patient/p0, Patient/p1): F and M; F"),
+            (3, "deaths (Patient/p2, Patient/p3): 2024-03-01 and 2024-04-01; 2024-04-01"),
+            (5, "deaths (Patient/p4, Patient/p5): 2024-03-01 and alive; 2024-03-01"),
+        )
+    ]
 
 
 def test_an_absolute_reference_to_the_same_server_is_followed(
