@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
+from client.dicom.results.equipment import every_item
 from client.dicom.results.identity import Kind
-from client.dicom.results.pixel_size import pixel_mm2
+from client.dicom.results.pixel_size import calibration_of, pixel_mm2
 from client.dicom.results.writing import write_results
 from client.score import Outlines
 from tests.client.dicom_files import image, noise, save
@@ -109,14 +110,50 @@ def test_a_pixel_has_a_size_where_the_image_is_calibrated_to_the_patient(name: s
     assert found == (None if expected is None else pytest.approx(expected))
 
 
+UNSAID = "a PixelSpacing whose calibration is not said"
+
+
 @pytest.mark.parametrize(
-    ("spacing", "unit", "size"), [(A, "{pixels}", 200.0), (B, "mm2", 200 * 0.005)]
+    ("name", "said"),
+    [
+        ("MG, corrected", UNSAID),
+        ("DX, said", "PixelSpacing, calibrated by FIDUCIAL"),
+        ("a film, calibrated", UNSAID),
+        ("a capture", UNSAID),
+        ("tomosynthesis", None),
+        ("US, a region of tissue", "the calibration of ultrasound's regions"),
+        ("US, by spacing", UNSAID),
+    ],
 )
-def test_report_and_fhir_say_the_same_area(
-    tmp_path: Path, spacing: list[float], unit: str, size: float
-) -> None:
+def test_what_lengths_rest_on_is_said_but_of_slices(name: str, said: str | None) -> None:
+    found = calibration_of(CASES[name][0])
+    assert (None if found is None else found.method) == said
+
+
+GEOMETRY = {
+    "PixelSpacingCalibrationType": "GEOMETRY",
+    "PixelSpacingCalibrationDescription": "assumed depth 60 mm",
+}
+RESTING = "Lengths in mm rest on"
+
+
+@pytest.mark.parametrize(
+    ("spacing", "more", "unit", "size", "said"),
+    [
+        (A, {}, "{pixels}", 200.0, None),
+        (B, {}, "mm2", 200 * 0.005, f"{RESTING} {UNSAID}."),
+        (A, GEOMETRY, "mm2", 200 * 0.02,
+         f"{RESTING} PixelSpacing, calibrated by GEOMETRY (assumed depth 60 mm)."),
+    ],
+)  # fmt: skip
+def test_report_and_fhir_say_the_same_area_and_on_what_it_rests(
+    tmp_path: Path, spacing: list[float], more: dict[str, str], unit: str, size: float,
+    said: str | None,
+) -> None:  # fmt: skip
     one = given(image(noise(40, 50)), CR, "CR")
     one.ImagerPixelSpacing, one.PixelSpacing = A, spacing
+    for name, value in more.items():
+        setattr(one, name, value)
     path = save(tmp_path / "source" / "cr.dcm", one)
     outlines = Outlines(labels=DRAWN[None].astype(np.uint8), structures=("lesion",))
     score = replace(
@@ -128,9 +165,16 @@ def test_report_and_fhir_say_the_same_area(
     (group,) = report.content.get_planar_roi_measurement_groups()
     (number,) = group.get_measurements()
     assert (number.unit.value, number.value) == (unit, pytest.approx(size))
+    method = None if number.method is None else number.method.meaning
+    texts = {str(item.get("TextValue")) for item in every_item(report) if "TextValue" in item}
     bundle = json.loads(results[Kind.DIAGNOSTIC_REPORT].read_text())
-    (value,) = [
-        entry["resource"]["valueQuantity"] for entry in bundle["entry"]
-        if entry["resource"]["resourceType"] == "Observation"
-    ]  # fmt: skip
+    resources = [entry["resource"] for entry in bundle["entry"]]
+    (observed,) = [one for one in resources if one["resourceType"] == "Observation"]
+    value = observed["valueQuantity"]
     assert (value["code"], value["value"]) == (unit, pytest.approx(size))
+    notes = {note["text"] for note in observed["note"]}
+    (concluded,) = [r["conclusion"] for r in resources if r["resourceType"] == "DiagnosticReport"]
+    for told in (texts, notes, set(concluded.splitlines())):
+        assert {one for one in told if one.startswith(RESTING)} == ({said} if said else set())
+    assert (method is None) == ("method" not in observed) == (said is None)
+    assert said is None or method in said

@@ -17,7 +17,7 @@ from pydicom.sr.coding import Code
 from client.dicom.results.codes import RESEARCH, own
 from client.dicom.results.equipment import MANUFACTURER, PRODUCT, Finding
 from client.dicom.results.identity import Kind
-from client.dicom.results.regions import Region, regions
+from client.dicom.results.regions import Region, calibrations, regions
 from client.dicom.results.words import statements
 from client.score import Quantity
 from common.release import RELEASE
@@ -61,7 +61,9 @@ def _bundle(finding: Finding) -> Json:
         "performer": [{"display": f"{PRODUCT} {RELEASE}"}],
         "result": [{"reference": _url(str(o["id"]))} for o in observations],
         "imagingStudy": [_study(finding)],
-        "conclusion": "\n".join(statements(finding.score)),
+        "conclusion": "\n".join((
+            *statements(finding.score), *calibrations(finding.score.outlines, finding.source)
+        )),
     }  # fmt: skip
     return {
         "resourceType": "Bundle",
@@ -162,7 +164,17 @@ def _structures(finding: Finding) -> Iterator[Json]:
                 "code": region.unit.value,
             },
             "component": [_named(region)],
+            **_resting_on(region),
         }  # fmt: skip
+
+
+def _resting_on(region: Region) -> Json:
+    """Return on which calibration a size in mm rests, where that has to be said."""
+    one = region.calibration
+    if one is None:
+        return {}
+    note = [{"text": RESEARCH}, {"text": one.sentence}]
+    return {"method": _concept(own(one.method)), "note": note}
 
 
 def _named(region: Region) -> Json:

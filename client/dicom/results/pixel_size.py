@@ -2,18 +2,21 @@
 
 A radiograph is a projection: ImagerPixelSpacing is measured at the detector, and a PixelSpacing
 that merely repeats it is too. It counts where its calibration is said or where it differs, and
-so does that of a scanned film beside its NominalScannedPixelSpacing.
+so does that of a scanned film beside its NominalScannedPixelSpacing. On which calibration a length
+rests is said with it: GEOMETRY assumes a depth, FIDUCIAL an object of known size (10.7.1.1).
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from client.dicom.groups import group_item
+from client.plain_text import shown
 
 #: Computed, digital, mammographic and intra-oral radiography, X-ray angiography and fluoroscopy,
 #: RT images: projections, whatever their modality says.
@@ -34,6 +37,38 @@ _TISSUE, _CENTIMETRES = 1, 3
 _CORNERS = ("MinX0", "MinY0", "MaxX1", "MaxY1")
 
 
+class Calibration(NamedTuple):
+    """What makes a pixel's size one in the patient, where it is not the place of a slice."""
+
+    method: str  # 64 characters at most
+    description: str = ""  # as the image has it
+
+    @property
+    def sentence(self) -> str:
+        """Return it as a person reads it."""
+        more = f" ({self.description})" if self.description else ""
+        return f"Lengths in mm rest on {self.method}{more}."
+
+
+def calibration_of(header: Dataset) -> Calibration | None:
+    """Return on what an image's lengths in mm rest; None where slices have their size by place."""
+    if header.get("SequenceOfUltrasoundRegions"):
+        return Calibration("the calibration of ultrasound's regions")
+    kind = _kind_of(header)
+    if kind:
+        said = shown(str(header.get("PixelSpacingCalibrationDescription") or "")).strip()
+        return Calibration(f"PixelSpacing, calibrated by {kind}", said[:200])
+    elsewhere = ("ImagerPixelSpacing", "NominalScannedPixelSpacing")
+    if not _is_placed(header) or any(_spacing(header, name) for name in elsewhere):
+        return Calibration("a PixelSpacing whose calibration is not said")
+    return None
+
+
+def _kind_of(header: Dataset) -> str:
+    kind = str(header.get("PixelSpacingCalibrationType") or "").strip().upper()
+    return kind if kind in _SAID else ""
+
+
 def pixel_mm2(header: Dataset, within: NDArray[np.bool_] | None = None) -> float | None:
     """Return the area of a pixel in mm2; None where the image is not calibrated to the patient.
 
@@ -50,7 +85,7 @@ def pixel_mm2(header: Dataset, within: NDArray[np.bool_] | None = None) -> float
 
 
 def _is_calibrated(header: Dataset, spacing: tuple[float, float]) -> bool:
-    if str(header.get("PixelSpacingCalibrationType") or "").strip().upper() in _SAID:
+    if _kind_of(header):
         return True
     found = (_spacing(header, "ImagerPixelSpacing"), _spacing(header, "NominalScannedPixelSpacing"))
     elsewhere = [one for one in found if one is not None]
@@ -63,8 +98,12 @@ def _is_calibrated(header: Dataset, spacing: tuple[float, float]) -> bool:
 def _is_projection(header: Dataset) -> bool:
     if str(header.get("SOPClassUID") or "") in _PROJECTIONS:
         return True
+    return str(header.get("Modality") or "") in _RADIOGRAPHS and not _is_placed(header)
+
+
+def _is_placed(header: Dataset) -> bool:
     placed = header.get("ImagePositionPatient") or group_item(header, 0, "PlanePositionSequence")
-    return str(header.get("Modality") or "") in _RADIOGRAPHS and not placed
+    return bool(placed)
 
 
 def _spacing(item: Dataset, name: str) -> tuple[float, float] | None:

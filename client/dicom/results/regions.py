@@ -12,7 +12,7 @@ from pydicom.sr.coding import Code
 
 from client.dicom.groups import group_item
 from client.dicom.results import codes
-from client.dicom.results.pixel_size import pixel_mm2
+from client.dicom.results.pixel_size import Calibration, calibration_of, pixel_mm2
 from client.dicom.results.source import Source
 from client.score import Outlines
 
@@ -26,6 +26,7 @@ class Region:
     quantity: Code  # volume or area
     size: float  # in unit
     unit: Code  # mm3, mm2, or pixels where the image is not calibrated
+    calibration: Calibration | None  # on which mm rest, where that has to be said
     frames: tuple[int, ...]  # of the SEG, from 1; empty where the structure is nowhere
     source: tuple[int, int] | None  # source and frame, from 0; None for a volume
 
@@ -42,6 +43,7 @@ def regions(
             yield Region(
                 structure=name, number=number, quantity=codes.VOLUME, unit=codes.MM3,
                 size=float(np.count_nonzero(within)) * source.voxel_mm3,
+                calibration=calibration_of(source.first),
                 frames=tuple(sorted(held)), source=None,
             )  # fmt: skip
             continue
@@ -56,15 +58,24 @@ def regions(
             yield _area(name, number, within[position], source, place, tuple(held))
 
 
+def calibrations(outlines: Outlines | None, source: Source) -> list[str]:
+    """Return on which calibrations the sizes in mm rest, a sentence each."""
+    found = () if outlines is None else regions(outlines, source, None)
+    said = (region.calibration for region in found)
+    return list(dict.fromkeys(one.sentence for one in said if one is not None))
+
+
 def _area(
     name: str, number: int, within: NDArray[np.bool_], source: Source, place: tuple[int, int],
     frames: tuple[int, ...],
 ) -> Region:  # fmt: skip
-    pixels, pixel = int(np.count_nonzero(within)), pixel_mm2(source.headers[place[0]], within)
+    header = source.headers[place[0]]
+    pixels, pixel = int(np.count_nonzero(within)), pixel_mm2(header, within)
     return Region(
         structure=name, number=number, quantity=codes.AREA,
         size=float(pixels) * (1.0 if pixel is None else pixel),
         unit=codes.PIXELS if pixel is None else codes.MM2, frames=frames, source=place,
+        calibration=None if pixel is None else calibration_of(header),
     )  # fmt: skip
 
 

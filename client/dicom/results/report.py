@@ -25,7 +25,7 @@ from client.dicom.results.equipment import (
 )
 from client.dicom.results.identity import Kind, uid_of
 from client.dicom.results.inherited import patient_and_study
-from client.dicom.results.regions import Region, regions
+from client.dicom.results.regions import Region, calibrations, regions
 from client.dicom.results.source import Source
 from client.dicom.results.words import statements
 from client.score import ModelName, Quantity, Score
@@ -133,7 +133,9 @@ def _content(finding: Finding, segmentation: Dataset | None) -> MeasurementRepor
     said = ContainerContentItem(name=codes.EVALUATIONS, relationship_type="CONTAINS")
     said.ContentSequence = ContentSequence([
         TextContentItem(name=codes.COMMENT, value=words, relationship_type="CONTAINS")
-        for words in statements(finding.score)
+        for words in (
+            *statements(finding.score), *calibrations(finding.score.outlines, finding.source)
+        )
     ])
     found[0].ContentSequence.append(said)
     return found
@@ -229,11 +231,14 @@ def _measured(quantity: Quantity) -> Iterator[Measurement]:
 
 
 def _number(
-    name: Code, value: float, derivation: Code | None = None, unit: Code = codes.RATIO
-) -> Measurement:
+    name: Code, value: float, derivation: Code | None = None, unit: Code = codes.RATIO,
+    method: Code | None = None,
+) -> Measurement:  # fmt: skip
     from highdicom.sr import Measurement
 
-    return Measurement(name=name, value=float(value), unit=unit, derivation=derivation)
+    return Measurement(
+        name=name, value=float(value), unit=unit, derivation=derivation, method=method
+    )
 
 
 def _evaluations(score: Score) -> Iterator[QualitativeEvaluation]:
@@ -266,7 +271,11 @@ def _group(region: Region, finding: Finding, segmentation: Dataset | None) -> Gr
         uid=finding.identity.instance_uid(Kind.SEGMENTATION, f"segment {region.number}"),
         identifier=short(region.structure),
     )
-    number = _number(region.quantity, region.size, unit=region.unit)
+    resting_on = region.calibration
+    number = _number(
+        region.quantity, region.size, unit=region.unit,
+        method=None if resting_on is None else own(resting_on.method),
+    )  # fmt: skip
     if segmentation is None or not region.frames:
         return sr.MeasurementsAndQualitativeEvaluations(
             tracking_identifier=tracking, finding_category=category, finding_type=kind,
