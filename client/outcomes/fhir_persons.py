@@ -18,47 +18,19 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import date
-from typing import cast
+from dataclasses import replace
 
-from pydantic import ValidationError
-
-from client.outcomes.fhir_server import FhirServer, Resource
-from client.outcomes.fhir_values import Odd, birthday_of, day_of, not_fhir
+from client.outcomes.fhir_patient import BY, NOBODY, PatientRecord, escaped, read_record
+from client.outcomes.fhir_server import FhirServer
+from client.outcomes.fhir_values import Odd
 from client.outcomes.plan import Plan
-from client.outcomes.records import Person, Records, Sex, Unread
+from client.outcomes.records import Person, Records, Unread
 from common.errors import CohortError, ConfigurationError
 
-#: https://hl7.org/fhir/R4/valueset-administrative-gender.html
-_SEXES: Mapping[str, Sex] = {"male": "M", "female": "F", "other": "O", "unknown": ""}
-#: https://hl7.org/fhir/R4/valueset-link-type.html
-_LINKS = frozenset({"replaced-by", "replaces", "refer", "seealso"})
 #: https://hl7.org/fhir/R4/datatypes.html#id
 _ID = re.compile(r"[A-Za-z0-9.-]{1,64}")
-_NOBODY = "a Patient that its link does not name"
-#: Before what a link names the other record by, where that is no key: no key holds a blank.
-_BY = "with the identifier "
 #: Patients asked for at once: a search's address stays below what servers take.
 AT_ONCE = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Record:
-    """One Patient resource."""
-
-    key: str
-    tokens: frozenset[str] = frozenset()  # all identifiers as searches have them, see `_tokens`
-    names: frozenset[str] = frozenset()  # identifiers of the plan's system, old ones only if alone
-    old_names: frozenset[str] = frozenset()
-    sex: Sex = ""
-    born: date | None = None
-    dead: bool = False
-    alive: bool = False  # it says so
-    died: date | None = None
-    active: bool = True
-    links: tuple[tuple[str, str], ...] = ()  # type, key of the other or `_BY` its identifier
-    fault: str = ""  # why it cannot be used
 
 
 class FhirPersons:
@@ -67,7 +39,7 @@ class FhirPersons:
     def __init__(self, plan: Plan, server: FhirServer) -> None:
         self._plan, self._server = plan, server
         self._root = plan.fhir.url if plan.fhir is not None else ""
-        self._seen: dict[str, _Record] = {}  # everything that was sent
+        self._seen: dict[str, PatientRecord] = {}  # everything that was sent
         self._found = Records()
 
     def find(self, patients: frozenset[str] | None, found: Records) -> dict[str, str]:
@@ -95,7 +67,7 @@ class FhirPersons:
     def _asked_for(self, patients: frozenset[str] | None) -> set[str]:
         """Search by identifier; return the keys of those who were asked for."""
         system = self._plan.patient_identifier or ""
-        names = [""] if patients is None else sorted(map(_escaped, patients))
+        names = [""] if patients is None else sorted(map(escaped, patients))
         members: set[str] = set()
         for some in _batches([f"{system}|{name}" for name in names]):
             for record in self._records([("identifier", some)]):
@@ -103,9 +75,9 @@ class FhirPersons:
                     members.add(record.key)
         return members
 
-    def _records(self, search: Sequence[tuple[str, str]]) -> Iterator[_Record]:
+    def _records(self, search: Sequence[tuple[str, str]]) -> Iterator[PatientRecord]:
         for resource in self._server.search("Patient", search):
-            record = self._read(resource)
+            record = read_record(resource, self._plan.patient_identifier, self._root)
             self._seen.setdefault(record.key, record)
             yield record
 
@@ -143,11 +115,11 @@ class FhirPersons:
     def _resolve(self, asked: set[str]) -> None:
         """Put the key of a record in the place of an identifier that it alone has."""
         while True:
-            named = {o for r in self._seen.values() for _, o in r.links if o.startswith(_BY)}
+            named = {o for r in self._seen.values() for _, o in r.links if o.startswith(BY)}
             if named <= asked:
                 break
             for token in sorted(named - asked):
-                for _ in self._records([("identifier", token.removeprefix(_BY))]):
+                for _ in self._records([("identifier", token.removeprefix(BY))]):
                     pass  # they are noted
             asked |= named
         for key, record in self._seen.items():
@@ -160,9 +132,9 @@ class FhirPersons:
 
     def _holders(self, other: str) -> list[str]:
         """Return the keys of the records with an identifier that a link names."""
-        if not other.startswith(_BY):
+        if not other.startswith(BY):
             return []
-        token = other.removeprefix(_BY)
+        token = other.removeprefix(BY)
         return sorted(key for key, record in self._seen.items() if token in record.tokens)
 
     def _ask_backwards(self, searches: Iterable[tuple[str, str]]) -> bool:
@@ -181,39 +153,7 @@ class FhirPersons:
             return False
         return True
 
-    def _read(self, resource: Resource) -> _Record:
-        """Return a resource as a record; one that cannot be read still has its links."""
-        from fhir.resources.R4B.patient import Patient
-
-        key = str(resource.get("id", "?"))[:64]
-        links: tuple[tuple[str, str], ...] = ()
-        try:
-            links = tuple(_links(resource, self._root))
-            patient = Patient.model_validate(resource)
-            if patient.gender is not None and patient.gender not in _SEXES:
-                message = f"gender {str(patient.gender)[:20]!r} is none of {', '.join(_SEXES)}"
-                raise Odd(message)
-            ours = [
-                (str(one.value).strip(), one.use == "old") for one in patient.identifier or ()
-                if one.system == self._plan.patient_identifier and one.value
-            ]  # fmt: skip
-            current = frozenset(name for name, old in ours if not old)
-            every = frozenset(name for name, _ in ours)
-            return _Record(
-                key=key, tokens=_tokens(resource),
-                names=current or every, old_names=every - (current or every),
-                sex=_SEXES[patient.gender or "unknown"], born=birthday_of(patient.birthDate),
-                dead=bool(patient.deceasedBoolean) or patient.deceasedDateTime is not None,
-                alive=patient.deceasedBoolean is False,
-                died=day_of(patient.deceasedDateTime), active=patient.active is not False,
-                links=links,
-            )  # fmt: skip
-        except Odd as problem:
-            return _Record(key=key, tokens=_tokens(resource), links=links, fault=str(problem))
-        except ValidationError as error:
-            return _Record(key=key, tokens=_tokens(resource), links=links, fault=not_fhir(error))
-
-    def _person(self, group: Sequence[_Record], patients: frozenset[str] | None) -> Person:
+    def _person(self, group: Sequence[PatientRecord], patients: frozenset[str] | None) -> Person:
         """Return the person of linked records; Odd says why there is none."""
         for record in group:
             if record.fault:
@@ -234,7 +174,7 @@ class FhirPersons:
         ]
         return person
 
-    def _main(self, group: Sequence[_Record]) -> _Record:
+    def _main(self, group: Sequence[PatientRecord]) -> PatientRecord:
         """Return the record that stands for all."""
         keys = {record.key for record in group}
         replaced = {r.key for r in group for kind, _ in r.links if kind == "replaced-by"}
@@ -253,13 +193,13 @@ class FhirPersons:
 
     def _lost(self, other: str) -> str:
         """Return by what a record is replaced that is not found, or found several times."""
-        if not other.startswith(_BY):
-            return f"by Patient/{other}, which is not there" if other else "by " + _NOBODY
+        if not other.startswith(BY):
+            return f"by Patient/{other}, which is not there" if other else "by " + NOBODY
         held = ", ".join(f"Patient/{key}" for key in self._holders(other))
         return f"by the Patient {other}, which {f'{held} have' if held else 'is not there'}"
 
     def _name(
-        self, main: _Record, others: Sequence[_Record], patients: frozenset[str] | None
+        self, main: PatientRecord, others: Sequence[PatientRecord], patients: frozenset[str] | None
     ) -> str:
         """Return the PatientID of a person: that of the main record, else one with images."""
         every = frozenset[str]().union(*(r.names | r.old_names for r in (main, *others)))
@@ -292,7 +232,7 @@ class FhirPersons:
         found.persons = [person for person in found.persons if person.key in kept]
 
 
-def _groups(records: Iterable[_Record]) -> list[list[_Record]]:
+def _groups(records: Iterable[PatientRecord]) -> list[list[PatientRecord]]:
     """Return records by person, as their links say, in the order of their keys."""
     listed = {record.key: record for record in records}
     beside: dict[str, set[str]] = {key: set() for key in listed}
@@ -301,7 +241,7 @@ def _groups(records: Iterable[_Record]) -> list[list[_Record]]:
             if other in listed:
                 beside[record.key].add(other)
                 beside[other].add(record.key)
-    groups: list[list[_Record]] = []
+    groups: list[list[PatientRecord]] = []
     done: set[str] = set()
     for key in listed:
         reached, open_ends = {key}, [key]
@@ -315,42 +255,7 @@ def _groups(records: Iterable[_Record]) -> list[list[_Record]]:
     return groups
 
 
-def _links(resource: Resource, root: str) -> Iterator[tuple[str, str]]:
-    """Yield the type and the other Patient of each link; a RelatedPerson is nobody's record."""
-    links = resource.get("link")
-    for link in links if isinstance(links, list) else ():
-        one = cast("Mapping[str, object]", link) if isinstance(link, dict) else {}
-        kind, other = str(one.get("type")), one.get("other")
-        reference = str((other.get("reference") if isinstance(other, dict) else None) or "")
-        if kind not in _LINKS:
-            message = f"link.type {kind[:20]!r} is no code that FHIR has for it"
-            raise Odd(message)
-        key = reference.rpartition("Patient/")[2].partition("/")[0]
-        if "://" in reference and not reference.startswith(root):
-            key = reference  # of another server
-        if not reference and isinstance(other, dict):
-            token = _token(other.get("identifier"))
-            key = _BY + token if token and other.get("type") != "RelatedPerson" else ""
-        if key or (kind == "replaced-by" and "RelatedPerson/" not in reference):
-            yield kind, key
-
-
-def _tokens(resource: Resource) -> frozenset[str]:
-    """Return identifiers as system|value, and as value, since a link may name no system."""
-    identifiers = resource.get("identifier")
-    listed = identifiers if isinstance(identifiers, list) else ()
-    plain = ({**one, "system": ""} for one in listed if isinstance(one, dict))
-    return frozenset(filter(None, map(_token, (*listed, *plain))))
-
-
-def _token(identifier: object) -> str:
-    """Return an identifier as a search has it, or nothing where it has no value."""
-    one = cast("Mapping[str, object]", identifier) if isinstance(identifier, dict) else {}
-    system, value = (_escaped(str(one.get(n) or "").strip()[:200]) for n in ("system", "value"))
-    return f"{system}|{value}" if system and value else value
-
-
-def _differences(person: Person, group: Sequence[_Record]) -> Iterator[str]:
+def _differences(person: Person, group: Sequence[PatientRecord]) -> Iterator[str]:
     """Yield in what the records of a person do not agree, and what of it is used."""
     deaths = {str(r.died) if r.died else "a death without its day" for r in group if r.dead}
     days = {one for one in deaths if "death" not in one}
@@ -374,8 +279,3 @@ def _batches(names: Sequence[str]) -> Iterator[str]:
 
 def _no_such_search() -> CohortError:
     return CohortError("it sends records without links, too")
-
-
-def _escaped(text: str) -> str:
-    r"""Return a value for a search: , | $ and \ are signs there (FHIR R4 3.1.1.4.0)."""
-    return "".join(f"\\{c}" if c in "\\,|$" else c for c in text)

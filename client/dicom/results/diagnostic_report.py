@@ -17,8 +17,8 @@ from pydicom.sr.coding import Code
 from client.dicom.results.codes import RESEARCH, own
 from client.dicom.results.equipment import MANUFACTURER, PRODUCT, Finding
 from client.dicom.results.identity import Kind
-from client.dicom.results.regions import Region, calibrations, regions
-from client.dicom.results.words import statements
+from client.dicom.results.regions import Region, regions
+from client.dicom.results.words import sentences
 from client.score import Quantity
 from common.release import RELEASE
 
@@ -61,9 +61,7 @@ def _bundle(finding: Finding) -> Json:
         "performer": [{"display": f"{PRODUCT} {RELEASE}"}],
         "result": [{"reference": _url(str(o["id"]))} for o in observations],
         "imagingStudy": [_study(finding)],
-        "conclusion": "\n".join((
-            *statements(finding.score), *calibrations(finding.score.outlines, finding.source)
-        )),
+        "conclusion": "\n".join(sentences(finding)),
     }  # fmt: skip
     return {
         "resourceType": "Bundle",

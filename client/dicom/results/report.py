@@ -25,9 +25,9 @@ from client.dicom.results.equipment import (
 )
 from client.dicom.results.identity import Kind, uid_of
 from client.dicom.results.inherited import patient_and_study
-from client.dicom.results.regions import Region, calibrations, regions
+from client.dicom.results.regions import Region, regions
 from client.dicom.results.source import Source
-from client.dicom.results.words import statements
+from client.dicom.results.words import sentences
 from client.score import ModelName, Quantity, Score
 from common.release import RELEASE
 
@@ -133,9 +133,7 @@ def _content(finding: Finding, segmentation: Dataset | None) -> MeasurementRepor
     said = ContainerContentItem(name=codes.EVALUATIONS, relationship_type="CONTAINS")
     said.ContentSequence = ContentSequence([
         TextContentItem(name=codes.COMMENT, value=words, relationship_type="CONTAINS")
-        for words in (
-            *statements(finding.score), *calibrations(finding.score.outlines, finding.source)
-        )
+        for words in sentences(finding)
     ])
     found[0].ContentSequence.append(said)
     return found
@@ -271,11 +269,8 @@ def _group(region: Region, finding: Finding, segmentation: Dataset | None) -> Gr
         uid=finding.identity.instance_uid(Kind.SEGMENTATION, f"segment {region.number}"),
         identifier=short(region.structure),
     )
-    resting_on = region.calibration
-    number = _number(
-        region.quantity, region.size, unit=region.unit,
-        method=None if resting_on is None else own(resting_on.method),
-    )  # fmt: skip
+    method = None if region.calibration is None else own(region.calibration.method)
+    number = _number(region.quantity, region.size, unit=region.unit, method=method)
     if segmentation is None or not region.frames:
         return sr.MeasurementsAndQualitativeEvaluations(
             tracking_identifier=tracking, finding_category=category, finding_type=kind,

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from client.dicom.results.codes import RESEARCH
+from client.dicom.results.equipment import Finding
+from client.dicom.results.regions import calibrations
 from client.score import Quantity, Score
+
+
+def sentences(finding: Finding) -> Iterator[str]:
+    """Yield what a reader has to know of a result: of the score, and on what its lengths rest."""
+    yield from statements(finding.score)
+    yield from calibrations(finding.score.outlines, finding.source)
 
 
 def statements(score: Score) -> Iterator[str]:
