@@ -14,13 +14,23 @@ from torch import Tensor
 
 from client.dicom.files import File
 from client.dicom.header import read_file
-from client.dicom.instance import Instance
+from client.dicom.instance import Instance, Quarantined
+from client.dicom.quality import (
+    Suspect,
+    Wanted,
+    is_secondary_capture,
+    localizers,
+    several_people,
+    two_patient_ids,
+    unwanted,
+)
 from client.dicom.read import Header
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.found import Found
 from client.images import Image, find_images
 from client.inference_grid import Place, flat_place, volume_place
 from client.labels import Labels, dicom_keys
+from client.left_out import LeftOut
 from client.objects import read_objects
 from client.pixel_store import PixelStore
 from client.series_choice import SLICED, check_kind
@@ -72,10 +82,14 @@ def read_study(files: Sequence[Path], config: RunConfig, rows: Rows) -> Study:
         message = "The study has no files. Pull it from the PACS, or give its folder."
         raise CohortError(message)
     site = Path(os.path.commonpath([path.absolute().parent for path in files]))
-    ours = [path.absolute() for path in files if is_our_result(path)]
-    asked = [path.absolute() for path in files if path.absolute() not in ours]
-    gate = _Gate(config, rows)
+    headers = {path.absolute(): _header(path) for path in files}
+    ours = [path for path, header in headers.items() if is_our_result(header)]
+    asked = [path for path in headers if path not in ours]
+    seen = [headers[path] for path in asked]
+    known = [header for header in seen if isinstance(header, Instance)]
+    _check_one_person([one for one in known if one.patient not in rows.withdrawn])
     images = config.cohort.images
+    gate = _Gate(config, rows, LeftOut() if images is None else _left_out(known, images))
     with (
         tempfile.TemporaryDirectory(prefix="wardround-study-") as folder,
         PixelStore(Path(folder)) as store,
@@ -123,7 +137,8 @@ def _check_one_kind(items: Sequence[Item], found: Found, config: RunConfig) -> N
 class _Gate:
     """Lets one study's images through, of a modality and patient that may be scored."""
 
-    def __init__(self, config: RunConfig, rows: Rows) -> None:
+    def __init__(self, config: RunConfig, rows: Rows, left_out: LeftOut) -> None:
+        self._left_out = left_out
         self._images = config.cohort.images
         self._rows = rows
         self._seen: set[tuple[str, str]] = set()
@@ -134,10 +149,9 @@ class _Gate:
         if header.patient in self._rows.withdrawn:
             message = "The study's patient was withdrawn at this site; nothing of them is scored."
             raise CohortError(message)
-        if images is not None and images.modalities and header.modality not in images.modalities:
-            raise UnusableFile(Reason.WRONG_MODALITY, header.modality)
         if images is not None:
-            check_kind(header, images)
+            _check_fits(header, images)
+        self._left_out.check(header.patient, header.instance)
         if not header.patient:
             raise UnusableFile(Reason.MISSING_HEADER, "PatientID")
         if labels is not None and images is not None:
@@ -152,15 +166,60 @@ class _Gate:
             raise CohortError(message)
 
 
-def is_our_result(path: Path) -> bool:
+def _header(path: Path) -> Instance | Quarantined | None:
+    try:
+        status = path.stat()
+        return read_file(File(path=path, size=status.st_size, mtime_ns=status.st_mtime_ns))
+    except OSError:  # listed when it is read
+        return None
+
+
+def _check_fits(header: Header, images: Images) -> None:
+    if images.modalities and header.modality not in images.modalities:
+        raise UnusableFile(Reason.WRONG_MODALITY, header.modality)
+    check_kind(header, images)
+
+
+def _left_out(found: Sequence[Instance], images: Images) -> LeftOut:
+    """Return what training leaves out of a cohort, whatever else is beside it.
+
+    Other parts of the body, the other side and scouts; secondary captures beside acquired pictures.
+    """
+    wanted = Wanted(body_parts=images.body_parts, laterality=images.laterality)
+    refused = [*unwanted(found, wanted), *localizers(found)]
+    gone = {suspect.row.path for suspect in refused}
+    fitting = [one for one in found if one.path not in gone and _fits(one.header, images)]
+    if images.dimensions == 2 and not all(map(is_secondary_capture, fitting)):
+        detail = "a secondary capture beside the study's images"
+        refused += [
+            Suspect(row=one, reason=Reason.DERIVED, detail=detail)
+            for one in fitting if is_secondary_capture(one)
+        ]  # fmt: skip
+    return LeftOut(images={(s.row.patient, s.row.instance): (s.reason, s.detail) for s in refused})
+
+
+def _fits(header: Header, images: Images) -> bool:
+    try:
+        _check_fits(header, images)
+    except UnusableFile:
+        return False
+    return True
+
+
+def _check_one_person(images: Sequence[Instance]) -> None:
+    """Refuse images that training would leave out as those of two people."""
+    for found in (*several_people(images), *two_patient_ids(images)):
+        message = (
+            f"The study is not clearly one person's: {found.reason.name}, {found.detail}. "
+            f"{found.reason.value}"
+        )
+        raise CohortError(message)
+
+
+def is_our_result(found: Instance | Quarantined | None) -> bool:
     """Return whether an image is what a model said before: it came back with its study."""
     from client.dicom.results.equipment import MANUFACTURER, PRODUCT
 
-    try:
-        status = path.stat()
-        found = read_file(File(path=path, size=status.st_size, mtime_ns=status.st_mtime_ns))
-    except OSError:  # listed when it is read
-        return False
     return isinstance(found, Instance) and (
         (found.manufacturer, found.model) == (MANUFACTURER, PRODUCT)
     )

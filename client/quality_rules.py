@@ -54,6 +54,11 @@ class QualityRules(Part):
         default=8.0,
         description="How far that is, in median absolute deviations of the logarithm.",
     )
+    pixel_shape: Action = Field(
+        default="warn",
+        description="PixelSpacing, PixelAspectRatio or ultrasound regions give pixels several "
+        "shapes; spacing counts, for ultrasound its regions. leave_out, warn, or off.",
+    )
     burned_in_text: Action = Field(
         default="warn",
         description="BurnedInAnnotation is YES, or text was read in the picture. leave_out, warn, "

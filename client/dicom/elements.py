@@ -16,15 +16,15 @@ import numpy as np
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 
-from client.dicom.groups import as_integer
+from client.dicom.groups import as_integer, issuer_of
 from client.dicom.read import (
-    ASPECTS,
+    SHAPES,
     Cosines,
+    PixelShape,
     Position,
-    aspect_of,
     geometry_of,
-    ratio_of,
-    spacing_of,
+    shape_from,
+    shape_of,
 )
 
 #: What the index keeps or reading needs, by the keywords of PS3.6.
@@ -106,11 +106,11 @@ class Elements(Protocol):
     def geometry(self, frames: int) -> tuple[tuple[Position, ...], tuple[Cosines, ...]]:
         """Return position and orientation of each frame, or two empty tuples."""
 
-    def spacing(self) -> tuple[float, float] | None:
-        """Return row and column distance in mm."""
+    def shape(self) -> PixelShape:
+        """Return what is told of a pixel's size and shape."""
 
-    def aspect(self) -> float:
-        """Return the height of a pixel over its width, by what counts where no spacing does."""
+    def issuer(self) -> str:
+        """Return who issued the PatientID: name, universal entity ID, type, by backslashes."""
 
     def holds(self, keyword: str) -> bool:
         """Return whether a sequence is there and has items."""
@@ -191,14 +191,15 @@ class Scanned:
         a, b, c, d, e, f = cosines
         return ((x, y, z),), ((a, b, c, d, e, f),)
 
-    def spacing(self) -> tuple[float, float] | None:
-        """Return row and column distance in mm."""
-        found = self.numbers("PixelSpacing", 2) or self.numbers("ImagerPixelSpacing", 2)
-        return (found[0], found[1]) if found else None
+    def shape(self) -> PixelShape:
+        """Return what is told of a pixel's size and shape."""
+        said = [self.numbers(name, 2) for name in SHAPES]
+        found = said[0] or said[1]
+        return shape_from((found[0], found[1]) if found else None, said, ())
 
-    def aspect(self) -> float:
-        """Return the height of a pixel over its width."""
-        return ratio_of(*(self.numbers(name, 2) for name in ASPECTS))
+    def issuer(self) -> str:
+        """Return who issued the PatientID; a file with a sequence of it is none of the easy case."""
+        return self.text("IssuerOfPatientID")
 
     def holds(self, keyword: str) -> bool:
         """Return False: a file with a sequence that matters here is none of the easy case."""
@@ -256,16 +257,15 @@ class Parsed:
 
     def geometry(self, frames: int) -> tuple[tuple[Position, ...], tuple[Cosines, ...]]:
         """Return position and orientation of each frame, or two empty tuples."""
-        positions, orientations, _ = geometry_of(self.dataset, frames)
-        return positions, orientations
+        return geometry_of(self.dataset, frames)
 
-    def spacing(self) -> tuple[float, float] | None:
-        """Return row and column distance in mm."""
-        return spacing_of(self.dataset)
+    def shape(self) -> PixelShape:
+        """Return what is told of a pixel's size and shape."""
+        return shape_of(self.dataset)
 
-    def aspect(self) -> float:
-        """Return the height of a pixel over its width."""
-        return aspect_of(self.dataset)
+    def issuer(self) -> str:
+        """Return who issued the PatientID."""
+        return issuer_of(self.dataset)
 
     def holds(self, keyword: str) -> bool:
         """Return whether a sequence is there and has items."""

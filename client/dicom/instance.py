@@ -23,7 +23,7 @@ class Instance:
     size: int  # bytes
     mtime_ns: int  # time of last change, ns since 1970
     patient: str  # PatientID
-    issuer: str  # IssuerOfPatientID: who gave it; another issuer's is another person
+    issuer: str  # who gave it (groups.issuer_of); another issuer's is another person
     patient_sex: str  # M, F, O
     birth_date: str  # YYYYMMDD
     study: str  # StudyInstanceUID
@@ -149,12 +149,13 @@ def describe(file: File, found: Scan) -> Instance:
     frames = elements.integer("NumberOfFrames") or 1
     positions, orientations = elements.geometry(frames)
     thickness = elements.numbers("SliceThickness", 1)
+    shape = elements.shape()
     slope = elements.numbers("RescaleSlope", 1)
     sop_class = elements.text("SOPClassUID") or found.media_class
     intercept = elements.numbers("RescaleIntercept", 1)
     return Instance(
         path=file.path, size=file.size, mtime_ns=file.mtime_ns,
-        patient=elements.text("PatientID"), issuer=elements.text("IssuerOfPatientID"),
+        patient=elements.text("PatientID"), issuer=elements.issuer(),
         patient_sex=elements.text("PatientSex"),
         birth_date=elements.text("PatientBirthDate"),
         study=elements.text("StudyInstanceUID"), accession=elements.text("AccessionNumber"),
@@ -176,12 +177,15 @@ def describe(file: File, found: Scan) -> Instance:
         bits_allocated=elements.integer("BitsAllocated"),
         bits_stored=elements.integer("BitsStored"),
         slope=slope[0] if slope else None, intercept=intercept[0] if intercept else None,
-        spacing=elements.spacing(), slice_thickness=thickness[0] if thickness else None,
+        spacing=shape.spacing, slice_thickness=thickness[0] if thickness else None,
         positions=positions, orientations=orientations,
         frame_of_reference=elements.text("FrameOfReferenceUID"), units=elements.text("Units"),
         presentation=presentation_of(elements.text("PresentationIntentType"), sop_class),
-        aspect=elements.aspect(),
-        remarks=found.remarks | _remarks(elements, frames, enhanced=len(positions) > 1),
+        aspect=shape.aspect,
+        remarks=(
+            found.remarks | _remarks(elements, frames, enhanced=len(positions) > 1)
+            | ({Remark.TWO_SHAPES} if shape.contradicted else frozenset())
+        ),
     )  # fmt: skip
 
 

@@ -15,14 +15,13 @@ from typing import NoReturn
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from client.dicom.groups import issuer_of, two_issuers
 from client.dicom.quiet import quiet
 from client.dicom.read import SEGMENTATIONS
 from client.dicom.reasons import Reason, UnusableFile
 
-_TAGS = [
-    "PatientID", "IssuerOfPatientID", "StudyInstanceUID", "SeriesInstanceUID",
-    "FrameOfReferenceUID",
-]  # fmt: skip
+_TAGS = ["PatientID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"]
+_ISSUER = ["IssuerOfPatientID", "IssuerOfPatientIDQualifiersSequence"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +29,7 @@ class Owner:
     """Whose image a mask is for; texts are empty where the image says nothing."""
 
     patient: str  # PatientID
-    issuer: str  # IssuerOfPatientID
+    issuer: str  # of the PatientID (groups.issuer_of)
     study: str  # StudyInstanceUID
     series: str  # SeriesInstanceUID
     frame_of_reference: str  # UID
@@ -41,8 +40,9 @@ class Owner:
 def owner_of(path: Path, instances: frozenset[str], *, flat: bool) -> Owner:
     """Return whose image a file is, as the file itself says it."""
     with quiet():
-        found = dcmread(path, force=True, stop_before_pixels=True, specific_tags=list(_TAGS))
-        patient, issuer, study, series, frame = (_text(found, name) for name in _TAGS)
+        found = dcmread(path, force=True, stop_before_pixels=True, specific_tags=[*_TAGS, *_ISSUER])
+        patient, study, series, frame = (_text(found, name) for name in _TAGS)
+        issuer = issuer_of(found)
     return Owner(
         patient=patient, issuer=issuer, study=study, series=series, frame_of_reference=frame,
         instances=instances, flat=flat,
@@ -81,11 +81,11 @@ def check_owner(mask: Dataset, owner: Owner) -> None:
 
 
 def _check_patient(mask: Dataset, owner: Owner) -> None:
-    patient, issuer = _text(mask, "PatientID"), _text(mask, "IssuerOfPatientID")
+    patient = _text(mask, "PatientID")
     if patient and owner.patient and patient != owner.patient:
         _refuse("drawn on another patient's image")
-    if issuer and owner.issuer and issuer != owner.issuer:
-        _refuse("drawn on the image of a patient of another issuer (0010,0021)")
+    if two_issuers({issuer_of(mask), owner.issuer}):
+        _refuse("drawn on the image of a patient of another issuer (0010,0021 or 0010,0024)")
 
 
 def _referenced(mask: Dataset) -> tuple[set[str], set[str]]:

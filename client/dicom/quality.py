@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from statistics import median
 
 from client.dicom.instance import Instance
+from client.dicom.groups import two_issuers
 from client.dicom.reasons import Reason
+from client.dicom.remarks import Remark
 from client.quality_rules import Action, QualityRules
 
 #: Secondary Capture Image Storage and its multi-frame kinds (PS3.4 B.5).
@@ -69,6 +71,7 @@ def judge(
         (rules.localizers, localizers),
         (rules.derived, derived),
         (rules.burned_in_text, declared_text),
+        (rules.pixel_shape, two_shapes),
         (rules.spacing_outliers, lambda r: spacing_outliers(r, rules.spacing_deviations)),
         (rules.laterality, lambda r: other_side(r, wanted)),
     ):
@@ -85,8 +88,9 @@ def judge(
 def several_people(rows: Iterable[Instance]) -> Iterator[Suspect]:
     """Yield all images of a PatientID that stands for several people, as its own files tell.
 
-    An identifier belongs to its issuer (0010,0021): of another issuer it is another person. A
-    person has one date of birth and one sex. What is left empty says nothing.
+    An identifier belongs to its issuer (0010,0021 and its qualifiers 0010,0024): of another issuer
+    it is another person. A person has one date of birth and one sex. What is left empty says
+    nothing.
     """
     by_patient: dict[str, list[Instance]] = defaultdict(list)
     for row in rows:
@@ -96,8 +100,9 @@ def several_people(rows: Iterable[Instance]) -> Iterator[Suspect]:
         issuers = {row.issuer for row in group} - {""}
         born = {row.birth_date for row in group if _is_date(row.birth_date)}
         sexes = {row.patient_sex.upper() for row in group} & {"M", "F", "O"}
-        if len(issuers) > 1:
-            detail = f"IssuerOfPatientID is {' and '.join(sorted(issuers))}"
+        if two_issuers(issuers):
+            named = " and ".join(sorted(i.strip("\\").replace("\\", " ") for i in issuers))
+            detail = f"IssuerOfPatientID is {named}"
             yield from (Suspect(row=r, reason=Reason.PATIENT_TWO_ISSUERS, detail=detail)
                         for r in group)  # fmt: skip
         elif len(born) > 1 or len(sexes) > 1:
@@ -163,6 +168,14 @@ def declared_text(rows: Iterable[Instance]) -> Iterator[Suspect]:
         if row.burned_in.upper() == "YES":
             detail = "BurnedInAnnotation is YES"
             yield Suspect(row=row, reason=Reason.BURNED_IN_SUSPECT, detail=detail)
+
+
+def two_shapes(rows: Iterable[Instance]) -> Iterator[Suspect]:
+    """Yield images whose header gives pixels several shapes, so that one of them is wrong."""
+    for row in rows:
+        if Remark.TWO_SHAPES in row.remarks:
+            detail = "spacing, aspect ratio or ultrasound regions differ in height over width"
+            yield Suspect(row=row, reason=Reason.PIXEL_SHAPE, detail=detail)
 
 
 def unwanted(rows: Iterable[Instance], wanted: Wanted) -> Iterator[Suspect]:

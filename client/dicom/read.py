@@ -18,7 +18,7 @@ from pydicom.uid import (
 )
 
 from client.dicom.decode import LARGEST_BYTES, decode, frames_of
-from client.dicom.groups import as_integer, group_item, number_of
+from client.dicom.groups import as_integer, group_item, number_of, region_shapes
 from client.dicom.never_decoded import check_pictured
 from client.dicom.parse import BoundedFile, parse_file
 from client.dicom.presentation import presentation_of
@@ -27,14 +27,26 @@ from client.dicom.quiet import quiet
 from client.dicom.reasons import DecoderGaveUp, Reason, UnusableFile
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-#: Of a scanned film (PS3.3 C.8.6.1), and of pixels whose size is unknown (C.7.6.3.1.7).
-ASPECTS = ("NominalScannedPixelSpacing", "PixelAspectRatio")
+#: What tells a pixel's shape, what counts before the others first: its size in the patient and
+#: at the detector, of a scanned film (PS3.3 C.8.6.1), where none is known its ratio (C.7.6.3.1.7).
+SHAPES = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
+#: Ratios that differ by less than this part are the same, rounded.
+_SAME_RATIO = 0.01
 _NEEDED = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation")
 #: Segmentation Storage and Label Map Segmentation Storage.
 SEGMENTATIONS = frozenset({"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"})
 
 Position = tuple[float, float, float]
 Cosines = tuple[float, float, float, float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelShape:
+    """What a header tells of a pixel's size and shape."""
+
+    spacing: tuple[float, float] | None  # row and column distance in mm
+    aspect: float  # height of a pixel over its width, where spacing is None
+    contradicted: bool  # the header gives several shapes; the first that counts is taken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,12 +126,13 @@ def _check_image(dataset: Dataset) -> None:
 
 def _header(dataset: Dataset) -> Header:
     frames = frames_of(dataset)
-    positions, orientations, spacing = geometry_of(dataset, frames)
+    positions, orientations = geometry_of(dataset, frames)
+    shape = shape_of(dataset)
     return Header(
         patient=_text(dataset, "PatientID"), study=_text(dataset, "StudyInstanceUID"),
         series=_text(dataset, "SeriesInstanceUID"), instance=_text(dataset, "SOPInstanceUID"),
         accession=_text(dataset, "AccessionNumber"), modality=_text(dataset, "Modality"),
-        shape=(int(dataset.Rows), int(dataset.Columns)), frames=frames, spacing=spacing,
+        shape=(int(dataset.Rows), int(dataset.Columns)), frames=frames, spacing=shape.spacing,
         positions=positions, orientations=orientations, rescaled=bool(dataset.get("RescaleSlope")),
         frame_of_reference=_text(dataset, "FrameOfReferenceUID"),
         units=_text(dataset, "Units"),
@@ -127,7 +140,7 @@ def _header(dataset: Dataset) -> Header:
             _text(dataset, "PresentationIntentType"), _text(dataset, "SOPClassUID")
         ),
         number=as_integer(int(dataset.get("InstanceNumber") or 0)), thickness=_thickness(dataset),
-        aspect=aspect_of(dataset),
+        aspect=shape.aspect,
     )  # fmt: skip
 
 
@@ -137,8 +150,8 @@ def _thickness(dataset: Dataset) -> float | None:
 
 def geometry_of(
     dataset: Dataset, frames: int
-) -> tuple[tuple[Position, ...], tuple[Cosines, ...], tuple[float, float] | None]:
-    """Return position and orientation of each frame, all or none, and the spacing of pixels.
+) -> tuple[tuple[Position, ...], tuple[Cosines, ...]]:
+    """Return position and orientation of each frame, all or none.
 
     Frames have places of their own in the functional groups of an enhanced object (PS3.3
     C.7.6.16). The frames of an object without groups have no place, unless there is only one.
@@ -160,14 +173,10 @@ def geometry_of(
                 (cosines[0], cosines[1], cosines[2], cosines[3], cosines[4], cosines[5])
             )
     whole = len(positions) == frames
-    return (
-        tuple(positions) if whole else (),
-        tuple(orientations) if whole else (),
-        spacing_of(dataset),
-    )
+    return (tuple(positions), tuple(orientations)) if whole else ((), ())
 
 
-def spacing_of(dataset: Dataset) -> tuple[float, float] | None:
+def _spacing_of(dataset: Dataset) -> tuple[float, float] | None:
     """Return the distance of rows and of columns in mm; None where frames differ in it."""
     found = set()
     own = dataset.get("PerFrameFunctionalGroupsSequence") or []
@@ -179,14 +188,45 @@ def spacing_of(dataset: Dataset) -> tuple[float, float] | None:
     return (only[0], only[1]) if only and not more else None
 
 
-def aspect_of(dataset: Dataset) -> float:
-    """Return the height of a pixel over its width, where neither spacing is known."""
-    return ratio_of(*(_numbers(dataset, name, 2) for name in ASPECTS))
+def shape_of(dataset: Dataset) -> PixelShape:
+    """Return what a dataset tells of a pixel's size and shape."""
+    said = [_pair(dataset, name) for name in SHAPES]
+    return shape_from(_spacing_of(dataset), said, region_shapes(dataset))
 
 
-def ratio_of(*pairs: Sequence[float]) -> float:
-    """Return the first ratio that the pairs give; 1 where none does."""
-    return next((p[0] / p[1] for p in pairs if len(p) == 2 and min(p) > 0), 1.0)
+def shape_from(
+    spacing: tuple[float, float] | None, said: Sequence[Sequence[float]], regions: Sequence[float]
+) -> PixelShape:  # fmt: skip
+    """Return a pixel's shape from its spacing, the pairs of SHAPES and the ultrasound regions.
+
+    Ultrasound is calibrated by region (PS3.3 C.8.5.5), for shape as for measuring; a spacing of
+    another shape is no size of its pixels then. Elsewhere spacing counts: a Pixel Aspect Ratio
+    shall not stand beside one (PS3.3 C.7.6.3, type 1C), and says nothing of its own there.
+    """
+    measured = _ratios([spacing] if spacing else [])
+    known = [*regions, *measured, *_ratios(said)]
+    if regions and measured and _differ(measured[0], regions[0]):
+        spacing = None
+    aspect = next(iter([*regions, *_ratios(said[2:])]), 1.0)
+    contradicted = any(_differ(ratio, known[0]) for ratio in known)
+    return PixelShape(spacing=spacing, aspect=aspect, contradicted=contradicted)
+
+
+def _ratios(pairs: Sequence[Sequence[float]]) -> list[float]:
+    """Return first over second of each pair that says something."""
+    return [pair[0] / pair[1] for pair in pairs if len(pair) == 2 and min(pair) > 0]
+
+
+def _differ(one: float, other: float) -> bool:
+    return abs(one / other - 1) > _SAME_RATIO
+
+
+def _pair(dataset: Dataset, name: str) -> list[float]:
+    """Return two numbers, or none where a value is no pair of numbers."""
+    try:
+        return _numbers(dataset, name, 2)
+    except (TypeError, ValueError):
+        return []
 
 
 def _text(dataset: Dataset, name: str) -> str:

@@ -31,6 +31,7 @@ class Reason(Enum):
     WRONG_BODYPART = "The run uses other parts of the body (cohort.images.body_parts)."
     WRONG_LATERALITY = "Image and table name different sides; correct the one that is wrong."
     SPACING_OUTLIER = "Pixels or slices are of another size than nearly all others here; check it."
+    PIXEL_SHAPE = "The header gives pixels several shapes, height over width; correct the wrong one."
     DERIVED = "A secondary capture or derived image, not an acquisition; see that it belongs here."
     LOCALIZER = "A localizer (scout) image; it is not needed."
     MOSAIC = "Many slices side by side in one picture (mosaic); export them as slices or frames."

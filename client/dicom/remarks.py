@@ -20,5 +20,8 @@ class Remark(Enum):
     MULTIFRAME = "One object holds many frames without a place of their own."
     LOCALIZER = "ImageType says localizer (scout); it is left out of volumes."
     BURNED_IN = "The header says that text stands in the picture (0028,0301)."
+    TWO_SHAPES = (
+        "Spacing, aspect ratio or ultrasound regions give pixels several shapes; one was taken."
+    )
     RESCALE_VARIES = "Slices have rescales of their own; each was applied to its slice."
     GANTRY_TILT = "Slices are sheared (gantry tilt); the shear is kept in the volume's geometry."

@@ -283,6 +283,51 @@ def test_files_of_two_studies_are_refused_before_all_of_them_are_read(tmp_path: 
         score_study([], model_for(config_of()))
 
 
+@pytest.mark.parametrize(("said", "code"), [
+    ({"IssuerOfPatientID": ("north", "south")}, "PATIENT_TWO_ISSUERS"),
+    ({"PatientSex": ("F", "M")}, "PATIENT_CONFLICT"),
+    ({"PatientBirthDate": ("19500101", "19510101")}, "PATIENT_CONFLICT"),
+    ({"PatientID": ("P0", "P9")}, "PATIENT_TWO_IDS"),
+])  # fmt: skip
+def test_a_study_of_two_people_is_refused_with_the_reason_of_training(
+    tmp_path: Path, said: dict[str, tuple[str, str]], code: str
+) -> None:
+    ((name, values),) = said.items()
+    for number, value in enumerate(values):
+        one = image(noise(20, 24, seed=number), "P0", "S", "1", number)
+        # What differs may stand in an image that the model does not take.
+        one.Modality = ("OT", "US")[number]
+        setattr(one, name, value)
+        save(tmp_path / f"{number}.dcm", one)
+    config = config_of(cohort="{images: {size: [16, 16], modalities: [OT]}, smallest_cohort: 1}")
+    with pytest.raises(CohortError, match=code):
+        score_study(files(tmp_path), model_for(config))
+
+
+def test_what_training_leaves_out_is_no_part_of_an_answer(tmp_path: Path) -> None:
+    """Another part of the body, the other side, a scout; a screenshot beside acquired images."""
+    acquired = "1.2.840.10008.5.1.4.1.1.6.1"
+    for number, said in enumerate((
+        {"SOPClassUID": acquired}, {"BodyPartExamined": "HAND"}, {"ImageLaterality": "R"},
+        {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, {},
+    )):  # fmt: skip
+        one = image(noise(20, 24, seed=number), "P0", "S", "1", number)
+        for name, value in said.items():
+            setattr(one, name, value)
+        one.file_meta.MediaStorageSOPClassUID = one.SOPClassUID
+        save(tmp_path / f"{number}.dcm", one)
+    images = "{size: [16, 16], body_parts: [BREAST], laterality: L}"
+    model = model_for(config_of(cohort=f"{{images: {images}, smallest_cohort: 1}}"))
+    told: list[Unusable] = []
+    found = score_study(files(tmp_path), model, Local(explain=False), told.append)
+    assert values(found) == values(score_study([tmp_path / "0.dcm"], model, Local(explain=False)))
+    assert sorted(one.reason.name for one in told) == [
+        "DERIVED", "LOCALIZER", "WRONG_BODYPART", "WRONG_LATERALITY",
+    ]  # fmt: skip
+    # A study of nothing but such pictures is what the model was asked about.
+    assert len(score_study([tmp_path / "4.dcm"], model, Local(explain=False))) == 1
+
+
 # --- calibrated ----------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,21 +10,43 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image as Picture
-from pydicom.dataset import FileDataset
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
+from client.dicom.elements import Parsed
 from client.dicom.files import File
 from client.dicom.header import parse_header, read_file
+from client.dicom.header_checks import PixelElement, Scan
 from client.dicom.index import Index
-from client.dicom.instance import Instance
+from client.dicom.instance import Instance, describe
+from client.dicom.quality import Wanted, judge
 from client.dicom.read import read_header
+from client.dicom.reasons import Reason
 from client.inference_grid import flat_place, unfit
+from client.quality_rules import QualityRules
 from common.config import Images
 from common.preprocessing import prepare, prepare_labels
 from tests.client.dicom_files import config_of, image, load, save, write_labels
 
 SIDE = 96  # mm, of the field of view
 RADIUS = 30
-SAID: dict[str, tuple[dict[str, list[float]], float]] = {
+
+
+def region(across: float, down: float, left: int = 0, right: int = 200, **more: int) -> Dataset:
+    """Return an ultrasound region of tissue with pixels of so many cm (PS3.3 C.8.5.5)."""
+    found = Dataset()
+    said = {
+        "RegionSpatialFormat": 1, "RegionDataType": 1, "RegionFlags": 0,
+        "RegionLocationMinX0": left, "RegionLocationMinY0": 0, "RegionLocationMaxX1": right,
+        "RegionLocationMaxY1": 200, "PhysicalUnitsXDirection": 3, "PhysicalUnitsYDirection": 3,
+        "PhysicalDeltaX": across, "PhysicalDeltaY": down, **more,
+    }  # fmt: skip
+    for name, value in said.items():
+        setattr(found, name, value)
+    return found
+
+
+SAID: dict[str, tuple[dict[str, list[float] | list[Dataset]], float]] = {
     "PixelSpacing": ({"PixelSpacing": [2.0, 1.0]}, 2.0),
     "wide pixels": ({"PixelSpacing": [1.0, 2.0]}, 0.5),
     "ImagerPixelSpacing": ({"ImagerPixelSpacing": [0.3, 0.1]}, 3.0),
@@ -36,6 +59,20 @@ SAID: dict[str, tuple[dict[str, list[float]], float]] = {
     "rounded": ({"PixelSpacing": [0.1940001, 0.194]}, 1.0),
     "a ratio of nothing": ({"PixelAspectRatio": [0, 1]}, 1.0),
     "nothing": ({}, 1.0),
+    "an ultrasound region": ({"SequenceOfUltrasoundRegions": [region(0.1, 0.2)]}, 2.0),
+    "a region before spacing": (
+        {"SequenceOfUltrasoundRegions": [region(0.1, 0.2)], "PixelSpacing": [1.0, 1.0]}, 2.0
+    ),
+    "a region upside down": ({"SequenceOfUltrasoundRegions": [region(0.2, -0.1)]}, 0.5),
+    "the largest region of tissue": (
+        {"SequenceOfUltrasoundRegions": [region(0.1, 0.1, 0, 50), region(0.1, 0.2, 50)]}, 2.0
+    ),
+    "regions of no tissue": (
+        {"SequenceOfUltrasoundRegions": [
+            region(0.01, 0.2, PhysicalUnitsXDirection=4), region(0.1, 0.2, RegionSpatialFormat=3),
+            region(0.0, 0.2), Dataset(),
+        ], "PixelSpacing": [1.0, 2.0]}, 0.5
+    ),
 }  # fmt: skip
 
 
@@ -47,7 +84,7 @@ def circle(tall: float) -> NDArray[np.bool_]:
     return np.asarray(down**2 + across**2 < RADIUS**2)
 
 
-def drawn(said: dict[str, list[float]], tall: float, patient: str = "P1") -> FileDataset:
+def drawn(said: Mapping[str, object], tall: float, patient: str = "P1") -> FileDataset:
     dataset = image(np.where(circle(tall), 1000, 10).astype(np.uint16), patient, f"S{patient}")
     for name, value in said.items():
         setattr(dataset, name, value)
@@ -57,6 +94,31 @@ def drawn(said: dict[str, list[float]], tall: float, patient: str = "P1") -> Fil
 def sides(inside: NDArray[np.bool_]) -> tuple[int, int]:
     """Return height and width of what is drawn."""
     return int(inside.any(axis=1).sum()), int(inside.any(axis=0).sum())
+
+
+ODD = {
+    "PixelSpacing before the detector's", "spacing before the ratio", "a region before spacing",
+    "the largest region of tissue",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SAID)
+def test_a_header_that_gives_pixels_two_shapes_is_listed_or_left_out(kind: str) -> None:
+    said, tall = SAID[kind]
+    file = File(path=Path("x"), size=1, mtime_ns=0)
+    dataset = drawn(said, tall)
+    found = describe(file, Scan(
+        elements=Parsed(dataset), syntax=ExplicitVRLittleEndian, media_class="",
+        pixels=PixelElement(tag=0x7FE00010, start=-1, length=len(dataset.PixelData)),
+    ))  # fmt: skip
+    odd = kind in ODD
+    listed = judge((found,), QualityRules(), Wanted())
+    assert [s.reason for s in listed.warned if s.reason is Reason.PIXEL_SHAPE] == (
+        [Reason.PIXEL_SHAPE] * odd
+    )
+    assert not listed.left_out
+    left = judge((found,), QualityRules(pixel_shape="leave_out"), Wanted()).left_out
+    assert [s.reason for s in left] == [Reason.PIXEL_SHAPE] * odd
 
 
 @pytest.mark.parametrize("fit", ["letterbox", "crop"])

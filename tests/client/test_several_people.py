@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.sequence import Sequence
 
 from client.app import Desk, Ward
 from client.cache import Cache
@@ -64,6 +68,48 @@ def test_two_people_under_one_identifier_are_never_one(
     cohort = load(folder(tmp_path / "d", **said), config, tmp_path / "c")
     assert cohort.items.pseudonyms == ("P2",)
     assert cohort.reasons()[reason] == 2
+
+
+def issued_by(name: str, identifier: str = "", kind: str = "") -> Callable[[FileDataset], None]:
+    """Return what names the issuer of an image's PatientID, with its qualifiers (0010,0024)."""
+    def name_it(one: FileDataset) -> None:
+        one.IssuerOfPatientID = name
+        if identifier or kind:
+            item = Dataset()
+            item.UniversalEntityID, item.UniversalEntityIDType = identifier, kind
+            one.IssuerOfPatientIDQualifiersSequence = Sequence([item])
+
+    return name_it
+
+
+NORTH = issued_by("", "1.2.840.1", "ISO")
+
+
+@pytest.mark.parametrize("config", [PLAIN, PRIVATE])
+@pytest.mark.parametrize(("issuers", "people"), [
+    ((NORTH, issued_by("", "1.2.840.2", "ISO")), 2),
+    ((NORTH, issued_by("", "1.2.840.1", "UUID")), 2),
+    ((issued_by("A", "1.2", "ISO"), issued_by("A", "1.3", "ISO")), 2),
+    ((issued_by("A", "1.2", "ISO"), issued_by("B", "1.2", "ISO")), 2),
+    ((issued_by("A", "1.2", "ISO"), issued_by("B")), 2),
+    ((NORTH, NORTH), 1),
+    ((NORTH, issued_by("")), 1),
+    ((NORTH, issued_by("A")), 1),
+    ((issued_by("A", "1.2", "ISO"), issued_by("A")), 1),
+    ((NORTH, issued_by("", "1.2.840.1")), 1),
+])  # fmt: skip
+def test_an_issuer_is_known_by_its_qualifiers_too(
+    issuers: tuple[Callable[[FileDataset], None], ...], people: int, config: RunConfig,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    data = folder(tmp_path / "d", PatientSex=("", ""))
+    for number, issuer in enumerate(issuers):
+        one = dcmread(data / f"p1-{number}.dcm")
+        issuer(one)
+        save(data / f"p1-{number}.dcm", one)
+    cohort = load(data, config, tmp_path / "c")
+    assert cohort.items.pseudonyms == (("P1", "P2") if people == 1 else ("P2",))
+    assert cohort.reasons()[Reason.PATIENT_TWO_ISSUERS] == (0 if people == 1 else 2)
 
 
 @pytest.mark.parametrize("said", [

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from client.dicom.groups import group_item
+from client.dicom.groups import group_item, region_pixel
 from client.plain_text import shown
 
 #: Computed, digital, mammographic and intra-oral radiography, X-ray angiography and fluoroscopy,
@@ -32,8 +32,6 @@ _RADIOGRAPHS = frozenset({"CR", "DX", "MG", "IO", "PX", "RF", "XA", "RG", "RTIMA
 _SAID = frozenset({"GEOMETRY", "FIDUCIAL"})
 #: Spacings that differ by less than this part are the same number, rounded.
 _SAME = 1e-3
-#: PS3.3 C.8.5.5.1: region of a 2-D image, and its unit of length.
-_TISSUE, _CENTIMETRES = 1, 3
 _CORNERS = ("MinX0", "MinY0", "MaxX1", "MaxY1")
 
 
@@ -123,14 +121,6 @@ def _of_region(regions: list[Dataset], within: NDArray[np.bool_] | None) -> floa
     for region in regions:
         left, top, right, bottom = (int(region.get(f"RegionLocation{end}", -1)) for end in _CORNERS)
         if left <= columns[0] and columns[-1] <= right and top <= rows[0] and rows[-1] <= bottom:
-            return _of_tissue(region)
+            pixel = region_pixel(region)
+            return None if pixel is None else pixel[0] * pixel[1] * 100  # cm2 to mm2
     return None
-
-
-def _of_tissue(region: Dataset) -> float | None:
-    units = {int(region.get(f"PhysicalUnits{axis}Direction", 0)) for axis in "XY"}
-    if int(region.get("RegionSpatialFormat", 0)) != _TISSUE or units != {_CENTIMETRES}:
-        return None
-    across, down = (float(region.get(f"PhysicalDelta{axis}", 0)) for axis in "XY")
-    area = abs(across * down) * 100  # cm2 to mm2
-    return area if math.isfinite(area) and area > 0 else None
