@@ -15,6 +15,7 @@ from torch import Tensor
 
 from client.cache import Cache, file_key, key_of
 from client.dicom.index import Index
+from client.dicom.phases import check_phases
 from client.dicom.quantities import Pixels
 from client.dicom.read import Header
 from client.dicom.reasons import Reason, Unusable, UnusableFile
@@ -129,7 +130,7 @@ def _file_key(path: Path) -> str:
 def find_images(found: Found, rules: Images, store: PixelStore) -> Iterator[Image]:
     """Yield every usable image; what is not usable is added to the problems with its reason."""
     if rules.dimensions == 2:
-        parts: dict[Owned, list[Object]] = {("", item.path): [item] for item in found.objects}
+        parts: dict[Owned, list[Object]] = {("", i.path): [i] for i in _of_one_phase(found)}
     else:
         parts = defaultdict(list)
         for item in found.objects:
@@ -143,6 +144,23 @@ def find_images(found: Found, rules: Images, store: PixelStore) -> Iterator[Imag
                 yield _volume(source, items, pixels, found)
         except UnusableFile as problem:
             found.problems.append(problem.listed(source, found.whose(items[0].header)))
+
+
+def _of_one_phase(found: Found) -> list[Object]:
+    """Return the objects of series that show each place once; the others are listed."""
+    series: dict[tuple[str, str, str], list[Object]] = defaultdict(list)
+    for item in found.objects:
+        series[item.header.patient, item.header.study, item.header.series].append(item)
+    kept: list[Object] = []
+    for items in series.values():
+        try:
+            check_phases([item.header for item in items])
+            kept += items
+        except UnusableFile as problem:
+            found.problems += [
+                problem.listed(item.path, found.whose(item.header)) for item in items
+            ]
+    return kept
 
 
 def _flat_images(item: Object, pixels: Pixels, found: Found) -> Iterator[Image]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from client.dicom.files import File
 from client.dicom.header import read_file
 from client.dicom.instance import Instance, Quarantined
+from client.dicom.phases import SLICED
 from client.dicom.quality import (
     Suspect,
     Wanted,
@@ -33,7 +34,7 @@ from client.labels import Labels, dicom_keys
 from client.left_out import LeftOut
 from client.objects import read_objects
 from client.pixel_store import PixelStore
-from client.series_choice import SLICED, check_kind
+from client.series_choice import check_kind
 from client.table import encode_rows
 from common.config import Images, RunConfig
 from common.errors import CohortError

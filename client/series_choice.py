@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 from client.dicom.header_checks import WITHOUT_PIXELS
 from client.dicom.instance import Instance, Quarantined
+from client.dicom.phases import SLICED
 from client.dicom.quality import is_secondary_capture
 from client.dicom.read import Header
 from client.dicom.reasons import Reason, UnusableFile
@@ -32,8 +33,6 @@ from client.dicom.remarks import Remark
 from client.labels import Labels, dicom_keys, key_of_row
 from common.config import Images
 
-#: Modalities whose pictures are slices, and whose series are different pictures of one place.
-SLICED = frozenset({"CT", "MR", "PT", "NM"})
 _PET = "PT"
 #: Files of these are no image of a series, or have a reason of their own.
 _NO_KIND = frozenset({

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
+from struct import Struct
 from typing import Protocol
 
 import numpy as np
@@ -18,10 +19,12 @@ from pydicom.dataset import Dataset
 
 from client.dicom.groups import as_integer, issuer_of
 from client.dicom.read import (
+    ACQUIRED,
     SHAPES,
     Cosines,
     PixelShape,
     Position,
+    acquired_of,
     geometry_of,
     shape_from,
     shape_of,
@@ -41,7 +44,7 @@ KEYWORDS = (
     "BurnedInAnnotation", "RescaleIntercept", "RescaleSlope", "DoseGridScaling",
     "LossyImageCompression", "SpecimenLabelInImage", "PixelPaddingValue",
     "PixelPaddingRangeLimit", "PresentationIntentType", "Units", "NominalScannedPixelSpacing",
-    "PixelAspectRatio",
+    "PixelAspectRatio", *ACQUIRED,
 )  # fmt: skip
 #: Signed or not as the pixels are.
 PADDING = frozenset({"PixelPaddingValue", "PixelPaddingRangeLimit"})
@@ -79,6 +82,8 @@ _PLAIN = frozenset({
 })  # fmt: skip
 _PYTHON = {b"ISO_IR 100": "latin_1", b"ISO_IR 192": "utf_8"}
 _DECIMAL = re.compile(rb" *[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})? *\0?\Z")
+#: The one binary number among what is wanted (FD).
+_DOUBLE = Struct("<d")
 _INTEGER = re.compile(rb" *[+-]?\d{1,12} *\0?\Z")
 #: A backslash parts values, escape switches the character set, the others need pydicom's eye.
 _SPECIAL = re.compile(rb"[\\\x00-\x1f]")
@@ -108,6 +113,9 @@ class Elements(Protocol):
 
     def shape(self) -> PixelShape:
         """Return what is told of a pixel's size and shape."""
+
+    def acquired(self) -> tuple[float | None, ...]:
+        """Return what tells slices of one place apart (read.ACQUIRED)."""
 
     def issuer(self) -> str:
         """Return who issued the PatientID: name, universal entity ID, type, by backslashes."""
@@ -197,6 +205,22 @@ class Scanned:
         found = said[0] or said[1]
         return shape_from((found[0], found[1]) if found else None, said, ())
 
+    def acquired(self) -> tuple[float | None, ...]:
+        """Return what tells slices of one place apart."""
+        return tuple(map(self._single, ACQUIRED))
+
+    def _single(self, keyword: str) -> float | None:
+        raw = self.values.get(keyword)
+        if not raw:
+            return None
+        if keyword == "DiffusionBValue":
+            if len(raw) != _DOUBLE.size:
+                raise Odd
+            (found,) = _DOUBLE.unpack(raw)
+            return found if isfinite(found) else None
+        numbers = self.numbers(keyword, 1)
+        return numbers[0] if numbers else None
+
     def issuer(self) -> str:
         """Return who issued the PatientID; a file with a sequence of it is none of the easy case."""
         return self.text("IssuerOfPatientID")
@@ -262,6 +286,10 @@ class Parsed:
     def shape(self) -> PixelShape:
         """Return what is told of a pixel's size and shape."""
         return shape_of(self.dataset)
+
+    def acquired(self) -> tuple[float | None, ...]:
+        """Return what tells slices of one place apart."""
+        return acquired_of(self.dataset)
 
     def issuer(self) -> str:
         """Return who issued the PatientID."""

@@ -115,7 +115,7 @@ def series_row(image: Instance) -> Row:
 
 def instance_row(image: Instance, series_id: int) -> Row:
     """Return what an image's row holds."""
-    geometry = [image.spacing, image.positions, image.orientations, image.aspect]
+    geometry = [image.spacing, image.positions, image.orientations, image.aspect, image.acquired]
     return (
         str(image.path), image.size, image.mtime_ns, series_id, image.instance, image.number,
         image.sop_class, image.transfer_syntax, image.image_type, image.laterality,
@@ -129,7 +129,7 @@ def instance_row(image: Instance, series_id: int) -> Row:
 
 def instance_of(row: sqlite3.Row) -> Instance:
     """Return the image of a row of INSTANCES."""
-    spacing, positions, orientations, aspect = json.loads(row["geometry"])
+    spacing, positions, orientations, aspect, acquired = json.loads(row["geometry"])
     return Instance(
         path=Path(row["path"]), size=row["size"], mtime_ns=row["mtime_ns"],
         patient=row["patient"], issuer=row["issuer"], patient_sex=row["patient_sex"],
@@ -149,7 +149,7 @@ def instance_of(row: sqlite3.Row) -> Instance:
         positions=tuple((x, y, z) for x, y, z in positions),
         orientations=tuple((a, b, c, d, e, f) for a, b, c, d, e, f in orientations),
         frame_of_reference=row["frame_of_reference"], units=row["units"],
-        presentation=row["presentation"], aspect=aspect,
+        presentation=row["presentation"], aspect=aspect, acquired=tuple(acquired),
         remarks=frozenset(Remark[name] for name in row["remarks"].split(",") if name),
     )  # fmt: skip
 

@@ -62,6 +62,7 @@ class Instance:
     presentation: str  # for_presentation, for_processing, or nothing
     remarks: frozenset[Remark]
     aspect: float = 1.0  # height of a pixel over its width, where spacing is None
+    acquired: tuple[float | None, ...] = ()  # of read.ACQUIRED
 
     @property
     def header(self) -> Header:
@@ -73,7 +74,7 @@ class Instance:
             orientations=self.orientations, frame_of_reference=self.frame_of_reference,
             units=self.units, presentation=self.presentation,
             number=self.number, thickness=self.slice_thickness, rescaled=bool(self.slope),
-            aspect=self.aspect,
+            aspect=self.aspect, acquired=self.acquired,
         )  # fmt: skip
 
 
@@ -181,7 +182,7 @@ def describe(file: File, found: Scan) -> Instance:
         positions=positions, orientations=orientations,
         frame_of_reference=elements.text("FrameOfReferenceUID"), units=elements.text("Units"),
         presentation=presentation_of(elements.text("PresentationIntentType"), sop_class),
-        aspect=shape.aspect,
+        aspect=shape.aspect, acquired=elements.acquired(),
         remarks=(
             found.remarks | _remarks(elements, frames, enhanced=len(positions) > 1)
             | ({Remark.TWO_SHAPES} if shape.contradicted else frozenset())

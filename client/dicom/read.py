@@ -30,6 +30,11 @@ _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 #: What tells a pixel's shape, what counts before the others first: its size in the patient and
 #: at the detector, of a scanned film (PS3.3 C.8.6.1), where none is known its ratio (C.7.6.3.1.7).
 SHAPES = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
+#: What tells slices of one place apart: echo, phase, weighting, time; and where they lie at least.
+ACQUIRED = (
+    "EchoTime", "EchoNumbers", "InversionTime", "TemporalPositionIdentifier", "TriggerTime",
+    "DiffusionBValue", "AcquisitionNumber", "FrameReferenceTime", "KVP", "SliceLocation",
+)  # fmt: skip
 #: Ratios that differ by less than this part are the same, rounded.
 _SAME_RATIO = 0.01
 _NEEDED = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation")
@@ -71,6 +76,7 @@ class Header:
     presentation: str = ""  # for_presentation, for_processing, or nothing
     rescaled: bool = True  # whether the object itself has a RescaleSlope
     aspect: float = 1.0  # height of a pixel over its width, where spacing is None
+    acquired: tuple[float | None, ...] = ()  # of ACQUIRED; None where it is not said
 
     @property
     def pixel(self) -> tuple[float, float] | None:
@@ -140,7 +146,7 @@ def _header(dataset: Dataset) -> Header:
             _text(dataset, "PresentationIntentType"), _text(dataset, "SOPClassUID")
         ),
         number=as_integer(int(dataset.get("InstanceNumber") or 0)), thickness=_thickness(dataset),
-        aspect=shape.aspect,
+        aspect=shape.aspect, acquired=acquired_of(dataset),
     )  # fmt: skip
 
 
@@ -219,6 +225,19 @@ def _ratios(pairs: Sequence[Sequence[float]]) -> list[float]:
 
 def _differ(one: float, other: float) -> bool:
     return abs(one / other - 1) > _SAME_RATIO
+
+
+def acquired_of(dataset: Dataset) -> tuple[float | None, ...]:
+    """Return the values of ACQUIRED; what is no single number is not said."""
+    return tuple(_single(dataset, name) for name in ACQUIRED)
+
+
+def _single(dataset: Dataset, name: str) -> float | None:
+    try:
+        found = number_of(dataset, name, np.nan)
+    except (TypeError, ValueError):
+        return None
+    return found if np.isfinite(found) else None
 
 
 def _pair(dataset: Dataset, name: str) -> list[float]:
