@@ -220,7 +220,10 @@ def _without_images(facts: CohortFacts, *, lines: bool) -> dict[str, Reason]:
     A line that names none is nobody's: one patient may have many. `lines` takes single lines of a
     patient's, too, as where a row is all that there is of them.
     """
-    silent = {Reason.VALUE_UNUSABLE, Reason.WITHDRAWN, Reason.MASK_GREYS}
+    silent = {
+        Reason.VALUE_UNUSABLE, Reason.WITHDRAWN, Reason.MASK_GREYS, Reason.MASK_PALETTE,
+        Reason.MASK_RIM,
+    }  # fmt: skip
     wanted = ("patient ", "line ") if lines else ("patient ",)
     return {
         p.patient: p.reason for p in facts.unusable

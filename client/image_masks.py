@@ -104,10 +104,7 @@ def _flat(
     if path.suffix.lower() == ".png":
         if canvas.header.frames > 1:
             raise UnusableFile(Reason.MASK_UNUSABLE, "a PNG for several frames; use DICOM SEG")
-        return read_png(
-            path, canvas.header.shape, rules.structures,
-            lambda detail: tell(UnusableFile(Reason.MASK_GREYS, detail)),
-        )  # fmt: skip
+        return read_png(path, canvas.header.shape, rules.structures, tell)
     nifti = path.name.lower().endswith(SUFFIXES)
     if nifti or _sop_class(site, path, canvas) == STRUCTURE_SET:
         raise UnusableFile(

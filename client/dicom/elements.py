@@ -222,7 +222,7 @@ class Scanned:
         return numbers[0] if numbers else None
 
     def issuer(self) -> str:
-        """Return who issued the PatientID; a file with a sequence of it is none of the easy case."""
+        """Return who issued the PatientID; qualifiers are none of the easy case."""
         return self.text("IssuerOfPatientID")
 
     def holds(self, keyword: str) -> bool:

@@ -76,7 +76,7 @@ def two_issuers(issuers: set[str]) -> bool:
     By name, by universal entity ID or by its type; what is left empty says nothing.
     """
     names, identifiers, types = (
-        {part for issuer in issuers if (part := (issuer.split("\\") + ["", ""])[place])}
+        {part for issuer in issuers if (part := [*issuer.split("\\"), "", ""][place])}
         for place in range(3)
     )
     return max(len(names), len(identifiers), len(types)) > 1

@@ -14,7 +14,7 @@ from pydicom.multival import MultiValue
 from client.dicom.compressed import Array
 from client.dicom.decode import decode
 from client.dicom.groups import group_item
-from client.dicom.masks_png import shown_values, strays
+from client.dicom.masks_png import rims, shown_values, strays
 from client.dicom.read import SEGMENTATIONS, Header, read_dataset
 from client.dicom.reasons import Reason, UnusableFile
 from client.dicom.volume import Geometry, plane_affine, turn_of
@@ -31,7 +31,7 @@ _TURNED = 0.01
 
 def read_png(
     path: Path, shape: tuple[int, int], structures: Structures,
-    tell: Callable[[str], None] = lambda _detail: None,
+    tell: Callable[[UnusableFile], None] = lambda _told: None,
 ) -> Labels:  # fmt: skip
     """Read a PNG of the image's shape as the grey values that it shows.
 
@@ -41,14 +41,18 @@ def read_png(
     """
     if not path.is_file():
         raise UnusableFile(Reason.MASK_MISSING, path.name)
-    values = shown_values(path)
+    values = shown_values(path, tell)
     if values.shape != shape:
         raise UnusableFile(Reason.MASK_UNUSABLE, f"mask {values.shape}, image {shape}")
     labels = label_map(values, structures)
     named = {value for wanted in structures.values() for value in wanted}
     # A picture of one value is what `label_map` took for the one structure.
-    if len(np.unique(values[values != 0])) > 1 and (detail := strays(values, named)):
-        tell(detail)
+    if len(np.unique(values[values != 0])) > 1:
+        for reason, detail in (
+            (Reason.MASK_RIM, rims(values)), (Reason.MASK_GREYS, strays(values, named)),
+        ):  # fmt: skip
+            if detail:
+                tell(UnusableFile(reason, detail))
     return labels
 
 

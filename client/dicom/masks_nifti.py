@@ -26,6 +26,10 @@ SUFFIXES = (".nii", ".nii.gz")
 _LARGEST = 4 << 30
 #: A mask lies on the grid when each of its corners is nearer than this to a voxel's, in voxels.
 _ON_GRID = 0.25
+#: What scaling by a number of 32 bits leaves on a whole number at most.
+_ROUNDING = 1e-3
+#: Attributes of nibabel's array that scale it, where they do not.
+_UNSCALED = (("slope", 1.0), ("inter", 0.0))
 #: Part of a resampled mask's voxels that may lie outside the volume.
 _AT_BORDER = 0.01
 _MILLIMETRES = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
@@ -39,7 +43,7 @@ def read_nifti(
 ) -> Labels:
     """Read a mask onto a volume's grid; UnusableFile with MASK_UNUSABLE says why not."""
     try:
-        values, affine = _read(path)
+        values, affine, scaled = _read(path)
     except UnusableFile:
         raise
     except Exception as error:
@@ -50,11 +54,17 @@ def read_nifti(
     to_target = np.linalg.inv(geometry.affine) @ affine
     put = _nearest if resample else _turned
     placed = put(values, to_target, shape)
-    return label_map(placed, structures)
+    try:
+        return label_map(placed, structures)
+    except UnusableFile as problem:
+        raise UnusableFile(problem.reason, problem.detail + scaled) from problem
 
 
-def _read(path: Path) -> tuple[NDArray[np.integer], Float]:
-    """Return (i, j, k) whole numbers and their affine, index -> mm in the patient (LPS)."""
+def _read(path: Path) -> tuple[NDArray[np.integer], Float, str]:
+    """Return (i, j, k) whole numbers, their affine, index -> mm in the patient (LPS), and scaling.
+
+    The scaling is what is to be said of the header's where values are refused; mostly nothing.
+    """
     import nibabel
 
     image = nibabel.load(path)
@@ -68,15 +78,28 @@ def _read(path: Path) -> tuple[NDArray[np.integer], Float]:
     if np.prod(size, dtype=np.float64) * 8 > _LARGEST:
         raise UnusableFile(Reason.TOO_LARGE, "x".join(map(str, size)))
     values = np.asarray(image.dataobj).reshape(size)
+    scaled = _scaling(image)
     if values.dtype.kind not in "iuf":
         _refuse(f"values of type {values.dtype}, expected whole numbers")
     if values.dtype.kind == "f":
-        if not np.isfinite(values).all() or (values != np.rint(values)).any():
-            _refuse("values between whole numbers; save it as a label map")
+        # A slope of 32 bits, such as 0.1, leaves its rounding on whole numbers.
+        largest = _ROUNDING if scaled else 0.0
+        finite = np.isfinite(values).all()
+        if not finite or np.abs(values - np.rint(values)).max(initial=0) > largest:
+            _refuse(f"values between whole numbers{scaled}; save it as a label map")
+        values = np.rint(values)
         if np.abs(values).max(initial=0) > 1 << 30:
             _refuse("values beyond any label")
         values = values.astype(np.int32)
-    return values, _LPS @ _affine(image)
+    return values, _LPS @ _affine(image), scaled
+
+
+def _scaling(image: Nifti1Image) -> str:
+    """Return what the header makes of stored values; nothing where it leaves them as they are."""
+    slope, intercept = (float(getattr(image.dataobj, name, end)) for name, end in _UNSCALED)
+    if (slope, intercept) == (1.0, 0.0):
+        return ""
+    return f", by its header's scl_slope {slope:g} and scl_inter {intercept:g}"
 
 
 def _affine(image: Nifti1Image) -> Float:

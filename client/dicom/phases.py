@@ -93,8 +93,9 @@ def _differing(images: Sequence[Header], names: Sequence[str]) -> str:
     found = []
     for name in names:
         place = ACQUIRED.index(name)
-        values = {i.acquired[place] for i in images if i.acquired[place:]} - {None}
+        held = [image.acquired[place] for image in images if image.acquired[place:]]
+        values = sorted({value for value in held if value is not None})
         if len(values) > 1 and name != "SliceLocation":
-            some = ", ".join(f"{value:g}" for value in sorted(v for v in values if v is not None)[:3])
+            some = ", ".join(f"{value:g}" for value in values[:3])
             found.append(f"{name} ({some}{', ...' * (len(values) > 3)})")
     return f"; they differ in {' and '.join(found)}" if found else ""

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from client.dicom.instance import Instance
 from client.dicom.groups import two_issuers
+from client.dicom.instance import Instance
 from client.dicom.reasons import Reason
 from client.dicom.remarks import Remark
 from client.quality_rules import Action, QualityRules

@@ -31,7 +31,7 @@ class Reason(Enum):
     WRONG_BODYPART = "The run uses other parts of the body (cohort.images.body_parts)."
     WRONG_LATERALITY = "Image and table name different sides; correct the one that is wrong."
     SPACING_OUTLIER = "Pixels or slices are of another size than nearly all others here; check it."
-    PIXEL_SHAPE = "The header gives pixels several shapes, height over width; correct the wrong one."
+    PIXEL_SHAPE = "The header gives pixels several shapes (height over width); correct it."
     DERIVED = "A secondary capture or derived image, not an acquisition; see that it belongs here."
     LOCALIZER = "A localizer (scout) image; it is not needed."
     MOSAIC = "Many slices side by side in one picture (mosaic); export them as slices or frames."
@@ -71,6 +71,8 @@ class Reason(Enum):
     MASK_MISSING = "The row names no mask, or the mask's file is not there."
     MASK_UNUSABLE = "The mask cannot be read or does not fit its image; see the detail."
     MASK_GREYS = "A few grey values of the mask are of no structure; they count as background."
+    MASK_RIM = "A thin rim of a structure between two others, as smoothing makes it; look at it."
+    MASK_PALETTE = "The mask is a picture with a palette; the detail says how it was read."
     PATIENT_IN_TWO_SPLITS = "The patient is in two splits; every patient belongs in one."
     SPLIT_UNKNOWN = "The split column says neither train, validation nor test."
 

@@ -276,6 +276,32 @@ def test_a_nifti_that_is_no_label_map_is_refused(
     assert why in refused(lambda: from_nifti(path, series))
 
 
+@pytest.mark.parametrize(("slope", "intercept"), [(0.01, 0.0), (0.5, 0.0), (0.1, -0.3)])
+def test_a_niftis_scaling_is_applied_where_whole_numbers_follow_and_else_named(
+    tmp_path: Path, slope: float, intercept: float
+) -> None:
+    """As a program writes it that saved the mask like an image (scl_slope, scl_inter)."""
+    series, mask = series_of(ORIENTATIONS["axial"]), mask_of()
+    expected = from_segmentation(tmp_path, series, mask)
+    stored = np.rint((mask.astype(np.float64) - intercept) / slope).astype(np.int16)
+    for name, values in (("right", stored), ("wrong", mask.astype(np.int16))):
+        written = nibabel.Nifti1Image(values.transpose(2, 1, 0), affine_of(series))
+        written.header.set_slope_inter(slope, intercept)
+        nibabel.save(written, tmp_path / f"{name}.nii")
+    assert np.array_equal(from_nifti(tmp_path / "right.nii", series), expected)
+    why = refused(lambda: from_nifti(tmp_path / "wrong.nii", series))
+    assert f"by its header's scl_slope {slope:g} and scl_inter {intercept:g}" in why
+
+
+def test_a_niftis_scaling_is_named_where_no_structure_has_its_values(tmp_path: Path) -> None:
+    series = series_of(ORIENTATIONS["axial"])
+    written = nibabel.Nifti1Image(mask_of().transpose(2, 1, 0), affine_of(series))
+    written.header.set_slope_inter(100.0, 0.0)
+    nibabel.save(written, tmp_path / "m.nii")
+    why = refused(lambda: from_nifti(tmp_path / "m.nii", series))
+    assert "no structure has the value 100, 200, by its header's scl_slope 100" in why
+
+
 def test_broken_and_four_dimensional_niftis_are_refused(tmp_path: Path) -> None:
     series, mask = series_of(ORIENTATIONS["axial"]), mask_of()
     path = nifti(tmp_path / "m.nii", mask, affine_of(series))

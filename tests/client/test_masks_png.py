@@ -170,7 +170,7 @@ def speckled(path: Path, count: int) -> Pixels:
 @pytest.mark.parametrize("count", [0, 1, 4])
 def test_a_few_greys_of_no_structure_are_told(tmp_path: Path, count: int) -> None:
     values = speckled(tmp_path / "m.png", count)
-    told: list[str] = []
+    told: list[UnusableFile] = []
     found = read_png(tmp_path / "m.png", SHAPE, {"one": (255,)}, told.append)
     assert np.array_equal(found > 0, values == 255)
     assert len(told) == (1 if count else 0)
@@ -187,14 +187,14 @@ def test_more_than_a_hundredth_of_greys_of_no_structure_is_refused(tmp_path: Pat
 def test_label_numbers_that_a_run_does_not_want_are_background(tmp_path: Path, top: int) -> None:
     values = (ROWS * (top + 1) // SHAPE[0]).astype(np.uint8)
     Image.fromarray(values).save(tmp_path / "m.png")
-    told: list[str] = []
+    told: list[UnusableFile] = []
     found = read_png(tmp_path / "m.png", SHAPE, {"a": (1,), "b": (top,)}, told.append)
     assert np.array_equal(found, np.where(values == 1, 1, np.where(values == top, 2, 0)))
     assert np.array_equal(read_png(tmp_path / "m.png", SHAPE, {"a": (0,)}) > 0, values > 0)
     assert not told
 
 
-@pytest.mark.parametrize("label", [7, 20])
+@pytest.mark.parametrize("label", [2, 3, 7, 20])
 @pytest.mark.parametrize("named", ["itself", "every value"])
 def test_label_numbers_that_were_smoothed_are_refused(
     tmp_path: Path, label: int, named: str
@@ -207,6 +207,96 @@ def test_label_numbers_that_were_smoothed_are_refused(
     with pytest.raises(UnusableFile) as caught:
         read_png(tmp_path / "m.png", (48, 48), structures)
     assert caught.value.reason is Reason.MASK_UNUSABLE
+
+
+def numbers(kind: str, size: int = 96) -> NDArray[np.uint8]:
+    """Return label numbers as programs draw them, in a picture of any size."""
+    rows, columns = np.indices((size, size)) * 96 / size
+    found = np.zeros((size, size), np.uint8)
+
+    def disc(row: int, column: int, radius: float) -> Pixels:
+        return np.asarray((rows - row) ** 2 + (columns - column) ** 2 < radius**2)
+
+    discs = {
+        "one area of 2": [(2, 40, 50, 20)], "one area of 3": [(3, 40, 50, 20)],
+        "1 and 2 apart": [(1, 28, 28, 18), (2, 65, 65, 18)],
+        "1 and 2 beside each other": [(1, 45, 40, 22), (2, 45, 62, 18)],
+        "2 inside 1": [(1, 45, 45, 30), (2, 40, 50, 12)],
+        "2 inside 1, at its border": [(1, 45, 45, 30), (2, 45, 65, 8)],
+        "a wall of 1": [(1, 40, 50, 22), (2, 40, 50, 17)],
+        "a heart": [(1, 40, 25, 18), (2, 40, 50, 20), (3, 40, 50, 14)],
+        "a wall of 2": [(2, 40, 50, 20), (1, 40, 50, 18)],
+    }  # fmt: skip
+    for label, row, column, radius in discs[kind]:
+        found[disc(row, column, radius)] = label
+    return found
+
+
+SMOOTHED: dict[str, tuple[int, Image.Resampling]] = {
+    "enlarged": (48, Image.Resampling.BILINEAR), "enlarged more": (32, Image.Resampling.BICUBIC),
+    "enlarged a little": (64, Image.Resampling.BILINEAR), "drawn fine": (384, Image.Resampling.BOX),
+    "drawn finer": (288, Image.Resampling.LANCZOS),
+}  # fmt: skip
+TWO = {"a": (1,), "b": (2,)}
+
+
+@pytest.mark.parametrize("how", SMOOTHED)
+@pytest.mark.parametrize("kind", ["one area of 2", "one area of 3", "1 and 2 apart"])
+def test_a_rim_of_one_that_smoothing_drew_around_two_is_no_structure(
+    tmp_path: Path, kind: str, how: str
+) -> None:
+    size, method = SMOOTHED[how]
+    Image.fromarray(numbers(kind, size)).resize((96, 96), method).save(tmp_path / "m.png")
+    for structures in (TWO, {**TWO, "c": (3,)}):
+        with pytest.raises(UnusableFile) as caught:
+            read_png(tmp_path / "m.png", (96, 96), structures)
+        assert caught.value.reason is Reason.MASK_UNUSABLE
+        assert "as smoothing makes it" in caught.value.detail or "smoothed" in caught.value.detail
+
+
+@pytest.mark.parametrize("kind", [
+    "one area of 2", "1 and 2 apart", "1 and 2 beside each other", "2 inside 1", "a wall of 1",
+    "2 inside 1, at its border", "a heart", "a wall of 2",
+])  # fmt: skip
+def test_numbers_as_they_were_drawn_are_used_without_a_word(tmp_path: Path, kind: str) -> None:
+    values = numbers(kind)
+    Image.fromarray(values).save(tmp_path / "m.png")
+    told: list[UnusableFile] = []
+    found = read_png(tmp_path / "m.png", (96, 96), {**TWO, "c": (3,)}, told.append)
+    assert np.array_equal(found, values)
+    assert not told
+
+
+def test_a_rim_between_two_areas_is_told(tmp_path: Path) -> None:
+    values = numbers("2 inside 1", 48)
+    values[values == 2] = 3
+    Image.fromarray(values).resize((96, 96), Image.Resampling.BILINEAR).save(tmp_path / "m.png")
+    told: list[UnusableFile] = []
+    read_png(tmp_path / "m.png", (96, 96), {**TWO, "c": (3,)}, told.append)
+    assert [one.reason for one in told] == [Reason.MASK_RIM]
+    assert "a rim of 2" in told[0].detail
+
+
+@pytest.mark.parametrize(("colours", "said"), [
+    ([(0, 0, 0), (200, 0, 0)], "read as its numbers (0 black)"),
+    ([(0, 0, 0), (255, 255, 255)], "read as the greys that it shows"),
+    ([(0, 0, 0), (1, 1, 1)], ""),
+])  # fmt: skip
+def test_how_a_palette_was_read_is_said_in_words(
+    tmp_path: Path, colours: list[tuple[int, int, int]], said: str
+) -> None:
+    site = tmp_path / "site"
+    palette(DRAWN, *colours).save(_made(site, "P1"))
+    write_labels(site, [{"PatientID": "P1", "mask": "P1.png"}])
+    config = config_of(
+        "{kind: segmentation, structures: {one: [0]}}",
+        "{images: {size: [48, 48]}, smallest_cohort: 1}", "unet",
+    )  # fmt: skip
+    cohort = load(site, config, tmp_path / "cache")
+    assert int(cohort.items.target.sum()) == DRAWN.sum()
+    told = [p.detail for p in cohort.unusable if p.reason is Reason.MASK_PALETTE]
+    assert len(told) == bool(said)
+    assert said in " ".join(told)
 
 
 def test_greys_that_fill_areas_all_count_where_every_value_does(tmp_path: Path) -> None:

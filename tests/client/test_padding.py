@@ -215,6 +215,21 @@ def test_padding_is_no_part_of_statistics_where_nothing_else_is_background(part:
     assert (found[padding] == 0).all()
 
 
+def test_background_that_nobody_declares_is_part_of_the_image() -> None:
+    """Only what is declared is padding (PS3.3 C.7.5.1.1.2): a value alone does not say so."""
+    values = np.random.default_rng(1).normal(400, 30, (50, 50)).astype(np.float32)
+    values[:, :20] = 0
+    background = values == 0
+    rules = Images(size=(50, 50), intensity="zscore")
+    plain = prepare(values, None, rules)[0].numpy()
+    np.testing.assert_allclose(plain, (values - values.mean()) / values.std(ddof=1), atol=1e-4)
+    declared = prepare(values, None, rules, background)[0].numpy()
+    assert np.abs(declared - plain)[~background].max() > 1
+    # Beside air, declared padding is more of it, and both come out alike.
+    values[:, 20:30] = np.random.default_rng(2).uniform(0, 5, (50, 10))
+    assert np.array_equal(prepare(values, None, rules, background), prepare(values, None, rules))
+
+
 def test_noise_in_the_air_makes_little_difference() -> None:
     noise = np.random.default_rng(2).normal(0, 15, SCENE.shape)
     plain = (SCENE + noise).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Echoes and phases under one SeriesInstanceUID are no several items of one label, in 2-D either."""
+"""Echoes and phases under one SeriesInstanceUID are no several items of one label, in 2-D too."""
 
 from __future__ import annotations
 
