@@ -10,7 +10,7 @@ from client.dicom.reasons import Reason, UnusableFile
 from client.image_masks import MaskRules
 from client.labels import Labels, dicom_keys
 from client.left_out import LeftOut
-from client.series_choice import Choice, check_kind, choose
+from client.series_choice import Choice, check_fits, choose
 from common.config import Images
 
 
@@ -38,9 +38,7 @@ class ImageGate:
 
     def _check_by_itself(self, header: Header) -> None:
         rules = self._rules
-        if rules.modalities and header.modality not in rules.modalities:
-            raise UnusableFile(Reason.WRONG_MODALITY, header.modality)
-        check_kind(header, rules)
+        check_fits(header, rules)
         if not header.patient:
             raise UnusableFile(Reason.MISSING_HEADER, "PatientID")
         self._left_out.check(header.patient, header.instance)

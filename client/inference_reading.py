@@ -16,15 +16,7 @@ from client.dicom.files import File
 from client.dicom.header import read_file
 from client.dicom.instance import Instance, Quarantined
 from client.dicom.phases import SLICED
-from client.dicom.quality import (
-    Suspect,
-    Wanted,
-    is_secondary_capture,
-    localizers,
-    several_people,
-    two_patient_ids,
-    unwanted,
-)
+from client.dicom.quality import several_people, two_patient_ids
 from client.dicom.read import Header
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.found import Found
@@ -34,7 +26,7 @@ from client.labels import Labels, dicom_keys
 from client.left_out import LeftOut
 from client.objects import read_objects
 from client.pixel_store import PixelStore
-from client.series_choice import check_kind
+from client.series_choice import beside_an_answer, check_fits
 from client.table import encode_rows
 from common.config import Images, RunConfig
 from common.errors import CohortError
@@ -90,7 +82,7 @@ def read_study(files: Sequence[Path], config: RunConfig, rows: Rows) -> Study:
     known = [header for header in seen if isinstance(header, Instance)]
     _check_one_person([one for one in known if one.patient not in rows.withdrawn])
     images = config.cohort.images
-    gate = _Gate(config, rows, LeftOut() if images is None else _left_out(known, images))
+    gate = _Gate(config, rows, LeftOut() if images is None else beside_an_answer(known, images))
     with (
         tempfile.TemporaryDirectory(prefix="wardround-study-") as folder,
         PixelStore(Path(folder)) as store,
@@ -151,7 +143,7 @@ class _Gate:
             message = "The study's patient was withdrawn at this site; nothing of them is scored."
             raise CohortError(message)
         if images is not None:
-            _check_fits(header, images)
+            check_fits(header, images)
         self._left_out.check(header.patient, header.instance)
         if not header.patient:
             raise UnusableFile(Reason.MISSING_HEADER, "PatientID")
@@ -173,38 +165,6 @@ def _header(path: Path) -> Instance | Quarantined | None:
         return read_file(File(path=path, size=status.st_size, mtime_ns=status.st_mtime_ns))
     except OSError:  # listed when it is read
         return None
-
-
-def _check_fits(header: Header, images: Images) -> None:
-    if images.modalities and header.modality not in images.modalities:
-        raise UnusableFile(Reason.WRONG_MODALITY, header.modality)
-    check_kind(header, images)
-
-
-def _left_out(found: Sequence[Instance], images: Images) -> LeftOut:
-    """Return what training leaves out of a cohort, whatever else is beside it.
-
-    Other parts of the body, the other side and scouts; secondary captures beside acquired pictures.
-    """
-    wanted = Wanted(body_parts=images.body_parts, laterality=images.laterality)
-    refused = [*unwanted(found, wanted), *localizers(found)]
-    gone = {suspect.row.path for suspect in refused}
-    fitting = [one for one in found if one.path not in gone and _fits(one.header, images)]
-    if images.dimensions == 2 and not all(map(is_secondary_capture, fitting)):
-        detail = "a secondary capture beside the study's images"
-        refused += [
-            Suspect(row=one, reason=Reason.DERIVED, detail=detail)
-            for one in fitting if is_secondary_capture(one)
-        ]  # fmt: skip
-    return LeftOut(images={(s.row.patient, s.row.instance): (s.reason, s.detail) for s in refused})
-
-
-def _fits(header: Header, images: Images) -> bool:
-    try:
-        _check_fits(header, images)
-    except UnusableFile:
-        return False
-    return True
 
 
 def _check_one_person(images: Sequence[Instance]) -> None:

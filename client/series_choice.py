@@ -26,11 +26,18 @@ from dataclasses import dataclass
 from client.dicom.header_checks import WITHOUT_PIXELS
 from client.dicom.instance import Instance, Quarantined
 from client.dicom.phases import SLICED
-from client.dicom.quality import is_secondary_capture
+from client.dicom.quality import (
+    Suspect,
+    Wanted,
+    is_secondary_capture,
+    localizers,
+    unwanted,
+)
 from client.dicom.read import Header
 from client.dicom.reasons import Reason, UnusableFile
 from client.dicom.remarks import Remark
 from client.labels import Labels, dicom_keys, key_of_row
+from client.left_out import LeftOut
 from common.config import Images
 
 _PET = "PT"
@@ -58,6 +65,39 @@ def check_kind(header: Header, rules: Images) -> None:
     if header.modality == _PET and header.units.upper() != units:
         held = f"Units is {header.units}" if header.units else "Units is not said"
         raise UnusableFile(Reason.WRONG_UNITS, f"{held}, the run uses {units}")
+
+
+def check_fits(header: Header, rules: Images) -> None:
+    """Raise UnusableFile for an image of another modality or kind than a run uses."""
+    if rules.modalities and header.modality not in rules.modalities:
+        raise UnusableFile(Reason.WRONG_MODALITY, header.modality)
+    check_kind(header, rules)
+
+
+def _fits(header: Header, rules: Images) -> bool:
+    try:
+        check_fits(header, rules)
+    except UnusableFile:
+        return False
+    return True
+
+
+def beside_an_answer(found: Sequence[Instance], rules: Images) -> LeftOut:
+    """Return what of a study is no part of a model's answer, as it is of no cohort.
+
+    Other parts of the body, the other side and scouts; secondary captures beside acquired pictures.
+    """
+    wanted = Wanted(body_parts=rules.body_parts, laterality=rules.laterality)
+    refused = [*unwanted(found, wanted), *localizers(found)]
+    gone = {suspect.row.path for suspect in refused}
+    fitting = [one for one in found if one.path not in gone and _fits(one.header, rules)]
+    if rules.dimensions == 2 and not all(map(is_secondary_capture, fitting)):
+        detail = "a secondary capture beside the study's images"
+        refused += [
+            Suspect(row=one, reason=Reason.DERIVED, detail=detail)
+            for one in fitting if is_secondary_capture(one)
+        ]  # fmt: skip
+    return LeftOut(images={(s.row.patient, s.row.instance): (s.reason, s.detail) for s in refused})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -211,15 +211,12 @@ class Scanned:
 
     def _single(self, keyword: str) -> float | None:
         raw = self.values.get(keyword)
-        if not raw:
-            return None
-        if keyword == "DiffusionBValue":
-            if len(raw) != _DOUBLE.size:
-                raise Odd
-            (found,) = _DOUBLE.unpack(raw)
-            return found if isfinite(found) else None
-        numbers = self.numbers(keyword, 1)
-        return numbers[0] if numbers else None
+        if not raw or keyword != "DiffusionBValue":
+            return next(iter(self.numbers(keyword, 1)), None)
+        if len(raw) != _DOUBLE.size:
+            raise Odd
+        (found,) = _DOUBLE.unpack(raw)
+        return found if isfinite(found) else None
 
     def issuer(self) -> str:
         """Return who issued the PatientID; qualifiers are none of the easy case."""
