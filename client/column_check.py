@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.label_join import alike_pairs, difference
 from client.label_schema import MISSING
 from client.labels import Labels, read_labels
 from common.cell_values import expected_one_of, number_of, one_of, yes_or_no
@@ -59,6 +60,35 @@ def doubt_of(labels: Labels, rows: Sequence[int], config: RunConfig, table: Path
     """
     stops = [*filter(None, [labels.doubt]), *faults(labels, rows, config)]
     return f"Run {config.name} cannot use {table}: {' '.join(stops)}" if stops else ""
+
+
+def questions_about(table: Path, config: RunConfig) -> list[str]:
+    """Return sentences on a table that may be right, and that a person has to look at."""
+    return [*one_sided(table, config), *alike(table, config)]
+
+
+def alike(table: Path, config: RunConfig) -> list[str]:
+    """Return a sentence where PatientIDs may be one person's who is counted twice.
+
+    They are two people to every run: whether 12 and 0012 are one, only the hospital knows.
+    """
+    try:
+        labels = read_labels(table, (), with_images=config.cohort.images is not None)
+    except CohortError:  # said where the cohort is loaded
+        return []
+    lines: dict[str, int] = {}
+    for line, row in zip(labels.lines, labels.rows, strict=True):
+        lines.setdefault(row.get("PatientID", ""), line)
+    pairs = alike_pairs(lines.keys() - {""})
+    if not pairs:
+        return []
+    one, other = sorted(lines[name] for name in pairs[0])
+    said = (
+        f"{len(pairs)} PatientIDs differ from another of the table in {difference(*pairs[0])} "
+        f"(lines {one} and {other}): they are different people to a run. Where they are one "
+        "person, write them alike."
+    )
+    return [said]
 
 
 def one_sided(table: Path, config: RunConfig) -> list[str]:
@@ -184,11 +214,15 @@ def _question(labels: Labels, rows: Sequence[int], column: _Column) -> str | Non
     held = sorted(filled, key=lambda text: (number_of(text) is None, number_of(text) or 0, text))
     shown = ", ".join(held[:_SHOWN]) + (", ..." if len(held) > _SHOWN else "")
     text = f"Column {column.name} holds {shown}, expected {' and '.join(column.values)}: "
-    if column.is_outcome and column.values == ("0", "1") and set(held) <= {"1", "2"}:
+    if column.is_outcome and column.values == ("0", "1") and _is_rs(held):
         text += "which of them is the event (R writes 1 where there was none and 2 for the event)?"
     else:
         text += "what do its codes mean?"
     return f"{text} {_remedy(column.name, held, column.values)}"
+
+
+def _is_rs(held: Sequence[str]) -> bool:
+    return {number_of(text) for text in held} <= {1.0, 2.0}
 
 
 def _is_shifted(

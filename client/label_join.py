@@ -6,6 +6,7 @@ The report is about identifiers, so it stays at the site; its counts may be show
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -173,6 +174,12 @@ def near(value: str, others: Collection[str]) -> tuple[str, ...]:
     return tuple(sorted(_by_likeness(set(others) - {value}).get(_likeness(value), ())))
 
 
+def alike_pairs(values: Collection[str]) -> list[tuple[str, str]]:
+    """Return the identifiers of which another differs only as people and programs alter them."""
+    groups = (names for names in _by_likeness(values).values() if len(names) > 1)
+    return [(names[0], other) for names in groups for other in names[1:]]
+
+
 def cause_of(value: str, column: str, others: Mapping[str, Sequence[str]]) -> str:
     """Return why an identifier may have found nothing: how the nearest one differs."""
     if column == "AccessionNumber" and len(value) > _LONGEST_SH:
@@ -180,12 +187,13 @@ def cause_of(value: str, column: str, others: Mapping[str, Sequence[str]]) -> st
     if re.fullmatch(r"\d(\.\d+)?[Ee]\+?\d+", value):
         return "a spreadsheet rounded the identifier; format the column as text"
     other = next((o for o in others.get(_likeness(value), ()) if o != value), None)
-    return "" if other is None else _difference(value, other)
+    return "" if other is None else difference(value, other)
 
 
-def _difference(value: str, other: str) -> str:
+def difference(value: str, other: str) -> str:
     """Return in what two identifiers differ that are the same but for that."""
     steps = (
+        ("how accents are written (Unicode's forms)", lambda t: unicodedata.normalize("NFKC", t)),
         ("upper and lower case", str.casefold),
         ("blanks or signs between the characters", lambda t: re.sub(r"[\W_]+", "", t)),
         ("the point and zero of a number (12345.0)", lambda t: re.sub(r"\.0+$", "", t)),
@@ -200,7 +208,7 @@ def _difference(value: str, other: str) -> str:
 
 def _likeness(value: str) -> str:
     """Return what stays of an identifier when all that is often altered is taken off."""
-    plain = re.sub(r"\.0+$", "", value.strip())
+    plain = re.sub(r"\.0+$", "", unicodedata.normalize("NFKC", value).strip())
     return re.sub(r"[\W_]+", "", plain).casefold().translate(_LOOKALIKES).lstrip("0")
 
 

@@ -178,9 +178,9 @@ def _as_declared(
             "decimal: point into the table's schema"
         )
     plain = text
-    if number and number_in(text) is None:
-        value = number_of(text, notation)
-        plain = text if value is None else repr(value)
+    if number:
+        value = number_of(text, notation)  # with a decimal comma 1.234 is another than Python's
+        plain = text if value is None or value == number_in(text) else repr(value)
     expected = _misfit(plain, rules) if rules is not None else ""
     return ("", f"expected {expected}") if expected else (plain, "")
 

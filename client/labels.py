@@ -11,7 +11,8 @@ from pathlib import Path
 from client.dicom.read import Header
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.label_schema import LabelSchema, check_columns, checked, read_schema, schema_path
-from client.table_files import TextTable, read_table
+from client.table_files import read_table
+from client.table_shape import FEWER, MORE, misshapen, two_notations, with_causes
 from common.cell_values import Notation
 from common.errors import CohortError
 
@@ -89,6 +90,13 @@ def read_labels(
     try:
         _check_columns(path, columns, needed, with_images=with_images and not by_patient)
     except CohortError as error:
+        below = next((n for n, row in cells[:20] if set(KEYS) & {c.strip() for c in row}), None)
+        if below is not None and not set(KEYS) & set(columns):
+            message = (
+                f"The header of {path} is not in its first line; line {below} looks like it. Take "
+                "what stands above it out."
+            )
+            raise CohortError(message) from error
         if not text.other_sheets:
             raise
         message = (
@@ -103,8 +111,11 @@ def read_labels(
         withdrawn=withdrawn, schema=schema, by_patient=by_patient,
     )  # fmt: skip
     found = _filled(found, (columns, cells), (notation, numbers), with_images=with_images)
-    found = replace(found, unusable=_with_causes(found.unusable, text.sign))
-    doubt = _misshapen(path, found.unusable, text)
+    found = replace(found, unusable=with_causes(found.unusable, text.sign))
+    doubt = misshapen(path, found.unusable, text)
+    if text.sign and notation == "unknown":
+        read = {*numbers, *(name for name, r in schema.columns.items() if r.type == "number")}
+        doubt = doubt or two_notations(path, columns, cells, read)
     if doubt and not by_patient:
         raise CohortError(doubt)
     found = replace(found, doubt=doubt)
@@ -141,52 +152,6 @@ def _filled(
     )
 
 
-#: Begins the detail of a row that has more cells than the header, or fewer.
-_MORE, _FEWER = "more cells than the header", "fewer cells than the header"
-_SIGN_NAMES = {",": "comma", ";": "semicolon", "\t": "tabulator", "|": "bar"}
-
-
-def _with_causes(unusable: Sequence[Unusable], sign: str) -> tuple[Unusable, ...]:
-    """Return the list, where rows with too many cells name the sign that parts them."""
-    name = _SIGN_NAMES.get(sign, "separator")
-    cause = f"; a {name} in a cell parts it, unless the cell is quoted"
-    return tuple(
-        replace(one, detail=one.detail + cause)
-        if sign and one.reason is Reason.ROW_MALFORMED and one.detail.startswith(_MORE) else one
-        for one in unusable
-    )  # fmt: skip
-
-
-def _misshapen(path: Path, unusable: Sequence[Unusable], text: TextTable) -> str:
-    """Return what is wrong with a table most of whose lines are none of its header's, if it is."""
-    malformed = [one for one in unusable if one.reason is Reason.ROW_MALFORMED]
-    apart = {one.what for one in text.unusable if one.reason is Reason.ROW_MALFORMED}
-    lines = len(text.lines) - 1 + len(apart)
-    if 2 * len(malformed) <= lines:
-        return ""
-    kinds = {start: [p for p in malformed if p.detail.startswith(start)] for start in
-             (_MORE, _FEWER)}  # fmt: skip
-    others = [p for p in malformed if not p.detail.startswith((_MORE, _FEWER))]
-    worst = max((*kinds.values(), others), key=len)
-    if others and worst is kinds[_FEWER]:
-        worst = others  # the rest of a cell with line breaks is short
-    if worst is kinds[_FEWER]:
-        remedy = "Export it again with every cell of every row, also those that are empty."
-    elif worst is others:
-        remedy = "Export the table again."
-    elif text.sign == ",":
-        remedy = (
-            "Decimal commas in a table that is parted by commas do that: write decimal points, or "
-            "save it with semicolons, or quote the cells. So do columns that the header lacks."
-        )
-    else:
-        remedy = "Name every column in the header, and quote cells that hold the separator."
-    return (
-        f"{len(malformed)} of {lines} lines of {path} cannot be used as rows "
-        f"({worst[0].what}: {worst[0].detail}). {remedy}"
-    )
-
-
 def after_outcome(labels: Labels) -> list[Unusable]:
     """Return the values that were taken after the outcome, as the table's schema tells.
 
@@ -203,7 +168,7 @@ def _row(columns: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
     if not any(columns[len(values) :]):  # or the header alone
         values += [""] * (len(columns) - len(values))
     if len(values) != len(columns):
-        kind = _MORE if len(values) > len(columns) else _FEWER
+        kind = MORE if len(values) > len(columns) else FEWER
         raise UnusableFile(Reason.ROW_MALFORMED, f"{kind}: {len(values)}, not {len(columns)}")
     return dict(zip(columns, (v.strip() for v in values), strict=True))
 

@@ -15,7 +15,7 @@ from client.cohort import SiteCohort, load_cohort
 from client.cohort_account import CohortFacts, StudyAccount, account
 from client.cohort_quality import Shelf, images_left_out, judged, reader_of
 from client.cohort_release import Members, released
-from client.column_check import one_sided
+from client.column_check import questions_about
 from client.describing import facts_of, tables_of
 from client.dicom.files import File
 from client.dicom.header import read_file
@@ -96,7 +96,7 @@ def readiness(
         labels=label_rows(shelf.labels, seen.rows),
         unmatched=causes(site.data, shelf.labels, seen.rows),
         columns=column_rows(shelf.labels, config),
-        questions=tuple(one_sided(shelf.labels, config)) if config else (),
+        questions=tuple(questions_about(shelf.labels, config)) if config else (),
         tables=_counted(exact),
         speed=_speed(seen, shelf),
         told=released(exact, _smallest(site, config)) if config and exact else None,

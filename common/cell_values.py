@@ -49,6 +49,18 @@ def is_either(text: str, notation: Notation = "unknown") -> bool:
     return bool(_EITHER.fullmatch(text.strip())) and number_of(text, notation) is None
 
 
+def has_decimal_comma(text: str) -> bool:
+    """Return whether a text is a number with a decimal comma, and none otherwise."""
+    if "," not in text:
+        return False
+    return number_of(text, "comma") is not None and number_of(text, "point") is None
+
+
+def may_be_thousands(text: str) -> bool:
+    """Return whether a text such as 1.234 is a thousand where the decimal sign is a comma."""
+    return "." in text and _EITHER.fullmatch(text.strip()) is not None
+
+
 def _plain(text: str, notation: Notation) -> str | None:
     """Return the number as Python writes it."""
     if _EITHER.fullmatch(text):

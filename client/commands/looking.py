@@ -74,7 +74,7 @@ def _index_run(home: Home, site: SiteConfig, path: Path, *, every: bool) -> None
     from client.cache import Cache
     from client.cohort import load_cohort, needed_columns
     from client.cohort_quality import Shelf, images_left_out
-    from client.column_check import one_sided
+    from client.column_check import questions_about
     from client.features import with_features
     from client.left_out import LeftOut
     from client.withdrawals import withdrawn
@@ -97,7 +97,7 @@ def _index_run(home: Home, site: SiteConfig, path: Path, *, every: bool) -> None
         raise CohortError(cohort.doubt)
     items = len(cohort.items.patient)
     say(f"{len(cohort.items)} patients with {items} items can be used for {config.name}.")
-    for remark in one_sided(site.labels_csv, config):
+    for remark in questions_about(site.labels_csv, config):
         say(as_text(remark))
     _say_unusable(
         [(u.reason.name, u.reason.value, u.what, u.detail) for u in cohort.unusable], every=every

@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from client.app import Desk
 from client.cohort import SiteCohort
-from client.column_check import one_sided
+from client.column_check import one_sided, questions_about
 from client.label_schema import schema_path
 from client.worker import ward_of
 from common.config import RunConfig, parse_config
@@ -235,6 +235,55 @@ def test_codes_stop_in_a_spreadsheet_and_in_parquet_as_well(tmp_path: Path) -> N
     for name in ("labels.xlsx", "labels.parquet"):
         with pytest.raises(CohortError, match="which of them is the event"):
             load(tmp_path, run(BINARY, AGE), tmp_path / "cache", labels=tmp_path / name)
+
+
+def test_codes_that_are_written_as_decimals_get_rs_question(tmp_path: Path) -> None:
+    text = "PatientID,ill,age\nP1,1.0,50\nP2,2.0,51\nP3,2.0,52\n"
+    with pytest.raises(CohortError, match="which of them is the event"):
+        read(tmp_path, text, run(BINARY, AGE))
+
+
+@pytest.mark.parametrize("sign", ["\t", "|", ","])
+def test_a_point_beside_decimal_commas_is_asked_about(tmp_path: Path, sign: str) -> None:
+    """Where semicolons part the cells, 1.234 is left out by itself; here it was read as 1.234."""
+    rows = [["PatientID", "ill", "age", "crp"], ["P1", "0", '"50,5"', '"2,5"'],
+            ["P2", "1", "51", "1.234"], ["P3", "1", "52", '"1,5"']]  # fmt: skip
+    text = "\n".join(sign.join(row) for row in rows)
+    with pytest.raises(CohortError, match=r"line 2: 50,5.*1\.234 in line 3 is 1234 or 1\.234"):
+        read(tmp_path, text, run())
+    private = parse_config(
+        run().to_yaml().replace("privacy: none", "privacy: {unit: patient, epsilon: 2.0}")
+    )
+    assert "decimal: comma or decimal: point" in load(tmp_path, private, tmp_path / "p").doubt
+    for decimal, crp in (("comma", 1234.0), ("point", 1.234)):
+        found = read(tmp_path, text, run(), f"decimal: {decimal}\n")
+        assert values(found)[1][1] == crp
+    points = text.replace('"50,5"', "50.5").replace('"2,5"', "2.5").replace('"1,5"', "1.5")
+    schema_path(tmp_path / "labels.csv").unlink()
+    assert values(read(tmp_path, points, run()))[1][1] == 1.234
+
+
+def test_a_title_above_the_header_is_named(tmp_path: Path) -> None:
+    text = "Export of 1 January;;;\n;;;\nPatientID;ill;age;crp\nP1;0;50;1\n"
+    with pytest.raises(CohortError, match="not in its first line; line 3 looks like it"):
+        read(tmp_path, text, run())
+
+
+@pytest.mark.parametrize(
+    ("other", "how"),
+    [
+        ("0012", "zeros in front"), ("12.0", "the point and zero"), ("1 2", "blanks or signs"),
+        ("I2", "O for 0"),
+    ],
+)  # fmt: skip
+def test_patient_ids_that_may_be_one_person_are_told(
+    tmp_path: Path, other: str, how: str
+) -> None:
+    text = f"PatientID,ill,age\n12,0,50\nP2,1,51\n{other},1,52\n"
+    read(tmp_path, text, run(BINARY, AGE))
+    (said,) = questions_about(tmp_path / "labels.csv", run(BINARY, AGE))
+    assert f"1 PatientIDs differ from another of the table in {how}" in said
+    assert "lines 2 and 4" in said
 
 
 def test_one_patient_more_changes_no_other_patients_values(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from client.label_join import JoinReport, join_report, near
+from client.label_join import JoinReport, difference, join_report, near
 from client.labels import KEYS, read_labels
 from tests.client.dicom_files import config_of, image, noise, save, write_labels
 from tests.client.terminals import Site
@@ -134,3 +134,9 @@ def test_index_of_a_run_says_how_table_and_images_found_each_other(tmp_path: Pat
     out = site.types("index", config).out
     assert "3 of 5 rows of the table have images; 3 of 5 images have a row (3 by PatientID)." in out
     assert "1 x  WITHDRAWN" in out
+
+
+def test_accents_that_are_written_in_two_ways_are_named() -> None:
+    composed, apart = "M\u00fcller", "Mu\u0308ller"
+    assert near(composed, {apart, "Muller"}) == (apart,)
+    assert difference(composed, apart) == "how accents are written (Unicode's forms)"

@@ -192,14 +192,14 @@ def test_a_site_that_stops_where_a_patients_lines_cannot_be_read(
             table_csv, "_lines_of", lambda data, codec: data.decode(codec).splitlines()
         )
     else:
-        real = labels._misshapen
+        real = labels.misshapen
 
         def stops(path: Path, unusable: Sequence[Unusable], text: TextTable) -> str:
             if real(path, unusable, text):
                 raise CohortError(str(path))
             return ""
 
-        monkeypatch.setattr(labels, "_misshapen", stops)
+        monkeypatch.setattr(labels, "misshapen", stops)
     with pytest.raises((CohortError, UnicodeDecodeError, AssertionError)):
         check_ways(tmp_path, two_worlds._bad_lines)
 
