@@ -148,9 +148,11 @@ def find_images(found: Found, rules: Images, store: PixelStore) -> Iterator[Imag
 
 def _of_one_phase(found: Found) -> list[Object]:
     """Return the objects of series that show each place once; the others are listed."""
-    series: dict[tuple[str, str, str], list[Object]] = defaultdict(list)
+    series: dict[tuple[str, str], list[Object]] = defaultdict(list)
     for item in found.objects:
-        series[item.header.patient, item.header.study, item.header.series].append(item)
+        header = item.header
+        place = header.series or f"study {header.study}"
+        series[header.patient, place].append(item)
     kept: list[Object] = []
     for items in series.values():
         try:

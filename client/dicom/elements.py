@@ -211,6 +211,8 @@ class Scanned:
 
     def _single(self, keyword: str) -> float | None:
         raw = self.values.get(keyword)
+        if raw and keyword in _SHORTS:
+            return float(self.integer(keyword))
         if not raw or keyword != "DiffusionBValue":
             return next(iter(self.numbers(keyword, 1)), None)
         if len(raw) != _DOUBLE.size:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from client.dicom.read import ACQUIRED, Header
+from client.dicom.read import ACQUIRED, COUNTED, Header
 from client.dicom.reasons import Reason, UnusableFile
 
 #: Modalities whose pictures are slices, and whose series are different pictures of one place.
@@ -27,6 +27,11 @@ _OF_A_STACK = (
     "DiffusionBValue",
 )  # fmt: skip
 
+#: Times that differ by less than this part are the same.
+_SAME_TIME, _TIMES = 0.02, frozenset({"EchoTime", "InversionTime"})
+#: What is one for all slices of a picture of one kind, wherever they lie.
+_OF_A_PICTURE = ("EchoTime", "EchoNumbers", "DiffusionBValue")
+
 _Frame = tuple[Header, int]
 
 
@@ -36,6 +41,9 @@ def check_phases(images: Sequence[Header]) -> None:
     Only slices are looked at: views of a mammogram or stills of ultrasound have no place.
     """
     sliced = [image for image in images if image.modality in SLICED]
+    if not sliced:
+        return
+    _check_alike(images)
     placed = [(image, frame) for image in sliced for frame in range(len(image.positions))]
     groups = list(_at_one_place(placed))
     on_another = sum(len(group) - 1 for group in groups)
@@ -46,8 +54,37 @@ def check_phases(images: Sequence[Header]) -> None:
             Reason.MULTI_PHASE if whole else Reason.DUP_POSITION,
             f"{on_another} of {len(placed)} slices lie on another{_differing(most, ACQUIRED)}",
         )
-    unplaced = [image for image in sliced if not image.positions and image.frames == 1]
-    _check_unplaced(unplaced)
+    unplaced = [image for image in sliced if not image.positions]
+    _check_unplaced([image for image in unplaced if image.frames == 1])
+    for image in unplaced:
+        _check_frames(image)
+    check_one_kind(sliced)
+
+
+def check_one_kind(images: Sequence[Header]) -> None:
+    """Refuse slices of several echoes or b-values, also where each lies at a place of its own."""
+    if told := _differing(images, _OF_A_PICTURE):
+        raise UnusableFile(Reason.MIXED_SERIES, f"its slices are of several kinds{told}")
+
+
+def _check_alike(images: Sequence[Header]) -> None:
+    """Refuse what no volume could be stacked of, whichever slices a series has (volume.py)."""
+    for name, found in (
+        ("StudyInstanceUID", {image.study for image in images}),
+        ("Modality", {image.modality for image in images}),
+    ):
+        if len(found - {""}) > 1:
+            raise UnusableFile(Reason.MIXED_SERIES, f"{name} differs")
+    if len({image.rescaled for image in images}) > 1:
+        raise UnusableFile(Reason.MISSING_HEADER, "some slices have a rescale, others have none")
+
+
+def _check_frames(image: Header) -> None:
+    """Refuse frames of several energies, phases or times in one nuclear image."""
+    held = dict(zip(ACQUIRED, image.acquired, strict=False))
+    kinds = [f"{name} is {held[name]:g}" for name in COUNTED if (held.get(name) or 0) > 1]
+    if image.frames > 1 and kinds:
+        raise UnusableFile(Reason.MULTI_PHASE, f"{image.frames} frames, {' and '.join(kinds)}")
 
 
 def _at_one_place(slices: Sequence[_Frame]) -> Iterator[list[Header]]:
@@ -88,6 +125,11 @@ def _check_unplaced(images: Sequence[Header]) -> None:
         raise UnusableFile(Reason.DUP_POSITION, detail)
 
 
+def _same_time(name: str, values: Sequence[float]) -> bool:
+    """Return whether echo or inversion times are one, but for what a scanner rounds."""
+    return name in _TIMES and values[-1] - values[0] < _SAME_TIME * values[-1]
+
+
 def _differing(images: Sequence[Header], names: Sequence[str]) -> str:
     """Return in what images differ, with some of the values; empty where it is nothing of these."""
     found = []
@@ -95,7 +137,7 @@ def _differing(images: Sequence[Header], names: Sequence[str]) -> str:
         place = ACQUIRED.index(name)
         held = [image.acquired[place] for image in images if image.acquired[place:]]
         values = sorted({value for value in held if value is not None})
-        if len(values) > 1 and name != "SliceLocation":
+        if len(values) > 1 and name != "SliceLocation" and not _same_time(name, values):
             some = ", ".join(f"{value:g}" for value in values[:3])
             found.append(f"{name} ({some}{', ...' * (len(values) > 3)})")
     return f"; they differ in {' and '.join(found)}" if found else ""

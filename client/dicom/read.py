@@ -30,10 +30,15 @@ _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 #: What tells a pixel's shape, what counts before the others first: its size in the patient and
 #: at the detector, of a scanned film (PS3.3 C.8.6.1), where none is known its ratio (C.7.6.3.1.7).
 SHAPES = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
+#: Of the frames of a nuclear image (PS3.3 C.8.4.8): how many kinds of them there are.
+COUNTED = (
+    "NumberOfEnergyWindows", "NumberOfPhases", "NumberOfRRIntervals", "NumberOfTimeSlots",
+)  # fmt: skip
 #: What tells slices of one place apart: echo, phase, weighting, time; and where they lie at least.
 ACQUIRED = (
     "EchoTime", "EchoNumbers", "InversionTime", "TemporalPositionIdentifier", "TriggerTime",
     "DiffusionBValue", "AcquisitionNumber", "FrameReferenceTime", "KVP", "SliceLocation",
+    *COUNTED,
 )  # fmt: skip
 #: Ratios that differ by less than this part are the same, rounded.
 _SAME_RATIO = 0.01

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from client.dicom.compressed import Array
 from client.dicom.padding import Padding
+from client.dicom.phases import check_one_kind
 from client.dicom.quantities import Pixels
 from client.dicom.read import Cosines, Header
 from client.dicom.reasons import Reason, UnusableFile
@@ -132,6 +133,7 @@ def order_slices(slices: Sequence[tuple[Header, int]]) -> tuple[list[int], Geome
     level = positions @ normal
     order = [int(i) for i in np.argsort(level, kind="stable")]
     gap = _usual_gap(level[order])
+    check_one_kind([header for header, _ in slices])
     _check_numbers([slices[i][0] for i in order], gap)
     step = (positions[order[-1]] - positions[order[0]]) / (len(order) - 1)
     spacing = header.spacing or (1.0, 1.0)

@@ -184,8 +184,65 @@ def enhanced(levels: Sequence[float]) -> FileDataset:
     return one
 
 
+@pytest.mark.parametrize("kind", ["echo times", "echo numbers", "b-values"])
+def test_slices_of_several_kinds_are_refused_wherever_they_lie(tmp_path: Path, kind: str) -> None:
+    """Two echoes whose slices lie between each other make an even series."""
+    shifted = [
+        {**said, "ImagePositionPatient": [0, 0, 4.0 * n + 2.0 * part]}
+        for part, said in enumerate(SEVERAL[kind]) for n in range(4)
+    ]  # fmt: skip
+    site = scan(tmp_path / "d", shifted, count=1)
+    for number, config in enumerate((FLAT, DEEP)):
+        found = load(site, config, tmp_path / f"c{number}")
+        assert found.items.pseudonyms == ("P2",)
+        told = [p.detail for p in found.unusable if p.reason is Reason.MIXED_SERIES]
+        assert NAMES[kind] in told[0]
+
+
+def test_a_series_of_two_studies_or_modalities_or_half_rescaled_is_refused_in_2d(
+    tmp_path: Path,
+) -> None:
+    reasons_of: dict[str, tuple[Said, Reason]] = {
+        "study": ({"StudyInstanceUID": "1.2.3"}, Reason.MIXED_SERIES),
+        "modality": ({"Modality": "CT"}, Reason.MIXED_SERIES),
+        "rescale": ({"RescaleSlope": 1, "RescaleIntercept": -1024}, Reason.MISSING_HEADER),
+    }
+    for name, (said, reason) in reasons_of.items():
+        other = {**said, "ImagePositionPatient": [0, 0, 100.0]}
+        site = scan(tmp_path / name, ({"ImagePositionPatient": [0, 0, 0]}, other), count=1)
+        series = str(image(noise(8, 8), "P1", "S", "1", 0).SeriesInstanceUID)
+        write_labels(site, [
+            {"PatientID": "P1", "SeriesInstanceUID": series, "ill": 1},
+            {"PatientID": "P2", "SeriesInstanceUID": "", "ill": 0},
+        ])
+        found = load(site, FLAT, tmp_path / f"{name}-cache")
+        assert used(found) == 0
+        assert sum(p.reason is reason for p in found.unusable) == 2, name
+
+
+@pytest.mark.parametrize("name", [
+    "NumberOfEnergyWindows", "NumberOfPhases", "NumberOfRRIntervals", "NumberOfTimeSlots",
+])  # fmt: skip
+def test_frames_of_a_nuclear_image_are_of_one_energy_phase_and_time(
+    tmp_path: Path, name: str
+) -> None:
+    for patient, count in (("P1", 2), ("P2", 1)):
+        one = image(noise(4, 8, 8, seed=count).astype("uint8"), patient)
+        one.Modality = "NM"
+        setattr(one, name, count)
+        save(tmp_path / f"{patient.lower()}.dcm", one)
+    write_labels(tmp_path, [{"PatientID": "P1", "ill": 1}, {"PatientID": "P2", "ill": 0}])
+    found = load(tmp_path, FLAT, tmp_path / "c")
+    assert found.items.pseudonyms == ("P2",)
+    assert (Reason.MULTI_PHASE, f"4 frames, {name} is 2") in reasons(found)
+
+
 PLAIN: dict[str, tuple[str, tuple[Said, ...]]] = {
     "an MR series": ("MR", ({"EchoTime": 10, "AcquisitionNumber": 1},)),
+    "echo times that were rounded": (
+        "MR", tuple({"EchoTime": 4.6 + 0.01 * n, "ImagePositionPatient": [0, 0, 9.0 * n]}
+                    for n in range(3)),
+    ),
     "slices of two tilts": ("MR", ({}, {"ImageOrientationPatient": list(TILTED)})),
     "gated slices, each at its own time": ("MR", tuple(
         {"ImagePositionPatient": [0, 0, 9.0 * n], "TriggerTime": 50 * n} for n in range(3)
@@ -199,7 +256,7 @@ PLAIN: dict[str, tuple[str, tuple[Said, ...]]] = {
 @pytest.mark.parametrize("kind", PLAIN)
 def test_pictures_of_several_places_stay_items_of_their_patient(tmp_path: Path, kind: str) -> None:
     modality, parts = PLAIN[kind]
-    count = 1 if kind.startswith(("gated", "stations")) else 4
+    count = 1 if kind.startswith(("gated", "stations", "echo")) else 4
     site = scan(tmp_path / "d", parts, count=count, modality=modality)
     assert used(load(site, FLAT, tmp_path / "c")) == count * len(parts)
 
