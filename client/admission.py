@@ -118,6 +118,17 @@ def _out_of_rounds(question: Question, config: RunConfig) -> Denied | None:
     return Denied(reason=RefusalReason.CONFIGURATION, detail=detail)
 
 
+def _taken(question: Question, config: RunConfig, house: House) -> Denied | None:
+    """Return why a run that nobody was asked about must wait: there are too many of these."""
+    if question.kind == "proposal" or house.approvals.take(config.fingerprint()):
+        return None
+    detail = (
+        "so many configurations were taken without a person's decision that this one waits for "
+        f"one; type: wardround-site approve {question.run}"
+    )
+    return Denied(reason=RefusalReason.NOT_APPROVED, detail=detail)
+
+
 def _approval(question: Question, config: RunConfig, house: House) -> Denied | None:
     """Return why configuration and seed are not approved, after noting that they were asked for.
 
@@ -133,7 +144,7 @@ def _approval(question: Question, config: RunConfig, house: House) -> Denied | N
         case "declined":
             return Denied(reason=RefusalReason.DECLINED, detail="declined by this site's admin")
         case "waiting" if house.config.policy.approval == "automatic":
-            return None
+            return _taken(question, config, house)
         case "waiting":
             detail = f"seed {question.seed}; type: wardround-site approve {question.run}"
             return Denied(reason=RefusalReason.NOT_APPROVED, detail=detail)

@@ -9,6 +9,7 @@ says so, too (client/ledger.py), so nothing of the guarantee of privacy rests on
     killed between charge and answer   nothing left: asked again, it is charged and drawn anew
     answer kept, not sent              the same answer is sent
     a patient withdrawn since          it is answered once more without them, and charged again
+    so many that it fills the disk     the oldest are forgotten (`_MOST_TOLD`), as if lost
     the file is lost, or an old copy   what is asked again is drawn anew and charged again
 """
 
@@ -16,21 +17,22 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
 from common.config import RunConfig
 from common.errors import StateDamaged, UpdateRefused
 from common.message_headers import message_of, parts_of
+from common.sqlite_file import opened
 from common.weights import on_processor
 from common.wire import EvaluationRequest, SiteReport, SiteStatistics, StatisticsRequest
 
 Asked = EvaluationRequest | StatisticsRequest
 Told = SiteReport | SiteStatistics
 
-_PATIENCE_SECONDS = 30.0
+#: Answers and names that are kept, the last; a run has some hundred at most.
+_MOST_TOLD, _MOST_RUNS = 5_000, 20_000
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
   run TEXT PRIMARY KEY, configuration TEXT NOT NULL, seed TEXT NOT NULL
@@ -40,6 +42,7 @@ CREATE TABLE IF NOT EXISTS answers (
   answer TEXT NOT NULL, PRIMARY KEY (run, place)
 ) STRICT;
 """
+_FORGET = "DELETE FROM {0} WHERE rowid <= (SELECT max(rowid) FROM {0}) - ?"
 
 
 class AnotherRequest(UpdateRefused):
@@ -107,6 +110,7 @@ class AnswersInFile:
             bind = "INSERT OR IGNORE INTO runs (run, configuration, seed) VALUES (?, ?, ?)"
             # As text: a seed of the wire may be larger than SQLite's whole numbers.
             connection.execute(bind, (run, *key))
+            _forget(connection, "runs", _MOST_RUNS)
             known = "SELECT configuration, seed FROM runs WHERE run = ?"
             return tuple(connection.execute(known, (run,)).fetchone()) == key
 
@@ -129,20 +133,21 @@ class AnswersInFile:
         row = (asked.run, place_of(asked), digest_of(asked), self._without, parts_of(told)[0])
         with self._open() as connection, connection:
             connection.execute(keep, row)
+            _forget(connection, "answers", _MOST_TOLD)
 
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with closing(sqlite3.connect(self._path, timeout=_PATIENCE_SECONDS)) as connection:
-                connection.execute("PRAGMA synchronous = FULL")
-                yield connection
-        except sqlite3.DatabaseError as error:
-            message = (
-                f"The answers in {self._path} cannot be used: {error}. See that there is room on "
-                "the disk, or put the newest copy back. Without it nothing of the budget is lost: "
-                "what is asked again is charged again."
-            )
-            raise StateDamaged(message) from error
+    def _open(self) -> AbstractContextManager[sqlite3.Connection]:
+        return opened(self._path, self._explain)
+
+    def _explain(self, error: sqlite3.DatabaseError) -> StateDamaged:
+        return StateDamaged(
+            f"The answers in {self._path} cannot be used: {error}. See that there is room on the "
+            "disk, or put the newest copy back. Without it nothing of the budget is lost: what is "
+            "asked again is charged again."
+        )
+
+
+def _forget(connection: sqlite3.Connection, table: str, most: int) -> None:
+    connection.execute(_FORGET.format(table), (most,))
 
 
 def place_of(asked: Asked) -> str:

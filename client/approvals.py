@@ -9,6 +9,8 @@ Guarantee: an approval is of one configuration's hash, taken over every value of
     two runs of the same configuration and seed  one decision
     a decision is changed                        the last one counts; all are kept, with their time
     the privacy section overrules another        what is in force is approved, however it is written
+    a coordinator asks for ever other runs       what somebody decided on, or what was released, is
+                                                 kept; of the rest the last (`_MOST_OPEN`)
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ from __future__ import annotations
 import getpass
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,10 +27,16 @@ from typing import Literal
 from common.config import RunConfig, read_config
 from common.errors import ConfigurationError, StateDamaged
 from common.hash_chain import now
+from common.sqlite_file import opened
 
 Decision = Literal["approved", "declined", "waiting"]
 
-_PATIENCE_SECONDS = 30.0
+#: Configurations that wait for somebody; the oldest is forgotten until it is asked for again.
+_MOST_OPEN = 200
+#: Configurations that were taken without anybody's decision; further ones wait for one.
+_MOST_TAKEN = 1000
+#: Runs, and seeds, that are listed of a configuration: the last.
+_MOST_RUNS = 50
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS configurations (
   fingerprint TEXT PRIMARY KEY, name TEXT NOT NULL, content TEXT NOT NULL
@@ -47,6 +55,7 @@ CREATE TABLE IF NOT EXISTS seeds (
   UNIQUE (run, fingerprint, seed)
 ) STRICT;
 CREATE TABLE IF NOT EXISTS approved_seeds (decision INTEGER PRIMARY KEY, seed TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS taken (fingerprint TEXT PRIMARY KEY) STRICT;
 CREATE TRIGGER IF NOT EXISTS no_update BEFORE UPDATE ON decisions
 BEGIN SELECT RAISE(ABORT, 'a decision is never changed'); END;
 CREATE TRIGGER IF NOT EXISTS no_delete BEFORE DELETE ON decisions
@@ -66,6 +75,19 @@ _DECISIONS = """
 SELECT d.number, d.decision, a.seed FROM decisions d
 LEFT JOIN approved_seeds a ON a.decision = d.number WHERE d.fingerprint = ? ORDER BY d.number DESC
 """
+_FORGET_OPEN = """
+DELETE FROM configurations WHERE fingerprint IN (
+  SELECT fingerprint FROM configurations
+  WHERE fingerprint NOT IN (SELECT fingerprint FROM decisions)
+  AND fingerprint NOT IN (SELECT fingerprint FROM taken) AND fingerprint != ?
+  ORDER BY rowid DESC LIMIT -1 OFFSET ?)
+"""
+_FORGET_RUNS = """
+DELETE FROM {0} WHERE fingerprint NOT IN (SELECT fingerprint FROM configurations)
+OR (fingerprint = ? AND number NOT IN
+    (SELECT number FROM {0} WHERE fingerprint = ? ORDER BY number DESC LIMIT ?))
+"""
+_TAKE = "INSERT OR IGNORE INTO taken SELECT ? WHERE (SELECT count(*) FROM taken) < ?"
 _LAST_APPROVED = """
 SELECT c.content FROM decisions d JOIN configurations c ON c.fingerprint = d.fingerprint
 WHERE c.name = ? AND c.fingerprint != ? AND d.decision = 'approved' ORDER BY d.number DESC LIMIT 1
@@ -108,6 +130,14 @@ class Approvals:
                 "INSERT OR IGNORE INTO seeds (run, fingerprint, seed) VALUES (?, ?, ?)",
                 (run, config.fingerprint(), str(seed)),
             )
+            _forget(connection, config.fingerprint())
+
+    def take(self, fingerprint: str) -> bool:
+        """Keep what is released without anybody's decision; False where it must wait for one."""
+        with self._open() as connection, connection:
+            connection.execute(_TAKE, (fingerprint, _MOST_TAKEN))
+            known = "SELECT 1 FROM taken WHERE fingerprint = ?"
+            return connection.execute(known, (fingerprint,)).fetchone() is not None
 
     def decide(
         self, fingerprint: str, decision: Literal["approved", "declined"], seed: int | None = None
@@ -188,25 +218,20 @@ class Approvals:
         if seed is not None and decision == "approved":
             _bind(connection, made.lastrowid, seed)
 
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def _open(self) -> AbstractContextManager[sqlite3.Connection]:
         """Open the file; StateDamaged says what keeps it from being used."""
-        try:
-            with closing(sqlite3.connect(self._path, timeout=_PATIENCE_SECONDS)) as connection:
-                connection.execute("PRAGMA synchronous = FULL")
-                yield connection
-        except sqlite3.OperationalError as error:
-            message = (
+        return opened(self._path, self._explain)
+
+    def _explain(self, error: sqlite3.DatabaseError) -> StateDamaged:
+        if isinstance(error, sqlite3.OperationalError):
+            return StateDamaged(
                 f"The approvals {self._path} cannot be used: {error}. See that there is room on "
                 "the disk and that the user who runs this may write the folder."
             )
-            raise StateDamaged(message) from error
-        except sqlite3.DatabaseError as error:
-            message = (
-                f"{self._path} holds no approvals: {error}. Put a sound copy back, or move it "
-                "away: then every run is asked for again."
-            )
-            raise StateDamaged(message) from error
+        return StateDamaged(
+            f"{self._path} holds no approvals: {error}. Put a sound copy back, or move it away: "
+            "then every run is asked for again."
+        )
 
 
 def _keep(connection: sqlite3.Connection, config: RunConfig) -> None:
@@ -214,6 +239,13 @@ def _keep(connection: sqlite3.Connection, config: RunConfig) -> None:
         "INSERT OR IGNORE INTO configurations (fingerprint, name, content) VALUES (?, ?, ?)",
         (config.fingerprint(), config.name, config.canonical_json()),
     )
+
+
+def _forget(connection: sqlite3.Connection, last: str) -> None:
+    """Forget what nobody decided on and nothing came of, beyond the last; `last` is the newest."""
+    connection.execute(_FORGET_OPEN, (last, _MOST_OPEN - 1))
+    for table in ("proposals", "seeds"):
+        connection.execute(_FORGET_RUNS.format(table), (last, last, _MOST_RUNS))
 
 
 def _bind(connection: sqlite3.Connection, decision: int | None, seed: int | None) -> None:

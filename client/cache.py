@@ -10,7 +10,6 @@ began before it, and whoever begins after it sees it.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -27,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.durable import replace_durably
+from common.file_lock import FileLock
 
 #: Part of every key; raised when reading or preparing changes.
 READER_VERSION = 11
@@ -130,13 +130,13 @@ class Cache:
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Hold the cache while it is read and filled; several may."""
-        with self._locked(fcntl.LOCK_SH):
+        with self._locked(shared=True):
             yield
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Hold the cache while nobody else does; waits until that is so."""
-        with self._locked(fcntl.LOCK_EX):
+        with self._locked(shared=False):
             yield
 
     def forget_prepared(self) -> int:
@@ -157,15 +157,8 @@ class Cache:
                 removed += 1
         return removed
 
-    @contextmanager
-    def _locked(self, kind: int) -> Iterator[None]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, kind)
-            yield
-        finally:
-            os.close(descriptor)
+    def _locked(self, *, shared: bool) -> FileLock:
+        return FileLock(self.folder / _LOCK, shared=shared, waits=True)
 
 
 def _seal(array: NDArray[np.generic]) -> bytes:

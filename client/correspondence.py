@@ -25,6 +25,7 @@ from client.inbox import Sending
 from client.meters import Outcome
 from client.policy import Denied
 from client.quarantine import MOST_INTERRUPTIONS
+from client.repetition import MANY_NAMES, Names
 from client.worker_process import Finished
 from common.envelope import Envelope, facts_of, read_head, seal
 from common.errors import PrivacyError, RecordsLost, RunGone, StateDamaged, UpdateRefused
@@ -56,6 +57,7 @@ class Correspondence:
     _letters: dict[str, _Letter] = field(default_factory=dict)  # decided on, by message
     _releases: dict[int, str] = field(default_factory=dict)  # by Flower's number of the run
     _pulled_at: float = -math.inf
+    _runs: Names = field(default_factory=Names)
     _unreadable: set[str] = field(default_factory=set)  # questions of which the worker made nothing
 
     def __post_init__(self) -> None:
@@ -88,6 +90,7 @@ class Correspondence:
 
     def close(self) -> None:
         """Take back the try of what the worker is at: it is ended by us, not by the request."""
+        self.desk.disclosures.close()
         if self.desk.worker.given is not None:
             self.desk.quarantine.undo(self.desk.worker.given)
 
@@ -174,10 +177,8 @@ class Correspondence:
         refusal = None
         if why is not None:
             refusal = self._no(question, why.reason)
-            self.desk.tell("refused", {
-                "run": question.run, "round": question.round, "reason": why.reason.name,
-                "detail": why.detail,
-            })  # fmt: skip
+            facts = {"run": question.run, "round": question.round, "reason": why.reason.name}
+            self.desk.tell("refused", {**facts, "detail": why.detail})
         self._letters[delivery.id] = _Letter(
             delivery=delivery, question=question, digest=digest, refusal=refusal,
             at=time.monotonic(),
@@ -194,6 +195,8 @@ class Correspondence:
             question = question_of(header)
         except UpdateRefused as error:
             return NO_QUESTION, Denied(reason=RefusalReason.UNREADABLE, detail=str(error))
+        if not self._runs.may_begin(question.run):
+            return question, Denied(reason=RefusalReason.NOT_APPROVED, detail=MANY_NAMES)
         if delivery.run_id not in self._releases:
             self._releases[delivery.run_id] = fleet.release_of(delivery.run_id)
         release = self._releases[delivery.run_id]
@@ -211,9 +214,8 @@ class Correspondence:
         return None
 
     def _no(self, asked: Question, reason: RefusalReason) -> Envelope:
-        envelope = seal(
-            Refusal(run=asked.run, round=asked.round, site=self.desk.name, reason=reason)
-        )
+        no = Refusal(run=asked.run, round=asked.round, site=self.desk.name, reason=reason)
+        envelope = seal(no)
         return envelope.signed(sign(self.desk.key, envelope.digest))
 
     def _drop_if_too_late(self, delivery: Delivery) -> None:
@@ -221,11 +223,9 @@ class Correspondence:
         letter = self._letters.get(delivery.id)
         if letter is None or letter.digest == self.desk.worker.given:
             return
+        own, questions = letter.question, [other.question for other in self._letters.values()]
         later = any(
-            other.question.run == letter.question.run
-            and other.question.kind == letter.question.kind
-            and other.question.round > letter.question.round
-            for other in self._letters.values()
+            (q.run, q.kind) == (own.run, own.kind) and q.round > own.round for q in questions
         )
         if later or delivery.ends < time.time():
             self._drop(delivery)

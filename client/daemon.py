@@ -29,6 +29,7 @@ from client.outbox import Outbox
 from client.proxy import proxy_to
 from client.quarantine import Quarantine
 from client.records import Records
+from client.repetition import Seldom
 from client.site_config import SiteConfig, load_site_config
 from client.site_status import Status
 from client.worker_process import WorkerProcess
@@ -90,6 +91,7 @@ class _Daemon:
         self._worker = worker
         self._link: _Link | None = None
         self._beating = threading.Event()
+        self._told = Seldom(_tell)
         self._letters = self._correspondence()
         self._status = Status(home.status, self._coordinator.address)
         self._pause = 0.25
@@ -115,6 +117,7 @@ class _Daemon:
         """Say good-bye, end the worker, and leave a status that says so."""
         self._beating.set()
         self._letters.close()
+        self._told.rest()
         self._worker.stop()
         if self._link is not None:
             with suppress(LinkDown, SiteUnknown):
@@ -211,7 +214,7 @@ class _Daemon:
             name=self._config.name, to=self._coordinator.name, key=self._key,
             inbox=Inbox(home.inbox), outbox=Outbox(home.outbox),
             quarantine=Quarantine(home.quarantine), records=Records(home),
-            disclosures=Disclosures(home.disclosures), worker=self._worker, tell=_tell,
+            disclosures=Disclosures(home.disclosures), worker=self._worker, tell=self._told,
             meters=self._meters,
         )  # fmt: skip
         return Correspondence(desk, self._house())
@@ -257,8 +260,9 @@ def _beat(fleet: Fleet, over: threading.Event) -> None:
             fleet.heartbeat()
 
 
-def _tell(event: str, facts: Mapping[str, object]) -> None:
-    _log.info(event, **facts)
+def _tell(facts: Mapping[str, object], times: int) -> None:
+    more = {"more": times - 1} if times > 1 else {}
+    _log.info(str(facts["event"]), **{n: f for n, f in facts.items() if n != "event"}, **more)
 
 
 def _known_node(home: Home) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import threading
@@ -16,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from client.site_config import SiteConfig
 from common.errors import RunFailed
+from common.file_lock import FileLock, Taken
 from common.health import Status as HealthStatus
 from common.health import open_health
 
@@ -42,19 +42,17 @@ def answering_health(
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the home, so that two daemons never share a ledger's answers."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            message = (
-                f"Another daemon serves {path.parent} already. `wardround-site status` shows what "
-                "it does; stop it first, or give another --home."
-            )
-            raise RunFailed(message) from error
-        file.truncate(0)
-        file.write(f"{os.getpid()} {datetime.now(UTC).isoformat()}\n")
-        file.flush()
+    try:
+        lock = FileLock(path, mode=0o666)
+    except Taken as error:
+        message = (
+            f"Another daemon serves {path.parent} already. `wardround-site status` shows what it "
+            "does; stop it first, or give another --home."
+        )
+        raise RunFailed(message) from error
+    with lock:
+        os.ftruncate(lock.fd, 0)
+        os.write(lock.fd, f"{os.getpid()} {datetime.now(UTC).isoformat()}\n".encode())
         yield
 
 

@@ -23,7 +23,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from common.errors import BudgetExceeded, LedgerDamaged, PrivacyError, RunBegun
 from common.hash_chain import GENESIS
 from common.privacy.accounting import epsilon_of
 from common.privacy.plan import LedgerHead, Mechanism, Spend
+from common.sqlite_file import connected, explained
 
 #: A site's name for its patients: all runs share one budget.
 COHORT = "patients"
@@ -210,28 +211,25 @@ class Ledger:
 
     def _connect(self) -> sqlite3.Connection:
         with self._explained():
-            connection = sqlite3.connect(
-                self._path, isolation_level=None, timeout=_PATIENCE_SECONDS
+            connection = connected(
+                self._path, patience_seconds=_PATIENCE_SECONDS, autocommit=True
             )
-            connection.execute("PRAGMA synchronous = FULL")
             if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
                 _switch_to_wal(connection)
         return connection
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn SQLite's errors into ours: a lock that somebody holds is no damage."""
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            message = (
+    def _explained(self) -> AbstractContextManager[None]:
+        return explained(self._explain)
+
+    def _explain(self, error: sqlite3.DatabaseError) -> PrivacyError:
+        """Turn SQLite's error into ours: a lock that somebody holds is no damage."""
+        if isinstance(error, sqlite3.OperationalError):
+            return PrivacyError(
                 f"The ledger {self._path} cannot be used: {error}. Nothing was charged or "
                 "released. See that its folder can be written and no other program holds it."
             )
-            raise PrivacyError(message) from error
-        except sqlite3.DatabaseError as error:
-            message = f"{self._path} is no ledger: {error}. Put the newest sound copy back."
-            raise LedgerDamaged(message) from error
+        message = f"{self._path} is no ledger: {error}. Put the newest sound copy back."
+        return LedgerDamaged(message)
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:

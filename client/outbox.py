@@ -3,11 +3,13 @@
 Guarantee: an update that was charged and kept here is sent again bit for bit, signature and all,
 when the coordinator asks the same question anew, after whatever crash; nothing more is charged
 for it. Questions are the same when all their bytes are: run, round, configuration, weights.
+Of runs that were answered longest ago nothing is kept: what they ask again is charged again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 from common.envelope import Envelope, facts_of, read_envelope, write_envelope
@@ -16,6 +18,8 @@ from common.errors import StateDamaged
 #: Rounds of a run whose answers are kept: the last, and the one before, which a coordinator that
 #: lost its last saved round asks for again.
 _KEPT = 2
+#: Runs that are kept, the last that were answered: an update may be as large as the network.
+_MOST_RUNS = 50
 _SUFFIX = ".answer"
 
 
@@ -34,6 +38,12 @@ class Outbox:
         for path in folder.glob(f"*{_SUFFIX}"):
             if int(path.name.partition("-")[0]) <= number - _KEPT:
                 path.unlink(missing_ok=True)
+        self._forget_runs()
+
+    def _forget_runs(self) -> None:
+        runs = sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+        for gone in runs[_MOST_RUNS:]:
+            shutil.rmtree(gone, ignore_errors=True)
 
     def find(self, question: str) -> Envelope | None:
         """Return the answer to a question, or None; a damaged one counts as none."""

@@ -13,7 +13,6 @@ has it open shares a lock; a withdrawal waits for them, and whoever opens it lat
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 import time
@@ -30,6 +29,7 @@ from numpy.typing import NDArray
 
 from client.dicom.compressed import Array
 from client.withdrawals import withdrawn_near
+from common.file_lock import FileLock
 
 #: A shard is closed when it is this long, so that a crash costs no more than one.
 _SHARD_BYTES = 1 << 28
@@ -60,8 +60,7 @@ class PixelStore:
     def __init__(self, folder: Path, *, alone: bool = False) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        self._lock = FileLock(folder / "lock", shared=not alone, waits=True)
         self.withdrawn = withdrawn_near(folder.absolute())
         self._shards: dict[str, NDArray[np.uint8]] = {}
         self._found: dict[str, Entry] = {}  # views of what was checked, not copies
@@ -81,7 +80,7 @@ class PixelStore:
             self.flush()
             self._index.close()
         finally:
-            os.close(self._lock)
+            self._lock.close()
 
     def find(self, key: str) -> Entry | None:
         """Return an object whose values are as they were written, or None."""

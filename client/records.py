@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.disclosures import RecordsMark, listed
+from client.disclosures import RecordsMark, last_mark, listed
 from client.home import Home
 from client.identity_key import pseudonyms
 from client.ledger import Ledger
@@ -138,7 +138,7 @@ class Records:
                 who=self.home.records.name, ledger=kept.statement.ledger,
                 withdrawals=kept.statement.withdrawals,
             )  # fmt: skip
-        mark = self._last_mark()
+        mark = last_mark(self.home.disclosures)  # not the whole log, at each request
         if mark is not None:
             stood = opened_head(mark.withdrawals, self._key())
             yield Witness(
@@ -146,10 +146,6 @@ class Records:
                 ledger=LedgerHead(charges=mark.charges, hash=mark.hash), withdrawals=stood,
                 unread=mark.withdrawals if stood is None else "",
             )  # fmt: skip
-
-    def _last_mark(self) -> RecordsMark | None:
-        marks = (line.disclosure.records for line in reversed(listed(self.home.disclosures)))
-        return next((mark for mark in marks if mark is not None), None)
 
     def _heard(self, kept: Kept, receipt: str) -> Statement | None:
         """Return the coordinator's statement; RecordsLost where this home cannot read it."""

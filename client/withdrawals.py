@@ -17,7 +17,6 @@ ledger keeps what was spent, and what has left has left.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from pathlib import Path
 
 from client.home import Home
 from common.errors import StateDamaged
+from common.file_lock import FileLock
 from common.hash_chain import GENESIS, ChainedLog, hashes, lines, verify
 
 _WITHDRAWN = "withdrawn"
@@ -138,11 +138,6 @@ class Withdrawals:
 @contextmanager
 def writing(path: Path) -> Iterator[Withdrawals]:
     """Open the log to write, alone; a second command waits here."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        os.fchmod(descriptor, 0o600)
+    with FileLock(path, waits=True) as lock:
+        os.fchmod(lock.fd, 0o600)
         yield Withdrawals(path)
-    finally:
-        os.close(descriptor)

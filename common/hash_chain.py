@@ -25,6 +25,8 @@ Fact = str | int | float | bool | None | list["Fact"] | dict[str, "Fact"]
 
 #: What stands before the first line.
 GENESIS = "0" * 64
+#: Read at once from a log's end.
+_BLOCK_BYTES = 1 << 16
 
 
 def now() -> str:
@@ -103,6 +105,36 @@ def lines(path: Path) -> Iterator[dict[str, object]]:
             )
             raise StateDamaged(message)
         yield found
+
+
+def newest_first(path: Path) -> Iterator[dict[str, object]]:
+    """Yield whole lines from the end on, and read no more of the file than is asked for.
+
+    StateDamaged as of `lines`. What stands behind the last end of a line is torn, and nobody's.
+    """
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        left, rest, is_torn = file.seek(0, os.SEEK_END), b"", True
+        while left:
+            size = min(_BLOCK_BYTES, left)
+            left -= size
+            file.seek(left)
+            rest, *ended = (file.read(size) + rest).split(b"\n")
+            whole, is_torn = (ended[:-1], False) if is_torn and ended else (ended, is_torn)
+            yield from (_read_or_raise(path, line) for line in reversed(whole))
+        if not is_torn:
+            yield _read_or_raise(path, rest)
+
+
+def _read_or_raise(path: Path, line: bytes) -> dict[str, object]:
+    found = _read(line)
+    if found is None:
+        for _ in lines(path):  # raises at the first that is none, with its number
+            pass
+        message = f"{path} was changed while it was read."
+        raise StateDamaged(message)
+    return found
 
 
 def _read(line: bytes) -> dict[str, object] | None:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 from common.errors import WardroundError
+from common.file_lock import FileLock, Taken
 from common.finding import Finding, State, packages
 from server.certificates import RENEWAL, now, read_certificate
-from server.file_lock import FileLock, Taken
 from server.folder import Folder
 from server.settings import Settings, host_and_port, load_settings
 

@@ -15,7 +15,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -25,6 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 from common.enrolment_messages import Invite, JoinRequest, SiteName, StateRequest
 from common.errors import ConfigurationError, StateDamaged, TrustRefused
 from common.identity import fingerprint
+from common.sqlite_file import connected, explained
 
 State = Literal["pending", "accepted", "revoked"]
 
@@ -239,22 +240,16 @@ class Enrolment:
 
     def _connect(self) -> sqlite3.Connection:
         with self._explained():
-            connection = sqlite3.connect(
-                self._path, isolation_level=None, timeout=_PATIENCE_SECONDS
-            )
-            connection.execute("PRAGMA synchronous = FULL")
-        return connection
+            return connected(self._path, patience_seconds=_PATIENCE_SECONDS, autocommit=True)
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            message = (
-                f"The list of sites {self._path} cannot be used: {error}. See that its folder "
-                "can be written, or put the last copy back."
-            )
-            raise StateDamaged(message) from error
+    def _explained(self) -> AbstractContextManager[None]:
+        return explained(self._explain)
+
+    def _explain(self, error: sqlite3.DatabaseError) -> StateDamaged:
+        return StateDamaged(
+            f"The list of sites {self._path} cannot be used: {error}. See that its folder can be "
+            "written, or put the last copy back."
+        )
 
 
 _SELECT = "SELECT site, public_key, state, since FROM sites"

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from common.errors import StateDamaged, UpdateRefused
 from common.privacy.plan import LedgerHead
 from common.receipt import Receipt, read_receipt
+from common.sqlite_file import opened
 
 _PATIENCE_SECONDS = 10.0
 _SCHEMA = """
@@ -77,18 +78,13 @@ class Receipts:
         charges, found, sealed = row
         return Receipt(ledger=LedgerHead(charges=charges, hash=found), sealed=sealed).text()
 
-    @contextmanager
-    def _connected(self) -> Iterator[sqlite3.Connection]:
-        try:
-            connection = sqlite3.connect(
-                self._path, isolation_level=None, timeout=_PATIENCE_SECONDS
-            )
-            with closing(connection):
-                connection.execute("PRAGMA synchronous = FULL")
-                yield connection
-        except sqlite3.DatabaseError as error:
-            message = (
-                f"The receipts of sites {self._path} cannot be used: {error}. Put the last copy "
-                "back, or remove the file: sites give new ones with their next answers."
-            )
-            raise StateDamaged(message) from error
+    def _connected(self) -> AbstractContextManager[sqlite3.Connection]:
+        return opened(
+            self._path, self._explain, patience_seconds=_PATIENCE_SECONDS, autocommit=True
+        )
+
+    def _explain(self, error: sqlite3.DatabaseError) -> StateDamaged:
+        return StateDamaged(
+            f"The receipts of sites {self._path} cannot be used: {error}. Put the last copy back, "
+            "or remove the file: sites give new ones with their next answers."
+        )

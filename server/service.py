@@ -17,11 +17,11 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from common.errors import ConfigurationError, WardroundError
+from common.file_lock import FileLock, Taken
 from common.health import open_health
 from common.logs import log, open_logs
 from server.allocator import give_freed_memory_back, sort_out_what_stays
 from server.certificates import now, renew_if_due
-from server.file_lock import FileLock, Taken
 from server.folder import Folder
 from server.following import Follower
 from server.gateway import Gateway

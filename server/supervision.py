@@ -21,8 +21,8 @@ from typing import IO, Literal, Protocol
 
 from common.config import RunConfig
 from common.errors import ConfigurationError, ExitCode, RunFailed, WardroundError
+from common.file_lock import FileLock, Taken
 from common.logs import log
-from server.file_lock import FileLock, Taken
 from server.folder import Folder
 from server.run_book import RunBook, RunEntry, how_to_resume
 from server.run_status import view_of

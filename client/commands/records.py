@@ -65,6 +65,7 @@ def show_disclosures(home: Home, *, everything: bool, as_json: bool) -> None:
                 "at": line.at, "kind": told.kind, "to": told.to, "run": told.run,
                 "round": told.round, "bytes": told.bytes, "sha256": told.sha256,
                 "epsilon": told.epsilon, "again": line.again, "hash": line.hash,
+                "times": line.times,
             }))  # fmt: skip
         return
     if not found:
@@ -81,7 +82,7 @@ def show_disclosures(home: Home, *, everything: bool, as_json: bool) -> None:
             as_text(line.disclosure.to), as_text(line.disclosure.run), str(line.disclosure.round),
             size(line.disclosure.bytes),
             "-" if line.disclosure.epsilon is None else f"{line.disclosure.epsilon:.3g}",
-            "again" if line.again else "",
+            " ".join((["again"] if line.again else []) + ([f"x {line.times}"] * (line.times > 1))),
         )
         for line in kept
     ]  # fmt: skip

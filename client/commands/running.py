@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 
@@ -14,6 +13,7 @@ from client.plain_text import ago, size
 from client.quarantine import Quarantine
 from client.site_config import load_site_config
 from common.errors import ConfigurationError, ExitCode, WardroundError
+from common.file_lock import is_held
 
 #: What the daemon calls what it does, in words.
 _STATES = {
@@ -27,15 +27,8 @@ _STATES = {
 
 
 def is_running(home: Home) -> bool:
-    """Return whether a daemon holds the home's lock; a file it left behind says nothing."""
-    try:
-        with home.lock.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    """Return whether a daemon holds the home's lock."""
+    return is_held(home.lock)
 
 
 def is_automatic(home: Home) -> bool:

@@ -6,7 +6,6 @@ for; a process that is killed goes on where it was, and no instance is fetched t
 
 from __future__ import annotations
 
-import fcntl
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +23,7 @@ from client.sources.queue import Counted, Queue
 from client.sources.selection import Wanted
 from client.sources.source import Halt, RemoteSeries, SeriesRefused, Source, open_source
 from common.errors import RunFailed, Unreachable
+from common.file_lock import FileLock, Taken
 
 Tell = Callable[[str], None]  # a line for whoever watches; called from any thread
 
@@ -95,12 +95,12 @@ def cannot_write(data: Path, error: OSError) -> RunFailed:
 @contextmanager
 def _alone(data: Path) -> Iterator[None]:
     """Hold the data folder; AtWork when another pull does."""
-    with (data / ".pull.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            message = f"Another pull into {data} is at work. Wait for it, or end it first."
-            raise AtWork(message) from error
+    try:
+        lock = FileLock(data / ".pull.lock", mode=0o666)
+    except Taken as error:
+        message = f"Another pull into {data} is at work. Wait for it, or end it first."
+        raise AtWork(message) from error
+    with lock:
         yield
 
 

@@ -217,3 +217,57 @@ def test_a_decision_is_the_last_one_of_its_own_configuration(
     for change in CHANGES:
         own = hash_of(run_of(**change))
         assert approvals.decision(own) == expected.get(own, "waiting")
+
+
+# --- a coordinator that asks for ever something else -------------------------------------------
+
+
+def test_ever_other_configurations_push_out_nothing_that_was_decided_or_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client.approvals._MOST_OPEN", 5)
+    approvals = Approvals(tmp_path / "approvals.db")
+    decided, taken = run_of(description="decided"), run_of(description="taken")
+    approvals.note("decided", decided)
+    approvals.decide(hash_of(decided), "declined")
+    approvals.note("taken", taken)
+    assert approvals.take(hash_of(taken))
+    for number in range(20):
+        approvals.note(f"run-{number}", run_of(description=str(number)))
+    names = [seen.run for seen in approvals.listed()]
+    assert names == ["decided", "taken", *(f"run-{number}" for number in range(15, 20))]
+    assert approvals.decision(hash_of(decided)) == "declined"
+    # What was pushed out is there again when it is asked for again.
+    approvals.note("run-3", run_of(description="3"))
+    assert approvals.listed()[-1].run == "run-3"
+
+
+def test_ever_other_names_and_seeds_of_one_configuration_stay_few(tmp_path: Path) -> None:
+    approvals, config = Approvals(tmp_path / "approvals.db"), run_of()
+    approvals.note("first", config, 1)
+    approvals.decide(hash_of(config), "approved", 1)
+    for number in range(300):
+        approvals.note(f"run-{number}", config, number)
+        approvals.note("one", config, 1000 + number)
+    with closing(sqlite3.connect(tmp_path / "approvals.db")) as connection:
+        counts = [
+            connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608
+            for table in ("proposals", "seeds", "decisions", "approved_seeds")
+        ]
+    assert counts == [50, 50, 1, 1]
+    assert approvals.decision(hash_of(config), 1) == "approved"
+    assert approvals.decision(hash_of(config), 7) == "waiting"
+
+
+def test_what_is_taken_without_a_decision_has_an_end_and_a_decision_opens_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client.approvals._MOST_TAKEN", 3)
+    approvals = Approvals(tmp_path / "approvals.db")
+    configs = [run_of(description=str(number)) for number in range(4)]
+    for config in configs:
+        approvals.note("run", config)
+    assert [approvals.take(hash_of(c)) for c in configs] == [True, True, True, False]
+    assert approvals.take(hash_of(configs[0]))
+    approvals.decide(hash_of(configs[3]), "approved")
+    assert approvals.decision(hash_of(configs[3])) == "approved"

@@ -281,3 +281,50 @@ def test_what_was_declined_stays_declined_where_approval_is_automatic(tmp_path: 
     letters.house().approvals.decide_ahead(CONFIG, "declined")
     fleet.ask(question())
     assert refused_with(tmp_path, letters, fleet) is RefusalReason.DECLINED
+
+
+def test_ever_other_run_names_wait_and_leave_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client.repetition._RUNS_AT_ONCE", 3)
+    fleet = FolderFleet(tmp_path / "fleet")
+    letters = Letters(tmp_path / "home").open()
+    for number in range(8):
+        fleet.ask(replace(question(), run=f"run-{number}"), number=number)
+        turns(letters, fleet)
+    answers = [unseal(x.header, x.frames) for x in fleet.answers()]
+    refused = [x for x in answers if isinstance(x, Refusal)]
+    assert {x.reason for x in refused} == {RefusalReason.NOT_APPROVED}
+    assert len(answers) - len(refused) == 3
+    assert {seen.run for seen in letters.house.approvals.listed()} == {"run-0", "run-1", "run-2"}
+    assert Ledger(tmp_path / "home" / "ledger.db").head().charges == 3
+    # A run that was begun goes on.
+    fleet.ask(question(2, "run-1"), number=9)
+    turns(letters, fleet)
+    assert Ledger(tmp_path / "home" / "ledger.db").head().charges == 4
+
+
+def test_updates_are_kept_of_the_last_runs_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client.outbox._MOST_RUNS", 3)
+    fleet = FolderFleet(tmp_path / "fleet")
+    letters = Letters(tmp_path / "home").open()
+    for number in range(6):
+        fleet.ask(replace(question(), run=f"run-{number}"), number=number)
+        turns(letters, fleet)
+    assert len(fleet.answers()) == 6
+    assert len(list((tmp_path / "home" / "outbox").iterdir())) == 3
+
+
+def test_a_run_that_waits_for_approval_leaves_one_line_for_many_questions(tmp_path: Path) -> None:
+    fleet = FolderFleet(tmp_path / "fleet")
+    letters = Letters(tmp_path / "home", approval="manual").open()
+    for number in range(10):
+        fleet.ask(Proposal(run="run", round=0, seed=0, config=CONFIG), number=number)
+        turns(letters, fleet, 2)
+    assert len(fleet.answers()) == 10
+    path = tmp_path / "home" / "disclosures.jsonl"
+    assert [line.times for line in listed(path)] == [1]
+    letters.close()
+    assert [line.times for line in listed(path)] == [1, 9]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.disclosures import Disclosure, Disclosures, listed, verify
+from client.disclosures import Disclosure, Disclosures, RecordsMark, last_mark, listed, verify
 from common.errors import StateDamaged
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,9 @@ from client.disclosures import Disclosure, Disclosures
 log, number = Disclosures(Path(sys.argv[1])), 0
 while True:
     number += 1
-    log.record(Disclosure(kind="update", to="c", run="r", round=number, bytes=1, sha256="0" * 64))
+    log.record(Disclosure(
+        kind="update", to="c", run="r", round=number, bytes=1, sha256=f"{number:064x}"
+    ))
     print(number, flush=True)
 """
 
@@ -65,7 +67,57 @@ def test_a_message_that_leaves_again_is_marked_even_after_a_restart(tmp_path: Pa
     log.record(told(1))
     log.record(told(2))
     log.record(told(1))
+    log.record(told(1))
+    assert [line.again for line in listed(path)] == [False, True, False]
+    log.close()
     assert [line.again for line in listed(path)] == [False, True, False, True]
+    assert [line.times for line in listed(path)] == [1, 1, 1, 2]
+    assert verify(path).messages == 5
+
+
+def test_a_run_that_waits_for_an_hour_leaves_a_line_each_five_minutes(tmp_path: Path) -> None:
+    path, now = tmp_path / "disclosures.jsonl", [0.0]
+    log = Disclosures(path, seconds=lambda: now[0])
+    for second in range(0, 3600, 2):
+        now[0] = float(second)
+        log.record(told(1, kind="refusal", epsilon=None))
+    assert len(listed(path)) == 12
+    log.close()
+    assert verify(path).messages == 1800
+
+
+@pytest.mark.parametrize("kind", ["refusal", "standing"])
+def test_a_coordinator_that_asks_ever_something_else_fills_no_disk(
+    tmp_path: Path, kind: str
+) -> None:
+    path, now = tmp_path / "disclosures.jsonl", [0.0]
+    log = Disclosures(path, seconds=lambda: now[0])
+    for number in range(6000):
+        now[0] = number / 10
+        log.record(told(number, kind=kind, epsilon=None))
+    log.record(told(7000))  # what tells something of patients has its line
+    assert listed(path)[-1].disclosure == told(7000)
+    log.close()
+    assert len(listed(path)) < 530
+    assert verify(path).messages == 6001
+
+
+def test_the_newest_mark_is_found_without_reading_the_whole_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "disclosures.jsonl"
+    assert last_mark(path) is None
+    log, mark = Disclosures(path), RecordsMark(charges=3, hash="a" * 64, withdrawals="sealed")
+    log.record(told(1, records=replace(mark, charges=2)))
+    log.record(told(2, records=mark))
+    log.record(told(3, kind="refusal", epsilon=None))
+    monkeypatch.setattr("common.hash_chain._BLOCK_BYTES", 64)
+    with path.open("ab") as file:
+        file.write(b"torn")
+    assert last_mark(path) == mark
+    path.write_bytes(path.read_bytes().replace(b'"records": {', b'"records": {"x": 1}, "y": {', 2))
+    with pytest.raises(StateDamaged):
+        last_mark(path)
 
 
 def test_a_line_holds_what_left_and_nothing_else(tmp_path: Path) -> None:

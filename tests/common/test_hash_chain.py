@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import StateDamaged
-from common.hash_chain import GENESIS, ChainedLog, hashes, lines, verify
+from common.hash_chain import GENESIS, ChainedLog, hashes, lines, newest_first, verify
 
 ROOT = Path(__file__).parents[2]
 #: Appends lines until the file may not grow, then gives it room again and appends one more.
@@ -175,3 +175,20 @@ def test_a_full_disk_leaves_a_sound_log_that_goes_on_when_there_is_room(
     assert "large" in done.stdout
     assert [line["number"] for line in lines(path)] == list(range(count + 1))
     verify(path)
+
+
+@given(
+    st.lists(st.text(max_size=30), max_size=6), st.integers(1, 200),
+    st.sampled_from([b"", b"torn", b"{"]),
+)  # fmt: skip
+def test_lines_from_the_end_are_the_lines_turned_round(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], block: int, torn: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("log") / "log.jsonl"
+    log = ChainedLog(path)
+    for text in texts:
+        log.append({"text": text})
+    path.write_bytes((path.read_bytes() if path.exists() else b"") + torn)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("common.hash_chain._BLOCK_BYTES", block)
+        assert list(newest_first(path)) == list(lines(path))[::-1]

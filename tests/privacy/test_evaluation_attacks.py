@@ -467,3 +467,17 @@ def test_what_is_released_stays_below_the_claim_and_without_noise_exceeds_it() -
     assert audited(lambda counts: with_count_noise(counts, NOISE, noise)) < claim
     assert audited(lambda counts: with_count_noise(counts, NOISE / 40, noise)) > claim
     assert audited(lambda counts: counts) > claim
+
+
+def test_answers_that_were_forgotten_are_charged_again_and_never_told_for_free(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client.answers._MOST_TOLD", 2)
+    monkeypatch.setattr("client.answers._MOST_RUNS", 2)
+    desk = desk_of(home)
+    for number in range(4):
+        assert isinstance(desk.answer(asked(run=f"run-{number}")), SiteReport)
+    assert reason_of(desk.answer(asked(crafted(crp=9.0), run="run-3"))) is RefusalReason.ANSWERED
+    assert isinstance(desk.answer(asked(crafted(crp=9.0), run="run-0")), SiteReport)
+    assert Ledger(home.ledger).head().charges == 5
+    assert reason_of(desk.answer(asked(run="run-1", seed=9))) is RefusalReason.BEGUN

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from common.file_lock import FileLock
 from server.certificates import Authority, now
 from server.checks import Finding, examine
 from server.cli import app
-from server.file_lock import FileLock
 from server.folder import Folder
 from server.settings import Settings, host_and_port
 from tests.server.coordinator import made

@@ -19,10 +19,10 @@ from typer.testing import CliRunner
 
 from common.config import load_config
 from common.enrolment_messages import JOIN_PATH, Invite, JoinRequest
+from common.file_lock import FileLock, Taken
 from common.identity import fingerprint, new_private_key, public_text
 from server.certificates import client_context
 from server.cli import app
-from server.file_lock import FileLock, Taken
 from server.folder import Folder
 from server.operator_client import Operator
 from server.run_book import RunBook

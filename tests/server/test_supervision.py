@@ -13,7 +13,7 @@ import pytest
 
 from common.config import RunConfig, load_config
 from common.errors import ConfigurationError
-from server.file_lock import FileLock, Taken
+from common.file_lock import FileLock, Taken
 from server.folder import Folder
 from server.run_book import RunBook, RunEntry
 from server.supervision import Supervisor
