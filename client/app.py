@@ -28,7 +28,7 @@ from client.parts import binding, run_epsilon
 from client.private_round import counted, plan_of
 from client.quality_rules import QualityRules
 from client.records import Records
-from client.run_costs import HAIR, largest_claim, run_costs, told_of_everybody
+from client.run_costs import largest_claim, run_costs, told_of_everybody
 from client.site import Guard, Site, bound_to
 from client.trained_on import note_trained
 from client.training import train_round
@@ -68,7 +68,6 @@ class Ward:
     quality: QualityRules
     telling: Telling
     largest_epsilon: float  # of all runs on these patients together
-    largest_run_epsilon: float  # of one run, rounds that are asked for again among it
     cohort_delta: float
     tell_patients: bool | Literal["without_privacy"]
     device: torch.device
@@ -247,7 +246,6 @@ def load(ward: Ward, config: RunConfig, seed: int) -> Loaded:
         ledger=Ledger(ward.ledger),
         limit=Limit(
             epsilon=ward.largest_epsilon, delta=ward.cohort_delta, run=largest_claim(config),
-            training=ward.largest_run_epsilon * HAIR,
         ), cohort=COHORT, noise=ChaChaNoise(), beside=told_of_everybody(config, ward.telling),
         split=key.fingerprint(),
     )  # fmt: skip

@@ -169,7 +169,8 @@ def age_of(row: Instance) -> float | None:
     """Return a patient's age at a study in years: Patient's Age, else from the two dates."""
     text = row.patient_age.strip().upper()
     units = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
-    if len(text) == 4 and text[:3].isdigit() and text[3] in units:
+    # Also superscripts are digits to Python, and no numbers.
+    if len(text) == 4 and text.isascii() and text[:3].isdigit() and text[3] in units:
         return int(text[:3]) * units[text[3]]
     born, seen = _date(row.birth_date), _date(row.study_date)
     if born is None or seen is None or seen < born:

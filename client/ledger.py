@@ -4,8 +4,8 @@ Guarantee: whatever a private round releases was charged before, durably, and al
 on any one patient together (client/parts.py) stay within the site's limit. A process killed
 at any moment leaves a charge without a release at worst, never a release without a charge.
 
-    repeated round         charged again: what was released the first time is out; a run spends no
-                           more than the site allows one, however often its rounds are asked for
+    repeated round         charged again: what was released the first time is out, and the run's
+                           epsilon is told as it is then, above what its configuration states
     two runs at once       one transaction at a time, the second sees the first's charge
     a name charged before  for another configuration, seed or split key: RunBegun, by what its own
                            rows say, whatever else the site lost (client/answers.py)
@@ -55,8 +55,6 @@ class Limit:
     epsilon: float
     delta: float
     run: float = math.inf  # of the counts that a run is told, at the run's own delta
-    #: Of a run's training, rounds that were asked for again among it, at the run's own delta.
-    training: float = math.inf
 
     def __post_init__(self) -> None:
         """Refuse a limit that bounds nothing, such as nan, which no sum is ever above."""
@@ -260,23 +258,21 @@ def _check_begun(past: Iterable[Charge], run: str, bound: BoundTo | None) -> Non
 
 
 def _check_run(past: Sequence[Charge], new: Charge, limit: Limit, delta: float) -> None:
-    """Refuse what a run would claim more of a part's patients with than it may."""
+    """Refuse counts with which a run would claim more of a part's patients than it may."""
     name, part = part_of(new.run)
+    if part == "train":
+        return  # planned as a whole; a round that is repeated is charged again
     own = [
         c for c in past
         if part_of(c.run) in {(name, part), (name, "statistics")}
         or (part_of(c.run)[0] == name and c.bound is None)  # nobody knows whose they are
     ]  # fmt: skip
     claim = run_epsilon([*own, new], name, delta)
-    most = limit.training if part == "train" else limit.run
-    if claim <= most:
+    if claim <= limit.run:
         return
-    why, next_step = f"over its own {most:.4g}: its counts have too little noise", ""
-    if part == "train":
-        why = f"over the {most:.4g} that one run may spend here: its rounds were asked for again"
-        next_step = " Raise policy.largest_epsilon_per_run, or let a new run be begun."
     message = (
         f"Run {name} would claim epsilon {claim:.4g} at delta {delta:.2g} of its {part} patients, "
-        f"{why}. Nothing was charged or released.{next_step}"
+        f"over its own {limit.run:.4g}: its counts have too little noise. Nothing was charged or "
+        "released."
     )
     raise BudgetExceeded(message)

@@ -80,8 +80,8 @@ class PolicyRules(Part):
     )
     largest_epsilon_per_run: PositiveFloat = Field(
         default=3.0,
-        description="Privacy that one run may spend on these patients, at most, at the run's own "
-        "delta. Rounds that the coordinator asks for again count.",
+        description="Privacy that one run may state that it spends on these patients, at most. "
+        "Rounds that it asks for again are charged beside; largest_epsilon_per_cohort ends it.",
     )
     largest_epsilon_per_cohort: PositiveFloat = Field(
         default=8.0,

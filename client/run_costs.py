@@ -24,12 +24,12 @@ from common.privacy.plan import Mechanism, PrivacyPlan, count_mechanism
 from common.wire import Request
 
 #: Calibration meets its target to 1e-9 or less.
-HAIR = 1 + 1e-6
+_HAIR = 1 + 1e-6
 
 
 def largest_claim(config: RunConfig) -> float:
     """Return the most that a run may claim of the patients of any of its parts."""
-    return math.inf if config.privacy == "none" else config.privacy.epsilon * HAIR
+    return math.inf if config.privacy == "none" else config.privacy.epsilon * _HAIR
 
 
 def told_of_everybody(config: RunConfig, telling: Telling) -> tuple[Mechanism, ...]:

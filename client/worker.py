@@ -138,7 +138,6 @@ def ward_of(home: Home, config: SiteConfig) -> Ward:
             noise=policy.statistics_noise if policy.statistics else 0.0,
         ),
         largest_epsilon=policy.largest_epsilon_per_cohort,
-        largest_run_epsilon=policy.largest_epsilon_per_run,
         cohort_delta=policy.cohort_delta, tell_patients=policy.tell_patients,
         device=device_of(config.device), identity_key=home.identity_key, trained=home.trained,
         records=Records(home),

@@ -144,7 +144,7 @@ class Letters:
             index=self.home / "index.db", quality=QualityRules(),
             telling=Telling(noise=self.statistics_noise),
             withdrawals=self.home / "withdrawals.jsonl", largest_epsilon=1000.0,
-            largest_run_epsilon=1000.0, cohort_delta=0.001, tell_patients=True,
+            cohort_delta=0.001, tell_patients=True,
             device=torch.device("cpu"), identity_key=self.home / "identity.key",
             records=Records(Home(self.home)),
         )  # fmt: skip

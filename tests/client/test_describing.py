@@ -65,7 +65,7 @@ def desk(data: Path, home: Path, telling: Telling | None = None, epsilon: float 
         name="north", data=data, labels=data / "labels.csv", cache=home / "cache",
         memory=home / "memory", ledger=home / "ledger.db", index=home / "index.db",
         withdrawals=home / "withdrawals.jsonl", quality=QualityRules(),
-        telling=telling or Telling(), largest_epsilon=epsilon, largest_run_epsilon=epsilon,
+        telling=telling or Telling(), largest_epsilon=epsilon,
         cohort_delta=1e-5, tell_patients=True, device=torch.device("cpu"),
         identity_key=home / "identity.key",
     ), lambda _text: None)  # fmt: skip

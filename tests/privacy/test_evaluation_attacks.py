@@ -144,25 +144,25 @@ def check_once(home: Home) -> None:
         raise AssertionError(message)  # noqa: TRY004 - a check, not a type error
 
 
-def check_rounds_again(home: Home) -> None:
-    """Raise unless rounds that are asked for again, with other weights, spend what one run may."""
-    desk, spent = desk_of(home), 0.0
-    most = load_site_config(home.site_yaml).policy.largest_epsilon_per_run
-    for place in range(30):
+def test_rounds_that_are_asked_for_again_are_charged_and_told_until_the_budget_ends_it(
+    home: Home,
+) -> None:
+    desk, charged = desk_of(home), 0
+    limit = load_site_config(home.site_yaml).policy.largest_epsilon_per_cohort
+    for place in range(40):
         answer = desk.answer(TrainRequest(
             run="run", round=1 + place % 3, seed=0, config=CONFIG, weights=crafted(crp=float(place))
         ))  # fmt: skip
         if not isinstance(answer, SiteUpdate):
             break
+        charged += 1
+        history = Ledger(home.ledger).history("patients")
+        assert len(history) == charged
         assert answer.spend is not None
-        spent = answer.spend.run_epsilon
-    if not (reason_of(answer) is RefusalReason.BUDGET and 2.0 < spent <= most):
-        message = f"one run spent {spent}, and {most} is the most that one may"
-        raise AssertionError(message)
-
-
-def test_rounds_that_are_asked_for_again_spend_no_more_than_one_run_may(home: Home) -> None:
-    check_rounds_again(home)
+        assert answer.spend.run_epsilon == pytest.approx(epsilon_of(history, 1e-3))
+        assert answer.spend.cohort_epsilon <= limit
+    assert reason_of(answer) is RefusalReason.BUDGET
+    assert charged > 3
 
 
 def test_weights_that_isolate_the_only_patient_with_a_finding_get_charged_noise(

@@ -82,7 +82,6 @@ from tests.privacy.test_evaluation_attacks import (
     check_ledger_alone,
     check_noised,
     check_once,
-    check_rounds_again,
     others,
 )
 
@@ -357,14 +356,6 @@ def test_a_history_of_which_only_the_last_entry_counts(monkeypatch: Patch, tmp_p
     assert charges_until_refused("sound.db") < 30
     monkeypatch.setattr("client.ledger.epsilon_of", forgetful)
     assert charges_until_refused("faulty.db") == 30
-
-
-def test_rounds_asked_for_again_that_only_the_cohorts_limit_ends(
-    monkeypatch: Patch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("client.app.HAIR", 100.0)
-    with pytest.raises(RED, match="one run spent"):
-        check_rounds_again(attacked_home(tmp_path))
 
 
 def test_a_chain_that_is_not_checked(monkeypatch: Patch, tmp_path: Path) -> None:
