@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -32,7 +31,7 @@ from common.cohort_statistics import (
     layout_of,
 )
 from common.config import RunConfig
-from common.errors import BudgetExceeded, CohortError, PrivacyError
+from common.errors import BudgetExceeded, PrivacyError
 from common.privacy.plan import Spend, count_mechanism
 from common.wire import Refusal, RefusalReason, SiteStatistics, StatisticsRequest
 
@@ -114,7 +113,7 @@ def used_and_left_out(run: str, described: Described) -> str:
     reasons = Counter(problem.reason for problem in facts.unusable)
     text = f"Run {run} uses {len(facts.patients)} patients."
     # A line of a log is no reason not to train.
-    with suppress(OSError, sqlite3.Error, CohortError):
+    with suppress(Exception):
         if described.shelf is not None and described.images:
             studies = account_of(described.shelf, facts)
             used = sum(study.used for study in studies)

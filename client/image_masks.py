@@ -66,8 +66,19 @@ def read_mask(
 ) -> Labels:
     """Read the mask that a row names; UnusableFile with MASK_MISSING or MASK_UNUSABLE.
 
-    What is odd in a mask that is used all the same is told.
+    What is odd in a mask that is used all the same is told. Whatever else a broken file makes a
+    library raise is that file's, and stops nobody else; too little memory is nobody's.
     """
+    try:
+        return _read(site, name, canvas, rules, tell)
+    except (UnusableFile, MemoryError):
+        raise
+    except Exception as error:
+        detail = f"{type(error).__name__}: {error}"[:120]
+        raise UnusableFile(Reason.MASK_UNUSABLE, detail) from error
+
+
+def _read(site: Path, name: str, canvas: Canvas, rules: MaskRules, tell: Tell) -> Labels:
     if not name:
         raise UnusableFile(Reason.MASK_MISSING, "the row names none")
     path = site / name

@@ -113,7 +113,7 @@ def several_people(rows: Iterable[Instance]) -> Iterator[Suspect]:
 
 
 def _is_date(text: str) -> bool:
-    return len(text) == 8 and text.isdigit() and text != "00000000"
+    return len(text) == 8 and text.isascii() and text.isdigit() and text != "00000000"
 
 
 def two_patient_ids(rows: Iterable[Instance]) -> Iterator[Suspect]:

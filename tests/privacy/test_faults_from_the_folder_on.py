@@ -17,7 +17,7 @@ from statistics import NormalDist
 import pytest
 import torch
 
-from client import cohort, images, labels, private_step, table_csv
+from client import cohort, cohort_account, image_masks, images, labels, private_step, table_csv
 from client.cohort import SiteCohort
 from client.dicom.reasons import Unusable
 from client.labels import read_labels
@@ -43,18 +43,19 @@ RUN, MANY = "1 label", 12
 
 
 def worlds(
-    folder: Path, *ways: Way, patients: int = MANY, name: str = "AAA", seed: int = 0
-) -> tuple[World, World]:
+    folder: Path, *ways: Way, patients: int = MANY, name: str = "AAA", seed: int = 0,
+    run: str = RUN,
+) -> tuple[World, World]:  # fmt: skip
     """Return two hospitals that differ by one patient who is hostile in these ways."""
     chance = random.Random(seed)
-    others = [two_worlds._patient(f"P{n:02d}", RUN, chance) for n in range(patients)]
-    one = two_worlds._patient(name, RUN, chance)
+    others = [two_worlds._patient(f"P{n:02d}", run, chance) for n in range(patients)]
+    one = two_worlds._patient(name, run, chance)
     for way in ways:
         way(one, others, chance)
     write(folder / "data", others)
-    before = world(folder / "data", RUN, folder / "cache")
+    before = world(folder / "data", run, folder / "cache")
     write(folder / "data", [*others, one])
-    return before, world(folder / "data", RUN, folder / "cache")
+    return before, world(folder / "data", run, folder / "cache")
 
 
 def check_ways(folder: Path, *ways: Way) -> None:
@@ -202,6 +203,35 @@ def test_a_site_that_stops_where_a_patients_lines_cannot_be_read(
         monkeypatch.setattr(labels, "misshapen", stops)
     with pytest.raises((CohortError, UnicodeDecodeError, AssertionError)):
         check_ways(tmp_path, two_worlds._bad_lines)
+
+
+def test_one_patients_odd_texts_and_masks_stop_nobody(tmp_path: Path) -> None:
+    check_ways(tmp_path / "ages", two_worlds._odd_ages)
+    check_masks(tmp_path, seeds=4)
+
+
+def check_masks(folder: Path, seeds: int) -> None:
+    """Raise unless the guarantee holds for a patient whose masks are none."""
+    for seed in range(seeds):
+        before, after = worlds(
+            folder / str(seed), two_worlds._odd_masks, patients=2, seed=seed, run="outlines"
+        )
+        check(before, after, "AAA", 1.0)
+
+
+def test_an_age_in_superscripts_that_is_read_as_a_number(
+    monkeypatch: Patch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(cohort_account, "age_of", lambda row: float(row.patient_age[:3] or 0))
+    with pytest.raises(ValueError, match="could not convert"):
+        check_ways(tmp_path, two_worlds._odd_ages)
+
+
+def test_a_mask_of_which_a_library_makes_nothing(monkeypatch: Patch, tmp_path: Path) -> None:
+    monkeypatch.setattr(images, "read_mask", image_masks._read)
+    monkeypatch.setattr(image_masks, "_sop_class", lambda *_: "")  # as if only the reader looked
+    with pytest.raises(TypeError, match="unhashable"):
+        check_masks(tmp_path, seeds=9)
 
 
 # --- an audit ----------------------------------------------------------------------------

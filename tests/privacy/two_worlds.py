@@ -330,10 +330,32 @@ def _bad_lines(one: Patient, others: list[Patient], chance: random.Random) -> No
     one.lines += [chance.choice(kinds) for _ in range(60)]
 
 
+def _odd_ages(one: Patient, _others: list[Patient], chance: random.Random) -> None:
+    """Digits to Python that are no numbers, in fields that are read as numbers."""
+    for file in one.images:
+        file.add_new("PatientAge", "AS", None)
+        file["PatientAge"]._value = chance.choice(("\xb2\xb3\xb9Y", "-05Y", "1e9Y", ""))
+        file.add_new("PatientBirthDate", "DA", None)
+        file["PatientBirthDate"]._value = "\xb2" * 8
+
+
+def _odd_masks(one: Patient, _others: list[Patient], chance: random.Random) -> None:
+    """Masks of several classes at once, of none, and of no kind of file."""
+    mask = image(np.ones((SIDE, SIDE), "uint16"), one.name, "mask", "mask")
+    mask.SOPClassUID = ["1.2.840.10008.5.1.4.1.1.66.4", "1.2.3"]
+    one.files[f"{one.name}-two-classes.dcm"] = mask
+    one.files[f"{one.name}-no-mask.png"] = b"\x89PNG\r\n\x1a\n" + b"\xff" * 60
+    one.files[f"{one.name}-no-mask.nii"] = b"\x5c\x01\0\0" + b"\xff" * 400
+    names = [name for name in one.files if "mask" in name or "classes" in name]
+    for row in one.rows:
+        row["mask"] = chance.choice(names)
+
+
 _WAYS: tuple[Way, ...] = (
     _copy_uids("SOPInstanceUID"), _copy_uids("SeriesInstanceUID"), _copy_uids("StudyInstanceUID"),
     _rows_of_others, _rows_of_nobody, _two_labels, _two_parts, _broken, _outliers, _extreme,
-    _duplicates, _two_people, _many, _bad_values, _wrong_masks, _bad_lines,
+    _duplicates, _two_people, _many, _bad_values, _wrong_masks,
+    _odd_ages, _odd_masks, _bad_lines,
 )  # fmt: skip
 
 
