@@ -17,7 +17,7 @@ import numpy as np
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 
-from client.dicom.groups import as_integer, issuer_of
+from client.dicom.groups import as_integer, issuer_of, text_of
 from client.dicom.read import (
     ACQUIRED,
     SHAPES,
@@ -246,7 +246,7 @@ class Parsed:
             return value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else (
                 str(value or "").strip(" \0")
             )
-        return str(self.dataset.get(keyword) or "").strip(" \0")
+        return text_of(self.dataset, keyword)
 
     def joined(self, keyword: str) -> str:
         """Return all values, joined by backslashes."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 
 #: PS3.3 C.8.5.5.1: an ultrasound region of a 2-D image, and its unit of length.
@@ -80,6 +81,13 @@ def two_issuers(issuers: set[str]) -> bool:
         for place in range(3)
     )
     return max(len(names), len(identifiers), len(types)) > 1
+
+
+def text_of(dataset: Dataset, name: str) -> str:
+    r"""Return an attribute's text, stripped; one with a backslash, which parts values, whole."""
+    value = dataset.get(name)
+    text = "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value or "")
+    return text.strip(" \0")
 
 
 def as_integer(value: int) -> int:

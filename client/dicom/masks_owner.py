@@ -15,7 +15,7 @@ from typing import NoReturn
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from client.dicom.groups import issuer_of, two_issuers
+from client.dicom.groups import issuer_of, text_of, two_issuers
 from client.dicom.quiet import quiet
 from client.dicom.read import SEGMENTATIONS
 from client.dicom.reasons import Reason, UnusableFile
@@ -41,7 +41,7 @@ def owner_of(path: Path, instances: frozenset[str], *, flat: bool) -> Owner:
     """Return whose image a file is, as the file itself says it."""
     with quiet():
         found = dcmread(path, force=True, stop_before_pixels=True, specific_tags=[*_TAGS, *_ISSUER])
-        patient, study, series, frame = (_text(found, name) for name in _TAGS)
+        patient, study, series, frame = (text_of(found, name) for name in _TAGS)
         issuer = issuer_of(found)
     return Owner(
         patient=patient, issuer=issuer, study=study, series=series, frame_of_reference=frame,
@@ -57,7 +57,7 @@ def check_owner(mask: Dataset, owner: Owner) -> None:
     frame of reference, by which it is placed (PS3.3 C.7.4.1).
     """
     _check_patient(mask, owner)
-    frame = _text(mask, "FrameOfReferenceUID")
+    frame = text_of(mask, "FrameOfReferenceUID")
     if frame and owner.frame_of_reference and frame != owner.frame_of_reference:
         _refuse("drawn in another frame of reference")
     if str(mask.get("SOPClassUID") or "") not in SEGMENTATIONS:
@@ -69,7 +69,7 @@ def check_owner(mask: Dataset, owner: Owner) -> None:
         _refuse("drawn on another image")
     if owner.series in series:
         return
-    same_study = _text(mask, "StudyInstanceUID") == owner.study != ""
+    same_study = text_of(mask, "StudyInstanceUID") == owner.study != ""
     same_place = frame == owner.frame_of_reference != ""
     if not instances and not series:
         if not same_study and not same_place:
@@ -81,7 +81,7 @@ def check_owner(mask: Dataset, owner: Owner) -> None:
 
 
 def _check_patient(mask: Dataset, owner: Owner) -> None:
-    patient = _text(mask, "PatientID")
+    patient = text_of(mask, "PatientID")
     if patient and owner.patient and patient != owner.patient:
         _refuse("drawn on another patient's image")
     if two_issuers({issuer_of(mask), owner.issuer}):
@@ -95,7 +95,7 @@ def _referenced(mask: Dataset) -> tuple[set[str], set[str]]:
     studies = mask.get("StudiesContainingOtherReferencedInstancesSequence") or ()
     for holder in (mask, *studies):
         for item in holder.get("ReferencedSeriesSequence") or ():
-            series.add(_text(item, "SeriesInstanceUID"))
+            series.add(text_of(item, "SeriesInstanceUID"))
             instances |= _instances(item.get("ReferencedInstanceSequence"))
     instances |= _instances(mask.get("SourceImageSequence"))
     for derivation in _derivations(mask):
@@ -113,11 +113,7 @@ def _derivations(mask: Dataset) -> Iterator[Dataset]:
 
 
 def _instances(items: Iterable[Dataset] | None) -> set[str]:
-    return {_text(item, "ReferencedSOPInstanceUID") for item in items or ()}
-
-
-def _text(dataset: Dataset, name: str) -> str:
-    return str(dataset.get(name) or "").strip(" \0")
+    return {text_of(item, "ReferencedSOPInstanceUID") for item in items or ()}
 
 
 def _refuse(detail: str) -> NoReturn:

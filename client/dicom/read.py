@@ -18,7 +18,7 @@ from pydicom.uid import (
 )
 
 from client.dicom.decode import LARGEST_BYTES, decode, frames_of
-from client.dicom.groups import as_integer, group_item, number_of, region_shapes
+from client.dicom.groups import as_integer, group_item, number_of, region_shapes, text_of
 from client.dicom.never_decoded import check_pictured
 from client.dicom.parse import BoundedFile, parse_file
 from client.dicom.presentation import presentation_of
@@ -140,15 +140,15 @@ def _header(dataset: Dataset) -> Header:
     positions, orientations = geometry_of(dataset, frames)
     shape = shape_of(dataset)
     return Header(
-        patient=_text(dataset, "PatientID"), study=_text(dataset, "StudyInstanceUID"),
-        series=_text(dataset, "SeriesInstanceUID"), instance=_text(dataset, "SOPInstanceUID"),
-        accession=_text(dataset, "AccessionNumber"), modality=_text(dataset, "Modality"),
+        patient=text_of(dataset, "PatientID"), study=text_of(dataset, "StudyInstanceUID"),
+        series=text_of(dataset, "SeriesInstanceUID"), instance=text_of(dataset, "SOPInstanceUID"),
+        accession=text_of(dataset, "AccessionNumber"), modality=text_of(dataset, "Modality"),
         shape=(int(dataset.Rows), int(dataset.Columns)), frames=frames, spacing=shape.spacing,
         positions=positions, orientations=orientations, rescaled=bool(dataset.get("RescaleSlope")),
-        frame_of_reference=_text(dataset, "FrameOfReferenceUID"),
-        units=_text(dataset, "Units"),
+        frame_of_reference=text_of(dataset, "FrameOfReferenceUID"),
+        units=text_of(dataset, "Units"),
         presentation=presentation_of(
-            _text(dataset, "PresentationIntentType"), _text(dataset, "SOPClassUID")
+            text_of(dataset, "PresentationIntentType"), text_of(dataset, "SOPClassUID")
         ),
         number=as_integer(int(dataset.get("InstanceNumber") or 0)), thickness=_thickness(dataset),
         aspect=shape.aspect, acquired=acquired_of(dataset),
@@ -251,10 +251,6 @@ def _pair(dataset: Dataset, name: str) -> list[float]:
         return _numbers(dataset, name, 2)
     except (TypeError, ValueError):
         return []
-
-
-def _text(dataset: Dataset, name: str) -> str:
-    return str(dataset.get(name) or "").strip(" \0")
 
 
 def _numbers(dataset: Dataset, name: str, count: int) -> list[float]:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from client.dicom.groups import text_of
 from client.dicom.reasons import Reason, UnusableFile
 from client.pacs_config import PacsConfig
 from client.sources.landing import Landed, look, place
@@ -122,7 +123,7 @@ def _names(path: Path) -> tuple[str, str, str]:
     wanted = ["PatientID", "AccessionNumber", "Modality", "SpecificCharacterSet"]
     try:
         header = dcmread(path, stop_before_pixels=True, specific_tags=wanted)
-        patient, accession, modality = (str(header.get(name) or "").strip() for name in wanted[:3])
+        patient, accession, modality = (text_of(header, name) for name in wanted[:3])
     except Exception as error:
         raise UnusableFile(Reason.BAD_VR, type(error).__name__) from error
     return patient, accession, modality

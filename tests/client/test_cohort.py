@@ -59,6 +59,23 @@ def test_images_are_joined_to_their_rows_and_stand_by_patient(tmp_path: Path) ->
     assert not cohort.unusable
 
 
+def test_a_patient_is_found_by_its_identifier_as_it_is_written(tmp_path: Path) -> None:
+    """Whatever a spreadsheet, a wildcard or DICOM's sign between values would make of it."""
+    names = [
+        "007", "7", "1e5", "100000", "TRUE", "NA", "NaN", "null", "-1", "0x1F", "A*B", "A?B",
+        "A\\B", "A^B", "a b", "A  B", "x.", "#1", "=1+1", "a,b", 'q"x', "12345678901234567890",
+    ]  # fmt: skip
+    site = tmp_path / "site"
+    for number, name in enumerate(names):
+        save(site / f"{number}.dcm", image(noise(20, 20, seed=number), name, f"s{number}"))
+    write_labels(site, [{"PatientID": n, "ill": k % 2} for k, n in enumerate(names)])
+    cohort = load(site, config_of(), tmp_path / "cache")
+    assert not cohort.unusable
+    targets = cohort.items.target.reshape(-1).tolist()
+    found = {int(s.partition(".")[0]): t for s, t in zip(cohort.sources, targets, strict=True)}
+    assert found == {k: float(k % 2) for k in range(len(names))}
+
+
 def test_the_cache_changes_nothing_but_the_time(tmp_path: Path) -> None:
     site = write_site(tmp_path / "north")
     (site / "broken").write_bytes(b"")
