@@ -180,7 +180,7 @@ def _exchange(
     """Return status, content and by how much this clock is ahead; nothing too long is read."""
     with client.stream(method, f"https://{address}{path}", content=body) as response:
         content = b""
-        for part in response.iter_bytes():
+        for part in response.iter_raw():  # what is compressed may grow without end: never unpacked
             content += part
             if len(content) > _LARGEST_REPLY:
                 message = f"{address} answers more than a coordinator would. Compare the address."

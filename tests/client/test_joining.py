@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import gzip
 import ssl
 import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from client.coordinator import load_authority, load_coordinator
 from client.home import Home
-from client.joining import fetch_authority, join, state, wait_until_accepted
+from client.joining import _exchange, fetch_authority, join, state, wait_until_accepted
 from common.enrolment_messages import Invite, JoinReply
 from common.errors import ConfigurationError, TrustRefused, Unreachable, WardroundError
 from common.identity import fingerprint
@@ -247,6 +249,18 @@ def test_an_answer_beyond_any_coordinators_is_not_read_to_its_end(
         line = invite_to(port, ca_sha256=authority_hash(pem))
         with pytest.raises(TrustRefused, match="more than a coordinator would"):
             join(home, line)
+
+
+def test_a_compressed_answer_is_not_unpacked() -> None:
+    """A few kilobytes may hold what fills any memory."""
+    packed = gzip.compress(b"0" * 4096)
+
+    def answer(_request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"content-encoding": "gzip"}, content=iter([packed]))
+
+    with httpx.Client(transport=httpx.MockTransport(answer)) as client:
+        _, content, _ = _exchange(client, "c.example:1", "GET", "/")
+    assert content == packed
 
 
 def test_a_server_without_tls_is_refused(home: Home) -> None:
