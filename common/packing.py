@@ -34,6 +34,8 @@ Layout = Sequence[tuple[str, Sequence[int]]]
 #: service copies an object a dozen times on its way.
 FRAME_VALUES = 1 << 19
 _BLOCK = 256
+#: Values of a tensor, that it can be counted in 64 bits.
+_LONGEST = 1 << 62
 #: Zstandard's fast end: noise-like mantissas gain nothing from a slower level.
 _LEVEL = 1
 
@@ -110,12 +112,13 @@ class _Values:
 
 
 def _count(name: str, shape: Sequence[int]) -> int:
-    count = 1
+    count = extent = 1
     for length in shape:
-        if length < 0:
+        count *= length
+        extent *= max(length, 1)  # torch computes with lengths beside a 0, too
+        if length < 0 or extent > _LONGEST:
             message = f"Tensor {name} has the shape {tuple(shape)}."
             raise UpdateRefused(message)
-        count *= length
     return count
 
 

@@ -33,7 +33,7 @@ model: {network: small_cnn, width: 4}
 training: {rounds: 1}
 """
 PLAIN = parse_config(f"{RUN}privacy: none")
-PRIVATE = parse_config(f"{RUN}privacy: {{unit: patient, epsilon: 8, default_patients: 20}}")
+PRIVATE = parse_config(f"{RUN}privacy: {{unit: patient, epsilon: 2, default_patients: 20}}")
 PRIVATE = PRIVATE.in_force()
 
 

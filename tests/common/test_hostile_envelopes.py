@@ -71,9 +71,10 @@ def header_with(**tensors: object) -> str:
     header_with(parts={"weights": [["w", [2**62] * 199_000]]}, frames={"weights": 1}),
     header_with(parts={"weights": [["w", [0] * 199_000]]}, frames={"weights": 0}),
     header_with(parts={"weights": [["w", [0, 2**62]]]}, frames={"weights": 0}),
+    header_with(parts={"weights": [["w", [2**40, 2**40, 0]]]}, frames={"weights": 0}),
     header_with(parts={"weights": [["w", [0]], ["w", [0]]]}, frames={"weights": 0}),
     "[" * 100_000, '{"message":' * 50_000, json.dumps("x" * 17 * 2**20),
-], ids=range(14))  # fmt: skip
+], ids=range(15))  # fmt: skip
 def test_what_a_header_claims_takes_no_memory_and_no_time(header: str) -> None:
     with pytest.raises(UpdateRefused):
         unseal(header, (b"\x28\xb5\x2f\xfd" + b"\x00" * 50,))
