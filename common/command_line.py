@@ -22,7 +22,7 @@ class Reporting(TyperGroup):
         try:
             return super().invoke(ctx)
         except WardroundError as error:
-            typer.echo(f"Error: {error}", err=True)
+            typer.echo(f"Error: {_plain(str(error))}", err=True)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt:
             typer.echo(self.interrupted, err=True)
@@ -34,3 +34,8 @@ class Reporting(TyperGroup):
             message = f"Error: {where}{error.strerror or error}. See that the disk has room and "
             typer.echo(f"{message}that this user may use it: {self.doctor}", err=True)
             raise typer.Exit(ExitCode.RUN_FAILED) from error
+
+
+def _plain(text: str) -> str:
+    """Return a text as a terminal may show it: others' words in it may hold what moves a cursor."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
