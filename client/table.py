@@ -81,7 +81,8 @@ def _scaled(text: str, column: NumberColumn, multiplied: float) -> float | None:
     if column.transform == "log":
         value = math.log1p(value) if value > -1 else math.nan
     scaled = (value - column.center) / column.scale
-    return scaled if math.isfinite(scaled) else None
+    # What is finite here may be infinite to a network.
+    return scaled if abs(scaled) <= torch.finfo(torch.float32).max else None
 
 
 def _odd(labels: Labels, row: int, column: str, text: str, expected: str) -> Unusable:

@@ -47,7 +47,7 @@ class ProportionalHazards(nn.Module):
 def number_in(column: str, text: str) -> float:
     """Return a finite number from a cell, or UnusableLabel that names column and value."""
     value = number_of(text)
-    if value is None or value < 0:
+    if value is None or not 0 <= value <= float(np.finfo(np.float32).max):
         message = f"column {column} holds {text!r}, expected a time of 0 or more"
         raise UnusableLabel(message)
     return value

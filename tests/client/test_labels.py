@@ -155,7 +155,7 @@ def test_numbers_categories_and_missing_indicators_stand_in_this_order(tmp_path:
     assert encoded(tmp_path, "NA,?,nan") == ([0, 0, 0, 0, 1, 1, 1], [])
 
 
-@pytest.mark.parametrize("age", ["old", "1_000", "inf", "50 y", "1e999", "0x10"])
+@pytest.mark.parametrize("age", ["old", "1_000", "inf", "50 y", "1e999", "1e40", "0x10"])
 def test_what_is_no_number_is_missing_and_listed(tmp_path: Path, age: str) -> None:
     values, problems = encoded(tmp_path, f"{age},0,f")
     assert values == [0, 0, 1, 0, 1, 0, 0]

@@ -64,6 +64,12 @@ def test_by_the_horizon_an_event_counts_and_follow_up_until_then_is_enough(
     assert made("fixed_horizon").encode(row).tolist() == [expected]
 
 
+@pytest.mark.parametrize("months", ["1e39", "-1", "soon"])
+def test_a_time_that_no_network_could_hold_is_no_time(months: str) -> None:
+    with pytest.raises(UnusableLabel, match="expected a time of 0 or more"):
+        made("free").encode({"event": "1", "months": months})
+
+
 @given(st.floats(0, 60, allow_subnormal=False), st.sampled_from([0.0, 1.0]))
 def test_an_event_is_in_one_interval_and_nobody_is_at_risk_after_it(
     time: float, event: float
