@@ -72,9 +72,8 @@ def alike(table: Path, config: RunConfig) -> list[str]:
 
     They are two people to every run: whether 12 and 0012 are one, only the hospital knows.
     """
-    try:
-        labels = read_labels(table, (), with_images=config.cohort.images is not None)
-    except CohortError:  # said where the cohort is loaded
+    labels = _read(table, (), config)
+    if labels is None:
         return []
     lines: dict[str, int] = {}
     for line, row in zip(labels.lines, labels.rows, strict=True):
@@ -84,9 +83,9 @@ def alike(table: Path, config: RunConfig) -> list[str]:
         return []
     one, other = sorted(lines[name] for name in pairs[0])
     said = (
-        f"{len(pairs)} PatientIDs differ from another of the table in {difference(*pairs[0])} "
-        f"(lines {one} and {other}): they are different people to a run. Where they are one "
-        "person, write them alike."
+        f"PatientIDs differ in {difference(*pairs[0])} alone ({len(pairs)} x, such as in lines "
+        f"{one} and {other}): they are different people to a run. Where they are one person, "
+        "write them alike."
     )
     return [said]
 
@@ -97,9 +96,8 @@ def one_sided(table: Path, config: RunConfig) -> list[str]:
     It may be true. It is also what R's coding looks like where nobody has died yet.
     """
     columns = two_valued(config)
-    try:
-        labels = read_labels(table, columns, with_images=config.cohort.images is not None)
-    except CohortError:  # said where the cohort is loaded
+    labels = _read(table, columns, config)
+    if labels is None:
         return []
     found: list[str] = []
     for column in columns:
@@ -110,6 +108,15 @@ def one_sided(table: Path, config: RunConfig) -> list[str]:
                 f"it means that there was none, say so: {_remedy(column, cells[:1])}"
             )
     return found
+
+
+def _read(table: Path, columns: Sequence[str], config: RunConfig) -> Labels | None:
+    """Return a table as a run reads it; None where it cannot be, which is said elsewhere."""
+    images, private = config.cohort.images is not None, config.privacy != "none"
+    try:
+        return read_labels(table, columns, with_images=images, by_patient=private)
+    except CohortError:
+        return None
 
 
 def two_valued(config: RunConfig) -> tuple[str, ...]:

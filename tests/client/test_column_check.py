@@ -282,8 +282,14 @@ def test_patient_ids_that_may_be_one_person_are_told(
     text = f"PatientID,ill,age\n12,0,50\nP2,1,51\n{other},1,52\n"
     read(tmp_path, text, run(BINARY, AGE))
     (said,) = questions_about(tmp_path / "labels.csv", run(BINARY, AGE))
-    assert f"1 PatientIDs differ from another of the table in {how}" in said
+    assert f"PatientIDs differ in {how}" in said
     assert "lines 2 and 4" in said
+    private = parse_config(
+        run(BINARY, AGE).to_yaml().replace("privacy: none", "privacy: {unit: patient, epsilon: 2}")
+    )
+    with (tmp_path / "labels.csv").open("ab") as file:
+        file.write(b"M\xfcller,1,3\n")
+    assert questions_about(tmp_path / "labels.csv", private) == [said]
 
 
 def test_one_patient_more_changes_no_other_patients_values(tmp_path: Path) -> None:
