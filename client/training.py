@@ -10,7 +10,7 @@ from client.private_round import counted, train_privately
 from client.site import Site, data_order, repeatable_dropout
 from client.workbench import Workbench
 from common.config import Training
-from common.errors import BudgetExceeded
+from common.errors import BudgetExceeded, ConfigurationError
 from common.learning_rate import learning_rate
 from common.preprocessing import augment
 from common.privacy.plan import Spend
@@ -27,8 +27,10 @@ def train_round(site: Site, bench: Workbench, request: TrainRequest) -> SiteUpda
     """Train one round at one site.
 
     With privacy on, the round's mechanism is durable in the ledger before the first step,
-    so no update exists that was not charged.
+    so no update exists that was not charged. ConfigurationError for a request that names layers
+    which are the site's own: their changes would leave with the update.
     """
+    _check_shared(bench, request)
     if counted(site, bench.config) < bench.config.cohort.smallest_cohort:
         return _refusal(site, request, RefusalReason.TOO_FEW_PATIENTS)
     rules = bench.config.training
@@ -54,6 +56,16 @@ def train_round(site: Site, bench: Workbench, request: TrainRequest) -> SiteUpda
         run=request.run, round=request.round, site=site.name, delta=delta,
         control_delta=control_delta, steps=rules.local_steps, spend=spend,
     )  # fmt: skip
+
+
+def _check_shared(bench: Workbench, request: TrainRequest) -> None:
+    asked = request.weights.keys() | (request.control or {}).keys()
+    if own := sorted(asked & bench.local):
+        message = (
+            f"The request brings weights of {', '.join(own)}, which personalisation.method="
+            f"{bench.config.personalisation.method} keeps at each site. Nothing was trained."
+        )
+        raise ConfigurationError(message)
 
 
 def _train(

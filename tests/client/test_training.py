@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -12,6 +13,7 @@ from client.site import Site
 from client.training import make_optimizer, train_round
 from client.workbench import open_workbench
 from common.config import RunConfig
+from common.errors import ConfigurationError
 from common.learning_rate import learning_rate
 from common.sample import Patients
 from common.weights import Weights, trainable
@@ -100,6 +102,21 @@ def test_the_weights_that_another_site_left_in_the_network_do_not_matter() -> No
         for value in bench.model.parameters():
             value.add_(3.0)
     assert same_bits(update_of(site, bench, request).delta, alone.delta)
+
+
+@pytest.mark.parametrize("more", [HEAD, NORM])
+def test_a_request_that_names_a_sites_own_layers_is_refused(more: str) -> None:
+    config = image_config_of(more)
+    site, bench = site_of(image=(1, 16, 16)), open_workbench(config, 0)
+    request = request_of(config)
+    assert update_of(site, bench, request).delta.keys().isdisjoint(bench.local)
+    own = min(bench.local)
+    asked = replace(request, weights={**request.weights, own: bench.trained[own].clone()})
+    with pytest.raises(ConfigurationError, match=re.escape(own)):
+        train_round(site, bench, asked)
+    control = {name: torch.zeros_like(value) for name, value in bench.trained.items()}
+    with pytest.raises(ConfigurationError, match="keeps at each site"):
+        train_round(site, bench, replace(request, control=control))
 
 
 @pytest.mark.parametrize("more", [HEAD, NORM])
