@@ -19,6 +19,7 @@ import httpx
 from client.home import Home
 from client.site_config import load_site_config
 from common.errors import ConfigurationError
+from common.flower_http import KEPT_SECONDS
 
 #: What `proxy` says where no proxy is to be used, whatever the environment names.
 DIRECT = "direct"
@@ -97,6 +98,7 @@ def open_client(context: ssl.SSLContext, seconds: float, proxy: Proxy | None) ->
     """Return a client for the coordinator, and for nobody to whom it might send us on."""
     return httpx.Client(
         verify=context, timeout=seconds, trust_env=False,
+        limits=httpx.Limits(keepalive_expiry=KEPT_SECONDS),
         proxy=None if proxy is None else httpx.Proxy(proxy.url),
     )  # fmt: skip
 

@@ -3,7 +3,7 @@
 Its own takes proxies from the environment, also for this machine, and follows redirects, with
 requests that are signed for one coordinator.
 
-Public: on_client.
+Public: on_client, KEPT_SECONDS.
 """
 
 from __future__ import annotations
@@ -11,6 +11,11 @@ from __future__ import annotations
 from typing import Protocol, TypeVar
 
 import httpx
+
+#: A connection that is not used is kept so long by whoever calls; the coordinator keeps it longer.
+#: httpx's own 5 s are those between two heartbeats: each would need a new connection, and a new
+#: one waits where strangers do.
+KEPT_SECONDS = 60
 
 
 class _Calls(Protocol):

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from starlette.types import Message, Receive, Scope, Send
 
 JSON = b"application/json"
+#: Ends the connection with the answer.
+CLOSE = (b"connection", b"close")
 #: Where in a request's state its connection's place at the door stands (server/door.py).
 PLACE = "place"
 
@@ -91,4 +93,4 @@ async def refuse(scope: Scope, send: Send, status: int, detail: str) -> None:
         await send({"type": "websocket.close", "code": 1008})
     elif scope["type"] == "http":
         body = json.dumps({"detail": detail}).encode()
-        await answer(send, status, body, headers=[(b"connection", b"close")])
+        await answer(send, status, body, headers=[CLOSE])

@@ -29,6 +29,8 @@ _AUTHORITY_YEARS = 10
 _SERVER_DAYS = 397
 #: Renewed when this much is left, so that a coordinator started monthly never shows an old one.
 RENEWAL = timedelta(days=60)
+#: It signs once for each connection, also a stranger's: P-384 costs twenty times as much.
+_SERVER_CURVE = ec.SECP256R1
 #: A site's clock may be behind ours.
 _BACKDATED = timedelta(days=1)
 _SECRET_MODE = 0o600
@@ -71,7 +73,7 @@ class Authority:
 
     def issue(self, folder: Folder, hosts: Sequence[str], at: datetime) -> None:
         """Write server.pem and server.key, valid for these hosts and for this machine itself."""
-        key = ec.generate_private_key(ec.SECP384R1())
+        key = ec.generate_private_key(_SERVER_CURVE())
         own = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])])
         end = min(at + timedelta(days=_SERVER_DAYS), self.certificate.not_valid_after_utc)
         built = _builder(own, self.certificate.subject, key, at, end)
@@ -91,12 +93,14 @@ class Authority:
 
 
 def renew_if_due(folder: Folder, hosts: Sequence[str], at: datetime) -> bool:
-    """Issue a new server certificate when it ends soon, is missing or lacks a host."""
+    """Issue a new server certificate when it ends soon, is missing, lacks a host or is slow."""
     if folder.server_key.is_file():
         current = read_certificate(folder.server_key)
         names = current.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         covered = all(_name(host) in names for host in _with_this_machine(hosts))
-        if covered and current.not_valid_after_utc - at > RENEWAL:
+        key = current.public_key()
+        ours = isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, _SERVER_CURVE)
+        if ours and covered and current.not_valid_after_utc - at > RENEWAL:
             return False
     Authority.load(folder).issue(folder, hosts, at)
     return True

@@ -3,14 +3,15 @@
 A connection is a stranger's until one of its requests shows a key (`asgi.shown`): an accepted
 site's signature, or the operator's token.
 
-    waiting    accepted; its TLS is begun when its address has its turn, the newest first
+    waiting    accepted; its TLS is begun when its address has its turn
     stranger   has one of a fixed number of places, and so many seconds for each step
     known      has shown a key: no stranger takes its place, and only its owner's others count
 
-When the places are taken, the address that has most of them gives up its oldest, and one from
-which a key was shown lately gives up last. So a hospital's new connection waits for strangers'
-TLS in turns, never for their patience. Strangers behind a hospital's own address (NAT) share its
-places and its turns; its connections that have shown a key are beyond their reach.
+An address from which a key was shown lately has some turns of its own, at once; the others' go
+round. When the places are taken, the address that has most of them gives up its oldest, and one
+from which a key was shown lately gives up last. So a hospital's new connection waits for no other
+address. Strangers behind its own (NAT) share its places and its turns; its connections that have
+shown a key are beyond their reach.
 """
 
 from __future__ import annotations
@@ -19,17 +20,14 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections import OrderedDict, deque
 from collections.abc import Callable
 
-from server.door_places import DoorLimits, Place, Places, network_of
+from server.door_places import DoorLimits, Place, Places, Turns, Waiting, network_of
 
 #: TLS must be agreed, and a stranger's request be whole, in so many seconds each.
 HANDSHAKE_SECONDS = 10.0
 #: TLS's goodbye; a peer that does not say it is let go.
 _GOODBYE_SECONDS = 2.0
-#: Accepted connections whose TLS is not begun.
-_WAITING, _WAITING_AN_ADDRESS = 512, 128
 _ACCEPTED_AT_ONCE = 64
 _LOOK_SECONDS = 1.0
 #: A pause where this process may open no more files.
@@ -52,8 +50,8 @@ class Door:
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._places = Places(limits)
-        self._waiting: OrderedDict[str, deque[socket.socket]] = OrderedDict()
-        self._turns = _Turns(limits.handshakes_per_second)
+        self._waiting = Waiting()
+        self._turns = Turns(limits.handshakes_per_second, limits.handshakes_per_second / 25)
         self._next: asyncio.TimerHandle | None = None
         bound.setblocking(False)
         bound.listen(2048)
@@ -68,10 +66,7 @@ class Door:
         self._looking.cancel()
         if self._next is not None:
             self._next.cancel()
-        for sockets in self._waiting.values():
-            for sock in sockets:
-                sock.close()
-        self._waiting.clear()
+        self._waiting.close()
         for place in self._places.strangers():
             if place.connection is None and place.task is not None:
                 place.task.cancel()
@@ -92,7 +87,11 @@ class Door:
             except OSError as error:
                 self._full(error)
                 break
-            self._wait(sock, network_of(str(peer[0])))
+            address = network_of(str(peer[0]))
+            if self._places.has_own_turn(address, self._loop.time()):
+                self._begin(sock, address)
+            else:
+                self._wait(sock, address)
         self._serve()
 
     def _full(self, error: OSError) -> None:
@@ -107,19 +106,9 @@ class Door:
             self._loop.add_reader(self._bound.fileno(), self._accept)
 
     def _wait(self, sock: socket.socket, address: str) -> None:
-        own = self._waiting.setdefault(address, deque())
-        own.append(sock)
-        if len(own) > _WAITING_AN_ADDRESS:
-            self._give_up(address)
-        elif sum(map(len, self._waiting.values())) > _WAITING:
-            self._give_up(max(self._waiting, key=lambda a: len(self._waiting[a])))
-
-    def _give_up(self, address: str) -> None:
-        """Close the one that waited longest: it may be gone."""
-        self._places.count("too_many_waiting", address)
-        self._waiting[address].popleft().close()
-        if not self._waiting[address]:
-            del self._waiting[address]
+        gave_up = self._waiting.add(sock, address)
+        if gave_up is not None:
+            self._places.count("too_many_waiting", gave_up)
 
     def _serve(self) -> None:
         """Begin TLS with as many as have their turn now."""
@@ -129,11 +118,7 @@ class Door:
                 if self._next is None:
                     self._next = self._loop.call_later(delay, self._served_later)
                 return
-            address, own = self._waiting.popitem(last=False)
-            sock = own.pop()
-            if own:
-                self._waiting[address] = own  # behind the other addresses
-            self._begin(sock, address)
+            self._begin(*self._waiting.next())
 
     def _served_later(self) -> None:
         self._next = None
@@ -167,22 +152,3 @@ class Door:
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             self._places.look(self._loop.time())
-
-
-class _Turns:
-    """A bucket of TLS agreements that fills with time; few at once, for others wait meanwhile."""
-
-    def __init__(self, per_second: int) -> None:
-        self._per_second = per_second
-        self._most = max(per_second / 25, 1.0)
-        self._there = self._most
-        self._at = 0.0
-
-    def take(self, now: float) -> float:
-        """Take one and return 0, or return in how many seconds there is one."""
-        self._there = min(self._most, self._there + (now - self._at) * self._per_second)
-        self._at = now
-        if self._there < 1:
-            return (1 - self._there) / self._per_second
-        self._there -= 1
-        return 0.0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import random
 import socket
 import time
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,7 +17,11 @@ from common.logs import log
 _KNOWN_EACH = 64
 #: Addresses from which a key was shown; the one that was longest silent is forgotten.
 _TRUSTED_ADDRESSES = 4096
+#: Such an address begins so many TLS agreements without waiting for other addresses' turns.
+_OWN_PER_SECOND, _OWN_AT_ONCE = 10.0, 20.0
 _TOLD_SECONDS = 60.0
+#: Accepted connections whose TLS is not begun.
+_WAITING, _WAITING_AN_ADDRESS = 512, 128
 #: IPv6 hands out networks of this size, not addresses.
 _IPV6_NETWORK = 64
 
@@ -27,7 +32,73 @@ class DoorLimits:
 
     strangers: int = 512  # connections in all
     strangers_per_address: int = 256
-    handshakes_per_second: int = 50  # TLS agreements begun, known callers' too
+    handshakes_per_second: int = 50  # TLS agreements begun that have no turn of their own
+
+
+class Turns:
+    """A bucket of TLS agreements that fills with time, up to `most` at once."""
+
+    def __init__(self, per_second: float, most: float) -> None:
+        self._per_second = per_second
+        self._most = max(most, 1.0)
+        self._there = self._most
+        self._at = 0.0
+
+    def take(self, now: float) -> float:
+        """Take one and return 0, or return in how many seconds there is one."""
+        self._there = min(self._most, self._there + (now - self._at) * self._per_second)
+        self._at = now
+        if self._there < 1:
+            return (1 - self._there) / self._per_second
+        self._there -= 1
+        return 0.0
+
+
+class Waiting:
+    """Accepted connections whose TLS is not begun, by address."""
+
+    def __init__(self) -> None:
+        self._sockets: OrderedDict[str, deque[socket.socket]] = OrderedDict()
+        self._coin = random.Random()
+
+    def __bool__(self) -> bool:
+        """Return whether anybody waits."""
+        return bool(self._sockets)
+
+    def add(self, sock: socket.socket, address: str) -> str | None:
+        """Let one wait; returns the address that gave up its oldest, which may be gone, for it."""
+        own = self._sockets.setdefault(address, deque())
+        own.append(sock)
+        if len(own) <= _WAITING_AN_ADDRESS:
+            if sum(map(len, self._sockets.values())) <= _WAITING:
+                return None
+            address = max(self._sockets, key=lambda a: len(self._sockets[a]))
+        self._sockets[address].popleft().close()
+        self._forget_if_empty(address)
+        return address
+
+    def next(self) -> tuple[socket.socket, str]:
+        """Return whose turn it is: addresses go round, a coin decides within one.
+
+        In a flood the oldest has mostly gone; where somebody comes again and again, whoever is
+        not the newest would be overtaken for good.
+        """
+        address, own = next(iter(self._sockets.items()))
+        sock = own.pop() if self._coin.getrandbits(1) else own.popleft()
+        self._sockets.move_to_end(address)
+        self._forget_if_empty(address)
+        return sock, address
+
+    def close(self) -> None:
+        """Send everybody away."""
+        for sockets in self._sockets.values():
+            for sock in sockets:
+                sock.close()
+        self._sockets.clear()
+
+    def _forget_if_empty(self, address: str) -> None:
+        if not self._sockets[address]:
+            del self._sockets[address]
 
 
 class Standing(Protocol):
@@ -77,13 +148,18 @@ class Places:
         self._limits = limits
         self._strangers: dict[str, dict[Place, None]] = {}  # by address; oldest first
         self._known: dict[str, dict[Place, None]] = {}  # by owner; oldest first
-        self._trusted: OrderedDict[str, None] = OrderedDict()  # addresses
+        self._trusted: OrderedDict[str, Turns] = OrderedDict()  # by address
         self._told = _Told()
 
     def take(self, place: Place) -> None:
         """Give a stranger a place, and take another's if there are too many."""
         self._make_room(place.address)
         self._strangers.setdefault(place.address, {})[place] = None
+
+    def has_own_turn(self, address: str, now: float) -> bool:
+        """Take the turn that an address has because a key was shown from it lately."""
+        own = self._trusted.get(address)
+        return own is not None and own.take(now) == 0
 
     def strangers(self) -> list[Place]:
         """Return the strangers."""
@@ -108,7 +184,7 @@ class Places:
         """Move a place from the strangers to its owner's."""
         self.forget(place)
         place.known = owner
-        self._trusted[place.address] = None
+        self._trusted.setdefault(place.address, Turns(_OWN_PER_SECOND, _OWN_AT_ONCE))
         self._trusted.move_to_end(place.address)
         if len(self._trusted) > _TRUSTED_ADDRESSES:
             self._trusted.popitem(last=False)

@@ -18,7 +18,7 @@ from common.enrolment_messages import (
 )
 from common.errors import TrustRefused
 from common.logs import log
-from server.asgi import answer, read_body
+from server.asgi import CLOSE, answer, read_body
 from server.enrolment import EnrolledSite, Enrolment
 
 _LARGEST_REQUEST = 16 * 1024
@@ -77,6 +77,9 @@ def _page(
     async def page(scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(scope, receive, _LARGEST_REQUEST)
         reply = await to_thread.run_sync(reply_to, body, limiter=limiter)
-        await answer(send, 403 if reply.state == "refused" else 200, reply.to_json())
+        if reply.state == "refused":
+            await answer(send, 403, reply.to_json(), headers=[CLOSE])
+        else:
+            await answer(send, 200, reply.to_json())
 
     return page

@@ -13,6 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from common.errors import ConfigurationError, RunFailed
+from common.flower_http import KEPT_SECONDS
 from server.certificates import server_context
 from server.connection import Connection
 from server.door import Door
@@ -20,8 +21,8 @@ from server.door_places import DoorLimits, Place
 from server.folder import Folder
 from server.settings import host_and_port
 
-#: A site's daemon pulls again and again on one connection.
-_KEEP_ALIVE_SECONDS = 75
+#: A site's daemon pulls again and again on one connection, and ends it first.
+_KEEP_ALIVE_SECONDS = KEPT_SECONDS + 15
 #: Requests that take longer are cut when the service stops; the site sends them again.
 _GRACE_SECONDS = 3
 _GOODBYE_SECONDS = 0.2

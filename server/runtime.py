@@ -48,7 +48,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 
 from common.envelope import Envelope
 from common.errors import LinkDown, RunFailed, RunGone, UpdateRefused
-from common.flower_http import on_client
+from common.flower_http import KEPT_SECONDS, on_client
 from common.flower_messages import object_ids, record_of, with_receipt
 from common.pull_headers import ANSWER_SECONDS_HEADER, LARGEST_ANSWER_HEADER, WAIT_HEADER
 from server.allocator import collect_after
@@ -128,7 +128,10 @@ class Runtime:
             interceptors=[self._headers, RuntimeTokenHttpInterceptor(token=task)],
         )  # fmt: skip
         # The service is on this machine: no proxy of the environment is on the way.
-        client = httpx.Client(verify=context, timeout=_CALL_SECONDS, trust_env=False)
+        client = httpx.Client(
+            verify=context, timeout=_CALL_SECONDS, trust_env=False,
+            limits=httpx.Limits(keepalive_expiry=KEPT_SECONDS),
+        )  # fmt: skip
         self._client = on_client(calls, client)
         self._over = threading.Event()
         self.run_id = 0

@@ -1,7 +1,10 @@
 """People without a key who want to keep others out, and what a site meets meanwhile.
 
-python -m tests.server.strangers COUNT SECONDS SOURCE measures the attacks in full, each from a
-process of its own, and prints a site's usual time and its time under each.
+python -m tests.server.strangers COUNT SECONDS SOURCE [AT_ONCE [ATTACK ...]] measures the attacks in
+full, from AT_ONCE processes, and prints a site's usual time and its time under each: of one call
+on a connection that is kept, of one on a new connection, and of a round of training that its
+daemon is asked for (`round`: poll, work and answer). Usual and attacked take turns. SOURCE is the
+attackers' address; `many` gives each connection another.
 """
 
 from __future__ import annotations
@@ -17,20 +20,30 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import count as counted
 from pathlib import Path
 
 import httpx
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.node_pb2 import Node
 
+from common.network import initial_weights
+from common.wire import SiteUpdate, TrainRequest
 from server.folder import Folder
+from server.gateway import Gateway
 from server.settings import Settings
-from tests.server.coordinator import Site
+from tests.client.local_runs import config_of, learnable
+from tests.privacy.made_up import patients_of
+from tests.server.coordinator import Running, Site, free_ports
+from tests.server.loopback import Hospital, run_over
 
 _BEAT = "/v1/fleet/send-node-heartbeat"
+#: As an attackers' address: another one for each connection.
+MANY = "many"
+_TURNS = 4
 HALF = b"POST /wardround/join HTTP/1.1\r\nHost: coordinator\r\nContent-Length: 10\r\n"
 
 
@@ -48,11 +61,18 @@ class Attackers:
     address: tuple[str, int]
     source: str = "127.0.0.2"
     open: list[socket.socket] = field(default_factory=list)
+    made: int = 0
 
     def connected(self) -> socket.socket:
-        made = socket.create_connection(self.address, timeout=5, source_address=(self.source, 0))
+        made = socket.create_connection(self.address, timeout=5, source_address=(self._from(), 0))
         self.open.append(made)
         return made
+
+    def _from(self) -> str:
+        self.made += 1
+        if self.source != MANY:
+            return self.source
+        return f"127.{os.getpid() % 200 + 1}.{self.made // 250 % 250}.{self.made % 250 + 1}"
 
     def secured(self) -> ssl.SSLSocket:
         made = in_the_open().wrap_socket(self.connected())
@@ -224,46 +244,99 @@ def log_bytes(folder: Folder) -> int:
     return sum(path.stat().st_size for path in folder.log.glob("service*"))
 
 
-def _measured(call: Callable[[], int], seconds: float) -> list[float]:
+def _measured(call: Callable[[], None], seconds: float) -> list[float]:
     times, ends = [], time.monotonic() + seconds
     while time.monotonic() < ends:
         began = time.monotonic()
-        assert call() == httpx.codes.OK
+        call()
         times.append(1000 * (time.monotonic() - began))
         time.sleep(0.02)
     return times
 
 
-def main(count: int, seconds: float, source: str) -> None:
+def _well(status: int) -> None:
+    assert status == httpx.codes.OK, status
+
+
+@contextmanager
+def rounds(folder: Folder, settings: Settings, site: Site) -> Iterator[Callable[[], None]]:
+    """Yield what has a site's daemon train a round, as a run of the service's has it."""
+    site_port, operator_port = free_ports(2)
+    # The service is another process; this gateway listens to nobody and shares its database.
+    silent = Gateway(folder, settings.model_copy(update={
+        "listen": f"127.0.0.1:{site_port}", "operator": f"127.0.0.1:{operator_port}",
+    }))  # fmt: skip
+    running = Running(folder, settings, silent)
+    patients = learnable(patients_of((1, 2, 3, 1) * 4, (0,), 0))
+    config = config_of("aggregation: {smallest_quorum: 1}")
+    many = config.training.model_copy(update={"rounds": 100_000})
+    config = config.model_copy(update={"training": many})
+    weights, numbers = initial_weights(config, 0), counted(1)
+    with tempfile.TemporaryDirectory() as path:
+        hospital = Hospital(running, site, Path(path) / "home", patients).start()
+        try:
+            with run_over(running, config, Path(path) / "run") as (sites, _):
+                assert sites.available() == (site.name,)
+
+                def train() -> None:
+                    request = TrainRequest(
+                        run="run", round=next(numbers), seed=0, config=config, weights=weights
+                    )
+                    (answer,) = sites.train(request, (site.name,))
+                    assert isinstance(answer, SiteUpdate), answer
+
+                yield train
+        finally:
+            hospital.stop()
+
+
+def main(count: int, seconds: float, source: str, at_once: int, kinds: Sequence[str]) -> None:
     """Print the table."""
     from tests.server.test_door import serving
 
-    with tempfile.TemporaryDirectory() as path, serving(Path(path)) as found:
-        folder, settings, site, pid = found
+    with ExitStack() as stack:
+        path = stack.enter_context(tempfile.TemporaryDirectory())
+        folder, settings, site, pid = stack.enter_context(serving(Path(path)))
         context = ssl.create_default_context(cafile=folder.ca)
+        kept = stack.enter_context(httpx.Client(verify=context, timeout=20.0))
+        train = stack.enter_context(rounds(folder, settings, site))
+        ways: dict[str, Callable[[], None]] = {
+            "kept": lambda: _well(ask(kept, settings, site)),
+            "new": lambda: _well(ask_anew(folder, settings, site)),
+            "round": train,
+        }
         host, port = settings.listen.rsplit(":", 1)
-        with httpx.Client(verify=context, timeout=20.0) as kept:
-            ways = {
-                "kept": lambda: ask(kept, settings, site),
-                "new": lambda: ask_anew(folder, settings, site),
-            }  # fmt: skip
-            for kind in ATTACKS:
-                usual = {name: _measured(call, seconds / 4) for name, call in ways.items()}
-                before = cpu_seconds(pid)
-                began = time.monotonic()
-                with under_another_process(Attackers((host, int(port)), source), kind, count):
-                    times = {name: _measured(call, seconds / 2) for name, call in ways.items()}
+        for kind in kinds:
+            usual: dict[str, list[float]] = {name: [] for name in ways}
+            times: dict[str, list[float]] = {name: [] for name in ways}
+            for _ in range(_TURNS):
+                for name, call in ways.items():
+                    usual[name] += _measured(call, seconds / _TURNS)
+                with ExitStack() as attack:
+                    for _ in range(at_once):
+                        attackers = Attackers((host, int(port)), source)
+                        attack.enter_context(
+                            under_another_process(attackers, kind, count // at_once)
+                        )
+                    before, began = cpu_seconds(pid), time.monotonic()
+                    for name, call in ways.items():
+                        times[name] += _measured(call, seconds / _TURNS)
                     files, memory = resources(pid)
-                share = (cpu_seconds(pid) - before) / (time.monotonic() - began)
-                row = "  ".join(
-                    f"{name} {statistics.median(usual[name]):5.1f} -> {statistics.median(t):5.1f}"
-                    f" (95% {statistics.quantiles(t, n=20)[-1]:6.1f}) ms"
-                    for name, t in times.items()
-                )
-                size = f"cpu {100 * share:3.0f} %  files {files:3}  {memory:.0f} MiB"
-                print(f"{kind:15} {row}  {size}  log {log_bytes(folder)} B", flush=True)  # noqa: T201
-                time.sleep(2)
+                    share = (cpu_seconds(pid) - before) / (time.monotonic() - began)
+                time.sleep(3)
+            row = "  ".join(_shown(name, usual[name], times[name]) for name in ways)
+            size = f"cpu {100 * share:3.0f} %  files {files:3}  {memory:.0f} MiB"
+            print(f"{kind:15} {row}  {size}  log {log_bytes(folder)} B", flush=True)  # noqa: T201
+
+
+def _shown(name: str, usual: list[float], times: list[float]) -> str:
+    before, then = statistics.median(usual), statistics.median(times)
+    slowest = statistics.quantiles(times, n=20)[-1]
+    return f"{name} {before:.1f} -> {then:.1f} ms, x {then / before:.2f} (95% {slowest:.0f})"
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3])
+    main(
+        int(sys.argv[1]), float(sys.argv[2]), sys.argv[3], int((*sys.argv, "1")[4]),
+        sys.argv[5:] or ATTACKS,
+    )  # fmt: skip

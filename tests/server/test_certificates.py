@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from common.errors import TrustRefused
 from server.certificates import (
@@ -47,6 +48,19 @@ def test_openssl_accepts_the_chain_by_its_strict_rules(folder: Folder) -> None:
     )  # fmt: skip
     expected = shown.stdout.split("=")[1].strip().replace(":", "").lower()
     assert authority_hash(folder.ca.read_bytes()) == expected
+
+
+def test_the_server_signs_with_p256_and_a_slower_key_is_renewed(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not renew_if_due(folder, HOSTS, now())
+    monkeypatch.setattr("server.certificates._SERVER_CURVE", ec.SECP384R1)
+    assert renew_if_due(folder, HOSTS, now())
+    monkeypatch.undo()
+    assert renew_if_due(folder, HOSTS, now())
+    key = read_certificate(folder.server_key).public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    assert isinstance(key.curve, ec.SECP256R1)
 
 
 def test_the_certificate_names_the_given_hosts_and_this_machine(folder: Folder) -> None:

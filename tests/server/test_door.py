@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import ssl
 import time
 from collections.abc import Iterator
@@ -13,16 +14,27 @@ from pathlib import Path
 import httpx
 import pytest
 
+from client.fleet import HEARTBEAT_SECONDS
+from client.proxy import open_client
 from common.identity import fingerprint, new_private_key, public_pem, public_text
-from server.door_places import network_of
+from server.door_places import Waiting, network_of
 from server.enrolment import Enrolment
 from server.folder import Folder
 from server.operator_client import Operator
 from server.settings import Settings
 from server.superlink import SuperLink
-from tests.server.coordinator import Site, made
+from tests.server.coordinator import Site, made, running
 from tests.server.service_process import service
-from tests.server.strangers import ATTACKS, Attackers, ask, ask_anew, log_bytes, resources, under
+from tests.server.strangers import (
+    ATTACKS,
+    MANY,
+    Attackers,
+    ask,
+    ask_anew,
+    log_bytes,
+    resources,
+    under,
+)
 
 #: More than the door has places; `python -m tests.server.strangers 1006 20 127.0.0.1` is in full.
 STRANGERS = int(os.environ.get("STRANGERS", "120"))
@@ -133,6 +145,72 @@ def test_a_head_that_is_too_long_ends_the_connection_and_a_usual_one_does_not(
                 assert client.get(url, headers=headers).status_code == 400
             except httpx.TransportError:
                 continue
+
+
+@pytest.mark.slow
+def test_a_site_that_showed_its_key_waits_for_no_other_address_and_a_refused_one_is_let_go(
+    tmp_path: Path,
+) -> None:
+    folder, settings = made(tmp_path)
+    settings = settings.model_copy(update={"handshakes_per_second": 4})
+    with running(folder, settings) as coordinator:
+        site = coordinator.enrolled("north")
+        assert ask_anew(folder, settings, site) == httpx.codes.OK
+        host, port = settings.listen.rsplit(":", 1)
+        # A minute's turns at four a second; a site's call gives up after ten seconds.
+        with under(Attackers((host, int(port)), MANY), "silent", 240):
+            for _ in range(5):
+                assert ask_anew(folder, settings, site) == httpx.codes.OK
+            with coordinator.client() as client:
+                refused = client.post(f"{coordinator.site_url}/wardround/join", content=b"{}")
+    assert refused.status_code == httpx.codes.FORBIDDEN
+    assert refused.headers["connection"] == "close"
+
+
+@pytest.mark.slow
+def test_a_daemon_that_says_a_word_every_five_seconds_keeps_its_connection(tmp_path: Path) -> None:
+    folder, settings = made(tmp_path)
+    ports = set()
+
+    def note(response: httpx.Response) -> None:
+        ports.add(response.extensions["network_stream"].get_extra_info("client_addr"))
+
+    with running(folder, settings) as coordinator:
+        site = coordinator.enrolled("north")
+        with open_client(coordinator.context, 10.0, None) as client:
+            client.event_hooks["response"].append(note)
+            for pause in (0.0, HEARTBEAT_SECONDS / 2 + 0.5):
+                time.sleep(pause)
+                assert ask(client, settings, site) == httpx.codes.OK
+    assert len(ports) == 1
+
+
+def test_nobody_who_waits_is_overtaken_for_good() -> None:
+    waiting, (patient, peer) = Waiting(), socket.socketpair()
+    waiting.add(patient, "10.0.0.1")
+    with patient, peer:
+        for _ in range(100):
+            with socket.socket() as newer:
+                waiting.add(newer, "10.0.0.1")
+                served, _ = waiting.next()
+                if served is patient:
+                    return
+                assert served is newer
+    pytest.fail("overtaken a hundred times")
+
+
+def test_addresses_take_turns_and_the_one_with_most_gives_up_its_oldest() -> None:
+    waiting = Waiting()
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(130)]
+        for sock in sockets[:128]:
+            assert waiting.add(sock, "10.0.0.1") is None
+        assert waiting.add(sockets[128], "10.0.0.2") is None
+        assert waiting.add(sockets[129], "10.0.0.1") == "10.0.0.1"
+        assert sockets[0].fileno() < 0
+        assert {waiting.next()[1], waiting.next()[1]} == {"10.0.0.1", "10.0.0.2"}
+        waiting.close()
+        assert not waiting
 
 
 def test_one_customers_ipv6_addresses_are_one() -> None:
