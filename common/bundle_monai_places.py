@@ -49,13 +49,27 @@ _SHOWN = (
     "$lambda image, axis: monai.transforms.Orientation(axcodes="
     "('PIL', 'LIP', 'LPS')[int(image.affine[:3, axis].abs().argmax())])(image)"
 )
-#: The height and width of a pixel in a DICOM file of its own, by what the sites go by; the first
-#: that is there counts.
+#: The height and width of a pixel in a DICOM file of its own, by what the sites go by: ultrasound
+#: by its largest region of tissue in cm (PS3.3 C.8.5.5), unless the first of the names that is
+#: there has the same shape; else that one.
 _PIXEL = (
-    "$lambda path: (lambda header: next(([float(value[1]), float(value[0])]"
+    "$lambda path: (lambda header: (lambda regions, pairs: next(iter(pairs[:1] if not regions or ("
+    "pairs and abs(pairs[0][1] * regions[0][0] / (pairs[0][0] * regions[0][1]) - 1) <= 0.01)"
+    " else regions), []))(@regions(header), [[float(value[1]), float(value[0])]"
     " for value in (header.get(name) for name in @pixel_names)"
-    " if value is not None and len(value) == 2 and min(map(float, value)) > 0), []))"
-    "(pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=@pixel_names))"
+    " if value is not None and len(value) == 2 and min(map(float, value)) > 0]))"
+    "(pydicom.dcmread(path, force=True, stop_before_pixels=True,"
+    " specific_tags=[*@pixel_names, 'SequenceOfUltrasoundRegions']))"
+)
+_REGIONS = (
+    "$lambda header: [[across, down] for _, across, down in sorted(["
+    "((float(one.get('RegionLocationMaxX1', 0)) - float(one.get('RegionLocationMinX0', 0)))"
+    " * (float(one.get('RegionLocationMaxY1', 0)) - float(one.get('RegionLocationMinY0', 0))),"
+    " abs(float(one.get('PhysicalDeltaX', 0))), abs(float(one.get('PhysicalDeltaY', 0))))"
+    " for one in (header.get('SequenceOfUltrasoundRegions') or [])"
+    " if int(one.get('RegionSpatialFormat', 0)) == 1"
+    " and int(one.get('PhysicalUnitsXDirection', 0)) == 3"
+    " and int(one.get('PhysicalUnitsYDirection', 0)) == 3], reverse=True) if across * down > 0]"
 )
 _PIXEL_NAMES: tuple[Json, ...] = (
     "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio",
@@ -66,7 +80,8 @@ def places(images: Images) -> dict[str, Json]:
     """Return what the steps below ask for: how an image lies, and the shape of its pixels."""
     if images.dimensions == 3:
         return {"slice_axis": _SLICE_AXIS, "shown": _SHOWN}
-    return {"shown": _SHOWN, "pixel_names": list(_PIXEL_NAMES), "pixel": _PIXEL}
+    names = list(_PIXEL_NAMES)
+    return {"shown": _SHOWN, "pixel_names": names, "regions": _REGIONS, "pixel": _PIXEL}
 
 
 #: A picture as a volume of one slice.

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image as Picture
 from pydicom import dcmread
+from pydicom.dataset import Dataset
 
 from client.dicom.read import Header, read_header
 from client.dicom.volume import Turn
@@ -106,12 +107,30 @@ TURNS = {
     "-".join(map(str, order)): order
     for order in itertools.permutations(range(3)) if order != (0, 1, 2)
 }  # fmt: skip
+def region(size: int, down: float, across: float, kind: int) -> Dataset:
+    """Return an ultrasound region of size x 20 pixels of so many cm (kind 1: tissue)."""
+    found = Dataset()
+    found.RegionSpatialFormat, found.RegionDataType, found.RegionFlags = kind, 1, 0
+    found.RegionLocationMinX0 = found.RegionLocationMinY0 = 0
+    found.RegionLocationMaxX1, found.RegionLocationMaxY1 = size, 20
+    found.PhysicalUnitsXDirection = found.PhysicalUnitsYDirection = 3
+    found.PhysicalDeltaX, found.PhysicalDeltaY = across, down
+    return found
+
+
+#: Two regions of tissue, the larger with pixels twice as high as wide; and one that is none.
+REGIONS = [
+    region(size, down, across, kind)
+    for size, down, across, kind in ((9, 0.02, 0.03, 1), (40, 0.04, 0.02, 1), (43, 0.1, 0.3, 2))
+]
 #: Pixels twice as high as wide, as DICOM may say it.
 TALL: dict[str, dict[str, object]] = {
     "spacing": {"PixelSpacing": [1.0, 0.5]},
     "detector": {"ImagerPixelSpacing": [1.0, 0.5]},
     "film": {"NominalScannedPixelSpacing": [1.0, 0.5]},
     "ratio": {"PixelAspectRatio": [2, 1]},
+    "region": {"SequenceOfUltrasoundRegions": REGIONS},
+    "region-first": {"SequenceOfUltrasoundRegions": REGIONS, "PixelSpacing": [0.3, 0.3]},
 }
 
 
@@ -362,6 +381,12 @@ def _tall_header(spacing: tuple[float, float]) -> Header:
     dataset = image(noise(20, 44, seed=5))
     dataset.PixelSpacing = list(spacing)
     return read_header(dataset)
+
+
+@pytest.mark.parametrize("kind", TALL)
+def test_a_site_sees_the_same_shape_of_pixels(scored: Path, kind: str) -> None:
+    height, width = read_header(dcmread(scored / f"outlines/in/{kind}.dcm")).pixel or (1.0, 1.0)
+    assert height / width == pytest.approx(2)
 
 
 def test_an_outline_of_a_picture_is_a_picture_of_the_same_size(scored: Path) -> None:
