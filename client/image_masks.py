@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,8 @@ from client.dicom.quiet import quiet
 from client.dicom.read import Header
 from client.dicom.reasons import Reason, UnusableFile
 from client.dicom.volume import Geometry
+from client.labels import Labels as Table
+from client.labels import dicom_keys
 
 #: Pictures that lose an outline's edge, or that nobody here reads.
 _PICTURES = frozenset({".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
@@ -59,6 +62,27 @@ class Canvas:
     first: str  # file of the object, or of the series' first, below the site's folder
     instances: frozenset[str]  # SOPInstanceUIDs
     alone: bool = True  # the only image of its row
+
+
+def mask_name(header: Header, labels: Table, masks: MaskRules | None) -> str:
+    """Return the mask that an image's row names; nothing where none was asked for."""
+    return "" if masks is None else labels.rows[labels.find(dicom_keys(header))][masks.column]
+
+
+def shared_masks(
+    headers: Iterable[Header], labels: Table, masks: MaskRules | None
+) -> frozenset[str]:  # fmt: skip
+    """Return the masks that rows of several patients name: an outline is of one image.
+
+    One that is empty may be anybody's. Where each patient is looked at alone, no row of another's
+    is compared.
+    """
+    if labels.by_patient or masks is None:
+        return frozenset()
+    patients: dict[str, set[str]] = defaultdict(set)
+    for header in headers:
+        patients[mask_name(header, labels, masks)].add(header.patient)
+    return frozenset(name for name, held in patients.items() if len(held) > 1)
 
 
 def read_mask(

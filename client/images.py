@@ -22,7 +22,7 @@ from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.dicom.volume import Geometry, stack_slices
 from client.found import Found, Object, Owned
 from client.image_gate import ImageGate
-from client.image_masks import Canvas, MaskRules, read_mask
+from client.image_masks import Canvas, MaskRules, mask_name, read_mask, shared_masks
 from client.labels import Labels, dicom_keys
 from client.left_out import LeftOut
 from client.objects import dicom_files, pixels_of, read_objects, read_objects_alone
@@ -217,9 +217,13 @@ def _prepare_all(
     targets: list[Tensor] = []
     keys: list[dict[str, str]] = []
     of_row = Counter(wanted[0].find(dicom_keys(item.header)) for item in found.objects)
+    shared = shared_masks([item.header for item in found.objects], *wanted)
     for image in find_images(found, rules, store):
         try:
             target = _mask(site, image, wanted, rules, found, of_row)
+            if target.any() and mask_name(image.header, *wanted) in shared:
+                message = "the table names this outline for several patients"
+                raise UnusableFile(Reason.MASK_UNUSABLE, message)
             images.append(prepare(image.values, image.spacing, rules, image.padding))
         except UnusableFile as problem:
             found.problems.append(problem.listed(image.source, found.whose(image.header)))

@@ -26,7 +26,7 @@ from client.labels import Labels, dicom_keys
 from client.left_out import LeftOut
 from client.objects import read_objects
 from client.pixel_store import PixelStore
-from client.series_choice import beside_an_answer, check_fits
+from client.series_choice import beside_an_answer, check_fits, several_kinds
 from client.table import encode_rows
 from common.config import Images, RunConfig
 from common.errors import CohortError
@@ -101,6 +101,8 @@ def read_study(files: Sequence[Path], config: RunConfig, rows: Rows) -> Study:
     if not items:
         raise CohortError(_nothing(config, found))
     _check_one_kind(items, found, config)
+    used = {site / item.path for item in found.objects}
+    _check_alike([one for one in known if one.path in used], config)
     first = found.objects[0].header
     return Study(
         patient=first.patient, items=tuple(items),
@@ -123,6 +125,18 @@ def _check_one_kind(items: Sequence[Item], found: Found, config: RunConfig) -> N
         message = (
             f"The study has {len(series)} series that this model can be asked about, and one "
             f"answer is given for all. Give the files of one: {', '.join(sorted(series)[:5])}."
+        )
+        raise CohortError(message)
+
+
+def _check_alike(images: Sequence[Instance], config: RunConfig) -> None:
+    """Refuse pictures of several kinds, which training takes for no items of one row."""
+    if config.cohort.images is None or config.task.kind == "segmentation":
+        return
+    if kinds := several_kinds(images):
+        message = (
+            f"The study's pictures are of {kinds}, and one answer is given for all. Give the files "
+            "of one."
         )
         raise CohortError(message)
 

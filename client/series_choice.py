@@ -199,6 +199,15 @@ def _why(
     return ""
 
 
+def several_kinds(images: Sequence[Instance]) -> str:
+    """Return of which kinds pictures are that are no slices; nothing where it is one."""
+    modalities = sorted({image.modality for image in images})
+    if len(modalities) > 1:
+        return f"{len(modalities)} modalities ({', '.join(modalities)})"
+    kinds = {_kind(image, sliced=False) for image in images}
+    return f"{len(kinds)} kinds (tomosynthesis beside others)" if len(kinds) > 1 else ""
+
+
 def _several(images: Sequence[Instance], broken: Mapping[str, set[str]], mask: str | None) -> str:
     """Return that a study has several series, or a mask; nothing where neither has."""
     studies: dict[str, set[str]] = defaultdict(set)

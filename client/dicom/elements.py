@@ -43,8 +43,8 @@ KEYWORDS = (
     "PixelSpacing", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
     "BurnedInAnnotation", "RescaleIntercept", "RescaleSlope", "DoseGridScaling",
     "LossyImageCompression", "SpecimenLabelInImage", "PixelPaddingValue",
-    "PixelPaddingRangeLimit", "PresentationIntentType", "Units", "NominalScannedPixelSpacing",
-    "PixelAspectRatio", *ACQUIRED,
+    "PixelPaddingRangeLimit", "PresentationIntentType", "Units", "SUVType",
+    "NominalScannedPixelSpacing", "PixelAspectRatio", *ACQUIRED,
 )  # fmt: skip
 #: Signed or not as the pixels are.
 PADDING = frozenset({"PixelPaddingValue", "PixelPaddingRangeLimit"})

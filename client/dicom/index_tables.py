@@ -12,7 +12,7 @@ from client.dicom.reasons import Reason
 from client.dicom.remarks import Remark
 
 #: Raised when the tables or what stands in them change; an index of another version is made anew.
-VERSION = 9
+VERSION = 10
 
 #: A patient, study or series that files describe differently has one row for each description.
 SCHEMA = """

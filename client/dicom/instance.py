@@ -9,7 +9,7 @@ from pathlib import Path
 from client.dicom.elements import Elements
 from client.dicom.files import File
 from client.dicom.header_checks import Scan, check_image
-from client.dicom.presentation import presentation_of
+from client.dicom.presentation import presentation_of, units_of
 from client.dicom.read import Cosines, Header, Position, is_localizer
 from client.dicom.reasons import Reason, Unusable
 from client.dicom.remarks import Remark
@@ -180,7 +180,8 @@ def describe(file: File, found: Scan) -> Instance:
         slope=slope[0] if slope else None, intercept=intercept[0] if intercept else None,
         spacing=shape.spacing, slice_thickness=thickness[0] if thickness else None,
         positions=positions, orientations=orientations,
-        frame_of_reference=elements.text("FrameOfReferenceUID"), units=elements.text("Units"),
+        frame_of_reference=elements.text("FrameOfReferenceUID"),
+        units=units_of(elements.text("Units"), elements.text("SUVType")),
         presentation=presentation_of(elements.text("PresentationIntentType"), sop_class),
         aspect=shape.aspect, acquired=elements.acquired(),
         remarks=(

@@ -5,6 +5,16 @@ from __future__ import annotations
 from pydicom.uid import UID
 
 
+def units_of(units: str, suv_type: str) -> str:
+    """Return the Units of a PET (0054,1001), with SUV Type (0054,1006) where it is no usual one.
+
+    SUV by body weight (BW) is what a type that is not said means (PS3.3 C.8.9.1.1.3); by lean body
+    mass or body surface they are other numbers under the same Units.
+    """
+    kind = suv_type.strip().upper()
+    return units if kind in {"", "BW"} or not units else f"{units} by SUVType {kind}"
+
+
 def presentation_of(intent: str, sop_class: str) -> str:
     """Return for_presentation, for_processing, or nothing where neither is said.
 

@@ -21,7 +21,7 @@ from client.dicom.decode import LARGEST_BYTES, decode, frames_of
 from client.dicom.groups import as_integer, group_item, number_of, region_shapes, text_of
 from client.dicom.never_decoded import check_pictured
 from client.dicom.parse import BoundedFile, parse_file
-from client.dicom.presentation import presentation_of
+from client.dicom.presentation import presentation_of, units_of
 from client.dicom.quantities import Pixels, as_quantities
 from client.dicom.quiet import quiet
 from client.dicom.reasons import DecoderGaveUp, Reason, UnusableFile
@@ -146,7 +146,7 @@ def _header(dataset: Dataset) -> Header:
         shape=(int(dataset.Rows), int(dataset.Columns)), frames=frames, spacing=shape.spacing,
         positions=positions, orientations=orientations, rescaled=bool(dataset.get("RescaleSlope")),
         frame_of_reference=text_of(dataset, "FrameOfReferenceUID"),
-        units=text_of(dataset, "Units"),
+        units=units_of(text_of(dataset, "Units"), text_of(dataset, "SUVType")),
         presentation=presentation_of(
             text_of(dataset, "PresentationIntentType"), text_of(dataset, "SOPClassUID")
         ),

@@ -304,6 +304,15 @@ def test_a_study_of_two_people_is_refused_with_the_reason_of_training(
         score_study(files(tmp_path), model_for(config))
 
 
+def test_pictures_of_several_modalities_get_no_answer_together(tmp_path: Path) -> None:
+    for number, modality in enumerate(("CR", "US")):
+        one = image(noise(20, 24, seed=number), "P0", "S", "1", number)
+        one.Modality = modality
+        save(tmp_path / f"{number}.dcm", one)
+    with pytest.raises(CohortError, match=r"2 modalities \(CR, US\)"):
+        score_study(files(tmp_path), model_for(config_of()))
+
+
 def test_what_training_leaves_out_is_no_part_of_an_answer(tmp_path: Path) -> None:
     """Another part of the body, the other side, a scout; a screenshot beside acquired images."""
     acquired = "1.2.840.10008.5.1.4.1.1.6.1"

@@ -326,6 +326,26 @@ def test_a_cohort_lists_greys_that_were_left_out_and_refuses_a_jpeg(tmp_path: Pa
     assert "PNG" in reasons["P2.dcm"][1]
 
 
+@pytest.mark.parametrize("empty", [False, True])
+def test_one_outline_for_two_patients_is_refused_unless_it_is_empty(
+    tmp_path: Path, empty: bool  # noqa: FBT001
+) -> None:
+    site = tmp_path / "site"
+    Image.fromarray(BLACK if empty else GREY).save(_made(site, "P1"))
+    _made(site, "P2")
+    Image.fromarray(GREY).save(_made(site, "P3"))
+    masks = {"P1": "P1.png", "P2": "P1.png", "P3": "P3.png"}
+    write_labels(site, [{"PatientID": p, "mask": mask} for p, mask in masks.items()])
+    config = config_of(
+        "{kind: segmentation, structures: {one: [255]}}",
+        "{images: {size: [48, 48]}, smallest_cohort: 1}", "unet",
+    )  # fmt: skip
+    cohort = load(site, config, tmp_path / "cache")
+    assert cohort.items.pseudonyms == (("P1", "P2", "P3") if empty else ("P3",))
+    told = {p.what for p in cohort.unusable if "for several patients" in p.detail}
+    assert told == (set() if empty else {"P1.dcm", "P2.dcm"})
+
+
 def _made(site: Path, patient: str) -> Path:
     save(site / f"{patient}.dcm", _plain(patient))
     return site / f"{patient}.png"

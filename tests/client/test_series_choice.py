@@ -275,7 +275,13 @@ def test_pet_in_counts_and_in_becquerel_are_never_mixed(tmp_path: Path, dimensio
         "Units is CNTS, the run uses BQML", "Units is GML, the run uses BQML",
         "Units is not said, the run uses BQML",
     }  # fmt: skip
-    for units, kept in (("CNTS", ["P1", "P4"]), ("GML", ["P2"])):
+    # SUV by lean body mass is another number under the same Units (PS3.3 C.8.9.1.1.3).
+    series(site, "P5", "suv", sop_class=PT, modality="PT", Units="GML", SUVType="LBM")
+    series(site, "P6", "suv", sop_class=PT, modality="PT", Units="GML", SUVType="BW")
+    rows(site, "PatientID", {f"P{n}": f"P{n}" for n in range(7)})
+    found = cohort(site, dimensions.replace("size:", "units: GML, size:"))
+    assert "Units is GML by SUVType LBM, the run uses GML" in {p.detail for p in found.unusable}
+    for units, kept in (("CNTS", ["P1", "P4"]), ("GML", ["P2", "P6"])):
         text = dimensions.replace("size:", f"units: {units}, size:")
         assert list(used(cohort(site, text))) == kept
 
