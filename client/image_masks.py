@@ -72,9 +72,9 @@ def mask_name(header: Header, labels: Table, masks: MaskRules | None) -> str:
 def shared_masks(
     headers: Iterable[Header], labels: Table, masks: MaskRules | None
 ) -> frozenset[str]:  # fmt: skip
-    """Return the masks that rows of several patients name: an outline is of one image.
+    """Return the masks that rows of several patients name though they do not say whose they are.
 
-    One that is empty may be anybody's. Where each patient is looked at alone, no row of another's
+    One that is empty may be anybody's; one in DICOM says whose it is. Where each patient is looked at alone, no row of another's
     is compared.
     """
     if labels.by_patient or masks is None:
@@ -82,7 +82,11 @@ def shared_masks(
     patients: dict[str, set[str]] = defaultdict(set)
     for header in headers:
         patients[mask_name(header, labels, masks)].add(header.patient)
-    return frozenset(name for name, held in patients.items() if len(held) > 1)
+    nameless = (".png", *SUFFIXES)
+    return frozenset(
+        name for name, held in patients.items()
+        if len(held) > 1 and name.lower().endswith(nameless)
+    )  # fmt: skip
 
 
 def read_mask(
