@@ -74,8 +74,8 @@ def shared_masks(
 ) -> frozenset[str]:  # fmt: skip
     """Return the masks that rows of several patients name though they do not say whose they are.
 
-    One that is empty may be anybody's; one in DICOM says whose it is. Where each patient is looked at alone, no row of another's
-    is compared.
+    One that is empty may be anybody's; one in DICOM says whose it is. Where each patient
+    is looked at alone, no row of another's is compared.
     """
     if labels.by_patient or masks is None:
         return frozenset()
