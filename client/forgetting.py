@@ -11,6 +11,7 @@ results of models, which may belong to the patient's record; models, ledger and 
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,13 +131,17 @@ def _is_pulled(site: SiteConfig, path: Path) -> bool:
 
 
 def _patients_in(table: Path) -> list[str]:
-    """Return the PatientID of every row of a table, as far as it can be read."""
-    try:
-        header, *lines = read_table(table, read_schema(table).sheet).lines or ((1, ()),)
-    except (CohortError, ConfigurationError):
-        return []
-    names = [name.strip() for name in header[1]]
-    if "PatientID" not in names:
-        return []
-    place = names.index("PatientID")
-    return [cells[place].strip() for _, cells in lines if len(cells) > place]
+    """Return the PatientID of every row of a table, as far as it can be read in either way."""
+    found: Counter[str] = Counter()
+    for line_by_line in (False, True):
+        try:
+            sheet = read_schema(table).sheet
+            read = read_table(table, sheet, line_by_line=line_by_line).lines
+        except (CohortError, ConfigurationError):
+            continue
+        header, *lines = read or ((1, ()),)
+        names = [name.strip() for name in header[1]]
+        if "PatientID" in names:
+            place = names.index("PatientID")
+            found |= Counter(row[place].strip() for _, row in lines if len(row) > place)
+    return list(found.elements())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -91,6 +92,13 @@ def read_labels(
         _check_columns(path, columns, needed, with_images=with_images and not by_patient)
     except CohortError as error:
         below = next((n for n, row in cells[:20] if set(KEYS) & {c.strip() for c in row}), None)
+        parts = set(re.split("[,;|\t]", columns[0])) if len(columns) == 1 else set()
+        if set(KEYS) & {part.strip() for part in parts}:
+            message = (
+                f"The header of {path} is one cell: its line stands in quotes as a whole. Save the "
+                "table without quotes around its lines."
+            )
+            raise CohortError(message) from error
         if below is not None and not set(KEYS) & set(columns):
             message = (
                 f"The header of {path} is not in its first line; line {below} looks like it. Take "

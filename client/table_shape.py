@@ -43,7 +43,10 @@ def misshapen(path: Path, unusable: Sequence[Unusable], text: TextTable) -> str:
     worst = max((*kinds.values(), others), key=len)
     if others and worst is kinds[FEWER]:
         worst = others  # the rest of a cell with line breaks is short
-    if worst is kinds[FEWER]:
+    other = _parted_otherwise(text)
+    if other:
+        remedy = f"The rows are parted by a {other}, the header is not: write both alike."
+    elif worst is kinds[FEWER]:
         remedy = "Export it again with every cell of every row, also those that are empty."
     elif worst is others:
         remedy = "Export the table again."
@@ -58,6 +61,20 @@ def misshapen(path: Path, unusable: Sequence[Unusable], text: TextTable) -> str:
         f"{len(malformed)} of {lines} lines of {path} cannot be used as rows "
         f"({worst[0].what}: {worst[0].detail}). {remedy}"
     )
+
+
+def _parted_otherwise(text: TextTable) -> str:
+    """Return the name of a sign that parts rows which the header's leaves in one piece."""
+    if not text.lines or not text.sign:
+        return ""
+    header, *rows = (cells for _, cells in text.lines)
+    whole = [text.sign.join(row) for row in rows if len(row) != len(header)]
+    counts = {
+        name: sum(row.count(sign) == len(header) - 1 for row in whole)
+        for sign, name in _SIGN_NAMES.items() if sign != text.sign
+    }  # fmt: skip
+    name = max(counts, key=lambda one: counts[one])
+    return name if len(header) > 1 and 2 * counts[name] > len(rows) else ""
 
 
 def two_notations(

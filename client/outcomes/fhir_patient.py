@@ -32,6 +32,7 @@ class PatientRecord:
     old_names: frozenset[str] = frozenset()
     sex: Sex = ""
     born: date | None = None
+    birth: str = ""  # as it is written: a year or month alone differs from no day in it
     dead: bool = False
     alive: bool = False  # it says so
     died: date | None = None
@@ -65,6 +66,7 @@ def read_record(resource: Resource, system: str | None, root: str) -> PatientRec
             key=key, tokens=_tokens(resource),
             names=current or every, old_names=every - (current or every),
             sex=_SEXES[patient.gender or "unknown"], born=birthday_of(patient.birthDate),
+            birth=str(patient.birthDate or ""),
             dead=bool(patient.deceasedBoolean) or patient.deceasedDateTime is not None,
             alive=patient.deceasedBoolean is False,
             died=day_of(patient.deceasedDateTime), active=patient.active is not False,

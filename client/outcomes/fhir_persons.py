@@ -262,7 +262,7 @@ def _differences(person: Person, group: Sequence[PatientRecord]) -> Iterator[str
     life = {"alive"} if any(r.alive for r in group) else set()
     used = str(person.died) if person.died else "the death"
     for what, held, taken in (
-        ("birth dates", {str(r.born) for r in group if r.born}, str(person.born)),
+        ("birth dates", _apart({r.birth for r in group if r.born}), str(person.born)),
         ("sexes", {r.sex for r in group if r.sex}, person.sex),
         ("deaths", (days or deaths) | life, used),
     ):
@@ -270,6 +270,11 @@ def _differences(person: Person, group: Sequence[PatientRecord]) -> Iterator[str
             records = ", ".join(f"Patient/{record.key}" for record in group)
             said = " and ".join(sorted(held))
             yield f"has records that differ in {what} ({records}): {said}; {taken} is used"
+
+
+def _apart(births: set[str]) -> set[str]:
+    """Return the birth dates without those that another is only more exact than."""
+    return {one for one in births if not any(o != one and o.startswith(one) for o in births)}
 
 
 def _batches(names: Sequence[str]) -> Iterator[str]:

@@ -157,8 +157,10 @@ def test_linked_records_that_differ_in_birth_sex_or_death_are_listed(
 ) -> None:
     hospital.patient("M1", birthDate="1940-01-01", gender="male", link=[link("replaced-by", 1)])
     hospital.patient("M2", birthDate="1950-01-01", gender="female")
-    hospital.patient("M3", deceasedDateTime="2024-03-01", link=[link("replaced-by", 3)])
-    hospital.patient("M4", deceasedDateTime="2024-04-01", gender="male")
+    hospital.patient(
+        "M3", deceasedDateTime="2024-03-01", birthDate="1950-02", link=[link("replaced-by", 3)]
+    )
+    hospital.patient("M4", deceasedDateTime="2024-04-01", gender="male", birthDate="1950-02-03")
     hospital.patient("M5", deceasedDateTime="2024-03-01", link=[link("replaced-by", 5)])
     hospital.patient("M6", deceasedBoolean=False)
     hospital.patient("M7", deceasedDateTime="2024-03-01", link=[link("replaced-by", 7)])

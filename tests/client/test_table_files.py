@@ -276,6 +276,13 @@ FAULTS: dict[str, tuple[bytes, bool, str]] = {
     "two alphabets": (HEAD.encode() + b"P\0" * 9, False, "holds a NUL"),
     "short": (HEAD.encode() + b"P0;0\nP1;1\n", False, "fewer cells than the header: 2, not 3"),
     "short, by commas": (b"PatientID,ill,crp\nP0,0\n", False, "fewer cells than the header: 2"),
+    "rows parted otherwise": (
+        b"PatientID,ill,crp\nP0;0;2,5\nP1;1;3\n", False,
+        "fewer cells than the header",
+    ),
+    "lines in quotes": (
+        b'"PatientID,ill,crp"\n"P0,0,2"\n', True, "stands in quotes as a whole"
+    ),
     "decimal commas": (b"PatientID,ill,crp\nP0,0,2,5\n", False, "a comma in a cell parts it"),
     "separator in cells": (HEAD.encode() + b"P0;0;2;5\n", False, "a semicolon in a cell parts it"),
     "long": (HEAD.encode() + b"P0;0;" + b"x" * 200_000 + b"\n", False, "131072"),
@@ -297,6 +304,7 @@ def test_what_cannot_be_read_stops_with_its_cause_or_is_listed_where_no_row_may_
         read(tmp_path / "t.csv", content, private=False)
     said = str(caught.value)
     assert ("ecimal commas" in said) == (name == "decimal commas")
+    assert ("rows are parted by a semicolon" in said) == (name == "rows parted otherwise")
     if in_header:
         with pytest.raises(CohortError, match=cause):
             read(tmp_path / "t.csv", content, private=True)

@@ -21,10 +21,12 @@ from client.cohort import load_cohort
 from client.dicom.index import Index
 from client.dicom.instance import Instance
 from client.dicom.reasons import Reason
+from client.forgetting import kept_of
+from client.home import Home
 from client.left_out import LeftOut
 from client.objects import dicom_files, read_objects
 from client.pixel_store import PixelStore
-from client.site_config import load_site_config, write_site_config
+from client.site_config import SiteConfig, load_site_config, write_site_config
 from client.sources.queue import Queue
 from client.sources.source import RemoteSeries
 from client.withdrawals import Withdrawals, listed, withdrawn, writing
@@ -319,3 +321,15 @@ def test_a_lock_that_a_dead_process_held_holds_nobody_up(site: Site) -> None:
     with (site.home.cache / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
     assert site.types("withdraw", GONE, "--yes").status == 0
+
+
+def test_rows_of_a_table_that_a_private_run_reads_are_found_for_a_withdrawal(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "data").mkdir()
+    table = tmp_path / "data" / "labels.csv"
+    table.write_bytes(b"PatientID,ill\nM\xfcller,1\nP1,1\nP1,0\nP2,1\n")
+    site = SiteConfig(name="north", data=tmp_path / "data")
+    assert kept_of(Home(tmp_path / "home"), site, "P1").rows == 2
+    table.write_text('PatientID,ill,note\nP1,1,"two\nlines"\nP2,0,x\n', encoding="utf-8")
+    assert kept_of(Home(tmp_path / "home"), site, "P1").rows == 1
