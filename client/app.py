@@ -149,9 +149,16 @@ class Desk:
             case StatisticsRequest():
                 return describe(loaded.site, loaded.described, request, self._ward.telling)
             case TrainRequest():
+                self._note_trained(loaded, request)
                 return train_round(loaded.site, loaded.bench, request)
             case EvaluationRequest():
                 return evaluate_round(loaded.site, loaded.bench, request)
+
+    def _note_trained(self, loaded: Loaded, request: TrainRequest) -> None:
+        """Note whom the run trains on, before the first step; who only asks leaves no file."""
+        if self._ward.trained is not None:
+            fingerprint, patients = request.config.fingerprint(), loaded.site.train.pseudonyms
+            note_trained(self._ward.trained, fingerprint, request.seed, patients)
 
     def _withdrawn(self) -> frozenset[str]:
         return withdrawn_in(self._ward.withdrawals)
@@ -240,8 +247,6 @@ def load(ward: Ward, config: RunConfig, seed: int) -> Loaded:
     cohort = replace(cohort, name=ward.name)
     key = site_key(ward.identity_key)
     site = site_of(cohort, config, key)
-    if ward.trained is not None:
-        note_trained(ward.trained, config.fingerprint(), seed, site.train.pseudonyms)
     guard = Guard(
         ledger=Ledger(ward.ledger),
         limit=Limit(

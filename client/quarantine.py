@@ -30,6 +30,8 @@ MOST_DEATHS = 2
 MOST_INTERRUPTIONS = 5
 #: Requests that are kept to be looked at.
 _MOST_KEPT = 5
+#: Requests that are counted, the last; an older one is tried again when it is asked again.
+_MOST_COUNTED = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +90,9 @@ class Quarantine:
         """Keep a request that is set aside, for whoever looks into it."""
         kept = sorted(self._folder.glob("*.request"), key=lambda path: path.stat().st_mtime)
         for path in kept[: max(len(kept) - _MOST_KEPT + 1, 0)]:
+            path.unlink(missing_ok=True)
+        counts = sorted(self._folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
+        for path in counts[:-_MOST_COUNTED]:
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # on a full disk, or when it is gone
             shutil.copyfile(request, self._folder / f"{name}.request")

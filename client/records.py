@@ -22,8 +22,8 @@ of yet (nothing of the charge has left), or while the coordinator keeps back wha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client.disclosures import RecordsMark, last_mark, listed
@@ -41,6 +41,7 @@ from client.statement import (
 )
 from client.withdrawals import WithdrawalsHead, head_of, stood_at
 from common.errors import RecordsLost, UpdateRefused
+from common.file_lock import FileLock
 from common.privacy.plan import LedgerHead
 from common.receipt import Receipt, read_receipt
 
@@ -82,10 +83,10 @@ class Records:
         )
         if fault is not None:
             if heard is not None and self._is_behind(heard):
-                self._note_missing(kept or Kept(), heard)
+                self._note_missing(heard)
             raise RecordsLost(fault)
         if kept is None:
-            self.keep(Kept(statement=self.statement()))
+            self.change(lambda now: replace(now, statement=now.statement or self.statement()))
 
     def statement(self) -> Statement:
         """Return where the records stand."""
@@ -103,9 +104,7 @@ class Records:
         It is noted in records.json first. RecordsLost where they are not the newest.
         """
         self.check()
-        statement, key = self.statement(), self._key()
-        kept = self.kept() or Kept()
-        self.keep(Kept(statement=statement, unread=kept.unread, settled=kept.settled))
+        statement, key = self.note(), self._key()
         mark = RecordsMark(
             charges=statement.ledger.charges, hash=statement.ledger.hash,
             withdrawals=sealed_head(statement.withdrawals, key),
@@ -119,15 +118,22 @@ class Records:
 
     def note_withdrawal(self) -> None:
         """Note in records.json where withdrawals stand now, unless older ones are missing."""
-        kept = self.kept()
         try:
             self.check()
         except RecordsLost:
             return  # what is missing stays noted
-        noted = kept or Kept()
-        self.keep(
-            Kept(statement=self.statement(), unread=noted.unread, settled=noted.settled)
-        )
+        self.note()
+
+    def note(self) -> Statement:
+        """Note in records.json where the records stand, and return it."""
+        statements: list[Statement] = []
+
+        def changed(kept: Kept) -> Kept:
+            statements.append(self.statement())  # here, where nobody notes a later one before us
+            return replace(kept, statement=statements[-1])
+
+        self.change(changed)
+        return statements[-1]
 
     # --- witnesses -----------------------------------------------------------------------
 
@@ -158,7 +164,7 @@ class Records:
             return statement
         if digest_of(read) in kept.settled:
             return None
-        self.keep(Kept(statement=kept.statement, unread=(read,), settled=kept.settled))
+        self.change(lambda now: replace(now, unread=(read,)))
         message = (
             f"The coordinator keeps a statement of this site ({read.ledger.charges} charges) that "
             f"this home did not write. If the site had another home before, put its "
@@ -230,19 +236,24 @@ class Records:
         known = Ledger(self.home.ledger).knows(heard.ledger)
         return not (known and stood_at(self.home.withdrawals, heard.withdrawals))
 
-    def _note_missing(self, kept: Kept, heard: Statement) -> None:
+    def _note_missing(self, heard: Statement) -> None:
         """Keep what the coordinator gave back: it is wanted also when it is not sent again."""
-        before = kept.statement
-        if before is None or heard.ledger.charges >= before.ledger.charges:
-            self.keep(Kept(statement=heard, unread=kept.unread, settled=kept.settled))
+
+        def changed(kept: Kept) -> Kept:
+            before = kept.statement
+            is_newer = before is None or heard.ledger.charges >= before.ledger.charges
+            return replace(kept, statement=heard) if is_newer else kept
+
+        self.change(changed)
 
     def kept(self) -> Kept | None:
         """Return what records.json holds, None where there is none."""
         return read_kept(self.home.records)
 
-    def keep(self, kept: Kept) -> None:
-        """Write records.json."""
-        write_kept(self.home.records, kept)
+    def change(self, change: Callable[[Kept], Kept]) -> None:
+        """Write records.json anew; of two processes neither undoes what the other noted."""
+        with FileLock(self.home.records.with_suffix(".lock"), waits=True):
+            write_kept(self.home.records, change(self.kept() or Kept()))
 
     def _key(self) -> bytes:
         return pseudonyms(self.home.identity_key).key

@@ -52,11 +52,12 @@ def declare_lost(records: Records, epsilon: float | None, delta: float) -> Decla
         charged = _by_word(home, epsilon, delta, missing)
     if missing:
         ledger.declare_lost(charged, missing)
-    settled = (
-        *kept.settled, *map(digest_of, unread),
-        *(sha256_of(w.unread) for w in witnesses if w.unread),
+    answered = (
+        *map(digest_of, unread), *(sha256_of(w.unread) for w in witnesses if w.unread)
     )  # fmt: skip
-    records.keep(Kept(statement=records.statement(), settled=settled))
+    records.change(lambda now: Kept(
+        statement=records.statement(), settled=(*now.settled, *answered)
+    ))  # fmt: skip
     spent = binding(ledger.charges(COHORT))
     return Declared(
         charged=charged, withdrawals=withdrawals,

@@ -117,13 +117,15 @@ def test_a_daemon_that_is_killed_in_each_try_gives_a_request_up(tmp_path: Path) 
     assert list(found.set_aside()) == [tmp_path / "quarantine" / "a.json"]
 
 
-def test_what_is_kept_is_bounded(tmp_path: Path) -> None:
+def test_what_is_kept_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("client.quarantine._MOST_COUNTED", 10)
     found = Quarantine(tmp_path / "quarantine")
     for number in range(20):
         found.begin(f"{number}", "x")
         (tmp_path / "request").write_bytes(bytes(number))
         found.keep(f"{number}", tmp_path / "request")
     assert len(list((tmp_path / "quarantine").glob("*.request"))) == 5
+    assert len(list((tmp_path / "quarantine").glob("*.json"))) == 10
 
 
 def test_a_message_over_which_the_daemon_itself_dies_is_not_opened_for_ever(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from client.disclosures import Disclosure, Disclosures, listed
 from client.home import Home
 from client.ledger import COHORT, Ledger, Limit
 from client.records import Records
+from client.records_kept import Kept
 from client.records_loss import declare_lost
 from client.site_config import SiteConfig, write_site_config
 from client.statement import Statement, sealed
@@ -452,3 +454,44 @@ def test_a_home_of_the_first_release_goes_on_and_its_missing_ledger_is_refused(
     missing(federation, Path())
     assert isinstance(federation.answer(run="next", number=0, receipt=""), Refusal)
     assert "ledger.db is missing" in federation.detail()
+
+
+def test_two_processes_that_note_at_once_undo_nothing_of_each_other(federation: Federation) -> None:
+    federation.train(1)
+    records, begun = Records(federation.home), threading.Event()
+
+    def other() -> None:
+        begun.set()
+        records.change(lambda kept: replace(kept, settled=(*kept.settled, "other")))
+
+    thread = threading.Thread(target=other)
+
+    def slow(kept: Kept) -> Kept:
+        thread.start()
+        assert begun.wait(30)
+        return replace(kept, settled=(*kept.settled, "slow"))
+
+    records.change(slow)
+    thread.join()
+    kept = records.kept()
+    assert kept is not None
+    assert kept.settled == ("slow", "other")
+    assert kept.statement is not None
+
+
+def test_a_ledger_whose_last_charges_stand_in_the_log_beside_it_alone_is_old_without_it(
+    federation: Federation,
+) -> None:
+    """A backup that copies ledger.db and not ledger.db-wal."""
+    federation.train(1)
+    ledger = federation.home.ledger
+    with closing(sqlite3.connect(ledger)) as reader:
+        reader.execute("SELECT count(*) FROM charges").fetchone()  # keeps the log from going
+        federation.train(1, first=2)
+        assert ledger.with_name("ledger.db-wal").stat().st_size > 0
+        content = ledger.read_bytes()
+    missing(federation, Path())
+    ledger.write_bytes(content)
+    assert isinstance(federation.answer(run="next", number=0), Refusal)
+    assert federation.command("--declare-lost", "--yes")[0] == 0
+    assert isinstance(federation.answer(run="next", number=0), Standing)

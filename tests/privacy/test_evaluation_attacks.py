@@ -26,6 +26,7 @@ from client.home import Home
 from client.ledger import Ledger
 from client.policy_rules import PolicyRules
 from client.site_config import SiteConfig, load_site_config, write_site_config
+from client.trained_on import trained_on
 from client.workbench import Workbench, open_workbench
 from client.worker import ward_of
 from common.config import RunConfig, parse_config
@@ -481,3 +482,16 @@ def test_answers_that_were_forgotten_are_charged_again_and_never_told_for_free(
     assert isinstance(desk.answer(asked(crafted(crp=9.0), run="run-0")), SiteReport)
     assert Ledger(home.ledger).head().charges == 5
     assert reason_of(desk.answer(asked(run="run-1", seed=9))) is RefusalReason.BEGUN
+
+
+def test_only_who_trains_leaves_a_note_of_whom(home: Home) -> None:
+    desk = desk_of(home)
+    for seed in range(4):
+        desk.answer(Proposal(run="run", round=0, seed=seed, config=CONFIG))
+    assert isinstance(desk.answer(asked()), SiteReport)
+    assert not home.trained.exists()
+    request = TrainRequest(
+        run="run", round=1, seed=0, config=CONFIG, weights=initial_weights(CONFIG, 0)
+    )
+    assert isinstance(desk.answer(request), SiteUpdate)
+    assert len(trained_on(home.trained, CONFIG.fingerprint(), 0)) > 10
