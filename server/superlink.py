@@ -9,6 +9,7 @@ nobody else can take it. What Flower keeps in superlink.db can be lost: sites st
 from __future__ import annotations
 
 import os
+import math
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,6 +184,9 @@ def _refusal_of_push(
     if len(request.messages_list) != 1 or len(request.message_object_trees) != 1:
         return Overdraft(status=403, detail="A push is one message and its objects.")
     (message,), (tree,) = request.messages_list, request.message_object_trees
+    if not math.isfinite(message.metadata.created_at) or not math.isfinite(message.metadata.ttl):
+        # SQLite keeps nan as nothing, and Flower's next look at all answers of the run would fail.
+        return Overdraft(status=403, detail="The message is of no time.")
     if any(part.children for record in tree.children for part in record.children):
         return Overdraft(status=403, detail="The objects are no message of ours.")
     return allowances.announce(

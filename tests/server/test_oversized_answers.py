@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +35,9 @@ from tests.server.test_flower_sites import patients_at, short
 MIB = 1024 * 1024
 #: Of one answer; SQLite's own log of writes has up to 4 MiB.
 TOTAL = 24 * MIB
+STANDING = Standing(
+    run="run", round=0, site="evil", patients=1, epsilon=None, epsilon_left=None, seconds=None
+)
 
 
 @pytest.fixture
@@ -114,12 +120,38 @@ def answers_something_else(evil: Evil, asked: Delivery) -> None:
     give_all(evil, asked, evil.signed(seal(update)))
 
 
+def is_of_no_time(evil: Evil, asked: Delivery) -> None:
+    """Announce a good answer of times that no database keeps."""
+    reply = reply_to(asked, evil.signed(seal(STANDING)), time.time())
+    for field, value in itertools.product(("ttl", "created_at"), (math.nan, math.inf)):
+        proto = MessageProto.FromString(reply.message)
+        setattr(proto.metadata, field, value)
+        with pytest.raises(RunGone):
+            evil.fleet.offer(replace(reply, message=proto.SerializeToString()))
+
+
+def names_any_file(evil: Evil, asked: Delivery) -> None:
+    """Answer with objects of which one names a file without end."""
+    reply = reply_to(asked, evil.signed(seal(STANDING)), time.time())
+    body = b'{"000000": "/dev/zero"}'
+    records = f"RecordDict  {len(body)}\x00".encode() + body
+    inner = hashlib.sha256(records).hexdigest()
+    root = f"Message {inner} 0\x00".encode()
+    outer = hashlib.sha256(root).hexdigest()
+    proto = MessageProto.FromString(reply.message)
+    proto.metadata.message_id = outer
+    tree = ObjectTree(object_id=outer, children=[ObjectTree(object_id=inner)])
+    objects = {outer: root, inner: records}
+    wanted, session = evil.fleet.offer(Reply(
+        message=proto.SerializeToString(), tree=tree.SerializeToString(), objects=objects
+    ))  # fmt: skip
+    for name in wanted:
+        evil.fleet.give(asked.run_id, session, name, objects[name])
+
+
 def never_comes(evil: Evil, asked: Delivery) -> None:
     """Announce a good answer and send nothing of it."""
-    standing = Standing(
-        run="run", round=0, site="evil", patients=1, epsilon=None, epsilon_left=None, seconds=None
-    )
-    evil.announce(reply_to(asked, evil.signed(seal(standing)), time.time()), 2000)
+    evil.announce(reply_to(asked, evil.signed(seal(STANDING)), time.time()), 2000)
 
 
 def give_all(evil: Evil, asked: Delivery, answer: Envelope) -> None:
@@ -141,6 +173,7 @@ def stored(coordinator: Running, folder: Path) -> int:
 
 @pytest.mark.parametrize(("attack", "most_asked"), [
     (says_so, 1000), (lies, 3), (is_unreadable, 3), (answers_something_else, 3), (never_comes, 3),
+    (is_of_no_time, 1000), (names_any_file, 3),
 ], ids=lambda value: getattr(value, "__name__", ""))  # fmt: skip
 def test_the_run_goes_on_the_disk_stays_as_it_was_and_the_site_is_asked_no_more(
     coordinator: Running, north: Hospital, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
