@@ -91,26 +91,16 @@ def read_labels(
     try:
         _check_columns(path, columns, needed, with_images=with_images and not by_patient)
     except CohortError as error:
-        below = next((n for n, row in cells[:20] if set(KEYS) & {c.strip() for c in row}), None)
-        parts = set(re.split("[,;|\t]", columns[0])) if len(columns) == 1 else set()
-        if set(KEYS) & {part.strip() for part in parts}:
+        cause = _misplaced(columns, cells)
+        if cause:
+            message = f"The header of {path} {cause}"
+        elif text.other_sheets:
             message = (
-                f"The header of {path} is one cell: its line stands in quotes as a whole. Save the "
-                "table without quotes around its lines."
+                f"{error} This was the first sheet; there is also {', '.join(text.other_sheets)}: "
+                f"name the right one in {schema_path(path).name} beside the table, as sheet: NAME"
             )
-            raise CohortError(message) from error
-        if below is not None and not set(KEYS) & set(columns):
-            message = (
-                f"The header of {path} is not in its first line; line {below} looks like it. Take "
-                "what stands above it out."
-            )
-            raise CohortError(message) from error
-        if not text.other_sheets:
+        else:
             raise
-        message = (
-            f"{error} This was the first sheet; there is also {', '.join(text.other_sheets)}: name "
-            f"the right one in {schema_path(path).name} beside the table, as sheet: NAME"
-        )
         raise CohortError(message) from error
     check_columns(schema, path, columns)
     notation: Notation = schema.decimal or ("semicolons" if text.sign == ";" else "unknown")
@@ -242,6 +232,22 @@ def _check_columns(
         if name not in columns:
             message = f"{path} has no column {name}.{_near(name, columns)}"
             raise CohortError(message)
+
+
+def _misplaced(columns: Sequence[str], cells: Sequence[tuple[int, tuple[str, ...]]]) -> str:
+    """Return why a header without any key is none, where its names stand elsewhere."""
+    if set(KEYS) & set(columns):
+        return ""
+    parts = re.split("[,;|\t]", columns[0]) if len(columns) == 1 else []
+    if set(KEYS) & {part.strip() for part in parts}:
+        return (
+            "is one cell: its line stands in quotes as a whole. Save the table without quotes "
+            "around its lines."
+        )
+    below = next((n for n, row in cells[:20] if set(KEYS) & {c.strip() for c in row}), None)
+    if below is None:
+        return ""
+    return f"is not in its first line; line {below} looks like it. Take what stands above it out."
 
 
 def _near(name: str, columns: Sequence[str]) -> str:
