@@ -8,8 +8,8 @@ nobody else can take it. What Flower keeps in superlink.db can be lost: sites st
 
 from __future__ import annotations
 
-import os
 import math
+import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 
 from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, Status
 from flwr.proto.fleet_pb2 import PushMessagesRequest
-from flwr.proto.message_pb2 import PullObjectRequest, PushObjectRequest
+from flwr.proto.message_pb2 import Metadata, PullObjectRequest, PushObjectRequest
 from flwr.proto.runtime_pb2 import PushAppMessagesRequest
 from flwr.server.superlink.linkstate import LinkState, LinkStateFactory
 from flwr.supercore.constant import NOOP_FEDERATION_ID, NodeStatus, TaskType
@@ -174,25 +174,31 @@ def _refusal_of_push(
     request: PushMessagesRequest, size: int | None, member: Member, allowances: Allowances
 ) -> Overdraft | None:
     for message in request.messages_list:
-        if message.metadata.src_node_id != member.node_id:
-            return Overdraft(status=403, detail="The message is in another site's name.")
-        if not message.metadata.reply_to_message_id:
-            detail = "A site answers messages and sends none of its own."
-            return Overdraft(status=403, detail=detail)
+        fault = _fault_of(message.metadata, member)
+        if fault:
+            return Overdraft(status=403, detail=fault)
     if request.node.node_id != member.node_id:
         return Overdraft(status=403, detail="The push is in another site's name.")
     if len(request.messages_list) != 1 or len(request.message_object_trees) != 1:
         return Overdraft(status=403, detail="A push is one message and its objects.")
     (message,), (tree,) = request.messages_list, request.message_object_trees
-    if not math.isfinite(message.metadata.created_at) or not math.isfinite(message.metadata.ttl):
-        # SQLite keeps nan as nothing, and Flower's next look at all answers of the run would fail.
-        return Overdraft(status=403, detail="The message is of no time.")
     if any(part.children for record in tree.children for part in record.children):
         return Overdraft(status=403, detail="The objects are no message of ours.")
     return allowances.announce(
         member.node_id, message.metadata.reply_to_message_id, message.metadata.message_id,
         object_ids(tree), size,
     )  # fmt: skip
+
+
+def _fault_of(metadata: Metadata, member: Member) -> str:
+    if metadata.src_node_id != member.node_id:
+        return "The message is in another site's name."
+    if not metadata.reply_to_message_id:
+        return "A site answers messages and sends none of its own."
+    if not math.isfinite(metadata.created_at) or not math.isfinite(metadata.ttl):
+        # SQLite keeps nan as nothing, and Flower's next look at all answers of the run would fail.
+        return "The message is of no time."
+    return ""
 
 
 def asked_of(body: bytes) -> dict[str, int]:
