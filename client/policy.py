@@ -113,7 +113,8 @@ def columns_of(config: RunConfig) -> tuple[str, ...]:
     found: list[str] = []
     if table is not None:
         found += [c.column for c in table.numbers] + [c.column for c in table.categories]
-    found += [name for name in (cohort.split.column, cohort.confounder) if name is not None]
+    side = None if cohort.images is None else cohort.images.laterality_column
+    found += [n for n in (cohort.split.column, cohort.confounder, side) if n is not None]
     return tuple(dict.fromkeys(found))
 
 

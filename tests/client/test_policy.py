@@ -2,17 +2,21 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from client import policy
-from client.policy import Denied, PolicyRules, judge, judge_metrics
-from common.config import RunConfig
+from client.cohort import needed_columns
+from client.policy import Denied, PolicyRules, columns_of, judge, judge_metrics, targets_of
+from common.config import RunConfig, load_config
+from common.tasks import task_of
 from common.wire import RefusalReason
 from tests.client.policies import COORDINATOR, rules_of, run_of
 
+SHIPPED = Path(__file__).parents[2] / "configs" / "simulations"
 PROGNOSIS = {
     "kind": "prognosis", "event": "died", "time": "months", "intervals": [1.0, 2.0],
     "outcome": "survival",
@@ -224,3 +228,15 @@ def test_what_the_coordinator_sees_is_one_of_few_reasons_and_no_patient_is_asked
         assert not {"open", "read_text", "now"} & set(function.__code__.co_names)
     assert not {"Path", "open", "client.cohort", "client.labels"} & set(vars(policy))
     assert set(Denied.__dataclass_fields__) == {"reason", "detail"}
+
+
+def test_every_column_that_a_run_reads_is_one_that_the_policy_is_asked_for() -> None:
+    """Also the column of sides, by which images are turned."""
+    content = run_of().model_dump(mode="json")
+    content["cohort"]["images"] = {"size": [16, 16], "laterality_column": "side"}
+    sided = RunConfig.model_validate(content)
+    assert "side" in columns_of(sided)
+    shipped = [load_config(path) for path in sorted(SHIPPED.glob("*.yaml"))]
+    for config in (sided, run_of(), prognosis(), *shipped):
+        asked = {*targets_of(config.task), *columns_of(config)}
+        assert asked == set(needed_columns(config, task_of(config.task)))
