@@ -50,7 +50,7 @@ class Settings(Part):
     #: So long a run may take to save its round when the service is stopped.
     stop_seconds: PositiveInt = 20
     #: Open connections that have shown no key yet, in all and from one address; and how many new
-    #: connections a second are taken up.
+    #: connections a second are taken up from addresses that have no turns of their own.
     strangers: Annotated[int, Strict(), Field(ge=8, le=10_000)] = 512
     strangers_per_address: Annotated[int, Strict(), Field(ge=4, le=10_000)] = 256
     handshakes_per_second: Annotated[int, Strict(), Field(ge=1, le=10_000)] = 50
