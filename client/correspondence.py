@@ -148,7 +148,10 @@ class Correspondence:
         delivery = None
         if wait_seconds or time.monotonic() - self._pulled_at > _BUSY_PULL_SECONDS:
             delivery = fleet.pull(wait_seconds)
-            if delivery is not None:
+            if delivery is not None and delivery.fault:
+                # Kept, it would end this daemon and every later one when it is to be answered.
+                self.desk.tell("a request cannot be read", {"why": delivery.fault})
+            elif delivery is not None:
                 self.desk.inbox.keep(delivery)
             fleet.received()
             self._pulled_at = time.monotonic()

@@ -98,6 +98,15 @@ class Delivery:
         metadata = self._proto().metadata
         return float(metadata.created_at) + float(metadata.ttl)
 
+    @property
+    def fault(self) -> str:
+        """Return why Flower could make no answer to it; empty where it can."""
+        try:
+            message_from_proto(self._proto())
+        except Exception as error:  # noqa: BLE001 - Flower raises kinds of its own
+            return f"{type(error).__name__}: {error}"[:200]
+        return ""
+
     def _proto(self) -> MessageProto:
         proto: MessageProto = MessageProto.FromString(self.message)
         return proto

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
+from flwr.proto.message_pb2 import Message
 
 import client.admission
 from client.bounded_response import LARGEST_RESPONSE, bound_response
@@ -96,6 +98,29 @@ def test_a_request_that_is_none_is_answered_so_that_the_coordinator_knows(
     turns(letters, fleet)
     assert reasons(fleet) == [RefusalReason.UNREADABLE]
     assert letters.open == 0
+
+
+@pytest.mark.parametrize("fault", [
+    {"message_type": ""}, {"message_type": "x" * 1000}, {"ttl": math.nan}, {"created_at": math.nan},
+    {"created_at": math.inf}, {"run_id": 2**63}, {"group_id": "\0"},
+], ids=str)  # fmt: skip
+def test_a_message_that_flower_could_not_have_made_stops_no_site(
+    tmp_path: Path, fault: dict[str, object]
+) -> None:
+    fleet, site = FolderFleet(tmp_path / "fleet"), Letters(tmp_path / "home")
+    place = tmp_path / "fleet/questions" / fleet.ask(
+        seal(Proposal(run="other", round=0, seed=0, config=CONFIG))
+    )
+    facts = json.loads(place.read_text())
+    proto = Message.FromString(bytes.fromhex(facts["message"]))
+    for name, value in fault.items():
+        setattr(proto.metadata, name, value)
+    place.write_text(json.dumps(facts | {"message": proto.SerializeToString().hex()}))
+    turns(site.open(), fleet)
+    fleet.ask(question(), number=1)
+    turns(site.open(), fleet, 6)
+    assert not list((tmp_path / "home" / "inbox").iterdir())
+    assert any(isinstance(unseal(a.header, a.frames), SiteUpdate) for a in fleet.answers())
 
 
 @pytest.mark.parametrize("header", ["", "[" * 100_000, '{"message": 1}', '"' * 300_000])
