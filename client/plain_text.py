@@ -13,6 +13,11 @@ def shown(text: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
+def counted(number: int, what: str, several: str = "") -> str:
+    """Return a number of things in words: 1 patient, 2 patients."""
+    return f"{number} {what if number == 1 else several or what + 's'}"
+
+
 def ago(since: str, now: datetime | None = None) -> str:
     """Return how long ago a moment (ISO 8601) was, in the largest unit that fits."""
     try:

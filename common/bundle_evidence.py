@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from common.bundle_origin import Json
+from common.config_privacy import Known
 from common.metrics import Estimate, Statistics
 from common.metrics.estimate import Float
 
@@ -24,6 +25,8 @@ class SiteData:
 
     training_patients: int | None
     test_patients: int | None
+    training_patients_are: Known = "exact"
+    test_patients_are: Known = "exact"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +75,20 @@ class Evidence:
 def evidence_json(evidence: Evidence) -> dict[str, Json]:
     """Return plain values, None for nan."""
     return {
-        "data": {name: asdict(site) for name, site in evidence.data.items()},
+        "data": {
+            name: {
+                "training_patients": site.training_patients, "test_patients": site.test_patients,
+            }
+            for name, site in evidence.data.items()
+        },
+        # Agreed, noised or exact.
+        "data_are": {
+            name: {
+                "training_patients": site.training_patients_are,
+                "test_patients": site.test_patients_are,
+            }
+            for name, site in evidence.data.items()
+        },
         "subgroups": [
             {
                 "column": group.column,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from common.bundle_card import Card
 from common.bundle_evidence import Calibration, Evidence
-from common.bundle_origin import origin_text
+from common.bundle_origin import KINDS, count_text, origin_text
 from common.bundle_running import running_text
 from common.bundle_words import (
     INTENDED_USE,
@@ -20,8 +20,14 @@ from common.bundle_words import (
 )
 from common.config import Images, RunConfig
 from common.constant_predictor import beside
+from common.metric_names import metric_words
 from common.metrics import Estimate
 
+#: What was measured, as people read it.
+_ARMS = {
+    "test": "Test patients", "validation": "Validation patients",
+    "federated_dp": "Federated, with privacy", "federated": "Federated", "pooled": "Pooled",
+}
 #: More columns than this cannot be read side by side; card.json has them all.
 _COLUMNS = 6
 
@@ -93,7 +99,10 @@ def _data(config: RunConfig, evidence: Evidence) -> str:
     if not evidence.data:
         return "## Whose patients\n\nNot recorded."
     rows = [
-        (name, _count(site.training_patients), _count(site.test_patients))
+        (
+            name, count_text(site.training_patients, site.training_patients_are),
+            count_text(site.test_patients, site.test_patients_are),
+        )
         for name, site in sorted(evidence.data.items())
     ]
     return f"""\
@@ -101,7 +110,8 @@ def _data(config: RunConfig, evidence: Evidence) -> str:
 
 {_table(("site", "training patients", "test patients"), rows)}
 
-A dash: not told, or fewer than {cell}. Age, sex, machines and dates of acquisition of each site:
+A dash: not told, or fewer than {cell}. {KINDS}
+Age, sex, machines and dates of acquisition of each site:
 not recorded, as far as the subgroups below do not say."""
 
 
@@ -117,7 +127,7 @@ def _performance(card: Card) -> str:
         ]
         constant = beside({n: e.to_json() for n, e in sites.get("all", {}).items()})
         parts.append("\n\n".join(filter(None, (
-            f"{arm}:", _table(("site", *names), rows), constant
+            f"{_ARMS.get(arm, arm)}:", _table(("site", *map(metric_words, names)), rows), constant
         ))))
     return (
         "## How well it does\n\nOn patients that were not trained on, with 95 % intervals; "
@@ -138,9 +148,9 @@ def _subgroups(evidence: Evidence) -> str:
     ]
     return (
         "## By subgroup\n\nTest patients of all sites together, from counts as sites release them: "
-        "scores are joined to ranges of several patients, so `calibration_error` is too large in "
+        "scores are joined to ranges of several patients, so the calibration error is too large in "
         "small groups. A dash: too few to be told.\n\n"
-        + _table(("column", "value", "patients", *names), rows)
+        + _table(("column", "value", "patients", *map(metric_words, names)), rows)
     )
 
 

@@ -12,6 +12,9 @@ from common.errors import ConfigurationError
 
 #: Every epsilon is also told at this delta, so that runs and studies can be compared.
 COMMON_DELTA = 1e-5
+#: How near a number of patients is to what a site has: agreed on in public before the run, told
+#: with noise, or counted.
+Known = Literal["agreed", "noised", "exact"]
 
 
 class Evaluation(Part):
@@ -67,6 +70,11 @@ class PatientPrivacy(Part):
             )
             raise ConfigurationError(message)
         return patients
+
+    def training_patients_are(self, site: str) -> Known:
+        """Return what the number of training patients is that a run knows of a site."""
+        named = self.public_patients.get(site, self.default_patients)
+        return "agreed" if isinstance(named, int) else "exact"
 
     def declares(self, site: str) -> bool:
         """Return whether a site's updates tell the exact number of its training patients."""

@@ -4,7 +4,9 @@
     segmentation            the empty outline, which has Dice 0; where the masks are (in a
                             simulation) the full one too, and the better counts
 
-What ranks or overlaps is compared; how well probabilities fit (Brier score, calibration) is not.
+What ranks or overlaps is compared here. How well probabilities fit (Brier score) is compared in a
+simulation, where the training patients are, with their prevalence or Kaplan-Meier curve
+(simulations/report_constant.py).
 
 Known without torch, so that looking at a run starts at once.
 
@@ -16,6 +18,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from common.metric_names import metric_words
 
 #: An outline that overlaps less than this is no better than an empty one for any use.
 _USELESS_DICE = 0.005
@@ -37,14 +41,15 @@ class Constant:
 
         reason is why there is no value, where there is none.
         """
-        beside = f"A constant predictor has {self.metric} {self.value:.3f}"
+        name = metric_words(self.metric)
+        beside = f"A constant predictor has {name} {self.value:.3f}"
         if math.isnan(value):
             return f"{beside}; the model's is not known{f': {reason}' if reason else ''}."
         if value <= self.value or (self.metric == "dice" and value < _USELESS_DICE):
-            return f"NO BETTER THAN A CONSTANT: {self.metric} {value:.3f}. {beside}."
+            return f"NO BETTER THAN A CONSTANT: {name} {value:.3f}. {beside}."
         if low <= self.value:
             return (
-                f"Not shown to be better than a constant: {self.metric} {value:.3f}, of which the "
+                f"Not shown to be better than a constant: {name} {value:.3f}, of which the "
                 f"interval begins at {low:.3f}. {beside}."
             )
         return f"{beside}."

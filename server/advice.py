@@ -1,11 +1,14 @@
 """What a person should do next about a run, in commands that can be typed.
 
-Public: advice.
+Public: advice, nobody_accepted.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from common.refusals import RefusalReason
+from server.enrolment import EnrolledSite
 from server.run_status import RunView, SiteStatus
 
 #: What a site's admin types where a reason passes with a word of theirs.
@@ -45,7 +48,7 @@ def _while_it_runs(view: RunView) -> tuple[str, ...]:
     if status is None:
         return ()
     if not status.sites and status.phase == "approval":
-        return ("no site is accepted yet: wardround-coordinator invite SITE",)
+        return ("no site is accepted yet; how to go on: wardround-coordinator sites",)
     lines = [_of_site(view, name, site) for name, site in status.sites.items()]
     return tuple(line for line in lines if line)
 
@@ -63,3 +66,16 @@ def _of_site(view: RunView, name: str, site: SiteStatus) -> str:
             return f"{name} was late: its admin sees why in wardround-site status"
         case _:
             return ""
+
+
+def nobody_accepted(sites: Sequence[EnrolledSite]) -> str:
+    """Return what to do where no site was accepted yet."""
+    waiting = [site.name for site in sites if site.state == "pending"]
+    if not waiting:
+        return "No site is accepted yet. Invite one: wardround-coordinator invite SITE"
+    accept = " ".join(f"{name}=SHA256:..." for name in waiting)
+    return (
+        f"No site is accepted yet: {', '.join(waiting)} "
+        f"wait{'s' * (len(waiting) == 1)} for you. With the fingerprints that their admins read "
+        f"to you: wardround-coordinator sites accept {accept}"
+    )

@@ -67,6 +67,9 @@ def main(folder: Folder, run: str) -> ExitCode:
     board = Board(
         path=place.status, run=run, rounds=config.training.rounds,
         quorum=config.aggregation.smallest_quorum,
+        privacy="" if config.privacy == "none" else (
+            f"Epsilon: of training, for each training patient. {measured(config)}"
+        ),
     )  # fmt: skip
     board.begin("starting", 0)
     runtime = connect(folder)

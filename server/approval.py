@@ -114,6 +114,10 @@ class Approval:
             elif name in self.standings:
                 board.site(name, "ready")
                 board.sites[name].patients = self.standings[name].patients
+                privacy = self.proposal.config.privacy
+                if privacy != "none":
+                    known = privacy.training_patients_are(name)
+                    board.sites[name].patients_are = known
             elif name in self.refusals:
                 reason = self.refusals[name].reason
                 board.site(name, "refused" if reason in _NO else "asked", reason.value)

@@ -1,6 +1,6 @@
 """What sites say to a proposal, asked without beginning a run, as a process of its own.
 
-    python -m server.asking FOLDER NAME SECONDS [cohorts] < CONFIGURATION
+    python -m server.asking FOLDER NAME SECONDS SEED [cohorts] < CONFIGURATION
 
 Started by the service as a run is; writes one line of JSON: the headers of the answers that came
 within so many seconds, or as soon as all connected sites have answered, and who was silent. With
@@ -31,14 +31,15 @@ from server.setting import Setting
 
 
 def ask(
-    folder: Folder, name: str, config: RunConfig, seconds: float, *, cohorts: bool = False
+    folder: Folder, name: str, config: RunConfig, seconds: float, *, seed: int = 0,
+    cohorts: bool = False,
 ) -> tuple[list[Standing | Refusal], list[str], Survey | None]:
     """Return the answers, the sites that are connected and have not answered, and the cohorts."""
     runtime = connect(folder)
     with tempfile.TemporaryDirectory(prefix="wardround-") as place:
         board = Board(path=Path(place) / "status.json", run=name, rounds=0, quorum=1)
         setting = Setting(
-            run=name, seed=0, config=config, members=members_of(folder, ()),
+            run=name, seed=seed, config=config, members=members_of(folder, ()),
             arriving=Path(place) / "arriving", receipts=Receipts(folder.receipts),
         )  # fmt: skip
         runtime.begin()
@@ -62,7 +63,7 @@ def _described(
     silent: Sequence[str],
 ) -> Survey:  # fmt: skip
     """Return what the sites that would take part say of their cohorts, and why others do not."""
-    request = StatisticsRequest(run=setting.run, round=0, seed=0, config=setting.config)
+    request = StatisticsRequest(run=setting.run, round=0, seed=setting.seed, config=setting.config)
     ready = sorted(site for site, answer in answers.items() if isinstance(answer, Standing))
     found = gathered(sites.describe(request, ready), request, ready)
     others = {s: a.reason.value for s, a in answers.items() if isinstance(a, Refusal)}
@@ -73,7 +74,9 @@ def _described(
 if __name__ == "__main__":
     chosen, run, patience = Folder(Path(sys.argv[1])), sys.argv[2], float(sys.argv[3])
     wanted = parse_config(sys.stdin.read()).in_force()
-    said, quiet, survey = ask(chosen, run, wanted, patience, cohorts="cohorts" in sys.argv[4:])
+    said, quiet, survey = ask(
+        chosen, run, wanted, patience, seed=int(sys.argv[4]), cohorts="cohorts" in sys.argv[5:]
+    )
     content = {"answers": [parts_of(answer)[0] for answer in said], "silent": quiet}
     if survey is not None:
         content["cohorts"] = [json.dumps(survey.to_json(), allow_nan=False)]

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from common.config_privacy import Known
+
 Phase = Literal[
     "starting", "approval", "counting", "training", "aggregating", "saving", "evaluating", "over",
 ]  # fmt: skip
@@ -35,6 +37,7 @@ class SiteLine:
     epsilon: float | None = None  # of this run so far, at its own delta
     common_epsilon: float | None = None  # the same at delta 1e-5
     patients: int | None = None
+    patients_are: Known = "exact"
 
 
 @dataclass
@@ -51,6 +54,7 @@ class Board:
     since: str = ""
     deadline: str = ""
     message: str = ""
+    privacy: str = ""  # what each epsilon is of
     sites: dict[str, SiteLine] = field(default_factory=dict)
     metrics: Mapping[str, object] = field(default_factory=dict)
     bytes_by_round: list[list[int]] = field(default_factory=list)
@@ -90,6 +94,8 @@ class Board:
             return self.message or self.state
         if self.phase not in _WAITS:
             return f"{self.phase}, round {self.round} of {self.rounds}"
+        if not self.sites:
+            return f"waiting for a site: none is accepted yet, since {_clock(self.since)}"
         open_ = {n: s for n, s in self.sites.items() if s.state in _OPEN[self.phase]}
         what = _WAITS[self.phase]
         if not open_:
@@ -103,7 +109,8 @@ class Board:
         facts = {
             "run": self.run, "state": self.state, "phase": self.phase, "round": self.round,
             "rounds": self.rounds, "quorum": self.quorum, "since": self.since,
-            "deadline": self.deadline, "message": self.message, "sentence": self.sentence,
+            "deadline": self.deadline, "message": self.message, "privacy": self.privacy,
+            "sentence": self.sentence,
             "sites": {n: vars(s) for n, s in sorted(self.sites.items())},
             "bytes_by_round": self.bytes_by_round, "metrics": self.metrics,
         }  # fmt: skip

@@ -41,6 +41,12 @@ FolderOption = Annotated[
 ]  # fmt: skip
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 DetachOption = Annotated[bool, typer.Option("--detach", help="Do not wait for its end.")]
+SeedOption = Annotated[
+    int, typer.Option(min=0, help="Of first weights and data order; sites approve it too.")
+]
+WithoutPrivacyOption = Annotated[
+    bool, typer.Option("--without-privacy", help="Leave the privacy section out.")
+]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="As `status` lists it.")]
 NewestArgument = Annotated[
     str | None, typer.Argument(metavar="RUN", help="By default the one at work, or the last.")
@@ -123,10 +129,13 @@ def list_sites(
 @sites.command()
 def accept(
     site: Annotated[
-        list[str], typer.Argument(metavar="SITE...", help="A name, or NAME=SHA256:... for several.")
+        list[str],
+        typer.Argument(
+            metavar="SITE=SHA256:...", help="Name and fingerprint, as the site's admin reads it."
+        ),
     ],
     fingerprint: Annotated[
-        str | None, typer.Option(metavar="SHA256:...", help="As the site's admin reads it.")
+        str | None, typer.Option(metavar="SHA256:...", hidden=True)
     ] = None,
     folder: FolderOption = None,
 ) -> None:
@@ -149,28 +158,30 @@ def revoke(
 @app.command()
 def plan(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the run.")],
+    seed: SeedOption = 0,
     folder: FolderOption = None,
     *,
+    without_privacy: WithoutPrivacyOption = False,
     json: JsonOption = False,
 ) -> None:
     """Say what a run would cost each site, and what would stop it (exit status 1)."""
     from server.commands.plan import show_plan
 
-    raise typer.Exit(show_plan(_chosen(folder), config, as_json=json))
+    raise typer.Exit(show_plan(
+        _chosen(folder), config, as_json=json, seed=seed, without=without_privacy
+    ))  # fmt: skip
 
 
 @app.command()
 def run(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the run.")],
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: SeedOption = 0,
     site: Annotated[
         list[str] | None, typer.Option("--site", help="Only these sites; may be given again.")
     ] = None,
     folder: FolderOption = None,
     *,
-    without_privacy: Annotated[
-        bool, typer.Option("--without-privacy", help="Leave the privacy section out.")
-    ] = False,
+    without_privacy: WithoutPrivacyOption = False,
     detach: DetachOption = False,
 ) -> None:
     """Start a run and watch it to its end; the exit status is the run's."""

@@ -27,6 +27,7 @@ from common.privacy.statement import statement
 from common.release import bundle_hash
 from common.weights import load_into
 from server.folder import RunFolder
+from server.measuring import measured, measuring_epsilon
 from server.round_record import RoundRecord, estimate_from_json
 from server.run_state import RunState, RunStore
 from server.run_status import view_of
@@ -65,7 +66,7 @@ def export(folder_of_run: Path, out: Path) -> None:
 def _check_is_over(place: RunFolder) -> None:
     if not place.config.is_file():
         message = f"There is no run in {place.path}. `wardround-coordinator status` lists them."
-        raise RunFailed(message)
+        raise ConfigurationError(message)
     view = view_of(place)
     if place.run.is_file() and not view.is_over:
         message = (
@@ -146,7 +147,7 @@ def _card(place: RunFolder, config: RunConfig, state: RunState, journal: list[_L
     shares = _shares(place, config, state, tested)
     return Card(
         metrics=metrics, seed=state.seed, round=chosen,
-        privacy=statement(config.privacy, epsilon, delta, common, simulated=False),
+        privacy=_claims(config, epsilon, delta, common),
         origin=Origin(
             run=state.run, journal=str(journal[-1]["hash"]), code=bundle_hash(),
             finished=state.finished, rounds=tuple(_round(record) for record in state.history),
@@ -156,12 +157,23 @@ def _card(place: RunFolder, config: RunConfig, state: RunState, journal: list[_L
     )  # fmt: skip
 
 
+def _claims(
+    config: RunConfig, epsilon: Mapping[str, float], delta: Mapping[str, float],
+    common: Mapping[str, float],
+) -> str:  # fmt: skip
+    """Return the claim of training and, in a private run, that of measuring."""
+    claim = statement(config.privacy, epsilon, delta, common, simulated=False)
+    return claim if config.privacy == "none" else f"{claim} {measured(config)}"
+
+
 def _evidence(place: RunFolder, shares: Mapping[str, SiteShare], *, measured: bool) -> Evidence:
     """Return what the sites' evaluation told beside its metrics; results.json was checked."""
     told = json.loads(place.results.read_bytes()).get("calibration", []) if measured else []
     data = {
         name: SiteData(
-            training_patients=share.training_patients, test_patients=share.test_patients
+            training_patients=share.training_patients, test_patients=share.test_patients,
+            training_patients_are=share.training_patients_are,
+            test_patients_are=share.test_patients_are,
         )
         for name, share in shares.items()
     }
@@ -198,6 +210,7 @@ def _shares(
 ) -> dict[str, SiteShare]:
     """Return what each site put in, as far as it told; small cells are left out."""
     smallest, view = config.evaluation.smallest_cell, view_of(place)
+    privacy = config.privacy
     told = view.status.sites if view.status is not None else {}
     epsilon, delta = _spent(config, state)
     common = {n: value for record in state.history for n, value in record.common_epsilon.items()}
@@ -214,6 +227,11 @@ def _shares(
                 max((e.patients for e in tested.get(name, {}).values()), default=None)
             ),
             epsilon=epsilon.get(name), delta=delta.get(name), common_epsilon=common.get(name),
+            training_patients_are=(
+                "exact" if privacy == "none" else privacy.training_patients_are(name)
+            ),
+            test_patients_are="noised" if config.evaluation.count_noise > 0 else "exact",
+            test_common_epsilon=measuring_epsilon(config) if name in tested else None,
         )
         for name in names if name != "all"
     }  # fmt: skip

@@ -64,10 +64,8 @@ def measured(config: RunConfig) -> str:
         )
     if not noise > 0:
         return "Not measured between hospitals: evaluation.count_noise is 0."
-    times = evaluations(config, "test")
-    told = [count_mechanism(math.sqrt(noised_rows(config)), noise)] * times
     delta = COMMON_DELTA if privacy.delta == "per_site" else privacy.delta
-    epsilon, common = epsilon_of(told, delta), epsilon_of(told, COMMON_DELTA)
+    epsilon, common = _of_measuring(config, delta), _of_measuring(config, COMMON_DELTA)
     if epsilon > privacy.epsilon:
         return (
             f"Not measured between hospitals: noise of {noise:g} patients would cost each test "
@@ -78,3 +76,15 @@ def measured(config: RunConfig) -> str:
         f"Measured once, at its end, with noise of {noise:g} patients on each count: epsilon "
         f"{common:.3g} at delta {COMMON_DELTA:.0e} for each test patient, who trains nothing."
     )
+
+
+def measuring_epsilon(config: RunConfig) -> float | None:
+    """Return the epsilon at delta 1e-5 of measuring a private run; None where that tells none."""
+    if config.privacy == "none" or not config.evaluation.count_noise > 0:
+        return None
+    return _of_measuring(config, COMMON_DELTA)
+
+
+def _of_measuring(config: RunConfig, delta: float) -> float:
+    noise, times = config.evaluation.count_noise, evaluations(config, "test")
+    return epsilon_of([count_mechanism(math.sqrt(noised_rows(config)), noise)] * times, delta)

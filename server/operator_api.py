@@ -7,7 +7,7 @@
     GET  /api/runs, /api/runs/NAME      run.json, status.json and the last rounds
     POST /api/runs                      {"config": "YAML", "seed": 0, "sites": []}
     POST /api/runs/NAME/stop, /resume
-    POST /api/plan                      {"config": "YAML"}: what the connected sites say to it
+    POST /api/plan                      {"config": "YAML", "seed": 0}: what the sites say to it
     POST /api/cohorts                   {"config": "YAML"}: and of their cohorts, in counts
     GET  /metrics                       Prometheus
 
@@ -31,7 +31,8 @@ from starlette.routing import Route
 from common.config import parse_config
 from common.config_part import Part
 from common.enrolment_messages import SiteName
-from common.errors import ConfigurationError, WardroundError
+from common.errors import ConfigurationError, RunFailed, WardroundError
+from server.advice import nobody_accepted
 from server.folder import Folder
 from server.gateway import Gateway
 from server.run_status import view_of
@@ -145,17 +146,29 @@ class OperatorApi:
     async def _plan(self, request: Request) -> Response:
         body = await _body(request, RunBody)
         config = await run_in_threadpool(parse_config, body.config)
-        return JSONResponse(await self._supervisor.ask(config.in_force(), _PLAN_SECONDS))
+        await run_in_threadpool(self._check_accepted)
+        return JSONResponse(
+            await self._supervisor.ask(config.in_force(), _PLAN_SECONDS, seed=body.seed)
+        )
 
     async def _cohorts(self, request: Request) -> Response:
         body = await _body(request, RunBody)
         config = await run_in_threadpool(parse_config, body.config)
-        found = await self._supervisor.ask(config.in_force(), _PLAN_SECONDS, cohorts=True)
+        await run_in_threadpool(self._check_accepted)
+        found = await self._supervisor.ask(
+            config.in_force(), _PLAN_SECONDS, seed=body.seed, cohorts=True
+        )
         return JSONResponse(found)
 
     async def _metrics(self, request: Request) -> Response:
         encode, kind = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(self._registry), media_type=kind)
+
+    def _check_accepted(self) -> None:
+        """Refuse to ask where there is nobody to ask."""
+        sites = self._gateway.enrolment.sites()
+        if not any(site.state == "accepted" for site in sites):
+            raise RunFailed(nobody_accepted(sites))
 
     def _check_sites(self, sites: tuple[str, ...]) -> None:
         known = {s.name for s in self._gateway.enrolment.sites() if s.state == "accepted"}

@@ -72,9 +72,9 @@ class Operator:
         body = {"config": config, "seed": seed, "sites": list(sites)}
         return str(self._call("POST", "/api/runs", body)["run"])
 
-    def plan(self, config: str) -> tuple[list[str], list[str]]:
+    def plan(self, config: str, seed: int = 0) -> tuple[list[str], list[str]]:
         """Return what connected sites say to a configuration, as headers, and who is silent."""
-        found = self._call("POST", "/api/plan", {"config": config})
+        found = self._call("POST", "/api/plan", {"config": config, "seed": seed})
         answers, silent = found["answers"], found["silent"]
         assert isinstance(answers, list)  # noqa: S101 - our own service wrote it
         assert isinstance(silent, list)  # noqa: S101 - likewise

@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from server.planning import Forecast, SiteForecast
+from server.planning import EXCHANGE_SECONDS, Forecast, SiteForecast
 from server.run_words import duration, size
 
 
@@ -28,9 +28,11 @@ def plan_frame(plan: Forecast) -> RenderableType:
     if plan.noise:
         parts.append(Text(plan.noise, style="red" if plan.noise.startswith("Noise ex") else ""))
     if not plan.asked:
-        parts.append(Text("From the configuration alone: no site was asked.", style="yellow"))
+        told = f"From the configuration alone: {plan.not_asked}."
+        parts.append(Text(told, style="yellow"))
     if plan.sites:
-        parts += [Text(), _table(plan.sites)]
+        parts += [Text(), _table(plan.sites, asked=plan.asked)]
+        parts += [Text(line, style="dim") for line in _legend(plan.sites)]
     parts += [Text(), *(Text(line) for line in _costs(plan))]
     if plan.stops:
         parts += [Text(), Text("What would stop it:", style="bold red")]
@@ -50,7 +52,13 @@ def _costs(plan: Forecast) -> list[str]:
     traffic = plan.traffic
     time = "not known: not every site told how long a round takes there"
     if plan.seconds is not None:
-        time = f"about {duration(plan.seconds)} by the slowest site, and the way there and back"
+        least, most = (plan.seconds + plan.exchanges * each for each in EXCHANGE_SECONDS)
+        work = f"about {duration(plan.seconds)}" if plan.seconds >= 1 else "less than 1 s"
+        time = (
+            f"{duration(least)} to {duration(most)}, of which {work} of work at the "
+            f"slowest site and {EXCHANGE_SECONDS[0]:g} to {EXCHANGE_SECONDS[1]:g} s for each of "
+            f"{_count(plan.exchanges, 'exchange')}; more over a slow network"
+        )
     gets, sends = size(traffic.to_site_by_round), size(traffic.from_site_by_round)
     return [
         f"Each site, a round:  gets {gets}, sends {sends}, at most",
@@ -59,27 +67,48 @@ def _costs(plan: Forecast) -> list[str]:
     ]
 
 
-def _table(sites: tuple[SiteForecast, ...]) -> Table:
+def _table(sites: tuple[SiteForecast, ...], *, asked: bool) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("site", overflow="ellipsis", max_width=32)
     columns: dict[str, Sequence[float | None]] = {
-        "patients": [site.patients for site in sites],
         "epsilon": [site.epsilon for site in sites],
-        "left before": [site.epsilon_left for site in sites],
         "delta": [site.delta for site in sites],
         "at 1e-5": [site.common_epsilon for site in sites],
+        "budget left": [site.epsilon_left for site in sites],
     }
     known = {n: values for n, values in columns.items() if any(v is not None for v in values)}
+    counted = any(site.patients is not None for site in sites)
+    if counted:
+        table.add_column("patients", justify="right", no_wrap=True, min_width=len("patients"))
     for name in known:
         table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
-    table.add_column("", overflow="fold")
+    table.add_column("answer", overflow="fold")
     for place, site in enumerate(sites):
-        values = [_known(column[place]) for column in known.values()]
-        table.add_row(site.site, *values, _says(site))
+        values = [_patients(site)] if counted else []
+        values += [_known(column[place]) for column in known.values()]
+        table.add_row(site.site, *values, _says(site, asked=asked))
     return table
 
 
-def _says(site: SiteForecast) -> Text:
+def _legend(sites: Sequence[SiteForecast]) -> list[str]:
+    """Return what the table's columns mean, as far as they are there."""
+    told = []
+    if any(site.epsilon is not None for site in sites):
+        told.append("Epsilon: of the whole run, at its own delta and at 1e-5.")
+    if any(site.epsilon_left is not None for site in sites):
+        told.append(
+            "Budget left: what the site's limit for these patients leaves before this run."
+        )
+    return told
+
+
+def _patients(site: SiteForecast) -> str:
+    return "-" if site.patients is None else f"{site.patients:,} {site.patients_are}"
+
+
+def _says(site: SiteForecast, *, asked: bool) -> Text:
+    if not site.refuses:
+        return Text("takes part" if asked else "not asked", style="green" if asked else "")
     return Text(site.refuses, style="yellow" if site.may_change else "red")
 
 

@@ -12,7 +12,7 @@ import torch
 
 from common.bundle_card import labels
 from common.config import RunConfig
-from common.config_privacy import COMMON_DELTA
+from common.config_privacy import COMMON_DELTA, Known
 from common.envelope import seal
 from common.errors import ConfigurationError
 from common.measurement import is_validated
@@ -36,6 +36,11 @@ _NOT_AGREED = "the run agreed on no number of patients for it (privacy.public_pa
 #: Counts of one label's predictions, and what an update says beside its tensors.
 _REPORT_BYTES = 25_000
 _SPEND_BYTES = 1_000
+#: The site's sealed receipt, which goes both ways: 4 KiB in base64 (client/statement.py).
+_RECEIPT_BYTES = 5_600
+#: What an exchange of messages takes beside the work, at least and on a busy machine: delivery,
+#: the ledger, saving. Measured on loopback, two cores (DECISIONS.md).
+EXCHANGE_SECONDS = (1.0, 3.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +49,7 @@ class SiteForecast:
 
     site: str
     patients: int | None = None  # training patients
+    patients_are: Known = "exact"
     epsilon: float | None = None  # of the whole run
     delta: float | None = None
     common_epsilon: float | None = None  # of the whole run, at delta 1e-5
@@ -79,8 +85,10 @@ class Forecast:
     expected_sites: int  # that were accepted; 0: not known
     sites: tuple[SiteForecast, ...]
     traffic: Traffic
-    seconds: float | None  # of all rounds, by the slowest site; None: not every site told
+    exchanges: int  # of messages with each site: rounds, validations and the last measurement
+    seconds: float | None  # of all rounds' work, by the slowest site; None: not every site told
     asked: bool  # False: from the configuration alone
+    not_asked: str  # why no site was asked; empty where they were
     stops: tuple[str, ...]  # what would keep the run from starting or from ending well
 
     def to_json(self) -> dict[str, object]:
@@ -110,7 +118,9 @@ def forecast(config: RunConfig, standings: Sequence[Standing | Refusal], sites: 
         sites=parts, traffic=_traffic(config, weights), asked=bool(standings),
         privacy=_promise(config), measuring=measured(config),
         noise=_noise(config, parts, weights),
+        exchanges=config.training.rounds + _validated(config) + 1,
         seconds=max(told) * config.training.rounds if whole else None,
+        not_asked="" if standings else "no site was asked",
         stops=tuple(_stops(config, parts, sites)),
     )  # fmt: skip
 
@@ -168,7 +178,8 @@ def _told(config: RunConfig, answer: Standing | Refusal) -> SiteForecast:
         )  # fmt: skip
     agreed = _agreed(config, answer.site, answer.patients)
     return SiteForecast(
-        site=answer.site, patients=agreed.patients, delta=agreed.delta,
+        site=answer.site, patients=agreed.patients, patients_are=agreed.patients_are,
+        delta=agreed.delta,
         epsilon=agreed.epsilon if answer.epsilon is None else answer.epsilon,
         common_epsilon=agreed.common_epsilon, epsilon_left=answer.epsilon_left,
         seconds=answer.seconds, refuses=agreed.refuses,
@@ -192,7 +203,8 @@ def _agreed(config: RunConfig, site: str, patients: int | None = None) -> SiteFo
     divisor = float(known or 1)
     plan = make_plan(privacy, config.training, known or 1, divisor, simulated=False)
     return SiteForecast(
-        site=site, patients=known, epsilon=plan.epsilon, delta=plan.delta,
+        site=site, patients=known, patients_are=privacy.training_patients_are(site),
+        epsilon=plan.epsilon, delta=plan.delta,
         common_epsilon=plan.common_epsilon,
     )  # fmt: skip
 
@@ -202,17 +214,19 @@ def _agreed(config: RunConfig, site: str, patients: int | None = None) -> SiteFo
 
 def _traffic(config: RunConfig, weights: Weights) -> Traffic:
     rounds = config.training.rounds
-    validated = sum(is_validated(config, number) for number in range(1, rounds + 1))
+    validated = _validated(config)
     controlled = config.aggregation.rule == "scaffold"
     values = sum(value.numel() for value in weights.values()) * (1 + controlled)
     # Requests keep every bit; the encoding is that of updates.
     tiny = {name: torch.zeros(1) for name in weights}
-    train_out = _size(_request(config, tiny, train=True), values, "lossless")
+    train_out = _size(_request(config, tiny, train=True), values, "lossless") + _RECEIPT_BYTES
     values_out = sum(value.numel() for value in weights.values())
-    measure_out = _size(_request(config, tiny, train=False), values_out, "lossless")
+    measure_out = _RECEIPT_BYTES + _size(
+        _request(config, tiny, train=False), values_out, "lossless"
+    )
     update = SiteUpdate(run=config.name, round=rounds, site="", delta=tiny, steps=0)
-    train_in = _size(update, values, config.exchange.encoding) + _SPEND_BYTES
-    measure_in = _REPORT_BYTES * len(labels(config)) + _SPEND_BYTES
+    train_in = _size(update, values, config.exchange.encoding) + _SPEND_BYTES + _RECEIPT_BYTES
+    measure_in = _REPORT_BYTES * len(labels(config)) + _SPEND_BYTES + _RECEIPT_BYTES
     each = bool(validated)
     return Traffic(
         to_site_by_round=train_out + each * measure_out,
@@ -220,6 +234,10 @@ def _traffic(config: RunConfig, weights: Weights) -> Traffic:
         to_site=rounds * train_out + (validated + 1) * measure_out,
         from_site=rounds * train_in + (validated + 1) * measure_in,
     )
+
+
+def _validated(config: RunConfig) -> int:
+    return sum(is_validated(config, number) for number in range(1, config.training.rounds + 1))
 
 
 def _request(config: RunConfig, weights: Weights, *, train: bool) -> Request:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from common.constant_predictor import beside
 from server.advice import advice
-from server.run_status import RoundFacts, RunStatus, RunView
+from server.run_status import RoundFacts, RunStatus, RunView, SiteStatus
 from server.run_words import clock, measured, progress, since, size, time_left, waits_for
 
 _COLOURS = {
@@ -38,6 +38,7 @@ def frame(view: RunView, now: datetime, *, rounds: int = 3) -> RenderableType:
     if status is not None:
         if status.sites:
             parts += [Text(), _sites(status, now)]
+            parts += [Text(status.privacy, style="dim")] if status.privacy else []
         if view.rounds:
             parts += [Text(), _rounds(view.rounds[-rounds:], status, now)]
     found = [view.cohort, _measured(view), _constant(view), time_left(view)]
@@ -108,7 +109,7 @@ def _sites(status: RunStatus, now: datetime) -> Table:
     private = [site for site in sites.values() if site.epsilon is not None]
     common = [site for site in sites.values() if site.common_epsilon is not None]
     table = _table("site", "state", "since")
-    for name, wanted in (("patients", told), ("epsilon", private), ("at 1e-5", common)):
+    for name, wanted in (("patients", told), ("epsilon", private), ("at delta 1e-5", common)):
         if wanted:
             _add_number(table, name)
     for name in ("sent", "received"):
@@ -119,11 +120,15 @@ def _sites(status: RunStatus, now: datetime) -> Table:
             _coloured(site.state),
             clock(site.since, now) if site.since else "",
         ]
-        row += [_known(site.patients)] if told else []
+        row += [_patients(site)] if told else []
         row += [_known(site.epsilon)] if private else []
         row += [_known(site.common_epsilon)] if common else []
         table.add_row(*row, size(site.bytes_sent), size(site.bytes_received))
     return table
+
+
+def _patients(site: SiteStatus) -> str:
+    return "-" if site.patients is None else f"{site.patients:,} {site.patients_are}".rstrip()
 
 
 def _known(value: float | None) -> str:

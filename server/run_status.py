@@ -50,6 +50,7 @@ class SiteStatus(_Facts):
     epsilon: float | None = None
     common_epsilon: float | None = None  # at delta 1e-5
     patients: int | None = None
+    patients_are: str = ""  # agreed or exact; empty in what an older release wrote
 
 
 class RunStatus(_Facts):
@@ -63,6 +64,7 @@ class RunStatus(_Facts):
     since: str = ""
     deadline: str = ""
     message: str = ""
+    privacy: str = ""  # what each epsilon is of
     sentence: str = ""
     sites: dict[str, SiteStatus] = Field(default={})
     bytes_by_round: tuple[tuple[int, int], ...] = ()

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from itertools import pairwise
 
+from common.metric_names import metric_words
 from server.run_status import RoundFacts, RunView
 
 _WEEK = timedelta(days=6)
@@ -101,7 +102,7 @@ def round_seconds(rounds: tuple[RoundFacts, ...]) -> float | None:
 
 
 def measured(metrics: Mapping[str, object]) -> str:
-    """Return the metrics with their intervals: auroc 0.912 (0.881 to 0.938)."""
+    """Return the metrics with their intervals: AUROC 0.912 (0.881 to 0.938)."""
     return ", ".join(filter(None, (_measured(name, found) for name, found in metrics.items())))
 
 
@@ -112,5 +113,5 @@ def _measured(name: str, found: object) -> str:
     if not isinstance(value, int | float):
         return ""
     if isinstance(low, int | float) and isinstance(high, int | float):
-        return f"{name} {value:.3f} ({low:.3f} to {high:.3f})"
-    return f"{name} {value:.3f}"
+        return f"{metric_words(name)} {value:.3f} ({low:.3f} to {high:.3f})"
+    return f"{metric_words(name)} {value:.3f}"

@@ -117,7 +117,7 @@ class Supervisor:
         await self._end(found, "stopped", how_to_resume(name, "Stopped by the operator."))
 
     async def ask(
-        self, config: RunConfig, seconds: float, *, cohorts: bool = False
+        self, config: RunConfig, seconds: float, *, seed: int = 0, cohorts: bool = False
     ) -> dict[str, list[str]]:
         """Return what sites say to a proposal, without beginning a run.
 
@@ -130,7 +130,8 @@ class Supervisor:
         try:
             with self._log(name) as lines:
                 process = await asyncio.create_subprocess_exec(
-                    *ASK_COMMAND, str(self._folder.path), name, f"{seconds:g}", *more,
+                    *ASK_COMMAND, str(self._folder.path), name, f"{seconds:g}", str(seed),
+                    *more,
                     stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=lines,
                     env=_environment(started.token), start_new_session=True,
                 )  # fmt: skip

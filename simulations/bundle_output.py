@@ -12,6 +12,7 @@ from common.network import network_of
 from common.privacy.statement import statement
 from common.tasks.task import owners
 from common.weights import load_into
+from server.measuring import measured
 from simulations.arm_configurations import alone, plain, private
 from simulations.arms import Arm
 from simulations.bundle_evidence import evidence_of
@@ -54,10 +55,11 @@ def config_of(found: Comparison, arm: Arm) -> RunConfig:
 def privacy_of(found: Comparison, arm: Arm) -> str:
     """Return the privacy statement of an arm of the first seed."""
     outcome = found.outcomes[arm, found.seeds[0]][0]
-    privacy = config_of(found, arm).privacy
-    return statement(
-        privacy, outcome.epsilon, outcome.delta, outcome.common_epsilon, simulated=True
+    config = config_of(found, arm)
+    claim = statement(
+        config.privacy, outcome.epsilon, outcome.delta, outcome.common_epsilon, simulated=True
     )
+    return claim if config.privacy == "none" else f"{claim} {measured(config)}"
 
 
 def _metrics(found: Comparison, arm: Arm, seed: int) -> dict[str, dict[str, Estimate]]:

@@ -14,12 +14,14 @@ from pathlib import Path
 
 import yaml
 
+from common.config import without_privacy
 from common.durable import replace_durably
 from simulations.bundle_output import privacy_of, write_shared_model
 from simulations.compare import Comparison, peak_rss_mb
 from simulations.report_calibration import calibration
 from simulations.report_confounder import confounder
 from simulations.report_examples import examples
+from simulations.report_intervals import intervals
 from simulations.report_pictures import Picture, curves, metric_name, shown, spread
 from simulations.report_rows import main_arm
 from simulations.report_tables import (
@@ -57,14 +59,16 @@ def page_of(found: Comparison, pictures: dict[str, Picture], *, has_bundle: bool
     template = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     ).from_string(text)
+    ends = intervals(found)
     return template.render(
-        found=found, config=found.config, summary=summary(found), arms=arm_rows(found),
+        found=found, config=found.config, without=without_privacy(found.config),
+        summary=summary(found), arms=arm_rows(found, ends),
         metric_table=metric_table(found), verdicts=verdict_rows(found), pictures=pictures,
         uri=data_uri, confounder=confounder(found), statements=_statements(found),
         left_out=left_out(found), configuration=_yaml(found), versions=versions(),
         timing=_timing(found), main=shown(main_arm(found)), has_bundle=has_bundle,
         folds=found.config.cohort.split.folds, shown=shown, isnan=math.isnan,
-        constant=constant_text(found), constant_lines=constants(found),
+        constant=constant_text(found), constant_lines=constants(found, ends),
         metric=metric_name(found), invented=_invented(found), told=told_of(found),
         sizes=[(c.name, len(c.items), len(c.items.patient)) for c in found.cohorts],
     )  # fmt: skip

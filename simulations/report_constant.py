@@ -1,6 +1,6 @@
 """What a comparison's models are held against: a predictor that looks at nobody, and the noise.
 
-Public: constant_of_arm, constant_lines.
+Public: constant_of_arm, constant_lines, constant_metrics.
 """
 
 from __future__ import annotations
@@ -12,16 +12,27 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from client.split import simulated_key
 from common.constant_predictor import Constant, constant_of
 from common.errors import ConfigurationError
+from common.metric_names import metric_words
 from common.network import initial_weights
 from common.privacy.accounting import make_plan
 from common.privacy.signal import prospect
 from common.tasks import task_of
+from common.tasks.diagnosis import Diagnosis
+from common.tasks.prognosis import Survival
 from common.tasks.task import Scores
 from simulations.arm_configurations import private
 from simulations.arms import Arm
 from simulations.compare import Comparison
+from simulations.report_pictures import shown
+from simulations.verdicts import concatenated
+
+#: A share nearer to 0 or 1 has no logarithm that a loss could use.
+_LEAST = 1e-6
+_PREVALENCE = "The prevalence of the training patients, for everybody,"
+_CURVE = "The Kaplan-Meier curve of the training patients, for everybody,"
 
 
 def constant_of_arm(found: Comparison, arm: Arm) -> Constant | None:
@@ -41,6 +52,66 @@ def _filled(found: Comparison, scores: Scores) -> Iterator[float]:
         yield float(task.draws(same, whole, found.config.evaluation)[0])
 
 
+def constant_metrics(found: Comparison) -> dict[str, float]:
+    """Return every metric of the best constant of the training patients, first seed.
+
+    For labels that is their prevalence; for survival the Kaplan-Meier curve of all hospitals'
+    training patients, on the run's intervals. Empty for outlines.
+    """
+    task, seed, rules = task_of(found.config.task), found.seeds[0], found.config.evaluation
+    if found.config.task.kind == "segmentation":
+        return {}
+    parts = []
+    for fold, outcome in enumerate(found.outcomes[found.arms[-1], seed]):
+        output = _fitted(found, seed, fold)
+        for scores in outcome.test.values():
+            same = output.expand(len(scores.loss), -1)
+            parts.append(scores._replace(
+                prediction=task.predict(same), loss=task.item_loss(same, scores.target)
+            ))  # fmt: skip
+    whole = concatenated(parts)
+    if not len(whole.loss):
+        return {}
+    told = task.exact(whole, np.ones((1, len(whole.loss))), rules)
+    return {name: estimate.value for name, estimate in told.items()}
+
+
+def _fitted(found: Comparison, seed: int, fold: int) -> torch.Tensor:
+    """Return the network's output, (1, outputs), that says what the training patients had."""
+    task, split = task_of(found.config.task), found.config.cohort.split
+    trained = [c.split(split, simulated_key(seed), fold)["train"] for c in found.cohorts]
+    target = torch.cat([part.target.double() for part in trained])
+    each = torch.cat([1.0 / torch.bincount(p.patient)[p.patient].double() for p in trained])
+    counted, weight = ~target.isnan(), each[:, None]
+    happened, seen = target.nan_to_num() * weight, counted * weight
+    if isinstance(task, Survival):
+        seen = happened[:, task.intervals : 2 * task.intervals]
+        happened = happened[:, : task.intervals]
+    share = (happened.sum(0) / seen.sum(0).clamp_min(_LEAST)).clamp(_LEAST, 1 - _LEAST)
+    several = isinstance(task, Diagnosis) and task.config.type == "multiclass"
+    return (share.log() if several else share.logit())[None, :]
+
+
+def _by_brier(found: Comparison) -> Iterator[str]:
+    """Yield a line for each arm whose probabilities err as much as the constant's."""
+    constant, seed = constant_metrics(found), found.seeds[0]
+    for name in {"brier", "integrated_brier"} & constant.keys():
+        for arm in found.arms:
+            value = found.metrics(found.merged_scores(arm, seed), seed)[name].value
+            if value >= constant[name]:
+                yield (
+                    f"{_named(arm)}: NO BETTER THAN A CONSTANT by {metric_words(name)} (lower is "
+                    f"better, first seed): {value:.3f}. "
+                    f"{_CURVE if name == 'integrated_brier' else _PREVALENCE} has "
+                    f"{constant[name]:.3f}."
+                )
+
+
+def _named(arm: Arm) -> str:
+    name = shown(arm)
+    return name[:1].upper() + name[1:]
+
+
 def constant_lines(found: Comparison, low: dict[Arm, float]) -> list[str]:
     """Return the constant beside each arm that is not better, and what noise leaves to learn.
 
@@ -54,10 +125,11 @@ def constant_lines(found: Comparison, low: dict[Arm, float]) -> list[str]:
             continue
         words = constant.words(statistics.fmean(known), low.get(arm, math.nan))
         if not words.startswith("A constant"):
-            lines.append(f"{arm}: {words}")
+            lines.append(f"{_named(arm)}: {words}")
+    lines += _by_brier(found)
     if "federated_dp" in found.arms:
         noise = _noise(found)
-        lines += [f"federated_dp: {noise}"] if noise else []
+        lines += [f"{_named('federated_dp')}: {noise}"] if noise else []
     return lines
 
 

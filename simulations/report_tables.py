@@ -8,16 +8,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from common.config_privacy import COMMON_DELTA
-from common.metrics import Estimate, bootstrap_weights
-from common.tasks import task_of
-from common.tasks.task import Scores
-from server.measuring import measured
+from common.metric_names import metric_words
+from common.metrics import Estimate
+from server.measuring import measured, measuring_epsilon
 from simulations.arms import Arm
 from simulations.compare import Comparison
-from simulations.report_constant import constant_lines, constant_of_arm
+from simulations.report_constant import constant_lines, constant_metrics, constant_of_arm
+from simulations.report_intervals import Intervals, intervals
 from simulations.report_pictures import metric_name, shown
 from simulations.verdicts import NAMES, Compared, Verdict, said_of
 
@@ -28,7 +26,7 @@ class ArmRow:
 
     name: str
     whole: str  # mean and spread over seeds, all hospitals
-    interval: str  # 95 %, first seed
+    interval: str  # 95 %, of the mean over seeds
     sites: tuple[str, ...]  # mean and spread by hospital
     privacy: str  # epsilon and delta; empty without privacy
 
@@ -96,14 +94,20 @@ def told_of(found: Comparison) -> str:
     if not told:
         return f"The private model: {measured(found.config.in_force())} {_EXACT}"
     parts = [
-        f"{name} {e.reason}" if math.isnan(e.value)
-        else f"{name} {e.value:.3f} ({e.low:.3f} to {e.high:.3f})"
-        for name, e in told.items() if name != "loss"
+        f"{metric_words(name)} {e.value:.3f} ({e.low:.3f} to {e.high:.3f})"
+        for name, e in told.items() if name != "loss" and not math.isnan(e.value)
     ]  # fmt: skip
+    hidden = [metric_words(n) for n, e in told.items() if n != "loss" and math.isnan(e.value)]
+    also = f" Not told, as the noise hides it: {', '.join(hidden)}." if hidden else ""
+    claim = measuring_epsilon(found.config.in_force())
+    cost = "" if claim is None else (
+        f" (epsilon {claim:.3g} at delta {COMMON_DELTA:.0e} for each test patient, who trains "
+        "nothing)"
+    )  # fmt: skip
     return (
         "Between hospitals the coordinator would be told of the private model (first seed), once "
         f"and with noise of {rules.count_noise:g} patients on each count, charged to each "
-        f"hospital's ledger: {'; '.join(parts)}. {_EXACT}"
+        f"hospital's ledger{cost}: {'; '.join(parts) or 'nothing'}.{also} {_EXACT}"
     )
 
 
@@ -135,14 +139,13 @@ def epsilon_text(found: Comparison) -> str:
 # --- arms --------------------------------------------------------------------------------
 
 
-def arm_rows(found: Comparison) -> tuple[ArmRow, ...]:
+def arm_rows(found: Comparison, ends: Intervals) -> tuple[ArmRow, ...]:
     """Return the table of arms."""
-    first = found.seeds[0]
     return tuple(
         ArmRow(
             name=shown(arm),
             whole=spread_text(values_of(found, arm)),
-            interval=_interval(found, arm, first),
+            interval=range_text(*ends[arm]),
             sites=tuple(
                 spread_text([found.site_value(arm, seed, c.name) for seed in found.seeds])
                 for c in found.cohorts
@@ -153,44 +156,15 @@ def arm_rows(found: Comparison) -> tuple[ArmRow, ...]:
     )
 
 
-def constants(found: Comparison) -> list[str]:
+def constants(found: Comparison, ends: Intervals | None = None) -> list[str]:
     """Return what is said of models that are no better than a constant, and of the noise."""
-    return constant_lines(found, {arm: _ends(found, arm, found.seeds[0])[0] for arm in found.arms})
+    return constant_lines(found, {arm: low for arm, (low, _) in (ends or intervals(found)).items()})
 
 
 def constant_text(found: Comparison) -> str:
     """Return the headline of a predictor that looks at nobody."""
     constant = constant_of_arm(found, found.arms[-1])
     return "" if constant is None else f"{constant.value:.3f}"
-
-
-def _interval(found: Comparison, arm: Arm, seed: int) -> str:
-    """Return the bootstrap interval of the headline in words."""
-    return range_text(*_ends(found, arm, seed))
-
-
-def _ends(found: Comparison, arm: Arm, seed: int) -> tuple[float, float]:
-    """Return the bootstrap interval of the headline; hospitals are drawn each for itself."""
-    if found.is_mean_of_sites(arm):
-        drawn = [_draws(found, found.site_scores(arm, seed, c.name), seed) for c in found.cohorts]
-        # As in the headline, a hospital without both outcomes is not in the mean.
-        by_site = [d for d in drawn if d is not None and not np.isnan(d).all()]
-        values = np.mean(by_site, axis=0) if by_site else None
-    else:
-        values = _draws(found, found.merged_scores(arm, seed), seed)
-    known = np.zeros(0) if values is None else values[~np.isnan(values)]
-    if not len(known):
-        return math.nan, math.nan
-    low, high = np.quantile(known, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _draws(found: Comparison, scores: Scores, seed: int) -> np.ndarray | None:
-    patients, rules = len(scores.loss), found.config.evaluation
-    if patients == 0:
-        return None
-    weights = bootstrap_weights(patients, rules.bootstrap, seed)
-    return task_of(found.config.task).draws(scores, weights, rules)
 
 
 def range_text(low: float, high: float) -> str:
@@ -215,11 +189,24 @@ def metric_table(found: Comparison) -> tuple[tuple[str, ...], tuple[tuple[str, .
     first = found.seeds[0]
     by_arm = [found.metrics(found.merged_scores(arm, first), first) for arm in found.arms]
     names = list(dict.fromkeys(name for metrics in by_arm for name in metrics))
-    head = ("metric", *(shown(arm) for arm in found.arms))
+    constant = constant_metrics(found)
+    head = ("metric", *(shown(arm) for arm in found.arms), *(["a constant"] if constant else []))
     return head, tuple(
-        (name.replace("_", " "), *(_estimate(metrics.get(name)) for metrics in by_arm))
+        (
+            _sentence_case(metric_words(name)),
+            *(_estimate(metrics.get(name)) for metrics in by_arm),
+            *([_value(constant.get(name, math.nan))] if constant else []),
+        )
         for name in names
     )
+
+
+def _sentence_case(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _value(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
 
 
 def _estimate(found: Estimate | None) -> str:

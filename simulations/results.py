@@ -14,6 +14,7 @@ import torch
 from common.durable import replace_durably
 from simulations.arms import Arm
 from simulations.compare import Comparison, peak_rss_mb
+from simulations.report_constant import constant_metrics
 from simulations.verdicts import Verdict, said_of
 
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
@@ -32,13 +33,15 @@ def results(comparison: Comparison) -> dict[str, Json]:
     return {
         "schema": 2,
         "name": comparison.config.name,
-        "configuration": comparison.config.fingerprint(),
+        # As hospitals see and approve it, with its privacy section in force.
+        "configuration": comparison.config.in_force().fingerprint(),
         "task": comparison.config.task.kind,
         "metric": comparison.metric,
         "average": comparison.config.evaluation.average,
         "sites": [_site(comparison, i) for i in range(len(comparison.cohorts))],
         "left_out": dict(comparison.left_out),
         "seeds": list(comparison.seeds),
+        "constant_first_seed": {n: known(v) for n, v in constant_metrics(comparison).items()},
         "arms": {arm: arm_results(comparison, arm) for arm in comparison.arms},
         "verdicts": {site: _verdict(found) for site, found in comparison.verdicts.items()},
         "timing": {

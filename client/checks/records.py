@@ -10,6 +10,7 @@ from itertools import islice
 from client.approvals import Approvals
 from client.checks.finding import Finding, Subject
 from client.disclosures import listed, verify
+from client.plain_text import counted
 from client.quarantine import Quarantine
 from common.errors import CohortError, RecordsLost
 
@@ -51,7 +52,8 @@ def cohort(subject: Subject) -> Iterator[Finding]:
         problem, _, fix = str(error).partition(". ")
         yield Finding(check="cohort", state="wrong", detail=problem, fix=fix)
         return
-    count = f"{len(files)} files" if len(files) < _LOOKED_AT else f"more than {_LOOKED_AT} files"
+    more = f"more than {_LOOKED_AT} files"
+    count = counted(len(files), "file") if len(files) < _LOOKED_AT else more
     detail = f"{count} in {data}, {rows} rows in {table.name}"
     yield Finding(check="cohort", state="ok", detail=detail)
     if os.access(data, os.W_OK) and os.geteuid() != 0:
@@ -69,7 +71,7 @@ def ledger(subject: Subject) -> Iterator[Finding]:
     from client.ledger import Ledger
 
     head = Ledger(subject.home.ledger).head()
-    detail = f"{head.charges} charges, the chain holds"
+    detail = f"{counted(head.charges, 'charge')}, the chain holds"
     yield Finding(check="ledger", state="ok", detail=detail)
 
 
@@ -93,7 +95,7 @@ def disclosures(subject: Subject) -> Iterator[Finding]:
     """Check the chain of what has left."""
     found = verify(subject.home.disclosures)
     listed(subject.home.disclosures)
-    detail = f"{found.messages} messages left, the chain holds"
+    detail = f"{counted(found.messages, 'message')} left, the chain holds"
     yield Finding(check="disclosures", state="ok", detail=detail)
 
 
@@ -110,7 +112,7 @@ def withdrawals(subject: Subject) -> Iterator[Finding]:
             fix=f"wardround-site withdraw {shlex.quote(open_ones[0])}",
         )  # fmt: skip
     elif found:
-        detail = f"{len(found)} patients, the chain holds"
+        detail = f"{counted(len(found), 'patient')}, the chain holds"
         yield Finding(check="withdrawals", state="ok", detail=detail)
 
 
@@ -122,11 +124,12 @@ def approvals(subject: Subject) -> Iterator[Finding]:
     waiting = sum(s.decision == "waiting" for s in seen)
     if waiting:
         yield Finding(
-            check="approvals", state="note", detail=f"{waiting} wait for an answer",
+            check="approvals", state="note",
+            detail=f"{waiting} wait{'s' * (waiting == 1)} for an answer",
             fix="wardround-site runs",
         )  # fmt: skip
     else:
-        detail = f"{len(seen)} configurations, none waits"
+        detail = f"{counted(len(seen), 'configuration')}, none waits"
         yield Finding(check="approvals", state="ok", detail=detail)
 
 

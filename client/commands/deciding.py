@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from client.approvals import Approvals, Seen
+from client.commands.records import charged
 from client.commands.running import is_automatic, is_running
 from client.commands.terminal import as_text, ask, say, table
 from client.coordinator import load_coordinator
@@ -15,6 +16,7 @@ from client.plain_words import described
 from client.policy import Denied, judge, judge_metrics
 from client.site_config import load_site_config
 from common.config import RunConfig, load_config
+from common.config_privacy import COMMON_DELTA
 from common.errors import ConfigurationError
 
 _WORDS = {"approved": "approved", "declined": "refused", "waiting": "waits for you"}
@@ -31,7 +33,7 @@ def show_runs(home: Home, which: str | None) -> None:
     seen = approvals.listed()
     if which is not None:
         found, seed = _found(approvals, which)
-        _show(home, approvals, found, seed)
+        _show(home, approvals, found, seed, which)
         say("The whole configuration:")
         for line in found.to_yaml().splitlines():
             say(f"  {as_text(line)}")
@@ -48,7 +50,7 @@ def decide(home: Home, which: str, decision: Literal["approved", "declined"], *,
     """Show a configuration and what changed in it, and record the answer."""
     approvals = Approvals(home.approvals)
     config, seed = _found(approvals, which)
-    _show(home, approvals, config, seed)
+    _show(home, approvals, config, seed, which)
     word = "Approve" if decision == "approved" else "Refuse"
     if approvals.decision(config.in_force().fingerprint(), seed) == decision:
         say(f"It is {_WORDS[decision]} already; nothing was changed.")
@@ -107,12 +109,17 @@ def _found(approvals: Approvals, which: str) -> tuple[RunConfig, int | None]:
     raise ConfigurationError(message)
 
 
-def _show(home: Home, approvals: Approvals, config: RunConfig, seed: int | None) -> None:
+def _show(
+    home: Home, approvals: Approvals, config: RunConfig, seed: int | None, run: str = ""
+) -> None:
+    """Show what a configuration does and costs here; `run` is the one that is asked about."""
     lines = described(config)
     if seed is not None:
         lines.append(("seed", str(seed)))
     width = max(len(heading) for heading, _ in lines)
     for heading, text in lines:
+        say(f"  {heading.ljust(width)}  {text}")
+    for heading, text in _costs(home, config, run):
         say(f"  {heading.ljust(width)}  {text}")
     changes = approvals.difference(config)
     if changes:
@@ -122,6 +129,45 @@ def _show(home: Home, approvals: Approvals, config: RunConfig, seed: int | None)
     for denied in _against_policy(home, config):
         say(f"Against this site's policy, whatever is answered here: {as_text(denied.detail)}")
         say(f"  The coordinator would be told: {denied.reason.value}.")
+
+
+def _costs(home: Home, config: RunConfig, run: str) -> list[tuple[str, str]]:
+    """Return what a private run costs each patient here, and what is left of the limit."""
+    if config.privacy == "none":
+        return []
+    from client.describing import Telling
+    from client.run_costs import cost_of
+
+    try:
+        site = load_site_config(home.site_yaml)
+        rules = site.policy
+        noise = rules.statistics_noise if rules.statistics else 0.0
+        telling = Telling(smallest_cell=rules.smallest_cell, noise=noise)
+        force = config.in_force()
+        before = charged(home.ledger, run, force.fingerprint())
+        cost = cost_of(force, site.name, telling, before, rules.cohort_delta)
+    except ConfigurationError:
+        return []  # what does not fit is said beside the policy
+    if cost is None:
+        return []
+    common = f", which is {cost.common_epsilon:.3g} at delta {COMMON_DELTA:g}"
+    also = "" if cost.delta == COMMON_DELTA else common
+    limit, delta = rules.largest_epsilon_per_cohort, rules.cohort_delta
+    left, after = (max(limit - spent, 0.0) for spent in (cost.spent, cost.spent_after))
+    end = (
+        f"after this run {after:.3g}" if cost.spent_after <= limit
+        else f"this run would bring it to {cost.spent_after:.3g}, so it is refused"
+    )
+    lines = [
+        ("costs", f"epsilon {cost.epsilon:.3g} at delta {cost.delta:g}{also}: training patients")
+    ]
+    if cost.measuring is not None:
+        measuring = f"epsilon {cost.measuring:.3g} at delta {COMMON_DELTA:g}"
+        lines.append(("costs", f"{measuring}: test patients, none of whom trains"))
+    return [*lines, (
+        "budget",
+        f"of epsilon {limit:g} at delta {delta:g} for all runs, {left:.3g} is left; {end}",
+    )]  # fmt: skip
 
 
 def _against_policy(home: Home, config: RunConfig) -> list[Denied]:

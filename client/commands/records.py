@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from client.commands.terminal import as_text, say, table
 from client.disclosures import listed, verify
 from client.home import Home
-from client.plain_text import size
+from client.plain_text import counted, size
 from client.site_config import load_site_config
 from common.config_privacy import COMMON_DELTA
+
+if TYPE_CHECKING:
+    from client.charge import Charge
 
 _LAST = 20
 #: Kinds of messages, in words for who answers for data protection.
@@ -51,8 +56,43 @@ def show_budget(home: Home, *, as_json: bool) -> None:
         told = (f"{as_text(name)} {whole:.3g}" for name, (whole, _) in common.items())
         say(f"Spent at delta {COMMON_DELTA:.0e}: {', '.join(told)}.")
     for cohort, (_, runs) in spent.items():
-        say(f"Spent on {as_text(cohort)} by run (alone; together they add up to less than a sum):")
-        table([(f"  {as_text(run)}", f"{epsilon:.3g}") for run, epsilon in runs.items()])
+        say(f"Spent on {as_text(cohort)}, each part of each run by itself:")
+        table(_parts(runs))
+        say("Nobody is in two parts of one run (one name, configuration and seed), so it counts by")
+        say("its largest part, with what described the cohort. Runs together come to less than")
+        say("their sum.")
+
+
+#: Parts of a run, for whoever reads what was spent.
+_PARTS = {
+    "train": "training patients", "validation": "validation patients: measuring the model",
+    "test": "test patients: measuring the model", "statistics": "all: describing the cohort",
+}  # fmt: skip
+
+
+def _parts(runs: Mapping[str, float]) -> list[tuple[str, ...]]:
+    from client.parts import part_of
+
+    rows: list[tuple[str, ...]] = [("  RUN", "EPSILON", "OF")]
+    for name, epsilon in runs.items():
+        run, part = part_of(name)
+        rows.append((f"  {as_text(run)}", f"{epsilon:.3g}", _PARTS[part]))
+    return rows
+
+
+def charged(path: Path, run: str, configuration: str) -> list[Charge]:
+    """Return all that was charged but for this run; makes no ledger where there is none."""
+    if not path.exists():
+        return []
+    from client.ledger import COHORT, Ledger
+    from client.parts import part_of
+
+    def is_other(charge: Charge) -> bool:
+        bound = charge.bound
+        own = bound is not None and bound.configuration == configuration
+        return not (own and part_of(charge.run)[0] == run)
+
+    return [charge for charge in Ledger(path).charges(COHORT) if is_other(charge)]
 
 
 def show_disclosures(home: Home, *, everything: bool, as_json: bool) -> None:
@@ -104,7 +144,7 @@ def verify_disclosures(home: Home, head: str, file: Path | None) -> None:
     path = file or home.disclosures
     listed(path)
     found = verify(path, head)
-    say(f"{path}: {found.messages} messages, the chain holds.")
+    say(f"{path}: {counted(found.messages, 'message')}, the chain holds.")
     if not head and found.head:
         say(f"Its last hash is {found.head}")
         say("Write that down elsewhere; later, `wardround-site disclosures verify HASH` also shows")

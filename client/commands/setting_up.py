@@ -38,7 +38,7 @@ def init(home: Home, name: str, data: Path, labels: Path | None) -> None:
     config = _new_config(name, data, labels)
     _make_folder(home)
     _write(home, config)
-    say("Next: wardround-site join INVITE")
+    say("Next: wardround-site join INVITE   (site.yaml says where the data are)")
 
 
 def join_coordinator(home: Home, options: JoinOptions) -> None:
@@ -161,4 +161,4 @@ def _tell(home: Home, invite: Invite, reply: JoinReply) -> None:
     say(f"Joined {coordinator} at {invite.address} as {invite.site}.")
     say(f"The private key was made here, in {home.key}, and stays here.")
     say(f"Call {coordinator} and read them this fingerprint; they accept it with")
-    say(f"  wardround-coordinator sites accept {invite.site} --fingerprint {reply.fingerprint}")
+    say(f"  wardround-coordinator sites accept {invite.site}={reply.fingerprint}")

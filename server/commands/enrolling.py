@@ -34,9 +34,10 @@ def invite(folder: Folder, sites: Sequence[str], hours: float, out: Path | None)
             typer.echo(str(path))
     typer.echo(
         f"Each works once and for {hours:g} hours; send it by a way that only the site's admin "
-        "reads. There: wardround-site join INVITE\n"
+        "reads. There: wardround-site join "
+        "INVITE --data FOLDER\n"
         "Then, here, with the fingerprint that the admin reads to you: "
-        f"wardround-coordinator sites accept {sites[0]} --fingerprint SHA256:...",
+        f"wardround-coordinator sites accept {sites[0]}=SHA256:...",
         err=True,
     )
 
@@ -65,8 +66,7 @@ def show(folder: Folder, *, json: bool) -> None:
         if site["state"] == "pending":
             typer.echo(
                 f"{site['name']} waits. If its admin reads the same fingerprint to you: "
-                f"wardround-coordinator sites accept {site['name']} "
-                f"--fingerprint {site['fingerprint']}"
+                f"wardround-coordinator sites accept {site['name']}={site['fingerprint']}"
             )
 
 
@@ -74,7 +74,7 @@ def accept(folder: Folder, given: Sequence[str], fingerprint: str | None) -> Non
     """Accept pending sites whose fingerprints were compared: NAME, or NAME=FINGERPRINT."""
     pairs = [_pair(text, fingerprint) for text in given]
     if fingerprint is not None and len(pairs) > 1:
-        message = "--fingerprint is one site's; for several give NAME=SHA256:... each."
+        message = "--fingerprint is one site's; for several give SITE=SHA256:... each."
         raise ConfigurationError(message)
     for name, shown in pairs:
         if shown is None:
@@ -127,6 +127,9 @@ def _overview(folder: Folder) -> Json:
 
 def _pair(text: str, fingerprint: str | None) -> tuple[str, str | None]:
     name, equals, shown = text.partition("=")
+    if name.startswith("SHA256:"):
+        message = f"{name} stands by itself. Write site and fingerprint as one: SITE={name}"
+        raise ConfigurationError(message)
     return name, shown if equals else fingerprint
 
 
@@ -144,7 +147,7 @@ def _compare_first(folder: Folder, name: str) -> str:
     return (
         f"{name} joined with the key {shown}. Let its admin read the fingerprint to you (there: "
         f"wardround-site status); if it is the same: "
-        f"wardround-coordinator sites accept {name} --fingerprint {shown}"
+        f"wardround-coordinator sites accept {name}={shown}"
     )
 
 

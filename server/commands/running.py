@@ -90,7 +90,9 @@ def export_run(folder: Folder, name: str | None, out: Path | None) -> None:
     target = out or place.bundle
     export(place.path, target)
     typer.echo(f"The model of {chosen} is in {target}; its README.md is the model card.")
-    typer.echo(f"A site uses it with: wardround-site calibrate --bundle {target.name}")
+    typer.echo(
+        "Send that folder to a site, which uses it with: wardround-site calibrate --bundle FOLDER"
+    )
 
 
 def _watched(operator: Operator, name: str, *, detach: bool) -> int:

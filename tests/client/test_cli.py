@@ -46,7 +46,7 @@ def test_one_command_takes_a_site_from_nothing_to_waiting_to_be_accepted(
     ended = site.types("join", line, "--data", site.data, "--approve", config)
     assert ended.status == 0, ended.text
     assert "read them this fingerprint" in ended.out
-    assert re.search(r"sites accept first --fingerprint SHA256:\S{43}\n", ended.out)
+    assert re.search(r"sites accept first=SHA256:\S{43}\n", ended.out)
     assert ended.out.endswith("Next: wardround-site start\n")
     assert load_site_config(site.home.site_yaml).name == "first"
     assert site.decision(run_of()) == "approved"

@@ -241,7 +241,7 @@ def test_the_doctor_names_a_withdrawal_that_did_not_come_to_its_end(site: Site) 
     assert "WRONG  withdrawals" in said()
     assert "wardround-site withdraw 'it'\"'\"'s P1'" in said()
     site.types("withdraw", "it's P1", "--yes")
-    assert "1 patients, the chain holds" in said()
+    assert "1 patient, the chain holds" in said()
     site.home.withdrawals.write_text(site.home.withdrawals.read_text().replace("P1", "P2"))
     assert "does not fit its hash" in said()
 

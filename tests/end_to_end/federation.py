@@ -183,7 +183,7 @@ class SiteAt:
     def join(self, invite: str) -> str:
         """Join and return the fingerprint that is read to the coordinator."""
         said = self.type("join", invite, "--data", str(self.data))
-        return said.partition("--fingerprint ")[2].split()[0]
+        return said.partition(" sites accept ")[2].split()[0].partition("=")[2]
 
     def allow(self, **rules: object) -> None:
         """Change the policy in site.yaml."""

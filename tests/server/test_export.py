@@ -208,12 +208,15 @@ def test_the_card_has_patients_by_site_and_the_calibration_that_was_measured(
         "north": {"training_patients": None, "test_patients": 20},
         "south": {"training_patients": None, "test_patients": None},
     }
+    are = {"training_patients": "agreed", "test_patients": "exact"}
+    assert card["data_are"] == dict.fromkeys(("east", "north", "south"), are)
     assert isinstance(card["calibration"], list)
     assert card["calibration"][0]["bins"] == [{"patients": 20.0, "predicted": 0.25, "seen": 0.3}]
     assert "not recorded" in str(card["no_subgroups"])
     text = (exported / "README.md").read_text(encoding="utf-8")
+    assert "| east | 20 agreed | - |" in text
     assert "ill: intercept 0.10, slope not to be had" in text
-    assert "| north | - | 20 |" in text
+    assert "| north | - | 20 exact |" in text
     assert "| 20 | 0.250 | 0.300 |" in text
 
 
@@ -338,7 +341,7 @@ def test_a_run_without_a_round_or_no_run_at_all_has_no_model(
     shutil.rmtree(run.state)
     with pytest.raises(RunFailed, match="no round yet"):
         export(run.path, tmp_path / "out")
-    with pytest.raises(RunFailed, match="There is no run"):
+    with pytest.raises(ConfigurationError, match="There is no run"):
         export(tmp_path / "nowhere", tmp_path / "out")
 
 

@@ -5,12 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from common.config import load_config, without_privacy
 from common.enrolment_messages import JoinRequest
 from common.errors import ConfigurationError, ExitCode
 from common.identity import fingerprint, new_private_key, public_text
 from server.commands.plan import show_plan
 from server.enrolment import Enrolment
 from server.folder import Folder
+from server.foundation import set_up
+from server.settings import Settings
+from tests.server.coordinator import free_ports
 
 CONFIG = """
 name: line
@@ -30,7 +34,9 @@ def test_a_plan_needs_no_service_and_no_coordinator(
     path.write_text(CONFIG, encoding="utf-8")
     assert show_plan(Folder(tmp_path / "none"), path, as_json=False) == ExitCode.DONE
     shown = " ".join(capsys.readouterr().out.split())
-    assert "From the configuration alone: no site was asked." in shown
+    assert "From the configuration alone: there is no coordinator here" in shown
+    assert "50 agreed 3" in shown
+    assert "not asked" in shown
     assert "4 rounds with the accepted sites, at least 2 in each" in shown
     assert not (tmp_path / "none").exists()
 
@@ -57,3 +63,39 @@ def test_a_plan_counts_the_accepted_sites_and_says_what_would_stop_it(
 def test_a_plan_of_no_configuration_says_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="Cannot read the configuration"):
         show_plan(Folder(tmp_path), tmp_path / "line.yaml", as_json=False)
+
+
+def test_a_plan_before_any_site_is_accepted_says_so_and_what_to_type(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "line.yaml"
+    path.write_text(CONFIG, encoding="utf-8")
+    folder = Folder(tmp_path)
+    sites, operator = free_ports(2)
+    set_up(folder, Settings(
+        name="here", address=f"localhost:{sites}", listen=f"127.0.0.1:{sites}",
+        operator=f"127.0.0.1:{operator}",
+    ))  # fmt: skip
+    assert show_plan(folder, path, as_json=False) == ExitCode.RUN_FAILED
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "From the configuration alone: the service does not run" in shown
+    assert "No site is accepted yet. Invite one: wardround-coordinator invite SITE" in shown
+    invite = Enrolment(folder.enrolment).invite(
+        "north", address="localhost:1", ca_sha256="0" * 64, hours=1
+    )
+    Enrolment(folder.enrolment).join(JoinRequest.made(invite, public_text(new_private_key())))
+    assert show_plan(folder, path, as_json=False) == ExitCode.RUN_FAILED
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "north waits for you" in shown
+    assert "wardround-coordinator sites accept north=SHA256:..." in shown
+
+
+def test_a_plan_is_of_the_run_that_the_same_options_would_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "line.yaml"
+    path.write_text(CONFIG, encoding="utf-8")
+    show_plan(Folder(tmp_path / "none"), path, as_json=True, without=True)
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["privacy"].startswith("No privacy")
+    assert plan["fingerprint"] == without_privacy(load_config(path)).fingerprint()

@@ -8,6 +8,8 @@ import pytest
 import torch
 from rich.console import Console
 
+from client.statement import Statement, sealed
+from client.withdrawals import WithdrawalsHead
 from common.config import RunConfig, parse_config
 from common.envelope import seal
 from common.errors import ConfigurationError
@@ -95,9 +97,17 @@ def test_real_messages_are_not_larger_than_forecast_and_not_much_smaller(
         ), config.exchange.encoding,
     ).size  # fmt: skip
     traffic = forecast(config, [], 3).traffic
-    assert train + measure <= traffic.to_site_by_round <= 1.4 * (train + measure)
-    assert update <= traffic.from_site_by_round - 25_000
-    assert 4 * train + 5 * measure <= traffic.to_site <= 1.4 * (4 * train + 5 * measure)
+    # Beside each message goes what the site gave to be kept for it, of whole blocks.
+    home = Statement(
+        ledger=LedgerHead(charges=10**6, hash="0" * 64),
+        withdrawals=WithdrawalsHead(lines=10**6, hash="0" * 64, patients=10**6), spent={},
+    )  # fmt: skip
+    beside = len(sealed(home, b"key"))
+    assert train + measure + 2 * beside <= traffic.to_site_by_round
+    assert traffic.to_site_by_round <= 1.4 * (train + measure) + 2.1 * beside
+    assert update + beside <= traffic.from_site_by_round - 25_000 - beside
+    assert 4 * train + 5 * measure + 9 * beside <= traffic.to_site
+    assert traffic.to_site <= 1.4 * (4 * train + 5 * measure) + 9.5 * beside
 
 
 def test_a_run_that_keeps_its_last_round_is_measured_once() -> None:
@@ -175,9 +185,30 @@ def test_time_is_that_of_the_slowest_site_and_unknown_unless_all_tell() -> None:
     slow, fast = yes("slow", seconds=9.0), yes("fast", seconds=3.0)
     assert forecast(config_of(), [slow, fast], 2).seconds == 36.0
     assert "about 36 s" in shown(forecast(config_of(), [slow, fast], 2))
+    assert "45 s to 63 s, of which" in shown(forecast(config_of(), [slow, fast], 2))
     assert forecast(config_of(), [slow, yes("silent")], 2).seconds is None
     refused = no("gone", RefusalReason.TASK)
     assert forecast(config_of(), [slow, refused], 2).seconds == 36.0
+
+
+def test_time_holds_what_each_exchange_takes_beside_the_work() -> None:
+    plan = forecast(config_of(), [yes("quick", seconds=0.001)], 1)
+    assert plan.exchanges == 4 + 4 // config_of().selection.every + 1
+    text = shown(plan)
+    assert "less than 1 s of work" in text
+    assert f"for each of {plan.exchanges} exchanges" in text
+
+
+def test_every_number_of_patients_says_whether_it_is_agreed_or_exact() -> None:
+    privacy = "{unit: patient, epsilon: 3.0, public_patients: {north: 200}}"
+    agreed = shown(forecast(config_of(privacy=privacy), [yes("north", patients=200, left=5.0)], 1))
+    assert "200 agreed" in agreed
+    assert "budget left" in agreed
+    assert "takes part" in agreed
+    declared = "{unit: patient, epsilon: 3.0, default_patients: declared}"
+    told = forecast(config_of(privacy=declared), [yes("north", patients=187)], 1)
+    assert "187 exact" in shown(told)
+    assert "120 exact" in shown(forecast(config_of(), [yes("north", patients=120)], 1))
 
 
 # --- what would stop it --------------------------------------------------------------------

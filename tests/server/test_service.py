@@ -89,17 +89,18 @@ def test_sites_are_invited_accepted_and_revoked(
 ) -> None:
     folder, settings = place
     said = command(folder, "invite", "north", "south", "--out", str(tmp_path))
-    assert "sites accept north --fingerprint" in said
+    assert "sites accept north=SHA256:..." in said
+    assert "join INVITE --data FOLDER" in said
     assert "invited" in command(folder, "sites")
     shown = join(folder, settings, (tmp_path / "north.invite").read_text())
     listed = command(folder, "sites")
     assert "pending" in listed
-    assert f"sites accept north --fingerprint {shown}" in listed
+    assert f"sites accept north={shown}" in listed
     unsure = command(folder, "sites", "accept", "north", status=WRONG)
     assert shown in unsure
     wrong = fingerprint(public_text(new_private_key()))
     refused = command(
-        folder, "sites", "accept", "north", "--fingerprint", wrong, status=TRUST_REFUSED
+        folder, "sites", "accept", f"north={wrong}", status=TRUST_REFUSED
     )
     assert "somebody else used the invitation" in refused
     assert "is accepted" in command(folder, "sites", "accept", f"north={shown}")
@@ -223,7 +224,7 @@ def test_a_killed_service_tells_its_next_life_of_its_runs(tmp_path: Path) -> Non
         until((folder.run("demo").path / "ready").exists)
         process.kill()
         process.wait(5)
-    said = command(folder, "sites", "accept", "north", "--fingerprint", shown)
+    said = command(folder, "sites", "accept", f"north={shown}")
     assert "holds from its start on" in said
     log = (folder.log / "run-demo.log").read_text()
     orphan = int(re.findall(r"hang as ([0-9]+)", log)[-1])

@@ -129,11 +129,11 @@ def test_a_measured_run_tells_its_test_metrics_and_an_exported_one_asks_for_noth
 ) -> None:
     run.board.metrics = {"auroc": {"value": 0.8, "low": 0.7, "high": 0.9}}
     run.board.begin("training", 3)
-    assert "Validation patients of all sites: auroc 0.800 (0.700 to 0.900)." in shown(run.look())
+    assert "Validation patients of all sites: AUROC 0.800 (0.700 to 0.900)." in shown(run.look())
     run.place.results.write_text('{"metrics": {"auroc": {"value": 0.91, "low": null}}}')
     run.board.end("done", "all 3 rounds are done")
     run.state("done")
-    assert "Test patients of all sites: auroc 0.910." in shown(run.look())
+    assert "Test patients of all sites: AUROC 0.910." in shown(run.look())
     run.place.bundle.mkdir()
     (run.place.bundle / "card.json").touch()
     assert "What to do" not in shown(run.look())

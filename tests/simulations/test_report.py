@@ -12,19 +12,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.dicom.reasons import Reason
+from client.split import simulated_key
 from common.bundle import read_bundle
 from common.config import PatientPrivacy
+from common.metric_names import metric_words
 from common.metrics import Estimate
 from common.privacy.statement import statement
+from common.sample import Patients
 from simulations.arms import ARMS
 from simulations.compare import Comparison
 from simulations.report import page_of, write_report
 from simulations.report_calibration import calibration, reliability, wilson
 from simulations.report_confounder import MIXED, confounder
+from simulations.report_constant import constant_metrics
 from simulations.report_examples import examples
+from simulations.report_intervals import intervals
 from simulations.report_pictures import curves, spread
 from simulations.report_rows import owners
-from simulations.report_tables import constant_text, constants, summary, verdict_rows
+from simulations.report_tables import (
+    constant_text,
+    constants,
+    metric_table,
+    summary,
+    values_of,
+    verdict_rows,
+)
+from simulations.results import results
 from simulations.verdicts import Compared, Verdict
 from tests.simulations.comparisons import TASKS, comparison, run_config, with_confounder
 
@@ -308,7 +321,84 @@ def test_an_outline_that_finds_nothing_is_said_to_be_no_better_than_a_constant()
         for key, several in found.outcomes.items()
     }  # fmt: skip
     (line,) = [x for x in constants(replace(found, outcomes=empty)) if "CONSTANT" in x]
-    assert line.startswith("federated_dp: NO BETTER THAN A CONSTANT: dice 0.000")
+    assert line.startswith("Federated with DP: NO BETTER THAN A CONSTANT: Dice 0.000")
+
+
+@pytest.mark.parametrize("kind", ["binary", "survival"])
+def test_every_metric_of_labels_and_survival_stands_beside_that_of_the_best_constant(
+    kind: str,
+) -> None:
+    found = comparison(run_config(kind))
+    constant = constant_metrics(found)
+    head, rows = metric_table(found)
+    assert head[-1] == "a constant"
+    assert {row[0] for row in rows} == {
+        metric_words(name)[:1].upper() + metric_words(name)[1:] for name in constant
+    }
+    if kind == "binary":
+        assert constant["auroc"] == 0.5
+        split, key = found.config.cohort.split, simulated_key(found.seeds[0])
+        parts = [c.split(split, key, 0) for c in found.cohorts]
+        trained, tested = (
+            torch.cat([by_patient_target(p[name]) for p in parts]) for name in ("train", "test")
+        )
+        share = float(trained.mean())
+        assert constant["brier"] == pytest.approx(float(((tested - share) ** 2).mean()), abs=1e-5)
+        assert constant["average_precision"] == pytest.approx(float(tested.mean()), abs=1e-5)
+
+
+def by_patient_target(patients: Patients) -> torch.Tensor:
+    first = [int(patients.items_of(n)[0]) for n in range(len(patients))]
+    return patients.target[first, 0].double()
+
+
+def test_probabilities_no_better_than_the_prevalence_are_said_to_be_none() -> None:
+    found = comparison(run_config("binary"))
+    wrong = {
+        key: tuple(
+            replace(o, test={
+                n: s._replace(prediction=1 - s.target) for n, s in o.test.items()
+            })
+            for o in several
+        ) if key[0] == "federated" else several
+        for key, several in found.outcomes.items()
+    }  # fmt: skip
+    lines = constants(replace(found, outcomes=wrong))
+    assert any(
+        line.startswith("Federated: NO BETTER THAN A CONSTANT by Brier score") for line in lines
+    )
+
+
+def test_the_interval_is_of_the_mean_that_stands_beside_it() -> None:
+    found = comparison(run_config("binary"))
+    low, high = intervals(found)["federated"]
+    assert low < np.mean(values_of(found, "federated")) < high
+    # The model of the second seed is always wrong: the mean goes down, and its interval with it.
+    first, second = found.seeds
+    wrong = tuple(
+        replace(o, test={n: s._replace(prediction=1 - s.target) for n, s in o.test.items()})
+        for o in found.outcomes["federated", second]
+    )
+    worse = replace(found, outcomes={**found.outcomes, ("federated", second): wrong})
+    low, high = intervals(worse)["federated"]
+    assert low < np.mean(values_of(worse, "federated")) < high
+    assert high < intervals(replace(worse, seeds=(first,)))["federated"][0]
+
+
+def test_the_hash_is_the_one_that_hospitals_approve() -> None:
+    found = comparison(run_config("binary"))
+    text = page_of(found, {}, has_bundle=False)
+    assert found.config.in_force().fingerprint() in text
+    without = replace(found, arms=("federated",))  # the drawn scores cost no epsilon
+    assert results(without)["configuration"] == found.config.in_force().fingerprint()
+
+
+def test_names_for_programs_stand_in_no_table_that_people_read() -> None:
+    text = page_of(comparison(run_config("binary")), {}, has_bundle=False)
+    shown, _, configuration = text.partition("<details><summary>Configuration")
+    assert configuration
+    for name in ("federated_dp", "average_precision", "calibration_error", "sensitivity_at"):
+        assert name not in shown, name
 
 
 # --- files ---------------------------------------------------------------------------------

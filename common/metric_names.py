@@ -1,0 +1,32 @@
+"""What metrics are called in what people read; results.json and card.json keep the short names.
+
+Known without torch, so that looking at a run starts at once.
+
+Public: metric_words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_WORDS: Mapping[str, str] = {
+    "auroc": "AUROC", "macro_auroc": "macro AUROC", "average_precision": "average precision",
+    "sensitivity_at_specificity": "sensitivity at the stated specificity",
+    "brier": "Brier score", "calibration_error": "calibration error", "concordance": "C-index",
+    "integrated_brier": "integrated Brier score",
+    "dice": "Dice", "hd95": "HD95", "loss": "loss",
+}  # fmt: skip
+
+
+def metric_words(name: str) -> str:
+    """Return a metric's name as people read it; an unknown one without its underscores."""
+    if name in _WORDS:
+        return _WORDS[name]
+    if name.startswith("auroc_"):
+        return f"AUROC of {name.removeprefix('auroc_')}"
+    if name.startswith("auc_at_"):
+        return f"AUC at {name.removeprefix('auc_at_')}"
+    for short in ("dice", "hd95"):
+        if name.startswith(f"{short}_"):
+            return f"{_WORDS[short]} of {name.removeprefix(short + '_')}"
+    return name.replace("_", " ")
