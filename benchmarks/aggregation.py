@@ -23,13 +23,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from row import Row, shown, told
 
-from common.config import Aggregation, RunConfig, parse_config
-from common.weights import Weights
-from common.wire import EvaluationRequest, Refusal, SiteReport, SiteUpdate, TrainRequest
-from server.admission import admit
-from server.aggregation import aggregator_of
-from server.rounds import train_round
-from server.run_state import RunState
+from common.config.run_config import Aggregation, RunConfig, parse_config
+from common.data.weights import Weights
+from common.messages.wire import EvaluationRequest, Refusal, SiteReport, SiteUpdate, TrainRequest
+from server.aggregation.rules import aggregator_of
+from server.rounds.admission import admit
+from server.rounds.run_rounds import train_round
+from server.rounds.run_state import RunState
 
 SITES = 32
 #: Shapes like ResNet-18's: 11.0 million parameters, none larger than 2.4 million.

@@ -29,10 +29,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from row import Row, shown, told
 
-from client.dicom.read import Header
-from client.found import Object
-from client.objects import pixels_of, read_objects
-from client.pixel_store import PixelStore
+from client.cohort.found import Object
+from client.cohort.image_intake import pixels_of, read_objects
+from client.dicom.pixels.store import PixelStore
+from client.dicom.reading.read import Header
 
 IMAGES, SIDE = 256, 256
 VOLUME, PATCH = (100, 512, 512), 64

@@ -35,16 +35,16 @@ from federation_processes import Federation, Processes, round_times, waited
 from growth import Growth, children
 from row import Row, shown, told
 
-from client.cache import Cache
-from client.cohort import load_cohort
-from client.features import site_of
-from client.split import simulated_key
-from common.config import RunConfig, parse_config
-from common.network import initial_weights
+from client.cohort.loading import load_cohort
+from client.cohort.split import simulated_key
+from client.site.cache import Cache
+from client.training.features import site_of
+from common.config.run_config import RunConfig, parse_config
+from common.models.network import initial_weights
 from common.tasks import task_of
-from server.aggregation import aggregator_of
-from server.rounds import Records, begin, run_rounds
-from simulations.in_process import InProcessSites
+from server.aggregation.rules import aggregator_of
+from server.rounds.run_rounds import Records, begin, run_rounds
+from simulations.engines.in_process import InProcessSites
 
 COLUMNS = 10
 ROUNDS, STOCK_ROUNDS = 10, 3

@@ -25,14 +25,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from private_step import IMAGES_EACH, SIDE, _patients, _plan, item_loss
 from row import Row, shown, told
 
-from client.device import device_of, place
-from client.patient_gradients import LOOP, Backend, Drawn, Objective, gradients_by_patient
-from client.patient_optimizer import PatientOptimizer
-from client.private_step import accumulate, draw, patient_optimizer, private_step
-from common.config import Cohort, Images, Model, NetworkName
+from client.privacy.patient_gradients import LOOP, Backend, Drawn, Objective, gradients_by_patient
+from client.privacy.patient_optimizer import PatientOptimizer
+from client.privacy.private_step import accumulate, draw, patient_optimizer, private_step
+from client.training.device import device_of, place
+from common.config.run_config import Cohort, Images, Model, NetworkName
+from common.data.sample import take
 from common.models import build_model
 from common.privacy.noise import ChaChaNoise
-from common.sample import take
 
 NETWORKS: tuple[NetworkName, ...] = ("densenet121", "resnet18", "unet")
 PATIENTS, REPEATS = 16, 7

@@ -26,12 +26,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from ct_files import noise, write_series
 from row import Row, shown, told
 
-from client.dicom.elements import Parsed
-from client.dicom.files import File, files_below
-from client.dicom.header import read_file
-from client.dicom.header_checks import PixelElement, Scan
-from client.dicom.index import Index
-from client.dicom.instance import Instance, describe
+from client.dicom.headers.checks import PixelElement, Scan
+from client.dicom.headers.elements import Parsed
+from client.dicom.headers.header import read_file
+from client.dicom.headers.instance import Instance, describe
+from client.dicom.index.index import Index
+from client.dicom.reading.files import File, files_below
 
 SERIES, SLICES, SIDE = 6, 100, 128
 REPEATS = 7

@@ -29,9 +29,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from ct_files import noise, write_series
 from row import Row, shown, told
 
-from client.dicom.files import files_below
-from client.dicom.native import read_image
+from client.dicom.pixels.native import read_image
 from client.dicom.quiet import quiet
+from client.dicom.reading.files import files_below
 
 SLICES, SIDE, THREADS = 96, 512, 2
 SYNTAX = "1.2.840.10008.1.2.4.70"

@@ -22,13 +22,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from row import Row, shown, told
 
-from client.patient_gradients import Backend, Objective
-from client.private_step import patient_optimizer, private_step
-from common.config import Cohort, Images, Model, NetworkName
+from client.privacy.patient_gradients import Backend, Objective
+from client.privacy.private_step import patient_optimizer, private_step
+from common.config.run_config import Cohort, Images, Model, NetworkName
+from common.data.sample import Patients
 from common.models import build_model
 from common.privacy.noise import ChaChaNoise
 from common.privacy.plan import Mechanism, PrivacyPlan
-from common.sample import Patients
 
 NETWORKS: tuple[NetworkName, ...] = ("densenet121", "resnet18", "unet")
 MODES = ("plain", "private", "hooks")

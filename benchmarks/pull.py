@@ -32,15 +32,15 @@ from row import Row, shown, told
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from client.pacs_config import PacsConfig
-from client.sources.box import Desk
-from client.sources.flushing import Flusher
-from client.sources.pace import Pace
-from client.sources.pull import Order, pull
-from client.sources.queue import Queue
-from client.sources.selection import Wanted
-from client.sources.source import Question
-from simulations.dicom_writer import Machine, Study, write_ct
+from client.pacs.arrival_batch import Desk
+from client.pacs.fsync import Flusher
+from client.pacs.pull import Order, pull
+from client.pacs.queue import Queue
+from client.pacs.rate_limit import Pace
+from client.pacs.selection import Wanted
+from client.pacs.source import Question
+from client.site.pacs_config import PacsConfig
+from simulations.synthetic.dicom_writer import Machine, Study, write_ct
 from tests.pacs.orthanc import Pacs, free_port, orthanc
 from tests.pacs.reaching import reaching
 

@@ -2,7 +2,7 @@
 
     python benchmarks/random_site.py HOME
 
-The letters are the daemon's own (client/correspondence.py), signed with the site's key; instead
+The letters are the daemon's own (client/node/message_loop.py), signed with the site's key; instead
 of the worker, this process writes an answer of normal noise of the network's shapes, as a
 private update is, and says yes to every proposal.
 """
@@ -19,24 +19,24 @@ from prometheus_client import CollectorRegistry
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from client.admission import House
-from client.approvals import Approvals
-from client.coordinator import load_authority, load_coordinator
-from client.correspondence import Correspondence, Desktop
-from client.disclosures import Disclosures
-from client.fleet import HEARTBEAT_SECONDS, Fleet
-from client.home import Home
-from client.inbox import Inbox
-from client.meters import SiteMeters
-from client.outbox import Outbox
-from client.quarantine import Quarantine
-from client.records import Records
-from client.site_config import load_site_config
-from client.worker import read_request
-from client.worker_process import Finished, WorkerProcess
-from common.envelope import seal
-from common.identity import load_private, sign
-from common.wire import (
+from client.governance.admission import House
+from client.governance.approvals import Approvals
+from client.governance.disclosures import Disclosures
+from client.governance.records import Records
+from client.node.message_loop import Correspondence, Desktop
+from client.node.meters import SiteMeters
+from client.node.worker import read_request
+from client.node.worker_process import Finished, WorkerProcess
+from client.site.home import Home
+from client.site.site_config import load_site_config
+from client.transport.coordinator import load_authority, load_coordinator
+from client.transport.fleet_client import HEARTBEAT_SECONDS, Fleet
+from client.transport.inbox import Inbox
+from client.transport.outbox import Outbox
+from client.transport.quarantine import Quarantine
+from common.messages.envelope import seal
+from common.messages.identity import load_private, sign
+from common.messages.wire import (
     Answer,
     Proposal,
     Refusal,

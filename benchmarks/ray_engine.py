@@ -2,8 +2,8 @@
 
     python benchmarks/ray_engine.py
 
-The same sites, configuration and steps on `simulations/flower_ray.py`, with one Ray process for
-each core, and the command's first round with `--engine ray`. Nothing is measured without Ray.
+The same sites, configuration and steps on `simulations/engines/flower_ray.py`, with one Ray process
+for each core, and the command's first round with `--engine ray`. Nothing is measured without Ray.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from rounds import CONFIG, first_round_seconds, one_round_of, sites_of
 from row import Row, told
 
-from common.config import parse_config
+from common.config.run_config import parse_config
 
 ROUNDS = 5
 
@@ -46,7 +46,7 @@ def _beside(name: str, ray: str) -> Row:
 
 def _round(count: int) -> str:
     """Return the median seconds of a round on Ray, the first left out."""
-    from simulations.flower_ray import RaySites
+    from simulations.engines.flower_ray import RaySites
 
     config = parse_config(CONFIG)
     with RaySites(sites_of(count), config, 0, None) as sites:

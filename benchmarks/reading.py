@@ -26,9 +26,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from ct_files import noise, write_series
 from row import Row, shown, told
 
-from client.dicom.files import File, files_below
-from client.dicom.native import read_image
-from client.dicom.volume import stack_slices
+from client.dicom.pixels.native import read_image
+from client.dicom.reading.files import File, files_below
+from client.dicom.reading.volume import stack_slices
 
 IMAGES, SLICES, SIDE = 256, 100, 512
 REPEATS = 5

@@ -29,14 +29,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from row import Row, shown, told
 
-from client.site import Site
-from common.config import RunConfig, parse_config
-from common.sample import Patients
-from server.aggregation import aggregator_of
-from server.rounds import Sites, begin, train_round
-from simulations.bare_loop import bare_round_seconds
-from simulations.in_process import InProcessSites
-from simulations.workers import WorkerSites
+from client.training.site import Site
+from common.config.run_config import RunConfig, parse_config
+from common.data.sample import Patients
+from server.aggregation.rules import aggregator_of
+from server.rounds.run_rounds import Sites, begin, train_round
+from simulations.comparison.bare_loop import bare_round_seconds
+from simulations.engines.in_process import InProcessSites
+from simulations.engines.workers import WorkerSites
 
 TURNS = {8: 9, 32: 5}  # by number of sites
 CONFIG = """
@@ -72,7 +72,7 @@ def first_round(self, label, record):
 command.hospital_folders = marking("hospitals written", command.hospital_folders)
 command.load_hospitals = marking("hospitals read", command.load_hospitals)
 command.LiveProgress._round = first_round
-from simulations.cli import main
+from simulations.cli.app import main
 main()
 """
 

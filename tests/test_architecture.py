@@ -24,10 +24,10 @@ MAY_IMPORT = {
 }
 #: The only files that know Flower.
 MAY_IMPORT_FLOWER = {
-    "common/flower_messages.py", "common/flower_records.py", "client/fleet.py",
-    "client/fleet_headers.py", "server/runtime.py",
-    "server/superlink.py", "server/flower_strategy.py", "simulations/flower_ray.py",
-    "simulations/flower_ray_site.py",
+    "common/messages/flower_messages.py", "common/messages/flower_records.py", "client/transport/fleet_client.py",
+    "client/transport/headers.py", "server/transport/runtime.py",
+    "server/service/superlink.py", "server/aggregation/flower_strategy.py", "simulations/engines/flower_ray.py",
+    "simulations/engines/flower_ray_site.py",
 }  # fmt: skip
 #: Loading these takes as long as small rounds do, so they load where they are used.
 SLOW = {
@@ -64,7 +64,7 @@ def test_flower_is_imported_by_the_named_files_only(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["simulations.cli", "simulations.in_process", "server.rounds", "client.cli"]
+    "module", ["simulations.cli.app", "simulations.engines.in_process", "server.rounds.run_rounds", "client.cli.app"]
 )
 def test_a_command_starts_without_loading_a_slow_library(module: str) -> None:
     program = f"import sys, {module}; print(*sys.modules)"

@@ -1,1 +1,5 @@
-"""Reading DICOM."""
+"""DICOM as it is found: reasons and remarks here, and a room for each step of reading it.
+
+Imported from here: quiet, reasons, remarks.
+May import: nothing.
+"""

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from client.label_schema import date_in, number_in
+from client.labels.schema import date_in, number_in
+from client.labels.units import factor
 from client.outcomes.plan import Column, Plan
 from client.outcomes.records import Diagnosis, Observation, Person, Records, Study, Unread
-from client.units import factor
 
 _YEAR = 365.25  # days
 

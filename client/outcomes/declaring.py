@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from client.label_schema import ColumnRules, LabelSchema
+from client.labels.schema import ColumnRules, LabelSchema
 from client.outcomes.plan import Column, Plan
-from common.config_yaml import write_yaml
+from common.config.yaml import write_yaml
 
 _YES_NO = ("0", "1")
 

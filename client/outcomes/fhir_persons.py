@@ -25,7 +25,7 @@ from client.outcomes.fhir_server import FhirServer
 from client.outcomes.fhir_values import Odd
 from client.outcomes.plan import Plan
 from client.outcomes.records import Person, Records, Unread
-from common.errors import CohortError, ConfigurationError
+from common.platform.errors import CohortError, ConfigurationError
 
 #: https://hl7.org/fhir/R4/datatypes.html#id
 _ID = re.compile(r"[A-Za-z0-9.-]{1,64}")

@@ -24,10 +24,10 @@ from urllib.parse import urlsplit
 import httpx
 
 from client.outcomes.plan import FhirSource
-from client.plain_text import shown
-from client.private_file import read_secret
-from client.proxy import is_loopback
-from common.errors import (
+from client.site.plain_text import shown
+from client.site.private_file import read_secret
+from client.transport.proxy import is_loopback
+from common.platform.errors import (
     CohortError,
     ConfigurationError,
     TrustRefused,

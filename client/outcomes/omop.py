@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Self
 
 from client.outcomes.plan import Plan, SqlSource
 from client.outcomes.records import Diagnosis, Observation, Person, Records, Sex, Study, Unread
-from client.private_file import read_secret
-from common.errors import CohortError, ConfigurationError, Unreachable
+from client.site.private_file import read_secret
+from common.platform.errors import CohortError, ConfigurationError, Unreachable
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnClause, Connection, Engine, TableClause

@@ -26,10 +26,10 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from client.label_schema import date_in
-from client.labels import KEYS
-from client.units import factor
-from common.config_part import Part, PositiveInt
+from client.labels.label_table import KEYS
+from client.labels.schema import date_in
+from client.labels.units import factor
+from common.config.part import Part, PositiveInt
 
 
 def _as_text(value: object) -> object:

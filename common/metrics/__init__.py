@@ -1,9 +1,8 @@
 """Metrics: exact where the scores are, mergeable where only counts may go.
 
-Public: Statistics, merge, withhold_small_cells, with_count_noise, count_sensitivity, Estimate,
-and by kind of prediction: labels (classes), survival, overlap (outlines). What may
-leave: release (which patients), ranges and label_release (scores), life_table (times),
-histogram (counts that take noise).
+Imported from here: constant_predictor, estimate, histogram, label_release, labels, life_table,
+    names, noised, overlap, ranges, release, statistics, survival.
+May import: nothing.
 """
 
 from common.metrics.estimate import Estimate, bootstrap_weights

@@ -1,7 +1,7 @@
 """Networks: `build_model` from a configuration, `extract_features` of images once and for all.
 
-Public: build_model, norm_parameters, head_parameters, extract_features, feature_width,
-FrozenFeatures.
+Imported from here: efficientnet_lite, frozen_features, fusion, network.
+May import: common.config, common.data, common.platform, common.tasks.
 """
 
 from common.models.build import build_model, head_parameters, norm_parameters

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from common.config import Cohort, Images, Model
-from common.errors import ConfigurationError
+from common.config.network_sizes import misfit
+from common.config.run_config import Cohort, Images, Model
 from common.models.frozen_features import feature_width
 from common.models.fusion import Classifier, Segmenter, linear_head, start_at_zero
 from common.models.monai_networks import image_body, segmentation_parts
 from common.models.small_cnn import SmallCnn
-from common.network_sizes import misfit
+from common.platform.errors import ConfigurationError
 
 
 def build_model(model: Model, cohort: Cohort, outputs: int, seed: int) -> nn.Module:
@@ -75,7 +75,7 @@ def _without_batch_norm(network: nn.Module) -> nn.Module:
     if not any(isinstance(module, _BATCH_NORMS) for module in network.modules()):
         return network
     # Imported here: it loads Opacus, which networks without BatchNorm can do without.
-    from common.normalisation import replace_batch_norm
+    from common.models.normalisation import replace_batch_norm
 
     return replace_batch_norm(network)
 

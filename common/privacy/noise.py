@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from torch import Tensor
 
-from common.errors import PrivacyError
+from common.platform.errors import PrivacyError
 
 if TYPE_CHECKING:
     from mpmath import MPContext

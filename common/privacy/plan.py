@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from common.errors import PrivacyError
+from common.platform.errors import PrivacyError
 
 #: Less noise than this underflows to none; its epsilon is infinite all the same.
 _LEAST_NOISE = 1e-300

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from common.config import PatientPrivacy
-from common.config_privacy import COMMON_DELTA
+from common.config.privacy import COMMON_DELTA
+from common.config.run_config import PatientPrivacy
 
 SIMULATED = "Simulated noise: no privacy claim."
 

@@ -1,8 +1,12 @@
-"""Diagnosis, prognosis, segmentation: targets, losses by item, predictions, statistics."""
+"""Diagnosis, prognosis, segmentation: targets, losses by item, predictions, statistics.
+
+Imported from here: diagnosis, prognosis, task.
+May import: common.config, common.metrics, common.platform.
+"""
 
 from __future__ import annotations
 
-from common.config import DiagnosisTask, PrognosisTask, SegmentationTask
+from common.config.run_config import DiagnosisTask, PrognosisTask, SegmentationTask
 from common.tasks.task import Scores, Task, UnusableLabel, paired_difference, patient_weights
 
 __all__ = [

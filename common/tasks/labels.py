@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from common.config import Evaluation
+from common.config.run_config import Evaluation
 from common.metrics import Estimate, Statistics, histogram
 from common.metrics import labels as metrics
 from common.metrics.estimate import Float, bootstrapped, mean_estimate, unknown, weighted_mean

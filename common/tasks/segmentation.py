@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.config import Evaluation, SegmentationTask
+from common.config.run_config import Evaluation, SegmentationTask
 from common.metrics import Estimate, Statistics
 from common.metrics import overlap as metrics
 from common.metrics.estimate import Float, Owners, bootstrapped, mean_estimate, tally, weighted_mean

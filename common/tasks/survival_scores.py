@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.config import Evaluation
+from common.config.run_config import Evaluation
 from common.metrics import Estimate, Statistics
 from common.metrics import survival as metrics
 from common.metrics.estimate import (

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.config import Evaluation
+from common.config.run_config import Evaluation
 from common.metrics import Estimate, Statistics, bootstrap_weights
 from common.metrics.estimate import Float, Owners, difference, mean_estimate
 

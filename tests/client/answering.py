@@ -9,36 +9,36 @@ from pathlib import Path
 import torch
 from prometheus_client import CollectorRegistry
 
-from client.admission import House
-from client.app import COHORT, Desk, Loaded, Ward
-from client.approvals import Approvals
-from client.correspondence import Correspondence, Desktop
-from client.describing import Telling
-from client.disclosures import Disclosures
-from client.home import Home
-from client.identity_key import site_key
-from client.inbox import Inbox
-from client.ledger import Ledger, Limit
-from client.memory import MemoryInFolder
-from client.meters import SiteMeters
-from client.outbox import Outbox
-from client.policy_rules import PolicyRules
-from client.quality_rules import QualityRules
-from client.quarantine import Quarantine
-from client.records import Records
-from client.run_costs import told_of_everybody
-from client.site import Guard, Site
-from client.site_config import SiteConfig
-from client.workbench import open_workbench
-from client.worker import answered, read_request
-from client.worker_process import Finished, WorkerProcess
-from common.config import RunConfig, parse_config
-from common.envelope import seal
-from common.identity import load_private, new_private_key, private_text, sign
-from common.network import initial_weights
+from client.description.describing import Telling
+from client.description.run_costs import told_of_everybody
+from client.governance.admission import House
+from client.governance.approvals import Approvals
+from client.governance.disclosures import Disclosures
+from client.governance.records import Records
+from client.node.app import COHORT, Desk, Loaded, Ward
+from client.node.message_loop import Correspondence, Desktop
+from client.node.meters import SiteMeters
+from client.node.worker import answered, read_request
+from client.node.worker_process import Finished, WorkerProcess
+from client.privacy.ledger import Ledger, Limit
+from client.site.home import Home
+from client.site.identity_key import site_key
+from client.site.policy_rules import PolicyRules
+from client.site.quality_rules import QualityRules
+from client.site.site_config import SiteConfig
+from client.training.local_model import open_workbench
+from client.training.memory import MemoryInFolder
+from client.training.site import Guard, Site
+from client.transport.inbox import Inbox
+from client.transport.outbox import Outbox
+from client.transport.quarantine import Quarantine
+from common.config.run_config import RunConfig, parse_config
+from common.data.sample import Patients
+from common.messages.envelope import seal
+from common.messages.identity import load_private, new_private_key, private_text, sign
+from common.messages.wire import Answer, TrainRequest
+from common.models.network import initial_weights
 from common.privacy.noise import ChaChaNoise
-from common.sample import Patients
-from common.wire import Answer, TrainRequest
 from tests.privacy.made_up import patients_of
 
 CONFIG = parse_config("""

@@ -12,14 +12,14 @@ import numpy as np
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence as Items
 
-from client.dicom.index import Index
-from client.dicom.instance import Instance, Quarantined
+from client.cohort.image_intake import dicom_files as files_of
+from client.cohort.image_intake import read_objects
+from client.cohort.images import Image, find_images
+from client.dicom.headers.instance import Instance, Quarantined
+from client.dicom.index.index import Index
+from client.dicom.pixels.store import PixelStore
 from client.dicom.reasons import Reason
-from client.images import Image, find_images
-from client.objects import dicom_files as files_of
-from client.objects import read_objects
-from client.pixel_store import PixelStore
-from common.config import Images
+from common.config.run_config import Images
 from tests.client.dicom_files import Values, image, noise, save, slices
 
 VOLUME = noise(12, 8, 9)

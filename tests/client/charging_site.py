@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from client.charge import Charge
-from client.ledger import Ledger, Limit
-from common.errors import BudgetExceeded
+from client.privacy.charge import Charge
+from client.privacy.ledger import Ledger, Limit
+from common.platform.errors import BudgetExceeded
 from common.privacy.plan import Mechanism
 
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from common.enrolment_messages import Invite
-from common.identity import fingerprint
-from server.asgi import answer
-from server.certificates import Authority, authority_hash, now, server_context
-from server.enrolment import Enrolment
-from server.enrolment_pages import enrolment_pages
-from server.folder import Folder
+from common.messages.enrolment import Invite
+from common.messages.identity import fingerprint
+from server.enrolment.certificates import Authority, authority_hash, now, server_context
+from server.enrolment.pages import enrolment_pages
+from server.enrolment.registry import Enrolment
+from server.files.folder import Folder
+from server.http.asgi import answer
 
 
 @dataclass

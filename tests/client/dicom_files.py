@@ -14,10 +14,10 @@ from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import UID, ExplicitVRLittleEndian, SegmentationStorage, generate_uid
 
-from client.cache import Cache
-from client.cohort import SiteCohort, load_cohort
-from client.left_out import LeftOut
-from common.config import RunConfig, parse_config
+from client.cohort.left_out import LeftOut
+from client.cohort.loading import SiteCohort, load_cohort
+from client.site.cache import Cache
+from common.config.run_config import RunConfig, parse_config
 from common.tasks import task_of
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

@@ -21,10 +21,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from client.disclosures import listed, verify
-from client.ledger import Ledger
-from common.envelope import unseal
-from common.wire import SiteUpdate
+from client.governance.disclosures import listed, verify
+from client.privacy.ledger import Ledger
+from common.messages.envelope import unseal
+from common.messages.wire import SiteUpdate
 from tests.client.answering import Letters, question
 from tests.client.letters import FolderFleet
 

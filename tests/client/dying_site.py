@@ -16,14 +16,16 @@ from types import FrameType
 
 import torch
 
-from client import ledger, private_round, training
-from client.ledger import Ledger, Limit
-from client.site import Guard, Site
-from client.workbench import Workbench, open_workbench
-from common.config import parse_config
-from common.network import initial_weights
+from client.privacy import ledger
+from client.privacy.ledger import Ledger, Limit
+from client.training import local_round as training
+from client.training import private_round
+from client.training.local_model import Workbench, open_workbench
+from client.training.site import Guard, Site
+from common.config.run_config import parse_config
+from common.messages.wire import TrainRequest
+from common.models.network import initial_weights
 from common.privacy.noise import ChaChaNoise
-from common.wire import TrainRequest
 from tests.privacy.made_up import patients_of
 
 CONFIG = parse_config("""

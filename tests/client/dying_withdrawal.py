@@ -14,10 +14,12 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from client import cache, forgetting, pixel_store, withdrawals
-from client.commands import withdrawing
-from client.home import Home
-from common import hash_chain
+from client.cli import withdraw as withdrawing
+from client.dicom.pixels import store as pixel_store
+from client.readiness import purge as forgetting
+from client.site import cache, withdrawals
+from client.site.home import Home
+from common.platform import hash_chain
 
 WATCHED = {
     module.__file__

@@ -23,18 +23,18 @@ from flwr.supercore.inflatable.inflatable_object import (
     no_object_id_recompute,
 )
 
-from client.fleet import Delivery, Fleet, Reply
-from common.envelope import Envelope, seal
-from common.errors import LinkDown, RunGone
-from common.flower_messages import object_ids, open_objects, record_of
-from common.release import bundle_hash
-from common.wire import Request
+from client.transport.fleet_client import Delivery, Fleet, Reply
+from common.messages.envelope import Envelope, seal
+from common.messages.flower_messages import object_ids, open_objects, record_of
+from common.messages.wire import Request
+from common.platform.errors import LinkDown, RunGone
+from common.platform.release import bundle_hash
 
 NODE = 7
 
 
 class FolderFleet(Fleet):
-    """The calls of client/fleet.py, answered from a folder; `broken` says which call fails next."""
+    """The calls of client/transport/fleet_client.py, answered from a folder; `broken` says which call fails next."""
 
     def __init__(self, folder: Path, broken: Callable[[str], bool] = lambda _call: False) -> None:
         self.folder = folder

@@ -6,17 +6,17 @@ from dataclasses import replace
 
 import torch
 
-from client.batches import batches
-from client.memory import MemoryInProcess, SiteMemory
-from client.site import Site, data_order
-from client.training import train_round
-from client.workbench import Workbench, open_workbench
-from common.config import RunConfig, parse_config
-from common.learning_rate import learning_rate
-from common.network import initial_weights
-from common.sample import Patients
-from common.weights import Weights, load_into, trainable
-from common.wire import SiteUpdate, TrainRequest
+from client.training.batches import batches
+from client.training.local_model import Workbench, open_workbench
+from client.training.local_round import train_round
+from client.training.memory import MemoryInProcess, SiteMemory
+from client.training.site import Site, data_order
+from common.config.learning_rate import learning_rate
+from common.config.run_config import RunConfig, parse_config
+from common.data.sample import Patients
+from common.data.weights import Weights, load_into, trainable
+from common.messages.wire import SiteUpdate, TrainRequest
+from common.models.network import initial_weights
 from tests.privacy.made_up import patients_of
 
 #: Patients with one item and with several.

@@ -202,10 +202,10 @@ def _outcome(path: Path, *, compare: bool) -> str:
 
     With `compare`, pydicom's row of the index has to be the scanner's.
     """
-    from client.dicom.files import File
-    from client.dicom.header import parse_header, read_file
-    from client.dicom.instance import Quarantined
-    from client.dicom.native import read_image
+    from client.dicom.headers.header import parse_header, read_file
+    from client.dicom.headers.instance import Quarantined
+    from client.dicom.pixels.native import read_image
+    from client.dicom.reading.files import File
     from client.dicom.reasons import UnusableFile
 
     status = path.stat()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from client.policy import PolicyRules
-from common.config import RunConfig, parse_config
+from client.governance.policy import PolicyRules
+from common.config.run_config import RunConfig, parse_config
 
 COORDINATOR = "ab" * 32
 RUN = """

@@ -12,7 +12,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import UID
 
-from client.score import Heatmap, ModelName, Outlines, Quantity, Score
+from client.results.score import Heatmap, ModelName, Outlines, Quantity, Score
 from tests.client.dicom_files import SHARED, image, noise, placed, save, uid
 
 MODEL = ModelName(name="a model", fingerprint="f" * 64, weights="0123456789abcdef" * 4)

@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from client.inference import Model
-from client.score import ModelName
-from common.bundle import Card, write_bundle
-from common.bundle_onnx import Deployed
-from common.config import RunConfig
+from client.inference.model import Model
+from client.results.score import ModelName
+from common.bundle.onnx import Deployed
+from common.bundle.write import Card, write_bundle
+from common.config.run_config import RunConfig
+from common.data.sample import Patients
 from common.models import extract_features
-from common.network import network_of
-from common.sample import Patients
+from common.models.network import network_of
 from common.tasks import task_of
 
 CARD = Card(metrics={}, privacy="Trained without privacy: no claim is made.", seed=0, round=1)

@@ -13,14 +13,14 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from client.approvals import Approvals
-from client.cli import app
-from client.home import Home
-from client.site_config import SiteConfig, write_site_config
-from common.config import RunConfig
+from client.cli.app import app
+from client.governance.approvals import Approvals
+from client.site.home import Home
+from client.site.site_config import SiteConfig, write_site_config
+from common.config.run_config import RunConfig
 
 ROOT = Path(__file__).parents[2]
-COMMAND = "import sys; from client.cli import main; main()"
+COMMAND = "import sys; from client.cli.app import main; main()"
 RUNNER = CliRunner()
 
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.approvals import Approvals
-from common.config import RunConfig
-from common.errors import ConfigurationError, StateDamaged
+from client.governance.approvals import Approvals
+from common.config.run_config import RunConfig
+from common.platform.errors import ConfigurationError, StateDamaged
 from tests.client.policies import run_of
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +39,7 @@ CHANGES: list[dict[str, object]] = [
 BESIDE = """
 import sys
 from pathlib import Path
-from client.approvals import Approvals
+from client.governance.approvals import Approvals
 from tests.client.policies import run_of
 approvals, config = Approvals(Path(sys.argv[1])), run_of()
 for number in range(20):
@@ -225,7 +225,7 @@ def test_a_decision_is_the_last_one_of_its_own_configuration(
 def test_ever_other_configurations_push_out_nothing_that_was_decided_or_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client.approvals._MOST_OPEN", 5)
+    monkeypatch.setattr("client.governance.approvals._MOST_OPEN", 5)
     approvals = Approvals(tmp_path / "approvals.db")
     decided, taken = run_of(description="decided"), run_of(description="taken")
     approvals.note("decided", decided)
@@ -262,7 +262,7 @@ def test_ever_other_names_and_seeds_of_one_configuration_stay_few(tmp_path: Path
 def test_what_is_taken_without_a_decision_has_an_end_and_a_decision_opens_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client.approvals._MOST_TAKEN", 3)
+    monkeypatch.setattr("client.governance.approvals._MOST_TAKEN", 3)
     approvals = Approvals(tmp_path / "approvals.db")
     configs = [run_of(description=str(number)) for number in range(4)]
     for config in configs:

@@ -19,12 +19,12 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import UID, MediaStorageDirectoryStorage, generate_uid
 
-from client.dicom import parse
-from client.dicom.index import Index
+from client.dicom.index.index import Index
+from client.dicom.index.series_remarks import series_remarks
+from client.dicom.reading import parse
 from client.dicom.reasons import Reason
 from client.dicom.remarks import Remark
-from client.dicom.series_remarks import series_remarks
-from client.readiness_kinds import remarks
+from client.readiness.kinds import remarks
 from tests.client.bad_folders import VOLUME, enhanced, outcome_of, quantities, series, write
 from tests.client.dicom_files import compressed, image, noise, placed, save
 

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.batches import batches
-from common.sample import Batch, Patients
+from client.training.batches import batches
+from common.data.sample import Batch, Patients
 
 ITEMS = st.lists(st.integers(1, 6), min_size=1, max_size=12)
 

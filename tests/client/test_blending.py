@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from client.blending import SHARES, blend, mixed
-from client.evaluation import score
-from client.site import Site
-from client.workbench import Workbench, open_workbench
-from common.weights import Weights, add_scaled, load_into
+from client.training.blending import SHARES, blend, mixed
+from client.training.evaluation import score
+from client.training.local_model import Workbench, open_workbench
+from client.training.site import Site
+from common.data.weights import Weights, add_scaled, load_into
 from tests.client.local_runs import (
     config_of,
     copied,

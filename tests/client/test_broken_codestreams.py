@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from client.dicom.files import File
-from client.dicom.native import read_image
+from client.dicom.pixels.native import read_image
+from client.dicom.reading.files import File
 from client.dicom.reasons import UnusableFile
 from tests.client.dicom_files import image, noise, save
 

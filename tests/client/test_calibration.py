@@ -15,8 +15,11 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 from torch import Tensor, nn
 
-from client import calibration_fit
-from client.calibration import (
+from client.cohort.loading import SiteCohort
+from client.cohort.split import simulated_key
+from client.inference import calibrate as calibration_fit
+from client.inference.calibrate import FEWEST_PATIENTS, Wishes, fit, parts_of
+from client.inference.calibration.calibration import (
     Calibration,
     hashed,
     judge,
@@ -26,15 +29,12 @@ from client.calibration import (
     share_as_unlike,
     threshold,
 )
-from client.calibration_fit import FEWEST_PATIENTS, Wishes, fit, parts_of
-from client.calibration_labels import class_probabilities, questions, true_classes
-from client.calibration_line import fit_lines
-from client.cohort import SiteCohort
-from client.inference import Model
-from client.split import simulated_key
-from common.config import RunConfig, parse_config
-from common.errors import CohortError, ConfigurationError, StateDamaged
-from common.sample import Patients
+from client.inference.calibration.labels import class_probabilities, questions, true_classes
+from client.inference.calibration.line import fit_lines
+from client.inference.model import Model
+from common.config.run_config import RunConfig, parse_config
+from common.data.sample import Patients
+from common.platform.errors import CohortError, ConfigurationError, StateDamaged
 from common.tasks import task_of
 from common.tasks.prognosis import encode_time
 from tests.client.dicom_files import SHARED, load
@@ -363,7 +363,7 @@ def test_ultrasound_is_usual_and_other_pictures_are_not(tmp_path: Path) -> None:
     usual = [share_as_unlike(calibration, d) for d in calibration.distances]
     assert np.mean(np.array(usual) <= 0.1) <= 0.1
     generator = torch.Generator().manual_seed(0)
-    from client.calibration_unlike import distances, embedded
+    from client.inference.calibration.unlike import distances, embedded
 
     pictures = {
         "noise": torch.rand(5, 1, 96, 96, generator=generator),
@@ -382,7 +382,7 @@ def test_ultrasound_is_usual_and_other_pictures_are_not(tmp_path: Path) -> None:
 
 def test_a_network_that_answers_from_images_is_not_what_distances_are_taken_by() -> None:
     """They are the same whatever the weights are: nothing was learnt of what is usual."""
-    from client.calibration_unlike import embedded
+    from client.inference.calibration.unlike import embedded
 
     config = parse_config(IMAGES.replace("frozen_features", "small_cnn"))
     image = torch.rand(2, 1, 96, 96, generator=torch.Generator().manual_seed(0))
@@ -394,7 +394,7 @@ def test_a_network_that_answers_from_images_is_not_what_distances_are_taken_by()
 
 
 def test_a_volume_is_looked_at_in_planes() -> None:
-    from client.calibration_unlike import distances, embedded
+    from client.inference.calibration.unlike import distances, embedded
 
     config = parse_config(IMAGES.replace("[96, 96]", "[8, 16, 16]").replace(
         "frozen_features", "small_cnn"

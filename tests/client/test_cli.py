@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from client.cli import app
-from client.site_config import load_site_config
+from client.cli.app import app
+from client.site.site_config import load_site_config
 from tests.client.coordinators import Front, front
 from tests.client.policies import run_of
 from tests.client.terminals import RUNNER, Site, environment, started, wait_for
@@ -201,8 +201,8 @@ def test_exit_statuses_of_real_processes(tmp_path: Path) -> None:
 
 def test_commands_that_only_look_start_without_torch() -> None:
     program = (
-        "import sys, client.cli, client.commands.running, client.commands.setting_up, "
-        "client.commands.records; print(*sys.modules)"
+        "import sys, client.cli.app, client.cli.status, client.cli.join, "
+        "client.cli.budget; print(*sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment(), capture_output=True, text=True,

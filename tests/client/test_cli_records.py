@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from client.cli import app
-from client.disclosures import Disclosure, Disclosures
-from client.ledger import Ledger, Limit
-from common.config import RunConfig
+from client.cli.app import app
+from client.governance.disclosures import Disclosure, Disclosures
+from client.privacy.ledger import Ledger, Limit
+from common.config.run_config import RunConfig
 from tests.client.coordinators import front
 from tests.client.dicom_files import image, noise, save, write_labels
 from tests.client.policies import run_of

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from client.cohort import SiteCohort
-from client.dicom.files import File
+from client.cohort.loading import SiteCohort
+from client.cohort.split import simulated_key
+from client.dicom.reading.files import File
 from client.dicom.reasons import Reason
-from client.split import simulated_key
-from common.config import Split, parse_config
-from common.errors import CohortError
+from common.config.run_config import Split, parse_config
+from common.platform.errors import CohortError
 from tests.client.dicom_files import (
     SHARED,
     config_of,
@@ -99,7 +99,7 @@ def test_another_size_starts_from_stored_pixels_not_from_files(
     def forbidden(file: File) -> None:
         pytest.fail(f"decoded {file.path}")
 
-    monkeypatch.setattr("client.objects.read_image", forbidden)
+    monkeypatch.setattr("client.cohort.image_intake.read_image", forbidden)
     again = load(site, larger, tmp_path / "c")
     assert torch.equal(fresh.items.image, again.items.image)
 

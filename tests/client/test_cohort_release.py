@@ -1,4 +1,4 @@
-"""The guarantee of client/cohort_release.py, line by line."""
+"""The guarantee of client/description/release.py, line by line."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.cohort_release import Members, noised, released, sensitivity
-from common.cohort_statistics import LEFT_OUT, CohortStatistics, merge_cohorts
+from client.description.release import Members, noised, released, sensitivity
+from common.messages.cohort_statistics import LEFT_OUT, CohortStatistics, merge_cohorts
 from common.privacy.noise import SimulatedNoise
 
 SMALLEST = 5

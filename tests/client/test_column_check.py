@@ -10,14 +10,14 @@ import pytest
 from openpyxl import Workbook
 from pyarrow import parquet
 
-from client.app import Desk
-from client.cohort import SiteCohort
-from client.column_check import one_sided, questions_about
-from client.label_schema import schema_path
-from client.worker import ward_of
-from common.config import RunConfig, parse_config
-from common.errors import CohortError
-from common.wire import Proposal, Refusal, RefusalReason, Standing
+from client.cohort.column_check import one_sided, questions_about
+from client.cohort.loading import SiteCohort
+from client.labels.schema import schema_path
+from client.node.app import Desk
+from client.node.worker import ward_of
+from common.config.run_config import RunConfig, parse_config
+from common.messages.wire import Proposal, Refusal, RefusalReason, Standing
+from common.platform.errors import CohortError
 from tests.client.dicom_files import config_of, load
 from tests.client.terminals import Site
 

@@ -10,13 +10,20 @@ from typing import Literal
 import pytest
 import torch
 
-from client.correspondence import Correspondence
-from client.disclosures import listed
-from client.ledger import Ledger
-from common.envelope import Envelope, facts_of, unseal
-from common.errors import LinkDown
-from common.identity import load_private, public_text, verify
-from common.wire import EvaluationRequest, Proposal, Refusal, RefusalReason, SiteUpdate, Standing
+from client.governance.disclosures import listed
+from client.node.message_loop import Correspondence
+from client.privacy.ledger import Ledger
+from common.messages.envelope import Envelope, facts_of, unseal
+from common.messages.identity import load_private, public_text, verify
+from common.messages.wire import (
+    EvaluationRequest,
+    Proposal,
+    Refusal,
+    RefusalReason,
+    SiteUpdate,
+    Standing,
+)
+from common.platform.errors import LinkDown
 from tests.client.answering import CONFIG, InlineWorker, Letters, question
 from tests.client.letters import FolderFleet
 
@@ -286,7 +293,7 @@ def test_what_was_declined_stays_declined_where_approval_is_automatic(tmp_path: 
 def test_ever_other_run_names_wait_and_leave_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client.repetition._RUNS_AT_ONCE", 3)
+    monkeypatch.setattr("client.governance.repetition._RUNS_AT_ONCE", 3)
     fleet = FolderFleet(tmp_path / "fleet")
     letters = Letters(tmp_path / "home").open()
     for number in range(8):
@@ -307,7 +314,7 @@ def test_ever_other_run_names_wait_and_leave_nothing_behind(
 def test_updates_are_kept_of_the_last_runs_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client.outbox._MOST_RUNS", 3)
+    monkeypatch.setattr("client.transport.outbox._MOST_RUNS", 3)
     fleet = FolderFleet(tmp_path / "fleet")
     letters = Letters(tmp_path / "home").open()
     for number in range(6):

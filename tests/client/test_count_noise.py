@@ -5,17 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from client.evaluation import evaluate_round, site_statistics
-from client.ledger import Ledger, Limit
-from client.site import Guard, Site
-from client.workbench import open_workbench
-from common.config import RunConfig, parse_config
-from common.errors import PrivacyError
-from common.network import initial_weights
+from client.privacy.ledger import Ledger, Limit
+from client.training.evaluation import evaluate_round, site_statistics
+from client.training.local_model import open_workbench
+from client.training.site import Guard, Site
+from common.config.run_config import RunConfig, parse_config
+from common.data.sample import Patients
+from common.messages.wire import EvaluationRequest, Refusal, SiteReport
+from common.models.network import initial_weights
+from common.platform.errors import PrivacyError
 from common.privacy.accounting import epsilon_of
 from common.privacy.noise import ChaChaNoise
-from common.sample import Patients
-from common.wire import EvaluationRequest, Refusal, SiteReport
 
 CONFIG = """
 name: counted

@@ -20,13 +20,13 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.tag import BaseTag
 from pydicom.uid import JPEGBaseline8Bit, JPEGLSLossless
 
-import client.dicom.deidentify as module
-import client.dicom.deidentify_values as values
-from client.dicom.deidentify import Dates, Profile, Released, Withheld, deidentify
-from client.dicom.deidentify_table import ACTIONS, Action
-from client.dicom.deidentify_terms import TERMS
-from client.identity_key import Pseudonyms, pseudonyms
-from common.errors import ConfigurationError, StateDamaged
+import client.dicom.deidentify.deidentify as module
+import client.dicom.deidentify.values as values
+from client.dicom.deidentify.deidentify import Dates, Profile, Released, Withheld, deidentify
+from client.dicom.deidentify.table import ACTIONS, Action
+from client.dicom.deidentify.terms import TERMS
+from client.site.identity_key import Pseudonyms, pseudonyms
+from common.platform.errors import ConfigurationError, StateDamaged
 from tests.client.canaries import MARKS, element, file_of, planted, structure
 from tests.client.dicom_files import SHARED, compressed, image, noise, placed, save, uid
 from tests.client.scores import CR, CT, MR, US, faults, given

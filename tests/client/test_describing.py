@@ -10,22 +10,22 @@ import numpy as np
 import pytest
 import torch
 
-from client.admission import question_of
-from client.app import Desk, Ward, site_of
-from client.cohort_release import by_patient_apart, sensitivity
-from client.describing import Telling, tables_of
-from client.describing import facts_of as cohort_facts
-from client.ledger import Ledger
-from client.plain_words import described
-from client.policy import judge_statistics
-from client.policy_rules import PolicyRules
-from client.quality_rules import QualityRules
-from client.split import simulated_key
-from client.withdrawals import writing
-from common.cohort_statistics import LEFT_OUT, layout_of
-from common.config import RunConfig, parse_config
-from common.envelope import facts_of, seal
-from common.wire import Refusal, RefusalReason, Request, SiteStatistics, StatisticsRequest
+from client.cohort.split import simulated_key
+from client.description.describing import Telling, tables_of
+from client.description.describing import facts_of as cohort_facts
+from client.description.release import by_patient_apart, sensitivity
+from client.governance.admission import question_of
+from client.governance.plain_words import described
+from client.governance.policy import judge_statistics
+from client.node.app import Desk, Ward, site_of
+from client.privacy.ledger import Ledger
+from client.site.policy_rules import PolicyRules
+from client.site.quality_rules import QualityRules
+from client.site.withdrawals import writing
+from common.config.run_config import RunConfig, parse_config
+from common.messages.cohort_statistics import LEFT_OUT, layout_of
+from common.messages.envelope import facts_of, seal
+from common.messages.wire import Refusal, RefusalReason, Request, SiteStatistics, StatisticsRequest
 from tests.client.answering import Letters, question
 from tests.client.dicom_files import config_of, load, save, slices, write_labels
 from tests.client.letters import FolderFleet

@@ -12,15 +12,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.disclosures import Disclosure, Disclosures, RecordsMark, last_mark, listed, verify
-from common.errors import StateDamaged
+from client.governance.disclosures import (
+    Disclosure,
+    Disclosures,
+    RecordsMark,
+    last_mark,
+    listed,
+    verify,
+)
+from common.platform.errors import StateDamaged
 
 ROOT = Path(__file__).parents[2]
 #: Records until it is killed, and says so after each line.
 UNTIL_KILLED = """
 import sys
 from pathlib import Path
-from client.disclosures import Disclosure, Disclosures
+from client.governance.disclosures import Disclosure, Disclosures
 log, number = Disclosures(Path(sys.argv[1])), 0
 while True:
     number += 1
@@ -111,7 +118,7 @@ def test_the_newest_mark_is_found_without_reading_the_whole_log(
     log.record(told(1, records=replace(mark, charges=2)))
     log.record(told(2, records=mark))
     log.record(told(3, kind="refusal", epsilon=None))
-    monkeypatch.setattr("common.hash_chain._BLOCK_BYTES", 64)
+    monkeypatch.setattr("common.platform.hash_chain._BLOCK_BYTES", 64)
     with path.open("ab") as file:
         file.write(b"torn")
     assert last_mark(path) == mark
@@ -208,7 +215,7 @@ def test_a_line_is_on_disk_before_anybody_is_told_so_whatever_kills_the_daemon(
 
 
 def test_a_sound_chain_of_something_else_is_no_list_of_disclosures(tmp_path: Path) -> None:
-    from common.hash_chain import ChainedLog
+    from common.platform.hash_chain import ChainedLog
 
     log = ChainedLog(tmp_path / "log.jsonl")
     log.append({"event": "round"})

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from client.checks import link, machine
-from client.disclosures import Disclosure, Disclosures
-from client.doctor import Finding, examine
-from client.ledger import Ledger, Limit
-from server.certificates import server_context
+from client.governance.disclosures import Disclosure, Disclosures
+from client.privacy.ledger import Ledger, Limit
+from client.readiness import check_link as link
+from client.readiness import check_machine as machine
+from client.readiness.doctor import Finding, examine
+from server.enrolment.certificates import server_context
 from tests.client.coordinators import Front, authority_in, front
 from tests.client.dicom_files import image, noise, save, write_labels
 from tests.client.ordinary_user import as_ordinary_user

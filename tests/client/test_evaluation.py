@@ -10,17 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from client.evaluation import evaluate_round, score, site_statistics
-from client.training import train_round
-from client.workbench import Workbench, open_workbench
-from common.config import Evaluation, RunConfig
-from common.errors import CohortError
+from client.training.evaluation import evaluate_round, score, site_statistics
+from client.training.local_model import Workbench, open_workbench
+from client.training.local_round import train_round
+from common.config.run_config import Evaluation, RunConfig
+from common.data.sample import Patients
+from common.data.weights import load_into, trainable
+from common.messages.wire import EvaluationRequest, Refusal, RefusalReason, SiteReport
 from common.metrics import Statistics
-from common.sample import Patients
+from common.platform.errors import CohortError
 from common.tasks.diagnosis import Diagnosis
 from common.tasks.task import Scores
-from common.weights import load_into, trainable
-from common.wire import EvaluationRequest, Refusal, RefusalReason, SiteReport
 from tests.client.local_runs import (
     config_of,
     copied,

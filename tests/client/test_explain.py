@@ -10,7 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from client.explain import (
+from client.cohort.split import simulated_key
+from client.inference.answer import Answered
+from client.inference.explain import (
     GRAD_CAM,
     OCCLUSION,
     Aim,
@@ -20,15 +22,13 @@ from client.explain import (
     heatmap_of,
     usual_row,
 )
-from client.inference import score_study
-from client.inference_answer import Answered
-from client.inference_grid import Place
-from client.inference_reading import Item
-from client.split import simulated_key
-from common.bundle_onnx import Deployed
-from common.config import RunConfig, parse_config
-from common.network import network_of
-from common.sample import Patients
+from client.inference.grid import Place
+from client.inference.model import score_study
+from client.inference.reading import Item
+from common.bundle.onnx import Deployed
+from common.config.run_config import RunConfig, parse_config
+from common.data.sample import Patients
+from common.models.network import network_of
 from tests.client.dicom_files import SHARED, load
 from tests.client.small_models import head_on_features, model_of, stirred, trained
 from tests.client.test_inference_grid import place_of

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from client.cache import Cache
-from client.cohort import SiteCohort
-from client.features import site_of, with_features
-from client.split import simulated_key
-from common.config import RunConfig
+from client.cohort.loading import SiteCohort
+from client.cohort.split import simulated_key
+from client.site.cache import Cache
+from client.training.features import site_of, with_features
+from common.config.run_config import RunConfig
 from common.models import extract_features
 from tests.client.dicom_files import config_of, image, load, noise, save, write_labels
 

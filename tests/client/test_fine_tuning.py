@@ -8,13 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.batches import batches
-from client.evaluation import score
-from client.fine_tuning import fine_tune
-from client.site import Site, data_order
-from client.workbench import Workbench, open_workbench
-from common.config import Personalisation, RunConfig
-from common.weights import Weights, load_into, trainable
+from client.training.batches import batches
+from client.training.evaluation import score
+from client.training.fine_tuning import fine_tune
+from client.training.local_model import Workbench, open_workbench
+from client.training.site import Site, data_order
+from common.config.run_config import Personalisation, RunConfig
+from common.data.weights import Weights, load_into, trainable
 from tests.client.local_runs import (
     assert_close,
     config_of,

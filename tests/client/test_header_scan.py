@@ -16,12 +16,12 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from client.dicom import header_scan
-from client.dicom.elements import Odd
-from client.dicom.files import File, files_below
-from client.dicom.header import parse_header, read_file
-from client.dicom.header_scan import scan
-from client.dicom.instance import Instance
+from client.dicom.headers import scanned as header_scan
+from client.dicom.headers.elements import Odd
+from client.dicom.headers.header import parse_header, read_file
+from client.dicom.headers.instance import Instance
+from client.dicom.headers.scanned import scan
+from client.dicom.reading.files import File, files_below
 from tests.client.dicom_files import SHARED, image, noise, placed
 
 Change = Callable[[FileDataset], object]
@@ -126,7 +126,7 @@ def test_what_is_not_easy_is_left_to_pydicom(tmp_path: Path, change: Change) -> 
 
 def scanned_rows(file: File) -> list[str]:
     """Return "scan" where the scanner alone made the row."""
-    from client.dicom.header import _described
+    from client.dicom.headers.header import _described
 
     try:
         _described(file, scan(file.path, file.size))

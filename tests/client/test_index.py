@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.dicom.header import parse_header
-from client.dicom.index import Index
-from client.dicom.instance import Instance
+from client.dicom.headers.header import parse_header
+from client.dicom.headers.instance import Instance
+from client.dicom.index.index import Index
 from client.dicom.reasons import Reason, Unusable
 from client.dicom.remarks import Remark
-from common.errors import CohortError
+from common.platform.errors import CohortError
 from tests.client.dicom_files import image, noise, placed, save, slices, uid
 
 
@@ -199,7 +199,7 @@ def test_an_index_that_cannot_be_written_says_which_and_what_to_do(tmp_path: Pat
 UPDATE = """
 import sys
 from pathlib import Path
-from client.dicom.index import Index
+from client.dicom.index.index import Index
 for turn in range(5):
     with Index(Path(sys.argv[1])) as index:
         index.update(Path(sys.argv[2]))

@@ -13,18 +13,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from client.calibration import Calibration
-from client.calibration_fit import FEWEST_PATIENTS, Wishes, fit
 from client.dicom.reasons import Reason, Unusable
-from client.dicom.results.writing import write_results
-from client.evaluation import score
-from client.inference import Local, Model, open_model, score_study
-from client.labels import read_labels
-from client.score import Score
-from client.workbench import open_workbench
-from common.config import RunConfig
-from common.errors import CohortError, ConfigurationError, StateDamaged
-from common.weights import load_weights, save_weights
+from client.inference.calibrate import FEWEST_PATIENTS, Wishes, fit
+from client.inference.calibration.calibration import Calibration
+from client.inference.model import Local, Model, open_model, score_study
+from client.labels.label_table import read_labels
+from client.results.score import Score
+from client.results.writing import write_results
+from client.training.evaluation import score
+from client.training.local_model import open_workbench
+from common.config.run_config import RunConfig
+from common.data.weights import load_weights, save_weights
+from common.platform.errors import CohortError, ConfigurationError, StateDamaged
 from tests.client.dicom_files import (
     config_of,
     image,

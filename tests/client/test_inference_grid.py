@@ -17,11 +17,11 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence as Items
 
-from client.dicom.volume import Turn
-from client.inference_grid import Place, by_frame, source_labels, strongest_plane, unfit, unturned
-from client.inference_reading import Rows, read_study
-from common.config import Images, RunConfig
-from common.preprocessing import prepare, prepare_labels
+from client.dicom.reading.volume import Turn
+from client.inference.grid import Place, by_frame, source_labels, strongest_plane, unfit, unturned
+from client.inference.reading import Rows, read_study
+from common.config.run_config import Images, RunConfig
+from common.data.preprocessing import prepare, prepare_labels
 from tests.client.dicom_files import config_of, image, noise, placed, save, slices
 
 TOP = 4  # labels 0 to 4

@@ -10,13 +10,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from client.coordinator import load_authority, load_coordinator
-from client.home import Home
-from client.joining import _exchange, fetch_authority, join, state, wait_until_accepted
-from common.enrolment_messages import Invite, JoinReply
-from common.errors import ConfigurationError, TrustRefused, Unreachable, WardroundError
-from common.identity import fingerprint
-from server.certificates import authority_hash, server_context
+from client.site.home import Home
+from client.transport.coordinator import load_authority, load_coordinator
+from client.transport.joining import _exchange, fetch_authority, join, state, wait_until_accepted
+from common.messages.enrolment import Invite, JoinReply
+from common.messages.identity import fingerprint
+from common.platform.errors import ConfigurationError, TrustRefused, Unreachable, WardroundError
+from server.enrolment.certificates import authority_hash, server_context
 from tests.client.coordinators import Front, always, authority_in, front, served
 
 SECRET = "A" * 43

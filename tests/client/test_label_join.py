@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from client.label_join import JoinReport, difference, join_report, near
-from client.labels import KEYS, read_labels
+from client.cohort.label_join import JoinReport, difference, join_report, near
+from client.labels.label_table import KEYS, read_labels
 from tests.client.dicom_files import config_of, image, noise, save, write_labels
 from tests.client.terminals import Site
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from client.dicom.reasons import Reason
-from client.label_schema import schema_path
-from client.labels import Labels, after_outcome, read_labels
-from client.table import encode_rows
-from client.units import factor
-from common.config import NumberColumn, Table, parse_config
-from common.errors import CohortError, ConfigurationError
+from client.labels.clinical_columns import encode_rows
+from client.labels.label_table import Labels, after_outcome, read_labels
+from client.labels.schema import schema_path
+from client.labels.units import factor
+from common.config.run_config import NumberColumn, Table, parse_config
+from common.platform.errors import CohortError, ConfigurationError
 from tests.client.dicom_files import CONFIG
 
 TEXT = """PatientID,ill,age,stage,crp,crp_taken,died,site

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from client.dicom.reasons import Reason, UnusableFile
-from client.labels import Labels, read_labels
-from client.table import encode_rows
-from common.config import CategoryColumn, NumberColumn, Table
-from common.errors import CohortError
+from client.labels.clinical_columns import encode_rows
+from client.labels.label_table import Labels, read_labels
+from common.config.run_config import CategoryColumn, NumberColumn, Table
+from common.platform.errors import CohortError
 
 
 def table(path: Path, text: str, *, with_images: bool = True, encoding: str = "utf-8") -> Labels:

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from client import listening
-from client.arrival_forgetting import forget_patients
-from client.arrivals import Arrivals
-from client.dicom.delivery import Delivered, State
-from client.dicom.results.writing import Result
-from client.home import Home
-from client.listening import Post
-from client.pacs_config import Listening, PacsConfig
-from client.sources.landing import Landed
-from client.withdrawals import writing
-from common.errors import StateDamaged, Unreachable
+from client.inference.arrivals import listening
+from client.inference.arrivals.listening import Post
+from client.inference.arrivals.purge import forget_patients
+from client.inference.arrivals.queue import Arrivals
+from client.pacs.received_file import Landed
+from client.pacs.sending.delivery import Delivered, State
+from client.results.writing import Result
+from client.site.home import Home
+from client.site.pacs_config import Listening, PacsConfig
+from client.site.withdrawals import writing
+from common.platform.errors import StateDamaged, Unreachable
 from tests.client.small_models import model_of, stirred
 from tests.pacs.listener import series, study_of, volumes
 

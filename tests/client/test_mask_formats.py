@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydicom.dataset import FileDataset
 
-from client.dicom.masks import read_segmentation
-from client.dicom.masks_nifti import read_nifti
-from client.dicom.masks_rtstruct import Drawn, inside, read_structure_set
-from client.dicom.read import read_dataset, read_header, read_pixels
+from client.dicom.masks.masks import read_segmentation
+from client.dicom.masks.nifti import read_nifti
+from client.dicom.masks.rtstruct import Drawn, inside, read_structure_set
+from client.dicom.reading.read import read_dataset, read_header, read_pixels
+from client.dicom.reading.volume import stack_slices
 from client.dicom.reasons import Reason, UnusableFile
-from client.dicom.volume import stack_slices
 from tests.client.dicom_files import (
     SHARED,
     config_of,

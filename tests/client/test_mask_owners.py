@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from pydicom.dataset import FileDataset
 from pydicom.sequence import Sequence as Items
 
-from client.cohort import SiteCohort
-from client.dicom.masks import Structures, read_image_segmentation, read_segmentation
-from client.dicom.read import read_header, read_pixels
+from client.cohort.loading import SiteCohort
+from client.dicom.masks.masks import Structures, read_image_segmentation, read_segmentation
+from client.dicom.reading.read import read_header, read_pixels
+from client.dicom.reading.volume import stack_slices
 from client.dicom.reasons import Reason
-from client.dicom.volume import stack_slices
 from tests.client.dicom_files import (
     config_of,
     image,

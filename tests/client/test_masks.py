@@ -9,10 +9,15 @@ from PIL import Image
 from pydicom.dataset import FileDataset
 from pydicom.uid import UID
 
-from client.dicom.masks import Structures, read_image_segmentation, read_png, read_segmentation
-from client.dicom.read import read_header, read_pixels
+from client.dicom.masks.masks import (
+    Structures,
+    read_image_segmentation,
+    read_png,
+    read_segmentation,
+)
+from client.dicom.reading.read import read_header, read_pixels
+from client.dicom.reading.volume import stack_slices
 from client.dicom.reasons import Reason, UnusableFile
-from client.dicom.volume import stack_slices
 from tests.client.dicom_files import image, noise, placed, save, segmentation, slices
 
 LESION = {"lesion": (0,)}

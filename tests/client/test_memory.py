@@ -8,12 +8,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from client.memory import MemoryInFolder, MemoryInProcess, SiteMemory
-from client.training import train_round
-from client.workbench import open_workbench
-from common.errors import StateDamaged
-from common.weights import Weights
-from common.wire import SiteUpdate
+from client.training.local_model import open_workbench
+from client.training.local_round import train_round
+from client.training.memory import MemoryInFolder, MemoryInProcess, SiteMemory
+from common.data.weights import Weights
+from common.messages.wire import SiteUpdate
+from common.platform.errors import StateDamaged
 from tests.client.local_runs import config_of, image_config_of, request_of, site_of
 from tests.server.hospitals import same_bits
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from client.meters import SiteMeters
+from client.node.meters import SiteMeters
 
 
 def test_a_site_counts_its_answers_time_bytes_and_budget() -> None:

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from client.model_guard import check_model
-from client.patient_gradients import ItemLoss, Objective
-from common.config import Cohort, Images, Model, NetworkName
-from common.errors import UnsafeModel
+from client.privacy.model_guard import check_model
+from client.privacy.patient_gradients import ItemLoss, Objective
+from common.config.run_config import Cohort, Images, Model, NetworkName
 from common.models import build_model
+from common.platform.errors import UnsafeModel
 from tests.privacy.made_up import (
     ImageNet,
     Silence,

@@ -10,13 +10,14 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from client.dicom import dcmtk, native
-from client.dicom.files import File
-from client.dicom.native import parse_image, read_easy, read_image
+from client.cohort.image_intake import dicom_files, read_objects
+from client.dicom.codec import dcmtk
+from client.dicom.pixels import native
+from client.dicom.pixels.native import parse_image, read_easy, read_image
+from client.dicom.pixels.store import PixelStore
 from client.dicom.quiet import quiet
+from client.dicom.reading.files import File
 from client.dicom.reasons import Reason, UnusableFile
-from client.objects import dicom_files, read_objects
-from client.pixel_store import PixelStore
 from tests.client.dicom_files import compressed, image, noise, save, slices
 
 LOSSLESS, JPEG_LS, EXTENDED = (f"1.2.840.10008.1.2.4.{n}" for n in (70, 80, 51))
@@ -81,8 +82,8 @@ def test_objects_are_decoded_side_by_side_and_stay_in_order(
             running[0] -= 1
         return found
 
-    monkeypatch.setattr("client.objects.read_image", slowly)
-    monkeypatch.setattr("client.objects._THREADS", 2)
+    monkeypatch.setattr("client.cohort.image_intake.read_image", slowly)
+    monkeypatch.setattr("client.cohort.image_intake._THREADS", 2)
     with PixelStore(tmp_path / "store") as store:
         found = read_objects(
             site, dicom_files(site, frozenset()), lambda _h: None, store, by_series=False
@@ -101,7 +102,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_used(
         save(path, image(noise(8, 8, seed=1), "P2"))
         return read_image(file_at(file.path))
 
-    monkeypatch.setattr("client.objects.read_image", later)
+    monkeypatch.setattr("client.cohort.image_intake.read_image", later)
     with PixelStore(tmp_path / "store") as store:
         found = read_objects(site, [path], lambda _h: None, store, by_series=False)
     assert [problem.reason for problem in found.problems] == [Reason.PARTIAL_WRITE]

@@ -9,16 +9,16 @@ import pytest
 from pydicom.dataset import FileDataset
 from pydicom.uid import UID
 
-import client.objects
-from client.dicom.deidentify import Profile, Withheld, deidentify
-from client.dicom.files import File
-from client.dicom.header import parse_header, read_file
-from client.dicom.instance import Instance, Quarantined
-from client.dicom.read import read_pixels
+import client.cohort.image_intake
+from client.dicom.deidentify.deidentify import Profile, Withheld, deidentify
+from client.dicom.headers.header import parse_header, read_file
+from client.dicom.headers.instance import Instance, Quarantined
+from client.dicom.reading.files import File
+from client.dicom.reading.read import read_pixels
 from client.dicom.reasons import Reason, UnusableFile
-from client.identity_key import Pseudonyms
-from client.inference_reading import Rows, read_study
-from common.errors import CohortError
+from client.inference.reading import Rows, read_study
+from client.site.identity_key import Pseudonyms
+from common.platform.errors import CohortError
 from tests.client.dicom_files import SHARED, config_of, image, load, noise, save, write_labels
 
 WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
@@ -89,13 +89,13 @@ def test_a_label_is_neither_decoded_nor_scored_nor_released(
     label = save(site / "label.dcm", slide("ORIGINAL", "PRIMARY", "LABEL", "NONE", number=2))
     write_labels(site, [{"PatientID": "P1", "ill": 1}])
     decoded: list[str] = []
-    whole = client.objects.read_image
+    whole = client.cohort.image_intake.read_image
 
     def noted(file: File) -> object:
         decoded.append(file.path.name)
         return whole(file)
 
-    monkeypatch.setattr(client.objects, "read_image", noted)
+    monkeypatch.setattr(client.cohort.image_intake, "read_image", noted)
     config = config_of(cohort="{images: {size: [16, 16]}, smallest_cohort: 1}")
     cohort = load(site, config, tmp_path / "cache")
     assert [p.reason for p in cohort.unusable] == [Reason.SLIDE_LABEL]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from client.cohort.other_formats import other_formats
 from client.dicom.reasons import Reason
-from client.other_formats import other_formats
-from common.errors import CohortError
+from common.platform.errors import CohortError
 from tests.client.dicom_files import config_of, image, load, noise, save, write_labels
 from tests.client.terminals import Site
 

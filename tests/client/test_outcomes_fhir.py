@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from client.labels import read_labels
+from client.labels.label_table import read_labels
 from client.outcomes.building import OutcomeTable, build
 from client.outcomes.fhir_records import FhirRecords
 from client.outcomes.fhir_server import FhirServer
 from client.outcomes.plan import Plan
-from common.errors import CohortError, ConfigurationError, TrustRefused, Unreachable
+from common.platform.errors import CohortError, ConfigurationError, TrustRefused, Unreachable
 from tests.client.dicom_files import image, noise, save
 from tests.client.fhir_hospital import (
     ACCESSIONS,

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from client.outcomes.building import OutcomeTable, build
 from client.outcomes.omop import Omop
 from client.outcomes.plan import Plan
-from common.errors import CohortError, ConfigurationError, Unreachable
+from common.platform.errors import CohortError, ConfigurationError, Unreachable
 from tests.client.omop_hospital import omop_hospital, url_file
 from tests.client.terminals import Site
 

@@ -16,16 +16,16 @@ from pydicom.sequence import Sequence as Items
 from pydicom.uid import UID
 from torch import Tensor
 
-from client.cache import Cache
-from client.dicom.files import File
-from client.dicom.index import Index
-from client.dicom.native import parse_image, read_easy, read_image
-from client.dicom.pixel_quality import look_at_pixels
-from client.dicom.quantities import Pixels
-from client.inference_reading import Rows, read_study
-from client.pixel_store import PixelStore
-from common.config import Images
-from common.preprocessing import prepare
+from client.cohort.pixel_quality import look_at_pixels
+from client.dicom.index.index import Index
+from client.dicom.pixels.native import parse_image, read_easy, read_image
+from client.dicom.pixels.store import PixelStore
+from client.dicom.reading.files import File
+from client.dicom.reading.quantities import Pixels
+from client.inference.reading import Rows, read_study
+from client.site.cache import Cache
+from common.config.run_config import Images
+from common.data.preprocessing import prepare
 from tests.client.dicom_files import config_of, image, load, save, slices, write_labels
 from tests.client.structure_sets import item
 

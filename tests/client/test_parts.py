@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.charge import BoundTo, Charge
-from client.ledger import Ledger, Limit
-from client.parts import Part, binding, charged_as, part_of, run_epsilon
-from common.config import parse_config
-from common.errors import BudgetExceeded, RunBegun
-from common.measurement import evaluations, noised_rows
+from client.privacy.charge import BoundTo, Charge
+from client.privacy.ledger import Ledger, Limit
+from client.privacy.parts import Part, binding, charged_as, part_of, run_epsilon
+from common.config.measurement import evaluations, noised_rows
+from common.config.run_config import parse_config
 from common.metrics import count_sensitivity
+from common.platform.errors import BudgetExceeded, RunBegun
 from common.privacy.accounting import epsilon_of
 from common.privacy.plan import Mechanism, count_mechanism
 from tests.common.every_task import CONFIGS, made, rules, scored

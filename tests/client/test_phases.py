@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import FileDataset
 
-from client.cohort import SiteCohort
+from client.cohort.left_out import NobodyUsable
+from client.cohort.loading import SiteCohort
 from client.dicom.reasons import Reason
-from client.inference import Local, score_study
-from client.left_out import NobodyUsable
-from common.config import parse_config
-from common.errors import CohortError
+from client.inference.model import Local, score_study
+from common.config.run_config import parse_config
+from common.platform.errors import CohortError
 from tests.client.dicom_files import config_of, image, load, noise, placed, save, write_labels
 from tests.client.small_models import model_of, stirred
 

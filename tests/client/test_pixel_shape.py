@@ -13,19 +13,19 @@ from PIL import Image as Picture
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from client.dicom.elements import Parsed
-from client.dicom.files import File
-from client.dicom.header import parse_header, read_file
-from client.dicom.header_checks import PixelElement, Scan
-from client.dicom.index import Index
-from client.dicom.instance import Instance, describe
-from client.dicom.quality import Wanted, judge
-from client.dicom.read import read_header
+from client.cohort.quality import Wanted, judge
+from client.dicom.headers.checks import PixelElement, Scan
+from client.dicom.headers.elements import Parsed
+from client.dicom.headers.header import parse_header, read_file
+from client.dicom.headers.instance import Instance, describe
+from client.dicom.index.index import Index
+from client.dicom.reading.files import File
+from client.dicom.reading.read import read_header
 from client.dicom.reasons import Reason
-from client.inference_grid import flat_place, unfit
-from client.quality_rules import QualityRules
-from common.config import Images
-from common.preprocessing import prepare, prepare_labels
+from client.inference.grid import flat_place, unfit
+from client.site.quality_rules import QualityRules
+from common.config.run_config import Images
+from common.data.preprocessing import prepare, prepare_labels
 from tests.client.dicom_files import config_of, image, load, save, write_labels
 
 SIDE = 96  # mm, of the field of view

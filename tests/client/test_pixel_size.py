@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
-from client.dicom.results.equipment import every_item
-from client.dicom.results.identity import Kind
-from client.dicom.results.pixel_size import calibration_of, pixel_mm2
-from client.dicom.results.writing import write_results
-from client.score import Outlines
+from client.dicom.reading.pixel_size import calibration_of, pixel_mm2
+from client.results.equipment import every_item
+from client.results.identity import Kind
+from client.results.score import Outlines
+from client.results.writing import write_results
 from tests.client.dicom_files import image, noise, save
 from tests.client.scores import diagnosed, given
 from tests.client.structure_sets import item

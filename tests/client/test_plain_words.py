@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.plain_text import ago, shown, size
-from client.plain_words import described
-from common.config import RunConfig
+from client.governance.plain_words import described
+from client.site.plain_text import ago, shown, size
+from common.config.run_config import RunConfig
 from tests.client.policies import run_of
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)

@@ -8,12 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client import policy
-from client.cohort import needed_columns
-from client.policy import Denied, PolicyRules, columns_of, judge, judge_metrics, targets_of
-from common.config import RunConfig, load_config
+from client.cohort.loading import needed_columns
+from client.governance import policy
+from client.governance.policy import (
+    Denied,
+    PolicyRules,
+    columns_of,
+    judge,
+    judge_metrics,
+    targets_of,
+)
+from common.config.run_config import RunConfig, load_config
+from common.messages.wire import RefusalReason
 from common.tasks import task_of
-from common.wire import RefusalReason
 from tests.client.policies import COORDINATOR, rules_of, run_of
 
 SHIPPED = Path(__file__).parents[2] / "configs" / "simulations"
@@ -226,7 +233,7 @@ def test_what_the_coordinator_sees_is_one_of_few_reasons_and_no_patient_is_asked
     reads: list[Callable[..., object]] = [judge, judge_metrics]
     for function in reads:
         assert not {"open", "read_text", "now"} & set(function.__code__.co_names)
-    assert not {"Path", "open", "client.cohort", "client.labels"} & set(vars(policy))
+    assert not {"Path", "open", "client.cohort.loading", "client.labels.label_table"} & set(vars(policy))
     assert set(Denied.__dataclass_fields__) == {"reason", "detail"}
 
 

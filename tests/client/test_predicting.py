@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from client.dicom.index import Index
-from client.inference import open_model
-from client.pacs_config import PacsConfig
-from client.site_config import load_site_config, write_site_config
-from client.trained_on import note_trained
-from client.withdrawals import writing
+from client.dicom.index.index import Index
+from client.inference.calibration.trained_on import note_trained
+from client.inference.model import open_model
+from client.site.pacs_config import PacsConfig
+from client.site.site_config import load_site_config, write_site_config
+from client.site.withdrawals import writing
 from tests.client.dicom_files import config_of, image, noise, save, uid, write_labels
 from tests.client.small_models import bundled, stirred
 from tests.client.terminals import Ended, Site

@@ -7,19 +7,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from client import model_guard
-from client.ledger import Ledger, Limit
-from client.private_round import plan_of
-from client.site import Guard, Site
-from client.training import train_round
-from client.workbench import Workbench, open_workbench
-from common.config import RunConfig, parse_config
-from common.errors import ConfigurationError, PrivacyError, UnsafeModel
-from common.network import initial_weights
+from client.privacy import model_guard
+from client.privacy.ledger import Ledger, Limit
+from client.training.local_model import Workbench, open_workbench
+from client.training.local_round import train_round
+from client.training.private_round import plan_of
+from client.training.site import Guard, Site
+from common.config.run_config import RunConfig, parse_config
+from common.messages.wire import Refusal, RefusalReason, SiteUpdate, TrainRequest
+from common.models.network import initial_weights
+from common.platform.errors import ConfigurationError, PrivacyError, UnsafeModel
 from common.privacy.accounting import epsilon_of
 from common.privacy.noise import ChaChaNoise, NoiseSource
 from common.privacy.plan import LedgerHead
-from common.wire import Refusal, RefusalReason, SiteUpdate, TrainRequest
 from tests.privacy.made_up import Silence, patients_of
 
 PATIENTS = patients_of((1, 2) * 10, image=(0,))

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from client.backend_choice import backend_of
-from client.clipping import PEER_ERROR, clip_factor, patient_norms
-from client.patient_gradients import LOOP, Backend, gradients_by_patient
-from client.private_step import draw, patient_optimizer, private_step
+from client.privacy.backend_choice import backend_of
+from client.privacy.clipping import PEER_ERROR, clip_factor, patient_norms
+from client.privacy.patient_gradients import LOOP, Backend, gradients_by_patient
+from client.privacy.private_step import draw, patient_optimizer, private_step
 from common.privacy.noise import ChaChaNoise, SimulatedNoise
 from tests.privacy.guarantees import check_noise, clipped_sum
 from tests.privacy.made_up import (

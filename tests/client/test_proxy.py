@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from client.checks.finding import Finding
-from client.doctor import examine
-from client.proxy import proxy_to
-from client.site_config import load_site_config
-from common.errors import ConfigurationError
-from server.folder import Folder
-from server.foundation import set_up
-from server.operator_client import Operator
-from server.settings import new_settings
+from client.readiness.check_finding import Finding
+from client.readiness.doctor import examine
+from client.site.site_config import load_site_config
+from client.transport.proxy import proxy_to
+from common.platform.errors import ConfigurationError
+from server.enrolment.foundation import set_up
+from server.files.folder import Folder
+from server.files.settings import new_settings
+from server.service.operator_client import Operator
 from tests.client.connect_proxy import ConnectProxy, connect_proxy
 from tests.client.dicom_files import image, noise, save, write_labels
 from tests.client.terminals import COMMAND, ROOT, Site

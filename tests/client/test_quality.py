@@ -10,17 +10,17 @@ import pytest
 from pydicom.dataset import FileDataset
 from pydicom.uid import CTImageStorage
 
-from client.cohort_quality import Shelf, images_left_out, judged, reader_of, wanted_of
-from client.dicom.index import Index
-from client.dicom.instance import Instance
-from client.dicom.pixel_quality import look_at_pixels, text_reader
-from client.dicom.quality import Judged, side_of
+from client.cohort.image_intake import dicom_files, read_objects
+from client.cohort.left_out import LeftOut
+from client.cohort.pixel_quality import look_at_pixels, text_reader
+from client.cohort.quality import Judged, side_of
+from client.cohort.quality_rules import Shelf, images_left_out, judged, reader_of, wanted_of
+from client.dicom.headers.instance import Instance
+from client.dicom.index.index import Index
+from client.dicom.pixels.store import PixelStore
 from client.dicom.reasons import Reason
-from client.left_out import LeftOut
-from client.objects import dicom_files, read_objects
-from client.pixel_store import PixelStore
-from client.quality_rules import QualityRules
-from common.config import RunConfig
+from client.site.quality_rules import QualityRules
+from common.config.run_config import RunConfig
 from tests.client.dicom_files import config_of, image, load, noise, placed, save, uid, write_labels
 
 PATIENTS = 20

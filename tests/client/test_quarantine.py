@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from client.checks.finding import Subject
-from client.checks.records import quarantine as check
-from client.correspondence import Correspondence
-from client.home import Home
-from client.quarantine import MOST_INTERRUPTIONS, Quarantine
-from client.worker_process import Finished, WorkerProcess
-from common.envelope import Envelope, seal, unseal, write_envelope
-from common.wire import Refusal, RefusalReason, SiteUpdate
+from client.node.message_loop import Correspondence
+from client.node.worker_process import Finished, WorkerProcess
+from client.readiness.check_finding import Subject
+from client.readiness.check_records import quarantine as check
+from client.site.home import Home
+from client.transport.quarantine import MOST_INTERRUPTIONS, Quarantine
+from common.messages.envelope import Envelope, seal, unseal, write_envelope
+from common.messages.wire import Refusal, RefusalReason, SiteUpdate
 from tests.client.answering import InlineWorker, Letters, question
 from tests.client.letters import FolderFleet
 from tests.client.test_worker_process import TRAIN, ask, finished, home, steps
@@ -118,7 +118,7 @@ def test_a_daemon_that_is_killed_in_each_try_gives_a_request_up(tmp_path: Path) 
 
 
 def test_what_is_kept_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("client.quarantine._MOST_COUNTED", 10)
+    monkeypatch.setattr("client.transport.quarantine._MOST_COUNTED", 10)
     found = Quarantine(tmp_path / "quarantine")
     for number in range(20):
         found.begin(f"{number}", "x")
@@ -138,7 +138,7 @@ def test_a_message_over_which_the_daemon_itself_dies_is_not_opened_for_ever(
     (delivery,) = letters.desk.inbox.waiting()
     for _ in range(MOST_INTERRUPTIONS):  # what a killed daemon leaves
         letters.desk.quarantine.begin(delivery.id, "a request that was being opened")
-    monkeypatch.setattr("client.correspondence.question_of", lambda _header: 1 / 0)
+    monkeypatch.setattr("client.node.message_loop.question_of", lambda _header: 1 / 0)
     for _ in range(2):
         site.open().turn(fleet, 0.1)
     (refusal,) = answers(fleet)

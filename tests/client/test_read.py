@@ -16,11 +16,11 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from client.dicom import parse
-from client.dicom.codestream import shape_of
-from client.dicom.compressed import in_stored_bits
-from client.dicom.quantities import Pixels
-from client.dicom.read import read_dataset, read_header, read_pixels
+from client.dicom.codec.codestream import shape_of
+from client.dicom.codec.compressed import in_stored_bits
+from client.dicom.reading import parse
+from client.dicom.reading.quantities import Pixels
+from client.dicom.reading.read import read_dataset, read_header, read_pixels
 from client.dicom.reasons import Reason, UnusableFile
 from tests.client.dicom_files import Values, compressed, image, noise, save, uid
 

@@ -10,8 +10,8 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from client.cli import app
-from client.home import Home
+from client.cli.app import app
+from client.site.home import Home
 from tests.client.dicom_files import image, noise, placed, save, write_labels
 from tests.client.terminals import same_split
 from tests.strict_html import Strict

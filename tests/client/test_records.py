@@ -13,23 +13,23 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from client.cli import app
-from client.disclosures import Disclosure, Disclosures, listed
-from client.home import Home
-from client.ledger import COHORT, Ledger, Limit
-from client.records import Records
-from client.records_kept import Kept
-from client.records_loss import declare_lost
-from client.site_config import SiteConfig, write_site_config
-from client.statement import Statement, sealed
-from client.withdrawals import WithdrawalsHead, withdrawn, writing
-from common.envelope import unseal
-from common.errors import PrivacyError, RecordsLost
+from client.cli.app import app
+from client.governance.disclosures import Disclosure, Disclosures, listed
+from client.governance.records import Records
+from client.governance.records_kept import Kept
+from client.governance.records_loss import declare_lost
+from client.governance.statement import Statement, sealed
+from client.privacy.ledger import COHORT, Ledger, Limit
+from client.site.home import Home
+from client.site.site_config import SiteConfig, write_site_config
+from client.site.withdrawals import WithdrawalsHead, withdrawn, writing
+from common.messages.envelope import unseal
+from common.messages.receipt import Receipt, read_receipt
+from common.messages.wire import Proposal, Refusal, RefusalReason, SiteUpdate, Standing
+from common.platform.errors import PrivacyError, RecordsLost
 from common.privacy.accounting import epsilon_of
 from common.privacy.plan import LedgerHead
-from common.receipt import Receipt, read_receipt
-from common.wire import Proposal, Refusal, RefusalReason, SiteUpdate, Standing
-from server.receipts import Receipts
+from server.enrolment.receipts import Receipts
 from tests.client.answering import CONFIG, Letters, question
 from tests.client.letters import FolderFleet
 from tests.privacy.made_up import charged, mechanism_of

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from client.repetition import SELDOM_SECONDS, Allowance, Repetitions, Seldom
+from client.governance.repetition import SELDOM_SECONDS, Allowance, Repetitions, Seldom
 
 
 @dataclass
@@ -62,7 +62,7 @@ def test_what_could_not_be_written_comes_again_and_is_written_then() -> None:
 
 
 def test_ever_other_things_are_forgotten_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("client.repetition._MOST", 10)
+    monkeypatch.setattr("client.governance.repetition._MOST", 10)
     to = Written()
     repeated: Repetitions[int] = Repetitions(to.clock)
     for number in range(100):

@@ -14,17 +14,17 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
 
-from client.dicom.masks import read_segmentation
+from client.dicom.masks.masks import read_segmentation
 from client.dicom.quiet import quiet
-from client.dicom.read import read_dataset, read_header, read_pixels
-from client.dicom.results.codes import RESEARCH
-from client.dicom.results.colours import cielab
-from client.dicom.results.identity import Kind
-from client.dicom.results.picture import BANNER
-from client.dicom.results.writing import Result, write_results
-from client.dicom.volume import stack_slices
-from client.score import Outlines, Quantity, Score
-from common.errors import CohortError
+from client.dicom.reading.read import read_dataset, read_header, read_pixels
+from client.dicom.reading.volume import stack_slices
+from client.results.codes import RESEARCH
+from client.results.colours import cielab
+from client.results.identity import Kind
+from client.results.picture import BANNER
+from client.results.score import Outlines, Quantity, Score
+from client.results.writing import Result, write_results
+from common.platform.errors import CohortError
 from tests.client.dicom_files import SHARED, image, noise, save
 from tests.client.scores import (
     diagnosed,

@@ -4,8 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.workbench import open_workbench
-from common.weights import Weights, zeros_like
+from client.training.local_model import open_workbench
+from common.data.weights import Weights, zeros_like
 from tests.client.local_runs import (
     assert_close,
     config_of,

@@ -12,11 +12,11 @@ from PIL import Image
 from pydicom.dataset import FileDataset
 from pydicom.uid import UID
 
-from client.cohort import SiteCohort
+from client.cohort.left_out import LeftOut
+from client.cohort.loading import SiteCohort
 from client.dicom.reasons import Reason
-from client.left_out import LeftOut
-from common.config import RunConfig
-from common.errors import CohortError
+from common.config.run_config import RunConfig
+from common.platform.errors import CohortError
 from tests.client.dicom_files import (
     config_of,
     image,

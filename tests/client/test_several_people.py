@@ -8,20 +8,20 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence
 
-from client.app import Desk, Ward
-from client.cache import Cache
-from client.cohort import SiteCohort, load_cohort
-from client.cohort_quality import Shelf, images_left_out
+from client.cohort.left_out import LeftOut, NobodyUsable
+from client.cohort.loading import SiteCohort, load_cohort
+from client.cohort.quality_rules import Shelf, images_left_out
 from client.dicom.reasons import Reason
-from client.labels import read_labels
-from client.left_out import LeftOut, NobodyUsable
-from client.quality_rules import QualityRules
-from client.worker import ward_of
-from common.config import RunConfig, parse_config
-from common.errors import CohortError
-from common.network import initial_weights
+from client.labels.label_table import read_labels
+from client.node.app import Desk, Ward
+from client.node.worker import ward_of
+from client.site.cache import Cache
+from client.site.quality_rules import QualityRules
+from common.config.run_config import RunConfig, parse_config
+from common.messages.wire import Proposal, SiteUpdate, Standing, TrainRequest
+from common.models.network import initial_weights
+from common.platform.errors import CohortError
 from common.tasks import task_of
-from common.wire import Proposal, SiteUpdate, Standing, TrainRequest
 from tests.client.dicom_files import image, noise, save, write_labels
 from tests.client.terminals import Site
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from client.home import Home
-from client.policy_rules import PolicyRules
-from client.site_config import SiteConfig, load_site_config, write_site_config
-from common.errors import ConfigurationError
+from client.site.home import Home
+from client.site.policy_rules import PolicyRules
+from client.site.site_config import SiteConfig, load_site_config, write_site_config
+from common.platform.errors import ConfigurationError
 
 
 def written(folder: Path, text: str) -> Path:

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.identity_key import site_key
-from client.split import Part, SplitKey, part_named, part_of, simulated_key
-from common.config import Split, parse_config
-from common.errors import ConfigurationError
-from simulations.command import with_epsilon
+from client.cohort.split import Part, SplitKey, part_named, part_of, simulated_key
+from client.site.identity_key import site_key
+from common.config.run_config import Split, parse_config
+from common.platform.errors import ConfigurationError
+from simulations.cli.compare import with_epsilon
 
 NAMES = st.sets(st.text(min_size=1, max_size=6), max_size=40)
 KEYS = st.binary(min_size=32, max_size=32).map(lambda secret: SplitKey(secret=secret))

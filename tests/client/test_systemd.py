@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from client.site_config import SiteConfig
-from client.systemd import Service, how_to_install, unit
+from client.node.systemd import Service, how_to_install, unit
+from client.site.site_config import SiteConfig
 
 
 def service_of(folder: Path, **changed: object) -> Service:

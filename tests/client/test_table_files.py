@@ -18,9 +18,9 @@ from openpyxl.styles import Protection
 from pyarrow import parquet
 
 from client.dicom.reasons import Reason
-from client.labels import Labels, read_labels
-from client.table_files import read_table
-from common.errors import CohortError
+from client.labels.files import read_table
+from client.labels.label_table import Labels, read_labels
+from common.platform.errors import CohortError
 
 HEADER = ("PatientID", "StudyInstanceUID", "ill", "crp", "taken", "seen", "alive", "note")
 # Spreadsheets and databases know no time zones.

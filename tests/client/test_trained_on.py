@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.app import load
-from client.calibration import hashed
-from client.calibration_fit import Wishes, fit
-from client.split import simulated_key
-from client.trained_on import note_trained, trained_on
-from client.worker import ward_of
-from common.errors import StateDamaged
+from client.cohort.split import simulated_key
+from client.inference.calibrate import Wishes, fit
+from client.inference.calibration.calibration import hashed
+from client.inference.calibration.trained_on import note_trained, trained_on
+from client.node.app import load
+from client.node.worker import ward_of
+from common.platform.errors import StateDamaged
 from tests.client.dicom_files import config_of
 from tests.client.small_models import model_of
 from tests.client.terminals import Site

@@ -9,15 +9,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.site import Site
-from client.training import make_optimizer, train_round
-from client.workbench import open_workbench
-from common.config import RunConfig
-from common.errors import ConfigurationError
-from common.learning_rate import learning_rate
-from common.sample import Patients
-from common.weights import Weights, trainable
-from common.wire import Refusal, RefusalReason, SiteUpdate
+from client.training.local_model import open_workbench
+from client.training.local_round import make_optimizer, train_round
+from client.training.site import Site
+from common.config.learning_rate import learning_rate
+from common.config.run_config import RunConfig
+from common.data.sample import Patients
+from common.data.weights import Weights, trainable
+from common.messages.wire import Refusal, RefusalReason, SiteUpdate
+from common.platform.errors import ConfigurationError
 from tests.client.local_runs import (
     ITEMS,
     assert_close,

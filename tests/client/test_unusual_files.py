@@ -14,9 +14,9 @@ from pydicom import dcmread
 from pydicom.dataset import FileDataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from client.dicom.files import File
-from client.dicom.native import read_image
-from client.dicom.read import read_dataset, read_pixels
+from client.dicom.pixels.native import read_image
+from client.dicom.reading.files import File
+from client.dicom.reading.read import read_dataset, read_pixels
 from client.dicom.reasons import Reason, UnusableFile
 from tests.client.bad_folders import VOLUME, Outcome, enhanced, outcome_of, series, write
 from tests.client.dicom_files import image, noise, placed, save
@@ -189,7 +189,7 @@ def test_a_deflated_file_is_bounded_whatever_its_group_length_says(
     body = plain.read_bytes()[132 + 12 + int(dataset.file_meta.FileMetaInformationGroupLength) :]
     path = _deflated(body, tmp_path / "deflated.dcm", length)
     assert np.array_equal(read_pixels(read_dataset(path)).stored[0], VOLUME[0])
-    monkeypatch.setattr("client.dicom.parse.LARGEST_BYTES", 100)
+    monkeypatch.setattr("client.dicom.reading.parse.LARGEST_BYTES", 100)
     with pytest.raises(UnusableFile) as caught:
         read_dataset(path)
     assert caught.value.reason is Reason.TOO_LARGE

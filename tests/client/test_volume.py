@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import FileDataset
 
-from client.dicom.quantities import Pixels
-from client.dicom.read import Header, read_header, read_pixels
+from client.dicom.reading.quantities import Pixels
+from client.dicom.reading.read import Header, read_header, read_pixels
+from client.dicom.reading.volume import Geometry, order_slices, stack_slices, turn_of
 from client.dicom.reasons import Reason, UnusableFile
-from client.dicom.volume import Geometry, order_slices, stack_slices, turn_of
 from tests.client.dicom_files import image, noise, placed, slices
 
 VOLUME = noise(6, 5, 4)

@@ -16,21 +16,21 @@ import openpyxl
 import pytest
 from numpy.typing import NDArray
 
-from client.cache import Cache, pixels_key
-from client.cohort import load_cohort
-from client.dicom.index import Index
-from client.dicom.instance import Instance
+from client.cohort.image_intake import dicom_files, read_objects
+from client.cohort.left_out import LeftOut
+from client.cohort.loading import load_cohort
+from client.dicom.headers.instance import Instance
+from client.dicom.index.index import Index
+from client.dicom.pixels.store import PixelStore
 from client.dicom.reasons import Reason
-from client.forgetting import kept_of
-from client.home import Home
-from client.left_out import LeftOut
-from client.objects import dicom_files, read_objects
-from client.pixel_store import PixelStore
-from client.site_config import SiteConfig, load_site_config, write_site_config
-from client.sources.queue import Queue
-from client.sources.source import RemoteSeries
-from client.withdrawals import Withdrawals, listed, withdrawn, writing
-from common.errors import StateDamaged
+from client.pacs.queue import Queue
+from client.pacs.source import RemoteSeries
+from client.readiness.purge import kept_of
+from client.site.cache import Cache, pixels_key
+from client.site.home import Home
+from client.site.site_config import SiteConfig, load_site_config, write_site_config
+from client.site.withdrawals import Withdrawals, listed, withdrawn, writing
+from common.platform.errors import StateDamaged
 from common.tasks import task_of
 from tests.client.dicom_files import config_of, image, noise, save, write_labels
 from tests.client.terminals import ROOT, Site, environment, started, wait_for

@@ -8,20 +8,19 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
-from client.app import Desk, Loaded
-from client.home import Home
-from client.ledger import Ledger
-from client.outbox import Outbox
-from client.policy_rules import PolicyRules
-from client.site_config import SiteConfig, load_site_config, write_site_config
-from client.withdrawals import writing
-from client.worker import ward_of
-from client.worker_process import WorkerProcess
-from common.config import parse_config
-from common.envelope import seal, unseal, write_envelope
-from common.identity import new_private_key, private_text
-from common.network import initial_weights
-from common.wire import (
+from client.node.app import Desk, Loaded
+from client.node.worker import ward_of
+from client.node.worker_process import WorkerProcess
+from client.privacy.ledger import Ledger
+from client.site.home import Home
+from client.site.policy_rules import PolicyRules
+from client.site.site_config import SiteConfig, load_site_config, write_site_config
+from client.site.withdrawals import writing
+from client.transport.outbox import Outbox
+from common.config.run_config import parse_config
+from common.messages.envelope import seal, unseal, write_envelope
+from common.messages.identity import new_private_key, private_text
+from common.messages.wire import (
     Answer,
     EvaluationRequest,
     Proposal,
@@ -32,6 +31,7 @@ from common.wire import (
     Standing,
     TrainRequest,
 )
+from common.models.network import initial_weights
 from tests.client.terminals import same_split, wait_for
 
 CONFIG = parse_config("""

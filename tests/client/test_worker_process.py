@@ -10,17 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from client.home import Home
-from client.outbox import Outbox
-from client.policy_rules import PolicyRules
-from client.quarantine import MOST_DEATHS
-from client.site_config import SiteConfig, write_site_config
-from client.worker_process import Finished, WorkerProcess
-from common.config import RunConfig, parse_config
-from common.envelope import seal, unseal, write_envelope
-from common.identity import new_private_key, private_text, public_text, verify
-from common.network import initial_weights
-from common.wire import Proposal, Refusal, RefusalReason, SiteUpdate, Standing, TrainRequest
+from client.node.worker_process import Finished, WorkerProcess
+from client.site.home import Home
+from client.site.policy_rules import PolicyRules
+from client.site.site_config import SiteConfig, write_site_config
+from client.transport.outbox import Outbox
+from client.transport.quarantine import MOST_DEATHS
+from common.config.run_config import RunConfig, parse_config
+from common.messages.envelope import seal, unseal, write_envelope
+from common.messages.identity import new_private_key, private_text, public_text, verify
+from common.messages.wire import (
+    Proposal,
+    Refusal,
+    RefusalReason,
+    SiteUpdate,
+    Standing,
+    TrainRequest,
+)
+from common.models.network import initial_weights
 from tests.client.terminals import same_split
 
 pytestmark = pytest.mark.slow
@@ -104,7 +111,7 @@ def test_it_answers_job_after_job_without_starting_anew(worker: WorkerProcess, h
 
 
 def public_text_of(home: Home) -> str:
-    from common.identity import load_private
+    from common.messages.identity import load_private
 
     return public_text(load_private(home.key))
 

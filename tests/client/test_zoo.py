@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from client.dicom.files import File
-from client.dicom.native import parse_image, read_image
+from client.dicom.pixels.native import parse_image, read_image
 from client.dicom.quiet import quiet
+from client.dicom.reading.files import File
 from client.dicom.reasons import Reason, UnusableFile
 from tests.client.dicom_files import SHARED
 from tests.client.dicom_peers import LOSSY, decoded_by_peer

@@ -7,8 +7,8 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from common.config import Evaluation
-from common.config_task import Task as TaskConfig
+from common.config.run_config import Evaluation
+from common.config.task import Task as TaskConfig
 from common.tasks import Scores, Task, task_of
 from common.tasks.prognosis import encode_time
 

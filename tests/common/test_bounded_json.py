@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.bounded_json import Bounds, check_bounds, read_json
-from common.config import CONFIG_BOUNDS, read_config
-from common.errors import ConfigurationError
+from common.config.run_config import CONFIG_BOUNDS, read_config
+from common.platform.bounded_json import Bounds, check_bounds, read_json
+from common.platform.errors import ConfigurationError
 
 BOUNDS = Bounds(characters=1000, depth=5, values=50)
 _PLAIN = st.none() | st.booleans() | st.integers(-(2**63), 2**64) | st.text() | st.floats(

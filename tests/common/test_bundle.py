@@ -14,8 +14,11 @@ import pytest
 import torch
 from torch import nn
 
-from common import bundle, bundle_onnx
-from common.bundle import (
+from common.bundle import onnx as bundle_onnx
+from common.bundle import write as bundle
+from common.bundle.card import labels, table_columns
+from common.bundle.onnx import TOLERANCE, Deployed, difference, example_inputs, onnx_of, tolerated
+from common.bundle.write import (
     BUNDLE_FILES,
     PREPARATION_TS,
     UNFINISHED,
@@ -24,13 +27,11 @@ from common.bundle import (
     read_bundle,
     write_bundle,
 )
-from common.bundle_card import labels, table_columns
-from common.bundle_onnx import TOLERANCE, Deployed, difference, example_inputs, onnx_of, tolerated
-from common.config import RunConfig, parse_config
-from common.errors import RunFailed, StateDamaged
+from common.config.run_config import RunConfig, parse_config
+from common.data.weights import load_into
 from common.metrics import Estimate
-from common.network import network_of
-from common.weights import load_into
+from common.models.network import network_of
+from common.platform.errors import RunFailed, StateDamaged
 
 FRAME = "{{name: example, training: {{rounds: 1}}, privacy: none, {}}}"
 TABLE = "table: {numbers: [{column: age}], categories: [{column: sex, values: [f, m]}]}"

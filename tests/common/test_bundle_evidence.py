@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from common.bundle_evidence import (
+from common.bundle.evidence import (
     Calibration,
     calibration_from_json,
     calibration_json,
     calibration_of,
 )
-from common.config import Evaluation
+from common.config.run_config import Evaluation
 from common.metrics import merge
 from common.tasks import Scores
 from tests.common.every_task import made, scored

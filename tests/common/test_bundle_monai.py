@@ -21,19 +21,19 @@ from PIL import Image as Picture
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from client.dicom.read import Header, read_header
-from client.dicom.volume import Turn
-from client.inference import Local, score_study
-from client.inference_grid import Place, flat_place, source_labels
-from common import bundle_torchscript
-from common.bundle import INFERENCE, METADATA, MODEL_TS, PREPARATION_TS, write_bundle
-from common.bundle_monai import inference_json, metadata_json
-from common.bundle_onnx import Deployed, example_inputs
-from common.bundle_preparation import Preparation
-from common.bundle_torchscript import preparation_of, quiet, torchscript_of
-from common.config import Images, RunConfig, parse_config
-from common.errors import RunFailed
-from common.preprocessing import prepare
+from client.dicom.reading.read import Header, read_header
+from client.dicom.reading.volume import Turn
+from client.inference.grid import Place, flat_place, source_labels
+from client.inference.model import Local, score_study
+from common.bundle import torchscript as bundle_torchscript
+from common.bundle.monai import inference_json, metadata_json
+from common.bundle.onnx import Deployed, example_inputs
+from common.bundle.preparation import Preparation
+from common.bundle.torchscript import preparation_of, quiet, torchscript_of
+from common.bundle.write import INFERENCE, METADATA, MODEL_TS, PREPARATION_TS, write_bundle
+from common.config.run_config import Images, RunConfig, parse_config
+from common.data.preprocessing import prepare
+from common.platform.errors import RunFailed
 from tests.client.dicom_files import image, placed, save, slices
 from tests.client.small_models import model_of
 from tests.common.test_bundle import CARD, CASES, WIDE, config_of, trained

@@ -3,8 +3,8 @@ from __future__ import annotations
 import typer
 from typer.testing import CliRunner
 
-from common.command_line import Reporting
-from common.errors import ExitCode, TrustRefused
+from common.platform.command_line import Reporting
+from common.platform.errors import ExitCode, TrustRefused
 
 
 def test_an_error_that_quotes_somebody_else_moves_no_cursor() -> None:

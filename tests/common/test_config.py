@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from common.config import RunConfig, load_config, parse_config
-from common.errors import ConfigurationError
+from common.config.run_config import RunConfig, load_config, parse_config
+from common.platform.errors import ConfigurationError
 
 IMAGES = """
 name: example
@@ -236,7 +236,7 @@ def test_a_default_that_is_written_out_is_the_same_run() -> None:
 
 def test_the_fingerprint_is_the_same_in_another_process() -> None:
     code = (
-        "import sys; from common.config import parse_config;"
+        "import sys; from common.config.run_config import parse_config;"
         "print(parse_config(sys.stdin.read()).fingerprint())"
     )
     text = PRIVATE + "aggregation: {weights: {b: 1, a: 2, c: 3}}"

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import jsonschema
 
-from common.config import load_config, parse_config
-from common.config_schema import HEADER, schema_text
-from common.config_yaml import read_yaml
+from common.config.run_config import load_config, parse_config
+from common.config.schema import HEADER, schema_text
+from common.config.yaml import read_yaml
 
 IMAGES = """
 name: example
@@ -32,7 +32,7 @@ SCHEMA = Path(__file__).parents[2] / "configs" / "schema.json"
 
 def test_the_committed_schema_is_current() -> None:
     current = SCHEMA.read_text(encoding="utf-8") == schema_text()
-    assert current, "write it anew: common.config_schema.write_schema(Path('configs/schema.json'))"
+    assert current, "write it anew: common.config.schema.write_schema(Path('configs/schema.json'))"
 
 
 def test_the_schema_accepts_what_the_program_accepts() -> None:

@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.config_yaml import read_yaml, write_yaml
+from common.config.yaml import read_yaml, write_yaml
 
 
 @pytest.mark.parametrize(

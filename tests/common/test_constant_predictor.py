@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from common.constant_predictor import beside, constant_of
+from common.metrics.constant_predictor import beside, constant_of
 
 
 @pytest.mark.parametrize(("metric", "value", "low", "begins"), [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common.durable import replace_durably
+from common.platform.durable import replace_durably
 
 
 def test_a_file_is_replaced_whole_and_its_folders_are_made(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from common.enrolment_messages import Invite, JoinReply, JoinRequest, StateRequest
-from common.errors import TrustRefused
-from common.identity import new_private_key, public_text
+from common.messages.enrolment import Invite, JoinReply, JoinRequest, StateRequest
+from common.messages.identity import new_private_key, public_text
+from common.platform.errors import TrustRefused
 
 INVITE = Invite(
     address="coordinator.example:8443", ca_sha256="ab" * 32, site="north",

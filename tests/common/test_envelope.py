@@ -9,7 +9,7 @@ from flwr.app import Metadata
 from flwr.app.message import make_message
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
-from common.envelope import (
+from common.messages.envelope import (
     digest_of,
     facts_of,
     read_envelope,
@@ -18,9 +18,9 @@ from common.envelope import (
     unseal,
     write_envelope,
 )
-from common.errors import StateDamaged, UpdateRefused
-from common.flower_messages import open_objects, record_of
-from common.wire import Message, Proposal, SiteUpdate, Standing
+from common.messages.flower_messages import open_objects, record_of
+from common.messages.wire import Message, Proposal, SiteUpdate, Standing
+from common.platform.errors import StateDamaged, UpdateRefused
 from tests.common.test_wire import CONFIG, MESSAGES
 
 UPDATE = SiteUpdate(

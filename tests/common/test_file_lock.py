@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from common.file_lock import FileLock, Taken, is_held
+from common.platform.file_lock import FileLock, Taken, is_held
 
 ROOT = Path(__file__).parents[2]
 HOLDS = """
 import sys
 from pathlib import Path
-from common.file_lock import FileLock
+from common.platform.file_lock import FileLock
 with FileLock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

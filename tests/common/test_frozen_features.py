@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from common.config import Model
-from common.errors import ConfigurationError
+from common.config.run_config import Model
 from common.models import FrozenFeatures, extract_features, feature_width
 from common.models.efficientnet_lite import efficientnet_lite0, read_weights
 from common.models.frozen_features import projection
+from common.platform.errors import ConfigurationError
 
 
 def test_the_backbone_is_the_published_network_with_its_norms_folded() -> None:

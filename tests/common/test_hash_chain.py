@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.errors import StateDamaged
-from common.hash_chain import GENESIS, ChainedLog, hashes, lines, newest_first, verify
+from common.platform.errors import StateDamaged
+from common.platform.hash_chain import GENESIS, ChainedLog, hashes, lines, newest_first, verify
 
 ROOT = Path(__file__).parents[2]
 #: Appends lines until the file may not grow, then gives it room again and appends one more.
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
-from common.hash_chain import ChainedLog
+from common.platform.hash_chain import ChainedLog
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 log = ChainedLog(Path(sys.argv[1]))
 written = 0
@@ -190,5 +190,5 @@ def test_lines_from_the_end_are_the_lines_turned_round(
         log.append({"text": text})
     path.write_bytes((path.read_bytes() if path.exists() else b"") + torn)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("common.hash_chain._BLOCK_BYTES", block)
+        patch.setattr("common.platform.hash_chain._BLOCK_BYTES", block)
         assert list(newest_first(path)) == list(lines(path))[::-1]

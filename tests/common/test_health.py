@@ -18,8 +18,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.parser import text_string_to_metric_families
 
-from common.errors import ConfigurationError
-from common.health import Health, open_health
+from common.platform.errors import ConfigurationError
+from common.platform.health import Health, open_health
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -78,7 +78,7 @@ def test_other_paths_and_methods_get_nothing() -> None:
 
 
 def test_a_peer_that_says_nothing_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("common.health._Handler.timeout", 0.2)
+    monkeypatch.setattr("common.platform.health._Handler.timeout", 0.2)
     with opened() as health:
         silent = [socket.create_connection(("127.0.0.1", int(health.http_port or 0)), 5)
                   for _ in range(20)]  # fmt: skip
@@ -145,7 +145,7 @@ def test_no_port_is_opened_unless_one_is_configured() -> None:
 def test_open_ports_keep_no_process_alive_and_grpc_is_loaded_only_where_it_is_used() -> None:
     program = (
         "import sys; from prometheus_client import CollectorRegistry; "
-        "from common.health import open_health; open_health(0, None, CollectorRegistry()); "
+        "from common.platform.health import open_health; open_health(0, None, CollectorRegistry()); "
         "print('grpc' in sys.modules, 'torch' in sys.modules)"
     )
     done = subprocess.run(

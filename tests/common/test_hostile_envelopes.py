@@ -11,11 +11,11 @@ from flwr.app import ConfigRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.envelope import Envelope, facts_of, read_envelope, read_head, seal, unseal
-from common.errors import StateDamaged, UpdateRefused
-from common.flower_messages import open_objects
-from common.packing import unpack
-from common.wire import Standing
+from common.messages.envelope import Envelope, facts_of, read_envelope, read_head, seal, unseal
+from common.messages.flower_messages import open_objects
+from common.messages.packing import unpack
+from common.messages.wire import Standing
+from common.platform.errors import StateDamaged, UpdateRefused
 from tests.common.test_wire import MESSAGES
 
 SEALED = [seal(message) for message in MESSAGES]

@@ -7,8 +7,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from common.errors import TrustRefused
-from common.identity import (
+from common.messages.identity import (
     fingerprint,
     load_private,
     new_private_key,
@@ -18,6 +17,7 @@ from common.identity import (
     sign,
     verify,
 )
+from common.platform.errors import TrustRefused
 
 
 def test_ssh_keygen_shows_the_same_fingerprint_and_public_key(tmp_path: Path) -> None:

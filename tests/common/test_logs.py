@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from common.log_repeats import AT_ONCE
-from common.logs import log, open_logs
+from common.platform.log_repeats import AT_ONCE
+from common.platform.logs import log, open_logs
 
 
 def lines(folder: Path) -> list[dict[str, object]]:
@@ -22,7 +22,7 @@ def test_a_line_is_text_for_people_and_json_in_the_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with open_logs(tmp_path / "log", json=False, name="daemon"):
-        log("client.daemon").info(
+        log("client.node.daemon").info(
             "connected", coordinator="10.0.0.1:8443", why="a b", seconds=1.23456
         )
         shown = capsys.readouterr().err
@@ -32,7 +32,7 @@ def test_a_line_is_text_for_people_and_json_in_the_folder(
         (line,) = lines(tmp_path)
         assert str(line.pop("at")).endswith("+00:00")
         assert line == {
-            "level": "info", "logger": "client.daemon", "event": "connected",
+            "level": "info", "logger": "client.node.daemon", "event": "connected",
             "coordinator": "10.0.0.1:8443", "why": "a b", "seconds": 1.23456,
         }  # fmt: skip
 
@@ -41,11 +41,11 @@ def test_with_json_every_line_on_standard_error_is_json(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with open_logs(None, json=True, name="daemon"):
-        log("server.service").warning("waiting", loss=float("nan"), sites=("a", "b"))
-        logging.getLogger("server.run_state").warning("going back %d", 3)
+        log("server.service.serve").warning("waiting", loss=float("nan"), sites=("a", "b"))
+        logging.getLogger("server.rounds.run_state").warning("going back %d", 3)
     first, second = map(json.loads, capsys.readouterr().err.splitlines())
     assert (first["level"], first["loss"], first["sites"]) == ("warning", "nan", ["a", "b"])
-    assert (second["event"], second["logger"]) == ("going back 3", "server.run_state")
+    assert (second["event"], second["logger"]) == ("going back 3", "server.rounds.run_state")
 
 
 def test_a_line_that_may_leave_holds_no_path_uid_or_address_and_no_traceback(
@@ -55,7 +55,7 @@ def test_a_line_that_may_leave_holds_no_path_uid_or_address_and_no_traceback(
         try:
             raise FileNotFoundError(2, "gone", "/data/MUSTER^MAX/a.dcm")
         except FileNotFoundError as error:
-            log("client.app").exception(
+            log("client.node.app").exception(
                 "cannot read %s", error, upstream=True, files=[Path("/data/MUSTER^MAX")],
                 study={"1.2.840.10008.1.2": "MUSTER@klinik.example"},
             )  # fmt: skip
@@ -72,7 +72,7 @@ def test_a_local_line_may_hold_paths_and_the_traceback(tmp_path: Path) -> None:
         try:
             raise ValueError("odd")
         except ValueError:
-            log("client.app").exception("cannot read", path=Path("/data/a.dcm"))
+            log("client.node.app").exception("cannot read", path=Path("/data/a.dcm"))
         (line,) = lines(tmp_path)
         assert line["path"] == "/data/a.dcm"
         assert "ValueError: odd" in str(line["exception"])
@@ -82,7 +82,7 @@ def test_a_value_cannot_forge_a_line_for_people(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with open_logs(tmp_path / "log", json=False, name="daemon"):
-        log("client.app").info("site said\n12:00:00 all is well", name="x\x1b[31m\ny")
+        log("client.node.app").info("site said\n12:00:00 all is well", name="x\x1b[31m\ny")
         shown = capsys.readouterr().err
         assert shown.count("\n") == 1
         assert "\x1b" not in shown
@@ -111,10 +111,10 @@ def test_notices_of_libraries_are_hidden_and_their_errors_are_not(
 def test_a_log_file_is_its_owners_alone_and_is_begun_anew_when_it_is_large(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("common.logs._LARGEST_FILE", 400)
+    monkeypatch.setattr("common.platform.logs._LARGEST_FILE", 400)
     with open_logs(tmp_path / "log", json=False, name="daemon"):
         for number in range(40):
-            log("client.daemon").info("round", number=number)
+            log("client.node.daemon").info("round", number=number)
     files = sorted((tmp_path / "log").iterdir())
     assert [path.name for path in files] == [
         "daemon.jsonl", *(f"daemon.jsonl.{n}" for n in range(1, 6))
@@ -126,12 +126,12 @@ def test_a_log_file_is_its_owners_alone_and_is_begun_anew_when_it_is_large(
 def test_a_full_disk_is_told_once_and_ends_nothing(tmp_path: Path) -> None:
     program = f"""
 import pathlib, resource, signal
-from common.logs import log, open_logs
+from common.platform.logs import log, open_logs
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
 with open_logs(pathlib.Path({str(tmp_path)!r}), json=False, name="daemon"):
     for number in range(20):
-        log("client.daemon").info("round", number=number)
+        log("client.node.daemon").info("round", number=number)
 print("went on")
 """
     done = subprocess.run(
@@ -154,11 +154,11 @@ def test_closing_puts_logging_back_as_it_was() -> None:
 def test_a_warning_that_comes_again_and_again_is_counted(tmp_path: Path) -> None:
     with open_logs(tmp_path, json=True, name="daemon"):
         for number in range(1000):
-            log("client.daemon").warning("link is down", number=number)
+            log("client.node.daemon").warning("link is down", number=number)
             logging.getLogger("asyncio").error(f"accept failed {number}")  # noqa: G004 - as asyncio's
-        log("client.daemon").warning("something else")
+        log("client.node.daemon").warning("something else")
         for _ in range(100):
-            log("client.daemon").info("a round")
+            log("client.node.daemon").info("a round")
     found = [json.loads(line) for line in (tmp_path / "daemon.jsonl").read_text().splitlines()]
     said = Counter(str(line["event"]).split(" failed")[0] for line in found)
     assert said == {
@@ -172,7 +172,7 @@ def test_a_warning_that_comes_again_and_again_is_counted(tmp_path: Path) -> None
 
 def test_what_strangers_do_is_logged_apart_and_pushes_nothing_out(tmp_path: Path) -> None:
     with open_logs(tmp_path, json=True, name="service"):
-        log("server.service").info("listening")
+        log("server.service.serve").info("listening")
         for number in range(50):
             log(f"server.place{number}").warning("refused", stranger=True, why="x" * 100_000)
     assert [path.name for path in sorted(tmp_path.iterdir())] == [

@@ -7,17 +7,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common.config import Cohort, Images, Model, NetworkName, NumberColumn, Table
-from common.errors import ConfigurationError
+from common.config.network_sizes import SizeRule, size_rule
+from common.config.run_config import Cohort, Images, Model, NetworkName, NumberColumn, Table
+from common.data.weights import fingerprint, trainable
 from common.models import (
     build_model,
     extract_features,
     head_parameters,
     norm_parameters,
 )
-from common.network_sizes import SizeRule, size_rule
-from common.normalisation import replace_batch_norm
-from common.weights import fingerprint, trainable
+from common.models.normalisation import replace_batch_norm
+from common.platform.errors import ConfigurationError
 
 FLAT, DEEP = (32, 32), (16, 16, 16)
 AGE = Table(numbers=(NumberColumn(column="age"), NumberColumn(column="lactate")))

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from common.errors import UpdateRefused
-from common.packing import FRAME_VALUES, Encoding, layout_of, pack, unpack
-from common.weights import Weights
+from common.data.weights import Weights
+from common.messages.packing import FRAME_VALUES, Encoding, layout_of, pack, unpack
+from common.platform.errors import UpdateRefused
 
 ENCODINGS: tuple[Encoding, ...] = ("raw", "lossless", "float16", "int8")
 FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True)

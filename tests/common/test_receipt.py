@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import UpdateRefused
-from common.receipt import LARGEST_RECEIPT, read_receipt
-from server.receipts import Receipts
+from common.messages.receipt import LARGEST_RECEIPT, read_receipt
+from common.platform.errors import UpdateRefused
+from server.enrolment.receipts import Receipts
 
 GOOD = {"charges": 3, "hash": "ab", "sealed": "QQ=="}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from common.release import RELEASE, bundle, bundle_hash
+from common.platform.release import RELEASE, bundle, bundle_hash
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 def _hash_of(folder: Path) -> str:
     """Return what a process prints that imports our packages from a folder."""
     done = subprocess.run(
-        [sys.executable, "-c", "from common.release import bundle_hash; print(bundle_hash())"],
+        [sys.executable, "-c", "from common.platform.release import bundle_hash; print(bundle_hash())"],
         cwd=folder, capture_output=True, text=True, check=True,
         env={**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
     )  # fmt: skip
@@ -40,8 +40,8 @@ def test_the_bundle_holds_no_code() -> None:
         assert sorted(archive.namelist()) == ["MANIFEST", "README.md", "pyproject.toml"]
         assert f'version = "{RELEASE}"' in archive.read("pyproject.toml").decode()
         listed = archive.read("MANIFEST").decode()
-    assert f"{hashlib.sha256((ROOT / 'common/wire.py').read_bytes()).hexdigest()}  " in listed
-    assert "common/wire.py" in listed
+    assert f"{hashlib.sha256((ROOT / 'common/messages/wire.py').read_bytes()).hexdigest()}  " in listed
+    assert "common/messages/wire.py" in listed
     assert str(ROOT) not in listed
 
 
@@ -59,7 +59,7 @@ def test_the_same_code_elsewhere_has_the_same_hash_and_other_code_has_not(copy: 
         os.utime(path, (1, 1))
     assert _hash_of(copy) == same
     changed = {same}
-    for name in ("client/training.py", "common/privacy/noise.py", "server/rounds.py"):
+    for name in ("client/training/local_round.py", "common/privacy/noise.py", "server/rounds/run_rounds.py"):
         with (copy / name).open("a", encoding="utf-8") as file:
             file.write("# one more line\n")
         changed.add(_hash_of(copy))

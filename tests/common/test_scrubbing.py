@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.scrubbing import scrub
+from common.platform.scrubbing import scrub
 
 
 @pytest.mark.parametrize(

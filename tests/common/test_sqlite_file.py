@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from client.answers import AnswersInFile
-from client.approvals import Approvals
-from client.ledger import Ledger
-from common.errors import LedgerDamaged, PrivacyError, StateDamaged, WardroundError
-from common.sqlite_file import connected, opened
-from server.enrolment import Enrolment
-from server.receipts import Receipts
+from client.governance.approvals import Approvals
+from client.privacy.answers import AnswersInFile
+from client.privacy.ledger import Ledger
+from common.platform.errors import LedgerDamaged, PrivacyError, StateDamaged, WardroundError
+from common.platform.sqlite_file import connected, opened
+from server.enrolment.receipts import Receipts
+from server.enrolment.registry import Enrolment
 
 Opens = Callable[[Path], object]
 KEPT: dict[str, tuple[Opens, type[WardroundError]]] = {
@@ -75,7 +75,7 @@ def test_a_file_that_somebody_holds_is_waited_for_and_is_no_damage(
         waited.append(timeout)
         return real(place, timeout=0.01, isolation_level=isolation_level)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("common.sqlite_file.sqlite3.connect", soon)
+    monkeypatch.setattr("common.platform.sqlite_file.sqlite3.connect", soon)
     with closing(real(path, isolation_level=None)) as holder:
         holder.execute("BEGIN EXCLUSIVE")
         with pytest.raises(WardroundError, match="locked") as raised:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from common.weights import load_weights, safetensors_parts, save_weights
+from common.data.weights import load_weights, safetensors_parts, save_weights
 
 
 @pytest.mark.parametrize("metadata", [{}, {"run": "abc"}])

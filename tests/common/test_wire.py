@@ -9,13 +9,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.cohort_statistics import CohortStatistics, Table
-from common.config import parse_config
-from common.errors import UpdateRefused
-from common.flower_records import from_record, to_record
-from common.metrics import Statistics
-from common.privacy.plan import LedgerHead, Mechanism, Spend
-from common.wire import (
+from common.config.run_config import parse_config
+from common.messages.cohort_statistics import CohortStatistics, Table
+from common.messages.flower_records import from_record, to_record
+from common.messages.wire import (
     EvaluationRequest,
     Message,
     Refusal,
@@ -26,6 +23,9 @@ from common.wire import (
     StatisticsRequest,
     TrainRequest,
 )
+from common.metrics import Statistics
+from common.platform.errors import UpdateRefused
+from common.privacy.plan import LedgerHead, Mechanism, Spend
 
 CONFIG = parse_config("""
 name: wire

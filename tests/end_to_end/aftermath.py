@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from client.disclosures import verify as verify_disclosures
-from client.ledger import Ledger
-from common.hash_chain import verify
-from common.weights import fingerprint
-from server.run_state import RunState
+from client.governance.disclosures import verify as verify_disclosures
+from client.privacy.ledger import Ledger
+from common.data.weights import fingerprint
+from common.platform.hash_chain import verify
+from server.rounds.run_state import RunState
 from tests.end_to_end.federation import Federation, RunAt
 
 

@@ -13,7 +13,7 @@ from typing import TypedDict
 
 import torch
 
-from simulations.cli import main
+from simulations.cli.app import main
 
 
 class SiteResult(TypedDict):

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from client.disclosures import Disclosed, listed
-from client.home import Home
-from client.ledger import Ledger
-from client.site_config import load_site_config, write_site_config
-from server.folder import Folder, RunFolder
-from server.run_state import RunState, RunStore
-from server.settings import load_settings, write_settings
+from client.governance.disclosures import Disclosed, listed
+from client.privacy.ledger import Ledger
+from client.site.home import Home
+from client.site.site_config import load_site_config, write_site_config
+from server.files.folder import Folder, RunFolder
+from server.files.settings import load_settings, write_settings
+from server.rounds.run_state import RunState, RunStore
 from tests.client.terminals import same_split
 from tests.end_to_end.processes import (
     BIN,
@@ -209,7 +209,7 @@ class SiteAt:
     @property
     def worker(self) -> int | None:
         """The number of its worker process."""
-        return child_of(self.program.pid, "client.worker") if self.program.runs else None
+        return child_of(self.program.pid, "client.node.worker") if self.program.runs else None
 
     @property
     def charges(self) -> int:

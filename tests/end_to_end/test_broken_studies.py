@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.cohort_survey import read_survey
+from server.rounds.cohort_survey import read_survey
 from tests.client.dicom_files import save, slices, write_labels
 from tests.end_to_end.aftermath import sound
 from tests.end_to_end.federation import OPEN, Federation, RunAt, federation, read_json

@@ -12,21 +12,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from client.cache import Cache
-from client.identity_key import site_key
-from client.ledger import Ledger
-from common.config import RunConfig, load_config, without_privacy
-from common.envelope import read_envelope, unseal
-from common.hash_chain import verify
+from client.privacy.ledger import Ledger
+from client.site.cache import Cache
+from client.site.identity_key import site_key
+from common.config.run_config import RunConfig, load_config, without_privacy
+from common.messages.envelope import read_envelope, unseal
+from common.platform.hash_chain import verify
 from common.privacy.accounting import epsilon_of
-from server.aggregation import aggregator_of
-from server.certificates import client_context, server_context
-from server.rounds import Records, begin, run_rounds
-from server.run_state import RunState
-from server.settings import host_and_port, load_settings, write_settings
-from simulations.cohorts import load_hospitals, sites_of
-from simulations.hospitals import demo_cohort, write_hospital
-from simulations.in_process import InProcessSites
+from server.aggregation.rules import aggregator_of
+from server.enrolment.certificates import client_context, server_context
+from server.files.settings import host_and_port, load_settings, write_settings
+from server.rounds.run_rounds import Records, begin, run_rounds
+from server.rounds.run_state import RunState
+from simulations.comparison.cohorts import load_hospitals, sites_of
+from simulations.engines.in_process import InProcessSites
+from simulations.synthetic.hospitals import demo_cohort, write_hospital
 from tests.end_to_end.federation import Coordinator, Federation, RunAt, SiteAt
 from tests.end_to_end.link import Link, Tap
 from tests.end_to_end.namespaces import COORDINATOR, separated

@@ -22,9 +22,9 @@ from pathlib import Path
 
 import pytest
 
-from client.disclosures import verify
-from client.home import Home
-from client.ledger import Ledger
+from client.governance.disclosures import verify
+from client.privacy.ledger import Ledger
+from client.site.home import Home
 from tests.server.coordinator import free_ports
 
 ROOT = Path(__file__).parents[2]

@@ -21,12 +21,12 @@ import yaml
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from client.dicom.index import Index
-from client.home import Home
-from client.split import simulated_key
-from common.config import RunConfig, parse_config
-from simulations.hospitals import CohortSpec, HospitalSpec, write_hospital
-from simulations.scanners import Scanner
+from client.cohort.split import simulated_key
+from client.dicom.index.index import Index
+from client.site.home import Home
+from common.config.run_config import RunConfig, parse_config
+from simulations.synthetic.hospitals import CohortSpec, HospitalSpec, write_hospital
+from simulations.synthetic.scanners import Scanner
 from tests.client.dicom_files import load
 from tests.client.small_models import bundled, head_on_features
 from tests.pacs.orthanc import Pacs, orthanc

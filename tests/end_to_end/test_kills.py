@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from common.hash_chain import lines
+from common.platform.hash_chain import lines
 from tests.end_to_end.aftermath import bits, sound
 from tests.end_to_end.cohorts import PRIVATE, Size, table_config, write_tables
 from tests.end_to_end.federation import Federation, RunAt, SiteAt, federation

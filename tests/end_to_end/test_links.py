@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from client.coordinator import load_coordinator
-from server.certificates import Authority, client_context, now, server_context
-from server.folder import Folder
-from server.settings import host_and_port
+from client.transport.coordinator import load_coordinator
+from server.enrolment.certificates import Authority, client_context, now, server_context
+from server.files.folder import Folder
+from server.files.settings import host_and_port
 from tests.end_to_end.aftermath import bits, sound
 from tests.end_to_end.cohorts import Size, table_config, write_tables
 from tests.end_to_end.federation import Federation, RunAt, SiteAt, federation
@@ -43,7 +43,7 @@ class Ahead(real):
     def now(cls, tz=None):
         return real.now(tz) + datetime.timedelta(hours=1)
 datetime.datetime, time.time = Ahead, lambda: seconds() + 3600
-from client.cli import main
+from client.cli.app import main
 main()
 """
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from client.withdrawals import writing
+from client.site.withdrawals import writing
 from tests.end_to_end.aftermath import bits, sound
 from tests.end_to_end.cohorts import PRIVATE, Size, table_config, write_tables
 from tests.end_to_end.federation import Federation, RunAt, federation

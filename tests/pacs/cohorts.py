@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from pydicom import dcmread
 
-from client.pacs_config import PacsConfig
-from client.sources.box import Desk
-from client.sources.flushing import Flusher
-from client.sources.pace import Pace
-from client.sources.pull import Order, Pulled, pull
-from client.sources.queue import Queue
-from client.sources.selection import Wanted, wanted
-from simulations.dicom_writer import Machine, Study, TransferSyntax, write_ct
+from client.pacs.arrival_batch import Desk
+from client.pacs.fsync import Flusher
+from client.pacs.pull import Order, Pulled, pull
+from client.pacs.queue import Queue
+from client.pacs.rate_limit import Pace
+from client.pacs.selection import Wanted, wanted
+from client.site.pacs_config import PacsConfig
+from simulations.synthetic.dicom_writer import Machine, Study, TransferSyntax, write_ct
 from tests.client.dicom_files import write_labels
 from tests.pacs.orthanc import Pacs
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from pydicom import dcmread
 
-from client.arrivals import Arrivals, Listed
-from client.home import Home
-from client.site_config import SiteConfig, write_site_config
-from common.config import RunConfig, parse_config
-from simulations.dicom_writer import Machine, Study, write_ct
+from client.inference.arrivals.queue import Arrivals, Listed
+from client.site.home import Home
+from client.site.site_config import SiteConfig, write_site_config
+from common.config.run_config import RunConfig, parse_config
+from simulations.synthetic.dicom_writer import Machine, Study, write_ct
 from tests.pacs.orthanc import Pacs
 from tests.pacs.reaching import reaching
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from client.pacs_config import PacsConfig
+from client.site.pacs_config import PacsConfig
 from tests.pacs.orthanc import Pacs
 
 

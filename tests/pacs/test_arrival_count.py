@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from client.arrival_count import missing
-from client.pacs_config import PacsConfig
-from common.errors import Unreachable
+from client.inference.arrivals.count import missing
+from client.site.pacs_config import PacsConfig
+from common.platform.errors import Unreachable
 from tests.client.dicom_files import noise, placed, save, slices
 from tests.pacs.orthanc import Pacs, free_port
 from tests.pacs.reaching import reaching

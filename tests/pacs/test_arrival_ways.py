@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from client.arrival_ways import by_store
-from client.arrivals import Arrivals
-from client.pacs_config import PacsConfig
-from common.errors import ConfigurationError, Unreachable
+from client.inference.arrivals.queue import Arrivals
+from client.inference.arrivals.ways import by_store
+from client.site.pacs_config import PacsConfig
+from common.platform.errors import ConfigurationError, Unreachable
 from tests.pacs.listener import series, storescu, study_of
 from tests.pacs.orthanc import free_port
 

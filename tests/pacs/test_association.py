@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from client.pacs_config import PacsConfig
-from client.sources.association import VERIFICATION, associate
-from client.sources.receiver import receive
-from common.errors import ConfigurationError, TrustRefused, Unreachable, WardroundError
+from client.pacs.connection.association import VERIFICATION, associate
+from client.pacs.receiver import receive
+from client.site.pacs_config import PacsConfig
+from common.platform.errors import ConfigurationError, TrustRefused, Unreachable, WardroundError
 from tests.client.dicom_files import image, noise, save
 from tests.pacs.authority import HospitalAuthority
 from tests.pacs.orthanc import Pacs, free_port, orthanc

@@ -16,10 +16,10 @@ from pydicom import dcmread
 from pynetdicom import AE
 from pynetdicom.pdu import A_ASSOCIATE_RQ
 
-from client.pacs_config import PacsConfig
-from client.sources import callers
-from client.sources.callers import CallerLimits
-from client.sources.receiver import receive
+from client.pacs.connection import callers
+from client.pacs.connection.callers import CallerLimits
+from client.pacs.receiver import receive
+from client.site.pacs_config import PacsConfig
 from tests.client.dicom_files import image, noise, save
 from tests.pacs.orthanc import free_port
 
@@ -31,7 +31,7 @@ LIMITS = CallerLimits(
 @pytest.fixture
 def port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.setattr(callers, "LIMITS", LIMITS)
-    monkeypatch.setattr("client.sources.receiver.LIMITS", LIMITS)
+    monkeypatch.setattr("client.pacs.receiver.LIMITS", LIMITS)
     pacs = PacsConfig.model_validate({
         "route": "c-get", "host": "127.0.0.1", "port": 104, "called_title": "PEER",
         "own_title": "WARDROUND", "own_port": free_port(), "own_address": "127.0.0.1",

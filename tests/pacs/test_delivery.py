@@ -15,13 +15,13 @@ import pytest
 from pydicom import dcmread, dcmwrite
 from pydicom.uid import RLELossless
 
-from client.dicom.copies import differences
-from client.dicom.delivery import Delivered, State, deliver
-from client.dicom.failure_reasons import is_stored, why_refused
-from client.dicom.results.identity import Kind
-from client.dicom.results.writing import Result, write_results
-from client.pacs_config import PacsConfig
-from common.errors import TrustRefused, Unreachable, WardroundError
+from client.dicom.index.copies import differences
+from client.pacs.sending.delivery import Delivered, State, deliver
+from client.pacs.sending.failure_reasons import is_stored, why_refused
+from client.results.identity import Kind
+from client.results.writing import Result, write_results
+from client.site.pacs_config import PacsConfig
+from common.platform.errors import TrustRefused, Unreachable, WardroundError
 from tests.client.scores import diagnosed, hippocampus, outlined, ultrasound, volume
 from tests.pacs.orthanc import Pacs, orthanc
 

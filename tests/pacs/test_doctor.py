@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from client.checks.pacs import examine_pacs
-from client.cli import app
-from client.home import Home
-from client.site_config import SiteConfig, write_site_config
-from common.finding import Finding
+from client.cli.app import app
+from client.readiness.check_pacs import examine_pacs
+from client.site.home import Home
+from client.site.site_config import SiteConfig, write_site_config
+from common.platform.finding import Finding
 from tests.client.dicom_files import write_labels
 from tests.pacs.authority import HospitalAuthority
 from tests.pacs.cohorts import fill

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from client.dicom.reasons import Reason
-from client.pacs_config import PacsConfig
-from client.sources.folder import REST_SECONDS, ExportFolder, export_folder
-from client.sources.source import Question
-from common.errors import ConfigurationError
+from client.pacs.folder import REST_SECONDS, ExportFolder, export_folder
+from client.pacs.source import Question
+from client.site.pacs_config import PacsConfig
+from common.platform.errors import ConfigurationError
 from tests.client.dicom_files import image, noise, save
 from tests.pacs.cohorts import Site
 

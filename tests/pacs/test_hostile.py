@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import FileDataset
 
-from client.sources import pace
-from client.sources.pull import Pulled
-from common.errors import RunFailed, Unreachable
+from client.pacs import rate_limit as pace
+from client.pacs.pull import Pulled
+from common.platform.errors import RunFailed, Unreachable
 from tests.client.dicom_files import image, noise, save
 from tests.pacs.cohorts import Site, fill
 from tests.pacs.hostile import Answer, Hostile, multipart, serving

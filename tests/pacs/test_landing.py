@@ -9,7 +9,7 @@ from pydicom.dataset import FileDataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from client.dicom.reasons import Reason, UnusableFile
-from client.sources.landing import durable, leftovers, place
+from client.pacs.received_file import durable, leftovers, place
 from tests.client.dicom_files import image, noise, save
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from client.home import Home
-from client.pacs_config import Listening, PacsConfig
-from client.site_config import SiteConfig, write_site_config
-from client.withdrawals import writing
+from client.site.home import Home
+from client.site.pacs_config import Listening, PacsConfig
+from client.site.site_config import SiteConfig, write_site_config
+from client.site.withdrawals import writing
 from tests.client.small_models import bundled, stirred
 from tests.pacs.listener import (
     COMMAND,

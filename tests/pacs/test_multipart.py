@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.sources.multipart import Malformed, boundary_of, parts
+from client.pacs.connection.multipart import Malformed, boundary_of, parts
 
 BOUNDARY = b"0123-boundary"
 #: What could be taken for a boundary, or for half of one.

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from client.home import Home
-from client.site_config import SiteConfig, write_site_config
-from client.sources import cget, cmove, dicomweb
-from client.sources.landing import Expected, Landed, place
-from client.sources.pull import Pulled
+from client.pacs import cget, cmove, dicomweb
+from client.pacs.pull import Pulled
+from client.pacs.received_file import Expected, Landed, place
+from client.site.home import Home
+from client.site.site_config import SiteConfig, write_site_config
 from tests.client.dicom_files import write_labels
 from tests.pacs.cohorts import Site, Stored, fill
 from tests.pacs.orthanc import Pacs, free_port, orthanc

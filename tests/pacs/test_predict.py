@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from client.site_config import SiteConfig, write_site_config
-from client.split import simulated_key
-from common.config import RunConfig, parse_config
-from common.sample import Patients
+from client.cohort.split import simulated_key
+from client.site.site_config import SiteConfig, write_site_config
+from common.config.run_config import RunConfig, parse_config
+from common.data.sample import Patients
 from common.tasks import task_of
 from tests.client.dicom_files import SHARED, load
 from tests.client.small_models import bundled, trained

@@ -13,12 +13,12 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from client.cli import app
-from client.home import Home
-from client.pacs_config import PacsConfig, Selection
-from client.site_config import SiteConfig, load_site_config, write_site_config
-from client.sources.pace import Pace, pause_seconds
-from client.sources.source import Halt
+from client.cli.app import app
+from client.pacs.rate_limit import Pace, pause_seconds
+from client.pacs.source import Halt
+from client.site.home import Home
+from client.site.pacs_config import PacsConfig, Selection
+from client.site.site_config import SiteConfig, load_site_config, write_site_config
 from tests.client.dicom_files import write_labels
 from tests.pacs.cohorts import fill
 from tests.pacs.orthanc import Pacs, free_port

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from client.sources.flushing import Flusher, boot
-from client.sources.landing import Landed
-from client.sources.queue import Queue
-from client.sources.source import RemoteSeries
-from common.errors import RunFailed, StateDamaged
+from client.pacs.fsync import Flusher, boot
+from client.pacs.queue import Queue
+from client.pacs.received_file import Landed
+from client.pacs.source import RemoteSeries
+from common.platform.errors import RunFailed, StateDamaged
 from tests.pacs.cohorts import Site, fill
 from tests.pacs.orthanc import Pacs
 from tests.pacs.reaching import reaching

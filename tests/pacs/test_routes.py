@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from client.sources.pull import Pulled
+from client.pacs.pull import Pulled
 from tests.client.dicom_files import image, noise, save
 from tests.pacs.authority import HospitalAuthority
 from tests.pacs.cohorts import SYNTAXES, Site, Stored, fill

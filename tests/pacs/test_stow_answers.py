@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from client.dicom.delivery import State, deliver
-from client.dicom.results.writing import Result, write_results
-from client.pacs_config import PacsConfig
-from common.errors import WardroundError
+from client.pacs.sending.delivery import State, deliver
+from client.results.writing import Result, write_results
+from client.site.pacs_config import PacsConfig
+from common.platform.errors import WardroundError
 from tests.client.scores import diagnosed, ultrasound
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from client.sources import query
-from client.sources.association import associate
-from client.sources.source import Question
-from client.sources.transport import Checkpoint
-from common.errors import Unreachable
+from client.pacs import query
+from client.pacs.connection.association import associate
+from client.pacs.connection.transport import Checkpoint
+from client.pacs.source import Question
+from common.platform.errors import Unreachable
 from tests.pacs.cohorts import fill
 from tests.pacs.orthanc import Pacs
 from tests.pacs.reaching import reaching

@@ -12,12 +12,12 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 
-from client.checks.pacs import examine_pacs
-from client.pacs_config import PacsConfig
-from client.site_config import SiteConfig
-from client.sources.query import FIND, GET
-from client.sources.source import Question
-from client.sources.storage_classes import classes_of
+from client.pacs.connection.storage_classes import classes_of
+from client.pacs.query import FIND, GET
+from client.pacs.source import Question
+from client.readiness.check_pacs import examine_pacs
+from client.site.pacs_config import PacsConfig
+from client.site.site_config import SiteConfig
 from tests.client.dicom_files import image, noise, save
 from tests.pacs.cohorts import Site
 from tests.pacs.orthanc import Pacs, free_port, orthanc

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from client.pacs_config import PacsConfig
-from client.sources.web import refusal, web_client, web_session
-from common.errors import ConfigurationError, TrustRefused, Unreachable, WardroundError
+from client.pacs.connection.web_session import refusal, web_client, web_session
+from client.site.pacs_config import PacsConfig
+from common.platform.errors import ConfigurationError, TrustRefused, Unreachable, WardroundError
 from tests.client.dicom_files import image, noise, save
 from tests.pacs.authority import HospitalAuthority
 from tests.pacs.orthanc import Pacs, free_port, orthanc

@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from client.charge import BoundTo, Charge
-from client.ledger import Ledger, Limit
-from client.patient_gradients import Objective
+from client.privacy.charge import BoundTo, Charge
+from client.privacy.ledger import Ledger, Limit
+from client.privacy.patient_gradients import Objective
+from common.data.sample import Patients
 from common.privacy.plan import Mechanism, PrivacyPlan, Spend
-from common.sample import Patients
 
 #: Items of each made-up patient: some have one, some more than are used in a step.
 ITEMS = (1, 3, 2, 5, 1, 2)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.config import PatientPrivacy, Training
-from common.errors import BudgetExceeded, ConfigurationError
+from common.config.run_config import PatientPrivacy, Training
+from common.platform.errors import BudgetExceeded, ConfigurationError
 from common.privacy.accounting import calibrate, delta_of, epsilon_of, make_plan, rdp_epsilon
 from common.privacy.plan import Mechanism
 from tests.privacy.made_up import mechanism_of

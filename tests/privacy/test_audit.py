@@ -5,11 +5,17 @@ import math
 import pytest
 import torch
 
-from client import patient_optimizer
+from client.privacy import patient_optimizer
 from common.privacy.accounting import calibrate, epsilon_of
 from common.privacy.noise import SimulatedNoise
 from common.privacy.plan import PrivacyPlan
-from simulations.attacks import canaries, correct_guesses, epsilon_at_least, scores, train
+from simulations.comparison.attacks import (
+    canaries,
+    correct_guesses,
+    epsilon_at_least,
+    scores,
+    train,
+)
 from tests.privacy.made_up import Silence, mechanism_of, plan_of
 
 COUNT, STEPS, DELTA = 4000, 10, 1e-5

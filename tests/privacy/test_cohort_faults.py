@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from client import cohort_release, describing
-from client.cohort_account import CohortFacts, StudyAccount
-from client.cohort_release import Members
-from client.describing import Described, Telling, describe
+from client.description import describing
+from client.description import release as cohort_release
+from client.description.account import CohortFacts, StudyAccount
+from client.description.describing import Described, Telling, describe
+from client.description.release import Members
 from client.dicom.reasons import Reason
-from client.ledger import Ledger, Limit
-from client.site import Guard, Site
+from client.privacy.ledger import Ledger, Limit
+from client.training.site import Guard, Site
+from common.messages.wire import SiteStatistics, StatisticsRequest
 from common.privacy.noise import ChaChaNoise, SimulatedNoise
-from common.wire import SiteStatistics, StatisticsRequest
 from tests.client.dicom_files import config_of
 from tests.client.test_cohort_release import (
     test_many_studies_of_few_patients_are_few as check_people,

@@ -17,29 +17,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client import evaluation
-from client.admission import House, denied, question_of
-from client.app import Desk, load
-from client.approvals import Approvals
-from client.evaluation import site_statistics
-from client.home import Home
-from client.ledger import Ledger
-from client.policy_rules import PolicyRules
-from client.site_config import SiteConfig, load_site_config, write_site_config
-from client.trained_on import trained_on
-from client.workbench import Workbench, open_workbench
-from client.worker import ward_of
-from common.config import RunConfig, parse_config
-from common.envelope import seal
-from common.metrics import Statistics, count_sensitivity, with_count_noise
-from common.network import initial_weights
-from common.privacy.accounting import epsilon_of
-from common.privacy.noise import ChaChaNoise
-from common.privacy.plan import count_mechanism
-from common.release import bundle_hash
-from common.sample import Patients
-from common.weights import Weights
-from common.wire import (
+from client.governance.admission import House, denied, question_of
+from client.governance.approvals import Approvals
+from client.inference.calibration.trained_on import trained_on
+from client.node.app import Desk, load
+from client.node.worker import ward_of
+from client.privacy.ledger import Ledger
+from client.site.home import Home
+from client.site.policy_rules import PolicyRules
+from client.site.site_config import SiteConfig, load_site_config, write_site_config
+from client.training import evaluation
+from client.training.evaluation import site_statistics
+from client.training.local_model import Workbench, open_workbench
+from common.config.run_config import RunConfig, parse_config
+from common.data.sample import Patients
+from common.data.weights import Weights
+from common.messages.envelope import seal
+from common.messages.wire import (
     Answer,
     EvaluationRequest,
     Proposal,
@@ -50,7 +44,13 @@ from common.wire import (
     StatisticsRequest,
     TrainRequest,
 )
-from simulations.attacks import epsilon_at_least
+from common.metrics import Statistics, count_sensitivity, with_count_noise
+from common.models.network import initial_weights
+from common.platform.release import bundle_hash
+from common.privacy.accounting import epsilon_of
+from common.privacy.noise import ChaChaNoise
+from common.privacy.plan import count_mechanism
+from simulations.comparison.attacks import epsilon_at_least
 from tests.privacy.made_up import patients_of, without
 
 PATIENTS, RARE, NOISE = 80, 17, 4.0
@@ -473,8 +473,8 @@ def test_what_is_released_stays_below_the_claim_and_without_noise_exceeds_it() -
 def test_answers_that_were_forgotten_are_charged_again_and_never_told_for_free(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client.answers._MOST_TOLD", 2)
-    monkeypatch.setattr("client.answers._MOST_RUNS", 2)
+    monkeypatch.setattr("client.privacy.answers._MOST_TOLD", 2)
+    monkeypatch.setattr("client.privacy.answers._MOST_RUNS", 2)
     desk = desk_of(home)
     for number in range(4):
         assert isinstance(desk.answer(asked(run=f"run-{number}")), SiteReport)

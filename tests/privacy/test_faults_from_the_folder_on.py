@@ -17,21 +17,26 @@ from statistics import NormalDist
 import pytest
 import torch
 
-from client import cohort, cohort_account, image_masks, images, labels, private_step, table_csv
-from client.cohort import SiteCohort
+from client.cohort import image_masks, images
+from client.cohort import loading as cohort
+from client.cohort.image_intake import read_objects
+from client.cohort.left_out import ColumnsUnusable
+from client.cohort.loading import SiteCohort
+from client.cohort.split import Part, SplitKey
+from client.description import account as cohort_account
 from client.dicom.reasons import Unusable
-from client.labels import read_labels
-from client.left_out import ColumnsUnusable
-from client.objects import read_objects
-from client.patient_gradients import Drawn
-from client.quality_rules import QualityRules
-from client.split import Part, SplitKey
-from client.table_files import TextTable, read_table
-from common.config import Split
-from common.errors import CohortError
+from client.labels import csv_text as table_csv
+from client.labels import label_table as labels
+from client.labels.files import TextTable, read_table
+from client.labels.label_table import read_labels
+from client.privacy import private_step
+from client.privacy.patient_gradients import Drawn
+from client.site.quality_rules import QualityRules
+from common.config.run_config import Split
+from common.data.sample import Patients
+from common.platform.errors import CohortError
 from common.privacy.accounting import calibrate, epsilon_of
 from common.privacy.noise import ChaChaNoise, NoiseSource
-from common.sample import Patients
 from tests.privacy import two_worlds
 from tests.privacy.made_up import Silence, mechanism_of, patients_of, without
 from tests.privacy.two_worlds import Way, World, check, world, write

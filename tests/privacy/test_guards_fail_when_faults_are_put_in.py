@@ -12,21 +12,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from client import evaluation, model_guard, parts, patient_optimizer, private_round
-from client import ledger as ledger_module
-from client.answers import AnswersInFile
-from client.charge import BoundTo
-from client.clipping import clip_factor, patient_norms
-from client.home import Home
-from client.ledger import COHORT, Ledger, Limit
-from client.model_guard import check_model
-from client.patient_optimizer import PatientOptimizer
-from client.private_step import patient_optimizer as optimizer_of
-from client.private_step import private_step
-from client.records import Records
-from common.errors import BudgetExceeded, LedgerDamaged, PrivacyError, UnsafeModel
+from client.governance.records import Records
+from client.privacy import ledger as ledger_module
+from client.privacy import model_guard, parts, patient_optimizer
+from client.privacy.answers import AnswersInFile
+from client.privacy.charge import BoundTo
+from client.privacy.clipping import clip_factor, patient_norms
+from client.privacy.ledger import COHORT, Ledger, Limit
+from client.privacy.model_guard import check_model
+from client.privacy.patient_optimizer import PatientOptimizer
+from client.privacy.private_step import patient_optimizer as optimizer_of
+from client.privacy.private_step import private_step
+from client.site.home import Home
+from client.training import evaluation, private_round
 from common.metrics import Statistics
 from common.metrics.statistics import Normal
+from common.platform.errors import BudgetExceeded, LedgerDamaged, PrivacyError, UnsafeModel
 from common.privacy import accounting
 from common.privacy.noise import ChaChaNoise
 from common.privacy.plan import Mechanism
@@ -354,7 +355,7 @@ def test_a_history_of_which_only_the_last_entry_counts(monkeypatch: Patch, tmp_p
         return accounting.epsilon_of([*history][-1:], delta)
 
     assert charges_until_refused("sound.db") < 30
-    monkeypatch.setattr("client.ledger.epsilon_of", forgetful)
+    monkeypatch.setattr("client.privacy.ledger.epsilon_of", forgetful)
     assert charges_until_refused("faulty.db") == 30
 
 
@@ -365,7 +366,7 @@ def test_a_chain_that_is_not_checked(monkeypatch: Patch, tmp_path: Path) -> None
     outside(tmp_path / "ledger.db", "UPDATE charges SET cohort = 'nobody' WHERE number = 1")
     with pytest.raises(LedgerDamaged):
         ledger.history("patients")
-    monkeypatch.setattr("client.ledger_rows.chained", lambda _previous, _text: "x")
+    monkeypatch.setattr("client.privacy.ledger_rows.chained", lambda _previous, _text: "x")
     with pytest.raises(LedgerDamaged):
         ledger.history("patients")
 
@@ -401,7 +402,7 @@ def test_an_old_ledger_that_nothing_is_held_against(
 
 
 @pytest.mark.parametrize(("how", "fault"), [
-    ("list alone", "client.records.stood_at"), ("whole home", "client.records.stood_at"),
+    ("list alone", "client.governance.records.stood_at"), ("whole home", "client.governance.records.stood_at"),
 ])  # fmt: skip
 def test_an_old_list_of_withdrawals_that_nothing_is_held_against(
     monkeypatch: Patch, tmp_path: Path, how: str, fault: str
@@ -419,7 +420,7 @@ def test_another_key_that_splits_the_patients_anew(monkeypatch: Patch, tmp_path:
 
 def test_a_loss_that_is_declared_for_nothing(monkeypatch: Patch, tmp_path: Path) -> None:
     nothing: dict[str, tuple[Mechanism, ...]] = {COHORT: ()}
-    monkeypatch.setattr("client.records_loss.lost_spending", lambda *_: nothing)
+    monkeypatch.setattr("client.governance.records_loss.lost_spending", lambda *_: nothing)
     with pytest.raises(RED):
         check_declared(Federation(tmp_path), restored)
 

@@ -12,7 +12,7 @@ from mpmath import mp
 from scipy import stats
 from torch import Tensor
 
-from common.errors import PrivacyError
+from common.platform.errors import PrivacyError
 from common.privacy import noise
 from common.privacy.noise import ChaChaNoise, SimulatedNoise, grid_of
 

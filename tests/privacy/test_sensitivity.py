@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from client.backend_choice import backend_of
-from client.clipping import PEER_ERROR
-from client.patient_gradients import LOOP, Backend, Objective
-from client.private_step import patient_optimizer
-from common.config import Cohort, Images, Model, NetworkName, PatientPrivacy
+from client.privacy.backend_choice import backend_of
+from client.privacy.clipping import PEER_ERROR
+from client.privacy.patient_gradients import LOOP, Backend, Objective
+from client.privacy.private_step import patient_optimizer
+from common.config.run_config import Cohort, Images, Model, NetworkName, PatientPrivacy
+from common.data.sample import Patients
 from common.models import build_model
 from common.privacy.noise import ChaChaNoise
-from common.sample import Patients
 from tests.privacy.guarantees import (
     check_bound,
     check_divisor,

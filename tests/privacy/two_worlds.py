@@ -19,20 +19,20 @@ from PIL import Image
 from pydicom.dataset import FileDataset
 from torch import Tensor
 
-from client.cache import Cache
-from client.cohort import load_cohort
-from client.cohort_quality import Shelf, images_left_out
-from client.cohort_release import Members, by_patient_apart, sensitivity
-from client.describing import account_of, facts_of, tables_of
-from client.features import site_of, with_features
-from client.intensity import mean_intensities
-from client.left_out import LeftOut
-from client.patient_gradients import LOOP, Backend, Objective
-from client.quality_rules import QualityRules
-from client.site import Site
-from client.split import simulated_key
-from client.workbench import Workbench, open_workbench
-from common.config import RunConfig, load_config, parse_config
+from client.cohort.left_out import LeftOut
+from client.cohort.loading import load_cohort
+from client.cohort.quality_rules import Shelf, images_left_out
+from client.cohort.split import simulated_key
+from client.description.describing import account_of, facts_of, tables_of
+from client.description.intensity import mean_intensities
+from client.description.release import Members, by_patient_apart, sensitivity
+from client.privacy.patient_gradients import LOOP, Backend, Objective
+from client.site.cache import Cache
+from client.site.quality_rules import QualityRules
+from client.training.features import site_of, with_features
+from client.training.local_model import Workbench, open_workbench
+from client.training.site import Site
+from common.config.run_config import RunConfig, load_config, parse_config
 from common.privacy.plan import PrivacyPlan
 from common.tasks import task_of
 from tests.client.dicom_files import image, placed, save, uid, write_labels

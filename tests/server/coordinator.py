@@ -20,15 +20,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from client.request_signing import add_signature
-from common.enrolment_messages import CA_PATH, Invite, JoinReply, JoinRequest
-from common.identity import fingerprint, new_private_key, public_pem, public_text
-from common.request_signature import BODY_HEADER, NUMBER_HEADER, SIGNATURE_HEADER
-from server.certificates import authority_hash
-from server.folder import Folder
-from server.foundation import set_up
-from server.gateway import Gateway
-from server.settings import Settings, new_settings
+from client.transport.signing import add_signature
+from common.messages.enrolment import CA_PATH, Invite, JoinReply, JoinRequest
+from common.messages.identity import fingerprint, new_private_key, public_pem, public_text
+from common.messages.request_signature import BODY_HEADER, NUMBER_HEADER, SIGNATURE_HEADER
+from server.enrolment.certificates import authority_hash
+from server.enrolment.foundation import set_up
+from server.files.folder import Folder
+from server.files.settings import Settings, new_settings
+from server.service.gateway import Gateway
 
 PROTOBUF = "application/protobuf"
 

@@ -23,11 +23,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from common.config import RunConfig
-from common.weights import fingerprint
-from server.journal import Journal
-from server.rounds import Records, run_rounds
-from server.run_state import RunState, RunStore
+from common.config.run_config import RunConfig
+from common.data.weights import fingerprint
+from server.rounds.journal import Journal
+from server.rounds.run_rounds import Records, run_rounds
+from server.rounds.run_state import RunState, RunStore
 from tests.server.hospitals import FakeSites, config_of, start
 
 EVENTS = {"open", "os.rename", "os.remove", "os.truncate", "wardround.train", "wardround.evaluate"}

@@ -33,9 +33,9 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from client.fleet_headers import Signing
-from common.identity import public_pem, public_text
-from common.pull_headers import DELIVERY_HEADER
+from client.transport.headers import Signing
+from common.messages.identity import public_pem, public_text
+from common.messages.pull_headers import DELIVERY_HEADER
 from tests.server.coordinator import Running, Site
 
 

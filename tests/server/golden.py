@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from server.rounds import Records, run_rounds
+from server.rounds.run_rounds import Records, run_rounds
 from tests.server.hospitals import FakeSites, config_of, start
 
 FILE = Path(__file__).with_name("golden.json")

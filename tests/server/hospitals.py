@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from client.memory import MemoryInFolder, MemoryInProcess, SiteMemory
-from common.config import RunConfig, parse_config
-from common.scaffold import next_control
+from client.training.memory import MemoryInFolder, MemoryInProcess, SiteMemory
+from common.config.run_config import RunConfig, parse_config
+from common.data.scaffold import next_control
+from common.data.weights import Weights, zeros_like
+from common.messages.wire import EvaluationRequest, Refusal, SiteReport, SiteUpdate, TrainRequest
 from common.tasks import task_of
 from common.tasks.task import Scores
-from common.weights import Weights, zeros_like
-from common.wire import EvaluationRequest, Refusal, SiteReport, SiteUpdate, TrainRequest
-from server.aggregation import Aggregator, aggregator_of
-from server.run_state import RunState
+from server.aggregation.rules import Aggregator, aggregator_of
+from server.rounds.run_state import RunState
 
 NAMES = ("east", "north", "south", "west")
 RATE, STEPS = 0.5, 3

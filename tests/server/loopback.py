@@ -13,17 +13,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from client.fleet import HEARTBEAT_SECONDS, Fleet
-from common.config import RunConfig
-from common.errors import LinkDown, SiteUnknown
-from common.identity import private_text
-from common.sample import Patients
-from common.wire import Answer
-from server.board import Board
-from server.flower_sites import FlowerSites
-from server.receipts import Receipts
-from server.runtime import Runtime
-from server.setting import Setting
+from client.transport.fleet_client import HEARTBEAT_SECONDS, Fleet
+from common.config.run_config import RunConfig
+from common.data.sample import Patients
+from common.messages.identity import private_text
+from common.messages.wire import Answer
+from common.platform.errors import LinkDown, SiteUnknown
+from server.enrolment.receipts import Receipts
+from server.files.board import Board
+from server.rounds.setting import Setting
+from server.transport.flower_sites import FlowerSites
+from server.transport.runtime import Runtime
 from tests.client.answering import Letters
 from tests.server.coordinator import Running, Site
 

@@ -12,10 +12,10 @@ import sys
 import time
 from pathlib import Path
 
-from common.config import load_config
-from common.durable import replace_durably
-from common.errors import ExitCode
-from server.folder import Folder
+from common.config.run_config import load_config
+from common.platform.durable import replace_durably
+from common.platform.errors import ExitCode
+from server.files.folder import Folder
 
 
 def main(folder: Folder, run: str) -> int:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from server.folder import Folder
-from server.service import run_service
+from server.files.folder import Folder
+from server.service.serve import run_service
 
 ROOT = Path(__file__).parents[2]
 STAND_IN = (sys.executable, "-m", "tests.server.run_stand_in")

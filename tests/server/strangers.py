@@ -30,11 +30,11 @@ import httpx
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.node_pb2 import Node
 
-from common.network import initial_weights
-from common.wire import SiteUpdate, TrainRequest
-from server.folder import Folder
-from server.gateway import Gateway
-from server.settings import Settings
+from common.messages.wire import SiteUpdate, TrainRequest
+from common.models.network import initial_weights
+from server.files.folder import Folder
+from server.files.settings import Settings
+from server.service.gateway import Gateway
 from tests.client.local_runs import config_of, learnable
 from tests.privacy.made_up import patients_of
 from tests.server.coordinator import Running, Site, free_ports

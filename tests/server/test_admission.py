@@ -10,9 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.config import RunConfig
-from common.privacy.plan import LedgerHead, Mechanism, Spend
-from common.wire import (
+from common.config.run_config import RunConfig
+from common.messages.wire import (
     EvaluationRequest,
     Refusal,
     RefusalReason,
@@ -20,8 +19,9 @@ from common.wire import (
     SiteUpdate,
     TrainRequest,
 )
-from server.admission import NotAdmitted, admit, admit_reports
-from server.fault import Fault
+from common.privacy.plan import LedgerHead, Mechanism, Spend
+from server.rounds.admission import NotAdmitted, admit, admit_reports
+from server.rounds.fault import Fault
 from tests.server.hospitals import FakeSites, config_of, random_update, start
 
 SITES = ("east", "north")

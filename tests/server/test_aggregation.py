@@ -6,12 +6,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.config import Aggregation, ServerOptimizer
-from common.scaffold import next_control, next_server_control
-from common.weights import Weights
-from common.wire import SiteUpdate
-from server.aggregation import aggregator_of, averaged, control_of
-from server.server_optimizer import init_server, step_server
+from common.config.run_config import Aggregation, ServerOptimizer
+from common.data.scaffold import next_control, next_server_control
+from common.data.weights import Weights
+from common.messages.wire import SiteUpdate
+from server.aggregation.rules import aggregator_of, averaged, control_of
+from server.aggregation.server_optimizer import init_server, step_server
 from tests.server.hospitals import same_bits
 
 NAMES = ("a", "b", "c", "d", "e")

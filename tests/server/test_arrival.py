@@ -9,11 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.wire import Refusal, RefusalReason, SiteUpdate, TrainRequest
-from server.admission import NotAdmitted, admit
-from server.arrival import Answer, in_order
-from server.bounding import bounded
-from server.fault import Fault
+from common.messages.wire import Refusal, RefusalReason, SiteUpdate, TrainRequest
+from server.rounds.admission import NotAdmitted, admit
+from server.rounds.arrival import Answer, in_order
+from server.rounds.bounding import bounded
+from server.rounds.fault import Fault
 from tests.server.hospitals import config_of, random_update, same_bits
 from tests.server.test_bounding import Heard
 

@@ -10,21 +10,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.ledger import COHORT, Ledger, Limit
-from client.site import Guard, Site
-from client.training import train_round
-from client.workbench import open_workbench
-from common.config import RunConfig, parse_config
-from common.network import initial_weights
+from client.privacy.ledger import COHORT, Ledger, Limit
+from client.training.local_model import open_workbench
+from client.training.local_round import train_round
+from client.training.site import Guard, Site
+from common.config.run_config import RunConfig, parse_config
+from common.data.weights import Weights
+from common.messages.wire import Refusal, SiteUpdate, TrainRequest
+from common.models.network import initial_weights
 from common.privacy.noise import ChaChaNoise
-from common.weights import Weights
-from common.wire import Refusal, SiteUpdate, TrainRequest
-from server.admission import NotAdmitted, norm
-from server.bounding import bounded, public_bound
-from server.fault import Fault
-from server.round_record import record_from_json
-from server.rounds import Records, run_rounds
-from server.run_state import RunState
+from server.rounds.admission import NotAdmitted, norm
+from server.rounds.bounding import bounded, public_bound
+from server.rounds.fault import Fault
+from server.rounds.round_record import record_from_json
+from server.rounds.run_rounds import Records, run_rounds
+from server.rounds.run_state import RunState
 from tests.privacy.made_up import patients_of
 from tests.server.hospitals import (
     NAMES,

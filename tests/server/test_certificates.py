@@ -10,8 +10,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from common.errors import TrustRefused
-from server.certificates import (
+from common.platform.errors import TrustRefused
+from server.enrolment.certificates import (
     RENEWAL,
     Authority,
     authority_hash,
@@ -21,7 +21,7 @@ from server.certificates import (
     renew_if_due,
     server_context,
 )
-from server.folder import Folder
+from server.files.folder import Folder
 
 HOSTS = ("coordinator.example", "192.0.2.7")
 
@@ -54,7 +54,7 @@ def test_the_server_signs_with_p256_and_a_slower_key_is_renewed(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert not renew_if_due(folder, HOSTS, now())
-    monkeypatch.setattr("server.certificates._SERVER_CURVE", ec.SECP384R1)
+    monkeypatch.setattr("server.enrolment.certificates._SERVER_CURVE", ec.SECP384R1)
     assert renew_if_due(folder, HOSTS, now())
     monkeypatch.undo()
     assert renew_if_due(folder, HOSTS, now())

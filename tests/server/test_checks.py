@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from common.file_lock import FileLock
-from server.certificates import Authority, now
-from server.checks import Finding, examine
-from server.cli import app
-from server.folder import Folder
-from server.settings import Settings, host_and_port
+from common.platform.file_lock import FileLock
+from server.cli.app import app
+from server.enrolment.certificates import Authority, now
+from server.files.folder import Folder
+from server.files.settings import Settings, host_and_port
+from server.planning.checks import Finding, examine
 from tests.server.coordinator import made
 
 

@@ -10,21 +10,21 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from common.cohort_statistics import LEFT_OUT, CohortStatistics, Table, layout_of
-from common.config import RunConfig
-from common.hash_chain import verify
+from common.config.run_config import RunConfig
+from common.messages.cohort_statistics import LEFT_OUT, CohortStatistics, Table, layout_of
+from common.messages.wire import Refusal, RefusalReason, SiteStatistics, StatisticsRequest
+from common.platform.hash_chain import verify
 from common.privacy.plan import LedgerHead, Mechanism, Spend
-from common.wire import Refusal, RefusalReason, SiteStatistics, StatisticsRequest
-from server.admission import NotAdmitted
-from server.cli import app
-from server.cohort_asking import gathered, survey
-from server.cohort_report import cohort_line, said, write_report
-from server.cohort_survey import Survey, read_survey
-from server.fault import Fault
-from server.folder import Folder, RunFolder
-from server.journal import Journal
-from server.operator_client import Operator
-from server.run_status import view_of
+from server.cli.app import app
+from server.files.folder import Folder, RunFolder
+from server.files.run_status import view_of
+from server.rounds.admission import NotAdmitted
+from server.rounds.cohort_asking import gathered, survey
+from server.rounds.cohort_report import cohort_line, said, write_report
+from server.rounds.cohort_survey import Survey, read_survey
+from server.rounds.fault import Fault
+from server.rounds.journal import Journal
+from server.service.operator_client import Operator
 from tests.client.dicom_files import config_of
 from tests.strict_html import Strict
 

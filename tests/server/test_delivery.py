@@ -15,10 +15,10 @@ from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import GetNodesRequest
 from starlette.types import Message, Receive, Scope, Send
 
-from common.pull_headers import RECEIVED_HEADER, WAIT_HEADER
-from common.release import bundle, bundle_hash
-from server.asgi import answer
-from server.delivery import Arrivals, Delivery
+from common.messages.pull_headers import RECEIVED_HEADER, WAIT_HEADER
+from common.platform.release import bundle, bundle_hash
+from server.http.asgi import answer
+from server.service.delivery import Arrivals, Delivery
 from tests.server.coordinator import Running, Site, made, running
 from tests.server.flower_calls import Caller, RunProcess
 

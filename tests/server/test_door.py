@@ -14,15 +14,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from client.fleet import HEARTBEAT_SECONDS
-from client.proxy import open_client
-from common.identity import fingerprint, new_private_key, public_pem, public_text
-from server.door_places import Waiting, network_of
-from server.enrolment import Enrolment
-from server.folder import Folder
-from server.operator_client import Operator
-from server.settings import Settings
-from server.superlink import SuperLink
+from client.transport.fleet_client import HEARTBEAT_SECONDS
+from client.transport.proxy import open_client
+from common.messages.identity import fingerprint, new_private_key, public_pem, public_text
+from server.enrolment.registry import Enrolment
+from server.files.folder import Folder
+from server.files.settings import Settings
+from server.http.door_places import Waiting, network_of
+from server.service.operator_client import Operator
+from server.service.superlink import SuperLink
 from tests.server.coordinator import Site, made, running
 from tests.server.service_process import service
 from tests.server.strangers import (
@@ -44,9 +44,9 @@ Served = tuple[Folder, Settings, Site, int]
 @contextmanager
 def serving(path: Path, **changed: int) -> Iterator[Served]:
     """Yield a running service, a site that it accepted, and its process's number."""
-    from common.enrolment_messages import JoinRequest
-    from server.certificates import authority_hash
-    from server.settings import write_settings
+    from common.messages.enrolment import JoinRequest
+    from server.enrolment.certificates import authority_hash
+    from server.files.settings import write_settings
 
     folder, settings = made(path)
     write_settings(folder.settings, settings.model_copy(update=changed))

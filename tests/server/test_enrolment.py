@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from common.enrolment_messages import Invite, JoinRequest, StateRequest
-from common.errors import ConfigurationError, StateDamaged, TrustRefused
-from common.identity import fingerprint, new_private_key, public_text
-from server.enrolment import Enrolment
+from common.messages.enrolment import Invite, JoinRequest, StateRequest
+from common.messages.identity import fingerprint, new_private_key, public_text
+from common.platform.errors import ConfigurationError, StateDamaged, TrustRefused
+from server.enrolment.registry import Enrolment
 
 
 @dataclass

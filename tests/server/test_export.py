@@ -9,26 +9,26 @@ from pathlib import Path
 import pytest
 import torch
 
-from client.ledger import Ledger, Limit
-from client.site import Guard, Site
-from common.bundle import read_bundle
-from common.bundle_evidence import calibration_from_json
-from common.config import RunConfig, parse_config
-from common.errors import ConfigurationError, RunFailed, StateDamaged
-from common.hash_chain import verify
+from client.privacy.ledger import Ledger, Limit
+from client.training.site import Guard, Site
+from common.bundle.evidence import calibration_from_json
+from common.bundle.write import read_bundle
+from common.config.run_config import RunConfig, parse_config
+from common.messages.wire import Refusal, RefusalReason, SiteUpdate, TrainRequest
 from common.metrics import Estimate
+from common.platform.errors import ConfigurationError, RunFailed, StateDamaged
+from common.platform.hash_chain import verify
+from common.platform.release import bundle_hash
 from common.privacy.noise import ChaChaNoise
-from common.release import bundle_hash
-from common.wire import Refusal, RefusalReason, SiteUpdate, TrainRequest
-from server import app
-from server.aggregation import aggregator_of
-from server.board import Board, SiteLine
-from server.export import export
-from server.folder import RunFolder
-from server.journal import Journal
-from server.rounds import Records, begin, run_rounds
-from server.run_state import RunStore
-from simulations.in_process import InProcessSites
+from server.aggregation.rules import aggregator_of
+from server.bundle.export import export
+from server.files.board import Board, SiteLine
+from server.files.folder import RunFolder
+from server.processes import run_process as app
+from server.rounds.journal import Journal
+from server.rounds.run_rounds import Records, begin, run_rounds
+from server.rounds.run_state import RunStore
+from simulations.engines.in_process import InProcessSites
 from tests.privacy.made_up import patients_of
 
 NAMES = ("east", "north", "south")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from client.calibration import hashed
-from client.inference import open_model
-from client.trained_on import note_trained, trained_on
-from server.export import export
+from client.inference.calibration.calibration import hashed
+from client.inference.calibration.trained_on import note_trained, trained_on
+from client.inference.model import open_model
+from server.bundle.export import export
 from tests.server.test_export import config_of, finished
 
 

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from client.site import Site
-from common.config import RunConfig, Selection
-from common.errors import RunFailed
-from common.identity import new_private_key, private_text
+from client.training.site import Site
+from common.config.run_config import RunConfig, Selection
+from common.data.sample import Patients
+from common.data.weights import fingerprint
+from common.messages.identity import new_private_key, private_text
+from common.messages.wire import Answer, Refusal, RefusalReason, SiteReport, SiteUpdate
 from common.metrics import Statistics
-from common.sample import Patients
-from common.weights import fingerprint
-from common.wire import Answer, Refusal, RefusalReason, SiteReport, SiteUpdate
-from server.aggregation import aggregator_of
-from server.fault import Fault
-from server.rounds import Records, begin, run_rounds
-from server.run_state import RunState
-from simulations.in_process import InProcessSites
+from common.platform.errors import RunFailed
+from server.aggregation.rules import aggregator_of
+from server.rounds.fault import Fault
+from server.rounds.run_rounds import Records, begin, run_rounds
+from server.rounds.run_state import RunState
+from simulations.engines.in_process import InProcessSites
 from tests.client.local_runs import config_of, learnable
 from tests.privacy.made_up import patients_of
 from tests.server.coordinator import Running, made, running

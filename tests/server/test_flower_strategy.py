@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from common.config import RunConfig, ServerOptimizer
-from common.errors import ConfigurationError, RunFailed
-from common.weights import Weights
-from server.rounds import Records, run_rounds, train_round
-from server.server_optimizer import init_server, step_server
+from common.config.run_config import RunConfig, ServerOptimizer
+from common.data.weights import Weights
+from common.platform.errors import ConfigurationError, RunFailed
+from server.aggregation.server_optimizer import init_server, step_server
+from server.rounds.run_rounds import Records, run_rounds, train_round
 from tests.server.hospitals import FakeSites, config_of, start
 
 

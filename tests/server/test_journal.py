@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.errors import StateDamaged
-from server.journal import Journal, verify
+from common.platform.errors import StateDamaged
+from server.rounds.journal import Journal, verify
 
 
 def written(path: Path, lines: int = 3) -> bytes:

@@ -3,17 +3,17 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from client.ledger import Ledger, Limit
-from client.site import Guard, Site
-from common.config import RunConfig, parse_config
+from client.privacy.ledger import Ledger, Limit
+from client.training.site import Guard, Site
+from common.config.run_config import RunConfig, parse_config
 from common.privacy.noise import ChaChaNoise
 from common.privacy.plan import LedgerHead
-from server.aggregation import aggregator_of
-from server.fault import Fault
-from server.round_record import RoundRecord, last_ledgers
-from server.rounds import Records, begin, run_rounds, train_round
-from server.run_state import RunStore
-from simulations.in_process import InProcessSites
+from server.aggregation.rules import aggregator_of
+from server.rounds.fault import Fault
+from server.rounds.round_record import RoundRecord, last_ledgers
+from server.rounds.run_rounds import Records, begin, run_rounds, train_round
+from server.rounds.run_state import RunStore
+from simulations.engines.in_process import InProcessSites
 from tests.privacy.made_up import patients_of
 
 NAMES = ("east", "north")

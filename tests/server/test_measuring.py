@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from common.config import RunConfig, parse_config, without_privacy
-from server.measuring import measured
-from server.planning import forecast
+from common.config.run_config import RunConfig, parse_config, without_privacy
+from server.planning.forecast import forecast
+from server.planning.measuring import measured
 
 CONFIG = parse_config("""
 name: measured

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from common.wire import RefusalReason
-from server.board import Board, SiteLine
-from server.fault import Fault
-from server.folder import Folder
-from server.following import Follower
-from server.journal import Journal
-from server.meters import CoordinatorMeters
-from server.round_record import RoundRecord
+from common.messages.wire import RefusalReason
+from server.files.board import Board, SiteLine
+from server.files.folder import Folder
+from server.rounds.fault import Fault
+from server.rounds.journal import Journal
+from server.rounds.round_record import RoundRecord
+from server.service.following import Follower
+from server.service.meters import CoordinatorMeters
 
 
 class Coordinator:

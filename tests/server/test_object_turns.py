@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from starlette.types import Message, Receive, Scope, Send
 
-from server.object_turns import ObjectTurns
+from server.service.object_turns import ObjectTurns
 
 PATH, OTHER = "/v1/fleet/push-object", "/v1/fleet/pull-messages"
 

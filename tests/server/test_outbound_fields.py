@@ -9,21 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from client.fleet import Delivery, Fleet
-from client.home import Home
-from client.joining import join, state
-from common import message_headers
-from common.cohort_statistics import CohortStatistics
-from common.metrics import Statistics
-from common.network import initial_weights
-from common.privacy.plan import Spend
-from common.wire import (
+from client.site.home import Home
+from client.transport.fleet_client import Delivery, Fleet
+from client.transport.joining import join, state
+from common.messages import headers as message_headers
+from common.messages.cohort_statistics import CohortStatistics
+from common.messages.wire import (
     EvaluationRequest,
     Refusal,
     SiteUpdate,
     StatisticsRequest,
     TrainRequest,
 )
+from common.metrics import Statistics
+from common.models.network import initial_weights
+from common.privacy.plan import Spend
 from tests.client.answering import CONFIG
 from tests.privacy.made_up import patients_of
 from tests.server.coordinator import Running, made, running

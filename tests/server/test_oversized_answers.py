@@ -18,16 +18,16 @@ from flwr.proto.fleet_pb2 import PushMessagesRequest
 from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.proto.message_pb2 import ObjectTree
 
-import server.approval
-import server.standings
-from client.fleet import Delivery, Fleet, Reply, reply_to
-from common.envelope import Envelope, seal
-from common.errors import RunGone
-from common.identity import sign
-from common.network import initial_weights
-from common.wire import Answer, SiteUpdate, Standing, TrainRequest
-from server.board import Board
-from server.flower_sites import FlowerSites
+import server.rounds.approval
+import server.transport.standings
+from client.transport.fleet_client import Delivery, Fleet, Reply, reply_to
+from common.messages.envelope import Envelope, seal
+from common.messages.identity import sign
+from common.messages.wire import Answer, SiteUpdate, Standing, TrainRequest
+from common.models.network import initial_weights
+from common.platform.errors import RunGone
+from server.files.board import Board
+from server.transport.flower_sites import FlowerSites
 from tests.server.coordinator import Running, Site, made, running
 from tests.server.loopback import Hospital, run_over
 from tests.server.test_flower_sites import patients_at, short
@@ -179,8 +179,8 @@ def test_the_run_goes_on_the_disk_stays_as_it_was_and_the_site_is_asked_no_more(
     coordinator: Running, north: Hospital, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     attack: Callable[[Evil, Delivery], None], most_asked: int,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(server.approval, "_LATER_SECONDS", 0.2)
-    monkeypatch.setattr(server.standings, "_LONGEST_SECONDS", 1.0)
+    monkeypatch.setattr(server.rounds.approval, "_LATER_SECONDS", 0.2)
+    monkeypatch.setattr(server.transport.standings, "_LONGEST_SECONDS", 1.0)
     with closing(Evil(coordinator)) as evil, run_over(
         coordinator, short(rounds=1), tmp_path / "run"
     ) as (sites, board):  # fmt: skip

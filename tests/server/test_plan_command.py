@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from common.config import load_config, without_privacy
-from common.enrolment_messages import JoinRequest
-from common.errors import ConfigurationError, ExitCode
-from common.identity import fingerprint, new_private_key, public_text
-from server.commands.plan import show_plan
-from server.enrolment import Enrolment
-from server.folder import Folder
-from server.foundation import set_up
-from server.settings import Settings
+from common.config.run_config import load_config, without_privacy
+from common.messages.enrolment import JoinRequest
+from common.messages.identity import fingerprint, new_private_key, public_text
+from common.platform.errors import ConfigurationError, ExitCode
+from server.cli.plan import show_plan
+from server.enrolment.foundation import set_up
+from server.enrolment.registry import Enrolment
+from server.files.folder import Folder
+from server.files.settings import Settings
 from tests.server.coordinator import free_ports
 
 CONFIG = """

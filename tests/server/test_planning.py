@@ -8,18 +8,18 @@ import pytest
 import torch
 from rich.console import Console
 
-from client.statement import Statement, sealed
-from client.withdrawals import WithdrawalsHead
-from common.config import RunConfig, parse_config
-from common.envelope import seal
-from common.errors import ConfigurationError
-from common.network import initial_weights
+from client.governance.statement import Statement, sealed
+from client.site.withdrawals import WithdrawalsHead
+from common.config.run_config import RunConfig, parse_config
+from common.data.weights import Weights
+from common.messages.envelope import seal
+from common.messages.refusals import PASSING, RefusalReason
+from common.messages.wire import EvaluationRequest, Refusal, SiteUpdate, Standing, TrainRequest
+from common.models.network import initial_weights
+from common.platform.errors import ConfigurationError
 from common.privacy.plan import LedgerHead, Mechanism, Spend
-from common.refusals import PASSING, RefusalReason
-from common.weights import Weights
-from common.wire import EvaluationRequest, Refusal, SiteUpdate, Standing, TrainRequest
-from server.plan_display import plan_frame
-from server.planning import Forecast, forecast
+from server.cli.plan_display import plan_frame
+from server.planning.forecast import Forecast, forecast
 
 NETWORKS = {
     "table": "cohort: {table: {numbers: [{column: age}, {column: crp}]}}\nmodel: {network: table}",

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.config import Aggregation
-from common.errors import RunFailed
-from server.robust_aggregation import combine_robustly, krum_order
+from common.config.run_config import Aggregation
+from common.platform.errors import RunFailed
+from server.aggregation.robust import combine_robustly, krum_order
 
 Deltas = list[dict[str, torch.Tensor]]
 

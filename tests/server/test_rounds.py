@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from common.config import RunConfig
-from common.errors import ConfigurationError, RunFailed
-from common.wire import (
+from common.config.run_config import RunConfig
+from common.messages.wire import (
     EvaluationRequest,
     Refusal,
     RefusalReason,
@@ -22,11 +21,12 @@ from common.wire import (
     SiteUpdate,
     TrainRequest,
 )
-from server.aggregation import aggregator_of
-from server.journal import Journal
-from server.round_record import RoundRecord
-from server.rounds import Records, begin, run_rounds, train_round
-from server.run_state import RunState, RunStore
+from common.platform.errors import ConfigurationError, RunFailed
+from server.aggregation.rules import aggregator_of
+from server.rounds.journal import Journal
+from server.rounds.round_record import RoundRecord
+from server.rounds.run_rounds import Records, begin, run_rounds, train_round
+from server.rounds.run_state import RunState, RunStore
 from tests.server.hospitals import NAMES, RATE, STEPS, FakeSites, config_of, same_bits, start
 
 

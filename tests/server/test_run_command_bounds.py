@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from server.cli import app
+from server.cli.app import app
 from tests.common.test_config import IMAGES
 from tests.common.test_config_yaml import BOMB
 

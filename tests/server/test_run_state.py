@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.errors import RunFailed, StateDamaged
 from common.metrics import Estimate
+from common.platform.errors import RunFailed, StateDamaged
 from common.privacy.plan import LedgerHead
-from server.round_record import RoundRecord, record_from_json
-from server.run_state import RunState, RunStore
+from server.rounds.round_record import RoundRecord, record_from_json
+from server.rounds.run_state import RunState, RunStore
 from tests.server.hospitals import same_bits
 
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.errors import ConfigurationError
-from common.measurement import is_validated
+from common.config.measurement import is_validated
 from common.metrics import Statistics
+from common.platform.errors import ConfigurationError
 from common.tasks import task_of
-from server.selection import check_selection, is_better, score, should_stop
+from server.rounds.checkpoint_choice import check_selection, is_better, score, should_stop
 from tests.server.hospitals import config_of
 from tests.server.test_admission import reports_of
 

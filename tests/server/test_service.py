@@ -17,16 +17,16 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from common.config import load_config
-from common.enrolment_messages import JOIN_PATH, Invite, JoinRequest
-from common.file_lock import FileLock, Taken
-from common.identity import fingerprint, new_private_key, public_text
-from server.certificates import client_context
-from server.cli import app
-from server.folder import Folder
-from server.operator_client import Operator
-from server.run_book import RunBook
-from server.settings import Settings, host_and_port
+from common.config.run_config import load_config
+from common.messages.enrolment import JOIN_PATH, Invite, JoinRequest
+from common.messages.identity import fingerprint, new_private_key, public_text
+from common.platform.file_lock import FileLock, Taken
+from server.cli.app import app
+from server.enrolment.certificates import client_context
+from server.files.folder import Folder
+from server.files.settings import Settings, host_and_port
+from server.service.operator_client import Operator
+from server.service.run_book import RunBook
 from tests.server.coordinator import made
 from tests.server.service_process import service
 

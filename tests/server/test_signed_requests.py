@@ -14,9 +14,9 @@ from flwr.proto.run_pb2 import GetRunRequest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.identity import public_pem, public_text
-from common.request_signature import SignedRequest, hash_of, new_number
-from server.replays import Replays
+from common.messages.identity import public_pem, public_text
+from common.messages.request_signature import SignedRequest, hash_of, new_number
+from server.service.replays import Replays
 from tests.server.coordinator import Running, Site, made, running
 
 ACTIVATE, DEACTIVATE = "/v1/fleet/activate-node", "/v1/fleet/deactivate-node"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import StateDamaged, TrustRefused
-from common.identity import new_private_key, public_text
-from server.superlink import SuperLink
+from common.messages.identity import new_private_key, public_text
+from common.platform.errors import StateDamaged, TrustRefused
+from server.service.superlink import SuperLink
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,8 +23,8 @@ watched = {"socket.connect", "socket.getaddrinfo", "socket.sendto", "subprocess.
            "os.posix_spawn", "os.exec", "os.system", "os.fork"}
 sys.addaudithook(lambda event, facts: noted.append((event, facts)) if event in watched else None)
 from pathlib import Path
-from server.superlink import SuperLink
-from common.identity import new_private_key, public_text
+from server.service.superlink import SuperLink
+from common.messages.identity import new_private_key, public_text
 link = SuperLink(Path(sys.argv[1]))
 key = public_text(new_private_key())
 link.register("north", key)

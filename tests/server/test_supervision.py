@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from common.config import RunConfig, load_config
-from common.errors import ConfigurationError
-from common.file_lock import FileLock, Taken
-from server.folder import Folder
-from server.run_book import RunBook, RunEntry
-from server.supervision import Supervisor
+from common.config.run_config import RunConfig, load_config
+from common.platform.errors import ConfigurationError
+from common.platform.file_lock import FileLock, Taken
+from server.files.folder import Folder
+from server.service.run_book import RunBook, RunEntry
+from server.service.supervision import Supervisor
 
 ROOT = Path(__file__).parents[2]
 STAND_IN = (sys.executable, "-m", "tests.server.run_stand_in")

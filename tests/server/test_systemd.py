@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from server.cli import app
-from server.settings import Settings, new_settings
-from server.systemd import OPEN_FILES, Service, low_port, unit
+from server.cli.app import app
+from server.files.settings import Settings, new_settings
+from server.service.systemd import OPEN_FILES, Service, low_port, unit
 from tests.server.coordinator import made
 
 

@@ -25,14 +25,14 @@ from flwr.supercore.constant import (
 )
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 
-from common.enrolment_messages import JoinReply, StateRequest
-from common.identity import fingerprint, new_private_key, public_pem, public_text
-from server.certificates import Authority, authority_hash, client_context, now
-from server.folder import Folder
-from server.members import KEY_HEADER
-from server.settings import host_and_port
-from server.site_guard import FLEET_PATHS, LARGEST_BODY
-from server.superlink import TASK_HEADER
+from common.messages.enrolment import JoinReply, StateRequest
+from common.messages.identity import fingerprint, new_private_key, public_pem, public_text
+from server.enrolment.certificates import Authority, authority_hash, client_context, now
+from server.files.folder import Folder
+from server.files.settings import host_and_port
+from server.service.members import KEY_HEADER
+from server.service.site_guard import FLEET_PATHS, LARGEST_BODY
+from server.service.superlink import TASK_HEADER
 from tests.server.coordinator import PROTOBUF, Running, Site, fetched_authority, made, running
 
 #: What sites may reach of Flower's, written out: whatever the table says, nothing else answers.

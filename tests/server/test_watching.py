@@ -16,16 +16,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from common.errors import ConfigurationError, Unreachable
-from common.refusals import RefusalReason
-from server.advice import advice
-from server.board import Board, SiteState
-from server.folder import RunFolder
-from server.journal import Journal
-from server.round_record import RoundRecord
-from server.run_status import RunView, newest, view_of
-from server.run_words import clock, duration, size, time_left
-from server.watching import show, watch
+from common.messages.refusals import RefusalReason
+from common.platform.errors import ConfigurationError, Unreachable
+from server.cli.run_words import clock, duration, size, time_left
+from server.cli.watch import show, watch
+from server.files.board import Board, SiteState
+from server.files.folder import RunFolder
+from server.files.run_status import RunView, newest, view_of
+from server.rounds.journal import Journal
+from server.rounds.round_record import RoundRecord
+from server.service.advice import advice
 
 NOW = datetime(2026, 11, 26, 14, 5, tzinfo=timezone(timedelta(hours=1)))
 
@@ -197,7 +197,7 @@ def test_files_that_are_missing_torn_or_odd_leave_what_is_known(run: Run) -> Non
 
 
 def test_only_the_end_of_a_long_journal_is_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.run_status._TAIL_BYTES", 1000)
+    monkeypatch.setattr("server.files.run_status._TAIL_BYTES", 1000)
     for number in range(1, 9):
         run.round(number)
     assert [r.round for r in run.look().rounds][-2:] == [7, 8]
@@ -280,8 +280,8 @@ def test_ctrl_c_on_a_real_terminal_ends_the_watching_and_says_that_the_run_goes_
     run.board.begin("training", 1)
     program = (
         "import sys; from pathlib import Path; from rich.console import Console; "
-        "from server.folder import RunFolder; from server.run_status import view_of; "
-        "from server.watching import watch; "
+        "from server.files.folder import RunFolder; from server.files.run_status import view_of; "
+        "from server.cli.watch import watch; "
         f"sys.exit(watch(lambda: view_of(RunFolder(Path({str(run.place.path)!r}))), Console()))"
     )
     ours, theirs = pty.openpty()
@@ -348,7 +348,7 @@ def test_time_to_go_is_that_of_the_rounds_before(run: Run) -> None:
 
 
 def test_looking_at_a_run_loads_no_torch() -> None:
-    program = "import sys, server.watching; print('torch' in sys.modules, 'flwr' in sys.modules)"
+    program = "import sys, server.cli.watch; print('torch' in sys.modules, 'flwr' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     )

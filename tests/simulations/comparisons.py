@@ -9,20 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from client.cohort import SiteCohort
+from client.cohort.loading import SiteCohort
+from client.cohort.split import simulated_key
 from client.dicom.reasons import Reason, Unusable
-from client.split import simulated_key
-from common.config import RunConfig, parse_config
+from common.config.run_config import RunConfig, parse_config
+from common.data.sample import Patients
 from common.metrics import Estimate
-from common.network import initial_weights
-from common.sample import Patients
+from common.models.network import initial_weights
 from common.tasks import task_of
 from common.tasks.prognosis import encode_time
 from common.tasks.task import Scores
-from server.rounds import RoundRecord
-from simulations.arm_configurations import plain
-from simulations.arms import ARMS, Arm, Outcome
-from simulations.compare import Comparison, verdicts_of
+from server.rounds.run_rounds import RoundRecord
+from simulations.comparison.arm_configurations import plain
+from simulations.comparison.arms import ARMS, Arm, Outcome
+from simulations.comparison.compare import Comparison, verdicts_of
 
 TASKS = {
     "binary": "{kind: diagnosis, target: ill}",

@@ -19,12 +19,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from client.cohort import SiteCohort
-from common.config import RunConfig, parse_config
-from common.weights import Weights
-from simulations.arms import Arm
-from simulations.compare import Comparison, Plan, Progress, compare
-from simulations.results import results
+from client.cohort.loading import SiteCohort
+from common.config.run_config import RunConfig, parse_config
+from common.data.weights import Weights
+from simulations.comparison.arms import Arm
+from simulations.comparison.compare import Comparison, Plan, Progress, compare
+from simulations.report.results import results
 from tests.simulations.comparisons import TASKS, cohort_of
 
 FILE = Path(__file__).with_suffix(".json")

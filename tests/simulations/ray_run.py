@@ -11,9 +11,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from common.errors import RunFailed
-from simulations.flower_ray import RaySites
-from simulations.in_process import InProcessSites
+from common.platform.errors import RunFailed
+from simulations.engines.flower_ray import RaySites
+from simulations.engines.in_process import InProcessSites
 from tests.server.hospitals import same_bits
 from tests.simulations.test_workers import NAMES, TABLE, config_of, run, sites_of, told
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 import torch
 import yaml
 
-from client.cohort import SiteCohort
-from common.bundle_evidence import Subgroup
-from common.config import RunConfig, Table
-from simulations.bundle_evidence import evidence_of
-from simulations.compare import Comparison
+from client.cohort.loading import SiteCohort
+from common.bundle.evidence import Subgroup
+from common.config.run_config import RunConfig, Table
+from simulations.comparison.compare import Comparison
+from simulations.report.bundle_evidence import evidence_of
 from tests.simulations.comparisons import PATIENTS, comparison, run_config
 
 TABLE = (

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DEMO = "configs/simulations/demo.yaml"
-COMMAND = "import sys; from simulations.cli import main; main()"
+COMMAND = "import sys; from simulations.cli.app import main; main()"
 #: Each takes from a quarter of a second to ten to load, which a plain run must not wait for.
 SLOW = {
     "monai", "opacus", "pandas", "scipy", "sklearn", "sksurv", "matplotlib", "onnx", "highdicom",
@@ -22,7 +22,7 @@ def first_round(self, label, record):
     print("loaded:", *sys.modules, flush=True)
     os._exit(0)
 command.LiveProgress._round = first_round
-from simulations.cli import main
+from simulations.cli.app import main
 main()
 """
 SMALL = """

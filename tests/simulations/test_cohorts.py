@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from client.cache import Cache
-from client.cohort import SiteCohort
-from client.split import Part
-from common.config import RunConfig
-from common.errors import CohortError
-from simulations.cohorts import check_parts, hospital_folders, load_hospitals
-from simulations.not_used import write_not_used
+from client.cohort.loading import SiteCohort
+from client.cohort.split import Part
+from client.site.cache import Cache
+from common.config.run_config import RunConfig
+from common.platform.errors import CohortError
+from simulations.comparison.cohorts import check_parts, hospital_folders, load_hospitals
+from simulations.comparison.not_used import write_not_used
 from tests.client.dicom_files import config_of, write_labels
 from tests.simulations.comparisons import cohort_of, run_config
 

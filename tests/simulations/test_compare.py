@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from client.cohort import SiteCohort
-from common.config import RunConfig
-from common.errors import RunFailed
-from server.rounds import RoundRecord
-from simulations.arms import ARMS, Arm, Outcome
-from simulations.compare import Comparison, Plan, Progress, compare, verdicts_of
-from simulations.members import Engine
-from simulations.results import results
-from simulations.unfinished import SparingStore, Unfinished, key_of_comparison
-from simulations.verdicts import Verdict, choose, said_of
+from client.cohort.loading import SiteCohort
+from common.config.run_config import RunConfig
+from common.platform.errors import RunFailed
+from server.rounds.run_rounds import RoundRecord
+from simulations.comparison.arms import ARMS, Arm, Outcome
+from simulations.comparison.compare import Comparison, Plan, Progress, compare, verdicts_of
+from simulations.comparison.unfinished import SparingStore, Unfinished, key_of_comparison
+from simulations.comparison.verdicts import Verdict, choose, said_of
+from simulations.engines.engines import Engine
+from simulations.report.results import results
 from tests.simulations.comparisons import cohort_of, comparison, run_config
 
 
@@ -129,7 +129,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> object:
 def test_a_run_that_was_stopped_between_rounds_goes_on_from_the_last_saved(
     stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("simulations.unfinished._WORTH_SECONDS", 0.0)
+    monkeypatch.setattr("simulations.comparison.unfinished._WORTH_SECONDS", 0.0)
     arms: tuple[Arm, ...] = ("federated",)
     expected = told(run(tmp_path / "whole", arms=arms))
     seen: list[int] = []

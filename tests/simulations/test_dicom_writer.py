@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 
-from client.dicom.masks import read_segmentation
-from client.dicom.read import read_header
-from client.dicom.volume import order_slices
-from simulations.dicom_writer import (
+from client.dicom.masks.masks import read_segmentation
+from client.dicom.reading.read import read_header
+from client.dicom.reading.volume import order_slices
+from simulations.synthetic.dicom_writer import (
     CT_LOW,
     LEVELS,
     Machine,
@@ -25,7 +25,7 @@ from simulations.dicom_writer import (
     write_ct,
     write_xray,
 )
-from simulations.segmentation_writer import write_segmentation
+from simulations.synthetic.segmentation_writer import write_segmentation
 
 SYNTAXES: tuple[TransferSyntax, ...] = get_args(TransferSyntax)
 STUDY = Study(patient="SIM00C0FFEE", number=1, age=61, sex="f")

@@ -42,7 +42,7 @@ def test_the_command_gives_the_same_results_on_ray_and_says_nothing_of_flower(
     found = []
     for engine in ("builtin", "ray"):
         ended = subprocess.run(
-            [sys.executable, "-c", "from simulations.cli import main; main()", "compare",
+            [sys.executable, "-c", "from simulations.cli.app import main; main()", "compare",
              str(tmp_path / "tiny.yaml"), "--arms", "federated,federated_dp", "--engine", engine,
              "--workers", "2", "--out", str(tmp_path / engine)],
             cwd=ROOT, capture_output=True, text=True, check=False, timeout=240,

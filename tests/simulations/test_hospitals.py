@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 from pydicom import dcmread
 
-from client.cache import Cache
-from client.cohort import SiteCohort, load_cohort
-from common.config import parse_config
-from common.errors import ConfigurationError
+from client.cohort.loading import SiteCohort, load_cohort
+from client.site.cache import Cache
+from common.config.run_config import parse_config
+from common.platform.errors import ConfigurationError
 from common.tasks import task_of
-from simulations.hospitals import (
+from simulations.synthetic.hospitals import (
     CohortSpec,
     HospitalSpec,
     Scanner,

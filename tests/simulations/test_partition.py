@@ -10,8 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.errors import ConfigurationError
-from simulations.partition import Sites, group_skew, label_skew, quantity_skew, scanner_skew
+from common.platform.errors import ConfigurationError
+from simulations.comparison.partition import (
+    Sites,
+    group_skew,
+    label_skew,
+    quantity_skew,
+    scanner_skew,
+)
 
 Deal = Callable[[Sequence[int], int, float, int, int], Sites]
 

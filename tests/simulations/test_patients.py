@@ -7,7 +7,7 @@ import pytest
 from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.util import Surv
 
-from simulations.patients import (
+from simulations.synthetic.patients import (
     BASELINE_PER_YEAR,
     DAYS_PER_YEAR,
     FOLLOW_UP_YEARS,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simulations.phantoms import Anatomy, Lesion, Pose, body, chest, texture
-from simulations.scanners import Scanner, smooth, take_ct, take_xray
+from simulations.synthetic.phantoms import Anatomy, Lesion, Pose, body, chest, texture
+from simulations.synthetic.scanners import Scanner, smooth, take_ct, take_xray
 
 ANATOMY = Anatomy(width=1.0, lungs=1.0, heart=1.0, ribs=0.3, density=1.0)
 STILL = Pose(right=0.0, down=0.0, zoom=1.0)

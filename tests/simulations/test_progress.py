@@ -7,10 +7,10 @@ from typing import cast
 import pytest
 from rich.console import Console
 
-from common.config import RunConfig, parse_config
-from server.rounds import RoundRecord
-from simulations.arms import Arm
-from simulations.progress import LiveProgress
+from common.config.run_config import RunConfig, parse_config
+from server.rounds.run_rounds import RoundRecord
+from simulations.cli.progress import LiveProgress
+from simulations.comparison.arms import Arm
 
 CONFIG = """
 name: tiny

@@ -21,9 +21,9 @@ synthetic: {modality: xray, patients: 48, seed: 0}
 #: What stands in `__main__` travels to Ray's processes by value.
 DYING = """
 import os, signal
-from common.flower_records import from_record
+from common.messages.flower_records import from_record
 from simulations import flower_ray_site
-from simulations.cli import main
+from simulations.cli.app import main
 
 alive = flower_ray_site._train
 

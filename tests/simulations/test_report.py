@@ -11,25 +11,27 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from client.cohort.split import simulated_key
 from client.dicom.reasons import Reason
-from client.split import simulated_key
-from common.bundle import read_bundle
-from common.config import PatientPrivacy
-from common.metric_names import metric_words
+from common.bundle.write import read_bundle
+from common.config.run_config import PatientPrivacy
+from common.data.sample import Patients
 from common.metrics import Estimate
+from common.metrics.names import metric_words
 from common.privacy.statement import statement
-from common.sample import Patients
-from simulations.arms import ARMS
-from simulations.compare import Comparison
-from simulations.report import page_of, write_report
-from simulations.report_calibration import calibration, reliability, wilson
-from simulations.report_confounder import MIXED, confounder
-from simulations.report_constant import constant_metrics
-from simulations.report_examples import examples
-from simulations.report_intervals import intervals
-from simulations.report_pictures import curves, spread
-from simulations.report_rows import owners
-from simulations.report_tables import (
+from simulations.comparison.arms import ARMS
+from simulations.comparison.compare import Comparison
+from simulations.comparison.verdicts import Compared, Verdict
+from simulations.report.calibration import calibration, reliability, wilson
+from simulations.report.confounder import MIXED, confounder
+from simulations.report.constant import constant_metrics
+from simulations.report.examples import examples
+from simulations.report.intervals import intervals
+from simulations.report.page import page_of, write_report
+from simulations.report.pictures import curves, spread
+from simulations.report.results import results
+from simulations.report.rows import owners
+from simulations.report.tables import (
     constant_text,
     constants,
     metric_table,
@@ -37,8 +39,6 @@ from simulations.report_tables import (
     values_of,
     verdict_rows,
 )
-from simulations.results import results
-from simulations.verdicts import Compared, Verdict
 from tests.simulations.comparisons import TASKS, comparison, run_config, with_confounder
 
 PNG = b"\x89PNG\r\n"

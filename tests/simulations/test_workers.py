@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from client.ledger import Ledger, Limit
-from client.site import Guard, Site
-from common.config import RunConfig, parse_config
-from common.errors import ConfigurationError, RunFailed, WardroundError
-from common.network import initial_weights
+from client.privacy.ledger import Ledger, Limit
+from client.training.site import Guard, Site
+from common.config.run_config import RunConfig, parse_config
+from common.messages.wire import Refusal, SiteUpdate, TrainRequest
+from common.models.network import initial_weights
+from common.platform.errors import ConfigurationError, RunFailed, WardroundError
 from common.privacy.noise import ChaChaNoise, SimulatedNoise
-from common.wire import Refusal, SiteUpdate, TrainRequest
-from server.aggregation import aggregator_of
-from server.rounds import Records, Sites, begin, run_rounds
-from server.run_state import RunState
-from simulations.in_process import InProcessSites
-from simulations.workers import WorkerSites
+from server.aggregation.rules import aggregator_of
+from server.rounds.run_rounds import Records, Sites, begin, run_rounds
+from server.rounds.run_state import RunState
+from simulations.engines.in_process import InProcessSites
+from simulations.engines.workers import WorkerSites
 from tests.privacy.made_up import patients_of
 from tests.server.hospitals import same_bits
 

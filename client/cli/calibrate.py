@@ -1,0 +1,81 @@
+"""wardround-site calibrate: what a model's probabilities mean on this site's own patients."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from client.cli.predict import check_bundle
+from client.cli.terminal import as_text, say
+from client.inference.calibration.calibration import Calibration, keep_calibration
+from client.inference.calibration.labels import questions
+from client.site.home import Home
+from common.config.run_config import PrognosisTask, RunConfig
+
+
+def calibrate(
+    home: Home, bundle: Path, *, coverage: float, unlike: float, as_json: bool
+) -> None:
+    """Fit and keep the calibration, and say what it holds."""
+    from client.inference.calibrate import Wishes
+    from client.inference.calibrate import calibrate as fitted
+    from client.inference.model import open_model
+
+    wishes = Wishes(coverage=coverage, flagged=unlike)
+    check_bundle(bundle)
+    model = open_model(bundle)
+    if not as_json:
+        say(f"Calibrating {model.config.name} on this site's patients.")
+    found = fitted(home, model, wishes)
+    path = keep_calibration(home.calibration, found)
+    if as_json:
+        say(json.dumps({
+            "model": model.name.name, "weights": found.weights, "patients": found.patients,
+            "parts": found.parts, "coverage": found.coverage, "counts": found.counts,
+            "line": found.line.tolist(), "kept": str(path),
+        }, indent=1))  # fmt: skip
+        return
+    for line in lines_of(found, model.config):
+        say(as_text(line))
+    say(f"Kept in {path}. Nothing of it leaves this site.")
+
+
+def lines_of(found: Calibration, config: RunConfig) -> Iterator[str]:
+    """Yield what the admin should know of a calibration."""
+    yield (
+        f"From {found.patients} patients of the run's {' and '.join(found.parts)} part, none of "
+        "whom it was trained on."
+    )
+    yield from _line(found, config)
+    fewest = math.ceil(found.coverage / (1 - found.coverage) - 1e-9)
+    for question, counts, limits in zip(
+        questions(config), found.counts, found.thresholds, strict=True
+    ):
+        for name, count, limit in zip(question.classes, counts, limits, strict=True):
+            if math.isinf(limit):
+                yield (
+                    f"{name}: {count} patients, expected at least {fewest}, so it is never ruled "
+                    "out: studies get a single answer only where it is the answer."
+                )
+            else:
+                yield f"{name}: {count} patients; {found.coverage:.0%} of such keep it in their set"
+    if not found.counts:
+        yield "No sets: there are none for survival over time and for outlines."
+    yield (
+        f"About {found.flagged:.0%} of usual studies will be called unlike the training images."
+    )
+
+
+def _line(found: Calibration, config: RunConfig) -> Iterator[str]:
+    """Yield what is done to the network's output."""
+    if isinstance(config.task, PrognosisTask) and config.task.outcome == "survival":
+        times = math.exp(float(found.line[1]))
+        yield f"The odds of the event in each interval are {times:.2f} times what the network says."
+    elif len(found.line) > 1:
+        slope = float(found.line[0])
+        offsets = ", ".join(f"{value:+.2f}" for value in found.line[1:])
+        yield (
+            f"The network's output times {slope:.2f} (temperature {1 / slope:.2f}), then {offsets}."
+        )

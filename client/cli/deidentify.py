@@ -1,0 +1,84 @@
+"""wardround-site deidentify: DICOM images as they may leave, written beside their sources."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from client.cli.terminal import as_text, say, table
+from client.dicom.deidentify.deidentify import Profile, Withheld, deidentify
+from client.site.home import Home
+from client.site.identity_key import Pseudonyms, pseudonyms
+from client.site.site_config import load_site_config
+from common.platform.durable import replace_durably
+from common.platform.errors import CohortError, ConfigurationError, ExitCode
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Outcome:
+    """What became of the files."""
+
+    written: int
+    patients: int
+    withheld: tuple[tuple[Path, str], ...]  # file and why
+
+
+def run(home: Home, source: Path, out: Path, profile: Profile, *, every: bool) -> ExitCode:
+    """Write the de-identified twins of a file, or of all below a folder, and say what stayed."""
+    load_site_config(home.site_yaml)  # the key belongs to a site; this says how to make one
+    files = _files(source, out)
+    outcome = _release(files, out, pseudonyms(home.identity_key), profile)
+    images = "image" if outcome.written == 1 else "images"
+    patients = "patient" if outcome.patients == 1 else "patients"
+    say(f"Wrote {outcome.written} {images} of {outcome.patients} {patients} to {out}.")
+    if outcome.written:
+        say("Look at some of them before they leave: what stands in the picture was not changed.")
+    if outcome.withheld:
+        say("Withheld:")
+        counts = Counter(why for _, why in outcome.withheld)
+        table([(f"  {number} x", as_text(why)) for why, number in counts.most_common()])
+        if every:
+            table([(f"  {as_text(path)}", as_text(why)) for path, why in outcome.withheld])
+        else:
+            say("--all names each of them.")
+    return ExitCode.WRONG_DATA if outcome.withheld else ExitCode.DONE
+
+
+def _files(source: Path, out: Path) -> list[Path]:
+    if not source.exists():
+        message = f"There is no file or folder {source}."
+        raise ConfigurationError(message)
+    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+        message = (
+            f"--out {out} lies in {source}, so released images would lie among the others. Give "
+            "a folder elsewhere."
+        )
+        raise ConfigurationError(message)
+    files = [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.is_file())
+    if not files:
+        message = f"There is no file in {source}."
+        raise CohortError(message)
+    return files
+
+
+def _release(files: list[Path], out: Path, names: Pseudonyms, profile: Profile) -> _Outcome:
+    """Release one file after another; names of folders and files are pseudonyms as well."""
+    patients: set[str] = set()
+    written: set[str] = set()
+    withheld: list[tuple[Path, str]] = []
+    for path in files:
+        try:
+            released = deidentify(path, names, profile)
+        except (Withheld, OSError) as why:
+            withheld.append((path, str(why)))
+            continue
+        target = out / released.patient / f"{released.instance}.dcm"
+        try:
+            replace_durably(target, released.content)
+        except OSError as error:
+            message = f"Cannot write {target}: {error.strerror}. Give --out another folder."
+            raise ConfigurationError(message) from error
+        patients.add(released.patient)
+        written.add(released.instance)
+    return _Outcome(written=len(written), patients=len(patients), withheld=tuple(withheld))

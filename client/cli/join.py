@@ -1,0 +1,164 @@
+"""wardround-site init and join: from nothing to a site that waits to be accepted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from client.cli.terminal import as_text, say
+from client.governance.approvals import Approvals
+from client.site.home import Home
+from client.site.site_config import SiteConfig, load_site_config, write_site_config
+from client.transport.joining import join, wait_until_accepted
+from client.transport.proxy import proxy_to
+from common.config.run_config import RunConfig, load_config
+from common.messages.enrolment import Invite, JoinReply
+from common.platform.errors import ConfigurationError
+
+_LARGEST_INVITE = 64 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinOptions:
+    """The options of `join` as typed."""
+
+    invite: str
+    data: Path | None
+    labels: Path | None
+    approve: Path | None
+    wait: bool
+    new_key: bool
+
+
+def init(home: Home, name: str, data: Path, labels: Path | None) -> None:
+    """Write site.yaml and the folder that it stands in."""
+    if home.site_yaml.exists():
+        message = f"{home.site_yaml} is there already. Edit it, or give another home with --home."
+        raise ConfigurationError(message)
+    config = _new_config(name, data, labels)
+    _make_folder(home)
+    _write(home, config)
+    say("Next: wardround-site join INVITE   (site.yaml says where the data are)")
+
+
+def join_coordinator(home: Home, options: JoinOptions) -> None:
+    """Join, initialising the home first where that is still to be done."""
+    text = invite_text(options.invite)
+    invite = Invite.from_text(text)
+    approved = None if options.approve is None else load_config(options.approve)
+    new = _wanted_config(home, invite, options)
+    _make_folder(home)
+    reply = join(home, text, new_key=options.new_key)
+    if new is not None:
+        _write(home, _with_proxy(new, invite))
+    if approved is not None:
+        _approve(home, approved)
+    _tell(home, invite, reply)
+    if options.wait and reply.state == "pending":
+        say("Waiting until they have; Ctrl-C ends the waiting, not the joining.")
+        wait_until_accepted(home)
+        say(f"{as_text(reply.coordinator)} has accepted this site.")
+    say("Next: wardround-site start")
+
+
+def invite_text(given: str) -> str:
+    """Return the invitation's line, which was typed or lies in a file."""
+    path = Path(given)
+    try:
+        is_file = not given.startswith("wardround-invite-") and path.is_file()
+        if is_file and path.stat().st_size > _LARGEST_INVITE:
+            message = f"{path} is too large for an invitation. Give the coordinator's own file."
+            raise ConfigurationError(message)
+        return path.read_text(encoding="utf-8") if is_file else given
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        message = f"Cannot read the invitation {given[:80]}: {error}. Give the line itself."
+        raise ConfigurationError(message) from error
+
+
+def _wanted_config(home: Home, invite: Invite, options: JoinOptions) -> SiteConfig | None:
+    """Return the site.yaml that is to be written; None where there is one that fits."""
+    if not home.site_yaml.exists():
+        if options.data is None:
+            message = (
+                "This site has no site.yaml yet. Say where its DICOM files are: "
+                "wardround-site join INVITE --data FOLDER"
+            )
+            raise ConfigurationError(message)
+        return _new_config(invite.site, options.data, options.labels)
+    config = load_site_config(home.site_yaml)
+    if config.name != invite.site:
+        message = (
+            f"The invitation is for the site {invite.site}, and {home.site_yaml} says name: "
+            f"{config.name}. Write name: {invite.site} there, or give another home with --home."
+        )
+        raise ConfigurationError(message)
+    for option, given, kept in (
+        ("--data", options.data, config.data), ("--labels", options.labels, config.labels)
+    ):  # fmt: skip
+        if given is not None and given.expanduser().absolute() != kept:
+            message = (
+                f"{option} is {given}, and {home.site_yaml} says {kept}. Change it there, or "
+                f"leave {option} out."
+            )
+            raise ConfigurationError(message)
+    return None
+
+
+def _with_proxy(config: SiteConfig, invite: Invite) -> SiteConfig:
+    """Write down the environment's proxy, if it was needed: a service does not see it."""
+    proxy = proxy_to(invite.address, config.proxy)
+    if proxy is None:
+        return config
+    say(f"The proxy {proxy.shown} of HTTPS_PROXY is on the way; site.yaml says so from now on.")
+    return SiteConfig.model_validate(config.model_dump() | {"proxy": proxy.url})
+
+
+def _new_config(name: str, data: Path, labels: Path | None) -> SiteConfig:
+    from pydantic import ValidationError
+
+    from common.config.errors import explain
+
+    if not data.expanduser().is_dir():
+        message = f"There is no folder {data}. Give --data the folder with the DICOM files."
+        raise ConfigurationError(message)
+    try:
+        return SiteConfig(
+            name=name, data=data.expanduser().absolute(),
+            labels=None if labels is None else labels.expanduser().absolute(),
+        )  # fmt: skip
+    except ValidationError as error:
+        message = f"{explain(error, SiteConfig, 'init')}. Use a-z, 0-9 and hyphens."
+        raise ConfigurationError(message) from error
+
+
+def _write(home: Home, config: SiteConfig) -> None:
+    write_site_config(home.site_yaml, config)
+    say(f"Wrote {home.site_yaml}: look at its policy, which is strict as it stands.")
+
+
+def _make_folder(home: Home) -> None:
+    try:
+        # One that is there already keeps its permissions; `doctor` says when they are too wide.
+        home.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        message = (
+            f"Cannot write {home.folder}: {error.strerror}. Give --home a folder that this user "
+            "may write."
+        )
+        raise ConfigurationError(message) from error
+
+
+def _approve(home: Home, config: RunConfig) -> None:
+    fingerprint = Approvals(home.approvals).decide_ahead(config, "approved")
+    say(f"Approved configuration {config.name} ({fingerprint[:16]}), whichever run asks for it.")
+
+
+def _tell(home: Home, invite: Invite, reply: JoinReply) -> None:
+    coordinator = as_text(reply.coordinator)
+    if reply.state == "accepted":
+        say(f"{coordinator} has accepted this site already.")
+        return
+    say(f"Joined {coordinator} at {invite.address} as {invite.site}.")
+    say(f"The private key was made here, in {home.key}, and stays here.")
+    say(f"Call {coordinator} and read them this fingerprint; they accept it with")
+    say(f"  wardround-coordinator sites accept {invite.site}={reply.fingerprint}")

@@ -1,0 +1,157 @@
+"""wardround-site status, pause and resume: what the daemon does, and whether it should."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from client.cli.terminal import as_text, say, table
+from client.governance.approvals import Approvals
+from client.site.home import Home
+from client.site.plain_text import ago, size
+from client.site.site_config import load_site_config
+from client.transport.coordinator import load_coordinator
+from client.transport.quarantine import Quarantine
+from common.platform.errors import ConfigurationError, ExitCode, WardroundError
+from common.platform.file_lock import is_held
+
+#: What the daemon calls what it does, in words.
+_STATES = {
+    "starting": "starting",
+    "waiting": "connected, waiting for the coordinator",
+    "working": "working",
+    "paused": "paused",
+    "offline": "not connected",
+    "stopped": "not running",
+}
+
+
+def is_running(home: Home) -> bool:
+    """Return whether a daemon holds the home's lock."""
+    return is_held(home.lock)
+
+
+def is_automatic(home: Home) -> bool:
+    """Return whether runs within the policy are taken without asking anybody."""
+    try:
+        return load_site_config(home.site_yaml).policy.approval == "automatic"
+    except ConfigurationError:
+        return False  # nothing is taken at all then
+
+
+def show_status(home: Home, *, as_json: bool) -> ExitCode:
+    """Say what the site is doing and what to type next; UNREACHABLE when nothing runs."""
+    running = is_running(home)
+    name, mistake = _name(home, running=running)
+    facts = _facts(home) if running else {}
+    waiting = _waiting(home)
+    aside = [tries.sentence for tries in Quarantine(home.quarantine).set_aside().values()]
+    if as_json:
+        state = facts.get("state", "starting") if running else "stopped"
+        known = {
+            **facts, "state": state, "site": name, "running": running, "mistake": mistake,
+            "paused": home.paused.exists(), "waiting_for_approval": waiting, "set_aside": aside,
+        }  # fmt: skip
+        say(json.dumps(known, indent=2))
+        return ExitCode.DONE if running else ExitCode.UNREACHABLE
+    table([("site", name), *_coordinator(home), ("now", _now(home, facts, running=running))])
+    if mistake:
+        say(f"What was in force stays in force, because of a mistake: {mistake}")
+    if running:
+        _say_traffic(facts)
+    if waiting:
+        runs = f"{waiting} run{'s' * (waiting != 1)}"
+        say(f"{runs} wait{'s' * (waiting == 1)} for your answer: wardround-site runs")
+    for sentence in aside:
+        say(f"Set aside: {as_text(sentence)}; wardround-site doctor says what to do")
+    if home.paused.exists():
+        say("Paused; to go on: wardround-site resume")
+    if not running:
+        say("Next: wardround-site start")
+    return ExitCode.DONE if running else ExitCode.UNREACHABLE
+
+
+def _name(home: Home, *, running: bool) -> tuple[str, str]:
+    """Return the site's name, and what is wrong with site.yaml while a daemon does without it."""
+    try:
+        return load_site_config(home.site_yaml).name, ""
+    except ConfigurationError as error:
+        if not running:
+            raise
+        return load_coordinator(home).site, str(error)
+
+
+def pause(home: Home) -> None:
+    """Let the site take no new requests, until it is resumed."""
+    load_site_config(home.site_yaml)
+    home.paused.touch(mode=0o600)
+    _durable(home)
+    say("Paused: what is asked from now on is refused as `the site is paused`.")
+    say("What is being trained now is still answered. To go on: wardround-site resume")
+
+
+def resume(home: Home) -> None:
+    """Let the site take requests again."""
+    load_site_config(home.site_yaml)
+    was = home.paused.exists()
+    home.paused.unlink(missing_ok=True)
+    _durable(home)
+    say("The site takes requests again." if was else "The site was not paused.")
+    if not is_running(home):
+        say("Next: wardround-site start")
+
+
+def _durable(home: Home) -> None:
+    """Keep a pause over a power failure."""
+    folder = os.open(home.folder, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _facts(home: Home) -> dict[str, object]:
+    try:
+        found = json.loads(home.status.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}  # it has not written one yet
+    return found if isinstance(found, dict) else {}
+
+
+def _coordinator(home: Home) -> list[tuple[str, str]]:
+    try:
+        coordinator = load_coordinator(home)
+    except ConfigurationError:
+        return [("coordinator", "none yet; wardround-site join INVITE")]
+    return [
+        ("coordinator", f"{as_text(coordinator.name)} at {coordinator.address}"),
+        ("  certificate", coordinator.fingerprint),
+    ]
+
+
+def _now(home: Home, facts: dict[str, object], *, running: bool) -> str:
+    if not running:
+        return "not running"
+    state = str(facts.get("state", "starting"))
+    said = as_text(facts.get("sentence") or _STATES.get(state, state))
+    since = facts.get("since")
+    if state in {"waiting", "paused"} and home.paused.exists():
+        said = "paused"
+    return f"{said} (for {ago(str(since))})" if since else said
+
+
+def _say_traffic(facts: dict[str, object]) -> None:
+    sent, received = facts.get("bytes_sent"), facts.get("bytes_received")
+    if isinstance(sent, int) and isinstance(received, int):
+        say(f"since it started: {size(sent)} sent, {size(received)} received")
+
+
+def _waiting(home: Home) -> int:
+    """Return how many configurations of runs wait for an answer."""
+    if not home.approvals.exists() or is_automatic(home):
+        return 0
+    try:
+        seen = Approvals(home.approvals).listed()
+    except WardroundError:
+        return 0  # doctor says why
+    return len({s.fingerprint for s in seen if s.decision == "waiting"})

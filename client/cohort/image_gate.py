@@ -1,0 +1,52 @@
+"""Which images a run takes: those it asks for, whose row means them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from client.cohort.image_masks import MaskRules
+from client.cohort.left_out import LeftOut
+from client.cohort.series_choice import Choice, check_fits, choose
+from client.dicom.index.index import Index
+from client.dicom.reading.read import Header
+from client.dicom.reasons import Reason, UnusableFile
+from client.labels.label_table import Labels, dicom_keys
+from common.config.run_config import Images
+
+
+class ImageGate:
+    """Lets those images through that a run wants and that their row means."""
+
+    def __init__(
+        self, rules: Images, wanted: tuple[Labels, LeftOut], masks: MaskRules | None
+    ) -> None:
+        self._rules, self._masks = rules, masks
+        self._labels, self._left_out = wanted
+        self._choice = Choice(refused={})
+
+    def look(self, site: Path, index: Index) -> None:
+        """Compare the images that stand beside each other, by their headers."""
+        index.update(site)
+        fits = (image for image in index.instances(site) if self._is_wanted(image.header))
+        mask = None if self._masks is None else self._masks.column
+        self._choice = choose(fits, index.quarantined(site), self._rules, self._labels, mask)
+
+    def check(self, header: Header) -> None:
+        """Raise UnusableFile for an image that is left out."""
+        self._check_by_itself(header)
+        self._choice.check(header)
+
+    def _check_by_itself(self, header: Header) -> None:
+        rules = self._rules
+        check_fits(header, rules)
+        if not header.patient:
+            raise UnusableFile(Reason.MISSING_HEADER, "PatientID")
+        self._left_out.check(header.patient, header.instance)
+        self._labels.find(dicom_keys(header))
+
+    def _is_wanted(self, header: Header) -> bool:
+        try:
+            self._check_by_itself(header)
+        except UnusableFile:
+            return False
+        return True

@@ -1,0 +1,177 @@
+"""The mask that a table names for an image, whatever it was drawn with."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import dcmread
+
+from client.dicom.masks.masks import (
+    Labels,
+    Structures,
+    read_image_segmentation,
+    read_png,
+    read_segmentation,
+)
+from client.dicom.masks.nifti import SUFFIXES, read_nifti
+from client.dicom.masks.owner import check_owner, owner_of
+from client.dicom.masks.rtstruct import (
+    STRUCTURE_SET,
+    Drawn,
+    frame_of_reference,
+    read_structure_set,
+)
+from client.dicom.quiet import quiet
+from client.dicom.reading.read import Header
+from client.dicom.reading.volume import Geometry
+from client.dicom.reasons import Reason, UnusableFile
+from client.labels.label_table import Labels as Table
+from client.labels.label_table import dicom_keys
+
+#: Pictures that lose an outline's edge, or that nobody here reads.
+_PICTURES = frozenset({".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+Tell = Callable[[UnusableFile], None]
+
+
+def _to_nobody(_problem: UnusableFile) -> None:
+    return
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskRules:
+    """Which masks go with which images."""
+
+    structures: Structures
+    column: str  # of labels.csv, with the mask's path below the site's folder
+    resample: bool = False  # a NIfTI mask on another grid is brought to the image's
+
+
+@dataclass(frozen=True, kw_only=True)
+class Canvas:
+    """What a mask may be drawn on: a 2-D frame, or a volume."""
+
+    header: Header  # of the object, or of the series' first
+    frame: int  # of the object; 0 for a volume
+    geometry: Geometry | None  # of a volume
+    shape: tuple[int, ...]  # (rows, columns) or (slices, rows, columns)
+    first: str  # file of the object, or of the series' first, below the site's folder
+    instances: frozenset[str]  # SOPInstanceUIDs
+    alone: bool = True  # the only image of its row
+
+
+def mask_name(header: Header, labels: Table, masks: MaskRules | None) -> str:
+    """Return the mask that an image's row names; nothing where none was asked for."""
+    return "" if masks is None else labels.rows[labels.find(dicom_keys(header))][masks.column]
+
+
+def shared_masks(
+    headers: Iterable[Header], labels: Table, masks: MaskRules | None
+) -> frozenset[str]:  # fmt: skip
+    """Return the masks that rows of several patients name though they do not say whose they are.
+
+    One that is empty may be anybody's; one in DICOM says whose it is. Where each patient
+    is looked at alone, no row of another's is compared.
+    """
+    if labels.by_patient or masks is None:
+        return frozenset()
+    patients: dict[str, set[str]] = defaultdict(set)
+    for header in headers:
+        patients[mask_name(header, labels, masks)].add(header.patient)
+    nameless = (".png", *SUFFIXES)
+    return frozenset(
+        name for name, held in patients.items()
+        if len(held) > 1 and name.lower().endswith(nameless)
+    )  # fmt: skip
+
+
+def read_mask(
+    site: Path, name: str, canvas: Canvas, rules: MaskRules, tell: Tell = _to_nobody
+) -> Labels:
+    """Read the mask that a row names; UnusableFile with MASK_MISSING or MASK_UNUSABLE.
+
+    What is odd in a mask that is used all the same is told. Whatever else a broken file makes a
+    library raise is that file's, and stops nobody else; too little memory is nobody's.
+    """
+    try:
+        return _read(site, name, canvas, rules, tell)
+    except (UnusableFile, MemoryError):
+        raise
+    except Exception as error:
+        detail = f"{type(error).__name__}: {error}"[:120]
+        raise UnusableFile(Reason.MASK_UNUSABLE, detail) from error
+
+
+def _read(site: Path, name: str, canvas: Canvas, rules: MaskRules, tell: Tell) -> Labels:
+    if not name:
+        raise UnusableFile(Reason.MASK_MISSING, "the row names none")
+    path = site / name
+    try:
+        inside, there = path.resolve().is_relative_to(site.resolve()), path.is_file()
+    except (OSError, ValueError, RuntimeError) as error:
+        # A text that is no name of a file: too long, with a NUL, a circle of links.
+        raise UnusableFile(Reason.MASK_MISSING, f"{name[:40]!r} is no file's name") from error
+    if not inside:
+        raise UnusableFile(Reason.MASK_UNUSABLE, "the path leaves the site's folder")
+    if not there:
+        raise UnusableFile(Reason.MASK_MISSING, path.name)
+    _check_kind(path)
+    if canvas.geometry is None:
+        return _flat(site, path, canvas, rules, tell)
+    slices, rows, columns = canvas.shape
+    shape = slices, rows, columns
+    if path.suffix.lower() == ".png":
+        raise UnusableFile(Reason.MASK_UNUSABLE, "a PNG for a volume; use DICOM SEG")
+    if path.name.lower().endswith(SUFFIXES):
+        return read_nifti(path, shape, canvas.geometry, rules.structures, resample=rules.resample)
+    if _sop_class(site, path, canvas) == STRUCTURE_SET:
+        drawn = Drawn(
+            shape=shape, geometry=canvas.geometry, series=canvas.header.series,
+            instances=canvas.instances, frame_of_reference=frame_of_reference(site / canvas.first),
+        )  # fmt: skip
+        return read_structure_set(path, drawn, rules.structures)
+    return read_segmentation(path, shape, canvas.geometry, rules.structures)
+
+
+def _flat(
+    site: Path, path: Path, canvas: Canvas, rules: MaskRules, tell: Tell
+) -> NDArray[np.uint8]:
+    if path.suffix.lower() == ".png":
+        if canvas.header.frames > 1:
+            raise UnusableFile(Reason.MASK_UNUSABLE, "a PNG for several frames; use DICOM SEG")
+        return read_png(path, canvas.header.shape, rules.structures, tell)
+    nifti = path.name.lower().endswith(SUFFIXES)
+    if nifti or _sop_class(site, path, canvas) == STRUCTURE_SET:
+        raise UnusableFile(
+            Reason.MASK_UNUSABLE,
+            f"{'NIfTI' if nifti else 'contours'} for a 2-D image, which has no place; use PNG or "
+            "SEG",
+        )
+    return read_image_segmentation(
+        path, canvas.header, canvas.frame, rules.structures, alone=canvas.alone
+    )
+
+
+def _check_kind(path: Path) -> None:
+    if path.suffix.lower() in _PICTURES:
+        detail = f"a {path.suffix.lower()[1:]} file; save the outline as PNG or DICOM SEG"
+        raise UnusableFile(Reason.MASK_UNUSABLE, detail)
+
+
+def _sop_class(site: Path, path: Path, canvas: Canvas) -> str:
+    """Return what kind of DICOM object a mask is, once it is known to be of this image."""
+    try:
+        with quiet():
+            found = dcmread(path, stop_before_pixels=True)
+            flat = canvas.geometry is None
+            check_owner(found, owner_of(site / canvas.first, canvas.instances, flat=flat))
+        return str(found.get("SOPClassUID") or "")
+    except UnusableFile:
+        raise
+    except Exception as error:
+        # Whatever a broken file makes pydicom raise.
+        raise UnusableFile(Reason.MASK_UNUSABLE, f"not DICOM ({type(error).__name__})") from error

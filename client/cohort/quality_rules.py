@@ -1,0 +1,100 @@
+"""A site's rules of quality on its own images: what no cohort gets, and what is only reported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from client.cohort.image_intake import dicom_files, read_objects
+from client.cohort.pixel_quality import PixelSuspects, ReadText, look_at_pixels, text_reader
+from client.cohort.quality import Judged, Suspect, Wanted, judge
+from client.dicom.headers.instance import Instance
+from client.dicom.index.index import Index
+from client.dicom.pixels.store import PixelStore
+from client.dicom.reasons import Reason, UnusableFile
+from client.labels.label_table import Labels, dicom_keys, read_labels
+from client.site.cache import PIXELS
+from client.site.quality_rules import Action, QualityRules
+from common.config.run_config import RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shelf:
+    """Where a site's images, their index and their decoded pixels lie."""
+
+    data: Path
+    labels: Path
+    index: Path
+    cache: Path
+
+
+def images_left_out(
+    shelf: Shelf, config: RunConfig, rules: QualityRules
+) -> dict[tuple[str, str], tuple[Reason, str]]:
+    """Return the images that a run must not take, by patient and UID, with reason and detail.
+
+    In a run with privacy, rules that compare patients only warn: no patient's images may take
+    another's out. The index is brought up to date first. Pixels are looked at only where the site
+    leaves images out for them; then whatever is not decoded yet is decoded.
+    """
+    if config.cohort.images is None:
+        return {}
+    if config.privacy != "none":
+        rules = rules.by_patient()
+    with Index(shelf.index) as index:
+        index.update(shelf.data)
+        rows = tuple(index.instances(shelf.data))
+    pixels = None
+    if "leave_out" in {rules.same_pixels, rules.saturated}:
+        with PixelStore(shelf.cache / PIXELS) as store:
+            files = dicom_files(shelf.data, frozenset())
+            read_objects(shelf.data, files, lambda _header: None, store, by_series=False)
+            pixels = look_at_pixels(rows, store)
+    found = judged(rows, config, rules, shelf.labels, pixels)
+    return {key: (s.reason, s.detail) for key, s in found.refused().items() if all(key)}
+
+
+def judged(
+    rows: Sequence[Instance], config: RunConfig | None, rules: QualityRules, labels: Path,
+    pixels: PixelSuspects | None,
+) -> Judged:  # fmt: skip
+    """Apply the site's rules, and those of a run where one is given."""
+    more: dict[Action, list[Suspect]] = {"leave_out": [], "warn": []}
+    if pixels is not None:
+        for action, found in (
+            (rules.saturated, pixels.saturated),
+            (rules.same_pixels, pixels.same_pixels),
+            (rules.burned_in_text, pixels.text),
+        ):
+            if action != "off":
+                more[action] += found
+    return judge(rows, rules, wanted_of(config, labels), more)
+
+
+def reader_of(rules: QualityRules) -> ReadText | None:
+    """Return what reads text in pictures, where the site asked for it and it is installed."""
+    return text_reader() if rules.read_text and rules.burned_in_text != "off" else None
+
+
+def wanted_of(config: RunConfig | None, table: Path) -> Wanted:
+    """Return what a run asks of its images; CohortError for a table without the named side."""
+    images = config.cohort.images if config is not None else None
+    if images is None:
+        return Wanted()
+    side = images.laterality_column
+    if side is None:
+        return Wanted(body_parts=images.body_parts, laterality=images.laterality)
+    private = config is not None and config.privacy != "none"
+    labels = read_labels(table, (side,), with_images=True, by_patient=private)
+    return Wanted(
+        body_parts=images.body_parts, laterality=images.laterality,
+        side_in_table=lambda row: _side(row, labels, side),
+    )  # fmt: skip
+
+
+def _side(row: Instance, labels: Labels, column: str) -> str:
+    try:
+        return labels.rows[labels.find(dicom_keys(row.header))][column]
+    except UnusableFile:  # no row, or rows that disagree: said where labels are joined
+        return ""

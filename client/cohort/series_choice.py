@@ -1,0 +1,259 @@
+"""Which images a row of the table may stand for: those of one kind, or the row names the series.
+
+A row that names a patient, study or accession number finds every image of it. T1, T2 and FLAIR of
+one study are not three scans with one label, nor is the mask of one of them a mask of all; so where
+a row's images are of several kinds, none of them is used (AMBIGUOUS_SERIES, which names them) until
+a row's SeriesInstanceUID says which. A row that does is always clear.
+
+    volumes (3-D)             one series a study; several studies of a patient only if alike
+    CT, MR, PET, NM (2-D)     the same
+    other pictures (2-D)      as many as there are, of one modality: views of a mammogram, X-rays
+    beside acquired pictures  a secondary capture is left out
+    an outline as PNG (2-D)   one picture
+
+What is left out for another reason (scouts, other modalities, PET in other units, raw X-rays, what
+a site's rules of quality refuse) is no kind. A series of which files cannot be read is one: what is
+used must not follow from what broke. Only images of the row's own patient are compared, so that
+one patient's files never decide over another's.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from client.cohort.left_out import LeftOut
+from client.cohort.quality import (
+    Suspect,
+    Wanted,
+    is_secondary_capture,
+    localizers,
+    unwanted,
+)
+from client.dicom.headers.checks import WITHOUT_PIXELS
+from client.dicom.headers.instance import Instance, Quarantined
+from client.dicom.reading.phases import SLICED
+from client.dicom.reading.read import Header
+from client.dicom.reasons import Reason, UnusableFile
+from client.dicom.remarks import Remark
+from client.labels.label_table import Labels, dicom_keys, key_of_row
+from common.config.run_config import Images
+
+_PET = "PT"
+#: Files of these are no image of a series, or have a reason of their own.
+_NO_KIND = frozenset({
+    Reason.SEGMENTATION, Reason.DICOMDIR, Reason.NOT_DICOM, Reason.MOSAIC, Reason.SLIDE_LABEL,
+    Reason.WITHDRAWN, Reason.DUP_SOP_SAME,
+})  # fmt: skip
+_NAMED = 5
+
+#: patient, series, instance of an image.
+Key = tuple[str, str, str]
+#: patient, or nobody where all are looked at together; study.
+_Study = tuple[str, str]
+
+
+def check_kind(header: Header, rules: Images) -> None:
+    """Raise UnusableFile for PET in other units and X-rays of the other kind than a run uses."""
+    wanted = rules.presentation or "for_presentation"
+    if header.presentation and header.presentation != wanted:
+        raise UnusableFile(
+            Reason.WRONG_PRESENTATION, f"the image is {header.presentation.replace('_', ' ')}"
+        )
+    units = rules.units or "BQML"
+    if header.modality == _PET and header.units.upper() != units:
+        held = f"Units is {header.units}" if header.units else "Units is not said"
+        raise UnusableFile(Reason.WRONG_UNITS, f"{held}, the run uses {units}")
+
+
+def check_fits(header: Header, rules: Images) -> None:
+    """Raise UnusableFile for an image of another modality or kind than a run uses."""
+    if rules.modalities and header.modality not in rules.modalities:
+        raise UnusableFile(Reason.WRONG_MODALITY, header.modality)
+    check_kind(header, rules)
+
+
+def _fits(header: Header, rules: Images) -> bool:
+    try:
+        check_fits(header, rules)
+    except UnusableFile:
+        return False
+    return True
+
+
+def beside_an_answer(found: Sequence[Instance], rules: Images) -> LeftOut:
+    """Return what of a study is no part of a model's answer, as it is of no cohort.
+
+    Other parts of the body, the other side and scouts; secondary captures beside acquired pictures.
+    """
+    wanted = Wanted(body_parts=rules.body_parts, laterality=rules.laterality)
+    refused = [*unwanted(found, wanted), *localizers(found)]
+    gone = {suspect.row.path for suspect in refused}
+    fitting = [one for one in found if one.path not in gone and _fits(one.header, rules)]
+    if rules.dimensions == 2 and not all(map(is_secondary_capture, fitting)):
+        detail = "a secondary capture beside the study's images"
+        refused += [
+            Suspect(row=one, reason=Reason.DERIVED, detail=detail)
+            for one in fitting if is_secondary_capture(one)
+        ]  # fmt: skip
+    return LeftOut(images={(s.row.patient, s.row.instance): (s.reason, s.detail) for s in refused})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The images that their rows do not choose among."""
+
+    refused: Mapping[Key, tuple[Reason, str]]
+
+    def check(self, header: Header) -> None:
+        """Raise UnusableFile for an image that is not clearly the one that its row means."""
+        found = self.refused.get((header.patient, header.series, header.instance))
+        if found is not None:
+            raise UnusableFile(*found)
+
+
+def choose(
+    images: Iterable[Instance], lost: Iterable[Quarantined], rules: Images, labels: Labels,
+    mask: str | None = None,
+) -> Choice:  # fmt: skip
+    """Compare the images of each row, which a run would take; `mask` is its column of masks.
+
+    `lost` are files that cannot be used: series of them count.
+    """
+    by_row: dict[tuple[int, str], list[Instance]] = defaultdict(list)
+    for image in images:
+        try:
+            row = labels.find(dicom_keys(image.header))
+        except UnusableFile:
+            continue
+        key = key_of_row(labels.rows[row])
+        if key is not None and key[0] != "SeriesInstanceUID":
+            by_row[row, image.patient].append(image)
+    # Series by study, and by patient where each is looked at alone: a file that does not say whose
+    # it is then decides over nobody's.
+    broken: dict[_Study, set[str]] = defaultdict(set)
+    for file in lost:
+        named = file.patient or not labels.by_patient
+        if file.series and file.study and named and _is_of_image(file):
+            broken[file.patient if labels.by_patient else "", file.study].add(file.series)
+    refused: dict[Key, tuple[Reason, str]] = {}
+    for (row, _), group in by_row.items():
+        name = labels.rows[row][mask] if mask is not None else None
+        own = group[0].patient if labels.by_patient else ""
+        lacking = {study: series for (whose, study), series in broken.items() if whose == own}
+        for image, reason, detail in _judged(group, lacking, rules, name):
+            told = f"line {labels.lines[row]}: {detail}"
+            refused[image.patient, image.series, image.instance] = reason, told
+    return Choice(refused=refused)
+
+
+def _is_of_image(file: Quarantined) -> bool:
+    if file.reason is Reason.NO_PIXELS:
+        return file.detail == WITHOUT_PIXELS
+    return file.reason not in _NO_KIND
+
+
+def _judged(
+    group: Sequence[Instance], broken: Mapping[str, set[str]], rules: Images, mask: str | None
+) -> Iterator[tuple[Instance, Reason, str]]:
+    """Yield the images of a row that cannot be told to be meant."""
+    if rules.dimensions == 3:
+        chosen = _volumes(group)
+    else:
+        acquired = [image for image in group if not is_secondary_capture(image)]
+        chosen = acquired or list(group)
+        for image in group if acquired else ():
+            if is_secondary_capture(image):
+                yield image, Reason.DERIVED, "a secondary capture beside the row's images"
+    why = _why(chosen, broken, rules, mask) if chosen else ""
+    if why:
+        series = _named(chosen)
+        for image in chosen:
+            yield image, Reason.AMBIGUOUS_SERIES, f"{why}: {series}"
+
+
+def _volumes(images: Sequence[Instance]) -> list[Instance]:
+    """Return the images of series that may be volumes: no scouts, and two places or more."""
+    places: dict[str, int] = defaultdict(int)
+    for image in images:
+        places[image.series] += len(image.positions)
+    return [i for i in images if places[i.series] > 1 and Remark.LOCALIZER not in i.remarks]
+
+
+def _why(
+    images: Sequence[Instance], broken: Mapping[str, set[str]], rules: Images, mask: str | None
+) -> str:
+    """Return why a row's images are not one kind; nothing where they are."""
+    modalities = {image.modality for image in images}
+    if len(modalities) > 1:
+        return f"the row fits images of {len(modalities)} modalities"
+    sliced = rules.dimensions == 3 or bool(modalities & SLICED)
+    if sliced and (several := _several(images, broken, mask)):
+        return several
+    kinds = {_kind(image, sliced=sliced) for image in images}
+    if len(kinds) > 1:
+        return f"the row fits pictures of {len(kinds)} kinds"
+    if mask is not None and mask.lower().endswith(".png") and len(images) > 1:
+        return f"the row's mask fits {len(images)} pictures"
+    return ""
+
+
+def several_kinds(images: Sequence[Instance]) -> str:
+    """Return of which kinds pictures are that are no slices; nothing where it is one."""
+    modalities = sorted({image.modality for image in images})
+    if len(modalities) > 1:
+        return f"{len(modalities)} modalities ({', '.join(modalities)})"
+    kinds = {_kind(image, sliced=False) for image in images}
+    return f"{len(kinds)} kinds (tomosynthesis beside others)" if len(kinds) > 1 else ""
+
+
+def _several(images: Sequence[Instance], broken: Mapping[str, set[str]], mask: str | None) -> str:
+    """Return that a study has several series, or a mask; nothing where neither has."""
+    studies: dict[str, set[str]] = defaultdict(set)
+    for image in images:
+        studies[image.study].add(image.series)
+    held = {study: found | broken.get(study, set()) for study, found in studies.items()}
+    most = max(held, key=lambda study: len(held[study]))
+    if len(held[most]) > 1:
+        lost = len(held[most] - studies[most])
+        text = f"the row fits {len(held[most])} series of one study"
+        return text + (f", {lost} of which cannot be read" if lost else "")
+    if len(held) > 1 and mask is not None:
+        return f"the row's mask fits {len(held)} studies"
+    return ""
+
+
+def _kind(image: Instance, *, sliced: bool) -> tuple[object, ...]:
+    """Return what images of several studies must have in common, to be more of the same."""
+    words = image.image_type.upper().split("\\")
+    made = bool({"GENERATED_2D", "TOMO_2D", "TOMOSYNTHESIS"} & set(words))
+    if not sliced:
+        return len(image.positions) > 1, made
+    text = "".join(c for c in image.series_description.casefold() if c.isalnum())
+    return text, _plane(image), words[0], image.sop_class if image.modality == "NM" else ""
+
+
+def _plane(image: Instance) -> int | None:
+    """Return the patient's axis that slices follow; None where it is not said."""
+    if not image.orientations:
+        return None
+    a, b, c, d, e, f = image.orientations[0]
+    normal = [abs(b * f - c * e), abs(c * d - a * f), abs(a * e - b * d)]
+    return normal.index(max(normal))
+
+
+def _named(images: Sequence[Instance]) -> str:
+    """Return the series by description, modality, count and UID."""
+    counts: dict[str, int] = defaultdict(int)
+    first: dict[str, Instance] = {}
+    for image in images:
+        counts[image.series] += 1
+        first.setdefault(image.series, image)
+    listed = [
+        f"{one.series_description or 'no description'} ({one.modality}, {counts[name]} "
+        f"file{'s' * (counts[name] != 1)}, {name or 'no UID'})"
+        for name, one in sorted(first.items())
+    ]
+    more = f"; and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
+    return "; ".join(listed[:_NAMED]) + more

@@ -1,0 +1,6 @@
+"""What a site tells of its cohort before a run, and what that costs its patients.
+
+Imported from here: account, describing, intensity, release, run_costs.
+May import: client.cohort, client.dicom, client.dicom.headers, client.dicom.index,
+    client.dicom.pixels, client.privacy, client.site, client.training, common.
+"""

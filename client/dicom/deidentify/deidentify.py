@@ -1,0 +1,186 @@
+"""A DICOM image as it may leave the hospital (PS3.15 annex E).
+
+Guarantee: of the source's attributes nothing stays but what `deidentify_table` names, at any
+depth; of those that stay, only numbers, defined terms, registered UIDs and codes of PS3.16, each
+written anew from its meaning; identifiers by a key that stays here. Preamble, file meta
+information and pixel data are written anew as well, so that nothing rides in padding, in unused
+bits, in a codec's comments or behind the end. tests/client/test_deidentify.py plants canaries in
+all of these places and searches the bytes that come out.
+
+Not guaranteed: what can be seen in the pixels. Text in the picture is refused where the header
+or the kind of image makes it likely, unless a person has looked; a face in a CT or MR of the head
+can be rebuilt from it. Nor is a patient hidden from somebody who has the same image: its pixels
+and its acquisition's numbers are as they were.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from pydicom import dcmwrite
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID, ExplicitVRLittleEndian
+
+from client.dicom.deidentify.pixels import clean_pixels
+from client.dicom.deidentify.table import IMAGES, OFTEN_WITH_TEXT
+from client.dicom.deidentify.values import Cleaner, code
+from client.dicom.quiet import quiet
+from client.dicom.reading.never_decoded import check_pictured
+from client.dicom.reading.read import read_dataset
+from client.dicom.reasons import UnusableFile
+from client.site.identity_key import Pseudonyms
+
+
+class Dates(Enum):
+    """What becomes of dates; times of day are taken out either way."""
+
+    SHIFT = "shift"  # by a number of days that is the patient's own, so that intervals stay
+    REMOVE = "remove"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """What a person decided about what leaves."""
+
+    dates: Dates = Dates.SHIFT
+    keep_characteristics: bool = False  # sex, age, size, weight
+    pixels_checked: bool = False  # a person looked, and there is no text in the pictures
+
+
+class Withheld(Exception):
+    """The object cannot be de-identified and stays; the message says why and what helps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Released:
+    """An object that may leave."""
+
+    patient: str  # pseudonym
+    instance: str  # its new SOPInstanceUID
+    content: bytes  # of the file
+
+
+def deidentify(path: Path, names: Pseudonyms, profile: Profile) -> Released:
+    """Return a file's de-identified twin; Withheld says why there is none."""
+    with quiet():
+        try:
+            source = read_dataset(path)
+            _check(source, profile)
+            dataset = _cleaned(source, names, profile)
+            released = Released(
+                patient=str(dataset.PatientID), instance=str(dataset.SOPInstanceUID),
+                content=_encoded(dataset),
+            )  # fmt: skip
+            _check_released(source, released)
+        except Withheld:
+            raise
+        except UnusableFile as problem:
+            raise Withheld(f"{problem.reason.value} {problem.detail}".strip()) from problem
+        except Exception as error:
+            # Whatever a broken file makes pydicom raise: what is not understood stays here.
+            message = f"An attribute breaks its type ({type(error).__name__}); export it again."
+            raise Withheld(message) from error
+        return released
+
+
+def _check(source: Dataset, profile: Profile) -> None:
+    """Refuse what no table can clean."""
+    sop_class = UID(str(source.get("SOPClassUID") or ""))
+    if sop_class not in IMAGES:
+        message = (
+            f"Objects of the class {sop_class.name or 'none'} are not released: only images are, "
+            "as reports, documents and waveforms name people where no rule finds it."
+        )
+        raise Withheld(message)
+    for name in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        if not source.get(name):
+            message = f"It has no {name}, so it belongs nowhere. Export it again from the PACS."
+            raise Withheld(message)
+    if source.get("ModalityLUTSequence"):
+        message = "Its values go through a table (Modality LUT), which could hold anything."
+        raise Withheld(message)
+    _check_pictures(source, sop_class, profile)
+
+
+def _check_pictures(source: Dataset, sop_class: UID, profile: Profile) -> None:
+    check_pictured(source)
+    if profile.pixels_checked:
+        return
+    said = str(source.get("BurnedInAnnotation") or "").strip().upper()
+    faces = str(source.get("RecognizableVisualFeatures") or "").strip().upper()
+    why = ""
+    if said not in {"NO", ""}:
+        why = "Its header says that text is burned into the picture"
+    elif not said and sop_class in OFTEN_WITH_TEXT:
+        why = f"{sop_class.name} often has text in the picture, and its header does not deny it"
+    elif faces not in {"NO", ""}:
+        why = "Its header says that a face or the like can be recognised"
+    if why:
+        message = f"{why}. Look at it; if nobody can be recognised, give --pixels-checked."
+        raise Withheld(message)
+
+
+def _cleaned(source: Dataset, names: Pseudonyms, profile: Profile) -> Dataset:
+    # A patient without an ID is known by the study alone.
+    patient = str(source.get("PatientID") or "").strip() or str(source.StudyInstanceUID)
+    cleaner = Cleaner(
+        names=names, days=names.days(patient) if profile.dates is Dates.SHIFT else None,
+        keep_characteristics=profile.keep_characteristics,
+    )  # fmt: skip
+    dataset = cleaner.dataset(source)
+    clean_pixels(source, dataset)
+    dataset.PatientID = dataset.PatientName = names.patient(patient)
+    dataset.PatientIdentityRemoved = "YES"
+    dataset.DeidentificationMethod = ["Wardround: named attributes only", "PS3.15 2026c annex E"]
+    dataset.DeidentificationMethodCodeSequence = list(_codes(profile))
+    shifted = profile.dates is Dates.SHIFT
+    dataset.LongitudinalTemporalInformationModified = "MODIFIED" if shifted else "REMOVED"
+    if profile.pixels_checked:
+        dataset.BurnedInAnnotation = "NO"
+    return dataset
+
+
+def _codes(profile: Profile) -> Iterator[Dataset]:
+    """Yield profile and options (PS3.16 CID 7050)."""
+    yield code("113100", "Basic Application Confidentiality Profile")
+    if profile.dates is Dates.SHIFT:
+        yield code(
+            "113107", "Retain Longitudinal Temporal Information Modified Dates Option"
+        )  # fmt: skip
+    if profile.keep_characteristics:
+        yield code("113108", "Retain Patient Characteristics Option")
+
+
+def _encoded(dataset: Dataset) -> bytes:
+    """Return the file's bytes: an empty preamble, and no more meta information than needed."""
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    buffer = io.BytesIO()
+    dcmwrite(buffer, dataset, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+#: Identifiers that are searched in what was written, as a second look; shorter ones may stand
+#: there by chance.
+_SEARCHED = ("PatientID", "PatientName", "AccessionNumber", "OtherPatientIDs",
+             "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")  # fmt: skip
+_SHORTEST = 6
+
+
+def _check_released(source: Dataset, released: Released) -> None:
+    header, _, _ = released.content.partition(b"\xe0\x7f\x10\x00")  # what is before the pixels
+    for name in _SEARCHED:
+        value = source.get(name)
+        texts = [str(value)] if isinstance(value, str | UID) else [str(v) for v in value or ()]
+        if name == "PatientName":
+            texts = str(value or "").replace("=", "^").split("^")
+        for text in texts:
+            whole = rb"(?<![0-9A-Za-z.])" + re.escape(text.encode()) + rb"(?![0-9A-Za-z.])"
+            if len(text) >= _SHORTEST and re.search(whole, header):
+                message = f"Its {name} is still in what was written, which is a fault of ours."
+                raise Withheld(message)

@@ -1,0 +1,299 @@
+"""A header's elements by name, from bytes that were scanned or from a dataset that was parsed.
+
+Both answer alike, and a test compares them on every file there is. What the scanned bytes cannot
+answer exactly as pydicom would is refused by `Odd`, and the parsed dataset answers instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
+from struct import Struct
+from typing import Protocol
+
+import numpy as np
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataset import Dataset
+
+from client.dicom.reading.groups import as_integer, issuer_of, text_of
+from client.dicom.reading.read import (
+    ACQUIRED,
+    SHAPES,
+    Cosines,
+    PixelShape,
+    Position,
+    acquired_of,
+    geometry_of,
+    shape_from,
+    shape_of,
+)
+
+#: What the index keeps or reading needs, by the keywords of PS3.6.
+KEYWORDS = (
+    "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "StudyDate",
+    "AccessionNumber", "Modality", "Manufacturer", "StudyDescription", "SeriesDescription",
+    "ManufacturerModelName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex",
+    "PatientAge",
+    "BodyPartExamined", "SliceThickness", "ImagerPixelSpacing", "StudyInstanceUID",
+    "SeriesInstanceUID", "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient",
+    "FrameOfReferenceUID", "Laterality", "ImageLaterality", "SamplesPerPixel",
+    "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns",
+    "PixelSpacing", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+    "BurnedInAnnotation", "RescaleIntercept", "RescaleSlope", "DoseGridScaling",
+    "LossyImageCompression", "SpecimenLabelInImage", "PixelPaddingValue",
+    "PixelPaddingRangeLimit", "PresentationIntentType", "Units", "SUVType",
+    "NominalScannedPixelSpacing", "PixelAspectRatio", *ACQUIRED,
+)  # fmt: skip
+#: Signed or not as the pixels are.
+PADDING = frozenset({"PixelPaddingValue", "PixelPaddingRangeLimit"})
+#: Private elements of Siemens' MR headers, by names of ours.
+PRIVATE = {"SiemensImagesInMosaic": 0x0019100A, "SiemensAcquisitionMatrix": 0x0051100B}
+
+
+def _tag(keyword: str) -> int:
+    tag = tag_for_keyword(keyword)
+    if tag is None:
+        raise KeyError(keyword)
+    return int(tag)
+
+
+#: Tag -> (keyword, value representation as explicit files write it).
+WANTED: Mapping[int, tuple[str, bytes]] = {
+    _tag(name): (name, b"US" if name in PADDING else dictionary_VR(_tag(name)).encode())
+    for name in KEYWORDS
+} | {
+    PRIVATE["SiemensImagesInMosaic"]: ("SiemensImagesInMosaic", b"US"),
+    PRIVATE["SiemensAcquisitionMatrix"]: ("SiemensAcquisitionMatrix", b"SH"),
+}
+#: Forms beside that of WANTED in which an element may stand.
+OTHER_FORMS: Mapping[int, frozenset[bytes]] = {
+    **dict.fromkeys(PRIVATE.values(), frozenset({b"UN", b"LO"})),
+    **{_tag(name): frozenset({b"SS"}) for name in PADDING},
+}
+#: Private elements in any other form are another maker's, and passed over.
+FOREIGN = frozenset(PRIVATE.values())
+
+#: Character sets whose ASCII bytes are ASCII; with them, plain bytes need no decoder.
+_PLAIN = frozenset({
+    b"", b"ISO_IR 6", b"ISO_IR 100", b"ISO_IR 101", b"ISO_IR 109", b"ISO_IR 110", b"ISO_IR 144",
+    b"ISO_IR 127", b"ISO_IR 126", b"ISO_IR 138", b"ISO_IR 148", b"ISO_IR 192", b"GB18030",
+})  # fmt: skip
+_PYTHON = {b"ISO_IR 100": "latin_1", b"ISO_IR 192": "utf_8"}
+_DECIMAL = re.compile(rb" *[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})? *\0?\Z")
+#: The one binary number among what is wanted (FD).
+_DOUBLE = Struct("<d")
+_INTEGER = re.compile(rb" *[+-]?\d{1,12} *\0?\Z")
+#: A backslash parts values, escape switches the character set, the others need pydicom's eye.
+_SPECIAL = re.compile(rb"[\\\x00-\x1f]")
+
+
+class Odd(Exception):
+    """The bytes are beyond the easy case; pydicom shall read the file."""
+
+
+class Elements(Protocol):
+    """A header's elements by keyword."""
+
+    def text(self, keyword: str) -> str:
+        """Return one value as text, stripped; empty where there is none."""
+
+    def joined(self, keyword: str) -> str:
+        """Return all values, joined by backslashes."""
+
+    def integer(self, keyword: str) -> int:
+        """Return a whole number; 0 where there is none."""
+
+    def numbers(self, keyword: str, count: int) -> tuple[float, ...]:
+        """Return so many finite numbers, or none at all."""
+
+    def geometry(self, frames: int) -> tuple[tuple[Position, ...], tuple[Cosines, ...]]:
+        """Return position and orientation of each frame, or two empty tuples."""
+
+    def shape(self) -> PixelShape:
+        """Return what is told of a pixel's size and shape."""
+
+    def acquired(self) -> tuple[float | None, ...]:
+        """Return what tells slices of one place apart (read.ACQUIRED)."""
+
+    def issuer(self) -> str:
+        """Return who issued the PatientID: name, universal entity ID, type, by backslashes."""
+
+    def holds(self, keyword: str) -> bool:
+        """Return whether a sequence is there and has items."""
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """Elements of a file of the easy case: bytes by keyword."""
+
+    values: Mapping[str, bytes]
+
+    def text(self, keyword: str) -> str:
+        """Return one value as text, stripped."""
+        raw = self.values.get(keyword)
+        if not raw:
+            return ""
+        raw = raw.strip(b" \0")
+        if raw.isascii() and self.values.get("SpecificCharacterSet", b"").strip() in _PLAIN:
+            if _SPECIAL.search(raw):
+                raise Odd
+            return raw.decode("ascii")
+        return self._decoded(raw)
+
+    def _decoded(self, raw: bytes) -> str:
+        name = _PYTHON.get(self.values.get("SpecificCharacterSet", b"").strip())
+        if name is None or _SPECIAL.search(raw):
+            raise Odd
+        try:
+            return raw.decode(name).strip(" \0")
+        except UnicodeDecodeError as error:
+            raise Odd from error
+
+    def joined(self, keyword: str) -> str:
+        """Return all values, joined by backslashes."""
+        raw = self.values.get(keyword, b"")
+        if not raw.isascii() or b"\0" in raw[:-1] or b"\x1b" in raw:
+            raise Odd
+        return "\\".join(part.strip(" \0") for part in raw.decode("ascii").split("\\"))
+
+    def integer(self, keyword: str) -> int:
+        """Return a whole number; 0 where there is none."""
+        raw = self.values.get(keyword)
+        if not raw:
+            return 0
+        if keyword in _SHORTS:
+            if len(raw) != 2:
+                if keyword in PRIVATE:
+                    return 0
+                raise Odd
+            return int.from_bytes(raw, "little")
+        if not _INTEGER.match(raw):
+            raise Odd
+        return as_integer(int(raw.strip(b" \0")))
+
+    def numbers(self, keyword: str, count: int) -> tuple[float, ...]:
+        """Return so many finite numbers, or none at all."""
+        raw = self.values.get(keyword)
+        if not raw or not raw.strip(b" \0"):
+            return ()
+        parts = raw.split(b"\\")
+        if len(parts) == 1 and count > 1:
+            raise Odd
+        for part in parts:
+            if not _DECIMAL.match(part):
+                raise Odd
+        found = tuple([float(part.strip(b" \0")) for part in parts])
+        return found if len(found) == count and all(map(isfinite, found)) else ()
+
+    def geometry(self, frames: int) -> tuple[tuple[Position, ...], tuple[Cosines, ...]]:
+        """Return position and orientation of the one frame there is."""
+        if frames != 1:
+            raise Odd
+        where = self.numbers("ImagePositionPatient", 3)
+        cosines = self.numbers("ImageOrientationPatient", 6)
+        if not where or not cosines:
+            return (), ()
+        x, y, z = where
+        a, b, c, d, e, f = cosines
+        return ((x, y, z),), ((a, b, c, d, e, f),)
+
+    def shape(self) -> PixelShape:
+        """Return what is told of a pixel's size and shape."""
+        said = [self.numbers(name, 2) for name in SHAPES]
+        found = said[0] or said[1]
+        return shape_from((found[0], found[1]) if found else None, said, ())
+
+    def acquired(self) -> tuple[float | None, ...]:
+        """Return what tells slices of one place apart."""
+        return tuple(map(self._single, ACQUIRED))
+
+    def _single(self, keyword: str) -> float | None:
+        raw = self.values.get(keyword)
+        if raw and keyword in _SHORTS:
+            return float(self.integer(keyword))
+        if not raw or keyword != "DiffusionBValue":
+            return next(iter(self.numbers(keyword, 1)), None)
+        if len(raw) != _DOUBLE.size:
+            raise Odd
+        (found,) = _DOUBLE.unpack(raw)
+        return found if isfinite(found) else None
+
+    def issuer(self) -> str:
+        """Return who issued the PatientID; qualifiers are none of the easy case."""
+        return self.text("IssuerOfPatientID")
+
+    def holds(self, keyword: str) -> bool:
+        """Return False: a file with a sequence that matters here is none of the easy case."""
+        del keyword
+        return False
+
+
+_SHORTS = frozenset(name for name, form in WANTED.values() if form == b"US")
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """Elements of a dataset that pydicom parsed."""
+
+    dataset: Dataset
+
+    def text(self, keyword: str) -> str:
+        """Return one value as text, stripped."""
+        if keyword in PRIVATE:
+            value = self._private(keyword)
+            return value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else (
+                str(value or "").strip(" \0")
+            )
+        return text_of(self.dataset, keyword)
+
+    def joined(self, keyword: str) -> str:
+        """Return all values, joined by backslashes."""
+        value = self.dataset.get(keyword)
+        if value is None:
+            return ""
+        parts = [value] if isinstance(value, str) else value
+        return "\\".join(str(part).strip(" \0") for part in parts)
+
+    def integer(self, keyword: str) -> int:
+        """Return a whole number; 0 where there is none."""
+        if keyword in PRIVATE:
+            value = self._private(keyword)
+            if isinstance(value, bytes):
+                return int.from_bytes(value, "little") if len(value) == 2 else 0
+            return value if isinstance(value, int) else 0
+        return as_integer(int(self.dataset.get(keyword) or 0))
+
+    def _private(self, keyword: str) -> object:
+        """Return a private element's value; bytes where nothing says what they are."""
+        tag = PRIVATE[keyword]
+        return self.dataset[tag].value if tag in self.dataset else None
+
+    def numbers(self, keyword: str, count: int) -> tuple[float, ...]:
+        """Return so many finite numbers, or none at all."""
+        value = self.dataset.get(keyword)
+        if value is None or value == "":
+            return ()
+        found = [float(value)] if count == 1 else [float(part) for part in value]
+        return tuple(found) if len(found) == count and np.isfinite(found).all() else ()
+
+    def geometry(self, frames: int) -> tuple[tuple[Position, ...], tuple[Cosines, ...]]:
+        """Return position and orientation of each frame, or two empty tuples."""
+        return geometry_of(self.dataset, frames)
+
+    def shape(self) -> PixelShape:
+        """Return what is told of a pixel's size and shape."""
+        return shape_of(self.dataset)
+
+    def acquired(self) -> tuple[float | None, ...]:
+        """Return what tells slices of one place apart."""
+        return acquired_of(self.dataset)
+
+    def issuer(self) -> str:
+        """Return who issued the PatientID."""
+        return issuer_of(self.dataset)
+
+    def holds(self, keyword: str) -> bool:
+        """Return whether a sequence is there and has items."""
+        return bool(self.dataset.get(keyword))

@@ -1,0 +1,209 @@
+"""Outlines in NIfTI-1 and -2 files: put onto the grid of their DICOM volume by where they lie.
+
+NIfTI's millimetres point right, forward and up (RAS), DICOM's left, back and up (LPS). A grid
+whose axes are the volume's in another order or sense is turned; one that lies between the
+volume's voxels is refused, unless the site's schema asks to resample it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.dicom.masks.masks import Labels, Structures, label_map
+from client.dicom.reading.volume import Float, Geometry
+from client.dicom.reasons import Reason, UnusableFile
+
+if TYPE_CHECKING:
+    from nibabel.nifti1 import Nifti1Image
+
+SUFFIXES = (".nii", ".nii.gz")
+#: Of a mask, in bytes: a header may claim any size.
+_LARGEST = 4 << 30
+#: A mask lies on the grid when each of its corners is nearer than this to a voxel's, in voxels.
+_ON_GRID = 0.25
+#: What scaling by a number of 32 bits leaves on a whole number at most.
+_ROUNDING = 1e-3
+#: Attributes of nibabel's array that scale it, where they do not.
+_UNSCALED = (("slope", 1.0), ("inter", 0.0))
+#: Part of a resampled mask's voxels that may lie outside the volume.
+_AT_BORDER = 0.01
+_MILLIMETRES = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
+_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+Shape = tuple[int, int, int]  # slices, rows, columns
+
+
+def read_nifti(
+    path: Path, shape: Shape, geometry: Geometry, structures: Structures, *, resample: bool
+) -> Labels:
+    """Read a mask onto a volume's grid; UnusableFile with MASK_UNUSABLE says why not."""
+    try:
+        values, affine, scaled = _read(path)
+    except UnusableFile:
+        raise
+    except Exception as error:
+        # nibabel raises many kinds on broken headers and archives.
+        raise UnusableFile(
+            Reason.MASK_UNUSABLE, f"{type(error).__name__}: {error}"[:120]
+        ) from error
+    to_target = np.linalg.inv(geometry.affine) @ affine
+    put = _nearest if resample else _turned
+    placed = put(values, to_target, shape)
+    try:
+        return label_map(placed, structures)
+    except UnusableFile as problem:
+        raise UnusableFile(problem.reason, problem.detail + scaled) from problem
+
+
+def _read(path: Path) -> tuple[NDArray[np.integer], Float, str]:
+    """Return (i, j, k) whole numbers, their affine, index -> mm in the patient (LPS), and scaling.
+
+    The scaling is what is to be said of the header's where values are refused; mostly nothing.
+    """
+    import nibabel
+
+    image = nibabel.load(path)
+    if not isinstance(image, nibabel.Nifti1Image):  # NIfTI-2 is one, too
+        _refuse(f"a {type(image).__name__}, expected NIfTI")
+    size = [int(n) for n in image.shape]
+    while len(size) > 3 and size[-1] == 1:
+        size.pop()
+    if len(size) != 3:
+        _refuse(f"{len(image.shape)} dimensions {tuple(image.shape)}, expected 3")
+    if np.prod(size, dtype=np.float64) * 8 > _LARGEST:
+        raise UnusableFile(Reason.TOO_LARGE, "x".join(map(str, size)))
+    values = np.asarray(image.dataobj).reshape(size)
+    scaled = _scaling(image)
+    if values.dtype.kind not in "iuf":
+        _refuse(f"values of type {values.dtype}, expected whole numbers")
+    if values.dtype.kind == "f":
+        # A slope of 32 bits, such as 0.1, leaves its rounding on whole numbers.
+        largest = _ROUNDING if scaled else 0.0
+        finite = np.isfinite(values).all()
+        if not finite or np.abs(values - np.rint(values)).max(initial=0) > largest:
+            _refuse(f"values between whole numbers{scaled}; save it as a label map")
+        values = np.rint(values)
+        if np.abs(values).max(initial=0) > 1 << 30:
+            _refuse("values beyond any label")
+        values = values.astype(np.int32)
+    return values, _LPS @ _affine(image), scaled
+
+
+def _scaling(image: Nifti1Image) -> str:
+    """Return what the header makes of stored values; nothing where it leaves them as they are."""
+    slope, intercept = (float(getattr(image.dataobj, name, end)) for name, end in _UNSCALED)
+    if (slope, intercept) == (1.0, 0.0):
+        return ""
+    return f", by its header's scl_slope {slope:g} and scl_inter {intercept:g}"
+
+
+def _affine(image: Nifti1Image) -> Float:
+    """Return index -> mm (RAS) of the sform, else the qform; both must say the same."""
+    header = image.header
+    unit = _MILLIMETRES[header.get_xyzt_units()[0]]  # type: ignore[no-untyped-call]
+    scale = np.diag([unit, unit, unit, 1.0])
+    forms: tuple[Float | None, ...] = (
+        header.get_sform(coded=True)[0],  # type: ignore[no-untyped-call]
+        header.get_qform(coded=True)[0],  # type: ignore[no-untyped-call]
+    )
+    found = [form for form in forms if form is not None]
+    if not found:
+        _refuse("no orientation: sform and qform are not set")
+    if len(found) == 2 and _apart(found[0], found[1], image.shape[:3]) > _ON_GRID:
+        _refuse("sform and qform place it differently; save it anew")
+    affine = np.asarray(scale @ found[0], np.float64)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        _refuse("its affine is none")
+    return affine
+
+
+def _apart(one: Float, other: Float, shape: tuple[int, ...]) -> float:
+    """Return how far two affines place a grid's corners from each other, in its voxels."""
+    corners = _corners(shape)
+    difference = (one - other) @ corners
+    size = np.linalg.norm(one[:3, :3], axis=0).min()
+    return float(np.linalg.norm(difference[:3], axis=0).max() / max(size, 1e-9))
+
+
+def _corners(shape: tuple[int, ...]) -> Float:
+    """Return the corner voxels' indices, (4, 8)."""
+    ends = [(0, max(n - 1, 1)) for n in shape]
+    return np.array([(*corner, 1) for corner in itertools.product(*ends)], np.float64).T
+
+
+def _turned(values: NDArray[np.integer], to_target: Float, shape: Shape) -> NDArray[np.integer]:
+    """Return the mask on a volume's grid, whose axes it has in another order or sense."""
+    steps = np.rint(to_target)
+    turn = steps[:3, :3]
+    if (np.abs(turn).sum(axis=0) != 1).any() or (np.abs(turn).sum(axis=1) != 1).any():
+        _refuse_grid()
+    corners = _corners(values.shape)
+    if np.abs((to_target - steps) @ corners).max() > _ON_GRID:
+        _refuse_grid()
+    order = [int(np.abs(turn[axis]).argmax()) for axis in range(3)]
+    placed = values.transpose(order)
+    flipped = tuple(axis for axis in range(3) if turn[axis, order[axis]] < 0)
+    placed = np.flip(placed, flipped)
+    start = np.rint((to_target @ corners)[:3].min(axis=1)).astype(int)
+    return _inside(placed, start, shape)
+
+
+def _inside(
+    values: NDArray[np.integer], start: NDArray[np.int_], shape: Shape
+) -> NDArray[np.integer]:
+    """Return the mask in the volume's frame; what it outlines must not lie outside."""
+    found = np.zeros(shape, values.dtype)
+    source, target = [], []
+    for first, length, whole in zip(start.tolist(), values.shape, shape, strict=True):
+        low, high = max(first, 0), min(first + length, whole)
+        if low >= high:
+            _refuse("lies outside the volume")
+        source.append(slice(low - first, high - first))
+        target.append(slice(low, high))
+    found[tuple(target)] = values[tuple(source)]
+    if np.count_nonzero(found) != np.count_nonzero(values):
+        _refuse("outlines something outside the volume")
+    return found
+
+
+def _nearest(values: NDArray[np.integer], to_target: Float, shape: Shape) -> NDArray[np.integer]:
+    """Return for each voxel of a volume the mask's nearest value; 0 outside it."""
+    back = np.linalg.inv(to_target)
+    rows, columns = np.meshgrid(np.arange(shape[1]), np.arange(shape[2]), indexing="ij")
+    found = np.zeros(shape, values.dtype)
+    for level in range(shape[0]):
+        place = np.stack([
+            np.full(rows.size, level), rows.reshape(-1), columns.reshape(-1), np.ones(rows.size)
+        ])  # fmt: skip
+        index = np.rint((back @ place)[:3]).astype(np.int64)
+        held = ((index >= 0) & (index < np.array(values.shape)[:, None])).all(axis=0)
+        plane = np.zeros(rows.size, values.dtype)
+        plane[held] = values[tuple(index[:, held])]
+        found[level] = plane.reshape(rows.shape)
+    _check_within(values, to_target, shape)
+    return found
+
+
+def _check_within(values: NDArray[np.integer], to_target: Float, shape: Shape) -> None:
+    """Refuse a mask of which more than rounding at the border lies outside the volume."""
+    drawn = np.argwhere(values)
+    place = drawn @ to_target[:3, :3].T + to_target[:3, 3]
+    outside = ((place < -1) | (place > np.array(shape))).any(axis=1)
+    if outside.sum() > _AT_BORDER * len(drawn):
+        _refuse(f"{int(outside.sum())} of its {len(drawn)} voxels lie outside the volume")
+
+
+def _refuse_grid() -> NoReturn:
+    _refuse(
+        "mask and image have different grids; draw it on the image, or set `resample: nearest` "
+        "for its column in the table's schema"
+    )
+
+
+def _refuse(detail: str) -> NoReturn:
+    raise UnusableFile(Reason.MASK_UNUSABLE, detail)

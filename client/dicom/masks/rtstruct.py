@@ -1,0 +1,198 @@
+"""Contours of an RT Structure Set on the grid of their series (PS3.3 A.19, C.8.8.5, C.8.8.6).
+
+A voxel belongs to a region when its centre lies inside an odd number of the region's contours on
+that slice, so holes may be contours of their own, or joined to the outer one by a keyhole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from client.dicom.masks.masks import Labels, Structures, check_steps
+from client.dicom.quiet import quiet
+from client.dicom.reading.read import read_dataset
+from client.dicom.reading.volume import Float, Geometry
+from client.dicom.reasons import Reason, UnusableFile
+
+STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
+#: A contour lies on a slice when it is nearer than this to its plane, in slices.
+_ON_SLICE = 0.25
+_FRAME = "FrameOfReferenceUID"
+_CLOSED = frozenset({"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """The volume on which something may be drawn."""
+
+    shape: tuple[int, int, int]  # slices, rows, columns
+    geometry: Geometry
+    series: str  # SeriesInstanceUID
+    instances: frozenset[str]  # SOPInstanceUIDs of its slices
+    frame_of_reference: str  # empty where the images name none
+
+
+def read_structure_set(path: Path, drawn: Drawn, structures: Structures) -> Labels:
+    """Read the regions that are named as the structures; UnusableFile says why not.
+
+    Where none has such a name, a structure's values are taken for the regions' numbers.
+    """
+    try:
+        dataset = read_dataset(path)
+        _check_series(dataset, drawn)
+        wanted = _wanted(dataset, structures, drawn)
+        labels = np.zeros(drawn.shape, np.uint8)
+        to_index = np.asarray(np.linalg.inv(drawn.geometry.affine), np.float64)
+        contours = {int(i.ReferencedROINumber): i for i in dataset.get("ROIContourSequence") or ()}
+        for structure, number in wanted:
+            region = _region(contours.get(number), drawn, to_index)
+            labels[region] = structure
+    except UnusableFile:
+        raise
+    except Exception as error:
+        # Missing or wrong attributes make pydicom and numpy raise many kinds.
+        detail = f"{type(error).__name__}: {error}"[:120]
+        raise UnusableFile(Reason.MASK_UNUSABLE, detail) from error
+    check_steps(labels)
+    return labels
+
+
+def _check_series(dataset: Dataset, drawn: Drawn) -> None:
+    """Refuse what says that it was drawn on another series (PS3.3 C.8.8.5.1)."""
+    frames = dataset.get("ReferencedFrameOfReferenceSequence") or ()
+    named = {
+        str(series.SeriesInstanceUID)
+        for frame in frames
+        for study in frame.get("RTReferencedStudySequence") or ()
+        for series in study.get("RTReferencedSeriesSequence") or ()
+    }
+    if named and drawn.series not in named:
+        _refuse("drawn on another series")
+    placed = _says_frame(dataset, drawn) or _names_images(dataset, drawn)
+    if not named and not (drawn.frame_of_reference and placed):
+        _refuse("names neither series nor frame of reference of its images")
+
+
+def _says_frame(dataset: Dataset, drawn: Drawn) -> bool:
+    regions = dataset.get("StructureSetROISequence") or ()
+    named = {str(item.get("ReferencedFrameOfReferenceUID") or "") for item in regions}
+    return drawn.frame_of_reference in named
+
+
+def _names_images(dataset: Dataset, drawn: Drawn) -> bool:
+    return any(
+        str(one.ReferencedSOPInstanceUID) in drawn.instances
+        for region in dataset.get("ROIContourSequence") or ()
+        for contour in region.get("ContourSequence") or ()
+        for one in contour.get("ContourImageSequence") or ()
+    )
+
+
+def _wanted(dataset: Dataset, structures: Structures, drawn: Drawn) -> list[tuple[int, int]]:
+    """Return (structure's number, ROINumber), structures in their order."""
+    regions = {int(item.ROINumber): item for item in dataset.StructureSetROISequence}
+    names = {number: _plain(str(item.get("ROIName") or "")) for number, item in regions.items()}
+    found = [
+        (place, number)
+        for place, name in enumerate(structures, 1)
+        for number, own in names.items()
+        if own == _plain(name)
+    ] or [
+        (place, number)
+        for place, values in enumerate(structures.values(), 1)
+        for number in regions
+        if number in values or 0 in values
+    ]
+    if not found:
+        held = ", ".join(str(item.get("ROIName", "?")) for item in regions.values())
+        wanted = ", ".join(structures)
+        _refuse(f"holds the regions {held[:60]}; the run wants {wanted[:60]}")
+    for _, number in found:
+        frame = str(regions[number].get("ReferencedFrameOfReferenceUID") or "")
+        if drawn.frame_of_reference and frame and frame != drawn.frame_of_reference:
+            _refuse("drawn in another frame of reference")
+    return found
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in name.casefold() if c.isalnum())
+
+
+def _region(item: Dataset | None, drawn: Drawn, to_index: Float) -> NDArray[np.bool_]:
+    """Return where a region is; one without contours is nowhere."""
+    found = np.zeros(drawn.shape, np.bool_)
+    seen: set[tuple[int, bytes]] = set()
+    for level, outline in _outlines(item, drawn, to_index):
+        # A contour that stands there twice would take itself away.
+        key = level, np.round(outline, 4).tobytes()
+        if key not in seen:
+            seen.add(key)
+            found[level] ^= inside(outline, (drawn.shape[1], drawn.shape[2]))
+    return found
+
+
+def _outlines(item: Dataset | None, drawn: Drawn, to_index: Float) -> Iterator[tuple[int, Float]]:
+    """Yield the slice of each contour and its points as (row, column)."""
+    for contour in item.get("ContourSequence") or () if item is not None else ():
+        kind = str(contour.ContourGeometricType)
+        if kind not in _CLOSED:
+            _refuse(f"a contour of type {kind[:20]}, expected CLOSED_PLANAR")
+        images = {
+            str(one.ReferencedSOPInstanceUID) for one in contour.get("ContourImageSequence") or ()
+        }
+        if not images <= drawn.instances:
+            _refuse("a contour is drawn on an image that is not in the series")
+        points = np.array([float(v) for v in contour.ContourData]).reshape(-1, 3)
+        if len(points) < 3 or not np.isfinite(points).all():
+            _refuse(f"a contour of {len(points)} points, expected at least 3")
+        index = points @ to_index[:3, :3].T + to_index[:3, 3]
+        level = round(float(index[:, 0].mean()))
+        if np.abs(index[:, 0] - level).max() > _ON_SLICE:
+            _refuse("a contour does not lie on one slice")
+        if not 0 <= level < drawn.shape[0]:
+            _refuse("a contour lies outside the volume")
+        _check_inside(index[:, 1:], drawn)
+        yield level, index[:, 1:]
+
+
+def _check_inside(outline: Float, drawn: Drawn) -> None:
+    """Refuse a contour that leaves the images; the outermost voxels reach half a voxel further."""
+    if (outline < -1).any() or (outline > np.array(drawn.shape[1:])).any():
+        _refuse("a contour lies outside the images")
+
+
+def inside(outline: Float, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return which voxels' centres lie inside a polygon of (row, column), by the even-odd rule."""
+    row, column = outline.T
+    next_row, next_column = np.roll(row, -1), np.roll(column, -1)
+    found = np.zeros(shape, np.bool_)
+    low = max(int(np.ceil(row.min())), 0)
+    high = min(int(np.floor(row.max())), shape[0] - 1)
+    for line in range(low, high + 1):
+        # Half open, so that a corner on the line is counted once.
+        crossed = (row <= line) != (next_row <= line)
+        part = (line - row[crossed]) / (next_row[crossed] - row[crossed])
+        at = column[crossed] + part * (next_column[crossed] - column[crossed])
+        starts = np.clip(np.ceil(at).astype(np.int64), 0, shape[1])
+        turns = np.bincount(starts, minlength=shape[1] + 1)[: shape[1]]
+        found[line] = np.cumsum(turns) % 2 == 1
+    return found
+
+
+def frame_of_reference(path: Path) -> str:
+    """Return an image's FrameOfReferenceUID; empty where it has none."""
+    with quiet():
+        found = dcmread(path, force=True, stop_before_pixels=True, specific_tags=[_FRAME])
+    return str(found.get(_FRAME) or "")
+
+
+def _refuse(detail: str) -> NoReturn:
+    raise UnusableFile(Reason.MASK_UNUSABLE, detail)

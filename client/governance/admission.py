@@ -1,0 +1,150 @@
+"""Whether a site takes part in what it is asked: decided before anything of it is read.
+
+In this order, so that the first reason is the one to mend: release, pause, hours, policy,
+approval. Another release's configuration is not even parsed, and every other one is parsed with
+bounded work. Each no is a reason that says nothing of any patient; the detail stays here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from client.governance.approvals import Approvals
+from client.governance.policy import Denied, PolicyRules, judge, judge_metrics, judge_statistics
+from client.site.site_config import SiteConfig
+from common.config.run_config import RunConfig, read_config
+from common.messages.envelope import message_text
+from common.messages.headers import request_facts
+from common.messages.wire import RefusalReason
+from common.platform.errors import ConfigurationError, UpdateRefused
+from common.platform.release import RELEASE, bundle_hash
+
+Kind = Literal["proposal", "statistics", "train", "evaluation"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What the daemon knows of a request without reading its tensors or its configuration."""
+
+    kind: Kind
+    run: str
+    round: int
+    seed: int
+    config: str  # JSON that nobody has looked at
+
+
+#: Stands for the question of a request that cannot be read; it is answered all the same.
+NO_QUESTION = Question(kind="proposal", run="unreadable", round=0, seed=0, config="")
+
+
+@dataclass(frozen=True, kw_only=True)
+class House:
+    """What a site's decision depends on, beside the request."""
+
+    config: SiteConfig
+    coordinator: str  # fingerprint of the coordinator's authority
+    paused: Path  # exists while the site is paused
+    approvals: Approvals
+
+
+def question_of(header: str) -> Question:
+    """Return the question in a request's header; UpdateRefused when there is none."""
+    try:
+        facts = request_facts(message_text(header))
+    except ValueError as error:
+        message = f"The coordinator's request cannot be read: {error!s:.300}"
+        raise UpdateRefused(message) from error
+    return Question(
+        kind=facts.kind, run=facts.run, round=facts.round, seed=facts.seed, config=facts.config
+    )
+
+
+def denied(question: Question, release: str, house: House, now: datetime) -> Denied | None:
+    """Return why the site does not take part, or None where it does.
+
+    `release` is the hash of the code that the coordinator runs.
+    """
+    if release != bundle_hash():
+        detail = (
+            f"the coordinator runs other code (bundle {release[:12]}) than this site's {RELEASE} "
+            f"({bundle_hash()[:12]}): install the same release at both"
+        )
+        return Denied(reason=RefusalReason.RELEASE, detail=detail)
+    if house.paused.exists():
+        return Denied(reason=RefusalReason.PAUSED, detail="wardround-site resume ends it")
+    if not house.config.works_at(now):
+        detail = f"hours of work are {house.config.hours}"
+        return Denied(reason=RefusalReason.HOURS, detail=detail)
+    try:
+        config = read_config(question.config, source="the coordinator's configuration")
+    except ConfigurationError as error:
+        return Denied(reason=RefusalReason.CONFIGURATION, detail=str(error))
+    return _not_allowed(question, config, house)
+
+
+def _not_allowed(question: Question, config: RunConfig, house: House) -> Denied | None:
+    """Return why a configuration is not for this site, or not yet."""
+    if config.in_force() != config:
+        detail = "its privacy section is not in force: a coordinator sends what is trained"
+        return Denied(reason=RefusalReason.CONFIGURATION, detail=detail)
+    rules = house.config.policy
+    return (
+        _out_of_rounds(question, config)
+        or judge(config, rules, house.coordinator, site=house.config.name)
+        or _may_not_tell(question, config, rules)
+        or _approval(question, config, house)
+    )
+
+
+def _may_not_tell(
+    question: Question, config: RunConfig, rules: PolicyRules
+) -> Denied | None:
+    """Return why what is asked for may not leave, of a run that may train here."""
+    if question.kind == "statistics":
+        return judge_statistics(config, rules)
+    return judge_metrics(config, rules) if question.kind == "evaluation" else None
+
+
+def _out_of_rounds(question: Question, config: RunConfig) -> Denied | None:
+    """Return why a round is none of the configuration's: what was approved has an end."""
+    last = config.training.rounds
+    first = 0 if question.kind in {"proposal", "statistics"} else 1
+    if first <= question.round <= last:
+        return None
+    detail = f"round={question.round}, expected {first} to {last} (training.rounds)"
+    return Denied(reason=RefusalReason.CONFIGURATION, detail=detail)
+
+
+def _taken(question: Question, config: RunConfig, house: House) -> Denied | None:
+    """Return why a run that nobody was asked about must wait: there are too many of these."""
+    if question.kind == "proposal" or house.approvals.take(config.fingerprint()):
+        return None
+    detail = (
+        "so many configurations were taken without a person's decision that this one waits for "
+        f"one; type: wardround-site approve {question.run}"
+    )
+    return Denied(reason=RefusalReason.NOT_APPROVED, detail=detail)
+
+
+def _approval(question: Question, config: RunConfig, house: House) -> Denied | None:
+    """Return why configuration and seed are not approved, after noting that they were asked for.
+
+    What releases something takes up the approval: from then on it is of that seed.
+    """
+    house.approvals.note(question.run, config, question.seed)
+    answer = house.approvals.decision(
+        config.fingerprint(), question.seed, takes_up=question.kind != "proposal"
+    )
+    match answer:
+        case "approved":
+            return None
+        case "declined":
+            return Denied(reason=RefusalReason.DECLINED, detail="declined by this site's admin")
+        case "waiting" if house.config.policy.approval == "automatic":
+            return _taken(question, config, house)
+        case "waiting":
+            detail = f"seed {question.seed}; type: wardround-site approve {question.run}"
+            return Denied(reason=RefusalReason.NOT_APPROVED, detail=detail)

@@ -1,0 +1,131 @@
+"""A run's configuration in plain words, for the person who decides whether it runs here."""
+
+from __future__ import annotations
+
+from client.governance.policy import columns_of
+from client.site.plain_text import shown
+from common.config.measurement import is_validated
+from common.config.run_config import (
+    DiagnosisTask,
+    PrognosisTask,
+    RunConfig,
+    Task,
+)
+
+_EXACTNESS = {
+    "lossless": "bit by bit",
+    "float16": "rounded to 16 bits, after the noise",
+    "int8": "rounded to 8 bits, after the noise",
+}
+
+
+def described(config: RunConfig) -> list[tuple[str, str]]:
+    """Return what a run does here, line by line, each with its heading."""
+    run = config.in_force()
+    lines = [("name", run.name)]
+    if run.description:
+        lines.append(("purpose", run.description))
+    lines += [
+        ("question", _question(run.task)),
+        ("reads", _reads(run)),
+        ("trains", _trains(run)),
+        ("privacy", _privacy(run)),
+        ("leaves", _update(run)),
+        ("leaves", _counts(run)),
+        ("leaves", _description(run)),
+    ]
+    if run.privacy != "none" and run.privacy.default_patients == "declared":
+        told = "the exact number of training patients, not covered by epsilon"
+        named = run.privacy.public_patients
+        lines.append(("leaves", told + (f"; but for {', '.join(sorted(named))}" if named else "")))
+    lines.append(("hash", run.fingerprint()))
+    return [(heading, shown(text)) for heading, text in lines]
+
+
+def _question(task: Task) -> str:
+    match task:
+        case DiagnosisTask():
+            target = task.target if isinstance(task.target, str) else ", ".join(task.target)
+            values = f" ({' or '.join(task.classes)})" if task.classes else ""
+            return f"diagnosis: predicts {target}{values}"
+        case PrognosisTask():
+            within = f" within {task.horizon:g} {task.unit}" if task.horizon else ""
+            time = f", by {task.time}" if task.time else ""
+            return f"prognosis: predicts {task.event}{within}{time}"
+        case _:
+            names = ", ".join(task.structures)
+            return f"segmentation: outlines {names}, as in the masks of column {task.mask}"
+
+
+def _reads(run: RunConfig) -> str:
+    parts: list[str] = []
+    images = run.cohort.images
+    if images is not None:
+        grid = " x ".join(map(str, images.size))
+        kinds = f" of {', '.join(images.modalities)}" if images.modalities else ""
+        raw = ", raw (for processing)" if images.presentation == "for_processing" else ""
+        units = f", PET in {images.units}" if images.units is not None else ""
+        parts.append(f"{images.dimensions}-D images{kinds}{raw}{units}, {grid}")
+    columns = columns_of(run)
+    if columns:
+        parts.append(f"columns {', '.join(columns)}")
+    return "; ".join(parts) + f"; trains on {run.cohort.smallest_cohort} patients or more"
+
+
+def _trains(run: RunConfig) -> str:
+    training = run.training
+    rounds = f"{training.rounds} round{'s' * (training.rounds != 1)}"
+    steps = f"{training.local_steps} step{'s' * (training.local_steps != 1)}"
+    batch = training.batch_patients
+    patients = "all patients" if batch == "all" else f"{batch} patients"
+    return f"{run.model.network}, {rounds} of {steps} with {patients} each"
+
+
+def _privacy(run: RunConfig) -> str:
+    privacy = run.privacy
+    if privacy == "none":
+        return "NONE: updates leave without noise and may give patients away"
+    delta = "1 / (10 x patients)" if privacy.delta == "per_site" else f"{privacy.delta:g}"
+    return f"by patient, epsilon {privacy.epsilon:g} at delta {delta} for the whole run"
+
+
+def _update(run: RunConfig) -> str:
+    noise = "" if run.privacy == "none" else "clipped by patient and noised, "
+    return f"each round, the network's update: {noise}{_EXACTNESS[run.exchange.encoding]}"
+
+
+def _description(run: RunConfig) -> str:
+    """Return what is told of the cohort itself (common/messages/cohort_statistics.py)."""
+    what = "classes or events, split"
+    if run.cohort.images is not None:
+        what += ", modality, age, pixel spacing, brightness"
+    limit = f"none of fewer than {run.evaluation.smallest_cell} patients"
+    if run.privacy != "none":
+        limit = "with the noise of policy.statistics_noise, and where that is 0 none of them"
+    elif run.evaluation.count_noise > 0:
+        limit = f"each with noise of {run.evaluation.count_noise:g} patients"
+    return (
+        "once, before the first round, counts of what was found, used and left out and why, and "
+        f"by {what}: {limit} (policy.statistics: false keeps them here)"
+    )
+
+
+def _counts(run: RunConfig) -> str:
+    rules = run.evaluation
+    if rules.count_noise > 0:
+        when = _measured(run)
+        return (
+            f"{when}, counts that measure the model, each with noise of {rules.count_noise:g} "
+            "patients, charged to the ledger; no sums"
+        )
+    if run.privacy != "none":
+        return "nothing that measures the model: evaluation.count_noise is 0"
+    return (
+        f"counts that measure the model, none of fewer than {rules.smallest_cell} patients, and "
+        "sums over as many (policy.metrics: noised keeps them here)"
+    )
+
+
+def _measured(run: RunConfig) -> str:
+    validated = sum(is_validated(run, n) for n in range(1, run.training.rounds + 1))
+    return "once, at the end" if not validated else f"in {validated} rounds and at the end"

@@ -1,0 +1,158 @@
+"""From a network's output to what a person reads: values, sets, and when there is no answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from client.inference.calibration.calibration import Calibration, judge, share_as_unlike
+from client.inference.calibration.labels import Question, questions
+from client.inference.calibration.unlike import distances, embedded
+from client.inference.grid import source_labels
+from client.inference.reading import Item
+from client.results.score import ModelName, Outlines, Quantity, Score
+from common.bundle.card import labels
+from common.config.run_config import PrognosisTask, RunConfig, SegmentationTask
+from common.tasks import task_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """What a network said of items that belong together: an image, a series, or a study."""
+
+    model: ModelName
+    config: RunConfig
+    items: tuple[Item, ...]  # one for outlines, or the frames of one file
+    output: Tensor  # (items, labels[, *size])
+    sources: tuple[Path, ...]  # in case the items have no images
+    measured: tuple[Item, ...]  # scored as one when the model was measured: these, or the study's
+    together: Tensor  # (labels,): the mean of the outputs of those; unused for outlines
+
+
+def answer_of(answered: Answered, calibration: Calibration | None, *, abstain: bool) -> Score:
+    """Return the score of items that belong together, without explanations."""
+    config, items = answered.config, answered.items
+    share = _unlike(answered, calibration)
+    reasons: list[str] = []
+    if calibration is not None and share is not None and share <= calibration.flagged:
+        reasons.append(
+            f"unlike the images that the model was trained on: only {share:.1%} of this site's "
+            "own are as unlike"
+        )
+    quantities: tuple[Quantity, ...] = ()
+    outlines, chosen = None, None
+    if isinstance(config.task, SegmentationTask):
+        outlines = _outlines(answered, config.task)
+    else:
+        quantities, sets = _quantities(answered, calibration)
+        chosen = None if sets is None else tuple(name for found in sets for name in found)
+        if sets:
+            reasons += _undecided(questions(config), sets)
+    return Score(
+        model=answered.model, kind=config.task.kind, sources=_sources(items, answered.sources),
+        quantities=quantities, prediction_set=chosen,
+        coverage=None if calibration is None or chosen is None else calibration.coverage,
+        abstained="; ".join(reasons) if reasons and abstain else None, unlike_training=share,
+        outlines=outlines,
+    )  # fmt: skip
+
+
+def _sources(items: Sequence[Item], otherwise: tuple[Path, ...]) -> tuple[Path, ...]:
+    found = dict.fromkeys(s for item in items if item.place for s in item.place.sources)
+    return tuple(found) or otherwise
+
+
+def _unlike(answered: Answered, calibration: Calibration | None) -> float | None:
+    """Return how usual the least usual of the items is; None without a calibration."""
+    if calibration is None:
+        return None
+    image = torch.stack([item.image for item in answered.measured])
+    table = torch.stack([item.table for item in answered.measured])
+    found = embedded(image, table, answered.config)
+    return share_as_unlike(calibration, float(distances(calibration.reference, found).max()))
+
+
+def _undecided(
+    asked: Sequence[Question], sets: Sequence[tuple[str, ...]]
+) -> Iterator[str]:
+    """Yield why there is no answer, where no question has one."""
+    if any(len(found) == 1 for found in sets):
+        return
+    for question, found in zip(asked, sets, strict=True):
+        if found:
+            yield f"it may be {' or '.join(found)}"
+        else:
+            yield f"it is like none of this site's patients with {' or '.join(question.classes)}"
+
+
+def _quantities(
+    answered: Answered, calibration: Calibration | None
+) -> tuple[tuple[Quantity, ...], tuple[tuple[str, ...], ...] | None]:
+    """Return the values of what was measured as one, then of each image where there are several."""
+    config, task = answered.config, task_of(answered.config.task)
+    # The mean of outputs and then the last function: as the model was measured.
+    raw = task.predict(answered.together[None].double())[0].numpy()
+    names, wording = labels(config), _wordings(config)
+    judged = None if calibration is None else judge(calibration, answered.together, config)
+    found = [
+        Quantity(
+            label=name, meaning=words + _of_all(answered), raw=float(raw[k]),
+            value=float(raw[k] if judged is None else judged.value[k]),
+            low=None if judged is None else float(judged.low[k]),
+            high=None if judged is None else float(judged.high[k]),
+        )
+        for k, (name, words) in enumerate(zip(names, wording, strict=True))
+    ]  # fmt: skip
+    if len(answered.measured) > 1:
+        each = task.predict(answered.output.double()).numpy()
+        found += _by_image(each, names, wording)
+    return tuple(found), None if judged is None or not judged.sets else judged.sets
+
+
+def _of_all(answered: Answered) -> str:
+    images = len(answered.measured)
+    return f", {images} images of the study together" if images > 1 else ""
+
+
+def _by_image(
+    each: np.ndarray, names: Sequence[str], wording: Sequence[str]
+) -> Iterator[Quantity]:
+    """Yield each image's own values, as the network gives them: calibrated are patients."""
+    for number, values in enumerate(each, 1):
+        for name, words, value in zip(names, wording, values, strict=True):
+            yield Quantity(
+                label=name, meaning=f"{words}, image {number} of {len(each)} alone",
+                value=float(value), raw=float(value),
+            )  # fmt: skip
+
+
+def _wordings(config: RunConfig) -> tuple[str, ...]:
+    """Return in words what each value is."""
+    match config.task:
+        case PrognosisTask(outcome="survival"):
+            return tuple(f"probability of no event until {name}" for name in labels(config))
+        case PrognosisTask(horizon=float(horizon), unit=unit):
+            return tuple(
+                f"probability of {name} within {horizon:g} {unit}" for name in labels(config)
+            )
+        case _:
+            return tuple(f"probability of {name}" for name in labels(config))
+
+
+def _outlines(answered: Answered, task: SegmentationTask) -> Outlines:
+    """Return the label map of a series, or of all frames of one file."""
+    rules = answered.config.cohort.images
+    parts = [
+        source_labels(output, item.place, rules)
+        for item, output in zip(answered.items, answered.output, strict=True)
+        if item.place is not None and rules is not None
+    ]
+    # Frames of one file are outlined one by one; each map holds its own frame and is 0 elsewhere.
+    return Outlines(
+        labels=np.maximum.reduce(parts).astype(np.uint8), structures=tuple(task.structures)
+    )

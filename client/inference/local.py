@@ -1,0 +1,38 @@
+"""What this site's home adds to a model: its table, its calibration, and who was withdrawn."""
+
+from __future__ import annotations
+
+from client.cohort.column_check import numbers_of
+from client.inference.calibration.calibration import load_calibration
+from client.inference.model import Local, Model
+from client.inference.reading import table_columns
+from client.labels.label_table import Labels, read_labels
+from client.site.home import Home
+from client.site.site_config import load_site_config
+from client.site.withdrawals import withdrawn
+from common.config.run_config import RunConfig
+
+
+def local_of(home: Home, model: Model, *, explain: bool = True, abstain: bool = True) -> Local:
+    """Return what the site adds to the model.
+
+    ConfigurationError when the model takes clinical columns and there is no site.yaml that names
+    a table; CohortError when the table lacks a column; StateDamaged when a record of the site
+    cannot be trusted.
+    """
+    refused = withdrawn(home)
+    return Local(
+        labels=_labels(home, model.config), withdrawn=refused,
+        calibration=load_calibration(home.calibration, model.name.weights, refused),
+        explain=explain, abstain=abstain,
+    )  # fmt: skip
+
+
+def _labels(home: Home, config: RunConfig) -> Labels | None:
+    if config.cohort.table is None:
+        return None  # images alone: no site.yaml is needed
+    site = load_site_config(home.site_yaml)
+    return read_labels(
+        site.labels_csv, table_columns(config), with_images=config.cohort.images is not None,
+        numbers=numbers_of(config),
+    )  # fmt: skip

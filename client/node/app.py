@@ -1,0 +1,272 @@
+"""What a site answers to a request: a standing, an update, a report, or why not.
+
+Whether the site takes part at all was decided before (client/governance/admission.py); here its
+patients are loaded once a run, and each request becomes one call of what a simulation calls, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from client.cohort.left_out import LeftOut
+from client.cohort.loading import load_cohort
+from client.cohort.quality_rules import Shelf, images_left_out
+from client.description.describing import Described, Telling, describe, facts_of, used_and_left_out
+from client.description.run_costs import largest_claim, run_costs, told_of_everybody
+from client.governance.records import Records
+from client.inference.calibration.trained_on import note_trained
+from client.privacy.answers import Answers, AnswersInFile
+from client.privacy.ledger import COHORT, Ledger, Limit
+from client.privacy.parts import binding, run_epsilon
+from client.site.cache import Cache
+from client.site.identity_key import site_key
+from client.site.quality_rules import QualityRules
+from client.site.withdrawals import withdrawn_in
+from client.training.evaluation import evaluate_round
+from client.training.features import site_of, with_features
+from client.training.local_model import Workbench, open_workbench
+from client.training.local_round import train_round
+from client.training.memory import MemoryInFolder
+from client.training.private_round import counted, plan_of
+from client.training.site import Guard, Site, bound_to
+from client.training.step_timing import round_seconds
+from common.config.run_config import RunConfig
+from common.messages.wire import (
+    Answer,
+    EvaluationRequest,
+    Proposal,
+    Refusal,
+    RefusalReason,
+    Request,
+    Standing,
+    StatisticsRequest,
+    TrainRequest,
+)
+from common.platform.errors import (
+    CohortError,
+    ConfigurationError,
+    RecordsLost,
+    RunBegun,
+    UnsafeModel,
+)
+from common.privacy.accounting import epsilon_of
+from common.privacy.noise import ChaChaNoise
+from common.tasks import task_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ward:
+    """Where a site's patients and its own records are, and what its policy says of them."""
+
+    name: str
+    data: Path
+    labels: Path
+    cache: Path
+    memory: Path
+    ledger: Path
+    withdrawals: Path
+    index: Path
+    quality: QualityRules
+    telling: Telling
+    largest_epsilon: float  # of all runs on these patients together
+    cohort_delta: float
+    tell_patients: bool | Literal["without_privacy"]
+    device: torch.device
+    identity_key: Path  # splits the patients, in every run alike
+    answers: Path | None = None  # where it is kept what was told; None: beside the ledger
+    trained: Path | None = None  # where it is noted whom runs trained on; None: nowhere
+    records: Records | None = None  # None: of patients who are made up
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A run's patients and network, kept from round to round."""
+
+    site: Site
+    bench: Workbench
+    withdrawn: frozenset[str] = frozenset()  # who was left out
+    described: Described = field(default_factory=Described)
+    doubt: str = ""  # why it cannot learn here though it goes on
+
+
+class Desk:
+    """Loads what a request needs, once a run."""
+
+    def __init__(self, ward: Ward, tell: Callable[[str], None]) -> None:
+        self._ward = ward
+        self._tell = tell
+        self._key: tuple[str, int] | None = None
+        self._loaded: Loaded | None = None
+
+    def answer(self, request: Request) -> Answer:
+        """Answer a request that the site's policy allows; faults a run can go on without too.
+
+        CohortError, ConfigurationError and UnsafeModel become a refusal whose reason names no
+        patient; every other error is the site's own affair and is raised.
+
+        Guarantee: no answer is returned that a patient took part in whose withdrawal was durable
+        by then. One that was under way is thrown away and given again without them; a private
+        round is then charged twice, since what was charged stays charged.
+        """
+        try:
+            if self._ward.records is not None:
+                self._ward.records.check()
+            self._begin(request)
+            while True:
+                loaded = self._load(request.config, request.seed)
+                answer = self._answer(loaded, request)
+                if self._withdrawn() <= loaded.withdrawn:
+                    return answer
+                self._tell("A patient was withdrawn meanwhile: the answer is given without them.")
+        except RecordsLost as error:
+            self._tell(str(error))
+            return refusal(request, self._ward.name, RefusalReason.RECORDS)
+        except RunBegun as error:
+            self._tell(str(error))
+            return refusal(request, self._ward.name, RefusalReason.BEGUN)
+        except (CohortError, ConfigurationError, UnsafeModel) as error:
+            self._tell(f"Run {request.run} cannot use this site: {error}")
+            return refusal(request, self._ward.name, RefusalReason.CONFIGURATION)
+
+    def _begin(self, request: Request) -> None:
+        """Bind a run's name to what is first released under it; RunBegun for anything else."""
+        split = site_key(self._ward.identity_key).fingerprint()
+        Ledger(self._ward.ledger).check_begun(request.run, bound_to(request, split))
+        answers = answers_of(self._ward, frozenset())
+        if isinstance(request, Proposal) or answers.begin(
+            request.run, request.config, request.seed
+        ):
+            return
+        message = (
+            f"Run {request.run} is asked for with another configuration or seed than it was "
+            "begun with here. The coordinator must begin a run of another name."
+        )
+        raise RunBegun(message)
+
+    def _answer(self, loaded: Loaded, request: Request) -> Answer:
+        match request:
+            case Proposal():
+                return self._standing(loaded, request)
+            case StatisticsRequest():
+                return describe(loaded.site, loaded.described, request, self._ward.telling)
+            case TrainRequest():
+                self._note_trained(loaded, request)
+                return train_round(loaded.site, loaded.bench, request)
+            case EvaluationRequest():
+                return evaluate_round(loaded.site, loaded.bench, request)
+
+    def _note_trained(self, loaded: Loaded, request: TrainRequest) -> None:
+        """Note whom the run trains on, before the first step; who only asks leaves no file."""
+        if self._ward.trained is not None:
+            fingerprint, patients = request.config.fingerprint(), loaded.site.train.pseudonyms
+            note_trained(self._ward.trained, fingerprint, request.seed, patients)
+
+    def _withdrawn(self) -> frozenset[str]:
+        return withdrawn_in(self._ward.withdrawals)
+
+    def _load(self, config: RunConfig, seed: int) -> Loaded:
+        key = (config.fingerprint(), seed)
+        known = self._loaded is not None and self._withdrawn() <= self._loaded.withdrawn
+        if self._loaded is None or self._key != key or not known:
+            self._loaded, self._key = None, None  # before the next: one run in memory at a time
+            self._tell(f"Loading the cohort of run {config.name}.")
+            self._loaded, self._key = load(self._ward, config, seed), key
+            self._tell(used_and_left_out(config.name, self._loaded.described))
+            if self._loaded.doubt:
+                self._tell(f"{self._loaded.doubt} It goes on, as a refusal would tell.")
+            self._tell_of_count(self._loaded.site, config)
+        return self._loaded
+
+    def _standing(self, loaded: Loaded, request: Proposal) -> Standing | Refusal:
+        site, config = loaded.site, request.config
+        patients = counted(site, config)
+        if patients < config.cohort.smallest_cohort:
+            return refusal(request, site.name, RefusalReason.TOO_FEW_PATIENTS)
+        epsilon = left = None
+        if config.privacy != "none" and site.guard is not None:
+            guard = site.guard
+            plan = plan_of(site, loaded.bench, config.privacy, guard)
+            costs = run_costs(request, plan, guard)
+            # What this very run has been charged already is part of what it may cost.
+            own = (request.run, bound_to(request, guard.split))
+            before = guard.ledger.charges(guard.cohort, without=own)
+            spent = epsilon_of(binding(before), guard.limit.delta)
+            epsilon = run_epsilon(costs, request.run, plan.delta)
+            left = max(guard.limit.epsilon - spent, 0.0)
+            if epsilon_of(binding([*before, *costs]), guard.limit.delta) > guard.limit.epsilon:
+                return refusal(request, site.name, RefusalReason.BUDGET)
+        tells = _tells(self._ward, config)
+        return Standing(
+            run=request.run, round=request.round, site=site.name,
+            patients=patients if tells else None, epsilon=epsilon, epsilon_left=left,
+            seconds=round_seconds(loaded.bench, site, patients) if tells else None,
+        )  # fmt: skip
+
+    def _tell_of_count(self, site: Site, config: RunConfig) -> None:
+        """Say here, and nowhere else, when a run counts on many more patients than there are."""
+        expected = counted(site, config)
+        if len(site.train) < config.cohort.smallest_cohort <= expected:
+            self._tell(
+                f"{len(site.train)} patients train here; run {config.name} counts on {expected}. "
+                "It goes on, as a refusal would tell. Their privacy holds; the model learns less."
+            )
+
+
+def _tells(ward: Ward, config: RunConfig) -> bool:
+    """Return whether the number of patients leaves: what was agreed in public always may."""
+    if config.privacy != "none" and not config.privacy.declares(ward.name):
+        return True
+    if ward.tell_patients == "without_privacy":
+        return config.privacy == "none"
+    return ward.tell_patients
+
+
+def refusal(request: Request, site: str, reason: RefusalReason) -> Refusal:
+    """Return a site's no to a request."""
+    return Refusal(run=request.run, round=request.round, site=site, reason=reason)
+
+
+def answers_of(ward: Ward, withdrawn: frozenset[str]) -> Answers:
+    """Return where the site keeps what it told, without those who were withdrawn."""
+    return AnswersInFile(ward.answers or ward.ledger.with_name("answers.db"), withdrawn)
+
+
+def load(ward: Ward, config: RunConfig, seed: int) -> Loaded:
+    """Read a site's patients for a run and build its network.
+
+    CohortError when nobody can be used.
+    """
+    task = task_of(config.task)
+    cache = Cache(ward.cache, ward.index)
+    with cache.in_use():
+        gone = withdrawn_in(ward.withdrawals)
+        shelf = Shelf(data=ward.data, labels=ward.labels, index=ward.index, cache=ward.cache)
+        left_out = LeftOut(withdrawn=gone, images=images_left_out(shelf, config, ward.quality))
+        cohort = load_cohort(ward.data, config, task, cache, ward.labels, left_out)
+        if config.model.network == "frozen_features":
+            cohort = with_features(cohort, config, cache)
+    cohort = replace(cohort, name=ward.name)
+    key = site_key(ward.identity_key)
+    site = site_of(cohort, config, key)
+    guard = Guard(
+        ledger=Ledger(ward.ledger),
+        limit=Limit(
+            epsilon=ward.largest_epsilon, delta=ward.cohort_delta, run=largest_claim(config),
+        ), cohort=COHORT, noise=ChaChaNoise(), beside=told_of_everybody(config, ward.telling),
+        split=key.fingerprint(),
+    )  # fmt: skip
+    site = replace(
+        site, guard=guard, memory=MemoryInFolder(ward.memory), answers=answers_of(ward, gone)
+    )
+    described = Described(
+        shelf=shelf, facts=facts_of(cohort, site, config), images=config.cohort.images is not None
+    )
+    bench = open_workbench(config, seed, ward.device)
+    return Loaded(
+        site=site, bench=bench, withdrawn=gone, described=described, doubt=cohort.doubt
+    )

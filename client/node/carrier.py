@@ -1,0 +1,142 @@
+"""What a site's letters are carried with: objects fetched and given, and a line for what leaves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from client.governance.disclosures import Disclosure, Disclosures
+from client.governance.records import Records
+from client.node.meters import SiteMeters
+from client.node.worker_process import WorkerProcess
+from client.transport.fleet_client import Delivery, Fleet, Reply
+from client.transport.inbox import Inbox, Sending
+from client.transport.outbox import Outbox
+from client.transport.quarantine import Quarantine
+from common.messages.envelope import Envelope, facts_of, write_envelope
+from common.messages.flower_messages import Opened, open_objects
+from common.platform.errors import UpdateRefused, WardroundError
+
+#: Stands for a message of which no question can be made.
+_UNREADABLE = Envelope(header="", frames=())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Desktop:
+    """What letters are written with."""
+
+    name: str  # of the site
+    to: str  # of the coordinator
+    key: ec.EllipticCurvePrivateKey
+    inbox: Inbox
+    outbox: Outbox
+    quarantine: Quarantine
+    disclosures: Disclosures
+    records: Records
+    worker: WorkerProcess
+    tell: Callable[[str, Mapping[str, object]], None]  # what happened, and its facts
+    meters: SiteMeters
+
+
+@dataclass(kw_only=True)
+class Traffic:
+    """Bytes of letters since the daemon began."""
+
+    sent: int = 0
+    received: int = 0
+
+
+class Carrier:
+    """Takes messages in and gives answers out, one object at a time, and counts their bytes."""
+
+    def __init__(self, desk: Desktop, traffic: Traffic) -> None:
+        self._desk = desk
+        self._traffic = traffic
+        self.largest_request = 0  # bytes, as site.yaml says now
+
+    def fetch(self, delivery: Delivery, fleet: Fleet) -> None:
+        """Fetch what is missing of a request, and write it as one file."""
+        inbox, start = self._desk.inbox, time.monotonic()
+        for name in inbox.lacking(delivery):
+            content = fleet.fetch(delivery.run_id, name)
+            if content is None:
+                return  # the coordinator has announced it and is still sending it
+            if inbox.held(delivery) + len(content) > self.largest_request:
+                self._refuse(delivery, fleet)
+                return
+            inbox.put(delivery, name, content)
+            self._traffic.received += len(content)
+            self._desk.meters.received(len(content))
+        receipt = ""
+        try:
+            opened = open_objects(lambda name: inbox.read(delivery, name), delivery.id)
+            envelope = Envelope(header=opened.header, frames=self._frames(opened))
+            receipt = opened.receipt
+        except UpdateRefused as error:
+            self._desk.tell("a request cannot be read", {"why": str(error)})
+            envelope = _UNREADABLE  # so that the coordinator is answered
+        fleet.confirm(delivery)
+        inbox.note_receipt(delivery, receipt)
+        write_envelope(inbox.request(delivery), envelope)
+        inbox.complete(delivery)
+        self._desk.meters.took("fetch", time.monotonic() - start)
+
+    def _frames(self, opened: Opened) -> tuple[bytes, ...]:
+        """Return a request's frames; one object may stand for many, and each is held."""
+        frames, held = [], 0
+        for frame in opened.frames():
+            held += len(frame)
+            if held > self.largest_request:
+                message = f"its frames are more than {self.largest_request} bytes"
+                raise UpdateRefused(message)
+            frames.append(frame)
+        return tuple(frames)
+
+    def _refuse(self, delivery: Delivery, fleet: Fleet) -> None:
+        """Fetch no more of a request that is too large, and have it answered so."""
+        why = f"it has more than {self.largest_request} bytes"
+        self._desk.tell("a request cannot be read", {
+            "why": why, "next": "raise largest_request_mib in site.yaml, if the network needs it",
+        })  # fmt: skip
+        fleet.confirm(delivery)
+        write_envelope(self._desk.inbox.request(delivery), _UNREADABLE)
+        self._desk.inbox.complete(delivery)
+
+    def give(self, delivery: Delivery, fleet: Fleet, reply: Reply, sending: Sending) -> bool:
+        """Send the objects that are left; False when the session is over."""
+        left = list(sending.left or ())
+        while left:
+            name = left[0]
+            if not fleet.give(delivery.run_id, sending.session, name, reply.objects[name]):
+                return False
+            self._traffic.sent += len(reply.objects[name])
+            self._desk.meters.sent(len(reply.objects[name]))
+            left.pop(0)
+            self._desk.inbox.note(delivery, replace(sending, left=tuple(left)))
+        return True
+
+    def disclose(self, answer: Envelope) -> str:
+        """Write the line that says what leaves, durably, before it leaves; returns the receipt.
+
+        A refusal says nothing of the records, so it can be given whatever became of them.
+        """
+        facts = facts_of(answer.header)
+        spend = facts.get("spend")
+        epsilon = spend.get("cohort_epsilon") if isinstance(spend, dict) else None
+        number = facts["round"]
+        mark, receipt = None, ""
+        if facts["kind"] != "refusal":
+            try:
+                mark, receipt = self._desk.records.attest()
+            except WardroundError as error:
+                raise UpdateRefused(str(error)) from error
+        self._desk.disclosures.record(Disclosure(
+            kind=str(facts["kind"]), to=self._desk.to, run=str(facts["run"]),
+            round=number if isinstance(number, int) else 0,
+            bytes=answer.size + len(receipt), sha256=answer.digest.hex(), epsilon=epsilon,
+            records=mark,
+        ))  # fmt: skip
+        return receipt

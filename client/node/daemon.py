@@ -1,0 +1,280 @@
+"""The site's daemon: keeps in touch with the coordinator, and one worker at work, for ever.
+
+`run_daemon` is what `wardround-site start` calls. It ends on SIGTERM or Ctrl-C within a few
+seconds; whatever it was at, the next start goes on with.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from client.governance.admission import House
+from client.governance.approvals import Approvals
+from client.governance.disclosures import Disclosures
+from client.governance.records import Records
+from client.governance.repetition import Seldom
+from client.node.daemon_setting import answering_health, locked, stopping
+from client.node.message_loop import Correspondence, Desktop
+from client.node.meters import SiteMeters
+from client.node.status import Status
+from client.node.worker_process import WorkerProcess
+from client.site.home import Home
+from client.site.site_config import SiteConfig, load_site_config
+from client.transport.coordinator import Coordinator, load_authority, load_coordinator
+from client.transport.fleet_client import HEARTBEAT_SECONDS, Fleet
+from client.transport.inbox import Inbox
+from client.transport.outbox import Outbox
+from client.transport.proxy import proxy_to
+from client.transport.quarantine import Quarantine
+from common.messages.identity import load_private
+from common.platform.errors import ConfigurationError, LinkDown, SiteUnknown
+from common.platform.health import Status as HealthStatus
+from common.platform.logs import log, open_logs
+
+#: A site with nothing to do hears of a request at once; it looks up this often for its own sake.
+_IDLE_SECONDS = 2.0
+_BUSY_SECONDS = 0.1
+_LONGEST_PAUSE = 10.0
+#: What of site.yaml the worker has read when it started.
+_OF_WORKER = ("name", "data", "labels", "device", "memory_gib", "threads")
+_log = log("site")
+
+
+def run_daemon(home: Home, *, json_logs: bool = False) -> None:
+    """Serve until told to stop.
+
+    ConfigurationError when the site has not joined or site.yaml is wrong; RunFailed when
+    another daemon serves this home.
+    """
+    config, coordinator = load_site_config(home.site_yaml), load_coordinator(home)
+    with locked(home.lock), open_logs(home.log, json=json_logs, name="site"), stopping() as stop:
+        worker_log = home.log / "worker.log"
+        with worker_log.open("ab") as output:
+            registry = CollectorRegistry()
+            daemon = _Daemon(
+                home, (config, coordinator), WorkerProcess(home.folder, output),
+                SiteMeters(registry),
+            )  # fmt: skip
+            try:
+                with answering_health(config, registry) as health:
+                    daemon.serve(stop, health)
+            finally:
+                daemon.close()
+
+
+@dataclass
+class _Link:
+    """The connection, while there is one."""
+
+    fleet: Fleet
+    node_id: int
+
+
+class _Daemon:
+    """One daemon's life; everything that must survive it is in the home's files."""
+
+    def __init__(
+        self, home: Home, known: tuple[SiteConfig, Coordinator], worker: WorkerProcess,
+        meters: SiteMeters,
+    ) -> None:  # fmt: skip
+        self._home, (self._config, self._coordinator), self._meters = home, known, meters
+        self._changed_at = _changed_at(home.site_yaml)
+        self._withdrawn_at = _changed_at(home.withdrawals)
+        self._key = load_private(home.key)
+        self._worker = worker
+        self._link: _Link | None = None
+        self._beating = threading.Event()
+        self._told = Seldom(_tell)
+        self._letters = self._correspondence()
+        self._status = Status(home.status, self._coordinator.address)
+        self._pause = 0.25
+
+    def serve(self, stop: threading.Event, health: Callable[[HealthStatus], None]) -> None:
+        """Turn after turn, until `stop`; a site that is cut off is well, and says so."""
+        _log.info("started", site=self._config.name, coordinator=self._coordinator.address)
+        while not stop.is_set():
+            self._reload()
+            try:
+                pause = self._turn()
+                self._tell_status()
+                health("ok")
+            except OSError as error:  # a full disk, mostly; what was on disk before stays good
+                _log.error("cannot write", file=error.filename, why=error.strerror,
+                           next="free some space; it goes on by itself")  # fmt: skip
+                health("failing")
+                pause = _LONGEST_PAUSE
+            stop.wait(pause)
+        _log.info("stopping")
+
+    def close(self) -> None:
+        """Say good-bye, end the worker, and leave a status that says so."""
+        self._beating.set()
+        self._letters.close()
+        self._told.rest()
+        self._worker.stop()
+        if self._link is not None:
+            with suppress(LinkDown, SiteUnknown):
+                self._link.fleet.deactivate(self._link.node_id)
+            self._link.fleet.close()
+        self._status.write(state="stopped", sentence="not running; type: wardround-site start")
+
+    def _turn(self) -> float:
+        """Do what can be done now; returns how long to wait before the next turn."""
+        try:
+            link = self._link or self._connect()
+            moved = self._letters.turn(link.fleet, _IDLE_SECONDS)
+        except (LinkDown, SiteUnknown) as error:
+            self._letters.work()
+            return self._down(error)
+        self._pause = 0.25
+        if moved:
+            return 0.0
+        return _BUSY_SECONDS if self._letters.open else 0.0
+
+    def _connect(self) -> _Link:
+        authority = load_authority(self._home, self._coordinator)
+        proxy = proxy_to(self._coordinator.address, self._config.proxy)
+        fleet = Fleet(self._coordinator.address, authority, self._key, proxy)
+        try:
+            node_id = self._activate(fleet)
+        except BaseException:
+            fleet.close()
+            raise
+        (self._home.folder / "node.json").write_text(json.dumps({"node": node_id}))
+        self._link = _Link(fleet, node_id)
+        self._beating = threading.Event()
+        beat = threading.Thread(target=_beat, args=(fleet, self._beating), daemon=True)
+        beat.start()
+        _log.info("connected", coordinator=self._coordinator.address)
+        return self._link
+
+    def _activate(self, fleet: Fleet) -> int:
+        """Say that this site is here, in place of an earlier daemon that was killed."""
+        try:
+            return fleet.activate()
+        except LinkDown:
+            before = _known_node(self._home)
+            if before is None:
+                raise
+            fleet.deactivate(before)
+            return fleet.activate()
+
+    def _down(self, error: LinkDown | SiteUnknown) -> float:
+        """Note that the coordinator is away; returns how long to leave it alone."""
+        if self._status.state != "offline" or self._status.message != str(error):
+            _log.warning("not connected", why=str(error))
+        self._status.offline(str(error))
+        if isinstance(error, SiteUnknown):
+            self._disconnect()
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        return self._pause
+
+    def _disconnect(self) -> None:
+        """Let the connection go; the next turn makes another."""
+        if self._link is not None:
+            self._beating.set()
+            self._link.fleet.close()
+            self._link = None
+
+    def _reload(self) -> None:
+        """Take up a changed site.yaml; a wrong one is told of, and the old one stays."""
+        withdrawn_at = _changed_at(self._home.withdrawals)
+        if withdrawn_at != self._withdrawn_at:  # the worker's memory may hold the patient
+            self._withdrawn_at = withdrawn_at
+            self._worker.retire()
+        changed_at = _changed_at(self._home.site_yaml)
+        if changed_at == self._changed_at:
+            return
+        self._changed_at = changed_at
+        try:
+            config = load_site_config(self._home.site_yaml)
+        except ConfigurationError as error:
+            _log.error("site.yaml is wrong; what was in force stays", why=str(error))
+            return
+        old, self._config = self._config, config
+        if any(getattr(old, n) != getattr(config, n) for n in _OF_WORKER) or (
+            old.policy != config.policy
+        ):
+            self._worker.retire()
+        if old.proxy != config.proxy:
+            self._disconnect()
+        self._letters.house = self._house()
+        _log.info("site.yaml read again")
+
+    def _correspondence(self) -> Correspondence:
+        home = self._home
+        desk = Desktop(
+            name=self._config.name, to=self._coordinator.name, key=self._key,
+            inbox=Inbox(home.inbox), outbox=Outbox(home.outbox),
+            quarantine=Quarantine(home.quarantine), records=Records(home),
+            disclosures=Disclosures(home.disclosures), worker=self._worker, tell=self._told,
+            meters=self._meters,
+        )  # fmt: skip
+        return Correspondence(desk, self._house())
+
+    def _house(self) -> House:
+        return House(
+            config=self._config, coordinator=self._coordinator.fingerprint,
+            paused=self._home.paused, approvals=Approvals(self._home.approvals),
+        )  # fmt: skip
+
+    def _tell_status(self) -> None:
+        traffic = self._letters.traffic
+        self._meters.connected(self._status.state != "offline")
+        self._meters.paused(self._home.paused.exists())
+        facts = {
+            "bytes_sent": traffic.sent, "bytes_received": traffic.received,
+            "worker": {"pid": self._worker.pid, "restarts": self._worker.restarts},
+            "set_aside": self._letters.set_aside(),
+        }  # fmt: skip
+        if self._status.state == "offline" and self._pause > 0.25:
+            self._status.write(**facts)
+            return
+        question = self._letters.doing()
+        if question is not None:
+            self._status.write(
+                state="working", run=question.run, round=question.round, phase=question.kind,
+                sentence=f"{question.kind} of run {question.run}, round {question.round}", **facts,
+            )  # fmt: skip
+        elif self._home.paused.exists():
+            self._status.write(
+                state="paused", sentence="paused; wardround-site resume ends it", **facts
+            )
+        else:
+            self._status.write(
+                state="waiting", sentence="connected, waiting for the coordinator", **facts
+            )
+
+
+def _beat(fleet: Fleet, over: threading.Event) -> None:
+    """Say that the site is here, often enough that one lost word does no harm."""
+    while not over.wait(HEARTBEAT_SECONDS / 2):
+        with suppress(LinkDown, SiteUnknown):
+            fleet.heartbeat()
+
+
+def _tell(facts: Mapping[str, object], times: int) -> None:
+    more = {"more": times - 1} if times > 1 else {}
+    _log.info(str(facts["event"]), **{n: f for n, f in facts.items() if n != "event"}, **more)
+
+
+def _known_node(home: Home) -> int | None:
+    try:
+        return int(json.loads((home.folder / "node.json").read_bytes())["node"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _changed_at(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return (0, 0)
+    return (status.st_mtime_ns, status.st_ino)

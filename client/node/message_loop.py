@@ -1,0 +1,301 @@
+"""A site's letters: fetched, decided on, worked at and answered, each step safe to repeat.
+
+What is on disk decides what is done next, so a process that was killed anywhere goes on:
+
+    message here, objects missing      fetch what is missing
+    request whole                      decide: an answer at once, or the worker's
+    answer in the outbox               one line in the disclosures, then send
+    sent in part                       send what is missing
+    nobody waits for it any more       forget the message, keep the answer
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+
+from client.governance.admission import NO_QUESTION, House, Question, denied, question_of
+from client.governance.policy import Denied
+from client.governance.repetition import MANY_NAMES, Names
+from client.node.carrier import Carrier, Desktop, Traffic
+from client.node.meters import Outcome
+from client.node.worker_process import Finished
+from client.transport.fleet_client import Delivery, Fleet, reply_to
+from client.transport.inbox import Sending
+from client.transport.quarantine import MOST_INTERRUPTIONS
+from common.messages.envelope import Envelope, facts_of, read_head, seal
+from common.messages.identity import sign
+from common.messages.wire import Refusal, RefusalReason
+from common.platform.errors import PrivacyError, RecordsLost, RunGone, StateDamaged, UpdateRefused
+
+__all__ = ["Correspondence", "Desktop", "Traffic"]
+
+#: A site that is at work looks for more this often; one that is not waits for it.
+_BUSY_PULL_SECONDS = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Letter:
+    delivery: Delivery
+    question: Question
+    digest: str  # of the request, in hex
+    refusal: Envelope | None  # an answer that needs no work
+    at: float  # when it was decided on, on the monotonic clock
+
+
+@dataclass
+class Correspondence:
+    """All letters of a daemon; `turn` does what can be done now."""
+
+    desk: Desktop
+    house: House
+    traffic: Traffic = field(default_factory=Traffic)
+    _letters: dict[str, _Letter] = field(default_factory=dict)  # decided on, by message
+    _releases: dict[int, str] = field(default_factory=dict)  # by Flower's number of the run
+    _pulled_at: float = -math.inf
+    _runs: Names = field(default_factory=Names)
+    _unreadable: set[str] = field(default_factory=set)  # questions of which the worker made nothing
+
+    def __post_init__(self) -> None:
+        self._carrier = Carrier(self.desk, self.traffic)
+        self.desk.worker.died = self.desk.quarantine.died
+
+    def turn(self, fleet: Fleet, wait_seconds: float) -> bool:
+        """Take one step of each kind; returns whether anything happened.
+
+        With nothing to do, a message is waited for so long. LinkDown and SiteUnknown end the
+        turn where it stands; nothing is lost.
+        """
+        came = self._receive(fleet, 0.0 if self._letters else wait_seconds)
+        self._decide(fleet)
+        self.work()
+        return self._send(fleet) or came
+
+    def work(self) -> None:
+        """Look what the worker has done and give it the next; needs no coordinator."""
+        worker = self.desk.worker
+        worker.start()
+        finished = worker.look()
+        if finished is not None:
+            self._finished(finished)
+        if worker.can_take:
+            for letter in self._letters.values():
+                if not self._is_decided(letter) and not self.desk.outbox.has(letter.digest):
+                    self._give_to_worker(letter)
+                    break
+
+    def close(self) -> None:
+        """Take back the try of what the worker is at: it is ended by us, not by the request."""
+        self.desk.disclosures.close()
+        if self.desk.worker.given is not None:
+            self.desk.quarantine.undo(self.desk.worker.given)
+
+    def _give_to_worker(self, letter: _Letter) -> None:
+        """Count the try durably, then make it."""
+        asked = letter.question
+        what = f"{asked.kind} of run {asked.run}, round {asked.round}"
+        self.desk.quarantine.begin(letter.digest, what)
+        if not self.desk.worker.give(self.desk.inbox.request(letter.delivery), letter.digest):
+            self.desk.quarantine.undo(letter.digest)
+
+    def _is_decided(self, letter: _Letter) -> bool:
+        """Return whether a letter needs no work, or may not have any."""
+        if letter.refusal is not None or letter.digest in self._unreadable:
+            return True
+        return self.desk.quarantine.tries(letter.digest).is_over
+
+    def _finished(self, finished: Finished) -> None:
+        quarantine, name = self.desk.quarantine, finished.question
+        self.desk.meters.took("work", finished.seconds)
+        of = [x for x in self._letters.values() if x.digest == name]
+        if of:
+            self.desk.meters.took("wait", time.monotonic() - of[0].at - finished.seconds)
+        if finished.unreadable:
+            self._unreadable.add(name)
+            self.desk.tell("a request cannot be read", {"why": finished.unreadable})
+        if finished.unkept:
+            self.desk.tell("an answer cannot be kept", {"why": finished.unkept})
+            for x in of:
+                no = self._no(x.question, RefusalReason.FAILED)
+                self._letters[x.delivery.id] = replace(x, refusal=no)
+        if not finished.failed or finished.unreadable or finished.unkept:
+            quarantine.end(name)
+            return
+        if of:
+            quarantine.keep(name, self.desk.inbox.request(of[0].delivery))
+        why = {"why": quarantine.tries(name).sentence, "next": "wardround-site doctor"}
+        self.desk.tell("a request is set aside", why)
+
+    def set_aside(self) -> list[str]:
+        """Return what is set aside, a sentence each."""
+        return [tries.sentence for tries in self.desk.quarantine.set_aside().values()]
+
+    def doing(self) -> Question | None:
+        """Return what the worker is at."""
+        given = self.desk.worker.given
+        return next((x.question for x in self._letters.values() if x.digest == given), None)
+
+    @property
+    def open(self) -> int:
+        """Return how many letters are not answered."""
+        return len(self._letters)
+
+    def _receive(self, fleet: Fleet, wait_seconds: float) -> bool:
+        delivery = None
+        if wait_seconds or time.monotonic() - self._pulled_at > _BUSY_PULL_SECONDS:
+            delivery = fleet.pull(wait_seconds)
+            if delivery is not None and delivery.fault:
+                # Kept, it would end this daemon and every later one when it is to be answered.
+                self.desk.tell("a request cannot be read", {"why": delivery.fault})
+            elif delivery is not None:
+                self.desk.inbox.keep(delivery)
+            fleet.received()
+            self._pulled_at = time.monotonic()
+        self._carrier.largest_request = self.house.config.largest_request_mib * 2**20
+        for known in self.desk.inbox.waiting():
+            if not self.desk.inbox.request(known).exists():
+                self._or_drop(known, self._carrier.fetch, fleet)
+        return delivery is not None
+
+    def _decide(self, fleet: Fleet) -> None:
+        waiting = [d for d in self.desk.inbox.waiting() if self.desk.inbox.request(d).exists()]
+        for delivery in waiting:
+            if delivery.id not in self._letters:
+                self.desk.quarantine.begin(delivery.id, "a request that was being opened")
+                try:
+                    self._or_drop(delivery, self._open, fleet)
+                finally:  # a daemon that is killed in it never comes here
+                    self.desk.quarantine.undo(delivery.id)
+        for delivery in waiting:
+            self._drop_if_too_late(delivery)
+
+    def _open(self, delivery: Delivery, fleet: Fleet) -> None:
+        """Read a request's facts and decide whether the site takes part."""
+        header, digest = read_head(self.desk.inbox.request(delivery))
+        question, why = self._judged(header, delivery, fleet)
+        refusal = None
+        if why is not None:
+            refusal = self._no(question, why.reason)
+            facts = {"run": question.run, "round": question.round, "reason": why.reason.name}
+            self.desk.tell("refused", {**facts, "detail": why.detail})
+        self._letters[delivery.id] = _Letter(
+            delivery=delivery, question=question, digest=digest, refusal=refusal,
+            at=time.monotonic(),
+        )
+
+    def _judged(
+        self, header: str, delivery: Delivery, fleet: Fleet
+    ) -> tuple[Question, Denied | None]:
+        """Return what is asked, and why the site does not take part in it."""
+        tries = self.desk.quarantine.tries(delivery.id)
+        if tries.begun > MOST_INTERRUPTIONS:  # this one is among them
+            return NO_QUESTION, Denied(reason=RefusalReason.SET_ASIDE, detail=tries.sentence)
+        try:
+            question = question_of(header)
+        except UpdateRefused as error:
+            return NO_QUESTION, Denied(reason=RefusalReason.UNREADABLE, detail=str(error))
+        if not self._runs.may_begin(question.run):
+            return question, Denied(reason=RefusalReason.NOT_APPROVED, detail=MANY_NAMES)
+        if delivery.run_id not in self._releases:
+            self._releases[delivery.run_id] = fleet.release_of(delivery.run_id)
+        release = self._releases[delivery.run_id]
+        why = denied(question, release, self.house, datetime.now(UTC).astimezone())
+        return question, why or self._lost(delivery)
+
+    def _lost(self, delivery: Delivery) -> Denied | None:
+        """Return why the site's records are not to be built on, by all that is known of them."""
+        try:
+            self.desk.records.check(self.desk.inbox.receipt(delivery))
+        except RecordsLost as error:
+            return Denied(reason=RefusalReason.RECORDS, detail=str(error))
+        except (PrivacyError, StateDamaged):
+            return None  # the worker meets it, too, and tells of it
+        return None
+
+    def _no(self, asked: Question, reason: RefusalReason) -> Envelope:
+        no = Refusal(run=asked.run, round=asked.round, site=self.desk.name, reason=reason)
+        envelope = seal(no)
+        return envelope.signed(sign(self.desk.key, envelope.digest))
+
+    def _drop_if_too_late(self, delivery: Delivery) -> None:
+        """Forget what nobody waits for: its time is over, or a later round was asked for."""
+        letter = self._letters.get(delivery.id)
+        if letter is None or letter.digest == self.desk.worker.given:
+            return
+        own, questions = letter.question, [other.question for other in self._letters.values()]
+        later = any(
+            (q.run, q.kind) == (own.run, own.kind) and q.round > own.round for q in questions
+        )
+        if later or delivery.ends < time.time():
+            self._drop(delivery)
+
+    def _send(self, fleet: Fleet) -> bool:
+        sent = False
+        for letter in list(self._letters.values()):
+            answer = self._answer(letter)
+            if answer is not None:
+                self._or_drop(letter.delivery, partial(self._post, answer), fleet)
+                sent = True
+        return sent
+
+    def _answer(self, letter: _Letter) -> Envelope | None:
+        if letter.refusal is not None:
+            return letter.refusal
+        if letter.digest in self._unreadable:
+            return self._no(letter.question, RefusalReason.UNREADABLE)
+        if self.desk.quarantine.tries(letter.digest).is_over:
+            return self._no(letter.question, RefusalReason.SET_ASIDE)
+        return self.desk.outbox.find(letter.digest)
+
+    def _post(self, answer: Envelope, delivery: Delivery, fleet: Fleet) -> None:
+        """Send an answer, or what is missing of it."""
+        inbox = self.desk.inbox
+        sending = inbox.sending(delivery)
+        if sending is None:
+            receipt = self._carrier.disclose(answer)
+            at = delivery.created_at
+            sending = Sending(created_at=at, session="", left=None, receipt=receipt)
+            inbox.note(delivery, sending)
+        reply = reply_to(delivery, answer, sending.created_at, sending.receipt)
+        start = time.monotonic()
+        letter = self._letters[delivery.id]
+        if sending.left is None or not self._carrier.give(delivery, fleet, reply, sending):
+            left, session = fleet.offer(reply)
+            offered = replace(sending, session=session, left=tuple(left))
+            inbox.note(delivery, offered)
+            self._carrier.give(delivery, fleet, reply, offered)
+        self.desk.meters.took("send", time.monotonic() - start)
+        self._answered(letter, facts_of(answer.header))
+        self._drop(delivery)
+
+    def _answered(self, letter: _Letter, facts: Mapping[str, object]) -> None:
+        """Count an answer that was sent; only updates and reports are kept for another time."""
+        if facts["kind"] in {"standing", "refusal"}:
+            self.desk.outbox.forget(letter.digest)  # the next one may be another
+        self._unreadable.discard(letter.digest)
+        failed = facts.get("reason") in {RefusalReason.FAILED.name, RefusalReason.SET_ASIDE.name}
+        outcome: Outcome = "refused" if facts["kind"] == "refusal" else "done"
+        outcome = "failed" if failed else outcome
+        self.desk.meters.answered(letter.question.kind, outcome)
+        spend = facts.get("spend")
+        if isinstance(spend, dict):
+            limit = self.house.config.policy.largest_epsilon_per_cohort
+            self.desk.meters.charged(float(spend["cohort_epsilon"]), limit)
+
+    def _or_drop(
+        self, delivery: Delivery, step: Callable[[Delivery, Fleet], None], fleet: Fleet
+    ) -> None:
+        """Take a step of one letter; one that can lead to nothing is forgotten, with a word."""
+        try:
+            step(delivery, fleet)
+        except (RunGone, UpdateRefused, StateDamaged) as error:
+            self.desk.tell("a request is dropped", {"why": str(error)})
+            self._drop(delivery)
+
+    def _drop(self, delivery: Delivery) -> None:
+        self._letters.pop(delivery.id, None)
+        self.desk.inbox.drop(delivery)

@@ -1,0 +1,165 @@
+"""The warm worker: one process that keeps torch, the network and the cohort from round to round.
+
+    python -m client.node.worker HOME
+
+Reads one JSON line a job from standard input and writes one a result to standard output; what
+anything else prints goes to standard error. Nothing but answers in files leaves this process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from client.description.describing import Telling
+from client.governance.records import Records
+from client.node.app import Desk, Ward, refusal
+from client.node.progress import Progress
+from client.site.home import Home
+from client.site.site_config import SiteConfig, load_site_config
+from client.training.device import device_of
+from client.transport.outbox import Outbox
+from common.messages.envelope import Envelope, read_envelope, seal, unseal
+from common.messages.identity import load_private, sign
+from common.messages.packing import Encoding
+from common.messages.wire import Answer, Proposal, RefusalReason, Request, SiteUpdate
+from common.platform.errors import StateDamaged, UpdateRefused
+
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One request to be answered."""
+
+    request: Path  # an envelope
+    question: str  # SHA-256 of the request, in hex: the answer's name in the outbox
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """One request answered; the answer lies in the outbox."""
+
+    question: str
+    seconds: float
+
+
+def main(home: Home, jobs: TextIO, results: TextIO) -> None:
+    """Answer jobs until the daemon closes the pipe."""
+    config = load_site_config(home.site_yaml)
+    limit_memory(config.memory_gib)
+    tell = _teller(sys.stderr)
+    desk = Desk(ward_of(home, config), tell)
+    outbox, key = Outbox(home.outbox), load_private(home.key)
+    say = _sayer(results)
+    Progress().watch(lambda count: say({"progress": count}))
+    say({"ready": os.getpid()})
+    for line in jobs:
+        facts = json.loads(line)
+        job = Job(request=Path(facts["request"]), question=facts["question"])
+        start = time.monotonic()
+        try:
+            request = read_request(job.request)
+        except (UpdateRefused, StateDamaged) as error:
+            say({"unreadable": job.question, "why": str(error)})
+            continue
+        say({"working": job.question})
+        answer = answered(desk, request, config.name, tell)
+        envelope = seal(answer, _encoding(request, answer))
+        try:
+            outbox.keep(job.question, envelope.signed(sign(key, envelope.digest)))
+        except OSError as error:
+            # A full disk is no fault of the request, which may be asked again.
+            tell(f"Run {request.run}, round {request.round}: its answer cannot be kept: {error!r}")
+            say({"unkept": job.question, "why": str(error)})
+            continue
+        say({"done": job.question, "seconds": time.monotonic() - start})
+
+
+def _sayer(results: TextIO) -> Callable[[Mapping[str, object]], None]:
+    """Return what writes one line at a time, from whichever thread."""
+    turn = threading.Lock()
+
+    def say(facts: Mapping[str, object]) -> None:
+        with turn:
+            results.write(json.dumps(facts) + "\n")
+            results.flush()
+
+    return say
+
+
+def read_request(path: Path) -> Request:
+    """Read a request from its file; UpdateRefused when it is something else."""
+    envelope: Envelope = read_envelope(path)
+    message = unseal(envelope.header, envelope.frames)
+    if not isinstance(message, Request):
+        text = f"The coordinator sent a {type(message).__name__}, expected a request."
+        raise UpdateRefused(text)
+    return message
+
+
+def answered(desk: Desk, request: Request, site: str, tell: Callable[[str], None]) -> Answer:
+    """Return the answer; whatever goes wrong here is told here, and only its kind leaves."""
+    try:
+        return desk.answer(request)
+    except Exception as error:  # noqa: BLE001 - a bad request must not end the worker
+        tell(f"Run {request.run}, round {request.round} failed here: {error!r}")
+        return refusal(request, site, RefusalReason.FAILED)
+
+
+def _encoding(request: Request, answer: Answer) -> Encoding:
+    """Return how the answer is packed; SCAFFOLD's control variates add up, so they stay exact."""
+    lossy = isinstance(answer, SiteUpdate) and answer.control_delta is None
+    if isinstance(request, Proposal) or not lossy:
+        return "lossless"
+    return request.config.exchange.encoding
+
+
+def ward_of(home: Home, config: SiteConfig) -> Ward:
+    """Return where everything is, as the site's configuration says."""
+    import torch
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    policy = config.policy
+    return Ward(
+        name=config.name, data=config.data, labels=config.labels_csv, cache=home.cache,
+        memory=home.memory, ledger=home.ledger, answers=home.answers,
+        withdrawals=home.withdrawals, index=home.index, quality=config.quality, telling=Telling(
+            smallest_cell=policy.smallest_cell,
+            noise=policy.statistics_noise if policy.statistics else 0.0,
+        ),
+        largest_epsilon=policy.largest_epsilon_per_cohort,
+        cohort_delta=policy.cohort_delta, tell_patients=policy.tell_patients,
+        device=device_of(config.device), identity_key=home.identity_key, trained=home.trained,
+        records=Records(home),
+    )  # fmt: skip
+
+
+def limit_memory(gib: float | None) -> None:
+    """Let the system refuse this process more memory than that."""
+    if gib is not None:
+        size = int(gib * _GIB)
+        resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+
+
+def _teller(stream: TextIO) -> Callable[[str], None]:
+    def tell(text: str) -> None:
+        print(text, file=stream, flush=True)
+
+    return tell
+
+
+if __name__ == "__main__":
+    # Whatever prints shall not be taken for a result.
+    channel = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    main(Home(Path(sys.argv[1])), sys.stdin, channel)

@@ -1,0 +1,6 @@
+"""How the PACS is reached: associations, TLS, web sessions, and why one fails.
+
+Imported from here: association, callers, handshake, multipart, storage_classes, transport,
+    web_session.
+May import: client.site, client.transport, common.
+"""

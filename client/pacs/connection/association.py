@@ -1,0 +1,151 @@
+"""An association with the PACS (PS3.8): our title, TLS, no waiting for full packets.
+
+Nagle's algorithm and delayed acknowledgement cost 40 ms for every image otherwise.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from pynetdicom import build_context, build_role, evt
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext
+
+from client.pacs.connection.handshake import (
+    CONNECT_SECONDS,
+    meaning,
+    reach,
+    speaks_tls,
+    tls_context,
+)
+from client.pacs.connection.transport import Entity
+from client.site.pacs_config import PacsConfig
+from common.platform.errors import ConfigurationError, TrustRefused, Unreachable, WardroundError
+
+#: Transfer syntaxes that every PACS speaks (PS3.5 10.1), ours first.
+UNCOMPRESSED = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
+#: What images are stored as otherwise: deflated, JPEG, JPEG-LS, JPEG 2000, HTJ2K, RLE.
+COMPRESSED = tuple(
+    (f"1.2.840.10008.1.2.{end}",)
+    for end in (
+        "1.99", "4.50", "4.51", "4.57", "4.70", "4.80", "4.81", "4.90", "4.91", "4.201", "4.202",
+        "4.203", "5",
+    )
+)  # fmt: skip
+#: A PDU is read and written whole, and its fixed cost is the same for a long one.
+_PDU_BYTES = 131072
+#: Silence after which a peer counts as gone.
+NETWORK_SECONDS = 60.0
+VERIFICATION = "1.2.840.10008.1.1"  # C-ECHO
+_MOST_CONTEXTS = 128  # PS3.8 9.3.2.2: identifiers are odd and fit in a byte
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+
+#: Receives one C-STORE of a C-GET and returns its status (PS3.4 table B.2-1).
+Store = Callable[[evt.Event], int]
+
+#: (source, reason) of a rejection (PS3.8 table 9-21), and what to do.
+_REJECTED = {
+    (1, 3): "it does not know our title {own}. Ask the PACS team to register it with this "
+            "machine's address",
+    (1, 7): "it does not call itself {called}. Compare pacs.called_title with the PACS team's; "
+            "capitals count",
+    (1, 2): "it does not take DICOM's application context, so it may be no PACS. Compare host and "
+            "port",
+}  # fmt: skip
+
+
+@contextmanager
+def associate(
+    pacs: PacsConfig, classes: Sequence[str], *,
+    syntaxes: Sequence[Sequence[str]] = (UNCOMPRESSED,), store: Store | None = None,
+) -> Iterator[Association]:  # fmt: skip
+    """Yield an association for these SOP classes; it is released, or aborted after an error.
+
+    Each group of `syntaxes` is proposed for itself, so that each can be accepted. With `store`,
+    the storage classes are what a C-GET sends us. Unreachable and TrustRefused say who mends it.
+    """
+    host, port, called = _address(pacs)
+    context = tls_context(pacs) if pacs.tls else None
+    entity = Entity(ae_title=pacs.own_title)
+    entity.maximum_pdu_size = _PDU_BYTES
+    entity.connection_timeout = entity.acse_timeout = CONNECT_SECONDS
+    entity.network_timeout = entity.dimse_timeout = NETWORK_SECONDS
+    received = [c for c in classes if store is not None and c.startswith(_STORAGE)]
+    roles = [build_role(c, scu_role=False, scp_role=True) for c in received]
+    handlers: list[evt.EventHandlerType] = [] if store is None else [(evt.EVT_C_STORE, store)]
+    try:
+        association = entity.associate(
+            host, port, contexts=_contexts(classes, syntaxes), ae_title=called,
+            ext_neg=[*roles] or None, max_pdu=_PDU_BYTES,
+            tls_args=(context, host) if context else None, evt_handlers=handlers,
+        )  # fmt: skip
+    except OSError as error:  # the host's name has no address
+        raise meaning(host, port, error, secured=pacs.tls) from error
+    if not association.is_established:
+        raise _refusal(pacs, association, context)
+    try:
+        yield association
+    except BaseException:
+        association.abort()
+        raise
+    if association.is_established:
+        association.release()
+
+
+def _contexts(
+    classes: Sequence[str], syntaxes: Sequence[Sequence[str]]
+) -> list[PresentationContext]:
+    """Return a context for each class and group; queries have no pixels to compress."""
+    return [
+        build_context(uid, list(group))
+        for uid in dict.fromkeys(classes)
+        for group in (syntaxes if uid.startswith(_STORAGE) else (UNCOMPRESSED,))
+    ][:_MOST_CONTEXTS]
+
+
+def _address(pacs: PacsConfig) -> tuple[str, int, str]:
+    if pacs.host is None or pacs.port is None or pacs.called_title is None:
+        message = (
+            "pacs has no host, port and called_title, which DICOM associations need. Ask the PACS "
+            "team for them and write them in site.yaml."
+        )
+        raise ConfigurationError(message)
+    return pacs.host, pacs.port, pacs.called_title
+
+
+def _refusal(
+    pacs: PacsConfig, association: Association, context: ssl.SSLContext | None
+) -> WardroundError:
+    """Say why there is no association."""
+    host, port, called = _address(pacs)
+    place = f"{called} at {host}:{port}"
+    if association.is_rejected:
+        said = association.acceptor.primitive
+        if said is not None and said.result == 2:
+            message = (
+                f"The PACS {place} takes no more associations now. Wait, or write a smaller "
+                "pacs.associations."
+            )
+            return Unreachable(message)
+        key = (said.result_source or 0, said.diagnostic or 0) if said is not None else (0, 0)
+        advice = _REJECTED.get(key, "it gave no reason that says more. Ask the PACS team")
+        advice = advice.format(own=pacs.own_title, called=called)
+        return TrustRefused(f"The PACS {place} rejects the association: {advice}.")
+    fault = reach(host, port, context)
+    if fault is not None:
+        return fault
+    if association.rejected_contexts and not association.accepted_contexts:
+        message = (
+            f"The PACS {place} takes none of the services that are needed here. Ask the PACS team "
+            f"to allow query and retrieve (C-FIND, C-GET or C-MOVE) to {pacs.own_title}."
+        )
+        return TrustRefused(message)
+    if context is None and speaks_tls(host, port):
+        return TrustRefused(f"The PACS {place} speaks TLS there. Write tls: true in pacs.")
+    message = (
+        f"The PACS {place} closed the connection without an answer. Compare pacs.port with the "
+        "PACS team's DICOM port, which is not that of its web pages, or ask what its log says."
+    )
+    return Unreachable(message)

@@ -1,0 +1,94 @@
+"""One step that hides every patient.
+
+Guarantee: adding or removing one patient, with any number of images of any content,
+changes the sum that noise is added to by at most `clip_norm` in L2 norm. So each step is a
+(sampled) Gaussian mechanism over patients with noise multiplier sigma.
+
+    patient                                  contribution
+    one image or many                        gradient of the mean loss over up to K of them
+    gradient of any size                     scaled to at most clip_norm
+    gradient not finite (broken image)       zero
+    nobody drawn                             pure noise; the step is taken and was charged
+    batch peers                              do not enter: the network has no batch statistics
+
+The sum is divided by a public constant. The number of patients drawn is never used.
+
+Which patients, which K of their images and which units dropout drops are drawn from the secret
+noise source, not from the run's public seed: under a public seed all draws after a patient would
+shift with that patient's presence, and everybody's contribution would change, not one. Patients
+and images are drawn with a key of the step, each by its PatientID and its place among the
+patient's own images (client/privacy/patient_draw.py): with the same key, nobody else's draw moves
+at all.
+
+Public: private_step, patient_optimizer, draw, accumulate.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from client.privacy.patient_draw import PatientDraw
+from client.privacy.patient_gradients import LOOP, Backend, Drawn, Objective, gradients_by_patient
+from common.data.sample import Patients
+from common.privacy.noise import NoiseSource
+from common.privacy.plan import PrivacyPlan
+
+if TYPE_CHECKING:
+    from client.privacy.patient_optimizer import PatientOptimizer
+
+
+def patient_optimizer(
+    optimizer: torch.optim.Optimizer, plan: PrivacyPlan, noise: NoiseSource
+) -> PatientOptimizer:
+    """Return Opacus' optimiser around a plain one, as `private_step` needs it."""
+    # Imported here: Opacus takes a second to load, and runs without privacy do without.
+    from client.privacy.patient_optimizer import PatientOptimizer
+
+    return PatientOptimizer(optimizer, plan, noise)
+
+
+def private_step(
+    objective: Objective, optimizer: PatientOptimizer, noise: NoiseSource, backend: Backend = LOOP
+) -> None:
+    """Take one step on the noised mean over patients; the caller has charged it."""
+    sampling_rate = optimizer.plan.mechanism.sampling_rate
+    drawn = draw(objective.patients, sampling_rate, objective.images_per_patient, noise)
+    accumulate(objective, optimizer, drawn, noise, backend)
+    optimizer.release()
+
+
+def accumulate(
+    objective: Objective, optimizer: PatientOptimizer, drawn: Drawn, noise: NoiseSource,
+    backend: Backend = LOOP,
+) -> None:  # fmt: skip
+    """Add the drawn patients' clipped gradients to the optimiser's sum."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(noise.uniform(1)[0] * 2**53))
+        for several in gradients_by_patient(objective, optimizer.params, drawn, backend):
+            optimizer.accumulate(several)
+            several.clear()  # the next patient needs the memory
+
+
+def draw(patients: Patients, sampling_rate: float, most: int, noise: NoiseSource) -> Drawn:
+    """Return the step's patients (all, or a secret draw) and up to `most` items of each."""
+    owner = patients.patient
+    counts = torch.bincount(owner, minlength=len(patients))
+    first = counts.cumsum(0) - counts
+    order = torch.arange(len(owner))
+    own = PatientDraw(noise)  # always, so that what is drawn after it is the same for any patients
+    if len(counts) and int(counts.max()) > most:
+        # Within each patient, items in the order of a random key; halved, so that rounding
+        # never makes it the next patient's.
+        place = order - first[owner] + 1
+        order = torch.argsort(owner + 0.5 * own.uniform(patients.pseudonyms, owner, place))
+    chosen = counts > 0
+    if sampling_rate < 1:
+        everybody = torch.arange(len(patients))
+        drawn = own.uniform(patients.pseudonyms, everybody, torch.zeros_like(everybody))
+        chosen &= drawn < sampling_rate
+    first, counts = first[chosen], counts[chosen].clamp_max(most)
+    step = torch.arange(int(counts.max()) if len(counts) else 0)
+    places = first[:, None] + torch.where(step < counts[:, None], step, 0)
+    return Drawn(place=order[places], items=counts)

@@ -1,0 +1,113 @@
+"""Coded names of what results say: the standard's where it has one, else our own scheme.
+
+Codes of 99WARDROUND follow from their meaning, so that two sites code the same words alike.
+A code's value has at most 16 characters and its meaning 64 (VR SH and LO, PS3.5 6.2).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from enum import Enum
+
+from pydicom.sr.coding import Code
+
+from client.site.plain_text import shown
+
+SCHEME = "99WARDROUND"
+#: Stands in every result, word for word.
+RESEARCH = "For research use only. Not for clinical decisions."
+
+_CATEGORY_ANATOMY = Code("91723000", "SCT", "Anatomical Structure")
+_CATEGORY_ABNORMAL = Code("49755003", "SCT", "Morphologically Abnormal Structure")
+
+#: Names of structures -> SNOMED CT, as pydicom's dictionary of PS3.16 has them.
+_ANATOMY = {
+    "aorta": ("15825003", "Aorta"),
+    "bladder": ("89837001", "Bladder"),
+    "brain": ("12738006", "Brain"),
+    "breast": ("76752008", "Breast"),
+    "heart": ("80891009", "Heart"),
+    "hippocampus": ("5366008", "Hippocampus"),
+    "kidney": ("64033007", "Kidney"),
+    "liver": ("10200004", "Liver"),
+    "lung": ("39607008", "Lung"),
+    "pancreas": ("15776009", "Pancreas"),
+    "prostate": ("41216001", "Prostate"),
+    "spleen": ("78961009", "Spleen"),
+    "stomach": ("69695003", "Stomach"),
+    "thyroid": ("69748006", "Thyroid"),
+    "uterus": ("35039007", "Uterus"),
+}
+_ABNORMAL = {
+    "cyst": ("367643001", "Cyst"),
+    "edema": ("79654002", "Edema"),
+    "lesion": ("52988006", "Lesion"),
+    "necrosis": ("6574001", "Necrosis"),
+    "nodule": ("27925004", "Nodule"),
+    "tumor": ("108369006", "Tumor"),
+    "tumour": ("108369006", "Tumor"),
+}
+
+#: No unit, that is of a probability or a share; UCUM.
+RATIO = Code("{ratio}", "UCUM", "ratio")
+PIXELS = Code("{pixels}", "UCUM", "Pixels")
+MM2 = Code("mm2", "UCUM", "square millimeter")
+MM3 = Code("mm3", "UCUM", "cubic millimeter")
+VOLUME = Code("118565006", "SCT", "Volume")
+AREA = Code("42798000", "SCT", "Area")
+YES = Code("373066001", "SCT", "Yes")
+NO = Code("373067005", "SCT", "No")
+COMMENT = Code("121106", "DCM", "Comment")
+#: PS3.16 TID 1500, row 10.
+EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
+
+
+#: PS3.16 CID 29, of what is likely to be scored.
+MODALITIES = {
+    value: Code(value, "DCM", meaning)
+    for value, meaning in {
+        "CR": "Computed Radiography", "CT": "Computed Tomography", "DX": "Digital Radiography",
+        "ES": "Endoscopy", "MG": "Mammography", "MR": "Magnetic Resonance",
+        "NM": "Nuclear Medicine", "OP": "Ophthalmic Photography",
+        "OPT": "Ophthalmic Tomography", "PT": "Positron emission tomography",
+        "RF": "Radiofluoroscopy", "RG": "Radiographic imaging", "SM": "Slide Microscopy",
+        "US": "Ultrasound", "XA": "X-Ray Angiography", "XC": "External-camera Photography",
+    }.items()
+}  # fmt: skip
+
+
+def short(text: str, most: int = 64) -> str:
+    """Return text as an LO may hold it: of one line, without backslash, of so many characters."""
+    plain = shown(text).replace("\\", "/").strip() or "unnamed"
+    return plain if len(plain) <= most else plain[: most - 3].rstrip() + "..."
+
+
+def own(meaning: str) -> Code:
+    """Return our own code for words."""
+    words = short(meaning)
+    value = "W" + hashlib.sha256(words.encode()).hexdigest()[:12].upper()
+    return Code(value, SCHEME, words)
+
+
+class Own(Enum):
+    """Concepts that the standard has no code for."""
+
+    LOW = own("Lower end of the interval")
+    HIGH = own("Upper end of the interval")
+    RAW = own("Output of the network before calibration")
+    SET = own("Prediction set")
+    COVERAGE = own("Coverage that the prediction set promises")
+    ANSWERED = own("The model answers")
+    USUAL = own("Share of calibration images less usual than this one")
+    NOTHING = own("Empty set")
+    ATTRIBUTION = own("Integrated gradients")
+
+
+def structure(name: str) -> tuple[Code, Code]:
+    """Return category and type of a structure (PS3.16 CID 7150 and 7151)."""
+    key = name.strip().lower()
+    if key in _ANATOMY:
+        return _CATEGORY_ANATOMY, Code(_ANATOMY[key][0], "SCT", _ANATOMY[key][1])
+    if key in _ABNORMAL:
+        return _CATEGORY_ABNORMAL, Code(_ABNORMAL[key][0], "SCT", _ABNORMAL[key][1])
+    return _CATEGORY_ANATOMY, own(name)

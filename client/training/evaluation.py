@@ -1,0 +1,206 @@
+"""Measuring a model at a site: scores stay here, mergeable counts may leave."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from client.privacy.answers import AnotherRequest
+from client.privacy.parts import charged_as
+from client.training.local_model import Workbench
+from client.training.private_round import counted
+from client.training.site import Site
+from common.config.measurement import is_measured
+from common.data.sample import Patients, patient_mean, take
+from common.messages.wire import EvaluationRequest, Refusal, RefusalReason, SiteReport
+from common.metrics import (
+    Statistics,
+    count_sensitivity,
+    with_count_noise,
+    withhold_small_cells,
+)
+from common.platform.errors import BudgetExceeded, CohortError, PrivacyError
+from common.privacy.accounting import delta_of
+from common.privacy.plan import Spend, count_mechanism
+from common.tasks.task import Scores, no_scores
+
+#: Items that go through the network at once; a speed and memory choice, results are the same.
+_CHUNK_ITEMS = 64
+
+
+def score(bench: Workbench, patients: Patients, *, apart: bool = False) -> Scores:
+    """Return predictions, by patient or by image as the configuration says.
+
+    `apart` scores one patient after another, so that no score depends on who else is there.
+    CohortError without patients: there is nothing to say of them.
+    """
+    if len(patients) == 0:
+        message = (
+            "A hospital has 0 patients in a split that is to be measured, expected at least 1. "
+            "Look at cohort.split and the hospital's labels, or leave the hospital out."
+        )
+        raise CohortError(message)
+    bench.model.eval()
+    try:
+        with torch.inference_mode():
+            chunks = _chunks(patients, 1 if apart else _CHUNK_ITEMS)
+            parts = [_score_chunk(bench, patients, chunk) for chunk in chunks]
+    finally:
+        bench.model.train()
+    return Scores(
+        prediction=torch.cat([p.prediction for p in parts]),
+        target=torch.cat([p.target for p in parts]),
+        loss=torch.cat([p.loss for p in parts]),
+        owner=None if _by_patient(bench) else patients.patient,
+    )
+
+
+def _by_patient(bench: Workbench) -> bool:
+    """Return whether a patient's items are averaged into one row of scores."""
+    return bench.config.evaluation.unit == "patient" and bench.config.task.kind != "segmentation"
+
+
+def _chunks(patients: Patients, items: int) -> list[Tensor]:
+    """Return item positions in chunks of so many that never part a patient's items."""
+    chunks: list[Tensor] = []
+    start = 0
+    owner = patients.patient
+    while start < len(owner):
+        end = min(start + items, len(owner))
+        while end < len(owner) and owner[end] == owner[end - 1]:
+            end += 1
+        chunks.append(torch.arange(start, end))
+        start = end
+    return chunks
+
+
+def _score_chunk(bench: Workbench, patients: Patients, items: Tensor) -> Scores:
+    batch = take(patients, items)
+    output = bench.model(batch.image, batch.table)
+    target = batch.target
+    if _by_patient(bench):
+        output = patient_mean(output, batch)
+        # Items of one patient share its target; labels that disagree never got this far.
+        first = torch.searchsorted(batch.patient, torch.arange(len(output)))
+        target = batch.target[first]
+    return Scores(
+        prediction=bench.task.predict(output),
+        target=target,
+        loss=bench.task.item_loss(output, target),
+    )
+
+
+def site_statistics(bench: Workbench, patients: Patients) -> Statistics:
+    """Return what may leave of one split: small cells are withheld before anyone sees them."""
+    rules = bench.config.evaluation
+    if rules.count_noise > 0:
+        # Noise hides small cells; withholding them as well would tell where they are.
+        return bench.task.statistics(scores_apart(bench, patients), rules)
+    counted = bench.task.statistics(score(bench, patients), rules)
+    return withhold_small_cells(counted, rules.smallest_cell)
+
+
+def scores_apart(bench: Workbench, patients: Patients) -> Scores:
+    """Return scores of which each is a function of one patient alone, also of nobody.
+
+    How many items go through at once decides the last bits of a product, and crafted weights
+    make last bits large: one patient more would move the scores of others.
+    """
+    if len(patients) == 0:
+        return no_scores(score(bench, _somebody(patients)))
+    return score(bench, patients, apart=True)
+
+
+def _somebody(like: Patients) -> Patients:
+    """Return one made-up patient of zeros, scored for the form alone."""
+    def zero(value: Tensor) -> Tensor:
+        return torch.zeros((1, *value.shape[1:]), dtype=value.dtype)
+
+    return Patients(
+        image=zero(like.image), table=zero(like.table), target=zero(like.target),
+        patient=torch.zeros(1, dtype=torch.int64), pseudonyms=("nobody",),
+    )  # fmt: skip
+
+
+def evaluate_round(
+    site: Site, bench: Workbench, request: EvaluationRequest
+) -> SiteReport | Refusal:
+    """Measure the request's weights, with the site's own layers where it keeps some.
+
+    Guarantee of a private run: nothing is told of its patients but counts with the noise that
+    was charged, once for each round and split that the configuration has measured. What is told
+    or refused depends on no patient beside.
+
+        no evaluation.count_noise                    METRICS
+        a round or split that it does not measure    METRICS
+        another request for the same round, split    ANSWERED
+        the same request again                       the same answer, nothing is charged
+        a noise so small that it hides nothing       BUDGET
+        nobody, or few, in the split                 noised counts, as of many
+    """
+    config = request.config
+    if config.evaluation.count_noise > 0:
+        return _noised_report(site, bench, request)
+    if config.privacy != "none":
+        return _refusal(site, request, RefusalReason.METRICS)
+    patients = site.validation if request.split == "validation" else site.test
+    if len(patients) < config.evaluation.smallest_cell:
+        return _refusal(site, request, RefusalReason.TOO_FEW_PATIENTS)
+    bench.load(request.weights, site.memory.recall(request.run, request.round))
+    return SiteReport(
+        run=request.run, round=request.round, site=site.name,
+        statistics=site_statistics(bench, patients),
+    )
+
+
+def _noised_report(
+    site: Site, bench: Workbench, request: EvaluationRequest
+) -> SiteReport | Refusal:
+    """Charge, draw, keep, answer: in this order, and once."""
+    try:
+        told = site.answers.find(request)
+    except AnotherRequest:
+        return _refusal(site, request, RefusalReason.ANSWERED)
+    if isinstance(told, SiteReport):
+        return told
+    if not is_measured(request.config, request.round, request.split):
+        return _refusal(site, request, RefusalReason.METRICS)
+    patients = site.validation if request.split == "validation" else site.test
+    private = request.config.privacy != "none"
+    kept = {} if private else site.memory.recall(request.run, request.round)
+    bench.load(request.weights, kept)
+    try:
+        statistics, spend = noised(site, request, site_statistics(bench, patients))
+    except BudgetExceeded:
+        return _refusal(site, request, RefusalReason.BUDGET)
+    report = SiteReport(
+        run=request.run, round=request.round, site=site.name, statistics=statistics, spend=spend
+    )
+    site.answers.keep(request, report)
+    return report
+
+
+def noised(
+    site: Site, request: EvaluationRequest, statistics: Statistics
+) -> tuple[Statistics, Spend]:
+    """Return statistics with Gaussian noise on every count, charged before they exist.
+
+    PrivacyError without a ledger, BudgetExceeded when it does not allow the charge.
+    """
+    guard, spread = site.guard, request.config.evaluation.count_noise
+    if guard is None:
+        message = f"Site {site.name} has no ledger to charge evaluation.count_noise={spread} to."
+        raise PrivacyError(message)
+    mechanism = count_mechanism(count_sensitivity(statistics), spread)
+    name, config = charged_as(request.run, request.split), request.config
+    delta = guard.limit.delta
+    if config.privacy != "none":
+        delta = delta_of(config.privacy, counted(site, config))
+    spend = guard.charge(request, request.split, mechanism, delta)
+    noise = guard.noise.of_round(name, request.round)
+    released = with_count_noise(statistics, spread, noise)
+    return released, spend
+
+
+def _refusal(site: Site, request: EvaluationRequest, reason: RefusalReason) -> Refusal:
+    return Refusal(run=request.run, round=request.round, site=site.name, reason=reason)

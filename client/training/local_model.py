@@ -1,0 +1,68 @@
+"""The network and task that a site keeps loaded from round to round."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+
+from client.training.device import place
+from common.config.run_config import RunConfig
+from common.data.weights import Weights, trainable
+from common.models.network import local_names, network_of
+from common.tasks import Task, task_of
+
+#: Items with which a network is timed on a GPU.
+_TRIAL_ITEMS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workbench:
+    """What a run needs that costs seconds to build; its weights are overwritten every round."""
+
+    config: RunConfig
+    seed: int
+    task: Task
+    model: nn.Module
+    trained: Weights  # views of the model's parameters that training changes
+    local: frozenset[str]  # of these, the ones that never leave the site
+    initial_local: Weights  # those before the first round
+
+    def load(self, weights: Weights, kept: Weights = MappingProxyType({})) -> None:
+        """Put weights into the model, then the site's own layers.
+
+        These are as the site kept them, or as the run's seed made them.
+        """
+        for name, value in weights.items():
+            self.trained[name].copy_(value)
+        for name in self.local:
+            self.trained[name].copy_(kept.get(name, self.initial_local[name]))
+
+
+def open_workbench(
+    config: RunConfig, seed: int, device: torch.device = torch.device("cpu")  # noqa: B008 - a constant
+) -> Workbench:
+    """Build the network of a run, on a device."""
+    model = place(network_of(config, seed), device, _trial_of(config))
+    trained = trainable(model)
+    local = local_names(config, model)
+    return Workbench(
+        config=config,
+        seed=seed,
+        task=task_of(config.task),
+        model=model,
+        trained=trained,
+        local=local,
+        initial_local={name: trained[name].clone() for name in local},
+    )
+
+
+def _trial_of(config: RunConfig) -> tuple[Tensor, Tensor] | None:
+    """Return made-up images and table to time a network on; None where nothing is gained."""
+    images, table = config.cohort.images, config.cohort.table
+    if images is None or config.model.network == "frozen_features":
+        return None
+    image = torch.zeros((_TRIAL_ITEMS, images.channels, *images.size))
+    return image, torch.zeros((_TRIAL_ITEMS, 0 if table is None else table.width))

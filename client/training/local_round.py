@@ -1,0 +1,146 @@
+"""One local round: weights in, an update out; with privacy, charged before it is released."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from client.training.batches import batches
+from client.training.local_model import Workbench
+from client.training.private_round import counted, train_privately
+from client.training.site import Site, data_order, repeatable_dropout
+from common.config.learning_rate import learning_rate
+from common.config.run_config import Training
+from common.data.preprocessing import augment
+from common.data.sample import patient_loss
+from common.data.scaffold import next_control
+from common.data.weights import Weights, difference, on_processor
+from common.messages.wire import Refusal, RefusalReason, SiteUpdate, TrainRequest
+from common.platform.errors import BudgetExceeded, ConfigurationError
+from common.privacy.plan import Spend
+
+#: Before the names of a site's control variates in its memory.
+_CONTROL = "control/"
+
+
+def train_round(site: Site, bench: Workbench, request: TrainRequest) -> SiteUpdate | Refusal:
+    """Train one round at one site.
+
+    With privacy on, the round's mechanism is durable in the ledger before the first step,
+    so no update exists that was not charged. ConfigurationError for a request that names layers
+    which are the site's own: their changes would leave with the update.
+    """
+    _check_shared(bench, request)
+    if counted(site, bench.config) < bench.config.cohort.smallest_cohort:
+        return _refusal(site, request, RefusalReason.TOO_FEW_PATIENTS)
+    rules = bench.config.training
+    kept = site.memory.recall(request.run, request.round - 1)
+    bench.load(request.weights, kept)
+    own_control = _own_control(request, kept)
+    try:
+        spend = _train(site, bench, request, own_control)
+    except BudgetExceeded:
+        return _refusal(site, request, RefusalReason.BUDGET)
+    delta = difference(on_processor(bench.trained), request.weights)
+    own = {name: bench.trained[name] for name in bench.local}
+    keep = {name: value.clone() for name, value in on_processor(own).items()}
+    control_delta = None
+    if request.control is not None:
+        reach = learning_rate(rules, request.round) * rules.local_steps
+        changed = next_control(own_control, request.control, delta, reach)
+        control_delta = difference(changed, own_control)
+        keep |= {f"{_CONTROL}{name}": value for name, value in changed.items()}
+    if keep:
+        site.memory.keep(request.run, request.round, keep)
+    return SiteUpdate(
+        run=request.run, round=request.round, site=site.name, delta=delta,
+        control_delta=control_delta, steps=rules.local_steps, spend=spend,
+    )  # fmt: skip
+
+
+def _check_shared(bench: Workbench, request: TrainRequest) -> None:
+    asked = request.weights.keys() | (request.control or {}).keys()
+    if own := sorted(asked & bench.local):
+        message = (
+            f"The request brings weights of {', '.join(own)}, which personalisation.method="
+            f"{bench.config.personalisation.method} keeps at each site. Nothing was trained."
+        )
+        raise ConfigurationError(message)
+
+
+def _train(
+    site: Site, bench: Workbench, request: TrainRequest, own_control: Weights
+) -> Spend | None:
+    """Take the round's steps; dropout draws from the round's own seed, as the batches do."""
+    with repeatable_dropout(request.seed, site.name, request.round):
+        if bench.config.privacy == "none":
+            _train_plainly(site, bench, request, own_control)
+            return None
+        optimizer = make_optimizer(bench.model, bench.config.training, request.round)
+        return train_privately(site, bench, request, optimizer)
+
+
+def _train_plainly(
+    site: Site, bench: Workbench, request: TrainRequest, own_control: Weights
+) -> None:
+    """Take the round's local steps without privacy."""
+    rules = bench.config.training
+    generator = data_order(request.seed, site.name, request.round)
+    optimizer = make_optimizer(bench.model, rules, request.round)
+    for batch in batches(
+        site.train, rules.batch_patients, rules.images_per_patient, rules.local_steps, generator
+    ):
+        image, target = batch.image, batch.target
+        if rules.augment:
+            image, target = augment(image, target, bench.config.task.kind, generator)
+        optimizer.zero_grad(set_to_none=True)
+        losses = bench.task.item_loss(bench.model(image, batch.table), target)
+        patient_loss(losses, batch).backward()  # type: ignore[no-untyped-call]  # torch ships it so
+        _correct_gradients(bench.model, rules.proximal, request, own_control)
+        optimizer.step()
+
+
+def _correct_gradients(
+    model: nn.Module, proximal: float, request: TrainRequest, own_control: Weights
+) -> None:
+    """Add FedProx's pull (Li et al. 2020, eq. 2) and SCAFFOLD's correction c - c_i, if any."""
+    if proximal == 0.0 and request.control is None:
+        return
+    for name, parameter in model.named_parameters():
+        if parameter.grad is None or name not in request.weights:
+            continue
+        if proximal > 0.0:
+            before = request.weights[name].to(parameter.device)
+            parameter.grad.add_(parameter.detach() - before, alpha=proximal)
+        if request.control is not None:
+            ours, theirs = own_control[name], request.control[name]
+            parameter.grad.add_(theirs.to(parameter.device)).sub_(ours.to(parameter.device))
+
+
+def make_optimizer(
+    model: nn.Module, rules: Training, round_number: int
+) -> torch.optim.Optimizer:
+    """Return a fresh optimiser for one round's local steps."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    rate = learning_rate(rules, round_number)
+    match rules.optimizer:
+        case "sgd":
+            return torch.optim.SGD(
+                parameters, lr=rate, momentum=rules.momentum, weight_decay=rules.weight_decay
+            )
+        case "adamw":
+            return torch.optim.AdamW(parameters, lr=rate, weight_decay=rules.weight_decay)
+
+
+def _own_control(request: TrainRequest, kept: Weights) -> Weights:
+    """Return the site's control variate c_i; zero before its first round."""
+    if request.control is None:
+        return {}
+    return {
+        name: kept.get(f"{_CONTROL}{name}", torch.zeros_like(value))
+        for name, value in request.control.items()
+    }
+
+
+def _refusal(site: Site, request: TrainRequest, reason: RefusalReason) -> Refusal:
+    return Refusal(run=request.run, round=request.round, site=site.name, reason=reason)

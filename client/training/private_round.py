@@ -1,0 +1,92 @@
+"""A site's private round: check the network, charge the ledger, then take noised steps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from client.privacy.patient_gradients import Backend, Objective
+from client.privacy.private_step import patient_optimizer, private_step
+from client.training.local_model import Workbench
+from client.training.site import Guard, Site
+from common.config.run_config import PatientPrivacy, RunConfig
+from common.messages.wire import TrainRequest
+from common.platform.errors import PrivacyError
+from common.privacy.accounting import make_plan
+from common.privacy.plan import PrivacyPlan, Spend
+
+#: Networks that were checked, and how their gradients are made: once a run, not once a round.
+_CHECKED: WeakKeyDictionary[nn.Module, Backend] = WeakKeyDictionary()
+
+
+def plan_of(site: Site, bench: Workbench, privacy: PatientPrivacy, guard: Guard) -> PrivacyPlan:
+    """Return the site's plan for the whole run.
+
+    Its epsilon holds what everybody is charged for beside training. Where the run agreed on a
+    number of patients, no field of it depends on who is here.
+    """
+    patients = counted(site, bench.config)
+    return make_plan(
+        privacy, bench.config.training, patients, patients * privacy.sampling_rate,
+        simulated=guard.noise.simulated, history=guard.beside,
+    )  # fmt: skip
+
+
+def counted(site: Site, config: RunConfig) -> int:
+    """Return the training patients that a run's decisions and figures are made with.
+
+    Those that a private run agreed on, and the site's own only where they are told anyway.
+    ConfigurationError where a private run agreed on none.
+    """
+    if config.privacy == "none":
+        return len(site.train)
+    agreed = config.privacy.agreed(site.name)
+    return len(site.train) if agreed == "declared" else agreed
+
+
+def train_privately(
+    site: Site, bench: Workbench, request: TrainRequest, optimizer: torch.optim.Optimizer
+) -> Spend:
+    """Charge, then take the round's noised steps.
+
+    UnsafeModel and BudgetExceeded leave everything as it was: nothing charged, nothing released.
+    """
+    privacy, guard = bench.config.privacy, site.guard
+    if privacy == "none" or guard is None:
+        message = f"Site {site.name} has no ledger, so it cannot take part in a private run."
+        raise PrivacyError(message)
+    plan = plan_of(site, bench, privacy, guard)
+    objective = Objective(
+        model=bench.model, item_loss=bench.task.item_loss, patients=site.train,
+        images_per_patient=bench.config.training.images_per_patient,
+    )  # fmt: skip
+    backend = checked_backend(objective, plan, guard)
+    spend = charge(request, plan, guard)
+    noise = guard.noise.of_round(request.run, request.round)
+    private = patient_optimizer(optimizer, plan, noise)
+    for _ in range(plan.steps_per_round):
+        private_step(objective, private, noise, backend)
+    return spend
+
+
+def charge(request: TrainRequest, plan: PrivacyPlan, guard: Guard) -> Spend:
+    """Charge this round's steps durably, before the first of them is taken."""
+    this_round = replace(plan.mechanism, steps=plan.steps_per_round)
+    return guard.charge(request, "train", this_round, plan.delta)
+
+
+def checked_backend(objective: Objective, plan: PrivacyPlan, guard: Guard) -> Backend:
+    """Return how gradients are made, after the network was checked; UnsafeModel if it fails."""
+    model = objective.model
+    if model not in _CHECKED:
+        # Imported here: they load Opacus, which runs without privacy do without.
+        from client.privacy.backend_choice import backend_of
+        from client.privacy.model_guard import check_model
+
+        check_model(objective, plan, guard.noise)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        _CHECKED[model] = backend_of(objective, parameters, simulated=guard.noise.simulated)
+    return _CHECKED[model]

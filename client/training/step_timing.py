@@ -1,0 +1,55 @@
+"""How long a round takes here: one step tried on made-up images, nothing kept of it."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import torch
+
+from client.training.local_model import Workbench
+from client.training.site import Site
+from common.data.sample import Batch, patient_loss
+
+#: Items of the tried step; a round's time is this one's, by the number of items.
+_ITEMS = 16
+
+
+def round_seconds(bench: Workbench, site: Site, patients: int) -> float:
+    """Return the estimated seconds of one round with so many patients, to two digits.
+
+    A forward and a backward pass over made-up images of the cohort's shape; no weight changes,
+    nothing is drawn from the run's generators. In a private run it depends on the machine, the
+    configuration and `patients` alone: each is taken to have as many images as a step may use.
+    """
+    rules = bench.config.training
+    drawn = patients if rules.batch_patients == "all" else min(rules.batch_patients, patients)
+    per_patient: float = rules.images_per_patient
+    if bench.config.privacy == "none":
+        per_patient = min(len(site.train.patient) / len(site.train), per_patient)
+    items = drawn * per_patient * rules.local_steps
+    some = _made_up(site)
+    trained = [p for p in bench.model.parameters() if p.requires_grad]
+    seconds = 0.0
+    with torch.random.fork_rng(devices=[]):
+        for _ in range(2):  # the first one warms up
+            start = time.perf_counter()
+            output = bench.model(some.image, some.table)
+            loss = patient_loss(bench.task.item_loss(output, some.target), some)
+            torch.autograd.grad(loss, trained, allow_unused=True)
+            seconds = time.perf_counter() - start
+    return _two_digits(seconds * items / _ITEMS)
+
+
+def _made_up(site: Site) -> Batch:
+    real = site.train
+    return Batch(
+        image=torch.zeros((_ITEMS, *real.image.shape[1:]), dtype=real.image.dtype),
+        table=torch.zeros((_ITEMS, *real.table.shape[1:]), dtype=real.table.dtype),
+        target=torch.zeros((_ITEMS, *real.target.shape[1:]), dtype=real.target.dtype),
+        patient=torch.arange(_ITEMS), weight=torch.ones(_ITEMS),
+    )
+
+
+def _two_digits(value: float) -> float:
+    return round(value, 1 - math.floor(math.log10(value))) if value > 0 else 0.0

@@ -1,0 +1,60 @@
+"""The headers of ours on a site's calls: what a pull waits for, and who signed the request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
+
+from client.transport.signing import add_signature
+from common.messages.pull_headers import (
+    ANSWER_BYTES_HEADER,
+    DELIVERY_HEADER,
+    RECEIVED_HEADER,
+    WAIT_HEADER,
+)
+
+
+class Receipts:
+    """The headers of a pull: how long to wait, and which message is safe here; and of a push."""
+
+    def __init__(self) -> None:
+        self.wait_seconds = 0.0
+        self.answer_bytes = 0
+        self._came = ""
+        self._safe = ""
+
+    def safe(self) -> None:
+        """Note that the last message is on disk."""
+        self._safe = self._came
+
+    def intercept(
+        self, context: ProtobufRequestContext, call_next: ProtobufCall
+    ) -> httpx.Response:
+        """Say both with a pull, and hear which message comes."""
+        if isinstance(context.message, PushMessagesRequest):
+            context.request.headers[ANSWER_BYTES_HEADER] = str(self.answer_bytes)
+        if not isinstance(context.message, PullMessagesRequest):
+            return call_next(context)
+        context.request.headers[WAIT_HEADER] = f"{self.wait_seconds:g}"
+        context.request.headers[RECEIVED_HEADER] = self._safe
+        response = call_next(context)
+        self._came = response.headers.get(DELIVERY_HEADER, "")
+        return response
+
+
+@dataclass(frozen=True)
+class Signing:
+    """Signs each request, last of all that is done to it."""
+
+    key: ec.EllipticCurvePrivateKey
+
+    def intercept(
+        self, context: ProtobufRequestContext, call_next: ProtobufCall
+    ) -> httpx.Response:
+        """Sign and send."""
+        add_signature(context.request, self.key)
+        return call_next(context)

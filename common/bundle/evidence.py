@@ -1,0 +1,196 @@
+"""What was seen of a model beside its metrics: whose patients, subgroups, calibration.
+
+Everything in it was released already: made of the counts that sites give for evaluation, in
+cells no smaller than `evaluation.smallest_cell`. Nothing more is asked of anybody for a card.
+
+Public: Evidence, SiteData, Subgroup, Calibration, calibration_of, evidence_json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from common.bundle.origin import Json
+from common.config.privacy import Known
+from common.metrics import Estimate, Statistics
+from common.metrics.estimate import Float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteData:
+    """A site's patients; None: not told, or fewer than the smallest cell."""
+
+    training_patients: int | None
+    test_patients: int | None
+    training_patients_are: Known = "exact"
+    test_patients_are: Known = "exact"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subgroup:
+    """Test patients who have something in common, of all sites together."""
+
+    column: str  # of the table of labels
+    value: str  # what they have there; a band such as 40 to 59 for numbers
+    patients: int | None  # None: fewer than the smallest cell
+    metrics: Mapping[str, Estimate]  # as evaluation between hospitals gives them
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationBin:
+    """Test patients whose predicted probabilities lie in one public bin."""
+
+    patients: float
+    predicted: float  # mean probability
+    seen: float  # part of them with the outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Whether probabilities of one label mean what they say, on test patients of all sites."""
+
+    label: str
+    bins: tuple[CalibrationBin, ...]
+    #: Of log-odds seen on log-odds predicted, over the bins; nan where it cannot be had.
+    intercept: float  # with the slope held at 1: below 0 where risks are told too high
+    slope: float  # below 1 where they are told too far apart
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What a card says beyond metrics by site."""
+
+    data: Mapping[str, SiteData] = field(default_factory=dict)
+    subgroups: tuple[Subgroup, ...] = ()
+    #: Why there are no subgroups; empty where there are.
+    no_subgroups: str = "The sites told no metrics by subgroup: not recorded."
+    calibration: tuple[Calibration, ...] = ()
+    #: Why there is none; empty where there is.
+    no_calibration: str = "Nothing was measured: not recorded."
+
+
+def evidence_json(evidence: Evidence) -> dict[str, Json]:
+    """Return plain values, None for nan."""
+    return {
+        "data": {
+            name: {
+                "training_patients": site.training_patients, "test_patients": site.test_patients,
+            }
+            for name, site in evidence.data.items()
+        },
+        # Agreed, noised or exact.
+        "data_are": {
+            name: {
+                "training_patients": site.training_patients_are,
+                "test_patients": site.test_patients_are,
+            }
+            for name, site in evidence.data.items()
+        },
+        "subgroups": [
+            {
+                "column": group.column,
+                "value": group.value,
+                "patients": group.patients,
+                "metrics": {name: value.to_json() for name, value in group.metrics.items()},
+            }
+            for group in evidence.subgroups
+        ],
+        "no_subgroups": "" if evidence.subgroups else evidence.no_subgroups,
+        "calibration": [calibration_json(one) for one in evidence.calibration],
+        "no_calibration": "" if evidence.calibration else evidence.no_calibration,
+    }
+
+
+def calibration_json(one: Calibration) -> dict[str, Json]:
+    """Return plain values, None for nan."""
+    return {
+        "label": one.label,
+        "bins": [asdict(part) for part in one.bins],
+        "intercept": None if np.isnan(one.intercept) else one.intercept,
+        "slope": None if np.isnan(one.slope) else one.slope,
+    }
+
+
+def calibration_from_json(content: Sequence[Mapping[str, object]]) -> tuple[Calibration, ...]:
+    """Read what calibration_json wrote; KeyError, TypeError or ValueError where it does not fit."""
+    found = []
+    for one in content:
+        bins = one["bins"]
+        if not isinstance(bins, list):
+            message = "calibration needs bins"
+            raise TypeError(message)
+        found.append(Calibration(
+            label=str(one["label"]),
+            bins=tuple(CalibrationBin(**{n: float(v) for n, v in part.items()}) for part in bins),
+            intercept=_number(one["intercept"]), slope=_number(one["slope"]),
+        ))  # fmt: skip
+    return tuple(found)
+
+
+def _number(value: object) -> float:
+    return float("nan") if value is None else float(str(value))
+
+
+def calibration_of(statistics: Statistics, names: Sequence[str]) -> tuple[Calibration, ...]:
+    """Return each label's calibration from merged statistics; empty where they hold none.
+
+    Sites give, for each of five public bins of probability, the patients without and with the
+    outcome and the sum of their probabilities; statistics with noise have no such sums.
+    """
+    if "reliability" not in statistics.cells or "predicted" not in statistics.sums:
+        return ()
+    found = []
+    for label, cells, predicted in zip(
+        names, statistics.cells["reliability"], statistics.sums["predicted"], strict=True
+    ):
+        counts = cells.sum(axis=0)
+        held = counts > 0
+        if not held.any():
+            continue
+        mean, seen = predicted[held] / counts[held], cells[1][held] / counts[held]
+        intercept, slope = _recalibration(mean, cells[1][held], counts[held])
+        found.append(Calibration(
+            label=label, intercept=intercept, slope=slope,
+            bins=tuple(
+                CalibrationBin(patients=float(n), predicted=float(p), seen=float(s))
+                for n, p, s in zip(counts[held], mean, seen, strict=True)
+            ),
+        ))  # fmt: skip
+    return tuple(found)
+
+
+def _recalibration(mean: Float, cases: Float, counts: Float) -> tuple[float, float]:
+    """Return Cox's (1958) intercept, at slope 1, and slope of log-odds, over the bins."""
+    nan = float("nan")
+    if not 0 < cases.sum() < counts.sum():
+        return nan, nan
+    odds = np.log(np.clip(mean, 1e-6, 1 - 1e-6) / np.clip(1 - mean, 1e-6, 1))
+    alone = _fitted(np.ones((len(odds), 1)), odds, cases, counts)
+    both = _fitted(np.stack([np.ones(len(odds)), odds], 1), 0 * odds, cases, counts)
+    return (
+        nan if alone is None else float(alone[0]),
+        nan if both is None or len(odds) < 2 else float(both[1]),
+    )
+
+
+def _fitted(columns: Float, offset: Float, cases: Float, counts: Float) -> Float | None:
+    """Return the binomial regression's coefficients; None where they run away."""
+    found = np.zeros(columns.shape[1])
+    for _ in range(50):
+        share = 1 / (1 + np.exp(-np.clip(columns @ found + offset, -30, 30)))
+        weight = np.maximum(counts * share * (1 - share), 1e-9)
+        try:
+            step = np.linalg.solve(
+                columns.T @ (columns * weight[:, None]), columns.T @ (cases - counts * share)
+            )
+        except np.linalg.LinAlgError:
+            return None
+        found = found + step
+        if np.abs(found).max() > 20:
+            return None
+        if np.abs(step).max() < 1e-8:
+            return np.asarray(found)
+    return None

@@ -1,0 +1,96 @@
+"""How to run a bundle's model: the part of README.md that is code."""
+
+from __future__ import annotations
+
+from common.config.run_config import RunConfig
+
+
+def running_text(config: RunConfig) -> str:
+    """Return the sections on loading; the code in them runs as it stands, in the bundle."""
+    parts = [_ONNX, _monai(config)]
+    if config.cohort.images is not None:
+        parts.append(_PREPARATION)
+    return "\n\n".join(parts)
+
+
+_ONNX = """\
+## Load it
+
+```python
+import json
+from pathlib import Path
+import numpy as np
+import onnxruntime
+
+card = json.loads(Path("card.json").read_text(encoding="utf-8"))
+session = onnxruntime.InferenceSession("model.onnx")
+inputs = {}  # preprocessed as card["inputs"] says; here: one item of zeros
+for entry in card["inputs"]:
+    inputs[entry["name"]] = np.zeros([1, *entry["shape"][1:]], dtype=np.float32)
+prediction = session.run(["prediction"], inputs)[0]
+print(card["outputs"][0]["labels"], prediction)
+```
+
+`model.safetensors` holds the trained parameters by name, for `common.bundle.write.read_bundle`.
+`models/model.ts` is the same network for PyTorch: `torch.jit.load` gives a module whose `.output`
+is the network's output and whose `.predict` makes the prediction of it; called, it gives the
+prediction (for outlines: the output, from which labels on the image's own grid are made).
+There is no `model.pt`: it would be a pickle, which can run whatever its writer wants."""
+
+
+def _monai(config: RunConfig) -> str:
+    images, table = config.cohort.images, config.cohort.table
+    needs = "monai pytorch-ignite fire" + ("" if images is None else " nibabel pydicom pillow")
+    if images is None:
+        given = '`FOLDER` holds `datalist.json`: a list of `{"table": {COLUMN: VALUE, ...}}`.'
+    elif table is None:
+        given = f"Each entry of `FOLDER` is one item: {_kinds(images.dimensions)}."
+    else:
+        given = (
+            '`FOLDER` holds `datalist.json`, a list of `{"image": NAME, "table": {COLUMN: VALUE,'
+            f" ...}}}}`, and the named entries: {_kinds(images.dimensions)}."
+        )
+    if config.task.kind == "segmentation":
+        result = "label maps on the grid of what was given (`*_outlines*`)"
+    else:
+        result = "`predictions.csv`, a line an item: its name, then a number for each label"
+    return f"""\
+## Run it with MONAI
+
+`pip install {needs}`; nothing of Wardround is needed.
+
+```sh
+python -m monai.bundle run --bundle_root . --meta_file configs/metadata.json \\
+  --config_file configs/inference.json --dataset_dir FOLDER --output_dir RESULTS
+```
+
+{given} `RESULTS` gets {result}."""
+
+
+def _kinds(dimensions: int) -> str:
+    if dimensions == 2:
+        return (
+            "a DICOM file, a PNG, a NIfTI file of one slice, which is turned as a viewer shows it, "
+            "or an array (`.npy`) of columns x rows, as MONAI has its axes. Pixels that are not "
+            "square keep their shape, as far as DICOM and NIfTI say it"
+        )
+    return (
+        "a folder with one DICOM series, a NIfTI file, or an array (`.npy`, taken to have voxels "
+        "of 1 mm) of columns x rows x slices, as MONAI has its axes, lying as an axial series is "
+        "shown: towards left, back and head. A NIfTI may have its axes in any order and sense: it "
+        "is turned by its affine. Its slices are taken to follow the axis whose spacing differs "
+        "where the other two are alike, else that of the largest spacing, else the one that the "
+        "header names (dim_info), else the one towards the head"
+    )
+
+
+_PREPARATION = """\
+`models/preparation.ts` makes the network's input from an image's quantities (Hounsfield units, or
+what the modality stores) exactly as the sites do: over 300 random configurations and images the
+largest difference was 4e-7. MONAI's own transforms would not: they shrink and scale otherwise. Its
+`restore` brings outlines back to the grid that was given, as `wardround-site predict` does.
+
+What MONAI reads from DICOM is what the sites read in the plain case only. It does not invert
+MONOCHROME1, know pixel padding (0028,0120), apply a modality LUT or a palette, or notice missing
+slices, two series in a folder, or an enhanced multi-frame's rescale; slices without InstanceNumber
+it leaves out. For such files let `wardround-site predict` read them, or convert them first."""

@@ -1,0 +1,112 @@
+"""A model's inputs and outputs in words: the same in the card, the README and MONAI's metadata."""
+
+from __future__ import annotations
+
+import json
+from typing import TypeAlias
+
+from common.bundle.origin import Json
+from common.config.run_config import (
+    DiagnosisTask,
+    Images,
+    PrognosisTask,
+    RunConfig,
+    SegmentationTask,
+    Table,
+)
+
+_Described: TypeAlias = dict[str, Json]
+
+INTENDED_USE = (
+    "Research on data like that of the sites that trained it: to measure how well it does "
+    "elsewhere, to compare with, to train on. Its findings are to be read beside the image by "
+    "somebody who could do without them."
+)
+NOT_FOR = (
+    "Decisions about a patient's care, screening or triage without a reader, patients, machines "
+    "or findings that the sites did not have. It is no medical device: nobody has approved it."
+)
+
+
+def input_json(config: RunConfig) -> list[_Described]:
+    """Return the network's inputs: name, shape, and how they are prepared."""
+    images, table = config.cohort.images, config.cohort.table
+    inputs: list[_Described] = []
+    if images is not None:
+        inputs.append(_image(images))
+    if table is not None:
+        inputs.append(_table(table))
+    return inputs
+
+
+def _image(images: Images) -> _Described:
+    axes = ["rows", "columns"] if images.dimensions == 2 else ["slices", "rows", "columns"]
+    return {
+        "name": "image",
+        "type": "float32",
+        "shape": ["items", images.channels, *images.size],
+        "axes": ["items", "channels", *axes],
+        "preprocessing": json.loads(images.model_dump_json()),
+    }
+
+
+def _table(table: Table) -> _Described:
+    return {
+        "name": "table",
+        "type": "float32",
+        "shape": ["items", table.width],
+        "columns": list(table_columns(table)),
+        "preprocessing": json.loads(table.model_dump_json()),
+    }
+
+
+def table_columns(table: Table) -> tuple[str, ...]:
+    """Return what stands in each column of the network's table, in order."""
+    values = [number.column for number in table.numbers]
+    values += [f"{c.column}={value}" for c in table.categories for value in c.values]
+    names = [c.column for c in table.numbers] + [c.column for c in table.categories]
+    return (*values, *(f"{name} is missing" for name in names))
+
+
+def labels(config: RunConfig) -> tuple[str, ...]:
+    """Return the names of a prediction's entries (a label map's values, for outlines)."""
+    match config.task:
+        case DiagnosisTask(type="binary", target=target, classes=classes):
+            return (classes[1],) if classes else (str(target),)
+        case DiagnosisTask(type="multiclass", classes=classes):
+            return classes
+        case DiagnosisTask(target=target):
+            return tuple(target)
+        case PrognosisTask(outcome="survival", intervals=intervals, unit=unit):
+            return tuple(f"{edge:g} {unit}" for edge in intervals)
+        case PrognosisTask(event=event):
+            return (event,)
+        case SegmentationTask(structures=structures):
+            return ("background", *structures)
+
+
+def meaning(config: RunConfig) -> str:
+    """Return in words what a prediction is."""
+    match config.task:
+        case DiagnosisTask(type="multiclass"):
+            return "probability of each class; they sum to 1"
+        case DiagnosisTask():
+            return "probability of each label, by itself"
+        case PrognosisTask(outcome="survival"):
+            return "probability of no event until each time"
+        case PrognosisTask(horizon=horizon, unit=unit):
+            return f"probability of the event{f' within {horizon:g} {unit}' if horizon else ''}"
+        case SegmentationTask():
+            return "label of each voxel: the position of its structure's name in labels"
+
+
+def patients_words(config: RunConfig) -> str:
+    """Return how a patient with several items was scored."""
+    if config.task.kind == "segmentation" or config.evaluation.unit == "image":
+        return "Each item was scored by itself."
+    return "A patient's items were scored together: the mean of `output`, then the last function."
+
+
+def modalities(images: Images) -> tuple[str, ...]:
+    """Return the modalities that the model was made for, as DICOM names them; empty: any."""
+    return images.modalities

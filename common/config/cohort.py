@@ -1,0 +1,166 @@
+"""What a site must have, and how it becomes a network's input."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from common.config.part import Part, PositiveFloat, PositiveInt, Real
+
+
+class Images(Part):
+    """How a study's pixels become a network's input.
+
+    What is left out of the canonical JSON where nobody gave it came after runs had been
+    approved by their hash, which stays the same.
+    """
+
+    #: Rows x columns (2-D) or slices x rows x columns (3-D) of the network's input.
+    size: tuple[PositiveInt, PositiveInt] | tuple[PositiveInt, PositiveInt, PositiveInt]
+    channels: Literal[1, 3] = 1
+    #: letterbox keeps the shape and pads; stretch fills; crop cuts or pads, in 3-D at `spacing`.
+    #: Pixels of 2-D images keep their shape in both; voxels are taken as cubes without `spacing`.
+    fit: Literal["letterbox", "stretch", "crop"] = "letterbox"
+    #: Slice, row and column distance in mm to resample to first (3-D).
+    spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
+    #: percentile and zscore look at one image at a time; window is fixed in rescaled units.
+    intensity: Literal["percentile", "zscore", "window"] = "percentile"
+    window: tuple[Real, Real] | None = None
+    #: Modalities that are used (DICOM 0008,0060); empty takes every one.
+    modalities: tuple[str, ...] = ()
+    #: Parts of the body that are used (DICOM 0018,0015); empty takes every one. An image that
+    #: does not say which it shows is taken.
+    body_parts: tuple[str, ...] = Field(default=(), exclude_if=lambda given: not given)
+    #: The one side that is used (DICOM 0020,0062), L or R; images that do not say are taken.
+    laterality: Literal["L", "R"] | None = Field(default=None, exclude_if=lambda g: g is None)
+    #: Column of labels.csv with an image's side, which must be that of its header.
+    laterality_column: str | None = Field(default=None, exclude_if=lambda given: given is None)
+
+    #: Of X-rays that say it (DICOM 0008,0068 and SOP Class): those as people are shown them, which
+    #: is meant where nothing is given, or the raw ones. Images that do not say are taken.
+    presentation: Literal["for_presentation", "for_processing"] | None = Field(
+        default=None, exclude_if=lambda given: given is None
+    )
+    #: Units (DICOM 0054,1001) of PET images; BQML is meant where nothing is given.
+    units: Literal["BQML", "GML", "CNTS", "CPS", "PROPCNTS", "PROPCPS"] | None = Field(
+        default=None, exclude_if=lambda given: given is None
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Images:
+        if (self.intensity == "window") != (self.window is not None):
+            message = "intensity: window goes together with window: [low, high]"
+            raise ValueError(message)
+        if self.window is not None and self.window[0] >= self.window[1]:
+            message = f"window={list(self.window)} must be [low, high] with low < high"
+            raise ValueError(message)
+        if self.spacing is not None and self.dimensions == 2:
+            message = (
+                f"spacing={list(self.spacing)} does not fit the 2-D size={list(self.size)}: images "
+                "are resampled in 3-D only; remove spacing, or give size as [slices, rows, columns]"
+            )
+            raise ValueError(message)
+        return self
+
+    @property
+    def dimensions(self) -> Literal[2, 3]:
+        """Spatial dimensions of the input."""
+        return 2 if len(self.size) == 2 else 3
+
+
+class NumberColumn(Part):
+    """A clinical number and the public constants that scale it: (value - center) / scale."""
+
+    column: str
+    center: Real = 0.0
+    scale: PositiveFloat = 1.0
+    #: log: log1p before centring, for skewed laboratory values.
+    transform: Literal["none", "log"] = "none"
+    #: Unit of center and scale (UCUM, such as mg/L); a site that declares another one converts
+    #: or refuses.
+    unit: str | None = Field(default=None, exclude_if=lambda given: given is None)
+
+
+class CategoryColumn(Part):
+    """A clinical category, one indicator per value."""
+
+    column: str
+    values: tuple[str, ...] = Field(min_length=1)
+
+
+class Table(Part):
+    """Clinical columns; a missing value becomes 0 beside an indicator of 1."""
+
+    numbers: tuple[NumberColumn, ...] = ()
+    categories: tuple[CategoryColumn, ...] = ()
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Table:
+        names = [c.column for c in self.numbers] + [c.column for c in self.categories]
+        if not names:
+            message = "a table needs numbers or categories; leave it out to use images only"
+            raise ValueError(message)
+        if len(set(names)) != len(names):
+            message = f"a column is named twice in {names}"
+            raise ValueError(message)
+        return self
+
+    @property
+    def width(self) -> int:
+        """Inputs that the table gives: values, then one missing indicator a column."""
+        values = len(self.numbers) + sum(len(c.values) for c in self.categories)
+        return values + len(self.numbers) + len(self.categories)
+
+
+class Split(Part):
+    """Which patients train, choose and test; always by patient, never by image.
+
+    Each patient is drawn by itself with these chances (client/cohort/split.py), so parts have about
+    the size that they say.
+    """
+
+    #: Column of labels.csv that says train, validation or test; given splits are kept.
+    column: str | None = None
+    test_fraction: float = Field(strict=True, default=0.2, gt=0, lt=1)
+    #: Part of the training patients that chooses rounds and models. With `column`, 0 unless it is
+    #: given: then so many of those whom the table gives for training are taken from it, whether or
+    #: not the table gives validation patients, too.
+    validation_fraction: float = Field(strict=True, default=0.15, ge=0, lt=1)
+    #: With folds, every seed tests each patient once: metrics are over all folds together. For
+    #: runs without privacy alone.
+    folds: int | None = Field(strict=True, default=None, ge=2, le=20)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _given_splits_are_kept(cls, content: object) -> object:
+        """Take no validation patients from a given split, unless asked to."""
+        if isinstance(content, dict) and content.get("column") is not None:
+            return {"validation_fraction": 0.0, **content}
+        return content
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Split:
+        if self.column is not None and self.folds is not None:
+            message = "split takes column or folds, not both"
+            raise ValueError(message)
+        return self
+
+
+class Cohort(Part):
+    """What a site must have for this run."""
+
+    images: Images | None = None
+    table: Table | None = None
+    split: Split = Split()
+    #: A site with fewer usable training patients does not take part.
+    smallest_cohort: PositiveInt = 10
+    #: A column whose value alone may give the outcome away; the report says how well it does.
+    confounder: str | None = None
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Cohort:
+        if self.images is None and self.table is None:
+            message = "a cohort needs images, table, or both"
+            raise ValueError(message)
+        return self

@@ -1,0 +1,76 @@
+"""Which input sizes and widths a network can take; known before torch is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from common.config.cohort import Images
+from common.config.training import Model, NetworkName
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeRule:
+    """What every side of the input must be."""
+
+    smallest: int = 1  # pixels: less leaves nothing after the last reduction
+    multiple: int = 1  # pixels: what is halved on the way down must be doubled on the way up
+
+    def nearest(self, side: int) -> int:
+        """Return the side nearest to this one that fits."""
+        return max(self.smallest, self.multiple * max(1, round(side / self.multiple)))
+
+
+def size_rule(network: NetworkName, dimensions: int) -> SizeRule:
+    """Return the rule for a network's input in 2 or 3 dimensions."""
+    match network:
+        case "table":
+            return SizeRule()
+        case "small_cnn" | "resnet18" | "resnet50":
+            return SizeRule(smallest=8)
+        case "frozen_features" | "densenet121" | "efficientnet_b0":
+            return SizeRule(smallest=32)
+        case "vit" | "unet" | "dynunet" | "segresnet" | "swin_unetr":
+            step = _step(network, dimensions)
+            return SizeRule(smallest=step, multiple=step)
+
+
+def _step(
+    network: Literal["vit", "unet", "dynunet", "segresnet", "swin_unetr"], dimensions: int
+) -> int:
+    match network:
+        case "vit":
+            return vit_patch(dimensions)
+        case "unet" | "dynunet":
+            return 1 << (levels(dimensions) - 1)  # every level halves
+        case "segresnet":
+            return 8
+        case "swin_unetr":
+            return 32  # patches of 2, halved four times
+
+
+def vit_patch(dimensions: int) -> int:
+    """Return the side of ViT's patches: volumes are smaller, so their patches are too."""
+    return 16 if dimensions == 2 else 8
+
+
+def levels(dimensions: int) -> int:
+    """Return the levels of UNet and DynUNet, the full resolution included."""
+    return 5 if dimensions == 2 else 4
+
+
+def misfit(model: Model, images: Images | None) -> str | None:
+    """Return what keeps the network from taking this input, with what would fit, or None."""
+    if model.network == "swin_unetr" and model.width % 12:
+        near = 12 * max(1, round(model.width / 12))
+        return f"model.width={model.width} must be a multiple of 12 for swin_unetr, e.g. {near}"
+    if images is None:
+        return None
+    rule = size_rule(model.network, images.dimensions)
+    near_size = [rule.nearest(side) for side in images.size]
+    if near_size == list(images.size):
+        return None
+    return (
+        f"cohort.images.size={list(images.size)} does not fit {model.network}: every side must be"
+        f" a multiple of {rule.multiple} and at least {rule.smallest}. Nearest: {near_size}"
+    )

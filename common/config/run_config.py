@@ -1,0 +1,272 @@
+"""What a run is: typed once, checked once, the same file for simulation and production.
+
+A run's identity is the SHA-256 of its canonical JSON (`RunConfig.fingerprint`), so that
+what a hospital approved is what it trains. The sections are written in config_task,
+config_cohort, config_training and config_privacy, and imported from here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from common.config.cohort import CategoryColumn, Cohort, Images, NumberColumn, Split, Table
+from common.config.errors import explain
+from common.config.network_sizes import misfit
+from common.config.part import Part
+from common.config.privacy import Evaluation, PatientPrivacy
+from common.config.task import DiagnosisTask, PrognosisTask, SegmentationTask, Task
+from common.config.training import (
+    SEGMENTATION_NETWORKS,
+    Aggregation,
+    Exchange,
+    Model,
+    NetworkName,
+    Personalisation,
+    Selection,
+    ServerOptimizer,
+    Training,
+    scaffold_misfit,
+)
+from common.config.yaml import read_yaml, write_yaml
+from common.platform.bounded_json import Bounds, check_bounds, read_json
+from common.platform.errors import ConfigurationError
+
+__all__ = [
+    "SEGMENTATION_NETWORKS",
+    "Aggregation",
+    "CategoryColumn",
+    "Cohort",
+    "DiagnosisTask",
+    "Evaluation",
+    "Exchange",
+    "Images",
+    "Model",
+    "NetworkName",
+    "NumberColumn",
+    "PatientPrivacy",
+    "Personalisation",
+    "PrognosisTask",
+    "RunConfig",
+    "SegmentationTask",
+    "Selection",
+    "ServerOptimizer",
+    "Split",
+    "Synthetic",
+    "Table",
+    "Task",
+    "Training",
+    "load_config",
+    "parse_config",
+    "read_config",
+    "without_privacy",
+]
+
+#: Of a configuration as it travels: a site reads no larger one. A run of 500 named hospitals has
+#: 60,000 characters, the longest that ships 5,000.
+CONFIG_BOUNDS = Bounds(characters=256 * 1024, depth=16, values=20_000)
+
+
+class Synthetic(Part):
+    """Hospitals that are made up: real DICOM files, invented patients."""
+
+    modality: Literal["xray", "ct"] = "xray"
+    #: Patients of all hospitals together.
+    patients: int = Field(strict=True, default=400, ge=40)
+    seed: int = Field(strict=True, default=0, ge=0)
+
+
+class RunConfig(Part):
+    """One run, whole."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    description: str = ""
+    task: Task
+    cohort: Cohort
+    model: Model
+    training: Training
+    aggregation: Aggregation = Aggregation()
+    personalisation: Personalisation = Personalisation()
+    selection: Selection = Selection()
+    evaluation: Evaluation = Evaluation()
+    exchange: Exchange = Exchange()
+    #: No default: a run without privacy says `privacy: none`.
+    privacy: PatientPrivacy | Literal["none"]
+    #: Synthetic hospitals for runs without --data.
+    synthetic: Synthetic | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> RunConfig:
+        _check_network(self.task, self.cohort, self.model)
+        fault = scaffold_misfit(self.training, self.aggregation)
+        if fault is not None:
+            raise ValueError(fault)
+        if self.privacy != "none" and self.privacy.model is not None:
+            _check_network(self.task, self.cohort, self.privacy.model)
+        if self.privacy != "none":
+            _check_private_split(self.cohort)
+            _check_private_training(self.privacy.training or self.training)
+            _check_private_aggregation(self.privacy.aggregation or self.aggregation)
+        return self
+
+    def in_force(self) -> RunConfig:
+        """Return the run as it is trained between hospitals: its privacy section applied.
+
+        What the privacy section says of training, model and aggregation stands where it takes
+        effect; applying it again changes nothing. This is what a hospital approves.
+        """
+        privacy = self.privacy
+        if privacy == "none":
+            return self
+        return self.model_copy(update={
+            "personalisation": Personalisation(method="none"),
+            "training": privacy.training or self.training,
+            "model": privacy.model or self.model,
+            "aggregation": privacy.aggregation or self.aggregation,
+            # A choice among rounds looks at validation patients, which no charge covers.
+            "selection": self.selection.model_copy(update={"rule": "last"}),
+            "privacy": privacy.model_copy(
+                update={"training": None, "model": None, "aggregation": None}
+            ),
+        })  # fmt: skip
+
+    def canonical_json(self) -> str:
+        """Return the configuration as JSON with sorted keys and no spaces: one text a run."""
+        return json.dumps(
+            self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=True
+        )
+
+    def to_yaml(self) -> str:
+        """Return the configuration as YAML, every default written out."""
+        return write_yaml(self.model_dump(mode="json"))
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the canonical JSON, in hex."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+
+
+def _check_private_split(cohort: Cohort) -> None:
+    """Refuse folds: a patient who is tested in one trains in all others, each a run of its own."""
+    if cohort.split.folds is not None:
+        message = (
+            f"a private run takes no cohort.split.folds={cohort.split.folds}: each patient would "
+            "train in all folds but one, and be charged for one; write cohort.split."
+            "test_fraction: 0.2 in place of folds, or privacy: none"
+        )
+        raise ValueError(message)
+
+
+def without_privacy(config: RunConfig) -> RunConfig:
+    """Return the run without privacy, and without the noise that private runs are measured with."""
+    exact = config.evaluation.model_copy(update={"count_noise": 0.0})
+    return config.model_copy(update={"privacy": "none", "evaluation": exact})
+
+
+def _check_private_training(training: Training) -> None:
+    """Refuse what the private step does not do, rather than leave it out unsaid."""
+    wanted = {"proximal": training.proximal > 0, "augment": training.augment}
+    asked = [name for name, here in wanted.items() if here]
+    if asked:
+        message = (
+            f"a private run takes no {' and no '.join(asked)}; give privacy.training a section "
+            "of its own without"
+        )
+        raise ValueError(message)
+
+
+def _check_private_aggregation(aggregation: Aggregation) -> None:
+    """Refuse SCAFFOLD, whose correction of the gradients the private step does not make."""
+    if aggregation.rule == "scaffold":
+        message = (
+            "a private run takes no aggregation.rule=scaffold; give privacy.aggregation a section "
+            "of its own, e.g. {rule: mean}"
+        )
+        raise ValueError(message)
+
+
+def _check_network(task: Task, cohort: Cohort, model: Model) -> None:
+    segments = model.network in SEGMENTATION_NETWORKS
+    if segments != (task.kind == "segmentation"):
+        fits = "densenet121" if segments else "unet"
+        message = (
+            f"model.network={model.network} does not fit task.kind={task.kind}; take e.g. {fits}"
+        )
+        raise ValueError(message)
+    if (model.network == "table") != (cohort.images is None):
+        message = (
+            f"model.network={model.network} does not fit the cohort:"
+            " network: table goes with a cohort without images, and only with it"
+        )
+        raise ValueError(message)
+    if segments and cohort.table is not None:
+        message = "segmentation takes images only; remove cohort.table"
+        raise ValueError(message)
+    images = cohort.images
+    if model.network == "frozen_features" and images is not None and images.dimensions == 3:
+        message = "frozen_features is 2-D; give cohort.images.size as [rows, columns]"
+        raise ValueError(message)
+    fault = misfit(model, images)
+    if fault is not None:
+        raise ValueError(fault)
+
+
+def load_config(path: Path) -> RunConfig:
+    """Read a run's YAML file; ConfigurationError names the file, the key and what fits."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        near = difflib.get_close_matches(
+            path.name, [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        )
+        hint = f" Did you mean {path.parent / near[0]}?" if near else ""
+        message = f"Cannot read the configuration {path}: {error.strerror}.{hint}"
+        raise ConfigurationError(message) from error
+    except UnicodeDecodeError as error:
+        message = f"{path} is not UTF-8 text, so it is no configuration file."
+        raise ConfigurationError(message) from error
+    return parse_config(text, source=str(path))
+
+
+def parse_config(text: str, *, source: str = "configuration") -> RunConfig:
+    """Read a run from YAML text, as people write it; ConfigurationError says what is wrong.
+
+    One that no site would read, because of its size, is refused here already.
+    """
+    try:
+        content = read_yaml(text)
+    except yaml.YAMLError as error:
+        message = f"{source} is not YAML as it is read here: {error}"
+        raise ConfigurationError(message) from error
+    config = _checked(content, source)
+    try:
+        check_bounds(config.canonical_json(), CONFIG_BOUNDS)
+    except ValueError as error:
+        message = f"{source} is larger than sites read: written as JSON, {error}. Shorten it."
+        raise ConfigurationError(message) from error
+    return config
+
+
+def read_config(text: str, *, source: str = "configuration") -> RunConfig:
+    """Read a run from JSON, as it travels; the work is bounded, whoever wrote it."""
+    try:
+        content = read_json(text, CONFIG_BOUNDS)
+    except ValueError as error:
+        message = f"{source} is not JSON as it is read here: {error!s:.300}"
+        raise ConfigurationError(message) from error
+    return _checked(content, source)
+
+
+def _checked(content: object, source: str) -> RunConfig:
+    if not isinstance(content, dict):
+        message = f"{source} holds {type(content).__name__}, expected keys like name: and task:."
+        raise ConfigurationError(message)
+    try:
+        return RunConfig.model_validate(content)
+    except ValidationError as error:
+        raise ConfigurationError(explain(error, RunConfig, source)) from error

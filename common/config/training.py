@@ -1,0 +1,157 @@
+"""The network, the rounds, and what the coordinator does with the updates."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from common.config.part import NonNegativeFloat, Part, PositiveFloat, PositiveInt
+
+NetworkName = Literal[
+    "small_cnn", "densenet121", "resnet18", "resnet50", "efficientnet_b0", "vit",
+    "unet", "segresnet", "dynunet", "swin_unetr", "frozen_features", "table",
+]  # fmt: skip
+SEGMENTATION_NETWORKS = frozenset({"unet", "segresnet", "dynunet", "swin_unetr"})
+
+
+class Model(Part):
+    """The network, by name; BatchNorm is replaced by GroupNorm wherever it stands."""
+
+    network: NetworkName
+    #: Width of the first level, for small_cnn and the segmentation networks.
+    width: PositiveInt = 16
+    #: Hidden layers between features (and the table) and the output; () is linear.
+    hidden: tuple[PositiveInt, ...] = ()
+    #: frozen_features: which weights, by the SHA-256 of their file.
+    backbone: Literal["efficientnet_lite0"] = "efficientnet_lite0"
+    #: frozen_features: a fixed public random projection to so many features, or none.
+    projection: PositiveInt | None = None
+    dropout: float = Field(strict=True, default=0.0, ge=0, lt=1)
+
+
+class Training(Part):
+    """The rounds, and one site's steps in each of them."""
+
+    rounds: PositiveInt
+    local_steps: PositiveInt = 1
+    #: Patients in a step; `all` takes every training patient.
+    batch_patients: PositiveInt | Literal["all"] = 16
+    #: Most images of one patient in one step.
+    images_per_patient: PositiveInt = 4
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    learning_rate: PositiveFloat = 1e-3
+    momentum: float = Field(strict=True, default=0.0, ge=0, lt=1)
+    weight_decay: NonNegativeFloat = 0.0
+    #: cosine falls to 5 % of the learning rate over all rounds.
+    schedule: Literal["constant", "cosine"] = "constant"
+    #: FedProx (Li et al. 2020, eq. 2): weight of |w - w_round|^2 / 2.
+    proximal: NonNegativeFloat = 0.0
+    #: Random flips, shifts and intensity changes of training images.
+    augment: bool = False
+    #: Exponential average of the global weights over rounds (0: off); post-processing.
+    average: float = Field(strict=True, default=0.0, ge=0, lt=1)
+
+
+class ServerOptimizer(Part):
+    """What the coordinator does with the mean update (Reddi et al. 2021, algorithm 2)."""
+
+    kind: Literal["sgd", "fedavgm", "fedadam", "fedyogi"] = "sgd"
+    learning_rate: PositiveFloat = 1.0
+    beta1: float = Field(strict=True, default=0.9, ge=0, lt=1)
+    beta2: float = Field(strict=True, default=0.99, ge=0, lt=1)
+    tau: PositiveFloat = 1e-3
+
+
+class Aggregation(Part):
+    """How the sites' updates become one."""
+
+    #: scaffold takes training.optimizer: sgd without momentum, and no private run.
+    rule: Literal["mean", "scaffold", "median", "trimmed_mean", "krum", "multi_krum", "flower"] = (
+        "mean"
+    )
+    server: ServerOptimizer = ServerOptimizer()
+    #: Public weights by site name; a site that is not named weighs `default_weight`.
+    weights: dict[str, PositiveFloat] = Field(default={})
+    default_weight: PositiveFloat = 1.0
+    #: trimmed_mean: part cut at each end. krum: sites that may be faulty.
+    trim_fraction: float = Field(strict=True, default=0.2, ge=0, lt=0.5)
+    faulty_sites: int = Field(strict=True, default=1, ge=0)
+    #: Fewest admitted updates with which a round counts; with fewer the run stops.
+    smallest_quorum: PositiveInt = 1
+    #: An update is refused when its norm is above so many times that of the weights (at least 1).
+    largest_update: PositiveFloat = 1e4
+    #: mean, scaffold, flower without privacy, from three updates on: one that is longer than so
+    #: many times the median norm (of this or an earlier round) counts as long as that; null: as it
+    #: came. With privacy, public constants bound it.
+    largest_over_median: PositiveFloat | None = 2.0
+    #: flower: a class of flwr.serverapp.strategy and its arguments.
+    strategy: str | None = None
+    arguments: dict[str, float | int | bool | str] = Field(default={})
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Aggregation:
+        if (self.rule == "flower") != (self.strategy is not None):
+            message = "rule: flower goes together with strategy: CLASS of flwr.serverapp.strategy"
+            raise ValueError(message)
+        return self
+
+
+def scaffold_misfit(training: Training, aggregation: Aggregation) -> str | None:
+    """Return why SCAFFOLD cannot run on these steps, or None where it can.
+
+    A site's control variate is c_i - c + (x - y) / (K x rate), the mean of its K gradients
+    (Karimireddy et al. 2020, algorithm 1, option II), only where y = x - rate x the sum of
+    the corrected gradients: plain gradient descent.
+    """
+    if aggregation.rule != "scaffold":
+        return None
+    if training.optimizer != "sgd":
+        return (
+            f"aggregation.rule=scaffold does not fit training.optimizer={training.optimizer}:"
+            " control variates are mean gradients only after plain steps; write"
+            " training.optimizer: sgd"
+        )
+    if training.momentum > 0:
+        return (
+            f"aggregation.rule=scaffold does not fit training.momentum={training.momentum}:"
+            " control variates are mean gradients only after plain steps; leave momentum out, or"
+            " take aggregation.server: {kind: fedavgm}"
+        )
+    return None
+
+
+class Personalisation(Part):
+    """What each site keeps for itself."""
+
+    #: local_norm: FedBN (Li et al. 2021). personal_head: FedRep/FedPer. At the end, fine_tune: more
+    #: steps at each site; blend: a mix with the model that the site trains alone.
+    method: Literal["none", "local_norm", "personal_head", "fine_tune", "blend"] = "fine_tune"
+    #: fine_tune: steps of training.optimizer, without augmentation and without FedProx's pull.
+    steps: PositiveInt = 50
+    #: fine_tune: a tenth of training.learning_rate where none is given.
+    learning_rate: PositiveFloat | None = None
+
+
+class Selection(Part):
+    """Which round's weights are kept, by a rule fixed before the run."""
+
+    #: best: the round with the smallest merged validation loss (or best metric). last: no choice.
+    rule: Literal["best", "last"] = "best"
+    by: Literal["loss", "metric"] = "loss"
+    #: Rounds without improvement before the run stops; none runs them all.
+    patience: PositiveInt | None = None
+    #: Validate every so many rounds.
+    every: PositiveInt = 1
+
+
+class Exchange(Part):
+    """How updates travel between hospitals; a simulation on one machine does not look at it."""
+
+    #: lossless keeps every bit. float16 errs by at most 2^-11 of each value, int8 by at most
+    #: 1/254 of the largest value among its 256 neighbours; noise was added before.
+    encoding: Literal["lossless", "float16", "int8"] = "lossless"
+    #: How long sites have for one round; what they send later is refused.
+    round_minutes: PositiveFloat = 60.0
+    #: How long a round may wait for the sites of `aggregation.smallest_quorum`.
+    wait_hours: PositiveFloat = 72.0

@@ -1,0 +1,235 @@
+"""From quantities to a network's input: pure functions, the same at every site."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from common.config.run_config import Images
+
+#: Rec. 601 weights of red, green and blue.
+_LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
+#: Largest values that the percentiles are taken over: a fixed stride keeps them quick.
+_SAMPLE = 1 << 16
+#: Pixels whose height and width differ by less than this part are square.
+_SQUARE = 1e-3
+#: An image has a background where so much of it lies in so small a part of its range, the darkest.
+_BACKGROUND, _DARKEST = 0.1, 0.05
+#: Voxels of one image beyond which resampling is refused.
+_LARGEST = 1 << 28
+
+
+def prepare(
+    values: NDArray[np.float32], spacing: tuple[float, ...] | None, rules: Images,
+    padding: NDArray[np.bool_] | None = None,
+) -> Tensor:  # fmt: skip
+    """Return a network's input, (channels, *size), from (rows, columns[, 3]) or (slices, ...).
+
+    spacing is in mm along the axes of `values`, or None where it is unknown; in 2-D only the ratio
+    of the two counts, by which the shape is kept. padding are the pixels that stand for nothing,
+    (rows, columns) or (slices, ...); they hold the lowest value.
+    """
+    color = values.ndim == rules.dimensions + 1
+    channels = _channels(values, rules.channels, color=color)
+    outside = None if padding is None or not padding.any() else torch.from_numpy(padding)
+    channels = intensity(channels, rules, outside)
+    return fit(channels, spacing, rules, nearest=False)
+
+
+def prepare_labels(
+    labels: NDArray[np.integer], spacing: tuple[float, ...] | None, rules: Images
+) -> Tensor:
+    """Return a label map on the same grid as `prepare`, (*size), uint8."""
+    grid = torch.from_numpy(np.ascontiguousarray(labels))[None].float()
+    return fit(grid, spacing, rules, nearest=True)[0].round().to(torch.uint8)
+
+
+def _channels(values: NDArray[np.float32], channels: int, *, color: bool) -> Tensor:
+    if color and channels == 3:
+        return torch.from_numpy(np.ascontiguousarray(np.moveaxis(values, -1, 0)))
+    grey = values @ _LUMINANCE if color else values
+    return torch.from_numpy(np.ascontiguousarray(grey, np.float32))[None].repeat(
+        channels, *[1] * grey.ndim
+    )
+
+
+def intensity(image: Tensor, rules: Images, padding: Tensor | None = None) -> Tensor:
+    """Scale grey values; percentile and zscore look at this image alone, window is fixed.
+
+    image is (channels, *any), padding (*any) where there is any.
+    """
+    counted = image if padding is None else _counted(image, padding)
+    match rules.intensity:
+        case "percentile":
+            flat = counted.flatten()
+            sample = flat[:: max(1, len(flat) // _SAMPLE)].numpy()
+            low, high = (float(q) for q in np.percentile(sample, [1, 99]))
+            return ((image - low) / max(high - low, 1e-6)).clamp(0, 1)
+        case "zscore":
+            return (image - counted.mean()) / counted.std().clamp_min(1e-6)
+        case "window":
+            low, high = rules.window or (0.0, 1.0)
+            scaled = ((image - low) / (high - low)).clamp(0, 1)
+            return scaled if padding is None else scaled.masked_fill(padding, 0)
+
+
+def _counted(image: Tensor, padding: Tensor) -> Tensor:
+    """Return the values that statistics are over: those that are no padding.
+
+    Where the image has a background of its own at its darkest (air), padding is more of it: a
+    scanner that writes air there gives the same input.
+    """
+    real = image[:, ~padding]
+    if not real.numel():
+        return image
+    low, high = real.min(), real.max()
+    share = (real <= low + _DARKEST * (high - low)).float().mean()
+    return image if share >= _BACKGROUND else real
+
+
+def fit(
+    image: Tensor, spacing: tuple[float, ...] | None, rules: Images, *, nearest: bool
+) -> Tensor:
+    """Bring (channels, *any) to (channels, *size) by the configured way."""
+    size = tuple(rules.size)
+    image = resize(image, even_shape(tuple(image.shape[1:]), spacing, rules), nearest=nearest)
+    match rules.fit:
+        case "stretch":
+            return resize(image, size, nearest=nearest)
+        case "letterbox":
+            inner = letterboxed(tuple(image.shape[1:]), spacing, rules)
+            return pad_or_crop(resize(image, inner, nearest=nearest), size)
+        case "crop":
+            return pad_or_crop(image, size)
+
+
+def even_shape(
+    shape: tuple[int, ...], spacing: tuple[float, ...] | None, rules: Images
+) -> tuple[int, ...]:
+    """Return the shape to which an image is resampled before it is fitted, mostly its own.
+
+    In 3-D that at the configured spacing; in 2-D, where pixels are cropped, that of square ones:
+    the shorter side of a pixel is kept, so that nothing is lost.
+    """
+    if spacing is None:
+        return shape
+    if rules.dimensions == 2:
+        tall = aspect(spacing)
+        if rules.fit != "crop":
+            return shape
+        found: tuple[float, ...] = (shape[0] * max(tall, 1.0), shape[1] * max(1 / tall, 1.0))
+    elif rules.spacing is None:
+        return shape
+    else:
+        found = tuple(
+            length * here / wanted
+            for length, here, wanted in zip(shape, spacing, rules.spacing, strict=True)
+        )
+    even = tuple(max(1, round(length)) for length in found)
+    if math.prod(even) > _LARGEST:
+        message = f"Expected at most {_LARGEST} voxels at even spacing, got {even}."
+        raise ValueError(message)
+    return even
+
+
+def letterboxed(
+    shape: tuple[int, ...], spacing: tuple[float, ...] | None, rules: Images
+) -> tuple[int, ...]:
+    """Return what of the network's grid an image fills; pixels that are not square keep theirs."""
+    lengths: tuple[float, ...] = shape
+    if rules.dimensions == 2 and spacing is not None:
+        lengths = (shape[0] * aspect(spacing), shape[1])
+    ratio = min(w / h for w, h in zip(rules.size, lengths, strict=True))
+    return tuple(
+        min(w, max(1, round(h * ratio))) for w, h in zip(rules.size, lengths, strict=True)
+    )
+
+
+def aspect(spacing: tuple[float, ...]) -> float:
+    """Return the height of a pixel over its width; 1 where they differ by rounding alone."""
+    height, width = spacing
+    found = height / width if height > 0 and width > 0 else 1.0
+    return found if abs(found - 1) > _SQUARE and math.isfinite(found) else 1.0
+
+
+def resize(image: Tensor, shape: tuple[int, ...], *, nearest: bool) -> Tensor:
+    """Resample (channels, *any) to (channels, *shape); shrinking is smoothed first."""
+    if tuple(image.shape[1:]) == shape:
+        return image
+    if nearest:
+        return F.interpolate(image[None], shape, mode="nearest-exact")[0]
+    if len(shape) == 2:
+        return F.interpolate(image[None], shape, mode="bilinear", antialias=True)[0]
+    # torch smooths in two dimensions only, so planes come first and then the slices.
+    planes = F.interpolate(
+        image.flatten(0, 1)[:, None], shape[1:], mode="bilinear", antialias=True
+    ).reshape(*image.shape[:2], -1)
+    return F.interpolate(
+        planes[:, None], (shape[0], planes.shape[2]), mode="bilinear", antialias=True
+    ).reshape(len(image), *shape)
+
+
+def pad_or_crop(image: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Centre (channels, *any) in (channels, *shape), with zeros around it."""
+    for axis, wanted in enumerate(shape, 1):
+        excess = image.shape[axis] - wanted
+        if excess > 0:
+            image = image.narrow(axis, excess // 2, wanted)
+    pads: list[int] = []
+    for axis in range(len(shape), 0, -1):
+        lack = shape[axis - 1] - image.shape[axis]
+        pads += [lack // 2, lack - lack // 2]
+    return F.pad(image, pads)
+
+
+def augment(
+    image: Tensor,
+    target: Tensor,
+    kind: Literal["diagnosis", "prognosis", "segmentation"],
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Flip, shift and re-scale a batch; label maps move with their images.
+
+    image is (items, channels, *spatial), target (items, *spatial) for segmentation.
+    """
+    if image.dim() < 4:
+        return image, target
+    moved, moved_target = torch.empty_like(image), torch.empty_like(target)
+    for item in range(len(image)):
+        index = _source_index(image.shape[2:], generator)
+        moved[item] = _taken(image[item], index)
+        if kind == "segmentation":
+            moved_target[item] = _taken(target[item], index)
+    shape = (len(image), *[1] * (image.dim() - 1))
+    gain = 1 + 0.1 * torch.randn(shape, generator=generator)
+    offset = 0.05 * torch.randn(shape, generator=generator)
+    return moved * gain + offset, moved_target if kind == "segmentation" else target
+
+
+def _source_index(spatial: tuple[int, ...], generator: torch.Generator) -> list[Tensor]:
+    """Return for each axis where every voxel comes from, (length,).
+
+    The last axis is flipped or not; each is shifted by up to a sixteenth, and what moves in
+    repeats the border.
+    """
+    index = []
+    for length in spatial:
+        most = length // 16
+        shift = int(torch.randint(-most, most + 1, (), generator=generator))
+        index.append((torch.arange(length) - shift).clamp(0, length - 1))
+    if torch.rand((), generator=generator) < 0.5:
+        index[-1] = spatial[-1] - 1 - index[-1]
+    return index
+
+
+def _taken(values: Tensor, index: list[Tensor]) -> Tensor:
+    """Return (..., *spatial) with each spatial axis read in its own order."""
+    for axis, source in enumerate(index, values.dim() - len(index)):
+        values = values.index_select(axis, source)
+    return values

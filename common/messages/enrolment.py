@@ -1,0 +1,175 @@
+"""How a site joins: one line by telephone or post, then three small messages over TLS.
+
+    coordinator                                site
+      invite line  -- any safe way -->           reads address, CA's hash and secret
+      CA certificate  <-- GET /wardround/ca      trusted if its hash is the invite's
+      JoinRequest     <-- POST /wardround/join   the site's public key and a proof
+      JoinReply    -->                           pending until the admin has compared fingerprints
+      StateRequest    <-- POST /wardround/joined signed with the site's key
+
+The secret itself never travels again: the proof is an HMAC under it, over the site's name
+and its public key, so whoever sees a join cannot use it for a key of their own.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+from typing import Annotated, Literal, Self
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from common.messages.identity import public_text, sign, verify
+from common.platform.errors import TrustRefused
+
+CA_PATH = "/wardround/ca"
+JOIN_PATH = "/wardround/join"
+JOINED_PATH = "/wardround/joined"
+
+_PREFIX = "wardround-invite-"
+_VERSION = "1-"
+_CHECK_BYTES = 4
+
+#: A site's name: lower case, digits and hyphens, as runs are named.
+SiteName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+_PublicKey = Annotated[str, StringConstraints(max_length=400)]
+_Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    def to_json(self) -> bytes:
+        """Return the message as JSON."""
+        return self.model_dump_json().encode()
+
+    @classmethod
+    def parse(cls, content: bytes) -> Self:
+        """Read a message; TrustRefused names what does not fit."""
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError as error:
+            where = ", ".join(".".join(map(str, d["loc"])) or "JSON" for d in error.errors())
+            message = f"This is no {cls.__name__}: {where} does not fit. Install the same release."
+            raise TrustRefused(message) from error
+
+
+class Invite(_Message):
+    """What a site needs in order to join, once."""
+
+    #: Host and port that the site connects to.
+    address: Annotated[str, StringConstraints(pattern=r"^\S{1,253}:[0-9]{1,5}$")]
+    #: SHA-256 of the coordinator's CA certificate (DER), in hex.
+    ca_sha256: _Hex
+    site: SiteName
+    #: Shown in no log or error.
+    secret: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{43}$")] = Field(repr=False)
+    #: Seconds since 1970, UTC.
+    expires: Annotated[int, Field(ge=0)]
+
+    def text(self) -> str:
+        """Return the one line that is sent to the site's admin."""
+        content = self.to_json()
+        return f"{_PREFIX}{_VERSION}{_encoded(content + _check(content))}"
+
+    @classmethod
+    def from_text(cls, text: str) -> Invite:
+        """Read the line; TrustRefused says whether it was cut, changed or is something else."""
+        line = "".join(text.split())  # mail programs break long lines
+        if not line.startswith(_PREFIX):
+            message = (
+                f"{line[:24]!r} is no invitation, expected a line that begins with {_PREFIX}. "
+                "Copy the whole line, or give the file that holds it."
+            )
+            raise TrustRefused(message)
+        code = line.removeprefix(_PREFIX)
+        if not code.startswith(_VERSION):
+            message = (
+                "The invitation was made by another release of Wardround. "
+                "Ask the coordinator which release to install."
+            )
+            raise TrustRefused(message)
+        try:
+            whole = base64.b64decode(code[2:] + "=" * (-len(code[2:]) % 4), "-_", validate=True)
+        except (binascii.Error, ValueError):
+            whole = b""
+        content, check = whole[:-_CHECK_BYTES], whole[-_CHECK_BYTES:]
+        if _check(content) != check or _encoded(whole) != code[2:]:
+            message = (
+                "The invitation was cut or changed on its way. "
+                "Copy the whole line again, without a space or a dot at its end."
+            )
+            raise TrustRefused(message)
+        return cls.parse(content)
+
+
+class JoinRequest(_Message):
+    """A site shows its public key, and that it holds the invitation's secret."""
+
+    site: SiteName
+    public_key: _PublicKey
+    proof: _Hex
+
+    @classmethod
+    def made(cls, invite: Invite, public_key: str) -> JoinRequest:
+        """Return the request of the invited site."""
+        return cls(
+            site=invite.site, public_key=public_key,
+            proof=_proof(invite.secret, invite.site, public_key),
+        )  # fmt: skip
+
+    def proves(self, secret: str) -> bool:
+        """Return whether the sender holds the secret; takes equally long either way."""
+        return hmac.compare_digest(self.proof, _proof(secret, self.site, self.public_key))
+
+
+class StateRequest(_Message):
+    """A site asks whether it was accepted; only the key's owner is told."""
+
+    site: SiteName
+    public_key: _PublicKey
+    signature: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}){1,150}$")]
+
+    @classmethod
+    def made(cls, site: str, private_key: ec.EllipticCurvePrivateKey) -> StateRequest:
+        """Return the request of the site that holds this key."""
+        public = public_text(private_key)
+        signature = sign(private_key, _asked(site, public)).hex()
+        return cls(site=site, public_key=public, signature=signature)
+
+    def is_signed(self) -> bool:
+        """Return whether the owner of the public key asks."""
+        content = _asked(self.site, self.public_key)
+        return verify(self.public_key, content, bytes.fromhex(self.signature))
+
+
+class JoinReply(_Message):
+    """Where the enrolment stands, as the coordinator sees it."""
+
+    state: Literal["pending", "accepted", "refused"]
+    #: Why it was refused and what to do; empty otherwise.
+    reason: str = Field(default="", max_length=1000)
+    #: The coordinator's own name.
+    coordinator: str = Field(max_length=200)
+    #: Of the public key that the coordinator saw; empty when refused.
+    fingerprint: str = Field(default="", max_length=100)
+
+
+def _encoded(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).decode().rstrip("=")
+
+
+def _check(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()[:_CHECK_BYTES]
+
+
+def _proof(secret: str, site: str, public_key: str) -> str:
+    content = f"wardround-join-1\n{site}\n{public_key}".encode()
+    return hmac.new(secret.encode(), content, hashlib.sha256).hexdigest()
+
+
+def _asked(site: str, public_key: str) -> bytes:
+    return f"wardround-joined-1\n{site}\n{public_key}".encode()

@@ -1,0 +1,140 @@
+"""All that travels between coordinator and site; nothing else may leave a hospital.
+
+How a message is written down: message_headers (its facts, as strict JSON), envelope (with its
+tensors packed, as between hospitals) and flower_records (as Flower's records, on one machine).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from common.config.run_config import RunConfig
+from common.data.weights import Weights
+from common.messages.cohort_statistics import CohortStatistics
+from common.messages.refusals import RefusalReason
+from common.metrics import Statistics
+from common.privacy.plan import Spend
+
+__all__ = [
+    "Answer",
+    "EvaluationRequest",
+    "Message",
+    "Proposal",
+    "Refusal",
+    "RefusalReason",
+    "Request",
+    "SiteReport",
+    "SiteStatistics",
+    "SiteUpdate",
+    "Standing",
+    "StatisticsRequest",
+    "TrainRequest",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """Would you take part in this run? Asked before the first round; round is 0."""
+
+    run: str
+    round: int
+    seed: int
+    config: RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """A site's answer to a Proposal it would take part in; what it would cost its patients."""
+
+    run: str
+    round: int
+    site: str
+    patients: int | None  # training patients; None: the site does not tell
+    epsilon: float | None  # of the whole run here; None: no privacy, or not told
+    epsilon_left: float | None  # of the cohort's limit before the run; None: likewise
+    seconds: float | None  # of one round here, estimated; None: not known
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatisticsRequest:
+    """Describe your cohort for this run, in counts; asked once, before round 1; round is 0."""
+
+    run: str
+    round: int
+    seed: int
+    config: RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteStatistics:
+    """A site's answer to a StatisticsRequest: counts of many patients, nothing of any one."""
+
+    run: str
+    round: int
+    site: str
+    statistics: CohortStatistics
+    spend: Spend | None = None  # of the noise on the counts, where there is any
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """Train one round from these weights."""
+
+    run: str
+    round: int  # 1 is the first
+    seed: int  # initial weights and data order; never the noise of privacy
+    config: RunConfig
+    weights: Weights  # the shared part: what travels and is aggregated
+    control: Weights | None = None  # SCAFFOLD's server control variate c
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteUpdate:
+    """A site's answer to a TrainRequest; with privacy on, the delta is clipped and noised."""
+
+    run: str
+    round: int
+    site: str
+    delta: Weights  # weights after - weights before, of the shared part
+    control_delta: Weights | None = None  # SCAFFOLD: change of the site's control variate
+    steps: int  # local steps taken
+    spend: Spend | None = None  # None: this run has no privacy
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRequest:
+    """Measure these weights on one split."""
+
+    run: str
+    round: int
+    seed: int
+    config: RunConfig
+    weights: Weights
+    split: Literal["validation", "test"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteReport:
+    """A site's answer to an EvaluationRequest: mergeable counts, no patient's score."""
+
+    run: str
+    round: int
+    site: str
+    statistics: Statistics
+    spend: Spend | None = None  # of the noise on the counts, where asked for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """A site's answer instead of an update or a report."""
+
+    run: str
+    round: int
+    site: str
+    reason: RefusalReason
+
+
+Request = Proposal | StatisticsRequest | TrainRequest | EvaluationRequest
+Answer = Standing | SiteStatistics | SiteUpdate | SiteReport | Refusal
+Message = Request | Answer

@@ -1,0 +1,41 @@
+"""What both commands do with a fault: one message that says what to type, and an exit status."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import typer
+from typer.core import TyperGroup
+from typing_extensions import override
+
+from common.platform.errors import ExitCode, WardroundError
+
+
+class Reporting(TyperGroup):
+    """Turns faults that a person can mend into one message and an exit status."""
+
+    interrupted: ClassVar[str]  # what is said of Ctrl-C
+    doctor: ClassVar[str]  # the command that looks for faults of this machine
+
+    @override
+    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]  # click's own Context
+        try:
+            return super().invoke(ctx)
+        except WardroundError as error:
+            typer.echo(f"Error: {_plain(str(error))}", err=True)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt:
+            typer.echo(self.interrupted, err=True)
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+        except BrokenPipeError:
+            raise  # somebody who has read enough, e.g. `head`
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            message = f"Error: {where}{error.strerror or error}. See that the disk has room and "
+            typer.echo(f"{message}that this user may use it: {self.doctor}", err=True)
+            raise typer.Exit(ExitCode.RUN_FAILED) from error
+
+
+def _plain(text: str) -> str:
+    """Return a text as a terminal may show it: others' words in it may hold what moves a cursor."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -1,0 +1,5 @@
+"""From the sites' updates to the next weights: rules chosen by configuration.
+
+Imported from here: rules.
+May import: common.
+"""

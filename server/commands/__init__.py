@@ -1,1 +1,0 @@
-"""What the coordinator's commands do; each loads only what it needs."""

@@ -1,0 +1,5 @@
+"""Which sites belong: invited, compared, accepted, revoked; certificates and receipts.
+
+Imported from here: certificates, foundation, invitations, pages, receipts, registry.
+May import: server.files, server.http, common.
+"""

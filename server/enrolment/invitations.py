@@ -1,0 +1,26 @@
+"""Invitations for several sites at once, each one line to send by a safe way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from server.enrolment.certificates import authority_hash
+from server.enrolment.registry import Enrolment
+from server.files.folder import Folder
+from server.files.settings import Settings
+
+#: A site's admin may be away for a weekend.
+DEFAULT_HOURS = 72.0
+
+
+def invitations(
+    folder: Folder, settings: Settings, enrolment: Enrolment, sites: Sequence[str], hours: float
+) -> dict[str, str]:
+    """Return a new invitation for each site."""
+    authority = authority_hash(folder.ca.read_bytes())
+    return {
+        site: enrolment.invite(
+            site, address=settings.address, ca_sha256=authority, hours=hours
+        ).text()
+        for site in sites
+    }

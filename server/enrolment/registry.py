@@ -1,0 +1,291 @@
+"""Which sites belong: invited once, pending until a person compared fingerprints, revocable.
+
+    invite      a new secret for a site; the one before is void
+    join        the secret's holder brings a public key        -> pending
+    accept      the admin gives the fingerprint of that key    -> accepted
+    revoke      the site's key is refused from now on, for good -> revoked
+
+A secret works for one key and until it expires. Only the coordinator's SQLite file decides;
+Flower's list of nodes is derived from it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+from pydantic import TypeAdapter, ValidationError
+
+from common.messages.enrolment import Invite, JoinRequest, SiteName, StateRequest
+from common.messages.identity import fingerprint
+from common.platform.errors import ConfigurationError, StateDamaged, TrustRefused
+from common.platform.sqlite_file import connected, explained
+
+State = Literal["pending", "accepted", "revoked"]
+
+#: After so many wrong proofs they are no longer written down for a while. Guessing 256 bits is
+#: hopeless, and a stranger who knows a site's name can neither void its invitation nor delay it.
+_TRIES = 5
+_REST_SECONDS = 60
+_PATIENCE_SECONDS = 10.0
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS invitations (
+  site TEXT PRIMARY KEY,
+  secret TEXT NOT NULL,
+  expires INTEGER NOT NULL,
+  used_by TEXT,
+  failures INTEGER NOT NULL DEFAULT 0,
+  rests_until REAL NOT NULL DEFAULT 0
+) STRICT;
+CREATE TABLE IF NOT EXISTS sites (
+  public_key TEXT PRIMARY KEY,
+  site TEXT NOT NULL,
+  state TEXT NOT NULL CHECK (state IN ('pending', 'accepted', 'revoked')),
+  since REAL NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX IF NOT EXISTS one_key_a_site ON sites (site) WHERE state <> 'revoked';
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnrolledSite:
+    """A site's key and where it stands."""
+
+    name: str
+    public_key: str
+    state: State
+    since: float  # seconds since 1970
+
+    @property
+    def fingerprint(self) -> str:
+        """What both admins read to each other."""
+        return fingerprint(self.public_key)
+
+    def facts(self) -> dict[str, object]:
+        """Return what commands and the dashboard show."""
+        shown = self.fingerprint
+        return {"name": self.name, "fingerprint": shown, "state": self.state, "since": self.since}
+
+
+class Enrolment:
+    """An SQLite file of invitations and sites; every method opens and closes it."""
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._clock = clock
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        with closing(self._connect()) as connection, self._explained():
+            connection.executescript(_SCHEMA)
+
+    def invite(self, site: str, *, address: str, ca_sha256: str, hours: float) -> Invite:
+        """Return a new invitation; an earlier one for the same site is void."""
+        _check_name(site)
+        with self._writing() as connection:
+            known = _current(connection, site)
+            if known is not None and known.state == "accepted":
+                message = (
+                    f"{site} is enrolled already, with key {known.fingerprint}. To give it a new "
+                    f"key, first: wardround-coordinator sites revoke {site}"
+                )
+                raise TrustRefused(message)
+            invite = Invite(
+                site=site, address=address, ca_sha256=ca_sha256,
+                secret=secrets.token_urlsafe(32), expires=int(self._clock() + hours * 3600),
+            )  # fmt: skip
+            connection.execute("DELETE FROM invitations WHERE site = ?", (site,))
+            connection.execute(
+                "INSERT INTO invitations (site, secret, expires) VALUES (?, ?, ?)",
+                (site, invite.secret, invite.expires),
+            )
+        return invite
+
+    def join(self, request: JoinRequest) -> EnrolledSite:
+        """Note the key of an invited site; TrustRefused says why not.
+
+        The same request again, e.g. because the answer was lost, gets the same answer.
+        """
+        fingerprint(request.public_key)  # refuses what is no key
+        refusal: str | None = None
+        with self._writing() as connection:
+            refusal = self._refusal(connection, request)
+            if refusal is None:
+                self._note(connection, request)
+            found = _of_key(connection, request.public_key)
+        if refusal is not None or found is None:
+            raise TrustRefused(refusal or f"{request.site} did not join.")
+        return found
+
+    def state_of(self, request: StateRequest) -> EnrolledSite | None:
+        """Return where the asking site stands; None when its key is not known."""
+        if not request.is_signed():
+            message = f"The question is not signed with the key it names, of {request.site}."
+            raise TrustRefused(message)
+        with closing(self._connect()) as connection:
+            found = _of_key(connection, request.public_key)
+        return found if found is not None and found.name == request.site else None
+
+    def accept(self, site: str, given: str) -> EnrolledSite:
+        """Accept the pending key of a site if its fingerprint is the one given."""
+        with self._writing() as connection:
+            known = _current(connection, site)
+            if known is None:
+                message = f"{site} has not joined. Invite it: wardround-coordinator invite {site}"
+                raise TrustRefused(message)
+            if known.fingerprint != given.strip():
+                message = (
+                    f"{site} joined with the key {known.fingerprint}, not {given}. If its admin "
+                    "reads another fingerprint there, somebody else used the invitation: "
+                    f"wardround-coordinator sites revoke {site}"
+                )
+                raise TrustRefused(message)
+            if known.state == "pending":
+                self._move(connection, known.public_key, "accepted")
+            return cast("EnrolledSite", _current(connection, site))
+
+    def revoke(self, site: str) -> EnrolledSite:
+        """Refuse a site's key for good and void its invitation."""
+        with self._writing() as connection:
+            known = _current(connection, site)
+            gone = connection.execute("DELETE FROM invitations WHERE site = ?", (site,)).rowcount
+            if known is not None:
+                self._move(connection, known.public_key, "revoked")
+                return cast("EnrolledSite", _of_key(connection, known.public_key))
+        told = "Its invitation is void." if gone else "`wardround-coordinator sites` lists them."
+        message = f"There is no site {site!r} to revoke. {told}"
+        raise TrustRefused(message)
+
+    def sites(self) -> tuple[EnrolledSite, ...]:
+        """Return every key ever seen, by site."""
+        with closing(self._connect()) as connection, self._explained():
+            rows = connection.execute(f"{_SELECT} ORDER BY site, since").fetchall()
+        return tuple(map(_site, rows))
+
+    def invited(self) -> dict[str, int]:
+        """Return the sites whose invitation is open, and when it expires."""
+        with closing(self._connect()) as connection, self._explained():
+            rows = connection.execute(
+                "SELECT site, expires FROM invitations WHERE used_by IS NULL AND expires > ? "
+                "ORDER BY site",
+                (self._clock(),),
+            ).fetchall()
+        return {str(site): int(expires) for site, expires in rows}
+
+    def _refusal(self, connection: sqlite3.Connection, request: JoinRequest) -> str | None:
+        """Return why a join is refused; only the secret's holder is told more than that."""
+        site, now = request.site, self._clock()
+        again = f"Ask the coordinator for a new one: wardround-coordinator invite {site}"
+        row = connection.execute(
+            "SELECT secret, expires, used_by, failures, rests_until FROM invitations "
+            "WHERE site = ?",
+            (site,),
+        ).fetchone()
+        wrong = f"No open invitation of {site} has this secret. {again}"
+        if row is None:
+            return wrong
+        secret, expires, used_by, failures, rests_until = row
+        if not request.proves(secret):
+            if now < rests_until:  # nothing is written; the right proof is taken all the same
+                return f"Too many wrong tries to join as {site}. Try again in {_REST_SECONDS} s."
+            rests = now + _REST_SECONDS if failures + 1 >= _TRIES else 0
+            connection.execute(
+                "UPDATE invitations SET failures = ?, rests_until = ? WHERE site = ?",
+                (0 if rests else failures + 1, rests, site),
+            )
+            return wrong
+        if used_by is None and now >= expires:
+            return f"The invitation of {site} has expired. {again}"
+        if used_by not in {None, request.public_key}:
+            return (
+                f"The invitation of {site} was used already, by the key {fingerprint(used_by)}. "
+                f"If that is not yours, tell the coordinator at once. {again}"
+            )
+        return _fault_of_key(connection, request)
+
+    def _note(self, connection: sqlite3.Connection, request: JoinRequest) -> None:
+        if _of_key(connection, request.public_key) is None:
+            earlier = _current(connection, request.site)
+            if earlier is not None:  # pending: the site was invited anew before it was accepted
+                self._move(connection, earlier.public_key, "revoked")
+            connection.execute(
+                "INSERT INTO sites (public_key, site, state, since) VALUES (?, ?, 'pending', ?)",
+                (request.public_key, request.site, self._clock()),
+            )
+        connection.execute(
+            "UPDATE invitations SET used_by = ? WHERE site = ?", (request.public_key, request.site)
+        )
+
+    def _move(self, connection: sqlite3.Connection, public_key: str, state: State) -> None:
+        connection.execute(
+            "UPDATE sites SET state = ?, since = ? WHERE public_key = ?",
+            (state, self._clock(), public_key),
+        )
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with closing(self._connect()) as connection, self._explained():
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    def _connect(self) -> sqlite3.Connection:
+        with self._explained():
+            return connected(self._path, patience_seconds=_PATIENCE_SECONDS, autocommit=True)
+
+    def _explained(self) -> AbstractContextManager[None]:
+        return explained(self._explain)
+
+    def _explain(self, error: sqlite3.DatabaseError) -> StateDamaged:
+        return StateDamaged(
+            f"The list of sites {self._path} cannot be used: {error}. See that its folder can be "
+            "written, or put the last copy back."
+        )
+
+
+_SELECT = "SELECT site, public_key, state, since FROM sites"
+
+
+def _current(connection: sqlite3.Connection, site: str) -> EnrolledSite | None:
+    row = connection.execute(f"{_SELECT} WHERE site = ? AND state <> 'revoked'", (site,)).fetchone()
+    return None if row is None else _site(row)
+
+
+def _of_key(connection: sqlite3.Connection, public_key: str) -> EnrolledSite | None:
+    row = connection.execute(f"{_SELECT} WHERE public_key = ?", (public_key,)).fetchone()
+    return None if row is None else _site(row)
+
+
+def _fault_of_key(connection: sqlite3.Connection, request: JoinRequest) -> str | None:
+    known = _of_key(connection, request.public_key)
+    if known is not None and known.state == "revoked":
+        return f"This key of {known.name} was revoked and stays so. Make a new key and join again."
+    if known is not None and known.name != request.site:
+        return f"This key belongs to another site. Make a key of {request.site}'s own."
+    return None
+
+
+def _site(row: tuple[str, str, str, float]) -> EnrolledSite:
+    name, public_key, state, since = row
+    assert state in get_args(State)  # noqa: S101 - the table's own CHECK
+    return EnrolledSite(name=name, public_key=public_key, state=cast("State", state), since=since)
+
+
+def _check_name(site: str) -> None:
+    try:
+        TypeAdapter(SiteName).validate_python(site)
+    except ValidationError as error:
+        message = (
+            f"{site!r} is no name for a site: lower-case letters, digits and hyphens, at most 63, "
+            "e.g. st-marys."
+        )
+        raise ConfigurationError(message) from error

@@ -1,0 +1,90 @@
+"""How a finished run is measured on the sites' test patients, and what that costs before it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from common.config.measurement import evaluations, noised_rows
+from common.config.privacy import COMMON_DELTA
+from common.config.run_config import RunConfig
+from common.messages.wire import EvaluationRequest, SiteReport
+from common.metrics import Estimate, Statistics, merge
+from common.privacy.accounting import epsilon_of
+from common.privacy.plan import count_mechanism
+from common.tasks import task_of
+from server.rounds.admission import NotAdmitted, admit_reports
+from server.rounds.round_record import last_ledgers
+from server.rounds.run_rounds import Sites
+from server.rounds.run_state import RunState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What the sites told of a run's weights."""
+
+    reports: Sequence[SiteReport]
+    left_out: Sequence[NotAdmitted]
+    merged: Statistics | None  # None: no site told anything
+    metrics: dict[str, Estimate]
+    by_site: dict[str, dict[str, Estimate]]
+
+
+def measure_tests(config: RunConfig, sites: Sites, state: RunState) -> Measured:
+    """Ask the sites to measure the chosen weights on their test patients, and merge what they tell.
+
+    Between hospitals and in a simulation it is this one function.
+    """
+    asked = sites.available()
+    request = EvaluationRequest(
+        run=state.run, round=state.round, seed=state.seed, config=config, weights=state.chosen,
+        split="test",
+    )  # fmt: skip
+    reports, refused = admit_reports(
+        sites.evaluate(request, asked), request, asked, last_ledgers(state.history)
+    )
+    task, rules = task_of(config.task), config.evaluation
+    merged = merge(report.statistics for report in reports) if reports else None
+    return Measured(
+        reports=reports, left_out=refused, merged=merged,
+        metrics={} if merged is None else task.summarise(merged, rules),
+        by_site={r.site: task.summarise(r.statistics, rules) for r in reports},
+    )
+
+
+def measured(config: RunConfig) -> str:
+    """Return in a sentence how a run in force is measured, and what that costs its patients."""
+    noise, privacy = config.evaluation.count_noise, config.privacy
+    if privacy == "none":
+        return (
+            "Measured by counts, by those sites whose policy lets them leave."
+            if noise > 0
+            else "Measured by exact counts, by those sites whose policy.metrics is any."
+        )
+    if not noise > 0:
+        return "Not measured between hospitals: evaluation.count_noise is 0."
+    delta = COMMON_DELTA if privacy.delta == "per_site" else privacy.delta
+    epsilon, common = _of_measuring(config, delta), _of_measuring(config, COMMON_DELTA)
+    if epsilon > privacy.epsilon:
+        return (
+            f"Not measured between hospitals: noise of {noise:g} patients would cost each test "
+            f"patient epsilon {epsilon:.3g} at delta {delta:.2g}, more than the run's "
+            f"{privacy.epsilon:g}. Raise evaluation.count_noise."
+        )
+    return (
+        f"Measured once, at its end, with noise of {noise:g} patients on each count: epsilon "
+        f"{common:.3g} at delta {COMMON_DELTA:.0e} for each test patient, who trains nothing."
+    )
+
+
+def measuring_epsilon(config: RunConfig) -> float | None:
+    """Return the epsilon at delta 1e-5 of measuring a private run; None where that tells none."""
+    if config.privacy == "none" or not config.evaluation.count_noise > 0:
+        return None
+    return _of_measuring(config, COMMON_DELTA)
+
+
+def _of_measuring(config: RunConfig, delta: float) -> float:
+    noise, times = config.evaluation.count_noise, evaluations(config, "test")
+    return epsilon_of([count_mechanism(math.sqrt(noised_rows(config)), noise)] * times, delta)

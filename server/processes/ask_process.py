@@ -1,0 +1,83 @@
+"""What sites say to a proposal, asked without beginning a run, as a process of its own.
+
+    python -m server.processes.ask_process FOLDER NAME SECONDS SEED [cohorts] < CONFIGURATION
+
+Started by the service as a run is; writes one line of JSON: the headers of the answers that came
+within so many seconds, or as soon as all connected sites have answered, and who was silent. With
+`cohorts`, sites that would take part are asked to describe theirs, too.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from common.config.run_config import RunConfig, parse_config
+from common.messages.headers import parts_of
+from common.messages.wire import Refusal, Standing, StatisticsRequest
+from server.enrolment.receipts import Receipts
+from server.files.board import Board
+from server.files.folder import Folder
+from server.processes.run_process import connect, members_of
+from server.rounds.cohort_asking import gathered
+from server.rounds.cohort_survey import Survey
+from server.rounds.setting import Setting
+from server.transport.flower_sites import FlowerSites
+
+
+def ask(
+    folder: Folder, name: str, config: RunConfig, seconds: float, *, seed: int = 0,
+    cohorts: bool = False,
+) -> tuple[list[Standing | Refusal], list[str], Survey | None]:
+    """Return the answers, the sites that are connected and have not answered, and the cohorts."""
+    runtime = connect(folder)
+    with tempfile.TemporaryDirectory(prefix="wardround-") as place:
+        board = Board(path=Path(place) / "status.json", run=name, rounds=0, quorum=1)
+        setting = Setting(
+            run=name, seed=seed, config=config, members=members_of(folder, ()),
+            arriving=Path(place) / "arriving", receipts=Receipts(folder.receipts),
+        )  # fmt: skip
+        runtime.begin()
+        sites = FlowerSites(runtime, setting, board)
+        ends = time.monotonic() + seconds
+        answers: dict[str, Standing | Refusal] = {}
+        online: set[str] = set()
+        while time.monotonic() < ends:
+            online = set(sites.propose())
+            answers = {**sites.approval.refusals, **sites.approval.standings}
+            if online and online <= answers.keys():
+                break
+        silent = sorted(online - answers.keys())
+        found = _described(sites, setting, answers, silent) if cohorts else None
+        runtime.finish(succeeded=True, details="")
+    return [answers[site] for site in sorted(answers)], silent, found
+
+
+def _described(
+    sites: FlowerSites, setting: Setting, answers: Mapping[str, Standing | Refusal],
+    silent: Sequence[str],
+) -> Survey:  # fmt: skip
+    """Return what the sites that would take part say of their cohorts, and why others do not."""
+    request = StatisticsRequest(run=setting.run, round=0, seed=setting.seed, config=setting.config)
+    ready = sorted(site for site, answer in answers.items() if isinstance(answer, Standing))
+    found = gathered(sites.describe(request, ready), request, ready)
+    others = {s: a.reason.value for s, a in answers.items() if isinstance(a, Refusal)}
+    others |= dict.fromkeys(silent, "no answer yet: it may be reading its images")
+    return replace(found, not_told={**found.not_told, **others})
+
+
+if __name__ == "__main__":
+    chosen, run, patience = Folder(Path(sys.argv[1])), sys.argv[2], float(sys.argv[3])
+    wanted = parse_config(sys.stdin.read()).in_force()
+    said, quiet, survey = ask(
+        chosen, run, wanted, patience, seed=int(sys.argv[4]), cohorts="cohorts" in sys.argv[5:]
+    )
+    content = {"answers": [parts_of(answer)[0] for answer in said], "silent": quiet}
+    if survey is not None:
+        content["cohorts"] = [json.dumps(survey.to_json(), allow_nan=False)]
+    sys.stdout.write(json.dumps(content) + "\n")

@@ -1,0 +1,208 @@
+"""One run, as a process of its own: the rounds of server/rounds/run_rounds.py over real sites.
+
+    python -m server.processes.run_process FOLDER RUN
+
+Started by the service with the token of the run's task; a run that was interrupted is started
+again in the same way and goes on from its last saved round. Its exit status is one of
+`common.platform.errors.ExitCode`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from common.bundle.card import labels
+from common.bundle.evidence import calibration_json, calibration_of
+from common.config.run_config import RunConfig, load_config
+from common.messages.wire import StatisticsRequest
+from common.platform.durable import replace_durably
+from common.platform.errors import ExitCode, RunFailed, WardroundError
+from server.aggregation.rules import aggregator_of
+from server.enrolment.receipts import Receipts
+from server.enrolment.registry import Enrolment
+from server.files.allocator import give_freed_memory_back, sort_out_what_stays
+from server.files.board import Board
+from server.files.folder import Folder, RunFolder
+from server.files.settings import load_settings
+from server.planning.measuring import measure_tests, measured
+from server.rounds.cohort_asking import survey
+from server.rounds.journal import Journal
+from server.rounds.round_record import RoundRecord
+from server.rounds.run_rounds import Records, Sites, begin, run_rounds
+from server.rounds.run_state import RunState, RunStore
+from server.rounds.setting import Setting
+from server.transport.flower_sites import FlowerSites
+from server.transport.runtime import Runtime
+
+#: The environment's name for the token of the run's task.
+TASK_TOKEN = "WARDROUND_TASK_TOKEN"  # noqa: S105 - a name, not a token
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What the service wants of this process: the file run.json."""
+
+    run: str
+    seed: int
+    sites: tuple[str, ...]  # who may take part; empty: every accepted site
+
+
+class _Stopped(BaseException):
+    """The service asks this process to stop."""
+
+
+def main(folder: Folder, run: str) -> ExitCode:
+    """Run to the end, or until it is stopped; the board says how it ended."""
+    place = folder.run(run)
+    order, config = read_order(place), load_config(place.config)
+    board = Board(
+        path=place.status, run=run, rounds=config.training.rounds,
+        quorum=config.aggregation.smallest_quorum,
+        privacy="" if config.privacy == "none" else (
+            f"Epsilon: of training, for each training patient. {measured(config)}"
+        ),
+    )  # fmt: skip
+    board.begin("starting", 0)
+    runtime = connect(folder)
+    succeeded, message = False, "stopped; resume goes on from the last saved round"
+    try:
+        runtime.begin()
+        sort_out_what_stays()
+        _rounds(folder, config, order, (runtime, board))
+        succeeded, message = True, f"all {config.training.rounds} rounds are done"
+        board.end("done", message)
+    except _Stopped:
+        board.end("stopped", message)
+    except WardroundError as error:
+        message = str(error)
+        board.end("failed", message)
+        return error.exit_code
+    except OSError as error:
+        message = f"{error.strerror}: {error.filename}. Nothing saved before is lost; resume it."
+        board.end("failed", message)
+        return ExitCode.RUN_FAILED
+    finally:
+        runtime.finish(succeeded=succeeded, details=message[:500])
+    return ExitCode.DONE if succeeded else ExitCode.INTERRUPTED
+
+
+def read_order(place: RunFolder) -> Order:
+    """Read run.json; RunFailed when it is not what the service writes."""
+    try:
+        facts = json.loads(place.run.read_bytes())
+        return Order(
+            run=str(facts["run"]), seed=int(facts["seed"]), sites=tuple(facts.get("sites", ()))
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        message = f"{place.run} cannot be read: {error!r}. Start the run anew."
+        raise RunFailed(message) from error
+
+
+def connect(folder: Folder) -> Runtime:
+    """Return the calls of the run whose token is in the environment."""
+    settings = load_settings(folder.settings)
+    return Runtime(
+        settings.operator, folder.ca.read_text(encoding="ascii"),
+        folder.token.read_text(encoding="ascii").strip(), os.environ[TASK_TOKEN],
+    )  # fmt: skip
+
+
+def _rounds(
+    folder: Folder, config: RunConfig, order: Order, link: tuple[Runtime, Board]
+) -> None:
+    """Run the rounds and measure what came of them."""
+    runtime, board = link
+    place, members = folder.run(order.run), members_of(folder, order.sites)
+
+    def observe(record: RoundRecord) -> None:
+        board.metrics = {n: dict(e.to_json()) for n, e in record.metrics.items()}
+        for name, epsilon in record.epsilon.items():
+            board.sites[name].epsilon = epsilon
+            board.sites[name].common_epsilon = record.common_epsilon.get(name)
+        for name, how in record.shortened.items():
+            board.site(name, board.sites[name].state, how)
+        board.begin("saving", record.round)
+
+    setting = Setting(
+        run=order.run, seed=order.seed, config=config, members=members,
+        arriving=place.path / "arriving", receipts=Receipts(folder.receipts),
+    )  # fmt: skip
+    sites = FlowerSites(runtime, setting, board)
+    aggregator = aggregator_of(config.aggregation, max(len(members()), 1))
+    store, journal = RunStore(place.state), Journal(place.journal)
+
+    def start() -> RunState:
+        state = store.load() or begin(config, order.run, order.seed, aggregator)
+        board.round = state.round
+        return state
+
+    if not place.cohort.exists():  # a run that is resumed asks for nothing that it has
+        request = StatisticsRequest(run=order.run, round=0, seed=order.seed, config=config)
+        survey(sites, request, place, journal)
+    records = Records(store=store, journal=journal, observe=observe)
+    # No name here holds the first state: its weights would stay in memory through all rounds.
+    state = run_rounds(config, sites, aggregator, start(), records)
+    results = measure(config, sites, state)
+    content = json.dumps(results, allow_nan=False, indent=1).encode()
+    replace_durably(place.results, content)
+    sha256 = hashlib.sha256(content).hexdigest()
+    journal.write("measured", {"round": state.best_round or state.round, "sha256": sha256})
+
+
+def members_of(folder: Folder, wanted: Sequence[str]) -> Callable[[], dict[str, str]]:
+    """Return what gives the public keys of accepted sites: all of them, or those wanted."""
+    enrolment, names = Enrolment(folder.enrolment), set(wanted)
+
+    def members() -> dict[str, str]:
+        return {
+            site.name: site.public_key for site in enrolment.sites()
+            if site.state == "accepted" and (not names or site.name in names)
+        }  # fmt: skip
+
+    return members
+
+
+def measure(config: RunConfig, sites: Sites, state: RunState) -> dict[str, object]:
+    """Return the chosen weights' metrics on the sites' test patients, merged and by site."""
+    told = measure_tests(config, sites, state)
+    calibration = []
+    if told.merged is not None:
+        calibration = [calibration_json(c) for c in calibration_of(told.merged, labels(config))]
+    last = state.history[-1] if state.history else None
+    return {
+        "schema": 1, "run": state.run, "configuration": state.fingerprint,
+        "rounds": state.round, "chosen_round": state.best_round or state.round,
+        "measuring": measured(config),
+        "metrics": {n: dict(e.to_json()) for n, e in told.metrics.items()},
+        "by_site": {
+            site: {n: dict(e.to_json()) for n, e in found.items()}
+            for site, found in told.by_site.items()
+        },
+        "calibration": calibration,
+        "left_out": {r.site: r.fault.value for r in told.left_out},
+        "epsilon": dict(last.epsilon) if last else {},
+        "delta": dict(last.delta) if last else {},
+        "common_epsilon": dict(last.common_epsilon) if last else {},
+    }  # fmt: skip
+
+
+def _on_stop(_number: int, _frame: FrameType | None) -> None:
+    raise _Stopped
+
+
+if __name__ == "__main__":
+    give_freed_memory_back()
+    signal.signal(signal.SIGTERM, _on_stop)
+    signal.signal(signal.SIGINT, _on_stop)
+    # Without the service nobody answers: end with it (Linux: prctl PR_SET_PDEATHSIG).
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    sys.exit(main(Folder(Path(sys.argv[1])), sys.argv[2]))

@@ -1,0 +1,27 @@
+"""What the sites of a run need to know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.config.run_config import RunConfig
+from server.enrolment.receipts import Receipts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What the sites of a run need to know of it."""
+
+    run: str
+    seed: int
+    config: RunConfig
+    members: Callable[[], Mapping[str, str]]  # public keys of accepted sites, by name
+    arriving: Path  # a folder for answers on their way
+    receipts: Receipts  # of the sites' records, over all runs
+
+    @property
+    def round_seconds(self) -> float:
+        """How long sites have for one round."""
+        return self.config.exchange.round_minutes * 60

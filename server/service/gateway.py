@@ -1,0 +1,139 @@
+"""Flower's SuperLink behind both listeners, and who belongs, kept in step.
+
+sites     -- TLS 1.3 --  SiteGuard      -- Delivery --  Flower's application
+operator  -- TLS 1.3 --  OperatorGuard  -- RunGuard -- Delivery --  Flower's application
+                                        -- our own API
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.types import ASGIApp
+
+from common.platform.logs import log
+from server.enrolment.invitations import invitations
+from server.enrolment.pages import enrolment_pages
+from server.enrolment.registry import EnrolledSite, Enrolment
+from server.files.folder import Folder
+from server.files.settings import Settings
+from server.service.allowances import Allowances, Overdraft
+from server.service.delivery import Arrivals, Delivery
+from server.service.listeners import Listeners
+from server.service.members import KEY_HEADER, Member, Members
+from server.service.object_turns import ObjectTurns
+from server.service.operator_guard import OperatorGuard
+from server.service.run_guard import RunGuard
+from server.service.site_guard import LARGEST_BODY, SiteGuard
+from server.service.superlink import (
+    FLEET_PULL,
+    FLEET_PUSH,
+    OBJECT_PATHS,
+    RUNTIME_PULL,
+    RUNTIME_PUSH,
+    TASK_HEADER,
+    SuperLink,
+    refusal_of,
+)
+
+
+class Gateway:
+    """Everything that listens; `serve` runs until `stop`."""
+
+    def __init__(self, folder: Folder, settings: Settings) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._listeners = Listeners(
+            folder, site=settings.listen, operator=settings.operator, limits=settings.door()
+        )
+        try:
+            self.enrolment = Enrolment(folder.enrolment)
+            self.superlink = SuperLink(folder.database)
+            self._members = Members()
+            self.refresh_members()
+        except BaseException:
+            self._listeners.close()
+            raise
+        self._to_sites, self._to_runs = Arrivals(), Arrivals()
+        self._allowances = Allowances()
+        self._flower = ObjectTurns(self.superlink.app, OBJECT_PATHS, LARGEST_BODY)
+
+    async def serve(self, ours: ASGIApp) -> None:
+        """Answer until `stop`; `ours` answers /api/... and /metrics of the operator."""
+        await self._listeners.serve(self._site_app(), self._operator_app(ours))
+
+    async def started(self) -> None:
+        """Return once both listeners answer."""
+        await self._listeners.started()
+
+    def stop(self) -> None:
+        """Finish what is under way and return from `serve`."""
+        self._listeners.stop()
+        self._to_sites.close()
+        self._to_runs.close()
+
+    def renew(self) -> None:
+        """Show the certificate that is in the folder now."""
+        self._listeners.renew()
+
+    def invite(self, sites: Sequence[str], hours: float) -> dict[str, str]:
+        """Return a new invitation for each site, in one line."""
+        return invitations(self._folder, self._settings, self.enrolment, sites, hours)
+
+    def overview(self) -> dict[str, object]:
+        """Return who belongs, who is connected and whose invitation is open."""
+        online = self.superlink.online()
+        sites = [
+            {**site.facts(), "online": site.state == "accepted" and site.name in online}
+            for site in self.enrolment.sites()
+        ]
+        return {"sites": sites, "invited": self.enrolment.invited()}
+
+    def accept(self, site: str, fingerprint: str) -> EnrolledSite:
+        """Let a pending site in whose fingerprint was compared."""
+        accepted = self.enrolment.accept(site, fingerprint)
+        self.refresh_members()
+        log(__name__).info("site accepted", site=site, fingerprint=fingerprint)
+        return accepted
+
+    def revoke(self, site: str) -> EnrolledSite:
+        """Shut a site out, from its next request on."""
+        revoked = self.enrolment.revoke(site)
+        self.refresh_members()
+        log(__name__).warning("site revoked", site=site, fingerprint=revoked.fingerprint)
+        return revoked
+
+    def refresh_members(self) -> None:
+        """Make the guard and Flower know exactly the accepted sites."""
+        sites = self.enrolment.sites()
+        accepted = [site for site in sites if site.state == "accepted"]
+        self._members.replace(
+            self.superlink.register(site.name, site.public_key) for site in accepted
+        )
+        for site in sites:
+            if site.state != "accepted":
+                self.superlink.unregister(site.public_key)
+
+    def _site_app(self) -> ASGIApp:
+        pages = enrolment_pages(
+            self.enrolment, coordinator=self._settings.name,
+            authority=self._folder.ca.read_bytes(),
+        )  # fmt: skip
+        fleet = Delivery(
+            self._flower, pull=FLEET_PULL, push=FLEET_PUSH, caller=KEY_HEADER,
+            incoming=self._to_sites, outgoing=self._to_runs,
+        )  # fmt: skip
+
+        def refusal(path: str, body: bytes, size: int | None, member: Member) -> Overdraft | None:
+            return refusal_of(path, body, size, member, self._allowances)
+
+        return SiteGuard(fleet, self._members, pages=pages, refusal_of=refusal)
+
+    def _operator_app(self, ours: ASGIApp) -> ASGIApp:
+        runtime = Delivery(
+            self._flower, pull=RUNTIME_PULL, push=RUNTIME_PUSH, caller=TASK_HEADER,
+            incoming=self._to_runs, outgoing=self._to_sites,
+        )  # fmt: skip
+        runs = RunGuard(runtime, self._allowances, LARGEST_BODY)
+        token = self._folder.token.read_text(encoding="ascii").strip()
+        return OperatorGuard(flower=runs, ours=ours, token=token)

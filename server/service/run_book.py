@@ -1,0 +1,109 @@
+"""The runs that were ordered and where each stands: configuration and run.json in its folder.
+
+waiting -> running -> done | failed | stopped | interrupted
+           running <- failed | stopped | interrupted        resume
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from common.config.run_config import RunConfig
+from common.platform.durable import replace_durably
+from common.platform.errors import ConfigurationError, StateDamaged
+from server.files.folder import Folder
+
+RunState = Literal["waiting", "running", "done", "failed", "stopped", "interrupted"]
+ACTIVE: frozenset[RunState] = frozenset({"waiting", "running"})
+
+_NUMBERED = re.compile(r"^(?P<name>.*)-(?P<number>[0-9]+)$")
+
+
+class RunEntry(BaseModel):
+    """run.json: what was ordered, and where it stands."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    run: str
+    seed: int
+    #: Who may take part; empty: every accepted site.
+    sites: tuple[str, ...] = ()
+    state: RunState = "waiting"
+    message: str = ""
+    created: str
+    #: Of the run's process, once it has ended.
+    exit_code: int | None = None
+
+    def moved(self, state: RunState, message: str = "", exit_code: int | None = None) -> RunEntry:
+        """Return the entry in another state."""
+        return self.model_copy(update={"state": state, "message": message, "exit_code": exit_code})
+
+
+class RunBook:
+    """All runs of a coordinator; each entry is written durably."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+
+    def order(self, config: RunConfig, seed: int, sites: tuple[str, ...]) -> RunEntry:
+        """Note a new run under a name of its own."""
+        name = self._free_name(config.name)
+        place = self._folder.run(name)
+        entry = RunEntry(
+            run=name, seed=seed, sites=sites,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )  # fmt: skip
+        replace_durably(place.config, config.in_force().to_yaml().encode())
+        self.write(entry)  # last: with it, the run exists
+        return entry
+
+    def read(self, name: str) -> RunEntry:
+        """Return a run; ConfigurationError when there is none of this name."""
+        place = self._folder.run(name)
+        try:
+            return RunEntry.model_validate_json(place.run.read_bytes())
+        except FileNotFoundError as error:
+            known = ", ".join(self._folder.run_names()[-5:]) or "none yet"
+            message = f"There is no run {name!r}; there are: {known}."
+            raise ConfigurationError(message) from error
+        except ValidationError as error:
+            message = f"{place.run} is damaged. Restore it, or start the configuration anew."
+            raise StateDamaged(message) from error
+
+    def write(self, entry: RunEntry) -> None:
+        """Write run.json."""
+        replace_durably(self._folder.run(entry.run).run, entry.model_dump_json(indent=1).encode())
+
+    def interrupt_all(self) -> list[str]:
+        """Mark what a service left behind that ended without stopping its runs."""
+        found = []
+        for name in self._folder.run_names():
+            entry = self.read(name)
+            if entry.state in ACTIVE:
+                self.write(entry.moved("interrupted", how_to_resume(name, "The service ended.")))
+                found.append(name)
+        return found
+
+    def _free_name(self, wanted: str) -> str:
+        taken = (
+            {path.name for path in self._folder.runs.iterdir()}
+            if (self._folder.runs.is_dir())
+            else set()
+        )
+        numbers = [
+            int(match["number"]) for name in taken
+            if (match := _NUMBERED.match(name)) and match["name"] == wanted
+        ]  # fmt: skip
+        return wanted if wanted not in taken else f"{wanted}-{max([1, *numbers]) + 1}"
+
+
+def how_to_resume(name: str, reason: str) -> str:
+    """Return a message that says why a run does not go on, and what makes it."""
+    return (
+        f"{reason} Nothing saved is lost. Go on from the last saved round with: "
+        f"wardround-coordinator resume {name}"
+    )

@@ -1,0 +1,278 @@
+"""Runs as processes of their own: started, watched, restarted when killed, stopped in time.
+
+exit status 0            done
+an error's status        failed, with the error as its message
+killed by a signal       started again from its last saved round, at most three times
+asked to stop            stopped; it has `stop_seconds` to save, then it is killed
+the service stops        interrupted; `resume` goes on
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal, Protocol
+
+from common.config.run_config import RunConfig
+from common.platform.errors import ConfigurationError, ExitCode, RunFailed, WardroundError
+from common.platform.file_lock import FileLock, Taken
+from common.platform.logs import log
+from server.files.folder import Folder
+from server.files.run_status import view_of
+from server.service.run_book import RunBook, RunEntry, how_to_resume
+
+#: The program of a run; the folder and the run's name follow it. -P: a folder that happens to
+#: be named server where the service was started must not run in our place.
+RUN_COMMAND = (sys.executable, "-P", "-m", "server.processes.run_process")
+ASK_COMMAND = (sys.executable, "-P", "-m", "server.processes.ask_process")
+#: The environment's name for the token of the run's task.
+TASK_TOKEN = "WARDROUND_TASK_TOKEN"  # noqa: S105 - a name, not a token
+_RESTARTS = 3
+_LONGEST_MESSAGE = 2000
+
+
+class StartedRun(Protocol):
+    """What Flower knows a run's process by."""
+
+    @property
+    def number(self) -> int:
+        """Flower's own number of the run."""
+
+    @property
+    def token(self) -> str:
+        """What the process shows to be the run's."""
+
+
+class RunStarter(Protocol):
+    """Flower's half of a run's beginning and end."""
+
+    def start_run(self, name: str) -> StartedRun:
+        """Create a run of Flower's."""
+
+    def stop_run(self, number: int) -> None:
+        """End it and delete what it exchanged."""
+
+
+_Asked = Literal["stopped", "interrupted"]
+
+
+@dataclass
+class _Running:
+    lock: FileLock
+    task: asyncio.Task[None] | None = None
+    process: asyncio.subprocess.Process | None = None
+    #: How the run ends when it was asked to, and why.
+    asked: tuple[_Asked, str] | None = None
+
+
+class Supervisor:
+    """The run processes of this service; every method is called in its event loop."""
+
+    def __init__(
+        self, folder: Folder, starter: RunStarter, *, stop_seconds: float,
+        command: Sequence[str] = RUN_COMMAND,
+    ) -> None:  # fmt: skip
+        self._folder = folder
+        self._starter = starter
+        self._command = tuple(command)
+        self.stop_seconds = stop_seconds
+        self._book = RunBook(folder)
+        self._running: dict[str, _Running] = {}
+        self._closing = False
+
+    async def order(self, config: RunConfig, seed: int, sites: tuple[str, ...] = ()) -> str:
+        """Begin a new run and return its name."""
+        entry = self._book.order(config, seed, sites)
+        self._begin(entry)
+        return entry.run
+
+    def check(self, name: str) -> None:
+        """Raise ConfigurationError when there is no run of this name."""
+        self._book.read(name)
+
+    async def resume(self, name: str) -> None:
+        """Go on with a run from its last saved round."""
+        entry = self._book.read(name)
+        if name in self._running:
+            message = f"{name} is under way: wardround-coordinator watch {name}"
+            raise ConfigurationError(message)
+        if entry.state == "done":
+            message = f"{name} is done. Its model: wardround-coordinator export {name}"
+            raise ConfigurationError(message)
+        self._begin(entry)
+
+    async def stop(self, name: str) -> None:
+        """Stop a run and return when its process has ended."""
+        entry = self._book.read(name)
+        found = self._running.get(name)
+        if found is None:
+            message = f"{name} is not under way; it is {entry.state}."
+            raise ConfigurationError(message)
+        await self._end(found, "stopped", how_to_resume(name, "Stopped by the operator."))
+
+    async def ask(
+        self, config: RunConfig, seconds: float, *, seed: int = 0, cohorts: bool = False
+    ) -> dict[str, list[str]]:
+        """Return what sites say to a proposal, without beginning a run.
+
+        `answers` are the messages' headers, `silent` the sites that are connected and say nothing,
+        `cohorts`, where they are asked for, one text of JSON (server/rounds/cohort_survey.py).
+        """
+        more = ["cohorts"] if cohorts else []
+        name = f"plan-{config.name}"
+        started = await asyncio.to_thread(self._starter.start_run, name)
+        try:
+            with self._log(name) as lines:
+                process = await asyncio.create_subprocess_exec(
+                    *ASK_COMMAND, str(self._folder.path), name, f"{seconds:g}", str(seed),
+                    *more,
+                    stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=lines,
+                    env=_environment(started.token), start_new_session=True,
+                )  # fmt: skip
+            said, _ = await process.communicate(config.to_yaml().encode())
+        finally:
+            await asyncio.to_thread(self._starter.stop_run, started.number)
+        if process.returncode != ExitCode.DONE:
+            message = f"The sites could not be asked: {self._last_line(name)}"
+            raise RunFailed(message)
+        return {name: [str(item) for item in found] for name, found in json.loads(said).items()}
+
+    async def close(self) -> None:
+        """Stop all runs; they can be resumed."""
+        self._closing = True
+        await asyncio.gather(*(
+            self._end(found, "interrupted", how_to_resume(name, "The service was stopped."))
+            for name, found in self._running.items()
+        ))  # fmt: skip
+
+    def _begin(self, entry: RunEntry) -> None:
+        if self._closing:
+            message = "The service is stopping. Start it again: wardround-coordinator start"
+            raise ConfigurationError(message)
+        try:
+            lock = FileLock(self._folder.run(entry.run).lock)
+        except Taken as error:
+            message = (
+                f"An earlier process of {entry.run} is still saving its round. "
+                f"Try again in {self.stop_seconds:.0f} s."
+            )
+            raise ConfigurationError(message) from error
+        # So that nobody reads of the end of an earlier attempt.
+        self._folder.run(entry.run).status.unlink(missing_ok=True)
+        self._book.write(entry.moved("waiting", "It begins."))
+        running = _Running(lock=lock)
+        self._running[entry.run] = running
+        running.task = asyncio.ensure_future(self._follow(entry, running))
+
+    async def _end(self, running: _Running, state: _Asked, message: str) -> None:
+        running.asked = (state, message)
+        if running.process is not None and running.process.returncode is None:
+            running.process.send_signal(signal.SIGTERM)
+        assert running.task is not None  # noqa: S101 - set where it was made
+        done, _ = await asyncio.wait({running.task}, timeout=self.stop_seconds)
+        if not done and running.process is not None and running.process.returncode is None:
+            running.process.kill()
+        await asyncio.wait({running.task})
+
+    async def _follow(self, entry: RunEntry, running: _Running) -> None:
+        """Run a run's process to its end and write down how it ended."""
+        try:
+            ended = await self._outcome(entry, running)
+        except (OSError, WardroundError) as error:
+            ended = entry.moved("failed", str(error), ExitCode.RUN_FAILED)
+        self._note(ended)
+        running.lock.close()
+        del self._running[entry.run]
+        log(__name__).info("run ended", run=entry.run, state=ended.state, message=ended.message)
+
+    async def _outcome(self, entry: RunEntry, running: _Running) -> RunEntry:
+        code: int | None = None
+        kills = 0
+        while running.asked is None:
+            code = await self._once(entry, running, kills)
+            if code == ExitCode.DONE or (code > 0 and running.asked is None):
+                return self._judged(entry, code)
+            if running.asked is None:
+                kills += 1
+                log(__name__).warning("run was killed", run=entry.run, signal=-code, times=kills)
+                if kills > _RESTARTS:
+                    return self._given_up(entry, kills, -code)
+        state, message = running.asked
+        return entry.moved(state, message, code)
+
+    def _given_up(self, entry: RunEntry, kills: int, number: int) -> RunEntry:
+        reason = (
+            f"Its process was killed {kills} times, last by {_signal_name(number)} (SIGKILL is "
+            f"mostly too little memory). See {self._log_path(entry.run)}."
+        )
+        return entry.moved("failed", how_to_resume(entry.run, reason), ExitCode.RUN_FAILED)
+
+    async def _once(self, entry: RunEntry, running: _Running, kills: int) -> int:
+        """Start the process once and return its exit status, negative for a signal."""
+        started = await asyncio.to_thread(self._starter.start_run, entry.run)
+        try:
+            with self._log(entry.run) as lines:
+                running.process = await asyncio.create_subprocess_exec(
+                    *self._command, str(self._folder.path), entry.run,
+                    stdin=asyncio.subprocess.DEVNULL, stdout=lines, stderr=lines,
+                    env=_environment(started.token),
+                    # The lock lives as long as the process, even when the service is killed; a
+                    # Ctrl-C in the service's terminal is the service's to pass on.
+                    pass_fds=(running.lock.fd,), start_new_session=True,
+                )  # fmt: skip
+            if running.asked is not None:  # asked while it was being started
+                running.process.send_signal(signal.SIGTERM)
+            note = f"Started again after it was killed {kills} times." if kills else ""
+            self._note(entry.moved("running", note))
+            return await running.process.wait()
+        finally:
+            running.process = None
+            await asyncio.to_thread(self._starter.stop_run, started.number)
+
+    def _judged(self, entry: RunEntry, code: int) -> RunEntry:
+        """Return how a run ended by itself."""
+        status = view_of(self._folder.run(entry.run)).status
+        said = status.message if status is not None else ""
+        if code == ExitCode.DONE:
+            return entry.moved("done", said or "All rounds are done.", code)
+        if code == ExitCode.INTERRUPTED:
+            reason = "Its process was asked to stop."
+            return entry.moved("interrupted", how_to_resume(entry.run, reason), code)
+        return entry.moved("failed", said or self._last_line(entry.run), code)
+
+    def _note(self, entry: RunEntry) -> None:
+        """Write run.json; a full disk must not end a run, or leave its process alone."""
+        try:
+            self._book.write(entry)
+        except OSError as error:
+            log(__name__).error("cannot write run.json", run=entry.run, reason=str(error))
+
+    def _log_path(self, run: str) -> Path:
+        return self._folder.log / f"run-{run}.log"
+
+    def _log(self, run: str) -> IO[bytes]:
+        self._folder.log.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self._log_path(run).open("ab")
+
+    def _last_line(self, run: str) -> str:
+        path = self._log_path(run)
+        lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        last = lines[-1][:_LONGEST_MESSAGE] if lines else "It ended without a word."
+        return f"{last} (the whole log is {path})"
+
+
+def _environment(token: str) -> dict[str, str]:
+    return {**os.environ, TASK_TOKEN: token, "FLWR_TELEMETRY_ENABLED": "0"}
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

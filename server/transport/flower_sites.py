@@ -1,0 +1,279 @@
+"""Real hospitals as the `Sites` of server/rounds/run_rounds.py: asked over Flower, waited for, asked again.
+
+One setting, `exchange.round_minutes`, times a phase; everything else follows from it:
+
+    an answer is taken          until the phase's deadline, then it is late, and refused
+    a silent site               is asked again after a sixth of it (at least 20 s)
+    a site that is offline      is given up after as long, where the others are a quorum
+    a site whose daemon came
+    back since it was asked     is asked again at once
+    the first round             waits as long for sites that have not said yes or no
+    a later round               starts with the sites that are there, once they are a quorum
+
+Asking again is safe: the same question has the same answer at a site, charged once.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
+
+from common.messages.envelope import seal
+from common.messages.sizes import largest_answer
+from common.messages.wire import (
+    Answer,
+    EvaluationRequest,
+    Refusal,
+    Request,
+    SiteReport,
+    SiteStatistics,
+    SiteUpdate,
+    StatisticsRequest,
+    TrainRequest,
+)
+from common.platform.errors import RunFailed, RunGone
+from server.files.board import Board, Phase
+from server.rounds.admission import NotAdmitted
+from server.rounds.fault import Fault
+from server.rounds.setting import Setting
+from server.transport.asked import Asked, patience_of
+from server.transport.incoming_answer import Arriving, refused
+from server.transport.runtime import AnswerBounds, AnswerTooLarge, NodeFacts, Runtime
+from server.transport.standings import Standings, keep_receipt, online, receipts_for
+
+#: Between two looks for answers, and between two looks for who is online.
+_LOOK_SECONDS = 0.05
+_NODES_SECONDS = 1.0
+#: An answer is heard of at once; the wait for it ends now and then to see who is online.
+_WAIT_SECONDS = 0.5
+
+A = TypeVar("A", SiteUpdate, SiteReport, SiteStatistics)
+
+
+class FlowerSites:
+    """The sites that were accepted, as one run reaches them."""
+
+    def __init__(self, runtime: Runtime, setting: Setting, board: Board) -> None:
+        self._runtime = runtime
+        self._setting = setting
+        self._board = board
+        self._standings = Standings(runtime, setting, board)
+        self.approval = self._standings.approval
+        self._patience = patience_of(setting.round_seconds)
+        # What an earlier process of this run left there is asked for anew.
+        shutil.rmtree(setting.arriving, ignore_errors=True)
+        self._waited = False  # for sites that had said neither yes nor no
+
+    def available(self) -> tuple[str, ...]:
+        """Return the sites that approved the run and are online, once they are a quorum.
+
+        RunFailed when so many said no that there can be no quorum, or when none came about in
+        `exchange.wait_hours`.
+        """
+        quorum = self._setting.config.aggregation.smallest_quorum
+        start = time.monotonic()
+        patience = 0.0 if self._waited else self._setting.round_seconds
+        ends = start + self._setting.config.exchange.wait_hours * 3600
+        phase, number = self._board.phase, self._board.round
+        while True:
+            members = self._setting.members()
+            nodes = self.propose()
+            ready = self.approval.ready(nodes)
+            settled = self.approval.settled(members) or time.monotonic() > start + patience
+            if len(ready) >= quorum and settled:
+                self._waited = True
+                self._board.begin(phase, number)
+                return ready
+            if not self.approval.open:  # else somebody who was asked has not answered yet
+                self.approval.check_quorum(members, quorum)
+            if time.monotonic() > ends:
+                raise RunFailed(self.approval.why_waiting(members, quorum))
+            if self._board.phase != "approval":
+                self._board.begin("approval", number)
+            self._board.write()
+            time.sleep(4 * _LOOK_SECONDS)
+
+    def train(
+        self, request: TrainRequest, sites: Sequence[str]
+    ) -> Iterator[SiteUpdate | Refusal | NotAdmitted]:
+        """Yield updates as they come, until all are here or the round's time is over."""
+        yield from self._ask(request, sites, "training", SiteUpdate)
+        self._board.begin("aggregating", request.round)
+
+    def evaluate(
+        self, request: EvaluationRequest, sites: Sequence[str]
+    ) -> Iterator[SiteReport | Refusal | NotAdmitted]:
+        """Yield reports as they come."""
+        yield from self._ask(request, sites, "evaluating", SiteReport)
+        self._board.begin("saving", request.round)
+
+    def describe(
+        self, request: StatisticsRequest, sites: Sequence[str]
+    ) -> Iterator[SiteStatistics | Refusal | NotAdmitted]:
+        """Yield what sites say of their cohorts; a run does not wait long for it."""
+        yield from self._ask(request, sites, "counting", SiteStatistics)
+
+    # --- asking --------------------------------------------------------------------------
+
+    def _ask(
+        self, request: Request, sites: Sequence[str], phase: Phase, wanted: type[A]
+    ) -> Iterator[A | Refusal | NotAdmitted]:
+        members = {n: k for n, k in self._setting.members().items() if n in sites}
+        seconds = self._setting.round_seconds
+        ends = time.time() + (self._patience if phase == "counting" else seconds)
+        for name in members:
+            self._board.site(name, "asked")
+        self._board.begin(phase, request.round, ends)
+        open_ = {name: Asked() for name in members}
+        largest = largest_answer(request)
+        self._post(request, open_, ends)
+        looked, answered = time.monotonic(), 0
+        while open_ and time.time() < ends:
+            self._look(open_, members, largest)
+            for name in [n for n, asked in open_.items() if asked.answer is not None]:
+                # In no local: a generator keeps those while it waits, and the update with them.
+                finished = [a for a in [self._finish(name, open_[name], wanted)] if a is not None]
+                if finished:
+                    del open_[name]
+                    answered += 1
+                    yield finished.pop()
+            if time.monotonic() - looked > _NODES_SECONDS:
+                self._post(request, open_, ends)
+                self._give_up(open_, answered)
+                looked = time.monotonic()
+            self._board.write()
+            if not any(a.names for a in open_.values()) or any(a.answer for a in open_.values()):
+                time.sleep(_LOOK_SECONDS)
+        for name, asked in open_.items():
+            self._board.site(name, "late", "no answer within exchange.round_minutes")
+            if asked.answer is not None:
+                asked.answer.close(self._runtime)  # what came of it is of no use
+
+    def _give_up(self, open_: dict[str, Asked], answered: int) -> None:
+        """Stop waiting for sites that were revoked, and, given a quorum, for those long offline."""
+        members = self._setting.members()
+        enough = answered >= self._setting.config.aggregation.smallest_quorum
+        for name, asked in list(open_.items()):
+            if name not in members:
+                self._board.site(name, "refused", "revoked")
+                del open_[name]
+            elif enough and asked.is_given_up(self._patience):
+                self._board.site(name, "late", "offline for too long")
+                del open_[name]
+
+    def _post(self, request: Request, open_: Mapping[str, Asked], ends: float) -> None:
+        """Send the request to sites that have not got it, or should get it again."""
+        members = self._setting.members()
+        nodes = self._nodes(members)
+        due = [
+            name for name, asked in open_.items()
+            if name in nodes and asked.answer is None and asked.is_due(nodes[name], self._patience)
+        ]  # fmt: skip
+        for name, asked in open_.items():
+            asked.seen(online=name in nodes)
+            if name not in nodes:
+                self._board.site(name, "offline", "not connected")
+        left = ends - time.time()
+        if not due or left <= 0:
+            return
+        # Sealed anew each time, so that no packed copy of the weights stays in memory.
+        envelope = seal(request)
+        kind = "train" if isinstance(request, TrainRequest) else "evaluate"
+        answer = AnswerBounds(bytes=largest_answer(request), seconds=left)
+        receipts = receipts_for(self._setting, {name: nodes[name] for name in due})
+        names = self._runtime.post(envelope, kind, receipts, answer)
+        for name in due:
+            node, asked = nodes[name], open_[name]
+            if node.node_id in names:
+                asked.sent(names[node.node_id], node)
+                self._board.site(name, "asked")
+                self._board.count(name, sent=envelope.size)
+
+    def _look(
+        self, open_: Mapping[str, Asked], members: Mapping[str, str], largest: int
+    ) -> None:
+        """Note which answers were announced, and which sites are offline."""
+        owners = {name: site for site, asked in open_.items() for name in asked.names}
+        # While an answer is on its way there is something to do; else wait for the next.
+        wait = 0.0 if any(asked.answer for asked in open_.values()) else _WAIT_SECONDS
+        for arrival in self._runtime.pull([*owners, *self.approval.open], wait):
+            if arrival.asked not in owners:
+                self._standings.take(arrival, members)
+                continue
+            site = owners[arrival.asked]
+            open_[site].names.discard(arrival.asked)
+            if arrival.gone:
+                open_[site].again = True
+                self._board.site(site, "offline", "not connected")
+            elif open_[site].answer is None:
+                open_[site].answer = Arriving(
+                    site=site, public_key=members[site], arrival=arrival, largest=largest,
+                    folder=self._setting.arriving / arrival.name,
+                )  # fmt: skip
+                self._board.site(site, "sending")
+            else:
+                self._runtime.confirm(arrival.name)  # a second answer is not wanted
+        self._standings.look()
+
+    def _finish(
+        self, site: str, asked: Asked, wanted: type[A]
+    ) -> A | Refusal | NotAdmitted | None:
+        """Return a site's answer once all of it is here."""
+        answer = None if asked.answer is None else self._opened(site, asked, asked.answer)
+        match answer:
+            case None:
+                return None
+            case Refusal():
+                if wanted is SiteUpdate:  # one that does not report may train all the same
+                    self.approval.withdraw(site, answer)
+                self._board.site(site, "refused", answer.reason.value)
+                return answer
+            case NotAdmitted():
+                self.approval.fault(site, answer.fault.value)
+                self._board.site(site, "refused", answer.fault.value)
+                return answer
+            case _:
+                pass
+        if not isinstance(answer, wanted):
+            return refused(site, Fault.UNREADABLE, f"it is a {type(answer).__name__}")
+        if answer.spend is not None:
+            if answer.spend.simulated_noise:  # between hospitals a seed is no privacy
+                return refused(site, Fault.WRONG_SPEND, "its noise came from a seed")
+            self._board.sites[site].epsilon = answer.spend.run_epsilon
+            self._board.sites[site].common_epsilon = answer.spend.run_common_epsilon
+        self._board.site(site, "answered")
+        return answer
+
+    def _opened(self, site: str, asked: Asked, arriving: Arriving) -> Answer | NotAdmitted | None:
+        """Return an answer, or why it is none, once all of it is here."""
+        try:
+            if not self._is_whole(site, asked, arriving):
+                return None
+            answer = arriving.opened(self._runtime)
+        except AnswerTooLarge as error:
+            asked.answer = None
+            arriving.close(self._runtime)
+            return refused(site, Fault.TOO_LONG, str(error))
+        keep_receipt(self._setting, arriving)
+        return answer
+
+    def _is_whole(self, site: str, asked: Asked, arriving: Arriving) -> bool:
+        """Fetch what has come of an answer; one that was cut off too long is asked for again."""
+        before = arriving.received
+        try:
+            whole = arriving.fetch(self._runtime)
+        except RunGone:
+            asked.answer, asked.again = None, True
+            arriving.close(self._runtime)
+            return False
+        self._board.count(site, received=arriving.received - before)
+        return whole
+
+    def _nodes(self, members: Mapping[str, str]) -> dict[str, NodeFacts]:
+        return online(self._runtime, members)
+
+    def propose(self) -> dict[str, NodeFacts]:
+        """Ask sites that have not said yes whether they would; returns who is online."""
+        return self._standings.propose()

@@ -1,0 +1,128 @@
+"""An answer on its way: its objects on disk as they come, opened when the last is there.
+
+A slow site keeps nobody waiting, and an update is turned from frames into tensors one frame at
+a time: the coordinator holds it in memory once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeGuard
+
+from common.messages.envelope import unseal
+from common.messages.flower_messages import open_objects
+from common.messages.identity import verify
+from common.messages.wire import Answer, Message
+from common.platform.errors import UpdateRefused
+from server.rounds.admission import NotAdmitted
+from server.rounds.fault import Fault
+from server.transport.runtime import AnswerTooLarge, Arrival, Runtime
+
+
+@dataclass
+class Arriving:
+    """One answer; `site` is who was asked."""
+
+    site: str
+    public_key: str
+    arrival: Arrival
+    folder: Path
+    largest: int  # bytes that all of it may have
+    received: int = 0  # bytes so far
+    since: float = field(default_factory=time.monotonic)  # when it was announced
+    receipt: str = ""  # of the site's records; known once the answer was opened
+
+    def fetch(self, runtime: Runtime) -> bool:
+        """Fetch what has come; returns whether all is here.
+
+        RunGone when it never will be, AnswerTooLarge when it is more than it may be.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in self.arrival.objects:
+            path = self.folder / name
+            if path.exists():
+                continue
+            content = runtime.fetch(name)
+            if content is None:
+                return False
+            self.received += len(content)
+            if self.received > self.largest:
+                message = f"{self.received} bytes came, expected at most {self.largest}"
+                raise AnswerTooLarge(message)
+            path.write_bytes(content)
+        return True
+
+    def opened(self, runtime: Runtime) -> Answer | NotAdmitted:
+        """Return the answer, or why it is none, and throw away what lies here of it."""
+        try:
+            return self.open()
+        except NotSigned as error:
+            return refused(self.site, Fault.NOT_SIGNED, str(error))
+        except UpdateRefused as error:
+            return refused(self.site, Fault.UNREADABLE, str(error))
+        finally:
+            self.close(runtime)
+
+    def open(self) -> Answer:
+        """Return the answer; UpdateRefused unless it is one, signed by this very site."""
+        opened = open_objects(self._read, self.arrival.name)
+        hashing = _Hashing(opened.header)
+        message = unseal(opened.header, hashing.of(opened.frames()))
+        if not verify(self.public_key, hashing.digest(), opened.signature):
+            raise NotSigned("the signature does not fit the site's key")
+        if not _is_answer(message) or message.site != self.site:
+            text = f"it is a {type(message).__name__} that names another sender"
+            raise UpdateRefused(text)
+        self.receipt = opened.receipt
+        return message
+
+    def close(self, runtime: Runtime) -> None:
+        """Throw away what lies here and at the SuperLink."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        runtime.confirm(self.arrival.name)
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return (self.folder / name).read_bytes()
+        except OSError as error:
+            raise KeyError(name) from error
+
+
+def refused(site: str, fault: Fault, detail: str) -> NotAdmitted:
+    """Return the one answer of a site, not admitted."""
+    return NotAdmitted(site=site, fault=fault, detail=detail, used_up=True)
+
+
+class NotSigned(UpdateRefused):
+    """An answer that its sender did not sign."""
+
+
+class _Hashing:
+    """The digest that a site signs (`common.messages.envelope.digest_of`), taken while frames pass."""
+
+    def __init__(self, header: str) -> None:
+        self._hash = hashlib.sha256()
+        self._add(header.encode())
+
+    def of(self, frames: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield the frames."""
+        for frame in frames:
+            self._add(frame)
+            yield frame
+
+    def digest(self) -> bytes:
+        """Return the digest of header and all frames that passed."""
+        return self._hash.digest()
+
+    def _add(self, part: bytes) -> None:
+        self._hash.update(len(part).to_bytes(8, "big"))
+        self._hash.update(part)
+
+
+def _is_answer(message: Message) -> TypeGuard[Answer]:
+    return isinstance(message, Answer)

@@ -1,0 +1,97 @@
+"""wardround-simulate: many hospitals on one machine, before anyone signs anything."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from common.platform.errors import ExitCode, WardroundError
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Simulate hospitals that train together: the same rounds as between real ones.",
+    epilog=(
+        "Exit status: 0 done, 1 the run failed, 2 wrong option or configuration, 3 data cannot "
+        "be used, 4 privacy refused, 5 saved state is damaged, 130 interrupted."
+    ),
+)  # fmt: skip
+
+
+Threads = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Threads for the networks. 0 takes what the machine has: then another machine "
+        "gives other last digits, and results.json says how many they were.",
+    ),
+]
+
+
+@app.callback()
+def simulate() -> None:
+    """Simulate hospitals that train together: the same rounds as between real ones."""
+
+
+@app.command()
+def compare(  # noqa: PLR0913 - one parameter an option
+    config: Annotated[Path, typer.Argument(help="YAML file of the run.", metavar="CONFIG")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder with one folder a hospital (DICOM files and labels.csv)."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for results; by default runs/NAME.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Repeat with seeds 0 to N-1.")] = 1,
+    arms: Annotated[
+        str | None,
+        typer.Option(help="Some of local, pooled, federated, personalised, federated_dp."),
+    ] = None,
+    epsilon: Annotated[
+        float | None, typer.Option(help="Another epsilon for the arm federated_dp.")
+    ] = None,
+    threads: Threads = 0,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes that the hospitals of a round are shared among."),
+    ] = None,
+    engine: Annotated[
+        Literal["builtin", "ray"],
+        typer.Option(help="ray: Flower's Ray engine, for clusters (RAY_ADDRESS)."),
+    ] = "builtin",
+) -> None:
+    """Train alone, pooled, federated, personalised and private, and say what each is worth.
+
+    CONFIG is the YAML file of a run, such as configs/simulations/demo.yaml.
+    """
+    from simulations.cli.compare import Request, run_comparison
+
+    try:
+        run_comparison(Request(
+            config=config, data=data, out=out, seeds=seeds, arms=arms, epsilon=epsilon,
+            threads=threads or None, workers=workers, engine=engine,
+        ))  # fmt: skip
+    except KeyboardInterrupt:
+        # Here, because the command-line library would turn it into exit status 1.
+        typer.echo("Interrupted. Give the same command again to go on where it stopped.", err=True)
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    except OSError as error:
+        typer.echo(f"Error: {error.strerror}: {error.filename}. Give --out a folder.", err=True)
+        raise typer.Exit(ExitCode.RUN_FAILED) from error
+
+
+def main() -> None:
+    """Run the command; every fault that a person can mend is one message and an exit status."""
+    try:
+        app(standalone_mode=True)
+    except WardroundError as error:
+        _fail(error)
+
+
+def _fail(error: WardroundError) -> None:
+    typer.echo(f"Error: {error}", err=True)
+    sys.exit(error.exit_code)

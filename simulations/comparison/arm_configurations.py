@@ -1,0 +1,35 @@
+"""The run that each arm trains, made of the one run that a person wrote."""
+
+from __future__ import annotations
+
+from common.config.run_config import Aggregation, Personalisation, RunConfig, without_privacy
+from common.platform.errors import ConfigurationError
+
+
+def plain(config: RunConfig) -> RunConfig:
+    """Return the run without privacy and with nothing kept at the sites."""
+    return without_privacy(config).model_copy(
+        update={"personalisation": Personalisation(method="none")}
+    )
+
+
+def alone(config: RunConfig, sites: int) -> RunConfig:
+    """Return ordinary training of one data set; a step sees as many patients as all sites' did."""
+    size = config.training.batch_patients
+    batch = size if size == "all" else size * sites
+    return plain(config).model_copy(update={
+        "aggregation": Aggregation(server=config.aggregation.server),
+        "training": config.training.model_copy(update={"batch_patients": batch}),
+    })  # fmt: skip
+
+
+def private(config: RunConfig) -> RunConfig:
+    """Return the run with its privacy section in force; ConfigurationError when there is none."""
+    privacy = config.privacy
+    if privacy == "none":
+        message = (
+            f"The arm federated_dp needs a privacy section in run {config.name}. Add one, give "
+            "--epsilon, or leave the arm out with --arms local,pooled,federated,personalised."
+        )
+        raise ConfigurationError(message)
+    return config.in_force()

@@ -1,0 +1,40 @@
+"""The floor: the same steps on the same batches in plain PyTorch, with nothing around them."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+
+from client.training.batches import batches
+from client.training.local_round import make_optimizer
+from client.training.site import Site, data_order
+from common.config.run_config import RunConfig
+from common.data.sample import patient_loss
+from common.models.network import network_of
+from common.tasks import task_of
+
+_REPEATS = 3
+
+
+def bare_round_seconds(sites: Mapping[str, Site], config: RunConfig) -> float:
+    """Return the median time of one round's local steps of all sites, training only."""
+    network, task, rules = network_of(config, 0), task_of(config.task), config.training
+    times = []
+    for repeat in range(_REPEATS):
+        start = time.perf_counter()
+        for site in sites.values():
+            if len(site.train) == 0:
+                continue
+            optimizer = make_optimizer(network, rules, 1)
+            generator = data_order(0, site.name, repeat)
+            for batch in batches(
+                site.train, rules.batch_patients, rules.images_per_patient, rules.local_steps,
+                generator,
+            ):  # fmt: skip
+                optimizer.zero_grad(set_to_none=True)
+                losses = task.item_loss(network(batch.image, batch.table), batch.target)
+                patient_loss(losses, batch).backward()  # type: ignore[no-untyped-call]  # torch ships it so
+                optimizer.step()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)

@@ -1,0 +1,218 @@
+"""The hospitals of a comparison: folders that were given, or invented ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+
+from torch import Tensor
+
+from client.cohort.left_out import LeftOut
+from client.cohort.loading import SiteCohort, load_cohort
+from client.cohort.quality_rules import Shelf, images_left_out
+from client.cohort.split import SplitKey, simulated_key
+from client.site.cache import Cache, key_of
+from client.site.quality_rules import QualityRules
+from client.training.features import site_of, with_features
+from client.training.site import Site
+from common.config.run_config import Cohort, RunConfig, Split
+from common.platform.errors import CohortError, ConfigurationError
+from common.tasks import task_of
+
+#: Images a hospital that the report may show.
+_EXAMPLES = 6
+#: What an image is called, by its dimensions.
+_KINDS = {2: "image", 3: "volume"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hospitals:
+    """Who takes part."""
+
+    cohorts: tuple[SiteCohort, ...]
+    left_out: Mapping[str, str]  # hospitals that cannot be used at all, and why
+
+
+def hospital_folders(config: RunConfig, data: Path | None, out: Path) -> tuple[Path, ...]:
+    """Return one folder a hospital; without `data` they are invented, once."""
+    if data is None:
+        return _invented(config, out)
+    if data.is_file():
+        message = f"{data} is a file, expected a folder with one folder per hospital."
+        raise CohortError(message)
+    if not data.is_dir():
+        message = f"There is no folder {data}. Give --data a folder with one folder per hospital."
+        raise CohortError(message)
+    found = tuple(sorted(
+        p for p in data.iterdir() if p.is_dir() and not p.name.startswith(".")
+    ))  # fmt: skip
+    if not any(_is_hospital(folder) for folder in found):
+        hint = f" {data} itself holds one: give its parent." if _is_hospital(data) else ""
+        message = (
+            f"No hospital in {data}: none of its {len(found)} folders holds a labels.csv. Each "
+            f"hospital is a folder with DICOM files and a labels.csv.{hint}"
+        )
+        raise CohortError(message)
+    return found
+
+
+def _is_hospital(folder: Path) -> bool:
+    return (folder / "labels.csv").is_file()
+
+
+def _invented(config: RunConfig, out: Path) -> tuple[Path, ...]:
+    if config.synthetic is None:
+        message = (
+            f"Run {config.name} has no synthetic hospitals. Give --data FOLDER, with one folder "
+            "per hospital."
+        )
+        raise ConfigurationError(message)
+    # Imported here: writing DICOM needs more than reading it.
+    from simulations.synthetic.hospitals import GENERATION, demo_cohort, write_hospital
+
+    wanted = config.synthetic
+    spec = demo_cohort(wanted.modality, wanted.patients)
+    key = key_of("synthetic", GENERATION, wanted.model_dump(mode="json"))
+    folder = out / "hospitals" / key[:12]
+    for hospital in spec.hospitals:
+        # labels.csv is written last, so a hospital that has one is whole.
+        if not (folder / hospital.name / "labels.csv").exists():
+            write_hospital(folder, spec, hospital, wanted.seed)
+    return tuple(folder / hospital.name for hospital in spec.hospitals)
+
+
+def load_hospitals(
+    config: RunConfig, folders: tuple[Path, ...], cache: Cache, tell: Callable[[str], None]
+) -> Hospitals:
+    """Read every hospital; one that cannot be used at all is told of and left out.
+
+    CohortError when fewer than one is left.
+    """
+    task = task_of(config.task)
+    found: list[SiteCohort] = []
+    left_out: dict[str, str] = {}
+    for folder in folders:
+        try:
+            refused = _left_out(folder, config, cache)
+            cohort = load_cohort(folder, config, task, cache, None, refused)
+        except CohortError as error:
+            tell(f"{folder.name} is left out: {error}")
+            left_out[folder.name] = str(error)
+            continue
+        cohort = with_examples(cohort, config)
+        if config.model.network == "frozen_features":
+            cohort = with_features(cohort, config, cache)
+        found.append(cohort)
+        tell(_summary(cohort, config))
+    if not found:
+        message = "No hospital can be used; the lines above say why."
+        raise CohortError(message)
+    return Hospitals(cohorts=tuple(found), left_out=left_out)
+
+
+def _left_out(folder: Path, config: RunConfig, cache: Cache) -> LeftOut:
+    """Return the images that a site with the rules as they are written would leave out, too."""
+    labels = folder / "labels.csv"
+    shelf = Shelf(data=folder, labels=labels, index=cache.index, cache=cache.folder)
+    return LeftOut(images=images_left_out(shelf, config, QualityRules()))
+
+
+def _summary(cohort: SiteCohort, config: RunConfig) -> str:
+    left_out = ", ".join(f"{n} x {reason.name}" for reason, n in cohort.reasons().most_common(4))
+    patients, items = len(cohort.items), len(cohort.items.patient)
+    text = f"{cohort.name}: {patients} patient{'s' * (patients != 1)}"
+    if config.cohort.images is not None:
+        text += f", {items} {_KINDS[config.cohort.images.dimensions]}{'s' * (items != 1)}"
+    return text + (f"; not used: {left_out}" if left_out else "")
+
+
+def with_examples(cohort: SiteCohort, config: RunConfig) -> SiteCohort:
+    """Return the cohort with images of a few test patients of seed 0 set aside for the report."""
+    if config.cohort.images is None:
+        return cohort
+    test = cohort.split(config.cohort.split, simulated_key(0))["test"]
+    seen: Counter[tuple[float, ...]] = Counter()
+    order: list[tuple[int, tuple[float, ...], int]] = []
+    for place in range(len(test)):
+        outcome = _outcome(test.target[test.items_of(place)[0]], config)
+        seen[outcome] += 1
+        order.append((seen[outcome], outcome, place))
+    # The first of each outcome, then the second of each, so that few images show all outcomes.
+    kept = {
+        test.pseudonyms[place]: test.image[test.items_of(place)[0]].clone()
+        for _, _, place in sorted(order)[:_EXAMPLES]
+    }
+    return replace(cohort, examples=kept)
+
+
+def _outcome(target: Tensor, config: RunConfig) -> tuple[float, ...]:
+    """Return what examples are chosen by: labels, whether the event was seen, whether outlined."""
+    match config.task.kind:
+        case "diagnosis":
+            return tuple(target.nan_to_num(-1.0).tolist())
+        case "prognosis":
+            return (float(target[-1].nan_to_num(-1.0)),)
+        case "segmentation":
+            return (float(target.any()),)
+
+
+def check_parts(
+    cohorts: tuple[SiteCohort, ...], config: Cohort, seeds: Sequence[int],
+    tell: Callable[[str], None],
+) -> None:  # fmt: skip
+    """Say which hospital has nobody to train or to test on, or too few to train.
+
+    CohortError when that is so of all hospitals together: nothing could be learned or measured.
+    """
+    rules, smallest = config.split, config.smallest_cohort
+    for part, held in (("train", "training"), ("test", "test")):
+        lacking = list(_lacking(cohorts, rules, seeds, part))
+        for place, names in lacking:
+            if len(names) == len(cohorts):
+                message = (
+                    f"No hospital has {held} patients with {place}, expected at least 1. Look at "
+                    "cohort.split and the split column of labels.csv."
+                )
+                raise CohortError(message)
+        for name in dict.fromkeys(name for _, names in lacking for name in names):
+            places = "; ".join(place for place, names in lacking if name in names)
+            tell(f"{name} has no {held} patients with {places}")
+    for cohort in cohorts:
+        parts = cohort.parts(rules, simulated_key(seeds[0]))
+        patients = list(parts.values()).count("train")
+        if 0 < patients < smallest:
+            few = f"fewer than the {smallest} of cohort.smallest_cohort"
+            tell(f"{cohort.name} does not train: its training patients are {patients}, {few}")
+
+
+def _lacking(
+    cohorts: tuple[SiteCohort, ...], rules: Split, seeds: Sequence[int], part: str
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield each split of the patients in which hospitals have nobody in a part, and which."""
+    for seed in seeds:
+        for fold in range(rules.folds or 1):
+            names = [
+                c.name
+                for c in cohorts
+                if part not in c.parts(rules, simulated_key(seed), fold).values()
+            ]
+            if names:
+                yield f"seed {seed}" + (f" fold {fold}" if rules.folds else ""), names
+
+
+def sites_of(
+    cohorts: tuple[SiteCohort, ...], config: RunConfig, seed: int, fold: int,
+    keys: Mapping[str, SplitKey] = MappingProxyType({}),
+) -> dict[str, Site]:  # fmt: skip
+    """Return the hospitals with this seed's and fold's patients in each part.
+
+    `keys` are those of real hospitals, to repeat what they would do; without one, a hospital's
+    patients are split by the seed.
+    """
+    return {
+        cohort.name: site_of(cohort, config, keys.get(cohort.name, simulated_key(seed)), fold)
+        for cohort in cohorts
+    }

@@ -1,0 +1,197 @@
+"""Whether predictions mean what they say: reliability, survival by risk, Dice by hospital."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from common.bundle.card import labels
+from common.config.run_config import PrognosisTask, SegmentationTask
+from common.metrics.estimate import Float
+from common.metrics.overlap import dice_by_item
+from common.metrics.survival import kaplan_meier
+from common.tasks.task import Scores
+from simulations.comparison.arms import Arm
+from simulations.comparison.compare import Comparison
+from simulations.report.pictures import COLOURS, Picture, finished, new_figure, shown, tidy
+from simulations.report.rows import main_arm
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_BINS = 8
+#: Labels that get a panel; more would be too small to read.
+_PANELS = 8
+#: Fewer patients in a bin tell nothing.
+_SMALLEST_BIN = 3
+_THIRDS = (
+    ("lowest third of risk", "#0072b2"),
+    ("middle third", "#777777"),
+    ("highest third", "#d55e00"),
+)
+
+
+def calibration(found: Comparison) -> Picture | None:
+    """Draw what fits the task; first seed, test patients of all hospitals."""
+    match found.config.task:
+        case SegmentationTask():
+            return _dice(found)
+        case PrognosisTask(outcome="survival") as task:
+            return _survival(found, task)
+        case _:
+            return _reliability(found)
+
+
+# --- probabilities -----------------------------------------------------------------------
+
+
+def _reliability(found: Comparison) -> Picture | None:
+    names = labels(found.config)[:_PANELS]
+    arms = _compared(found) if len(names) == 1 else (main_arm(found),)
+    columns = min(len(names), 4)
+    lines = math.ceil(len(names) / columns)
+    figure = new_figure(max(4.2, 3.0 * columns), max(3.8, 3.1 * lines))
+    panels = figure.subplots(lines, columns, squeeze=False).flatten()
+    for axes in panels[len(names) :]:
+        axes.set_visible(False)
+    for column, (axes, name) in enumerate(zip(panels, names, strict=False)):
+        axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle="--")
+        for arm in arms:
+            _reliability_curve(axes, arm, found.merged_scores(arm, found.seeds[0]), column)
+        tidy(axes, name, "predicted probability", "seen frequency")
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_ylim(-0.02, 1.02)
+    drawn = [axes for axes in panels if axes.get_legend_handles_labels()[0]]
+    if not drawn:  # too few test patients for any bin
+        return None
+    drawn[0].legend(fontsize=8, frameon=False, loc="upper left")
+    caption = (
+        "On the dashed line a prediction means what it says; first seed, test patients of all "
+        f"hospitals. Bins of equal width with {_SMALLEST_BIN} or more; bars are 95 % Wilson "
+        "intervals, larger dots hold more."
+    )
+    return finished(figure, "calibration", caption)
+
+
+def _compared(found: Comparison) -> tuple[Arm, ...]:
+    wanted: tuple[Arm, ...] = ("local", "federated", "federated_dp")
+    return tuple(arm for arm in wanted if arm in found.arms) or (main_arm(found),)
+
+
+def _reliability_curve(axes: Axes, arm: Arm, scores: Scores, column: int) -> None:
+    predicted = scores.prediction[:, column].double().numpy()
+    truth = scores.target[:, column].double().numpy()
+    known = ~np.isnan(truth)
+    points = reliability(predicted[known], truth[known])
+    if not len(points):
+        return
+    mean, seen, low, high, count = points.T
+    axes.errorbar(
+        mean, seen, yerr=[seen - low, high - seen], color=COLOURS[arm], linewidth=1,
+        elinewidth=0.7, capsize=2, label=shown(arm),
+    )  # fmt: skip
+    axes.scatter(mean, seen, s=8 + 60 * count / count.max(), color=COLOURS[arm], alpha=0.8)
+
+
+def reliability(predicted: Float, truth: Float) -> Float:
+    """Return (bins, 5): mean prediction, seen frequency, its Wilson interval, count."""
+    place = np.minimum((predicted * _BINS).astype(int), _BINS - 1)
+    points = []
+    for number in range(_BINS):
+        inside = place == number
+        count = int(inside.sum())
+        if count >= _SMALLEST_BIN:
+            seen = float(truth[inside].mean())
+            low, high = wilson(seen, count)
+            points.append((float(predicted[inside].mean()), seen, low, high, count))
+    return np.array(points, dtype=np.float64).reshape(-1, 5)
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share (Wilson 1927)."""
+    z = 1.959964
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(
+        share * (1 - share) / count + z * z / (4 * count * count)
+    )  # fmt: skip
+    # At shares of 0 and 1 the ends meet the share, rounding apart.
+    return min(middle - half, share), max(middle + half, share)
+
+
+# --- survival ----------------------------------------------------------------------------
+
+
+def _survival(found: Comparison, task: PrognosisTask) -> Picture | None:
+    scores = found.merged_scores(main_arm(found), found.seeds[0])
+    if len(scores.loss) < len(_THIRDS):
+        return None
+    curve = scores.prediction.double().numpy()
+    time, event = scores.target[:, -2].double().numpy(), scores.target[:, -1].double().numpy()
+    edges = np.r_[0.0, np.asarray(task.intervals)]
+    third = _thirds(1 - curve.mean(axis=1))
+    figure = new_figure(6.5, 3.9)
+    axes = figure.subplots()
+    fine = np.linspace(0, edges[-1], 400)
+    for number, (name, colour) in enumerate(_THIRDS):
+        inside = third == number
+        seen = kaplan_meier(time[inside], event[inside], fine)
+        # Beyond the last patient that was followed there is nothing to compare with.
+        seen[fine > time[inside].max()] = np.nan
+        axes.step(fine, seen, where="post", color=colour, linewidth=1.6, label=f"{name}: seen")
+        mean = np.r_[1.0, curve[inside].mean(axis=0)]
+        axes.plot(edges, mean, "o--", color=colour, markersize=3, linewidth=1, label="predicted")
+    tidy(axes, f"Survival, {shown(main_arm(found))}", task.unit, "without event")
+    axes.set_ylim(0, 1.02)
+    axes.legend(fontsize=8, frameon=False, loc="lower left")
+    caption = (
+        "Test patients of all hospitals, first seed, in thirds of predicted risk: Kaplan-Meier "
+        "curves (lines) beside the mean predicted curves (dots)."
+    )
+    return finished(figure, "calibration", caption)
+
+
+def _thirds(risk: Float) -> np.ndarray:
+    """Return 0, 1 or 2 by rank of risk."""
+    rank = np.argsort(np.argsort(risk, kind="stable"), kind="stable")
+    return rank * len(_THIRDS) // len(risk)
+
+
+# --- outlines ----------------------------------------------------------------------------
+
+
+def _dice(found: Comparison) -> Picture:
+    arms = _compared(found)
+    figure = new_figure(max(5.5, 1.6 * len(found.cohorts)), 3.8)
+    axes = figure.subplots()
+    width = 0.7 / len(arms)
+    for place, arm in enumerate(arms):
+        shift = (place - (len(arms) - 1) / 2) * width
+        values = [_dice_values(found, arm, c.name) for c in found.cohorts]
+        boxes = axes.boxplot(
+            values, positions=[n + shift for n in range(len(values))], widths=0.8 * width,
+            patch_artist=True, flierprops={"markersize": 3}, medianprops={"color": "white"},
+        )  # fmt: skip
+        for box in boxes["boxes"]:
+            box.set_facecolor(COLOURS[arm])
+        axes.plot([], [], "s", color=COLOURS[arm], label=shown(arm))
+    axes.set_xticks(range(len(found.cohorts)), [c.name for c in found.cohorts])
+    axes.set_ylim(-0.02, 1.02)
+    tidy(axes, "Dice by item", "", "Dice, all structures together")
+    figure.legend(loc="outside lower center", ncols=len(arms), fontsize=8, frameon=False)
+    caption = (
+        "Each box holds a hospital's test images that have an outline, first seed: quartiles, "
+        "median (white), whiskers to 1.5 interquartile ranges, dots beyond."
+    )
+    return finished(figure, "calibration", caption)
+
+
+def _dice_values(found: Comparison, arm: Arm, site: str) -> Float:
+    scores = found.site_scores(arm, found.seeds[0], site)
+    if not len(scores.loss):
+        return np.zeros(0)
+    task = found.config.task
+    structures = len(task.structures) if isinstance(task, SegmentationTask) else 0
+    dice = dice_by_item(scores.prediction.numpy(), scores.target.numpy(), structures)[:, -1]
+    return np.asarray(dice[~np.isnan(dice)])

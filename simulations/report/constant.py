@@ -1,0 +1,153 @@
+"""What a comparison's models are held against: a predictor that looks at nobody, and the noise.
+
+Public: constant_of_arm, constant_lines, constant_metrics.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from client.cohort.split import simulated_key
+from common.metrics.constant_predictor import Constant, constant_of
+from common.metrics.names import metric_words
+from common.models.network import initial_weights
+from common.platform.errors import ConfigurationError
+from common.privacy.accounting import make_plan
+from common.privacy.signal import prospect
+from common.tasks import task_of
+from common.tasks.diagnosis import Diagnosis
+from common.tasks.prognosis import Survival
+from common.tasks.task import Scores
+from simulations.comparison.arm_configurations import private
+from simulations.comparison.arms import Arm
+from simulations.comparison.compare import Comparison
+from simulations.comparison.verdicts import concatenated
+from simulations.report.pictures import shown
+
+#: A share nearer to 0 or 1 has no logarithm that a loss could use.
+_LEAST = 1e-6
+_PREVALENCE = "The prevalence of the training patients, for everybody,"
+_CURVE = "The Kaplan-Meier curve of the training patients, for everybody,"
+
+
+def constant_of_arm(found: Comparison, arm: Arm) -> Constant | None:
+    """Return the best constant on the test patients of the first seed."""
+    if found.config.task.kind != "segmentation":
+        return constant_of(task_of(found.config.task).metric)
+    scores = found.merged_scores(arm, found.seeds[0])
+    values = [value for value in _filled(found, scores) if not math.isnan(value)]
+    return Constant(metric="dice", value=max(values, default=0.0))
+
+
+def _filled(found: Comparison, scores: Scores) -> Iterator[float]:
+    """Yield the Dice of an empty outline, and of each structure everywhere."""
+    task, whole = task_of(found.config.task), np.ones((1, len(scores.loss)))
+    for structure in range(task.outputs if len(scores.loss) else 0):
+        same = scores._replace(prediction=torch.full_like(scores.prediction, structure))
+        yield float(task.draws(same, whole, found.config.evaluation)[0])
+
+
+def constant_metrics(found: Comparison) -> dict[str, float]:
+    """Return every metric of the best constant of the training patients, first seed.
+
+    For labels that is their prevalence; for survival the Kaplan-Meier curve of all hospitals'
+    training patients, on the run's intervals. Empty for outlines.
+    """
+    task, seed, rules = task_of(found.config.task), found.seeds[0], found.config.evaluation
+    if found.config.task.kind == "segmentation":
+        return {}
+    parts = []
+    for fold, outcome in enumerate(found.outcomes[found.arms[-1], seed]):
+        output = _fitted(found, seed, fold)
+        for scores in outcome.test.values():
+            same = output.expand(len(scores.loss), -1)
+            parts.append(scores._replace(
+                prediction=task.predict(same), loss=task.item_loss(same, scores.target)
+            ))  # fmt: skip
+    whole = concatenated(parts)
+    if not len(whole.loss):
+        return {}
+    told = task.exact(whole, np.ones((1, len(whole.loss))), rules)
+    return {name: estimate.value for name, estimate in told.items()}
+
+
+def _fitted(found: Comparison, seed: int, fold: int) -> torch.Tensor:
+    """Return the network's output, (1, outputs), that says what the training patients had."""
+    task, split = task_of(found.config.task), found.config.cohort.split
+    trained = [c.split(split, simulated_key(seed), fold)["train"] for c in found.cohorts]
+    target = torch.cat([part.target.double() for part in trained])
+    each = torch.cat([1.0 / torch.bincount(p.patient)[p.patient].double() for p in trained])
+    counted, weight = ~target.isnan(), each[:, None]
+    happened, seen = target.nan_to_num() * weight, counted * weight
+    if isinstance(task, Survival):
+        seen = happened[:, task.intervals : 2 * task.intervals]
+        happened = happened[:, : task.intervals]
+    share = (happened.sum(0) / seen.sum(0).clamp_min(_LEAST)).clamp(_LEAST, 1 - _LEAST)
+    several = isinstance(task, Diagnosis) and task.config.type == "multiclass"
+    return (share.log() if several else share.logit())[None, :]
+
+
+def _by_brier(found: Comparison) -> Iterator[str]:
+    """Yield a line for each arm whose probabilities err as much as the constant's."""
+    constant, seed = constant_metrics(found), found.seeds[0]
+    for name in {"brier", "integrated_brier"} & constant.keys():
+        for arm in found.arms:
+            value = found.metrics(found.merged_scores(arm, seed), seed)[name].value
+            if value >= constant[name]:
+                yield (
+                    f"{_named(arm)}: NO BETTER THAN A CONSTANT by {metric_words(name)} (lower is "
+                    f"better, first seed): {value:.3f}. "
+                    f"{_CURVE if name == 'integrated_brier' else _PREVALENCE} has "
+                    f"{constant[name]:.3f}."
+                )
+
+
+def _named(arm: Arm) -> str:
+    name = shown(arm)
+    return name[:1].upper() + name[1:]
+
+
+def constant_lines(found: Comparison, low: dict[Arm, float]) -> list[str]:
+    """Return the constant beside each arm that is not better, and what noise leaves to learn.
+
+    `low` is where each arm's interval begins.
+    """
+    lines = []
+    for arm in found.arms:
+        constant = constant_of_arm(found, arm)
+        known = [v for v in (found.value(arm, s) for s in found.seeds) if not math.isnan(v)]
+        if constant is None or not known:
+            continue
+        words = constant.words(statistics.fmean(known), low.get(arm, math.nan))
+        if not words.startswith("A constant"):
+            lines.append(f"{_named(arm)}: {words}")
+    lines += _by_brier(found)
+    if "federated_dp" in found.arms:
+        noise = _noise(found)
+        lines += [f"{_named('federated_dp')}: {noise}"] if noise else []
+    return lines
+
+
+def _noise(found: Comparison) -> str:
+    config = private(found.config)
+    privacy = config.privacy
+    if privacy == "none":
+        return ""
+    mechanisms = []
+    for cohort in found.cohorts:
+        try:
+            agreed = privacy.agreed(cohort.name)
+        except ConfigurationError:
+            continue
+        patients = len(cohort.items) if agreed == "declared" else agreed
+        divisor = patients * privacy.sampling_rate
+        plan = make_plan(privacy, config.training, patients, divisor, simulated=True)
+        mechanisms.append(plan.mechanism)
+    values = sum(value.numel() for value in initial_weights(config, 0).values())
+    told = prospect(mechanisms, values)
+    return "" if told is None else told.words

@@ -1,0 +1,148 @@
+"""A few test patients' images beside what the model says of them. They never leave this machine."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from common.bundle.card import labels
+from common.config.run_config import DiagnosisTask, PrognosisTask, SegmentationTask
+from common.tasks.task import Scores
+from simulations.comparison.compare import Comparison
+from simulations.report.pictures import Picture, finished, new_figure, shown
+from simulations.report.rows import main_arm, owners, rows
+
+#: Images in all, so that the page stays small.
+_IMAGES = 8
+_TRUTH, _PREDICTED = "#00ff66", "#ff9500"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Example:
+    site: str
+    image: Tensor  # (channel, *spatial)
+    scores: Scores  # one row
+
+
+def examples(found: Comparison) -> Picture | None:
+    """Draw test patients of different hospitals, first seed; None without images."""
+    chosen = _chosen(found)
+    if not chosen:
+        return None
+    columns = min(4, len(chosen))
+    lines = math.ceil(len(chosen) / columns)
+    figure = new_figure(2.5 * columns, 2.95 * lines)
+    panels = figure.subplots(lines, columns, squeeze=False).flatten()
+    for axes in panels:
+        axes.set_axis_off()
+    outlines = isinstance(found.config.task, SegmentationTask)
+    for axes, example in zip(panels, chosen, strict=False):
+        place = _slice(example, outlines=outlines)
+        axes.imshow(_flat(example.image, place), cmap="gray")
+        if outlines:
+            _outline(axes, _at(example.scores.target[0], place), _TRUTH)
+            _outline(axes, _at(example.scores.prediction[0], place), _PREDICTED)
+        axes.set_title(f"{example.site}\n{_words(found, example.scores)}", fontsize=8)
+    caption = f"First seed, {shown(main_arm(found))}; as the network sees them."
+    if outlines:
+        caption += " Green: the outline that was given. Orange: the model's."
+    if _spatial(found) == 3:
+        caption += " One slice of each volume."
+    return finished(figure, "examples", caption)
+
+
+def _chosen(found: Comparison) -> list[_Example]:
+    """Return the first test patients of each hospital whose image was kept."""
+    arm, seed = main_arm(found), found.seeds[0]
+    each = max(1, _IMAGES // len(found.cohorts))
+    chosen = []
+    for cohort in found.cohorts:
+        people = owners(found, cohort, seed, 0)
+        kept = [name for name in cohort.examples if name in people][:each]
+        for name in kept:
+            scores = rows(found.outcomes[arm, seed][0].test[cohort.name], [people.index(name)])
+            chosen.append(_Example(site=cohort.name, image=cohort.examples[name], scores=scores))
+    return chosen[:_IMAGES]
+
+
+def _spatial(found: Comparison) -> int:
+    images = found.config.cohort.images
+    return 2 if images is None else images.dimensions
+
+
+def _slice(example: _Example, *, outlines: bool) -> int | None:
+    """Return the slice of a volume to show: most of the given outline, else the middle."""
+    if example.image.dim() < 4:
+        return None
+    if outlines:
+        area = (example.scores.target[0] > 0).flatten(1).sum(1)
+        if int(area.max()) > 0:
+            return int(area.argmax())
+    return example.image.shape[1] // 2
+
+
+def _at(volume: Tensor, place: int | None) -> np.ndarray:
+    return np.asarray((volume if place is None else volume[place]).numpy())
+
+
+def _flat(image: Tensor, place: int | None) -> np.ndarray:
+    """Return (rows, columns) or (rows, columns, 3), stretched to 0 to 1."""
+    picture = image if place is None else image[:, place]
+    low, high = float(picture.min()), float(picture.max())
+    scaled = (picture.float() - low) / max(high - low, 1e-6)
+    found = scaled[0] if len(scaled) != 3 else scaled.movedim(0, -1)
+    return np.asarray(found.numpy())
+
+
+def _outline(axes, labelled: np.ndarray, colour: str) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    for structure in range(1, int(labelled.max()) + 1):
+        inside = (labelled == structure).astype(float)
+        if 0 < inside.sum() < inside.size:
+            axes.contour(inside, levels=[0.5], colors=[colour], linewidths=1.2)
+
+
+# --- in words ----------------------------------------------------------------------------
+
+
+def _words(found: Comparison, scores: Scores) -> str:
+    """Return what was seen and what was predicted, short enough for a title."""
+    task, names = found.config.task, labels(found.config)
+    prediction, target = scores.prediction[0], scores.target[0]
+    match task:
+        case SegmentationTask():
+            return f"Dice {_dice(prediction, target)}"
+        case PrognosisTask(outcome="survival", intervals=edges, unit=unit):
+            place = len(edges) // 2
+            end = "event" if target[-1] == 1 else "followed"
+            return (
+                f"{end} to {float(target[-2]):g} {unit}\n"
+                f"P(none by {edges[place]:g}) = {float(prediction[place]):.2f}"
+            )
+        case DiagnosisTask(type="multiclass"):
+            top = int(prediction.argmax())
+            seen = names[int(target.argmax())]
+            return f"is {seen}\npredicted {names[top]} ({float(prediction[top]):.2f})"
+        case DiagnosisTask(type="multilabel"):
+            return _several(names, prediction, target)
+        case _:
+            seen = "yes" if target[0] == 1 else "no"
+            return f"{names[0]}: {seen}\npredicted {float(prediction[0]):.2f}"
+
+
+def _several(names: tuple[str, ...], prediction: Tensor, target: Tensor) -> str:
+    """Return up to three labels, the most probable first."""
+    best = prediction.argsort(descending=True)[:3].tolist()
+    seen = {0.0: "no", 1.0: "yes"}
+    return "\n".join(
+        f"{names[k]}: {seen.get(float(target[k]), 'unknown')}, predicted {float(prediction[k]):.2f}"
+        for k in best
+    )
+
+
+def _dice(prediction: Tensor, target: Tensor) -> str:
+    both = float(((prediction > 0) & (target > 0)).sum())
+    sizes = float((prediction > 0).sum() + (target > 0).sum())
+    return f"{2 * both / sizes:.2f}" if sizes else "not defined (nothing outlined)"
