@@ -41,8 +41,8 @@ from client.pacs.selection import Wanted
 from client.pacs.source import Question
 from client.site.pacs_config import PacsConfig
 from simulations.synthetic.dicom_writer import Machine, Study, write_ct
-from tests.pacs.orthanc import Pacs, free_port, orthanc
-from tests.pacs.reaching import reaching
+from tests.client.pacs.orthanc import Pacs, free_port, orthanc
+from tests.client.pacs.reaching import reaching
 
 _SLICES, _SIZE, _REPEATS = 300, 512, 5
 _STUDY = Study(patient="P1", number=0, age=60, sex="f")

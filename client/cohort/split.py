@@ -19,8 +19,10 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
+from client.site.identity_key import pseudonyms
 from common.config.run_config import Split
 
 Part = Literal["train", "validation", "test"]
@@ -51,6 +53,15 @@ class SplitKey:
         text = f"{purpose}\0{patient}".encode(errors="surrogatepass")
         digest = hmac.digest(self.secret, text, hashlib.sha256)
         return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+
+
+def site_key(path: Path) -> SplitKey:
+    """Return the key by which a hospital splits its patients, of its key for identifiers.
+
+    Whoever chose it would choose who is tested, and could have one after the other be measured:
+    it is never the run's seed, and stays the same for all runs.
+    """
+    return SplitKey(secret=pseudonyms(path).secret("split"))
 
 
 def simulated_key(seed: int) -> SplitKey:

@@ -20,7 +20,7 @@ from torch import Tensor
 from client.cohort.left_out import LeftOut
 from client.cohort.loading import SiteCohort, load_cohort, select
 from client.cohort.quality_rules import Shelf, images_left_out
-from client.cohort.split import Part, SplitKey, simulated_key
+from client.cohort.split import Part, SplitKey, simulated_key, site_key
 from client.inference.calibration.calibration import Calibration, hashed, threshold
 from client.inference.calibration.labels import class_probabilities, true_classes
 from client.inference.calibration.line import fit_lines
@@ -29,7 +29,6 @@ from client.inference.calibration.unlike import distances, embedded
 from client.inference.model import Model
 from client.site.cache import Cache
 from client.site.home import Home
-from client.site.identity_key import site_key
 from client.site.site_config import load_site_config
 from client.site.withdrawals import withdrawn
 from common.config.run_config import RunConfig

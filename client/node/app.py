@@ -16,6 +16,7 @@ import torch
 from client.cohort.left_out import LeftOut
 from client.cohort.loading import load_cohort
 from client.cohort.quality_rules import Shelf, images_left_out
+from client.cohort.split import site_key
 from client.description.describing import Described, Telling, describe, facts_of, used_and_left_out
 from client.description.run_costs import largest_claim, run_costs, told_of_everybody
 from client.governance.records import Records
@@ -24,7 +25,6 @@ from client.privacy.answers import Answers, AnswersInFile
 from client.privacy.ledger import COHORT, Ledger, Limit
 from client.privacy.parts import binding, run_epsilon
 from client.site.cache import Cache
-from client.site.identity_key import site_key
 from client.site.quality_rules import QualityRules
 from client.site.withdrawals import withdrawn_in
 from client.training.evaluation import evaluate_round

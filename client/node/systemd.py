@@ -1,4 +1,4 @@
-"""The systemd unit of a site's daemon; what it shares with the coordinator's is common.platform.systemd."""
+"""The systemd unit of a site's daemon; both sides' units share common.platform.systemd."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from client.cohort.loading import SiteCohort, load_cohort
 from client.cohort.pixel_quality import PixelSuspects, look_at_pixels
 from client.cohort.quality import Judged, Suspect
 from client.cohort.quality_rules import Shelf, images_left_out, judged, reader_of
+from client.cohort.split import site_key
 from client.description.account import CohortFacts, StudyAccount, account
 from client.description.describing import facts_of, tables_of
 from client.description.intensity import mean_intensities
@@ -31,7 +32,6 @@ from client.readiness.needs import causes, column_rows, label_rows, needs_of
 from client.readiness.report import Amount, CountTable, Readiness, Speed, amount, reason_rows
 from client.site.cache import PIXELS, Cache
 from client.site.home import Home
-from client.site.identity_key import site_key
 from client.site.site_config import SiteConfig
 from client.site.withdrawals import withdrawn
 from client.training.features import site_of

@@ -2,5 +2,5 @@
 
 Imported from here: cache, home, hours, identity_key, pacs_config, plain_text, policy_rules,
     private_file, quality_rules, shared_database, site_config, withdrawals, yaml_part.
-May import: client.cohort, common.
+May import: common.
 """

@@ -1,4 +1,4 @@
-"""The site's key for identifiers, and what it makes of them: pseudonyms, and who tests.
+"""The site's key for identifiers, and what it makes of them: pseudonyms, and further secrets.
 
 Guarantee: without the key, which never leaves the home, an identifier cannot be tested against
 a pseudonym, not even by somebody who knows all identifiers of the hospital. With it, the same
@@ -18,7 +18,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from client.cohort.split import SplitKey
 from common.platform.errors import ConfigurationError, StateDamaged
 
 _KEY_BYTES = 32
@@ -44,9 +43,9 @@ class Pseudonyms:
         """Return by how many days all dates of a patient go back."""
         return 1 + int.from_bytes(self._digest("days", identifier)[:8], "big") % _MOST_DAYS
 
-    def split_key(self) -> SplitKey:
-        """Return the key by which this site's patients are split, in every run alike."""
-        return SplitKey(secret=self._digest("split", ""))
+    def secret(self, purpose: str) -> bytes:
+        """Return 32 bytes for one purpose, the same whenever they are asked for."""
+        return self._digest(purpose, "")
 
     def _digest(self, purpose: str, value: str) -> bytes:
         return hmac.digest(self.key, f"{purpose}\0{value}".encode(), hashlib.sha256)
@@ -76,15 +75,6 @@ def pseudonyms(path: Path) -> Pseudonyms:
         )
         raise ConfigurationError(message)
     return Pseudonyms(key=key)
-
-
-def site_key(path: Path) -> SplitKey:
-    """Return the key by which a hospital splits its patients, of its key for identifiers.
-
-    Whoever chose it would choose who is tested, and could have one after the other be measured:
-    it is never the run's seed, and stays the same for all runs.
-    """
-    return pseudonyms(path).split_key()
 
 
 def _make(path: Path) -> None:

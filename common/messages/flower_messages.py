@@ -38,7 +38,8 @@ class Opened:
     header: str
     signature: bytes
     frames: Callable[[], Iterator[bytes]]  # reads them anew, one at a time
-    receipt: str = ""  # of common/messages/receipt.py; beside the envelope, so that its bytes stay the same
+    #: Of common/messages/receipt.py; beside the envelope, so that its bytes stay the same.
+    receipt: str = ""
 
 
 def record_of(envelope: Envelope, receipt: str = "") -> RecordDict:

@@ -8,8 +8,8 @@
 Intervals are by a parametric bootstrap: patients are drawn anew (Poisson) around the counts,
 noise is drawn anew, and the metric is taken in the same way. The interval is 1.96 times the root
 mean square of what changes, so what noise moves a metric by on average is in it, too, with half
-the bound of binning as one more deviation. tests/common/test_metrics_noised.py says how often
-it holds the truth.
+the bound of binning as one more deviation. tests/common/metrics/test_metrics_noised.py says how
+often it holds the truth.
 """
 
 from __future__ import annotations

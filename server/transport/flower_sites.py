@@ -1,4 +1,4 @@
-"""Real hospitals as the `Sites` of server/rounds/run_rounds.py: asked over Flower, waited for, asked again.
+"""Real hospitals as the `Sites` of a run: asked over Flower, waited for, asked again.
 
 One setting, `exchange.round_minutes`, times a phase; everything else follows from it:
 

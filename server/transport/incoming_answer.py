@@ -103,7 +103,7 @@ class NotSigned(UpdateRefused):
 
 
 class _Hashing:
-    """The digest that a site signs (`common.messages.envelope.digest_of`), taken while frames pass."""
+    """The digest that a site signs (`digest_of` of its envelope), taken while frames pass."""
 
     def __init__(self, header: str) -> None:
         self._hash = hashlib.sha256()

@@ -52,7 +52,7 @@ Answer = TypeVar("Answer", SiteUpdate, SiteReport)
 
 
 class RaySites:
-    """The `Sites` of server/rounds/run_rounds.py on Ray actors, one message of Flower's to each site.
+    """The `Sites` of a run on Ray actors, one message of Flower's to each site.
 
     RunFailed when Ray does not start, or a site's work fails there.
     """

@@ -34,7 +34,7 @@ NODE = 7
 
 
 class FolderFleet(Fleet):
-    """The calls of client/transport/fleet_client.py, answered from a folder; `broken` says which call fails next."""
+    """A site's calls of the Fleet API, answered from a folder; `broken` says which fails."""
 
     def __init__(self, folder: Path, broken: Callable[[str], bool] = lambda _call: False) -> None:
         self.folder = folder

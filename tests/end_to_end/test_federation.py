@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from client.cohort.split import site_key
 from client.privacy.ledger import Ledger
 from client.site.cache import Cache
-from client.site.identity_key import site_key
 from common.config.run_config import RunConfig, load_config, without_privacy
 from common.messages.envelope import read_envelope, unseal
 from common.platform.hash_chain import verify

@@ -28,8 +28,8 @@ from common.config.run_config import RunConfig, parse_config
 from simulations.synthetic.hospitals import CohortSpec, HospitalSpec, write_hospital
 from simulations.synthetic.scanners import Scanner
 from tests.client.dicom_files import load
+from tests.client.pacs.orthanc import Pacs, orthanc
 from tests.client.small_models import bundled, head_on_features
-from tests.pacs.orthanc import Pacs, orthanc
 
 ROOT = Path(__file__).parents[2]
 PATIENTS = 120

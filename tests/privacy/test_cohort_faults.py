@@ -18,27 +18,29 @@ from client.privacy.ledger import Ledger, Limit
 from client.training.site import Guard, Site
 from common.messages.wire import SiteStatistics, StatisticsRequest
 from common.privacy.noise import ChaChaNoise, SimulatedNoise
-from tests.client.dicom_files import config_of
-from tests.client.test_cohort_release import (
+from tests.client.description.test_cohort_release import (
     test_many_studies_of_few_patients_are_few as check_people,
 )
-from tests.client.test_cohort_release import test_noise_is_as_large_as_was_charged as check_size
-from tests.client.test_cohort_release import (
+from tests.client.description.test_cohort_release import (
+    test_noise_is_as_large_as_was_charged as check_size,
+)
+from tests.client.description.test_cohort_release import (
     test_one_patient_moves_the_noised_counts_by_no_more_than_the_sensitivity as check_sensitivity,
 )
-from tests.client.test_cohort_release import (
+from tests.client.description.test_cohort_release import (
     test_one_small_count_takes_the_next_smallest_with_it as check_complement,
 )
-from tests.client.test_cohort_release import (
+from tests.client.description.test_cohort_release import (
     test_what_was_found_less_what_is_used_tells_no_small_number as check_totals,
 )
-from tests.client.test_describing import data
-from tests.client.test_describing import (
+from tests.client.description.test_describing import data
+from tests.client.description.test_describing import (
     test_files_that_name_nobody_count_for_nobody_where_counts_are_noised as check_files,
 )
-from tests.client.test_describing import (
+from tests.client.description.test_describing import (
     test_lines_of_one_patient_move_the_counts_by_one_patient_without_privacy_too as check_lines,
 )
+from tests.client.dicom_files import config_of
 from tests.privacy.made_up import patients_of
 
 __all__ = ["data"]

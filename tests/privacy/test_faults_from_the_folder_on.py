@@ -178,7 +178,7 @@ def test_images_that_are_chosen_in_the_order_of_all_patients(monkeypatch: Patch)
 def test_a_site_that_stops_where_a_column_says_nothing_tells_of_its_patients(
     monkeypatch: Patch, tmp_path: Path
 ) -> None:
-    """It goes on in a run with privacy; without, it stops (tests/client/test_column_check.py)."""
+    """It goes on in a run with privacy; without, it stops (test_column_check)."""
     monkeypatch.setattr(cohort, "doubt_of", lambda *_: "A column says nothing.")
     check_ways(tmp_path / "private")
     plain = two_worlds.run_named(RUN).model_copy(update={"privacy": "none"})

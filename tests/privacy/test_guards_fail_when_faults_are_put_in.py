@@ -31,11 +31,7 @@ from common.platform.errors import BudgetExceeded, LedgerDamaged, PrivacyError, 
 from common.privacy import accounting
 from common.privacy.noise import ChaChaNoise
 from common.privacy.plan import Mechanism
-from tests.client.test_parts import BOUND, check_one_name
-from tests.client.test_private_round import (
-    test_no_noise_is_drawn_before_the_round_is_in_the_ledger as check_order,
-)
-from tests.client.test_records import (
+from tests.client.cli.test_records import (
     Attack,
     Federation,
     cut,
@@ -43,17 +39,21 @@ from tests.client.test_records import (
     swapped,
     whole_home,
 )
-from tests.client.test_records import (
+from tests.client.cli.test_records import (
     test_a_home_from_before_a_withdrawal_is_refused_also_without_privacy as check_old_withdrawals,
 )
-from tests.client.test_records import (
+from tests.client.cli.test_records import (
     test_a_lost_ledger_is_charged_back_never_less_and_the_runs_go_on as check_declared,
 )
-from tests.client.test_records import (
+from tests.client.cli.test_records import (
     test_an_old_ledger_is_refused_by_the_next_run_and_the_newest_copy_mends_it as check_old_ledger,
 )
-from tests.client.test_records import (
+from tests.client.cli.test_records import (
     test_another_key_for_identifiers_is_refused_until_it_is_put_back_or_declared as check_key,
+)
+from tests.client.privacy.test_parts import BOUND, check_one_name
+from tests.client.training.test_private_round import (
+    test_no_noise_is_drawn_before_the_round_is_in_the_ledger as check_order,
 )
 from tests.privacy.guarantees import (
     check_bound,
@@ -360,7 +360,7 @@ def test_a_history_of_which_only_the_last_entry_counts(monkeypatch: Patch, tmp_p
 
 
 def test_a_chain_that_is_not_checked(monkeypatch: Patch, tmp_path: Path) -> None:
-    from tests.client.test_ledger import filled, outside
+    from tests.client.privacy.test_ledger import filled, outside
 
     ledger = filled(tmp_path / "ledger.db")
     outside(tmp_path / "ledger.db", "UPDATE charges SET cohort = 'nobody' WHERE number = 1")
@@ -402,7 +402,8 @@ def test_an_old_ledger_that_nothing_is_held_against(
 
 
 @pytest.mark.parametrize(("how", "fault"), [
-    ("list alone", "client.governance.records.stood_at"), ("whole home", "client.governance.records.stood_at"),
+    ("list alone", "client.governance.records.stood_at"),
+    ("whole home", "client.governance.records.stood_at"),
 ])  # fmt: skip
 def test_an_old_list_of_withdrawals_that_nothing_is_held_against(
     monkeypatch: Patch, tmp_path: Path, how: str, fault: str

@@ -15,7 +15,7 @@ from common.platform.errors import RunFailed
 from simulations.engines.flower_ray import RaySites
 from simulations.engines.in_process import InProcessSites
 from tests.server.hospitals import same_bits
-from tests.simulations.test_workers import NAMES, TABLE, config_of, run, sites_of, told
+from tests.simulations.engines.test_workers import NAMES, TABLE, config_of, run, sites_of, told
 
 PRIVATE = "{unit: patient, epsilon: 2.0, default_patients: 20, delta: 0.001}"
 

@@ -4,8 +4,8 @@ Guarantee: of the source's attributes nothing stays but what `deidentify_table` 
 depth; of those that stay, only numbers, defined terms, registered UIDs and codes of PS3.16, each
 written anew from its meaning; identifiers by a key that stays here. Preamble, file meta
 information and pixel data are written anew as well, so that nothing rides in padding, in unused
-bits, in a codec's comments or behind the end. tests/client/test_deidentify.py plants canaries in
-all of these places and searches the bytes that come out.
+bits, in a codec's comments or behind the end. tests/client/dicom/deidentify/test_deidentify.py
+plants canaries in all of these places and searches the bytes that come out.
 
 Not guaranteed: what can be seen in the pixels. Text in the picture is refused where the header
 or the kind of image makes it likely, unless a person has looked; a face in a CT or MR of the head

@@ -1,0 +1,82 @@
+"""Invented studies in a PACS, and the site that is to have them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from pydicom import dcmread
+
+from client.pacs.arrival_batch import Desk
+from client.pacs.fsync import Flusher
+from client.pacs.pull import Order, Pulled, pull
+from client.pacs.queue import Queue
+from client.pacs.rate_limit import Pace
+from client.pacs.selection import Wanted, wanted
+from client.site.pacs_config import PacsConfig
+from simulations.synthetic.dicom_writer import Machine, Study, TransferSyntax, write_ct
+from tests.client.dicom_files import write_labels
+from tests.client.pacs.orthanc import Pacs
+
+SYNTAXES: tuple[TransferSyntax, ...] = ("explicit", "implicit", "rle", "jpeg-ls", "jpeg2000")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the PACS was given."""
+
+    files: Mapping[str, Path]  # SOP Instance UID -> file
+    studies: Mapping[str, Study]  # PatientID -> study
+
+
+def study_of(patient: str) -> Study:
+    return Study(patient=patient, number=0, age=60, sex="f")
+
+
+def fill(
+    pacs: Pacs, folder: Path, patients: Sequence[str], *, slices: int = 8, size: int = 48,
+    syntaxes: Sequence[TransferSyntax] = SYNTAXES,
+) -> Stored:  # fmt: skip
+    """Give the PACS one CT series for each patient, in each of the syntaxes in turn."""
+    random = np.random.default_rng(len(patients))
+    files: dict[str, Path] = {}
+    for number, patient in enumerate(patients):
+        machine = Machine(
+            hospital="n", manufacturer="Maker", inverted=False, signed=False, slice_mm=2.0,
+            transfer_syntax=syntaxes[number % len(syntaxes)],
+        )  # fmt: skip
+        volume = random.uniform(-900, 900, (slices, size, size)).astype(np.float32)
+        write_ct(folder / patient, volume, study_of(patient), machine)
+        for path in sorted((folder / patient).iterdir()):
+            files[dcmread(path, stop_before_pixels=True).SOPInstanceUID] = path
+    pacs.store(files.values())
+    return Stored(files, {patient: study_of(patient) for patient in patients})
+
+
+@dataclass
+class Site:
+    """A site's folders, and its pulls."""
+
+    folder: Path
+    patients: Sequence[str]
+    said: list[str] = field(default_factory=list)
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    def wanted(self, config: PacsConfig) -> tuple[Wanted, ...]:
+        if self.patients:
+            write_labels(self.data, [{"PatientID": p, "ill": "1"} for p in self.patients])
+        return wanted(config.select, self.data / "labels.csv")
+
+    def pull(self, config: PacsConfig, withdrawn: frozenset[str] = frozenset()) -> Pulled:
+        order = Order(pacs=config, data=self.data, wanted=self.wanted(config), withdrawn=withdrawn)
+        with Queue(self.folder / "pulls.db") as queue, Flusher(queue) as flusher:
+            desk = Desk(queue=queue, flusher=flusher)
+            return pull(order, desk, Pace(config), self.said.append)
+
+    def files(self) -> dict[str, Path]:
+        return {path.stem: path for path in self.data.rglob("*.dcm")}

@@ -1,0 +1,86 @@
+"""Flower in our process: what it does not do, and what of it may be lost."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.messages.identity import new_private_key, public_text
+from common.platform.errors import StateDamaged, TrustRefused
+from server.service.superlink import SuperLink
+
+ROOT = Path(__file__).parents[3]
+
+#: Everything that a coordinator does with Flower, in a process that notes what leaves it.
+PROGRAM = """
+import sys
+noted = []
+watched = {"socket.connect", "socket.getaddrinfo", "socket.sendto", "subprocess.Popen",
+           "os.posix_spawn", "os.exec", "os.system", "os.fork"}
+sys.addaudithook(lambda event, facts: noted.append((event, facts)) if event in watched else None)
+from pathlib import Path
+from server.service.superlink import SuperLink
+from common.messages.identity import new_private_key, public_text
+link = SuperLink(Path(sys.argv[1]))
+key = public_text(new_private_key())
+link.register("north", key)
+link.stop_run(link.start_run("demo").number)
+link.unregister(key)
+link.start_run("demo-2")
+link.stop_all_runs()
+import flwr.supercore.telemetry
+print(flwr.supercore.telemetry.FLWR_TELEMETRY_ENABLED, noted)
+"""
+
+
+def test_flower_calls_nobody_and_starts_nothing(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(tmp_path / "superlink.db")],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+        env={**os.environ, "HOME": str(home), "FLWR_TELEMETRY_ENABLED": "1"},
+    )  # fmt: skip
+    assert done.stdout == "0 []\n"
+    assert list(home.rglob("*")) == []  # no ~/.flwr either
+
+
+def test_a_lost_database_costs_no_site_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "superlink.db"
+    key = public_text(new_private_key())
+    first = SuperLink(path).register("north", key)
+    assert SuperLink(path).register("north", key) == first
+    for file in tmp_path.iterdir():
+        file.unlink()
+    assert SuperLink(path).register("north", key).site == "north"
+
+
+def test_a_damaged_database_is_named_with_the_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "superlink.db"
+    path.write_bytes(b"no database" * 1000)
+    with pytest.raises(StateDamaged, match=r"superlink\.db cannot be used: .* Move it away"):
+        SuperLink(path)
+
+
+def test_flower_takes_no_revoked_key_back(tmp_path: Path) -> None:
+    link, key = SuperLink(tmp_path / "superlink.db"), public_text(new_private_key())
+    link.register("north", key)
+    link.unregister(key)
+    link.unregister(key)  # twice does no harm
+    with pytest.raises(TrustRefused, match="needs a new key"):
+        link.register("north", key)
+
+
+def test_only_the_service_can_take_a_runs_task(tmp_path: Path) -> None:
+    link = SuperLink(tmp_path / "superlink.db")
+    run = link.start_run("demo")
+    found = link.state.get_run_info(run_ids=[run.number])[0]
+    assert found.primary_task_id is not None
+    assert link.state.claim_task(found.primary_task_id) is None
+    assert link.state.get_task_by_token(run.token) is not None
+    link.stop_run(run.number)
+    assert link.state.get_task_by_token(run.token) is None

@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from common.config.run_config import RunConfig, load_config
+from common.platform.errors import ConfigurationError
+from common.platform.file_lock import FileLock, Taken
+from server.files.folder import Folder
+from server.service.run_book import RunBook, RunEntry
+from server.service.supervision import Supervisor
+
+ROOT = Path(__file__).parents[3]
+STAND_IN = (sys.executable, "-m", "tests.server.run_stand_in")
+CONFIG = load_config(ROOT / "configs" / "simulations" / "demo.yaml")
+
+
+@dataclass(frozen=True)
+class Started:
+    number: int
+    token: str
+
+
+@dataclass
+class Starter:
+    """What Flower would do: numbers and tokens, and which runs were ended."""
+
+    begun: list[str] = field(default_factory=list)
+    ended: list[int] = field(default_factory=list)
+
+    def start_run(self, name: str) -> Started:
+        self.begun.append(name)
+        return Started(len(self.begun), f"token-{len(self.begun)}")
+
+    def stop_run(self, number: int) -> None:
+        self.ended.append(number)
+
+
+@dataclass
+class Runs:
+    folder: Folder
+    starter: Starter
+    supervisor: Supervisor
+
+    def entry(self, name: str = "demo") -> RunEntry:
+        return RunBook(self.folder).read(name)
+
+    def tokens(self, name: str = "demo") -> list[str]:
+        return (self.folder.run(name).path / "tokens").read_text().splitlines()
+
+    async def over(self, name: str = "demo") -> RunEntry:
+        async with asyncio.timeout(20):
+            while self.entry(name).state in {"waiting", "running"}:  # noqa: ASYNC110 - a file
+                await asyncio.sleep(0.02)
+        return self.entry(name)
+
+    async def ready(self, name: str = "demo") -> None:
+        async with asyncio.timeout(20):
+            while not (self.folder.run(name).path / "ready").exists():  # noqa: ASYNC110 - a file
+                await asyncio.sleep(0.02)
+
+
+def that(description: str) -> RunConfig:
+    return CONFIG.model_copy(update={"description": description, "name": "demo"})
+
+
+@pytest.fixture
+def go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Callable[[Runs], Awaitable[None]]], None]:
+    """Return what runs a story in an event loop, with a supervisor that is closed after it."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+    def run(story: Callable[[Runs], Awaitable[None]], stop_seconds: float = 5) -> None:
+        async def within() -> None:
+            folder, starter = Folder(tmp_path), Starter()
+            supervisor = Supervisor(folder, starter, stop_seconds=stop_seconds, command=STAND_IN)
+            await story(Runs(folder, starter, supervisor))
+            await supervisor.close()
+            assert sorted(starter.ended) == list(range(1, len(starter.begun) + 1))
+
+        asyncio.run(within())
+
+    return run
+
+
+Go = Callable[..., None]
+
+
+def open_files(pid: int) -> set[Path]:
+    return {path.resolve() for path in Path(f"/proc/{pid}/fd").iterdir()}
+
+
+def test_a_run_that_ends_well_is_done(go: Go) -> None:
+    async def story(runs: Runs) -> None:
+        assert await runs.supervisor.order(that("done"), 7, ("north",)) == "demo"
+        assert (await runs.over()).state == "done"
+        entry = runs.entry()
+        assert (entry.exit_code, entry.seed, entry.sites) == (0, 7, ("north",))
+        assert load_config(runs.folder.run("demo").config) == that("done").in_force()
+        assert runs.tokens() == ["token-1 0"]
+        with pytest.raises(ConfigurationError, match="is done"):
+            await runs.supervisor.resume("demo")
+
+    go(story)
+
+
+def test_the_same_configuration_again_is_another_run(go: Go) -> None:
+    async def story(runs: Runs) -> None:
+        names = [await runs.supervisor.order(that("done"), seed) for seed in range(3)]
+        assert names == ["demo", "demo-2", "demo-3"]
+        for name in names:
+            assert (await runs.over(name)).state == "done"
+
+    go(story)
+
+
+def test_a_run_that_fails_says_why_and_can_be_resumed(go: Go) -> None:
+    async def story(runs: Runs) -> None:
+        await runs.supervisor.order(that("fail"), 0)
+        entry = await runs.over()
+        assert (entry.state, entry.exit_code) == ("failed", 1)
+        assert entry.message == "quorum not reached in round 3"
+        await runs.supervisor.resume("demo")
+        await runs.over()
+        assert runs.tokens() == ["token-1 0", "token-2 0"]
+
+    go(story)
+
+
+def test_a_defect_of_ours_ends_in_the_log_and_its_last_line_in_the_message(go: Go) -> None:
+    async def story(runs: Runs) -> None:
+        await runs.supervisor.order(that("crash"), 0)
+        entry = await runs.over()
+        assert entry.state == "failed"
+        assert "a defect of ours" in entry.message
+        assert "run-demo.log" in entry.message
+
+    go(story)
+
+
+def test_a_killed_run_is_started_again_with_a_new_token(go: Go) -> None:
+    async def story(runs: Runs) -> None:
+        await runs.supervisor.order(that("die-3"), 0)
+        assert (await runs.over()).state == "done"
+        assert runs.tokens() == [f"token-{number} 0" for number in (1, 2, 3, 4)]
+
+    go(story)
+
+
+def test_a_run_that_is_killed_again_and_again_is_given_up(go: Go) -> None:
+    async def story(runs: Runs) -> None:
+        await runs.supervisor.order(that("die-99"), 0)
+        entry = await runs.over()
+        assert entry.state == "failed"
+        assert len(runs.tokens()) == 4
+        assert "SIGKILL" in entry.message
+        assert "wardround-coordinator resume demo" in entry.message
+
+    go(story)
+
+
+def test_a_run_is_stopped_and_resumed(go: Go) -> None:
+    async def story(runs: Runs) -> None:
+        await runs.supervisor.order(that("hang"), 0)
+        await runs.ready()
+        assert runs.entry().state == "running"
+        with pytest.raises(ConfigurationError, match="is under way"):
+            await runs.supervisor.resume("demo")
+        await runs.supervisor.stop("demo")
+        entry = runs.entry()
+        assert (entry.state, entry.exit_code) == ("stopped", 130)
+        assert "wardround-coordinator resume demo" in entry.message
+        with pytest.raises(ConfigurationError, match="is not under way; it is stopped"):
+            await runs.supervisor.stop("demo")
+        await runs.supervisor.resume("demo")
+        assert runs.entry().state in {"waiting", "running"}
+
+    go(story)
+
+
+def test_a_run_that_does_not_stop_is_killed_and_not_started_again(go: Go) -> None:
+    async def story(runs: Runs) -> None:
+        await runs.supervisor.order(that("deaf"), 0)
+        await runs.ready()
+        start = time.monotonic()
+        await runs.supervisor.stop("demo")
+        assert 0.3 <= time.monotonic() - start < 5
+        assert runs.entry().state == "stopped"
+        assert len(runs.tokens()) == 1
+
+    go(story, stop_seconds=0.3)
+
+
+def test_runs_are_interrupted_when_the_service_stops(go: Go) -> None:
+    async def story(runs: Runs) -> None:
+        await runs.supervisor.order(that("hang"), 0)
+        await runs.supervisor.order(that("hang"), 1)
+        await runs.ready("demo")
+        await runs.ready("demo-2")
+        await runs.supervisor.close()
+        for name in ("demo", "demo-2"):
+            entry = runs.entry(name)
+            assert entry.state == "interrupted"
+            assert f"wardround-coordinator resume {name}" in entry.message
+        with pytest.raises(ConfigurationError, match="is stopping"):
+            await runs.supervisor.order(that("done"), 0)
+
+    go(story)
+
+
+def test_a_run_stopped_before_its_process_is_there_stops_all_the_same(go: Go) -> None:
+    async def story(runs: Runs) -> None:
+        for name in ("demo", "demo-2"):
+            await runs.supervisor.order(that("hang"), 0)
+            if name == "demo-2":
+                while not runs.starter.begun:  # noqa: ASYNC110 - another thread's list
+                    await asyncio.sleep(0)
+            start = time.monotonic()
+            await runs.supervisor.stop(name)
+            assert time.monotonic() - start < 4  # it is not killed in the end
+            assert runs.entry(name).state == "stopped"
+
+    go(story)
+
+
+def test_two_processes_never_work_in_one_runs_folder(go: Go) -> None:
+    async def story(runs: Runs) -> None:
+        await runs.supervisor.order(that("hang"), 0)
+        await runs.ready()
+        other = Supervisor(runs.folder, Starter(), stop_seconds=1, command=STAND_IN)
+        with pytest.raises(ConfigurationError, match="still saving its round"):
+            await other.resume("demo")  # what a restarted service would do
+        process = runs.supervisor._running["demo"].process
+        assert process is not None
+        # Held by the process itself, so that it still is when the service is killed.
+        assert runs.folder.run("demo").lock in open_files(process.pid)
+
+    go(story)
+
+
+def test_the_lock_of_a_run_outlives_its_service(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    lock = FileLock(path)
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+        os._exit(0)
+    lock.close()  # the service is gone, its child is not
+    with pytest.raises(Taken):
+        FileLock(path)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    FileLock(path).close()
+
+
+def test_what_a_killed_service_left_under_way_is_interrupted(tmp_path: Path) -> None:
+    book = RunBook(Folder(tmp_path))
+    for state in ("waiting", "running", "done"):
+        entry = book.order(that("done"), 0, ())
+        book.write(entry.moved(state))
+    assert book.interrupt_all() == ["demo", "demo-2"]
+    assert "wardround-coordinator resume demo-2" in book.read("demo-2").message
+    assert book.read("demo-3").state == "done"
+    with pytest.raises(ConfigurationError, match="no run 'other'; there are: demo, demo-2"):
+        book.read("other")
+    with pytest.raises(ConfigurationError, match="no name of a run"):
+        book.read("../demo")

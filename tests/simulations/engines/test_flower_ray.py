@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+CONFIG = """
+name: tiny
+task: {kind: diagnosis, type: binary, target: malignant}
+cohort: {images: {size: [32, 32], channels: 1}}
+model: {network: small_cnn, width: 8}
+training: {rounds: 2, local_steps: 2, batch_patients: 8}
+evaluation: {bootstrap: 20}
+privacy: {unit: patient, epsilon: 3.0, default_patients: 20}
+synthetic: {modality: xray, patients: 48, seed: 0}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "run", ["aggregation: {rule: scaffold}", "personalisation: {method: personal_head}",
+            "private", "failing"],
+)  # fmt: skip
+def test_a_run_on_ray_is_the_run_of_one_process(run: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "tests/simulations/ray_run.py", run], cwd=ROOT, capture_output=True,
+        text=True, check=False, timeout=240,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert "as in one process" in ended.stdout
+
+
+@pytest.mark.slow
+def test_the_command_gives_the_same_results_on_ray_and_says_nothing_of_flower(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(CONFIG)
+    found = []
+    for engine in ("builtin", "ray"):
+        ended = subprocess.run(
+            [sys.executable, "-c", "from simulations.cli.app import main; main()", "compare",
+             str(tmp_path / "tiny.yaml"), "--arms", "federated,federated_dp", "--engine", engine,
+             "--workers", "2", "--out", str(tmp_path / engine)],
+            cwd=ROOT, capture_output=True, text=True, check=False, timeout=240,
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stderr[-3000:]
+        said = (ended.stdout + ended.stderr).lower()
+        assert "flower" not in said
+        assert "warning" not in said
+        results = json.loads((tmp_path / engine / "results.json").read_text())
+        del results["timing"]
+        found.append(results)
+    assert found[0] == found[1]
