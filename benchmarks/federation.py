@@ -43,7 +43,7 @@ from common.config.run_config import RunConfig, parse_config
 from common.models.network import initial_weights
 from common.tasks import task_of
 from server.aggregation.rules import aggregator_of
-from server.rounds.run_rounds import Records, begin, run_rounds
+from server.rounds.run_rounds import RunRecords, begin, run_rounds
 from simulations.engines.in_process import InProcessSites
 
 COLUMNS = 10
@@ -141,7 +141,7 @@ def _in_process(folder: Path, text: str) -> list[float]:
     }
     aggregator = aggregator_of(config.aggregation, len(sites))
     seconds: list[float] = []
-    records = Records(observe=lambda record: seconds.append(record.seconds))
+    records = RunRecords(observe=lambda record: seconds.append(record.seconds))
     state = begin(config, "benchmark", 0, aggregator)
     run_rounds(config, InProcessSites(sites, config, 0), aggregator, state, records)
     return seconds[1:]

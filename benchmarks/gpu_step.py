@@ -25,7 +25,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from private_step import IMAGES_EACH, SIDE, _patients, _plan, item_loss
 from row import Row, shown, told
 
-from client.privacy.patient_gradients import LOOP, Backend, Drawn, Objective, gradients_by_patient
+from client.privacy.patient_gradients import (
+    LOOP,
+    Backend,
+    DrawnPatients,
+    Objective,
+    gradients_by_patient,
+)
 from client.privacy.patient_optimizer import PatientOptimizer
 from client.privacy.private_step import accumulate, draw, patient_optimizer, private_step
 from client.training.device import device_of, place
@@ -88,7 +94,7 @@ def _objective(network: NetworkName, device: str) -> Objective:
 def _cosine(here: Objective, there: Objective, patient: int) -> float:
     """Return how alike a patient's gradients are, made here and there."""
     one = torch.arange(patient * IMAGES_EACH, (patient + 1) * IMAGES_EACH)
-    drawn = Drawn(place=one[None], items=torch.tensor([IMAGES_EACH]))
+    drawn = DrawnPatients(place=one[None], items=torch.tensor([IMAGES_EACH]))
     flat = []
     for some in (here, there):
         parameters = [p for p in some.model.parameters() if p.requires_grad]

@@ -32,20 +32,20 @@ from row import Row, shown, told
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from client.pacs.arrival_batch import Desk
+from client.pacs.arrival_batch import ArrivalNotes
 from client.pacs.fsync import Flusher
-from client.pacs.pull import Order, pull
+from client.pacs.pull import PullOrder, pull
 from client.pacs.queue import Queue
 from client.pacs.rate_limit import Pace
-from client.pacs.selection import Wanted
-from client.pacs.source import Question
+from client.pacs.selection import WantedSeries
+from client.pacs.source import PacsQuery
 from client.site.pacs_config import PacsConfig
-from simulations.synthetic.dicom_writer import Machine, Study, write_ct
+from simulations.synthetic.dicom_writer import InventedStudy, Machine, write_ct
 from tests.client.pacs.orthanc import Pacs, free_port, orthanc
 from tests.client.pacs.reaching import reaching
 
 _SLICES, _SIZE, _REPEATS = 300, 512, 5
-_STUDY = Study(patient="P1", number=0, age=60, sex="f")
+_STUDY = InventedStudy(patient="P1", number=0, age=60, sex="f")
 _GOAL = 3.0
 
 
@@ -118,15 +118,15 @@ def _write(folder: Path) -> None:
 
 def _ours(config: PacsConfig, out: Path, *, flushed: bool = False) -> float:
     """Pull, and return seconds until all files are checked and named, or on the disk as well."""
-    question = Question(
+    question = PacsQuery(
         key="StudyInstanceUID", value=_STUDY.study_uid, modality="", first_day="", last_day=""
     )
-    one = Wanted(question=question, series=frozenset(), modalities=frozenset())
-    order = Order(pacs=config, data=out / "data", wanted=[one], withdrawn=frozenset())
+    one = WantedSeries(question=question, series=frozenset(), modalities=frozenset())
+    order = PullOrder(pacs=config, data=out / "data", wanted=[one], withdrawn=frozenset())
     begin = time.perf_counter()
     with Queue(out / "pulls.db") as queue:
         with Flusher(queue) as flusher:
-            desk = Desk(queue=queue, flusher=flusher)
+            desk = ArrivalNotes(queue=queue, flusher=flusher)
             done = pull(order, desk, Pace(config), lambda _text: None)
             seconds = time.perf_counter() - begin
         if flushed:

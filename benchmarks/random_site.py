@@ -19,18 +19,18 @@ from prometheus_client import CollectorRegistry
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from client.governance.admission import House
+from client.governance.admission import AdmissionContext
 from client.governance.approvals import Approvals
 from client.governance.disclosures import Disclosures
-from client.governance.records import Records
-from client.node.message_loop import Correspondence, Desktop
+from client.governance.records import SiteRecords
+from client.node.message_loop import MessageLoop, TransportContext
 from client.node.meters import SiteMeters
 from client.node.worker import read_request
 from client.node.worker_process import Finished, WorkerProcess
 from client.site.home import Home
 from client.site.site_config import load_site_config
 from client.transport.coordinator import load_authority, load_coordinator
-from client.transport.fleet_client import HEARTBEAT_SECONDS, Fleet
+from client.transport.fleet_client import HEARTBEAT_SECONDS, FleetClient
 from client.transport.inbox import Inbox
 from client.transport.outbox import Outbox
 from client.transport.quarantine import Quarantine
@@ -100,19 +100,19 @@ def main(home: Home) -> None:
     signal.signal(signal.SIGTERM, lambda _number, _frame: over.set())
     config, coordinator = load_site_config(home.site_yaml), load_coordinator(home)
     key, outbox = load_private(home.key), Outbox(home.outbox)
-    desk = Desktop(
+    desk = TransportContext(
         name=config.name, to=coordinator.name, key=key, inbox=Inbox(home.inbox), outbox=outbox,
-        disclosures=Disclosures(home.disclosures), records=Records(home),
+        disclosures=Disclosures(home.disclosures), records=SiteRecords(home),
         worker=NoiseWorker(home, config.name, outbox),
         quarantine=Quarantine(home.quarantine), meters=SiteMeters(CollectorRegistry()),
         tell=lambda event, facts: print(event, facts, flush=True),
     )  # fmt: skip
-    house = House(
+    house = AdmissionContext(
         config=config, coordinator=coordinator.fingerprint, paused=home.paused,
         approvals=Approvals(home.approvals),
     )  # fmt: skip
-    correspondence = Correspondence(desk, house)
-    fleet = Fleet(coordinator.address, load_authority(home, coordinator), key)
+    correspondence = MessageLoop(desk, house)
+    fleet = FleetClient(coordinator.address, load_authority(home, coordinator), key)
     node = fleet.activate()
     threading.Thread(target=_beat, args=(fleet, over), daemon=True).start()
     while not over.is_set():
@@ -122,7 +122,7 @@ def main(home: Home) -> None:
     fleet.close()
 
 
-def _beat(fleet: Fleet, over: threading.Event) -> None:
+def _beat(fleet: FleetClient, over: threading.Event) -> None:
     """Say that the site is here, also while it is at work for long."""
     while not over.wait(HEARTBEAT_SECONDS / 2):
         fleet.heartbeat()

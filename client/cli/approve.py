@@ -8,7 +8,7 @@ from typing import Literal
 from client.cli.budget import charged
 from client.cli.status import is_automatic, is_running
 from client.cli.terminal import as_text, ask, say, table
-from client.governance.approvals import Approvals, Seen
+from client.governance.approvals import Approvals, KnownConfiguration
 from client.governance.plain_words import described
 from client.governance.policy import Denied, judge, judge_metrics
 from client.site.home import Home
@@ -71,7 +71,7 @@ def decide(home: Home, which: str, decision: Literal["approved", "declined"], *,
         say(f"Refused {fingerprint[:16]}: from now on nothing of it is answered.")
 
 
-def _row(seen: Seen, *, automatic: bool) -> tuple[str, str, str, str, str]:
+def _row(seen: KnownConfiguration, *, automatic: bool) -> tuple[str, str, str, str, str]:
     run = as_text(seen.run or "-")
     name = as_text(seen.name)
     which = as_text(seen.run) if seen.run else seen.fingerprint[:16]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from client.cli.predict import check_bundle
 from client.cli.terminal import as_text, say
-from client.inference.calibration.calibration import Calibration, keep_calibration
+from client.inference.calibration.calibration import SiteCalibration, keep_calibration
 from client.inference.calibration.labels import questions
 from client.site.home import Home
 from common.config.run_config import PrognosisTask, RunConfig
@@ -19,11 +19,11 @@ def calibrate(
     home: Home, bundle: Path, *, coverage: float, unlike: float, as_json: bool
 ) -> None:
     """Fit and keep the calibration, and say what it holds."""
-    from client.inference.calibrate import Wishes
+    from client.inference.calibrate import CalibrationOptions
     from client.inference.calibrate import calibrate as fitted
     from client.inference.model import open_model
 
-    wishes = Wishes(coverage=coverage, flagged=unlike)
+    wishes = CalibrationOptions(coverage=coverage, flagged=unlike)
     check_bundle(bundle)
     model = open_model(bundle)
     if not as_json:
@@ -42,7 +42,7 @@ def calibrate(
     say(f"Kept in {path}. Nothing of it leaves this site.")
 
 
-def lines_of(found: Calibration, config: RunConfig) -> Iterator[str]:
+def lines_of(found: SiteCalibration, config: RunConfig) -> Iterator[str]:
     """Yield what the admin should know of a calibration."""
     yield (
         f"From {found.patients} patients of the run's {' and '.join(found.parts)} part, none of "
@@ -68,7 +68,7 @@ def lines_of(found: Calibration, config: RunConfig) -> Iterator[str]:
     )
 
 
-def _line(found: Calibration, config: RunConfig) -> Iterator[str]:
+def _line(found: SiteCalibration, config: RunConfig) -> Iterator[str]:
     """Yield what is done to the network's output."""
     if isinstance(config.task, PrognosisTask) and config.task.outcome == "survival":
         times = math.exp(float(found.line[1]))

@@ -13,7 +13,7 @@ from typing import Literal
 import typer
 
 from client.cli.terminal import as_text, say, table
-from client.node.systemd import Service, how_to_install, unit
+from client.node.systemd import SiteUnit, how_to_install, unit
 from client.readiness.doctor import examine
 from client.site.home import Home
 from client.site.site_config import SiteConfig, load_site_config
@@ -53,7 +53,7 @@ def write_service(home: Home, user: str, out: Path | None) -> None:
     """Print the unit, or write it and say how it is installed."""
     config = load_site_config(home.site_yaml)
     program = installed("wardround-site")
-    service = Service(program=program, home=home.folder, user=user, config=config)
+    service = SiteUnit(program=program, home=home.folder, user=user, config=config)
     text = unit(service)
     if out is None:
         typer.echo(text, nl=False)
@@ -74,7 +74,7 @@ def _index_run(home: Home, site: SiteConfig, path: Path, *, every: bool) -> None
     from client.cohort.column_check import questions_about
     from client.cohort.left_out import LeftOut
     from client.cohort.loading import load_cohort, needed_columns
-    from client.cohort.quality_rules import Shelf, images_left_out
+    from client.cohort.quality_rules import CohortPaths, images_left_out
     from client.site.cache import Cache
     from client.site.withdrawals import withdrawn
     from client.training.features import with_features
@@ -83,7 +83,7 @@ def _index_run(home: Home, site: SiteConfig, path: Path, *, every: bool) -> None
 
     config = load_config(path).in_force()
     task, cache = task_of(config.task), Cache(home.cache, home.index)
-    shelf = Shelf(data=site.data, labels=site.labels_csv, index=home.index, cache=home.cache)
+    shelf = CohortPaths(data=site.data, labels=site.labels_csv, index=home.index, cache=home.cache)
     with cache.in_use():
         refused = images_left_out(shelf, config, site.quality) if site.data.is_dir() else {}
         left_out = LeftOut(withdrawn=withdrawn(home), images=refused)

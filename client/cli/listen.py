@@ -19,7 +19,7 @@ from client.site.site_config import load_site_config
 from common.platform.errors import ConfigurationError, ExitCode, RunFailed
 
 if TYPE_CHECKING:
-    from client.inference.arrivals.queue import Arrivals
+    from client.inference.arrivals.queue import ArrivalQueue
 
 #: How often the queue is looked at while there is nothing to do, seconds.
 _LOOK_SECONDS = 0.5
@@ -29,7 +29,7 @@ _WORDS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wishes:
+class ListenOptions:
     """What was asked for on the command line."""
 
     bundle: Path
@@ -37,13 +37,13 @@ class Wishes:
     send: bool
 
 
-def listen(home: Home, wishes: Wishes) -> ExitCode:
+def listen(home: Home, wishes: ListenOptions) -> ExitCode:
     """Score studies as they arrive, until Ctrl-C or SIGTERM; the study at hand is finished."""
     pacs = _pacs(home, wishes)
     check_bundle(wishes.bundle)
     # Imported here: torch takes its time, and a wrong option should not wait for it.
     from client.inference.arrivals.listening import Post
-    from client.inference.arrivals.queue import Arrivals
+    from client.inference.arrivals.queue import ArrivalQueue
     from client.inference.local import local_of
     from client.inference.model import open_model
     from client.node.daemon_setting import stopping
@@ -55,7 +55,7 @@ def listen(home: Home, wishes: Wishes) -> ExitCode:
     with ExitStack() as stack:
         stack.enter_context(_alone(home))
         stack.enter_context(open_logs(home.log, json=False, name="listener"))
-        arrivals = stack.enter_context(Arrivals(home.arrivals))
+        arrivals = stack.enter_context(ArrivalQueue(home.arrivals))
         stop = stack.enter_context(stopping())
         where = stack.enter_context(_way(home, wishes, pacs, arrivals))
         lines = log(__name__)
@@ -88,7 +88,7 @@ def _alone(home: Home) -> Iterator[None]:
 
 
 def _way(
-    home: Home, wishes: Wishes, pacs: PacsConfig | None, arrivals: Arrivals
+    home: Home, wishes: ListenOptions, pacs: PacsConfig | None, arrivals: ArrivalQueue
 ) -> AbstractContextManager[str]:
     from client.inference.arrivals.ways import by_folder, by_store
 
@@ -103,7 +103,7 @@ def _way(
     return by_folder(wishes.folder.absolute(), rules.settle_seconds, arrivals, refused)
 
 
-def _pacs(home: Home, wishes: Wishes) -> PacsConfig | None:
+def _pacs(home: Home, wishes: ListenOptions) -> PacsConfig | None:
     """Return the PACS; ConfigurationError where what was asked for needs one."""
     pacs = load_site_config(home.site_yaml).pacs if home.site_yaml.exists() else None
     if pacs is None and (wishes.folder is None or wishes.send):
@@ -121,9 +121,9 @@ def show(home: Home) -> ExitCode:
     if not home.arrivals.exists():
         say("No study has arrived yet. To take them: wardround-site listen --bundle FOLDER")
         return ExitCode.DONE
-    from client.inference.arrivals.queue import Arrivals
+    from client.inference.arrivals.queue import ArrivalQueue
 
-    with Arrivals(home.arrivals) as arrivals:
+    with ArrivalQueue(home.arrivals) as arrivals:
         listed = arrivals.listed()
     rows = [("", "study", "images", "since", "")]
     for one in listed:

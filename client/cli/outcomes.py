@@ -12,8 +12,8 @@ from client.outcomes.declaring import schema_text
 from client.outcomes.fhir_records import FhirRecords
 from client.outcomes.fhir_server import FhirServer
 from client.outcomes.omop import Omop
-from client.outcomes.plan import Plan
-from client.outcomes.records import Records
+from client.outcomes.plan import OutcomesPlan
+from client.outcomes.records import OutcomeRecords
 from client.site.home import Home
 from client.site.site_config import SiteConfig, load_site_config
 from client.site.withdrawals import withdrawn
@@ -27,7 +27,7 @@ _NAMED = 20
 def fetch(home: Home, source: Path, out: Path | None) -> None:
     """Ask the source and write the table whole, or leave the one that is there as it is."""
     site = load_site_config(home.site_yaml)
-    plan = load_part(source, Plan)
+    plan = load_part(source, OutcomesPlan)
     path = (out or home.folder / "labels.csv").absolute()
     if path.suffix.lower() != ".csv":
         message = f"--out {path} is no .csv; the table is written as CSV in UTF-8."
@@ -59,7 +59,7 @@ def fetch(home: Home, source: Path, out: Path | None) -> None:
         say(f"To use it, write `labels: {path}` in {home.site_yaml}.")
 
 
-def _ask(plan: Plan, patients: frozenset[str] | None) -> Records:
+def _ask(plan: OutcomesPlan, patients: frozenset[str] | None) -> OutcomeRecords:
     if plan.fhir is not None:
         with FhirServer(plan.fhir) as server:
             return FhirRecords(plan, server).records(patients)

@@ -18,7 +18,7 @@ from client.site.pacs_config import PacsConfig
 from common.platform.errors import CohortError, ConfigurationError, ExitCode, WardroundError
 
 if TYPE_CHECKING:
-    from client.inference.model import Model
+    from client.inference.model import TrainedModel
     from client.pacs.sending.delivery import Delivered
     from client.results.writing import Result
 
@@ -27,7 +27,7 @@ _SHOWN, _NOTICED = 8, 0.005
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class PredictOptions:
     """What was asked for on the command line."""
 
     study: str  # a StudyInstanceUID, a folder or a file
@@ -37,7 +37,7 @@ class Wanted:
     abstain: bool  # False: an answer is given where the calibration advises against it
 
 
-def predict(home: Home, wanted: Wanted, *, as_json: bool) -> ExitCode:
+def predict(home: Home, wanted: PredictOptions, *, as_json: bool) -> ExitCode:
     """Score the study and write, send and show what the model says.
 
     RUN_FAILED when a result did not arrive in the PACS.
@@ -94,7 +94,7 @@ def _say_results(folder: Path, results: Sequence[Result], sent: Sequence[Deliver
         say(f"  {one.result.path.name}: {one.state.value}.{detail}")
 
 
-def _was_learned_from(home: Home, model: Model, score: Score) -> bool:
+def _was_learned_from(home: Home, model: TrainedModel, score: Score) -> bool:
     """Return whether this site's training of the model's run saw the study's patient."""
     from pydicom import dcmread
 

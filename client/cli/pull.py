@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import typer
 
 from client.cli.terminal import as_text, say, table
-from client.pacs.arrival_batch import Desk
+from client.pacs.arrival_batch import ArrivalNotes
 from client.pacs.fsync import Flusher
-from client.pacs.pull import AtWork, Order, Pulled, cannot_write, pull
+from client.pacs.pull import AtWork, Pulled, PullOrder, cannot_write, pull
 from client.pacs.queue import Counted, Queue
 from client.pacs.rate_limit import Pace
 from client.pacs.selection import wanted
@@ -40,7 +40,7 @@ def run(home: Home, *, as_json: bool) -> None:
         # Not made here: where a share should be mounted, it would fill the disk below.
         message = f"There is no folder {site.data}. Mount it, or make it: mkdir -p {site.data}"
         raise CohortError(message)
-    order = Order(
+    order = PullOrder(
         pacs=site.pacs, data=site.data, wanted=wanted(site.pacs.select, site.labels_csv),
         withdrawn=withdrawn(home),
     )  # fmt: skip
@@ -49,7 +49,7 @@ def run(home: Home, *, as_json: bool) -> None:
         watch.say(f"Asking {_place(site.pacs)} for {len(order.wanted)} entries of the selection.")
         try:
             with watch, Flusher(queue) as flusher:
-                desk = Desk(queue=queue, flusher=flusher)
+                desk = ArrivalNotes(queue=queue, flusher=flusher)
                 done = pull(order, desk, Pace(site.pacs), watch.say)
         except KeyboardInterrupt:
             _stopped(queue, as_json=as_json)

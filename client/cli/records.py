@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from client.cli.terminal import as_text, ask, say
-from client.governance.records import Records
+from client.governance.records import SiteRecords
 from client.governance.records_loss import declare_lost
 from client.site.home import Home
 from client.site.site_config import load_site_config
@@ -13,7 +13,7 @@ from common.platform.errors import RecordsLost
 def check(home: Home) -> None:
     """Say that the records are the newest, as far as this home knows; RecordsLost where not."""
     load_site_config(home.site_yaml)  # else there is no home, and none is made
-    records = Records(home)
+    records = SiteRecords(home)
     records.check()
     stands = records.statement()
     say(f"{home.ledger}: {stands.ledger.charges} charges, the newest that this home knows of.")
@@ -27,7 +27,7 @@ def check(home: Home) -> None:
 def declare(home: Home, epsilon: float | None, *, yes: bool) -> None:
     """Charge back what was lost and go on with that."""
     delta = load_site_config(home.site_yaml).policy.cohort_delta
-    records = Records(home)
+    records = SiteRecords(home)
     try:
         records.check()
         fault = None

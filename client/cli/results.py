@@ -42,7 +42,7 @@ def predict(
     """
     from client.cli import predict as command
 
-    wishes = command.Wanted(
+    wishes = command.PredictOptions(
         study=study, bundle=bundle, out=out, send=send, abstain=abstain
     )
     raise typer.Exit(command.predict(Home.chosen(home), wishes, as_json=json))
@@ -76,7 +76,7 @@ def listen(
     if bundle is None:
         message = "Give the model that scores: --bundle FOLDER. To see what arrived: --list"
         raise ConfigurationError(message)
-    wishes = command.Wishes(bundle=bundle, folder=folder, send=send)
+    wishes = command.ListenOptions(bundle=bundle, folder=folder, send=send)
     raise typer.Exit(command.listen(Home.chosen(home), wishes))
 
 

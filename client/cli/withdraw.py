@@ -68,10 +68,10 @@ def withdraw(home: Home, patient: str | None, *, yes: bool, delete_pulled: bool)
 
 def _note(home: Home) -> None:
     """Note the withdrawal where an old copy of its list would be held against it."""
-    from client.governance.records import Records
+    from client.governance.records import SiteRecords
 
     try:
-        Records(home).note_withdrawal()
+        SiteRecords(home).note_withdrawal()
     except WardroundError as error:
         say(f"The withdrawal is in force. Beside it: {error}")
 

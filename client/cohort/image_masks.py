@@ -22,7 +22,7 @@ from client.dicom.masks.nifti import SUFFIXES, read_nifti
 from client.dicom.masks.owner import check_owner, owner_of
 from client.dicom.masks.rtstruct import (
     STRUCTURE_SET,
-    Drawn,
+    DrawnVolume,
     frame_of_reference,
     read_structure_set,
 )
@@ -129,7 +129,7 @@ def _read(site: Path, name: str, canvas: Canvas, rules: MaskRules, tell: Tell) -
     if path.name.lower().endswith(SUFFIXES):
         return read_nifti(path, shape, canvas.geometry, rules.structures, resample=rules.resample)
     if _sop_class(site, path, canvas) == STRUCTURE_SET:
-        drawn = Drawn(
+        drawn = DrawnVolume(
             shape=shape, geometry=canvas.geometry, series=canvas.header.series,
             instances=canvas.instances, frame_of_reference=frame_of_reference(site / canvas.first),
         )  # fmt: skip

@@ -2,7 +2,7 @@
 
 A rule is a function from all rows to suspects, so that it can compare them; which of them are
 left out is the site's decision (client/site/quality_rules.py). What needs pixels is in
-pixel_quality.py; what needs the table of labels comes in as `Wanted`.
+pixel_quality.py; what needs the table of labels comes in as `ImageRequirements`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Suspect:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class ImageRequirements:
     """What a run asks of its images, beside their modality."""
 
     body_parts: tuple[str, ...] = ()  # BodyPartExamined (0018,0015); empty takes every one
@@ -47,7 +47,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class QualityVerdict:
     """What the rules found, by what becomes of it."""
 
     left_out: tuple[Suspect, ...]  # at most one an image
@@ -59,9 +59,9 @@ class Judged:
 
 
 def judge(
-    rows: Sequence[Instance], rules: QualityRules, wanted: Wanted,
+    rows: Sequence[Instance], rules: QualityRules, wanted: ImageRequirements,
     more: Mapping[Action, Iterable[Suspect]] | None = None,
-) -> Judged:  # fmt: skip
+) -> QualityVerdict:  # fmt: skip
     """Apply every rule; `more` are suspects that were found elsewhere, by what becomes of them."""
     found: dict[Action, list[Suspect]] = {"leave_out": [], "warn": [], "off": []}
     found["leave_out"] += several_people(rows)
@@ -82,7 +82,7 @@ def judge(
     first: dict[str, Suspect] = {}
     for suspect in found["leave_out"]:
         first.setdefault(str(suspect.row.path), suspect)
-    return Judged(left_out=tuple(first.values()), warned=tuple(found["warn"]))
+    return QualityVerdict(left_out=tuple(first.values()), warned=tuple(found["warn"]))
 
 
 def several_people(rows: Iterable[Instance]) -> Iterator[Suspect]:
@@ -178,7 +178,7 @@ def two_shapes(rows: Iterable[Instance]) -> Iterator[Suspect]:
             yield Suspect(row=row, reason=Reason.PIXEL_SHAPE, detail=detail)
 
 
-def unwanted(rows: Iterable[Instance], wanted: Wanted) -> Iterator[Suspect]:
+def unwanted(rows: Iterable[Instance], wanted: ImageRequirements) -> Iterator[Suspect]:
     """Yield images of another part of the body or another side than the run uses.
 
     A header that does not say counts as fitting: many scanners leave it empty.
@@ -193,7 +193,7 @@ def unwanted(rows: Iterable[Instance], wanted: Wanted) -> Iterator[Suspect]:
             yield Suspect(row=row, reason=Reason.WRONG_LATERALITY, detail=detail)
 
 
-def other_side(rows: Iterable[Instance], wanted: Wanted) -> Iterator[Suspect]:
+def other_side(rows: Iterable[Instance], wanted: ImageRequirements) -> Iterator[Suspect]:
     """Yield images that the table places on the other side."""
     for row in rows:
         side = row.laterality.upper()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from client.cohort.image_intake import dicom_files, read_objects
 from client.cohort.pixel_quality import PixelSuspects, ReadText, look_at_pixels, text_reader
-from client.cohort.quality import Judged, Suspect, Wanted, judge
+from client.cohort.quality import ImageRequirements, QualityVerdict, Suspect, judge
 from client.dicom.headers.instance import Instance
 from client.dicom.index.index import Index
 from client.dicom.pixels.store import PixelStore
@@ -20,7 +20,7 @@ from common.config.run_config import RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shelf:
+class CohortPaths:
     """Where a site's images, their index and their decoded pixels lie."""
 
     data: Path
@@ -30,7 +30,7 @@ class Shelf:
 
 
 def images_left_out(
-    shelf: Shelf, config: RunConfig, rules: QualityRules
+    shelf: CohortPaths, config: RunConfig, rules: QualityRules
 ) -> dict[tuple[str, str], tuple[Reason, str]]:
     """Return the images that a run must not take, by patient and UID, with reason and detail.
 
@@ -58,7 +58,7 @@ def images_left_out(
 def judged(
     rows: Sequence[Instance], config: RunConfig | None, rules: QualityRules, labels: Path,
     pixels: PixelSuspects | None,
-) -> Judged:  # fmt: skip
+) -> QualityVerdict:  # fmt: skip
     """Apply the site's rules, and those of a run where one is given."""
     more: dict[Action, list[Suspect]] = {"leave_out": [], "warn": []}
     if pixels is not None:
@@ -77,17 +77,17 @@ def reader_of(rules: QualityRules) -> ReadText | None:
     return text_reader() if rules.read_text and rules.burned_in_text != "off" else None
 
 
-def wanted_of(config: RunConfig | None, table: Path) -> Wanted:
+def wanted_of(config: RunConfig | None, table: Path) -> ImageRequirements:
     """Return what a run asks of its images; CohortError for a table without the named side."""
     images = config.cohort.images if config is not None else None
     if images is None:
-        return Wanted()
+        return ImageRequirements()
     side = images.laterality_column
     if side is None:
-        return Wanted(body_parts=images.body_parts, laterality=images.laterality)
+        return ImageRequirements(body_parts=images.body_parts, laterality=images.laterality)
     private = config is not None and config.privacy != "none"
     labels = read_labels(table, (side,), with_images=True, by_patient=private)
-    return Wanted(
+    return ImageRequirements(
         body_parts=images.body_parts, laterality=images.laterality,
         side_in_table=lambda row: _side(row, labels, side),
     )  # fmt: skip

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 
 from client.cohort.left_out import LeftOut
 from client.cohort.quality import (
+    ImageRequirements,
     Suspect,
-    Wanted,
     is_secondary_capture,
     localizers,
     unwanted,
@@ -87,7 +87,7 @@ def beside_an_answer(found: Sequence[Instance], rules: Images) -> LeftOut:
 
     Other parts of the body, the other side and scouts; secondary captures beside acquired pictures.
     """
-    wanted = Wanted(body_parts=rules.body_parts, laterality=rules.laterality)
+    wanted = ImageRequirements(body_parts=rules.body_parts, laterality=rules.laterality)
     refused = [*unwanted(found, wanted), *localizers(found)]
     gone = {suspect.row.path for suspect in refused}
     fitting = [one for one in found if one.path not in gone and _fits(one.header, rules)]

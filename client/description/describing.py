@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 from client.cohort.loading import SiteCohort
 from client.cohort.outcome_rows import outcomes_of
-from client.cohort.quality_rules import Shelf
+from client.cohort.quality_rules import CohortPaths
 from client.description.account import CohortFacts, StudyAccount, account
 from client.description.intensity import mean_intensities
-from client.description.release import Members, noised, released, sensitivity
+from client.description.release import CountMembers, noised, released, sensitivity
 from client.dicom.index.index import Index
 from client.dicom.reasons import Reason
 from client.privacy.answers import AnotherRequest
@@ -47,16 +47,16 @@ class Telling:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Described:
+class DescribableCohort:
     """What is kept of a loaded cohort, so that it can be described without its images."""
 
-    shelf: Shelf | None = None  # None: nothing is known of its images
+    shelf: CohortPaths | None = None  # None: nothing is known of its images
     facts: CohortFacts = field(default_factory=CohortFacts)
     images: bool = False  # the run reads images
 
 
 def describe(
-    site: Site, described: Described, request: StatisticsRequest, telling: Telling
+    site: Site, described: DescribableCohort, request: StatisticsRequest, telling: Telling
 ) -> SiteStatistics | Refusal:
     """Return the site's answer; its noise, if any, is charged before it is drawn.
 
@@ -107,7 +107,7 @@ def _refusal(site: Site, request: StatisticsRequest, reason: RefusalReason) -> R
     return Refusal(run=request.run, round=request.round, site=site.name, reason=reason)
 
 
-def used_and_left_out(run: str, described: Described) -> str:
+def used_and_left_out(run: str, described: DescribableCohort) -> str:
     """Return in a line, for the site's log, how much a run uses and why the rest is left out."""
     facts = described.facts
     reasons = Counter(problem.reason for problem in facts.unusable)
@@ -124,7 +124,7 @@ def used_and_left_out(run: str, described: Described) -> str:
     return text + why
 
 
-def account_of(shelf: Shelf, facts: CohortFacts) -> tuple[StudyAccount, ...]:
+def account_of(shelf: CohortPaths, facts: CohortFacts) -> tuple[StudyAccount, ...]:
     """Return every study, after the index was brought up to date with the folder."""
     with Index(shelf.index) as index:
         index.update(shelf.data)
@@ -133,7 +133,7 @@ def account_of(shelf: Shelf, facts: CohortFacts) -> tuple[StudyAccount, ...]:
 
 
 def _noised(
-    site: Site, request: StatisticsRequest, tables: Mapping[str, Members],
+    site: Site, request: StatisticsRequest, tables: Mapping[str, CountMembers],
     rules: tuple[int, float],
 ) -> tuple[CohortStatistics, Spend]:  # fmt: skip
     """Charge a Gaussian mechanism on all counts together, then draw it."""
@@ -154,7 +154,7 @@ def _noised(
 def tables_of(
     config: RunConfig, studies: Iterable[StudyAccount], facts: CohortFacts,
     brightness: Mapping[tuple[str, str], float],
-) -> dict[str, Members]:  # fmt: skip
+) -> dict[str, CountMembers]:  # fmt: skip
     """Return the patients behind every count that a run may be told of."""
     listed = tuple(studies)
     used = [study for study in listed if study.used]
@@ -166,25 +166,25 @@ def tables_of(
         "slice distance (mm)": lambda s: bin_of(s.slice_distance, SPACINGS),
         "mean intensity": lambda s: bin_of(brightness.get((s.patient, s.key)), INTENSITIES),
     }
-    found: dict[str, Members] = {}
+    found: dict[str, CountMembers] = {}
     for name, rows in layout_of(config).items():
         if name == "studies":
             people = {"used": _people(used), "left out": _people(lost), "found": _people(listed)}
             if config.cohort.images is not None:
-                found[name] = Members(unit="studies", rows={row: people[row] for row in rows})
+                found[name] = CountMembers(unit="studies", rows={row: people[row] for row in rows})
         elif name == "patients":
             lines = config.cohort.images is None
-            found[name] = Members(
+            found[name] = CountMembers(
                 unit="patients", rows=_patients(rows, (used, lost), facts, lines=lines)
             )
         elif name == LEFT_OUT:
             found[name] = _left_out(lost, facts, images=config.cohort.images is not None)
         elif name in columns:
-            found[name] = Members(unit="studies", rows=_by_row(rows, used, columns[name]))
+            found[name] = CountMembers(unit="studies", rows=_by_row(rows, used, columns[name]))
         else:
             held = facts.parts if name == "split" else facts.outcomes.get(name, {})
             members = {row: tuple(held.get(row, ())) for row in rows}
-            found[name] = Members(unit="patients", rows=members)
+            found[name] = CountMembers(unit="patients", rows=members)
     return found
 
 
@@ -231,16 +231,16 @@ def _without_images(facts: CohortFacts, *, lines: bool) -> dict[str, Reason]:
     }  # fmt: skip
 
 
-def _left_out(lost: Iterable[StudyAccount], facts: CohortFacts, *, images: bool) -> Members:
+def _left_out(lost: Iterable[StudyAccount], facts: CohortFacts, *, images: bool) -> CountMembers:
     found: dict[str, list[str]] = {reason.name: [] for reason in Reason}
     if not images:
         for patient, reason in _without_images(facts, lines=True).items():
             found[reason.name].append(patient)
-        return Members(unit="patients", rows=found)
+        return CountMembers(unit="patients", rows=found)
     for study in lost:
         if study.reason is not None:
             found[study.reason.name].append(study.patient)
-    return Members(unit="studies", rows=found)
+    return CountMembers(unit="studies", rows=found)
 
 
 def _modality(text: str) -> str:

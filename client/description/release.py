@@ -26,7 +26,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from common.messages.cohort_statistics import LEFT_OUT, CohortStatistics, Table, Unit
+from common.messages.cohort_statistics import LEFT_OUT, CohortStatistics, StatisticsTable, Unit
 from common.metrics.statistics import Normal, on_grid
 
 #: Tables whose rows are not apart: `found` is `used` and `left out` together.
@@ -34,13 +34,13 @@ _TOTALS = ("studies", "patients")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Members:
+class CountMembers:
     """Who is behind each count of a table; never leaves the site."""
 
     unit: Unit
     rows: Mapping[str, Sequence[str]]  # the patient behind each thing that is counted in a row
 
-    def by_patient(self) -> Members:
+    def by_patient(self) -> CountMembers:
         """Return the table with each patient once, in the row that most of theirs are in."""
         votes: dict[str, Counter[str]] = {}
         for row, people in self.rows.items():
@@ -49,13 +49,13 @@ class Members:
         rows: dict[str, list[str]] = {row: [] for row in self.rows}
         for person, counted in votes.items():
             rows[max(counted, key=lambda row: (counted[row], row))].append(person)
-        return Members(unit="patients", rows=rows)
+        return CountMembers(unit="patients", rows=rows)
 
 
-def released(tables: Mapping[str, Members], smallest: int) -> CohortStatistics:
+def released(tables: Mapping[str, CountMembers], smallest: int) -> CohortStatistics:
     """Return exact counts without those that tell of few patients."""
     told = {
-        name: Table(
+        name: StatisticsTable(
             unit=members.unit,
             rows=_totals(members, smallest) if name in _TOTALS else _rows(members, smallest),
         )
@@ -67,27 +67,27 @@ def released(tables: Mapping[str, Members], smallest: int) -> CohortStatistics:
     return CohortStatistics(smallest=smallest, noise=0.0, tables=told)
 
 
-def sensitivity(tables: Mapping[str, Members]) -> float:
+def sensitivity(tables: Mapping[str, CountMembers]) -> float:
     """Return how far (L2) one patient more or less can move all noised counts together."""
     return math.sqrt(len(by_patient_apart(tables)))
 
 
 def noised(
-    tables: Mapping[str, Members], smallest: int, standard_deviation: float, noise: Normal
+    tables: Mapping[str, CountMembers], smallest: int, standard_deviation: float, noise: Normal
 ) -> CohortStatistics:
     """Return every count by patient, with Gaussian noise; charge it before."""
     told = {}
     for name, members in by_patient_apart(tables).items():
         counts = {row: len(people) for row, people in members.rows.items()}
         drawn = on_grid(noise.gaussian((len(counts),), standard_deviation).numpy()).tolist()
-        told[name] = Table(
+        told[name] = StatisticsTable(
             unit="patients",
             rows={row: n + z for (row, n), z in zip(counts.items(), drawn, strict=True)},
         )
     return CohortStatistics(smallest=smallest, noise=standard_deviation, tables=told)
 
 
-def by_patient_apart(tables: Mapping[str, Members]) -> dict[str, Members]:
+def by_patient_apart(tables: Mapping[str, CountMembers]) -> dict[str, CountMembers]:
     """Return the tables with each patient in one row; `found` follows from the others.
 
     Reasons keep a row each, whether anybody is in it or not.
@@ -97,18 +97,18 @@ def by_patient_apart(tables: Mapping[str, Members]) -> dict[str, Members]:
         if name == "studies":
             continue
         rows = {row: p for row, p in members.rows.items() if (name, row) != ("patients", "found")}
-        found[name] = Members(unit=members.unit, rows=rows).by_patient()
+        found[name] = CountMembers(unit=members.unit, rows=rows).by_patient()
     return found
 
 
-def _totals(members: Members, smallest: int) -> dict[str, float | None]:
+def _totals(members: CountMembers, smallest: int) -> dict[str, float | None]:
     rows = {row: _told(people, smallest) for row, people in members.rows.items()}
     if rows["left out"] is None or rows["used"] is None:
         rows["found"] = None
     return rows
 
 
-def _rows(members: Members, smallest: int) -> dict[str, float | None]:
+def _rows(members: CountMembers, smallest: int) -> dict[str, float | None]:
     """Return the counts, with complementary suppression over the patients behind them."""
     rows = {row: _told(people, smallest) for row, people in members.rows.items()}
     while True:

@@ -26,7 +26,7 @@ Kind = Literal["proposal", "statistics", "train", "evaluation"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class AskedRequest:
     """What the daemon knows of a request without reading its tensors or its configuration."""
 
     kind: Kind
@@ -37,11 +37,11 @@ class Question:
 
 
 #: Stands for the question of a request that cannot be read; it is answered all the same.
-NO_QUESTION = Question(kind="proposal", run="unreadable", round=0, seed=0, config="")
+NO_QUESTION = AskedRequest(kind="proposal", run="unreadable", round=0, seed=0, config="")
 
 
 @dataclass(frozen=True, kw_only=True)
-class House:
+class AdmissionContext:
     """What a site's decision depends on, beside the request."""
 
     config: SiteConfig
@@ -50,19 +50,19 @@ class House:
     approvals: Approvals
 
 
-def question_of(header: str) -> Question:
+def question_of(header: str) -> AskedRequest:
     """Return the question in a request's header; UpdateRefused when there is none."""
     try:
         facts = request_facts(message_text(header))
     except ValueError as error:
         message = f"The coordinator's request cannot be read: {error!s:.300}"
         raise UpdateRefused(message) from error
-    return Question(
+    return AskedRequest(
         kind=facts.kind, run=facts.run, round=facts.round, seed=facts.seed, config=facts.config
     )
 
 
-def denied(question: Question, release: str, house: House, now: datetime) -> Denied | None:
+def denied(question: AskedRequest, release: str, house: AdmissionContext, now: datetime) -> Denied | None:
     """Return why the site does not take part, or None where it does.
 
     `release` is the hash of the code that the coordinator runs.
@@ -85,7 +85,7 @@ def denied(question: Question, release: str, house: House, now: datetime) -> Den
     return _not_allowed(question, config, house)
 
 
-def _not_allowed(question: Question, config: RunConfig, house: House) -> Denied | None:
+def _not_allowed(question: AskedRequest, config: RunConfig, house: AdmissionContext) -> Denied | None:
     """Return why a configuration is not for this site, or not yet."""
     if config.in_force() != config:
         detail = "its privacy section is not in force: a coordinator sends what is trained"
@@ -100,7 +100,7 @@ def _not_allowed(question: Question, config: RunConfig, house: House) -> Denied 
 
 
 def _may_not_tell(
-    question: Question, config: RunConfig, rules: PolicyRules
+    question: AskedRequest, config: RunConfig, rules: PolicyRules
 ) -> Denied | None:
     """Return why what is asked for may not leave, of a run that may train here."""
     if question.kind == "statistics":
@@ -108,7 +108,7 @@ def _may_not_tell(
     return judge_metrics(config, rules) if question.kind == "evaluation" else None
 
 
-def _out_of_rounds(question: Question, config: RunConfig) -> Denied | None:
+def _out_of_rounds(question: AskedRequest, config: RunConfig) -> Denied | None:
     """Return why a round is none of the configuration's: what was approved has an end."""
     last = config.training.rounds
     first = 0 if question.kind in {"proposal", "statistics"} else 1
@@ -118,7 +118,7 @@ def _out_of_rounds(question: Question, config: RunConfig) -> Denied | None:
     return Denied(reason=RefusalReason.CONFIGURATION, detail=detail)
 
 
-def _taken(question: Question, config: RunConfig, house: House) -> Denied | None:
+def _taken(question: AskedRequest, config: RunConfig, house: AdmissionContext) -> Denied | None:
     """Return why a run that nobody was asked about must wait: there are too many of these."""
     if question.kind == "proposal" or house.approvals.take(config.fingerprint()):
         return None
@@ -129,7 +129,7 @@ def _taken(question: Question, config: RunConfig, house: House) -> Denied | None
     return Denied(reason=RefusalReason.NOT_APPROVED, detail=detail)
 
 
-def _approval(question: Question, config: RunConfig, house: House) -> Denied | None:
+def _approval(question: AskedRequest, config: RunConfig, house: AdmissionContext) -> Denied | None:
     """Return why configuration and seed are not approved, after noting that they were asked for.
 
     What releases something takes up the approval: from then on it is of that seed.

@@ -95,7 +95,7 @@ WHERE c.name = ? AND c.fingerprint != ? AND d.decision = 'approved' ORDER BY d.n
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class KnownConfiguration:
     """A configuration that a run proposed, or that was decided on in advance."""
 
     run: str | None  # None: no run has asked yet
@@ -179,7 +179,7 @@ class Approvals:
                 _bind(connection, number, seed)
         return decision
 
-    def listed(self) -> tuple[Seen, ...]:
+    def listed(self) -> tuple[KnownConfiguration, ...]:
         """Return what was proposed, oldest first, then what was decided on in advance."""
         with self._open() as connection:
             return tuple(
@@ -269,10 +269,10 @@ def _last_of(
     return None, "waiting", None
 
 
-def _seen(connection: sqlite3.Connection, row: tuple[str | None, ...]) -> Seen:
+def _seen(connection: sqlite3.Connection, row: tuple[str | None, ...]) -> KnownConfiguration:
     run, fingerprint, name, content, since, text = row
     seed = None if text is None else int(text)
-    return Seen(
+    return KnownConfiguration(
         run=run, name=str(name), fingerprint=str(fingerprint), since=since or "",
         decision=_last_of(connection, str(fingerprint), seed)[1], seed=seed,
         config=_config(str(content), str(fingerprint)),

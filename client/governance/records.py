@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client.governance.disclosures import RecordsMark, last_mark, listed
-from client.governance.records_kept import Kept, digest_of, read_kept, sha256_of, write_kept
+from client.governance.records_kept import KnownRecords, digest_of, read_kept, sha256_of, write_kept
 from client.governance.statement import (
     Statement,
     joined,
@@ -60,7 +60,7 @@ class Witness:
     unread: str = ""
 
 
-class Records:
+class SiteRecords:
     """The records of one home; each call reads them anew."""
 
     def __init__(self, home: Home) -> None:
@@ -73,13 +73,13 @@ class Records:
         has spent nothing begins its records.
         """
         kept = self.kept()
-        heard = self._heard(kept or Kept(), receipt) if receipt else None
+        heard = self._heard(kept or KnownRecords(), receipt) if receipt else None
         witnesses = list(self.witnesses(kept))
         if heard is not None:
             witnesses.append(Witness(
                 who="the coordinator", ledger=heard.ledger, withdrawals=heard.withdrawals
             ))  # fmt: skip
-        fault = self._other_key(witnesses, kept or Kept()) or self._fault(
+        fault = self._other_key(witnesses, kept or KnownRecords()) or self._fault(
             witnesses, begun=kept is not None
         )
         if fault is not None:
@@ -114,7 +114,7 @@ class Records:
 
     def is_asked(self) -> bool:
         """Return whether the coordinator's last statement was one that this home did not write."""
-        kept = self.kept() or Kept()
+        kept = self.kept() or KnownRecords()
         return bool(kept.open_questions())
 
     def note_withdrawal(self) -> None:
@@ -129,7 +129,7 @@ class Records:
         """Note in records.json where the records stand, and return it."""
         statements: list[Statement] = []
 
-        def changed(kept: Kept) -> Kept:
+        def changed(kept: KnownRecords) -> KnownRecords:
             statements.append(self.statement())  # here, where nobody notes a later one before us
             return replace(kept, statement=statements[-1])
 
@@ -138,7 +138,7 @@ class Records:
 
     # --- witnesses -----------------------------------------------------------------------
 
-    def witnesses(self, kept: Kept | None) -> Iterator[Witness]:
+    def witnesses(self, kept: KnownRecords | None) -> Iterator[Witness]:
         """Yield what this home knows of where its records stood."""
         if kept is not None and kept.statement is not None:
             yield Witness(
@@ -154,7 +154,7 @@ class Records:
                 unread=mark.withdrawals if stood is None else "",
             )  # fmt: skip
 
-    def _heard(self, kept: Kept, receipt: str) -> Statement | None:
+    def _heard(self, kept: KnownRecords, receipt: str) -> Statement | None:
         """Return the coordinator's statement; RecordsLost where this home cannot read it."""
         try:
             read = read_receipt(receipt)
@@ -174,7 +174,7 @@ class Records:
         )
         raise RecordsLost(message)
 
-    def _other_key(self, witnesses: list[Witness], kept: Kept) -> str | None:
+    def _other_key(self, witnesses: list[Witness], kept: KnownRecords) -> str | None:
         """Return what is wrong where identity.key is not the one of this home's last message.
 
         It splits the patients: under another one, who trained in a run would be tested in it.
@@ -240,21 +240,21 @@ class Records:
     def _note_missing(self, heard: Statement) -> None:
         """Keep what the coordinator gave back: it is wanted also when it is not sent again."""
 
-        def changed(kept: Kept) -> Kept:
+        def changed(kept: KnownRecords) -> KnownRecords:
             before = kept.statement
             is_newer = before is None or heard.ledger.charges >= before.ledger.charges
             return replace(kept, statement=heard) if is_newer else kept
 
         self.change(changed)
 
-    def kept(self) -> Kept | None:
+    def kept(self) -> KnownRecords | None:
         """Return what records.json holds, None where there is none."""
         return read_kept(self.home.records)
 
-    def change(self, change: Callable[[Kept], Kept]) -> None:
+    def change(self, change: Callable[[KnownRecords], KnownRecords]) -> None:
         """Write records.json anew; of two processes neither undoes what the other noted."""
         with FileLock(self.home.records.with_suffix(".lock"), waits=True):
-            write_kept(self.home.records, change(self.kept() or Kept()))
+            write_kept(self.home.records, change(self.kept() or KnownRecords()))
 
     def _key(self) -> bytes:
         return pseudonyms(self.home.identity_key).key

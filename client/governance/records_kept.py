@@ -14,7 +14,7 @@ from common.platform.errors import StateDamaged, UpdateRefused
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept:
+class KnownRecords:
     """What the file holds."""
 
     statement: Statement | None = None  # the newest of this home's own, as far as it knows
@@ -26,7 +26,7 @@ class Kept:
         return tuple(one for one in self.unread if digest_of(one) not in self.settled)
 
 
-def read_kept(path: Path) -> Kept | None:
+def read_kept(path: Path) -> KnownRecords | None:
     """Return what a file holds, None where there is none; StateDamaged when it cannot be read."""
     try:
         facts = json.loads(path.read_bytes())
@@ -34,7 +34,7 @@ def read_kept(path: Path) -> Kept | None:
         if facts["statement"] is not None and statement is None:
             message = "its statement cannot be read"
             raise ValueError(message)
-        return Kept(
+        return KnownRecords(
             statement=statement, unread=tuple(map(read_receipt, facts["unread"])),
             settled=tuple(map(str, facts["settled"])),
         )  # fmt: skip
@@ -48,7 +48,7 @@ def read_kept(path: Path) -> Kept | None:
         raise StateDamaged(message) from error
 
 
-def write_kept(path: Path, kept: Kept) -> None:
+def write_kept(path: Path, kept: KnownRecords) -> None:
     """Write the file durably, for its user alone."""
     facts = {
         "statement": None if kept.statement is None else kept.statement.to_json(),

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from client.governance.disclosures import listed
-from client.governance.records import Records, Witness
-from client.governance.records_kept import Kept, digest_of, sha256_of
+from client.governance.records import SiteRecords, Witness
+from client.governance.records_kept import KnownRecords, digest_of, sha256_of
 from client.governance.statement import Statement, without
 from client.privacy.ledger import COHORT, Ledger
 from client.privacy.parts import binding
@@ -32,14 +32,14 @@ class Declared:
     epsilon: float | None = None  # of all spending on the site's patients now
 
 
-def declare_lost(records: Records, epsilon: float | None, delta: float) -> Declared:
+def declare_lost(records: SiteRecords, epsilon: float | None, delta: float) -> Declared:
     """Charge back what the witnesses know of and the ledger lacks, never less, for good.
 
     What they know by its hash alone is charged by `epsilon` (at `delta`), which somebody read
     from other records. PrivacyError says what is missing.
     """
     home = records.home
-    kept = records.kept() or Kept()
+    kept = records.kept() or KnownRecords()
     ledger = Ledger(home.ledger)
     witnesses = list(records.witnesses(kept))
     missing = [w.ledger for w in witnesses if not ledger.knows(w.ledger)]
@@ -55,7 +55,7 @@ def declare_lost(records: Records, epsilon: float | None, delta: float) -> Decla
     answered = (
         *map(digest_of, unread), *(sha256_of(w.unread) for w in witnesses if w.unread)
     )  # fmt: skip
-    records.change(lambda now: Kept(
+    records.change(lambda now: KnownRecords(
         statement=records.statement(), settled=(*now.settled, *answered)
     ))  # fmt: skip
     spent = binding(ledger.charges(COHORT))

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from client.inference.calibration.calibration import Calibration, judge, share_as_unlike
-from client.inference.calibration.labels import Question, questions
+from client.inference.calibration.calibration import SiteCalibration, judge, share_as_unlike
+from client.inference.calibration.labels import LabelQuestion, questions
 from client.inference.calibration.unlike import distances, embedded
 from client.inference.grid import source_labels
 from client.inference.reading import Item
@@ -34,7 +34,7 @@ class Answered:
     together: Tensor  # (labels,): the mean of the outputs of those; unused for outlines
 
 
-def answer_of(answered: Answered, calibration: Calibration | None, *, abstain: bool) -> Score:
+def answer_of(answered: Answered, calibration: SiteCalibration | None, *, abstain: bool) -> Score:
     """Return the score of items that belong together, without explanations."""
     config, items = answered.config, answered.items
     share = _unlike(answered, calibration)
@@ -67,7 +67,7 @@ def _sources(items: Sequence[Item], otherwise: tuple[Path, ...]) -> tuple[Path, 
     return tuple(found) or otherwise
 
 
-def _unlike(answered: Answered, calibration: Calibration | None) -> float | None:
+def _unlike(answered: Answered, calibration: SiteCalibration | None) -> float | None:
     """Return how usual the least usual of the items is; None without a calibration."""
     if calibration is None:
         return None
@@ -78,7 +78,7 @@ def _unlike(answered: Answered, calibration: Calibration | None) -> float | None
 
 
 def _undecided(
-    asked: Sequence[Question], sets: Sequence[tuple[str, ...]]
+    asked: Sequence[LabelQuestion], sets: Sequence[tuple[str, ...]]
 ) -> Iterator[str]:
     """Yield why there is no answer, where no question has one."""
     if any(len(found) == 1 for found in sets):
@@ -91,7 +91,7 @@ def _undecided(
 
 
 def _quantities(
-    answered: Answered, calibration: Calibration | None
+    answered: Answered, calibration: SiteCalibration | None
 ) -> tuple[tuple[Quantity, ...], tuple[tuple[str, ...], ...] | None]:
     """Return the values of what was measured as one, then of each image where there are several."""
     config, task = answered.config, task_of(answered.config.task)

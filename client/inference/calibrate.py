@@ -1,6 +1,6 @@
 """Calibrating a model on this site's own patients; nothing of it leaves.
 
-Public: Wishes, calibrate, fit.
+Public: CalibrationOptions, calibrate, fit.
 
 Patients are those of the run's test part at this site, and of its validation part where the run
 chose nothing by it (selection.rule: last): the same key gives the same parts as in the run, this
@@ -19,14 +19,14 @@ from torch import Tensor
 
 from client.cohort.left_out import LeftOut
 from client.cohort.loading import SiteCohort, load_cohort, select
-from client.cohort.quality_rules import Shelf, images_left_out
+from client.cohort.quality_rules import CohortPaths, images_left_out
 from client.cohort.split import Part, SplitKey, simulated_key, site_key
-from client.inference.calibration.calibration import Calibration, hashed, threshold
+from client.inference.calibration.calibration import SiteCalibration, hashed, threshold
 from client.inference.calibration.labels import class_probabilities, true_classes
 from client.inference.calibration.line import fit_lines
 from client.inference.calibration.trained_on import trained_on
 from client.inference.calibration.unlike import distances, embedded
-from client.inference.model import Model
+from client.inference.model import TrainedModel
 from client.site.cache import Cache
 from client.site.home import Home
 from client.site.site_config import load_site_config
@@ -44,7 +44,7 @@ _CHUNK = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wishes:
+class CalibrationOptions:
     """What the site's admin may choose."""
 
     coverage: float = 0.9  # of patients of a class whose set holds it
@@ -60,7 +60,7 @@ class Wishes:
             raise ConfigurationError(message)
 
 
-def calibrate(home: Home, model: Model, wishes: Wishes) -> Calibration:
+def calibrate(home: Home, model: TrainedModel, wishes: CalibrationOptions) -> SiteCalibration:
     """Fit the model's calibration on the site's own patients.
 
     CohortError when too few of them were not trained on; nothing is kept then.
@@ -69,7 +69,7 @@ def calibrate(home: Home, model: Model, wishes: Wishes) -> Calibration:
     cache = Cache(home.cache, home.index)
     with cache.in_use():
         gone = withdrawn(home)
-        shelf = Shelf(data=site.data, labels=site.labels_csv, index=home.index, cache=home.cache)
+        shelf = CohortPaths(data=site.data, labels=site.labels_csv, index=home.index, cache=home.cache)
         left_out = LeftOut(withdrawn=gone, images=images_left_out(shelf, config, site.quality))
         cohort = load_cohort(
             site.data, config, task_of(config.task), cache, site.labels_csv, left_out
@@ -80,9 +80,9 @@ def calibrate(home: Home, model: Model, wishes: Wishes) -> Calibration:
 
 
 def fit(
-    cohort: SiteCohort, model: Model, wishes: Wishes, trained: frozenset[str] = frozenset(),
+    cohort: SiteCohort, model: TrainedModel, wishes: CalibrationOptions, trained: frozenset[str] = frozenset(),
     key: SplitKey | None = None,
-) -> Calibration:  # fmt: skip
+) -> SiteCalibration:  # fmt: skip
     """Fit the model's calibration on a cohort's patients; see `calibrate`.
 
     `trained` are those, by hash, whom the model was trained on whatever the split says now. The
@@ -112,7 +112,7 @@ def fit(
         target = torch.cat([_first_of_each(batch) for batch in batches])
         line, draws = fit_lines(output, target, config, model.seed)
         thresholds, counts = _thresholds(output, target, config, wishes.coverage)
-    return Calibration(
+    return SiteCalibration(
         weights=model.name.weights, parts=parts, patients=patients, coverage=wishes.coverage,
         flagged=wishes.flagged, line=line, draws=draws, thresholds=thresholds, counts=counts,
         distances=away, reference=reference,
@@ -144,7 +144,7 @@ def _one_row_each(patients: Patients, config: RunConfig) -> Batch:
     return take(patients, torch.searchsorted(patients.patient, torch.arange(len(patients))))
 
 
-def _outputs(model: Model, batch: Batch) -> Tensor:
+def _outputs(model: TrainedModel, batch: Batch) -> Tensor:
     """Return the mean output of each patient's items, (patients, labels)."""
     found: list[Tensor] = []
     with torch.inference_mode():

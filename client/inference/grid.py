@@ -25,7 +25,7 @@ _UNTURNED = Turn(transposed=False, flipped=())
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class FrameOrigin:
     """Where an image that a network takes comes from."""
 
     sources: tuple[Path, ...]  # DICOM files; of a series, in the order of its slices
@@ -36,9 +36,9 @@ class Place:
     spacing: tuple[float, ...] | None  # mm along those axes; in 2-D their ratio alone counts
 
 
-def flat_place(source: Path, header: Header, frame: int) -> Place:
+def flat_place(source: Path, header: Header, frame: int) -> FrameOrigin:
     """Return the place of one frame, which is prepared as it was sent."""
-    return Place(
+    return FrameOrigin(
         sources=(source,), frames=(header.frames,), planes=((0, frame),), turn=_UNTURNED,
         shape=header.shape, spacing=header.pixel,
     )  # fmt: skip
@@ -46,7 +46,7 @@ def flat_place(source: Path, header: Header, frame: int) -> Place:
 
 def volume_place(
     parts: Sequence[tuple[Path, Header]], shape: tuple[int, ...], spacing: tuple[float, ...] | None
-) -> Place:
+) -> FrameOrigin:
     """Return the place of a series' volume, in the order in which `stack_slices` stacks it.
 
     shape and spacing are the volume's, after it was turned.
@@ -55,7 +55,7 @@ def volume_place(
     order, scanned = order_slices([(parts[part][1], frame) for part, frame in slices])
     chosen = [slices[i] for i in order]
     position = {part: place for place, part in enumerate(dict.fromkeys(p for p, _ in chosen))}
-    return Place(
+    return FrameOrigin(
         sources=tuple(parts[part][0] for part in position),
         frames=tuple(parts[part][1].frames for part in position),
         planes=tuple((position[part], frame) for part, frame in chosen),
@@ -69,7 +69,7 @@ def unturned(planes: NDArray[np.generic], turn: Turn) -> NDArray[np.generic]:
     return np.ascontiguousarray(back.swapaxes(1, 2) if turn.transposed else back)
 
 
-def unfit(values: Tensor, place: Place, rules: Images) -> Tensor:
+def unfit(values: Tensor, place: FrameOrigin, rules: Images) -> Tensor:
     """Bring (channels, *size) back to (channels, *place.shape), linearly; 0 where nothing was seen.
 
     The inverse of `common.data.preprocessing.fit`: what was padded is cut off, what was cropped is
@@ -78,7 +78,7 @@ def unfit(values: Tensor, place: Place, rules: Images) -> Tensor:
     return resize(_uncrop(values, _inner(place, rules)), place.shape, nearest=False)
 
 
-def _inner(place: Place, rules: Images) -> tuple[int, ...]:
+def _inner(place: FrameOrigin, rules: Images) -> tuple[int, ...]:
     """Return the shape that the image has on the network's grid before it is padded or cropped.
 
     Every step before that keeps the field of view, so one step leads back from there.
@@ -106,7 +106,7 @@ def _uncrop(values: Tensor, inner: tuple[int, ...]) -> Tensor:
     return values
 
 
-def source_labels(output: Tensor, place: Place, rules: Images) -> NDArray[np.uint8]:
+def source_labels(output: Tensor, place: FrameOrigin, rules: Images) -> NDArray[np.uint8]:
     """Return (planes, rows, columns) labels, as sent, from logits (labels, *size).
 
     Probabilities are brought back and the largest wins: outlines come out finer than the
@@ -126,7 +126,7 @@ def source_labels(output: Tensor, place: Place, rules: Images) -> NDArray[np.uin
     return by_frame(labels.numpy(), place)
 
 
-def by_frame(values: NDArray[np.uint8], place: Place) -> NDArray[np.uint8]:
+def by_frame(values: NDArray[np.uint8], place: FrameOrigin) -> NDArray[np.uint8]:
     """Return (source frames, rows, columns) of ([slices,] rows, columns), as they were sent.
 
     Frames of a source that were not part of the image are 0.
@@ -140,7 +140,7 @@ def by_frame(values: NDArray[np.uint8], place: Place) -> NDArray[np.uint8]:
 
 
 def strongest_plane(
-    values: Tensor, place: Place, rules: Images
+    values: Tensor, place: FrameOrigin, rules: Images
 ) -> tuple[NDArray[np.float32], int, int]:
     """Return a map (*size) on the plane where it is strongest, that plane's source and frame."""
     whole = unfit(values[None].float(), place, rules)[0].numpy()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from client.cohort.column_check import numbers_of
 from client.inference.calibration.calibration import load_calibration
-from client.inference.model import Local, Model
+from client.inference.model import Local, TrainedModel
 from client.inference.reading import table_columns
 from client.labels.label_table import Labels, read_labels
 from client.site.home import Home
@@ -13,7 +13,7 @@ from client.site.withdrawals import withdrawn
 from common.config.run_config import RunConfig
 
 
-def local_of(home: Home, model: Model, *, explain: bool = True, abstain: bool = True) -> Local:
+def local_of(home: Home, model: TrainedModel, *, explain: bool = True, abstain: bool = True) -> Local:
     """Return what the site adds to the model.
 
     ConfigurationError when the model takes clinical columns and there is no site.yaml that names

@@ -1,6 +1,6 @@
 """A trained model on a hospital's own studies: files in, what the model says of them out.
 
-Public: Model, Local, open_model, score_study.
+Public: TrainedModel, Local, open_model, score_study.
 
 The files go through the reader and the preparation that training uses. Scores are PyTorch's: the
 explanations need its gradients, and one computation answers and explains. `open_model` checks that
@@ -19,9 +19,9 @@ from torch import Tensor
 
 from client.dicom.reasons import Unusable
 from client.inference.answer import Answered, answer_of
-from client.inference.calibration.calibration import Calibration
+from client.inference.calibration.calibration import SiteCalibration
 from client.inference.explain import explained
-from client.inference.reading import Item, Rows, Study, read_study
+from client.inference.reading import Item, ScoredStudy, SiteRows, read_study
 from client.labels.label_table import Labels
 from client.results.score import ModelName, Score
 from common.bundle.onnx import Deployed, example_inputs, tolerated
@@ -37,7 +37,7 @@ _TIES = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class TrainedModel:
     """A bundle that was opened: it answers, and says what it is."""
 
     name: ModelName
@@ -58,12 +58,12 @@ class Local:
 
     labels: Labels | None = None  # the site's table, for models that take clinical columns
     withdrawn: frozenset[str] = frozenset()  # PatientIDs that are refused
-    calibration: Calibration | None = None  # None: values are as the network gives them
+    calibration: SiteCalibration | None = None  # None: values are as the network gives them
     explain: bool = True  # heatmaps and attributions; they take most of the time
     abstain: bool = True  # False: an answer is given where the calibration advises against it
 
 
-def open_model(folder: Path) -> Model:
+def open_model(folder: Path) -> TrainedModel:
     """Open a bundle.
 
     StateDamaged when a file is missing, was changed, or does not compute what its ONNX file does;
@@ -85,7 +85,7 @@ def open_model(folder: Path) -> Model:
     deployed = Deployed(network, bundle.config)
     deployed.requires_grad_(requires_grad=False)
     _check_agrees(deployed, bundle)
-    return Model(
+    return TrainedModel(
         name=ModelName(
             name=bundle.config.name,
             fingerprint=str(_fact(bundle, "run", "fingerprint")),
@@ -144,7 +144,7 @@ def _to_nobody(_problem: Unusable) -> None:
 
 
 def score_study(
-    files: Sequence[Path], model: Model, local: Local = Local(),
+    files: Sequence[Path], model: TrainedModel, local: Local = Local(),
     tell: Callable[[Unusable], None] = _to_nobody,
 ) -> tuple[Score, ...]:  # fmt: skip
     """Return what the model says of one study; what cannot be used is told and left out.
@@ -162,7 +162,7 @@ def score_study(
         )
         raise ConfigurationError(message)
     study = read_study(
-        files, model.config, Rows(labels=local.labels, withdrawn=local.withdrawn)
+        files, model.config, SiteRows(labels=local.labels, withdrawn=local.withdrawn)
     )
     for problem in study.unusable:
         tell(problem)
@@ -173,7 +173,7 @@ def score_study(
     )
 
 
-def _together(study: Study, config: RunConfig) -> list[list[int]]:
+def _together(study: ScoredStudy, config: RunConfig) -> list[list[int]]:
     """Return which items get one score: a file's frames, a series', or each by itself."""
     if config.task.kind != "segmentation" and config.evaluation.unit == "image":
         return [[i] for i in range(len(study.items))]
@@ -186,7 +186,7 @@ def _together(study: Study, config: RunConfig) -> list[list[int]]:
     return list(groups.values())
 
 
-def _answered(model: Model, study: Study, output: Tensor, chosen: list[int]) -> Answered:
+def _answered(model: TrainedModel, study: ScoredStudy, output: Tensor, chosen: list[int]) -> Answered:
     """Return what the network said of these items, and of those that were measured with them."""
     task, unit = model.config.task, model.config.evaluation.unit
     whole = task.kind != "segmentation" and unit == "patient"
@@ -198,7 +198,7 @@ def _answered(model: Model, study: Study, output: Tensor, chosen: list[int]) -> 
     )  # fmt: skip
 
 
-def _score(model: Model, local: Local, answered: Answered) -> Score:
+def _score(model: TrainedModel, local: Local, answered: Answered) -> Score:
     score = answer_of(answered, local.calibration, abstain=local.abstain)
     if not local.explain or model.config.task.kind == "segmentation":
         return score

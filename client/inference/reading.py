@@ -25,7 +25,7 @@ from client.dicom.reading.files import File
 from client.dicom.reading.phases import SLICED
 from client.dicom.reading.read import Header
 from client.dicom.reasons import Reason, Unusable, UnusableFile
-from client.inference.grid import Place, flat_place, volume_place
+from client.inference.grid import FrameOrigin, flat_place, volume_place
 from client.labels.clinical_columns import encode_rows
 from client.labels.label_table import Labels, dicom_keys
 from common.config.run_config import Images, RunConfig
@@ -39,7 +39,7 @@ class Item:
 
     image: Tensor  # (channels, *size); (0,) for a model without images
     table: Tensor  # (columns,); (0,) for a model without a table
-    place: Place | None  # None for a model without images
+    place: FrameOrigin | None  # None for a model without images
     series: str = ""  # SeriesInstanceUID; empty for a model without images
 
     def inputs(self) -> dict[str, Tensor]:
@@ -49,7 +49,7 @@ class Item:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
+class ScoredStudy:
     """What of a study a model can be asked about."""
 
     patient: str
@@ -59,14 +59,14 @@ class Study:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rows:
+class SiteRows:
     """The site's table, for models that take clinical columns, and who was withdrawn."""
 
     labels: Labels | None  # None: this model takes none
     withdrawn: frozenset[str]  # PatientIDs
 
 
-def read_study(files: Sequence[Path], config: RunConfig, rows: Rows) -> Study:
+def read_study(files: Sequence[Path], config: RunConfig, rows: SiteRows) -> ScoredStudy:
     """Read one study; CohortError when nothing in it is for this model, or it is several.
 
     A file, series or row that cannot be used is listed with its reason and left out.
@@ -104,7 +104,7 @@ def read_study(files: Sequence[Path], config: RunConfig, rows: Rows) -> Study:
     used = {site / item.path for item in found.objects}
     _check_alike([one for one in known if one.path in used], config)
     first = found.objects[0].header
-    return Study(
+    return ScoredStudy(
         patient=first.patient, items=tuple(items),
         sources=tuple(site / o.path for o in found.objects if o.header.series == first.series),
         unusable=tuple(found.problems),
@@ -144,7 +144,7 @@ def _check_alike(images: Sequence[Instance], config: RunConfig) -> None:
 class _Gate:
     """Lets one study's images through, of a modality and patient that may be scored."""
 
-    def __init__(self, config: RunConfig, rows: Rows, left_out: LeftOut) -> None:
+    def __init__(self, config: RunConfig, rows: SiteRows, left_out: LeftOut) -> None:
         self._left_out = left_out
         self._images = config.cohort.images
         self._rows = rows
@@ -201,7 +201,7 @@ def is_our_result(found: Instance | Quarantined | None) -> bool:
 
 
 def _image_items(
-    site: Path, found: Found, rules: Images, asked: tuple[RunConfig, Rows], store: PixelStore
+    site: Path, found: Found, rules: Images, asked: tuple[RunConfig, SiteRows], store: PixelStore
 ) -> list[Item]:
     config, rows = asked
     by_series: dict[str, list[tuple[Path, Header]]] = defaultdict(list)
@@ -224,13 +224,13 @@ def _image_items(
 
 def _place(
     site: Path, image: Image, by_series: dict[str, list[tuple[Path, Header]]]
-) -> Place:
+) -> FrameOrigin:
     if image.geometry is None:
         return flat_place(site / image.source, image.header, image.frame)
     return volume_place(by_series[image.source], image.values.shape[:3], image.spacing)
 
 
-def _row(header: Header, config: RunConfig, rows: Rows, found: Found) -> Tensor:
+def _row(header: Header, config: RunConfig, rows: SiteRows, found: Found) -> Tensor:
     """Return the clinical columns of an image's row; what is odd in it is listed."""
     if config.cohort.table is None or rows.labels is None:
         return torch.zeros(0)
@@ -240,7 +240,7 @@ def _row(header: Header, config: RunConfig, rows: Rows, found: Found) -> Tensor:
     return values[0]
 
 
-def _row_items(found: Found, config: RunConfig, rows: Rows) -> list[Item]:
+def _row_items(found: Found, config: RunConfig, rows: SiteRows) -> list[Item]:
     """Return the rows of the study's patient, for a model that takes no images."""
     if config.cohort.table is None or rows.labels is None or not found.objects:
         return []

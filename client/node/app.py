@@ -15,11 +15,17 @@ import torch
 
 from client.cohort.left_out import LeftOut
 from client.cohort.loading import load_cohort
-from client.cohort.quality_rules import Shelf, images_left_out
+from client.cohort.quality_rules import CohortPaths, images_left_out
 from client.cohort.split import site_key
-from client.description.describing import Described, Telling, describe, facts_of, used_and_left_out
+from client.description.describing import (
+    DescribableCohort,
+    Telling,
+    describe,
+    facts_of,
+    used_and_left_out,
+)
 from client.description.run_costs import largest_claim, run_costs, told_of_everybody
-from client.governance.records import Records
+from client.governance.records import SiteRecords
 from client.inference.calibration.trained_on import note_trained
 from client.privacy.answers import Answers, AnswersInFile
 from client.privacy.ledger import COHORT, Ledger, Limit
@@ -29,7 +35,7 @@ from client.site.quality_rules import QualityRules
 from client.site.withdrawals import withdrawn_in
 from client.training.evaluation import evaluate_round
 from client.training.features import site_of, with_features
-from client.training.local_model import Workbench, open_workbench
+from client.training.local_model import LocalModel, open_local_model
 from client.training.local_round import train_round
 from client.training.memory import MemoryInFolder
 from client.training.private_round import counted, plan_of
@@ -60,7 +66,7 @@ from common.tasks import task_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ward:
+class SiteContext:
     """Where a site's patients and its own records are, and what its policy says of them."""
 
     name: str
@@ -80,7 +86,7 @@ class Ward:
     identity_key: Path  # splits the patients, in every run alike
     answers: Path | None = None  # where it is kept what was told; None: beside the ledger
     trained: Path | None = None  # where it is noted whom runs trained on; None: nowhere
-    records: Records | None = None  # None: of patients who are made up
+    records: SiteRecords | None = None  # None: of patients who are made up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,16 +94,16 @@ class Loaded:
     """A run's patients and network, kept from round to round."""
 
     site: Site
-    bench: Workbench
+    bench: LocalModel
     withdrawn: frozenset[str] = frozenset()  # who was left out
-    described: Described = field(default_factory=Described)
+    described: DescribableCohort = field(default_factory=DescribableCohort)
     doubt: str = ""  # why it cannot learn here though it goes on
 
 
-class Desk:
+class RequestHandler:
     """Loads what a request needs, once a run."""
 
-    def __init__(self, ward: Ward, tell: Callable[[str], None]) -> None:
+    def __init__(self, ward: SiteContext, tell: Callable[[str], None]) -> None:
         self._ward = ward
         self._tell = tell
         self._key: tuple[str, int] | None = None
@@ -217,7 +223,7 @@ class Desk:
             )
 
 
-def _tells(ward: Ward, config: RunConfig) -> bool:
+def _tells(ward: SiteContext, config: RunConfig) -> bool:
     """Return whether the number of patients leaves: what was agreed in public always may."""
     if config.privacy != "none" and not config.privacy.declares(ward.name):
         return True
@@ -231,12 +237,12 @@ def refusal(request: Request, site: str, reason: RefusalReason) -> Refusal:
     return Refusal(run=request.run, round=request.round, site=site, reason=reason)
 
 
-def answers_of(ward: Ward, withdrawn: frozenset[str]) -> Answers:
+def answers_of(ward: SiteContext, withdrawn: frozenset[str]) -> Answers:
     """Return where the site keeps what it told, without those who were withdrawn."""
     return AnswersInFile(ward.answers or ward.ledger.with_name("answers.db"), withdrawn)
 
 
-def load(ward: Ward, config: RunConfig, seed: int) -> Loaded:
+def load(ward: SiteContext, config: RunConfig, seed: int) -> Loaded:
     """Read a site's patients for a run and build its network.
 
     CohortError when nobody can be used.
@@ -245,7 +251,7 @@ def load(ward: Ward, config: RunConfig, seed: int) -> Loaded:
     cache = Cache(ward.cache, ward.index)
     with cache.in_use():
         gone = withdrawn_in(ward.withdrawals)
-        shelf = Shelf(data=ward.data, labels=ward.labels, index=ward.index, cache=ward.cache)
+        shelf = CohortPaths(data=ward.data, labels=ward.labels, index=ward.index, cache=ward.cache)
         left_out = LeftOut(withdrawn=gone, images=images_left_out(shelf, config, ward.quality))
         cohort = load_cohort(ward.data, config, task, cache, ward.labels, left_out)
         if config.model.network == "frozen_features":
@@ -263,10 +269,10 @@ def load(ward: Ward, config: RunConfig, seed: int) -> Loaded:
     site = replace(
         site, guard=guard, memory=MemoryInFolder(ward.memory), answers=answers_of(ward, gone)
     )
-    described = Described(
+    described = DescribableCohort(
         shelf=shelf, facts=facts_of(cohort, site, config), images=config.cohort.images is not None
     )
-    bench = open_workbench(config, seed, ward.device)
+    bench = open_local_model(config, seed, ward.device)
     return Loaded(
         site=site, bench=bench, withdrawn=gone, described=described, doubt=cohort.doubt
     )

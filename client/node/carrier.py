@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from client.governance.disclosures import Disclosure, Disclosures
-from client.governance.records import Records
+from client.governance.records import SiteRecords
 from client.node.meters import SiteMeters
 from client.node.worker_process import WorkerProcess
-from client.transport.fleet_client import Delivery, Fleet, Reply
+from client.transport.fleet_client import FleetClient, PendingMessage, Reply
 from client.transport.inbox import Inbox, Sending
 from client.transport.outbox import Outbox
 from client.transport.quarantine import Quarantine
@@ -25,7 +25,7 @@ _UNREADABLE = Envelope(header="", frames=())
 
 
 @dataclass(frozen=True, kw_only=True)
-class Desktop:
+class TransportContext:
     """What letters are written with."""
 
     name: str  # of the site
@@ -35,14 +35,14 @@ class Desktop:
     outbox: Outbox
     quarantine: Quarantine
     disclosures: Disclosures
-    records: Records
+    records: SiteRecords
     worker: WorkerProcess
     tell: Callable[[str, Mapping[str, object]], None]  # what happened, and its facts
     meters: SiteMeters
 
 
 @dataclass(kw_only=True)
-class Traffic:
+class MessageTraffic:
     """Bytes of letters since the daemon began."""
 
     sent: int = 0
@@ -52,12 +52,12 @@ class Traffic:
 class Carrier:
     """Takes messages in and gives answers out, one object at a time, and counts their bytes."""
 
-    def __init__(self, desk: Desktop, traffic: Traffic) -> None:
+    def __init__(self, desk: TransportContext, traffic: MessageTraffic) -> None:
         self._desk = desk
         self._traffic = traffic
         self.largest_request = 0  # bytes, as site.yaml says now
 
-    def fetch(self, delivery: Delivery, fleet: Fleet) -> None:
+    def fetch(self, delivery: PendingMessage, fleet: FleetClient) -> None:
         """Fetch what is missing of a request, and write it as one file."""
         inbox, start = self._desk.inbox, time.monotonic()
         for name in inbox.lacking(delivery):
@@ -95,7 +95,7 @@ class Carrier:
             frames.append(frame)
         return tuple(frames)
 
-    def _refuse(self, delivery: Delivery, fleet: Fleet) -> None:
+    def _refuse(self, delivery: PendingMessage, fleet: FleetClient) -> None:
         """Fetch no more of a request that is too large, and have it answered so."""
         why = f"it has more than {self.largest_request} bytes"
         self._desk.tell("a request cannot be read", {
@@ -105,7 +105,7 @@ class Carrier:
         write_envelope(self._desk.inbox.request(delivery), _UNREADABLE)
         self._desk.inbox.complete(delivery)
 
-    def give(self, delivery: Delivery, fleet: Fleet, reply: Reply, sending: Sending) -> bool:
+    def give(self, delivery: PendingMessage, fleet: FleetClient, reply: Reply, sending: Sending) -> bool:
         """Send the objects that are left; False when the session is over."""
         left = list(sending.left or ())
         while left:

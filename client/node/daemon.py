@@ -15,20 +15,20 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from client.governance.admission import House
+from client.governance.admission import AdmissionContext
 from client.governance.approvals import Approvals
 from client.governance.disclosures import Disclosures
-from client.governance.records import Records
+from client.governance.records import SiteRecords
 from client.governance.repetition import Seldom
 from client.node.daemon_setting import answering_health, locked, stopping
-from client.node.message_loop import Correspondence, Desktop
+from client.node.message_loop import MessageLoop, TransportContext
 from client.node.meters import SiteMeters
 from client.node.status import Status
 from client.node.worker_process import WorkerProcess
 from client.site.home import Home
 from client.site.site_config import SiteConfig, load_site_config
 from client.transport.coordinator import Coordinator, load_authority, load_coordinator
-from client.transport.fleet_client import HEARTBEAT_SECONDS, Fleet
+from client.transport.fleet_client import HEARTBEAT_SECONDS, FleetClient
 from client.transport.inbox import Inbox
 from client.transport.outbox import Outbox
 from client.transport.proxy import proxy_to
@@ -73,7 +73,7 @@ def run_daemon(home: Home, *, json_logs: bool = False) -> None:
 class _Link:
     """The connection, while there is one."""
 
-    fleet: Fleet
+    fleet: FleetClient
     node_id: int
 
 
@@ -141,7 +141,7 @@ class _Daemon:
     def _connect(self) -> _Link:
         authority = load_authority(self._home, self._coordinator)
         proxy = proxy_to(self._coordinator.address, self._config.proxy)
-        fleet = Fleet(self._coordinator.address, authority, self._key, proxy)
+        fleet = FleetClient(self._coordinator.address, authority, self._key, proxy)
         try:
             node_id = self._activate(fleet)
         except BaseException:
@@ -155,7 +155,7 @@ class _Daemon:
         _log.info("connected", coordinator=self._coordinator.address)
         return self._link
 
-    def _activate(self, fleet: Fleet) -> int:
+    def _activate(self, fleet: FleetClient) -> int:
         """Say that this site is here, in place of an earlier daemon that was killed."""
         try:
             return fleet.activate()
@@ -208,19 +208,19 @@ class _Daemon:
         self._letters.house = self._house()
         _log.info("site.yaml read again")
 
-    def _correspondence(self) -> Correspondence:
+    def _correspondence(self) -> MessageLoop:
         home = self._home
-        desk = Desktop(
+        desk = TransportContext(
             name=self._config.name, to=self._coordinator.name, key=self._key,
             inbox=Inbox(home.inbox), outbox=Outbox(home.outbox),
-            quarantine=Quarantine(home.quarantine), records=Records(home),
+            quarantine=Quarantine(home.quarantine), records=SiteRecords(home),
             disclosures=Disclosures(home.disclosures), worker=self._worker, tell=self._told,
             meters=self._meters,
         )  # fmt: skip
-        return Correspondence(desk, self._house())
+        return MessageLoop(desk, self._house())
 
-    def _house(self) -> House:
-        return House(
+    def _house(self) -> AdmissionContext:
+        return AdmissionContext(
             config=self._config, coordinator=self._coordinator.fingerprint,
             paused=self._home.paused, approvals=Approvals(self._home.approvals),
         )  # fmt: skip
@@ -253,7 +253,7 @@ class _Daemon:
             )
 
 
-def _beat(fleet: Fleet, over: threading.Event) -> None:
+def _beat(fleet: FleetClient, over: threading.Event) -> None:
     """Say that the site is here, often enough that one lost word does no harm."""
     while not over.wait(HEARTBEAT_SECONDS / 2):
         with suppress(LinkDown, SiteUnknown):

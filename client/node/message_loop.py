@@ -18,13 +18,19 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 
-from client.governance.admission import NO_QUESTION, House, Question, denied, question_of
+from client.governance.admission import (
+    NO_QUESTION,
+    AdmissionContext,
+    AskedRequest,
+    denied,
+    question_of,
+)
 from client.governance.policy import Denied
 from client.governance.repetition import MANY_NAMES, Names
-from client.node.carrier import Carrier, Desktop, Traffic
+from client.node.carrier import Carrier, MessageTraffic, TransportContext
 from client.node.meters import Outcome
 from client.node.worker_process import Finished
-from client.transport.fleet_client import Delivery, Fleet, reply_to
+from client.transport.fleet_client import FleetClient, PendingMessage, reply_to
 from client.transport.inbox import Sending
 from client.transport.quarantine import MOST_INTERRUPTIONS
 from common.messages.envelope import Envelope, facts_of, read_head, seal
@@ -32,7 +38,7 @@ from common.messages.identity import sign
 from common.messages.wire import Refusal, RefusalReason
 from common.platform.errors import PrivacyError, RecordsLost, RunGone, StateDamaged, UpdateRefused
 
-__all__ = ["Correspondence", "Desktop", "Traffic"]
+__all__ = ["MessageLoop", "TransportContext", "MessageTraffic"]
 
 #: A site that is at work looks for more this often; one that is not waits for it.
 _BUSY_PULL_SECONDS = 0.5
@@ -40,20 +46,20 @@ _BUSY_PULL_SECONDS = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class _Letter:
-    delivery: Delivery
-    question: Question
+    delivery: PendingMessage
+    question: AskedRequest
     digest: str  # of the request, in hex
     refusal: Envelope | None  # an answer that needs no work
     at: float  # when it was decided on, on the monotonic clock
 
 
 @dataclass
-class Correspondence:
+class MessageLoop:
     """All letters of a daemon; `turn` does what can be done now."""
 
-    desk: Desktop
-    house: House
-    traffic: Traffic = field(default_factory=Traffic)
+    desk: TransportContext
+    house: AdmissionContext
+    traffic: MessageTraffic = field(default_factory=MessageTraffic)
     _letters: dict[str, _Letter] = field(default_factory=dict)  # decided on, by message
     _releases: dict[int, str] = field(default_factory=dict)  # by Flower's number of the run
     _pulled_at: float = -math.inf
@@ -64,7 +70,7 @@ class Correspondence:
         self._carrier = Carrier(self.desk, self.traffic)
         self.desk.worker.died = self.desk.quarantine.died
 
-    def turn(self, fleet: Fleet, wait_seconds: float) -> bool:
+    def turn(self, fleet: FleetClient, wait_seconds: float) -> bool:
         """Take one step of each kind; returns whether anything happened.
 
         With nothing to do, a message is waited for so long. LinkDown and SiteUnknown end the
@@ -134,7 +140,7 @@ class Correspondence:
         """Return what is set aside, a sentence each."""
         return [tries.sentence for tries in self.desk.quarantine.set_aside().values()]
 
-    def doing(self) -> Question | None:
+    def doing(self) -> AskedRequest | None:
         """Return what the worker is at."""
         given = self.desk.worker.given
         return next((x.question for x in self._letters.values() if x.digest == given), None)
@@ -144,7 +150,7 @@ class Correspondence:
         """Return how many letters are not answered."""
         return len(self._letters)
 
-    def _receive(self, fleet: Fleet, wait_seconds: float) -> bool:
+    def _receive(self, fleet: FleetClient, wait_seconds: float) -> bool:
         delivery = None
         if wait_seconds or time.monotonic() - self._pulled_at > _BUSY_PULL_SECONDS:
             delivery = fleet.pull(wait_seconds)
@@ -161,7 +167,7 @@ class Correspondence:
                 self._or_drop(known, self._carrier.fetch, fleet)
         return delivery is not None
 
-    def _decide(self, fleet: Fleet) -> None:
+    def _decide(self, fleet: FleetClient) -> None:
         waiting = [d for d in self.desk.inbox.waiting() if self.desk.inbox.request(d).exists()]
         for delivery in waiting:
             if delivery.id not in self._letters:
@@ -173,7 +179,7 @@ class Correspondence:
         for delivery in waiting:
             self._drop_if_too_late(delivery)
 
-    def _open(self, delivery: Delivery, fleet: Fleet) -> None:
+    def _open(self, delivery: PendingMessage, fleet: FleetClient) -> None:
         """Read a request's facts and decide whether the site takes part."""
         header, digest = read_head(self.desk.inbox.request(delivery))
         question, why = self._judged(header, delivery, fleet)
@@ -188,8 +194,8 @@ class Correspondence:
         )
 
     def _judged(
-        self, header: str, delivery: Delivery, fleet: Fleet
-    ) -> tuple[Question, Denied | None]:
+        self, header: str, delivery: PendingMessage, fleet: FleetClient
+    ) -> tuple[AskedRequest, Denied | None]:
         """Return what is asked, and why the site does not take part in it."""
         tries = self.desk.quarantine.tries(delivery.id)
         if tries.begun > MOST_INTERRUPTIONS:  # this one is among them
@@ -206,7 +212,7 @@ class Correspondence:
         why = denied(question, release, self.house, datetime.now(UTC).astimezone())
         return question, why or self._lost(delivery)
 
-    def _lost(self, delivery: Delivery) -> Denied | None:
+    def _lost(self, delivery: PendingMessage) -> Denied | None:
         """Return why the site's records are not to be built on, by all that is known of them."""
         try:
             self.desk.records.check(self.desk.inbox.receipt(delivery))
@@ -216,12 +222,12 @@ class Correspondence:
             return None  # the worker meets it, too, and tells of it
         return None
 
-    def _no(self, asked: Question, reason: RefusalReason) -> Envelope:
+    def _no(self, asked: AskedRequest, reason: RefusalReason) -> Envelope:
         no = Refusal(run=asked.run, round=asked.round, site=self.desk.name, reason=reason)
         envelope = seal(no)
         return envelope.signed(sign(self.desk.key, envelope.digest))
 
-    def _drop_if_too_late(self, delivery: Delivery) -> None:
+    def _drop_if_too_late(self, delivery: PendingMessage) -> None:
         """Forget what nobody waits for: its time is over, or a later round was asked for."""
         letter = self._letters.get(delivery.id)
         if letter is None or letter.digest == self.desk.worker.given:
@@ -233,7 +239,7 @@ class Correspondence:
         if later or delivery.ends < time.time():
             self._drop(delivery)
 
-    def _send(self, fleet: Fleet) -> bool:
+    def _send(self, fleet: FleetClient) -> bool:
         sent = False
         for letter in list(self._letters.values()):
             answer = self._answer(letter)
@@ -251,7 +257,7 @@ class Correspondence:
             return self._no(letter.question, RefusalReason.SET_ASIDE)
         return self.desk.outbox.find(letter.digest)
 
-    def _post(self, answer: Envelope, delivery: Delivery, fleet: Fleet) -> None:
+    def _post(self, answer: Envelope, delivery: PendingMessage, fleet: FleetClient) -> None:
         """Send an answer, or what is missing of it."""
         inbox = self.desk.inbox
         sending = inbox.sending(delivery)
@@ -287,7 +293,7 @@ class Correspondence:
             self.desk.meters.charged(float(spend["cohort_epsilon"]), limit)
 
     def _or_drop(
-        self, delivery: Delivery, step: Callable[[Delivery, Fleet], None], fleet: Fleet
+        self, delivery: PendingMessage, step: Callable[[PendingMessage, FleetClient], None], fleet: FleetClient
     ) -> None:
         """Take a step of one letter; one that can lead to nothing is forgotten, with a word."""
         try:
@@ -296,6 +302,6 @@ class Correspondence:
             self.desk.tell("a request is dropped", {"why": str(error)})
             self._drop(delivery)
 
-    def _drop(self, delivery: Delivery) -> None:
+    def _drop(self, delivery: PendingMessage) -> None:
         self._letters.pop(delivery.id, None)
         self.desk.inbox.drop(delivery)

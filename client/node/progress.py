@@ -16,7 +16,7 @@ TELL_SECONDS = 2.0
 _STEPS = frozenset({"open", "sqlite3.connect"})
 
 
-class Progress:
+class WorkProgress:
     """A count that rises while the process gets on; `watch` begins once for the process."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ _DAEMON_GIB = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Service:
+class SiteUnit:
     """What a unit is written for."""
 
     program: Path  # wardround-site as it is installed
@@ -22,7 +22,7 @@ class Service:
     config: SiteConfig
 
 
-def unit(service: Service) -> str:
+def unit(service: SiteUnit) -> str:
     """Return the unit's text; images and labels are only read."""
     config, home = service.config, service.home
     memory = "infinity" if config.memory_gib is None else f"{_mib(config.memory_gib)}M"
@@ -36,7 +36,7 @@ def unit(service: Service) -> str:
     ))  # fmt: skip
 
 
-def how_to_install(service: Service, written: Path) -> list[str]:
+def how_to_install(service: SiteUnit, written: Path) -> list[str]:
     """Return what to type, as root, with the unit in a file."""
     doctor = [str(service.program), "doctor", "--home", str(service.home)]
     return how_to_install_unit(

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TextIO
 
 from client.description.describing import Telling
-from client.governance.records import Records
-from client.node.app import Desk, Ward, refusal
-from client.node.progress import Progress
+from client.governance.records import SiteRecords
+from client.node.app import RequestHandler, SiteContext, refusal
+from client.node.progress import WorkProgress
 from client.site.home import Home
 from client.site.site_config import SiteConfig, load_site_config
 from client.training.device import device_of
@@ -57,10 +57,10 @@ def main(home: Home, jobs: TextIO, results: TextIO) -> None:
     config = load_site_config(home.site_yaml)
     limit_memory(config.memory_gib)
     tell = _teller(sys.stderr)
-    desk = Desk(ward_of(home, config), tell)
+    desk = RequestHandler(ward_of(home, config), tell)
     outbox, key = Outbox(home.outbox), load_private(home.key)
     say = _sayer(results)
-    Progress().watch(lambda count: say({"progress": count}))
+    WorkProgress().watch(lambda count: say({"progress": count}))
     say({"ready": os.getpid()})
     for line in jobs:
         facts = json.loads(line)
@@ -106,7 +106,7 @@ def read_request(path: Path) -> Request:
     return message
 
 
-def answered(desk: Desk, request: Request, site: str, tell: Callable[[str], None]) -> Answer:
+def answered(desk: RequestHandler, request: Request, site: str, tell: Callable[[str], None]) -> Answer:
     """Return the answer; whatever goes wrong here is told here, and only its kind leaves."""
     try:
         return desk.answer(request)
@@ -123,14 +123,14 @@ def _encoding(request: Request, answer: Answer) -> Encoding:
     return request.config.exchange.encoding
 
 
-def ward_of(home: Home, config: SiteConfig) -> Ward:
+def ward_of(home: Home, config: SiteConfig) -> SiteContext:
     """Return where everything is, as the site's configuration says."""
     import torch
 
     if config.threads:
         torch.set_num_threads(config.threads)
     policy = config.policy
-    return Ward(
+    return SiteContext(
         name=config.name, data=config.data, labels=config.labels_csv, cache=home.cache,
         memory=home.memory, ledger=home.ledger, answers=home.answers,
         withdrawals=home.withdrawals, index=home.index, quality=config.quality, telling=Telling(
@@ -140,7 +140,7 @@ def ward_of(home: Home, config: SiteConfig) -> Ward:
         largest_epsilon=policy.largest_epsilon_per_cohort,
         cohort_delta=policy.cohort_delta, tell_patients=policy.tell_patients,
         device=device_of(config.device), identity_key=home.identity_key, trained=home.trained,
-        records=Records(home),
+        records=SiteRecords(home),
     )  # fmt: skip
 
 

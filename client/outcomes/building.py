@@ -11,8 +11,15 @@ from datetime import date
 
 from client.labels.schema import date_in, number_in
 from client.labels.units import factor
-from client.outcomes.plan import Column, Plan
-from client.outcomes.records import Diagnosis, Observation, Person, Records, Study, Unread
+from client.outcomes.plan import Column, OutcomesPlan
+from client.outcomes.records import (
+    ConfirmedDiagnosis,
+    Observation,
+    OutcomeRecords,
+    Person,
+    StudyRecord,
+    Unread,
+)
 
 _YEAR = 365.25  # days
 
@@ -42,13 +49,13 @@ class _Case:
     """One row to be."""
 
     person: Person
-    study: Study | None
-    diagnoses: Sequence[Diagnosis]
+    study: StudyRecord | None
+    diagnoses: Sequence[ConfirmedDiagnosis]
     observations: Sequence[Observation]
     last_contact: date | None
 
 
-def build(plan: Plan, records: Records) -> OutcomeTable:
+def build(plan: OutcomesPlan, records: OutcomeRecords) -> OutcomeTable:
     """Return the table that a plan makes of records."""
     left_out = list(records.unread)
     rows: dict[tuple[str, ...], None] = {}
@@ -69,11 +76,11 @@ def build(plan: Plan, records: Records) -> OutcomeTable:
     return OutcomeTable(columns=columns, rows=tuple(rows), left_out=tuple(left_out))
 
 
-def _cases(plan: Plan, records: Records, left_out: list[Unread]) -> list[tuple[str, _Case]]:
+def _cases(plan: OutcomesPlan, records: OutcomeRecords, left_out: list[Unread]) -> list[tuple[str, _Case]]:
     """Return every row to be, with its name in messages, patients in their order."""
-    diagnoses: dict[str, list[Diagnosis]] = defaultdict(list)
+    diagnoses: dict[str, list[ConfirmedDiagnosis]] = defaultdict(list)
     observations: dict[str, list[Observation]] = defaultdict(list)
-    studies: dict[str, list[Study]] = defaultdict(list)
+    studies: dict[str, list[StudyRecord]] = defaultdict(list)
     for diagnosis in records.diagnoses:
         diagnoses[diagnosis.person].append(diagnosis)
     for observation in records.observations:
@@ -83,7 +90,7 @@ def _cases(plan: Plan, records: Records, left_out: list[Unread]) -> list[tuple[s
     found: list[tuple[str, _Case]] = []
     for person in sorted(records.persons, key=lambda one: one.patient):
         own = sorted(studies[person.key], key=lambda one: (one.day or date.max, one.uid))
-        chosen: list[Study | None] = [*own[:1]] or [None]
+        chosen: list[StudyRecord | None] = [*own[:1]] or [None]
         if plan.key != "PatientID":
             named = [s for s in own if (s.uid if plan.key == "StudyInstanceUID" else s.accession)]
             left_out += [
@@ -100,14 +107,14 @@ def _cases(plan: Plan, records: Records, left_out: list[Unread]) -> list[tuple[s
     return found
 
 
-def _key(plan: Plan, case: _Case) -> tuple[str, ...]:
+def _key(plan: OutcomesPlan, case: _Case) -> tuple[str, ...]:
     patient, study = case.person.patient, case.study
     if plan.key == "PatientID" or study is None:
         return (patient,)
     return patient, study.uid if plan.key == "StudyInstanceUID" else study.accession
 
 
-def _origin(plan: Plan, case: _Case) -> date:
+def _origin(plan: OutcomesPlan, case: _Case) -> date:
     if plan.origin_day is not None:
         return plan.origin_day
     if plan.origin == "study":
@@ -126,7 +133,7 @@ def _origin(plan: Plan, case: _Case) -> date:
     return min(days)
 
 
-def _outcome(plan: Plan, case: _Case, origin: date) -> tuple[str, str]:
+def _outcome(plan: OutcomesPlan, case: _Case, origin: date) -> tuple[str, str]:
     """Return event and time; who had the event before the origin was never at risk of it."""
     outcome, person = plan.outcome, case.person
     if person.dead and person.died is None:
@@ -145,7 +152,7 @@ def _outcome(plan: Plan, case: _Case, origin: date) -> tuple[str, str]:
     return "0", outcome.in_unit((end - origin).days)
 
 
-def _watched_until(plan: Plan, case: _Case) -> date | None:
+def _watched_until(plan: OutcomesPlan, case: _Case) -> date | None:
     """Return the last day on which an event would have been seen; nobody's is after their death."""
     died = case.person.died
     if plan.outcome.censored == "last_contact":
@@ -154,7 +161,7 @@ def _watched_until(plan: Plan, case: _Case) -> date | None:
     return end if died is None or end is None else min(end, died)
 
 
-def _first_diagnosis(plan: Plan, case: _Case, origin: date) -> date | None:
+def _first_diagnosis(plan: OutcomesPlan, case: _Case, origin: date) -> date | None:
     wanted = frozenset(plan.outcome.condition)
     found = [d for d in case.diagnoses if d.codes & wanted]
     if any(d.day is None for d in found):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from client.labels.schema import ColumnRules, LabelSchema
-from client.outcomes.plan import Column, Plan
+from client.outcomes.plan import Column, OutcomesPlan
 from common.config.yaml import write_yaml
 
 _YES_NO = ("0", "1")
 
 
-def schema_text(plan: Plan) -> str:
+def schema_text(plan: OutcomesPlan) -> str:
     """Return the schema of a plan's table as YAML."""
     columns = {name: _rules(column) for name, column in plan.columns.items()}
     outcome = plan.outcome

@@ -10,7 +10,7 @@ from typing import cast
 from pydantic import ValidationError
 
 from client.outcomes.fhir_server import Resource
-from client.outcomes.fhir_values import Odd, birthday_of, day_of, not_fhir
+from client.outcomes.fhir_values import UnusableResource, birthday_of, day_of, not_fhir
 from client.outcomes.records import Sex
 
 #: https://hl7.org/fhir/R4/valueset-administrative-gender.html
@@ -55,7 +55,7 @@ def read_record(resource: Resource, system: str | None, root: str) -> PatientRec
         patient = Patient.model_validate(resource)
         if patient.gender is not None and patient.gender not in _SEXES:
             message = f"gender {str(patient.gender)[:20]!r} is none of {', '.join(_SEXES)}"
-            raise Odd(message)
+            raise UnusableResource(message)
         ours = [
             (str(one.value).strip(), one.use == "old") for one in patient.identifier or ()
             if one.system == system and one.value
@@ -72,7 +72,7 @@ def read_record(resource: Resource, system: str | None, root: str) -> PatientRec
             died=day_of(patient.deceasedDateTime), active=patient.active is not False,
             links=links,
         )  # fmt: skip
-    except Odd as problem:
+    except UnusableResource as problem:
         return PatientRecord(key=key, tokens=_tokens(resource), links=links, fault=str(problem))
     except ValidationError as error:
         return PatientRecord(key=key, tokens=_tokens(resource), links=links, fault=not_fhir(error))
@@ -86,7 +86,7 @@ def _links(resource: Resource, root: str) -> Iterator[tuple[str, str]]:
         reference = str((other.get("reference") if isinstance(other, dict) else None) or "")
         if kind not in _LINKS:
             message = f"link.type {kind[:20]!r} is no code that FHIR has for it"
-            raise Odd(message)
+            raise UnusableResource(message)
         key = reference.rpartition("Patient/")[2].partition("/")[0]
         if "://" in reference and not reference.startswith(root):
             key = reference  # of another server

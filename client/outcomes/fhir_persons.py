@@ -22,9 +22,9 @@ from dataclasses import replace
 
 from client.outcomes.fhir_patient import BY, NOBODY, PatientRecord, escaped, read_record
 from client.outcomes.fhir_server import FhirServer
-from client.outcomes.fhir_values import Odd
-from client.outcomes.plan import Plan
-from client.outcomes.records import Person, Records, Unread
+from client.outcomes.fhir_values import UnusableResource
+from client.outcomes.plan import OutcomesPlan
+from client.outcomes.records import OutcomeRecords, Person, Unread
 from common.platform.errors import CohortError, ConfigurationError
 
 #: https://hl7.org/fhir/R4/datatypes.html#id
@@ -36,13 +36,13 @@ AT_ONCE = 20
 class FhirPersons:
     """Finds the persons of a server, each once."""
 
-    def __init__(self, plan: Plan, server: FhirServer) -> None:
+    def __init__(self, plan: OutcomesPlan, server: FhirServer) -> None:
         self._plan, self._server = plan, server
         self._root = plan.fhir.url if plan.fhir is not None else ""
         self._seen: dict[str, PatientRecord] = {}  # everything that was sent
-        self._found = Records()
+        self._found = OutcomeRecords()
 
-    def find(self, patients: frozenset[str] | None, found: Records) -> dict[str, str]:
+    def find(self, patients: frozenset[str] | None, found: OutcomeRecords) -> dict[str, str]:
         """Add the persons to the records; return the person's key by the key of each record.
 
         `patients` are the PatientIDs that are asked for; None: everybody.
@@ -55,7 +55,7 @@ class FhirPersons:
         for group in _groups([self._seen[key] for key in sorted(members)]):
             try:
                 person = self._person(group, patients)
-            except Odd as problem:
+            except UnusableResource as problem:
                 found.unread.append(Unread(what=f"Patient/{group[0].key}", why=str(problem)))
                 continue
             found.persons.append(person)
@@ -158,7 +158,7 @@ class FhirPersons:
         for record in group:
             if record.fault:
                 more = f" (linked with Patient/{group[0].key})" if len(group) > 1 else ""
-                raise Odd(record.fault + more)
+                raise UnusableResource(record.fault + more)
         main = self._main(group)
         others = [record for record in group if record.key != main.key]
         name = self._name(main, others, patients)
@@ -184,10 +184,10 @@ class FhirPersons:
             said = (o for r in group for kind, o in r.links if kind == "replaced-by")
             lost = sorted(other for other in said if other not in keys)
             message = f"is replaced {self._lost(lost[0]) if lost else 'in a circle'}"
-            raise Odd(message)
+            raise UnusableResource(message)
         if len(_groups(left)) > 1:
             message = f"is replaced by several: {', '.join(f'Patient/{r.key}' for r in left)}"
-            raise Odd(message)
+            raise UnusableResource(message)
         referring = {r.key for r in left for kind, o in r.links if kind == "refer" and o in keys}
         return min(left, key=lambda r: (r.key in referring, not r.active, min(r.names, default="")))
 
@@ -209,7 +209,7 @@ class FhirPersons:
         if not names or (len(names) > 1 and names <= main.names):
             system = self._plan.patient_identifier
             message = f"has {len(names)} identifiers of {system}, expected 1"
-            raise Odd(message)
+            raise UnusableResource(message)
         name = min(names)
         for other in sorted(every - {name}):
             if patients is None or other in patients:

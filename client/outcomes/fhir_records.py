@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from client.outcomes.fhir_persons import AT_ONCE, FhirPersons
 from client.outcomes.fhir_server import FhirServer, Resource
 from client.outcomes.fhir_values import (
-    Odd,
+    UnusableResource,
     codes_of,
     day_of,
     not_fhir,
@@ -23,8 +23,14 @@ from client.outcomes.fhir_values import (
     unknown_code,
     value_of,
 )
-from client.outcomes.plan import Plan
-from client.outcomes.records import Diagnosis, Observation, Records, Study, Unread
+from client.outcomes.plan import OutcomesPlan
+from client.outcomes.records import (
+    ConfirmedDiagnosis,
+    Observation,
+    OutcomeRecords,
+    StudyRecord,
+    Unread,
+)
 
 #: https://hl7.org/fhir/R4/valueset-observation-status.html
 _OBSERVATION_STATES = frozenset({
@@ -49,17 +55,17 @@ _DICOM_UIDS = "urn:dicom:uid"
 class FhirRecords:
     """A FHIR server as a source of records."""
 
-    def __init__(self, plan: Plan, server: FhirServer) -> None:
+    def __init__(self, plan: OutcomesPlan, server: FhirServer) -> None:
         self._plan, self._server = plan, server
         self._owner: dict[str, str] = {}  # key of the person by the key of each of their records
 
-    def records(self, patients: frozenset[str] | None) -> Records:
+    def records(self, patients: frozenset[str] | None) -> OutcomeRecords:
         """Return what there is of these PatientIDs; None: of everybody."""
         self._server.check_version()
-        found = Records()
+        found = OutcomeRecords()
         self._owner = FhirPersons(self._plan, self._server).find(patients, found)
         known = set(self._owner)
-        searches: list[tuple[str, frozenset[str], Callable[[Resource, Records], None]]] = [
+        searches: list[tuple[str, frozenset[str], Callable[[Resource, OutcomeRecords], None]]] = [
             ("ImagingStudy", frozenset(), self._study),
             ("Condition", self._plan.conditions(), self._diagnosis),
             ("Observation", self._plan.observations(), self._observation),
@@ -87,10 +93,10 @@ class FhirRecords:
         key = text.rpartition("Patient/")[2].partition("/")[0]
         if key not in self._owner:
             message = "names no patient"
-            raise Odd(message)
+            raise UnusableResource(message)
         return self._owner[key]
 
-    def _study(self, resource: Resource, found: Records) -> None:
+    def _study(self, resource: Resource, found: OutcomeRecords) -> None:
         from fhir.resources.R4B.imagingstudy import ImagingStudy
 
         study = ImagingStudy.model_validate(resource)
@@ -104,12 +110,12 @@ class FhirRecords:
         numbers = [v for s, v in identifiers if accession is not None and s == accession]
         person, day = self._person(study.subject), day_of(study.started)
         found.seen(person, day)
-        found.studies.append(Study(
+        found.studies.append(StudyRecord(
             person=person, uid=uids[0] if uids else "", accession=numbers[0] if numbers else "",
             day=day,
         ))  # fmt: skip
 
-    def _diagnosis(self, resource: Resource, found: Records) -> None:
+    def _diagnosis(self, resource: Resource, found: OutcomeRecords) -> None:
         from fhir.resources.R4B.condition import Condition
 
         condition = Condition.model_validate(resource)
@@ -128,9 +134,9 @@ class FhirRecords:
         day = day_of(condition.onsetDateTime) or start_of(condition.onsetPeriod)
         day = day or day_of(condition.recordedDate)
         found.seen(person, day)
-        found.diagnoses.append(Diagnosis(person=person, codes=codes, day=day))
+        found.diagnoses.append(ConfirmedDiagnosis(person=person, codes=codes, day=day))
 
-    def _observation(self, resource: Resource, found: Records) -> None:
+    def _observation(self, resource: Resource, found: OutcomeRecords) -> None:
         from fhir.resources.R4B.observation import Observation as FhirObservation
 
         one = FhirObservation.model_validate(resource)
@@ -142,7 +148,7 @@ class FhirRecords:
         if one.status not in _FINAL:
             if one.status in {"registered", "preliminary", "unknown"}:
                 message = f"is {one.status}, expected final, amended or corrected"
-                raise Odd(message)
+                raise UnusableResource(message)
             return
         value, unit = value_of(one)
         person = self._person(one.subject)
@@ -155,7 +161,7 @@ class FhirRecords:
 
 
 def _listed(
-    resource: Resource, found: Records, read: Callable[[Resource, Records], None],
+    resource: Resource, found: OutcomeRecords, read: Callable[[Resource, OutcomeRecords], None],
     known: Iterable[str] | None,
 ) -> None:  # fmt: skip
     """Read a resource, or list it with what is wrong; one bad resource stops nothing."""
@@ -164,7 +170,7 @@ def _listed(
         if known is not None and _subject_of(resource) not in known:
             return  # of somebody who was not asked for
         read(resource, found)
-    except Odd as problem:
+    except UnusableResource as problem:
         found.unread.append(Unread(what=name, why=str(problem)))
     except ValidationError as error:
         found.unread.append(Unread(what=name, why=not_fhir(error)))

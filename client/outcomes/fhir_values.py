@@ -9,7 +9,7 @@ from pydantic import ValidationError
 _UCUM = "http://unitsofmeasure.org"
 
 
-class Odd(Exception):
+class UnusableResource(Exception):
     """A resource that cannot be used; says why."""
 
 
@@ -29,9 +29,9 @@ def not_fhir(error: ValidationError) -> str:
     return f"is not FHIR R4: {place}: {first['msg']}"[:200]
 
 
-def unknown_code(field: str, code: object) -> Odd:
+def unknown_code(field: str, code: object) -> UnusableResource:
     """Return what is raised for a code that no such field can have."""
-    return Odd(f"{field} {str(code)[:20]!r} is no code that FHIR has for it")
+    return UnusableResource(f"{field} {str(code)[:20]!r} is no code that FHIR has for it")
 
 
 def day_of(value: object) -> date | None:
@@ -42,7 +42,7 @@ def day_of(value: object) -> date | None:
         return value
     if value is not None:
         message = f"the date {str(value)[:20]} has no day"
-        raise Odd(message)
+        raise UnusableResource(message)
     return None
 
 
@@ -70,7 +70,7 @@ def value_of(one: object) -> tuple[str, str]:
     if quantity is not None:
         if quantity.value is None or quantity.comparator is not None:
             message = f"has no exact value ({quantity.comparator or 'none'})"
-            raise Odd(message)
+            raise UnusableResource(message)
         ucum = quantity.code if quantity.system in {None, _UCUM} else None
         return format(quantity.value, "f"), str(ucum or quantity.unit or "")
     concept = getattr(one, "valueCodeableConcept", None)
@@ -85,4 +85,4 @@ def value_of(one: object) -> tuple[str, str]:
     if flag is not None:
         return str(int(flag)), ""
     message = "has no value"
-    raise Odd(message)
+    raise UnusableResource(message)

@@ -12,8 +12,16 @@ from datetime import date, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from client.outcomes.plan import Plan, SqlSource
-from client.outcomes.records import Diagnosis, Observation, Person, Records, Sex, Study, Unread
+from client.outcomes.plan import OutcomesPlan, SqlSource
+from client.outcomes.records import (
+    ConfirmedDiagnosis,
+    Observation,
+    OutcomeRecords,
+    Person,
+    Sex,
+    StudyRecord,
+    Unread,
+)
 from client.site.private_file import read_secret
 from common.platform.errors import CohortError, ConfigurationError, Unreachable
 
@@ -49,7 +57,7 @@ _Row = Sequence[object]
 class Omop:
     """An OMOP database as a source of records; use it as a context."""
 
-    def __init__(self, plan: Plan, source: SqlSource) -> None:
+    def __init__(self, plan: OutcomesPlan, source: SqlSource) -> None:
         self._plan, self._source = plan, source
         self._engine = _engine(source)
 
@@ -62,11 +70,11 @@ class Omop:
     ) -> None:  # fmt: skip
         self._engine.dispose()
 
-    def records(self, patients: frozenset[str] | None) -> Records:
+    def records(self, patients: frozenset[str] | None) -> OutcomeRecords:
         """Return what there is of these PatientIDs; None: of everybody."""
         from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError
 
-        found = Records()
+        found = OutcomeRecords()
         try:
             with self._engine.connect() as connection:
                 self._read(connection, patients, found)
@@ -83,7 +91,7 @@ class Omop:
         return found
 
     def _read(
-        self, connection: Connection, patients: frozenset[str] | None, found: Records
+        self, connection: Connection, patients: frozenset[str] | None, found: OutcomeRecords
     ) -> None:
         self._persons(connection, patients, found)
         known = sorted({int(person.key) for person in found.persons})
@@ -94,20 +102,20 @@ class Omop:
                 day = _day(row[2])
                 found.seen(str(row[0]), day)
                 found.studies.append(
-                    Study(person=str(row[0]), uid=_text(row[1]), accession="", day=day)
+                    StudyRecord(person=str(row[0]), uid=_text(row[1]), accession="", day=day)
                 )
         persons = set(known)
         wanted = _numbers(self._plan.conditions())
         for row in self._rows(connection, "condition_occurrence", "condition_concept_id", wanted):
             if row[0] in persons:
                 found.seen(str(row[0]), _day(row[2]))
-                found.diagnoses.append(Diagnosis(
+                found.diagnoses.append(ConfirmedDiagnosis(
                     person=str(row[0]), codes=frozenset({_text(row[1])}), day=_day(row[2])
                 ))  # fmt: skip
         self._measurements(connection, persons, found)
 
     def _persons(
-        self, connection: Connection, patients: frozenset[str] | None, found: Records
+        self, connection: Connection, patients: frozenset[str] | None, found: OutcomeRecords
     ) -> None:
         names = None if patients is None else sorted(patients)
         rows = list(self._rows(connection, "person", "person_source_value", names))
@@ -129,7 +137,7 @@ class Omop:
                 dead=row[0] in deaths, died=deaths.get(row[0]),
             ))  # fmt: skip
 
-    def _measurements(self, connection: Connection, persons: set[int], found: Records) -> None:
+    def _measurements(self, connection: Connection, persons: set[int], found: OutcomeRecords) -> None:
         wanted = _numbers(self._plan.observations())
         rows = [
             row

@@ -120,7 +120,7 @@ class Column(Part):
         return self
 
 
-class Outcome(Part):
+class PlannedOutcome(Part):
     """An event after the origin, and how long it took or was waited for."""
 
     #: Name of the column that says whether the event was seen: 1 or 0.
@@ -147,7 +147,7 @@ class Outcome(Part):
         return f"{days * (factor('d', self.unit) or 1.0):.6g}"
 
 
-class Plan(Part):
+class OutcomesPlan(Part):
     """What to ask, of whom, and the table that is to come of it."""
 
     fhir: FhirSource | None = None
@@ -164,7 +164,7 @@ class Plan(Part):
     origin: Literal["study", "condition"] | _Day = "study"
     origin_condition: tuple[Code, ...] = ()
     columns: Mapping[str, Column] = {}
-    outcome: Outcome
+    outcome: PlannedOutcome
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -22,7 +22,7 @@ class Person:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
+class StudyRecord:
     """One imaging study."""
 
     person: str
@@ -32,7 +32,7 @@ class Study:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Diagnosis:
+class ConfirmedDiagnosis:
     """One diagnosis that was confirmed."""
 
     person: str
@@ -60,12 +60,12 @@ class Unread:
 
 
 @dataclass(kw_only=True)
-class Records:
+class OutcomeRecords:
     """Everything that was asked for; filled page by page."""
 
     persons: list[Person] = field(default_factory=list)
-    studies: list[Study] = field(default_factory=list)
-    diagnoses: list[Diagnosis] = field(default_factory=list)
+    studies: list[StudyRecord] = field(default_factory=list)
+    diagnoses: list[ConfirmedDiagnosis] = field(default_factory=list)
     observations: list[Observation] = field(default_factory=list)
     #: By person: the last day on which the source knows anything of them.
     last_contact: dict[str, date] = field(default_factory=dict)
@@ -77,9 +77,9 @@ class Records:
             self.last_contact[person] = max(day, self.last_contact.get(person, day))
 
 
-class Source(Protocol):
+class RecordSource(Protocol):
     """Where records come from."""
 
-    def records(self, patients: frozenset[str] | None) -> Records:
+    def records(self, patients: frozenset[str] | None) -> OutcomeRecords:
         """Return what there is of these PatientIDs; None: of everybody."""
         ...

@@ -17,17 +17,17 @@ _BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Desk:
+class ArrivalNotes:
     """Where it is noted what came."""
 
     queue: Queue
     flusher: Flusher  # running
 
 
-class Box:
+class ArrivalBatch:
     """What arrives of one series, until it is written down; leaving it writes down the rest."""
 
-    def __init__(self, desk: Desk, pace: Pace) -> None:
+    def __init__(self, desk: ArrivalNotes, pace: Pace) -> None:
         self._desk, self._pace, self._boot = desk, pace, boot()
         self._lock = threading.Lock()
         self._held: list[Landed] = []

@@ -14,7 +14,7 @@ from client.pacs import query
 from client.pacs.connection.association import COMPRESSED, UNCOMPRESSED, associate
 from client.pacs.connection.storage_classes import classes_of
 from client.pacs.received_file import place
-from client.pacs.source import Arrivals, Halt, RemoteSeries, SeriesRefused, only
+from client.pacs.source import ArrivalObserver, Halt, RemoteSeries, SeriesRefused, only
 from client.site.pacs_config import PacsConfig
 from common.platform.errors import Unreachable
 
@@ -41,7 +41,7 @@ class CGet(query.Asking):
     """C-GET."""
 
     def fetch(
-        self, series: RemoteSeries, missing: Collection[str] | None, arrivals: Arrivals
+        self, series: RemoteSeries, missing: Collection[str] | None, arrivals: ArrivalObserver
     ) -> None:
         """Ask for the series, or for its missing instances, on one association."""
         self.finder.close()  # all is found, and an association may be all that we are allowed
@@ -65,7 +65,7 @@ class CGet(query.Asking):
 class _Desk:
     """Takes C-STORE requests; what goes wrong in pynetdicom's call is raised outside of it."""
 
-    def __init__(self, data: Path, series: RemoteSeries, arrivals: Arrivals) -> None:
+    def __init__(self, data: Path, series: RemoteSeries, arrivals: ArrivalObserver) -> None:
         self._data, self._expected, self._arrivals = data, only(series), arrivals
         self._failure: Exception | None = None
         self.count = 0  # objects that the PACS sent

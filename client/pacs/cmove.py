@@ -16,7 +16,7 @@ from client.pacs.cget import OUT_OF_RESOURCES, STORED, judge, requests
 from client.pacs.connection.association import associate
 from client.pacs.received_file import Landed, place
 from client.pacs.receiver import listen
-from client.pacs.source import Arrivals, Halt, RemoteSeries, only
+from client.pacs.source import ArrivalObserver, Halt, RemoteSeries, only
 from client.site.pacs_config import PacsConfig
 from common.platform.errors import TrustRefused
 
@@ -43,11 +43,11 @@ class CMove(query.Asking):
     def __init__(self, pacs: PacsConfig, data: Path) -> None:
         super().__init__(pacs, data)
         self._lock = threading.Lock()
-        self._expected: dict[str, tuple[RemoteSeries, Arrivals]] = {}  # by SeriesInstanceUID
+        self._expected: dict[str, tuple[RemoteSeries, ArrivalObserver]] = {}  # by SeriesInstanceUID
         self._failures: dict[str, Exception] = {}  # the same
 
     def fetch(
-        self, series: RemoteSeries, missing: Collection[str] | None, arrivals: Arrivals
+        self, series: RemoteSeries, missing: Collection[str] | None, arrivals: ArrivalObserver
     ) -> None:
         """Ask the PACS to send the series, or its missing instances, to our title."""
         self.finder.close()  # all is found, and an association may be all that we are allowed

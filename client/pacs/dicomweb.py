@@ -15,7 +15,7 @@ from client.dicom.reasons import UnusableFile
 from client.pacs.connection.multipart import Malformed, Read, boundary_of, parts
 from client.pacs.connection.web_session import TIMEOUT, refusal, web_session
 from client.pacs.received_file import Expected, is_uid, place
-from client.pacs.source import Arrivals, Key, Question, RemoteSeries, SeriesRefused, only
+from client.pacs.source import ArrivalObserver, Key, PacsQuery, RemoteSeries, SeriesRefused, only
 from client.site.pacs_config import PacsConfig
 from common.platform.errors import Unreachable
 
@@ -50,7 +50,7 @@ class DicomWeb:
         self._pacs, self._data, self._session = pacs, data, session
         self._root = (pacs.url or "").rstrip("/")
 
-    def find(self, question: Question) -> Iterator[RemoteSeries]:
+    def find(self, question: PacsQuery) -> Iterator[RemoteSeries]:
         """Ask for studies, and each study for its series, as servers answer that everywhere."""
         if question.key == "SeriesInstanceUID":
             yield from self._series("series", {"SeriesInstanceUID": question.value})
@@ -80,7 +80,7 @@ class DicomWeb:
         return ()
 
     def fetch(
-        self, series: RemoteSeries, missing: Collection[str] | None, arrivals: Arrivals
+        self, series: RemoteSeries, missing: Collection[str] | None, arrivals: ArrivalObserver
     ) -> None:
         """Take the series in one answer, or each missing instance in one of its own."""
         path = f"studies/{series.study}/series/{series.series}"
@@ -136,7 +136,7 @@ class DicomWeb:
             raise self._no_dicomweb()
         return found
 
-    def _retrieve(self, path: str, expected: Expected, arrivals: Arrivals) -> None:
+    def _retrieve(self, path: str, expected: Expected, arrivals: ArrivalObserver) -> None:
         headers = {"Accept": _ACCEPT, "Accept-Encoding": "identity"}
         try:
             with self._session.get(
@@ -156,7 +156,7 @@ class DicomWeb:
             message = f"The PACS at {self._root} broke off in the middle of an answer."
             raise Unreachable(message) from error
 
-    def _take(self, answer: requests.Response, expected: Expected, arrivals: Arrivals) -> None:
+    def _take(self, answer: requests.Response, expected: Expected, arrivals: ArrivalObserver) -> None:
         def read(count: int) -> bytes:
             # What is there, as read() would lose it when the connection breaks before `count`.
             piece = answer.raw.read1(count, decode_content=True)

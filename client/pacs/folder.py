@@ -12,7 +12,7 @@ from pathlib import Path
 from client.dicom.reading.groups import text_of
 from client.dicom.reasons import Reason, UnusableFile
 from client.pacs.received_file import Landed, look, place
-from client.pacs.source import Arrivals, Question, RemoteSeries, only
+from client.pacs.source import ArrivalObserver, PacsQuery, RemoteSeries, only
 from client.site.pacs_config import PacsConfig
 from common.platform.errors import ConfigurationError
 
@@ -42,7 +42,7 @@ class ExportFolder:
         self._listed: dict[str, RemoteSeries] = {}
         self.unusable: list[tuple[Path, UnusableFile]] = []
 
-    def find(self, question: Question) -> Iterator[RemoteSeries]:
+    def find(self, question: PacsQuery) -> Iterator[RemoteSeries]:
         """Yield what matches; dates and modality are the index's to judge in a folder."""
         self._scan()
         for series in self._listed.values():
@@ -66,7 +66,7 @@ class ExportFolder:
         )
 
     def fetch(
-        self, series: RemoteSeries, missing: Collection[str] | None, arrivals: Arrivals
+        self, series: RemoteSeries, missing: Collection[str] | None, arrivals: ArrivalObserver
     ) -> None:
         """Copy the files of a series into the data folder."""
         files = self._scan().get(series.series, {})

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.dicom.reasons import UnusableFile
-from client.pacs.arrival_batch import Box, Desk
+from client.pacs.arrival_batch import ArrivalBatch, ArrivalNotes
 from client.pacs.fsync import boot
 from client.pacs.queue import Counted, Queue
 from client.pacs.rate_limit import Pace, pause_seconds
 from client.pacs.received_file import folder_of, is_uid, leftovers, look
-from client.pacs.selection import Wanted
-from client.pacs.source import Halt, RemoteSeries, SeriesRefused, Source, open_source
+from client.pacs.selection import WantedSeries
+from client.pacs.source import Halt, ImageSource, RemoteSeries, SeriesRefused, open_source
 from client.site.pacs_config import PacsConfig
 from common.platform.errors import RunFailed, Unreachable
 from common.platform.file_lock import FileLock, Taken
@@ -36,20 +36,20 @@ class Pulled:
     """How a pull ended."""
 
     counted: Counted
-    unanswered: tuple[Wanted, ...]  # of these the PACS has nothing that fits
+    unanswered: tuple[WantedSeries, ...]  # of these the PACS has nothing that fits
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class PullOrder:
     """What is pulled, and to where."""
 
     pacs: PacsConfig
     data: Path  # folder
-    wanted: Sequence[Wanted]
+    wanted: Sequence[WantedSeries]
     withdrawn: frozenset[str]  # PatientIDs of whom nothing is fetched
 
 
-def pull(order: Order, desk: Desk, pace: Pace, tell: Tell) -> Pulled:
+def pull(order: PullOrder, desk: ArrivalNotes, pace: Pace, tell: Tell) -> Pulled:
     """Pull what is wanted; Unreachable or TrustRefused when the PACS does not let it go on.
 
     RunFailed when the data folder cannot be written, AtWork when another pull fills it. Returns
@@ -61,7 +61,7 @@ def pull(order: Order, desk: Desk, pace: Pace, tell: Tell) -> Pulled:
         raise cannot_write(order.data, error) from error
 
 
-def _pull(order: Order, desk: Desk, pace: Pace, tell: Tell) -> Pulled:
+def _pull(order: PullOrder, desk: ArrivalNotes, pace: Pace, tell: Tell) -> Pulled:
     queue = desk.queue
     order.data.mkdir(parents=True, exist_ok=True)
     with _alone(order.data), open_source(order.pacs, order.data) as source:
@@ -105,8 +105,8 @@ def _alone(data: Path) -> Iterator[None]:
 
 
 def _list(
-    source: Source, order: Order, pace: Pace, tell: Tell
-) -> tuple[list[RemoteSeries], tuple[Wanted, ...]]:
+    source: ImageSource, order: PullOrder, pace: Pace, tell: Tell
+) -> tuple[list[RemoteSeries], tuple[WantedSeries, ...]]:
     """Ask everything there is to ask; each question is tried again after a cut."""
     found: dict[str, RemoteSeries] = {}
     unanswered = []
@@ -127,7 +127,7 @@ def _list(
     return list(found.values()), tuple(unanswered)
 
 
-def _asked(source: Source, one: Wanted, pace: Pace, tell: Tell) -> list[RemoteSeries]:
+def _asked(source: ImageSource, one: WantedSeries, pace: Pace, tell: Tell) -> list[RemoteSeries]:
     for tries in range(1, _TRIES + 1):
         try:
             return list(source.find(one.question))
@@ -152,7 +152,7 @@ def _look_again(queue: Queue, data: Path) -> None:
 class _Work:
     """The threads that fetch, and what they share."""
 
-    def __init__(self, source: Source, desk: Desk, pace: Pace, data: Path, tell: Tell) -> None:
+    def __init__(self, source: ImageSource, desk: ArrivalNotes, pace: Pace, data: Path, tell: Tell) -> None:
         self._source, self._desk, self._pace, self._data = source, desk, pace, data
         self._queue, self._tell = desk.queue, tell
         self._fatal: list[BaseException] = []
@@ -194,7 +194,7 @@ class _Work:
                 self._tell("The PACS's hours are over; going on when they begin again.")
                 self._pace.until_open()
                 continue
-            box = Box(self._desk, self._pace)
+            box = ArrivalBatch(self._desk, self._pace)
             try:
                 with box:
                     missing = self._bring(series, box)
@@ -227,7 +227,7 @@ class _Work:
             self._told = text, now
             self._tell(text)
 
-    def _bring(self, series: RemoteSeries, box: Box) -> frozenset[str]:
+    def _bring(self, series: RemoteSeries, box: ArrivalBatch) -> frozenset[str]:
         """Fetch what is missing of a series; return what still is."""
         here = self._adopted(series)
         if not here:

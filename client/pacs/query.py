@@ -12,7 +12,7 @@ from pynetdicom.association import Association
 
 from client.pacs.connection.association import associate
 from client.pacs.received_file import is_uid
-from client.pacs.source import Question, RemoteSeries
+from client.pacs.source import PacsQuery, RemoteSeries
 from client.site.pacs_config import PacsConfig
 from common.platform.errors import TrustRefused, Unreachable
 
@@ -31,7 +31,7 @@ class Finder:
         self._open = ExitStack()
         self._association: Association | None = None
 
-    def find(self, question: Question) -> Iterator[RemoteSeries]:
+    def find(self, question: PacsQuery) -> Iterator[RemoteSeries]:
         """Return the series that match; Unreachable or TrustRefused when the PACS drops it."""
         with self._lock:
             try:
@@ -45,7 +45,7 @@ class Finder:
         with self._lock:
             self._close()
 
-    def _found(self, question: Question) -> list[RemoteSeries]:
+    def _found(self, question: PacsQuery) -> list[RemoteSeries]:
         if self._association is None or not self._association.is_established:
             self._close()
             self._association = self._open.enter_context(associate(self._pacs, [FIND]))
@@ -63,7 +63,7 @@ class Asking:
         self._pacs, self._data = pacs, data
         self.finder = Finder(pacs)
 
-    def find(self, question: Question) -> Iterator[RemoteSeries]:
+    def find(self, question: PacsQuery) -> Iterator[RemoteSeries]:
         """Ask by C-FIND."""
         return self.finder.find(question)
 
@@ -76,7 +76,7 @@ class Asking:
         return ()
 
 
-def find(association: Association, pacs: PacsConfig, question: Question) -> Iterator[RemoteSeries]:
+def find(association: Association, pacs: PacsConfig, question: PacsQuery) -> Iterator[RemoteSeries]:
     """Yield the series that match; Unreachable or TrustRefused when the PACS drops the query."""
     if question.key == "SeriesInstanceUID":
         yield from _series(association, pacs, Dataset(), question.value)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from client.dicom.headers.elements import Elements, Odd, Parsed
+from client.dicom.headers.elements import Elements, Parsed, UnusualHeader
 from client.dicom.headers.scanned import scan
 from client.dicom.reasons import Reason, UnusableFile
 
@@ -154,7 +154,7 @@ def _seen(path: Path, size: int) -> _Seen:
         raise UnusableFile(Reason.EMPTY_FILE)
     try:
         found = scan(path, size)
-    except Odd:
+    except UnusualHeader:
         return _parsed(path)
     pixels = found.pixels
     if pixels is None or pixels.tag != _PIXELS:
@@ -191,7 +191,7 @@ def _check_pixels(path: Path, size: int, seen: _Seen) -> None:
         _check_fragments(path, size, seen.start)
         return
     _enough(size - seen.start, seen.length)
-    with suppress(Odd):  # strange numbers of rows are for the reader to refuse
+    with suppress(UnusualHeader):  # strange numbers of rows are for the reader to refuse
         _enough(seen.length, _expected(seen.elements))
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.labels.label_table import Row, read_labels
-from client.pacs.source import Key, Question, RemoteSeries
-from client.site.pacs_config import Selection
+from client.pacs.source import Key, PacsQuery, RemoteSeries
+from client.site.pacs_config import PullSelection
 from common.platform.errors import CohortError
 
 #: A row's keys for a study, most specific first; each finds studies at every PACS.
@@ -16,10 +16,10 @@ _OF_STUDIES: tuple[Key, ...] = ("StudyInstanceUID", "AccessionNumber", "PatientI
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class WantedSeries:
     """A question, and what of its answer is taken."""
 
-    question: Question
+    question: PacsQuery
     series: frozenset[str]  # SeriesInstanceUIDs; empty for all that fit
     modalities: frozenset[str]  # empty for all
 
@@ -40,7 +40,7 @@ class Wanted:
         )
 
 
-def wanted(select: Selection, labels: Path) -> tuple[Wanted, ...]:
+def wanted(select: PullSelection, labels: Path) -> tuple[WantedSeries, ...]:
     """Return the questions of a selection; CohortError when it names nothing."""
     if not select.named_by_labels:
         return tuple(_wanted(select, None, one) for one in select.modalities)
@@ -76,13 +76,13 @@ def _of_row(row: Row) -> tuple[Key, str, str]:
 
 
 def _wanted(
-    select: Selection, key: Key | None, value: str, series: frozenset[str] = frozenset()
-) -> Wanted:
+    select: PullSelection, key: Key | None, value: str, series: frozenset[str] = frozenset()
+) -> WantedSeries:
     first, last = (
         day.strftime("%Y%m%d") if day else "" for day in (select.first_day, select.last_day)
     )
-    question = Question(
+    question = PacsQuery(
         key=key, value=value if key else "", modality="" if key else value, first_day=first,
         last_day=last,
     )  # fmt: skip
-    return Wanted(question=question, series=series, modalities=frozenset(select.modalities))
+    return WantedSeries(question=question, series=series, modalities=frozenset(select.modalities))

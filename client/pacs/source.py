@@ -22,7 +22,7 @@ Key = Literal["PatientID", "StudyInstanceUID", "AccessionNumber", "SeriesInstanc
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class PacsQuery:
     """What the PACS is asked for at a time."""
 
     key: Key | None  # None: everything in these dates of this modality
@@ -66,7 +66,7 @@ class SeriesRefused(Exception):
     """The PACS answers, but does not hand this series out; others may still come."""
 
 
-class Arrivals(Protocol):
+class ArrivalObserver(Protocol):
     """Who is told what arrives; safe to call from any thread."""
 
     def wait(self) -> None:
@@ -83,10 +83,10 @@ class Halt(Exception):
     """Fetching ends here and now: Ctrl-C, or the PACS's hours are over. Nothing is wrong."""
 
 
-class Source(Protocol):
+class ImageSource(Protocol):
     """A route to the images."""
 
-    def find(self, question: Question) -> Iterator[RemoteSeries]:
+    def find(self, question: PacsQuery) -> Iterator[RemoteSeries]:
         """Yield the series that match, of any modality where a key was given."""
 
     def instances(self, series: RemoteSeries) -> frozenset[str]:
@@ -96,7 +96,7 @@ class Source(Protocol):
         """Return what whoever watches should know of the source, once it was asked."""
 
     def fetch(
-        self, series: RemoteSeries, missing: Collection[str] | None, arrivals: Arrivals
+        self, series: RemoteSeries, missing: Collection[str] | None, arrivals: ArrivalObserver
     ) -> None:
         """Put a series' objects into the data folder: all of them, or the missing ones alone.
 
@@ -114,7 +114,7 @@ def only(series: RemoteSeries) -> Expected:
     return expected
 
 
-def open_source(pacs: PacsConfig, data: Path) -> AbstractContextManager[Source]:
+def open_source(pacs: PacsConfig, data: Path) -> AbstractContextManager[ImageSource]:
     """Return the source of a route; it is open inside a with statement."""
     match pacs.route:
         case "dicomweb":

@@ -12,7 +12,7 @@ contributions by up to 6e-5 of the clip norm in all; with weights that are made 
 times the norm. So only simulations, which claim nothing, take them
 (client/privacy/backend_choice.py).
 
-Public: Objective, Backend, Drawn, LOOP, gradients_by_patient, linear_layers.
+Public: Objective, Backend, DrawnPatients, LOOP, gradients_by_patient, linear_layers.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Backend(NamedTuple):
 LOOP = Backend("loop")
 
 
-class Drawn(NamedTuple):
+class DrawnPatients(NamedTuple):
     """The patients of a step and their items; secret."""
 
     place: Tensor  # (patients, most items) position of an item; a short patient repeats its first
@@ -59,7 +59,7 @@ class Drawn(NamedTuple):
 
 
 def gradients_by_patient(
-    objective: Objective, parameters: Sequence[nn.Parameter], drawn: Drawn, backend: Backend
+    objective: Objective, parameters: Sequence[nn.Parameter], drawn: DrawnPatients, backend: Backend
 ) -> Iterator[list[Tensor]]:
     """Yield gradients of the mean loss over a patient's items, each (some patients, *parameter)."""
     if len(drawn.items) == 0:
@@ -74,7 +74,7 @@ def gradients_by_patient(
 
 
 def _by_loop(
-    objective: Objective, parameters: Sequence[nn.Parameter], drawn: Drawn
+    objective: Objective, parameters: Sequence[nn.Parameter], drawn: DrawnPatients
 ) -> Iterator[list[Tensor]]:
     """Yield one patient's gradient at a time."""
     patients = objective.patients
@@ -90,7 +90,7 @@ def _by_loop(
 
 
 def _by_vmap(
-    objective: Objective, parameters: Sequence[nn.Parameter], drawn: Drawn, side_by_side: int
+    objective: Objective, parameters: Sequence[nn.Parameter], drawn: DrawnPatients, side_by_side: int
 ) -> Iterator[list[Tensor]]:
     """Yield many patients' gradients at once, for simulations: fastest for one image each.
 
@@ -123,7 +123,7 @@ def _by_vmap(
         yield [found[order.index(i)] for i in range(len(parameters))]
 
 
-def _weight(drawn: Drawn) -> Tensor:
+def _weight(drawn: DrawnPatients) -> Tensor:
     """Return 1 / items for the items that count and 0 for the repeats, (patients, most items)."""
     most = drawn.place.shape[1]
     present = torch.arange(most) < drawn.items[:, None]
@@ -144,7 +144,7 @@ def linear_layers(
 
 
 def _by_linear(
-    objective: Objective, parameters: Sequence[nn.Parameter], drawn: Drawn, side_by_side: int
+    objective: Objective, parameters: Sequence[nn.Parameter], drawn: DrawnPatients, side_by_side: int
 ) -> Iterator[list[Tensor]]:
     """Yield outer products of what enters a layer and what comes back to it, for simulations.
 

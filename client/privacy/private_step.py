@@ -30,7 +30,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from client.privacy.patient_draw import PatientDraw
-from client.privacy.patient_gradients import LOOP, Backend, Drawn, Objective, gradients_by_patient
+from client.privacy.patient_gradients import (
+    LOOP,
+    Backend,
+    DrawnPatients,
+    Objective,
+    gradients_by_patient,
+)
 from common.data.sample import Patients
 from common.privacy.noise import NoiseSource
 from common.privacy.plan import PrivacyPlan
@@ -60,7 +66,7 @@ def private_step(
 
 
 def accumulate(
-    objective: Objective, optimizer: PatientOptimizer, drawn: Drawn, noise: NoiseSource,
+    objective: Objective, optimizer: PatientOptimizer, drawn: DrawnPatients, noise: NoiseSource,
     backend: Backend = LOOP,
 ) -> None:  # fmt: skip
     """Add the drawn patients' clipped gradients to the optimiser's sum."""
@@ -71,7 +77,7 @@ def accumulate(
             several.clear()  # the next patient needs the memory
 
 
-def draw(patients: Patients, sampling_rate: float, most: int, noise: NoiseSource) -> Drawn:
+def draw(patients: Patients, sampling_rate: float, most: int, noise: NoiseSource) -> DrawnPatients:
     """Return the step's patients (all, or a secret draw) and up to `most` items of each."""
     owner = patients.patient
     counts = torch.bincount(owner, minlength=len(patients))
@@ -91,4 +97,4 @@ def draw(patients: Patients, sampling_rate: float, most: int, noise: NoiseSource
     first, counts = first[chosen], counts[chosen].clamp_max(most)
     step = torch.arange(int(counts.max()) if len(counts) else 0)
     places = first[:, None] + torch.where(step < counts[:, None], step, 0)
-    return Drawn(place=order[places], items=counts)
+    return DrawnPatients(place=order[places], items=counts)

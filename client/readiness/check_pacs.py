@@ -25,8 +25,8 @@ from common.platform.errors import WardroundError
 
 if TYPE_CHECKING:
     from client.pacs.received_file import Landed
-    from client.pacs.selection import Wanted
-    from client.pacs.source import RemoteSeries, Source
+    from client.pacs.selection import WantedSeries
+    from client.pacs.source import ImageSource, RemoteSeries
 
 #: So many entries of the table are asked for.
 _ENTRIES = 5
@@ -59,7 +59,7 @@ def examine_pacs(config: SiteConfig) -> Iterator[Finding]:
         yield wrong("route", error)
 
 
-def _asked(config: SiteConfig, pacs: PacsConfig, source: Source) -> Iterator[Finding]:
+def _asked(config: SiteConfig, pacs: PacsConfig, source: ImageSource) -> Iterator[Finding]:
     from client.pacs.selection import wanted
 
     try:
@@ -155,7 +155,7 @@ def _echo(pacs: PacsConfig) -> str:
     return f"{pacs.called_title} at {pacs.host}:{pacs.port}"
 
 
-def _queried(source: Source, entries: Sequence[Wanted], found: list[RemoteSeries]) -> Finding:
+def _queried(source: ImageSource, entries: Sequence[WantedSeries], found: list[RemoteSeries]) -> Finding:
     """Ask for the first entries; an empty answer to all of them is a fault as well."""
     asked = [one for one in entries if one.question.why_not_asked is None][:_ENTRIES]
     known = 0
@@ -201,7 +201,7 @@ class _Arrivals:
         self.problems.append(problem)
 
 
-def _fetched(source: Source, series: RemoteSeries) -> Finding:
+def _fetched(source: ImageSource, series: RemoteSeries) -> Finding:
     """Fetch one image."""
     from client.pacs.source import SeriesRefused
 

@@ -77,12 +77,12 @@ def ledger(subject: Subject) -> Iterator[Finding]:
 
 def newest(subject: Subject) -> Iterator[Finding]:
     """Compare ledger and withdrawals with all that this home knows of them."""
-    from client.governance.records import Records
+    from client.governance.records import SiteRecords
 
     if not subject.home.records.exists() and not subject.home.disclosures.exists():
         return
     try:
-        Records(subject.home).check()
+        SiteRecords(subject.home).check()
     except RecordsLost as error:
         problem, _, fix = str(error).partition(". ")
         yield Finding(check="records", state="wrong", detail=problem, fix=fix)

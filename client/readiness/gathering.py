@@ -14,13 +14,13 @@ from client.cohort.column_check import questions_about
 from client.cohort.left_out import ColumnsUnusable, LeftOut, NobodyUsable
 from client.cohort.loading import SiteCohort, load_cohort
 from client.cohort.pixel_quality import PixelSuspects, look_at_pixels
-from client.cohort.quality import Judged, Suspect
-from client.cohort.quality_rules import Shelf, images_left_out, judged, reader_of
+from client.cohort.quality import QualityVerdict, Suspect
+from client.cohort.quality_rules import CohortPaths, images_left_out, judged, reader_of
 from client.cohort.split import site_key
 from client.description.account import CohortFacts, StudyAccount, account
 from client.description.describing import facts_of, tables_of
 from client.description.intensity import mean_intensities
-from client.description.release import Members, released
+from client.description.release import CountMembers, released
 from client.dicom.headers.header import read_file
 from client.dicom.headers.instance import Instance, Quarantined
 from client.dicom.index.index import Index, Tell
@@ -46,7 +46,7 @@ _MEGABYTE = 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class FolderContents:
     """What lies in the folder, by the index."""
 
     rows: tuple[Instance, ...]
@@ -63,7 +63,7 @@ def readiness(
     if not site.data.is_dir():
         message = f"There is no folder {site.data}. Mount it, or correct data in {home.site_yaml}."
         raise CohortError(message)
-    shelf = Shelf(data=site.data, labels=site.labels_csv, index=home.index, cache=home.cache)
+    shelf = CohortPaths(data=site.data, labels=site.labels_csv, index=home.index, cache=home.cache)
     seen = look(shelf, tell)
     loaded = _cohort(home, site, shelf, config)
     studies = account(seen.rows, seen.quarantined, loaded.facts, site.data.absolute())
@@ -104,7 +104,7 @@ def readiness(
     )  # fmt: skip
 
 
-def look(shelf: Shelf, tell: Tell | None = None) -> Seen:
+def look(shelf: CohortPaths, tell: Tell | None = None) -> FolderContents:
     """Bring the index up to date and measure how fast files are read."""
     with Index(shelf.index) as index:
         begun = time.perf_counter()
@@ -121,7 +121,7 @@ def look(shelf: Shelf, tell: Tell | None = None) -> Seen:
                 status = path.stat()
                 read_file(File(path=path, size=status.st_size, mtime_ns=status.st_mtime_ns))
         seconds, count = time.perf_counter() - begun, len(sample)
-    return Seen(
+    return FolderContents(
         rows=rows, quarantined=odd, measured=count,
         files_per_second=count / seconds if count else 0.0, bytes_per_second=_reading(sample),
     )  # fmt: skip
@@ -145,7 +145,7 @@ class _Cohort:
     known: bool = True  # False: it stopped before anybody was looked at
 
 
-def _cohort(home: Home, site: SiteConfig, shelf: Shelf, config: RunConfig | None) -> _Cohort:
+def _cohort(home: Home, site: SiteConfig, shelf: CohortPaths, config: RunConfig | None) -> _Cohort:
     """Load the run's cohort; where nobody can be used, say why instead."""
     gone = withdrawn(home)
     if config is None:
@@ -174,15 +174,15 @@ def _readable(study: StudyAccount, refused: set[str]) -> StudyAccount:
     return replace(study, used=any(str(path) not in refused for path in study.images))
 
 
-def _pixels(shelf: Shelf, rows: Sequence[Instance], site: SiteConfig) -> PixelSuspects:
+def _pixels(shelf: CohortPaths, rows: Sequence[Instance], site: SiteConfig) -> PixelSuspects:
     with PixelStore(shelf.cache / PIXELS) as store:
         return look_at_pixels(rows, store, reader_of(site.quality))
 
 
 def _judged(
-    shelf: Shelf, rows: Sequence[Instance], site: SiteConfig,
+    shelf: CohortPaths, rows: Sequence[Instance], site: SiteConfig,
     given: tuple[RunConfig | None, PixelSuspects],
-) -> Judged:  # fmt: skip
+) -> QualityVerdict:  # fmt: skip
     config, pixels = given
     try:
         return judged(rows, config, site.quality, shelf.labels, pixels)
@@ -190,7 +190,7 @@ def _judged(
         return judged(rows, None, site.quality, shelf.labels, pixels)
 
 
-def _problems(seen: Seen, loaded: _Cohort, verdict: Judged, folder: Path) -> list[Unusable]:
+def _problems(seen: FolderContents, loaded: _Cohort, verdict: QualityVerdict, folder: Path) -> list[Unusable]:
     """Return everything that is left out, each thing once for a reason."""
     found = list(loaded.facts.unusable)
     told = {(problem.reason, problem.what) for problem in found}
@@ -223,7 +223,7 @@ def _name(path: Path, folder: Path) -> str:
 # --- counts, speed, and what would leave ---------------------------------------------------
 
 
-def _of_table(exact: Mapping[str, Members]) -> tuple[Amount, Amount, Amount]:
+def _of_table(exact: Mapping[str, CountMembers]) -> tuple[Amount, Amount, Amount]:
     """Return how many patients a table without images comes to: found, used, left out."""
     rows = exact["patients"].rows if exact else {}
     found, used, lost = (len(rows.get(name, ())) for name in ("found", "used", "left out"))
@@ -232,7 +232,7 @@ def _of_table(exact: Mapping[str, Members]) -> tuple[Amount, Amount, Amount]:
 
 def _exact(
     config: RunConfig | None, studies: Sequence[StudyAccount], facts: CohortFacts, cache: Path
-) -> dict[str, Members]:
+) -> dict[str, CountMembers]:
     if config is None or not facts.patients:
         return {}
     images = config.cohort.images is not None
@@ -240,7 +240,7 @@ def _exact(
     return tables_of(config, studies if images else (), facts, brightness)
 
 
-def _counted(exact: Mapping[str, Members]) -> tuple[CountTable, ...]:
+def _counted(exact: Mapping[str, CountMembers]) -> tuple[CountTable, ...]:
     return tuple(
         CountTable(
             name=name, unit=members.unit,
@@ -251,7 +251,7 @@ def _counted(exact: Mapping[str, Members]) -> tuple[CountTable, ...]:
     )  # fmt: skip
 
 
-def _speed(seen: Seen, shelf: Shelf) -> Speed:
+def _speed(seen: FolderContents, shelf: CohortPaths) -> Speed:
     needed = sum(
         row.rows * row.columns * row.samples * row.frames * max(row.bits_allocated // 8, 1)
         for row in seen.rows

@@ -37,7 +37,7 @@ _NEAR = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept:
+class PatientTraces:
     """What there is of a patient before they are withdrawn."""
 
     images: tuple[Path, ...]  # files in the data folder
@@ -55,7 +55,7 @@ class Forgotten:
     prepared: int  # files of prepared images, of all patients: they are made again
 
 
-def kept_of(home: Home, site: SiteConfig, patient: str) -> Kept:
+def kept_of(home: Home, site: SiteConfig, patient: str) -> PatientTraces:
     """Return what there is of a patient; the index is brought up to date first."""
     images: list[Path] = []
     known: set[str] = set()
@@ -69,7 +69,7 @@ def kept_of(home: Home, site: SiteConfig, patient: str) -> Kept:
             images += [Path(q.what) for q in index.quarantined() if _is_of(q, patient)]
     named = _patients_in(site.labels_csv)
     rows = named.count(patient)
-    return Kept(
+    return PatientTraces(
         images=tuple(images), pulled=tuple(p for p in images if _is_pulled(site, p)), rows=rows,
         near=() if images or rows else near(patient, known | set(named))[:_NEAR],
     )  # fmt: skip

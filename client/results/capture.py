@@ -6,12 +6,12 @@ from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from client.results.codes import short
-from client.results.equipment import Finding, new_instance, reference, stamp
+from client.results.equipment import ReportedScore, new_instance, reference, stamp
 from client.results.identity import Kind
 from client.results.picture import chosen_frame, draw
 
 
-def capture(finding: Finding) -> Dataset | None:
+def capture(finding: ReportedScore) -> Dataset | None:
     """Return the capture; None where there is neither heatmap nor outline to show."""
     position = chosen_frame(finding)
     if position is None:

@@ -15,7 +15,7 @@ from typing import Literal
 from pydicom.sr.coding import Code
 
 from client.results.codes import RESEARCH, own
-from client.results.equipment import MANUFACTURER, PRODUCT, Finding
+from client.results.equipment import MANUFACTURER, PRODUCT, ReportedScore
 from client.results.identity import Kind
 from client.results.regions import Region, regions
 from client.results.score import Quantity
@@ -38,7 +38,7 @@ _LABEL = {
 }  # fmt: skip
 
 
-def diagnostic_report(finding: Finding) -> bytes:
+def diagnostic_report(finding: ReportedScore) -> bytes:
     """Return the Bundle as JSON, after fhir.resources has taken it."""
     from fhir.resources.R4B.bundle import Bundle
 
@@ -47,7 +47,7 @@ def diagnostic_report(finding: Finding) -> bytes:
     return json.dumps(bundle, indent=1, ensure_ascii=False).encode()
 
 
-def _bundle(finding: Finding) -> Json:
+def _bundle(finding: ReportedScore) -> Json:
     device = _device(finding)
     observations = [*_quantities(finding), *_structures(finding)]
     report: Json = {
@@ -76,7 +76,7 @@ def _bundle(finding: Finding) -> Json:
     }
 
 
-def _shared(finding: Finding, part: str) -> Json:
+def _shared(finding: ReportedScore, part: str) -> Json:
     header = finding.source.read[0]
     return {
         "id": _id(finding, part),
@@ -108,7 +108,7 @@ def _day(date: str) -> str | None:
         return None
 
 
-def _study(finding: Finding) -> Json:
+def _study(finding: ReportedScore) -> Json:
     uid = finding.source.read[0].study
     return {
         "type": "ImagingStudy",
@@ -116,7 +116,7 @@ def _study(finding: Finding) -> Json:
     }
 
 
-def _device(finding: Finding) -> Json:
+def _device(finding: ReportedScore) -> Json:
     model = finding.score.model
     return {
         "resourceType": "Device",
@@ -132,7 +132,7 @@ def _device(finding: Finding) -> Json:
     }
 
 
-def _quantities(finding: Finding) -> Iterator[Json]:
+def _quantities(finding: ReportedScore) -> Iterator[Json]:
     """Yield an Observation for each number; its interval and raw output are components."""
     for number, quantity in enumerate(finding.score.quantities):
         yield {
@@ -151,7 +151,7 @@ def _components(quantity: Quantity) -> Iterator[Json]:
             yield {"code": _concept(own(words)), "valueQuantity": _ratio(value)}
 
 
-def _structures(finding: Finding) -> Iterator[Json]:
+def _structures(finding: ReportedScore) -> Iterator[Json]:
     if finding.score.outlines is None:
         return
     for number, region in enumerate(regions(finding.score.outlines, finding.source, None)):
@@ -179,7 +179,7 @@ def _named(region: Region) -> Json:
     return {"code": {"text": "Structure"}, "valueString": region.structure}
 
 
-def _observation(finding: Finding, part: str, code: Code) -> Json:
+def _observation(finding: ReportedScore, part: str, code: Code) -> Json:
     return {
         "resourceType": "Observation",
         **_shared(finding, part),
@@ -206,7 +206,7 @@ def _ratio(value: float) -> Json:
     return {"value": float(value), "unit": "ratio", "system": _UCUM, "code": "{ratio}"}
 
 
-def _id(finding: Finding, part: str) -> str:
+def _id(finding: ReportedScore, part: str) -> str:
     """Return an id that follows from what is said, as the UIDs of the DICOM results do."""
     uid = finding.identity.instance_uid(Kind.DIAGNOSTIC_REPORT, part)
     return str(uuid.UUID(int=int(uid.removeprefix("2.25."))))

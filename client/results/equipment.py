@@ -16,7 +16,7 @@ from client.results.codes import RESEARCH, short
 from client.results.identity import Identity, Kind
 from client.results.inherited import patient_and_study
 from client.results.score import ModelName, Score
-from client.results.source import Source
+from client.results.source import SourceHeaders
 from common.platform.release import RELEASE
 
 MANUFACTURER = "Wardround"
@@ -26,16 +26,16 @@ SERIES_NUMBERS = {Kind.REPORT: 9701, Kind.SEGMENTATION: 9702, Kind.CAPTURE: 9703
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class ReportedScore:
     """A score with all that its results are written from."""
 
     score: Score
-    source: Source
+    source: SourceHeaders
     identity: Identity
     made: datetime  # when the results were first written; the one thing that may differ
 
 
-def new_instance(finding: Finding, kind: Kind, sop_class: UID) -> Dataset:
+def new_instance(finding: ReportedScore, kind: Kind, sop_class: UID) -> Dataset:
     """Return an instance with patient, study, series, equipment and identity."""
     dataset = patient_and_study(finding.source.first)
     dataset.SOPClassUID = sop_class
@@ -47,7 +47,7 @@ def new_instance(finding: Finding, kind: Kind, sop_class: UID) -> Dataset:
     return dataset
 
 
-def stamp(dataset: Dataset, finding: Finding, kind: Kind) -> None:
+def stamp(dataset: Dataset, finding: ReportedScore, kind: Kind) -> None:
     """Put the same equipment, time and research mark into every kind (PS3.3 C.7.5.1, C.12.1)."""
     model = finding.score.model
     dataset.SeriesNumber = SERIES_NUMBERS[kind]

@@ -10,7 +10,7 @@ from enum import Enum
 import numpy as np
 
 from client.results.score import Score
-from client.results.source import Source
+from client.results.source import SourceHeaders
 from common.platform.release import RELEASE
 
 
@@ -60,7 +60,7 @@ def uid_of(*parts: str) -> str:
     return f"2.25.{number}"
 
 
-def identity_of(score: Score, source: Source) -> Identity:
+def identity_of(score: Score, source: SourceHeaders) -> Identity:
     """Return the identity of a score's results."""
     said = {
         "release": RELEASE,

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from client.dicom.reading.read import read_dataset, read_pixels
 from client.results.colours import Rgb, colour
-from client.results.equipment import Finding
+from client.results.equipment import ReportedScore
 from client.results.words import number
 from client.site.plain_text import shown
 from common.platform.errors import ConfigurationError
@@ -31,7 +31,7 @@ _SCALE_COLOURS = ((0, 0, 128), (0, 128, 255), (64, 224, 96), (255, 208, 0), (200
 _WHITE, _GREY, _ALERT = (255, 255, 255), (200, 200, 200), (255, 176, 0)
 
 
-def chosen_frame(finding: Finding) -> int | None:
+def chosen_frame(finding: ReportedScore) -> int | None:
     """Return the position of the frame to draw: the heatmap's, else the one that outlines most."""
     score = finding.score
     if score.heatmap is not None:
@@ -41,7 +41,7 @@ def chosen_frame(finding: Finding) -> int | None:
     return int(np.count_nonzero(score.outlines.labels, axis=(1, 2)).argmax())
 
 
-def draw(finding: Finding, position: int) -> Picture:
+def draw(finding: ReportedScore, position: int) -> Picture:
     """Return the frame with what was found, and the text beneath and above it, not over it."""
     source, frame = finding.source.frames[position]
     image = _grey_levels(read_pixels(read_dataset(finding.source.paths[source])).values(frame))
@@ -96,7 +96,7 @@ def _outlined(image: Picture, labels: NDArray[np.uint8], width: int) -> Picture:
     return found
 
 
-def _lines(finding: Finding, position: int) -> Iterator[tuple[str, Rgb]]:
+def _lines(finding: ReportedScore, position: int) -> Iterator[tuple[str, Rgb]]:
     score, heatmap = finding.score, finding.score.heatmap
     if score.abstained is not None:
         yield f"No answer: {score.abstained}", _ALERT

@@ -14,7 +14,7 @@ from client.dicom.reading.groups import group_item
 from client.dicom.reading.pixel_size import Calibration, calibration_of, pixel_mm2
 from client.results import codes
 from client.results.score import Outlines
-from client.results.source import Source
+from client.results.source import SourceHeaders
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Region:
 
 
 def regions(
-    outlines: Outlines, source: Source, segmentation: Dataset | None
+    outlines: Outlines, source: SourceHeaders, segmentation: Dataset | None
 ) -> Iterator[Region]:
     """Yield what each structure measures; one that is nowhere measures 0."""
     frames = _frames(segmentation)
@@ -58,7 +58,7 @@ def regions(
             yield _area(name, number, within[position], source, place, tuple(held))
 
 
-def calibrations(outlines: Outlines | None, source: Source) -> list[str]:
+def calibrations(outlines: Outlines | None, source: SourceHeaders) -> list[str]:
     """Return on which calibrations the sizes in mm rest, a sentence each."""
     found = () if outlines is None else regions(outlines, source, None)
     said = (region.calibration for region in found)
@@ -66,7 +66,7 @@ def calibrations(outlines: Outlines | None, source: Source) -> list[str]:
 
 
 def _area(
-    name: str, number: int, within: NDArray[np.bool_], source: Source, place: tuple[int, int],
+    name: str, number: int, within: NDArray[np.bool_], source: SourceHeaders, place: tuple[int, int],
     frames: tuple[int, ...],
 ) -> Region:  # fmt: skip
     header = source.headers[place[0]]

@@ -18,7 +18,7 @@ from client.results.equipment import (
     MANUFACTURER,
     PRODUCT,
     SERIES_NUMBERS,
-    Finding,
+    ReportedScore,
     coded,
     every_item,
     stamp,
@@ -27,7 +27,7 @@ from client.results.identity import Kind, uid_of
 from client.results.inherited import patient_and_study
 from client.results.regions import Region, regions
 from client.results.score import ModelName, Quantity, Score
-from client.results.source import Source
+from client.results.source import SourceHeaders
 from client.results.words import sentences
 from common.platform.release import RELEASE
 
@@ -52,7 +52,7 @@ _LIBRARY = "111028"  # Image Library, DCM
 _PROCEDURE = Code("363679005", "SCT", "Imaging procedure")
 
 
-def report(finding: Finding, segmentation: Dataset | None) -> Dataset:
+def report(finding: ReportedScore, segmentation: Dataset | None) -> Dataset:
     """Return the SR; preliminary and unverified, as no person has looked at it.
 
     segmentation: the SEG of the same score, whose segments the volumes are of.
@@ -77,7 +77,7 @@ def report(finding: Finding, segmentation: Dataset | None) -> Dataset:
     return dataset
 
 
-def _evidence(finding: Finding, header: Dataset) -> Dataset:
+def _evidence(finding: ReportedScore, header: Dataset) -> Dataset:
     """Return what highdicom is to know of a source: it refuses much that hospitals send.
 
     Every image is a secondary capture to it; _settle puts the true class back.
@@ -92,7 +92,7 @@ def _evidence(finding: Finding, header: Dataset) -> Dataset:
     return found
 
 
-def _settle(dataset: Dataset, source: Source) -> None:
+def _settle(dataset: Dataset, source: SourceHeaders) -> None:
     """Name the sources by their own class, and take out what the library leaves to chance."""
     kind = codes.MODALITIES.get(str(source.first.get("Modality")))
     classes = {str(header.SOPInstanceUID): header.SOPClassUID for header in source.headers}
@@ -114,7 +114,7 @@ def _is_modality(item: Dataset) -> bool:
     return bool(names) and names[0].CodeValue == "121139" and "ConceptCodeSequence" in item
 
 
-def _content(finding: Finding, segmentation: Dataset | None) -> MeasurementReport:
+def _content(finding: ReportedScore, segmentation: Dataset | None) -> MeasurementReport:
     from highdicom.sr import (
         ContainerContentItem,
         ContentSequence,
@@ -139,7 +139,7 @@ def _content(finding: Finding, segmentation: Dataset | None) -> MeasurementRepor
     return found
 
 
-def _list_sources(content: MeasurementReport, source: Source) -> None:
+def _list_sources(content: MeasurementReport, source: SourceHeaders) -> None:
     """Put all sources into the image library, what is said of the first above them all.
 
     They are slices of one series; 300 descriptions alike took highdicom 6 s (TID 1600, row 3).
@@ -185,7 +185,7 @@ def _observer(model: ModelName) -> ObservationContext:
     )
 
 
-def _answer(finding: Finding) -> MeasurementsAndQualitativeEvaluations:
+def _answer(finding: ReportedScore) -> MeasurementsAndQualitativeEvaluations:
     """Return the numbers and what the model makes of them, without a place in the image."""
     from highdicom.sr import (
         AlgorithmIdentification,
@@ -251,7 +251,7 @@ def _evaluations(score: Score) -> Iterator[QualitativeEvaluation]:
             yield QualitativeEvaluation(Own.SET.value, Own.NOTHING.value)
 
 
-def _outlined(finding: Finding, segmentation: Dataset | None) -> Iterator[Group]:
+def _outlined(finding: ReportedScore, segmentation: Dataset | None) -> Iterator[Group]:
     """Yield each structure's volume, or its areas in images that are no volume."""
     if finding.score.outlines is None:
         return
@@ -259,7 +259,7 @@ def _outlined(finding: Finding, segmentation: Dataset | None) -> Iterator[Group]
         yield _group(region, finding, segmentation)
 
 
-def _group(region: Region, finding: Finding, segmentation: Dataset | None) -> Group:
+def _group(region: Region, finding: ReportedScore, segmentation: Dataset | None) -> Group:
     from highdicom import sr
 
     source = finding.source

@@ -19,7 +19,7 @@ from client.dicom.reading.groups import group_item
 from client.results.codes import short, structure
 from client.results.colours import cielab, colour
 from client.results.equipment import (
-    Finding,
+    ReportedScore,
     algorithm,
     coded,
     decimal,
@@ -29,7 +29,7 @@ from client.results.equipment import (
 )
 from client.results.identity import Kind
 from client.results.score import Outlines
-from client.results.source import Source
+from client.results.source import SourceHeaders
 from common.platform.errors import CohortError
 
 _SEGMENTED = Code("113076", "DCM", "Segmentation")
@@ -46,7 +46,7 @@ class _Frame:
     rank: int  # of its place among the places, from 1
 
 
-def segmentation(finding: Finding) -> Dataset | None:
+def segmentation(finding: ReportedScore) -> Dataset | None:
     """Return the SEG; None where nothing is outlined, as a SEG needs a frame.
 
     Frames in which a structure is not are left out. Sources may come in any order: a frame
@@ -77,7 +77,7 @@ def segmentation(finding: Finding) -> Dataset | None:
     return dataset
 
 
-def check_outlines(outlines: Outlines, source: Source) -> None:
+def check_outlines(outlines: Outlines, source: SourceHeaders) -> None:
     """Raise where a label map is not of the sources' frames."""
     grids = {header.shape for header in source.read}
     expected = (len(source.frames), *next(iter(grids)))
@@ -93,7 +93,7 @@ def check_outlines(outlines: Outlines, source: Source) -> None:
         raise CohortError(message)
 
 
-def _frames(outlines: Outlines, source: Source) -> list[_Frame]:
+def _frames(outlines: Outlines, source: SourceHeaders) -> list[_Frame]:
     """Return the frames that hold any, by segment and then by place."""
     places = [source.place(position) for position in range(len(source.frames))]
     order = np.argsort([position if p is None else p.level for position, p in enumerate(places)])
@@ -106,7 +106,7 @@ def _frames(outlines: Outlines, source: Source) -> list[_Frame]:
     ]
 
 
-def _segments(finding: Finding, names: Sequence[str]) -> list[Dataset]:
+def _segments(finding: ReportedScore, names: Sequence[str]) -> list[Dataset]:
     found: list[Dataset] = []
     for number, name in enumerate(names, 1):
         category, kind = structure(name)
@@ -139,7 +139,7 @@ def _pixels(dataset: Dataset, outlines: Outlines, frames: Sequence[_Frame]) -> N
 
 
 def _groups(
-    dataset: Dataset, source: Source, frames: Sequence[_Frame], organization: str
+    dataset: Dataset, source: SourceHeaders, frames: Sequence[_Frame], organization: str
 ) -> None:
     """Say of each frame what it was drawn on, and where it lies (PS3.3 C.7.6.16, A.51.5)."""
     placed = source.frame_of_reference is not None
@@ -171,7 +171,7 @@ def _dimension(organization: str, pointer: int, group: int, label: str) -> Datas
     return item
 
 
-def _frame_groups(source: Source, frame: _Frame) -> Dataset:
+def _frame_groups(source: SourceHeaders, frame: _Frame) -> Dataset:
     number, of_source = source.frames[frame.position]
     image = reference(source.headers[number], of_source)
     image.SpatialLocationsPreserved = "YES"
@@ -196,7 +196,7 @@ def _frame_groups(source: Source, frame: _Frame) -> Dataset:
     return groups
 
 
-def _measures(source: Source) -> Dataset:
+def _measures(source: SourceHeaders) -> Dataset:
     """Return pixel spacing and, as they are needed of a volume, thickness and distance."""
     given = group_item(source.first, 0, "PixelMeasuresSequence") or source.first
     item = Dataset()
@@ -207,7 +207,7 @@ def _measures(source: Source) -> Dataset:
     return item
 
 
-def _series(source: Source) -> Dataset:
+def _series(source: SourceHeaders) -> Dataset:
     item = Dataset()
     item.SeriesInstanceUID = source.series
     item.ReferencedInstanceSequence = [reference(header) for header in source.headers]

@@ -20,7 +20,7 @@ from common.platform.errors import CohortError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class FramePlace:
     """Where a frame lies in the patient."""
 
     position: Position  # mm, of the first pixel's centre
@@ -29,7 +29,7 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class SourceHeaders:
     """The headers of a score's sources, in its order."""
 
     paths: tuple[Path, ...]
@@ -67,7 +67,7 @@ class Source:
         """Return the distance of slices; None where the frames are no volume."""
         return None if self.spacing is None else self.spacing[0]
 
-    def place(self, position: int) -> Place | None:
+    def place(self, position: int) -> FramePlace | None:
         """Return where a frame, counted as in Outlines.labels, lies; None without geometry."""
         if self.frame_of_reference is None:
             return None
@@ -75,10 +75,10 @@ class Source:
         header = self.read[number]
         where, cosines = header.positions[frame], header.orientations[frame]
         normal = np.cross(cosines[:3], cosines[3:])
-        return Place(position=where, orientation=cosines, level=float(normal @ np.array(where)))
+        return FramePlace(position=where, orientation=cosines, level=float(normal @ np.array(where)))
 
 
-def read_source(paths: Sequence[Path]) -> Source:
+def read_source(paths: Sequence[Path]) -> SourceHeaders:
     """Read the headers of a score's sources; CohortError where no result can be written of them."""
     if not paths:
         message = "The score names no source, so no result can say which images it is of."
@@ -90,7 +90,7 @@ def read_source(paths: Sequence[Path]) -> Source:
         raise CohortError(message) from problem
     headers, read = tuple(header for header, _ in parsed), tuple(found for _, found in parsed)
     _check_one_series(read)
-    return Source(
+    return SourceHeaders(
         paths=tuple(paths), headers=headers, read=read, spacing=_spacing(headers, read),
         frame_of_reference=_frame_of_reference(headers, read),
     )  # fmt: skip

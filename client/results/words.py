@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from client.results.codes import RESEARCH
-from client.results.equipment import Finding
+from client.results.equipment import ReportedScore
 from client.results.regions import calibrations
 from client.results.score import Quantity, Score
 
 
-def sentences(finding: Finding) -> Iterator[str]:
+def sentences(finding: ReportedScore) -> Iterator[str]:
     """Yield what a reader has to know of a result: of the score, and on what its lengths rest."""
     yield from statements(finding.score)
     yield from calibrations(finding.score.outlines, finding.source)

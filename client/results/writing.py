@@ -17,12 +17,12 @@ from client.dicom.quiet import quiet
 from client.dicom.reasons import UnusableFile
 from client.results.capture import capture
 from client.results.diagnostic_report import diagnostic_report
-from client.results.equipment import Finding
+from client.results.equipment import ReportedScore
 from client.results.identity import Kind, identity_of
 from client.results.report import report
 from client.results.score import Score
 from client.results.segmentation import check_outlines, segmentation
-from client.results.source import Source, read_source
+from client.results.source import SourceHeaders, read_source
 from common.platform.durable import replace_durably
 from common.platform.errors import CohortError
 
@@ -48,7 +48,7 @@ def write_results(score: Score, out: Path, made: datetime | None = None) -> tupl
     with quiet():
         source = read_source(score.sources)
         _check(score, source)
-        finding = Finding(
+        finding = ReportedScore(
             score=score, source=source, identity=identity_of(score, source),
             made=made or datetime.now().astimezone(),
         )  # fmt: skip
@@ -59,7 +59,7 @@ def write_results(score: Score, out: Path, made: datetime | None = None) -> tupl
             raise CohortError(message) from problem
 
 
-def _check(score: Score, source: Source) -> None:
+def _check(score: Score, source: SourceHeaders) -> None:
     """Raise before anything is written, where a part of the score cannot be said."""
     if score.outlines is not None:
         check_outlines(score.outlines, source)
@@ -81,7 +81,7 @@ def _check(score: Score, source: Source) -> None:
             raise CohortError(message)
 
 
-def _written(finding: Finding, out: Path) -> Iterator[Result]:
+def _written(finding: ReportedScore, out: Path) -> Iterator[Result]:
     drawn = _kept(finding, out, Kind.SEGMENTATION) or segmentation(finding)
     if drawn is not None:
         yield _put(finding, out, Kind.SEGMENTATION, drawn)
@@ -99,12 +99,12 @@ def _written(finding: Finding, out: Path) -> Iterator[Result]:
     )  # fmt: skip
 
 
-def _kept(finding: Finding, out: Path, kind: Kind) -> Dataset | None:
+def _kept(finding: ReportedScore, out: Path, kind: Kind) -> Dataset | None:
     path = out / finding.identity.file_name(kind)
     return dcmread(path) if path.is_file() else None
 
 
-def _put(finding: Finding, out: Path, kind: Kind, dataset: Dataset) -> Result:
+def _put(finding: ReportedScore, out: Path, kind: Kind, dataset: Dataset) -> Result:
     """Write a result, readable by this user alone: it names the patient."""
     path = out / finding.identity.file_name(kind)
     if not path.is_file():

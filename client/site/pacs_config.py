@@ -20,7 +20,7 @@ _Associations = Annotated[int, Field(strict=True, ge=1, le=8)]
 _Title = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")]
 
 
-class Selection(Part):
+class PullSelection(Part):
     """What of the PACS is fetched."""
 
     named_by_labels: bool = Field(
@@ -76,7 +76,7 @@ class PacsConfig(Part):
         description="How images are fetched: dicomweb (QIDO-RS and WADO-RS), c-get, c-move, or "
         "folder (a share that the PACS exports to)."
     )
-    select: Selection = Field(default=Selection(), description="What is fetched.")
+    select: PullSelection = Field(default=PullSelection(), description="What is fetched.")
     folder: Path | None = Field(
         default=None, description="The share that the PACS exports to, for the route folder."
     )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from client.training.evaluation import score
-from client.training.local_model import Workbench
+from client.training.local_model import LocalModel
 from client.training.site import Site
 from common.data.weights import Weights
 from common.tasks.task import by_patient
@@ -24,7 +24,7 @@ from common.tasks.task import by_patient
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
-def blend(site: Site, bench: Workbench, shared: Weights, own: Weights) -> dict[str, Tensor]:
+def blend(site: Site, bench: LocalModel, shared: Weights, own: Weights) -> dict[str, Tensor]:
     """Return the mix of both models that the site's validation patients speak for.
 
     The losses are taken as negative log-likelihoods, which those of diagnosis and prognosis are.
@@ -56,7 +56,7 @@ def mixed(shared: Weights, own: Weights, share: float) -> dict[str, Tensor]:
     return {name: torch.lerp(value, own[name], share) for name, value in shared.items()}
 
 
-def _losses(site: Site, bench: Workbench, weights: Weights) -> Tensor:
+def _losses(site: Site, bench: LocalModel, weights: Weights) -> Tensor:
     """Return the loss of each validation patient, in float64."""
     bench.load(weights)
     return by_patient(score(bench, site.validation))

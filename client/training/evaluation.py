@@ -7,7 +7,7 @@ from torch import Tensor
 
 from client.privacy.answers import AnotherRequest
 from client.privacy.parts import charged_as
-from client.training.local_model import Workbench
+from client.training.local_model import LocalModel
 from client.training.private_round import counted
 from client.training.site import Site
 from common.config.measurement import is_measured
@@ -28,7 +28,7 @@ from common.tasks.task import Scores, no_scores
 _CHUNK_ITEMS = 64
 
 
-def score(bench: Workbench, patients: Patients, *, apart: bool = False) -> Scores:
+def score(bench: LocalModel, patients: Patients, *, apart: bool = False) -> Scores:
     """Return predictions, by patient or by image as the configuration says.
 
     `apart` scores one patient after another, so that no score depends on who else is there.
@@ -55,7 +55,7 @@ def score(bench: Workbench, patients: Patients, *, apart: bool = False) -> Score
     )
 
 
-def _by_patient(bench: Workbench) -> bool:
+def _by_patient(bench: LocalModel) -> bool:
     """Return whether a patient's items are averaged into one row of scores."""
     return bench.config.evaluation.unit == "patient" and bench.config.task.kind != "segmentation"
 
@@ -74,7 +74,7 @@ def _chunks(patients: Patients, items: int) -> list[Tensor]:
     return chunks
 
 
-def _score_chunk(bench: Workbench, patients: Patients, items: Tensor) -> Scores:
+def _score_chunk(bench: LocalModel, patients: Patients, items: Tensor) -> Scores:
     batch = take(patients, items)
     output = bench.model(batch.image, batch.table)
     target = batch.target
@@ -90,7 +90,7 @@ def _score_chunk(bench: Workbench, patients: Patients, items: Tensor) -> Scores:
     )
 
 
-def site_statistics(bench: Workbench, patients: Patients) -> Statistics:
+def site_statistics(bench: LocalModel, patients: Patients) -> Statistics:
     """Return what may leave of one split: small cells are withheld before anyone sees them."""
     rules = bench.config.evaluation
     if rules.count_noise > 0:
@@ -100,7 +100,7 @@ def site_statistics(bench: Workbench, patients: Patients) -> Statistics:
     return withhold_small_cells(counted, rules.smallest_cell)
 
 
-def scores_apart(bench: Workbench, patients: Patients) -> Scores:
+def scores_apart(bench: LocalModel, patients: Patients) -> Scores:
     """Return scores of which each is a function of one patient alone, also of nobody.
 
     How many items go through at once decides the last bits of a product, and crafted weights
@@ -123,7 +123,7 @@ def _somebody(like: Patients) -> Patients:
 
 
 def evaluate_round(
-    site: Site, bench: Workbench, request: EvaluationRequest
+    site: Site, bench: LocalModel, request: EvaluationRequest
 ) -> SiteReport | Refusal:
     """Measure the request's weights, with the site's own layers where it keeps some.
 
@@ -154,7 +154,7 @@ def evaluate_round(
 
 
 def _noised_report(
-    site: Site, bench: Workbench, request: EvaluationRequest
+    site: Site, bench: LocalModel, request: EvaluationRequest
 ) -> SiteReport | Refusal:
     """Charge, draw, keep, answer: in this order, and once."""
     try:

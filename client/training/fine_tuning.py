@@ -10,7 +10,7 @@ from torch import Tensor
 
 from client.training.batches import batches
 from client.training.evaluation import score
-from client.training.local_model import Workbench
+from client.training.local_model import LocalModel
 from client.training.local_round import make_optimizer
 from client.training.site import Site, data_order, repeatable_dropout
 from common.config.run_config import Personalisation
@@ -22,7 +22,7 @@ _LOOKS = 5
 
 
 def fine_tune(
-    site: Site, bench: Workbench, shared: Weights, rules: Personalisation, seed: int
+    site: Site, bench: LocalModel, shared: Weights, rules: Personalisation, seed: int
 ) -> dict[str, Tensor]:
     """Return the weights, among the shared ones and some tuned ones, that validate best here.
 
@@ -44,7 +44,7 @@ def fine_tune(
     return best
 
 
-def _optimizer(bench: Workbench, rules: Personalisation) -> torch.optim.Optimizer:
+def _optimizer(bench: LocalModel, rules: Personalisation) -> torch.optim.Optimizer:
     """Return the run's optimiser at the rate of fine-tuning, a tenth where none is given."""
     training = bench.config.training
     rate = rules.learning_rate or training.learning_rate / 10
@@ -53,7 +53,7 @@ def _optimizer(bench: Workbench, rules: Personalisation) -> torch.optim.Optimize
 
 
 def _steps(
-    site: Site, bench: Workbench, optimizer: torch.optim.Optimizer, steps: int, seed: int
+    site: Site, bench: LocalModel, optimizer: torch.optim.Optimizer, steps: int, seed: int
 ) -> Iterator[int]:
     """Take step after step and yield the number of each when it is done."""
     training = bench.config.training
@@ -69,7 +69,7 @@ def _steps(
         yield number
 
 
-def _validation_loss(site: Site, bench: Workbench) -> float:
+def _validation_loss(site: Site, bench: LocalModel) -> float:
     """Return the mean validation loss; infinite where it is no number, or without patients."""
     if len(site.validation) == 0:
         return math.inf

@@ -19,7 +19,7 @@ _TRIAL_ITEMS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workbench:
+class LocalModel:
     """What a run needs that costs seconds to build; its weights are overwritten every round."""
 
     config: RunConfig
@@ -41,14 +41,14 @@ class Workbench:
             self.trained[name].copy_(kept.get(name, self.initial_local[name]))
 
 
-def open_workbench(
+def open_local_model(
     config: RunConfig, seed: int, device: torch.device = torch.device("cpu")  # noqa: B008 - a constant
-) -> Workbench:
+) -> LocalModel:
     """Build the network of a run, on a device."""
     model = place(network_of(config, seed), device, _trial_of(config))
     trained = trainable(model)
     local = local_names(config, model)
-    return Workbench(
+    return LocalModel(
         config=config,
         seed=seed,
         task=task_of(config.task),

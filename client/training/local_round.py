@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from client.training.batches import batches
-from client.training.local_model import Workbench
+from client.training.local_model import LocalModel
 from client.training.private_round import counted, train_privately
 from client.training.site import Site, data_order, repeatable_dropout
 from common.config.learning_rate import learning_rate
@@ -23,7 +23,7 @@ from common.privacy.plan import Spend
 _CONTROL = "control/"
 
 
-def train_round(site: Site, bench: Workbench, request: TrainRequest) -> SiteUpdate | Refusal:
+def train_round(site: Site, bench: LocalModel, request: TrainRequest) -> SiteUpdate | Refusal:
     """Train one round at one site.
 
     With privacy on, the round's mechanism is durable in the ledger before the first step,
@@ -58,7 +58,7 @@ def train_round(site: Site, bench: Workbench, request: TrainRequest) -> SiteUpda
     )  # fmt: skip
 
 
-def _check_shared(bench: Workbench, request: TrainRequest) -> None:
+def _check_shared(bench: LocalModel, request: TrainRequest) -> None:
     asked = request.weights.keys() | (request.control or {}).keys()
     if own := sorted(asked & bench.local):
         message = (
@@ -69,7 +69,7 @@ def _check_shared(bench: Workbench, request: TrainRequest) -> None:
 
 
 def _train(
-    site: Site, bench: Workbench, request: TrainRequest, own_control: Weights
+    site: Site, bench: LocalModel, request: TrainRequest, own_control: Weights
 ) -> Spend | None:
     """Take the round's steps; dropout draws from the round's own seed, as the batches do."""
     with repeatable_dropout(request.seed, site.name, request.round):
@@ -81,7 +81,7 @@ def _train(
 
 
 def _train_plainly(
-    site: Site, bench: Workbench, request: TrainRequest, own_control: Weights
+    site: Site, bench: LocalModel, request: TrainRequest, own_control: Weights
 ) -> None:
     """Take the round's local steps without privacy."""
     rules = bench.config.training

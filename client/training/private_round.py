@@ -10,7 +10,7 @@ from torch import nn
 
 from client.privacy.patient_gradients import Backend, Objective
 from client.privacy.private_step import patient_optimizer, private_step
-from client.training.local_model import Workbench
+from client.training.local_model import LocalModel
 from client.training.site import Guard, Site
 from common.config.run_config import PatientPrivacy, RunConfig
 from common.messages.wire import TrainRequest
@@ -22,7 +22,7 @@ from common.privacy.plan import PrivacyPlan, Spend
 _CHECKED: WeakKeyDictionary[nn.Module, Backend] = WeakKeyDictionary()
 
 
-def plan_of(site: Site, bench: Workbench, privacy: PatientPrivacy, guard: Guard) -> PrivacyPlan:
+def plan_of(site: Site, bench: LocalModel, privacy: PatientPrivacy, guard: Guard) -> PrivacyPlan:
     """Return the site's plan for the whole run.
 
     Its epsilon holds what everybody is charged for beside training. Where the run agreed on a
@@ -48,7 +48,7 @@ def counted(site: Site, config: RunConfig) -> int:
 
 
 def train_privately(
-    site: Site, bench: Workbench, request: TrainRequest, optimizer: torch.optim.Optimizer
+    site: Site, bench: LocalModel, request: TrainRequest, optimizer: torch.optim.Optimizer
 ) -> Spend:
     """Charge, then take the round's noised steps.
 

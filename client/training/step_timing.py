@@ -7,7 +7,7 @@ import time
 
 import torch
 
-from client.training.local_model import Workbench
+from client.training.local_model import LocalModel
 from client.training.site import Site
 from common.data.sample import Batch, patient_loss
 
@@ -15,7 +15,7 @@ from common.data.sample import Batch, patient_loss
 _ITEMS = 16
 
 
-def round_seconds(bench: Workbench, site: Site, patients: int) -> float:
+def round_seconds(bench: LocalModel, site: Site, patients: int) -> float:
     """Return the estimated seconds of one round with so many patients, to two digits.
 
     A forward and a backward pass over made-up images of the cohort's shape; no weight changes,

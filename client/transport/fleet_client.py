@@ -1,4 +1,4 @@
-"""The seam to Flower: a site's calls of the coordinator's Fleet API, one method a call.
+"""The seam to Flower: a site's calls of the coordinator's FleetClient API, one method a call.
 
 Flower's own SuperNode is not used: it sleeps three seconds between looks, keeps messages in
 memory only, drops a reply that it could not send, and stores a run's code before anyone looks at
@@ -49,7 +49,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from client.transport.bounded_response import bound_response
 from client.transport.connection import tls_context, why_not_reached, why_unknown
-from client.transport.headers import Receipts, Signing
+from client.transport.headers import PullHeaders, Signing
 from client.transport.proxy import Proxy, open_client
 from common.messages.envelope import Envelope
 from common.messages.flower_http import on_client
@@ -66,7 +66,7 @@ _HASH = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Delivery:
+class PendingMessage:
     """A message of the coordinator's, its objects still to be fetched."""
 
     message: bytes  # Flower's message without content, as it came
@@ -121,7 +121,7 @@ class Reply:
     objects: dict[str, bytes]
 
 
-class Fleet:
+class FleetClient:
     """The calls, over TLS 1.3 with the coordinator's own authority, signed with the site's key.
 
     LinkDown when the coordinator cannot be reached, SiteUnknown when it does not take this
@@ -135,7 +135,7 @@ class Fleet:
         self._address = address
         self._proxy = proxy
         self._public = public_key_to_bytes(key.public_key())
-        self._receipts = Receipts()
+        self._receipts = PullHeaders()
         calls = FleetHttpClient(
             f"https://{address}",
             interceptors=[
@@ -174,7 +174,7 @@ class Fleet:
         with self._explained():
             self._client.SendNodeHeartbeat(request)
 
-    def pull(self, wait_seconds: float) -> Delivery | None:
+    def pull(self, wait_seconds: float) -> PendingMessage | None:
         """Return the next message, or None when none comes within so many seconds.
 
         It is given out again until `received` has said that it is safe here.
@@ -184,7 +184,7 @@ class Fleet:
             response = self._client.PullMessages(PullMessagesRequest(node=self._node))
         if not response.messages_list:
             return None
-        delivery = Delivery(
+        delivery = PendingMessage(
             message=response.messages_list[0].SerializeToString(),
             tree=response.message_object_trees[0].SerializeToString(),
         )
@@ -220,7 +220,7 @@ class Fleet:
             raise LinkDown(message)
         return content
 
-    def confirm(self, delivery: Delivery) -> None:
+    def confirm(self, delivery: PendingMessage) -> None:
         """Say that all of a message is here."""
         request = ConfirmMessageReceivedRequest(
             node=self._node, run_id=delivery.run_id, message_object_id=delivery.id
@@ -279,7 +279,7 @@ def _refused(address: str, response: httpx.Response) -> Exception:
 
 
 def reply_to(
-    delivery: Delivery, envelope: Envelope, created_at: float, receipt: str = ""
+    delivery: PendingMessage, envelope: Envelope, created_at: float, receipt: str = ""
 ) -> Reply:
     """Return an answer as Flower sends it; `created_at` is kept, so that it is the same again.
 

@@ -18,7 +18,7 @@ from common.messages.pull_headers import (
 )
 
 
-class Receipts:
+class PullHeaders:
     """The headers of a pull: how long to wait, and which message is safe here; and of a push."""
 
     def __init__(self) -> None:

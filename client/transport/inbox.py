@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.transport.fleet_client import Delivery
+from client.transport.fleet_client import PendingMessage
 from common.platform.durable import replace_durably
 from common.platform.errors import StateDamaged
 
@@ -43,7 +43,7 @@ class Inbox:
         for torn in folder.glob("*.new"):
             shutil.rmtree(torn, ignore_errors=True)
 
-    def keep(self, delivery: Delivery) -> None:
+    def keep(self, delivery: PendingMessage) -> None:
         """Keep a message durably; once kept it is there whole."""
         place = self._folder / delivery.id
         if place.exists():
@@ -55,7 +55,7 @@ class Inbox:
         replace_durably(temporary / "message", delivery.message)
         temporary.rename(place)
 
-    def waiting(self) -> list[Delivery]:
+    def waiting(self) -> list[PendingMessage]:
         """Return the messages, first come first."""
         found = []
         for place in self._folder.iterdir():
@@ -64,58 +64,58 @@ class Inbox:
             with contextlib.suppress(OSError, ValueError):
                 came = float((place / "came").read_bytes())
                 message, tree = (place / "message").read_bytes(), (place / "tree").read_bytes()
-                found.append((came, Delivery(message=message, tree=tree)))
+                found.append((came, PendingMessage(message=message, tree=tree)))
         return [delivery for _, delivery in sorted(found, key=lambda item: item[0])]
 
-    def lacking(self, delivery: Delivery) -> list[str]:
+    def lacking(self, delivery: PendingMessage) -> list[str]:
         """Return the names of objects that are not here yet."""
         here = {path.name for path in self._objects(delivery).iterdir()}
         return [name for name in delivery.objects if name not in here]
 
-    def held(self, delivery: Delivery) -> int:
+    def held(self, delivery: PendingMessage) -> int:
         """Return the bytes of a message's objects that are here."""
         return sum(path.stat().st_size for path in self._objects(delivery).iterdir())
 
-    def put(self, delivery: Delivery, name: str, content: bytes) -> None:
+    def put(self, delivery: PendingMessage, name: str, content: bytes) -> None:
         """Keep an object of a message; its name is its SHA-256, so a torn one shows."""
         path = self._objects(delivery) / name
         temporary = self._folder / delivery.id / f"{name}.part"
         temporary.write_bytes(content)
         temporary.replace(path)
 
-    def read(self, delivery: Delivery, name: str) -> bytes:
+    def read(self, delivery: PendingMessage, name: str) -> bytes:
         """Return an object of a message; KeyError when it is not here."""
         try:
             return (self._objects(delivery) / name).read_bytes()
         except OSError as error:
             raise KeyError(name) from error
 
-    def lose(self, delivery: Delivery, name: str) -> None:
+    def lose(self, delivery: PendingMessage, name: str) -> None:
         """Throw an object away that is not what its name says."""
         (self._objects(delivery) / name).unlink(missing_ok=True)
 
-    def note_receipt(self, delivery: Delivery, receipt: str) -> None:
+    def note_receipt(self, delivery: PendingMessage, receipt: str) -> None:
         """Keep the receipt that came with a request; before the request, which it belongs to."""
         if receipt:
             replace_durably(
                 self._folder / delivery.id / "receipt", receipt.encode(errors="replace")
             )
 
-    def receipt(self, delivery: Delivery) -> str:
+    def receipt(self, delivery: PendingMessage) -> str:
         """Return the receipt that came with a request, or nothing."""
         path = self._folder / delivery.id / "receipt"
         return path.read_bytes().decode(errors="replace") if path.exists() else ""
 
-    def request(self, delivery: Delivery) -> Path:
+    def request(self, delivery: PendingMessage) -> Path:
         """Return where the whole request lies, or is to be written."""
         return self._folder / delivery.id / "request"
 
-    def complete(self, delivery: Delivery) -> None:
+    def complete(self, delivery: PendingMessage) -> None:
         """Throw the objects away: the request is written."""
         for path in self._objects(delivery).iterdir():
             path.unlink(missing_ok=True)
 
-    def sending(self, delivery: Delivery) -> Sending | None:
+    def sending(self, delivery: PendingMessage) -> Sending | None:
         """Return how far the answer was sent, or None when it was not made yet."""
         path = self._folder / delivery.id / "reply.json"
         try:
@@ -132,7 +132,7 @@ class Inbox:
             message = f"{path} cannot be read: {error!r}."
             raise StateDamaged(message) from error
 
-    def note(self, delivery: Delivery, sending: Sending) -> None:
+    def note(self, delivery: PendingMessage, sending: Sending) -> None:
         """Note how far the answer was sent."""
         left = None if sending.left is None else list(sending.left)
         facts = {
@@ -142,7 +142,7 @@ class Inbox:
         path = self._folder / delivery.id / "reply.json"
         replace_durably(path, json.dumps(facts).encode())
 
-    def drop(self, delivery: Delivery) -> None:
+    def drop(self, delivery: PendingMessage) -> None:
         """Forget a message: it is answered, or nobody waits for its answer."""
         place = self._folder / delivery.id
         gone = place.with_name(f"{delivery.id}.new")
@@ -150,5 +150,5 @@ class Inbox:
             place.rename(gone)
             shutil.rmtree(gone, ignore_errors=True)
 
-    def _objects(self, delivery: Delivery) -> Path:
+    def _objects(self, delivery: PendingMessage) -> Path:
         return self._folder / delivery.id / "objects"

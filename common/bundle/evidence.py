@@ -3,7 +3,7 @@
 Everything in it was released already: made of the counts that sites give for evaluation, in
 cells no smaller than `evaluation.smallest_cell`. Nothing more is asked of anybody for a card.
 
-Public: Evidence, SiteData, Subgroup, Calibration, calibration_of, evidence_json.
+Public: Evidence, SiteData, Subgroup, CalibrationEvidence, calibration_of, evidence_json.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class CalibrationBin:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibration:
+class CalibrationEvidence:
     """Whether probabilities of one label mean what they say, on test patients of all sites."""
 
     label: str
@@ -67,7 +67,7 @@ class Evidence:
     subgroups: tuple[Subgroup, ...] = ()
     #: Why there are no subgroups; empty where there are.
     no_subgroups: str = "The sites told no metrics by subgroup: not recorded."
-    calibration: tuple[Calibration, ...] = ()
+    calibration: tuple[CalibrationEvidence, ...] = ()
     #: Why there is none; empty where there is.
     no_calibration: str = "Nothing was measured: not recorded."
 
@@ -104,7 +104,7 @@ def evidence_json(evidence: Evidence) -> dict[str, Json]:
     }
 
 
-def calibration_json(one: Calibration) -> dict[str, Json]:
+def calibration_json(one: CalibrationEvidence) -> dict[str, Json]:
     """Return plain values, None for nan."""
     return {
         "label": one.label,
@@ -114,7 +114,7 @@ def calibration_json(one: Calibration) -> dict[str, Json]:
     }
 
 
-def calibration_from_json(content: Sequence[Mapping[str, object]]) -> tuple[Calibration, ...]:
+def calibration_from_json(content: Sequence[Mapping[str, object]]) -> tuple[CalibrationEvidence, ...]:
     """Read what calibration_json wrote; KeyError, TypeError or ValueError where it does not fit."""
     found = []
     for one in content:
@@ -122,7 +122,7 @@ def calibration_from_json(content: Sequence[Mapping[str, object]]) -> tuple[Cali
         if not isinstance(bins, list):
             message = "calibration needs bins"
             raise TypeError(message)
-        found.append(Calibration(
+        found.append(CalibrationEvidence(
             label=str(one["label"]),
             bins=tuple(CalibrationBin(**{n: float(v) for n, v in part.items()}) for part in bins),
             intercept=_number(one["intercept"]), slope=_number(one["slope"]),
@@ -134,7 +134,7 @@ def _number(value: object) -> float:
     return float("nan") if value is None else float(str(value))
 
 
-def calibration_of(statistics: Statistics, names: Sequence[str]) -> tuple[Calibration, ...]:
+def calibration_of(statistics: Statistics, names: Sequence[str]) -> tuple[CalibrationEvidence, ...]:
     """Return each label's calibration from merged statistics; empty where they hold none.
 
     Sites give, for each of five public bins of probability, the patients without and with the
@@ -152,7 +152,7 @@ def calibration_of(statistics: Statistics, names: Sequence[str]) -> tuple[Calibr
             continue
         mean, seen = predicted[held] / counts[held], cells[1][held] / counts[held]
         intercept, slope = _recalibration(mean, cells[1][held], counts[held])
-        found.append(Calibration(
+        found.append(CalibrationEvidence(
             label=label, intercept=intercept, slope=slope,
             bins=tuple(
                 CalibrationBin(patients=float(n), predicted=float(p), seen=float(s))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from common.bundle.card import Card
-from common.bundle.evidence import Calibration, Evidence
+from common.bundle.evidence import CalibrationEvidence, Evidence
 from common.bundle.origin import KINDS, count_text, origin_text
 from common.bundle.running import running_text
 from common.bundle.words import (
@@ -156,10 +156,10 @@ def _subgroups(evidence: Evidence) -> str:
 
 def _calibration(evidence: Evidence) -> str:
     if not evidence.calibration:
-        return f"## Calibration\n\n{evidence.no_calibration}"
+        return f"## CalibrationEvidence\n\n{evidence.no_calibration}"
     parts = [_calibrated(one) for one in evidence.calibration]
     return (
-        "## Calibration\n\nTest patients of all sites, in public bins of probability. The "
+        "## CalibrationEvidence\n\nTest patients of all sites, in public bins of probability. The "
         "intercept is below 0 where risks are told too high, the slope below 1 where they are told "
         "too far apart; both are fitted to the bins, which are coarse: several patients of one "
         "outcome count as one range. At another hospital: fit them again.\n\n"
@@ -167,7 +167,7 @@ def _calibration(evidence: Evidence) -> str:
     )
 
 
-def _calibrated(one: Calibration) -> str:
+def _calibrated(one: CalibrationEvidence) -> str:
     rows = [
         (f"{part.patients:g}", f"{part.predicted:.3f}", f"{part.seen:.3f}") for part in one.bins
     ]

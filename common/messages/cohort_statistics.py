@@ -46,7 +46,7 @@ LEFT_OUT = "left out"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class StatisticsTable:
     """Counts by row."""
 
     unit: Unit
@@ -59,7 +59,7 @@ class CohortStatistics:
 
     smallest: int  # no count of fewer patients than this is told
     noise: float  # standard deviation of the Gaussian noise on every count, in patients; 0: none
-    tables: Mapping[str, Table]
+    tables: Mapping[str, StatisticsTable]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from common.metrics.ranges import BINS, ranges_of
 from common.metrics.release import counted, patients_in
 
 
-class Rows(NamedTuple):
+class LabelRows(NamedTuple):
     """One label of a site's patients (or images); never leaves the site."""
 
     score: Float  # (n,) probability
@@ -31,13 +31,13 @@ class LabelRelease(NamedTuple):
     brier: Float  # (3,) count, sum and sum of squares of squared errors
 
 
-def known_rows(rows: Rows, smallest: int) -> Rows:
+def known_rows(rows: LabelRows, smallest: int) -> LabelRows:
     """Return the rows that may be added up, none of them with an unknown outcome."""
     known = counted(~np.isnan(rows.truth), rows.owner, rows.score, smallest)
-    return Rows(rows.score[known], rows.truth[known], rows.owner[known])
+    return LabelRows(rows.score[known], rows.truth[known], rows.owner[known])
 
 
-def release_label(rows: Rows, smallest: int, *, by_class: bool) -> LabelRelease:
+def release_label(rows: LabelRows, smallest: int, *, by_class: bool) -> LabelRelease:
     """Return what can be told of known rows; by_class False holds back all counts of outcomes.
 
     The calibration table is made of the same ranges as the curves, each in the bin of its mean
@@ -54,7 +54,7 @@ def release_label(rows: Rows, smallest: int, *, by_class: bool) -> LabelRelease:
     )  # fmt: skip
 
 
-def _one_class(rows: Rows, outcome: float, smallest: int) -> tuple[Float, Float, Float, Float]:
+def _one_class(rows: LabelRows, outcome: float, smallest: int) -> tuple[Float, Float, Float, Float]:
     """Return ends, spread, calibration counts and summed probabilities; smallest 0: zeros."""
     here = rows.truth == outcome
     nothing = np.zeros(RELIABILITY_BINS)

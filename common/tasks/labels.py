@@ -11,7 +11,7 @@ from common.config.run_config import Evaluation
 from common.metrics import Estimate, Statistics, histogram
 from common.metrics import labels as metrics
 from common.metrics.estimate import Float, bootstrapped, mean_estimate, unknown, weighted_mean
-from common.metrics.label_release import LabelRelease, Rows, known_rows, release_label
+from common.metrics.label_release import LabelRelease, LabelRows, known_rows, release_label
 from common.metrics.ranges import (
     Ranges,
     merged_auroc,
@@ -31,7 +31,7 @@ def label_statistics(scores: Scores, rules: Evaluation) -> Statistics:
     """Return counts and sums of every label; prediction and target are (n, labels)."""
     probability, truth, _ = _arrays(scores)
     owner = owners(scores)
-    rows = [Rows(p, t, owner) for p, t in zip(probability.T, truth.T, strict=True)]
+    rows = [LabelRows(p, t, owner) for p, t in zip(probability.T, truth.T, strict=True)]
     if rules.count_noise > 0:
         return _histograms(rows)
     known = [known_rows(row, rules.smallest_cell) for row in rows]
@@ -51,7 +51,7 @@ def _stacked(each: Sequence[LabelRelease], name: str) -> Float:
     return np.stack([release._asdict()[name] for release in each])
 
 
-def _histograms(rows: Sequence[Rows]) -> Statistics:
+def _histograms(rows: Sequence[LabelRows]) -> Statistics:
     """Return one patient in one cell a label, for noise; no sums."""
     each = [
         histogram.histogram_of(
@@ -62,7 +62,7 @@ def _histograms(rows: Sequence[Rows]) -> Statistics:
     return Statistics(patients=np.zeros(()), cells={"histogram": np.stack(each)}, sums={})
 
 
-def _classes_told(rows: Sequence[Rows], smallest: int) -> list[bool]:
+def _classes_told(rows: Sequence[LabelRows], smallest: int) -> list[bool]:
     """Return for each label whether its outcomes may be counted.
 
     Classes that exclude each other add up to the patients, so they are looked at together.
@@ -76,7 +76,7 @@ def _classes_told(rows: Sequence[Rows], smallest: int) -> list[bool]:
     return [bool(releasable(pair, smallest).all()) for pair in counts.T]
 
 
-def _exclude_each_other(rows: Sequence[Rows]) -> bool:
+def _exclude_each_other(rows: Sequence[LabelRows]) -> bool:
     same_length = len({len(row.truth) for row in rows}) == 1
     return same_length and bool(np.all(sum(row.truth for row in rows) == 1))
 

@@ -10,7 +10,7 @@ import typer
 from common.platform.systemd import in_a_persons_home, installed
 from server.files.folder import Folder
 from server.files.settings import DEFAULT_PORT, Settings, load_settings, new_settings
-from server.service.systemd import Service, how_to_install, low_port, unit
+from server.service.systemd import CoordinatorUnit, how_to_install, low_port, unit
 
 
 def init(folder: Folder, address: str | None, name: str | None) -> None:
@@ -43,7 +43,7 @@ def write_service(folder: Folder, user: str, out: Path | None) -> None:
     """Print the unit, or write it and say how it is installed."""
     folder.require()
     settings = load_settings(folder.settings)
-    service = Service(
+    service = CoordinatorUnit(
         program=installed("wardround-coordinator"), folder=folder.path, user=user,
         settings=settings,
     )  # fmt: skip

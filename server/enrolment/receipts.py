@@ -37,7 +37,7 @@ CREATE TABLE IF NOT EXISTS receipts (
 """
 
 
-class Receipts:
+class ReceiptStore:
     """An SQLite file; every method opens and closes it."""
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:

@@ -23,7 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from server.http.asgi import PLACE
-from server.http.door_places import Place
+from server.http.door_places import DoorPlace
 
 #: A site's request has some 600 bytes of headers.
 HEAD_BYTES = 16 * 1024
@@ -45,7 +45,7 @@ class HeadTooLarge(Exception):
 class Connection(HttpToolsProtocol):
     """One connection; its place says whether it has shown a key."""
 
-    def __init__(self, config: Config, server_state: ServerState, place: Place) -> None:
+    def __init__(self, config: Config, server_state: ServerState, place: DoorPlace) -> None:
         super().__init__(config=config, server_state=server_state, app_state={})
         self._place = place
         self._step: Step = "head"

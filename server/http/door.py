@@ -22,7 +22,14 @@ import socket
 import ssl
 from collections.abc import Callable
 
-from server.http.door_places import DoorLimits, Place, Places, Turns, Waiting, network_of
+from server.http.door_places import (
+    DoorLimits,
+    DoorPlace,
+    Places,
+    Turns,
+    WaitingConnections,
+    network_of,
+)
 
 #: TLS must be agreed, and a stranger's request be whole, in so many seconds each.
 HANDSHAKE_SECONDS = 10.0
@@ -35,7 +42,7 @@ _FULL_SECONDS = 0.2
 
 
 #: Makes the protocol of a place's connection.
-Factory = Callable[[Place], asyncio.Protocol]
+Factory = Callable[[DoorPlace], asyncio.Protocol]
 
 
 class Door:
@@ -50,7 +57,7 @@ class Door:
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._places = Places(limits)
-        self._waiting = Waiting()
+        self._waiting = WaitingConnections()
         self._turns = Turns(limits.handshakes_per_second, limits.handshakes_per_second / 25)
         self._next: asyncio.TimerHandle | None = None
         bound.setblocking(False)
@@ -125,7 +132,7 @@ class Door:
         self._serve()
 
     def _begin(self, sock: socket.socket, address: str) -> None:
-        place = Place(self._places, address, sock)
+        place = DoorPlace(self._places, address, sock)
         self._places.take(place)
 
         def over(_task: asyncio.Task[None]) -> None:
@@ -136,7 +143,7 @@ class Door:
         place.task = asyncio.ensure_future(self._shake_hands(place))
         place.task.add_done_callback(over)
 
-    async def _shake_hands(self, place: Place) -> None:
+    async def _shake_hands(self, place: DoorPlace) -> None:
         """Agree on TLS; what fails here is a stranger's, and counted, not told one by one."""
         try:
             await self._loop.connect_accepted_socket(

@@ -54,7 +54,7 @@ class Turns:
         return 0.0
 
 
-class Waiting:
+class WaitingConnections:
     """Accepted connections whose TLS is not begun, by address."""
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ class Waiting:
             del self._sockets[address]
 
 
-class Standing(Protocol):
+class AgreedConnection(Protocol):
     """The connection behind a place, from when its TLS is agreed."""
 
     def overdue(self, now: float, *, known: bool) -> str | None:
@@ -112,14 +112,14 @@ class Standing(Protocol):
 
 
 @dataclass(eq=False)
-class Place:
+class DoorPlace:
     """One connection, from its TLS on."""
 
     places: Places
     address: str
     sock: socket.socket
     task: asyncio.Task[None] | None = None
-    connection: Standing | None = None
+    connection: AgreedConnection | None = None
     known: str | None = None  # whose key it showed
 
     def show(self, owner: str) -> None:
@@ -146,12 +146,12 @@ class Places:
 
     def __init__(self, limits: DoorLimits) -> None:
         self._limits = limits
-        self._strangers: dict[str, dict[Place, None]] = {}  # by address; oldest first
-        self._known: dict[str, dict[Place, None]] = {}  # by owner; oldest first
+        self._strangers: dict[str, dict[DoorPlace, None]] = {}  # by address; oldest first
+        self._known: dict[str, dict[DoorPlace, None]] = {}  # by owner; oldest first
         self._trusted: OrderedDict[str, Turns] = OrderedDict()  # by address
         self._told = _Told()
 
-    def take(self, place: Place) -> None:
+    def take(self, place: DoorPlace) -> None:
         """Give a stranger a place, and take another's if there are too many."""
         self._make_room(place.address)
         self._strangers.setdefault(place.address, {})[place] = None
@@ -161,7 +161,7 @@ class Places:
         own = self._trusted.get(address)
         return own is not None and own.take(now) == 0
 
-    def strangers(self) -> list[Place]:
+    def strangers(self) -> list[DoorPlace]:
         """Return the strangers."""
         return [place for places in self._strangers.values() for place in places]
 
@@ -180,7 +180,7 @@ class Places:
                 place.turn_away(fault)
         self._told.tell()
 
-    def know(self, place: Place, owner: str) -> None:
+    def know(self, place: DoorPlace, owner: str) -> None:
         """Move a place from the strangers to its owner's."""
         self.forget(place)
         place.known = owner
@@ -194,7 +194,7 @@ class Places:
             own = self._known.setdefault(owner, {})
         own[place] = None
 
-    def forget(self, place: Place) -> None:
+    def forget(self, place: DoorPlace) -> None:
         """Give a place back; twice does no harm."""
         group, name = self._strangers, place.address
         if place.known is not None:
@@ -214,7 +214,7 @@ class Places:
         while sum(map(len, self._strangers.values())) >= self._limits.strangers:
             self._greediest().turn_away("too_many")
 
-    def _greediest(self) -> Place:
+    def _greediest(self) -> DoorPlace:
         def greed(address: str) -> tuple[bool, int]:
             return address not in self._trusted, len(self._strangers[address])
 

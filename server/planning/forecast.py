@@ -68,7 +68,7 @@ class SiteForecast:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Traffic:
+class SiteTraffic:
     """Bytes of one site, at most, when nothing has to be sent twice."""
 
     to_site_by_round: int  # training and, where it is validated, evaluation
@@ -92,7 +92,7 @@ class Forecast:
     noise: str  # how it compares with the largest signal; empty where nothing is known of it
     expected_sites: int  # that were accepted; 0: not known
     sites: tuple[SiteForecast, ...]
-    traffic: Traffic
+    traffic: SiteTraffic
     exchanges: int  # of messages with each site: rounds, validations and the last measurement
     seconds: float | None  # of all rounds' work, by the slowest site; None: not every site told
     asked: bool  # False: from the configuration alone
@@ -220,7 +220,7 @@ def _agreed(config: RunConfig, site: str, patients: int | None = None) -> SiteFo
 # --- bytes ---------------------------------------------------------------------------------
 
 
-def _traffic(config: RunConfig, weights: Weights) -> Traffic:
+def _traffic(config: RunConfig, weights: Weights) -> SiteTraffic:
     rounds = config.training.rounds
     validated = _validated(config)
     controlled = config.aggregation.rule == "scaffold"
@@ -236,7 +236,7 @@ def _traffic(config: RunConfig, weights: Weights) -> Traffic:
     train_in = _size(update, values, config.exchange.encoding) + _SPEND_BYTES + _RECEIPT_BYTES
     measure_in = _REPORT_BYTES * len(labels(config)) + _SPEND_BYTES + _RECEIPT_BYTES
     each = bool(validated)
-    return Traffic(
+    return SiteTraffic(
         to_site_by_round=train_out + each * measure_out,
         from_site_by_round=train_in + each * measure_in,
         to_site=rounds * train_out + (validated + 1) * measure_out,

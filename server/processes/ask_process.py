@@ -20,13 +20,13 @@ from pathlib import Path
 from common.config.run_config import RunConfig, parse_config
 from common.messages.headers import parts_of
 from common.messages.wire import Refusal, Standing, StatisticsRequest
-from server.enrolment.receipts import Receipts
+from server.enrolment.receipts import ReceiptStore
 from server.files.board import Board
 from server.files.folder import Folder
 from server.processes.run_process import connect, members_of
 from server.rounds.cohort_asking import gathered
 from server.rounds.cohort_survey import Survey
-from server.rounds.setting import Setting
+from server.rounds.setting import RunSetting
 from server.transport.flower_sites import FlowerSites
 
 
@@ -38,9 +38,9 @@ def ask(
     runtime = connect(folder)
     with tempfile.TemporaryDirectory(prefix="wardround-") as place:
         board = Board(path=Path(place) / "status.json", run=name, rounds=0, quorum=1)
-        setting = Setting(
+        setting = RunSetting(
             run=name, seed=seed, config=config, members=members_of(folder, ()),
-            arriving=Path(place) / "arriving", receipts=Receipts(folder.receipts),
+            arriving=Path(place) / "arriving", receipts=ReceiptStore(folder.receipts),
         )  # fmt: skip
         runtime.begin()
         sites = FlowerSites(runtime, setting, board)
@@ -59,7 +59,7 @@ def ask(
 
 
 def _described(
-    sites: FlowerSites, setting: Setting, answers: Mapping[str, Standing | Refusal],
+    sites: FlowerSites, setting: RunSetting, answers: Mapping[str, Standing | Refusal],
     silent: Sequence[str],
 ) -> Survey:  # fmt: skip
     """Return what the sites that would take part say of their cohorts, and why others do not."""

@@ -27,7 +27,7 @@ from common.messages.wire import StatisticsRequest
 from common.platform.durable import replace_durably
 from common.platform.errors import ExitCode, RunFailed, WardroundError
 from server.aggregation.rules import aggregator_of
-from server.enrolment.receipts import Receipts
+from server.enrolment.receipts import ReceiptStore
 from server.enrolment.registry import Enrolment
 from server.files.allocator import give_freed_memory_back, sort_out_what_stays
 from server.files.board import Board
@@ -37,9 +37,9 @@ from server.planning.measuring import measure_tests, measured
 from server.rounds.cohort_asking import survey
 from server.rounds.journal import Journal
 from server.rounds.round_record import RoundRecord
-from server.rounds.run_rounds import Records, Sites, begin, run_rounds
+from server.rounds.run_rounds import RunRecords, Sites, begin, run_rounds
 from server.rounds.run_state import RunState, RunStore
-from server.rounds.setting import Setting
+from server.rounds.setting import RunSetting
 from server.transport.flower_sites import FlowerSites
 from server.transport.runtime import Runtime
 
@@ -48,7 +48,7 @@ TASK_TOKEN = "WARDROUND_TASK_TOKEN"  # noqa: S105 - a name, not a token
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class RunOrder:
     """What the service wants of this process: the file run.json."""
 
     run: str
@@ -95,11 +95,11 @@ def main(folder: Folder, run: str) -> ExitCode:
     return ExitCode.DONE if succeeded else ExitCode.INTERRUPTED
 
 
-def read_order(place: RunFolder) -> Order:
+def read_order(place: RunFolder) -> RunOrder:
     """Read run.json; RunFailed when it is not what the service writes."""
     try:
         facts = json.loads(place.run.read_bytes())
-        return Order(
+        return RunOrder(
             run=str(facts["run"]), seed=int(facts["seed"]), sites=tuple(facts.get("sites", ()))
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -117,7 +117,7 @@ def connect(folder: Folder) -> Runtime:
 
 
 def _rounds(
-    folder: Folder, config: RunConfig, order: Order, link: tuple[Runtime, Board]
+    folder: Folder, config: RunConfig, order: RunOrder, link: tuple[Runtime, Board]
 ) -> None:
     """Run the rounds and measure what came of them."""
     runtime, board = link
@@ -132,9 +132,9 @@ def _rounds(
             board.site(name, board.sites[name].state, how)
         board.begin("saving", record.round)
 
-    setting = Setting(
+    setting = RunSetting(
         run=order.run, seed=order.seed, config=config, members=members,
-        arriving=place.path / "arriving", receipts=Receipts(folder.receipts),
+        arriving=place.path / "arriving", receipts=ReceiptStore(folder.receipts),
     )  # fmt: skip
     sites = FlowerSites(runtime, setting, board)
     aggregator = aggregator_of(config.aggregation, max(len(members()), 1))
@@ -148,7 +148,7 @@ def _rounds(
     if not place.cohort.exists():  # a run that is resumed asks for nothing that it has
         request = StatisticsRequest(run=order.run, round=0, seed=order.seed, config=config)
         survey(sites, request, place, journal)
-    records = Records(store=store, journal=journal, observe=observe)
+    records = RunRecords(store=store, journal=journal, observe=observe)
     # No name here holds the first state: its weights would stay in memory through all rounds.
     state = run_rounds(config, sites, aggregator, start(), records)
     results = measure(config, sites, state)

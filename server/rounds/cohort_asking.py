@@ -18,7 +18,7 @@ from common.messages.cohort_statistics import (
     LEFT_OUT,
     REASON_PATTERN,
     CohortStatistics,
-    Table,
+    StatisticsTable,
     layout_of,
 )
 from common.messages.wire import Refusal, SiteStatistics, StatisticsRequest
@@ -35,7 +35,7 @@ _MOST_REASONS = 200
 _SILENT = "it did not answer in time"
 
 
-class Described(Protocol):
+class DescribingSites(Protocol):
     """The hospitals, as far as they are asked here."""
 
     def available(self) -> tuple[str, ...]:
@@ -50,7 +50,7 @@ class Described(Protocol):
 
 
 def survey(
-    sites: Described, request: StatisticsRequest, place: RunFolder, journal: Journal
+    sites: DescribingSites, request: StatisticsRequest, place: RunFolder, journal: Journal
 ) -> None:
     """Ask the sites and keep what they say, durably and in the journal."""
     asked = tuple(sorted(set(sites.available())))
@@ -126,7 +126,7 @@ def check_statistics(answer: SiteStatistics, request: StatisticsRequest) -> None
         _check_counts(name, table, found)
 
 
-def _check_rows(name: str, table: Table, expected: Sequence[str]) -> None:
+def _check_rows(name: str, table: StatisticsTable, expected: Sequence[str]) -> None:
     if name == LEFT_OUT:
         odd = [row for row in table.rows if not re.fullmatch(REASON_PATTERN, row)]
         if odd or len(table.rows) > _MOST_REASONS:
@@ -135,7 +135,7 @@ def _check_rows(name: str, table: Table, expected: Sequence[str]) -> None:
         _refuse(f"the rows of {name} are not those of this run")
 
 
-def _check_counts(name: str, table: Table, found: CohortStatistics) -> None:
+def _check_counts(name: str, table: StatisticsTable, found: CohortStatistics) -> None:
     for row, count in table.rows.items():
         if count is None:
             continue

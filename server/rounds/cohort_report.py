@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from common.messages.cohort_statistics import LEFT_OUT, MergedRow, MergedTable, Table
+from common.messages.cohort_statistics import LEFT_OUT, MergedRow, MergedTable, StatisticsTable
 from common.platform.durable import replace_durably
 from common.platform.page import page
 from server.rounds.cohort_survey import Survey
@@ -128,7 +128,7 @@ def bars(table: MergedTable) -> tuple[Bar, ...]:
     )  # fmt: skip
 
 
-def _amounts(table: Table | None, smallest: int) -> tuple[str, str, str]:
+def _amounts(table: StatisticsTable | None, smallest: int) -> tuple[str, str, str]:
     if table is None:
         return "", "", ""
     found, used, left_out = (
@@ -137,7 +137,7 @@ def _amounts(table: Table | None, smallest: int) -> tuple[str, str, str]:
     return found, used, left_out
 
 
-def _site_reasons(table: Table | None, smallest: int) -> tuple[str, ...]:
+def _site_reasons(table: StatisticsTable | None, smallest: int) -> tuple[str, ...]:
     if table is None:
         return ()
     listed = [(name, count) for name, count in table.rows.items() if count != 0]

@@ -24,7 +24,7 @@ from server.rounds.journal import Journal
 from server.rounds.round_record import RoundRecord, last_ledgers
 from server.rounds.run_state import RunState, RunStore
 
-__all__ = ["Records", "RoundRecord", "Sites", "begin", "run_rounds"]
+__all__ = ["RunRecords", "RoundRecord", "Sites", "begin", "run_rounds"]
 
 
 class Sites(Protocol):
@@ -52,7 +52,7 @@ class Sites(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Records:
+class RunRecords:
     """Where a run leaves its traces."""
 
     store: RunStore | None = None  # None: nothing is saved, a crash starts over
@@ -70,7 +70,7 @@ def begin(config: RunConfig, run: str, seed: int, aggregator: Aggregator) -> Run
 
 
 def run_rounds(
-    config: RunConfig, sites: Sites, aggregator: Aggregator, state: RunState, records: Records
+    config: RunConfig, sites: Sites, aggregator: Aggregator, state: RunState, records: RunRecords
 ) -> RunState:
     """Train round after round until the last, or until patience ends.
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.config.run_config import RunConfig
-from server.enrolment.receipts import Receipts
+from server.enrolment.receipts import ReceiptStore
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class RunSetting:
     """What the sites of a run need to know of it."""
 
     run: str
@@ -19,7 +19,7 @@ class Setting:
     config: RunConfig
     members: Callable[[], Mapping[str, str]]  # public keys of accepted sites, by name
     arriving: Path  # a folder for answers on their way
-    receipts: Receipts  # of the sites' records, over all runs
+    receipts: ReceiptStore  # of the sites' records, over all runs
 
     @property
     def round_seconds(self) -> float:

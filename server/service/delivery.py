@@ -33,7 +33,7 @@ _OK = 200
 Woken = Literal["arrived", "superseded", "closing"]
 
 
-class Arrivals:
+class PushSignal:
     """Wakes whoever waits for something that one side pushes to the other."""
 
     def __init__(self) -> None:
@@ -105,12 +105,12 @@ class _Kept:
         return [(DELIVERY_HEADER.encode(), self.name.encode())]
 
 
-class Delivery:
+class DeliveryMiddleware:
     """Wraps an application: its pulls wait and are sure, its pushes wake the other side's pulls."""
 
     def __init__(
         self, app: ASGIApp, *, pull: str, push: str, caller: bytes,
-        incoming: Arrivals, outgoing: Arrivals,
+        incoming: PushSignal, outgoing: PushSignal,
     ) -> None:  # fmt: skip
         self._app = app
         self._pull = pull

@@ -1,7 +1,7 @@
 """Flower's SuperLink behind both listeners, and who belongs, kept in step.
 
-sites     -- TLS 1.3 --  SiteGuard      -- Delivery --  Flower's application
-operator  -- TLS 1.3 --  OperatorGuard  -- RunGuard -- Delivery --  Flower's application
+sites     -- TLS 1.3 --  SiteGuard      -- DeliveryMiddleware --  Flower's application
+operator  -- TLS 1.3 --  OperatorGuard  -- RunGuard -- DeliveryMiddleware --  Flower's application
                                         -- our own API
 """
 
@@ -18,9 +18,9 @@ from server.enrolment.registry import EnrolledSite, Enrolment
 from server.files.folder import Folder
 from server.files.settings import Settings
 from server.service.allowances import Allowances, Overdraft
-from server.service.delivery import Arrivals, Delivery
+from server.service.delivery import DeliveryMiddleware, PushSignal
 from server.service.listeners import Listeners
-from server.service.members import KEY_HEADER, Member, Members
+from server.service.members import KEY_HEADER, AcceptedSites, Member
 from server.service.object_turns import ObjectTurns
 from server.service.operator_guard import OperatorGuard
 from server.service.run_guard import RunGuard
@@ -49,12 +49,12 @@ class Gateway:
         try:
             self.enrolment = Enrolment(folder.enrolment)
             self.superlink = SuperLink(folder.database)
-            self._members = Members()
+            self._members = AcceptedSites()
             self.refresh_members()
         except BaseException:
             self._listeners.close()
             raise
-        self._to_sites, self._to_runs = Arrivals(), Arrivals()
+        self._to_sites, self._to_runs = PushSignal(), PushSignal()
         self._allowances = Allowances()
         self._flower = ObjectTurns(self.superlink.app, OBJECT_PATHS, LARGEST_BODY)
 
@@ -119,7 +119,7 @@ class Gateway:
             self.enrolment, coordinator=self._settings.name,
             authority=self._folder.ca.read_bytes(),
         )  # fmt: skip
-        fleet = Delivery(
+        fleet = DeliveryMiddleware(
             self._flower, pull=FLEET_PULL, push=FLEET_PUSH, caller=KEY_HEADER,
             incoming=self._to_sites, outgoing=self._to_runs,
         )  # fmt: skip
@@ -130,7 +130,7 @@ class Gateway:
         return SiteGuard(fleet, self._members, pages=pages, refusal_of=refusal)
 
     def _operator_app(self, ours: ASGIApp) -> ASGIApp:
-        runtime = Delivery(
+        runtime = DeliveryMiddleware(
             self._flower, pull=RUNTIME_PULL, push=RUNTIME_PUSH, caller=TASK_HEADER,
             incoming=self._to_runs, outgoing=self._to_sites,
         )  # fmt: skip

@@ -19,7 +19,7 @@ from server.files.folder import Folder
 from server.files.settings import host_and_port
 from server.http.connection import Connection
 from server.http.door import Door
-from server.http.door_places import DoorLimits, Place
+from server.http.door_places import DoorLimits, DoorPlace
 
 #: A site's daemon pulls again and again on one connection, and ends it first.
 _KEEP_ALIVE_SECONDS = KEPT_SECONDS + 15
@@ -41,7 +41,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open a door for each socket, where uvicorn would let everybody in."""
 
-        def connection(place: Place) -> Connection:
+        def connection(place: DoorPlace) -> Connection:
             return Connection(self.config, self.server_state, place)
 
         doors = [Door(s, self._context, connection, self._limits) for s in sockets or ()]

@@ -51,14 +51,14 @@ class Member:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Caller:
+class SignedCaller:
     """Who sent a request, and what its body must be."""
 
     member: Member
     body_sha256: str  # in hex
 
 
-class Members:
+class AcceptedSites:
     """The accepted sites of this moment; replaced whole, so that a revoked one is out at once."""
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
@@ -73,7 +73,7 @@ class Members:
         self._came = {key: self._came.get(key) or self._new() for key in found}
         self._by_key = found
 
-    def authenticate(self, scope: Scope) -> Caller:
+    def authenticate(self, scope: Scope) -> SignedCaller:
         """Return who sent a request; TrustRefused tells a stranger nothing."""
         key, signature = (_given(scope, name) for name in (KEY_HEADER, SIGNATURE_HEADER.encode()))
         request = _request_of(scope)
@@ -96,7 +96,7 @@ class Members:
             raise TrustRefused(message)
         if not self._came[pem].takes(request.number, signed_at, now):
             raise TrustRefused("This request came before. Sign it anew.")
-        return Caller(member=member, body_sha256=request.body_sha256)
+        return SignedCaller(member=member, body_sha256=request.body_sha256)
 
     def _new(self) -> Replays:
         return Replays(began=self._began, lasts_seconds=OLDEST_SECONDS)

@@ -24,7 +24,7 @@ from common.platform.errors import TrustRefused
 from common.platform.logs import log
 from server.http.asgi import ClientGone, TooLarge, header, read_body, refuse, replayed, shown
 from server.service.allowances import Overdraft
-from server.service.members import Member, Members
+from server.service.members import AcceptedSites, Member
 
 _SMALL = 64 * 1024
 #: Digits of a size.
@@ -60,7 +60,7 @@ class SiteGuard:
     """The whole application of the listener that sites reach."""
 
     def __init__(
-        self, app: ASGIApp, members: Members, *, pages: Mapping[tuple[str, str], Page],
+        self, app: ASGIApp, members: AcceptedSites, *, pages: Mapping[tuple[str, str], Page],
         refusal_of: RefusalOf,
     ) -> None:  # fmt: skip
         self._app = app

@@ -16,7 +16,7 @@ _FIRST_FREE_PORT = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Service:
+class CoordinatorUnit:
     """What a unit is written for."""
 
     program: Path  # wardround-coordinator as it is installed
@@ -25,7 +25,7 @@ class Service:
     settings: Settings
 
 
-def unit(service: Service) -> str:
+def unit(service: CoordinatorUnit) -> str:
     """Return the unit's text."""
     settings = service.settings
     return unit_of(Daemon(
@@ -41,7 +41,7 @@ def unit(service: Service) -> str:
     ))  # fmt: skip
 
 
-def how_to_install(service: Service, written: Path) -> list[str]:
+def how_to_install(service: CoordinatorUnit, written: Path) -> list[str]:
     """Return what to type, as root, with the unit in a file."""
     doctor = [str(service.program), "doctor", "--folder", str(service.folder)]
     return how_to_install_unit(

@@ -37,7 +37,7 @@ from common.platform.errors import RunFailed, RunGone
 from server.files.board import Board, Phase
 from server.rounds.admission import NotAdmitted
 from server.rounds.fault import Fault
-from server.rounds.setting import Setting
+from server.rounds.setting import RunSetting
 from server.transport.asked import Asked, patience_of
 from server.transport.incoming_answer import Arriving, refused
 from server.transport.runtime import AnswerBounds, AnswerTooLarge, NodeFacts, Runtime
@@ -55,7 +55,7 @@ A = TypeVar("A", SiteUpdate, SiteReport, SiteStatistics)
 class FlowerSites:
     """The sites that were accepted, as one run reaches them."""
 
-    def __init__(self, runtime: Runtime, setting: Setting, board: Board) -> None:
+    def __init__(self, runtime: Runtime, setting: RunSetting, board: Board) -> None:
         self._runtime = runtime
         self._setting = setting
         self._board = board

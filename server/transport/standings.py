@@ -18,7 +18,7 @@ from common.platform.errors import RunGone, UpdateRefused
 from common.platform.logs import log
 from server.files.board import Board
 from server.rounds.approval import Approval
-from server.rounds.setting import Setting
+from server.rounds.setting import RunSetting
 from server.transport.incoming_answer import Arriving
 from server.transport.runtime import AnswerBounds, Arrival, NodeFacts, Runtime
 
@@ -30,7 +30,7 @@ _WAIT_SECONDS = 0.5
 class Standings:
     """The proposals of one run, and what comes of them."""
 
-    def __init__(self, runtime: Runtime, setting: Setting, board: Board) -> None:
+    def __init__(self, runtime: Runtime, setting: RunSetting, board: Board) -> None:
         self._runtime = runtime
         self._setting = setting
         self._board = board
@@ -105,13 +105,13 @@ class Standings:
         arriving.close(self._runtime)
 
 
-def receipts_for(setting: Setting, nodes: Mapping[str, NodeFacts]) -> dict[int, str]:
+def receipts_for(setting: RunSetting, nodes: Mapping[str, NodeFacts]) -> dict[int, str]:
     """Return what each site that is asked now gave to be kept for it, by its number."""
     keys = setting.members()
     return {node.node_id: setting.receipts.of(name, keys[name]) for name, node in nodes.items()}
 
 
-def keep_receipt(setting: Setting, arriving: Arriving) -> None:
+def keep_receipt(setting: RunSetting, arriving: Arriving) -> None:
     """Keep what a site gave with its answer, before anything is made of that."""
     if arriving.receipt:
         setting.receipts.keep(arriving.site, arriving.public_key, arriving.receipt)

@@ -19,7 +19,7 @@ from simulations.cli.progress import LiveProgress, table_of
 from simulations.comparison.arm_configurations import private
 from simulations.comparison.arms import ARMS, Arm
 from simulations.comparison.cohorts import check_parts, hospital_folders, load_hospitals
-from simulations.comparison.compare import Comparison, Plan, compare
+from simulations.comparison.compare import Comparison, ComparisonPlan, compare
 from simulations.comparison.not_used import write_not_used
 from simulations.engines.engines import Engine
 from simulations.report.results import write_results
@@ -61,7 +61,7 @@ def run_comparison(request: Request) -> Comparison:
         tell(f"Each file, row and patient that is not used: {out / 'not-used.csv'}")
     check_parts(hospitals.cohorts, config.cohort, range(request.seeds), tell)
     with LiveProgress(console, config, arms, request.seeds) as live:
-        plan = Plan(
+        plan = ComparisonPlan(
             arms=arms, seeds=range(request.seeds), folder=out,
             engine=Engine(kind=request.engine, workers=request.workers),
         )  # fmt: skip

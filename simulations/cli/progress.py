@@ -18,7 +18,7 @@ from rich.table import Table
 from common.config.run_config import RunConfig
 from server.rounds.run_rounds import RoundRecord
 from simulations.comparison import compare as comparing
-from simulations.comparison.arms import Arm, Outcome
+from simulations.comparison.arms import Arm, ArmOutcome
 from simulations.comparison.compare import Comparison
 
 
@@ -43,7 +43,7 @@ class LiveProgress:
         self._now = self._bar.add_task("", total=self._rounds, note="")
         self._start = time.perf_counter()
         self.first_round_seconds: float | None = None
-        self.progress = comparing.Progress(
+        self.progress = comparing.ComparisonProgress(
             arm=self._arm, round=self._round, done=self._done, kept=self._kept
         )
 
@@ -95,7 +95,7 @@ class LiveProgress:
         place = f"seed {seed}" + (f", fold {fold}" if fold else "")
         self._console.print(f"  {arm:<13} {place:<16} done before the interruption")
 
-    def _done(self, arm: Arm, seed: int, fold: int, outcome: Outcome) -> None:
+    def _done(self, arm: Arm, seed: int, fold: int, outcome: ArmOutcome) -> None:
         self._bar.advance(self._whole)
         place = f"seed {seed}" + (f", fold {fold}" if fold else "")
         self._console.print(f"  {arm:<13} {place:<16} {outcome.seconds:6.1f} s")

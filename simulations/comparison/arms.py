@@ -18,7 +18,7 @@ from client.privacy.ledger import Ledger, Limit
 from client.training.blending import blend
 from client.training.evaluation import score
 from client.training.fine_tuning import fine_tune
-from client.training.local_model import Workbench, open_workbench
+from client.training.local_model import LocalModel, open_local_model
 from client.training.private_round import counted
 from client.training.site import Guard, Site
 from common.config.run_config import RunConfig, without_privacy
@@ -31,7 +31,7 @@ from common.privacy.noise import SimulatedNoise
 from common.tasks.task import Scores, by_patient, no_scores
 from server.aggregation.rules import aggregator_of
 from server.planning.measuring import measure_tests
-from server.rounds.run_rounds import Records, RoundRecord, begin, run_rounds
+from server.rounds.run_rounds import RoundRecord, RunRecords, begin, run_rounds
 from server.rounds.run_state import RunState, RunStore
 from simulations.comparison.arm_configurations import alone, plain, private
 from simulations.comparison.unfinished import Unfinished, rounds_of
@@ -48,7 +48,7 @@ SiteSet = Mapping[str, Site]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class ArmOutcome:
     """One arm on one split: who scored what, and how it came about."""
 
     test: Mapping[str, Scores]  # by site, of its own test patients
@@ -70,7 +70,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class ArmSetting:
     """What an arm needs to know beside its sites."""
 
     config: RunConfig
@@ -83,8 +83,8 @@ class Setting:
 
 
 def run_arm(
-    arm: Arm, sites: SiteSet, setting: Setting, before: Mapping[Arm, Outcome]
-) -> Outcome:
+    arm: Arm, sites: SiteSet, setting: ArmSetting, before: Mapping[Arm, ArmOutcome]
+) -> ArmOutcome:
     """Run one arm; `before` are those that ran on this split: personalising starts from them."""
     start = time.perf_counter()
     match arm:
@@ -107,7 +107,7 @@ def run_arm(
 # --- arms --------------------------------------------------------------------------------
 
 
-def with_ledgers(sites: SiteSet, setting: Setting) -> SiteSet:
+def with_ledgers(sites: SiteSet, setting: ArmSetting) -> SiteSet:
     """Return the sites with a new ledger each and repeatable noise: no privacy claim."""
     privacy = setting.config.privacy
     if privacy == "none":
@@ -133,8 +133,8 @@ def with_ledgers(sites: SiteSet, setting: Setting) -> SiteSet:
 
 
 def _run(
-    label: str, config: RunConfig, sites: SiteSet, setting: Setting, run: str
-) -> tuple[RunState, Workbench, tuple[RoundRecord, ...], dict[str, Estimate]]:
+    label: str, config: RunConfig, sites: SiteSet, setting: ArmSetting, run: str
+) -> tuple[RunState, LocalModel, tuple[RoundRecord, ...], dict[str, Estimate]]:
     """Run a federation of these sites to its end, and measure it as hospitals do if private."""
     seen: dict[int, RoundRecord] = {}
 
@@ -148,7 +148,7 @@ def _run(
         state = store.load() if store else None
         state = state or begin(config, run, setting.seed, aggregator)
         state = run_rounds(
-            config, members, aggregator, state, Records(store=store, observe=observe)
+            config, members, aggregator, state, RunRecords(store=store, observe=observe)
         )
         members.bring_memory(state.run, state.round)
         told = {} if config.privacy == "none" else measure_tests(config, members, state).metrics
@@ -156,7 +156,7 @@ def _run(
     return state, bench, rounds_of(state, seen), told
 
 
-def _store(config: RunConfig, bench: Workbench, setting: Setting, run: str) -> RunStore | None:
+def _store(config: RunConfig, bench: LocalModel, setting: ArmSetting, run: str) -> RunStore | None:
     """Return where rounds are saved; None where going on would not give the same result.
 
     That is so with privacy, and where sites keep layers or control variates, which are lost
@@ -169,7 +169,7 @@ def _store(config: RunConfig, bench: Workbench, setting: Setting, run: str) -> R
 
 
 def _measure(
-    bench: Workbench, site: Site, weights: Weights, own: Weights = MappingProxyType({})
+    bench: LocalModel, site: Site, weights: Weights, own: Weights = MappingProxyType({})
 ) -> tuple[Scores, Tensor]:
     """Return test scores, and the loss of each validation patient, of weights at a site."""
     bench.load(weights, own)
@@ -178,7 +178,7 @@ def _measure(
     return _test_scores(bench, site), by_patient(score(bench, site.validation))
 
 
-def _test_scores(bench: Workbench, site: Site) -> Scores:
+def _test_scores(bench: LocalModel, site: Site) -> Scores:
     """Return the scores of a site's test patients; those of nobody where it has none."""
     if len(site.test) > 0:
         return score(bench, site.test)
@@ -187,7 +187,7 @@ def _test_scores(bench: Workbench, site: Site) -> Scores:
     return no_scores(score(bench, select(someone, [0])))
 
 
-def _federated(label: str, config: RunConfig, sites: SiteSet, setting: Setting) -> Outcome:
+def _federated(label: str, config: RunConfig, sites: SiteSet, setting: ArmSetting) -> ArmOutcome:
     state, bench, records, told = _run(label, config, sites, setting, f"{label}-{setting.seed}")
     measured = {
         name: _measure(
@@ -198,7 +198,7 @@ def _federated(label: str, config: RunConfig, sites: SiteSet, setting: Setting) 
     # A site may have stopped before the last round; what it spent stays spent.
     epsilon = {name: spent for record in records for name, spent in record.epsilon.items()}
     guards = {name: sites[name].guard for name in epsilon}
-    return Outcome(
+    return ArmOutcome(
         test={n: s for n, (s, _) in measured.items()},
         validation={n: loss for n, (_, loss) in measured.items()},
         rounds=records,
@@ -210,7 +210,7 @@ def _federated(label: str, config: RunConfig, sites: SiteSet, setting: Setting) 
     )  # fmt: skip
 
 
-def _local(sites: SiteSet, setting: Setting) -> Outcome:
+def _local(sites: SiteSet, setting: ArmSetting) -> ArmOutcome:
     """Train each site by itself; one with too few patients for that has no scores."""
     config = alone(setting.config, 1)
     smallest = config.cohort.smallest_cohort
@@ -221,7 +221,7 @@ def _local(sites: SiteSet, setting: Setting) -> Outcome:
         )
         raise RunFailed(message)
     test, loss, own = {}, {}, {}
-    bench = open_workbench(config, setting.seed)
+    bench = open_local_model(config, setting.seed)
     for name, site in sites.items():
         if len(site.train) < smallest:
             test[name], loss[name] = no_scores(_test_scores(bench, site)), _NO_LOSSES
@@ -230,13 +230,13 @@ def _local(sites: SiteSet, setting: Setting) -> Outcome:
         state, *_ = _run(f"local {name}", config, {name: site}, setting, run)
         own[name] = state.chosen
         test[name], loss[name] = _measure(bench, site, state.chosen)
-    return Outcome(
+    return ArmOutcome(
         test=test, validation=loss, rounds=(), epsilon={}, delta={}, weights={},
         chosen_round=0, seconds=0.0, own=own,
     )  # fmt: skip
 
 
-def _pooled(sites: SiteSet, setting: Setting) -> Outcome:
+def _pooled(sites: SiteSet, setting: ArmSetting) -> ArmOutcome:
     """Train on all patients in one place: what federation is measured against."""
     config = alone(setting.config, len(sites))
     everyone = Site(
@@ -248,7 +248,7 @@ def _pooled(sites: SiteSet, setting: Setting) -> Outcome:
     run = f"pooled-{setting.seed}"
     state, bench, records, _ = _run("pooled", config, {"pooled": everyone}, setting, run)
     measured = {n: _measure(bench, s, state.chosen) for n, s in sites.items()}
-    return Outcome(
+    return ArmOutcome(
         test={n: s for n, (s, _) in measured.items()},
         validation={n: loss for n, (_, loss) in measured.items()},
         rounds=records, epsilon={}, delta={}, weights=state.chosen,
@@ -256,7 +256,7 @@ def _pooled(sites: SiteSet, setting: Setting) -> Outcome:
     )  # fmt: skip
 
 
-def _personalised(sites: SiteSet, setting: Setting, before: Mapping[Arm, Outcome]) -> Outcome:
+def _personalised(sites: SiteSet, setting: ArmSetting, before: Mapping[Arm, ArmOutcome]) -> ArmOutcome:
     """Keep layers at each site during the run, or make the shared model its own afterwards."""
     config = without_privacy(setting.config)
     method = config.personalisation.method
@@ -266,7 +266,7 @@ def _personalised(sites: SiteSet, setting: Setting, before: Mapping[Arm, Outcome
     own: Mapping[str, Weights] = {}
     if method == "blend":
         own = (before.get("local") or _local(sites, setting)).own
-    bench = open_workbench(plain(config), setting.seed)
+    bench = open_local_model(plain(config), setting.seed)
     test, loss = {}, {}
     for name, site in sites.items():
         weights: Weights = shared.weights

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from client.cohort.left_out import LeftOut
 from client.cohort.loading import SiteCohort, load_cohort
-from client.cohort.quality_rules import Shelf, images_left_out
+from client.cohort.quality_rules import CohortPaths, images_left_out
 from client.cohort.split import SplitKey, simulated_key
 from client.site.cache import Cache, key_of
 from client.site.quality_rules import QualityRules
@@ -116,7 +116,7 @@ def load_hospitals(
 def _left_out(folder: Path, config: RunConfig, cache: Cache) -> LeftOut:
     """Return the images that a site with the rules as they are written would leave out, too."""
     labels = folder / "labels.csv"
-    shelf = Shelf(data=folder, labels=labels, index=cache.index, cache=cache.folder)
+    shelf = CohortPaths(data=folder, labels=labels, index=cache.index, cache=cache.folder)
     return LeftOut(images=images_left_out(shelf, config, QualityRules()))
 
 

@@ -20,7 +20,7 @@ from common.metrics import Estimate, bootstrap_weights
 from common.tasks import task_of
 from common.tasks.task import Scores
 from server.rounds.run_rounds import RoundRecord
-from simulations.comparison.arms import Arm, Outcome, Setting, run_arm
+from simulations.comparison.arms import Arm, ArmOutcome, ArmSetting, run_arm
 from simulations.comparison.bare_loop import bare_round_seconds
 from simulations.comparison.cohorts import sites_of
 from simulations.comparison.unfinished import Unfinished, key_of_comparison
@@ -37,7 +37,7 @@ class Comparison:
     seeds: tuple[int, ...]
     arms: tuple[Arm, ...]
     #: By arm and seed: each fold's outcome.
-    outcomes: Mapping[tuple[Arm, int], tuple[Outcome, ...]]
+    outcomes: Mapping[tuple[Arm, int], tuple[ArmOutcome, ...]]
     #: By site; empty when local or federated was left out.
     verdicts: Mapping[str, Verdict]
     round_seconds: float
@@ -102,17 +102,17 @@ class Comparison:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class ComparisonProgress:
     """Who is told of what while a comparison runs."""
 
     arm: Callable[[Arm, int, int], None] = lambda _arm, _seed, _fold: None
     round: Callable[[str, RoundRecord], None] = lambda _label, _record: None
-    done: Callable[[Arm, int, int, Outcome], None] = lambda _arm, _seed, _fold, _outcome: None
+    done: Callable[[Arm, int, int, ArmOutcome], None] = lambda _arm, _seed, _fold, _outcome: None
     kept: Callable[[Arm, int, int], None] = lambda _arm, _seed, _fold: None  # done before
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class ComparisonPlan:
     """What is compared, how often, and where."""
 
     arms: tuple[Arm, ...]
@@ -122,7 +122,7 @@ class Plan:
 
 
 def compare(
-    config: RunConfig, cohorts: tuple[SiteCohort, ...], plan: Plan, progress: Progress
+    config: RunConfig, cohorts: tuple[SiteCohort, ...], plan: ComparisonPlan, progress: ComparisonProgress
 ) -> Comparison:
     """Run every arm on every seed and fold; each arm sees the very same splits.
 
@@ -130,10 +130,10 @@ def compare(
     """
     start = time.perf_counter()
     unfinished = Unfinished(plan.folder / "unfinished", key_of_comparison(config, cohorts))
-    outcomes: dict[tuple[Arm, int], list[Outcome]] = {}
+    outcomes: dict[tuple[Arm, int], list[ArmOutcome]] = {}
     for seed in plan.seeds:
         for fold in range(config.cohort.split.folds or 1):
-            setting = Setting(
+            setting = ArmSetting(
                 config=config, seed=seed, fold=fold, folder=plan.folder, observe=progress.round,
                 engine=plan.engine, unfinished=unfinished,
             )  # fmt: skip
@@ -153,12 +153,12 @@ def compare(
 
 
 def _arms_of_split(
-    cohorts: tuple[SiteCohort, ...], arms: Sequence[Arm], setting: Setting, progress: Progress
-) -> dict[Arm, Outcome]:
+    cohorts: tuple[SiteCohort, ...], arms: Sequence[Arm], setting: ArmSetting, progress: ComparisonProgress
+) -> dict[Arm, ArmOutcome]:
     """Return every arm's outcome on one split of the patients."""
     seed, fold, unfinished = setting.seed, setting.fold, setting.unfinished
     sites = sites_of(cohorts, setting.config, seed, fold)
-    found: dict[Arm, Outcome] = {}
+    found: dict[Arm, ArmOutcome] = {}
     for arm in arms:
         progress.arm(arm, seed, fold)
         outcome = unfinished.outcome(arm, seed, fold) if unfinished else None
@@ -175,7 +175,7 @@ def _arms_of_split(
 
 def verdicts_of(
     config: RunConfig, cohorts: Sequence[SiteCohort], arms: Sequence[Arm],
-    outcomes: Mapping[tuple[Arm, int], tuple[Outcome, ...]], seeds: Sequence[int],
+    outcomes: Mapping[tuple[Arm, int], tuple[ArmOutcome, ...]], seeds: Sequence[int],
 ) -> dict[str, Verdict]:  # fmt: skip
     """Return each hospital's verdict; none when local or federated was left out."""
     if not {"local", "federated"} <= set(arms):
@@ -204,14 +204,14 @@ def scores_items(config: RunConfig) -> bool:
 def tested_patients(
     config: RunConfig, cohort: SiteCohort, seed: int, fold: int
 ) -> tuple[str, ...]:
-    """Return the pseudonym behind each row of `Outcome.test` of a hospital."""
+    """Return the pseudonym behind each row of `ArmOutcome.test` of a hospital."""
     test = cohort.split(config.cohort.split, simulated_key(seed), fold)["test"]
     if not scores_items(config):
         return test.pseudonyms
     return tuple(test.pseudonyms[int(place)] for place in test.patient)
 
 
-def _round_seconds(outcomes: Mapping[tuple[Arm, int], tuple[Outcome, ...]]) -> float:
+def _round_seconds(outcomes: Mapping[tuple[Arm, int], tuple[ArmOutcome, ...]]) -> float:
     """Return the median wall time of a federated round without validation and saving.
 
     Those of the arm without privacy where it was run: the bare loop has none.

@@ -32,7 +32,7 @@ from server.rounds.round_record import RoundRecord, estimate_from_json, record_f
 from server.rounds.run_state import RunState, RunStore
 
 if TYPE_CHECKING:
-    from simulations.comparison.arms import Arm, Outcome
+    from simulations.comparison.arms import Arm, ArmOutcome
 
 #: Rounds that took less than this together are sooner trained again than saved.
 _WORTH_SECONDS = 2.0
@@ -47,7 +47,7 @@ class Unfinished:
         self._top = folder
         self._folder = folder / key[:16]
 
-    def outcome(self, arm: Arm, seed: int, fold: int) -> Outcome | None:
+    def outcome(self, arm: Arm, seed: int, fold: int) -> ArmOutcome | None:
         """Return an arm that ended before the interruption, or None."""
         path = self._path(arm, seed, fold)
         if not path.exists():
@@ -57,7 +57,7 @@ class Unfinished:
         except (StateDamaged, KeyError, TypeError, ValueError):
             return None  # trained again
 
-    def keep(self, arm: Arm, seed: int, fold: int, outcome: Outcome) -> None:
+    def keep(self, arm: Arm, seed: int, fold: int, outcome: ArmOutcome) -> None:
         """Keep an arm that ended, durably."""
         save_weights(self._path(arm, seed, fold), _tensors(outcome))
 
@@ -114,7 +114,7 @@ def _release() -> str:
     return digest.hexdigest()
 
 
-def _tensors(outcome: Outcome) -> dict[str, Tensor]:
+def _tensors(outcome: ArmOutcome) -> dict[str, Tensor]:
     """Return an outcome as tensors; its facts are JSON in one of bytes."""
     facts = {
         "rounds": [record.to_json() for record in outcome.rounds],
@@ -140,8 +140,8 @@ def _tensors(outcome: Outcome) -> dict[str, Tensor]:
     return found
 
 
-def _outcome(tensors: Weights) -> Outcome:
-    from simulations.comparison.arms import Outcome
+def _outcome(tensors: Weights) -> ArmOutcome:
+    from simulations.comparison.arms import ArmOutcome
 
     facts = json.loads(bytes(tensors[_FACTS].numpy()))
     rounds = tuple(
@@ -150,7 +150,7 @@ def _outcome(tensors: Weights) -> Outcome:
             facts["rounds"], facts["seconds_by_round"], strict=True
         )
     )
-    return Outcome(
+    return ArmOutcome(
         test={site: _scores(tensors, site) for site in facts["sites"]},
         validation={site: tensors[f"validation/{site}"] for site in facts["sites"]},
         own={site: _named(tensors, f"own/{site}/") for site in facts["own"]},

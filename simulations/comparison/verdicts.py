@@ -20,7 +20,7 @@ from common.metrics import Estimate, bootstrap_weights
 from common.metrics.estimate import Float, bootstrapped, ratio, unknown
 from common.tasks import task_of
 from common.tasks.task import Scores, owners
-from simulations.comparison.arms import Arm, Outcome
+from simulations.comparison.arms import Arm, ArmOutcome
 
 #: What a site may end up with; federated_dp and pooled are not its to choose here. The first
 #: stands unless a later one is clearly better.
@@ -47,7 +47,7 @@ class Verdict:
 class Tested:
     """One split of the patients at one hospital, and what each arm gave there."""
 
-    outcomes: Mapping[Arm, Outcome]
+    outcomes: Mapping[Arm, ArmOutcome]
     patients: tuple[str, ...]  # pseudonym behind each row of the test scores
 
 
@@ -62,7 +62,7 @@ def said_of(gain: Estimate) -> str:
     return "no difference beyond chance"
 
 
-def choose(outcomes: Mapping[Arm, Outcome], site: str) -> Arm:
+def choose(outcomes: Mapping[Arm, ArmOutcome], site: str) -> Arm:
     """Return the candidate that the site's own validation patients speak for.
 
     The first of CANDIDATES that can be measured stands, unless another validates better by more

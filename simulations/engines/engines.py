@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, Protocol, assert_never
 
-from client.training.local_model import Workbench
+from client.training.local_model import LocalModel
 from client.training.site import Site
 from common.config.run_config import RunConfig
 from server.rounds.run_rounds import Sites
@@ -24,11 +24,11 @@ class Engine:
     workers: int | None = None
 
 
-class Members(Sites, Protocol):
+class InspectableSites(Sites, Protocol):
     """Sites that can also be looked at when the run is over, as only a simulation can."""
 
     @property
-    def bench(self) -> Workbench:
+    def bench(self) -> LocalModel:
         """A network of this process, for what is measured after the run."""
         ...
 
@@ -39,7 +39,7 @@ class Members(Sites, Protocol):
 
 def open_members(
     sites: Mapping[str, Site], config: RunConfig, seed: int, engine: Engine
-) -> AbstractContextManager[Members]:
+) -> AbstractContextManager[InspectableSites]:
     """Return the sites at work; they end with the context."""
     match engine.kind:
         case "builtin" if (engine.workers or 1) == 1 or len(sites) == 1:

@@ -26,7 +26,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 
-from client.training.local_model import Workbench, open_workbench
+from client.training.local_model import LocalModel, open_local_model
 from client.training.site import Site
 from common.config.run_config import RunConfig
 from common.messages.flower_records import from_arrays, from_record, to_record
@@ -62,7 +62,7 @@ class RaySites:
     ) -> None:
         refuse_real_noise(sites)
         self._sites = dict(sorted(sites.items()))
-        self._bench = open_workbench(config, seed)
+        self._bench = open_local_model(config, seed)
         self._over = threading.Event()
         self._grids: Queue[Grid] = Queue()
         self._failures: Queue[BaseException] = Queue()
@@ -73,7 +73,7 @@ class RaySites:
         )
 
     @property
-    def bench(self) -> Workbench:
+    def bench(self) -> LocalModel:
         """The network of this process, for what is measured after the run."""
         return self._bench
 

@@ -11,7 +11,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client.training.evaluation import evaluate_round
-from client.training.local_model import Workbench, open_workbench
+from client.training.local_model import LocalModel, open_local_model
 from client.training.local_round import train_round
 from client.training.memory import MemoryInProcess
 from client.training.site import Site
@@ -29,7 +29,7 @@ FAILED = "failed"
 MEMORY = "memory"
 SITE = "site"
 #: Networks that this actor has built, by configuration and seed: once a run, not once a message.
-_BENCHES: dict[tuple[str, int], Workbench] = {}
+_BENCHES: dict[tuple[str, int], LocalModel] = {}
 
 
 def client_app(sites: Mapping[str, Site], config: RunConfig, seed: int) -> ClientApp:
@@ -80,12 +80,12 @@ def _site(stored: ObjectRef[Site], context: Context) -> Site:
     return replace(site, memory=memory)
 
 
-def _bench(config: RunConfig, seed: int) -> Workbench:
+def _bench(config: RunConfig, seed: int) -> LocalModel:
     key = (config.fingerprint(), seed)
     if key not in _BENCHES:
         torch.set_num_threads(1)
         _BENCHES.clear()
-        _BENCHES[key] = open_workbench(config, seed)
+        _BENCHES[key] = open_local_model(config, seed)
     return _BENCHES[key]
 
 

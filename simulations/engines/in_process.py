@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from client.training.evaluation import evaluate_round
-from client.training.local_model import Workbench, open_workbench
+from client.training.local_model import LocalModel, open_local_model
 from client.training.local_round import train_round
 from client.training.site import Site
 from common.config.run_config import RunConfig
@@ -17,10 +17,10 @@ class InProcessSites:
 
     def __init__(self, sites: Mapping[str, Site], config: RunConfig, seed: int) -> None:
         self._sites = dict(sorted(sites.items()))
-        self._bench = open_workbench(config, seed)
+        self._bench = open_local_model(config, seed)
 
     @property
-    def bench(self) -> Workbench:
+    def bench(self) -> LocalModel:
         """The network that all sites of this process take turns at."""
         return self._bench
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from client.training.evaluation import evaluate_round
-from client.training.local_model import Workbench, open_workbench
+from client.training.local_model import LocalModel, open_local_model
 from client.training.local_round import train_round
 from client.training.site import Site
 from common.config.run_config import RunConfig
@@ -64,7 +64,7 @@ class WorkerSites:
         refuse_real_noise(sites)
         self._sites = dict(sorted(sites.items()))
         self._config = config
-        self._bench = open_workbench(config, seed)
+        self._bench = open_local_model(config, seed)
         own = self._bench.local
         shared = {n: v for n, v in self._bench.trained.items() if n not in own}
         self._weights, self._control = shared_like(shared), shared_like(shared)
@@ -80,7 +80,7 @@ class WorkerSites:
             self._fork(number)
 
     @property
-    def bench(self) -> Workbench:
+    def bench(self) -> LocalModel:
         """The parent's own network, for what is measured after the run."""
         return self._bench
 

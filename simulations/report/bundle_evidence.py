@@ -16,7 +16,7 @@ from client.cohort.loading import SiteCohort
 from client.cohort.split import simulated_key
 from common.bundle.card import labels
 from common.bundle.evidence import (
-    Calibration,
+    CalibrationEvidence,
     Evidence,
     SiteData,
     Subgroup,
@@ -68,7 +68,7 @@ def _data(found: Comparison, cohort: SiteCohort, seed: int, smallest: int) -> Si
 
 def _calibration(
     found: Comparison, arm: Arm, seed: int, rules: Evaluation
-) -> tuple[Calibration, ...]:
+) -> tuple[CalibrationEvidence, ...]:
     scores = _told(found, arm, seed, None)
     if scores is None:
         return ()

@@ -45,7 +45,7 @@ class VerdictRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeftOut:
+class LeftOutReason:
     """One reason at one hospital."""
 
     site: str
@@ -265,14 +265,14 @@ def signed(value: float) -> str:
 # --- who was left out --------------------------------------------------------------------
 
 
-def left_out(found: Comparison) -> tuple[LeftOut, ...]:
+def left_out(found: Comparison) -> tuple[LeftOutReason, ...]:
     """Return how many files, rows and patients each reason left out, by hospital."""
     whole = tuple(
-        LeftOut(site=site, reason="the whole hospital", count=1, remedy=why)
+        LeftOutReason(site=site, reason="the whole hospital", count=1, remedy=why)
         for site, why in found.left_out.items()
     )
     return whole + tuple(
-        LeftOut(site=c.name, reason=reason.name, count=count, remedy=reason.value)
+        LeftOutReason(site=c.name, reason=reason.name, count=count, remedy=reason.value)
         for c in found.cohorts
         for reason, count in c.reasons().most_common()
     )

@@ -72,7 +72,7 @@ class Machine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
+class InventedStudy:
     """What identifies a study; every identifier follows from patient and number."""
 
     patient: str
@@ -118,7 +118,7 @@ def pixel_mm(rows: int) -> float:
 
 
 def write_xray(
-    path: Path, picture: NDArray[np.float32], study: Study, machine: Machine
+    path: Path, picture: NDArray[np.float32], study: InventedStudy, machine: Machine
 ) -> None:
     """Write one CR image; picture is (rows, columns) in 0 to 1, bright is dense."""
     stored = np.round(picture * LEVELS).astype(np.uint16)
@@ -130,7 +130,7 @@ def write_xray(
 
 
 def write_ct(
-    folder: Path, hounsfield: NDArray[np.float32], study: Study, machine: Machine
+    folder: Path, hounsfield: NDArray[np.float32], study: InventedStudy, machine: Machine
 ) -> None:
     """Write a CT series, one file a slice; hounsfield is (slices, rows, columns)."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -160,7 +160,7 @@ def position(index: int, machine: Machine) -> list[float]:
     return [-_FIELD_MM / 2, -_FIELD_MM / 2, machine.slice_mm * index]
 
 
-def study_elements(study: Study, series: str) -> Dataset:
+def study_elements(study: InventedStudy, series: str) -> Dataset:
     """Return the patient and study modules."""
     dataset = Dataset()
     dataset.StudyDate = dataset.ContentDate = study.day

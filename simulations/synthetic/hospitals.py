@@ -17,8 +17,8 @@ import numpy as np
 
 from common.platform.errors import ConfigurationError
 from simulations.synthetic.dicom_writer import (
+    InventedStudy,
     Machine,
-    Study,
     TransferSyntax,
     pixel_mm,
     write_ct,
@@ -199,7 +199,7 @@ def _write_patient(
     fewest, most = hospital.images_per_patient
     rows = []
     for number in range(int(rng.integers(fewest, most + 1))):
-        study = Study(
+        study = InventedStudy(
             patient=patient.identifier, number=number, age=patient.age, sex=patient.sex
         )
         write = _WRITERS[spec.modality]
@@ -208,7 +208,7 @@ def _write_patient(
 
 
 def _write_xray(
-    site: Path, spec: CohortSpec, hospital: HospitalSpec, patient: Patient, study: Study,
+    site: Path, spec: CohortSpec, hospital: HospitalSpec, patient: Patient, study: InventedStudy,
     rng: np.random.Generator,
 ) -> str:  # fmt: skip
     """Write a picture and its mask; return the mask's path below the site."""
@@ -221,7 +221,7 @@ def _write_xray(
 
 
 def _write_ct(
-    site: Path, spec: CohortSpec, hospital: HospitalSpec, patient: Patient, study: Study,
+    site: Path, spec: CohortSpec, hospital: HospitalSpec, patient: Patient, study: InventedStudy,
     rng: np.random.Generator,
 ) -> str:  # fmt: skip
     """Write a series and its segmentation; return the segmentation's path below the site."""
@@ -251,7 +251,7 @@ def _machine(hospital: HospitalSpec) -> Machine:
     )  # fmt: skip
 
 
-def _row(patient: Patient, study: Study, mask: str) -> dict[str, str]:
+def _row(patient: Patient, study: InventedStudy, mask: str) -> dict[str, str]:
     """Return one row of labels.csv; an empty cell is a value that was never taken."""
     taken = patient.measured
     lobed = any(lesion.irregularity > LOBED_IRREGULARITY for lesion in patient.lesions[:1])

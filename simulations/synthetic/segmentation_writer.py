@@ -14,8 +14,8 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, SegmentationStor
 
 from simulations.synthetic.dicom_writer import (
     Encoded,
+    InventedStudy,
     Machine,
-    Study,
     encode,
     machine_elements,
     pixel_mm,
@@ -33,7 +33,7 @@ def write_mask(path: Path, mask: NDArray[np.uint8]) -> None:
 
 
 def write_segmentation(
-    path: Path, mask: NDArray[np.uint8], study: Study, machine: Machine
+    path: Path, mask: NDArray[np.uint8], study: InventedStudy, machine: Machine
 ) -> None:
     """Write a binary DICOM SEG with one segment and the slices that hold it (PS3.3 A.51).
 
@@ -113,7 +113,7 @@ def _geometry(machine: Machine, rows: int) -> Dataset:
     )  # fmt: skip
 
 
-def _put_dimensions(dataset: Dataset, study: Study) -> None:
+def _put_dimensions(dataset: Dataset, study: InventedStudy) -> None:
     """Say that frames are told apart by segment and position (PS3.3 C.7.6.17)."""
     organization = study.uid("dimension")
     dataset.DimensionOrganizationSequence = [_item(DimensionOrganizationUID=organization)]
@@ -131,14 +131,14 @@ def _put_dimensions(dataset: Dataset, study: Study) -> None:
     ]  # fmt: skip
 
 
-def _source(study: Study, index: int) -> Dataset:
+def _source(study: InventedStudy, index: int) -> Dataset:
     return _item(
         ReferencedSOPClassUID=CTImageStorage,
         ReferencedSOPInstanceUID=study.uid("image", str(index)),
     )
 
 
-def _frame(study: Study, machine: Machine, place: int, index: int) -> Dataset:
+def _frame(study: InventedStudy, machine: Machine, place: int, index: int) -> Dataset:
     """Return one frame's functional groups (PS3.3 C.7.6.16)."""
     source = _source(study, index)
     source.SpatialLocationsPreserved = "YES"

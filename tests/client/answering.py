@@ -11,12 +11,12 @@ from prometheus_client import CollectorRegistry
 
 from client.description.describing import Telling
 from client.description.run_costs import told_of_everybody
-from client.governance.admission import House
+from client.governance.admission import AdmissionContext
 from client.governance.approvals import Approvals
 from client.governance.disclosures import Disclosures
-from client.governance.records import Records
-from client.node.app import COHORT, Desk, Loaded, Ward
-from client.node.message_loop import Correspondence, Desktop
+from client.governance.records import SiteRecords
+from client.node.app import COHORT, Loaded, RequestHandler, SiteContext
+from client.node.message_loop import MessageLoop, TransportContext
 from client.node.meters import SiteMeters
 from client.node.worker import answered, read_request
 from client.node.worker_process import Finished, WorkerProcess
@@ -26,7 +26,7 @@ from client.site.identity_key import site_key
 from client.site.policy_rules import PolicyRules
 from client.site.quality_rules import QualityRules
 from client.site.site_config import SiteConfig
-from client.training.local_model import open_workbench
+from client.training.local_model import open_local_model
 from client.training.memory import MemoryInFolder
 from client.training.site import Guard, Site
 from client.transport.inbox import Inbox
@@ -52,10 +52,10 @@ personalisation: {method: none}
 """).in_force()
 
 
-class MadeUpDesk(Desk):
+class MadeUpDesk(RequestHandler):
     """A desk whose patients are made up in memory."""
 
-    def __init__(self, ward: Ward, patients: Patients) -> None:
+    def __init__(self, ward: SiteContext, patients: Patients) -> None:
         super().__init__(ward, lambda _text: None)
         self._patients = patients
 
@@ -77,7 +77,7 @@ class MadeUpDesk(Desk):
                 name=self._ward.name, train=self._patients, validation=self._patients,
                 test=self._patients, guard=guard, memory=MemoryInFolder(self._ward.memory),
             )  # fmt: skip
-            bench = open_workbench(config, seed)
+            bench = open_local_model(config, seed)
             self._loaded = Loaded(site=site, bench=bench, withdrawn=gone)
         return self._loaded
 
@@ -131,14 +131,14 @@ class Letters:
     told: list[tuple[str, dict[str, object]]] = field(default_factory=list)
     hours: str | None = None
 
-    def open(self) -> Correspondence:
+    def open(self) -> MessageLoop:
         """Return the correspondence of a process that just began."""
         key = self.home / "key"
         if not key.exists():
             key.parent.mkdir(parents=True, exist_ok=True)
             key.write_text(private_text(new_private_key()))
         outbox = Outbox(self.home / "outbox")
-        ward = Ward(
+        ward = SiteContext(
             name=self.name, data=self.home, labels=self.home, cache=self.home / "cache",
             memory=self.home / "memory", ledger=self.home / "ledger.db",
             index=self.home / "index.db", quality=QualityRules(),
@@ -146,28 +146,28 @@ class Letters:
             withdrawals=self.home / "withdrawals.jsonl", largest_epsilon=1000.0,
             cohort_delta=0.001, tell_patients=True,
             device=torch.device("cpu"), identity_key=self.home / "identity.key",
-            records=Records(Home(self.home)),
+            records=SiteRecords(Home(self.home)),
         )  # fmt: skip
         worker = InlineWorker(self.home, MadeUpDesk(ward, self.patients), outbox, self.lie)
-        desk = Desktop(
+        desk = TransportContext(
             name=self.name, to="coordinator", key=load_private(key),
             inbox=Inbox(self.home / "inbox"), outbox=outbox,
             quarantine=Quarantine(self.home / "quarantine"),
             disclosures=Disclosures(self.home / "disclosures.jsonl"),
-            records=Records(Home(self.home)), worker=worker,
+            records=SiteRecords(Home(self.home)), worker=worker,
             tell=lambda event, facts: self.told.append((event, dict(facts))),
             meters=SiteMeters(CollectorRegistry()),
         )  # fmt: skip
-        return Correspondence(desk, self.house())
+        return MessageLoop(desk, self.house())
 
-    def house(self) -> House:
+    def house(self) -> AdmissionContext:
         """Return what the site's decision depends on."""
         rules = PolicyRules.model_validate({
             "approval": self.approval, "private_only": self.private_only,
             "metrics": self.metrics, "statistics_noise": self.statistics_noise,
         })  # fmt: skip
         config = SiteConfig(name=self.name, data=self.home, policy=rules, hours=self.hours)
-        return House(
+        return AdmissionContext(
             config=config, coordinator="ca", paused=self.home / "paused",
             approvals=Approvals(self.home / "approvals.db"),
         )  # fmt: skip

@@ -20,7 +20,7 @@ from client.privacy import ledger
 from client.privacy.ledger import Ledger, Limit
 from client.training import local_round as training
 from client.training import private_round
-from client.training.local_model import Workbench, open_workbench
+from client.training.local_model import LocalModel, open_local_model
 from client.training.site import Guard, Site
 from common.config.run_config import parse_config
 from common.messages.wire import TrainRequest
@@ -105,7 +105,7 @@ def main() -> None:
             return
 
 
-_BENCH: Workbench = open_workbench(CONFIG, 0)
+_BENCH: LocalModel = open_local_model(CONFIG, 0)
 _PATIENTS = patients_of((1,) * 12, image=(0,))
 
 if __name__ == "__main__":

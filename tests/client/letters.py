@@ -23,7 +23,7 @@ from flwr.supercore.inflatable.inflatable_object import (
     no_object_id_recompute,
 )
 
-from client.transport.fleet_client import Delivery, Fleet, Reply
+from client.transport.fleet_client import FleetClient, PendingMessage, Reply
 from common.messages.envelope import Envelope, seal
 from common.messages.flower_messages import object_ids, open_objects, record_of
 from common.messages.wire import Request
@@ -33,8 +33,8 @@ from common.platform.release import bundle_hash
 NODE = 7
 
 
-class FolderFleet(Fleet):
-    """A site's calls of the Fleet API, answered from a folder; `broken` says which fails."""
+class FolderFleet(FleetClient):
+    """A site's calls of the FleetClient API, answered from a folder; `broken` says which fails."""
 
     def __init__(self, folder: Path, broken: Callable[[str], bool] = lambda _call: False) -> None:
         self.folder = folder
@@ -100,7 +100,7 @@ class FolderFleet(Fleet):
     def close(self) -> None:
         """Nothing is open."""
 
-    def pull(self, wait_seconds: float) -> Delivery | None:
+    def pull(self, wait_seconds: float) -> PendingMessage | None:
         """Give the next question out, again until it is safe."""
         del wait_seconds
         self._may_fail("pull")
@@ -108,7 +108,7 @@ class FolderFleet(Fleet):
             if not (self.folder / "given" / path.name).exists():
                 self._last = path.name
                 facts = json.loads(path.read_text())
-                return Delivery(
+                return PendingMessage(
                     message=bytes.fromhex(facts["message"]), tree=bytes.fromhex(facts["tree"])
                 )
         return None
@@ -132,7 +132,7 @@ class FolderFleet(Fleet):
             raise RunGone(name)
         return path.read_bytes()
 
-    def confirm(self, delivery: Delivery) -> None:
+    def confirm(self, delivery: PendingMessage) -> None:
         """Hear that all is there."""
         del delivery
         self._may_fail("confirm")

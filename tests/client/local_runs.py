@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from client.training.batches import batches
-from client.training.local_model import Workbench, open_workbench
+from client.training.local_model import LocalModel, open_local_model
 from client.training.local_round import train_round
 from client.training.memory import MemoryInProcess, SiteMemory
 from client.training.site import Site, data_order
@@ -99,7 +99,7 @@ def request_of(
     )
 
 
-def update_of(site: Site, bench: Workbench, request: TrainRequest) -> SiteUpdate:
+def update_of(site: Site, bench: LocalModel, request: TrainRequest) -> SiteUpdate:
     """Return a round's update, which is no refusal."""
     answer = train_round(site, bench, request)
     assert isinstance(answer, SiteUpdate)
@@ -127,7 +127,7 @@ def twin(
     mu / 2 |w - w_round|^2 (Li et al. 2020, eq. 2). A step of SCAFFOLD: y - rate (g - c_i + c)
     (Karimireddy et al. 2020, eq. 3).
     """
-    bench, rules = open_workbench(config, 0), config.training
+    bench, rules = open_local_model(config, 0), config.training
     load_into(bench.model, request.weights)
     parameters = dict(bench.model.named_parameters())
     rate = learning_rate(rules, request.round)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from client.inference.model import Model
+from client.inference.model import TrainedModel
 from client.results.score import ModelName
 from common.bundle.onnx import Deployed
 from common.bundle.write import Card, write_bundle
@@ -20,12 +20,12 @@ from common.tasks import task_of
 CARD = Card(metrics={}, privacy="Trained without privacy: no claim is made.", seed=0, round=1)
 
 
-def model_of(config: RunConfig, network: nn.Module, weights: str = "0" * 64) -> Model:
+def model_of(config: RunConfig, network: nn.Module, weights: str = "0" * 64) -> TrainedModel:
     """Return a network as `open_model` would, without a bundle."""
     deployed = Deployed(network, config)
     deployed.requires_grad_(requires_grad=False)
     name = ModelName(name=config.name, fingerprint=config.fingerprint(), weights=weights)
-    return Model(name=name, config=config, deployed=deployed, seed=0, simulated=True)
+    return TrainedModel(name=name, config=config, deployed=deployed, seed=0, simulated=True)
 
 
 def stirred(config: RunConfig, seed: int = 1, by: float = 0.3) -> nn.Module:

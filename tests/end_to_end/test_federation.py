@@ -22,7 +22,7 @@ from common.privacy.accounting import epsilon_of
 from server.aggregation.rules import aggregator_of
 from server.enrolment.certificates import client_context, server_context
 from server.files.settings import host_and_port, load_settings, write_settings
-from server.rounds.run_rounds import Records, begin, run_rounds
+from server.rounds.run_rounds import RunRecords, begin, run_rounds
 from server.rounds.run_state import RunState
 from simulations.comparison.cohorts import load_hospitals, sites_of
 from simulations.engines.in_process import InProcessSites
@@ -141,7 +141,7 @@ def simulated(config: RunConfig, setting: Setting, cache: Path) -> RunState:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return run_rounds(config, InProcessSites(sites, config, 0), aggregator, state, Records())
+        return run_rounds(config, InProcessSites(sites, config, 0), aggregator, state, RunRecords())
     finally:
         torch.set_num_threads(threads)
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from client.description import describing
 from client.description import release as cohort_release
 from client.description.account import CohortFacts, StudyAccount
-from client.description.describing import Described, Telling, describe
-from client.description.release import Members
+from client.description.describing import DescribableCohort, Telling, describe
+from client.description.release import CountMembers
 from client.dicom.reasons import Reason
 from client.privacy.ledger import Ledger, Limit
 from client.training.site import Guard, Site
@@ -74,7 +74,7 @@ def check_order(path: Path) -> None:
     site = Site(name="north", train=patients, validation=patients, test=patients, guard=guard)
     facts = CohortFacts(patients=patients.pseudonyms, parts={"train": patients.pseudonyms})
     request = StatisticsRequest(run="run", round=0, seed=0, config=CONFIG)
-    answer = describe(site, Described(facts=facts), request, Telling(noise=2.0))
+    answer = describe(site, DescribableCohort(facts=facts), request, Telling(noise=2.0))
     assert isinstance(answer, SiteStatistics)
     assert answer.spend is not None
     assert noise.drawn > 0
@@ -98,7 +98,7 @@ def test_studies_counted_where_patients_should_be(monkeypatch: Patch) -> None:
 
 
 def test_no_complementary_suppression(monkeypatch: Patch) -> None:
-    def alone(members: Members, smallest: int) -> dict[str, float | None]:
+    def alone(members: CountMembers, smallest: int) -> dict[str, float | None]:
         told: Callable[[Sequence[str], int], float | None] = cohort_release._told
         return {row: told(people, smallest) for row, people in members.rows.items()}
 
@@ -111,7 +111,7 @@ def test_no_complementary_suppression(monkeypatch: Patch) -> None:
 
 
 def test_a_patient_in_several_rows_of_a_noised_table(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(Members, "by_patient", lambda self: self)
+    monkeypatch.setattr(CountMembers, "by_patient", lambda self: self)
     with pytest.raises(AssertionError):
         check_sensitivity()
 

@@ -1,6 +1,6 @@
 """A coordinator that would read patients out of evaluation: each attempt comes to nothing.
 
-It ends refused, identical, or with the noise that was charged. Desk, daemon's admission and
+It ends refused, identical, or with the noise that was charged. RequestHandler, daemon's admission and
 ledger are the real ones.
 """
 
@@ -17,10 +17,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.governance.admission import House, denied, question_of
+from client.governance.admission import AdmissionContext, denied, question_of
 from client.governance.approvals import Approvals
 from client.inference.calibration.trained_on import trained_on
-from client.node.app import Desk, load
+from client.node.app import RequestHandler, load
 from client.node.worker import ward_of
 from client.privacy.ledger import Ledger
 from client.site.home import Home
@@ -28,7 +28,7 @@ from client.site.policy_rules import PolicyRules
 from client.site.site_config import SiteConfig, load_site_config, write_site_config
 from client.training import evaluation
 from client.training.evaluation import site_statistics
-from client.training.local_model import Workbench, open_workbench
+from client.training.local_model import LocalModel, open_local_model
 from common.config.run_config import RunConfig, parse_config
 from common.data.sample import Patients
 from common.data.weights import Weights
@@ -81,8 +81,8 @@ def attacked_home(tmp_path: Path) -> Home:
     return found
 
 
-def desk_of(home: Home) -> Desk:
-    return Desk(ward_of(home, load_site_config(home.site_yaml)), lambda _text: None)
+def desk_of(home: Home) -> RequestHandler:
+    return RequestHandler(ward_of(home, load_site_config(home.site_yaml)), lambda _text: None)
 
 
 def crafted(rare: float = 0.0, crp: float = 0.0, bias: float = 0.0) -> Weights:
@@ -268,8 +268,8 @@ def test_another_key_of_the_split_ends_a_run_that_was_charged(home: Home) -> Non
     assert reason_of(desk_of(home).answer(asked(number=3, split="test"))) is RefusalReason.BEGUN
 
 
-def house(home: Home) -> House:
-    return House(
+def house(home: Home) -> AdmissionContext:
+    return AdmissionContext(
         config=load_site_config(home.site_yaml), coordinator="ca", paused=home.paused,
         approvals=Approvals(home.approvals),
     )  # fmt: skip
@@ -370,7 +370,7 @@ def test_a_private_run_is_told_nothing_of_the_cohort_without_noise(home: Home) -
 # --- what one patient can move, whatever the weights ---------------------------------------------
 
 
-def made(kind: str, unit: str) -> tuple[Workbench, Patients]:
+def made(kind: str, unit: str) -> tuple[LocalModel, Patients]:
     """Return a network and patients with several images each."""
     network = "{network: small_cnn, width: 4}" if kind == "images" else "{network: table}"
     seen = "images: {size: [16, 16]}" if kind == "images" else (
@@ -393,7 +393,7 @@ privacy: none
         patients = replace(patients, table=wide[:, :width])
     else:
         patients = replace(patients, table=torch.zeros(len(patients.patient), 0))
-    return open_workbench(config, 0), patients
+    return open_local_model(config, 0), patients
 
 
 @pytest.mark.parametrize("kind", ["table", "images"])
@@ -428,7 +428,7 @@ training: {{rounds: 1}}
 evaluation: {{count_noise: 2.0}}
 privacy: none
 """)
-    bench, patients = open_workbench(config, 0), patients_of((1,) * 40, (0,))
+    bench, patients = open_local_model(config, 0), patients_of((1,) * 40, (0,))
     draw = torch.Generator().manual_seed(0)
     wide = torch.randn((40, 100), generator=draw)
     for value in bench.trained.values():

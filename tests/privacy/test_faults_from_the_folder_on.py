@@ -30,7 +30,7 @@ from client.labels import label_table as labels
 from client.labels.files import TextTable, read_table
 from client.labels.label_table import read_labels
 from client.privacy import private_step
-from client.privacy.patient_gradients import Drawn
+from client.privacy.patient_gradients import DrawnPatients
 from client.site.quality_rules import QualityRules
 from common.config.run_config import Split
 from common.data.sample import Patients
@@ -153,7 +153,7 @@ def check_draw() -> None:
             raise AssertionError(message)
 
 
-def _chosen(patients: Patients, drawn: Drawn) -> dict[str, set[float]]:
+def _chosen(patients: Patients, drawn: DrawnPatients) -> dict[str, set[float]]:
     found: dict[str, set[float]] = defaultdict(set)
     for places, count in zip(drawn.place.tolist(), drawn.items.tolist(), strict=True):
         name = patients.pseudonyms[int(patients.patient[places[0]])]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from client.governance.records import Records
+from client.governance.records import SiteRecords
 from client.privacy import ledger as ledger_module
 from client.privacy import model_guard, parts, patient_optimizer
 from client.privacy.answers import AnswersInFile
@@ -379,10 +379,10 @@ RESTORED: dict[str, Callable[[Patch], None]] = {
         Ledger, "knows", lambda _self, _head: True
     ),
     "disclosures that bear no witness": lambda patch: patch.setattr(
-        Records, "_last_mark", lambda _self: None
+        SiteRecords, "_last_mark", lambda _self: None
     ),
     "a receipt that nobody reads": lambda patch: patch.setattr(
-        Records, "_heard", lambda _self, _kept, _receipt: None
+        SiteRecords, "_heard", lambda _self, _kept, _receipt: None
     ),
 }
 
@@ -414,7 +414,7 @@ def test_an_old_list_of_withdrawals_that_nothing_is_held_against(
 
 
 def test_another_key_that_splits_the_patients_anew(monkeypatch: Patch, tmp_path: Path) -> None:
-    monkeypatch.setattr(Records, "_other_key", lambda *_: None)
+    monkeypatch.setattr(SiteRecords, "_other_key", lambda *_: None)
     with pytest.raises(RED):
         check_key(Federation(tmp_path), "another")
 

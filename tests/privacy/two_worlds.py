@@ -21,16 +21,16 @@ from torch import Tensor
 
 from client.cohort.left_out import LeftOut
 from client.cohort.loading import load_cohort
-from client.cohort.quality_rules import Shelf, images_left_out
+from client.cohort.quality_rules import CohortPaths, images_left_out
 from client.cohort.split import simulated_key
 from client.description.describing import account_of, facts_of, tables_of
 from client.description.intensity import mean_intensities
-from client.description.release import Members, by_patient_apart, sensitivity
+from client.description.release import CountMembers, by_patient_apart, sensitivity
 from client.privacy.patient_gradients import LOOP, Backend, Objective
 from client.site.cache import Cache
 from client.site.quality_rules import QualityRules
 from client.training.features import site_of, with_features
-from client.training.local_model import Workbench, open_workbench
+from client.training.local_model import LocalModel, open_local_model
 from client.training.site import Site
 from common.config.run_config import RunConfig, load_config, parse_config
 from common.privacy.plan import PrivacyPlan
@@ -390,7 +390,7 @@ class World:
 
     site: Site
     sum: Tensor  # un-noised, of clipped gradients, flat, float64
-    tables: Mapping[str, Members]  # the patients behind every count that may be told, noised
+    tables: Mapping[str, CountMembers]  # the patients behind every count that may be told, noised
 
     def counts(self) -> dict[tuple[str, str], int]:
         """Return every count that noise would be added to."""
@@ -421,7 +421,7 @@ class World:
 def world(folder: Path, run: str, cache: Path, backend: Backend = LOOP) -> World:
     """Load a folder as a site does for a run."""
     config, store = run_named(run), Cache(cache)
-    shelf = Shelf(data=folder, labels=folder / "labels.csv", index=store.index, cache=cache)
+    shelf = CohortPaths(data=folder, labels=folder / "labels.csv", index=store.index, cache=cache)
     left_out = LeftOut(images=images_left_out(shelf, config, STRICT))
     cohort = load_cohort(folder, config, task_of(config.task), store, None, left_out)
     if config.model.network == "frozen_features":
@@ -439,8 +439,8 @@ def world(folder: Path, run: str, cache: Path, backend: Backend = LOOP) -> World
 
 
 @lru_cache
-def _bench(run: str) -> Workbench:
-    bench = open_workbench(run_named(run), 0)
+def _bench(run: str) -> LocalModel:
+    bench = open_local_model(run_named(run), 0)
     generator = torch.Generator().manual_seed(1)
     for value in bench.trained.values():
         value.add_(0.1 * torch.randn(value.shape, generator=generator))

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from common.config.run_config import RunConfig
 from common.data.weights import fingerprint
 from server.rounds.journal import Journal
-from server.rounds.run_rounds import Records, run_rounds
+from server.rounds.run_rounds import RunRecords, run_rounds
 from server.rounds.run_state import RunState, RunStore
 from tests.server.hospitals import FakeSites, config_of, start
 
@@ -90,7 +90,7 @@ def _run(config: RunConfig, folder: Path) -> dict[str, object]:
     store = RunStore(folder / "state")
     journal = Journal(folder / "journal.jsonl", clock=lambda: "now")
     aggregator, first = start(config)
-    records = Records(store=store, journal=journal)
+    records = RunRecords(store=store, journal=journal)
     state = run_rounds(
         config, FakeSites(folder / "sites"), aggregator, store.load() or first, records
     )

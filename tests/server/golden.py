@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from server.rounds.run_rounds import Records, run_rounds
+from server.rounds.run_rounds import RunRecords, run_rounds
 from tests.server.hospitals import FakeSites, config_of, start
 
 FILE = Path(__file__).with_name("golden.json")
@@ -34,7 +34,7 @@ def result_of(rule: str) -> dict[str, list[float]]:
     """Return the weights and scores of a run of four rounds."""
     config = config_of(f"aggregation: {{{rule}}}", training=", average: 0.5")
     aggregator, state = start(config)
-    state = run_rounds(config, FakeSites(), aggregator, state, Records())
+    state = run_rounds(config, FakeSites(), aggregator, state, RunRecords())
     return {
         "weights": [float(v) for n in sorted(state.weights) for v in state.weights[n].flatten()],
         "average": [float(v) for n in sorted(state.average) for v in state.average[n].flatten()],

@@ -1,6 +1,6 @@
 """Real listeners, real TLS, real Flower messages on loopback; hospitals are threads.
 
-Each hospital is the daemon's own correspondence over the real Fleet API, with made-up patients
+Each hospital is the daemon's own correspondence over the real FleetClient API, with made-up patients
 and its work done in its thread. The run is the real FlowerSites over the real Runtime API.
 """
 
@@ -13,15 +13,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from client.transport.fleet_client import HEARTBEAT_SECONDS, Fleet
+from client.transport.fleet_client import HEARTBEAT_SECONDS, FleetClient
 from common.config.run_config import RunConfig
 from common.data.sample import Patients
 from common.messages.identity import private_text
 from common.messages.wire import Answer
 from common.platform.errors import LinkDown, SiteUnknown
-from server.enrolment.receipts import Receipts
+from server.enrolment.receipts import ReceiptStore
 from server.files.board import Board
-from server.rounds.setting import Setting
+from server.rounds.setting import RunSetting
 from server.transport.flower_sites import FlowerSites
 from server.transport.runtime import Runtime
 from tests.client.answering import Letters
@@ -42,7 +42,7 @@ class Hospital:
     patients: Patients
     private_only: bool = False
     approval: str = "automatic"
-    change: Callable[[Fleet], Fleet] = lambda fleet: fleet  # a faulty link
+    change: Callable[[FleetClient], FleetClient] = lambda fleet: fleet  # a faulty link
     lie: Callable[[Answer], Answer] = lambda answer: answer
     errors: list[str] = field(default_factory=list)
 
@@ -81,7 +81,7 @@ class Hospital:
     def _live(self) -> None:
         correspondence = self.letters.open()
         authority = self.running.folder.ca.read_text(encoding="ascii")
-        fleet = self.change(Fleet(self.running.settings.address, authority, self.site.key))
+        fleet = self.change(FleetClient(self.running.settings.address, authority, self.site.key))
         with suppress(LinkDown):
             fleet.deactivate(self.site.node_id)
         fleet.activate()
@@ -126,10 +126,10 @@ def run_over(
         sites = running.gateway.enrolment.sites()
         return {s.name: s.public_key for s in sites if s.state == "accepted"}
 
-    setting = Setting(
+    setting = RunSetting(
         run=run, seed=seed, config=config, members=members, arriving=folder / "arriving",
         # Each test's sites have homes of their own, under the same names.
-        receipts=Receipts(folder / "receipts.db"),
+        receipts=ReceiptStore(folder / "receipts.db"),
     )  # fmt: skip
     runtime.begin()
     try:

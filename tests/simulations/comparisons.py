@@ -21,7 +21,7 @@ from common.tasks.prognosis import encode_time
 from common.tasks.task import Scores
 from server.rounds.run_rounds import RoundRecord
 from simulations.comparison.arm_configurations import plain
-from simulations.comparison.arms import ARMS, Arm, Outcome
+from simulations.comparison.arms import ARMS, Arm, ArmOutcome
 from simulations.comparison.compare import Comparison, verdicts_of
 
 TASKS = {
@@ -130,12 +130,12 @@ def _targets(
 
 def _outcome(
     config: RunConfig, cohorts: tuple[SiteCohort, ...], arm: Arm, seed: int, fold: int
-) -> Outcome:
+) -> ArmOutcome:
     generator = torch.Generator().manual_seed(seed)
     test = {c.name: _scores(config, c, arm, generator, (seed, fold)) for c in cohorts}
     shared = arm in {"pooled", "federated", "federated_dp"}
     spent = dict.fromkeys([c.name for c in cohorts], 3.0) if arm == "federated_dp" else {}
-    return Outcome(
+    return ArmOutcome(
         test=test,
         validation={
             c.name: torch.full((4,), 0.5 if arm == "local" else 0.4, dtype=torch.float64)

@@ -23,7 +23,7 @@ from client.cohort.loading import SiteCohort
 from common.config.run_config import RunConfig, parse_config
 from common.data.weights import Weights
 from simulations.comparison.arms import Arm
-from simulations.comparison.compare import Comparison, Plan, Progress, compare
+from simulations.comparison.compare import Comparison, ComparisonPlan, ComparisonProgress, compare
 from simulations.report.results import results
 from tests.simulations.comparisons import TASKS, cohort_of
 
@@ -168,7 +168,7 @@ CASES: Mapping[str, tuple[RunConfig, tuple[Arm, ...]]] = {
 def numbers_of(name: str, folder: Path) -> dict[str, Numbers]:
     """Run a case and return its numbers, by arm."""
     config, arms = CASES[name]
-    found = compare(config, cohorts(config), Plan(arms=arms, seeds=(0,), folder=folder), Progress())
+    found = compare(config, cohorts(config), ComparisonPlan(arms=arms, seeds=(0,), folder=folder), ComparisonProgress())
     return {arm: _numbers(found, arm) for arm in arms}
 
 

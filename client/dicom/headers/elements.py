@@ -1,7 +1,7 @@
 """A header's elements by name, from bytes that were scanned or from a dataset that was parsed.
 
 Both answer alike, and a test compares them on every file there is. What the scanned bytes cannot
-answer exactly as pydicom would is refused by `Odd`, and the parsed dataset answers instead.
+answer exactly as pydicom would is refused by `UnusualHeader`, and the parsed dataset answers instead.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ _INTEGER = re.compile(rb" *[+-]?\d{1,12} *\0?\Z")
 _SPECIAL = re.compile(rb"[\\\x00-\x1f]")
 
 
-class Odd(Exception):
+class UnusualHeader(Exception):
     """The bytes are beyond the easy case; pydicom shall read the file."""
 
 
@@ -138,24 +138,24 @@ class Scanned:
         raw = raw.strip(b" \0")
         if raw.isascii() and self.values.get("SpecificCharacterSet", b"").strip() in _PLAIN:
             if _SPECIAL.search(raw):
-                raise Odd
+                raise UnusualHeader
             return raw.decode("ascii")
         return self._decoded(raw)
 
     def _decoded(self, raw: bytes) -> str:
         name = _PYTHON.get(self.values.get("SpecificCharacterSet", b"").strip())
         if name is None or _SPECIAL.search(raw):
-            raise Odd
+            raise UnusualHeader
         try:
             return raw.decode(name).strip(" \0")
         except UnicodeDecodeError as error:
-            raise Odd from error
+            raise UnusualHeader from error
 
     def joined(self, keyword: str) -> str:
         """Return all values, joined by backslashes."""
         raw = self.values.get(keyword, b"")
         if not raw.isascii() or b"\0" in raw[:-1] or b"\x1b" in raw:
-            raise Odd
+            raise UnusualHeader
         return "\\".join(part.strip(" \0") for part in raw.decode("ascii").split("\\"))
 
     def integer(self, keyword: str) -> int:
@@ -167,10 +167,10 @@ class Scanned:
             if len(raw) != 2:
                 if keyword in PRIVATE:
                     return 0
-                raise Odd
+                raise UnusualHeader
             return int.from_bytes(raw, "little")
         if not _INTEGER.match(raw):
-            raise Odd
+            raise UnusualHeader
         return as_integer(int(raw.strip(b" \0")))
 
     def numbers(self, keyword: str, count: int) -> tuple[float, ...]:
@@ -180,17 +180,17 @@ class Scanned:
             return ()
         parts = raw.split(b"\\")
         if len(parts) == 1 and count > 1:
-            raise Odd
+            raise UnusualHeader
         for part in parts:
             if not _DECIMAL.match(part):
-                raise Odd
+                raise UnusualHeader
         found = tuple([float(part.strip(b" \0")) for part in parts])
         return found if len(found) == count and all(map(isfinite, found)) else ()
 
     def geometry(self, frames: int) -> tuple[tuple[Position, ...], tuple[Cosines, ...]]:
         """Return position and orientation of the one frame there is."""
         if frames != 1:
-            raise Odd
+            raise UnusualHeader
         where = self.numbers("ImagePositionPatient", 3)
         cosines = self.numbers("ImageOrientationPatient", 6)
         if not where or not cosines:
@@ -216,7 +216,7 @@ class Scanned:
         if not raw or keyword != "DiffusionBValue":
             return next(iter(self.numbers(keyword, 1)), None)
         if len(raw) != _DOUBLE.size:
-            raise Odd
+            raise UnusualHeader
         (found,) = _DOUBLE.unpack(raw)
         return found if isfinite(found) else None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from client.dicom.headers.checks import Scan
-from client.dicom.headers.elements import Elements, Odd
+from client.dicom.headers.elements import Elements, UnusualHeader
 from client.dicom.headers.instance import Instance, Quarantined, describe
 from client.dicom.headers.parsed import parse
 from client.dicom.headers.scanned import scan
@@ -21,7 +21,7 @@ def read_file(file: File) -> Instance | Quarantined:
     try:
         found = scan(file.path, file.size)
         return _described(file, found)
-    except Odd:
+    except UnusualHeader:
         return parse_header(file)
     except OSError as error:
         return Quarantined(
@@ -47,7 +47,7 @@ def parse_header(file: File) -> Instance | Quarantined:
 def _described(file: File, found: Scan) -> Instance | Quarantined:
     try:
         return describe(file, found)
-    except (UnusableFile, Odd, OSError) as problem:
+    except (UnusableFile, UnusualHeader, OSError) as problem:
         if not isinstance(problem, UnusableFile):
             raise
         refusal = problem
@@ -66,7 +66,7 @@ def _known(elements: Elements, keyword: str) -> str:
     """Return an identifier, or nothing where a broken header does not give it."""
     try:
         return elements.text(keyword)
-    except Odd:
+    except UnusualHeader:
         raise
     except Exception:  # noqa: BLE001 - as above
         return ""

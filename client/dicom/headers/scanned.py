@@ -1,7 +1,7 @@
 """A header's wanted elements straight from a file's first bytes, for the easy case alone.
 
 Easy is: preamble, little endian, elements in the order of their tags, sequences that can be
-walked to their end, and values in a plain character set. `Odd` is raised for everything else,
+walked to their end, and values in a plain character set. `UnusualHeader` is raised for everything else,
 and pydicom reads the file; so the scanner need not be right about what is strange, only certain
 about what is not. PS3.5 chapter 7 has the encoding, PS3.10 7.1 the start of a file.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from struct import Struct
 
 from client.dicom.headers.checks import PixelElement, Scan
-from client.dicom.headers.elements import FOREIGN, OTHER_FORMS, WANTED, Odd, Scanned
+from client.dicom.headers.elements import FOREIGN, OTHER_FORMS, WANTED, Scanned, UnusualHeader
 
 #: So much of a file is read at first; more only where its header is longer.
 FIRST_BYTES = 8192
@@ -61,26 +61,26 @@ def scan(path: Path | str, size: int) -> Scan:
                 return _scan(data, size)
             except _MoreError:
                 if len(data) >= size or not more:
-                    raise Odd from None
+                    raise UnusualHeader from None
                 data = os.pread(handle, more, 0)
     finally:
         os.close(handle)
-    raise Odd
+    raise UnusualHeader
 
 
 def _scan(data: bytes, size: int) -> Scan:
     if data[128:132] != b"DICM":
-        raise Odd
+        raise UnusualHeader
     meta, place = _meta(data)
     syntax = meta.get(0x00020010, b"").rstrip(b" \0")
     if not syntax.startswith(_STANDARD) or syntax in {_DEFLATED, _BIG_ENDIAN}:
-        raise Odd
+        raise UnusualHeader
     implicit = syntax == _IMPLICIT
     if len(data) >= place + 6:
         # Some writers name the other kind of syntax; pydicom believes the bytes.
         looks_explicit = 0x40 < data[place + 4] < 0x5B and 0x40 < data[place + 5] < 0x5B
         if looks_explicit == implicit:
-            raise Odd
+            raise UnusualHeader
     walk = _walk_implicit if implicit else _walk_explicit
     values, pixels = walk(data, place, size)
     return Scan(
@@ -105,15 +105,15 @@ def _meta(data: bytes) -> tuple[Mapping[int, bytes], int]:
             (length,) = _long(data, start)
             start += 4
         elif form not in _SHORT:
-            raise Odd
+            raise UnusualHeader
         if element < last or length > len(data) or form != _META_FORMS.get(element, form):
-            raise Odd
+            raise UnusualHeader
         last = element
         found[group << 16 | element] = data[start : start + length]
         place = start + length
     stated = found.get(0x00020000, b"")
     if len(stated) != 4 or _long(stated, 0)[0] != place - 144:
-        raise Odd
+        raise UnusualHeader
     return found, place
 
 
@@ -128,7 +128,7 @@ def _walk_explicit(  # noqa: C901 - one loop, because calls cost as much as the 
         group, element, form, length = unpack(data, place)
         tag = group << 16 | element
         if tag <= last:
-            raise Odd
+            raise UnusualHeader
         last = tag
         place += 8
         if form in long:
@@ -137,19 +137,19 @@ def _walk_explicit(  # noqa: C901 - one loop, because calls cost as much as the 
             (length,) = _long(data, place)
             place += 4
         elif form not in short:
-            raise Odd
+            raise UnusualHeader
         if group >= 0x5200 and (group >= 0x7FE0 or tag in _TELLING):
             return values, _pixels(tag, place, length)
         if length == _UNDEFINED:
             if form != b"SQ" or tag in _TELLING:
-                raise Odd
+                raise UnusualHeader
             place = _after_sequence(data, place, implicit=False)
             continue
         entry = wanted(tag)
         if entry is not None and (entry[1] == form or _also_written(tag, form)):
             values[entry[0]] = data[place : place + length]
         elif tag in _TELLING:
-            raise Odd
+            raise UnusualHeader
         place += length
     return _ended(values, place, held, size)
 
@@ -160,7 +160,7 @@ def _also_written(tag: int, form: bytes) -> bool:
         return True
     if tag in FOREIGN:
         return False
-    raise Odd
+    raise UnusualHeader
 
 
 def _walk_implicit(
@@ -173,28 +173,28 @@ def _walk_implicit(
         group, element, length = _implicit(data, place)
         tag = group << 16 | element
         if tag <= last:
-            raise Odd
+            raise UnusualHeader
         last = tag
         place += 8
         if group >= 0x5200 and (group >= 0x7FE0 or tag in _TELLING):
             return values, _pixels(tag, place, length)
         if length == _UNDEFINED:
             if tag in _TELLING or not _is_sequence(tag, data, place):
-                raise Odd
+                raise UnusualHeader
             place = _after_sequence(data, place, implicit=True)
             continue
         entry = WANTED.get(tag)
         if entry is not None:
             values[entry[0]] = data[place : place + length]
         elif tag in _TELLING:
-            raise Odd
+            raise UnusualHeader
         place += length
     return _ended(values, place, held, size)
 
 
 def _pixels(tag: int, start: int, length: int) -> PixelElement:
     if tag not in _PIXELS:
-        raise Odd
+        raise UnusualHeader
     return PixelElement(tag=tag, start=start, length=-1 if length == _UNDEFINED else length)
 
 
@@ -220,7 +220,7 @@ def _is_sequence(tag: int, data: bytes, place: int) -> bool:
 def _after_sequence(data: bytes, place: int, *, implicit: bool, depth: int = 0) -> int:
     """Return where a sequence of undefined length ends; its items are walked, not trusted."""
     if depth > _DEEPEST:
-        raise Odd
+        raise UnusualHeader
     while True:
         if place + 8 > len(data):
             raise _MoreError
@@ -229,10 +229,10 @@ def _after_sequence(data: bytes, place: int, *, implicit: bool, depth: int = 0) 
         place += 8
         if tag == _SEQUENCE_END:
             if length:
-                raise Odd
+                raise UnusualHeader
             return place
         if tag != _ITEM:
-            raise Odd
+            raise UnusualHeader
         end = None if length == _UNDEFINED else place + length
         place = _after_item(data, place, end, implicit=implicit, depth=depth)
 
@@ -245,10 +245,10 @@ def _after_item(data: bytes, place: int, end: int | None, *, implicit: bool, dep
         group, element, length = _implicit(data, place)
         if group == 0xFFFE:
             if element != _ITEM_END & 0xFFFF or end is not None or length:
-                raise Odd
+                raise UnusualHeader
             return place + 8
         if end is not None and place > end:
-            raise Odd
+            raise UnusualHeader
         tag = group << 16 | element
         place, length, sequence = _inner(data, place, tag, implicit=implicit)
         if length != _UNDEFINED:
@@ -256,7 +256,7 @@ def _after_item(data: bytes, place: int, end: int | None, *, implicit: bool, dep
         elif sequence:
             place = _after_sequence(data, place, implicit=implicit, depth=depth + 1)
         else:
-            raise Odd
+            raise UnusualHeader
     return place
 
 
@@ -269,6 +269,6 @@ def _inner(data: bytes, place: int, tag: int, *, implicit: bool) -> tuple[int, i
     if form in _SHORT:
         return place + 8, int.from_bytes(data[place + 6 : place + 8], "little"), False
     if form not in _LONG:
-        raise Odd
+        raise UnusualHeader
     (length,) = _long(data, place + 8)
     return place + 12, length, form == b"SQ"

@@ -30,7 +30,7 @@ _CLOSED = frozenset({"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
+class DrawnVolume:
     """The volume on which something may be drawn."""
 
     shape: tuple[int, int, int]  # slices, rows, columns
@@ -40,7 +40,7 @@ class Drawn:
     frame_of_reference: str  # empty where the images name none
 
 
-def read_structure_set(path: Path, drawn: Drawn, structures: Structures) -> Labels:
+def read_structure_set(path: Path, drawn: DrawnVolume, structures: Structures) -> Labels:
     """Read the regions that are named as the structures; UnusableFile says why not.
 
     Where none has such a name, a structure's values are taken for the regions' numbers.
@@ -65,7 +65,7 @@ def read_structure_set(path: Path, drawn: Drawn, structures: Structures) -> Labe
     return labels
 
 
-def _check_series(dataset: Dataset, drawn: Drawn) -> None:
+def _check_series(dataset: Dataset, drawn: DrawnVolume) -> None:
     """Refuse what says that it was drawn on another series (PS3.3 C.8.8.5.1)."""
     frames = dataset.get("ReferencedFrameOfReferenceSequence") or ()
     named = {
@@ -81,13 +81,13 @@ def _check_series(dataset: Dataset, drawn: Drawn) -> None:
         _refuse("names neither series nor frame of reference of its images")
 
 
-def _says_frame(dataset: Dataset, drawn: Drawn) -> bool:
+def _says_frame(dataset: Dataset, drawn: DrawnVolume) -> bool:
     regions = dataset.get("StructureSetROISequence") or ()
     named = {str(item.get("ReferencedFrameOfReferenceUID") or "") for item in regions}
     return drawn.frame_of_reference in named
 
 
-def _names_images(dataset: Dataset, drawn: Drawn) -> bool:
+def _names_images(dataset: Dataset, drawn: DrawnVolume) -> bool:
     return any(
         str(one.ReferencedSOPInstanceUID) in drawn.instances
         for region in dataset.get("ROIContourSequence") or ()
@@ -96,7 +96,7 @@ def _names_images(dataset: Dataset, drawn: Drawn) -> bool:
     )
 
 
-def _wanted(dataset: Dataset, structures: Structures, drawn: Drawn) -> list[tuple[int, int]]:
+def _wanted(dataset: Dataset, structures: Structures, drawn: DrawnVolume) -> list[tuple[int, int]]:
     """Return (structure's number, ROINumber), structures in their order."""
     regions = {int(item.ROINumber): item for item in dataset.StructureSetROISequence}
     names = {number: _plain(str(item.get("ROIName") or "")) for number, item in regions.items()}
@@ -126,7 +126,7 @@ def _plain(name: str) -> str:
     return "".join(c for c in name.casefold() if c.isalnum())
 
 
-def _region(item: Dataset | None, drawn: Drawn, to_index: Float) -> NDArray[np.bool_]:
+def _region(item: Dataset | None, drawn: DrawnVolume, to_index: Float) -> NDArray[np.bool_]:
     """Return where a region is; one without contours is nowhere."""
     found = np.zeros(drawn.shape, np.bool_)
     seen: set[tuple[int, bytes]] = set()
@@ -139,7 +139,7 @@ def _region(item: Dataset | None, drawn: Drawn, to_index: Float) -> NDArray[np.b
     return found
 
 
-def _outlines(item: Dataset | None, drawn: Drawn, to_index: Float) -> Iterator[tuple[int, Float]]:
+def _outlines(item: Dataset | None, drawn: DrawnVolume, to_index: Float) -> Iterator[tuple[int, Float]]:
     """Yield the slice of each contour and its points as (row, column)."""
     for contour in item.get("ContourSequence") or () if item is not None else ():
         kind = str(contour.ContourGeometricType)
@@ -163,7 +163,7 @@ def _outlines(item: Dataset | None, drawn: Drawn, to_index: Float) -> Iterator[t
         yield level, index[:, 1:]
 
 
-def _check_inside(outline: Float, drawn: Drawn) -> None:
+def _check_inside(outline: Float, drawn: DrawnVolume) -> None:
     """Refuse a contour that leaves the images; the outermost voxels reach half a voxel further."""
     if (outline < -1).any() or (outline > np.array(drawn.shape[1:])).any():
         _refuse("a contour lies outside the images")

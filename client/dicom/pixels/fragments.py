@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from client.dicom.headers.elements import Odd
+from client.dicom.headers.elements import UnusualHeader
 from client.dicom.reasons import Reason, UnusableFile
 
 _ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
@@ -34,5 +34,5 @@ def read_frame(path: Path, start: int) -> bytes:
     if len(data) - place < 4:
         raise UnusableFile(Reason.TRUNCATED_PIXELS, "the file ends between fragments")
     if data[place : place + 4] != _END or len(parts) < 2 or len(parts[0]) > 4:
-        raise Odd
+        raise UnusualHeader
     return b"".join(parts[1:])

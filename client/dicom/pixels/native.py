@@ -17,7 +17,7 @@ from client.dicom.codec.compressed import (
 )
 from client.dicom.codec.dcmtk import decoded_by_dcmtk
 from client.dicom.headers.checks import PixelElement, Scan
-from client.dicom.headers.elements import Odd, Scanned
+from client.dicom.headers.elements import Scanned, UnusualHeader
 from client.dicom.headers.instance import describe
 from client.dicom.headers.parsed import parse
 from client.dicom.headers.scanned import scan
@@ -41,7 +41,7 @@ def read_image(file: File) -> tuple[Header, Pixels]:
     try:
         try:
             return read_easy(file)
-        except Odd:
+        except UnusualHeader:
             return parse_image(file)
     except OSError as error:
         raise UnusableFile(Reason.UNREADABLE, type(error).__name__) from error
@@ -96,9 +96,9 @@ def read_easy(file: File) -> tuple[Header, Pixels]:
     found = scan(file.path, file.size)
     elements, pixels = found.elements, found.pixels
     if not isinstance(elements, Scanned) or pixels is None or pixels.tag != _PIXEL_DATA:
-        raise Odd
+        raise UnusualHeader
     if "DoseGridScaling" in elements.values:
-        raise Odd
+        raise UnusualHeader
     header = describe(file, found).header
     form = _format(elements)
     if found.syntax in _PLAIN and pixels.length >= 0:
@@ -106,7 +106,7 @@ def read_easy(file: File) -> tuple[Header, Pixels]:
     elif found.syntax in BY_IMAGECODECS and pixels.length < 0:
         stored = _compressed(file, found, pixels, form)
     else:
-        raise Odd
+        raise UnusualHeader
     slope = _number(elements, "RescaleSlope", 1)
     intercept = _number(elements, "RescaleIntercept", 0)
     pivot = pivot_of(form.photometric, bits=form.stored, signed=form.signed)
@@ -126,7 +126,7 @@ def _padding(elements: Scanned, form: Format) -> Padding | None:
         allocated=form.allocated, signed=form.signed,
     )  # fmt: skip
     if form.high != form.stored - 1 or not found.fits(bits=form.stored, signed=form.signed):
-        raise Odd
+        raise UnusualHeader
     return found
 
 
@@ -137,7 +137,7 @@ def _number(elements: Scanned, keyword: str, absent: float) -> float:
         return float(absent)
     found = elements.numbers(keyword, 1)
     if not found or (absent and not found[0]):
-        raise Odd
+        raise UnusualHeader
     return found[0]
 
 
@@ -154,7 +154,7 @@ def _format(elements: Scanned) -> Format:
     )  # fmt: skip
     easy = form.samples == 1 and form.photometric in _GREY and form.allocated in {8, 16}
     if not easy or elements.values.get("PixelRepresentation") not in {b"\0\0", b"\1\0"}:
-        raise Odd
+        raise UnusualHeader
     return form
 
 
@@ -162,7 +162,7 @@ def _native(file: File, pixels: PixelElement, form: Format) -> Array:
     """Return (1, rows, columns) as stored."""
     kind = np.dtype(f"<{'i' if form.signed else 'u'}{form.allocated // 8}")
     if pixels.length >= 2 * form.rows * form.columns * kind.itemsize:
-        raise Odd  # as long as several frames, though there is one
+        raise UnusualHeader  # as long as several frames, though there is one
     values = np.fromfile(file.path, kind, form.rows * form.columns, offset=pixels.start)
     if len(values) != form.rows * form.columns:
         raise UnusableFile(Reason.TRUNCATED_PIXELS, "the file became shorter")
@@ -172,7 +172,7 @@ def _native(file: File, pixels: PixelElement, form: Format) -> Array:
 def _compressed(file: File, found: Scan, pixels: PixelElement, form: Format) -> Array:
     """Return (1, rows, columns) of the one frame."""
     if form.high != form.stored - 1:
-        raise Odd
+        raise UnusualHeader
     frame = read_frame(file.path, pixels.start)
     check_frame(frame, found.syntax, form)
     try:
@@ -181,4 +181,4 @@ def _compressed(file: File, found: Scan, pixels: PixelElement, form: Format) -> 
         raise
     except Exception as error:
         # The decoder's own kinds of errors; the long way round asks other decoders, too.
-        raise Odd from error
+        raise UnusualHeader from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from client.pacs.source import Question, RemoteSeries, Source, open_source
+from client.pacs.source import ImageSource, PacsQuery, RemoteSeries, open_source
 from client.site.pacs_config import PacsConfig
 
 #: Series that hold no image a model reads (PS3.3 C.7.3.1.1.1); they need not arrive.
@@ -29,7 +29,7 @@ def missing(
     of other modalities than the model's, where it names some. A series of which one image came
     must be whole. Raises what the PACS's route raises when it cannot be asked.
     """
-    question = Question(
+    question = PacsQuery(
         key="StudyInstanceUID", value=study, modality="", first_day="", last_day=""
     )
     # Nothing is fetched, so no folder is needed to put it in.
@@ -60,6 +60,6 @@ def _is_expected(one: RemoteSeries, own: frozenset[str], modalities: tuple[str, 
     return not modalities or one.modality in modalities
 
 
-def _stated(source: Source, one: RemoteSeries) -> int:
+def _stated(source: ImageSource, one: RemoteSeries) -> int:
     """Return the PACS's count of a series: as it says, or of its list where it does not say."""
     return one.instances if one.instances is not None else len(source.instances(one))

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from client.dicom.reasons import Unusable
 from client.inference.arrivals.count import can_be_asked, missing
 from client.inference.arrivals.purge import patients_of, remove
-from client.inference.arrivals.queue import Arrivals, Arrived
+from client.inference.arrivals.queue import ArrivalQueue, Arrived
 from client.inference.local import local_of
-from client.inference.model import Model, score_study
+from client.inference.model import TrainedModel, score_study
 from client.pacs.sending.delivery import deliver
 from client.results.writing import write_results
 from client.site.home import Home
@@ -38,8 +38,8 @@ class Post:
     """Where the listener stands: what it scores with, and where results go."""
 
     home: Home
-    model: Model
-    arrivals: Arrivals
+    model: TrainedModel
+    arrivals: ArrivalQueue
     pacs: PacsConfig | None  # whom to ask whether a study is whole; None: nobody
     send: bool  # whether results go to that PACS
     rules: Listening

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from client.inference.arrivals.queue import Arrivals
+from client.inference.arrivals.queue import ArrivalQueue
 from client.site.home import Home
 
 
-def remove(home: Home, arrivals: Arrivals, study: str) -> None:
+def remove(home: Home, arrivals: ArrivalQueue, study: str) -> None:
     """Remove a study from the queue, with its images where they were sent to us.
 
     What lies in a watched folder is the hospital's and stays.
@@ -45,7 +45,7 @@ def forget_patients(home: Home, patients: frozenset[str]) -> int:
     if not home.arrivals.exists():
         return 0
     removed = 0
-    with Arrivals(home.arrivals) as arrivals:
+    with ArrivalQueue(home.arrivals) as arrivals:
         for listed in arrivals.listed():
             if patients_of(arrivals.files(listed.study)) & patients:
                 remove(home, arrivals, listed.study)

@@ -76,7 +76,7 @@ class Listed:
     told: str
 
 
-class Arrivals(SharedDatabase):
+class ArrivalQueue(SharedDatabase):
     """The queue; safe to share between threads."""
 
     def __init__(self, path: Path) -> None:

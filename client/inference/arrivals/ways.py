@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from client.cohort.image_intake import dicom_files
 from client.dicom.reasons import UnusableFile
-from client.inference.arrivals.queue import Arrivals
+from client.inference.arrivals.queue import ArrivalQueue
 from client.pacs.received_file import Landed, durable, leftovers, look, place
 from client.pacs.receiver import listen
 from client.site.pacs_config import PacsConfig
@@ -32,7 +32,7 @@ _FOLDER_LOOK_SECONDS = 2.0
 
 
 @contextmanager
-def by_store(pacs: PacsConfig, folder: Path, arrivals: Arrivals) -> Iterator[str]:
+def by_store(pacs: PacsConfig, folder: Path, arrivals: ArrivalQueue) -> Iterator[str]:
     """Take images on pacs.own_port until left; yields where in words.
 
     ConfigurationError when nobody is named who may send; Unreachable when the port is taken.
@@ -55,7 +55,7 @@ class _Receiver:
     """Answers C-STORE requests (PS3.4 B.2): success only for what would outlast a power failure."""
 
     def __init__(
-        self, pacs: PacsConfig, folder: Path, arrivals: Arrivals, titles: frozenset[str]
+        self, pacs: PacsConfig, folder: Path, arrivals: ArrivalQueue, titles: frozenset[str]
     ) -> None:
         self._settle, self._folder, self._arrivals = pacs.listen.settle_seconds, folder, arrivals
         self._titles = titles
@@ -94,7 +94,7 @@ class _Receiver:
 
 @contextmanager
 def by_folder(
-    folder: Path, settle_seconds: float, arrivals: Arrivals, tell: Callable[[Path, str], None]
+    folder: Path, settle_seconds: float, arrivals: ArrivalQueue, tell: Callable[[Path, str], None]
 ) -> Iterator[str]:
     """Look into a folder again and again until left; yields which in words.
 
@@ -125,7 +125,7 @@ class _Watcher:
     """Knows which files of a folder it has taken, as they were then."""
 
     def __init__(
-        self, folder: Path, settle_seconds: float, arrivals: Arrivals,
+        self, folder: Path, settle_seconds: float, arrivals: ArrivalQueue,
         tell: Callable[[Path, str], None],
     ) -> None:  # fmt: skip
         self._folder, self._settle, self._arrivals = folder, settle_seconds, arrivals

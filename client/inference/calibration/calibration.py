@@ -40,7 +40,7 @@ _ENDS = (2.5, 97.5)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibration:
+class SiteCalibration:
     """A model's calibration at this site; stays here."""
 
     weights: str  # SHA-256 of the model's weights
@@ -58,7 +58,7 @@ class Calibration:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class CalibratedPrediction:
     """A calibrated prediction of one patient or image."""
 
     value: Float  # (labels,) or (times,)
@@ -67,7 +67,7 @@ class Judged:
     sets: tuple[tuple[str, ...], ...]  # one a question
 
 
-def judge(calibration: Calibration, output: Tensor, config: RunConfig) -> Judged:
+def judge(calibration: SiteCalibration, output: Tensor, config: RunConfig) -> CalibratedPrediction:
     """Return what the site's calibration makes of one output, (labels,)."""
     task = task_of(config.task)
     lines = torch.from_numpy(np.vstack([calibration.line, calibration.draws]))
@@ -75,7 +75,7 @@ def judge(calibration: Calibration, output: Tensor, config: RunConfig) -> Judged
     found = task.predict(moved).numpy()
     low, high = np.percentile(found[1:], _ENDS, axis=0)
     raw = task.predict(output.double()[None]).numpy()
-    return Judged(
+    return CalibratedPrediction(
         value=found[0], low=np.minimum(low, found[0]), high=np.maximum(high, found[0]),
         sets=sets_of(calibration.thresholds, raw, config)[0],
     )  # fmt: skip
@@ -120,7 +120,7 @@ def threshold(misfit: Float, coverage: float) -> float:
     return float(np.sort(misfit)[place - 1]) if place <= len(misfit) else float("inf")
 
 
-def share_as_unlike(calibration: Calibration, distance: float) -> float:
+def share_as_unlike(calibration: SiteCalibration, distance: float) -> float:
     """Return the share of calibration patients at least as unlike the training as this.
 
     Counting the new one itself, it is a p-value: among usual studies it is below t with
@@ -135,7 +135,7 @@ def hashed(patients: Iterable[str]) -> frozenset[str]:
     return frozenset(hashlib.sha256(patient.encode()).hexdigest() for patient in patients)
 
 
-def keep_calibration(folder: Path, calibration: Calibration) -> Path:
+def keep_calibration(folder: Path, calibration: SiteCalibration) -> Path:
     """Write the calibration under its model's hash; the JSON comes last."""
     folder.mkdir(parents=True, exist_ok=True)
     path = _path(folder, calibration.weights)
@@ -166,7 +166,7 @@ def keep_calibration(folder: Path, calibration: Calibration) -> Path:
 
 def load_calibration(
     folder: Path, weights: str, withdrawn: frozenset[str]
-) -> Calibration | None:
+) -> SiteCalibration | None:
     """Return the model's calibration; None where it has none, or holds a withdrawn patient.
 
     What holds a withdrawn patient is deleted. StateDamaged when it cannot be read as written.
@@ -194,7 +194,7 @@ def _path(folder: Path, weights: str) -> Path:
     return folder / f"{weights}.json"
 
 
-def _from_json(content: dict[str, object], tensors: dict[str, Tensor]) -> Calibration:
+def _from_json(content: dict[str, object], tensors: dict[str, Tensor]) -> SiteCalibration:
     if content["schema"] != _SCHEMA or content["reference"] != fingerprint(tensors):
         message = "its two files do not belong together, or another release wrote them"
         raise ValueError(message)
@@ -205,7 +205,7 @@ def _from_json(content: dict[str, object], tensors: dict[str, Tensor]) -> Calibr
     if not lists or not isinstance(patients, int):
         message = "a value is of another type"
         raise TypeError(message)
-    return Calibration(
+    return SiteCalibration(
         weights=str(content["weights"]), parts=tuple(map(str, _listed(parts))), patients=patients,
         coverage=_number(content["coverage"]), flagged=_number(content["flagged"]),
         line=np.array(content["line"], np.float64), draws=draws,

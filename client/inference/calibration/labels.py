@@ -14,22 +14,22 @@ Float = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class LabelQuestion:
     """Classes of which exactly one is true of a patient."""
 
     classes: tuple[str, ...]
 
 
-def questions(config: RunConfig) -> tuple[Question, ...]:
+def questions(config: RunConfig) -> tuple[LabelQuestion, ...]:
     """Return the run's questions: none for outlines and for survival over time."""
     names = labels(config)
     match config.task:
         case DiagnosisTask(type="multiclass", classes=classes):
-            return (Question(classes=classes),)
+            return (LabelQuestion(classes=classes),)
         case DiagnosisTask(type="binary", classes=(negative, positive)):
-            return (Question(classes=(negative, positive)),)
+            return (LabelQuestion(classes=(negative, positive)),)
         case DiagnosisTask() | PrognosisTask(outcome="fixed_horizon"):
-            return tuple(Question(classes=(f"not {name}", name)) for name in names)
+            return tuple(LabelQuestion(classes=(f"not {name}", name)) for name in names)
         case _:
             return ()
 

@@ -42,7 +42,7 @@ LIMITS = CallerLimits()
 
 
 @dataclass(eq=False)
-class Caller:
+class IncomingAssociation:
     """One connection to us."""
 
     sock: socket.socket
@@ -81,7 +81,7 @@ class Callers:
     """All connections to one listener."""
 
     limits: CallerLimits = field(default_factory=lambda: LIMITS)
-    _open: list[Caller] = field(default_factory=list)
+    _open: list[IncomingAssociation] = field(default_factory=list)
     _cut: Counter[str] = field(default_factory=Counter)
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _looked: float = 0.0
@@ -96,13 +96,13 @@ class Callers:
                 one = self._greediest()
                 self._end(one, "too_many")
                 self._open.remove(one)
-            self._open.append(Caller(sock, address, since=now, heard=now))
+            self._open.append(IncomingAssociation(sock, address, since=now, heard=now))
 
     def associate(self, sock: socket.socket, association: Association) -> None:
         """Note the association of a connection, and read for it from now on."""
         caller = self._find(lambda one: one.sock is sock)
         if caller is None:  # it was cut meanwhile, and this notices
-            caller = Caller(sock, "", since=0.0, heard=0.0)
+            caller = IncomingAssociation(sock, "", since=0.0, heard=0.0)
         caller.association = association
         transport = association.dul.socket
         assert transport is not None  # noqa: S101 - it was made with the association
@@ -133,7 +133,7 @@ class Callers:
                     self._end(one, "pdu_too_slow")
         self._tell(now)
 
-    def _read(self, caller: Caller, count: int) -> bytearray:
+    def _read(self, caller: IncomingAssociation, count: int) -> bytearray:
         """Return so many bytes, or fewer at the connection's end; ConnectionError beyond bounds."""
         found = bytearray()
         if count > self.limits.pdu_bytes:
@@ -151,7 +151,7 @@ class Callers:
             caller.reading_since = None
         return found
 
-    def _keep(self, caller: Caller, size: int) -> None:
+    def _keep(self, caller: IncomingAssociation, size: int) -> None:
         caller.kept += size
         caller.heard = time.monotonic()
         if caller.kept <= self.limits.kept_bytes // self.limits.connections:
@@ -164,22 +164,22 @@ class Callers:
                 if most is caller:
                     raise ConnectionAbortedError
 
-    def _refuse(self, caller: Caller, reason: str) -> None:
+    def _refuse(self, caller: IncomingAssociation, reason: str) -> None:
         with self._lock:
             self._end(caller, reason)
         raise ConnectionAbortedError(reason)
 
-    def _end(self, one: Caller, reason: str) -> None:
+    def _end(self, one: IncomingAssociation, reason: str) -> None:
         self._cut[reason] += 1
         one.cut()
 
-    def _greediest(self) -> Caller:
+    def _greediest(self) -> IncomingAssociation:
         count = Counter(one.address for one in self._open)
         return max(
             self._open, key=lambda one: (count[one.address], not one.is_established, -one.heard)
         )
 
-    def _find(self, fits: Callable[[Caller], bool]) -> Caller | None:
+    def _find(self, fits: Callable[[IncomingAssociation], bool]) -> IncomingAssociation | None:
         with self._lock:
             return next((one for one in self._open if fits(one)), None)
 

@@ -10,7 +10,7 @@ import pytest
 from client.inference.arrivals import listening
 from client.inference.arrivals.listening import Post
 from client.inference.arrivals.purge import forget_patients
-from client.inference.arrivals.queue import Arrivals
+from client.inference.arrivals.queue import ArrivalQueue
 from client.pacs.received_file import Landed
 from client.pacs.sending.delivery import Delivered, State
 from client.results.writing import Result
@@ -40,7 +40,7 @@ class Made:
 
     home: Home
     clock: Clock
-    arrivals: Arrivals
+    arrivals: ArrivalQueue
     post: Post
     scored: list[int] = field(default_factory=list)  # images of each study that was scored
     sent: list[Sequence[Result]] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Made:
         return one.state, one.told
 
 
-def came(arrivals: Arrivals, path: Path, now: float) -> bool:
+def came(arrivals: ArrivalQueue, path: Path, now: float) -> bool:
     from pydicom import dcmread
 
     header = dcmread(path, stop_before_pixels=True)
@@ -73,7 +73,7 @@ def came(arrivals: Arrivals, path: Path, now: float) -> bool:
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
     home = Home(tmp_path / "home")
-    arrivals = Arrivals(home.arrivals)
+    arrivals = ArrivalQueue(home.arrivals)
     config = volumes()
     post = Post(
         home=home, model=model_of(config, stirred(config)), arrivals=arrivals, pacs=PACS,
@@ -291,4 +291,4 @@ def test_what_was_dealt_with_is_removed_after_keep_hours(made: Made, tmp_path: P
 def test_a_queue_that_cannot_be_read_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "arrivals.db").write_bytes(b"no database at all" * 100)
     with pytest.raises(StateDamaged, match="Remove it"):
-        Arrivals(tmp_path / "arrivals.db")
+        ArrivalQueue(tmp_path / "arrivals.db")

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from client.cli.app import app
 from client.governance.disclosures import Disclosure, Disclosures, listed
-from client.governance.records import Records
-from client.governance.records_kept import Kept
+from client.governance.records import SiteRecords
+from client.governance.records_kept import KnownRecords
 from client.governance.records_loss import declare_lost
 from client.governance.statement import Statement, sealed
 from client.privacy.ledger import COHORT, Ledger, Limit
@@ -29,7 +29,7 @@ from common.messages.wire import Proposal, Refusal, RefusalReason, SiteUpdate, S
 from common.platform.errors import PrivacyError, RecordsLost
 from common.privacy.accounting import epsilon_of
 from common.privacy.plan import LedgerHead
-from server.enrolment.receipts import Receipts
+from server.enrolment.receipts import ReceiptStore
 from tests.client.answering import CONFIG, Letters, question
 from tests.client.letters import FolderFleet
 from tests.privacy.made_up import charged, mechanism_of
@@ -47,7 +47,7 @@ class Federation:
     def __post_init__(self) -> None:
         self.fleet = FolderFleet(self.place / "fleet")
         self.home = Home(self.place / "home")
-        self.receipts = Receipts(self.place / "receipts.db")
+        self.receipts = ReceiptStore(self.place / "receipts.db")
         self.letters = Letters(self.home.folder, private_only=False)
         self.asked = 0
 
@@ -310,7 +310,7 @@ def test_an_epsilon_by_word_is_never_below_what_the_disclosures_tell(
     assert isinstance(federation.answer(run="next", number=0, receipt=""), Refusal)
     for epsilon in (None, 0.001, float("nan"), float("inf"), -1.0):
         with pytest.raises(PrivacyError, match="at least"):
-            declare_lost(Records(federation.home), epsilon, DELTA)
+            declare_lost(SiteRecords(federation.home), epsilon, DELTA)
     assert not Ledger(federation.home.ledger).head().charges
 
 
@@ -390,15 +390,15 @@ def test_a_withdrawal_is_noted_at_once_and_its_old_list_shows_without_any_answer
 ) -> None:
     assert isinstance(federation.answer(number=0), Standing)
     federation.withdraw("P-1")
-    Records(federation.home).note_withdrawal()
+    SiteRecords(federation.home).note_withdrawal()
     federation.home.withdrawals.unlink()
     with pytest.raises(RecordsLost, match=r"withdrawals\.jsonl has 0 patients"):
-        Records(federation.home).check()
+        SiteRecords(federation.home).check()
     # Noting another one hides nothing.
     federation.withdraw("P-9")
-    Records(federation.home).note_withdrawal()
+    SiteRecords(federation.home).note_withdrawal()
     with pytest.raises(RecordsLost):
-        Records(federation.home).check()
+        SiteRecords(federation.home).check()
 
 
 def test_what_leaves_of_withdrawals_is_the_same_for_none_and_for_many(
@@ -458,7 +458,7 @@ def test_a_home_of_the_first_release_goes_on_and_its_missing_ledger_is_refused(
 
 def test_two_processes_that_note_at_once_undo_nothing_of_each_other(federation: Federation) -> None:
     federation.train(1)
-    records, begun = Records(federation.home), threading.Event()
+    records, begun = SiteRecords(federation.home), threading.Event()
 
     def other() -> None:
         begun.set()
@@ -466,7 +466,7 @@ def test_two_processes_that_note_at_once_undo_nothing_of_each_other(federation: 
 
     thread = threading.Thread(target=other)
 
-    def slow(kept: Kept) -> Kept:
+    def slow(kept: KnownRecords) -> KnownRecords:
         thread.start()
         assert begun.wait(30)
         return replace(kept, settled=(*kept.settled, "slow"))

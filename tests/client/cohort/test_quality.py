@@ -13,8 +13,8 @@ from pydicom.uid import CTImageStorage
 from client.cohort.image_intake import dicom_files, read_objects
 from client.cohort.left_out import LeftOut
 from client.cohort.pixel_quality import look_at_pixels, text_reader
-from client.cohort.quality import Judged, side_of
-from client.cohort.quality_rules import Shelf, images_left_out, judged, reader_of, wanted_of
+from client.cohort.quality import QualityVerdict, side_of
+from client.cohort.quality_rules import CohortPaths, images_left_out, judged, reader_of, wanted_of
 from client.dicom.headers.instance import Instance
 from client.dicom.index.index import Index
 from client.dicom.pixels.store import PixelStore
@@ -53,11 +53,11 @@ def rows_of(site: Path) -> tuple[Instance, ...]:
 
 def verdict(
     site: Path, config: RunConfig | None = None, rules: QualityRules | None = None
-) -> Judged:
+) -> QualityVerdict:
     return judged(rows_of(site), config, rules or QualityRules(), site / "labels.csv", None)
 
 
-def named(found: Judged) -> tuple[dict[str, Reason], dict[str, Reason]]:
+def named(found: QualityVerdict) -> tuple[dict[str, Reason], dict[str, Reason]]:
     """Return left out and warned, by file."""
     left_out = {s.row.path.stem: s.reason for s in found.left_out}
     return left_out, {s.row.path.stem: s.reason for s in found.warned}
@@ -191,7 +191,7 @@ def test_saturated_and_equal_pixels_are_found_and_blank_ones_prove_nothing(tmp_p
 
 def test_a_site_that_leaves_equal_pixels_out_has_them_in_no_cohort(tmp_path: Path) -> None:
     site = site_of(tmp_path, {5: same_as(4)})
-    shelf = Shelf(
+    shelf = CohortPaths(
         data=site, labels=site / "labels.csv", index=tmp_path / "index.db", cache=tmp_path / "cache"
     )
     config = config_of()

@@ -10,10 +10,10 @@ from pydicom.sequence import Sequence
 
 from client.cohort.left_out import LeftOut, NobodyUsable
 from client.cohort.loading import SiteCohort, load_cohort
-from client.cohort.quality_rules import Shelf, images_left_out
+from client.cohort.quality_rules import CohortPaths, images_left_out
 from client.dicom.reasons import Reason
 from client.labels.label_table import read_labels
-from client.node.app import Desk, Ward
+from client.node.app import RequestHandler, SiteContext
 from client.node.worker import ward_of
 from client.site.cache import Cache
 from client.site.quality_rules import QualityRules
@@ -51,7 +51,7 @@ def folder(path: Path, **said: tuple[str, ...]) -> Path:
 
 def load(data: Path, config: RunConfig, cache: Path) -> SiteCohort:
     store = Cache(cache)
-    shelf = Shelf(data=data, labels=data / "labels.csv", index=store.index, cache=cache)
+    shelf = CohortPaths(data=data, labels=data / "labels.csv", index=store.index, cache=cache)
     refused = LeftOut(images=images_left_out(shelf, config, QualityRules()))
     return load_cohort(data, config, task_of(config.task), store, None, refused)
 
@@ -138,14 +138,14 @@ def test_rows_of_a_private_run_name_their_patient(tmp_path: Path) -> None:
         read_labels(table, ("ill",), with_images=True, by_patient=True)
 
 
-def desk(folder: Path, *, diagnosis: object) -> tuple[Desk, list[str]]:
+def desk(folder: Path, *, diagnosis: object) -> tuple[RequestHandler, list[str]]:
     folder.mkdir()
     site, told = Site(folder), list[str]()
     for number in range(3):
         save(site.data / f"{number}.dcm", image(noise(16, 16, seed=number), f"P{number}"))
     write_labels(site.data, [{"PatientID": f"P{n}", "ill": diagnosis} for n in range(3)])
-    ward: Ward = ward_of(site.home, site.set_up())
-    return Desk(ward, told.append), told
+    ward: SiteContext = ward_of(site.home, site.set_up())
+    return RequestHandler(ward, told.append), told
 
 
 def test_a_private_run_is_not_told_that_nobody_fits(tmp_path: Path) -> None:

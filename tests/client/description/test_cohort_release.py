@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.description.release import Members, noised, released, sensitivity
+from client.description.release import CountMembers, noised, released, sensitivity
 from common.messages.cohort_statistics import LEFT_OUT, CohortStatistics, merge_cohorts
 from common.privacy.noise import SimulatedNoise
 
@@ -21,7 +21,7 @@ ROWS = st.dictionaries(
 
 
 def told(rows: Mapping[str, Sequence[str]], name: str = "modality") -> Mapping[str, float | None]:
-    statistics = released({name: Members(unit="studies", rows=rows)}, SMALLEST)
+    statistics = released({name: CountMembers(unit="studies", rows=rows)}, SMALLEST)
     return statistics.tables[name].rows
 
 
@@ -76,14 +76,14 @@ def test_no_sum_or_difference_over_all_tables_gives_a_small_left_out_away() -> N
     used = [str(n) for n in range(40)]
     gone = ["x", "y"]
     tables = {
-        "studies": Members(
+        "studies": CountMembers(
             unit="studies", rows={"found": used + gone, "used": used, "left out": gone}
         ),
-        "patients": Members(
+        "patients": CountMembers(
             unit="patients", rows={"found": used + gone, "used": used, "left out": gone}
         ),
-        LEFT_OUT: Members(unit="studies", rows={"BLANK": ["x"], "DECODE_ERROR": ["y"]}),
-        "modality": Members(unit="studies", rows={"CT": used[:30], "MR": used[30:]}),
+        LEFT_OUT: CountMembers(unit="studies", rows={"BLANK": ["x"], "DECODE_ERROR": ["y"]}),
+        "modality": CountMembers(unit="studies", rows={"CT": used[:30], "MR": used[30:]}),
     }
     statistics = released(tables, SMALLEST)
     numbers = [n for t in statistics.tables.values() for n in t.rows.values() if n]
@@ -111,15 +111,15 @@ class NoNoise:
 def test_one_patient_moves_the_noised_counts_by_no_more_than_the_sensitivity(
     rows: dict[str, list[str]], patient: str
 ) -> None:
-    def tables(of: dict[str, list[str]]) -> dict[str, Members]:
+    def tables(of: dict[str, list[str]]) -> dict[str, CountMembers]:
         everybody = sorted(set(chain.from_iterable(of.values())))
         return {
-            "modality": Members(unit="studies", rows=of),
-            "age (years)": Members(unit="studies", rows=dict(reversed(of.items()))),
-            "studies": Members(
+            "modality": CountMembers(unit="studies", rows=of),
+            "age (years)": CountMembers(unit="studies", rows=dict(reversed(of.items()))),
+            "studies": CountMembers(
                 unit="studies", rows={"found": everybody, "used": everybody, "left out": []}
             ),
-            "patients": Members(
+            "patients": CountMembers(
                 unit="patients", rows={"found": everybody, "used": everybody, "left out": []}
             ),
         }
@@ -134,7 +134,7 @@ def test_one_patient_moves_the_noised_counts_by_no_more_than_the_sensitivity(
 
 def test_noise_is_as_large_as_was_charged() -> None:
     rows = {str(n): [f"{n}-{p}" for p in range(10)] for n in range(400)}
-    found = noised({"modality": Members(unit="studies", rows=rows)}, 5, 3.0, SimulatedNoise(1))
+    found = noised({"modality": CountMembers(unit="studies", rows=rows)}, 5, 3.0, SimulatedNoise(1))
     errors = [n - 10 for n in found.tables["modality"].rows.values() if n is not None]
     spread = math.sqrt(sum(e * e for e in errors) / len(errors))
     assert 2.7 < spread < 3.3
@@ -143,7 +143,7 @@ def test_noise_is_as_large_as_was_charged() -> None:
 
 def test_merging_adds_what_was_told_and_names_who_held_back() -> None:
     def site(rows: Mapping[str, Sequence[str]]) -> CohortStatistics:
-        return released({"modality": Members(unit="studies", rows=rows)}, SMALLEST)
+        return released({"modality": CountMembers(unit="studies", rows=rows)}, SMALLEST)
 
     many = [str(n) for n in range(12)]
     parts = {

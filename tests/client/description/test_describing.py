@@ -17,7 +17,7 @@ from client.description.release import by_patient_apart, sensitivity
 from client.governance.admission import question_of
 from client.governance.plain_words import described
 from client.governance.policy import judge_statistics
-from client.node.app import Desk, Ward, site_of
+from client.node.app import RequestHandler, SiteContext, site_of
 from client.privacy.ledger import Ledger
 from client.site.policy_rules import PolicyRules
 from client.site.quality_rules import QualityRules
@@ -60,8 +60,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return site
 
 
-def desk(data: Path, home: Path, telling: Telling | None = None, epsilon: float = 1000.0) -> Desk:
-    return Desk(Ward(
+def desk(data: Path, home: Path, telling: Telling | None = None, epsilon: float = 1000.0) -> RequestHandler:
+    return RequestHandler(SiteContext(
         name="north", data=data, labels=data / "labels.csv", cache=home / "cache",
         memory=home / "memory", ledger=home / "ledger.db", index=home / "index.db",
         withdrawals=home / "withdrawals.jsonl", quality=QualityRules(),
@@ -75,7 +75,7 @@ def ask(config: RunConfig = CONFIG) -> StatisticsRequest:
     return StatisticsRequest(run="run", round=0, seed=0, config=config)
 
 
-def answered(desk_: Desk, config: RunConfig = CONFIG) -> SiteStatistics:
+def answered(desk_: RequestHandler, config: RunConfig = CONFIG) -> SiteStatistics:
     answer = desk_.answer(ask(config))
     assert isinstance(answer, SiteStatistics), answer
     return answer

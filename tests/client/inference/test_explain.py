@@ -22,7 +22,7 @@ from client.inference.explain import (
     heatmap_of,
     usual_row,
 )
-from client.inference.grid import Place
+from client.inference.grid import FrameOrigin
 from client.inference.model import score_study
 from client.inference.reading import Item
 from common.bundle.onnx import Deployed
@@ -52,7 +52,7 @@ SURVIVAL = "{kind: prognosis, event: died, time: t, intervals: [1, 2, 3]}"
 
 
 def item_of(image: Tensor | None = None, table: Tensor | None = None) -> Item:
-    place: Place | None = None if image is None else place_of(tuple(image.shape[1:]))
+    place: FrameOrigin | None = None if image is None else place_of(tuple(image.shape[1:]))
     nothing = torch.zeros(0)
     return Item(
         image=nothing if image is None else image, table=nothing if table is None else table,

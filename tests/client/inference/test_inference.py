@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from client.dicom.reasons import Reason, Unusable
-from client.inference.calibrate import FEWEST_PATIENTS, Wishes, fit
-from client.inference.calibration.calibration import Calibration
-from client.inference.model import Local, Model, open_model, score_study
+from client.inference.calibrate import FEWEST_PATIENTS, CalibrationOptions, fit
+from client.inference.calibration.calibration import SiteCalibration
+from client.inference.model import Local, TrainedModel, open_model, score_study
 from client.labels.label_table import read_labels
 from client.results.score import Score
 from client.results.writing import write_results
 from client.training.evaluation import score
-from client.training.local_model import open_workbench
+from client.training.local_model import open_local_model
 from common.config.run_config import RunConfig
 from common.data.weights import load_weights, save_weights
 from common.platform.errors import CohortError, ConfigurationError, StateDamaged
@@ -60,13 +60,13 @@ def files(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.dcm"))
 
 
-def model_for(config: RunConfig) -> Model:
+def model_for(config: RunConfig) -> TrainedModel:
     return model_of(config, stirred(config))
 
 
-def measured(folder: Path, config: RunConfig, model: Model, cache: Path) -> Tensor:
+def measured(folder: Path, config: RunConfig, model: TrainedModel, cache: Path) -> Tensor:
     """Return what the evaluation of a run says of every patient or image, (rows, labels)."""
-    bench = open_workbench(config, 0)
+    bench = open_local_model(config, 0)
     own = dict(model.deployed.network.named_parameters())
     bench.load({name: own[name] for name in bench.trained})
     return score(bench, load(folder, config, cache).items).prediction
@@ -341,17 +341,17 @@ def test_what_training_leaves_out_is_no_part_of_an_answer(tmp_path: Path) -> Non
 
 
 @pytest.fixture(scope="module")
-def calibrated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Model, Calibration]:
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainedModel, SiteCalibration]:
     folder = site(tmp_path_factory.mktemp("site"), patients=60)
     model = model_for(
         config_of(cohort="{images: {size: [16, 16]}, split: {test_fraction: 0.5}}")
     )
     cohort = load(folder, model.config, folder / "cache")
-    return folder, model, fit(cohort, model, Wishes())
+    return folder, model, fit(cohort, model, CalibrationOptions())
 
 
 def test_a_calibrated_answer_has_interval_set_and_share(
-    calibrated: tuple[Path, Model, Calibration],
+    calibrated: tuple[Path, TrainedModel, SiteCalibration],
 ) -> None:
     """Of a model that knows nothing: the set is of both, and no answer is given."""
     folder, model, calibration = calibrated
@@ -371,7 +371,7 @@ def test_a_calibrated_answer_has_interval_set_and_share(
 
 
 def test_what_is_unlike_training_gets_no_answer_unless_one_is_wanted(
-    calibrated: tuple[Path, Model, Calibration], tmp_path: Path
+    calibrated: tuple[Path, TrainedModel, SiteCalibration], tmp_path: Path
 ) -> None:
     _, model, calibration = calibrated
     sure = replace(calibration, thresholds=((2.0, -1.0),))  # always: not ill
@@ -392,7 +392,7 @@ def test_what_is_unlike_training_gets_no_answer_unless_one_is_wanted(
     [((2.0, -1.0), None), ((-1.0, -1.0), "it is like none of this site's patients with not ill")],
 )
 def test_one_label_is_an_answer_and_none_is_not(
-    limits: tuple[float, float], told: str | None, calibrated: tuple[Path, Model, Calibration]
+    limits: tuple[float, float], told: str | None, calibrated: tuple[Path, TrainedModel, SiteCalibration]
 ) -> None:
     folder, model, calibration = calibrated
     forced = replace(calibration, thresholds=(limits,))
@@ -456,11 +456,11 @@ def test_weights_that_do_not_compute_what_the_onnx_file_does_are_refused(
 # --- every kind of answer, calibrated ------------------------------------------------------
 
 
-def with_line(config: RunConfig, model: Model, limits: tuple[tuple[float, ...], ...]) -> Local:
+def with_line(config: RunConfig, model: TrainedModel, limits: tuple[tuple[float, ...], ...]) -> Local:
     """Return a calibration that halves outputs and has these sets."""
     outputs = len(model.deployed(torch.zeros(1, 1, 16, 16))[1][0])
     line = np.array([0.5, *[0.0] * outputs])
-    calibration = Calibration(
+    calibration = SiteCalibration(
         weights=model.name.weights, parts=("test",), patients=50, coverage=0.9, flagged=0.05,
         line=line, draws=np.stack([line * 0.8, line * 1.2]), thresholds=limits,
         counts=((25, 25),) * len(limits), distances=np.full(50, 1e9),

@@ -18,14 +18,21 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence as Items
 
 from client.dicom.reading.volume import Turn
-from client.inference.grid import Place, by_frame, source_labels, strongest_plane, unfit, unturned
-from client.inference.reading import Rows, read_study
+from client.inference.grid import (
+    FrameOrigin,
+    by_frame,
+    source_labels,
+    strongest_plane,
+    unfit,
+    unturned,
+)
+from client.inference.reading import SiteRows, read_study
 from common.config.run_config import Images, RunConfig
 from common.data.preprocessing import prepare, prepare_labels
 from tests.client.dicom_files import config_of, image, noise, placed, save, slices
 
 TOP = 4  # labels 0 to 4
-NOBODY = Rows(labels=None, withdrawn=frozenset())
+NOBODY = SiteRows(labels=None, withdrawn=frozenset())
 
 
 def outlining(size: list[int], fit: str = "crop") -> RunConfig:
@@ -156,10 +163,10 @@ def test_a_turn_is_undone_exactly(
     assert np.array_equal(unturned(turn.values(values), turn), values)
 
 
-def place_of(shape: tuple[int, ...], spacing: tuple[float, ...] | None = None) -> Place:
+def place_of(shape: tuple[int, ...], spacing: tuple[float, ...] | None = None) -> FrameOrigin:
     """Return the place of a volume of so many files, one a slice, as scanned."""
     planes = shape[0] if len(shape) == 3 else 1
-    return Place(
+    return FrameOrigin(
         sources=tuple(Path(str(n)) for n in range(planes)), frames=(1,) * planes,
         planes=tuple((n, 0) for n in range(planes)), turn=Turn(transposed=False, flipped=()),
         shape=shape, spacing=spacing,
@@ -197,7 +204,7 @@ def test_a_label_map_survives_the_way_to_the_network_and_back(
     assert dice(found, truth, 2) > 0.85
 
 
-def by_frame_of(output: torch.Tensor, place: Place, rules: Images) -> np.ndarray:
+def by_frame_of(output: torch.Tensor, place: FrameOrigin, rules: Images) -> np.ndarray:
     found = source_labels(output, place, rules)
     return found if len(place.shape) == 3 else found[0]
 
@@ -261,7 +268,7 @@ def test_the_strongest_plane_is_the_one_with_the_most(tmp_path: Path) -> None:
 
 
 def test_labels_of_frames_lie_after_those_of_the_sources_before() -> None:
-    place = Place(
+    place = FrameOrigin(
         sources=(Path("a"), Path("b")), frames=(2, 3), planes=((1, 2), (0, 1)),
         turn=Turn(transposed=False, flipped=()), shape=(2, 1, 1), spacing=None,
     )  # fmt: skip

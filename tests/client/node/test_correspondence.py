@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from client.governance.disclosures import listed
-from client.node.message_loop import Correspondence
+from client.node.message_loop import MessageLoop
 from client.privacy.ledger import Ledger
 from common.messages.envelope import Envelope, facts_of, unseal
 from common.messages.identity import load_private, public_text, verify
@@ -28,7 +28,7 @@ from tests.client.answering import CONFIG, InlineWorker, Letters, question
 from tests.client.letters import FolderFleet
 
 
-def turns(letters: Correspondence, fleet: FolderFleet, count: int = 4) -> None:
+def turns(letters: MessageLoop, fleet: FolderFleet, count: int = 4) -> None:
     for _ in range(count):
         letters.turn(fleet, 0.1)
 
@@ -38,7 +38,7 @@ def only(fleet: FolderFleet) -> Envelope:
     return answer
 
 
-def jobs(letters: Correspondence) -> list[str]:
+def jobs(letters: MessageLoop) -> list[str]:
     assert isinstance(letters.desk.worker, InlineWorker)
     return letters.desk.worker.jobs
 

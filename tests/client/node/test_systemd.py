@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from client.node.systemd import Service, how_to_install, unit
+from client.node.systemd import SiteUnit, how_to_install, unit
 from client.site.site_config import SiteConfig
 
 
-def service_of(folder: Path, **changed: object) -> Service:
+def service_of(folder: Path, **changed: object) -> SiteUnit:
     program = folder / "bin" / "wardround-site"
     program.parent.mkdir(parents=True, exist_ok=True)
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     content: dict[str, object] = {"name": "north", "data": folder / "images", **changed}
-    return Service(
+    return SiteUnit(
         program=program, home=folder / "site", user="root",
         config=SiteConfig.model_validate(content),
     )  # fmt: skip
@@ -95,7 +95,7 @@ def test_peoples_homes_are_hidden_unless_something_of_ours_is_in_one(
     data: str, protect: str
 ) -> None:
     config = SiteConfig(name="north", data=Path(data))
-    service = Service(
+    service = SiteUnit(
         program=Path("/opt/wardround/bin/wardround-site"), home=Path("/var/lib/wardround"),
         user="wardround", config=config,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from client.labels.label_table import read_labels
 from client.outcomes.building import OutcomeTable, build
 from client.outcomes.fhir_records import FhirRecords
 from client.outcomes.fhir_server import FhirServer
-from client.outcomes.plan import Plan
+from client.outcomes.plan import OutcomesPlan
 from common.platform.errors import CohortError, ConfigurationError, TrustRefused, Unreachable
 from tests.client.dicom_files import image, noise, save
 from tests.client.fhir_hospital import (
@@ -44,7 +44,7 @@ def token(tmp_path: Path) -> Path:
     return path
 
 
-def plan_of(hospital: Hospital, token: Path | None, **changed: object) -> Plan:
+def plan_of(hospital: Hospital, token: Path | None, **changed: object) -> OutcomesPlan:
     content: dict[str, object] = {
         "fhir": {"url": hospital.url, "token_file": token, "page": 3},
         "patient_identifier": PATIENTS, "key": "PatientID", "who": "everybody",
@@ -56,11 +56,11 @@ def plan_of(hospital: Hospital, token: Path | None, **changed: object) -> Plan:
         "outcome": {"event": "died", "time": "days", "death": True, "censored": "2024-12-31"},
         **changed,
     }  # fmt: skip
-    return Plan.model_validate(content)
+    return OutcomesPlan.model_validate(content)
 
 
 def fetched(
-    plan: Plan, patients: frozenset[str] | None = None, pauses: list[float] | None = None
+    plan: OutcomesPlan, patients: frozenset[str] | None = None, pauses: list[float] | None = None
 ) -> OutcomeTable:
     assert plan.fhir is not None
     waited: list[float] = [] if pauses is None else pauses

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from client.outcomes.building import OutcomeTable, build
 from client.outcomes.omop import Omop
-from client.outcomes.plan import Plan
+from client.outcomes.plan import OutcomesPlan
 from common.platform.errors import CohortError, ConfigurationError, Unreachable
 from tests.client.omop_hospital import omop_hospital, url_file
 from tests.client.terminals import Site
@@ -24,11 +24,11 @@ CONTENT: dict[str, object] = {
 }  # fmt: skip
 
 
-def plan_of(url: Path, **changed: object) -> Plan:
-    return Plan.model_validate({**CONTENT, "sql": {"url_file": url}, **changed})
+def plan_of(url: Path, **changed: object) -> OutcomesPlan:
+    return OutcomesPlan.model_validate({**CONTENT, "sql": {"url_file": url}, **changed})
 
 
-def fetched(plan: Plan, patients: frozenset[str] | None = None) -> OutcomeTable:
+def fetched(plan: OutcomesPlan, patients: frozenset[str] | None = None) -> OutcomeTable:
     assert plan.sql is not None
     with Omop(plan, plan.sql) as database:
         return build(plan, database.records(patients))

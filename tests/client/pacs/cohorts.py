@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from pydicom import dcmread
 
-from client.pacs.arrival_batch import Desk
+from client.pacs.arrival_batch import ArrivalNotes
 from client.pacs.fsync import Flusher
-from client.pacs.pull import Order, Pulled, pull
+from client.pacs.pull import Pulled, PullOrder, pull
 from client.pacs.queue import Queue
 from client.pacs.rate_limit import Pace
-from client.pacs.selection import Wanted, wanted
+from client.pacs.selection import WantedSeries, wanted
 from client.site.pacs_config import PacsConfig
-from simulations.synthetic.dicom_writer import Machine, Study, TransferSyntax, write_ct
+from simulations.synthetic.dicom_writer import InventedStudy, Machine, TransferSyntax, write_ct
 from tests.client.dicom_files import write_labels
 from tests.client.pacs.orthanc import Pacs
 
@@ -28,11 +28,11 @@ class Stored:
     """What the PACS was given."""
 
     files: Mapping[str, Path]  # SOP Instance UID -> file
-    studies: Mapping[str, Study]  # PatientID -> study
+    studies: Mapping[str, InventedStudy]  # PatientID -> study
 
 
-def study_of(patient: str) -> Study:
-    return Study(patient=patient, number=0, age=60, sex="f")
+def study_of(patient: str) -> InventedStudy:
+    return InventedStudy(patient=patient, number=0, age=60, sex="f")
 
 
 def fill(
@@ -67,15 +67,15 @@ class Site:
     def data(self) -> Path:
         return self.folder / "data"
 
-    def wanted(self, config: PacsConfig) -> tuple[Wanted, ...]:
+    def wanted(self, config: PacsConfig) -> tuple[WantedSeries, ...]:
         if self.patients:
             write_labels(self.data, [{"PatientID": p, "ill": "1"} for p in self.patients])
         return wanted(config.select, self.data / "labels.csv")
 
     def pull(self, config: PacsConfig, withdrawn: frozenset[str] = frozenset()) -> Pulled:
-        order = Order(pacs=config, data=self.data, wanted=self.wanted(config), withdrawn=withdrawn)
+        order = PullOrder(pacs=config, data=self.data, wanted=self.wanted(config), withdrawn=withdrawn)
         with Queue(self.folder / "pulls.db") as queue, Flusher(queue) as flusher:
-            desk = Desk(queue=queue, flusher=flusher)
+            desk = ArrivalNotes(queue=queue, flusher=flusher)
             return pull(order, desk, Pace(config), self.said.append)
 
     def files(self) -> dict[str, Path]:

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from pydicom import dcmread
 
-from client.inference.arrivals.queue import Arrivals, Listed
+from client.inference.arrivals.queue import ArrivalQueue, Listed
 from client.site.home import Home
 from client.site.site_config import SiteConfig, write_site_config
 from common.config.run_config import RunConfig, parse_config
-from simulations.synthetic.dicom_writer import Machine, Study, write_ct
+from simulations.synthetic.dicom_writer import InventedStudy, Machine, write_ct
 from tests.client.pacs.orthanc import Pacs
 from tests.client.pacs.reaching import reaching
 
@@ -46,7 +46,7 @@ def series(folder: Path, patient: str, *, number: int = 0, blank: bool = False) 
     )  # fmt: skip
     values = np.random.default_rng(len(patient) + number).uniform(-900, 900, (8, 32, 32))
     values = np.zeros_like(values) if blank else values
-    study = Study(patient=patient, number=number, age=60, sex="f")
+    study = InventedStudy(patient=patient, number=number, age=60, sex="f")
     write_ct(folder, values.astype(np.float32), study, machine)
     return sorted(folder.iterdir())
 
@@ -105,7 +105,7 @@ class Listener:
 
     def listed(self, study: str) -> Listed | None:
         """Return what the queue says of a study."""
-        with Arrivals(self.home.arrivals) as arrivals:
+        with ArrivalQueue(self.home.arrivals) as arrivals:
             return next((one for one in arrivals.listed() if one.study == study), None)
 
     def state(self, study: str) -> str:

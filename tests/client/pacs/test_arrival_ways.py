@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from client.inference.arrivals.queue import Arrivals
+from client.inference.arrivals.queue import ArrivalQueue
 from client.inference.arrivals.ways import by_store
 from client.site.pacs_config import PacsConfig
 from common.platform.errors import ConfigurationError, Unreachable
@@ -45,7 +45,7 @@ def test_a_full_disk_refuses_images_as_out_of_resources_until_there_is_room(
     arrived = tmp_path / "arrived"
     assert pacs.own_port is not None
     with (
-        Arrivals(tmp_path / "arrivals.db") as arrivals, small_disk(arrived),
+        ArrivalQueue(tmp_path / "arrivals.db") as arrivals, small_disk(arrived),
         by_store(pacs, arrived, arrivals),
     ):  # fmt: skip
         ballast = arrived / "ballast"
@@ -71,7 +71,7 @@ def test_a_sender_who_is_not_named_is_told_by_its_title_once_whatever_it_calls_i
     files, pacs = series(tmp_path / "study", "P1")[:1], config()
     assert pacs.own_port is not None
     with (
-        Arrivals(tmp_path / "arrivals.db") as arrivals,
+        ArrivalQueue(tmp_path / "arrivals.db") as arrivals,
         by_store(pacs, tmp_path / "arrived", arrivals),
     ):
         for title in ("STRANGER", "ANOTHER"):
@@ -89,7 +89,7 @@ def test_what_is_no_image_file_is_refused_and_the_rest_is_taken(tmp_path: Path) 
     files[3].write_bytes(bytes(broken))
     assert pacs.own_port is not None
     with (
-        Arrivals(tmp_path / "arrivals.db") as arrivals,
+        ArrivalQueue(tmp_path / "arrivals.db") as arrivals,
         by_store(pacs, tmp_path / "arrived", arrivals),
     ):
         for file in files:
@@ -100,7 +100,7 @@ def test_what_is_no_image_file_is_refused_and_the_rest_is_taken(tmp_path: Path) 
 
 def test_nobody_may_send_unless_somebody_is_named(tmp_path: Path) -> None:
     with (
-        Arrivals(tmp_path / "arrivals.db") as arrivals,
+        ArrivalQueue(tmp_path / "arrivals.db") as arrivals,
         pytest.raises(ConfigurationError, match=r"pacs\.listen\.titles"),
         by_store(config(listen={}), tmp_path / "arrived", arrivals),
     ):
@@ -110,7 +110,7 @@ def test_nobody_may_send_unless_somebody_is_named(tmp_path: Path) -> None:
 def test_a_taken_port_is_named(tmp_path: Path) -> None:
     pacs = config()
     with (
-        Arrivals(tmp_path / "arrivals.db") as arrivals,
+        ArrivalQueue(tmp_path / "arrivals.db") as arrivals,
         by_store(pacs, tmp_path / "arrived", arrivals),
         pytest.raises(Unreachable, match=str(pacs.own_port)),
         by_store(pacs, tmp_path / "arrived", arrivals),

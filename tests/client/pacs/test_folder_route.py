@@ -10,13 +10,13 @@ import pytest
 
 from client.dicom.reasons import Reason
 from client.pacs.folder import REST_SECONDS, ExportFolder, export_folder
-from client.pacs.source import Question
+from client.pacs.source import PacsQuery
 from client.site.pacs_config import PacsConfig
 from common.platform.errors import ConfigurationError
 from tests.client.dicom_files import image, noise, save
 from tests.client.pacs.cohorts import Site
 
-EVERYTHING = Question(key=None, value="", modality="", first_day="", last_day="")
+EVERYTHING = PacsQuery(key=None, value="", modality="", first_day="", last_day="")
 
 
 def rested(path: Path) -> Path:

@@ -17,7 +17,7 @@ from client.cli.app import app
 from client.pacs.rate_limit import Pace, pause_seconds
 from client.pacs.source import Halt
 from client.site.home import Home
-from client.site.pacs_config import PacsConfig, Selection
+from client.site.pacs_config import PacsConfig, PullSelection
 from client.site.site_config import SiteConfig, load_site_config, write_site_config
 from tests.client.dicom_files import write_labels
 from tests.client.pacs.cohorts import fill
@@ -132,9 +132,9 @@ def test_pauses_grow_up_to_a_minute() -> None:
 
 def test_the_whole_archive_is_never_asked_for() -> None:
     with pytest.raises(ValueError, match="the whole archive is not fetched"):
-        Selection(named_by_labels=False)
+        PullSelection(named_by_labels=False)
     with pytest.raises(ValueError, match=r"first_day .* is after last_day"):
-        Selection(first_day=date(2024, 2, 1), last_day=date(2024, 1, 1))
+        PullSelection(first_day=date(2024, 2, 1), last_day=date(2024, 1, 1))
 
 
 @pytest.mark.parametrize(

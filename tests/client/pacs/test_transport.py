@@ -11,7 +11,7 @@ import pytest
 from client.pacs import query
 from client.pacs.connection.association import associate
 from client.pacs.connection.transport import Checkpoint
-from client.pacs.source import Question
+from client.pacs.source import PacsQuery
 from common.platform.errors import Unreachable
 from tests.client.pacs.cohorts import fill
 from tests.client.pacs.orthanc import Pacs
@@ -82,7 +82,7 @@ def test_a_thread_that_ended_is_not_waited_for() -> None:
 def test_every_query_on_an_association_has_its_answer(pacs: Pacs, tmp_path: Path) -> None:
     fill(pacs, tmp_path / "made", ["T0"], slices=1)
     config = reaching(pacs, "c-get")
-    question = Question(key="PatientID", value="T0", modality="", first_day="", last_day="")
+    question = PacsQuery(key="PatientID", value="T0", modality="", first_day="", last_day="")
     with associate(config, [query.FIND]) as association:
         (series,) = query.find(association, config, question)
         for _ in range(200):
@@ -93,7 +93,7 @@ def test_all_questions_go_over_one_association_and_a_killed_pacs_is_asked_on_ano
     pacs: Pacs, tmp_path: Path
 ) -> None:
     fill(pacs, tmp_path / "made", ["T1"], slices=1)
-    question = Question(key="PatientID", value="T1", modality="", first_day="", last_day="")
+    question = PacsQuery(key="PatientID", value="T1", modality="", first_day="", last_day="")
     opened = pacs.log.read_text().count("Association Received")
     finder = query.Finder(reaching(pacs, "c-get"))
     for _ in range(20):

@@ -14,7 +14,7 @@ from pynetdicom import AE, AllStoragePresentationContexts, evt
 
 from client.pacs.connection.storage_classes import classes_of
 from client.pacs.query import FIND, GET
-from client.pacs.source import Question
+from client.pacs.source import PacsQuery
 from client.readiness.check_pacs import examine_pacs
 from client.site.pacs_config import PacsConfig
 from client.site.site_config import SiteConfig
@@ -146,5 +146,5 @@ def test_identifiers_with_wildcards_are_asked_and_only_they_are_taken(
 
 
 def test_a_question_without_a_value_is_asked() -> None:
-    question = Question(key=None, value="", modality="CT", first_day="", last_day="")
+    question = PacsQuery(key=None, value="", modality="CT", first_day="", last_day="")
     assert question.why_not_asked is None

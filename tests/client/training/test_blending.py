@@ -8,7 +8,7 @@ import torch
 
 from client.training.blending import SHARES, blend, mixed
 from client.training.evaluation import score
-from client.training.local_model import Workbench, open_workbench
+from client.training.local_model import LocalModel, open_local_model
 from client.training.site import Site
 from common.data.weights import Weights, add_scaled, load_into
 from tests.client.local_runs import (
@@ -33,7 +33,7 @@ def pair(seed: int = 1) -> tuple[Weights, Weights]:
 
 
 def losses_of(site: Site, weights: Weights) -> list[float]:
-    bench = open_workbench(config_of(), 0)
+    bench = open_local_model(config_of(), 0)
     load_into(bench.model, weights)
     return [float(loss) for loss in score(bench, site.validation).loss]
 
@@ -50,7 +50,7 @@ def slowly(site: Site, shared: Weights, own: Weights) -> float:
 @pytest.mark.parametrize("seed", range(4))
 def test_the_share_is_the_mean_under_the_likelihood_of_the_validation_patients(seed: int) -> None:
     site, (shared, own) = site_of(), pair(seed)
-    found = blend(site, open_workbench(config_of(), 0), shared, own)
+    found = blend(site, open_local_model(config_of(), 0), shared, own)
     expected = mixed(shared, own, slowly(site, shared, own))
     for name, value in expected.items():
         assert torch.allclose(found[name], value, atol=1e-6)
@@ -59,20 +59,20 @@ def test_the_share_is_the_mean_under_the_likelihood_of_the_validation_patients(s
 def test_a_model_that_fails_on_a_patient_has_no_share() -> None:
     site, (shared, own) = site_of(), pair()
     broken = {name: torch.full_like(value, torch.nan) for name, value in own.items()}
-    found = blend(site, open_workbench(config_of(), 0), shared, broken)
+    found = blend(site, open_local_model(config_of(), 0), shared, broken)
     assert same_bits(found, shared)
 
 
 def test_without_validation_patients_the_shared_model_is_returned() -> None:
     site, (shared, own) = replace(site_of(), validation=nobody()), pair()
-    assert same_bits(blend(site, open_workbench(config_of(), 0), shared, own), shared)
+    assert same_bits(blend(site, open_local_model(config_of(), 0), shared, own), shared)
 
 
 def test_many_patients_move_the_mix_to_the_better_model() -> None:
     """No prior holds against the evidence: the worse model's share goes to nothing."""
     site, (shared, _) = site_of(), pair()
     harmful = {name: value - 40 * torch.ones_like(value) for name, value in shared.items()}
-    bench = open_workbench(config_of(), 0)
+    bench = open_local_model(config_of(), 0)
     assert sum(losses_of(site, harmful)) > sum(losses_of(site, shared)) + 50
     assert same_bits(blend(site, bench, shared, harmful), shared)
     assert same_bits(blend(site, bench, harmful, shared), shared)
@@ -92,7 +92,7 @@ def permuted(weights: Weights) -> Weights:
 def test_where_a_mix_is_worse_than_what_it_is_the_mean_of_the_better_end_is_taken() -> None:
     """Deep weights need not lie in one valley: a permuted twin is as good, halfway is not."""
     config = image_config_of(training=", momentum: 0.9", dropout=0.0)
-    bench, site = open_workbench(config, 0), site_of(image=(1, 16, 16))
+    bench, site = open_local_model(config, 0), site_of(image=(1, 16, 16))
     site = replace(site, validation=site.train)
     good = weights_of(config)
     for number in range(1, 7):
@@ -106,6 +106,6 @@ def test_where_a_mix_is_worse_than_what_it_is_the_mean_of_the_better_end_is_take
     assert same_bits(found, good) or same_bits(found, twin)
 
 
-def _total(bench: Workbench, site: Site, weights: Weights) -> float:
+def _total(bench: LocalModel, site: Site, weights: Weights) -> float:
     bench.load(weights)
     return float(score(bench, site.validation).loss.sum())

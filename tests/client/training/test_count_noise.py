@@ -7,7 +7,7 @@ import torch
 
 from client.privacy.ledger import Ledger, Limit
 from client.training.evaluation import evaluate_round, site_statistics
-from client.training.local_model import open_workbench
+from client.training.local_model import open_local_model
 from client.training.site import Guard, Site
 from common.config.run_config import RunConfig, parse_config
 from common.data.sample import Patients
@@ -55,7 +55,7 @@ def request(config: RunConfig) -> EvaluationRequest:
 
 def test_noised_counts_are_charged_and_differ_from_the_true_ones(tmp_path: Path) -> None:
     config = parse_config(CONFIG)
-    here, bench = site(tmp_path, limit=50.0), open_workbench(config, 0)
+    here, bench = site(tmp_path, limit=50.0), open_local_model(config, 0)
     report = evaluate_round(here, bench, request(config))
     assert isinstance(report, SiteReport)
     assert report.spend is not None
@@ -73,7 +73,7 @@ def test_noised_counts_are_charged_and_differ_from_the_true_ones(tmp_path: Path)
 
 def test_counts_that_the_ledger_does_not_allow_stay(tmp_path: Path) -> None:
     config = parse_config(CONFIG)
-    here, bench = site(tmp_path, limit=0.01), open_workbench(config, 0)
+    here, bench = site(tmp_path, limit=0.01), open_local_model(config, 0)
     answer = evaluate_round(here, bench, request(config))
     assert isinstance(answer, Refusal)
     assert here.guard is not None
@@ -84,4 +84,4 @@ def test_noise_on_counts_needs_a_ledger() -> None:
     config = parse_config(CONFIG)
     here = Site(name="north", train=patients(4), validation=patients(60), test=patients(4))
     with pytest.raises(PrivacyError, match="ledger"):
-        evaluate_round(here, open_workbench(config, 0), request(config))
+        evaluate_round(here, open_local_model(config, 0), request(config))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from client.training.evaluation import evaluate_round, score, site_statistics
-from client.training.local_model import Workbench, open_workbench
+from client.training.local_model import LocalModel, open_local_model
 from client.training.local_round import train_round
 from common.config.run_config import Evaluation, RunConfig
 from common.data.sample import Patients
@@ -46,8 +46,8 @@ def agreed(patients: Patients, ill: int | None = None) -> Patients:
     return replace(patients, target=by_patient.float()[patients.patient][:, None])
 
 
-def bench_of(config: RunConfig) -> Workbench:
-    bench = open_workbench(config, 0)
+def bench_of(config: RunConfig) -> LocalModel:
+    bench = open_local_model(config, 0)
     load_into(bench.model, weights_of(config))
     return bench
 
@@ -62,7 +62,7 @@ def request(config: RunConfig, split: Split = "validation", number: int = 1) -> 
 # --- scores, which stay at the site ----------------------------------------------------------
 
 
-def score_slowly(bench: Workbench, patients: Patients) -> tuple[Tensor, Tensor, Tensor]:
+def score_slowly(bench: LocalModel, patients: Patients) -> tuple[Tensor, Tensor, Tensor]:
     """Return prediction, target and loss of one patient after another."""
     rows = []
     for patient in range(len(patients)):
@@ -132,7 +132,7 @@ def test_a_split_without_patients_has_no_scores_and_says_so() -> None:
 @SPLITS
 def test_an_empty_split_is_refused_with_a_reason_and_the_other_is_measured(split: Split) -> None:
     config = config_of()
-    bench, full = open_workbench(config, 0), agreed(patients_of((1,) * 30, (0,)))
+    bench, full = open_local_model(config, 0), agreed(patients_of((1,) * 30, (0,)))
     site = site_of(validation=full, test=nobody())
     if split == "validation":
         site = site_of(validation=nobody(), test=full)
@@ -152,7 +152,7 @@ def test_a_split_of_fewer_patients_than_the_smallest_cell_is_refused(
     config = config_of("evaluation: {smallest_cell: 7}")
     few = agreed(patients_of((3,) * patients, (0,)))  # it is patients that count, not items
     answer = evaluate_round(
-        site_of(validation=few, test=few), open_workbench(config, 0), request(config, split)
+        site_of(validation=few, test=few), open_local_model(config, 0), request(config, split)
     )
     assert isinstance(answer, Refusal) is refused
 
@@ -160,14 +160,14 @@ def test_a_split_of_fewer_patients_than_the_smallest_cell_is_refused(
 def test_an_empty_split_does_not_stop_the_training_of_a_round() -> None:
     config = config_of()
     site = site_of(validation=nobody(), test=nobody())
-    update = update_of(site, open_workbench(config, 0), request_of(config))
+    update = update_of(site, open_local_model(config, 0), request_of(config))
     assert update.steps > 0
     assert any(bool(value.any()) for value in update.delta.values())
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_the_split_that_was_asked_for_is_measured(split: Split) -> None:
-    config, bench = config_of(), open_workbench(config_of(), 0)
+    config, bench = config_of(), open_local_model(config_of(), 0)
     site = site_of(
         validation=agreed(patients_of((1,) * 20, (0,))), test=agreed(patients_of((1,) * 40, (0,)))
     )
@@ -193,7 +193,7 @@ def test_no_count_below_the_smallest_cell_is_ever_released(
         patient=made.patient[here], pseudonyms=made.pseudonyms[:patients],
     )  # fmt: skip
     answer = evaluate_round(
-        site_of(validation=some), open_workbench(config, 0), request(config)
+        site_of(validation=some), open_local_model(config, 0), request(config)
     )  # fmt: skip
     if isinstance(answer, Refusal):
         assert patients < smallest
@@ -247,7 +247,7 @@ def test_what_leaves_has_the_same_shapes_for_few_patients_and_for_many() -> None
 def test_the_same_request_gives_the_same_report() -> None:
     config = config_of()
     site = site_of(validation=agreed(patients_of((2,) * 30, (0,))))
-    bench = open_workbench(config, 0)
+    bench = open_local_model(config, 0)
     first, again = (evaluate_round(site, bench, request(config)) for _ in range(2))
     assert isinstance(first, SiteReport)
     assert isinstance(again, SiteReport)
@@ -261,7 +261,7 @@ def test_the_same_request_gives_the_same_report() -> None:
 def test_a_site_is_measured_with_its_own_layers_also_after_it_missed_a_round() -> None:
     config = image_config_of("personalisation: {method: personal_head}")
     site = site_of(image=IMAGE, validation=agreed(patients_of((1,) * 20, IMAGE)))
-    bench = open_workbench(config, 0)
+    bench = open_local_model(config, 0)
     train_round(site, bench, request_of(config, 1))
     kept = site.memory.recall("run", 1)
     load_into(bench.model, bench.initial_local)
@@ -273,7 +273,7 @@ def test_a_site_is_measured_with_its_own_layers_also_after_it_missed_a_round() -
 
 def test_measuring_changes_nothing_that_a_site_keeps() -> None:
     config = config_of("aggregation: {rule: scaffold}")
-    site, bench = site_of(), open_workbench(config, 0)
+    site, bench = site_of(), open_local_model(config, 0)
     train_round(site, bench, request_of(config, 1))
     before = copied(site.memory.recall("run", 1))
     evaluate_round(site, bench, request(config))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from client.training.batches import batches
 from client.training.evaluation import score
 from client.training.fine_tuning import fine_tune
-from client.training.local_model import Workbench, open_workbench
+from client.training.local_model import LocalModel, open_local_model
 from client.training.site import Site, data_order
 from common.config.run_config import Personalisation, RunConfig
 from common.data.weights import Weights, load_into, trainable
@@ -32,16 +32,16 @@ def rules_of(steps: int = 10, learning_rate: float | None = 0.1) -> Personalisat
 
 
 def tuned(config: RunConfig, site: Site, rules: Personalisation, seed: int = 0) -> Weights:
-    return fine_tune(site, open_workbench(config, 0), weights_of(config), rules, seed)
+    return fine_tune(site, open_local_model(config, 0), weights_of(config), rules, seed)
 
 
-def loss_of(bench: Workbench, site: Site, weights: Weights) -> float:
+def loss_of(bench: LocalModel, site: Site, weights: Weights) -> float:
     load_into(bench.model, weights)
     return float(score(bench, site.validation).loss.mean())
 
 
 def slowly(
-    config: RunConfig, site: Site, optimizer: torch.optim.Optimizer, bench: Workbench, steps: int
+    config: RunConfig, site: Site, optimizer: torch.optim.Optimizer, bench: LocalModel, steps: int
 ) -> list[Weights]:
     """Return the weights before the first step and after each, line by line."""
     training = config.training
@@ -75,14 +75,14 @@ def test_without_validation_patients_the_last_step_of_the_configured_optimiser_i
     steps: int, training: str, rate: float | None, build: type[torch.optim.SGD]
 ) -> None:
     config, site = config_of(training=training), site_of(validation=nobody())
-    bench = open_workbench(config, 0)
+    bench = open_local_model(config, 0)
     expected = slowly(config, site, build(bench.model.parameters()), bench, steps)
     assert_close(tuned(config, site, rules_of(steps, rate)), expected[-1])
 
 
 def test_with_validation_patients_the_best_of_the_looks_is_kept() -> None:
     config, site = config_of(), site_of()
-    bench = open_workbench(config, 0)
+    bench = open_local_model(config, 0)
     path = slowly(config, site, torch.optim.SGD(bench.model.parameters(), lr=3.0), bench, 20)
     looks = path[::4]  # before the first step, and five times on the way
     losses = [loss_of(bench, site, weights) for weights in looks]
@@ -101,7 +101,7 @@ def test_what_is_kept_never_validates_worse_than_the_shared_model(
     rate: float, steps: int, seed: int
 ) -> None:
     config, site = config_of(), site_of()
-    bench, shared = open_workbench(config, 0), weights_of(config)
+    bench, shared = open_local_model(config, 0), weights_of(config)
     found = fine_tune(site, bench, shared, rules_of(steps, rate), seed)
     assert loss_of(bench, site, found) <= loss_of(bench, site, shared)
 
@@ -118,7 +118,7 @@ def test_weights_that_are_no_numbers_are_never_kept(optimizer: str) -> None:
 
 def test_a_shared_model_that_gives_no_numbers_is_left_for_one_that_does() -> None:
     config, site = config_of(), site_of(validation=nobody())
-    bench = open_workbench(config, 0)
+    bench = open_local_model(config, 0)
     broken = {n: torch.full_like(v, math.nan) for n, v in weights_of(config).items()}
     # Nothing better is found from there, and that is no error.
     found = fine_tune(site_of(), bench, broken, rules_of(), 0)
@@ -152,7 +152,7 @@ def test_the_shared_weights_are_not_changed_and_the_test_patients_not_looked_at(
     config, site = config_of(), site_of()
     shared = weights_of(config)
     before = copied(shared)
-    found = fine_tune(site, open_workbench(config, 0), shared, rules_of(), 0)
+    found = fine_tune(site, open_local_model(config, 0), shared, rules_of(), 0)
     assert same_bits(shared, before)
     assert not same_bits(found, shared)
     other = replace(site, test=nobody())
@@ -161,6 +161,6 @@ def test_the_shared_weights_are_not_changed_and_the_test_patients_not_looked_at(
 
 def test_what_another_site_left_in_the_network_does_not_matter() -> None:
     config, site = config_of(), site_of()
-    bench, shared = open_workbench(config, 0), weights_of(config)
+    bench, shared = open_local_model(config, 0), weights_of(config)
     first = copied(fine_tune(site, bench, shared, rules_of(), 0))
     assert same_bits(fine_tune(site, bench, shared, rules_of(), 0), first)

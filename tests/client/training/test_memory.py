@@ -8,7 +8,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from client.training.local_model import open_workbench
+from client.training.local_model import open_local_model
 from client.training.local_round import train_round
 from client.training.memory import MemoryInFolder, MemoryInProcess, SiteMemory
 from common.data.weights import Weights
@@ -151,7 +151,7 @@ def test_a_damaged_file_is_refused_by_name_and_nothing_older_is_taken_for_it(
 def test_scaffolds_control_outlives_a_missed_round(make: Make, tmp_path: Path) -> None:
     config = config_of(SCAFFOLD)
     missing = site_of(memory=make(tmp_path))
-    bench = open_workbench(config, 0)
+    bench = open_local_model(config, 0)
     train_round(missing, bench, request_of(config, 1))
     first = missing.memory.recall("run", 1)
     assert any(bool(value.any()) for value in first.values())
@@ -169,7 +169,7 @@ def test_a_round_asked_for_twice_after_a_missed_one_gives_the_same_bits(
     make: Make, tmp_path: Path, more: str
 ) -> None:
     config = image_config_of(more)
-    here, bench = site_of(memory=make(tmp_path), image=(1, 16, 16)), open_workbench(config, 0)
+    here, bench = site_of(memory=make(tmp_path), image=(1, 16, 16)), open_local_model(config, 0)
     train_round(here, bench, request_of(config, 1))
     answers, kept = [], []
     for _ in range(2):
@@ -184,7 +184,7 @@ def test_a_round_asked_for_twice_after_a_missed_one_gives_the_same_bits(
 
 def test_a_personal_head_outlives_a_missed_round() -> None:
     config = image_config_of(HEAD)
-    here, bench = site_of(image=(1, 16, 16)), open_workbench(config, 0)
+    here, bench = site_of(image=(1, 16, 16)), open_local_model(config, 0)
     assert bench.local
     train_round(here, bench, request_of(config, 1))
     kept = here.memory.recall("run", 1)

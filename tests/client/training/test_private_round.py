@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from client.privacy import model_guard
 from client.privacy.ledger import Ledger, Limit
-from client.training.local_model import Workbench, open_workbench
+from client.training.local_model import LocalModel, open_local_model
 from client.training.local_round import train_round
 from client.training.private_round import plan_of
 from client.training.site import Guard, Site
@@ -76,7 +76,7 @@ def request_of(config: RunConfig, number: int = 1) -> TrainRequest:
     )
 
 
-def update_of(site: Site, bench: Workbench, number: int = 1) -> SiteUpdate:
+def update_of(site: Site, bench: LocalModel, number: int = 1) -> SiteUpdate:
     answer = train_round(site, bench, request_of(bench.config, number))
     assert isinstance(answer, SiteUpdate)
     return answer
@@ -89,7 +89,7 @@ def history(site: Site) -> int:
 
 def test_no_noise_is_drawn_before_the_round_is_in_the_ledger(tmp_path: Path) -> None:
     noise = Watched(Ledger(tmp_path / "ledger.db"))
-    site, bench = site_of(tmp_path, noise), open_workbench(config_of(), 0)
+    site, bench = site_of(tmp_path, noise), open_local_model(config_of(), 0)
     for number in (1, 2, 3):
         update_of(site, bench, number)
     assert noise.charged == [1, 2, 3]
@@ -99,7 +99,7 @@ def test_no_noise_is_drawn_before_the_round_is_in_the_ledger(tmp_path: Path) -> 
 def test_rounds_interrupted_or_not_compose_to_exactly_what_was_charged(
     tmp_path: Path, asked: tuple[int, ...]
 ) -> None:
-    site, bench = site_of(tmp_path), open_workbench(config_of(training=", local_steps: 3"), 0)
+    site, bench = site_of(tmp_path), open_local_model(config_of(training=", local_steps: 3"), 0)
     for times, number in enumerate(asked, 1):
         spend = update_of(site, bench, number).spend
         assert spend is not None
@@ -109,7 +109,7 @@ def test_rounds_interrupted_or_not_compose_to_exactly_what_was_charged(
 
 
 def test_a_whole_run_spends_its_epsilon_and_no_more(tmp_path: Path) -> None:
-    site, bench = site_of(tmp_path), open_workbench(config_of(), 0)
+    site, bench = site_of(tmp_path), open_local_model(config_of(), 0)
     spent = [update_of(site, bench, number).spend for number in range(1, 7)]
     last = spent[-1]
     assert last is not None
@@ -119,7 +119,7 @@ def test_a_whole_run_spends_its_epsilon_and_no_more(tmp_path: Path) -> None:
 def test_a_round_over_the_sites_limit_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     config = config_of()
     noise = Watched(Ledger(tmp_path / "ledger.db"))
-    site, bench = site_of(tmp_path, noise, epsilon=0.1), open_workbench(config, 0)
+    site, bench = site_of(tmp_path, noise, epsilon=0.1), open_local_model(config, 0)
     answer = train_round(site, bench, request_of(config))
     assert isinstance(answer, Refusal)
     assert answer.reason is RefusalReason.BUDGET
@@ -129,7 +129,7 @@ def test_a_round_over_the_sites_limit_is_refused_and_leaves_nothing(tmp_path: Pa
 
 def test_an_unsafe_network_is_refused_before_anything_is_charged(tmp_path: Path) -> None:
     config = config_of()
-    site, bench = site_of(tmp_path), open_workbench(config, 0)
+    site, bench = site_of(tmp_path), open_local_model(config, 0)
     bench.model.add_module("norm", torch.nn.BatchNorm1d(4, affine=False))
     with pytest.raises(UnsafeModel, match="norm"):
         train_round(site, bench, request_of(config))
@@ -147,7 +147,7 @@ def test_a_network_is_checked_once_in_a_run(
         real(model)
 
     monkeypatch.setattr(model_guard, "check_layers", counted)
-    site, bench = site_of(tmp_path), open_workbench(config_of(), 0)
+    site, bench = site_of(tmp_path), open_local_model(config_of(), 0)
     for number in (1, 2, 3):
         update_of(site, bench, number)
     assert asked == [1]
@@ -157,7 +157,7 @@ def test_a_site_without_a_ledger_takes_no_part_in_a_private_run(tmp_path: Path) 
     config = config_of()
     site = replace(site_of(tmp_path), guard=None)
     with pytest.raises(PrivacyError, match="no ledger"):
-        train_round(site, open_workbench(config, 0), request_of(config))
+        train_round(site, open_local_model(config, 0), request_of(config))
 
 
 def test_an_empty_draw_is_charged_noised_and_released(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_an_empty_draw_is_charged_noised_and_released(tmp_path: Path) -> None:
 
     config = config_of(", default_patients: 20, sampling_rate: 0.2")
     site = site_of(tmp_path, Nobody(Ledger(tmp_path / "ledger.db")))
-    bench = open_workbench(config, 0)
+    bench = open_local_model(config, 0)
     update = update_of(site, bench)
     assert history(site) == 1
     assert all(float(change.abs().sum()) > 0 for change in update.delta.values())
@@ -177,7 +177,7 @@ def test_what_leaves_is_the_trained_tensors_and_nothing_that_counts_patients(
     tmp_path: Path,
 ) -> None:
     config = config_of(", default_patients: 40")
-    site, bench = site_of(tmp_path), open_workbench(config, 0)
+    site, bench = site_of(tmp_path), open_local_model(config, 0)
     update = update_of(site, bench)
     shapes = {n: v.shape for n, v in initial_weights(config, 0).items()}
     assert {n: v.shape for n, v in update.delta.items()} == shapes
@@ -199,18 +199,18 @@ def test_the_divisor_is_what_was_agreed_in_public(
     config, site = config_of(agreed), site_of(tmp_path)
     assert site.guard is not None
     assert config.privacy != "none"
-    plan = plan_of(site, open_workbench(config, 0), config.privacy, site.guard)
+    plan = plan_of(site, open_local_model(config, 0), config.privacy, site.guard)
     assert plan.mechanism.divisor == divisor
 
 
 def test_the_same_round_asked_for_twice_gets_other_noise(tmp_path: Path) -> None:
-    site, bench = site_of(tmp_path), open_workbench(config_of(), 0)
+    site, bench = site_of(tmp_path), open_local_model(config_of(), 0)
     first, second = update_of(site, bench), update_of(site, bench)
     assert not any(torch.equal(first.delta[n], second.delta[n]) for n in first.delta)
 
 
 def test_simulated_noise_is_stamped_on_what_leaves(tmp_path: Path) -> None:
-    bench = open_workbench(config_of(), 0)
+    bench = open_local_model(config_of(), 0)
     for noise in (Silence(), ChaChaNoise()):
         spend = update_of(site_of(tmp_path, noise), bench).spend
         assert spend is not None
@@ -218,7 +218,7 @@ def test_simulated_noise_is_stamped_on_what_leaves(tmp_path: Path) -> None:
 
 
 def test_a_private_round_leaves_the_global_generator_as_it_was(tmp_path: Path) -> None:
-    site, bench = site_of(tmp_path), open_workbench(config_of(), 0)
+    site, bench = site_of(tmp_path), open_local_model(config_of(), 0)
     before = torch.get_rng_state()
     update_of(site, bench)
     assert torch.equal(before, torch.get_rng_state())
@@ -229,7 +229,7 @@ def answers_with(patients: int, home: Path, privacy: str) -> tuple[object, ...]:
     config = config_of(privacy)
     site = site_of(home)
     site = replace(site, train=patients_of((1,) * patients, image=(0,)))
-    update = train_round(site, open_workbench(config, 0), request_of(config))
+    update = train_round(site, open_local_model(config, 0), request_of(config))
     if isinstance(update, Refusal):
         return (update.reason,)
     assert update.spend is not None
@@ -262,11 +262,11 @@ def test_a_declared_count_does_show(tmp_path: Path) -> None:
 def test_a_site_that_the_run_agreed_on_no_number_for_takes_no_part(tmp_path: Path) -> None:
     config = config_of(", public_patients: {there: 30}")
     with pytest.raises(ConfigurationError, match="public_patients names there, expected here too"):
-        train_round(site_of(tmp_path), open_workbench(config, 0), request_of(config))
+        train_round(site_of(tmp_path), open_local_model(config, 0), request_of(config))
 
 
 def test_a_site_whose_agreed_number_is_below_the_smallest_cohort_refuses(tmp_path: Path) -> None:
     config = config_of(", public_patients: {here: 9}")
-    answer = train_round(site_of(tmp_path), open_workbench(config, 0), request_of(config))
+    answer = train_round(site_of(tmp_path), open_local_model(config, 0), request_of(config))
     assert isinstance(answer, Refusal)
     assert answer.reason is RefusalReason.TOO_FEW_PATIENTS

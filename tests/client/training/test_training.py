@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.training.local_model import open_workbench
+from client.training.local_model import open_local_model
 from client.training.local_round import make_optimizer, train_round
 from client.training.site import Site
 from common.config.learning_rate import learning_rate
@@ -46,7 +46,7 @@ NORM = "personalisation: {method: local_norm}"
 def test_a_round_is_that_of_the_slow_twin(training: str) -> None:
     config, site = config_of(training=training), site_of()
     request = request_of(config, 2)
-    update = update_of(site, open_workbench(config, 0), request)
+    update = update_of(site, open_local_model(config, 0), request)
     after, _ = twin(site, config, request)
     assert_close(update.delta, {n: after[n] - v for n, v in request.weights.items()})
 
@@ -57,7 +57,7 @@ def test_fedprox_pulls_from_the_second_step_on(steps: int, same: bool) -> None: 
     found = []
     for proximal in (0.0, 2.0):
         config = config_of(training=f", proximal: {proximal}", steps=steps)
-        found.append(update_of(site_of(), open_workbench(config, 0), request_of(config)).delta)
+        found.append(update_of(site_of(), open_local_model(config, 0), request_of(config)).delta)
     assert same_bits(*found) is same
 
 
@@ -67,7 +67,7 @@ def test_fedprox_pulls_from_the_second_step_on(steps: int, same: bool) -> None: 
 @pytest.mark.parametrize("training", ["", ", momentum: 0.9", ", weight_decay: 0.1"])
 def test_a_delta_is_the_weights_after_less_the_weights_before_exactly(training: str) -> None:
     config = config_of(training=training)
-    bench, request = open_workbench(config, 0), request_of(config)
+    bench, request = open_local_model(config, 0), request_of(config)
     before = copied(request.weights)
     update = update_of(site_of(), bench, request)
     after = trainable(bench.model)
@@ -80,14 +80,14 @@ def test_what_was_sent_is_not_changed_in_place(more: str) -> None:
     config = config_of(more)
     request = request_of(config)
     weights, control = copied(request.weights), copied(request.control or {})
-    update_of(site_of(), open_workbench(config, 0), request)
+    update_of(site_of(), open_local_model(config, 0), request)
     assert same_bits(request.weights, weights)
     assert same_bits(request.control or {}, control)
 
 
 def test_an_update_is_its_own_memory_and_the_next_round_leaves_it_alone() -> None:
     config, site = config_of(), site_of()
-    bench = open_workbench(config, 0)
+    bench = open_local_model(config, 0)
     first = update_of(site, bench, request_of(config, 1))
     kept = copied(first.delta)
     update_of(site, bench, request_of(config, 2))
@@ -96,7 +96,7 @@ def test_an_update_is_its_own_memory_and_the_next_round_leaves_it_alone() -> Non
 
 def test_the_weights_that_another_site_left_in_the_network_do_not_matter() -> None:
     config, site = config_of(), site_of()
-    bench, request = open_workbench(config, 0), request_of(config)
+    bench, request = open_local_model(config, 0), request_of(config)
     alone = update_of(site, bench, request)
     with torch.no_grad():
         for value in bench.model.parameters():
@@ -107,7 +107,7 @@ def test_the_weights_that_another_site_left_in_the_network_do_not_matter() -> No
 @pytest.mark.parametrize("more", [HEAD, NORM])
 def test_a_request_that_names_a_sites_own_layers_is_refused(more: str) -> None:
     config = image_config_of(more)
-    site, bench = site_of(image=(1, 16, 16)), open_workbench(config, 0)
+    site, bench = site_of(image=(1, 16, 16)), open_local_model(config, 0)
     request = request_of(config)
     assert update_of(site, bench, request).delta.keys().isdisjoint(bench.local)
     own = min(bench.local)
@@ -122,7 +122,7 @@ def test_a_request_that_names_a_sites_own_layers_is_refused(more: str) -> None:
 @pytest.mark.parametrize("more", [HEAD, NORM])
 def test_what_stays_at_the_site_is_in_no_update(more: str) -> None:
     config, site = image_config_of(more), site_of(image=(1, 16, 16))
-    bench = open_workbench(config, 0)
+    bench = open_local_model(config, 0)
     update = update_of(site, bench, request_of(config))
     assert bench.local
     assert update.delta.keys() == request_of(config).weights.keys()
@@ -137,7 +137,7 @@ def test_a_site_goes_on_from_its_own_layers_and_not_from_the_last_sites(more: st
                  test=patients_of(ITEMS))  # fmt: skip
 
     def second_round(*, between: bool) -> tuple[Weights, Weights]:
-        site, bench = site_of(image=image), open_workbench(config, 0)
+        site, bench = site_of(image=image), open_local_model(config, 0)
         update_of(site, bench, request_of(config, 1))
         if between:
             update_of(other, bench, request_of(config, 1))
@@ -150,7 +150,7 @@ def test_a_site_goes_on_from_its_own_layers_and_not_from_the_last_sites(more: st
 
 def test_an_update_tells_steps_that_are_public_and_no_count_of_patients() -> None:
     config = config_of()
-    update = update_of(site_of(), open_workbench(config, 0), request_of(config))
+    update = update_of(site_of(), open_local_model(config, 0), request_of(config))
     assert (update.steps, update.spend, update.control_delta) == (3, None, None)
 
 
@@ -166,7 +166,7 @@ def test_a_patient_with_every_image_twice_moves_the_weights_as_before() -> None:
         patient=once.patient[twice], pseudonyms=once.pseudonyms,
     )  # fmt: skip
     found, expected = (
-        update_of(site_of(train), open_workbench(config, 0), request_of(config)).delta
+        update_of(site_of(train), open_local_model(config, 0), request_of(config)).delta
         for train in (doubled, once)
     )
     assert_close(found, expected)
@@ -184,9 +184,9 @@ NAMES = ["plain", "scaffold", "fedprox", "dropout", "augment"]
 @pytest.mark.parametrize("config", REPEATED, ids=NAMES)
 def test_the_same_request_gives_the_same_bits_whatever_was_drawn_before(config: RunConfig) -> None:
     image = (1, 16, 16) if config.cohort.images else (0,)
-    first = update_of(site_of(image=image), open_workbench(config, 0), request_of(config))
+    first = update_of(site_of(image=image), open_local_model(config, 0), request_of(config))
     torch.rand(17)
-    bench, site = open_workbench(config, 0), site_of(image=image)
+    bench, site = open_local_model(config, 0), site_of(image=image)
     for _ in range(2):  # in another process, and once more in the same
         again = update_of(site, bench, request_of(config))
         assert same_bits(first.delta, again.delta)
@@ -196,7 +196,7 @@ def test_the_same_request_gives_the_same_bits_whatever_was_drawn_before(config: 
 @pytest.mark.parametrize("config", REPEATED, ids=NAMES)
 def test_the_global_generator_is_left_alone(config: RunConfig) -> None:
     site = site_of(image=(1, 16, 16) if config.cohort.images else (0,))
-    bench, before = open_workbench(config, 0), torch.get_rng_state()
+    bench, before = open_local_model(config, 0), torch.get_rng_state()
     update_of(site, bench, request_of(config))
     assert torch.equal(before, torch.get_rng_state())
 
@@ -205,16 +205,16 @@ def test_the_global_generator_is_left_alone(config: RunConfig) -> None:
 def test_another_round_or_seed_draws_other_batches(changed: dict[str, int]) -> None:
     config, site = config_of(), site_of()
     request = request_of(config)
-    first = update_of(site, open_workbench(config, 0), request)
+    first = update_of(site, open_local_model(config, 0), request)
     number, seed = changed.get("round", 1), changed.get("seed", 0)
     other = replace(request, round=number, seed=seed)
-    assert not same_bits(first.delta, update_of(site, open_workbench(config, 0), other).delta)
+    assert not same_bits(first.delta, update_of(site, open_local_model(config, 0), other).delta)
 
 
 def test_sites_with_the_same_patients_draw_batches_of_their_own() -> None:
     config, here = config_of(), site_of()
     found = [
-        update_of(replace(here, name=name), open_workbench(config, 0), request_of(config)).delta
+        update_of(replace(here, name=name), open_local_model(config, 0), request_of(config)).delta
         for name in ("here", "there")
     ]
     assert not same_bits(*found)
@@ -230,7 +230,7 @@ def test_a_site_with_fewer_patients_than_the_smallest_cohort_takes_no_part(
     config = config_of(cohort=", smallest_cohort: 10")
     # Several items each: it is patients that count.
     site = site_of(patients_of((3,) * patients, image=(0,)))
-    answer = train_round(site, open_workbench(config, 0), request_of(config))
+    answer = train_round(site, open_local_model(config, 0), request_of(config))
     if refused:
         assert isinstance(answer, Refusal)
         assert answer.reason is RefusalReason.TOO_FEW_PATIENTS
@@ -241,7 +241,7 @@ def test_a_site_with_fewer_patients_than_the_smallest_cohort_takes_no_part(
 
 def test_a_refusal_leaves_network_and_memory_as_they_were() -> None:
     config = config_of(SCAFFOLD)
-    site, bench = site_of(patients_of((1,) * 4, image=(0,))), open_workbench(config, 0)
+    site, bench = site_of(patients_of((1,) * 4, image=(0,))), open_local_model(config, 0)
     before = copied(trainable(bench.model))
     assert isinstance(train_round(site, bench, request_of(config)), Refusal)
     assert same_bits(trainable(bench.model), before)
@@ -274,7 +274,7 @@ def test_the_optimiser_has_what_the_configuration_says_and_leaves_the_frozen_alo
     rules: dict[str, str | float], expected: dict[str, float]
 ) -> None:
     training = config_of().training.model_copy(update=rules)
-    model = open_workbench(config_of(), 0).model
+    model = open_local_model(config_of(), 0).model
     next(model.parameters()).requires_grad_(False)
     (group,) = make_optimizer(model, training, 1).param_groups
     assert {name: group[name] for name in expected} == expected

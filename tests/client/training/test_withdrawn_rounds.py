@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
-from client.node.app import Desk, Loaded
+from client.node.app import Loaded, RequestHandler
 from client.node.worker import ward_of
 from client.node.worker_process import WorkerProcess
 from client.privacy.ledger import Ledger
@@ -66,7 +66,7 @@ def withdraw(home: Home, *patients: str) -> None:
             log.withdraw(patient)
 
 
-class WatchedDesk(Desk):
+class WatchedDesk(RequestHandler):
     """A desk that notes who took part in each answer; `meanwhile` are withdrawn during one."""
 
     def __init__(self, home: Home) -> None:

@@ -13,7 +13,7 @@ import pytest
 from flwr.proto.message_pb2 import Message
 
 import client.governance.admission
-from client.node.message_loop import Correspondence
+from client.node.message_loop import MessageLoop
 from client.transport.bounded_response import LARGEST_RESPONSE, bound_response
 from common.config.run_config import RunConfig
 from common.messages.envelope import Envelope, seal, unseal
@@ -37,7 +37,7 @@ def with_message(envelope: Envelope, message: str) -> Envelope:
     return replace(envelope, header=json.dumps(facts))
 
 
-def turns(letters: Correspondence, fleet: FolderFleet, count: int = 4) -> None:
+def turns(letters: MessageLoop, fleet: FolderFleet, count: int = 4) -> None:
     for _ in range(count):
         letters.turn(fleet, 0.1)
 

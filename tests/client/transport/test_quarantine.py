@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from client.node.message_loop import Correspondence
+from client.node.message_loop import MessageLoop
 from client.node.worker_process import Finished, WorkerProcess
 from client.readiness.check_finding import Subject
 from client.readiness.check_records import quarantine as check
@@ -38,7 +38,7 @@ class MortalWorker(InlineWorker):
         return True
 
 
-def opened(site: Letters, deadly: str) -> tuple[Correspondence, MortalWorker]:
+def opened(site: Letters, deadly: str) -> tuple[MessageLoop, MortalWorker]:
     found = site.open()
     worker = found.desk.worker
     worker.__class__ = MortalWorker

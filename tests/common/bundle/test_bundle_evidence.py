@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from common.bundle.evidence import (
-    Calibration,
+    CalibrationEvidence,
     calibration_from_json,
     calibration_json,
     calibration_of,
@@ -30,7 +30,7 @@ def site(patients: int, seed: int, *, shift: float = 0.0, stretch: float = 1.0) 
     )  # fmt: skip
 
 
-def calibrated(*sites: Scores) -> Calibration:
+def calibrated(*sites: Scores) -> CalibrationEvidence:
     statistics = merge([made("binary").statistics(scores, RULES) for scores in sites])
     (found,) = calibration_of(statistics, ["ill"])
     return found

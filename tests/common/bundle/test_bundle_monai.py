@@ -23,7 +23,7 @@ from pydicom.dataset import Dataset
 
 from client.dicom.reading.read import Header, read_header
 from client.dicom.reading.volume import Turn
-from client.inference.grid import Place, flat_place, source_labels
+from client.inference.grid import FrameOrigin, flat_place, source_labels
 from client.inference.model import Local, score_study
 from common.bundle import torchscript as bundle_torchscript
 from common.bundle.monai import inference_json, metadata_json
@@ -433,7 +433,7 @@ def test_the_preparation_in_a_bundle_is_that_of_the_sites(seed: int) -> None:
     torch.testing.assert_close(found, prepare(values, spacing, rules), atol=2e-6, rtol=0)
     output = torch.from_numpy(generator.normal(size=(3, *rules.size)).astype(np.float32))
     back = program.restore(output, list(shape[::-1]), list(spacing[::-1]))
-    place = Place(
+    place = FrameOrigin(
         sources=(Path("x"),), frames=(shape[0] if len(shape) == 3 else 1,),
         planes=tuple((0, n) for n in range(shape[0] if len(shape) == 3 else 1)),
         turn=Turn(transposed=False, flipped=()), shape=shape,

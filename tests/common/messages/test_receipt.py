@@ -9,7 +9,7 @@ import pytest
 
 from common.messages.receipt import LARGEST_RECEIPT, read_receipt
 from common.platform.errors import UpdateRefused
-from server.enrolment.receipts import Receipts
+from server.enrolment.receipts import ReceiptStore
 
 GOOD = {"charges": 3, "hash": "ab", "sealed": "QQ=="}
 
@@ -22,7 +22,7 @@ GOOD = {"charges": 3, "hash": "ab", "sealed": "QQ=="}
     json.dumps(GOOD)[:-1] + ', "charges": 4}',
 ], ids=range(13))  # fmt: skip
 def test_what_is_no_receipt_is_refused_and_not_kept(tmp_path: Path, text: str) -> None:
-    receipts = Receipts(tmp_path / "receipts.db")
+    receipts = ReceiptStore(tmp_path / "receipts.db")
     receipts.keep("north", "key", json.dumps(GOOD))
     receipts.keep("north", "key", text)
     assert json.loads(receipts.of("north", "key")) == GOOD

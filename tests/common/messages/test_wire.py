@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.config.run_config import parse_config
-from common.messages.cohort_statistics import CohortStatistics, Table
+from common.messages.cohort_statistics import CohortStatistics, StatisticsTable
 from common.messages.flower_records import from_record, to_record
 from common.messages.wire import (
     EvaluationRequest,
@@ -67,7 +67,7 @@ MESSAGES: tuple[Message, ...] = (
         run="r", round=0, site="north", spend=SPEND,
         statistics=CohortStatistics(
             smallest=5, noise=1.5,
-            tables={"left out": Table(unit="studies", rows={"BLANK": 6.0, "DECODE_ERROR": None})},
+            tables={"left out": StatisticsTable(unit="studies", rows={"BLANK": 6.0, "DECODE_ERROR": None})},
         ),
     ),
     Refusal(run="r", round=1, site="north", reason=RefusalReason.BUDGET),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from common.metrics import Estimate, histogram, labels
 from common.metrics.estimate import Float
-from common.metrics.label_release import Rows, known_rows, release_label
+from common.metrics.label_release import LabelRows, known_rows, release_label
 from common.metrics.ranges import (
     BINS,
     Ranges,
@@ -134,7 +134,7 @@ def test_bins_rise_with_the_score(one: float, other: float) -> None:
 def test_a_label_tells_no_small_cell(seed: int, patients: int, smallest: int) -> None:
     score, truth = site(seed, patients)
     truth[::7] = np.nan
-    rows = known_rows(Rows(score, truth, np.arange(patients)), smallest)
+    rows = known_rows(LabelRows(score, truth, np.arange(patients)), smallest)
     found = release_label(rows, smallest, by_class=True)
     for cells in (found.positive, found.negative, found.reliability):
         assert ((cells == 0) | (cells >= smallest)).all()
@@ -147,7 +147,7 @@ def test_a_label_tells_no_small_cell(seed: int, patients: int, smallest: int) ->
 
 def test_held_back_classes_leave_no_trace_but_the_brier_score() -> None:
     score, truth = site(1, 40)
-    found = release_label(Rows(score, truth, np.arange(40)), 5, by_class=False)
+    found = release_label(LabelRows(score, truth, np.arange(40)), 5, by_class=False)
     for part in (found.positive, found.negative, found.spread, found.reliability, found.predicted):
         assert not part.any()
     assert found.brier[1] == pytest.approx(((score - truth) ** 2).sum())
@@ -155,7 +155,7 @@ def test_held_back_classes_leave_no_trace_but_the_brier_score() -> None:
 
 def test_merged_calibration_is_near_the_exact_one() -> None:
     score, truth = site(4, 3000)
-    found = release_label(Rows(score, truth, np.arange(3000)), 5, by_class=True)
+    found = release_label(LabelRows(score, truth, np.arange(3000)), 5, by_class=True)
     merged = labels.merged_calibration(found.reliability, found.predicted)
     exact = labels.calibration_error(score, truth, np.ones((1, 3000)))[0]
     assert merged.value == pytest.approx(exact, abs=0.01)

@@ -14,13 +14,13 @@ from client.privacy.answers import AnswersInFile
 from client.privacy.ledger import Ledger
 from common.platform.errors import LedgerDamaged, PrivacyError, StateDamaged, WardroundError
 from common.platform.sqlite_file import connected, opened
-from server.enrolment.receipts import Receipts
+from server.enrolment.receipts import ReceiptStore
 from server.enrolment.registry import Enrolment
 
 Opens = Callable[[Path], object]
 KEPT: dict[str, tuple[Opens, type[WardroundError]]] = {
     "ledger": (Ledger, LedgerDamaged), "answers": (AnswersInFile, StateDamaged),
-    "approvals": (Approvals, StateDamaged), "receipts": (Receipts, StateDamaged),
+    "approvals": (Approvals, StateDamaged), "receipts": (ReceiptStore, StateDamaged),
     "enrolment": (Enrolment, StateDamaged),
 }  # fmt: skip
 

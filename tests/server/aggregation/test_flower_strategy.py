@@ -12,7 +12,7 @@ from common.config.run_config import RunConfig, ServerOptimizer
 from common.data.weights import Weights
 from common.platform.errors import ConfigurationError, RunFailed
 from server.aggregation.server_optimizer import init_server, step_server
-from server.rounds.run_rounds import Records, run_rounds, train_round
+from server.rounds.run_rounds import RunRecords, run_rounds, train_round
 from tests.server.hospitals import FakeSites, config_of, start
 
 
@@ -29,7 +29,7 @@ def ours(rule: str) -> RunConfig:
 
 def final(config: RunConfig) -> Weights:
     aggregator, state = start(config)
-    return run_rounds(config, FakeSites(), aggregator, state, Records()).weights
+    return run_rounds(config, FakeSites(), aggregator, state, RunRecords()).weights
 
 
 def assert_close(left: Weights, right: Weights) -> None:
@@ -64,7 +64,7 @@ def test_flowers_fedadam_is_ours_with_its_own_first_moment_and_corrected_rate() 
     moments = init_server(ServerOptimizer(kind="fedadam"), twin.weights)
     moments |= {n: torch.zeros_like(v) for n, v in moments.items()}
     weights = twin.weights
-    done = run_rounds(config, FakeSites(), aggregator, state, Records())
+    done = run_rounds(config, FakeSites(), aggregator, state, RunRecords())
     for number in range(1, 5):
         rate = eta * np.sqrt(1 - beta2 ** (number + 1)) / (1 - beta1 ** (number + 1))
         one = mean_of_one_round(ours("rule: mean"), weights)
@@ -90,7 +90,7 @@ def test_other_strategies_of_flower_run_too(strategy: str) -> None:
 def test_what_a_strategy_remembers_is_part_of_the_state() -> None:
     config = flower("FedAdam")
     aggregator, state = start(config)
-    state = run_rounds(config, FakeSites(), aggregator, state, Records())
+    state = run_rounds(config, FakeSites(), aggregator, state, RunRecords())
     assert "flower/m_t:dict/weight" in state.server
     assert state.server["flower/m_t:dict/weight"].shape == (1, 4)
 

@@ -26,7 +26,7 @@ from server.files.board import Board, SiteLine
 from server.files.folder import RunFolder
 from server.processes import run_process as app
 from server.rounds.journal import Journal
-from server.rounds.run_rounds import Records, begin, run_rounds
+from server.rounds.run_rounds import RunRecords, begin, run_rounds
 from server.rounds.run_state import RunStore
 from simulations.engines.in_process import InProcessSites
 from tests.privacy.made_up import patients_of
@@ -99,7 +99,7 @@ def finished(path: Path, config: RunConfig) -> RunFolder:
     journal = Journal(place.journal)
     run_rounds(
         config, sites, aggregator, begin(config, "line-1", 7, aggregator),
-        Records(store=RunStore(place.state), journal=journal),
+        RunRecords(store=RunStore(place.state), journal=journal),
     )  # fmt: skip
     measure(place, journal)
     return place

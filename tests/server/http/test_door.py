@@ -20,7 +20,7 @@ from common.messages.identity import fingerprint, new_private_key, public_pem, p
 from server.enrolment.registry import Enrolment
 from server.files.folder import Folder
 from server.files.settings import Settings
-from server.http.door_places import Waiting, network_of
+from server.http.door_places import WaitingConnections, network_of
 from server.service.operator_client import Operator
 from server.service.superlink import SuperLink
 from tests.server.coordinator import Site, made, running
@@ -186,7 +186,7 @@ def test_a_daemon_that_says_a_word_every_five_seconds_keeps_its_connection(tmp_p
 
 
 def test_nobody_who_waits_is_overtaken_for_good() -> None:
-    waiting, (patient, peer) = Waiting(), socket.socketpair()
+    waiting, (patient, peer) = WaitingConnections(), socket.socketpair()
     waiting.add(patient, "10.0.0.1")
     with patient, peer:
         for _ in range(100):
@@ -200,7 +200,7 @@ def test_nobody_who_waits_is_overtaken_for_good() -> None:
 
 
 def test_addresses_take_turns_and_the_one_with_most_gives_up_its_oldest() -> None:
-    waiting = Waiting()
+    waiting = WaitingConnections()
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(130)]
         for sock in sockets[:128]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.privacy.ledger import COHORT, Ledger, Limit
-from client.training.local_model import open_workbench
+from client.training.local_model import open_local_model
 from client.training.local_round import train_round
 from client.training.site import Guard, Site
 from common.config.run_config import RunConfig, parse_config
@@ -23,7 +23,7 @@ from server.rounds.admission import NotAdmitted, norm
 from server.rounds.bounding import bounded, public_bound
 from server.rounds.fault import Fault
 from server.rounds.round_record import record_from_json
-from server.rounds.run_rounds import Records, run_rounds
+from server.rounds.run_rounds import RunRecords, run_rounds
 from server.rounds.run_state import RunState
 from tests.privacy.made_up import patients_of
 from tests.server.hospitals import (
@@ -86,7 +86,7 @@ class Attacked(FakeSites):
 def trained(sites: FakeSites, more: str = "", rounds: int = ROUNDS) -> RunState:
     config = config_of(more, rounds=rounds)
     aggregator, state = start(config)
-    return run_rounds(config, sites, aggregator, state, Records())
+    return run_rounds(config, sites, aggregator, state, RunRecords())
 
 
 def right(state: RunState) -> float:
@@ -273,7 +273,7 @@ def test_honest_private_updates_are_within_the_public_bound_and_it_is_no_wide_on
     for size in (5, 24, 40):
         patients = patients_of((1,) * size, (0,))
         site = Site(name="north", train=patients, validation=patients, test=patients, guard=guard)
-        bench = open_workbench(config, 0)
+        bench = open_local_model(config, 0)
         for number in (1, 2, 3):
             request = TrainRequest(
                 run=f"run-{size}", round=number, seed=0, config=config,

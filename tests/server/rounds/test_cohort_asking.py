@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from common.config.run_config import RunConfig
-from common.messages.cohort_statistics import LEFT_OUT, CohortStatistics, Table, layout_of
+from common.messages.cohort_statistics import LEFT_OUT, CohortStatistics, StatisticsTable, layout_of
 from common.messages.wire import Refusal, RefusalReason, SiteStatistics, StatisticsRequest
 from common.platform.hash_chain import verify
 from common.privacy.plan import LedgerHead, Mechanism, Spend
@@ -45,14 +45,14 @@ def counts(
     """Return the statistics of a site with 294 used studies."""
     found = None if left_out is None else 294.0 + left_out
     tables = {
-        name: Table(unit="studies", rows=dict.fromkeys(rows, 0.0))
+        name: StatisticsTable(unit="studies", rows=dict.fromkeys(rows, 0.0))
         for name, rows in layout_of(config).items()
         if rows
     }
     for name in ("studies", "patients"):
         rows = {"found": found, "used": 294.0, "left out": left_out}
-        tables[name] = Table(unit="studies" if name == "studies" else "patients", rows=rows)
-    tables[LEFT_OUT] = Table(unit="studies", rows=dict(more))
+        tables[name] = StatisticsTable(unit="studies" if name == "studies" else "patients", rows=rows)
+    tables[LEFT_OUT] = StatisticsTable(unit="studies", rows=dict(more))
     return CohortStatistics(smallest=5, noise=0.0, tables=tables)
 
 
@@ -69,7 +69,7 @@ Change = Callable[[CohortStatistics], CohortStatistics]
 
 def put(table: str, row: str, count: float | None) -> Change:
     def change(statistics: CohortStatistics) -> CohortStatistics:
-        old = statistics.tables.get(table, Table(unit="studies", rows={}))
+        old = statistics.tables.get(table, StatisticsTable(unit="studies", rows={}))
         new = replace(old, rows={**old.rows, row: count})
         return replace(statistics, tables={**statistics.tables, table: new})
 

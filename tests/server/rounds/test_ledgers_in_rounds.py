@@ -11,7 +11,7 @@ from common.privacy.plan import LedgerHead
 from server.aggregation.rules import aggregator_of
 from server.rounds.fault import Fault
 from server.rounds.round_record import RoundRecord, last_ledgers
-from server.rounds.run_rounds import Records, begin, run_rounds, train_round
+from server.rounds.run_rounds import RunRecords, begin, run_rounds, train_round
 from server.rounds.run_state import RunStore
 from simulations.engines.in_process import InProcessSites
 from tests.privacy.made_up import patients_of
@@ -75,7 +75,7 @@ def test_a_run_remembers_where_each_ledger_stood_also_over_a_crash(tmp_path: Pat
     config, sites = config_of("evaluation: {count_noise: 3.0}"), sites_of(tmp_path)
     members, aggregator = InProcessSites(sites, config, 0), aggregator_of(config.aggregation, 2)
     store = RunStore(tmp_path / "state")
-    run_rounds(config, members, aggregator, begin(config, "r", 0, aggregator), Records(store=store))
+    run_rounds(config, members, aggregator, begin(config, "r", 0, aggregator), RunRecords(store=store))
     saved = RunStore(tmp_path / "state").load()
     assert saved is not None
     # Updates and noised counts are both charged, and both are told of.

@@ -25,16 +25,16 @@ from common.platform.errors import ConfigurationError, RunFailed
 from server.aggregation.rules import aggregator_of
 from server.rounds.journal import Journal
 from server.rounds.round_record import RoundRecord
-from server.rounds.run_rounds import Records, begin, run_rounds, train_round
+from server.rounds.run_rounds import RunRecords, begin, run_rounds, train_round
 from server.rounds.run_state import RunState, RunStore
 from tests.server.hospitals import NAMES, RATE, STEPS, FakeSites, config_of, same_bits, start
 
 
 def run(
-    config: RunConfig, sites: FakeSites | None = None, records: Records | None = None
+    config: RunConfig, sites: FakeSites | None = None, records: RunRecords | None = None
 ) -> RunState:
     aggregator, state = start(config)
-    return run_rounds(config, sites or FakeSites(), aggregator, state, records or Records())
+    return run_rounds(config, sites or FakeSites(), aggregator, state, records or RunRecords())
 
 
 class Choosy(FakeSites):
@@ -164,7 +164,7 @@ def test_begin_takes_the_networks_own_first_weights_from_the_seed() -> None:
 def test_sites_may_drop_out_and_rejoin() -> None:
     seen: list[RoundRecord] = []
     sites = Choosy({2: ("east", "west")})
-    run(config_of(), sites, Records(observe=seen.append))
+    run(config_of(), sites, RunRecords(observe=seen.append))
     assert [r.updates for r in seen] == [NAMES, ("east", "west"), NAMES, NAMES]
     assert [r.round for r in seen] == [1, 2, 3, 4]
     assert all(r.seconds > 0 for r in seen)
@@ -174,18 +174,18 @@ def test_without_any_site_the_run_fails_and_what_was_saved_can_be_resumed(tmp_pa
     config = config_of()
     store = RunStore(tmp_path)
     with pytest.raises(RunFailed, match="Round 3 cannot start: no site is available"):
-        run(config, Choosy({3: ()}), Records(store=store))
+        run(config, Choosy({3: ()}), RunRecords(store=store))
     saved = RunStore(tmp_path).load()
     assert saved is not None
     assert saved.round == 2
     aggregator, _ = start(config)
-    found = run_rounds(config, FakeSites(), aggregator, saved, Records(store=RunStore(tmp_path)))
+    found = run_rounds(config, FakeSites(), aggregator, saved, RunRecords(store=RunStore(tmp_path)))
     assert same_bits(found.weights, run(config).weights)
 
 
 def test_a_faulty_site_is_left_out_told_of_and_the_run_goes_on(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j.jsonl")
-    state = run(config_of(), Choosy({}, bad=["north"]), Records(journal=journal))
+    state = run(config_of(), Choosy({}, bad=["north"]), RunRecords(journal=journal))
     without = Choosy(dict.fromkeys(range(1, 5), ("east", "south", "west")))
     assert same_bits(state.weights, run(config_of(), without).weights)
     first = json.loads(journal.path.read_text().splitlines()[1])
@@ -270,17 +270,17 @@ def test_another_configuration_does_not_resume_the_run() -> None:
     config, other = config_of(rounds=4), config_of(rounds=5)
     aggregator, state = start(config)
     with pytest.raises(ConfigurationError, match="begun with another configuration"):
-        run_rounds(other, FakeSites(), aggregator, state, Records())
+        run_rounds(other, FakeSites(), aggregator, state, RunRecords())
 
 
 def test_a_line_that_a_crash_kept_from_the_journal_is_written_on_resuming(tmp_path: Path) -> None:
     config = config_of()
-    run(config, records=Records(store=RunStore(tmp_path)))  # no journal: as if it was not reached
+    run(config, records=RunRecords(store=RunStore(tmp_path)))  # no journal: as if it was not reached
     aggregator, _ = start(config)
     saved = RunStore(tmp_path).load()
     assert saved is not None
     journal = Journal(tmp_path / "j.jsonl")
-    run_rounds(config, FakeSites(), aggregator, saved, Records(journal=journal))
+    run_rounds(config, FakeSites(), aggregator, saved, RunRecords(journal=journal))
     events = [json.loads(line)["event"] for line in journal.path.read_text().splitlines()]
     assert events == ["round", "round", "round", "round", "resumed"]
     assert journal.rounds() == {1, 2, 3, 4}
@@ -288,9 +288,9 @@ def test_a_line_that_a_crash_kept_from_the_journal_is_written_on_resuming(tmp_pa
 
 def test_a_run_that_is_finished_trains_no_further(tmp_path: Path) -> None:
     config = config_of()
-    state = run(config, records=Records(store=RunStore(tmp_path)))
+    state = run(config, records=RunRecords(store=RunStore(tmp_path)))
     aggregator, _ = start(config)
     saved = RunStore(tmp_path).load()
     assert saved is not None
-    assert run_rounds(config, Choosy({5: ()}), aggregator, saved, Records()) is saved
+    assert run_rounds(config, Choosy({5: ()}), aggregator, saved, RunRecords()) is saved
     assert saved.round == state.round == 4

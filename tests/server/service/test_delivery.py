@@ -18,7 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 from common.messages.pull_headers import RECEIVED_HEADER, WAIT_HEADER
 from common.platform.release import bundle, bundle_hash
 from server.http.asgi import answer
-from server.service.delivery import Arrivals, Delivery
+from server.service.delivery import DeliveryMiddleware, PushSignal
 from tests.server.coordinator import Running, Site, made, running
 from tests.server.flower_calls import Caller, RunProcess
 
@@ -187,7 +187,7 @@ def test_a_site_that_is_revoked_while_it_waits_gets_nothing(
 
 
 def test_what_is_pushed_while_flower_looks_is_not_waited_for() -> None:
-    sites, runs = Arrivals(), Arrivals()
+    sites, runs = PushSignal(), PushSignal()
     answers = [b"", b"a message"]
 
     async def flower(_scope: Scope, _receive: Receive, send: Send) -> None:
@@ -203,7 +203,7 @@ def test_what_is_pushed_while_flower_looks_is_not_waited_for() -> None:
     async def hear(message: Message) -> None:
         got.append(message)
 
-    delivery = Delivery(
+    delivery = DeliveryMiddleware(
         flower, pull="/pull", push="/push", caller=b"key", incoming=sites, outgoing=runs
     )
     scope = {"type": "http", "path": "/pull", "headers": [(WAIT_HEADER.encode(), b"9")]}

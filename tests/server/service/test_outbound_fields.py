@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from client.site.home import Home
-from client.transport.fleet_client import Delivery, Fleet
+from client.transport.fleet_client import FleetClient, PendingMessage
 from client.transport.joining import join, state
 from common.messages import headers as message_headers
 from common.messages.cohort_statistics import CohortStatistics
@@ -55,9 +55,9 @@ def coordinator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def sent(coordinator: Running, tmp_path_factory: pytest.TempPathFactory) -> Sent:
     """Return all that two sites sent in a private run, joining included."""
     path = tmp_path_factory.mktemp("sites")
-    pull = Fleet.pull
+    pull = FleetClient.pull
 
-    def watched(fleet: Fleet, wait_seconds: float) -> Delivery | None:
+    def watched(fleet: FleetClient, wait_seconds: float) -> PendingMessage | None:
         delivery = pull(fleet, wait_seconds)
         if delivery is not None:
             found.requests.append(delivery._proto().metadata)
@@ -67,7 +67,7 @@ def sent(coordinator: Running, tmp_path_factory: pytest.TempPathFactory) -> Sent
         pytest.MonkeyPatch.context() as patch,
         recorded(patch, coordinator.settings.address) as found,
     ):
-        patch.setattr(Fleet, "pull", watched)
+        patch.setattr(FleetClient, "pull", watched)
         home = Home(path / "joining")
         join(home, coordinator.invite("joining").text())
         state(home)
@@ -92,7 +92,7 @@ def sent(coordinator: Running, tmp_path_factory: pytest.TempPathFactory) -> Sent
 def beat(coordinator: Running, hospital: Hospital) -> None:
     """Say once that a site is there, as its daemon does every few seconds."""
     authority = coordinator.folder.ca.read_text(encoding="ascii")
-    fleet = Fleet(coordinator.settings.address, authority, hospital.site.key)
+    fleet = FleetClient(coordinator.settings.address, authority, hospital.site.key)
     fleet.activate()
     fleet.heartbeat()
     fleet.close()

@@ -20,7 +20,7 @@ from flwr.proto.message_pb2 import ObjectTree
 
 import server.rounds.approval
 import server.transport.standings
-from client.transport.fleet_client import Delivery, Fleet, Reply, reply_to
+from client.transport.fleet_client import FleetClient, PendingMessage, Reply, reply_to
 from common.messages.envelope import Envelope, seal
 from common.messages.identity import sign
 from common.messages.wire import Answer, SiteUpdate, Standing, TrainRequest
@@ -61,14 +61,14 @@ class Evil:
     def __init__(self, coordinator: Running) -> None:
         self.site: Site = coordinator.enrolled("evil")
         authority = coordinator.folder.ca.read_text(encoding="ascii")
-        self.fleet = Fleet(coordinator.settings.address, authority, self.site.key)
+        self.fleet = FleetClient(coordinator.settings.address, authority, self.site.key)
         self.fleet.activate()
         self.asked = 0
 
     def close(self) -> None:
         self.fleet.close()
 
-    def asks(self) -> Delivery | None:
+    def asks(self) -> PendingMessage | None:
         delivery = self.fleet.pull(0.0)
         self.fleet.received()
         self.asked += delivery is not None
@@ -94,13 +94,13 @@ class Evil:
         return list(found.objects_to_push), found.session_id
 
 
-def says_so(evil: Evil, asked: Delivery) -> None:
+def says_so(evil: Evil, asked: PendingMessage) -> None:
     """Answer with far too much, and announce it."""
     with pytest.raises(RunGone, match="larger than 81920 bytes"):
         evil.fleet.offer(reply_to(asked, evil.large(), time.time()))
 
 
-def lies(evil: Evil, asked: Delivery) -> None:
+def lies(evil: Evil, asked: PendingMessage) -> None:
     """Announce little and send far too much."""
     reply = reply_to(asked, evil.large(), time.time())
     wanted, session = evil.announce(reply, 900)
@@ -109,18 +109,18 @@ def lies(evil: Evil, asked: Delivery) -> None:
             evil.fleet.give(asked.run_id, session, name, reply.objects[name])
 
 
-def is_unreadable(evil: Evil, asked: Delivery) -> None:
+def is_unreadable(evil: Evil, asked: PendingMessage) -> None:
     """Answer with something else than a message of ours."""
     give_all(evil, asked, evil.signed(Envelope(header="[" * 5000, frames=(b"x",))))
 
 
-def answers_something_else(evil: Evil, asked: Delivery) -> None:
+def answers_something_else(evil: Evil, asked: PendingMessage) -> None:
     """Answer a proposal with an update."""
     update = SiteUpdate(run="run", round=0, site="evil", delta={}, steps=1)
     give_all(evil, asked, evil.signed(seal(update)))
 
 
-def is_of_no_time(evil: Evil, asked: Delivery) -> None:
+def is_of_no_time(evil: Evil, asked: PendingMessage) -> None:
     """Announce a good answer of times that no database keeps."""
     reply = reply_to(asked, evil.signed(seal(STANDING)), time.time())
     for field, value in itertools.product(("ttl", "created_at"), (math.nan, math.inf)):
@@ -130,7 +130,7 @@ def is_of_no_time(evil: Evil, asked: Delivery) -> None:
             evil.fleet.offer(replace(reply, message=proto.SerializeToString()))
 
 
-def names_any_file(evil: Evil, asked: Delivery) -> None:
+def names_any_file(evil: Evil, asked: PendingMessage) -> None:
     """Answer with objects of which one names a file without end."""
     reply = reply_to(asked, evil.signed(seal(STANDING)), time.time())
     body = b'{"000000": "/dev/zero"}'
@@ -149,12 +149,12 @@ def names_any_file(evil: Evil, asked: Delivery) -> None:
         evil.fleet.give(asked.run_id, session, name, objects[name])
 
 
-def never_comes(evil: Evil, asked: Delivery) -> None:
+def never_comes(evil: Evil, asked: PendingMessage) -> None:
     """Announce a good answer and send nothing of it."""
     evil.announce(reply_to(asked, evil.signed(seal(STANDING)), time.time()), 2000)
 
 
-def give_all(evil: Evil, asked: Delivery, answer: Envelope) -> None:
+def give_all(evil: Evil, asked: PendingMessage, answer: Envelope) -> None:
     reply = reply_to(asked, answer, time.time())
     wanted, session = evil.fleet.offer(reply)
     for name in wanted:
@@ -177,7 +177,7 @@ def stored(coordinator: Running, folder: Path) -> int:
 ], ids=lambda value: getattr(value, "__name__", ""))  # fmt: skip
 def test_the_run_goes_on_the_disk_stays_as_it_was_and_the_site_is_asked_no_more(
     coordinator: Running, north: Hospital, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    attack: Callable[[Evil, Delivery], None], most_asked: int,
+    attack: Callable[[Evil, PendingMessage], None], most_asked: int,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(server.rounds.approval, "_LATER_SECONDS", 0.2)
     monkeypatch.setattr(server.transport.standings, "_LONGEST_SECONDS", 1.0)

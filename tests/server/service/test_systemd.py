@@ -9,16 +9,16 @@ from typer.testing import CliRunner
 
 from server.cli.app import app
 from server.files.settings import Settings, new_settings
-from server.service.systemd import OPEN_FILES, Service, low_port, unit
+from server.service.systemd import OPEN_FILES, CoordinatorUnit, low_port, unit
 from tests.server.coordinator import made
 
 
-def service_of(folder: Path, address: str = "coordinator.example.org:8443") -> Service:
+def service_of(folder: Path, address: str = "coordinator.example.org:8443") -> CoordinatorUnit:
     program = folder / "bin" / "wardround-coordinator"
     program.parent.mkdir(parents=True, exist_ok=True)
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    return Service(
+    return CoordinatorUnit(
         program=program, folder=folder / "a b%n", user="daemon",
         settings=new_settings("breast", address),
     )  # fmt: skip

@@ -20,7 +20,7 @@ from common.metrics import Statistics
 from common.platform.errors import RunFailed
 from server.aggregation.rules import aggregator_of
 from server.rounds.fault import Fault
-from server.rounds.run_rounds import Records, begin, run_rounds
+from server.rounds.run_rounds import RunRecords, begin, run_rounds
 from server.rounds.run_state import RunState
 from simulations.engines.in_process import InProcessSites
 from tests.client.local_runs import config_of, learnable
@@ -63,7 +63,7 @@ def rounds_over(
     torch.set_num_threads(1)
     first = state or begin(config, "run", 0, aggregator)
     with run_over(coordinator, config, folder) as (sites, _):
-        yield lambda: run_rounds(config, sites, aggregator, first, Records())
+        yield lambda: run_rounds(config, sites, aggregator, first, RunRecords())
 
 
 def simulated(config: RunConfig) -> RunState:
@@ -73,7 +73,7 @@ def simulated(config: RunConfig) -> RunState:
     }
     aggregator = aggregator_of(config.aggregation, 3)
     state = begin(config, "run", 0, aggregator)
-    return run_rounds(config, InProcessSites(sites, config, 0), aggregator, state, Records())
+    return run_rounds(config, InProcessSites(sites, config, 0), aggregator, state, RunRecords())
 
 
 def test_a_federation_ends_in_the_bits_of_its_simulation(

@@ -15,8 +15,14 @@ from client.cohort.loading import SiteCohort
 from common.config.run_config import RunConfig
 from common.platform.errors import RunFailed
 from server.rounds.run_rounds import RoundRecord
-from simulations.comparison.arms import ARMS, Arm, Outcome
-from simulations.comparison.compare import Comparison, Plan, Progress, compare, verdicts_of
+from simulations.comparison.arms import ARMS, Arm, ArmOutcome
+from simulations.comparison.compare import (
+    Comparison,
+    ComparisonPlan,
+    ComparisonProgress,
+    compare,
+    verdicts_of,
+)
 from simulations.comparison.unfinished import SparingStore, Unfinished, key_of_comparison
 from simulations.comparison.verdicts import Verdict, choose, said_of
 from simulations.engines.engines import Engine
@@ -41,12 +47,12 @@ def cohorts_of(config: RunConfig, *patients: int) -> tuple[SiteCohort, ...]:
 
 def run(
     folder: Path, config: RunConfig | None = None, arms: tuple[Arm, ...] = ARMS,
-    progress: Progress | None = None, engine: Engine | None = None,
+    progress: ComparisonProgress | None = None, engine: Engine | None = None,
     patients: tuple[int, ...] = (30, 24),
 ) -> Comparison:  # fmt: skip
     config = config or config_of()
-    plan = Plan(arms=arms, seeds=(0, 1), folder=folder, engine=engine or Engine())
-    return compare(config, cohorts_of(config, *patients), plan, progress or Progress())
+    plan = ComparisonPlan(arms=arms, seeds=(0, 1), folder=folder, engine=engine or Engine())
+    return compare(config, cohorts_of(config, *patients), plan, progress or ComparisonProgress())
 
 
 def told(found: Comparison) -> object:
@@ -78,8 +84,8 @@ def test_a_hospital_without_test_patients_takes_part_and_has_no_result(tmp_path:
     config = config_of()
     north, east = cohorts_of(config, 30, 40)
     north = replace(north, given=dict.fromkeys(north.items.pseudonyms, "train"))
-    plan = Plan(arms=ARMS, seeds=(0,), folder=tmp_path)
-    content = results(compare(config, (north, east), plan, Progress()))
+    plan = ComparisonPlan(arms=ARMS, seeds=(0,), folder=tmp_path)
+    content = results(compare(config, (north, east), plan, ComparisonProgress()))
     figures = json.loads(json.dumps(content["arms"], allow_nan=False))
     for arm in ARMS:
         assert figures[arm]["per_site"][north.name] is None
@@ -90,8 +96,8 @@ def test_a_hospital_without_training_patients_gets_the_shared_models(tmp_path: P
     config = config_of()
     north, east = cohorts_of(config, 30, 40)
     north = replace(north, given=dict.fromkeys(north.items.pseudonyms, "test"))
-    plan = Plan(arms=ARMS, seeds=(0,), folder=tmp_path)
-    figures = json.loads(json.dumps(results(compare(config, (north, east), plan, Progress()))))
+    plan = ComparisonPlan(arms=ARMS, seeds=(0,), folder=tmp_path)
+    figures = json.loads(json.dumps(results(compare(config, (north, east), plan, ComparisonProgress()))))
     by_arm = {arm: found["per_site"][north.name] for arm, found in figures["arms"].items()}
     assert by_arm.pop("local") is None
     assert None not in by_arm.values()
@@ -105,7 +111,7 @@ def test_a_comparison_that_was_stopped_after_any_arm_goes_on_to_the_same_results
 ) -> None:
     ended: list[tuple[Arm, int]] = []
 
-    def done(arm: Arm, seed: int, _fold: int, _outcome: Outcome) -> None:
+    def done(arm: Arm, seed: int, _fold: int, _outcome: ArmOutcome) -> None:
         ended.append((arm, seed))
 
     def arm(_arm: Arm, _seed: int, _fold: int) -> None:
@@ -113,9 +119,9 @@ def test_a_comparison_that_was_stopped_after_any_arm_goes_on_to_the_same_results
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        run(tmp_path, progress=Progress(arm=arm, done=done))
+        run(tmp_path, progress=ComparisonProgress(arm=arm, done=done))
     kept: list[tuple[Arm, int]] = []
-    found = run(tmp_path, progress=Progress(kept=lambda arm, seed, _: kept.append((arm, seed))))
+    found = run(tmp_path, progress=ComparisonProgress(kept=lambda arm, seed, _: kept.append((arm, seed))))
     assert kept == ended
     assert told(found) == expected
 
@@ -140,9 +146,9 @@ def test_a_run_that_was_stopped_between_rounds_goes_on_from_the_last_saved(
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        run(tmp_path / "cut", arms=arms, progress=Progress(round=stopping))
+        run(tmp_path / "cut", arms=arms, progress=ComparisonProgress(round=stopping))
     again: list[int] = []
-    observe = Progress(round=lambda _label, record: again.append(record.round))
+    observe = ComparisonProgress(round=lambda _label, record: again.append(record.round))
     assert told(run(tmp_path / "cut", arms=arms, progress=observe)) == expected
     assert again[: 3 - stop] == list(range(stop + 1, 4))
     assert len(again) == 3 - stop + 3  # the rest of seed 0, all of seed 1
@@ -155,7 +161,7 @@ def _killed(folder: Path) -> None:
         if label == "pooled" and record.round == 2:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    run(folder, progress=Progress(round=die))
+    run(folder, progress=ComparisonProgress(round=die))
 
 
 def test_a_comparison_that_was_killed_goes_on_to_the_same_results(
@@ -166,7 +172,7 @@ def test_a_comparison_that_was_killed_goes_on_to_the_same_results(
     process.join(120)
     assert process.exitcode == -signal.SIGKILL
     kept: list[Arm] = []
-    found = run(tmp_path, progress=Progress(kept=lambda arm, *_: kept.append(arm)))
+    found = run(tmp_path, progress=ComparisonProgress(kept=lambda arm, *_: kept.append(arm)))
     assert kept == ["local"]
     assert told(found) == expected
 
@@ -255,7 +261,7 @@ def test_nobody_large_enough_to_train_alone_is_said(tmp_path: Path) -> None:
         run(tmp_path, patients=(5, 4), arms=("local",))
 
 
-def outcomes_with(losses: dict[Arm, list[float]]) -> dict[Arm, Outcome]:
+def outcomes_with(losses: dict[Arm, list[float]]) -> dict[Arm, ArmOutcome]:
     """Return outcomes whose validation patients at north lose this much."""
     found = comparison(config_of())
     return {

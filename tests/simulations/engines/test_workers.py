@@ -17,7 +17,7 @@ from common.models.network import initial_weights
 from common.platform.errors import ConfigurationError, RunFailed, WardroundError
 from common.privacy.noise import ChaChaNoise, SimulatedNoise
 from server.aggregation.rules import aggregator_of
-from server.rounds.run_rounds import Records, Sites, begin, run_rounds
+from server.rounds.run_rounds import RunRecords, Sites, begin, run_rounds
 from server.rounds.run_state import RunState
 from simulations.engines.in_process import InProcessSites
 from simulations.engines.workers import WorkerSites
@@ -74,7 +74,7 @@ def sites_of(image: tuple[int, ...] = (1, 16, 16), ledgers: Path | None = None) 
 
 def run(config: RunConfig, sites: Sites) -> RunState:
     aggregator = aggregator_of(config.aggregation, len(NAMES))
-    return run_rounds(config, sites, aggregator, begin(config, "r", 0, aggregator), Records())
+    return run_rounds(config, sites, aggregator, begin(config, "r", 0, aggregator), RunRecords())
 
 
 def told(state: RunState) -> list[dict[str, object]]:

@@ -18,8 +18,8 @@ from client.dicom.reading.volume import order_slices
 from simulations.synthetic.dicom_writer import (
     CT_LOW,
     LEVELS,
+    InventedStudy,
     Machine,
-    Study,
     TransferSyntax,
     stored_ct,
     write_ct,
@@ -28,7 +28,7 @@ from simulations.synthetic.dicom_writer import (
 from simulations.synthetic.segmentation_writer import write_segmentation
 
 SYNTAXES: tuple[TransferSyntax, ...] = get_args(TransferSyntax)
-STUDY = Study(patient="SIM00C0FFEE", number=1, age=61, sex="f")
+STUDY = InventedStudy(patient="SIM00C0FFEE", number=1, age=61, sex="f")
 #: Odd sizes: padding to even lengths is where writers go wrong.
 SHAPE = (5, 33, 37)
 

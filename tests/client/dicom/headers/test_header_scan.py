@@ -17,7 +17,7 @@ from pydicom.uid import (
 )
 
 from client.dicom.headers import scanned as header_scan
-from client.dicom.headers.elements import Odd
+from client.dicom.headers.elements import UnusualHeader
 from client.dicom.headers.header import parse_header, read_file
 from client.dicom.headers.instance import Instance
 from client.dicom.headers.scanned import scan
@@ -40,7 +40,7 @@ def write(path: Path, change: Change, syntax: str) -> File:
 def is_easy(file: File) -> bool:
     try:
         scan(file.path, file.size)
-    except Odd:
+    except UnusualHeader:
         return False
     return True
 
@@ -130,7 +130,7 @@ def scanned_rows(file: File) -> list[str]:
 
     try:
         _described(file, scan(file.path, file.size))
-    except Odd:
+    except UnusualHeader:
         return []
     return ["scan"]
 

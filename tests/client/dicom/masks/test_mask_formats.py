@@ -17,7 +17,7 @@ from pydicom.dataset import FileDataset
 
 from client.dicom.masks.masks import read_segmentation
 from client.dicom.masks.nifti import read_nifti
-from client.dicom.masks.rtstruct import Drawn, inside, read_structure_set
+from client.dicom.masks.rtstruct import DrawnVolume, inside, read_structure_set
 from client.dicom.reading.read import read_dataset, read_header, read_pixels
 from client.dicom.reading.volume import stack_slices
 from client.dicom.reasons import Reason, UnusableFile
@@ -112,10 +112,10 @@ def nifti(
     return path
 
 
-def drawn_on(series: Sequence[FileDataset]) -> Drawn:
+def drawn_on(series: Sequence[FileDataset]) -> DrawnVolume:
     pixels, geometry = stack_slices([(read_header(d), read_pixels(d)) for d in series])
     slices, rows, columns = pixels.stored.shape
-    return Drawn(
+    return DrawnVolume(
         shape=(slices, rows, columns), geometry=geometry,
         series=str(series[0].SeriesInstanceUID),
         instances=frozenset(str(d.SOPInstanceUID) for d in series),
@@ -568,7 +568,7 @@ def test_given_outlines_of_hippocampi_stay_the_same_as_nifti_and_as_contours(
         assert np.array_equal(read_structure_set(path, drawn, parts), expected)
 
 
-def _as_seen(first: FileDataset, drawn: Drawn, level: int) -> FileDataset:
+def _as_seen(first: FileDataset, drawn: DrawnVolume, level: int) -> FileDataset:
     """Return a slice as the volume holds it, after it was turned the way viewers show it."""
     affine = drawn.geometry.affine
     _, rows, columns = drawn.geometry.spacing

@@ -16,7 +16,7 @@ from client.dicom.headers.instance import Instance, Quarantined
 from client.dicom.reading.files import File
 from client.dicom.reading.read import read_pixels
 from client.dicom.reasons import Reason, UnusableFile
-from client.inference.reading import Rows, read_study
+from client.inference.reading import SiteRows, read_study
 from client.site.identity_key import Pseudonyms
 from common.platform.errors import CohortError
 from tests.client.dicom_files import SHARED, config_of, image, load, noise, save, write_labels
@@ -100,10 +100,10 @@ def test_a_label_is_neither_decoded_nor_scored_nor_released(
     cohort = load(site, config, tmp_path / "cache")
     assert [p.reason for p in cohort.unusable] == [Reason.SLIDE_LABEL]
     assert cohort.sources == ("tissue.dcm",)
-    study = read_study([tissue, label], config, Rows(labels=None, withdrawn=frozenset()))
+    study = read_study([tissue, label], config, SiteRows(labels=None, withdrawn=frozenset()))
     assert [item.place.sources for item in study.items if item.place] == [(tissue,)]
     with pytest.raises(CohortError, match="SLIDE_LABEL"):
-        read_study([label], config, Rows(labels=None, withdrawn=frozenset()))
+        read_study([label], config, SiteRows(labels=None, withdrawn=frozenset()))
     assert decoded == ["tissue.dcm", "tissue.dcm"]
     dataset = slide("ORIGINAL", "PRIMARY", "LABEL", "NONE")
     with pytest.raises(UnusableFile):

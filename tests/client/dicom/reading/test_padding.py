@@ -22,7 +22,7 @@ from client.dicom.pixels.native import parse_image, read_easy, read_image
 from client.dicom.pixels.store import PixelStore
 from client.dicom.reading.files import File
 from client.dicom.reading.quantities import Pixels
-from client.inference.reading import Rows, read_study
+from client.inference.reading import SiteRows, read_study
 from client.site.cache import Cache
 from common.config.run_config import Images
 from common.data.preprocessing import prepare
@@ -270,7 +270,7 @@ def test_cohort_and_prediction_leave_padding_out_of_their_statistics(tmp_path: P
     )
     real = TISSUE[~OUTSIDE]
     expected = (real - real.mean()) / real.std(ddof=1)
-    study = read_study([path], config, Rows(labels=None, withdrawn=frozenset()))
+    study = read_study([path], config, SiteRows(labels=None, withdrawn=frozenset()))
     for found in (load(site, config, tmp_path / "cache").items.image[0], study.items[0].image):
         np.testing.assert_allclose(found[0].numpy()[~OUTSIDE], expected, atol=1e-4)
         np.testing.assert_allclose(found[0].numpy()[OUTSIDE], expected.min(), atol=1e-4)

@@ -13,7 +13,7 @@ from PIL import Image as Picture
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from client.cohort.quality import Wanted, judge
+from client.cohort.quality import ImageRequirements, judge
 from client.dicom.headers.checks import PixelElement, Scan
 from client.dicom.headers.elements import Parsed
 from client.dicom.headers.header import parse_header, read_file
@@ -112,12 +112,12 @@ def test_a_header_that_gives_pixels_two_shapes_is_listed_or_left_out(kind: str) 
         pixels=PixelElement(tag=0x7FE00010, start=-1, length=len(dataset.PixelData)),
     ))  # fmt: skip
     odd = kind in ODD
-    listed = judge((found,), QualityRules(), Wanted())
+    listed = judge((found,), QualityRules(), ImageRequirements())
     assert [s.reason for s in listed.warned if s.reason is Reason.PIXEL_SHAPE] == (
         [Reason.PIXEL_SHAPE] * odd
     )
     assert not listed.left_out
-    left = judge((found,), QualityRules(pixel_shape="leave_out"), Wanted()).left_out
+    left = judge((found,), QualityRules(pixel_shape="leave_out"), ImageRequirements()).left_out
     assert [s.reason for s in left] == [Reason.PIXEL_SHAPE] * odd
 
 

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from client.cohort.loading import SiteCohort
 from client.cohort.split import simulated_key
 from client.inference import calibrate as calibration_fit
-from client.inference.calibrate import FEWEST_PATIENTS, Wishes, fit, parts_of
+from client.inference.calibrate import FEWEST_PATIENTS, CalibrationOptions, fit, parts_of
 from client.inference.calibration.calibration import (
-    Calibration,
+    SiteCalibration,
     hashed,
     judge,
     keep_calibration,
@@ -31,7 +31,7 @@ from client.inference.calibration.calibration import (
 )
 from client.inference.calibration.labels import class_probabilities, questions, true_classes
 from client.inference.calibration.line import fit_lines
-from client.inference.model import Model
+from client.inference.model import TrainedModel
 from common.config.run_config import RunConfig, parse_config
 from common.data.sample import Patients
 from common.platform.errors import CohortError, ConfigurationError, StateDamaged
@@ -139,7 +139,7 @@ def test_sets_cover_each_class_as_promised_on_patients_like_the_calibrations() -
     model = model_of(config, FirstColumn())
     covered = {name: [0, 0] for name in ("well", "ill")}
     for seed in range(10):
-        calibration = fit(cohort_of(*drawn(800, seed)), model, Wishes(coverage=0.9))
+        calibration = fit(cohort_of(*drawn(800, seed)), model, CalibrationOptions(coverage=0.9))
         output, ill = drawn(200, 1000 + seed)
         sets = sets_of(calibration.thresholds, task_of(config.task).predict(output).numpy(), config)
         for (held,), truth in zip(sets, ill.flatten().int().tolist(), strict=True):
@@ -210,7 +210,7 @@ def test_survival_is_calibrated_by_one_offset_of_its_hazards() -> None:
 
 def test_a_value_lies_in_its_interval_and_follows_the_line() -> None:
     model = model_of(run("binary"), FirstColumn())
-    calibration = fit(cohort_of(*drawn(600, 5)), model, Wishes())
+    calibration = fit(cohort_of(*drawn(600, 5)), model, CalibrationOptions())
     for logit in (-4.0, -0.3, 0.0, 2.0):
         judged = judge(calibration, torch.tensor([logit]), model.config)
         expected = 1 / (1 + math.exp(-(calibration.line[0] * logit + calibration.line[1])))
@@ -230,12 +230,12 @@ def test_no_patient_of_the_training_part_has_a_say() -> None:
     trained_on = torch.tensor([parts[name] == "train" for name in cohort.items.pseudonyms])
     wrong = torch.where(trained_on[:, None], 1 - cohort.items.target, cohort.items.target)
     poisoned = replace(cohort, items=replace(cohort.items, target=wrong))
-    ours, theirs = fit(cohort, model, Wishes()), fit(poisoned, model, Wishes())
+    ours, theirs = fit(cohort, model, CalibrationOptions()), fit(poisoned, model, CalibrationOptions())
     assert np.array_equal(ours.line, theirs.line)
     assert ours.thresholds == theirs.thresholds
     held_out = torch.where(~trained_on[:, None], 1 - cohort.items.target, cohort.items.target)
     other = replace(cohort, items=replace(cohort.items, target=held_out))
-    assert fit(other, model, Wishes()).thresholds != ours.thresholds
+    assert fit(other, model, CalibrationOptions()).thresholds != ours.thresholds
 
 
 def test_validation_patients_count_only_where_nothing_was_chosen_by_them() -> None:
@@ -246,25 +246,25 @@ def test_validation_patients_count_only_where_nothing_was_chosen_by_them() -> No
 def test_too_few_patients_give_no_calibration_and_are_told() -> None:
     model = model_of(run("binary"), FirstColumn())
     with pytest.raises(CohortError, match=f"Only .* expected at least {FEWEST_PATIENTS}"):
-        fit(cohort_of(*drawn(60, 0)), model, Wishes())
+        fit(cohort_of(*drawn(60, 0)), model, CalibrationOptions())
 
 
 @pytest.mark.parametrize("wrong", [{"coverage": 1.0}, {"coverage": 0.3}, {"flagged": 0.9}])
 def test_a_wish_that_promises_nothing_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError, match="Expected"):
-        Wishes(**wrong)
+        CalibrationOptions(**wrong)
 
 
 # --- on disk -------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def fitted() -> Calibration:
+def fitted() -> SiteCalibration:
     model = model_of(run("binary"), FirstColumn(), weights="ab" * 32)
-    return fit(cohort_of(*drawn(400, 4)), model, Wishes())
+    return fit(cohort_of(*drawn(400, 4)), model, CalibrationOptions())
 
 
-def test_a_calibration_is_read_back_as_it_was_kept(fitted: Calibration, tmp_path: Path) -> None:
+def test_a_calibration_is_read_back_as_it_was_kept(fitted: SiteCalibration, tmp_path: Path) -> None:
     few = replace(fitted, thresholds=((0.5, float("inf")),))
     path = keep_calibration(tmp_path, few)
     found = load_calibration(tmp_path, few.weights, frozenset({"somebody else"}))
@@ -278,13 +278,13 @@ def test_a_calibration_is_read_back_as_it_was_kept(fitted: Calibration, tmp_path
     assert "P0000" not in path.read_text(), "no PatientID is in it"
 
 
-def test_another_models_calibration_is_never_used(fitted: Calibration, tmp_path: Path) -> None:
+def test_another_models_calibration_is_never_used(fitted: SiteCalibration, tmp_path: Path) -> None:
     keep_calibration(tmp_path, fitted)
     assert load_calibration(tmp_path, "cd" * 32, frozenset()) is None
 
 
 def test_a_calibration_that_holds_a_withdrawn_patient_is_deleted(
-    fitted: Calibration, tmp_path: Path
+    fitted: SiteCalibration, tmp_path: Path
 ) -> None:
     keep_calibration(tmp_path, fitted)
     assert hashed(["P0007"]) <= fitted.members
@@ -294,7 +294,7 @@ def test_a_calibration_that_holds_a_withdrawn_patient_is_deleted(
 
 @pytest.mark.parametrize("damage", ["cut", "other schema", "other reference", "wrong type"])
 def test_a_damaged_calibration_is_refused_by_name(
-    fitted: Calibration, tmp_path: Path, damage: str
+    fitted: SiteCalibration, tmp_path: Path, damage: str
 ) -> None:
     path = keep_calibration(tmp_path, fitted)
     content = json.loads(path.read_text())
@@ -317,7 +317,7 @@ def test_a_damaged_calibration_is_refused_by_name(
 # --- unlike training -----------------------------------------------------------------------
 
 
-def test_the_share_as_unlike_counts_the_new_one_itself(fitted: Calibration) -> None:
+def test_the_share_as_unlike_counts_the_new_one_itself(fitted: SiteCalibration) -> None:
     three = replace(fitted, distances=np.array([1.0, 2.0, 3.0]))
     assert [share_as_unlike(three, d) for d in (0.5, 2.0, 9.0)] == [1.0, 0.75, 0.25]
 
@@ -332,7 +332,7 @@ privacy: none
 """
 
 
-def covered(model: Model, test: Patients) -> float:
+def covered(model: TrainedModel, test: Patients) -> float:
     """Return the part of patients whose set holds the truth, over 100 random halves of them."""
     output = model.deployed(test.image)[1]
     prediction = task_of(model.config.task).predict(output).numpy()
@@ -357,7 +357,7 @@ def test_ultrasound_is_usual_and_other_pictures_are_not(tmp_path: Path) -> None:
     parts = cohort.split(config.cohort.split, simulated_key(0))
     test = parts["test"]
     model = model_of(config, head_on_features(config, parts["train"]))
-    calibration = fit(cohort, model, Wishes(flagged=0.1))
+    calibration = fit(cohort, model, CalibrationOptions(flagged=0.1))
     assert calibration.patients == len(test) >= 40
     assert 0.88 < covered(model, test) < 0.97
     usual = [share_as_unlike(calibration, d) for d in calibration.distances]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from client.cohort.split import simulated_key
-from client.inference.calibrate import Wishes, fit
+from client.inference.calibrate import CalibrationOptions, fit
 from client.inference.calibration.calibration import hashed
 from client.inference.calibration.trained_on import note_trained, trained_on
 from client.node.app import load
@@ -56,8 +56,8 @@ def test_who_was_trained_on_never_calibrates_though_the_split_has_moved() -> Non
         grown, items=replace(grown.items, target=grown.items.target.new_tensor(target))
     )
     noted = hashed(before)
-    ours, theirs = (fit(cohort, model, Wishes(), noted) for cohort in (grown, poisoned))
-    careless, misled = (fit(cohort, model, Wishes()) for cohort in (grown, poisoned))
+    ours, theirs = (fit(cohort, model, CalibrationOptions(), noted) for cohort in (grown, poisoned))
+    careless, misled = (fit(cohort, model, CalibrationOptions()) for cohort in (grown, poisoned))
     assert ours.patients == theirs.patients == careless.patients - len(moved)
     assert np.array_equal(ours.line, theirs.line)
     assert ours.thresholds == theirs.thresholds
