@@ -126,8 +126,8 @@ def _ours(config: PacsConfig, out: Path, *, flushed: bool = False) -> float:
     begin = time.perf_counter()
     with Queue(out / "pulls.db") as queue:
         with Flusher(queue) as flusher:
-            desk = ArrivalNotes(queue=queue, flusher=flusher)
-            done = pull(order, desk, Pace(config), lambda _text: None)
+            notes = ArrivalNotes(queue=queue, flusher=flusher)
+            done = pull(order, notes, Pace(config), lambda _text: None)
             seconds = time.perf_counter() - begin
         if flushed:
             seconds = time.perf_counter() - begin

@@ -100,18 +100,18 @@ def main(home: Home) -> None:
     signal.signal(signal.SIGTERM, lambda _number, _frame: over.set())
     config, coordinator = load_site_config(home.site_yaml), load_coordinator(home)
     key, outbox = load_private(home.key), Outbox(home.outbox)
-    desk = TransportContext(
+    transport = TransportContext(
         name=config.name, to=coordinator.name, key=key, inbox=Inbox(home.inbox), outbox=outbox,
         disclosures=Disclosures(home.disclosures), records=SiteRecords(home),
         worker=NoiseWorker(home, config.name, outbox),
         quarantine=Quarantine(home.quarantine), meters=SiteMeters(CollectorRegistry()),
         tell=lambda event, facts: print(event, facts, flush=True),
     )  # fmt: skip
-    house = AdmissionContext(
+    admission = AdmissionContext(
         config=config, coordinator=coordinator.fingerprint, paused=home.paused,
         approvals=Approvals(home.approvals),
     )  # fmt: skip
-    correspondence = MessageLoop(desk, house)
+    correspondence = MessageLoop(transport, admission)
     fleet = FleetClient(coordinator.address, load_authority(home, coordinator), key)
     node = fleet.activate()
     threading.Thread(target=_beat, args=(fleet, over), daemon=True).start()

@@ -83,9 +83,9 @@ def _index_run(home: Home, site: SiteConfig, path: Path, *, every: bool) -> None
 
     config = load_config(path).in_force()
     task, cache = task_of(config.task), Cache(home.cache, home.index)
-    shelf = CohortPaths(data=site.data, labels=site.labels_csv, index=home.index, cache=home.cache)
+    paths = CohortPaths(data=site.data, labels=site.labels_csv, index=home.index, cache=home.cache)
     with cache.in_use():
-        refused = images_left_out(shelf, config, site.quality) if site.data.is_dir() else {}
+        refused = images_left_out(paths, config, site.quality) if site.data.is_dir() else {}
         left_out = LeftOut(withdrawn=withdrawn(home), images=refused)
         cohort = load_cohort(site.data, config, task, cache, site.labels_csv, left_out)
         if config.model.network == "frozen_features":

@@ -49,8 +49,8 @@ def run(home: Home, *, as_json: bool) -> None:
         watch.say(f"Asking {_place(site.pacs)} for {len(order.wanted)} entries of the selection.")
         try:
             with watch, Flusher(queue) as flusher:
-                desk = ArrivalNotes(queue=queue, flusher=flusher)
-                done = pull(order, desk, Pace(site.pacs), watch.say)
+                notes = ArrivalNotes(queue=queue, flusher=flusher)
+                done = pull(order, notes, Pace(site.pacs), watch.say)
         except KeyboardInterrupt:
             _stopped(queue, as_json=as_json)
             raise typer.Exit(ExitCode.INTERRUPTED) from None

@@ -30,7 +30,7 @@ class CohortPaths:
 
 
 def images_left_out(
-    shelf: CohortPaths, config: RunConfig, rules: QualityRules
+    paths: CohortPaths, config: RunConfig, rules: QualityRules
 ) -> dict[tuple[str, str], tuple[Reason, str]]:
     """Return the images that a run must not take, by patient and UID, with reason and detail.
 
@@ -42,16 +42,16 @@ def images_left_out(
         return {}
     if config.privacy != "none":
         rules = rules.by_patient()
-    with Index(shelf.index) as index:
-        index.update(shelf.data)
-        rows = tuple(index.instances(shelf.data))
+    with Index(paths.index) as index:
+        index.update(paths.data)
+        rows = tuple(index.instances(paths.data))
     pixels = None
     if "leave_out" in {rules.same_pixels, rules.saturated}:
-        with PixelStore(shelf.cache / PIXELS) as store:
-            files = dicom_files(shelf.data, frozenset())
-            read_objects(shelf.data, files, lambda _header: None, store, by_series=False)
+        with PixelStore(paths.cache / PIXELS) as store:
+            files = dicom_files(paths.data, frozenset())
+            read_objects(paths.data, files, lambda _header: None, store, by_series=False)
             pixels = look_at_pixels(rows, store)
-    found = judged(rows, config, rules, shelf.labels, pixels)
+    found = judged(rows, config, rules, paths.labels, pixels)
     return {key: (s.reason, s.detail) for key, s in found.refused().items() if all(key)}
 
 

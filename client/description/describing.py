@@ -50,7 +50,7 @@ class Telling:
 class DescribableCohort:
     """What is kept of a loaded cohort, so that it can be described without its images."""
 
-    shelf: CohortPaths | None = None  # None: nothing is known of its images
+    paths: CohortPaths | None = None  # None: nothing is known of its images
     facts: CohortFacts = field(default_factory=CohortFacts)
     images: bool = False  # the run reads images
 
@@ -75,9 +75,9 @@ def describe(
             return told
     studies: tuple[StudyAccount, ...] = ()
     brightness: Mapping[tuple[str, str], float] = {}
-    if described.shelf is not None and described.images:
-        studies = account_of(described.shelf, facts)
-        brightness = mean_intensities(studies, described.shelf.cache)
+    if described.paths is not None and described.images:
+        studies = account_of(described.paths, facts)
+        brightness = mean_intensities(studies, described.paths.cache)
     if spread > 0:  # one patient's files that name nobody would count as many people
         studies = tuple(study for study in studies if study.named)
     tables = tables_of(config, studies, facts, brightness)
@@ -114,8 +114,8 @@ def used_and_left_out(run: str, described: DescribableCohort) -> str:
     text = f"Run {run} uses {len(facts.patients)} patients."
     # A line of a log is no reason not to train.
     with suppress(Exception):
-        if described.shelf is not None and described.images:
-            studies = account_of(described.shelf, facts)
+        if described.paths is not None and described.images:
+            studies = account_of(described.paths, facts)
             used = sum(study.used for study in studies)
             text = f"Run {run}: {used} of {len(studies)} studies are used."
             reasons = Counter(s.reason for s in studies if s.reason is not None)
@@ -124,12 +124,12 @@ def used_and_left_out(run: str, described: DescribableCohort) -> str:
     return text + why
 
 
-def account_of(shelf: CohortPaths, facts: CohortFacts) -> tuple[StudyAccount, ...]:
+def account_of(paths: CohortPaths, facts: CohortFacts) -> tuple[StudyAccount, ...]:
     """Return every study, after the index was brought up to date with the folder."""
-    with Index(shelf.index) as index:
-        index.update(shelf.data)
-        rows, odd = index.instances(shelf.data), index.quarantined(shelf.data)
-        return account(rows, odd, facts, shelf.data)
+    with Index(paths.index) as index:
+        index.update(paths.data)
+        rows, odd = index.instances(paths.data), index.quarantined(paths.data)
+        return account(rows, odd, facts, paths.data)
 
 
 def _noised(

@@ -62,7 +62,7 @@ def question_of(header: str) -> AskedRequest:
     )
 
 
-def denied(question: AskedRequest, release: str, house: AdmissionContext, now: datetime) -> Denied | None:
+def denied(question: AskedRequest, release: str, admission: AdmissionContext, now: datetime) -> Denied | None:
     """Return why the site does not take part, or None where it does.
 
     `release` is the hash of the code that the coordinator runs.
@@ -73,29 +73,29 @@ def denied(question: AskedRequest, release: str, house: AdmissionContext, now: d
             f"({bundle_hash()[:12]}): install the same release at both"
         )
         return Denied(reason=RefusalReason.RELEASE, detail=detail)
-    if house.paused.exists():
+    if admission.paused.exists():
         return Denied(reason=RefusalReason.PAUSED, detail="wardround-site resume ends it")
-    if not house.config.works_at(now):
-        detail = f"hours of work are {house.config.hours}"
+    if not admission.config.works_at(now):
+        detail = f"hours of work are {admission.config.hours}"
         return Denied(reason=RefusalReason.HOURS, detail=detail)
     try:
         config = read_config(question.config, source="the coordinator's configuration")
     except ConfigurationError as error:
         return Denied(reason=RefusalReason.CONFIGURATION, detail=str(error))
-    return _not_allowed(question, config, house)
+    return _not_allowed(question, config, admission)
 
 
-def _not_allowed(question: AskedRequest, config: RunConfig, house: AdmissionContext) -> Denied | None:
+def _not_allowed(question: AskedRequest, config: RunConfig, admission: AdmissionContext) -> Denied | None:
     """Return why a configuration is not for this site, or not yet."""
     if config.in_force() != config:
         detail = "its privacy section is not in force: a coordinator sends what is trained"
         return Denied(reason=RefusalReason.CONFIGURATION, detail=detail)
-    rules = house.config.policy
+    rules = admission.config.policy
     return (
         _out_of_rounds(question, config)
-        or judge(config, rules, house.coordinator, site=house.config.name)
+        or judge(config, rules, admission.coordinator, site=admission.config.name)
         or _may_not_tell(question, config, rules)
-        or _approval(question, config, house)
+        or _approval(question, config, admission)
     )
 
 
@@ -118,9 +118,9 @@ def _out_of_rounds(question: AskedRequest, config: RunConfig) -> Denied | None:
     return Denied(reason=RefusalReason.CONFIGURATION, detail=detail)
 
 
-def _taken(question: AskedRequest, config: RunConfig, house: AdmissionContext) -> Denied | None:
+def _taken(question: AskedRequest, config: RunConfig, admission: AdmissionContext) -> Denied | None:
     """Return why a run that nobody was asked about must wait: there are too many of these."""
-    if question.kind == "proposal" or house.approvals.take(config.fingerprint()):
+    if question.kind == "proposal" or admission.approvals.take(config.fingerprint()):
         return None
     detail = (
         "so many configurations were taken without a person's decision that this one waits for "
@@ -129,13 +129,13 @@ def _taken(question: AskedRequest, config: RunConfig, house: AdmissionContext) -
     return Denied(reason=RefusalReason.NOT_APPROVED, detail=detail)
 
 
-def _approval(question: AskedRequest, config: RunConfig, house: AdmissionContext) -> Denied | None:
+def _approval(question: AskedRequest, config: RunConfig, admission: AdmissionContext) -> Denied | None:
     """Return why configuration and seed are not approved, after noting that they were asked for.
 
     What releases something takes up the approval: from then on it is of that seed.
     """
-    house.approvals.note(question.run, config, question.seed)
-    answer = house.approvals.decision(
+    admission.approvals.note(question.run, config, question.seed)
+    answer = admission.approvals.decision(
         config.fingerprint(), question.seed, takes_up=question.kind != "proposal"
     )
     match answer:
@@ -143,8 +143,8 @@ def _approval(question: AskedRequest, config: RunConfig, house: AdmissionContext
             return None
         case "declined":
             return Denied(reason=RefusalReason.DECLINED, detail="declined by this site's admin")
-        case "waiting" if house.config.policy.approval == "automatic":
-            return _taken(question, config, house)
+        case "waiting" if admission.config.policy.approval == "automatic":
+            return _taken(question, config, admission)
         case "waiting":
             detail = f"seed {question.seed}; type: wardround-site approve {question.run}"
             return Denied(reason=RefusalReason.NOT_APPROVED, detail=detail)

@@ -69,8 +69,8 @@ def calibrate(home: Home, model: TrainedModel, wishes: CalibrationOptions) -> Si
     cache = Cache(home.cache, home.index)
     with cache.in_use():
         gone = withdrawn(home)
-        shelf = CohortPaths(data=site.data, labels=site.labels_csv, index=home.index, cache=home.cache)
-        left_out = LeftOut(withdrawn=gone, images=images_left_out(shelf, config, site.quality))
+        paths = CohortPaths(data=site.data, labels=site.labels_csv, index=home.index, cache=home.cache)
+        left_out = LeftOut(withdrawn=gone, images=images_left_out(paths, config, site.quality))
         cohort = load_cohort(
             site.data, config, task_of(config.task), cache, site.labels_csv, left_out
         )

@@ -94,7 +94,7 @@ class Loaded:
     """A run's patients and network, kept from round to round."""
 
     site: Site
-    bench: LocalModel
+    local_model: LocalModel
     withdrawn: frozenset[str] = frozenset()  # who was left out
     described: DescribableCohort = field(default_factory=DescribableCohort)
     doubt: str = ""  # why it cannot learn here though it goes on
@@ -103,8 +103,8 @@ class Loaded:
 class RequestHandler:
     """Loads what a request needs, once a run."""
 
-    def __init__(self, ward: SiteContext, tell: Callable[[str], None]) -> None:
-        self._ward = ward
+    def __init__(self, context: SiteContext, tell: Callable[[str], None]) -> None:
+        self._context = context
         self._tell = tell
         self._key: tuple[str, int] | None = None
         self._loaded: Loaded | None = None
@@ -120,8 +120,8 @@ class RequestHandler:
         round is then charged twice, since what was charged stays charged.
         """
         try:
-            if self._ward.records is not None:
-                self._ward.records.check()
+            if self._context.records is not None:
+                self._context.records.check()
             self._begin(request)
             while True:
                 loaded = self._load(request.config, request.seed)
@@ -131,19 +131,19 @@ class RequestHandler:
                 self._tell("A patient was withdrawn meanwhile: the answer is given without them.")
         except RecordsLost as error:
             self._tell(str(error))
-            return refusal(request, self._ward.name, RefusalReason.RECORDS)
+            return refusal(request, self._context.name, RefusalReason.RECORDS)
         except RunBegun as error:
             self._tell(str(error))
-            return refusal(request, self._ward.name, RefusalReason.BEGUN)
+            return refusal(request, self._context.name, RefusalReason.BEGUN)
         except (CohortError, ConfigurationError, UnsafeModel) as error:
             self._tell(f"Run {request.run} cannot use this site: {error}")
-            return refusal(request, self._ward.name, RefusalReason.CONFIGURATION)
+            return refusal(request, self._context.name, RefusalReason.CONFIGURATION)
 
     def _begin(self, request: Request) -> None:
         """Bind a run's name to what is first released under it; RunBegun for anything else."""
-        split = site_key(self._ward.identity_key).fingerprint()
-        Ledger(self._ward.ledger).check_begun(request.run, bound_to(request, split))
-        answers = answers_of(self._ward, frozenset())
+        split = site_key(self._context.identity_key).fingerprint()
+        Ledger(self._context.ledger).check_begun(request.run, bound_to(request, split))
+        answers = answers_of(self._context, frozenset())
         if isinstance(request, Proposal) or answers.begin(
             request.run, request.config, request.seed
         ):
@@ -159,21 +159,21 @@ class RequestHandler:
             case Proposal():
                 return self._standing(loaded, request)
             case StatisticsRequest():
-                return describe(loaded.site, loaded.described, request, self._ward.telling)
+                return describe(loaded.site, loaded.described, request, self._context.telling)
             case TrainRequest():
                 self._note_trained(loaded, request)
-                return train_round(loaded.site, loaded.bench, request)
+                return train_round(loaded.site, loaded.local_model, request)
             case EvaluationRequest():
-                return evaluate_round(loaded.site, loaded.bench, request)
+                return evaluate_round(loaded.site, loaded.local_model, request)
 
     def _note_trained(self, loaded: Loaded, request: TrainRequest) -> None:
         """Note whom the run trains on, before the first step; who only asks leaves no file."""
-        if self._ward.trained is not None:
+        if self._context.trained is not None:
             fingerprint, patients = request.config.fingerprint(), loaded.site.train.pseudonyms
-            note_trained(self._ward.trained, fingerprint, request.seed, patients)
+            note_trained(self._context.trained, fingerprint, request.seed, patients)
 
     def _withdrawn(self) -> frozenset[str]:
-        return withdrawn_in(self._ward.withdrawals)
+        return withdrawn_in(self._context.withdrawals)
 
     def _load(self, config: RunConfig, seed: int) -> Loaded:
         key = (config.fingerprint(), seed)
@@ -181,7 +181,7 @@ class RequestHandler:
         if self._loaded is None or self._key != key or not known:
             self._loaded, self._key = None, None  # before the next: one run in memory at a time
             self._tell(f"Loading the cohort of run {config.name}.")
-            self._loaded, self._key = load(self._ward, config, seed), key
+            self._loaded, self._key = load(self._context, config, seed), key
             self._tell(used_and_left_out(config.name, self._loaded.described))
             if self._loaded.doubt:
                 self._tell(f"{self._loaded.doubt} It goes on, as a refusal would tell.")
@@ -196,7 +196,7 @@ class RequestHandler:
         epsilon = left = None
         if config.privacy != "none" and site.guard is not None:
             guard = site.guard
-            plan = plan_of(site, loaded.bench, config.privacy, guard)
+            plan = plan_of(site, loaded.local_model, config.privacy, guard)
             costs = run_costs(request, plan, guard)
             # What this very run has been charged already is part of what it may cost.
             own = (request.run, bound_to(request, guard.split))
@@ -206,11 +206,11 @@ class RequestHandler:
             left = max(guard.limit.epsilon - spent, 0.0)
             if epsilon_of(binding([*before, *costs]), guard.limit.delta) > guard.limit.epsilon:
                 return refusal(request, site.name, RefusalReason.BUDGET)
-        tells = _tells(self._ward, config)
+        tells = _tells(self._context, config)
         return Standing(
             run=request.run, round=request.round, site=site.name,
             patients=patients if tells else None, epsilon=epsilon, epsilon_left=left,
-            seconds=round_seconds(loaded.bench, site, patients) if tells else None,
+            seconds=round_seconds(loaded.local_model, site, patients) if tells else None,
         )  # fmt: skip
 
     def _tell_of_count(self, site: Site, config: RunConfig) -> None:
@@ -223,13 +223,13 @@ class RequestHandler:
             )
 
 
-def _tells(ward: SiteContext, config: RunConfig) -> bool:
+def _tells(context: SiteContext, config: RunConfig) -> bool:
     """Return whether the number of patients leaves: what was agreed in public always may."""
-    if config.privacy != "none" and not config.privacy.declares(ward.name):
+    if config.privacy != "none" and not config.privacy.declares(context.name):
         return True
-    if ward.tell_patients == "without_privacy":
+    if context.tell_patients == "without_privacy":
         return config.privacy == "none"
-    return ward.tell_patients
+    return context.tell_patients
 
 
 def refusal(request: Request, site: str, reason: RefusalReason) -> Refusal:
@@ -237,42 +237,42 @@ def refusal(request: Request, site: str, reason: RefusalReason) -> Refusal:
     return Refusal(run=request.run, round=request.round, site=site, reason=reason)
 
 
-def answers_of(ward: SiteContext, withdrawn: frozenset[str]) -> Answers:
+def answers_of(context: SiteContext, withdrawn: frozenset[str]) -> Answers:
     """Return where the site keeps what it told, without those who were withdrawn."""
-    return AnswersInFile(ward.answers or ward.ledger.with_name("answers.db"), withdrawn)
+    return AnswersInFile(context.answers or context.ledger.with_name("answers.db"), withdrawn)
 
 
-def load(ward: SiteContext, config: RunConfig, seed: int) -> Loaded:
+def load(context: SiteContext, config: RunConfig, seed: int) -> Loaded:
     """Read a site's patients for a run and build its network.
 
     CohortError when nobody can be used.
     """
     task = task_of(config.task)
-    cache = Cache(ward.cache, ward.index)
+    cache = Cache(context.cache, context.index)
     with cache.in_use():
-        gone = withdrawn_in(ward.withdrawals)
-        shelf = CohortPaths(data=ward.data, labels=ward.labels, index=ward.index, cache=ward.cache)
-        left_out = LeftOut(withdrawn=gone, images=images_left_out(shelf, config, ward.quality))
-        cohort = load_cohort(ward.data, config, task, cache, ward.labels, left_out)
+        gone = withdrawn_in(context.withdrawals)
+        paths = CohortPaths(data=context.data, labels=context.labels, index=context.index, cache=context.cache)
+        left_out = LeftOut(withdrawn=gone, images=images_left_out(paths, config, context.quality))
+        cohort = load_cohort(context.data, config, task, cache, context.labels, left_out)
         if config.model.network == "frozen_features":
             cohort = with_features(cohort, config, cache)
-    cohort = replace(cohort, name=ward.name)
-    key = site_key(ward.identity_key)
+    cohort = replace(cohort, name=context.name)
+    key = site_key(context.identity_key)
     site = site_of(cohort, config, key)
     guard = Guard(
-        ledger=Ledger(ward.ledger),
+        ledger=Ledger(context.ledger),
         limit=Limit(
-            epsilon=ward.largest_epsilon, delta=ward.cohort_delta, run=largest_claim(config),
-        ), cohort=COHORT, noise=ChaChaNoise(), beside=told_of_everybody(config, ward.telling),
+            epsilon=context.largest_epsilon, delta=context.cohort_delta, run=largest_claim(config),
+        ), cohort=COHORT, noise=ChaChaNoise(), beside=told_of_everybody(config, context.telling),
         split=key.fingerprint(),
     )  # fmt: skip
     site = replace(
-        site, guard=guard, memory=MemoryInFolder(ward.memory), answers=answers_of(ward, gone)
+        site, guard=guard, memory=MemoryInFolder(context.memory), answers=answers_of(context, gone)
     )
     described = DescribableCohort(
-        shelf=shelf, facts=facts_of(cohort, site, config), images=config.cohort.images is not None
+        paths=paths, facts=facts_of(cohort, site, config), images=config.cohort.images is not None
     )
-    bench = open_local_model(config, seed, ward.device)
+    local_model = open_local_model(config, seed, context.device)
     return Loaded(
-        site=site, bench=bench, withdrawn=gone, described=described, doubt=cohort.doubt
+        site=site, local_model=local_model, withdrawn=gone, described=described, doubt=cohort.doubt
     )

@@ -52,14 +52,14 @@ class MessageTraffic:
 class Carrier:
     """Takes messages in and gives answers out, one object at a time, and counts their bytes."""
 
-    def __init__(self, desk: TransportContext, traffic: MessageTraffic) -> None:
-        self._desk = desk
+    def __init__(self, transport: TransportContext, traffic: MessageTraffic) -> None:
+        self._transport = transport
         self._traffic = traffic
         self.largest_request = 0  # bytes, as site.yaml says now
 
     def fetch(self, delivery: PendingMessage, fleet: FleetClient) -> None:
         """Fetch what is missing of a request, and write it as one file."""
-        inbox, start = self._desk.inbox, time.monotonic()
+        inbox, start = self._transport.inbox, time.monotonic()
         for name in inbox.lacking(delivery):
             content = fleet.fetch(delivery.run_id, name)
             if content is None:
@@ -69,20 +69,20 @@ class Carrier:
                 return
             inbox.put(delivery, name, content)
             self._traffic.received += len(content)
-            self._desk.meters.received(len(content))
+            self._transport.meters.received(len(content))
         receipt = ""
         try:
             opened = open_objects(lambda name: inbox.read(delivery, name), delivery.id)
             envelope = Envelope(header=opened.header, frames=self._frames(opened))
             receipt = opened.receipt
         except UpdateRefused as error:
-            self._desk.tell("a request cannot be read", {"why": str(error)})
+            self._transport.tell("a request cannot be read", {"why": str(error)})
             envelope = _UNREADABLE  # so that the coordinator is answered
         fleet.confirm(delivery)
         inbox.note_receipt(delivery, receipt)
         write_envelope(inbox.request(delivery), envelope)
         inbox.complete(delivery)
-        self._desk.meters.took("fetch", time.monotonic() - start)
+        self._transport.meters.took("fetch", time.monotonic() - start)
 
     def _frames(self, opened: Opened) -> tuple[bytes, ...]:
         """Return a request's frames; one object may stand for many, and each is held."""
@@ -98,12 +98,12 @@ class Carrier:
     def _refuse(self, delivery: PendingMessage, fleet: FleetClient) -> None:
         """Fetch no more of a request that is too large, and have it answered so."""
         why = f"it has more than {self.largest_request} bytes"
-        self._desk.tell("a request cannot be read", {
+        self._transport.tell("a request cannot be read", {
             "why": why, "next": "raise largest_request_mib in site.yaml, if the network needs it",
         })  # fmt: skip
         fleet.confirm(delivery)
-        write_envelope(self._desk.inbox.request(delivery), _UNREADABLE)
-        self._desk.inbox.complete(delivery)
+        write_envelope(self._transport.inbox.request(delivery), _UNREADABLE)
+        self._transport.inbox.complete(delivery)
 
     def give(self, delivery: PendingMessage, fleet: FleetClient, reply: Reply, sending: Sending) -> bool:
         """Send the objects that are left; False when the session is over."""
@@ -113,9 +113,9 @@ class Carrier:
             if not fleet.give(delivery.run_id, sending.session, name, reply.objects[name]):
                 return False
             self._traffic.sent += len(reply.objects[name])
-            self._desk.meters.sent(len(reply.objects[name]))
+            self._transport.meters.sent(len(reply.objects[name]))
             left.pop(0)
-            self._desk.inbox.note(delivery, replace(sending, left=tuple(left)))
+            self._transport.inbox.note(delivery, replace(sending, left=tuple(left)))
         return True
 
     def disclose(self, answer: Envelope) -> str:
@@ -130,11 +130,11 @@ class Carrier:
         mark, receipt = None, ""
         if facts["kind"] != "refusal":
             try:
-                mark, receipt = self._desk.records.attest()
+                mark, receipt = self._transport.records.attest()
             except WardroundError as error:
                 raise UpdateRefused(str(error)) from error
-        self._desk.disclosures.record(Disclosure(
-            kind=str(facts["kind"]), to=self._desk.to, run=str(facts["run"]),
+        self._transport.disclosures.record(Disclosure(
+            kind=str(facts["kind"]), to=self._transport.to, run=str(facts["run"]),
             round=number if isinstance(number, int) else 0,
             bytes=answer.size + len(receipt), sha256=answer.digest.hex(), epsilon=epsilon,
             records=mark,

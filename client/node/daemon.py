@@ -205,21 +205,21 @@ class _Daemon:
             self._worker.retire()
         if old.proxy != config.proxy:
             self._disconnect()
-        self._letters.house = self._house()
+        self._letters.admission = self._admission()
         _log.info("site.yaml read again")
 
     def _correspondence(self) -> MessageLoop:
         home = self._home
-        desk = TransportContext(
+        transport = TransportContext(
             name=self._config.name, to=self._coordinator.name, key=self._key,
             inbox=Inbox(home.inbox), outbox=Outbox(home.outbox),
             quarantine=Quarantine(home.quarantine), records=SiteRecords(home),
             disclosures=Disclosures(home.disclosures), worker=self._worker, tell=self._told,
             meters=self._meters,
         )  # fmt: skip
-        return MessageLoop(desk, self._house())
+        return MessageLoop(transport, self._admission())
 
-    def _house(self) -> AdmissionContext:
+    def _admission(self) -> AdmissionContext:
         return AdmissionContext(
             config=self._config, coordinator=self._coordinator.fingerprint,
             paused=self._home.paused, approvals=Approvals(self._home.approvals),

@@ -57,8 +57,8 @@ class _Letter:
 class MessageLoop:
     """All letters of a daemon; `turn` does what can be done now."""
 
-    desk: TransportContext
-    house: AdmissionContext
+    transport: TransportContext
+    admission: AdmissionContext
     traffic: MessageTraffic = field(default_factory=MessageTraffic)
     _letters: dict[str, _Letter] = field(default_factory=dict)  # decided on, by message
     _releases: dict[int, str] = field(default_factory=dict)  # by Flower's number of the run
@@ -67,8 +67,8 @@ class MessageLoop:
     _unreadable: set[str] = field(default_factory=set)  # questions of which the worker made nothing
 
     def __post_init__(self) -> None:
-        self._carrier = Carrier(self.desk, self.traffic)
-        self.desk.worker.died = self.desk.quarantine.died
+        self._carrier = Carrier(self.transport, self.traffic)
+        self.transport.worker.died = self.transport.quarantine.died
 
     def turn(self, fleet: FleetClient, wait_seconds: float) -> bool:
         """Take one step of each kind; returns whether anything happened.
@@ -83,48 +83,48 @@ class MessageLoop:
 
     def work(self) -> None:
         """Look what the worker has done and give it the next; needs no coordinator."""
-        worker = self.desk.worker
+        worker = self.transport.worker
         worker.start()
         finished = worker.look()
         if finished is not None:
             self._finished(finished)
         if worker.can_take:
             for letter in self._letters.values():
-                if not self._is_decided(letter) and not self.desk.outbox.has(letter.digest):
+                if not self._is_decided(letter) and not self.transport.outbox.has(letter.digest):
                     self._give_to_worker(letter)
                     break
 
     def close(self) -> None:
         """Take back the try of what the worker is at: it is ended by us, not by the request."""
-        self.desk.disclosures.close()
-        if self.desk.worker.given is not None:
-            self.desk.quarantine.undo(self.desk.worker.given)
+        self.transport.disclosures.close()
+        if self.transport.worker.given is not None:
+            self.transport.quarantine.undo(self.transport.worker.given)
 
     def _give_to_worker(self, letter: _Letter) -> None:
         """Count the try durably, then make it."""
         asked = letter.question
         what = f"{asked.kind} of run {asked.run}, round {asked.round}"
-        self.desk.quarantine.begin(letter.digest, what)
-        if not self.desk.worker.give(self.desk.inbox.request(letter.delivery), letter.digest):
-            self.desk.quarantine.undo(letter.digest)
+        self.transport.quarantine.begin(letter.digest, what)
+        if not self.transport.worker.give(self.transport.inbox.request(letter.delivery), letter.digest):
+            self.transport.quarantine.undo(letter.digest)
 
     def _is_decided(self, letter: _Letter) -> bool:
         """Return whether a letter needs no work, or may not have any."""
         if letter.refusal is not None or letter.digest in self._unreadable:
             return True
-        return self.desk.quarantine.tries(letter.digest).is_over
+        return self.transport.quarantine.tries(letter.digest).is_over
 
     def _finished(self, finished: Finished) -> None:
-        quarantine, name = self.desk.quarantine, finished.question
-        self.desk.meters.took("work", finished.seconds)
+        quarantine, name = self.transport.quarantine, finished.question
+        self.transport.meters.took("work", finished.seconds)
         of = [x for x in self._letters.values() if x.digest == name]
         if of:
-            self.desk.meters.took("wait", time.monotonic() - of[0].at - finished.seconds)
+            self.transport.meters.took("wait", time.monotonic() - of[0].at - finished.seconds)
         if finished.unreadable:
             self._unreadable.add(name)
-            self.desk.tell("a request cannot be read", {"why": finished.unreadable})
+            self.transport.tell("a request cannot be read", {"why": finished.unreadable})
         if finished.unkept:
-            self.desk.tell("an answer cannot be kept", {"why": finished.unkept})
+            self.transport.tell("an answer cannot be kept", {"why": finished.unkept})
             for x in of:
                 no = self._no(x.question, RefusalReason.FAILED)
                 self._letters[x.delivery.id] = replace(x, refusal=no)
@@ -132,17 +132,17 @@ class MessageLoop:
             quarantine.end(name)
             return
         if of:
-            quarantine.keep(name, self.desk.inbox.request(of[0].delivery))
+            quarantine.keep(name, self.transport.inbox.request(of[0].delivery))
         why = {"why": quarantine.tries(name).sentence, "next": "wardround-site doctor"}
-        self.desk.tell("a request is set aside", why)
+        self.transport.tell("a request is set aside", why)
 
     def set_aside(self) -> list[str]:
         """Return what is set aside, a sentence each."""
-        return [tries.sentence for tries in self.desk.quarantine.set_aside().values()]
+        return [tries.sentence for tries in self.transport.quarantine.set_aside().values()]
 
     def doing(self) -> AskedRequest | None:
         """Return what the worker is at."""
-        given = self.desk.worker.given
+        given = self.transport.worker.given
         return next((x.question for x in self._letters.values() if x.digest == given), None)
 
     @property
@@ -156,38 +156,38 @@ class MessageLoop:
             delivery = fleet.pull(wait_seconds)
             if delivery is not None and delivery.fault:
                 # Kept, it would end this daemon and every later one when it is to be answered.
-                self.desk.tell("a request cannot be read", {"why": delivery.fault})
+                self.transport.tell("a request cannot be read", {"why": delivery.fault})
             elif delivery is not None:
-                self.desk.inbox.keep(delivery)
+                self.transport.inbox.keep(delivery)
             fleet.received()
             self._pulled_at = time.monotonic()
-        self._carrier.largest_request = self.house.config.largest_request_mib * 2**20
-        for known in self.desk.inbox.waiting():
-            if not self.desk.inbox.request(known).exists():
+        self._carrier.largest_request = self.admission.config.largest_request_mib * 2**20
+        for known in self.transport.inbox.waiting():
+            if not self.transport.inbox.request(known).exists():
                 self._or_drop(known, self._carrier.fetch, fleet)
         return delivery is not None
 
     def _decide(self, fleet: FleetClient) -> None:
-        waiting = [d for d in self.desk.inbox.waiting() if self.desk.inbox.request(d).exists()]
+        waiting = [d for d in self.transport.inbox.waiting() if self.transport.inbox.request(d).exists()]
         for delivery in waiting:
             if delivery.id not in self._letters:
-                self.desk.quarantine.begin(delivery.id, "a request that was being opened")
+                self.transport.quarantine.begin(delivery.id, "a request that was being opened")
                 try:
                     self._or_drop(delivery, self._open, fleet)
                 finally:  # a daemon that is killed in it never comes here
-                    self.desk.quarantine.undo(delivery.id)
+                    self.transport.quarantine.undo(delivery.id)
         for delivery in waiting:
             self._drop_if_too_late(delivery)
 
     def _open(self, delivery: PendingMessage, fleet: FleetClient) -> None:
         """Read a request's facts and decide whether the site takes part."""
-        header, digest = read_head(self.desk.inbox.request(delivery))
+        header, digest = read_head(self.transport.inbox.request(delivery))
         question, why = self._judged(header, delivery, fleet)
         refusal = None
         if why is not None:
             refusal = self._no(question, why.reason)
             facts = {"run": question.run, "round": question.round, "reason": why.reason.name}
-            self.desk.tell("refused", {**facts, "detail": why.detail})
+            self.transport.tell("refused", {**facts, "detail": why.detail})
         self._letters[delivery.id] = _Letter(
             delivery=delivery, question=question, digest=digest, refusal=refusal,
             at=time.monotonic(),
@@ -197,7 +197,7 @@ class MessageLoop:
         self, header: str, delivery: PendingMessage, fleet: FleetClient
     ) -> tuple[AskedRequest, Denied | None]:
         """Return what is asked, and why the site does not take part in it."""
-        tries = self.desk.quarantine.tries(delivery.id)
+        tries = self.transport.quarantine.tries(delivery.id)
         if tries.begun > MOST_INTERRUPTIONS:  # this one is among them
             return NO_QUESTION, Denied(reason=RefusalReason.SET_ASIDE, detail=tries.sentence)
         try:
@@ -209,13 +209,13 @@ class MessageLoop:
         if delivery.run_id not in self._releases:
             self._releases[delivery.run_id] = fleet.release_of(delivery.run_id)
         release = self._releases[delivery.run_id]
-        why = denied(question, release, self.house, datetime.now(UTC).astimezone())
+        why = denied(question, release, self.admission, datetime.now(UTC).astimezone())
         return question, why or self._lost(delivery)
 
     def _lost(self, delivery: PendingMessage) -> Denied | None:
         """Return why the site's records are not to be built on, by all that is known of them."""
         try:
-            self.desk.records.check(self.desk.inbox.receipt(delivery))
+            self.transport.records.check(self.transport.inbox.receipt(delivery))
         except RecordsLost as error:
             return Denied(reason=RefusalReason.RECORDS, detail=str(error))
         except (PrivacyError, StateDamaged):
@@ -223,14 +223,14 @@ class MessageLoop:
         return None
 
     def _no(self, asked: AskedRequest, reason: RefusalReason) -> Envelope:
-        no = Refusal(run=asked.run, round=asked.round, site=self.desk.name, reason=reason)
+        no = Refusal(run=asked.run, round=asked.round, site=self.transport.name, reason=reason)
         envelope = seal(no)
-        return envelope.signed(sign(self.desk.key, envelope.digest))
+        return envelope.signed(sign(self.transport.key, envelope.digest))
 
     def _drop_if_too_late(self, delivery: PendingMessage) -> None:
         """Forget what nobody waits for: its time is over, or a later round was asked for."""
         letter = self._letters.get(delivery.id)
-        if letter is None or letter.digest == self.desk.worker.given:
+        if letter is None or letter.digest == self.transport.worker.given:
             return
         own, questions = letter.question, [other.question for other in self._letters.values()]
         later = any(
@@ -253,13 +253,13 @@ class MessageLoop:
             return letter.refusal
         if letter.digest in self._unreadable:
             return self._no(letter.question, RefusalReason.UNREADABLE)
-        if self.desk.quarantine.tries(letter.digest).is_over:
+        if self.transport.quarantine.tries(letter.digest).is_over:
             return self._no(letter.question, RefusalReason.SET_ASIDE)
-        return self.desk.outbox.find(letter.digest)
+        return self.transport.outbox.find(letter.digest)
 
     def _post(self, answer: Envelope, delivery: PendingMessage, fleet: FleetClient) -> None:
         """Send an answer, or what is missing of it."""
-        inbox = self.desk.inbox
+        inbox = self.transport.inbox
         sending = inbox.sending(delivery)
         if sending is None:
             receipt = self._carrier.disclose(answer)
@@ -274,23 +274,23 @@ class MessageLoop:
             offered = replace(sending, session=session, left=tuple(left))
             inbox.note(delivery, offered)
             self._carrier.give(delivery, fleet, reply, offered)
-        self.desk.meters.took("send", time.monotonic() - start)
+        self.transport.meters.took("send", time.monotonic() - start)
         self._answered(letter, facts_of(answer.header))
         self._drop(delivery)
 
     def _answered(self, letter: _Letter, facts: Mapping[str, object]) -> None:
         """Count an answer that was sent; only updates and reports are kept for another time."""
         if facts["kind"] in {"standing", "refusal"}:
-            self.desk.outbox.forget(letter.digest)  # the next one may be another
+            self.transport.outbox.forget(letter.digest)  # the next one may be another
         self._unreadable.discard(letter.digest)
         failed = facts.get("reason") in {RefusalReason.FAILED.name, RefusalReason.SET_ASIDE.name}
         outcome: Outcome = "refused" if facts["kind"] == "refusal" else "done"
         outcome = "failed" if failed else outcome
-        self.desk.meters.answered(letter.question.kind, outcome)
+        self.transport.meters.answered(letter.question.kind, outcome)
         spend = facts.get("spend")
         if isinstance(spend, dict):
-            limit = self.house.config.policy.largest_epsilon_per_cohort
-            self.desk.meters.charged(float(spend["cohort_epsilon"]), limit)
+            limit = self.admission.config.policy.largest_epsilon_per_cohort
+            self.transport.meters.charged(float(spend["cohort_epsilon"]), limit)
 
     def _or_drop(
         self, delivery: PendingMessage, step: Callable[[PendingMessage, FleetClient], None], fleet: FleetClient
@@ -299,9 +299,9 @@ class MessageLoop:
         try:
             step(delivery, fleet)
         except (RunGone, UpdateRefused, StateDamaged) as error:
-            self.desk.tell("a request is dropped", {"why": str(error)})
+            self.transport.tell("a request is dropped", {"why": str(error)})
             self._drop(delivery)
 
     def _drop(self, delivery: PendingMessage) -> None:
         self._letters.pop(delivery.id, None)
-        self.desk.inbox.drop(delivery)
+        self.transport.inbox.drop(delivery)

@@ -57,7 +57,7 @@ def main(home: Home, jobs: TextIO, results: TextIO) -> None:
     config = load_site_config(home.site_yaml)
     limit_memory(config.memory_gib)
     tell = _teller(sys.stderr)
-    desk = RequestHandler(ward_of(home, config), tell)
+    handler = RequestHandler(site_context(home, config), tell)
     outbox, key = Outbox(home.outbox), load_private(home.key)
     say = _sayer(results)
     WorkProgress().watch(lambda count: say({"progress": count}))
@@ -72,7 +72,7 @@ def main(home: Home, jobs: TextIO, results: TextIO) -> None:
             say({"unreadable": job.question, "why": str(error)})
             continue
         say({"working": job.question})
-        answer = answered(desk, request, config.name, tell)
+        answer = answered(handler, request, config.name, tell)
         envelope = seal(answer, _encoding(request, answer))
         try:
             outbox.keep(job.question, envelope.signed(sign(key, envelope.digest)))
@@ -106,10 +106,10 @@ def read_request(path: Path) -> Request:
     return message
 
 
-def answered(desk: RequestHandler, request: Request, site: str, tell: Callable[[str], None]) -> Answer:
+def answered(handler: RequestHandler, request: Request, site: str, tell: Callable[[str], None]) -> Answer:
     """Return the answer; whatever goes wrong here is told here, and only its kind leaves."""
     try:
-        return desk.answer(request)
+        return handler.answer(request)
     except Exception as error:  # noqa: BLE001 - a bad request must not end the worker
         tell(f"Run {request.run}, round {request.round} failed here: {error!r}")
         return refusal(request, site, RefusalReason.FAILED)
@@ -123,7 +123,7 @@ def _encoding(request: Request, answer: Answer) -> Encoding:
     return request.config.exchange.encoding
 
 
-def ward_of(home: Home, config: SiteConfig) -> SiteContext:
+def site_context(home: Home, config: SiteConfig) -> SiteContext:
     """Return where everything is, as the site's configuration says."""
     import torch
 

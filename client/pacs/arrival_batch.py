@@ -27,8 +27,8 @@ class ArrivalNotes:
 class ArrivalBatch:
     """What arrives of one series, until it is written down; leaving it writes down the rest."""
 
-    def __init__(self, desk: ArrivalNotes, pace: Pace) -> None:
-        self._desk, self._pace, self._boot = desk, pace, boot()
+    def __init__(self, notes: ArrivalNotes, pace: Pace) -> None:
+        self._notes, self._pace, self._boot = notes, pace, boot()
         self._lock = threading.Lock()
         self._held: list[Landed] = []
         self.problems: list[UnusableFile] = []
@@ -64,5 +64,5 @@ class ArrivalBatch:
         with self._lock:
             held, self._held = self._held, []
         if held:
-            self._desk.queue.acknowledge(held, self._boot)
-            self._desk.flusher.flush(held)
+            self._notes.queue.acknowledge(held, self._boot)
+            self._notes.flusher.flush(held)

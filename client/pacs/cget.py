@@ -49,16 +49,16 @@ class CGet(query.Asking):
         guessed = [] if all(told) and told else classes_of(series.modality)
         classes = [*filter(None, told), *guessed]
         wanted = [query.GET, *list(dict.fromkeys(classes))[:_MOST_CLASSES]]
-        desk = _Desk(self._data, series, arrivals)
+        notes = _Desk(self._data, series, arrivals)
         with associate(
-            self._pacs, wanted, syntaxes=(UNCOMPRESSED, *COMPRESSED), store=desk.store
+            self._pacs, wanted, syntaxes=(UNCOMPRESSED, *COMPRESSED), store=notes.store
         ) as association:
             for asked in requests(series, missing):
                 for status, _ in association.send_c_get(asked, query.GET):
-                    desk.check()
+                    notes.check()
                     if not (guessed and _nothing_fits(status)):
                         judge(self._pacs, status, "C-GET")
-        if guessed and not desk.count:
+        if guessed and not notes.count:
             raise SeriesRefused(_untold(series))
 
 

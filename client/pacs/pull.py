@@ -49,20 +49,20 @@ class PullOrder:
     withdrawn: frozenset[str]  # PatientIDs of whom nothing is fetched
 
 
-def pull(order: PullOrder, desk: ArrivalNotes, pace: Pace, tell: Tell) -> Pulled:
+def pull(order: PullOrder, notes: ArrivalNotes, pace: Pace, tell: Tell) -> Pulled:
     """Pull what is wanted; Unreachable or TrustRefused when the PACS does not let it go on.
 
     RunFailed when the data folder cannot be written, AtWork when another pull fills it. Returns
     early, with series left waiting, when `pace` was stopped.
     """
     try:
-        return _pull(order, desk, pace, tell)
+        return _pull(order, notes, pace, tell)
     except OSError as error:  # a full disk, a share that went away
         raise cannot_write(order.data, error) from error
 
 
-def _pull(order: PullOrder, desk: ArrivalNotes, pace: Pace, tell: Tell) -> Pulled:
-    queue = desk.queue
+def _pull(order: PullOrder, notes: ArrivalNotes, pace: Pace, tell: Tell) -> Pulled:
+    queue = notes.queue
     order.data.mkdir(parents=True, exist_ok=True)
     with _alone(order.data), open_source(order.pacs, order.data) as source:
         leftovers(order.data)
@@ -75,7 +75,7 @@ def _pull(order: PullOrder, desk: ArrivalNotes, pace: Pace, tell: Tell) -> Pulle
         queue.offer(found)
         queue.after_start(boot())
         _look_again(queue, order.data)
-        _Work(source, desk, pace, order.data, tell).run(order.pacs.associations)
+        _Work(source, notes, pace, order.data, tell).run(order.pacs.associations)
     return Pulled(counted=queue.counted(), unanswered=unanswered)
 
 
@@ -152,9 +152,9 @@ def _look_again(queue: Queue, data: Path) -> None:
 class _Work:
     """The threads that fetch, and what they share."""
 
-    def __init__(self, source: ImageSource, desk: ArrivalNotes, pace: Pace, data: Path, tell: Tell) -> None:
-        self._source, self._desk, self._pace, self._data = source, desk, pace, data
-        self._queue, self._tell = desk.queue, tell
+    def __init__(self, source: ImageSource, notes: ArrivalNotes, pace: Pace, data: Path, tell: Tell) -> None:
+        self._source, self._notes, self._pace, self._data = source, notes, pace, data
+        self._queue, self._tell = notes.queue, tell
         self._fatal: list[BaseException] = []
         self._told = "", 0.0  # and when
 
@@ -194,10 +194,10 @@ class _Work:
                 self._tell("The PACS's hours are over; going on when they begin again.")
                 self._pace.until_open()
                 continue
-            box = ArrivalBatch(self._desk, self._pace)
+            batch = ArrivalBatch(self._notes, self._pace)
             try:
-                with box:
-                    missing = self._bring(series, box)
+                with batch:
+                    missing = self._bring(series, batch)
             except Halt:
                 continue
             except SeriesRefused as error:
@@ -209,13 +209,13 @@ class _Work:
                     return
                 self._pace.pause(pause_seconds(refusals))
             except Unreachable as error:
-                cuts = 1 if box.count else cuts + 1
+                cuts = 1 if batch.count else cuts + 1
                 if not self._pace.patient:
                     raise
                 self._tell_once(error, pause_seconds(cuts))
                 self._pace.pause(pause_seconds(cuts))
             else:
-                self._close(series, missing, box.problems)
+                self._close(series, missing, batch.problems)
                 return
         self._queue.put_back(series)
 
@@ -227,12 +227,12 @@ class _Work:
             self._told = text, now
             self._tell(text)
 
-    def _bring(self, series: RemoteSeries, box: ArrivalBatch) -> frozenset[str]:
+    def _bring(self, series: RemoteSeries, batch: ArrivalBatch) -> frozenset[str]:
         """Fetch what is missing of a series; return what still is."""
         here = self._adopted(series)
         if not here:
-            self._source.fetch(series, None, box)
-            box.flush()
+            self._source.fetch(series, None, batch)
+            batch.flush()
             here = self._queue.here(series)
             if series.instances is not None and len(here) == series.instances:
                 return frozenset()
@@ -240,8 +240,8 @@ class _Work:
         for _ in range(_TRIES - 1):
             if not missing:
                 break
-            self._source.fetch(series, missing, box)
-            box.flush()
+            self._source.fetch(series, missing, batch)
+            batch.flush()
             missing -= self._queue.here(series)
         return missing
 
@@ -274,5 +274,5 @@ class _Work:
                 found.append(landed)
         if found:
             self._queue.acknowledge(found, boot())
-            self._desk.flusher.flush(found)
+            self._notes.flusher.flush(found)
         return here | {one.instance for one in found}

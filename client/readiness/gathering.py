@@ -63,12 +63,12 @@ def readiness(
     if not site.data.is_dir():
         message = f"There is no folder {site.data}. Mount it, or correct data in {home.site_yaml}."
         raise CohortError(message)
-    shelf = CohortPaths(data=site.data, labels=site.labels_csv, index=home.index, cache=home.cache)
-    seen = look(shelf, tell)
-    loaded = _cohort(home, site, shelf, config)
+    paths = CohortPaths(data=site.data, labels=site.labels_csv, index=home.index, cache=home.cache)
+    seen = look(paths, tell)
+    loaded = _cohort(home, site, paths, config)
     studies = account(seen.rows, seen.quarantined, loaded.facts, site.data.absolute())
-    pixels = _pixels(shelf, seen.rows, site)
-    verdict = _judged(shelf, seen.rows, site, (config, pixels))
+    pixels = _pixels(paths, seen.rows, site)
+    verdict = _judged(paths, seen.rows, site, (config, pixels))
     if config is None:
         refused = {str(suspect.row.path) for suspect in verdict.left_out}
         studies = tuple(_readable(study, refused) for study in studies)
@@ -93,25 +93,25 @@ def readiness(
         text_read=pixels.text_read,
         remarks=remarks(seen.rows), kinds=kinds(seen.rows),
         needs=needs_of(config, used, loaded.facts, seen.rows) if config else (),
-        labels=label_rows(shelf.labels, seen.rows),
-        unmatched=causes(site.data, shelf.labels, seen.rows),
-        columns=column_rows(shelf.labels, config),
-        questions=tuple(questions_about(shelf.labels, config)) if config else (),
+        labels=label_rows(paths.labels, seen.rows),
+        unmatched=causes(site.data, paths.labels, seen.rows),
+        columns=column_rows(paths.labels, config),
+        questions=tuple(questions_about(paths.labels, config)) if config else (),
         tables=_counted(exact),
-        speed=_speed(seen, shelf),
+        speed=_speed(seen, paths),
         told=released(exact, _smallest(site, config)) if config and exact else None,
         telling=_telling(site, config),
     )  # fmt: skip
 
 
-def look(shelf: CohortPaths, tell: Tell | None = None) -> FolderContents:
+def look(paths: CohortPaths, tell: Tell | None = None) -> FolderContents:
     """Bring the index up to date and measure how fast files are read."""
-    with Index(shelf.index) as index:
+    with Index(paths.index) as index:
         begun = time.perf_counter()
-        change = index.update(shelf.data, tell)
+        change = index.update(paths.data, tell)
         seconds = time.perf_counter() - begun
-        rows = tuple(index.instances(shelf.data))
-        odd = tuple(index.quarantined(shelf.data))
+        rows = tuple(index.instances(paths.data))
+        odd = tuple(index.quarantined(paths.data))
     count = change.read
     sample = [row.path for row in rows[:: max(1, len(rows) // _MEASURED)]][:_MEASURED]
     if not count and sample:  # nothing was new: read some of it again
@@ -145,7 +145,7 @@ class _Cohort:
     known: bool = True  # False: it stopped before anybody was looked at
 
 
-def _cohort(home: Home, site: SiteConfig, shelf: CohortPaths, config: RunConfig | None) -> _Cohort:
+def _cohort(home: Home, site: SiteConfig, paths: CohortPaths, config: RunConfig | None) -> _Cohort:
     """Load the run's cohort; where nobody can be used, say why instead."""
     gone = withdrawn(home)
     if config is None:
@@ -153,9 +153,9 @@ def _cohort(home: Home, site: SiteConfig, shelf: CohortPaths, config: RunConfig 
     try:
         cache = Cache(home.cache, home.index)
         with cache.in_use():
-            left_out = LeftOut(withdrawn=gone, images=images_left_out(shelf, config, site.quality))
+            left_out = LeftOut(withdrawn=gone, images=images_left_out(paths, config, site.quality))
             task = task_of(config.task)
-            cohort: SiteCohort = load_cohort(site.data, config, task, cache, shelf.labels, left_out)
+            cohort: SiteCohort = load_cohort(site.data, config, task, cache, paths.labels, left_out)
     except NobodyUsable as error:
         looked = not isinstance(error, ColumnsUnusable)
         facts = CohortFacts(unusable=error.unusable)
@@ -174,20 +174,20 @@ def _readable(study: StudyAccount, refused: set[str]) -> StudyAccount:
     return replace(study, used=any(str(path) not in refused for path in study.images))
 
 
-def _pixels(shelf: CohortPaths, rows: Sequence[Instance], site: SiteConfig) -> PixelSuspects:
-    with PixelStore(shelf.cache / PIXELS) as store:
+def _pixels(paths: CohortPaths, rows: Sequence[Instance], site: SiteConfig) -> PixelSuspects:
+    with PixelStore(paths.cache / PIXELS) as store:
         return look_at_pixels(rows, store, reader_of(site.quality))
 
 
 def _judged(
-    shelf: CohortPaths, rows: Sequence[Instance], site: SiteConfig,
+    paths: CohortPaths, rows: Sequence[Instance], site: SiteConfig,
     given: tuple[RunConfig | None, PixelSuspects],
 ) -> QualityVerdict:  # fmt: skip
     config, pixels = given
     try:
-        return judged(rows, config, site.quality, shelf.labels, pixels)
+        return judged(rows, config, site.quality, paths.labels, pixels)
     except CohortError:  # no table, so no side in it; said above
-        return judged(rows, None, site.quality, shelf.labels, pixels)
+        return judged(rows, None, site.quality, paths.labels, pixels)
 
 
 def _problems(seen: FolderContents, loaded: _Cohort, verdict: QualityVerdict, folder: Path) -> list[Unusable]:
@@ -251,12 +251,12 @@ def _counted(exact: Mapping[str, CountMembers]) -> tuple[CountTable, ...]:
     )  # fmt: skip
 
 
-def _speed(seen: FolderContents, shelf: CohortPaths) -> Speed:
+def _speed(seen: FolderContents, paths: CohortPaths) -> Speed:
     needed = sum(
         row.rows * row.columns * row.samples * row.frames * max(row.bits_allocated // 8, 1)
         for row in seen.rows
     )
-    place = next(p for p in (shelf.cache, *shelf.cache.parents) if p.exists())
+    place = next(p for p in (paths.cache, *paths.cache.parents) if p.exists())
     return Speed(
         files=seen.measured, files_per_second=seen.files_per_second,
         megabytes_per_second=seen.bytes_per_second / _MEGABYTE, cache_needed=needed,

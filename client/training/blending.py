@@ -24,7 +24,7 @@ from common.tasks.task import by_patient
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
-def blend(site: Site, bench: LocalModel, shared: Weights, own: Weights) -> dict[str, Tensor]:
+def blend(site: Site, local_model: LocalModel, shared: Weights, own: Weights) -> dict[str, Tensor]:
     """Return the mix of both models that the site's validation patients speak for.
 
     The losses are taken as negative log-likelihoods, which those of diagnosis and prognosis are.
@@ -34,7 +34,7 @@ def blend(site: Site, bench: LocalModel, shared: Weights, own: Weights) -> dict[
     """
     if len(site.validation) == 0:
         return dict(shared)
-    losses = torch.stack([_losses(site, bench, mixed(shared, own, a)) for a in SHARES])
+    losses = torch.stack([_losses(site, local_model, mixed(shared, own, a)) for a in SHARES])
     # A network that fails on anybody is no candidate.
     total = torch.nan_to_num(losses.sum(1), nan=torch.inf)
     if bool(torch.isinf(total).all()):
@@ -44,7 +44,7 @@ def blend(site: Site, bench: LocalModel, shared: Weights, own: Weights) -> dict[
     found = mixed(shared, own, share)
     # Jensen's inequality: where the loss is convex in the weights this never happens.
     expected = float(believed[believed > 0] @ total[believed > 0])
-    if not float(_losses(site, bench, found).sum()) <= expected + 1e-9:
+    if not float(_losses(site, local_model, found).sum()) <= expected + 1e-9:
         return mixed(shared, own, SHARES[int(total.argmin())])
     return found
 
@@ -56,7 +56,7 @@ def mixed(shared: Weights, own: Weights, share: float) -> dict[str, Tensor]:
     return {name: torch.lerp(value, own[name], share) for name, value in shared.items()}
 
 
-def _losses(site: Site, bench: LocalModel, weights: Weights) -> Tensor:
+def _losses(site: Site, local_model: LocalModel, weights: Weights) -> Tensor:
     """Return the loss of each validation patient, in float64."""
-    bench.load(weights)
-    return by_patient(score(bench, site.validation))
+    local_model.load(weights)
+    return by_patient(score(local_model, site.validation))

@@ -28,7 +28,7 @@ from common.tasks.task import Scores, no_scores
 _CHUNK_ITEMS = 64
 
 
-def score(bench: LocalModel, patients: Patients, *, apart: bool = False) -> Scores:
+def score(local_model: LocalModel, patients: Patients, *, apart: bool = False) -> Scores:
     """Return predictions, by patient or by image as the configuration says.
 
     `apart` scores one patient after another, so that no score depends on who else is there.
@@ -40,24 +40,24 @@ def score(bench: LocalModel, patients: Patients, *, apart: bool = False) -> Scor
             "Look at cohort.split and the hospital's labels, or leave the hospital out."
         )
         raise CohortError(message)
-    bench.model.eval()
+    local_model.model.eval()
     try:
         with torch.inference_mode():
             chunks = _chunks(patients, 1 if apart else _CHUNK_ITEMS)
-            parts = [_score_chunk(bench, patients, chunk) for chunk in chunks]
+            parts = [_score_chunk(local_model, patients, chunk) for chunk in chunks]
     finally:
-        bench.model.train()
+        local_model.model.train()
     return Scores(
         prediction=torch.cat([p.prediction for p in parts]),
         target=torch.cat([p.target for p in parts]),
         loss=torch.cat([p.loss for p in parts]),
-        owner=None if _by_patient(bench) else patients.patient,
+        owner=None if _by_patient(local_model) else patients.patient,
     )
 
 
-def _by_patient(bench: LocalModel) -> bool:
+def _by_patient(local_model: LocalModel) -> bool:
     """Return whether a patient's items are averaged into one row of scores."""
-    return bench.config.evaluation.unit == "patient" and bench.config.task.kind != "segmentation"
+    return local_model.config.evaluation.unit == "patient" and local_model.config.task.kind != "segmentation"
 
 
 def _chunks(patients: Patients, items: int) -> list[Tensor]:
@@ -74,41 +74,41 @@ def _chunks(patients: Patients, items: int) -> list[Tensor]:
     return chunks
 
 
-def _score_chunk(bench: LocalModel, patients: Patients, items: Tensor) -> Scores:
+def _score_chunk(local_model: LocalModel, patients: Patients, items: Tensor) -> Scores:
     batch = take(patients, items)
-    output = bench.model(batch.image, batch.table)
+    output = local_model.model(batch.image, batch.table)
     target = batch.target
-    if _by_patient(bench):
+    if _by_patient(local_model):
         output = patient_mean(output, batch)
         # Items of one patient share its target; labels that disagree never got this far.
         first = torch.searchsorted(batch.patient, torch.arange(len(output)))
         target = batch.target[first]
     return Scores(
-        prediction=bench.task.predict(output),
+        prediction=local_model.task.predict(output),
         target=target,
-        loss=bench.task.item_loss(output, target),
+        loss=local_model.task.item_loss(output, target),
     )
 
 
-def site_statistics(bench: LocalModel, patients: Patients) -> Statistics:
+def site_statistics(local_model: LocalModel, patients: Patients) -> Statistics:
     """Return what may leave of one split: small cells are withheld before anyone sees them."""
-    rules = bench.config.evaluation
+    rules = local_model.config.evaluation
     if rules.count_noise > 0:
         # Noise hides small cells; withholding them as well would tell where they are.
-        return bench.task.statistics(scores_apart(bench, patients), rules)
-    counted = bench.task.statistics(score(bench, patients), rules)
+        return local_model.task.statistics(scores_apart(local_model, patients), rules)
+    counted = local_model.task.statistics(score(local_model, patients), rules)
     return withhold_small_cells(counted, rules.smallest_cell)
 
 
-def scores_apart(bench: LocalModel, patients: Patients) -> Scores:
+def scores_apart(local_model: LocalModel, patients: Patients) -> Scores:
     """Return scores of which each is a function of one patient alone, also of nobody.
 
     How many items go through at once decides the last bits of a product, and crafted weights
     make last bits large: one patient more would move the scores of others.
     """
     if len(patients) == 0:
-        return no_scores(score(bench, _somebody(patients)))
-    return score(bench, patients, apart=True)
+        return no_scores(score(local_model, _somebody(patients)))
+    return score(local_model, patients, apart=True)
 
 
 def _somebody(like: Patients) -> Patients:
@@ -123,7 +123,7 @@ def _somebody(like: Patients) -> Patients:
 
 
 def evaluate_round(
-    site: Site, bench: LocalModel, request: EvaluationRequest
+    site: Site, local_model: LocalModel, request: EvaluationRequest
 ) -> SiteReport | Refusal:
     """Measure the request's weights, with the site's own layers where it keeps some.
 
@@ -140,21 +140,21 @@ def evaluate_round(
     """
     config = request.config
     if config.evaluation.count_noise > 0:
-        return _noised_report(site, bench, request)
+        return _noised_report(site, local_model, request)
     if config.privacy != "none":
         return _refusal(site, request, RefusalReason.METRICS)
     patients = site.validation if request.split == "validation" else site.test
     if len(patients) < config.evaluation.smallest_cell:
         return _refusal(site, request, RefusalReason.TOO_FEW_PATIENTS)
-    bench.load(request.weights, site.memory.recall(request.run, request.round))
+    local_model.load(request.weights, site.memory.recall(request.run, request.round))
     return SiteReport(
         run=request.run, round=request.round, site=site.name,
-        statistics=site_statistics(bench, patients),
+        statistics=site_statistics(local_model, patients),
     )
 
 
 def _noised_report(
-    site: Site, bench: LocalModel, request: EvaluationRequest
+    site: Site, local_model: LocalModel, request: EvaluationRequest
 ) -> SiteReport | Refusal:
     """Charge, draw, keep, answer: in this order, and once."""
     try:
@@ -168,9 +168,9 @@ def _noised_report(
     patients = site.validation if request.split == "validation" else site.test
     private = request.config.privacy != "none"
     kept = {} if private else site.memory.recall(request.run, request.round)
-    bench.load(request.weights, kept)
+    local_model.load(request.weights, kept)
     try:
-        statistics, spend = noised(site, request, site_statistics(bench, patients))
+        statistics, spend = noised(site, request, site_statistics(local_model, patients))
     except BudgetExceeded:
         return _refusal(site, request, RefusalReason.BUDGET)
     report = SiteReport(

@@ -22,56 +22,56 @@ _LOOKS = 5
 
 
 def fine_tune(
-    site: Site, bench: LocalModel, shared: Weights, rules: Personalisation, seed: int
+    site: Site, local_model: LocalModel, shared: Weights, rules: Personalisation, seed: int
 ) -> dict[str, Tensor]:
     """Return the weights, among the shared ones and some tuned ones, that validate best here.
 
     Without validation patients the last are returned. Steps are those of `training` at the
     rate of `personalisation`; FedProx, SCAFFOLD and augmentation are for rounds alone.
     """
-    bench.load(shared)
-    best, best_loss = dict(shared), _validation_loss(site, bench)
+    local_model.load(shared)
+    best, best_loss = dict(shared), _validation_loss(site, local_model)
     every = max(1, rules.steps // _LOOKS)
     with repeatable_dropout(seed, site.name, 0):
-        optimizer = _optimizer(bench, rules)
-        for number in _steps(site, bench, optimizer, rules.steps, seed):
+        optimizer = _optimizer(local_model, rules)
+        for number in _steps(site, local_model, optimizer, rules.steps, seed):
             if number % every != 0 and number != rules.steps:
                 continue
-            loss = _validation_loss(site, bench)
+            loss = _validation_loss(site, local_model)
             if loss < best_loss or len(site.validation) == 0:
                 best_loss = loss
-                best = {n: v.clone() for n, v in bench.trained.items()}
+                best = {n: v.clone() for n, v in local_model.trained.items()}
     return best
 
 
-def _optimizer(bench: LocalModel, rules: Personalisation) -> torch.optim.Optimizer:
+def _optimizer(local_model: LocalModel, rules: Personalisation) -> torch.optim.Optimizer:
     """Return the run's optimiser at the rate of fine-tuning, a tenth where none is given."""
-    training = bench.config.training
+    training = local_model.config.training
     rate = rules.learning_rate or training.learning_rate / 10
     tuned = training.model_copy(update={"learning_rate": rate, "schedule": "constant"})
-    return make_optimizer(bench.model, tuned, 1)
+    return make_optimizer(local_model.model, tuned, 1)
 
 
 def _steps(
-    site: Site, bench: LocalModel, optimizer: torch.optim.Optimizer, steps: int, seed: int
+    site: Site, local_model: LocalModel, optimizer: torch.optim.Optimizer, steps: int, seed: int
 ) -> Iterator[int]:
     """Take step after step and yield the number of each when it is done."""
-    training = bench.config.training
+    training = local_model.config.training
     drawn = batches(
         site.train, training.batch_patients, training.images_per_patient, steps,
         data_order(seed, site.name, 0),
     )  # fmt: skip
     for number, batch in enumerate(drawn, 1):
         optimizer.zero_grad(set_to_none=True)
-        losses = bench.task.item_loss(bench.model(batch.image, batch.table), batch.target)
+        losses = local_model.task.item_loss(local_model.model(batch.image, batch.table), batch.target)
         patient_loss(losses, batch).backward()  # type: ignore[no-untyped-call]  # torch ships it so
         optimizer.step()
         yield number
 
 
-def _validation_loss(site: Site, bench: LocalModel) -> float:
+def _validation_loss(site: Site, local_model: LocalModel) -> float:
     """Return the mean validation loss; infinite where it is no number, or without patients."""
     if len(site.validation) == 0:
         return math.inf
-    loss = float(score(bench, site.validation).loss.mean())
+    loss = float(score(local_model, site.validation).loss.mean())
     return math.inf if math.isnan(loss) else loss

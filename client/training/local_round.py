@@ -23,26 +23,26 @@ from common.privacy.plan import Spend
 _CONTROL = "control/"
 
 
-def train_round(site: Site, bench: LocalModel, request: TrainRequest) -> SiteUpdate | Refusal:
+def train_round(site: Site, local_model: LocalModel, request: TrainRequest) -> SiteUpdate | Refusal:
     """Train one round at one site.
 
     With privacy on, the round's mechanism is durable in the ledger before the first step,
     so no update exists that was not charged. ConfigurationError for a request that names layers
     which are the site's own: their changes would leave with the update.
     """
-    _check_shared(bench, request)
-    if counted(site, bench.config) < bench.config.cohort.smallest_cohort:
+    _check_shared(local_model, request)
+    if counted(site, local_model.config) < local_model.config.cohort.smallest_cohort:
         return _refusal(site, request, RefusalReason.TOO_FEW_PATIENTS)
-    rules = bench.config.training
+    rules = local_model.config.training
     kept = site.memory.recall(request.run, request.round - 1)
-    bench.load(request.weights, kept)
+    local_model.load(request.weights, kept)
     own_control = _own_control(request, kept)
     try:
-        spend = _train(site, bench, request, own_control)
+        spend = _train(site, local_model, request, own_control)
     except BudgetExceeded:
         return _refusal(site, request, RefusalReason.BUDGET)
-    delta = difference(on_processor(bench.trained), request.weights)
-    own = {name: bench.trained[name] for name in bench.local}
+    delta = difference(on_processor(local_model.trained), request.weights)
+    own = {name: local_model.trained[name] for name in local_model.local}
     keep = {name: value.clone() for name, value in on_processor(own).items()}
     control_delta = None
     if request.control is not None:
@@ -58,45 +58,45 @@ def train_round(site: Site, bench: LocalModel, request: TrainRequest) -> SiteUpd
     )  # fmt: skip
 
 
-def _check_shared(bench: LocalModel, request: TrainRequest) -> None:
+def _check_shared(local_model: LocalModel, request: TrainRequest) -> None:
     asked = request.weights.keys() | (request.control or {}).keys()
-    if own := sorted(asked & bench.local):
+    if own := sorted(asked & local_model.local):
         message = (
             f"The request brings weights of {', '.join(own)}, which personalisation.method="
-            f"{bench.config.personalisation.method} keeps at each site. Nothing was trained."
+            f"{local_model.config.personalisation.method} keeps at each site. Nothing was trained."
         )
         raise ConfigurationError(message)
 
 
 def _train(
-    site: Site, bench: LocalModel, request: TrainRequest, own_control: Weights
+    site: Site, local_model: LocalModel, request: TrainRequest, own_control: Weights
 ) -> Spend | None:
     """Take the round's steps; dropout draws from the round's own seed, as the batches do."""
     with repeatable_dropout(request.seed, site.name, request.round):
-        if bench.config.privacy == "none":
-            _train_plainly(site, bench, request, own_control)
+        if local_model.config.privacy == "none":
+            _train_plainly(site, local_model, request, own_control)
             return None
-        optimizer = make_optimizer(bench.model, bench.config.training, request.round)
-        return train_privately(site, bench, request, optimizer)
+        optimizer = make_optimizer(local_model.model, local_model.config.training, request.round)
+        return train_privately(site, local_model, request, optimizer)
 
 
 def _train_plainly(
-    site: Site, bench: LocalModel, request: TrainRequest, own_control: Weights
+    site: Site, local_model: LocalModel, request: TrainRequest, own_control: Weights
 ) -> None:
     """Take the round's local steps without privacy."""
-    rules = bench.config.training
+    rules = local_model.config.training
     generator = data_order(request.seed, site.name, request.round)
-    optimizer = make_optimizer(bench.model, rules, request.round)
+    optimizer = make_optimizer(local_model.model, rules, request.round)
     for batch in batches(
         site.train, rules.batch_patients, rules.images_per_patient, rules.local_steps, generator
     ):
         image, target = batch.image, batch.target
         if rules.augment:
-            image, target = augment(image, target, bench.config.task.kind, generator)
+            image, target = augment(image, target, local_model.config.task.kind, generator)
         optimizer.zero_grad(set_to_none=True)
-        losses = bench.task.item_loss(bench.model(image, batch.table), target)
+        losses = local_model.task.item_loss(local_model.model(image, batch.table), target)
         patient_loss(losses, batch).backward()  # type: ignore[no-untyped-call]  # torch ships it so
-        _correct_gradients(bench.model, rules.proximal, request, own_control)
+        _correct_gradients(local_model.model, rules.proximal, request, own_control)
         optimizer.step()
 
 

@@ -22,15 +22,15 @@ from common.privacy.plan import PrivacyPlan, Spend
 _CHECKED: WeakKeyDictionary[nn.Module, Backend] = WeakKeyDictionary()
 
 
-def plan_of(site: Site, bench: LocalModel, privacy: PatientPrivacy, guard: Guard) -> PrivacyPlan:
+def plan_of(site: Site, local_model: LocalModel, privacy: PatientPrivacy, guard: Guard) -> PrivacyPlan:
     """Return the site's plan for the whole run.
 
     Its epsilon holds what everybody is charged for beside training. Where the run agreed on a
     number of patients, no field of it depends on who is here.
     """
-    patients = counted(site, bench.config)
+    patients = counted(site, local_model.config)
     return make_plan(
-        privacy, bench.config.training, patients, patients * privacy.sampling_rate,
+        privacy, local_model.config.training, patients, patients * privacy.sampling_rate,
         simulated=guard.noise.simulated, history=guard.beside,
     )  # fmt: skip
 
@@ -48,20 +48,20 @@ def counted(site: Site, config: RunConfig) -> int:
 
 
 def train_privately(
-    site: Site, bench: LocalModel, request: TrainRequest, optimizer: torch.optim.Optimizer
+    site: Site, local_model: LocalModel, request: TrainRequest, optimizer: torch.optim.Optimizer
 ) -> Spend:
     """Charge, then take the round's noised steps.
 
     UnsafeModel and BudgetExceeded leave everything as it was: nothing charged, nothing released.
     """
-    privacy, guard = bench.config.privacy, site.guard
+    privacy, guard = local_model.config.privacy, site.guard
     if privacy == "none" or guard is None:
         message = f"Site {site.name} has no ledger, so it cannot take part in a private run."
         raise PrivacyError(message)
-    plan = plan_of(site, bench, privacy, guard)
+    plan = plan_of(site, local_model, privacy, guard)
     objective = Objective(
-        model=bench.model, item_loss=bench.task.item_loss, patients=site.train,
-        images_per_patient=bench.config.training.images_per_patient,
+        model=local_model.model, item_loss=local_model.task.item_loss, patients=site.train,
+        images_per_patient=local_model.config.training.images_per_patient,
     )  # fmt: skip
     backend = checked_backend(objective, plan, guard)
     spend = charge(request, plan, guard)

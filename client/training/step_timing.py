@@ -15,27 +15,27 @@ from common.data.sample import Batch, patient_loss
 _ITEMS = 16
 
 
-def round_seconds(bench: LocalModel, site: Site, patients: int) -> float:
+def round_seconds(local_model: LocalModel, site: Site, patients: int) -> float:
     """Return the estimated seconds of one round with so many patients, to two digits.
 
     A forward and a backward pass over made-up images of the cohort's shape; no weight changes,
     nothing is drawn from the run's generators. In a private run it depends on the machine, the
     configuration and `patients` alone: each is taken to have as many images as a step may use.
     """
-    rules = bench.config.training
+    rules = local_model.config.training
     drawn = patients if rules.batch_patients == "all" else min(rules.batch_patients, patients)
     per_patient: float = rules.images_per_patient
-    if bench.config.privacy == "none":
+    if local_model.config.privacy == "none":
         per_patient = min(len(site.train.patient) / len(site.train), per_patient)
     items = drawn * per_patient * rules.local_steps
     some = _made_up(site)
-    trained = [p for p in bench.model.parameters() if p.requires_grad]
+    trained = [p for p in local_model.model.parameters() if p.requires_grad]
     seconds = 0.0
     with torch.random.fork_rng(devices=[]):
         for _ in range(2):  # the first one warms up
             start = time.perf_counter()
-            output = bench.model(some.image, some.table)
-            loss = patient_loss(bench.task.item_loss(output, some.target), some)
+            output = local_model.model(some.image, some.table)
+            loss = patient_loss(local_model.task.item_loss(output, some.target), some)
             torch.autograd.grad(loss, trained, allow_unused=True)
             seconds = time.perf_counter() - start
     return _two_digits(seconds * items / _ITEMS)

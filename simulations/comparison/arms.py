@@ -144,7 +144,7 @@ def _run(
 
     aggregator = aggregator_of(config.aggregation, len(sites))
     with open_members(sites, config, setting.seed, setting.engine) as members:
-        store = _store(config, members.bench, setting, run)
+        store = _store(config, members.local_model, setting, run)
         state = store.load() if store else None
         state = state or begin(config, run, setting.seed, aggregator)
         state = run_rounds(
@@ -152,46 +152,46 @@ def _run(
         )
         members.bring_memory(state.run, state.round)
         told = {} if config.privacy == "none" else measure_tests(config, members, state).metrics
-        bench = members.bench
-    return state, bench, rounds_of(state, seen), told
+        local_model = members.local_model
+    return state, local_model, rounds_of(state, seen), told
 
 
-def _store(config: RunConfig, bench: LocalModel, setting: ArmSetting, run: str) -> RunStore | None:
+def _store(config: RunConfig, local_model: LocalModel, setting: ArmSetting, run: str) -> RunStore | None:
     """Return where rounds are saved; None where going on would not give the same result.
 
     That is so with privacy, and where sites keep layers or control variates, which are lost
     with the process.
     """
-    keeps = bench.local or config.aggregation.rule == "scaffold"
+    keeps = local_model.local or config.aggregation.rule == "scaffold"
     if setting.unfinished is None or config.privacy != "none" or keeps:
         return None
     return setting.unfinished.store(f"{run}-{setting.fold}")
 
 
 def _measure(
-    bench: LocalModel, site: Site, weights: Weights, own: Weights = MappingProxyType({})
+    local_model: LocalModel, site: Site, weights: Weights, own: Weights = MappingProxyType({})
 ) -> tuple[Scores, Tensor]:
     """Return test scores, and the loss of each validation patient, of weights at a site."""
-    bench.load(weights, own)
+    local_model.load(weights, own)
     if len(site.validation) == 0:
-        return _test_scores(bench, site), _NO_LOSSES
-    return _test_scores(bench, site), by_patient(score(bench, site.validation))
+        return _test_scores(local_model, site), _NO_LOSSES
+    return _test_scores(local_model, site), by_patient(score(local_model, site.validation))
 
 
-def _test_scores(bench: LocalModel, site: Site) -> Scores:
+def _test_scores(local_model: LocalModel, site: Site) -> Scores:
     """Return the scores of a site's test patients; those of nobody where it has none."""
     if len(site.test) > 0:
-        return score(bench, site.test)
+        return score(local_model, site.test)
     # Scored only for the form, so that all sites' scores can be put together.
     someone = site.train if len(site.train) > 0 else site.validation
-    return no_scores(score(bench, select(someone, [0])))
+    return no_scores(score(local_model, select(someone, [0])))
 
 
 def _federated(label: str, config: RunConfig, sites: SiteSet, setting: ArmSetting) -> ArmOutcome:
-    state, bench, records, told = _run(label, config, sites, setting, f"{label}-{setting.seed}")
+    state, local_model, records, told = _run(label, config, sites, setting, f"{label}-{setting.seed}")
     measured = {
         name: _measure(
-            bench, site, state.chosen, site.memory.recall(state.run, state.round)
+            local_model, site, state.chosen, site.memory.recall(state.run, state.round)
         )
         for name, site in sites.items()
     }
@@ -221,15 +221,15 @@ def _local(sites: SiteSet, setting: ArmSetting) -> ArmOutcome:
         )
         raise RunFailed(message)
     test, loss, own = {}, {}, {}
-    bench = open_local_model(config, setting.seed)
+    local_model = open_local_model(config, setting.seed)
     for name, site in sites.items():
         if len(site.train) < smallest:
-            test[name], loss[name] = no_scores(_test_scores(bench, site)), _NO_LOSSES
+            test[name], loss[name] = no_scores(_test_scores(local_model, site)), _NO_LOSSES
             continue
         run = f"local-{name}-{setting.seed}"
         state, *_ = _run(f"local {name}", config, {name: site}, setting, run)
         own[name] = state.chosen
-        test[name], loss[name] = _measure(bench, site, state.chosen)
+        test[name], loss[name] = _measure(local_model, site, state.chosen)
     return ArmOutcome(
         test=test, validation=loss, rounds=(), epsilon={}, delta={}, weights={},
         chosen_round=0, seconds=0.0, own=own,
@@ -246,8 +246,8 @@ def _pooled(sites: SiteSet, setting: ArmSetting) -> ArmOutcome:
         test=joined([s.test for s in sites.values()]),
     )
     run = f"pooled-{setting.seed}"
-    state, bench, records, _ = _run("pooled", config, {"pooled": everyone}, setting, run)
-    measured = {n: _measure(bench, s, state.chosen) for n, s in sites.items()}
+    state, local_model, records, _ = _run("pooled", config, {"pooled": everyone}, setting, run)
+    measured = {n: _measure(local_model, s, state.chosen) for n, s in sites.items()}
     return ArmOutcome(
         test={n: s for n, (s, _) in measured.items()},
         validation={n: loss for n, (_, loss) in measured.items()},
@@ -266,15 +266,15 @@ def _personalised(sites: SiteSet, setting: ArmSetting, before: Mapping[Arm, ArmO
     own: Mapping[str, Weights] = {}
     if method == "blend":
         own = (before.get("local") or _local(sites, setting)).own
-    bench = open_local_model(plain(config), setting.seed)
+    local_model = open_local_model(plain(config), setting.seed)
     test, loss = {}, {}
     for name, site in sites.items():
         weights: Weights = shared.weights
         if name in own:
-            weights = blend(site, bench, shared.weights, own[name])
+            weights = blend(site, local_model, shared.weights, own[name])
         elif method == "fine_tune" and len(site.train) >= config.cohort.smallest_cohort:
-            weights = fine_tune(site, bench, weights, config.personalisation, setting.seed)
-        test[name], loss[name] = _measure(bench, site, weights)
+            weights = fine_tune(site, local_model, weights, config.personalisation, setting.seed)
+        test[name], loss[name] = _measure(local_model, site, weights)
     return replace(shared, test=test, validation=loss)
 
 

@@ -116,8 +116,8 @@ def load_hospitals(
 def _left_out(folder: Path, config: RunConfig, cache: Cache) -> LeftOut:
     """Return the images that a site with the rules as they are written would leave out, too."""
     labels = folder / "labels.csv"
-    shelf = CohortPaths(data=folder, labels=labels, index=cache.index, cache=cache.folder)
-    return LeftOut(images=images_left_out(shelf, config, QualityRules()))
+    paths = CohortPaths(data=folder, labels=labels, index=cache.index, cache=cache.folder)
+    return LeftOut(images=images_left_out(paths, config, QualityRules()))
 
 
 def _summary(cohort: SiteCohort, config: RunConfig) -> str:

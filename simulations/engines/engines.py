@@ -28,7 +28,7 @@ class InspectableSites(Sites, Protocol):
     """Sites that can also be looked at when the run is over, as only a simulation can."""
 
     @property
-    def bench(self) -> LocalModel:
+    def local_model(self) -> LocalModel:
         """A network of this process, for what is measured after the run."""
         ...
 

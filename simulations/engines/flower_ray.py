@@ -62,7 +62,7 @@ class RaySites:
     ) -> None:
         refuse_real_noise(sites)
         self._sites = dict(sorted(sites.items()))
-        self._bench = open_local_model(config, seed)
+        self._local_model = open_local_model(config, seed)
         self._over = threading.Event()
         self._grids: Queue[Grid] = Queue()
         self._failures: Queue[BaseException] = Queue()
@@ -73,9 +73,9 @@ class RaySites:
         )
 
     @property
-    def bench(self) -> LocalModel:
+    def local_model(self) -> LocalModel:
         """The network of this process, for what is measured after the run."""
-        return self._bench
+        return self._local_model
 
     def available(self) -> tuple[str, ...]:
         """Return every site's name."""

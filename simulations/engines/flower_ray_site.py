@@ -29,7 +29,7 @@ FAILED = "failed"
 MEMORY = "memory"
 SITE = "site"
 #: Networks that this actor has built, by configuration and seed: once a run, not once a message.
-_BENCHES: dict[tuple[str, int], LocalModel] = {}
+_LOCAL_MODELS: dict[tuple[str, int], LocalModel] = {}
 
 
 def client_app(sites: Mapping[str, Site], config: RunConfig, seed: int) -> ClientApp:
@@ -80,13 +80,13 @@ def _site(stored: ObjectRef[Site], context: Context) -> Site:
     return replace(site, memory=memory)
 
 
-def _bench(config: RunConfig, seed: int) -> LocalModel:
+def _local_model(config: RunConfig, seed: int) -> LocalModel:
     key = (config.fingerprint(), seed)
-    if key not in _BENCHES:
+    if key not in _LOCAL_MODELS:
         torch.set_num_threads(1)
-        _BENCHES.clear()
-        _BENCHES[key] = open_local_model(config, seed)
-    return _BENCHES[key]
+        _LOCAL_MODELS.clear()
+        _LOCAL_MODELS[key] = open_local_model(config, seed)
+    return _LOCAL_MODELS[key]
 
 
 def _train(
@@ -96,7 +96,7 @@ def _train(
     if not isinstance(request, TrainRequest):
         message = f"A {type(request).__name__} came where training was asked for."
         raise RunFailed(message)
-    answer = train_round(site, _bench(*run), request)
+    answer = train_round(site, _local_model(*run), request)
     _keep(context, request, site.memory.recall(request.run, request.round))
     return to_record(answer)
 
@@ -113,7 +113,7 @@ def _evaluate(asked: Message, site: Site, run: tuple[RunConfig, int]) -> RecordD
     if not isinstance(request, EvaluationRequest):
         message = f"A {type(request).__name__} came where a measurement was asked for."
         raise RunFailed(message)
-    return to_record(evaluate_round(site, _bench(*run), request))
+    return to_record(evaluate_round(site, _local_model(*run), request))
 
 
 def _recall(message: Message, name: str, site: Site) -> RecordDict:

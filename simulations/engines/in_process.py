@@ -17,12 +17,12 @@ class InProcessSites:
 
     def __init__(self, sites: Mapping[str, Site], config: RunConfig, seed: int) -> None:
         self._sites = dict(sorted(sites.items()))
-        self._bench = open_local_model(config, seed)
+        self._local_model = open_local_model(config, seed)
 
     @property
-    def bench(self) -> LocalModel:
+    def local_model(self) -> LocalModel:
         """The network that all sites of this process take turns at."""
-        return self._bench
+        return self._local_model
 
     def available(self) -> tuple[str, ...]:
         """Return every site's name."""
@@ -36,11 +36,11 @@ class InProcessSites:
     ) -> Iterator[SiteUpdate | Refusal]:
         """Yield each site's update when it is asked for: one update in memory at a time."""
         for name in sites:
-            yield train_round(self._sites[name], self._bench, request)
+            yield train_round(self._sites[name], self._local_model, request)
 
     def evaluate(
         self, request: EvaluationRequest, sites: Sequence[str]
     ) -> Iterator[SiteReport | Refusal]:
         """Yield each site's report."""
         for name in sites:
-            yield evaluate_round(self._sites[name], self._bench, request)
+            yield evaluate_round(self._sites[name], self._local_model, request)

@@ -64,9 +64,9 @@ class WorkerSites:
         refuse_real_noise(sites)
         self._sites = dict(sorted(sites.items()))
         self._config = config
-        self._bench = open_local_model(config, seed)
-        own = self._bench.local
-        shared = {n: v for n, v in self._bench.trained.items() if n not in own}
+        self._local_model = open_local_model(config, seed)
+        own = self._local_model.local
+        shared = {n: v for n, v in self._local_model.trained.items() if n not in own}
         self._weights, self._control = shared_like(shared), shared_like(shared)
         self._deltas = {name: shared_like(shared) for name in self._sites}
         self._changes = {name: shared_like(shared) for name in self._sites}
@@ -80,9 +80,9 @@ class WorkerSites:
             self._fork(number)
 
     @property
-    def bench(self) -> LocalModel:
+    def local_model(self) -> LocalModel:
         """The parent's own network, for what is measured after the run."""
-        return self._bench
+        return self._local_model
 
     def available(self) -> tuple[str, ...]:
         """Return every site's name."""
@@ -243,7 +243,7 @@ class WorkerSites:
                         run=task.run, round=task.round, seed=task.seed, config=self._config,
                         weights=self._weights, split=task.kind,
                     )  # fmt: skip
-                    return evaluate_round(site, self._bench, request)
+                    return evaluate_round(site, self._local_model, request)
         except WardroundError as error:
             return error
 
@@ -252,7 +252,7 @@ class WorkerSites:
             run=task.run, round=task.round, seed=task.seed, config=self._config,
             weights=self._weights, control=self._control if task.controlled else None,
         )  # fmt: skip
-        update = train_round(site, self._bench, request)
+        update = train_round(site, self._local_model, request)
         if isinstance(update, Refusal):
             return update
         fill(self._deltas[site.name], update.delta)

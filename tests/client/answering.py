@@ -53,32 +53,32 @@ personalisation: {method: none}
 
 
 class MadeUpDesk(RequestHandler):
-    """A desk whose patients are made up in memory."""
+    """A transport whose patients are made up in memory."""
 
-    def __init__(self, ward: SiteContext, patients: Patients) -> None:
-        super().__init__(ward, lambda _text: None)
+    def __init__(self, context: SiteContext, patients: Patients) -> None:
+        super().__init__(context, lambda _text: None)
         self._patients = patients
 
     @property
     def name(self) -> str:
         """The site's name."""
-        return self._ward.name
+        return self._context.name
 
     def _load(self, config: RunConfig, seed: int) -> Loaded:
         gone = self._withdrawn()  # none of them is among the made-up patients
         if self._loaded is None or not gone <= self._loaded.withdrawn:
             guard = Guard(
-                ledger=Ledger(self._ward.ledger), limit=Limit(epsilon=1000.0, delta=0.001),
+                ledger=Ledger(self._context.ledger), limit=Limit(epsilon=1000.0, delta=0.001),
                 cohort=COHORT, noise=ChaChaNoise(),
-                beside=told_of_everybody(config, self._ward.telling),
-                split=site_key(self._ward.identity_key).fingerprint(),
+                beside=told_of_everybody(config, self._context.telling),
+                split=site_key(self._context.identity_key).fingerprint(),
             )  # fmt: skip
             site = Site(
-                name=self._ward.name, train=self._patients, validation=self._patients,
-                test=self._patients, guard=guard, memory=MemoryInFolder(self._ward.memory),
+                name=self._context.name, train=self._patients, validation=self._patients,
+                test=self._patients, guard=guard, memory=MemoryInFolder(self._context.memory),
             )  # fmt: skip
-            bench = open_local_model(config, seed)
-            self._loaded = Loaded(site=site, bench=bench, withdrawn=gone)
+            local_model = open_local_model(config, seed)
+            self._loaded = Loaded(site=site, local_model=local_model, withdrawn=gone)
         return self._loaded
 
 
@@ -86,11 +86,11 @@ class InlineWorker(WorkerProcess):
     """Does a job when it is given one, in this process."""
 
     def __init__(
-        self, home: Path, desk: MadeUpDesk, outbox: Outbox, lie: Callable[[Answer], Answer]
+        self, home: Path, transport: MadeUpDesk, outbox: Outbox, lie: Callable[[Answer], Answer]
     ) -> None:
         super().__init__(home, -1)
         self._lie = lie
-        self._desk, self._outbox, self._key = desk, outbox, load_private(home / "key")
+        self._transport, self._outbox, self._key = transport, outbox, load_private(home / "key")
         self._over: list[Finished] = []
         self.jobs: list[str] = []
 
@@ -105,7 +105,7 @@ class InlineWorker(WorkerProcess):
     def give(self, request: Path, question: str) -> bool:
         """Do the job."""
         self.jobs.append(question)
-        answer = answered(self._desk, read_request(request), self._desk.name, lambda _text: None)
+        answer = answered(self._transport, read_request(request), self._transport.name, lambda _text: None)
         envelope = seal(self._lie(answer))
         self._outbox.keep(question, envelope.signed(sign(self._key, envelope.digest)))
         self._over.append(Finished(question=question, seconds=0.0, failed=False))
@@ -138,7 +138,7 @@ class Letters:
             key.parent.mkdir(parents=True, exist_ok=True)
             key.write_text(private_text(new_private_key()))
         outbox = Outbox(self.home / "outbox")
-        ward = SiteContext(
+        context = SiteContext(
             name=self.name, data=self.home, labels=self.home, cache=self.home / "cache",
             memory=self.home / "memory", ledger=self.home / "ledger.db",
             index=self.home / "index.db", quality=QualityRules(),
@@ -148,8 +148,8 @@ class Letters:
             device=torch.device("cpu"), identity_key=self.home / "identity.key",
             records=SiteRecords(Home(self.home)),
         )  # fmt: skip
-        worker = InlineWorker(self.home, MadeUpDesk(ward, self.patients), outbox, self.lie)
-        desk = TransportContext(
+        worker = InlineWorker(self.home, MadeUpDesk(context, self.patients), outbox, self.lie)
+        transport = TransportContext(
             name=self.name, to="coordinator", key=load_private(key),
             inbox=Inbox(self.home / "inbox"), outbox=outbox,
             quarantine=Quarantine(self.home / "quarantine"),
@@ -158,9 +158,9 @@ class Letters:
             tell=lambda event, facts: self.told.append((event, dict(facts))),
             meters=SiteMeters(CollectorRegistry()),
         )  # fmt: skip
-        return MessageLoop(desk, self.house())
+        return MessageLoop(transport, self.admission())
 
-    def house(self) -> AdmissionContext:
+    def admission(self) -> AdmissionContext:
         """Return what the site's decision depends on."""
         rules = PolicyRules.model_validate({
             "approval": self.approval, "private_only": self.private_only,

@@ -42,7 +42,7 @@ WATCHED = {module.__file__ for module in (ledger, private_round, training)} | {_
 
 def release(folder: Path) -> None:
     """Train one private round and write down what leaves the site."""
-    bench = _BENCH
+    local_model = _BENCH
     site = Site(
         name="here", train=_PATIENTS, validation=_PATIENTS, test=_PATIENTS,
         guard=Guard(
@@ -53,7 +53,7 @@ def release(folder: Path) -> None:
     request = TrainRequest(
         run="run", round=1, seed=0, config=CONFIG, weights=initial_weights(CONFIG, 0)
     )
-    update = training.train_round(site, bench, request)
+    update = training.train_round(site, local_model, request)
     (folder / "released").write_text(repr(update))
     sys.settrace(None)
 

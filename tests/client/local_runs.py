@@ -99,9 +99,9 @@ def request_of(
     )
 
 
-def update_of(site: Site, bench: LocalModel, request: TrainRequest) -> SiteUpdate:
+def update_of(site: Site, local_model: LocalModel, request: TrainRequest) -> SiteUpdate:
     """Return a round's update, which is no refusal."""
-    answer = train_round(site, bench, request)
+    answer = train_round(site, local_model, request)
     assert isinstance(answer, SiteUpdate)
     return answer
 
@@ -127,16 +127,16 @@ def twin(
     mu / 2 |w - w_round|^2 (Li et al. 2020, eq. 2). A step of SCAFFOLD: y - rate (g - c_i + c)
     (Karimireddy et al. 2020, eq. 3).
     """
-    bench, rules = open_local_model(config, 0), config.training
-    load_into(bench.model, request.weights)
-    parameters = dict(bench.model.named_parameters())
+    local_model, rules = open_local_model(config, 0), config.training
+    load_into(local_model.model, request.weights)
+    parameters = dict(local_model.model.named_parameters())
     rate = learning_rate(rules, request.round)
     total = {name: torch.zeros_like(value) for name, value in parameters.items()}
     order = data_order(request.seed, site.name, request.round)
     for batch in batches(
         site.train, rules.batch_patients, rules.images_per_patient, rules.local_steps, order
     ):
-        losses = bench.task.item_loss(bench.model(batch.image, batch.table), batch.target)
+        losses = local_model.task.item_loss(local_model.model(batch.image, batch.table), batch.target)
         by_patient = [losses[batch.patient == p].mean() for p in batch.patient.unique()]
         loss = torch.stack(by_patient).mean()
         for name, value in parameters.items():
@@ -147,4 +147,4 @@ def twin(
                 total[name] += gradient / rules.local_steps
                 pull = request.control[name] - control[name] if request.control and control else 0.0
                 value.sub_(rate * (gradient + pull))
-    return copied(trainable(bench.model)), total
+    return copied(trainable(local_model.model)), total

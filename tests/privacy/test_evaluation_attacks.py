@@ -21,7 +21,7 @@ from client.governance.admission import AdmissionContext, denied, question_of
 from client.governance.approvals import Approvals
 from client.inference.calibration.trained_on import trained_on
 from client.node.app import RequestHandler, load
-from client.node.worker import ward_of
+from client.node.worker import site_context
 from client.privacy.ledger import Ledger
 from client.site.home import Home
 from client.site.policy_rules import PolicyRules
@@ -82,7 +82,7 @@ def attacked_home(tmp_path: Path) -> Home:
 
 
 def desk_of(home: Home) -> RequestHandler:
-    return RequestHandler(ward_of(home, load_site_config(home.site_yaml)), lambda _text: None)
+    return RequestHandler(site_context(home, load_site_config(home.site_yaml)), lambda _text: None)
 
 
 def crafted(rare: float = 0.0, crp: float = 0.0, bias: float = 0.0) -> Weights:
@@ -111,9 +111,9 @@ def reason_of(answer: Answer) -> RefusalReason:
 
 def true_counts(home: Home, request: EvaluationRequest) -> Statistics:
     """Return what the site would count, which never leaves."""
-    loaded = load(ward_of(home, load_site_config(home.site_yaml)), request.config, request.seed)
-    loaded.bench.load(request.weights)
-    return site_statistics(loaded.bench, loaded.site.test)
+    loaded = load(site_context(home, load_site_config(home.site_yaml)), request.config, request.seed)
+    loaded.local_model.load(request.weights)
+    return site_statistics(loaded.local_model, loaded.site.test)
 
 
 def check_noised(home: Home) -> None:
@@ -137,9 +137,9 @@ def check_noised(home: Home) -> None:
 
 def check_once(home: Home) -> None:
     """Raise unless other weights for a round that was answered are refused."""
-    desk = desk_of(home)
-    first = desk.answer(asked(crafted(crp=0.1)))
-    second = desk.answer(asked(crafted(crp=0.1, bias=1e-6)))
+    handler = desk_of(home)
+    first = handler.answer(asked(crafted(crp=0.1)))
+    second = handler.answer(asked(crafted(crp=0.1, bias=1e-6)))
     if not isinstance(first, SiteReport) or not isinstance(second, Refusal):
         message = f"two answers for one round: {second}"
         raise AssertionError(message)  # noqa: TRY004 - a check, not a type error
@@ -148,10 +148,10 @@ def check_once(home: Home) -> None:
 def test_rounds_that_are_asked_for_again_are_charged_and_told_until_the_budget_ends_it(
     home: Home,
 ) -> None:
-    desk, charged = desk_of(home), 0
+    handler, charged = desk_of(home), 0
     limit = load_site_config(home.site_yaml).policy.largest_epsilon_per_cohort
     for place in range(40):
-        answer = desk.answer(TrainRequest(
+        answer = handler.answer(TrainRequest(
             run="run", round=1 + place % 3, seed=0, config=CONFIG, weights=crafted(crp=float(place))
         ))  # fmt: skip
         if not isinstance(answer, SiteUpdate):
@@ -177,20 +177,20 @@ def test_two_requests_cannot_be_subtracted(home: Home) -> None:
 
 
 def test_of_200_weight_sets_for_one_round_one_is_answered_and_charged(home: Home) -> None:
-    desk = desk_of(home)
-    answers = [desk.answer(asked(crafted(crp=n / 100))) for n in range(200)]
+    handler = desk_of(home)
+    answers = [handler.answer(asked(crafted(crp=n / 100))) for n in range(200)]
     assert [isinstance(a, SiteReport) for a in answers] == [True, *[False] * 199]
     assert {reason_of(a) for a in answers[1:]} == {RefusalReason.ANSWERED}
     assert Ledger(home.ledger).head().charges == 1
 
 
 def test_other_seeds_of_a_run_are_refused(home: Home) -> None:
-    desk = desk_of(home)
-    answers = [desk.answer(asked(seed=seed)) for seed in range(12)]
+    handler = desk_of(home)
+    answers = [handler.answer(asked(seed=seed)) for seed in range(12)]
     assert isinstance(answers[0], SiteReport)
     assert {reason_of(a) for a in answers[1:]} == {RefusalReason.BEGUN}
     changed = CONFIG.model_copy(update={"description": "another"})
-    assert reason_of(desk.answer(asked(config=changed))) is RefusalReason.BEGUN
+    assert reason_of(handler.answer(asked(config=changed))) is RefusalReason.BEGUN
     # Also of a process that was started anew, and for what else the run asks.
     for request in (
         asked(seed=2**70), StatisticsRequest(run="run", round=0, seed=1, config=CONFIG)
@@ -268,7 +268,7 @@ def test_another_key_of_the_split_ends_a_run_that_was_charged(home: Home) -> Non
     assert reason_of(desk_of(home).answer(asked(number=3, split="test"))) is RefusalReason.BEGUN
 
 
-def house(home: Home) -> AdmissionContext:
+def admission(home: Home) -> AdmissionContext:
     return AdmissionContext(
         config=load_site_config(home.site_yaml), coordinator="ca", paused=home.paused,
         approvals=Approvals(home.approvals),
@@ -279,7 +279,7 @@ def house(home: Home) -> AdmissionContext:
 def test_an_approval_is_of_one_seed(home: Home, ahead: bool) -> None:  # noqa: FBT001
     def refused(request: Proposal | EvaluationRequest) -> RefusalReason | None:
         question = question_of(seal(request).header)
-        found = denied(question, bundle_hash(), house(home), datetime.now().astimezone())
+        found = denied(question, bundle_hash(), admission(home), datetime.now().astimezone())
         return None if found is None else found.reason
 
     first = Proposal(run="first", round=0, seed=5, config=CONFIG)
@@ -293,8 +293,8 @@ def test_an_approval_is_of_one_seed(home: Home, ahead: bool) -> None:  # noqa: F
 
 
 def test_other_run_names_are_charged_until_the_budget_ends_it(home: Home) -> None:
-    desk = desk_of(home)
-    answers = [desk.answer(asked(run=f"run-{n}")) for n in range(200)]
+    handler = desk_of(home)
+    answers = [handler.answer(asked(run=f"run-{n}")) for n in range(200)]
     told = [a for a in answers if isinstance(a, SiteReport)]
     assert 0 < len(told) < 60
     assert {reason_of(a) for a in answers[len(told) :]} == {RefusalReason.BUDGET}
@@ -312,9 +312,9 @@ def test_a_repetition_gets_the_same_bytes_and_costs_nothing(home: Home) -> None:
 
 
 def test_rounds_and_splits_that_are_not_measured_are_refused(home: Home) -> None:
-    desk = desk_of(home)
+    handler = desk_of(home)
     places = [(n, s) for n in range(9) for s in ("validation", "test") if (n, s) != (3, "test")]
-    answers = [desk.answer(asked(number=n, split=split)) for n, split in places]
+    answers = [handler.answer(asked(number=n, split=split)) for n, split in places]
     assert {reason_of(a) for a in answers} == {RefusalReason.METRICS}
     assert Ledger(home.ledger).head().charges == 0
 
@@ -406,12 +406,12 @@ privacy: none
 def test_one_patient_moves_the_counts_by_what_is_charged_whatever_the_weights(
     kind: str, unit: str, scale: float, left_out: int, seed: int
 ) -> None:
-    bench, patients = made(kind, unit)
+    local_model, patients = made(kind, unit)
     draw = torch.Generator().manual_seed(seed)
-    for value in bench.trained.values():
+    for value in local_model.trained.values():
         value.copy_(scale * torch.randn(value.shape, generator=draw))
-    with_them = site_statistics(bench, patients)
-    fewer = site_statistics(bench, without(patients, left_out))
+    with_them = site_statistics(local_model, patients)
+    fewer = site_statistics(local_model, without(patients, left_out))
     moved = [(with_them.cells[n] - fewer.cells[n]).ravel() for n in with_them.cells]
     assert float(np.linalg.norm(np.concatenate(moved))) <= count_sensitivity(with_them) + 1e-9
 
@@ -428,16 +428,16 @@ training: {{rounds: 1}}
 evaluation: {{count_noise: 2.0}}
 privacy: none
 """)
-    bench, patients = open_local_model(config, 0), patients_of((1,) * 40, (0,))
+    local_model, patients = open_local_model(config, 0), patients_of((1,) * 40, (0,))
     draw = torch.Generator().manual_seed(0)
     wide = torch.randn((40, 100), generator=draw)
-    for value in bench.trained.values():
+    for value in local_model.trained.values():
         value.copy_(torch.randn(value.shape, generator=draw))
-    everybody = evaluation.scores_apart(bench, replace(patients, table=wide)).prediction
+    everybody = evaluation.scores_apart(local_model, replace(patients, table=wide)).prediction
     for left_out in (0, 7, 20, 39):
         fewer = without(replace(patients, table=wide), left_out)
         stay = torch.arange(40) != left_out
-        if not torch.equal(evaluation.scores_apart(bench, fewer).prediction, everybody[stay]):
+        if not torch.equal(evaluation.scores_apart(local_model, fewer).prediction, everybody[stay]):
             message = f"without patient {left_out} others have other scores"
             raise AssertionError(message)
 
@@ -475,23 +475,23 @@ def test_answers_that_were_forgotten_are_charged_again_and_never_told_for_free(
 ) -> None:
     monkeypatch.setattr("client.privacy.answers._MOST_TOLD", 2)
     monkeypatch.setattr("client.privacy.answers._MOST_RUNS", 2)
-    desk = desk_of(home)
+    handler = desk_of(home)
     for number in range(4):
-        assert isinstance(desk.answer(asked(run=f"run-{number}")), SiteReport)
-    assert reason_of(desk.answer(asked(crafted(crp=9.0), run="run-3"))) is RefusalReason.ANSWERED
-    assert isinstance(desk.answer(asked(crafted(crp=9.0), run="run-0")), SiteReport)
+        assert isinstance(handler.answer(asked(run=f"run-{number}")), SiteReport)
+    assert reason_of(handler.answer(asked(crafted(crp=9.0), run="run-3"))) is RefusalReason.ANSWERED
+    assert isinstance(handler.answer(asked(crafted(crp=9.0), run="run-0")), SiteReport)
     assert Ledger(home.ledger).head().charges == 5
-    assert reason_of(desk.answer(asked(run="run-1", seed=9))) is RefusalReason.BEGUN
+    assert reason_of(handler.answer(asked(run="run-1", seed=9))) is RefusalReason.BEGUN
 
 
 def test_only_who_trains_leaves_a_note_of_whom(home: Home) -> None:
-    desk = desk_of(home)
+    handler = desk_of(home)
     for seed in range(4):
-        desk.answer(Proposal(run="run", round=0, seed=seed, config=CONFIG))
-    assert isinstance(desk.answer(asked()), SiteReport)
+        handler.answer(Proposal(run="run", round=0, seed=seed, config=CONFIG))
+    assert isinstance(handler.answer(asked()), SiteReport)
     assert not home.trained.exists()
     request = TrainRequest(
         run="run", round=1, seed=0, config=CONFIG, weights=initial_weights(CONFIG, 0)
     )
-    assert isinstance(desk.answer(request), SiteUpdate)
+    assert isinstance(handler.answer(request), SiteUpdate)
     assert len(trained_on(home.trained, CONFIG.fingerprint(), 0)) > 10

@@ -421,30 +421,30 @@ class World:
 def world(folder: Path, run: str, cache: Path, backend: Backend = LOOP) -> World:
     """Load a folder as a site does for a run."""
     config, store = run_named(run), Cache(cache)
-    shelf = CohortPaths(data=folder, labels=folder / "labels.csv", index=store.index, cache=cache)
-    left_out = LeftOut(images=images_left_out(shelf, config, STRICT))
+    paths = CohortPaths(data=folder, labels=folder / "labels.csv", index=store.index, cache=cache)
+    left_out = LeftOut(images=images_left_out(paths, config, STRICT))
     cohort = load_cohort(folder, config, task_of(config.task), store, None, left_out)
     if config.model.network == "frozen_features":
         cohort = with_features(cohort, config, store)
     site = site_of(cohort, config, simulated_key(0))
     facts = facts_of(cohort, site, config)
-    studies = account_of(shelf, facts) if config.cohort.images is not None else ()
+    studies = account_of(paths, facts) if config.cohort.images is not None else ()
     tables = tables_of(config, studies, facts, mean_intensities(studies, cache))
-    bench, plan = _bench(run), _plan(config)
+    local_model, plan = _local_model(run), _plan(config)
     objective = Objective(
-        model=bench.model, item_loss=bench.task.item_loss, patients=site.train,
+        model=local_model.model, item_loss=local_model.task.item_loss, patients=site.train,
         images_per_patient=config.training.images_per_patient,
     )  # fmt: skip
     return World(site=site, sum=clipped_sum(objective, plan, backend), tables=tables)
 
 
 @lru_cache
-def _bench(run: str) -> LocalModel:
-    bench = open_local_model(run_named(run), 0)
+def _local_model(run: str) -> LocalModel:
+    local_model = open_local_model(run_named(run), 0)
     generator = torch.Generator().manual_seed(1)
-    for value in bench.trained.values():
+    for value in local_model.trained.values():
         value.add_(0.1 * torch.randn(value.shape, generator=generator))
-    return bench
+    return local_model
 
 
 def _plan(config: RunConfig) -> PrivacyPlan:

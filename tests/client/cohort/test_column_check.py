@@ -14,7 +14,7 @@ from client.cohort.column_check import one_sided, questions_about
 from client.cohort.loading import SiteCohort
 from client.labels.schema import schema_path
 from client.node.app import RequestHandler
-from client.node.worker import ward_of
+from client.node.worker import site_context
 from common.config.run_config import RunConfig, parse_config
 from common.messages.wire import Proposal, Refusal, RefusalReason, Standing
 from common.platform.errors import CohortError
@@ -322,8 +322,8 @@ def test_index_report_and_the_daemon_stop_with_the_cause(tmp_path: Path, privacy
     assert ended.status == 3
     assert "The run cannot train here" in ended.out
     said: list[str] = []
-    desk = RequestHandler(ward_of(site.home, config), said.append)
-    answer = desk.answer(Proposal(run="run", round=0, seed=0, config=chosen))
+    handler = RequestHandler(site_context(site.home, config), said.append)
+    answer = handler.answer(Proposal(run="run", round=0, seed=0, config=chosen))
     if privacy == "none":
         assert isinstance(answer, Refusal)
         assert answer.reason is RefusalReason.CONFIGURATION

@@ -191,12 +191,12 @@ def test_saturated_and_equal_pixels_are_found_and_blank_ones_prove_nothing(tmp_p
 
 def test_a_site_that_leaves_equal_pixels_out_has_them_in_no_cohort(tmp_path: Path) -> None:
     site = site_of(tmp_path, {5: same_as(4)})
-    shelf = CohortPaths(
+    paths = CohortPaths(
         data=site, labels=site / "labels.csv", index=tmp_path / "index.db", cache=tmp_path / "cache"
     )
     config = config_of()
-    assert images_left_out(shelf, config, QualityRules()) == {}
-    refused = images_left_out(shelf, config, QualityRules(same_pixels="leave_out"))
+    assert images_left_out(paths, config, QualityRules()) == {}
+    refused = images_left_out(paths, config, QualityRules(same_pixels="leave_out"))
     assert {reason for reason, _ in refused.values()} == {Reason.PATIENT_TWO_IDS}
     cohort = load(site, config, tmp_path / "cache", LeftOut(images=refused))
     assert len(cohort.items) == PATIENTS - 2

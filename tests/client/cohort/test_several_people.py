@@ -14,7 +14,7 @@ from client.cohort.quality_rules import CohortPaths, images_left_out
 from client.dicom.reasons import Reason
 from client.labels.label_table import read_labels
 from client.node.app import RequestHandler, SiteContext
-from client.node.worker import ward_of
+from client.node.worker import site_context
 from client.site.cache import Cache
 from client.site.quality_rules import QualityRules
 from common.config.run_config import RunConfig, parse_config
@@ -51,8 +51,8 @@ def folder(path: Path, **said: tuple[str, ...]) -> Path:
 
 def load(data: Path, config: RunConfig, cache: Path) -> SiteCohort:
     store = Cache(cache)
-    shelf = CohortPaths(data=data, labels=data / "labels.csv", index=store.index, cache=cache)
-    refused = LeftOut(images=images_left_out(shelf, config, QualityRules()))
+    paths = CohortPaths(data=data, labels=data / "labels.csv", index=store.index, cache=cache)
+    refused = LeftOut(images=images_left_out(paths, config, QualityRules()))
     return load_cohort(data, config, task_of(config.task), store, None, refused)
 
 
@@ -138,20 +138,20 @@ def test_rows_of_a_private_run_name_their_patient(tmp_path: Path) -> None:
         read_labels(table, ("ill",), with_images=True, by_patient=True)
 
 
-def desk(folder: Path, *, diagnosis: object) -> tuple[RequestHandler, list[str]]:
+def handler(folder: Path, *, diagnosis: object) -> tuple[RequestHandler, list[str]]:
     folder.mkdir()
     site, told = Site(folder), list[str]()
     for number in range(3):
         save(site.data / f"{number}.dcm", image(noise(16, 16, seed=number), f"P{number}"))
     write_labels(site.data, [{"PatientID": f"P{n}", "ill": diagnosis} for n in range(3)])
-    ward: SiteContext = ward_of(site.home, site.set_up())
-    return RequestHandler(ward, told.append), told
+    context: SiteContext = site_context(site.home, site.set_up())
+    return RequestHandler(context, told.append), told
 
 
 def test_a_private_run_is_not_told_that_nobody_fits(tmp_path: Path) -> None:
     """What it asks for it chooses itself, so a refusal would say whether anybody has it."""
     for diagnosis in ("neither", 1):
-        here, told = desk(tmp_path / str(diagnosis), diagnosis=diagnosis)
+        here, told = handler(tmp_path / str(diagnosis), diagnosis=diagnosis)
         asked = Proposal(run="r", round=0, seed=0, config=PRIVATE)
         assert isinstance(here.answer(asked), Standing)
         weights = initial_weights(PRIVATE, 0)

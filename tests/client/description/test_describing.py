@@ -60,7 +60,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return site
 
 
-def desk(data: Path, home: Path, telling: Telling | None = None, epsilon: float = 1000.0) -> RequestHandler:
+def handler(data: Path, home: Path, telling: Telling | None = None, epsilon: float = 1000.0) -> RequestHandler:
     return RequestHandler(SiteContext(
         name="north", data=data, labels=data / "labels.csv", cache=home / "cache",
         memory=home / "memory", ledger=home / "ledger.db", index=home / "index.db",
@@ -82,7 +82,7 @@ def answered(desk_: RequestHandler, config: RunConfig = CONFIG) -> SiteStatistic
 
 
 def test_every_study_is_counted_once_and_few_are_held_back(data: Path, tmp_path: Path) -> None:
-    told = answered(desk(data, tmp_path)).statistics
+    told = answered(handler(data, tmp_path)).statistics
     assert told.tables["studies"].rows == {"found": 24, "used": 14, "left out": 10}
     assert told.tables["patients"].rows == {"found": 24, "used": 14, "left out": 10}
     # 1 + 2 patients are fewer than 5, and 10 - 7 would give them away.
@@ -99,18 +99,18 @@ def test_every_study_is_counted_once_and_few_are_held_back(data: Path, tmp_path:
 
 def test_a_site_that_tells_smaller_cells_tells_why(data: Path, tmp_path: Path) -> None:
     config = parse_config(CONFIG.to_yaml().replace("smallest_cell: 5", "smallest_cell: 1"))
-    told = answered(desk(data, tmp_path, Telling(smallest_cell=1)), config).statistics
+    told = answered(handler(data, tmp_path, Telling(smallest_cell=1)), config).statistics
     assert told.tables[LEFT_OUT].rows == {
         "TRUNCATED_PIXELS": 1, "MISSING_SLICES": 2, "WRONG_MODALITY": 7,
     }  # fmt: skip
     # The stricter of the run's and the site's cell is kept to.
-    strict = answered(desk(data, tmp_path, Telling(smallest_cell=8)), config).statistics
+    strict = answered(handler(data, tmp_path, Telling(smallest_cell=8)), config).statistics
     assert strict.smallest == 8
     assert strict.tables["class of ill"].rows == {"0": None, "1": None}
 
 
 def test_no_word_of_a_header_or_a_table_is_in_the_answer(data: Path, tmp_path: Path) -> None:
-    answer = answered(desk(data, tmp_path))
+    answer = answered(handler(data, tmp_path))
     rows = layout_of(CONFIG)
     assert set(answer.statistics.tables) == set(rows)
     for name, table in answer.statistics.tables.items():
@@ -123,7 +123,7 @@ def test_nothing_tells_that_somebody_was_withdrawn(data: Path, tmp_path: Path) -
     with writing(tmp_path / "withdrawals.jsonl") as log:
         for number in range(9, 14):
             log.withdraw(f"P{number:02d}")
-    told = answered(desk(data, tmp_path)).statistics
+    told = answered(handler(data, tmp_path)).statistics
     assert told.tables["studies"].rows == {"found": 19, "used": 9, "left out": 10}
     assert told.tables["patients"].rows == {"found": 19, "used": 9, "left out": 10}
     assert "WITHDRAWN" not in told.tables[LEFT_OUT].rows
@@ -132,7 +132,7 @@ def test_nothing_tells_that_somebody_was_withdrawn(data: Path, tmp_path: Path) -
 def test_noise_is_charged_before_it_is_drawn_and_hides_the_counts(
     data: Path, tmp_path: Path
 ) -> None:
-    answer = answered(desk(data, tmp_path, Telling(noise=4.0)))
+    answer = answered(handler(data, tmp_path, Telling(noise=4.0)))
     told, ledger = answer.statistics, Ledger(tmp_path / "ledger.db")
     assert answer.spend is not None
     assert answer.spend.ledger == ledger.head()
@@ -150,11 +150,11 @@ def test_a_run_that_asks_for_noise_gets_it_and_a_spent_budget_is_a_refusal(
     data: Path, tmp_path: Path
 ) -> None:
     config = parse_config(CONFIG.to_yaml().replace("count_noise: 0.0", "count_noise: 3.0"))
-    told = answered(desk(data, tmp_path), config)
+    told = answered(handler(data, tmp_path), config)
     assert told.statistics.noise == 3.0
-    again = desk(data, tmp_path, epsilon=0.01).answer(ask(config))  # another process, later
+    again = handler(data, tmp_path, epsilon=0.01).answer(ask(config))  # another process, later
     assert again == told, "the same noise, or two answers would tell more than one"
-    answer = desk(data, tmp_path, epsilon=0.01).answer(replace(ask(config), run="other"))
+    answer = handler(data, tmp_path, epsilon=0.01).answer(replace(ask(config), run="other"))
     assert isinstance(answer, Refusal)
     assert answer.reason is RefusalReason.BUDGET
     assert Ledger(tmp_path / "ledger.db").head().charges == 1
@@ -167,7 +167,7 @@ def test_a_table_without_images_is_described_by_its_patients(tmp_path: Path) -> 
     config = config_of(
         cohort="{table: {numbers: [{column: age}]}, smallest_cohort: 2}", network="table"
     )
-    told = answered(desk(tmp_path / "data", tmp_path / "home"), config).statistics
+    told = answered(handler(tmp_path / "data", tmp_path / "home"), config).statistics
     assert "studies" not in told.tables
     assert "modality" not in told.tables
     assert told.tables["patients"].rows == {"found": None, "used": 19, "left out": None}
@@ -215,7 +215,7 @@ def test_outcomes_of_every_task_are_counted_by_patient(
     config = config_of(
         task, cohort="{table: {numbers: [{column: days}]}, smallest_cohort: 2}", network="table"
     )
-    told = answered(desk(tmp_path / "data", tmp_path / "home"), config).statistics
+    told = answered(handler(tmp_path / "data", tmp_path / "home"), config).statistics
     assert {name: told.tables[name].rows for name in tables} == tables
 
 
@@ -240,10 +240,10 @@ def test_a_site_may_keep_all_of_it_to_itself_and_train(tmp_path: Path) -> None:
     letters = Letters(tmp_path)
     request = replace(ask(question().config), run="run")
     fleet = FolderFleet(tmp_path / "coordinator")
-    house = letters.house()
-    policy = house.config.policy.model_copy(update={"statistics": False})
+    admission = letters.admission()
+    policy = admission.config.policy.model_copy(update={"statistics": False})
     correspondence = letters.open()
-    correspondence.house = replace(house, config=house.config.model_copy(update={"policy": policy}))
+    correspondence.admission = replace(admission, config=admission.config.model_copy(update={"policy": policy}))
     requests: tuple[Request, ...] = (request, question())
     for number, asked in enumerate(requests):
         fleet.ask(asked, number=number)
@@ -331,7 +331,7 @@ def test_files_that_name_nobody_count_for_nobody_where_counts_are_noised(
         file.write_bytes(b"no DICOM" * 40)
 
     def left_out(folder: Path, name: str) -> float:
-        told = answered(desk(folder, tmp_path / name, Telling(noise=2.0))).statistics
+        told = answered(handler(folder, tmp_path / name, Telling(noise=2.0))).statistics
         return told.tables["patients"].rows["left out"] or 0.0
 
     assert abs(left_out(copy, "with") - left_out(data, "without")) < 30

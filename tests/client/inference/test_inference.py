@@ -66,10 +66,10 @@ def model_for(config: RunConfig) -> TrainedModel:
 
 def measured(folder: Path, config: RunConfig, model: TrainedModel, cache: Path) -> Tensor:
     """Return what the evaluation of a run says of every patient or image, (rows, labels)."""
-    bench = open_local_model(config, 0)
+    local_model = open_local_model(config, 0)
     own = dict(model.deployed.network.named_parameters())
-    bench.load({name: own[name] for name in bench.trained})
-    return score(bench, load(folder, config, cache).items).prediction
+    local_model.load({name: own[name] for name in local_model.trained})
+    return score(local_model, load(folder, config, cache).items).prediction
 
 
 def values(scores: Sequence[object]) -> list[float]:

@@ -39,8 +39,8 @@ def only(fleet: FolderFleet) -> Envelope:
 
 
 def jobs(letters: MessageLoop) -> list[str]:
-    assert isinstance(letters.desk.worker, InlineWorker)
-    return letters.desk.worker.jobs
+    assert isinstance(letters.handler.worker, InlineWorker)
+    return letters.handler.worker.jobs
 
 
 def test_a_question_is_answered_with_a_signed_update_and_one_line(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_nothing_is_done_for_a_run_that_nobody_approved(tmp_path: Path) -> None:
     fleet.ask(question())
     letters = Letters(tmp_path / "home", approval="manual")
     assert refused_with(tmp_path, letters, fleet) is RefusalReason.NOT_APPROVED
-    (seen,) = letters.house().approvals.listed()
+    (seen,) = letters.admission().approvals.listed()
     assert (seen.run, seen.decision) == ("run", "waiting")
 
 
@@ -161,7 +161,7 @@ def test_a_decision_takes_effect_at_the_next_question(
 ) -> None:
     fleet = FolderFleet(tmp_path / "fleet")
     letters = Letters(tmp_path / "home", approval="manual")
-    letters.house().approvals.decide_ahead(CONFIG, decision)
+    letters.admission().approvals.decide_ahead(CONFIG, decision)
     fleet.ask(question())
     turns(letters.open(), fleet)
     assert isinstance(unseal(only(fleet).header, only(fleet).frames), expected)
@@ -170,7 +170,7 @@ def test_a_decision_takes_effect_at_the_next_question(
 def test_a_changed_configuration_needs_a_new_approval(tmp_path: Path) -> None:
     fleet = FolderFleet(tmp_path / "fleet")
     letters = Letters(tmp_path / "home", approval="manual")
-    letters.house().approvals.decide_ahead(CONFIG, "approved")
+    letters.admission().approvals.decide_ahead(CONFIG, "approved")
     more = CONFIG.model_copy(update={
         "training": CONFIG.training.model_copy(update={"rounds": 5}),
     })  # fmt: skip
@@ -285,7 +285,7 @@ def test_a_site_that_lets_no_metrics_leave_trains_and_does_not_report(tmp_path: 
 def test_what_was_declined_stays_declined_where_approval_is_automatic(tmp_path: Path) -> None:
     fleet = FolderFleet(tmp_path / "fleet")
     letters = Letters(tmp_path / "home")
-    letters.house().approvals.decide_ahead(CONFIG, "declined")
+    letters.admission().approvals.decide_ahead(CONFIG, "declined")
     fleet.ask(question())
     assert refused_with(tmp_path, letters, fleet) is RefusalReason.DECLINED
 
@@ -303,7 +303,7 @@ def test_ever_other_run_names_wait_and_leave_nothing_behind(
     refused = [x for x in answers if isinstance(x, Refusal)]
     assert {x.reason for x in refused} == {RefusalReason.NOT_APPROVED}
     assert len(answers) - len(refused) == 3
-    assert {seen.run for seen in letters.house.approvals.listed()} == {"run-0", "run-1", "run-2"}
+    assert {seen.run for seen in letters.admission.approvals.listed()} == {"run-0", "run-1", "run-2"}
     assert Ledger(tmp_path / "home" / "ledger.db").head().charges == 3
     # A run that was begun goes on.
     fleet.ask(question(2, "run-1"), number=9)

@@ -75,8 +75,8 @@ class Site:
     def pull(self, config: PacsConfig, withdrawn: frozenset[str] = frozenset()) -> Pulled:
         order = PullOrder(pacs=config, data=self.data, wanted=self.wanted(config), withdrawn=withdrawn)
         with Queue(self.folder / "pulls.db") as queue, Flusher(queue) as flusher:
-            desk = ArrivalNotes(queue=queue, flusher=flusher)
-            return pull(order, desk, Pace(config), self.said.append)
+            notes = ArrivalNotes(queue=queue, flusher=flusher)
+            return pull(order, notes, Pace(config), self.said.append)
 
     def files(self) -> dict[str, Path]:
         return {path.stem: path for path in self.data.rglob("*.dcm")}

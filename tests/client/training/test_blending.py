@@ -33,9 +33,9 @@ def pair(seed: int = 1) -> tuple[Weights, Weights]:
 
 
 def losses_of(site: Site, weights: Weights) -> list[float]:
-    bench = open_local_model(config_of(), 0)
-    load_into(bench.model, weights)
-    return [float(loss) for loss in score(bench, site.validation).loss]
+    local_model = open_local_model(config_of(), 0)
+    load_into(local_model.model, weights)
+    return [float(loss) for loss in score(local_model, site.validation).loss]
 
 
 def slowly(site: Site, shared: Weights, own: Weights) -> float:
@@ -72,10 +72,10 @@ def test_many_patients_move_the_mix_to_the_better_model() -> None:
     """No prior holds against the evidence: the worse model's share goes to nothing."""
     site, (shared, _) = site_of(), pair()
     harmful = {name: value - 40 * torch.ones_like(value) for name, value in shared.items()}
-    bench = open_local_model(config_of(), 0)
+    local_model = open_local_model(config_of(), 0)
     assert sum(losses_of(site, harmful)) > sum(losses_of(site, shared)) + 50
-    assert same_bits(blend(site, bench, shared, harmful), shared)
-    assert same_bits(blend(site, bench, harmful, shared), shared)
+    assert same_bits(blend(site, local_model, shared, harmful), shared)
+    assert same_bits(blend(site, local_model, harmful, shared), shared)
 
 
 def permuted(weights: Weights) -> Weights:
@@ -92,20 +92,20 @@ def permuted(weights: Weights) -> Weights:
 def test_where_a_mix_is_worse_than_what_it_is_the_mean_of_the_better_end_is_taken() -> None:
     """Deep weights need not lie in one valley: a permuted twin is as good, halfway is not."""
     config = image_config_of(training=", momentum: 0.9", dropout=0.0)
-    bench, site = open_local_model(config, 0), site_of(image=(1, 16, 16))
+    local_model, site = open_local_model(config, 0), site_of(image=(1, 16, 16))
     site = replace(site, validation=site.train)
     good = weights_of(config)
     for number in range(1, 7):
         request = replace(request_of(config, number), weights=good)
-        good = add_scaled(good, update_of(site, bench, request).delta)
+        good = add_scaled(good, update_of(site, local_model, request).delta)
     twin = permuted(good)
-    ends, middle = (_total(bench, site, w) for w in (twin, mixed(good, twin, 0.5)))
-    assert ends == pytest.approx(_total(bench, site, good), rel=1e-3)
+    ends, middle = (_total(local_model, site, w) for w in (twin, mixed(good, twin, 0.5)))
+    assert ends == pytest.approx(_total(local_model, site, good), rel=1e-3)
     assert middle > ends + 1
-    found = blend(site, bench, good, twin)
+    found = blend(site, local_model, good, twin)
     assert same_bits(found, good) or same_bits(found, twin)
 
 
-def _total(bench: LocalModel, site: Site, weights: Weights) -> float:
-    bench.load(weights)
-    return float(score(bench, site.validation).loss.sum())
+def _total(local_model: LocalModel, site: Site, weights: Weights) -> float:
+    local_model.load(weights)
+    return float(score(local_model, site.validation).loss.sum())

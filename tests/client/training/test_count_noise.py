@@ -55,15 +55,15 @@ def request(config: RunConfig) -> EvaluationRequest:
 
 def test_noised_counts_are_charged_and_differ_from_the_true_ones(tmp_path: Path) -> None:
     config = parse_config(CONFIG)
-    here, bench = site(tmp_path, limit=50.0), open_local_model(config, 0)
-    report = evaluate_round(here, bench, request(config))
+    here, local_model = site(tmp_path, limit=50.0), open_local_model(config, 0)
+    report = evaluate_round(here, local_model, request(config))
     assert isinstance(report, SiteReport)
     assert report.spend is not None
     assert here.guard is not None
     history = here.guard.ledger.history("p")
     assert len(history) == 1
     assert report.spend.cohort_epsilon == pytest.approx(epsilon_of(history, 1e-3))
-    true = site_statistics(bench, here.validation)
+    true = site_statistics(local_model, here.validation)
     found = report.statistics
     assert (found.cells["histogram"] != true.cells["histogram"]).all()
     assert float(found.patients) == pytest.approx(found.cells["histogram"].sum())
@@ -73,8 +73,8 @@ def test_noised_counts_are_charged_and_differ_from_the_true_ones(tmp_path: Path)
 
 def test_counts_that_the_ledger_does_not_allow_stay(tmp_path: Path) -> None:
     config = parse_config(CONFIG)
-    here, bench = site(tmp_path, limit=0.01), open_local_model(config, 0)
-    answer = evaluate_round(here, bench, request(config))
+    here, local_model = site(tmp_path, limit=0.01), open_local_model(config, 0)
+    answer = evaluate_round(here, local_model, request(config))
     assert isinstance(answer, Refusal)
     assert here.guard is not None
     assert here.guard.ledger.history("p") == ()

@@ -46,10 +46,10 @@ def agreed(patients: Patients, ill: int | None = None) -> Patients:
     return replace(patients, target=by_patient.float()[patients.patient][:, None])
 
 
-def bench_of(config: RunConfig) -> LocalModel:
-    bench = open_local_model(config, 0)
-    load_into(bench.model, weights_of(config))
-    return bench
+def local_model_of(config: RunConfig) -> LocalModel:
+    local_model = open_local_model(config, 0)
+    load_into(local_model.model, weights_of(config))
+    return local_model
 
 
 def request(config: RunConfig, split: Split = "validation", number: int = 1) -> EvaluationRequest:
@@ -62,15 +62,15 @@ def request(config: RunConfig, split: Split = "validation", number: int = 1) -> 
 # --- scores, which stay at the site ----------------------------------------------------------
 
 
-def score_slowly(bench: LocalModel, patients: Patients) -> tuple[Tensor, Tensor, Tensor]:
+def score_slowly(local_model: LocalModel, patients: Patients) -> tuple[Tensor, Tensor, Tensor]:
     """Return prediction, target and loss of one patient after another."""
     rows = []
     for patient in range(len(patients)):
         items = patients.items_of(patient)
         with torch.no_grad():
-            output = bench.model(patients.image[items], patients.table[items]).mean(0, keepdim=True)
+            output = local_model.model(patients.image[items], patients.table[items]).mean(0, keepdim=True)
         target = patients.target[items[:1]]
-        rows.append((bench.task.predict(output), target, bench.task.item_loss(output, target)))
+        rows.append((local_model.task.predict(output), target, local_model.task.item_loss(output, target)))
     prediction, target, loss = zip(*rows, strict=True)
     return torch.cat(prediction), torch.cat(target), torch.cat(loss)
 
@@ -79,8 +79,8 @@ def score_slowly(bench: LocalModel, patients: Patients) -> tuple[Tensor, Tensor,
 def test_a_patients_items_are_never_parted_however_many_go_through_at_once(
     items: list[int],
 ) -> None:
-    bench, patients = bench_of(config_of()), agreed(patients_of(items, (0,)))
-    found, expected = score(bench, patients), score_slowly(bench, patients)
+    local_model, patients = local_model_of(config_of()), agreed(patients_of(items, (0,)))
+    found, expected = score(local_model, patients), score_slowly(local_model, patients)
     assert found.owner is None
     for one, other in zip((found.prediction, found.target, found.loss), expected, strict=True):
         torch.testing.assert_close(one, other)
@@ -89,7 +89,7 @@ def test_a_patients_items_are_never_parted_however_many_go_through_at_once(
 def test_by_image_each_row_knows_its_patient() -> None:
     config = config_of("evaluation: {unit: image}")
     patients = agreed(patients_of((1, 3, 70, 2), (0,)))
-    found = score(bench_of(config), patients)
+    found = score(local_model_of(config), patients)
     assert found.owner is not None
     assert torch.equal(found.owner, patients.patient)
     assert torch.equal(found.target, patients.target)
@@ -97,33 +97,33 @@ def test_by_image_each_row_knows_its_patient() -> None:
 
 
 def test_scores_are_taken_without_dropout_and_training_goes_on_with_it() -> None:
-    bench = bench_of(image_config_of(dropout=0.5))
+    local_model = local_model_of(image_config_of(dropout=0.5))
     patients, before = agreed(patients_of((2,) * 6, IMAGE)), torch.get_rng_state()
-    assert torch.equal(score(bench, patients).prediction, score(bench, patients).prediction)
+    assert torch.equal(score(local_model, patients).prediction, score(local_model, patients).prediction)
     assert torch.equal(before, torch.get_rng_state())
-    assert bench.model.training
+    assert local_model.model.training
 
 
 def test_a_network_that_fails_while_it_is_measured_goes_on_in_training_mode() -> None:
-    bench = bench_of(config_of())
+    local_model = local_model_of(config_of())
     narrow = replace(patients_of((1,) * 6, (0,)), table=torch.zeros(6, 1))
     with pytest.raises(RuntimeError, match="shapes"):
-        score(bench, narrow)
-    assert bench.model.training
+        score(local_model, narrow)
+    assert local_model.model.training
 
 
 def test_measuring_leaves_no_gradient_and_no_change() -> None:
-    bench = bench_of(config_of())
-    before = copied(trainable(bench.model))
-    found = score(bench, agreed(patients_of((1,) * 6, (0,))))
-    assert same_bits(trainable(bench.model), before)
+    local_model = local_model_of(config_of())
+    before = copied(trainable(local_model.model))
+    found = score(local_model, agreed(patients_of((1,) * 6, (0,))))
+    assert same_bits(trainable(local_model.model), before)
     assert not found.loss.requires_grad
-    assert all(value.grad is None for value in bench.model.parameters())
+    assert all(value.grad is None for value in local_model.model.parameters())
 
 
 def test_a_split_without_patients_has_no_scores_and_says_so() -> None:
     with pytest.raises(CohortError, match="0 patients in a split"):
-        score(bench_of(config_of()), nobody())
+        score(local_model_of(config_of()), nobody())
 
 
 # --- who is measured -------------------------------------------------------------------------
@@ -132,16 +132,16 @@ def test_a_split_without_patients_has_no_scores_and_says_so() -> None:
 @SPLITS
 def test_an_empty_split_is_refused_with_a_reason_and_the_other_is_measured(split: Split) -> None:
     config = config_of()
-    bench, full = open_local_model(config, 0), agreed(patients_of((1,) * 30, (0,)))
+    local_model, full = open_local_model(config, 0), agreed(patients_of((1,) * 30, (0,)))
     site = site_of(validation=full, test=nobody())
     if split == "validation":
         site = site_of(validation=nobody(), test=full)
-    answer = evaluate_round(site, bench, request(config, split))
+    answer = evaluate_round(site, local_model, request(config, split))
     assert isinstance(answer, Refusal)
     assert answer.reason is RefusalReason.TOO_FEW_PATIENTS
     assert (answer.run, answer.round, answer.site) == ("run", 1, "here")
     other: Split = "test" if split == "validation" else "validation"
-    assert isinstance(evaluate_round(site, bench, request(config, other)), SiteReport)
+    assert isinstance(evaluate_round(site, local_model, request(config, other)), SiteReport)
 
 
 @SPLITS
@@ -167,11 +167,11 @@ def test_an_empty_split_does_not_stop_the_training_of_a_round() -> None:
 
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_the_split_that_was_asked_for_is_measured(split: Split) -> None:
-    config, bench = config_of(), open_local_model(config_of(), 0)
+    config, local_model = config_of(), open_local_model(config_of(), 0)
     site = site_of(
         validation=agreed(patients_of((1,) * 20, (0,))), test=agreed(patients_of((1,) * 40, (0,)))
     )
-    report = evaluate_round(site, bench, request(config, split))
+    report = evaluate_round(site, local_model, request(config, split))
     assert isinstance(report, SiteReport)
     assert float(report.statistics.patients) == (20 if split == "validation" else 40)
 
@@ -214,10 +214,10 @@ class Forgetful(Diagnosis):
 def test_small_cells_are_withheld_even_where_a_task_forgets_to() -> None:
     config = config_of("evaluation: {smallest_cell: 6}")
     patients = agreed(patients_of((1,) * 40, (0,)), ill=3)
-    bench = replace(bench_of(config), task=Forgetful(config=config.task))
-    open_handed = bench.task.statistics(score(bench, patients), config.evaluation)
+    local_model = replace(local_model_of(config), task=Forgetful(config=config.task))
+    open_handed = local_model.task.statistics(score(local_model, patients), config.evaluation)
     assert any(((v > 0) & (v < 6)).any() for v in open_handed.cells.values())
-    told = site_statistics(bench, patients)
+    told = site_statistics(local_model, patients)
     assert all(((v == 0) | (v >= 6)).all() for v in told.cells.values())
 
 
@@ -225,19 +225,19 @@ def test_small_cells_are_withheld_even_where_a_task_forgets_to() -> None:
 def test_a_task_counts_by_the_smallest_cell_of_the_run(smallest: int) -> None:
     # Sums over few patients cannot be told from their counts: the task must hold them back.
     config = config_of(f"evaluation: {{smallest_cell: {smallest}}}")
-    bench, patients = bench_of(config), agreed(patients_of((1, 2) * 20, (0,)), ill=4)
-    expected = bench.task.statistics(score(bench, patients), config.evaluation)
+    local_model, patients = local_model_of(config), agreed(patients_of((1, 2) * 20, (0,)), ill=4)
+    expected = local_model.task.statistics(score(local_model, patients), config.evaluation)
     if smallest > 1:
-        wrong = bench.task.statistics(score(bench, patients), Evaluation(smallest_cell=1))
+        wrong = local_model.task.statistics(score(local_model, patients), Evaluation(smallest_cell=1))
         assert wrong.to_json() != expected.to_json()
-    assert site_statistics(bench, patients).to_json() == expected.to_json()
+    assert site_statistics(local_model, patients).to_json() == expected.to_json()
 
 
 def test_what_leaves_has_the_same_shapes_for_few_patients_and_for_many() -> None:
     config = config_of()
-    bench, shapes = bench_of(config), []
+    local_model, shapes = local_model_of(config), []
     for count in (30, 300):
-        told = site_statistics(bench, agreed(patients_of((1,) * count, (0,))))
+        told = site_statistics(local_model, agreed(patients_of((1,) * count, (0,))))
         held = {**told.cells, **told.sums}
         shapes.append({name: value.shape for name, value in held.items()})
         assert told.patients.shape == ()
@@ -247,8 +247,8 @@ def test_what_leaves_has_the_same_shapes_for_few_patients_and_for_many() -> None
 def test_the_same_request_gives_the_same_report() -> None:
     config = config_of()
     site = site_of(validation=agreed(patients_of((2,) * 30, (0,))))
-    bench = open_local_model(config, 0)
-    first, again = (evaluate_round(site, bench, request(config)) for _ in range(2))
+    local_model = open_local_model(config, 0)
+    first, again = (evaluate_round(site, local_model, request(config)) for _ in range(2))
     assert isinstance(first, SiteReport)
     assert isinstance(again, SiteReport)
     assert first.statistics.to_json() == again.statistics.to_json()
@@ -261,20 +261,20 @@ def test_the_same_request_gives_the_same_report() -> None:
 def test_a_site_is_measured_with_its_own_layers_also_after_it_missed_a_round() -> None:
     config = image_config_of("personalisation: {method: personal_head}")
     site = site_of(image=IMAGE, validation=agreed(patients_of((1,) * 20, IMAGE)))
-    bench = open_local_model(config, 0)
-    train_round(site, bench, request_of(config, 1))
+    local_model = open_local_model(config, 0)
+    train_round(site, local_model, request_of(config, 1))
     kept = site.memory.recall("run", 1)
-    load_into(bench.model, bench.initial_local)
+    load_into(local_model.model, local_model.initial_local)
     for number in (1, 2):
-        evaluate_round(site, bench, request(config, number=number))
-        held = trainable(bench.model)
-        assert same_bits({name: held[name] for name in bench.local}, kept)
+        evaluate_round(site, local_model, request(config, number=number))
+        held = trainable(local_model.model)
+        assert same_bits({name: held[name] for name in local_model.local}, kept)
 
 
 def test_measuring_changes_nothing_that_a_site_keeps() -> None:
     config = config_of("aggregation: {rule: scaffold}")
-    site, bench = site_of(), open_local_model(config, 0)
-    train_round(site, bench, request_of(config, 1))
+    site, local_model = site_of(), open_local_model(config, 0)
+    train_round(site, local_model, request_of(config, 1))
     before = copied(site.memory.recall("run", 1))
-    evaluate_round(site, bench, request(config))
+    evaluate_round(site, local_model, request(config))
     assert same_bits(site.memory.recall("run", 1), before)

@@ -35,26 +35,26 @@ def tuned(config: RunConfig, site: Site, rules: Personalisation, seed: int = 0) 
     return fine_tune(site, open_local_model(config, 0), weights_of(config), rules, seed)
 
 
-def loss_of(bench: LocalModel, site: Site, weights: Weights) -> float:
-    load_into(bench.model, weights)
-    return float(score(bench, site.validation).loss.mean())
+def loss_of(local_model: LocalModel, site: Site, weights: Weights) -> float:
+    load_into(local_model.model, weights)
+    return float(score(local_model, site.validation).loss.mean())
 
 
 def slowly(
-    config: RunConfig, site: Site, optimizer: torch.optim.Optimizer, bench: LocalModel, steps: int
+    config: RunConfig, site: Site, optimizer: torch.optim.Optimizer, local_model: LocalModel, steps: int
 ) -> list[Weights]:
     """Return the weights before the first step and after each, line by line."""
     training = config.training
-    load_into(bench.model, weights_of(config))
-    found: list[Weights] = [copied(trainable(bench.model))]
+    load_into(local_model.model, weights_of(config))
+    found: list[Weights] = [copied(trainable(local_model.model))]
     for batch in batches(site.train, training.batch_patients, training.images_per_patient, steps,
                          data_order(0, site.name, 0)):  # fmt: skip
-        losses = bench.task.item_loss(bench.model(batch.image, batch.table), batch.target)
+        losses = local_model.task.item_loss(local_model.model(batch.image, batch.table), batch.target)
         by_patient = [losses[batch.patient == p].mean() for p in batch.patient.unique()]
         optimizer.zero_grad()
         torch.stack(by_patient).mean().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        found.append(copied(trainable(bench.model)))
+        found.append(copied(trainable(local_model.model)))
     return found
 
 
@@ -75,17 +75,17 @@ def test_without_validation_patients_the_last_step_of_the_configured_optimiser_i
     steps: int, training: str, rate: float | None, build: type[torch.optim.SGD]
 ) -> None:
     config, site = config_of(training=training), site_of(validation=nobody())
-    bench = open_local_model(config, 0)
-    expected = slowly(config, site, build(bench.model.parameters()), bench, steps)
+    local_model = open_local_model(config, 0)
+    expected = slowly(config, site, build(local_model.model.parameters()), local_model, steps)
     assert_close(tuned(config, site, rules_of(steps, rate)), expected[-1])
 
 
 def test_with_validation_patients_the_best_of_the_looks_is_kept() -> None:
     config, site = config_of(), site_of()
-    bench = open_local_model(config, 0)
-    path = slowly(config, site, torch.optim.SGD(bench.model.parameters(), lr=3.0), bench, 20)
+    local_model = open_local_model(config, 0)
+    path = slowly(config, site, torch.optim.SGD(local_model.model.parameters(), lr=3.0), local_model, 20)
     looks = path[::4]  # before the first step, and five times on the way
-    losses = [loss_of(bench, site, weights) for weights in looks]
+    losses = [loss_of(local_model, site, weights) for weights in looks]
     best = looks[losses.index(min(losses))]
     # The case says something only where the best is neither the first nor the last.
     assert 0 < losses.index(min(losses)) < 5
@@ -101,9 +101,9 @@ def test_what_is_kept_never_validates_worse_than_the_shared_model(
     rate: float, steps: int, seed: int
 ) -> None:
     config, site = config_of(), site_of()
-    bench, shared = open_local_model(config, 0), weights_of(config)
-    found = fine_tune(site, bench, shared, rules_of(steps, rate), seed)
-    assert loss_of(bench, site, found) <= loss_of(bench, site, shared)
+    local_model, shared = open_local_model(config, 0), weights_of(config)
+    found = fine_tune(site, local_model, shared, rules_of(steps, rate), seed)
+    assert loss_of(local_model, site, found) <= loss_of(local_model, site, shared)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -118,10 +118,10 @@ def test_weights_that_are_no_numbers_are_never_kept(optimizer: str) -> None:
 
 def test_a_shared_model_that_gives_no_numbers_is_left_for_one_that_does() -> None:
     config, site = config_of(), site_of(validation=nobody())
-    bench = open_local_model(config, 0)
+    local_model = open_local_model(config, 0)
     broken = {n: torch.full_like(v, math.nan) for n, v in weights_of(config).items()}
     # Nothing better is found from there, and that is no error.
-    found = fine_tune(site_of(), bench, broken, rules_of(), 0)
+    found = fine_tune(site_of(), local_model, broken, rules_of(), 0)
     assert all(bool(value.isnan().all()) for value in found.values())
     assert all(bool(v.isfinite().all()) for v in tuned(config, site, rules_of()).values())
 
@@ -161,6 +161,6 @@ def test_the_shared_weights_are_not_changed_and_the_test_patients_not_looked_at(
 
 def test_what_another_site_left_in_the_network_does_not_matter() -> None:
     config, site = config_of(), site_of()
-    bench, shared = open_local_model(config, 0), weights_of(config)
-    first = copied(fine_tune(site, bench, shared, rules_of(), 0))
-    assert same_bits(fine_tune(site, bench, shared, rules_of(), 0), first)
+    local_model, shared = open_local_model(config, 0), weights_of(config)
+    first = copied(fine_tune(site, local_model, shared, rules_of(), 0))
+    assert same_bits(fine_tune(site, local_model, shared, rules_of(), 0), first)

@@ -151,11 +151,11 @@ def test_a_damaged_file_is_refused_by_name_and_nothing_older_is_taken_for_it(
 def test_scaffolds_control_outlives_a_missed_round(make: Make, tmp_path: Path) -> None:
     config = config_of(SCAFFOLD)
     missing = site_of(memory=make(tmp_path))
-    bench = open_local_model(config, 0)
-    train_round(missing, bench, request_of(config, 1))
+    local_model = open_local_model(config, 0)
+    train_round(missing, local_model, request_of(config, 1))
     first = missing.memory.recall("run", 1)
     assert any(bool(value.any()) for value in first.values())
-    answer = train_round(missing, bench, request_of(config, 3))
+    answer = train_round(missing, local_model, request_of(config, 3))
     assert isinstance(answer, SiteUpdate)
     assert answer.control_delta is not None
     after = missing.memory.recall("run", 3)
@@ -169,11 +169,11 @@ def test_a_round_asked_for_twice_after_a_missed_one_gives_the_same_bits(
     make: Make, tmp_path: Path, more: str
 ) -> None:
     config = image_config_of(more)
-    here, bench = site_of(memory=make(tmp_path), image=(1, 16, 16)), open_local_model(config, 0)
-    train_round(here, bench, request_of(config, 1))
+    here, local_model = site_of(memory=make(tmp_path), image=(1, 16, 16)), open_local_model(config, 0)
+    train_round(here, local_model, request_of(config, 1))
     answers, kept = [], []
     for _ in range(2):
-        answer = train_round(here, bench, request_of(config, 4))
+        answer = train_round(here, local_model, request_of(config, 4))
         assert isinstance(answer, SiteUpdate)
         answers.append(answer)
         kept.append(here.memory.recall("run", 4))
@@ -184,11 +184,11 @@ def test_a_round_asked_for_twice_after_a_missed_one_gives_the_same_bits(
 
 def test_a_personal_head_outlives_a_missed_round() -> None:
     config = image_config_of(HEAD)
-    here, bench = site_of(image=(1, 16, 16)), open_local_model(config, 0)
-    assert bench.local
-    train_round(here, bench, request_of(config, 1))
+    here, local_model = site_of(image=(1, 16, 16)), open_local_model(config, 0)
+    assert local_model.local
+    train_round(here, local_model, request_of(config, 1))
     kept = here.memory.recall("run", 1)
-    bench.load(request_of(config, 2).weights, here.memory.recall("run", 2))
-    own = {name: bench.trained[name] for name in bench.local}
+    local_model.load(request_of(config, 2).weights, here.memory.recall("run", 2))
+    own = {name: local_model.trained[name] for name in local_model.local}
     assert same_bits(own, kept)
-    assert not any(torch.equal(own[name], bench.initial_local[name]) for name in bench.local)
+    assert not any(torch.equal(own[name], local_model.initial_local[name]) for name in local_model.local)

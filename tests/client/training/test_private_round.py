@@ -76,8 +76,8 @@ def request_of(config: RunConfig, number: int = 1) -> TrainRequest:
     )
 
 
-def update_of(site: Site, bench: LocalModel, number: int = 1) -> SiteUpdate:
-    answer = train_round(site, bench, request_of(bench.config, number))
+def update_of(site: Site, local_model: LocalModel, number: int = 1) -> SiteUpdate:
+    answer = train_round(site, local_model, request_of(local_model.config, number))
     assert isinstance(answer, SiteUpdate)
     return answer
 
@@ -89,9 +89,9 @@ def history(site: Site) -> int:
 
 def test_no_noise_is_drawn_before_the_round_is_in_the_ledger(tmp_path: Path) -> None:
     noise = Watched(Ledger(tmp_path / "ledger.db"))
-    site, bench = site_of(tmp_path, noise), open_local_model(config_of(), 0)
+    site, local_model = site_of(tmp_path, noise), open_local_model(config_of(), 0)
     for number in (1, 2, 3):
-        update_of(site, bench, number)
+        update_of(site, local_model, number)
     assert noise.charged == [1, 2, 3]
 
 
@@ -99,9 +99,9 @@ def test_no_noise_is_drawn_before_the_round_is_in_the_ledger(tmp_path: Path) -> 
 def test_rounds_interrupted_or_not_compose_to_exactly_what_was_charged(
     tmp_path: Path, asked: tuple[int, ...]
 ) -> None:
-    site, bench = site_of(tmp_path), open_local_model(config_of(training=", local_steps: 3"), 0)
+    site, local_model = site_of(tmp_path), open_local_model(config_of(training=", local_steps: 3"), 0)
     for times, number in enumerate(asked, 1):
-        spend = update_of(site, bench, number).spend
+        spend = update_of(site, local_model, number).spend
         assert spend is not None
         assert spend.mechanism.steps == 3
         assert spend.run_epsilon == epsilon_of([replace(spend.mechanism, steps=3 * times)], DELTA)
@@ -109,8 +109,8 @@ def test_rounds_interrupted_or_not_compose_to_exactly_what_was_charged(
 
 
 def test_a_whole_run_spends_its_epsilon_and_no_more(tmp_path: Path) -> None:
-    site, bench = site_of(tmp_path), open_local_model(config_of(), 0)
-    spent = [update_of(site, bench, number).spend for number in range(1, 7)]
+    site, local_model = site_of(tmp_path), open_local_model(config_of(), 0)
+    spent = [update_of(site, local_model, number).spend for number in range(1, 7)]
     last = spent[-1]
     assert last is not None
     assert 1.999 < last.run_epsilon <= 2.0
@@ -119,8 +119,8 @@ def test_a_whole_run_spends_its_epsilon_and_no_more(tmp_path: Path) -> None:
 def test_a_round_over_the_sites_limit_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     config = config_of()
     noise = Watched(Ledger(tmp_path / "ledger.db"))
-    site, bench = site_of(tmp_path, noise, epsilon=0.1), open_local_model(config, 0)
-    answer = train_round(site, bench, request_of(config))
+    site, local_model = site_of(tmp_path, noise, epsilon=0.1), open_local_model(config, 0)
+    answer = train_round(site, local_model, request_of(config))
     assert isinstance(answer, Refusal)
     assert answer.reason is RefusalReason.BUDGET
     assert history(site) == 0
@@ -129,10 +129,10 @@ def test_a_round_over_the_sites_limit_is_refused_and_leaves_nothing(tmp_path: Pa
 
 def test_an_unsafe_network_is_refused_before_anything_is_charged(tmp_path: Path) -> None:
     config = config_of()
-    site, bench = site_of(tmp_path), open_local_model(config, 0)
-    bench.model.add_module("norm", torch.nn.BatchNorm1d(4, affine=False))
+    site, local_model = site_of(tmp_path), open_local_model(config, 0)
+    local_model.model.add_module("norm", torch.nn.BatchNorm1d(4, affine=False))
     with pytest.raises(UnsafeModel, match="norm"):
-        train_round(site, bench, request_of(config))
+        train_round(site, local_model, request_of(config))
     assert history(site) == 0
 
 
@@ -147,9 +147,9 @@ def test_a_network_is_checked_once_in_a_run(
         real(model)
 
     monkeypatch.setattr(model_guard, "check_layers", counted)
-    site, bench = site_of(tmp_path), open_local_model(config_of(), 0)
+    site, local_model = site_of(tmp_path), open_local_model(config_of(), 0)
     for number in (1, 2, 3):
-        update_of(site, bench, number)
+        update_of(site, local_model, number)
     assert asked == [1]
 
 
@@ -167,8 +167,8 @@ def test_an_empty_draw_is_charged_noised_and_released(tmp_path: Path) -> None:
 
     config = config_of(", default_patients: 20, sampling_rate: 0.2")
     site = site_of(tmp_path, Nobody(Ledger(tmp_path / "ledger.db")))
-    bench = open_local_model(config, 0)
-    update = update_of(site, bench)
+    local_model = open_local_model(config, 0)
+    update = update_of(site, local_model)
     assert history(site) == 1
     assert all(float(change.abs().sum()) > 0 for change in update.delta.values())
 
@@ -177,8 +177,8 @@ def test_what_leaves_is_the_trained_tensors_and_nothing_that_counts_patients(
     tmp_path: Path,
 ) -> None:
     config = config_of(", default_patients: 40")
-    site, bench = site_of(tmp_path), open_local_model(config, 0)
-    update = update_of(site, bench)
+    site, local_model = site_of(tmp_path), open_local_model(config, 0)
+    update = update_of(site, local_model)
     shapes = {n: v.shape for n, v in initial_weights(config, 0).items()}
     assert {n: v.shape for n, v in update.delta.items()} == shapes
     assert update.steps == 1
@@ -204,23 +204,23 @@ def test_the_divisor_is_what_was_agreed_in_public(
 
 
 def test_the_same_round_asked_for_twice_gets_other_noise(tmp_path: Path) -> None:
-    site, bench = site_of(tmp_path), open_local_model(config_of(), 0)
-    first, second = update_of(site, bench), update_of(site, bench)
+    site, local_model = site_of(tmp_path), open_local_model(config_of(), 0)
+    first, second = update_of(site, local_model), update_of(site, local_model)
     assert not any(torch.equal(first.delta[n], second.delta[n]) for n in first.delta)
 
 
 def test_simulated_noise_is_stamped_on_what_leaves(tmp_path: Path) -> None:
-    bench = open_local_model(config_of(), 0)
+    local_model = open_local_model(config_of(), 0)
     for noise in (Silence(), ChaChaNoise()):
-        spend = update_of(site_of(tmp_path, noise), bench).spend
+        spend = update_of(site_of(tmp_path, noise), local_model).spend
         assert spend is not None
         assert spend.simulated_noise is noise.simulated
 
 
 def test_a_private_round_leaves_the_global_generator_as_it_was(tmp_path: Path) -> None:
-    site, bench = site_of(tmp_path), open_local_model(config_of(), 0)
+    site, local_model = site_of(tmp_path), open_local_model(config_of(), 0)
     before = torch.get_rng_state()
-    update_of(site, bench)
+    update_of(site, local_model)
     assert torch.equal(before, torch.get_rng_state())
 
 

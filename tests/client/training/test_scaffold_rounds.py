@@ -27,12 +27,12 @@ def test_the_control_of_a_site_is_its_mean_gradient_as_the_slow_twin_takes_it(
     seed: int, training: str
 ) -> None:
     config, site = config_of(SCAFFOLD, training), site_of()
-    bench, draw = open_local_model(config, 0), torch.Generator().manual_seed(seed)
+    local_model, draw = open_local_model(config, 0), torch.Generator().manual_seed(seed)
     own: Weights = zeros_like(request_of(config).weights)
     for number in (1, 2, 4):  # the third is missed
         sent = {n: torch.randn(v.shape, generator=draw) for n, v in own.items()}
         request = request_of(config, number, control=sent)
-        update = update_of(site, bench, request)
+        update = update_of(site, local_model, request)
         after, gradient = twin(site, config, request, own)
         assert_close(update.delta, {n: after[n] - v for n, v in request.weights.items()})
         assert update.control_delta is not None
@@ -50,10 +50,10 @@ def test_the_first_round_of_scaffold_with_a_zero_control_is_that_of_the_mean() -
 
 def test_layers_that_stay_at_a_site_have_no_control() -> None:
     config, site = image_config_of(f"{SCAFFOLD}\n{HEAD}"), site_of(image=(1, 16, 16))
-    bench = open_local_model(config, 0)
-    update = update_of(site, bench, request_of(config))
+    local_model = open_local_model(config, 0)
+    update = update_of(site, local_model, request_of(config))
     assert update.control_delta is not None
     assert update.control_delta.keys() == update.delta.keys()
     kept = site.memory.recall("run", 1)
-    assert bench.local < kept.keys()
-    assert not any(f"control/{name}" in kept for name in bench.local)
+    assert local_model.local < kept.keys()
+    assert not any(f"control/{name}" in kept for name in local_model.local)

@@ -67,10 +67,10 @@ def test_fedprox_pulls_from_the_second_step_on(steps: int, same: bool) -> None: 
 @pytest.mark.parametrize("training", ["", ", momentum: 0.9", ", weight_decay: 0.1"])
 def test_a_delta_is_the_weights_after_less_the_weights_before_exactly(training: str) -> None:
     config = config_of(training=training)
-    bench, request = open_local_model(config, 0), request_of(config)
+    local_model, request = open_local_model(config, 0), request_of(config)
     before = copied(request.weights)
-    update = update_of(site_of(), bench, request)
-    after = trainable(bench.model)
+    update = update_of(site_of(), local_model, request)
+    after = trainable(local_model.model)
     assert same_bits(update.delta, {n: after[n] - v for n, v in before.items()})
     assert any(bool(change.any()) for change in update.delta.values())
 
@@ -87,47 +87,47 @@ def test_what_was_sent_is_not_changed_in_place(more: str) -> None:
 
 def test_an_update_is_its_own_memory_and_the_next_round_leaves_it_alone() -> None:
     config, site = config_of(), site_of()
-    bench = open_local_model(config, 0)
-    first = update_of(site, bench, request_of(config, 1))
+    local_model = open_local_model(config, 0)
+    first = update_of(site, local_model, request_of(config, 1))
     kept = copied(first.delta)
-    update_of(site, bench, request_of(config, 2))
+    update_of(site, local_model, request_of(config, 2))
     assert same_bits(first.delta, kept)
 
 
 def test_the_weights_that_another_site_left_in_the_network_do_not_matter() -> None:
     config, site = config_of(), site_of()
-    bench, request = open_local_model(config, 0), request_of(config)
-    alone = update_of(site, bench, request)
+    local_model, request = open_local_model(config, 0), request_of(config)
+    alone = update_of(site, local_model, request)
     with torch.no_grad():
-        for value in bench.model.parameters():
+        for value in local_model.model.parameters():
             value.add_(3.0)
-    assert same_bits(update_of(site, bench, request).delta, alone.delta)
+    assert same_bits(update_of(site, local_model, request).delta, alone.delta)
 
 
 @pytest.mark.parametrize("more", [HEAD, NORM])
 def test_a_request_that_names_a_sites_own_layers_is_refused(more: str) -> None:
     config = image_config_of(more)
-    site, bench = site_of(image=(1, 16, 16)), open_local_model(config, 0)
+    site, local_model = site_of(image=(1, 16, 16)), open_local_model(config, 0)
     request = request_of(config)
-    assert update_of(site, bench, request).delta.keys().isdisjoint(bench.local)
-    own = min(bench.local)
-    asked = replace(request, weights={**request.weights, own: bench.trained[own].clone()})
+    assert update_of(site, local_model, request).delta.keys().isdisjoint(local_model.local)
+    own = min(local_model.local)
+    asked = replace(request, weights={**request.weights, own: local_model.trained[own].clone()})
     with pytest.raises(ConfigurationError, match=re.escape(own)):
-        train_round(site, bench, asked)
-    control = {name: torch.zeros_like(value) for name, value in bench.trained.items()}
+        train_round(site, local_model, asked)
+    control = {name: torch.zeros_like(value) for name, value in local_model.trained.items()}
     with pytest.raises(ConfigurationError, match="keeps at each site"):
-        train_round(site, bench, replace(request, control=control))
+        train_round(site, local_model, replace(request, control=control))
 
 
 @pytest.mark.parametrize("more", [HEAD, NORM])
 def test_what_stays_at_the_site_is_in_no_update(more: str) -> None:
     config, site = image_config_of(more), site_of(image=(1, 16, 16))
-    bench = open_local_model(config, 0)
-    update = update_of(site, bench, request_of(config))
-    assert bench.local
+    local_model = open_local_model(config, 0)
+    update = update_of(site, local_model, request_of(config))
+    assert local_model.local
     assert update.delta.keys() == request_of(config).weights.keys()
-    assert not bench.local & update.delta.keys()
-    assert site.memory.recall("run", 1).keys() == bench.local
+    assert not local_model.local & update.delta.keys()
+    assert site.memory.recall("run", 1).keys() == local_model.local
 
 
 @pytest.mark.parametrize("more", [HEAD, NORM])
@@ -137,11 +137,11 @@ def test_a_site_goes_on_from_its_own_layers_and_not_from_the_last_sites(more: st
                  test=patients_of(ITEMS))  # fmt: skip
 
     def second_round(*, between: bool) -> tuple[Weights, Weights]:
-        site, bench = site_of(image=image), open_local_model(config, 0)
-        update_of(site, bench, request_of(config, 1))
+        site, local_model = site_of(image=image), open_local_model(config, 0)
+        update_of(site, local_model, request_of(config, 1))
         if between:
-            update_of(other, bench, request_of(config, 1))
-        return update_of(site, bench, request_of(config, 2)).delta, site.memory.recall("run", 2)
+            update_of(other, local_model, request_of(config, 1))
+        return update_of(site, local_model, request_of(config, 2)).delta, site.memory.recall("run", 2)
 
     for found, expected in zip(second_round(between=True), second_round(between=False),
                                strict=True):  # fmt: skip
@@ -186,9 +186,9 @@ def test_the_same_request_gives_the_same_bits_whatever_was_drawn_before(config: 
     image = (1, 16, 16) if config.cohort.images else (0,)
     first = update_of(site_of(image=image), open_local_model(config, 0), request_of(config))
     torch.rand(17)
-    bench, site = open_local_model(config, 0), site_of(image=image)
+    local_model, site = open_local_model(config, 0), site_of(image=image)
     for _ in range(2):  # in another process, and once more in the same
-        again = update_of(site, bench, request_of(config))
+        again = update_of(site, local_model, request_of(config))
         assert same_bits(first.delta, again.delta)
         assert same_bits(first.control_delta or {}, again.control_delta or {})
 
@@ -196,8 +196,8 @@ def test_the_same_request_gives_the_same_bits_whatever_was_drawn_before(config: 
 @pytest.mark.parametrize("config", REPEATED, ids=NAMES)
 def test_the_global_generator_is_left_alone(config: RunConfig) -> None:
     site = site_of(image=(1, 16, 16) if config.cohort.images else (0,))
-    bench, before = open_local_model(config, 0), torch.get_rng_state()
-    update_of(site, bench, request_of(config))
+    local_model, before = open_local_model(config, 0), torch.get_rng_state()
+    update_of(site, local_model, request_of(config))
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -241,10 +241,10 @@ def test_a_site_with_fewer_patients_than_the_smallest_cohort_takes_no_part(
 
 def test_a_refusal_leaves_network_and_memory_as_they_were() -> None:
     config = config_of(SCAFFOLD)
-    site, bench = site_of(patients_of((1,) * 4, image=(0,))), open_local_model(config, 0)
-    before = copied(trainable(bench.model))
-    assert isinstance(train_round(site, bench, request_of(config)), Refusal)
-    assert same_bits(trainable(bench.model), before)
+    site, local_model = site_of(patients_of((1,) * 4, image=(0,))), open_local_model(config, 0)
+    before = copied(trainable(local_model.model))
+    assert isinstance(train_round(site, local_model, request_of(config)), Refusal)
+    assert same_bits(trainable(local_model.model), before)
     assert site.memory.recall("run", 9) == {}
 
 

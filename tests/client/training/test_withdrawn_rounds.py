@@ -9,7 +9,7 @@ import pytest
 from typing_extensions import override
 
 from client.node.app import Loaded, RequestHandler
-from client.node.worker import ward_of
+from client.node.worker import site_context
 from client.node.worker_process import WorkerProcess
 from client.privacy.ledger import Ledger
 from client.site.home import Home
@@ -67,11 +67,11 @@ def withdraw(home: Home, *patients: str) -> None:
 
 
 class WatchedDesk(RequestHandler):
-    """A desk that notes who took part in each answer; `meanwhile` are withdrawn during one."""
+    """A handler that notes who took part in each answer; `meanwhile` are withdrawn during one."""
 
     def __init__(self, home: Home) -> None:
         self.told: list[str] = []
-        super().__init__(ward_of(home, load_site_config(home.site_yaml)), self.told.append)
+        super().__init__(site_context(home, load_site_config(home.site_yaml)), self.told.append)
         self.home, self.meanwhile = home, list[str]()
         self.took_part: list[frozenset[str]] = []
 
@@ -100,18 +100,18 @@ class WatchedDesk(RequestHandler):
 def test_the_next_answer_after_a_withdrawal_is_without_the_patient(
     home: Home, request_: Request
 ) -> None:
-    desk = WatchedDesk(home)
-    told, repeated = (desk.answer(request_) for _ in range(2))
+    handler = WatchedDesk(home)
+    told, repeated = (handler.answer(request_) for _ in range(2))
     assert not isinstance(told, Refusal)
     assert not isinstance(repeated, Refusal)
     withdraw(home, "P7")
-    anew = desk.answer(request_)
+    anew = handler.answer(request_)
     assert not isinstance(anew, Refusal)
     if isinstance(told, SiteReport):
         assert seal(repeated).digest == seal(told).digest
         # The answer that they took part in is not given again.
         assert seal(anew).digest != seal(told).digest
-    first, again, after = desk.took_part
+    first, again, after = handler.took_part
     assert first == again
     assert len(first) == 40
     assert after == first - {"P7"}
@@ -121,35 +121,35 @@ def test_an_answer_under_way_when_a_patient_is_withdrawn_is_given_again_without_
     home: Home,
 ) -> None:
     """A private round is then charged twice: what was computed may have been seen."""
-    desk = WatchedDesk(home)
-    desk.meanwhile = ["P3", "P9"]
-    answer = desk.answer(TRAIN)
+    handler = WatchedDesk(home)
+    handler.meanwhile = ["P3", "P9"]
+    answer = handler.answer(TRAIN)
     assert isinstance(answer, SiteUpdate)
-    before, after = desk.took_part
+    before, after = handler.took_part
     assert after == before - {"P3", "P9"}
     assert len(Ledger(home.ledger).history("patients")) == 2
-    assert any("withdrawn meanwhile" in text for text in desk.told)
+    assert any("withdrawn meanwhile" in text for text in handler.told)
 
 
 def test_a_cohort_that_becomes_too_small_is_refused_not_trained_on(home: Home) -> None:
-    desk = WatchedDesk(home)
-    standing = desk.answer(PROPOSAL)
+    handler = WatchedDesk(home)
+    standing = handler.answer(PROPOSAL)
     assert isinstance(standing, Standing)
     assert standing.patients is not None
     withdraw(home, *(f"P{n}" for n in range(36)))
-    assert isinstance(desk.answer(PROPOSAL), Refusal)
-    assert isinstance(desk.answer(TRAIN), Refusal)
+    assert isinstance(handler.answer(PROPOSAL), Refusal)
+    assert isinstance(handler.answer(TRAIN), Refusal)
     assert not Ledger(home.ledger).history("patients")
 
 
 def test_a_damaged_log_of_withdrawals_lets_nothing_be_computed(home: Home) -> None:
-    desk = WatchedDesk(home)
+    handler = WatchedDesk(home)
     withdraw(home, "P1", "P2")
     lines = home.withdrawals.read_text().splitlines(keepends=True)
     home.withdrawals.write_text("".join(lines[1:]))
     with pytest.raises(Exception, match="does not fit its hash"):
-        desk.answer(TRAIN)
-    assert not desk.took_part
+        handler.answer(TRAIN)
+    assert not handler.took_part
 
 
 @pytest.mark.slow

@@ -142,8 +142,8 @@ def test_a_request_larger_than_site_yaml_allows_is_not_kept(
     large = replace(seal(question()), frames=frames)
     fleet.ask(large)
     letters = site.open()
-    config = letters.house.config.model_copy(update={"largest_request_mib": 1})
-    letters.house = replace(letters.house, config=config)
+    config = letters.admission.config.model_copy(update={"largest_request_mib": 1})
+    letters.admission = replace(letters.admission, config=config)
     letters._receive(fleet, 0.1)
     held = sum(p.stat().st_size for p in (tmp_path / "home" / "inbox").rglob("*") if p.is_file())
     assert held < 2**16

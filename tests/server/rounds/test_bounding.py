@@ -273,13 +273,13 @@ def test_honest_private_updates_are_within_the_public_bound_and_it_is_no_wide_on
     for size in (5, 24, 40):
         patients = patients_of((1,) * size, (0,))
         site = Site(name="north", train=patients, validation=patients, test=patients, guard=guard)
-        bench = open_local_model(config, 0)
+        local_model = open_local_model(config, 0)
         for number in (1, 2, 3):
             request = TrainRequest(
                 run=f"run-{size}", round=number, seed=0, config=config,
                 weights=initial_weights(config, number),
             )  # fmt: skip
-            update = train_round(site, bench, request)
+            update = train_round(site, local_model, request)
             assert isinstance(update, SiteUpdate)
             most = public_bound(request, "north")
             assert norm(update.delta) <= most

@@ -11,7 +11,7 @@ from client.inference.calibrate import CalibrationOptions, fit
 from client.inference.calibration.calibration import hashed
 from client.inference.calibration.trained_on import note_trained, trained_on
 from client.node.app import load
-from client.node.worker import ward_of
+from client.node.worker import site_context
 from common.platform.errors import StateDamaged
 from tests.client.cli.test_predicting import fill
 from tests.client.dicom_files import config_of
@@ -68,7 +68,7 @@ def test_a_site_notes_whom_it_will_train_on_before_it_answers(tmp_path: Path) ->
     site = Site(tmp_path)
     fill(site.data, 20)
     config = config_of()
-    loaded = load(ward_of(site.home, site.set_up()), config, 3)
+    loaded = load(site_context(site.home, site.set_up()), config, 3)
     assert len(loaded.site.train) > 5
     noted = trained_on(site.home.trained, config.fingerprint(), 3)
     assert noted == hashed(loaded.site.train.pseudonyms)
