@@ -36,6 +36,7 @@ test: $(READY)  ## run every test
 check: $(READY)  ## lint and types
 	@echo "Check: ruff and mypy."
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check -q .
 	@$(BIN)/mypy
 
 wheel: $(READY)  ## build the wheel into dist/, with locks, bill of materials and hashes

@@ -53,12 +53,26 @@ def rows() -> list[Row]:
     models = _memory_models()
     size = f"{SITES} updates of {megabytes:.0f} MB; a copy runs at {megabytes / copy:.0f} MB/s"
     return [
-        shown(Row(name="adding / copying bandwidth", measured=copy / add, relation=">=",
-                  goal=0.6, detail=size)),
+        shown(
+            Row(
+                name="adding / copying bandwidth",
+                measured=copy / add,
+                relation=">=",
+                goal=0.6,
+                detail=size,
+            )
+        ),
         shown(Row(name="the same with admission", measured=copy / whole)),
-        shown(Row(name="models in memory during a round", measured=models, relation="<=",
-                  goal=2.1, detail="two, and the request's small parts")),
-    ]  # fmt: skip
+        shown(
+            Row(
+                name="models in memory during a round",
+                measured=models,
+                relation="<=",
+                goal=2.1,
+                detail="two, and the request's small parts",
+            )
+        ),
+    ]
 
 
 def model(value: float) -> dict[str, torch.Tensor]:
@@ -149,9 +163,15 @@ def _print_memory() -> None:
     config = _config()
     aggregator = aggregator_of(config.aggregation, SITES)
     state = RunState(
-        run="b", round=0, seed=0, fingerprint=config.fingerprint(), weights=weights,
-        server=aggregator.init(weights), average={}, best={},
-    )  # fmt: skip
+        run="b",
+        round=0,
+        seed=0,
+        fingerprint=config.fingerprint(),
+        weights=weights,
+        server=aggregator.init(weights),
+        average={},
+        best={},
+    )
     tiny = model(0.0)  # so that the first use of memory is not counted
     del tiny
     before = _peak_bytes(reset=True)

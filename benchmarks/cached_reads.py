@@ -51,10 +51,17 @@ def rows() -> list[Row]:
             ("3-D patch of 64 x 64 x 64", _patches(Path(folder)), (200, 3)),
         ):
             ours, peer = _rates(pair, reads)
-            found.append(shown(Row(
-                name=f"{name}: cache / PersistentDataset", measured=ours / peer, relation=">=",
-                goal=8.0, detail=f"{ours:.0f} and {peer:.0f} reads a second",
-            )))  # fmt: skip
+            found.append(
+                shown(
+                    Row(
+                        name=f"{name}: cache / PersistentDataset",
+                        measured=ours / peer,
+                        relation=">=",
+                        goal=8.0,
+                        detail=f"{ours:.0f} and {peer:.0f} reads a second",
+                    )
+                )
+            )
     return found
 
 
@@ -100,9 +107,11 @@ def _patches(folder: Path) -> tuple[Read, Read]:
     def theirs(number: int) -> torch.Tensor:
         first, row, column = corners[number]
         whole = peer(0)[0]
-        return whole[
-            column : column + PATCH, row : row + PATCH, first : first + PATCH
-        ].permute(2, 1, 0).contiguous()  # fmt: skip
+        return (
+            whole[column : column + PATCH, row : row + PATCH, first : first + PATCH]
+            .permute(2, 1, 0)
+            .contiguous()
+        )
 
     return ours, theirs
 

@@ -16,9 +16,12 @@ Encode = Callable[[NDArray[np.uint16]], bytes]
 
 
 def write_series(
-    folder: Path, volume: NDArray[np.uint16], series: int, encode: Encode | None = None,
+    folder: Path,
+    volume: NDArray[np.uint16],
+    series: int,
+    encode: Encode | None = None,
     syntax: str = ExplicitVRLittleEndian,
-) -> list[Path]:  # fmt: skip
+) -> list[Path]:
     """Write (slices, rows, columns) as one file a slice; all series are of one patient each."""
     folder.mkdir(parents=True, exist_ok=True)
     dataset = _header(series, syntax)

@@ -78,9 +78,13 @@ def text_of(rule: str, rounds: int, hidden: Sequence[int], quorum: int, encoding
     """Return a run's configuration."""
     columns = ", ".join(f"{{column: c{number}}}" for number in range(COLUMNS))
     return CONFIG.format(
-        columns=columns, hidden=list(hidden), rounds=rounds, rule=rule, quorum=quorum,
+        columns=columns,
+        hidden=list(hidden),
+        rounds=rounds,
+        rule=rule,
+        quorum=quorum,
         encoding=encoding,
-    )  # fmt: skip
+    )
 
 
 # --- a small model, two sites ---------------------------------------------------------------
@@ -104,20 +108,27 @@ def _small(folder: Path) -> list[Row]:
     return [
         shown(_overhead("round, not validated (s)", ours["last"], floor["last"], told_of)),
         shown(_overhead("round, validated (s)", ours["best"], floor["best"], told_of)),
-        shown(Row(
-            name="round, not validated / Flower as it comes", relation="<=", goal=1.0,
-            measured=statistics.median(ours["last"]) / statistics.median(stock),
-            detail=f"Flower: {_spread(stock)}",
-        )),
-    ]  # fmt: skip
+        shown(
+            Row(
+                name="round, not validated / Flower as it comes",
+                relation="<=",
+                goal=1.0,
+                measured=statistics.median(ours["last"]) / statistics.median(stock),
+                detail=f"Flower: {_spread(stock)}",
+            )
+        ),
+    ]
 
 
 def _overhead(name: str, ours: Sequence[float], floor: Sequence[float], detail: str) -> Row:
     fastest = f"{1e3 * statistics.median(floor):.0f} ms in one process"
     return Row(
-        name=f"federation: {name}", measured=statistics.median(ours), relation="<=", goal=3.5,
+        name=f"federation: {name}",
+        measured=statistics.median(ours),
+        relation="<=",
+        goal=3.5,
         detail=f"{detail}; {_spread(ours)}; {fastest}",
-    )  # fmt: skip
+    )
 
 
 def _spread(seconds: Sequence[float]) -> str:
@@ -134,7 +145,8 @@ def _in_process(folder: Path, text: str) -> list[float]:
     cache = Cache(folder / "cache")
     sites = {
         name: site_of(
-            load_cohort(folder / "data" / name, config, task_of(config.task), cache), config,
+            load_cohort(folder / "data" / name, config, task_of(config.task), cache),
+            config,
             simulated_key(0),
         )
         for name in ("north", "south")
@@ -185,20 +197,27 @@ def _growth_before_sites(federation: Federation, run: Path) -> tuple[Growth, Gro
 
 def _memory(grown: tuple[Growth, Growth], model: int) -> Row:
     service, run = (one.most() for one in grown)
-    return shown(Row(
-        name="a 100 MB update of 4 sites: memory (models)", measured=(service + run) / model,
-        relation="<=", goal=3.0,
-        detail=f"service {service / 1e6:.0f} MB + run {run / 1e6:.0f} MB, a model is "
-        f"{model / 1e6:.0f} MB",
-    ))  # fmt: skip
+    return shown(
+        Row(
+            name="a 100 MB update of 4 sites: memory (models)",
+            measured=(service + run) / model,
+            relation="<=",
+            goal=3.0,
+            detail=f"service {service / 1e6:.0f} MB + run {run / 1e6:.0f} MB, a model is "
+            f"{model / 1e6:.0f} MB",
+        )
+    )
 
 
 def _seconds(run: Path, encoding: str, seconds: float) -> Row:
     sent, received = json.loads((run / "status.json").read_bytes())["bytes_by_round"][1]
-    return shown(Row(
-        name=f"a 100 MB update of 4 sites, {encoding} (s)", measured=seconds,
-        detail=f"each site gets {sent / 4e6:.1f} MB and sends {received / 4e6:.1f} MB",
-    ))  # fmt: skip
+    return shown(
+        Row(
+            name=f"a 100 MB update of 4 sites, {encoding} (s)",
+            measured=seconds,
+            detail=f"each site gets {sent / 4e6:.1f} MB and sends {received / 4e6:.1f} MB",
+        )
+    )
 
 
 def _phase(run: Path) -> str | None:

@@ -23,9 +23,11 @@ from typing import Self, TypeVar
 BIN = Path(sys.executable).parent
 #: One thread each, and Flower reports to nobody.
 ENVIRONMENT: Mapping[str, str] = {
-    **os.environ, "OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0",
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "FLWR_TELEMETRY_ENABLED": "0",
     "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",  # Flower starts its own programs
-}  # fmt: skip
+}
 _PATIENTS = 40
 _POLL_SECONDS = 0.002
 T = TypeVar("T")
@@ -67,9 +69,12 @@ class Processes:
         """Start a program of ours for as long as the block."""
         output = self._stack.enter_context((self.folder / f"{name}.out").open("wb"))
         process = subprocess.Popen(
-            [str(part) for part in command], stdout=output, stderr=subprocess.STDOUT,
-            env={**ENVIRONMENT, **(more or {})}, cwd=self.folder,
-        )  # fmt: skip
+            [str(part) for part in command],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**ENVIRONMENT, **(more or {})},
+            cwd=self.folder,
+        )
         self._stack.callback(_end, process)
         return process
 
@@ -152,9 +157,13 @@ class Federation:
 
     def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [BIN / program, *arguments], env={**ENVIRONMENT, "COLUMNS": "400"}, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-        )  # fmt: skip
+            [BIN / program, *arguments],
+            env={**ENVIRONMENT, "COLUMNS": "400"},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
 
 
 def round_times(run: Path, rounds: int, seconds: float = 300.0) -> list[float]:

@@ -62,17 +62,39 @@ def _rows_of(network: NetworkName) -> list[Row]:
     plain = [_seconds(_plain_step(objective)) for objective in (here, there)]
     private = [_seconds(_private_step(objective, LOOP)) for objective in (here, there)]
     return [
-        shown(Row(name=f"{network}: a patient's gradient, cosine", measured=cosine,
-                  relation=">=", goal=LEAST_COSINE, detail="on GPU and processor; forward pass "
-                  + ("bfloat16" if there.model.in_half else "float32"))),
-        shown(Row(name=f"{network}: one patient moves the sum / clip norm", measured=moved,
-                  relation="<=", goal=1.0)),
-        shown(Row(name=f"{network}: plain step, GPU / processor", measured=plain[1] / plain[0],
-                  detail=f"{1e3 * plain[1]:.1f} ms against {1e3 * plain[0]:.0f} ms")),
-        shown(Row(name=f"{network}: private step, GPU / processor",
-                  measured=private[1] / private[0],
-                  detail=f"{1e3 * private[1]:.1f} ms against {1e3 * private[0]:.0f} ms")),
-    ]  # fmt: skip
+        shown(
+            Row(
+                name=f"{network}: a patient's gradient, cosine",
+                measured=cosine,
+                relation=">=",
+                goal=LEAST_COSINE,
+                detail="on GPU and processor; forward pass "
+                + ("bfloat16" if there.model.in_half else "float32"),
+            )
+        ),
+        shown(
+            Row(
+                name=f"{network}: one patient moves the sum / clip norm",
+                measured=moved,
+                relation="<=",
+                goal=1.0,
+            )
+        ),
+        shown(
+            Row(
+                name=f"{network}: plain step, GPU / processor",
+                measured=plain[1] / plain[0],
+                detail=f"{1e3 * plain[1]:.1f} ms against {1e3 * plain[0]:.0f} ms",
+            )
+        ),
+        shown(
+            Row(
+                name=f"{network}: private step, GPU / processor",
+                measured=private[1] / private[0],
+                detail=f"{1e3 * private[1]:.1f} ms against {1e3 * private[0]:.0f} ms",
+            )
+        ),
+    ]
 
 
 def _objective(network: NetworkName, device: str) -> Objective:
@@ -86,9 +108,10 @@ def _objective(network: NetworkName, device: str) -> Objective:
     trial = torch.zeros((4, 1, SIDE, SIDE)), torch.zeros((4, 0))
     return Objective(
         model=place(model, device_of("cpu" if device == "cpu" else "cuda"), trial),
-        item_loss=item_loss, patients=_patients((1, SIDE, SIDE), target, PATIENTS),
+        item_loss=item_loss,
+        patients=_patients((1, SIDE, SIDE), target, PATIENTS),
         images_per_patient=IMAGES_EACH,
-    )  # fmt: skip
+    )
 
 
 def _cosine(here: Objective, there: Objective, patient: int) -> float:
@@ -123,9 +146,13 @@ def _moved(objective: Objective) -> float:
             items = torch.isin(some.patients.patient, torch.tensor(keep))
             batch = take(some.patients, torch.nonzero(items).flatten())
             fewer = replace(
-                some.patients, image=batch.image, table=batch.table, target=batch.target,
-                patient=batch.patient, pseudonyms=tuple(some.patients.pseudonyms[i] for i in keep),
-            )  # fmt: skip
+                some.patients,
+                image=batch.image,
+                table=batch.table,
+                target=batch.target,
+                patient=batch.patient,
+                pseudonyms=tuple(some.patients.pseudonyms[i] for i in keep),
+            )
             found.append(float((whole - _clipped(replace(some, patients=fewer))).norm()))
     return max(found) if all(map(math.isfinite, found)) else math.inf
 

@@ -48,16 +48,24 @@ def rows() -> list[Row]:
         ours, theirs, floor = _seconds(site, Path(folder))
     files = SERIES * SLICES
     return [
-        shown(Row(
-            name="Header index: ours / stop_before_pixels", measured=theirs / ours, relation=">=",
-            goal=3.0, detail=f"{files / ours:.0f} and {files / theirs:.0f} files a second, rows "
-            "identical",
-        )),
-        shown(Row(
-            name="Header index: ours / first 8 KB read", measured=ours / floor,
-            detail=f"the floor reads {files / floor:.0f} files a second",
-        )),
-    ]  # fmt: skip
+        shown(
+            Row(
+                name="Header index: ours / stop_before_pixels",
+                measured=theirs / ours,
+                relation=">=",
+                goal=3.0,
+                detail=f"{files / ours:.0f} and {files / theirs:.0f} files a second, rows "
+                "identical",
+            )
+        ),
+        shown(
+            Row(
+                name="Header index: ours / first 8 KB read",
+                measured=ours / floor,
+                detail=f"the floor reads {files / floor:.0f} files a second",
+            )
+        ),
+    ]
 
 
 def _by_pydicom(file: File) -> Instance:
@@ -67,11 +75,15 @@ def _by_pydicom(file: File) -> Instance:
         place, head = opened.tell(), opened.read(12)
     length = int.from_bytes(head[8:12], "little")
     meta = dataset.file_meta
-    return describe(file, Scan(
-        elements=Parsed(dataset), syntax=str(meta.TransferSyntaxUID),
-        media_class=str(meta.MediaStorageSOPClassUID),
-        pixels=PixelElement(tag=0x7FE00010, start=place + 12, length=length),
-    ))  # fmt: skip
+    return describe(
+        file,
+        Scan(
+            elements=Parsed(dataset),
+            syntax=str(meta.TransferSyntaxUID),
+            media_class=str(meta.MediaStorageSOPClassUID),
+            pixels=PixelElement(tag=0x7FE00010, start=place + 12, length=length),
+        ),
+    )
 
 
 def _check_equal(site: Path, folder: Path) -> None:
@@ -81,10 +93,12 @@ def _check_equal(site: Path, folder: Path) -> None:
         with Index(folder / f"{name}.db", read=read) as index:
             index.update(site)
         with sqlite3.connect(folder / f"{name}.db") as database:
-            contents.append([
-                database.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall()  # noqa: S608
-                for table in TABLES
-            ])  # fmt: skip
+            contents.append(
+                [
+                    database.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall()  # noqa: S608
+                    for table in TABLES
+                ]
+            )
     if contents[0] != contents[1] or len(contents[0][3]) != SERIES * SLICES:
         message = "the scanner's rows are not pydicom's"
         raise ValueError(message)

@@ -66,22 +66,32 @@ def rows() -> list[Row]:
             raise ValueError(message)
         python = _peer(folder / "peer")
         if python is None:
-            return [shown(Row(
-                name="JPEG Lossless, 2 threads, images a second",
-                measured=SLICES / _timed(files, THREADS),
-                detail="no network, so no peer (gdcm, pylibjpeg-libjpeg)",
-            ))]  # fmt: skip
+            return [
+                shown(
+                    Row(
+                        name="JPEG Lossless, 2 threads, images a second",
+                        measured=SLICES / _timed(files, THREADS),
+                        detail="no network, so no peer (gdcm, pylibjpeg-libjpeg)",
+                    )
+                )
+            ]
         turns = [
             (_timed(files, THREADS), _timed(files, 1), _theirs(python, files, volume))
             for _ in range(REPEATS)
         ]
     two, one, peer = np.median([(a, b, c.seconds) for a, b, c in turns], axis=0).tolist()
-    return [shown(Row(
-        name="JPEG Lossless, 2 cores: ours / pydicom", measured=peer / two, relation=">=",
-        goal=3.0,
-        detail=f"{SLICES / two:.0f} (one thread {SLICES / one:.0f}) and {SLICES / peer:.0f} "
-        f"images a second, bit-equal; its plugin: {turns[0][2].plugin}",
-    ))]  # fmt: skip
+    return [
+        shown(
+            Row(
+                name="JPEG Lossless, 2 cores: ours / pydicom",
+                measured=peer / two,
+                relation=">=",
+                goal=3.0,
+                detail=f"{SLICES / two:.0f} (one thread {SLICES / one:.0f}) and "
+                f"{SLICES / peer:.0f} images a second, bit-equal; its plugin: {turns[0][2].plugin}",
+            )
+        )
+    ]
 
 
 @dataclass(frozen=True)
@@ -118,8 +128,10 @@ def _peer(folder: Path) -> Path | None:
     python = folder / "bin" / "python"
     got = subprocess.run(
         [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PEER],
-        check=False, capture_output=True, text=True,
-    )  # fmt: skip
+        check=False,
+        capture_output=True,
+        text=True,
+    )
     return python if got.returncode == 0 else None
 
 

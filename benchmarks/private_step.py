@@ -43,10 +43,17 @@ def rows() -> list[Row]:
     torch.set_num_threads(1)
     found = [row for network in NETWORKS for row in _network_rows(network)]
     seconds = _head_seconds()
-    found.append(shown(Row(
-        name=f"{HEAD_STEPS} private steps of a head (s)", measured=seconds, relation="<=",
-        goal=HEAD_SECONDS, detail="on cached features of 200 patients",
-    )))  # fmt: skip
+    found.append(
+        shown(
+            Row(
+                name=f"{HEAD_STEPS} private steps of a head (s)",
+                measured=seconds,
+                relation="<=",
+                goal=HEAD_SECONDS,
+                detail="on cached features of 200 patients",
+            )
+        )
+    )
     return found
 
 
@@ -56,12 +63,26 @@ def _network_rows(network: NetworkName) -> list[Row]:
     slower, larger = private / plain, memory["private"] / memory["plain"]
     hooked = f"Opacus' hooks {hooks / plain:.2f}"
     return [
-        shown(Row(name=f"{network}: private / plain step", measured=slower, relation="<=",
-                  goal=SLOWEST, detail=f"plain {plain:.3f} s; {hooked}")),
-        shown(Row(name=f"{network}: private / plain memory", measured=larger, relation="<=",
-                  goal=LARGEST, detail=f"plain {memory['plain']:.0f} MB; Opacus' hooks "
-                  f"{memory['hooks'] / memory['plain']:.2f}")),
-    ]  # fmt: skip
+        shown(
+            Row(
+                name=f"{network}: private / plain step",
+                measured=slower,
+                relation="<=",
+                goal=SLOWEST,
+                detail=f"plain {plain:.3f} s; {hooked}",
+            )
+        ),
+        shown(
+            Row(
+                name=f"{network}: private / plain memory",
+                measured=larger,
+                relation="<=",
+                goal=LARGEST,
+                detail=f"plain {memory['plain']:.0f} MB; Opacus' hooks "
+                f"{memory['hooks'] / memory['plain']:.2f}",
+            )
+        ),
+    ]
 
 
 def item_loss(output: Tensor, target: Tensor) -> Tensor:
@@ -74,11 +95,12 @@ def _patients(shape: tuple[int, ...], target: tuple[int, ...], patients: int) ->
     draw = torch.Generator().manual_seed(0)
     count = patients * IMAGES_EACH
     return Patients(
-        image=torch.randn((count, *shape), generator=draw), table=torch.zeros((count, 0)),
+        image=torch.randn((count, *shape), generator=draw),
+        table=torch.zeros((count, 0)),
         target=torch.randint(0, 2, (count, *target), generator=draw).float(),
         patient=torch.arange(patients).repeat_interleave(IMAGES_EACH),
         pseudonyms=tuple(str(i) for i in range(patients)),
-    )  # fmt: skip
+    )
 
 
 def _objective(network: NetworkName) -> Objective:
@@ -86,9 +108,11 @@ def _objective(network: NetworkName) -> Objective:
     model = build_model(Model(network=network), cohort, 1, 0).train()
     target = (1, SIDE, SIDE) if network == "unet" else (1,)
     return Objective(
-        model=model, item_loss=item_loss, patients=_patients((1, SIDE, SIDE), target, PATIENTS),
+        model=model,
+        item_loss=item_loss,
+        patients=_patients((1, SIDE, SIDE), target, PATIENTS),
         images_per_patient=IMAGES_EACH,
-    )  # fmt: skip
+    )
 
 
 def _plan(patients: int) -> PrivacyPlan:
@@ -96,9 +120,13 @@ def _plan(patients: int) -> PrivacyPlan:
         noise_multiplier=1.0, sampling_rate=1.0, steps=1, clip_norm=1.0, divisor=float(patients)
     )
     return PrivacyPlan(
-        mechanism=mechanism, steps_per_round=1, clipping="automatic", epsilon=1.0, delta=1e-5,
+        mechanism=mechanism,
+        steps_per_round=1,
+        clipping="automatic",
+        epsilon=1.0,
+        delta=1e-5,
         simulated_noise=False,
-    )  # fmt: skip
+    )
 
 
 def _step(objective: Objective, mode: str) -> Callable[[], None]:
@@ -130,9 +158,7 @@ def _plain(objective: Objective) -> Callable[[], None]:
 
 def _private(objective: Objective, backend: Backend) -> Callable[[], None]:
     noise = ChaChaNoise()
-    optimizer = patient_optimizer(
-        _sgd(objective.model), _plan(len(objective.patients)), noise
-    )  # fmt: skip
+    optimizer = patient_optimizer(_sgd(objective.model), _plan(len(objective.patients)), noise)
     return lambda: private_step(objective, optimizer, noise, backend)
 
 
@@ -217,9 +243,11 @@ class _Head(nn.Module):
 def _head_seconds(patients: int = 200, features: int = 1280) -> float:
     """Return the seconds of full-batch steps of a linear head on cached features."""
     objective = Objective(
-        model=_Head(features), item_loss=item_loss,
-        patients=_patients((features,), (1,), patients), images_per_patient=IMAGES_EACH,
-    )  # fmt: skip
+        model=_Head(features),
+        item_loss=item_loss,
+        patients=_patients((features,), (1,), patients),
+        images_per_patient=IMAGES_EACH,
+    )
     step = _private(objective, Backend("linear", 256))
     step()
     start = time.process_time()

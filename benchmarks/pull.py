@@ -24,10 +24,7 @@ import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role, evt
-from pynetdicom.sop_class import (  # type: ignore[attr-defined]
-    CTImageStorage,
-    StudyRootQueryRetrieveInformationModelGet,
-)
+from pynetdicom.sop_class import CTImageStorage, StudyRootQueryRetrieveInformationModelGet  # type: ignore[attr-defined]
 from row import Row, shown, told
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -86,32 +83,48 @@ def _rows(pacs: Pacs, files: list[Path], folder: Path) -> list[Row]:
         )
 
     return [
-        shown(Row(
-            name="pull by DICOMweb, times pynetdicom's C-GET",
-            measured=median["peer"] / median["dicomweb"], relation=">=", goal=_GOAL,
-            detail=detail("dicomweb"),
-        )),
-        shown(Row(
-            name="the same until it is on the disk (fsync)",
-            measured=median["peer"] / median["flushed"], detail=detail("flushed"),
-        )),
-        shown(Row(
-            name="pull by C-GET, times pynetdicom's C-GET",
-            measured=median["peer"] / median["c-get"], detail=detail("c-get"),
-        )),
-        shown(Row(
-            name="pull by DICOMweb, times a copy of the files",
-            measured=median["dicomweb"] / median["floor"],
-            detail=f"floor {_SLICES / median['floor']:.0f} images/s",
-        )),
-    ]  # fmt: skip
+        shown(
+            Row(
+                name="pull by DICOMweb, times pynetdicom's C-GET",
+                measured=median["peer"] / median["dicomweb"],
+                relation=">=",
+                goal=_GOAL,
+                detail=detail("dicomweb"),
+            )
+        ),
+        shown(
+            Row(
+                name="the same until it is on the disk (fsync)",
+                measured=median["peer"] / median["flushed"],
+                detail=detail("flushed"),
+            )
+        ),
+        shown(
+            Row(
+                name="pull by C-GET, times pynetdicom's C-GET",
+                measured=median["peer"] / median["c-get"],
+                detail=detail("c-get"),
+            )
+        ),
+        shown(
+            Row(
+                name="pull by DICOMweb, times a copy of the files",
+                measured=median["dicomweb"] / median["floor"],
+                detail=f"floor {_SLICES / median['floor']:.0f} images/s",
+            )
+        ),
+    ]
 
 
 def _write(folder: Path) -> None:
     machine = Machine(
-        hospital="n", manufacturer="Maker", transfer_syntax="explicit", inverted=False,
-        signed=True, slice_mm=1.0,
-    )  # fmt: skip
+        hospital="n",
+        manufacturer="Maker",
+        transfer_syntax="explicit",
+        inverted=False,
+        signed=True,
+        slice_mm=1.0,
+    )
     volume = np.random.default_rng(0).normal(0, 300, (_SLICES, _SIZE, _SIZE)).astype(np.float32)
     write_ct(folder, volume, _STUDY, machine)
 
@@ -155,10 +168,12 @@ def _pynetdicom(pacs: Pacs, out: Path) -> None:
     entity.add_requested_context(StudyRootQueryRetrieveInformationModelGet)
     entity.add_requested_context(CTImageStorage)
     association = entity.associate(
-        "127.0.0.1", pacs.dicom_port, ae_title=pacs.called_title,
+        "127.0.0.1",
+        pacs.dicom_port,
+        ae_title=pacs.called_title,
         ext_neg=[build_role(CTImageStorage, scp_role=True)],
         evt_handlers=[(evt.EVT_C_STORE, store)],
-    )  # fmt: skip
+    )
     asked = Dataset()
     asked.QueryRetrieveLevel, asked.StudyInstanceUID = "STUDY", _STUDY.study_uid
     for status, _ in association.send_c_get(asked, StudyRootQueryRetrieveInformationModelGet):

@@ -82,9 +82,14 @@ def _answer(asked: Request, site: str) -> Answer:
     match asked:
         case Proposal():
             return Standing(
-                run=asked.run, round=asked.round, site=site, patients=None, epsilon=None,
-                epsilon_left=None, seconds=None,
-            )  # fmt: skip
+                run=asked.run,
+                round=asked.round,
+                site=site,
+                patients=None,
+                epsilon=None,
+                epsilon_left=None,
+                seconds=None,
+            )
         case TrainRequest():
             delta = {n: 1e-3 * torch.randn(v.shape) for n, v in asked.weights.items()}
             return SiteUpdate(run=asked.run, round=asked.round, site=site, delta=delta, steps=1)
@@ -101,16 +106,24 @@ def main(home: Home) -> None:
     config, coordinator = load_site_config(home.site_yaml), load_coordinator(home)
     key, outbox = load_private(home.key), Outbox(home.outbox)
     transport = TransportContext(
-        name=config.name, to=coordinator.name, key=key, inbox=Inbox(home.inbox), outbox=outbox,
-        disclosures=Disclosures(home.disclosures), records=SiteRecords(home),
+        name=config.name,
+        to=coordinator.name,
+        key=key,
+        inbox=Inbox(home.inbox),
+        outbox=outbox,
+        disclosures=Disclosures(home.disclosures),
+        records=SiteRecords(home),
         worker=NoiseWorker(home, config.name, outbox),
-        quarantine=Quarantine(home.quarantine), meters=SiteMeters(CollectorRegistry()),
+        quarantine=Quarantine(home.quarantine),
+        meters=SiteMeters(CollectorRegistry()),
         tell=lambda event, facts: print(event, facts, flush=True),
-    )  # fmt: skip
+    )
     admission = AdmissionContext(
-        config=config, coordinator=coordinator.fingerprint, paused=home.paused,
+        config=config,
+        coordinator=coordinator.fingerprint,
+        paused=home.paused,
         approvals=Approvals(home.approvals),
-    )  # fmt: skip
+    )
     correspondence = MessageLoop(transport, admission)
     fleet = FleetClient(coordinator.address, load_authority(home, coordinator), key)
     node = fleet.activate()

@@ -50,20 +50,22 @@ def rows() -> list[Row]:
         _check_flat(images)
         _check_volume(slices, folder / "volume")
         flat = _rates(lambda: _all(_flat, images), lambda: _all(_peers_flat, images), IMAGES)
-        deep = _rates(
-            lambda: _volume(slices), lambda: _peers_volume(folder / "volume"), SLICES
-        )  # fmt: skip
+        deep = _rates(lambda: _volume(slices), lambda: _peers_volume(folder / "volume"), SLICES)
     return [
-        shown(Row(
-            name=f"{kind}: ours / MONAI PydicomReader", measured=rates[0] / rates[1],
-            relation=">=", goal=3.0,
-            detail=f"{rates[0]:.0f} and {rates[1]:.0f} images a second, {equal}",
-        ))
+        shown(
+            Row(
+                name=f"{kind}: ours / MONAI PydicomReader",
+                measured=rates[0] / rates[1],
+                relation=">=",
+                goal=3.0,
+                detail=f"{rates[0]:.0f} and {rates[1]:.0f} images a second, {equal}",
+            )
+        )
         for kind, rates, equal in (
             ("2-D image to float32", flat, "voxels equal"),
             ("3-D series to float32", deep, "voxels and affine equal"),
         )
-    ]  # fmt: skip
+    ]
 
 
 def _flat(file: File) -> Float:

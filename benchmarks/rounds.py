@@ -84,8 +84,11 @@ def rows() -> list[Row]:
     print(f"{os.cpu_count()} cores, load {load:.1f} (above 1, other work disturbs the figures)")
     return [
         *_first_rounds("configs/simulations/demo.yaml"),
-        shown(_overhead(8)), shown(_overhead(32)), shown(_workers(8)), shown(_workers(32)),
-    ]  # fmt: skip
+        shown(_overhead(8)),
+        shown(_overhead(32)),
+        shown(_workers(8)),
+        shown(_workers(32)),
+    ]
 
 
 def sites_of(count: int, patients: int = 40) -> dict[str, Site]:
@@ -142,9 +145,7 @@ def _in_turns(
 ) -> tuple[list[float], list[float]]:
     """Return seconds of both, measured turn by turn so that a busy minute meets both."""
     ours(), floor()
-    measured = [
-        (ours(), floor()) if turn % 2 else (floor(), ours())[::-1] for turn in range(turns)
-    ]
+    measured = [(ours(), floor()) if turn % 2 else (floor(), ours())[::-1] for turn in range(turns)]
     return [first for first, _ in measured], [second for _, second in measured]
 
 
@@ -153,9 +154,12 @@ def _ratio(name: str, ours: Sequence[float], floor: Sequence[float], goal: float
     low, high = np.quantile(ratios, (0.25, 0.75))
     seconds = f"{statistics.median(ours) * 1e3:.1f} ms / {statistics.median(floor) * 1e3:.1f} ms"
     return Row(
-        name=name, measured=float(np.median(ratios)), relation="<=", goal=goal,
+        name=name,
+        measured=float(np.median(ratios)),
+        relation="<=",
+        goal=goal,
         detail=f"quartiles {low:.3f} to {high:.3f}; {seconds}",
-    )  # fmt: skip
+    )
 
 
 def _first_rounds(config: str) -> list[Row]:
@@ -177,8 +181,11 @@ def first_round_seconds(config: str, folder: Path, *more: str) -> tuple[float, s
     command = [sys.executable, "-c", WATCHED, repr(time.time()), "compare", config]
     done = subprocess.run(
         [*command, "--arms", "federated", "--out", str(folder), *more],
-        cwd=Path(__file__).parents[1], check=True, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=Path(__file__).parents[1],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     line = next(text for text in done.stdout.splitlines() if text.startswith("[["))
     marks: list[tuple[str, float, float]] = json.loads(line)
     parts, before = [], (0.0, 0.0)

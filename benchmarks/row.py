@@ -41,8 +41,10 @@ class Row:
 
 def shown(row: Row) -> Row:
     """Print a row as soon as it is known."""
-    print(f"{row.name:44} {row.measured:7.3f}  {row.goal_text:8} {row.verdict:7} {row.detail}",
-          flush=True)  # fmt: skip
+    print(
+        f"{row.name:44} {row.measured:7.3f}  {row.goal_text:8} {row.verdict:7} {row.detail}",
+        flush=True,
+    )
     return row
 
 

@@ -50,9 +50,10 @@ def main() -> None:
 
 def _rows_of(name: str, file: Path) -> list[Row]:
     ended = subprocess.run(
-        [sys.executable, str(HERE / f"{name}.py")], env={**os.environ, ROWS_FILE: str(file)},
+        [sys.executable, str(HERE / f"{name}.py")],
+        env={**os.environ, ROWS_FILE: str(file)},
         check=False,
-    )  # fmt: skip
+    )
     if ended.returncode != 0 or not file.exists():
         print(f"{name} ended with status {ended.returncode}; its rows are missing below.")
         return []
@@ -63,18 +64,29 @@ def _with_ray(rows: list[Row]) -> list[Row]:
     """Put what was measured on Flower's Ray engine beside the rows of the same name."""
     beside = {row.name: row.ray for row in rows if row.ray}
     return [
-        Row(name=r.name, measured=r.measured, relation=r.relation, goal=r.goal, detail=r.detail,
-            ray=beside.get(r.name, ""))
-        for r in rows if not r.ray
-    ]  # fmt: skip
+        Row(
+            name=r.name,
+            measured=r.measured,
+            relation=r.relation,
+            goal=r.goal,
+            detail=r.detail,
+            ray=beside.get(r.name, ""),
+        )
+        for r in rows
+        if not r.ray
+    ]
 
 
 def _table(rows: list[Row]) -> Table:
     table = Table(title="Measured, one thread where not said")
     for name, right in (
-        ("what", False), ("measured", True), ("goal", True), ("", False), ("detail", False),
+        ("what", False),
+        ("measured", True),
+        ("goal", True),
+        ("", False),
+        ("detail", False),
         ("Flower's Ray engine", False),
-    ):  # fmt: skip
+    ):
         table.add_column(name, justify="right" if right else "left")
     for row in rows:
         table.add_row(

@@ -82,15 +82,34 @@ def round_seconds(folder: Path, rounds: int) -> list[float]:
     port = free_port()
     more = {"FLWR_HOME": str(home), "FLWR_DISABLE_UPDATE_CHECK": "1"}
     with Processes(folder / "out") as processes:
-        processes.start("superlink", [
-            BIN / "flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", port,
-            "--disable-runtime-dependency-installation",
-        ], more)  # fmt: skip
+        processes.start(
+            "superlink",
+            [
+                BIN / "flower-superlink",
+                "--insecure",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                port,
+                "--disable-runtime-dependency-installation",
+            ],
+            more,
+        )
         for name in ("one", "two"):
-            processes.start(name, [
-                BIN / "flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}",
-                "--host", "127.0.0.1", "--port", free_port(),
-            ], more)  # fmt: skip
+            processes.start(
+                name,
+                [
+                    BIN / "flower-supernode",
+                    "--insecure",
+                    "--superlink",
+                    f"127.0.0.1:{port}",
+                    "--host",
+                    "127.0.0.1",
+                    "--port",
+                    free_port(),
+                ],
+                more,
+            )
         (home / "config.toml").write_text(
             f'[superlink.here]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
         )
@@ -109,9 +128,13 @@ def _run(app: Path, more: dict[str, str]) -> None:
 
     def begun() -> bool | None:
         asked = subprocess.run(
-            [BIN / "flwr", "run", app, "here"], env={**ENVIRONMENT, **more}, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-        )  # fmt: skip
+            [BIN / "flwr", "run", app, "here"],
+            env={**ENVIRONMENT, **more},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
         return asked.returncode == 0 or None
 
     waited("flwr run", begun)

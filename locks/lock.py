@@ -19,9 +19,12 @@ ROOT = HERE.parent
 #: torch 2.13.0+cpu for CPython 3.11 on x86-64 Linux; add here what another machine uses.
 CPU_BUILDS = ("6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b",)
 EXTRAS = {
-    "site": ("site",), "ocr": ("site", "ocr"), "coordinator": ("coordinator",),
-    "simulation": ("simulation",), "dev": ("dev", "coordinator", "simulation"),
-}  # fmt: skip
+    "site": ("site",),
+    "ocr": ("site", "ocr"),
+    "coordinator": ("coordinator",),
+    "simulation": ("simulation",),
+    "dev": ("dev", "coordinator", "simulation"),
+}
 _OF_GPUS = re.compile(r"(cuda-|nvidia-|triton)")
 _HEAD = "# Written by `make lock`; do not edit. Install with --require-hashes --no-deps.\n"
 
@@ -50,8 +53,11 @@ def _compiled(extras: tuple[str, ...]) -> dict[str, str]:
             *("--constraint", "constraints.txt", "--no-config", "--universal", "--quiet"),
             *("--python-version", "3.11", "--generate-hashes", "--no-header", "--no-annotate"),
         ],
-        cwd=ROOT, check=True, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     blocks = re.split(r"(?m)^(?=[a-z0-9])", done.stdout)
     found: dict[str, str] = {}
     for block in filter(str.strip, blocks):

@@ -44,23 +44,28 @@ def bill(project: Json, wheel: Path, locks: list[Path]) -> Json:
     name, version = str(project["name"]), str(project["version"])
     digest = sha256(wheel)
     own: Json = {
-        "type": "application", "bom-ref": name, "name": name, "version": version,
+        "type": "application",
+        "bom-ref": name,
+        "name": name,
+        "version": version,
         "licenses": [{"license": {"id": project["license"]}}],
         "hashes": [{"alg": "SHA-256", "content": digest}],
-    }  # fmt: skip
+    }
     components: dict[str, Json] = {}
     for lock in locks:
         for ref, component in components_of(lock.read_text(encoding="utf-8")).items():
             components.setdefault(ref, component)
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
-        "bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1,
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
         # Of the wheel's content, so that the same release has the same bill.
         "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_OID, digest)}",
         "metadata": {"component": own},
         "components": [components[ref] for ref in sorted(components)],
         "dependencies": [{"ref": name, "dependsOn": sorted(components)}],
-    }  # fmt: skip
+    }
 
 
 def components_of(lock: str) -> dict[str, Json]:
@@ -77,9 +82,13 @@ def components_of(lock: str) -> dict[str, Json]:
             for one in sorted(set(_HASH.findall(block)))
         ]
         found[url] = {
-            "type": "library", "bom-ref": url, "name": name, "version": version, "purl": url,
+            "type": "library",
+            "bom-ref": url,
+            "name": name,
+            "version": version,
+            "purl": url,
             "externalReferences": files,
-        }  # fmt: skip
+        }
     return found
 
 

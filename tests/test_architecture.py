@@ -11,6 +11,7 @@ import functools
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,17 +33,32 @@ MAY_IMPORT = {
 }
 #: The only files that know Flower.
 MAY_IMPORT_FLOWER = {
-    "common/messages/flower_messages.py", "common/messages/flower_records.py",
-    "client/transport/fleet_client.py", "client/transport/headers.py",
-    "server/transport/runtime.py", "server/service/superlink.py",
-    "server/aggregation/flower_strategy.py", "simulations/engines/flower_ray.py",
+    "common/messages/flower_messages.py",
+    "common/messages/flower_records.py",
+    "client/transport/fleet_client.py",
+    "client/transport/headers.py",
+    "server/transport/runtime.py",
+    "server/service/superlink.py",
+    "server/aggregation/flower_strategy.py",
+    "simulations/engines/flower_ray.py",
     "simulations/engines/flower_ray_site.py",
-}  # fmt: skip
+}
 #: Loading these takes as long as small rounds do, so they load where they are used.
 SLOW = {
-    "dp_accounting", "flwr", "highdicom", "matplotlib", "monai", "onnx", "onnxruntime",
-    "onnxscript", "opacus", "pandas", "scipy", "sklearn", "sksurv",
-}  # fmt: skip
+    "dp_accounting",
+    "flwr",
+    "highdicom",
+    "matplotlib",
+    "monai",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "opacus",
+    "pandas",
+    "scipy",
+    "sklearn",
+    "sksurv",
+}
 #: A folder that holds more is a map that nobody reads.
 MOST_MODULES = 20
 #: Of rooms above rooms, from a site's files to its commands.
@@ -160,8 +176,11 @@ def test_rooms_import_each_other_in_no_ring() -> None:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_the_rooms_of_a_package_stand_on_few_floors(package: str) -> None:
-    top = {room: ROOT / package / room.relative_to(ROOT / package).parts[0]
-           for room in ROOMS if room.is_relative_to(ROOT / package)}  # fmt: skip
+    top = {
+        room: ROOT / package / room.relative_to(ROOT / package).parts[0]
+        for room in ROOMS
+        if room.is_relative_to(ROOT / package)
+    }
     arrows = {room: set[Path]() for room in top.values()}
     for room, outer in top.items():
         for path in room.glob("*.py"):
@@ -183,9 +202,13 @@ def test_flower_is_imported_by_the_named_files_only(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["simulations.cli.app", "simulations.engines.in_process", "server.rounds.run_rounds",
-     "client.cli.app"],
-)  # fmt: skip
+    [
+        "simulations.cli.app",
+        "simulations.engines.in_process",
+        "server.rounds.run_rounds",
+        "client.cli.app",
+    ],
+)
 def test_a_command_starts_without_loading_a_slow_library(module: str) -> None:
     program = f"import sys, {module}; print(*sys.modules)"
     done = subprocess.run(
@@ -200,3 +223,13 @@ def test_a_command_starts_without_loading_a_slow_library(module: str) -> None:
 def test_no_file_is_named_after_nothing() -> None:
     names = {"utils", "helpers", "manager", "handler", "base", "misc"}
     assert [name_of(path) for path in FILES if path.stem in names] == []
+
+
+def test_no_public_class_name_stands_for_two_things() -> None:
+    names = Counter(
+        node.name
+        for path in FILES
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert [name for name, times in names.items() if times > 1] == []

@@ -30,7 +30,10 @@ class _Reporting(Reporting):
 
 
 app = typer.Typer(
-    cls=_Reporting, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+    cls=_Reporting,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
     help=(
         "A hospital's side of a federation: what runs here, what it may cost, and what has left."
         "\n\nFirst: wardround-site join INVITE --data FOLDER, then: wardround-site start"
@@ -40,9 +43,10 @@ app = typer.Typer(
         "4 privacy refused, 5 saved state is damaged, 6 not trusted or not known, 7 not reached "
         "or not running, 130 interrupted."
     ),
-)  # fmt: skip
+)
 disclosures = typer.Typer(cls=_Reporting, help="What has left this site: list it, verify it.")
 app.add_typer(disclosures, name="disclosures")
+
 
 @app.command()
 def init(

@@ -89,7 +89,7 @@ def _found(approvals: Approvals, which: str) -> tuple[RunConfig, int | None]:
     # A run that changed its configuration asks again: the last one is meant.
     matching = [s for s in seen if s.run == which] or [
         s for s in seen if len(which) >= 8 and s.fingerprint.startswith(which.lower())
-    ]  # fmt: skip
+    ]
     if matching:
         found = matching[-1].config
         if found is None:
@@ -155,7 +155,8 @@ def _costs(home: Home, config: RunConfig, run: str) -> list[tuple[str, str]]:
     limit, delta = rules.largest_epsilon_per_cohort, rules.cohort_delta
     left, after = (max(limit - spent, 0.0) for spent in (cost.spent, cost.spent_after))
     end = (
-        f"after this run {after:.3g}" if cost.spent_after <= limit
+        f"after this run {after:.3g}"
+        if cost.spent_after <= limit
         else f"this run would bring it to {cost.spent_after:.3g}, so it is refused"
     )
     lines = [
@@ -164,10 +165,13 @@ def _costs(home: Home, config: RunConfig, run: str) -> list[tuple[str, str]]:
     if cost.measuring is not None:
         measuring = f"epsilon {cost.measuring:.3g} at delta {COMMON_DELTA:g}"
         lines.append(("costs", f"{measuring}: test patients, none of whom trains"))
-    return [*lines, (
-        "budget",
-        f"of epsilon {limit:g} at delta {delta:g} for all runs, {left:.3g} is left; {end}",
-    )]  # fmt: skip
+    return [
+        *lines,
+        (
+            "budget",
+            f"of epsilon {limit:g} at delta {delta:g} for all runs, {left:.3g} is left; {end}",
+        ),
+    ]
 
 
 def _against_policy(home: Home, config: RunConfig) -> list[Denied]:
@@ -177,7 +181,5 @@ def _against_policy(home: Home, config: RunConfig) -> list[Denied]:
     except ConfigurationError:
         return []
     rules = site.policy
-    found = (
-        judge(config, rules, coordinator.fingerprint, site.name), judge_metrics(config, rules)
-    )  # fmt: skip
+    found = (judge(config, rules, coordinator.fingerprint, site.name), judge_metrics(config, rules))
     return [denied for denied in found if denied is not None]

@@ -34,13 +34,24 @@ def show_budget(home: Home, *, as_json: bool) -> None:
     limit, delta = rules.largest_epsilon_per_cohort, rules.cohort_delta
     spent, common = _spent(home.ledger, delta), _spent(home.ledger, COMMON_DELTA)
     if as_json:
-        say(json.dumps({"limit": limit, "delta": delta, "cohorts": {
-            cohort: {
-                "spent": whole, "left": max(limit - whole, 0), "runs": runs,
-                "spent_at_delta_1e-5": common[cohort][0],
-            }
-            for cohort, (whole, runs) in spent.items()
-        }}, indent=2))  # fmt: skip
+        say(
+            json.dumps(
+                {
+                    "limit": limit,
+                    "delta": delta,
+                    "cohorts": {
+                        cohort: {
+                            "spent": whole,
+                            "left": max(limit - whole, 0),
+                            "runs": runs,
+                            "spent_at_delta_1e-5": common[cohort][0],
+                        }
+                        for cohort, (whole, runs) in spent.items()
+                    },
+                },
+                indent=2,
+            )
+        )
         return
     if not spent:
         say(f"Nothing was spent yet; the limit is epsilon {limit:g} at delta {delta:g}.")
@@ -65,9 +76,11 @@ def show_budget(home: Home, *, as_json: bool) -> None:
 
 #: Parts of a run, for whoever reads what was spent.
 _PARTS = {
-    "train": "training patients", "validation": "validation patients: measuring the model",
-    "test": "test patients: measuring the model", "statistics": "all: describing the cohort",
-}  # fmt: skip
+    "train": "training patients",
+    "validation": "validation patients: measuring the model",
+    "test": "test patients: measuring the model",
+    "statistics": "all: describing the cohort",
+}
 
 
 def _parts(runs: Mapping[str, float]) -> list[tuple[str, ...]]:
@@ -101,12 +114,23 @@ def show_disclosures(home: Home, *, everything: bool, as_json: bool) -> None:
     if as_json:
         for line in found:
             told = line.disclosure
-            say(json.dumps({
-                "at": line.at, "kind": told.kind, "to": told.to, "run": told.run,
-                "round": told.round, "bytes": told.bytes, "sha256": told.sha256,
-                "epsilon": told.epsilon, "again": line.again, "hash": line.hash,
-                "times": line.times,
-            }))  # fmt: skip
+            say(
+                json.dumps(
+                    {
+                        "at": line.at,
+                        "kind": told.kind,
+                        "to": told.to,
+                        "run": told.run,
+                        "round": told.round,
+                        "bytes": told.bytes,
+                        "sha256": told.sha256,
+                        "epsilon": told.epsilon,
+                        "again": line.again,
+                        "hash": line.hash,
+                        "times": line.times,
+                    }
+                )
+            )
         return
     if not found:
         say("Nothing has left this site yet.")
@@ -118,14 +142,17 @@ def show_disclosures(home: Home, *, everything: bool, as_json: bool) -> None:
     rows = [("AT (UTC)", "WHAT", "TO", "RUN", "ROUND", "SIZE", "EPSILON", "")]
     rows += [
         (
-            line.at[:19].replace("T", " "), as_text(line.disclosure.kind),
-            as_text(line.disclosure.to), as_text(line.disclosure.run), str(line.disclosure.round),
+            line.at[:19].replace("T", " "),
+            as_text(line.disclosure.kind),
+            as_text(line.disclosure.to),
+            as_text(line.disclosure.run),
+            str(line.disclosure.round),
             size(line.disclosure.bytes),
             "-" if line.disclosure.epsilon is None else f"{line.disclosure.epsilon:.3g}",
             " ".join((["again"] if line.again else []) + ([f"x {line.times}"] * (line.times > 1))),
         )
         for line in kept
-    ]  # fmt: skip
+    ]
     table(rows)
     _say_what_they_are(home, {line.disclosure.kind for line in kept})
 

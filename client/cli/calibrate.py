@@ -15,9 +15,7 @@ from client.site.home import Home
 from common.config.run_config import PrognosisTask, RunConfig
 
 
-def calibrate(
-    home: Home, bundle: Path, *, coverage: float, unlike: float, as_json: bool
-) -> None:
+def calibrate(home: Home, bundle: Path, *, coverage: float, unlike: float, as_json: bool) -> None:
     """Fit and keep the calibration, and say what it holds."""
     from client.inference.calibrate import CalibrationOptions
     from client.inference.calibrate import calibrate as fitted
@@ -31,11 +29,21 @@ def calibrate(
     found = fitted(home, model, wishes)
     path = keep_calibration(home.calibration, found)
     if as_json:
-        say(json.dumps({
-            "model": model.name.name, "weights": found.weights, "patients": found.patients,
-            "parts": found.parts, "coverage": found.coverage, "counts": found.counts,
-            "line": found.line.tolist(), "kept": str(path),
-        }, indent=1))  # fmt: skip
+        say(
+            json.dumps(
+                {
+                    "model": model.name.name,
+                    "weights": found.weights,
+                    "patients": found.patients,
+                    "parts": found.parts,
+                    "coverage": found.coverage,
+                    "counts": found.counts,
+                    "line": found.line.tolist(),
+                    "kept": str(path),
+                },
+                indent=1,
+            )
+        )
         return
     for line in lines_of(found, model.config):
         say(as_text(line))
@@ -63,9 +71,7 @@ def lines_of(found: SiteCalibration, config: RunConfig) -> Iterator[str]:
                 yield f"{name}: {count} patients; {found.coverage:.0%} of such keep it in their set"
     if not found.counts:
         yield "No sets: there are none for survival over time and for outlines."
-    yield (
-        f"About {found.flagged:.0%} of usual studies will be called unlike the training images."
-    )
+    yield (f"About {found.flagged:.0%} of usual studies will be called unlike the training images.")
 
 
 def _line(found: SiteCalibration, config: RunConfig) -> Iterator[str]:

@@ -93,8 +93,9 @@ def _wanted_config(home: Home, invite: Invite, options: JoinOptions) -> SiteConf
         )
         raise ConfigurationError(message)
     for option, given, kept in (
-        ("--data", options.data, config.data), ("--labels", options.labels, config.labels)
-    ):  # fmt: skip
+        ("--data", options.data, config.data),
+        ("--labels", options.labels, config.labels),
+    ):
         if given is not None and given.expanduser().absolute() != kept:
             message = (
                 f"{option} is {given}, and {home.site_yaml} says {kept}. Change it there, or "
@@ -123,9 +124,10 @@ def _new_config(name: str, data: Path, labels: Path | None) -> SiteConfig:
         raise ConfigurationError(message)
     try:
         return SiteConfig(
-            name=name, data=data.expanduser().absolute(),
+            name=name,
+            data=data.expanduser().absolute(),
             labels=None if labels is None else labels.expanduser().absolute(),
-        )  # fmt: skip
+        )
     except ValidationError as error:
         message = f"{explain(error, SiteConfig, 'init')}. Use a-z, 0-9 and hyphens."
         raise ConfigurationError(message) from error

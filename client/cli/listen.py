@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 #: How often the queue is looked at while there is nothing to do, seconds.
 _LOOK_SECONDS = 0.5
 _WORDS = {
-    "arriving": "arriving", "written": "scored, to be sent", "done": "done", "failed": "FAILED",
-}  # fmt: skip
+    "arriving": "arriving",
+    "written": "scored, to be sent",
+    "done": "done",
+    "failed": "FAILED",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

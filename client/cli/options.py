@@ -10,10 +10,11 @@ import typer
 HomeOption = Annotated[
     Path | None,
     typer.Option(
-        "--home", metavar="FOLDER",
+        "--home",
+        metavar="FOLDER",
         help="The site's own folder; by default $WARDROUND_SITE or ~/.wardround/site.",
     ),
-]  # fmt: skip
+]
 DataOption = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="Folder with the DICOM files; only read.")
 ]

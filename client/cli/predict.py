@@ -66,14 +66,19 @@ def predict(home: Home, wanted: PredictOptions, *, as_json: bool) -> ExitCode:
     except WardroundError as error:  # what was computed is said all the same
         fault = error
     if as_json:
-        say(json.dumps({
-            "research": "for research, not for clinical use",
-            "scores": [_as_json(score) for score in scores],
-            "patient_was_trained_on_here": learned,
-            "not_used": [[u.reason.name, u.what, u.detail] for u in unusable],
-            "written": [str(result.path) for result in results],
-            "sent": [[d.result.path.name, d.state.name, d.detail] for d in delivered],
-        }, indent=1))  # fmt: skip
+        say(
+            json.dumps(
+                {
+                    "research": "for research, not for clinical use",
+                    "scores": [_as_json(score) for score in scores],
+                    "patient_was_trained_on_here": learned,
+                    "not_used": [[u.reason.name, u.what, u.detail] for u in unusable],
+                    "written": [str(result.path) for result in results],
+                    "sent": [[d.result.path.name, d.state.name, d.detail] for d in delivered],
+                },
+                indent=1,
+            )
+        )
     else:
         _show(scores, unusable)
         if learned:
@@ -249,13 +254,19 @@ def _as_json(score: Score) -> dict[str, object]:
         "coverage": score.coverage,
         "abstained": score.abstained,
         "unlike_training": score.unlike_training,
-        "outlined_pixels": None if outlined is None else {
+        "outlined_pixels": None
+        if outlined is None
+        else {
             name: int((outlined.labels == number).sum())
             for number, name in enumerate(outlined.structures, 1)
         },
-        "heatmap": None if score.heatmap is None else {
-            "method": score.heatmap.method, "label": score.heatmap.label,
-            "source": str(score.sources[score.heatmap.source]), "frame": score.heatmap.frame,
+        "heatmap": None
+        if score.heatmap is None
+        else {
+            "method": score.heatmap.method,
+            "label": score.heatmap.label,
+            "source": str(score.sources[score.heatmap.source]),
+            "frame": score.heatmap.frame,
         },
         "attributions": {one.column: one.value for one in score.attributions},
-    }  # fmt: skip
+    }

@@ -41,9 +41,11 @@ def run(home: Home, *, as_json: bool) -> None:
         message = f"There is no folder {site.data}. Mount it, or make it: mkdir -p {site.data}"
         raise CohortError(message)
     order = PullOrder(
-        pacs=site.pacs, data=site.data, wanted=wanted(site.pacs.select, site.labels_csv),
+        pacs=site.pacs,
+        data=site.data,
+        wanted=wanted(site.pacs.select, site.labels_csv),
         withdrawn=withdrawn(home),
-    )  # fmt: skip
+    )
     with Queue(home.pulls) as queue:
         watch = _Watch(queue, quiet=as_json)
         watch.say(f"Asking {_place(site.pacs)} for {len(order.wanted)} entries of the selection.")
@@ -118,9 +120,12 @@ def _say(done: Pulled, *, as_json: bool) -> None:
         say(f"The PACS states {counted.stated} images for these series.")
     if counted.incomplete:
         say("Incomplete (INCOMPLETE_SERIES), asked for again by the next pull:")
-        table([
-            (f"  {s.modality}", as_text(s.series), as_text(told)) for s, told in counted.incomplete
-        ])  # fmt: skip
+        table(
+            [
+                (f"  {s.modality}", as_text(s.series), as_text(told))
+                for s, told in counted.incomplete
+            ]
+        )
     if done.unanswered:
         say(f"The PACS has nothing that fits {len(done.unanswered)} entries of the selection:")
         for one in done.unanswered[:_MOST_NAMED]:
@@ -138,20 +143,24 @@ def _say(done: Pulled, *, as_json: bool) -> None:
 def _json(done: Pulled) -> dict[str, object]:
     counted = done.counted
     return {
-        "series": counted.series, "complete": counted.complete, "waiting": counted.waiting,
-        "images": counted.instances, "images_stated_by_pacs": counted.stated,
+        "series": counted.series,
+        "complete": counted.complete,
+        "waiting": counted.waiting,
+        "images": counted.instances,
+        "images_stated_by_pacs": counted.stated,
         "bytes": counted.size,
         "incomplete": [
             {"study": s.study, "series": s.series, "why": told} for s, told in counted.incomplete
         ],
         "nothing_found": [
             {
-                "key": one.question.key, "value": one.question.value or one.question.modality,
+                "key": one.question.key,
+                "value": one.question.value or one.question.modality,
                 "not_asked": one.question.why_not_asked,
             }
             for one in done.unanswered
         ],
-    }  # fmt: skip
+    }
 
 
 def _place(pacs: PacsConfig) -> str:

@@ -42,9 +42,7 @@ def predict(
     """
     from client.cli import predict as command
 
-    wishes = command.PredictOptions(
-        study=study, bundle=bundle, out=out, send=send, abstain=abstain
-    )
+    wishes = command.PredictOptions(study=study, bundle=bundle, out=out, send=send, abstain=abstain)
     raise typer.Exit(command.predict(Home.chosen(home), wishes, as_json=json))
 
 
@@ -99,9 +97,7 @@ def calibrate(
     """
     from client.cli import calibrate as command
 
-    command.calibrate(
-        Home.chosen(home), bundle, coverage=coverage, unlike=unlike, as_json=json
-    )
+    command.calibrate(Home.chosen(home), bundle, coverage=coverage, unlike=unlike, as_json=json)
 
 
 @commands.command()
@@ -131,7 +127,6 @@ def deidentify(
     from client.dicom.deidentify.deidentify import Dates, Profile
 
     profile = Profile(
-        dates=Dates(dates), keep_characteristics=keep_characteristics,
-        pixels_checked=pixels_checked,
-    )  # fmt: skip
+        dates=Dates(dates), keep_characteristics=keep_characteristics, pixels_checked=pixels_checked
+    )
     raise typer.Exit(command.run(Home.chosen(home), source, out, profile, every=every))

@@ -49,9 +49,15 @@ def show_status(home: Home, *, as_json: bool) -> ExitCode:
     if as_json:
         state = facts.get("state", "starting") if running else "stopped"
         known = {
-            **facts, "state": state, "site": name, "running": running, "mistake": mistake,
-            "paused": home.paused.exists(), "waiting_for_approval": waiting, "set_aside": aside,
-        }  # fmt: skip
+            **facts,
+            "state": state,
+            "site": name,
+            "running": running,
+            "mistake": mistake,
+            "paused": home.paused.exists(),
+            "waiting_for_approval": waiting,
+            "set_aside": aside,
+        }
         say(json.dumps(known, indent=2))
         return ExitCode.DONE if running else ExitCode.UNREACHABLE
     table([("site", name), *_coordinator(home), ("now", _now(home, facts, running=running))])

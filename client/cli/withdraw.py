@@ -22,13 +22,14 @@ def list_withdrawn(home: Home) -> None:
     rows = [("PATIENT", "WITHDRAWN (UTC)", "FORGOTTEN (UTC)")]
     rows += [
         (
-            as_text(one.patient), one.at[:19].replace("T", " "),
+            as_text(one.patient),
+            one.at[:19].replace("T", " "),
             one.forgotten_at[:19].replace("T", " ")
             if one.forgotten_at
             else "not yet: type the withdrawal once more",
         )
         for one in found
-    ]  # fmt: skip
+    ]
     table(rows)
 
 

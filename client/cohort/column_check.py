@@ -142,16 +142,20 @@ def _columns(config: RunConfig) -> Iterator[_Column]:
     table, task = config.cohort.table, config.task
     for name in two_valued(config):
         yield _Column(
-            name=name, meaning=_zero_or_one, expected=lambda _: "0 or 1", values=("0", "1"),
+            name=name,
+            meaning=_zero_or_one,
+            expected=lambda _: "0 or 1",
+            values=("0", "1"),
             is_outcome=True,
-        )  # fmt: skip
+        )
     if isinstance(task, DiagnosisTask) and task.classes and isinstance(task.target, str):
         yield _one_of(task.target, task.classes, is_outcome=True)
     for name in numbers_of(config):
         yield _Column(
-            name=name, meaning=lambda t: None if number_of(t) is None else t,
+            name=name,
+            meaning=lambda t: None if number_of(t) is None else t,
             expected=lambda _: "a number such as 12.5",
-        )  # fmt: skip
+        )
     for category in table.categories if table is not None else ():
         yield _one_of(category.column, category.values)
 
@@ -163,9 +167,12 @@ def _zero_or_one(text: str) -> str | None:
 
 def _one_of(name: str, values: tuple[str, ...], *, is_outcome: bool = False) -> _Column:
     return _Column(
-        name=name, meaning=lambda t: one_of(t, values), values=values,
-        expected=lambda t: expected_one_of(t, values), is_outcome=is_outcome,
-    )  # fmt: skip
+        name=name,
+        meaning=lambda t: one_of(t, values),
+        values=values,
+        expected=lambda t: expected_one_of(t, values),
+        is_outcome=is_outcome,
+    )
 
 
 def _unread(labels: Labels, rows: Sequence[int], column: _Column) -> str | None:
@@ -232,9 +239,7 @@ def _is_rs(held: Sequence[str]) -> bool:
     return {number_of(text) for text in held} <= {1.0, 2.0}
 
 
-def _is_shifted(
-    known: set[str | None], others: Mapping[str, int], values: tuple[str, ...]
-) -> bool:
+def _is_shifted(known: set[str | None], others: Mapping[str, int], values: tuple[str, ...]) -> bool:
     """Return whether nobody has the first of numbered values, and somebody one past the last."""
     numbers = [number_of(value) for value in values]
     past = [number_of(text) for text in others]

@@ -12,9 +12,7 @@ from client.dicom.reasons import Reason, Unusable
 
 #: A file that cannot be used and belongs to a series takes the series with it, if it is not
 #: another kind of object.
-_NO_SLICE = frozenset({
-    Reason.SEGMENTATION, Reason.NO_PIXELS, Reason.DICOMDIR, Reason.SLIDE_LABEL,
-})  # fmt: skip
+_NO_SLICE = frozenset({Reason.SEGMENTATION, Reason.NO_PIXELS, Reason.DICOMDIR, Reason.SLIDE_LABEL})
 #: A file of such a name was DICOM once, whatever stands in it now.
 _NAMED_DICOM = frozenset({".dcm", ".dicom", ".ima"})
 #: A patient, or nobody where all are looked at together, and a UID.

@@ -38,9 +38,9 @@ _WAITING_BYTES = 1 << 30
 #: Reasons for which a file does not even say which series it belongs to.
 _UNKNOWN = frozenset({Reason.EMPTY_FILE, Reason.PARTIAL_WRITE, Reason.UNREADABLE})
 #: What stays so until the file changes; other pixels may be read another time.
-_LASTING = frozenset({
-    Reason.TRUNCATED_PIXELS, Reason.DECODE_ERROR, Reason.BAD_VR, Reason.TOO_LARGE,
-})  # fmt: skip
+_LASTING = frozenset(
+    {Reason.TRUNCATED_PIXELS, Reason.DECODE_ERROR, Reason.BAD_VR, Reason.TOO_LARGE}
+)
 
 #: Raises UnusableFile for an object that the run does not want.
 Wanted = Callable[[Header], None]
@@ -56,9 +56,14 @@ def dicom_files(site: Path, masks: frozenset[str]) -> list[Path]:
 
 
 def read_objects(
-    site: Path, files: Iterable[Path], wanted: Wanted, store: PixelStore, *, by_series: bool,
+    site: Path,
+    files: Iterable[Path],
+    wanted: Wanted,
+    store: PixelStore,
+    *,
+    by_series: bool,
     index: Index | None = None,
-) -> Found:  # fmt: skip
+) -> Found:
     """Decode what is wanted and not in the store yet; one bad file never stops the others.
 
     Files that share UIDs are compared, and a series lacks each of its files that cannot be used.
@@ -69,9 +74,14 @@ def read_objects(
 
 
 def read_objects_alone(
-    site: Path, files: Iterable[Path], wanted: Wanted, store: PixelStore, *, by_series: bool,
+    site: Path,
+    files: Iterable[Path],
+    wanted: Wanted,
+    store: PixelStore,
+    *,
+    by_series: bool,
     index: Index | None = None,
-) -> Found:  # fmt: skip
+) -> Found:
     """Do the same within each PatientID alone.
 
     A file that does not say whose it is is nobody's, and takes nobody's series with it.
@@ -137,9 +147,7 @@ class _Intake:
             self.found.problems.append(unreadable.listed(name))
 
     def _refuse(self, one: Quarantined, path: Path, name: str) -> None:
-        if one.reason is Reason.WITHDRAWN or (
-            one.patient and one.patient in self.store.withdrawn
-        ):  # fmt: skip
+        if one.reason is Reason.WITHDRAWN or (one.patient and one.patient in self.store.withdrawn):
             return
         if one.series and may_be_slice(one, path):
             self.found.broken_series.add(self.found.owned(one.patient, one.series))
@@ -209,9 +217,7 @@ class _Intake:
 
 def _header_of(path: Path) -> Instance | Quarantined:
     status = path.stat()
-    return read_file(
-        File(path=path.absolute(), size=status.st_size, mtime_ns=status.st_mtime_ns)
-    )
+    return read_file(File(path=path.absolute(), size=status.st_size, mtime_ns=status.st_mtime_ns))
 
 
 def _break_series_with_lost_files(intake: _Intake) -> None:
@@ -247,7 +253,9 @@ def _leave_out_doubles(found: Found, store: PixelStore) -> None:
         left_out |= {item.path for item in refused}
         found.problems += [
             Unusable(
-                reason=reason, what=item.path, detail=f"as {same[0].path}",
+                reason=reason,
+                what=item.path,
+                detail=f"as {same[0].path}",
                 patient=found.whose(item.header),
             )
             for item in refused

@@ -71,7 +71,7 @@ def mask_name(header: Header, labels: Table, masks: MaskRules | None) -> str:
 
 def shared_masks(
     headers: Iterable[Header], labels: Table, masks: MaskRules | None
-) -> frozenset[str]:  # fmt: skip
+) -> frozenset[str]:
     """Return the masks that rows of several patients name though they do not say whose they are.
 
     One that is empty may be anybody's; one in DICOM says whose it is. Where each patient
@@ -84,9 +84,8 @@ def shared_masks(
         patients[mask_name(header, labels, masks)].add(header.patient)
     nameless = (".png", *SUFFIXES)
     return frozenset(
-        name for name, held in patients.items()
-        if len(held) > 1 and name.lower().endswith(nameless)
-    )  # fmt: skip
+        name for name, held in patients.items() if len(held) > 1 and name.lower().endswith(nameless)
+    )
 
 
 def read_mask(
@@ -130,9 +129,12 @@ def _read(site: Path, name: str, canvas: Canvas, rules: MaskRules, tell: Tell) -
         return read_nifti(path, shape, canvas.geometry, rules.structures, resample=rules.resample)
     if _sop_class(site, path, canvas) == STRUCTURE_SET:
         drawn = DrawnVolume(
-            shape=shape, geometry=canvas.geometry, series=canvas.header.series,
-            instances=canvas.instances, frame_of_reference=frame_of_reference(site / canvas.first),
-        )  # fmt: skip
+            shape=shape,
+            geometry=canvas.geometry,
+            series=canvas.header.series,
+            instances=canvas.instances,
+            frame_of_reference=frame_of_reference(site / canvas.first),
+        )
         return read_structure_set(path, drawn, rules.structures)
     return read_segmentation(path, shape, canvas.geometry, rules.structures)
 

@@ -66,9 +66,8 @@ class Prepared:
 
 
 def prepare_images(
-    site: Path, rules: Images, wanted: tuple[Labels, LeftOut], masks: MaskRules | None,
-    cache: Cache,
-) -> Prepared:  # fmt: skip
+    site: Path, rules: Images, wanted: tuple[Labels, LeftOut], masks: MaskRules | None, cache: Cache
+) -> Prepared:
     """Return a site's prepared images, from the cache when nothing has changed."""
     labels = wanted[0]
     paths = frozenset(row[masks.column] for row in labels.rows) if masks else frozenset[str]()
@@ -102,9 +101,12 @@ def prepare_images(
 
 
 def _key(
-    site: Path, files: list[Path], rules: Images, wanted: tuple[Labels, LeftOut],
+    site: Path,
+    files: list[Path],
+    rules: Images,
+    wanted: tuple[Labels, LeftOut],
     masks: MaskRules | None,
-) -> str:  # fmt: skip
+) -> str:
     """Return what changes when the folder, the rules or the wanted images do."""
     labels, left_out = wanted
     known = [(path.relative_to(site).as_posix(), _file_key(path)) for path in files]
@@ -114,10 +116,16 @@ def _key(
     patients = [row.get("PatientID", "") for row in labels.rows]
     mask_rules = (dict(masks.structures), masks.column, masks.resample) if masks else None
     return key_of(
-        "prepared", known, rules.model_dump(mode="json"), index, patients, mask_rules,
-        sorted(labels.conflicts), labels.by_patient,
+        "prepared",
+        known,
+        rules.model_dump(mode="json"),
+        index,
+        patients,
+        mask_rules,
+        sorted(labels.conflicts),
+        labels.by_patient,
         sorted((k, r.name) for k, (r, _) in left_out.images.items()),
-    )  # fmt: skip
+    )
 
 
 def _file_key(path: Path) -> str:
@@ -169,11 +177,15 @@ def _flat_images(item: Object, pixels: Pixels, found: Found) -> Iterator[Image]:
     for frame in range(item.header.frames):
         try:
             yield Image(
-                source=item.path, header=item.header, values=_checked(pixels.values(frame)),
-                frame=frame, geometry=None, first=item.path,
+                source=item.path,
+                header=item.header,
+                values=_checked(pixels.values(frame)),
+                frame=frame,
+                geometry=None,
+                first=item.path,
                 padding=_first(pixels.padded((slice(frame, frame + 1),))),
                 instances=frozenset({item.header.instance}),
-            )  # fmt: skip
+            )
         except UnusableFile as problem:
             name = f"{item.path} frame {frame + 1}"
             found.problems.append(problem.listed(name, found.whose(item.header)))
@@ -189,11 +201,15 @@ def _volume(source: str, items: list[Object], pixels: list[Pixels], found: Found
     parts = [(item.header, part) for item, part in zip(items, pixels, strict=True)]
     volume, geometry = stack_slices(parts)
     return Image(
-        source=source, header=items[0].header, values=_checked(volume.patch((slice(None),))),
+        source=source,
+        header=items[0].header,
+        values=_checked(volume.patch((slice(None),))),
         padding=volume.padded((slice(None),)),
-        frame=0, geometry=geometry, first=items[0].path,
+        frame=0,
+        geometry=geometry,
+        first=items[0].path,
         instances=frozenset(item.header.instance for item in items),
-    )  # fmt: skip
+    )
 
 
 def _first(padded: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
@@ -210,9 +226,12 @@ def _checked(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _prepare_all(
-    site: Path, found: Found, rules: Images, wanted: tuple[Labels, MaskRules | None],
+    site: Path,
+    found: Found,
+    rules: Images,
+    wanted: tuple[Labels, MaskRules | None],
     store: PixelStore,
-) -> Prepared:  # fmt: skip
+) -> Prepared:
     images: list[Tensor] = []
     targets: list[Tensor] = []
     keys: list[dict[str, str]] = []
@@ -243,22 +262,33 @@ def _prepare_all(
 
 
 def _mask(
-    site: Path, image: Image, wanted: tuple[Labels, MaskRules | None], rules: Images, found: Found,
+    site: Path,
+    image: Image,
+    wanted: tuple[Labels, MaskRules | None],
+    rules: Images,
+    found: Found,
     of_row: Mapping[int, int],
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Return the image's label map, or (0,) where none was asked for."""
     labels, masks = wanted
     if masks is None:
         return torch.zeros(0, dtype=torch.uint8)
     row = labels.find(dicom_keys(image.header))
     canvas = Canvas(
-        header=image.header, frame=image.frame, geometry=image.geometry,
+        header=image.header,
+        frame=image.frame,
+        geometry=image.geometry,
         shape=image.header.shape if image.geometry is None else image.values.shape[:3],
-        first=image.first, instances=image.instances, alone=of_row[row] == 1,
-    )  # fmt: skip
+        first=image.first,
+        instances=image.instances,
+        alone=of_row[row] == 1,
+    )
     name = labels.rows[row][masks.column]
     drawn = read_mask(
-        site, name, canvas, masks,
+        site,
+        name,
+        canvas,
+        masks,
         lambda problem: found.problems.append(
             problem.listed(image.source, found.whose(image.header))
         ),
@@ -269,10 +299,13 @@ def _mask(
 def _keep(cache: Cache, key: str, prepared: Prepared) -> None:
     cache.keep_array(f"{key}-image", prepared.image.numpy())
     cache.keep_array(f"{key}-labels", prepared.labels.numpy())
-    cache.keep_facts(key, {
-        "keys": [dict(k) for k in prepared.keys],
-        "problems": [[p.reason.name, p.what, p.detail, p.patient] for p in prepared.problems],
-    })  # fmt: skip
+    cache.keep_facts(
+        key,
+        {
+            "keys": [dict(k) for k in prepared.keys],
+            "problems": [[p.reason.name, p.what, p.detail, p.patient] for p in prepared.problems],
+        },
+    )
 
 
 def _from_cache(cache: Cache, key: str) -> Prepared | None:

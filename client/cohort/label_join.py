@@ -91,31 +91,43 @@ def join_report(labels: Labels, images: Iterable[Keys]) -> JoinReport:
     lonely = [row for row in sorted(set(labels.index.values())) if row not in used]
     same = Counter(key_of_row(row) for row in labels.rows)
     return JoinReport(
-        rows=len(labels.rows), matched_rows=len(used), images=len(wanted), matched_images=matched,
-        by_key=dict(by_key), rows_by_key=dict(rows_by_key),
+        rows=len(labels.rows),
+        matched_rows=len(used),
+        images=len(wanted),
+        matched_images=matched,
+        by_key=dict(by_key),
+        rows_by_key=dict(rows_by_key),
         duplicate_rows=sum(n - 1 for key, n in same.items() if key not in labels.conflicts),
         conflicting_keys=len(labels.conflicts & set(same)),
         unmatched_rows=_rows_without(labels, lonely, wanted),
         unmatched_images=_images_without(labels, list(missing.values()), column),
-    )  # fmt: skip
+    )
 
 
 #: No picture that was looked for is refused with these, so it may be missing all the same.
-_NO_PICTURE = frozenset({
-    Reason.DICOMDIR, Reason.NO_PIXELS, Reason.SEGMENTATION, Reason.SLIDE_LABEL, Reason.LOCALIZER,
-    Reason.LABEL_MISSING, Reason.WITHDRAWN, Reason.MASK_GREYS,
-})  # fmt: skip
+_NO_PICTURE = frozenset(
+    {
+        Reason.DICOMDIR,
+        Reason.NO_PIXELS,
+        Reason.SEGMENTATION,
+        Reason.SLIDE_LABEL,
+        Reason.LOCALIZER,
+        Reason.LABEL_MISSING,
+        Reason.WITHDRAWN,
+        Reason.MASK_GREYS,
+    }
+)
 
 
 def rows_of_refused(
-    folder: Path, labels: Labels, problems: Iterable[Unusable], index: Path,
-    rows: Collection[int],
-) -> set[int]:  # fmt: skip
+    folder: Path, labels: Labels, problems: Iterable[Unusable], index: Path, rows: Collection[int]
+) -> set[int]:
     """Return which of these rows have images that are listed among the problems."""
     refused = {
-        problem.what.partition(" frame ")[0] for problem in problems
+        problem.what.partition(" frame ")[0]
+        for problem in problems
         if problem.reason not in _NO_PICTURE
-    }  # fmt: skip
+    }
     if not rows or not refused:
         return set()
     found: set[int] = set()
@@ -125,10 +137,15 @@ def rows_of_refused(
                 found |= _row_of(labels, dicom_keys(image.header))
         for odd in known.quarantined(folder):
             if odd.patient and _below(Path(odd.what), folder) in refused:
-                found |= _row_of(labels, {
-                    "SeriesInstanceUID": odd.series, "StudyInstanceUID": odd.study,
-                    "AccessionNumber": "", "PatientID": odd.patient,
-                })  # fmt: skip
+                found |= _row_of(
+                    labels,
+                    {
+                        "SeriesInstanceUID": odd.series,
+                        "StudyInstanceUID": odd.study,
+                        "AccessionNumber": "",
+                        "PatientID": odd.patient,
+                    },
+                )
     return found & set(rows)
 
 

@@ -80,15 +80,22 @@ def select(patients: Patients, chosen: list[int]) -> Patients:
     # Items of one patient must stand together, in the order of `chosen`.
     keep = keep[owner[keep].argsort(stable=True)]
     return Patients(
-        image=patients.image[keep], table=patients.table[keep], target=patients.target[keep],
-        patient=owner[keep], pseudonyms=tuple(patients.pseudonyms[i] for i in chosen),
-    )  # fmt: skip
+        image=patients.image[keep],
+        table=patients.table[keep],
+        target=patients.target[keep],
+        patient=owner[keep],
+        pseudonyms=tuple(patients.pseudonyms[i] for i in chosen),
+    )
 
 
 def load_cohort(
-    site: Path, config: RunConfig, task: Task, cache: Cache, labels_csv: Path | None = None,
+    site: Path,
+    config: RunConfig,
+    task: Task,
+    cache: Cache,
+    labels_csv: Path | None = None,
     left_out: LeftOut = _NOTHING,
-) -> SiteCohort:  # fmt: skip
+) -> SiteCohort:
     """Read a site's folder for a run; its table is `labels_csv`, or labels.csv in the folder.
 
     Nothing is read of patients who were withdrawn; whoever hands them over asked for them while
@@ -111,9 +118,13 @@ def load_cohort(
     rules = config.cohort.images
     table = labels_csv or site / "labels.csv"
     labels = read_labels(
-        table, needed, with_images=rules is not None, withdrawn=left_out.withdrawn,
-        numbers=numbers_of(config), by_patient=config.privacy != "none",
-    )  # fmt: skip
+        table,
+        needed,
+        with_images=rules is not None,
+        withdrawn=left_out.withdrawn,
+        numbers=numbers_of(config),
+        by_patient=config.privacy != "none",
+    )
     gone = sorted(left_out.withdrawn)
     problems = list(labels.unusable)
     problems += [Unusable(reason=Reason.WITHDRAWN, what=f"patient {name}") for name in gone]
@@ -122,9 +133,11 @@ def load_cohort(
         masks = _mask_rules(config, labels)
         prepared = prepare_images(site, rules, (labels, left_out), masks, cache)
         problems += prepared.problems
-    joined = _rows(labels, needed) if prepared is None else (
-            _join(site, prepared, labels, problems, cache)
-        )
+    joined = (
+        _rows(labels, needed)
+        if prepared is None
+        else (_join(site, prepared, labels, problems, cache))
+    )
     doubt = doubt_of(labels, [row for _, row, _ in joined], config, table)
     if doubt and not labels.by_patient:
         raise ColumnsUnusable(doubt, problems)
@@ -143,9 +156,10 @@ def _mask_rules(config: RunConfig, labels: Labels) -> MaskRules | None:
     column = config.task.mask
     rules = labels.schema.columns.get(column)
     return MaskRules(
-        structures=config.task.structures, column=column,
+        structures=config.task.structures,
+        column=column,
         resample=rules is not None and rules.resample is not None,
-    )  # fmt: skip
+    )
 
 
 def needed_columns(config: RunConfig, task: Task) -> tuple[str, ...]:
@@ -191,10 +205,14 @@ def _join(
         row = labels.find(keys)
         used.add(row)
         if labels.rows[row].get("PatientID") not in {None, "", keys["PatientID"]}:
-            problems.append(Unusable(
-                reason=Reason.PATIENT_MISMATCH, what=keys["source"],
-                detail=f"line {labels.lines[row]}", patient=keys["PatientID"],
-            ))  # fmt: skip
+            problems.append(
+                Unusable(
+                    reason=Reason.PATIENT_MISMATCH,
+                    what=keys["source"],
+                    detail=f"line {labels.lines[row]}",
+                    patient=keys["PatientID"],
+                )
+            )
             continue
         joined.append((keys["PatientID"], row, image))
     unseen = set(labels.index.values()) - used
@@ -209,19 +227,22 @@ def _join(
 
 
 def _usable_items(
-    joined: list[_Joined], labels: Labels, config: RunConfig, task: Task,
-    problems: list[Unusable],
-) -> dict[str, list[_Item]]:  # fmt: skip
+    joined: list[_Joined], labels: Labels, config: RunConfig, task: Task, problems: list[Unusable]
+) -> dict[str, list[_Item]]:
     """Return items by patient, without those whose label or split cannot be used."""
     targets: dict[int, np.ndarray] = {}
     for row in sorted({row for _, row, _ in joined}):
         try:
             targets[row] = task.encode(labels.rows[row])
         except UnusableLabel as problem:
-            problems.append(Unusable(
-                reason=Reason.LABEL_UNUSABLE, what=f"line {labels.lines[row]}", detail=str(problem),
-                patient=labels.rows[row].get("PatientID", ""),
-            ))  # fmt: skip
+            problems.append(
+                Unusable(
+                    reason=Reason.LABEL_UNUSABLE,
+                    what=f"line {labels.lines[row]}",
+                    detail=str(problem),
+                    patient=labels.rows[row].get("PatientID", ""),
+                )
+            )
     items: dict[str, list[_Item]] = defaultdict(list)
     for patient, row, image in joined:
         if row in targets:
@@ -249,9 +270,12 @@ def _disagreement(items: list[_Item], config: RunConfig) -> Reason | None:
 
 
 def _assemble(
-    site: Path, config: RunConfig, sources: tuple[Labels, Prepared | None],
-    by_patient: dict[str, list[_Item]], problems: list[Unusable],
-) -> SiteCohort:  # fmt: skip
+    site: Path,
+    config: RunConfig,
+    sources: tuple[Labels, Prepared | None],
+    by_patient: dict[str, list[_Item]],
+    problems: list[Unusable],
+) -> SiteCohort:
     """Stack items into tensors, patients in order of their identifiers."""
     labels, prepared = sources
     flat = [item for items in by_patient.values() for item in items]
@@ -275,7 +299,9 @@ def _assemble(
     return SiteCohort(
         name=site.name,
         items=Patients(
-            image=image, table=table, target=target,
+            image=image,
+            table=table,
+            target=target,
             patient=torch.tensor([numbers[item.patient] for item in flat], dtype=torch.int64),
             pseudonyms=tuple(by_patient),
         ),
@@ -287,7 +313,7 @@ def _assemble(
         confounder=tuple(labels.rows[row][confounder] if confounder else "" for row in rows),
         unusable=tuple(problems),
         sources=tuple(prepared.keys[item.image]["source"] for item in flat) if prepared else (),
-    )  # fmt: skip
+    )
 
 
 def _take(tensor: Tensor, chosen: list[int]) -> Tensor:

@@ -18,38 +18,100 @@ _VOLUMES = "NIfTI files"
 _MASKS = "; a NIfTI can only be a mask"
 #: What files begin with.
 _MAGIC: tuple[tuple[bytes, str], ...] = (
-    (b"\x89PNG", "PNG pictures"), (b"\xff\xd8\xff", "JPEG pictures"), (b"GIF8", "GIF pictures"),
-    (b"II*\0", "TIFF pictures"), (b"MM\0*", "TIFF pictures"),
-    (b"II+\0", "TIFF pictures"), (b"\0\0\0\x0cjP", "JPEG 2000 pictures"),
-    (b"\xff\x4f\xff\x51", "JPEG 2000 pictures"), (b"NRRD", "NRRD files"),
-    (b"ObjectType", "MetaImage (MHA) files"), (b"NDims", "MetaImage (MHA) files"),
-    (b"PK\x03\x04", "ZIP archives"), (b"7z\xbc\xaf", "7z archives"), (b"Rar!", "RAR archives"),
-    (b"%PDF", "PDF documents"), (b"\x89HDF", "HDF5 files"), (b"\x93NUMPY", "NumPy files"),
-    (b"RIFF", "RIFF files (WebP, AVI)"), (b"\x5c\x01\0\0", _VOLUMES), (b"\0\0\x01\x5c", _VOLUMES),
-    (b"\x1c\x02\0\0", _VOLUMES), (b"\0\0\x02\x1c", _VOLUMES),
-)  # fmt: skip
+    (b"\x89PNG", "PNG pictures"),
+    (b"\xff\xd8\xff", "JPEG pictures"),
+    (b"GIF8", "GIF pictures"),
+    (b"II*\0", "TIFF pictures"),
+    (b"MM\0*", "TIFF pictures"),
+    (b"II+\0", "TIFF pictures"),
+    (b"\0\0\0\x0cjP", "JPEG 2000 pictures"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000 pictures"),
+    (b"NRRD", "NRRD files"),
+    (b"ObjectType", "MetaImage (MHA) files"),
+    (b"NDims", "MetaImage (MHA) files"),
+    (b"PK\x03\x04", "ZIP archives"),
+    (b"7z\xbc\xaf", "7z archives"),
+    (b"Rar!", "RAR archives"),
+    (b"%PDF", "PDF documents"),
+    (b"\x89HDF", "HDF5 files"),
+    (b"\x93NUMPY", "NumPy files"),
+    (b"RIFF", "RIFF files (WebP, AVI)"),
+    (b"\x5c\x01\0\0", _VOLUMES),
+    (b"\0\0\x01\x5c", _VOLUMES),
+    (b"\x1c\x02\0\0", _VOLUMES),
+    (b"\0\0\x02\x1c", _VOLUMES),
+)
 #: Endings of what its first bytes do not tell.
 _ENDINGS = {
-    ".nii": _VOLUMES, ".nii.gz": _VOLUMES, ".hdr": "Analyze or NIfTI headers", ".mgz": "MGZ files",
-    ".mha": "MetaImage (MHA) files", ".mhd": "MetaImage (MHA) files", ".nrrd": "NRRD files",
-    ".mnc": "MINC files", ".par": "Philips PAR/REC files", ".svs": "slides (SVS)",
-    ".ndpi": "slides (NDPI)", ".mrxs": "slides (MRXS)", ".scn": "slides (SCN)",
-    ".bif": "slides (BIF)", ".vsi": "slides (VSI)", ".czi": "slides (CZI)",
-    ".tar": "TAR archives", ".tgz": "TAR archives", ".tar.gz": "TAR archives",
-    ".tar.xz": "TAR archives", ".tar.bz2": "TAR archives", ".iso": "ISO images of a medium",
-    ".mp4": "videos", ".avi": "videos", ".mov": "videos", ".jp2": "JPEG 2000 pictures",
-    ".bmp": "BMP pictures", ".gz": "gzip files", ".xz": "xz files", ".raw": "raw data",
-}  # fmt: skip
-_PACKED = frozenset({
-    "ZIP archives", "7z archives", "RAR archives", "TAR archives", "ISO images of a medium",
-    "gzip files", "xz files",
-})  # fmt: skip
+    ".nii": _VOLUMES,
+    ".nii.gz": _VOLUMES,
+    ".hdr": "Analyze or NIfTI headers",
+    ".mgz": "MGZ files",
+    ".mha": "MetaImage (MHA) files",
+    ".mhd": "MetaImage (MHA) files",
+    ".nrrd": "NRRD files",
+    ".mnc": "MINC files",
+    ".par": "Philips PAR/REC files",
+    ".svs": "slides (SVS)",
+    ".ndpi": "slides (NDPI)",
+    ".mrxs": "slides (MRXS)",
+    ".scn": "slides (SCN)",
+    ".bif": "slides (BIF)",
+    ".vsi": "slides (VSI)",
+    ".czi": "slides (CZI)",
+    ".tar": "TAR archives",
+    ".tgz": "TAR archives",
+    ".tar.gz": "TAR archives",
+    ".tar.xz": "TAR archives",
+    ".tar.bz2": "TAR archives",
+    ".iso": "ISO images of a medium",
+    ".mp4": "videos",
+    ".avi": "videos",
+    ".mov": "videos",
+    ".jp2": "JPEG 2000 pictures",
+    ".bmp": "BMP pictures",
+    ".gz": "gzip files",
+    ".xz": "xz files",
+    ".raw": "raw data",
+}
+_PACKED = frozenset(
+    {
+        "ZIP archives",
+        "7z archives",
+        "RAR archives",
+        "TAR archives",
+        "ISO images of a medium",
+        "gzip files",
+        "xz files",
+    }
+)
 _DIRECTORIES = "DICOMDIR (the index of a medium)"
 #: Spreadsheets and documents are ZIP archives, too.
-_NO_IMAGE = frozenset({
-    ".csv", ".xlsx", ".xlsm", ".docx", ".pptx", ".ods", ".odt", ".parquet", ".json", ".yaml",
-    ".yml", ".txt", ".md", ".html", ".py", ".ipynb", ".pt", ".whl", ".log", ".sqlite", ".db",
-})  # fmt: skip
+_NO_IMAGE = frozenset(
+    {
+        ".csv",
+        ".xlsx",
+        ".xlsm",
+        ".docx",
+        ".pptx",
+        ".ods",
+        ".odt",
+        ".parquet",
+        ".json",
+        ".yaml",
+        ".yml",
+        ".txt",
+        ".md",
+        ".html",
+        ".py",
+        ".ipynb",
+        ".pt",
+        ".whl",
+        ".log",
+        ".sqlite",
+        ".db",
+    }
+)
 #: Files beyond this are not looked at; the sentence says what it has counted.
 _MOST_FILES = 20_000
 _TAR = b"ustar"

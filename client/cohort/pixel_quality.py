@@ -70,9 +70,12 @@ def look_at_pixels(
         if read_text is not None and _may_hold_text(row):
             text += _texts(row, values, read_text)
     return PixelSuspects(
-        saturated=tuple(saturated), same_pixels=tuple(_under_two(copies.values())),
-        text=tuple(text), looked_at=looked_at, text_read=read_text is not None,
-    )  # fmt: skip
+        saturated=tuple(saturated),
+        same_pixels=tuple(_under_two(copies.values())),
+        text=tuple(text),
+        looked_at=looked_at,
+        text_read=read_text is not None,
+    )
 
 
 _Stored: TypeAlias = tuple[Array, int, tuple[Padding | None, ...]]

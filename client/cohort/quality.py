@@ -59,9 +59,11 @@ class QualityVerdict:
 
 
 def judge(
-    rows: Sequence[Instance], rules: QualityRules, wanted: ImageRequirements,
+    rows: Sequence[Instance],
+    rules: QualityRules,
+    wanted: ImageRequirements,
     more: Mapping[Action, Iterable[Suspect]] | None = None,
-) -> QualityVerdict:  # fmt: skip
+) -> QualityVerdict:
     """Apply every rule; `more` are suspects that were found elsewhere, by what becomes of them."""
     found: dict[Action, list[Suspect]] = {"leave_out": [], "warn": [], "off": []}
     found["leave_out"] += several_people(rows)
@@ -103,13 +105,15 @@ def several_people(rows: Iterable[Instance]) -> Iterator[Suspect]:
         if two_issuers(issuers):
             named = " and ".join(sorted(i.strip("\\").replace("\\", " ") for i in issuers))
             detail = f"IssuerOfPatientID is {named}"
-            yield from (Suspect(row=r, reason=Reason.PATIENT_TWO_ISSUERS, detail=detail)
-                        for r in group)  # fmt: skip
+            yield from (
+                Suspect(row=r, reason=Reason.PATIENT_TWO_ISSUERS, detail=detail) for r in group
+            )
         elif len(born) > 1 or len(sexes) > 1:
             what = "birth dates" if len(born) > 1 else "sexes"
             detail = f"{what} {' and '.join(sorted(born if len(born) > 1 else sexes))}"
-            yield from (Suspect(row=r, reason=Reason.PATIENT_CONFLICT, detail=detail)
-                        for r in group)  # fmt: skip
+            yield from (
+                Suspect(row=r, reason=Reason.PATIENT_CONFLICT, detail=detail) for r in group
+            )
 
 
 def _is_date(text: str) -> bool:

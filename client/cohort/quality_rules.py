@@ -56,9 +56,12 @@ def images_left_out(
 
 
 def judged(
-    rows: Sequence[Instance], config: RunConfig | None, rules: QualityRules, labels: Path,
+    rows: Sequence[Instance],
+    config: RunConfig | None,
+    rules: QualityRules,
+    labels: Path,
     pixels: PixelSuspects | None,
-) -> QualityVerdict:  # fmt: skip
+) -> QualityVerdict:
     """Apply the site's rules, and those of a run where one is given."""
     more: dict[Action, list[Suspect]] = {"leave_out": [], "warn": []}
     if pixels is not None:
@@ -88,9 +91,10 @@ def wanted_of(config: RunConfig | None, table: Path) -> ImageRequirements:
     private = config is not None and config.privacy != "none"
     labels = read_labels(table, (side,), with_images=True, by_patient=private)
     return ImageRequirements(
-        body_parts=images.body_parts, laterality=images.laterality,
+        body_parts=images.body_parts,
+        laterality=images.laterality,
         side_in_table=lambda row: _side(row, labels, side),
-    )  # fmt: skip
+    )
 
 
 def _side(row: Instance, labels: Labels, column: str) -> str:

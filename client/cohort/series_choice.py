@@ -42,10 +42,17 @@ from common.config.run_config import Images
 
 _PET = "PT"
 #: Files of these are no image of a series, or have a reason of their own.
-_NO_KIND = frozenset({
-    Reason.SEGMENTATION, Reason.DICOMDIR, Reason.NOT_DICOM, Reason.MOSAIC, Reason.SLIDE_LABEL,
-    Reason.WITHDRAWN, Reason.DUP_SOP_SAME,
-})  # fmt: skip
+_NO_KIND = frozenset(
+    {
+        Reason.SEGMENTATION,
+        Reason.DICOMDIR,
+        Reason.NOT_DICOM,
+        Reason.MOSAIC,
+        Reason.SLIDE_LABEL,
+        Reason.WITHDRAWN,
+        Reason.DUP_SOP_SAME,
+    }
+)
 _NAMED = 5
 
 #: patient, series, instance of an image.
@@ -95,8 +102,9 @@ def beside_an_answer(found: Sequence[Instance], rules: Images) -> LeftOut:
         detail = "a secondary capture beside the study's images"
         refused += [
             Suspect(row=one, reason=Reason.DERIVED, detail=detail)
-            for one in fitting if is_secondary_capture(one)
-        ]  # fmt: skip
+            for one in fitting
+            if is_secondary_capture(one)
+        ]
     return LeftOut(images={(s.row.patient, s.row.instance): (s.reason, s.detail) for s in refused})
 
 
@@ -114,9 +122,12 @@ class Choice:
 
 
 def choose(
-    images: Iterable[Instance], lost: Iterable[Quarantined], rules: Images, labels: Labels,
+    images: Iterable[Instance],
+    lost: Iterable[Quarantined],
+    rules: Images,
+    labels: Labels,
     mask: str | None = None,
-) -> Choice:  # fmt: skip
+) -> Choice:
     """Compare the images of each row, which a run would take; `mask` is its column of masks.
 
     `lost` are files that cannot be used: series of them count.

@@ -28,9 +28,15 @@ from common.config.run_config import Split
 Part = Literal["train", "validation", "test"]
 
 _NAMES: Mapping[str, Part] = {
-    "train": "train", "training": "train", "validation": "validation", "valid": "validation",
-    "val": "validation", "dev": "validation", "test": "test", "testing": "test",
-}  # fmt: skip
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
 
 
 def part_named(text: str) -> Part | None:
@@ -69,9 +75,7 @@ def simulated_key(seed: int) -> SplitKey:
     return SplitKey(secret=hashlib.sha256(f"split of a simulation/{seed}".encode()).digest())
 
 
-def part_of(
-    patient: str, given: Part | None, rules: Split, key: SplitKey, fold: int = 0
-) -> Part:
+def part_of(patient: str, given: Part | None, rules: Split, key: SplitKey, fold: int = 0) -> Part:
     """Return one patient's part; `given` is what its own rows of the table say.
 
     A given split is kept, but that of given training patients `validation_fraction` validates.

@@ -16,9 +16,7 @@ from client.dicom.headers.instance import Instance, Quarantined
 from client.dicom.reasons import Reason, Unusable
 
 #: No image was to be had of these, so none is missing.
-NO_IMAGES = frozenset({
-    Reason.DICOMDIR, Reason.NO_PIXELS, Reason.SEGMENTATION, Reason.SLIDE_LABEL,
-})  # fmt: skip
+NO_IMAGES = frozenset({Reason.DICOMDIR, Reason.NO_PIXELS, Reason.SEGMENTATION, Reason.SLIDE_LABEL})
 #: A file of another kind is no study unless it is named like an image.
 _IMAGE_NAMES = frozenset({"", ".dcm", ".dicom", ".ima", ".img"})
 
@@ -95,9 +93,11 @@ def account(
             continue
         if facts.by_patient and not odd.patient:
             continue
-        study = odd.study or _below(Path(odd.what), folder) if facts.by_patient else (
-            _study_of(odd, homes, folder)
-        )  # fmt: skip
+        study = (
+            odd.study or _below(Path(odd.what), folder)
+            if facts.by_patient
+            else (_study_of(odd, homes, folder))
+        )
         place = study, facts.owner(odd.patient)
         if place in images or _is_missed(odd):
             others[place].append(odd)
@@ -135,9 +135,12 @@ def _reasons(unusable: Iterable[Unusable]) -> dict[tuple[str, str], list[Reason]
 
 
 def _study(
-    key: str, rows: Sequence[Instance], odd: Sequence[Quarantined],
-    reasons: Mapping[tuple[str, str], list[Reason]], cohort: tuple[CohortFacts, Path],
-) -> StudyAccount:  # fmt: skip
+    key: str,
+    rows: Sequence[Instance],
+    odd: Sequence[Quarantined],
+    reasons: Mapping[tuple[str, str], list[Reason]],
+    cohort: tuple[CohortFacts, Path],
+) -> StudyAccount:
     facts, folder = cohort
     names = [_below(row.path, folder) for row in rows]
     patients = [row.patient for row in rows] + [file.patient for file in odd]
@@ -155,14 +158,21 @@ def _study(
     places = [row.path for row in rows] + [Path(file.what) for file in odd]
     first = rows[0] if rows else None
     return StudyAccount(
-        key=key, patient=patient or f"folder {_below(places[0].parent, folder)}",
-        modality=first.modality if first else "", files=len(places),
-        used=any({(owner := facts.owner(r.patient), n), (owner, r.series)} & facts.sources
-                 for n, r in zip(names, rows, strict=True)),
-        reasons=told, age=age_of(first) if first else None,
-        named=bool(patient), spacing=next((r.spacing[0] for r in rows if r.spacing), None),
-        slice_distance=slice_distance(rows), images=tuple(row.path for row in rows),
-    )  # fmt: skip
+        key=key,
+        patient=patient or f"folder {_below(places[0].parent, folder)}",
+        modality=first.modality if first else "",
+        files=len(places),
+        used=any(
+            {(owner := facts.owner(r.patient), n), (owner, r.series)} & facts.sources
+            for n, r in zip(names, rows, strict=True)
+        ),
+        reasons=told,
+        age=age_of(first) if first else None,
+        named=bool(patient),
+        spacing=next((r.spacing[0] for r in rows if r.spacing), None),
+        slice_distance=slice_distance(rows),
+        images=tuple(row.path for row in rows),
+    )
 
 
 def age_of(row: Instance) -> float | None:

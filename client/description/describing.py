@@ -133,9 +133,11 @@ def account_of(paths: CohortPaths, facts: CohortFacts) -> tuple[StudyAccount, ..
 
 
 def _noised(
-    site: Site, request: StatisticsRequest, tables: Mapping[str, CountMembers],
+    site: Site,
+    request: StatisticsRequest,
+    tables: Mapping[str, CountMembers],
     rules: tuple[int, float],
-) -> tuple[CohortStatistics, Spend]:  # fmt: skip
+) -> tuple[CohortStatistics, Spend]:
     """Charge a Gaussian mechanism on all counts together, then draw it."""
     guard, (smallest, spread) = site.guard, rules
     if guard is None:
@@ -152,9 +154,11 @@ def _noised(
 
 
 def tables_of(
-    config: RunConfig, studies: Iterable[StudyAccount], facts: CohortFacts,
+    config: RunConfig,
+    studies: Iterable[StudyAccount],
+    facts: CohortFacts,
     brightness: Mapping[tuple[str, str], float],
-) -> dict[str, CountMembers]:  # fmt: skip
+) -> dict[str, CountMembers]:
     """Return the patients behind every count that a run may be told of."""
     listed = tuple(studies)
     used = [study for study in listed if study.used]
@@ -202,9 +206,12 @@ def _by_row(
 
 
 def _patients(
-    rows: tuple[str, ...], studies: tuple[Iterable[StudyAccount], Iterable[StudyAccount]],
-    facts: CohortFacts, *, lines: bool,
-) -> Rows:  # fmt: skip
+    rows: tuple[str, ...],
+    studies: tuple[Iterable[StudyAccount], Iterable[StudyAccount]],
+    facts: CohortFacts,
+    *,
+    lines: bool,
+) -> Rows:
     """Return who is used and left out; a line of a table stands for a patient without images."""
     used, lost = studies
     kept = {*facts.patients, *_people(used)}
@@ -220,15 +227,18 @@ def _without_images(facts: CohortFacts, *, lines: bool) -> dict[str, Reason]:
     patient's, too, as where a row is all that there is of them.
     """
     silent = {
-        Reason.VALUE_UNUSABLE, Reason.WITHDRAWN, Reason.MASK_GREYS, Reason.MASK_PALETTE,
+        Reason.VALUE_UNUSABLE,
+        Reason.WITHDRAWN,
+        Reason.MASK_GREYS,
+        Reason.MASK_PALETTE,
         Reason.MASK_RIM,
-    }  # fmt: skip
+    }
     wanted = ("patient ", "line ") if lines else ("patient ",)
     return {
-        p.patient: p.reason for p in facts.unusable
-        if p.patient and p.reason not in silent
-        and (facts.by_patient or p.what.startswith(wanted))
-    }  # fmt: skip
+        p.patient: p.reason
+        for p in facts.unusable
+        if p.patient and p.reason not in silent and (facts.by_patient or p.what.startswith(wanted))
+    }
 
 
 def _left_out(lost: Iterable[StudyAccount], facts: CohortFacts, *, images: bool) -> CountMembers:
@@ -258,11 +268,14 @@ def facts_of(cohort: SiteCohort, site: Site, config: RunConfig) -> CohortFacts:
     owners = [items.pseudonyms[n] if by_patient else "" for n in items.patient.tolist()]
     sources = frozenset(zip(owners, cohort.sources, strict=True) if cohort.sources else ())
     return CohortFacts(
-        unusable=cohort.unusable, sources=sources, by_patient=by_patient,
+        unusable=cohort.unusable,
+        sources=sources,
+        by_patient=by_patient,
         patients=cohort.items.pseudonyms,
         parts={
-            "train": site.train.pseudonyms, "validation": site.validation.pseudonyms,
+            "train": site.train.pseudonyms,
+            "validation": site.validation.pseudonyms,
             "test": site.test.pseudonyms,
         },
         outcomes=outcomes_of(cohort, config),
-    )  # fmt: skip
+    )

@@ -18,9 +18,7 @@ from client.site.cache import PIXELS, pixels_key
 _STEP = 4
 
 
-def mean_intensities(
-    studies: Iterable[StudyAccount], cache: Path
-) -> dict[tuple[str, str], float]:
+def mean_intensities(studies: Iterable[StudyAccount], cache: Path) -> dict[tuple[str, str], float]:
     """Return the mean of each used study's middle image, by patient and study, in rescaled units.
 
     A study whose pixels are not in the store is not in the answer; nothing is decoded for it.

@@ -57,9 +57,13 @@ def _all_parts(
 ) -> list[Charge]:
     def charge(part: Part, mechanism: Mechanism) -> Charge:
         return Charge(
-            cohort=COHORT, run=charged_as(run, part), round=0, attempt=1, mechanism=mechanism,
+            cohort=COHORT,
+            run=charged_as(run, part),
+            round=0,
+            attempt=1,
+            mechanism=mechanism,
             bound=bound,
-        )  # fmt: skip
+        )
 
     planned: dict[Part, Mechanism] = {"train": plan.mechanism}
     for mechanism in everybody:
@@ -105,16 +109,22 @@ def cost_of(
     patients = 1 if agreed == "declared" else agreed
     beside = told_of_everybody(config, telling)
     plan = make_plan(
-        privacy, config.training, patients, patients * privacy.sampling_rate, simulated=False,
+        privacy,
+        config.training,
+        patients,
+        patients * privacy.sampling_rate,
+        simulated=False,
         history=beside,
-    )  # fmt: skip
+    )
     bound = BoundTo(configuration=config.fingerprint(), seed=0, split="")
     # No run of the ledger has this name: what it holds of others adds up with this.
     costs = _all_parts("/", config, plan, beside, bound)
     measured = [c.mechanism for c in costs if part_of(c.run)[1] == "test"]
     return Cost(
-        epsilon=plan.epsilon, delta=plan.delta, common_epsilon=plan.common_epsilon or plan.epsilon,
+        epsilon=plan.epsilon,
+        delta=plan.delta,
+        common_epsilon=plan.common_epsilon or plan.epsilon,
         measuring=epsilon_of(measured, COMMON_DELTA) if measured else None,
         spent=epsilon_of(binding(before), delta),
         spent_after=epsilon_of([*binding(before), *binding(costs)], delta),
-    )  # fmt: skip
+    )

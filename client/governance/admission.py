@@ -62,7 +62,9 @@ def question_of(header: str) -> AskedRequest:
     )
 
 
-def denied(question: AskedRequest, release: str, admission: AdmissionContext, now: datetime) -> Denied | None:
+def denied(
+    question: AskedRequest, release: str, admission: AdmissionContext, now: datetime
+) -> Denied | None:
     """Return why the site does not take part, or None where it does.
 
     `release` is the hash of the code that the coordinator runs.
@@ -85,7 +87,9 @@ def denied(question: AskedRequest, release: str, admission: AdmissionContext, no
     return _not_allowed(question, config, admission)
 
 
-def _not_allowed(question: AskedRequest, config: RunConfig, admission: AdmissionContext) -> Denied | None:
+def _not_allowed(
+    question: AskedRequest, config: RunConfig, admission: AdmissionContext
+) -> Denied | None:
     """Return why a configuration is not for this site, or not yet."""
     if config.in_force() != config:
         detail = "its privacy section is not in force: a coordinator sends what is trained"
@@ -99,9 +103,7 @@ def _not_allowed(question: AskedRequest, config: RunConfig, admission: Admission
     )
 
 
-def _may_not_tell(
-    question: AskedRequest, config: RunConfig, rules: PolicyRules
-) -> Denied | None:
+def _may_not_tell(question: AskedRequest, config: RunConfig, rules: PolicyRules) -> Denied | None:
     """Return why what is asked for may not leave, of a run that may train here."""
     if question.kind == "statistics":
         return judge_statistics(config, rules)
@@ -129,7 +131,9 @@ def _taken(question: AskedRequest, config: RunConfig, admission: AdmissionContex
     return Denied(reason=RefusalReason.NOT_APPROVED, detail=detail)
 
 
-def _approval(question: AskedRequest, config: RunConfig, admission: AdmissionContext) -> Denied | None:
+def _approval(
+    question: AskedRequest, config: RunConfig, admission: AdmissionContext
+) -> Denied | None:
     """Return why configuration and seed are not approved, after noting that they were asked for.
 
     What releases something takes up the approval: from then on it is of that seed.

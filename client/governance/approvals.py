@@ -182,9 +182,7 @@ class Approvals:
     def listed(self) -> tuple[KnownConfiguration, ...]:
         """Return what was proposed, oldest first, then what was decided on in advance."""
         with self._open() as connection:
-            return tuple(
-                _seen(connection, row) for row in connection.execute(_LISTED).fetchall()
-            )
+            return tuple(_seen(connection, row) for row in connection.execute(_LISTED).fetchall())
 
     def was_approved_before(self, config: RunConfig) -> bool:
         """Return whether another configuration of this name was ever approved."""
@@ -273,10 +271,14 @@ def _seen(connection: sqlite3.Connection, row: tuple[str | None, ...]) -> KnownC
     run, fingerprint, name, content, since, text = row
     seed = None if text is None else int(text)
     return KnownConfiguration(
-        run=run, name=str(name), fingerprint=str(fingerprint), since=since or "",
-        decision=_last_of(connection, str(fingerprint), seed)[1], seed=seed,
+        run=run,
+        name=str(name),
+        fingerprint=str(fingerprint),
+        since=since or "",
+        decision=_last_of(connection, str(fingerprint), seed)[1],
+        seed=seed,
         config=_config(str(content), str(fingerprint)),
-    )  # fmt: skip
+    )
 
 
 def _config(content: str, fingerprint: str) -> RunConfig | None:

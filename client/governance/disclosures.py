@@ -157,16 +157,21 @@ def verify(path: Path, known: str = "") -> Verified:
 def _read(line: dict[str, object]) -> Disclosed:
     epsilon = line["epsilon"]
     return Disclosed(
-        at=str(line["at"]), again=line["again"] is True, hash=str(line["hash"]),
+        at=str(line["at"]),
+        again=line["again"] is True,
+        hash=str(line["hash"]),
         times=_number(line.get("times", 1)),
         disclosure=Disclosure(
-            kind=str(line["kind"]), to=str(line["to"]), run=str(line["run"]),
-            round=_number(line["round"]), bytes=_number(line["bytes"]),
+            kind=str(line["kind"]),
+            to=str(line["to"]),
+            run=str(line["run"]),
+            round=_number(line["round"]),
+            bytes=_number(line["bytes"]),
             sha256=str(line["sha256"]),
             epsilon=float(epsilon) if isinstance(epsilon, int | float) else None,
             records=_mark(line.get("records")),
         ),
-    )  # fmt: skip
+    )
 
 
 def _mark(value: object) -> RecordsMark | None:
@@ -177,9 +182,10 @@ def _mark(value: object) -> RecordsMark | None:
         message = f"{value!r:.80}"
         raise TypeError(message)
     return RecordsMark(
-        charges=_number(value["charges"]), hash=str(value["hash"]),
+        charges=_number(value["charges"]),
+        hash=str(value["hash"]),
         withdrawals=str(value["withdrawals"]),
-    )  # fmt: skip
+    )
 
 
 def _number(value: object) -> int:

@@ -5,12 +5,7 @@ from __future__ import annotations
 from client.governance.policy import columns_of
 from client.site.plain_text import shown
 from common.config.measurement import is_validated
-from common.config.run_config import (
-    DiagnosisTask,
-    PrognosisTask,
-    RunConfig,
-    Task,
-)
+from common.config.run_config import DiagnosisTask, PrognosisTask, RunConfig, Task
 
 _EXACTNESS = {
     "lossless": "bit by bit",

@@ -140,9 +140,11 @@ def _network(run: RunConfig, rules: PolicyRules) -> Denied | None:
 
 
 def _outside(
-    asked: Iterable[str], allowed: tuple[str, ...] | Literal["any"], reason: RefusalReason,
+    asked: Iterable[str],
+    allowed: tuple[str, ...] | Literal["any"],
+    reason: RefusalReason,
     rule: str,
-) -> Denied | None:  # fmt: skip
+) -> Denied | None:
     missing = [] if allowed == "any" else [name for name in asked if name not in allowed]
     if not missing:
         return None
@@ -173,16 +175,20 @@ def _privacy(run: RunConfig, rules: PolicyRules) -> Denied | None:
 
 def _cohort(run: RunConfig, rules: PolicyRules) -> Denied | None:
     return _below(
-        run.cohort.smallest_cohort, rules.smallest_cohort, RefusalReason.COHORT,
+        run.cohort.smallest_cohort,
+        rules.smallest_cohort,
+        RefusalReason.COHORT,
         ("cohort.smallest_cohort", "smallest_cohort"),
-    )  # fmt: skip
+    )
 
 
 def _cell(run: RunConfig, rules: PolicyRules) -> Denied | None:
     return _below(
-        run.evaluation.smallest_cell, rules.smallest_cell, RefusalReason.CELL,
+        run.evaluation.smallest_cell,
+        rules.smallest_cell,
+        RefusalReason.CELL,
         ("evaluation.smallest_cell", "smallest_cell"),
-    )  # fmt: skip
+    )
 
 
 def _below(asked: int, least: int, reason: RefusalReason, names: tuple[str, str]) -> Denied | None:

@@ -29,14 +29,7 @@ from pathlib import Path
 
 from client.governance.disclosures import RecordsMark, last_mark, listed
 from client.governance.records_kept import KnownRecords, digest_of, read_kept, sha256_of, write_kept
-from client.governance.statement import (
-    Statement,
-    joined,
-    opened,
-    opened_head,
-    sealed,
-    sealed_head,
-)
+from client.governance.statement import Statement, joined, opened, opened_head, sealed, sealed_head
 from client.privacy.ledger import Ledger
 from client.site.home import Home
 from client.site.identity_key import pseudonyms
@@ -76,9 +69,9 @@ class SiteRecords:
         heard = self._heard(kept or KnownRecords(), receipt) if receipt else None
         witnesses = list(self.witnesses(kept))
         if heard is not None:
-            witnesses.append(Witness(
-                who="the coordinator", ledger=heard.ledger, withdrawals=heard.withdrawals
-            ))  # fmt: skip
+            witnesses.append(
+                Witness(who="the coordinator", ledger=heard.ledger, withdrawals=heard.withdrawals)
+            )
         fault = self._other_key(witnesses, kept or KnownRecords()) or self._fault(
             witnesses, begun=kept is not None
         )
@@ -107,9 +100,10 @@ class SiteRecords:
         self.check()
         statement, key = self.note(), self._key()
         mark = RecordsMark(
-            charges=statement.ledger.charges, hash=statement.ledger.hash,
+            charges=statement.ledger.charges,
+            hash=statement.ledger.hash,
             withdrawals=sealed_head(statement.withdrawals, key),
-        )  # fmt: skip
+        )
         return mark, Receipt(ledger=statement.ledger, sealed=sealed(statement, key)).text()
 
     def is_asked(self) -> bool:
@@ -142,17 +136,19 @@ class SiteRecords:
         """Yield what this home knows of where its records stood."""
         if kept is not None and kept.statement is not None:
             yield Witness(
-                who=self.home.records.name, ledger=kept.statement.ledger,
+                who=self.home.records.name,
+                ledger=kept.statement.ledger,
                 withdrawals=kept.statement.withdrawals,
-            )  # fmt: skip
+            )
         mark = last_mark(self.home.disclosures)  # not the whole log, at each request
         if mark is not None:
             stood = opened_head(mark.withdrawals, self._key())
             yield Witness(
                 who=self.home.disclosures.name,
-                ledger=LedgerHead(charges=mark.charges, hash=mark.hash), withdrawals=stood,
+                ledger=LedgerHead(charges=mark.charges, hash=mark.hash),
+                withdrawals=stood,
                 unread=mark.withdrawals if stood is None else "",
-            )  # fmt: skip
+            )
 
     def _heard(self, kept: KnownRecords, receipt: str) -> Statement | None:
         """Return the coordinator's statement; RecordsLost where this home cannot read it."""
@@ -201,17 +197,27 @@ class SiteRecords:
         ledger = Ledger(home.ledger)
         head = ledger.head()
         if not begun and head.charges < self._charged_before():
-            return self._old(home.ledger, f"{head.charges} charges", home.disclosures.name,
-                             f"{self._charged_before()} or more")  # fmt: skip
+            return self._old(
+                home.ledger,
+                f"{head.charges} charges",
+                home.disclosures.name,
+                f"{self._charged_before()} or more",
+            )
         for one in witnesses:
             if not ledger.knows(one.ledger):
-                return self._old(home.ledger, f"{head.charges} charges", one.who,
-                                 f"{one.ledger.charges}, with another hash")  # fmt: skip
+                return self._old(
+                    home.ledger,
+                    f"{head.charges} charges",
+                    one.who,
+                    f"{one.ledger.charges}, with another hash",
+                )
             if one.withdrawals is not None and not stood_at(home.withdrawals, one.withdrawals):
                 return self._old(
-                    home.withdrawals, f"{head_of(home.withdrawals).patients} patients", one.who,
+                    home.withdrawals,
+                    f"{head_of(home.withdrawals).patients} patients",
+                    one.who,
                     f"{one.withdrawals.patients}, with another hash",
-                )  # fmt: skip
+                )
         return None
 
     def _old(self, path: Path, found: str, who: str, told: str) -> str:
@@ -226,10 +232,13 @@ class SiteRecords:
 
     def _charged_before(self) -> int:
         """Return how many charges the messages of 0.1.0 speak of, which says no more of them."""
-        return len({
-            line.disclosure.sha256 for line in listed(self.home.disclosures)
-            if line.disclosure.epsilon is not None and line.disclosure.records is None
-        })  # fmt: skip
+        return len(
+            {
+                line.disclosure.sha256
+                for line in listed(self.home.disclosures)
+                if line.disclosure.epsilon is not None and line.disclosure.records is None
+            }
+        )
 
     def _is_behind(self, heard: Statement) -> bool:
         if not self.home.ledger.exists():

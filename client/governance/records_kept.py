@@ -35,9 +35,10 @@ def read_kept(path: Path) -> KnownRecords | None:
             message = "its statement cannot be read"
             raise ValueError(message)
         return KnownRecords(
-            statement=statement, unread=tuple(map(read_receipt, facts["unread"])),
+            statement=statement,
+            unread=tuple(map(read_receipt, facts["unread"])),
             settled=tuple(map(str, facts["settled"])),
-        )  # fmt: skip
+        )
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, UpdateRefused) as error:
@@ -52,8 +53,9 @@ def write_kept(path: Path, kept: KnownRecords) -> None:
     """Write the file durably, for its user alone."""
     facts = {
         "statement": None if kept.statement is None else kept.statement.to_json(),
-        "unread": [receipt.text() for receipt in kept.unread], "settled": list(kept.settled),
-    }  # fmt: skip
+        "unread": [receipt.text() for receipt in kept.unread],
+        "settled": list(kept.settled),
+    }
     replace_durably(path, json.dumps(facts).encode(), mode=0o600)
 
 

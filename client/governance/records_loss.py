@@ -52,17 +52,16 @@ def declare_lost(records: SiteRecords, epsilon: float | None, delta: float) -> D
         charged = _by_word(home, epsilon, delta, missing)
     if missing:
         ledger.declare_lost(charged, missing)
-    answered = (
-        *map(digest_of, unread), *(sha256_of(w.unread) for w in witnesses if w.unread)
-    )  # fmt: skip
-    records.change(lambda now: KnownRecords(
-        statement=records.statement(), settled=(*now.settled, *answered)
-    ))  # fmt: skip
+    answered = (*map(digest_of, unread), *(sha256_of(w.unread) for w in witnesses if w.unread))
+    records.change(
+        lambda now: KnownRecords(statement=records.statement(), settled=(*now.settled, *answered))
+    )
     spent = binding(ledger.charges(COHORT))
     return Declared(
-        charged=charged, withdrawals=withdrawals,
+        charged=charged,
+        withdrawals=withdrawals,
         epsilon=epsilon_of(spent, delta) if spent else None,
-    )  # fmt: skip
+    )
 
 
 def lost_spending(home: Home, statement: Statement | None, ledger: Ledger) -> Charged:
@@ -98,17 +97,16 @@ def _by_word(
         )
         raise PrivacyError(message)
     noise = calibrate(epsilon * (1 + _ABOVE), delta, 1.0, 1)
-    one = Mechanism(
-        noise_multiplier=noise, sampling_rate=1.0, steps=1, clip_norm=1.0, divisor=1.0
-    )
+    one = Mechanism(noise_multiplier=noise, sampling_rate=1.0, steps=1, clip_norm=1.0, divisor=1.0)
     return {COHORT: (one,)}
 
 
 def _declare_withdrawals(home: Home, witnesses: Sequence[Witness]) -> bool:
     missing = [
-        w.withdrawals for w in witnesses
+        w.withdrawals
+        for w in witnesses
         if w.withdrawals is not None and not stood_at(home.withdrawals, w.withdrawals)
-    ]  # fmt: skip
+    ]
     if missing:
         with writing(home.withdrawals) as log:
             log.declare_lost(max(missing, key=lambda head: (head.lines, head.patients)))

@@ -36,9 +36,7 @@ Write = Callable[[Mapping[str, object], int], None]
 class Allowance:
     """So many at once, and then one in so many seconds."""
 
-    def __init__(
-        self, at_once: int, one_in_seconds: float, clock: Clock = time.monotonic
-    ) -> None:
+    def __init__(self, at_once: int, one_in_seconds: float, clock: Clock = time.monotonic) -> None:
         self._at_once, self._seconds, self._clock = at_once, one_in_seconds, clock
         self._left, self._at = float(at_once), clock()
 

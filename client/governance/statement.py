@@ -44,9 +44,10 @@ class Statement:
     def to_json(self) -> dict[str, object]:
         """Return plain values."""
         return {
-            "ledger": vars(self.ledger), "withdrawals": vars(self.withdrawals),
+            "ledger": vars(self.ledger),
+            "withdrawals": vars(self.withdrawals),
             "spent": {name: list(map(_short, spent)) for name, spent in self.spent.items()},
-        }  # fmt: skip
+        }
 
 
 def statement_from(facts: object) -> Statement | None:
@@ -61,7 +62,7 @@ def statement_from(facts: object) -> Statement | None:
                 str(name): tuple(_mechanism(*one) for one in spent)
                 for name, spent in facts["spent"].items()
             },
-        )  # fmt: skip
+        )
     except (KeyError, TypeError, ValueError, AttributeError, WardroundError):
         return None
 
@@ -73,9 +74,12 @@ def _short(one: Mechanism) -> list[float]:
 
 def _mechanism(noise_multiplier: float, sampling_rate: float, steps: int) -> Mechanism:
     return Mechanism(
-        noise_multiplier=noise_multiplier, sampling_rate=sampling_rate, steps=int(steps),
-        clip_norm=1.0, divisor=1.0,
-    )  # fmt: skip
+        noise_multiplier=noise_multiplier,
+        sampling_rate=sampling_rate,
+        steps=int(steps),
+        clip_norm=1.0,
+        divisor=1.0,
+    )
 
 
 def joined(mechanisms: Iterable[Mechanism]) -> tuple[Mechanism, ...]:

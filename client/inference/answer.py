@@ -54,12 +54,16 @@ def answer_of(answered: Answered, calibration: SiteCalibration | None, *, abstai
         if sets:
             reasons += _undecided(questions(config), sets)
     return Score(
-        model=answered.model, kind=config.task.kind, sources=_sources(items, answered.sources),
-        quantities=quantities, prediction_set=chosen,
+        model=answered.model,
+        kind=config.task.kind,
+        sources=_sources(items, answered.sources),
+        quantities=quantities,
+        prediction_set=chosen,
         coverage=None if calibration is None or chosen is None else calibration.coverage,
-        abstained="; ".join(reasons) if reasons and abstain else None, unlike_training=share,
+        abstained="; ".join(reasons) if reasons and abstain else None,
+        unlike_training=share,
         outlines=outlines,
-    )  # fmt: skip
+    )
 
 
 def _sources(items: Sequence[Item], otherwise: tuple[Path, ...]) -> tuple[Path, ...]:
@@ -77,9 +81,7 @@ def _unlike(answered: Answered, calibration: SiteCalibration | None) -> float | 
     return share_as_unlike(calibration, float(distances(calibration.reference, found).max()))
 
 
-def _undecided(
-    asked: Sequence[LabelQuestion], sets: Sequence[tuple[str, ...]]
-) -> Iterator[str]:
+def _undecided(asked: Sequence[LabelQuestion], sets: Sequence[tuple[str, ...]]) -> Iterator[str]:
     """Yield why there is no answer, where no question has one."""
     if any(len(found) == 1 for found in sets):
         return
@@ -101,13 +103,15 @@ def _quantities(
     judged = None if calibration is None else judge(calibration, answered.together, config)
     found = [
         Quantity(
-            label=name, meaning=words + _of_all(answered), raw=float(raw[k]),
+            label=name,
+            meaning=words + _of_all(answered),
+            raw=float(raw[k]),
             value=float(raw[k] if judged is None else judged.value[k]),
             low=None if judged is None else float(judged.low[k]),
             high=None if judged is None else float(judged.high[k]),
         )
         for k, (name, words) in enumerate(zip(names, wording, strict=True))
-    ]  # fmt: skip
+    ]
     if len(answered.measured) > 1:
         each = task.predict(answered.output.double()).numpy()
         found += _by_image(each, names, wording)
@@ -119,16 +123,16 @@ def _of_all(answered: Answered) -> str:
     return f", {images} images of the study together" if images > 1 else ""
 
 
-def _by_image(
-    each: np.ndarray, names: Sequence[str], wording: Sequence[str]
-) -> Iterator[Quantity]:
+def _by_image(each: np.ndarray, names: Sequence[str], wording: Sequence[str]) -> Iterator[Quantity]:
     """Yield each image's own values, as the network gives them: calibrated are patients."""
     for number, values in enumerate(each, 1):
         for name, words, value in zip(names, wording, values, strict=True):
             yield Quantity(
-                label=name, meaning=f"{words}, image {number} of {len(each)} alone",
-                value=float(value), raw=float(value),
-            )  # fmt: skip
+                label=name,
+                meaning=f"{words}, image {number} of {len(each)} alone",
+                value=float(value),
+                raw=float(value),
+            )
 
 
 def _wordings(config: RunConfig) -> tuple[str, ...]:

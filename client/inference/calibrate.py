@@ -69,7 +69,9 @@ def calibrate(home: Home, model: TrainedModel, wishes: CalibrationOptions) -> Si
     cache = Cache(home.cache, home.index)
     with cache.in_use():
         gone = withdrawn(home)
-        paths = CohortPaths(data=site.data, labels=site.labels_csv, index=home.index, cache=home.cache)
+        paths = CohortPaths(
+            data=site.data, labels=site.labels_csv, index=home.index, cache=home.cache
+        )
         left_out = LeftOut(withdrawn=gone, images=images_left_out(paths, config, site.quality))
         cohort = load_cohort(
             site.data, config, task_of(config.task), cache, site.labels_csv, left_out
@@ -80,9 +82,12 @@ def calibrate(home: Home, model: TrainedModel, wishes: CalibrationOptions) -> Si
 
 
 def fit(
-    cohort: SiteCohort, model: TrainedModel, wishes: CalibrationOptions, trained: frozenset[str] = frozenset(),
+    cohort: SiteCohort,
+    model: TrainedModel,
+    wishes: CalibrationOptions,
+    trained: frozenset[str] = frozenset(),
     key: SplitKey | None = None,
-) -> SiteCalibration:  # fmt: skip
+) -> SiteCalibration:
     """Fit the model's calibration on a cohort's patients; see `calibrate`.
 
     `trained` are those, by hash, whom the model was trained on whatever the split says now. The
@@ -113,11 +118,19 @@ def fit(
         line, draws = fit_lines(output, target, config, model.seed)
         thresholds, counts = _thresholds(output, target, config, wishes.coverage)
     return SiteCalibration(
-        weights=model.name.weights, parts=parts, patients=patients, coverage=wishes.coverage,
-        flagged=wishes.flagged, line=line, draws=draws, thresholds=thresholds, counts=counts,
-        distances=away, reference=reference,
+        weights=model.name.weights,
+        parts=parts,
+        patients=patients,
+        coverage=wishes.coverage,
+        flagged=wishes.flagged,
+        line=line,
+        draws=draws,
+        thresholds=thresholds,
+        counts=counts,
+        distances=away,
+        reference=reference,
         members=hashed(name for part in split.values() for name in part.pseudonyms),
-    )  # fmt: skip
+    )
 
 
 def _without(patients: Patients, trained: frozenset[str]) -> Patients:

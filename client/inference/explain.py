@@ -110,9 +110,7 @@ def explained(deployed: Deployed, answered: Answered) -> Explained:
     )
 
 
-def _on_its_frame(
-    deployed: Deployed, answered: Answered, chosen: int, aim: Aim
-) -> Heatmap | None:
+def _on_its_frame(deployed: Deployed, answered: Answered, chosen: int, aim: Aim) -> Heatmap | None:
     item, rules = answered.items[chosen], answered.config.cohort.images
     if item.place is None or rules is None:
         return None
@@ -122,14 +120,14 @@ def _on_its_frame(
     return Heatmap(
         # As bright as the answer is sure: what is improbable must not look alarming.
         values=np.clip(plane * strength_of(answered), 0, 1),
-        source=list(before).index(item.place.sources[source]), frame=frame, method=method,
+        source=list(before).index(item.place.sources[source]),
+        frame=frame,
+        method=method,
         label=aim.label,
-    )  # fmt: skip
+    )
 
 
-def heatmap_of(
-    deployed: Deployed, item: Item, config: RunConfig, aim: Aim
-) -> tuple[Tensor, str]:
+def heatmap_of(deployed: Deployed, item: Item, config: RunConfig, aim: Aim) -> tuple[Tensor, str]:
     """Return (*size) between 0 and 1 on the network's grid, and the method's name."""
     if config.model.network != "vit":
         layer = _last_maps(deployed, item)
@@ -202,9 +200,12 @@ def _occlusion(deployed: Deployed, item: Item, aim: Aim) -> Tensor:
     stride = (len(item.image), *(max(1, n // _STRIDE) for n in size))
     with torch.no_grad():
         found: Tensor = Occlusion(_asked(deployed, item, aim)).attribute(
-            item.image[None], sliding_window_shapes=window, strides=stride,
-            baselines=float(item.image.mean()), perturbations_per_eval=4,
-        )  # fmt: skip
+            item.image[None],
+            sliding_window_shapes=window,
+            strides=stride,
+            baselines=float(item.image.mean()),
+            perturbations_per_eval=4,
+        )
     return found[0].mean(dim=0)
 
 
@@ -224,9 +225,11 @@ def attributions_of(
 
     with torch.enable_grad():
         found = IntegratedGradients(ask).attribute(
-            item.table[None], baselines=usual_row(item.table, table)[None], n_steps=_STEPS,
+            item.table[None],
+            baselines=usual_row(item.table, table)[None],
+            n_steps=_STEPS,
             internal_batch_size=_STEPS,
-        )  # fmt: skip
+        )
     moved = found[0].detach()
     return tuple(
         Attribution(column=name, value=float(moved[places].sum()))

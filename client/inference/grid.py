@@ -39,9 +39,13 @@ class FrameOrigin:
 def flat_place(source: Path, header: Header, frame: int) -> FrameOrigin:
     """Return the place of one frame, which is prepared as it was sent."""
     return FrameOrigin(
-        sources=(source,), frames=(header.frames,), planes=((0, frame),), turn=_UNTURNED,
-        shape=header.shape, spacing=header.pixel,
-    )  # fmt: skip
+        sources=(source,),
+        frames=(header.frames,),
+        planes=((0, frame),),
+        turn=_UNTURNED,
+        shape=header.shape,
+        spacing=header.pixel,
+    )
 
 
 def volume_place(
@@ -59,8 +63,10 @@ def volume_place(
         sources=tuple(parts[part][0] for part in position),
         frames=tuple(parts[part][1].frames for part in position),
         planes=tuple((position[part], frame) for part, frame in chosen),
-        turn=turn_of(scanned.affine[:3, 1], scanned.affine[:3, 2]), shape=shape, spacing=spacing,
-    )  # fmt: skip
+        turn=turn_of(scanned.affine[:3, 1], scanned.affine[:3, 2]),
+        shape=shape,
+        spacing=spacing,
+    )
 
 
 def unturned(planes: NDArray[np.generic], turn: Turn) -> NDArray[np.generic]:

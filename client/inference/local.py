@@ -13,7 +13,9 @@ from client.site.withdrawals import withdrawn
 from common.config.run_config import RunConfig
 
 
-def local_of(home: Home, model: TrainedModel, *, explain: bool = True, abstain: bool = True) -> Local:
+def local_of(
+    home: Home, model: TrainedModel, *, explain: bool = True, abstain: bool = True
+) -> Local:
     """Return what the site adds to the model.
 
     ConfigurationError when the model takes clinical columns and there is no site.yaml that names
@@ -22,10 +24,12 @@ def local_of(home: Home, model: TrainedModel, *, explain: bool = True, abstain: 
     """
     refused = withdrawn(home)
     return Local(
-        labels=_labels(home, model.config), withdrawn=refused,
+        labels=_labels(home, model.config),
+        withdrawn=refused,
         calibration=load_calibration(home.calibration, model.name.weights, refused),
-        explain=explain, abstain=abstain,
-    )  # fmt: skip
+        explain=explain,
+        abstain=abstain,
+    )
 
 
 def _labels(home: Home, config: RunConfig) -> Labels | None:
@@ -33,6 +37,8 @@ def _labels(home: Home, config: RunConfig) -> Labels | None:
         return None  # images alone: no site.yaml is needed
     site = load_site_config(home.site_yaml)
     return read_labels(
-        site.labels_csv, table_columns(config), with_images=config.cohort.images is not None,
+        site.labels_csv,
+        table_columns(config),
+        with_images=config.cohort.images is not None,
         numbers=numbers_of(config),
-    )  # fmt: skip
+    )

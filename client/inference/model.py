@@ -91,9 +91,11 @@ def open_model(folder: Path) -> TrainedModel:
             fingerprint=str(_fact(bundle, "run", "fingerprint")),
             weights=str(_fact(bundle, "files", "model.safetensors")),
         ),
-        config=bundle.config, deployed=deployed, seed=int(str(_fact(bundle, "run", "seed"))),
+        config=bundle.config,
+        deployed=deployed,
+        seed=int(str(_fact(bundle, "run", "seed"))),
         simulated=bundle.card.get("origin") is None,
-    )  # fmt: skip
+    )
 
 
 def _fact(bundle: Bundle, part: str, name: str) -> object:
@@ -144,9 +146,11 @@ def _to_nobody(_problem: Unusable) -> None:
 
 
 def score_study(
-    files: Sequence[Path], model: TrainedModel, local: Local = Local(),
+    files: Sequence[Path],
+    model: TrainedModel,
+    local: Local = Local(),
     tell: Callable[[Unusable], None] = _to_nobody,
-) -> tuple[Score, ...]:  # fmt: skip
+) -> tuple[Score, ...]:
     """Return what the model says of one study; what cannot be used is told and left out.
 
     One score a series (3-D) or image (2-D). Where a patient's items were scored together when
@@ -186,16 +190,22 @@ def _together(study: ScoredStudy, config: RunConfig) -> list[list[int]]:
     return list(groups.values())
 
 
-def _answered(model: TrainedModel, study: ScoredStudy, output: Tensor, chosen: list[int]) -> Answered:
+def _answered(
+    model: TrainedModel, study: ScoredStudy, output: Tensor, chosen: list[int]
+) -> Answered:
     """Return what the network said of these items, and of those that were measured with them."""
     task, unit = model.config.task, model.config.evaluation.unit
     whole = task.kind != "segmentation" and unit == "patient"
     items = tuple(study.items[i] for i in chosen)
     return Answered(
-        model=model.name, config=model.config, items=items, output=output[chosen],
-        sources=study.sources, measured=study.items if whole else items,
+        model=model.name,
+        config=model.config,
+        items=items,
+        output=output[chosen],
+        sources=study.sources,
+        measured=study.items if whole else items,
         together=(output if whole else output[chosen]).mean(dim=0),
-    )  # fmt: skip
+    )
 
 
 def _score(model: TrainedModel, local: Local, answered: Answered) -> Score:

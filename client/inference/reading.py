@@ -105,10 +105,11 @@ def read_study(files: Sequence[Path], config: RunConfig, rows: SiteRows) -> Scor
     _check_alike([one for one in known if one.path in used], config)
     first = found.objects[0].header
     return ScoredStudy(
-        patient=first.patient, items=tuple(items),
+        patient=first.patient,
+        items=tuple(items),
         sources=tuple(site / o.path for o in found.objects if o.header.series == first.series),
         unusable=tuple(found.problems),
-    )  # fmt: skip
+    )
 
 
 def _check_one_kind(items: Sequence[Item], found: Found, config: RunConfig) -> None:
@@ -211,10 +212,14 @@ def _image_items(
     for image in find_images(found, rules, store):
         try:
             table = _row(image.header, config, rows, found)
-            items.append(Item(
-                image=prepare(image.values, image.spacing, rules, image.padding), table=table,
-                place=_place(site, image, by_series), series=image.header.series,
-            ))  # fmt: skip
+            items.append(
+                Item(
+                    image=prepare(image.values, image.spacing, rules, image.padding),
+                    table=table,
+                    place=_place(site, image, by_series),
+                    series=image.header.series,
+                )
+            )
         except UnusableFile as problem:
             found.problems.append(problem.listed(image.source))
         except ValueError as error:  # a grid beyond any memory
@@ -246,9 +251,10 @@ def _row_items(found: Found, config: RunConfig, rows: SiteRows) -> list[Item]:
         return []
     patient = found.objects[0].header.patient
     places = [
-        row for row in rows.labels.distinct(table_columns(config))
+        row
+        for row in rows.labels.distinct(table_columns(config))
         if rows.labels.rows[row]["PatientID"] == patient
-    ]  # fmt: skip
+    ]
     if not places:
         found.problems.append(UnusableFile(Reason.LABEL_MISSING).listed("the study's patient"))
         return []

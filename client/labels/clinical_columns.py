@@ -46,9 +46,8 @@ def _factor(labels: Labels, number: NumberColumn) -> float:
 
 
 def _encode(
-    labels: Labels, row: int, columns: tuple[Table, Mapping[str, float]],
-    problems: list[Unusable],
-) -> list[float]:  # fmt: skip
+    labels: Labels, row: int, columns: tuple[Table, Mapping[str, float]], problems: list[Unusable]
+) -> list[float]:
     table, factors = columns
     values: list[float] = []
     missing: list[float] = []
@@ -87,6 +86,7 @@ def _scaled(text: str, column: NumberColumn, multiplied: float) -> float | None:
 
 def _odd(labels: Labels, row: int, column: str, text: str, expected: str) -> Unusable:
     return Unusable(
-        reason=Reason.VALUE_UNUSABLE, what=f"line {labels.lines[row]}",
+        reason=Reason.VALUE_UNUSABLE,
+        what=f"line {labels.lines[row]}",
         detail=f"column {column} holds {text[:40]!r}, expected {expected}",
-    )  # fmt: skip
+    )

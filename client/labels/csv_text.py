@@ -58,9 +58,7 @@ def read_csv(path: Path, *, line_by_line: bool) -> CsvCells:
         sign = _parted_by(header)
     parts = _by_line if line_by_line else _records
     faults: list[Unusable] = []
-    given = _Lines(
-        path=path, lines=lines, codec=codec, start=start, sign=sign, faults=faults
-    )  # fmt: skip
+    given = _Lines(path=path, lines=lines, codec=codec, start=start, sign=sign, faults=faults)
     found = tuple(parts(given))
     return CsvCells(lines=found, sign=sign, unusable=tuple(faults))
 
@@ -136,9 +134,7 @@ def _is_open(texts: Sequence[str], end: int, given: _Lines) -> bool:
     return end == len(given.lines) and "".join(texts).count('"') % 2 == 1
 
 
-def _holds_rows(
-    texts: Sequence[str], row: Sequence[str], header: Sequence[str], sign: str
-) -> bool:  # fmt: skip
+def _holds_rows(texts: Sequence[str], row: Sequence[str], header: Sequence[str], sign: str) -> bool:
     """Return whether a cell of several lines holds what looks like rows of the table.
 
     They have as many cells, and a key that is written like the record's own.
@@ -225,10 +221,12 @@ def _open_quote(path: Path, line: int) -> CohortError:
 _SAID = re.compile(r"""\s*["']?sep=([^\r\n"'])?["']?[;,\t]*\s*""", re.IGNORECASE)
 _SIGNS = ",;\t|"
 _MARKS = (  # that of UTF-32 begins like that of UTF-16
-    (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
     (codecs.BOM_UTF8, "utf-8"),
-)  # fmt: skip
+)
 
 
 def _codec_of(data: bytes) -> tuple[str, int]:

@@ -118,9 +118,7 @@ def _open(path: Path, *, values: bool) -> Workbook:
     raise CohortError(message) from fault
 
 
-def _sheet(
-    path: Path, cells: Worksheet, formulas: Worksheet, *, line_by_line: bool
-) -> TextTable:  # fmt: skip
+def _sheet(path: Path, cells: Worksheet, formulas: Worksheet, *, line_by_line: bool) -> TextTable:
     merged = {
         (row, column): (area.min_row, area.min_col)
         for area in cells.merged_cells.ranges
@@ -139,9 +137,11 @@ def _sheet(
                 message = f"{path}, cell {fault}"
                 raise CohortError(message)
             if fault:
-                unusable.append(Unusable(
-                    reason=Reason.VALUE_UNUSABLE, what=f"line {number}", detail=f"cell {fault}"
-                ))  # fmt: skip
+                unusable.append(
+                    Unusable(
+                        reason=Reason.VALUE_UNUSABLE, what=f"line {number}", detail=f"cell {fault}"
+                    )
+                )
             texts.append(text)
         while texts and not texts[-1]:
             texts.pop()
@@ -224,11 +224,12 @@ def _read_parquet(path: Path, *, line_by_line: bool) -> TextTable:
         columns.append(texts)
         unusable += [
             Unusable(
-                reason=Reason.VALUE_UNUSABLE, what=f"line {place}",
+                reason=Reason.VALUE_UNUSABLE,
+                what=f"line {place}",
                 detail=f"column {name} holds what cannot be read: {why}",
             )
             for place, why in faults.items()
-        ]  # fmt: skip
+        ]
     lines = [(1, tuple(table.column_names)), *enumerate(zip(*columns, strict=True), 2)]
     return TextTable(lines=tuple(_filled(iter(lines))), unusable=tuple(unusable))
 

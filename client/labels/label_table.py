@@ -73,9 +73,14 @@ class Labels:
 
 
 def read_labels(
-    path: Path, needed: Sequence[str], *, with_images: bool,
-    withdrawn: frozenset[str] = frozenset(), numbers: Sequence[str] = (), by_patient: bool = False,
-) -> Labels:  # fmt: skip
+    path: Path,
+    needed: Sequence[str],
+    *,
+    with_images: bool,
+    withdrawn: frozenset[str] = frozenset(),
+    numbers: Sequence[str] = (),
+    by_patient: bool = False,
+) -> Labels:
     """Read a table and the schema beside it; CohortError names the file and what it lacks.
 
     Columns of `numbers` are brought to one way of writing numbers (common/platform/cell_values.py),
@@ -106,9 +111,15 @@ def read_labels(
     check_columns(schema, path, columns)
     notation: Notation = schema.decimal or ("semicolons" if text.sign == ";" else "unknown")
     found = Labels(
-        rows=(), lines=(), index={}, conflicts=frozenset(), unusable=text.unusable,
-        withdrawn=withdrawn, schema=schema, by_patient=by_patient,
-    )  # fmt: skip
+        rows=(),
+        lines=(),
+        index={},
+        conflicts=frozenset(),
+        unusable=text.unusable,
+        withdrawn=withdrawn,
+        schema=schema,
+        by_patient=by_patient,
+    )
     found = _filled(found, (columns, cells), (notation, numbers), with_images=with_images)
     found = replace(found, unusable=with_causes(found.unusable, text.sign))
     doubt = misshapen(path, found.unusable, text)
@@ -122,9 +133,12 @@ def read_labels(
 
 
 def _filled(
-    empty: Labels, table: tuple[Sequence[str], Sequence[tuple[int, tuple[str, ...]]]],
-    reading: tuple[Notation, Sequence[str]], *, with_images: bool,
-) -> Labels:  # fmt: skip
+    empty: Labels,
+    table: tuple[Sequence[str], Sequence[tuple[int, tuple[str, ...]]]],
+    reading: tuple[Notation, Sequence[str]],
+    *,
+    with_images: bool,
+) -> Labels:
     """Return the table with its rows as declared, and a list of what is not."""
     columns, cells = table
     rows: list[Row] = []
@@ -146,7 +160,10 @@ def _filled(
             unusable += problems
             refused |= {(line, column) for column in odd}
     return replace(
-        empty, rows=tuple(rows), lines=tuple(lines), unusable=tuple(unusable),
+        empty,
+        rows=tuple(rows),
+        lines=tuple(lines),
+        unusable=tuple(unusable),
         refused=frozenset(refused),
     )
 
@@ -175,9 +192,11 @@ def _row(columns: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
 def dicom_keys(header: Header) -> dict[str, str]:
     """Return what labels.csv may name an image by."""
     return {
-        "SeriesInstanceUID": header.series, "StudyInstanceUID": header.study,
-        "AccessionNumber": header.accession, "PatientID": header.patient,
-    }  # fmt: skip
+        "SeriesInstanceUID": header.series,
+        "StudyInstanceUID": header.study,
+        "AccessionNumber": header.accession,
+        "PatientID": header.patient,
+    }
 
 
 def key_of_row(row: Row) -> Key | None:
@@ -198,21 +217,25 @@ def _indexed(labels: Labels, needed: Sequence[str]) -> Labels:
     keys = {labels.key_of(labels.rows[place]) for _, place, _ in disagree}
     patients = {labels.rows[place].get("PatientID", "") for _, place, _ in disagree} - {""}
     conflicts = {
-        key for key, place in index.items()
+        key
+        for key, place in index.items()
         if key in keys or labels.rows[place].get("PatientID", "") in patients
-    }  # fmt: skip
+    }
     listed = tuple(
         Unusable(
-            reason=Reason.LABEL_CONFLICT, what=f"line {labels.lines[place]}",
+            reason=Reason.LABEL_CONFLICT,
+            what=f"line {labels.lines[place]}",
             detail=f"{column} is not as in line {labels.lines[first]}",
             patient=labels.rows[place].get("PatientID", ""),
         )
         for first, place, column in disagree
-    )  # fmt: skip
+    )
     return replace(
-        labels, index={key: place for key, place in index.items() if key not in conflicts},
-        conflicts=frozenset(conflicts), unusable=labels.unusable + listed,
-    )  # fmt: skip
+        labels,
+        index={key: place for key, place in index.items() if key not in conflicts},
+        conflicts=frozenset(conflicts),
+        unusable=labels.unusable + listed,
+    )
 
 
 def _check_columns(

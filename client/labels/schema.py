@@ -134,9 +134,12 @@ class CheckedRow(NamedTuple):
 
 
 def checked(
-    row: Mapping[str, str], schema: LabelSchema, line: int, notation: Notation,
+    row: Mapping[str, str],
+    schema: LabelSchema,
+    line: int,
+    notation: Notation,
     numbers: Collection[str] = (),
-) -> CheckedRow:  # fmt: skip
+) -> CheckedRow:
     """Return a row as declared, and a list of what was not; `numbers` are read as numbers, too."""
     kept = dict(row)
     faults: dict[str, tuple[Reason, str]] = {}
@@ -236,9 +239,7 @@ def date_in(text: str) -> date | None:
         return None
 
 
-def _late(
-    row: Mapping[str, str], text: str, rules: ColumnRules
-) -> tuple[Reason, str] | None:
+def _late(row: Mapping[str, str], text: str, rules: ColumnRules) -> tuple[Reason, str] | None:
     """Return how a value comes after the event that it must come before, or may; else None."""
     if rules.dated is None or rules.before is None or text.lower() in MISSING:
         return None

@@ -25,9 +25,10 @@ def with_causes(unusable: Sequence[Unusable], sign: str) -> tuple[Unusable, ...]
     cause = f"; a {name} in a cell parts it, unless the cell is quoted"
     return tuple(
         replace(one, detail=one.detail + cause)
-        if sign and one.reason is Reason.ROW_MALFORMED and one.detail.startswith(MORE) else one
+        if sign and one.reason is Reason.ROW_MALFORMED and one.detail.startswith(MORE)
+        else one
         for one in unusable
-    )  # fmt: skip
+    )
 
 
 def misshapen(path: Path, unusable: Sequence[Unusable], text: TextTable) -> str:
@@ -37,8 +38,7 @@ def misshapen(path: Path, unusable: Sequence[Unusable], text: TextTable) -> str:
     lines = len(text.lines) - 1 + len(apart)
     if 2 * len(malformed) <= lines:
         return ""
-    kinds = {start: [p for p in malformed if p.detail.startswith(start)] for start in
-             (MORE, FEWER)}  # fmt: skip
+    kinds = {start: [p for p in malformed if p.detail.startswith(start)] for start in (MORE, FEWER)}
     others = [p for p in malformed if not p.detail.startswith((MORE, FEWER))]
     worst = max((*kinds.values(), others), key=len)
     if others and worst is kinds[FEWER]:
@@ -71,27 +71,30 @@ def _parted_otherwise(text: TextTable) -> str:
     whole = [text.sign.join(row) for row in rows if len(row) != len(header)]
     counts = {
         name: sum(row.count(sign) == len(header) - 1 for row in whole)
-        for sign, name in _SIGN_NAMES.items() if sign != text.sign
-    }  # fmt: skip
+        for sign, name in _SIGN_NAMES.items()
+        if sign != text.sign
+    }
     name = max(counts, key=lambda one: counts[one])
     return name if len(header) > 1 and 2 * counts[name] > len(rows) else ""
 
 
 def two_notations(
-    path: Path, columns: Sequence[str], cells: Sequence[tuple[int, tuple[str, ...]]],
-    read: set[str],
-) -> str:  # fmt: skip
+    path: Path, columns: Sequence[str], cells: Sequence[tuple[int, tuple[str, ...]]], read: set[str]
+) -> str:
     """Return the question what 1.234 is beside decimal commas, where both are in the numbers."""
     places = [place for place, name in enumerate(columns) if name in read]
     commas, either = (
         next(
             (
-                (line, row[place].strip()) for line, row in cells for place in places
+                (line, row[place].strip())
+                for line, row in cells
+                for place in places
                 if len(row) == len(columns) and is_so(row[place].strip())
-            ), None,
+            ),
+            None,
         )
         for is_so in (has_decimal_comma, may_be_thousands)
-    )  # fmt: skip
+    )
     if commas is None or either is None:
         return ""
     return (

@@ -10,11 +10,27 @@ from fractions import Fraction
 
 #: What people write for a unit's UCUM code.
 _ALIASES = {
-    "year": "a", "years": "a", "yr": "a", "y": "a", "month": "mo", "months": "mo", "week": "wk",
-    "weeks": "wk", "day": "d", "days": "d", "hour": "h", "hours": "h", "minute": "min",
-    "minutes": "min", "second": "s", "seconds": "s", "mmHg": "mm[Hg]", "percent": "%",
-    "l": "L", "ml": "mL",
-}  # fmt: skip
+    "year": "a",
+    "years": "a",
+    "yr": "a",
+    "y": "a",
+    "month": "mo",
+    "months": "mo",
+    "week": "wk",
+    "weeks": "wk",
+    "day": "d",
+    "days": "d",
+    "hour": "h",
+    "hours": "h",
+    "minute": "min",
+    "minutes": "min",
+    "second": "s",
+    "seconds": "s",
+    "mmHg": "mm[Hg]",
+    "percent": "%",
+    "l": "L",
+    "ml": "mL",
+}
 _MONTH = Fraction(36525, 1200)  # days: a twelfth of a Julian year
 #: By what is measured: each unit as a number of the first.
 _FAMILIES: tuple[dict[str, Fraction], ...] = (
@@ -24,15 +40,27 @@ _FAMILIES: tuple[dict[str, Fraction], ...] = (
     {"s": Fraction(1), "min": Fraction(60), "h": Fraction(3600)},
     {"mL": Fraction(1), "cm3": Fraction(1), "L": Fraction(1000)},
     {
-        "mg/L": Fraction(1), "ug/mL": Fraction(1), "mg/dL": Fraction(10), "g/L": Fraction(1000),
-        "g/dL": Fraction(10**4), "ug/L": Fraction(1, 1000), "ng/mL": Fraction(1, 1000),
-        "ug/dL": Fraction(1, 100), "ng/L": Fraction(1, 10**6), "pg/mL": Fraction(1, 10**6),
+        "mg/L": Fraction(1),
+        "ug/mL": Fraction(1),
+        "mg/dL": Fraction(10),
+        "g/L": Fraction(1000),
+        "g/dL": Fraction(10**4),
+        "ug/L": Fraction(1, 1000),
+        "ng/mL": Fraction(1, 1000),
+        "ug/dL": Fraction(1, 100),
+        "ng/L": Fraction(1, 10**6),
+        "pg/mL": Fraction(1, 10**6),
     },
-    {"mol/L": Fraction(1), "mmol/L": Fraction(1, 10**3), "umol/L": Fraction(1, 10**6),
-     "nmol/L": Fraction(1, 10**9), "pmol/L": Fraction(1, 10**12)},
+    {
+        "mol/L": Fraction(1),
+        "mmol/L": Fraction(1, 10**3),
+        "umol/L": Fraction(1, 10**6),
+        "nmol/L": Fraction(1, 10**9),
+        "pmol/L": Fraction(1, 10**12),
+    },
     {"10*9/L": Fraction(1), "10*3/uL": Fraction(1), "10*6/L": Fraction(1, 1000)},
     {"1": Fraction(1), "%": Fraction(1, 100)},
-)  # fmt: skip
+)
 
 
 def code_of(unit: str) -> str:

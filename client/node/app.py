@@ -208,10 +208,14 @@ class RequestHandler:
                 return refusal(request, site.name, RefusalReason.BUDGET)
         tells = _tells(self._context, config)
         return Standing(
-            run=request.run, round=request.round, site=site.name,
-            patients=patients if tells else None, epsilon=epsilon, epsilon_left=left,
+            run=request.run,
+            round=request.round,
+            site=site.name,
+            patients=patients if tells else None,
+            epsilon=epsilon,
+            epsilon_left=left,
             seconds=round_seconds(loaded.local_model, site, patients) if tells else None,
-        )  # fmt: skip
+        )
 
     def _tell_of_count(self, site: Site, config: RunConfig) -> None:
         """Say here, and nowhere else, when a run counts on many more patients than there are."""
@@ -251,7 +255,9 @@ def load(context: SiteContext, config: RunConfig, seed: int) -> Loaded:
     cache = Cache(context.cache, context.index)
     with cache.in_use():
         gone = withdrawn_in(context.withdrawals)
-        paths = CohortPaths(data=context.data, labels=context.labels, index=context.index, cache=context.cache)
+        paths = CohortPaths(
+            data=context.data, labels=context.labels, index=context.index, cache=context.cache
+        )
         left_out = LeftOut(withdrawn=gone, images=images_left_out(paths, config, context.quality))
         cohort = load_cohort(context.data, config, task, cache, context.labels, left_out)
         if config.model.network == "frozen_features":
@@ -262,10 +268,13 @@ def load(context: SiteContext, config: RunConfig, seed: int) -> Loaded:
     guard = Guard(
         ledger=Ledger(context.ledger),
         limit=Limit(
-            epsilon=context.largest_epsilon, delta=context.cohort_delta, run=largest_claim(config),
-        ), cohort=COHORT, noise=ChaChaNoise(), beside=told_of_everybody(config, context.telling),
+            epsilon=context.largest_epsilon, delta=context.cohort_delta, run=largest_claim(config)
+        ),
+        cohort=COHORT,
+        noise=ChaChaNoise(),
+        beside=told_of_everybody(config, context.telling),
         split=key.fingerprint(),
-    )  # fmt: skip
+    )
     site = replace(
         site, guard=guard, memory=MemoryInFolder(context.memory), answers=answers_of(context, gone)
     )

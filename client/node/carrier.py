@@ -98,14 +98,17 @@ class Carrier:
     def _refuse(self, delivery: PendingMessage, fleet: FleetClient) -> None:
         """Fetch no more of a request that is too large, and have it answered so."""
         why = f"it has more than {self.largest_request} bytes"
-        self._transport.tell("a request cannot be read", {
-            "why": why, "next": "raise largest_request_mib in site.yaml, if the network needs it",
-        })  # fmt: skip
+        self._transport.tell(
+            "a request cannot be read",
+            {"why": why, "next": "raise largest_request_mib in site.yaml, if the network needs it"},
+        )
         fleet.confirm(delivery)
         write_envelope(self._transport.inbox.request(delivery), _UNREADABLE)
         self._transport.inbox.complete(delivery)
 
-    def give(self, delivery: PendingMessage, fleet: FleetClient, reply: Reply, sending: Sending) -> bool:
+    def give(
+        self, delivery: PendingMessage, fleet: FleetClient, reply: Reply, sending: Sending
+    ) -> bool:
         """Send the objects that are left; False when the session is over."""
         left = list(sending.left or ())
         while left:
@@ -133,10 +136,16 @@ class Carrier:
                 mark, receipt = self._transport.records.attest()
             except WardroundError as error:
                 raise UpdateRefused(str(error)) from error
-        self._transport.disclosures.record(Disclosure(
-            kind=str(facts["kind"]), to=self._transport.to, run=str(facts["run"]),
-            round=number if isinstance(number, int) else 0,
-            bytes=answer.size + len(receipt), sha256=answer.digest.hex(), epsilon=epsilon,
-            records=mark,
-        ))  # fmt: skip
+        self._transport.disclosures.record(
+            Disclosure(
+                kind=str(facts["kind"]),
+                to=self._transport.to,
+                run=str(facts["run"]),
+                round=number if isinstance(number, int) else 0,
+                bytes=answer.size + len(receipt),
+                sha256=answer.digest.hex(),
+                epsilon=epsilon,
+                records=mark,
+            )
+        )
         return receipt

@@ -59,9 +59,11 @@ def run_daemon(home: Home, *, json_logs: bool = False) -> None:
         with worker_log.open("ab") as output:
             registry = CollectorRegistry()
             daemon = _Daemon(
-                home, (config, coordinator), WorkerProcess(home.folder, output),
+                home,
+                (config, coordinator),
+                WorkerProcess(home.folder, output),
                 SiteMeters(registry),
-            )  # fmt: skip
+            )
             try:
                 with answering_health(config, registry) as health:
                     daemon.serve(stop, health)
@@ -81,9 +83,12 @@ class _Daemon:
     """One daemon's life; everything that must survive it is in the home's files."""
 
     def __init__(
-        self, home: Home, known: tuple[SiteConfig, Coordinator], worker: WorkerProcess,
+        self,
+        home: Home,
+        known: tuple[SiteConfig, Coordinator],
+        worker: WorkerProcess,
         meters: SiteMeters,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._home, (self._config, self._coordinator), self._meters = home, known, meters
         self._changed_at = _changed_at(home.site_yaml)
         self._withdrawn_at = _changed_at(home.withdrawals)
@@ -106,8 +111,12 @@ class _Daemon:
                 self._tell_status()
                 health("ok")
             except OSError as error:  # a full disk, mostly; what was on disk before stays good
-                _log.error("cannot write", file=error.filename, why=error.strerror,
-                           next="free some space; it goes on by itself")  # fmt: skip
+                _log.error(
+                    "cannot write",
+                    file=error.filename,
+                    why=error.strerror,
+                    next="free some space; it goes on by itself",
+                )
                 health("failing")
                 pause = _LONGEST_PAUSE
             stop.wait(pause)
@@ -211,38 +220,51 @@ class _Daemon:
     def _correspondence(self) -> MessageLoop:
         home = self._home
         transport = TransportContext(
-            name=self._config.name, to=self._coordinator.name, key=self._key,
-            inbox=Inbox(home.inbox), outbox=Outbox(home.outbox),
-            quarantine=Quarantine(home.quarantine), records=SiteRecords(home),
-            disclosures=Disclosures(home.disclosures), worker=self._worker, tell=self._told,
+            name=self._config.name,
+            to=self._coordinator.name,
+            key=self._key,
+            inbox=Inbox(home.inbox),
+            outbox=Outbox(home.outbox),
+            quarantine=Quarantine(home.quarantine),
+            records=SiteRecords(home),
+            disclosures=Disclosures(home.disclosures),
+            worker=self._worker,
+            tell=self._told,
             meters=self._meters,
-        )  # fmt: skip
+        )
         return MessageLoop(transport, self._admission())
 
     def _admission(self) -> AdmissionContext:
         return AdmissionContext(
-            config=self._config, coordinator=self._coordinator.fingerprint,
-            paused=self._home.paused, approvals=Approvals(self._home.approvals),
-        )  # fmt: skip
+            config=self._config,
+            coordinator=self._coordinator.fingerprint,
+            paused=self._home.paused,
+            approvals=Approvals(self._home.approvals),
+        )
 
     def _tell_status(self) -> None:
         traffic = self._letters.traffic
         self._meters.connected(self._status.state != "offline")
         self._meters.paused(self._home.paused.exists())
         facts = {
-            "bytes_sent": traffic.sent, "bytes_received": traffic.received,
+            "bytes_sent": traffic.sent,
+            "bytes_received": traffic.received,
             "worker": {"pid": self._worker.pid, "restarts": self._worker.restarts},
             "set_aside": self._letters.set_aside(),
-        }  # fmt: skip
+        }
         if self._status.state == "offline" and self._pause > 0.25:
             self._status.write(**facts)
             return
         question = self._letters.doing()
         if question is not None:
             self._status.write(
-                state="working", run=question.run, round=question.round, phase=question.kind,
-                sentence=f"{question.kind} of run {question.run}, round {question.round}", **facts,
-            )  # fmt: skip
+                state="working",
+                run=question.run,
+                round=question.round,
+                phase=question.kind,
+                sentence=f"{question.kind} of run {question.run}, round {question.round}",
+                **facts,
+            )
         elif self._home.paused.exists():
             self._status.write(
                 state="paused", sentence="paused; wardround-site resume ends it", **facts

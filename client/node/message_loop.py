@@ -38,7 +38,7 @@ from common.messages.identity import sign
 from common.messages.wire import Refusal, RefusalReason
 from common.platform.errors import PrivacyError, RecordsLost, RunGone, StateDamaged, UpdateRefused
 
-__all__ = ["MessageLoop", "TransportContext", "MessageTraffic"]
+__all__ = ["MessageLoop", "MessageTraffic", "TransportContext"]
 
 #: A site that is at work looks for more this often; one that is not waits for it.
 _BUSY_PULL_SECONDS = 0.5
@@ -105,7 +105,9 @@ class MessageLoop:
         asked = letter.question
         what = f"{asked.kind} of run {asked.run}, round {asked.round}"
         self.transport.quarantine.begin(letter.digest, what)
-        if not self.transport.worker.give(self.transport.inbox.request(letter.delivery), letter.digest):
+        if not self.transport.worker.give(
+            self.transport.inbox.request(letter.delivery), letter.digest
+        ):
             self.transport.quarantine.undo(letter.digest)
 
     def _is_decided(self, letter: _Letter) -> bool:
@@ -168,7 +170,9 @@ class MessageLoop:
         return delivery is not None
 
     def _decide(self, fleet: FleetClient) -> None:
-        waiting = [d for d in self.transport.inbox.waiting() if self.transport.inbox.request(d).exists()]
+        waiting = [
+            d for d in self.transport.inbox.waiting() if self.transport.inbox.request(d).exists()
+        ]
         for delivery in waiting:
             if delivery.id not in self._letters:
                 self.transport.quarantine.begin(delivery.id, "a request that was being opened")
@@ -189,7 +193,10 @@ class MessageLoop:
             facts = {"run": question.run, "round": question.round, "reason": why.reason.name}
             self.transport.tell("refused", {**facts, "detail": why.detail})
         self._letters[delivery.id] = _Letter(
-            delivery=delivery, question=question, digest=digest, refusal=refusal,
+            delivery=delivery,
+            question=question,
+            digest=digest,
+            refusal=refusal,
             at=time.monotonic(),
         )
 
@@ -293,7 +300,10 @@ class MessageLoop:
             self.transport.meters.charged(float(spend["cohort_epsilon"]), limit)
 
     def _or_drop(
-        self, delivery: PendingMessage, step: Callable[[PendingMessage, FleetClient], None], fleet: FleetClient
+        self,
+        delivery: PendingMessage,
+        step: Callable[[PendingMessage, FleetClient], None],
+        fleet: FleetClient,
     ) -> None:
         """Take a step of one letter; one that can lead to nothing is forgotten, with a word."""
         try:

@@ -23,29 +23,39 @@ class SiteMeters:
     def __init__(self, registry: CollectorRegistry) -> None:
         ProcessCollector(registry=registry)
         self._answers = Counter(
-            "wardround_site_answers", "Requests of the coordinator, by kind and how they ended.",
-            ["kind", "outcome"], registry=registry,
-        )  # fmt: skip
+            "wardround_site_answers",
+            "Requests of the coordinator, by kind and how they ended.",
+            ["kind", "outcome"],
+            registry=registry,
+        )
         self._seconds = Histogram(
-            "wardround_site_phase_seconds", "Time of one request, by phase.", ["phase"],
-            registry=registry, buckets=_BUCKETS,
-        )  # fmt: skip
+            "wardround_site_phase_seconds",
+            "Time of one request, by phase.",
+            ["phase"],
+            registry=registry,
+            buckets=_BUCKETS,
+        )
         self._bytes = Counter(
-            "wardround_site_bytes", "Bytes of messages, as packed.", ["direction"],
+            "wardround_site_bytes",
+            "Bytes of messages, as packed.",
+            ["direction"],
             registry=registry,
-        )  # fmt: skip
+        )
         self._used = Gauge(
-            "wardround_site_epsilon_used", "Epsilon that this cohort's patients have spent.",
+            "wardround_site_epsilon_used",
+            "Epsilon that this cohort's patients have spent.",
             registry=registry,
-        )  # fmt: skip
+        )
         self._limit = Gauge(
-            "wardround_site_epsilon_limit", "Epsilon that they may spend in all runs together.",
+            "wardround_site_epsilon_limit",
+            "Epsilon that they may spend in all runs together.",
             registry=registry,
-        )  # fmt: skip
+        )
         self._restarts = Counter(
-            "wardround_site_worker_restarts", "Times that the worker had to be started again.",
+            "wardround_site_worker_restarts",
+            "Times that the worker had to be started again.",
             registry=registry,
-        )  # fmt: skip
+        )
         self._connected = Gauge(
             "wardround_site_connected", "1 while the coordinator answers.", registry=registry
         )

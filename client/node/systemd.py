@@ -26,14 +26,19 @@ def unit(service: SiteUnit) -> str:
     """Return the unit's text; images and labels are only read."""
     config, home = service.config, service.home
     memory = "infinity" if config.memory_gib is None else f"{_mib(config.memory_gib)}M"
-    return unit_of(Daemon(
-        description=f"Wardround site {config.name}", user=service.user,
-        command=(str(service.program), "start", "--json", "--home", str(home)),
-        own="TimeoutStopSec=30\nKillMode=mixed\n"
-        "# A worker that takes too much memory is ended alone; the daemon starts another.\n"
-        f"OOMPolicy=continue\nMemoryMax={memory}\nTasksMax=1024",
-        devices=_devices(config), writes=home, reads=_read_only(config),
-    ))  # fmt: skip
+    return unit_of(
+        Daemon(
+            description=f"Wardround site {config.name}",
+            user=service.user,
+            command=(str(service.program), "start", "--json", "--home", str(home)),
+            own="TimeoutStopSec=30\nKillMode=mixed\n"
+            "# A worker that takes too much memory is ended alone; the daemon starts another.\n"
+            f"OOMPolicy=continue\nMemoryMax={memory}\nTasksMax=1024",
+            devices=_devices(config),
+            writes=home,
+            reads=_read_only(config),
+        )
+    )
 
 
 def how_to_install(service: SiteUnit, written: Path) -> list[str]:

@@ -106,7 +106,9 @@ def read_request(path: Path) -> Request:
     return message
 
 
-def answered(handler: RequestHandler, request: Request, site: str, tell: Callable[[str], None]) -> Answer:
+def answered(
+    handler: RequestHandler, request: Request, site: str, tell: Callable[[str], None]
+) -> Answer:
     """Return the answer; whatever goes wrong here is told here, and only its kind leaves."""
     try:
         return handler.answer(request)
@@ -131,17 +133,28 @@ def site_context(home: Home, config: SiteConfig) -> SiteContext:
         torch.set_num_threads(config.threads)
     policy = config.policy
     return SiteContext(
-        name=config.name, data=config.data, labels=config.labels_csv, cache=home.cache,
-        memory=home.memory, ledger=home.ledger, answers=home.answers,
-        withdrawals=home.withdrawals, index=home.index, quality=config.quality, telling=Telling(
+        name=config.name,
+        data=config.data,
+        labels=config.labels_csv,
+        cache=home.cache,
+        memory=home.memory,
+        ledger=home.ledger,
+        answers=home.answers,
+        withdrawals=home.withdrawals,
+        index=home.index,
+        quality=config.quality,
+        telling=Telling(
             smallest_cell=policy.smallest_cell,
             noise=policy.statistics_noise if policy.statistics else 0.0,
         ),
         largest_epsilon=policy.largest_epsilon_per_cohort,
-        cohort_delta=policy.cohort_delta, tell_patients=policy.tell_patients,
-        device=device_of(config.device), identity_key=home.identity_key, trained=home.trained,
+        cohort_delta=policy.cohort_delta,
+        tell_patients=policy.tell_patients,
+        device=device_of(config.device),
+        identity_key=home.identity_key,
+        trained=home.trained,
         records=SiteRecords(home),
-    )  # fmt: skip
+    )
 
 
 def limit_memory(gib: float | None) -> None:

@@ -75,11 +75,14 @@ class WorkerProcess:
             return
         environment = os.environ | {"FLWR_TELEMETRY_ENABLED": "0"}
         self._process = subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-m", "client.node.worker", str(self._home)], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=self._log, env=environment,
+            [sys.executable, "-m", "client.node.worker", str(self._home)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=environment,
             preexec_fn=_die_with_parent,  # noqa: PLW1509 - one call, no locks
             start_new_session=True,  # Ctrl-C is the daemon's, which lets a job come to its end
-        )  # fmt: skip
+        )
         self._starts.append(time.monotonic())
         self._text, self._ready, self._why = b"", False, ""
         self._ends = time.monotonic() + _STARTING_SECONDS

@@ -76,7 +76,9 @@ def build(plan: OutcomesPlan, records: OutcomeRecords) -> OutcomeTable:
     return OutcomeTable(columns=columns, rows=tuple(rows), left_out=tuple(left_out))
 
 
-def _cases(plan: OutcomesPlan, records: OutcomeRecords, left_out: list[Unread]) -> list[tuple[str, _Case]]:
+def _cases(
+    plan: OutcomesPlan, records: OutcomeRecords, left_out: list[Unread]
+) -> list[tuple[str, _Case]]:
     """Return every row to be, with its name in messages, patients in their order."""
     diagnoses: dict[str, list[ConfirmedDiagnosis]] = defaultdict(list)
     observations: dict[str, list[Observation]] = defaultdict(list)
@@ -99,10 +101,12 @@ def _cases(plan: OutcomesPlan, records: OutcomeRecords, left_out: list[Unread]) 
             chosen = [*named]
         for one in chosen:
             case = _Case(
-                person=person, study=one, diagnoses=diagnoses[person.key],
+                person=person,
+                study=one,
+                diagnoses=diagnoses[person.key],
                 observations=observations[person.key],
                 last_contact=records.last_contact.get(person.key),
-            )  # fmt: skip
+            )
             found.append((" ".join(("patient", *_key(plan, case))), case))
     return found
 

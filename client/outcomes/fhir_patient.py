@@ -57,25 +57,31 @@ def read_record(resource: Resource, system: str | None, root: str) -> PatientRec
             message = f"gender {str(patient.gender)[:20]!r} is none of {', '.join(_SEXES)}"
             raise UnusableResource(message)
         ours = [
-            (str(one.value).strip(), one.use == "old") for one in patient.identifier or ()
+            (str(one.value).strip(), one.use == "old")
+            for one in patient.identifier or ()
             if one.system == system and one.value
-        ]  # fmt: skip
+        ]
         current = frozenset(name for name, old in ours if not old)
         every = frozenset(name for name, _ in ours)
         return PatientRecord(
-            key=key, tokens=_tokens(resource),
-            names=current or every, old_names=every - (current or every),
-            sex=_SEXES[patient.gender or "unknown"], born=birthday_of(patient.birthDate),
+            key=key,
+            tokens=_tokens(resource),
+            names=current or every,
+            old_names=every - (current or every),
+            sex=_SEXES[patient.gender or "unknown"],
+            born=birthday_of(patient.birthDate),
             birth=str(patient.birthDate or ""),
             dead=bool(patient.deceasedBoolean) or patient.deceasedDateTime is not None,
             alive=patient.deceasedBoolean is False,
-            died=day_of(patient.deceasedDateTime), active=patient.active is not False,
+            died=day_of(patient.deceasedDateTime),
+            active=patient.active is not False,
             links=links,
-        )  # fmt: skip
+        )
     except UnusableResource as problem:
         return PatientRecord(key=key, tokens=_tokens(resource), links=links, fault=str(problem))
     except ValidationError as error:
         return PatientRecord(key=key, tokens=_tokens(resource), links=links, fault=not_fhir(error))
+
 
 def _links(resource: Resource, root: str) -> Iterator[tuple[str, str]]:
     """Yield the type and the other Patient of each link; a RelatedPerson is nobody's record."""

@@ -106,9 +106,10 @@ class FhirPersons:
             asked |= targets | members
             members |= targets & self._seen.keys()
             members |= {
-                key for key, record in self._seen.items()
+                key
+                for key, record in self._seen.items()
                 if {other for _, other in record.links} & members
-            }  # fmt: skip
+            }
             if len(members) == before:
                 return
 
@@ -164,11 +165,13 @@ class FhirPersons:
         name = self._name(main, others, patients)
         days = [record.died for record in others if record.died is not None]
         person = Person(
-            key=main.key, patient=name,
+            key=main.key,
+            patient=name,
             sex=main.sex or next((r.sex for r in others if r.sex), ""),
             born=main.born or next((r.born for r in others if r.born), None),
-            dead=any(record.dead for record in group), died=main.died or min(days, default=None),
-        )  # fmt: skip
+            dead=any(record.dead for record in group),
+            died=main.died or min(days, default=None),
+        )
         self._found.unread += [
             Unread(what=f"Patient/{main.key}", why=why) for why in _differences(person, group)
         ]

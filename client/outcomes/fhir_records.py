@@ -33,22 +33,37 @@ from client.outcomes.records import (
 )
 
 #: https://hl7.org/fhir/R4/valueset-observation-status.html
-_OBSERVATION_STATES = frozenset({
-    "registered", "preliminary", "final", "amended", "corrected", "cancelled",
-    "entered-in-error", "unknown",
-})  # fmt: skip
+_OBSERVATION_STATES = frozenset(
+    {
+        "registered",
+        "preliminary",
+        "final",
+        "amended",
+        "corrected",
+        "cancelled",
+        "entered-in-error",
+        "unknown",
+    }
+)
 _FINAL = frozenset({"final", "amended", "corrected"})
 #: https://hl7.org/fhir/R4/valueset-condition-ver-status.html
 _VERIFICATION = "http://terminology.hl7.org/CodeSystem/condition-ver-status"
 _VERIFIED = {
-    "confirmed": True, "unconfirmed": False, "provisional": False, "differential": False,
-    "refuted": False, "entered-in-error": False,
-}  # fmt: skip
+    "confirmed": True,
+    "unconfirmed": False,
+    "provisional": False,
+    "differential": False,
+    "refuted": False,
+    "entered-in-error": False,
+}
 #: https://hl7.org/fhir/R4/valueset-imagingstudy-status.html
 _STUDY_STATES = {
-    "registered": True, "available": True, "unknown": True, "cancelled": False,
+    "registered": True,
+    "available": True,
+    "unknown": True,
+    "cancelled": False,
     "entered-in-error": False,
-}  # fmt: skip
+}
 _DICOM_UIDS = "urn:dicom:uid"
 
 
@@ -110,10 +125,14 @@ class FhirRecords:
         numbers = [v for s, v in identifiers if accession is not None and s == accession]
         person, day = self._person(study.subject), day_of(study.started)
         found.seen(person, day)
-        found.studies.append(StudyRecord(
-            person=person, uid=uids[0] if uids else "", accession=numbers[0] if numbers else "",
-            day=day,
-        ))  # fmt: skip
+        found.studies.append(
+            StudyRecord(
+                person=person,
+                uid=uids[0] if uids else "",
+                accession=numbers[0] if numbers else "",
+                day=day,
+            )
+        )
 
     def _diagnosis(self, resource: Resource, found: OutcomeRecords) -> None:
         from fhir.resources.R4B.condition import Condition
@@ -161,9 +180,11 @@ class FhirRecords:
 
 
 def _listed(
-    resource: Resource, found: OutcomeRecords, read: Callable[[Resource, OutcomeRecords], None],
+    resource: Resource,
+    found: OutcomeRecords,
+    read: Callable[[Resource, OutcomeRecords], None],
     known: Iterable[str] | None,
-) -> None:  # fmt: skip
+) -> None:
     """Read a resource, or list it with what is wrong; one bad resource stops nothing."""
     name = f"{resource.get('resourceType')}/{str(resource.get('id', '?'))[:64]}"
     try:

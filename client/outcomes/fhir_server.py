@@ -65,9 +65,11 @@ class FhirServer:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._client.close()
 
     def check_version(self) -> None:
@@ -189,10 +191,13 @@ def _client(source: FhirSource, headers: dict[str, str]) -> httpx.Client:
     trusted = _trust(source)
     try:
         return httpx.Client(
-            headers=headers, timeout=_TIMEOUT, follow_redirects=False, verify=trusted,
+            headers=headers,
+            timeout=_TIMEOUT,
+            follow_redirects=False,
+            verify=trusted,
             # This machine's own server is never asked for through a proxy.
             trust_env=not is_loopback(urlsplit(source.url).hostname or ""),
-        )  # fmt: skip
+        )
     except (ValueError, ImportError, httpx.InvalidURL) as error:
         message = (
             "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names no proxy of the kind http://HOST:PORT "
@@ -220,9 +225,11 @@ def _origin(url: str) -> tuple[str, str, int | None, bytes]:
 def _matches(bundle: Resource, kind: str, where: str) -> Iterator[Resource]:
     """Yield a page's matches; what was included beside them, and notes of the server, are none."""
     entries = bundle.get("entry", [])
-    if bundle.get("resourceType") != "Bundle" or bundle.get("type") != "searchset" or (
-        not isinstance(entries, list)
-    ):  # fmt: skip
+    if (
+        bundle.get("resourceType") != "Bundle"
+        or bundle.get("type") != "searchset"
+        or (not isinstance(entries, list))
+    ):
         message = f"{where} answers a search of {kind} with no searchset Bundle."
         raise CohortError(message)
     for entry in entries:

@@ -35,19 +35,30 @@ _SEXES: dict[int, Sex] = {8507: "M", 8532: "F", 8521: "O"}
 _UCUM = "UCUM"
 _TABLES = {
     "person": (
-        "person_id", "person_source_value", "gender_concept_id", "birth_datetime",
-        "year_of_birth", "month_of_birth", "day_of_birth",
+        "person_id",
+        "person_source_value",
+        "gender_concept_id",
+        "birth_datetime",
+        "year_of_birth",
+        "month_of_birth",
+        "day_of_birth",
     ),
     "death": ("person_id", "death_date"),
     "observation_period": ("person_id", "observation_period_end_date"),
     "condition_occurrence": ("person_id", "condition_concept_id", "condition_start_date"),
     "measurement": (
-        "measurement_id", "person_id", "measurement_concept_id", "measurement_date",
-        "value_as_number", "operator_concept_id", "unit_concept_id", "unit_source_value",
+        "measurement_id",
+        "person_id",
+        "measurement_concept_id",
+        "measurement_date",
+        "value_as_number",
+        "operator_concept_id",
+        "unit_concept_id",
+        "unit_source_value",
     ),
     "concept": ("concept_id", "concept_code", "vocabulary_id"),
     "image_occurrence": ("person_id", "image_study_uid", "image_occurrence_date"),
-}  # fmt: skip
+}
 #: operator_concept_id of "=": 4172703; 0 says that there is none.
 _EQUAL = frozenset({None, 0, 4172703})
 
@@ -65,9 +76,11 @@ class Omop:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._engine.dispose()
 
     def records(self, patients: frozenset[str] | None) -> OutcomeRecords:
@@ -109,9 +122,11 @@ class Omop:
         for row in self._rows(connection, "condition_occurrence", "condition_concept_id", wanted):
             if row[0] in persons:
                 found.seen(str(row[0]), _day(row[2]))
-                found.diagnoses.append(ConfirmedDiagnosis(
-                    person=str(row[0]), codes=frozenset({_text(row[1])}), day=_day(row[2])
-                ))  # fmt: skip
+                found.diagnoses.append(
+                    ConfirmedDiagnosis(
+                        person=str(row[0]), codes=frozenset({_text(row[1])}), day=_day(row[2])
+                    )
+                )
         self._measurements(connection, persons, found)
 
     def _persons(
@@ -132,12 +147,20 @@ class Omop:
                 found.unread.append(Unread(what=f"person {row[0]}", why=why))
                 continue
             seen.add(name)
-            found.persons.append(Person(
-                key=str(row[0]), patient=name, sex=_sex(row[2]), born=_birth(row),
-                dead=row[0] in deaths, died=deaths.get(row[0]),
-            ))  # fmt: skip
+            found.persons.append(
+                Person(
+                    key=str(row[0]),
+                    patient=name,
+                    sex=_sex(row[2]),
+                    born=_birth(row),
+                    dead=row[0] in deaths,
+                    died=deaths.get(row[0]),
+                )
+            )
 
-    def _measurements(self, connection: Connection, persons: set[int], found: OutcomeRecords) -> None:
+    def _measurements(
+        self, connection: Connection, persons: set[int], found: OutcomeRecords
+    ) -> None:
         wanted = _numbers(self._plan.observations())
         rows = [
             row
@@ -157,10 +180,15 @@ class Omop:
                 continue
             day = _day(row[3])
             found.seen(str(row[1]), day)
-            found.observations.append(Observation(
-                person=str(row[1]), codes=frozenset({_text(row[2])}), day=day,
-                value=f"{float(str(row[4])):.10g}", unit=units.get(row[6]) or _text(row[7]),
-            ))  # fmt: skip
+            found.observations.append(
+                Observation(
+                    person=str(row[1]),
+                    codes=frozenset({_text(row[2])}),
+                    day=day,
+                    value=f"{float(str(row[4])):.10g}",
+                    unit=units.get(row[6]) or _text(row[7]),
+                )
+            )
 
     def _rows(
         self, connection: Connection, table: str, column: str, values: Sequence[object] | None
@@ -205,9 +233,13 @@ def _engine(source: SqlSource) -> Engine:
 
 
 def _only_select(  # SQLAlchemy's own signature
-    _connection: object, _cursor: object, statement: str, _parameters: object, _context: object,
+    _connection: object,
+    _cursor: object,
+    statement: str,
+    _parameters: object,
+    _context: object,
     _many: object,
-) -> None:  # fmt: skip
+) -> None:
     """Let nothing but a SELECT reach the database."""
     if not statement.lstrip().upper().startswith("SELECT") or ";" in statement:
         message = f"Only SELECT is sent to the hospital's database, not {statement[:40]!r}."

@@ -24,9 +24,11 @@ _ACCEPT = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 _PAGE = 500
 _PIECE_BYTES = 1 << 20
 _TAGS: Mapping[Key, str] = {
-    "PatientID": "00100020", "AccessionNumber": "00080050", "StudyInstanceUID": "0020000D",
+    "PatientID": "00100020",
+    "AccessionNumber": "00080050",
+    "StudyInstanceUID": "0020000D",
     "SeriesInstanceUID": "0020000E",
-}  # fmt: skip
+}
 _RELATED_INSTANCES = "00201209"
 _STATUS_SERIES, _STATUS_BUSY = frozenset({404, 406, 409, 410, 500}), frozenset({413, 429})
 
@@ -98,10 +100,13 @@ class DicomWeb:
             both = {**(study or {}), **entry}
             count = text(both, _RELATED_INSTANCES)
             yield RemoteSeries(
-                patient=text(both, "00100020"), accession=text(both, "00080050"),
-                study=text(both, "0020000D"), series=text(both, "0020000E"),
-                modality=text(both, "00080060"), instances=int(count) if count.isdigit() else None,
-            )  # fmt: skip
+                patient=text(both, "00100020"),
+                accession=text(both, "00080050"),
+                study=text(both, "0020000D"),
+                series=text(both, "0020000E"),
+                modality=text(both, "00080060"),
+                instances=int(count) if count.isdigit() else None,
+            )
 
     def _pages(self, path: str, asked: Mapping[str, str]) -> Iterator[Entry]:
         """Yield the entries of all pages; a server that knows no pages gives all at once."""
@@ -156,7 +161,9 @@ class DicomWeb:
             message = f"The PACS at {self._root} broke off in the middle of an answer."
             raise Unreachable(message) from error
 
-    def _take(self, answer: requests.Response, expected: Expected, arrivals: ArrivalObserver) -> None:
+    def _take(
+        self, answer: requests.Response, expected: Expected, arrivals: ArrivalObserver
+    ) -> None:
         def read(count: int) -> bytes:
             # What is there, as read() would lose it when the connection breaks before `count`.
             piece = answer.raw.read1(count, decode_content=True)

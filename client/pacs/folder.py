@@ -47,9 +47,11 @@ class ExportFolder:
         self._scan()
         for series in self._listed.values():
             own = {
-                "PatientID": series.patient, "AccessionNumber": series.accession,
-                "StudyInstanceUID": series.study, "SeriesInstanceUID": series.series,
-            }  # fmt: skip
+                "PatientID": series.patient,
+                "AccessionNumber": series.accession,
+                "StudyInstanceUID": series.study,
+                "SeriesInstanceUID": series.series,
+            }
             if question.key is None or own[question.key] == question.value:
                 yield series
 
@@ -111,9 +113,13 @@ def is_whole(status: os.stat_result, now: float) -> bool:
 def _described(landed: Landed, names: tuple[str, str, str], count: int) -> RemoteSeries:
     patient, accession, modality = names
     return RemoteSeries(
-        patient=patient, accession=accession, study=landed.study, series=landed.series,
-        modality=modality, instances=count,
-    )  # fmt: skip
+        patient=patient,
+        accession=accession,
+        study=landed.study,
+        series=landed.series,
+        modality=modality,
+        instances=count,
+    )
 
 
 def _names(path: Path) -> tuple[str, str, str]:

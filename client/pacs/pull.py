@@ -152,7 +152,9 @@ def _look_again(queue: Queue, data: Path) -> None:
 class _Work:
     """The threads that fetch, and what they share."""
 
-    def __init__(self, source: ImageSource, notes: ArrivalNotes, pace: Pace, data: Path, tell: Tell) -> None:
+    def __init__(
+        self, source: ImageSource, notes: ArrivalNotes, pace: Pace, data: Path, tell: Tell
+    ) -> None:
         self._source, self._notes, self._pace, self._data = source, notes, pace, data
         self._queue, self._tell = notes.queue, tell
         self._fatal: list[BaseException] = []

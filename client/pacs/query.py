@@ -161,9 +161,10 @@ def _series(
             patient=_text(study, "PatientID") or _text(one, "PatientID"),
             accession=_text(study, "AccessionNumber") or _text(one, "AccessionNumber"),
             study=_text(one, "StudyInstanceUID") or asked.StudyInstanceUID,
-            series=_text(one, "SeriesInstanceUID"), modality=_text(one, "Modality"),
+            series=_text(one, "SeriesInstanceUID"),
+            modality=_text(one, "Modality"),
             instances=int(count) if count.isdigit() else None,
-        )  # fmt: skip
+        )
 
 
 def _text(dataset: Dataset, keyword: str) -> str:

@@ -60,9 +60,11 @@ class Queue(SharedDatabase):
         self._taken: set[str] = set()
         super().__init__(
             # NORMAL: what a loss of power takes back is found again among the files.
-            path, _TABLES, synchronous="NORMAL",
+            path,
+            _TABLES,
+            synchronous="NORMAL",
             remedy="Remove it; files that were fetched are found again and not fetched twice.",
-        )  # fmt: skip
+        )
 
     def offer(self, found: Iterable[RemoteSeries]) -> None:
         """Replace what is wanted; what grew or was incomplete waits again."""
@@ -123,8 +125,9 @@ class Queue(SharedDatabase):
         with self._lock, self._database as database:
             database.execute(
                 "UPDATE series SET state = 'waiting' WHERE series IN "
-                "(SELECT series FROM instance WHERE boot NOT IN ('', ?))", [boot],
-            )  # fmt: skip
+                "(SELECT series FROM instance WHERE boot NOT IN ('', ?))",
+                [boot],
+            )
             database.execute("DELETE FROM instance WHERE boot NOT IN ('', ?)", [boot])
 
     def lost(self, series: RemoteSeries, instances: Iterable[str]) -> None:
@@ -170,21 +173,30 @@ class Queue(SharedDatabase):
                 "SELECT count(*), total(size) FROM instance JOIN series USING (series) WHERE wanted"
             ).fetchone()
         return Counted(
-            series=series, complete=int(complete), incomplete=incomplete, instances=instances,
-            stated=int(stated), size=int(size),
-        )  # fmt: skip
+            series=series,
+            complete=int(complete),
+            incomplete=incomplete,
+            instances=instances,
+            stated=int(stated),
+            size=int(size),
+        )
 
     def _rows(self, state: State) -> list[tuple[str, str, str, str, str, int | None, str]]:
         with self._lock:
             return self._database.execute(
                 "SELECT patient, accession, study, series, modality, stated, told FROM series "
-                "WHERE wanted AND state = ? ORDER BY rowid", [state],
-            ).fetchall()  # fmt: skip
+                "WHERE wanted AND state = ? ORDER BY rowid",
+                [state],
+            ).fetchall()
 
 
 def _series(row: tuple[str, str, str, str, str, int | None, *tuple[str, ...]]) -> RemoteSeries:
     patient, accession, study, series, modality, stated = row[:6]
     return RemoteSeries(
-        patient=patient, accession=accession, study=study, series=series, modality=modality,
+        patient=patient,
+        accession=accession,
+        study=study,
+        series=series,
+        modality=modality,
         instances=stated,
-    )  # fmt: skip
+    )

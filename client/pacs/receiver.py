@@ -27,9 +27,13 @@ _SUCCESS, _OUT_OF_RESOURCES, _NOT_UNDERSTOOD = 0x0000, 0xA700, 0xC000
 
 @contextmanager
 def receive(
-    pacs: PacsConfig, folder: Path, arrived: Callable[[Path], None], *,
-    address: str | None = None, only_pacs: bool = True,
-) -> Iterator[int]:  # fmt: skip
+    pacs: PacsConfig,
+    folder: Path,
+    arrived: Callable[[Path], None],
+    *,
+    address: str | None = None,
+    only_pacs: bool = True,
+) -> Iterator[int]:
     """Take what is sent to own_title on own_port, until left; yields the port.
 
     Each object is checked, written below `folder` as study/series/instance.dcm, and `arrived` is
@@ -54,9 +58,12 @@ def receive(
 
 @contextmanager
 def listen(
-    pacs: PacsConfig, store: Callable[[evt.Event], int], *, address: str | None = None,
+    pacs: PacsConfig,
+    store: Callable[[evt.Event], int],
+    *,
+    address: str | None = None,
     only_pacs: bool = True,
-) -> Iterator[int]:  # fmt: skip
+) -> Iterator[int]:
     """Give each C-STORE request to `store`, which returns the status; otherwise as `receive`."""
     if pacs.own_port is None:
         message = "pacs has no own_port on which images come in. Choose one, and write it there."
@@ -75,9 +82,11 @@ def listen(
 
     try:
         server = entity.make_server(
-            (bound, pacs.own_port), ssl_context=_server_context(pacs), server_class=Listener,
+            (bound, pacs.own_port),
+            ssl_context=_server_context(pacs),
+            server_class=Listener,
             evt_handlers=[(evt.EVT_C_STORE, stored)],
-        )  # fmt: skip
+        )
     except OSError as error:
         message = (
             f"Cannot listen on port {pacs.own_port} ({bound or 'all addresses'}): "

@@ -29,9 +29,11 @@ class WantedSeries:
         So do all where an identifier holds * or ?, which are wildcards to them.
         """
         own: dict[Key, str] = {
-            "PatientID": found.patient, "AccessionNumber": found.accession,
-            "StudyInstanceUID": found.study, "SeriesInstanceUID": found.series,
-        }  # fmt: skip
+            "PatientID": found.patient,
+            "AccessionNumber": found.accession,
+            "StudyInstanceUID": found.study,
+            "SeriesInstanceUID": found.series,
+        }
         key = self.question.key
         return (
             (key is None or own[key] == self.question.value)
@@ -82,7 +84,10 @@ def _wanted(
         day.strftime("%Y%m%d") if day else "" for day in (select.first_day, select.last_day)
     )
     question = PacsQuery(
-        key=key, value=value if key else "", modality="" if key else value, first_day=first,
+        key=key,
+        value=value if key else "",
+        modality="" if key else value,
+        first_day=first,
         last_day=last,
-    )  # fmt: skip
+    )
     return WantedSeries(question=question, series=series, modalities=frozenset(select.modalities))

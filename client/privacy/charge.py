@@ -81,10 +81,14 @@ def charge_of(text: str) -> Charge:
     facts = json.loads(text)
     _check_known(facts, Charge)
     lost, bound = tuple(map(str, facts.get("lost", ()))), facts.get("bound")
-    return Charge(**facts | {
-        "mechanism": mechanism_of(facts["mechanism"]), "lost": lost,
-        "bound": None if bound is None else _bound_of(bound),
-    })  # fmt: skip
+    return Charge(
+        **facts
+        | {
+            "mechanism": mechanism_of(facts["mechanism"]),
+            "lost": lost,
+            "bound": None if bound is None else _bound_of(bound),
+        }
+    )
 
 
 def _bound_of(facts: Mapping[str, Any]) -> BoundTo:
@@ -98,9 +102,7 @@ def mechanism_of(facts: Mapping[str, Any]) -> Mechanism:
     return Mechanism(**facts)
 
 
-def text_of_columns(
-    cohort: str, run: str, round_number: int, attempt: int, mechanism: str
-) -> str:
+def text_of_columns(cohort: str, run: str, round_number: int, attempt: int, mechanism: str) -> str:
     """Return the text of a charge that release 0.1.0 made: it kept only the mechanism as text."""
     return (
         f'{{"attempt": {attempt}, "cohort": {json.dumps(cohort)}, "mechanism": {mechanism}, '
@@ -113,9 +115,10 @@ def written(one: Charge | Mechanism) -> dict[str, object]:
     return {
         field.name: getattr(one, field.name)
         for field in fields(one)
-        if field.default is MISSING or field.name == "unit"
+        if field.default is MISSING
+        or field.name == "unit"
         or getattr(one, field.name) != field.default
-    }  # fmt: skip
+    }
 
 
 def _check_known(facts: object, kind: type[BoundTo | Charge | Mechanism]) -> None:

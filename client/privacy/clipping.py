@@ -29,9 +29,7 @@ PEER_ERROR = 2e-4
 _AT_A_TIME = 2**16
 
 
-def clip_factor(
-    norm: Tensor, clip_norm: float, clipping: Literal["automatic", "flat"]
-) -> Tensor:  # fmt: skip
+def clip_factor(norm: Tensor, clip_norm: float, clipping: Literal["automatic", "flat"]) -> Tensor:
     """Return what a gradient of this norm is multiplied by; 0 where the norm is not finite."""
     finite = torch.isfinite(norm)
     match clipping:

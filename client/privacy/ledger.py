@@ -41,9 +41,7 @@ from common.privacy.plan import LedgerHead, Mechanism, Spend
 COHORT = "patients"
 #: The run that what was declared lost is charged to.
 _LOST_RUN = "declared lost"
-_NOTHING = Mechanism(
-    noise_multiplier=1.0, sampling_rate=1.0, steps=0, clip_norm=1.0, divisor=1.0
-)  # fmt: skip
+_NOTHING = Mechanism(noise_multiplier=1.0, sampling_rate=1.0, steps=0, clip_norm=1.0, divisor=1.0)
 #: How long a charge queues behind others.
 _PATIENCE_SECONDS = 60.0
 
@@ -105,11 +103,15 @@ class Ledger:
             head = append(connection, replace(new, attempt=len(same) + 1))
         whole = [*past, new]
         return Spend(
-            mechanism=new.mechanism, run_epsilon=run_epsilon(whole, name, delta),
-            run_delta=delta, run_common_epsilon=run_epsilon(whole, name, COMMON_DELTA),
-            cohort_epsilon=after, cohort_delta=limit.delta, ledger=head,
+            mechanism=new.mechanism,
+            run_epsilon=run_epsilon(whole, name, delta),
+            run_delta=delta,
+            run_common_epsilon=run_epsilon(whole, name, COMMON_DELTA),
+            cohort_epsilon=after,
+            cohort_delta=limit.delta,
+            ledger=head,
             simulated_noise=False,
-        )  # fmt: skip
+        )
 
     def check_begun(self, run: str, bound: BoundTo) -> None:
         """Raise RunBegun when a run's name was charged for something else."""
@@ -123,9 +125,10 @@ class Ledger:
         with closing(self._connect()) as connection:
             rows = verified(connection, self._path)
         return tuple(
-            row for row in rows
+            row
+            for row in rows
             if row.cohort == cohort and (part_of(row.run)[0], row.bound) != without
-        )  # fmt: skip
+        )
 
     def history(self, cohort: str) -> tuple[Mechanism, ...]:
         """Return every mechanism charged to a cohort, oldest first."""
@@ -186,9 +189,14 @@ class Ledger:
             for cohort, mechanism in parts or [(COHORT, _NOTHING)]:
                 same = [r for r in rows if (r.cohort, r.run) == (cohort, _LOST_RUN)]
                 charge = Charge(
-                    cohort=cohort, run=_LOST_RUN, round=0, attempt=len(same) + 1,
-                    mechanism=mechanism, lost_up_to=up_to, lost=named_lost,
-                )  # fmt: skip
+                    cohort=cohort,
+                    run=_LOST_RUN,
+                    round=0,
+                    attempt=len(same) + 1,
+                    mechanism=mechanism,
+                    lost_up_to=up_to,
+                    lost=named_lost,
+                )
                 append(connection, charge)
                 rows.append(charge)
             return last_of(connection)
@@ -209,9 +217,7 @@ class Ledger:
 
     def _connect(self) -> sqlite3.Connection:
         with self._explained():
-            connection = connected(
-                self._path, patience_seconds=_PATIENCE_SECONDS, autocommit=True
-            )
+            connection = connected(self._path, patience_seconds=_PATIENCE_SECONDS, autocommit=True)
             if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
                 _switch_to_wal(connection)
         return connection
@@ -263,10 +269,11 @@ def _check_run(past: Sequence[Charge], new: Charge, limit: Limit, delta: float) 
     if part == "train":
         return  # planned as a whole; a round that is repeated is charged again
     own = [
-        c for c in past
+        c
+        for c in past
         if part_of(c.run) in {(name, part), (name, "statistics")}
         or (part_of(c.run)[0] == name and c.bound is None)  # nobody knows whose they are
-    ]  # fmt: skip
+    ]
     claim = run_epsilon([*own, new], name, delta)
     if claim <= limit.run:
         return

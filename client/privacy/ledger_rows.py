@@ -79,9 +79,10 @@ def verified(connection: sqlite3.Connection, path: Path) -> list[Charge]:
                 raise _damage(path, last + 1)
             charge = charge_of(stored)
             if (
-                number != max(last, charge.lost_up_to) + 1 or columns[4] not in stored
+                number != max(last, charge.lost_up_to) + 1
+                or columns[4] not in stored
                 or columns[:4] != list(charge.columns()[:4])
-            ):  # fmt: skip
+            ):
                 raise _damage(path, last + 1)
             charges.append(charge)
             previous, last = found, number

@@ -141,9 +141,12 @@ def _made_up(real: Patients) -> Patients:
 def _without_last(patients: Patients) -> Patients:
     stay = patients.patient < len(patients) - 1
     return Patients(
-        image=patients.image[stay], table=patients.table[stay], target=patients.target[stay],
-        patient=patients.patient[stay], pseudonyms=patients.pseudonyms[:-1],
-    )  # fmt: skip
+        image=patients.image[stay],
+        table=patients.table[stay],
+        target=patients.target[stay],
+        patient=patients.patient[stay],
+        pseudonyms=patients.pseudonyms[:-1],
+    )
 
 
 def _forward(model: nn.Module, image: Tensor, table: Tensor) -> Tensor:

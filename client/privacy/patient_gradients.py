@@ -90,7 +90,10 @@ def _by_loop(
 
 
 def _by_vmap(
-    objective: Objective, parameters: Sequence[nn.Parameter], drawn: DrawnPatients, side_by_side: int
+    objective: Objective,
+    parameters: Sequence[nn.Parameter],
+    drawn: DrawnPatients,
+    side_by_side: int,
 ) -> Iterator[list[Tensor]]:
     """Yield many patients' gradients at once, for simulations: fastest for one image each.
 
@@ -116,10 +119,15 @@ def _by_vmap(
     weight = _weight(drawn)
     for rows in torch.split(torch.arange(len(drawn.items)), side_by_side):
         place = drawn.place[rows]
-        found = list(gradient(
-            named, patients.image[place], patients.table[place], patients.target[place],
-            weight[rows],
-        ).values())  # fmt: skip
+        found = list(
+            gradient(
+                named,
+                patients.image[place],
+                patients.table[place],
+                patients.target[place],
+                weight[rows],
+            ).values()
+        )
         yield [found[order.index(i)] for i in range(len(parameters))]
 
 
@@ -130,21 +138,23 @@ def _weight(drawn: DrawnPatients) -> Tensor:
     return present / drawn.items[:, None]
 
 
-def linear_layers(
-    model: nn.Module, parameters: Sequence[nn.Parameter]
-) -> list[nn.Linear] | None:  # fmt: skip
+def linear_layers(model: nn.Module, parameters: Sequence[nn.Parameter]) -> list[nn.Linear] | None:
     """Return the layers that hold exactly these parameters, or None when others hold some."""
     wanted = {id(p) for p in parameters}
     layers = [
-        m for m in model.modules()
+        m
+        for m in model.modules()
         if isinstance(m, nn.Linear) and any(id(p) in wanted for p in m.parameters())
-    ]  # fmt: skip
+    ]
     held = [id(p) for layer in layers for p in layer.parameters()]
     return layers if sorted(held) == sorted(wanted) else None
 
 
 def _by_linear(
-    objective: Objective, parameters: Sequence[nn.Parameter], drawn: DrawnPatients, side_by_side: int
+    objective: Objective,
+    parameters: Sequence[nn.Parameter],
+    drawn: DrawnPatients,
+    side_by_side: int,
 ) -> Iterator[list[Tensor]]:
     """Yield outer products of what enters a layer and what comes back to it, for simulations.
 

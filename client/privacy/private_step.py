@@ -66,9 +66,12 @@ def private_step(
 
 
 def accumulate(
-    objective: Objective, optimizer: PatientOptimizer, drawn: DrawnPatients, noise: NoiseSource,
+    objective: Objective,
+    optimizer: PatientOptimizer,
+    drawn: DrawnPatients,
+    noise: NoiseSource,
     backend: Backend = LOOP,
-) -> None:  # fmt: skip
+) -> None:
     """Add the drawn patients' clipped gradients to the optimiser's sum."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(noise.uniform(1)[0] * 2**53))

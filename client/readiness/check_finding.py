@@ -12,6 +12,7 @@ from common.platform.finding import Finding, State
 
 __all__ = ["Finding", "State", "Subject", "wrong"]
 
+
 @dataclass(frozen=True, kw_only=True)
 class Subject:
     """A site; None for what cannot be read, which is a finding of its own."""

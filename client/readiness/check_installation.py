@@ -36,12 +36,15 @@ def _readable(folder: Path, path: Path) -> Iterator[Finding]:
         return  # not joined yet, which was said before
     if status.st_uid != os.geteuid():
         yield Finding(
-            check="key", state="wrong", detail=f"{path} belongs to another user than this one",
+            check="key",
+            state="wrong",
+            detail=f"{path} belongs to another user than this one",
             fix=f"Become that user, or type as root: chown -R {os.geteuid()} {folder}",
-        )  # fmt: skip
+        )
     elif stat.S_IMODE(status.st_mode) & 0o077:
         yield Finding(
-            check="key", state="wrong",
+            check="key",
+            state="wrong",
             detail=f"others may look into {path} (mode {stat.S_IMODE(status.st_mode):o})",
             fix=f"chmod {'700' if path.is_dir() else '600'} {path}",
-        )  # fmt: skip
+        )

@@ -62,11 +62,12 @@ def _network(subject: Subject, proxy: Proxy | None, seconds: float) -> Iterator[
     yield Finding(check="network", state="ok", detail=detail)
     if proxy is not None and proxy.source == "HTTPS_PROXY":
         yield Finding(
-            check="proxy", state="note",
+            check="proxy",
+            state="note",
             detail=f"{proxy.shown} is named by HTTPS_PROXY, which a systemd service does not see",
             fix=f"Write proxy: http://{proxy.shown} in {subject.home.site_yaml}, with "
             "USER:PASSWORD@ before the host if it wants one",
-        )  # fmt: skip
+        )
 
 
 def _proxy(subject: Subject) -> Proxy | None:
@@ -84,9 +85,11 @@ def clock(ahead: float | None) -> Finding:
     if -_BEHIND_SECONDS <= ahead <= _AHEAD_SECONDS:
         return Finding(check="clock", state="ok", detail=detail)
     return Finding(
-        check="clock", state="wrong", detail=f"{detail}, so it takes no request of this site",
+        check="clock",
+        state="wrong",
+        detail=f"{detail}, so it takes no request of this site",
         fix="timedatectl set-ntp true; if this clock is right, tell the coordinator",
-    )  # fmt: skip
+    )
 
 
 def enrolment(subject: Subject) -> Iterator[Finding]:
@@ -102,7 +105,8 @@ def enrolment(subject: Subject) -> Iterator[Finding]:
         yield Finding(check="enrolment", state="ok", detail=detail)
     else:
         yield Finding(
-            check="enrolment", state="note",
+            check="enrolment",
+            state="note",
             detail=f"{reply.coordinator} has not accepted this site yet",
             fix=f"Read them its fingerprint: {reply.fingerprint}",
-        )  # fmt: skip
+        )

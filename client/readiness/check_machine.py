@@ -38,10 +38,11 @@ def memory(subject: Subject) -> Iterator[Finding]:
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB
     if limit is not None and limit > there:
         yield Finding(
-            check="memory", state="wrong",
+            check="memory",
+            state="wrong",
             detail=f"memory_gib is {limit:g}, and this machine has {there:.1f} GiB",
             fix=f"Write a smaller memory_gib into {subject.home.site_yaml}.",
-        )  # fmt: skip
+        )
         return
     said = "no limit" if limit is None else f"limit {limit:g} GiB"
     yield Finding(check="memory", state="ok", detail=f"{said}; {there:.1f} GiB in all")

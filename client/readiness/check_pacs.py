@@ -87,10 +87,11 @@ def _privacy(pacs: PacsConfig) -> Iterator[Finding]:
     open_url = pacs.route == "dicomweb" and urlsplit(pacs.url or "").scheme != "https"
     if open_url or (pacs.route in {"c-get", "c-move"} and not pacs.tls):
         yield Finding(
-            check="encryption", state="note",
+            check="encryption",
+            state="note",
             detail="images travel from the PACS to this machine in the clear",
             fix="Ask the PACS team for HTTPS or DICOM TLS, unless both stand in one closed network",
-        )  # fmt: skip
+        )
 
 
 def _place(data: Path) -> Finding:
@@ -100,15 +101,19 @@ def _place(data: Path) -> Finding:
             free = shutil.disk_usage(data).free
     except OSError as error:
         return Finding(
-            check="folder", state="wrong", detail=f"cannot write to {data}: {error.strerror}",
+            check="folder",
+            state="wrong",
+            detail=f"cannot write to {data}: {error.strerror}",
             fix="Mount it or make it, give it to the user who runs this, or correct data in "
             "site.yaml",
-        )  # fmt: skip
+        )
     if free < _LEAST_FREE:
         return Finding(
-            check="folder", state="note", detail=f"{size(free)} free in {data}",
+            check="folder",
+            state="note",
+            detail=f"{size(free)} free in {data}",
             fix="Make room, or name a larger disk as data in site.yaml",
-        )  # fmt: skip
+        )
     return Finding(check="folder", state="ok", detail=f"{size(free)} free in {data}")
 
 
@@ -155,7 +160,9 @@ def _echo(pacs: PacsConfig) -> str:
     return f"{pacs.called_title} at {pacs.host}:{pacs.port}"
 
 
-def _queried(source: ImageSource, entries: Sequence[WantedSeries], found: list[RemoteSeries]) -> Finding:
+def _queried(
+    source: ImageSource, entries: Sequence[WantedSeries], found: list[RemoteSeries]
+) -> Finding:
     """Ask for the first entries; an empty answer to all of them is a fault as well."""
     asked = [one for one in entries if one.question.why_not_asked is None][:_ENTRIES]
     known = 0
@@ -167,11 +174,13 @@ def _queried(source: ImageSource, entries: Sequence[WantedSeries], found: list[R
     if known:
         return Finding(check="query", state="ok", detail=f"{detail}, with {len(found)} series")
     return Finding(
-        check="query", state="wrong", detail=detail,
+        check="query",
+        state="wrong",
+        detail=detail,
         fix="Compare the table's keys with the PACS's (leading zeros, the issuer of the PatientID) "
         "and pacs.select; if both are right, the PACS shows our title or user nothing: ask the "
         "PACS team to allow queries",
-    )  # fmt: skip
+    )
 
 
 def _counted(found: Sequence[RemoteSeries]) -> Finding:
@@ -212,15 +221,19 @@ def _fetched(source: ImageSource, series: RemoteSeries) -> Finding:
         source.fetch(series, sorted(uids)[:1], arrivals)
     except SeriesRefused as error:
         return Finding(
-            check="retrieval", state="wrong", detail=f"an image was asked for, and {error}",
+            check="retrieval",
+            state="wrong",
+            detail=f"an image was asked for, and {error}",
             fix="Ask the PACS team to allow retrieval to our title or user, and what its log says",
-        )  # fmt: skip
+        )
     if arrivals.came:
         milliseconds = 1000 * (time.monotonic() - begin)
         detail = f"an image of {arrivals.came[0].size} bytes came in {milliseconds:.0f} ms"
         return Finding(check="retrieval", state="ok", detail=detail)
     why = f" ({arrivals.problems[0].reason.name})" if arrivals.problems else ""
     return Finding(
-        check="retrieval", state="wrong", detail=f"an image was asked for and none came{why}",
+        check="retrieval",
+        state="wrong",
+        detail=f"an image was asked for and none came{why}",
         fix="Ask the PACS team what its log says of this retrieval",
-    )  # fmt: skip
+    )

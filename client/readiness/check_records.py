@@ -28,23 +28,29 @@ def cohort(subject: Subject) -> Iterator[Finding]:
     data, table = subject.config.data, subject.config.labels_csv
     if not data.is_dir():
         yield Finding(
-            check="cohort", state="wrong", detail=f"there is no folder {data}",
+            check="cohort",
+            state="wrong",
+            detail=f"there is no folder {data}",
             fix=f"Mount it, or correct data in {subject.home.site_yaml}.",
-        )  # fmt: skip
+        )
         return
     if not os.access(data, os.R_OK | os.X_OK):
         yield Finding(
-            check="cohort", state="wrong", detail=f"this user may not read {data}",
+            check="cohort",
+            state="wrong",
+            detail=f"this user may not read {data}",
             fix=f"Let the user {os.geteuid()} read it, and not write it.",
-        )  # fmt: skip
+        )
         return
     files = list(islice(dicom_files(data, frozenset()), _LOOKED_AT))
     unreadable = next((path for path in files if not os.access(path, os.R_OK)), None)
     if unreadable is not None:
         yield Finding(
-            check="cohort", state="wrong", detail=f"this user may not read {unreadable}",
+            check="cohort",
+            state="wrong",
+            detail=f"this user may not read {unreadable}",
             fix=f"Let the user {os.geteuid()} read the files there, and not write them.",
-        )  # fmt: skip
+        )
         return
     try:
         rows = len(read_labels(table, (), with_images=True).rows)
@@ -58,9 +64,11 @@ def cohort(subject: Subject) -> Iterator[Finding]:
     yield Finding(check="cohort", state="ok", detail=detail)
     if os.access(data, os.W_OK) and os.geteuid() != 0:
         yield Finding(
-            check="cohort", state="note", detail=f"this user may write into {data}",
+            check="cohort",
+            state="note",
+            detail=f"this user may write into {data}",
             fix="Reading is enough; take writing away.",
-        )  # fmt: skip
+        )
 
 
 def ledger(subject: Subject) -> Iterator[Finding]:
@@ -107,10 +115,11 @@ def withdrawals(subject: Subject) -> Iterator[Finding]:
     open_ones = [one.patient for one in found if one.forgotten_at is None]
     if open_ones:
         yield Finding(
-            check="withdrawals", state="wrong",
+            check="withdrawals",
+            state="wrong",
             detail=f"{len(open_ones)} begun and not ended; nobody trains with those patients",
             fix=f"wardround-site withdraw {shlex.quote(open_ones[0])}",
-        )  # fmt: skip
+        )
     elif found:
         detail = f"{counted(len(found), 'patient')}, the chain holds"
         yield Finding(check="withdrawals", state="ok", detail=detail)
@@ -124,10 +133,11 @@ def approvals(subject: Subject) -> Iterator[Finding]:
     waiting = sum(s.decision == "waiting" for s in seen)
     if waiting:
         yield Finding(
-            check="approvals", state="note",
+            check="approvals",
+            state="note",
             detail=f"{waiting} wait{'s' * (waiting == 1)} for an answer",
             fix="wardround-site runs",
-        )  # fmt: skip
+        )
     else:
         detail = f"{counted(len(seen), 'configuration')}, none waits"
         yield Finding(check="approvals", state="ok", detail=detail)
@@ -137,7 +147,9 @@ def quarantine(subject: Subject) -> Iterator[Finding]:
     """Name the requests that were set aside, and what to do about each."""
     for path, tries in Quarantine(subject.home.quarantine).set_aside().items():
         yield Finding(
-            check="set aside", state="wrong", detail=tries.sentence,
+            check="set aside",
+            state="wrong",
+            detail=tries.sentence,
             fix="Tell the coordinator; log/worker.log says more. Where memory was short or the "
             f"machine was switched off, let it be tried again: rm {shlex.quote(str(path))}",
-        )  # fmt: skip
+        )

@@ -80,10 +80,15 @@ def readiness(
     if config is not None and not images:
         amounts = _of_table(exact)
     return Readiness(
-        site=site.name, made_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        folder=str(site.data), run=config.name if config else "",
-        fingerprint=config.fingerprint() if config else "", stopped_by=loaded.stopped_by,
-        found=amounts[0], used=amounts[1], left_out=amounts[2],
+        site=site.name,
+        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        folder=str(site.data),
+        run=config.name if config else "",
+        fingerprint=config.fingerprint() if config else "",
+        stopped_by=loaded.stopped_by,
+        found=amounts[0],
+        used=amounts[1],
+        left_out=amounts[2],
         reasons=reason_rows(
             _problems(seen, loaded, verdict, site.data.absolute()),
             lost if images and loaded.known else (),
@@ -91,7 +96,8 @@ def readiness(
         suspects=reason_rows(_listed(verdict.warned, site.data.absolute())),
         looked_at=(pixels.looked_at, len(seen.rows)),
         text_read=pixels.text_read,
-        remarks=remarks(seen.rows), kinds=kinds(seen.rows),
+        remarks=remarks(seen.rows),
+        kinds=kinds(seen.rows),
         needs=needs_of(config, used, loaded.facts, seen.rows) if config else (),
         labels=label_rows(paths.labels, seen.rows),
         unmatched=causes(site.data, paths.labels, seen.rows),
@@ -101,7 +107,7 @@ def readiness(
         speed=_speed(seen, paths),
         told=released(exact, _smallest(site, config)) if config and exact else None,
         telling=_telling(site, config),
-    )  # fmt: skip
+    )
 
 
 def look(paths: CohortPaths, tell: Tell | None = None) -> FolderContents:
@@ -122,9 +128,12 @@ def look(paths: CohortPaths, tell: Tell | None = None) -> FolderContents:
                 read_file(File(path=path, size=status.st_size, mtime_ns=status.st_mtime_ns))
         seconds, count = time.perf_counter() - begun, len(sample)
     return FolderContents(
-        rows=rows, quarantined=odd, measured=count,
-        files_per_second=count / seconds if count else 0.0, bytes_per_second=_reading(sample),
-    )  # fmt: skip
+        rows=rows,
+        quarantined=odd,
+        measured=count,
+        files_per_second=count / seconds if count else 0.0,
+        bytes_per_second=_reading(sample),
+    )
 
 
 def _reading(sample: Sequence[Path]) -> float:
@@ -180,9 +189,11 @@ def _pixels(paths: CohortPaths, rows: Sequence[Instance], site: SiteConfig) -> P
 
 
 def _judged(
-    paths: CohortPaths, rows: Sequence[Instance], site: SiteConfig,
+    paths: CohortPaths,
+    rows: Sequence[Instance],
+    site: SiteConfig,
     given: tuple[RunConfig | None, PixelSuspects],
-) -> QualityVerdict:  # fmt: skip
+) -> QualityVerdict:
     config, pixels = given
     try:
         return judged(rows, config, site.quality, paths.labels, pixels)
@@ -190,7 +201,9 @@ def _judged(
         return judged(rows, None, site.quality, paths.labels, pixels)
 
 
-def _problems(seen: FolderContents, loaded: _Cohort, verdict: QualityVerdict, folder: Path) -> list[Unusable]:
+def _problems(
+    seen: FolderContents, loaded: _Cohort, verdict: QualityVerdict, folder: Path
+) -> list[Unusable]:
     """Return everything that is left out, each thing once for a reason."""
     found = list(loaded.facts.unusable)
     told = {(problem.reason, problem.what) for problem in found}
@@ -243,12 +256,13 @@ def _exact(
 def _counted(exact: Mapping[str, CountMembers]) -> tuple[CountTable, ...]:
     return tuple(
         CountTable(
-            name=name, unit=members.unit,
+            name=name,
+            unit=members.unit,
             rows=tuple((row, len(people)) for row, people in members.rows.items()),
         )
         for name, members in exact.items()
         if name not in {"studies", "patients", LEFT_OUT}
-    )  # fmt: skip
+    )
 
 
 def _speed(seen: FolderContents, paths: CohortPaths) -> Speed:
@@ -258,10 +272,12 @@ def _speed(seen: FolderContents, paths: CohortPaths) -> Speed:
     )
     place = next(p for p in (paths.cache, *paths.cache.parents) if p.exists())
     return Speed(
-        files=seen.measured, files_per_second=seen.files_per_second,
-        megabytes_per_second=seen.bytes_per_second / _MEGABYTE, cache_needed=needed,
+        files=seen.measured,
+        files_per_second=seen.files_per_second,
+        megabytes_per_second=seen.bytes_per_second / _MEGABYTE,
+        cache_needed=needed,
         disk_free=shutil.disk_usage(place).free,
-    )  # fmt: skip
+    )
 
 
 def _smallest(site: SiteConfig, config: RunConfig) -> int:

@@ -36,8 +36,12 @@ def _kind(name: str, rows: Sequence[Instance]) -> KindRow:
     sizes = Counter(f"{row.rows} x {row.columns}" for row in rows)
     makers = Counter(row.manufacturer or "not told" for row in rows)
     return KindRow(
-        modality=name, patients=len({row.patient for row in rows}),
-        studies=len({row.study for row in rows}), series=len({row.series for row in rows}),
-        images=len(rows), spacing=spacing, size=sizes.most_common(1)[0][0],
+        modality=name,
+        patients=len({row.patient for row in rows}),
+        studies=len({row.study for row in rows}),
+        series=len({row.series for row in rows}),
+        images=len(rows),
+        spacing=spacing,
+        size=sizes.most_common(1)[0][0],
         makers=", ".join(f"{maker} {count}" for maker, count in makers.most_common(3)),
-    )  # fmt: skip
+    )

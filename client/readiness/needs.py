@@ -26,12 +26,14 @@ def needs_of(
     least = config.cohort.smallest_cohort
     found = [
         Need(
-            need="training patients", asked=f"{least} or more", here=str(train),
+            need="training patients",
+            asked=f"{least} or more",
+            here=str(train),
             met=train >= least,
             fix="" if train >= least else Reason.TOO_FEW_PATIENTS.value,
         ),
         _measured(config, facts),
-    ]  # fmt: skip
+    ]
     images = config.cohort.images
     if images is not None:
         found += _of_images(images, used, rows)
@@ -44,10 +46,12 @@ def _measured(config: RunConfig, facts: CohortFacts) -> Need:
     """Return whether there are enough test patients for their counts to be told."""
     test, least = len(facts.parts.get("test", ())), config.evaluation.smallest_cell
     return Need(
-        need="test patients", asked=f"{least} or more to be measured", here=str(test),
+        need="test patients",
+        asked=f"{least} or more to be measured",
+        here=str(test),
         met=test >= least,
         fix="" if test >= least else "Add patients, or let the split give more to the test.",
-    )  # fmt: skip
+    )
 
 
 def _of_images(
@@ -56,28 +60,41 @@ def _of_images(
     found: list[Need] = []
     if images.modalities:
         here = sorted({row.modality for row in rows if row.modality})
-        found.append(Need(
-            need="modality", asked=", ".join(images.modalities), here=", ".join(here) or "none",
-            met=bool(set(images.modalities) & set(here)), fix=Reason.WRONG_MODALITY.value,
-        ))  # fmt: skip
+        found.append(
+            Need(
+                need="modality",
+                asked=", ".join(images.modalities),
+                here=", ".join(here) or "none",
+                met=bool(set(images.modalities) & set(here)),
+                fix=Reason.WRONG_MODALITY.value,
+            )
+        )
     if images.body_parts:
         here = sorted({row.body_part for row in rows if row.body_part})
         fits = {p.upper() for p in images.body_parts} & {p.upper() for p in here}
-        found.append(Need(
-            need="part of the body", asked=", ".join(images.body_parts),
-            here=", ".join(here) or "not told by the headers", met=bool(fits) or not here,
-            fix=Reason.WRONG_BODYPART.value,
-        ))  # fmt: skip
+        found.append(
+            Need(
+                need="part of the body",
+                asked=", ".join(images.body_parts),
+                here=", ".join(here) or "not told by the headers",
+                met=bool(fits) or not here,
+                fix=Reason.WRONG_BODYPART.value,
+            )
+        )
     if images.spacing is not None:
         found.append(_spacing(images.spacing, used))
     sizes = sorted((row.rows, row.columns) for row in rows)
     if sizes:
         middle = sizes[len(sizes) // 2]
         wanted = images.size[-2:]
-        found.append(Need(
-            need="picture size", asked=f"{wanted[0]} x {wanted[1]} after resizing",
-            here=f"{middle[0]} x {middle[1]} (median)", met=True,
-        ))  # fmt: skip
+        found.append(
+            Need(
+                need="picture size",
+                asked=f"{wanted[0]} x {wanted[1]} after resizing",
+                here=f"{middle[0]} x {middle[1]} (median)",
+                met=True,
+            )
+        )
     return found
 
 
@@ -88,18 +105,23 @@ def _spacing(wanted: tuple[float, float, float], used: Sequence[StudyAccount]) -
     coarse = here is not None and here > 3 * wanted[0]
     fix = "Slices are much thicker than the run's: send thinner reconstructions."
     return Need(
-        need="slice distance", asked=f"{wanted[0]:g} mm after resampling",
-        here=f"{here:.3g} mm (median)" if here else "not known", met=not coarse,
+        need="slice distance",
+        asked=f"{wanted[0]:g} mm after resampling",
+        here=f"{here:.3g} mm (median)" if here else "not known",
+        met=not coarse,
         fix=fix if coarse else "",
-    )  # fmt: skip
+    )
 
 
 def _masks(facts: CohortFacts) -> Need:
     lost = sum(p.reason in {Reason.MASK_MISSING, Reason.MASK_UNUSABLE} for p in facts.unusable)
     return Need(
-        need="masks", asked="one for every image", here=f"{lost} missing or unusable",
-        met=lost == 0, fix=Reason.MASK_MISSING.value if lost else "",
-    )  # fmt: skip
+        need="masks",
+        asked="one for every image",
+        here=f"{lost} missing or unusable",
+        met=lost == 0,
+        fix=Reason.MASK_MISSING.value if lost else "",
+    )
 
 
 def label_rows(table: Path, rows: Sequence[Instance]) -> tuple[LabelRow, ...]:
@@ -117,13 +139,14 @@ def label_rows(table: Path, rows: Sequence[Instance]) -> tuple[LabelRow, ...]:
     late = len(after_outcome(labels))
     found = [
         LabelRow(
-            what="studies with a row in the table", of=len(studies),
+            what="studies with a row in the table",
+            of=len(studies),
             count=sum(place is not None for place in places.values()),
         ),
         LabelRow(what="rows with an image", count=len(hit), of=len(labels.rows)),
         LabelRow(what="rows that disagree", count=len(labels.conflicts), of=len(labels.rows)),
         LabelRow(what="values taken after the outcome", count=late, of=len(labels.rows)),
-    ]  # fmt: skip
+    ]
     if named:
         keyed = sum(any(row.get(c) for c in named) for row in labels.rows)
         name = f"rows keyed by {', '.join(reversed(named))}"
@@ -162,11 +185,14 @@ def _column(labels: Labels, number: NumberColumn) -> ColumnRow:
     values = [value for value in found if value is not None]
     rules = labels.schema.columns.get(number.column)
     return ColumnRow(
-        column=number.column, unit=(rules.unit if rules else None) or number.unit or "",
-        values=len(values), missing=len(found) - len(values),
-        lowest=min(values, default=None), highest=max(values, default=None),
+        column=number.column,
+        unit=(rules.unit if rules else None) or number.unit or "",
+        values=len(values),
+        missing=len(found) - len(values),
+        lowest=min(values, default=None),
+        highest=max(values, default=None),
         median=median(values) if values else None,
-    )  # fmt: skip
+    )
 
 
 def _row(labels: Labels, image: Instance) -> int | None:

@@ -70,9 +70,11 @@ def kept_of(home: Home, site: SiteConfig, patient: str) -> PatientTraces:
     named = _patients_in(site.labels_csv)
     rows = named.count(patient)
     return PatientTraces(
-        images=tuple(images), pulled=tuple(p for p in images if _is_pulled(site, p)), rows=rows,
+        images=tuple(images),
+        pulled=tuple(p for p in images if _is_pulled(site, p)),
+        rows=rows,
         near=() if images or rows else near(patient, known | set(named))[:_NEAR],
-    )  # fmt: skip
+    )
 
 
 def forget(home: Home, patient: str, tell: Callable[[str], None]) -> Forgotten:
@@ -125,9 +127,11 @@ def _is_pulled(site: SiteConfig, path: Path) -> bool:
     """Return whether a file lies where `pull` puts what it fetched: study/series/instance.dcm."""
     below = path.relative_to(site.data).parts
     return (
-        site.pacs is not None and path.suffix == ".dcm" and len(below) == 3
+        site.pacs is not None
+        and path.suffix == ".dcm"
+        and len(below) == 3
         and all(is_uid(part) for part in (*below[:2], path.stem))
-    )  # fmt: skip
+    )
 
 
 def _patients_in(table: Path) -> list[str]:

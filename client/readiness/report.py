@@ -175,9 +175,10 @@ class Readiness:
         if self.stopped_by:
             return f"{text} The run cannot train here."
         return text + (
-            f" What the run needs and is not here: {', '.join(unmet)}." if unmet
+            f" What the run needs and is not here: {', '.join(unmet)}."
+            if unmet
             else " The run can train here."
-        )  # fmt: skip
+        )
 
 
 def words(code: str) -> str:
@@ -199,11 +200,14 @@ def reason_rows(
             listed.setdefault(study.reason, [])
     rows = [
         ReasonRow(
-            code=reason.name, meaning=reason.value, things=len(found),
-            studies=lost.get(reason, 0), examples=_examples(found),
+            code=reason.name,
+            meaning=reason.value,
+            things=len(found),
+            studies=lost.get(reason, 0),
+            examples=_examples(found),
         )
         for reason, found in listed.items()
-    ]  # fmt: skip
+    ]
     return tuple(sorted(rows, key=lambda row: (-row.studies, -row.things, row.code)))
 
 
@@ -218,6 +222,7 @@ def amount(studies: Iterable[StudyAccount]) -> Amount:
     """Return how much studies come to."""
     listed = tuple(studies)
     return Amount(
-        patients=len({study.patient for study in listed}), studies=len(listed),
+        patients=len({study.patient for study in listed}),
+        studies=len(listed),
         images=sum(len(study.images) for study in listed),
-    )  # fmt: skip
+    )

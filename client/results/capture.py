@@ -30,8 +30,9 @@ def capture(finding: ReportedScore) -> Dataset | None:
     dataset.PatientOrientation = header.get("PatientOrientation") or ""
     dataset.Laterality = header.get("Laterality") or header.get("ImageLaterality") or ""
     dataset.DateOfSecondaryCapture, dataset.TimeOfSecondaryCapture = (
-        dataset.ContentDate, dataset.ContentTime,
-    )  # fmt: skip
+        dataset.ContentDate,
+        dataset.ContentTime,
+    )
     dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = picture.shape
     dataset.PhotometricInterpretation, dataset.PlanarConfiguration = "RGB", 0
     dataset.BitsAllocated = dataset.BitsStored = 8

@@ -66,14 +66,24 @@ EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
 MODALITIES = {
     value: Code(value, "DCM", meaning)
     for value, meaning in {
-        "CR": "Computed Radiography", "CT": "Computed Tomography", "DX": "Digital Radiography",
-        "ES": "Endoscopy", "MG": "Mammography", "MR": "Magnetic Resonance",
-        "NM": "Nuclear Medicine", "OP": "Ophthalmic Photography",
-        "OPT": "Ophthalmic Tomography", "PT": "Positron emission tomography",
-        "RF": "Radiofluoroscopy", "RG": "Radiographic imaging", "SM": "Slide Microscopy",
-        "US": "Ultrasound", "XA": "X-Ray Angiography", "XC": "External-camera Photography",
+        "CR": "Computed Radiography",
+        "CT": "Computed Tomography",
+        "DX": "Digital Radiography",
+        "ES": "Endoscopy",
+        "MG": "Mammography",
+        "MR": "Magnetic Resonance",
+        "NM": "Nuclear Medicine",
+        "OP": "Ophthalmic Photography",
+        "OPT": "Ophthalmic Tomography",
+        "PT": "Positron emission tomography",
+        "RF": "Radiofluoroscopy",
+        "RG": "Radiographic imaging",
+        "SM": "Slide Microscopy",
+        "US": "Ultrasound",
+        "XA": "X-Ray Angiography",
+        "XC": "External-camera Photography",
     }.items()
-}  # fmt: skip
+}
 
 
 def short(text: str, most: int = 64) -> str:

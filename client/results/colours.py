@@ -8,9 +8,14 @@ Rgb = tuple[int, int, int]  # 0 to 255, sRGB
 
 #: Told apart on grey images, also by most who do not see red and green (Okabe and Ito).
 _COLOURS: tuple[Rgb, ...] = (
-    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167),
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (213, 94, 0),
+    (204, 121, 167),
     (0, 114, 178),
-)  # fmt: skip
+)
 
 
 def colour(number: int) -> Rgb:
@@ -23,11 +28,13 @@ def cielab(rgb: Rgb) -> list[int]:
     values = np.array(rgb) / 255
     linear = np.where(values > 0.04045, ((values + 0.055) / 1.055) ** 2.4, values / 12.92)
     # sRGB to XYZ, adapted to D50 by Bradford's method, over D50's white (ICC.1).
-    to_xyz = np.array([
-        [0.4360747, 0.3850649, 0.1430804],
-        [0.2225045, 0.7168786, 0.0606169],
-        [0.0139322, 0.0971045, 0.7141733],
-    ])
+    to_xyz = np.array(
+        [
+            [0.4360747, 0.3850649, 0.1430804],
+            [0.2225045, 0.7168786, 0.0606169],
+            [0.0139322, 0.0971045, 0.7141733],
+        ]
+    )
     xyz = to_xyz @ linear / np.array([0.9642, 1.0, 0.8249])
     cubic = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
     lightness = 116 * cubic[1] - 16

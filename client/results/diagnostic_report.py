@@ -33,9 +33,10 @@ _SYSTEMS = {"SCT": "http://snomed.info/sct", "DCM": "http://dicom.nema.org/resou
 _OWN_SYSTEM = "urn:wardround:codes"
 #: Purpose of use: healthcare research (HL7 v3 ActReason), as FHIR's security labels have it.
 _LABEL = {
-    "system": "http://terminology.hl7.org/CodeSystem/v3-ActReason", "code": "HRESCH",
+    "system": "http://terminology.hl7.org/CodeSystem/v3-ActReason",
+    "code": "HRESCH",
     "display": "healthcare research",
-}  # fmt: skip
+}
 
 
 def diagnostic_report(finding: ReportedScore) -> bytes:
@@ -53,16 +54,16 @@ def _bundle(finding: ReportedScore) -> Json:
     report: Json = {
         "resourceType": "DiagnosticReport",
         **_shared(finding, "report"),
-        "category": [{"coding": [{
-            "system": "http://terminology.hl7.org/CodeSystem/v2-0074", "code": "RAD",
-        }]}],
+        "category": [
+            {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0074", "code": "RAD"}]}
+        ],
         "code": {"text": f"Research: {finding.score.model.name}"},
         "issued": finding.made.astimezone().isoformat(timespec="seconds"),
         "performer": [{"display": f"{PRODUCT} {RELEASE}"}],
         "result": [{"reference": _url(str(o["id"]))} for o in observations],
         "imagingStudy": [_study(finding)],
         "conclusion": "\n".join(sentences(finding)),
-    }  # fmt: skip
+    }
     return {
         "resourceType": "Bundle",
         "id": _id(finding, "bundle"),
@@ -81,23 +82,34 @@ def _shared(finding: ReportedScore, part: str) -> Json:
     return {
         "id": _id(finding, part),
         "meta": {"security": [_LABEL]},
-        "identifier": [{
-            "system": "urn:dicom:uid",
-            "value": f"urn:oid:{finding.identity.instance_uid(Kind.DIAGNOSTIC_REPORT, part)}",
-        }],
+        "identifier": [
+            {
+                "system": "urn:dicom:uid",
+                "value": f"urn:oid:{finding.identity.instance_uid(Kind.DIAGNOSTIC_REPORT, part)}",
+            }
+        ],
         "status": _STATUS,
         "effectiveDateTime": _day(str(finding.source.first.get("StudyDate") or "")),
         "subject": {"type": "Patient", "identifier": {"value": header.patient or "unknown"}},
-        "basedOn": [{
-            "type": "ServiceRequest",
-            "identifier": {
-                "type": {"coding": [{
-                    "system": "http://terminology.hl7.org/CodeSystem/v2-0203", "code": "ACSN",
-                }]},
-                "value": header.accession,
-            },
-        }] if header.accession else None,
-    }  # fmt: skip
+        "basedOn": [
+            {
+                "type": "ServiceRequest",
+                "identifier": {
+                    "type": {
+                        "coding": [
+                            {
+                                "system": "http://terminology.hl7.org/CodeSystem/v2-0203",
+                                "code": "ACSN",
+                            }
+                        ]
+                    },
+                    "value": header.accession,
+                },
+            }
+        ]
+        if header.accession
+        else None,
+    }
 
 
 def _day(date: str) -> str | None:
@@ -144,9 +156,10 @@ def _quantities(finding: ReportedScore) -> Iterator[Json]:
 
 def _components(quantity: Quantity) -> Iterator[Json]:
     for words, value in (
-        ("Lower end of the interval", quantity.low), ("Upper end of the interval", quantity.high),
+        ("Lower end of the interval", quantity.low),
+        ("Upper end of the interval", quantity.high),
         ("Output of the network before calibration", quantity.raw),
-    ):  # fmt: skip
+    ):
         if value is not None:
             yield {"code": _concept(own(words)), "valueQuantity": _ratio(value)}
 
@@ -158,12 +171,14 @@ def _structures(finding: ReportedScore) -> Iterator[Json]:
         yield {
             **_observation(finding, f"region {number}", region.quantity),
             "valueQuantity": {
-                "value": region.size, "unit": region.unit.meaning, "system": _UCUM,
+                "value": region.size,
+                "unit": region.unit.meaning,
+                "system": _UCUM,
                 "code": region.unit.value,
             },
             "component": [_named(region)],
             **_resting_on(region),
-        }  # fmt: skip
+        }
 
 
 def _resting_on(region: Region) -> Json:
@@ -183,15 +198,21 @@ def _observation(finding: ReportedScore, part: str, code: Code) -> Json:
     return {
         "resourceType": "Observation",
         **_shared(finding, part),
-        "category": [{"coding": [{
-            "system": "http://terminology.hl7.org/CodeSystem/observation-category",
-            "code": "imaging",
-        }]}],
+        "category": [
+            {
+                "coding": [
+                    {
+                        "system": "http://terminology.hl7.org/CodeSystem/observation-category",
+                        "code": "imaging",
+                    }
+                ]
+            }
+        ],
         "code": _concept(code),
         "device": {"reference": _url(_id(finding, "device"))},
         "derivedFrom": [_study(finding)],
         "note": [{"text": RESEARCH}],
-    }  # fmt: skip
+    }
 
 
 def _concept(code: Code) -> Json:

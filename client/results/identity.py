@@ -68,16 +68,24 @@ def identity_of(score: Score, source: SourceHeaders) -> Identity:
         "kind": score.kind,
         "patient": [source.read[0].patient, source.read[0].study],
         "instances": [str(header.SOPInstanceUID) for header in source.headers],
-        "quantities": [[q.label, q.meaning, q.value, q.raw, q.low, q.high]
-                       for q in score.quantities],
+        "quantities": [
+            [q.label, q.meaning, q.value, q.raw, q.low, q.high] for q in score.quantities
+        ],
         "set": [score.prediction_set, score.coverage, score.abstained, score.unlike_training],
         "attributions": [[a.column, a.value] for a in score.attributions],
-        "outlines": None if score.outlines is None else [
-            list(score.outlines.structures), _hash(score.outlines.labels)],
-        "heatmap": None if score.heatmap is None else [
-            score.heatmap.source, score.heatmap.frame, score.heatmap.method,
-            score.heatmap.label, _hash(score.heatmap.values)],
-    }  # fmt: skip
+        "outlines": None
+        if score.outlines is None
+        else [list(score.outlines.structures), _hash(score.outlines.labels)],
+        "heatmap": None
+        if score.heatmap is None
+        else [
+            score.heatmap.source,
+            score.heatmap.frame,
+            score.heatmap.method,
+            score.heatmap.label,
+            _hash(score.heatmap.values),
+        ],
+    }
     return Identity(
         score=hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest(),
         series=uid_of(source.series, score.model.weights, score.model.fingerprint),

@@ -14,14 +14,25 @@ from pydicom.valuerep import validate_value
 #: Type 2 of the modules Patient and General Study (PS3.3 C.7.1.1, C.7.2.1): a result has them,
 #: empty where the source lacks them.
 _ALWAYS = (
-    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID",
-    "StudyDate", "StudyTime", "ReferringPhysicianName",
-)  # fmt: skip
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+)
 #: Type 3: taken over where they are, so that the PACS files the result beside its source.
 _WHERE_THERE = (
-    "IssuerOfPatientID", "PatientAge", "PatientSize", "PatientWeight", "StudyDescription",
+    "IssuerOfPatientID",
+    "PatientAge",
+    "PatientSize",
+    "PatientWeight",
+    "StudyDescription",
     "IssuerOfAccessionNumberSequence",
-)  # fmt: skip
+)
 #: As they are, even where they break their type: the PACS files by them.
 _VERBATIM = frozenset({"PatientID", "PatientName"})
 _SEXES = {"M", "F", "O", ""}

@@ -41,11 +41,15 @@ def regions(
         if source.voxel_mm3 is not None:
             held = [frame for (segment, _), frame in frames.items() if segment == number]
             yield Region(
-                structure=name, number=number, quantity=codes.VOLUME, unit=codes.MM3,
+                structure=name,
+                number=number,
+                quantity=codes.VOLUME,
+                unit=codes.MM3,
                 size=float(np.count_nonzero(within)) * source.voxel_mm3,
                 calibration=calibration_of(source.first),
-                frames=tuple(sorted(held)), source=None,
-            )  # fmt: skip
+                frames=tuple(sorted(held)),
+                source=None,
+            )
             continue
         counts = np.count_nonzero(within, axis=(1, 2))
         if not counts.any():
@@ -66,17 +70,25 @@ def calibrations(outlines: Outlines | None, source: SourceHeaders) -> list[str]:
 
 
 def _area(
-    name: str, number: int, within: NDArray[np.bool_], source: SourceHeaders, place: tuple[int, int],
+    name: str,
+    number: int,
+    within: NDArray[np.bool_],
+    source: SourceHeaders,
+    place: tuple[int, int],
     frames: tuple[int, ...],
-) -> Region:  # fmt: skip
+) -> Region:
     header = source.headers[place[0]]
     pixels, pixel = int(np.count_nonzero(within)), pixel_mm2(header, within)
     return Region(
-        structure=name, number=number, quantity=codes.AREA,
+        structure=name,
+        number=number,
+        quantity=codes.AREA,
         size=float(pixels) * (1.0 if pixel is None else pixel),
-        unit=codes.PIXELS if pixel is None else codes.MM2, frames=frames, source=place,
+        unit=codes.PIXELS if pixel is None else codes.MM2,
+        frames=frames,
+        source=place,
         calibration=None if pixel is None else calibration_of(header),
-    )  # fmt: skip
+    )
 
 
 def _frames(segmentation: Dataset | None) -> dict[tuple[int, tuple[str, int]], int]:

@@ -131,10 +131,12 @@ def _content(finding: ReportedScore, segmentation: Dataset | None) -> Measuremen
     )
     _list_sources(found, finding.source)
     said = ContainerContentItem(name=codes.EVALUATIONS, relationship_type="CONTAINS")
-    said.ContentSequence = ContentSequence([
-        TextContentItem(name=codes.COMMENT, value=words, relationship_type="CONTAINS")
-        for words in sentences(finding)
-    ])
+    said.ContentSequence = ContentSequence(
+        [
+            TextContentItem(name=codes.COMMENT, value=words, relationship_type="CONTAINS")
+            for words in sentences(finding)
+        ]
+    )
     found[0].ContentSequence.append(said)
     return found
 
@@ -156,10 +158,11 @@ def _list_sources(content: MeasurementReport, source: SourceHeaders) -> None:
         ImageContentItem(
             name=CodedConcept("260753009", "SCT", "Source"),
             referenced_sop_class_uid=SecondaryCaptureImageStorage,
-            referenced_sop_instance_uid=header.SOPInstanceUID, relationship_type="CONTAINS",
+            referenced_sop_instance_uid=header.SOPInstanceUID,
+            relationship_type="CONTAINS",
         )
         for header in source.headers
-    ]  # fmt: skip
+    ]
     group.ContentSequence = ContentSequence([*others, *shared, *images])
 
 
@@ -174,9 +177,11 @@ def _observer(model: ModelName) -> ObservationContext:
 
     device = DeviceObserverIdentifyingAttributes(
         uid=uid_of("device", model.weights, model.fingerprint, RELEASE),
-        name=f"{PRODUCT} {RELEASE}", manufacturer_name=MANUFACTURER, model_name=model.name,
+        name=f"{PRODUCT} {RELEASE}",
+        manufacturer_name=MANUFACTURER,
+        model_name=model.name,
         serial_number=f"weights SHA-256 {model.weights}",
-    )  # fmt: skip
+    )
     return ObservationContext(
         observer_device_context=ObserverContext(
             observer_type=CodedConcept("121007", "DCM", "Device"),
@@ -209,13 +214,15 @@ def _answer(finding: ReportedScore) -> MeasurementsAndQualitativeEvaluations:
             identifier=short(score.model.name),
         ),
         algorithm_id=AlgorithmIdentification(
-            name=score.model.name, version=score.model.weights, manufacturer=MANUFACTURER,
+            name=score.model.name,
+            version=score.model.weights,
+            manufacturer=MANUFACTURER,
             parameters=[f"configuration SHA-256 {score.model.fingerprint}"],
             family=AI,
         ),
         measurements=numbers,
         qualitative_evaluations=list(_evaluations(score)),
-    )  # fmt: skip
+    )
 
 
 def _measured(quantity: Quantity) -> Iterator[Measurement]:
@@ -229,9 +236,12 @@ def _measured(quantity: Quantity) -> Iterator[Measurement]:
 
 
 def _number(
-    name: Code, value: float, derivation: Code | None = None, unit: Code = codes.RATIO,
+    name: Code,
+    value: float,
+    derivation: Code | None = None,
+    unit: Code = codes.RATIO,
     method: Code | None = None,
-) -> Measurement:  # fmt: skip
+) -> Measurement:
     from highdicom.sr import Measurement
 
     return Measurement(
@@ -273,27 +283,37 @@ def _group(region: Region, finding: ReportedScore, segmentation: Dataset | None)
     number = _number(region.quantity, region.size, unit=region.unit, method=method)
     if segmentation is None or not region.frames:
         return sr.MeasurementsAndQualitativeEvaluations(
-            tracking_identifier=tracking, finding_category=category, finding_type=kind,
+            tracking_identifier=tracking,
+            finding_category=category,
+            finding_type=kind,
             measurements=[number],
-        )  # fmt: skip
+        )
     if region.source is None:
         return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-            tracking_identifier=tracking, finding_category=category, finding_type=kind,
+            tracking_identifier=tracking,
+            finding_category=category,
+            finding_type=kind,
             measurements=[number],
             # Not from_segmentation: it fails where highdicom itself wrote a single segment.
             referenced_segment=sr.ReferencedSegment(
-                segmentation.SOPClassUID, segmentation.SOPInstanceUID, region.number,
+                segmentation.SOPClassUID,
+                segmentation.SOPInstanceUID,
+                region.number,
                 source_series=sr.SourceSeriesForSegmentation(source.series),
             ),
-        )  # fmt: skip
+        )
     header = source.headers[region.source[0]]
     frames = [region.source[1] + 1] if frames_of(header) > 1 else None
     return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=tracking, finding_category=category, finding_type=kind,
+        tracking_identifier=tracking,
+        finding_category=category,
+        finding_type=kind,
         measurements=[number],
         referenced_segment=sr.ReferencedSegmentationFrame(
-            segmentation.SOPClassUID, segmentation.SOPInstanceUID, list(region.frames),
+            segmentation.SOPClassUID,
+            segmentation.SOPInstanceUID,
+            list(region.frames),
             region.number,
             sr.SourceImageForSegmentation(header.SOPClassUID, header.SOPInstanceUID, frames),
         ),
-    )  # fmt: skip
+    )

@@ -75,7 +75,9 @@ class SourceHeaders:
         header = self.read[number]
         where, cosines = header.positions[frame], header.orientations[frame]
         normal = np.cross(cosines[:3], cosines[3:])
-        return FramePlace(position=where, orientation=cosines, level=float(normal @ np.array(where)))
+        return FramePlace(
+            position=where, orientation=cosines, level=float(normal @ np.array(where))
+        )
 
 
 def read_source(paths: Sequence[Path]) -> SourceHeaders:
@@ -91,9 +93,12 @@ def read_source(paths: Sequence[Path]) -> SourceHeaders:
     headers, read = tuple(header for header, _ in parsed), tuple(found for _, found in parsed)
     _check_one_series(read)
     return SourceHeaders(
-        paths=tuple(paths), headers=headers, read=read, spacing=_spacing(headers, read),
+        paths=tuple(paths),
+        headers=headers,
+        read=read,
+        spacing=_spacing(headers, read),
         frame_of_reference=_frame_of_reference(headers, read),
-    )  # fmt: skip
+    )
 
 
 def _header(path: Path) -> tuple[Dataset, Header]:

@@ -49,9 +49,11 @@ def write_results(score: Score, out: Path, made: datetime | None = None) -> tupl
         source = read_source(score.sources)
         _check(score, source)
         finding = ReportedScore(
-            score=score, source=source, identity=identity_of(score, source),
+            score=score,
+            source=source,
+            identity=identity_of(score, source),
             made=made or datetime.now().astimezone(),
-        )  # fmt: skip
+        )
         try:
             return tuple(_written(finding, out))
         except UnusableFile as problem:
@@ -94,9 +96,13 @@ def _written(finding: ReportedScore, out: Path) -> Iterator[Result]:
     if not path.exists():
         replace_durably(path, diagnostic_report(finding), mode=0o600)
     yield Result(
-        path=path, kind=Kind.DIAGNOSTIC_REPORT, sop_class=None, sop_instance=None, series=None,
+        path=path,
+        kind=Kind.DIAGNOSTIC_REPORT,
+        sop_class=None,
+        sop_instance=None,
+        series=None,
         study=finding.source.read[0].study,
-    )  # fmt: skip
+    )
 
 
 def _kept(finding: ReportedScore, out: Path, kind: Kind) -> Dataset | None:
@@ -110,10 +116,13 @@ def _put(finding: ReportedScore, out: Path, kind: Kind, dataset: Dataset) -> Res
     if not path.is_file():
         replace_durably(path, encoded(dataset), mode=0o600)
     return Result(
-        path=path, kind=kind, sop_class=str(dataset.SOPClassUID),
-        sop_instance=str(dataset.SOPInstanceUID), series=str(dataset.SeriesInstanceUID),
+        path=path,
+        kind=kind,
+        sop_class=str(dataset.SOPClassUID),
+        sop_instance=str(dataset.SOPInstanceUID),
+        series=str(dataset.SeriesInstanceUID),
         study=str(dataset.StudyInstanceUID),
-    )  # fmt: skip
+    )
 
 
 def encoded(dataset: Dataset) -> bytes:

@@ -54,8 +54,7 @@ class Listening(Part):
     """How arriving studies are taken by `wardround-site listen`."""
 
     titles: tuple[_Title, ...] = Field(
-        default=(),
-        description="AE titles that may store here; [] for called_title alone.",
+        default=(), description="AE titles that may store here; [] for called_title alone."
     )
     settle_seconds: PositiveFloat = Field(
         default=30.0, description="A study may be whole when nothing of it came for so long."
@@ -138,9 +137,11 @@ class PacsConfig(Part):
     def _reachable(self) -> Self:
         dimse = {"host": self.host, "port": self.port, "called_title": self.called_title}
         by_route: Mapping[str, Mapping[str, object]] = {
-            "dicomweb": {"url": self.url}, "c-get": dimse,
-            "c-move": {**dimse, "own_port": self.own_port}, "folder": {"folder": self.folder},
-        }  # fmt: skip
+            "dicomweb": {"url": self.url},
+            "c-get": dimse,
+            "c-move": {**dimse, "own_port": self.own_port},
+            "folder": {"folder": self.folder},
+        }
         needed = by_route[self.route]
         missing = [name for name, value in needed.items() if value is None]
         if missing:

@@ -69,10 +69,11 @@ class PolicyRules(Part):
     """
 
     private_only: bool = Field(
-        strict=True, default=True,
+        strict=True,
+        default=True,
         description="Take part in runs with patient-level privacy only. With false, updates of "
         "other runs leave without noise, and may give patients away.",
-    )  # fmt: skip
+    )
     approval: Literal["manual", "automatic"] = Field(
         default="manual",
         description="manual: somebody here types `wardround-site approve` for each configuration. "
@@ -89,14 +90,20 @@ class PolicyRules(Part):
         "Raising it is a decision about patients who are in the ledger already.",
     )
     cohort_delta: float = Field(
-        strict=True, default=1e-5, gt=0, le=1e-3,
+        strict=True,
+        default=1e-5,
+        gt=0,
+        le=1e-3,
         description="The delta at which that sum is taken: the chance that the bound does not "
         "hold. Well below one over the number of patients.",
-    )  # fmt: skip
+    )
     largest_delta: float = Field(
-        strict=True, default=0.01, gt=0, le=0.1,
+        strict=True,
+        default=0.01,
+        gt=0,
+        le=0.1,
         description="The largest delta that a run may state for itself.",
-    )  # fmt: skip
+    )
     smallest_cohort: PositiveInt = Field(
         default=10, description="A run must not train on fewer patients of a site than this."
     )
@@ -110,19 +117,23 @@ class PolicyRules(Part):
         "may have exact counts, too, of smallest_cell patients and more, and sums over them; "
         "weights that were made for it can single a patient out by these. none: no counts. "
         "A private run gets noised counts only, whatever is said here.",
-    )  # fmt: skip
+    )
     statistics: bool = Field(
-        strict=True, default=True,
+        strict=True,
+        default=True,
         description="Tell the coordinator once before a run how many studies and patients were "
         "found, used and left out and why, classes, and histograms of age, pixel spacing and "
         "brightness: to runs without privacy counts above smallest_cell, to private runs with "
         "statistics_noise only. With false, runs go on without.",
-    )  # fmt: skip
+    )
     statistics_noise: float = Field(
-        strict=True, default=0.0, ge=0, le=1e6,
+        strict=True,
+        default=0.0,
+        ge=0,
+        le=1e6,
         description="Standard deviation of Gaussian noise on those counts, in patients, charged "
         "to the ledger. With 0, private runs are told none of them.",
-    )  # fmt: skip
+    )
     tell_patients: Annotated[bool, Field(strict=True)] | Literal["without_privacy"] = Field(
         default="without_privacy",
         description="Tell the coordinator exactly how many patients would train: without_privacy "

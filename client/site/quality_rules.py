@@ -51,8 +51,7 @@ class QualityRules(Part):
         "leave_out, warn, or off.",
     )
     spacing_deviations: PositiveFloat = Field(
-        default=8.0,
-        description="How far that is, in median absolute deviations of the logarithm.",
+        default=8.0, description="How far that is, in median absolute deviations of the logarithm."
     )
     pixel_shape: Action = Field(
         default="warn",
@@ -65,10 +64,12 @@ class QualityRules(Part):
         "or off.",
     )
     read_text: bool = Field(
-        strict=True, default=False,
+        strict=True,
+        default=False,
         description="Read ultrasound and secondary captures for text in `wardround-site report` "
         "(slow; needs what the lock ocr.txt names). No reader finds all text.",
-    )  # fmt: skip
+    )
+
     def by_patient(self) -> QualityRules:
         """Return the rules as they are in a run with privacy: none takes out what others have."""
         warned = {n: "warn" for n in _COMPARING if getattr(self, n) == "leave_out"}

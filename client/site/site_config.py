@@ -131,9 +131,7 @@ class SiteConfig(Part):
 
 def load_site_config(path: Path) -> SiteConfig:
     """Read site.yaml; ConfigurationError names file, key, value and what was expected."""
-    missing = (
-        "Type `wardround-site join INVITE --data FOLDER`, or give another home with --home."
-    )
+    missing = "Type `wardround-site join INVITE --data FOLDER`, or give another home with --home."
     return load_part(path, SiteConfig, missing=missing, keys="keys like name: and data:")
 
 

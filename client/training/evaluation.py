@@ -13,12 +13,7 @@ from client.training.site import Site
 from common.config.measurement import is_measured
 from common.data.sample import Patients, patient_mean, take
 from common.messages.wire import EvaluationRequest, Refusal, RefusalReason, SiteReport
-from common.metrics import (
-    Statistics,
-    count_sensitivity,
-    with_count_noise,
-    withhold_small_cells,
-)
+from common.metrics import Statistics, count_sensitivity, with_count_noise, withhold_small_cells
 from common.platform.errors import BudgetExceeded, CohortError, PrivacyError
 from common.privacy.accounting import delta_of
 from common.privacy.plan import Spend, count_mechanism
@@ -57,7 +52,10 @@ def score(local_model: LocalModel, patients: Patients, *, apart: bool = False) -
 
 def _by_patient(local_model: LocalModel) -> bool:
     """Return whether a patient's items are averaged into one row of scores."""
-    return local_model.config.evaluation.unit == "patient" and local_model.config.task.kind != "segmentation"
+    return (
+        local_model.config.evaluation.unit == "patient"
+        and local_model.config.task.kind != "segmentation"
+    )
 
 
 def _chunks(patients: Patients, items: int) -> list[Tensor]:
@@ -113,13 +111,17 @@ def scores_apart(local_model: LocalModel, patients: Patients) -> Scores:
 
 def _somebody(like: Patients) -> Patients:
     """Return one made-up patient of zeros, scored for the form alone."""
+
     def zero(value: Tensor) -> Tensor:
         return torch.zeros((1, *value.shape[1:]), dtype=value.dtype)
 
     return Patients(
-        image=zero(like.image), table=zero(like.table), target=zero(like.target),
-        patient=torch.zeros(1, dtype=torch.int64), pseudonyms=("nobody",),
-    )  # fmt: skip
+        image=zero(like.image),
+        table=zero(like.table),
+        target=zero(like.target),
+        patient=torch.zeros(1, dtype=torch.int64),
+        pseudonyms=("nobody",),
+    )
 
 
 def evaluate_round(
@@ -148,7 +150,9 @@ def evaluate_round(
         return _refusal(site, request, RefusalReason.TOO_FEW_PATIENTS)
     local_model.load(request.weights, site.memory.recall(request.run, request.round))
     return SiteReport(
-        run=request.run, round=request.round, site=site.name,
+        run=request.run,
+        round=request.round,
+        site=site.name,
         statistics=site_statistics(local_model, patients),
     )
 

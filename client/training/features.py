@@ -22,9 +22,12 @@ def with_features(cohort: SiteCohort, config: RunConfig, cache: Cache) -> SiteCo
         blank = images.new_zeros((1, *images.shape[1:]))
         return cohort.with_images(extract_features(blank, config.model)[:0])
     key = key_of(
-        "features one by one", config.model.backbone, config.model.projection, list(images.shape),
+        "features one by one",
+        config.model.backbone,
+        config.model.projection,
+        list(images.shape),
         _content(images),
-    )  # fmt: skip
+    )
     kept = cache.array(key)
     if kept is None:
         from common.models import extract_features

@@ -58,12 +58,17 @@ def _steps(
     """Take step after step and yield the number of each when it is done."""
     training = local_model.config.training
     drawn = batches(
-        site.train, training.batch_patients, training.images_per_patient, steps,
+        site.train,
+        training.batch_patients,
+        training.images_per_patient,
+        steps,
         data_order(seed, site.name, 0),
-    )  # fmt: skip
+    )
     for number, batch in enumerate(drawn, 1):
         optimizer.zero_grad(set_to_none=True)
-        losses = local_model.task.item_loss(local_model.model(batch.image, batch.table), batch.target)
+        losses = local_model.task.item_loss(
+            local_model.model(batch.image, batch.table), batch.target
+        )
         patient_loss(losses, batch).backward()  # type: ignore[no-untyped-call]  # torch ships it so
         optimizer.step()
         yield number

@@ -42,7 +42,9 @@ class LocalModel:
 
 
 def open_local_model(
-    config: RunConfig, seed: int, device: torch.device = torch.device("cpu")  # noqa: B008 - a constant
+    config: RunConfig,
+    seed: int,
+    device: torch.device = torch.device("cpu"),  # noqa: B008 - a constant
 ) -> LocalModel:
     """Build the network of a run, on a device."""
     model = place(network_of(config, seed), device, _trial_of(config))

@@ -53,9 +53,14 @@ def train_round(site: Site, local_model: LocalModel, request: TrainRequest) -> S
     if keep:
         site.memory.keep(request.run, request.round, keep)
     return SiteUpdate(
-        run=request.run, round=request.round, site=site.name, delta=delta,
-        control_delta=control_delta, steps=rules.local_steps, spend=spend,
-    )  # fmt: skip
+        run=request.run,
+        round=request.round,
+        site=site.name,
+        delta=delta,
+        control_delta=control_delta,
+        steps=rules.local_steps,
+        spend=spend,
+    )
 
 
 def _check_shared(local_model: LocalModel, request: TrainRequest) -> None:
@@ -117,9 +122,7 @@ def _correct_gradients(
             parameter.grad.add_(theirs.to(parameter.device)).sub_(ours.to(parameter.device))
 
 
-def make_optimizer(
-    model: nn.Module, rules: Training, round_number: int
-) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, rules: Training, round_number: int) -> torch.optim.Optimizer:
     """Return a fresh optimiser for one round's local steps."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     rate = learning_rate(rules, round_number)

@@ -22,7 +22,9 @@ from common.privacy.plan import PrivacyPlan, Spend
 _CHECKED: WeakKeyDictionary[nn.Module, Backend] = WeakKeyDictionary()
 
 
-def plan_of(site: Site, local_model: LocalModel, privacy: PatientPrivacy, guard: Guard) -> PrivacyPlan:
+def plan_of(
+    site: Site, local_model: LocalModel, privacy: PatientPrivacy, guard: Guard
+) -> PrivacyPlan:
     """Return the site's plan for the whole run.
 
     Its epsilon holds what everybody is charged for beside training. Where the run agreed on a
@@ -30,9 +32,13 @@ def plan_of(site: Site, local_model: LocalModel, privacy: PatientPrivacy, guard:
     """
     patients = counted(site, local_model.config)
     return make_plan(
-        privacy, local_model.config.training, patients, patients * privacy.sampling_rate,
-        simulated=guard.noise.simulated, history=guard.beside,
-    )  # fmt: skip
+        privacy,
+        local_model.config.training,
+        patients,
+        patients * privacy.sampling_rate,
+        simulated=guard.noise.simulated,
+        history=guard.beside,
+    )
 
 
 def counted(site: Site, config: RunConfig) -> int:
@@ -60,9 +66,11 @@ def train_privately(
         raise PrivacyError(message)
     plan = plan_of(site, local_model, privacy, guard)
     objective = Objective(
-        model=local_model.model, item_loss=local_model.task.item_loss, patients=site.train,
+        model=local_model.model,
+        item_loss=local_model.task.item_loss,
+        patients=site.train,
         images_per_patient=local_model.config.training.images_per_patient,
-    )  # fmt: skip
+    )
     backend = checked_backend(objective, plan, guard)
     spend = charge(request, plan, guard)
     noise = guard.noise.of_round(request.run, request.round)

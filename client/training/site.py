@@ -35,9 +35,13 @@ class Guard:
     def charge(self, request: Request, part: Part, mechanism: Mechanism, delta: float) -> Spend:
         """Charge what a request releases of a part, in the name of its run and no other."""
         charge = Charge(
-            cohort=self.cohort, run=charged_as(request.run, part), round=request.round, attempt=1,
-            mechanism=mechanism, bound=bound_to(request, self.split),
-        )  # fmt: skip
+            cohort=self.cohort,
+            run=charged_as(request.run, part),
+            round=request.round,
+            attempt=1,
+            mechanism=mechanism,
+            bound=bound_to(request, self.split),
+        )
         spend = self.ledger.charge(charge, self.limit, delta)
         return replace(spend, simulated_noise=self.noise.simulated)
 

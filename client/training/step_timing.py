@@ -47,7 +47,8 @@ def _made_up(site: Site) -> Batch:
         image=torch.zeros((_ITEMS, *real.image.shape[1:]), dtype=real.image.dtype),
         table=torch.zeros((_ITEMS, *real.table.shape[1:]), dtype=real.table.dtype),
         target=torch.zeros((_ITEMS, *real.target.shape[1:]), dtype=real.target.dtype),
-        patient=torch.arange(_ITEMS), weight=torch.ones(_ITEMS),
+        patient=torch.arange(_ITEMS),
+        weight=torch.ones(_ITEMS),
     )
 
 

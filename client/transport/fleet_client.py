@@ -129,9 +129,12 @@ class FleetClient:
     """
 
     def __init__(
-        self, address: str, authority: str, key: ec.EllipticCurvePrivateKey,
+        self,
+        address: str,
+        authority: str,
+        key: ec.EllipticCurvePrivateKey,
         proxy: Proxy | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._address = address
         self._proxy = proxy
         self._public = public_key_to_bytes(key.public_key())
@@ -139,9 +142,11 @@ class FleetClient:
         calls = FleetHttpClient(
             f"https://{address}",
             interceptors=[
-                NodeAuthHttpInterceptor(key, key.public_key()), self._receipts, Signing(key)
+                NodeAuthHttpInterceptor(key, key.public_key()),
+                self._receipts,
+                Signing(key),
             ],
-        )  # fmt: skip
+        )
         client = open_client(tls_context(authority), _CALL_SECONDS, proxy)
         client.event_hooks["response"].append(bound_response)
         self._client = on_client(calls, client)
@@ -153,9 +158,7 @@ class FleetClient:
 
     def activate(self) -> int:
         """Say that the site is here; returns its number, which stays the same."""
-        request = ActivateNodeRequest(
-            public_key=self._public, heartbeat_interval=HEARTBEAT_SECONDS
-        )
+        request = ActivateNodeRequest(public_key=self._public, heartbeat_interval=HEARTBEAT_SECONDS)
         with self._explained():
             response = self._client.ActivateNode(request)
         self._node = Node(node_id=response.node_id)
@@ -168,9 +171,7 @@ class FleetClient:
 
     def heartbeat(self) -> None:
         """Say that the site is still here."""
-        request = SendNodeHeartbeatRequest(
-            node=self._node, heartbeat_interval=HEARTBEAT_SECONDS
-        )
+        request = SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_SECONDS)
         with self._explained():
             self._client.SendNodeHeartbeat(request)
 
@@ -234,11 +235,12 @@ class FleetClient:
         RunGone when nobody waits for it any more.
         """
         request = PushMessagesRequest(
-            node=self._node, messages_list=[MessageProto.FromString(reply.message)],
+            node=self._node,
+            messages_list=[MessageProto.FromString(reply.message)],
             message_object_trees=[ObjectTree.FromString(reply.tree)],
             # Flower wants the seconds of work, which follow how many patients were drawn.
             clientapp_runtime_list=[_NO_SECONDS],
-        )  # fmt: skip
+        )
         self._receipts.answer_bytes = sum(map(len, reply.objects.values()))
         with self._explained():
             response = self._client.PushMessages(request)
@@ -247,9 +249,12 @@ class FleetClient:
     def give(self, run_id: int, session: str, name: str, content: bytes) -> bool:
         """Send one object; False when it is not wanted (any more)."""
         request = PushObjectRequest(
-            node=self._node, run_id=run_id, object_id=name, object_content=content,
+            node=self._node,
+            run_id=run_id,
+            object_id=name,
+            object_content=content,
             session_id=session,
-        )  # fmt: skip
+        )
         with self._explained():
             return bool(self._client.PushObject(request).stored)
 
@@ -287,17 +292,20 @@ def reply_to(
     """
     asked = message_from_proto(MessageProto.FromString(delivery.message)).metadata
     metadata = Metadata(
-        run_id=asked.run_id, message_id="", src_node_id=asked.dst_node_id,
-        dst_node_id=asked.src_node_id, reply_to_message_id=asked.message_id,
-        group_id=asked.group_id, created_at=created_at,
-        ttl=max(asked.created_at + asked.ttl - created_at, 1e-3), message_type=asked.message_type,
-    )  # fmt: skip
+        run_id=asked.run_id,
+        message_id="",
+        src_node_id=asked.dst_node_id,
+        dst_node_id=asked.src_node_id,
+        reply_to_message_id=asked.message_id,
+        group_id=asked.group_id,
+        created_at=created_at,
+        ttl=max(asked.created_at + asked.ttl - created_at, 1e-3),
+        message_type=asked.message_type,
+    )
     message = make_message(metadata=metadata, content=record_of(envelope, receipt))
     with no_object_id_recompute():
         objects = {n: o.deflate() for n, o in get_all_nested_objects(message).items()}
         tree = get_object_tree(message)
         message.metadata.__dict__["_message_id"] = message.object_id
     bare = message_to_proto(remove_content_from_message(message))
-    return Reply(
-        message=bare.SerializeToString(), tree=tree.SerializeToString(), objects=objects
-    )
+    return Reply(message=bare.SerializeToString(), tree=tree.SerializeToString(), objects=objects)

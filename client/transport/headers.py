@@ -31,9 +31,7 @@ class PullHeaders:
         """Note that the last message is on disk."""
         self._safe = self._came
 
-    def intercept(
-        self, context: ProtobufRequestContext, call_next: ProtobufCall
-    ) -> httpx.Response:
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
         """Say both with a pull, and hear which message comes."""
         if isinstance(context.message, PushMessagesRequest):
             context.request.headers[ANSWER_BYTES_HEADER] = str(self.answer_bytes)
@@ -52,9 +50,7 @@ class Signing:
 
     key: ec.EllipticCurvePrivateKey
 
-    def intercept(
-        self, context: ProtobufRequestContext, call_next: ProtobufCall
-    ) -> httpx.Response:
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
         """Sign and send."""
         add_signature(context.request, self.key)
         return call_next(context)

@@ -122,10 +122,11 @@ class Inbox:
             facts = json.loads(path.read_bytes())
             left = facts["left"]
             return Sending(
-                created_at=float(facts["created_at"]), session=str(facts["session"]),
+                created_at=float(facts["created_at"]),
+                session=str(facts["session"]),
                 left=None if left is None else tuple(map(str, left)),
                 receipt=str(facts.get("receipt", "")),
-            )  # fmt: skip
+            )
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -136,9 +137,11 @@ class Inbox:
         """Note how far the answer was sent."""
         left = None if sending.left is None else list(sending.left)
         facts = {
-            "created_at": sending.created_at, "session": sending.session, "left": left,
+            "created_at": sending.created_at,
+            "session": sending.session,
+            "left": left,
             "receipt": sending.receipt,
-        }  # fmt: skip
+        }
         path = self._folder / delivery.id / "reply.json"
         replace_durably(path, json.dumps(facts).encode())
 

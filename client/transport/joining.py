@@ -26,12 +26,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from client.site.home import Home
-from client.transport.connection import (
-    clock_offset,
-    tls_context,
-    why_not_connected,
-    why_untrusted,
-)
+from client.transport.connection import clock_offset, tls_context, why_not_connected, why_untrusted
 from client.transport.coordinator import Coordinator, load_authority, load_coordinator
 from client.transport.proxy import Proxy, configured, open_client, proxy_to
 from common.messages.enrolment import (
@@ -54,9 +49,14 @@ from common.platform.durable import replace_durably
 from common.platform.errors import TrustRefused, Unreachable
 
 __all__ = [
-    "Coordinator", "fetch_authority", "join", "load_authority", "load_coordinator", "state",
+    "Coordinator",
+    "fetch_authority",
+    "join",
+    "load_authority",
+    "load_coordinator",
+    "state",
     "wait_until_accepted",
-]  # fmt: skip
+]
 
 _SECONDS = 15.0
 _LARGEST_REPLY = 64 * 1024
@@ -79,9 +79,11 @@ def join(home: Home, invite_text: str, *, new_key: bool = False) -> JoinReply:
     reply = _ask(invite.address, authority, way, (JOIN_PATH, request.to_json()))
     _check(reply, key)
     joined = Coordinator(
-        address=invite.address, name=reply.coordinator, site=invite.site,
+        address=invite.address,
+        name=reply.coordinator,
+        site=invite.site,
         fingerprint=invite.ca_sha256,
-    )  # fmt: skip
+    )
     joined.save(home, authority)
     return reply
 
@@ -151,9 +153,7 @@ def _own_key(home: Home, *, anew: bool) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def _ask(
-    address: str, authority: str, proxy: Proxy | None, asked: tuple[str, bytes]
-) -> JoinReply:
+def _ask(address: str, authority: str, proxy: Proxy | None, asked: tuple[str, bytes]) -> JoinReply:
     context = tls_context(authority)
     with _explained(address, proxy), open_client(context, _SECONDS, proxy) as client:
         status, content, off = _exchange(client, address, "POST", *asked)

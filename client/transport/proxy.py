@@ -97,10 +97,12 @@ def configured(home: Home) -> str | None:
 def open_client(context: ssl.SSLContext, seconds: float, proxy: Proxy | None) -> httpx.Client:
     """Return a client for the coordinator, and for nobody to whom it might send us on."""
     return httpx.Client(
-        verify=context, timeout=seconds, trust_env=False,
+        verify=context,
+        timeout=seconds,
+        trust_env=False,
         limits=httpx.Limits(keepalive_expiry=KEPT_SECONDS),
         proxy=None if proxy is None else httpx.Proxy(proxy.url),
-    )  # fmt: skip
+    )
 
 
 def is_loopback(host: str) -> bool:

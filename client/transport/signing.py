@@ -16,10 +16,14 @@ def add_signature(request: httpx.Request, key: ec.EllipticCurvePrivateKey) -> No
     """Sign a request that is complete otherwise; what is changed afterwards is refused."""
     path, _, query = request.url.raw_path.decode("ascii").partition("?")
     signed = SignedRequest(
-        method=request.method, path=path, query=query, body_sha256=hash_of(request.read()),
-        signed_at=request.headers[TIME_HEADER], number=new_number(),
+        method=request.method,
+        path=path,
+        query=query,
+        body_sha256=hash_of(request.read()),
+        signed_at=request.headers[TIME_HEADER],
+        number=new_number(),
         wait_seconds=request.headers.get(WAIT_HEADER, ""),
         received=request.headers.get(RECEIVED_HEADER, ""),
         answer_bytes=request.headers.get(ANSWER_BYTES_HEADER, ""),
-    )  # fmt: skip
+    )
     request.headers.update(signed.headers(key))

@@ -76,9 +76,7 @@ def evidence_json(evidence: Evidence) -> dict[str, Json]:
     """Return plain values, None for nan."""
     return {
         "data": {
-            name: {
-                "training_patients": site.training_patients, "test_patients": site.test_patients,
-            }
+            name: {"training_patients": site.training_patients, "test_patients": site.test_patients}
             for name, site in evidence.data.items()
         },
         # Agreed, noised or exact.
@@ -114,7 +112,9 @@ def calibration_json(one: CalibrationEvidence) -> dict[str, Json]:
     }
 
 
-def calibration_from_json(content: Sequence[Mapping[str, object]]) -> tuple[CalibrationEvidence, ...]:
+def calibration_from_json(
+    content: Sequence[Mapping[str, object]],
+) -> tuple[CalibrationEvidence, ...]:
     """Read what calibration_json wrote; KeyError, TypeError or ValueError where it does not fit."""
     found = []
     for one in content:
@@ -122,11 +122,16 @@ def calibration_from_json(content: Sequence[Mapping[str, object]]) -> tuple[Cali
         if not isinstance(bins, list):
             message = "calibration needs bins"
             raise TypeError(message)
-        found.append(CalibrationEvidence(
-            label=str(one["label"]),
-            bins=tuple(CalibrationBin(**{n: float(v) for n, v in part.items()}) for part in bins),
-            intercept=_number(one["intercept"]), slope=_number(one["slope"]),
-        ))  # fmt: skip
+        found.append(
+            CalibrationEvidence(
+                label=str(one["label"]),
+                bins=tuple(
+                    CalibrationBin(**{n: float(v) for n, v in part.items()}) for part in bins
+                ),
+                intercept=_number(one["intercept"]),
+                slope=_number(one["slope"]),
+            )
+        )
     return tuple(found)
 
 
@@ -152,13 +157,17 @@ def calibration_of(statistics: Statistics, names: Sequence[str]) -> tuple[Calibr
             continue
         mean, seen = predicted[held] / counts[held], cells[1][held] / counts[held]
         intercept, slope = _recalibration(mean, cells[1][held], counts[held])
-        found.append(CalibrationEvidence(
-            label=label, intercept=intercept, slope=slope,
-            bins=tuple(
-                CalibrationBin(patients=float(n), predicted=float(p), seen=float(s))
-                for n, p, s in zip(counts[held], mean, seen, strict=True)
-            ),
-        ))  # fmt: skip
+        found.append(
+            CalibrationEvidence(
+                label=label,
+                intercept=intercept,
+                slope=slope,
+                bins=tuple(
+                    CalibrationBin(patients=float(n), predicted=float(p), seen=float(s))
+                    for n, p, s in zip(counts[held], mean, seen, strict=True)
+                ),
+            )
+        )
     return tuple(found)
 
 

@@ -128,12 +128,13 @@ def inference_json(config: RunConfig) -> str:
         **({} if table is None else _encoding(table)),
         "datalist": datalist(images, table),
         "preprocessing": _preprocessing(images),
-        "dataset": {
-            "_target_": "Dataset", "data": "@datalist", "transform": "@preprocessing",
-        },
+        "dataset": {"_target_": "Dataset", "data": "@datalist", "transform": "@preprocessing"},
         # One at a time: images of different sizes are restored to their own grids.
         "dataloader": {
-            "_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "shuffle": False,
+            "_target_": "DataLoader",
+            "dataset": "@dataset",
+            "batch_size": 1,
+            "shuffle": False,
             "num_workers": 0,
         },
         "inferer": {"_target_": "SimpleInferer"},
@@ -150,7 +151,7 @@ def inference_json(config: RunConfig) -> str:
             **_prepare_batch(images, table),
         },
         "run": ["$@evaluator.run()"],
-    }  # fmt: skip
+    }
     return json.dumps(content, indent=1) + "\n"
 
 
@@ -203,11 +204,14 @@ def _preprocessing(images: Images | None) -> Json:
         # The runner calls an item's main input `image`, whatever it is.
         return _step("'image': item['table']")
     load: dict[str, Json] = {
-        "_target_": "LoadImaged", "keys": "image", "ensure_channel_first": True,
-        "image_only": True, "dtype": "$torch.float32",
+        "_target_": "LoadImaged",
+        "keys": "image",
+        "ensure_channel_first": True,
+        "image_only": True,
+        "dtype": "$torch.float32",
         # From the last to the first that knows the suffix; a folder is a DICOM series.
         "reader": ["PydicomReader", "PILReader", "NumpyReader", "NibabelReader"],
-    }  # fmt: skip
+    }
     prepare = f"@preparation({_plain_tensor('shown')}, {spacing(images)})"
     return {
         "_target_": "Compose",
@@ -230,9 +234,7 @@ def _postprocessing(images: Images | None) -> Json:
         f"@preparation.restore({_plain_tensor('pred')},"
         f" list(item['shown'].shape[1:]), {spacing(images)})"
     )
-    steps = [
-        _step(f"'pred': monai.data.MetaTensor({restored}, meta=dict(item['shown'].meta))")
-    ]
+    steps = [_step(f"'pred': monai.data.MetaTensor({restored}, meta=dict(item['shown'].meta))")]
     codes = "nibabel.aff2axcodes(item['source'].affine.cpu().numpy())"
     turn = f"monai.transforms.Orientation(axcodes={codes})"
     if images.dimensions == 3:
@@ -246,10 +248,15 @@ def _postprocessing(images: Images | None) -> Json:
         flat = f"(lambda image: monai.data.MetaTensor(image, meta={sides}))(item['pred'])"
         steps.append(_step(f"'pred': {flat}"))
     save: dict[str, Json] = {
-        "_target_": "SaveImaged", "keys": "pred", "output_dir": "@output_dir",
-        "output_postfix": "outlines", "output_dtype": "$torch.uint8", "resample": False,
-        "output_ext": ".png" if images.dimensions == 2 else ".nii.gz", "separate_folder": False,
-    }  # fmt: skip
+        "_target_": "SaveImaged",
+        "keys": "pred",
+        "output_dir": "@output_dir",
+        "output_postfix": "outlines",
+        "output_dtype": "$torch.uint8",
+        "resample": False,
+        "output_ext": ".png" if images.dimensions == 2 else ".nii.gz",
+        "separate_folder": False,
+    }
     return {"_target_": "Compose", "transforms": [*steps, save]}
 
 
@@ -265,6 +272,4 @@ _CSV: Json = {
 def _prepare_batch(images: Images | None, table: Table | None) -> dict[str, Json]:
     if images is None or table is None:
         return {}
-    return {
-        "prepare_batch": {"_target_": "PrepareBatchExtraInput", "extra_keys": "table"},
-    }
+    return {"prepare_batch": {"_target_": "PrepareBatchExtraInput", "extra_keys": "table"}}

@@ -16,9 +16,13 @@ def datalist(images: Images | None, table: Table | None) -> str:
     row = "{'table': @encode(row['table']), 'name': str(n + 1)}"
     if images is not None:
         row = (
-            "{'table': @encode(row['table']), 'name': row['image'], 'image':"
-            f" {_PATH}, 'path': {_PATH}, {_KIND}}}"
-        ).replace("path.name", "row['image']").replace("path.suffix", _SUFFIX)
+            (
+                "{'table': @encode(row['table']), 'name': row['image'], 'image':"
+                f" {_PATH}, 'path': {_PATH}, {_KIND}}}"
+            )
+            .replace("path.name", "row['image']")
+            .replace("path.suffix", _SUFFIX)
+        )
     return (
         f"$[{row} for n, row in"
         " enumerate(json.loads(pathlib.Path(@dataset_dir, 'datalist.json').read_text()))]"
@@ -72,8 +76,11 @@ _REGIONS = (
     " and int(one.get('PhysicalUnitsYDirection', 0)) == 3], reverse=True) if across * down > 0]"
 )
 _PIXEL_NAMES: tuple[Json, ...] = (
-    "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio",
-)  # fmt: skip
+    "PixelSpacing",
+    "ImagerPixelSpacing",
+    "NominalScannedPixelSpacing",
+    "PixelAspectRatio",
+)
 
 
 def places(images: Images) -> dict[str, Json]:

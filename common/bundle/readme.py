@@ -25,8 +25,11 @@ from common.metrics.names import metric_words
 
 #: What was measured, as people read it.
 _ARMS = {
-    "test": "Test patients", "validation": "Validation patients",
-    "federated_dp": "Federated, with privacy", "federated": "Federated", "pooled": "Pooled",
+    "test": "Test patients",
+    "validation": "Validation patients",
+    "federated_dp": "Federated, with privacy",
+    "federated": "Federated",
+    "pooled": "Pooled",
 }
 #: More columns than this cannot be read side by side; card.json has them all.
 _COLUMNS = 6
@@ -100,7 +103,8 @@ def _data(config: RunConfig, evidence: Evidence) -> str:
         return "## Whose patients\n\nNot recorded."
     rows = [
         (
-            name, count_text(site.training_patients, site.training_patients_are),
+            name,
+            count_text(site.training_patients, site.training_patients_are),
             count_text(site.test_patients, site.test_patients_are),
         )
         for name, site in sorted(evidence.data.items())
@@ -126,9 +130,18 @@ def _performance(card: Card) -> str:
             for site, values in sorted(sites.items(), key=lambda item: (item[0] != "all", item[0]))
         ]
         constant = beside({n: e.to_json() for n, e in sites.get("all", {}).items()})
-        parts.append("\n\n".join(filter(None, (
-            f"{_ARMS.get(arm, arm)}:", _table(("site", *map(metric_words, names)), rows), constant
-        ))))
+        parts.append(
+            "\n\n".join(
+                filter(
+                    None,
+                    (
+                        f"{_ARMS.get(arm, arm)}:",
+                        _table(("site", *map(metric_words, names)), rows),
+                        constant,
+                    ),
+                )
+            )
+        )
     return (
         "## How well it does\n\nOn patients that were not trained on, with 95 % intervals; "
         "`card.json` has every metric.\n\n" + "\n\n".join(parts)
@@ -141,7 +154,9 @@ def _subgroups(evidence: Evidence) -> str:
     names = list(dict.fromkeys(n for g in evidence.subgroups for n in g.metrics))[:_COLUMNS]
     rows = [
         (
-            g.column, g.value or "empty", _count(g.patients),
+            g.column,
+            g.value or "empty",
+            _count(g.patients),
             *(_estimate(g.metrics.get(name)) for name in names),
         )
         for g in evidence.subgroups
@@ -162,8 +177,7 @@ def _calibration(evidence: Evidence) -> str:
         "## CalibrationEvidence\n\nTest patients of all sites, in public bins of probability. The "
         "intercept is below 0 where risks are told too high, the slope below 1 where they are told "
         "too far apart; both are fitted to the bins, which are coarse: several patients of one "
-        "outcome count as one range. At another hospital: fit them again.\n\n"
-        + "\n\n".join(parts)
+        "outcome count as one range. At another hospital: fit them again.\n\n" + "\n\n".join(parts)
     )
 
 
@@ -192,8 +206,14 @@ def _reporting(config: RunConfig, card: Card) -> str:
     """Return what TRIPOD+AI and CLAIM ask for, as far as a run knows it."""
     measured = sorted(card.metrics) or ["nothing"]
     split = config.cohort.split
-    by = f"column {split.column}" if split.column else (
-        f"{split.folds} folds" if split.folds else f"{split.test_fraction:g} held out for testing"
+    by = (
+        f"column {split.column}"
+        if split.column
+        else (
+            f"{split.folds} folds"
+            if split.folds
+            else f"{split.test_fraction:g} held out for testing"
+        )
     )
     rows = [
         ("source of data", "images and tables of the sites above; dates not recorded"),
@@ -209,9 +229,8 @@ def _reporting(config: RunConfig, card: Card) -> str:
         ("approval, registration, funding", "not recorded"),
         ("code", "card.json names the versions"),
     ]
-    return (
-        "## What reports ask for\n\nItems of TRIPOD+AI and CLAIM that a run knows.\n\n"
-        + _table(("item", "here"), rows)
+    return "## What reports ask for\n\nItems of TRIPOD+AI and CLAIM that a run knows.\n\n" + _table(
+        ("item", "here"), rows
     )
 
 

@@ -56,11 +56,25 @@ def _cut(text: str, longest: int) -> str:
 
 
 #: Names that pydantic puts into a place to say which member of a union it tried.
-_TAGS = frozenset({
-    "diagnosis", "prognosis", "segmentation", "PatientPrivacy", "literal['none']",
-    "constrained-int", "literal['all']", "literal['declared']", "literal['per_site']",
-    "constrained-float", "str", "tuple[str, ...]", "float", "int", "bool",
-})  # fmt: skip
+_TAGS = frozenset(
+    {
+        "diagnosis",
+        "prognosis",
+        "segmentation",
+        "PatientPrivacy",
+        "literal['none']",
+        "constrained-int",
+        "literal['all']",
+        "literal['declared']",
+        "literal['per_site']",
+        "constrained-float",
+        "str",
+        "tuple[str, ...]",
+        "float",
+        "int",
+        "bool",
+    }
+)
 
 
 def _without_tags(place: list[str]) -> Iterator[str]:

@@ -124,17 +124,19 @@ class RunConfig(Part):
         privacy = self.privacy
         if privacy == "none":
             return self
-        return self.model_copy(update={
-            "personalisation": Personalisation(method="none"),
-            "training": privacy.training or self.training,
-            "model": privacy.model or self.model,
-            "aggregation": privacy.aggregation or self.aggregation,
-            # A choice among rounds looks at validation patients, which no charge covers.
-            "selection": self.selection.model_copy(update={"rule": "last"}),
-            "privacy": privacy.model_copy(
-                update={"training": None, "model": None, "aggregation": None}
-            ),
-        })  # fmt: skip
+        return self.model_copy(
+            update={
+                "personalisation": Personalisation(method="none"),
+                "training": privacy.training or self.training,
+                "model": privacy.model or self.model,
+                "aggregation": privacy.aggregation or self.aggregation,
+                # A choice among rounds looks at validation patients, which no charge covers.
+                "selection": self.selection.model_copy(update={"rule": "last"}),
+                "privacy": privacy.model_copy(
+                    update={"training": None, "model": None, "aggregation": None}
+                ),
+            }
+        )
 
     def canonical_json(self) -> str:
         """Return the configuration as JSON with sorted keys and no spaces: one text a run."""

@@ -9,9 +9,19 @@ from pydantic import Field, model_validator
 from common.config.part import NonNegativeFloat, Part, PositiveFloat, PositiveInt
 
 NetworkName = Literal[
-    "small_cnn", "densenet121", "resnet18", "resnet50", "efficientnet_b0", "vit",
-    "unet", "segresnet", "dynunet", "swin_unetr", "frozen_features", "table",
-]  # fmt: skip
+    "small_cnn",
+    "densenet121",
+    "resnet18",
+    "resnet50",
+    "efficientnet_b0",
+    "vit",
+    "unet",
+    "segresnet",
+    "dynunet",
+    "swin_unetr",
+    "frozen_features",
+    "table",
+]
 SEGMENTATION_NETWORKS = frozenset({"unet", "segresnet", "dynunet", "swin_unetr"})
 
 

@@ -26,9 +26,11 @@ _LARGEST = 1 << 28
 
 
 def prepare(
-    values: NDArray[np.float32], spacing: tuple[float, ...] | None, rules: Images,
+    values: NDArray[np.float32],
+    spacing: tuple[float, ...] | None,
+    rules: Images,
     padding: NDArray[np.bool_] | None = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Return a network's input, (channels, *size), from (rows, columns[, 3]) or (slices, ...).
 
     spacing is in mm along the axes of `values`, or None where it is unknown; in 2-D only the ratio
@@ -146,9 +148,7 @@ def letterboxed(
     if rules.dimensions == 2 and spacing is not None:
         lengths = (shape[0] * aspect(spacing), shape[1])
     ratio = min(w / h for w, h in zip(rules.size, lengths, strict=True))
-    return tuple(
-        min(w, max(1, round(h * ratio))) for w, h in zip(rules.size, lengths, strict=True)
-    )
+    return tuple(min(w, max(1, round(h * ratio))) for w, h in zip(rules.size, lengths, strict=True))
 
 
 def aspect(spacing: tuple[float, ...]) -> float:

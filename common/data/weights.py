@@ -17,9 +17,15 @@ Weights = Mapping[str, Tensor]  # name -> tensor on the CPU; never changed in pl
 
 #: Names of safetensors.
 _DTYPES = {
-    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
-    torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL",
-}  # fmt: skip
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 
 
 def trainable(model: nn.Module) -> dict[str, Tensor]:
@@ -93,9 +99,10 @@ def safetensors_parts(
         value = weights[name]
         end = start + value.numel() * value.element_size()
         header[name] = {
-            "dtype": _DTYPES[value.dtype], "shape": list(value.shape),
+            "dtype": _DTYPES[value.dtype],
+            "shape": list(value.shape),
             "data_offsets": [start, end],
-        }  # fmt: skip
+        }
         start = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)

@@ -27,18 +27,56 @@ Layout = Mapping[str, tuple[str, ...]]
 UNKNOWN, OTHER = "unknown", "other"
 #: PS3.3 C.7.3.1.1.1, those that hold images and are met in hospitals.
 MODALITIES = (
-    "CR", "CT", "DX", "ES", "GM", "IO", "IVUS", "MG", "MR", "NM", "OCT", "OP", "OT", "PT", "PX",
-    "RF", "RG", "SC", "SM", "US", "XA", "XC",
-)  # fmt: skip
+    "CR",
+    "CT",
+    "DX",
+    "ES",
+    "GM",
+    "IO",
+    "IVUS",
+    "MG",
+    "MR",
+    "NM",
+    "OCT",
+    "OP",
+    "OT",
+    "PT",
+    "PX",
+    "RF",
+    "RG",
+    "SC",
+    "SM",
+    "US",
+    "XA",
+    "XC",
+)
 #: Years.
 AGES = (0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0)
 #: Millimetres between pixels, and between slices.
 SPACINGS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 #: Mean of an image in the units that its header makes of stored values (CT: Hounsfield).
 INTENSITIES = (
-    -math.inf, -1000.0, -750.0, -500.0, -250.0, -100.0, -50.0, 0.0, 50.0, 100.0, 150.0, 200.0,
-    255.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0, 16000.0, 32000.0,
-)  # fmt: skip
+    -math.inf,
+    -1000.0,
+    -750.0,
+    -500.0,
+    -250.0,
+    -100.0,
+    -50.0,
+    0.0,
+    50.0,
+    100.0,
+    150.0,
+    200.0,
+    255.0,
+    500.0,
+    1000.0,
+    2000.0,
+    4000.0,
+    8000.0,
+    16000.0,
+    32000.0,
+)
 #: Reason codes, which both sides know by name only.
 REASON_PATTERN = r"^[A-Z][A-Z0-9_]{1,39}$"
 #: The one table whose rows are reason codes.
@@ -150,9 +188,11 @@ def merge_cohorts(parts: Mapping[str, CohortStatistics]) -> dict[str, MergedTabl
     units: dict[str, Unit] = {}
     for site in sorted(parts):
         for name, table in parts[site].tables.items():
-            key = name if units.setdefault(name, table.unit) == table.unit else (
-                f"{name}, by {table.unit}"
-            )  # fmt: skip
+            key = (
+                name
+                if units.setdefault(name, table.unit) == table.unit
+                else (f"{name}, by {table.unit}")
+            )
             units[key] = table.unit
             found.setdefault(key, {})[site] = dict(table.rows)
     return {

@@ -117,9 +117,10 @@ class JoinRequest(_Message):
     def made(cls, invite: Invite, public_key: str) -> JoinRequest:
         """Return the request of the invited site."""
         return cls(
-            site=invite.site, public_key=public_key,
+            site=invite.site,
+            public_key=public_key,
             proof=_proof(invite.secret, invite.site, public_key),
-        )  # fmt: skip
+        )
 
     def proves(self, secret: str) -> bool:
         """Return whether the sender holds the secret; takes equally long either way."""

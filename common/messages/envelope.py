@@ -160,10 +160,14 @@ def facts_of(header: str) -> Mapping[str, object]:
 
 def write_envelope(path: Path, envelope: Envelope) -> None:
     """Write an envelope durably and whole."""
-    first = json.dumps({
-        "header": envelope.header, "signature": envelope.signature.hex(),
-        "frames": [len(frame) for frame in envelope.frames], "digest": envelope.digest.hex(),
-    })  # fmt: skip
+    first = json.dumps(
+        {
+            "header": envelope.header,
+            "signature": envelope.signature.hex(),
+            "frames": [len(frame) for frame in envelope.frames],
+            "digest": envelope.digest.hex(),
+        }
+    )
     replace_durably(path, b"".join((first.encode(), b"\n", *envelope.frames)))
 
 
@@ -189,9 +193,10 @@ def read_envelope(path: Path) -> Envelope:
             frames.append(rest[start : start + length])
             start += length
         envelope = Envelope(
-            header=facts["header"], frames=tuple(frames),
+            header=facts["header"],
+            frames=tuple(frames),
             signature=bytes.fromhex(facts["signature"]),
-        )  # fmt: skip
+        )
         whole = start == len(rest) and envelope.digest.hex() == facts["digest"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         message = f"Cannot read the message {path}: {error!r}."

@@ -49,10 +49,14 @@ def record_of(envelope: Envelope, receipt: str = "") -> RecordDict:
     message without tensors, or with few, takes three.
     """
     first, *rest = envelope.frames or (b"",)
-    head = ConfigRecord({
-        "header": envelope.header, "signature": envelope.signature,
-        "frames": len(envelope.frames), "frame": first,
-    })  # fmt: skip
+    head = ConfigRecord(
+        {
+            "header": envelope.header,
+            "signature": envelope.signature,
+            "frames": len(envelope.frames),
+            "frame": first,
+        }
+    )
     records = [head, *(ConfigRecord({"frame": frame}) for frame in rest)]
     content = RecordDict({f"{number:06d}": record for number, record in enumerate(records)})
     return with_receipt(content, receipt)
@@ -96,8 +100,10 @@ def open_objects(objects: Callable[[str], bytes], root: str) -> Opened:
             message = f"it has {len(names)} frames, expected {count!r}"
             raise ValueError(message)
         return Opened(
-            header=header, signature=signature,
-            frames=lambda: (_frame(read, name) for name in names if count), receipt=receipt,
+            header=header,
+            signature=signature,
+            frames=lambda: (_frame(read, name) for name in names if count),
+            receipt=receipt,
         )
     except (KeyError, IndexError, ValueError, TypeError, DecodeError) as error:
         message = f"A message from Flower is none of ours: {error!s:.200}"

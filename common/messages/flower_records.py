@@ -50,13 +50,17 @@ def to_arrays(weights: Weights) -> ArrayRecord:
     """Return tensors as Flower sends them, bit for bit."""
     from flwr.app import Array, ArrayRecord
 
-    return ArrayRecord({
-        name: Array(
-            dtype="float32", shape=tuple(value.shape), stype=_TENSOR,
-            data=value.detach().cpu().contiguous().numpy().astype("<f4", copy=False).tobytes(),
-        )
-        for name, value in weights.items()
-    })  # fmt: skip
+    return ArrayRecord(
+        {
+            name: Array(
+                dtype="float32",
+                shape=tuple(value.shape),
+                stype=_TENSOR,
+                data=value.detach().cpu().contiguous().numpy().astype("<f4", copy=False).tobytes(),
+            )
+            for name, value in weights.items()
+        }
+    )
 
 
 def from_arrays(arrays: ArrayRecord) -> dict[str, torch.Tensor]:

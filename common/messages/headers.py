@@ -115,9 +115,16 @@ class _RefusalHeader(_Header):
 
 
 _AnyHeader = (
-    _ProposalHeader | _StandingHeader | _StatisticsHeader | _CohortHeader | _TrainHeader
-    | _UpdateHeader | _EvaluationHeader | _ReportHeader | _RefusalHeader
-)  # fmt: skip
+    _ProposalHeader
+    | _StandingHeader
+    | _StatisticsHeader
+    | _CohortHeader
+    | _TrainHeader
+    | _UpdateHeader
+    | _EvaluationHeader
+    | _ReportHeader
+    | _RefusalHeader
+)
 _HEADERS: TypeAdapter[_AnyHeader] = TypeAdapter(Annotated[_AnyHeader, Field(discriminator="kind")])
 
 
@@ -175,15 +182,22 @@ def _answered(message: Answer) -> tuple[_AnyHeader, dict[str, Weights]]:
             return _CohortHeader(**vars(message)), {}
         case SiteUpdate(delta=delta, control_delta=control):
             update = _UpdateHeader(
-                run=run, round=number, site=site, steps=message.steps,
-                controlled=control is not None, spend=message.spend,
-            )  # fmt: skip
+                run=run,
+                round=number,
+                site=site,
+                steps=message.steps,
+                controlled=control is not None,
+                spend=message.spend,
+            )
             return update, {"delta": delta, "control": control or {}}
         case SiteReport():
             report = _ReportHeader(
-                run=run, round=number, site=site, spend=message.spend,
+                run=run,
+                round=number,
+                site=site,
+                spend=message.spend,
                 statistics=message.statistics.to_json(),
-            )  # fmt: skip
+            )
             return report, {}
         case Refusal():
             return _RefusalHeader(run=run, round=number, site=site, reason=message.reason.name), {}
@@ -211,15 +225,22 @@ def _request(header: _AnyHeader, tensors: Mapping[str, Weights]) -> Request | No
             return StatisticsRequest(run=run, round=number, seed=header.seed, config=config)
         case _TrainHeader():
             return TrainRequest(
-                run=run, round=number, seed=header.seed, config=read_config(header.config),
+                run=run,
+                round=number,
+                seed=header.seed,
+                config=read_config(header.config),
                 weights=tensors["weights"],
                 control=tensors["control"] if header.controlled else None,
-            )  # fmt: skip
+            )
         case _EvaluationHeader():
             return EvaluationRequest(
-                run=run, round=number, seed=header.seed, config=read_config(header.config),
-                weights=tensors["weights"], split=header.split,
-            )  # fmt: skip
+                run=run,
+                round=number,
+                seed=header.seed,
+                config=read_config(header.config),
+                weights=tensors["weights"],
+                split=header.split,
+            )
         case _:
             return None
 
@@ -231,20 +252,30 @@ def _answer(header: _AnyHeader, tensors: Mapping[str, Weights]) -> Answer:
             return Standing(**header.model_dump(exclude={"kind"}))
         case _CohortHeader():
             return SiteStatistics(
-                run=run, round=number, site=header.site, statistics=header.statistics,
+                run=run,
+                round=number,
+                site=header.site,
+                statistics=header.statistics,
                 spend=header.spend,
-            )  # fmt: skip
+            )
         case _UpdateHeader():
             return SiteUpdate(
-                run=run, round=number, site=header.site, delta=tensors["delta"],
+                run=run,
+                round=number,
+                site=header.site,
+                delta=tensors["delta"],
                 control_delta=tensors["control"] if header.controlled else None,
-                steps=header.steps, spend=header.spend,
-            )  # fmt: skip
+                steps=header.steps,
+                spend=header.spend,
+            )
         case _ReportHeader():
             return SiteReport(
-                run=run, round=number, site=header.site, spend=header.spend,
+                run=run,
+                round=number,
+                site=header.site,
+                spend=header.spend,
                 statistics=Statistics.from_json(header.statistics),
-            )  # fmt: skip
+            )
         case _RefusalHeader():
             reason = RefusalReason[header.reason]
             return Refusal(run=run, round=number, site=header.site, reason=reason)

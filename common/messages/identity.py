@@ -30,9 +30,10 @@ def new_private_key() -> ec.EllipticCurvePrivateKey:
 def private_text(key: ec.EllipticCurvePrivateKey) -> str:
     """Return a private key as the content of an OpenSSH key file, without a passphrase."""
     return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH,
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.OpenSSH,
         serialization.NoEncryption(),
-    ).decode("ascii")  # fmt: skip
+    ).decode("ascii")
 
 
 def public_text(key: ec.EllipticCurvePrivateKey) -> str:

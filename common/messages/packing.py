@@ -54,9 +54,7 @@ def pack(weights: Weights, encoding: Encoding) -> Iterator[bytes]:
         yield _encode(values, encoding)
 
 
-def unpack(
-    layout: Layout, frames: Iterable[bytes], encoding: Encoding
-) -> dict[str, torch.Tensor]:
+def unpack(layout: Layout, frames: Iterable[bytes], encoding: Encoding) -> dict[str, torch.Tensor]:
     """Return the tensors; UpdateRefused unless the frames hold exactly as many values.
 
     Memory is taken as values arrive, never by what a layout claims.
@@ -234,5 +232,3 @@ def _transposed(content: bytes, width: int) -> bytes:
 
 def _transposed_back(content: bytes, width: int) -> bytes:
     return np.frombuffer(content, np.uint8).reshape(width, -1).T.tobytes()
-
-

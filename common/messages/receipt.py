@@ -30,9 +30,9 @@ class Receipt:
 
     def text(self) -> str:
         """Return the receipt as it travels."""
-        return json.dumps({
-            "charges": self.ledger.charges, "hash": self.ledger.hash, "sealed": self.sealed,
-        })  # fmt: skip
+        return json.dumps(
+            {"charges": self.ledger.charges, "hash": self.ledger.hash, "sealed": self.sealed}
+        )
 
 
 def read_receipt(text: str) -> Receipt:

@@ -45,9 +45,10 @@ class SignedRequest:
     def headers(self, key: ec.EllipticCurvePrivateKey) -> dict[str, str]:
         """Return the headers that prove who sent this very request."""
         return {
-            BODY_HEADER: self.body_sha256, NUMBER_HEADER: self.number,
+            BODY_HEADER: self.body_sha256,
+            NUMBER_HEADER: self.number,
             SIGNATURE_HEADER: base64.b64encode(sign(key, self.content())).decode("ascii"),
-        }  # fmt: skip
+        }
 
 
 def hash_of(body: bytes) -> str:

@@ -24,9 +24,7 @@ from common.metrics.names import metric_words
 #: An outline that overlaps less than this is no better than an empty one for any use.
 _USELESS_DICE = 0.005
 #: Headline metrics, and what a constant predictor has.
-_VALUES: Mapping[str, float] = {
-    "auroc": 0.5, "macro_auroc": 0.5, "concordance": 0.5, "dice": 0.0,
-}  # fmt: skip
+_VALUES: Mapping[str, float] = {"auroc": 0.5, "macro_auroc": 0.5, "concordance": 0.5, "dice": 0.0}
 
 
 @dataclass(frozen=True, kw_only=True)

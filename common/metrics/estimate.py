@@ -48,9 +48,12 @@ def normal_interval(
 ) -> Estimate:
     """Return value +- 1.96 standard errors, inside 0 to `most`."""
     return Estimate(
-        value=value, low=max(0.0, value - _Z95 * error), high=min(most, value + _Z95 * error),
-        patients=patients, bound=bound,
-    )  # fmt: skip
+        value=value,
+        low=max(0.0, value - _Z95 * error),
+        high=min(most, value + _Z95 * error),
+        patients=patients,
+        bound=bound,
+    )
 
 
 def wilson_interval(value: float, count: float, patients: int, bound: float = 0.0) -> Estimate:
@@ -59,9 +62,12 @@ def wilson_interval(value: float, count: float, patients: int, bound: float = 0.
     middle = (value + square / 2) / (1 + square)
     half = _Z95 * np.sqrt(value * (1 - value) / count + square / (4 * count)) / (1 + square)
     return Estimate(
-        value=value, low=float(np.clip(middle - half, 0.0, value)),
-        high=float(np.clip(middle + half, value, 1.0)), patients=patients, bound=bound,
-    )  # fmt: skip
+        value=value,
+        low=float(np.clip(middle - half, 0.0, value)),
+        high=float(np.clip(middle + half, value, 1.0)),
+        patients=patients,
+        bound=bound,
+    )
 
 
 def logit_interval(value: float, count: float, patients: int, bound: float = 0.0) -> Estimate:

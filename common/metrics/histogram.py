@@ -16,11 +16,7 @@ from numpy.typing import NDArray
 from common.metrics import noised
 from common.metrics.estimate import Estimate, Float, Owners, normal_interval, ratio, tally, unknown
 from common.metrics.noised import Value, noised_estimate
-from common.metrics.ranges import (
-    Ranges,
-    merged_auroc,
-    merged_average_precision,
-)
+from common.metrics.ranges import Ranges, merged_auroc, merged_average_precision
 
 #: Few, since each adds noise; even in the logit from -2 to 2, where models that were trained with
 #: privacy have their scores. Of 8, 12 and 16 these err least at the noise of shipped runs.

@@ -48,10 +48,13 @@ def release_label(rows: LabelRows, smallest: int, *, by_class: bool) -> LabelRel
     classes = [_one_class(rows, outcome, smallest if by_class else 0) for outcome in (0.0, 1.0)]
     (without, _, _, _), (with_it, _, _, _) = classes
     return LabelRelease(
-        positive=with_it, negative=without, spread=np.stack([c[1] for c in classes]),
+        positive=with_it,
+        negative=without,
+        spread=np.stack([c[1] for c in classes]),
         reliability=np.stack([c[2] for c in classes]),
-        predicted=np.asarray(classes[0][3] + classes[1][3]), brier=moments,
-    )  # fmt: skip
+        predicted=np.asarray(classes[0][3] + classes[1][3]),
+        brier=moments,
+    )
 
 
 def _one_class(rows: LabelRows, outcome: float, smallest: int) -> tuple[Float, Float, Float, Float]:

@@ -10,12 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _WORDS: Mapping[str, str] = {
-    "auroc": "AUROC", "macro_auroc": "macro AUROC", "average_precision": "average precision",
+    "auroc": "AUROC",
+    "macro_auroc": "macro AUROC",
+    "average_precision": "average precision",
     "sensitivity_at_specificity": "sensitivity at the stated specificity",
-    "brier": "Brier score", "calibration_error": "calibration error", "concordance": "C-index",
+    "brier": "Brier score",
+    "calibration_error": "calibration error",
+    "concordance": "C-index",
     "integrated_brier": "integrated Brier score",
-    "dice": "Dice", "hd95": "HD95", "loss": "loss",
-}  # fmt: skip
+    "dice": "Dice",
+    "hd95": "HD95",
+    "loss": "loss",
+}
 
 
 def metric_words(name: str) -> str:

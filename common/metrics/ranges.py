@@ -66,9 +66,11 @@ def ranges_of(
 
 
 def _even(
-    bins: NDArray[np.int64], number: NDArray[np.int64], first: NDArray[np.int64],
+    bins: NDArray[np.int64],
+    number: NDArray[np.int64],
+    first: NDArray[np.int64],
     last: NDArray[np.int64],
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:  # fmt: skip
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return where the uniform with each range's mean and deviation begins and ends, inside it.
 
     The outer ranges reach to the ends of the scale, where hardly anybody is.

@@ -151,6 +151,8 @@ def with_count_noise(
     cells = {name: noisy(value) for name, value in statistics.cells.items()}
     total = sum(float(value.sum()) for value in cells.values())
     return Statistics(
-        patients=np.array(total / _rows(statistics)), cells=cells, sums={},
+        patients=np.array(total / _rows(statistics)),
+        cells=cells,
+        sums={},
         noise=standard_deviation**2,
     )

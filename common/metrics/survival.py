@@ -88,9 +88,7 @@ def brier_by_patient(time: Float, event: Float, curve: Float, edges: Float) -> F
     return np.asarray(middle.sum(1) / width)
 
 
-def auc_at(
-    horizon: float, time: Float, event: Float, risk: Float, weights: Float
-) -> Float:
+def auc_at(horizon: float, time: Float, event: Float, risk: Float, weights: Float) -> Float:
     """Return the cumulative/dynamic AUC at a horizon, cases weighted for censoring (Uno 2007)."""
     case = ((time <= horizon) & (event == 1)) * event_weights(time, event)
     control = (time > horizon).astype(np.float64)

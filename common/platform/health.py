@@ -111,9 +111,9 @@ class _Answers:
 
     def health(self) -> tuple[int, str, bytes]:
         """Return code, type and content of /healthz."""
-        content = dumps({
-            "status": self.now.status, "since": self.now.since.isoformat(timespec="seconds")
-        })  # fmt: skip
+        content = dumps(
+            {"status": self.now.status, "since": self.now.since.isoformat(timespec="seconds")}
+        )
         code = 503 if self.now.status == "failing" else 200
         return code, "application/json", content.encode() + b"\n"
 

@@ -42,7 +42,8 @@ class GrpcHealth:
             ThreadPoolExecutor(_THREADS, "grpc-health"),
             # Without the first, a second process would share the port, and answer half the checks.
             options=[
-                ("grpc.so_reuseport", 0), ("grpc.max_allowed_incoming_connections", _CONNECTIONS),
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_allowed_incoming_connections", _CONNECTIONS),
                 ("grpc.server_handshake_timeout_ms", int(1000 * PATIENCE_SECONDS)),
                 ("grpc.max_concurrent_streams", _STREAMS),
             ],

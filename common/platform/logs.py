@@ -45,9 +45,10 @@ Event = MutableMapping[str, object]
 def log(name: str) -> BoundLogger:
     """Return the logger of a module, before or after `open_logs`."""
     found = structlog.wrap_logger(
-        logging.getLogger(name), processors=[*_COMMON, ProcessorFormatter.wrap_for_formatter],
+        logging.getLogger(name),
+        processors=[*_COMMON, ProcessorFormatter.wrap_for_formatter],
         wrapper_class=BoundLogger,
-    )  # fmt: skip
+    )
     return cast("BoundLogger", found)
 
 
@@ -65,9 +66,7 @@ def open_logs(folder: Path | None, *, json: bool, name: str) -> Logs:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = LogFile(folder / f"{name}.jsonl", _LARGEST_FILE, _OLD_FILES)
         file.addFilter(lambda record: not _of_strangers(record))
-        apart = LogFile(
-            folder / f"{name}-strangers.jsonl", _STRANGERS_FILE, _STRANGERS_OLD_FILES
-        )
+        apart = LogFile(folder / f"{name}-strangers.jsonl", _STRANGERS_FILE, _STRANGERS_OLD_FILES)
         apart.addFilter(_of_strangers)
         for each in (file, apart):
             each.setFormatter(_formatter(_as_json))
@@ -136,9 +135,11 @@ def _formatter(render: structlog.typing.Processor) -> ProcessorFormatter:
     return ProcessorFormatter(
         foreign_pre_chain=_COMMON,
         processors=[
-            ProcessorFormatter.remove_processors_meta, structlog.processors.format_exc_info, render
+            ProcessorFormatter.remove_processors_meta,
+            structlog.processors.format_exc_info,
+            render,
         ],
-    )  # fmt: skip
+    )
 
 
 # --- steps from a call to a line -----------------------------------------------------------

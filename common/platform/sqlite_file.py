@@ -30,13 +30,19 @@ def connected(
 
 @contextmanager
 def opened(
-    path: Path, explain: Callable[[sqlite3.DatabaseError], WardroundError], *,
-    patience_seconds: float = PATIENCE_SECONDS, autocommit: bool = False,
-) -> Iterator[sqlite3.Connection]:  # fmt: skip
+    path: Path,
+    explain: Callable[[sqlite3.DatabaseError], WardroundError],
+    *,
+    patience_seconds: float = PATIENCE_SECONDS,
+    autocommit: bool = False,
+) -> Iterator[sqlite3.Connection]:
     """Open a file for one use and close it; SQLite's errors in it become the caller's."""
-    with explained(explain), closing(
-        connected(path, patience_seconds=patience_seconds, autocommit=autocommit)
-    ) as connection:
+    with (
+        explained(explain),
+        closing(
+            connected(path, patience_seconds=patience_seconds, autocommit=autocommit)
+        ) as connection,
+    ):
         yield connection
 
 

@@ -79,11 +79,15 @@ def unit_of(daemon: Daemon) -> str:
     paths = (Path(daemon.command[0]), daemon.writes, *daemon.reads)
     reads = " ".join(quoted(path, "-") for path in daemon.reads)
     return _UNIT.format(
-        description=daemon.description, user=daemon.user, own=daemon.own, devices=daemon.devices,
-        start=_escaped(shlex.join(daemon.command)), writes=quoted(daemon.writes),
+        description=daemon.description,
+        user=daemon.user,
+        own=daemon.own,
+        devices=daemon.devices,
+        start=_escaped(shlex.join(daemon.command)),
+        writes=quoted(daemon.writes),
         homes="read-only" if any(map(in_a_persons_home, paths)) else "yes",
         reads=f"ReadOnlyPaths={reads}\n" if reads else "",
-    )  # fmt: skip
+    )
 
 
 def installed(program: str) -> Path:

@@ -107,9 +107,10 @@ def _pld(sigma: float, sampling_rate: float, steps: int) -> PrivacyLossDistribut
     from dp_accounting.pld import privacy_loss_distribution
 
     return privacy_loss_distribution.from_gaussian_mechanism(
-        standard_deviation=sigma, value_discretization_interval=_PLD_INTERVAL,
+        standard_deviation=sigma,
+        value_discretization_interval=_PLD_INTERVAL,
         sampling_prob=sampling_rate,
-    ).self_compose(steps)  # fmt: skip
+    ).self_compose(steps)
 
 
 def _log_tail(x: float) -> float:
@@ -163,9 +164,12 @@ def calibrate(
 
     def fits(sigma: float) -> bool:
         more = Mechanism(
-            noise_multiplier=sigma, sampling_rate=sampling_rate, steps=steps, clip_norm=1.0,
+            noise_multiplier=sigma,
+            sampling_rate=sampling_rate,
+            steps=steps,
+            clip_norm=1.0,
             divisor=1.0,
-        )  # fmt: skip
+        )
         return epsilon_of((*history, more), delta) <= epsilon
 
     closed = sampling_rate >= 1 and all(m.sampling_rate >= 1 for m in history)
@@ -217,7 +221,7 @@ def delta_of(privacy: PatientPrivacy, patients: int) -> float:
 @lru_cache(maxsize=256)
 def _calibrated(
     epsilon: float, delta: float, rate: float, steps: int, history: tuple[Mechanism, ...]
-) -> float:  # fmt: skip
+) -> float:
     return calibrate(epsilon, delta, rate, steps, history)
 
 
@@ -239,11 +243,17 @@ def make_plan(
     rate = privacy.sampling_rate
     mechanism = Mechanism(
         noise_multiplier=_calibrated(privacy.epsilon, delta, rate, steps, tuple(history)),
-        sampling_rate=rate, steps=steps, clip_norm=privacy.clip_norm, divisor=divisor,
-    )  # fmt: skip
+        sampling_rate=rate,
+        steps=steps,
+        clip_norm=privacy.clip_norm,
+        divisor=divisor,
+    )
     return PrivacyPlan(
-        mechanism=mechanism, steps_per_round=training.local_steps, clipping=privacy.clipping,
-        epsilon=epsilon_of([*history, mechanism], delta), delta=delta,
+        mechanism=mechanism,
+        steps_per_round=training.local_steps,
+        clipping=privacy.clipping,
+        epsilon=epsilon_of([*history, mechanism], delta),
+        delta=delta,
         common_epsilon=epsilon_of([*history, mechanism], COMMON_DELTA),
         simulated_noise=simulated,
-    )  # fmt: skip
+    )

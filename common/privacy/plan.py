@@ -46,9 +46,12 @@ def count_mechanism(sensitivity: float, standard_deviation: float) -> Mechanism:
     `sensitivity` is how far (L2) one patient more or less moves all of them together.
     """
     return Mechanism(
-        noise_multiplier=max(standard_deviation / sensitivity, _LEAST_NOISE), sampling_rate=1.0,
-        steps=1, clip_norm=sensitivity, divisor=1.0,
-    )  # fmt: skip
+        noise_multiplier=max(standard_deviation / sensitivity, _LEAST_NOISE),
+        sampling_rate=1.0,
+        steps=1,
+        clip_norm=sensitivity,
+        divisor=1.0,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,9 +41,7 @@ class Prospect:
                 "steps, or raise epsilon."
             )
         if self.noise_to_signal >= NOTICEABLE:
-            return (
-                f"Noise is {ratio}: expect a clearly worse model than without privacy."
-            )
+            return f"Noise is {ratio}: expect a clearly worse model than without privacy."
         return f"Noise is {ratio}."
 
 

@@ -53,9 +53,11 @@ def statement(
 
 
 def _spent(
-    site: str, epsilon: Mapping[str, float], delta: Mapping[str, float],
+    site: str,
+    epsilon: Mapping[str, float],
+    delta: Mapping[str, float],
     common_epsilon: Mapping[str, float],
-) -> str:  # fmt: skip
+) -> str:
     text = f"{site} epsilon {epsilon[site]:.3g} at delta {delta[site]:.2g}"
     if delta[site] == COMMON_DELTA or site not in common_epsilon:
         return text

@@ -9,14 +9,7 @@ from __future__ import annotations
 from common.config.run_config import DiagnosisTask, PrognosisTask, SegmentationTask
 from common.tasks.task import Scores, Task, UnusableLabel, paired_difference, patient_weights
 
-__all__ = [
-    "Scores",
-    "Task",
-    "UnusableLabel",
-    "paired_difference",
-    "patient_weights",
-    "task_of",
-]
+__all__ = ["Scores", "Task", "UnusableLabel", "paired_difference", "patient_weights", "task_of"]
 
 
 def task_of(

@@ -65,8 +65,7 @@ class Diagnosis:
         """Return (labels,) of 0, 1 or nan."""
         if self.config.type == "multilabel":
             values = [
-                zero_or_one(name, row[name]) if row[name].strip() else np.nan
-                for name in self.names
+                zero_or_one(name, row[name]) if row[name].strip() else np.nan for name in self.names
             ]
             if np.isnan(values).all():
                 message = f"columns {', '.join(self.names)} are all empty, expected 0 or 1"

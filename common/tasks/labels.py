@@ -12,12 +12,7 @@ from common.metrics import Estimate, Statistics, histogram
 from common.metrics import labels as metrics
 from common.metrics.estimate import Float, bootstrapped, mean_estimate, unknown, weighted_mean
 from common.metrics.label_release import LabelRelease, LabelRows, known_rows, release_label
-from common.metrics.ranges import (
-    Ranges,
-    merged_auroc,
-    merged_average_precision,
-    merged_sensitivity,
-)
+from common.metrics.ranges import Ranges, merged_auroc, merged_average_precision, merged_sensitivity
 from common.metrics.release import patients_in, releasable
 from common.tasks.task import Scores, loss_estimate, loss_sums, owners, whole
 
@@ -87,17 +82,14 @@ def label_summary(
     """Return the metrics that merged statistics allow; the main one is the first."""
     if rules.count_noise > 0:
         told = [
-            histogram.metrics_of(cells, statistics.noise)
-            for cells in statistics.cells["histogram"]
+            histogram.metrics_of(cells, statistics.noise) for cells in statistics.cells["histogram"]
         ]
         return _by_metric(told, names)
     each = [_released_metrics(statistics, label, rules) for label in range(len(names))]
     return _by_metric(each, names) | {"loss": loss_estimate(statistics)}
 
 
-def _released_metrics(
-    statistics: Statistics, label: int, rules: Evaluation
-) -> dict[str, Estimate]:
+def _released_metrics(statistics: Statistics, label: int, rules: Evaluation) -> dict[str, Estimate]:
     cells, sums = statistics.cells, statistics.sums
     positive, negative = (
         Ranges(cells[name][label][0], cells[name][label][1], sums["spread"][label][outcome])
@@ -116,9 +108,7 @@ def _released_metrics(
     }
 
 
-def _by_metric(
-    each: Sequence[Mapping[str, Estimate]], names: Sequence[str]
-) -> dict[str, Estimate]:
+def _by_metric(each: Sequence[Mapping[str, Estimate]], names: Sequence[str]) -> dict[str, Estimate]:
     """Return means over labels, then each label's AUROC where there are several."""
     found = {name: _macro([label[name] for label in each]) for name in each[0]}
     if len(names) == 1:

@@ -93,9 +93,7 @@ class Survival:
     def item_loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Return the negative log-likelihood of each item's intervals."""
         event, at_risk = target[:, : self.intervals], target[:, self.intervals : 2 * self.intervals]
-        loss = F.binary_cross_entropy_with_logits(
-            at_least_float32(output), event, reduction="none"
-        )
+        loss = F.binary_cross_entropy_with_logits(at_least_float32(output), event, reduction="none")
         return (loss * at_risk).sum(dim=1)
 
     def predict(self, output: Tensor) -> Tensor:
@@ -128,9 +126,12 @@ class Survival:
     def _outcomes(self, scores: Scores) -> Outcomes:
         target, curve = scores.target.double().numpy(), scores.prediction.double()
         return Outcomes(
-            time=target[:, -2], event=target[:, -1], risk=self.risk(curve).numpy(),
-            curve=curve.numpy(), loss=scores.loss.double().numpy(),
-        )  # fmt: skip
+            time=target[:, -2],
+            event=target[:, -1],
+            risk=self.risk(curve).numpy(),
+            curve=curve.numpy(),
+            loss=scores.loss.double().numpy(),
+        )
 
     @property
     def _grid(self) -> Grid:

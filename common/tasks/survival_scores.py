@@ -107,7 +107,9 @@ def released(found: Outcomes, scores: Scores, grid: Grid, rules: Evaluation) -> 
     return Statistics(
         patients=patients,
         cells=cells | {"life_table": table},
-        sums=areas | loss_sums(scores, rules) | {
+        sums=areas
+        | loss_sums(scores, rules)
+        | {
             "concordance": metrics.concordance_sums(time, event, risk) if ranked else np.zeros(5),
             "brier": np.array([error.sum(), (error**2).sum()]),
         },

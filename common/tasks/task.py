@@ -75,9 +75,7 @@ class Task(Protocol):
         """
         ...
 
-    def draws(
-        self, scores: Scores, weights: np.ndarray, rules: Evaluation
-    ) -> np.ndarray:
+    def draws(self, scores: Scores, weights: np.ndarray, rules: Evaluation) -> np.ndarray:
         """Return the task's metric for each row of weights, (draws,): for paired comparisons."""
         ...
 

@@ -24,10 +24,7 @@ def init_server(config: ServerOptimizer, weights: Weights) -> dict[str, Tensor]:
 
 
 def step_server(
-    config: ServerOptimizer,
-    weights: Weights,
-    change: Weights,
-    state: Mapping[str, Tensor],
+    config: ServerOptimizer, weights: Weights, change: Weights, state: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the next weights and moments; `change` is the combined update of the round.
 

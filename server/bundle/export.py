@@ -105,9 +105,7 @@ def _journal(place: RunFolder, state: RunState) -> list[_Line]:
     verify(place.journal)
     found = list(lines(place.journal))
     begun = next((line for line in found if line.get("event") in {"begun", "resumed"}), {})
-    wanted: _Line = {
-        "run": state.run, "configuration": state.fingerprint, "seed": state.seed
-    }  # fmt: skip
+    wanted: _Line = {"run": state.run, "configuration": state.fingerprint, "seed": state.seed}
     if {name: begun.get(name) for name in wanted} != wanted:
         message = f"{place.journal} is not the journal of this run. Restore it from a copy."
         raise StateDamaged(message)
@@ -146,21 +144,28 @@ def _card(place: RunFolder, config: RunConfig, state: RunState, journal: list[_L
     common = {n: value for record in state.history for n, value in record.common_epsilon.items()}
     shares = _shares(place, config, state, tested)
     return Card(
-        metrics=metrics, seed=state.seed, round=chosen,
+        metrics=metrics,
+        seed=state.seed,
+        round=chosen,
         privacy=_claims(config, epsilon, delta, common),
         origin=Origin(
-            run=state.run, journal=str(journal[-1]["hash"]), code=bundle_hash(),
-            finished=state.finished, rounds=tuple(_round(record) for record in state.history),
+            run=state.run,
+            journal=str(journal[-1]["hash"]),
+            code=bundle_hash(),
+            finished=state.finished,
+            rounds=tuple(_round(record) for record in state.history),
             sites=shares,
         ),
         evidence=_evidence(place, shares, measured=bool(tested)),
-    )  # fmt: skip
+    )
 
 
 def _claims(
-    config: RunConfig, epsilon: Mapping[str, float], delta: Mapping[str, float],
+    config: RunConfig,
+    epsilon: Mapping[str, float],
+    delta: Mapping[str, float],
     common: Mapping[str, float],
-) -> str:  # fmt: skip
+) -> str:
     """Return the claim of training and, in a private run, that of measuring."""
     claim = statement(config.privacy, epsilon, delta, common, simulated=False)
     return claim if config.privacy == "none" else f"{claim} {measured(config)}"
@@ -171,7 +176,8 @@ def _evidence(place: RunFolder, shares: Mapping[str, SiteShare], *, measured: bo
     told = json.loads(place.results.read_bytes()).get("calibration", []) if measured else []
     data = {
         name: SiteData(
-            training_patients=share.training_patients, test_patients=share.test_patients,
+            training_patients=share.training_patients,
+            test_patients=share.test_patients,
             training_patients_are=share.training_patients_are,
             test_patients_are=share.test_patients_are,
         )
@@ -226,15 +232,18 @@ def _shares(
             test_patients=shown(
                 max((e.patients for e in tested.get(name, {}).values()), default=None)
             ),
-            epsilon=epsilon.get(name), delta=delta.get(name), common_epsilon=common.get(name),
+            epsilon=epsilon.get(name),
+            delta=delta.get(name),
+            common_epsilon=common.get(name),
             training_patients_are=(
                 "exact" if privacy == "none" else privacy.training_patients_are(name)
             ),
             test_patients_are="noised" if config.evaluation.count_noise > 0 else "exact",
             test_common_epsilon=measuring_epsilon(config) if name in tested else None,
         )
-        for name in names if name != "all"
-    }  # fmt: skip
+        for name in names
+        if name != "all"
+    }
 
 
 def _tested(place: RunFolder, state: RunState, journal: list[_Line]) -> _Tested:

@@ -18,7 +18,10 @@ class _Reporting(Reporting):
 
 
 app = typer.Typer(
-    cls=_Reporting, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+    cls=_Reporting,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
     help=(
         "A federation's coordinator: who belongs, what runs, what came of it."
         "\n\nFirst: wardround-coordinator init --address HOST:PORT, then: start, invite, plan, run."
@@ -28,17 +31,18 @@ app = typer.Typer(
         "refused, 5 saved state is damaged, 6 not trusted, 7 the service does not run, "
         "130 interrupted or stopped."
     ),
-)  # fmt: skip
+)
 sites = typer.Typer(cls=_Reporting, help="Who belongs: list, accept, revoke.")
 app.add_typer(sites, name="sites")
 
 FolderOption = Annotated[
     Path | None,
     typer.Option(
-        "--folder", metavar="FOLDER",
+        "--folder",
+        metavar="FOLDER",
         help="By default $WARDROUND_COORDINATOR or ~/.wardround/coordinator.",
     ),
-]  # fmt: skip
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 DetachOption = Annotated[bool, typer.Option("--detach", help="Do not wait for its end.")]
 SeedOption = Annotated[
@@ -134,9 +138,7 @@ def accept(
             metavar="SITE=SHA256:...", help="Name and fingerprint, as the site's admin reads it."
         ),
     ],
-    fingerprint: Annotated[
-        str | None, typer.Option(metavar="SHA256:...", hidden=True)
-    ] = None,
+    fingerprint: Annotated[str | None, typer.Option(metavar="SHA256:...", hidden=True)] = None,
     folder: FolderOption = None,
 ) -> None:
     """Accept sites that wait, by the fingerprints that their admins read to you."""
@@ -167,9 +169,9 @@ def plan(
     """Say what a run would cost each site, and what would stop it (exit status 1)."""
     from server.cli.plan import show_plan
 
-    raise typer.Exit(show_plan(
-        _chosen(folder), config, as_json=json, seed=seed, without=without_privacy
-    ))  # fmt: skip
+    raise typer.Exit(
+        show_plan(_chosen(folder), config, as_json=json, seed=seed, without=without_privacy)
+    )
 
 
 @app.command()

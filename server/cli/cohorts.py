@@ -58,14 +58,15 @@ def ask(folder: Folder, config: Path, out: Path | None, *, as_json: bool) -> Non
 def _merged(found: Survey) -> dict[str, object]:
     return {
         name: {
-            "unit": table.unit, "sites": list(table.sites),
+            "unit": table.unit,
+            "sites": list(table.sites),
             "rows": {
                 row: {"told": value.told, "held_back_by": list(value.held_back_by)}
                 for row, value in table.rows.items()
             },
         }
         for name, table in found.merged().items()
-    }  # fmt: skip
+    }
 
 
 def _newest(folder: Folder) -> str:

@@ -96,9 +96,7 @@ def _legend(sites: Sequence[SiteForecast]) -> list[str]:
     if any(site.epsilon is not None for site in sites):
         told.append("Epsilon: of the whole run, at its own delta and at 1e-5.")
     if any(site.epsilon_left is not None for site in sites):
-        told.append(
-            "Budget left: what the site's limit for these patients leaves before this run."
-        )
+        told.append("Budget left: what the site's limit for these patients leaves before this run.")
     return told
 
 

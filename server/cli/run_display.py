@@ -20,9 +20,16 @@ from server.files.run_status import RoundFacts, RunStatus, RunView, SiteStatus
 from server.service.advice import advice
 
 _COLOURS = {
-    "done": "green", "answered": "green", "ready": "green", "failed": "red", "refused": "red",
-    "late": "red", "offline": "yellow", "stopped": "yellow", "interrupted": "yellow",
-}  # fmt: skip
+    "done": "green",
+    "answered": "green",
+    "ready": "green",
+    "failed": "red",
+    "refused": "red",
+    "late": "red",
+    "offline": "yellow",
+    "stopped": "yellow",
+    "interrupted": "yellow",
+}
 
 
 def frame(view: RunView, now: datetime, *, rounds: int = 3) -> RenderableType:
@@ -70,9 +77,12 @@ def table_of(views: Iterable[RunView], now: datetime) -> Table:
         status = view.status
         begun = status.since if status is not None else view.facts.created
         table.add_row(
-            view.name, _coloured(view.facts.state), progress(view).removeprefix("round "),
-            clock(begun, now) if begun else "", waits_for(view),
-        )  # fmt: skip
+            view.name,
+            _coloured(view.facts.state),
+            progress(view).removeprefix("round "),
+            clock(begun, now) if begun else "",
+            waits_for(view),
+        )
     return table
 
 

@@ -107,9 +107,11 @@ def measured(metrics: Mapping[str, object]) -> str:
 
 
 def _measured(name: str, found: object) -> str:
-    value, low, high = (found.get(key) for key in ("value", "low", "high")) if isinstance(
-        found, Mapping
-    ) else (None, None, None)  # fmt: skip
+    value, low, high = (
+        (found.get(key) for key in ("value", "low", "high"))
+        if isinstance(found, Mapping)
+        else (None, None, None)
+    )
     if not isinstance(value, int | float):
         return ""
     if isinstance(low, int | float) and isinstance(high, int | float):

@@ -85,9 +85,10 @@ def accept(folder: Folder, given: Sequence[str], fingerprint: str | None) -> Non
 
 def _accept_one(folder: Folder, name: str, shown: str) -> None:
     _either(
-        folder, lambda service: service.accept(name, shown),
+        folder,
+        lambda service: service.accept(name, shown),
         lambda enrolment: enrolment.accept(name, shown),
-    )  # fmt: skip
+    )
     typer.echo(f"{name} is accepted. It connects when its daemon runs: wardround-site start")
 
 
@@ -101,9 +102,7 @@ def revoke(folder: Folder, site: str) -> None:
 
 
 def _either(
-    folder: Folder,
-    service: Callable[[Operator], Json],
-    alone: Callable[[Enrolment], EnrolledSite],
+    folder: Folder, service: Callable[[Operator], Json], alone: Callable[[Enrolment], EnrolledSite]
 ) -> None:
     """Change who belongs through the service, or without it for when it starts."""
     try:
@@ -135,9 +134,10 @@ def _pair(text: str, fingerprint: str | None) -> tuple[str, str | None]:
 
 def _compare_first(folder: Folder, name: str) -> str:
     found = [
-        site for site in Enrolment(folder.enrolment).sites()
+        site
+        for site in Enrolment(folder.enrolment).sites()
         if site.name == name and site.state == "pending"
-    ]  # fmt: skip
+    ]
     if not found:
         return (
             f"{name} does not wait to be accepted. `wardround-coordinator sites` shows who does; "

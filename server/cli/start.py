@@ -44,9 +44,8 @@ def write_service(folder: Folder, user: str, out: Path | None) -> None:
     folder.require()
     settings = load_settings(folder.settings)
     service = CoordinatorUnit(
-        program=installed("wardround-coordinator"), folder=folder.path, user=user,
-        settings=settings,
-    )  # fmt: skip
+        program=installed("wardround-coordinator"), folder=folder.path, user=user, settings=settings
+    )
     if out is None:
         typer.echo(unit(service), nl=False)
         return

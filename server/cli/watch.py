@@ -44,8 +44,9 @@ def watch(look: Look, console: Console, *, pause_seconds: float = _PAUSE_SECONDS
         console.print(
             f"You stopped watching; {name} goes on. To see it again: wardround-coordinator watch "
             f"{name}. To end it: wardround-coordinator stop {name}.",
-            markup=False, highlight=False,
-        )  # fmt: skip
+            markup=False,
+            highlight=False,
+        )
         return ExitCode.INTERRUPTED
     return last.exit_code
 

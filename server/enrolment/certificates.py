@@ -134,9 +134,12 @@ def client_context(folder: Folder) -> ssl.SSLContext:
 
 
 def _builder(
-    own: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey,
-    start: datetime, end: datetime,
-) -> x509.CertificateBuilder:  # fmt: skip
+    own: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    start: datetime,
+    end: datetime,
+) -> x509.CertificateBuilder:
     builder = x509.CertificateBuilder().subject_name(own).issuer_name(issuer)
     builder = builder.public_key(key.public_key()).serial_number(x509.random_serial_number())
     builder = builder.not_valid_before(start - _BACKDATED).not_valid_after(end)
@@ -146,10 +149,16 @@ def _builder(
 
 def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
-        digital_signature=not signs_certificates, key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates, content_commitment=False, key_encipherment=False,
-        data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
-    )  # fmt: skip
+        digital_signature=not signs_certificates,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
 
 
 def _with_this_machine(hosts: Sequence[str]) -> list[str]:
@@ -165,9 +174,8 @@ def _name(host: str) -> x509.GeneralName:
 
 def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )  # fmt: skip
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 def _certificate_pem(certificate: x509.Certificate) -> bytes:

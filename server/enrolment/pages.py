@@ -60,9 +60,11 @@ def enrolment_pages(
 
 
 def _page(
-    parse: Callable[[bytes], _Request], decide: Callable[[_Request], EnrolledSite],
-    coordinator: str, limiter: CapacityLimiter,
-) -> _Page:  # fmt: skip
+    parse: Callable[[bytes], _Request],
+    decide: Callable[[_Request], EnrolledSite],
+    coordinator: str,
+    limiter: CapacityLimiter,
+) -> _Page:
     def reply_to(body: bytes) -> JoinReply:
         try:
             site = decide(parse(body))

@@ -61,10 +61,14 @@ class ReceiptStore:
                 "charges = excluded.charges, hash = excluded.hash, sealed = excluded.sealed, "
                 "at = excluded.at WHERE excluded.charges >= receipts.charges",
                 (
-                    site, public_key, receipt.ledger.charges, receipt.ledger.hash, receipt.sealed,
+                    site,
+                    public_key,
+                    receipt.ledger.charges,
+                    receipt.ledger.hash,
+                    receipt.sealed,
                     self._clock(),
                 ),
-            )  # fmt: skip
+            )
 
     def of(self, site: str, public_key: str) -> str:
         """Return what is to be sent with a request to a site; empty where it gave nothing yet."""

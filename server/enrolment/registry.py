@@ -96,9 +96,12 @@ class Enrolment:
                 )
                 raise TrustRefused(message)
             invite = Invite(
-                site=site, address=address, ca_sha256=ca_sha256,
-                secret=secrets.token_urlsafe(32), expires=int(self._clock() + hours * 3600),
-            )  # fmt: skip
+                site=site,
+                address=address,
+                ca_sha256=ca_sha256,
+                secret=secrets.token_urlsafe(32),
+                expires=int(self._clock() + hours * 3600),
+            )
             connection.execute("DELETE FROM invitations WHERE site = ?", (site,))
             connection.execute(
                 "INSERT INTO invitations (site, secret, expires) VALUES (?, ?, ?)",

@@ -15,14 +15,16 @@ from typing import Literal
 from common.config.privacy import Known
 
 Phase = Literal[
-    "starting", "approval", "counting", "training", "aggregating", "saving", "evaluating", "over",
-]  # fmt: skip
+    "starting", "approval", "counting", "training", "aggregating", "saving", "evaluating", "over"
+]
 SiteState = Literal["ready", "asked", "sending", "answered", "refused", "offline", "late"]
 #: What a phase waits for, in words.
 _WAITS: dict[str, str] = {
-    "approval": "approval", "counting": "descriptions of cohorts", "training": "updates",
+    "approval": "approval",
+    "counting": "descriptions of cohorts",
+    "training": "updates",
     "evaluating": "reports",
-}  # fmt: skip
+}
 
 
 @dataclass
@@ -107,13 +109,21 @@ class Board:
     def write(self) -> None:
         """Write the file if anything changed; a reader sees the old one or the new one."""
         facts = {
-            "run": self.run, "state": self.state, "phase": self.phase, "round": self.round,
-            "rounds": self.rounds, "quorum": self.quorum, "since": self.since,
-            "deadline": self.deadline, "message": self.message, "privacy": self.privacy,
+            "run": self.run,
+            "state": self.state,
+            "phase": self.phase,
+            "round": self.round,
+            "rounds": self.rounds,
+            "quorum": self.quorum,
+            "since": self.since,
+            "deadline": self.deadline,
+            "message": self.message,
+            "privacy": self.privacy,
             "sentence": self.sentence,
             "sites": {n: vars(s) for n, s in sorted(self.sites.items())},
-            "bytes_by_round": self.bytes_by_round, "metrics": self.metrics,
-        }  # fmt: skip
+            "bytes_by_round": self.bytes_by_round,
+            "metrics": self.metrics,
+        }
         text = json.dumps(facts)
         if text != self._written:
             temporary = self.path.with_suffix(".tmp")
@@ -124,10 +134,11 @@ class Board:
 
 #: States of sites that a phase still waits for.
 _OPEN: dict[str, Sequence[SiteState]] = {
-    "approval": ("offline", "asked"), "counting": ("asked", "sending", "offline"),
+    "approval": ("offline", "asked"),
+    "counting": ("asked", "sending", "offline"),
     "training": ("asked", "sending", "offline"),
     "evaluating": ("asked", "sending", "offline"),
-}  # fmt: skip
+}
 
 
 def now() -> str:

@@ -58,9 +58,10 @@ class Settings(Part):
     def door(self) -> DoorLimits:
         """Return what strangers may take."""
         return DoorLimits(
-            strangers=self.strangers, strangers_per_address=self.strangers_per_address,
+            strangers=self.strangers,
+            strangers_per_address=self.strangers_per_address,
             handshakes_per_second=self.handshakes_per_second,
-        )  # fmt: skip
+        )
 
 
 def host_and_port(address: str) -> tuple[str, int]:

@@ -72,15 +72,22 @@ def replayed(body: bytes, receive: Receive) -> Receive:
 
 
 async def answer(
-    send: Send, status: int, body: bytes, *, kind: bytes = JSON,
+    send: Send,
+    status: int,
+    body: bytes,
+    *,
+    kind: bytes = JSON,
     headers: Iterable[tuple[bytes, bytes]] = (),
-) -> None:  # fmt: skip
+) -> None:
     """Send a whole answer."""
     length = str(len(body)).encode()
-    await send({
-        "type": "http.response.start", "status": status,
-        "headers": [(b"content-type", kind), (b"content-length", length), *headers],
-    })  # fmt: skip
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [(b"content-type", kind), (b"content-length", length), *headers],
+        }
+    )
     await send({"type": "http.response.body", "body": body})
 
 

@@ -147,9 +147,12 @@ class Door:
         """Agree on TLS; what fails here is a stranger's, and counted, not told one by one."""
         try:
             await self._loop.connect_accepted_socket(
-                lambda: self._factory(place), place.sock, ssl=self._context,
-                ssl_handshake_timeout=HANDSHAKE_SECONDS, ssl_shutdown_timeout=_GOODBYE_SECONDS,
-            )  # fmt: skip
+                lambda: self._factory(place),
+                place.sock,
+                ssl=self._context,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS,
+                ssl_shutdown_timeout=_GOODBYE_SECONDS,
+            )
         except OSError:  # ssl.SSLError and TimeoutError are
             self._places.count("no_tls", place.address)
 

@@ -241,9 +241,13 @@ class _Told:
         self.at = now
         address, count = self.addresses.most_common(1)[0]
         log(__name__).warning(
-            "turned away", stranger=True, **dict(self.reasons), addresses=len(self.addresses),
-            most_from=address, of_these=count,
-        )  # fmt: skip
+            "turned away",
+            stranger=True,
+            **dict(self.reasons),
+            addresses=len(self.addresses),
+            most_from=address,
+            of_these=count,
+        )
         self.reasons.clear()
         self.addresses.clear()
 

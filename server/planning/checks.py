@@ -142,9 +142,8 @@ def _ports(folder: Folder, settings: Settings) -> Iterator[Finding]:
         yield Finding(check="service", state="ok", detail="it runs")
         return
     yield Finding(
-        check="service", state="note", detail="it does not run",
-        fix="wardround-coordinator start",
-    )  # fmt: skip
+        check="service", state="note", detail="it does not run", fix="wardround-coordinator start"
+    )
     for what, address in (("listen", settings.listen), ("operator", settings.operator)):
         host, port = host_and_port(address)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -154,10 +153,12 @@ def _ports(folder: Folder, settings: Settings) -> Iterator[Finding]:
                 bound.bind((host, port))
             except OSError as error:
                 yield Finding(
-                    check="ports", state="wrong", detail=f"{address}: {error.strerror}",
+                    check="ports",
+                    state="wrong",
+                    detail=f"{address}: {error.strerror}",
                     fix=f"Stop the program that has it (ss -ltnp), or change {what} in "
                     f"{folder.settings}.",
-                )  # fmt: skip
+                )
             else:
                 yield Finding(check="ports", state="ok", detail=f"{address} is free")
 
@@ -168,9 +169,11 @@ def _name(settings: Settings) -> Iterator[Finding]:
         socket.getaddrinfo(host, None)
     except OSError:
         yield Finding(
-            check="name", state="note", detail=f"this machine cannot resolve {host}",
+            check="name",
+            state="note",
+            detail=f"this machine cannot resolve {host}",
             fix="Sites must: ask who runs the network's DNS, or use the machine's IP address.",
-        )  # fmt: skip
+        )
     else:
         yield Finding(check="name", state="ok", detail=f"{host} resolves")
 

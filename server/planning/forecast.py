@@ -36,8 +36,11 @@ from server.rounds.checkpoint_choice import check_selection
 
 #: What a value takes at most; random mantissas, as noise makes them, compress by a sixth.
 _BYTES_A_VALUE: dict[Encoding, float] = {
-    "raw": 4.0, "lossless": 4.0, "float16": 2.0, "int8": 1.0 + 4 / 256,
-}  # fmt: skip
+    "raw": 4.0,
+    "lossless": 4.0,
+    "float16": 2.0,
+    "int8": 1.0 + 4 / 256,
+}
 #: Why a site cannot take part in a private run that agreed on no number for it.
 _NOT_AGREED = "the run agreed on no number of patients for it (privacy.public_patients)"
 #: Counts of one label's predictions, and what an update says beside its tensors.
@@ -120,17 +123,24 @@ def forecast(config: RunConfig, standings: Sequence[Standing | Refusal], sites: 
     working = [part for part in parts if not part.refuses]
     whole = standings and len(told) == len(working) and told
     return Forecast(
-        name=config.name, fingerprint=config.fingerprint(), rounds=config.training.rounds,
-        quorum=config.aggregation.smallest_quorum, encoding=config.exchange.encoding,
-        parameters=sum(value.numel() for value in weights.values()), expected_sites=sites,
-        sites=parts, traffic=_traffic(config, weights), asked=bool(standings),
-        privacy=_promise(config), measuring=measured(config),
+        name=config.name,
+        fingerprint=config.fingerprint(),
+        rounds=config.training.rounds,
+        quorum=config.aggregation.smallest_quorum,
+        encoding=config.exchange.encoding,
+        parameters=sum(value.numel() for value in weights.values()),
+        expected_sites=sites,
+        sites=parts,
+        traffic=_traffic(config, weights),
+        asked=bool(standings),
+        privacy=_promise(config),
+        measuring=measured(config),
         noise=_noise(config, parts, weights),
         exchanges=config.training.rounds + _validated(config) + 1,
         seconds=max(told) * config.training.rounds if whole else None,
         not_asked="" if standings else "no site was asked",
         stops=tuple(_stops(config, parts, sites)),
-    )  # fmt: skip
+    )
 
 
 def _promise(config: RunConfig) -> str:
@@ -158,9 +168,10 @@ def _noise(config: RunConfig, parts: Sequence[SiteForecast], weights: Weights) -
     counts = [part.patients for part in parts if part.patients and not part.refuses]
     if not counts and isinstance(privacy.default_patients, int):
         counts = [privacy.default_patients]
-    plans = [make_plan(
-        privacy, config.training, count, count * privacy.sampling_rate, simulated=False
-    ) for count in counts]  # fmt: skip
+    plans = [
+        make_plan(privacy, config.training, count, count * privacy.sampling_rate, simulated=False)
+        for count in counts
+    ]
     values = sum(value.numel() for value in weights.values())
     found = prospect([plan.mechanism for plan in plans], values)
     return "" if found is None else found.words
@@ -181,17 +192,20 @@ def _sites(config: RunConfig, standings: Sequence[Standing | Refusal]) -> tuple[
 def _told(config: RunConfig, answer: Standing | Refusal) -> SiteForecast:
     if isinstance(answer, Refusal):
         return SiteForecast(
-            site=answer.site, refuses=answer.reason.value,
-            may_change=answer.reason in PASSING,
-        )  # fmt: skip
+            site=answer.site, refuses=answer.reason.value, may_change=answer.reason in PASSING
+        )
     agreed = _agreed(config, answer.site, answer.patients)
     return SiteForecast(
-        site=answer.site, patients=agreed.patients, patients_are=agreed.patients_are,
+        site=answer.site,
+        patients=agreed.patients,
+        patients_are=agreed.patients_are,
         delta=agreed.delta,
         epsilon=agreed.epsilon if answer.epsilon is None else answer.epsilon,
-        common_epsilon=agreed.common_epsilon, epsilon_left=answer.epsilon_left,
-        seconds=answer.seconds, refuses=agreed.refuses,
-    )  # fmt: skip
+        common_epsilon=agreed.common_epsilon,
+        epsilon_left=answer.epsilon_left,
+        seconds=answer.seconds,
+        refuses=agreed.refuses,
+    )
 
 
 def _agreed(config: RunConfig, site: str, patients: int | None = None) -> SiteForecast:
@@ -211,10 +225,13 @@ def _agreed(config: RunConfig, site: str, patients: int | None = None) -> SiteFo
     divisor = float(known or 1)
     plan = make_plan(privacy, config.training, known or 1, divisor, simulated=False)
     return SiteForecast(
-        site=site, patients=known, patients_are=privacy.training_patients_are(site),
-        epsilon=plan.epsilon, delta=plan.delta,
+        site=site,
+        patients=known,
+        patients_are=privacy.training_patients_are(site),
+        epsilon=plan.epsilon,
+        delta=plan.delta,
         common_epsilon=plan.common_epsilon,
-    )  # fmt: skip
+    )
 
 
 # --- bytes ---------------------------------------------------------------------------------
@@ -252,13 +269,21 @@ def _request(config: RunConfig, weights: Weights, *, train: bool) -> Request:
     if train:
         control = weights if config.aggregation.rule == "scaffold" else None
         return TrainRequest(
-            run=config.name, round=config.training.rounds, seed=0, config=config,
-            weights=weights, control=control,
-        )  # fmt: skip
+            run=config.name,
+            round=config.training.rounds,
+            seed=0,
+            config=config,
+            weights=weights,
+            control=control,
+        )
     return EvaluationRequest(
-        run=config.name, round=config.training.rounds, seed=0, config=config,
-        weights=weights, split="validation",
-    )  # fmt: skip
+        run=config.name,
+        round=config.training.rounds,
+        seed=0,
+        config=config,
+        weights=weights,
+        split="validation",
+    )
 
 
 def _size(message: Request | SiteUpdate, values: int, encoding: Encoding) -> int:

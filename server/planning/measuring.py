@@ -38,16 +38,22 @@ def measure_tests(config: RunConfig, sites: Sites, state: RunState) -> Measured:
     """
     asked = sites.available()
     request = EvaluationRequest(
-        run=state.run, round=state.round, seed=state.seed, config=config, weights=state.chosen,
+        run=state.run,
+        round=state.round,
+        seed=state.seed,
+        config=config,
+        weights=state.chosen,
         split="test",
-    )  # fmt: skip
+    )
     reports, refused = admit_reports(
         sites.evaluate(request, asked), request, asked, last_ledgers(state.history)
     )
     task, rules = task_of(config.task), config.evaluation
     merged = merge(report.statistics for report in reports) if reports else None
     return Measured(
-        reports=reports, left_out=refused, merged=merged,
+        reports=reports,
+        left_out=refused,
+        merged=merged,
         metrics={} if merged is None else task.summarise(merged, rules),
         by_site={r.site: task.summarise(r.statistics, rules) for r in reports},
     )

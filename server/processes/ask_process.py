@@ -31,7 +31,12 @@ from server.transport.flower_sites import FlowerSites
 
 
 def ask(
-    folder: Folder, name: str, config: RunConfig, seconds: float, *, seed: int = 0,
+    folder: Folder,
+    name: str,
+    config: RunConfig,
+    seconds: float,
+    *,
+    seed: int = 0,
     cohorts: bool = False,
 ) -> tuple[list[Standing | Refusal], list[str], Survey | None]:
     """Return the answers, the sites that are connected and have not answered, and the cohorts."""
@@ -39,9 +44,13 @@ def ask(
     with tempfile.TemporaryDirectory(prefix="wardround-") as place:
         board = Board(path=Path(place) / "status.json", run=name, rounds=0, quorum=1)
         setting = RunSetting(
-            run=name, seed=seed, config=config, members=members_of(folder, ()),
-            arriving=Path(place) / "arriving", receipts=ReceiptStore(folder.receipts),
-        )  # fmt: skip
+            run=name,
+            seed=seed,
+            config=config,
+            members=members_of(folder, ()),
+            arriving=Path(place) / "arriving",
+            receipts=ReceiptStore(folder.receipts),
+        )
         runtime.begin()
         sites = FlowerSites(runtime, setting, board)
         ends = time.monotonic() + seconds
@@ -59,9 +68,11 @@ def ask(
 
 
 def _described(
-    sites: FlowerSites, setting: RunSetting, answers: Mapping[str, Standing | Refusal],
+    sites: FlowerSites,
+    setting: RunSetting,
+    answers: Mapping[str, Standing | Refusal],
     silent: Sequence[str],
-) -> Survey:  # fmt: skip
+) -> Survey:
     """Return what the sites that would take part say of their cohorts, and why others do not."""
     request = StatisticsRequest(run=setting.run, round=0, seed=setting.seed, config=setting.config)
     ready = sorted(site for site, answer in answers.items() if isinstance(answer, Standing))

@@ -65,12 +65,14 @@ def main(folder: Folder, run: str) -> ExitCode:
     place = folder.run(run)
     order, config = read_order(place), load_config(place.config)
     board = Board(
-        path=place.status, run=run, rounds=config.training.rounds,
+        path=place.status,
+        run=run,
+        rounds=config.training.rounds,
         quorum=config.aggregation.smallest_quorum,
-        privacy="" if config.privacy == "none" else (
-            f"Epsilon: of training, for each training patient. {measured(config)}"
-        ),
-    )  # fmt: skip
+        privacy=""
+        if config.privacy == "none"
+        else (f"Epsilon: of training, for each training patient. {measured(config)}"),
+    )
     board.begin("starting", 0)
     runtime = connect(folder)
     succeeded, message = False, "stopped; resume goes on from the last saved round"
@@ -111,9 +113,11 @@ def connect(folder: Folder) -> Runtime:
     """Return the calls of the run whose token is in the environment."""
     settings = load_settings(folder.settings)
     return Runtime(
-        settings.operator, folder.ca.read_text(encoding="ascii"),
-        folder.token.read_text(encoding="ascii").strip(), os.environ[TASK_TOKEN],
-    )  # fmt: skip
+        settings.operator,
+        folder.ca.read_text(encoding="ascii"),
+        folder.token.read_text(encoding="ascii").strip(),
+        os.environ[TASK_TOKEN],
+    )
 
 
 def _rounds(
@@ -133,9 +137,13 @@ def _rounds(
         board.begin("saving", record.round)
 
     setting = RunSetting(
-        run=order.run, seed=order.seed, config=config, members=members,
-        arriving=place.path / "arriving", receipts=ReceiptStore(folder.receipts),
-    )  # fmt: skip
+        run=order.run,
+        seed=order.seed,
+        config=config,
+        members=members,
+        arriving=place.path / "arriving",
+        receipts=ReceiptStore(folder.receipts),
+    )
     sites = FlowerSites(runtime, setting, board)
     aggregator = aggregator_of(config.aggregation, max(len(members()), 1))
     store, journal = RunStore(place.state), Journal(place.journal)
@@ -164,9 +172,10 @@ def members_of(folder: Folder, wanted: Sequence[str]) -> Callable[[], dict[str, 
 
     def members() -> dict[str, str]:
         return {
-            site.name: site.public_key for site in enrolment.sites()
+            site.name: site.public_key
+            for site in enrolment.sites()
             if site.state == "accepted" and (not names or site.name in names)
-        }  # fmt: skip
+        }
 
     return members
 
@@ -179,8 +188,11 @@ def measure(config: RunConfig, sites: Sites, state: RunState) -> dict[str, objec
         calibration = [calibration_json(c) for c in calibration_of(told.merged, labels(config))]
     last = state.history[-1] if state.history else None
     return {
-        "schema": 1, "run": state.run, "configuration": state.fingerprint,
-        "rounds": state.round, "chosen_round": state.best_round or state.round,
+        "schema": 1,
+        "run": state.run,
+        "configuration": state.fingerprint,
+        "rounds": state.round,
+        "chosen_round": state.best_round or state.round,
         "measuring": measured(config),
         "metrics": {n: dict(e.to_json()) for n, e in told.metrics.items()},
         "by_site": {
@@ -192,7 +204,7 @@ def measure(config: RunConfig, sites: Sites, state: RunState) -> dict[str, objec
         "epsilon": dict(last.epsilon) if last else {},
         "delta": dict(last.delta) if last else {},
         "common_epsilon": dict(last.common_epsilon) if last else {},
-    }  # fmt: skip
+    }
 
 
 def _on_stop(_number: int, _frame: FrameType | None) -> None:

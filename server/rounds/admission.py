@@ -210,11 +210,13 @@ def admit_reports(
     odd = [report for report in reports if _kind(report.statistics) != usual]
     refused += [
         NotAdmitted(
-            site=report.site, fault=Fault.WRONG_STATISTICS,
-            detail=f"{_kind(report.statistics)}, expected {usual}", used_up=True,
+            site=report.site,
+            fault=Fault.WRONG_STATISTICS,
+            detail=f"{_kind(report.statistics)}, expected {usual}",
+            used_up=True,
         )
         for report in odd
-    ]  # fmt: skip
+    ]
     return [report for report in reports if _kind(report.statistics) == usual], refused
 
 

@@ -36,10 +36,13 @@ class Approval:
         """Return the sites to be asked now."""
         waiting = set(self.open.values())
         return [
-            name for name in sorted(online)
-            if name not in self.standings and name not in waiting and self._is_time(name)
+            name
+            for name in sorted(online)
+            if name not in self.standings
+            and name not in waiting
+            and self._is_time(name)
             and not self.is_out(name)
-        ]  # fmt: skip
+        ]
 
     def asked(self, messages: Mapping[str, str]) -> None:
         """Note the messages that sites were sent."""
@@ -97,8 +100,9 @@ class Approval:
         """Return what keeps the run from starting, and what to do."""
         told = [
             f"{name}: {self._why_not(name)}"
-            for name in sorted(members) if name not in self.standings or self.is_out(name)
-        ]  # fmt: skip
+            for name in sorted(members)
+            if name not in self.standings or self.is_out(name)
+        ]
         return (
             f"{len(members) - len(told)} of {len(members)} sites take part, expected at least "
             f"{quorum} (aggregation.smallest_quorum). "

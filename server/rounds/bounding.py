@@ -63,9 +63,12 @@ class Hearer(Protocol):
 
 
 def bounded(
-    answers: Iterator[Answer], request: TrainRequest, order: Sequence[str], longest: float,
+    answers: Iterator[Answer],
+    request: TrainRequest,
+    order: Sequence[str],
+    longest: float,
     hearer: Hearer,
-) -> Iterator[Answer]:  # fmt: skip
+) -> Iterator[Answer]:
     """Yield admitted updates in the order of their sites, none longer than its bound.
 
     `longest` is the longest median of earlier rounds. One update is in memory at a time: a median
@@ -95,9 +98,12 @@ def _by_constants(
 
 
 def _by_median(
-    answers: Iterator[Answer], request: TrainRequest, order: Sequence[str], longest: float,
+    answers: Iterator[Answer],
+    request: TrainRequest,
+    order: Sequence[str],
+    longest: float,
     hearer: Hearer,
-) -> Iterator[Answer]:  # fmt: skip
+) -> Iterator[Answer]:
     with tempfile.TemporaryDirectory(prefix="wardround-") as folder:
         waiting: dict[str, Waiting] = {}
         lengths: list[float] = []
@@ -125,9 +131,11 @@ def _limited(
     length = norm(update.delta)
     if length > _ABSURD * most:
         return NotAdmitted(
-            site=update.site, fault=Fault.TOO_LARGE, used_up=True,
+            site=update.site,
+            fault=Fault.TOO_LARGE,
+            used_up=True,
             detail=f"norm={length:.4g}, expected at most {most:.4g} in this round",
-        )  # fmt: skip
+        )
     if length > most:
         hearer.shortened(update.site, f"norm {length:.4g}, counts as {most:.4g}")
         update = replace(update, delta=_scaled(update.delta, most / length))

@@ -59,16 +59,21 @@ def survey(
     facts = {"line": cohort_line(found), **found.to_json()}
     content = json.dumps(facts, indent=1, allow_nan=False).encode()
     replace_durably(place.cohort, content)  # last: with it, nobody is asked again
-    journal.write("described", {
-        "sites": list[Fact](sorted(found.sites)), "not_told": dict[str, Fact](found.not_told),
-        "sha256": hashlib.sha256(content).hexdigest(),
-    })  # fmt: skip
+    journal.write(
+        "described",
+        {
+            "sites": list[Fact](sorted(found.sites)),
+            "not_told": dict[str, Fact](found.not_told),
+            "sha256": hashlib.sha256(content).hexdigest(),
+        },
+    )
 
 
 def gathered(
-    answers: Iterable[SiteStatistics | Refusal | NotAdmitted], request: StatisticsRequest,
+    answers: Iterable[SiteStatistics | Refusal | NotAdmitted],
+    request: StatisticsRequest,
     asked: Sequence[str],
-) -> Survey:  # fmt: skip
+) -> Survey:
     """Return the answers that can be, and for every other site why it has none."""
     told: dict[str, CohortStatistics] = {}
     epsilon: dict[str, float] = {}
@@ -95,9 +100,12 @@ def gathered(
             epsilon[site] = answer.spend.run_epsilon
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Survey(
-        run=request.run, asked_at=now, sites=dict(sorted(told.items())), not_told=missing,
+        run=request.run,
+        asked_at=now,
+        sites=dict(sorted(told.items())),
+        not_told=missing,
         epsilon=epsilon,
-    )  # fmt: skip
+    )
 
 
 def check_statistics(answer: SiteStatistics, request: StatisticsRequest) -> None:

@@ -48,10 +48,18 @@ def write_report(path: Path, found: Survey) -> None:
         for name, table in merged.items()
         if name.partition(", by ")[0] not in _AMOUNTS
     }
-    content = page("server.rounds", "cohort_report.html", {
-        "found": found, "rows": site_rows(found), "total": totals(merged), "tables": tables,
-        "reasons": _reasons(merged), "line": cohort_line(found),
-    })  # fmt: skip
+    content = page(
+        "server.rounds",
+        "cohort_report.html",
+        {
+            "found": found,
+            "rows": site_rows(found),
+            "total": totals(merged),
+            "tables": tables,
+            "reasons": _reasons(merged),
+            "line": cohort_line(found),
+        },
+    )
     replace_durably(path, content.encode())
 
 
@@ -91,19 +99,28 @@ def site_rows(found: Survey) -> tuple[SiteRow, ...]:
     for site in sorted({*found.sites, *found.not_told}):
         told = found.sites.get(site)
         if told is None:
-            rows.append(SiteRow(
-                site=site, studies=("", "", ""), patients=("", "", ""), reasons=(),
-                note=found.not_told[site],
-            ))  # fmt: skip
+            rows.append(
+                SiteRow(
+                    site=site,
+                    studies=("", "", ""),
+                    patients=("", "", ""),
+                    reasons=(),
+                    note=found.not_told[site],
+                )
+            )
             continue
         note = f"each count with noise of {told.noise:g} patients" if told.noise else ""
         if site in found.epsilon:
             note += f", epsilon {found.epsilon[site]:.3g}"
-        rows.append(SiteRow(
-            site=site, studies=_amounts(told.tables.get("studies"), told.smallest),
-            patients=_amounts(told.tables.get("patients"), told.smallest),
-            reasons=_site_reasons(told.tables.get(LEFT_OUT), told.smallest), note=note,
-        ))  # fmt: skip
+        rows.append(
+            SiteRow(
+                site=site,
+                studies=_amounts(told.tables.get("studies"), told.smallest),
+                patients=_amounts(told.tables.get("patients"), told.smallest),
+                reasons=_site_reasons(told.tables.get(LEFT_OUT), told.smallest),
+                note=note,
+            )
+        )
     return tuple(rows)
 
 
@@ -120,12 +137,14 @@ def bars(table: MergedTable) -> tuple[Bar, ...]:
     longest = max((row.told for row in table.rows.values()), default=0.0)
     return tuple(
         Bar(
-            name=name, count=_shown(row), held_back_by=row.held_back_by,
+            name=name,
+            count=_shown(row),
+            held_back_by=row.held_back_by,
             share=max(row.told, 0.0) / longest if longest > 0 else 0.0,
         )
         for name, row in table.rows.items()
         if row.told or row.held_back_by
-    )  # fmt: skip
+    )
 
 
 def _amounts(table: StatisticsTable | None, smallest: int) -> tuple[str, str, str]:

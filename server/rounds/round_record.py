@@ -33,14 +33,17 @@ class RoundRecord:
     def to_json(self) -> dict[str, Fact]:
         """Return plain values, None for nan; seconds are left out, so equal runs look equal."""
         facts: dict[str, Fact] = {
-            "round": self.round, "updates": list(self.updates), "left_out": dict(self.left_out),
-            "faults": list(self.faults), "epsilon": {n: _known(v) for n, v in self.epsilon.items()},
+            "round": self.round,
+            "updates": list(self.updates),
+            "left_out": dict(self.left_out),
+            "faults": list(self.faults),
+            "epsilon": {n: _known(v) for n, v in self.epsilon.items()},
             "delta": {n: _known(v) for n, v in self.delta.items()},
             "common_epsilon": {n: _known(v) for n, v in self.common_epsilon.items()},
             "ledgers": {n: {"charges": h.charges, "hash": h.hash} for n, h in self.ledgers.items()},
             "score": None if self.score is None else _known(self.score),
             "metrics": {n: dict(e.to_json()) for n, e in self.metrics.items()},
-        }  # fmt: skip
+        }
         if self.usual_norm is not None:
             facts["usual_norm"] = self.usual_norm
         return facts | {"shortened": dict(self.shortened)} if self.shortened else facts
@@ -82,10 +85,13 @@ def estimate_from_json(value: object) -> Estimate:
     """Read what an estimate's `to_json` wrote; KeyError or TypeError where it does not fit."""
     content = _mapping(value)
     return Estimate(
-        value=_number(content["value"]), low=_number(content["low"]),
-        high=_number(content["high"]), patients=_integer(content["patients"]),
-        bound=_number(content["bound"]), reason=str(content.get("reason", "")),
-    )  # fmt: skip
+        value=_number(content["value"]),
+        low=_number(content["low"]),
+        high=_number(content["high"]),
+        patients=_integer(content["patients"]),
+        bound=_number(content["bound"]),
+        reason=str(content.get("reason", "")),
+    )
 
 
 def _known(value: float) -> float | None:

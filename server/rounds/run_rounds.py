@@ -24,7 +24,7 @@ from server.rounds.journal import Journal
 from server.rounds.round_record import RoundRecord, last_ledgers
 from server.rounds.run_state import RunState, RunStore
 
-__all__ = ["RunRecords", "RoundRecord", "Sites", "begin", "run_rounds"]
+__all__ = ["RoundRecord", "RunRecords", "Sites", "begin", "run_rounds"]
 
 
 class Sites(Protocol):
@@ -64,9 +64,15 @@ def begin(config: RunConfig, run: str, seed: int, aggregator: Aggregator) -> Run
     """Return the state before the first round."""
     weights = initial_weights(config, seed)
     return RunState(
-        run=run, round=0, seed=seed, fingerprint=config.fingerprint(), weights=weights,
-        server=aggregator.init(weights), average={}, best={},
-    )  # fmt: skip
+        run=run,
+        round=0,
+        seed=seed,
+        fingerprint=config.fingerprint(),
+        weights=weights,
+        server=aggregator.init(weights),
+        average={},
+        best={},
+    )
 
 
 def run_rounds(
@@ -110,9 +116,13 @@ def train_round(
         message = f"Round {number} cannot start: no site is available. Resume the run when one is."
         raise RunFailed(message)
     request = TrainRequest(
-        run=state.run, round=number, seed=state.seed, config=config,
-        weights=state.weights, control=control_of(state.server) or None,
-    )  # fmt: skip
+        run=state.run,
+        round=number,
+        seed=state.seed,
+        config=config,
+        weights=state.weights,
+        control=control_of(state.server) or None,
+    )
     gathering = aggregator.begin(state.weights)
     tally = _Tally(number, asked)
     admitted = admit(sites.train(request, asked), request, asked, last_ledgers(state.history))
@@ -127,10 +137,14 @@ def train_round(
     weights, server = aggregator.finish(gathering, state.weights, state.server, number)
     keep = config.training.average
     return replace(
-        state, round=number, weights=weights, server=server, settled=False,
+        state,
+        round=number,
+        weights=weights,
+        server=server,
+        settled=False,
         average=averaged(state.average, weights, keep, number) if keep > 0 else {},
         history=(*state.history, record),
-    )  # fmt: skip
+    )
 
 
 def settle_round(config: RunConfig, sites: Sites, state: RunState) -> RunState:
@@ -146,18 +160,23 @@ def _validate(config: RunConfig, sites: Sites, state: RunState) -> RunState:
     """Measure the current weights on validation patients and keep them if they are the best."""
     asked = tuple(sorted(set(sites.available())))
     request = EvaluationRequest(
-        run=state.run, round=state.round, seed=state.seed, config=config,
-        weights=state.current, split="validation",
-    )  # fmt: skip
+        run=state.run,
+        round=state.round,
+        seed=state.seed,
+        config=config,
+        weights=state.current,
+        split="validation",
+    )
     reports, refused = admit_reports(
         sites.evaluate(request, asked), request, asked, last_ledgers(state.history)
     )
     record = state.history[-1]
     told = {report.site: report.spend.ledger for report in reports if report.spend is not None}
     record = replace(
-        record, faults=(*record.faults, *map(_fault_text, refused)),
+        record,
+        faults=(*record.faults, *map(_fault_text, refused)),
         ledgers={**record.ledgers, **told},
-    )  # fmt: skip
+    )
     if reports:
         merged = merge(report.statistics for report in reports)
         task = task_of(config.task)
@@ -213,11 +232,17 @@ class _Tally:
     def record(self) -> RoundRecord:
         """Return what is told of the round."""
         return RoundRecord(
-            round=self._number, updates=tuple(self._updates), left_out=self._left_out,
-            faults=tuple(sorted(self._faults)), epsilon=self._epsilon,
-            delta=self._delta, common_epsilon=self._common, ledgers=self._ledgers,
-            shortened=self._shortened, usual_norm=self._usual,
-        )  # fmt: skip
+            round=self._number,
+            updates=tuple(self._updates),
+            left_out=self._left_out,
+            faults=tuple(sorted(self._faults)),
+            epsilon=self._epsilon,
+            delta=self._delta,
+            common_epsilon=self._common,
+            ledgers=self._ledgers,
+            shortened=self._shortened,
+            usual_norm=self._usual,
+        )
 
 
 def _fault_text(refused: NotAdmitted) -> str:
@@ -262,9 +287,11 @@ def _open_journal(journal: Journal | None, state: RunState) -> None:
         if record.round not in written:
             _write_round(journal, record)
     facts: dict[str, Fact] = {
-        "run": state.run, "configuration": state.fingerprint, "seed": state.seed,
+        "run": state.run,
+        "configuration": state.fingerprint,
+        "seed": state.seed,
         "after_round": state.round,
-    }  # fmt: skip
+    }
     journal.write("resumed" if state.round else "begun", facts)
 
 

@@ -166,12 +166,20 @@ class RunStore:
                 chosen = self._read_tensors(best_round, facts["best_sha256"])
                 best = chosen["average"] or chosen["weights"]
             return RunState(
-                run=facts["run"], round=facts["round"], seed=facts["seed"],
-                fingerprint=facts["fingerprint"], best=best, best_round=best_round,
-                best_score=facts["best_score"], settled=facts["settled"],
-                finished=facts["finished"], history=tuple(map(record_from_json, facts["history"])),
-                weights=parts["weights"], server=parts["server"], average=parts["average"],
-            )  # fmt: skip
+                run=facts["run"],
+                round=facts["round"],
+                seed=facts["seed"],
+                fingerprint=facts["fingerprint"],
+                best=best,
+                best_round=best_round,
+                best_score=facts["best_score"],
+                settled=facts["settled"],
+                finished=facts["finished"],
+                history=tuple(map(record_from_json, facts["history"])),
+                weights=parts["weights"],
+                server=parts["server"],
+                average=parts["average"],
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
             message = f"Cannot read the saved round {path}: {error!r}."
             raise StateDamaged(message) from error
@@ -219,11 +227,16 @@ class RunStore:
 
 def _facts(state: RunState) -> dict[str, Fact]:
     return {
-        "run": state.run, "round": state.round, "seed": state.seed,
-        "fingerprint": state.fingerprint, "best_round": state.best_round,
-        "best_score": state.best_score, "settled": state.settled, "finished": state.finished,
+        "run": state.run,
+        "round": state.round,
+        "seed": state.seed,
+        "fingerprint": state.fingerprint,
+        "best_round": state.best_round,
+        "best_score": state.best_score,
+        "settled": state.settled,
+        "finished": state.finished,
         "history": [record.to_json() for record in state.history],
-    }  # fmt: skip
+    }
 
 
 def _number(path: Path) -> int:

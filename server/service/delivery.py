@@ -109,9 +109,15 @@ class DeliveryMiddleware:
     """Wraps an application: its pulls wait and are sure, its pushes wake the other side's pulls."""
 
     def __init__(
-        self, app: ASGIApp, *, pull: str, push: str, caller: bytes,
-        incoming: PushSignal, outgoing: PushSignal,
-    ) -> None:  # fmt: skip
+        self,
+        app: ASGIApp,
+        *,
+        pull: str,
+        push: str,
+        caller: bytes,
+        incoming: PushSignal,
+        outgoing: PushSignal,
+    ) -> None:
         self._app = app
         self._pull = pull
         self._push = push

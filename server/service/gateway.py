@@ -116,13 +116,16 @@ class Gateway:
 
     def _site_app(self) -> ASGIApp:
         pages = enrolment_pages(
-            self.enrolment, coordinator=self._settings.name,
-            authority=self._folder.ca.read_bytes(),
-        )  # fmt: skip
+            self.enrolment, coordinator=self._settings.name, authority=self._folder.ca.read_bytes()
+        )
         fleet = DeliveryMiddleware(
-            self._flower, pull=FLEET_PULL, push=FLEET_PUSH, caller=KEY_HEADER,
-            incoming=self._to_sites, outgoing=self._to_runs,
-        )  # fmt: skip
+            self._flower,
+            pull=FLEET_PULL,
+            push=FLEET_PUSH,
+            caller=KEY_HEADER,
+            incoming=self._to_sites,
+            outgoing=self._to_runs,
+        )
 
         def refusal(path: str, body: bytes, size: int | None, member: Member) -> Overdraft | None:
             return refusal_of(path, body, size, member, self._allowances)
@@ -131,9 +134,13 @@ class Gateway:
 
     def _operator_app(self, ours: ASGIApp) -> ASGIApp:
         runtime = DeliveryMiddleware(
-            self._flower, pull=RUNTIME_PULL, push=RUNTIME_PUSH, caller=TASK_HEADER,
-            incoming=self._to_runs, outgoing=self._to_sites,
-        )  # fmt: skip
+            self._flower,
+            pull=RUNTIME_PULL,
+            push=RUNTIME_PUSH,
+            caller=TASK_HEADER,
+            incoming=self._to_runs,
+            outgoing=self._to_sites,
+        )
         runs = RunGuard(runtime, self._allowances, LARGEST_BODY)
         token = self._folder.token.read_text(encoding="ascii").strip()
         return OperatorGuard(flower=runs, ours=ours, token=token)

@@ -31,9 +31,7 @@ _GOODBYE_SECONDS = 0.2
 class _Server(uvicorn.Server):
     """Leaves signals to the service, which has two servers and runs to end; has a door."""
 
-    def __init__(
-        self, config: uvicorn.Config, context: ssl.SSLContext, limits: DoorLimits
-    ) -> None:
+    def __init__(self, config: uvicorn.Config, context: ssl.SSLContext, limits: DoorLimits) -> None:
         super().__init__(config)
         self._context = context
         self._limits = limits
@@ -120,12 +118,18 @@ class Listeners:
 
     def _settings(self, app: ASGIApp) -> uvicorn.Config:
         return uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", ws="none",
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
             # What a proxy says of a client is not believed: there is none.
-            proxy_headers=False, server_header=False,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=_GRACE_SECONDS,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
             http=Connection,
-        )  # fmt: skip
+        )
 
 
 def _bound(address: str) -> socket.socket:

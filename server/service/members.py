@@ -105,13 +105,16 @@ class AcceptedSites:
 def _request_of(scope: Scope) -> SignedRequest:
     """Return what is said to be signed; TrustRefused where it says nothing of the kind."""
     request = SignedRequest(
-        method=scope["method"], path=scope["path"], query=scope["query_string"].decode("latin-1"),
-        body_sha256=_given(scope, BODY_HEADER.encode()), signed_at=_given(scope, TIME_HEADER),
+        method=scope["method"],
+        path=scope["path"],
+        query=scope["query_string"].decode("latin-1"),
+        body_sha256=_given(scope, BODY_HEADER.encode()),
+        signed_at=_given(scope, TIME_HEADER),
         number=_given(scope, NUMBER_HEADER.encode()),
         wait_seconds=header(scope, WAIT_HEADER.encode()) or "",
         received=header(scope, RECEIVED_HEADER.encode()) or "",
         answer_bytes=header(scope, ANSWER_BYTES_HEADER.encode()) or "",
-    )  # fmt: skip
+    )
     if not _HASH.fullmatch(request.body_sha256) or not _NUMBER.fullmatch(request.number):
         raise _stranger()
     return request

@@ -28,29 +28,40 @@ class CoordinatorMeters:
     def __init__(self, registry: CollectorRegistry) -> None:
         ProcessCollector(registry=registry)
         self._up = Gauge(
-            "wardround_site_up", "1 while an accepted site is connected.", ["site"],
+            "wardround_site_up",
+            "1 while an accepted site is connected.",
+            ["site"],
             registry=registry,
-        )  # fmt: skip
+        )
         self._rounds = Counter("wardround_rounds", "Rounds that were done.", registry=registry)
         self._updates = Counter(
             "wardround_updates", "Updates that were admitted.", ["site"], registry=registry
         )
         self._left_out = Counter(
-            "wardround_left_out", "Sites that a round did without, by reason.",
-            ["site", "reason"], registry=registry,
-        )  # fmt: skip
-        self._seconds = Histogram(
-            "wardround_phase_seconds", "Time of one phase of a run.", ["phase"],
-            registry=registry, buckets=_BUCKETS,
-        )  # fmt: skip
-        self._bytes = Counter(
-            "wardround_bytes", "Bytes of messages, as packed, seen from the coordinator.",
-            ["site", "direction"], registry=registry,
-        )  # fmt: skip
-        self._epsilon = Gauge(
-            "wardround_epsilon", "Epsilon of the run at work so far, as the site told.", ["site"],
+            "wardround_left_out",
+            "Sites that a round did without, by reason.",
+            ["site", "reason"],
             registry=registry,
-        )  # fmt: skip
+        )
+        self._seconds = Histogram(
+            "wardround_phase_seconds",
+            "Time of one phase of a run.",
+            ["phase"],
+            registry=registry,
+            buckets=_BUCKETS,
+        )
+        self._bytes = Counter(
+            "wardround_bytes",
+            "Bytes of messages, as packed, seen from the coordinator.",
+            ["site", "direction"],
+            registry=registry,
+        )
+        self._epsilon = Gauge(
+            "wardround_epsilon",
+            "Epsilon of the run at work so far, as the site told.",
+            ["site"],
+            registry=registry,
+        )
         self._runs = Gauge(
             "wardround_runs", "Runs by what became of them.", ["state"], registry=registry
         )

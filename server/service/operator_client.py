@@ -45,11 +45,12 @@ class Operator:
             )
             raise TrustRefused(message) from error
         self._client = httpx.Client(
-            base_url=f"https://{self._address}", verify=client_context(folder),
+            base_url=f"https://{self._address}",
+            verify=client_context(folder),
             headers={"authorization": f"Bearer {token}"},
             timeout=settings.stop_seconds + _PATIENCE_SECONDS,
             trust_env=False,  # the service is on this machine, and no proxy is on the way
-        )  # fmt: skip
+        )
 
     def close(self) -> None:
         """Close the connection."""

@@ -54,9 +54,11 @@ class RunBook:
         name = self._free_name(config.name)
         place = self._folder.run(name)
         entry = RunEntry(
-            run=name, seed=seed, sites=sites,
+            run=name,
+            seed=seed,
+            sites=sites,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-        )  # fmt: skip
+        )
         replace_durably(place.config, config.in_force().to_yaml().encode())
         self.write(entry)  # last: with it, the run exists
         return entry
@@ -95,9 +97,10 @@ class RunBook:
             else set()
         )
         numbers = [
-            int(match["number"]) for name in taken
+            int(match["number"])
+            for name in taken
             if (match := _NUMBERED.match(name)) and match["name"] == wanted
-        ]  # fmt: skip
+        ]
         return wanted if wanted not in taken else f"{wanted}-{max([1, *numbers]) + 1}"
 
 

@@ -37,9 +37,12 @@ _RENEWAL_SECONDS = 6 * 3600.0
 
 
 def run_service(
-    folder: Folder, *, json: bool, announce: Callable[[Settings], None],
+    folder: Folder,
+    *,
+    json: bool,
+    announce: Callable[[Settings], None],
     command: Sequence[str] = RUN_COMMAND,
-) -> None:  # fmt: skip
+) -> None:
     """Serve until a signal says to stop; `announce` is called once both listeners answer."""
     give_freed_memory_back()
     _allow_open_files()
@@ -55,9 +58,9 @@ def run_service(
         _renew(folder, settings)
         service = _Service(folder, settings, command)
         sort_out_what_stays()
-        health = stack.enter_context(open_health(
-            settings.health_port, settings.health_grpc_port, service.registry
-        ))  # fmt: skip
+        health = stack.enter_context(
+            open_health(settings.health_port, settings.health_grpc_port, service.registry)
+        )
 
         def started() -> None:
             health.set("ok")

@@ -60,9 +60,13 @@ class SiteGuard:
     """The whole application of the listener that sites reach."""
 
     def __init__(
-        self, app: ASGIApp, members: AcceptedSites, *, pages: Mapping[tuple[str, str], Page],
+        self,
+        app: ASGIApp,
+        members: AcceptedSites,
+        *,
+        pages: Mapping[tuple[str, str], Page],
         refusal_of: RefusalOf,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._app = app
         self._members = members
         self._pages = dict(pages)

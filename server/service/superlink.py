@@ -119,9 +119,15 @@ class SuperLink:
         """Create a run with our code-free bundle and claim its task."""
         self.state.store_fab(Fab(bundle_hash(), bundle(), {}))
         number = self.state.create_run(
-            "wardround/wardround", RELEASE, bundle_hash(), {"run": name}, NOOP_FEDERATION_ID,
-            None, NOOP_FLWR_AID, TaskType.SERVER_APP,
-        )  # fmt: skip
+            "wardround/wardround",
+            RELEASE,
+            bundle_hash(),
+            {"run": name},
+            NOOP_FEDERATION_ID,
+            None,
+            NOOP_FLWR_AID,
+            TaskType.SERVER_APP,
+        )
         found = self.state.get_run_info(run_ids=[number]) if number else []
         task = found[0].primary_task_id if found else None
         token = self.state.claim_task(task) if task is not None else None
@@ -185,9 +191,12 @@ def _refusal_of_push(
     if any(part.children for record in tree.children for part in record.children):
         return Overdraft(status=403, detail="The objects are no message of ours.")
     return allowances.announce(
-        member.node_id, message.metadata.reply_to_message_id, message.metadata.message_id,
-        object_ids(tree), size,
-    )  # fmt: skip
+        member.node_id,
+        message.metadata.reply_to_message_id,
+        message.metadata.message_id,
+        object_ids(tree),
+        size,
+    )
 
 
 def _fault_of(metadata: Metadata, member: Member) -> str:
@@ -220,12 +229,26 @@ def wanted_object(body: bytes) -> str:
 
 def _config(database: Path) -> SuperLinkLifespanConfig:
     return SuperLinkLifespanConfig(
-        control_address="", health_server_address=None, host="", port=0,
-        insecure=False, certificates=None,  # the listeners are ours
+        control_address="",
+        health_server_address=None,
+        host="",
+        port=0,
+        insecure=False,
+        certificates=None,  # the listeners are ours
         superexec_auth_secret=secrets.token_bytes(32),  # nobody knows it: no task is given out
-        authn_plugin=NoOpControlAuthnPlugin(), event_log_plugin=None,
-        fleet_event_log_plugin=None, enable_event_log=False, artifact_provider=None,
-        enable_supernode_auth=True, fleet_api_type="", fleet_api_address=None, simulation=False,
-        ssl_ca_certfile=None, ssl_certfile=None, ssl_keyfile=None, database=str(database),
-        isolation="process", runtime_dependency_install=False,
-    )  # fmt: skip
+        authn_plugin=NoOpControlAuthnPlugin(),
+        event_log_plugin=None,
+        fleet_event_log_plugin=None,
+        enable_event_log=False,
+        artifact_provider=None,
+        enable_supernode_auth=True,
+        fleet_api_type="",
+        fleet_api_address=None,
+        simulation=False,
+        ssl_ca_certfile=None,
+        ssl_certfile=None,
+        ssl_keyfile=None,
+        database=str(database),
+        isolation="process",
+        runtime_dependency_install=False,
+    )

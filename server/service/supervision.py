@@ -75,9 +75,13 @@ class Supervisor:
     """The run processes of this service; every method is called in its event loop."""
 
     def __init__(
-        self, folder: Folder, starter: RunStarter, *, stop_seconds: float,
+        self,
+        folder: Folder,
+        starter: RunStarter,
+        *,
+        stop_seconds: float,
         command: Sequence[str] = RUN_COMMAND,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._folder = folder
         self._starter = starter
         self._command = tuple(command)
@@ -130,11 +134,18 @@ class Supervisor:
         try:
             with self._log(name) as lines:
                 process = await asyncio.create_subprocess_exec(
-                    *ASK_COMMAND, str(self._folder.path), name, f"{seconds:g}", str(seed),
+                    *ASK_COMMAND,
+                    str(self._folder.path),
+                    name,
+                    f"{seconds:g}",
+                    str(seed),
                     *more,
-                    stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=lines,
-                    env=_environment(started.token), start_new_session=True,
-                )  # fmt: skip
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=lines,
+                    env=_environment(started.token),
+                    start_new_session=True,
+                )
             said, _ = await process.communicate(config.to_yaml().encode())
         finally:
             await asyncio.to_thread(self._starter.stop_run, started.number)
@@ -146,10 +157,12 @@ class Supervisor:
     async def close(self) -> None:
         """Stop all runs; they can be resumed."""
         self._closing = True
-        await asyncio.gather(*(
-            self._end(found, "interrupted", how_to_resume(name, "The service was stopped."))
-            for name, found in self._running.items()
-        ))  # fmt: skip
+        await asyncio.gather(
+            *(
+                self._end(found, "interrupted", how_to_resume(name, "The service was stopped."))
+                for name, found in self._running.items()
+            )
+        )
 
     def _begin(self, entry: RunEntry) -> None:
         if self._closing:
@@ -219,13 +232,18 @@ class Supervisor:
         try:
             with self._log(entry.run) as lines:
                 running.process = await asyncio.create_subprocess_exec(
-                    *self._command, str(self._folder.path), entry.run,
-                    stdin=asyncio.subprocess.DEVNULL, stdout=lines, stderr=lines,
+                    *self._command,
+                    str(self._folder.path),
+                    entry.run,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=lines,
+                    stderr=lines,
                     env=_environment(started.token),
                     # The lock lives as long as the process, even when the service is killed; a
                     # Ctrl-C in the service's terminal is the service's to pass on.
-                    pass_fds=(running.lock.fd,), start_new_session=True,
-                )  # fmt: skip
+                    pass_fds=(running.lock.fd,),
+                    start_new_session=True,
+                )
             if running.asked is not None:  # asked while it was being started
                 running.process.send_signal(signal.SIGTERM)
             note = f"Started again after it was killed {kills} times." if kills else ""

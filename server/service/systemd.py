@@ -28,26 +28,33 @@ class CoordinatorUnit:
 def unit(service: CoordinatorUnit) -> str:
     """Return the unit's text."""
     settings = service.settings
-    return unit_of(Daemon(
-        description=f"Wardround coordinator {settings.name}", user=service.user,
-        command=(str(service.program), "start", "--json", "--folder", str(service.folder)),
-        own="ExecReload=/bin/kill -HUP $MAINPID\n"
-        f"TimeoutStopSec={settings.stop_seconds + _GOODBYE_SECONDS}\n"
-        "# The service ends its runs itself, in time to save their rounds.\n"
-        "KillMode=mixed\nOOMPolicy=continue\n"
-        "# Connections are files: as many as its door has places, and more.\n"
-        f"LimitNOFILE={OPEN_FILES}\nTasksMax=1024",
-        devices="PrivateDevices=yes\n", writes=service.folder,
-    ))  # fmt: skip
+    return unit_of(
+        Daemon(
+            description=f"Wardround coordinator {settings.name}",
+            user=service.user,
+            command=(str(service.program), "start", "--json", "--folder", str(service.folder)),
+            own="ExecReload=/bin/kill -HUP $MAINPID\n"
+            f"TimeoutStopSec={settings.stop_seconds + _GOODBYE_SECONDS}\n"
+            "# The service ends its runs itself, in time to save their rounds.\n"
+            "KillMode=mixed\nOOMPolicy=continue\n"
+            "# Connections are files: as many as its door has places, and more.\n"
+            f"LimitNOFILE={OPEN_FILES}\nTasksMax=1024",
+            devices="PrivateDevices=yes\n",
+            writes=service.folder,
+        )
+    )
 
 
 def how_to_install(service: CoordinatorUnit, written: Path) -> list[str]:
     """Return what to type, as root, with the unit in a file."""
     doctor = [str(service.program), "doctor", "--folder", str(service.folder)]
     return how_to_install_unit(
-        "wardround-coordinator", user=service.user, folder=service.folder, written=written,
+        "wardround-coordinator",
+        user=service.user,
+        folder=service.folder,
+        written=written,
         doctor=doctor,
-    )  # fmt: skip
+    )
 
 
 def low_port(settings: Settings) -> int | None:

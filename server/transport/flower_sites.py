@@ -168,9 +168,10 @@ class FlowerSites:
         members = self._setting.members()
         nodes = self._nodes(members)
         due = [
-            name for name, asked in open_.items()
+            name
+            for name, asked in open_.items()
             if name in nodes and asked.answer is None and asked.is_due(nodes[name], self._patience)
-        ]  # fmt: skip
+        ]
         for name, asked in open_.items():
             asked.seen(online=name in nodes)
             if name not in nodes:
@@ -191,9 +192,7 @@ class FlowerSites:
                 self._board.site(name, "asked")
                 self._board.count(name, sent=envelope.size)
 
-    def _look(
-        self, open_: Mapping[str, Asked], members: Mapping[str, str], largest: int
-    ) -> None:
+    def _look(self, open_: Mapping[str, Asked], members: Mapping[str, str], largest: int) -> None:
         """Note which answers were announced, and which sites are offline."""
         owners = {name: site for site, asked in open_.items() for name in asked.names}
         # While an answer is on its way there is something to do; else wait for the next.
@@ -209,17 +208,18 @@ class FlowerSites:
                 self._board.site(site, "offline", "not connected")
             elif open_[site].answer is None:
                 open_[site].answer = Arriving(
-                    site=site, public_key=members[site], arrival=arrival, largest=largest,
+                    site=site,
+                    public_key=members[site],
+                    arrival=arrival,
+                    largest=largest,
                     folder=self._setting.arriving / arrival.name,
-                )  # fmt: skip
+                )
                 self._board.site(site, "sending")
             else:
                 self._runtime.confirm(arrival.name)  # a second answer is not wanted
         self._standings.look()
 
-    def _finish(
-        self, site: str, asked: Asked, wanted: type[A]
-    ) -> A | Refusal | NotAdmitted | None:
+    def _finish(self, site: str, asked: Asked, wanted: type[A]) -> A | Refusal | NotAdmitted | None:
         """Return a site's answer once all of it is here."""
         answer = None if asked.answer is None else self._opened(site, asked, asked.answer)
         match answer:

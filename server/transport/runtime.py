@@ -103,9 +103,7 @@ class _OperatorHeaders:
         self.wait_seconds = 0.0
         self.answer = AnswerBounds(bytes=0, seconds=0.0)
 
-    def intercept(
-        self, context: ProtobufRequestContext, call_next: ProtobufCall
-    ) -> httpx.Response:
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
         context.request.headers["authorization"] = self._value
         if isinstance(context.message, PullAppMessagesRequest):
             context.request.headers[WAIT_HEADER] = f"{self.wait_seconds:g}"
@@ -126,12 +124,14 @@ class Runtime:
         calls = RuntimeHttpClient(
             f"https://{address}",
             interceptors=[self._headers, RuntimeTokenHttpInterceptor(token=task)],
-        )  # fmt: skip
+        )
         # The service is on this machine: no proxy of the environment is on the way.
         client = httpx.Client(
-            verify=context, timeout=_CALL_SECONDS, trust_env=False,
+            verify=context,
+            timeout=_CALL_SECONDS,
+            trust_env=False,
             limits=httpx.Limits(keepalive_expiry=KEPT_SECONDS),
-        )  # fmt: skip
+        )
         self._client = on_client(calls, client)
         self._over = threading.Event()
         self.run_id = 0
@@ -158,11 +158,13 @@ class Runtime:
         response = self._call(self._client.GetNodes, GetNodesRequest())
         return {
             bytes(node.public_key): NodeFacts(
-                node_id=int(node.node_id), public_key=bytes(node.public_key),
-                online=node.status == "online", activated_at=str(node.last_activated_at),
+                node_id=int(node.node_id),
+                public_key=bytes(node.public_key),
+                online=node.status == "online",
+                activated_at=str(node.last_activated_at),
             )
             for node in response.nodes
-        }  # fmt: skip
+        }
 
     def post(
         self, envelope: Envelope, kind: str, receipts: Mapping[int, str], answer: AnswerBounds
@@ -200,18 +202,17 @@ class Runtime:
         if not asked:
             return []
         self._headers.wait_seconds = wait_seconds
-        response = self._call(
-            self._client.PullMessages, PullAppMessagesRequest(message_ids=asked)
-        )
+        response = self._call(self._client.PullMessages, PullAppMessagesRequest(message_ids=asked))
         pairs = zip(response.messages_list, response.message_object_trees, strict=True)
         return [
             Arrival(
                 asked=str(message.metadata.reply_to_message_id),
-                name=str(message.metadata.message_id), objects=tuple(object_ids(tree)),
+                name=str(message.metadata.message_id),
+                objects=tuple(object_ids(tree)),
                 gone=message.HasField("error"),
             )
             for message, tree in pairs
-        ]  # fmt: skip
+        ]
 
     def fetch(self, name: str) -> bytes | None:
         """Return an object, None while it is on its way, RunGone when it will never come."""
@@ -236,9 +237,12 @@ class Runtime:
 
     def _push(self, name: str, content: bytes, session: str) -> None:
         request = PushObjectRequest(
-            node=_NODE, run_id=self.run_id, object_id=name, object_content=content,
+            node=_NODE,
+            run_id=self.run_id,
+            object_id=name,
+            object_content=content,
             session_id=session,
-        )  # fmt: skip
+        )
         if not self._call(self._client.PushObject, request).stored:
             message = f"The SuperLink did not take object {name[:12]} of a request; is a disk full?"
             raise RunFailed(message)
@@ -247,10 +251,16 @@ class Runtime:
 
     def _metadata(self, node: int, kind: str, seconds: float) -> Metadata:
         return Metadata(
-            run_id=self.run_id, message_id="", src_node_id=SUPERLINK_NODE_ID, dst_node_id=node,
-            reply_to_message_id="", group_id="", created_at=time.time(), ttl=seconds,
+            run_id=self.run_id,
+            message_id="",
+            src_node_id=SUPERLINK_NODE_ID,
+            dst_node_id=node,
+            reply_to_message_id="",
+            group_id="",
+            created_at=time.time(),
+            ttl=seconds,
             message_type=kind,
-        )  # fmt: skip
+        )
 
     def _beat(self) -> None:
         while not self._over.wait(_HEARTBEAT_SECONDS):

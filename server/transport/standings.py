@@ -68,9 +68,12 @@ class Standings:
             self._runtime.confirm(arrival.name)
             return
         self._coming[arrival.asked] = Arriving(
-            site=site, public_key=members[site], arrival=arrival, largest=self._largest,
+            site=site,
+            public_key=members[site],
+            arrival=arrival,
+            largest=self._largest,
             folder=self._setting.arriving / arrival.name,
-        )  # fmt: skip
+        )
 
     def look(self) -> None:
         """Fetch what has come of the answers, and take those that are whole."""

@@ -11,14 +11,15 @@ import typer
 from common.platform.errors import ExitCode, WardroundError
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True,
+    add_completion=False,
+    no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Simulate hospitals that train together: the same rounds as between real ones.",
     epilog=(
         "Exit status: 0 done, 1 the run failed, 2 wrong option or configuration, 3 data cannot "
         "be used, 4 privacy refused, 5 saved state is damaged, 130 interrupted."
     ),
-)  # fmt: skip
+)
 
 
 Threads = Annotated[
@@ -71,10 +72,19 @@ def compare(  # noqa: PLR0913 - one parameter an option
     from simulations.cli.compare import Request, run_comparison
 
     try:
-        run_comparison(Request(
-            config=config, data=data, out=out, seeds=seeds, arms=arms, epsilon=epsilon,
-            threads=threads or None, workers=workers, engine=engine,
-        ))  # fmt: skip
+        run_comparison(
+            Request(
+                config=config,
+                data=data,
+                out=out,
+                seeds=seeds,
+                arms=arms,
+                epsilon=epsilon,
+                threads=threads or None,
+                workers=workers,
+                engine=engine,
+            )
+        )
     except KeyboardInterrupt:
         # Here, because the command-line library would turn it into exit status 1.
         typer.echo("Interrupted. Give the same command again to go on where it stopped.", err=True)

@@ -62,9 +62,11 @@ def run_comparison(request: Request) -> Comparison:
     check_parts(hospitals.cohorts, config.cohort, range(request.seeds), tell)
     with LiveProgress(console, config, arms, request.seeds) as live:
         plan = ComparisonPlan(
-            arms=arms, seeds=range(request.seeds), folder=out,
+            arms=arms,
+            seeds=range(request.seeds),
+            folder=out,
             engine=Engine(kind=request.engine, workers=request.workers),
-        )  # fmt: skip
+        )
         found = compare(config, hospitals.cohorts, plan, live.progress)
     found = replace(found, left_out=hospitals.left_out)
     write_results(out / "results.json", found)

@@ -26,9 +26,13 @@ class LiveProgress:
     """A line for the arm at work, and one line for each arm that is done."""
 
     def __init__(
-        self, console: Console, config: RunConfig, arms: Sequence[Arm], seeds: int,
+        self,
+        console: Console,
+        config: RunConfig,
+        arms: Sequence[Arm],
+        seeds: int,
         every_seconds: float = 60.0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._console = console
         self._every_seconds = every_seconds
         self._over = threading.Event()
@@ -36,9 +40,13 @@ class LiveProgress:
         self._rounds = config.training.rounds
         folds = config.cohort.split.folds or 1
         self._bar = Progress(
-            TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}", markup=False), console=console, transient=True,
-        )  # fmt: skip
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=console,
+            transient=True,
+        )
         self._whole = self._bar.add_task("all arms", total=len(arms) * seeds * folds, note="")
         self._now = self._bar.add_task("", total=self._rounds, note="")
         self._start = time.perf_counter()
@@ -101,9 +109,7 @@ class LiveProgress:
         self._console.print(f"  {arm:<13} {place:<16} {outcome.seconds:6.1f} s")
 
 
-_NO_VALUE = (
-    "-: no value, because too few patients could be measured or all had the same outcome."
-)
+_NO_VALUE = "-: no value, because too few patients could be measured or all had the same outcome."
 
 
 def table_of(found: Comparison) -> Table:
@@ -145,7 +151,8 @@ def _own(found: Comparison, arm: Arm, site: str) -> str:
 def _price(found: Comparison, arm: Arm, *, common: bool = False) -> str:
     outcomes = [o for seed in found.seeds for o in found.outcomes[arm, seed]]
     spent = [
-        epsilon for o in outcomes
+        epsilon
+        for o in outcomes
         for epsilon in (o.common_epsilon if common else o.epsilon).values()
     ]
     return f"{max(spent):.2f}" if spent else ""

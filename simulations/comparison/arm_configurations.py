@@ -17,10 +17,12 @@ def alone(config: RunConfig, sites: int) -> RunConfig:
     """Return ordinary training of one data set; a step sees as many patients as all sites' did."""
     size = config.training.batch_patients
     batch = size if size == "all" else size * sites
-    return plain(config).model_copy(update={
-        "aggregation": Aggregation(server=config.aggregation.server),
-        "training": config.training.model_copy(update={"batch_patients": batch}),
-    })  # fmt: skip
+    return plain(config).model_copy(
+        update={
+            "aggregation": Aggregation(server=config.aggregation.server),
+            "training": config.training.model_copy(update={"batch_patients": batch}),
+        }
+    )
 
 
 def private(config: RunConfig) -> RunConfig:

@@ -119,16 +119,22 @@ def with_ledgers(sites: SiteSet, setting: ArmSetting) -> SiteSet:
             old.unlink()
         patients = max(counted(site, setting.config), 1)  # one without any refuses to train
         delta = delta_of(privacy, patients)
-        guarded[name] = replace(site, guard=Guard(
-            ledger=Ledger(place),
-            # A hair above the target, which calibration meets to 1e-9 or less.
-            limit=Limit(
-                epsilon=privacy.epsilon * (1 + 1e-6), delta=delta,
-                run=largest_claim(setting.config),
+        guarded[name] = replace(
+            site,
+            guard=Guard(
+                ledger=Ledger(place),
+                # A hair above the target, which calibration meets to 1e-9 or less.
+                limit=Limit(
+                    epsilon=privacy.epsilon * (1 + 1e-6),
+                    delta=delta,
+                    run=largest_claim(setting.config),
+                ),
+                cohort=name,
+                noise=SimulatedNoise(
+                    "noise", setting.config.name, setting.seed, setting.fold, name
+                ),
             ),
-            cohort=name,
-            noise=SimulatedNoise("noise", setting.config.name, setting.seed, setting.fold, name),
-        ))  # fmt: skip
+        )
     return guarded
 
 
@@ -156,7 +162,9 @@ def _run(
     return state, local_model, rounds_of(state, seen), told
 
 
-def _store(config: RunConfig, local_model: LocalModel, setting: ArmSetting, run: str) -> RunStore | None:
+def _store(
+    config: RunConfig, local_model: LocalModel, setting: ArmSetting, run: str
+) -> RunStore | None:
     """Return where rounds are saved; None where going on would not give the same result.
 
     That is so with privacy, and where sites keep layers or control variates, which are lost
@@ -188,11 +196,11 @@ def _test_scores(local_model: LocalModel, site: Site) -> Scores:
 
 
 def _federated(label: str, config: RunConfig, sites: SiteSet, setting: ArmSetting) -> ArmOutcome:
-    state, local_model, records, told = _run(label, config, sites, setting, f"{label}-{setting.seed}")
+    state, local_model, records, told = _run(
+        label, config, sites, setting, f"{label}-{setting.seed}"
+    )
     measured = {
-        name: _measure(
-            local_model, site, state.chosen, site.memory.recall(state.run, state.round)
-        )
+        name: _measure(local_model, site, state.chosen, site.memory.recall(state.run, state.round))
         for name, site in sites.items()
     }
     # A site may have stopped before the last round; what it spent stays spent.
@@ -206,8 +214,9 @@ def _federated(label: str, config: RunConfig, sites: SiteSet, setting: ArmSettin
         delta={name: guard.limit.delta for name, guard in guards.items() if guard is not None},
         weights=state.chosen,
         chosen_round=state.best_round or state.round,
-        seconds=0.0, told=told,
-    )  # fmt: skip
+        seconds=0.0,
+        told=told,
+    )
 
 
 def _local(sites: SiteSet, setting: ArmSetting) -> ArmOutcome:
@@ -231,9 +240,16 @@ def _local(sites: SiteSet, setting: ArmSetting) -> ArmOutcome:
         own[name] = state.chosen
         test[name], loss[name] = _measure(local_model, site, state.chosen)
     return ArmOutcome(
-        test=test, validation=loss, rounds=(), epsilon={}, delta={}, weights={},
-        chosen_round=0, seconds=0.0, own=own,
-    )  # fmt: skip
+        test=test,
+        validation=loss,
+        rounds=(),
+        epsilon={},
+        delta={},
+        weights={},
+        chosen_round=0,
+        seconds=0.0,
+        own=own,
+    )
 
 
 def _pooled(sites: SiteSet, setting: ArmSetting) -> ArmOutcome:
@@ -251,12 +267,18 @@ def _pooled(sites: SiteSet, setting: ArmSetting) -> ArmOutcome:
     return ArmOutcome(
         test={n: s for n, (s, _) in measured.items()},
         validation={n: loss for n, (_, loss) in measured.items()},
-        rounds=records, epsilon={}, delta={}, weights=state.chosen,
-        chosen_round=state.best_round or state.round, seconds=0.0,
-    )  # fmt: skip
+        rounds=records,
+        epsilon={},
+        delta={},
+        weights=state.chosen,
+        chosen_round=state.best_round or state.round,
+        seconds=0.0,
+    )
 
 
-def _personalised(sites: SiteSet, setting: ArmSetting, before: Mapping[Arm, ArmOutcome]) -> ArmOutcome:
+def _personalised(
+    sites: SiteSet, setting: ArmSetting, before: Mapping[Arm, ArmOutcome]
+) -> ArmOutcome:
     """Keep layers at each site during the run, or make the shared model its own afterwards."""
     config = without_privacy(setting.config)
     method = config.personalisation.method

@@ -59,19 +59,19 @@ def canaries(count: int, seed: int) -> Canaries:
     return Canaries(
         included=included,
         patients=Patients(
-            image=torch.zeros(inside, 0), table=torch.eye(count)[included],
-            target=torch.ones(inside), patient=torch.arange(inside),
+            image=torch.zeros(inside, 0),
+            table=torch.eye(count)[included],
+            target=torch.ones(inside),
+            patient=torch.arange(inside),
             pseudonyms=tuple(f"canary {i}" for i in range(inside)),
         ),
-    )  # fmt: skip
+    )
 
 
 def train(patients: Patients, plan: PrivacyPlan, noise: NoiseSource, count: int) -> list[Tensor]:
     """Take the plan's steps as a site does and return each released update, (canaries,)."""
     model = CanaryNet(count)
-    objective = Objective(
-        model=model, item_loss=_loss, patients=patients, images_per_patient=1
-    )  # fmt: skip
+    objective = Objective(model=model, item_loss=_loss, patients=patients, images_per_patient=1)
     optimizer = patient_optimizer(torch.optim.SGD(model.parameters(), lr=1.0), plan, noise)
     updates = []
     for _ in range(plan.mechanism.steps):

@@ -29,9 +29,12 @@ def bare_round_seconds(sites: Mapping[str, Site], config: RunConfig) -> float:
             optimizer = make_optimizer(network, rules, 1)
             generator = data_order(0, site.name, repeat)
             for batch in batches(
-                site.train, rules.batch_patients, rules.images_per_patient, rules.local_steps,
+                site.train,
+                rules.batch_patients,
+                rules.images_per_patient,
+                rules.local_steps,
                 generator,
-            ):  # fmt: skip
+            ):
                 optimizer.zero_grad(set_to_none=True)
                 losses = task.item_loss(network(batch.image, batch.table), batch.target)
                 patient_loss(losses, batch).backward()  # type: ignore[no-untyped-call]  # torch ships it so

@@ -46,9 +46,7 @@ def hospital_folders(config: RunConfig, data: Path | None, out: Path) -> tuple[P
     if not data.is_dir():
         message = f"There is no folder {data}. Give --data a folder with one folder per hospital."
         raise CohortError(message)
-    found = tuple(sorted(
-        p for p in data.iterdir() if p.is_dir() and not p.name.startswith(".")
-    ))  # fmt: skip
+    found = tuple(sorted(p for p in data.iterdir() if p.is_dir() and not p.name.startswith(".")))
     if not any(_is_hospital(folder) for folder in found):
         hint = f" {data} itself holds one: give its parent." if _is_hospital(data) else ""
         message = (
@@ -160,9 +158,11 @@ def _outcome(target: Tensor, config: RunConfig) -> tuple[float, ...]:
 
 
 def check_parts(
-    cohorts: tuple[SiteCohort, ...], config: Cohort, seeds: Sequence[int],
+    cohorts: tuple[SiteCohort, ...],
+    config: Cohort,
+    seeds: Sequence[int],
     tell: Callable[[str], None],
-) -> None:  # fmt: skip
+) -> None:
     """Say which hospital has nobody to train or to test on, or too few to train.
 
     CohortError when that is so of all hospitals together: nothing could be learned or measured.
@@ -204,9 +204,12 @@ def _lacking(
 
 
 def sites_of(
-    cohorts: tuple[SiteCohort, ...], config: RunConfig, seed: int, fold: int,
+    cohorts: tuple[SiteCohort, ...],
+    config: RunConfig,
+    seed: int,
+    fold: int,
     keys: Mapping[str, SplitKey] = MappingProxyType({}),
-) -> dict[str, Site]:  # fmt: skip
+) -> dict[str, Site]:
     """Return the hospitals with this seed's and fold's patients in each part.
 
     `keys` are those of real hospitals, to repeat what they would do; without one, a hospital's

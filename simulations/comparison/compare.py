@@ -122,7 +122,10 @@ class ComparisonPlan:
 
 
 def compare(
-    config: RunConfig, cohorts: tuple[SiteCohort, ...], plan: ComparisonPlan, progress: ComparisonProgress
+    config: RunConfig,
+    cohorts: tuple[SiteCohort, ...],
+    plan: ComparisonPlan,
+    progress: ComparisonProgress,
 ) -> Comparison:
     """Run every arm on every seed and fold; each arm sees the very same splits.
 
@@ -134,26 +137,38 @@ def compare(
     for seed in plan.seeds:
         for fold in range(config.cohort.split.folds or 1):
             setting = ArmSetting(
-                config=config, seed=seed, fold=fold, folder=plan.folder, observe=progress.round,
-                engine=plan.engine, unfinished=unfinished,
-            )  # fmt: skip
+                config=config,
+                seed=seed,
+                fold=fold,
+                folder=plan.folder,
+                observe=progress.round,
+                engine=plan.engine,
+                unfinished=unfinished,
+            )
             found = _arms_of_split(cohorts, plan.arms, setting, progress)
             for arm, outcome in found.items():
                 outcomes.setdefault((arm, seed), []).append(outcome)
     kept = {key: tuple(several) for key, several in outcomes.items()}
     comparison = Comparison(
-        config=config, cohorts=cohorts, seeds=tuple(plan.seeds), arms=plan.arms, outcomes=kept,
+        config=config,
+        cohorts=cohorts,
+        seeds=tuple(plan.seeds),
+        arms=plan.arms,
+        outcomes=kept,
         verdicts=verdicts_of(config, cohorts, plan.arms, kept, plan.seeds),
         round_seconds=_round_seconds(kept),
         bare_round_seconds=bare_round_seconds(sites_of(cohorts, config, plan.seeds[0], 0), config),
         seconds=time.perf_counter() - start,
-    )  # fmt: skip
+    )
     unfinished.remove()
     return comparison
 
 
 def _arms_of_split(
-    cohorts: tuple[SiteCohort, ...], arms: Sequence[Arm], setting: ArmSetting, progress: ComparisonProgress
+    cohorts: tuple[SiteCohort, ...],
+    arms: Sequence[Arm],
+    setting: ArmSetting,
+    progress: ComparisonProgress,
 ) -> dict[Arm, ArmOutcome]:
     """Return every arm's outcome on one split of the patients."""
     seed, fold, unfinished = setting.seed, setting.fold, setting.unfinished
@@ -174,26 +189,33 @@ def _arms_of_split(
 
 
 def verdicts_of(
-    config: RunConfig, cohorts: Sequence[SiteCohort], arms: Sequence[Arm],
-    outcomes: Mapping[tuple[Arm, int], tuple[ArmOutcome, ...]], seeds: Sequence[int],
-) -> dict[str, Verdict]:  # fmt: skip
+    config: RunConfig,
+    cohorts: Sequence[SiteCohort],
+    arms: Sequence[Arm],
+    outcomes: Mapping[tuple[Arm, int], tuple[ArmOutcome, ...]],
+    seeds: Sequence[int],
+) -> dict[str, Verdict]:
     """Return each hospital's verdict; none when local or federated was left out."""
     if not {"local", "federated"} <= set(arms):
         return {}
     folds = range(config.cohort.split.folds or 1)
     return {
-        cohort.name: verdict(config, [
+        cohort.name: verdict(
+            config,
             [
-                Tested(
-                    outcomes={arm: outcomes[arm, seed][fold] for arm in arms},
-                    patients=tested_patients(config, cohort, seed, fold),
-                )
-                for fold in folds
-            ]
-            for seed in seeds
-        ], cohort.name)
+                [
+                    Tested(
+                        outcomes={arm: outcomes[arm, seed][fold] for arm in arms},
+                        patients=tested_patients(config, cohort, seed, fold),
+                    )
+                    for fold in folds
+                ]
+                for seed in seeds
+            ],
+            cohort.name,
+        )
         for cohort in cohorts
-    }  # fmt: skip
+    }
 
 
 def scores_items(config: RunConfig) -> bool:
@@ -201,9 +223,7 @@ def scores_items(config: RunConfig) -> bool:
     return config.evaluation.unit == "image" or config.task.kind == "segmentation"
 
 
-def tested_patients(
-    config: RunConfig, cohort: SiteCohort, seed: int, fold: int
-) -> tuple[str, ...]:
+def tested_patients(config: RunConfig, cohort: SiteCohort, seed: int, fold: int) -> tuple[str, ...]:
     """Return the pseudonym behind each row of `ArmOutcome.test` of a hospital."""
     test = cohort.split(config.cohort.split, simulated_key(seed), fold)["test"]
     if not scores_items(config):

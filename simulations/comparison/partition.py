@@ -38,9 +38,7 @@ def label_skew(
     return _finished(dealt, smallest, rng)
 
 
-def quantity_skew(
-    patients: int, sites: int, alpha: float, seed: int, smallest: int = 2
-) -> Sites:
+def quantity_skew(patients: int, sites: int, alpha: float, seed: int, smallest: int = 2) -> Sites:
     """Give sites unlike numbers of patients: Dirichlet(alpha) shares of all, at random."""
     _check(patients, sites, smallest)
     _check_alpha(alpha)
@@ -72,9 +70,7 @@ def group_skew(
     return _finished(dealt, smallest, rng)
 
 
-def scanner_skew(
-    scanners: Sequence[Hashable], sites: int, seed: int, smallest: int = 2
-) -> Sites:
+def scanner_skew(scanners: Sequence[Hashable], sites: int, seed: int, smallest: int = 2) -> Sites:
     """Give each site its own scanners: group_skew without mixing."""
     return group_skew(scanners, sites, 0.0, seed, smallest)
 

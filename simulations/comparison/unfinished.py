@@ -119,18 +119,22 @@ def _tensors(outcome: ArmOutcome) -> dict[str, Tensor]:
     facts = {
         "rounds": [record.to_json() for record in outcome.rounds],
         "seconds_by_round": [[r.seconds, r.training_seconds] for r in outcome.rounds],
-        "epsilon": dict(outcome.epsilon), "delta": dict(outcome.delta),
-        "chosen_round": outcome.chosen_round, "seconds": outcome.seconds,
-        "sites": list(outcome.test), "own": list(outcome.own),
+        "epsilon": dict(outcome.epsilon),
+        "delta": dict(outcome.delta),
+        "chosen_round": outcome.chosen_round,
+        "seconds": outcome.seconds,
+        "sites": list(outcome.test),
+        "own": list(outcome.own),
         "told": {name: dict(e.to_json()) for name, e in outcome.told.items()},
-    }  # fmt: skip
+    }
     body = bytearray(json.dumps(facts, allow_nan=False).encode())
     found = {_FACTS: torch.frombuffer(body, dtype=torch.uint8)}
     found |= {f"weights/{name}": value for name, value in outcome.weights.items()}
     found |= {f"validation/{site}": losses for site, losses in outcome.validation.items()}
     found |= {
         f"own/{site}/{name}": value
-        for site, weights in outcome.own.items() for name, value in weights.items()
+        for site, weights in outcome.own.items()
+        for name, value in weights.items()
     }
     for site, scores in outcome.test.items():
         for part in _SCORES:
@@ -154,18 +158,23 @@ def _outcome(tensors: Weights) -> ArmOutcome:
         test={site: _scores(tensors, site) for site in facts["sites"]},
         validation={site: tensors[f"validation/{site}"] for site in facts["sites"]},
         own={site: _named(tensors, f"own/{site}/") for site in facts["own"]},
-        rounds=rounds, epsilon=facts["epsilon"], delta=facts["delta"],
+        rounds=rounds,
+        epsilon=facts["epsilon"],
+        delta=facts["delta"],
         weights=_named(tensors, "weights/"),
-        chosen_round=facts["chosen_round"], seconds=facts["seconds"],
+        chosen_round=facts["chosen_round"],
+        seconds=facts["seconds"],
         told={name: estimate_from_json(value) for name, value in facts["told"].items()},
-    )  # fmt: skip
+    )
 
 
 def _scores(tensors: Weights, site: str) -> Scores:
     return Scores(
-        prediction=tensors[f"test/{site}/prediction"], target=tensors[f"test/{site}/target"],
-        loss=tensors[f"test/{site}/loss"], owner=tensors.get(f"test/{site}/owner"),
-    )  # fmt: skip
+        prediction=tensors[f"test/{site}/prediction"],
+        target=tensors[f"test/{site}/target"],
+        loss=tensors[f"test/{site}/loss"],
+        owner=tensors.get(f"test/{site}/owner"),
+    )
 
 
 def _named(tensors: Weights, start: str) -> dict[str, Tensor]:

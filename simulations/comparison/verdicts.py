@@ -26,9 +26,10 @@ from simulations.comparison.arms import Arm, ArmOutcome
 #: stands unless a later one is clearly better.
 CANDIDATES: tuple[Arm, ...] = ("personalised", "federated", "local")
 NAMES: Mapping[Arm, str] = {
-    "federated": "the shared model", "personalised": "its personalised model",
+    "federated": "the shared model",
+    "personalised": "its personalised model",
     "local": "its own model",
-}  # fmt: skip
+}
 #: What is held against a hospital's own model.
 Compared = Literal["federated", "personalised", "federated_dp", "chosen"]
 COMPARED: tuple[Compared, ...] = get_args(Compared)
@@ -140,9 +141,10 @@ def _paired(folds: Sequence[Tested], arms: Sequence[Arm], site: str) -> _Pair:
     alone = [fold.outcomes["local"].test[site] for fold in folds]
     whole = all(len(a.loss) == len(b.loss) for a, b in zip(ours, alone, strict=True))
     return _Pair(
-        ours=concatenated(ours), alone=concatenated(alone),
+        ours=concatenated(ours),
+        alone=concatenated(alone),
         patients=tuple(p for fold in folds for p in fold.patients) if whole else (),
-    )  # fmt: skip
+    )
 
 
 def concatenated(parts: Sequence[Scores]) -> Scores:

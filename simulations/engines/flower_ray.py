@@ -30,13 +30,7 @@ from client.training.local_model import LocalModel, open_local_model
 from client.training.site import Site
 from common.config.run_config import RunConfig
 from common.messages.flower_records import from_arrays, from_record, to_record
-from common.messages.wire import (
-    EvaluationRequest,
-    Refusal,
-    SiteReport,
-    SiteUpdate,
-    TrainRequest,
-)
+from common.messages.wire import EvaluationRequest, Refusal, SiteReport, SiteUpdate, TrainRequest
 from common.platform.errors import ConfigurationError, RunFailed
 from simulations.engines.flower_ray_site import FAILED, MEMORY, SITE, client_app
 from simulations.engines.workers import refuse_real_noise
@@ -81,9 +75,7 @@ class RaySites:
         """Return every site's name."""
         return tuple(self._sites)
 
-    def train(
-        self, request: TrainRequest, sites: Sequence[str]
-    ) -> Iterator[SiteUpdate | Refusal]:
+    def train(self, request: TrainRequest, sites: Sequence[str]) -> Iterator[SiteUpdate | Refusal]:
         """Yield updates as they come; each is in memory once, and the weights travel to each."""
         return self._ask(to_record(request), "train", sites, SiteUpdate)
 
@@ -148,9 +140,11 @@ class RaySites:
 
         try:
             run_simulation(
-                server_app=server, client_app=app, num_supernodes=len(self._sites),
+                server_app=server,
+                client_app=app,
+                num_supernodes=len(self._sites),
                 backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
-            )  # fmt: skip
+            )
         except BaseException as error:  # noqa: BLE001 - told by the thread that waits
             self._failures.put(error)
 
@@ -178,9 +172,12 @@ class RaySites:
                 yield answer
 
     def _replies(
-        self, record: RecordDict, kind: str, names: Sequence[str],
+        self,
+        record: RecordDict,
+        kind: str,
+        names: Sequence[str],
         nodes: Mapping[str, int] | None = None,
-    ) -> Iterator[tuple[str, RecordDict]]:  # fmt: skip
+    ) -> Iterator[tuple[str, RecordDict]]:
         """Send one record to several nodes and yield each one's answer as it comes."""
         places = nodes or self._nodes
         messages = [Message(record, places[name], kind) for name in names]
@@ -234,6 +231,8 @@ def _start_ray(workers: int | None) -> None:
         logging.getLogger("flwr").setLevel(logging.CRITICAL + 1)
         cluster = "RAY_ADDRESS" in os.environ
         ray.init(
-            num_cpus=None if cluster else workers, include_dashboard=False,
-            logging_level=logging.ERROR, log_to_driver=False,
-        )  # fmt: skip
+            num_cpus=None if cluster else workers,
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )

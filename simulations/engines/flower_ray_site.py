@@ -89,9 +89,7 @@ def _local_model(config: RunConfig, seed: int) -> LocalModel:
     return _LOCAL_MODELS[key]
 
 
-def _train(
-    asked: Message, site: Site, context: Context, run: tuple[RunConfig, int]
-) -> RecordDict:
+def _train(asked: Message, site: Site, context: Context, run: tuple[RunConfig, int]) -> RecordDict:
     request = from_record(asked.content)
     if not isinstance(request, TrainRequest):
         message = f"A {type(request).__name__} came where training was asked for."
@@ -120,6 +118,4 @@ def _recall(message: Message, name: str, site: Site) -> RecordDict:
     """Return what a site kept of a round, as only a simulation may ask, and its name."""
     asked = message.content.config_records[MEMORY]
     kept = site.memory.recall(str(asked["run"]), int(str(asked["round"])))
-    return RecordDict({
-        MEMORY: to_arrays(kept), SITE: ConfigRecord({"name": name}),
-    })  # fmt: skip
+    return RecordDict({MEMORY: to_arrays(kept), SITE: ConfigRecord({"name": name})})

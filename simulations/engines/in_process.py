@@ -31,9 +31,7 @@ class InProcessSites:
     def bring_memory(self, run: str, round_number: int) -> None:
         """Do nothing: what the sites kept is in this process."""
 
-    def train(
-        self, request: TrainRequest, sites: Sequence[str]
-    ) -> Iterator[SiteUpdate | Refusal]:
+    def train(self, request: TrainRequest, sites: Sequence[str]) -> Iterator[SiteUpdate | Refusal]:
         """Yield each site's update when it is asked for: one update in memory at a time."""
         for name in sites:
             yield train_round(self._sites[name], self._local_model, request)

@@ -88,9 +88,7 @@ class WorkerSites:
         """Return every site's name."""
         return tuple(self._sites)
 
-    def train(
-        self, request: TrainRequest, sites: Sequence[str]
-    ) -> Iterator[SiteUpdate | Refusal]:
+    def train(self, request: TrainRequest, sites: Sequence[str]) -> Iterator[SiteUpdate | Refusal]:
         """Yield the sites' updates in order; the workers are at the next ones meanwhile."""
         for answer in self._ask("train", request, sites):
             if isinstance(answer, SiteUpdate):
@@ -160,10 +158,17 @@ class WorkerSites:
         for worker in range(len(self._processes)):
             own = tuple(name for name in sites if self._place[name] == worker)
             if own:
-                self._send(worker, _Task(
-                    kind=kind, sites=own, run=request.run, round=request.round,
-                    seed=request.seed, controlled=control is not None,
-                ))  # fmt: skip
+                self._send(
+                    worker,
+                    _Task(
+                        kind=kind,
+                        sites=own,
+                        run=request.run,
+                        round=request.round,
+                        seed=request.seed,
+                        controlled=control is not None,
+                    ),
+                )
         for name in sites:
             yield self._receive(self._place[name])
 
@@ -240,18 +245,26 @@ class WorkerSites:
                     return {n: v.numpy() for n, v in kept.items()}
                 case "validation" | "test":
                     request = EvaluationRequest(
-                        run=task.run, round=task.round, seed=task.seed, config=self._config,
-                        weights=self._weights, split=task.kind,
-                    )  # fmt: skip
+                        run=task.run,
+                        round=task.round,
+                        seed=task.seed,
+                        config=self._config,
+                        weights=self._weights,
+                        split=task.kind,
+                    )
                     return evaluate_round(site, self._local_model, request)
         except WardroundError as error:
             return error
 
     def _train(self, task: _Task, site: Site) -> SiteUpdate | Refusal:
         request = TrainRequest(
-            run=task.run, round=task.round, seed=task.seed, config=self._config,
-            weights=self._weights, control=self._control if task.controlled else None,
-        )  # fmt: skip
+            run=task.run,
+            round=task.round,
+            seed=task.seed,
+            config=self._config,
+            weights=self._weights,
+            control=self._control if task.controlled else None,
+        )
         update = train_round(site, self._local_model, request)
         if isinstance(update, Refusal):
             return update

@@ -15,13 +15,7 @@ import torch
 from client.cohort.loading import SiteCohort
 from client.cohort.split import simulated_key
 from common.bundle.card import labels
-from common.bundle.evidence import (
-    CalibrationEvidence,
-    Evidence,
-    SiteData,
-    Subgroup,
-    calibration_of,
-)
+from common.bundle.evidence import CalibrationEvidence, Evidence, SiteData, Subgroup, calibration_of
 from common.config.run_config import CategoryColumn, Evaluation, NumberColumn, Table
 from common.metrics.release import releasable
 from common.tasks import task_of
@@ -90,9 +84,11 @@ def _subgroups(found: Comparison, arm: Arm, seed: int) -> Iterator[Subgroup]:
                 yield Subgroup(column=column, value=name, patients=None, metrics={})
                 continue
             yield Subgroup(
-                column=column, value=name, patients=counts[name],
+                column=column,
+                value=name,
+                patients=counts[name],
                 metrics=task.summarise(task.statistics(scores, rules), rules),
-            )  # fmt: skip
+            )
 
 
 def _of_tested(found: Comparison, seed: int, values: _Values) -> Iterator[str]:
@@ -116,11 +112,14 @@ def _told(found: Comparison, arm: Arm, seed: int, keys: set[str] | None) -> Scor
             # An image counts for its patient, whatever the scores are of.
             number = {key: place for place, key in enumerate(dict.fromkeys(people))}
             scores, places = outcome.test[cohort.name], torch.tensor(chosen, dtype=torch.int64)
-            parts.append(Scores(
-                prediction=scores.prediction[places], target=scores.target[places],
-                loss=scores.loss[places],
-                owner=torch.tensor([number[people[n]] for n in chosen], dtype=torch.int64),
-            ))  # fmt: skip
+            parts.append(
+                Scores(
+                    prediction=scores.prediction[places],
+                    target=scores.target[places],
+                    loss=scores.loss[places],
+                    owner=torch.tensor([number[people[n]] for n in chosen], dtype=torch.int64),
+                )
+            )
     together = concatenated(parts)
     return together if len(together.loss) else None
 

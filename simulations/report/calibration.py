@@ -89,9 +89,15 @@ def _reliability_curve(axes: Axes, arm: Arm, scores: Scores, column: int) -> Non
         return
     mean, seen, low, high, count = points.T
     axes.errorbar(
-        mean, seen, yerr=[seen - low, high - seen], color=COLOURS[arm], linewidth=1,
-        elinewidth=0.7, capsize=2, label=shown(arm),
-    )  # fmt: skip
+        mean,
+        seen,
+        yerr=[seen - low, high - seen],
+        color=COLOURS[arm],
+        linewidth=1,
+        elinewidth=0.7,
+        capsize=2,
+        label=shown(arm),
+    )
     axes.scatter(mean, seen, s=8 + 60 * count / count.max(), color=COLOURS[arm], alpha=0.8)
 
 
@@ -113,9 +119,11 @@ def wilson(share: float, count: int) -> tuple[float, float]:
     """Return the 95 % interval of a share (Wilson 1927)."""
     z = 1.959964
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(
-        share * (1 - share) / count + z * z / (4 * count * count)
-    )  # fmt: skip
+    half = (
+        z
+        / (1 + z * z / count)
+        * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    )
     # At shares of 0 and 1 the ends meet the share, rounding apart.
     return min(middle - half, share), max(middle + half, share)
 
@@ -170,9 +178,13 @@ def _dice(found: Comparison) -> Picture:
         shift = (place - (len(arms) - 1) / 2) * width
         values = [_dice_values(found, arm, c.name) for c in found.cohorts]
         boxes = axes.boxplot(
-            values, positions=[n + shift for n in range(len(values))], widths=0.8 * width,
-            patch_artist=True, flierprops={"markersize": 3}, medianprops={"color": "white"},
-        )  # fmt: skip
+            values,
+            positions=[n + shift for n in range(len(values))],
+            widths=0.8 * width,
+            patch_artist=True,
+            flierprops={"markersize": 3},
+            medianprops={"color": "white"},
+        )
         for box in boxes["boxes"]:
             box.set_facecolor(COLOURS[arm])
         axes.plot([], [], "s", color=COLOURS[arm], label=shown(arm))

@@ -74,10 +74,12 @@ def confounder(found: Comparison) -> Confounder | None:
         return None
     survival = _is_survival(found)
     return Confounder(
-        column=column, measure="concordance" if survival else "AUROC",
-        separations=_separations(found), within=_within(found, main_arm(found)),
+        column=column,
+        measure="concordance" if survival else "AUROC",
+        separations=_separations(found),
+        within=_within(found, main_arm(found)),
         arm=main_arm(found),
-    )  # fmt: skip
+    )
 
 
 def _is_survival(found: Comparison) -> bool:
@@ -106,12 +108,14 @@ def _separations(found: Comparison) -> tuple[Separation, ...]:
     for value in sorted({v for several in held for v in several}):
         has = np.array([several.count(value) / len(several) for several in held])
         for column, name in enumerate(names):
-            area = _survival_area(has, target) if _is_survival(found) else _area(
-                has, target[:, column]
-            )  # fmt: skip
-            separations.append(Separation(
-                value=value, outcome=name, patients=int((has > 0).sum()), area=area
-            ))  # fmt: skip
+            area = (
+                _survival_area(has, target)
+                if _is_survival(found)
+                else _area(has, target[:, column])
+            )
+            separations.append(
+                Separation(value=value, outcome=name, patients=int((has > 0).sum()), area=area)
+            )
     return tuple(sorted(separations, key=lambda s: -np.nan_to_num(s.area)))
 
 

@@ -66,9 +66,11 @@ def constant_metrics(found: Comparison) -> dict[str, float]:
         output = _fitted(found, seed, fold)
         for scores in outcome.test.values():
             same = output.expand(len(scores.loss), -1)
-            parts.append(scores._replace(
-                prediction=task.predict(same), loss=task.item_loss(same, scores.target)
-            ))  # fmt: skip
+            parts.append(
+                scores._replace(
+                    prediction=task.predict(same), loss=task.item_loss(same, scores.target)
+                )
+            )
     whole = concatenated(parts)
     if not len(whole.loss):
         return {}

@@ -33,8 +33,9 @@ def intervals(found: Comparison) -> Intervals:
     folds = range(found.config.cohort.split.folds or 1)
     rows = {
         (seed, c.name): [who for fold in folds for who in owners(found, c, seed, fold)]
-        for seed in found.seeds for c in found.cohorts
-    }  # fmt: skip
+        for seed in found.seeds
+        for c in found.cohorts
+    }
     return {arm: _ends(found, arm, rows) for arm in found.arms}
 
 

@@ -61,17 +61,33 @@ def page_of(found: Comparison, pictures: dict[str, Picture], *, has_bundle: bool
     ).from_string(text)
     ends = intervals(found)
     return template.render(
-        found=found, config=found.config, without=without_privacy(found.config),
-        summary=summary(found), arms=arm_rows(found, ends),
-        metric_table=metric_table(found), verdicts=verdict_rows(found), pictures=pictures,
-        uri=data_uri, confounder=confounder(found), statements=_statements(found),
-        left_out=left_out(found), configuration=_yaml(found), versions=versions(),
-        timing=_timing(found), main=shown(main_arm(found)), has_bundle=has_bundle,
-        folds=found.config.cohort.split.folds, shown=shown, isnan=math.isnan,
-        constant=constant_text(found), constant_lines=constants(found, ends),
-        metric=metric_name(found), invented=_invented(found), told=told_of(found),
+        found=found,
+        config=found.config,
+        without=without_privacy(found.config),
+        summary=summary(found),
+        arms=arm_rows(found, ends),
+        metric_table=metric_table(found),
+        verdicts=verdict_rows(found),
+        pictures=pictures,
+        uri=data_uri,
+        confounder=confounder(found),
+        statements=_statements(found),
+        left_out=left_out(found),
+        configuration=_yaml(found),
+        versions=versions(),
+        timing=_timing(found),
+        main=shown(main_arm(found)),
+        has_bundle=has_bundle,
+        folds=found.config.cohort.split.folds,
+        shown=shown,
+        isnan=math.isnan,
+        constant=constant_text(found),
+        constant_lines=constants(found, ends),
+        metric=metric_name(found),
+        invented=_invented(found),
+        told=told_of(found),
         sizes=[(c.name, len(c.items), len(c.items.patient)) for c in found.cohorts],
-    )  # fmt: skip
+    )
 
 
 def data_uri(png: bytes) -> str:

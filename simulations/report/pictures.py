@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 
 #: Okabe and Ito's colours, which most colour-blind people can tell apart.
 COLOURS: Mapping[Arm, str] = {
-    "local": "#666666", "pooled": "#000000", "federated": "#0072b2",
-    "personalised": "#009e73", "federated_dp": "#d55e00",
-}  # fmt: skip
+    "local": "#666666",
+    "pooled": "#000000",
+    "federated": "#0072b2",
+    "personalised": "#009e73",
+    "federated_dp": "#d55e00",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +80,12 @@ def metric_name(found: Comparison) -> str:
 def shown(arm: Arm) -> str:
     """Return an arm's name as people read it."""
     return {
-        "local": "each alone", "pooled": "pooled", "federated": "federated",
-        "personalised": "personalised", "federated_dp": "federated with DP",
-    }[arm]  # fmt: skip
+        "local": "each alone",
+        "pooled": "pooled",
+        "federated": "federated",
+        "personalised": "personalised",
+        "federated_dp": "federated with DP",
+    }[arm]
 
 
 # --- curves ------------------------------------------------------------------------------

@@ -102,21 +102,24 @@ def _site(comparison: Comparison, place: int) -> dict[str, Json]:
         "name": cohort.name,
         "patients": len(cohort.items),
         "images": len(cohort.items.patient) if comparison.config.cohort.images else 0,
-        "not_used": {reason.name: count for reason, count in sorted(
-            cohort.reasons().items(), key=lambda pair: pair[0].name
-        )},
-    }  # fmt: skip
+        "not_used": {
+            reason.name: count
+            for reason, count in sorted(cohort.reasons().items(), key=lambda pair: pair[0].name)
+        },
+    }
 
 
 def _verdict(verdict: Verdict) -> Json:
     """Return what a hospital would choose, by seed and fold, and each model minus its own."""
     gains: dict[str, Json] = {
         name: {
-            "difference": known(gain.value), "low": known(gain.low), "high": known(gain.high),
+            "difference": known(gain.value),
+            "low": known(gain.low),
+            "high": known(gain.high),
             "summary": said_of(gain),
         }
         for name, gain in verdict.gains.items()
-    }  # fmt: skip
+    }
     return {"choice": [list(folds) for folds in verdict.chosen], "gains": gains}
 
 

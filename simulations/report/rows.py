@@ -24,9 +24,8 @@ def rows(scores: Scores, chosen: list[int]) -> Scores:
     """Return some rows of scores."""
     places = torch.tensor(chosen, dtype=torch.int64)
     return Scores(
-        prediction=scores.prediction[places], target=scores.target[places],
-        loss=scores.loss[places],
-    )  # fmt: skip
+        prediction=scores.prediction[places], target=scores.target[places], loss=scores.loss[places]
+    )
 
 
 def main_arm(found: Comparison) -> Arm:

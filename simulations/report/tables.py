@@ -78,10 +78,14 @@ def summary(found: Comparison) -> str:
     ]
     several = len(found.seeds)
     over = f"mean ± spread over {several} seeds" if several > 1 else "one seed"
-    average = "mean of the hospitals" if found.config.evaluation.average == "sites" else (
-        f"test patients of {len(found.cohorts)} hospitals together; mean of the hospitals where "
-        "each has its own model"
-    )  # fmt: skip
+    average = (
+        "mean of the hospitals"
+        if found.config.evaluation.average == "sites"
+        else (
+            f"test patients of {len(found.cohorts)} hospitals together; mean of the hospitals "
+            "where each has its own model"
+        )
+    )
     return f"{metric_name(found)} ({average}, {over}): {'; '.join(parts)}."
 
 
@@ -95,15 +99,20 @@ def told_of(found: Comparison) -> str:
         return f"The private model: {measured(found.config.in_force())} {_EXACT}"
     parts = [
         f"{metric_words(name)} {e.value:.3f} ({e.low:.3f} to {e.high:.3f})"
-        for name, e in told.items() if name != "loss" and not math.isnan(e.value)
-    ]  # fmt: skip
+        for name, e in told.items()
+        if name != "loss" and not math.isnan(e.value)
+    ]
     hidden = [metric_words(n) for n, e in told.items() if n != "loss" and math.isnan(e.value)]
     also = f" Not told, as the noise hides it: {', '.join(hidden)}." if hidden else ""
     claim = measuring_epsilon(found.config.in_force())
-    cost = "" if claim is None else (
-        f" (epsilon {claim:.3g} at delta {COMMON_DELTA:.0e} for each test patient, who trains "
-        "nothing)"
-    )  # fmt: skip
+    cost = (
+        ""
+        if claim is None
+        else (
+            f" (epsilon {claim:.3g} at delta {COMMON_DELTA:.0e} for each test patient, who trains "
+            "nothing)"
+        )
+    )
     return (
         "Between hospitals the coordinator would be told of the private model (first seed), once "
         f"and with noise of {rules.count_noise:g} patients on each count, charged to each "
@@ -179,8 +188,10 @@ def _privacy(found: Comparison, arm: Arm) -> str:
     delta = max(outcome.delta.values(), default=math.nan)
     text = f"ε {max(outcome.epsilon.values()):.3g}, δ {delta:.2g}"
     common = max(outcome.common_epsilon.values(), default=math.nan)
-    return text if delta == COMMON_DELTA or math.isnan(common) else (
-        f"{text} (ε {common:.3g} at δ {COMMON_DELTA:.0e})"
+    return (
+        text
+        if delta == COMMON_DELTA or math.isnan(common)
+        else (f"{text} (ε {common:.3g} at δ {COMMON_DELTA:.0e})")
     )
 
 
@@ -249,11 +260,14 @@ def _verdict_row(site: str, patients: int, model: str, gain: Estimate) -> Verdic
     known = not math.isnan(gain.value)
     summary = said_of(gain)
     return VerdictRow(
-        site=site, patients=patients, model=model,
+        site=site,
+        patients=patients,
+        model=model,
         difference=signed(gain.value) if known else "-",
         interval=f"{signed(gain.low)} to {signed(gain.high)}" if known else "-",
-        summary=summary, kind=_KINDS.get(summary, "unknown"),
-    )  # fmt: skip
+        summary=summary,
+        kind=_KINDS.get(summary, "unknown"),
+    )
 
 
 def signed(value: float) -> str:

@@ -109,38 +109,66 @@ class CohortSpec:
 def demo_cohort(modality: Literal["xray", "ct"], patients: int) -> CohortSpec:
     """Return four hospitals that differ in size, case mix, machine and file format."""
     north, south, east, west = _DEMO_SCANNERS[modality]
-    return CohortSpec(modality=modality, hospitals=(
-        HospitalSpec(
-            name="north", patients=_part(0.40, patients), prevalence=0.35, scanner=north,
-            transfer_syntax="explicit", manufacturer="Aurora",
+    return CohortSpec(
+        modality=modality,
+        hospitals=(
+            HospitalSpec(
+                name="north",
+                patients=_part(0.40, patients),
+                prevalence=0.35,
+                scanner=north,
+                transfer_syntax="explicit",
+                manufacturer="Aurora",
+            ),
+            HospitalSpec(
+                name="south",
+                patients=_part(0.30, patients),
+                prevalence=0.50,
+                scanner=south,
+                transfer_syntax="jpeg-ls",
+                monochrome1=True,
+                manufacturer="Meridian",
+                slice_mm=4.0,
+            ),
+            HospitalSpec(
+                name="east",
+                patients=_part(0.18, patients),
+                prevalence=0.25,
+                scanner=east,
+                transfer_syntax="rle",
+                manufacturer="Zephyr",
+                images_per_patient=(1, 1),
+            ),
+            HospitalSpec(
+                name="west",
+                patients=_part(0.12, patients),
+                prevalence=0.60,
+                scanner=west,
+                transfer_syntax="implicit",
+                signed=True,
+                manufacturer="Occident",
+                images_per_patient=(1, 6),
+                slice_mm=6.0,
+            ),
         ),
-        HospitalSpec(
-            name="south", patients=_part(0.30, patients), prevalence=0.50, scanner=south,
-            transfer_syntax="jpeg-ls", monochrome1=True, manufacturer="Meridian", slice_mm=4.0,
-        ),
-        HospitalSpec(
-            name="east", patients=_part(0.18, patients), prevalence=0.25, scanner=east,
-            transfer_syntax="rle", manufacturer="Zephyr", images_per_patient=(1, 1),
-        ),
-        HospitalSpec(
-            name="west", patients=_part(0.12, patients), prevalence=0.60, scanner=west,
-            transfer_syntax="implicit", signed=True, manufacturer="Occident",
-            images_per_patient=(1, 6), slice_mm=6.0,
-        ),
-    ))  # fmt: skip
+    )
 
 
 #: Of north, south, east and west.
 _DEMO_SCANNERS: dict[Literal["xray", "ct"], tuple[Scanner, Scanner, Scanner, Scanner]] = {
     "xray": (
-        Scanner(), Scanner(gain=0.85, offset=0.08, noise=0.045),
-        Scanner(gamma=1.4, blur=1, noise=0.02), Scanner(gain=1.05, gamma=0.75, noise=0.05),
+        Scanner(),
+        Scanner(gain=0.85, offset=0.08, noise=0.045),
+        Scanner(gamma=1.4, blur=1, noise=0.02),
+        Scanner(gain=1.05, gamma=0.75, noise=0.05),
     ),
     "ct": (
-        Scanner(), Scanner(offset=0.01, noise=0.045), Scanner(blur=1, noise=0.02),
+        Scanner(),
+        Scanner(offset=0.01, noise=0.045),
+        Scanner(blur=1, noise=0.02),
         Scanner(gain=1.02, noise=0.06),
     ),
-}  # fmt: skip
+}
 
 
 def _part(share: float, patients: int) -> int:
@@ -180,9 +208,11 @@ def _patients(
     spec: CohortSpec, hospital: HospitalSpec, seed: int
 ) -> Iterator[tuple[Patient, np.random.Generator]]:
     mix = CaseMix(
-        prevalence=hospital.prevalence, normal=hospital.normal, missing=hospital.missing,
+        prevalence=hospital.prevalence,
+        normal=hospital.normal,
+        missing=hospital.missing,
         separation=spec.separation,
-    )  # fmt: skip
+    )
     for number in range(hospital.patients):
         # With the modality: one identifier must never name two unlike objects.
         name = f"{seed}/{spec.modality}/{hospital.name}/{number}"
@@ -192,9 +222,8 @@ def _patients(
 
 
 def _write_patient(
-    site: Path, spec: CohortSpec, hospital: HospitalSpec, patient: Patient,
-    rng: np.random.Generator,
-) -> list[dict[str, str]]:  # fmt: skip
+    site: Path, spec: CohortSpec, hospital: HospitalSpec, patient: Patient, rng: np.random.Generator
+) -> list[dict[str, str]]:
     """Write the patient's studies and return their rows of labels.csv."""
     fewest, most = hospital.images_per_patient
     rows = []
@@ -208,9 +237,13 @@ def _write_patient(
 
 
 def _write_xray(
-    site: Path, spec: CohortSpec, hospital: HospitalSpec, patient: Patient, study: InventedStudy,
+    site: Path,
+    spec: CohortSpec,
+    hospital: HospitalSpec,
+    patient: Patient,
+    study: InventedStudy,
     rng: np.random.Generator,
-) -> str:  # fmt: skip
+) -> str:
     """Write a picture and its mask; return the mask's path below the site."""
     picture, mask = chest(spec.image_size, patient.anatomy, patient.lesions, _pose(rng), rng)
     taken = take_xray(picture, hospital.scanner, rng)
@@ -221,9 +254,13 @@ def _write_xray(
 
 
 def _write_ct(
-    site: Path, spec: CohortSpec, hospital: HospitalSpec, patient: Patient, study: InventedStudy,
+    site: Path,
+    spec: CohortSpec,
+    hospital: HospitalSpec,
+    patient: Patient,
+    study: InventedStudy,
     rng: np.random.Generator,
-) -> str:  # fmt: skip
+) -> str:
     """Write a series and its segmentation; return the segmentation's path below the site."""
     shape = (spec.slices, spec.image_size, spec.image_size)
     aspect = hospital.slice_mm / pixel_mm(spec.image_size)
@@ -245,10 +282,13 @@ def _pose(rng: np.random.Generator) -> Pose:
 
 def _machine(hospital: HospitalSpec) -> Machine:
     return Machine(
-        hospital=hospital.name, manufacturer=hospital.manufacturer,
-        transfer_syntax=hospital.transfer_syntax, inverted=hospital.monochrome1,
-        signed=hospital.signed, slice_mm=hospital.slice_mm,
-    )  # fmt: skip
+        hospital=hospital.name,
+        manufacturer=hospital.manufacturer,
+        transfer_syntax=hospital.transfer_syntax,
+        inverted=hospital.monochrome1,
+        signed=hospital.signed,
+        slice_mm=hospital.slice_mm,
+    )
 
 
 def _row(patient: Patient, study: InventedStudy, mask: str) -> dict[str, str]:
@@ -256,13 +296,20 @@ def _row(patient: Patient, study: InventedStudy, mask: str) -> dict[str, str]:
     taken = patient.measured
     lobed = any(lesion.irregularity > LOBED_IRREGULARITY for lesion in patient.lesions[:1])
     return {
-        "PatientID": patient.identifier, "StudyInstanceUID": study.study_uid,
-        "SeriesInstanceUID": study.series_uid, "AccessionNumber": study.accession,
-        "malignant": str(int(patient.finding == "malignant")), "finding": patient.finding,
-        "large": str(int(patient.radius > LARGE_RADIUS)), "lobed": str(int(lobed)),
-        "age": str(patient.age), "sex": patient.sex,
+        "PatientID": patient.identifier,
+        "StudyInstanceUID": study.study_uid,
+        "SeriesInstanceUID": study.series_uid,
+        "AccessionNumber": study.accession,
+        "malignant": str(int(patient.finding == "malignant")),
+        "finding": patient.finding,
+        "large": str(int(patient.radius > LARGE_RADIUS)),
+        "lobed": str(int(lobed)),
+        "age": str(patient.age),
+        "sex": patient.sex,
         "crp": f"{patient.truth.crp:.1f}" if "crp" in taken else "",
         "ldh": f"{patient.truth.ldh:.0f}" if "ldh" in taken else "",
         "haemoglobin": f"{patient.truth.haemoglobin:.1f}" if "haemoglobin" in taken else "",
-        "time_days": str(patient.time_days), "event": str(int(patient.event)), "mask": mask,
-    }  # fmt: skip
+        "time_days": str(patient.time_days),
+        "event": str(int(patient.event)),
+        "mask": mask,
+    }

@@ -89,10 +89,15 @@ def invent(identifier: str, mix: CaseMix, rng: np.random.Generator) -> Patient:
     return Patient(
         identifier=identifier,
         finding="malignant" if malignant else "normal" if normal else "benign",
-        lesions=() if normal else lesions, anatomy=_anatomy(rng),
-        age=age, sex="f" if rng.random() < 0.5 else "m", truth=truth, measured=measured,
-        time_days=time_days, event=event,
-    )  # fmt: skip
+        lesions=() if normal else lesions,
+        anatomy=_anatomy(rng),
+        age=age,
+        sex="f" if rng.random() < 0.5 else "m",
+        truth=truth,
+        measured=measured,
+        time_days=time_days,
+        event=event,
+    )
 
 
 def hazard_per_year(radius: float, age: float, crp: float) -> float:
@@ -118,20 +123,25 @@ def _lesions(malignancy: float, rng: np.random.Generator) -> tuple[Lesion, ...]:
     radius = float(np.clip(rng.normal(0.056 + 0.020 * malignancy, 0.014), 0.03, 0.12))
     first = _lesion(malignancy, radius, rng)
     satellites = min(4, int(rng.poisson(0.15 + 1.2 * malignancy)))
-    return (first, *(
-        _lesion(malignancy, radius * rng.uniform(0.35, 0.6), rng) for _ in range(satellites)
-    ))  # fmt: skip
+    return (
+        first,
+        *(_lesion(malignancy, radius * rng.uniform(0.35, 0.6), rng) for _ in range(satellites)),
+    )
 
 
 def _lesion(malignancy: float, radius: float, rng: np.random.Generator) -> Lesion:
     lobes: list[float] = rng.uniform(0, 2 * np.pi, 3).tolist()
     return Lesion(
-        left=bool(rng.random() < 0.5), across=rng.uniform(-1, 1), along=rng.uniform(-1, 1),
-        depth=rng.uniform(0.35, 0.65), radius=radius,
+        left=bool(rng.random() < 0.5),
+        across=rng.uniform(-1, 1),
+        along=rng.uniform(-1, 1),
+        depth=rng.uniform(0.35, 0.65),
+        radius=radius,
         irregularity=float(np.clip(rng.normal(0.2 + 0.7 * malignancy, 0.3), 0, 1.3)),
         sharpness=float(np.clip(rng.normal(0.8 - 0.3 * malignancy, 0.12), 0.2, 0.95)),
-        contrast=rng.uniform(0.3, 0.5), phases=(lobes[0], lobes[1], lobes[2]),
-    )  # fmt: skip
+        contrast=rng.uniform(0.3, 0.5),
+        phases=(lobes[0], lobes[1], lobes[2]),
+    )
 
 
 def _laboratory(rng: np.random.Generator, *, malignant: bool) -> Laboratory:
@@ -146,6 +156,9 @@ def _anatomy(rng: np.random.Generator) -> Anatomy:
     # Python's floats: NumPy's own would turn float32 pictures into float64.
     about: list[float] = np.clip(rng.normal(1, 0.05, 3), 0.88, 1.12).tolist()
     return Anatomy(
-        width=about[0], lungs=min(1.06, about[1]), heart=about[2], ribs=rng.uniform(0, 1),
+        width=about[0],
+        lungs=min(1.06, about[1]),
+        heart=about[2],
+        ribs=rng.uniform(0, 1),
         density=rng.uniform(0.9, 1.1),
-    )  # fmt: skip
+    )

@@ -83,9 +83,13 @@ def chest(
 
 
 def body(
-    shape: tuple[int, int, int], aspect: float, anatomy: Anatomy, lesions: Sequence[Lesion],
-    pose: Pose, rng: np.random.Generator,
-) -> tuple[Float, Mask]:  # fmt: skip
+    shape: tuple[int, int, int],
+    aspect: float,
+    anatomy: Anatomy,
+    lesions: Sequence[Lesion],
+    pose: Pose,
+    rng: np.random.Generator,
+) -> tuple[Float, Mask]:
     """Return CT-like Hounsfield units (slices, rows, columns) and the lesion mask.
 
     aspect is the distance of slices in units of the distance of pixels.
@@ -103,9 +107,11 @@ def body(
         away = (level - lesion.depth) * slices * aspect * 2 / size
         for index in np.flatnonzero(np.abs(away) < 4 * lesion.radius):  # lobes reach beyond
             inside = _lobed(
-                x - (_LIVER_X + 0.14 * lesion.across), y - (_LIVER_Y + 0.16 * lesion.along),
-                lesion, float(away[index]),
-            )  # fmt: skip
+                x - (_LIVER_X + 0.14 * lesion.across),
+                y - (_LIVER_Y + 0.16 * lesion.along),
+                lesion,
+                float(away[index]),
+            )
             volume[index] -= 250 * lesion.contrast * _soft(inside, 1.05 - lesion.sharpness)
             mask[index] |= inside > 0
     tissue = (flat > -300).astype(np.float32)

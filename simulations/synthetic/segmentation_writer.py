@@ -45,10 +45,12 @@ def write_segmentation(
     own.SOPInstanceUID = study.uid("segmentation", "image")
     own.FrameOfReferenceUID = study.uid("frame")
     own.NumberOfFrames = len(frames)
-    own.ReferencedSeriesSequence = [_item(
-        SeriesInstanceUID=study.series_uid,
-        ReferencedInstanceSequence=[_source(study, index) for index in frames],
-    )]  # fmt: skip
+    own.ReferencedSeriesSequence = [
+        _item(
+            SeriesInstanceUID=study.series_uid,
+            ReferencedInstanceSequence=[_source(study, index) for index in frames],
+        )
+    ]
     _put_dimensions(own, study)
     own.PerFrameFunctionalGroupsSequence = [
         _frame(study, machine, place, index) for place, index in enumerate(frames, 1)
@@ -69,9 +71,7 @@ def _item(**elements: object) -> Dataset:
 
 
 def _code(value: str, scheme: str, meaning: str) -> Sequence:
-    return Sequence(
-        [_item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)]
-    )
+    return Sequence([_item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)])
 
 
 @lru_cache
@@ -86,13 +86,17 @@ def _shared(machine: Machine, rows: int, columns: int) -> Encoded:
     dataset.SegmentationType = "BINARY"
     dataset.LossyImageCompression = "00"
     dataset.PositionReferenceIndicator = ""
-    dataset.SegmentSequence = [_item(
-        SegmentNumber=1, SegmentLabel="lesion", SegmentAlgorithmType="MANUAL",
-        SegmentedPropertyCategoryCodeSequence=_code(
-            "49755003", "SCT", "Morphologically Abnormal Structure"
-        ),
-        SegmentedPropertyTypeCodeSequence=_code("52988006", "SCT", "Lesion"),
-    )]  # fmt: skip
+    dataset.SegmentSequence = [
+        _item(
+            SegmentNumber=1,
+            SegmentLabel="lesion",
+            SegmentAlgorithmType="MANUAL",
+            SegmentedPropertyCategoryCodeSequence=_code(
+                "49755003", "SCT", "Morphologically Abnormal Structure"
+            ),
+            SegmentedPropertyTypeCodeSequence=_code("52988006", "SCT", "Lesion"),
+        )
+    ]
     dataset.SharedFunctionalGroupsSequence = [_geometry(machine, rows)]
     dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.Rows, dataset.Columns = rows, columns
@@ -105,12 +109,15 @@ def _shared(machine: Machine, rows: int, columns: int) -> Encoded:
 def _geometry(machine: Machine, rows: int) -> Dataset:
     return _item(
         PlaneOrientationSequence=[_item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
-        PixelMeasuresSequence=[_item(
-            PixelSpacing=[pixel_mm(rows), pixel_mm(rows)], SliceThickness=machine.slice_mm,
-            SpacingBetweenSlices=machine.slice_mm,
-        )],
+        PixelMeasuresSequence=[
+            _item(
+                PixelSpacing=[pixel_mm(rows), pixel_mm(rows)],
+                SliceThickness=machine.slice_mm,
+                SpacingBetweenSlices=machine.slice_mm,
+            )
+        ],
         SegmentIdentificationSequence=[_item(ReferencedSegmentNumber=1)],
-    )  # fmt: skip
+    )
 
 
 def _put_dimensions(dataset: Dataset, study: InventedStudy) -> None:
@@ -124,11 +131,12 @@ def _put_dimensions(dataset: Dataset, study: InventedStudy) -> None:
     )
     dataset.DimensionIndexSequence = [
         _item(
-            DimensionOrganizationUID=organization, DimensionIndexPointer=tag_for_keyword(pointer),
+            DimensionOrganizationUID=organization,
+            DimensionIndexPointer=tag_for_keyword(pointer),
             FunctionalGroupPointer=tag_for_keyword(group),
         )
         for pointer, group in pointers
-    ]  # fmt: skip
+    ]
 
 
 def _source(study: InventedStudy, index: int) -> Dataset:
@@ -148,8 +156,10 @@ def _frame(study: InventedStudy, machine: Machine, place: int, index: int) -> Da
     return _item(
         FrameContentSequence=[_item(DimensionIndexValues=[1, place])],
         PlanePositionSequence=[_item(ImagePositionPatient=position(index, machine))],
-        DerivationImageSequence=[_item(
-            SourceImageSequence=[source],
-            DerivationCodeSequence=_code("113076", "DCM", "Segmentation"),
-        )],
-    )  # fmt: skip
+        DerivationImageSequence=[
+            _item(
+                SourceImageSequence=[source],
+                DerivationCodeSequence=_code("113076", "DCM", "Segmentation"),
+            )
+        ],
+    )

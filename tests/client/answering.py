@@ -68,15 +68,21 @@ class MadeUpDesk(RequestHandler):
         gone = self._withdrawn()  # none of them is among the made-up patients
         if self._loaded is None or not gone <= self._loaded.withdrawn:
             guard = Guard(
-                ledger=Ledger(self._context.ledger), limit=Limit(epsilon=1000.0, delta=0.001),
-                cohort=COHORT, noise=ChaChaNoise(),
+                ledger=Ledger(self._context.ledger),
+                limit=Limit(epsilon=1000.0, delta=0.001),
+                cohort=COHORT,
+                noise=ChaChaNoise(),
                 beside=told_of_everybody(config, self._context.telling),
                 split=site_key(self._context.identity_key).fingerprint(),
-            )  # fmt: skip
+            )
             site = Site(
-                name=self._context.name, train=self._patients, validation=self._patients,
-                test=self._patients, guard=guard, memory=MemoryInFolder(self._context.memory),
-            )  # fmt: skip
+                name=self._context.name,
+                train=self._patients,
+                validation=self._patients,
+                test=self._patients,
+                guard=guard,
+                memory=MemoryInFolder(self._context.memory),
+            )
             local_model = open_local_model(config, seed)
             self._loaded = Loaded(site=site, local_model=local_model, withdrawn=gone)
         return self._loaded
@@ -105,7 +111,9 @@ class InlineWorker(WorkerProcess):
     def give(self, request: Path, question: str) -> bool:
         """Do the job."""
         self.jobs.append(question)
-        answer = answered(self._transport, read_request(request), self._transport.name, lambda _text: None)
+        answer = answered(
+            self._transport, read_request(request), self._transport.name, lambda _text: None
+        )
         envelope = seal(self._lie(answer))
         self._outbox.keep(question, envelope.signed(sign(self._key, envelope.digest)))
         self._over.append(Finished(question=question, seconds=0.0, failed=False))
@@ -139,38 +147,56 @@ class Letters:
             key.write_text(private_text(new_private_key()))
         outbox = Outbox(self.home / "outbox")
         context = SiteContext(
-            name=self.name, data=self.home, labels=self.home, cache=self.home / "cache",
-            memory=self.home / "memory", ledger=self.home / "ledger.db",
-            index=self.home / "index.db", quality=QualityRules(),
+            name=self.name,
+            data=self.home,
+            labels=self.home,
+            cache=self.home / "cache",
+            memory=self.home / "memory",
+            ledger=self.home / "ledger.db",
+            index=self.home / "index.db",
+            quality=QualityRules(),
             telling=Telling(noise=self.statistics_noise),
-            withdrawals=self.home / "withdrawals.jsonl", largest_epsilon=1000.0,
-            cohort_delta=0.001, tell_patients=True,
-            device=torch.device("cpu"), identity_key=self.home / "identity.key",
+            withdrawals=self.home / "withdrawals.jsonl",
+            largest_epsilon=1000.0,
+            cohort_delta=0.001,
+            tell_patients=True,
+            device=torch.device("cpu"),
+            identity_key=self.home / "identity.key",
             records=SiteRecords(Home(self.home)),
-        )  # fmt: skip
+        )
         worker = InlineWorker(self.home, MadeUpDesk(context, self.patients), outbox, self.lie)
         transport = TransportContext(
-            name=self.name, to="coordinator", key=load_private(key),
-            inbox=Inbox(self.home / "inbox"), outbox=outbox,
+            name=self.name,
+            to="coordinator",
+            key=load_private(key),
+            inbox=Inbox(self.home / "inbox"),
+            outbox=outbox,
             quarantine=Quarantine(self.home / "quarantine"),
             disclosures=Disclosures(self.home / "disclosures.jsonl"),
-            records=SiteRecords(Home(self.home)), worker=worker,
+            records=SiteRecords(Home(self.home)),
+            worker=worker,
             tell=lambda event, facts: self.told.append((event, dict(facts))),
             meters=SiteMeters(CollectorRegistry()),
-        )  # fmt: skip
+        )
         return MessageLoop(transport, self.admission())
 
     def admission(self) -> AdmissionContext:
         """Return what the site's decision depends on."""
-        rules = PolicyRules.model_validate({
-            "approval": self.approval, "private_only": self.private_only,
-            "metrics": self.metrics, "statistics_noise": self.statistics_noise,
-        })  # fmt: skip
+        rules = PolicyRules.model_validate(
+            {
+                "approval": self.approval,
+                "private_only": self.private_only,
+                "metrics": self.metrics,
+                "statistics_noise": self.statistics_noise,
+            }
+        )
         config = SiteConfig(name=self.name, data=self.home, policy=rules, hours=self.hours)
         return AdmissionContext(
-            config=config, coordinator="ca", paused=self.home / "paused",
+            config=config,
+            coordinator="ca",
+            paused=self.home / "paused",
             approvals=Approvals(self.home / "approvals.db"),
-        )  # fmt: skip
+        )
 
 
 def question(number: int = 1, run: str = "run") -> TrainRequest:

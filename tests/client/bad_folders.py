@@ -64,15 +64,20 @@ def outcome_of(site: Path, dimensions: int = 3) -> Outcome:
     home = site.with_name(f"{site.name}-home")
     with PixelStore(home / "cache" / "pixels") as store, Index(home / "index.db") as index:
         found = read_objects(
-            site, files_of(site, frozenset()), lambda _header: None, store,
-            by_series=dimensions == 3, index=index,
-        )  # fmt: skip
+            site,
+            files_of(site, frozenset()),
+            lambda _header: None,
+            store,
+            by_series=dimensions == 3,
+            index=index,
+        )
         images = tuple(find_images(found, rules, store))
         return Outcome(
-            images=images, instances=tuple(index.instances(site)),
+            images=images,
+            instances=tuple(index.instances(site)),
             quarantined=index.quarantined(site),
             reasons=Counter(problem.reason for problem in found.problems),
-        )  # fmt: skip
+        )
 
 
 def enhanced(volume: Values, order: Sequence[int], gap: float = 1.5) -> FileDataset:

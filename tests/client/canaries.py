@@ -15,11 +15,28 @@ from pydicom._dicom_dict import DicomDictionary, RepeatersDictionary
 TEXT, UID, DAY, CLOCK = b"CANARY", b"1.2.3.47110815", b"19470817", b"114713"
 MARKS = (TEXT, TEXT.lower(), UID, DAY, CLOCK)
 #: Without these, and right values in them, there is no image to release.
-STRUCTURE = frozenset({
-    0x00080005, 0x00080016, 0x00280002, 0x00280004, 0x00280006, 0x00280008, 0x00280010, 0x00280011,
-    0x00280100, 0x00280101, 0x00280102, 0x00280103, 0x00280301, 0x00280302, 0x7FE00010, 0x7FE00008,
-    0x7FE00009, 0x00283000,
-})  # fmt: skip
+STRUCTURE = frozenset(
+    {
+        0x00080005,
+        0x00080016,
+        0x00280002,
+        0x00280004,
+        0x00280006,
+        0x00280008,
+        0x00280010,
+        0x00280011,
+        0x00280100,
+        0x00280101,
+        0x00280102,
+        0x00280103,
+        0x00280301,
+        0x00280302,
+        0x7FE00010,
+        0x7FE00008,
+        0x7FE00009,
+        0x00283000,
+    }
+)
 _LONG = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
 _BYTES = frozenset({"US", "SS", "UL", "SL", "AT", "FL", "FD", "SV", "UV"})
 CT = b"1.2.840.10008.5.1.4.1.1.2\0"
@@ -85,9 +102,12 @@ def planted(*, depth: int = 1) -> tuple[dict[int, bytes], Planted]:
         found[tag] = element(tag, vr, value_of(vr, tag))
         counts.add(vr)
     for tag, vr, value in (
-        (0x00090010, "LO", b"CANARY CREATOR"), (0x00091001, "LO", b"CANARY"),
-        (0x00091002, "UN", b"CANARY"), (0x7FE10010, "LO", b"CANARY"),
-        (0x7FE11001, "OB", b"CANARY"), (0x00110011, "PN", b"CANARY^PRIVATE"),
+        (0x00090010, "LO", b"CANARY CREATOR"),
+        (0x00091001, "LO", b"CANARY"),
+        (0x00091002, "UN", b"CANARY"),
+        (0x7FE10010, "LO", b"CANARY"),
+        (0x7FE11001, "OB", b"CANARY"),
+        (0x00110011, "PN", b"CANARY^PRIVATE"),
         (0x00080009, "LO", b"CANARY of an attribute that is not in the standard"),
     ):
         found[tag] = element(tag, vr, value)
@@ -99,15 +119,20 @@ def _items(number: int) -> Iterator[bytes]:
     """Yield items with text, names, identifiers and codes, and the same one level down."""
     inner = item(element(0x00100010, "PN", b"CANARY^DEEP"), element(0x00091001, "LO", b"CANARY"))
     yield item(
-        element(0x00080100, "SH", b"CANARY"), element(0x00080102, "SH", b"SCT"),
-        element(0x00080104, "LO", b"CANARY %d" % number), element(0x00081140, "SQ", inner),
-        element(0x00081155, "UI", UID + b".%d" % number), element(0x00100020, "LO", b"CANARY"),
-    )  # fmt: skip
+        element(0x00080100, "SH", b"CANARY"),
+        element(0x00080102, "SH", b"SCT"),
+        element(0x00080104, "LO", b"CANARY %d" % number),
+        element(0x00081140, "SQ", inner),
+        element(0x00081155, "UI", UID + b".%d" % number),
+        element(0x00100020, "LO", b"CANARY"),
+    )
     yield item(
-        element(0x00080100, "SH", b"12738006"), element(0x00080102, "SH", b"SCT"),
-        element(0x00080104, "LO", b"Brain of CANARY"), element(0x00280030, "DS", b"CANARY\\1"),
+        element(0x00080100, "SH", b"12738006"),
+        element(0x00080102, "SH", b"SCT"),
+        element(0x00080104, "LO", b"Brain of CANARY"),
+        element(0x00280030, "DS", b"CANARY\\1"),
         element(0x00185100, "CS", b"CANARY"),
-    )  # fmt: skip
+    )
 
 
 def _repeating() -> Iterator[tuple[int, str]]:
@@ -130,25 +155,36 @@ def structure(pixels: bytes, sop_class: bytes = CT) -> dict[int, bytes]:
     return {
         0x00080005: element(0x00080005, "CS", b"ISO_IR 192"),
         0x00080016: element(0x00080016, "UI", sop_class),
-        0x00280002: number(0x00280002, 1), 0x00280004: element(0x00280004, "CS", b"MONOCHROME2"),
-        0x00280010: number(0x00280010, 4), 0x00280011: number(0x00280011, 4),
-        0x00280100: number(0x00280100, 16), 0x00280101: number(0x00280101, 12),
-        0x00280102: number(0x00280102, 11), 0x00280103: number(0x00280103, 0),
+        0x00280002: number(0x00280002, 1),
+        0x00280004: element(0x00280004, "CS", b"MONOCHROME2"),
+        0x00280010: number(0x00280010, 4),
+        0x00280011: number(0x00280011, 4),
+        0x00280100: number(0x00280100, 16),
+        0x00280101: number(0x00280101, 12),
+        0x00280102: number(0x00280102, 11),
+        0x00280103: number(0x00280103, 0),
         0x00280301: element(0x00280301, "CS", b"NO"),
         0x7FE00010: element(0x7FE00010, "OW", pixels),
-    }  # fmt: skip
+    }
 
 
 def file_of(elements: dict[int, bytes], syntax: bytes = b"1.2.840.10008.1.2.1\0") -> bytes:
     """Return a file with canaries in its preamble, its meta information and behind its end."""
-    meta = b"".join((
-        element(0x00020001, "OB", b"\0\1"), element(0x00020002, "UI", CT),
-        element(0x00020003, "UI", UID), element(0x00020010, "UI", syntax),
-        element(0x00020012, "UI", UID), element(0x00020013, "SH", b"CANARY"),
-        element(0x00020016, "AE", b"CANARY"), element(0x00020017, "AE", b"CANARY"),
-        element(0x00020018, "AE", b"CANARY"), element(0x00020100, "UI", UID),
-        element(0x00020102, "OB", b"CANARY"),
-    ))  # fmt: skip
+    meta = b"".join(
+        (
+            element(0x00020001, "OB", b"\0\1"),
+            element(0x00020002, "UI", CT),
+            element(0x00020003, "UI", UID),
+            element(0x00020010, "UI", syntax),
+            element(0x00020012, "UI", UID),
+            element(0x00020013, "SH", b"CANARY"),
+            element(0x00020016, "AE", b"CANARY"),
+            element(0x00020017, "AE", b"CANARY"),
+            element(0x00020018, "AE", b"CANARY"),
+            element(0x00020100, "UI", UID),
+            element(0x00020102, "OB", b"CANARY"),
+        )
+    )
     length = element(0x00020000, "UL", struct.pack("<L", len(meta)))
     dataset = b"".join(content for _, content in sorted(elements.items()))
     padding = element(0xFFFCFFFC, "OB", b"CANARY in the padding")

@@ -43,8 +43,10 @@ def connect_proxy(journal: Path, target: str, to: str, login: str = "") -> Itera
     """Serve CONNECT to `target`, which is led to `to`, for whoever shows the login."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.client.connect_proxy", str(journal), target, to, login],
-        cwd=ROOT, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout is not None
     try:
         yield ConnectProxy(int(process.stdout.readline()), journal)

@@ -40,9 +40,11 @@ class Front:
     def invite(self, site: str = "north", hours: float = 1.0, **changed: object) -> str:
         """Return an invitation's line; `changed` is what somebody made of it."""
         invite = self.enrolment.invite(
-            site, address=self.address, ca_sha256=authority_hash(self.folder.ca.read_bytes()),
+            site,
+            address=self.address,
+            ca_sha256=authority_hash(self.folder.ca.read_bytes()),
             hours=hours,
-        )  # fmt: skip
+        )
         return Invite.model_validate(invite.model_dump() | changed).text()
 
     def accept(self, site: str, public: str) -> None:
@@ -61,16 +63,19 @@ def authority_in(path: Path, *, hosts: tuple[str, ...] = ("127.0.0.1",), days: i
 
 @contextmanager
 def front(
-    path: Path, *, folder: Folder | None = None, authority: bytes | None = None,
-    context: ssl.SSLContext | None = None, host: str = "127.0.0.1",
-) -> Iterator[Front]:  # fmt: skip
+    path: Path,
+    *,
+    folder: Folder | None = None,
+    authority: bytes | None = None,
+    context: ssl.SSLContext | None = None,
+    host: str = "127.0.0.1",
+) -> Iterator[Front]:
     """Serve the three pages; `authority` is what the first of them gives out instead."""
     folder = folder or authority_in(path)
     found = Front(folder=folder, host=host, port=0, enrolment=Enrolment(folder.enrolment))
     pages = enrolment_pages(
-        found.enrolment, coordinator="breast-study",
-        authority=authority or folder.ca.read_bytes(),
-    )  # fmt: skip
+        found.enrolment, coordinator="breast-study", authority=authority or folder.ca.read_bytes()
+    )
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         body = b""

@@ -64,9 +64,11 @@ def compressed(values: Values, frame: bytes, syntax: str) -> FileDataset:
 
 
 def placed(
-    dataset: FileDataset, position: Sequence[float], cosines: Sequence[float] = AXIAL,
+    dataset: FileDataset,
+    position: Sequence[float],
+    cosines: Sequence[float] = AXIAL,
     spacing: Sequence[float] = (0.5, 0.7),
-) -> FileDataset:  # fmt: skip
+) -> FileDataset:
     """Return the image with its place in the patient."""
     dataset.Modality = "CT"
     dataset.ImagePositionPatient = [float(p) for p in position]
@@ -101,14 +103,14 @@ def segmentation(
     frames = [(n, i) for n, mask in masks.items() for i in range(len(mask)) if mask[i].any()]
     shared = Dataset()
     if "ImageOrientationPatient" in first:
-        shared.PlaneOrientationSequence = Items([
-            _item(ImageOrientationPatient=first.ImageOrientationPatient)
-        ])
+        shared.PlaneOrientationSequence = Items(
+            [_item(ImageOrientationPatient=first.ImageOrientationPatient)]
+        )
         shared.PixelMeasuresSequence = Items([_item(PixelSpacing=first.PixelSpacing)])
     dataset.SharedFunctionalGroupsSequence = Items([shared])
-    dataset.PerFrameFunctionalGroupsSequence = Items([
-        _frame_groups(number, sources[index]) for number, index in frames
-    ])
+    dataset.PerFrameFunctionalGroupsSequence = Items(
+        [_frame_groups(number, sources[index]) for number, index in frames]
+    )
     dataset.NumberOfFrames = len(frames)
     bits = np.concatenate([(masks[n][i] > 0).reshape(-1) for n, i in frames])
     packed = np.packbits(bits, bitorder="little").tobytes()
@@ -119,14 +121,20 @@ def segmentation(
 def _frame_groups(number: int, source: FileDataset) -> Dataset:
     groups = _item(
         SegmentIdentificationSequence=Items([_item(ReferencedSegmentNumber=number)]),
-        DerivationImageSequence=Items([_item(SourceImageSequence=Items([
-            _item(ReferencedSOPInstanceUID=source.SOPInstanceUID)
-        ]))]),
-    )  # fmt: skip
+        DerivationImageSequence=Items(
+            [
+                _item(
+                    SourceImageSequence=Items(
+                        [_item(ReferencedSOPInstanceUID=source.SOPInstanceUID)]
+                    )
+                )
+            ]
+        ),
+    )
     if "ImagePositionPatient" in source:
-        groups.PlanePositionSequence = Items([
-            _item(ImagePositionPatient=source.ImagePositionPatient)
-        ])
+        groups.PlanePositionSequence = Items(
+            [_item(ImagePositionPatient=source.ImagePositionPatient)]
+        )
     return groups
 
 
@@ -183,17 +191,21 @@ privacy: none
 
 
 def config_of(
-    task: str = "{kind: diagnosis, target: ill}", cohort: str = "{images: {size: [16, 16]}}",
+    task: str = "{kind: diagnosis, target: ill}",
+    cohort: str = "{images: {size: [16, 16]}}",
     network: str = "small_cnn",
-) -> RunConfig:  # fmt: skip
+) -> RunConfig:
     """Return a run's configuration."""
     return parse_config(CONFIG.format(task=task, cohort=cohort, network=network))
 
 
 def load(
-    site: Path, config: RunConfig, cache: Path, left_out: LeftOut | None = None,
+    site: Path,
+    config: RunConfig,
+    cache: Path,
+    left_out: LeftOut | None = None,
     labels: Path | None = None,
-) -> SiteCohort:  # fmt: skip
+) -> SiteCohort:
     """Load a cohort as a run does."""
     refused = left_out or LeftOut()
     return load_cohort(site, config, task_of(config.task), Cache(cache), labels, refused)

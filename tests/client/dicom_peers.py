@@ -99,9 +99,10 @@ def _coloured(values: NDArray[np.int64], dataset: Dataset) -> NDArray[np.int64]:
     if photometric.startswith("YBR"):
         y, blue, red = (values[..., n].astype(float) for n in range(3))
         channels = (
-            y + 1.402 * (red - 128), y - 0.344136 * (blue - 128) - 0.714136 * (red - 128),
+            y + 1.402 * (red - 128),
+            y - 0.344136 * (blue - 128) - 0.714136 * (red - 128),
             y + 1.772 * (blue - 128),
-        )  # fmt: skip
+        )
         return np.stack(channels, -1).round().clip(0, 255).astype(np.int64)
     if photometric == "PALETTE COLOR":
         return np.stack([_looked_up(values, dataset, c) for c in ("Red", "Green", "Blue")], -1)

@@ -28,8 +28,16 @@ from common.messages.wire import SiteUpdate
 from tests.client.answering import Letters, question
 from tests.client.letters import FolderFleet
 
-EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "sqlite3.connect",
-          "sqlite3.connect/handle", "wardround.call"}  # fmt: skip
+EVENTS = {
+    "open",
+    "os.rename",
+    "os.remove",
+    "os.mkdir",
+    "os.rmdir",
+    "sqlite3.connect",
+    "sqlite3.connect/handle",
+    "wardround.call",
+}
 TURNS = 8
 
 

@@ -44,12 +44,17 @@ def release(folder: Path) -> None:
     """Train one private round and write down what leaves the site."""
     local_model = _BENCH
     site = Site(
-        name="here", train=_PATIENTS, validation=_PATIENTS, test=_PATIENTS,
+        name="here",
+        train=_PATIENTS,
+        validation=_PATIENTS,
+        test=_PATIENTS,
         guard=Guard(
-            ledger=Ledger(folder / "ledger.db"), limit=Limit(epsilon=1000.0, delta=0.001),
-            cohort="patients", noise=ChaChaNoise(),
+            ledger=Ledger(folder / "ledger.db"),
+            limit=Limit(epsilon=1000.0, delta=0.001),
+            cohort="patients",
+            noise=ChaChaNoise(),
         ),
-    )  # fmt: skip
+    )
     request = TrainRequest(
         run="run", round=1, seed=0, config=CONFIG, weights=initial_weights(CONFIG, 0)
     )

@@ -73,8 +73,9 @@ def one_death(home: Home, patient: str, needle: bytes, statement: int) -> dict[s
     withdraw(home, patient)
     (one,) = withdrawals.listed(home.withdrawals)
     return found | {
-        "pixels_at_last": holds(home.cache, needle), "ended": one.forgotten_at is not None
-    }  # fmt: skip
+        "pixels_at_last": holds(home.cache, needle),
+        "ended": one.forgotten_at is not None,
+    }
 
 
 def main() -> None:

@@ -21,9 +21,11 @@ from fhir.resources.R4B.observation import Observation
 from fhir.resources.R4B.patient import Patient
 
 KINDS = {
-    "Patient": Patient, "Condition": Condition, "Observation": Observation,
+    "Patient": Patient,
+    "Condition": Condition,
+    "Observation": Observation,
     "ImagingStudy": ImagingStudy,
-}  # fmt: skip
+}
 TOKEN = "token-of-the-site"  # noqa: S105 - of this fixture
 PATIENTS, ACCESSIONS = "urn:oid:1.2.3.4", "urn:oid:1.2.3.5"
 LOINC, SNOMED, UCUM = "http://loinc.org", "http://snomed.info/sct", "http://unitsofmeasure.org"
@@ -65,8 +67,9 @@ class Hospital:
     def patient(self, name: str, **content: object) -> str:
         """Put a patient there and return how others refer to them."""
         identifier = [
-            {"system": "urn:other", "value": f"x{name}"}, {"system": PATIENTS, "value": name}
-        ]  # fmt: skip
+            {"system": "urn:other", "value": f"x{name}"},
+            {"system": PATIENTS, "value": name},
+        ]
         return f"Patient/{self.add('Patient', identifier=identifier, **content)['id']}"
 
     def study(self, patient: str, uid: str, started: str, accession: str = "") -> None:
@@ -75,29 +78,42 @@ class Hospital:
         if accession:
             identifier.append({"system": ACCESSIONS, "value": accession})
         self.add(
-            "ImagingStudy", status="available", subject={"reference": patient}, started=started,
+            "ImagingStudy",
+            status="available",
+            subject={"reference": patient},
+            started=started,
             identifier=identifier,
-        )  # fmt: skip
+        )
 
     def diagnosis(self, patient: str, code: str, onset: str, status: str = "confirmed") -> None:
         """Put a condition there."""
         system = "http://terminology.hl7.org/CodeSystem/condition-ver-status"
         self.add(
-            "Condition", subject={"reference": patient}, onsetDateTime=onset,
+            "Condition",
+            subject={"reference": patient},
+            onsetDateTime=onset,
             code={"coding": [{"system": SNOMED, "code": code}]},
             verificationStatus={"coding": [{"system": system, "code": status}]},
-        )  # fmt: skip
+        )
 
     def value(
-        self, patient: str, code: str, taken: str, value: float, unit: str = "mg/L",
+        self,
+        patient: str,
+        code: str,
+        taken: str,
+        value: float,
+        unit: str = "mg/L",
         status: str = "final",
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Put an observation there."""
         self.add(
-            "Observation", status=status, subject={"reference": patient},
-            effectiveDateTime=taken, code={"coding": [{"system": LOINC, "code": code}]},
+            "Observation",
+            status=status,
+            subject={"reference": patient},
+            effectiveDateTime=taken,
+            code={"coding": [{"system": LOINC, "code": code}]},
             valueQuantity={"value": value, "unit": unit, "system": UCUM, "code": unit},
-        )  # fmt: skip
+        )
 
     def found(self, kind: str, query: dict[str, list[str]]) -> list[Resource]:
         """Return what a search matches."""
@@ -205,11 +221,14 @@ def answer(hospital: Hospital, path: str, token: str) -> tuple[int, dict[str, st
         link = f"{hospital.url}/{kind}?{urlencode(following)}"
         links.append({"relation": "next", "url": hospital.next_link(link)})
     bundle = {
-        "resourceType": "Bundle", "type": "searchset", "total": len(found), "link": links,
+        "resourceType": "Bundle",
+        "type": "searchset",
+        "total": len(found),
+        "link": links,
         "entry": [
             {"resource": one, "search": {"mode": "match"}} for one in found[start : start + count]
         ],
-    }  # fmt: skip
+    }
     if not found:
         del bundle["entry"]
     if not hospital.broken:

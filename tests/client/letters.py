@@ -47,15 +47,26 @@ class FolderFleet(FleetClient):
     # --- the coordinator's side ----------------------------------------------------------
 
     def ask(
-        self, request: Request | Envelope, *, seconds: float = 3600, number: int = 0,
+        self,
+        request: Request | Envelope,
+        *,
+        seconds: float = 3600,
+        number: int = 0,
         receipt: str = "",
-    ) -> str:  # fmt: skip
+    ) -> str:
         """Have a question given out; returns its name."""
         envelope = request if isinstance(request, Envelope) else seal(request)
         metadata = Metadata(
-            run_id=1, message_id="", src_node_id=1, dst_node_id=NODE, reply_to_message_id="",
-            group_id=str(number), created_at=time.time(), ttl=seconds, message_type="train",
-        )  # fmt: skip
+            run_id=1,
+            message_id="",
+            src_node_id=1,
+            dst_node_id=NODE,
+            reply_to_message_id="",
+            group_id=str(number),
+            created_at=time.time(),
+            ttl=seconds,
+            message_type="train",
+        )
         message = make_message(metadata=metadata, content=record_of(envelope, receipt))
         with no_object_id_recompute():
             objects = {n: o.deflate() for n, o in get_all_nested_objects(message).items()}
@@ -79,15 +90,15 @@ class FolderFleet(FleetClient):
         for path in sorted((self.folder / "answers").iterdir()):
             facts = json.loads(path.read_text())
             objects = {
-                n: p.read_bytes() for n in facts["objects"]
+                n: p.read_bytes()
+                for n in facts["objects"]
                 if (p := self.folder / "received" / n).exists()
-            }  # fmt: skip
+            }
             if len(objects) == len(facts["objects"]):
                 opened = open_objects(objects.__getitem__, path.name)
                 answer = Envelope(
-                    header=opened.header, frames=tuple(opened.frames()),
-                    signature=opened.signature,
-                )  # fmt: skip
+                    header=opened.header, frames=tuple(opened.frames()), signature=opened.signature
+                )
                 found[path.name] = answer, opened.receipt
         return found
 

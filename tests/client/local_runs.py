@@ -24,9 +24,14 @@ ITEMS = (1, 2, 3, 1) * 4
 
 
 def config_of(
-    more: str = "", training: str = "", *, steps: int = 3, batch: int | str = 4, cohort: str = "",
+    more: str = "",
+    training: str = "",
+    *,
+    steps: int = 3,
+    batch: int | str = 4,
+    cohort: str = "",
     model: str = "{network: table}",
-) -> RunConfig:  # fmt: skip
+) -> RunConfig:
     """Return a run of a network on two clinical numbers; plain gradient steps where not said."""
     optimizer = "" if "optimizer" in training else ", optimizer: sgd"
     return parse_config(f"""
@@ -59,9 +64,12 @@ def nobody() -> Patients:
     """Return a split without patients."""
     some = patients_of((1,), (0,))
     return Patients(
-        image=some.image[:0], table=some.table[:0], target=some.target[:0],
-        patient=some.patient[:0], pseudonyms=(),
-    )  # fmt: skip
+        image=some.image[:0],
+        table=some.table[:0],
+        target=some.target[:0],
+        patient=some.patient[:0],
+        pseudonyms=(),
+    )
 
 
 def weights_of(config: RunConfig) -> dict[str, torch.Tensor]:
@@ -74,17 +82,22 @@ def weights_of(config: RunConfig) -> dict[str, torch.Tensor]:
 
 
 def site_of(
-    train: Patients | None = None, validation: Patients | None = None,
-    test: Patients | None = None, *, memory: SiteMemory | None = None,
+    train: Patients | None = None,
+    validation: Patients | None = None,
+    test: Patients | None = None,
+    *,
+    memory: SiteMemory | None = None,
     image: tuple[int, ...] = (0,),
-) -> Site:  # fmt: skip
+) -> Site:
     """Return a hospital; sixteen made-up patients in each split that is not given."""
     made = [learnable(patients_of(ITEMS, image, seed)) for seed in (1, 2, 3)]
     return Site(
-        name="here", train=made[0] if train is None else train,
+        name="here",
+        train=made[0] if train is None else train,
         validation=made[1] if validation is None else validation,
-        test=made[2] if test is None else test, memory=memory or MemoryInProcess(),
-    )  # fmt: skip
+        test=made[2] if test is None else test,
+        memory=memory or MemoryInProcess(),
+    )
 
 
 def request_of(
@@ -136,7 +149,9 @@ def twin(
     for batch in batches(
         site.train, rules.batch_patients, rules.images_per_patient, rules.local_steps, order
     ):
-        losses = local_model.task.item_loss(local_model.model(batch.image, batch.table), batch.target)
+        losses = local_model.task.item_loss(
+            local_model.model(batch.image, batch.table), batch.target
+        )
         by_patient = [losses[batch.patient == p].mean() for p in batch.patient.unique()]
         loss = torch.stack(by_patient).mean()
         for name, value in parameters.items():

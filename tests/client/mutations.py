@@ -65,9 +65,9 @@ def edit_number(data: bytearray, rng: random.Random) -> None:
 def edit_text(data: bytearray, rng: random.Random) -> None:
     """Put odd characters into one element's value."""
     place = rng.choice(_elements(data)) + 8
-    odd = rng.choice([
-        b"\\\\", b"\x1b$B", b"\xff\xfe", b"-1", b"1e999", b"NaN", b"99999999", b"\0\0",
-    ])  # fmt: skip
+    odd = rng.choice(
+        [b"\\\\", b"\x1b$B", b"\xff\xfe", b"-1", b"1e999", b"NaN", b"99999999", b"\0\0"]
+    )
     data[place : place + len(odd)] = odd
 
 
@@ -82,8 +82,9 @@ def swap_elements(data: bytearray, rng: random.Random) -> None:
     """Exchange the tags of two elements."""
     first, second = rng.choice(_elements(data)), rng.choice(_elements(data))
     data[first : first + 4], data[second : second + 4] = (
-        data[second : second + 4], data[first : first + 4],
-    )  # fmt: skip
+        data[second : second + 4],
+        data[first : first + 4],
+    )
 
 
 def truncate(data: bytearray, rng: random.Random) -> None:
@@ -129,9 +130,20 @@ def edit_codestream(data: bytearray, rng: random.Random) -> None:
 
 
 MUTATORS: Sequence[Mutate] = (
-    flip_bits, flip_header_bits, edit_length, edit_number, edit_text, edit_form, swap_elements,
-    truncate, repeat_part, remove_part, nest, edit_end, edit_codestream,
-)  # fmt: skip
+    flip_bits,
+    flip_header_bits,
+    edit_length,
+    edit_number,
+    edit_text,
+    edit_form,
+    swap_elements,
+    truncate,
+    repeat_part,
+    remove_part,
+    nest,
+    edit_end,
+    edit_codestream,
+)
 
 
 def _resident() -> int:
@@ -192,9 +204,12 @@ def read_all(first: int, count: int, sources: Sequence[bytes], folder: Path) -> 
             signal.setitimer(signal.ITIMER_PROF, 0)
         slowest = max(slowest, time.process_time() - start)
     return {
-        "outcomes": outcomes, "failures": failures[:20], "failed": len(failures),
-        "slowest": slowest, "resident": _resident(),
-    }  # fmt: skip
+        "outcomes": outcomes,
+        "failures": failures[:20],
+        "failed": len(failures),
+        "slowest": slowest,
+        "resident": _resident(),
+    }
 
 
 def _outcome(path: Path, *, compare: bool) -> str:

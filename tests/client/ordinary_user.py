@@ -20,9 +20,10 @@ class _Header(ctypes.Structure):
 
 class _Data(ctypes.Structure):
     _fields_ = (
-        ("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32),
+        ("effective", ctypes.c_uint32),
+        ("permitted", ctypes.c_uint32),
         ("inheritable", ctypes.c_uint32),
-    )  # fmt: skip
+    )
 
 
 def as_ordinary_user(call: Callable[[], T]) -> T:

@@ -19,9 +19,17 @@ MODEL = ModelName(name="a model", fingerprint="f" * 64, weights="0123456789abcde
 CT, MR, US, US_LOOP, CR, ENHANCED_CT = (
     UID(f"1.2.840.10008.5.1.4.1.1.{end}") for end in ("2", "4", "6.1", "3.1", "1", "2.1")
 )
-PLACES = {"PatientName": "Doe^Jane", "PatientID": "P1", "PatientBirthDate": "19600101",
-          "PatientSex": "F", "StudyDate": "20200401", "StudyTime": "120000", "StudyID": "1",
-          "ReferringPhysicianName": "", "AccessionNumber": "A17"}  # fmt: skip
+PLACES = {
+    "PatientName": "Doe^Jane",
+    "PatientID": "P1",
+    "PatientBirthDate": "19600101",
+    "PatientSex": "F",
+    "StudyDate": "20200401",
+    "StudyTime": "120000",
+    "StudyID": "1",
+    "ReferringPhysicianName": "",
+    "AccessionNumber": "A17",
+}
 
 
 def given(dataset: FileDataset, sop_class: UID, modality: str) -> FileDataset:
@@ -94,10 +102,16 @@ def outlined(sources: Sequence[Path], structures: tuple[str, ...] = ("lesion", "
     frames = sum(int(header.get("NumberOfFrames", 1)) for header in headers)
     drawn = labels(frames, headers[0].Rows, headers[0].Columns, len(structures))
     return Score(
-        model=MODEL, kind="segmentation", sources=tuple(sources), quantities=(),
-        prediction_set=None, coverage=None, abstained=None, unlike_training=None,
+        model=MODEL,
+        kind="segmentation",
+        sources=tuple(sources),
+        quantities=(),
+        prediction_set=None,
+        coverage=None,
+        abstained=None,
+        unlike_training=None,
         outlines=Outlines(labels=drawn, structures=structures),
-    )  # fmt: skip
+    )
 
 
 def diagnosed(sources: Sequence[Path]) -> Score:
@@ -105,20 +119,32 @@ def diagnosed(sources: Sequence[Path]) -> Score:
     header = dcmread(sources[0], stop_before_pixels=True)
     heat = np.linspace(0, 1, header.Rows * header.Columns, dtype=np.float32)
     return Score(
-        model=MODEL, kind="diagnosis", sources=tuple(sources),
+        model=MODEL,
+        kind="diagnosis",
+        sources=tuple(sources),
         quantities=(
             Quantity(
-                label="malignant", meaning="probability of malignant", value=0.8125, raw=0.93,
-                low=0.7, high=0.9,
+                label="malignant",
+                meaning="probability of malignant",
+                value=0.8125,
+                raw=0.93,
+                low=0.7,
+                high=0.9,
             ),
             Quantity(label="bösartig", meaning="probability of bösartig", value=0.1, raw=0.2),
         ),
-        prediction_set=("malignant",), coverage=0.9, abstained=None, unlike_training=0.25,
+        prediction_set=("malignant",),
+        coverage=0.9,
+        abstained=None,
+        unlike_training=0.25,
         heatmap=Heatmap(
-            values=heat.reshape(header.Rows, header.Columns), source=0, frame=0,
-            method="Grad-CAM", label="malignant",
+            values=heat.reshape(header.Rows, header.Columns),
+            source=0,
+            frame=0,
+            method="Grad-CAM",
+            label="malignant",
         ),
-    )  # fmt: skip
+    )
 
 
 def faults(path: Path) -> list[str]:
@@ -126,9 +152,12 @@ def faults(path: Path) -> list[str]:
     found: list[str] = []
     for options in ([], ["-new"]):
         done = subprocess.run(
-            ["/usr/bin/dciodvfy", *options, str(path)], capture_output=True, text=True, check=False,
+            ["/usr/bin/dciodvfy", *options, str(path)],
+            capture_output=True,
+            text=True,
+            check=False,
             errors="replace",
-        )  # fmt: skip
+        )
         lines = (done.stdout + done.stderr).splitlines()
         assert len(lines) > 0  # it names the class, where it works at all
         found += [line for line in lines if line.startswith("Error")]
@@ -150,7 +179,13 @@ def hippocampus(structures: tuple[str, ...] = ("anterior", "posterior")) -> Scor
         number = group.SegmentIdentificationSequence[0].ReferencedSegmentNumber
         drawn[place][frame > 0] = number if len(structures) > 1 else 1
     return Score(
-        model=MODEL, kind="segmentation", sources=tuple(sources), quantities=(),
-        prediction_set=None, coverage=None, abstained=None, unlike_training=None,
+        model=MODEL,
+        kind="segmentation",
+        sources=tuple(sources),
+        quantities=(),
+        prediction_set=None,
+        coverage=None,
+        abstained=None,
+        unlike_training=None,
         outlines=Outlines(labels=drawn, structures=structures),
-    )  # fmt: skip
+    )

@@ -52,9 +52,10 @@ def borders(mask: NDArray[np.bool_]) -> Iterator[NDArray[np.float64]]:
 
 
 def structure_set(
-    masks: Mapping[str, Mask], sources: Sequence[FileDataset],
+    masks: Mapping[str, Mask],
+    sources: Sequence[FileDataset],
     outlines: Callable[[NDArray[np.bool_]], Iterator[NDArray[np.float64]]] = borders,
-) -> FileDataset:  # fmt: skip
+) -> FileDataset:
     """Return a structure set: for each region (slices, rows, columns) in the sources' order."""
     first = sources[0]
     meta = FileMetaDataset()
@@ -75,40 +76,61 @@ def structure_set(
     dataset.StructureSetTime = "120000"
     frame = first.get("FrameOfReferenceUID") or uid("frame", first.SeriesInstanceUID)
     dataset.FrameOfReferenceUID, dataset.PositionReferenceIndicator = frame, ""
-    images = Items([
-        item(ReferencedSOPClassUID=s.SOPClassUID, ReferencedSOPInstanceUID=s.SOPInstanceUID)
-        for s in sources
-    ])  # fmt: skip
+    images = Items(
+        [
+            item(ReferencedSOPClassUID=s.SOPClassUID, ReferencedSOPInstanceUID=s.SOPInstanceUID)
+            for s in sources
+        ]
+    )
     series = item(SeriesInstanceUID=first.SeriesInstanceUID, ContourImageSequence=images)
     study = item(
         ReferencedSOPClassUID="1.2.840.10008.3.1.2.3.1",
-        ReferencedSOPInstanceUID=first.StudyInstanceUID, RTReferencedSeriesSequence=Items([series]),
-    )  # fmt: skip
+        ReferencedSOPInstanceUID=first.StudyInstanceUID,
+        RTReferencedSeriesSequence=Items([series]),
+    )
     dataset.ReferencedFrameOfReferenceSequence = Items(
         [item(FrameOfReferenceUID=frame, RTReferencedStudySequence=Items([study]))]
     )
-    dataset.StructureSetROISequence = Items([
-        item(ROINumber=n, ReferencedFrameOfReferenceUID=frame, ROIName=name,
-             ROIGenerationAlgorithm="MANUAL")
-        for n, name in enumerate(masks, 1)
-    ])  # fmt: skip
-    dataset.ROIContourSequence = Items([
-        item(ReferencedROINumber=n, ROIDisplayColor=[255, 0, 0],
-             ContourSequence=Items(list(_contours(mask, sources, outlines))))
-        for n, mask in enumerate(masks.values(), 1)
-    ])  # fmt: skip
-    dataset.RTROIObservationsSequence = Items([
-        item(ObservationNumber=n, ReferencedROINumber=n, RTROIInterpretedType="ORGAN",
-             ROIInterpreter="")
-        for n in range(1, len(masks) + 1)
-    ])  # fmt: skip
+    dataset.StructureSetROISequence = Items(
+        [
+            item(
+                ROINumber=n,
+                ReferencedFrameOfReferenceUID=frame,
+                ROIName=name,
+                ROIGenerationAlgorithm="MANUAL",
+            )
+            for n, name in enumerate(masks, 1)
+        ]
+    )
+    dataset.ROIContourSequence = Items(
+        [
+            item(
+                ReferencedROINumber=n,
+                ROIDisplayColor=[255, 0, 0],
+                ContourSequence=Items(list(_contours(mask, sources, outlines))),
+            )
+            for n, mask in enumerate(masks.values(), 1)
+        ]
+    )
+    dataset.RTROIObservationsSequence = Items(
+        [
+            item(
+                ObservationNumber=n,
+                ReferencedROINumber=n,
+                RTROIInterpretedType="ORGAN",
+                ROIInterpreter="",
+            )
+            for n in range(1, len(masks) + 1)
+        ]
+    )
     return dataset
 
 
 def _contours(
-    mask: Mask, sources: Sequence[FileDataset],
+    mask: Mask,
+    sources: Sequence[FileDataset],
     outlines: Callable[[NDArray[np.bool_]], Iterator[NDArray[np.float64]]],
-) -> Iterator[Dataset]:  # fmt: skip
+) -> Iterator[Dataset]:
     for plane, source in zip(mask, sources, strict=True):
         corner = np.array(source.ImagePositionPatient, float)
         along = np.array(source.ImageOrientationPatient, float).reshape(2, 3)
@@ -117,10 +139,15 @@ def _contours(
             # PS3.3 C.7.6.2.1.1: the first cosine leads along a row, from column to column.
             points = corner + outline[:, 1:] * columns * along[0] + outline[:, :1] * rows * along[1]
             yield item(
-                ContourGeometricType="CLOSED_PLANAR", NumberOfContourPoints=len(points),
+                ContourGeometricType="CLOSED_PLANAR",
+                NumberOfContourPoints=len(points),
                 ContourData=[f"{v:.8f}"[:16] for v in points.reshape(-1)],
-                ContourImageSequence=Items([item(
-                    ReferencedSOPClassUID=source.SOPClassUID,
-                    ReferencedSOPInstanceUID=source.SOPInstanceUID,
-                )]),
-            )  # fmt: skip
+                ContourImageSequence=Items(
+                    [
+                        item(
+                            ReferencedSOPClassUID=source.SOPClassUID,
+                            ReferencedSOPInstanceUID=source.SOPInstanceUID,
+                        )
+                    ]
+                ),
+            )

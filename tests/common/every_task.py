@@ -15,23 +15,34 @@ from common.tasks.prognosis import encode_time
 CONFIGS: dict[str, dict[str, object]] = {
     "binary": {"kind": "diagnosis", "target": "ill"},
     "multiclass": {
-        "kind": "diagnosis", "type": "multiclass", "target": "kind", "classes": ("a", "b", "c"),
+        "kind": "diagnosis",
+        "type": "multiclass",
+        "target": "kind",
+        "classes": ("a", "b", "c"),
     },
     "multilabel": {"kind": "diagnosis", "type": "multilabel", "target": ("wet", "cold")},
     "proportional": {
-        "kind": "prognosis", "time": "months", "intervals": (3.0, 6.0, 12.0, 24.0), "horizon": 12.0,
+        "kind": "prognosis",
+        "time": "months",
+        "intervals": (3.0, 6.0, 12.0, 24.0),
+        "horizon": 12.0,
     },
     "free": {
-        "kind": "prognosis", "time": "months", "intervals": (3.0, 6.0, 12.0, 24.0),
+        "kind": "prognosis",
+        "time": "months",
+        "intervals": (3.0, 6.0, 12.0, 24.0),
         "hazards": "free",
     },
     "fixed_horizon": {
-        "kind": "prognosis", "outcome": "fixed_horizon", "time": "months", "horizon": 12.0,
+        "kind": "prognosis",
+        "outcome": "fixed_horizon",
+        "time": "months",
+        "horizon": 12.0,
     },
     "outline": {"kind": "segmentation"},
     "outlines": {"kind": "segmentation", "structures": {"front": (1,), "back": (2,)}},
     "volume": {"kind": "segmentation", "structures": {"front": (1,), "back": (2,)}},
-}  # fmt: skip
+}
 _SHAPES = {"outline": (10, 12), "outlines": (10, 12), "volume": (6, 7, 8)}
 
 
@@ -85,9 +96,11 @@ def scored(kind: str, items: int, seed: int = 0, owner: Tensor | None = None) ->
     task = made(kind)
     output, target = outputs_and_targets(kind, items, seed)
     return Scores(
-        prediction=task.predict(output), target=target, loss=task.item_loss(output, target),
+        prediction=task.predict(output),
+        target=target,
+        loss=task.item_loss(output, target),
         owner=owner,
-    )  # fmt: skip
+    )
 
 
 def rules(*, count_noise: float = 0.0, smallest_cell: int = 5) -> Evaluation:

@@ -41,9 +41,13 @@ class Size:
 
 
 def table_config(
-    folder: Path, name: str = "run", *, rounds: int = 3, size: Size | None = None,
+    folder: Path,
+    name: str = "run",
+    *,
+    rounds: int = 3,
+    size: Size | None = None,
     more: Mapping[str, str] | None = None,
-) -> Path:  # fmt: skip
+) -> Path:
     """Write a configuration of a network on two clinical numbers."""
     size = size or Size()
     lines = {

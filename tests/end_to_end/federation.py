@@ -30,10 +30,12 @@ from tests.end_to_end.processes import (
 
 #: What most tests' sites allow; everything else is as `join` writes it.
 OPEN: Mapping[str, object] = {
-    "private_only": False, "approval": "automatic", "largest_epsilon_per_cohort": 1000.0,
+    "private_only": False,
+    "approval": "automatic",
+    "largest_epsilon_per_cohort": 1000.0,
     "metrics": "any",
     "smallest_cell": 1,
-}  # fmt: skip
+}
 
 
 @dataclass
@@ -234,9 +236,13 @@ class Federation:
     sites: dict[str, SiteAt]
 
     def enrol(
-        self, path: Path, data: Mapping[str, Path], *,
-        before: Mapping[str, Sequence[str]] | None = None, rules: Mapping[str, object] = OPEN,
-    ) -> None:  # fmt: skip
+        self,
+        path: Path,
+        data: Mapping[str, Path],
+        *,
+        before: Mapping[str, Sequence[str]] | None = None,
+        rules: Mapping[str, object] = OPEN,
+    ) -> None:
         """Let sites join the coordinator, which runs; each below a folder of its name."""
         runs_under = before or {}
         homes = {n: Home(path / n / "home") for n in data}

@@ -138,11 +138,16 @@ def survival_centres(data: Path) -> None:
             grade = grades[number % len(grades)]
             risk = 0.9 * (age - 60) / 10 + 1.5 * (grade in {"high", "very high"})
             death, end = rng.exponential(20 * np.exp(-risk)), rng.uniform(6, 60)
-            rows.append({
-                "PatientID": f"{number:04d}", "age at diagnosis": _often(rng, f"{age:.1f}", "NA"),
-                "Tumour grade": grade, "ldh": _often(rng, f"{ldh:.0f}", ""),
-                "months": f"{min(death, end):.2f}", "died": int(death <= end),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "PatientID": f"{number:04d}",
+                    "age at diagnosis": _often(rng, f"{age:.1f}", "NA"),
+                    "Tumour grade": grade,
+                    "ldh": _often(rng, f"{ldh:.0f}", ""),
+                    "months": f"{min(death, end):.2f}",
+                    "died": int(death <= end),
+                }
+            )
         write_labels(data / name, rows)
 
 
@@ -162,10 +167,15 @@ def breast_units(data: Path) -> None:
             ill = bool(seen or marked)
             marker = rng.lognormal(4 if marked else 1.5, 0.4)
             months = rng.uniform(1, 11) if ill else rng.uniform(13, 40)
-            rows.append({
-                "AccessionNumber": f"A{patient}"[:16], "event": int(ill), "months": f"{months:.1f}",
-                "marker": _often(rng, f"{marker:.1f}", "n/a"), "sex": rng.choice(["f", "m", ""]),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "AccessionNumber": f"A{patient}"[:16],
+                    "event": int(ill),
+                    "months": f"{months:.1f}",
+                    "marker": _often(rng, f"{marker:.1f}", "n/a"),
+                    "sex": rng.choice(["f", "m", ""]),
+                }
+            )
         write_labels(data / name, rows)
 
 

@@ -36,16 +36,18 @@ def _connected(place: str, number: int) -> bool:
     """Make a namespace with a cable to this one."""
     near, far = f"10.214.{_NUMBER}.{4 * number + 1}", f"10.214.{_NUMBER}.{4 * number + 2}"
     inside = ("-n", place)
-    return all((
-        _ip("netns", "add", place),
-        _ip("link", "add", place, "type", "veth", "peer", "name", "eth0", "netns", place),
-        _ip("addr", "add", f"{near}/30", "dev", place),
-        _ip("link", "set", place, "up"),
-        _ip(*inside, "addr", "add", f"{far}/30", "dev", "eth0"),
-        _ip(*inside, "link", "set", "eth0", "up"),
-        _ip(*inside, "link", "set", "lo", "up"),
-        _ip(*inside, "route", "add", COORDINATOR, "via", near),
-    ))  # fmt: skip
+    return all(
+        (
+            _ip("netns", "add", place),
+            _ip("link", "add", place, "type", "veth", "peer", "name", "eth0", "netns", place),
+            _ip("addr", "add", f"{near}/30", "dev", place),
+            _ip("link", "set", place, "up"),
+            _ip(*inside, "addr", "add", f"{far}/30", "dev", "eth0"),
+            _ip(*inside, "link", "set", "eth0", "up"),
+            _ip(*inside, "link", "set", "lo", "up"),
+            _ip(*inside, "route", "add", COORDINATOR, "via", near),
+        )
+    )
 
 
 def _ip(*words: str) -> bool:

@@ -156,18 +156,26 @@ def outlined(series: list[FileDataset], masks: tuple[Bytes, ...]) -> FileDataset
 
     segments = [
         hd.seg.SegmentDescription(
-            segment_number=number + 1, segment_label=f"part {number + 1}",
+            segment_number=number + 1,
+            segment_label=f"part {number + 1}",
             segmented_property_category=codes.SCT.Organ,
             segmented_property_type=codes.SCT.Kidney,
             algorithm_type=hd.seg.SegmentAlgorithmTypeValues.MANUAL,
         )
         for number in range(len(masks))
-    ]  # fmt: skip
+    ]
     made: FileDataset = hd.seg.Segmentation(
-        source_images=series, pixel_array=np.stack(masks, -1),
-        segmentation_type=hd.seg.SegmentationTypeValues.BINARY, segment_descriptions=segments,
-        series_instance_uid=generate_uid(), series_number=9, sop_instance_uid=generate_uid(),
-        instance_number=1, manufacturer="none", manufacturer_model_name="none",
-        software_versions="1", device_serial_number="1",
-    )  # fmt: skip
+        source_images=series,
+        pixel_array=np.stack(masks, -1),
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=segments,
+        series_instance_uid=generate_uid(),
+        series_number=9,
+        sop_instance_uid=generate_uid(),
+        instance_number=1,
+        manufacturer="none",
+        manufacturer_model_name="none",
+        software_versions="1",
+        device_serial_number="1",
+    )
     return made

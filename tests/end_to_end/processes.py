@@ -44,9 +44,10 @@ def free_port() -> int:
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return what a program sees: one thread, no proxies, nothing of a person's own homes."""
     kept = {
-        n: v for n, v in os.environ.items()
+        n: v
+        for n, v in os.environ.items()
         if not n.startswith("WARDROUND_") and not n.lower().endswith("_proxy")
-    }  # fmt: skip
+    }
     return {**kept, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **(more or {})}
 
 
@@ -64,9 +65,13 @@ class Program:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                self.argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                env=environment(self.more), start_new_session=True,
-            )  # fmt: skip
+                self.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment(self.more),
+                start_new_session=True,
+            )
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
@@ -115,9 +120,14 @@ def typed(
 ) -> subprocess.CompletedProcess[str]:
     """Run a command as a person types it."""
     return subprocess.run(
-        argv, capture_output=True, text=True, timeout=seconds, check=False,
-        stdin=subprocess.DEVNULL, env=environment(more),
-    )  # fmt: skip
+        argv,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env=environment(more),
+    )
 
 
 def children(pid: int) -> list[int]:

@@ -172,9 +172,13 @@ def test_what_is_broken_is_left_out_and_listed_and_the_rest_is_used(tmp_path: Pa
     assert ran.status == 0, ran.text
     assert ran.counted() == {"a": (7, 7), "b": (2, 2)}
     assert ran.not_used() == {
-        "EMPTY_FILE": 1, "LABEL_CONFLICT": 2, "LABEL_UNUSABLE": 2, "NOT_DICOM": 1, "NO_IMAGE": 2,
+        "EMPTY_FILE": 1,
+        "LABEL_CONFLICT": 2,
+        "LABEL_UNUSABLE": 2,
+        "NOT_DICOM": 1,
+        "NO_IMAGE": 2,
         "TRUNCATED_PIXELS": 1,
-    }  # fmt: skip
+    }
     assert list(ran.results["left_out"]) == ["c"]
     with (ran.folder / "not-used.csv").open(encoding="utf-8", newline="") as file:
         listed = {(r["hospital"], r["what"]): r["detail"] for r in csv.DictReader(file)}

@@ -105,9 +105,7 @@ def test_the_coordinator_is_told_how_many_and_why(ran: Ran) -> None:
     found = read_survey(ran.run.place.cohort)
     assert found is not None
     north = found.sites["north"].tables
-    assert north["studies"].rows == {
-        "found": STUDIES, "used": STUDIES - BROKEN, "left out": BROKEN,
-    }  # fmt: skip
+    assert north["studies"].rows == {"found": STUDIES, "used": STUDIES - BROKEN, "left out": BROKEN}
     assert north["patients"].rows == north["studies"].rows
     assert north["left out"].rows == TOLD
     assert found.sites["south"].tables["studies"].rows == {"found": 24, "used": 24, "left out": 0}
@@ -148,9 +146,7 @@ def test_nothing_that_names_a_study_left_and_the_description_left_once(ran: Ran)
     assert "1.2.826" not in told
 
 
-def test_the_same_is_told_without_a_run_when_the_coordinator_asks(
-    ran: Ran, tmp_path: Path
-) -> None:
+def test_the_same_is_told_without_a_run_when_the_coordinator_asks(ran: Ran, tmp_path: Path) -> None:
     coordinator, page = ran.federation.coordinator, tmp_path / "cohorts.html"
     said = coordinator.type("cohorts", str(ran.run.place.config), "--out", str(page))
     assert "north: studies found 300, used 294, left out 6" in said

@@ -66,11 +66,18 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
         federation = Federation(coordinator, {})
         try:
             coordinator.start()
-            federation.enrol(path, data, before=runs_in, rules={
-                "approval": "automatic", "private_only": False, "metrics": "any",
-                # Four runs of epsilon 3 on the same patients.
-                "largest_epsilon_per_cohort": 30.0,
-            })  # fmt: skip
+            federation.enrol(
+                path,
+                data,
+                before=runs_in,
+                rules={
+                    "approval": "automatic",
+                    "private_only": False,
+                    "metrics": "any",
+                    # Four runs of epsilon 3 on the same patients.
+                    "largest_epsilon_per_cohort": 30.0,
+                },
+            )
             federation.start()
             yield Setting(federation, link, separate=runs_in is not None)
         finally:
@@ -119,12 +126,14 @@ def short(path: Path, **changes: object) -> Path:
         cohort = config.cohort.model_copy(update={"images": images})
         config = config.model_copy(update={"cohort": cohort})
     less = config.privacy.training.model_copy(update={"rounds": ROUNDS})
-    config = config.model_copy(update={
-        "training": config.training.model_copy(update={"rounds": ROUNDS}),
-        "selection": config.selection.model_copy(update={"every": 2}),
-        "privacy": config.privacy.model_copy(update={"training": less}),
-        **changes,
-    })  # fmt: skip
+    config = config.model_copy(
+        update={
+            "training": config.training.model_copy(update={"rounds": ROUNDS}),
+            "selection": config.selection.model_copy(update={"every": 2}),
+            "privacy": config.privacy.model_copy(update={"training": less}),
+            **changes,
+        }
+    )
     path.write_text(config.to_yaml())
     return path
 
@@ -212,7 +221,8 @@ def test_nothing_of_a_patient_leaves_a_hospital(setting: Setting, private_run: R
     assert private_run.state == "done"
     words = canaries(setting)
     places = {
-        "the line": bytes(setting.link.said), **contents(setting.federation.coordinator.folder.path)
+        "the line": bytes(setting.link.said),
+        **contents(setting.federation.coordinator.folder.path),
     }
     for site in setting.federation.sites.values():
         places |= contents(site.home.outbox) | contents(site.home.log)

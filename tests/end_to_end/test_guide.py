@@ -66,20 +66,29 @@ class Machine:
             line = line.replace(old, new)
         words = shlex.split(line)
         environment = os.environ | {
-            "HOME": str(self.folder), "OMP_NUM_THREADS": "1", "COLUMNS": "200",
+            "HOME": str(self.folder),
+            "OMP_NUM_THREADS": "1",
+            "COLUMNS": "200",
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        }  # fmt: skip
+        }
         if words[1] == "start":
             with (self.folder / "start.log").open("wb") as log:
-                self.background.append(subprocess.Popen(
-                    words, cwd=self.folder, env=environment, stdout=log, stderr=log
-                ))  # fmt: skip
+                self.background.append(
+                    subprocess.Popen(
+                        words, cwd=self.folder, env=environment, stdout=log, stderr=log
+                    )
+                )
             self._wait()
             return
         done = subprocess.run(
-            words, cwd=self.folder, env=environment, capture_output=True, text=True, check=False,
+            words,
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
             timeout=120,
-        )  # fmt: skip
+        )
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
         self.said += done.stdout + done.stderr
 
@@ -103,8 +112,14 @@ def write_cohort(folder: Path, seed: int) -> None:
         rows.writerow(["PatientID", "age", "crp", "malignant"])
         for number in range(60):
             age = draw.uniform(30, 90)
-            rows.writerow([f"P{seed}{number:03}", f"{age:.1f}", f"{draw.expovariate(1):.2f}",
-                           int(age + draw.gauss(0, 10) > 60)])  # fmt: skip
+            rows.writerow(
+                [
+                    f"P{seed}{number:03}",
+                    f"{age:.1f}",
+                    f"{draw.expovariate(1):.2f}",
+                    int(age + draw.gauss(0, 10) > 60),
+                ]
+            )
 
 
 @pytest.fixture
@@ -119,9 +134,7 @@ def machines(tmp_path: Path) -> Iterator[dict[str, Machine]]:
         found[name] = Machine(folder, {"coordinator.example.org:8443": f"127.0.0.1:{site}"})
     for seed, name in enumerate(SITES):
         write_cohort(found[name].folder / "data", seed)
-        found[name].replaced |= {
-            "north": name, "/data/breast-us": str(found[name].folder / "data")
-        }
+        found[name].replaced |= {"north": name, "/data/breast-us": str(found[name].folder / "data")}
     yield found
     for machine in found.values():
         for process in machine.background:

@@ -59,9 +59,14 @@ def guide() -> tuple[dict[str, dict[str, str]], list[str]]:
 def hospital(folder: Path) -> Path:
     """Write a hospital's images and table, all invented."""
     north = HospitalSpec(
-        name="archive", patients=PATIENTS, prevalence=0.45, scanner=Scanner(),
-        transfer_syntax="jpeg-ls", images_per_patient=(1, 1), monochrome1=True,
-    )  # fmt: skip
+        name="archive",
+        patients=PATIENTS,
+        prevalence=0.45,
+        scanner=Scanner(),
+        transfer_syntax="jpeg-ls",
+        images_per_patient=(1, 1),
+        monochrome1=True,
+    )
     return write_hospital(folder, CohortSpec(modality="xray", hospitals=(north,)), north, 3)
 
 
@@ -83,13 +88,20 @@ class Admin:
         for old, new in self.replaced.items():
             line = line.replace(old, new)
         environment = os.environ | {
-            "HOME": str(self.folder), "OMP_NUM_THREADS": "1", "COLUMNS": "200",
+            "HOME": str(self.folder),
+            "OMP_NUM_THREADS": "1",
+            "COLUMNS": "200",
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        }  # fmt: skip
+        }
         done = subprocess.run(
-            shlex.split(line), cwd=self.folder, env=environment, capture_output=True, text=True,
-            check=False, timeout=180,
-        )  # fmt: skip
+            shlex.split(line),
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=180,
+        )
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
@@ -128,9 +140,7 @@ def test_the_guide_leads_from_the_pacs_to_results_in_it(tmp_path: Path) -> None:
                 text = home.site_yaml.read_text(encoding="utf-8")
                 assert "\npacs: null" in text
                 written = yaml.safe_dump(section)
-                home.site_yaml.write_text(
-                    text.replace("pacs: null", written), encoding="utf-8"
-                )
+                home.site_yaml.write_text(text.replace("pacs: null", written), encoding="utf-8")
         assert len(commands) == 7
         with Index(home.index) as index:
             assert index.counts().patients == PATIENTS

@@ -76,9 +76,10 @@ def test_a_daemon_killed_idle_training_charging_and_uploading(
     east.program.kill()
     run = order("daemon", privacy=PRIVATE)  # starts it again
     phases: dict[str, Callable[[], bool]] = {
-        "training": lambda: in_the_worker(east), "charging": Charged(east),
+        "training": lambda: in_the_worker(east),
+        "charging": Charged(east),
         "uploading": lambda: is_sending(east),
-    }  # fmt: skip
+    }
     for phase, look in phases.items():
         until(look, phase, pause=0.001)
         east.program.kill()
@@ -96,8 +97,9 @@ def test_a_worker_killed_idle_training_and_charging(
     assert kill_if_there(until(lambda: east.worker, "a worker"))
     run = order("worker", privacy=PRIVATE)
     phases: dict[str, Callable[[], bool]] = {
-        "training": lambda: in_the_worker(east), "charging": Charged(east)
-    }  # fmt: skip
+        "training": lambda: in_the_worker(east),
+        "charging": Charged(east),
+    }
     for phase, look in phases.items():
         until(look, phase, pause=0.001)
         assert kill_if_there(east.worker)

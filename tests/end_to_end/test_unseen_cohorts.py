@@ -40,7 +40,10 @@ class Case:
 
 CASES = {
     "rgb": Case(
-        write=hospitals.skin_clinics, arms="local,federated", metric="auroc", above=0.95,
+        write=hospitals.skin_clinics,
+        arms="local,federated",
+        metric="auroc",
+        above=0.95,
         counted={"by pixel": (30, 30), "by plane": (30, 30), "jpeg": (30, 30)},
         config=f"""
 name: skin
@@ -52,7 +55,9 @@ cohort:
 {_training(10)}""",
     ),
     "ct in three syntaxes": Case(
-        write=hospitals.ct_centres, metric="macro_auroc", above=0.95,
+        write=hospitals.ct_centres,
+        metric="macro_auroc",
+        above=0.95,
         counted={"alpha": (24, 24), "beta": (24, 24), "gamma": (24, 24)},
         config=f"""
 name: ct-three
@@ -64,7 +69,9 @@ cohort:
 {_training(10)}""",
     ),
     "two findings, MONOCHROME1": Case(
-        write=hospitals.chest_departments, metric="macro_auroc", above=0.95,
+        write=hospitals.chest_departments,
+        metric="macro_auroc",
+        above=0.95,
         counted={"east": (40, 54), "west": (40, 54)},
         config=f"""
 name: xray-labels
@@ -76,7 +83,10 @@ cohort:
 {_training(12)}""",
     ),
     "volumes outlined elsewhere": Case(
-        write=hospitals.mr_volumes, arms="federated", metric="dice", above=0.9,
+        write=hospitals.mr_volumes,
+        arms="federated",
+        metric="dice",
+        above=0.9,
         counted={"mr-one": (12, 12), "mr-two": (12, 12)},
         config=f"""
 name: mr-outline
@@ -89,7 +99,10 @@ model: {{network: unet, width: 8}}
 {_training(4, "batch_patients: 4, learning_rate: 0.01, schedule: cosine")}""",
     ),
     "SEG at one site, PNG at the other": Case(
-        write=hospitals.mr_pictures, arms="federated", metric="dice", above=0.9,
+        write=hospitals.mr_pictures,
+        arms="federated",
+        metric="dice",
+        above=0.9,
         counted={"png": (16, 16), "seg": (16, 16)},
         config=f"""
 name: mixed-masks
@@ -102,7 +115,9 @@ model: {{network: unet, width: 8}}
 {_training(6, "batch_patients: 4, learning_rate: 0.01, schedule: cosine")}""",
     ),
     "survival in months": Case(
-        write=hospitals.survival_centres, metric="concordance", above=0.7,
+        write=hospitals.survival_centres,
+        metric="concordance",
+        above=0.7,
         counted={"Klinik Süd": (100, 0), "south": (100, 0), "west": (100, 0)},
         not_used=Counter(VALUE_UNUSABLE=50),
         config=f"""
@@ -120,7 +135,9 @@ model: {{network: table}}
 {_training(20, "batch_patients: all, learning_rate: 0.05")}""",
     ),
     "signed mammograms and a marker, a year ahead": Case(
-        write=hospitals.breast_units, metric="auroc", above=0.75,
+        write=hospitals.breast_units,
+        metric="auroc",
+        above=0.75,
         counted={"one": (50, 50), "two": (50, 50)},
         config=f"""
 name: year-ahead
@@ -136,7 +153,9 @@ model: {{network: small_cnn, width: 8, hidden: [16]}}
 {_training(20)}""",
     ),
     "clips": Case(
-        write=hospitals.clips, metric="auroc", above=0.95,
+        write=hospitals.clips,
+        metric="auroc",
+        above=0.95,
         counted={"us-a": (24, 72), "us-b": (24, 72)},
         config=f"""
 name: clips
@@ -147,13 +166,11 @@ cohort:
 {_SMALL}
 {_training(10)}""",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_strangers_cohort_is_read_learned_and_counted_as_it_is(
-    name: str, tmp_path: Path
-) -> None:
+def test_a_strangers_cohort_is_read_learned_and_counted_as_it_is(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     case.write(tmp_path / "data")
     ran = compare(case.config + _END, tmp_path / "data", "--arms", case.arms)

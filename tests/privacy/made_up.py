@@ -37,9 +37,12 @@ def patients_of(
 def with_images(patients: Patients, image: Tensor, table: Tensor | None = None) -> Patients:
     """Return the same patients with other pixels, and another table if one is given."""
     return Patients(
-        image=image, table=patients.table if table is None else table, target=patients.target,
-        patient=patients.patient, pseudonyms=patients.pseudonyms,
-    )  # fmt: skip
+        image=image,
+        table=patients.table if table is None else table,
+        target=patients.target,
+        patient=patients.patient,
+        pseudonyms=patients.pseudonyms,
+    )
 
 
 def without(patients: Patients, left_out: int) -> Patients:
@@ -47,10 +50,12 @@ def without(patients: Patients, left_out: int) -> Patients:
     stay = patients.patient != left_out
     owner = patients.patient[stay]
     return Patients(
-        image=patients.image[stay], table=patients.table[stay], target=patients.target[stay],
+        image=patients.image[stay],
+        table=patients.table[stay],
+        target=patients.target[stay],
         patient=owner - (owner > left_out).long(),
         pseudonyms=tuple(n for i, n in enumerate(patients.pseudonyms) if i != left_out),
-    )  # fmt: skip
+    )
 
 
 def binary_loss(output: Tensor, target: Tensor) -> Tensor:
@@ -93,9 +98,11 @@ class ImageNet(nn.Module):
     def __init__(self, norm: nn.Module | None = None, *, frozen_body: bool = False) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(1, 4, 3, stride=2), norm or nn.GroupNorm(2, 4), nn.ReLU(),
+            nn.Conv2d(1, 4, 3, stride=2),
+            norm or nn.GroupNorm(2, 4),
+            nn.ReLU(),
             nn.Conv2d(4, 4, 3, stride=2, padding_mode="reflect", padding=1),
-        )  # fmt: skip
+        )
         self.head = nn.Linear(4, 1)
         self.body.requires_grad_(not frozen_body)
 
@@ -115,20 +122,25 @@ def seeded(build: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
 
 def objective_of(model: nn.Module, patients: Patients, most: int = 4) -> Objective:
     """Return binary diagnosis with up to `most` items of a patient in a step."""
-    return Objective(
-        model=model, item_loss=binary_loss, patients=patients, images_per_patient=most
-    )
+    return Objective(model=model, item_loss=binary_loss, patients=patients, images_per_patient=most)
 
 
 def mechanism_of(
-    noise_multiplier: float = 1.0, *, sampling_rate: float = 1.0, steps: int = 10,
-    clip_norm: float = 1.0, divisor: float = 10.0,
-) -> Mechanism:  # fmt: skip
+    noise_multiplier: float = 1.0,
+    *,
+    sampling_rate: float = 1.0,
+    steps: int = 10,
+    clip_norm: float = 1.0,
+    divisor: float = 10.0,
+) -> Mechanism:
     """Return a mechanism with the usual figures where none are given."""
     return Mechanism(
-        noise_multiplier=noise_multiplier, sampling_rate=sampling_rate, steps=steps,
-        clip_norm=clip_norm, divisor=divisor,
-    )  # fmt: skip
+        noise_multiplier=noise_multiplier,
+        sampling_rate=sampling_rate,
+        steps=steps,
+        clip_norm=clip_norm,
+        divisor=divisor,
+    )
 
 
 def plan_of(
@@ -138,9 +150,13 @@ def plan_of(
 ) -> PrivacyPlan:
     """Return a plan around a mechanism; its epsilon is not what these tests look at."""
     return PrivacyPlan(
-        mechanism=mechanism or mechanism_of(), steps_per_round=steps_per_round, clipping=clipping,
-        epsilon=1.0, delta=1e-5, simulated_noise=False,
-    )  # fmt: skip
+        mechanism=mechanism or mechanism_of(),
+        steps_per_round=steps_per_round,
+        clipping=clipping,
+        epsilon=1.0,
+        delta=1e-5,
+        simulated_noise=False,
+    )
 
 
 class Silence:
@@ -167,9 +183,15 @@ class Silence:
 
 
 def charged(  # noqa: PLR0913 - the facts of a charge, in the order of its columns
-    ledger: Ledger, cohort: str, run: str, number: int, mechanism: Mechanism, limit: Limit,
-    delta: float, bound: BoundTo | None = None,
-) -> Spend:  # fmt: skip
+    ledger: Ledger,
+    cohort: str,
+    run: str,
+    number: int,
+    mechanism: Mechanism,
+    limit: Limit,
+    delta: float,
+    bound: BoundTo | None = None,
+) -> Spend:
     """Charge to a ledger; without `bound` as release 0.1.0 did."""
     charge = Charge(
         cohort=cohort, run=run, round=number, attempt=1, mechanism=mechanism, bound=bound

@@ -16,9 +16,15 @@ from tests.privacy.made_up import mechanism_of
 DELTA = 1e-4
 #: (sampling rate, steps, noise): from few patients in many steps to all patients in a few.
 GRID = [
-    (0.2, 500, 4.0), (0.2, 500, 1.0), (0.5, 100, 2.0), (0.1, 1000, 2.0), (0.026, 4000, 2.0),
-    (0.25, 100, 7.03), (0.25, 10, 1.44), (0.9, 20, 6.0),
-]  # fmt: skip
+    (0.2, 500, 4.0),
+    (0.2, 500, 1.0),
+    (0.5, 100, 2.0),
+    (0.1, 1000, 2.0),
+    (0.026, 4000, 2.0),
+    (0.25, 100, 7.03),
+    (0.25, 10, 1.44),
+    (0.9, 20, 6.0),
+]
 FULL = [(15.15, 30), (6.0, 30), (2.74, 30), (100.0, 1), (1.0, 1), (0.3, 2)]
 
 
@@ -63,9 +69,11 @@ def test_renyi_bounds_the_binding_epsilon_from_above_and_closely(
 
 @settings(max_examples=15, deadline=None)
 @given(
-    noise=st.floats(0.8, 20.0), rate=st.sampled_from([0.1, 0.5, 1.0]), steps=st.integers(1, 60),
+    noise=st.floats(0.8, 20.0),
+    rate=st.sampled_from([0.1, 0.5, 1.0]),
+    steps=st.integers(1, 60),
     more=st.integers(1, 60),
-)  # fmt: skip
+)
 def test_more_steps_less_noise_more_sampling_never_cost_less(
     noise: float, rate: float, steps: int, more: int
 ) -> None:
@@ -84,11 +92,12 @@ def test_sixty_different_runs_on_the_same_patients_all_count() -> None:
     draw = random.Random(0)
     history = [
         mechanism_of(
-            round(draw.uniform(8, 16), 1), sampling_rate=draw.choice([0.25, 0.5, 1.0]),
+            round(draw.uniform(8, 16), 1),
+            sampling_rate=draw.choice([0.25, 0.5, 1.0]),
             steps=draw.choice([10, 20, 30]),
         )
         for _ in range(60)
-    ]  # fmt: skip
+    ]
     found = epsilon_of(history, DELTA)
     assert found == pytest.approx(reference(history, DELTA, 1e-3), rel=0.01)
     assert found <= rdp_epsilon(history, DELTA)
@@ -119,9 +128,10 @@ def test_full_batch_calibration_meets_the_target_from_below(
     assert found == pytest.approx(epsilon, rel=1e-6)
 
 
-@pytest.mark.parametrize(("rate", "steps", "epsilon", "noise"), [
-    (0.25, 100, 1.0, 7.03), (0.25, 100, 3.0, 2.89), (0.25, 100, 8.0, 1.44),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("rate", "steps", "epsilon", "noise"),
+    [(0.25, 100, 1.0, 7.03), (0.25, 100, 3.0, 2.89), (0.25, 100, 8.0, 1.44)],
+)
 def test_sampled_calibration_meets_the_target_from_below(
     rate: float, steps: int, epsilon: float, noise: float
 ) -> None:

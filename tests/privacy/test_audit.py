@@ -58,11 +58,16 @@ def test_noise_from_a_known_seed_is_found_out() -> None:
     nobody = canaries(1, 1).patients  # who is not there adds nothing
     empty = train(
         type(nobody)(
-            image=torch.zeros(0, 0), table=torch.zeros(0, COUNT), target=torch.zeros(0),
-            patient=torch.zeros(0, dtype=torch.int64), pseudonyms=(),
+            image=torch.zeros(0, 0),
+            table=torch.zeros(0, COUNT),
+            target=torch.zeros(0),
+            patient=torch.zeros(0, dtype=torch.int64),
+            pseudonyms=(),
         ),
-        plan, SimulatedNoise("public"), COUNT,
-    )  # fmt: skip
+        plan,
+        SimulatedNoise("public"),
+        COUNT,
+    )
     updates = train(chosen.patients, plan, SimulatedNoise("public"), COUNT)
     known = [update - noise for update, noise in zip(updates, empty, strict=True)]
     right = correct_guesses(scores(known), chosen.included)

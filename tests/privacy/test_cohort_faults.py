@@ -129,9 +129,7 @@ def test_lines_counted_where_patients_should_be(
         check_lines(tmp_path, kind)
 
 
-def test_folders_counted_as_patients(
-    monkeypatch: Patch, tmp_path: Path, data: Path
-) -> None:  # fmt: skip
+def test_folders_counted_as_patients(monkeypatch: Patch, tmp_path: Path, data: Path) -> None:
     monkeypatch.setattr(StudyAccount, "named", property(lambda _self: True, lambda *_: None))
     with pytest.raises(AssertionError):
         check_files(data, tmp_path)

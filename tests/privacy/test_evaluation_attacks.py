@@ -1,7 +1,7 @@
 """A coordinator that would read patients out of evaluation: each attempt comes to nothing.
 
-It ends refused, identical, or with the noise that was charged. RequestHandler, daemon's admission and
-ledger are the real ones.
+It ends refused, identical, or with the noise that was charged. RequestHandler, daemon's admission
+and ledger are the real ones.
 """
 
 from __future__ import annotations
@@ -95,13 +95,21 @@ def crafted(rare: float = 0.0, crp: float = 0.0, bias: float = 0.0) -> Weights:
 
 
 def asked(
-    weights: Weights | None = None, config: RunConfig = CONFIG, run: str = "run", seed: int = 0,
-    number: int = 3, split: str = "test",
-) -> EvaluationRequest:  # fmt: skip
+    weights: Weights | None = None,
+    config: RunConfig = CONFIG,
+    run: str = "run",
+    seed: int = 0,
+    number: int = 3,
+    split: str = "test",
+) -> EvaluationRequest:
     return EvaluationRequest(
-        run=run, round=number, seed=seed, config=config, weights=weights or crafted(rare=1e3),
+        run=run,
+        round=number,
+        seed=seed,
+        config=config,
+        weights=weights or crafted(rare=1e3),
         split="test" if split == "test" else "validation",
-    )  # fmt: skip
+    )
 
 
 def reason_of(answer: Answer) -> RefusalReason:
@@ -111,7 +119,9 @@ def reason_of(answer: Answer) -> RefusalReason:
 
 def true_counts(home: Home, request: EvaluationRequest) -> Statistics:
     """Return what the site would count, which never leaves."""
-    loaded = load(site_context(home, load_site_config(home.site_yaml)), request.config, request.seed)
+    loaded = load(
+        site_context(home, load_site_config(home.site_yaml)), request.config, request.seed
+    )
     loaded.local_model.load(request.weights)
     return site_statistics(loaded.local_model, loaded.site.test)
 
@@ -151,9 +161,15 @@ def test_rounds_that_are_asked_for_again_are_charged_and_told_until_the_budget_e
     handler, charged = desk_of(home), 0
     limit = load_site_config(home.site_yaml).policy.largest_epsilon_per_cohort
     for place in range(40):
-        answer = handler.answer(TrainRequest(
-            run="run", round=1 + place % 3, seed=0, config=CONFIG, weights=crafted(crp=float(place))
-        ))  # fmt: skip
+        answer = handler.answer(
+            TrainRequest(
+                run="run",
+                round=1 + place % 3,
+                seed=0,
+                config=CONFIG,
+                weights=crafted(crp=float(place)),
+            )
+        )
         if not isinstance(answer, SiteUpdate):
             break
         charged += 1
@@ -166,9 +182,7 @@ def test_rounds_that_are_asked_for_again_are_charged_and_told_until_the_budget_e
     assert charged > 3
 
 
-def test_weights_that_isolate_the_only_patient_with_a_finding_get_charged_noise(
-    home: Home,
-) -> None:
+def test_weights_that_isolate_the_only_patient_with_a_finding_get_charged_noise(home: Home) -> None:
     check_noised(home)
 
 
@@ -193,7 +207,8 @@ def test_other_seeds_of_a_run_are_refused(home: Home) -> None:
     assert reason_of(handler.answer(asked(config=changed))) is RefusalReason.BEGUN
     # Also of a process that was started anew, and for what else the run asks.
     for request in (
-        asked(seed=2**70), StatisticsRequest(run="run", round=0, seed=1, config=CONFIG)
+        asked(seed=2**70),
+        StatisticsRequest(run="run", round=0, seed=1, config=CONFIG),
     ):
         assert reason_of(desk_of(home).answer(request)) is RefusalReason.BEGUN
 
@@ -213,9 +228,10 @@ def others() -> dict[str, EvaluationRequest]:
     )
     changed = CONFIG.model_copy(update={"description": "another"})
     return {
-        "seed": asked(seed=1), "fractions": asked(config=fractions),
+        "seed": asked(seed=1),
+        "fractions": asked(config=fractions),
         "configuration": asked(config=changed),
-    }  # fmt: skip
+    }
 
 
 def check_ledger_alone(home: Home, request: EvaluationRequest, *, older: bool) -> None:
@@ -236,14 +252,17 @@ def check_ledger_alone(home: Home, request: EvaluationRequest, *, older: bool) -
 @pytest.mark.parametrize("older", [False, True])
 @pytest.mark.parametrize("other", ["seed", "fractions", "configuration"])
 def test_without_answers_db_the_ledger_alone_keeps_a_runs_name(
-    home: Home, other: str, older: bool  # noqa: FBT001 - both are tried
+    home: Home,
+    other: str,
+    older: bool,  # noqa: FBT001 - both are tried
 ) -> None:
     check_ledger_alone(home, others()[other], older=older)
 
 
 @pytest.mark.parametrize("older", [False, True])
 def test_what_is_asked_again_without_answers_db_is_charged_again(
-    home: Home, older: bool  # noqa: FBT001 - both are tried
+    home: Home,
+    older: bool,  # noqa: FBT001 - both are tried
 ) -> None:
     desk_of(home).answer(asked(run="before"))
     copy = home.answers.read_bytes() if older else None
@@ -270,9 +289,11 @@ def test_another_key_of_the_split_ends_a_run_that_was_charged(home: Home) -> Non
 
 def admission(home: Home) -> AdmissionContext:
     return AdmissionContext(
-        config=load_site_config(home.site_yaml), coordinator="ca", paused=home.paused,
+        config=load_site_config(home.site_yaml),
+        coordinator="ca",
+        paused=home.paused,
         approvals=Approvals(home.approvals),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("ahead", [False, True])
@@ -319,10 +340,16 @@ def test_rounds_and_splits_that_are_not_measured_are_refused(home: Home) -> None
     assert Ledger(home.ledger).head().charges == 0
 
 
-@pytest.mark.parametrize(("noise", "reason"), [
-    (0.0, RefusalReason.METRICS), (1e-9, RefusalReason.BUDGET), (1e-300, RefusalReason.BUDGET),
-    (5e-324, RefusalReason.BUDGET), (0.01, RefusalReason.BUDGET),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("noise", "reason"),
+    [
+        (0.0, RefusalReason.METRICS),
+        (1e-9, RefusalReason.BUDGET),
+        (1e-300, RefusalReason.BUDGET),
+        (5e-324, RefusalReason.BUDGET),
+        (0.01, RefusalReason.BUDGET),
+    ],
+)
 def test_noise_that_hides_nothing_is_refused(
     home: Home, noise: float, reason: RefusalReason
 ) -> None:
@@ -332,10 +359,17 @@ def test_noise_that_hides_nothing_is_refused(
     assert Ledger(home.ledger).head().charges == 0
 
 
-@pytest.mark.parametrize("changes", [
-    {"unit": "image"}, {"smallest_cell": 1}, {"smallest_cell": 10_000}, {"specificity": 0.999},
-    {"average": "sites"}, {"count_noise": 1e6},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"unit": "image"},
+        {"smallest_cell": 1},
+        {"smallest_cell": 10_000},
+        {"specificity": 0.999},
+        {"average": "sites"},
+        {"count_noise": 1e6},
+    ],
+)
 def test_no_rule_of_evaluation_changes_what_is_charged_or_refused(
     home: Home, changes: dict[str, object]
 ) -> None:
@@ -373,9 +407,11 @@ def test_a_private_run_is_told_nothing_of_the_cohort_without_noise(home: Home) -
 def made(kind: str, unit: str) -> tuple[LocalModel, Patients]:
     """Return a network and patients with several images each."""
     network = "{network: small_cnn, width: 4}" if kind == "images" else "{network: table}"
-    seen = "images: {size: [16, 16]}" if kind == "images" else (
-        "table: {numbers: [{column: a}, {column: b}, {column: c}, {column: d}]}"
-    )  # fmt: skip
+    seen = (
+        "images: {size: [16, 16]}"
+        if kind == "images"
+        else ("table: {numbers: [{column: a}, {column: b}, {column: c}, {column: d}]}")
+    )
     config = parse_config(f"""
 name: moved
 task: {{kind: diagnosis, target: ill}}
@@ -401,7 +437,8 @@ privacy: none
 @settings(max_examples=25)
 @given(
     scale=st.sampled_from([1.0, 1e3, 1e6, 1e9, 1e30, float("inf"), float("nan")]),
-    left_out=st.integers(0, 23), seed=st.integers(0, 50),
+    left_out=st.integers(0, 23),
+    seed=st.integers(0, 50),
 )
 def test_one_patient_moves_the_counts_by_what_is_charged_whatever_the_weights(
     kind: str, unit: str, scale: float, left_out: int, seed: int

@@ -48,9 +48,8 @@ RUN, MANY = "1 label", 12
 
 
 def worlds(
-    folder: Path, *ways: Way, patients: int = MANY, name: str = "AAA", seed: int = 0,
-    run: str = RUN,
-) -> tuple[World, World]:  # fmt: skip
+    folder: Path, *ways: Way, patients: int = MANY, name: str = "AAA", seed: int = 0, run: str = RUN
+) -> tuple[World, World]:
     """Return two hospitals that differ by one patient who is hostile in these ways."""
     chance = random.Random(seed)
     others = [two_worlds._patient(f"P{n:02d}", run, chance) for n in range(patients)]
@@ -283,5 +282,3 @@ def test_an_audit_finds_the_old_rule_of_two_identifiers_out(
 ) -> None:
     monkeypatch.setattr(QualityRules, "by_patient", lambda self: self)
     assert exceeds(lambda seed: worlds(tmp_path / str(seed), STUDIES, seed=seed), seeds=3)
-
-

@@ -31,14 +31,7 @@ from common.platform.errors import BudgetExceeded, LedgerDamaged, PrivacyError, 
 from common.privacy import accounting
 from common.privacy.noise import ChaChaNoise
 from common.privacy.plan import Mechanism
-from tests.client.cli.test_records import (
-    Attack,
-    Federation,
-    cut,
-    restored,
-    swapped,
-    whole_home,
-)
+from tests.client.cli.test_records import Attack, Federation, cut, restored, swapped, whole_home
 from tests.client.cli.test_records import (
     test_a_home_from_before_a_withdrawal_is_refused_also_without_privacy as check_old_withdrawals,
 )
@@ -163,9 +156,7 @@ def test_all_checks_are_green_without_a_fault(tmp_path: Path) -> None:
 
 
 def test_clipping_off(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(
-        patient_optimizer, "clip_factor", lambda norm, *_: torch.ones_like(norm)
-    )
+    monkeypatch.setattr(patient_optimizer, "clip_factor", lambda norm, *_: torch.ones_like(norm))
     with pytest.raises(RED, match="moved the sum"):
         check_sensitivity()
 
@@ -213,9 +204,11 @@ def test_a_loss_that_broadcasts(monkeypatch: Patch) -> None:
 
     objective = objective_of(seeded(TableNet), patients_of())
     wrong = type(objective)(
-        model=objective.model, item_loss=broadcast, patients=objective.patients,
+        model=objective.model,
+        item_loss=broadcast,
+        patients=objective.patients,
         images_per_patient=4,
-    )  # fmt: skip
+    )
     with pytest.raises(UnsafeModel, match="shape"):
         check_model(wrong, plan_of(), Silence())
     monkeypatch.setattr(model_guard, "check_loss", lambda _: None)
@@ -319,11 +312,14 @@ def test_a_release_before_its_charge(monkeypatch: Patch, tmp_path: Path) -> None
         check_order(tmp_path)
 
 
-@pytest.mark.parametrize("norm", [
-    lambda: nn.BatchNorm2d(4, affine=False).eval(),
-    lambda: nn.BatchNorm2d(4),
-    lambda: nn.InstanceNorm2d(4, track_running_stats=True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "norm",
+    [
+        lambda: nn.BatchNorm2d(4, affine=False).eval(),
+        lambda: nn.BatchNorm2d(4),
+        lambda: nn.InstanceNorm2d(4, track_running_stats=True),
+    ],
+)
 def test_batch_statistics_are_caught_by_their_effect_when_their_kind_is_let_through(
     monkeypatch: Patch, norm: Callable[[], nn.Module]
 ) -> None:
@@ -387,12 +383,15 @@ RESTORED: dict[str, Callable[[Patch], None]] = {
 }
 
 
-@pytest.mark.parametrize(("attack", "witnesses", "fault"), [
-    (restored, "all", "a ledger that has stood everywhere"),
-    (cut, "disclosures", "disclosures that bear no witness"),
-    (swapped, "disclosures", "disclosures that bear no witness"),
-    (whole_home, "coordinator", "a receipt that nobody reads"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("attack", "witnesses", "fault"),
+    [
+        (restored, "all", "a ledger that has stood everywhere"),
+        (cut, "disclosures", "disclosures that bear no witness"),
+        (swapped, "disclosures", "disclosures that bear no witness"),
+        (whole_home, "coordinator", "a receipt that nobody reads"),
+    ],
+)
 def test_an_old_ledger_that_nothing_is_held_against(
     monkeypatch: Patch, tmp_path: Path, attack: Attack, witnesses: str, fault: str
 ) -> None:
@@ -401,10 +400,13 @@ def test_an_old_ledger_that_nothing_is_held_against(
         check_old_ledger(Federation(tmp_path), attack, witnesses)
 
 
-@pytest.mark.parametrize(("how", "fault"), [
-    ("list alone", "client.governance.records.stood_at"),
-    ("whole home", "client.governance.records.stood_at"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("how", "fault"),
+    [
+        ("list alone", "client.governance.records.stood_at"),
+        ("whole home", "client.governance.records.stood_at"),
+    ],
+)
 def test_an_old_list_of_withdrawals_that_nothing_is_held_against(
     monkeypatch: Patch, tmp_path: Path, how: str, fault: str
 ) -> None:
@@ -479,11 +481,10 @@ def test_a_ledger_that_knows_a_run_by_its_name_alone(monkeypatch: Patch, home: H
 def test_a_ledger_that_composes_by_name_alone(monkeypatch: Patch) -> None:
     real = parts._by_run
     listed: list[tuple[str, parts.Part, float, float, BoundTo | None]] = [
-        ("a", "train", 5.0, 1.0, BOUND[0]), ("a", "test", 5.0, 1.0, BOUND[1])
-    ]  # fmt: skip
-    own: dict[tuple[str, BoundTo], parts.Part] = {
-        ("a", BOUND[0]): "train", ("a", BOUND[1]): "test"
-    }
+        ("a", "train", 5.0, 1.0, BOUND[0]),
+        ("a", "test", 5.0, 1.0, BOUND[1]),
+    ]
+    own: dict[tuple[str, BoundTo], parts.Part] = {("a", BOUND[0]): "train", ("a", BOUND[1]): "test"}
     check_one_name(listed, own)
     monkeypatch.setattr(
         parts, "_by_run", lambda all_: real([replace(one, bound=BOUND[0]) for one in all_])

@@ -82,10 +82,14 @@ def test_two_processes_with_one_configuration_and_a_resumed_one_draw_other_noise
     found = {
         subprocess.run(
             [sys.executable, "-c", f"import torch; torch.manual_seed(42); {code}"],
-            env=environment, capture_output=True, text=True, check=True, timeout=60,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
         ).stdout
         for _ in range(2)
-    }  # fmt: skip
+    }
     assert len(found) == 2
 
 

@@ -89,7 +89,9 @@ def test_few_draws_are_doubtful_and_they_are_decided(monkeypatch: pytest.MonkeyP
     decided = []
     real = noise._exactly
     monkeypatch.setattr(
-        noise, "_exactly", lambda *a, **k: decided.append(1) or real(*a, **k)  # type: ignore[func-returns-value]
+        noise,
+        "_exactly",
+        lambda *a, **k: decided.append(1) or real(*a, **k),  # type: ignore[func-returns-value]
     )
     SimulatedNoise("many").gaussian((2**21,), SPREAD)
     # 2 x 2^-16 of a unit and two in a million pairs: 64 + 6 of two million.

@@ -20,13 +20,7 @@ from common.config.run_config import Cohort, Images, Model, NetworkName, Patient
 from common.data.sample import Patients
 from common.models import build_model
 from common.privacy.noise import ChaChaNoise
-from tests.privacy.guarantees import (
-    check_bound,
-    check_divisor,
-    check_noise,
-    clipped_sum,
-    released,
-)
+from tests.privacy.guarantees import check_bound, check_divisor, check_noise, clipped_sum, released
 from tests.privacy.made_up import (
     ITEMS,
     FlatNet,
@@ -53,15 +47,21 @@ LAYERS = [*BACKENDS, Backend("linear", 4)]
 BROKEN = [math.nan, math.inf, -math.inf, 1e38, 0.0]
 
 
-def moved_by_one(objective: Objective, left_out: int, clip_norm: float, backend: Backend,
-                 clipping: Literal["automatic", "flat"]) -> float:  # fmt: skip
+def moved_by_one(
+    objective: Objective,
+    left_out: int,
+    clip_norm: float,
+    backend: Backend,
+    clipping: Literal["automatic", "flat"],
+) -> float:
     """Return how far the un-noised sum is from the one without a patient."""
     plan = plan_of(mechanism_of(clip_norm=clip_norm), clipping)
     fewer = Objective(
-        model=objective.model, item_loss=objective.item_loss,
+        model=objective.model,
+        item_loss=objective.item_loss,
         patients=without(objective.patients, left_out),
         images_per_patient=objective.images_per_patient,
-    )  # fmt: skip
+    )
     with_them = clipped_sum(objective, plan, backend)
     return float((with_them - clipped_sum(fewer, plan, backend)).norm())
 
@@ -79,9 +79,16 @@ def moved_by_one(objective: Objective, left_out: int, clip_norm: float, backend:
     data=st.data(),
 )
 def test_one_patient_moves_the_sum_by_at_most_the_clip_norm(  # noqa: PLR0913 - the space of cases
-    network: str, backend: Backend, clipping: Literal["automatic", "flat"], items: list[int],
-    scale: float, clip_norm: float, broken: float | None, seed: int, data: st.DataObject,
-) -> None:  # fmt: skip
+    network: str,
+    backend: Backend,
+    clipping: Literal["automatic", "flat"],
+    items: list[int],
+    scale: float,
+    clip_norm: float,
+    broken: float | None,
+    seed: int,
+    data: st.DataObject,
+) -> None:
     patients = patients_of(items, seed=seed)
     left_out = data.draw(st.integers(0, len(items) - 1))
     # No items are drawn at random here, so that the others contribute the same both times.
@@ -153,10 +160,16 @@ def test_every_backend_gives_the_sum_of_the_loop(
 
 QUICK: list[tuple[NetworkName, tuple[int, ...]]] = [("small_cnn", (16, 16)), ("unet", (16, 16))]
 SLOW: list[tuple[NetworkName, tuple[int, ...]]] = [
-    ("resnet18", (32, 32)), ("densenet121", (32, 32)), ("efficientnet_b0", (32, 32)),
-    ("vit", (32, 32)), ("segresnet", (32, 32)), ("dynunet", (32, 32)), ("swin_unetr", (32, 32)),
-    ("unet", (16, 16, 16)), ("small_cnn", (16, 16, 16)),
-]  # fmt: skip
+    ("resnet18", (32, 32)),
+    ("densenet121", (32, 32)),
+    ("efficientnet_b0", (32, 32)),
+    ("vit", (32, 32)),
+    ("segresnet", (32, 32)),
+    ("dynunet", (32, 32)),
+    ("swin_unetr", (32, 32)),
+    ("unet", (16, 16, 16)),
+    ("small_cnn", (16, 16, 16)),
+]
 
 
 @pytest.mark.parametrize(

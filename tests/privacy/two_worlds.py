@@ -42,7 +42,10 @@ from tests.privacy.made_up import mechanism_of, plan_of
 SHIPPED = Path(__file__).parents[2] / "configs" / "simulations"
 #: Every rule of quality is on, and leaves out.
 STRICT = QualityRules(
-    same_pixels="leave_out", derived="warn", saturated="leave_out", spacing_outliers="leave_out",
+    same_pixels="leave_out",
+    derived="warn",
+    saturated="leave_out",
+    spacing_outliers="leave_out",
     burned_in_text="leave_out",
 )
 SIDE = 12
@@ -68,7 +71,9 @@ training: {{rounds: 1, images_per_patient: 2}}
 _BINARY = _multilabel(1).replace("type: multilabel, target: [label0]", "target: label0")
 _WRITTEN: Mapping[str, str] = {
     "1 label": _BINARY,
-    "2 labels": _multilabel(2), "5 labels": _multilabel(5), "14 labels": _multilabel(14),
+    "2 labels": _multilabel(2),
+    "5 labels": _multilabel(5),
+    "14 labels": _multilabel(14),
     "given splits": _BINARY.replace("split: {", "split: {column: part, "),
     "images as units": _BINARY + "evaluation: {unit: image}\n",
     "volumes": _BINARY.replace(f"[{SIDE}, {SIDE}]", f"[8, {SIDE}, {SIDE}]"),
@@ -106,9 +111,7 @@ def run_named(name: str) -> RunConfig:
     config = load_config(SHIPPED / f"{name}.yaml").in_force()
     assert config.cohort.images is not None
     images = config.cohort.images.model_copy(update={"size": (32, 32)})  # seconds, not minutes
-    return config.model_copy(
-        update={"cohort": config.cohort.model_copy(update={"images": images})}
-    )
+    return config.model_copy(update={"cohort": config.cohort.model_copy(update={"images": images})})
 
 
 # --- what is written ---------------------------------------------------------------------
@@ -155,10 +158,13 @@ def _patient(name: str, run: str, chance: random.Random) -> Patient:
     if images is not None and chance.random() < 0.5:
         for number, one in enumerate(found.images):
             masks = sorted(found.masks)
-            found.rows.append(row | {
-                "StudyInstanceUID": one.StudyInstanceUID,
-                "mask": masks[number] if number < len(masks) else mask,
-            })  # fmt: skip
+            found.rows.append(
+                row
+                | {
+                    "StudyInstanceUID": one.StudyInstanceUID,
+                    "mask": masks[number] if number < len(masks) else mask,
+                }
+            )
     else:
         found.rows.append(row)
     return found
@@ -167,11 +173,21 @@ def _patient(name: str, run: str, chance: random.Random) -> Patient:
 def _row(name: str, label: int, chance: random.Random) -> Row:
     labels = {column: chance.choice((label, label, "")) for column in LABELS[1:]}
     return {
-        "PatientID": name, "StudyInstanceUID": "", "SeriesInstanceUID": "", LABELS[0]: label,
-        **labels, "malignant": label, "age": chance.randint(20, 90), "crp": chance.random() * 9,
-        "ldh": 200, "sex": chance.choice("fm"), "died": label, "days": chance.randint(1, 500),
-        "part": chance.choice(("train", "train", "test", "validation")), "mask": "",
-    }  # fmt: skip
+        "PatientID": name,
+        "StudyInstanceUID": "",
+        "SeriesInstanceUID": "",
+        LABELS[0]: label,
+        **labels,
+        "malignant": label,
+        "age": chance.randint(20, 90),
+        "crp": chance.random() * 9,
+        "ldh": 200,
+        "sex": chance.choice("fm"),
+        "died": label,
+        "days": chance.randint(1, 500),
+        "part": chance.choice(("train", "train", "test", "validation")),
+        "mask": "",
+    }
 
 
 def _add_image(found: Patient, config: RunConfig, number: int, chance: random.Random) -> None:
@@ -184,9 +200,7 @@ def _add_image(found: Patient, config: RunConfig, number: int, chance: random.Ra
         one = image(values, found.name, f"study {number}", f"series {number}", plane + 1)
         if planes > 1:
             placed(one, (0, 0, 2.0 * plane))
-        one.Modality = images.modalities[0] if images.modalities else (
-            "CT" if planes > 1 else "CR"
-        )
+        one.Modality = images.modalities[0] if images.modalities else ("CT" if planes > 1 else "CR")
         one.SOPClassUID = one.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.6.1"
         one.PatientBirthDate, one.PatientSex = "19600101", "F"
         one.PixelSpacing = [0.5, 0.5]
@@ -206,8 +220,9 @@ def _copy_uids(level: str) -> Way:
         for place, file in enumerate(theirs):
             ours = image(
                 np.random.default_rng(place).integers(0, 4000, (SIDE, SIDE)).astype("uint16"),
-                one.name, f"copied {level} {place}",
-            )  # fmt: skip
+                one.name,
+                f"copied {level} {place}",
+            )
             ours.Modality, ours.SOPClassUID = file.Modality, file.SOPClassUID
             ours.file_meta.MediaStorageSOPClassUID = file.SOPClassUID
             setattr(ours, level, getattr(file, level))
@@ -225,18 +240,21 @@ def _rows_of_others(one: Patient, others: list[Patient], chance: random.Random) 
     for other in others:
         for file in other.images:
             level = chance.choice(("StudyInstanceUID", "SeriesInstanceUID"))
-            one.rows.append(_row(one.name, 1 - chance.randint(0, 1), chance) | {
-                level: getattr(file, level), "part": "test",
-                "mask": chance.choice([*other.files, *other.masks, ""]),
-            })  # fmt: skip
+            one.rows.append(
+                _row(one.name, 1 - chance.randint(0, 1), chance)
+                | {
+                    level: getattr(file, level),
+                    "part": "test",
+                    "mask": chance.choice([*other.files, *other.masks, ""]),
+                }
+            )
 
 
 def _rows_of_nobody(one: Patient, others: list[Patient], chance: random.Random) -> None:
     for other in others:
         for file in other.images:
             one.rows.append(
-                _row("", chance.randint(0, 1), chance)
-                | {"StudyInstanceUID": file.StudyInstanceUID}
+                _row("", chance.randint(0, 1), chance) | {"StudyInstanceUID": file.StudyInstanceUID}
             )
 
 
@@ -280,18 +298,22 @@ def _extreme(one: Patient, _others: list[Patient], chance: random.Random) -> Non
 def _duplicates(one: Patient, _others: list[Patient], chance: random.Random) -> None:
     for place, file in enumerate(one.images):
         copy = image(
-            np.random.default_rng(chance.getrandbits(16)).integers(0, 9, (SIDE, SIDE)).astype(
-                "uint16"
-            ), one.name,
-        )  # fmt: skip
+            np.random.default_rng(chance.getrandbits(16))
+            .integers(0, 9, (SIDE, SIDE))
+            .astype("uint16"),
+            one.name,
+        )
         copy.SOPInstanceUID = file.SOPInstanceUID
         copy.SeriesInstanceUID = file.SeriesInstanceUID
         one.files[f"{one.name}-again-{place}.dcm"] = copy
 
 
 def _two_people(one: Patient, _others: list[Patient], chance: random.Random) -> None:
-    fields = (("IssuerOfPatientID", ("A", "B")), ("PatientSex", ("M", "F")),
-              ("PatientBirthDate", ("19500101", "19510101")))  # fmt: skip
+    fields = (
+        ("IssuerOfPatientID", ("A", "B")),
+        ("PatientSex", ("M", "F")),
+        ("PatientBirthDate", ("19500101", "19510101")),
+    )
     name, values = chance.choice(fields)
     for place, file in enumerate(one.images):
         setattr(file, name, values[place % 2])
@@ -302,8 +324,10 @@ def _many(one: Patient, _others: list[Patient], chance: random.Random) -> None:
     for place, file in enumerate(one.images[:1] * 5):
         copy = image(
             np.random.default_rng(place).integers(0, 4000, (SIDE, SIDE)).astype("uint16"),
-            one.name, f"more {place}", f"m{place}",
-        )  # fmt: skip
+            one.name,
+            f"more {place}",
+            f"m{place}",
+        )
         copy.Modality, copy.SOPClassUID = file.Modality, file.SOPClassUID
         copy.file_meta.MediaStorageSOPClassUID = file.SOPClassUID
         one.files[f"0-{one.name}-more-{place}.dcm"] = copy
@@ -324,9 +348,16 @@ def _bad_lines(one: Patient, others: list[Patient], chance: random.Random) -> No
     """Lines that are no rows of the table: more of them than of all others together."""
     theirs = b"".join(chance.choice(others).name.encode() + b"," for _ in range(3))
     kinds = (
-        one.name.encode() + b',"', b'"' + theirs, theirs, b"\xff\xfe" + theirs, b"\0" + theirs,
-        b"M\xfcller", b"," * 40 + one.name.encode(), b"x" * 140_000, b"\x0c\x85" + theirs,
-    )  # fmt: skip
+        one.name.encode() + b',"',
+        b'"' + theirs,
+        theirs,
+        b"\xff\xfe" + theirs,
+        b"\0" + theirs,
+        b"M\xfcller",
+        b"," * 40 + one.name.encode(),
+        b"x" * 140_000,
+        b"\x0c\x85" + theirs,
+    )
     one.lines += [chance.choice(kinds) for _ in range(60)]
 
 
@@ -352,11 +383,25 @@ def _odd_masks(one: Patient, _others: list[Patient], chance: random.Random) -> N
 
 
 _WAYS: tuple[Way, ...] = (
-    _copy_uids("SOPInstanceUID"), _copy_uids("SeriesInstanceUID"), _copy_uids("StudyInstanceUID"),
-    _rows_of_others, _rows_of_nobody, _two_labels, _two_parts, _broken, _outliers, _extreme,
-    _duplicates, _two_people, _many, _bad_values, _wrong_masks,
-    _odd_ages, _odd_masks, _bad_lines,
-)  # fmt: skip
+    _copy_uids("SOPInstanceUID"),
+    _copy_uids("SeriesInstanceUID"),
+    _copy_uids("StudyInstanceUID"),
+    _rows_of_others,
+    _rows_of_nobody,
+    _two_labels,
+    _two_parts,
+    _broken,
+    _outliers,
+    _extreme,
+    _duplicates,
+    _two_people,
+    _many,
+    _bad_values,
+    _wrong_masks,
+    _odd_ages,
+    _odd_masks,
+    _bad_lines,
+)
 
 
 def write(folder: Path, patients: list[Patient]) -> None:
@@ -409,7 +454,9 @@ class World:
         """Return each patient's part and items."""
         found = {}
         parts = {
-            "train": self.site.train, "validation": self.site.validation, "test": self.site.test
+            "train": self.site.train,
+            "validation": self.site.validation,
+            "test": self.site.test,
         }
         for part, held in parts.items():
             for place, name in enumerate(held.pseudonyms):
@@ -432,9 +479,11 @@ def world(folder: Path, run: str, cache: Path, backend: Backend = LOOP) -> World
     tables = tables_of(config, studies, facts, mean_intensities(studies, cache))
     local_model, plan = _local_model(run), _plan(config)
     objective = Objective(
-        model=local_model.model, item_loss=local_model.task.item_loss, patients=site.train,
+        model=local_model.model,
+        item_loss=local_model.task.item_loss,
+        patients=site.train,
         images_per_patient=config.training.images_per_patient,
-    )  # fmt: skip
+    )
     return World(site=site, sum=clipped_sum(objective, plan, backend), tables=tables)
 
 

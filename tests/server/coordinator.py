@@ -83,9 +83,11 @@ class Running:
 
     def invite(self, site: str, hours: float = 1.0) -> Invite:
         return self.gateway.enrolment.invite(
-            site, address=self.settings.address, hours=hours,
+            site,
+            address=self.settings.address,
+            hours=hours,
             ca_sha256=authority_hash(self.folder.ca.read_bytes()),
-        )  # fmt: skip
+        )
 
     def join(self, invite: Invite, key: ec.EllipticCurvePrivateKey) -> JoinReply:
         with self.client() as client:
@@ -114,15 +116,21 @@ class Site:
     node_id: int = 0
 
     def headers(
-        self, path: str = "/v1/fleet/get-run", body: bytes = b"", at: datetime | None = None,
+        self,
+        path: str = "/v1/fleet/get-run",
+        body: bytes = b"",
+        at: datetime | None = None,
         more: Mapping[str, str] = MappingProxyType({}),
-    ) -> dict[str, str]:  # fmt: skip
+    ) -> dict[str, str]:
         """Return the headers of one request, signed as the site's daemon signs it."""
         signed_at = (at or datetime.now(UTC)).isoformat()
         signature = self.key.sign(signed_at.encode(), ec.ECDSA(hashes.SHA256()))
-        request = httpx.Request("POST", f"https://coordinator{path}", content=body, headers={
-            "flwr-timestamp": signed_at, **more,
-        })  # fmt: skip
+        request = httpx.Request(
+            "POST",
+            f"https://coordinator{path}",
+            content=body,
+            headers={"flwr-timestamp": signed_at, **more},
+        )
         add_signature(request, self.key)
         names = (SIGNATURE_HEADER, NUMBER_HEADER, BODY_HEADER, *more)
         return {name: request.headers[name] for name in names} | {

@@ -60,11 +60,14 @@ class Caller:
         self.headers = Headers({name.replace("_", "-"): value for name, value in headers.items()})
         key = site.key
         self.client = FleetHttpClient(
-            coordinator.site_url, verify=coordinator.context,
+            coordinator.site_url,
+            verify=coordinator.context,
             interceptors=[
-                NodeAuthHttpInterceptor(key, key.public_key()), self.headers, Signing(key)
+                NodeAuthHttpInterceptor(key, key.public_key()),
+                self.headers,
+                Signing(key),
             ],
-        )  # fmt: skip
+        )
         self._public = public_pem(public_text(key))
         self._node = Node(node_id=site.node_id)
 
@@ -85,12 +88,14 @@ class Caller:
     def answer(self, asked: MessageProto) -> None:
         metadata = message_from_proto(asked).metadata
         proto, tree = _message(
-            run=metadata.run_id, source=metadata.dst_node_id, to=metadata.src_node_id,
+            run=metadata.run_id,
+            source=metadata.dst_node_id,
+            to=metadata.src_node_id,
             reply_to=metadata.message_id,
-        )  # fmt: skip
-        self.client.PushMessages(PushMessagesRequest(
-            node=self._node, messages_list=[proto], message_object_trees=[tree],
-        ))  # fmt: skip
+        )
+        self.client.PushMessages(
+            PushMessagesRequest(node=self._node, messages_list=[proto], message_object_trees=[tree])
+        )
 
 
 class RunProcess:
@@ -100,12 +105,14 @@ class RunProcess:
         self.started = coordinator.gateway.superlink.start_run(name)
         self.headers = Headers(coordinator.token())
         self.client = RuntimeHttpClient(
-            coordinator.operator_url, verify=coordinator.context,
+            coordinator.operator_url,
+            verify=coordinator.context,
             interceptors=[
-                RuntimeTokenHttpInterceptor(self.started.token), RuntimeVersionHttpInterceptor("x"),
+                RuntimeTokenHttpInterceptor(self.started.token),
+                RuntimeVersionHttpInterceptor("x"),
                 self.headers,
             ],
-        )  # fmt: skip
+        )
         self.input = self.client.PullTaskInput(PullTaskInputRequest())
 
     def close(self) -> None:
@@ -115,10 +122,12 @@ class RunProcess:
         parts = [
             _message(run=self.started.number, source=SUPERLINK_NODE_ID, to=node) for node in nodes
         ]
-        found = self.client.PushMessages(PushAppMessagesRequest(
-            messages_list=[proto for proto, _ in parts],
-            message_object_trees=[tree for _, tree in parts],
-        ))  # fmt: skip
+        found = self.client.PushMessages(
+            PushAppMessagesRequest(
+                messages_list=[proto for proto, _ in parts],
+                message_object_trees=[tree for _, tree in parts],
+            )
+        )
         return list(found.message_ids)
 
     def pull(self, names: Sequence[str]) -> list[str]:
@@ -133,10 +142,16 @@ def _message(
     *, run: int, source: int, to: int, reply_to: str = ""
 ) -> tuple[MessageProto, ObjectTree]:
     metadata = Metadata(
-        run_id=run, message_id="", src_node_id=source, dst_node_id=to,
-        reply_to_message_id=reply_to, group_id="", created_at=time.time(),
-        ttl=30.0 if reply_to else 60.0, message_type="query",
-    )  # fmt: skip
+        run_id=run,
+        message_id="",
+        src_node_id=source,
+        dst_node_id=to,
+        reply_to_message_id=reply_to,
+        group_id="",
+        created_at=time.time(),
+        ttl=30.0 if reply_to else 60.0,
+        message_type="query",
+    )
     content = RecordDict({"facts": ConfigRecord({"to": str(to), "at": time.time()})})
     message = make_message(metadata=metadata, content=content)
     message.metadata.__dict__["_message_id"] = message.object_id

@@ -67,22 +67,29 @@ class Hospital:
             change = {n: after[n] - own[n] for n in own}
             self.memory.keep(request.run, request.round, after)
         return SiteUpdate(
-            run=request.run, round=request.round, site=self.name, delta=delta,
-            control_delta=change, steps=STEPS,
-        )  # fmt: skip
+            run=request.run,
+            round=request.round,
+            site=self.name,
+            delta=delta,
+            control_delta=change,
+            steps=STEPS,
+        )
 
     def evaluate(self, request: EvaluationRequest) -> SiteReport:
         """Count the predictions as any site does."""
         task = task_of(request.config.task)
         output = self.logits(request.weights)
         scores = Scores(
-            prediction=task.predict(output), target=self.target,
+            prediction=task.predict(output),
+            target=self.target,
             loss=task.item_loss(output, self.target),
-        )  # fmt: skip
+        )
         return SiteReport(
-            run=request.run, round=request.round, site=self.name,
+            run=request.run,
+            round=request.round,
+            site=self.name,
             statistics=task.statistics(scores, request.config.evaluation),
-        )  # fmt: skip
+        )
 
     def logits(self, weights: Weights) -> torch.Tensor:
         """Return (patients, 1)."""
@@ -127,9 +134,15 @@ def start(config: RunConfig, sites: int = 4) -> tuple[Aggregator, RunState]:
     aggregator = aggregator_of(config.aggregation, sites)
     weights = {"weight": torch.zeros(1, 4), "bias": torch.zeros(1)}
     state = RunState(
-        run="r1", round=0, seed=0, fingerprint=config.fingerprint(), weights=weights,
-        server=aggregator.init(weights), average={}, best={},
-    )  # fmt: skip
+        run="r1",
+        round=0,
+        seed=0,
+        fingerprint=config.fingerprint(),
+        weights=weights,
+        server=aggregator.init(weights),
+        average={},
+        best={},
+    )
     return aggregator, state
 
 

@@ -1,7 +1,7 @@
 """Real listeners, real TLS, real Flower messages on loopback; hospitals are threads.
 
-Each hospital is the daemon's own correspondence over the real FleetClient API, with made-up patients
-and its work done in its thread. The run is the real FlowerSites over the real Runtime API.
+Each hospital is the daemon's own correspondence over the real FleetClient API, with made-up
+patients and its work done in its thread. The run is the real FlowerSites over the real Runtime API.
 """
 
 from __future__ import annotations
@@ -56,9 +56,13 @@ class Hospital:
     def letters(self) -> Letters:
         """Return what its letters are written with."""
         return Letters(
-            self.home, name=self.site.name, patients=self.patients,
-            private_only=self.private_only, approval=self.approval, lie=self.lie,
-        )  # fmt: skip
+            self.home,
+            name=self.site.name,
+            patients=self.patients,
+            private_only=self.private_only,
+            approval=self.approval,
+            lie=self.lie,
+        )
 
     def start(self) -> Hospital:
         """Begin to serve."""
@@ -113,24 +117,32 @@ def run_over(
     """Yield the sites of a Flower run that just began."""
     flower = running.gateway.superlink.start_run(run)
     runtime = Runtime(
-        running.settings.operator, running.folder.ca.read_text(encoding="ascii"),
-        running.folder.token.read_text(encoding="ascii").strip(), flower.token,
-    )  # fmt: skip
+        running.settings.operator,
+        running.folder.ca.read_text(encoding="ascii"),
+        running.folder.token.read_text(encoding="ascii").strip(),
+        flower.token,
+    )
     folder.mkdir(parents=True, exist_ok=True)
     board = Board(
-        path=folder / "status.json", run=run, rounds=config.training.rounds,
+        path=folder / "status.json",
+        run=run,
+        rounds=config.training.rounds,
         quorum=config.aggregation.smallest_quorum,
-    )  # fmt: skip
+    )
 
     def members() -> dict[str, str]:
         sites = running.gateway.enrolment.sites()
         return {s.name: s.public_key for s in sites if s.state == "accepted"}
 
     setting = RunSetting(
-        run=run, seed=seed, config=config, members=members, arriving=folder / "arriving",
+        run=run,
+        seed=seed,
+        config=config,
+        members=members,
+        arriving=folder / "arriving",
         # Each test's sites have homes of their own, under the same names.
         receipts=ReceiptStore(folder / "receipts.db"),
-    )  # fmt: skip
+    )
     runtime.begin()
     try:
         yield FlowerSites(runtime, setting, board), board

@@ -22,8 +22,11 @@ def service(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Start the service and wait until it answers; end it when the block ends."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.server.service_process", str(folder)],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert process.stdout is not None
         first = process.stdout.readline()
@@ -40,6 +43,8 @@ def service(folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 if __name__ == "__main__":
     run_service(
-        Folder(Path(sys.argv[1])), json=True, command=STAND_IN,
+        Folder(Path(sys.argv[1])),
+        json=True,
+        command=STAND_IN,
         announce=lambda _settings: print("listening", flush=True),  # noqa: T201
-    )  # fmt: skip
+    )

@@ -162,9 +162,14 @@ class Attackers:
 
 
 ATTACKS: tuple[str, ...] = (
-    "silent", "half_sent", "endless_header", "byte_by_byte", "handshakes", "refused_joins",
+    "silent",
+    "half_sent",
+    "endless_header",
+    "byte_by_byte",
+    "handshakes",
+    "refused_joins",
     "garbage",
-)  # fmt: skip
+)
 
 
 @contextmanager
@@ -194,9 +199,12 @@ def under_another_process(attackers: Attackers, kind: str, count: int) -> Iterat
         "    time.sleep(3600)"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
         stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
     assert process.stdout is not None
     assert process.stdin is not None
     process.stdout.readline()
@@ -263,9 +271,12 @@ def rounds(folder: Folder, settings: Settings, site: Site) -> Iterator[Callable[
     """Yield what has a site's daemon train a round, as a run of the service's has it."""
     site_port, operator_port = free_ports(2)
     # The service is another process; this gateway listens to nobody and shares its database.
-    silent = Gateway(folder, settings.model_copy(update={
-        "listen": f"127.0.0.1:{site_port}", "operator": f"127.0.0.1:{operator_port}",
-    }))  # fmt: skip
+    silent = Gateway(
+        folder,
+        settings.model_copy(
+            update={"listen": f"127.0.0.1:{site_port}", "operator": f"127.0.0.1:{operator_port}"}
+        ),
+    )
     running = Running(folder, settings, silent)
     patients = learnable(patients_of((1, 2, 3, 1) * 4, (0,), 0))
     config = config_of("aggregation: {smallest_quorum: 1}")
@@ -337,6 +348,9 @@ def _shown(name: str, usual: list[float], times: list[float]) -> str:
 
 if __name__ == "__main__":
     main(
-        int(sys.argv[1]), float(sys.argv[2]), sys.argv[3], int((*sys.argv, "1")[4]),
+        int(sys.argv[1]),
+        float(sys.argv[2]),
+        sys.argv[3],
+        int((*sys.argv, "1")[4]),
         sys.argv[5:] or ATTACKS,
-    )  # fmt: skip
+    )

@@ -69,9 +69,16 @@ def comparison(
     }
     verdicts = verdicts_of(config, cohorts, tuple(arms), outcomes, seeds)
     return Comparison(
-        config=config, cohorts=cohorts, seeds=seeds, arms=tuple(arms), outcomes=outcomes,
-        verdicts=verdicts, round_seconds=0.02, bare_round_seconds=0.01, seconds=3.0,
-    )  # fmt: skip
+        config=config,
+        cohorts=cohorts,
+        seeds=seeds,
+        arms=tuple(arms),
+        outcomes=outcomes,
+        verdicts=verdicts,
+        round_seconds=0.02,
+        bare_round_seconds=0.01,
+        seconds=3.0,
+    )
 
 
 def with_confounder(found: Comparison, values: Sequence[str]) -> Comparison:
@@ -81,9 +88,7 @@ def with_confounder(found: Comparison, values: Sequence[str]) -> Comparison:
     )
 
 
-def cohort_of(
-    config: RunConfig, name: str, place: int, patients: int = PATIENTS
-) -> SiteCohort:
+def cohort_of(config: RunConfig, name: str, place: int, patients: int = PATIENTS) -> SiteCohort:
     """Return patients, the first of them with two images."""
     rng = np.random.default_rng(place)
     pseudonyms = tuple(f"{place}P{number:03d}" for number in range(patients))
@@ -95,14 +100,17 @@ def cohort_of(
     return SiteCohort(
         name=name,
         items=Patients(
-            image=image, table=torch.zeros(len(owner), 0), target=target, patient=owner,
+            image=image,
+            table=torch.zeros(len(owner), 0),
+            target=target,
+            patient=owner,
             pseudonyms=pseudonyms,
         ),
         given={},
         confounder=("",) * len(owner),
         unusable=(Unusable(reason=Reason.MISSING_SLICES, what="a series"),) * (place + 1),
         examples={p: image[1 + number] for number, p in enumerate(pseudonyms)},
-    )  # fmt: skip
+    )
 
 
 def _targets(
@@ -117,10 +125,14 @@ def _targets(
             return torch.from_numpy(target)
         case "prognosis", task if getattr(task, "outcome", "") == "survival":
             edges = np.array([6.0, 12.0, 24.0])
-            rows = [encode_time(t, e, edges) for t, e in zip(
-                rng.exponential(12, patients), rng.integers(0, 2, patients).astype(float),
-                strict=True,
-            )]  # fmt: skip
+            rows = [
+                encode_time(t, e, edges)
+                for t, e in zip(
+                    rng.exponential(12, patients),
+                    rng.integers(0, 2, patients).astype(float),
+                    strict=True,
+                )
+            ]
             return torch.from_numpy(np.stack(rows))
         case _ if labels == 3:
             return torch.eye(3)[torch.from_numpy(rng.integers(0, 3, patients))]
@@ -142,10 +154,12 @@ def _outcome(
             for c in cohorts
         },
         rounds=_rounds(config, spent, validated=arm != "federated_dp") if shared else (),
-        epsilon=spent, delta=dict.fromkeys(spent, 0.005),
+        epsilon=spent,
+        delta=dict.fromkeys(spent, 0.005),
         weights=initial_weights(plain(config), seed) if shared else {},
-        chosen_round=2, seconds=0.1,
-    )  # fmt: skip
+        chosen_round=2,
+        seconds=0.1,
+    )
 
 
 def _rounds(
@@ -165,9 +179,12 @@ def _rounds(
 
 
 def _scores(
-    config: RunConfig, cohort: SiteCohort, arm: Arm, generator: torch.Generator,
+    config: RunConfig,
+    cohort: SiteCohort,
+    arm: Arm,
+    generator: torch.Generator,
     place: tuple[int, int],
-) -> Scores:  # fmt: skip
+) -> Scores:
     """Return scores of the split's test patients: the truth and noise, more of it for local."""
     test = cohort.split(config.cohort.split, simulated_key(place[0]), place[1])["test"]
     by_item = config.task.kind == "segmentation" or config.evaluation.unit == "image"

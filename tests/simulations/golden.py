@@ -116,8 +116,10 @@ STEPS: Mapping[str, dict[str, object]] = {
 
 #: By name: the run, and the arms that are trained.
 CASES: Mapping[str, tuple[RunConfig, tuple[Arm, ...]]] = {
-    **{f"task-{kind}": (config_of(kind, training=training(**STEPS.get(kind, {}))), FEDERATED)
-       for kind in TASKS},
+    **{
+        f"task-{kind}": (config_of(kind, training=training(**STEPS.get(kind, {}))), FEDERATED)
+        for kind in TASKS
+    },
     "arms": (config_of(), ("local", "pooled", "federated")),
     "input-table": (config_of(cohort=f"{{{_TABLE}}}", model="{network: table}"), FEDERATED),
     "input-fusion": (config_of(cohort=f"{{images: {{size: [16, 16]}}, {_TABLE}}}"), FEDERATED),
@@ -129,46 +131,57 @@ CASES: Mapping[str, tuple[RunConfig, tuple[Arm, ...]]] = {
     "steps-dropout": (config_of(model="{network: small_cnn, width: 8, dropout: 0.5}"), FEDERATED),
     "steps-fedprox": (config_of(training=training(proximal=5.0)), FEDERATED),
     "rounds-average": (config_of(training=training(average=0.8)), FEDERATED),
-    "rounds-last": (config_of(
-        training=training(rounds=6, learning_rate=0.8), selection="{rule: last}"
-    ), FEDERATED),
+    "rounds-last": (
+        config_of(training=training(rounds=6, learning_rate=0.8), selection="{rule: last}"),
+        FEDERATED,
+    ),
     "rounds-best": (config_of(training=training(rounds=6, learning_rate=0.8)), FEDERATED),
-    "rounds-patience": (config_of(
-        training=training(rounds=6, learning_rate=0.8), selection="{patience: 1}"
-    ), FEDERATED),
+    "rounds-patience": (
+        config_of(training=training(rounds=6, learning_rate=0.8), selection="{patience: 1}"),
+        FEDERATED,
+    ),
     "server-fedavgm": (config_of(aggregation="{server: {kind: fedavgm}}"), FEDERATED),
-    "server-fedadam": (config_of(
-        aggregation="{server: {kind: fedadam, learning_rate: 0.01}}"
-    ), FEDERATED),
-    "server-fedyogi": (config_of(
-        aggregation="{server: {kind: fedyogi, learning_rate: 0.01}}"
-    ), FEDERATED),
+    "server-fedadam": (
+        config_of(aggregation="{server: {kind: fedadam, learning_rate: 0.01}}"),
+        FEDERATED,
+    ),
+    "server-fedyogi": (
+        config_of(aggregation="{server: {kind: fedyogi, learning_rate: 0.01}}"),
+        FEDERATED,
+    ),
     "rule-weights": (config_of(aggregation="{weights: {east: 5.0}}"), FEDERATED),
     "rule-scaffold": (config_of(aggregation="{rule: scaffold}"), FEDERATED),
     "rule-median": (config_of(aggregation="{rule: median}"), FEDERATED),
     "rule-trimmed-mean": (config_of(aggregation="{rule: trimmed_mean}"), FEDERATED),
     "rule-krum": (config_of(aggregation="{rule: krum}"), FEDERATED),
     "rule-multi-krum": (config_of(aggregation="{rule: multi_krum}"), FEDERATED),
-    "rule-flower": (config_of(
-        aggregation="{rule: flower, strategy: FedAdagrad, arguments: {eta: 0.01}}"
-    ), FEDERATED),
+    "rule-flower": (
+        config_of(aggregation="{rule: flower, strategy: FedAdagrad, arguments: {eta: 0.01}}"),
+        FEDERATED,
+    ),
     "own-norm": (config_of(personalisation="{method: local_norm}"), PERSONALISED),
     "own-head": (config_of(personalisation="{method: personal_head}"), PERSONALISED),
-    "own-fine-tuned": (config_of(
-        personalisation="{method: fine_tune, steps: 10, learning_rate: 0.05}"
-    ), PERSONALISED),
+    "own-fine-tuned": (
+        config_of(personalisation="{method: fine_tune, steps: 10, learning_rate: 0.05}"),
+        PERSONALISED,
+    ),
     "private": (config_of(privacy=f"{_AGREED}}}"), PRIVATE),
     "private-flat": (config_of(privacy=f"{_AGREED}, clipping: flat, clip_norm: 2.0}}"), PRIVATE),
     "private-sampled": (config_of(privacy=f"{_AGREED}, sampling_rate: 0.5}}"), PRIVATE),
     "private-divisor": (config_of(privacy=f"{_PRIVACY}, default_patients: 100}}"), PRIVATE),
     "private-segmentation": (config_of("segmentation", privacy=f"{_AGREED}}}"), PRIVATE),
-}  # fmt: skip
+}
 
 
 def numbers_of(name: str, folder: Path) -> dict[str, Numbers]:
     """Run a case and return its numbers, by arm."""
     config, arms = CASES[name]
-    found = compare(config, cohorts(config), ComparisonPlan(arms=arms, seeds=(0,), folder=folder), ComparisonProgress())
+    found = compare(
+        config,
+        cohorts(config),
+        ComparisonPlan(arms=arms, seeds=(0,), folder=folder),
+        ComparisonProgress(),
+    )
     return {arm: _numbers(found, arm) for arm in arms}
 
 
@@ -210,8 +223,11 @@ def differences(found: object, expected: object, place: str = "") -> list[str]:
     if isinstance(found, list) and isinstance(expected, list):
         if len(found) != len(expected):
             return [f"{place}: {len(found)} numbers instead of {len(expected)}"]
-        return [d for i, (f, e) in enumerate(zip(found, expected, strict=True))
-                for d in differences(f, e, f"{place}/{i}")]  # fmt: skip
+        return [
+            d
+            for i, (f, e) in enumerate(zip(found, expected, strict=True))
+            for d in differences(f, e, f"{place}/{i}")
+        ]
     if isinstance(found, float) and isinstance(expected, float):
         near = place.endswith("headline")
         same = math.isclose(found, expected, rel_tol=1e-4, abs_tol=1e-3 if near else 1e-6)

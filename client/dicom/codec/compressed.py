@@ -17,11 +17,13 @@ from client.dicom.reasons import Reason, UnusableFile
 
 Array = NDArray[np.number]
 
-JPEG = frozenset({
-    "1.2.840.10008.1.2.4.51",  # Extended, 8 and 12 bits
-    "1.2.840.10008.1.2.4.53",  # Spectral selection; retired
-    "1.2.840.10008.1.2.4.55",  # Full progression; retired
-})  # fmt: skip
+JPEG = frozenset(
+    {
+        "1.2.840.10008.1.2.4.51",  # Extended, 8 and 12 bits
+        "1.2.840.10008.1.2.4.53",  # Spectral selection; retired
+        "1.2.840.10008.1.2.4.55",  # Full progression; retired
+    }
+)
 JPEG_LOSSLESS = frozenset({"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"})
 JPEG_LS = frozenset({"1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"})
 JPEG_2000 = frozenset({f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 201, 202, 203)})

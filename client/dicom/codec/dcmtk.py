@@ -41,9 +41,13 @@ def decoded_by_dcmtk(path: Path) -> Iterator[Path | None]:
 def _run(command: list[str]) -> bool:
     try:
         ended = subprocess.run(  # noqa: S603 - a program of the system, on a path of ours
-            command, check=False, capture_output=True, timeout=_SECONDS, preexec_fn=_limit,
+            command,
+            check=False,
+            capture_output=True,
+            timeout=_SECONDS,
+            preexec_fn=_limit,
             env={"PATH": "/usr/bin:/bin", "DCMDICTPATH": "/usr/share/libdcmtk17/dicom.dic"},
-        )  # fmt: skip
+        )
     except (OSError, subprocess.SubprocessError):
         return False
     return ended.returncode == 0

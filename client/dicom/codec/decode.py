@@ -27,13 +27,20 @@ from client.dicom.reasons import Reason, UnusableFile
 LARGEST_BYTES = 1 << 30
 
 #: Decoded by pydicom with pillow, openjpeg and the RLE plug-in.
-_PYDICOM = frozenset({
-    "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91",
-    "1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203", RLELossless,
-})  # fmt: skip
-NATIVE = frozenset({
-    "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", ExplicitVRBigEndian,
-})  # fmt: skip
+_PYDICOM = frozenset(
+    {
+        "1.2.840.10008.1.2.4.50",
+        "1.2.840.10008.1.2.4.90",
+        "1.2.840.10008.1.2.4.91",
+        "1.2.840.10008.1.2.4.201",
+        "1.2.840.10008.1.2.4.202",
+        "1.2.840.10008.1.2.4.203",
+        RLELossless,
+    }
+)
+NATIVE = frozenset(
+    {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", ExplicitVRBigEndian}
+)
 #: Every transfer syntax that can be read.
 SYNTAXES = NATIVE | BY_IMAGECODECS | _PYDICOM
 
@@ -59,12 +66,15 @@ def format_of(dataset: Dataset) -> Format:
     stored = int(dataset.BitsStored)
     high = dataset.get("HighBit")
     return Format(
-        rows=int(dataset.Rows), columns=int(dataset.Columns),
-        samples=int(dataset.SamplesPerPixel), photometric=str(dataset.PhotometricInterpretation),
-        allocated=int(dataset.BitsAllocated), stored=stored,
+        rows=int(dataset.Rows),
+        columns=int(dataset.Columns),
+        samples=int(dataset.SamplesPerPixel),
+        photometric=str(dataset.PhotometricInterpretation),
+        allocated=int(dataset.BitsAllocated),
+        stored=stored,
         high=stored - 1 if high is None else int(high),
         signed=int(dataset.PixelRepresentation) == 1,
-    )  # fmt: skip
+    )
 
 
 def _native(dataset: Dataset, syntax: UID) -> Array:

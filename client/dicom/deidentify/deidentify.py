@@ -73,9 +73,10 @@ def deidentify(path: Path, names: Pseudonyms, profile: Profile) -> Released:
             _check(source, profile)
             dataset = _cleaned(source, names, profile)
             released = Released(
-                patient=str(dataset.PatientID), instance=str(dataset.SOPInstanceUID),
+                patient=str(dataset.PatientID),
+                instance=str(dataset.SOPInstanceUID),
                 content=_encoded(dataset),
-            )  # fmt: skip
+            )
             _check_released(source, released)
         except Withheld:
             raise
@@ -129,9 +130,10 @@ def _cleaned(source: Dataset, names: Pseudonyms, profile: Profile) -> Dataset:
     # A patient without an ID is known by the study alone.
     patient = str(source.get("PatientID") or "").strip() or str(source.StudyInstanceUID)
     cleaner = Cleaner(
-        names=names, days=names.days(patient) if profile.dates is Dates.SHIFT else None,
+        names=names,
+        days=names.days(patient) if profile.dates is Dates.SHIFT else None,
         keep_characteristics=profile.keep_characteristics,
-    )  # fmt: skip
+    )
     dataset = cleaner.dataset(source)
     clean_pixels(source, dataset)
     dataset.PatientID = dataset.PatientName = names.patient(patient)
@@ -149,9 +151,7 @@ def _codes(profile: Profile) -> Iterator[Dataset]:
     """Yield profile and options (PS3.16 CID 7050)."""
     yield code("113100", "Basic Application Confidentiality Profile")
     if profile.dates is Dates.SHIFT:
-        yield code(
-            "113107", "Retain Longitudinal Temporal Information Modified Dates Option"
-        )  # fmt: skip
+        yield code("113107", "Retain Longitudinal Temporal Information Modified Dates Option")
     if profile.keep_characteristics:
         yield code("113108", "Retain Patient Characteristics Option")
 
@@ -167,8 +167,15 @@ def _encoded(dataset: Dataset) -> bytes:
 
 #: Identifiers that are searched in what was written, as a second look; shorter ones may stand
 #: there by chance.
-_SEARCHED = ("PatientID", "PatientName", "AccessionNumber", "OtherPatientIDs",
-             "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")  # fmt: skip
+_SEARCHED = (
+    "PatientID",
+    "PatientName",
+    "AccessionNumber",
+    "OtherPatientIDs",
+    "SOPInstanceUID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+)
 _SHORTEST = 6
 
 

@@ -97,10 +97,14 @@ ContentDescription ContentCreatorName AcquisitionContextSequence
 _TIMES = "StudyTime SeriesTime AcquisitionTime ContentTime"
 #: Type 1: a text has to be there.
 REPLACEMENTS = {
-    "StackID": "1", "SegmentLabel": "Segment", "SegmentAlgorithmName": "Algorithm",
-    "ContentLabel": "DEIDENTIFIED", "ManufacturerModelName": "REMOVED",
-    "SoftwareVersions": "REMOVED", "DeviceSerialNumber": "REMOVED",
-}  # fmt: skip
+    "StackID": "1",
+    "SegmentLabel": "Segment",
+    "SegmentAlgorithmName": "Algorithm",
+    "ContentLabel": "DEIDENTIFIED",
+    "ManufacturerModelName": "REMOVED",
+    "SoftwareVersions": "REMOVED",
+    "DeviceSerialNumber": "REMOVED",
+}
 _SEQUENCES = """
 SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence PixelMeasuresSequence
 PlanePositionSequence PlaneOrientationSequence FrameContentSequence
@@ -130,13 +134,21 @@ _CHARACTERISTICS = "PatientSex PatientAge PatientSize PatientWeight"
 def _by_tag() -> dict[int, Action]:
     found: dict[int, Action] = {}
     for action, names in (
-        (Action.NUMBER, _NUMBERS), (Action.UID, _UIDS), (Action.KNOWN_UID, _KNOWN_UIDS),
-        (Action.KNOWN_TAG, _KNOWN_TAGS), (Action.DATE, _DATES), (Action.DATETIME, _DATETIMES),
-        (Action.EMPTY, _EMPTY), (Action.SEQUENCE, _SEQUENCES), (Action.CODES, _CODES),
-        (Action.CHARACTERISTIC, _CHARACTERISTICS), (Action.TERM, " ".join(TERMS)),
-        (Action.TIME, _TIMES), (Action.VENDOR, "Manufacturer"),
+        (Action.NUMBER, _NUMBERS),
+        (Action.UID, _UIDS),
+        (Action.KNOWN_UID, _KNOWN_UIDS),
+        (Action.KNOWN_TAG, _KNOWN_TAGS),
+        (Action.DATE, _DATES),
+        (Action.DATETIME, _DATETIMES),
+        (Action.EMPTY, _EMPTY),
+        (Action.SEQUENCE, _SEQUENCES),
+        (Action.CODES, _CODES),
+        (Action.CHARACTERISTIC, _CHARACTERISTICS),
+        (Action.TERM, " ".join(TERMS)),
+        (Action.TIME, _TIMES),
+        (Action.VENDOR, "Manufacturer"),
         (Action.REPLACE, " ".join(REPLACEMENTS)),
-    ):  # fmt: skip
+    ):
         for name in names.split():
             tag = tag_for_keyword(name)
             if tag is None:
@@ -154,16 +166,62 @@ ACTIONS = _by_tag()
 IMAGES = frozenset(
     f"1.2.840.10008.5.1.4.1.1.{end}"
     for end in (
-        "1", "1.1", "1.1.1", "1.2", "1.2.1", "1.3", "1.3.1", "2", "2.1", "2.2", "3", "3.1", "4",
-        "4.1", "4.3", "4.4", "5", "6", "6.1", "7", "7.1", "7.2", "7.3", "7.4", "12.1", "12.1.1",
-        "12.2", "12.2.1", "20", "66.4", "77.1.1", "77.1.4", "77.1.5.1", "77.1.5.2", "128", "128.1",
+        "1",
+        "1.1",
+        "1.1.1",
+        "1.2",
+        "1.2.1",
+        "1.3",
+        "1.3.1",
+        "2",
+        "2.1",
+        "2.2",
+        "3",
+        "3.1",
+        "4",
+        "4.1",
+        "4.3",
+        "4.4",
+        "5",
+        "6",
+        "6.1",
+        "7",
+        "7.1",
+        "7.2",
+        "7.3",
+        "7.4",
+        "12.1",
+        "12.1.1",
+        "12.2",
+        "12.2.1",
+        "20",
+        "66.4",
+        "77.1.1",
+        "77.1.4",
+        "77.1.5.1",
+        "77.1.5.2",
+        "128",
+        "128.1",
     )
-)  # fmt: skip
+)
 #: Of these, pictures whose text is part of the image as a rule: screens, ultrasound, video.
 OFTEN_WITH_TEXT = frozenset(
     f"1.2.840.10008.5.1.4.1.1.{end}"
     for end in (
-        "3", "3.1", "6", "6.1", "7", "7.1", "7.2", "7.3", "7.4", "12.2", "12.2.1", "77.1.1",
-        "77.1.4", "77.1.5.1", "77.1.5.2",
+        "3",
+        "3.1",
+        "6",
+        "6.1",
+        "7",
+        "7.1",
+        "7.2",
+        "7.3",
+        "7.4",
+        "12.2",
+        "12.2.1",
+        "77.1.1",
+        "77.1.4",
+        "77.1.5.1",
+        "77.1.5.2",
     )
-)  # fmt: skip
+)

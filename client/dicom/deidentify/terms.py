@@ -24,7 +24,9 @@ _TEXT = {
         "SUBTRACTION MAX_IP MIN_IP FLUID_ATTENUATED STATIC DYNAMIC GATED"
     ),
     "PhotometricInterpretation": "MONOCHROME1 MONOCHROME2 RGB",
-    "Laterality": "L R", "ImageLaterality": "L R U B", "FrameLaterality": "L R U B",
+    "Laterality": "L R",
+    "ImageLaterality": "L R U B",
+    "FrameLaterality": "L R U B",
     "PatientPosition": (
         "HFP HFS HFDR HFDL HFV HFI FFDR FFDL FFP FFS FFV FFI LFP LFS RFP RFS AFDR AFDL PFDR PFDL"
     ),
@@ -47,7 +49,8 @@ _TEXT = {
     "LossyImageCompressionMethod": (
         "ISO_10918_1 ISO_14495_1 ISO_15444_1 ISO_13818_2 ISO_14496_10 ISO_23008_2 ISO_15444_15"
     ),
-    "BurnedInAnnotation": "NO", "RecognizableVisualFeatures": "NO",
+    "BurnedInAnnotation": "NO",
+    "RecognizableVisualFeatures": "NO",
     "PresentationLUTShape": "IDENTITY INVERSE",
     "PixelIntensityRelationship": "LIN LOG DISP",
     "VOILUTFunction": "LINEAR LINEAR_EXACT SIGMOID",
@@ -63,12 +66,15 @@ _TEXT = {
     "FilterType": "STRIP WEDGE BUTTERFLY MULTIPLE FLAT NONE",
     "ExposureModulationType": "NONE",
     "AcquisitionType": "SEQUENCED SPIRAL CONSTANT_ANGLE STATIONARY",
-    "RotationDirection": "CW CC", "RadiationSetting": "SC GR",
+    "RotationDirection": "CW CC",
+    "RadiationSetting": "SC GR",
     "ScanningSequence": "SE IR GR EP RM",
     "SequenceVariant": "SK MTC SS TRSS SP MP OSP NONE OTHER",
     "ScanOptions": "PER RG CG PPG FC PFF PFP SP FS CT HELICAL AXIAL SURVIEW",
-    "MRAcquisitionType": "1D 2D 3D", "AngioFlag": "Y N",
-    "InPlanePhaseEncodingDirection": "ROW COL COLUMN OTHER", "VariableFlipAngleFlag": "Y N",
+    "MRAcquisitionType": "1D 2D 3D",
+    "AngioFlag": "Y N",
+    "InPlanePhaseEncodingDirection": "ROW COL COLUMN OTHER",
+    "VariableFlipAngleFlag": "Y N",
     "ComplexImageComponent": "MAGNITUDE PHASE REAL IMAGINARY MIXED",
     "AcquisitionContrast": (
         "DIFFUSION FLOW_ENCODED FLUID_ATTENUATED PERFUSION PROTON_DENSITY STIR TAGGING T1 T2 "
@@ -77,17 +83,20 @@ _TEXT = {
     "ContentQualification": "PRODUCT RESEARCH SERVICE",
     "DiffusionDirectionality": "DIRECTIONAL BMATRIX ISOTROPIC NONE",
     "Units": "CNTS NONE CM2 CM2ML PCNT CPS BQML MGMINML UMOLMINML MLMING MLG 1CM UMOLML PROPCNTS "
-             "PROPCPS MLMINML MLML GML STDDEV",
-    "CountsSource": "EMISSION TRANSMISSION", "DecayCorrection": "NONE START ADMIN",
+    "PROPCPS MLMINML MLML GML STDDEV",
+    "CountsSource": "EMISSION TRANSMISSION",
+    "DecayCorrection": "NONE START ADMIN",
     "CorrectedImage": "DECY RADL ATTN SCAT DTIM MOTN PMOT CLN RAN NORM DCAL GEO",
     "SeriesType": "STATIC DYNAMIC GATED IMAGE REPROJECTION",
     "CollimatorType": "PARA PINH FANB CONE SLNT ASTG DIVG NONE UNKN RING",
-    "SegmentationType": "BINARY FRACTIONAL", "SegmentationFractionalType": "PROBABILITY OCCUPANCY",
-    "SegmentsOverlap": "YES NO UNDEFINED", "SegmentAlgorithmType": "AUTOMATIC SEMIAUTOMATIC MANUAL",
+    "SegmentationType": "BINARY FRACTIONAL",
+    "SegmentationFractionalType": "PROBABILITY OCCUPANCY",
+    "SegmentsOverlap": "YES NO UNDEFINED",
+    "SegmentAlgorithmType": "AUTOMATIC SEMIAUTOMATIC MANUAL",
     "SpecificAbsorptionRateDefinition": "IEC_WHOLE_BODY IEC_PARTIAL_BODY IEC_HEAD IEC_LOCAL",
     "SpatialLocationsPreserved": "YES NO REORIENTED_ONLY",
     "DimensionOrganizationType": "3D 3D_TEMPORAL TILED_FULL TILED_SPARSE",
-}  # fmt: skip
+}
 
 #: Keyword -> its terms.
 TERMS = {name: frozenset(text.split()) for name, text in _TEXT.items()}
@@ -95,9 +104,22 @@ TERMS["PresentationIntentType"] = frozenset({"FOR PRESENTATION", "FOR PROCESSING
 
 #: Makers as their scanners write them somewhere in Manufacturer -> the name that stays.
 VENDORS = {
-    "AGFA": "AGFA", "CANON": "CANON", "CARESTREAM": "CARESTREAM", "ESAOTE": "ESAOTE",
-    "FUJI": "FUJIFILM", "GE ": "GE", "GE MEDICAL": "GE", "GE HEALTHCARE": "GE",
-    "HITACHI": "HITACHI", "HOLOGIC": "HOLOGIC", "KONICA": "KONICA MINOLTA",
-    "MINDRAY": "MINDRAY", "PHILIPS": "PHILIPS", "SAMSUNG": "SAMSUNG", "SIEMENS": "SIEMENS",
-    "TOSHIBA": "TOSHIBA", "UIH": "UNITED IMAGING", "UNITED IMAGING": "UNITED IMAGING",
-}  # fmt: skip
+    "AGFA": "AGFA",
+    "CANON": "CANON",
+    "CARESTREAM": "CARESTREAM",
+    "ESAOTE": "ESAOTE",
+    "FUJI": "FUJIFILM",
+    "GE ": "GE",
+    "GE MEDICAL": "GE",
+    "GE HEALTHCARE": "GE",
+    "HITACHI": "HITACHI",
+    "HOLOGIC": "HOLOGIC",
+    "KONICA": "KONICA MINOLTA",
+    "MINDRAY": "MINDRAY",
+    "PHILIPS": "PHILIPS",
+    "SAMSUNG": "SAMSUNG",
+    "SIEMENS": "SIEMENS",
+    "TOSHIBA": "TOSHIBA",
+    "UIH": "UNITED IMAGING",
+    "UNITED IMAGING": "UNITED IMAGING",
+}

@@ -24,9 +24,15 @@ _MATRIX = re.compile(r"(\d{1,4})p?\*(\d{1,4})s?")
 _NEEDED = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel")
 #: PS3.3 C.7.6.3.1.2: samples per pixel of what can be read as grey or RGB.
 _SAMPLES = {
-    "MONOCHROME1": 1, "MONOCHROME2": 1, "PALETTE COLOR": 1, "RGB": 3, "YBR_FULL": 3,
-    "YBR_FULL_422": 3, "YBR_ICT": 3, "YBR_RCT": 3,
-}  # fmt: skip
+    "MONOCHROME1": 1,
+    "MONOCHROME2": 1,
+    "PALETTE COLOR": 1,
+    "RGB": 3,
+    "YBR_FULL": 3,
+    "YBR_FULL_422": 3,
+    "YBR_ICT": 3,
+    "YBR_RCT": 3,
+}
 #: Colours that JPEG 2000 alone turns back to RGB.
 _OF_JPEG_2000 = frozenset({"YBR_ICT", "YBR_RCT"})
 
@@ -64,9 +70,11 @@ def check_image(found: Scan, size: int) -> None:
         _refuse_without_pixels(found, sop_class)
     image_type = elements.joined("ImageType")
     check_slide(
-        image_type, elements.text("Modality"), sop_class,
+        image_type,
+        elements.text("Modality"),
+        sop_class,
         shows_label=elements.text("SpecimenLabelInImage") == "YES",
-    )  # fmt: skip
+    )
     check_mosaic(image_type)
     rows, columns = _tiles(elements)
     if rows * columns > 1:
@@ -114,8 +122,9 @@ def _refuse_without_pixels(found: Scan, sop_class: str) -> None:
 
 def _check_colours(elements: Elements, syntax: str) -> None:
     photometric, samples = (
-        elements.text("PhotometricInterpretation"), elements.integer("SamplesPerPixel"),
-    )  # fmt: skip
+        elements.text("PhotometricInterpretation"),
+        elements.integer("SamplesPerPixel"),
+    )
     wanted = _SAMPLES.get(photometric)
     if wanted is None or (photometric in _OF_JPEG_2000 and syntax not in JPEG_2000):
         raise UnusableFile(Reason.DECODE_ERROR, f"{photometric[:32]} in {syntax[:64]}")

@@ -1,7 +1,8 @@
 """A header's elements by name, from bytes that were scanned or from a dataset that was parsed.
 
 Both answer alike, and a test compares them on every file there is. What the scanned bytes cannot
-answer exactly as pydicom would is refused by `UnusualHeader`, and the parsed dataset answers instead.
+answer exactly as pydicom would is refused by `UnusualHeader`, and the parsed dataset answers
+instead.
 """
 
 from __future__ import annotations
@@ -32,20 +33,59 @@ from client.dicom.reading.read import (
 
 #: What the index keeps or reading needs, by the keywords of PS3.6.
 KEYWORDS = (
-    "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "StudyDate",
-    "AccessionNumber", "Modality", "Manufacturer", "StudyDescription", "SeriesDescription",
-    "ManufacturerModelName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex",
+    "SpecificCharacterSet",
+    "ImageType",
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "StudyDate",
+    "AccessionNumber",
+    "Modality",
+    "Manufacturer",
+    "StudyDescription",
+    "SeriesDescription",
+    "ManufacturerModelName",
+    "PatientID",
+    "IssuerOfPatientID",
+    "PatientBirthDate",
+    "PatientSex",
     "PatientAge",
-    "BodyPartExamined", "SliceThickness", "ImagerPixelSpacing", "StudyInstanceUID",
-    "SeriesInstanceUID", "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient",
-    "FrameOfReferenceUID", "Laterality", "ImageLaterality", "SamplesPerPixel",
-    "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns",
-    "PixelSpacing", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
-    "BurnedInAnnotation", "RescaleIntercept", "RescaleSlope", "DoseGridScaling",
-    "LossyImageCompression", "SpecimenLabelInImage", "PixelPaddingValue",
-    "PixelPaddingRangeLimit", "PresentationIntentType", "Units", "SUVType",
-    "NominalScannedPixelSpacing", "PixelAspectRatio", *ACQUIRED,
-)  # fmt: skip
+    "BodyPartExamined",
+    "SliceThickness",
+    "ImagerPixelSpacing",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "InstanceNumber",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "FrameOfReferenceUID",
+    "Laterality",
+    "ImageLaterality",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "PlanarConfiguration",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "PixelSpacing",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "BurnedInAnnotation",
+    "RescaleIntercept",
+    "RescaleSlope",
+    "DoseGridScaling",
+    "LossyImageCompression",
+    "SpecimenLabelInImage",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "PresentationIntentType",
+    "Units",
+    "SUVType",
+    "NominalScannedPixelSpacing",
+    "PixelAspectRatio",
+    *ACQUIRED,
+)
 #: Signed or not as the pixels are.
 PADDING = frozenset({"PixelPaddingValue", "PixelPaddingRangeLimit"})
 #: Private elements of Siemens' MR headers, by names of ours.
@@ -76,10 +116,23 @@ OTHER_FORMS: Mapping[int, frozenset[bytes]] = {
 FOREIGN = frozenset(PRIVATE.values())
 
 #: Character sets whose ASCII bytes are ASCII; with them, plain bytes need no decoder.
-_PLAIN = frozenset({
-    b"", b"ISO_IR 6", b"ISO_IR 100", b"ISO_IR 101", b"ISO_IR 109", b"ISO_IR 110", b"ISO_IR 144",
-    b"ISO_IR 127", b"ISO_IR 126", b"ISO_IR 138", b"ISO_IR 148", b"ISO_IR 192", b"GB18030",
-})  # fmt: skip
+_PLAIN = frozenset(
+    {
+        b"",
+        b"ISO_IR 6",
+        b"ISO_IR 100",
+        b"ISO_IR 101",
+        b"ISO_IR 109",
+        b"ISO_IR 110",
+        b"ISO_IR 144",
+        b"ISO_IR 127",
+        b"ISO_IR 126",
+        b"ISO_IR 138",
+        b"ISO_IR 148",
+        b"ISO_IR 192",
+        b"GB18030",
+    }
+)
 _PYTHON = {b"ISO_IR 100": "latin_1", b"ISO_IR 192": "utf_8"}
 _DECIMAL = re.compile(rb" *[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})? *\0?\Z")
 #: The one binary number among what is wanted (FD).
@@ -243,8 +296,10 @@ class Parsed:
         """Return one value as text, stripped."""
         if keyword in PRIVATE:
             value = self._private(keyword)
-            return value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else (
-                str(value or "").strip(" \0")
+            return (
+                value.decode("ascii", "replace").strip(" \0")
+                if isinstance(value, bytes)
+                else (str(value or "").strip(" \0"))
             )
         return text_of(self.dataset, keyword)
 

@@ -26,9 +26,10 @@ def watched(
     fresh = [
         place
         for place, (file, one) in enumerate(zip(files, found, strict=True))
-        if isinstance(one, Quarantined) and one.reason in _CUT
+        if isinstance(one, Quarantined)
+        and one.reason in _CUT
         and abs(now - file.mtime_ns / 1e9) < _FRESH_SECONDS
-    ]  # fmt: skip
+    ]
     if fresh:
         time.sleep(_WATCHED_SECONDS)
     for place in fresh:

@@ -55,11 +55,13 @@ def _described(file: File, found: Scan) -> Instance | Quarantined:
         # pydicom converts values when they are asked for, and each type raises its own kind.
         refusal = UnusableFile(Reason.BAD_VR, str(error)[:120])
     return Quarantined(
-        reason=refusal.reason, what=str(file.path), detail=refusal.detail,
+        reason=refusal.reason,
+        what=str(file.path),
+        detail=refusal.detail,
         patient=_known(found.elements, "PatientID"),
         study=_known(found.elements, "StudyInstanceUID"),
         series=_known(found.elements, "SeriesInstanceUID"),
-    )  # fmt: skip
+    )
 
 
 def _known(elements: Elements, keyword: str) -> str:

@@ -68,14 +68,26 @@ class Instance:
     def header(self) -> Header:
         """Return what a cohort needs to know."""
         return Header(
-            patient=self.patient, study=self.study, series=self.series, instance=self.instance,
-            accession=self.accession, modality=self.modality, shape=(self.rows, self.columns),
-            frames=self.frames, spacing=self.spacing, positions=self.positions,
-            orientations=self.orientations, frame_of_reference=self.frame_of_reference,
-            units=self.units, presentation=self.presentation,
-            number=self.number, thickness=self.slice_thickness, rescaled=bool(self.slope),
-            aspect=self.aspect, acquired=self.acquired,
-        )  # fmt: skip
+            patient=self.patient,
+            study=self.study,
+            series=self.series,
+            instance=self.instance,
+            accession=self.accession,
+            modality=self.modality,
+            shape=(self.rows, self.columns),
+            frames=self.frames,
+            spacing=self.spacing,
+            positions=self.positions,
+            orientations=self.orientations,
+            frame_of_reference=self.frame_of_reference,
+            units=self.units,
+            presentation=self.presentation,
+            number=self.number,
+            thickness=self.slice_thickness,
+            rescaled=bool(self.slope),
+            aspect=self.aspect,
+            acquired=self.acquired,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,11 +148,12 @@ def without(
     """Return what was found, with nothing but the paths of these patients' files."""
     return [
         Quarantined(
-            reason=Reason.WITHDRAWN,
-            what=str(one.path) if isinstance(one, Instance) else one.what,
-        ) if one.patient in patients else one
+            reason=Reason.WITHDRAWN, what=str(one.path) if isinstance(one, Instance) else one.what
+        )
+        if one.patient in patients
+        else one
         for one in found
-    ]  # fmt: skip
+    ]
 
 
 def describe(file: File, found: Scan) -> Instance:
@@ -155,40 +168,55 @@ def describe(file: File, found: Scan) -> Instance:
     sop_class = elements.text("SOPClassUID") or found.media_class
     intercept = elements.numbers("RescaleIntercept", 1)
     return Instance(
-        path=file.path, size=file.size, mtime_ns=file.mtime_ns,
-        patient=elements.text("PatientID"), issuer=elements.issuer(),
+        path=file.path,
+        size=file.size,
+        mtime_ns=file.mtime_ns,
+        patient=elements.text("PatientID"),
+        issuer=elements.issuer(),
         patient_sex=elements.text("PatientSex"),
         birth_date=elements.text("PatientBirthDate"),
-        study=elements.text("StudyInstanceUID"), accession=elements.text("AccessionNumber"),
+        study=elements.text("StudyInstanceUID"),
+        accession=elements.text("AccessionNumber"),
         study_date=elements.text("StudyDate"),
         study_description=elements.text("StudyDescription"),
         patient_age=elements.text("PatientAge"),
-        series=elements.text("SeriesInstanceUID"), modality=elements.text("Modality"),
+        series=elements.text("SeriesInstanceUID"),
+        modality=elements.text("Modality"),
         body_part=elements.text("BodyPartExamined"),
         series_description=elements.text("SeriesDescription"),
-        manufacturer=elements.text("Manufacturer"), model=elements.text("ManufacturerModelName"),
-        instance=elements.text("SOPInstanceUID"), number=elements.integer("InstanceNumber"),
+        manufacturer=elements.text("Manufacturer"),
+        model=elements.text("ManufacturerModelName"),
+        instance=elements.text("SOPInstanceUID"),
+        number=elements.integer("InstanceNumber"),
         sop_class=sop_class,
-        transfer_syntax=found.syntax, image_type=elements.joined("ImageType"),
+        transfer_syntax=found.syntax,
+        image_type=elements.joined("ImageType"),
         laterality=elements.text("ImageLaterality") or elements.text("Laterality"),
         burned_in=elements.text("BurnedInAnnotation"),
         photometric=elements.text("PhotometricInterpretation"),
-        rows=elements.integer("Rows"), columns=elements.integer("Columns"), frames=frames,
+        rows=elements.integer("Rows"),
+        columns=elements.integer("Columns"),
+        frames=frames,
         samples=elements.integer("SamplesPerPixel"),
         bits_allocated=elements.integer("BitsAllocated"),
         bits_stored=elements.integer("BitsStored"),
-        slope=slope[0] if slope else None, intercept=intercept[0] if intercept else None,
-        spacing=shape.spacing, slice_thickness=thickness[0] if thickness else None,
-        positions=positions, orientations=orientations,
+        slope=slope[0] if slope else None,
+        intercept=intercept[0] if intercept else None,
+        spacing=shape.spacing,
+        slice_thickness=thickness[0] if thickness else None,
+        positions=positions,
+        orientations=orientations,
         frame_of_reference=elements.text("FrameOfReferenceUID"),
         units=units_of(elements.text("Units"), elements.text("SUVType")),
         presentation=presentation_of(elements.text("PresentationIntentType"), sop_class),
-        aspect=shape.aspect, acquired=elements.acquired(),
+        aspect=shape.aspect,
+        acquired=elements.acquired(),
         remarks=(
-            found.remarks | _remarks(elements, frames, enhanced=len(positions) > 1)
+            found.remarks
+            | _remarks(elements, frames, enhanced=len(positions) > 1)
             | ({Remark.TWO_SHAPES} if shape.contradicted else frozenset())
         ),
-    )  # fmt: skip
+    )
 
 
 def _remarks(elements: Elements, frames: int, *, enhanced: bool) -> frozenset[Remark]:

@@ -16,8 +16,10 @@ from client.dicom.reasons import Reason, UnusableFile
 from client.dicom.remarks import Remark
 
 _PIXELS = {
-    0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData",
-}  # fmt: skip
+    0x7FE00008: "FloatPixelData",
+    0x7FE00009: "DoubleFloatPixelData",
+    0x7FE00010: "PixelData",
+}
 _UNDEFINED = 0xFFFFFFFF
 
 
@@ -47,11 +49,13 @@ def _scan_of(
         Remark.BIG_ENDIAN: syntax == ExplicitVRBigEndian,
     }
     return Scan(
-        elements=Parsed(dataset), syntax=syntax,
-        media_class=str(dataset.file_meta.get("MediaStorageSOPClassUID") or ""), pixels=pixels,
+        elements=Parsed(dataset),
+        syntax=syntax,
+        media_class=str(dataset.file_meta.get("MediaStorageSOPClassUID") or ""),
+        pixels=pixels,
         cut=pixels is None and not deflated and _is_cut(dataset, size),
         remarks=frozenset(remark for remark, true in remarks.items() if true),
-    )  # fmt: skip
+    )
 
 
 def _pixels_at(file: BoundedFile, dataset: FileDataset) -> PixelElement | None:

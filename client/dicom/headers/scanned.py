@@ -1,9 +1,9 @@
 """A header's wanted elements straight from a file's first bytes, for the easy case alone.
 
 Easy is: preamble, little endian, elements in the order of their tags, sequences that can be
-walked to their end, and values in a plain character set. `UnusualHeader` is raised for everything else,
-and pydicom reads the file; so the scanner need not be right about what is strange, only certain
-about what is not. PS3.5 chapter 7 has the encoding, PS3.10 7.1 the start of a file.
+walked to their end, and values in a plain character set. `UnusualHeader` is raised for everything
+else, and pydicom reads the file; so the scanner need not be right about what is strange, only
+certain about what is not. PS3.5 chapter 7 has the encoding, PS3.10 7.1 the start of a file.
 """
 
 from __future__ import annotations
@@ -25,16 +25,35 @@ _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _DEEPEST = 16
 _PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 #: Elements that change what the others mean; pydicom reads a file that has one.
-_TELLING = frozenset({
-    0x00041220, 0x00100024, 0x00186011, 0x00283000, 0x52009229, 0x52009230,
-})  # fmt: skip
-_LONG = frozenset({
-    b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV",
-})  # fmt: skip
-_SHORT = frozenset({
-    b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN",
-    b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US",
-})  # fmt: skip
+_TELLING = frozenset({0x00041220, 0x00100024, 0x00186011, 0x00283000, 0x52009229, 0x52009230})
+_LONG = frozenset(
+    {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
+)
+_SHORT = frozenset(
+    {
+        b"AE",
+        b"AS",
+        b"AT",
+        b"CS",
+        b"DA",
+        b"DS",
+        b"DT",
+        b"FD",
+        b"FL",
+        b"IS",
+        b"LO",
+        b"LT",
+        b"PN",
+        b"SH",
+        b"SL",
+        b"SS",
+        b"ST",
+        b"TM",
+        b"UI",
+        b"UL",
+        b"US",
+    }
+)
 #: Elements of group 2 whose value pydicom looks at, and how they have to be written.
 _META_FORMS = {0x0000: b"UL", 0x0002: b"UI", 0x0010: b"UI"}
 _explicit = Struct("<HH2sH").unpack_from
@@ -84,10 +103,11 @@ def _scan(data: bytes, size: int) -> Scan:
     walk = _walk_implicit if implicit else _walk_explicit
     values, pixels = walk(data, place, size)
     return Scan(
-        elements=Scanned(values), syntax=syntax.decode("ascii"),
+        elements=Scanned(values),
+        syntax=syntax.decode("ascii"),
         media_class=meta.get(0x00020002, b"").rstrip(b" \0").decode("ascii", "replace"),
         pixels=pixels,
-    )  # fmt: skip
+    )
 
 
 def _meta(data: bytes) -> tuple[Mapping[int, bytes], int]:

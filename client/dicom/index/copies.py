@@ -11,9 +11,13 @@ from pydicom.dataset import Dataset
 
 #: When an object was written; two writings of one finding differ in these alone.
 _TIMES = (
-    "ContentDate", "ContentTime", "InstanceCreationDate", "InstanceCreationTime",
-    "DateOfSecondaryCapture", "TimeOfSecondaryCapture",
-)  # fmt: skip
+    "ContentDate",
+    "ContentTime",
+    "InstanceCreationDate",
+    "InstanceCreationTime",
+    "DateOfSecondaryCapture",
+    "TimeOfSecondaryCapture",
+)
 #: A PACS may write an object in another transfer syntax and pads values as that one wants.
 _PADDING = "\0 "
 

@@ -66,9 +66,11 @@ class Index:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._database.close()
 
     def update(self, folder: Path, tell: Tell | None = None) -> Change:
@@ -146,18 +148,30 @@ class Index:
         ).fetchone()
         patients, studies, series, instances, quarantined = row
         return Counts(
-            patients=patients, studies=studies, series=series, instances=instances,
+            patients=patients,
+            studies=studies,
+            series=series,
+            instances=instances,
             quarantined=quarantined,
-        )  # fmt: skip
+        )
 
     def quarantine(self, image: Instance, problem: Unusable) -> None:
         """Move an image whose pixels turned out to be unusable."""
         with self._database:
             self._remove([str(image.path)])
-            self._database.execute(INSERT_QUARANTINE, (
-                str(image.path), image.size, image.mtime_ns, problem.reason.name, problem.detail,
-                image.patient, image.study, image.series,
-            ))  # fmt: skip
+            self._database.execute(
+                INSERT_QUARANTINE,
+                (
+                    str(image.path),
+                    image.size,
+                    image.mtime_ns,
+                    problem.reason.name,
+                    problem.detail,
+                    image.patient,
+                    image.study,
+                    image.series,
+                ),
+            )
 
     def forget_patient(self, patient: str) -> int:
         """Remove a patient from every table, and from the file; return how many files were known.
@@ -165,9 +179,10 @@ class Index:
         The next update would find the files again: who withdraws a patient leaves them out there.
         """
         with self._database:
-            paths = [row["path"] for row in self._database.execute(
-                f"{INSTANCES} WHERE patient = ?", (patient,)
-            )]  # fmt: skip
+            paths = [
+                row["path"]
+                for row in self._database.execute(f"{INSTANCES} WHERE patient = ?", (patient,))
+            ]
             held = self._database.execute(
                 "SELECT path FROM quarantine WHERE patient = ?", (patient,)
             )
@@ -196,12 +211,23 @@ class Index:
             if isinstance(image, Instance)
         ]
         self._database.executemany(INSERT_INSTANCE, rows)
-        self._database.executemany(INSERT_QUARANTINE, [
-            (str(file.path), _size(file, one), file.mtime_ns, one.reason.name, one.detail,
-             one.patient, one.study, one.series)
-            for file, one in zip(files, found, strict=True)
-            if isinstance(one, Quarantined)
-        ])  # fmt: skip
+        self._database.executemany(
+            INSERT_QUARANTINE,
+            [
+                (
+                    str(file.path),
+                    _size(file, one),
+                    file.mtime_ns,
+                    one.reason.name,
+                    one.detail,
+                    one.patient,
+                    one.study,
+                    one.series,
+                )
+                for file, one in zip(files, found, strict=True)
+                if isinstance(one, Quarantined)
+            ],
+        )
 
     def _series_id(self, image: Instance, ids: dict[Row, int]) -> int:
         """Return the series' row; rows of series, study and patient are made where none is."""

@@ -44,8 +44,9 @@ INSTANCES = f"SELECT * {_JOINED}"
 QUARANTINE = "SELECT * FROM quarantine"
 #: By what files are known.
 STATES = (
-    "SELECT path, size, mtime_ns FROM instance", "SELECT path, size, mtime_ns FROM quarantine",
-)  # fmt: skip
+    "SELECT path, size, mtime_ns FROM instance",
+    "SELECT path, size, mtime_ns FROM quarantine",
+)
 #: Rows that no file is left of, in the order in which they go.
 ORPHANS = (
     "DELETE FROM series WHERE id NOT IN (SELECT series_id FROM instance)",
@@ -101,74 +102,139 @@ def patient_row(image: Instance) -> Row:
 def study_row(image: Instance) -> Row:
     """Return what a study's row holds besides its patient."""
     return (
-        image.study, image.accession, image.study_date, image.study_description, image.patient_age,
-    )  # fmt: skip
+        image.study,
+        image.accession,
+        image.study_date,
+        image.study_description,
+        image.patient_age,
+    )
 
 
 def series_row(image: Instance) -> Row:
     """Return what a series' row holds besides its study."""
     return (
-        image.series, image.modality, image.body_part, image.series_description,
-        image.manufacturer, image.model,
-    )  # fmt: skip
+        image.series,
+        image.modality,
+        image.body_part,
+        image.series_description,
+        image.manufacturer,
+        image.model,
+    )
 
 
 def instance_row(image: Instance, series_id: int) -> Row:
     """Return what an image's row holds."""
     geometry = [image.spacing, image.positions, image.orientations, image.aspect, image.acquired]
     return (
-        str(image.path), image.size, image.mtime_ns, series_id, image.instance, image.number,
-        image.sop_class, image.transfer_syntax, image.image_type, image.laterality,
-        image.burned_in, image.photometric, image.rows, image.columns, image.frames,
-        image.samples, image.bits_allocated, image.bits_stored, image.slope, image.intercept,
-        image.slice_thickness, json.dumps(geometry), image.frame_of_reference,
-        image.units, image.presentation,
+        str(image.path),
+        image.size,
+        image.mtime_ns,
+        series_id,
+        image.instance,
+        image.number,
+        image.sop_class,
+        image.transfer_syntax,
+        image.image_type,
+        image.laterality,
+        image.burned_in,
+        image.photometric,
+        image.rows,
+        image.columns,
+        image.frames,
+        image.samples,
+        image.bits_allocated,
+        image.bits_stored,
+        image.slope,
+        image.intercept,
+        image.slice_thickness,
+        json.dumps(geometry),
+        image.frame_of_reference,
+        image.units,
+        image.presentation,
         ",".join(sorted(remark.name for remark in image.remarks)) if image.remarks else "",
-    )  # fmt: skip
+    )
 
 
 def instance_of(row: sqlite3.Row) -> Instance:
     """Return the image of a row of INSTANCES."""
     spacing, positions, orientations, aspect, acquired = json.loads(row["geometry"])
     return Instance(
-        path=Path(row["path"]), size=row["size"], mtime_ns=row["mtime_ns"],
-        patient=row["patient"], issuer=row["issuer"], patient_sex=row["patient_sex"],
+        path=Path(row["path"]),
+        size=row["size"],
+        mtime_ns=row["mtime_ns"],
+        patient=row["patient"],
+        issuer=row["issuer"],
+        patient_sex=row["patient_sex"],
         birth_date=row["birth_date"],
-        study=row["study"], accession=row["accession"], study_date=row["study_date"],
-        study_description=row["study_description"], patient_age=row["patient_age"],
-        series=row["series"], modality=row["modality"], body_part=row["body_part"],
-        series_description=row["series_description"], manufacturer=row["manufacturer"],
-        model=row["model"], instance=row["instance"], number=row["number"],
-        sop_class=row["sop_class"], transfer_syntax=row["transfer_syntax"],
-        image_type=row["image_type"], laterality=row["laterality"], burned_in=row["burned_in"],
-        photometric=row["photometric"], rows=row["rows"], columns=row["columns"],
-        frames=row["frames"], samples=row["samples"], bits_allocated=row["bits_allocated"],
-        bits_stored=row["bits_stored"], slope=row["slope"], intercept=row["intercept"],
+        study=row["study"],
+        accession=row["accession"],
+        study_date=row["study_date"],
+        study_description=row["study_description"],
+        patient_age=row["patient_age"],
+        series=row["series"],
+        modality=row["modality"],
+        body_part=row["body_part"],
+        series_description=row["series_description"],
+        manufacturer=row["manufacturer"],
+        model=row["model"],
+        instance=row["instance"],
+        number=row["number"],
+        sop_class=row["sop_class"],
+        transfer_syntax=row["transfer_syntax"],
+        image_type=row["image_type"],
+        laterality=row["laterality"],
+        burned_in=row["burned_in"],
+        photometric=row["photometric"],
+        rows=row["rows"],
+        columns=row["columns"],
+        frames=row["frames"],
+        samples=row["samples"],
+        bits_allocated=row["bits_allocated"],
+        bits_stored=row["bits_stored"],
+        slope=row["slope"],
+        intercept=row["intercept"],
         slice_thickness=row["slice_thickness"],
         spacing=None if spacing is None else (spacing[0], spacing[1]),
         positions=tuple((x, y, z) for x, y, z in positions),
         orientations=tuple((a, b, c, d, e, f) for a, b, c, d, e, f in orientations),
-        frame_of_reference=row["frame_of_reference"], units=row["units"],
-        presentation=row["presentation"], aspect=aspect, acquired=tuple(acquired),
+        frame_of_reference=row["frame_of_reference"],
+        units=row["units"],
+        presentation=row["presentation"],
+        aspect=aspect,
+        acquired=tuple(acquired),
         remarks=frozenset(Remark[name] for name in row["remarks"].split(",") if name),
-    )  # fmt: skip
+    )
 
 
 def series_of(row: sqlite3.Row) -> Series:
     """Return the series of a row of SERIES."""
     return Series(
-        patient=row["patient"], patient_sex=row["patient_sex"], birth_date=row["birth_date"],
-        study=row["study"], accession=row["accession"], study_date=row["study_date"],
-        study_description=row["study_description"], patient_age=row["patient_age"],
-        series=row["series"], modality=row["modality"], body_part=row["body_part"],
-        series_description=row["series_description"], manufacturer=row["manufacturer"],
-        model=row["model"], instances=row["instances"], frames=row["frames"],
-    )  # fmt: skip
+        patient=row["patient"],
+        patient_sex=row["patient_sex"],
+        birth_date=row["birth_date"],
+        study=row["study"],
+        accession=row["accession"],
+        study_date=row["study_date"],
+        study_description=row["study_description"],
+        patient_age=row["patient_age"],
+        series=row["series"],
+        modality=row["modality"],
+        body_part=row["body_part"],
+        series_description=row["series_description"],
+        manufacturer=row["manufacturer"],
+        model=row["model"],
+        instances=row["instances"],
+        frames=row["frames"],
+    )
 
 
 def quarantined_of(row: sqlite3.Row) -> Quarantined:
     """Return the file of a row of quarantine."""
     return Quarantined(
-        reason=Reason[row["reason"]], what=row["path"], detail=row["detail"],
-        patient=row["patient"], study=row["study"], series=row["series"],
-    )  # fmt: skip
+        reason=Reason[row["reason"]],
+        what=row["path"],
+        detail=row["detail"],
+        patient=row["patient"],
+        study=row["study"],
+        series=row["series"],
+    )

@@ -30,9 +30,11 @@ _TURNED = 0.01
 
 
 def read_png(
-    path: Path, shape: tuple[int, int], structures: Structures,
+    path: Path,
+    shape: tuple[int, int],
+    structures: Structures,
     tell: Callable[[UnusableFile], None] = lambda _told: None,
-) -> Labels:  # fmt: skip
+) -> Labels:
     """Read a PNG of the image's shape as the grey values that it shows.
 
     Values are a structure's own; 0 among them means every value but 0, and a picture of 0 and
@@ -49,8 +51,9 @@ def read_png(
     # A picture of one value is what `label_map` took for the one structure.
     if len(np.unique(values[values != 0])) > 1:
         for reason, detail in (
-            (Reason.MASK_RIM, rims(values)), (Reason.MASK_GREYS, strays(values, named)),
-        ):  # fmt: skip
+            (Reason.MASK_RIM, rims(values)),
+            (Reason.MASK_GREYS, strays(values, named)),
+        ):
             if detail:
                 tell(UnusableFile(reason, detail))
     return labels
@@ -238,9 +241,7 @@ def _check_plane(dataset: Dataset, index: int, header: Header, frame: int) -> No
         raise UnusableFile(Reason.MASK_UNUSABLE, "mask and image have different grids")
 
 
-def _place(
-    dataset: Dataset, index: int, frame: Labels, labels: Labels, geometry: Geometry
-) -> None:
+def _place(dataset: Dataset, index: int, frame: Labels, labels: Labels, geometry: Geometry) -> None:
     """Put a frame where its own corner lies, turned as the volume was turned."""
     place = group_item(dataset, index, "PlanePositionSequence")
     turned_by = group_item(dataset, index, "PlaneOrientationSequence")

@@ -177,9 +177,9 @@ def _nearest(values: NDArray[np.integer], to_target: Float, shape: Shape) -> NDA
     rows, columns = np.meshgrid(np.arange(shape[1]), np.arange(shape[2]), indexing="ij")
     found = np.zeros(shape, values.dtype)
     for level in range(shape[0]):
-        place = np.stack([
-            np.full(rows.size, level), rows.reshape(-1), columns.reshape(-1), np.ones(rows.size)
-        ])  # fmt: skip
+        place = np.stack(
+            [np.full(rows.size, level), rows.reshape(-1), columns.reshape(-1), np.ones(rows.size)]
+        )
         index = np.rint((back @ place)[:3]).astype(np.int64)
         held = ((index >= 0) & (index < np.array(values.shape)[:, None])).all(axis=0)
         plane = np.zeros(rows.size, values.dtype)

@@ -44,9 +44,14 @@ def owner_of(path: Path, instances: frozenset[str], *, flat: bool) -> Owner:
         patient, study, series, frame = (text_of(found, name) for name in _TAGS)
         issuer = issuer_of(found)
     return Owner(
-        patient=patient, issuer=issuer, study=study, series=series, frame_of_reference=frame,
-        instances=instances, flat=flat,
-    )  # fmt: skip
+        patient=patient,
+        issuer=issuer,
+        study=study,
+        series=series,
+        frame_of_reference=frame,
+        instances=instances,
+        flat=flat,
+    )
 
 
 def check_owner(mask: Dataset, owner: Owner) -> None:

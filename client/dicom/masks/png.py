@@ -218,10 +218,12 @@ def _sides(values: Values) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     steps = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if down or right]
     for down, right in steps:
         one, other = (
-            [padded[2 + k * down : 2 + k * down + rows, 2 + k * right : 2 + k * right + columns]
-             for k in places]
+            [
+                padded[2 + k * down : 2 + k * down + rows, 2 + k * right : 2 + k * right + columns]
+                for k in places
+            ]
             for places in ((1, 2), (-1, -2))
-        )  # fmt: skip
+        )
         below, above = np.minimum(*one), np.maximum(*other)
         found = (below < values) & (values < above) & (above - below >= 2) & (low < 0)
         low[found], high[found] = below[found], above[found]
@@ -242,9 +244,7 @@ def _around(values: _Pixels, mode: Literal["edge", "constant"]) -> list[_Pixels]
     return [padded[d : d + rows, r : r + columns] for d in range(3) for r in range(3)]
 
 
-def _rim(
-    values: Values, between: NDArray[np.bool_], outer: int, inner: int
-) -> NDArray[np.bool_]:  # fmt: skip
+def _rim(values: Values, between: NDArray[np.bool_], outer: int, inner: int) -> NDArray[np.bool_]:
     """Return pixels between two values, where every step from one to the other is among them."""
     steps = np.bincount(values[between], minlength=inner + 1)[outer + 1 : inner]
     whole = steps.min() >= _STEP * steps.sum() / len(steps)

@@ -139,7 +139,9 @@ def _region(item: Dataset | None, drawn: DrawnVolume, to_index: Float) -> NDArra
     return found
 
 
-def _outlines(item: Dataset | None, drawn: DrawnVolume, to_index: Float) -> Iterator[tuple[int, Float]]:
+def _outlines(
+    item: Dataset | None, drawn: DrawnVolume, to_index: Float
+) -> Iterator[tuple[int, Float]]:
     """Yield the slice of each contour and its points as (row, column)."""
     for contour in item.get("ContourSequence") or () if item is not None else ():
         kind = str(contour.ContourGeometricType)

@@ -123,8 +123,9 @@ def _padding(elements: Scanned, form: Format) -> Padding | None:
     found = padding_between(
         elements.integer("PixelPaddingValue"),
         elements.integer("PixelPaddingRangeLimit") if limited else None,
-        allocated=form.allocated, signed=form.signed,
-    )  # fmt: skip
+        allocated=form.allocated,
+        signed=form.signed,
+    )
     if form.high != form.stored - 1 or not found.fits(bits=form.stored, signed=form.signed):
         raise UnusualHeader
     return found
@@ -145,13 +146,15 @@ def _format(elements: Scanned) -> Format:
     """Return what the header says of the pixels, where that is easy."""
     stored = elements.integer("BitsStored")
     form = Format(
-        rows=elements.integer("Rows"), columns=elements.integer("Columns"),
+        rows=elements.integer("Rows"),
+        columns=elements.integer("Columns"),
         samples=elements.integer("SamplesPerPixel"),
         photometric=elements.text("PhotometricInterpretation"),
-        allocated=elements.integer("BitsAllocated"), stored=stored,
+        allocated=elements.integer("BitsAllocated"),
+        stored=stored,
         high=elements.integer("HighBit") if elements.values.get("HighBit") else stored - 1,
         signed=elements.integer("PixelRepresentation") == 1,
-    )  # fmt: skip
+    )
     easy = form.samples == 1 and form.photometric in _GREY and form.allocated in {8, 16}
     if not easy or elements.values.get("PixelRepresentation") not in {b"\0\0", b"\1\0"}:
         raise UnusualHeader

@@ -73,9 +73,11 @@ class PixelStore:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         try:
             self.flush()
             self._index.close()
@@ -118,10 +120,17 @@ class PixelStore:
         self._writer.write(b"\0" * (-self._writer.tell() % _ALIGNMENT))
         start, content = self._writer.tell(), stored.reshape(-1).view(np.uint8).data
         self._writer.write(content)
-        self._pending.append((
-            key, facts, Path(self._writer.name).stem, start, stored.dtype.str,
-            ",".join(map(str, stored.shape)), zlib.crc32(content),
-        ))  # fmt: skip
+        self._pending.append(
+            (
+                key,
+                facts,
+                Path(self._writer.name).stem,
+                start,
+                stored.dtype.str,
+                ",".join(map(str, stored.shape)),
+                zlib.crc32(content),
+            )
+        )
         if start > _SHARD_BYTES:
             self.flush()
 

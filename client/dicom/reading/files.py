@@ -8,10 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 #: Not DICOM, and no need to say so for each.
-NOT_IMAGES = frozenset({
-    ".csv", ".png", ".txt", ".md", ".json", ".html", ".yaml", ".yml", ".xlsx", ".parquet", ".nii",
-    ".gz",
-})  # fmt: skip
+NOT_IMAGES = frozenset(
+    {
+        ".csv",
+        ".png",
+        ".txt",
+        ".md",
+        ".json",
+        ".html",
+        ".yaml",
+        ".yml",
+        ".xlsx",
+        ".parquet",
+        ".nii",
+        ".gz",
+    }
+)
 
 #: The size of what cannot be listed by its name, as that is not UTF-8.
 UNNAMED = -2

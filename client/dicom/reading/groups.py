@@ -65,9 +65,10 @@ def issuer_of(dataset: Dataset) -> str:
     qualifiers = dataset.get("IssuerOfPatientIDQualifiersSequence")
     item = qualifiers[0] if isinstance(qualifiers, Sequence) and qualifiers else Dataset()
     parts = (
-        dataset.get("IssuerOfPatientID"), item.get("UniversalEntityID"),
+        dataset.get("IssuerOfPatientID"),
+        item.get("UniversalEntityID"),
         item.get("UniversalEntityIDType"),
-    )  # fmt: skip
+    )
     return "\\".join(str(part or "").strip(" \0") for part in parts).rstrip("\\")
 
 

@@ -72,9 +72,11 @@ def padding_of(dataset: Dataset) -> Padding | None:
         return None
     other = dataset.get("PixelPaddingRangeLimit")
     return padding_between(
-        int(value), None if other is None or other == "" else int(other),
-        allocated=int(dataset.BitsAllocated), signed=int(dataset.PixelRepresentation) == 1,
-    )  # fmt: skip
+        int(value),
+        None if other is None or other == "" else int(other),
+        allocated=int(dataset.BitsAllocated),
+        signed=int(dataset.PixelRepresentation) == 1,
+    )
 
 
 def found_in(

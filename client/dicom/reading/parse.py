@@ -17,9 +17,9 @@ from client.dicom.quiet import quiet
 from client.dicom.reasons import Reason, UnusableFile
 
 #: Representations whose lengths take four bytes (PS3.5 7.1.2).
-_LONG = frozenset({
-    b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV",
-})  # fmt: skip
+_LONG = frozenset(
+    {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
+)
 
 
 class BoundedFile(io.BufferedReader):

@@ -23,9 +23,13 @@ _SAME_DISTANCE = 0.1
 _ROUNDING = 1e-3
 #: What is one for all slices of one stack, and tells pictures apart that do not say their place.
 _OF_A_STACK = (
-    "EchoTime", "EchoNumbers", "InversionTime", "TemporalPositionIdentifier", "TriggerTime",
+    "EchoTime",
+    "EchoNumbers",
+    "InversionTime",
+    "TemporalPositionIdentifier",
+    "TriggerTime",
     "DiffusionBValue",
-)  # fmt: skip
+)
 
 #: Times that differ by less than this part are the same.
 _SAME_TIME, _TIMES = 0.02, frozenset({"EchoTime", "InversionTime"})

@@ -23,10 +23,20 @@ from client.site.plain_text import shown
 _PROJECTIONS = frozenset(
     f"1.2.840.10008.5.1.4.1.1.{end}"
     for end in (
-        "1", "1.1", "1.1.1", "1.2", "1.2.1", "1.3", "1.3.1", "12.1", "12.1.1", "12.2", "12.2.1",
+        "1",
+        "1.1",
+        "1.1.1",
+        "1.2",
+        "1.2.1",
+        "1.3",
+        "1.3.1",
+        "12.1",
+        "12.1.1",
+        "12.2",
+        "12.2.1",
         "481.1",
     )
-)  # fmt: skip
+)
 #: What is a projection where it has no place in the patient: slices of tomosynthesis have one.
 _RADIOGRAPHS = frozenset({"CR", "DX", "MG", "IO", "PX", "RF", "XA", "RG", "RTIMAGE"})
 _SAID = frozenset({"GEOMETRY", "FIDUCIAL"})

@@ -31,15 +31,21 @@ _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 #: at the detector, of a scanned film (PS3.3 C.8.6.1), where none is known its ratio (C.7.6.3.1.7).
 SHAPES = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
 #: Of the frames of a nuclear image (PS3.3 C.8.4.8): how many kinds of them there are.
-COUNTED = (
-    "NumberOfEnergyWindows", "NumberOfPhases", "NumberOfRRIntervals", "NumberOfTimeSlots",
-)  # fmt: skip
+COUNTED = ("NumberOfEnergyWindows", "NumberOfPhases", "NumberOfRRIntervals", "NumberOfTimeSlots")
 #: What tells slices of one place apart: echo, phase, weighting, time; and where they lie at least.
 ACQUIRED = (
-    "EchoTime", "EchoNumbers", "InversionTime", "TemporalPositionIdentifier", "TriggerTime",
-    "DiffusionBValue", "AcquisitionNumber", "FrameReferenceTime", "KVP", "SliceLocation",
+    "EchoTime",
+    "EchoNumbers",
+    "InversionTime",
+    "TemporalPositionIdentifier",
+    "TriggerTime",
+    "DiffusionBValue",
+    "AcquisitionNumber",
+    "FrameReferenceTime",
+    "KVP",
+    "SliceLocation",
     *COUNTED,
-)  # fmt: skip
+)
 #: Ratios that differ by less than this part are the same, rounded.
 _SAME_RATIO = 0.01
 _NEEDED = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation")
@@ -140,28 +146,35 @@ def _header(dataset: Dataset) -> Header:
     positions, orientations = geometry_of(dataset, frames)
     shape = shape_of(dataset)
     return Header(
-        patient=text_of(dataset, "PatientID"), study=text_of(dataset, "StudyInstanceUID"),
-        series=text_of(dataset, "SeriesInstanceUID"), instance=text_of(dataset, "SOPInstanceUID"),
-        accession=text_of(dataset, "AccessionNumber"), modality=text_of(dataset, "Modality"),
-        shape=(int(dataset.Rows), int(dataset.Columns)), frames=frames, spacing=shape.spacing,
-        positions=positions, orientations=orientations, rescaled=bool(dataset.get("RescaleSlope")),
+        patient=text_of(dataset, "PatientID"),
+        study=text_of(dataset, "StudyInstanceUID"),
+        series=text_of(dataset, "SeriesInstanceUID"),
+        instance=text_of(dataset, "SOPInstanceUID"),
+        accession=text_of(dataset, "AccessionNumber"),
+        modality=text_of(dataset, "Modality"),
+        shape=(int(dataset.Rows), int(dataset.Columns)),
+        frames=frames,
+        spacing=shape.spacing,
+        positions=positions,
+        orientations=orientations,
+        rescaled=bool(dataset.get("RescaleSlope")),
         frame_of_reference=text_of(dataset, "FrameOfReferenceUID"),
         units=units_of(text_of(dataset, "Units"), text_of(dataset, "SUVType")),
         presentation=presentation_of(
             text_of(dataset, "PresentationIntentType"), text_of(dataset, "SOPClassUID")
         ),
-        number=as_integer(int(dataset.get("InstanceNumber") or 0)), thickness=_thickness(dataset),
-        aspect=shape.aspect, acquired=acquired_of(dataset),
-    )  # fmt: skip
+        number=as_integer(int(dataset.get("InstanceNumber") or 0)),
+        thickness=_thickness(dataset),
+        aspect=shape.aspect,
+        acquired=acquired_of(dataset),
+    )
 
 
 def _thickness(dataset: Dataset) -> float | None:
     return found if np.isfinite(found := number_of(dataset, "SliceThickness", np.nan)) else None
 
 
-def geometry_of(
-    dataset: Dataset, frames: int
-) -> tuple[tuple[Position, ...], tuple[Cosines, ...]]:
+def geometry_of(dataset: Dataset, frames: int) -> tuple[tuple[Position, ...], tuple[Cosines, ...]]:
     """Return position and orientation of each frame, all or none.
 
     Frames have places of their own in the functional groups of an enhanced object (PS3.3
@@ -207,7 +220,7 @@ def shape_of(dataset: Dataset) -> PixelShape:
 
 def shape_from(
     spacing: tuple[float, float] | None, said: Sequence[Sequence[float]], regions: Sequence[float]
-) -> PixelShape:  # fmt: skip
+) -> PixelShape:
     """Return a pixel's shape from its spacing, the pairs of SHAPES and the ultrasound regions.
 
     Ultrasound is calibrated by region (PS3.3 C.8.5.5), for shape as for measuring; a spacing of

@@ -9,9 +9,9 @@ from client.pacs.source import ImageSource, PacsQuery, RemoteSeries, open_source
 from client.site.pacs_config import PacsConfig
 
 #: Series that hold no image a model reads (PS3.3 C.7.3.1.1.1); they need not arrive.
-_NO_IMAGES = frozenset({
-    "SR", "SEG", "PR", "KO", "DOC", "REG", "FID", "RWV", "PLAN", "RTSTRUCT", "RTPLAN", "RTRECORD",
-})  # fmt: skip
+_NO_IMAGES = frozenset(
+    {"SR", "SEG", "PR", "KO", "DOC", "REG", "FID", "RWV", "PLAN", "RTSTRUCT", "RTPLAN", "RTRECORD"}
+)
 
 
 def can_be_asked(pacs: PacsConfig | None) -> bool:
@@ -20,9 +20,12 @@ def can_be_asked(pacs: PacsConfig | None) -> bool:
 
 
 def missing(
-    pacs: PacsConfig, arrived: Mapping[str, int], own: frozenset[str], study: str,
+    pacs: PacsConfig,
+    arrived: Mapping[str, int],
+    own: frozenset[str],
+    study: str,
     modalities: tuple[str, ...],
-) -> str:  # fmt: skip
+) -> str:
     """Return what of a study has not come, by NumberOfSeriesRelatedInstances; empty: all came.
 
     Of series that hold no image, or that results of ours are in (`own`), nothing is expected, nor
@@ -38,13 +41,15 @@ def missing(
         if not listed:
             return "the PACS does not list the study yet"
         wanted = [
-            one for one in listed.values()
+            one
+            for one in listed.values()
             if one.series in arrived or _is_expected(one, own, modalities)
-        ]  # fmt: skip
+        ]
         counts = [
-            (arrived.get(one.series, 0), _stated(source, one)) for one in wanted
+            (arrived.get(one.series, 0), _stated(source, one))
+            for one in wanted
             if one.series not in own
-        ]  # fmt: skip
+        ]
     unlisted = len(arrived.keys() - listed.keys())
     if unlisted:
         return f"{unlisted} series that came are not listed by the PACS yet"

@@ -87,9 +87,13 @@ class Post:
             return
         self.arrivals.written(one, results, now())
         _log.info(
-            "scored", study=one.number, images=len(one.files), scores=len(scores),
-            left_out=len(problems), seconds=round(time.monotonic() - began, 1),
-        )  # fmt: skip
+            "scored",
+            study=one.number,
+            images=len(one.files),
+            scores=len(scores),
+            left_out=len(problems),
+            seconds=round(time.monotonic() - began, 1),
+        )
 
     def _is_withdrawn(self, one: Arrived) -> bool:
         """Return whether the study's patient was withdrawn; then nothing of it is left here."""

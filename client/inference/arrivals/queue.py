@@ -81,10 +81,12 @@ class ArrivalQueue(SharedDatabase):
 
     def __init__(self, path: Path) -> None:
         super().__init__(
-            path, _TABLES, synchronous="FULL",
+            path,
+            _TABLES,
+            synchronous="FULL",
             remedy="Remove it, and have the PACS send again what was not scored; results that it "
             "holds already are not stored twice.",
-        )  # fmt: skip
+        )
 
     def came(self, one: Landed, sha256: str, now: float, due: float) -> bool:
         """Note an image durably; False when the very same was here before."""
@@ -129,10 +131,15 @@ class ArrivalQueue(SharedDatabase):
         for _, name in held:
             series[name] = series.get(name, 0) + 1
         return Arrived(
-            number=number, study=study, state=state, changed=changed, images=images,
-            files=tuple(Path(path) for path, _ in held), series=series,
+            number=number,
+            study=study,
+            state=state,
+            changed=changed,
+            images=images,
+            files=tuple(Path(path) for path, _ in held),
+            series=series,
             own=frozenset(name for (name,) in own),
-        )  # fmt: skip
+        )
 
     def wait(self, one: Arrived, due: float, told: str) -> None:
         """Look at a study again later, and say why."""
@@ -154,9 +161,7 @@ class ArrivalQueue(SharedDatabase):
                 return  # it was removed in the meantime
             # What was said of fewer images and is not sent yet need not be said any more.
             database.execute("DELETE FROM result WHERE study = ? AND NOT delivered", (one.study,))
-            database.executemany(
-                "INSERT OR IGNORE INTO result VALUES (?, ?, ?, ?, ?, ?, 0)", rows
-            )
+            database.executemany("INSERT OR IGNORE INTO result VALUES (?, ?, ?, ?, ?, ?, 0)", rows)
             self._set(database, one, "written", now, "")
 
     def undelivered(self, study: str) -> tuple[Result, ...]:
@@ -172,11 +177,15 @@ class ArrivalQueue(SharedDatabase):
             )
         return tuple(
             Result(
-                path=Path(path), kind=Kind(kind), sop_class=sop_class, sop_instance=instance,
-                series=series, study=study,
+                path=Path(path),
+                kind=Kind(kind),
+                sop_class=sop_class,
+                sop_instance=instance,
+                series=series,
+                study=study,
             )
             for path, kind, sop_class, instance, series in rows
-        )  # fmt: skip
+        )
 
     def done(self, one: Arrived, delivered: Iterable[Result], now: float, told: str) -> None:
         """Note that a study is dealt with, and which of its results arrived."""

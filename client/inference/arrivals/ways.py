@@ -125,9 +125,12 @@ class _Watcher:
     """Knows which files of a folder it has taken, as they were then."""
 
     def __init__(
-        self, folder: Path, settle_seconds: float, arrivals: ArrivalQueue,
+        self,
+        folder: Path,
+        settle_seconds: float,
+        arrivals: ArrivalQueue,
         tell: Callable[[Path, str], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._folder, self._settle, self._arrivals = folder, settle_seconds, arrivals
         self._tell = tell
         self._taken: dict[Path, tuple[int, int]] = {}  # size and time of writing, ns
@@ -160,9 +163,12 @@ class _Watcher:
             self._taken[path] = seen  # once is enough to say so
             raise
         here = Landed(
-            path=path, study=landed.study, series=landed.series, instance=landed.instance,
+            path=path,
+            study=landed.study,
+            series=landed.series,
+            instance=landed.instance,
             size=landed.size,
-        )  # fmt: skip
+        )
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         self._arrivals.came(here, digest, now, now + self._settle)

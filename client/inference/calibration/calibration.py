@@ -76,9 +76,11 @@ def judge(calibration: SiteCalibration, output: Tensor, config: RunConfig) -> Ca
     low, high = np.percentile(found[1:], _ENDS, axis=0)
     raw = task.predict(output.double()[None]).numpy()
     return CalibratedPrediction(
-        value=found[0], low=np.minimum(low, found[0]), high=np.maximum(high, found[0]),
+        value=found[0],
+        low=np.minimum(low, found[0]),
+        high=np.maximum(high, found[0]),
         sets=sets_of(calibration.thresholds, raw, config)[0],
-    )  # fmt: skip
+    )
 
 
 def along(output: Tensor, line: Tensor) -> Tensor:
@@ -93,9 +95,9 @@ def sets_of(
 
     Its own, because a recalibration that saw the calibration patients is no longer exchangeable.
     """
-    asked = list(zip(
-        questions(config), class_probabilities(config, prediction), thresholds, strict=True
-    ))  # fmt: skip
+    asked = list(
+        zip(questions(config), class_probabilities(config, prediction), thresholds, strict=True)
+    )
     return [
         tuple(
             tuple(
@@ -206,17 +208,22 @@ def _from_json(content: dict[str, object], tensors: dict[str, Tensor]) -> SiteCa
         message = "a value is of another type"
         raise TypeError(message)
     return SiteCalibration(
-        weights=str(content["weights"]), parts=tuple(map(str, _listed(parts))), patients=patients,
-        coverage=_number(content["coverage"]), flagged=_number(content["flagged"]),
-        line=np.array(content["line"], np.float64), draws=draws,
+        weights=str(content["weights"]),
+        parts=tuple(map(str, _listed(parts))),
+        patients=patients,
+        coverage=_number(content["coverage"]),
+        flagged=_number(content["flagged"]),
+        line=np.array(content["line"], np.float64),
+        draws=draws,
         thresholds=tuple(
             tuple(float("inf") if v is None else _number(v) for v in _listed(of_classes))
             for of_classes in _listed(thresholds)
         ),
         counts=tuple(tuple(int(_number(n)) for n in _listed(c)) for c in _listed(counts)),
-        distances=np.array(content["distances"], np.float64), reference=tensors["reference"],
+        distances=np.array(content["distances"], np.float64),
+        reference=tensors["reference"],
         members=frozenset(map(str, _listed(members))),
-    )  # fmt: skip
+    )
 
 
 def _listed(value: object) -> list[object]:

@@ -51,9 +51,7 @@ def fit_lines(output: Tensor, target: Tensor, config: RunConfig, seed: int) -> t
     return line(whole[0]).numpy(), torch.stack([line(free) for free in found]).numpy()
 
 
-def _minimum(
-    loss: Callable[[Tensor, Tensor], Tensor], start: Tensor, weights: Tensor
-) -> Tensor:
+def _minimum(loss: Callable[[Tensor, Tensor], Tensor], start: Tensor, weights: Tensor) -> Tensor:
     """Return the minimum for each row of weights, (rows, free), by damped Newton steps."""
     found, close = start, _CLOSE * weights.shape[1]
     gradients, curvatures, losses = vmap(grad(loss)), vmap(hessian(loss)), vmap(loss)

@@ -30,10 +30,21 @@ UNCOMPRESSED = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
 COMPRESSED = tuple(
     (f"1.2.840.10008.1.2.{end}",)
     for end in (
-        "1.99", "4.50", "4.51", "4.57", "4.70", "4.80", "4.81", "4.90", "4.91", "4.201", "4.202",
-        "4.203", "5",
+        "1.99",
+        "4.50",
+        "4.51",
+        "4.57",
+        "4.70",
+        "4.80",
+        "4.81",
+        "4.90",
+        "4.91",
+        "4.201",
+        "4.202",
+        "4.203",
+        "5",
     )
-)  # fmt: skip
+)
 #: A PDU is read and written whole, and its fixed cost is the same for a long one.
 _PDU_BYTES = 131072
 #: Silence after which a peer counts as gone.
@@ -48,19 +59,22 @@ Store = Callable[[evt.Event], int]
 #: (source, reason) of a rejection (PS3.8 table 9-21), and what to do.
 _REJECTED = {
     (1, 3): "it does not know our title {own}. Ask the PACS team to register it with this "
-            "machine's address",
+    "machine's address",
     (1, 7): "it does not call itself {called}. Compare pacs.called_title with the PACS team's; "
-            "capitals count",
+    "capitals count",
     (1, 2): "it does not take DICOM's application context, so it may be no PACS. Compare host and "
-            "port",
-}  # fmt: skip
+    "port",
+}
 
 
 @contextmanager
 def associate(
-    pacs: PacsConfig, classes: Sequence[str], *,
-    syntaxes: Sequence[Sequence[str]] = (UNCOMPRESSED,), store: Store | None = None,
-) -> Iterator[Association]:  # fmt: skip
+    pacs: PacsConfig,
+    classes: Sequence[str],
+    *,
+    syntaxes: Sequence[Sequence[str]] = (UNCOMPRESSED,),
+    store: Store | None = None,
+) -> Iterator[Association]:
     """Yield an association for these SOP classes; it is released, or aborted after an error.
 
     Each group of `syntaxes` is proposed for itself, so that each can be accepted. With `store`,
@@ -77,10 +91,15 @@ def associate(
     handlers: list[evt.EventHandlerType] = [] if store is None else [(evt.EVT_C_STORE, store)]
     try:
         association = entity.associate(
-            host, port, contexts=_contexts(classes, syntaxes), ae_title=called,
-            ext_neg=[*roles] or None, max_pdu=_PDU_BYTES,
-            tls_args=(context, host) if context else None, evt_handlers=handlers,
-        )  # fmt: skip
+            host,
+            port,
+            contexts=_contexts(classes, syntaxes),
+            ae_title=called,
+            ext_neg=[*roles] or None,
+            max_pdu=_PDU_BYTES,
+            tls_args=(context, host) if context else None,
+            evt_handlers=handlers,
+        )
     except OSError as error:  # the host's name has no address
         raise meaning(host, port, error, secured=pacs.tls) from error
     if not association.is_established:

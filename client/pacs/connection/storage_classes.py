@@ -13,17 +13,22 @@ from pydicom import uid
 _SECONDARY = (uid.SecondaryCaptureImageStorage,)
 _BY_MODALITY: Mapping[str, tuple[uid.UID, ...]] = {
     "CT": (
-        uid.CTImageStorage, uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage,
+        uid.CTImageStorage,
+        uid.EnhancedCTImageStorage,
+        uid.LegacyConvertedEnhancedCTImageStorage,
     ),
     "MR": (
-        uid.MRImageStorage, uid.EnhancedMRImageStorage, uid.LegacyConvertedEnhancedMRImageStorage,
+        uid.MRImageStorage,
+        uid.EnhancedMRImageStorage,
+        uid.LegacyConvertedEnhancedMRImageStorage,
     ),
     "PT": (uid.PositronEmissionTomographyImageStorage, uid.EnhancedPETImageStorage),
     "NM": (uid.NuclearMedicineImageStorage,),
     "US": (uid.UltrasoundImageStorage, uid.UltrasoundMultiFrameImageStorage),
     "CR": (uid.ComputedRadiographyImageStorage, uid.DigitalXRayImageStorageForPresentation),
     "DX": (
-        uid.DigitalXRayImageStorageForPresentation, uid.DigitalXRayImageStorageForProcessing,
+        uid.DigitalXRayImageStorageForPresentation,
+        uid.DigitalXRayImageStorageForProcessing,
         uid.ComputedRadiographyImageStorage,
     ),
     "MG": (
@@ -38,13 +43,16 @@ _BY_MODALITY: Mapping[str, tuple[uid.UID, ...]] = {
     "SM": (uid.VLWholeSlideMicroscopyImageStorage,),
     "SEG": (uid.SegmentationStorage,),
     "RTSTRUCT": (uid.RTStructureSetStorage,),
-}  # fmt: skip
+}
 _UNKNOWN = (
-    uid.CTImageStorage, uid.MRImageStorage, uid.DigitalXRayImageStorageForPresentation,
-    uid.ComputedRadiographyImageStorage, uid.UltrasoundImageStorage,
+    uid.CTImageStorage,
+    uid.MRImageStorage,
+    uid.DigitalXRayImageStorageForPresentation,
+    uid.ComputedRadiographyImageStorage,
+    uid.UltrasoundImageStorage,
     uid.DigitalMammographyXRayImageStorageForPresentation,
     uid.PositronEmissionTomographyImageStorage,
-)  # fmt: skip
+)
 
 
 def classes_of(modality: str) -> list[str]:

@@ -31,8 +31,12 @@ class _Trusting(HTTPAdapter):
         super().__init__()
 
     def init_poolmanager(
-        self, connections: int, maxsize: int, block: bool = False, **_given: object  # noqa: FBT001, FBT002 - requests calls it so
-    ) -> None:  # fmt: skip
+        self,
+        connections: int,
+        maxsize: int,
+        block: bool = False,  # noqa: FBT001, FBT002 - requests calls it so
+        **_given: object,
+    ) -> None:
         """Make the pool; urllib3 sets TCP_NODELAY by itself."""
         self.poolmanager = PoolManager(
             num_pools=connections, maxsize=maxsize, block=block, ssl_context=self._context
@@ -117,8 +121,6 @@ def _answered(url: str, pacs: PacsConfig, status: int) -> WardroundError:
         return ConfigurationError(message)
     message = f"The PACS at {url} answers with status {status}. Ask the PACS team why."
     return Unreachable(message)
-
-
 
 
 def _root(pacs: PacsConfig) -> str:

@@ -14,7 +14,7 @@ _REASONS = (
     (0xFF00, 0xA700, "it has no room. Ask the PACS team to make some, and send again"),
     (0xFF00, 0xA900, "the object does not fit its class, as this PACS reads it"),
     (0xF000, 0xC000, "it cannot understand the object. Ask the PACS team for its log"),
-)  # fmt: skip
+)
 #: PS3.4 table B.2-1: stored, with something done to it. What, the read copy shows.
 _WARNINGS = frozenset({0xB000, 0xB006, 0xB007})
 

@@ -46,9 +46,11 @@ class Stow:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Close the connections."""
         self._session.close()
 
@@ -56,9 +58,11 @@ class Stow:
         """Return the PACS's copy by WADO-RS; None where it answers that it has none."""
         try:
             found: Dataset = self._client.retrieve_instance(
-                result.study, str(result.series), str(result.sop_instance),
+                result.study,
+                str(result.series),
+                str(result.sop_instance),
                 media_types=(("application/dicom", "*"),),
-            )  # fmt: skip
+            )
         except requests.RequestException as error:
             status = None if error.response is None else error.response.status_code
             if status == HTTPStatus.NOT_FOUND:
@@ -84,9 +88,11 @@ class Stow:
         url = f"{str(self._pacs.url).rstrip('/')}/studies/{result.study}"
         try:
             answer = self._session.post(
-                url, data=b"".join(_parts(result, boundary)), timeout=TIMEOUT,
+                url,
+                data=b"".join(_parts(result, boundary)),
+                timeout=TIMEOUT,
                 headers={"Content-Type": kind, "Accept": "application/dicom+json"},
-            )  # fmt: skip
+            )
         except requests.RequestException as error:
             raise refusal(self._pacs, error) from error
         if answer.status_code in _OF_THE_PACS:

@@ -93,19 +93,33 @@ def broken_cases(site: Site, tmp_path: Path, coordinator: Front) -> list[tuple[o
     config = tmp_path / "wrong.yaml"
     config.write_text(run_of().to_yaml().replace("rounds", "ruonds"))
     return [
-        ("join", "hello"), ("join", "wardround-invite-1-AAAA"), ("join", tmp_path / "none.txt"),
+        ("join", "hello"),
+        ("join", "wardround-invite-1-AAAA"),
+        ("join", tmp_path / "none.txt"),
         ("join", coordinator.invite("x1")),
         ("join", coordinator.invite("x2"), "--data", tmp_path / "nowhere"),
         ("join", coordinator.invite("x3", hours=-1.0), "--data", site.data),
         ("join", coordinator.invite("x4", ca_sha256="cd" * 32), "--data", site.data),
         ("join", coordinator.invite("x5"), "--data", site.data, "--approve", config),
         ("join", coordinator.invite("x6"), "--data", site.data, "--approve", tmp_path / "no.yaml"),
-        ("init", "North Wing", "--data", site.data), ("init", "north", "--data", tmp_path / "no"),
-        ("status",), ("runs", "nothing"), ("approve", "nothing"), ("refuse", "nothing"),
-        ("approve", config), ("budget",), ("pause",), ("resume",), ("index",), ("service",),
-        ("doctor",), ("disclosures", "verify", "abc"), ("approve",), ("statsu",),
+        ("init", "North Wing", "--data", site.data),
+        ("init", "north", "--data", tmp_path / "no"),
+        ("status",),
+        ("runs", "nothing"),
+        ("approve", "nothing"),
+        ("refuse", "nothing"),
+        ("approve", config),
+        ("budget",),
+        ("pause",),
+        ("resume",),
+        ("index",),
+        ("service",),
+        ("doctor",),
+        ("disclosures", "verify", "abc"),
+        ("approve",),
+        ("statsu",),
         ("status", "--jsn"),
-    ]  # fmt: skip
+    ]
 
 
 def test_whatever_fails_says_what_to_do_next_and_ends_with_a_status(
@@ -177,8 +191,10 @@ def test_whatever_a_command_writes_is_for_its_user_alone(
     site = Site(tmp_path)
     home = ["--home", str(site.home.folder)]
     for words in (
-        ["join", coordinator.invite("seventh"), "--data", str(site.data)], ["pause"], ["runs"]
-    ):  # fmt: skip
+        ["join", coordinator.invite("seventh"), "--data", str(site.data)],
+        ["pause"],
+        ["runs"],
+    ):
         process = started([*words, *home])
         assert process.communicate(timeout=60)[1] == ""
     modes = {p.name: p.stat().st_mode & 0o077 for p in site.home.folder.rglob("*")}
@@ -190,9 +206,13 @@ def test_exit_statuses_of_real_processes(tmp_path: Path) -> None:
     site = Site(tmp_path)
     home = ["--home", str(site.home.folder)]
     for words, status in (
-        (["status", *home], 2), (["join", "hello", *home], 6), (["statsu"], 2), (["--help"], 0),
-        (["start", *home], 2), (["disclosures", "verify", "abc", *home], 5),
-    ):  # fmt: skip
+        (["status", *home], 2),
+        (["join", "hello", *home], 6),
+        (["statsu"], 2),
+        (["--help"], 0),
+        (["start", *home], 2),
+        (["disclosures", "verify", "abc", *home], 5),
+    ):
         process = started(words)
         _, err = process.communicate(timeout=60)
         assert process.returncode == status, (words, err)
@@ -205,7 +225,10 @@ def test_commands_that_only_look_start_without_torch() -> None:
         "client.cli.budget; print(*sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True,
+        [sys.executable, "-c", program],
+        env=environment(),
+        capture_output=True,
+        text=True,
         check=True,
-    )  # fmt: skip
+    )
     assert "torch" not in done.stdout.split()

@@ -33,14 +33,16 @@ def test_a_run_is_shown_in_plain_words_and_approved_by_its_name(site: Site) -> N
     ended = site.types("approve", "breast-1", answer="y\n")
     assert ended.status == 0
     for said in (
-        "diagnosis: predicts malignant", "2-D images, 16 x 16; columns age, sex, part, scanner",
+        "diagnosis: predicts malignant",
+        "2-D images, 16 x 16; columns age, sex, part, scanner",
         "small_cnn, 2 rounds of 1 step with 16 patients each",
         "by patient, epsilon 2 at delta 1e-05 for the whole run",
         "nothing that measures the model: evaluation.count_noise is 0",
         "costs     epsilon 2 at delta 1e-05: training patients",
         "budget    of epsilon 8 at delta 1e-05 for all runs, 8 is left; after this run 6",
-        run_of().in_force().fingerprint(), "Approve this configuration? [y/N]",
-    ):  # fmt: skip
+        run_of().in_force().fingerprint(),
+        "Approve this configuration? [y/N]",
+    ):
         assert said in ended.out
     assert site.decision(run_of()) == "approved"
     assert "approved" in site.types("runs").out

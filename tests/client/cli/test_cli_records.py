@@ -49,10 +49,17 @@ def test_the_status_says_what_is_done_since_when_and_what_waits(site: Site) -> N
     site.set_up()
     site.asked("breast-1", run_of())
     since = (datetime.now(UTC) - timedelta(minutes=5, seconds=3)).isoformat()
-    site.home.status.write_text(json.dumps({
-        "state": "working", "sentence": "training run breast-0, round 3", "since": since,
-        "bytes_sent": 1500, "bytes_received": 2_500_000,
-    }))  # fmt: skip
+    site.home.status.write_text(
+        json.dumps(
+            {
+                "state": "working",
+                "sentence": "training run breast-0, round 3",
+                "since": since,
+                "bytes_sent": 1500,
+                "bytes_received": 2_500_000,
+            }
+        )
+    )
     with site.home.lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         ended = site.types("status")
@@ -112,9 +119,14 @@ def test_a_budget_tells_spent_limit_left_and_each_run(site: Site) -> None:
 
 def told(number: int) -> Disclosure:
     return Disclosure(
-        kind="update", to="c", run="breast-1", round=number, bytes=1500, sha256=f"{number:064x}",
+        kind="update",
+        to="c",
+        run="breast-1",
+        round=number,
+        bytes=1500,
+        sha256=f"{number:064x}",
         epsilon=0.5,
-    )  # fmt: skip
+    )
 
 
 def test_disclosures_are_listed_and_verified_offline(site: Site) -> None:
@@ -171,8 +183,11 @@ def test_a_reader_who_has_seen_enough_gets_no_trace(tmp_path: Path) -> None:
     line = " ".join(f"'{w}'" for w in [sys.executable, "-c", COMMAND, *words])
     done = subprocess.run(
         ["bash", "-c", f"{line} | head -1"],  # noqa: S607
-        env=environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert "Traceback" not in done.stderr
     assert done.stdout.count("\n") == 1
 
@@ -213,9 +228,9 @@ def test_indexing_counts_what_can_be_used_and_says_why_the_rest_cannot(site: Sit
 def test_indexing_for_a_run_leaves_its_images_prepared(site: Site, tmp_path: Path) -> None:
     for number in range(4):
         save(site.data / f"{number}.dcm", image(noise(16, 16, seed=number), f"P{number}"))
-    write_labels(site.data, [
-        {"PatientID": f"P{number}", "malignant": number % 2} for number in range(4)
-    ])  # fmt: skip
+    write_labels(
+        site.data, [{"PatientID": f"P{number}", "malignant": number % 2} for number in range(4)]
+    )
     site.set_up()
     path = tmp_path / "run.yaml"
     content = yaml.safe_load(run_of().to_yaml())

@@ -64,9 +64,12 @@ def came(arrivals: ArrivalQueue, path: Path, now: float) -> bool:
 
     header = dcmread(path, stop_before_pixels=True)
     landed = Landed(
-        path=path, study=header.StudyInstanceUID, series=header.SeriesInstanceUID,
-        instance=header.SOPInstanceUID, size=path.stat().st_size,
-    )  # fmt: skip
+        path=path,
+        study=header.StudyInstanceUID,
+        series=header.SeriesInstanceUID,
+        instance=header.SOPInstanceUID,
+        size=path.stat().st_size,
+    )
     return arrivals.came(landed, hashlib.sha256(path.read_bytes()).hexdigest(), now, now + 1)
 
 
@@ -76,9 +79,13 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
     arrivals = ArrivalQueue(home.arrivals)
     config = volumes()
     post = Post(
-        home=home, model=model_of(config, stirred(config)), arrivals=arrivals, pacs=PACS,
-        send=True, rules=Listening(settle_seconds=1.0, keep_hours=1.0, give_up_hours=1.0),
-    )  # fmt: skip
+        home=home,
+        model=model_of(config, stirred(config)),
+        arrivals=arrivals,
+        pacs=PACS,
+        send=True,
+        rules=Listening(settle_seconds=1.0, keep_hours=1.0, give_up_hours=1.0),
+    )
     found = Made(home, Clock(), arrivals, post)
     score = listening.score_study
 

@@ -199,9 +199,7 @@ def test_files_that_cannot_be_used_are_named_and_the_others_scored(
     assert "Not used: 1 x EMPTY_FILE, empty.dcm" in ended.out
 
 
-def test_files_that_left_since_they_were_indexed_are_told(
-    tmp_path: Path, bundle: Path
-) -> None:
+def test_files_that_left_since_they_were_indexed_are_told(tmp_path: Path, bundle: Path) -> None:
     site = Site(tmp_path)
     fill(site.data, 2)
     with Index(site.home.index) as index:

@@ -56,9 +56,8 @@ class Federation:
         self.asked += 1
         known = self.receipts.of("here", KEY) if receipt is None else receipt
         request = (
-            question(number, run) if number
-            else Proposal(run=run, round=0, seed=0, config=CONFIG)
-        )  # fmt: skip
+            question(number, run) if number else Proposal(run=run, round=0, seed=0, config=CONFIG)
+        )
         before = set(self.fleet.answers_by_name())
         self.fleet.ask(request, number=self.asked, receipt=known)
         letters = self.letters.open()  # each time another process
@@ -104,9 +103,7 @@ class Federation:
             log.forgotten(patient)
 
     def command(self, *words: str) -> tuple[int, str]:
-        write_site_config(
-            self.home.site_yaml, SiteConfig(name="here", data=self.home.folder)
-        )
+        write_site_config(self.home.site_yaml, SiteConfig(name="here", data=self.home.folder))
         done = CliRunner().invoke(app, ["records", *words, "--home", str(self.home.folder)])
         return done.exit_code, " ".join(done.output.split())
 
@@ -136,8 +133,15 @@ def swapped(it: Federation, copy: Path) -> None:
     missing(it, copy)
     other = Ledger(it.home.ledger)
     for number in range(9):
-        charged(other, COHORT, "theirs", number, mechanism_of(20.0), Limit(epsilon=99, delta=DELTA),
-                     DELTA)  # fmt: skip
+        charged(
+            other,
+            COHORT,
+            "theirs",
+            number,
+            mechanism_of(20.0),
+            Limit(epsilon=99, delta=DELTA),
+            DELTA,
+        )
 
 
 def whole_home(it: Federation, copy: Path) -> None:
@@ -258,10 +262,14 @@ def test_a_lying_coordinator_is_refused_that_request_and_stops_nothing_else(
     read, spent = read_receipt(genuine), federation.epsilon()
     more = LedgerHead(charges=99, hash="f" * 64)
     lies = (
-        replace(read, ledger=more).text(), Receipt(ledger=more, sealed="AAAA").text(),
+        replace(read, ledger=more).text(),
+        Receipt(ledger=more, sealed="AAAA").text(),
         Receipt(ledger=LedgerHead(charges=0, hash="0" * 64), sealed="").text(),
-        "nonsense", "[]", '{"charges": "many"}', "9" * (1 << 19),
-    )  # fmt: skip
+        "nonsense",
+        "[]",
+        '{"charges": "many"}',
+        "9" * (1 << 19),
+    )
     for number, lie in enumerate(lies):
         answer = federation.answer(run=f"lie-{number}", number=1, receipt=lie)
         assert isinstance(answer, Refusal)
@@ -426,12 +434,20 @@ def test_a_sealed_statement_is_as_long_for_none_as_for_many_whatever_was_spent()
     ledger = LedgerHead(charges=3, hash="a" * 64)
     for length in range(1, 4200):
         lengths = {
-            len(sealed(Statement(
-                ledger=ledger, spent={"p" * length: ()},
-                withdrawals=WithdrawalsHead(lines=2 * patients, hash="b" * 64, patients=patients),
-            ), bytes(32)))
+            len(
+                sealed(
+                    Statement(
+                        ledger=ledger,
+                        spent={"p" * length: ()},
+                        withdrawals=WithdrawalsHead(
+                            lines=2 * patients, hash="b" * 64, patients=patients
+                        ),
+                    ),
+                    bytes(32),
+                )
+            )
             for patients in (0, 1_000_000)
-        }  # fmt: skip
+        }
         assert len(lengths) == 1, length
 
 
@@ -444,10 +460,17 @@ def test_a_home_of_the_first_release_goes_on_and_its_missing_ledger_is_refused(
     text.unlink()
     log = Disclosures(text)
     for number in (1, 2):
-        log.record(Disclosure(
-            kind="update", to="c", run="r", round=number, bytes=1, sha256=f"{number:064x}",
-            epsilon=0.1 * number,
-        ))  # fmt: skip
+        log.record(
+            Disclosure(
+                kind="update",
+                to="c",
+                run="r",
+                round=number,
+                bytes=1,
+                sha256=f"{number:064x}",
+                epsilon=0.1 * number,
+            )
+        )
     assert isinstance(federation.answer(run="next", number=0, receipt=""), Standing)
     federation.home.records.unlink()
     text.write_bytes(b"".join(text.read_bytes().splitlines(keepends=True)[:2]))

@@ -41,9 +41,10 @@ def write_site(site: Path, patients: int = 6) -> Path:
         for item in range(number % 3 + 1):
             picture = image(noise(20, 12, seed=10 * number + item), f"P{number}", number=item)
             save(site / f"P{number}" / f"{item}", picture)
-    write_labels(site, [
-        {"PatientID": f"P{n}", "ill": n % 2, "age": 40 + n, "mask": ""} for n in range(patients)
-    ])  # fmt: skip
+    write_labels(
+        site,
+        [{"PatientID": f"P{n}", "ill": n % 2, "age": 40 + n, "mask": ""} for n in range(patients)],
+    )
     return site
 
 
@@ -62,9 +63,29 @@ def test_images_are_joined_to_their_rows_and_stand_by_patient(tmp_path: Path) ->
 def test_a_patient_is_found_by_its_identifier_as_it_is_written(tmp_path: Path) -> None:
     """Whatever a spreadsheet, a wildcard or DICOM's sign between values would make of it."""
     names = [
-        "007", "7", "1e5", "100000", "TRUE", "NA", "NaN", "null", "-1", "0x1F", "A*B", "A?B",
-        "A\\B", "A^B", "a b", "A  B", "x.", "#1", "=1+1", "a,b", 'q"x', "12345678901234567890",
-    ]  # fmt: skip
+        "007",
+        "7",
+        "1e5",
+        "100000",
+        "TRUE",
+        "NA",
+        "NaN",
+        "null",
+        "-1",
+        "0x1F",
+        "A*B",
+        "A?B",
+        "A\\B",
+        "A^B",
+        "a b",
+        "A  B",
+        "x.",
+        "#1",
+        "=1+1",
+        "a,b",
+        'q"x',
+        "12345678901234567890",
+    ]
     site = tmp_path / "site"
     for number, name in enumerate(names):
         save(site / f"{number}.dcm", image(noise(20, 20, seed=number), name, f"s{number}"))
@@ -130,11 +151,19 @@ def test_what_cannot_be_used_is_listed_and_the_others_are_used(tmp_path: Path) -
     rows = [{"PatientID": f"P{n}", "ill": n % 2} for n in range(5)]
     write_labels(site, [*rows, {"PatientID": "P5", "ill": "maybe"}, {"PatientID": "P7", "ill": 0}])
     cohort = load(site, config_of(), tmp_path / "c")
-    assert cohort.reasons() == Counter({
-        Reason.EMPTY_FILE: 1, Reason.NOT_DICOM: 1, Reason.BLANK: 1, Reason.DUP_SOP_SAME: 1,
-        Reason.DUP_SOP_DIFFERENT: 2, Reason.MISSING_HEADER: 1, Reason.LABEL_MISSING: 1,
-        Reason.LABEL_UNUSABLE: 1, Reason.NO_IMAGE: 1,
-    })  # fmt: skip
+    assert cohort.reasons() == Counter(
+        {
+            Reason.EMPTY_FILE: 1,
+            Reason.NOT_DICOM: 1,
+            Reason.BLANK: 1,
+            Reason.DUP_SOP_SAME: 1,
+            Reason.DUP_SOP_DIFFERENT: 2,
+            Reason.MISSING_HEADER: 1,
+            Reason.LABEL_MISSING: 1,
+            Reason.LABEL_UNUSABLE: 1,
+            Reason.NO_IMAGE: 1,
+        }
+    )
     assert cohort.items.patient.tolist() == [0, 1, 1, 2, 2, 3, 4, 4]
     by_reason = {problem.reason: problem.what for problem in cohort.unusable}
     assert by_reason[Reason.EMPTY_FILE] == "empty"
@@ -168,9 +197,11 @@ def test_a_row_whose_images_are_refused_is_told_by_their_reason_alone(
     for _ in range(2):  # the second time from what is kept
         cohort = load(site, config, tmp_path / "c")
         assert sorted((one.reason.name, one.what) for one in cohort.unusable) == [
-            ("BLANK", "P2.dcm frame 1"), ("NO_IMAGE", "line 6"), ("TRUNCATED_PIXELS", "P3.dcm"),
+            ("BLANK", "P2.dcm frame 1"),
+            ("NO_IMAGE", "line 6"),
+            ("TRUNCATED_PIXELS", "P3.dcm"),
             ("WRONG_MODALITY", "P4.dcm"),
-        ]  # fmt: skip
+        ]
 
 
 def test_several_frames_are_several_items_of_their_patient(tmp_path: Path) -> None:
@@ -203,26 +234,30 @@ def test_other_modalities_are_left_out(tmp_path: Path) -> None:
 
 def test_a_row_of_another_patient_is_not_used(tmp_path: Path) -> None:
     site = write_site(tmp_path / "north")
-    write_labels(site, [
-        {"PatientID": "", "StudyInstanceUID": uid("P0", "S1"), "ill": 0},
-        {"PatientID": "P2", "StudyInstanceUID": uid("P1", "S1"), "ill": 1},
-        {"PatientID": "P2", "StudyInstanceUID": uid("P2", "S1"), "ill": 1},
-    ])  # fmt: skip
+    write_labels(
+        site,
+        [
+            {"PatientID": "", "StudyInstanceUID": uid("P0", "S1"), "ill": 0},
+            {"PatientID": "P2", "StudyInstanceUID": uid("P1", "S1"), "ill": 1},
+            {"PatientID": "P2", "StudyInstanceUID": uid("P2", "S1"), "ill": 1},
+        ],
+    )
     cohort = load(site, config_of(), tmp_path / "c")
     assert cohort.items.pseudonyms == ("P0", "P2")
     assert cohort.reasons()[Reason.PATIENT_MISMATCH] == 2
 
 
-def test_one_patient_with_two_labels_is_left_out_unless_images_are_the_unit(
-    tmp_path: Path,
-) -> None:
+def test_one_patient_with_two_labels_is_left_out_unless_images_are_the_unit(tmp_path: Path) -> None:
     for study, seed in (("a", 1), ("b", 2)):
         save(tmp_path / "s" / study, image(noise(8, 8, seed=seed), "P1", study))
     save(tmp_path / "s" / "c", image(noise(8, 8, seed=3), "P2", "c"))
-    write_labels(tmp_path / "s", [
-        {"PatientID": p, "StudyInstanceUID": uid(p, s), "ill": ill}
-        for p, s, ill in (("P1", "a", 0), ("P1", "b", 1), ("P2", "c", 1))
-    ])  # fmt: skip
+    write_labels(
+        tmp_path / "s",
+        [
+            {"PatientID": p, "StudyInstanceUID": uid(p, s), "ill": ill}
+            for p, s, ill in (("P1", "a", 0), ("P1", "b", 1), ("P2", "c", 1))
+        ],
+    )
     config = config_of()
     by_patient = load(tmp_path / "s", config, tmp_path / "c")
     assert by_patient.items.pseudonyms == ("P2",)
@@ -233,19 +268,30 @@ def test_one_patient_with_two_labels_is_left_out_unless_images_are_the_unit(
 
 
 def given_split(tmp_path: Path, cells: dict[str, list[str]]) -> SiteCohort:
-    write_labels(tmp_path / "s", [
-        {"PatientID": p, "ill": 1, "age": n, "split": cell}
-        for p, parts in cells.items() for n, cell in enumerate(parts)
-    ])  # fmt: skip
+    write_labels(
+        tmp_path / "s",
+        [
+            {"PatientID": p, "ill": 1, "age": n, "split": cell}
+            for p, parts in cells.items()
+            for n, cell in enumerate(parts)
+        ],
+    )
     cohort = TABLE.replace("{table", "{split: {column: split}, table")
     return load(tmp_path / "s", config_of(cohort=cohort, network="table"), tmp_path / "c")
 
 
 def test_given_splits_are_kept_and_a_patient_in_two_is_left_out(tmp_path: Path) -> None:
-    cohort = given_split(tmp_path, {
-        "P1": ["train"], "P2": ["test", "test"], "P3": ["train", "test"], "P4": ["hold-out"],
-        "P5": [""], "P6": ["Validation"],
-    })  # fmt: skip
+    cohort = given_split(
+        tmp_path,
+        {
+            "P1": ["train"],
+            "P2": ["test", "test"],
+            "P3": ["train", "test"],
+            "P4": ["hold-out"],
+            "P5": [""],
+            "P6": ["Validation"],
+        },
+    )
     assert cohort.given == {"P1": "train", "P2": "test", "P6": "validation"}
     found = [(p.reason, p.what) for p in cohort.unusable]
     assert found == [
@@ -270,10 +316,15 @@ def test_parts_share_no_patient_and_keep_items_with_their_patient(tmp_path: Path
 
 
 def test_a_table_alone_is_a_cohort(tmp_path: Path) -> None:
-    write_labels(tmp_path / "s", [
-        {"PatientID": "P1", "ill": 1, "age": 60}, {"PatientID": "P1", "ill": 1, "age": ""},
-        {"PatientID": "P2", "ill": 0, "age": "sixty"}, {"PatientID": "", "ill": 0, "age": 5},
-    ])  # fmt: skip
+    write_labels(
+        tmp_path / "s",
+        [
+            {"PatientID": "P1", "ill": 1, "age": 60},
+            {"PatientID": "P1", "ill": 1, "age": ""},
+            {"PatientID": "P2", "ill": 0, "age": "sixty"},
+            {"PatientID": "", "ill": 0, "age": 5},
+        ],
+    )
     cohort = load(tmp_path / "s", config_of(cohort=TABLE, network="table"), tmp_path / "c")
     assert cohort.items.image.shape == (3, 0)
     assert cohort.items.table.tolist() == [[1, 0], [0, 1], [0, 1]]
@@ -371,10 +422,17 @@ def test_a_mask_belongs_to_its_own_series_only(tmp_path: Path) -> None:
     save(site / "one", image(noise(8, 8, seed=1), "P1", "S", "one"))
     save(site / "two", image(noise(8, 8, seed=2), "P1", "S", "two"))
     Image.fromarray(np.eye(8, dtype=np.uint8) * 255).save(site / "m.png")
-    write_labels(site, [{
-        "PatientID": "P1", "StudyInstanceUID": uid("P1", "S"),
-        "SeriesInstanceUID": uid("P1", "S", "one"), "mask": "m.png",
-    }])  # fmt: skip
+    write_labels(
+        site,
+        [
+            {
+                "PatientID": "P1",
+                "StudyInstanceUID": uid("P1", "S"),
+                "SeriesInstanceUID": uid("P1", "S", "one"),
+                "mask": "m.png",
+            }
+        ],
+    )
     config = config_of("{kind: segmentation}", "{images: {size: [16, 16]}}", "unet")
     cohort = load(site, config, tmp_path / "c")
     assert cohort.items.image.shape[0] == 1
@@ -408,31 +466,62 @@ def test_a_missing_folder_and_a_cache_that_cannot_be_written_are_named(tmp_path:
 
 
 SHARED_SETS = [
-    ("breast-us", "{kind: diagnosis, target: malignant}", "{images: {size: [96, 96]}}",
-     "small_cnn", {"north": (267, 267), "south": (223, 223), "east": (172, 172),
-                   "west": (118, 118)}),
-    ("breast-us", "{kind: segmentation}", "{images: {size: [96, 96]}}", "unet",
-     {"north": (267, 267), "south": (223, 223), "east": (172, 172), "west": (118, 118)}),
-    ("chest-icu", "{kind: diagnosis, target: icu}",
-     "{images: {size: [96, 96]}, table: {numbers: [{column: crp}]}}", "small_cnn",
-     {"ward-a": (30, 94), "ward-b": (21, 87), "ward-c": (20, 62)}),
-    ("hippocampus", "{kind: segmentation, structures: {anterior: [1], posterior: [2]}}",
-     "{images: {size: [32, 48, 32], fit: crop}}", "unet",
-     {"mr-alpha": (15, 15), "mr-beta": (15, 15), "mr-gamma": (15, 15)}),
-    ("tcga-brca", "{kind: diagnosis, target: event}",
-     "{split: {column: split}, table: {numbers: [{column: age_at_index}]}}", "table",
-     {"canada": (51, 51), "europe": (162, 162), "midwest": (162, 162), "northeast": (311, 311),
-      "south": (196, 196), "west": (206, 206)}),
-]  # fmt: skip
+    (
+        "breast-us",
+        "{kind: diagnosis, target: malignant}",
+        "{images: {size: [96, 96]}}",
+        "small_cnn",
+        {"north": (267, 267), "south": (223, 223), "east": (172, 172), "west": (118, 118)},
+    ),
+    (
+        "breast-us",
+        "{kind: segmentation}",
+        "{images: {size: [96, 96]}}",
+        "unet",
+        {"north": (267, 267), "south": (223, 223), "east": (172, 172), "west": (118, 118)},
+    ),
+    (
+        "chest-icu",
+        "{kind: diagnosis, target: icu}",
+        "{images: {size: [96, 96]}, table: {numbers: [{column: crp}]}}",
+        "small_cnn",
+        {"ward-a": (30, 94), "ward-b": (21, 87), "ward-c": (20, 62)},
+    ),
+    (
+        "hippocampus",
+        "{kind: segmentation, structures: {anterior: [1], posterior: [2]}}",
+        "{images: {size: [32, 48, 32], fit: crop}}",
+        "unet",
+        {"mr-alpha": (15, 15), "mr-beta": (15, 15), "mr-gamma": (15, 15)},
+    ),
+    (
+        "tcga-brca",
+        "{kind: diagnosis, target: event}",
+        "{split: {column: split}, table: {numbers: [{column: age_at_index}]}}",
+        "table",
+        {
+            "canada": (51, 51),
+            "europe": (162, 162),
+            "midwest": (162, 162),
+            "northeast": (311, 311),
+            "south": (196, 196),
+            "west": (206, 206),
+        },
+    ),
+]
 
 
 @pytest.mark.needs_shared_data
 @pytest.mark.skipif(not SHARED.is_dir(), reason="public cohorts are not here")
 @pytest.mark.parametrize(("name", "task", "cohort", "network", "sizes"), SHARED_SETS)
 def test_public_cohorts_are_read_whole(
-    tmp_path_factory: pytest.TempPathFactory, name: str, task: str, cohort: str, network: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    name: str,
+    task: str,
+    cohort: str,
+    network: str,
     sizes: dict[str, tuple[int, int]],
-) -> None:  # fmt: skip
+) -> None:
     cache = tmp_path_factory.getbasetemp() / "public-cohorts"  # the second run is from pixels
     config = config_of(task, cohort, network)
     for site, (patients, items) in sizes.items():

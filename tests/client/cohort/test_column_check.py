@@ -151,10 +151,18 @@ def coded(written: Sequence[str], count: int = 20) -> str:
 @pytest.mark.parametrize(
     "codes",
     [
-        ("1", "2"), ("1.0", "2.0"), ("0", "2"), ("-1", "1"), ("1", "2", "3"), ("0", "1", "2"),
-        ("1",) * 19 + ("2",), ("2",), ("yes", "perhaps"), ("ja", "unbekannt"),
+        ("1", "2"),
+        ("1.0", "2.0"),
+        ("0", "2"),
+        ("-1", "1"),
+        ("1", "2", "3"),
+        ("0", "1", "2"),
+        ("1",) * 19 + ("2",),
+        ("2",),
+        ("yes", "perhaps"),
+        ("ja", "unbekannt"),
     ],
-)  # fmt: skip
+)
 def test_an_outcome_in_another_code_stops_with_a_question(
     tmp_path: Path, task: str, codes: tuple[str, ...]
 ) -> None:
@@ -246,8 +254,12 @@ def test_codes_that_are_written_as_decimals_get_rs_question(tmp_path: Path) -> N
 @pytest.mark.parametrize("sign", ["\t", "|", ","])
 def test_a_point_beside_decimal_commas_is_asked_about(tmp_path: Path, sign: str) -> None:
     """Where semicolons part the cells, 1.234 is left out by itself; here it was read as 1.234."""
-    rows = [["PatientID", "ill", "age", "crp"], ["P1", "0", '"50,5"', '"2,5"'],
-            ["P2", "1", "51", "1.234"], ["P3", "1", "52", '"1,5"']]  # fmt: skip
+    rows = [
+        ["PatientID", "ill", "age", "crp"],
+        ["P1", "0", '"50,5"', '"2,5"'],
+        ["P2", "1", "51", "1.234"],
+        ["P3", "1", "52", '"1,5"'],
+    ]
     text = "\n".join(sign.join(row) for row in rows)
     with pytest.raises(CohortError, match=r"line 2: 50,5.*1\.234 in line 3 is 1234 or 1\.234"):
         read(tmp_path, text, run())
@@ -272,13 +284,13 @@ def test_a_title_above_the_header_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("other", "how"),
     [
-        ("0012", "zeros in front"), ("12.0", "the point and zero"), ("1 2", "blanks or signs"),
+        ("0012", "zeros in front"),
+        ("12.0", "the point and zero"),
+        ("1 2", "blanks or signs"),
         ("I2", "O for 0"),
     ],
-)  # fmt: skip
-def test_patient_ids_that_may_be_one_person_are_told(
-    tmp_path: Path, other: str, how: str
-) -> None:
+)
+def test_patient_ids_that_may_be_one_person_are_told(tmp_path: Path, other: str, how: str) -> None:
     text = f"PatientID,ill,age\n12,0,50\nP2,1,51\n{other},1,52\n"
     read(tmp_path, text, run(BINARY, AGE))
     (said,) = questions_about(tmp_path / "labels.csv", run(BINARY, AGE))

@@ -15,13 +15,13 @@ SEVERAL = "several small differences, such as case, zeros in front or blanks"
 
 
 def report(
-    folder: Path, text: str, images: Sequence[dict[str, str]],
+    folder: Path,
+    text: str,
+    images: Sequence[dict[str, str]],
     withdrawn: frozenset[str] = frozenset(),
-) -> JoinReport:  # fmt: skip
+) -> JoinReport:
     (folder / "labels.csv").write_text(text, encoding="utf-8")
-    labels = read_labels(
-        folder / "labels.csv", ("ill",), with_images=True, withdrawn=withdrawn
-    )  # fmt: skip
+    labels = read_labels(folder / "labels.csv", ("ill",), with_images=True, withdrawn=withdrawn)
     return join_report(labels, images)
 
 
@@ -29,16 +29,19 @@ def keys(
     patient: str = "", study: str = "", accession: str = "", series: str = ""
 ) -> dict[str, str]:
     return {
-        "PatientID": patient, "StudyInstanceUID": study, "AccessionNumber": accession,
+        "PatientID": patient,
+        "StudyInstanceUID": study,
+        "AccessionNumber": accession,
         "SeriesInstanceUID": series,
-    }  # fmt: skip
+    }
 
 
 def test_matches_are_counted_by_the_key_that_found_them(tmp_path: Path) -> None:
     found = report(
-        tmp_path, "PatientID,AccessionNumber,ill\nP1,,1\nP2,A2,0\nP2,A2,0\nP3,,1\n",
+        tmp_path,
+        "PatientID,AccessionNumber,ill\nP1,,1\nP2,A2,0\nP2,A2,0\nP3,,1\n",
         [keys("P1", "S1"), keys("P1", "S2"), keys("P2", "S3", "A2"), keys("P9", "S4")],
-    )  # fmt: skip
+    )
     assert (found.rows, found.matched_rows, found.images, found.matched_images) == (4, 2, 4, 3)
     assert found.by_key == {"PatientID": 2, "AccessionNumber": 1}
     assert found.duplicate_rows == 1
@@ -61,7 +64,7 @@ def test_matches_are_counted_by_the_key_that_found_them(tmp_path: Path) -> None:
         ("1.23E+15", "1234567890123456", ROUNDED),
         ("X7", "Y7", ""),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_matched_has_its_likely_cause(
     tmp_path: Path, row: str, image: str, cause: str
 ) -> None:
@@ -74,9 +77,8 @@ def test_what_is_not_matched_has_its_likely_cause(
 
 def test_an_accession_number_that_dicom_cut_off_is_told(tmp_path: Path) -> None:
     found = report(
-        tmp_path, "AccessionNumber,ill\n12345678901234567,1\n",
-        [keys("P", "S", "1234567890123456")],
-    )  # fmt: skip
+        tmp_path, "AccessionNumber,ill\n12345678901234567,1\n", [keys("P", "S", "1234567890123456")]
+    )
     assert "more than 16 characters" in found.unmatched_rows[0].cause
 
 
@@ -93,9 +95,11 @@ def test_rows_that_disagree_and_withdrawn_patients_are_no_part_of_what_is_missin
     tmp_path: Path,
 ) -> None:
     found = report(
-        tmp_path, "PatientID,ill\nP1,1\nP1,0\nP2,1\nP3,0\n",
-        [keys("P1", "S1"), keys("P2", "S2"), keys("P3", "S3")], frozenset({"P3"}),
-    )  # fmt: skip
+        tmp_path,
+        "PatientID,ill\nP1,1\nP1,0\nP2,1\nP3,0\n",
+        [keys("P1", "S1"), keys("P2", "S2"), keys("P3", "S3")],
+        frozenset({"P3"}),
+    )
     assert (found.rows, found.images, found.conflicting_keys) == (3, 2, 1)
     assert not found.unmatched_images
     assert not found.unmatched_rows
@@ -105,7 +109,7 @@ def test_a_thousand_rows_that_miss_their_zeros_are_told_in_one_line(tmp_path: Pa
     rows = "".join(f"{n},{n % 2}\n" for n in range(1, 1001))
     found = report(
         tmp_path, f"PatientID,ill\n{rows}", [keys(f"{n:06}", f"S{n}") for n in range(1, 1001)]
-    )  # fmt: skip
+    )
     assert found.lines() == [
         "0 of 1000 rows of the table have images; 0 of 1000 images have a row.",
         "Likely cause: zeros in front (2000 x).",

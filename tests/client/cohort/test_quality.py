@@ -98,16 +98,21 @@ def test_by_default_what_is_proven_is_left_out_and_what_is_suspect_reported(tmp_
     left_out, warned = named(verdict(site))
     assert left_out == {"P00": Reason.LOCALIZER}
     assert set(warned.values()) == {
-        Reason.DERIVED, Reason.BURNED_IN_SUSPECT, Reason.SPACING_OUTLIER,
-    }  # fmt: skip
+        Reason.DERIVED,
+        Reason.BURNED_IN_SUSPECT,
+        Reason.SPACING_OUTLIER,
+    }
 
 
 def test_presentation_images_are_not_derived_and_secondary_captures_are(tmp_path: Path) -> None:
-    site = site_of(tmp_path, {
-        1: put(ImageType=["DERIVED", "PRIMARY"]),
-        2: put(SOPClassUID="1.2.840.10008.5.1.4.1.1.7.2"),
-        3: put(SOPClassUID="1.2.840.10008.5.1.4.1.1.77.1.4"),
-    })  # fmt: skip
+    site = site_of(
+        tmp_path,
+        {
+            1: put(ImageType=["DERIVED", "PRIMARY"]),
+            2: put(SOPClassUID="1.2.840.10008.5.1.4.1.1.7.2"),
+            3: put(SOPClassUID="1.2.840.10008.5.1.4.1.1.77.1.4"),
+        },
+    )
     assert named(verdict(site)) == ({}, {"P02": Reason.DERIVED})
 
 
@@ -127,10 +132,15 @@ def test_one_image_or_study_under_two_patients_is_left_out_of_both(
 
 
 def test_what_a_run_asks_for_decides_and_a_header_that_does_not_say_fits(tmp_path: Path) -> None:
-    site = site_of(tmp_path, {
-        1: put(BodyPartExamined="HAND"), 2: put(BodyPartExamined=""), 3: put(ImageLaterality="R"),
-        4: put(ImageLaterality=""),
-    })  # fmt: skip
+    site = site_of(
+        tmp_path,
+        {
+            1: put(BodyPartExamined="HAND"),
+            2: put(BodyPartExamined=""),
+            3: put(ImageLaterality="R"),
+            4: put(ImageLaterality=""),
+        },
+    )
     config = config_of(cohort="{images: {size: [16, 16], body_parts: [Chest], laterality: L}}")
     expected = {"P01": Reason.WRONG_BODYPART, "P03": Reason.WRONG_LATERALITY}
     assert named(verdict(site, config))[0] == expected

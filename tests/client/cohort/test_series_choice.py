@@ -46,9 +46,16 @@ def as_class(dataset: FileDataset, sop_class: str, modality: str, **more: object
 
 
 def series(
-    folder: Path, patient: str, name: str, *, sop_class: str = MR, modality: str = "MR",
-    study: str = "S", count: int = 4, **more: object,
-) -> str:  # fmt: skip
+    folder: Path,
+    patient: str,
+    name: str,
+    *,
+    sop_class: str = MR,
+    modality: str = "MR",
+    study: str = "S",
+    count: int = 4,
+    **more: object,
+) -> str:
     """Write a series of parallel slices and return its UID."""
     found = ""
     seed = sum(map(ord, patient + name + study))
@@ -61,9 +68,16 @@ def series(
 
 
 def picture(
-    folder: Path, patient: str, name: str, *, sop_class: str = CR, modality: str = "CR",
-    study: str = "S", seed: int = 0, **more: object,
-) -> FileDataset:  # fmt: skip
+    folder: Path,
+    patient: str,
+    name: str,
+    *,
+    sop_class: str = CR,
+    modality: str = "CR",
+    study: str = "S",
+    seed: int = 0,
+    **more: object,
+) -> FileDataset:
     one = image(noise(8, 8, seed=seed + len(name)), patient, study, name)
     as_class(one, sop_class, modality, SeriesDescription=name, **more)
     save(folder / patient / f"{study}-{name}.dcm", one)
@@ -72,11 +86,18 @@ def picture(
 
 def rows(folder: Path, key: str, values: Mapping[str, str]) -> None:
     """Write a table with one row a patient, keyed by what `values` says of them."""
-    write_labels(folder, [
-        {"PatientID": patient, **({} if key == "PatientID" else {key: value}), "ill": n % 2,
-         "mask": f"{patient}.png"}
-        for n, (patient, value) in enumerate(values.items())
-    ])  # fmt: skip
+    write_labels(
+        folder,
+        [
+            {
+                "PatientID": patient,
+                **({} if key == "PatientID" else {key: value}),
+                "ill": n % 2,
+                "mask": f"{patient}.png",
+            }
+            for n, (patient, value) in enumerate(values.items())
+        ],
+    )
 
 
 def study_of(patient: str, study: str = "S") -> str:
@@ -174,8 +195,7 @@ def test_one_patients_files_decide_nothing_of_another(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "kept"),
-    [("AX T1", "ax_t1", 2), ("AX T1", "AX FLAIR", 0)],
+    ("first", "second", "kept"), [("AX T1", "ax_t1", 2), ("AX T1", "AX FLAIR", 0)]
 )
 def test_studies_of_a_patient_are_several_items_only_where_they_are_alike(
     tmp_path: Path, first: str, second: str, kept: int
@@ -272,9 +292,10 @@ def test_pet_in_counts_and_in_becquerel_are_never_mixed(tmp_path: Path, dimensio
     assert list(used(found)) == ["P0", "P4"]
     told = {p.detail for p in found.unusable if p.reason is Reason.WRONG_UNITS}
     assert told == {
-        "Units is CNTS, the run uses BQML", "Units is GML, the run uses BQML",
+        "Units is CNTS, the run uses BQML",
+        "Units is GML, the run uses BQML",
         "Units is not said, the run uses BQML",
-    }  # fmt: skip
+    }
     # SUV by lean body mass is another number under the same Units (PS3.3 C.8.9.1.1.3).
     series(site, "P5", "suv", sop_class=PT, modality="PT", Units="GML", SUVType="LBM")
     series(site, "P6", "suv", sop_class=PT, modality="PT", Units="GML", SUVType="BW")
@@ -289,10 +310,11 @@ def test_pet_in_counts_and_in_becquerel_are_never_mixed(tmp_path: Path, dimensio
 @pytest.mark.parametrize(
     ("sop_class", "modality"),
     [
-        (MG_RAW, "MG"), ("1.2.840.10008.5.1.4.1.1.1.1.1", "DX"),
+        (MG_RAW, "MG"),
+        ("1.2.840.10008.5.1.4.1.1.1.1.1", "DX"),
         ("1.2.840.10008.5.1.4.1.1.1.3.1", "IO"),
     ],
-)  # fmt: skip
+)
 def test_raw_x_rays_are_left_out_unless_the_run_wants_them(
     tmp_path: Path, sop_class: str, modality: str
 ) -> None:
@@ -304,9 +326,13 @@ def test_raw_x_rays_are_left_out_unless_the_run_wants_them(
         site, "P1", "raw", sop_class=CR, modality=modality, PresentationIntentType="FOR PROCESSING"
     )
     picture(
-        site, "P2", "raw", sop_class=shown, modality=modality,
+        site,
+        "P2",
+        "raw",
+        sop_class=shown,
+        modality=modality,
         PresentationIntentType="FOR PROCESSING",
-    )  # fmt: skip
+    )
     picture(site, "P3", "silent", modality=modality)
     rows(site, "PatientID", {f"P{n}": f"P{n}" for n in range(4)})
     found = cohort(site, FLAT)

@@ -57,11 +57,14 @@ def load(data: Path, config: RunConfig, cache: Path) -> SiteCohort:
 
 
 @pytest.mark.parametrize("config", [PLAIN, PRIVATE])
-@pytest.mark.parametrize(("said", "reason"), [
-    ({"IssuerOfPatientID": ("north", "south")}, Reason.PATIENT_TWO_ISSUERS),
-    ({"PatientBirthDate": ("19500101", "19510101")}, Reason.PATIENT_CONFLICT),
-    ({"PatientSex": ("M", "F")}, Reason.PATIENT_CONFLICT),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"IssuerOfPatientID": ("north", "south")}, Reason.PATIENT_TWO_ISSUERS),
+        ({"PatientBirthDate": ("19500101", "19510101")}, Reason.PATIENT_CONFLICT),
+        ({"PatientSex": ("M", "F")}, Reason.PATIENT_CONFLICT),
+    ],
+)
 def test_two_people_under_one_identifier_are_never_one(
     said: dict[str, tuple[str, ...]], reason: Reason, config: RunConfig, tmp_path: Path
 ) -> None:
@@ -72,6 +75,7 @@ def test_two_people_under_one_identifier_are_never_one(
 
 def issued_by(name: str, identifier: str = "", kind: str = "") -> Callable[[FileDataset], None]:
     """Return what names the issuer of an image's PatientID, with its qualifiers (0010,0024)."""
+
     def name_it(one: FileDataset) -> None:
         one.IssuerOfPatientID = name
         if identifier or kind:
@@ -86,22 +90,27 @@ NORTH = issued_by("", "1.2.840.1", "ISO")
 
 
 @pytest.mark.parametrize("config", [PLAIN, PRIVATE])
-@pytest.mark.parametrize(("issuers", "people"), [
-    ((NORTH, issued_by("", "1.2.840.2", "ISO")), 2),
-    ((NORTH, issued_by("", "1.2.840.1", "UUID")), 2),
-    ((issued_by("A", "1.2", "ISO"), issued_by("A", "1.3", "ISO")), 2),
-    ((issued_by("A", "1.2", "ISO"), issued_by("B", "1.2", "ISO")), 2),
-    ((issued_by("A", "1.2", "ISO"), issued_by("B")), 2),
-    ((NORTH, NORTH), 1),
-    ((NORTH, issued_by("")), 1),
-    ((NORTH, issued_by("A")), 1),
-    ((issued_by("A", "1.2", "ISO"), issued_by("A")), 1),
-    ((NORTH, issued_by("", "1.2.840.1")), 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("issuers", "people"),
+    [
+        ((NORTH, issued_by("", "1.2.840.2", "ISO")), 2),
+        ((NORTH, issued_by("", "1.2.840.1", "UUID")), 2),
+        ((issued_by("A", "1.2", "ISO"), issued_by("A", "1.3", "ISO")), 2),
+        ((issued_by("A", "1.2", "ISO"), issued_by("B", "1.2", "ISO")), 2),
+        ((issued_by("A", "1.2", "ISO"), issued_by("B")), 2),
+        ((NORTH, NORTH), 1),
+        ((NORTH, issued_by("")), 1),
+        ((NORTH, issued_by("A")), 1),
+        ((issued_by("A", "1.2", "ISO"), issued_by("A")), 1),
+        ((NORTH, issued_by("", "1.2.840.1")), 1),
+    ],
+)
 def test_an_issuer_is_known_by_its_qualifiers_too(
-    issuers: tuple[Callable[[FileDataset], None], ...], people: int, config: RunConfig,
+    issuers: tuple[Callable[[FileDataset], None], ...],
+    people: int,
+    config: RunConfig,
     tmp_path: Path,
-) -> None:  # fmt: skip
+) -> None:
     data = folder(tmp_path / "d", PatientSex=("", ""))
     for number, issuer in enumerate(issuers):
         one = dcmread(data / f"p1-{number}.dcm")
@@ -112,21 +121,29 @@ def test_an_issuer_is_known_by_its_qualifiers_too(
     assert cohort.reasons()[Reason.PATIENT_TWO_ISSUERS] == (0 if people == 1 else 2)
 
 
-@pytest.mark.parametrize("said", [
-    {"IssuerOfPatientID": ("north", "north")}, {"IssuerOfPatientID": ("north", "")},
-    {"PatientBirthDate": ("19500101", "")}, {"PatientSex": ("F", "")},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"IssuerOfPatientID": ("north", "north")},
+        {"IssuerOfPatientID": ("north", "")},
+        {"PatientBirthDate": ("19500101", "")},
+        {"PatientSex": ("F", "")},
+    ],
+)
 def test_what_is_left_empty_says_nothing(said: dict[str, tuple[str, ...]], tmp_path: Path) -> None:
     cohort = load(folder(tmp_path / "d", **said), PLAIN, tmp_path / "c")
     assert cohort.items.pseudonyms == ("P1", "P2")
 
 
 def test_rows_of_a_private_run_name_their_patient(tmp_path: Path) -> None:
-    write_labels(tmp_path, [
-        {"PatientID": "P1", "StudyInstanceUID": "1.2", "ill": 1},
-        {"PatientID": "P2", "StudyInstanceUID": "1.2", "ill": 0},
-        {"PatientID": "", "StudyInstanceUID": "1.2", "ill": 0},
-    ])  # fmt: skip
+    write_labels(
+        tmp_path,
+        [
+            {"PatientID": "P1", "StudyInstanceUID": "1.2", "ill": 1},
+            {"PatientID": "P2", "StudyInstanceUID": "1.2", "ill": 0},
+            {"PatientID": "", "StudyInstanceUID": "1.2", "ill": 0},
+        ],
+    )
     table = tmp_path / "labels.csv"
     labels = read_labels(table, ("ill",), with_images=True, by_patient=True)
     keys = {"SeriesInstanceUID": "9", "StudyInstanceUID": "1.2", "AccessionNumber": ""}
@@ -157,7 +174,7 @@ def test_a_private_run_is_not_told_that_nobody_fits(tmp_path: Path) -> None:
         weights = initial_weights(PRIVATE, 0)
         request = TrainRequest(run="r", round=1, seed=0, config=PRIVATE, weights=weights)
         assert isinstance(here.answer(request), SiteUpdate)
-        assert ("It goes on" in " ".join(told)), "the site's own admin is told"
+        assert "It goes on" in " ".join(told), "the site's own admin is told"
 
 
 def test_a_plain_run_says_that_nobody_fits(tmp_path: Path) -> None:

@@ -46,8 +46,11 @@ def test_one_small_count_takes_the_next_smallest_with_it() -> None:
     rows = {"a": [f"a{n}" for n in range(9)], "b": [f"b{n}" for n in range(6)], "c": ["c"]}
     assert told(rows) == {"a": 9.0, "b": None, "c": None}
     assert told({**rows, "d": [f"d{n}" for n in range(4)]}) == {
-        "a": 9.0, "b": 6.0, "c": None, "d": None,
-    }  # fmt: skip
+        "a": 9.0,
+        "b": 6.0,
+        "c": None,
+        "d": None,
+    }
 
 
 def test_many_studies_of_few_patients_are_few() -> None:

@@ -60,15 +60,29 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return site
 
 
-def handler(data: Path, home: Path, telling: Telling | None = None, epsilon: float = 1000.0) -> RequestHandler:
-    return RequestHandler(SiteContext(
-        name="north", data=data, labels=data / "labels.csv", cache=home / "cache",
-        memory=home / "memory", ledger=home / "ledger.db", index=home / "index.db",
-        withdrawals=home / "withdrawals.jsonl", quality=QualityRules(),
-        telling=telling or Telling(), largest_epsilon=epsilon,
-        cohort_delta=1e-5, tell_patients=True, device=torch.device("cpu"),
-        identity_key=home / "identity.key",
-    ), lambda _text: None)  # fmt: skip
+def handler(
+    data: Path, home: Path, telling: Telling | None = None, epsilon: float = 1000.0
+) -> RequestHandler:
+    return RequestHandler(
+        SiteContext(
+            name="north",
+            data=data,
+            labels=data / "labels.csv",
+            cache=home / "cache",
+            memory=home / "memory",
+            ledger=home / "ledger.db",
+            index=home / "index.db",
+            withdrawals=home / "withdrawals.jsonl",
+            quality=QualityRules(),
+            telling=telling or Telling(),
+            largest_epsilon=epsilon,
+            cohort_delta=1e-5,
+            tell_patients=True,
+            device=torch.device("cpu"),
+            identity_key=home / "identity.key",
+        ),
+        lambda _text: None,
+    )
 
 
 def ask(config: RunConfig = CONFIG) -> StatisticsRequest:
@@ -87,8 +101,10 @@ def test_every_study_is_counted_once_and_few_are_held_back(data: Path, tmp_path:
     assert told.tables["patients"].rows == {"found": 24, "used": 14, "left out": 10}
     # 1 + 2 patients are fewer than 5, and 10 - 7 would give them away.
     assert told.tables[LEFT_OUT].rows == {
-        "TRUNCATED_PIXELS": None, "MISSING_SLICES": None, "WRONG_MODALITY": None,
-    }  # fmt: skip
+        "TRUNCATED_PIXELS": None,
+        "MISSING_SLICES": None,
+        "WRONG_MODALITY": None,
+    }
     assert told.tables["class of ill"].rows == {"0": 7, "1": 7}
     assert told.tables["slice distance (mm)"].rows["2 to 3"] == 14
     ages = told.tables["age (years)"].rows
@@ -101,8 +117,10 @@ def test_a_site_that_tells_smaller_cells_tells_why(data: Path, tmp_path: Path) -
     config = parse_config(CONFIG.to_yaml().replace("smallest_cell: 5", "smallest_cell: 1"))
     told = answered(handler(data, tmp_path, Telling(smallest_cell=1)), config).statistics
     assert told.tables[LEFT_OUT].rows == {
-        "TRUNCATED_PIXELS": 1, "MISSING_SLICES": 2, "WRONG_MODALITY": 7,
-    }  # fmt: skip
+        "TRUNCATED_PIXELS": 1,
+        "MISSING_SLICES": 2,
+        "WRONG_MODALITY": 7,
+    }
     # The stricter of the run's and the site's cell is kept to.
     strict = answered(handler(data, tmp_path, Telling(smallest_cell=8)), config).statistics
     assert strict.smallest == 8
@@ -184,30 +202,38 @@ def survival(n: int) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize(("task", "tables"), [
-    (
-        "{kind: prognosis, event: died, time: days, intervals: [300.0, 600.0]}",
-        {
-            "outcome died": {"event": 10, "no event": 10},
-            "follow-up (days)": {"0 to 300": 10, "300 to 600": 10, "600 and more": 0, "unknown": 0},
-        },
-    ),
-    (
-        "{kind: diagnosis, type: multilabel, target: [a, b]}",
-        {
-            "label a": {"0": 10, "1": 10, "unknown": 0},
-            "label b": {"0": 0, "1": 14, "unknown": 6},
-        },
-    ),
-    (
-        "{kind: diagnosis, type: multiclass, target: died, classes: ['0', '1']}",
-        {"class of died": {"0": 10, "1": 10}},
-    ),
-    (
-        "{kind: prognosis, outcome: fixed_horizon, event: died}",
-        {"outcome died": {"event": 10, "no event": 10, "unknown": 0}},
-    ),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("task", "tables"),
+    [
+        (
+            "{kind: prognosis, event: died, time: days, intervals: [300.0, 600.0]}",
+            {
+                "outcome died": {"event": 10, "no event": 10},
+                "follow-up (days)": {
+                    "0 to 300": 10,
+                    "300 to 600": 10,
+                    "600 and more": 0,
+                    "unknown": 0,
+                },
+            },
+        ),
+        (
+            "{kind: diagnosis, type: multilabel, target: [a, b]}",
+            {
+                "label a": {"0": 10, "1": 10, "unknown": 0},
+                "label b": {"0": 0, "1": 14, "unknown": 6},
+            },
+        ),
+        (
+            "{kind: diagnosis, type: multiclass, target: died, classes: ['0', '1']}",
+            {"class of died": {"0": 10, "1": 10}},
+        ),
+        (
+            "{kind: prognosis, outcome: fixed_horizon, event: died}",
+            {"outcome died": {"event": 10, "no event": 10, "unknown": 0}},
+        ),
+    ],
+)
 def test_outcomes_of_every_task_are_counted_by_patient(
     task: str, tables: dict[str, dict[str, float]], tmp_path: Path
 ) -> None:
@@ -222,13 +248,20 @@ def test_outcomes_of_every_task_are_counted_by_patient(
 # --- policy, letters, words ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("private", "rules", "told"), [
-    (False, {}, True), (False, {"statistics": False}, False), (True, {}, False),
-    (True, {"statistics_noise": 20.0}, True),
-    (True, {"statistics": False, "statistics_noise": 20.0}, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("private", "rules", "told"),
+    [
+        (False, {}, True),
+        (False, {"statistics": False}, False),
+        (True, {}, False),
+        (True, {"statistics_noise": 20.0}, True),
+        (True, {"statistics": False, "statistics_noise": 20.0}, False),
+    ],
+)
 def test_a_private_run_is_told_of_the_cohort_with_noise_alone(
-    private: bool, rules: dict[str, object], told: bool  # noqa: FBT001
+    private: bool,  # noqa: FBT001
+    rules: dict[str, object],
+    told: bool,  # noqa: FBT001
 ) -> None:
     config = question().config if private else CONFIG
     denied = judge_statistics(config, PolicyRules.model_validate(rules))
@@ -243,7 +276,9 @@ def test_a_site_may_keep_all_of_it_to_itself_and_train(tmp_path: Path) -> None:
     admission = letters.admission()
     policy = admission.config.policy.model_copy(update={"statistics": False})
     correspondence = letters.open()
-    correspondence.admission = replace(admission, config=admission.config.model_copy(update={"policy": policy}))
+    correspondence.admission = replace(
+        admission, config=admission.config.model_copy(update={"policy": policy})
+    )
     requests: tuple[Request, ...] = (request, question())
     for number, asked in enumerate(requests):
         fleet.ask(asked, number=number)
@@ -284,8 +319,9 @@ def test_whoever_approves_a_run_is_told_what_leaves_of_the_cohort() -> None:
 
 TABLE = config_of(
     "{kind: prognosis, event: died, time: days, intervals: [100, 200, 400]}",
-    "{table: {numbers: [{column: age}]}, smallest_cohort: 2}", "table",
-)  # fmt: skip
+    "{table: {numbers: [{column: age}]}, smallest_cohort: 2}",
+    "table",
+)
 #: Lines of one patient that cannot be used.
 LINES = {
     "outcome": "".join(f"Q,0,soon{n},{n}\n" for n in range(90)),

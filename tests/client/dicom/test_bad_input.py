@@ -205,9 +205,7 @@ def test_each_slice_is_rescaled_by_its_own_line(tmp_path: Path) -> None:
     assert np.array_equal(found.images[0].values, expected)
     (seen,) = series_remarks(found.instances).values()
     assert seen == {Remark.RESCALE_VARIES}
-    assert remarks(found.instances) == (
-        ("RESCALE_VARIES", 12, Remark.RESCALE_VARIES.value),
-    )  # fmt: skip
+    assert remarks(found.instances) == (("RESCALE_VARIES", 12, Remark.RESCALE_VARIES.value),)
 
 
 def test_monochrome1_is_turned_and_said(tmp_path: Path) -> None:
@@ -357,9 +355,7 @@ def test_stray_files_beside_a_series_are_listed_and_change_nothing(tmp_path: Pat
     save(site / "DICOMDIR", _directory())
     found = outcome_of(site)
     assert np.array_equal(found.images[0].values, quantities())
-    assert found.reasons == Counter({
-        Reason.NOT_DICOM: 1, Reason.NO_PIXELS: 1, Reason.DICOMDIR: 1,
-    })  # fmt: skip
+    assert found.reasons == Counter({Reason.NOT_DICOM: 1, Reason.NO_PIXELS: 1, Reason.DICOMDIR: 1})
 
 
 def _directory() -> FileDataset:
@@ -405,9 +401,11 @@ def _no_syntax(site: Path) -> None:
     length = int.from_bytes(content[place + 6 : place + 8], "little")
     group = int.from_bytes(content[140:144], "little") - 8 - length
     (site / "x").write_bytes(
-        content[:140] + group.to_bytes(4, "little") + content[144:place]
+        content[:140]
+        + group.to_bytes(4, "little")
+        + content[144:place]
         + content[place + 8 + length :]
-    )  # fmt: skip
+    )
 
 
 def _bad_number(site: Path) -> None:
@@ -469,18 +467,26 @@ def _jpeg2000_of(rows: int, columns: int, padding: int = 0) -> bytes:
         (_file(_syntax("1.2.840.10008.1.2.5", bytes(64))), Reason.DECODE_ERROR),
         (_no_syntax, Reason.MISSING_TS),
         (_bad_number, Reason.BAD_VR),
-        (_claims(30000, 30000, "1.2.840.10008.1.2.4.90", _jpeg2000_of(30000, 30000)),
-         Reason.TOO_LARGE),
-        (_claims(20000, 20000, "1.2.840.10008.1.2.4.90", _jpeg2000_of(20000, 20000)),
-         Reason.TOO_LARGE),
-        (_claims(17000, 17000, "1.2.840.10008.1.2.4.90", _jpeg2000_of(17000, 17000, 300_000)),
-         Reason.TOO_LARGE),
+        (
+            _claims(30000, 30000, "1.2.840.10008.1.2.4.90", _jpeg2000_of(30000, 30000)),
+            Reason.TOO_LARGE,
+        ),
+        (
+            _claims(20000, 20000, "1.2.840.10008.1.2.4.90", _jpeg2000_of(20000, 20000)),
+            Reason.TOO_LARGE,
+        ),
+        (
+            _claims(17000, 17000, "1.2.840.10008.1.2.4.90", _jpeg2000_of(17000, 17000, 300_000)),
+            Reason.TOO_LARGE,
+        ),
         (_claims(8, 9, "1.2.840.10008.1.2.4.90", _jpeg2000_of(30000, 30000)), Reason.DECODE_ERROR),
-        (_claims(9000, 9000, "1.2.840.10008.1.2.5", bytes(64) + b"\x81\0" * 99),
-         Reason.TRUNCATED_PIXELS),
+        (
+            _claims(9000, 9000, "1.2.840.10008.1.2.5", bytes(64) + b"\x81\0" * 99),
+            Reason.TRUNCATED_PIXELS,
+        ),
         (_file(lambda dataset: dataset.__delitem__("PixelData")), Reason.NO_PIXELS),
     ],
-)  # fmt: skip
+)
 def test_a_file_that_cannot_be_used_has_its_code(
     build: Build, reason: Reason, tmp_path: Path
 ) -> None:

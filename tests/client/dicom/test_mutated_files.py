@@ -37,9 +37,10 @@ def write_sources(folder: Path) -> None:
     grey, colour = noise(24, 20), noise(12, 10, 3, dtype="uint8", top=255)
     save(folder / "explicit", placed(image(grey), (0, 0, 0)))
     for name, syntax in (
-        ("implicit", ImplicitVRLittleEndian), ("big", ExplicitVRBigEndian),
+        ("implicit", ImplicitVRLittleEndian),
+        ("big", ExplicitVRBigEndian),
         ("deflated", DeflatedExplicitVRLittleEndian),
-    ):  # fmt: skip
+    ):
         dataset = placed(image(grey), (0, 0, 0))
         dataset.file_meta.TransferSyntaxUID = syntax
         dataset["PixelData"].VR = "OW"
@@ -49,9 +50,10 @@ def write_sources(folder: Path) -> None:
     for name, frame, syntax in _codestreams(grey):
         save(folder / name, compressed(grey, frame, syntax))
     eight = noise(24, 20, dtype="uint8", top=255)
-    save(folder / "jpeg", compressed(
-        eight, bytes(imagecodecs.jpeg8_encode(eight)), "1.2.840.10008.1.2.4.50"
-    ))  # fmt: skip
+    save(
+        folder / "jpeg",
+        compressed(eight, bytes(imagecodecs.jpeg8_encode(eight)), "1.2.840.10008.1.2.4.50"),
+    )
 
 
 def _codestreams(grey: Values) -> list[tuple[str, bytes, str]]:
@@ -63,12 +65,18 @@ def _codestreams(grey: Values) -> list[tuple[str, bytes, str]]:
     return [
         ("lossless", bytes(imagecodecs.ljpeg_encode(grey)), "1.2.840.10008.1.2.4.70"),
         ("jpeg-ls", bytes(imagecodecs.jpegls_encode(grey)), "1.2.840.10008.1.2.4.80"),
-        ("extended", bytes(imagecodecs.jpeg_encode(twelve, bitspersample=12)),
-         "1.2.840.10008.1.2.4.51"),
-        ("jpeg2000", bytes(imagecodecs.jpeg2k_encode(
-            grey, level=0, codecformat="J2K", reversible=True)), "1.2.840.10008.1.2.4.90"),
+        (
+            "extended",
+            bytes(imagecodecs.jpeg_encode(twelve, bitspersample=12)),
+            "1.2.840.10008.1.2.4.51",
+        ),
+        (
+            "jpeg2000",
+            bytes(imagecodecs.jpeg2k_encode(grey, level=0, codecformat="J2K", reversible=True)),
+            "1.2.840.10008.1.2.4.90",
+        ),
         ("rle", next(generate_frames(rle.PixelData, number_of_frames=1)), "1.2.840.10008.1.2.5"),
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.slow
@@ -79,10 +87,19 @@ def test_broken_files_are_read_or_refused(tmp_path: Path) -> None:
     for part in range(PARTS):
         count = FILES // PARTS
         ended = subprocess.run(
-            [sys.executable, mutations.__file__, str(part * count), str(count), str(tmp_path),
-             str(sources)],
-            capture_output=True, text=True, check=False, timeout=280,
-        )  # fmt: skip
+            [
+                sys.executable,
+                mutations.__file__,
+                str(part * count),
+                str(count),
+                str(tmp_path),
+                str(sources),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=280,
+        )
         assert ended.returncode == 0, ended.stderr[-2000:]
         found = json.loads(ended.stdout)
         assert found["failed"] == 0, "\n".join(found["failures"])

@@ -21,24 +21,38 @@ ZOO = SHARED / "dicom-zoo"
 REFUSED: dict[Reason, tuple[str, ...]] = {
     # No image: reports, plans, waveforms, annotations, and headers whose pixels were taken out.
     Reason.NO_PIXELS: (
-        "dicom-test-files__rwvm.dcm", "fo-dicom__GH178.dcm", "fo-dicom__GH220.dcm",
-        "fo-dicom__GH487.dcm", "fo-dicom__Issue1097_FailToOpenDeflatedFileWithSQ.dcm",
-        "highdicom__sm_annotations.dcm", "highdicom__sr_document.dcm",
-        "pydicom__ExplVR_BigEndNoMeta.dcm", "pydicom__ExplVR_LitEndNoMeta.dcm",
-        "pydicom__IM00000R", "pydicom__UN_sequence.dcm", "pydicom__chrKoreanMulti.dcm",
-        "pydicom__empty_charset_LEI.dcm", "pydicom__fall.dcm",
-        "pydicom__reportsi_with_empty_number_tags.dcm", "pydicom__rtplan_truncated.dcm",
-        "pydicom__test-SR.dcm", "pydicom__waveform_ecg.dcm",
+        "dicom-test-files__rwvm.dcm",
+        "fo-dicom__GH178.dcm",
+        "fo-dicom__GH220.dcm",
+        "fo-dicom__GH487.dcm",
+        "fo-dicom__Issue1097_FailToOpenDeflatedFileWithSQ.dcm",
+        "highdicom__sm_annotations.dcm",
+        "highdicom__sr_document.dcm",
+        "pydicom__ExplVR_BigEndNoMeta.dcm",
+        "pydicom__ExplVR_LitEndNoMeta.dcm",
+        "pydicom__IM00000R",
+        "pydicom__UN_sequence.dcm",
+        "pydicom__chrKoreanMulti.dcm",
+        "pydicom__empty_charset_LEI.dcm",
+        "pydicom__fall.dcm",
+        "pydicom__reportsi_with_empty_number_tags.dcm",
+        "pydicom__rtplan_truncated.dcm",
+        "pydicom__test-SR.dcm",
+        "pydicom__waveform_ecg.dcm",
     ),
     Reason.DICOMDIR: ("pydicom__DICOMDIR-bigEnd", "pydicom__DICOMDIR-empty.dcm"),
     # A header of an image whose pixels are not all there.
     Reason.TRUNCATED_PIXELS: (
-        "fo-dicom__GH1146.dcm", "fo-dicom__GH626.dcm", "pydicom__MR_truncated.dcm",
+        "fo-dicom__GH1146.dcm",
+        "fo-dicom__GH626.dcm",
+        "pydicom__MR_truncated.dcm",
         "pydicom-data__emri_small_jpeg_2k_lossless_too_short.dcm",
     ),
     # Twelve bits packed as ACR-NEMA did, without SamplesPerPixel; and datasets made up of a tag.
     Reason.MISSING_HEADER: (
-        "fo-dicom__GH340.dcm", "pydicom__meta_missing_tsyntax.dcm", "pydicom__nested_priv_SQ.dcm",
+        "fo-dicom__GH340.dcm",
+        "pydicom__meta_missing_tsyntax.dcm",
+        "pydicom__nested_priv_SQ.dcm",
     ),
     Reason.NOT_DICOM: ("pydicom__no_meta.dcm",),
     # Twenty slices of a head side by side.
@@ -47,22 +61,30 @@ REFUSED: dict[Reason, tuple[str, ...]] = {
     Reason.BAD_VR: ("pydicom__badVR.dcm", "fo-dicom__GH195.dcm"),
     # A codestream without tables; one whose size a delimiter overwrote. No peer reads them.
     Reason.DECODE_ERROR: (
-        "fo-dicom__genFile.dcm", "pydicom__JPEG2000-embedded-sequence-delimiter.dcm",
+        "fo-dicom__genFile.dcm",
+        "pydicom__JPEG2000-embedded-sequence-delimiter.dcm",
     ),
     # Big endian in what the standard's words of 16 bits do not settle: readers differ.
     Reason.UNSUPPORTED_TS: (
-        "pydicom-data__SC_rgb_expb_16bit.dcm", "pydicom-data__SC_rgb_expb_16bit_2frame.dcm",
-        "pydicom-data__SC_rgb_expb_32bit.dcm", "pydicom-data__SC_rgb_expb_32bit_2frame.dcm",
-        "pydicom__rtdose_expb.dcm", "pydicom__rtdose_expb_1frame.dcm",
+        "pydicom-data__SC_rgb_expb_16bit.dcm",
+        "pydicom-data__SC_rgb_expb_16bit_2frame.dcm",
+        "pydicom-data__SC_rgb_expb_32bit.dcm",
+        "pydicom-data__SC_rgb_expb_32bit_2frame.dcm",
+        "pydicom__rtdose_expb.dcm",
+        "pydicom__rtdose_expb_1frame.dcm",
     ),
-}  # fmt: skip
+}
 #: Read, and no peer here decodes them: floats, HTJ2K, uncompressed 4:2:2, and a codestream with
 #: bytes behind its end that dcmtk stumbles over.
-ALONE = frozenset({
-    "fo-dicom__GH364.dcm", "pydicom-data__HTJ2K_08_RGB.dcm",
-    "pydicom-data__parametric_map_double_float.dcm", "pydicom-data__parametric_map_float.dcm",
-    "pydicom__SC_ybr_full_422_uncompressed.dcm",
-})  # fmt: skip
+ALONE = frozenset(
+    {
+        "fo-dicom__GH364.dcm",
+        "pydicom-data__HTJ2K_08_RGB.dcm",
+        "pydicom-data__parametric_map_double_float.dcm",
+        "pydicom-data__parametric_map_float.dcm",
+        "pydicom__SC_ybr_full_422_uncompressed.dcm",
+    }
+)
 #: Lossy colour is rounded once more on its way from YCbCr.
 ROUNDED = 2
 

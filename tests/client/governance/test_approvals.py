@@ -92,8 +92,10 @@ def test_another_seeds_approval_stands_beside_the_first_and_a_refusal_is_of_all(
     assert approvals.decision(name, 2) == "waiting"
     approvals.decide(name, "approved", 2)
     assert [approvals.decision(name, seed) for seed in (1, 2, 3)] == [
-        "approved", "approved", "waiting",
-    ]  # fmt: skip
+        "approved",
+        "approved",
+        "waiting",
+    ]
     assert [seen.decision for seen in approvals.listed()] == ["approved", "approved"]
     approvals.decide(name, "declined")
     assert {approvals.decision(name, seed) for seed in (1, 2, 3)} == {"declined"}
@@ -117,9 +119,11 @@ def test_a_difference_names_each_place_with_both_values(tmp_path: Path) -> None:
     approvals = opened(tmp_path)
     approvals.decide_ahead(run_of(), "approved")
     changed = run_of(
-        training={"rounds": 3}, privacy={"epsilon": 2.5}, cohort={"confounder": None},
+        training={"rounds": 3},
+        privacy={"epsilon": 2.5},
+        cohort={"confounder": None},
         aggregation={"weights": {"a": 2.0}},
-    )  # fmt: skip
+    )
     assert sorted(approvals.difference(changed)) == [
         "aggregation.weights.a: not given -> 2.0",
         "aggregation.weights: {} -> not given",
@@ -159,8 +163,9 @@ def test_an_approval_ahead_holds_for_the_run_that_asks_later(tmp_path: Path) -> 
     approvals.note("breast-1", config)
     approvals.note("breast-2", config)
     assert [(s.run, s.decision) for s in approvals.listed()] == [
-        ("breast-1", "approved"), ("breast-2", "approved"),
-    ]  # fmt: skip
+        ("breast-1", "approved"),
+        ("breast-2", "approved"),
+    ]
 
 
 def test_one_run_with_two_configurations_is_two_questions(tmp_path: Path) -> None:

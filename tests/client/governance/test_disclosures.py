@@ -40,9 +40,14 @@ while True:
 
 def told(number: int = 1, **changed: object) -> Disclosure:
     plain = Disclosure(
-        kind="update", to="north-coordinator", run="breast-1", round=number, bytes=1000 + number,
-        sha256=f"{number:064x}", epsilon=0.5 * number,
-    )  # fmt: skip
+        kind="update",
+        to="north-coordinator",
+        run="breast-1",
+        round=number,
+        bytes=1000 + number,
+        sha256=f"{number:064x}",
+        epsilon=0.5 * number,
+    )
     return replace(plain, **changed)  # type: ignore[arg-type]  # fields by name
 
 
@@ -61,8 +66,10 @@ def test_each_message_is_one_line_that_reads_back(tmp_path: Path) -> None:
     log.record(told(2, kind="refusal", epsilon=None))
     Disclosures(path).record(told(3))
     assert [line.disclosure for line in listed(path)] == [
-        told(1), told(2, kind="refusal", epsilon=None), told(3),
-    ]  # fmt: skip
+        told(1),
+        told(2, kind="refusal", epsilon=None),
+        told(3),
+    ]
     assert verify(path).messages == 3
     assert verify(path).head == listed(path)[-1].hash
 
@@ -131,9 +138,18 @@ def test_a_line_holds_what_left_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "disclosures.jsonl"
     (line,) = written(path, 1)
     assert set(json.loads(line)) == {
-        "kind", "to", "run", "round", "bytes", "sha256", "epsilon", "again", "at", "previous",
+        "kind",
+        "to",
+        "run",
+        "round",
+        "bytes",
+        "sha256",
+        "epsilon",
+        "again",
+        "at",
+        "previous",
         "hash",
-    }  # fmt: skip
+    }
 
 
 def test_a_site_that_told_nothing_has_a_sound_log(tmp_path: Path) -> None:
@@ -202,9 +218,11 @@ def test_a_line_is_on_disk_before_anybody_is_told_so_whatever_kills_the_daemon(
 ) -> None:
     path = tmp_path / "disclosures.jsonl"
     process = subprocess.Popen(
-        [sys.executable, "-c", UNTIL_KILLED, str(path)], stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", UNTIL_KILLED, str(path)],
+        stdout=subprocess.PIPE,
+        text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    )
     assert process.stdout is not None
     heard = [process.stdout.readline() for _ in range(20)]
     process.send_signal(signal.SIGKILL)

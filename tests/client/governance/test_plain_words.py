@@ -18,35 +18,44 @@ def words(config: RunConfig) -> str:
     return "\n".join(f"{heading}: {text}" for heading, text in described(config))
 
 
-@pytest.mark.parametrize(("config", "said"), [
-    (run_of(privacy="none"), "privacy: NONE: updates leave without noise and may give patients"),
-    (run_of(privacy={"delta": 1e-6}), "epsilon 2 at delta 1e-06"),
-    (run_of(privacy={"training": {"rounds": 60}}), "60 rounds of 1 step"),
-    (run_of(privacy={"model": {"network": "resnet18"}}), "trains: resnet18"),
-    (run_of(evaluation={"count_noise": 3.0}), "each with noise of 3 patients"),
-    (run_of(exchange={"encoding": "int8"}), "rounded to 8 bits, after the noise"),
-    (run_of(training={"batch_patients": "all"}), "with all patients each"),
-    (run_of(cohort={"images": {"size": [8, 16, 16], "modalities": ["CT"]}}), "3-D images of CT"),
-    (run_of(description="why"), "purpose: why"),
-    (run_of(task={"classes": ["benign", "malignant"]}), "malignant (benign or malignant)"),
-    (run_of(task={"type": "multilabel", "target": ["a", "b"]}), "predicts a, b"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (
+            run_of(privacy="none"),
+            "privacy: NONE: updates leave without noise and may give patients",
+        ),
+        (run_of(privacy={"delta": 1e-6}), "epsilon 2 at delta 1e-06"),
+        (run_of(privacy={"training": {"rounds": 60}}), "60 rounds of 1 step"),
+        (run_of(privacy={"model": {"network": "resnet18"}}), "trains: resnet18"),
+        (run_of(evaluation={"count_noise": 3.0}), "each with noise of 3 patients"),
+        (run_of(exchange={"encoding": "int8"}), "rounded to 8 bits, after the noise"),
+        (run_of(training={"batch_patients": "all"}), "with all patients each"),
+        (
+            run_of(cohort={"images": {"size": [8, 16, 16], "modalities": ["CT"]}}),
+            "3-D images of CT",
+        ),
+        (run_of(description="why"), "purpose: why"),
+        (run_of(task={"classes": ["benign", "malignant"]}), "malignant (benign or malignant)"),
+        (run_of(task={"type": "multilabel", "target": ["a", "b"]}), "predicts a, b"),
+    ],
+)
 def test_what_is_in_force_is_said_in_plain_words(config: RunConfig, said: str) -> None:
     assert said in words(config)
 
 
 def test_segmentation_and_prognosis_are_said_too() -> None:
     content = run_of().model_dump(mode="json")
-    prognosis = {
-        "kind": "prognosis", "event": "died", "time": "months", "intervals": [1.0, 2.0],
-    }  # fmt: skip
-    assert "predicts died, by months" in words(RunConfig.model_validate(content | {
-        "task": prognosis
-    }))  # fmt: skip
+    prognosis = {"kind": "prognosis", "event": "died", "time": "months", "intervals": [1.0, 2.0]}
+    assert "predicts died, by months" in words(
+        RunConfig.model_validate(content | {"task": prognosis})
+    )
     cohort = content["cohort"] | {"table": None}
     outline = content | {
-        "task": {"kind": "segmentation"}, "model": {"network": "unet"}, "cohort": cohort,
-    }  # fmt: skip
+        "task": {"kind": "segmentation"},
+        "model": {"network": "unet"},
+        "cohort": cohort,
+    }
     assert "outlines lesion, as in the masks of column mask" in words(
         RunConfig.model_validate(outline)
     )
@@ -67,10 +76,18 @@ def test_shown_text_holds_nothing_that_a_terminal_acts_on_and_keeps_its_length(t
     assert shown(found) == found
 
 
-@pytest.mark.parametrize(("seconds", "said"), [
-    (0, "less than a minute"), (-5, "less than a minute"), (60, "1 minute"), (7199, "1 hour"),
-    (7200, "2 hours"), (86400, "1 day"), (900000, "10 days"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "less than a minute"),
+        (-5, "less than a minute"),
+        (60, "1 minute"),
+        (7199, "1 hour"),
+        (7200, "2 hours"),
+        (86400, "1 day"),
+        (900000, "10 days"),
+    ],
+)
 def test_a_time_is_told_in_the_largest_unit_that_fits(seconds: float, said: str) -> None:
     assert ago((NOW - timedelta(seconds=seconds)).isoformat(), NOW) == said
 
@@ -80,8 +97,9 @@ def test_a_time_that_cannot_be_read_is_unknown(since: str) -> None:
     assert ago(since, NOW) == "unknown"
 
 
-@pytest.mark.parametrize(("count", "said"), [
-    (0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (2.5e6, "2.5 MB"), (7e12, "7000.0 GB"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (2.5e6, "2.5 MB"), (7e12, "7000.0 GB")],
+)
 def test_sizes_are_told_as_people_say_them(count: float, said: str) -> None:
     assert size(count) == said

@@ -55,9 +55,10 @@ def item_of(image: Tensor | None = None, table: Tensor | None = None) -> Item:
     place: FrameOrigin | None = None if image is None else place_of(tuple(image.shape[1:]))
     nothing = torch.zeros(0)
     return Item(
-        image=nothing if image is None else image, table=nothing if table is None else table,
+        image=nothing if image is None else image,
+        table=nothing if table is None else table,
         place=place,
-    )  # fmt: skip
+    )
 
 
 def spots(config: RunConfig, items: int) -> tuple[Patients, Tensor]:
@@ -74,9 +75,12 @@ def spots(config: RunConfig, items: int) -> tuple[Patients, Tensor]:
         picture[item, 0][where[item]] += 0.7
     target = (torch.arange(items) % 2 == 0).float()[:, None]
     return Patients(
-        image=picture, table=torch.zeros(items, 0), target=target, patient=torch.arange(items),
+        image=picture,
+        table=torch.zeros(items, 0),
+        target=target,
+        patient=torch.arange(items),
         pseudonyms=tuple(map(str, range(items))),
-    ), where  # fmt: skip
+    ), where
 
 
 SPOTTED = run(BINARY, "images: {size: [64, 64]}", "{network: small_cnn, width: 8}")
@@ -222,9 +226,11 @@ def test_for_malignant_ultrasound_the_heatmap_is_brighter_inside_the_lesion(tmp_
 @pytest.mark.parametrize("images", ["", "images: {size: [16, 16]}, "])
 def test_attributions_add_up_to_what_the_values_changed(task: str, images: str) -> None:
     """Completeness (Sundararajan et al. 2017, proposition 1), of a network that is not linear."""
-    network = "{network: small_cnn, width: 4, hidden: [16]}" if images else (
-        "{network: table, hidden: [16, 8]}"
-    )  # fmt: skip
+    network = (
+        "{network: small_cnn, width: 4, hidden: [16]}"
+        if images
+        else ("{network: table, hidden: [16, 8]}")
+    )
     config = run(task, f"{images}{TABLE}", network)
     table = config.cohort.table
     assert table is not None
@@ -281,9 +287,7 @@ def test_what_is_explained_is_the_largest_class_or_the_risk() -> None:
     aim = aim_of(survival, torch.zeros(3))
     assert aim.label == "risk of died"
     assert float(aim.of(torch.tensor([[1.0, 2.0, 3.0]]))) == 6
-    outlines = run(
-        "{kind: segmentation}", "images: {size: [16, 16]}", "{network: unet, width: 4}"
-    )
+    outlines = run("{kind: segmentation}", "images: {size: [16, 16]}", "{network: unet, width: 4}")
     with pytest.raises(ValueError, match="no explanation"):
         aim_of(outlines, torch.zeros(2))
 
@@ -294,15 +298,18 @@ def test_the_heatmap_of_several_images_is_of_the_one_that_speaks_loudest(
     network, patients, _ = seeing
     model = model_of(SPOTTED, network)
     items = tuple(item_of(patients.image[k]) for k in (1, 3, 2))  # only the last has a spot
-    renamed = tuple(
-        Item(image=i.image, table=i.table, place=place_of((64, 64))) for i in items
-    )
+    renamed = tuple(Item(image=i.image, table=i.table, place=place_of((64, 64))) for i in items)
     output = torch.cat([model.deployed(**i.inputs())[1] for i in renamed])
     found = explained(
         model.deployed,
         Answered(
-            model=model.name, config=SPOTTED, items=renamed, output=output, sources=(),
-            measured=renamed, together=output.mean(dim=0),
+            model=model.name,
+            config=SPOTTED,
+            items=renamed,
+            output=output,
+            sources=(),
+            measured=renamed,
+            together=output.mean(dim=0),
         ),
     )
     assert found.heatmap is not None
@@ -319,9 +326,14 @@ def test_explaining_leaves_no_hook_and_no_gradient_behind() -> None:
     item = item_of(torch.rand(1, 16, 16), torch.zeros(7))
     output = model.deployed(**item.inputs())[1]
     answered = Answered(
-        model=model.name, config=config, items=(item,), output=output, sources=(),
-        measured=(item,), together=output[0],
-    )  # fmt: skip
+        model=model.name,
+        config=config,
+        items=(item,),
+        output=output,
+        sources=(),
+        measured=(item,),
+        together=output[0],
+    )
     explained(model.deployed, answered)
     for layer in model.deployed.modules():
         assert not layer._forward_hooks

@@ -117,9 +117,11 @@ def test_images_of_one_series_share_a_score_that_can_be_written(tmp_path: Path) 
     (found,) = score_study(files(tmp_path), model_for(config_of()))
     assert len(found.sources) == 3
     assert [q.meaning.rpartition(", ")[2] for q in found.quantities] == [
-        "3 images of the study together", "image 1 of 3 alone", "image 2 of 3 alone",
+        "3 images of the study together",
+        "image 1 of 3 alone",
+        "image 2 of 3 alone",
         "image 3 of 3 alone",
-    ]  # fmt: skip
+    ]
     assert {r.kind.value for r in write_results(found, tmp_path / "out")} >= {"report"}
 
 
@@ -202,8 +204,9 @@ def test_frames_of_a_2d_file_are_outlined_together(tmp_path: Path) -> None:
     frames = (noise(3, 16, 16, top=2) * 100).astype(np.uint8)
     config = config_of(
         task="{kind: segmentation}",
-        cohort="{images: {size: [16, 16], intensity: window, window: [0, 100]}}", network="unet",
-    )  # fmt: skip
+        cohort="{images: {size: [16, 16], intensity: window, window: [0, 100]}}",
+        network="unet",
+    )
     file = save(tmp_path / "cine.dcm", image(frames))
     (found,) = score_study([file], model_of(config, Threshold()))
     assert found.outlines is not None
@@ -228,10 +231,12 @@ def test_whatever_is_not_for_the_model_is_listed_with_its_reason(tmp_path: Path)
     found = score_study(files(folder), model_for(config), tell=listed.append)
     assert len(found) == SEVERAL
     assert {p.what: p.reason for p in listed} == {
-        "chest.dcm": Reason.WRONG_MODALITY, "empty.dcm": Reason.EMPTY_FILE,
-        "cut.dcm": Reason.TRUNCATED_PIXELS, "text.dcm": Reason.NOT_DICOM,
+        "chest.dcm": Reason.WRONG_MODALITY,
+        "empty.dcm": Reason.EMPTY_FILE,
+        "cut.dcm": Reason.TRUNCATED_PIXELS,
+        "text.dcm": Reason.NOT_DICOM,
         "seg.dcm": Reason.SEGMENTATION,
-    }  # fmt: skip
+    }
 
 
 def test_what_a_model_said_before_is_not_scored_again(tmp_path: Path) -> None:
@@ -283,12 +288,15 @@ def test_files_of_two_studies_are_refused_before_all_of_them_are_read(tmp_path: 
         score_study([], model_for(config_of()))
 
 
-@pytest.mark.parametrize(("said", "code"), [
-    ({"IssuerOfPatientID": ("north", "south")}, "PATIENT_TWO_ISSUERS"),
-    ({"PatientSex": ("F", "M")}, "PATIENT_CONFLICT"),
-    ({"PatientBirthDate": ("19500101", "19510101")}, "PATIENT_CONFLICT"),
-    ({"PatientID": ("P0", "P9")}, "PATIENT_TWO_IDS"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ({"IssuerOfPatientID": ("north", "south")}, "PATIENT_TWO_ISSUERS"),
+        ({"PatientSex": ("F", "M")}, "PATIENT_CONFLICT"),
+        ({"PatientBirthDate": ("19500101", "19510101")}, "PATIENT_CONFLICT"),
+        ({"PatientID": ("P0", "P9")}, "PATIENT_TWO_IDS"),
+    ],
+)
 def test_a_study_of_two_people_is_refused_with_the_reason_of_training(
     tmp_path: Path, said: dict[str, tuple[str, str]], code: str
 ) -> None:
@@ -316,10 +324,15 @@ def test_pictures_of_several_modalities_get_no_answer_together(tmp_path: Path) -
 def test_what_training_leaves_out_is_no_part_of_an_answer(tmp_path: Path) -> None:
     """Another part of the body, the other side, a scout; a screenshot beside acquired images."""
     acquired = "1.2.840.10008.5.1.4.1.1.6.1"
-    for number, said in enumerate((
-        {"SOPClassUID": acquired}, {"BodyPartExamined": "HAND"}, {"ImageLaterality": "R"},
-        {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, {},
-    )):  # fmt: skip
+    for number, said in enumerate(
+        (
+            {"SOPClassUID": acquired},
+            {"BodyPartExamined": "HAND"},
+            {"ImageLaterality": "R"},
+            {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]},
+            {},
+        )
+    ):
         one = image(noise(20, 24, seed=number), "P0", "S", "1", number)
         for name, value in said.items():
             setattr(one, name, value)
@@ -331,8 +344,11 @@ def test_what_training_leaves_out_is_no_part_of_an_answer(tmp_path: Path) -> Non
     found = score_study(files(tmp_path), model, Local(explain=False), told.append)
     assert values(found) == values(score_study([tmp_path / "0.dcm"], model, Local(explain=False)))
     assert sorted(one.reason.name for one in told) == [
-        "DERIVED", "LOCALIZER", "WRONG_BODYPART", "WRONG_LATERALITY",
-    ]  # fmt: skip
+        "DERIVED",
+        "LOCALIZER",
+        "WRONG_BODYPART",
+        "WRONG_LATERALITY",
+    ]
     # A study of nothing but such pictures is what the model was asked about.
     assert len(score_study([tmp_path / "4.dcm"], model, Local(explain=False))) == 1
 
@@ -341,11 +357,11 @@ def test_what_training_leaves_out_is_no_part_of_an_answer(tmp_path: Path) -> Non
 
 
 @pytest.fixture(scope="module")
-def calibrated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainedModel, SiteCalibration]:
+def calibrated(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, TrainedModel, SiteCalibration]:
     folder = site(tmp_path_factory.mktemp("site"), patients=60)
-    model = model_for(
-        config_of(cohort="{images: {size: [16, 16]}, split: {test_fraction: 0.5}}")
-    )
+    model = model_for(config_of(cohort="{images: {size: [16, 16]}, split: {test_fraction: 0.5}}"))
     cohort = load(folder, model.config, folder / "cache")
     return folder, model, fit(cohort, model, CalibrationOptions())
 
@@ -392,7 +408,9 @@ def test_what_is_unlike_training_gets_no_answer_unless_one_is_wanted(
     [((2.0, -1.0), None), ((-1.0, -1.0), "it is like none of this site's patients with not ill")],
 )
 def test_one_label_is_an_answer_and_none_is_not(
-    limits: tuple[float, float], told: str | None, calibrated: tuple[Path, TrainedModel, SiteCalibration]
+    limits: tuple[float, float],
+    told: str | None,
+    calibrated: tuple[Path, TrainedModel, SiteCalibration],
 ) -> None:
     folder, model, calibration = calibrated
     forced = replace(calibration, thresholds=(limits,))
@@ -456,16 +474,26 @@ def test_weights_that_do_not_compute_what_the_onnx_file_does_are_refused(
 # --- every kind of answer, calibrated ------------------------------------------------------
 
 
-def with_line(config: RunConfig, model: TrainedModel, limits: tuple[tuple[float, ...], ...]) -> Local:
+def with_line(
+    config: RunConfig, model: TrainedModel, limits: tuple[tuple[float, ...], ...]
+) -> Local:
     """Return a calibration that halves outputs and has these sets."""
     outputs = len(model.deployed(torch.zeros(1, 1, 16, 16))[1][0])
     line = np.array([0.5, *[0.0] * outputs])
     calibration = SiteCalibration(
-        weights=model.name.weights, parts=("test",), patients=50, coverage=0.9, flagged=0.05,
-        line=line, draws=np.stack([line * 0.8, line * 1.2]), thresholds=limits,
-        counts=((25, 25),) * len(limits), distances=np.full(50, 1e9),
-        reference=torch.zeros(5, 1280), members=frozenset(),
-    )  # fmt: skip
+        weights=model.name.weights,
+        parts=("test",),
+        patients=50,
+        coverage=0.9,
+        flagged=0.05,
+        line=line,
+        draws=np.stack([line * 0.8, line * 1.2]),
+        thresholds=limits,
+        counts=((25, 25),) * len(limits),
+        distances=np.full(50, 1e9),
+        reference=torch.zeros(5, 1280),
+        members=frozenset(),
+    )
     assert config.cohort.table is None
     return Local(calibration=calibration)
 
@@ -473,9 +501,7 @@ def with_line(config: RunConfig, model: TrainedModel, limits: tuple[tuple[float,
 def answered(task: str, limits: tuple[tuple[float, ...], ...], folder: Path) -> Score:
     config = config_of(task=task)
     model = model_for(config)
-    (found,) = score_study(
-        files(site(folder) / "P1"), model, with_line(config, model, limits)
-    )
+    (found,) = score_study(files(site(folder) / "P1"), model, with_line(config, model, limits))
     return found
 
 

@@ -152,11 +152,14 @@ def test_a_frame_of_a_2d_object_is_outlined_where_it_is(tmp_path: Path) -> None:
 
 
 @given(
-    transposed=st.booleans(), flipped=st.sets(st.sampled_from([1, 2])),
+    transposed=st.booleans(),
+    flipped=st.sets(st.sampled_from([1, 2])),
     shape=st.tuples(*[st.integers(1, 5)] * 3),
-)  # fmt: skip
+)
 def test_a_turn_is_undone_exactly(
-    transposed: bool, flipped: set[int], shape: tuple[int, int, int]  # noqa: FBT001
+    transposed: bool,  # noqa: FBT001
+    flipped: set[int],
+    shape: tuple[int, int, int],
 ) -> None:
     values = noise(*shape)
     turn = Turn(transposed=transposed, flipped=tuple(sorted(flipped)))
@@ -167,10 +170,13 @@ def place_of(shape: tuple[int, ...], spacing: tuple[float, ...] | None = None) -
     """Return the place of a volume of so many files, one a slice, as scanned."""
     planes = shape[0] if len(shape) == 3 else 1
     return FrameOrigin(
-        sources=tuple(Path(str(n)) for n in range(planes)), frames=(1,) * planes,
-        planes=tuple((n, 0) for n in range(planes)), turn=Turn(transposed=False, flipped=()),
-        shape=shape, spacing=spacing,
-    )  # fmt: skip
+        sources=tuple(Path(str(n)) for n in range(planes)),
+        frames=(1,) * planes,
+        planes=tuple((n, 0) for n in range(planes)),
+        turn=Turn(transposed=False, flipped=()),
+        shape=shape,
+        spacing=spacing,
+    )
 
 
 def blob(shape: tuple[int, ...]) -> np.ndarray:
@@ -186,11 +192,9 @@ def dice(found: np.ndarray, truth: np.ndarray, label: int) -> float:
 
 
 @given(
-    shape=st.one_of(
-        st.tuples(*[st.integers(24, 48)] * 2), st.tuples(*[st.integers(20, 32)] * 3)
-    ),
+    shape=st.one_of(st.tuples(*[st.integers(24, 48)] * 2), st.tuples(*[st.integers(20, 32)] * 3)),
     fit=st.sampled_from(["letterbox", "stretch"]),
-)  # fmt: skip
+)
 def test_a_label_map_survives_the_way_to_the_network_and_back(
     shape: tuple[int, ...], fit: Literal["letterbox", "stretch"]
 ) -> None:
@@ -222,9 +226,11 @@ def test_where_sizes_are_equal_nothing_changes(
 
 
 @given(
-    shape=st.tuples(*[st.integers(20, 30)] * 3), gap=st.floats(0.9, 2.0), pixel=st.floats(0.9, 1.6),
+    shape=st.tuples(*[st.integers(20, 30)] * 3),
+    gap=st.floats(0.9, 2.0),
+    pixel=st.floats(0.9, 1.6),
     fit=st.sampled_from(["letterbox", "crop"]),
-)  # fmt: skip
+)
 def test_a_label_map_survives_resampling_in_mm(
     shape: tuple[int, int, int], gap: float, pixel: float, fit: Literal["letterbox", "crop"]
 ) -> None:
@@ -269,8 +275,12 @@ def test_the_strongest_plane_is_the_one_with_the_most(tmp_path: Path) -> None:
 
 def test_labels_of_frames_lie_after_those_of_the_sources_before() -> None:
     place = FrameOrigin(
-        sources=(Path("a"), Path("b")), frames=(2, 3), planes=((1, 2), (0, 1)),
-        turn=Turn(transposed=False, flipped=()), shape=(2, 1, 1), spacing=None,
-    )  # fmt: skip
+        sources=(Path("a"), Path("b")),
+        frames=(2, 3),
+        planes=((1, 2), (0, 1)),
+        turn=Turn(transposed=False, flipped=()),
+        shape=(2, 1, 1),
+        spacing=None,
+    )
     found = by_frame(np.array([[[7]], [[8]]], np.uint8), place)
     assert found.ravel().tolist() == [0, 8, 0, 0, 7]

@@ -47,10 +47,13 @@ def test_what_is_not_as_declared_is_missing_and_listed(tmp_path: Path) -> None:
         (Reason.VALUE_UNUSABLE, "line 3", "column age holds '170', expected 0 to 120 years"),
         (Reason.VALUE_UNUSABLE, "line 3", "column stage holds 'V', expected one of I, II"),
         (Reason.NO_KEY, "line 4", ""),
-        (Reason.LABEL_AFTER_OUTCOME, "line 5",
-         "column crp: crp_taken is 2024-03-05, died is 2024-03-04"),
+        (
+            Reason.LABEL_AFTER_OUTCOME,
+            "line 5",
+            "column crp: crp_taken is 2024-03-05, died is 2024-03-04",
+        ),
         (Reason.VALUE_UNUSABLE, "line 6", "column age holds 'old', expected 0 to 120 years"),
-    ]  # fmt: skip
+    ]
 
 
 def test_codes_for_missing_are_empty_and_not_listed(tmp_path: Path) -> None:
@@ -119,13 +122,23 @@ def test_a_wrong_schema_says_what_is_wrong(tmp_path: Path, schema: str, message:
 @pytest.mark.parametrize(
     ("have", "want", "times"),
     [
-        ("cm", "mm", 10.0), ("kg", "g", 1000.0), ("years", "months", 12.0), ("a", "d", 365.25),
-        ("mo", "years", 1 / 12), ("mg/dL", "mg/L", 10.0), ("mg/dl", "g/l", 0.01),
-        ("µmol/L", "mmol/L", 0.001), ("10*9/L", "10*3/uL", 1.0), ("%", "1", 0.01),
-        ("[iU]/L", "[iU]/L", 1.0), ("mg/dL", "mmol/L", None), ("Cel", "[degF]", None),
-        ("kg", "cm", None), ("Mg", "mg", None),
+        ("cm", "mm", 10.0),
+        ("kg", "g", 1000.0),
+        ("years", "months", 12.0),
+        ("a", "d", 365.25),
+        ("mo", "years", 1 / 12),
+        ("mg/dL", "mg/L", 10.0),
+        ("mg/dl", "g/l", 0.01),
+        ("µmol/L", "mmol/L", 0.001),
+        ("10*9/L", "10*3/uL", 1.0),
+        ("%", "1", 0.01),
+        ("[iU]/L", "[iU]/L", 1.0),
+        ("mg/dL", "mmol/L", None),
+        ("Cel", "[degF]", None),
+        ("kg", "cm", None),
+        ("Mg", "mg", None),
     ],
-)  # fmt: skip
+)
 def test_only_plain_factors_convert(have: str, want: str, times: float | None) -> None:
     assert factor(have, want) == (None if times is None else pytest.approx(times, rel=1e-12))
 
@@ -148,9 +161,7 @@ def test_a_number_is_converted_to_the_runs_unit_or_the_run_refused(tmp_path: Pat
 
 def test_a_run_without_units_keeps_the_hash_that_hospitals_approved() -> None:
     cohort = "{table: {numbers: [{column: age, center: 60.0, scale: 10.0}]}}"
-    plain = CONFIG.format(
-        task="{kind: diagnosis, target: ill}", cohort=cohort, network="table"
-    )  # fmt: skip
+    plain = CONFIG.format(task="{kind: diagnosis, target: ill}", cohort=cohort, network="table")
     assert parse_config(plain).fingerprint() == (
         "98925bf941cc327939081254f141fb74a5cf0f635c500fd7283a6fb2ce457e89"
     )

@@ -21,9 +21,11 @@ def keys(
     patient: str = "P1", study: str = "S1", series: str = "", accession: str = ""
 ) -> dict[str, str]:
     return {
-        "PatientID": patient, "StudyInstanceUID": study, "SeriesInstanceUID": series,
+        "PatientID": patient,
+        "StudyInstanceUID": study,
+        "SeriesInstanceUID": series,
         "AccessionNumber": accession,
-    }  # fmt: skip
+    }
 
 
 def reasons(labels: Labels) -> list[Reason]:
@@ -31,8 +33,9 @@ def reasons(labels: Labels) -> list[Reason]:
 
 
 def test_the_most_specific_key_that_is_filled_in_finds_the_row(tmp_path: Path) -> None:
-    labels = table(tmp_path, "PatientID,StudyInstanceUID,SeriesInstanceUID,ill\n"
-                   "P1,,,0\nP1,S1,,1\nP1,S1,R1,2\n")  # fmt: skip
+    labels = table(
+        tmp_path, "PatientID,StudyInstanceUID,SeriesInstanceUID,ill\nP1,,,0\nP1,S1,,1\nP1,S1,R1,2\n"
+    )
     found = [
         labels.rows[labels.find(k)]["ill"]
         for k in (keys(study="other"), keys(series="other"), keys(series="R1"))
@@ -95,9 +98,10 @@ def test_rows_without_key_or_with_too_many_cells_are_listed_by_line(tmp_path: Pa
 
 def test_without_images_every_row_is_an_item_and_names_its_patient(tmp_path: Path) -> None:
     labels = table(
-        tmp_path, "PatientID,StudyInstanceUID,ill,age\nP1,,1,5\nP1,,1,6\n,S1,1,5\n",
+        tmp_path,
+        "PatientID,StudyInstanceUID,ill,age\nP1,,1,5\nP1,,1,6\n,S1,1,5\n",
         with_images=False,
-    )  # fmt: skip
+    )
     assert labels.distinct(("ill", "age")) == [0, 1]
     assert labels.distinct(("ill",)) == [0]
     assert reasons(labels) == [Reason.NO_KEY]

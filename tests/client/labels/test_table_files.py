@@ -36,7 +36,7 @@ TEXT = (
     ("12", "1.2.4", "0", "0.1", "2023-12-31", "2024-01-01", "FALSE", "zwölf\nlines"),
     ("A7", "1.2.5", "1", "", "", "", "", ""),
     ("A8", "1.2.6", "0", "1e-07", "1999-01-01", "", "TRUE", '"quoted"'),
-)  # fmt: skip
+)
 
 
 def as_csv(path: Path) -> Path:
@@ -65,8 +65,10 @@ def as_parquet(path: Path) -> Path:
 
 def test_csv_xlsx_and_parquet_give_the_same_rows(tmp_path: Path) -> None:
     paths = (
-        as_csv(tmp_path / "t.csv"), as_xlsx(tmp_path / "t.xlsx"), as_parquet(tmp_path / "t.parquet")
-    )  # fmt: skip
+        as_csv(tmp_path / "t.csv"),
+        as_xlsx(tmp_path / "t.xlsx"),
+        as_parquet(tmp_path / "t.parquet"),
+    )
     first, *others = [read_labels(path, ("ill", "crp"), with_images=True) for path in paths]
     assert [tuple(row.values()) for row in first.rows] == list(TEXT)
     for other in others:
@@ -91,9 +93,7 @@ def cells(path: Path) -> list[tuple[str, ...]]:
 
 
 def test_identifiers_are_read_as_the_spreadsheet_shows_them(tmp_path: Path) -> None:
-    path = as_xlsx(
-        tmp_path / "t.xlsx", [(7, 12345.0, 1), (7, "0012", 0)], A2="0000", B2="General"
-    )  # fmt: skip
+    path = as_xlsx(tmp_path / "t.xlsx", [(7, 12345.0, 1), (7, "0012", 0)], A2="0000", B2="General")
     assert [row[:3] for row in cells(path)[1:]] == [("0007", "12345", "1"), ("7", "0012", "0")]
 
 
@@ -134,11 +134,27 @@ def test_parquets_types_become_text_without_a_lost_or_an_added_digit(tmp_path: P
     }
     parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
     assert cells(tmp_path / "t.parquet")[1:] == [
-        ("0.1", "0.30000000000000004", "9223372036854775807", "1.50", "a", "2024-03-01T08:30:00",
-         "2024-03-01T08:00:00+00:00", "2024-03-01"),
-        ("", "1e+300", "-9223372036854775808", "", "b", "2024-03-01",
-         "2024-03-01T08:00:00+00:00", ""),
-    ]  # fmt: skip
+        (
+            "0.1",
+            "0.30000000000000004",
+            "9223372036854775807",
+            "1.50",
+            "a",
+            "2024-03-01T08:30:00",
+            "2024-03-01T08:00:00+00:00",
+            "2024-03-01",
+        ),
+        (
+            "",
+            "1e+300",
+            "-9223372036854775808",
+            "",
+            "b",
+            "2024-03-01",
+            "2024-03-01T08:00:00+00:00",
+            "",
+        ),
+    ]
 
 
 def test_a_parquet_column_that_is_no_cell_is_named(tmp_path: Path) -> None:
@@ -168,16 +184,24 @@ def test_a_length_of_time_is_no_cell_of_a_table(tmp_path: Path) -> None:
 def test_merged_cells_hold_the_same_text_and_empty_rows_are_no_rows(tmp_path: Path) -> None:
     book = openpyxl.Workbook()
     sheet = book.worksheets[0]
-    for row in (("PatientID", "StudyInstanceUID", "ill"), ("P1", "S1", 1), (None, "S2", 0), (),
-                (None, None, None), ("P2", "S3", None)):  # fmt: skip
+    for row in (
+        ("PatientID", "StudyInstanceUID", "ill"),
+        ("P1", "S1", 1),
+        (None, "S2", 0),
+        (),
+        (None, None, None),
+        ("P2", "S3", None),
+    ):
         sheet.append(row)
     sheet.merge_cells("A2:A3")
     sheet["D9"].protection = Protection(locked=True)  # a formatted cell below holds nothing
     book.save(tmp_path / "t.xlsx")
     labels = read_labels(tmp_path / "t.xlsx", ("ill",), with_images=True)
     assert [(row["PatientID"], row["ill"]) for row in labels.rows] == [
-        ("P1", "1"), ("P1", "0"), ("P2", ""),
-    ]  # fmt: skip
+        ("P1", "1"),
+        ("P1", "0"),
+        ("P2", ""),
+    ]
     assert labels.lines == (2, 3, 6)
     assert not labels.unusable
 
@@ -277,18 +301,19 @@ FAULTS: dict[str, tuple[bytes, bool, str]] = {
     "short": (HEAD.encode() + b"P0;0\nP1;1\n", False, "fewer cells than the header: 2, not 3"),
     "short, by commas": (b"PatientID,ill,crp\nP0,0\n", False, "fewer cells than the header: 2"),
     "rows parted otherwise": (
-        b"PatientID,ill,crp\nP0;0;2,5\nP1;1;3\n", False,
+        b"PatientID,ill,crp\nP0;0;2,5\nP1;1;3\n",
+        False,
         "fewer cells than the header",
     ),
-    "lines in quotes": (
-        b'"PatientID,ill,crp"\n"P0,0,2"\n', True, "stands in quotes as a whole"
-    ),
+    "lines in quotes": (b'"PatientID,ill,crp"\n"P0,0,2"\n', True, "stands in quotes as a whole"),
     "decimal commas": (b"PatientID,ill,crp\nP0,0,2,5\n", False, "a comma in a cell parts it"),
     "separator in cells": (HEAD.encode() + b"P0;0;2;5\n", False, "a semicolon in a cell parts it"),
     "long": (HEAD.encode() + b"P0;0;" + b"x" * 200_000 + b"\n", False, "131072"),
     "open": ((HEAD + 'P8;0;"2,5\n' + BODY).encode(), False, "opens a quote"),
     "closed too late": (
-        (HEAD + 'P8;0;"2,5\nP7;1;2\nP6;1;"2\n' + BODY).encode(), False, "opens a quote"
+        (HEAD + 'P8;0;"2,5\nP7;1;2\nP6;1;"2\n' + BODY).encode(),
+        False,
+        "opens a quote",
     ),
     "open in the header": ((HEAD.replace("ill", '"ill') + BODY).encode(), True, "opens a quote"),
     "twice": (b"PatientID,crp,ill,crp\nP0,1,0,2\n", True, "the column crp twice"),
@@ -330,14 +355,18 @@ def test_a_row_of_a_spreadsheet_or_a_parquet_stops_no_run_with_privacy(tmp_path:
             read_table(path)
         found = read_table(path, line_by_line=True)
         assert [cells[:4] for _, cells in found.lines[1:]] == [
-            ("P1", "1.2", "1", "5"), ("P2", "1.3", "", "5")
-        ]  # fmt: skip
+            ("P1", "1.2", "1", "5"),
+            ("P2", "1.3", "", "5"),
+        ]
         assert [(p.reason, p.what) for p in found.unusable] == [(Reason.VALUE_UNUSABLE, "line 3")]
     days = pa.array([0, 10**9], pa.date32())  # no date that Python has
-    table = pa.table({
-        "PatientID": ["P1", "P2"], "day": days,
-        "time": pa.array([1, 1_000_000_001], pa.timestamp("ns")),
-    })
+    table = pa.table(
+        {
+            "PatientID": ["P1", "P2"],
+            "day": days,
+            "time": pa.array([1, 1_000_000_001], pa.timestamp("ns")),
+        }
+    )
     parquet.write_table(table, tmp_path / "t.parquet")
     with pytest.raises(CohortError, match="column day"):
         read_table(tmp_path / "t.parquet")

@@ -153,9 +153,9 @@ def test_nothing_is_done_for_a_run_that_nobody_approved(tmp_path: Path) -> None:
     assert (seen.run, seen.decision) == ("run", "waiting")
 
 
-@pytest.mark.parametrize(("decision", "expected"), [
-    ("approved", SiteUpdate), ("declined", Refusal),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("decision", "expected"), [("approved", SiteUpdate), ("declined", Refusal)]
+)
 def test_a_decision_takes_effect_at_the_next_question(
     tmp_path: Path, decision: Literal["approved", "declined"], expected: type
 ) -> None:
@@ -171,9 +171,7 @@ def test_a_changed_configuration_needs_a_new_approval(tmp_path: Path) -> None:
     fleet = FolderFleet(tmp_path / "fleet")
     letters = Letters(tmp_path / "home", approval="manual")
     letters.admission().approvals.decide_ahead(CONFIG, "approved")
-    more = CONFIG.model_copy(update={
-        "training": CONFIG.training.model_copy(update={"rounds": 5}),
-    })  # fmt: skip
+    more = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"rounds": 5})})
     fleet.ask(replace(question(), config=more))
     assert refused_with(tmp_path, letters, fleet) is RefusalReason.NOT_APPROVED
 
@@ -248,7 +246,7 @@ def test_weights_of_a_request_reach_the_network_bit_for_bit(tmp_path: Path) -> N
 def test_a_site_killed_anywhere_releases_nothing_uncharged_and_nothing_twice_unlike(
     tmp_path: Path,
 ) -> None:
-    program = (Path(__file__).parents[1] / "dying_letters.py")
+    program = Path(__file__).parents[1] / "dying_letters.py"
     done = subprocess.run(
         [sys.executable, program, tmp_path, "2"], capture_output=True, text=True, check=False
     )
@@ -303,7 +301,11 @@ def test_ever_other_run_names_wait_and_leave_nothing_behind(
     refused = [x for x in answers if isinstance(x, Refusal)]
     assert {x.reason for x in refused} == {RefusalReason.NOT_APPROVED}
     assert len(answers) - len(refused) == 3
-    assert {seen.run for seen in letters.admission.approvals.listed()} == {"run-0", "run-1", "run-2"}
+    assert {seen.run for seen in letters.admission.approvals.listed()} == {
+        "run-0",
+        "run-1",
+        "run-2",
+    }
     assert Ledger(tmp_path / "home" / "ledger.db").head().charges == 3
     # A run that was begun goes on.
     fleet.ask(question(2, "run-1"), number=9)

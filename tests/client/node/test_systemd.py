@@ -17,9 +17,11 @@ def service_of(folder: Path, **changed: object) -> SiteUnit:
     program.chmod(0o755)
     content: dict[str, object] = {"name": "north", "data": folder / "images", **changed}
     return SiteUnit(
-        program=program, home=folder / "site", user="root",
+        program=program,
+        home=folder / "site",
+        user="root",
         config=SiteConfig.model_validate(content),
-    )  # fmt: skip
+    )
 
 
 def settings(text: str) -> dict[str, str]:
@@ -28,10 +30,15 @@ def settings(text: str) -> dict[str, str]:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
-@pytest.mark.parametrize("changed", [
-    {}, {"device": "cpu", "memory_gib": 1.5}, {"labels": "/elsewhere/labels.csv"},
-    {"data": "/a b/%n/im'ages"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"device": "cpu", "memory_gib": 1.5},
+        {"labels": "/elsewhere/labels.csv"},
+        {"data": "/a b/%n/im'ages"},
+    ],
+)
 def test_systemd_accepts_the_unit_without_a_word(
     tmp_path: Path, changed: dict[str, object]
 ) -> None:
@@ -39,8 +46,10 @@ def test_systemd_accepts_the_unit_without_a_word(
     path.write_text(unit(service_of(tmp_path, **changed)))
     done = subprocess.run(
         ["systemd-analyze", "verify", str(path)],  # noqa: S607
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     # Of the machine, not of the unit: what it says of other units is none of ours.
     said = [line for line in done.stderr.splitlines() if "wardround-site" in line]
     assert said == []
@@ -52,8 +61,10 @@ def test_the_unit_leaves_little_open_by_systemds_own_measure(tmp_path: Path) -> 
     path.write_text(unit(service_of(tmp_path, device="cpu")).replace("User=root", "User=daemon"))
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--threshold=30", str(path)],  # noqa: S607
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if "unrecognized option" in done.stderr or "Unknown" in done.stderr:
         pytest.skip("this systemd measures no files")
     assert done.returncode == 0, done.stdout[-600:]
@@ -96,9 +107,11 @@ def test_peoples_homes_are_hidden_unless_something_of_ours_is_in_one(
 ) -> None:
     config = SiteConfig(name="north", data=Path(data))
     service = SiteUnit(
-        program=Path("/opt/wardround/bin/wardround-site"), home=Path("/var/lib/wardround"),
-        user="wardround", config=config,
-    )  # fmt: skip
+        program=Path("/opt/wardround/bin/wardround-site"),
+        home=Path("/var/lib/wardround"),
+        user="wardround",
+        config=config,
+    )
     assert settings(unit(service))["ProtectHome"] == protect
 
 

@@ -40,9 +40,7 @@ model: {network: table}
 training: {rounds: 2, batch_patients: all, optimizer: sgd, learning_rate: 0.1}
 privacy: {unit: patient, epsilon: 2.0, default_patients: 20}
 """).in_force()
-TRAIN = TrainRequest(
-    run="run", round=1, seed=0, config=CONFIG, weights=initial_weights(CONFIG, 0)
-)
+TRAIN = TrainRequest(run="run", round=1, seed=0, config=CONFIG, weights=initial_weights(CONFIG, 0))
 
 
 @pytest.fixture
@@ -172,9 +170,9 @@ def test_what_the_memory_limit_forbids_is_a_refusal_that_says_nothing(
     worker: WorkerProcess, home: Home
 ) -> None:
     write(home, home.folder.parent / "data", memory_gib=2.0)
-    huge = CONFIG.model_copy(update={
-        "model": CONFIG.model.model_copy(update={"hidden": (30_000, 30_000)}),
-    })  # fmt: skip
+    huge = CONFIG.model_copy(
+        update={"model": CONFIG.model.model_copy(update={"hidden": (30_000, 30_000)})}
+    )
     ask(worker, home, Proposal(run="run", round=0, seed=0, config=huge), "huge")
     assert not finished(worker).failed
     answer = Outbox(home.outbox).find("huge")

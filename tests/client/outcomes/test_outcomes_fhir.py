@@ -47,15 +47,18 @@ def token(tmp_path: Path) -> Path:
 def plan_of(hospital: Hospital, token: Path | None, **changed: object) -> OutcomesPlan:
     content: dict[str, object] = {
         "fhir": {"url": hospital.url, "token_file": token, "page": 3},
-        "patient_identifier": PATIENTS, "key": "PatientID", "who": "everybody",
+        "patient_identifier": PATIENTS,
+        "key": "PatientID",
+        "who": "everybody",
         "columns": {
-            "age": {"patient": "age"}, "sex": {"patient": "sex"},
+            "age": {"patient": "age"},
+            "sex": {"patient": "sex"},
             "diabetes": {"condition": [f"{SNOMED}|{DIABETES}"]},
             "crp": {"observation": [f"{LOINC}|{CRP}"], "unit": "mg/L", "within_days": 60},
         },
         "outcome": {"event": "died", "time": "days", "death": True, "censored": "2024-12-31"},
         **changed,
-    }  # fmt: skip
+    }
     return OutcomesPlan.model_validate(content)
 
 
@@ -105,9 +108,7 @@ def test_rows_may_stand_for_studies_by_uid_or_accession_number(
     assert [row[:2] for row in found.rows] == [("P1", "1.2.1"), ("P1", "1.2.3"), ("P2", "1.2.2")]
     assert [row[-1] for row in found.rows] == ["30", "20", "335"]
     assert [row[5] for row in found.rows] == ["5.5", "5.5", "7.5"]
-    by_accession = plan_of(
-        hospital, token, key="AccessionNumber", accession_identifier=ACCESSIONS
-    )  # fmt: skip
+    by_accession = plan_of(hospital, token, key="AccessionNumber", accession_identifier=ACCESSIONS)
     found = fetched(by_accession)
     assert [row[:2] for row in found.rows] == [("P1", "A1.2.1"), ("P2", "A1.2.2")]
     assert [one.why for one in found.left_out] == ["it has no AccessionNumber"]
@@ -127,15 +128,26 @@ def test_an_outcome_may_be_a_diagnosis_and_watching_ends_at_the_last_contact(
     hospital.diagnosis(persons[3], STROKE, "2024-05-01", "refuted")
     hospital.diagnosis(persons[4], STROKE, "2024-05-01", "entered-in-error")
     outcome = {
-        "event": "stroke", "time": "months", "unit": "mo",
-        "condition": [f"{SNOMED}|{STROKE}"], "censored": "last_contact",
-    }  # fmt: skip
-    found = fetched(plan_of(hospital, token, outcome=outcome, columns={
-        "crp": {"observation": [f"{LOINC}|{CRP}"], "take": "first"}
-    }))  # fmt: skip
+        "event": "stroke",
+        "time": "months",
+        "unit": "mo",
+        "condition": [f"{SNOMED}|{STROKE}"],
+        "censored": "last_contact",
+    }
+    found = fetched(
+        plan_of(
+            hospital,
+            token,
+            outcome=outcome,
+            columns={"crp": {"observation": [f"{LOINC}|{CRP}"], "take": "first"}},
+        )
+    )
     assert [(row[0], *row[-2:]) for row in found.rows] == [
-        ("P0", "1", "0.328542"), ("P1", "0", "3.28542"), ("P3", "0", "0"), ("P4", "0", "0"),
-    ]  # fmt: skip
+        ("P0", "1", "0.328542"),
+        ("P1", "0", "3.28542"),
+        ("P3", "0", "0"),
+        ("P4", "0", "0"),
+    ]
     assert [(one.what, one.why) for one in found.left_out] == [
         ("patient P2", "had the outcome on 2023-06-01, before the origin 2024-01-01")
     ]
@@ -182,9 +194,10 @@ def test_what_is_no_fhir_or_not_final_or_has_no_exact_value_is_listed_and_stops_
 ) -> None:
     two_patients(hospital)
     about = {
-        "subject": {"reference": "Patient/p0"}, "effectiveDateTime": "2024-01-31",
+        "subject": {"reference": "Patient/p0"},
+        "effectiveDateTime": "2024-01-31",
         "code": {"coding": [{"system": LOINC, "code": CRP}]},
-    }  # fmt: skip
+    }
     quantity = {"value": 3, "comparator": "<", "unit": "mg/L"}
     hospital.add("Observation", broken=True, **about)
     hospital.add("Observation", status="preliminary", valueString="1", **about)
@@ -196,9 +209,11 @@ def test_what_is_no_fhir_or_not_final_or_has_no_exact_value_is_listed_and_stops_
     whys = [one.why for one in found.left_out]
     assert "is not FHIR R4: status" in whys[0]
     assert whys[1:] == [
-        "is preliminary, expected final, amended or corrected", "has no exact value (<)",
-        "has no value", "3.0 mmol/L, expected mg/L",
-    ]  # fmt: skip
+        "is preliminary, expected final, amended or corrected",
+        "has no exact value (<)",
+        "has no value",
+        "3.0 mmol/L, expected mg/L",
+    ]
 
 
 def test_only_patients_who_were_asked_for_are_taken_from_a_server_that_ignores_the_search(
@@ -245,9 +260,11 @@ def test_retry_after_is_kept_to_as_seconds_and_as_a_moment(hospital: Hospital, t
     two_patients(hospital)
     moment = email.utils.formatdate(time.time() + 40, usegmt=True)
     hospital.faults = [
-        (429, {"Retry-After": "17"}), (503, {"Retry-After": moment}),
-        (429, {"Retry-After": "999999"}), (429, {"Retry-After": "soon"}),
-    ]  # fmt: skip
+        (429, {"Retry-After": "17"}),
+        (503, {"Retry-After": moment}),
+        (429, {"Retry-After": "999999"}),
+        (429, {"Retry-After": "soon"}),
+    ]
     pauses: list[float] = []
     assert len(fetched(plan_of(hospital, token), pauses=pauses).rows) == 2
     assert pauses[0] == 17
@@ -345,10 +362,12 @@ def test_relative_next_pages_are_followed_and_pages_in_a_circle_are_not(
         (b"[" * 100_000, "no FHIR JSON"),
         (b'{"resourceType": "CapabilityStatement", "fhirVersion": "3.0.2"}', "says 3.0.2"),
         (b'{"fhirVersion": "4.0.1", "resourceType": "Patient"}', "no searchset Bundle"),
-        (b'{"fhirVersion": "4.0.1", "resourceType": "Bundle", "type": "searchset", "entry": 3}',
-         "no searchset Bundle"),
+        (
+            b'{"fhirVersion": "4.0.1", "resourceType": "Bundle", "type": "searchset", "entry": 3}',
+            "no searchset Bundle",
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_answer_that_is_no_fhir_says_so(
     hospital: Hospital, token: Path, body: bytes, message: str
 ) -> None:

@@ -9,13 +9,7 @@ import pytest
 
 from client.outcomes.building import OutcomeTable
 from tests.client.fhir_hospital import Hospital, fhir_hospital
-from tests.client.outcomes.test_outcomes_fhir import (
-    CRP,
-    DIABETES,
-    fetched,
-    plan_of,
-    token,
-)
+from tests.client.outcomes.test_outcomes_fhir import CRP, DIABETES, fetched, plan_of, token
 
 __all__ = ["token"]
 DAY = "2024-01-31"
@@ -46,13 +40,18 @@ def test_a_record_that_was_replaced_is_not_used_and_what_it_says_counts(
     hospital: Hospital, token: Path, asked: tuple[str, ...], said_by: str
 ) -> None:
     old = hospital.patient(
-        "M1", gender="male", birthDate="1940-01-01",
+        "M1",
+        gender="male",
+        birthDate="1940-01-01",
         **({} if said_by == "new" else {"link": [link("replaced-by", 1)]}),
-    )  # fmt: skip
+    )
     new = hospital.patient(
-        "M2", gender="female", birthDate="1950-01-01", deceasedDateTime="2024-06-01T08:00:00Z",
+        "M2",
+        gender="female",
+        birthDate="1950-01-01",
+        deceasedDateTime="2024-06-01T08:00:00Z",
         **({} if said_by == "old" else {"link": [link("replaces", 0)]}),
-    )  # fmt: skip
+    )
     hospital.diagnosis(old, DIABETES, "2010-05-05")
     hospital.value(old, CRP, "2024-01-20", 11.0)
     hospital.value(new, CRP, "2024-01-10", 5.0)
@@ -97,12 +96,13 @@ def test_links_in_a_circle_or_to_what_is_not_there_leave_the_person_out(
     hospital.patient("M5", link=[link("replaced-by", 6), link("replaced-by", 7)])
     hospital.patient("M6")
     hospital.patient("M7")
-    hospital.patient("M8", link=[{
-        "type": "seealso", "other": {"reference": "RelatedPerson/p1"}
-    }])  # fmt: skip
-    hospital.patient("M9", link=[{
-        "type": "replaced-by", "other": {"identifier": {"system": "urn:none", "value": "xM3"}}
-    }])  # fmt: skip
+    hospital.patient("M8", link=[{"type": "seealso", "other": {"reference": "RelatedPerson/p1"}}])
+    hospital.patient(
+        "M9",
+        link=[
+            {"type": "replaced-by", "other": {"identifier": {"system": "urn:none", "value": "xM3"}}}
+        ],
+    )
     found = everybody(hospital, token)
     assert [row[0] for row in rows(found)] == ["M3", "M8"]
     assert {one.what: one.why for one in found.left_out} == {
@@ -140,8 +140,9 @@ def test_a_link_by_an_identifier_that_two_records_have_leaves_the_person_out(
     for number in (2, 3):
         hospital.patient("M2")
         hospital.resources["Patient"][-1]["identifier"] = [
-            named, {"system": "urn:oid:1.2.3.4", "value": f"M{number}"},
-        ]  # fmt: skip
+            named,
+            {"system": "urn:oid:1.2.3.4", "value": f"M{number}"},
+        ]
     hospital.patient("M4", link=[{"type": "replaced-by", "other": {"display": "somebody"}}])
     found = everybody(hospital, token)
     assert [row[0] for row in rows(found)] == ["M2", "M3"]
@@ -167,8 +168,11 @@ def test_linked_records_that_differ_in_birth_sex_or_death_are_listed(
     hospital.patient("M8", deceasedBoolean=True, gender="unknown")
     found = everybody(hospital, token)
     assert [(row[0], *row[-2:]) for row in rows(found)] == [
-        ("M2", "0", "335"), ("M4", "1", "61"), ("M6", "1", "30"), ("M8", "1", "30"),
-    ]  # fmt: skip
+        ("M2", "0", "335"),
+        ("M4", "1", "61"),
+        ("M6", "1", "30"),
+        ("M8", "1", "30"),
+    ]
     differ = "has records that differ in"
     assert [(one.what, one.why) for one in found.left_out if differ in one.why] == [
         (f"Patient/p{number}", f"{differ} {what} is used")

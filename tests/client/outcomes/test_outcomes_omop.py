@@ -15,13 +15,16 @@ from tests.client.omop_hospital import omop_hospital, url_file
 from tests.client.terminals import Site
 
 CONTENT: dict[str, object] = {
-    "key": "PatientID", "who": "everybody",
+    "key": "PatientID",
+    "who": "everybody",
     "columns": {
-        "age": {"patient": "age"}, "sex": {"patient": "sex"}, "diabetes": {"condition": [201826]},
+        "age": {"patient": "age"},
+        "sex": {"patient": "sex"},
+        "diabetes": {"condition": [201826]},
         "crp": {"observation": [3020460], "unit": "mg/L"},
     },
     "outcome": {"event": "died", "time": "days", "death": True, "censored": "last_contact"},
-}  # fmt: skip
+}
 
 
 def plan_of(url: Path, **changed: object) -> OutcomesPlan:
@@ -54,9 +57,11 @@ def test_an_omop_database_becomes_the_same_table_as_fhir(tmp_path: Path) -> None
 def test_rows_may_stand_for_studies(tmp_path: Path) -> None:
     found = fetched(plan_of(omop_hospital(tmp_path), key="StudyInstanceUID"))
     assert [(*row[:2], row[-1]) for row in found.rows] == [
-        ("P1", "1.2.1", "30"), ("P2", "1.2.2", "151"), ("P3", "1.2.3", "29"),
+        ("P1", "1.2.1", "30"),
+        ("P2", "1.2.2", "151"),
+        ("P3", "1.2.3", "29"),
         ("P3", "1.2.4", "19"),
-    ]  # fmt: skip
+    ]
 
 
 def test_only_who_was_asked_for_is_read_and_a_thousand_names_fit(tmp_path: Path) -> None:
@@ -74,9 +79,12 @@ def test_nothing_but_a_select_reaches_the_database(tmp_path: Path) -> None:
     assert plan.sql is not None
     with Omop(plan, plan.sql) as database, database._engine.connect() as connection:
         for statement in (
-            "DELETE FROM person", " update person set person_id = 7", "SELECT 1; DROP TABLE death",
-            "PRAGMA writable_schema = 1", "WITH x AS (SELECT 1) INSERT INTO death SELECT 1, 2",
-        ):  # fmt: skip
+            "DELETE FROM person",
+            " update person set person_id = 7",
+            "SELECT 1; DROP TABLE death",
+            "PRAGMA writable_schema = 1",
+            "WITH x AS (SELECT 1) INSERT INTO death SELECT 1, 2",
+        ):
             with pytest.raises(ConfigurationError, match="Only SELECT"):
                 connection.execute(text(statement))
     assert hashlib.sha256((tmp_path / "omop.sqlite").read_bytes()).digest() == before
@@ -91,9 +99,7 @@ def test_what_is_no_omop_database_says_so(tmp_path: Path) -> None:
     with pytest.raises(Unreachable, match="does not answer"):
         fetched(plan_of(url))
     with pytest.raises(ConfigurationError, match="'x' is no OMOP concept"):
-        fetched(plan_of(
-            omop_hospital(tmp_path), columns={"d": {"condition": ["x"]}}
-        ))  # fmt: skip
+        fetched(plan_of(omop_hospital(tmp_path), columns={"d": {"condition": ["x"]}}))
 
 
 @pytest.mark.parametrize("url", ["secret-word", "nodatabase://u:secret-word@h/d", "sqlite+no://"])
@@ -123,5 +129,6 @@ def test_the_command_asks_the_database(tmp_path: Path) -> None:
     ended = site.types("outcomes", wanted, "--out", tmp_path / "labels.csv")
     assert ended.status == 0, ended.text
     assert (tmp_path / "labels.csv").read_text().splitlines()[:2] == [
-        "PatientID,age,sex,diabetes,crp,died,days", "P1,74.1,F,1,5.5,1,30",
-    ]  # fmt: skip
+        "PatientID,age,sex,diabetes,crp,died,days",
+        "P1,74.1,F,1,5.5,1,30",
+    ]

@@ -40,10 +40,16 @@ class HospitalAuthority:
         built = _builder(self._name, self._name, self._key)
         built = built.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         usage = x509.KeyUsage(
-            digital_signature=False, key_cert_sign=True, crl_sign=True, content_commitment=False,
-            key_encipherment=False, data_encipherment=False, key_agreement=False,
-            encipher_only=False, decipher_only=False,
-        )  # fmt: skip
+            digital_signature=False,
+            key_cert_sign=True,
+            crl_sign=True,
+            content_commitment=False,
+            key_encipherment=False,
+            data_encipherment=False,
+            key_agreement=False,
+            encipher_only=False,
+            decipher_only=False,
+        )
         certificate = built.add_extension(usage, critical=True).sign(self._key, hashes.SHA256())
         self.pem = folder / "authority.pem"
         self.pem.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
@@ -62,14 +68,18 @@ class HospitalAuthority:
         certificate = built.sign(self._key, hashes.SHA256())
         number = certificate.serial_number
         found = Identity(
-            certificate=self._folder / f"{number}.pem", key=self._folder / f"{number}.key",
+            certificate=self._folder / f"{number}.pem",
+            key=self._folder / f"{number}.key",
             authority=self.pem,
-        )  # fmt: skip
+        )
         found.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        found.key.write_bytes(key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        ))  # fmt: skip
+        found.key.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
         return found
 
 

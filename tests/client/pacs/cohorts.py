@@ -36,17 +36,26 @@ def study_of(patient: str) -> InventedStudy:
 
 
 def fill(
-    pacs: Pacs, folder: Path, patients: Sequence[str], *, slices: int = 8, size: int = 48,
+    pacs: Pacs,
+    folder: Path,
+    patients: Sequence[str],
+    *,
+    slices: int = 8,
+    size: int = 48,
     syntaxes: Sequence[TransferSyntax] = SYNTAXES,
-) -> Stored:  # fmt: skip
+) -> Stored:
     """Give the PACS one CT series for each patient, in each of the syntaxes in turn."""
     random = np.random.default_rng(len(patients))
     files: dict[str, Path] = {}
     for number, patient in enumerate(patients):
         machine = Machine(
-            hospital="n", manufacturer="Maker", inverted=False, signed=False, slice_mm=2.0,
+            hospital="n",
+            manufacturer="Maker",
+            inverted=False,
+            signed=False,
+            slice_mm=2.0,
             transfer_syntax=syntaxes[number % len(syntaxes)],
-        )  # fmt: skip
+        )
         volume = random.uniform(-900, 900, (slices, size, size)).astype(np.float32)
         write_ct(folder / patient, volume, study_of(patient), machine)
         for path in sorted((folder / patient).iterdir()):
@@ -73,7 +82,9 @@ class Site:
         return wanted(config.select, self.data / "labels.csv")
 
     def pull(self, config: PacsConfig, withdrawn: frozenset[str] = frozenset()) -> Pulled:
-        order = PullOrder(pacs=config, data=self.data, wanted=self.wanted(config), withdrawn=withdrawn)
+        order = PullOrder(
+            pacs=config, data=self.data, wanted=self.wanted(config), withdrawn=withdrawn
+        )
         with Queue(self.folder / "pulls.db") as queue, Flusher(queue) as flusher:
             notes = ArrivalNotes(queue=queue, flusher=flusher)
             return pull(order, notes, Pace(config), self.said.append)

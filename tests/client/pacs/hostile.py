@@ -39,9 +39,9 @@ class Hostile:
     @property
     def config(self) -> PacsConfig:
         """What a site knows of it."""
-        return PacsConfig.model_validate({
-            "route": "dicomweb", "url": f"http://127.0.0.1:{self.port}/rs", "associations": 1,
-        })  # fmt: skip
+        return PacsConfig.model_validate(
+            {"route": "dicomweb", "url": f"http://127.0.0.1:{self.port}/rs", "associations": 1}
+        )
 
     def answer(self, path: str) -> Answer:
         """Answer a request."""
@@ -49,13 +49,13 @@ class Hostile:
         entry = {
             "00100020": {"vr": "LO", "Value": [own.PatientID]},
             "0020000D": {"vr": "UI", "Value": [own.StudyInstanceUID]},
-        }  # fmt: skip
+        }
         if path == "/rs/studies":
             return _json([entry])
         series = {
             "0020000E": {"vr": "UI", "Value": [own.SeriesInstanceUID]},
             "00080060": {"vr": "CS", "Value": ["OT"]},
-        }  # fmt: skip
+        }
         if path.endswith("/series"):
             if self.stated is not None:
                 series["00201209"] = {"vr": "IS", "Value": [self.stated]}

@@ -41,9 +41,13 @@ privacy: none
 def series(folder: Path, patient: str, *, number: int = 0, blank: bool = False) -> list[Path]:
     """Write a study of one CT series of eight slices."""
     machine = Machine(
-        hospital="n", manufacturer="Maker", transfer_syntax="explicit", inverted=False,
-        signed=False, slice_mm=2.0,
-    )  # fmt: skip
+        hospital="n",
+        manufacturer="Maker",
+        transfer_syntax="explicit",
+        inverted=False,
+        signed=False,
+        slice_mm=2.0,
+    )
     values = np.random.default_rng(len(patient) + number).uniform(-900, 900, (8, 32, 32))
     values = np.zeros_like(values) if blank else values
     study = InventedStudy(patient=patient, number=number, age=60, sex="f")
@@ -128,8 +132,12 @@ def storescu(port: int, files: Sequence[Path], title: str = "SENDER") -> tuple[i
     assert program is not None, "dcmtk is an independent sender"
     done = subprocess.run(
         [program, "-v", "-aet", title, "-aec", "WARDROUND", "127.0.0.1", str(port), *files],
-        capture_output=True, text=True, check=False, timeout=60, env={"TCP_NODELAY": "1"},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={"TCP_NODELAY": "1"},
+    )
     return done.returncode, done.stdout + done.stderr
 
 

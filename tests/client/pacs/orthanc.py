@@ -50,9 +50,11 @@ class Pacs:
         if isinstance(verify, ssl.SSLContext):
             verify.check_hostname = False  # the certificate may lack names on purpose
         self._client = httpx.Client(
-            base_url=f"{self.scheme}://127.0.0.1:{self.http_port}", auth=(USER, PASSWORD),
-            verify=verify, timeout=60,
-        )  # fmt: skip
+            base_url=f"{self.scheme}://127.0.0.1:{self.http_port}",
+            auth=(USER, PASSWORD),
+            verify=verify,
+            timeout=60,
+        )
         folder.mkdir(parents=True, exist_ok=True)
         self.password_file.write_text(PASSWORD + "\n")
         self.password_file.chmod(0o600)
@@ -77,8 +79,11 @@ class Pacs:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 ["/usr/sbin/Orthanc", "--verbose-http", "--verbose-dicom", str(self._config)],
-                stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment,
-            )  # fmt: skip
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+            )
         deadline = time.monotonic() + _START_SECONDS
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -137,10 +142,14 @@ class Pacs:
 
 @contextmanager
 def orthanc(
-    folder: Path, *, called_title: str = "LABPACS", peers: Mapping[str, Address] | None = None,
-    tls: Identity | None = None, https: Identity | None = None,
+    folder: Path,
+    *,
+    called_title: str = "LABPACS",
+    peers: Mapping[str, Address] | None = None,
+    tls: Identity | None = None,
+    https: Identity | None = None,
     settings: Mapping[str, object] | None = None,
-) -> Iterator[Pacs]:  # fmt: skip
+) -> Iterator[Pacs]:
     """Yield a PACS that knows these peers by AE title.
 
     `tls`: DICOM TLS that also wants the peer's certificate. `https`: DICOMweb over TLS.
@@ -155,31 +164,51 @@ def orthanc(
 
 
 def _content(
-    folder: Path, called_title: str, peers: Mapping[str, Address], tls: Identity | None,
-    https: Identity | None, settings: Mapping[str, object] | None,
-) -> dict[str, object]:  # fmt: skip
+    folder: Path,
+    called_title: str,
+    peers: Mapping[str, Address],
+    tls: Identity | None,
+    https: Identity | None,
+    settings: Mapping[str, object] | None,
+) -> dict[str, object]:
     what = ("Echo", "Find", "Get", "Move", "Store")
     refused = {f"DicomAlwaysAllow{one}": False for one in what}
     allowed = {f"Allow{one}": True for one in what}
     content: dict[str, object] = {
-        "DicomAet": called_title, "DicomCheckCalledAet": True, **refused,
+        "DicomAet": called_title,
+        "DicomCheckCalledAet": True,
+        **refused,
         "DicomModalities": {
-            title: {"AET": title, "Host": host, "Port": port, "UseDicomTls": tls is not None,
-                    **allowed}
+            title: {
+                "AET": title,
+                "Host": host,
+                "Port": port,
+                "UseDicomTls": tls is not None,
+                **allowed,
+            }
             for title, (host, port) in peers.items()
         },
-        "StorageDirectory": str(folder / "storage"), "IndexDirectory": str(folder / "storage"),
-        "RemoteAccessAllowed": True, "AuthenticationEnabled": True,
-        "RegisteredUsers": {USER: PASSWORD}, "Plugins": [_PLUGINS],
-        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"}, "StableAge": 1, "KeepAlive": True,
-        "TcpNoDelay": True, "SyncStorageArea": False, "MaximumPduLength": 131072,
-    }  # fmt: skip
+        "StorageDirectory": str(folder / "storage"),
+        "IndexDirectory": str(folder / "storage"),
+        "RemoteAccessAllowed": True,
+        "AuthenticationEnabled": True,
+        "RegisteredUsers": {USER: PASSWORD},
+        "Plugins": [_PLUGINS],
+        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+        "StableAge": 1,
+        "KeepAlive": True,
+        "TcpNoDelay": True,
+        "SyncStorageArea": False,
+        "MaximumPduLength": 131072,
+    }
     if tls is not None:
         content |= {
-            "DicomTlsEnabled": True, "DicomTlsCertificate": str(tls.certificate),
-            "DicomTlsPrivateKey": str(tls.key), "DicomTlsTrustedCertificates": str(tls.authority),
+            "DicomTlsEnabled": True,
+            "DicomTlsCertificate": str(tls.certificate),
+            "DicomTlsPrivateKey": str(tls.key),
+            "DicomTlsTrustedCertificates": str(tls.authority),
             "DicomTlsRemoteCertificateRequired": True,
-        }  # fmt: skip
+        }
     if https is not None:
         content |= {"SslEnabled": True, "SslCertificate": str(https.together)}
     return {**content, **(settings or {})}

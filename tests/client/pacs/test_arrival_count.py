@@ -37,9 +37,12 @@ def counts(files: Sequence[Path]) -> dict[str, int]:
 
 
 def asked(
-    pacs: PacsConfig, files: Sequence[Path], *, own: Sequence[Path] = (),
+    pacs: PacsConfig,
+    files: Sequence[Path],
+    *,
+    own: Sequence[Path] = (),
     modalities: tuple[str, ...] = (),
-) -> str:  # fmt: skip
+) -> str:
     study = str(dcmread(files[0], stop_before_pixels=True).StudyInstanceUID)
     return missing(pacs, counts(files), frozenset(counts(own)), study, modalities)
 
@@ -65,9 +68,9 @@ def test_series_without_images_for_the_model_need_not_come(
     reached = reaching(pacs, route)
     name = f"KINDS-{route}"
     images = files_of(tmp_path, name, "1")
-    pacs.store([
-        *images, *files_of(tmp_path, name, "2", "SR", 1), *files_of(tmp_path, name, "3", "PT", 2)
-    ])  # fmt: skip
+    pacs.store(
+        [*images, *files_of(tmp_path, name, "2", "SR", 1), *files_of(tmp_path, name, "3", "PT", 2)]
+    )
     ours = files_of(tmp_path, name, "4", "OT", 1)
     pacs.store(ours)
     assert asked(reached, images, modalities=("CT",)) == ""

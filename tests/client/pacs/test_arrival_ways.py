@@ -20,9 +20,12 @@ from tests.client.pacs.orthanc import free_port
 
 def config(**changes: object) -> PacsConfig:
     content: dict[str, object] = {
-        "route": "dicomweb", "url": "http://127.0.0.1:1/dicom-web", "own_port": free_port(),
-        "own_address": "127.0.0.1", "listen": {"titles": ("SENDER",)},
-    }  # fmt: skip
+        "route": "dicomweb",
+        "url": "http://127.0.0.1:1/dicom-web",
+        "own_port": free_port(),
+        "own_address": "127.0.0.1",
+        "listen": {"titles": ("SENDER",)},
+    }
     return PacsConfig.model_validate(content | changes)
 
 
@@ -45,9 +48,10 @@ def test_a_full_disk_refuses_images_as_out_of_resources_until_there_is_room(
     arrived = tmp_path / "arrived"
     assert pacs.own_port is not None
     with (
-        ArrivalQueue(tmp_path / "arrivals.db") as arrivals, small_disk(arrived),
+        ArrivalQueue(tmp_path / "arrivals.db") as arrivals,
+        small_disk(arrived),
         by_store(pacs, arrived, arrivals),
-    ):  # fmt: skip
+    ):
         ballast = arrived / "ballast"
         with ballast.open("wb", buffering=0) as file, suppress(OSError):
             while file.write(bytes(4096)):

@@ -39,9 +39,14 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     with orthanc(folder, tls=authority.issue(), peers={"WARDROUND": ("127.0.0.1", port)}) as pacs:
         own = authority.issue("WARDROUND")
         config = reaching(
-            pacs, "c-get", tls=True, authority=authority.pem, certificate=own.certificate,
-            key=own.key, own_port=port,
-        )  # fmt: skip
+            pacs,
+            "c-get",
+            tls=True,
+            authority=authority.pem,
+            certificate=own.certificate,
+            key=own.key,
+            own_port=port,
+        )
         yield Secured(pacs, config, authority)
 
 
@@ -120,10 +125,16 @@ def test_a_certificate_for_another_name_or_for_none_is_told_apart(tmp_path: Path
     authority = HospitalAuthority(tmp_path / "ca")
     own = authority.issue("WARDROUND")
     with orthanc(tmp_path, tls=authority.issue(with_names=False)) as pacs:
-        error = refusal(reaching(
-            pacs, "c-get", tls=True, authority=authority.pem, certificate=own.certificate,
-            key=own.key,
-        ))  # fmt: skip
+        error = refusal(
+            reaching(
+                pacs,
+                "c-get",
+                tls=True,
+                authority=authority.pem,
+                certificate=own.certificate,
+                key=own.key,
+            )
+        )
     assert isinstance(error, TrustRefused)
     assert "names no host (it has no subjectAltName)" in str(error)
 

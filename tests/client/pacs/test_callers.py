@@ -32,10 +32,17 @@ LIMITS = CallerLimits(
 def port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.setattr(callers, "LIMITS", LIMITS)
     monkeypatch.setattr("client.pacs.receiver.LIMITS", LIMITS)
-    pacs = PacsConfig.model_validate({
-        "route": "c-get", "host": "127.0.0.1", "port": 104, "called_title": "PEER",
-        "own_title": "WARDROUND", "own_port": free_port(), "own_address": "127.0.0.1",
-    })  # fmt: skip
+    pacs = PacsConfig.model_validate(
+        {
+            "route": "c-get",
+            "host": "127.0.0.1",
+            "port": 104,
+            "called_title": "PEER",
+            "own_title": "WARDROUND",
+            "own_port": free_port(),
+            "own_address": "127.0.0.1",
+        }
+    )
     with receive(pacs, tmp_path / "arrived", lambda _path: None, only_pacs=False) as found:
         yield found
 

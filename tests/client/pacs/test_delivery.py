@@ -29,11 +29,19 @@ ROUTES = ("dicomweb", "c-get")
 
 
 def config(pacs: Pacs, route: str, **changes: object) -> PacsConfig:
-    return PacsConfig.model_validate({
-        "route": route, "url": pacs.url, "user": pacs.user, "password_file": pacs.password_file,
-        "host": "127.0.0.1", "port": pacs.dicom_port, "called_title": pacs.called_title,
-        "own_port": 11112, **changes,
-    })  # fmt: skip
+    return PacsConfig.model_validate(
+        {
+            "route": route,
+            "url": pacs.url,
+            "user": pacs.user,
+            "password_file": pacs.password_file,
+            "host": "127.0.0.1",
+            "port": pacs.dicom_port,
+            "called_title": pacs.called_title,
+            "own_port": 11112,
+            **changes,
+        }
+    )
 
 
 def states(delivered: Sequence[Delivered]) -> list[State]:
@@ -76,8 +84,10 @@ def test_results_are_stored_and_the_pacs_copy_says_what_the_score_says(
     segmentation = highdicom.seg.segread(BytesIO(copies[Kind.SEGMENTATION]))
     pixels = segmentation.get_pixels_by_source_instance(
         [dcmread(path, stop_before_pixels=True).SOPInstanceUID for path in score.sources],
-        combine_segments=True, ignore_spatial_locations=True, assert_missing_frames_are_empty=True,
-    )  # fmt: skip
+        combine_segments=True,
+        ignore_spatial_locations=True,
+        assert_missing_frames_are_empty=True,
+    )
     assert np.array_equal(pixels, score.outlines.labels)
     report = highdicom.sr.srread(BytesIO(copies[Kind.REPORT]))
     sizes = [

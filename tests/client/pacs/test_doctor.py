@@ -60,18 +60,24 @@ def test_a_pacs_that_is_set_up_well_is_ready(
 ) -> None:
     found = examined(known, tmp_path, route, own_port=port)
     assert {check: finding.state for check, finding in found.items()} == {
-        "encryption": "note", "folder": "ok", "connection": "ok", "query": "ok", "counts": "ok",
+        "encryption": "note",
+        "folder": "ok",
+        "connection": "ok",
+        "query": "ok",
+        "counts": "ok",
         "retrieval": "ok",
-    }  # fmt: skip
+    }
     assert "1 of the first 1 entries" in found["query"].detail
 
 
 def test_a_data_folder_that_no_pull_could_write_to_is_named(known: Pacs, tmp_path: Path) -> None:
     write_labels(tmp_path, [{"PatientID": "P0", "ill": 1}])
     config = SiteConfig(
-        name="north", data=Path("/proc/nowhere"), labels=tmp_path / "labels.csv",
+        name="north",
+        data=Path("/proc/nowhere"),
+        labels=tmp_path / "labels.csv",
         pacs=reaching(known),
-    )  # fmt: skip
+    )
     check, said = the_fault({finding.check: finding for finding in examine_pacs(config)})
     assert check == "folder"
     assert "cannot write to /proc/nowhere" in said
@@ -122,9 +128,11 @@ def test_a_certificate_without_names_is_told(tmp_path: Path) -> None:
     with orthanc(tmp_path / "pacs", tls=bare, https=bare) as pacs:
         data = tmp_path / "data"
         tls = {
-            "tls": True, "authority": authority.pem, "certificate": own.certificate,
+            "tls": True,
+            "authority": authority.pem,
+            "certificate": own.certificate,
             "key": own.key,
-        }  # fmt: skip
+        }
         for route in ("dicomweb", "c-get"):
             check, said = the_fault(examined(pacs, data, route, **tls))
             assert check == "connection"

@@ -43,9 +43,11 @@ def test_a_pacs_that_gives_no_count_is_asked_for_its_list(tmp_path: Path) -> Non
     parts = {"whole": sent[:2]}
 
     def retrieve(path: str) -> Answer:
-        return multipart(sent[2]) if path.endswith(made[2].SOPInstanceUID) else multipart(
-            *parts["whole"]
-        )  # fmt: skip
+        return (
+            multipart(sent[2])
+            if path.endswith(made[2].SOPInstanceUID)
+            else multipart(*parts["whole"])
+        )
 
     done, site = pulled(Hostile(made[0], None, uids(made), retrieve), tmp_path)
     assert done.counted.complete == 1  # the third was missed, and asked for alone
@@ -79,9 +81,11 @@ def test_an_object_of_another_series_replaces_nothing(tmp_path: Path) -> None:
     victim /= f"{other.SOPInstanceUID}.dcm"
     victim.write_bytes(b"what the site has")
     hostile = Hostile(
-        made[0], 3, [*uids(made)[:2], other.SOPInstanceUID],
+        made[0],
+        3,
+        [*uids(made)[:2], other.SOPInstanceUID],
         lambda _p: multipart(sent[0], foreign, sent[1]),
-    )  # fmt: skip
+    )
     done, _ = pulled(hostile, tmp_path)
     assert victim.read_bytes() == b"what the site has"
     ((_, told),) = done.counted.incomplete
@@ -131,8 +135,9 @@ def test_an_answer_that_breaks_off_is_asked_for_again_without_what_came(tmp_path
     assert done.counted.complete == 1
     assert len(site.files()) == 3
     assert [path.rpartition("/")[2] for path in hostile.asked] == [
-        made[0].SeriesInstanceUID, made[2].SOPInstanceUID,
-    ]  # fmt: skip
+        made[0].SeriesInstanceUID,
+        made[2].SOPInstanceUID,
+    ]
 
 
 def test_a_pacs_that_stays_away_ends_the_pull_after_its_patience(

@@ -30,9 +30,11 @@ def test_a_file_lies_under_its_uids_as_it_was_sent(tmp_path: Path) -> None:
     data = tmp_path / "data"
     landed = place(data, [sent[:100], memoryview(sent)[100:]])
     assert landed.path == (
-        data / dataset.StudyInstanceUID / dataset.SeriesInstanceUID
+        data
+        / dataset.StudyInstanceUID
+        / dataset.SeriesInstanceUID
         / f"{dataset.SOPInstanceUID}.dcm"
-    )  # fmt: skip
+    )
     assert landed.path.read_bytes() == sent
     assert landed.size == len(sent)
     durable([landed.path])

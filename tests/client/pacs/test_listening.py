@@ -77,9 +77,7 @@ def test_a_study_waits_for_what_the_pacs_has_more_of_and_not_for_a_silence(
     time.sleep(4)  # eight times as long as it takes to settle
     found = listener.listed(study)
     assert found is not None
-    assert (found.state, found.told) == (
-        "arriving", "5 images came, the PACS has 8, in 1 series"
-    )  # fmt: skip
+    assert (found.state, found.told) == ("arriving", "5 images came, the PACS has 8, in 1 series")
     assert in_pacs(pacs, study) == ["CT"] * 8
     storescu(listener.port, files[5:])
     listener.until(lambda: listener.state(study) == "done", "scored once it was whole")
@@ -112,8 +110,10 @@ def test_one_bad_study_is_listed_with_its_reason_and_stops_nobody(
     listener.until(lambda: listener.state(study_of(bad)) == "failed", "the bad one is listed")
     shown = subprocess.run(
         [COMMAND, "listen", "--list", "--home", str(listener.home.folder)],
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     (line,) = [line for line in shown.splitlines() if study_of(bad) in line]
     assert "FAILED" in line
     assert "BLANK" in line
@@ -218,8 +218,10 @@ def test_studies_in_a_watched_folder_are_scored_where_they_lie(
     assert (found.images, found.told) == (8, "written; nothing is sent without --send")
     (results,) = home.results.iterdir()
     assert {path.name.split("-")[0] for path in results.iterdir()} == {
-        "report", "capture", "diagnostic"
-    }  # fmt: skip
+        "report",
+        "capture",
+        "diagnostic",
+    }
     assert sorted(path.name for path in folder.glob("*.dcm")) == sorted(
         ["half.dcm", *(path.name for path in files)]
     )

@@ -13,9 +13,17 @@ from client.pacs.connection.multipart import Malformed, boundary_of, parts
 BOUNDARY = b"0123-boundary"
 #: What could be taken for a boundary, or for half of one.
 TRICKS = (
-    b"\r\n--0123-boundar", b"--0123-boundary", b"\r\n--", b"\r", b"\n", b"\r\n", b"--\r\n", b"-",
-    b"\r\n--0123-boundarx\r\n\r\n", b"Content-Length: 5\r\n\r\n",
-)  # fmt: skip
+    b"\r\n--0123-boundar",
+    b"--0123-boundary",
+    b"\r\n--",
+    b"\r",
+    b"\n",
+    b"\r\n",
+    b"--\r\n",
+    b"-",
+    b"\r\n--0123-boundarx\r\n\r\n",
+    b"Content-Length: 5\r\n\r\n",
+)
 #: With a length even the boundary itself may stand in the content.
 WHOLE_TRICKS = (*TRICKS, b"\r\n--0123-boundary\r\n\r\n", b"\r\n--0123-boundary--")
 
@@ -76,8 +84,10 @@ def test_with_a_length_content_may_look_like_a_boundary(
 
 @given(lengthy, st.booleans(), st.data())
 def test_an_answer_that_is_cut_never_gives_a_part_that_is_not_whole(
-    given_bodies: list[bytes], with_length: bool, data: st.DataObject  # noqa: FBT001 - drawn
-) -> None:  # fmt: skip
+    given_bodies: list[bytes],
+    with_length: bool,  # noqa: FBT001 - drawn
+    data: st.DataObject,
+) -> None:
     if not with_length and any(b"--" + BOUNDARY in body for body in given_bodies):
         return
     content = written(given_bodies, with_length=with_length)

@@ -62,18 +62,21 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Held:
         found = task_of(config.task).predict(network(test.image, test.table)).numpy()
     each = zip(test.pseudonyms, found, test.target.numpy(), strict=True)
     return Held(
-        config=config, bundle=bundled(folder / "bundle", config, network), test=test,
+        config=config,
+        bundle=bundled(folder / "bundle", config, network),
+        test=test,
         dice={name: dice(ours, truth) for name, ours, truth in each},
-    )  # fmt: skip
+    )
 
 
 def dice(found: NDArray[np.generic], truth: NDArray[np.generic]) -> float:
     """Return the mean Dice of both parts."""
     each = [
-        2 * float(((found == k) & (truth == k)).sum())
+        2
+        * float(((found == k) & (truth == k)).sum())
         / float((found == k).sum() + (truth == k).sum())
         for k in (1, 2)
-    ]  # fmt: skip
+    ]
     return float(np.mean(each))
 
 
@@ -108,8 +111,11 @@ def site(folder: Path, pacs: Pacs) -> Path:
 def predict(*arguments: str | Path) -> Mapping[str, object]:
     done = subprocess.run(
         [COMMAND, "predict", *map(str, arguments), "--json"],
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert isinstance(answer, dict)

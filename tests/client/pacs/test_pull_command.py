@@ -70,9 +70,7 @@ def test_a_data_folder_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
-def test_a_second_pull_says_that_another_is_at_work_and_no_more(
-    pacs: Pacs, tmp_path: Path
-) -> None:
+def test_a_second_pull_says_that_another_is_at_work_and_no_more(pacs: Pacs, tmp_path: Path) -> None:
     home = site(tmp_path, reaching(pacs))
     with (tmp_path / "data" / ".pull.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -19,9 +19,13 @@ from tests.client.pacs.reaching import reaching
 
 def series(name: str, instances: int | None = 2, patient: str = "P") -> RemoteSeries:
     return RemoteSeries(
-        patient=patient, accession="A", study=f"1.{name}", series=f"2.{name}", modality="CT",
+        patient=patient,
+        accession="A",
+        study=f"1.{name}",
+        series=f"2.{name}",
+        modality="CT",
         instances=instances,
-    )  # fmt: skip
+    )
 
 
 def landed(of: RemoteSeries, number: int) -> Landed:

@@ -37,8 +37,11 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
 def is_complete(done: Pulled, series: int, instances: int) -> bool:
     counted = done.counted
     return (counted.series, counted.complete, counted.instances, counted.stated) == (
-        series, series, instances, instances,
-    )  # fmt: skip
+        series,
+        series,
+        instances,
+        instances,
+    )
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -157,14 +160,21 @@ def test_every_route_goes_through_tls(route: str, tmp_path: Path) -> None:
     authority = HospitalAuthority(tmp_path / "ca")
     own, port = authority.issue("WARDROUND"), free_port()
     with orthanc(
-        tmp_path, tls=authority.issue(), https=authority.issue(),
+        tmp_path,
+        tls=authority.issue(),
+        https=authority.issue(),
         peers={"WARDROUND": ("127.0.0.1", port)},
-    ) as pacs:  # fmt: skip
+    ) as pacs:
         fill(pacs, tmp_path / "made", ["P0", "P1"])
         config = reaching(
-            pacs, route, tls=True, authority=authority.pem, certificate=own.certificate,
-            key=own.key, own_port=port,
-        )  # fmt: skip
+            pacs,
+            route,
+            tls=True,
+            authority=authority.pem,
+            certificate=own.certificate,
+            key=own.key,
+            own_port=port,
+        )
         assert is_complete(Site(tmp_path / "site", ["P0", "P1"]).pull(config), 2, 16)
 
 

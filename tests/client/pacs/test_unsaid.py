@@ -37,10 +37,15 @@ class Peer:
     asked: list[Dataset] = field(default_factory=list)
 
     def config(self) -> PacsConfig:
-        return PacsConfig.model_validate({
-            "route": "c-get", "host": "127.0.0.1", "port": self.port, "called_title": "PEER",
-            "own_title": "WARDROUND",
-        })  # fmt: skip
+        return PacsConfig.model_validate(
+            {
+                "route": "c-get",
+                "host": "127.0.0.1",
+                "port": self.port,
+                "called_title": "PEER",
+                "own_title": "WARDROUND",
+            }
+        )
 
     def find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
         asked = event.identifier
@@ -67,9 +72,10 @@ class Peer:
         keys = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
         wanted = {k: asked.get(k) for k in keys if asked.get(k)}
         return [
-            one for one in self.objects
+            one
+            for one in self.objects
             if all(one.get(k) in (v if isinstance(v, list) else [v]) for k, v in wanted.items())
-        ]  # fmt: skip
+        ]
 
 
 @contextmanager

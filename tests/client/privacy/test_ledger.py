@@ -84,10 +84,7 @@ def test_every_attempt_at_a_round_is_a_charge_of_its_own(tmp_path: Path) -> None
 
 
 @settings(max_examples=20, deadline=None)
-@given(
-    noise=st.lists(st.floats(1.0, 50.0), min_size=1, max_size=6),
-    limit=st.floats(0.1, 10.0),
-)
+@given(noise=st.lists(st.floats(1.0, 50.0), min_size=1, max_size=6), limit=st.floats(0.1, 10.0))
 def test_charges_never_pass_the_limit_and_a_refused_one_leaves_no_trace(
     tmp_path_factory: pytest.TempPathFactory, noise: list[float], limit: float
 ) -> None:
@@ -127,9 +124,17 @@ def test_a_mechanism_that_cannot_be_is_refused(field: str, value: float) -> None
         replace(mechanism_of(1.0), **{field: value})  # type: ignore[arg-type]  # a field by name
 
 
-@pytest.mark.parametrize(("epsilon", "delta"), [
-    (float("nan"), DELTA), (0.0, DELTA), (-1.0, DELTA), (1.0, float("nan")), (1.0, 0.0), (1.0, 1.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("epsilon", "delta"),
+    [
+        (float("nan"), DELTA),
+        (0.0, DELTA),
+        (-1.0, DELTA),
+        (1.0, float("nan")),
+        (1.0, 0.0),
+        (1.0, 1.0),
+    ],
+)
 def test_a_limit_that_bounds_nothing_is_refused(epsilon: float, delta: float) -> None:
     with pytest.raises(PrivacyError, match="limit"):
         Limit(epsilon=epsilon, delta=delta)
@@ -140,13 +145,16 @@ def test_charges_are_told_apart_by_cohort_and_run(tmp_path: Path) -> None:
     assert ledger.accounts() == {}
     other = mechanism_of(9.0, steps=1)
     for cohort, run, mechanism in (
-        ("patients", "one", ROUND), ("patients", "two", other), ("others", "one", other),
+        ("patients", "one", ROUND),
+        ("patients", "two", other),
+        ("others", "one", other),
         ("patients", "one", other),
-    ):  # fmt: skip
+    ):
         charged(ledger, cohort, run, 1, mechanism, WIDE, DELTA)
     assert ledger.accounts() == {
-        "patients": {"one": (ROUND, other), "two": (other,)}, "others": {"one": (other,)},
-    }  # fmt: skip
+        "patients": {"one": (ROUND, other), "two": (other,)},
+        "others": {"one": (other,)},
+    }
 
 
 # --- what a ledger notices -------------------------------------------------------------------
@@ -160,21 +168,24 @@ def test_charges_cannot_be_changed_or_removed_by_accident(tmp_path: Path) -> Non
                 connection.execute(statement)
 
 
-@pytest.mark.parametrize("statement", [
-    "UPDATE charges SET mechanism = replace(mechanism, '20.0', '90.0') WHERE number = 2",
-    "UPDATE charges SET cohort = 'nobody' WHERE number = 1",
-    "UPDATE charges SET run = 'other' WHERE number = 3",
-    "UPDATE charges SET round = 9 WHERE number = 3",
-    "UPDATE charges SET attempt = 9 WHERE number = 3",
-    "UPDATE charges SET mechanism = 'nonsense' WHERE number = 3",
-    "UPDATE charges SET mechanism = '[]' WHERE number = 3",
-    "UPDATE charges SET text = replace(text, '20.0', '90.0') WHERE number = 2",
-    "UPDATE charges SET text = NULL, round = 9 WHERE number = 3",
-    "UPDATE charges SET text = 'nonsense' WHERE number = 3",
-    "DELETE FROM charges WHERE number = 1",
-    "DELETE FROM charges WHERE number = 2",
-    "UPDATE charges SET number = number + 10",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE charges SET mechanism = replace(mechanism, '20.0', '90.0') WHERE number = 2",
+        "UPDATE charges SET cohort = 'nobody' WHERE number = 1",
+        "UPDATE charges SET run = 'other' WHERE number = 3",
+        "UPDATE charges SET round = 9 WHERE number = 3",
+        "UPDATE charges SET attempt = 9 WHERE number = 3",
+        "UPDATE charges SET mechanism = 'nonsense' WHERE number = 3",
+        "UPDATE charges SET mechanism = '[]' WHERE number = 3",
+        "UPDATE charges SET text = replace(text, '20.0', '90.0') WHERE number = 2",
+        "UPDATE charges SET text = NULL, round = 9 WHERE number = 3",
+        "UPDATE charges SET text = 'nonsense' WHERE number = 3",
+        "DELETE FROM charges WHERE number = 1",
+        "DELETE FROM charges WHERE number = 2",
+        "UPDATE charges SET number = number + 10",
+    ],
+)
 def test_a_charge_that_was_changed_or_cut_out_stops_everything(
     tmp_path: Path, statement: str
 ) -> None:
@@ -284,11 +295,14 @@ def test_a_run_of_the_first_release_adds_up_with_whatever_comes_under_its_name(
     assert Ledger(tmp_path / "ledger.db").charges("patients")[-1].bound == bound
 
 
-@pytest.mark.parametrize("statement", [
-    "UPDATE charges SET mechanism = replace(mechanism, '3.1', '9.0') WHERE number = 4",
-    "UPDATE charges SET run = 'bru' WHERE number = 2",
-    "DELETE FROM charges WHERE number = 2",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE charges SET mechanism = replace(mechanism, '3.1', '9.0') WHERE number = 4",
+        "UPDATE charges SET run = 'bru' WHERE number = 2",
+        "DELETE FROM charges WHERE number = 2",
+    ],
+)
 def test_a_changed_charge_of_the_first_release_is_damage(tmp_path: Path, statement: str) -> None:
     ledger = of_the_first_release(tmp_path / "ledger.db")
     outside(tmp_path / "ledger.db", statement)
@@ -334,8 +348,9 @@ def test_a_fact_of_a_newer_release_is_named_and_is_no_damage(tmp_path: Path, of:
     with closing(sqlite3.connect(place)) as connection:
         connection.execute(
             "INSERT INTO charges (cohort, run, round, attempt, mechanism, previous, hash, text) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row,
-        )  # fmt: skip
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            row,
+        )
         connection.commit()
     with pytest.raises(LedgerTooNew, match=r"ledger\.db, charge 2 was made by a newer .* sampler"):
         charged(ledger, "patients", "run", 4, ROUND, WIDE, DELTA)
@@ -364,16 +379,18 @@ def test_two_processes_at_once_stay_within_one_limit(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked copies of a process")
-def test_a_site_killed_between_any_two_statements_never_released_what_was_not_charged() -> (
-    None
-):
+def test_a_site_killed_between_any_two_statements_never_released_what_was_not_charged() -> None:
     # In memory where there is such a folder: a process dies here, not the machine.
     memory = Path("/dev/shm")  # noqa: S108 - the folder within is made by tempfile
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         done = subprocess.run(
             [sys.executable, str(HERE / "dying_site.py"), folder],
-            env=_environment(), capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
+            env=_environment(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
     assert done.returncode == 0, done.stderr
     deaths = [json.loads(line) for line in done.stdout.splitlines()]
     assert all(d["signal"] == signal.SIGKILL for d in deaths[:-1])

@@ -54,19 +54,22 @@ TRAPS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "batch norm": (lambda: nn.BatchNorm2d(4), "mixes the patients"),
     "batch norm without parameters": (lambda: nn.BatchNorm2d(4, affine=False), "mixes"),
     "batch norm without statistics": (
-        lambda: nn.BatchNorm2d(4, track_running_stats=False), "mixes"
+        lambda: nn.BatchNorm2d(4, track_running_stats=False),
+        "mixes",
     ),
     "frozen batch norm": (lambda: frozen(nn.BatchNorm2d(4)), "mixes the patients"),
     "synchronised batch norm": (lambda: nn.SyncBatchNorm(4), "mixes the patients"),
     "instance norm with statistics": (
-        lambda: nn.InstanceNorm2d(4, track_running_stats=True), "running statistics"
+        lambda: nn.InstanceNorm2d(4, track_running_stats=True),
+        "running statistics",
     ),
     "instance norm with statistics, no parameters": (
-        lambda: nn.InstanceNorm2d(4, affine=False, track_running_stats=True), "running statistics"
+        lambda: nn.InstanceNorm2d(4, affine=False, track_running_stats=True),
+        "running statistics",
     ),
     "a buffer that follows the data": (FollowsTheData, "changes its buffer"),
     "a mean over the batch": (SubtractsTheBatchMean, "beside other items"),
-}  # fmt: skip
+}
 
 
 def check(model: nn.Module, loss: ItemLoss = binary_loss) -> None:
@@ -100,9 +103,11 @@ def test_batch_norms_that_monais_norm_argument_leaves_are_refused() -> None:
 
     # norm= reaches the first norm only; nineteen BatchNorms stay.
     body = resnet18(
-        spatial_dims=2, n_input_channels=1, num_classes=1,
+        spatial_dims=2,
+        n_input_channels=1,
+        num_classes=1,
         norm=("group", {"num_groups": 8, "num_channels": 64}),
-    )  # fmt: skip
+    )
 
     class Network(nn.Module):
         def __init__(self) -> None:
@@ -150,9 +155,14 @@ def test_a_loss_that_compares_patients_with_each_other_is_refused() -> None:
 
 NETWORKS: list[tuple[NetworkName, tuple[int, ...]]] = [("small_cnn", (16, 16)), ("unet", (16, 16))]
 SLOW: list[tuple[NetworkName, tuple[int, ...]]] = [
-    ("resnet18", (32, 32)), ("densenet121", (32, 32)), ("efficientnet_b0", (32, 32)),
-    ("vit", (32, 32)), ("segresnet", (32, 32)), ("dynunet", (32, 32)), ("swin_unetr", (32, 32)),
-]  # fmt: skip
+    ("resnet18", (32, 32)),
+    ("densenet121", (32, 32)),
+    ("efficientnet_b0", (32, 32)),
+    ("vit", (32, 32)),
+    ("segresnet", (32, 32)),
+    ("dynunet", (32, 32)),
+    ("swin_unetr", (32, 32)),
+]
 
 
 @pytest.mark.parametrize(

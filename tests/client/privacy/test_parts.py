@@ -27,9 +27,7 @@ PARTS: tuple[Part, ...] = ("train", "validation", "test", "statistics")
 BOUND = tuple(BoundTo(configuration=c, seed=0, split="") for c in ("one", "two"))
 
 
-def charge(
-    run: str, part: Part, mechanism: Mechanism, bound: BoundTo | None = BOUND[0]
-) -> Charge:
+def charge(run: str, part: Part, mechanism: Mechanism, bound: BoundTo | None = BOUND[0]) -> Charge:
     return Charge(
         cohort="p", run=charged_as(run, part), round=1, attempt=1, mechanism=mechanism, bound=bound
     )
@@ -40,10 +38,16 @@ def test_a_ledgers_name_gives_run_and_part_back(part: Part) -> None:
     assert part_of(charged_as("run-1.test", part)) == ("run-1.test", part)
 
 
-charges = st.lists(st.tuples(
-    st.sampled_from(["a", "b", "c"]), st.sampled_from(PARTS), st.floats(2.0, 50.0),
-    st.sampled_from([1.0, 1.0, 0.3]),
-), min_size=1, max_size=8)  # fmt: skip
+charges = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "b", "c"]),
+        st.sampled_from(PARTS),
+        st.floats(2.0, 50.0),
+        st.sampled_from([1.0, 1.0, 0.3]),
+    ),
+    min_size=1,
+    max_size=8,
+)
 
 
 @settings(max_examples=25)
@@ -55,24 +59,32 @@ def test_no_patient_is_charged_less_than_what_was_told_of_them(
     made_of = [charge(r, p, mechanism_of(s, sampling_rate=q, steps=1)) for r, p, s, q in listed]
     own = {run: data.draw(st.sampled_from(PARTS[:3])) for run in "abc"}
     of_patient = [
-        c.mechanism for c, (run, part, *_) in zip(made_of, listed, strict=True)
+        c.mechanism
+        for c, (run, part, *_) in zip(made_of, listed, strict=True)
         if part in {own[run], "statistics"}
-    ]  # fmt: skip
+    ]
     bound = epsilon_of(binding(made_of), DELTA)
     assert epsilon_of(of_patient, DELTA) <= bound * (1 + 1e-9) + 1e-9
     everything = epsilon_of([c.mechanism for c in made_of], DELTA)
     assert bound <= everything * (1 + 1e-9) + 1e-9
     for run in "abc":
-        mine = [c.mechanism for c in made_of if part_of(c.run) in {
-            (run, own[run]), (run, "statistics")
-        }]  # fmt: skip
+        mine = [
+            c.mechanism for c in made_of if part_of(c.run) in {(run, own[run]), (run, "statistics")}
+        ]
         assert epsilon_of(mine, DELTA) <= run_epsilon(made_of, run, DELTA) + 1e-9
 
 
-bound_charges = st.lists(st.tuples(
-    st.sampled_from(["a", "b"]), st.sampled_from(PARTS), st.floats(2.0, 50.0),
-    st.sampled_from([1.0, 1.0, 0.3]), st.sampled_from([None, *BOUND]),
-), min_size=1, max_size=8)  # fmt: skip
+bound_charges = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "b"]),
+        st.sampled_from(PARTS),
+        st.floats(2.0, 50.0),
+        st.sampled_from([1.0, 1.0, 0.3]),
+        st.sampled_from([None, *BOUND]),
+    ),
+    min_size=1,
+    max_size=8,
+)
 
 
 def check_one_name(
@@ -85,9 +97,10 @@ def check_one_name(
         for run, part, sigma, rate, bound in listed
     ]
     of_patient = [
-        one for one, (run, part, _, _, bound) in zip(made_of, listed, strict=True)
+        one
+        for one, (run, part, _, _, bound) in zip(made_of, listed, strict=True)
         if bound is None or part in {own[run, bound], "statistics"}
-    ]  # fmt: skip
+    ]
     spent = epsilon_of([c.mechanism for c in of_patient], DELTA)
     bound_by = epsilon_of(binding(made_of), DELTA)
     assert spent <= bound_by * (1 + 1e-9) + 1e-9, "a patient spent more than was counted"
@@ -134,10 +147,14 @@ def test_what_is_bound_to_nothing_adds_up_and_bounds_the_claim_of_its_run(tmp_pa
     assert told.cohort_epsilon == told.run_epsilon == epsilon_of([train, test], DELTA)
 
 
-@pytest.mark.parametrize("other", [
-    BOUND[1], BoundTo(configuration="one", seed=1, split=""),
-    BoundTo(configuration="one", seed=0, split="another key"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "other",
+    [
+        BOUND[1],
+        BoundTo(configuration="one", seed=1, split=""),
+        BoundTo(configuration="one", seed=0, split="another key"),
+    ],
+)
 @pytest.mark.parametrize("part", PARTS)
 def test_a_ledger_alone_refuses_a_name_that_stands_for_something_else(
     tmp_path: Path, part: Part, other: BoundTo
@@ -169,8 +186,9 @@ evaluation: {count_noise: 2.0}
 privacy: none
 """)
     content = config.model_dump(mode="json") | {
-        "task": CONFIGS[kind], "model": {"network": network},
-    }  # fmt: skip
+        "task": CONFIGS[kind],
+        "model": {"network": network},
+    }
     found = type(config).model_validate(content)
     counted = made(kind).statistics(scored(kind, 20), rules(count_noise=2.0))
     assert noised_rows(found) ** 0.5 == pytest.approx(count_sensitivity(counted))

@@ -30,9 +30,10 @@ from tests.privacy.made_up import (
 
 
 @given(
-    items=st.lists(st.integers(1, 9), min_size=1, max_size=30), most=st.integers(1, 6),
+    items=st.lists(st.integers(1, 9), min_size=1, max_size=30),
+    most=st.integers(1, 6),
     seed=st.integers(0, 99),
-)  # fmt: skip
+)
 def test_a_drawn_patient_brings_up_to_k_different_items_of_their_own(
     items: list[int], most: int, seed: int
 ) -> None:
@@ -50,10 +51,12 @@ def test_a_drawn_patient_brings_up_to_k_different_items_of_their_own(
 def test_each_patient_is_drawn_independently_with_the_sampling_rate() -> None:
     patients, noise = patients_of((1,) * 400, image=(0,)), ChaChaNoise()
     times, rate = 200, 0.3
-    seen = torch.stack([
-        torch.bincount(draw(patients, rate, 1, noise).place.flatten(), minlength=400)
-        for _ in range(times)
-    ]).double()  # fmt: skip
+    seen = torch.stack(
+        [
+            torch.bincount(draw(patients, rate, 1, noise).place.flatten(), minlength=400)
+            for _ in range(times)
+        ]
+    ).double()
     spread = (rate * (1 - rate) / seen.numel()) ** 0.5
     assert abs(float(seen.mean()) - rate) < 6 * spread
     # Binomial totals: neither fixed (without replacement) nor in blocks.
@@ -99,9 +102,10 @@ def test_an_empty_draw_passes_through_every_layer_in_every_backend() -> None:
 
 
 @given(
-    norm=st.floats(0, 1e30), clip_norm=st.floats(1e-3, 1e3),
+    norm=st.floats(0, 1e30),
+    clip_norm=st.floats(1e-3, 1e3),
     clipping=st.sampled_from(["automatic", "flat"]),
-)  # fmt: skip
+)
 def test_a_clipped_norm_is_at_most_the_clip_norm(
     norm: float, clip_norm: float, clipping: Literal["automatic", "flat"]
 ) -> None:
@@ -135,9 +139,11 @@ def _moved_by_opacus(objective_seed: int, lr: float) -> Tensor:
     objective = objective_of(seeded(ImageNet, objective_seed), patients_of())
     trained = list(objective.model.parameters())
     theirs = DPOptimizer(
-        torch.optim.SGD(trained, lr=lr), noise_multiplier=0.0, max_grad_norm=0.05,
+        torch.optim.SGD(trained, lr=lr),
+        noise_multiplier=0.0,
+        max_grad_norm=0.05,
         expected_batch_size=7,
-    )  # fmt: skip
+    )
     drawn = draw(objective.patients, 1.0, 9, Silence())
     gradients = list(gradients_by_patient(objective, trained, drawn, LOOP))
     for place, parameter in enumerate(trained):

@@ -121,9 +121,17 @@ def test_a_revoked_site_is_told(joined: Site, coordinator: Front) -> None:
     assert "revoked" in wrong(joined)["enrolment"].detail + wrong(joined)["enrolment"].fix
 
 
-@pytest.mark.parametrize(("ahead", "state"), [
-    (0.0, "ok"), (4.0, "ok"), (-200.0, "ok"), (6.0, "wrong"), (3600.0, "wrong"), (-3600.0, "wrong"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("ahead", "state"),
+    [
+        (0.0, "ok"),
+        (4.0, "ok"),
+        (-200.0, "ok"),
+        (6.0, "wrong"),
+        (3600.0, "wrong"),
+        (-3600.0, "wrong"),
+    ],
+)
 def test_a_clock_is_judged_as_the_coordinator_judges_requests(ahead: float, state: str) -> None:
     finding = link.clock(ahead)
     assert finding.state == state
@@ -180,9 +188,11 @@ def test_a_gpu_that_is_asked_for_and_a_memory_that_is_not_there_are_told(joined:
 def test_records_that_were_changed_are_told_and_stop_no_other_check(joined: Site) -> None:
     log = Disclosures(joined.home.disclosures)
     for number in range(3):
-        log.record(Disclosure(
-            kind="update", to="c", run="r", round=number, bytes=1, sha256=f"{number:064x}"
-        ))  # fmt: skip
+        log.record(
+            Disclosure(
+                kind="update", to="c", run="r", round=number, bytes=1, sha256=f"{number:064x}"
+            )
+        )
     ledger, limit = Ledger(joined.home.ledger), Limit(epsilon=8.0, delta=1e-5)
     charged(ledger, "patients", "run", 1, mechanism_of(5.0), limit, 1e-5)
     assert not {"ledger", "disclosures"} & set(wrong(joined))
@@ -224,6 +234,7 @@ def test_the_doctor_tells_the_coordinator_nothing_but_who_asks(
     list(examine(joined.home))
     asked = coordinator.asked[before:]
     assert [(m, p) for m, p, _ in asked] == [
-        ("GET", "/wardround/ca"), ("POST", "/wardround/joined"),
-    ]  # fmt: skip
+        ("GET", "/wardround/ca"),
+        ("POST", "/wardround/joined"),
+    ]
     assert set(json.loads(asked[1][2])) == {"site", "public_key", "signature"}

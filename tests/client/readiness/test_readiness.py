@@ -75,9 +75,12 @@ def test_every_study_is_used_or_left_out_for_a_reason(site: Home, tmp_path: Path
     reasons = facts["reasons"]
     assert isinstance(reasons, list)
     assert {r["code"]: r["studies"] for r in reasons if r["studies"]} == {
-        "LABEL_MISSING": 5, "TRUNCATED_PIXELS": 2, "WRONG_MODALITY": 2, "WRONG_BODYPART": 1,
+        "LABEL_MISSING": 5,
+        "TRUNCATED_PIXELS": 2,
+        "WRONG_MODALITY": 2,
+        "WRONG_BODYPART": 1,
         "LOCALIZER": 1,
-    }  # fmt: skip
+    }
     assert facts["ready"] is True
     assert all(row["meaning"] for row in reasons)
     cut = next(row for row in reasons if row["code"] == "TRUNCATED_PIXELS")
@@ -144,9 +147,10 @@ def test_needs_that_are_not_met_are_said_with_their_remedy(site: Home, tmp_path:
 def test_a_run_on_a_table_alone_is_told_in_patients(site: Home, tmp_path: Path) -> None:
     rows = [{"PatientID": f"T{n}", "ill": n % 2, "age": 40 + n} for n in range(30)]
     write_labels(tmp_path / "data", [*rows, {"PatientID": "T30", "ill": "?", "age": 1}])
-    config = RUN.replace("images: {size: [16, 16], modalities: [CT], body_parts: [CHEST]}", (
-        "table: {numbers: [{column: age}]}"
-    )).replace("small_cnn, width: 4", "table")  # fmt: skip
+    config = RUN.replace(
+        "images: {size: [16, 16], modalities: [CT], body_parts: [CHEST]}",
+        ("table: {numbers: [{column: age}]}"),
+    ).replace("small_cnn, width: 4", "table")
     (tmp_path / "table.yaml").write_text(config, encoding="utf-8")
     done = typed(site, str(tmp_path / "table.yaml"))
     assert done.exit_code == 0, done.output
@@ -159,15 +163,23 @@ def test_ranges_of_clinical_values_show_what_no_patient_has(site: Home, tmp_path
     ages = ["430", "-9", "", "unknown", *range(40, 66)]
     rows = [{"PatientID": f"T{n}", "ill": n % 2, "age": age} for n, age in enumerate(ages)]
     write_labels(tmp_path / "data", rows)
-    config = RUN.replace("images: {size: [16, 16], modalities: [CT], body_parts: [CHEST]}", (
-        "table: {numbers: [{column: age, unit: years}]}"
-    )).replace("small_cnn, width: 4", "table")  # fmt: skip
+    config = RUN.replace(
+        "images: {size: [16, 16], modalities: [CT], body_parts: [CHEST]}",
+        ("table: {numbers: [{column: age, unit: years}]}"),
+    ).replace("small_cnn, width: 4", "table")
     (tmp_path / "table.yaml").write_text(config, encoding="utf-8")
     assert typed(site, str(tmp_path / "table.yaml")).exit_code == 0
-    assert facts_of(site)["columns"] == [{
-        "column": "age", "unit": "years", "values": 28, "missing": 2,
-        "lowest": -9, "median": 52.5, "highest": 430,
-    }]  # fmt: skip
+    assert facts_of(site)["columns"] == [
+        {
+            "column": "age",
+            "unit": "years",
+            "values": 28,
+            "missing": 2,
+            "lowest": -9,
+            "median": 52.5,
+            "highest": 430,
+        }
+    ]
     page = (site.report / "report.html").read_text(encoding="utf-8")
     assert '<td>age</td><td>years</td><td class="n">-9</td><td class="n">52.5</td>' in page
 

@@ -47,9 +47,12 @@ def loop(folder: Path) -> tuple[Path, ...]:
 
 
 SOURCES: dict[str, Sources] = {
-    "a CT series in no order": volume, "an enhanced multi-frame CT": enhanced,
-    "an ultrasound image": ultrasound, "an ultrasound loop": loop, "a radiograph": radiograph,
-}  # fmt: skip
+    "a CT series in no order": volume,
+    "an enhanced multi-frame CT": enhanced,
+    "an ultrasound image": ultrasound,
+    "an ultrasound loop": loop,
+    "a radiograph": radiograph,
+}
 
 
 def the(results: tuple[Result, ...], kind: Kind) -> Path:
@@ -147,9 +150,10 @@ def test_a_volume_is_measured_in_mm3_and_its_segment_is_referenced(tmp_path: Pat
     assert measured.value == pytest.approx(voxels * 2.5 * 0.5 * 0.7)
     assert measured.unit.value == "mm3"
     segment = group.referenced_segment
-    assert segment.referenced_sop_instance_uid == dcmread(
-        the(results, Kind.SEGMENTATION)
-    ).SOPInstanceUID
+    assert (
+        segment.referenced_sop_instance_uid
+        == dcmread(the(results, Kind.SEGMENTATION)).SOPInstanceUID
+    )
     assert group.finding_type.value == "52988006"  # SNOMED CT, lesion
 
 
@@ -185,16 +189,22 @@ def test_the_report_gives_the_numbers_as_the_score_has_them(tmp_path: Path) -> N
 def test_a_survival_curve_and_an_abstention_are_said(tmp_path: Path) -> None:
     days = (365, 730)
     score = replace(
-        diagnosed(radiograph(tmp_path / "source")), kind="prognosis", heatmap=None,
+        diagnosed(radiograph(tmp_path / "source")),
+        kind="prognosis",
+        heatmap=None,
         quantities=tuple(
             Quantity(
-                label=f"{day} days", meaning=f"probability of no event until {day} days",
-                value=1 - day / 2000, raw=1 - day / 1000,
+                label=f"{day} days",
+                meaning=f"probability of no event until {day} days",
+                value=1 - day / 2000,
+                raw=1 - day / 1000,
             )
             for day in days
         ),
-        prediction_set=None, coverage=None, abstained="unlike the images of the calibration",
-    )  # fmt: skip
+        prediction_set=None,
+        coverage=None,
+        abstained="unlike the images of the calibration",
+    )
     results = write_results(score, tmp_path / "out")
     assert kinds(results) == {Kind.REPORT, Kind.DIAGNOSTIC_REPORT}
     text = the(results, Kind.REPORT).read_bytes()
@@ -219,11 +229,16 @@ def test_the_same_score_gives_the_same_files_whenever_it_is_written(tmp_path: Pa
 @pytest.mark.parametrize(
     "change",
     [
-        {"unlike_training": 0.5}, {"coverage": 0.8}, {"abstained": "no"}, {"kind": "prognosis"},
-        {"prediction_set": ()}, {"quantities": ()}, {"heatmap": None},
+        {"unlike_training": 0.5},
+        {"coverage": 0.8},
+        {"abstained": "no"},
+        {"kind": "prognosis"},
+        {"prediction_set": ()},
+        {"quantities": ()},
+        {"heatmap": None},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_score_that_says_something_else_is_another_instance(
     tmp_path: Path, change: dict[str, object]
 ) -> None:
@@ -243,9 +258,11 @@ def test_nothing_outlined_is_no_seg_and_a_volume_of_nothing(tmp_path: Path) -> N
     assert faults(the(results, Kind.REPORT)) == []
     report = highdicom.sr.srread(the(results, Kind.REPORT))
     values = [
-        m.value for g in report.content.get_image_measurement_groups()
-        for m in g.get_measurements() if m.unit.value == "mm3"
-    ]  # fmt: skip
+        m.value
+        for g in report.content.get_image_measurement_groups()
+        for m in g.get_measurements()
+        if m.unit.value == "mm3"
+    ]
     assert values == [0]
 
 
@@ -404,12 +421,16 @@ def test_a_persons_outlines_of_a_public_mr_volume_come_back_from_the_seg(
 @pytest.mark.parametrize(
     "path",
     [
-        "breast-us/east/BU023891A1.dcm", "chest-icu/ward-a/08d780ae.dcm",
-        "dicom-zoo/dcm_qa_enh__6_4.dcm", "dicom-zoo/highdicom__dx_image.dcm",
-        "dicom-zoo/pydicom-data__emri_small.dcm", "dicom-zoo/pydicom-data__OBXXXX1A_rle_2frame.dcm",
-        "dicom-zoo/fo-dicom__mr_brucker.dcm", "dicom-zoo/pydicom__examples_ybr_color.dcm",
+        "breast-us/east/BU023891A1.dcm",
+        "chest-icu/ward-a/08d780ae.dcm",
+        "dicom-zoo/dcm_qa_enh__6_4.dcm",
+        "dicom-zoo/highdicom__dx_image.dcm",
+        "dicom-zoo/pydicom-data__emri_small.dcm",
+        "dicom-zoo/pydicom-data__OBXXXX1A_rle_2frame.dcm",
+        "dicom-zoo/fo-dicom__mr_brucker.dcm",
+        "dicom-zoo/pydicom__examples_ybr_color.dcm",
     ],
-)  # fmt: skip
+)
 def test_results_of_public_files_of_many_makers_have_no_error(tmp_path: Path, path: str) -> None:
     for score in (outlined([SHARED / path]), diagnosed([SHARED / path])):
         results = write_results(score, tmp_path)

@@ -91,9 +91,11 @@ def test_keys_tell_their_parts_apart() -> None:
 
 def test_objects_come_back_as_they_were_kept(tmp_path: Path) -> None:
     objects = {
-        "grey": noise(2, 5, 7), "signed": noise(1, 3, 3).astype(np.int16),
-        "color": noise(1, 3, 5, 3, dtype="uint8", top=255), "float": np.ones((1, 2, 2), np.float64),
-    }  # fmt: skip
+        "grey": noise(2, 5, 7),
+        "signed": noise(1, 3, 3).astype(np.int16),
+        "color": noise(1, 3, 5, 3, dtype="uint8", top=255),
+        "float": np.ones((1, 2, 2), np.float64),
+    }
     with PixelStore(tmp_path) as store:
         for key, values in objects.items():
             store.keep(key, f'"{key}"', values)

@@ -87,31 +87,46 @@ def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize(("more", "said"), [
-    ("devize: cpu\n", r"site\.yaml: unknown key devize\. Did you mean device\?"),
-    ("policy: {privat_only: true}\n", r"policy\.privat_only\. Did you mean private_only\?"),
-    ("policy: {larg_epsilon_per_run: 2.0}\n", r"Did you mean largest_epsilon_per_run\?"),
-    ("policy: {private_only: 1}\n", r"policy\.private_only is 1: .*boolean"),
-    ("policy: {largest_epsilon_per_run: -1.0}\n", r"largest_epsilon_per_run is -1\.0: .*greater"),
-    ("policy: {largest_epsilon_per_run: .inf}\n", r"largest_epsilon_per_run is '\.inf'"),
-    ("policy: {tasks: [diagnosys]}\n", r"policy\.tasks .*'diagnosys' is none of .*Did you mean "),
-    ("policy: {tasks: diagnosis}\n", r"policy\.tasks is 'diagnosis': expected any, or .*\[diagn"),
-    ("policy: {networks: [resnet]}\n", r"'resnet' is none of .*Did you mean resnet"),
-    ("policy: {columns: {a: 1}}\n", r"policy\.columns.*: expected any, or a list"),
-    ("policy: {coordinators: [abc]}\n", r"'abc' is no fingerprint, expected the SHA-256"),
-    ("policy: {approval: auto}\n", r"policy\.approval is 'auto': .*'manual' or 'automatic'"),
-    ("device: gpu\n", r"device is 'gpu': .*'auto', 'cpu' or 'cuda'"),
-    ("memory_gib: 0\n", r"memory_gib is 0: .*greater than 0"),
-    ("threads: true\n", r"threads is True"),
-    ("hours: 22:00\n", r"hours is '22:00': expected two times of day, such as 22:00-06:00"),
-    ("hours: 25:00-06:00\n", r"hours is '25:00-06:00': expected two times"),
-    ("hours: 06:00-06:00\n", r"hours is '06:00-06:00': begins when it ends"),
-    ("metrics_port: 70000\n", r"metrics_port is 70000"),
-    ("metrics_port: 9000\nhealth_port: 9000\n", r"metrics_port, .*are equal: \[9000, 9000\]"),
-    ("labels: labels.csv\n", r"labels is 'labels\.csv': expected a whole path that begins with /"),
-    ("name: North\n", r"the key name is given twice"),
-    ("hours: [\n", r"site\.yaml is not YAML"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("devize: cpu\n", r"site\.yaml: unknown key devize\. Did you mean device\?"),
+        ("policy: {privat_only: true}\n", r"policy\.privat_only\. Did you mean private_only\?"),
+        ("policy: {larg_epsilon_per_run: 2.0}\n", r"Did you mean largest_epsilon_per_run\?"),
+        ("policy: {private_only: 1}\n", r"policy\.private_only is 1: .*boolean"),
+        (
+            "policy: {largest_epsilon_per_run: -1.0}\n",
+            r"largest_epsilon_per_run is -1\.0: .*greater",
+        ),
+        ("policy: {largest_epsilon_per_run: .inf}\n", r"largest_epsilon_per_run is '\.inf'"),
+        (
+            "policy: {tasks: [diagnosys]}\n",
+            r"policy\.tasks .*'diagnosys' is none of .*Did you mean ",
+        ),
+        (
+            "policy: {tasks: diagnosis}\n",
+            r"policy\.tasks is 'diagnosis': expected any, or .*\[diagn",
+        ),
+        ("policy: {networks: [resnet]}\n", r"'resnet' is none of .*Did you mean resnet"),
+        ("policy: {columns: {a: 1}}\n", r"policy\.columns.*: expected any, or a list"),
+        ("policy: {coordinators: [abc]}\n", r"'abc' is no fingerprint, expected the SHA-256"),
+        ("policy: {approval: auto}\n", r"policy\.approval is 'auto': .*'manual' or 'automatic'"),
+        ("device: gpu\n", r"device is 'gpu': .*'auto', 'cpu' or 'cuda'"),
+        ("memory_gib: 0\n", r"memory_gib is 0: .*greater than 0"),
+        ("threads: true\n", r"threads is True"),
+        ("hours: 22:00\n", r"hours is '22:00': expected two times of day, such as 22:00-06:00"),
+        ("hours: 25:00-06:00\n", r"hours is '25:00-06:00': expected two times"),
+        ("hours: 06:00-06:00\n", r"hours is '06:00-06:00': begins when it ends"),
+        ("metrics_port: 70000\n", r"metrics_port is 70000"),
+        ("metrics_port: 9000\nhealth_port: 9000\n", r"metrics_port, .*are equal: \[9000, 9000\]"),
+        (
+            "labels: labels.csv\n",
+            r"labels is 'labels\.csv': expected a whole path that begins with /",
+        ),
+        ("name: North\n", r"the key name is given twice"),
+        ("hours: [\n", r"site\.yaml is not YAML"),
+    ],
+)
 def test_a_mistake_is_told_with_its_key_its_value_and_what_fits(
     tmp_path: Path, more: str, said: str
 ) -> None:
@@ -119,13 +134,16 @@ def test_a_mistake_is_told_with_its_key_its_value_and_what_fits(
         load(tmp_path, more)
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("", "holds NoneType, expected keys like name: and data:"),
-    ("- a\n", "holds list"),
-    ("name: north\n", "data is missing"),
-    ("name: North Wing\ndata: /images\n", "name is 'North Wing'"),
-    ("name: north\ndata: images\n", "data is 'images': expected a whole path"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "holds NoneType, expected keys like name: and data:"),
+        ("- a\n", "holds list"),
+        ("name: north\n", "data is missing"),
+        ("name: North Wing\ndata: /images\n", "name is 'North Wing'"),
+        ("name: north\ndata: images\n", "data is 'images': expected a whole path"),
+    ],
+)
 def test_a_file_that_holds_something_else_is_told(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(ConfigurationError, match=re.escape(said)):
         load_site_config(written(tmp_path, text))

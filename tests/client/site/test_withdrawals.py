@@ -88,9 +88,18 @@ def test_a_withdrawn_patient_is_gone_from_every_byte_of_cache_and_index(site: Si
     everybody = load(site)
     update(site)
     with Queue(site.home.pulls) as queue:
-        queue.offer([RemoteSeries(
-            patient=GONE, accession="A1", study="1.2", series="1.2.3", modality="CT", instances=3
-        )])  # fmt: skip
+        queue.offer(
+            [
+                RemoteSeries(
+                    patient=GONE,
+                    accession="A1",
+                    study="1.2",
+                    series="1.2.3",
+                    modality="CT",
+                    instances=3,
+                )
+            ]
+        )
     (study,) = {i.study for i in indexed(site) if i.patient == GONE}
     needles = (CANARY.tobytes(), GONE.encode(), study.encode())
     assert {"index.db", "pulls.db", "cache/pixels/index.sqlite"} <= set(
@@ -170,9 +179,7 @@ def test_a_store_that_was_open_when_the_patient_was_withdrawn_leaves_nothing(sit
     assert not found_in(site.home.cache, CANARY.tobytes())
 
 
-def test_whoever_reads_files_by_themselves_keeps_nothing_of_a_withdrawn_patient(
-    site: Site,
-) -> None:
+def test_whoever_reads_files_by_themselves_keeps_nothing_of_a_withdrawn_patient(site: Site) -> None:
     site.types("withdraw", GONE, "--yes")
     with PixelStore(site.home.cache / "pixels") as store:
         files = dicom_files(site.data, frozenset())
@@ -189,16 +196,27 @@ def test_withdrawing_again_after_a_kill_at_any_moment_finishes_it(
     update(site)
     shutil.copytree(site.home.folder, tmp_path / "before")
     ended = subprocess.run(
-        [sys.executable, str(ROOT / "tests/client/dying_withdrawal.py"), str(tmp_path), GONE,
-         CANARY.tobytes().hex(), "31"],
-        env=environment(), capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            str(ROOT / "tests/client/dying_withdrawal.py"),
+            str(tmp_path),
+            GONE,
+            CANARY.tobytes().hex(),
+            "31",
+        ],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     deaths = [json.loads(line) for line in ended.stdout.splitlines()]
     assert [death["signal"] for death in deaths[:-1]] == [signal.SIGKILL] * (len(deaths) - 1)
     assert len(deaths) > 15
     assert {(death["written"], death["pixels"]) for death in deaths} >= {
-        (False, True), (True, True), (True, False)
-    }  # fmt: skip
+        (False, True),
+        (True, True),
+        (True, False),
+    }
     assert all(death["written"] or death["pixels"] for death in deaths)
     assert not any(death["pixels_at_last"] for death in deaths)
     assert all(death["ended"] for death in deaths)
@@ -302,11 +320,12 @@ def test_withdraw_without_a_patient_says_what_to_type(site: Site, words: tuple[s
 def test_what_was_pulled_is_deleted_only_where_that_is_asked(site: Site) -> None:
     site.set_up(pacs={"route": "dicomweb", "url": "http://127.0.0.1:1/dicom-web"})
     pulled = [
-        save(site.data / "1.2.3" / "1.2.3.4" / f"1.2.3.4.{n}.dcm", image(
-            noise(24, 24, seed=n + 50), GONE, "pulled", number=n
-        ))
+        save(
+            site.data / "1.2.3" / "1.2.3.4" / f"1.2.3.4.{n}.dcm",
+            image(noise(24, 24, seed=n + 50), GONE, "pulled", number=n),
+        )
         for n in range(2)
-    ]  # fmt: skip
+    ]
     site.types("withdraw", GONE, "--yes")
     assert all(path.exists() for path in pulled)
     ended = site.types("withdraw", GONE, "--yes", "--delete-pulled")

@@ -17,9 +17,10 @@ def marked(items: list[int]) -> Patients:
     return Patients(
         image=torch.zeros(len(owner), 0),
         table=torch.stack([owner.float(), torch.arange(len(owner)).float()], dim=1),
-        target=torch.zeros(len(owner), 1), patient=owner,
+        target=torch.zeros(len(owner), 1),
+        patient=owner,
         pseudonyms=tuple(str(i) for i in range(len(items))),
-    )  # fmt: skip
+    )
 
 
 def drawn(

@@ -31,26 +31,34 @@ privacy: none
 
 def patients(count: int) -> Patients:
     return Patients(
-        image=torch.zeros(count, 0), table=torch.randn(count, 2, generator=torch.Generator()),
-        target=(torch.arange(count) % 2).float()[:, None], patient=torch.arange(count),
+        image=torch.zeros(count, 0),
+        table=torch.randn(count, 2, generator=torch.Generator()),
+        target=(torch.arange(count) % 2).float()[:, None],
+        patient=torch.arange(count),
         pseudonyms=tuple(str(i) for i in range(count)),
-    )  # fmt: skip
+    )
 
 
 def site(folder: Path, limit: float) -> Site:
     guard = Guard(
-        ledger=Ledger(folder / "ledger.db"), limit=Limit(epsilon=limit, delta=1e-3), cohort="p",
+        ledger=Ledger(folder / "ledger.db"),
+        limit=Limit(epsilon=limit, delta=1e-3),
+        cohort="p",
         noise=ChaChaNoise(),
-    )  # fmt: skip
+    )
     few, many = patients(4), patients(60)
     return Site(name="north", train=few, validation=many, test=few, guard=guard)
 
 
 def request(config: RunConfig) -> EvaluationRequest:
     return EvaluationRequest(
-        run="r", round=1, seed=0, config=config, weights=initial_weights(config, 0),
+        run="r",
+        round=1,
+        seed=0,
+        config=config,
+        weights=initial_weights(config, 0),
         split="validation",
-    )  # fmt: skip
+    )
 
 
 def test_noised_counts_are_charged_and_differ_from_the_true_ones(tmp_path: Path) -> None:

@@ -54,9 +54,8 @@ def local_model_of(config: RunConfig) -> LocalModel:
 
 def request(config: RunConfig, split: Split = "validation", number: int = 1) -> EvaluationRequest:
     return EvaluationRequest(
-        run="run", round=number, seed=0, config=config, weights=weights_of(config),
-        split=split,
-    )  # fmt: skip
+        run="run", round=number, seed=0, config=config, weights=weights_of(config), split=split
+    )
 
 
 # --- scores, which stay at the site ----------------------------------------------------------
@@ -68,9 +67,13 @@ def score_slowly(local_model: LocalModel, patients: Patients) -> tuple[Tensor, T
     for patient in range(len(patients)):
         items = patients.items_of(patient)
         with torch.no_grad():
-            output = local_model.model(patients.image[items], patients.table[items]).mean(0, keepdim=True)
+            output = local_model.model(patients.image[items], patients.table[items]).mean(
+                0, keepdim=True
+            )
         target = patients.target[items[:1]]
-        rows.append((local_model.task.predict(output), target, local_model.task.item_loss(output, target)))
+        rows.append(
+            (local_model.task.predict(output), target, local_model.task.item_loss(output, target))
+        )
     prediction, target, loss = zip(*rows, strict=True)
     return torch.cat(prediction), torch.cat(target), torch.cat(loss)
 
@@ -99,7 +102,9 @@ def test_by_image_each_row_knows_its_patient() -> None:
 def test_scores_are_taken_without_dropout_and_training_goes_on_with_it() -> None:
     local_model = local_model_of(image_config_of(dropout=0.5))
     patients, before = agreed(patients_of((2,) * 6, IMAGE)), torch.get_rng_state()
-    assert torch.equal(score(local_model, patients).prediction, score(local_model, patients).prediction)
+    assert torch.equal(
+        score(local_model, patients).prediction, score(local_model, patients).prediction
+    )
     assert torch.equal(before, torch.get_rng_state())
     assert local_model.model.training
 
@@ -147,7 +152,9 @@ def test_an_empty_split_is_refused_with_a_reason_and_the_other_is_measured(split
 @SPLITS
 @pytest.mark.parametrize(("patients", "refused"), [(1, True), (6, True), (7, False)])
 def test_a_split_of_fewer_patients_than_the_smallest_cell_is_refused(
-    split: Split, patients: int, refused: bool  # noqa: FBT001
+    split: Split,
+    patients: int,
+    refused: bool,  # noqa: FBT001
 ) -> None:
     config = config_of("evaluation: {smallest_cell: 7}")
     few = agreed(patients_of((3,) * patients, (0,)))  # it is patients that count, not items
@@ -189,12 +196,13 @@ def test_no_count_below_the_smallest_cell_is_ever_released(
     made = agreed(patients_of((1, 2, 1, 3, 1) * 12, (0,)), min(ill, patients))
     here = made.patient < patients
     some = Patients(
-        image=made.image[here], table=made.table[here], target=made.target[here],
-        patient=made.patient[here], pseudonyms=made.pseudonyms[:patients],
-    )  # fmt: skip
-    answer = evaluate_round(
-        site_of(validation=some), open_local_model(config, 0), request(config)
-    )  # fmt: skip
+        image=made.image[here],
+        table=made.table[here],
+        target=made.target[here],
+        patient=made.patient[here],
+        pseudonyms=made.pseudonyms[:patients],
+    )
+    answer = evaluate_round(site_of(validation=some), open_local_model(config, 0), request(config))
     if isinstance(answer, Refusal):
         assert patients < smallest
         return
@@ -228,7 +236,9 @@ def test_a_task_counts_by_the_smallest_cell_of_the_run(smallest: int) -> None:
     local_model, patients = local_model_of(config), agreed(patients_of((1, 2) * 20, (0,)), ill=4)
     expected = local_model.task.statistics(score(local_model, patients), config.evaluation)
     if smallest > 1:
-        wrong = local_model.task.statistics(score(local_model, patients), Evaluation(smallest_cell=1))
+        wrong = local_model.task.statistics(
+            score(local_model, patients), Evaluation(smallest_cell=1)
+        )
         assert wrong.to_json() != expected.to_json()
     assert site_statistics(local_model, patients).to_json() == expected.to_json()
 

@@ -27,9 +27,7 @@ def cohort(tmp_path: Path) -> SiteCohort:
 
 
 def projected(to: int) -> RunConfig:
-    return CONFIG.model_copy(update={
-        "model": CONFIG.model.model_copy(update={"projection": to})
-    })  # fmt: skip
+    return CONFIG.model_copy(update={"model": CONFIG.model.model_copy(update={"projection": to})})
 
 
 def test_features_are_those_of_the_network_and_everything_else_stays(
@@ -64,14 +62,15 @@ def test_other_images_and_another_projection_are_other_features(
     assert with_features(cohort, projected(8), cache).items.image.shape == (12, 8)
 
 
-def test_a_site_has_the_patients_of_the_seed_and_the_fold_in_each_part(
-    cohort: SiteCohort,
-) -> None:
+def test_a_site_has_the_patients_of_the_seed_and_the_fold_in_each_part(cohort: SiteCohort) -> None:
     for key in (simulated_key(0), simulated_key(1)):
         site = site_of(replace(cohort, name="north"), CONFIG, key)
         parts = cohort.split(CONFIG.cohort.split, key)
         assert site.name == "north"
-        for held, part in ((site.train, "train"), (site.validation, "validation"),
-                           (site.test, "test")):  # fmt: skip
+        for held, part in (
+            (site.train, "train"),
+            (site.validation, "validation"),
+            (site.test, "test"),
+        ):
             assert held.pseudonyms == parts[part].pseudonyms  # type: ignore[index]  # its names
         assert site.guard is None

@@ -41,15 +41,26 @@ def loss_of(local_model: LocalModel, site: Site, weights: Weights) -> float:
 
 
 def slowly(
-    config: RunConfig, site: Site, optimizer: torch.optim.Optimizer, local_model: LocalModel, steps: int
+    config: RunConfig,
+    site: Site,
+    optimizer: torch.optim.Optimizer,
+    local_model: LocalModel,
+    steps: int,
 ) -> list[Weights]:
     """Return the weights before the first step and after each, line by line."""
     training = config.training
     load_into(local_model.model, weights_of(config))
     found: list[Weights] = [copied(trainable(local_model.model))]
-    for batch in batches(site.train, training.batch_patients, training.images_per_patient, steps,
-                         data_order(0, site.name, 0)):  # fmt: skip
-        losses = local_model.task.item_loss(local_model.model(batch.image, batch.table), batch.target)
+    for batch in batches(
+        site.train,
+        training.batch_patients,
+        training.images_per_patient,
+        steps,
+        data_order(0, site.name, 0),
+    ):
+        losses = local_model.task.item_loss(
+            local_model.model(batch.image, batch.table), batch.target
+        )
         by_patient = [losses[batch.patient == p].mean() for p in batch.patient.unique()]
         optimizer.zero_grad()
         torch.stack(by_patient).mean().backward()  # type: ignore[no-untyped-call]
@@ -62,15 +73,24 @@ def slowly(
 
 
 @pytest.mark.parametrize("steps", [1, 4, 7, 10, 13])
-@pytest.mark.parametrize(("training", "rate", "build"), [
-    ("", 0.3, lambda p: torch.optim.SGD(p, lr=0.3)),
-    ("", None, lambda p: torch.optim.SGD(p, lr=0.01)),
-    (", momentum: 0.9, weight_decay: 0.2", 0.1,
-     lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.2)),
-    (", optimizer: adamw, weight_decay: 0.2", 0.1,
-     lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.2)),
-    (", schedule: cosine", 0.3, lambda p: torch.optim.SGD(p, lr=0.3)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("training", "rate", "build"),
+    [
+        ("", 0.3, lambda p: torch.optim.SGD(p, lr=0.3)),
+        ("", None, lambda p: torch.optim.SGD(p, lr=0.01)),
+        (
+            ", momentum: 0.9, weight_decay: 0.2",
+            0.1,
+            lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.2),
+        ),
+        (
+            ", optimizer: adamw, weight_decay: 0.2",
+            0.1,
+            lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.2),
+        ),
+        (", schedule: cosine", 0.3, lambda p: torch.optim.SGD(p, lr=0.3)),
+    ],
+)
 def test_without_validation_patients_the_last_step_of_the_configured_optimiser_is_kept(
     steps: int, training: str, rate: float | None, build: type[torch.optim.SGD]
 ) -> None:
@@ -83,7 +103,9 @@ def test_without_validation_patients_the_last_step_of_the_configured_optimiser_i
 def test_with_validation_patients_the_best_of_the_looks_is_kept() -> None:
     config, site = config_of(), site_of()
     local_model = open_local_model(config, 0)
-    path = slowly(config, site, torch.optim.SGD(local_model.model.parameters(), lr=3.0), local_model, 20)
+    path = slowly(
+        config, site, torch.optim.SGD(local_model.model.parameters(), lr=3.0), local_model, 20
+    )
     looks = path[::4]  # before the first step, and five times on the way
     losses = [loss_of(local_model, site, weights) for weights in looks]
     best = looks[losses.index(min(losses))]

@@ -169,7 +169,10 @@ def test_a_round_asked_for_twice_after_a_missed_one_gives_the_same_bits(
     make: Make, tmp_path: Path, more: str
 ) -> None:
     config = image_config_of(more)
-    here, local_model = site_of(memory=make(tmp_path), image=(1, 16, 16)), open_local_model(config, 0)
+    here, local_model = (
+        site_of(memory=make(tmp_path), image=(1, 16, 16)),
+        open_local_model(config, 0),
+    )
     train_round(here, local_model, request_of(config, 1))
     answers, kept = [], []
     for _ in range(2):
@@ -191,4 +194,6 @@ def test_a_personal_head_outlives_a_missed_round() -> None:
     local_model.load(request_of(config, 2).weights, here.memory.recall("run", 2))
     own = {name: local_model.trained[name] for name in local_model.local}
     assert same_bits(own, kept)
-    assert not any(torch.equal(own[name], local_model.initial_local[name]) for name in local_model.local)
+    assert not any(
+        torch.equal(own[name], local_model.initial_local[name]) for name in local_model.local
+    )

@@ -64,9 +64,11 @@ class Watched:
 
 def site_of(folder: Path, noise: NoiseSource | None = None, epsilon: float = 50.0) -> Site:
     guard = Guard(
-        ledger=Ledger(folder / "ledger.db"), limit=Limit(epsilon=epsilon, delta=DELTA),
-        cohort="patients", noise=noise or ChaChaNoise(),
-    )  # fmt: skip
+        ledger=Ledger(folder / "ledger.db"),
+        limit=Limit(epsilon=epsilon, delta=DELTA),
+        cohort="patients",
+        noise=noise or ChaChaNoise(),
+    )
     return Site(name="here", train=PATIENTS, validation=PATIENTS, test=PATIENTS, guard=guard)
 
 
@@ -99,7 +101,10 @@ def test_no_noise_is_drawn_before_the_round_is_in_the_ledger(tmp_path: Path) -> 
 def test_rounds_interrupted_or_not_compose_to_exactly_what_was_charged(
     tmp_path: Path, asked: tuple[int, ...]
 ) -> None:
-    site, local_model = site_of(tmp_path), open_local_model(config_of(training=", local_steps: 3"), 0)
+    site, local_model = (
+        site_of(tmp_path),
+        open_local_model(config_of(training=", local_steps: 3"), 0),
+    )
     for times, number in enumerate(asked, 1):
         spend = update_of(site, local_model, number).spend
         assert spend is not None
@@ -187,12 +192,16 @@ def test_what_leaves_is_the_trained_tensors_and_nothing_that_counts_patients(
     assert update.spend.mechanism.divisor == 40.0
 
 
-@pytest.mark.parametrize(("agreed", "divisor"), [
-    (", default_patients: declared", 20.0), (", default_patients: 64", 64.0),
-    (", public_patients: {here: 30}", 30.0),
-    (", public_patients: {there: 30}, default_patients: 50", 50.0),
-    (", default_patients: 64, sampling_rate: 0.25", 16.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("agreed", "divisor"),
+    [
+        (", default_patients: declared", 20.0),
+        (", default_patients: 64", 64.0),
+        (", public_patients: {here: 30}", 30.0),
+        (", public_patients: {there: 30}, default_patients: 50", 50.0),
+        (", default_patients: 64, sampling_rate: 0.25", 16.0),
+    ],
+)
 def test_the_divisor_is_what_was_agreed_in_public(
     tmp_path: Path, agreed: str, divisor: float
 ) -> None:
@@ -243,9 +252,7 @@ def test_nothing_beside_the_noised_sum_depends_on_how_many_patients_a_site_has(
 ) -> None:
     """From one patient to many, fewer than the smallest cohort too."""
     found = [
-        answers_with(
-            patients, tmp_path / str(patients), ", public_patients: {here: 50}" + more
-        )
+        answers_with(patients, tmp_path / str(patients), ", public_patients: {here: 50}" + more)
         for patients in (1, 9, 10, 49, 50, 51, 300)
     ]
     assert all(facts == found[0] for facts in found)

@@ -40,9 +40,10 @@ NORM = "personalisation: {method: local_norm}"
 # --- against the slow twin -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("training", [
-    "", ", proximal: 0.7", ", proximal: 5.0", ", schedule: cosine", ", images_per_patient: 1",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "training",
+    ["", ", proximal: 0.7", ", proximal: 5.0", ", schedule: cosine", ", images_per_patient: 1"],
+)
 def test_a_round_is_that_of_the_slow_twin(training: str) -> None:
     config, site = config_of(training=training), site_of()
     request = request_of(config, 2)
@@ -133,18 +134,25 @@ def test_what_stays_at_the_site_is_in_no_update(more: str) -> None:
 @pytest.mark.parametrize("more", [HEAD, NORM])
 def test_a_site_goes_on_from_its_own_layers_and_not_from_the_last_sites(more: str) -> None:
     config, image = image_config_of(more), (1, 16, 16)
-    other = Site(name="there", train=patients_of(ITEMS, image, 9), validation=patients_of(ITEMS),
-                 test=patients_of(ITEMS))  # fmt: skip
+    other = Site(
+        name="there",
+        train=patients_of(ITEMS, image, 9),
+        validation=patients_of(ITEMS),
+        test=patients_of(ITEMS),
+    )
 
     def second_round(*, between: bool) -> tuple[Weights, Weights]:
         site, local_model = site_of(image=image), open_local_model(config, 0)
         update_of(site, local_model, request_of(config, 1))
         if between:
             update_of(other, local_model, request_of(config, 1))
-        return update_of(site, local_model, request_of(config, 2)).delta, site.memory.recall("run", 2)
+        return update_of(site, local_model, request_of(config, 2)).delta, site.memory.recall(
+            "run", 2
+        )
 
-    for found, expected in zip(second_round(between=True), second_round(between=False),
-                               strict=True):  # fmt: skip
+    for found, expected in zip(
+        second_round(between=True), second_round(between=False), strict=True
+    ):
         assert same_bits(found, expected)
 
 
@@ -162,9 +170,12 @@ def test_a_patient_with_every_image_twice_moves_the_weights_as_before() -> None:
     once = patients_of(ITEMS, image=(0,), seed=1)
     twice = torch.arange(len(once.patient)).repeat_interleave(2)
     doubled = Patients(
-        image=once.image[twice], table=once.table[twice], target=once.target[twice],
-        patient=once.patient[twice], pseudonyms=once.pseudonyms,
-    )  # fmt: skip
+        image=once.image[twice],
+        table=once.table[twice],
+        target=once.target[twice],
+        patient=once.patient[twice],
+        pseudonyms=once.pseudonyms,
+    )
     found, expected = (
         update_of(site_of(train), open_local_model(config, 0), request_of(config)).delta
         for train in (doubled, once)
@@ -175,9 +186,12 @@ def test_a_patient_with_every_image_twice_moves_the_weights_as_before() -> None:
 # --- the same bits again -----------------------------------------------------------------------
 
 REPEATED = [
-    config_of(), config_of(SCAFFOLD), config_of(training=", proximal: 0.1"),
-    image_config_of(HEAD, dropout=0.5), image_config_of("", ", augment: true, optimizer: adamw"),
-]  # fmt: skip
+    config_of(),
+    config_of(SCAFFOLD),
+    config_of(training=", proximal: 0.1"),
+    image_config_of(HEAD, dropout=0.5),
+    image_config_of("", ", augment: true, optimizer: adamw"),
+]
 NAMES = ["plain", "scaffold", "fedprox", "dropout", "augment"]
 
 
@@ -225,7 +239,8 @@ def test_sites_with_the_same_patients_draw_batches_of_their_own() -> None:
 
 @pytest.mark.parametrize(("patients", "refused"), [(1, True), (9, True), (10, False)])
 def test_a_site_with_fewer_patients_than_the_smallest_cohort_takes_no_part(
-    patients: int, refused: bool  # noqa: FBT001
+    patients: int,
+    refused: bool,  # noqa: FBT001
 ) -> None:
     config = config_of(cohort=", smallest_cohort: 10")
     # Several items each: it is patients that count.
@@ -265,11 +280,16 @@ def test_the_cosine_falls_from_the_rate_to_a_twentieth_and_never_rises(
     assert all(later <= earlier for earlier, later in pairwise(rates))
 
 
-@pytest.mark.parametrize(("rules", "expected"), [
-    ({"optimizer": "sgd", "momentum": 0.7, "weight_decay": 0.01},
-     {"lr": 0.1, "momentum": 0.7, "weight_decay": 0.01}),
-    ({"optimizer": "adamw", "weight_decay": 0.02}, {"lr": 0.1, "weight_decay": 0.02}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        (
+            {"optimizer": "sgd", "momentum": 0.7, "weight_decay": 0.01},
+            {"lr": 0.1, "momentum": 0.7, "weight_decay": 0.01},
+        ),
+        ({"optimizer": "adamw", "weight_decay": 0.02}, {"lr": 0.1, "weight_decay": 0.02}),
+    ],
+)
 def test_the_optimiser_has_what_the_configuration_says_and_leaves_the_frozen_alone(
     rules: dict[str, str | float], expected: dict[str, float]
 ) -> None:

@@ -78,10 +78,15 @@ class WatchedDesk(RequestHandler):
     @override
     def _answer(self, loaded: Loaded, request: Request) -> Answer:
         answer = super()._answer(loaded, request)
-        self.took_part.append(frozenset(
-            (*loaded.site.train.pseudonyms, *loaded.site.validation.pseudonyms,
-             *loaded.site.test.pseudonyms)
-        ))  # fmt: skip
+        self.took_part.append(
+            frozenset(
+                (
+                    *loaded.site.train.pseudonyms,
+                    *loaded.site.validation.pseudonyms,
+                    *loaded.site.test.pseudonyms,
+                )
+            )
+        )
         withdraw(self.home, *self.meanwhile)
         self.meanwhile = []
         return answer

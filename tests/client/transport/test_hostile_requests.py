@@ -81,14 +81,23 @@ def test_a_message_of_another_release_is_not_parsed(
     assert sorted(r.name for r in reasons(fleet)) == ["PAUSED", "RELEASE"]
 
 
-@pytest.mark.parametrize("message", [
-    "", "[]", "null", "{" * 5000, '{"kind":"proposal"}', "x" * 9_000_000,
-    '{"kind":"proposal","run":"../../etc","round":0,"seed":0,"config":"{}"}',
-    '{"kind":"proposal","run":"\\u001b[2J","round":0,"seed":0,"config":"{}"}',
-    '{"kind":"proposal","run":"r","round":1e999,"seed":0,"config":"{}"}',
-    '{"kind":"proposal","run":"r","round":' + "9" * 4000 + ',"seed":0,"config":"{}"}',
-    '{"kind":"refusal","run":"r","round":0,"site":"s","reason":"FAILED"}',
-], ids=lambda text: text[:40])  # fmt: skip
+@pytest.mark.parametrize(
+    "message",
+    [
+        "",
+        "[]",
+        "null",
+        "{" * 5000,
+        '{"kind":"proposal"}',
+        "x" * 9_000_000,
+        '{"kind":"proposal","run":"../../etc","round":0,"seed":0,"config":"{}"}',
+        '{"kind":"proposal","run":"\\u001b[2J","round":0,"seed":0,"config":"{}"}',
+        '{"kind":"proposal","run":"r","round":1e999,"seed":0,"config":"{}"}',
+        '{"kind":"proposal","run":"r","round":' + "9" * 4000 + ',"seed":0,"config":"{}"}',
+        '{"kind":"refusal","run":"r","round":0,"site":"s","reason":"FAILED"}',
+    ],
+    ids=lambda text: text[:40],
+)
 def test_a_request_that_is_none_is_answered_so_that_the_coordinator_knows(
     tmp_path: Path, message: str
 ) -> None:
@@ -100,16 +109,27 @@ def test_a_request_that_is_none_is_answered_so_that_the_coordinator_knows(
     assert letters.open == 0
 
 
-@pytest.mark.parametrize("fault", [
-    {"message_type": ""}, {"message_type": "x" * 1000}, {"ttl": math.nan}, {"created_at": math.nan},
-    {"created_at": math.inf}, {"run_id": 2**63}, {"group_id": "\0"},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"message_type": ""},
+        {"message_type": "x" * 1000},
+        {"ttl": math.nan},
+        {"created_at": math.nan},
+        {"created_at": math.inf},
+        {"run_id": 2**63},
+        {"group_id": "\0"},
+    ],
+    ids=str,
+)
 def test_a_message_that_flower_could_not_have_made_stops_no_site(
     tmp_path: Path, fault: dict[str, object]
 ) -> None:
     fleet, site = FolderFleet(tmp_path / "fleet"), Letters(tmp_path / "home")
-    place = tmp_path / "fleet/questions" / fleet.ask(
-        seal(Proposal(run="other", round=0, seed=0, config=CONFIG))
+    place = (
+        tmp_path
+        / "fleet/questions"
+        / fleet.ask(seal(Proposal(run="other", round=0, seed=0, config=CONFIG)))
     )
     facts = json.loads(place.read_text())
     proto = Message.FromString(bytes.fromhex(facts["message"]))
@@ -131,9 +151,11 @@ def test_an_envelope_without_a_header_is_answered(tmp_path: Path, header: str) -
     assert reasons(fleet) == [RefusalReason.UNREADABLE]
 
 
-@pytest.mark.parametrize("frames", [
-    tuple(os.urandom(2**18) for _ in range(8)), (os.urandom(2**18),) * 8,
-], ids=["eight objects", "one object eight times"])  # fmt: skip
+@pytest.mark.parametrize(
+    "frames",
+    [tuple(os.urandom(2**18) for _ in range(8)), (os.urandom(2**18),) * 8],
+    ids=["eight objects", "one object eight times"],
+)
 def test_a_request_larger_than_site_yaml_allows_is_not_kept(
     tmp_path: Path, frames: tuple[bytes, ...]
 ) -> None:
@@ -151,12 +173,20 @@ def test_a_request_larger_than_site_yaml_allows_is_not_kept(
     assert reasons(fleet) == [RefusalReason.UNREADABLE]
 
 
-@pytest.mark.parametrize(("content", "headers", "ok"), [
-    (b"x" * LARGEST_RESPONSE, {}, True), (b"x" * (LARGEST_RESPONSE + 1), {}, False),
-    (b"x", {"content-encoding": "gzip"}, False), (b"x", {"content-encoding": "zstd"}, False),
-], ids=["largest", "larger", "gzip", "zstd"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("content", "headers", "ok"),
+    [
+        (b"x" * LARGEST_RESPONSE, {}, True),
+        (b"x" * (LARGEST_RESPONSE + 1), {}, False),
+        (b"x", {"content-encoding": "gzip"}, False),
+        (b"x", {"content-encoding": "zstd"}, False),
+    ],
+    ids=["largest", "larger", "gzip", "zstd"],
+)
 def test_an_answer_without_end_is_not_read(
-    content: bytes, headers: dict[str, str], ok: bool  # noqa: FBT001 - of the table
+    content: bytes,
+    headers: dict[str, str],
+    ok: bool,  # noqa: FBT001 - of the table
 ) -> None:
     def answer(_request: httpx.Request) -> httpx.Response:
         parts = (content[at : at + 2**16] for at in range(0, len(content), 2**16))

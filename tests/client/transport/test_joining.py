@@ -35,9 +35,12 @@ def coordinator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
 
 def invite_to(port: int, **changed: object) -> str:
     plain: dict[str, object] = {
-        "address": f"127.0.0.1:{port}", "ca_sha256": "ab" * 32, "site": "north",
-        "secret": SECRET, "expires": 4_000_000_000,
-    }  # fmt: skip
+        "address": f"127.0.0.1:{port}",
+        "ca_sha256": "ab" * 32,
+        "site": "north",
+        "secret": SECRET,
+        "expires": 4_000_000_000,
+    }
     return Invite.model_validate(plain | changed).text()
 
 
@@ -82,8 +85,10 @@ def test_the_private_key_is_made_here_for_its_owner_alone_and_nothing_of_it_is_s
     )
     shown = subprocess.run(
         ["ssh-keygen", "-l", "-f", str(home.public_key)],  # noqa: S607
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert shown.returncode != 0 or fingerprint(home.public_key.read_text().strip()) in shown.stdout
 
 
@@ -201,10 +206,13 @@ def test_a_coordinator_with_another_name_than_the_address_is_refused(
         join(home, found.invite())
 
 
-@pytest.mark.parametrize(("days", "said"), [
-    (600, "expired.*clock is right.*started again"),
-    (-3, "not yet valid.*Set this machine's clock"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("days", "said"),
+    [
+        (600, "expired.*clock is right.*started again"),
+        (-3, "not yet valid.*Set this machine's clock"),
+    ],
+)
 def test_a_certificate_out_of_its_time_is_refused_with_the_clock_in_mind(
     home: Home, tmp_path: Path, days: int, said: str
 ) -> None:
@@ -307,10 +315,13 @@ def test_a_changed_authority_on_disk_is_noticed(home: Home, tmp_path: Path) -> N
 # --- when nobody answers ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("address", "said"), [
-    ("127.0.0.1:1", "Cannot reach the coordinator at 127.0.0.1:1: .*Ask them whether it runs"),
-    ("no-such-host.invalid:443", "Cannot reach the coordinator at no-such-host.*(DNS|name)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("127.0.0.1:1", "Cannot reach the coordinator at 127.0.0.1:1: .*Ask them whether it runs"),
+        ("no-such-host.invalid:443", "Cannot reach the coordinator at no-such-host.*(DNS|name)"),
+    ],
+)
 def test_a_coordinator_that_is_not_there_is_told_with_what_to_look_at(
     home: Home, address: str, said: str
 ) -> None:
@@ -322,9 +333,12 @@ def test_a_coordinator_that_is_not_there_is_told_with_what_to_look_at(
 def test_every_refusal_ends_in_something_to_do(home: Home, coordinator: Front) -> None:
     said: list[str] = []
     for line in (
-        "hello", coordinator.invite("e", hours=-1.0), coordinator.invite("f", secret=SECRET),
-        coordinator.invite("g", ca_sha256="cd" * 32), invite_to(1),
-    ):  # fmt: skip
+        "hello",
+        coordinator.invite("e", hours=-1.0),
+        coordinator.invite("f", secret=SECRET),
+        coordinator.invite("g", ca_sha256="cd" * 32),
+        invite_to(1),
+    ):
         with pytest.raises(WardroundError) as caught:
             join(home, line)
         said.append(str(caught.value))

@@ -66,9 +66,12 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_the_proxy_is_site_yamls_or_the_environments_and_never_for_this_machine(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], configured: str | None,
-    address: str, shown: str | None,
-) -> None:  # fmt: skip
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    configured: str | None,
+    address: str,
+    shown: str | None,
+) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     found = proxy_to(address, configured)
@@ -94,7 +97,9 @@ def test_what_is_no_url_of_a_proxy_is_refused_without_its_password(
     assert "secret" not in str(error.value)
 
 
-@pytest.mark.parametrize("proxy", ["http://p:99999", "p:3128", "socks5://p:1", "http://p", "none", "http://p:1/x"])
+@pytest.mark.parametrize(
+    "proxy", ["http://p:99999", "p:3128", "socks5://p:1", "http://p", "none", "http://p:1/x"]
+)
 def test_site_yaml_takes_no_other_proxy(tmp_path: Path, proxy: str) -> None:
     site = Site(tmp_path)
     site.set_up()
@@ -185,9 +190,11 @@ def test_a_site_joins_and_serves_through_the_proxy_and_doctor_asks_the_same_way(
     accepted(behind, "north")
     assert faults(site) == []
     daemon = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, "start", "--home", str(site.home.folder)], cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        [sys.executable, "-c", COMMAND, "start", "--home", str(site.home.folder)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+    )
     operator = Operator(behind.folder)
     try:
         for _ in range(600):
@@ -216,9 +223,13 @@ def test_a_site_joins_and_serves_through_the_proxy_and_doctor_asks_the_same_way(
     ],
 )
 def test_doctor_is_not_ready_where_the_daemon_would_not_connect(
-    behind: Behind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, login: str | None,
-    target: str | None, said: str,
-) -> None:  # fmt: skip
+    behind: Behind,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    login: str | None,
+    target: str | None,
+    said: str,
+) -> None:
     name = f"site-{free_ports(1)[0]}"
     site, line = with_images(tmp_path), invitation(behind, name)
     monkeypatch.setenv("HTTPS_PROXY", behind.proxy.url(LOGIN))

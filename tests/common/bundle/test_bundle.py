@@ -51,7 +51,7 @@ CASES = {
     "model: {network: frozen_features, projection: 16}",
     "volume_outlines": "task: {kind: segmentation, structures: {head: [1], body: [2]}},"
     "cohort: {images: {size: [8, 8, 16]}}, model: {network: unet, width: 2}",
-}  # fmt: skip
+}
 WIDE = {
     name: "task: {kind: diagnosis, target: y}, cohort: {images: {size: [32, 32]}},"
     f"model: {{network: {name}}}"

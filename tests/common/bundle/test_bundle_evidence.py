@@ -26,8 +26,9 @@ def site(patients: int, seed: int, *, shift: float = 0.0, stretch: float = 1.0) 
     told = 1 / (1 + np.exp(-(stretch * truth + shift)))
     return Scores(
         prediction=torch.from_numpy(told.astype(np.float32))[:, None],
-        target=torch.from_numpy(outcome)[:, None], loss=torch.zeros(patients),
-    )  # fmt: skip
+        target=torch.from_numpy(outcome)[:, None],
+        loss=torch.zeros(patients),
+    )
 
 
 def calibrated(*sites: Scores) -> CalibrationEvidence:

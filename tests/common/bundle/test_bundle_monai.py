@@ -52,18 +52,14 @@ RUNS = {
     "outlines": "task: {kind: segmentation}, cohort: {images: {size: [16, 32], fit: crop}},"
     "model: {network: unet, width: 2}",
     "table": CASES["survival"],
-}  # fmt: skip
+}
 TABLE = (
     {"a@b %c$": "63", "crp": "4.5", "sex": "f"},
     {"a@b %c$": "-", "crp": "0", "sex": "m"},
     {"a@b %c$": "71", "crp": None, "sex": "?"},
 )
 #: Of TABLE, by hand: numbers, sex, then what is missing.
-ENCODED = (
-    (0.3, np.log1p(4.5), 1, 0, 0, 0, 0),
-    (0, 0, 0, 1, 1, 0, 0),
-    (1.1, 0, 0, 0, 0, 1, 1),
-)
+ENCODED = ((0.3, np.log1p(4.5), 1, 0, 0, 0, 0), (0, 0, 0, 1, 1, 0, 0), (1.1, 0, 0, 0, 0, 1, 1))
 DRIVER = """
 import importlib.util, json, os, sys
 for name in ("common", "client", "server", "simulations"):
@@ -80,9 +76,7 @@ for folder in sys.argv[1:]:
 
 
 def run_config(name: str) -> RunConfig:
-    return parse_config(
-        f"{{name: example, training: {{rounds: 1}}, privacy: none, {RUNS[name]}}}"
-    )
+    return parse_config(f"{{name: example, training: {{rounds: 1}}, privacy: none, {RUNS[name]}}}")
 
 
 def noise(*shape: int, seed: int) -> NDArray[np.uint16]:
@@ -105,8 +99,11 @@ SCANNED = {
 #: Orders of a NIfTI's axes.
 TURNS = {
     "-".join(map(str, order)): order
-    for order in itertools.permutations(range(3)) if order != (0, 1, 2)
-}  # fmt: skip
+    for order in itertools.permutations(range(3))
+    if order != (0, 1, 2)
+}
+
+
 def region(size: int, down: float, across: float, kind: int) -> Dataset:
     """Return an ultrasound region of size x 20 pixels of so many cm (kind 1: tissue)."""
     found = Dataset()
@@ -246,9 +243,14 @@ def scored(tmp_path_factory: pytest.TempPathFactory, alone: dict[str, str]) -> P
     others = [sys.executable, "-S", "-c", DRIVER, *(str(root / n) for n in RUNS if n != "table")]
     for command in (by_hand, others):
         done = subprocess.run(
-            command, cwd=root / "table/bundle", env=alone, capture_output=True, text=True,
-            check=False, timeout=200,
-        )  # fmt: skip
+            command,
+            cwd=root / "table/bundle",
+            env=alone,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=200,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
     return root
 
@@ -356,9 +358,7 @@ def test_a_nifti_in_any_order_of_its_axes_gets_the_same_outlines_on_its_own_grid
 
 
 @pytest.mark.parametrize("name", [*TALL, "flat", "flat-turned"])
-def test_pixels_that_are_not_square_keep_their_shape_in_the_runner(
-    scored: Path, name: str
-) -> None:
+def test_pixels_that_are_not_square_keep_their_shape_in_the_runner(scored: Path, name: str) -> None:
     values, spacing = noise(20, 44, seed=5).astype(np.float32), (1.0, 0.5)
     rules = rules_of("outlines")
     ours = answers("outlines", [prepare(values, spacing, rules)], None)[0]
@@ -434,11 +434,13 @@ def test_the_preparation_in_a_bundle_is_that_of_the_sites(seed: int) -> None:
     output = torch.from_numpy(generator.normal(size=(3, *rules.size)).astype(np.float32))
     back = program.restore(output, list(shape[::-1]), list(spacing[::-1]))
     place = FrameOrigin(
-        sources=(Path("x"),), frames=(shape[0] if len(shape) == 3 else 1,),
+        sources=(Path("x"),),
+        frames=(shape[0] if len(shape) == 3 else 1,),
         planes=tuple((0, n) for n in range(shape[0] if len(shape) == 3 else 1)),
-        turn=Turn(transposed=False, flipped=()), shape=shape,
+        turn=Turn(transposed=False, flipped=()),
+        shape=shape,
         spacing=spacing,
-    )  # fmt: skip
+    )
     ours = source_labels(output, place, rules)
     theirs = back[0].permute(*range(len(shape))[::-1]).numpy()
     assert np.mean(ours.reshape(shape) != theirs) < 1e-3
@@ -480,13 +482,29 @@ def test_torchscript_that_computes_otherwise_is_not_written(
 
 #: What MONAI's schema of 2024-07-25 requires of metadata.json, and of each tensor in it.
 REQUIRED = {
-    "schema", "version", "monai_version", "pytorch_version", "numpy_version", "task",
-    "required_packages_version", "description", "authors", "copyright", "network_data_format",
-}  # fmt: skip
+    "schema",
+    "version",
+    "monai_version",
+    "pytorch_version",
+    "numpy_version",
+    "task",
+    "required_packages_version",
+    "description",
+    "authors",
+    "copyright",
+    "network_data_format",
+}
 TENSOR = {
-    "type": str, "format": str, "num_channels": int, "spatial_shape": list, "dtype": str,
-    "value_range": list, "is_patch_data": bool, "channel_def": dict, "modality": str,
-}  # fmt: skip
+    "type": str,
+    "format": str,
+    "num_channels": int,
+    "spatial_shape": list,
+    "dtype": str,
+    "value_range": list,
+    "is_patch_data": bool,
+    "channel_def": dict,
+    "modality": str,
+}
 
 
 @pytest.mark.parametrize("case", [*CASES, *WIDE])

@@ -67,12 +67,20 @@ WRONG = [
     ("target: malignant", "target: a, classes: [1, 2]", ["task.classes.0", "1", "string"]),
     ("column: age", "column: age}, {column: age", ["column is named twice", "age"]),
     ("size: [64, 64]", "size: [64, 64], window: [3, 1], intensity: window", ["[3.0, 1.0]", "low"]),
-    ("size: [64, 64]", "size: [64, 64], spacing: [2, 1, 1]",
-     ["cohort.images", "spacing=[2.0, 1.0, 1.0]", "2-D size=[64, 64]", "[slices, rows, columns]"]),
+    (
+        "size: [64, 64]",
+        "size: [64, 64], spacing: [2, 1, 1]",
+        [
+            "cohort.images",
+            "spacing=[2.0, 1.0, 1.0]",
+            "2-D size=[64, 64]",
+            "[slices, rows, columns]",
+        ],
+    ),
     ("name: example", "name: My Run", ["name", "'My Run'", "pattern"]),
     ("rounds: 3", "rounds: 3, rounds: 4", ["rounds is given twice", "line 6"]),
     ("size: [64, 64]", "size: [64, 64", ["not YAML", "line"]),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("old", "new", "words"), WRONG, ids=[new or old for old, new, _ in WRONG])
@@ -111,11 +119,14 @@ def test_spacing_goes_with_a_size_in_three_dimensions() -> None:
     assert found.cohort.images.spacing == (2, 1, 1)
 
 
-@pytest.mark.parametrize(("training", "words"), [
-    ("", ["training.optimizer=adamw", "optimizer: sgd"]),  # the optimiser where none is named
-    (", optimizer: adamw", ["training.optimizer=adamw", "optimizer: sgd"]),
-    (", optimizer: sgd, momentum: 0.9", ["training.momentum=0.9", "kind: fedavgm"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("training", "words"),
+    [
+        ("", ["training.optimizer=adamw", "optimizer: sgd"]),  # the optimiser where none is named
+        (", optimizer: adamw", ["training.optimizer=adamw", "optimizer: sgd"]),
+        (", optimizer: sgd, momentum: 0.9", ["training.momentum=0.9", "kind: fedavgm"]),
+    ],
+)
 def test_scaffold_is_refused_where_its_controls_would_not_be_mean_gradients(
     training: str, words: list[str]
 ) -> None:
@@ -242,11 +253,16 @@ def test_the_fingerprint_is_the_same_in_another_process() -> None:
     text = PRIVATE + "aggregation: {weights: {b: 1, a: 2, c: 3}}"
     found = {
         subprocess.run(
-            [sys.executable, "-c", code], input=text, capture_output=True, text=True, check=True,
-            env={"PYTHONHASHSEED": seed}, cwd=Path(__file__).parents[3],
+            [sys.executable, "-c", code],
+            input=text,
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONHASHSEED": seed},
+            cwd=Path(__file__).parents[3],
         ).stdout.strip()
         for seed in ("1", "2")
-    }  # fmt: skip
+    }
     assert found == {parse_config(text).fingerprint()}
 
 
@@ -278,11 +294,12 @@ def changed(value: object) -> object:
 
 FULL = parse_config(
     PRIVATE.replace(
-        "epsilon: 3", "epsilon: 3, training: {rounds: 9}, model: {network: frozen_features},"
+        "epsilon: 3",
+        "epsilon: 3, training: {rounds: 9}, model: {network: frozen_features},"
         " aggregation: {rule: mean}",
     ).replace("[{column: age}]", "[{column: age}], categories: [{column: sex, values: [f, m]}]")
     + "synthetic: {modality: ct}"
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("place", leaves(FULL))

@@ -50,9 +50,11 @@ def test_labels_stay_where_their_pixels_are(
 
 
 def test_letterbox_keeps_the_shape_and_centres_it() -> None:
-    found = prepare(np.ones((20, 10), np.float32), None, Images(
-        size=(40, 40), intensity="window", window=(0, 1)
-    ))  # fmt: skip
+    found = prepare(
+        np.ones((20, 10), np.float32),
+        None,
+        Images(size=(40, 40), intensity="window", window=(0, 1)),
+    )
     assert (found[0, :, 10:30] == 1).all()
     assert found.sum() == 40 * 20
 
@@ -134,8 +136,9 @@ def test_intensities_are_what_they_are_called() -> None:
     assert (percentile[4], percentile[396]) == (pytest.approx(0), pytest.approx(1))
     zscore = prepare(values, None, Images.model_validate({**whole, "intensity": "zscore"}))
     assert (zscore.mean().item(), zscore.std().item()) == (
-        pytest.approx(0, abs=1e-5), pytest.approx(1, abs=1e-5),
-    )  # fmt: skip
+        pytest.approx(0, abs=1e-5),
+        pytest.approx(1, abs=1e-5),
+    )
 
 
 @given(shape=SHAPES_2D, wanted=SHAPES_2D)

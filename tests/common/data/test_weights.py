@@ -12,17 +12,25 @@ from common.data.weights import load_weights, safetensors_parts, save_weights
 @pytest.mark.parametrize("metadata", [{}, {"run": "abc"}])
 def test_a_file_in_parts_is_the_one_that_safetensors_writes(metadata: dict[str, str]) -> None:
     weights = {
-        "b/weight": torch.arange(6.0).reshape(2, 3), "a": torch.tensor(1.5),
-        "c": torch.zeros(0, 3), "bb": torch.ones(1),
-    }  # fmt: skip
+        "b/weight": torch.arange(6.0).reshape(2, 3),
+        "a": torch.tensor(1.5),
+        "c": torch.zeros(0, 3),
+        "bb": torch.ones(1),
+    }
     assert b"".join(safetensors_parts(weights, metadata)) == save(weights, metadata=metadata)
 
 
 def test_safetensors_reads_every_kind_of_tensor_back_as_it_was() -> None:
     kinds = (
-        torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32,
-        torch.uint8, torch.bool,
-    )  # fmt: skip
+        torch.float64,
+        torch.float32,
+        torch.float16,
+        torch.bfloat16,
+        torch.int64,
+        torch.int32,
+        torch.uint8,
+        torch.bool,
+    )
     tensors = {f'"ü"/{kind}': torch.ones(3, dtype=kind) for kind in kinds}
     found = load(b"".join(safetensors_parts(tensors)))
     assert found.keys() == tensors.keys()

@@ -12,9 +12,12 @@ from common.messages.identity import new_private_key, public_text
 from common.platform.errors import TrustRefused
 
 INVITE = Invite(
-    address="coordinator.example:8443", ca_sha256="ab" * 32, site="north",
-    secret=secrets.token_urlsafe(32), expires=2_000_000_000,
-)  # fmt: skip
+    address="coordinator.example:8443",
+    ca_sha256="ab" * 32,
+    site="north",
+    secret=secrets.token_urlsafe(32),
+    expires=2_000_000_000,
+)
 
 
 def test_an_invitation_is_one_line_that_reads_back() -> None:
@@ -39,13 +42,20 @@ def test_a_changed_letter_is_noticed(place: int, letter: str) -> None:
         Invite.from_text(changed)
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("", "is no invitation"), ("hello", "is no invitation"),
-    ("wardround-invite-2-AAAA", "another release"),
-    ("wardround-invite-1-", "cut or changed"), (INVITE.text()[:-1], "cut or changed"),
-    (INVITE.text() + ".", "cut or changed"), (INVITE.text() + "A", "cut or changed"),
-    ("wardround-invite-1-\x00", "cut or changed"), ("wardround-invite-1-ä", "cut or changed"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is no invitation"),
+        ("hello", "is no invitation"),
+        ("wardround-invite-2-AAAA", "another release"),
+        ("wardround-invite-1-", "cut or changed"),
+        (INVITE.text()[:-1], "cut or changed"),
+        (INVITE.text() + ".", "cut or changed"),
+        (INVITE.text() + "A", "cut or changed"),
+        ("wardround-invite-1-\x00", "cut or changed"),
+        ("wardround-invite-1-ä", "cut or changed"),
+    ],
+)
 def test_what_is_no_invitation_is_refused_with_its_reason(text: str, said: str) -> None:
     with pytest.raises(TrustRefused, match=said):
         Invite.from_text(text)
@@ -70,10 +80,17 @@ def test_only_the_keys_owner_asks_for_its_state() -> None:
     assert not request.model_copy(update={"site": "south"}).is_signed()
 
 
-@pytest.mark.parametrize("content", [
-    b"", b"[]", b"{", b'{"site": "north"}', b'{"site": "North", "public_key": "", "proof": ""}',
-    b'{"site": "../x", "public_key": "k", "proof": "' + b"0" * 64 + b'"}',
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b'{"site": "north"}',
+        b'{"site": "North", "public_key": "", "proof": ""}',
+        b'{"site": "../x", "public_key": "k", "proof": "' + b"0" * 64 + b'"}',
+    ],
+)
 def test_what_is_no_message_is_refused(content: bytes) -> None:
     with pytest.raises(TrustRefused, match="does not fit"):
         JoinRequest.parse(content)

@@ -24,14 +24,19 @@ from common.platform.errors import StateDamaged, UpdateRefused
 from tests.common.messages.test_wire import CONFIG, MESSAGES
 
 UPDATE = SiteUpdate(
-    run="r", round=1, site="north", delta={"w": torch.randn(3, 4)}, steps=1,
+    run="r",
+    round=1,
+    site="north",
+    delta={"w": torch.randn(3, 4)},
+    steps=1,
     control_delta={"w": torch.ones(3, 4), "b": torch.zeros(2)},
-)  # fmt: skip
+)
 MORE: tuple[Message, ...] = (
     Proposal(run="r", round=0, seed=3, config=CONFIG),
-    Standing(run="r", round=0, site="north", patients=12, epsilon=None, epsilon_left=2.5,
-             seconds=None),
-)  # fmt: skip
+    Standing(
+        run="r", round=0, site="north", patients=12, epsilon=None, epsilon_left=2.5, seconds=None
+    ),
+)
 
 
 @pytest.mark.parametrize("message", [*MESSAGES, *MORE], ids=lambda m: type(m).__name__)
@@ -48,20 +53,27 @@ def test_the_same_message_is_the_same_bytes() -> None:
 def test_the_digest_changes_with_header_frames_and_where_one_ends() -> None:
     header, frames = "h", (b"ab", b"c")
     found = {
-        digest_of(header, frames), digest_of("i", frames), digest_of(header, (b"a", b"bc")),
-        digest_of(header, (b"ab", b"d")), digest_of("hab", (b"c",)), digest_of(header, (b"abc",)),
-    }  # fmt: skip
+        digest_of(header, frames),
+        digest_of("i", frames),
+        digest_of(header, (b"a", b"bc")),
+        digest_of(header, (b"ab", b"d")),
+        digest_of("hab", (b"c",)),
+        digest_of(header, (b"abc",)),
+    }
     assert len(found) == 6
 
 
-@pytest.mark.parametrize("change", [
-    lambda facts: facts["tensors"]["parts"].pop("delta"),
-    lambda facts: facts["tensors"]["frames"].update(delta=0),
-    lambda facts: facts["tensors"]["frames"].update(delta=2),
-    lambda facts: facts["tensors"].update(encoding="pickle"),
-    lambda facts: facts.update(extra=1),
-    lambda facts: facts.update(message="{}"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda facts: facts["tensors"]["parts"].pop("delta"),
+        lambda facts: facts["tensors"]["frames"].update(delta=0),
+        lambda facts: facts["tensors"]["frames"].update(delta=2),
+        lambda facts: facts["tensors"].update(encoding="pickle"),
+        lambda facts: facts.update(extra=1),
+        lambda facts: facts.update(message="{}"),
+    ],
+)
 def test_an_envelope_that_contradicts_itself_is_refused(change: object) -> None:
     envelope = seal(UPDATE)
     facts = json.loads(envelope.header)
@@ -111,9 +123,16 @@ def test_flower_carries_an_envelope_and_shares_what_is_equal() -> None:
     roots = []
     for node in (1, 2):
         metadata = Metadata(
-            run_id=1, message_id="", src_node_id=1, dst_node_id=node, reply_to_message_id="",
-            group_id="", created_at=2e9, ttl=10, message_type="train",
-        )  # fmt: skip
+            run_id=1,
+            message_id="",
+            src_node_id=1,
+            dst_node_id=node,
+            reply_to_message_id="",
+            group_id="",
+            created_at=2e9,
+            ttl=10,
+            message_type="train",
+        )
         message = make_message(metadata=metadata, content=record_of(envelope))
         roots.append(message.object_id)
         objects |= {n: o.deflate() for n, o in get_all_nested_objects(message).items()}
@@ -127,13 +146,21 @@ def test_flower_carries_an_envelope_and_shares_what_is_equal() -> None:
 @pytest.mark.parametrize("kind", ["Message", "RecordDict", "ConfigRecord"])
 def test_flower_objects_of_another_form_are_refused(kind: str) -> None:
     metadata = Metadata(
-        run_id=1, message_id="", src_node_id=1, dst_node_id=1, reply_to_message_id="", group_id="",
-        created_at=2e9, ttl=10, message_type="train",
-    )  # fmt: skip
+        run_id=1,
+        message_id="",
+        src_node_id=1,
+        dst_node_id=1,
+        reply_to_message_id="",
+        group_id="",
+        created_at=2e9,
+        ttl=10,
+        message_type="train",
+    )
     message = make_message(metadata=metadata, content=record_of(seal(UPDATE)))
     objects = {n: o.deflate() for n, o in get_all_nested_objects(message).items()}
-    broken = {n: (b"Other 0\x00" if c.startswith(kind.encode() + b" ") else c)
-              for n, c in objects.items()}  # fmt: skip
+    broken = {
+        n: (b"Other 0\x00" if c.startswith(kind.encode() + b" ") else c) for n, c in objects.items()
+    }
 
     def read() -> list[bytes]:
         return list(open_objects(broken.__getitem__, message.object_id).frames())

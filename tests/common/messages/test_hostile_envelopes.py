@@ -23,8 +23,10 @@ SEALED = [seal(message) for message in MESSAGES]
 
 def read(envelope: Envelope) -> None:
     """Read everything of an envelope that either side reads."""
-    for reader in (lambda: facts_of(envelope.header),
-                   lambda: unseal(envelope.header, envelope.frames)):  # fmt: skip
+    for reader in (
+        lambda: facts_of(envelope.header),
+        lambda: unseal(envelope.header, envelope.frames),
+    ):
         try:
             reader()
         except UpdateRefused as error:
@@ -47,9 +49,12 @@ def test_a_changed_envelope_is_read_or_refused(envelope: Envelope, data: st.Data
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.text(max_size=300) | st.recursive(
-    st.none() | st.integers() | st.text(), lambda p: st.lists(p) | st.dictionaries(st.text(), p)
-).map(json.dumps))
+@given(
+    st.text(max_size=300)
+    | st.recursive(
+        st.none() | st.integers() | st.text(), lambda p: st.lists(p) | st.dictionaries(st.text(), p)
+    ).map(json.dumps)
+)
 def test_a_header_of_any_text_is_refused(text: str) -> None:
     with pytest.raises(UpdateRefused):
         unseal(text, ())
@@ -62,19 +67,27 @@ def header_with(**tensors: object) -> str:
     return json.dumps(facts | {"tensors": facts["tensors"] | tensors})
 
 
-@pytest.mark.parametrize("header", [
-    header_with(parts={"weights": [["w", [2**40, 2**40]]]}, frames={"weights": 1}),
-    header_with(parts={"weights": [["w", [2**62] * 100]]}, frames={"weights": 1}),
-    header_with(parts={"weights": [["w", [-1]]]}), header_with(frames={"weights": 2**62}),
-    header_with(frames={"weights": -1}), header_with(parts={"weights": [["w", [10**30]]]}),
-    header_with(parts={"weights": [[f"w{n}", []] for n in range(90_000)]}),
-    header_with(parts={"weights": [["w", [2**62] * 199_000]]}, frames={"weights": 1}),
-    header_with(parts={"weights": [["w", [0] * 199_000]]}, frames={"weights": 0}),
-    header_with(parts={"weights": [["w", [0, 2**62]]]}, frames={"weights": 0}),
-    header_with(parts={"weights": [["w", [2**40, 2**40, 0]]]}, frames={"weights": 0}),
-    header_with(parts={"weights": [["w", [0]], ["w", [0]]]}, frames={"weights": 0}),
-    "[" * 100_000, '{"message":' * 50_000, json.dumps("x" * 17 * 2**20),
-], ids=range(15))  # fmt: skip
+@pytest.mark.parametrize(
+    "header",
+    [
+        header_with(parts={"weights": [["w", [2**40, 2**40]]]}, frames={"weights": 1}),
+        header_with(parts={"weights": [["w", [2**62] * 100]]}, frames={"weights": 1}),
+        header_with(parts={"weights": [["w", [-1]]]}),
+        header_with(frames={"weights": 2**62}),
+        header_with(frames={"weights": -1}),
+        header_with(parts={"weights": [["w", [10**30]]]}),
+        header_with(parts={"weights": [[f"w{n}", []] for n in range(90_000)]}),
+        header_with(parts={"weights": [["w", [2**62] * 199_000]]}, frames={"weights": 1}),
+        header_with(parts={"weights": [["w", [0] * 199_000]]}, frames={"weights": 0}),
+        header_with(parts={"weights": [["w", [0, 2**62]]]}, frames={"weights": 0}),
+        header_with(parts={"weights": [["w", [2**40, 2**40, 0]]]}, frames={"weights": 0}),
+        header_with(parts={"weights": [["w", [0]], ["w", [0]]]}, frames={"weights": 0}),
+        "[" * 100_000,
+        '{"message":' * 50_000,
+        json.dumps("x" * 17 * 2**20),
+    ],
+    ids=range(15),
+)
 def test_what_a_header_claims_takes_no_memory_and_no_time(header: str) -> None:
     with pytest.raises(UpdateRefused):
         unseal(header, (b"\x28\xb5\x2f\xfd" + b"\x00" * 50,))
@@ -112,10 +125,22 @@ def a_message_with(records: bytes) -> dict[str, bytes]:
     return {**bodies, RECORD: head}
 
 
-@pytest.mark.parametrize("records", [
-    b'"text"', b"5", b"null", b"[" * 100_000, b'{"a":' * 100_000, b'{"000000": 5}',
-    b'{"000000": ["x"]}', b"1" * 5000, b"\xff", b'{"receipt": {}, "000000": "a"}',
-], ids=range(10))  # fmt: skip
+@pytest.mark.parametrize(
+    "records",
+    [
+        b'"text"',
+        b"5",
+        b"null",
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"000000": 5}',
+        b'{"000000": ["x"]}',
+        b"1" * 5000,
+        b"\xff",
+        b'{"receipt": {}, "000000": "a"}',
+    ],
+    ids=range(10),
+)
 def test_records_of_any_text_are_refused(records: bytes) -> None:
     with pytest.raises(UpdateRefused):
         open_objects(a_message_with(records).__getitem__, ROOT)
@@ -154,11 +179,20 @@ def test_a_file_of_any_bytes_is_damaged(content: bytes) -> None:
                 read_head(path)
 
 
-@pytest.mark.parametrize(("field", "number"), [
-    ("seconds", "Infinity"), ("seconds", "1e308"), ("seconds", "NaN"), ("seconds", "-1"),
-    ("epsilon", "Infinity"), ("epsilon_left", "1e999"), ("patients", "1" + "0" * 300),
-    ("patients", "1" + "0" * 5000), ("patients", "-1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("field", "number"),
+    [
+        ("seconds", "Infinity"),
+        ("seconds", "1e308"),
+        ("seconds", "NaN"),
+        ("seconds", "-1"),
+        ("epsilon", "Infinity"),
+        ("epsilon_left", "1e999"),
+        ("patients", "1" + "0" * 300),
+        ("patients", "1" + "0" * 5000),
+        ("patients", "-1"),
+    ],
+)
 def test_a_standing_tells_no_number_that_nothing_can_be_made_of(field: str, number: str) -> None:
     standing = Standing(
         run="r", round=0, site="north", patients=12, epsilon=1.0, epsilon_left=2.0, seconds=3.0

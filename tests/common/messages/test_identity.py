@@ -32,8 +32,10 @@ def test_ssh_keygen_shows_the_same_fingerprint_and_public_key(tmp_path: Path) ->
     assert fingerprint(public_text(key)) in shown.stdout.split()
     derived = subprocess.run(
         ["/usr/bin/ssh-keygen", "-y", "-f", str(private)],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert derived.stdout.split()[:2] == public_text(key).split()
 
 
@@ -61,9 +63,10 @@ def test_flowers_form_of_a_key_is_the_same_key() -> None:
 
 def test_a_private_key_of_another_kind_is_refused(tmp_path: Path) -> None:
     other = ed25519.Ed25519PrivateKey.generate().private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH,
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.OpenSSH,
         serialization.NoEncryption(),
-    )  # fmt: skip
+    )
     (tmp_path / "key").write_bytes(other)
     with pytest.raises(TrustRefused, match="another kind of key"):
         load_private(tmp_path / "key")
@@ -74,11 +77,18 @@ def test_a_private_key_of_another_kind_is_refused(tmp_path: Path) -> None:
         load_private(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("change", [
-    lambda text: text[:0], lambda text: text + " root@here", lambda text: text + "\n",
-    lambda text: text.replace(" ", "  "), lambda text: text[:-8],
-    lambda text: text.replace("nistp384", "nistp256"), lambda text: text + "A" * 4000,
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text[:0],
+        lambda text: text + " root@here",
+        lambda text: text + "\n",
+        lambda text: text.replace(" ", "  "),
+        lambda text: text[:-8],
+        lambda text: text.replace("nistp384", "nistp256"),
+        lambda text: text + "A" * 4000,
+    ],
+)
 def test_one_key_has_one_text(change: object) -> None:
     assert callable(change)
     with pytest.raises(TrustRefused, match="no public key"):

@@ -100,9 +100,9 @@ def test_a_frame_that_would_swell_is_refused() -> None:
         unpack([("w", [1000])], [bomb], "lossless")
 
 
-@pytest.mark.parametrize(("encoding", "value"), [
-    ("float16", 70000.0), ("int8", float("nan")), ("int8", float("inf")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("encoding", "value"), [("float16", 70000.0), ("int8", float("nan")), ("int8", float("inf"))]
+)
 def test_a_value_that_has_no_place_in_an_encoding_is_refused(
     encoding: Encoding, value: float
 ) -> None:

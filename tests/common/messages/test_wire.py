@@ -39,9 +39,13 @@ SPEND = Spend(
     mechanism=Mechanism(
         noise_multiplier=1.5, sampling_rate=0.1, steps=3, clip_norm=1.0, divisor=10.0
     ),
-    run_epsilon=0.5, run_delta=1e-5, cohort_epsilon=0.75, cohort_delta=2e-5,
-    ledger=LedgerHead(charges=3, hash="ab" * 32), simulated_noise=True,
-)  # fmt: skip
+    run_epsilon=0.5,
+    run_delta=1e-5,
+    cohort_epsilon=0.75,
+    cohort_delta=2e-5,
+    ledger=LedgerHead(charges=3, hash="ab" * 32),
+    simulated_noise=True,
+)
 WEIGHTS = {
     "scalar": torch.tensor(1e-40),  # a denormal number
     "empty": torch.zeros(0, 3),
@@ -50,36 +54,48 @@ WEIGHTS = {
 MESSAGES: tuple[Message, ...] = (
     TrainRequest(run="r", round=1, seed=7, config=CONFIG, weights=WEIGHTS),
     TrainRequest(run="r", round=2, seed=7, config=CONFIG, weights=WEIGHTS, control=WEIGHTS),
-    EvaluationRequest(
-        run="r", round=2, seed=7, config=CONFIG, weights=WEIGHTS, split="validation"
-    ),
+    EvaluationRequest(run="r", round=2, seed=7, config=CONFIG, weights=WEIGHTS, split="validation"),
     SiteUpdate(run="r", round=1, site="north", delta=WEIGHTS, steps=4, spend=SPEND),
     SiteUpdate(run="r", round=1, site="north", delta=WEIGHTS, control_delta=WEIGHTS, steps=4),
     SiteReport(
-        run="r", round=1, site="north", spend=SPEND,
+        run="r",
+        round=1,
+        site="north",
+        spend=SPEND,
         statistics=Statistics(
-            patients=np.array(12.0), cells={"positive": np.array([[1.0, 5.0]])},
+            patients=np.array(12.0),
+            cells={"positive": np.array([[1.0, 5.0]])},
             sums={"loss": np.array(0.1)},
         ),
     ),
     StatisticsRequest(run="r", round=0, seed=7, config=CONFIG),
     SiteStatistics(
-        run="r", round=0, site="north", spend=SPEND,
+        run="r",
+        round=0,
+        site="north",
+        spend=SPEND,
         statistics=CohortStatistics(
-            smallest=5, noise=1.5,
-            tables={"left out": StatisticsTable(unit="studies", rows={"BLANK": 6.0, "DECODE_ERROR": None})},
+            smallest=5,
+            noise=1.5,
+            tables={
+                "left out": StatisticsTable(
+                    unit="studies", rows={"BLANK": 6.0, "DECODE_ERROR": None}
+                )
+            },
         ),
     ),
     Refusal(run="r", round=1, site="north", reason=RefusalReason.BUDGET),
-)  # fmt: skip
+)
 
 
 def sent(message: Message) -> Message:
     """Return a message after Flower packed and unpacked it, as between processes."""
     record = to_record(message)
-    return from_record(RecordDict.inflate(
-        record.deflate(), {child.object_id: child for child in record.children.values()}
-    ))  # fmt: skip
+    return from_record(
+        RecordDict.inflate(
+            record.deflate(), {child.object_id: child for child in record.children.values()}
+        )
+    )
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)
@@ -107,14 +123,17 @@ def array(dtype: str = "float32", shape: tuple[int, ...] = (2,), data: bytes = b
     return Array(dtype=dtype, shape=shape, stype="float32-little-endian", data=data)
 
 
-@pytest.mark.parametrize("bad", [
-    array(shape=(3,)),
-    array(shape=(-2, -1)),
-    array(data=bytes(7)),
-    array(dtype="float64", shape=(1,)),
-    Array(np.zeros(2, np.float32)),  # numpy's own form, which has a header to be parsed
-    Array(dtype="float32", shape=(2,), stype="pickle", data=bytes(8)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "bad",
+    [
+        array(shape=(3,)),
+        array(shape=(-2, -1)),
+        array(data=bytes(7)),
+        array(dtype="float64", shape=(1,)),
+        Array(np.zeros(2, np.float32)),  # numpy's own form, which has a header to be parsed
+        Array(dtype="float32", shape=(2,), stype="pickle", data=bytes(8)),
+    ],
+)
 def test_a_tensor_of_another_form_is_refused(bad: Array) -> None:
     record = to_record(MESSAGES[3])
     record["delta"] = ArrayRecord({"w": bad})
@@ -122,15 +141,23 @@ def test_a_tensor_of_another_form_is_refused(bad: Array) -> None:
         from_record(record)
 
 
-@pytest.mark.parametrize("header", [
-    "", "[]", "{}", "null", '{"kind": "update"}', '{"kind": "surprise", "run": "r", "round": 1}',
-    '{"kind": "refusal", "run": "r", "round": 1, "site": "s", "reason": "BECAUSE"}',
-    '{"kind": "refusal", "run": "r", "round": -1, "site": "s", "reason": "BUDGET"}',
-    '{"kind": "refusal", "run": "r", "round": "1", "site": "s", "reason": "BUDGET"}',
-    '{"kind": "refusal", "run": "r", "round": 1, "site": "s", "reason": "BUDGET", "more": 1}',
-    '{"kind": "report", "run": "r", "round": 1, "site": "s", "spend": null, "statistics": {}}',
-    '{"kind": "train", "run": "r", "round": 1, "seed": 0, "config": "{}", "controlled": false}',
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "[]",
+        "{}",
+        "null",
+        '{"kind": "update"}',
+        '{"kind": "surprise", "run": "r", "round": 1}',
+        '{"kind": "refusal", "run": "r", "round": 1, "site": "s", "reason": "BECAUSE"}',
+        '{"kind": "refusal", "run": "r", "round": -1, "site": "s", "reason": "BUDGET"}',
+        '{"kind": "refusal", "run": "r", "round": "1", "site": "s", "reason": "BUDGET"}',
+        '{"kind": "refusal", "run": "r", "round": 1, "site": "s", "reason": "BUDGET", "more": 1}',
+        '{"kind": "report", "run": "r", "round": 1, "site": "s", "spend": null, "statistics": {}}',
+        '{"kind": "train", "run": "r", "round": 1, "seed": 0, "config": "{}", "controlled": false}',
+    ],
+)
 def test_what_is_no_message_is_refused(header: str) -> None:
     record = to_record(MESSAGES[0])
     record["message"] = ConfigRecord({"json": header})

@@ -7,14 +7,29 @@ import pytest
 from common.metrics.constant_predictor import beside, constant_of
 
 
-@pytest.mark.parametrize(("metric", "value", "low", "begins"), [
-    ("auroc", 0.48, 0.41, "NO BETTER THAN A CONSTANT: AUROC 0.480. A constant predictor has"),
-    ("auroc", 0.5, 0.5, "NO BETTER"), ("macro_auroc", 0.56, 0.49, "Not shown to be better"),
-    ("concordance", 0.61, 0.52, "A constant predictor has C-index 0.500."),
-    ("dice", 0.0, 0.0, "NO BETTER THAN A CONSTANT: Dice 0.000. A constant predictor has Dice 0.0"),
-    ("dice", 0.004, 0.001, "NO BETTER"), ("dice", 0.41, 0.35, "A constant predictor has Dice"),
-    ("auroc", math.nan, math.nan, "A constant predictor has AUROC 0.500; the model's is not known"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("metric", "value", "low", "begins"),
+    [
+        ("auroc", 0.48, 0.41, "NO BETTER THAN A CONSTANT: AUROC 0.480. A constant predictor has"),
+        ("auroc", 0.5, 0.5, "NO BETTER"),
+        ("macro_auroc", 0.56, 0.49, "Not shown to be better"),
+        ("concordance", 0.61, 0.52, "A constant predictor has C-index 0.500."),
+        (
+            "dice",
+            0.0,
+            0.0,
+            "NO BETTER THAN A CONSTANT: Dice 0.000. A constant predictor has Dice 0.0",
+        ),
+        ("dice", 0.004, 0.001, "NO BETTER"),
+        ("dice", 0.41, 0.35, "A constant predictor has Dice"),
+        (
+            "auroc",
+            math.nan,
+            math.nan,
+            "A constant predictor has AUROC 0.500; the model's is not known",
+        ),
+    ],
+)
 def test_a_model_is_held_against_one_that_looks_at_nobody(
     metric: str, value: float, low: float, begins: str
 ) -> None:

@@ -4,12 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import (
-    average_precision_score,
-    brier_score_loss,
-    roc_auc_score,
-    roc_curve,
-)
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score, roc_curve
 
 from common.metrics import bootstrap_weights, labels
 from common.metrics.estimate import (
@@ -66,11 +61,7 @@ def test_weights_count_as_copies_of_patients(seed: int) -> None:
 
 def test_area_counts_pairs_as_its_definition_says() -> None:
     score, truth = drawn(1, 40, ties=True)
-    won = [
-        float(s > t) + 0.5 * float(s == t)
-        for s in score[truth == 1]
-        for t in score[truth == 0]
-    ]
+    won = [float(s > t) + 0.5 * float(s == t) for s in score[truth == 1] for t in score[truth == 0]]
     assert labels.auroc(score, truth, np.ones((1, 40)))[0] == pytest.approx(np.mean(won))
 
 
@@ -93,12 +84,8 @@ def test_calibration_error_is_zero_where_frequencies_are_as_predicted() -> None:
 
 def test_the_bootstrap_interval_is_about_as_wide_as_the_spread_of_new_samples() -> None:
     score, truth = drawn(2, 200)
-    found = bootstrapped(
-        lambda w: labels.auroc(score, truth, w), bootstrap_weights(200, 1000, 0)
-    )
-    fresh = [
-        labels.auroc(*drawn(100 + seed, 200), np.ones((1, 200)))[0] for seed in range(200)
-    ]
+    found = bootstrapped(lambda w: labels.auroc(score, truth, w), bootstrap_weights(200, 1000, 0))
+    fresh = [labels.auroc(*drawn(100 + seed, 200), np.ones((1, 200)))[0] for seed in range(200)]
     assert found.low < found.value < found.high
     assert (found.high - found.low) / (2 * 1.96) == pytest.approx(np.std(fresh), rel=0.35)
 

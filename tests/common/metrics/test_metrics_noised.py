@@ -17,9 +17,7 @@ Float = NDArray[np.float64]
 SITES, TRIALS = 4, 100
 
 
-@given(
-    st.lists(st.floats(-50, 50), min_size=1, max_size=30).map(lambda x: np.array(x, np.float64))
-)
+@given(st.lists(st.floats(-50, 50), min_size=1, max_size=30).map(lambda x: np.array(x, np.float64)))
 def test_projected_counts_are_the_nearest_of_none_below_zero_with_the_same_total(
     counts: Float,
 ) -> None:
@@ -42,16 +40,15 @@ def drawn(rng: np.random.Generator, cases: int, controls: int) -> tuple[Float, F
 
 @pytest.mark.parametrize(("cases", "controls"), [(50, 105), (200, 400)])
 @pytest.mark.parametrize("noise", [1.5, 3.0])
-def test_intervals_of_noised_counts_hold_the_truth(
-    cases: int, controls: int, noise: float
-) -> None:
+def test_intervals_of_noised_counts_hold_the_truth(cases: int, controls: int, noise: float) -> None:
     rng = np.random.default_rng(1)
     many = drawn(rng, 100_000, 100_000 * controls // cases)
     one = np.ones((1, len(many[0])))
     truth = {
-        "auroc": 0.821, "brier": exact.brier(*many, one)[0],
+        "auroc": 0.821,
+        "brier": exact.brier(*many, one)[0],
         "average_precision": exact.average_precision(*many, one)[0],
-    }  # fmt: skip
+    }
     told: dict[str, list[bool]] = {name: [] for name in truth}
     for _ in range(TRIALS):
         cells = histogram.histogram_of(*drawn(rng, cases, controls))
@@ -85,9 +82,11 @@ def test_dice_of_noised_counts_holds_the_truth_and_noise_alone_tells_nothing() -
         dice = rng.beta(6, 2, 130)
         cells = np.bincount((dice * 10).astype(int), minlength=11).astype(np.float64)
         noisy = Statistics(
-            patients=np.zeros(()), cells={"dice": (cells + rng.normal(0, 4.0, 11))[None]},
-            sums={}, noise=16.0,
-        )  # fmt: skip
+            patients=np.zeros(()),
+            cells={"dice": (cells + rng.normal(0, 4.0, 11))[None]},
+            sums={},
+            noise=16.0,
+        )
         found = task.summarise(noisy, some)
         assert found["dice"] == found["dice_lesion"]
         told.append(found["dice"].low <= 0.75 <= found["dice"].high)

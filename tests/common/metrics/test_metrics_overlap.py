@@ -3,11 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from monai.metrics import (
-    compute_average_surface_distance,
-    compute_dice,
-    compute_hausdorff_distance,
-)
+from monai.metrics import compute_average_surface_distance, compute_dice, compute_hausdorff_distance
 from monai.networks.utils import one_hot
 
 from common.metrics.overlap import dice_by_item, distances_by_item, false_alarms
@@ -47,9 +43,7 @@ def test_dice_is_that_of_monai(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     ("shape", "spacing"), [((32, 40), (1.0, 1.0)), ((12, 16, 20), (3.0, 0.8, 0.9))]
 )
-def test_distances_are_those_of_monai(
-    shape: tuple[int, ...], spacing: tuple[float, ...]
-) -> None:
+def test_distances_are_those_of_monai(shape: tuple[int, ...], spacing: tuple[float, ...]) -> None:
     predicted, truth = blobs(shape, 3), blobs(shape, 4)
     found = distances_by_item(predicted, truth, STRUCTURES, spacing)
     ours, theirs = channels(predicted), channels(truth)

@@ -50,23 +50,34 @@ def added(parts: list[tuple[Float, Float]], smallest: int) -> tuple[Ranges, Rang
     return positive, negative, scores, truths
 
 
-@given(st.lists(st.tuples(SEEDS, st.integers(0, 60)), min_size=1, max_size=4), st.integers(1, 7),
-       st.booleans())  # fmt: skip
+@given(
+    st.lists(st.tuples(SEEDS, st.integers(0, 60)), min_size=1, max_size=4),
+    st.integers(1, 7),
+    st.booleans(),
+)
 def test_the_exact_values_are_within_the_stated_bounds(
-    sites: list[tuple[int, int]], smallest: int, ties: bool  # noqa: FBT001
+    sites: list[tuple[int, int]],
+    smallest: int,
+    ties: bool,  # noqa: FBT001
 ) -> None:
     parts = [site(seed, patients, ties=ties) for seed, patients in sites]
     positive, negative, score, truth = added(parts, smallest)
     cases, controls = positive.first.sum(), negative.first.sum()
     one = np.ones((1, len(score)))
     exact: list[tuple[Estimate, Callable[[], Float]]] = [
-        (merged_auroc(positive, negative, cases, controls),
-         lambda: labels.auroc(score, truth, one)),
-        (merged_average_precision(positive, negative),
-         lambda: labels.average_precision(score, truth, one)),
-        (merged_sensitivity(positive, negative, 0.9),
-         lambda: labels.sensitivity(score, truth, one, 0.9)),
-    ]  # fmt: skip
+        (
+            merged_auroc(positive, negative, cases, controls),
+            lambda: labels.auroc(score, truth, one),
+        ),
+        (
+            merged_average_precision(positive, negative),
+            lambda: labels.average_precision(score, truth, one),
+        ),
+        (
+            merged_sensitivity(positive, negative, 0.9),
+            lambda: labels.sensitivity(score, truth, one, 0.9),
+        ),
+    ]
     for found, value in exact:
         if min(cases, controls) == 0:
             assert np.isnan(found.value)

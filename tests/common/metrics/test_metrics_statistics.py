@@ -39,9 +39,7 @@ class Drawn:
 
     def gaussian(self, shape: tuple[int, ...], standard_deviation: float) -> torch.Tensor:
         generator = torch.Generator().manual_seed(3)
-        return standard_deviation * torch.randn(
-            shape, generator=generator, dtype=torch.float64
-        )
+        return standard_deviation * torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 @given(statistics(), statistics(), statistics())

@@ -10,12 +10,7 @@ from torch import Tensor, nn
 from common.config.network_sizes import SizeRule, size_rule
 from common.config.run_config import Cohort, Images, Model, NetworkName, NumberColumn, Table
 from common.data.weights import fingerprint, trainable
-from common.models import (
-    build_model,
-    extract_features,
-    head_parameters,
-    norm_parameters,
-)
+from common.models import build_model, extract_features, head_parameters, norm_parameters
 from common.models.normalisation import replace_batch_norm
 from common.platform.errors import ConfigurationError
 
@@ -50,9 +45,10 @@ WIDE: list[tuple[NetworkName, tuple[int, ...], int, int]] = [
     ("swin_unetr", (32, 32, 32), 12, 4_080_392),
 ]
 ALL = [
-    *IMAGE_NETWORKS, *SEGMENTATION_NETWORKS,
+    *IMAGE_NETWORKS,
+    *SEGMENTATION_NETWORKS,
     *(pytest.param(*case, marks=pytest.mark.slow) for case in WIDE),
-]  # fmt: skip
+]
 each_network = pytest.mark.parametrize(("network", "size", "width", "parameters"), ALL)
 
 

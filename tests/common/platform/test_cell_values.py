@@ -8,16 +8,42 @@ from common.platform.cell_values import Notation, is_either, near, number_of, on
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("50.5", 50.5), (" -2 ", -2.0), (".5", 0.5), ("1e3", 1000.0), ("1.234", 1.234),
-        ("50,5", 50.5), ("-0,25", -0.25), (",5", 0.5), ("0,123", 0.123), ("1,2345", 1.2345),
-        ("1234,567", 1234.567), ("1.234,5", 1234.5), ("1.234.567", 1234567.0),
-        ("1,234.5", 1234.5), ("1,234,567", 1234567.0), ("1'234.5", 1234.5),
-        ("1\u2019234,5", 1234.5), ("1 234,567", 1234.567), ("1\u202f234", 1234.0),
-        ("\u22122,5", -2.5), ("1,234", None), ("-12,500", None), ("12,5 mg", None), ("<5", None),
-        ("1_000", None), ("inf", None), ("nan", None), ("1e999", None), ("1,2,3", None),
-        ("1.2.3", None), ("12.34,5", None), ("01.02.2024", None), ("", None), ("1 2", None),
+        ("50.5", 50.5),
+        (" -2 ", -2.0),
+        (".5", 0.5),
+        ("1e3", 1000.0),
+        ("1.234", 1.234),
+        ("50,5", 50.5),
+        ("-0,25", -0.25),
+        (",5", 0.5),
+        ("0,123", 0.123),
+        ("1,2345", 1.2345),
+        ("1234,567", 1234.567),
+        ("1.234,5", 1234.5),
+        ("1.234.567", 1234567.0),
+        ("1,234.5", 1234.5),
+        ("1,234,567", 1234567.0),
+        ("1'234.5", 1234.5),
+        ("1\u2019234,5", 1234.5),
+        ("1 234,567", 1234.567),
+        ("1\u202f234", 1234.0),
+        ("\u22122,5", -2.5),
+        ("1,234", None),
+        ("-12,500", None),
+        ("12,5 mg", None),
+        ("<5", None),
+        ("1_000", None),
+        ("inf", None),
+        ("nan", None),
+        ("1e999", None),
+        ("1,2,3", None),
+        ("1.2.3", None),
+        ("12.34,5", None),
+        ("01.02.2024", None),
+        ("", None),
+        ("1 2", None),
     ],
-)  # fmt: skip
+)
 def test_a_number_is_read_as_its_writer_meant_it_or_not_at_all(
     text: str, value: float | None
 ) -> None:
@@ -27,10 +53,12 @@ def test_a_number_is_read_as_its_writer_meant_it_or_not_at_all(
 @pytest.mark.parametrize(
     ("notation", "comma", "point"),
     [
-        ("unknown", None, 1.234), ("semicolons", 1.234, None), ("comma", 1.234, 1234.0),
+        ("unknown", None, 1.234),
+        ("semicolons", 1.234, None),
+        ("comma", 1.234, 1234.0),
         ("point", 1234.0, 1.234),
     ],
-)  # fmt: skip
+)
 def test_what_may_be_two_numbers_is_told_apart_by_the_table_alone(
     notation: Notation, comma: float | None, point: float | None
 ) -> None:
@@ -48,8 +76,14 @@ def test_a_declared_sign_refuses_the_other() -> None:
 
 def test_numbers_that_are_equal_are_one_value_and_words_are_exact() -> None:
     assert [one_of(t, ("0", "1")) for t in ("1", "1.0", "01", " 1 ", "1,0", "2", "")] == [
-        "1", "1", "1", "1", "1", None, None,
-    ]  # fmt: skip
+        "1",
+        "1",
+        "1",
+        "1",
+        "1",
+        None,
+        None,
+    ]
     assert one_of("1", ("1.0", "2.0")) == "1.0"
     assert one_of("1", ("01", "1")) == "1"
     assert one_of("1.0", ("01", "1")) is None  # two values are equal to it

@@ -134,13 +134,16 @@ def test_lines_that_were_removed_moved_or_put_in_are_found(
         ChainedLog(path)
 
 
-@pytest.mark.parametrize(("old", "new"), [
-    (b'"number": 1', b'"number":  1'),  # the same content, written otherwise
-    (b'"number": 1', b'"number": 2, "number": 1'),  # a key twice: readers differ in what counts
-    (b'"number": 1', b'"number": 1.0'),
-    (b"}\n", b"} \n"),
-    (b"}\n", b"}\r\n"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"number": 1', b'"number":  1'),  # the same content, written otherwise
+        (b'"number": 1', b'"number": 2, "number": 1'),  # a key twice: readers differ in what counts
+        (b'"number": 1', b'"number": 1.0'),
+        (b"}\n", b"} \n"),
+        (b"}\n", b"}\r\n"),
+    ],
+)
 def test_a_line_that_is_written_otherwise_is_found_though_it_says_the_same(
     tmp_path: Path, old: bytes, new: bytes
 ) -> None:
@@ -167,9 +170,13 @@ def test_a_full_disk_leaves_a_sound_log_that_goes_on_when_there_is_room(
 ) -> None:
     path = tmp_path / "log.jsonl"
     done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(path), str(room)], cwd=ROOT, check=False,
-        capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+        [sys.executable, "-c", FULL_DISK, str(path), str(room)],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 0, done.stderr
     count = int(done.stdout.split()[0])
     assert "large" in done.stdout
@@ -178,9 +185,10 @@ def test_a_full_disk_leaves_a_sound_log_that_goes_on_when_there_is_room(
 
 
 @given(
-    st.lists(st.text(max_size=30), max_size=6), st.integers(1, 200),
+    st.lists(st.text(max_size=30), max_size=6),
+    st.integers(1, 200),
     st.sampled_from([b"", b"torn", b"{"]),
-)  # fmt: skip
+)
 def test_lines_from_the_end_are_the_lines_turned_round(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str], block: int, torn: bytes
 ) -> None:

@@ -80,8 +80,10 @@ def test_other_paths_and_methods_get_nothing() -> None:
 def test_a_peer_that_says_nothing_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("common.platform.health._Handler.timeout", 0.2)
     with opened() as health:
-        silent = [socket.create_connection(("127.0.0.1", int(health.http_port or 0)), 5)
-                  for _ in range(20)]  # fmt: skip
+        silent = [
+            socket.create_connection(("127.0.0.1", int(health.http_port or 0)), 5)
+            for _ in range(20)
+        ]
         assert ask(health, "/healthz")[0] == 200
         for peer in silent:
             peer.settimeout(5)

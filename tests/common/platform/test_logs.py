@@ -32,14 +32,16 @@ def test_a_line_is_text_for_people_and_json_in_the_folder(
         (line,) = lines(tmp_path)
         assert str(line.pop("at")).endswith("+00:00")
         assert line == {
-            "level": "info", "logger": "client.node.daemon", "event": "connected",
-            "coordinator": "10.0.0.1:8443", "why": "a b", "seconds": 1.23456,
-        }  # fmt: skip
+            "level": "info",
+            "logger": "client.node.daemon",
+            "event": "connected",
+            "coordinator": "10.0.0.1:8443",
+            "why": "a b",
+            "seconds": 1.23456,
+        }
 
 
-def test_with_json_every_line_on_standard_error_is_json(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_with_json_every_line_on_standard_error_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     with open_logs(None, json=True, name="daemon"):
         log("server.service.serve").warning("waiting", loss=float("nan"), sites=("a", "b"))
         logging.getLogger("server.rounds.run_state").warning("going back %d", 3)
@@ -56,9 +58,12 @@ def test_a_line_that_may_leave_holds_no_path_uid_or_address_and_no_traceback(
             raise FileNotFoundError(2, "gone", "/data/MUSTER^MAX/a.dcm")
         except FileNotFoundError as error:
             log("client.node.app").exception(
-                "cannot read %s", error, upstream=True, files=[Path("/data/MUSTER^MAX")],
+                "cannot read %s",
+                error,
+                upstream=True,
+                files=[Path("/data/MUSTER^MAX")],
                 study={"1.2.840.10008.1.2": "MUSTER@klinik.example"},
-            )  # fmt: skip
+            )
         (line,) = lines(tmp_path)
         assert line["error"] == "FileNotFoundError"
         assert line["files"] == ["[path]"]
@@ -89,8 +94,7 @@ def test_a_value_cannot_forge_a_line_for_people(
 
 
 def test_notices_of_libraries_are_hidden_and_their_errors_are_not(
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with open_logs(tmp_path / "log", json=False, name="daemon"):
         flower = logging.getLogger("flwr")
@@ -104,8 +108,9 @@ def test_notices_of_libraries_are_hidden_and_their_errors_are_not(
         flower.error("broken")
         uvicorn.error("failed")
         assert [line[9:] for line in capsys.readouterr().err.splitlines()] == [
-            "error: broken", "error: failed"
-        ]  # fmt: skip
+            "error: broken",
+            "error: failed",
+        ]
 
 
 def test_a_log_file_is_its_owners_alone_and_is_begun_anew_when_it_is_large(
@@ -117,8 +122,9 @@ def test_a_log_file_is_its_owners_alone_and_is_begun_anew_when_it_is_large(
             log("client.node.daemon").info("round", number=number)
     files = sorted((tmp_path / "log").iterdir())
     assert [path.name for path in files] == [
-        "daemon.jsonl", *(f"daemon.jsonl.{n}" for n in range(1, 6))
-    ]  # fmt: skip
+        "daemon.jsonl",
+        *(f"daemon.jsonl.{n}" for n in range(1, 6)),
+    ]
     assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
     assert all(path.stat().st_size <= 400 for path in files)
 
@@ -162,8 +168,11 @@ def test_a_warning_that_comes_again_and_again_is_counted(tmp_path: Path) -> None
     found = [json.loads(line) for line in (tmp_path / "daemon.jsonl").read_text().splitlines()]
     said = Counter(str(line["event"]).split(" failed")[0] for line in found)
     assert said == {
-        "link is down": AT_ONCE + 1, "accept": AT_ONCE + 1, "something else": 1, "a round": 100,
-    }  # fmt: skip
+        "link is down": AT_ONCE + 1,
+        "accept": AT_ONCE + 1,
+        "something else": 1,
+        "a round": 100,
+    }
     last = [line for line in found if line["event"] == "link is down"][-1]
     assert last["number"] == 999
     assert last["more"] == 1000 - AT_ONCE - 1
@@ -176,8 +185,10 @@ def test_what_strangers_do_is_logged_apart_and_pushes_nothing_out(tmp_path: Path
         for number in range(50):
             log(f"server.place{number}").warning("refused", stranger=True, why="x" * 100_000)
     assert [path.name for path in sorted(tmp_path.iterdir())] == [
-        "service-strangers.jsonl", "service-strangers.jsonl.1", "service.jsonl",
-    ]  # fmt: skip
+        "service-strangers.jsonl",
+        "service-strangers.jsonl.1",
+        "service.jsonl",
+    ]
     assert sum(path.stat().st_size for path in tmp_path.glob("*strangers*")) < 3 * 2**20
     assert "listening" in (tmp_path / "service.jsonl").read_text()
     assert "refused" not in (tmp_path / "service.jsonl").read_text()

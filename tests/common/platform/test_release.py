@@ -20,11 +20,17 @@ ROOT = Path(__file__).parents[3]
 def _hash_of(folder: Path) -> str:
     """Return what a process prints that imports our packages from a folder."""
     done = subprocess.run(
-        [sys.executable, "-c",
-         "from common.platform.release import bundle_hash; print(bundle_hash())"],
-        cwd=folder, capture_output=True, text=True, check=True,
+        [
+            sys.executable,
+            "-c",
+            "from common.platform.release import bundle_hash; print(bundle_hash())",
+        ],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
         env={**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
-    )  # fmt: skip
+    )
     return done.stdout.strip()
 
 
@@ -62,8 +68,10 @@ def test_the_same_code_elsewhere_has_the_same_hash_and_other_code_has_not(copy: 
     assert _hash_of(copy) == same
     changed = {same}
     for name in (
-        "client/training/local_round.py", "common/privacy/noise.py", "server/rounds/run_rounds.py",
-    ):  # fmt: skip
+        "client/training/local_round.py",
+        "common/privacy/noise.py",
+        "server/rounds/run_rounds.py",
+    ):
         with (copy / name).open("a", encoding="utf-8") as file:
             file.write("# one more line\n")
         changed.add(_hash_of(copy))

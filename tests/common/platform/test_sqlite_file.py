@@ -19,10 +19,12 @@ from server.enrolment.registry import Enrolment
 
 Opens = Callable[[Path], object]
 KEPT: dict[str, tuple[Opens, type[WardroundError]]] = {
-    "ledger": (Ledger, LedgerDamaged), "answers": (AnswersInFile, StateDamaged),
-    "approvals": (Approvals, StateDamaged), "receipts": (ReceiptStore, StateDamaged),
+    "ledger": (Ledger, LedgerDamaged),
+    "answers": (AnswersInFile, StateDamaged),
+    "approvals": (Approvals, StateDamaged),
+    "receipts": (ReceiptStore, StateDamaged),
     "enrolment": (Enrolment, StateDamaged),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("autocommit", [False, True])

@@ -13,8 +13,7 @@ EDGES = np.array([3.0, 6.0, 12.0, 24.0])
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [("1", 1.0), ("0", 0.0), (" 1.0 ", 1.0), ("Yes", 1.0), ("false", 0.0)],
+    ("text", "expected"), [("1", 1.0), ("0", 0.0), (" 1.0 ", 1.0), ("Yes", 1.0), ("false", 0.0)]
 )
 def test_cells_that_mean_yes_or_no_are_read(text: str, expected: float) -> None:
     assert made("binary").encode({"ill": text}).tolist() == [expected]
@@ -93,9 +92,7 @@ def test_censoring_counts_as_survival_of_an_interval_of_which_half_had_passed() 
 
 
 @pytest.mark.parametrize(("time", "interval"), [(0.0, 0), (3.0, 0), (3.1, 1), (24.0, 3)])
-def test_an_event_at_an_edge_is_in_the_interval_that_ends_there(
-    time: float, interval: int
-) -> None:
+def test_an_event_at_an_edge_is_in_the_interval_that_ends_there(time: float, interval: int) -> None:
     assert encode_time(time, 1.0, EDGES)[:4].argmax() == interval
 
 

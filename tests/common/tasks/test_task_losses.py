@@ -37,9 +37,7 @@ def test_changing_one_item_changes_no_others_loss(kind: str) -> None:
 def test_an_item_alone_has_the_loss_that_it_has_among_others(kind: str) -> None:
     output, target = outputs_and_targets(kind, 5)
     together = made(kind).item_loss(output, target)
-    alone = torch.cat([
-        made(kind).item_loss(output[[k]], target[[k]]) for k in range(5)
-    ])  # fmt: skip
+    alone = torch.cat([made(kind).item_loss(output[[k]], target[[k]]) for k in range(5)])
     torch.testing.assert_close(together, alone)
 
 
@@ -129,9 +127,9 @@ def test_the_hazard_loss_is_the_likelihood_of_what_was_seen() -> None:
     rows = [{"event": e, "months": m} for e, m in (("1", "5"), ("0", "10"), ("0", "30"))]
     target = torch.from_numpy(np.stack([task.encode(row) for row in rows]))
     # Event in the second interval; lost past the middle of the third; never seen to die.
-    likelihood = torch.stack([
-        (1 - hazard[0, 0]) * hazard[0, 1], (1 - hazard[1, :3]).prod(), (1 - hazard[2]).prod()
-    ])  # fmt: skip
+    likelihood = torch.stack(
+        [(1 - hazard[0, 0]) * hazard[0, 1], (1 - hazard[1, :3]).prod(), (1 - hazard[2]).prod()]
+    )
     torch.testing.assert_close(task.item_loss(output, target), -likelihood.log())
     survival = task.predict(output)
     torch.testing.assert_close(survival[:, -1], (1 - hazard).prod(1))
@@ -159,10 +157,11 @@ def test_the_outline_loss_is_dice_and_cross_entropy_of_the_item(kind: str) -> No
     for one, truth in zip(output.double(), target.long(), strict=True):
         chance = one.softmax(0)
         dice = [
-            1 - (2 * (chance[k] * (truth == k)).sum() + 1)
+            1
+            - (2 * (chance[k] * (truth == k)).sum() + 1)
             / (chance[k].sum() + (truth == k).sum() + 1)
             for k in (1, 2)
-        ]  # fmt: skip
+        ]
         entropy = -chance.gather(0, truth[None]).log().mean()
         expected.append(sum(dice) / 2 + entropy)
     found = made(kind).item_loss(output, target)

@@ -148,9 +148,7 @@ def test_scores_that_are_no_numbers_are_counted_like_others(kind: str, odd: floa
         assert (cells.sum(axis=-1) == 12).all()
     for left_out in range(12):
         stay = np.flatnonzero(np.arange(12) != left_out)
-        fewer = task.statistics(
-            Scores(*(None if v is None else v[stay] for v in scores)), noisy
-        )
+        fewer = task.statistics(Scores(*(None if v is None else v[stay] for v in scores)), noisy)
         moved = [(found.cells[n] - fewer.cells[n]).ravel() for n in found.cells]
         assert np.linalg.norm(np.concatenate(moved)) <= count_sensitivity(found) + 1e-9
 

@@ -25,10 +25,16 @@ def updates(seed: int, sites: int, *, control: bool = False) -> list[SiteUpdate]
         return {n: torch.randn(v.shape, generator=draw) for n, v in WEIGHTS.items()}
 
     return [
-        SiteUpdate(run="r", round=1, site=name, delta=values(), steps=1,
-                   control_delta=values() if control else None)
+        SiteUpdate(
+            run="r",
+            round=1,
+            site=name,
+            delta=values(),
+            steps=1,
+            control_delta=values() if control else None,
+        )
         for name in NAMES[:sites]
-    ]  # fmt: skip
+    ]
 
 
 def combined(config: Aggregation, given_updates: list[SiteUpdate], sites: int = 5) -> Weights:
@@ -121,9 +127,13 @@ def slow_twin(
 
 @pytest.mark.parametrize("kind", ["sgd", "fedavgm", "fedadam", "fedyogi"])
 @given(
-    seed=st.integers(0, 2**31), rounds=st.integers(1, 5), rate=st.floats(0.01, 2),
-    beta1=st.floats(0, 0.99), beta2=st.floats(0, 0.999), tau=st.floats(1e-3, 1),
-)  # fmt: skip
+    seed=st.integers(0, 2**31),
+    rounds=st.integers(1, 5),
+    rate=st.floats(0.01, 2),
+    beta1=st.floats(0, 0.99),
+    beta2=st.floats(0, 0.999),
+    tau=st.floats(1e-3, 1),
+)
 def test_server_optimisers_do_what_the_papers_write(
     kind: str, seed: int, rounds: int, rate: float, beta1: float, beta2: float, tau: float
 ) -> None:

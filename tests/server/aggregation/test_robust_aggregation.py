@@ -18,10 +18,12 @@ Deltas = list[dict[str, torch.Tensor]]
 def around(center: float, sites: int, seed: int) -> Deltas:
     draw = torch.Generator().manual_seed(seed)
     return [
-        {"a": center + 0.1 * torch.randn(2, 2, generator=draw),
-         "b": center + 0.1 * torch.randn(3, generator=draw)}
+        {
+            "a": center + 0.1 * torch.randn(2, 2, generator=draw),
+            "b": center + 0.1 * torch.randn(3, generator=draw),
+        }
         for _ in range(sites)
-    ]  # fmt: skip
+    ]
 
 
 def rule_of(rule: str, **settings: float) -> Aggregation:

@@ -57,29 +57,37 @@ class Sites(InProcessSites):
         patients = patients_of((1,) * 20, image=(0,))
         self.sites = {
             name: Site(
-                name=name, train=patients, validation=patients, test=patients,
+                name=name,
+                train=patients,
+                validation=patients,
+                test=patients,
                 guard=Guard(
-                    ledger=Ledger(folder / f"{name}.db"), limit=Limit(epsilon=50.0, delta=1e-3),
-                    cohort="patients", noise=ChaChaNoise(),
+                    ledger=Ledger(folder / f"{name}.db"),
+                    limit=Limit(epsilon=50.0, delta=1e-3),
+                    cohort="patients",
+                    noise=ChaChaNoise(),
                 ),
             )
             for name in NAMES
-        }  # fmt: skip
+        }
         super().__init__(self.sites, config, 0)
 
     def train(self, request: TrainRequest, sites: Sequence[str]) -> Iterator[SiteUpdate | Refusal]:
         for answer in super().train(request, sites):
             if answer.site == "south" and request.round > 1:
                 yield Refusal(
-                    run=request.run, round=request.round, site="south",
-                    reason=RefusalReason.PAUSED,
-                )  # fmt: skip
+                    run=request.run, round=request.round, site="south", reason=RefusalReason.PAUSED
+                )
             elif answer.site == "east" and request.round == 3 and isinstance(answer, SiteUpdate):
                 assert answer.spend is not None
                 yield SiteUpdate(
-                    run=request.run, round=3, site="east", steps=1, spend=answer.spend,
+                    run=request.run,
+                    round=3,
+                    site="east",
+                    steps=1,
+                    spend=answer.spend,
                     delta={"MUSTER^MAX /data/1.2.840.1.1": torch.zeros(1)},
-                )  # fmt: skip
+                )
             else:
                 yield answer
 
@@ -93,14 +101,19 @@ def finished(path: Path, config: RunConfig) -> RunFolder:
     sites, aggregator = Sites(config, path), aggregator_of(config.aggregation, 3)
     board = Board(path=place.status, run="line-1", rounds=3, quorum=1)
     board.sites = {
-        "east": SiteLine(patients=20), "north": SiteLine(patients=4), "south": SiteLine()
-    }  # fmt: skip
+        "east": SiteLine(patients=20),
+        "north": SiteLine(patients=4),
+        "south": SiteLine(),
+    }
     board.write()
     journal = Journal(place.journal)
     run_rounds(
-        config, sites, aggregator, begin(config, "line-1", 7, aggregator),
+        config,
+        sites,
+        aggregator,
+        begin(config, "line-1", 7, aggregator),
         RunRecords(store=RunStore(place.state), journal=journal),
-    )  # fmt: skip
+    )
     measure(place, journal)
     return place
 
@@ -108,14 +121,21 @@ def finished(path: Path, config: RunConfig) -> RunFolder:
 def measure(place: RunFolder, journal: Journal) -> None:
     north = Estimate(value=0.8, low=0.7, high=0.9, patients=20).to_json()
     small = Estimate(value=0.8, low=0.7, high=0.9, patients=3).to_json()
-    content = json.dumps({
-        "chosen_round": 3, "metrics": {"auroc": north},
-        "by_site": {"north": {"auroc": north}, "south": {"auroc": small}},
-        "calibration": [{
-            "label": "ill", "intercept": 0.1, "slope": None,
-            "bins": [{"patients": 20.0, "predicted": 0.25, "seen": 0.3}],
-        }],
-    }).encode()  # fmt: skip
+    content = json.dumps(
+        {
+            "chosen_round": 3,
+            "metrics": {"auroc": north},
+            "by_site": {"north": {"auroc": north}, "south": {"auroc": small}},
+            "calibration": [
+                {
+                    "label": "ill",
+                    "intercept": 0.1,
+                    "slope": None,
+                    "bins": [{"patients": 20.0, "predicted": 0.25, "seen": 0.3}],
+                }
+            ],
+        }
+    ).encode()
     place.results.write_bytes(content)
     journal.write("measured", {"round": 3, "sha256": hashlib.sha256(content).hexdigest()})
 
@@ -186,8 +206,10 @@ def test_of_sites_only_what_they_told_is_in_it_and_no_small_cell(exported: Path)
     told = {n: (s["training_patients"], s["test_patients"]) for n, s in origin["sites"].items()}
     assert told == {"east": (20, None), "north": (None, 20), "south": (None, None)}
     assert {n: s["rounds"] for n, s in origin["sites"].items()} == {
-        "east": 2, "north": 3, "south": 1
-    }  # fmt: skip
+        "east": 2,
+        "north": 3,
+        "south": 1,
+    }
 
 
 @pytest.mark.slow
@@ -316,10 +338,17 @@ def other_configuration(run: RunFolder) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        other_weights, other_facts, other_line, fewer_lines, other_journal, other_rounds,
-        no_journal, other_results, other_configuration,
+        other_weights,
+        other_facts,
+        other_line,
+        fewer_lines,
+        other_journal,
+        other_rounds,
+        no_journal,
+        other_results,
+        other_configuration,
     ],
-)  # fmt: skip
+)
 def test_whatever_was_changed_since_the_run_is_refused(
     run: RunFolder, tmp_path: Path, damage: Callable[[RunFolder], None]
 ) -> None:

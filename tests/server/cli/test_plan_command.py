@@ -72,10 +72,15 @@ def test_a_plan_before_any_site_is_accepted_says_so_and_what_to_type(
     path.write_text(CONFIG, encoding="utf-8")
     folder = Folder(tmp_path)
     sites, operator = free_ports(2)
-    set_up(folder, Settings(
-        name="here", address=f"localhost:{sites}", listen=f"127.0.0.1:{sites}",
-        operator=f"127.0.0.1:{operator}",
-    ))  # fmt: skip
+    set_up(
+        folder,
+        Settings(
+            name="here",
+            address=f"localhost:{sites}",
+            listen=f"127.0.0.1:{sites}",
+            operator=f"127.0.0.1:{operator}",
+        ),
+    )
     assert show_plan(folder, path, as_json=False) == ExitCode.RUN_FAILED
     shown = " ".join(capsys.readouterr().out.split())
     assert "From the configuration alone: the service does not run" in shown

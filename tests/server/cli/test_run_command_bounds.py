@@ -12,7 +12,7 @@ from tests.common.config.test_config_yaml import BOMB
 EXPECTED = {
     BOMB: "it has an anchor, &a; remove it",
     IMAGES + "description: |\n" + "  long words\n" * 30_000: "larger than sites read",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("text", EXPECTED, ids=["aliases", "too long"])

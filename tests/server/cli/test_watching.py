@@ -207,10 +207,13 @@ def test_only_the_end_of_a_long_journal_is_read(run: Run, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("state", "code", "more"),
     [
-        ("done", 0, {}), ("failed", 1, {}), ("failed", 5, {"exit_code": 5}),
-        ("stopped", 130, {}), ("interrupted", 130, {"exit_code": -9}),
+        ("done", 0, {}),
+        ("failed", 1, {}),
+        ("failed", 5, {"exit_code": 5}),
+        ("stopped", 130, {}),
+        ("interrupted", 130, {"exit_code": -9}),
     ],
-)  # fmt: skip
+)
 def test_watching_ends_with_the_exit_code_of_the_run(
     run: Run, state: str, code: int, more: dict[str, object]
 ) -> None:
@@ -286,9 +289,12 @@ def test_ctrl_c_on_a_real_terminal_ends_the_watching_and_says_that_the_run_goes_
     )
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=theirs, stderr=theirs, close_fds=True,
+        [sys.executable, "-c", program],
+        stdout=theirs,
+        stderr=theirs,
+        close_fds=True,
         env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
-    )  # fmt: skip
+    )
     os.close(theirs)
     try:
         text = _read_until(ours, "Ctrl-C ends the watching")

@@ -37,15 +37,29 @@ def folder(tmp_path: Path) -> Folder:
 
 def test_openssl_accepts_the_chain_by_its_strict_rules(folder: Folder) -> None:
     said = subprocess.run(
-        ["/usr/bin/openssl", "verify", "-x509_strict", "-purpose", "sslserver",
-         "-verify_hostname", "coordinator.example", "-CAfile", str(folder.ca), str(folder.server)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            "/usr/bin/openssl",
+            "verify",
+            "-x509_strict",
+            "-purpose",
+            "sslserver",
+            "-verify_hostname",
+            "coordinator.example",
+            "-CAfile",
+            str(folder.ca),
+            str(folder.server),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert said.returncode == 0, said.stdout + said.stderr
     shown = subprocess.run(
         ["/usr/bin/openssl", "x509", "-in", str(folder.ca), "-noout", "-fingerprint", "-sha256"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     expected = shown.stdout.split("=")[1].strip().replace(":", "").lower()
     assert authority_hash(folder.ca.read_bytes()) == expected
 
@@ -69,8 +83,9 @@ def test_the_certificate_names_the_given_hosts_and_this_machine(folder: Folder) 
     )
     assert names.value.get_values_for_type(x509.DNSName) == ["coordinator.example", "localhost"]
     assert [str(ip) for ip in names.value.get_values_for_type(x509.IPAddress)] == [
-        "192.0.2.7", "127.0.0.1",
-    ]  # fmt: skip
+        "192.0.2.7",
+        "127.0.0.1",
+    ]
 
 
 def test_keys_can_be_read_by_their_owner_only(folder: Folder) -> None:

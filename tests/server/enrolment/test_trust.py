@@ -19,10 +19,7 @@ from flwr.proto.fleet_pb2 import (
 )
 from flwr.proto.message_pb2 import Message, Metadata, ObjectTree
 from flwr.proto.node_pb2 import Node
-from flwr.supercore.constant import (
-    FLEET_HTTP_PUBLIC_KEY_HEADER,
-    TASK_TOKEN_HEADER,
-)
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, TASK_TOKEN_HEADER
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 
 from common.messages.enrolment import JoinReply, StateRequest
@@ -37,11 +34,19 @@ from tests.server.coordinator import PROTOBUF, Running, Site, fetched_authority,
 
 #: What sites may reach of Flower's, written out: whatever the table says, nothing else answers.
 FLEET = sorted(
-    f"/v1/fleet/{call}" for call in (
-        "activate-node", "deactivate-node", "send-node-heartbeat", "pull-messages",
-        "push-messages", "get-run", "push-object", "pull-object", "confirm-message-received",
+    f"/v1/fleet/{call}"
+    for call in (
+        "activate-node",
+        "deactivate-node",
+        "send-node-heartbeat",
+        "pull-messages",
+        "push-messages",
+        "get-run",
+        "push-object",
+        "pull-object",
+        "confirm-message-received",
     )
-)  # fmt: skip
+)
 STRANGER = {"detail": "This site is not accepted here."}  # the guard's words, not Flower's
 NO_TOKEN = {"detail": "This needs the operator's token."}
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS")
@@ -121,12 +126,20 @@ def test_no_control_or_runtime_path_answers_on_the_site_listener(
                 assert answer.status_code == 404, (method, path)
 
 
-@pytest.mark.parametrize("path", [
-    "/v1/fleet/../control/list-runs", "/v1/fleet/%2e%2e/control/list-runs",
-    "/v1/fleet/get-run/", "/V1/fleet/get-run", "/v1/fleet/get-run/../get-fab",
-    "/v1/control/list-runs?x=/v1/fleet/get-run",
-    "/v1/fleet/get-fab", "/v1/fleet/register-node", "/v1/fleet/unregister-node",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/fleet/../control/list-runs",
+        "/v1/fleet/%2e%2e/control/list-runs",
+        "/v1/fleet/get-run/",
+        "/V1/fleet/get-run",
+        "/v1/fleet/get-run/../get-fab",
+        "/v1/control/list-runs?x=/v1/fleet/get-run",
+        "/v1/fleet/get-fab",
+        "/v1/fleet/register-node",
+        "/v1/fleet/unregister-node",
+    ],
+)
 def test_no_spelling_of_a_path_goes_past_the_table(
     coordinator: Running, north: Site, path: str
 ) -> None:
@@ -186,13 +199,23 @@ def test_a_site_is_shut_out_when_it_is_revoked_and_others_are_not(
     assert call(coordinator, north, "/v1/fleet/pull-messages", content).status_code == 200
 
 
-@pytest.mark.parametrize("change", [
-    {"flwr-signature": "AAAA"}, {"flwr-signature": "not base64!"}, {"flwr-timestamp": "yesterday"},
-    {"flwr-timestamp": datetime.now(UTC).isoformat()}, {"flwr-public-key": ""},
-    {"wardround-signature": "AAAA"}, {"wardround-signature": "no base64!"},
-    {"wardround-once": "0" * 32}, {"wardround-once": "x"}, {"wardround-body-sha256": "0" * 64},
-    {"wardround-wait-seconds": "20"}, {"wardround-received": "abc"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"flwr-signature": "AAAA"},
+        {"flwr-signature": "not base64!"},
+        {"flwr-timestamp": "yesterday"},
+        {"flwr-timestamp": datetime.now(UTC).isoformat()},
+        {"flwr-public-key": ""},
+        {"wardround-signature": "AAAA"},
+        {"wardround-signature": "no base64!"},
+        {"wardround-once": "0" * 32},
+        {"wardround-once": "x"},
+        {"wardround-body-sha256": "0" * 64},
+        {"wardround-wait-seconds": "20"},
+        {"wardround-received": "abc"},
+    ],
+)
 def test_a_sites_key_without_its_signature_is_refused(
     coordinator: Running, north: Site, change: dict[str, str]
 ) -> None:
@@ -222,9 +245,10 @@ def test_one_site_does_not_speak_as_another(coordinator: Running, north: Site, s
     def push(node: int, source: int, reply_to: str = "0" * 64) -> str:
         metadata = Metadata(src_node_id=source, dst_node_id=1, reply_to_message_id=reply_to)
         request = PushMessagesRequest(
-            node=Node(node_id=node), messages_list=[Message(metadata=metadata)],
+            node=Node(node_id=node),
+            messages_list=[Message(metadata=metadata)],
             message_object_trees=[ObjectTree()],
-        )  # fmt: skip
+        )
         content = request.SerializeToString()
         return call(coordinator, north, "/v1/fleet/push-messages", content).json()["detail"]
 
@@ -243,9 +267,10 @@ def test_one_site_does_not_speak_as_another(coordinator: Running, north: Site, s
 def test_a_body_too_large_is_refused_before_it_is_read(coordinator: Running, north: Site) -> None:
     host, port = host_and_port(coordinator.settings.listen)
     for path, length in [
-        ("/v1/fleet/push-object", LARGEST_BODY + 1), ("/v1/fleet/get-run", 65537),
+        ("/v1/fleet/push-object", LARGEST_BODY + 1),
+        ("/v1/fleet/get-run", 65537),
         ("/wardround/join", 16385),
-    ]:  # fmt: skip
+    ]:
         lines = [f"{name}: {value}" for name, value in north.headers(path).items()]
         head = [f"POST {path} HTTP/1.1", "host: x", f"content-length: {length}", *lines, "", ""]
         with (
@@ -274,11 +299,15 @@ def test_the_operators_listener_answers_nobody_without_the_token(
 ) -> None:
     right = coordinator.token()["authorization"]
     wrong = [
-        {}, {"authorization": "Bearer"}, {"authorization": "Bearer wrong"},
-        {"authorization": right[:-1]}, {"authorization": right.replace("Bearer", "Basic")},
-        {"authorization": right.removeprefix("Bearer ")}, north.headers(),
+        {},
+        {"authorization": "Bearer"},
+        {"authorization": "Bearer wrong"},
+        {"authorization": right[:-1]},
+        {"authorization": right.replace("Bearer", "Basic")},
+        {"authorization": right.removeprefix("Bearer ")},
+        north.headers(),
         {"cookie": right, "x-authorization": right},
-    ]  # fmt: skip
+    ]
     paths = sorted(routes(coordinator) | {"/api/sites", "/metrics", "/", "/api/runs"})
     with coordinator.client() as client:
         for path in paths:

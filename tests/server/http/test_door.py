@@ -52,9 +52,11 @@ def serving(path: Path, **changed: int) -> Iterator[Served]:
     write_settings(folder.settings, settings.model_copy(update=changed))
     enrolment, key = Enrolment(folder.enrolment), new_private_key()
     invite = enrolment.invite(
-        "north", address=settings.address, hours=1.0,
+        "north",
+        address=settings.address,
+        hours=1.0,
         ca_sha256=authority_hash(folder.ca.read_bytes()),
-    )  # fmt: skip
+    )
     enrolment.join(JoinRequest.made(invite, public_text(key)))
     enrolment.accept("north", fingerprint(public_text(key)))
     with service(path) as process:
@@ -88,9 +90,7 @@ def test_a_site_is_answered_under_an_attack_and_memory_files_and_logs_stay_small
 ) -> None:
     folder, settings, site, pid = served
     host, port = settings.listen.rsplit(":", 1)
-    with httpx.Client(
-        verify=ssl.create_default_context(cafile=folder.ca), timeout=10.0
-    ) as kept:  # fmt: skip
+    with httpx.Client(verify=ssl.create_default_context(cafile=folder.ca), timeout=10.0) as kept:
         assert ask(kept, settings, site) == httpx.codes.OK
         _, before = resources(pid)
         with under(Attackers((host, int(port)), source), kind, STRANGERS):

@@ -58,11 +58,16 @@ def misspell(folder: Folder, _settings: Settings) -> None:
     folder.settings.write_text(folder.settings.read_text().replace("listen:", "listn:"))
 
 
-@pytest.mark.parametrize(("fault", "check", "fix"), [
-    (open_up, "permissions", "chmod 600"), (expire, "certificate", "start renews it"),
-    (damage, "database", "move it away"), (set_clock_back, "clock", "timedatectl"),
-    (misspell, "coordinator.yaml", ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("fault", "check", "fix"),
+    [
+        (open_up, "permissions", "chmod 600"),
+        (expire, "certificate", "start renews it"),
+        (damage, "database", "move it away"),
+        (set_clock_back, "clock", "timedatectl"),
+        (misspell, "coordinator.yaml", ""),
+    ],
+)
 def test_a_fault_is_found_and_its_mending_said(
     place: tuple[Folder, Settings], fault: Callable[[Folder, Settings], None], check: str, fix: str
 ) -> None:
@@ -108,8 +113,13 @@ def test_init_asks_nothing_and_says_what_comes_next(tmp_path: Path) -> None:
     assert "init --address HOST:PORT" in said
     assert command(tmp_path / "c", "doctor")[0] in {0, 1}  # this machine's ports may be taken
     assert {path.name for path in (tmp_path / "c").iterdir()} >= {
-        "coordinator.yaml", "ca.pem", "ca.key", "server.pem", "server.key", "operator.token",
-    }  # fmt: skip
+        "coordinator.yaml",
+        "ca.pem",
+        "ca.key",
+        "server.pem",
+        "server.key",
+        "operator.token",
+    }
     for secret in ("ca.key", "server.key", "operator.token"):
         assert (tmp_path / "c" / secret).stat().st_mode & 0o077 == 0
 
@@ -123,9 +133,10 @@ def test_init_does_not_write_over_a_coordinator(tmp_path: Path) -> None:
     assert (tmp_path / "ca.pem").read_bytes() == before
 
 
-@pytest.mark.parametrize("address", [
-    "", ":8443", "host:", "host:0", "host:99999", "ho st:1", "http://host:1", "a:b:c", "-",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "address",
+    ["", ":8443", "host:", "host:0", "host:99999", "ho st:1", "http://host:1", "a:b:c", "-"],
+)
 def test_an_address_that_is_none_is_refused_with_an_example(tmp_path: Path, address: str) -> None:
     status, said = command(tmp_path / "c", "init", f"--address={address}")
     assert status == 2
@@ -133,12 +144,15 @@ def test_an_address_that_is_none_is_refused_with_an_example(tmp_path: Path, addr
     assert not (tmp_path / "c").exists()
 
 
-@pytest.mark.parametrize(("address", "reached", "listen"), [
-    ("coordinator.example", "coordinator.example:8443", "0.0.0.0:8443"),
-    ("192.0.2.7:65535", "192.0.2.7:65535", "0.0.0.0:65535"),
-    ("[2001:db8::1]:9000", "[2001:db8::1]:9000", "[::]:9000"),
-    ("127.0.0.1:9000", "127.0.0.1:9000", "127.0.0.1:9000"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("address", "reached", "listen"),
+    [
+        ("coordinator.example", "coordinator.example:8443", "0.0.0.0:8443"),
+        ("192.0.2.7:65535", "192.0.2.7:65535", "0.0.0.0:65535"),
+        ("[2001:db8::1]:9000", "[2001:db8::1]:9000", "[::]:9000"),
+        ("127.0.0.1:9000", "127.0.0.1:9000", "127.0.0.1:9000"),
+    ],
+)
 def test_sites_reach_the_given_address_and_the_operator_is_on_loopback(
     tmp_path: Path, address: str, reached: str, listen: str
 ) -> None:
@@ -149,11 +163,22 @@ def test_sites_reach_the_given_address_and_the_operator_is_on_loopback(
     assert 'operator: "127.0.0.1:' in text
 
 
-@pytest.mark.parametrize("words", [
-    ("start",), ("invite", "north"), ("sites",), ("sites", "accept", "north=SHA256:x"),
-    ("run", "nothing.yaml"), ("status",), ("watch",), ("stop", "demo"), ("resume", "demo"),
-    ("export",), ("doctor",),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("start",),
+        ("invite", "north"),
+        ("sites",),
+        ("sites", "accept", "north=SHA256:x"),
+        ("run", "nothing.yaml"),
+        ("status",),
+        ("watch",),
+        ("stop", "demo"),
+        ("resume", "demo"),
+        ("export",),
+        ("doctor",),
+    ],
+)
 def test_a_command_before_init_says_to_init(tmp_path: Path, words: tuple[str, ...]) -> None:
     status, said = command(tmp_path / "nowhere", *words)
     assert status == 2

@@ -22,13 +22,22 @@ def with_noise(noise: float, config: RunConfig = CONFIG) -> RunConfig:
     return config.model_copy(update={"evaluation": rules})
 
 
-@pytest.mark.parametrize(("config", "said"), [
-    (CONFIG, "Measured once, at its end, with noise of 1.5 patients on each count: epsilon 2.75"),
-    (with_noise(0.0), "Not measured between hospitals: evaluation.count_noise is 0."),
-    (with_noise(1.0), "would cost each test patient epsilon 4.38 at delta 1e-05, more than"),
-    (with_noise(1e-9), "Not measured between hospitals"),
-    (without_privacy(CONFIG), "Measured by exact counts, by those sites whose policy.metrics is"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (
+            CONFIG,
+            "Measured once, at its end, with noise of 1.5 patients on each count: epsilon 2.75",
+        ),
+        (with_noise(0.0), "Not measured between hospitals: evaluation.count_noise is 0."),
+        (with_noise(1.0), "would cost each test patient epsilon 4.38 at delta 1e-05, more than"),
+        (with_noise(1e-9), "Not measured between hospitals"),
+        (
+            without_privacy(CONFIG),
+            "Measured by exact counts, by those sites whose policy.metrics is",
+        ),
+    ],
+)
 def test_a_plan_says_how_a_run_is_measured_and_what_that_costs(
     config: RunConfig, said: str
 ) -> None:

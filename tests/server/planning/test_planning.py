@@ -39,13 +39,21 @@ privacy: {privacy}
 
 
 def yes(
-    site: str, patients: int | None = None, epsilon: float | None = None,
-    left: float | None = None, seconds: float | None = None,
-) -> Standing:  # fmt: skip
+    site: str,
+    patients: int | None = None,
+    epsilon: float | None = None,
+    left: float | None = None,
+    seconds: float | None = None,
+) -> Standing:
     return Standing(
-        run="r", round=0, site=site, patients=patients, epsilon=epsilon, epsilon_left=left,
+        run="r",
+        round=0,
+        site=site,
+        patients=patients,
+        epsilon=epsilon,
+        epsilon_left=left,
         seconds=seconds,
-    )  # fmt: skip
+    )
 
 
 def no(site: str, reason: RefusalReason) -> Refusal:
@@ -77,31 +85,46 @@ def test_real_messages_are_not_larger_than_forecast_and_not_much_smaller(
     config = config_of(more, network=network).in_force()
     weights = drawn(initial_weights(config, 0))
     control = weights if rule == "scaffold" else None
-    train = seal(TrainRequest(
-        run="line-20261126-1", round=4, seed=7, config=config, weights=weights, control=control,
-    )).size  # fmt: skip
-    measure = seal(EvaluationRequest(
-        run="line-20261126-1", round=4, seed=7, config=config, weights=weights, split="test",
-    )).size  # fmt: skip
+    train = seal(
+        TrainRequest(
+            run="line-20261126-1", round=4, seed=7, config=config, weights=weights, control=control
+        )
+    ).size
+    measure = seal(
+        EvaluationRequest(
+            run="line-20261126-1", round=4, seed=7, config=config, weights=weights, split="test"
+        )
+    ).size
     spend = Spend(
         mechanism=Mechanism(
             noise_multiplier=1 / 3, sampling_rate=1 / 3, steps=1, clip_norm=1 / 3, divisor=1 / 3
         ),
-        run_epsilon=1 / 3, run_delta=1 / 3, cohort_epsilon=1 / 3, cohort_delta=1 / 3,
-        ledger=LedgerHead(charges=10**6, hash="0" * 64), simulated_noise=False,
-    )  # fmt: skip
+        run_epsilon=1 / 3,
+        run_delta=1 / 3,
+        cohort_epsilon=1 / 3,
+        cohort_delta=1 / 3,
+        ledger=LedgerHead(charges=10**6, hash="0" * 64),
+        simulated_noise=False,
+    )
     update = seal(
         SiteUpdate(
-            run="line-20261126-1", round=4, site="n" * 60, delta=weights, steps=1, spend=spend,
+            run="line-20261126-1",
+            round=4,
+            site="n" * 60,
+            delta=weights,
+            steps=1,
+            spend=spend,
             control_delta=control,
-        ), config.exchange.encoding,
-    ).size  # fmt: skip
+        ),
+        config.exchange.encoding,
+    ).size
     traffic = forecast(config, [], 3).traffic
     # Beside each message goes what the site gave to be kept for it, of whole blocks.
     home = Statement(
         ledger=LedgerHead(charges=10**6, hash="0" * 64),
-        withdrawals=WithdrawalsHead(lines=10**6, hash="0" * 64, patients=10**6), spent={},
-    )  # fmt: skip
+        withdrawals=WithdrawalsHead(lines=10**6, hash="0" * 64, patients=10**6),
+        spent={},
+    )
     beside = len(sealed(home, b"key"))
     assert train + measure + 2 * beside <= traffic.to_site_by_round
     assert traffic.to_site_by_round <= 1.4 * (train + measure) + 2.1 * beside
@@ -125,8 +148,9 @@ def test_without_answers_the_configuration_speaks_and_says_so() -> None:
     plan = forecast(config_of(privacy=privacy), [], 2)
     assert not plan.asked
     assert [(s.site, s.patients, s.delta) for s in plan.sites] == [
-        ("north", 200, 1e-5), ("south", 50, 1e-5)
-    ]  # fmt: skip
+        ("north", 200, 1e-5),
+        ("south", 50, 1e-5),
+    ]
     assert all(s.epsilon is not None and 2.9 < s.epsilon <= 3.0 for s in plan.sites)
     assert plan.seconds is None
     text = shown(plan)
@@ -144,9 +168,12 @@ def test_what_a_site_told_counts_more_than_what_was_agreed() -> None:
 
 def test_a_site_that_tells_nothing_is_promised_the_epsilon_of_the_run() -> None:
     (north,) = forecast(
-        config_of(privacy="{unit: patient, epsilon: 3.0, default_patients: declared, "
-                          "delta: per_site}"), [yes("north")], 1
-    ).sites  # fmt: skip
+        config_of(
+            privacy="{unit: patient, epsilon: 3.0, default_patients: declared, delta: per_site}"
+        ),
+        [yes("north")],
+        1,
+    ).sites
     assert (north.patients, north.epsilon, north.delta) == (None, 3.0, None)
 
 

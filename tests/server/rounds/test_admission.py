@@ -32,18 +32,26 @@ SPEND = Spend(
     mechanism=Mechanism(
         noise_multiplier=1.0, sampling_rate=1.0, steps=1, clip_norm=1.0, divisor=60.0
     ),
-    run_epsilon=1.5, run_delta=1e-3, cohort_epsilon=2.5, cohort_delta=1e-4,
-    ledger=LedgerHead(charges=7, hash="a" * 64), simulated_noise=False,
-)  # fmt: skip
+    run_epsilon=1.5,
+    run_delta=1e-3,
+    cohort_epsilon=2.5,
+    cohort_delta=1e-4,
+    ledger=LedgerHead(charges=7, hash="a" * 64),
+    simulated_noise=False,
+)
 
 
 def request_of(config: RunConfig | None = None, *, scaffold: bool = False) -> TrainRequest:
     chosen = config or config_of()
     weights = {"weight": torch.zeros(1, 4), "bias": torch.zeros(1)}
     return TrainRequest(
-        run="r1", round=2, seed=0, config=chosen, weights=weights,
+        run="r1",
+        round=2,
+        seed=0,
+        config=chosen,
+        weights=weights,
         control=weights if scaffold else None,
-    )  # fmt: skip
+    )
 
 
 def faults(request: TrainRequest, *answers: SiteUpdate | Refusal) -> list[Fault | None]:
@@ -131,10 +139,18 @@ def test_a_private_run_admits_no_update_without_its_charge() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"run_epsilon": math.nan}, {"run_epsilon": -1.0}, {"cohort_epsilon": math.inf},
-              {"run_delta": 0.0}, {"run_delta": 1.0}, {"cohort_delta": math.nan},
-              {"cohort_delta": 0.0}, {"ledger": LedgerHead(charges=0, hash="0" * 64)}]
-)  # fmt: skip
+    "wrong",
+    [
+        {"run_epsilon": math.nan},
+        {"run_epsilon": -1.0},
+        {"cohort_epsilon": math.inf},
+        {"run_delta": 0.0},
+        {"run_delta": 1.0},
+        {"cohort_delta": math.nan},
+        {"cohort_delta": 0.0},
+        {"ledger": LedgerHead(charges=0, hash="0" * 64)},
+    ],
+)
 def test_a_charge_that_no_ledger_could_have_made_is_refused(
     wrong: dict[str, float | LedgerHead],
 ) -> None:
@@ -258,8 +274,9 @@ def test_charges_for_noised_counts_only_grow_too_and_are_never_missing() -> None
     )
     assert [report.site for report in kept] == ["east", "north"]
     assert [(one.site, one.fault) for one in refused] == [
-        ("south", Fault.OLD_LEDGER), ("west", Fault.NO_SPEND),
-    ]  # fmt: skip
+        ("south", Fault.OLD_LEDGER),
+        ("west", Fault.NO_SPEND),
+    ]
 
 
 def test_a_report_of_another_round_a_stranger_or_given_twice_is_left_out() -> None:

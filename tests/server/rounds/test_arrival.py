@@ -40,9 +40,10 @@ def test_updates_leave_in_the_sites_order_bit_for_bit_whoever_refuses_or_is_sile
 ) -> None:
     kind = dict(zip(ORDER, behaviour, strict=True))
     answers: dict[str, dict[str, Answer]] = {
-        "update": dict(UPDATES), "refusal": {s: refusal(s) for s in ORDER},
+        "update": dict(UPDATES),
+        "refusal": {s: refusal(s) for s in ORDER},
         "faulty": {s: faulty(s) for s in ORDER},
-    }  # fmt: skip
+    }
     made = {s: answers[kind[s]][s] for s in ORDER if kind[s] != "nothing"}
     found = list(in_order((made[s] for s in arrival if s in made), ORDER))
     updates = [one for one in found if isinstance(one, SiteUpdate)]

@@ -26,14 +26,7 @@ from server.rounds.round_record import record_from_json
 from server.rounds.run_rounds import RunRecords, run_rounds
 from server.rounds.run_state import RunState
 from tests.privacy.made_up import patients_of
-from tests.server.hospitals import (
-    NAMES,
-    FakeSites,
-    config_of,
-    random_update,
-    same_bits,
-    start,
-)
+from tests.server.hospitals import NAMES, FakeSites, config_of, random_update, same_bits, start
 
 Attack = Callable[[SiteUpdate, TrainRequest], SiteUpdate]
 ROUNDS = 24
@@ -92,9 +85,7 @@ def trained(sites: FakeSites, more: str = "", rounds: int = ROUNDS) -> RunState:
 def right(state: RunState) -> float:
     """Return how many of all hospitals' patients the last model gets right."""
     hospitals = FakeSites().hospitals.values()
-    hits = torch.cat([
-        (one.logits(state.weights) > 0).float() == one.target for one in hospitals
-    ])  # fmt: skip
+    hits = torch.cat([(one.logits(state.weights) > 0).float() == one.target for one in hospitals])
     return float(hits.float().mean())
 
 
@@ -170,15 +161,18 @@ def lengths(
 LEFT_OUT = -1.0
 
 
-@pytest.mark.parametrize(("came", "counts"), [
-    ([7.0], [7.0]),
-    ([1.0, 500.0], [1.0, 500.0]),  # of two nobody can say which is wrong
-    ([1.0, 1.0, 500.0], [1.0, 1.0, LEFT_OUT]),
-    ([1.0, 2.0, 39.0], [1.0, 2.0, 4.0]),
-    ([1.0, 1.0, 1.5, 1.9], [1.0, 1.0, 1.5, 1.9]),
-    ([1.0, 2.0, 3.0, 6.0], [1.0, 2.0, 3.0, 5.0]),
-    ([1e-9, 2.0, 2.0, 3.0], [1e-9, 2.0, 2.0, 3.0]),  # one short update shortens no other
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("came", "counts"),
+    [
+        ([7.0], [7.0]),
+        ([1.0, 500.0], [1.0, 500.0]),  # of two nobody can say which is wrong
+        ([1.0, 1.0, 500.0], [1.0, 1.0, LEFT_OUT]),
+        ([1.0, 2.0, 39.0], [1.0, 2.0, 4.0]),
+        ([1.0, 1.0, 1.5, 1.9], [1.0, 1.0, 1.5, 1.9]),
+        ([1.0, 2.0, 3.0, 6.0], [1.0, 2.0, 3.0, 5.0]),
+        ([1e-9, 2.0, 2.0, 3.0], [1e-9, 2.0, 2.0, 3.0]),  # one short update shortens no other
+    ],
+)
 def test_an_update_counts_for_at_most_twice_the_median(
     came: list[float], counts: list[float]
 ) -> None:
@@ -255,9 +249,10 @@ TRAININGS = (
     "optimizer: adamw, learning_rate: 0.01, local_steps: 3, schedule: cosine",
 )
 PRIVACIES = (
-    "default_patients: 24", "default_patients: declared",
+    "default_patients: 24",
+    "default_patients: declared",
     "default_patients: 24, sampling_rate: 0.5, clipping: flat, clip_norm: 0.3",
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("training", TRAININGS)
@@ -267,18 +262,23 @@ def test_honest_private_updates_are_within_the_public_bound_and_it_is_no_wide_on
 ) -> None:
     config = private_config(training, privacy)
     guard = Guard(
-        ledger=Ledger(tmp_path / "ledger.db"), limit=Limit(epsilon=1e4, delta=1e-3),
-        cohort=COHORT, noise=ChaChaNoise(),
-    )  # fmt: skip
+        ledger=Ledger(tmp_path / "ledger.db"),
+        limit=Limit(epsilon=1e4, delta=1e-3),
+        cohort=COHORT,
+        noise=ChaChaNoise(),
+    )
     for size in (5, 24, 40):
         patients = patients_of((1,) * size, (0,))
         site = Site(name="north", train=patients, validation=patients, test=patients, guard=guard)
         local_model = open_local_model(config, 0)
         for number in (1, 2, 3):
             request = TrainRequest(
-                run=f"run-{size}", round=number, seed=0, config=config,
+                run=f"run-{size}",
+                round=number,
+                seed=0,
+                config=config,
                 weights=initial_weights(config, number),
-            )  # fmt: skip
+            )
             update = train_round(site, local_model, request)
             assert isinstance(update, SiteUpdate)
             most = public_bound(request, "north")

@@ -34,9 +34,13 @@ SPEND = Spend(
     mechanism=Mechanism(
         noise_multiplier=1.5, sampling_rate=1.0, steps=1, clip_norm=1.0, divisor=1.0
     ),
-    run_epsilon=0.5, run_delta=1e-5, cohort_epsilon=0.75, cohort_delta=2e-5,
-    ledger=LedgerHead(charges=3, hash="ab" * 32), simulated_noise=False,
-)  # fmt: skip
+    run_epsilon=0.5,
+    run_delta=1e-5,
+    cohort_epsilon=0.75,
+    cohort_delta=2e-5,
+    ledger=LedgerHead(charges=3, hash="ab" * 32),
+    simulated_noise=False,
+)
 
 
 def counts(
@@ -51,7 +55,9 @@ def counts(
     }
     for name in ("studies", "patients"):
         rows = {"found": found, "used": 294.0, "left out": left_out}
-        tables[name] = StatisticsTable(unit="studies" if name == "studies" else "patients", rows=rows)
+        tables[name] = StatisticsTable(
+            unit="studies" if name == "studies" else "patients", rows=rows
+        )
     tables[LEFT_OUT] = StatisticsTable(unit="studies", rows=dict(more))
     return CohortStatistics(smallest=5, noise=0.0, tables=tables)
 
@@ -116,9 +122,11 @@ def test_reasons_for_telling_nothing_are_kept() -> None:
 
 def test_an_answer_to_another_run_or_round_and_a_second_one_count_for_nothing() -> None:
     found = gather(
-        replace(answer("east"), run="other"), replace(answer("north"), round=1), answer("west"),
+        replace(answer("east"), run="other"),
+        replace(answer("north"), round=1),
+        answer("west"),
         answer("west", counts(left_out=50.0)),
-    )  # fmt: skip
+    )
     assert set(found.sites) == {"west"}
     assert found.sites["west"].tables["studies"].rows["left out"] == 6
 
@@ -191,10 +199,13 @@ def test_the_report_command_says_it_and_writes_the_page_where_it_is_told(
     assert facts["merged"][LEFT_OUT]["rows"]["BLANK"]["held_back_by"] == ["east"]
 
 
-@pytest.mark.parametrize(("words", "said_"), [
-    (("other",), "There is no run 'other'; there are: run."),
-    (("run",), "wardround-coordinator status run"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "said_"),
+    [
+        (("other",), "There is no run 'other'; there are: run."),
+        (("run",), "wardround-coordinator status run"),
+    ],
+)
 def test_a_run_whose_sites_told_nothing_yet_says_so(
     words: tuple[str, ...], said_: str, folder: Folder
 ) -> None:
@@ -214,9 +225,12 @@ def test_a_damaged_file_is_exit_5_and_hides_no_run(folder: Folder) -> None:
 @pytest.mark.parametrize(("answers", "status"), [((answer("east"),), 0), ((), 1)])
 @pytest.mark.parametrize("options", [(), ("--json",)])
 def test_cohorts_fails_where_nobody_told_anything(
-    answers: tuple[SiteStatistics, ...], status: int, options: tuple[str, ...],
-    folder: Folder, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    answers: tuple[SiteStatistics, ...],
+    status: int,
+    options: tuple[str, ...],
+    folder: Folder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     told = json.dumps(gather(*answers).to_json())
     monkeypatch.setattr(Operator, "__init__", lambda *_: None)
     monkeypatch.setattr(Operator, "close", lambda _: None)

@@ -74,8 +74,11 @@ def test_any_byte_that_is_changed_is_found(
 def test_lines_that_are_removed_moved_or_repeated_are_found(tmp_path: Path, change: str) -> None:
     path = tmp_path / "j.jsonl"
     first, second, third = written(path).splitlines(keepends=True)
-    lines = {"remove": [first, third], "swap": [second, first, third],
-             "repeat": [first, second, second, third]}[change]  # fmt: skip
+    lines = {
+        "remove": [first, third],
+        "swap": [second, first, third],
+        "repeat": [first, second, second, third],
+    }[change]
     path.write_bytes(b"".join(lines))
     with pytest.raises(StateDamaged, match="Keep the file as evidence"):
         Journal(path)

@@ -36,14 +36,19 @@ def sites_of(folder: Path) -> dict[str, Site]:
     patients = patients_of((1,) * 20, image=(0,))
     return {
         name: Site(
-            name=name, train=patients, validation=patients, test=patients,
+            name=name,
+            train=patients,
+            validation=patients,
+            test=patients,
             guard=Guard(
-                ledger=Ledger(folder / f"{name}.db"), limit=Limit(epsilon=500.0, delta=1e-4),
-                cohort="patients", noise=ChaChaNoise(),
+                ledger=Ledger(folder / f"{name}.db"),
+                limit=Limit(epsilon=500.0, delta=1e-4),
+                cohort="patients",
+                noise=ChaChaNoise(),
             ),
         )
         for name in NAMES
-    }  # fmt: skip
+    }
 
 
 def head(site: Site) -> LedgerHead:
@@ -51,9 +56,7 @@ def head(site: Site) -> LedgerHead:
     return site.guard.ledger.head()
 
 
-def test_a_site_that_restored_an_old_ledger_is_left_out_and_the_run_goes_on(
-    tmp_path: Path,
-) -> None:
+def test_a_site_that_restored_an_old_ledger_is_left_out_and_the_run_goes_on(tmp_path: Path) -> None:
     config, sites = config_of(), sites_of(tmp_path)
     members, aggregator = InProcessSites(sites, config, 0), aggregator_of(config.aggregation, 2)
     state = train_round(config, members, aggregator, begin(config, "r", 0, aggregator))
@@ -75,7 +78,9 @@ def test_a_run_remembers_where_each_ledger_stood_also_over_a_crash(tmp_path: Pat
     config, sites = config_of("evaluation: {count_noise: 3.0}"), sites_of(tmp_path)
     members, aggregator = InProcessSites(sites, config, 0), aggregator_of(config.aggregation, 2)
     store = RunStore(tmp_path / "state")
-    run_rounds(config, members, aggregator, begin(config, "r", 0, aggregator), RunRecords(store=store))
+    run_rounds(
+        config, members, aggregator, begin(config, "r", 0, aggregator), RunRecords(store=store)
+    )
     saved = RunStore(tmp_path / "state").load()
     assert saved is not None
     # Updates and noised counts are both charged, and both are told of.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = (Path(__file__).parents[1] / "crashing_run.py")
+PROGRAM = Path(__file__).parents[1] / "crashing_run.py"
 FEDADAM = "aggregation: {server: {kind: fedadam, learning_rate: 0.1}}"
 SCAFFOLD = "aggregation: {rule: scaffold}"
 FLOWER = "aggregation: {rule: flower, strategy: FedAvgM, arguments: {server_momentum: 0.9}}"

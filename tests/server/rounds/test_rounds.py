@@ -121,9 +121,7 @@ def test_the_global_generators_are_left_alone() -> None:
 
 
 @pytest.mark.parametrize("arrival", [NAMES, NAMES[::-1]])
-def test_one_update_at_a_time_is_in_memory_when_they_are_averaged(
-    arrival: tuple[str, ...],
-) -> None:
+def test_one_update_at_a_time_is_in_memory_when_they_are_averaged(arrival: tuple[str, ...]) -> None:
     alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
     seen: list[int] = []
 
@@ -275,7 +273,9 @@ def test_another_configuration_does_not_resume_the_run() -> None:
 
 def test_a_line_that_a_crash_kept_from_the_journal_is_written_on_resuming(tmp_path: Path) -> None:
     config = config_of()
-    run(config, records=RunRecords(store=RunStore(tmp_path)))  # no journal: as if it was not reached
+    run(
+        config, records=RunRecords(store=RunStore(tmp_path))
+    )  # no journal: as if it was not reached
     aggregator, _ = start(config)
     saved = RunStore(tmp_path).load()
     assert saved is not None

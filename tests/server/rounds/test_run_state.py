@@ -27,12 +27,18 @@ def state_of(number: int, *, best_round: int = 0) -> RunState:
         return RoundRecord(round=of, updates=("a", "b"), left_out={"c": "silent"}, score=1 / of)
 
     return RunState(
-        run="r1", round=number, seed=7, fingerprint="f", weights=tensors(number),
-        server={"m/a": torch.randn(4)}, average=tensors(100 + number),
-        best=tensors(100 + best_round) if best_round else {}, best_round=best_round,
+        run="r1",
+        round=number,
+        seed=7,
+        fingerprint="f",
+        weights=tensors(number),
+        server={"m/a": torch.randn(4)},
+        average=tensors(100 + number),
+        best=tensors(100 + best_round) if best_round else {},
+        best_round=best_round,
         best_score=0.5 if best_round else None,
         history=tuple(record(n) for n in range(1, number + 1)),
-    )  # fmt: skip
+    )
 
 
 def equal(left: RunState | None, right: RunState) -> bool:
@@ -52,8 +58,11 @@ def filled(folder: Path, best: tuple[int, ...] = (1, 1, 3, 3, 3)) -> list[RunSta
     store = RunStore(folder)
     states = [state_of(n, best_round=b) for n, b in enumerate(best, 1)]
     for state in states:
-        store.save(replace(state, settled=False, best_round=0, best={}, best_score=None)
-                   if state.best_round == state.round else state)  # fmt: skip
+        store.save(
+            replace(state, settled=False, best_round=0, best={}, best_score=None)
+            if state.best_round == state.round
+            else state
+        )
         store.save(state)
     return states
 
@@ -178,12 +187,17 @@ def test_what_a_crash_left_half_written_is_removed(tmp_path: Path) -> None:
 
 def test_a_record_reads_back_from_json_with_what_is_unknown() -> None:
     record = RoundRecord(
-        round=3, updates=("a",), left_out={"b": "silent"}, faults=("c: late",), epsilon={"a": 1.5},
+        round=3,
+        updates=("a",),
+        left_out={"b": "silent"},
+        faults=("c: late",),
+        epsilon={"a": 1.5},
         delta={"a": 1e-3},
         ledgers={"a": LedgerHead(charges=3, hash="c" * 64)},
-        score=None, seconds=9.0,
+        score=None,
+        seconds=9.0,
         metrics={"auroc": Estimate(value=0.8, low=math.nan, high=0.9, patients=12, bound=0.1)},
-    )  # fmt: skip
+    )
     found = record_from_json(json.loads(json.dumps(record.to_json())))
     assert found.to_json() == record.to_json()
     assert math.isnan(found.metrics["auroc"].low)
@@ -191,8 +205,14 @@ def test_a_record_reads_back_from_json_with_what_is_unknown() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"round": "3"}, {"updates": "a"}, {"left_out": []}, {"score": "low"},
-              {"ledgers": {"a": {"charges": "3", "hash": "c"}}}]
+    "wrong",
+    [
+        {"round": "3"},
+        {"updates": "a"},
+        {"left_out": []},
+        {"score": "low"},
+        {"ledgers": {"a": {"charges": "3", "hash": "c"}}},
+    ],
 )
 def test_a_record_of_another_shape_is_refused(wrong: dict[str, object]) -> None:
     content = dict(RoundRecord(round=1, updates=()).to_json()) | wrong

@@ -33,17 +33,17 @@ class Coordinator:
         return self.registry.get_sample_value(f"wardround_{name}", labels)
 
 
-def test_reasons_become_words_of_ours_and_no_text_of_a_site_becomes_a_label(
-    tmp_path: Path,
-) -> None:
+def test_reasons_become_words_of_ours_and_no_text_of_a_site_becomes_a_label(tmp_path: Path) -> None:
     here = Coordinator(tmp_path)
     here.meters.round_done(
         ["north"],
         {
-            "south": RefusalReason.BUDGET.value, "east": Fault.TOO_LARGE.value,
-            "west": "it did not answer", "odd": "MUSTER^MAX at /data/1.2.840.1.1",
+            "south": RefusalReason.BUDGET.value,
+            "east": Fault.TOO_LARGE.value,
+            "west": "it did not answer",
+            "odd": "MUSTER^MAX at /data/1.2.840.1.1",
         },
-    )  # fmt: skip
+    )
     assert here.value("rounds_total") == 1
     assert here.value("updates_total", site="north") == 1
     assert here.value("left_out_total", site="south", reason="budget") == 1

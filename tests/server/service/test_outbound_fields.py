@@ -38,10 +38,12 @@ QUICK = CONFIG.model_copy(
     update={"exchange": CONFIG.exchange.model_copy(update={"round_minutes": 3.0})}
 )
 ANSWERS = {
-    "standing": message_headers._StandingHeader, "cohort": message_headers._CohortHeader,
-    "update": message_headers._UpdateHeader, "report": message_headers._ReportHeader,
+    "standing": message_headers._StandingHeader,
+    "cohort": message_headers._CohortHeader,
+    "update": message_headers._UpdateHeader,
+    "report": message_headers._ReportHeader,
     "refusal": message_headers._RefusalHeader,
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +75,14 @@ def sent(coordinator: Running, tmp_path_factory: pytest.TempPathFactory) -> Sent
         state(home)
         hospitals = {
             name: Hospital(
-                coordinator, coordinator.enrolled(name), path / name,
-                patients_of((1,) * patients, (0,)), private_only=True,
+                coordinator,
+                coordinator.enrolled(name),
+                path / name,
+                patients_of((1,) * patients, (0,)),
+                private_only=True,
             )
             for name, patients in PATIENTS.items()
-        }  # fmt: skip
+        }
         for hospital in hospitals.values():
             hospital.start()
         try:
@@ -108,9 +113,14 @@ def answer(coordinator: Running, folder: Path) -> None:
         train = TrainRequest(run="run", round=1, seed=0, config=QUICK, weights=weights)
         updates = list(sites.train(train, names))
         assert [type(update) for update in updates] == [SiteUpdate, SiteUpdate]
-        list(sites.evaluate(EvaluationRequest(
-            run="run", round=1, seed=0, config=QUICK, weights=weights, split="test",
-        ), names))  # fmt: skip
+        list(
+            sites.evaluate(
+                EvaluationRequest(
+                    run="run", round=1, seed=0, config=QUICK, weights=weights, split="test"
+                ),
+                names,
+            )
+        )
         public = QUICK.model_copy(update={"privacy": "none"})
         refused = TrainRequest(run="other", round=1, seed=0, config=public, weights=weights)
         assert all(isinstance(no, Refusal) for no in sites.train(refused, names))
@@ -119,9 +129,11 @@ def answer(coordinator: Running, folder: Path) -> None:
 def declared() -> set[str]:
     """Return every field that an answer's header can have, told or not in the run above."""
     found = {
-        f"{kind}: {name}" for kind, header in ANSWERS.items() for name in header.model_fields
+        f"{kind}: {name}"
+        for kind, header in ANSWERS.items()
+        for name in header.model_fields
         if name not in {"spend", "statistics"}
-    }  # fmt: skip
+    }
     found |= {f"cohort: statistics.{part.name}" for part in fields(CohortStatistics)}
     found |= {f"report: statistics.{part.name}" for part in fields(Statistics)}
     return found | {f"spend: {name}" for name in _leaves(Spend)}

@@ -78,17 +78,20 @@ class Evil:
         return envelope.signed(sign(self.site.key, envelope.digest))
 
     def large(self) -> Envelope:
-        return self.signed(Envelope(
-            header="{}", frames=tuple(os.urandom(2 * MIB) for _ in range(TOTAL // (2 * MIB)))
-        ))  # fmt: skip
+        return self.signed(
+            Envelope(
+                header="{}", frames=tuple(os.urandom(2 * MIB) for _ in range(TOTAL // (2 * MIB)))
+            )
+        )
 
     def announce(self, reply: Reply, size: int) -> tuple[list[str], str]:
         """Announce an answer with any size."""
         self.fleet._receipts.answer_bytes = size
         request = PushMessagesRequest(
-            node=self.fleet._node, messages_list=[MessageProto.FromString(reply.message)],
+            node=self.fleet._node,
+            messages_list=[MessageProto.FromString(reply.message)],
             message_object_trees=[ObjectTree.FromString(reply.tree)],
-        )  # fmt: skip
+        )
         with self.fleet._explained():
             found = self.fleet._client.PushMessages(request)
         return list(found.objects_to_push), found.session_id
@@ -142,9 +145,9 @@ def names_any_file(evil: Evil, asked: PendingMessage) -> None:
     proto.metadata.message_id = outer
     tree = ObjectTree(object_id=outer, children=[ObjectTree(object_id=inner)])
     objects = {outer: root, inner: records}
-    wanted, session = evil.fleet.offer(Reply(
-        message=proto.SerializeToString(), tree=tree.SerializeToString(), objects=objects
-    ))  # fmt: skip
+    wanted, session = evil.fleet.offer(
+        Reply(message=proto.SerializeToString(), tree=tree.SerializeToString(), objects=objects)
+    )
     for name in wanted:
         evil.fleet.give(asked.run_id, session, name, objects[name])
 
@@ -171,26 +174,41 @@ def stored(coordinator: Running, folder: Path) -> int:
     return found
 
 
-@pytest.mark.parametrize(("attack", "most_asked"), [
-    (says_so, 1000), (lies, 3), (is_unreadable, 3), (answers_something_else, 3), (never_comes, 3),
-    (is_of_no_time, 1000), (names_any_file, 3),
-], ids=lambda value: getattr(value, "__name__", ""))  # fmt: skip
+@pytest.mark.parametrize(
+    ("attack", "most_asked"),
+    [
+        (says_so, 1000),
+        (lies, 3),
+        (is_unreadable, 3),
+        (answers_something_else, 3),
+        (never_comes, 3),
+        (is_of_no_time, 1000),
+        (names_any_file, 3),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
 def test_the_run_goes_on_the_disk_stays_as_it_was_and_the_site_is_asked_no_more(
-    coordinator: Running, north: Hospital, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    attack: Callable[[Evil, PendingMessage], None], most_asked: int,
-) -> None:  # fmt: skip
+    coordinator: Running,
+    north: Hospital,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    attack: Callable[[Evil, PendingMessage], None],
+    most_asked: int,
+) -> None:
     monkeypatch.setattr(server.rounds.approval, "_LATER_SECONDS", 0.2)
     monkeypatch.setattr(server.transport.standings, "_LONGEST_SECONDS", 1.0)
-    with closing(Evil(coordinator)) as evil, run_over(
-        coordinator, short(rounds=1), tmp_path / "run"
-    ) as (sites, board):  # fmt: skip
+    with (
+        closing(Evil(coordinator)) as evil,
+        run_over(coordinator, short(rounds=1), tmp_path / "run") as (sites, board),
+    ):
         before = stored(coordinator, tmp_path / "run")
         start = time.monotonic()
         least, out = (4, True) if most_asked > 3 else (0, False)
         while time.monotonic() < start + 60 and not (
-            time.monotonic() > start + least and is_ready(sites)
+            time.monotonic() > start + least
+            and is_ready(sites)
             and (out or sites.approval.is_out("evil"))
-        ):  # fmt: skip
+        ):
             sites.propose()
             asked = evil.asks()
             if asked is not None:
@@ -228,9 +246,7 @@ def test_an_update_of_another_size_than_the_model_is_not_taken(
             return replace(answer, delta={**answer.delta, "more": torch.randn(2_000_000)})
         return answer
 
-    hospital = Hospital(
-        coordinator, site, tmp_path / "liar", patients_at(2), lie=bloated
-    ).start()
+    hospital = Hospital(coordinator, site, tmp_path / "liar", patients_at(2), lie=bloated).start()
     try:
         with run_over(coordinator, short(0.2, rounds=1), tmp_path / "run") as (sites, board):
             config = short(0.2, rounds=1)

@@ -99,9 +99,7 @@ def test_sites_are_invited_accepted_and_revoked(
     unsure = command(folder, "sites", "accept", "north", status=WRONG)
     assert shown in unsure
     wrong = fingerprint(public_text(new_private_key()))
-    refused = command(
-        folder, "sites", "accept", f"north={wrong}", status=TRUST_REFUSED
-    )
+    refused = command(folder, "sites", "accept", f"north={wrong}", status=TRUST_REFUSED)
     assert "somebody else used the invitation" in refused
     assert "is accepted" in command(folder, "sites", "accept", f"north={shown}")
     assert "accepted, not connected" in command(folder, "sites")
@@ -113,9 +111,10 @@ def test_sites_are_invited_accepted_and_revoked(
     assert Invite.from_text(one).site == "west"
 
 
-@pytest.mark.parametrize(("task", "status", "said"), [
-    ("done", DONE, ""), ("fail", RUN_FAILED, "quorum not reached in round 3"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("task", "status", "said"),
+    [("done", DONE, ""), ("fail", RUN_FAILED, "quorum not reached in round 3")],
+)
 def test_a_runs_exit_status_is_that_of_run(
     place: tuple[Folder, Settings], tmp_path: Path, task: str, status: int, said: str
 ) -> None:

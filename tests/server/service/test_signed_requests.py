@@ -66,10 +66,16 @@ def test_a_captured_signature_fits_no_other_request(coordinator: Running, north:
     away = DeactivateNodeRequest(node_id=north.node_id).SerializeToString()
     get_run = GetRunRequest(run_id=1).SerializeToString()
     for path, content, method in [
-        (DEACTIVATE, away, "POST"), (DEACTIVATE, body, "POST"), (BEAT, away, "POST"),
-        (BEAT, b"", "POST"), (BEAT, body + b"\x00", "POST"), (f"{BEAT}?x=1", body, "POST"),
-        ("/v1/fleet/get-run", get_run, "POST"), (BEAT, body, "GET"), (BEAT, body, "PUT"),
-    ]:  # fmt: skip
+        (DEACTIVATE, away, "POST"),
+        (DEACTIVATE, body, "POST"),
+        (BEAT, away, "POST"),
+        (BEAT, b"", "POST"),
+        (BEAT, body + b"\x00", "POST"),
+        (f"{BEAT}?x=1", body, "POST"),
+        ("/v1/fleet/get-run", get_run, "POST"),
+        (BEAT, body, "GET"),
+        (BEAT, body, "PUT"),
+    ]:
         status = sent(coordinator, north.headers(BEAT, body), path, content, method)
         assert status == (401 if method == "POST" else 404), (path, method)
     online = {node.name for node in state.get_node_info() if node.status == "online"}
@@ -78,8 +84,11 @@ def test_a_captured_signature_fits_no_other_request(coordinator: Running, north:
 
 def test_headers_of_a_pull_are_signed(coordinator: Running, north: Site) -> None:
     path, more = "/v1/fleet/pull-messages", {"wardround-received": "aa"}
-    for change in ({"wardround-received": "bb"}, {"wardround-received": ""},
-                   {"wardround-wait-seconds": "20"}):  # fmt: skip
+    for change in (
+        {"wardround-received": "bb"},
+        {"wardround-received": ""},
+        {"wardround-wait-seconds": "20"},
+    ):
         headers = north.headers(path, b"", more=more) | change
         assert sent(coordinator, headers, path, b"") == 401
 
@@ -94,9 +103,16 @@ def test_what_was_signed_before_the_coordinator_began_is_not_taken(
 
 def test_each_part_of_a_request_is_in_what_is_signed() -> None:
     request = SignedRequest(
-        method="POST", path="/a", query="b", body_sha256=hash_of(b""), signed_at="2026", number="1",
-        wait_seconds="", received="", answer_bytes="",
-    )  # fmt: skip
+        method="POST",
+        path="/a",
+        query="b",
+        body_sha256=hash_of(b""),
+        signed_at="2026",
+        number="1",
+        wait_seconds="",
+        received="",
+        answer_bytes="",
+    )
     parts = list(vars(request))
     changed = [replace(request, **{name: f"{getattr(request, name)}x"}) for name in parts]
     shifted = [replace(request, path="/ab", query=""), replace(request, path="/", query="ab")]

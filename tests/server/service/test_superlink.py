@@ -42,9 +42,12 @@ def test_flower_calls_nobody_and_starts_nothing(tmp_path: Path) -> None:
     home.mkdir()
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(tmp_path / "superlink.db")],
-        cwd=ROOT, capture_output=True, text=True, check=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
         env={**os.environ, "HOME": str(home), "FLWR_TELEMETRY_ENABLED": "1"},
-    )  # fmt: skip
+    )
     assert done.stdout == "0 []\n"
     assert list(home.rglob("*")) == []  # no ~/.flwr either
 

@@ -19,9 +19,11 @@ def service_of(folder: Path, address: str = "coordinator.example.org:8443") -> C
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     return CoordinatorUnit(
-        program=program, folder=folder / "a b%n", user="daemon",
+        program=program,
+        folder=folder / "a b%n",
+        user="daemon",
         settings=new_settings("breast", address),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
@@ -30,13 +32,17 @@ def test_systemd_accepts_the_unit_and_finds_little_open(tmp_path: Path) -> None:
     path.write_text(unit(service_of(tmp_path)))
     done = subprocess.run(
         ["systemd-analyze", "verify", str(path)],  # noqa: S607
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert [line for line in done.stderr.splitlines() if "wardround" in line] == []
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--threshold=30", str(path)],  # noqa: S607
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if "unrecognized option" not in done.stderr and "Unknown" not in done.stderr:
         assert done.returncode == 0, done.stdout[-600:]
 
@@ -48,9 +54,14 @@ def test_the_coordinators_folder_is_all_that_is_written_and_it_has_files_enough(
     assert f'ReadWritePaths="{tmp_path}/a b%%n"\n' in text
     assert "ReadOnlyPaths" not in text
     for line in (
-        "ProtectSystem=strict", "NoNewPrivileges=yes", "PrivateDevices=yes", "UMask=0077",
-        f"LimitNOFILE={OPEN_FILES}", "TimeoutStopSec=50", "ExecReload=/bin/kill -HUP $MAINPID",
-    ):  # fmt: skip
+        "ProtectSystem=strict",
+        "NoNewPrivileges=yes",
+        "PrivateDevices=yes",
+        "UMask=0077",
+        f"LimitNOFILE={OPEN_FILES}",
+        "TimeoutStopSec=50",
+        "ExecReload=/bin/kill -HUP $MAINPID",
+    ):
         assert f"\n{line}\n" in text
 
 

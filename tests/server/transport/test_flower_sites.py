@@ -136,15 +136,25 @@ def _with_delta(answer: Answer, change: Callable[[torch.Tensor], torch.Tensor]) 
     return replace(answer, delta={n: change(v) for n, v in answer.delta.items()})
 
 
-@pytest.mark.parametrize(("lie", "fault"), [
-    (not_a_number, Fault.NOT_FINITE), (huge, Fault.TOO_LARGE), (misshapen, Fault.WRONG_TENSORS),
-    (of_another_run, Fault.WRONG_RUN), (of_another_round, Fault.WRONG_ROUND),
-    (of_another_site, Fault.UNREADABLE), (a_report, Fault.UNREADABLE),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("lie", "fault"),
+    [
+        (not_a_number, Fault.NOT_FINITE),
+        (huge, Fault.TOO_LARGE),
+        (misshapen, Fault.WRONG_TENSORS),
+        (of_another_run, Fault.WRONG_RUN),
+        (of_another_round, Fault.WRONG_ROUND),
+        (of_another_site, Fault.UNREADABLE),
+        (a_report, Fault.UNREADABLE),
+    ],
+)
 def test_a_bad_update_is_refused_with_its_reason_and_the_round_goes_on(
-    coordinator: Running, hospitals: dict[str, Hospital], tmp_path: Path,
-    lie: Callable[[Answer], Answer], fault: Fault,
-) -> None:  # fmt: skip
+    coordinator: Running,
+    hospitals: dict[str, Hospital],
+    tmp_path: Path,
+    lie: Callable[[Answer], Answer],
+    fault: Fault,
+) -> None:
     hospitals["west"].lie = lie
     for hospital in hospitals.values():
         hospital.start()

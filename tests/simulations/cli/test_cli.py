@@ -11,9 +11,19 @@ DEMO = "configs/simulations/demo.yaml"
 COMMAND = "import sys; from simulations.cli.app import main; main()"
 #: Each takes from a quarter of a second to ten to load, which a plain run must not wait for.
 SLOW = {
-    "monai", "opacus", "pandas", "scipy", "sklearn", "sksurv", "matplotlib", "onnx", "highdicom",
-    "dp_accounting", "ray", "flwr",
-}  # fmt: skip
+    "monai",
+    "opacus",
+    "pandas",
+    "scipy",
+    "sklearn",
+    "sksurv",
+    "matplotlib",
+    "onnx",
+    "highdicom",
+    "dp_accounting",
+    "ray",
+    "flwr",
+}
 #: Runs a comparison, and at its first round ends and prints what was loaded by then.
 UP_TO_THE_FIRST_ROUND = """
 import os, sys
@@ -52,24 +62,28 @@ def test_what_a_user_can_mend_is_one_message_and_its_status(
     words: list[str], status: int, said: str
 ) -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", COMMAND, *words], cwd=ROOT, capture_output=True, text=True,
+        [sys.executable, "-c", COMMAND, *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
     assert ended.returncode == status, ended.stderr
     assert said in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
-def test_the_first_round_of_a_run_without_privacy_waits_for_no_slow_library(
-    tmp_path: Path,
-) -> None:
+def test_the_first_round_of_a_run_without_privacy_waits_for_no_slow_library(tmp_path: Path) -> None:
     config = tmp_path / "small.yaml"
     config.write_text(SMALL)
     words = ["compare", str(config), "--arms", "federated", "--out", str(tmp_path / "out")]
     ended = subprocess.run(
-        [sys.executable, "-c", UP_TO_THE_FIRST_ROUND, *words], cwd=ROOT, capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", UP_TO_THE_FIRST_ROUND, *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     told = [line for line in ended.stdout.splitlines() if line.startswith("loaded:")]
     assert told, ended.stderr
     loaded = {name.partition(".")[0] for name in told[0].split()}

@@ -48,9 +48,10 @@ def test_a_hospital_given_in_place_of_its_parent_is_named(tmp_path: Path) -> Non
 
 
 def test_every_line_that_is_not_used_is_in_the_list_with_its_value(tmp_path: Path) -> None:
-    write_labels(tmp_path / "a", [
-        {"PatientID": "P1", "ill": 1, "age": 5}, {"PatientID": "P2", "ill": "maybe", "age": 5},
-    ])  # fmt: skip
+    write_labels(
+        tmp_path / "a",
+        [{"PatientID": "P1", "ill": 1, "age": 5}, {"PatientID": "P2", "ill": "maybe", "age": 5}],
+    )
     (tmp_path / "b").mkdir()
     folders = hospital_folders(table_config(), tmp_path, tmp_path / "out")
     found = load_hospitals(table_config(), folders, Cache(tmp_path / "c"), lambda _: None)

@@ -46,10 +46,13 @@ def cohorts_of(config: RunConfig, *patients: int) -> tuple[SiteCohort, ...]:
 
 
 def run(
-    folder: Path, config: RunConfig | None = None, arms: tuple[Arm, ...] = ARMS,
-    progress: ComparisonProgress | None = None, engine: Engine | None = None,
+    folder: Path,
+    config: RunConfig | None = None,
+    arms: tuple[Arm, ...] = ARMS,
+    progress: ComparisonProgress | None = None,
+    engine: Engine | None = None,
     patients: tuple[int, ...] = (30, 24),
-) -> Comparison:  # fmt: skip
+) -> Comparison:
     config = config or config_of()
     plan = ComparisonPlan(arms=arms, seeds=(0, 1), folder=folder, engine=engine or Engine())
     return compare(config, cohorts_of(config, *patients), plan, progress or ComparisonProgress())
@@ -76,8 +79,9 @@ def test_results_are_json_of_the_promised_form(tmp_path: Path) -> None:
         assert len(figures["per_seed"]) == 2
         assert (figures["epsilon"] is not None) == (arm == "federated_dp")
     assert [(s["name"], s["patients"], s["images"]) for s in content["sites"]] == [
-        ("east", 30, 31), ("north", 24, 25),
-    ]  # fmt: skip
+        ("east", 30, 31),
+        ("north", 24, 25),
+    ]
 
 
 def test_a_hospital_without_test_patients_takes_part_and_has_no_result(tmp_path: Path) -> None:
@@ -97,7 +101,9 @@ def test_a_hospital_without_training_patients_gets_the_shared_models(tmp_path: P
     north, east = cohorts_of(config, 30, 40)
     north = replace(north, given=dict.fromkeys(north.items.pseudonyms, "test"))
     plan = ComparisonPlan(arms=ARMS, seeds=(0,), folder=tmp_path)
-    figures = json.loads(json.dumps(results(compare(config, (north, east), plan, ComparisonProgress()))))
+    figures = json.loads(
+        json.dumps(results(compare(config, (north, east), plan, ComparisonProgress())))
+    )
     by_arm = {arm: found["per_site"][north.name] for arm, found in figures["arms"].items()}
     assert by_arm.pop("local") is None
     assert None not in by_arm.values()
@@ -121,7 +127,9 @@ def test_a_comparison_that_was_stopped_after_any_arm_goes_on_to_the_same_results
     with pytest.raises(Interrupted):
         run(tmp_path, progress=ComparisonProgress(arm=arm, done=done))
     kept: list[tuple[Arm, int]] = []
-    found = run(tmp_path, progress=ComparisonProgress(kept=lambda arm, seed, _: kept.append((arm, seed))))
+    found = run(
+        tmp_path, progress=ComparisonProgress(kept=lambda arm, seed, _: kept.append((arm, seed)))
+    )
     assert kept == ended
     assert told(found) == expected
 
@@ -213,11 +221,10 @@ def test_an_outcome_is_read_back_as_it_was_kept(kind: str, tmp_path: Path) -> No
     kept = Unfinished(tmp_path, "key")
     for (arm, seed), (outcome,) in found.outcomes.items():
         timed = replace(
-            outcome, weights=dict(sorted(outcome.weights.items())),
-            rounds=tuple(
-                replace(r, seconds=0.25, training_seconds=0.125) for r in outcome.rounds
-            ),
-        )  # fmt: skip
+            outcome,
+            weights=dict(sorted(outcome.weights.items())),
+            rounds=tuple(replace(r, seconds=0.25, training_seconds=0.125) for r in outcome.rounds),
+        )
         kept.keep(arm, seed, 0, timed)
         found_again = kept.outcome(arm, seed, 0)
         assert found_again is not None
@@ -265,33 +272,43 @@ def outcomes_with(losses: dict[Arm, list[float]]) -> dict[Arm, ArmOutcome]:
     """Return outcomes whose validation patients at north lose this much."""
     found = comparison(config_of())
     return {
-        arm: replace(found.outcomes[arm, 0][0], validation={
-            "north": torch.tensor(losses[arm], dtype=torch.float64), "south": torch.zeros(0),
-        })
+        arm: replace(
+            found.outcomes[arm, 0][0],
+            validation={
+                "north": torch.tensor(losses[arm], dtype=torch.float64),
+                "south": torch.zeros(0),
+            },
+        )
         for arm in losses
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("best", ["federated", "personalised", "local"])
 def test_a_hospital_chooses_what_its_validation_patients_clearly_prefer(best: Arm) -> None:
     losses: dict[Arm, list[float]] = {
-        "federated": [0.5, 0.6], "personalised": [0.5, 0.6], "local": [0.5, 0.6],
+        "federated": [0.5, 0.6],
+        "personalised": [0.5, 0.6],
+        "local": [0.5, 0.6],
         "pooled": [0.1, 0.1],
-    }  # fmt: skip
+    }
     assert choose(outcomes_with(losses | {best: [0.4, 0.51]}), "north") == best
 
 
 def test_a_difference_within_chance_leaves_the_personalised_model() -> None:
     losses: dict[Arm, list[float]] = {
-        "federated": [0.1, 0.9, 0.5], "personalised": [0.5, 0.6, 0.5], "local": [0.9, 0.1, 0.4],
-    }  # fmt: skip
+        "federated": [0.1, 0.9, 0.5],
+        "personalised": [0.5, 0.6, 0.5],
+        "local": [0.9, 0.1, 0.4],
+    }
     assert choose(outcomes_with(losses), "north") == "personalised"
 
 
 def test_a_model_that_fails_on_a_validation_patient_is_not_chosen() -> None:
     losses: dict[Arm, list[float]] = {
-        "federated": [0.5, 0.6], "personalised": [0.1, math.nan], "local": [0.7, 0.8],
-    }  # fmt: skip
+        "federated": [0.5, 0.6],
+        "personalised": [0.1, math.nan],
+        "local": [0.7, 0.8],
+    }
     assert choose(outcomes_with(losses), "north") == "federated"
 
 
@@ -305,32 +322,50 @@ def verdict_where(right: set[Arm]) -> Verdict:
     """Return north's verdict where these arms predict the truth and the others its opposite."""
     found = comparison(config_of())
     given = {
-        (arm, seed): tuple(replace(outcome, test={
-            site: scores._replace(
-                prediction=scores.target if arm in right else 1 - scores.target
+        (arm, seed): tuple(
+            replace(
+                outcome,
+                test={
+                    site: scores._replace(
+                        prediction=scores.target if arm in right else 1 - scores.target
+                    )
+                    for site, scores in outcome.test.items()
+                },
             )
-            for site, scores in outcome.test.items()
-        }) for outcome in outcomes)
+            for outcome in outcomes
+        )
         for (arm, seed), outcomes in found.outcomes.items()
-    }  # fmt: skip
+    }
     return verdicts_of(found.config, found.cohorts, found.arms, given, found.seeds)["north"]
 
 
 def test_a_shared_model_that_harms_is_called_harm_where_the_hospital_would_keep_its_own() -> None:
     found = comparison(config_of())
     own_is_better = {
-        key: tuple(replace(o, validation=dict.fromkeys(
-            o.validation, torch.full((9,), 0.1 if key[0] == "local" else 0.9)
-        )) for o in outcomes)
+        key: tuple(
+            replace(
+                o,
+                validation=dict.fromkeys(
+                    o.validation, torch.full((9,), 0.1 if key[0] == "local" else 0.9)
+                ),
+            )
+            for o in outcomes
+        )
         for key, outcomes in found.outcomes.items()
-    }  # fmt: skip
+    }
     given = {
-        (arm, seed): tuple(replace(o, test={
-            site: s._replace(prediction=s.target if arm == "local" else 1 - s.target)
-            for site, s in o.test.items()
-        }) for o in outcomes)
+        (arm, seed): tuple(
+            replace(
+                o,
+                test={
+                    site: s._replace(prediction=s.target if arm == "local" else 1 - s.target)
+                    for site, s in o.test.items()
+                },
+            )
+            for o in outcomes
+        )
         for (arm, seed), outcomes in own_is_better.items()
-    }  # fmt: skip
+    }
     north = verdicts_of(found.config, found.cohorts, found.arms, given, found.seeds)["north"]
     assert {arm for folds in north.chosen for arm in folds} == {"local"}
     assert north.gains["chosen"].value == north.gains["chosen"].low == 0.0
@@ -355,5 +390,3 @@ def test_the_interval_is_of_the_mean_over_seeds_with_a_patient_drawn_in_every_se
         for seeds in [(0,), (0, 0)]
     )
     assert two.gains["federated"] == one.gains["federated"]
-
-

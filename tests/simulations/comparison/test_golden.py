@@ -37,11 +37,17 @@ def test_no_two_cases_give_the_same() -> None:
 @pytest.mark.parametrize(
     ("found", "expected", "number"),
     [
-        ({"a": 1.0}, {"a": 1.00005}, 0), ({"a": 1.0}, {"a": 1.0002}, 1), ({"a": 1}, {"b": 1}, 1),
-        ({"headline": 0.9}, {"headline": 0.9009}, 0), ({"headline": 0.9}, {"headline": 0.902}, 1),
-        ([1.0], [1.0, 2.0], 1), (None, 1.0, 1), (float("nan"), 1.0, 1), (3, 4, 1),
+        ({"a": 1.0}, {"a": 1.00005}, 0),
+        ({"a": 1.0}, {"a": 1.0002}, 1),
+        ({"a": 1}, {"b": 1}, 1),
+        ({"headline": 0.9}, {"headline": 0.9009}, 0),
+        ({"headline": 0.9}, {"headline": 0.902}, 1),
+        ([1.0], [1.0, 2.0], 1),
+        (None, 1.0, 1),
+        (float("nan"), 1.0, 1),
+        (3, 4, 1),
     ],
-)  # fmt: skip
+)
 def test_differences_beyond_rounding_are_found(
     found: object, expected: object, number: int
 ) -> None:

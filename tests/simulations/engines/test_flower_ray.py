@@ -22,14 +22,23 @@ synthetic: {modality: xray, patients: 48, seed: 0}
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "run", ["aggregation: {rule: scaffold}", "personalisation: {method: personal_head}",
-            "private", "failing"],
-)  # fmt: skip
+    "run",
+    [
+        "aggregation: {rule: scaffold}",
+        "personalisation: {method: personal_head}",
+        "private",
+        "failing",
+    ],
+)
 def test_a_run_on_ray_is_the_run_of_one_process(run: str) -> None:
     ended = subprocess.run(
-        [sys.executable, "tests/simulations/ray_run.py", run], cwd=ROOT, capture_output=True,
-        text=True, check=False, timeout=240,
-    )  # fmt: skip
+        [sys.executable, "tests/simulations/ray_run.py", run],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert "as in one process" in ended.stdout
 
@@ -42,11 +51,27 @@ def test_the_command_gives_the_same_results_on_ray_and_says_nothing_of_flower(
     found = []
     for engine in ("builtin", "ray"):
         ended = subprocess.run(
-            [sys.executable, "-c", "from simulations.cli.app import main; main()", "compare",
-             str(tmp_path / "tiny.yaml"), "--arms", "federated,federated_dp", "--engine", engine,
-             "--workers", "2", "--out", str(tmp_path / engine)],
-            cwd=ROOT, capture_output=True, text=True, check=False, timeout=240,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-c",
+                "from simulations.cli.app import main; main()",
+                "compare",
+                str(tmp_path / "tiny.yaml"),
+                "--arms",
+                "federated,federated_dp",
+                "--engine",
+                engine,
+                "--workers",
+                "2",
+                "--out",
+                str(tmp_path / engine),
+            ],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=240,
+        )
         assert ended.returncode == 0, ended.stderr[-3000:]
         said = (ended.stdout + ended.stderr).lower()
         assert "flower" not in said

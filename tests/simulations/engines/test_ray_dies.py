@@ -41,10 +41,27 @@ main()
 def test_a_process_of_rays_that_dies_ends_in_one_sentence_with_a_remedy(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(CONFIG)
     command = subprocess.run(
-        [sys.executable, "-c", DYING, "compare", str(tmp_path / "tiny.yaml"), "--arms",
-         "federated", "--engine", "ray", "--workers", "2", "--out", str(tmp_path / "out")],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            DYING,
+            "compare",
+            str(tmp_path / "tiny.yaml"),
+            "--arms",
+            "federated",
+            "--engine",
+            "ray",
+            "--workers",
+            "2",
+            "--out",
+            str(tmp_path / "out"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     said = command.stdout + command.stderr
     assert command.returncode == 1, said
     assert "Traceback" not in said

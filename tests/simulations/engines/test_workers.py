@@ -65,10 +65,15 @@ def sites_of(image: tuple[int, ...] = (1, 16, 16), ledgers: Path | None = None) 
         train, validation = (patients_of((1, 2) * 10, image, seed) for seed in (place, place + 9))
         sites[name] = Site(name=name, train=train, validation=validation, test=validation)
         if ledgers is not None:
-            sites[name] = replace(sites[name], guard=Guard(
-                ledger=Ledger(ledgers / f"{name}.db"), limit=Limit(epsilon=50, delta=0.001),
-                cohort=name, noise=SimulatedNoise("workers", name),
-            ))  # fmt: skip
+            sites[name] = replace(
+                sites[name],
+                guard=Guard(
+                    ledger=Ledger(ledgers / f"{name}.db"),
+                    limit=Limit(epsilon=50, delta=0.001),
+                    cohort=name,
+                    noise=SimulatedNoise("workers", name),
+                ),
+            )
     return sites
 
 

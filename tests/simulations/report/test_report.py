@@ -72,12 +72,16 @@ def test_any_arms_make_a_page(arms: tuple[str, ...]) -> None:
 
 def test_folds_and_scores_by_image_and_the_mean_of_sites_make_a_page() -> None:
     config = run_config("binary", confounder="view")
-    config = config.model_copy(update={
-        "cohort": config.cohort.model_copy(
-            update={"split": config.cohort.split.model_copy(update={"folds": 2})}
-        ),
-        "evaluation": config.evaluation.model_copy(update={"unit": "image", "average": "sites"}),
-    })  # fmt: skip
+    config = config.model_copy(
+        update={
+            "cohort": config.cohort.model_copy(
+                update={"split": config.cohort.split.model_copy(update={"folds": 2})}
+            ),
+            "evaluation": config.evaluation.model_copy(
+                update={"unit": "image", "average": "sites"}
+            ),
+        }
+    )
     text = page(comparison(config))
     assert "each over 2 folds" in text
     assert "mean of the hospitals" in text
@@ -92,9 +96,12 @@ def test_a_hospital_without_test_patients_is_not_a_fault() -> None:
             prediction=some.prediction[:0], target=some.target[:0], loss=some.loss[:0]
         )
         emptied[key] = (replace(outcome, test={**outcome.test, "south": nobody}),)
-    found = replace(found, outcomes=emptied, verdicts={}, cohorts=(
-        found.cohorts[0], replace(found.cohorts[1], examples={})
-    ))  # fmt: skip
+    found = replace(
+        found,
+        outcomes=emptied,
+        verdicts={},
+        cohorts=(found.cohorts[0], replace(found.cohorts[1], examples={})),
+    )
     assert "not known" in page(found)
 
 
@@ -269,9 +276,12 @@ def test_rows_belong_to_their_patients() -> None:
 def test_the_statement_has_figures_unit_and_what_is_not_covered() -> None:
     privacy = PatientPrivacy(unit="patient", epsilon=3.0, default_patients=20)
     text = statement(
-        privacy, {"east": 2.5, "west": 3.0}, {"east": 1e-3, "west": 1e-5}, {"east": 3.6},
+        privacy,
+        {"east": 2.5, "west": 3.0},
+        {"east": 1e-3, "west": 1e-5},
+        {"east": 3.6},
         simulated=False,
-    )  # fmt: skip
+    )
     assert "by patient, at each hospital" in text
     assert (
         "east epsilon 2.5 at delta 0.001, which is 3.6 at delta 1e-05; "
@@ -313,13 +323,19 @@ def test_an_outline_that_finds_nothing_is_said_to_be_no_better_than_a_constant()
     assert any("Noise exceeds signal" in line for line in good)
     empty = {
         key: tuple(
-            replace(o, test={
-                n: s._replace(prediction=torch.zeros_like(s.prediction)) for n, s in o.test.items()
-            })
+            replace(
+                o,
+                test={
+                    n: s._replace(prediction=torch.zeros_like(s.prediction))
+                    for n, s in o.test.items()
+                },
+            )
             for o in several
-        ) if key[0] == "federated_dp" else several
+        )
+        if key[0] == "federated_dp"
+        else several
         for key, several in found.outcomes.items()
-    }  # fmt: skip
+    }
     (line,) = [x for x in constants(replace(found, outcomes=empty)) if "CONSTANT" in x]
     assert line.startswith("Federated with DP: NO BETTER THAN A CONSTANT: Dice 0.000")
 
@@ -356,13 +372,13 @@ def test_probabilities_no_better_than_the_prevalence_are_said_to_be_none() -> No
     found = comparison(run_config("binary"))
     wrong = {
         key: tuple(
-            replace(o, test={
-                n: s._replace(prediction=1 - s.target) for n, s in o.test.items()
-            })
+            replace(o, test={n: s._replace(prediction=1 - s.target) for n, s in o.test.items()})
             for o in several
-        ) if key[0] == "federated" else several
+        )
+        if key[0] == "federated"
+        else several
         for key, several in found.outcomes.items()
-    }  # fmt: skip
+    }
     lines = constants(replace(found, outcomes=wrong))
     assert any(
         line.startswith("Federated: NO BETTER THAN A CONSTANT by Brier score") for line in lines

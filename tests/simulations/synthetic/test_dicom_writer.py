@@ -36,9 +36,13 @@ SHAPE = (5, 33, 37)
 def machine(syntax: TransferSyntax, *, inverted: bool = False, signed: bool = False) -> Machine:
     """Return a machine that writes this transfer syntax."""
     return Machine(
-        hospital="test", manufacturer="Acme", transfer_syntax=syntax, inverted=inverted,
-        signed=signed, slice_mm=4.0,
-    )  # fmt: skip
+        hospital="test",
+        manufacturer="Acme",
+        transfer_syntax=syntax,
+        inverted=inverted,
+        signed=signed,
+        slice_mm=4.0,
+    )
 
 
 def picture() -> NDArray[np.float32]:
@@ -117,18 +121,39 @@ def test_the_bytes_are_those_that_pydicom_writes(tmp_path: Path, syntax: Transfe
 
 #: Type 1 elements of the modules (PS3.3 A.2, A.3, A.51) that a reader relies on.
 PATIENT_STUDY = (
-    "StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID", "Modality",
-)  # fmt: skip
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "Modality",
+)
 PLANE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness")
 TYPE_ONE = {
     "x.dcm": (*PATIENT_STUDY, "Rows", "BitsStored", "ImageType", "BodyPartExamined"),
-    "0002.dcm": (*PATIENT_STUDY, *PLANE, "RescaleSlope", "RescaleIntercept", "FrameOfReferenceUID",
-                 "ImageType"),
-    "s.dcm": (*PATIENT_STUDY, "SegmentSequence", "SegmentationType", "DimensionIndexSequence",
-              "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
-              "ReferencedSeriesSequence", "ContentLabel", "FrameOfReferenceUID",
-              "NumberOfFrames", "DeviceSerialNumber", "SoftwareVersions", "ManufacturerModelName"),
-}  # fmt: skip
+    "0002.dcm": (
+        *PATIENT_STUDY,
+        *PLANE,
+        "RescaleSlope",
+        "RescaleIntercept",
+        "FrameOfReferenceUID",
+        "ImageType",
+    ),
+    "s.dcm": (
+        *PATIENT_STUDY,
+        "SegmentSequence",
+        "SegmentationType",
+        "DimensionIndexSequence",
+        "SharedFunctionalGroupsSequence",
+        "PerFrameFunctionalGroupsSequence",
+        "ReferencedSeriesSequence",
+        "ContentLabel",
+        "FrameOfReferenceUID",
+        "NumberOfFrames",
+        "DeviceSerialNumber",
+        "SoftwareVersions",
+        "ManufacturerModelName",
+    ),
+}
 
 
 def test_required_elements_are_there_and_identifiers_are_valid(tmp_path: Path) -> None:
@@ -141,8 +166,9 @@ def test_required_elements_are_there_and_identifiers_are_valid(tmp_path: Path) -
         assert len(STUDY.accession) <= 16
         assert all(
             UID(element.value).is_valid and len(element.value) <= 64
-            for element in dataset.iterall() if element.VR == "UI" and element.VM == 1
-        )  # fmt: skip
+            for element in dataset.iterall()
+            if element.VR == "UI" and element.VM == 1
+        )
 
 
 def test_a_segmentation_lies_on_its_images(tmp_path: Path) -> None:

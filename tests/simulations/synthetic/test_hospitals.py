@@ -57,8 +57,9 @@ def digests(site: Path) -> dict[str, str]:
     """Return the SHA-256 of every file below the site."""
     return {
         path.relative_to(site).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in site.rglob("*") if path.is_file()
-    }  # fmt: skip
+        for path in site.rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.mark.parametrize("modality", ["xray", "ct"])
@@ -146,8 +147,9 @@ def test_the_table_tells_what_was_measured_and_nothing_else(xray: tuple[Path, ..
         assert row["finding"] == patient.finding
         assert row["malignant"] == str(int(patient.finding == "malignant"))
         assert (float(row["time_days"]), row["event"]) == (
-            patient.time_days, str(int(patient.event)),
-        )  # fmt: skip
+            patient.time_days,
+            str(int(patient.event)),
+        )
         assert row["finding"] != "normal" or (row["large"], row["lobed"]) == ("0", "0")
 
 

@@ -35,9 +35,7 @@ def many() -> list[Patient]:
 
 
 def test_a_cox_model_finds_the_hazard_ratios_again(many: list[Patient]) -> None:
-    risk = np.array(
-        [[p.radius / 0.05, (p.age - 60) / 10, np.log1p(p.truth.crp) - 2] for p in many]
-    )
+    risk = np.array([[p.radius / 0.05, (p.age - 60) / 10, np.log1p(p.truth.crp) - 2] for p in many])
     seen = Surv.from_arrays([p.event for p in many], [p.time_days for p in many])
     found = CoxPHSurvivalAnalysis(ties="efron").fit(risk, seen).coef_
     # The standard errors are about 0.025, 0.014 and 0.02.

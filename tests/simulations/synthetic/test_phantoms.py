@@ -15,9 +15,16 @@ STILL = Pose(right=0.0, down=0.0, zoom=1.0)
 def lesion(*, radius: float = 0.07, irregularity: float = 0.0, across: float = 0.0) -> Lesion:
     """Return a clear lesion in the middle of the right lung or of the liver."""
     return Lesion(
-        left=True, across=across, along=0.0, depth=0.5, radius=radius, irregularity=irregularity,
-        sharpness=0.95, contrast=0.4, phases=(0.0, 1.0, 2.0),
-    )  # fmt: skip
+        left=True,
+        across=across,
+        along=0.0,
+        depth=0.5,
+        radius=radius,
+        irregularity=irregularity,
+        sharpness=0.95,
+        contrast=0.4,
+        phases=(0.0, 1.0, 2.0),
+    )
 
 
 def rng() -> np.random.Generator:
@@ -76,9 +83,14 @@ def test_pictures_are_single_precision() -> None:
     volume, _ = body((4, 64, 64), 1.0, ANATOMY, (lesion(),), STILL, rng())
     scanner = Scanner(gamma=1.2, blur=1)
     assert {
-        a.dtype for a in (picture, volume, take_xray(picture, scanner, rng()),
-                          take_ct(volume, scanner, rng()))
-    } == {np.dtype(np.float32)}  # fmt: skip
+        a.dtype
+        for a in (
+            picture,
+            volume,
+            take_xray(picture, scanner, rng()),
+            take_ct(volume, scanner, rng()),
+        )
+    } == {np.dtype(np.float32)}
 
 
 def test_texture_is_smooth_and_as_strong_as_asked() -> None:

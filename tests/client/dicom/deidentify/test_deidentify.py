@@ -117,8 +117,17 @@ def raw_numbers(
 
 
 def raw_pixels(source: Dataset, target: Dataset) -> None:
-    for name in ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
-                 "SamplesPerPixel", "PhotometricInterpretation", "PixelData"):  # fmt: skip
+    for name in (
+        "Rows",
+        "Columns",
+        "BitsAllocated",
+        "BitsStored",
+        "HighBit",
+        "PixelRepresentation",
+        "SamplesPerPixel",
+        "PhotometricInterpretation",
+        "PixelData",
+    ):
         target[name] = source[name]
 
 
@@ -156,19 +165,27 @@ CLEAN, NUMBERS = values.Cleaner.dataset, values._numbers
 @pytest.mark.parametrize(
     ("where", "what", "fault"),
     [
-        (values, "_terms", raw_terms), (values, "_known_code", raw_code),
-        (values, "_numbers", raw_numbers), (module, "clean_pixels", raw_pixels),
-        (Pseudonyms, "uid", raw_uid), (values.Cleaner, "_date", raw_date),
-        (module, "_encoded", raw_preamble), (values.Cleaner, "dataset", whole_items),
-        (values, "_vendor", str), (values, "registered", bool),
+        (values, "_terms", raw_terms),
+        (values, "_known_code", raw_code),
+        (values, "_numbers", raw_numbers),
+        (module, "clean_pixels", raw_pixels),
+        (Pseudonyms, "uid", raw_uid),
+        (values.Cleaner, "_date", raw_date),
+        (module, "_encoded", raw_preamble),
+        (values.Cleaner, "dataset", whole_items),
+        (values, "_vendor", str),
+        (values, "registered", bool),
         (values, "_reads_as_text", never),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
-)  # fmt: skip
+)
 def test_a_canary_gets_out_when_a_guard_is_taken_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: object, what: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    where: object,
+    what: str,
     fault: Callable[..., object],
-) -> None:  # fmt: skip
+) -> None:
     path = canary_file(tmp_path)
     monkeypatch.setattr(where, what, fault)
     monkeypatch.setattr(module, "_check_released", lambda _source, _out: None)
@@ -194,7 +211,8 @@ class Anything(frozenset[str]):
 
 def test_nothing_of_table_e_1_1_stays_but_what_the_options_allow() -> None:
     allowed = {
-        "U": {Action.UID}, "Z": {Action.EMPTY, Action.DATE, Action.TIME, Action.CHARACTERISTIC},
+        "U": {Action.UID},
+        "Z": {Action.EMPTY, Action.DATE, Action.TIME, Action.CHARACTERISTIC},
         "X": {Action.CHARACTERISTIC, Action.EMPTY},
         "D": {Action.REPLACE, Action.DATETIME},
         "Z/D": {Action.EMPTY, Action.DATE, Action.TIME, Action.REPLACE},
@@ -202,7 +220,7 @@ def test_nothing_of_table_e_1_1_stays_but_what_the_options_allow() -> None:
         "X/D": {Action.DATE, Action.TIME, Action.REPLACE},
         "X/Z/D": {Action.DATETIME, Action.REPLACE, Action.DATE, Action.TIME},
         "X/Z/U*": {Action.SEQUENCE},
-    }  # fmt: skip
+    }
     lines = (Path(__file__).parents[2] / "confidential_attributes.txt").read_text().splitlines()
     table = [line.split() for line in lines if not line.startswith("#")]
     assert len(table) > 600
@@ -222,8 +240,16 @@ def test_an_ordinary_image_has_no_new_error_and_the_same_pixels(tmp_path: Path, 
     assert np.array_equal(dataset.pixel_array, source.pixel_array)
     before = set(faults(path))
     assert set(faults(tmp_path / "released.dcm")) <= before
-    for name in ("Modality", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient",
-                 "RescaleSlope", "EchoTime", "KVP", "ViewPosition"):  # fmt: skip
+    for name in (
+        "Modality",
+        "PixelSpacing",
+        "ImagePositionPatient",
+        "ImageOrientationPatient",
+        "RescaleSlope",
+        "EchoTime",
+        "KVP",
+        "ViewPosition",
+    ):
         assert dataset.get(name) == source.get(name)
     assert dataset.PatientID == dataset.PatientName == found.patient != "P1"
     assert dataset.Manufacturer == "SIEMENS"
@@ -389,9 +415,11 @@ def test_pseudonyms_have_the_form_of_what_they_stand_for() -> None:
 def command(home: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     program = Path(__file__).parents[4] / ".venv" / "bin" / "wardround-site"
     return subprocess.run(
-        [program, "deidentify", *map(str, arguments), "--home", home], capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
+        [program, "deidentify", *map(str, arguments), "--home", home],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.mark.slow

@@ -84,24 +84,36 @@ def _charset(name: str, text: str) -> Change:
 
 
 EASY: list[Change] = [
-    _set(), _sequence(undefined=False), _sequence(undefined=True),
+    _set(),
+    _sequence(undefined=False),
+    _sequence(undefined=True),
     _sequence(undefined=True, items_undefined=True),
-    _sequence(undefined=True, items_undefined=True, deep=5), _private(30), _private(9000),
-    _private(300_000), _charset("ISO_IR 100", "Jürgen Müller"), _charset("ISO_IR 192", "Łódź 東京"),
+    _sequence(undefined=True, items_undefined=True, deep=5),
+    _private(30),
+    _private(9000),
+    _private(300_000),
+    _charset("ISO_IR 100", "Jürgen Müller"),
+    _charset("ISO_IR 192", "Łódź 東京"),
     _set(PatientAge="045Y", PatientSex="F", PatientBirthDate="19601231", InstanceNumber=7),
-    _set(RescaleSlope="1.5e-2", RescaleIntercept=" -1024"), _set(PatientID="", StudyDate=""),
-    _set(ImageType=["DERIVED", "PRIMARY", "LOCALIZER"]), _set(SliceThickness="2.50 "),
+    _set(RescaleSlope="1.5e-2", RescaleIntercept=" -1024"),
+    _set(PatientID="", StudyDate=""),
+    _set(ImageType=["DERIVED", "PRIMARY", "LOCALIZER"]),
+    _set(SliceThickness="2.50 "),
     _set(LossyImageCompression="01", BurnedInAnnotation="YES", Laterality="L"),
     lambda dataset: dataset.__delitem__("ImagePositionPatient"),
     lambda dataset: dataset.__delitem__("PixelData"),
     lambda dataset: dataset.__delitem__("SOPClassUID"),
-]  # fmt: skip
+]
 
 HARD: list[Change] = [
-    _charset("ISO 2022 IR 87", "ヤマダ"), _charset("ISO_IR 13", "ﾔﾏﾀﾞ"),
-    _charset("GB18030", "王"), _set(PatientID="a\\b"), _sequence(undefined=True, deep=40),
-    _set(NumberOfFrames=3), _set(ModalityLUTSequence=Items([Dataset()])),
-]  # fmt: skip
+    _charset("ISO 2022 IR 87", "ヤマダ"),
+    _charset("ISO_IR 13", "ﾔﾏﾀﾞ"),
+    _charset("GB18030", "王"),
+    _set(PatientID="a\\b"),
+    _sequence(undefined=True, deep=40),
+    _set(NumberOfFrames=3),
+    _set(ModalityLUTSequence=Items([Dataset()])),
+]
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -56,8 +56,10 @@ def test_an_index_tells_what_a_folder_holds(tmp_path: Path) -> None:
         assert first.spacing == (0.5, 0.7)
         assert first.header.positions == ((0.0, 0.0, 0.0),)
         assert [(s.patient, s.instances, s.frames) for s in index.series()] == [
-            ("P0", 4, 4), ("P1", 4, 4), ("P2", 4, 4),
-        ]  # fmt: skip
+            ("P0", 4, 4),
+            ("P1", 4, 4),
+            ("P2", 4, 4),
+        ]
         study = uid("P1", "study of P1")
         assert index.find_study(study) == tuple(sorted((site / "P1").iterdir()))
         assert index.patient_of(study) == "P1"

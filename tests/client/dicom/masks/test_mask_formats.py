@@ -64,11 +64,13 @@ def series_of(cosines: Sequence[float], gap: float = 3.3) -> list[FileDataset]:
     normal = np.cross(cosines[:3], cosines[3:])
     found = [
         placed(
-            image(plane, "P1", "S1", "1", n), np.array([-30.0, 12.5, 7.0]) + gap * n * normal,
-            cosines, (0.7, 1.9),
+            image(plane, "P1", "S1", "1", n),
+            np.array([-30.0, 12.5, 7.0]) + gap * n * normal,
+            cosines,
+            (0.7, 1.9),
         )
         for n, plane in enumerate(noise(*SHAPE))
-    ]  # fmt: skip
+    ]
     for dataset in found:
         dataset.FrameOfReferenceUID = uid("frame")
     return found
@@ -116,11 +118,12 @@ def drawn_on(series: Sequence[FileDataset]) -> DrawnVolume:
     pixels, geometry = stack_slices([(read_header(d), read_pixels(d)) for d in series])
     slices, rows, columns = pixels.stored.shape
     return DrawnVolume(
-        shape=(slices, rows, columns), geometry=geometry,
+        shape=(slices, rows, columns),
+        geometry=geometry,
         series=str(series[0].SeriesInstanceUID),
         instances=frozenset(str(d.SOPInstanceUID) for d in series),
         frame_of_reference=str(series[0].get("FrameOfReferenceUID") or ""),
-    )  # fmt: skip
+    )
 
 
 def from_segmentation(
@@ -220,11 +223,15 @@ def test_a_nifti_beside_the_grid_is_refused_and_resampled_only_where_that_is_ask
     assert "different grids" in refused(lambda: from_nifti(path, series))
     assert np.array_equal(
         from_nifti(path, series, resample=True), from_segmentation(tmp_path, series, mask)
-    )  # fmt: skip
+    )
     turned = affine @ np.array(
-        [[np.cos(0.1), -np.sin(0.1), 0, 0], [np.sin(0.1), np.cos(0.1), 0, 0], [0, 0, 1, 0],
-         [0, 0, 0, 1]]
-    )  # fmt: skip
+        [
+            [np.cos(0.1), -np.sin(0.1), 0, 0],
+            [np.sin(0.1), np.cos(0.1), 0, 0],
+            [0, 0, 1, 0],
+            [0, 0, 0, 1],
+        ]
+    )
     path = nifti(tmp_path / "turned.nii", mask, turned, qform=0)
     assert "different grids" in refused(lambda: from_nifti(path, series))
     affine[:3, 3] += affine[:3, 0] * 0.4
@@ -328,7 +335,7 @@ def test_holes_may_be_contours_of_their_own_or_joined_by_a_keyhole(tmp_path: Pat
     expected = from_segmentation(tmp_path, series, mask)
     assert np.array_equal(
         from_contours(tmp_path, series, structure_set(named(mask), series)), expected
-    )  # fmt: skip
+    )
 
     def keyhole(plane: NDArray[np.bool_]) -> Iterator[FLOATS]:
         loops = sorted(borders(plane), key=np.ptp, reverse=True)
@@ -348,7 +355,7 @@ def test_a_contour_that_stands_there_twice_does_not_take_itself_away(tmp_path: P
         region.ContourSequence.extend(list(region.ContourSequence))
     assert np.array_equal(
         from_contours(tmp_path, series, dataset), from_segmentation(tmp_path, series, mask)
-    )  # fmt: skip
+    )
 
 
 def test_regions_are_found_by_name_or_else_by_number(tmp_path: Path) -> None:
@@ -356,7 +363,7 @@ def test_regions_are_found_by_name_or_else_by_number(tmp_path: Path) -> None:
     expected = from_segmentation(tmp_path, series, mask)
     by_name = structure_set(
         {" Back": (mask == 2).astype(np.uint8), "FRONT_": (mask == 1).astype(np.uint8)}, series
-    )  # fmt: skip
+    )
     assert np.array_equal(from_contours(tmp_path, series, by_name), expected)
     by_number = structure_set({"a": named(mask)["front"], "b": named(mask)["back"]}, series)
     assert np.array_equal(from_contours(tmp_path, series, by_number), expected)
@@ -381,16 +388,12 @@ def _open(dataset: FileDataset) -> None:
 
 def _between(dataset: FileDataset) -> None:
     values = [float(v) for v in first_contour(dataset).ContourData]
-    first_contour(dataset).ContourData = [
-        str(v + 1.2 * (n % 3 == 2)) for n, v in enumerate(values)
-    ]  # fmt: skip
+    first_contour(dataset).ContourData = [str(v + 1.2 * (n % 3 == 2)) for n, v in enumerate(values)]
 
 
 def _above(dataset: FileDataset) -> None:
     values = [float(v) for v in first_contour(dataset).ContourData]
-    first_contour(dataset).ContourData = [
-        str(v + 33 * (n % 3 == 2)) for n, v in enumerate(values)
-    ]  # fmt: skip
+    first_contour(dataset).ContourData = [str(v + 33 * (n % 3 == 2)) for n, v in enumerate(values)]
 
 
 def _beside(dataset: FileDataset) -> None:
@@ -428,13 +431,19 @@ def _nothing(dataset: FileDataset) -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (_point, "type POINT"), (_open, "type OPEN_PLANAR"), (_between, "not lie on one slice"),
-        (_above, "outside the volume"), (_beside, "outside the images"), (_two_points, "2 points"),
-        (_odd, "ValueError"), (_other_image, "not in the series"),
-        (_other_series, "drawn on another series"), (_other_frame, "another frame of reference"),
+        (_point, "type POINT"),
+        (_open, "type OPEN_PLANAR"),
+        (_between, "not lie on one slice"),
+        (_above, "outside the volume"),
+        (_beside, "outside the images"),
+        (_two_points, "2 points"),
+        (_odd, "ValueError"),
+        (_other_image, "not in the series"),
+        (_other_series, "drawn on another series"),
+        (_other_frame, "another frame of reference"),
         (_nothing, "AttributeError"),
     ],
-)  # fmt: skip
+)
 def test_contours_that_do_not_fit_the_series_are_refused(
     tmp_path: Path, change: Callable[[FileDataset], None], why: str
 ) -> None:
@@ -489,7 +498,7 @@ def test_the_structure_sets_of_these_tests_are_dicom(tmp_path: Path) -> None:
     path = save(tmp_path / "rt", structure_set(named(mask_of()), series_of(oblique(0.3, -0.4))))
     ended = subprocess.run(
         ["/usr/bin/dciodvfy", str(path)], capture_output=True, text=True, check=False
-    )  # fmt: skip
+    )
     assert "RTStructureSet" in ended.stderr
     assert not [line for line in ended.stderr.splitlines() if line.startswith("Error")]
 
@@ -516,8 +525,9 @@ def test_a_cohort_takes_its_masks_from_any_of_these_files(tmp_path: Path, kind: 
     write_labels(site, rows)
     config = config_of(
         "{kind: segmentation, structures: {front: [1], back: [2]}}",
-        "{images: {size: [8, 16, 16], fit: letterbox}, smallest_cohort: 1}", "unet",
-    )  # fmt: skip
+        "{images: {size: [8, 16, 16], fit: letterbox}, smallest_cohort: 1}",
+        "unet",
+    )
     cohort = load(site, config, tmp_path / "cache")
     assert len(cohort.items) == 3
     assert set(cohort.items.target.unique().tolist()) == {0, 1, 2}
@@ -533,8 +543,9 @@ def test_masks_for_flat_images_that_need_a_place_are_refused(tmp_path: Path) -> 
         write_labels(site, [{"PatientID": "P1", "mask": name}])
         config = config_of(
             "{kind: segmentation, structures: {front: [1]}}",
-            "{images: {size: [16, 16]}, smallest_cohort: 1}", "unet",
-        )  # fmt: skip
+            "{images: {size: [16, 16]}, smallest_cohort: 1}",
+            "unet",
+        )
         with pytest.raises(Exception, match=r"MASK_UNUSABLE|MASK_MISSING"):
             load(site, config, tmp_path / "cache")
 
@@ -560,7 +571,7 @@ def test_given_outlines_of_hippocampi_stay_the_same_as_nifti_and_as_contours(
         dataset = structure_set(
             {name: (expected == n).astype(np.uint8) for n, name in enumerate(parts, 1)},
             [_as_seen(series[0], drawn, level) for level in range(drawn.shape[0])],
-        )  # fmt: skip
+        )
         for region in dataset.ROIContourSequence:
             for contour in region.ContourSequence:
                 del contour.ContourImageSequence
@@ -573,13 +584,15 @@ def _as_seen(first: FileDataset, drawn: DrawnVolume, level: int) -> FileDataset:
     affine = drawn.geometry.affine
     _, rows, columns = drawn.geometry.spacing
     found = item(
-        PatientID=first.PatientID, StudyInstanceUID=first.StudyInstanceUID,
-        SeriesInstanceUID=first.SeriesInstanceUID, SOPClassUID=first.SOPClassUID,
+        PatientID=first.PatientID,
+        StudyInstanceUID=first.StudyInstanceUID,
+        SeriesInstanceUID=first.SeriesInstanceUID,
+        SOPClassUID=first.SOPClassUID,
         SOPInstanceUID=first.SOPInstanceUID,
         ImagePositionPatient=(affine @ [level, 0, 0, 1])[:3].tolist(),
         ImageOrientationPatient=[*(affine[:3, 2] / columns), *(affine[:3, 1] / rows)],
         PixelSpacing=[rows, columns],
-    )  # fmt: skip
+    )
     if "FrameOfReferenceUID" in first:
         found.FrameOfReferenceUID = first.FrameOfReferenceUID
     return found  # type: ignore[return-value]  # as much of a file as a writer looks at

@@ -57,9 +57,11 @@ def fractional(dataset: FileDataset) -> FileDataset:
     "structures", [{"organ": (2,), "tumour": (1,)}, {"organ": (0,), "tumour": (1,)}]
 )
 def test_later_structures_win_whatever_the_order_of_a_segs_frames(
-    tmp_path: Path, structures: Structures, order: tuple[int, int],
+    tmp_path: Path,
+    structures: Structures,
+    order: tuple[int, int],
     kind: Callable[[FileDataset], FileDataset],
-) -> None:  # fmt: skip
+) -> None:
     organ, tumour = organ_and_tumour()
     expected = np.where(tumour, 2, organ)
     masks = {1: tumour, 2: organ}
@@ -82,8 +84,6 @@ def test_a_segment_of_several_structures_is_the_last_of_them(tmp_path: Path) -> 
     _, geometry = stack_slices([(read_header(d), read_pixels(d)) for d in series])
     found = read_segmentation(path, SHAPE, geometry, {"tumour": (1,), "all": (0,)})
     assert np.array_equal(found, 2 * organ)  # as with the values of a PNG
-
-
 
 
 def _patient(mask: FileDataset) -> None:
@@ -154,8 +154,9 @@ def cohort_with(
     write_labels(folder / "site", [{"PatientID": "P1", "mask": "mask.dcm"}])
     config = config_of(
         "{kind: segmentation, structures: {organ: [2], tumour: [1]}}",
-        f"{{images: {{size: {size}, fit: crop}}, smallest_cohort: 1}}", "unet",
-    )  # fmt: skip
+        f"{{images: {{size: {size}, fit: crop}}, smallest_cohort: 1}}",
+        "unet",
+    )
     return load(folder / "site", config, folder / "cache")
 
 
@@ -165,11 +166,14 @@ VOLUME, FLAT = "[8, 16, 16]", "[16, 16]"
 @pytest.mark.parametrize(
     ("change", "detail"),
     [
-        (_patient, "another patient"), (_issuer, "issuer"), (_frame, "another frame of reference"),
-        (_other_study, "another study"), (_other_series, "another series"),
+        (_patient, "another patient"),
+        (_issuer, "issuer"),
+        (_frame, "another frame of reference"),
+        (_other_study, "another study"),
+        (_other_series, "another series"),
         (_nameless, "names neither"),
     ],
-)  # fmt: skip
+)
 def test_a_seg_of_another_patient_study_or_place_is_refused(
     tmp_path: Path, change: Callable[[FileDataset], None], detail: str
 ) -> None:

@@ -208,9 +208,10 @@ def test_a_segmentation_between_the_slices_or_on_every_second_one_is_unusable(
     aside = segmentation({1: block}, series)
     for groups in aside.PerFrameFunctionalGroupsSequence:
         place = groups.PlanePositionSequence[0]
-        place.ImagePositionPatient = [*place.ImagePositionPatient[:2], str(
-            float(place.ImagePositionPatient[2]) + 1
-        )]  # fmt: skip
+        place.ImagePositionPatient = [
+            *place.ImagePositionPatient[:2],
+            str(float(place.ImagePositionPatient[2]) + 1),
+        ]
     thick = segmentation({1: block[::2]}, series[::2])
     for dataset, said in ((aside, "between the voxels"), (thick, "one slice of 2")):
         with pytest.raises(UnusableFile) as caught:

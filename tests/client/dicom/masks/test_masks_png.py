@@ -60,8 +60,15 @@ def raw(path: Path, samples: Pixels, colour: int, *more: tuple[bytes, bytes]) ->
 def interlaced(path: Path) -> Path:
     """Write the outline in Adam7 order (PNG 8.2)."""
     head = struct.pack(">IIBBBBB", SHAPE[1], SHAPE[0], 8, 0, 0, 0, 1)
-    passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2),
-              (1, 0, 2, 1))  # fmt: skip
+    passes = (
+        (0, 0, 8, 8),
+        (0, 4, 8, 8),
+        (4, 0, 8, 4),
+        (0, 2, 4, 4),
+        (2, 0, 4, 2),
+        (0, 1, 2, 2),
+        (1, 0, 2, 1),
+    )
     lines = b"".join(
         b"\0" + line.tobytes()
         for row, column, down, right in passes
@@ -218,7 +225,8 @@ def numbers(kind: str, size: int = 96) -> NDArray[np.uint8]:
         return np.asarray((rows - row) ** 2 + (columns - column) ** 2 < radius**2)
 
     discs = {
-        "one area of 2": [(2, 40, 50, 20)], "one area of 3": [(3, 40, 50, 20)],
+        "one area of 2": [(2, 40, 50, 20)],
+        "one area of 3": [(3, 40, 50, 20)],
         "1 and 2 apart": [(1, 28, 28, 18), (2, 65, 65, 18)],
         "1 and 2 beside each other": [(1, 45, 40, 22), (2, 45, 62, 18)],
         "2 inside 1": [(1, 45, 45, 30), (2, 40, 50, 12)],
@@ -226,17 +234,19 @@ def numbers(kind: str, size: int = 96) -> NDArray[np.uint8]:
         "a wall of 1": [(1, 40, 50, 22), (2, 40, 50, 17)],
         "a heart": [(1, 40, 25, 18), (2, 40, 50, 20), (3, 40, 50, 14)],
         "a wall of 2": [(2, 40, 50, 20), (1, 40, 50, 18)],
-    }  # fmt: skip
+    }
     for label, row, column, radius in discs[kind]:
         found[disc(row, column, radius)] = label
     return found
 
 
 SMOOTHED: dict[str, tuple[int, Image.Resampling]] = {
-    "enlarged": (48, Image.Resampling.BILINEAR), "enlarged more": (32, Image.Resampling.BICUBIC),
-    "enlarged a little": (64, Image.Resampling.BILINEAR), "drawn fine": (384, Image.Resampling.BOX),
+    "enlarged": (48, Image.Resampling.BILINEAR),
+    "enlarged more": (32, Image.Resampling.BICUBIC),
+    "enlarged a little": (64, Image.Resampling.BILINEAR),
+    "drawn fine": (384, Image.Resampling.BOX),
     "drawn finer": (288, Image.Resampling.LANCZOS),
-}  # fmt: skip
+}
 TWO = {"a": (1,), "b": (2,)}
 
 
@@ -254,10 +264,19 @@ def test_a_rim_of_one_that_smoothing_drew_around_two_is_no_structure(
         assert "as smoothing makes it" in caught.value.detail or "smoothed" in caught.value.detail
 
 
-@pytest.mark.parametrize("kind", [
-    "one area of 2", "1 and 2 apart", "1 and 2 beside each other", "2 inside 1", "a wall of 1",
-    "2 inside 1, at its border", "a heart", "a wall of 2",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "one area of 2",
+        "1 and 2 apart",
+        "1 and 2 beside each other",
+        "2 inside 1",
+        "a wall of 1",
+        "2 inside 1, at its border",
+        "a heart",
+        "a wall of 2",
+    ],
+)
 def test_numbers_as_they_were_drawn_are_used_without_a_word(tmp_path: Path, kind: str) -> None:
     values = numbers(kind)
     Image.fromarray(values).save(tmp_path / "m.png")
@@ -277,11 +296,14 @@ def test_a_rim_between_two_areas_is_told(tmp_path: Path) -> None:
     assert "a rim of 2" in told[0].detail
 
 
-@pytest.mark.parametrize(("colours", "said"), [
-    ([(0, 0, 0), (200, 0, 0)], "read as its numbers (0 black)"),
-    ([(0, 0, 0), (255, 255, 255)], "read as the greys that it shows"),
-    ([(0, 0, 0), (1, 1, 1)], ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("colours", "said"),
+    [
+        ([(0, 0, 0), (200, 0, 0)], "read as its numbers (0 black)"),
+        ([(0, 0, 0), (255, 255, 255)], "read as the greys that it shows"),
+        ([(0, 0, 0), (1, 1, 1)], ""),
+    ],
+)
 def test_how_a_palette_was_read_is_said_in_words(
     tmp_path: Path, colours: list[tuple[int, int, int]], said: str
 ) -> None:
@@ -290,8 +312,9 @@ def test_how_a_palette_was_read_is_said_in_words(
     write_labels(site, [{"PatientID": "P1", "mask": "P1.png"}])
     config = config_of(
         "{kind: segmentation, structures: {one: [0]}}",
-        "{images: {size: [48, 48]}, smallest_cohort: 1}", "unet",
-    )  # fmt: skip
+        "{images: {size: [48, 48]}, smallest_cohort: 1}",
+        "unet",
+    )
     cohort = load(site, config, tmp_path / "cache")
     assert int(cohort.items.target.sum()) == DRAWN.sum()
     told = [p.detail for p in cohort.unusable if p.reason is Reason.MASK_PALETTE]
@@ -316,8 +339,9 @@ def test_a_cohort_lists_greys_that_were_left_out_and_refuses_a_jpeg(tmp_path: Pa
     write_labels(site, rows)
     config = config_of(
         "{kind: segmentation, structures: {one: [255]}}",
-        "{images: {size: [48, 48]}, smallest_cohort: 1}", "unet",
-    )  # fmt: skip
+        "{images: {size: [48, 48]}, smallest_cohort: 1}",
+        "unet",
+    )
     cohort = load(site, config, tmp_path / "cache")
     assert int(cohort.items.target.sum()) == DRAWN.sum() - 1
     reasons = {p.what: (p.reason, p.detail) for p in cohort.unusable}
@@ -328,7 +352,8 @@ def test_a_cohort_lists_greys_that_were_left_out_and_refuses_a_jpeg(tmp_path: Pa
 
 @pytest.mark.parametrize("empty", [False, True])
 def test_one_outline_for_two_patients_is_refused_unless_it_is_empty(
-    tmp_path: Path, empty: bool  # noqa: FBT001
+    tmp_path: Path,
+    empty: bool,  # noqa: FBT001
 ) -> None:
     site = tmp_path / "site"
     Image.fromarray(BLACK if empty else GREY).save(_made(site, "P1"))
@@ -338,8 +363,9 @@ def test_one_outline_for_two_patients_is_refused_unless_it_is_empty(
     write_labels(site, [{"PatientID": p, "mask": mask} for p, mask in masks.items()])
     config = config_of(
         "{kind: segmentation, structures: {one: [255]}}",
-        "{images: {size: [48, 48]}, smallest_cohort: 1}", "unet",
-    )  # fmt: skip
+        "{images: {size: [48, 48]}, smallest_cohort: 1}",
+        "unet",
+    )
     cohort = load(site, config, tmp_path / "cache")
     assert cohort.items.pseudonyms == (("P1", "P2", "P3") if empty else ("P3",))
     told = {p.what for p in cohort.unusable if "for several patients" in p.detail}

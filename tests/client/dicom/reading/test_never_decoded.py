@@ -108,9 +108,10 @@ def test_a_label_is_neither_decoded_nor_scored_nor_released(
     dataset = slide("ORIGINAL", "PRIMARY", "LABEL", "NONE")
     with pytest.raises(UnusableFile):
         read_pixels(dataset)
-    named = save(tmp_path / "sc.dcm", slide(
-        "ORIGINAL", "PRIMARY", "LABEL", "NONE", sop_class="1.2.840.10008.5.1.4.1.1.7"
-    ))  # fmt: skip
+    named = save(
+        tmp_path / "sc.dcm",
+        slide("ORIGINAL", "PRIMARY", "LABEL", "NONE", sop_class="1.2.840.10008.5.1.4.1.1.7"),
+    )
     with pytest.raises(Withheld, match="label"):
         deidentify(named, Pseudonyms(key=b"k" * 32), Profile(pixels_checked=True))
 
@@ -166,9 +167,7 @@ def test_many_slices_in_one_picture_are_refused_by_their_own_reason(
 
 
 @pytest.mark.parametrize("change", [_slice, _one_of_one, _interpolated, _other_maker])
-def test_single_slices_are_no_mosaic(
-    tmp_path: Path, change: Callable[[FileDataset], None]
-) -> None:
+def test_single_slices_are_no_mosaic(tmp_path: Path, change: Callable[[FileDataset], None]) -> None:
     dataset = siemens()
     change(dataset)
     assert reason_of(save(tmp_path / "m.dcm", dataset)) is None

@@ -112,9 +112,15 @@ def looked_up() -> FileDataset:
     dataset.Modality = "DX"
     table = np.arange(256) + 904
     table[20], table[7] = 24, 1050
-    dataset.ModalityLUTSequence = Items([item(
-        LUTDescriptor=[256, 0, 16], ModalityLUTType="US", LUTData=table.astype("<u2").tobytes()
-    )])
+    dataset.ModalityLUTSequence = Items(
+        [
+            item(
+                LUTDescriptor=[256, 0, 16],
+                ModalityLUTType="US",
+                LUTData=table.astype("<u2").tobytes(),
+            )
+        ]
+    )
     dataset.ModalityLUTSequence[0]["LUTDescriptor"].VR = "US"
     dataset.ModalityLUTSequence[0]["LUTData"].VR = "OW"
     return declared(dataset, 7, vr="US")
@@ -190,9 +196,9 @@ def test_padding_is_at_the_lowest_where_values_are_turned_or_looked_up(
 
 
 def test_the_easy_way_reads_padding_of_either_sign(tmp_path: Path) -> None:
-    for number, dataset in enumerate((
-        declared(stored(-2000), -2000), declared(stored(-2000), 63536, vr="US"),
-    )):  # fmt: skip
+    for number, dataset in enumerate(
+        (declared(stored(-2000), -2000), declared(stored(-2000), 63536, vr="US"))
+    ):
         _, pixels = read_easy(file_of(save(tmp_path / f"{number}.dcm", dataset)))
         assert pixels.padding
         assert pixels.values(0).min() == -1000
@@ -206,9 +212,7 @@ def test_padding_is_no_part_of_statistics_where_nothing_else_is_background(part:
     filled = np.where(padding, values[~padding].min(), values)
     real = values[~padding]
     found = prepare(filled, None, Images(size=(50, 50), intensity="zscore"), padding)[0].numpy()
-    np.testing.assert_allclose(
-        found[~padding], (real - real.mean()) / real.std(ddof=1), atol=1e-4
-    )
+    np.testing.assert_allclose(found[~padding], (real - real.mean()) / real.std(ddof=1), atol=1e-4)
     low, high = np.percentile(real, [1, 99])
     found = prepare(filled, None, Images(size=(50, 50)), padding)[0].numpy()
     np.testing.assert_allclose(found[~padding], ((real - low) / (high - low)).clip(0, 1), atol=1e-4)
@@ -265,9 +269,7 @@ def test_cohort_and_prediction_leave_padding_out_of_their_statistics(tmp_path: P
     values = np.where(OUTSIDE, -2000, TISSUE).astype(np.int16)
     path = save(site / "a.dcm", declared(image(values), -2000))
     write_labels(site, [{"PatientID": "P1", "ill": 0}])
-    config = config_of(
-        cohort="{images: {size: [48, 48], intensity: zscore}, smallest_cohort: 1}"
-    )
+    config = config_of(cohort="{images: {size: [48, 48], intensity: zscore}, smallest_cohort: 1}")
     real = TISSUE[~OUTSIDE]
     expected = (real - real.mean()) / real.std(ddof=1)
     study = read_study([path], config, SiteRows(labels=None, withdrawn=frozenset()))

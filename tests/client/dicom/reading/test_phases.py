@@ -32,9 +32,13 @@ Said = Mapping[str, object]
 
 
 def scan(
-    folder: Path, parts: Sequence[Said], *, count: int = 4, modality: str = "MR",
+    folder: Path,
+    parts: Sequence[Said],
+    *,
+    count: int = 4,
+    modality: str = "MR",
     places: bool = True,
-) -> Path:  # fmt: skip
+) -> Path:
     """Write P1's series, for each part so many slices that say this, and P2 with a plain series."""
     for part, said in enumerate(parts):
         for number, plane in enumerate(noise(count, 8, 8, seed=part)):
@@ -70,11 +74,14 @@ SEVERAL: dict[str, tuple[Said, ...]] = {
     "inversion times": ({"InversionTime": 100}, {"InversionTime": 2000}),
 }
 NAMES = {
-    "echo times": "EchoTime (10, 90.5)", "echo numbers": "EchoNumbers (1, 2)",
+    "echo times": "EchoTime (10, 90.5)",
+    "echo numbers": "EchoNumbers (1, 2)",
     "positions in time": "TemporalPositionIdentifier (1, 2, 3)",
-    "trigger times": "TriggerTime (0, 300)", "b-values": "DiffusionBValue (0, 1000)",
-    "inversion times": "InversionTime (100, 2000)", "acquisitions": "AcquisitionNumber (1, 2)",
-}  # fmt: skip
+    "trigger times": "TriggerTime (0, 300)",
+    "b-values": "DiffusionBValue (0, 1000)",
+    "inversion times": "InversionTime (100, 2000)",
+    "acquisitions": "AcquisitionNumber (1, 2)",
+}
 AT_PLACES: dict[str, tuple[Said, ...]] = {
     **SEVERAL,
     "acquisitions": ({"AcquisitionNumber": 1}, {"AcquisitionNumber": 2}),
@@ -150,9 +157,7 @@ def test_a_private_run_and_an_answer_refuse_them_too(tmp_path: Path) -> None:
         score_study(sorted(site.glob("p1-*.dcm")), model, Local(explain=False))
 
 
-def test_frames_of_an_enhanced_object_that_show_one_place_twice_are_refused(
-    tmp_path: Path,
-) -> None:
+def test_frames_of_an_enhanced_object_that_show_one_place_twice_are_refused(tmp_path: Path) -> None:
     def frames(folder: Path, levels: Sequence[float]) -> int:
         save(folder / "p1.dcm", enhanced(levels))
         save(folder / "p2.dcm", image(noise(8, 8), "P2"))
@@ -177,10 +182,12 @@ def enhanced(levels: Sequence[float]) -> FileDataset:
     one.Modality = "MR"
     turn = item(ImageOrientationPatient=[1.0, 0, 0, 0, 1.0, 0])
     one.SharedFunctionalGroupsSequence = Items([item(PlaneOrientationSequence=Items([turn]))])
-    one.PerFrameFunctionalGroupsSequence = Items([
-        item(PlanePositionSequence=Items([item(ImagePositionPatient=[0.0, 0.0, float(level)])]))
-        for level in levels
-    ])
+    one.PerFrameFunctionalGroupsSequence = Items(
+        [
+            item(PlanePositionSequence=Items([item(ImagePositionPatient=[0.0, 0.0, float(level)])]))
+            for level in levels
+        ]
+    )
     return one
 
 
@@ -189,8 +196,9 @@ def test_slices_of_several_kinds_are_refused_wherever_they_lie(tmp_path: Path, k
     """Two echoes whose slices lie between each other make an even series."""
     shifted = [
         {**said, "ImagePositionPatient": [0, 0, 4.0 * n + 2.0 * part]}
-        for part, said in enumerate(SEVERAL[kind]) for n in range(4)
-    ]  # fmt: skip
+        for part, said in enumerate(SEVERAL[kind])
+        for n in range(4)
+    ]
     site = scan(tmp_path / "d", shifted, count=1)
     for number, config in enumerate((FLAT, DEEP)):
         found = load(site, config, tmp_path / f"c{number}")
@@ -211,18 +219,21 @@ def test_a_series_of_two_studies_or_modalities_or_half_rescaled_is_refused_in_2d
         other = {**said, "ImagePositionPatient": [0, 0, 100.0]}
         site = scan(tmp_path / name, ({"ImagePositionPatient": [0, 0, 0]}, other), count=1)
         series = str(image(noise(8, 8), "P1", "S", "1", 0).SeriesInstanceUID)
-        write_labels(site, [
-            {"PatientID": "P1", "SeriesInstanceUID": series, "ill": 1},
-            {"PatientID": "P2", "SeriesInstanceUID": "", "ill": 0},
-        ])
+        write_labels(
+            site,
+            [
+                {"PatientID": "P1", "SeriesInstanceUID": series, "ill": 1},
+                {"PatientID": "P2", "SeriesInstanceUID": "", "ill": 0},
+            ],
+        )
         found = load(site, FLAT, tmp_path / f"{name}-cache")
         assert used(found) == 0
         assert sum(p.reason is reason for p in found.unusable) == 2, name
 
 
-@pytest.mark.parametrize("name", [
-    "NumberOfEnergyWindows", "NumberOfPhases", "NumberOfRRIntervals", "NumberOfTimeSlots",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", ["NumberOfEnergyWindows", "NumberOfPhases", "NumberOfRRIntervals", "NumberOfTimeSlots"]
+)
 def test_frames_of_a_nuclear_image_are_of_one_energy_phase_and_time(
     tmp_path: Path, name: str
 ) -> None:
@@ -240,17 +251,20 @@ def test_frames_of_a_nuclear_image_are_of_one_energy_phase_and_time(
 PLAIN: dict[str, tuple[str, tuple[Said, ...]]] = {
     "an MR series": ("MR", ({"EchoTime": 10, "AcquisitionNumber": 1},)),
     "echo times that were rounded": (
-        "MR", tuple({"EchoTime": 4.6 + 0.01 * n, "ImagePositionPatient": [0, 0, 9.0 * n]}
-                    for n in range(3)),
+        "MR",
+        tuple(
+            {"EchoTime": 4.6 + 0.01 * n, "ImagePositionPatient": [0, 0, 9.0 * n]} for n in range(3)
+        ),
     ),
     "slices of two tilts": ("MR", ({}, {"ImageOrientationPatient": list(TILTED)})),
-    "gated slices, each at its own time": ("MR", tuple(
-        {"ImagePositionPatient": [0, 0, 9.0 * n], "TriggerTime": 50 * n} for n in range(3)
-    )),
+    "gated slices, each at its own time": (
+        "MR",
+        tuple({"ImagePositionPatient": [0, 0, 9.0 * n], "TriggerTime": 50 * n} for n in range(3)),
+    ),
     "stations beside each other": ("MR", ({}, {"ImagePositionPatient": [0, 400.0, 0]})),
     "X-rays": ("CR", ({"KVP": 60}, {"KVP": 110})),
     "ultrasound with a place of nothing": ("US", ({"ImagePositionPatient": [0, 0, 0]},)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", PLAIN)

@@ -36,11 +36,19 @@ def region(across: float, down: float, left: int = 0, right: int = 200, **more: 
     """Return an ultrasound region of tissue with pixels of so many cm (PS3.3 C.8.5.5)."""
     found = Dataset()
     said = {
-        "RegionSpatialFormat": 1, "RegionDataType": 1, "RegionFlags": 0,
-        "RegionLocationMinX0": left, "RegionLocationMinY0": 0, "RegionLocationMaxX1": right,
-        "RegionLocationMaxY1": 200, "PhysicalUnitsXDirection": 3, "PhysicalUnitsYDirection": 3,
-        "PhysicalDeltaX": across, "PhysicalDeltaY": down, **more,
-    }  # fmt: skip
+        "RegionSpatialFormat": 1,
+        "RegionDataType": 1,
+        "RegionFlags": 0,
+        "RegionLocationMinX0": left,
+        "RegionLocationMinY0": 0,
+        "RegionLocationMaxX1": right,
+        "RegionLocationMaxY1": 200,
+        "PhysicalUnitsXDirection": 3,
+        "PhysicalUnitsYDirection": 3,
+        "PhysicalDeltaX": across,
+        "PhysicalDeltaY": down,
+        **more,
+    }
     for name, value in said.items():
         setattr(found, name, value)
     return found
@@ -51,7 +59,8 @@ SAID: dict[str, tuple[dict[str, list[float] | list[Dataset]], float]] = {
     "wide pixels": ({"PixelSpacing": [1.0, 2.0]}, 0.5),
     "ImagerPixelSpacing": ({"ImagerPixelSpacing": [0.3, 0.1]}, 3.0),
     "PixelSpacing before the detector's": (
-        {"PixelSpacing": [2.0, 1.0], "ImagerPixelSpacing": [1.0, 1.0]}, 2.0
+        {"PixelSpacing": [2.0, 1.0], "ImagerPixelSpacing": [1.0, 1.0]},
+        2.0,
     ),
     "NominalScannedPixelSpacing": ({"NominalScannedPixelSpacing": [0.2, 0.1]}, 2.0),
     "PixelAspectRatio": ({"PixelAspectRatio": [3, 2]}, 1.5),
@@ -61,19 +70,27 @@ SAID: dict[str, tuple[dict[str, list[float] | list[Dataset]], float]] = {
     "nothing": ({}, 1.0),
     "an ultrasound region": ({"SequenceOfUltrasoundRegions": [region(0.1, 0.2)]}, 2.0),
     "a region before spacing": (
-        {"SequenceOfUltrasoundRegions": [region(0.1, 0.2)], "PixelSpacing": [1.0, 1.0]}, 2.0
+        {"SequenceOfUltrasoundRegions": [region(0.1, 0.2)], "PixelSpacing": [1.0, 1.0]},
+        2.0,
     ),
     "a region upside down": ({"SequenceOfUltrasoundRegions": [region(0.2, -0.1)]}, 0.5),
     "the largest region of tissue": (
-        {"SequenceOfUltrasoundRegions": [region(0.1, 0.1, 0, 50), region(0.1, 0.2, 50)]}, 2.0
+        {"SequenceOfUltrasoundRegions": [region(0.1, 0.1, 0, 50), region(0.1, 0.2, 50)]},
+        2.0,
     ),
     "regions of no tissue": (
-        {"SequenceOfUltrasoundRegions": [
-            region(0.01, 0.2, PhysicalUnitsXDirection=4), region(0.1, 0.2, RegionSpatialFormat=3),
-            region(0.0, 0.2), Dataset(),
-        ], "PixelSpacing": [1.0, 2.0]}, 0.5
+        {
+            "SequenceOfUltrasoundRegions": [
+                region(0.01, 0.2, PhysicalUnitsXDirection=4),
+                region(0.1, 0.2, RegionSpatialFormat=3),
+                region(0.0, 0.2),
+                Dataset(),
+            ],
+            "PixelSpacing": [1.0, 2.0],
+        },
+        0.5,
     ),
-}  # fmt: skip
+}
 
 
 def circle(tall: float) -> NDArray[np.bool_]:
@@ -97,9 +114,11 @@ def sides(inside: NDArray[np.bool_]) -> tuple[int, int]:
 
 
 ODD = {
-    "PixelSpacing before the detector's", "spacing before the ratio", "a region before spacing",
+    "PixelSpacing before the detector's",
+    "spacing before the ratio",
+    "a region before spacing",
     "the largest region of tissue",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", SAID)
@@ -107,10 +126,15 @@ def test_a_header_that_gives_pixels_two_shapes_is_listed_or_left_out(kind: str) 
     said, tall = SAID[kind]
     file = File(path=Path("x"), size=1, mtime_ns=0)
     dataset = drawn(said, tall)
-    found = describe(file, Scan(
-        elements=Parsed(dataset), syntax=ExplicitVRLittleEndian, media_class="",
-        pixels=PixelElement(tag=0x7FE00010, start=-1, length=len(dataset.PixelData)),
-    ))  # fmt: skip
+    found = describe(
+        file,
+        Scan(
+            elements=Parsed(dataset),
+            syntax=ExplicitVRLittleEndian,
+            media_class="",
+            pixels=PixelElement(tag=0x7FE00010, start=-1, length=len(dataset.PixelData)),
+        ),
+    )
     odd = kind in ODD
     listed = judge((found,), QualityRules(), ImageRequirements())
     assert [s.reason for s in listed.warned if s.reason is Reason.PIXEL_SHAPE] == (
@@ -138,8 +162,9 @@ def test_a_circle_and_its_mask_stay_round(tmp_path: Path, kind: str, fit: str) -
         assert tuple(index.instances()) == (found,)
     config = config_of(
         "{kind: segmentation}",
-        f"{{images: {{size: [96, 96], fit: {fit}}}, smallest_cohort: 1}}", "unet",
-    )  # fmt: skip
+        f"{{images: {{size: [96, 96], fit: {fit}}}, smallest_cohort: 1}}",
+        "unet",
+    )
     items = load(site, config, tmp_path / "cache").items
     wanted = circle(1.0)
     for inside in (items.image[0, 0].numpy() > 0.5, items.target[0].numpy() > 0):

@@ -38,33 +38,49 @@ def measured(spacing: list[float]) -> list[Dataset]:
 
 def region(spatial: int = 1, unit: int = 3, left: int = 0, right: int = 49) -> Dataset:
     return item(
-        RegionSpatialFormat=spatial, PhysicalUnitsXDirection=unit, PhysicalUnitsYDirection=unit,
-        RegionLocationMinX0=left, RegionLocationMinY0=0, RegionLocationMaxX1=right,
-        RegionLocationMaxY1=39, PhysicalDeltaX=0.02, PhysicalDeltaY=0.01,
-    )  # fmt: skip
+        RegionSpatialFormat=spatial,
+        PhysicalUnitsXDirection=unit,
+        PhysicalUnitsYDirection=unit,
+        RegionLocationMinX0=left,
+        RegionLocationMinY0=0,
+        RegionLocationMaxX1=right,
+        RegionLocationMaxY1=39,
+        PhysicalDeltaX=0.02,
+        PhysicalDeltaY=0.01,
+    )
 
 
 CASES: dict[str, tuple[Dataset, float | None]] = {
     "MG, detector alone": (header(MG, "MG", ImagerPixelSpacing=A), None),
     "MG, the detector's repeated": (header(MG, "MG", ImagerPixelSpacing=A, PixelSpacing=A), None),
     "MG, repeated and rounded": (
-        header(MG, "MG", ImagerPixelSpacing=A, PixelSpacing=[0.10001, 0.2]), None
+        header(MG, "MG", ImagerPixelSpacing=A, PixelSpacing=[0.10001, 0.2]),
+        None,
     ),
     "MG, repeated, magnification said": (
-        header(MG, "MG", ImagerPixelSpacing=A, PixelSpacing=A,
-               EstimatedRadiographicMagnificationFactor=1.8), None,
+        header(
+            MG,
+            "MG",
+            ImagerPixelSpacing=A,
+            PixelSpacing=A,
+            EstimatedRadiographicMagnificationFactor=1.8,
+        ),
+        None,
     ),
     "MG, corrected": (header(MG, "MG", ImagerPixelSpacing=A, PixelSpacing=B), 0.005),
     "DX, said": (
-        header(DX, "DX", ImagerPixelSpacing=A, PixelSpacing=A,
-               PixelSpacingCalibrationType="FIDUCIAL"), 0.02,
+        header(
+            DX, "DX", ImagerPixelSpacing=A, PixelSpacing=A, PixelSpacingCalibrationType="FIDUCIAL"
+        ),
+        0.02,
     ),
     "DX, said to be of no kind": (
         header(DX, "DX", ImagerPixelSpacing=A, PixelSpacing=A, PixelSpacingCalibrationType=""),
         None,
     ),
     "DX, said without spacing": (
-        header(DX, "DX", ImagerPixelSpacing=A, PixelSpacingCalibrationType="GEOMETRY"), None
+        header(DX, "DX", ImagerPixelSpacing=A, PixelSpacingCalibrationType="GEOMETRY"),
+        None,
     ),
     "CR, nothing else": (header(CR, "CR", PixelSpacing=A), None),
     "XA, repeated": (header(XA, "XA", ImagerPixelSpacing=A, PixelSpacing=A), None),
@@ -75,32 +91,41 @@ CASES: dict[str, tuple[Dataset, float | None]] = {
     "a film alone": (header(SC, "OT", NominalScannedPixelSpacing=A), None),
     "MR": (header(MR, "MR", PixelSpacing=A), 0.02),
     "tomosynthesis": (
-        header(TOMOSYNTHESIS, "MG", SharedFunctionalGroupsSequence=measured(A),
-               PerFrameFunctionalGroupsSequence=[
-                   item(PlanePositionSequence=[item(ImagePositionPatient=[0, 0, 0])])
-               ]), 0.02,
+        header(
+            TOMOSYNTHESIS,
+            "MG",
+            SharedFunctionalGroupsSequence=measured(A),
+            PerFrameFunctionalGroupsSequence=[
+                item(PlanePositionSequence=[item(ImagePositionPatient=[0, 0, 0])])
+            ],
+        ),
+        0.02,
     ),
     "US, by spacing": (header(US, "US", PixelSpacing=A), 0.02),
     "US, a region of tissue": (header(US, "US", SequenceOfUltrasoundRegions=[region()]), 0.02),
     "US, the region rather than the spacing": (
-        header(US, "US", SequenceOfUltrasoundRegions=[region()], PixelSpacing=[1, 1]), 0.02
+        header(US, "US", SequenceOfUltrasoundRegions=[region()], PixelSpacing=[1, 1]),
+        0.02,
     ),
     "US, a region of time": (
-        header(US, "US", SequenceOfUltrasoundRegions=[region(unit=4)], PixelSpacing=A), None
+        header(US, "US", SequenceOfUltrasoundRegions=[region(unit=4)], PixelSpacing=A),
+        None,
     ),
     "US, a spectrum": (header(US, "US", SequenceOfUltrasoundRegions=[region(spatial=3)]), None),
     "US, beside the region": (
-        header(US, "US", SequenceOfUltrasoundRegions=[region(right=10)]), None
+        header(US, "US", SequenceOfUltrasoundRegions=[region(right=10)]),
+        None,
     ),
     "US, the second region": (
         header(US, "US", SequenceOfUltrasoundRegions=[region(left=30, unit=4), region(right=29)]),
         0.02,
     ),
     "US, a region that says nothing": (
-        header(US, "US", SequenceOfUltrasoundRegions=[Dataset()], PixelSpacing=A), None
+        header(US, "US", SequenceOfUltrasoundRegions=[Dataset()], PixelSpacing=A),
+        None,
     ),
     "a spacing of nothing": (header(MR, "MR", PixelSpacing=[0, 0.2]), None),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -142,14 +167,23 @@ RESTING = "Lengths in mm rest on"
     [
         (A, {}, "{pixels}", 200.0, None),
         (B, {}, "mm2", 200 * 0.005, f"{RESTING} {UNSAID}."),
-        (A, GEOMETRY, "mm2", 200 * 0.02,
-         f"{RESTING} PixelSpacing, calibrated by GEOMETRY (assumed depth 60 mm)."),
+        (
+            A,
+            GEOMETRY,
+            "mm2",
+            200 * 0.02,
+            f"{RESTING} PixelSpacing, calibrated by GEOMETRY (assumed depth 60 mm).",
+        ),
     ],
-)  # fmt: skip
+)
 def test_report_and_fhir_say_the_same_area_and_on_what_it_rests(
-    tmp_path: Path, spacing: list[float], more: dict[str, str], unit: str, size: float,
+    tmp_path: Path,
+    spacing: list[float],
+    more: dict[str, str],
+    unit: str,
+    size: float,
     said: str | None,
-) -> None:  # fmt: skip
+) -> None:
     one = given(image(noise(40, 50)), CR, "CR")
     one.ImagerPixelSpacing, one.PixelSpacing = A, spacing
     for name, value in more.items():
@@ -157,9 +191,13 @@ def test_report_and_fhir_say_the_same_area_and_on_what_it_rests(
     path = save(tmp_path / "source" / "cr.dcm", one)
     outlines = Outlines(labels=DRAWN[None].astype(np.uint8), structures=("lesion",))
     score = replace(
-        diagnosed([path]), kind="segmentation", quantities=(), heatmap=None, prediction_set=None,
+        diagnosed([path]),
+        kind="segmentation",
+        quantities=(),
+        heatmap=None,
+        prediction_set=None,
         outlines=outlines,
-    )  # fmt: skip
+    )
     results = {result.kind: result.path for result in write_results(score, tmp_path / "out")}
     report = highdicom.sr.srread(results[Kind.REPORT])
     (group,) = report.content.get_planar_roi_measurement_groups()

@@ -225,9 +225,11 @@ def test_each_frame_of_an_enhanced_object_has_its_own_line_and_place(tmp_path: P
 
 
 @given(
-    slope=st.floats(-10, 10).filter(lambda s: s != 0), intercept=st.floats(-2000, 2000),
-    start=st.integers(0, 5), stop=st.integers(6, 9),
-)  # fmt: skip
+    slope=st.floats(-10, 10).filter(lambda s: s != 0),
+    intercept=st.floats(-2000, 2000),
+    start=st.integers(0, 5),
+    stop=st.integers(6, 9),
+)
 def test_a_patch_is_that_part_of_the_whole(
     slope: float, intercept: float, start: int, stop: int
 ) -> None:
@@ -392,9 +394,7 @@ def test_a_deflated_bomb_is_refused_before_it_fills_the_memory(
     content = path.read_bytes()
     start = 132 + 12 + meta.FileMetaInformationGroupLength
     syntax = b"1.2.840.10008.1.2.1\0"
-    head = content[:start].replace(
-        b"UI\x14\0" + syntax, b"UI\x16\0" + b"1.2.840.10008.1.2.1.99"
-    )
+    head = content[:start].replace(b"UI\x14\0" + syntax, b"UI\x16\0" + b"1.2.840.10008.1.2.1.99")
     assert len(head) == start + 2
     head = head[:140] + (meta.FileMetaInformationGroupLength + 2).to_bytes(4, "little") + head[144:]
     deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)

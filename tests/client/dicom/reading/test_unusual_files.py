@@ -25,10 +25,13 @@ from tests.client.dicom_files import image, noise, placed, save
 @pytest.mark.parametrize(
     "command",
     [
-        ["dcmcjpeg", "+e1"], ["dcmcjpeg", "+el", "+sv", "6"], ["dcmcjpls", "+el"],
-        ["dcmcrle"], ["gdcmconv", "--j2k"],
+        ["dcmcjpeg", "+e1"],
+        ["dcmcjpeg", "+el", "+sv", "6"],
+        ["dcmcjpls", "+el"],
+        ["dcmcrle"],
+        ["gdcmconv", "--j2k"],
     ],
-)  # fmt: skip
+)
 def test_overlays_that_were_compressed_with_an_image_are_no_part_of_it(
     command: list[str], tmp_path: Path
 ) -> None:
@@ -86,8 +89,9 @@ def _shifted(volume_shift: float, **values: object) -> list[FileDataset]:
     second = series(VOLUME[::-1], name="2")
     for slice_, like in zip(second, first, strict=True):
         slice_.SeriesInstanceUID, slice_.StudyInstanceUID = (
-            like.SeriesInstanceUID, like.StudyInstanceUID,
-        )  # fmt: skip
+            like.SeriesInstanceUID,
+            like.StudyInstanceUID,
+        )
         x, y, z = slice_.ImagePositionPatient
         slice_.ImagePositionPatient = [x, y, float(z) + volume_shift]
         for name, value in values.items():
@@ -99,11 +103,8 @@ def _shifted(volume_shift: float, **values: object) -> list[FileDataset]:
 
 @pytest.mark.parametrize("shift", [0.75, 12 * 1.5])
 @pytest.mark.parametrize(
-    "values",
-    [
-        {"FrameOfReferenceUID": "1.2.4"}, {"StudyInstanceUID": "1.2.4"}, {"Modality": "MR"},
-    ],
-)  # fmt: skip
+    "values", [{"FrameOfReferenceUID": "1.2.4"}, {"StudyInstanceUID": "1.2.4"}, {"Modality": "MR"}]
+)
 def test_two_series_under_one_uid_are_no_volume(
     shift: float, values: dict[str, object], tmp_path: Path
 ) -> None:

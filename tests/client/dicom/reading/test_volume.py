@@ -59,9 +59,7 @@ def test_a_gantry_tilt_stays_in_the_affine() -> None:
 SIGNED_AXES = [
     tuple(float(v) for v in np.eye(3)[axis] * sign) for axis in range(3) for sign in (1, -1)
 ]
-ORIENTATIONS = [
-    (*a, *b) for a, b in itertools.product(SIGNED_AXES, repeat=2) if np.dot(a, b) == 0
-]
+ORIENTATIONS = [(*a, *b) for a, b in itertools.product(SIGNED_AXES, repeat=2) if np.dot(a, b) == 0]
 
 
 @pytest.mark.parametrize("cosines", ORIENTATIONS)
@@ -172,7 +170,15 @@ def test_a_slice_missing_inside_is_always_seen(gap: float, count: int, dropped: 
 
 def _at(level: float) -> Header:
     return Header(
-        patient="P", study="S", series="1", instance="1", accession="", modality="CT",
-        shape=(4, 4), frames=1, spacing=(1.0, 1.0), positions=((0.0, 0.0, level),),
+        patient="P",
+        study="S",
+        series="1",
+        instance="1",
+        accession="",
+        modality="CT",
+        shape=(4, 4),
+        frames=1,
+        spacing=(1.0, 1.0),
+        positions=((0.0, 0.0, level),),
         orientations=((1.0, 0.0, 0.0, 0.0, 1.0, 0.0),),
-    )  # fmt: skip
+    )

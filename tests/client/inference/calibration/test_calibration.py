@@ -87,9 +87,11 @@ def test_every_question_has_the_classes_that_its_probabilities_and_truths_mean(k
     target[0, -1] = 1
     target[1, 0] = 1
     for asked, chance, truth in zip(
-        questions(config), class_probabilities(config, prediction), true_classes(config, target),
+        questions(config),
+        class_probabilities(config, prediction),
+        true_classes(config, target),
         strict=True,
-    ):  # fmt: skip
+    ):
         assert chance.shape == (2, len(asked.classes))
         assert np.allclose(chance.sum(axis=1), 1)
         assert truth.max() < len(asked.classes)
@@ -118,11 +120,15 @@ def cohort_of(output: Tensor, target: Tensor) -> SiteCohort:
         name="north",
         items=Patients(
             image=torch.zeros(len(output), 0),
-            table=torch.cat([output[:, :1], torch.zeros(len(output), 1)], dim=1), target=target,
-            patient=torch.arange(len(output)), pseudonyms=names,
+            table=torch.cat([output[:, :1], torch.zeros(len(output), 1)], dim=1),
+            target=target,
+            patient=torch.arange(len(output)),
+            pseudonyms=names,
         ),
-        given={}, confounder=("",) * len(output), unusable=(),
-    )  # fmt: skip
+        given={},
+        confounder=("",) * len(output),
+        unusable=(),
+    )
 
 
 class FirstColumn(nn.Module):
@@ -197,9 +203,9 @@ def test_survival_is_calibrated_by_one_offset_of_its_hazards() -> None:
     hazard = 0.1
     edges = np.array([1.0, 2.0, 3.0, 4.0])
     times = rng.geometric(2 * hazard, 1000) - 0.5
-    target = torch.from_numpy(np.stack([
-        encode_time(min(t, 4.0), float(t <= 4), edges) for t in times
-    ]))  # fmt: skip
+    target = torch.from_numpy(
+        np.stack([encode_time(min(t, 4.0), float(t <= 4), edges) for t in times])
+    )
     output = torch.full((1000, 4), math.log(hazard / (1 - hazard)))
     line, _ = fit_lines(output, target, run("survival"), seed=0)
     assert len(line) == 2
@@ -230,7 +236,10 @@ def test_no_patient_of_the_training_part_has_a_say() -> None:
     trained_on = torch.tensor([parts[name] == "train" for name in cohort.items.pseudonyms])
     wrong = torch.where(trained_on[:, None], 1 - cohort.items.target, cohort.items.target)
     poisoned = replace(cohort, items=replace(cohort.items, target=wrong))
-    ours, theirs = fit(cohort, model, CalibrationOptions()), fit(poisoned, model, CalibrationOptions())
+    ours, theirs = (
+        fit(cohort, model, CalibrationOptions()),
+        fit(poisoned, model, CalibrationOptions()),
+    )
     assert np.array_equal(ours.line, theirs.line)
     assert ours.thresholds == theirs.thresholds
     held_out = torch.where(~trained_on[:, None], 1 - cohort.items.target, cohort.items.target)
@@ -396,9 +405,9 @@ def test_a_network_that_answers_from_images_is_not_what_distances_are_taken_by()
 def test_a_volume_is_looked_at_in_planes() -> None:
     from client.inference.calibration.unlike import distances, embedded
 
-    config = parse_config(IMAGES.replace("[96, 96]", "[8, 16, 16]").replace(
-        "frozen_features", "small_cnn"
-    ))  # fmt: skip
+    config = parse_config(
+        IMAGES.replace("[96, 96]", "[8, 16, 16]").replace("frozen_features", "small_cnn")
+    )
     generator = torch.Generator().manual_seed(0)
     smooth = torch.linspace(-2, 2, 16).expand(6, 1, 8, 16, 16) + 0.1 * torch.rand(
         6, 1, 8, 16, 16, generator=generator
