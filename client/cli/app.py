@@ -1,4 +1,4 @@
-"""wardround-site: a hospital's own side, from the invitation to what has left the house."""
+"""`wardround-site`: the commands of a hospital, from the invitation to what has left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""wardround-site runs, approve and refuse: people's part in what a site trains."""
+"""`runs`, `approve` and `refuse`: people's decisions on what a site trains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""wardround-site budget and disclosures: what was spent, and what has left."""
+"""`budget` and `disclosures`: what was spent, and what has left."""
 
 from __future__ import annotations
 

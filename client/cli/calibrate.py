@@ -1,4 +1,4 @@
-"""wardround-site calibrate: what a model's probabilities mean on this site's own patients."""
+"""`calibrate`: what a model's probabilities mean on this site's patients."""
 
 from __future__ import annotations
 

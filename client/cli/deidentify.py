@@ -1,4 +1,4 @@
-"""wardround-site deidentify: DICOM images as they may leave, written beside their sources."""
+"""`deidentify`: DICOM images as they may leave, written beside their sources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""wardround-site doctor, index and service: whether the site is ready, and making it so."""
+"""`doctor`, `index` and `service`: whether the site is ready, and making it so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""wardround-site's commands for the cohort: from the PACS to what training can use."""
+"""Commands for the cohort: pull, index, report, outcomes, withdraw."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""wardround-site init and join: from nothing to a site that waits to be accepted."""
+"""`init` and `join`: from nothing to a site that waits to be accepted."""
 
 from __future__ import annotations
 

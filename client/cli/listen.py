@@ -1,4 +1,4 @@
-"""wardround-site listen: score what arrives, until Ctrl-C; and what became of it."""
+"""`listen`: score what arrives, until Ctrl-C."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that several commands of wardround-site share."""
+"""Options that several commands of `wardround-site` share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""wardround-site outcomes: the table of labels, from a FHIR server or an OMOP database."""
+"""`outcomes`: the table of labels from a FHIR server or an OMOP database."""
 
 from __future__ import annotations
 

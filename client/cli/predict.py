@@ -1,4 +1,4 @@
-"""wardround-site predict: what a model says of one study, written, sent, and in plain words."""
+"""`predict`: a model's answer to one study, written, sent, and in plain words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""wardround-site pull: what the PACS has of the cohort comes into the data folder."""
+"""`pull`: the cohort's images from the PACS into the data folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""wardround-site records: whether they are the newest there were, and what to do when not."""
+"""`records`: whether the records are the newest there were, and what to do if not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""wardround-site report: what can be used here, for the hospital's own people."""
+"""`report`: what can be used here, for the hospital's own people."""
 
 from __future__ import annotations
 

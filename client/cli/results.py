@@ -1,4 +1,4 @@
-"""wardround-site's commands for results: a model's findings, back in the PACS."""
+"""Commands for results: predict, listen, calibrate, deidentify."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""wardround-site status, pause and resume: what the daemon does, and whether it should."""
+"""`status`, `pause` and `resume` of the daemon."""
 
 from __future__ import annotations
 

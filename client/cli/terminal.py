@@ -1,4 +1,4 @@
-"""What commands say and ask."""
+"""Output and questions on a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""wardround-site withdraw: a patient leaves, and who has left."""
+"""`withdraw`: a patient leaves, and who has left."""
 
 from __future__ import annotations
 

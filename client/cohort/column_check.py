@@ -1,4 +1,4 @@
-"""Whether the columns that a run reads say something at a site, before anybody trains on them.
+"""Check before training that the columns which a run reads hold values at this site.
 
 A column that is missing for everybody, or whose cells are mostly none of what the run expects, is
 a fault of writing (a decimal comma, another code, another spelling), not a finding: the site stops

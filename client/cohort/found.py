@@ -1,4 +1,4 @@
-"""What a site's folder holds: its usable objects, and everything else listed."""
+"""Contents of a site's folder: usable objects, and everything else listed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the rows of a table say of each patient's part, and where they disagree."""
+"""The split that the rows of a table give a patient, and where they disagree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images a run takes: those it asks for, whose row means them."""
+"""Selection of the images of a run: those that it asks for and whose row means them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A site's DICOM objects: found in its folder, decoded once, everything else listed."""
+"""Image intake: a site's DICOM objects, found, decoded once, everything else listed."""
 
 from __future__ import annotations
 

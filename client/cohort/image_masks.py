@@ -1,4 +1,4 @@
-"""The mask that a table names for an image, whatever it was drawn with."""
+"""The mask that a table names for an image, whatever its format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A site's folder as prepared images: what a network takes, with the keys that find their rows."""
+"""Prepared images of a site's folder, with the keys that find their rows."""
 
 from __future__ import annotations
 

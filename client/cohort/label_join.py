@@ -1,4 +1,4 @@
-"""How a table and the images find each other, and why some do not.
+"""Join of table and images, and why some rows or images find no partner.
 
 The report is about identifiers, so it stays at the site; its counts may be shown elsewhere.
 """

@@ -1,4 +1,4 @@
-"""Whom and what a site lets into no cohort, whatever a run asks for."""
+"""Patients and images that a site lets into no cohort."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A site's patients: images and table joined by DICOM keys, ready to be split."""
+"""Loading of a site's cohort: images and table joined by DICOM keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shapes where nobody can be used: a run with privacy goes on, with noise alone."""
+"""Empty cohorts: a private run goes on with noise alone where nobody can be used."""
 
 from __future__ import annotations
 

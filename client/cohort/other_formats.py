@@ -1,4 +1,4 @@
-"""Images that lie in a site's folder in another format than DICOM, by name, for people to act on.
+"""Images in a site's folder that are not DICOM, listed for people.
 
 Nothing of them is read but their first bytes: a run takes images from DICOM alone.
 """

@@ -1,4 +1,4 @@
-"""In which row of the tables of outcomes each patient is, by their first item."""
+"""Row of each patient in the tables of outcomes, by its first item."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images whose pixels are suspect: saturated, the same under two patients, with text in them.
+"""Images with suspect pixels: saturated, the same under two patients, with burned-in text.
 
 Only objects whose pixels are in the store are looked at; nothing is decoded for it.
 """

@@ -1,4 +1,4 @@
-"""Images that can be read and still should not train: looked for in the index's rows alone.
+"""Quality rules on the index's rows: readable images that should still not train.
 
 A rule is a function from all rows to suspects, so that it can compare them; which of them are
 left out is the site's decision (client/site/quality_rules.py). What needs pixels is in

@@ -1,4 +1,4 @@
-"""A site's rules of quality on its own images: what no cohort gets, and what is only reported."""
+"""A site's quality rules applied to its own images: what is refused and what is only reported."""
 
 from __future__ import annotations
 

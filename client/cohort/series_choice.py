@@ -1,4 +1,4 @@
-"""Which images a row of the table may stand for: those of one kind, or the row names the series.
+"""Series that a row of the table may mean: those of one kind, unless the row names it.
 
 A row that names a patient, study or accession number finds every image of it. T1, T2 and FLAIR of
 one study are not three scans with one label, nor is the mask of one of them a mask of all; so where

@@ -1,4 +1,4 @@
-"""Who trains, chooses and tests: by patient, never by image, and each patient by itself.
+"""Split of patients into training, validation and test, each patient by itself.
 
 Guarantee: a patient's part follows from that patient's identifier, the split that its own rows
 give, the configuration and a key; from nobody else. So one patient more or less moves no other.

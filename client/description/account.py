@@ -1,4 +1,4 @@
-"""What became of every study of a site: used by a run, or left out and why.
+"""Account of every study of a site: used by a run, or left out and why.
 
 Nothing here leaves the site; client/description/release.py makes counts of it that may.
 """

@@ -1,4 +1,4 @@
-"""A site's description of its cohort for a run: who is behind each count, then what may leave."""
+"""Description of a site's cohort for a run: the patients behind each count, then what may leave."""
 
 from __future__ import annotations
 

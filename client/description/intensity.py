@@ -1,4 +1,4 @@
-"""How bright a site's studies are, for the histogram of it."""
+"""Brightness of a site's studies, for the histogram of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a site's exact counts to those that may leave.
+"""Release of a cohort's counts: from exact counts to those that may leave.
 
 Guarantee without noise: a count is told when it is 0 or when at least `smallest` patients are
 behind it, and what is held back cannot be had by subtracting told counts of the same answer:

@@ -1,4 +1,4 @@
-"""What a private run costs a site's patients, all parts of it, before it is charged for any.
+"""Costs of a private run for a site's patients, all parts of it, before any is charged.
 
 training                  calibrated so that it and what is told of everybody keep to epsilon
 evaluation                once for each round and split that the configuration has measured;

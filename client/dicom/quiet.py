@@ -1,4 +1,4 @@
-"""Silence for pydicom's remarks on headers, in whatever thread it makes them.
+"""Suppression of pydicom's warnings in every thread.
 
 They are for developers; what matters is raised or checked. `warnings.catch_warnings` alone is
 not safe among threads: it puts back a list that another thread is using.

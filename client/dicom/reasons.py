@@ -1,4 +1,4 @@
-"""Why a file, series, row or patient cannot be used, and what a site admin can do about it."""
+"""Reasons why a file, series, row or patient cannot be used, with what an admin can do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is accepted and still worth knowing: counted in the report, no reason to leave out."""
+"""Remarks on what is accepted and still worth knowing; counted in the report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a site takes part in what it is asked: decided before anything of it is read.
+"""Admission of a request at a site, decided before its tensors or configuration are read.
 
 In this order, so that the first reason is the one to mend: release, pause, hours, policy,
 approval. Another release's configuration is not even parsed, and every other one is parsed with

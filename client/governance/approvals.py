@@ -1,4 +1,4 @@
-"""Which configurations were proposed to this hospital, and what its people said.
+"""Approvals: configurations that were proposed to this hospital, and what its people decided.
 
 Guarantee: an approval is of one configuration's hash, taken over every value of what is trained
 (`RunConfig.in_force`), and of one seed. Any change is another hash, which nobody has approved.

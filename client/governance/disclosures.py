@@ -1,4 +1,4 @@
-"""What has left this hospital: one line for each message, in a chain of hashes.
+"""Disclosures: one line for each message that left this hospital, in a chain of hashes.
 
 Guarantee: the line is durable before its message is sent, so nothing leaves without a line; what
 comes again and again is counted in one (client/governance/repetition.py), and nobody can fill the

@@ -1,4 +1,4 @@
-"""A run's configuration in plain words, for the person who decides whether it runs here."""
+"""A run's configuration in plain words, for the person who approves it."""
 
 from __future__ import annotations
 

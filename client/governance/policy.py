@@ -1,4 +1,4 @@
-"""Whether a run keeps to a hospital's rules: judged on its configuration alone.
+"""A hospital's policy applied to a run's configuration.
 
 Guarantee: a judgement is a function of the run's configuration, the site's rules and the
 coordinator's certificate. No patient is read for it, so the reason that the coordinator is

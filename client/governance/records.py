@@ -1,4 +1,4 @@
-"""Whether a site's records are the newest there were: its ledger and its withdrawals.
+"""Check that a site's records (ledger, withdrawals) are the newest there were.
 
 Guarantee: before each answer, ledger and withdrawals are compared with where they stood by every
 witness there is, and where one of them knows of more, nothing is trained, measured or described:

@@ -1,4 +1,4 @@
-"""The file records.json: what a home knows of where its records stood, beside the records."""
+"""The file records.json: where a home's records stood."""
 
 from __future__ import annotations
 

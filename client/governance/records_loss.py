@@ -1,4 +1,4 @@
-"""The newest copy of a site's records is truly lost: what is known of it is charged back."""
+"""Loss of a site's newest records: what is known of them is charged again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a coordinator can bring about any number of times is written seldom, and counted.
+"""Limits on what a coordinator can make a site write by repeating itself.
 
     the same again            written once at once, then once in five minutes with the number since
     ever another              so many at once and one a minute each; the rest is counted together

@@ -1,4 +1,4 @@
-"""Where a site's records stand, in one statement, and how it is sealed for the coordinator.
+"""Statement of where a site's records stand, sealed for the coordinator.
 
 Guarantee: without the site's identity.key, which never leaves, a sealed statement can be neither
 read nor made (AES-256-GCM), and its length says nothing of withdrawals. So a coordinator can give

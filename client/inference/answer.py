@@ -1,4 +1,4 @@
-"""From a network's output to what a person reads: values, sets, and when there is no answer."""
+"""From a network's output to an answer: values, sets, and when there is none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calibrating a model on this site's own patients; nothing of it leaves.
+"""Fitting of a model's calibration on this site's own patients; nothing of it leaves.
 
 Public: CalibrationOptions, calibrate, fit.
 

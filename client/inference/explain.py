@@ -1,4 +1,4 @@
-"""What moved an answer: a heatmap for images, attributions for clinical columns.
+"""Explanations of an answer: a heatmap for images, attributions for clinical columns.
 
 Public: Explained, explained, heatmap_of, attributions_of.
 

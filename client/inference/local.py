@@ -1,4 +1,4 @@
-"""What this site's home adds to a model: its table, its calibration, and who was withdrawn."""
+"""What a site's home adds to a model: table, calibration, withdrawals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trained model on a hospital's own studies: files in, what the model says of them out.
+"""Inference: a trained model on a hospital's own studies.
 
 Public: TrainedModel, Local, open_model, score_study.
 

@@ -1,4 +1,4 @@
-"""A study's files as a network's inputs, read and prepared as for training."""
+"""Reading of a study as a network's inputs, prepared as for training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clinical columns as numbers, scaled by public constants, and what is missing marked."""
+"""Clinical columns as numbers, scaled by public constants, missing values marked."""
 
 from __future__ import annotations
 

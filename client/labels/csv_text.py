@@ -1,4 +1,4 @@
-"""A CSV as cells, by the sign that its first line says (sep=;) or shows, in UTF-8, 16 or 32.
+"""CSV as cells, by the separator that its first line states or shows.
 
 Unicode is told by its mark, or by the zeros of the header's first letters; the alphabet of a
 country by nothing, so it is refused.

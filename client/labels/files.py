@@ -1,4 +1,4 @@
-"""A table as text, whichever program wrote it: CSV, XLSX or Parquet, the same cells from each.
+"""Tables as text from CSV, XLSX or Parquet, with the same cells from each.
 
 A cell is what its reader sees in a spreadsheet, without what a program adds to it:
 

@@ -1,4 +1,4 @@
-"""What the columns of a site's table mean: declared in a YAML beside it, checked cell by cell.
+"""Schema of a site's table: a YAML beside it, checked cell by cell.
 
 `labels.schema.yaml` beside `labels.csv` (or `outcomes.schema.yaml` beside `outcomes.xlsx`):
 

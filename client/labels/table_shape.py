@@ -1,4 +1,4 @@
-"""What is wrong with a table as a whole: its lines are no rows, or its numbers can be read twice.
+"""Faults of a table as a whole: lines that are no rows, numbers that can be read in two ways.
 
 Both are functions of all rows: they stop a run without privacy, and one with privacy goes on.
 """

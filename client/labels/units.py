@@ -1,4 +1,4 @@
-"""Units of clinical numbers (UCUM), and the few pairs between which a plain factor converts.
+"""Units of clinical numbers (UCUM), and the pairs that convert by a factor.
 
 A mass concentration and an amount (mg/dL and mmol/L) differ by the substance, a temperature in
 degrees Celsius and Fahrenheit by an offset: such pairs are refused, never guessed.

@@ -1,4 +1,4 @@
-"""What a site answers to a request: a standing, an update, a report, or why not.
+"""Request handler of a site: answers a request with a standing, an update, a report or a refusal.
 
 Whether the site takes part at all was decided before (client/governance/admission.py); here its
 patients are loaded once a run, and each request becomes one call of what a simulation calls, too.

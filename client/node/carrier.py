@@ -1,4 +1,4 @@
-"""What a site's letters are carried with: objects fetched and given, and a line for what leaves."""
+"""Fetching and sending of messages, with a line in the disclosures for each that leaves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The site's daemon: keeps in touch with the coordinator, and one worker at work, for ever.
+"""The site's daemon: keeps in touch with the coordinator and keeps one worker running.
 
 `run_daemon` is what `wardround-site start` calls. It ends on SIGTERM or Ctrl-C within a few
 seconds; whatever it was at, the next start goes on with.

@@ -1,4 +1,4 @@
-"""What stands around a daemon: its lock, its signals, and the ports that say how it is."""
+"""Lock, signals and health ports of the daemon."""
 
 from __future__ import annotations
 

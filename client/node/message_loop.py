@@ -1,4 +1,4 @@
-"""A site's letters: fetched, decided on, worked at and answered, each step safe to repeat.
+"""Message loop of a site: fetch, decide, work, answer; each step can be repeated after a crash.
 
 What is on disk decides what is done next, so a process that was killed anywhere goes on:
 

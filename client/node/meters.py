@@ -1,4 +1,4 @@
-"""What a site counts of its own work, for Prometheus; no label holds anything of a patient.
+"""Prometheus metrics of a site; no label holds anything of a patient.
 
 Public: SiteMeters.
 """

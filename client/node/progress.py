@@ -1,4 +1,4 @@
-"""Whether the worker gets on: counted at each file it opens and each step of a network.
+"""Progress of the worker, counted at each file and each step of a network.
 
 A long training is no hang and a parser in an endless loop is one; both use the processor. The count
 rises without a word in the code that works, and a thread tells the daemon when it has risen. A loop

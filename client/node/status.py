@@ -1,4 +1,4 @@
-"""What `wardround-site status` shows: one small file that the daemon writes at every change."""
+"""Status file of the daemon, written anew at every change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The systemd unit of a site's daemon; both sides' units share common.platform.systemd."""
+"""systemd unit of a site's daemon."""
 
 from __future__ import annotations
 

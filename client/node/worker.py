@@ -1,4 +1,4 @@
-"""The warm worker: one process that keeps torch, the network and the cohort from round to round.
+"""The worker process: keeps torch, network and cohort loaded between rounds.
 
     python -m client.node.worker HOME
 

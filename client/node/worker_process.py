@@ -1,4 +1,4 @@
-"""The worker as the daemon sees it: started, given one job at a time, and again when it dies."""
+"""The worker as the daemon sees it: started, given one job at a time, restarted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From records to a table: one row a patient or study, with what was known by its origin."""
+"""Building of the table of outcomes: one row a patient or study, known by its origin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The schema of a table of outcomes, written beside it, so that units stay known."""
+"""The schema that is written beside a table of outcomes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One FHIR R4 Patient resource as a record: what it says of a person, and of other records."""
+"""One FHIR R4 Patient resource as a record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FHIR R4 Patients as persons: records that are linked are of one person (Patient.link).
+"""FHIR R4 Patients as persons: linked records are of one person (Patient.link).
 
     replaced-by    the record must not be used; the other one is, in its place
     replaces       the other way round

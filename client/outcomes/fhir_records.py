@@ -1,4 +1,4 @@
-"""FHIR R4 resources as records: checked by their schema, then by what their codes may be.
+"""FHIR R4 resources as records, checked by schema and codes.
 
 fhir.resources checks structure and types, but no value set: it takes a status that no such
 resource can have. What is checked here besides: Observation.status, Condition.verificationStatus,

@@ -1,4 +1,4 @@
-"""Search on a FHIR R4 server (HTTP): pages, refusals, and a server that lies or is overloaded.
+"""Search on a FHIR R4 server: pages, refusals, overload and wrong answers.
 
 Guarantee: the token goes to the host, port and scheme that the site's admin wrote and nowhere
 else; a redirect or a next page elsewhere is refused before anything is sent there.

@@ -1,4 +1,4 @@
-"""A database in OMOP's Common Data Model (5.3, 5.4) as records: read, and nothing else.
+"""OMOP Common Data Model (5.3, 5.4) as records; the database is only read.
 
 Guarantee: only SELECT is sent (whatever else would be refused before it reaches the database), and
 every value travels beside its statement, never in it. The connection's URL, which holds a

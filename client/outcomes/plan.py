@@ -1,4 +1,4 @@
-"""OUTCOMES.yaml: which source is asked, for whom, and what each column of the table means.
+"""OUTCOMES.yaml: the source, the patients, and what each column of the table means.
 
     fhir: {url: https://fhir.hospital.example/r4, token_file: /etc/wardround/fhir.token}
     patient_identifier: urn:oid:1.2.276.0.76.4.1     # its value is the PatientID of the images

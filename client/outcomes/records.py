@@ -1,4 +1,4 @@
-"""What any source says of patients, in the same words."""
+"""Records of patients, in the same words for every source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What arrives of a series, until it is written down in the queue."""
+"""Images that arrive of a series, until they are written down in the queue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""C-FIND and C-MOVE (PS3.4 C.4.2): the PACS opens a second association, to our own SCP."""
+"""C-FIND and C-MOVE (PS3.4 C.4.2): the PACS opens an association to our SCP."""
 
 from __future__ import annotations
 

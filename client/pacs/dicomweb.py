@@ -1,4 +1,4 @@
-"""DICOMweb (PS3.18): QIDO-RS finds, WADO-RS brings a series in one answer, straight to disk."""
+"""DICOMweb (PS3.18): QIDO-RS finds, WADO-RS brings a series straight to disk."""
 
 from __future__ import annotations
 

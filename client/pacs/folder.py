@@ -1,4 +1,4 @@
-"""A folder into which the PACS exports: whole files are taken over, growing ones are waited for."""
+"""A folder into which the PACS exports: whole files are taken, growing ones waited for."""
 
 from __future__ import annotations
 

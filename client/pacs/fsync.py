@@ -1,4 +1,4 @@
-"""Files reach the disk behind the pull's back, as waiting for it would cost more than fetching.
+"""Background fsync of files while a pull goes on.
 
 An image counts as here once its file is whole and has its name: that outlasts the end of any
 process. It also outlasts a loss of power once it was flushed, which the queue notes; after a loss

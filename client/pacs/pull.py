@@ -1,4 +1,4 @@
-"""A pull: ask what there is, fetch what is missing, compare with what the PACS says.
+"""Pull: find what there is, fetch what is missing, compare with what the PACS says.
 
 It ends complete, or says for each series what is missing and why. A PACS that goes away is waited
 for; a process that is killed goes on where it was, and no instance is fetched twice.

@@ -1,4 +1,4 @@
-"""C-FIND (PS3.4 C.4.1): what the PACS has, study by study and series by series."""
+"""C-FIND (PS3.4 C.4.1): studies and series of the PACS."""
 
 from __future__ import annotations
 

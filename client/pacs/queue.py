@@ -1,4 +1,4 @@
-"""Which series are to be fetched, and how far that is: what a pull goes on from after a crash.
+"""Queue of the series to fetch; a pull goes on from it after a crash.
 
 An instance is written here once its file is whole and has its name, and never before; so what
 stands here is never asked for again, and what does not is. After the machine itself went down,

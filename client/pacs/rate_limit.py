@@ -1,4 +1,4 @@
-"""How fast and when the PACS may be asked, for all threads together."""
+"""Rate and hours at which the PACS may be asked, for all threads together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What arrived gets its place on disk once it is seen to be what it says it is.
+"""A received file: moved to its place once its content is checked.
 
 A file is written under a hidden name, which the index passes over, looked at, and renamed:
 study/series/instance.dcm below the data folder, by UIDs that hold digits and dots alone, so that

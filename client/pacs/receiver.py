@@ -1,4 +1,4 @@
-"""Our own storage SCP (PS3.4 annex B): what C-MOVE sends, and what arrives to be scored."""
+"""Our storage SCP (PS3.4 annex B): for C-MOVE, and for studies to be scored."""
 
 from __future__ import annotations
 

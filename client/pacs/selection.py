@@ -1,4 +1,4 @@
-"""What is asked for: what the table of labels names, of the chosen modalities and days."""
+"""Selection of what a pull asks for: the table's patients, modalities and days."""
 
 from __future__ import annotations
 

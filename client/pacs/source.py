@@ -1,4 +1,4 @@
-"""What every route to the images must do, and what it says of a series.
+"""Interface of every route to the images.
 
 A source lists and fetches; it decides nothing. One of its series is fetched at a time by each of
 several threads, so a source is safe to share.

@@ -1,4 +1,4 @@
-"""What a site has told of its patients by counts: each thing once, and repeated to the byte.
+"""Answers that a site gave by counts: each is given once, charged once and repeated byte for byte.
 
 Guarantee: of a run, each split of each round is measured for one request alone, and its cohort is
 described once. Whoever asks the same again gets the same answer, noise and all, and nothing more

@@ -1,4 +1,4 @@
-"""How gradients by patient are made for a network, by what its noise promises.
+"""Choice of how gradients by patient are made, by network and by what the noise promises.
 
     noise that nobody can repeat   one patient after another, alone: a claim is made of it
     simulated noise                side by side where the network is small: no claim, more seeds

@@ -1,4 +1,4 @@
-"""One charge as a ledger keeps it: a text, whose hash is taken as it stands.
+"""A charge as the ledger stores it: a text whose hash is taken as it stands.
 
 The hash covers the text that was stored, not what a release makes of it. A fact that a later
 release adds, with a default, leaves every earlier charge as it is; it is written only where it

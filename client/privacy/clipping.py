@@ -1,4 +1,4 @@
-"""Norms, clip factors and sums of patients' gradients, exact enough to promise a bound.
+"""Norms, clip factors and sums of patients' gradients, with bounded rounding errors.
 
 Public: clip_factor, patient_norms, add_in_units, exact_sum.
 """

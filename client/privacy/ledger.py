@@ -1,4 +1,4 @@
-"""A site's record of privacy spent: charged first, released after, never forgotten.
+"""Privacy ledger of a site: charged first, released after.
 
 Guarantee: whatever a private round releases was charged before, durably, and all charges
 on any one patient together (client/privacy/parts.py) stay within the site's limit. A process killed

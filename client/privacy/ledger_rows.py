@@ -1,4 +1,4 @@
-"""The rows of a ledger's file: appended one after the other, verified as a chain."""
+"""Rows of the ledger's file: appended, and verified as a chain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks and losses that would break clipping by patient are refused before a run starts.
+"""Guard of the per-patient bound: networks and losses that would break clipping are refused.
 
 What Opacus' validator lets through (BatchNorm without parameters or frozen, running
 statistics, buffers that follow the data) is refused by kind, and what no list of kinds can

@@ -1,4 +1,4 @@
-"""What charges come to for any one patient: of a run the largest part, of all runs the sum.
+"""Composition of charges by patient: the largest part of a run, the sum over runs.
 
 A patient trains, validates or tests in a run, by their own identifier alone
 (client/cohort/split.py), so what was charged for one part is nothing to those of another (parallel

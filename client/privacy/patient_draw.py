@@ -1,4 +1,4 @@
-"""Chance by patient: a number for each patient and each of its images, under a step's secret key.
+"""Random numbers for each patient and image under a step's secret key.
 
 Guarantee: it follows from the key, the PatientID and the image's place among the patient's own
 images alone. AES-256 of distinct blocks under a secret key cannot be told from independent draws,

@@ -1,4 +1,4 @@
-"""Gradients by patient, made in one of three ways that give the same numbers but for rounding.
+"""Gradients by patient, in three ways that agree up to rounding.
 
     loop      one backward pass for each patient: smallest memory, any network
     vmap      several patients side by side (torch.func): fastest at one image each

@@ -1,4 +1,4 @@
-"""Opacus' optimiser with patients for samples: clip, add up, noise, divide, step.
+"""Opacus' optimiser with patients for samples: clip, sum, noise, divide, step.
 
 `DPOptimizer` carries the state and the order of things (`grad_sample`, `summed_grad`, virtual
 batches, `step`); what is replaced are its clipping (automatic, and zero for what is not finite),

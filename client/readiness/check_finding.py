@@ -1,4 +1,4 @@
-"""What a check of the doctor's found, and what it looks at."""
+"""Result type of the doctor's checks, and what they look at."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether it is our code that runs, and whether the key is for its owner alone."""
+"""Check that our own code runs, and that the key is readable by its owner alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the coordinator is reached, is who it was, and knows this site."""
+"""Check that the coordinator is reached, is the one that was joined, and knows this site."""
 
 from __future__ import annotations
 

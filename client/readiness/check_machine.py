@@ -1,4 +1,4 @@
-"""Whether this machine has the room, memory and device that site.yaml counts on."""
+"""Check that the machine has the disk, memory and device that site.yaml counts on."""
 
 from __future__ import annotations
 

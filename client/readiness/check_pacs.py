@@ -1,4 +1,4 @@
-"""Whether the hospital's PACS answers, and what it means when it answers nothing.
+"""Check that the hospital's PACS answers, and what it means when it does not.
 
 What a pull does is done once, small: connect, ask for the first entries of the table of labels,
 fetch one image into a folder that is removed again.

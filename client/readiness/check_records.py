@@ -1,4 +1,4 @@
-"""Whether the patients can be read, and whether the site's own records hold together."""
+"""Check that the patients can be read and the site's own records are whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is this site ready? A finding for each check, and each fault with what to do about it.
+"""`doctor`: one finding for each check, and for each fault what to do about it.
 
 Everything is looked at here and told here. The coordinator is asked for its certificate and for
 the state of the enrolment, and hears the site's name and public key, which it knows.

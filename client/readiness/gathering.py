@@ -1,4 +1,4 @@
-"""Makes the readiness report: reads the folder, applies the rules, compares with a run's needs."""
+"""Gathering of the readiness report from folder, rules and a run's needs."""
 
 from __future__ import annotations
 

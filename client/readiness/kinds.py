@@ -1,4 +1,4 @@
-"""What lies in a folder, by modality, and what is peculiar about it."""
+"""Images of a folder by modality, with their peculiarities."""
 
 from __future__ import annotations
 

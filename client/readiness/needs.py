@@ -1,4 +1,4 @@
-"""What a run needs beside what is here, and how well the table of labels fits the images."""
+"""Needs of a run compared with what is here, and how the table fits the images."""
 
 from __future__ import annotations
 

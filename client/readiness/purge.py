@@ -1,4 +1,4 @@
-"""What a site keeps of one patient, found and removed.
+"""Purge: all that a site keeps of one patient, found and removed.
 
 Guarantee: after `forget` nothing of the patient's pixels or header stands in any file of the
 cache, the index or the queues of pulls and arrivals. Each step may be done twice, so a process

@@ -1,4 +1,4 @@
-"""How ready a site is: what was found, what can be used, and why the rest cannot.
+"""Readiness report: what was found, what can be used, and why the rest cannot.
 
 For the site's own people: it names files and patients, so it stays here. What the coordinator
 would be told of it is in it, too, exactly as it would be (client/description/release.py).

@@ -1,4 +1,4 @@
-"""A picture of the finding as a secondary capture (PS3.3 A.8.1), for viewers that show no more."""
+"""Secondary capture with a picture of the finding (PS3.3 A.8.1)."""
 
 from __future__ import annotations
 

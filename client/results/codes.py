@@ -1,4 +1,4 @@
-"""Coded names of what results say: the standard's where it has one, else our own scheme.
+"""Coded names for results: the standard's where it has one, else our own scheme.
 
 Codes of 99WARDROUND follow from their meaning, so that two sites code the same words alike.
 A code's value has at most 16 characters and its meaning 64 (VR SH and LO, PS3.5 6.2).

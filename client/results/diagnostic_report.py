@@ -1,4 +1,4 @@
-"""A score as a FHIR R4 DiagnosticReport with its Observations, in one Bundle.
+"""FHIR R4 DiagnosticReport of a score, with its Observations in one Bundle.
 
 It stays in the hospital: patient, order and study are named by the hospital's own identifiers,
 and the server that takes it resolves them. Status and labels say that it is research.

@@ -1,4 +1,4 @@
-"""What all our instances have in common: patient, series, the model as their equipment."""
+"""Attributes that all results share: patient, series, and the model as equipment."""
 
 from __future__ import annotations
 

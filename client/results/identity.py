@@ -1,4 +1,4 @@
-"""UIDs of results: they follow from what is said, so that saying it twice makes no double."""
+"""UIDs of results, derived from their content, so that a repeated result is no double."""
 
 from __future__ import annotations
 

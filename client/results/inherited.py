@@ -1,4 +1,4 @@
-"""Patient and study as a result takes them over from its source."""
+"""Patient and study attributes that a result takes over from its source."""
 
 from __future__ import annotations
 

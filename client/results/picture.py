@@ -1,4 +1,4 @@
-"""Heatmap and outlines drawn over their frame, with the text that makes them safe to show."""
+"""Heatmap and outlines drawn over their frame, with the warning text."""
 
 from __future__ import annotations
 

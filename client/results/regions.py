@@ -1,4 +1,4 @@
-"""What a label map outlines, as measured: volumes in mm3, areas in mm2 or pixels."""
+"""Measurements of a label map: volumes in mm3, areas in mm2 or pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A score as a DICOM SR: Comprehensive 3D SR with the measurement report, TID 1500 (PS3.16)."""
+"""DICOM SR of a score: Comprehensive 3D SR with the measurement report TID 1500 (PS3.16)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model says of one study, before it becomes DICOM: nothing here has left the site."""
+"""A model's score of one study, before it becomes DICOM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model's outlines as DICOM SEG (PS3.3 A.51), for volumes and for images that are none.
+"""DICOM SEG of a model's outlines (PS3.3 A.51), for volumes and single images.
 
 highdicom writes neither outlines of several frames without a frame of reference (ultrasound
 loops) nor outlines of a class that it does not know, so the object is put together here.

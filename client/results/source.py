@@ -1,4 +1,4 @@
-"""The images that a score is of, as results refer to them."""
+"""Source images of a score, as results refer to them."""
 
 from __future__ import annotations
 

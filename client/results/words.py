@@ -1,4 +1,4 @@
-"""A score in sentences, the same in every form of a result."""
+"""Sentences that state a score, the same in every form of a result."""
 
 from __future__ import annotations
 

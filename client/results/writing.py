@@ -1,4 +1,4 @@
-"""A score's results as files: whole or not there, and the same file for the same score."""
+"""Writing of results as files: whole or not there, and the same file for the same score."""
 
 from __future__ import annotations
 

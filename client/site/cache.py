@@ -1,4 +1,4 @@
-"""What was prepared once need not be prepared again: arrays and facts under content keys.
+"""Cache of prepared arrays and facts under keys of their content.
 
 Every entry is written under a temporary name, made durable and renamed, so that a crash or a
 second process leaves a whole entry or none; arrays carry a checksum that is looked at before

@@ -1,4 +1,4 @@
-"""Where a site's daemon keeps everything: one folder, each of its files named once."""
+"""The daemon's folder: each of its files is named here once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The site's key for identifiers, and what it makes of them: pseudonyms, and further secrets.
+"""The site's key for identifiers: pseudonyms, and further secrets derived from it.
 
 Guarantee: without the key, which never leaves the home, an identifier cannot be tested against
 a pseudonym, not even by somebody who knows all identifiers of the hospital. With it, the same

@@ -1,4 +1,4 @@
-"""The section `pacs` of site.yaml: where images come from and where results may go."""
+"""The section `pacs` of site.yaml: where images come from and results may go."""
 
 from __future__ import annotations
 

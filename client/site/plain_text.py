@@ -1,4 +1,4 @@
-"""Text, times and sizes as a person reads them on a terminal."""
+"""Text, times and sizes as shown on a terminal."""
 
 from __future__ import annotations
 

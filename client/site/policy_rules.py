@@ -1,4 +1,4 @@
-"""What a hospital allows: the rules that its data-protection officer reads and signs."""
+"""The section `policy` of site.yaml: what a hospital allows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file that holds a secret: read only where no other user can."""
+"""Files that hold a secret; one that other users can read is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The section `quality` of site.yaml: what a hospital does with images that are suspect."""
+"""The section `quality` of site.yaml: what a hospital does with suspect images."""
 
 from __future__ import annotations
 

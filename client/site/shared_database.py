@@ -1,4 +1,4 @@
-"""An SQLite file of a site's queues: one connection that several threads share.
+"""An SQLite file of a site's queues: one connection shared by several threads.
 
 What is deleted from it is overwritten with zeros; `_leave_no_trace` does so in the log beside it.
 """

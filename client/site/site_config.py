@@ -1,4 +1,4 @@
-"""site.yaml: what a hospital's admin decides, typed once and checked once."""
+"""site.yaml: what a hospital's admin decides."""
 
 from __future__ import annotations
 

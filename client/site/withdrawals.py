@@ -1,4 +1,4 @@
-"""Patients who were withdrawn: one durable line each, for good.
+"""Withdrawn patients: one durable line each.
 
 Guarantee: once a withdrawal's line is durable, no cohort is loaded with the patient and no answer
 that was computed with them is put into the outbox (client/node/app.py). Index and pixel store of a

@@ -1,4 +1,4 @@
-"""A site's small YAML files, each read into its type with the same words for what is wrong."""
+"""Reading of a site's YAML files into types, with uniform errors."""
 
 from __future__ import annotations
 

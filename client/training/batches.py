@@ -1,4 +1,4 @@
-"""Which patients, and which of their images, are in a step."""
+"""Batches: which patients, and which of their images, are in a step."""
 
 from __future__ import annotations
 

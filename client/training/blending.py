@@ -1,4 +1,4 @@
-"""A site's own version of the shared model: a mix of it and of the model trained here alone.
+"""Personalisation by blending: a mix of the shared model and of one trained at this site alone.
 
     w(a) = (1 - a) shared + a own,  a in 0, 1/4, 1/2, 3/4, 1
 

@@ -1,4 +1,4 @@
-"""Where a site's network runs: the local GPU when there is one, else the processor."""
+"""Choice of the device that a site's network runs on: its GPU, else the processor."""
 
 from __future__ import annotations
 

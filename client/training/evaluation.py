@@ -1,4 +1,4 @@
-"""Measuring a model at a site: scores stay here, mergeable counts may leave."""
+"""Evaluation of a model at a site: scores stay, mergeable counts may leave."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A site's own version of the shared model: some more steps on its own patients."""
+"""Personalisation by fine-tuning: some more steps on a site's own patients."""
 
 from __future__ import annotations
 

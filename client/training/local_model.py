@@ -1,4 +1,4 @@
-"""The network and task that a site keeps loaded from round to round."""
+"""The network and task that a site keeps loaded between rounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One local round: weights in, an update out; with privacy, charged before it is released."""
+"""A local round: weights in, an update out; private rounds are charged first."""
 
 from __future__ import annotations
 

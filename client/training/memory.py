@@ -1,4 +1,4 @@
-"""What a site keeps for itself between rounds: personal layers and control variates.
+"""State that a site keeps between rounds: personal layers and control variates.
 
 Guarantee: a site that misses rounds goes on from the last that it took part in, and a round
 that is asked for again starts from the same bits as the first time.

@@ -1,4 +1,4 @@
-"""A site's private round: check the network, charge the ledger, then take noised steps."""
+"""A private round: check the network, charge the ledger, take noised steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a round takes here: one step tried on made-up images, nothing kept of it."""
+"""Time of a round here, estimated from one step on made-up images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An answer of the coordinator's is no longer than any of its can be, whatever it announces."""
+"""Bound on the coordinator's answers: none is read beyond the longest that it can have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TLS to the coordinator, and in words why it is refused: certificate, clock, or key."""
+"""TLS connection to the coordinator, and why one is refused: certificate, clock or key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which coordinator a site joined: address, name and the authority that it trusts."""
+"""The coordinator that a site joined: address, name and certificate authority."""
 
 from __future__ import annotations
 

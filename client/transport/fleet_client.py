@@ -1,4 +1,4 @@
-"""The seam to Flower: a site's calls of the coordinator's FleetClient API, one method a call.
+"""Client of Flower's Fleet API: one method a call. The seam to Flower at a site.
 
 Flower's own SuperNode is not used: it sleeps three seconds between looks, keeps messages in
 memory only, drops a reply that it could not send, and stores a run's code before anyone looks at

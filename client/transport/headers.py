@@ -1,4 +1,4 @@
-"""The headers of ours on a site's calls: what a pull waits for, and who signed the request."""
+"""Headers of ours on a site's calls: what a pull waits for, and the request's signature."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests that came and are not answered yet, on disk before anything is done about them.
+"""Inbox: requests on disk before anything is done about them.
 
 Flower gives a message out once. One that is kept here survives a crash of the daemon: its
 missing objects are fetched, and its answer is sent, by the next process.

@@ -1,4 +1,4 @@
-"""The site's half of joining: a key made here, an invitation, and a fingerprint read aloud.
+"""Joining a federation: a new key, an invitation, and a fingerprint to compare.
 
     fetch the authority's certificate   from whoever answers; trusted if its hash is the invite's
     make the key                        here, for its owner alone; it never leaves

@@ -1,4 +1,4 @@
-"""Answers of this site, kept so that the same question gets the same bytes again.
+"""Outbox: answers that were given, kept so that the same request gets the same bytes again.
 
 Guarantee: an update that was charged and kept here is sent again bit for bit, signature and all,
 when the coordinator asks the same question anew, after whatever crash; nothing more is charged

@@ -1,4 +1,4 @@
-"""The hospital's proxy on the way to the coordinator: asked to CONNECT, it passes TLS on unopened.
+"""HTTP proxy on the way to the coordinator (CONNECT); TLS stays end to end.
 
 `proxy` in site.yaml decides; where it is not set, HTTPS_PROXY and NO_PROXY of the environment do,
 as for other programs. This machine's own addresses are never asked for through a proxy.

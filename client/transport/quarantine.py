@@ -1,4 +1,4 @@
-"""Requests that ended the worker, counted before each try and set aside after the second time.
+"""Quarantine of requests that ended the worker twice.
 
     HOME/quarantine/NAME.json       tries of a request so far, or why it is set aside
     HOME/quarantine/NAME.request    the request, once it is set aside; the newest few are kept

@@ -1,4 +1,4 @@
-"""A site's signature on each request that it sends to the coordinator."""
+"""Signature of a site on each request to the coordinator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a bundle says about itself, for programs: card.json."""
+"""card.json: what a bundle says about itself, for programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was seen of a model beside its metrics: whose patients, subgroups, calibration.
+"""Evidence on a model beside its metrics: patients, subgroups, calibration.
 
 Everything in it was released already: made of the counts that sites give for evaluation, in
 cells no smaller than `evaluation.smallest_cell`. Nothing more is asked of anybody for a card.

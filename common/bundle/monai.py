@@ -1,4 +1,4 @@
-"""What makes a bundle a MONAI Bundle: metadata.json, and a configuration for MONAI's own runner.
+"""MONAI Bundle: metadata.json, and a configuration for MONAI's own runner.
 
 Layout and fields are those of MONAI's bundle specification and of its schema of 2024-07-25.
 The configuration names classes of MONAI, PyTorch and Python only, and loads no pickle.

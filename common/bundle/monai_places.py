@@ -1,4 +1,4 @@
-"""How what MONAI loads lies, as expressions of its parser: which axis is which, a pixel's shape."""
+"""Axis order and pixel shape of what MONAI loads, as expressions of its parser."""
 
 from __future__ import annotations
 

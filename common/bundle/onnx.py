@@ -1,4 +1,4 @@
-"""A trained network as ONNX: from preprocessed inputs to what a person reads, and checked."""
+"""ONNX export of a trained network, checked against it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a bundle's model came about, for whoever must judge it: run, sites, rounds, hashes.
+"""Origin of a bundle's model: run, sites, rounds, hashes.
 
 Public: Origin, SiteShare, origin_json, origin_text, count_text, KINDS.
 """

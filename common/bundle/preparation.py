@@ -1,4 +1,4 @@
-"""The way from an image's values to the network's input, as a program that needs no Wardround.
+"""From an image's values to the network's input, as a program without Wardround.
 
 TorchScript, so that others prepare their images exactly as the sites did: what MONAI's own
 transforms do when they shrink an image (a Gaussian, then a sample) is not what the model saw.

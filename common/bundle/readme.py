@@ -1,4 +1,4 @@
-"""A bundle's README.md: the model card that people read."""
+"""A bundle's README.md: the model card for people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How to run a bundle's model: the part of README.md that is code."""
+"""The part of a bundle's README.md that shows how to run it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trained network, and the way to its input, as TorchScript: MONAI runs it without our code.
+"""TorchScript export of a trained network and the way to its input.
 
 PyTorch calls TorchScript deprecated and still loads it; it is what a MONAI Bundle's `model.ts`
 is. Its archive is read by PyTorch's own restricted reader, which makes tensors and lists and

@@ -1,4 +1,4 @@
-"""A model's inputs and outputs in words: the same in the card, the README and MONAI's metadata."""
+"""A model's inputs and outputs in words, the same in card, README and metadata."""
 
 from __future__ import annotations
 

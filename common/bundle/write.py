@@ -1,4 +1,4 @@
-"""A model that leaves a run: weights, ONNX, TorchScript, a card and a README in one folder.
+"""Bundle of a trained model: weights, ONNX, TorchScript, card and README in one folder.
 
 The folder is a MONAI Bundle too, which MONAI's own runner executes without this package; only
 `models/model.pt` of MONAI's specification is not there, as it would be a pickle.

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in words that say what to type instead."""
+"""Errors in a configuration, with what to type instead."""
 
 from __future__ import annotations
 

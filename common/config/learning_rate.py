@@ -1,4 +1,4 @@
-"""The learning rate of a round, which sites train with and the coordinator bounds updates by."""
+"""Learning rate of a round."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a run is measured, by its configuration alone: coordinator and sites agree on it.
+"""Rounds at which a run is measured, by its configuration alone.
 
 Guarantee: what a configuration has measured is a list with an end, so what was approved bounds
 how often a site can be asked.

@@ -1,4 +1,4 @@
-"""Which input sizes and widths a network can take; known before torch is loaded."""
+"""Input sizes and widths that a network can take, without torch."""
 
 from __future__ import annotations
 

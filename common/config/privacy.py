@@ -1,4 +1,4 @@
-"""What is measured and what may leave a site: evaluation and patient-level privacy."""
+"""Sections `evaluation` and `privacy`: what is measured and what may leave."""
 
 from __future__ import annotations
 

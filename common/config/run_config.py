@@ -1,4 +1,4 @@
-"""What a run is: typed once, checked once, the same file for simulation and production.
+"""Configuration of a run, the same file for simulation and production.
 
 A run's identity is the SHA-256 of its canonical JSON (`RunConfig.fingerprint`), so that
 what a hospital approved is what it trains. The sections are written in config_task,

@@ -1,4 +1,4 @@
-"""The configuration's JSON Schema, for editors: completion, and the comments as explanations."""
+"""JSON Schema of the configuration, for editors."""
 
 from __future__ import annotations
 

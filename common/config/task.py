@@ -1,4 +1,4 @@
-"""Which question a run answers: diagnosis, prognosis or segmentation."""
+"""Section `task`: diagnosis, prognosis or segmentation."""
 
 from __future__ import annotations
 

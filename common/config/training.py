@@ -1,4 +1,4 @@
-"""The network, the rounds, and what the coordinator does with the updates."""
+"""Sections `model`, `training` and `aggregation`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""YAML as people mean it: version 1.2's core types, and no key twice.
+"""YAML 1.2's core types, and no key twice.
 
 PyYAML reads version 1.1, in which `no` is false, `012` is ten, `1:30` is ninety, `2024-01-01` is
 a date and `1e-3` is text. A hospital or a class called `no` must stay what it is.

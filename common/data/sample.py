@@ -1,4 +1,4 @@
-"""Patients as tensors: what preprocessing makes, networks take and losses see."""
+"""Patients as tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Named tensors: difference, scale, norm, fingerprint; safetensors in and out."""
+"""Weights as named tensors: difference, scale, norm, fingerprint, safetensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a site may say of its cohort before a run: tables of counts with public rows.
+"""Statistics of a cohort that a site may send: tables of counts with public rows.
 
 Every row that can be told is fixed by the run's configuration or by this file, so a table holds
 no value of a DICOM header or of labels.csv; bin edges are constants, never taken from patients.

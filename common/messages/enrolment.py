@@ -1,4 +1,4 @@
-"""How a site joins: one line by telephone or post, then three small messages over TLS.
+"""Messages of joining: an invitation line, then three small messages over TLS.
 
     coordinator                                site
       invite line  -- any safe way -->           reads address, CA's hash and secret

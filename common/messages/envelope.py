@@ -1,4 +1,4 @@
-"""A message as it travels between hospitals: a header of JSON, a signature, and packed tensors.
+"""Envelope of a message: JSON header, signature, packed tensors.
 
 The header names every tensor, so reading takes no more memory than it says, and only after the
 frames came. In a file an envelope is one line of JSON with the frames' lengths, then the frames.

@@ -1,4 +1,4 @@
-"""Flower's calls on an HTTP client of ours.
+"""Flower's calls on our own HTTP client.
 
 Its own takes proxies from the environment, also for this machine, and follows redirects, with
 requests that are signed for one coordinator.

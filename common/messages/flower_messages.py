@@ -1,4 +1,4 @@
-"""Envelopes inside Flower's messages: built of its objects, and read back one object at a time.
+"""Envelopes inside Flower's messages, read back one object at a time.
 
 Flower keeps a message as a tree of objects named by their SHA-256: the message, its records, and
 chunks of bytes. What is the same in two messages is stored, and sent, once; after a cut only

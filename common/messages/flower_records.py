@@ -1,4 +1,4 @@
-"""Messages as Flower's records, for sites on one machine: raw tensors beside a JSON header.
+"""Messages as Flower's records, for sites on one machine.
 
 Reading one never runs code of the sender's, and refuses what is not exactly a message.
 """

@@ -1,4 +1,4 @@
-"""The facts of a message as strict JSON; reading one never runs code of the sender's."""
+"""Facts of a message as strict JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A site's key: made at the site, never leaves it; people compare its fingerprint.
+"""A site's key pair and its fingerprint.
 
 Keys are EC P-384 in OpenSSH's own text, so that `ssh-keygen -l -f key.pub` shows the same
 fingerprint as our commands do. Signatures are ECDSA with SHA-384.

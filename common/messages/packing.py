@@ -1,4 +1,4 @@
-"""Tensors as frames of bytes: small enough to resend one by one, compressed, errors stated.
+"""Tensors as frames of bytes: compressed, resent one by one.
 
 A frame holds up to half a million consecutive values of all tensors laid end to end.
 

@@ -1,4 +1,4 @@
-"""What the coordinator keeps for a site over runs, and sends with every request.
+"""Receipt: what the coordinator keeps for a site over runs.
 
 Where the site's records stood, written by the site for itself: the number of charges and their
 hash can be read by the coordinator, which knows them from each spend; the rest is sealed, so that

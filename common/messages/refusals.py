@@ -1,4 +1,4 @@
-"""Why a site says no; known without torch, so that commands that only show it start at once."""
+"""Refusals: why a site says no."""
 
 from __future__ import annotations
 

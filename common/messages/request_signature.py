@@ -1,4 +1,4 @@
-"""What a site signs of each request: all of it, so that a captured signature fits no other.
+"""Text that a site signs of each request.
 
 Method, path, query, the hash of the body, the headers of ours, the time and a number that is used
 once. The coordinator takes each number once (server/service/replays.py), within the

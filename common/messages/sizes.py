@@ -1,4 +1,4 @@
-"""How large an answer to each kind of request can be; what is larger is not one of ours.
+"""Largest size of the answer to each kind of request.
 
 A site that answers a proposal with hundreds of megabytes would fill the coordinator's disk twice:
 the limits are checked on the size that is announced, before anything is stored, and on what comes.

@@ -1,4 +1,4 @@
-"""All that travels between coordinator and site; nothing else may leave a hospital.
+"""Messages between coordinator and site; nothing else may leave a hospital.
 
 How a message is written down: message_headers (its facts, as strict JSON), envelope (with its
 tensors packed, as between hospitals) and flower_records (as Flower's records, on one machine).

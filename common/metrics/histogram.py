@@ -1,4 +1,4 @@
-"""Probabilities as fixed public histograms: what may leave with Gaussian noise on the counts.
+"""Probabilities as public histograms with Gaussian noise on the counts.
 
 Joined ranges depend on where the patients are, so one patient more could change them all. Here
 each patient is in one cell whatever the others are, which is what noise can hide.

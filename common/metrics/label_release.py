@@ -1,4 +1,4 @@
-"""What a site may tell of one label's probabilities and outcomes."""
+"""What a site may send of one label's probabilities and outcomes."""
 
 from __future__ import annotations
 

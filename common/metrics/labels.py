@@ -1,4 +1,4 @@
-"""Predictions of classes: AUROC, precision and recall, Brier score, calibration.
+"""Metrics of classes: AUROC with intervals, precision, recall, Brier score, calibration.
 
 Each metric takes scores (n,), outcomes of 0 or 1 (n,) and weights (draws, n), and returns
 one value a draw: a bootstrap of a thousand draws is one pass over the sorted scores.

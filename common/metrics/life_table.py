@@ -1,4 +1,4 @@
-"""Deaths and losses by public interval: Kaplan-Meier curves and ranks that merge.
+"""Life tables by public interval: Kaplan-Meier curves and ranks that merge.
 
 A table's cells are intervals of time: those that end at the edges, then all that is later.
 """

@@ -1,4 +1,4 @@
-"""What metrics are called in what people read; results.json and card.json keep the short names.
+"""Names of metrics for people; results.json and card.json keep the short names.
 
 Known without torch, so that looking at a run starts at once.
 

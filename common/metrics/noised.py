@@ -1,4 +1,4 @@
-"""Metrics of counts with Gaussian noise: intervals that hold the noise, or a reason for none.
+"""Metrics of noised counts, with intervals that hold the noise.
 
     a count below zero           the nearest counts of none below zero with the same total
     too few of an outcome        its total is within two standard deviations of the noise's own:

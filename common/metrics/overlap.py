@@ -1,4 +1,4 @@
-"""Predictions of outlines: Dice and surface distance, one value an item and structure."""
+"""Metrics of outlines: Dice and surface distance."""
 
 from __future__ import annotations
 

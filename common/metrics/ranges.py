@@ -1,4 +1,4 @@
-"""Scores as counts by range of public bins: what may leave a site in place of the scores.
+"""Scores as counts by public range.
 
 A site joins neighbouring bins until each range holds the smallest cell of patients. Sites'
 ranges differ, so each tells, by bin, how many patients' ranges begin there, how many end

@@ -1,4 +1,4 @@
-"""What a site may say about its predictions: counts and sums that add up between sites."""
+"""Statistics of predictions: counts and sums that add up between sites."""
 
 from __future__ import annotations
 

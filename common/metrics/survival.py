@@ -1,4 +1,4 @@
-"""Predictions of time to an event: concordance, time-dependent AUC, integrated Brier score."""
+"""Metrics of survival: concordance, time-dependent AUC, integrated Brier score."""
 
 from __future__ import annotations
 

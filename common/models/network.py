@@ -1,4 +1,4 @@
-"""A run's network, as coordinator and sites build it from the same configuration and seed."""
+"""A run's network, built alike by coordinator and sites."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Normalisation that looks at one item at a time, wherever a network had BatchNorm."""
+"""Normalisation of one item at a time, in place of BatchNorm."""
 
 from __future__ import annotations
 

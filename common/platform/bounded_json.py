@@ -1,4 +1,4 @@
-"""JSON that came from elsewhere: how large it may be is known before any of it is built.
+"""JSON from elsewhere, with bounds that are checked before it is built.
 
 Refused are more bytes, deeper nesting or more values than its place needs, a key twice, numbers
 that are none (NaN, Infinity, 1e999) or longer than anybody writes, and halves of characters.

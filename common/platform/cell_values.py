@@ -1,4 +1,4 @@
-"""What a cell of a table says: a number, one of several values, yes or no.
+"""Values of a table's cell: a number, one of several values, yes or no.
 
 A cell is read by itself, never by what stands in other rows: what one patient's row says cannot
 change how another's is read.

@@ -1,4 +1,4 @@
-"""What both commands do with a fault: one message that says what to type, and an exit status."""
+"""Errors of a command: one message that says what to type, and an exit status."""
 
 from __future__ import annotations
 

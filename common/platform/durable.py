@@ -1,4 +1,4 @@
-"""A file that is whole or not there, whatever happens while it is written."""
+"""Durable writing: a file is whole or not there."""
 
 from __future__ import annotations
 

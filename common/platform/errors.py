@@ -1,4 +1,4 @@
-"""Every error a person can meet, and who must act on it.
+"""Errors that a person can meet, by who must act on them.
 
     WardroundError
     |-- ConfigurationError      whoever wrote the configuration    exit 2

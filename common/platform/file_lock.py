@@ -1,4 +1,4 @@
-"""A file that one holder at a time has, or several share; the lock goes with its last process."""
+"""Lock file with one holder at a time, or several that share it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a doctor's check found; and the check that both sides share."""
+"""Finding of a doctor's check, and the check that both sides share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An append-only file of JSON lines, each of which holds the hash of the line before.
+"""Append-only file of JSON lines in a chain of hashes.
 
 The chain shows a line that was changed, removed from the middle, moved or put in. It cannot show
 that whole lines are missing at the end: for that, keep a copy of the last hash elsewhere.

@@ -1,4 +1,4 @@
-"""Whether this process is well, for whoever watches machines: /healthz, /metrics, gRPC health.
+"""Health endpoints of a process: /healthz, /metrics, gRPC health.
 
 Everything answers on the loopback address unless told otherwise, and tells nothing of any
 patient: a status, since when, and the metrics of `client.node.meters` or `server.service.meters`.

@@ -1,4 +1,4 @@
-"""The health protocol of gRPC, for whoever watches machines so (see common/platform/health.py)."""
+"""gRPC's health protocol."""
 
 from __future__ import annotations
 

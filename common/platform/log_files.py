@@ -1,4 +1,4 @@
-"""A log's file: lines whole or not at all, for its owner alone, begun anew when it is large."""
+"""Log files: whole lines, for their owner alone, rotated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A warning that comes again and again is counted: nobody can fill a log with it."""
+"""Rate limit of repeated warnings in logs."""
 
 from __future__ import annotations
 

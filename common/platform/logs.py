@@ -1,4 +1,4 @@
-"""Structured logs: lines for people on a terminal, JSON lines for programs and in a folder.
+"""Structured logs: lines for people, JSON lines for programs.
 
     log("client.node.daemon").info("connected", coordinator="10.0.0.1:8443")
 

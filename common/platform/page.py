@@ -1,4 +1,4 @@
-"""Pages that stand alone: one file, the house's style in it, no scripts, nothing fetched."""
+"""HTML pages that stand alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which Wardround runs: one hash over its code, and Flower's bundle that carries none.
+"""Release of Wardround: one hash over its code, and Flower's bundle without code.
 
 Flower ships every site a bundle with each run. Ours holds a list of what is installed and no
 code, so a site refuses any bundle whose hash is not its own release's, and runs what it

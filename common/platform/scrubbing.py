@@ -1,4 +1,4 @@
-"""Takes out of a text what may name a patient or a place: the last defence, not the first.
+"""Removal of names of patients and places from a text; the last defence.
 
 Nothing that leaves a site is free text by design (`common.messages.wire`); this catches what a
 mistake would let through. It knows absolute paths, DICOM UIDs and e-mail addresses by their look.

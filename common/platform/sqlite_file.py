@@ -1,4 +1,4 @@
-"""An SQLite file whose commits are on disk when they return, and what its errors become."""
+"""SQLite files whose commits are durable, and their errors in words."""
 
 from __future__ import annotations
 

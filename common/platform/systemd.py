@@ -1,4 +1,4 @@
-"""A systemd unit that lets a daemon do its work and nothing else: what both sides' units share."""
+"""systemd units: what both sides' units share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gaussian noise and secret draws that nobody can repeat, and a repeatable one for simulations.
+"""Gaussian noise and secret random numbers; a repeatable source for simulations.
 
 `ChaChaNoise` has no seed argument: with a seed, noise is a function of public facts and
 hides nothing (two runs with the same seed differ by exactly the patients' gradients).

@@ -1,4 +1,4 @@
-"""What a site does for its patients' privacy in a run: one frozen plan, made before it starts."""
+"""Privacy plan of a site for a run, made before it starts."""
 
 from __future__ import annotations
 

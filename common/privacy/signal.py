@@ -1,4 +1,4 @@
-"""Whether a private run's noise can leave anything to learn from, told from public figures.
+"""Signal against noise of a private run, from public figures.
 
 In each step the sum of clipped gradients is at most (patients) x (clip norm) long, and that only
 where all point the same way; the noise of a site has length sigma x clip norm x sqrt(trained

@@ -1,4 +1,4 @@
-"""What a run promises its patients, in words, and what it does not."""
+"""Privacy statement of a run: what it promises its patients and what not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any Flower strategy as an aggregator over the admitted updates.
+"""Any Flower strategy as an aggregation rule over the admitted updates.
 
 A strategy remembers between rounds in its attributes; a round here is state in, state out.
 So each round makes the strategy anew, gives back what it remembered, lets it configure and

@@ -1,4 +1,4 @@
-"""Rules that stand some faulty sites: coordinate median, trimmed mean, Krum."""
+"""Robust aggregation: coordinate median, trimmed mean, Krum."""
 
 from __future__ import annotations
 

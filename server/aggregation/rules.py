@@ -1,4 +1,4 @@
-"""From the sites' updates to the next weights: pairs of functions, chosen by configuration.
+"""Aggregation rules: from the sites' updates to the next weights.
 
 The mean holds one accumulator and one update: with 32 sites of 11M parameters that is two
 models in memory, not 32. Median, trimmed mean and Krum compare sites with each other and

@@ -1,4 +1,4 @@
-"""What the coordinator does with the combined update (Reddi et al. 2021, algorithm 2)."""
+"""Server optimisers: step with the combined update (Reddi et al. 2021, algorithm 2)."""
 
 from __future__ import annotations
 

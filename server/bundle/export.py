@@ -1,4 +1,4 @@
-"""The model of a finished or stopped run as a bundle, with the record of how it came about.
+"""Export of a run's model as a bundle.
 
 Everything is read from what the run saved, and checked first: a state, a journal or results
 that were changed are refused, not exported.

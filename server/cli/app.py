@@ -1,4 +1,4 @@
-"""wardround-coordinator: a federation's coordinator, from its keys to the exported model."""
+"""`wardround-coordinator`: the commands of a federation's coordinator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""wardround-coordinator cohorts and report: what the sites tell of their cohorts."""
+"""`cohorts` and `report`: what the sites say of their cohorts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""wardround-coordinator doctor."""
+"""`doctor` of the coordinator."""
 
 from __future__ import annotations
 

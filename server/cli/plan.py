@@ -1,4 +1,4 @@
-"""wardround-coordinator plan: what a run would cost, before it starts."""
+"""`plan`: what a run would cost, before it starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A forecast on a screen.
+"""A forecast on a terminal.
 
 Public: plan_frame.
 """

@@ -1,4 +1,4 @@
-"""wardround-coordinator run, status, watch, stop, resume and export."""
+"""`run`, `status`, `watch`, `stop`, `resume` and `export`."""
 
 from __future__ import annotations
 

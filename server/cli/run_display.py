@@ -1,4 +1,4 @@
-"""A run on a screen: what it is, what it waits for, each site, and what to do next.
+"""A run on a terminal.
 
 Public: frame, table_of.
 """

@@ -1,4 +1,4 @@
-"""Times, sizes and states of a run in words, in the local time of whoever looks.
+"""Times, sizes and states of a run in words.
 
 Public: clock, duration, size, since, progress, waits_for, time_left, measured.
 """

@@ -1,4 +1,4 @@
-"""wardround-coordinator invite and sites."""
+"""`invite` and `sites`."""
 
 from __future__ import annotations
 

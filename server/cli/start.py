@@ -1,4 +1,4 @@
-"""wardround-coordinator init, start and service."""
+"""`init`, `start` and `service`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Watching a run until it is over, on a terminal or as lines in a file.
+"""`watch`: follows a run until it is over.
 
 Public: watch, show, Look.
 """

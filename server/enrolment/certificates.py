@@ -1,4 +1,4 @@
-"""The coordinator's own certificate authority and the certificate its listeners show.
+"""Certificate authority of the coordinator and the certificate of its listeners.
 
 Sites trust the authority's certificate, whose hash is in their invitation, and nothing else;
 so the server's certificate can be renewed at any time without asking them.

@@ -1,4 +1,4 @@
-"""What `init` makes: keys, certificates, a token and settings, and nothing a second time."""
+"""`init`: keys, certificates, a token and settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Invitations for several sites at once, each one line to send by a safe way."""
+"""Invitations for several sites."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The three pages that a site without a key reaches, to become one with a key."""
+"""The three pages that a site without a key may reach."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What sites gave the coordinator to keep for them, over all runs: one receipt a key.
+"""Receipts that the coordinator keeps for sites, over all runs.
 
 A site compares it with its own records before it spends anything (client/governance/records.py), so
 an old copy that was restored there shows in the next run. The coordinator cannot read what it

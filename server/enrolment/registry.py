@@ -1,4 +1,4 @@
-"""Which sites belong: invited once, pending until a person compared fingerprints, revocable.
+"""Registry of sites: invited, pending, accepted, revoked.
 
     invite      a new secret for a site; the one before is void
     join        the secret's holder brings a public key        -> pending

@@ -1,4 +1,4 @@
-"""Memory that is freed goes back to the system at once, so that a large round leaves no trace.
+"""Return of freed memory to the system after a large round.
 
 glibc raises the size from which it does so to that of the largest block freed, up to 32 MiB,
 and keeps smaller ones in an arena a thread: objects of 4 MiB on dozens of threads would stay.

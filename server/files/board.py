@@ -1,4 +1,4 @@
-"""What whoever watches a run sees: one small file, written anew at every change.
+"""Run status file, rewritten at every change.
 
 It is derived, never read back by the run, and may be deleted; the journal is the record.
 """

@@ -1,4 +1,4 @@
-"""Where the coordinator keeps what: one folder, every path by its name."""
+"""The coordinator's folder: every path by its name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""coordinator.yaml: what the coordinator is called and where it listens."""
+"""coordinator.yaml: name and addresses of the coordinator."""
 
 from __future__ import annotations
 

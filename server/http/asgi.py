@@ -1,4 +1,4 @@
-"""Requests and answers as ASGI has them, for what stands before an application.
+"""ASGI requests and answers.
 
 https://asgi.readthedocs.io/en/latest/specs/www.html
 """

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP connection with bounds on what uvicorn leaves open: sizes, times, requests.
+"""HTTP connection of uvicorn, with bounds on sizes, times and requests.
 
 Each step has its own:
 

@@ -1,4 +1,4 @@
-"""The door of a listener: what a caller may take before it has shown a key.
+"""Door of a listener: what a caller may take before it has shown a key.
 
 A connection is a stranger's until one of its requests shows a key (`asgi.shown`): an accepted
 site's signature, or the operator's token.

@@ -1,4 +1,4 @@
-"""The places at a door: strangers' and known callers', who gives one up, who was turned away."""
+"""Places at a door: strangers' and known callers'."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is this coordinator ready? One finding a check, and each fault with what to do about it."""
+"""Checks that a coordinator is ready, and for each fault what to do."""
 
 from __future__ import annotations
 

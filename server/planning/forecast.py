@@ -1,4 +1,4 @@
-"""What a run would cost before it starts: epsilon and bytes by site, time, and what would stop it.
+"""Forecast of a run: epsilon and bytes by site, time, and what would stop it.
 
 Public: forecast, Forecast, SiteForecast.
 """

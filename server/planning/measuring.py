@@ -1,4 +1,4 @@
-"""How a finished run is measured on the sites' test patients, and what that costs before it is."""
+"""Measurement of a finished run on the sites' test patients, and its cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What sites say to a proposal, asked without beginning a run, as a process of its own.
+"""Process that asks sites about a proposal without beginning a run.
 
     python -m server.processes.ask_process FOLDER NAME SECONDS SEED [cohorts] < CONFIGURATION
 

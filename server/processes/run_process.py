@@ -1,4 +1,4 @@
-"""One run, as a process of its own: the rounds of server/rounds/run_rounds.py over real sites.
+"""Process of one run.
 
     python -m server.processes.run_process FOLDER RUN
 

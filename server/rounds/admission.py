@@ -1,4 +1,4 @@
-"""Which answers enter the model: everything else is refused with a reason, and the run goes on."""
+"""Admission of answers into the model; a refused one has a reason and the run goes on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who takes part: sites are asked before the first round, and again while they say "not yet"."""
+"""Approval of a run by its sites: asked before the first round, and again while one waits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers in one fixed order, however they arrive.
+"""Order of answers, independent of how they arrive.
 
 Floating-point addition is not associative, so a sum in the order of arrival would differ
 from run to run. An update that comes before its turn waits on disk, not in memory: the

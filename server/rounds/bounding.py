@@ -1,4 +1,4 @@
-"""How far one site may move the model in a round: an update that is longer is shortened.
+"""Bound on updates: one that is longer is shortened.
 
     with privacy                 what public constants allow: clip norm, noise, divisor, learning
                                  rate, steps, number of weights (`public_bound`)

@@ -1,4 +1,4 @@
-"""Which round's weights are kept, and when to stop: a rule fixed before the run."""
+"""Choice of the round whose weights are kept, and when to stop."""
 
 from __future__ import annotations
 

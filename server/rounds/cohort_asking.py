@@ -1,4 +1,4 @@
-"""Asks sites to describe their cohorts, once before a run's first round.
+"""Asking of sites to describe their cohorts, before a run's first round.
 
 Nobody has to answer: a site that refuses, is silent or says what cannot be is noted with the
 reason, and the run goes on. What was saved is not asked for again when the run is resumed.

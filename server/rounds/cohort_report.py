@@ -1,4 +1,4 @@
-"""What the sites' cohorts come to, on a page, in a line and on a terminal.
+"""Report of the sites' cohorts: a page, a line, a table on a terminal.
 
 Public: write_report, cohort_line, said.
 """

@@ -1,4 +1,4 @@
-"""What sites said of their cohorts, as a run's folder keeps it: the file cohort.json."""
+"""cohort.json: what sites said of their cohorts."""
 
 from __future__ import annotations
 

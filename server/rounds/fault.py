@@ -1,4 +1,4 @@
-"""Why an answer is not admitted; apart from the checks, so that whoever counts needs no torch."""
+"""Reasons of non-admission."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happened in a run, line by line, in a chain of hashes (common/platform/hash_chain.py)."""
+"""Journal of a run, in a chain of hashes."""
 
 from __future__ import annotations
 

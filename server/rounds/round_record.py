@@ -1,4 +1,4 @@
-"""What is told of a round: sites, reasons, scores and spend; nothing of any patient."""
+"""Record of a round: sites, reasons, scores and spend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole story of a run. Between hospitals and in a simulation it is this one function."""
+"""The rounds of a run, the same function between hospitals and in a simulation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run stands: everything the next round needs, saved before it begins."""
+"""State of a run: all that the next round needs."""
 
 from __future__ import annotations
 

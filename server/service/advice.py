@@ -1,4 +1,4 @@
-"""What a person should do next about a run, in commands that can be typed.
+"""Advice on a run: the commands that a person should type next.
 
 Public: advice, nobody_accepted.
 """

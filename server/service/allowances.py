@@ -1,4 +1,4 @@
-"""How much each site may send in answer to each message: known before anything is stored.
+"""Allowance of bytes for each site's answer to each message.
 
 A run says with each message how large an answer to it can be. A site announces an answer with its
 size and the names of its objects, and then sends these. Refused before Flower sees them are

@@ -1,4 +1,4 @@
-"""Pulls that wait for a message, and messages that are sent again until they came.
+"""Delivery middleware: pulls wait for a message, messages are sent until they came.
 
 Flower answers a pull at once, mostly with nothing, and counts a message as delivered when it
 is asked for it: a connection that breaks then loses it. Here an empty answer is held back

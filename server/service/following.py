@@ -1,4 +1,4 @@
-"""Turns what runs write on disk into the coordinator's meters; runs are other processes.
+"""Runs' files on disk turned into the coordinator's metrics.
 
 Public: Follower.
 """

@@ -1,4 +1,4 @@
-"""Flower's SuperLink behind both listeners, and who belongs, kept in step.
+"""Flower's SuperLink behind both listeners, in step with who belongs.
 
 sites     -- TLS 1.3 --  SiteGuard      -- DeliveryMiddleware --  Flower's application
 operator  -- TLS 1.3 --  OperatorGuard  -- RunGuard -- DeliveryMiddleware --  Flower's application

@@ -1,4 +1,4 @@
-"""Two TLS listeners in one process: one for sites, one for the operator of this machine."""
+"""The two TLS listeners: for sites, and for the operator."""
 
 from __future__ import annotations
 

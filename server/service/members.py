@@ -1,4 +1,4 @@
-"""Who may call the Fleet API: accepted sites that sign each request, whole, with their key.
+"""Access to the Fleet API: accepted sites that sign each request.
 
 Flower's own signature is of the time alone, so that whoever saw one could send anything in the
 site's name for five minutes; Flower still checks it. Ours (common/messages/request_signature.py) is

@@ -1,4 +1,4 @@
-"""What the coordinator counts of its runs, for Prometheus; no label holds anything of a patient.
+"""Prometheus metrics of the coordinator; no label holds anything of a patient.
 
 Labels are names of sites, as they were invited, and words of ours.
 

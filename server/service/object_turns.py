@@ -1,4 +1,4 @@
-"""One large object at a time through Flower, however many sites send and fetch at once.
+"""Turns of large objects through Flower, one at a time.
 
 Flower copies an object of 4 MiB a dozen times on its way to the database. Python runs one thread
 at a time anyway, so taking turns costs no time, and the copies of one object are in memory

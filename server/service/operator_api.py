@@ -1,4 +1,4 @@
-"""What the operator's commands and dashboard ask of the service: JSON behind the token.
+"""Operator API: JSON behind the token.
 
     GET  /api/sites                     who belongs, who is connected, whose invitation is open
     POST /api/sites/NAME/accept         {"fingerprint": "SHA256:..."}

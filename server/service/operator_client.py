@@ -1,4 +1,4 @@
-"""A command's way to the running service: TLS with our own authority, and the token."""
+"""Client of the operator API, for commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the operator's listener lets in: whoever shows the token; and one page without it."""
+"""Access to the operator's listener."""
 
 from __future__ import annotations
 

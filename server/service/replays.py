@@ -1,4 +1,4 @@
-"""Which signed requests came already: each is taken once, in memory that is bounded.
+"""Replay protection: each signed request is taken once.
 
 A number is remembered for as long as its signature would be taken. Where a site sends more than
 fit, the oldest are forgotten, and whatever was signed no later than they were is refused: what is

@@ -1,4 +1,4 @@
-"""The runs that were ordered and where each stands: configuration and run.json in its folder.
+"""Book of the ordered runs and their state.
 
 waiting -> running -> done | failed | stopped | interrupted
            running <- failed | stopped | interrupted        resume

@@ -1,4 +1,4 @@
-"""What a run's process says of its messages, and hears of answers that grew too large.
+"""Guard of a run's process: which messages it sends, and which answers grew too large.
 
 A push of messages says how large their answers may be; whoever asks for an object of an answer
 that grew beyond it is told so with status 413, and closes it.

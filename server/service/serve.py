@@ -1,4 +1,4 @@
-"""What `wardround-coordinator start` runs: listeners, API, runs and their watch, in one process.
+"""The service of `wardround-coordinator start`.
 
 SIGTERM, SIGINT   stop runs in time, then the listeners
 SIGHUP            show the certificate in the folder anew, read stop_seconds again

@@ -1,4 +1,4 @@
-"""What a site's network may reach: nine calls of the Fleet API, and three pages to join.
+"""What a site's network may reach: nine calls and three pages.
 
 This stands before Flower's application: a request that is refused here has run none of it.
 

@@ -1,4 +1,4 @@
-"""The seam to Flower: its SuperLink in this process, without what it would do by itself.
+"""Flower's SuperLink in this process.
 
 No subprocess, no telemetry, no installing at run time, no listener of its own. Sites are
 nodes with their key; a run is a Flower run whose only task is claimed here at once, so that

@@ -1,4 +1,4 @@
-"""Runs as processes of their own: started, watched, restarted when killed, stopped in time.
+"""Supervision of runs as processes: started, watched, restarted, stopped.
 
 exit status 0            done
 an error's status        failed, with the error as its message

@@ -1,4 +1,4 @@
-"""The systemd unit of the coordinator's service."""
+"""systemd unit of the coordinator's service."""
 
 from __future__ import annotations
 

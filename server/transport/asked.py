@@ -1,4 +1,4 @@
-"""One site that was asked in a phase: when to ask it again, and when to stop waiting for it."""
+"""A site that was asked in a phase: when to ask again and when to stop waiting."""
 
 from __future__ import annotations
 

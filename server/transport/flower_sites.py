@@ -1,4 +1,4 @@
-"""Real hospitals as the `Sites` of a run: asked over Flower, waited for, asked again.
+"""Sites over Flower: asked, waited for, asked again; late answers are refused here.
 
 One setting, `exchange.round_minutes`, times a phase; everything else follows from it:
 

@@ -1,4 +1,4 @@
-"""An answer on its way: its objects on disk as they come, opened when the last is there.
+"""An answer on its way: its objects on disk as they come.
 
 A slow site keeps nobody waiting, and an update is turned from frames into tensors one frame at
 a time: the coordinator holds it in memory once.

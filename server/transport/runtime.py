@@ -1,4 +1,4 @@
-"""The seam to Flower: a run's calls of the Runtime API, one method a call.
+"""Client of Flower's Runtime API: one method a call. The seam to Flower of a run.
 
 The run process is Flower's ServerApp: it holds the token of the run's task. Messages are read one
 object at a time, so an update is never whole in memory twice.

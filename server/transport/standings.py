@@ -1,4 +1,4 @@
-"""What sites say to a run's proposal: asked, fetched as it comes, and closed where it is no answer.
+"""Standings: what sites say to a run's proposal.
 
 Nobody waits for one site's answer: what has come is fetched at each look, and an answer that does
 not come within its time, or is none of ours, is thrown away here and at the SuperLink, named in

@@ -1,4 +1,4 @@
-"""wardround-simulate: many hospitals on one machine, before anyone signs anything."""
+"""`wardround-simulate`: many hospitals on one machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `wardround-simulate compare` does, step by step."""
+"""`compare`, step by step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees while a comparison runs, and the table at its end."""
+"""Progress of a comparison on a terminal, and the table at its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run that each arm trains, made of the one run that a person wrote."""
+"""Configurations of the arms, made from the one run that a person wrote."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ways to train that are compared, each through the same rounds on the same splits."""
+"""Arms of a comparison: the ways to train, on the same splits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An audit in one run: canaries whose membership is guessed from what a site released.
+"""Privacy audit in one run: canaries whose membership is guessed.
 
 Half of the canaries are in the site's cohort, by the flip of a coin for each. An attacker who
 sees every update guesses which. The more guesses are right, the larger the epsilon that the

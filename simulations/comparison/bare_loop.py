@@ -1,4 +1,4 @@
-"""The floor: the same steps on the same batches in plain PyTorch, with nothing around them."""
+"""Floor for timings: the same steps in plain PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hospitals of a comparison: folders that were given, or invented ones."""
+"""Hospitals of a comparison: given folders, or invented ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does federation buy? The same patients, split the same way, trained in several ways."""
+"""Comparison of ways to train on the same patients, split the same way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""not-used.csv: every file, row and patient that was left out, and what can be done about it."""
+"""not-used.csv: every file, row and patient that was left out, and why."""
 
 from __future__ import annotations
 

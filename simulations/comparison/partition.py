@@ -1,4 +1,4 @@
-"""Patients of one source dealt to several sites, unlike on purpose.
+"""Partition of one source's patients into several unlike sites.
 
 Each function takes one entry a patient and returns one tuple of positions a site: every
 patient is at exactly one site, positions ascend, every site has at least `smallest` patients,

@@ -1,4 +1,4 @@
-"""What a comparison has done so far, so that one that was interrupted goes on from there.
+"""State of an interrupted comparison, to go on from.
 
     unfinished/KEY/federated-seed1-fold0.safetensors   an arm that ended
     unfinished/KEY/rounds/federated-1-0/               rounds of the arm at work

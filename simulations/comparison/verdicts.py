@@ -1,4 +1,4 @@
-"""Did it help *me*? For each hospital: what it would choose, and what each model gains it.
+"""Verdict for each hospital: what each model gains it over its own.
 
 The shared model, the personalised one, the private one and the one that the hospital would choose
 are each held against the hospital's own, on its own test patients. So a shared model that harms a

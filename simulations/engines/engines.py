@@ -1,4 +1,4 @@
-"""The hospitals of one run, wherever they are at work: here, on processes, or on a Ray cluster."""
+"""Choice of where a run's sites work: here, on processes, or on a Ray cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sites on Flower's Ray engine: the same rounds, the sites' work spread over a Ray cluster.
+"""Sites on Flower's Ray engine.
 
 Flower's engine owns the thread that it is started on, so it gets one of its own; its ServerApp
 only hands its Grid to `RaySites`, which the rounds then use like any other `Sites`. Patients

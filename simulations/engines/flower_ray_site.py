@@ -1,4 +1,4 @@
-"""A site's work on a Ray actor: Flower's messages in and out, the round itself as anywhere."""
+"""A site's work on a Ray actor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sites in this process: tensors go by reference, nothing is copied or serialised."""
+"""Sites in this process; nothing is copied or serialised."""
 
 from __future__ import annotations
 

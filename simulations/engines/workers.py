@@ -1,4 +1,4 @@
-"""Sites on forked processes of this machine: site number i on worker i mod N.
+"""Sites on forked processes of this machine.
 
 The workers are forked when the cohorts are in memory, so images are shared and copied by
 nobody. Weights and updates lie in memory that all of them see; only small facts go through

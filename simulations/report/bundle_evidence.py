@@ -1,4 +1,4 @@
-"""What a comparison saw of its shared model, for the model card: patients, subgroups, calibration.
+"""Evidence on the shared model of a comparison, for its model card.
 
 Everything is passed through what evaluation between hospitals releases (`Task.statistics`), so a
 card from a simulation of real cohorts tells no more than one from a federation would.

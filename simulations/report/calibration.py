@@ -1,4 +1,4 @@
-"""Whether predictions mean what they say: reliability, survival by risk, Dice by hospital."""
+"""Calibration in the report: reliability, survival by risk, Dice by hospital."""
 
 from __future__ import annotations
 

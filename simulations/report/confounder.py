@@ -1,4 +1,4 @@
-"""Whether a column that should not matter could give the outcome away."""
+"""Confounders in the report: columns that could give the outcome away."""
 
 from __future__ import annotations
 

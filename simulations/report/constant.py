@@ -1,4 +1,4 @@
-"""What a comparison's models are held against: a predictor that looks at nobody, and the noise.
+"""The constant predictor and the noise, held against a comparison's models.
 
 Public: constant_of_arm, constant_lines, constant_metrics.
 """

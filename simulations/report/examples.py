@@ -1,4 +1,4 @@
-"""A few test patients' images beside what the model says of them. They never leave this machine."""
+"""Example images of test patients in the report; they never leave this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intervals of the headline, of the mean over the seeds that stands beside them.
+"""Intervals of the mean over the seeds, in the report's headline.
 
 One bootstrap by patient for all seeds: who is drawn is drawn in each seed that tests them. So an
 interval is for other patients and the models as they were trained; the chance of training itself

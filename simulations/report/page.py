@@ -1,4 +1,4 @@
-"""report.html: what a comparison found, on one page that stands alone.
+"""report.html: what a comparison found.
 
 Public: write_report.
 """

@@ -1,4 +1,4 @@
-"""Pictures of a comparison: curves by round and the spread over seeds.
+"""Pictures of the report: curves by round, spread over seeds.
 
 Figures are drawn by the Agg backend as objects of their own, so nothing global is touched.
 """

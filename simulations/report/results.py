@@ -1,4 +1,4 @@
-"""results.json: what a comparison found, in numbers that other programs read."""
+"""results.json: what a comparison found, for programs."""
 
 from __future__ import annotations
 

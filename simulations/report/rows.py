@@ -1,4 +1,4 @@
-"""Whose score is where: rows of a comparison's scores and the patients they belong to."""
+"""Rows of a comparison's scores and their patients."""
 
 from __future__ import annotations
 

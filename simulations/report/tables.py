@@ -1,4 +1,4 @@
-"""The words and tables of a report, ready for its template."""
+"""Tables and words of the report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Valid DICOM for invented patients: computed radiographs and CT series.
+"""Valid DICOM of invented patients: radiographs and CT series.
 
 What all files of a machine share is encoded once; a file is then a handful of new elements
 and a join of bytes, four times as quick as building every dataset anew.

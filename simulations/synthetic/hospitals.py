@@ -1,4 +1,4 @@
-"""Synthetic hospitals: folders of real DICOM and a labels.csv, all patients invented.
+"""Invented hospitals: folders of real DICOM and a labels.csv.
 
 The truth behind the tables is in simulations.synthetic.patients. Public: CohortSpec, HospitalSpec,
 Scanner, demo_cohort, write_hospitals, write_hospital, patients_of.

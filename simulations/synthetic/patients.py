@@ -1,4 +1,4 @@
-"""Invented patients: lesion, laboratory values and survival, from a truth that is written down.
+"""Invented patients: lesion, laboratory values and survival.
 
 Malignant lesions are larger, lobed, less sharply bordered and more often have satellites.
 C-reactive protein and lactate dehydrogenase rise with malignancy, haemoglobin falls. The hazard

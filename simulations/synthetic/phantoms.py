@@ -1,4 +1,4 @@
-"""Pictures of people who never were: chests and livers with a lesion, by formula and seed.
+"""Invented images: chests and livers with a lesion.
 
 Coordinates run from -1 to 1 over the image, x to the right (the patient's left), y down.
 """

@@ -1,4 +1,4 @@
-"""What a hospital's machine does to every picture it takes."""
+"""Effects of a hospital's scanner on its images."""
 
 from __future__ import annotations
 

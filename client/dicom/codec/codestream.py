@@ -1,4 +1,4 @@
-"""What a compressed frame says of itself, read before a decoder takes memory for it."""
+"""Sizes that a compressed frame states, read before a decoder takes memory for it."""
 
 from __future__ import annotations
 

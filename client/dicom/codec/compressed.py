@@ -1,4 +1,4 @@
-"""One compressed frame to an array by imagecodecs, with everything checked that it fills up.
+"""Decoding of one compressed frame by imagecodecs, checked against its header.
 
 imagecodecs lets go of Python's lock, so frames of several files are decoded side by side.
 libjpeg-turbo does lossless JPEG, too: three times as quick as liblj92, which besides ignores

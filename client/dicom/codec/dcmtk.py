@@ -1,4 +1,4 @@
-"""dcmtk's dcmdjpeg as the last resort for JPEG, where the hospital has installed it.
+"""JPEG decoding by dcmtk's dcmdjpeg where the hospital installed it and nothing else can.
 
 It runs as a process of its own with a limit on time, memory and what it may write: whatever a
 broken file makes it do ends there.

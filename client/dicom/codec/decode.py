@@ -1,4 +1,4 @@
-"""Compressed or native pixel data to arrays: imagecodecs where it is exact, pydicom elsewhere."""
+"""Decoding of pixel data: imagecodecs where it is exact, pydicom elsewhere."""
 
 from __future__ import annotations
 

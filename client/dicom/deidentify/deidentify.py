@@ -1,4 +1,4 @@
-"""A DICOM image as it may leave the hospital (PS3.15 annex E).
+"""De-identification of a DICOM image (PS3.15 annex E).
 
 Guarantee: of the source's attributes nothing stays but what `deidentify_table` names, at any
 depth; of those that stay, only numbers, defined terms, registered UIDs and codes of PS3.16, each

@@ -1,4 +1,4 @@
-"""Pixel data written anew: decoded, cut to the bits that are stored, and nothing behind them."""
+"""Pixel data written anew: decoded, cut to the stored bits, nothing behind them."""
 
 from __future__ import annotations
 

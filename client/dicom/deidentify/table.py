@@ -1,4 +1,4 @@
-"""What becomes of each attribute when an object leaves: those named here, and nothing else.
+"""Table of what becomes of each attribute; what is not named here does not leave.
 
 PS3.15 table E.1-1 names what to take out, and leaves in what it does not name. This table is
 the other way round: what it does not name is taken out, at every depth, private attributes

@@ -1,4 +1,4 @@
-"""Defined terms of the coded strings that stay: a value outside them could be anybody's name.
+"""Defined terms of the coded strings that are kept; any other value could be a name.
 
 From the attributes' definitions in PS3.3; body parts from PS3.16 annex L.
 """

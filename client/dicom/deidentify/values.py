@@ -1,4 +1,4 @@
-"""Values that stay, each written anew from what it means."""
+"""Values that are kept, each written anew from its meaning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a header tells of an image that can be read, before anything is allocated for it."""
+"""Checks that a header describes a readable image, before memory is taken for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A header's elements by name, from bytes that were scanned or from a dataset that was parsed.
+"""A header's elements by name, from scanned bytes or from a parsed dataset.
 
 Both answer alike, and a test compares them on every file there is. What the scanned bytes cannot
 answer exactly as pydicom would is refused by `UnusualHeader`, and the parsed dataset answers

@@ -1,4 +1,4 @@
-"""Files that are cut off told from files that are still being written."""
+"""Files that are cut off, told apart from files that are still being written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One file's header to a row of the index: an image, or why it is none."""
+"""From one file's header to a row of the index: an image, or the reason why it is none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the index knows of one image, one series and one file that is no usable image."""
+"""What the index holds of an image, of a series, and of a file that is no usable image."""
 
 from __future__ import annotations
 

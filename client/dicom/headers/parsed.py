@@ -1,4 +1,4 @@
-"""A header as pydicom parses it: for what the scanner leaves alone, and to compare it with."""
+"""Headers parsed by pydicom, where the scanner does not suffice and to compare with it."""
 
 from __future__ import annotations
 

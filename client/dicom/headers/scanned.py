@@ -1,4 +1,4 @@
-"""A header's wanted elements straight from a file's first bytes, for the easy case alone.
+"""Headers scanned from a file's first bytes, in the easy case alone.
 
 Easy is: preamble, little endian, elements in the order of their tags, sequences that can be
 walked to their end, and values in a plain character set. `UnusualHeader` is raised for everything

@@ -1,4 +1,4 @@
-"""Whether two copies of an object say the same."""
+"""Comparison of two copies of one object."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The index's file: opened, made anew where it is damaged, and what to do where it cannot be."""
+"""The index's database file: opened, and made anew where it is damaged."""
 
 from __future__ import annotations
 

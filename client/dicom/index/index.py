@@ -1,4 +1,4 @@
-"""A folder's images by their headers: read once, looked up ever after.
+"""Index of a folder's images by their headers; each file is read once.
 
 An SQLite file in WAL mode. A file is known by its path, size and time of change; what is new or
 changed is read again, what is gone leaves. A file that is no usable image stands in quarantine

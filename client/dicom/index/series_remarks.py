@@ -1,4 +1,4 @@
-"""What is worth knowing of a series as a whole, from its slices' headers."""
+"""Remarks on a series as a whole, from its slices' headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The index's tables, and how an image becomes a row and a row an image."""
+"""The index's tables, and the conversion between images and rows."""
 
 from __future__ import annotations
 

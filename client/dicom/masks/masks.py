@@ -1,4 +1,4 @@
-"""Outlines drawn by people: DICOM SEG and PNG, put onto the grid of their image."""
+"""DICOM SEG and PNG masks, put onto the grid of their image."""
 
 from __future__ import annotations
 

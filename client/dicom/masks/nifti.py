@@ -1,4 +1,4 @@
-"""Outlines in NIfTI-1 and -2 files: put onto the grid of their DICOM volume by where they lie.
+"""NIfTI masks, put onto the grid of their DICOM volume by their affine.
 
 NIfTI's millimetres point right, forward and up (RAS), DICOM's left, back and up (LPS). A grid
 whose axes are the volume's in another order or sense is turned; one that lies between the

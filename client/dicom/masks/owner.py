@@ -1,4 +1,4 @@
-"""Whether an outline in DICOM was drawn on the image that a table names it for.
+"""Check that a DICOM mask was drawn on the image that the table names it for.
 
 A mask says of itself which patient, which images and which frame of reference it is of. Where
 that contradicts the image it is refused, however well its grid fits: two scans of one protocol

@@ -1,4 +1,4 @@
-"""A PNG's grey values as a viewer shows them, and whether they are an outline's.
+"""Values of a PNG mask as a viewer shows them, and whether they are labels.
 
 A palette is read to its colours: programs that reduce colours number them by how often they
 occur, so an index says nothing. Only where the colours are colours, as label editors save them

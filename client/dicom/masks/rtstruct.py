@@ -1,4 +1,4 @@
-"""Contours of an RT Structure Set on the grid of their series (PS3.3 A.19, C.8.8.5, C.8.8.6).
+"""RTSTRUCT contours on the grid of their series (PS3.3 A.19, C.8.8.5, C.8.8.6).
 
 A voxel belongs to a region when its centre lies inside an odd number of the region's contours on
 that slice, so holes may be contours of their own, or joined to the outer one by a keyhole.

@@ -1,4 +1,4 @@
-"""The one frame of an encapsulated object, joined from its fragments (PS3.5 A.4)."""
+"""The frame of an encapsulated object, joined from its fragments (PS3.5 A.4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An image from its file: straight from the bytes in the easy case, by pydicom elsewhere."""
+"""An image read from its file: from the bytes in the easy case, by pydicom elsewhere."""
 
 from __future__ import annotations
 

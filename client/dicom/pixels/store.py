@@ -1,4 +1,4 @@
-"""Stored pixel values of every object that was decoded once, memory-mapped.
+"""Memory-mapped store of the pixel values of every object that was decoded once.
 
 Values lie in shards as the scanner wrote them (8 or 16 bits); an SQLite index says where, with
 the header and the line that makes them quantities. A shard is made durable and renamed before

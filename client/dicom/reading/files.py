@@ -1,4 +1,4 @@
-"""The files of a folder that may be DICOM."""
+"""Search of a folder for files that may be DICOM."""
 
 from __future__ import annotations
 

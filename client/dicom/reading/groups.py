@@ -1,4 +1,4 @@
-"""Attributes of a parsed dataset, in its functional groups and by themselves."""
+"""Attributes of a parsed dataset and of its functional groups."""
 
 from __future__ import annotations
 

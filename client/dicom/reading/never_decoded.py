@@ -1,4 +1,4 @@
-"""Pictures that are never decoded, whatever a run or a person asks for: by the header alone."""
+"""Images whose pixels are never decoded (slide labels and the like), told by their header."""
 
 from __future__ import annotations
 

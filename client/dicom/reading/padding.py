@@ -1,4 +1,4 @@
-"""Pixels that stand for nothing: what a scanner fills an image up with (PS3.3 C.7.5.1.1.2)."""
+"""Padding pixels: what an image is filled up with (PS3.3 C.7.5.1.1.2)."""
 
 from __future__ import annotations
 

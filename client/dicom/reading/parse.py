@@ -1,4 +1,4 @@
-"""A file to pydicom's dataset, whatever is in it, or a reason why there is none."""
+"""Parsing of a file to a pydicom dataset, or the reason why there is none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the slices of a 2-D run show each place once, as those of a volume must.
+"""Check that the slices of a 2-D run show each place once, as those of a volume must.
 
 Echoes, phases, b-values or frames of a dynamic scan under one SeriesInstanceUID are different
 pictures of one place, and no several items of one label. Volumes are refused for them where

@@ -1,4 +1,4 @@
-"""How large a pixel is in the patient, where the image is calibrated to it (PS3.3 10.7.1).
+"""Size of a pixel in the patient, where the image is calibrated (PS3.3 10.7.1).
 
 A radiograph is a projection: ImagerPixelSpacing is measured at the detector, and a PixelSpacing
 that merely repeats it is too. It counts where its calibration is said or where it differs, and

@@ -1,4 +1,4 @@
-"""Whether an image is as people are shown it, or as the detector gave it."""
+"""Presentation intent: whether an image is for presentation or for processing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stored values to quantities.
+"""Conversion of stored values to quantities.
 
 Stored values are kept as they are and travel with the line that makes them quantities
 (PS3.3 C.11.1: slope x stored + intercept), so a cache can hold what the scanner wrote.

@@ -1,4 +1,4 @@
-"""DICOM files to headers and pixel values, with every step that changes a value explicit."""
+"""Reading of DICOM files to headers and pixels; every change of a value is a step of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slices to a volume, with every way in which they may not fit looked for by name."""
+"""Stacking of slices to a volume; each way in which they may not fit has its own reason."""
 
 from __future__ import annotations
 

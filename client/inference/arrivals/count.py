@@ -1,4 +1,4 @@
-"""Whether a study has arrived as a whole: the PACS's count decides, never a silence alone."""
+"""Completeness of a study that arrives: decided by the PACS's count, never by silence alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Studies that arrive are scored, one after the other, and their results sent.
+"""Listening: studies that arrive are scored one after the other, and their results sent.
 
 The life of a study is the table in client/inference/arrivals/queue.py: it arrives until it is whole
 (by the PACS's count where there is one to ask, client/inference/arrivals/count.py), is scored once,

@@ -1,4 +1,4 @@
-"""What arrived to be scored, removed: when it was dealt with, or when its patient was withdrawn."""
+"""Removal of arrived studies: after they were scored, or when their patient was withdrawn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Studies that arrive to be scored: a queue that outlives a crash.
+"""Queue of studies that wait to be scored; it outlives a crash.
 
 An image stands here once its file would outlast a loss of power, and its sender is told of
 success only then. Guarantees, for kills at any moment:

@@ -1,4 +1,4 @@
-"""The two ways on which studies arrive: C-STORE to our own port, and a watched folder."""
+"""Arrival of studies by C-STORE to our own port, or through a watched folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a site found about a model on its own patients, and what follows for a new one.
+"""Calibration of a model at a site, and what follows from it for a new patient.
 
 Fitted by `client.inference.calibrate` on patients whom the model was not trained on, by patient,
 and kept under the hash of the model's weights, so that it is never applied to another model.

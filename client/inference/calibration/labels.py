@@ -1,4 +1,4 @@
-"""A model's labels as questions with one right answer each, which prediction sets are about."""
+"""A model's labels as questions with one right answer each, for prediction sets."""
 
 from __future__ import annotations
 

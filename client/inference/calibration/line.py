@@ -1,4 +1,4 @@
-"""The line that brings a network's output to what a site's patients turned out to have."""
+"""Calibration line: from a network's output to the frequency that a site's patients had."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whom each run trained on here, so that nobody of them ever calibrates its model.
+"""Patients that each run trained on here; none of them calibrates its model.
 
 A patient's part follows from the site's key, and moves when that key is lost, when the table gives
 the patient another split, or when a run's release split otherwise. One who was trained on might

@@ -1,4 +1,4 @@
-"""How unlike the training patients an image is, by features that no patient was needed for.
+"""Distance of an image from the training patients, by features that no patient was needed for.
 
 The features are those of the frozen EfficientNet-Lite0 of `common.models`, whatever network
 answers: a network's own last features need not move for what it never saw. A volume is looked

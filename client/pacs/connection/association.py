@@ -1,4 +1,4 @@
-"""An association with the PACS (PS3.8): our title, TLS, no waiting for full packets.
+"""DICOM associations with the PACS (PS3.8).
 
 Nagle's algorithm and delayed acknowledgement cost 40 ms for every image otherwise.
 """

@@ -1,4 +1,4 @@
-"""Who calls our storage SCP, and how much of this machine each may take.
+"""Callers of our storage SCP, and how much of this machine each may take.
 
 An AE title is no secret, so whoever reaches the port can call. pynetdicom bounds the associations,
 but neither the connections that never become one, nor the length of a PDU (32 bits, PS3.8 9.3.1),

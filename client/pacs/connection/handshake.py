@@ -1,4 +1,4 @@
-"""Why the PACS is not reached or not believed, in words that its admin understands."""
+"""Reasons why the PACS is not reached or not trusted, for its admin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""multipart/related (RFC 2046, RFC 2387) as it streams in, split without holding a part whole.
+"""Streaming parser of multipart/related (RFC 2046, RFC 2387).
 
 A part with a Content-Length is taken by it, so that no pixels can look like a boundary; what
 follows must be the boundary all the same. A stream that ends early, or is not what it says, is

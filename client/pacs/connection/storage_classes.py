@@ -1,4 +1,4 @@
-"""The storage SOP classes that are usual for a modality, for a PACS that does not say which it has.
+"""Usual storage SOP classes of a modality, for a PACS that names none.
 
 In an association each class takes as many presentation contexts as there are transfer syntaxes, so
 only eight can be proposed (PS3.8 9.3.2.2); the most usual come first.

@@ -1,4 +1,4 @@
-"""pynetdicom's sockets, made for images: no delay, large reads, and one slow peer stops no other.
+"""pynetdicom's sockets set for images: no delay, large reads, slow peers apart.
 
 Four faults of pynetdicom 3.0.4 are mended here: a refused connection leaves its socket open, a
 PDU is read in pieces of 4 KiB, a listener's TLS handshake keeps all other callers waiting, and an

@@ -1,4 +1,4 @@
-"""A session with the PACS's DICOMweb (PS3.18): password, the hospital's authority, timeouts."""
+"""HTTP session with the PACS's DICOMweb (PS3.18): password, authority, timeouts."""
 
 from __future__ import annotations
 

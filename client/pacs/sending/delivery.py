@@ -1,4 +1,4 @@
-"""Results to the PACS: each is sent, read back and compared, and what became of it is said.
+"""Delivery of results to the PACS: each is sent, read back and compared.
 
 Sending again is safe. What the PACS holds already is not sent again, since a result's UIDs
 follow from what it says; after a PACS that died in between, the rest is sent and nothing twice.

@@ -1,4 +1,4 @@
-"""What a PACS says when it does not store (PS3.4 table B.2-1, PS3.18 table I.2-2)."""
+"""Reasons for which a PACS does not store (PS3.4 table B.2-1, PS3.18 table I.2-2)."""
 
 from __future__ import annotations
 
