@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --only-binary :all: --require-hashes --no-deps
 READY := $(VENV)/.ready
 
-.PHONY: demo test check wheel lock bench clean help
+.PHONY: demo test check docs wheel lock bench clean help
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -39,6 +39,10 @@ check: $(READY)  ## lint and types
 	@$(BIN)/ruff format --check -q .
 	@$(BIN)/mypy
 
+docs: $(READY)  ## build the pages of docs/ into site/; a warning is an error
+	@echo "Docs: site/index.html."
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
 wheel: $(READY)  ## build the wheel into dist/, with locks, bill of materials and hashes
 	@echo "Wheel: dist/."
 	@$(BIN)/python -m build --wheel --no-isolation --quiet
@@ -53,4 +57,4 @@ bench: $(READY)  ## measure speed and memory against peers, as ratios
 	@$(BIN)/python benchmarks/run.py
 
 clean:  ## remove the environment and build output; runs/ stays
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info

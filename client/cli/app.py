@@ -44,7 +44,7 @@ app = typer.Typer(
         "or not running, 130 interrupted."
     ),
 )
-disclosures = typer.Typer(cls=_Reporting, help="What has left this site: list it, verify it.")
+disclosures = typer.Typer(cls=_Reporting, help="List and verify what has left this site.")
 app.add_typer(disclosures, name="disclosures")
 
 
@@ -55,7 +55,7 @@ def init(
     labels: LabelsOption = None,
     home: HomeOption = None,
 ) -> None:
-    """Write site.yaml, to be looked at before joining; `join --data` does it as well.
+    """Write site.yaml, so that you can look at it before joining; `join --data` writes it as well.
 
     NAME is this site's name as the coordinator will invite it, such as st-marys.
     """
@@ -80,7 +80,7 @@ def join(
         bool, typer.Option("--new-key", help="Put the old key aside, e.g. after it was revoked.")
     ] = False,
 ) -> None:
-    """Join a coordinator: makes the key here, and says which fingerprint to read to them.
+    """Join a coordinator: make the key here, and say which fingerprint to read to them.
 
     INVITE is the line that the coordinator sent, or a file that holds it.
     """
@@ -101,9 +101,9 @@ def doctor(
     *,
     json: JsonOption = False,
 ) -> None:
-    """Check network, TLS, clock, disk, GPU, cohort and records; each fault with its fix.
+    """Check network, TLS, clock, disk, GPU, cohort and records; give each fault with its fix.
 
-    With `pacs`, what the hospital's PACS answers is checked instead.
+    With `pacs`, check what the hospital's PACS answers instead.
     """
     from client.cli import doctor as command
 
@@ -128,7 +128,7 @@ def start(
 
 @app.command()
 def status(home: HomeOption = None, *, json: JsonOption = False) -> None:
-    """Say what the site is doing now, and what to type next; status 7 when it is not command."""
+    """Say what the site does now, and what to type next; exit status 7 when it is not running."""
     from client.cli import status as command
 
     raise typer.Exit(command.show_status(Home.chosen(home), as_json=json))
@@ -143,7 +143,7 @@ def runs(
 ) -> None:
     """List the runs that were proposed: approved, refused, or waiting for an answer.
 
-    With RUN, that one is shown in full.
+    With RUN, show that one in full.
     """
     from client.cli import approve as command
 
@@ -266,9 +266,11 @@ def resume(home: HomeOption = None) -> None:
 
 @app.command()
 def service(
-    user: Annotated[str, typer.Option(help="The user it runs as, for this alone.")] = "wardround",
+    user: Annotated[
+        str, typer.Option(help="The user that it runs as, and that does nothing else.")
+    ] = "wardround",
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write it there, and say how to install.")
+        Path | None, typer.Option(metavar="FILE", help="Write it there, and say how to install it.")
     ] = None,
     home: HomeOption = None,
 ) -> None:

@@ -34,7 +34,7 @@ def index(
 ) -> None:
     """Read the images once, so that no round waits for it; say what cannot be used and why.
 
-    With CONFIG.yaml, what its run takes is prepared and its patients are counted.
+    With CONFIG.yaml, prepare what its run takes and count its patients.
     """
     from client.cli import doctor as command
 
@@ -57,7 +57,9 @@ def report(
 
 
 def outcomes(
-    source: Annotated[Path, typer.Argument(metavar="OUTCOMES.yaml", help="What to ask, of whom.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="OUTCOMES.yaml", help="It says what to ask, and whom.")
+    ],
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="The table to write.")] = None,
     home: HomeOption = None,
 ) -> None:
@@ -79,7 +81,7 @@ def withdraw(
         bool, typer.Option("--delete-pulled", help="Delete what `pull` fetched of them, too.")
     ] = False,
 ) -> None:
-    """Take a patient out for good: of index, cache and every later round.
+    """Take a patient out of index, cache and every later round, for good.
 
     What was trained before keeps what it learnt, and the ledger keeps what was spent.
     """

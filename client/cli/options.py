@@ -20,7 +20,9 @@ DataOption = Annotated[
 ]
 LabelsOption = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="The table of labels, if it is not labels.csv in there."),
+    typer.Option(
+        metavar="FILE", help="The table of labels, if it is not labels.csv in the data folder."
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 AllOption = Annotated[bool, typer.Option("--all", help="Name every single one.")]

@@ -54,7 +54,7 @@ def report(home: Home, config: Path | None, out: Path | None) -> None:
     if found.looked_at[0] < found.looked_at[1]:
         say(found.looking)
     if site.quality.read_text and not found.text_read:
-        say("Text in pictures was not looked for: install the lock ocr.txt (README), then again.")
+        say("Text in pictures was not looked for: install ocr.txt (docs/install.md), then again.")
     for question in found.questions:
         say(as_text(question))
     unmet = [need for need in found.needs if not need.met]

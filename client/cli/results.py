@@ -82,7 +82,7 @@ def listen(
 def calibrate(
     bundle: BundleOption,
     coverage: Annotated[
-        float, typer.Option(help="Part of a class's patients whose set shall hold it.")
+        float, typer.Option(help="Part of a class's patients whose set shall hold the class.")
     ] = 0.9,
     unlike: Annotated[
         float, typer.Option(help="Part of usual studies that may be called unlike training.")

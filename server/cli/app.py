@@ -23,7 +23,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help=(
-        "A federation's coordinator: who belongs, what runs, what came of it."
+        "A federation's coordinator: it says who belongs, runs the training and exports the model."
         "\n\nFirst: wardround-coordinator init --address HOST:PORT, then: start, invite, plan, run."
     ),
     epilog=(
@@ -32,7 +32,7 @@ app = typer.Typer(
         "130 interrupted or stopped."
     ),
 )
-sites = typer.Typer(cls=_Reporting, help="Who belongs: list, accept, revoke.")
+sites = typer.Typer(cls=_Reporting, help="List, accept and revoke sites.")
 app.add_typer(sites, name="sites")
 
 FolderOption = Annotated[
@@ -40,20 +40,21 @@ FolderOption = Annotated[
     typer.Option(
         "--folder",
         metavar="FOLDER",
-        help="By default $WARDROUND_COORDINATOR or ~/.wardround/coordinator.",
+        help="Its folder; by default $WARDROUND_COORDINATOR or ~/.wardround/coordinator.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-DetachOption = Annotated[bool, typer.Option("--detach", help="Do not wait for its end.")]
+DetachOption = Annotated[bool, typer.Option("--detach", help="Do not wait for the run's end.")]
 SeedOption = Annotated[
-    int, typer.Option(min=0, help="Of first weights and data order; sites approve it too.")
+    int, typer.Option(min=0, help="Seed of first weights and data order; sites approve it too.")
 ]
 WithoutPrivacyOption = Annotated[
     bool, typer.Option("--without-privacy", help="Leave the privacy section out.")
 ]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="As `status` lists it.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run, as `status` lists it.")]
 NewestArgument = Annotated[
-    str | None, typer.Argument(metavar="RUN", help="By default the one at work, or the last.")
+    str | None,
+    typer.Argument(metavar="RUN", help="The run; by default the one at work, or the last."),
 ]
 
 
@@ -65,7 +66,9 @@ def _chosen(folder: Path | None) -> Folder:
 def init(
     address: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="What sites connect to; by default this machine."),
+        typer.Option(
+            metavar="HOST:PORT", help="Address that sites connect to; by default this machine."
+        ),
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="The coordinator's name, as sites see it.")
@@ -92,9 +95,11 @@ def start(
 
 @app.command()
 def service(
-    user: Annotated[str, typer.Option(help="The user it runs as, for this alone.")] = "wardround",
+    user: Annotated[
+        str, typer.Option(help="The user that it runs as, and that does nothing else.")
+    ] = "wardround",
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write it there, and say how to install.")
+        Path | None, typer.Option(metavar="FILE", help="Write it there, and say how to install it.")
     ] = None,
     folder: FolderOption = None,
 ) -> None:
@@ -108,9 +113,11 @@ def service(
 def invite(
     site: Annotated[list[str], typer.Argument(metavar="SITE...", help="Names, e.g. st-marys.")],
     out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Write one file a site there.")
+        Path | None, typer.Option(metavar="FOLDER", help="Write one file for each site there.")
     ] = None,
-    hours: Annotated[float, typer.Option(min=0.01, max=720, help="How long it works.")] = 72.0,
+    hours: Annotated[
+        float, typer.Option(min=0.01, max=720, help="How long an invitation works.")
+    ] = 72.0,
     folder: FolderOption = None,
 ) -> None:
     """Print one line for each site: address, the authority's hash, a secret that works once."""
@@ -233,7 +240,10 @@ def resume(run: RunArgument, folder: FolderOption = None, *, detach: DetachOptio
 def export(
     run: NewestArgument = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="By default bundle/ in the run's folder.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Folder of the bundle; by default bundle/ in the run's folder."
+        ),
     ] = None,
     folder: FolderOption = None,
 ) -> None:
@@ -270,7 +280,7 @@ def report(
     *,
     json: JsonOption = False,
 ) -> None:
-    """Say what the sites told of their cohorts: found, used, left out and why; with a page."""
+    """Show what the sites told of their cohorts, and write it as a page: found, used, left out."""
     from server.cli import cohorts as command
 
     command.report(_chosen(folder), run, out, as_json=json)

@@ -42,7 +42,7 @@ def compare(  # noqa: PLR0913 - one parameter an option
     config: Annotated[Path, typer.Argument(help="YAML file of the run.", metavar="CONFIG")],
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder with one folder a hospital (DICOM files and labels.csv)."),
+        typer.Option(help="Folder with one folder for each hospital (DICOM files and labels.csv)."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for results; by default runs/NAME.")

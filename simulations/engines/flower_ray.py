@@ -222,7 +222,7 @@ def _start_ray(workers: int | None) -> None:
     try:
         import ray
     except ImportError as error:
-        message = "--engine ray needs Ray: install the lock simulation.txt (README)."
+        message = "--engine ray needs Ray: install the lock simulation.txt (docs/install.md)."
         raise ConfigurationError(message) from error
     if not ray.is_initialized():
         # Else Ray warns that it will one day leave the GPUs of such actors visible.

@@ -1,4 +1,4 @@
-"""The README's guide for a hospital with a PACS, as it is written: from archive to results.
+"""The guide for a hospital with a PACS, as docs/site-admin.md has it: from archive to results.
 
 The PACS is a real Orthanc on loopback. Only names of folders, the PACS's address and the study
 are replaced; the bundle, which a coordinator would have sent, is trained on the spot.
@@ -49,7 +49,7 @@ pytestmark = pytest.mark.slow
 
 def guide() -> tuple[dict[str, dict[str, str]], list[str]]:
     """Return the guide's `pacs` section and its commands."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "site-admin.md").read_text(encoding="utf-8")
     part = text.partition("## From the PACS and back")[2].partition("\n## ")[0]
     (section,) = re.findall(r"```yaml\n(.*?)```", part, re.DOTALL)
     blocks = re.findall(r"\*\*Site admin\*\*.*?```sh\n(.*?)```", part, re.DOTALL)

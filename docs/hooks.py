@@ -1,0 +1,124 @@
+"""Adds README and its like, the notebooks and the Python API to the site's pages.
+
+MkDocs calls these functions (mkdocs.yml, `hooks`). Notebooks are shown as they ran; none is run.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mkdocs.structure.files import File
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+
+ROOT = Path(__file__).parents[1]
+#: Pages that are files of the repository's root.
+OF_THE_ROOT = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+}
+_API = "# Python API\n\n::: wardround\n"
+_LINK = re.compile(r"\]\(([^)#\s]+)")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put the notebooks and the Python API, where they are, behind the guides."""
+    more: list[dict[str, str]] = []
+    if (ROOT / "wardround" / "__init__.py").is_file():
+        more.append({"Python API": "api.md"})
+    for notebook in notebooks():
+        title = _title(json.loads(notebook.read_text(encoding="utf-8")), notebook.stem)
+        more.append({title: f"notebooks/{notebook.stem}.md"})
+    if more and config.nav is not None:
+        config.nav.insert(2, {"Python": more})
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that are made, and take out the notebooks that they are made of."""
+    for name, page in OF_THE_ROOT.items():
+        text = (ROOT / name).read_text(encoding="utf-8")
+        files.append(File.generated(config, page, content=_of_the_root(text)))
+    if (ROOT / "wardround" / "__init__.py").is_file():
+        files.append(File.generated(config, "api.md", content=_API))
+    for notebook in notebooks():
+        page = f"notebooks/{notebook.stem}.md"
+        found = files.get_file_from_path(f"notebooks/{notebook.name}")
+        if found is not None:
+            files.remove(found)
+        text = markdown_of(json.loads(notebook.read_text(encoding="utf-8")))
+        files.append(File.generated(config, page, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Let links to a notebook lead to its page."""
+    return re.sub(r"(\]\([^)\s]*notebooks/[^)\s]*)\.ipynb", r"\1.md", markdown)
+
+
+def notebooks() -> list[Path]:
+    """Return the notebooks by name."""
+    return sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
+
+
+def markdown_of(notebook: dict[str, Any]) -> str:
+    """Return a notebook as Markdown: its text, its code, and what came of it."""
+    parts: list[str] = []
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"]).rstrip()
+        if cell["cell_type"] == "markdown":
+            parts.append(source)
+        elif cell["cell_type"] == "code" and source:
+            parts.append(_fenced(source, "python"))
+            parts += [_shown(output) for output in cell["outputs"]]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _shown(output: dict[str, Any]) -> str:
+    """Return one output; of its forms the richest that a page can show."""
+    if output["output_type"] == "error":
+        return _fenced("\n".join([output["ename"] + ": " + output["evalue"]]), "text")
+    if output["output_type"] == "stream":
+        return _fenced("".join(output["text"]).rstrip(), "text")
+    data = output["data"]
+    if "image/png" in data:
+        picture = "".join("".join(data["image/png"]).split())
+        return f'<img alt="" src="data:image/png;base64,{picture}">'
+    if "text/html" in data:
+        # Blank lines would end the block for Markdown.
+        lines = "".join(data["text/html"]).splitlines()
+        inner = "\n".join(line for line in lines if line.strip())
+        return f'<div class="notebook-output">\n{inner}\n</div>'
+    return _fenced("".join(data.get("text/plain", "")).rstrip(), "text")
+
+
+def _fenced(text: str, language: str) -> str:
+    if not text:
+        return ""
+    fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", text))])
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def _title(notebook: dict[str, Any], name: str) -> str:
+    """Return the first heading."""
+    found = re.search(r"(?m)^# (.+)$", markdown_of(notebook))
+    return html.unescape(found[1]) if found else name
+
+
+def _of_the_root(text: str) -> str:
+    """Return a file of the root with its links as they are from docs/."""
+
+    def relinked(link: re.Match[str]) -> str:
+        target = link[1]
+        if target in OF_THE_ROOT:
+            return f"]({OF_THE_ROOT[target]}"
+        return f"]({target.removeprefix('docs/')}"
+
+    return _LINK.sub(relinked, text)

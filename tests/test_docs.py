@@ -1,0 +1,107 @@
+"""The pages show commands that exist, and the site shows files and notebooks as they are."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import click
+import pytest
+import typer
+
+import client.cli.app
+import server.cli.app
+import simulations.cli.app
+
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+COMMANDS = {
+    "wardround-simulate": simulations.cli.app.app,
+    "wardround-site": client.cli.app.app,
+    "wardround-coordinator": server.cli.app.app,
+}
+
+
+def shown(page: Path) -> Iterator[list[str]]:
+    """Yield the words of each of our commands that a page shows, in a block or in a sentence."""
+    text = page.read_text(encoding="utf-8")
+    for line in re.findall(r"(?m)^(?:\.venv/bin/)?(wardround-\w+ .*)$", text):
+        yield shlex.split(line, comments=True)
+    for line in re.findall(r"`(wardround-\w+(?: [^`]+)?)`", text):
+        yield shlex.split(line)
+
+
+def unknown(words: list[str]) -> str | None:
+    """Return the first command or option that there is not."""
+    if words[0] not in COMMANDS:
+        return words[0]
+    command = typer.main.get_command(COMMANDS[words[0]])
+    rest = words[1:]
+    while rest and isinstance(command, click.Group) and not rest[0].startswith("-"):
+        found = command.commands.get(rest[0])
+        if found is None:
+            return rest[0]
+        command, rest = found, rest[1:]
+    options = {name for one in command.params for name in (*one.opts, *one.secondary_opts)}
+    return next((word for word in rest if word.startswith("-") and word not in options), None)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_command_that_a_page_shows_exists(page: Path) -> None:
+    for words in shown(page):
+        assert unknown(words) is None, f"{shlex.join(words)}: there is no {unknown(words)}"
+
+
+def test_a_command_or_option_that_is_not_there_is_found() -> None:
+    assert unknown(["wardround-site", "fetch"]) == "fetch"
+    assert unknown(["wardround-site", "pull", "--every"]) == "--every"
+    assert unknown(["wardround-sites", "pull"]) == "wardround-sites"
+    assert unknown(["wardround-coordinator", "sites", "invite"]) == "invite"
+
+
+def hooks() -> ModuleType:
+    """Return docs/hooks.py."""
+    spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs" / "hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_notebook_is_shown_with_what_came_of_it() -> None:
+    cells = [
+        {"cell_type": "markdown", "source": ["# A title\n", "Text."]},
+        {
+            "cell_type": "code",
+            "source": ["1 + 1"],
+            "outputs": [
+                {"output_type": "stream", "text": ["said\n"]},
+                {"output_type": "execute_result", "data": {"text/plain": ["2"]}},
+                {
+                    "output_type": "display_data",
+                    "data": {"text/plain": ["a table"], "text/html": ["<b>1</b>\n", "\n", "2"]},
+                },
+                {"output_type": "display_data", "data": {"image/png": "aGk=\n"}},
+                {"output_type": "error", "ename": "ValueError", "evalue": "no"},
+            ],
+        },
+    ]
+    assert hooks().markdown_of({"cells": cells}).split("\n\n") == [
+        "# A title\nText.",
+        "```python\n1 + 1\n```",
+        "```text\nsaid\n```",
+        "```text\n2\n```",
+        '<div class="notebook-output">\n<b>1</b>\n2\n</div>',
+        '<img alt="" src="data:image/png;base64,aGk=">',
+        "```text\nValueError: no\n```\n",
+    ]
+
+
+def test_links_of_the_readme_lead_to_pages_of_the_site() -> None:
+    relinked = hooks()._of_the_root("[a](docs/privacy.md#x) [b](CONTRIBUTING.md) [c](#try-it)")
+    assert relinked == "[a](privacy.md#x) [b](contributing.md) [c](#try-it)"
