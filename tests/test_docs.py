@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import re
 import shlex
 from collections.abc import Iterator
@@ -105,3 +106,13 @@ def test_a_notebook_is_shown_with_what_came_of_it() -> None:
 def test_links_of_the_readme_lead_to_pages_of_the_site() -> None:
     relinked = hooks()._of_the_root("[a](docs/privacy.md#x) [b](CONTRIBUTING.md) [c](#try-it)")
     assert relinked == "[a](privacy.md#x) [b](contributing.md) [c](#try-it)"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_lists_and_tables_have_a_blank_line_before_them(page: Path) -> None:
+    # Without one the site shows a single paragraph, though other readers of Markdown show a list.
+    lines = page.read_text(encoding="utf-8").splitlines()
+    for before, line in itertools.pairwise(lines):
+        for mark in ("- ", "| "):
+            glued = line.startswith(mark) and before and not before.startswith((mark, " ", "|"))
+            assert not glued, f"{page.name}: put a blank line before: {line[:60]}"
