@@ -116,3 +116,24 @@ def test_lists_and_tables_have_a_blank_line_before_them(page: Path) -> None:
         for mark in ("- ", "| "):
             glued = line.startswith(mark) and before and not before.startswith((mark, " ", "|"))
             assert not glued, f"{page.name}: put a blank line before: {line[:60]}"
+
+
+def test_the_page_of_the_api_has_functions_in_the_order_of_the_example_and_no_foreign_names() -> (
+    None
+):
+    source = '"""Says.\n\n    wr.load(1)\n    wr.train(2)\n"""\n'
+    source += "from common.platform.errors import CohortError\n"
+    source += "from wardround.a import Results, partition, train\nfrom wardround.b import load\n"
+    page = hooks().api_of(source)
+    shown = re.findall(r"(?m)^(?:::: (\S+)|## (\w+))$", page)
+    assert [name or heading for name, heading in shown] == [
+        "wardround",
+        "Functions",
+        "wardround.load",
+        "wardround.train",
+        "wardround.partition",
+        "Classes",
+        "wardround.Results",
+        "Errors",
+        "common.platform.errors",
+    ]
