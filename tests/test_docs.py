@@ -6,6 +6,8 @@ import importlib.util
 import itertools
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -137,3 +139,17 @@ def test_the_page_of_the_api_has_functions_in_the_order_of_the_example_and_no_fo
         "Errors",
         "common.platform.errors",
     ]
+
+
+def test_no_page_of_the_site_loads_anything_from_elsewhere(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    pages = sorted(tmp_path.rglob("*.html"))
+    assert len(pages) > len(PAGES)
+    loads = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*?(?:src|href)=\"?(?:https?:)?//")
+    for page in pages:
+        assert loads.search(page.read_text(encoding="utf-8")) is None, page.name
+    for sheet in tmp_path.rglob("*.css"):
+        text = sheet.read_text(encoding="utf-8")
+        assert re.search(r"(?:url\(|@import )[\"']?(?:https?:)?//", text) is None, sheet.name
