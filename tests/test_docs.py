@@ -59,6 +59,19 @@ def test_every_command_that_a_page_shows_exists(page: Path) -> None:
         assert unknown(words) is None, f"{shlex.join(words)}: there is no {unknown(words)}"
 
 
+@pytest.mark.parametrize(
+    ("program", "page"),
+    [("wardround-site", "site-admin.md"), ("wardround-coordinator", "coordinator.md")],
+)
+def test_the_guides_list_every_command(program: str, page: str) -> None:
+    table = (ROOT / "docs" / page).read_text(encoding="utf-8").partition("## Commands")[2]
+    first = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    command = typer.main.get_command(COMMANDS[program])
+    assert isinstance(command, click.Group)
+    listed = {name for cell in first for name in re.findall(r"`(?:wardround-\w+ )?(\w+)", cell)}
+    assert set(command.commands) - listed == set()
+
+
 def test_a_command_or_option_that_is_not_there_is_found() -> None:
     assert unknown(["wardround-site", "fetch"]) == "fetch"
     assert unknown(["wardround-site", "pull", "--every"]) == "--every"
