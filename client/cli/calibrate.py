@@ -7,10 +7,10 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from client.cli.predict import check_bundle
 from client.cli.terminal import as_text, say
 from client.inference.calibration.calibration import SiteCalibration, keep_calibration
 from client.inference.calibration.labels import questions
+from client.inference.inputs import check_bundle
 from client.site.home import Home
 from common.config.run_config import PrognosisTask, RunConfig
 

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from client.cli.predict import check_bundle
 from client.cli.terminal import as_text, say, table
+from client.inference.inputs import check_bundle
 from client.site.home import Home
 from client.site.pacs_config import Listening, PacsConfig
 from client.site.plain_text import ago

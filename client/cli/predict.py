@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from client.cli.terminal import as_text, say
 from client.dicom.reasons import Reason, Unusable
+from client.inference.inputs import check_bundle, study_files
 from client.results.score import Score
 from client.site.home import Home
 from client.site.pacs_config import PacsConfig
@@ -111,28 +112,14 @@ def _was_learned_from(home: Home, model: TrainedModel, score: Score) -> bool:
     return bool(hashed([patient]) & trained_on(home.trained, model.name.fingerprint, model.seed))
 
 
-def check_bundle(folder: Path) -> None:
-    """Say so early where there is no bundle; ConfigurationError."""
-    if not (folder / "card.json").is_file():
-        message = (
-            f"There is no bundle in {folder}: it has no card.json. Get the folder that "
-            "`wardround-coordinator export RUN` or `wardround-simulate compare` wrote."
-        )
-        raise ConfigurationError(message)
-
-
 def files_of(home: Home, study: str) -> tuple[Path, ...]:
     """Return a study's files: of a folder or file that is there, else of the index.
 
     CohortError when it is neither.
     """
-    from client.cohort.image_intake import dicom_files
-
-    place = Path(study)
-    if place.is_dir():
-        return tuple(dicom_files(place.absolute(), frozenset()))
-    if place.is_file():
-        return (place,)
+    given = study_files(Path(study))
+    if given is not None:
+        return given
     if not study or set(study) - set("0123456789."):
         message = (
             f"There is no file or folder {study}, and it is no StudyInstanceUID (digits and dots)."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from client.cohort.column_check import numbers_of
 from client.inference.calibration.calibration import load_calibration
 from client.inference.model import Local, TrainedModel
@@ -35,9 +37,13 @@ def local_of(
 def _labels(home: Home, config: RunConfig) -> Labels | None:
     if config.cohort.table is None:
         return None  # images alone: no site.yaml is needed
-    site = load_site_config(home.site_yaml)
+    return labels_for(load_site_config(home.site_yaml).labels_csv, config)
+
+
+def labels_for(table: Path, config: RunConfig) -> Labels:
+    """Read a table for the clinical columns that a model takes; CohortError where one lacks."""
     return read_labels(
-        site.labels_csv,
+        table,
         table_columns(config),
         with_images=config.cohort.images is not None,
         numbers=numbers_of(config),
