@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from common.config.run_config import Aggregation, Personalisation, RunConfig, without_privacy
+import json
+
+from common.config.run_config import (
+    Aggregation,
+    Personalisation,
+    RunConfig,
+    parse_config,
+    without_privacy,
+)
 from common.platform.errors import ConfigurationError
 
 
@@ -35,3 +43,17 @@ def private(config: RunConfig) -> RunConfig:
         )
         raise ConfigurationError(message)
     return config.in_force()
+
+
+def with_epsilon(config: RunConfig, epsilon: float | None) -> RunConfig:
+    """Return the run with another epsilon; ConfigurationError where it can have none such."""
+    if epsilon is None:
+        return config
+    if not epsilon > 0:
+        message = f"epsilon is {epsilon}, expected a number above 0."
+        raise ConfigurationError(message)
+    # Nobody agreed on numbers of patients, so the simulated sites declare theirs.
+    declared = {"unit": "patient", "default_patients": "declared"}
+    privacy = declared if config.privacy == "none" else config.privacy.model_dump(mode="json")
+    content = {**config.model_dump(mode="json"), "privacy": {**privacy, "epsilon": epsilon}}
+    return parse_config(json.dumps(content), source=f"run {config.name} with epsilon {epsilon}")

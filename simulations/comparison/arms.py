@@ -25,7 +25,7 @@ from common.config.run_config import RunConfig, without_privacy
 from common.data.sample import Patients
 from common.data.weights import Weights
 from common.metrics import Estimate
-from common.platform.errors import RunFailed
+from common.platform.errors import ConfigurationError, RunFailed
 from common.privacy.accounting import delta_of
 from common.privacy.noise import SimulatedNoise
 from common.tasks.task import Scores, by_patient, no_scores
@@ -80,6 +80,24 @@ class ArmSetting:
     observe: Callable[[str, RoundRecord], None]
     engine: Engine = field(default_factory=Engine)
     unfinished: Unfinished | None = None  # None: an interruption starts over
+
+
+def chosen_arms(text: str | None, config: RunConfig) -> tuple[Arm, ...]:
+    """Return the arms to run, in the order that lets later ones start from earlier ones.
+
+    `text` names them with commas between; None stands for all that the run can have.
+    """
+    if text is None:
+        return tuple(a for a in ARMS if a != "federated_dp" or config.privacy != "none")
+    wanted = [part.strip() for part in text.split(",") if part.strip()]
+    unknown = [name for name in wanted if name not in ARMS]
+    if unknown or not wanted:
+        found = ", ".join(unknown) or "nothing"
+        message = f"The arms to run hold {found}; expected some of {','.join(ARMS)}."
+        raise ConfigurationError(message)
+    if "federated_dp" in wanted:
+        private(config)  # says at once when there is no privacy section
+    return tuple(arm for arm in ARMS if arm in wanted)
 
 
 def run_arm(

@@ -135,7 +135,7 @@ def with_examples(cohort: SiteCohort, config: RunConfig) -> SiteCohort:
     seen: Counter[tuple[float, ...]] = Counter()
     order: list[tuple[int, tuple[float, ...], int]] = []
     for place in range(len(test)):
-        outcome = _outcome(test.target[test.items_of(place)[0]], config)
+        outcome = outcome_of(test.target[test.items_of(place)[0]], config)
         seen[outcome] += 1
         order.append((seen[outcome], outcome, place))
     # The first of each outcome, then the second of each, so that few images show all outcomes.
@@ -146,8 +146,8 @@ def with_examples(cohort: SiteCohort, config: RunConfig) -> SiteCohort:
     return replace(cohort, examples=kept)
 
 
-def _outcome(target: Tensor, config: RunConfig) -> tuple[float, ...]:
-    """Return what examples are chosen by: labels, whether the event was seen, whether outlined."""
+def outcome_of(target: Tensor, config: RunConfig) -> tuple[float, ...]:
+    """Return an item's outcome in short: labels, whether the event was seen, whether outlined."""
     match config.task.kind:
         case "diagnosis":
             return tuple(target.nan_to_num(-1.0).tolist())

@@ -119,6 +119,7 @@ class ComparisonPlan:
     seeds: Sequence[int]
     folder: Path  # for ledgers, and for what an interrupted comparison had done
     engine: Engine = field(default_factory=Engine)
+    bare_loop: bool = True  # measure the same steps in plain PyTorch, which takes three rounds
 
 
 def compare(
@@ -157,11 +158,19 @@ def compare(
         outcomes=kept,
         verdicts=verdicts_of(config, cohorts, plan.arms, kept, plan.seeds),
         round_seconds=_round_seconds(kept),
-        bare_round_seconds=bare_round_seconds(sites_of(cohorts, config, plan.seeds[0], 0), config),
+        bare_round_seconds=_bare_round_seconds(config, cohorts, plan),
         seconds=time.perf_counter() - start,
     )
     unfinished.remove()
     return comparison
+
+
+def _bare_round_seconds(
+    config: RunConfig, cohorts: tuple[SiteCohort, ...], plan: ComparisonPlan
+) -> float:
+    if not plan.bare_loop:
+        return math.nan
+    return bare_round_seconds(sites_of(cohorts, config, plan.seeds[0], 0), config)
 
 
 def _arms_of_split(

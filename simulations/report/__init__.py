@@ -1,5 +1,5 @@
 """What a comparison found: the page, its pictures, and the model as a bundle.
 
-Imported from here: page, results, tables.
+Imported from here: bundle_output, output, tables.
 May import: simulations.comparison, client, common, server.
 """

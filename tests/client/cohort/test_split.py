@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from client.cohort.split import Part, SplitKey, part_named, part_of, simulated_key, site_key
 from common.config.run_config import Split, parse_config
 from common.platform.errors import ConfigurationError
-from simulations.cli.compare import with_epsilon
+from simulations.comparison.arm_configurations import with_epsilon
 
 NAMES = st.sets(st.text(min_size=1, max_size=6), max_size=40)
 KEYS = st.binary(min_size=32, max_size=32).map(lambda secret: SplitKey(secret=secret))

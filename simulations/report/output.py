@@ -1,0 +1,31 @@
+"""The folder of a comparison: configuration, results.json, report, pictures and bundle.
+
+Public: begin_folder, write_found.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common.config.run_config import RunConfig
+from common.platform.durable import replace_durably
+from simulations.comparison.compare import Comparison
+from simulations.report.results import write_results
+
+
+def begin_folder(out: Path, config: RunConfig) -> None:
+    """Write config.yaml, and remove what an earlier comparison found under another one."""
+    replace_durably(out / "config.yaml", config.to_yaml().encode())
+    for name in ("results.json", "report.html"):
+        (out / name).unlink(missing_ok=True)
+    for picture in (out / "pictures").glob("*.png"):
+        picture.unlink()
+
+
+def write_found(out: Path, found: Comparison) -> None:
+    """Write results.json, report.html, pictures/ and, where there is a shared model, bundle/."""
+    write_results(out / "results.json", found)
+    # Imported here: pictures take a while to load, and training begins without them.
+    from simulations.report.page import write_report
+
+    write_report(out, found)
