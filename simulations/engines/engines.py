@@ -5,23 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal, Protocol, assert_never
+from typing import Literal, Protocol, assert_never, get_args
 
 from client.training.local_model import LocalModel
 from client.training.site import Site
 from common.config.run_config import RunConfig
+from common.platform.errors import ConfigurationError
 from server.rounds.run_rounds import Sites
 from simulations.engines.in_process import InProcessSites
 from simulations.engines.workers import WorkerSites
+
+EngineKind = Literal["builtin", "ray"]
+_KINDS: tuple[EngineKind, ...] = get_args(EngineKind)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
     """What runs the sites of a round; results are the same to the last bit on one thread."""
 
-    kind: Literal["builtin", "ray"] = "builtin"
+    kind: EngineKind = "builtin"
     #: Processes that the sites are shared among; None: one, or all that Ray finds.
     workers: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what there is not."""
+        if self.kind not in _KINDS or (self.workers is not None and self.workers < 1):
+            message = (
+                f"Expected engine={self.kind!r} to be one of {', '.join(_KINDS)}, and "
+                f"workers={self.workers} to be at least 1, or None."
+            )
+            raise ConfigurationError(message)
 
 
 class InspectableSites(Sites, Protocol):
