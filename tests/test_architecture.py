@@ -19,17 +19,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("common", "client", "server", "simulations")
+PACKAGES = ("common", "client", "server", "simulations", "wardround")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 ROOMS = sorted({path.parent for path in FILES} - {ROOT / package for package in PACKAGES})
 
 #: What each package may import of ours. `common` holds what both sides must agree on; a
-#: simulation is both sides in one process.
+#: simulation is both sides in one process, and `wardround` calls all of them for a notebook.
 MAY_IMPORT = {
     "common": {"common"},
     "client": {"client", "common"},
     "server": {"server", "common"},
     "simulations": {"simulations", "client", "server", "common"},
+    "wardround": {"wardround", "simulations", "client", "server", "common"},
 }
 #: The only files that know Flower.
 MAY_IMPORT_FLOWER = {
@@ -146,6 +147,13 @@ def test_a_room_imports_the_rooms_and_modules_that_are_said_and_no_others(room: 
     assert rules.below - {"nothing"} == used  # no permission that nobody needs
 
 
+def test_the_python_api_imports_what_rooms_have_for_others() -> None:
+    for path in (ROOT / "wardround").glob("*.py"):
+        for other in imports(path):
+            if other.parent in ROOMS and other.name != "__init__.py":
+                assert other.stem in rules_of(other.parent).doors, f"{name_of(path)}: {other.stem}"
+
+
 @pytest.mark.parametrize("room", ROOMS, ids=name_of)
 def test_a_folder_holds_no_more_modules_than_a_reader_surveys(room: Path) -> None:
     assert len([path for path in room.glob("*.py") if path.stem != "__init__"]) <= MOST_MODULES
@@ -185,7 +193,7 @@ def test_the_rooms_of_a_package_stand_on_few_floors(package: str) -> None:
     for room, outer in top.items():
         for path in room.glob("*.py"):
             arrows[outer] |= {top[p.parent] for p in imports(path) if p.parent in top} - {outer}
-    assert max(floors(arrows).values()) <= MOST_FLOORS.get(package, 8)
+    assert max(floors(arrows).values(), default=0) <= MOST_FLOORS.get(package, 8)
 
 
 def test_a_ring_of_rooms_is_found() -> None:
@@ -207,6 +215,7 @@ def test_flower_is_imported_by_the_named_files_only(path: Path) -> None:
         "simulations.engines.in_process",
         "server.rounds.run_rounds",
         "client.cli.app",
+        "wardround",
     ],
 )
 def test_a_command_starts_without_loading_a_slow_library(module: str) -> None:
