@@ -263,6 +263,12 @@ def predict(
     """
     files = _files(study)
     model = bundle if isinstance(bundle, TrainedModel) else open_bundle(bundle)
+    if model.config.cohort.table is not None and labels is None:
+        message = (
+            f"{model.name.name} takes clinical columns. Give the table that has them: "
+            'labels="labels.csv".'
+        )
+        raise ConfigurationError(message)
     table = None if labels is None else labels_for(Path(labels), model.config)
     problems: list[Unusable] = []
     local = Local(labels=table, explain=explain)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -101,7 +102,7 @@ class Results:
         report.html (one page that stands alone), results.json, config.yaml, not-used.csv,
         pictures/ and, where an arm has a shared model, bundle/. What an earlier comparison left
         there is replaced. RunFailed where an exported network does not compute what the trained
-        one does.
+        one does, OSError where the folder cannot be written.
         """
         from simulations.report.output import begin_folder, write_found
 
@@ -265,7 +266,7 @@ def _compared(run: RunConfig, sites: Cohorts, plan: ComparisonPlan, *, shown: bo
 
 def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     """Return the seeds; ConfigurationError where there is none, one twice, or one below 0."""
-    found = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    found = tuple(seeds if isinstance(seeds, Iterable) else range(operator.index(seeds)))
     if not found or len(set(found)) < len(found) or min(found) < 0:
         message = (
             f"seeds={seeds!r}, expected how many (1 or more), or different numbers from 0 on, "

@@ -106,7 +106,7 @@ def test_what_cannot_be_scored_says_why(
 ) -> None:
     with pytest.raises(wr.CohortError, match="no file or folder"):
         wr.predict(tmp_path / "nothing", model)
-    with pytest.raises(wr.ConfigurationError, match="takes clinical columns"):
+    with pytest.raises(wr.ConfigurationError, match=r"takes clinical columns\. Give the table"):
         wr.predict(next(north(sites).glob("*.dcm")), model)
     with pytest.raises(wr.CohortError, match="several studies"):
         wr.predict(north(sites), model, labels=north(sites) / "labels.csv")
