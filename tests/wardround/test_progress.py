@@ -5,6 +5,7 @@ import pytest
 import wardround as wr
 from server.rounds.round_record import RoundRecord
 from simulations.comparison.arms import ArmOutcome
+from wardround import progress
 from wardround.progress import NotebookProgress, in_notebook
 
 NOTHING = ArmOutcome(
@@ -33,6 +34,26 @@ def test_a_notebook_is_told_where_it_is_and_at_the_end_what_was_done(run: wr.Run
         ("federated, seed 0", 0.25),
     ]
     assert told.ended() == "Done: local, federated; 2 seeds."
+
+
+def test_a_notebook_says_what_it_stopped_at(
+    run: wr.RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = Said()
+    monkeypatch.setattr(progress, "in_notebook", lambda: True)
+    monkeypatch.setattr(progress, "NotebookLine", lambda: line)
+
+    def interrupted() -> None:
+        with progress.comparing(run, ("local",), 1, shown=True) as told:
+            told.arm("local", 0, 0)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert line.lines[-1] == ("Stopped: local, seed 0", None)
+    with progress.reading(shown=True, ends="All were read.") as tell:
+        tell("north: 3 patients")
+    assert line.lines[-2:] == [("north: 3 patients", None), ("All were read.", None)]
 
 
 def test_a_script_is_told_on_standard_error(

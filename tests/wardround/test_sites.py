@@ -51,19 +51,21 @@ def test_what_cannot_be_used_is_counted_listed_and_shown(
     rows: list[dict[str, object]] = [
         {"PatientID": f"P{n}", "ill": n % 2, "age": 50 + n} for n in range(30)
     ]
-    write_labels(tmp_path / "all" / "a", [*rows, {"PatientID": "P30", "ill": "maybe", "age": 5}])
+    write_labels(tmp_path / "all" / "<a>", [*rows, {"PatientID": "P30", "ill": "maybe", "age": 5}])
     (tmp_path / "all" / "<b>").mkdir()
     found = wr.cohorts(table_run, tmp_path / "all", folder=tmp_path / "work", progress=False)
     assert list(found.left_out) == ["<b>"]
     assert found.frame().to_dict("records") == [
-        {"site": "a", "patients": 30, "images": 0, "not_used": 1}
+        {"site": "<a>", "patients": 30, "images": 0, "not_used": 1}
     ]
     listed = found.not_used()
     assert listed.reason.tolist() == ["HOSPITAL", "LABEL_UNUSABLE"]
     assert "LABEL_UNUSABLE" in repr(found)
     assert "<b>" in repr(found)
     page = found._repr_html_()
+    assert "&lt;a&gt;" in page
     assert "&lt;b&gt;" in page
+    assert "<a>" not in page
     assert "<b>" not in page
 
 
