@@ -43,7 +43,9 @@ class Evaluated:
     model: TrainedModel
     part: Literal["test", "all"]
     scores: Mapping[str, Scores]  # by site: prediction, target, loss of each patient or image
-    metrics: Mapping[str, Mapping[str, Estimate]]  # by site, and "all" where there are several
+    #: By site; and "all", over all patients together, of several sites unless the run's headline
+    #: is the mean of the sites' own (evaluation.average: sites).
+    metrics: Mapping[str, Mapping[str, Estimate]]
 
     @property
     def metric(self) -> str:
@@ -171,7 +173,7 @@ def evaluate(
     part: Literal["test", "all"] = "test",
     progress: bool = True,
 ) -> Evaluated:
-    """Measure a model on a hospital's patients, as in the comparison that made it.
+    """Measure a model on hospitals' patients: on its run's test part, as the comparison did.
 
     bundle: its folder, or what `open_bundle` returned.
     cohort: hospitals of `cohorts`, or a folder as `cohorts` takes it.
@@ -212,7 +214,8 @@ def evaluate(
             'part="all" for a hospital that took no part in the run.'
         )
         raise CohortError(message)
-    merged = {"all": concatenated(list(scores.values()))} if len(scores) > 1 else {}
+    together = len(scores) > 1 and model.config.evaluation.average == "merged"
+    merged = {"all": concatenated(list(scores.values()))} if together else {}
     return Evaluated(
         model=model,
         part=part,

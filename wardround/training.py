@@ -63,7 +63,7 @@ class Results:
 
         Columns: arm, seed, site, metric, value, low, high, patients. Intervals are bootstrapped
         by patient, for other patients of these hospitals and the models as they were trained.
-        Site "all" is only with arms that have one model for all.
+        Site "all", over all test patients together, is only with arms that have one model for all.
         """
         return metrics_frame(self.comparison)
 

@@ -41,6 +41,14 @@ def test_a_bundle_measures_as_the_comparison_that_made_it(
     assert "test part" in found._repr_html_()
 
 
+def test_no_mean_over_patients_stands_where_the_headline_is_one_over_sites(
+    model: TrainedModel, sites: wr.Cohorts
+) -> None:
+    by_site = replace(model, config=wr.load(model.config, {"evaluation.average": "sites"}))
+    assert set(wr.evaluate(by_site, sites).metrics) == set(sites.names)
+    assert set(wr.evaluate(model, sites).metrics) == {*sites.names, "all"}
+
+
 def test_all_of_a_hospital_is_measured_from_its_folder(
     model: TrainedModel, sites: wr.Cohorts
 ) -> None:
