@@ -63,7 +63,7 @@ class Cohorts:
         not_used counts files, rows and patients that were left out; `not_used()` lists them.
         """
         return frame(
-            ("site", "patients", "images", "not_used"), [self._facts(c) for c in self._all]
+            ("site", "patients", "images", "not_used"), [self._facts(c) for c in self._usable]
         )
 
     def not_used(self) -> pd.DataFrame:
@@ -84,13 +84,13 @@ class Cohorts:
                 "detail": problem.detail,
                 "meaning": problem.reason.value,
             }
-            for cohort in self._all
+            for cohort in self._usable
             for problem in cohort.unusable
         ]
         return frame(("site", "reason", "what", "detail", "meaning"), rows)
 
     @property
-    def _all(self) -> tuple[SiteCohort, ...]:
+    def _usable(self) -> tuple[SiteCohort, ...]:
         return self.hospitals.cohorts
 
     def _facts(self, cohort: SiteCohort) -> dict[str, object]:
@@ -102,10 +102,10 @@ class Cohorts:
         }
 
     def _table(self) -> Table:
-        rows = [[str(value) for value in self._facts(c).values()] for c in self._all]
+        rows = [[str(value) for value in self._facts(c).values()] for c in self._usable]
         title = f"{self.run.name}: {len(self)} hospital{'s' * (len(self) != 1)}"
         found = table_of_rows(title, ("site", "patients", "images", "not used"), rows)
-        reasons = Counter(r.name for c in self._all for r in c.reasons().elements())
+        reasons = Counter(r.name for c in self._usable for r in c.reasons().elements())
         notes = [f"not used: {n} x {reason}" for reason, n in reasons.most_common(4)]
         notes += [f"{name} is left out: {why}" for name, why in self.left_out.items()]
         found.caption = "\n".join(notes) or None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
@@ -55,18 +56,23 @@ def test_a_notebook_is_kept_executed_small_and_of_no_machine(name: str) -> None:
             assert OF_ONE_MACHINE.search("".join(texts)) is None, texts
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return a copy of the notebooks' place; two of them read the same invented hospitals."""
+    top = tmp_path_factory.mktemp("notebooks")
+    (top / "docs" / "notebooks").mkdir(parents=True)
+    (top / "configs").symlink_to(ROOT / "configs")
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "MPLCONFIGDIR"):
+            patch.setenv(variable, str(top / variable))
+        patch.setenv("PYTHONPATH", str(ROOT))
+        yield top / "docs" / "notebooks"
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", NAMES)
-def test_a_notebook_runs_from_top_to_bottom(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for variable in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "MPLCONFIGDIR"):
-        monkeypatch.setenv(variable, str(tmp_path / variable))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    folder = tmp_path / "docs" / "notebooks"
-    folder.mkdir(parents=True)
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
+def test_a_notebook_runs_from_top_to_bottom(name: str, folder: Path) -> None:
     book = read(name)
     NotebookClient(book, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
     assert shape(book) == shape(read(name))
