@@ -10,7 +10,7 @@ import yaml
 
 import wardround as wr
 from simulations.cli.compare import Request, run_comparison
-from simulations.comparison.results import results
+from simulations.report.results import results
 from tests.wardround.small_runs import SMALL
 
 ARMS = ["local", "federated", "federated_dp"]
