@@ -57,7 +57,7 @@ def mark(name):
     marks.append((name, time.time() - start, time.process_time()))
 import torch
 mark("interpreter and torch")
-from simulations import command
+from simulations.cli import compare as command
 mark("our modules and theirs")
 def marking(name, function):
     def marked(*arguments):

@@ -27,7 +27,7 @@ SLOW = {
 #: Runs a comparison, and at its first round ends and prints what was loaded by then.
 UP_TO_THE_FIRST_ROUND = """
 import os, sys
-from simulations import command
+from simulations.cli import compare as command
 def first_round(self, label, record):
     print("loaded:", *sys.modules, flush=True)
     os._exit(0)
