@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from client.cohort.image_masks import MaskRules
@@ -14,14 +15,22 @@ from client.labels.label_table import Labels, dicom_keys
 from common.config.run_config import Images
 
 
+@dataclass(frozen=True, kw_only=True)
+class WantedImages:
+    """Which of a site's images a run takes, and how it takes them."""
+
+    rules: Images  # the run's: modality, size, dimensions
+    labels: Labels  # the table's rows, each of which may name images
+    left_out: LeftOut  # whom and what the site lets into no cohort
+    masks: MaskRules | None  # where a run learns outlines
+
+
 class ImageGate:
     """Lets those images through that a run wants and that their row means."""
 
-    def __init__(
-        self, rules: Images, wanted: tuple[Labels, LeftOut], masks: MaskRules | None
-    ) -> None:
-        self._rules, self._masks = rules, masks
-        self._labels, self._left_out = wanted
+    def __init__(self, wanted: WantedImages) -> None:
+        self._rules, self._masks = wanted.rules, wanted.masks
+        self._labels, self._left_out = wanted.labels, wanted.left_out
         self._choice = Choice(refused={})
 
     def look(self, site: Path, index: Index) -> None:

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from client.cohort.found import Found, Object, Owned
-from client.cohort.image_gate import ImageGate
+from client.cohort.image_gate import ImageGate, WantedImages
 from client.cohort.image_intake import dicom_files, pixels_of, read_objects, read_objects_alone
-from client.cohort.image_masks import Canvas, MaskRules, mask_name, read_mask, shared_masks
-from client.cohort.left_out import LeftOut
+from client.cohort.image_masks import Canvas, mask_name, read_mask, shared_masks
 from client.dicom.index.index import Index
 from client.dicom.pixels.store import PixelStore
 from client.dicom.reading.phases import check_phases
@@ -25,7 +24,7 @@ from client.dicom.reading.quantities import Pixels
 from client.dicom.reading.read import Header
 from client.dicom.reading.volume import Geometry, stack_slices
 from client.dicom.reasons import Reason, Unusable, UnusableFile
-from client.labels.label_table import Labels, dicom_keys
+from client.labels.label_table import dicom_keys
 from client.site.cache import Cache, file_key, key_of
 from common.config.run_config import Images
 from common.data.preprocessing import prepare, prepare_labels
@@ -65,22 +64,20 @@ class Prepared:
     problems: tuple[Unusable, ...]
 
 
-def prepare_images(
-    site: Path, rules: Images, wanted: tuple[Labels, LeftOut], masks: MaskRules | None, cache: Cache
-) -> Prepared:
+def prepare_images(site: Path, wanted: WantedImages, cache: Cache) -> Prepared:
     """Return a site's prepared images, from the cache when nothing has changed."""
-    labels = wanted[0]
+    rules, labels, masks = wanted.rules, wanted.labels, wanted.masks
     paths = frozenset(row[masks.column] for row in labels.rows) if masks else frozenset[str]()
     # A row that names somebody's image as its mask takes no image away where each is looked at
     # alone; a mask is no image, and is passed over all the same.
     files = dicom_files(site, frozenset() if labels.by_patient else paths)
     try:
-        key = _key(site, files, rules, wanted, masks)
+        key = _key(site, files, wanted)
         kept = _from_cache(cache, key)
         if kept is not None:
             return kept
         with PixelStore(cache.folder / "pixels") as store, Index(cache.index) as index:
-            gate = ImageGate(rules, wanted, masks)
+            gate = ImageGate(wanted)
             gate.look(site, index)
             read = read_objects_alone if labels.by_patient else read_objects
             found = read(
@@ -92,7 +89,7 @@ def prepare_images(
                 own = {(row["PatientID"], row[masks.column]) for row in labels.rows}
                 own |= {("", name) for name in paths}
                 found.problems = [p for p in found.problems if (p.patient, p.what) not in own]
-            prepared = _prepare_all(site, found, rules, (labels, masks), store)
+            prepared = _prepare_all(site, found, wanted, store)
         _keep(cache, key, prepared)
     except (OSError, sqlite3.Error) as error:
         message = f"Cannot use the cache {cache.folder}: {error}. Free space there or delete it."
@@ -100,15 +97,9 @@ def prepare_images(
     return prepared
 
 
-def _key(
-    site: Path,
-    files: list[Path],
-    rules: Images,
-    wanted: tuple[Labels, LeftOut],
-    masks: MaskRules | None,
-) -> str:
+def _key(site: Path, files: list[Path], wanted: WantedImages) -> str:
     """Return what changes when the folder, the rules or the wanted images do."""
-    labels, left_out = wanted
+    labels, masks = wanted.labels, wanted.masks
     known = [(path.relative_to(site).as_posix(), _file_key(path)) for path in files]
     if masks is not None:
         known += [(r[masks.column], _file_key(site / r[masks.column])) for r in labels.rows]
@@ -118,13 +109,13 @@ def _key(
     return key_of(
         "prepared",
         known,
-        rules.model_dump(mode="json"),
+        wanted.rules.model_dump(mode="json"),
         index,
         patients,
         mask_rules,
         sorted(labels.conflicts),
         labels.by_patient,
-        sorted((k, r.name) for k, (r, _) in left_out.images.items()),
+        sorted((k, r.name) for k, (r, _) in wanted.left_out.images.items()),
     )
 
 
@@ -225,22 +216,17 @@ def _checked(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return values
 
 
-def _prepare_all(
-    site: Path,
-    found: Found,
-    rules: Images,
-    wanted: tuple[Labels, MaskRules | None],
-    store: PixelStore,
-) -> Prepared:
+def _prepare_all(site: Path, found: Found, wanted: WantedImages, store: PixelStore) -> Prepared:
+    rules, labels, masks = wanted.rules, wanted.labels, wanted.masks
     images: list[Tensor] = []
     targets: list[Tensor] = []
     keys: list[dict[str, str]] = []
-    of_row = Counter(wanted[0].find(dicom_keys(item.header)) for item in found.objects)
-    shared = shared_masks([item.header for item in found.objects], *wanted)
+    of_row = Counter(labels.find(dicom_keys(item.header)) for item in found.objects)
+    shared = shared_masks([item.header for item in found.objects], labels, masks)
     for image in find_images(found, rules, store):
         try:
-            target = _mask(site, image, wanted, rules, found, of_row)
-            if target.any() and mask_name(image.header, *wanted) in shared:
+            target = _mask(site, image, wanted, found, of_row)
+            if target.any() and mask_name(image.header, labels, masks) in shared:
                 message = "the table names this outline for several patients"
                 raise UnusableFile(Reason.MASK_UNUSABLE, message)
             images.append(prepare(image.values, image.spacing, rules, image.padding))
@@ -262,15 +248,10 @@ def _prepare_all(
 
 
 def _mask(
-    site: Path,
-    image: Image,
-    wanted: tuple[Labels, MaskRules | None],
-    rules: Images,
-    found: Found,
-    of_row: Mapping[int, int],
+    site: Path, image: Image, wanted: WantedImages, found: Found, of_row: Mapping[int, int]
 ) -> Tensor:
     """Return the image's label map, or (0,) where none was asked for."""
-    labels, masks = wanted
+    labels, masks = wanted.labels, wanted.masks
     if masks is None:
         return torch.zeros(0, dtype=torch.uint8)
     row = labels.find(dicom_keys(image.header))
@@ -293,7 +274,7 @@ def _mask(
             problem.listed(image.source, found.whose(image.header))
         ),
     )
-    return prepare_labels(drawn, image.spacing, rules)
+    return prepare_labels(drawn, image.spacing, wanted.rules)
 
 
 def _keep(cache: Cache, key: str, prepared: Prepared) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from client.cohort.column_check import doubt_of, numbers_of
 from client.cohort.given_split import given_splits, split_problem
+from client.cohort.image_gate import WantedImages
 from client.cohort.image_masks import MaskRules
 from client.cohort.images import Prepared, prepare_images
 from client.cohort.label_join import rows_of_refused
@@ -131,7 +132,8 @@ def load_cohort(
     prepared = None
     if rules is not None:
         masks = _mask_rules(config, labels)
-        prepared = prepare_images(site, rules, (labels, left_out), masks, cache)
+        wanted = WantedImages(rules=rules, labels=labels, left_out=left_out, masks=masks)
+        prepared = prepare_images(site, wanted, cache)
         problems += prepared.problems
     joined = (
         _rows(labels, needed)
@@ -146,7 +148,7 @@ def load_cohort(
         usable = None if prepared is None else len(prepared.keys)
         message = f"Nobody in {site} can be used for run {config.name}: "
         raise NobodyUsable(message + whats_there(labels, usable, problems, site), problems)
-    cohort = _assemble(site, config, (labels, prepared), items, problems)
+    cohort = _assemble(site, config, labels, prepared, items, problems)
     return replace(cohort, doubt=doubt or ("" if items else "Nobody here can be used for it."))
 
 
@@ -272,12 +274,12 @@ def _disagreement(items: list[_Item], config: RunConfig) -> Reason | None:
 def _assemble(
     site: Path,
     config: RunConfig,
-    sources: tuple[Labels, Prepared | None],
+    labels: Labels,
+    prepared: Prepared | None,
     by_patient: dict[str, list[_Item]],
     problems: list[Unusable],
 ) -> SiteCohort:
     """Stack items into tensors, patients in order of their identifiers."""
-    labels, prepared = sources
     flat = [item for items in by_patient.values() for item in items]
     rows = [item.row for item in flat]
     table = torch.zeros((len(flat), 0))

@@ -103,7 +103,7 @@ def account(
             others[place].append(odd)
     reasons = _reasons(facts.unusable)
     return tuple(
-        _study(key, images[key, owner], others[key, owner], reasons, (facts, folder))
+        _study(key, images[key, owner], others[key, owner], reasons, facts, folder)
         for key, owner in sorted({*images, *others})
     )
 
@@ -139,9 +139,9 @@ def _study(
     rows: Sequence[Instance],
     odd: Sequence[Quarantined],
     reasons: Mapping[tuple[str, str], list[Reason]],
-    cohort: tuple[CohortFacts, Path],
+    facts: CohortFacts,
+    folder: Path,
 ) -> StudyAccount:
-    facts, folder = cohort
     names = [_below(row.path, folder) for row in rows]
     patients = [row.patient for row in rows] + [file.patient for file in odd]
     patient = next((p for p in patients if p), "")

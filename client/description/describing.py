@@ -85,7 +85,7 @@ def describe(
     counts, spend = released(tables, smallest), None
     if spread > 0:
         try:
-            counts, spend = _noised(site, request, tables, (smallest, spread))
+            counts, spend = _noised(site, request, tables, smallest, spread)
         except BudgetExceeded:
             return _refusal(site, request, RefusalReason.BUDGET)
     answer = SiteStatistics(
@@ -136,10 +136,11 @@ def _noised(
     site: Site,
     request: StatisticsRequest,
     tables: Mapping[str, CountMembers],
-    rules: tuple[int, float],
+    smallest: int,
+    spread: float,
 ) -> tuple[CohortStatistics, Spend]:
     """Charge a Gaussian mechanism on all counts together, then draw it."""
-    guard, (smallest, spread) = site.guard, rules
+    guard = site.guard
     if guard is None:
         message = f"Site {site.name} has no ledger to charge noise of {spread:g} patients to."
         raise PrivacyError(message)

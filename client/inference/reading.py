@@ -97,7 +97,7 @@ def read_study(files: Sequence[Path], config: RunConfig, rows: SiteRows) -> Scor
         if images is None:
             items = _row_items(found, config, rows)
         else:
-            items = _image_items(site, found, images, (config, rows), store)
+            items = _image_items(site, found, config, rows, images, store)
     if not items:
         raise CohortError(_nothing(config, found))
     _check_one_kind(items, found, config)
@@ -202,9 +202,8 @@ def is_our_result(found: Instance | Quarantined | None) -> bool:
 
 
 def _image_items(
-    site: Path, found: Found, rules: Images, asked: tuple[RunConfig, SiteRows], store: PixelStore
+    site: Path, found: Found, config: RunConfig, rows: SiteRows, rules: Images, store: PixelStore
 ) -> list[Item]:
-    config, rows = asked
     by_series: dict[str, list[tuple[Path, Header]]] = defaultdict(list)
     for item in found.objects:
         by_series[item.header.series].append((site / item.path, item.header))

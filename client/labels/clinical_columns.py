@@ -24,7 +24,7 @@ def encode_rows(labels: Labels, rows: Sequence[int], table: Table) -> tuple[Tens
     """
     problems: list[Unusable] = []
     factors = {number.column: _factor(labels, number) for number in table.numbers}
-    encoded = {row: _encode(labels, row, (table, factors), problems) for row in sorted(set(rows))}
+    encoded = {row: _encode(labels, row, table, factors, problems) for row in sorted(set(rows))}
     found = torch.tensor([encoded[row] for row in rows], dtype=torch.float32)
     return found.reshape(len(rows), table.width), problems
 
@@ -46,9 +46,8 @@ def _factor(labels: Labels, number: NumberColumn) -> float:
 
 
 def _encode(
-    labels: Labels, row: int, columns: tuple[Table, Mapping[str, float]], problems: list[Unusable]
+    labels: Labels, row: int, table: Table, factors: Mapping[str, float], problems: list[Unusable]
 ) -> list[float]:
-    table, factors = columns
     values: list[float] = []
     missing: list[float] = []
     for number in table.numbers:

@@ -120,7 +120,7 @@ def read_labels(
         schema=schema,
         by_patient=by_patient,
     )
-    found = _filled(found, (columns, cells), (notation, numbers), with_images=with_images)
+    found = _filled(found, columns, cells, notation, numbers, with_images=with_images)
     found = replace(found, unusable=with_causes(found.unusable, text.sign))
     doubt = misshapen(path, found.unusable, text)
     if text.sign and notation == "unknown":
@@ -134,13 +134,14 @@ def read_labels(
 
 def _filled(
     empty: Labels,
-    table: tuple[Sequence[str], Sequence[tuple[int, tuple[str, ...]]]],
-    reading: tuple[Notation, Sequence[str]],
+    columns: Sequence[str],
+    cells: Sequence[tuple[int, tuple[str, ...]]],
+    notation: Notation,
+    numbers: Sequence[str],
     *,
     with_images: bool,
 ) -> Labels:
     """Return the table with its rows as declared, and a list of what is not."""
-    columns, cells = table
     rows: list[Row] = []
     lines: list[int] = []
     unusable: list[Unusable] = list(empty.unusable)
@@ -148,7 +149,9 @@ def _filled(
     optional = with_images and not empty.by_patient
     for line, values in cells:
         try:
-            row, problems, odd = checked(_row(columns, values), empty.schema, line, *reading)
+            row, problems, odd = checked(
+                _row(columns, values), empty.schema, line, notation, numbers
+            )
             if key_of_row(row) is None or not (optional or row["PatientID"]):
                 raise UnusableFile(Reason.NO_KEY)
         except UnusableFile as problem:

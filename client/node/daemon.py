@@ -59,10 +59,7 @@ def run_daemon(home: Home, *, json_logs: bool = False) -> None:
         with worker_log.open("ab") as output:
             registry = CollectorRegistry()
             daemon = _Daemon(
-                home,
-                (config, coordinator),
-                WorkerProcess(home.folder, output),
-                SiteMeters(registry),
+                home, config, coordinator, WorkerProcess(home.folder, output), SiteMeters(registry)
             )
             try:
                 with answering_health(config, registry) as health:
@@ -85,11 +82,13 @@ class _Daemon:
     def __init__(
         self,
         home: Home,
-        known: tuple[SiteConfig, Coordinator],
+        config: SiteConfig,
+        coordinator: Coordinator,
         worker: WorkerProcess,
         meters: SiteMeters,
     ) -> None:
-        self._home, (self._config, self._coordinator), self._meters = home, known, meters
+        self._home, self._meters = home, meters
+        self._config, self._coordinator = config, coordinator
         self._changed_at = _changed_at(home.site_yaml)
         self._withdrawn_at = _changed_at(home.withdrawals)
         self._key = load_private(home.key)

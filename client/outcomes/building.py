@@ -67,7 +67,7 @@ def build(plan: OutcomesPlan, records: OutcomeRecords) -> OutcomeTable:
             left_out.append(Unread(what=name, why=str(problem)))
             continue
         values = [
-            _value(column, case, origin, (name, title, left_out))
+            _value(column, case, origin, f"{name}, {title}", left_out)
             for title, column in plan.columns.items()
         ]
         rows[(*_key(plan, case), *values, event, time)] = None
@@ -178,9 +178,8 @@ def _first_diagnosis(plan: OutcomesPlan, case: _Case, origin: date) -> date | No
     return min(days, default=None)
 
 
-def _value(column: Column, case: _Case, origin: date, place: tuple[str, str, list[Unread]]) -> str:
+def _value(column: Column, case: _Case, origin: date, what: str, left_out: list[Unread]) -> str:
     """Return a cell; nothing that was known only after the origin is part of it."""
-    name, title, left_out = place
     if column.patient == "sex":
         return case.person.sex
     if column.patient == "age":
@@ -192,22 +191,19 @@ def _value(column: Column, case: _Case, origin: date, place: tuple[str, str, lis
         if any(d.day is not None and d.day <= origin for d in found):
             return "1"
         if any(d.day is None for d in found):
-            left_out.append(Unread(what=f"{name}, {title}", why="the diagnosis has no date"))
+            left_out.append(Unread(what=what, why="the diagnosis has no date"))
             return ""
         return "0"
-    return _measured(column, case, origin, place)
+    return _measured(column, case, origin, what, left_out)
 
 
-def _measured(
-    column: Column, case: _Case, origin: date, place: tuple[str, str, list[Unread]]
-) -> str:
-    name, title, left_out = place
+def _measured(column: Column, case: _Case, origin: date, what: str, left_out: list[Unread]) -> str:
     wanted = frozenset(column.observation)
     dated: list[tuple[date, Observation]] = []
     for one in case.observations:
         if one.codes & wanted:
             if one.day is None:
-                left_out.append(Unread(what=f"{name}, {title}", why="the value has no date"))
+                left_out.append(Unread(what=what, why="the value has no date"))
             elif one.day <= origin and (
                 column.within_days is None or (origin - one.day).days <= column.within_days
             ):
@@ -219,7 +215,7 @@ def _measured(
         number = number_in(one.value)
         if times is None or number is None:
             why = f"{one.value[:20]} {one.unit or 'without a unit'}, expected {column.unit}"
-            left_out.append(Unread(what=f"{name}, {title}", why=why))
+            left_out.append(Unread(what=what, why=why))
             continue
         return one.value if times == 1 else f"{number * times:.10g}"
     return ""

@@ -68,7 +68,7 @@ def readiness(
     loaded = _cohort(home, site, paths, config)
     studies = account(seen.rows, seen.quarantined, loaded.facts, site.data.absolute())
     pixels = _pixels(paths, seen.rows, site)
-    verdict = _judged(paths, seen.rows, site, (config, pixels))
+    verdict = _judged(paths, seen.rows, site, config, pixels)
     if config is None:
         refused = {str(suspect.row.path) for suspect in verdict.left_out}
         studies = tuple(_readable(study, refused) for study in studies)
@@ -192,9 +192,9 @@ def _judged(
     paths: CohortPaths,
     rows: Sequence[Instance],
     site: SiteConfig,
-    given: tuple[RunConfig | None, PixelSuspects],
+    config: RunConfig | None,
+    pixels: PixelSuspects,
 ) -> QualityVerdict:
-    config, pixels = given
     try:
         return judged(rows, config, site.quality, paths.labels, pixels)
     except CohortError:  # no table, so no side in it; said above

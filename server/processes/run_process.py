@@ -79,7 +79,7 @@ def main(folder: Folder, run: str) -> ExitCode:
     try:
         runtime.begin()
         sort_out_what_stays()
-        _rounds(folder, config, order, (runtime, board))
+        _rounds(folder, config, order, runtime, board)
         succeeded, message = True, f"all {config.training.rounds} rounds are done"
         board.end("done", message)
     except _Stopped:
@@ -121,10 +121,9 @@ def connect(folder: Folder) -> Runtime:
 
 
 def _rounds(
-    folder: Folder, config: RunConfig, order: RunOrder, link: tuple[Runtime, Board]
+    folder: Folder, config: RunConfig, order: RunOrder, runtime: Runtime, board: Board
 ) -> None:
     """Run the rounds and measure what came of them."""
-    runtime, board = link
     place, members = folder.run(order.run), members_of(folder, order.sites)
 
     def observe(record: RoundRecord) -> None:

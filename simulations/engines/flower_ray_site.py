@@ -45,11 +45,11 @@ def client_app(sites: Mapping[str, Site], config: RunConfig, seed: int) -> Clien
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        return _answer(message, lambda: _train(message, site_of(context), context, (config, seed)))
+        return _answer(message, lambda: _train(message, site_of(context), context, config, seed))
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
-        return _answer(message, lambda: _evaluate(message, site_of(context), (config, seed)))
+        return _answer(message, lambda: _evaluate(message, site_of(context), config, seed))
 
     @app.query()
     def memory(message: Message, context: Context) -> Message:
@@ -89,12 +89,14 @@ def _local_model(config: RunConfig, seed: int) -> LocalModel:
     return _LOCAL_MODELS[key]
 
 
-def _train(asked: Message, site: Site, context: Context, run: tuple[RunConfig, int]) -> RecordDict:
+def _train(
+    asked: Message, site: Site, context: Context, config: RunConfig, seed: int
+) -> RecordDict:
     request = from_record(asked.content)
     if not isinstance(request, TrainRequest):
         message = f"A {type(request).__name__} came where training was asked for."
         raise RunFailed(message)
-    answer = train_round(site, _local_model(*run), request)
+    answer = train_round(site, _local_model(config, seed), request)
     _keep(context, request, site.memory.recall(request.run, request.round))
     return to_record(answer)
 
@@ -106,12 +108,12 @@ def _keep(context: Context, request: TrainRequest, kept: Weights) -> None:
         context.state.pop(f"{request.run}/{request.round - 2}", None)
 
 
-def _evaluate(asked: Message, site: Site, run: tuple[RunConfig, int]) -> RecordDict:
+def _evaluate(asked: Message, site: Site, config: RunConfig, seed: int) -> RecordDict:
     request = from_record(asked.content)
     if not isinstance(request, EvaluationRequest):
         message = f"A {type(request).__name__} came where a measurement was asked for."
         raise RunFailed(message)
-    return to_record(evaluate_round(site, _local_model(*run), request))
+    return to_record(evaluate_round(site, _local_model(config, seed), request))
 
 
 def _recall(message: Message, name: str, site: Site) -> RecordDict:
