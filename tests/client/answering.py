@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from prometheus_client import CollectorRegistry
 
+from client.cohort.split import site_key
 from client.description.describing import Telling
 from client.description.run_costs import told_of_everybody
 from client.governance.admission import AdmissionContext
@@ -22,7 +23,6 @@ from client.node.worker import answered, read_request
 from client.node.worker_process import Finished, WorkerProcess
 from client.privacy.ledger import Ledger, Limit
 from client.site.home import Home
-from client.site.identity_key import site_key
 from client.site.policy_rules import PolicyRules
 from client.site.quality_rules import QualityRules
 from client.site.site_config import SiteConfig
