@@ -84,8 +84,9 @@ def on_page_markdown(markdown: str, **_: object) -> str:
 
 
 def notebooks() -> list[Path]:
-    """Return the notebooks by name."""
-    return sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
+    """Return the notebooks by name, the one to begin with first."""
+    found = (ROOT / "docs" / "notebooks").glob("*.ipynb")
+    return sorted(found, key=lambda path: (path.stem != "simulate", path.stem))
 
 
 def markdown_of(notebook: dict[str, Any]) -> str:

@@ -130,7 +130,7 @@ def cohorts(
 
     data: a folder with one folder for each hospital, or one hospital's folder, or a list of
         hospitals' folders. A hospital's folder holds DICOM files anywhere below it and a
-        labels.csv (README, "For researchers"). None stands for the run's invented hospitals.
+        labels.csv (docs/researcher.md). None stands for the run's invented hospitals.
     folder: where prepared images, invented hospitals and ledgers are kept, by default runs/NAME
         as the command does: what was read once is not read again.
     progress: whether to tell of each hospital as it is read.
