@@ -21,7 +21,8 @@ def load(
     """Return a run: what is learned, from what, how, and under what privacy.
 
     config: the path of a YAML file as `wardround-simulate compare` takes it, the same as a
-        mapping, or a run to change. docs: docs/researcher.md, configs/schema.json, configs/simulations/.
+        mapping, or a run to change. See docs/researcher.md, configs/schema.json and
+        configs/simulations/.
     changes: values by the dotted name of their key, such as {"training.rounds": 20}; set before
         anything is checked.
     epsilon: another epsilon, by patient, for the arm federated_dp, as --epsilon; of a run without
