@@ -60,11 +60,14 @@ def client_app(sites: Mapping[str, Site], config: RunConfig, seed: int) -> Clien
 
 
 def _answer(message: Message, work: Callable[[], RecordDict]) -> Message:
-    """Return what the work gives; an error that a person can mend travels as its text."""
+    """Return what the work gives; an error travels as its text, without a page of traceback."""
     try:
         content = work()
     except WardroundError as error:
         content = RecordDict({FAILED: ConfigRecord({"message": str(error)})})
+    except Exception as error:  # noqa: BLE001 - else it would look like a process that ended
+        text = f"{type(error).__name__}: {error}. --engine builtin shows where."
+        content = RecordDict({FAILED: ConfigRecord({"message": text})})
     return Message(content, reply_to=message)
 
 

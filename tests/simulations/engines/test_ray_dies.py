@@ -22,15 +22,15 @@ synthetic: {modality: xray, patients: 48, seed: 0}
 DYING = """
 import os, signal
 from common.messages.flower_records import from_record
-from simulations import flower_ray_site
+from simulations.engines import flower_ray_site
 from simulations.cli.app import main
 
 alive = flower_ray_site._train
 
-def dying(asked, site, context, run):
+def dying(asked, *others):
     if from_record(asked.content).round == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return alive(asked, site, context, run)
+        HOW
+    return alive(asked, *others)
 
 flower_ray_site._train = dying
 main()
@@ -38,13 +38,25 @@ main()
 
 
 @pytest.mark.slow
-def test_a_process_of_rays_that_dies_ends_in_one_sentence_with_a_remedy(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        (
+            "os.kill(os.getpid(), signal.SIGKILL)",
+            "Error: A process of Ray's ended in the middle of a site's work",
+        ),
+        ("raise ZeroDivisionError('by design')", "failed on Ray: ZeroDivisionError: by design"),
+    ],
+)
+def test_what_fails_on_ray_ends_in_one_sentence_with_its_cause_and_a_remedy(
+    tmp_path: Path, how: str, sentence: str
+) -> None:
     (tmp_path / "tiny.yaml").write_text(CONFIG)
     command = subprocess.run(
         [
             sys.executable,
             "-c",
-            DYING,
+            DYING.replace("HOW", how),
             "compare",
             str(tmp_path / "tiny.yaml"),
             "--arms",
@@ -59,11 +71,11 @@ def test_a_process_of_rays_that_dies_ends_in_one_sentence_with_a_remedy(tmp_path
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=280,
         check=False,
     )
     said = command.stdout + command.stderr
     assert command.returncode == 1, said
     assert "Traceback" not in said
-    assert said.count("Error: A process of Ray's ended in the middle of a site's work") == 1
+    assert " ".join(said.split()).count(sentence) == 1, said
     assert "--engine builtin" in said
