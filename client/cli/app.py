@@ -180,6 +180,14 @@ def budget(home: HomeOption = None, *, json: JsonOption = False) -> None:
     command.show_budget(Home.chosen(home), as_json=json)
 
 
+@app.command()
+def extensions(home: HomeOption = None, *, json: JsonOption = False) -> None:
+    """List installed code of others that runs could use: its content, and whether it is allowed."""
+    from client.cli import extensions as command
+
+    command.show_extensions(Home.chosen(home), as_json=json)
+
+
 @app.command("records")
 def check_records(
     home: HomeOption = None,

@@ -9,6 +9,7 @@ from client.cli.budget import charged
 from client.cli.status import is_automatic, is_running
 from client.cli.terminal import as_text, ask, say, table
 from client.governance.approvals import Approvals, KnownConfiguration
+from client.governance.extensions import judge_extensions
 from client.governance.plain_words import described
 from client.governance.policy import Denied, judge, judge_metrics
 from client.site.home import Home
@@ -17,6 +18,7 @@ from client.site.site_config import load_site_config
 from client.transport.coordinator import load_coordinator
 from common.config.privacy import COMMON_DELTA
 from common.config.run_config import RunConfig, load_config
+from common.extensions.pinning import pinned
 from common.platform.errors import ConfigurationError
 
 _WORDS = {"approved": "approved", "declined": "refused", "waiting": "waits for you"}
@@ -100,7 +102,7 @@ def _found(approvals: Approvals, which: str) -> tuple[RunConfig, int | None]:
             raise ConfigurationError(message)
         return found, matching[-1].seed
     if which.endswith((".yaml", ".yml", ".json")) or Path(which).is_file():
-        return load_config(Path(which)), None
+        return pinned(load_config(Path(which))), None
     known = ", ".join(dict.fromkeys(as_text(s.run) for s in seen if s.run)) or "none yet"
     message = (
         f"No run {as_text(which)} was proposed here (known: {known}). Give a run that "
@@ -181,5 +183,9 @@ def _against_policy(home: Home, config: RunConfig) -> list[Denied]:
     except ConfigurationError:
         return []
     rules = site.policy
-    found = (judge(config, rules, coordinator.fingerprint, site.name), judge_metrics(config, rules))
+    found = (
+        judge(config, rules, coordinator.fingerprint, site.name),
+        judge_extensions(config, site.extensions),
+        judge_metrics(config, rules),
+    )
     return [denied for denied in found if denied is not None]

@@ -12,6 +12,7 @@ from client.inference.calibration.calibration import SiteCalibration, keep_calib
 from client.inference.calibration.labels import questions
 from client.inference.inputs import check_bundle
 from client.site.home import Home
+from client.site.site_config import allowed_extensions
 from common.config.run_config import PrognosisTask, RunConfig
 
 
@@ -23,7 +24,7 @@ def calibrate(home: Home, bundle: Path, *, coverage: float, unlike: float, as_js
 
     wishes = CalibrationOptions(coverage=coverage, flagged=unlike)
     check_bundle(bundle)
-    model = open_model(bundle)
+    model = open_model(bundle, allowed_extensions(home.site_yaml))
     if not as_json:
         say(f"Calibrating {model.config.name} on this site's patients.")
     found = fitted(home, model, wishes)

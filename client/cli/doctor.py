@@ -79,9 +79,10 @@ def _index_run(home: Home, site: SiteConfig, path: Path, *, every: bool) -> None
     from client.site.withdrawals import withdrawn
     from client.training.features import with_features
     from common.config.run_config import load_config
+    from common.extensions.pinning import pinned
     from common.tasks import task_of
 
-    config = load_config(path).in_force()
+    config = pinned(load_config(path)).in_force()
     task, cache = task_of(config.task), Cache(home.cache, home.index)
     paths = CohortPaths(data=site.data, labels=site.labels_csv, index=home.index, cache=home.cache)
     with cache.in_use():

@@ -12,6 +12,7 @@ from client.site.site_config import SiteConfig, load_site_config, write_site_con
 from client.transport.joining import join, wait_until_accepted
 from client.transport.proxy import proxy_to
 from common.config.run_config import RunConfig, load_config
+from common.extensions.pinning import pinned
 from common.messages.enrolment import Invite, JoinReply
 from common.platform.errors import ConfigurationError
 
@@ -45,7 +46,7 @@ def join_coordinator(home: Home, options: JoinOptions) -> None:
     """Join, initialising the home first where that is still to be done."""
     text = invite_text(options.invite)
     invite = Invite.from_text(text)
-    approved = None if options.approve is None else load_config(options.approve)
+    approved = None if options.approve is None else pinned(load_config(options.approve))
     new = _wanted_config(home, invite, options)
     _make_folder(home)
     reply = join(home, text, new_key=options.new_key)

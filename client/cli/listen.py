@@ -15,7 +15,7 @@ from client.inference.inputs import check_bundle
 from client.site.home import Home
 from client.site.pacs_config import Listening, PacsConfig
 from client.site.plain_text import ago
-from client.site.site_config import load_site_config
+from client.site.site_config import allowed_extensions, load_site_config
 from common.platform.errors import ConfigurationError, ExitCode, RunFailed
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def listen(home: Home, wishes: ListenOptions) -> ExitCode:
     from common.platform.logs import log, open_logs
 
     rules = pacs.listen if pacs is not None else Listening()
-    model = open_model(wishes.bundle)
+    model = open_model(wishes.bundle, allowed_extensions(home.site_yaml))
     local_of(home, model)  # says now, and not of the first study, that the table is missing
     with ExitStack() as stack:
         stack.enter_context(_alone(home))

@@ -16,6 +16,7 @@ from client.inference.inputs import check_bundle, study_files
 from client.results.score import Score
 from client.site.home import Home
 from client.site.pacs_config import PacsConfig
+from client.site.site_config import allowed_extensions, load_site_config
 from common.platform.errors import CohortError, ConfigurationError, ExitCode, WardroundError
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def predict(home: Home, wanted: PredictOptions, *, as_json: bool) -> ExitCode:
     from client.results.writing import write_results
 
     check_bundle(wanted.bundle)
-    model = open_model(wanted.bundle)
+    model = open_model(wanted.bundle, allowed_extensions(home.site_yaml))
     local = local_of(home, model, abstain=wanted.abstain)
     unusable: list[Unusable] = []
     scores = score_study(files, model, local, unusable.append)
@@ -154,8 +155,6 @@ def _indexed(home: Home, study: str) -> tuple[Path, ...]:
 
 
 def _pacs(home: Home) -> PacsConfig:
-    from client.site.site_config import load_site_config
-
     pacs = load_site_config(home.site_yaml).pacs
     if pacs is None:
         message = (

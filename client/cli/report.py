@@ -29,10 +29,11 @@ def report(home: Home, config: Path | None, out: Path | None) -> None:
     from client.readiness.report import words
     from client.site.plain_text import size
     from common.config.run_config import load_config
+    from common.extensions.pinning import pinned
     from common.platform.page import page
 
     site = load_site_config(home.site_yaml)
-    run = load_config(config).in_force() if config is not None else None
+    run = pinned(load_config(config)).in_force() if config is not None else None
     found = readiness(home, site, run, _teller())
     folder = out or home.report
     text = page("client.readiness", "report.html", {"found": found, "words": words, "size": size})

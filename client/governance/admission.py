@@ -1,8 +1,9 @@
 """Admission of a request at a site, decided before its tensors or configuration are read.
 
 In this order, so that the first reason is the one to mend: release, pause, hours, policy,
-approval. Another release's configuration is not even parsed, and every other one is parsed with
-bounded work. Each no is a reason that says nothing of any patient; the detail stays here.
+extensions, approval. Another release's configuration is not even parsed, and every other one is
+parsed with bounded work. Each no is a reason that says nothing of any patient; the detail stays
+here.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from client.governance.approvals import Approvals
+from client.governance.extensions import judge_extensions
 from client.governance.policy import Denied, PolicyRules, judge, judge_metrics, judge_statistics
 from client.site.site_config import SiteConfig
 from common.config.run_config import RunConfig, read_config
@@ -98,6 +100,7 @@ def _not_allowed(
     return (
         _out_of_rounds(question, config)
         or judge(config, rules, admission.coordinator, site=admission.config.name)
+        or judge_extensions(config, admission.config.extensions)
         or _may_not_tell(question, config, rules)
         or _approval(question, config, admission)
     )

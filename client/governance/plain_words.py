@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from client.governance.policy import columns_of
 from client.site.plain_text import shown
+from common.config.extension import distribution_of
 from common.config.measurement import is_validated
-from common.config.run_config import DiagnosisTask, PrognosisTask, RunConfig, Task
+from common.config.run_config import DiagnosisTask, Extension, PrognosisTask, RunConfig, Task
+from common.extensions.pinning import said
 
 _EXACTNESS = {
     "lossless": "bit by bit",
@@ -24,6 +26,7 @@ def described(config: RunConfig) -> list[tuple[str, str]]:
         ("question", _question(run.task)),
         ("reads", _reads(run)),
         ("trains", _trains(run)),
+        *(("code of others", _foreign(run, extension)) for extension in run.extensions),
         ("privacy", _privacy(run)),
         ("leaves", _update(run)),
         ("leaves", _counts(run)),
@@ -74,6 +77,15 @@ def _trains(run: RunConfig) -> str:
     batch = training.batch_patients
     patients = "all patients" if batch == "all" else f"{batch} patients"
     return f"{run.model.network}, {rounds} of {steps} with {patients} each"
+
+
+def _foreign(run: RunConfig, extension: Extension) -> str:
+    of_it = [n for n in run.extension_names() if distribution_of(n) == extension.distribution]
+    given = f" with {run.model.arguments}" if run.model.arguments else ""
+    return (
+        f"{', '.join(of_it)}{given}: {said(extension)}. It runs here with all the rights of this "
+        "site's service and could read every image"
+    )
 
 
 def _privacy(run: RunConfig) -> str:

@@ -9,7 +9,7 @@ it computes what the bundle's ONNX file does, which was checked against the trai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,12 +24,13 @@ from client.inference.explain import explained
 from client.inference.reading import Item, ScoredStudy, SiteRows, read_study
 from client.labels.label_table import Labels
 from client.results.score import ModelName, Score
+from client.site.extension_rules import AllowedExtension, how_to_allow, is_allowed
 from common.bundle.onnx import Deployed, example_inputs, tolerated
 from common.bundle.write import Bundle, read_bundle
 from common.config.run_config import RunConfig
 from common.data.weights import load_into
 from common.models.network import network_of
-from common.platform.errors import ConfigurationError, StateDamaged
+from common.platform.errors import ConfigurationError, ExtensionRefused, StateDamaged
 from common.platform.release import RELEASE
 
 #: Part of a label map's voxels that may differ between PyTorch and ONNX: ties.
@@ -63,14 +64,15 @@ class Local:
     abstain: bool = True  # False: an answer is given where the calibration advises against it
 
 
-def open_model(folder: Path) -> TrainedModel:
-    """Open a bundle.
+def open_model(folder: Path, allowed: Iterable[AllowedExtension] = ()) -> TrainedModel:
+    """Open a bundle; `allowed` are the extensions that this site lets run.
 
     StateDamaged when a file is missing, was changed, or does not compute what its ONNX file does;
-    ConfigurationError when another release made it.
+    ConfigurationError when another release made it, or an extension that is not allowed.
     """
     bundle = read_bundle(folder)
     _check_release(folder, bundle)
+    _check_allowed(folder, bundle, allowed)
     network = network_of(bundle.config, 0)
     wanted = {name: value.shape for name, value in network.named_parameters()}
     held = {name: value.shape for name, value in bundle.weights.items()}
@@ -107,6 +109,19 @@ def _fact(bundle: Bundle, part: str, name: str) -> object:
         )
         raise StateDamaged(message)
     return value
+
+
+def _check_allowed(folder: Path, bundle: Bundle, allowed: Iterable[AllowedExtension]) -> None:
+    """Refuse code of others that nobody here looked at, before any of it is imported."""
+    rules = tuple(allowed)
+    for extension in bundle.config.extensions:
+        if not is_allowed(extension, rules):
+            message = (
+                f"{folder} takes its network from {extension.distribution} {extension.version}, "
+                "which is not in this site's list of extensions. Whoever trusts its code adds to "
+                f"extensions: in site.yaml: {how_to_allow(extension)}"
+            )
+            raise ExtensionRefused(message)
 
 
 def _check_release(folder: Path, bundle: Bundle) -> None:

@@ -2,8 +2,9 @@
 
 What Opacus' validator lets through (BatchNorm without parameters or frozen, running
 statistics, buffers that follow the data) is refused by kind, and what no list of kinds can
-hold is tried out on made-up images: buffers that change, items that see their batch peers,
-losses that do, one patient who moves the sum by more than the clip norm.
+hold is tried out on made-up images: buffers or weights that a forward pass changes, items that see
+their batch peers, losses that do, one patient who moves the sum by more than the clip norm; and of
+an extension's network also what extension_guard tries.
 
 Public: check_model.
 """
@@ -11,12 +12,14 @@ Public: check_model.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
+from client.privacy.extension_guard import check_finite, check_gradients
 from client.privacy.patient_gradients import ItemLoss, Objective
 from client.privacy.private_step import accumulate, draw, patient_optimizer
 from common.data.sample import Patients
@@ -32,14 +35,24 @@ _TOLERANCE = 1e-3
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-def check_model(objective: Objective, plan: PrivacyPlan, noise: NoiseSource) -> None:
-    """Raise UnsafeModel, naming the module, unless one patient's part can be clipped."""
+def check_model(
+    objective: Objective, plan: PrivacyPlan, noise: NoiseSource, *, foreign: bool = False
+) -> None:
+    """Raise UnsafeModel, naming the module, unless one patient's part can be clipped.
+
+    An extension's network (`foreign`) is tried for more than ours, which the tests hold.
+    """
     check_layers(objective.model)
     model = copy.deepcopy(objective.model).train()
     trial = replace(objective, model=model, patients=_made_up(objective.patients))
     check_buffers(trial)
+    check_loss_shape(trial)
+    if foreign:
+        check_finite(trial)
     check_peers(trial)
     check_loss(trial)
+    if foreign:
+        check_gradients(trial)
     check_clip(trial, plan, noise)
 
 
@@ -53,14 +66,21 @@ def check_layers(model: nn.Module) -> None:
 
 
 def check_buffers(trial: Objective) -> None:
-    """Refuse buffers that a forward pass in training changes: they leave a trace of the data."""
-    before = {name: buffer.clone() for name, buffer in trial.model.named_buffers()}
+    """Refuse buffers and weights that a forward pass changes: they leave a trace of the data."""
+    before = {name: value.clone() for name, value in _tensors(trial.model)}
     _forward(trial.model, trial.patients.image, trial.patients.table)
-    for name, buffer in trial.model.named_buffers():
-        if name not in before or not torch.equal(buffer, before[name]):
+    buffers = {name for name, _ in trial.model.named_buffers()}
+    for name, value in _tensors(trial.model):
+        if name not in before or not torch.equal(value, before[name]):
             place = name.rpartition(".")[0]
+            kind = "buffer" if name in buffers else "parameter"
             module = trial.model.get_submodule(place)
-            raise _unsafe(place, module, f"changes its buffer {name} with the data")
+            raise _unsafe(place, module, f"changes its {kind} {name} with the data")
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_buffers()
+    yield from ((name, value.detach()) for name, value in model.named_parameters())
 
 
 def check_peers(trial: Objective) -> None:
@@ -79,12 +99,11 @@ def check_peers(trial: Objective) -> None:
             raise _unsafe(changed[0], module, "gives one item another answer beside other items")
 
 
-def check_loss(trial: Objective) -> None:
-    """Refuse a loss that is not one number an item, or that compares items with each other."""
+def check_loss_shape(trial: Objective) -> None:
+    """Refuse a loss that is not one number an item."""
     patients = trial.patients
     output = _forward(trial.model, patients.image, patients.table)[:_ITEMS]
-    target = patients.target[:_ITEMS]
-    loss = trial.item_loss(output, target)
+    loss = trial.item_loss(output, patients.target[:_ITEMS])
     if loss.shape != (_ITEMS,):
         message = (
             f"The loss of {_ITEMS} items has shape {tuple(loss.shape)}, expected ({_ITEMS},): "
@@ -92,6 +111,14 @@ def check_loss(trial: Objective) -> None:
             "and average over everything but the items."
         )
         raise UnsafeModel(message)
+
+
+def check_loss(trial: Objective) -> None:
+    """Refuse a loss that compares items with each other."""
+    patients = trial.patients
+    output = _forward(trial.model, patients.image, patients.table)[:_ITEMS]
+    target = patients.target[:_ITEMS]
+    loss = trial.item_loss(output, target)
     other = output.clone()
     other[1:] = _CONTRAST * other[1:] + 1.0
     if not _close(trial.item_loss(other, target)[0], loss[0]):

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
+from common.config.extension import is_extension
 from common.config.part import Part, PositiveFloat, PositiveInt
 from common.config.run_config import NetworkName
 
@@ -26,11 +27,11 @@ def _listed(value: object) -> object:
     raise ValueError(message)
 
 
-def _among(names: tuple[str, ...]) -> BeforeValidator:
+def _among(names: tuple[str, ...], *, extensions: bool = False) -> BeforeValidator:
     def check(value: object) -> object:
         found = _listed(value)
         for name in found if isinstance(found, tuple) else ():
-            if name not in names:
+            if name not in names and not (extensions and is_extension(name)):
                 near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
                 hint = f" Did you mean {near[0]}?" if near else ""
                 message = f"{name!r} is none of {', '.join(names)}.{hint}"
@@ -58,7 +59,9 @@ def _fingerprints(value: object) -> object:
 
 _Names = Annotated[tuple[str, ...] | Literal["any"], BeforeValidator(_listed)]
 _Tasks = Annotated[tuple[str, ...] | Literal["any"], _among(_TASKS)]
-_Networks = Annotated[tuple[str, ...] | Literal["any"], _among(get_args(NetworkName))]
+_Networks = Annotated[
+    tuple[str, ...] | Literal["any"], _among(get_args(NetworkName), extensions=True)
+]
 _Coordinators = Annotated[tuple[str, ...] | Literal["any"], BeforeValidator(_fingerprints)]
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, StringConstraints, field_validator, model_validator
 
+from client.site.extension_rules import AllowedExtension
 from client.site.hours import check_hours, within
 from client.site.pacs_config import PacsConfig
 from client.site.policy_rules import PolicyRules
@@ -84,6 +85,12 @@ class SiteConfig(Part):
         description="What becomes of images that are suspect; what cannot be read is always "
         "left out. `wardround-site report` lists both.",
     )
+    extensions: tuple[AllowedExtension, ...] = Field(
+        default=(),
+        description="Code that is not Wardround's and that runs may use here, by distribution and "
+        "content, as `wardround-site extensions` shows them; it runs with all the rights of this "
+        "site's service. Such as [{distribution: acme-nets, content: 'sha256:...'}].",
+    )
     policy: PolicyRules = Field(
         default=PolicyRules(),
         description="What runs may ask of this site. Everything else is refused, and the "
@@ -133,6 +140,11 @@ def load_site_config(path: Path) -> SiteConfig:
     """Read site.yaml; ConfigurationError names file, key, value and what was expected."""
     missing = "Type `wardround-site join INVITE --data FOLDER`, or give another home with --home."
     return load_part(path, SiteConfig, missing=missing, keys="keys like name: and data:")
+
+
+def allowed_extensions(path: Path) -> tuple[AllowedExtension, ...]:
+    """Return the extensions that site.yaml allows; none where there is no such file."""
+    return load_site_config(path).extensions if path.is_file() else ()
 
 
 def write_site_config(path: Path, config: SiteConfig) -> None:

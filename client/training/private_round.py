@@ -12,6 +12,7 @@ from client.privacy.patient_gradients import Backend, Objective
 from client.privacy.private_step import patient_optimizer, private_step
 from client.training.local_model import LocalModel
 from client.training.site import Guard, Site
+from common.config.extension import is_extension
 from common.config.run_config import PatientPrivacy, RunConfig
 from common.messages.wire import TrainRequest
 from common.platform.errors import PrivacyError
@@ -71,7 +72,8 @@ def train_privately(
         patients=site.train,
         images_per_patient=local_model.config.training.images_per_patient,
     )
-    backend = checked_backend(objective, plan, guard)
+    foreign = is_extension(local_model.config.model.network)
+    backend = checked_backend(objective, plan, guard, foreign=foreign)
     spend = charge(request, plan, guard)
     noise = guard.noise.of_round(request.run, request.round)
     private = patient_optimizer(optimizer, plan, noise)
@@ -86,7 +88,9 @@ def charge(request: TrainRequest, plan: PrivacyPlan, guard: Guard) -> Spend:
     return guard.charge(request, "train", this_round, plan.delta)
 
 
-def checked_backend(objective: Objective, plan: PrivacyPlan, guard: Guard) -> Backend:
+def checked_backend(
+    objective: Objective, plan: PrivacyPlan, guard: Guard, *, foreign: bool = False
+) -> Backend:
     """Return how gradients are made, after the network was checked; UnsafeModel if it fails."""
     model = objective.model
     if model not in _CHECKED:
@@ -94,7 +98,7 @@ def checked_backend(objective: Objective, plan: PrivacyPlan, guard: Guard) -> Ba
         from client.privacy.backend_choice import backend_of
         from client.privacy.model_guard import check_model
 
-        check_model(objective, plan, guard.noise)
+        check_model(objective, plan, guard.noise, foreign=foreign)
         parameters = [p for p in model.parameters() if p.requires_grad]
         _CHECKED[model] = backend_of(objective, parameters, simulated=guard.noise.simulated)
     return _CHECKED[model]

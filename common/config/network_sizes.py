@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeGuard
 
 from common.config.cohort import Images
+from common.config.extension import is_extension
 from common.config.training import Model, NetworkName
 
 
@@ -59,12 +60,17 @@ def levels(dimensions: int) -> int:
     return 5 if dimensions == 2 else 4
 
 
+def _is_ours(network: str) -> TypeGuard[NetworkName]:
+    """Return whether the rules here know the network; an extension's says what it takes itself."""
+    return not is_extension(network)
+
+
 def misfit(model: Model, images: Images | None) -> str | None:
     """Return what keeps the network from taking this input, with what would fit, or None."""
     if model.network == "swin_unetr" and model.width % 12:
         near = 12 * max(1, round(model.width / 12))
         return f"model.width={model.width} must be a multiple of 12 for swin_unetr, e.g. {near}"
-    if images is None:
+    if images is None or not _is_ours(model.network):
         return None
     rule = size_rule(model.network, images.dimensions)
     near_size = [rule.nearest(side) for side in images.size]

@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from common.config.cohort import CategoryColumn, Cohort, Images, NumberColumn, Split, Table
 from common.config.errors import explain
+from common.config.extension import Extension, distribution_of, is_extension
 from common.config.network_sizes import misfit
 from common.config.part import Part
 from common.config.privacy import Evaluation, PatientPrivacy
@@ -46,6 +47,7 @@ __all__ = [
     "DiagnosisTask",
     "Evaluation",
     "Exchange",
+    "Extension",
     "Images",
     "Model",
     "NetworkName",
@@ -100,9 +102,13 @@ class RunConfig(Part):
     privacy: PatientPrivacy | Literal["none"]
     #: Synthetic hospitals for runs without --data.
     synthetic: Synthetic | None = None
+    #: The distributions that extensions come from, by version and content. The coordinator writes
+    #: them in; sites run no others.
+    extensions: tuple[Extension, ...] = Field(default=(), exclude_if=lambda given: not given)
 
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:
+        _check_extensions(self)
         _check_network(self.task, self.cohort, self.model)
         fault = scaffold_misfit(self.training, self.aggregation)
         if fault is not None:
@@ -136,7 +142,21 @@ class RunConfig(Part):
                     update={"training": None, "model": None, "aggregation": None}
                 ),
             }
-        )
+        ).without_idle_extensions()
+
+    def extension_names(self) -> tuple[str, ...]:
+        """Return what the run takes from extensions, as DISTRIBUTION/NAME."""
+        models = [self.model]
+        if self.privacy != "none" and self.privacy.model is not None:
+            models.append(self.privacy.model)
+        named = [model.network for model in models if is_extension(model.network)]
+        return tuple(dict.fromkeys(named))
+
+    def without_idle_extensions(self) -> RunConfig:
+        """Return the run without distributions that nothing of it names any more."""
+        named = {distribution_of(name) for name in self.extension_names()}
+        kept = tuple(e for e in self.extensions if e.distribution in named)
+        return self.model_copy(update={"extensions": kept})
 
     def canonical_json(self) -> str:
         """Return the configuration as JSON with sorted keys and no spaces: one text a run."""
@@ -153,6 +173,22 @@ class RunConfig(Part):
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()
 
 
+def _check_extensions(config: RunConfig) -> None:
+    """Refuse two contents of one distribution, and distributions that nothing names."""
+    given = [extension.distribution for extension in config.extensions]
+    named = {distribution_of(name) for name in config.extension_names()}
+    for distribution in given:
+        if given.count(distribution) > 1:
+            message = f"extensions names {distribution} twice; expected one version and content"
+            raise ValueError(message)
+        if distribution not in named:
+            message = (
+                f"extensions names {distribution}, which nothing in the run takes anything from; "
+                f"remove it, or write e.g. model.network: {distribution}/NAME"
+            )
+            raise ValueError(message)
+
+
 def _check_private_split(cohort: Cohort) -> None:
     """Refuse folds: a patient who is tested in one trains in all others, each a run of its own."""
     if cohort.split.folds is not None:
@@ -167,7 +203,8 @@ def _check_private_split(cohort: Cohort) -> None:
 def without_privacy(config: RunConfig) -> RunConfig:
     """Return the run without privacy, and without the noise that private runs are measured with."""
     exact = config.evaluation.model_copy(update={"count_noise": 0.0})
-    return config.model_copy(update={"privacy": "none", "evaluation": exact})
+    plain = config.model_copy(update={"privacy": "none", "evaluation": exact})
+    return plain.without_idle_extensions()
 
 
 def _check_private_training(training: Training) -> None:
@@ -193,6 +230,11 @@ def _check_private_aggregation(aggregation: Aggregation) -> None:
 
 
 def _check_network(task: Task, cohort: Cohort, model: Model) -> None:
+    if is_extension(model.network):
+        if task.kind == "segmentation" and cohort.table is not None:
+            message = "segmentation takes images only; remove cohort.table"
+            raise ValueError(message)
+        return  # what else it takes, it says itself, once a site's policy let it be loaded
     segments = model.network in SEGMENTATION_NETWORKS
     if segments != (task.kind == "segmentation"):
         fits = "densenet121" if segments else "unet"

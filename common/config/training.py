@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import difflib
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from common.config.extension import ExtensionArguments, ExtensionName, is_extension
 from common.config.part import NonNegativeFloat, Part, PositiveFloat, PositiveInt
 
 NetworkName = Literal[
@@ -25,10 +27,25 @@ NetworkName = Literal[
 SEGMENTATION_NETWORKS = frozenset({"unet", "segresnet", "dynunet", "swin_unetr"})
 
 
+def _known_network(network: object) -> object:
+    """Refuse what is neither ours nor an extension's, in one sentence for both."""
+    ours = get_args(NetworkName)
+    if not isinstance(network, str) or network in ours or is_extension(network):
+        return network
+    near = difflib.get_close_matches(network, ours, n=1, cutoff=0.5)
+    hint = f". Did you mean {near[0]}?" if near else ""
+    names = ", ".join(f"'{name}'" for name in ours)
+    message = f"expected {names}, or DISTRIBUTION/NAME of an installed extension{hint}"
+    raise ValueError(message)
+
+
 class Model(Part):
     """The network, by name; BatchNorm is replaced by GroupNorm wherever it stands."""
 
-    network: NetworkName
+    #: One of ours, or DISTRIBUTION/NAME of an installed extension (docs/extensions.md).
+    network: Annotated[NetworkName | ExtensionName, BeforeValidator(_known_network)]
+    #: What an extension's network is built with, as the extension reads it.
+    arguments: ExtensionArguments = Field(default={}, exclude_if=lambda given: not given)
     #: Width of the first level, for small_cnn and the segmentation networks.
     width: PositiveInt = 16
     #: Hidden layers between features (and the table) and the output; () is linear.
@@ -38,6 +55,27 @@ class Model(Part):
     #: frozen_features: a fixed public random projection to so many features, or none.
     projection: PositiveInt | None = None
     dropout: float = Field(strict=True, default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _arguments_of_whom(self) -> Model:
+        foreign = is_extension(self.network)
+        if self.arguments and not foreign:
+            message = (
+                f"arguments={self.arguments} go with an extension's network; {self.network} takes "
+                "width, hidden and dropout"
+            )
+            raise ValueError(message)
+        ours = ("width", "hidden", "backbone", "projection", "dropout")
+        given = [name for name in ours if name in self.model_fields_set and foreign]
+        fields = type(self).model_fields
+        given = [name for name in given if getattr(self, name) != fields[name].default]
+        if given:
+            message = (
+                f"{self.network} is an extension's network and would not see model.{given[0]}; "
+                f"write what it takes under model.arguments"
+            )
+            raise ValueError(message)
+        return self
 
 
 class Training(Part):

@@ -1,7 +1,7 @@
 """Networks: `build_model` from a configuration, `extract_features` of images once and for all.
 
 Imported from here: efficientnet_lite, frozen_features, fusion, network.
-May import: common.config, common.data, common.platform, common.tasks.
+May import: common.config, common.data, common.extensions, common.platform, common.tasks.
 """
 
 from common.models.build import build_model, head_parameters, norm_parameters

@@ -26,6 +26,11 @@ def build_model(model: Model, cohort: Cohort, outputs: int, seed: int) -> nn.Mod
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network = _build(model, cohort, outputs)
+    return finished(network)
+
+
+def finished(network: nn.Module) -> nn.Module:
+    """Return the network as per-patient clipping needs it: no BatchNorm, nothing in place."""
     return _without_inplace(_without_batch_norm(network))
 
 

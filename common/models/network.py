@@ -6,9 +6,11 @@ from typing import assert_never
 
 from torch import Tensor, nn
 
+from common.config.extension import is_extension
 from common.config.run_config import RunConfig
 from common.data.weights import trainable
 from common.models import build_model, head_parameters, norm_parameters
+from common.models.foreign import foreign_network
 from common.platform.errors import ConfigurationError
 from common.tasks import Task, task_of
 from common.tasks.prognosis import ProportionalHazards
@@ -17,10 +19,16 @@ from common.tasks.prognosis import ProportionalHazards
 def network_of(config: RunConfig, seed: int) -> nn.Module:
     """Return the run's network with its initial weights: the same bits for the same seed."""
     task = task_of(config.task)
-    network = build_model(config.model, config.cohort, task.outputs, seed)
+    network = _made(config, task, seed)
     if config.task.kind == "prognosis" and _is_proportional(task):
         return ProportionalHazards(network, len(config.task.intervals))
     return network
+
+
+def _made(config: RunConfig, task: Task, seed: int) -> nn.Module:
+    if is_extension(config.model.network):
+        return foreign_network(config, task.outputs, seed)
+    return build_model(config.model, config.cohort, task.outputs, seed)
 
 
 def _is_proportional(task: Task) -> bool:

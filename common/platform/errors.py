@@ -2,6 +2,7 @@
 
     WardroundError
     |-- ConfigurationError      whoever wrote the configuration    exit 2
+    |   `-- ExtensionRefused    whoever installs extensions, or wrote this one
     |-- CohortError             the site admin                     exit 3
     |-- PrivacyError                                               exit 4
     |   |-- UnsafeModel         whoever chose the network
@@ -52,6 +53,10 @@ class ConfigurationError(WardroundError):
     """The configuration is wrong, or asks for what does not fit together."""
 
     exit_code = ExitCode.WRONG_CONFIGURATION
+
+
+class ExtensionRefused(ConfigurationError):
+    """An extension is not installed, not the approved one, or does not keep its contract."""
 
 
 class CohortError(WardroundError):

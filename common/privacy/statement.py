@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from common.config.privacy import COMMON_DELTA
-from common.config.run_config import PatientPrivacy
+from common.config.run_config import Extension, PatientPrivacy
 
 SIMULATED = "Simulated noise: no privacy claim."
 
@@ -27,6 +27,7 @@ def statement(
     common_epsilon: Mapping[str, float],
     *,
     simulated: bool,
+    extensions: Sequence[Extension] = (),
 ) -> str:
     """Return the whole statement for a model; figures are by site, as charged.
 
@@ -49,7 +50,7 @@ def statement(
         "what a run with secret noise would have been charged. "
     )
     told = f"{stamp if simulated else ''}{promise} {_NOT_COVERED}"
-    return f"{told}{_declared(privacy, sorted(epsilon))}"
+    return f"{told}{_declared(privacy, sorted(epsilon))}{_foreign(extensions)}"
 
 
 def _spent(
@@ -62,6 +63,18 @@ def _spent(
     if delta[site] == COMMON_DELTA or site not in common_epsilon:
         return text
     return f"{text}, which is {common_epsilon[site]:.3g} at delta {COMMON_DELTA:.0e}"
+
+
+def _foreign(extensions: Sequence[Extension]) -> str:
+    """Return what code of others changes of the claim."""
+    if not extensions:
+        return ""
+    named = ", ".join(f"{e.distribution} {e.version} ({e.content})" for e in extensions)
+    return (
+        f" The network came from code that is not Wardround's: {named}. Each patient's part was "
+        "clipped as ever, and the network was tried on made-up patients; that its code does "
+        "nothing else with what it sees, such as keep it, write it down or send it, is not covered."
+    )
 
 
 def _declared(privacy: PatientPrivacy, sites: Iterable[str]) -> str:

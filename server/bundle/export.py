@@ -167,7 +167,9 @@ def _claims(
     common: Mapping[str, float],
 ) -> str:
     """Return the claim of training and, in a private run, that of measuring."""
-    claim = statement(config.privacy, epsilon, delta, common, simulated=False)
+    claim = statement(
+        config.privacy, epsilon, delta, common, simulated=False, extensions=config.extensions
+    )
     return claim if config.privacy == "none" else f"{claim} {measured(config)}"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import typer
 
 from common.config.run_config import load_config
+from common.extensions.pinning import pinned
 from common.platform.errors import ConfigurationError, ExitCode
 from server.files.folder import Folder
 from server.files.run_status import newest, view_of
@@ -40,7 +41,7 @@ def ask(folder: Folder, config: Path, out: Path | None, *, as_json: bool) -> Non
 
     Ends with RUN_FAILED where no site told anything.
     """
-    run = load_config(config)
+    run = pinned(load_config(config))
     with closing(Operator(folder)) as operator:
         found = parse_survey(operator.cohorts(run.to_yaml()))
     if as_json:

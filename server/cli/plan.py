@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from common.config.run_config import RunConfig, load_config, without_privacy
+from common.extensions.pinning import pinned
 from common.messages.headers import message_of
 from common.messages.wire import Refusal, Standing
 from common.platform.errors import ExitCode, Unreachable, WardroundError
@@ -38,7 +39,9 @@ def show_plan(
 
     `without` leaves the privacy section out, as `run --without-privacy` does.
     """
-    run = without_privacy(load_config(path)) if without else load_config(path)
+    run = pinned(load_config(path))
+    if without:
+        run = without_privacy(run)
     asked = _asked(folder, run, seed)
     plan = forecast(run, asked.answers, _accepted(folder))
     plan = replace(

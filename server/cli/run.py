@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from common.config.run_config import load_config, without_privacy
+from common.extensions.pinning import pinned
 from common.platform.errors import ConfigurationError, Unreachable
 from server.cli.watch import show, watch
 from server.files.folder import Folder
@@ -30,7 +31,7 @@ class RunOptions:
 
 def run(folder: Folder, path: Path, options: RunOptions) -> int:
     """Start a run and, unless detached, watch it to its end."""
-    config = load_config(path)
+    config = pinned(load_config(path))
     if options.without_privacy:
         config = without_privacy(config)
     with closing(Operator(folder)) as operator:

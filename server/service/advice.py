@@ -15,6 +15,11 @@ from server.files.run_status import RunView, SiteStatus
 _AT_THE_SITE = {
     RefusalReason.NOT_APPROVED.value: "its admin reads it and types: wardround-site approve {run}",
     RefusalReason.PAUSED.value: "its admin ends the pause: wardround-site resume",
+    RefusalReason.EXTENSION_NOT_ALLOWED.value: "its admin looks at the code and allows it in "
+    "site.yaml: wardround-site extensions",
+    RefusalReason.EXTENSION_NOT_INSTALLED.value: "its admin installs it: wardround-site runs {run}",
+    RefusalReason.EXTENSION_OTHER_CONTENT.value: "both sides install the same build of it: "
+    "wardround-site extensions",
     RefusalReason.FAILED.value: "its admin reads the log and types: wardround-site doctor",
     RefusalReason.RELEASE.value: "its admin installs the release that the coordinator has",
 }

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from client.site.cache import Cache
 from common.config.run_config import load_config
+from common.extensions.pinning import doubts, pinned
 from simulations.cli.progress import LiveProgress, table_of
 from simulations.comparison.arm_configurations import with_epsilon
 from simulations.comparison.arms import chosen_arms
@@ -41,6 +42,7 @@ def run_comparison(request: Request) -> Comparison:
     """Compare, show progress, write results, report and bundle."""
     console = Console(stderr=not sys.stdout.isatty(), highlight=False, markup=False)
     config = with_epsilon(load_config(request.config), request.epsilon)
+    config = pinned(config, simulated=True)
     arms = chosen_arms(request.arms, config)
     if request.threads:
         torch.set_num_threads(request.threads)
@@ -52,6 +54,8 @@ def run_comparison(request: Request) -> Comparison:
     def tell(line: str) -> None:
         console.print(f"  {line}", soft_wrap=True)  # a path stays whole
 
+    for doubt in doubts(config):
+        tell(doubt)
     hospitals = load_hospitals(config, folders, cache, tell)
     if write_not_used(out / "not-used.csv", hospitals):
         tell(f"Each file, row and patient that is not used: {out / 'not-used.csv'}")

@@ -57,7 +57,12 @@ def privacy_of(found: Comparison, arm: Arm) -> str:
     outcome = found.outcomes[arm, found.seeds[0]][0]
     config = config_of(found, arm)
     claim = statement(
-        config.privacy, outcome.epsilon, outcome.delta, outcome.common_epsilon, simulated=True
+        config.privacy,
+        outcome.epsilon,
+        outcome.delta,
+        outcome.common_epsilon,
+        simulated=True,
+        extensions=config.in_force().extensions,
     )
     return claim if config.privacy == "none" else f"{claim} {measured(config)}"
 

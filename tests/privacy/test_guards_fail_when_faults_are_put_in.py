@@ -298,8 +298,8 @@ def test_a_release_before_its_charge(monkeypatch: Patch, tmp_path: Path) -> None
 
     checked = private_round.checked_backend
 
-    def first(objective, plan, guard):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        backend = checked(objective, plan, guard)
+    def first(objective, plan, guard, foreign):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        backend = checked(objective, plan, guard, foreign=foreign)
         plain = torch.optim.SGD(objective.model.parameters(), lr=0.1)
         steps.append(
             lambda: real_step(objective, optimizer_of(plain, plan, guard.noise), guard.noise)

@@ -1,0 +1,55 @@
+"""Extensions that a run names, held against what this site allows and has installed.
+
+Guarantee: nothing of an extension is imported here, and no patient is read; what is refused is a
+function of the configuration, site.yaml and the installed files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from client.governance.policy import Denied
+from client.site.extension_rules import AllowedExtension, how_to_allow, is_allowed
+from common.config.extension import distribution_of
+from common.config.run_config import Extension, RunConfig
+from common.extensions.content import installed, is_installed
+from common.extensions.pinning import mismatch
+from common.messages.wire import RefusalReason
+
+_REASONS = {
+    "not_installed": RefusalReason.EXTENSION_NOT_INSTALLED,
+    "other_content": RefusalReason.EXTENSION_OTHER_CONTENT,
+    "doubtful": RefusalReason.EXTENSION_OTHER_CONTENT,
+}
+
+
+def judge_extensions(config: RunConfig, allowed: Iterable[AllowedExtension]) -> Denied | None:
+    """Return why an extension of the run may not be used here, or None where all may."""
+    run, rules = config.in_force(), tuple(allowed)
+    pins = {extension.distribution for extension in run.extensions}
+    for name in run.extension_names():
+        if distribution_of(name) not in pins:
+            detail = f"{name} is named without version and content (extensions:)"
+            return Denied(reason=RefusalReason.CONFIGURATION, detail=detail)
+    found = (_judged(extension, rules) for extension in run.extensions)
+    return next((denied for denied in found if denied is not None), None)
+
+
+def _judged(extension: Extension, rules: tuple[AllowedExtension, ...]) -> Denied | None:
+    """Return the first of: not installed, none that is allowed here, other files, not allowed.
+
+    Files are hashed only of what somebody here allowed: a coordinator may name any distribution.
+    """
+    known = any(rule.distribution == extension.distribution for rule in rules)
+    if known or not is_installed(extension.distribution):
+        here = installed(extension.distribution) if known else None
+        fault = mismatch(extension, here)
+        if fault is not None:
+            return Denied(reason=_REASONS[fault.kind], detail=fault.detail)
+    if is_allowed(extension, rules):
+        return None
+    detail = (
+        f"{extension.distribution} {extension.version} is not in this site's list of extensions. "
+        f"Whoever trusts its code adds to extensions: in site.yaml: {how_to_allow(extension)}"
+    )
+    return Denied(reason=RefusalReason.EXTENSION_NOT_ALLOWED, detail=detail)

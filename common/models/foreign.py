@@ -1,0 +1,146 @@
+"""Network of an extension: built like ours, and tried out before anything relies on it."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import BaseModel, ValidationError
+from torch import Tensor, nn
+
+from common.config.errors import explain
+from common.config.run_config import RunConfig
+from common.extensions.contract import NetworkExtension, NetworkShapes
+from common.extensions.loading import network_extension
+from common.models.build import finished
+from common.platform.errors import ExtensionRefused
+
+#: Sizes of the batches that a network is tried with.
+_TRIALS = (1, 2)
+
+
+def foreign_network(config: RunConfig, outputs: int, seed: int) -> nn.Module:
+    """Return the network that an extension builds; ExtensionRefused unless it keeps the contract.
+
+    Built twice, as coordinator and sites do, it is the same to the bit; it takes batches of any
+    size; its parameters are finite and in float32. The global generator is left as it was.
+    """
+    name = config.model.network
+    extension = network_extension(config, name)
+    shapes = _shapes(config, outputs)
+    _check_takes(extension, config, shapes)
+    arguments = _arguments(extension, config)
+    network = _built(extension, arguments, shapes, (name, seed))
+    again = _built(extension, arguments, shapes, (name, seed))
+    _check_same(name, network, again)
+    _check_values(name, network)
+    expected = (outputs, *shapes.size) if config.task.kind == "segmentation" else (outputs,)
+    _check_outputs(name, again, shapes, expected)
+    return network
+
+
+def _shapes(config: RunConfig, outputs: int) -> NetworkShapes:
+    images, table = config.cohort.images, config.cohort.table
+    return NetworkShapes(
+        channels=0 if images is None else images.channels,
+        size=() if images is None else tuple(images.size),
+        columns=0 if table is None else table.width,
+        outputs=outputs,
+    )
+
+
+def _check_takes(
+    extension: NetworkExtension[BaseModel], config: RunConfig, shapes: NetworkShapes
+) -> None:
+    name, kind = config.model.network, config.task.kind
+    if kind not in extension.tasks:
+        message = (
+            f"model.network={name} does not fit task.kind={kind}; it is made for "
+            f"{', '.join(sorted(extension.tasks))}."
+        )
+        raise ExtensionRefused(message)
+    near = [extension.size.nearest(side) for side in shapes.size]
+    if near != list(shapes.size):
+        message = (
+            f"cohort.images.size={list(shapes.size)} does not fit {name}: every side must be a "
+            f"multiple of {extension.size.multiple} and at least {extension.size.smallest}. "
+            f"Nearest: {near}"
+        )
+        raise ExtensionRefused(message)
+
+
+def _arguments(extension: NetworkExtension[BaseModel], config: RunConfig) -> BaseModel:
+    try:
+        return extension.arguments.model_validate(config.model.arguments)
+    except ValidationError as error:
+        source = f"model.arguments of {config.model.network}"
+        raise ExtensionRefused(explain(error, extension.arguments, source)) from error
+
+
+def _built(
+    extension: NetworkExtension[BaseModel],
+    arguments: BaseModel,
+    shapes: NetworkShapes,
+    of: tuple[str, int],
+) -> nn.Module:
+    name, seed = of
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            network: object = extension.build(arguments, shapes)
+    except Exception as error:
+        message = f"{name} cannot be built: {type(error).__name__}: {error!s:.300}"
+        raise ExtensionRefused(message) from error
+    if not isinstance(network, nn.Module):
+        message = f"{name} builds {type(network).__name__}, expected a torch.nn.Module."
+        raise ExtensionRefused(message)
+    return finished(network)
+
+
+def _check_same(name: str, network: nn.Module, again: nn.Module) -> None:
+    one, two = network.state_dict(), again.state_dict()
+    differ = [n for n in one.keys() | two.keys() if not _equal(one.get(n), two.get(n))]
+    if differ:
+        message = (
+            f"{name} builds another network from the same seed: {min(differ)} differs. It may draw "
+            "from torch's global generator alone. Tell its author."
+        )
+        raise ExtensionRefused(message)
+
+
+def _equal(one: object, two: object) -> bool:
+    return isinstance(one, Tensor) and isinstance(two, Tensor) and torch.equal(one, two)
+
+
+def _check_values(name: str, network: nn.Module) -> None:
+    parameters = dict(network.named_parameters())
+    if not any(p.requires_grad for p in parameters.values()):
+        message = f"{name} has no parameter that is trained. Tell its author."
+        raise ExtensionRefused(message)
+    for place, value in parameters.items():
+        if value.dtype != torch.float32 or not bool(torch.isfinite(value).all()):
+            message = (
+                f"{name}: parameter {place} is {value.dtype} with values that are "
+                f"{'' if bool(torch.isfinite(value).all()) else 'not '}finite, expected finite "
+                "torch.float32. Tell its author."
+            )
+            raise ExtensionRefused(message)
+
+
+def _check_outputs(
+    name: str, network: nn.Module, shapes: NetworkShapes, expected: tuple[int, ...]
+) -> None:
+    for items in _TRIALS:
+        image = torch.zeros((items, *((shapes.channels, *shapes.size) if shapes.size else (0,))))
+        table = torch.zeros((items, shapes.columns))
+        try:
+            with torch.random.fork_rng(devices=[]), torch.no_grad():
+                output: object = network(image, table)
+        except Exception as error:
+            message = (
+                f"{name} does not take an image {tuple(image.shape)} and a table "
+                f"{tuple(table.shape)}: {type(error).__name__}: {error!s:.300}"
+            )
+            raise ExtensionRefused(message) from error
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        if shape != (items, *expected):
+            message = f"{name} gives {shape} for {items} items, expected {(items, *expected)}."
+            raise ExtensionRefused(message)

@@ -1,0 +1,123 @@
+"""An extension between hospitals: used where it is allowed, refused by a site that lacks it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from client.cohort.split import site_key
+from client.site.cache import Cache
+from client.site.extension_rules import AllowedExtension
+from client.site.site_config import load_site_config, write_site_config
+from common.config.run_config import RunConfig, load_config
+from common.extensions.content import installed
+from common.messages.refusals import RefusalReason
+from server.aggregation.rules import aggregator_of
+from server.rounds.run_rounds import RunRecords, begin, run_rounds
+from server.rounds.run_state import RunState
+from simulations.comparison.cohorts import load_hospitals, sites_of
+from simulations.engines.in_process import InProcessSites
+from tests.end_to_end.cohorts import table_config, write_tables
+from tests.end_to_end.command import compare
+from tests.end_to_end.federation import OPEN, Coordinator, Federation, SiteAt
+from tests.extensions import built, install, on_path
+
+pytestmark = pytest.mark.slow
+
+#: west has not installed it.
+USERS = ("east", "north")
+MODEL = {"model": "{network: example-nets/tiny, arguments: {width: 4}}"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the tests of this module share."""
+
+    federation: Federation
+    content: str
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
+    path = tmp_path_factory.mktemp("extensions")
+    place = install(built(path / "wheel"), path / "site-packages")
+    with pytest.MonkeyPatch.context() as patch, on_path(place):
+        patch.setenv("PYTHONPATH", str(place))
+        found = installed("example-nets")
+        assert found is not None
+        federation = Federation(Coordinator.made(path / "coordinator"), {})
+        try:
+            federation.coordinator.start()
+            federation.enrol(path, write_tables(path / "data"), rules=OPEN)
+            federation.sites["west"].more["PYTHONPATH"] = ""
+            for site in federation.sites.values():
+                allow(site, found.extension.content)
+            federation.start()
+            yield Setting(federation, found.extension.content, path)
+        finally:
+            federation.stop()
+
+
+def allow(site: SiteAt, content: str) -> None:
+    config = load_site_config(site.home.site_yaml)
+    rule = AllowedExtension(distribution="example-nets", content=(content,))
+    write_site_config(site.home.site_yaml, config.model_copy(update={"extensions": (rule,)}))
+
+
+def simulated(config: RunConfig, setting: Setting) -> RunState:
+    sites = {name: setting.federation.sites[name] for name in USERS}
+    folders = tuple(site.data for site in sites.values())
+    found = load_hospitals(config, folders, Cache(setting.folder / "cache"), lambda _text: None)
+    keys = {name: site_key(site.home.identity_key) for name, site in sites.items()}
+    here = sites_of(found.cohorts, config, 0, 0, keys)
+    aggregator = aggregator_of(config.aggregation, 3)
+    state = begin(config, "run", 0, aggregator)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return run_rounds(config, InProcessSites(here, config, 0), aggregator, state, RunRecords())
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_federation_with_an_extension_ends_where_its_simulation_does(setting: Setting) -> None:
+    run = setting.federation.coordinator.run(table_config(setting.folder, more=MODEL))
+    assert run.end(180) == "done", run.message
+    config = load_config(run.place.config)
+    assert [e.content for e in config.extensions] == [setting.content]
+    expected, found = simulated(config, setting), run.result()
+    assert [sorted(record.updates) for record in found.history] == [list(USERS)] * 3
+    for name, value in expected.weights.items():
+        assert torch.equal(found.weights[name], value), name
+    said = run.board["sites"]["west"]
+    assert said["why"] == RefusalReason.EXTENSION_NOT_INSTALLED.value
+    text = setting.federation.sites["east"].type("runs", run.place.path.name)
+    assert "example-nets/tiny" in text
+    assert setting.content in text
+
+
+def test_a_site_that_did_not_allow_it_says_so_and_how_it_could(setting: Setting) -> None:
+    east = setting.federation.sites["east"]
+    allow(east, "sha256:" + "0" * 64)
+    try:
+        text = east.type("extensions")
+        assert "example-nets 1.0.0" in text
+        assert f"content: '{setting.content}'" in text
+        path = table_config(setting.folder, "other", more=MODEL)
+        assert "not in this site's list of extensions" in east.type("refuse", str(path), "--yes")
+    finally:
+        allow(east, setting.content)
+    assert "runs that are approved may use it" in east.type("extensions")
+
+
+def test_a_simulation_takes_it_from_the_same_file(setting: Setting) -> None:
+    path = table_config(setting.folder, "alone", rounds=1, more=MODEL)
+    data = next(iter(setting.federation.sites.values())).data.parent
+    done = compare(path.read_text(), data, "--seeds", "1", out=setting.folder / "simulated")
+    assert done.status == 0, done.text
+    assert setting.content in (setting.folder / "simulated" / "config.yaml").read_text()
