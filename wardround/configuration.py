@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 
 from common.config.run_config import RunConfig, load_config, parse_config
+from common.extensions.pinning import pinned
 from common.platform.errors import ConfigurationError
 from simulations.comparison.arm_configurations import with_epsilon
 
@@ -35,13 +36,14 @@ def load(
     key that there is not.
     """
     if changes is None and isinstance(config, RunConfig):
-        return with_epsilon(config, epsilon)
+        return pinned(with_epsilon(config, epsilon), simulated=True)
     if changes is None and not isinstance(config, Mapping | RunConfig):
-        return with_epsilon(load_config(Path(config)), epsilon)
+        return pinned(with_epsilon(load_config(Path(config)), epsilon), simulated=True)
     content = _content(config)
     for name, value in (changes or {}).items():
         _set(content, name, value)
-    return with_epsilon(parse_config(json.dumps(content, default=str)), epsilon)
+    found = parse_config(json.dumps(content, default=str))
+    return pinned(with_epsilon(found, epsilon), simulated=True)
 
 
 def _content(config: str | PathLike[str] | Mapping[str, object] | RunConfig) -> dict[str, object]:
@@ -50,7 +52,7 @@ def _content(config: str | PathLike[str] | Mapping[str, object] | RunConfig) -> 
         found: dict[str, object] = json.loads(json.dumps(dict(config), default=str))
         return found
     run = config if isinstance(config, RunConfig) else load_config(Path(config))
-    return run.model_dump(mode="json")
+    return run.model_dump(mode="json", exclude={"extensions"})  # `load` writes in what is left
 
 
 def _set(content: dict[str, object], name: str, value: object) -> None:

@@ -16,11 +16,13 @@ from client.inference.inputs import check_bundle, study_files
 from client.inference.local import labels_for
 from client.inference.model import Local, TrainedModel, open_model, score_study
 from client.results.score import Score
+from client.site.extension_rules import all_of
 from client.training.evaluation import score
 from client.training.local_model import LocalModel, open_local_model
 from common.config.run_config import RunConfig
 from common.data.sample import Patients
 from common.data.weights import load_into
+from common.extensions.content import offered
 from common.metrics import Estimate, bootstrap_weights
 from common.platform.errors import CohortError, ConfigurationError
 from common.tasks import task_of
@@ -163,7 +165,8 @@ def open_bundle(folder: str | PathLike[str]) -> TrainedModel:
     """
     place = Path(folder)
     check_bundle(place)
-    return open_model(place)
+    # Whoever types this installed what is installed; only hospitals keep a list.
+    return open_model(place, [all_of(one.extension) for one in offered()])
 
 
 def evaluate(

@@ -29,6 +29,11 @@ class AllowedExtension(Part):
         return self.distribution == extension.distribution and extension.content in self.content
 
 
+def all_of(extension: Extension) -> AllowedExtension:
+    """Return the rule that allows just this."""
+    return AllowedExtension(distribution=extension.distribution, content=(extension.content,))
+
+
 def is_allowed(extension: Extension, allowed: Iterable[AllowedExtension]) -> bool:
     """Return whether somebody here allowed this content of this distribution."""
     return any(one.covers(extension) for one in allowed)

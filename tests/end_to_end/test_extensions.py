@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from client.cohort.split import site_key
+from client.inference.model import open_model
 from client.site.cache import Cache
 from client.site.extension_rules import AllowedExtension
-from client.site.site_config import load_site_config, write_site_config
+from client.site.site_config import allowed_extensions, load_site_config, write_site_config
 from common.config.run_config import RunConfig, load_config
 from common.extensions.content import installed
 from common.messages.refusals import RefusalReason
+from common.platform.errors import ExtensionRefused
 from server.aggregation.rules import aggregator_of
 from server.rounds.run_rounds import RunRecords, begin, run_rounds
 from server.rounds.run_state import RunState
@@ -115,9 +117,20 @@ def test_a_site_that_did_not_allow_it_says_so_and_how_it_could(setting: Setting)
     assert "runs that are approved may use it" in east.type("extensions")
 
 
-def test_a_simulation_takes_it_from_the_same_file(setting: Setting) -> None:
+def test_a_simulation_takes_it_from_the_same_file_privately_too(setting: Setting) -> None:
     path = table_config(setting.folder, "alone", rounds=1, more=MODEL)
     data = next(iter(setting.federation.sites.values())).data.parent
-    done = compare(path.read_text(), data, "--seeds", "1", out=setting.folder / "simulated")
+    out = setting.folder / "simulated"
+    arms = ("--arms", "federated,federated_dp", "--seeds", "1", "--epsilon", "3")
+    done = compare(path.read_text(), data, *arms, out=out)
     assert done.status == 0, done.text
-    assert setting.content in (setting.folder / "simulated" / "config.yaml").read_text()
+    assert setting.content in (out / "config.yaml").read_text()
+    assert done.results["arms"]["federated_dp"]["epsilon"] == pytest.approx(3, rel=0.01)
+    card = (out / "bundle" / "README.md").read_text()
+    assert "code that is not Wardround's" in card or "No privacy claim" in card
+    with pytest.raises(ExtensionRefused, match="not in this site's list of extensions"):
+        open_model(out / "bundle")
+    opened = open_model(
+        out / "bundle", allowed_extensions(setting.federation.sites["east"].home.site_yaml)
+    )
+    assert opened.config.extensions[0].content == setting.content

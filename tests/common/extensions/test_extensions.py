@@ -21,6 +21,7 @@ from common.extensions.pinning import doubts, pinned
 from common.messages.wire import RefusalReason
 from common.models.network import initial_weights, network_of
 from common.platform.errors import ConfigurationError, ExtensionRefused
+from common.privacy.statement import statement
 from tests.extensions import MODULE, built, install, on_path
 
 NAME = "example-nets"
@@ -311,6 +312,12 @@ def test_whoever_approves_reads_name_version_content_and_what_it_may_do(place: P
     told = lines["code of others"]
     for word in ("example-nets/tiny", "'width': 4", "1.0.0", content(), "could read every image"):
         assert word in told
+    (extension,) = config().extensions
+    private = parse_config(
+        OURS.replace("none", "{unit: patient, epsilon: 3, default_patients: 50}")
+    ).privacy
+    claim = statement(private, {"a": 3.0}, {"a": 1e-5}, {}, simulated=False, extensions=[extension])
+    assert f"code that is not Wardround's: example-nets 1.0.0 ({content()})" in claim
     assert [one.names for one in offered() if one.extension.distribution == NAME] == [
         ("example-nets/tiny",)
     ]
