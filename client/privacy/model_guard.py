@@ -46,7 +46,6 @@ def check_model(
     model = copy.deepcopy(objective.model).train()
     trial = replace(objective, model=model, patients=_made_up(objective.patients))
     check_buffers(trial)
-    check_loss_shape(trial)
     if foreign:
         check_finite(trial)
     check_peers(trial)
@@ -99,11 +98,12 @@ def check_peers(trial: Objective) -> None:
             raise _unsafe(changed[0], module, "gives one item another answer beside other items")
 
 
-def check_loss_shape(trial: Objective) -> None:
-    """Refuse a loss that is not one number an item."""
+def check_loss(trial: Objective) -> None:
+    """Refuse a loss that is not one number an item, or that compares items with each other."""
     patients = trial.patients
     output = _forward(trial.model, patients.image, patients.table)[:_ITEMS]
-    loss = trial.item_loss(output, patients.target[:_ITEMS])
+    target = patients.target[:_ITEMS]
+    loss = trial.item_loss(output, target)
     if loss.shape != (_ITEMS,):
         message = (
             f"The loss of {_ITEMS} items has shape {tuple(loss.shape)}, expected ({_ITEMS},): "
@@ -111,14 +111,6 @@ def check_loss_shape(trial: Objective) -> None:
             "and average over everything but the items."
         )
         raise UnsafeModel(message)
-
-
-def check_loss(trial: Objective) -> None:
-    """Refuse a loss that compares items with each other."""
-    patients = trial.patients
-    output = _forward(trial.model, patients.image, patients.table)[:_ITEMS]
-    target = patients.target[:_ITEMS]
-    loss = trial.item_loss(output, target)
     other = output.clone()
     other[1:] = _CONTRAST * other[1:] + 1.0
     if not _close(trial.item_loss(other, target)[0], loss[0]):

@@ -56,6 +56,10 @@ class Model(Part):
     projection: PositiveInt | None = None
     dropout: float = Field(strict=True, default=0.0, ge=0, lt=1)
 
+    def __hash__(self) -> int:
+        # A dict has none of its own, and what is computed for a model is kept by it.
+        return hash(self.model_dump_json())
+
     @model_validator(mode="after")
     def _arguments_of_whom(self) -> Model:
         foreign = is_extension(self.network)

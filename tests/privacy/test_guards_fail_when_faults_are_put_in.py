@@ -375,7 +375,7 @@ RESTORED: dict[str, Callable[[Patch], None]] = {
         Ledger, "knows", lambda _self, _head: True
     ),
     "disclosures that bear no witness": lambda patch: patch.setattr(
-        SiteRecords, "_last_mark", lambda _self: None
+        "client.governance.records.last_mark", lambda _path: None
     ),
     "a receipt that nobody reads": lambda patch: patch.setattr(
         SiteRecords, "_heard", lambda _self, _kept, _receipt: None
