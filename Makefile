@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --only-binary :all: --require-hashes --no-deps
 READY := $(VENV)/.ready
 
-.PHONY: demo test check docs wheel lock bench clean help
+.PHONY: demo test test-fast check docs wheel lock bench clean help
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
 
 $(READY): pyproject.toml locks/dev.txt locks/torch.txt locks/torch-cpu.txt locks/torch-cuda.txt
 	@echo "Setting up $(VENV) with pinned packages (once, a few minutes)."
@@ -29,9 +29,16 @@ demo: $(READY)  ## four invented hospitals train together, with and without priv
 	@echo "Demo: four invented hospitals; the report will be runs/demo/report.html."
 	@$(BIN)/wardround-simulate compare configs/simulations/demo.yaml --seeds 2 --out runs/demo
 
-test: $(READY)  ## run every test
-	@echo "Tests: the whole suite, about twenty minutes on two cores."
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --quiet
+# One thread a worker: several with two threads each would fight over the cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder --quiet
+
+test: $(READY)  ## run every test; as root it installs the programs of others that they start
+	@echo "Tests: the whole suite, about twelve minutes on two cores."
+	@MISSING_PEERS="$$(sh tests/peers.sh)" $(PYTEST) --numprocesses 4
+
+test-fast: $(READY)  ## run the tests that start no process and no server
+	@echo "Tests without processes and servers, under three minutes on two cores; make test runs all."
+	@$(PYTEST) --numprocesses 2 -m "not processes and not slow"
 
 check: $(READY)  ## lint and types
 	@echo "Check: ruff and mypy."
@@ -54,6 +61,7 @@ lock: $(READY)  ## write locks/ anew from pyproject.toml and constraints.txt
 
 bench: $(READY)  ## measure speed and memory against peers, as ratios
 	@echo "Benchmarks: ratios in one run; best on a quiet machine."
+	@sh tests/peers.sh > /dev/null
 	@$(BIN)/python benchmarks/run.py
 
 clean:  ## remove the environment and build output; runs/ stays

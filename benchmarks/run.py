@@ -41,11 +41,15 @@ def main() -> None:
     if unknown:
         sys.exit(f"No benchmark {', '.join(unknown)}; there are {', '.join(SCRIPTS)}.")
     rows: list[Row] = []
+    missing: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             print(f"== {name}", flush=True)
-            rows += _rows_of(name, Path(folder) / f"{name}.json")
+            found = _rows_of(name, Path(folder) / f"{name}.json")
+            rows, missing = [*rows, *found], [*missing, *([] if found else [name])]
     Console(width=None if sys.stdout.isatty() else 140).print(_table(_with_ray(rows)))
+    if missing:
+        print(f"Not run: {', '.join(missing)}; what each printed above says why.")
 
 
 def _rows_of(name: str, file: Path) -> list[Row]:

@@ -1,9 +1,116 @@
-"""What all tests share."""
+"""What all tests share: profiles, signals, which tests start processes, what was not run."""
 
 from __future__ import annotations
 
+import gc
+import multiprocessing.util
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import pytest
 from hypothesis import settings
+
+from tests import peers
 
 # The same examples everywhere, and no limit by the clock: a busy machine is no fault of the code.
 settings.register_profile("wardround", deadline=None, derandomize=True)
 settings.load_profile("wardround")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interrupts_arrive() -> None:
+    """Undo an ignored SIGINT, as nohup, cron and some CIs leave it: children would inherit it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# --- in which order ---------------------------------------------------------------------------
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mix files that mostly wait with files that compute, the longest first.
+
+    Workers take files in this order (--no-loadscope-reorder): while one waits for a federation,
+    another computes, and no long file is left for the end.
+    """
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    waiting = {path for path, of_file in files.items() if any(map(_is_slow, of_file))}
+    first = sorted(waiting, key=lambda p: (p.parent.name != "end_to_end", p))
+    second = sorted(set(files) - waiting, key=lambda p: (-len(files[p]), p))
+    place = {p: (n + 0.5) / len(some) for some in (first, second) for n, p in enumerate(some)}
+    items[:] = [item for path in sorted(place, key=place.__getitem__) for item in files[path]]
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is loaded by now out of later collections of garbage: it stays to the end."""
+    gc.collect()
+    gc.freeze()
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    return item.get_closest_marker("slow") is not None
+
+
+# --- which tests start processes and servers -------------------------------------------------
+
+#: What the running test started.
+_started: list[str] = []
+
+
+def _watch(owner: Any, name: str) -> None:
+    """Let every call of a function be noted."""
+    original = getattr(owner, name)
+
+    @wraps(original)
+    def noted(*given: Any, **named: Any) -> Any:
+        _started.append(f"{owner.__name__}.{name}")
+        return original(*given, **named)
+
+    setattr(owner, name, noted)
+
+
+_watch(subprocess.Popen, "__init__")
+_watch(socket.socket, "bind")
+_watch(multiprocessing.util, "spawnv_passfds")
+_watch(os, "fork")
+_watch(os, "posix_spawn")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Forget what earlier tests started."""
+    del item
+    _started.clear()
+    yield
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Fail a test that starts something and is not marked so: `make test-fast` would run it."""
+    yield
+    if _started and not any(map(item.get_closest_marker, ("processes", "slow"))):
+        what = ", ".join(sorted(set(_started)))
+        pytest.fail(f"This test called {what}: mark it with pytest.mark.processes.", pytrace=False)
+
+
+# --- what was not run ------------------------------------------------------------------------
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """End with a line that names the peers that were missing, and how many tests need them."""
+    reasons = [
+        report.longrepr[2].removeprefix("Skipped: ")
+        for report in terminalreporter.stats.get("skipped", ())
+        if isinstance(report.longrepr, tuple)
+    ]
+    line = peers.not_run(reasons)
+    if line:
+        terminalreporter.write_line(line, yellow=True)

@@ -208,6 +208,7 @@ def test_flower_is_imported_by_the_named_files_only(path: Path) -> None:
     assert "flwr" not in imported_packages(path) or name_of(path) in MAY_IMPORT_FLOWER
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "module",
     [

@@ -17,6 +17,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from client.dicom.quiet import quiet
+from tests.peers import program
 
 JPEG = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 53, 55, 57, 70))
 JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
@@ -56,7 +57,9 @@ def decoded_by_peer(path: Path, folder: Path) -> Decoded | None:
         syntax = str(header.file_meta.get("TransferSyntaxUID", ""))
         for command in commands_for(path, syntax, target):
             target.unlink(missing_ok=True)
-            ended = subprocess.run(command, capture_output=True, check=False, timeout=60)
+            ended = subprocess.run(
+                [program(command[0]), *command[1:]], capture_output=True, check=False, timeout=60
+            )
             if ended.returncode == 0 and target.exists():
                 dataset = dcmread(target)
                 if _is_plain(dataset):

@@ -14,6 +14,7 @@ from pydicom.uid import UID
 
 from client.results.score import Heatmap, ModelName, Outlines, Quantity, Score
 from tests.client.dicom_files import SHARED, image, noise, placed, save, uid
+from tests.peers import program
 
 MODEL = ModelName(name="a model", fingerprint="f" * 64, weights="0123456789abcdef" * 4)
 CT, MR, US, US_LOOP, CR, ENHANCED_CT = (
@@ -152,7 +153,7 @@ def faults(path: Path) -> list[str]:
     found: list[str] = []
     for options in ([], ["-new"]):
         done = subprocess.run(
-            ["/usr/bin/dciodvfy", *options, str(path)],
+            [program("dciodvfy"), *options, str(path)],
             capture_output=True,
             text=True,
             check=False,

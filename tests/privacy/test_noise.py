@@ -76,6 +76,7 @@ def test_two_rounds_of_one_site_have_independent_noise() -> None:
     assert not torch.equal(first, second)
 
 
+@pytest.mark.processes
 def test_two_processes_with_one_configuration_and_a_resumed_one_draw_other_noise() -> None:
     code = "from common.privacy.noise import ChaChaNoise; print(ChaChaNoise().uniform(4).tolist())"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
@@ -135,6 +136,7 @@ def test_the_ciphers_block_counter_begins_at_zero_whatever_the_key(
     assert len(ChaChaNoise().uniform(100_000)) == 100_000
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
 def test_a_forked_process_does_not_repeat_its_parents_noise(tmp_path: Path) -> None:
     noise = ChaChaNoise()

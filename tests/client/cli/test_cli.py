@@ -16,6 +16,8 @@ from tests.client.coordinators import Front, front
 from tests.client.policies import run_of
 from tests.client.terminals import RUNNER, Site, environment, started, wait_for
 
+pytestmark = pytest.mark.processes
+
 #: What a text that fails must hold: something to type, somebody to ask, or something to change.
 NEXT_STEP = re.compile(
     r"wardround-|--\w+|[Gg]ive |[Aa]sk |[Ww]rite |[Cc]all |[Cc]opy |[Cc]ompare |Mount |Put |Save "

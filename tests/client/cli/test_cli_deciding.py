@@ -105,6 +105,7 @@ def test_a_run_is_found_by_its_file_and_by_its_hash(site: Site, tmp_path: Path) 
     assert site.decision(run_of()) == "declined"
 
 
+@pytest.mark.processes
 def test_what_the_policy_will_refuse_anyway_is_said_beside_the_question(
     site: Site, coordinator: Front
 ) -> None:
@@ -129,6 +130,7 @@ def test_what_a_coordinator_wrote_cannot_act_on_the_terminal(site: Site) -> None
         assert not re.search(r"^  privacy +none needed", out, re.MULTILINE)
 
 
+@pytest.mark.processes
 def test_ctrl_c_at_a_question_ends_with_130_one_line_and_no_answer(tmp_path: Path) -> None:
     site = Site(tmp_path)
     site.set_up()

@@ -72,6 +72,7 @@ def test_the_status_says_what_is_done_since_when_and_what_waits(site: Site) -> N
     assert content["waiting_for_approval"] == 1
 
 
+@pytest.mark.processes
 def test_a_mistake_in_site_yaml_is_shown_beside_what_the_daemon_goes_on_doing(
     site: Site, tmp_path: Path
 ) -> None:
@@ -173,6 +174,7 @@ def test_what_has_left_is_shown_without_a_word_more(
     assert "1.5 kB" in RUNNER.invoke(app, ["disclosures"]).stdout
 
 
+@pytest.mark.processes
 def test_a_reader_who_has_seen_enough_gets_no_trace(tmp_path: Path) -> None:
     site = Site(tmp_path)
     site.set_up()

@@ -102,6 +102,7 @@ def test_a_patient_whom_the_model_was_trained_on_here_is_named_as_such(
     shutil.rmtree(site.home.trained)
 
 
+@pytest.mark.processes
 def test_a_pacs_that_is_not_there_keeps_nobody_from_reading_the_answer(
     site: Site, bundle: Path, tmp_path: Path
 ) -> None:

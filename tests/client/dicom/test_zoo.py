@@ -115,6 +115,7 @@ def test_the_zoo_is_whole() -> None:
     assert len(names()) == 191
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("part", range(8))
 def test_the_zoo_is_read_as_its_peers_read_it_or_refused(part: int, tmp_path: Path) -> None:
     wrong = []

@@ -198,6 +198,7 @@ def test_a_file_that_holds_something_else_is_told(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
+@pytest.mark.processes
 def test_daemon_and_commands_use_one_file_at_once(tmp_path: Path) -> None:
     place = tmp_path / "approvals.db"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

@@ -213,6 +213,7 @@ def test_a_crash_while_a_line_is_written_costs_that_line_alone(
     verify(path)
 
 
+@pytest.mark.processes
 def test_a_line_is_on_disk_before_anybody_is_told_so_whatever_kills_the_daemon(
     tmp_path: Path,
 ) -> None:

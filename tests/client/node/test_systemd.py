@@ -29,6 +29,7 @@ def settings(text: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines)
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 @pytest.mark.parametrize(
     "changed",
@@ -55,6 +56,7 @@ def test_systemd_accepts_the_unit_without_a_word(
     assert said == []
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 def test_the_unit_leaves_little_open_by_systemds_own_measure(tmp_path: Path) -> None:
     path = tmp_path / "wardround-site.service"

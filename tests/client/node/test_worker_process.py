@@ -132,7 +132,7 @@ def test_a_worker_that_is_killed_over_a_job_starts_again_and_does_it(
 
 
 def test_a_worker_that_is_retired_ends_its_job_first(worker: WorkerProcess, home: Home) -> None:
-    ask(worker, home, replace(TRAIN, config=steps(3000)), "long")
+    ask(worker, home, replace(TRAIN, config=steps(300)), "long")
     first = worker.pid
     worker.retire()
     assert not worker.give(home.folder / "long.request", "other")

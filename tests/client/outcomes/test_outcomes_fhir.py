@@ -27,6 +27,8 @@ from tests.client.fhir_hospital import (
 )
 from tests.client.terminals import Site
 
+pytestmark = pytest.mark.processes
+
 DIABETES, STROKE, CRP = "44054006", "230690007", "1988-5"
 
 

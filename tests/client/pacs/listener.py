@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from common.config.run_config import RunConfig, parse_config
 from simulations.synthetic.dicom_writer import InventedStudy, Machine, write_ct
 from tests.client.pacs.orthanc import Pacs
 from tests.client.pacs.reaching import reaching
+from tests.peers import program
 
 COMMAND = Path(sys.executable).with_name("wardround-site")
 SECONDS = 60.0
@@ -128,10 +128,9 @@ class Listener:
 
 def storescu(port: int, files: Sequence[Path], title: str = "SENDER") -> tuple[int, str]:
     """Send files with dcmtk; returns its exit status and what it said."""
-    program = shutil.which("storescu")
-    assert program is not None, "dcmtk is an independent sender"
+    titles = ("-aet", title, "-aec", "WARDROUND")
     done = subprocess.run(
-        [program, "-v", "-aet", title, "-aec", "WARDROUND", "127.0.0.1", str(port), *files],
+        [program("storescu"), "-v", *titles, "127.0.0.1", str(port), *files],
         capture_output=True,
         text=True,
         check=False,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import ssl
@@ -26,10 +25,10 @@ from pathlib import Path
 import httpx
 
 from tests.client.pacs.authority import Identity
+from tests.peers import DICOMWEB, library, program
 
 USER, PASSWORD = "wardround", "a password of the test"
 Address = tuple[str, int]  # host, port
-_PLUGINS = "/usr/share/orthanc/plugins"
 _START_SECONDS = 20.0
 
 
@@ -75,10 +74,11 @@ class Pacs:
     def start_again(self) -> None:
         """Start on the same storage and ports, and wait until both listeners answer."""
         assert self._process is None
+        server = program("Orthanc")
         environment = {**os.environ, "TCP_NODELAY": "1", "LD_PRELOAD": str(_loopback_only())}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                ["/usr/sbin/Orthanc", "--verbose-http", "--verbose-dicom", str(self._config)],
+                [server, "--verbose-http", "--verbose-dicom", str(self._config)],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
@@ -193,7 +193,7 @@ def _content(
         "RemoteAccessAllowed": True,
         "AuthenticationEnabled": True,
         "RegisteredUsers": {USER: PASSWORD},
-        "Plugins": [_PLUGINS],
+        "Plugins": [str(library(DICOMWEB, "orthanc-dicomweb").parent)],
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
         "StableAge": 1,
         "KeepAlive": True,
@@ -232,8 +232,8 @@ def _free_ports(count: int) -> list[int]:
 def _loopback_only() -> Path:
     """Compile the shim once a process; its folder outlives the tests as other temporary files."""
     folder = Path(tempfile.mkdtemp(prefix="loopback-only-"))
-    compiler = shutil.which("gcc")
-    assert compiler is not None, "gcc makes the shim that keeps Orthanc on loopback"
+    compiler = program("gcc")
+    library(Path("/usr/include/stdlib.h"), "libc6-dev")
     source = Path(__file__).with_name("loopback_only.c")
     made = folder / "loopback_only.so"
     subprocess.run(

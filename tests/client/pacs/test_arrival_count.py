@@ -15,6 +15,8 @@ from tests.client.dicom_files import noise, placed, save, slices
 from tests.client.pacs.orthanc import Pacs, free_port
 from tests.client.pacs.reaching import reaching
 
+pytestmark = pytest.mark.processes
+
 ROUTES = pytest.mark.parametrize("route", ["dicomweb", "c-get"])
 
 

@@ -17,6 +17,8 @@ from common.platform.errors import ConfigurationError, Unreachable
 from tests.client.pacs.listener import series, storescu, study_of
 from tests.client.pacs.orthanc import free_port
 
+pytestmark = pytest.mark.processes
+
 
 def config(**changes: object) -> PacsConfig:
     content: dict[str, object] = {

@@ -19,6 +19,8 @@ from tests.client.pacs.authority import HospitalAuthority
 from tests.client.pacs.orthanc import Pacs, free_port, orthanc
 from tests.client.pacs.reaching import reaching
 
+pytestmark = pytest.mark.processes
+
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 

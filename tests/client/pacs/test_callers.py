@@ -23,6 +23,8 @@ from client.site.pacs_config import PacsConfig
 from tests.client.dicom_files import image, noise, save
 from tests.client.pacs.orthanc import free_port
 
+pytestmark = pytest.mark.processes
+
 LIMITS = CallerLimits(
     connections=12, opening_seconds=2.0, pdu_seconds=2.0, pdu_bytes=1 << 20, kept_bytes=4 << 20
 )

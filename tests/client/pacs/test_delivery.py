@@ -25,6 +25,8 @@ from common.platform.errors import TrustRefused, Unreachable, WardroundError
 from tests.client.pacs.orthanc import Pacs, orthanc
 from tests.client.scores import diagnosed, hippocampus, outlined, ultrasound, volume
 
+pytestmark = pytest.mark.processes
+
 ROUTES = ("dicomweb", "c-get")
 
 

@@ -19,6 +19,8 @@ from tests.client.pacs.cohorts import fill
 from tests.client.pacs.orthanc import Pacs, free_port, orthanc
 from tests.client.pacs.reaching import reaching
 
+pytestmark = pytest.mark.processes
+
 #: As Orthanc comes: anybody is let in and may echo, and a stranger's query is dropped.
 AS_IT_COMES = {"DicomAlwaysAllowEcho": True}
 

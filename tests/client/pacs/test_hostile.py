@@ -17,6 +17,8 @@ from tests.client.pacs.hostile import Answer, Hostile, multipart, serving
 from tests.client.pacs.orthanc import Pacs
 from tests.client.pacs.reaching import reaching
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture(autouse=True)
 def _no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,8 @@ from tests.client.pacs.listener import (
 from tests.client.pacs.orthanc import Pacs, free_port
 from tests.client.small_models import bundled, stirred
 
+pytestmark = pytest.mark.processes
+
 #: What a scored study of eight slices looks like: a report and a picture came to it.
 WHOLE = ["CT"] * 8 + ["OT", "SR"]
 

@@ -12,11 +12,14 @@ import pytest
 from tests.client.dicom_files import image, noise, save
 from tests.client.pacs.authority import HospitalAuthority
 from tests.client.pacs.orthanc import Pacs, orthanc
+from tests.peers import program
+
+pytestmark = pytest.mark.processes
 
 
 def test_it_is_reached_on_loopback_only(pacs: Pacs) -> None:
     listening = subprocess.run(
-        ["/usr/bin/ss", "-ltnpH"], capture_output=True, text=True, check=True
+        [program("ss"), "-ltnpH"], capture_output=True, text=True, check=True
     ).stdout.splitlines()
     own = [line.split()[3] for line in listening if f"pid={pacs.pid}," in line]
     assert sorted(own) == sorted(f"127.0.0.1:{p}" for p in (pacs.http_port, pacs.dicom_port))

@@ -26,6 +26,8 @@ from tests.client.pacs.cohorts import Site, Stored, fill
 from tests.client.pacs.orthanc import Pacs, free_port, orthanc
 from tests.client.pacs.reaching import reaching
 
+pytestmark = pytest.mark.processes
+
 PATIENTS = tuple(f"P{number}" for number in range(6))
 INSTANCES = 600
 COMMAND = Path(sys.executable).with_name("wardround-site")

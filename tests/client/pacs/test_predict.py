@@ -27,6 +27,8 @@ from tests.client.pacs.orthanc import Pacs
 from tests.client.pacs.reaching import reaching
 from tests.client.small_models import bundled, trained
 
+pytestmark = pytest.mark.processes
+
 SITE = SHARED / "hippocampus" / "mr-alpha"
 COMMAND = Path(sys.executable).with_name("wardround-site")
 

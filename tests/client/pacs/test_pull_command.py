@@ -24,6 +24,8 @@ from tests.client.pacs.cohorts import fill
 from tests.client.pacs.orthanc import Pacs, free_port
 from tests.client.pacs.reaching import reaching
 
+pytestmark = pytest.mark.processes
+
 
 def pull(home: Home, *options: str) -> Result:
     return CliRunner().invoke(app, ["pull", "--home", str(home.folder), *options])

@@ -16,6 +16,8 @@ from tests.client.pacs.cohorts import Site, fill
 from tests.client.pacs.orthanc import Pacs
 from tests.client.pacs.reaching import reaching
 
+pytestmark = pytest.mark.processes
+
 
 def series(name: str, instances: int | None = 2, patient: str = "P") -> RemoteSeries:
     return RemoteSeries(

@@ -16,6 +16,8 @@ from tests.client.pacs.cohorts import SYNTAXES, Site, Stored, fill
 from tests.client.pacs.orthanc import Pacs, free_port, orthanc
 from tests.client.pacs.reaching import reaching
 
+pytestmark = pytest.mark.processes
+
 PATIENTS = ("P0", "P1", "P2", "P3", "P4")
 ROUTES = ("dicomweb", "c-get", "c-move")
 

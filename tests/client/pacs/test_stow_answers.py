@@ -17,6 +17,8 @@ from client.site.pacs_config import PacsConfig
 from common.platform.errors import WardroundError
 from tests.client.scores import diagnosed, ultrasound
 
+pytestmark = pytest.mark.processes
+
 
 @contextmanager
 def answering(status: int, body: bytes) -> Iterator[PacsConfig]:

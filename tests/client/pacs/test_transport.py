@@ -17,6 +17,8 @@ from tests.client.pacs.cohorts import fill
 from tests.client.pacs.orthanc import Pacs
 from tests.client.pacs.reaching import reaching
 
+pytestmark = pytest.mark.processes
+
 
 class Reactor(threading.Thread):
     """Passes its checkpoint again and again, as an association's thread does."""

@@ -23,6 +23,8 @@ from tests.client.pacs.cohorts import Site
 from tests.client.pacs.orthanc import Pacs, free_port, orthanc
 from tests.client.pacs.reaching import reaching
 
+pytestmark = pytest.mark.processes
+
 US = "1.2.840.10008.5.1.4.1.1.6.1"
 #: Standard, and in no list of usual ones: Arterial Pulse Waveform.
 UNUSUAL = "1.2.840.10008.5.1.4.1.1.9.5.1"

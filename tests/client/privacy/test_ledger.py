@@ -363,6 +363,7 @@ def _environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "1"}
 
 
+@pytest.mark.processes
 def test_two_processes_at_once_stay_within_one_limit(tmp_path: Path) -> None:
     place = tmp_path / "ledger.db"
     Ledger(place)
@@ -378,6 +379,7 @@ def test_two_processes_at_once_stay_within_one_limit(tmp_path: Path) -> None:
     assert epsilon_of(history, DELTA) <= 3.0 < epsilon_of([*history, history[0]], DELTA)
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked copies of a process")
 def test_a_site_killed_between_any_two_statements_never_released_what_was_not_charged() -> None:
     # In memory where there is such a folder: a process dies here, not the machine.

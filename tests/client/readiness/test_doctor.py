@@ -62,6 +62,7 @@ def wrong(site: Site) -> dict[str, Finding]:
     return found
 
 
+@pytest.mark.processes
 def test_a_site_that_joined_and_was_accepted_has_nothing_to_mend(
     joined: Site, coordinator: Front
 ) -> None:
@@ -84,6 +85,7 @@ def test_a_machine_without_a_site_is_told_to_join(site: Site) -> None:
     assert all("wardround-site join INVITE" in f.fix for f in found.values())
 
 
+@pytest.mark.processes
 def test_a_coordinator_that_is_down_is_one_fault_not_three(site: Site, tmp_path: Path) -> None:
     with front(tmp_path / "c") as gone:
         site.types("join", gone.invite(), "--data", site.data)
@@ -92,6 +94,7 @@ def test_a_coordinator_that_is_down_is_one_fault_not_three(site: Site, tmp_path:
     assert "wardround-coordinator status" in found["network"].fix
 
 
+@pytest.mark.processes
 def test_somebody_else_at_the_address_is_told_apart_from_nobody(site: Site, tmp_path: Path) -> None:
     with front(tmp_path / "c") as real:
         site.types("join", real.invite(), "--data", site.data)
@@ -105,6 +108,7 @@ def test_somebody_else_at_the_address_is_told_apart_from_nobody(site: Site, tmp_
     assert "do not go on, call them" in found["TLS"].fix
 
 
+@pytest.mark.processes
 def test_older_tls_at_the_address_is_told(site: Site, tmp_path: Path) -> None:
     folder = authority_in(tmp_path / "c")
     context = server_context(folder)

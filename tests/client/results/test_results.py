@@ -85,6 +85,7 @@ def drawn(segmentation: Dataset, score: Score) -> NDArray[np.uint8]:
     return found
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("write", SOURCES.values(), ids=SOURCES)
 def test_outlines_become_a_seg_and_a_report_that_dciodvfy_finds_no_error_in(
     tmp_path: Path, write: Sources
@@ -99,6 +100,7 @@ def test_outlines_become_a_seg_and_a_report_that_dciodvfy_finds_no_error_in(
     assert np.array_equal(drawn(segmentation, score), score.outlines.labels)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("write", SOURCES.values(), ids=SOURCES)
 def test_a_diagnosis_becomes_a_report_and_a_picture_that_dciodvfy_finds_no_error_in(
     tmp_path: Path, write: Sources
@@ -250,6 +252,7 @@ def test_a_score_that_says_something_else_is_another_instance(
     assert one.series == two.series
 
 
+@pytest.mark.processes
 def test_nothing_outlined_is_no_seg_and_a_volume_of_nothing(tmp_path: Path) -> None:
     score = outlined(volume(tmp_path / "source"), ("lesion",))
     empty = Outlines(labels=np.zeros((6, 12, 16), np.uint8), structures=("lesion",))
@@ -266,6 +269,7 @@ def test_nothing_outlined_is_no_seg_and_a_volume_of_nothing(tmp_path: Path) -> N
     assert values == [0]
 
 
+@pytest.mark.processes
 def test_names_in_any_script_are_taken_over(tmp_path: Path) -> None:
     one = given(image(noise(40, 50)), dcmread(radiograph(tmp_path)[0]).SOPClassUID, "CR")
     one.SpecificCharacterSet = ["", "ISO 2022 IR 87"]
@@ -280,6 +284,7 @@ def test_names_in_any_script_are_taken_over(tmp_path: Path) -> None:
     assert "bösartig" in str(dcmread(the(results, Kind.REPORT)))
 
 
+@pytest.mark.processes
 def test_values_that_break_their_type_are_mended_or_emptied(tmp_path: Path) -> None:
     one = dcmread(radiograph(tmp_path)[0])
     one.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian  # so that the file names no types
@@ -327,6 +332,7 @@ def test_the_picture_keeps_the_image_and_puts_the_text_around_it(tmp_path: Path)
     assert max(equal) > 0.95  # all but the outline
 
 
+@pytest.mark.processes
 def test_a_long_reason_for_no_answer_is_shown_whole(tmp_path: Path) -> None:
     sources = radiograph(tmp_path / "source")
     heights = []
@@ -395,6 +401,7 @@ def test_colours_are_packed_as_the_standard_says() -> None:
     assert cielab((0, 0, 0)) == pytest.approx([0, 32896, 32896], abs=30)
 
 
+@pytest.mark.processes
 @pytest.mark.needs_shared_data
 @pytest.mark.parametrize("structures", [("anterior", "posterior"), ("hippocampus",)])
 def test_a_persons_outlines_of_a_public_mr_volume_come_back_from_the_seg(
@@ -417,6 +424,7 @@ def test_a_persons_outlines_of_a_public_mr_volume_come_back_from_the_seg(
     assert sizes == [np.count_nonzero(score.outlines.labels == number) for number in numbers]
 
 
+@pytest.mark.processes
 @pytest.mark.needs_shared_data
 @pytest.mark.parametrize(
     "path",

@@ -148,6 +148,7 @@ def test_a_lost_shard_and_a_broken_index_cost_only_time(tmp_path: Path) -> None:
         assert store.find("k") is not None
 
 
+@pytest.mark.processes
 def test_an_index_never_names_what_a_crash_kept_from_being_written(tmp_path: Path) -> None:
     """Killed at any moment, the store opens again and every row it has is whole."""
     code = (
@@ -182,6 +183,7 @@ def test_an_index_never_names_what_a_crash_kept_from_being_written(tmp_path: Pat
     index.close()
 
 
+@pytest.mark.processes
 def test_two_processes_may_fill_one_store_at_once(tmp_path: Path) -> None:
     code = (
         "import sys, numpy as np; from pathlib import Path;"

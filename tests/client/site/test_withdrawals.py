@@ -146,6 +146,7 @@ def test_whatever_was_computed_from_images_is_forgotten_with_them(site: Site) ->
     assert not found_in(site.home.cache, CANARY.tobytes())
 
 
+@pytest.mark.processes
 def test_a_withdrawal_waits_for_whoever_reads_images_and_the_line_stands_before_it(
     site: Site,
 ) -> None:
@@ -188,6 +189,7 @@ def test_whoever_reads_files_by_themselves_keeps_nothing_of_a_withdrawn_patient(
     assert not found_in(site.home.cache, CANARY.tobytes(), GONE.encode())
 
 
+@pytest.mark.processes
 def test_withdrawing_again_after_a_kill_at_any_moment_finishes_it(
     site: Site, tmp_path: Path
 ) -> None:

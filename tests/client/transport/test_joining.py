@@ -19,6 +19,8 @@ from common.platform.errors import ConfigurationError, TrustRefused, Unreachable
 from server.enrolment.certificates import authority_hash, server_context
 from tests.client.coordinators import Front, always, authority_in, front, served
 
+pytestmark = pytest.mark.processes
+
 SECRET = "A" * 43
 
 

@@ -149,12 +149,12 @@ def test_a_message_over_which_the_daemon_itself_dies_is_not_opened_for_ever(
 
 @pytest.mark.slow
 def test_a_worker_that_stands_still_is_ended_and_a_long_training_is_not(home: Home) -> None:
-    worker = WorkerProcess(home.folder, subprocess.DEVNULL, standstill_seconds=10.0)
+    worker = WorkerProcess(home.folder, subprocess.DEVNULL, standstill_seconds=6.0)
     deaths: list[str] = []
     worker.died = lambda _question, why: len(deaths.append(why) or deaths)  # type: ignore[func-returns-value]
     try:
         ask(worker, home, replace(TRAIN, config=steps(2_000_000)), "long")
-        ends = time.monotonic() + 16
+        ends = time.monotonic() + 10
         while time.monotonic() < ends:
             assert worker.look() is None
             time.sleep(0.05)

@@ -277,6 +277,7 @@ def rules_of(name: str) -> Images:
     return rules
 
 
+@pytest.mark.processes
 def test_the_runner_scores_dicom_and_clinical_columns_as_a_site_does(scored: Path) -> None:
     ours = answers(
         "pictures",

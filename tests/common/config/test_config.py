@@ -245,6 +245,7 @@ def test_a_default_that_is_written_out_is_the_same_run() -> None:
     assert parse_config(written).fingerprint() == parse_config(IMAGES).fingerprint()
 
 
+@pytest.mark.processes
 def test_the_fingerprint_is_the_same_in_another_process() -> None:
     code = (
         "import sys; from common.config.run_config import parse_config;"

@@ -18,8 +18,10 @@ from common.messages.identity import (
     verify,
 )
 from common.platform.errors import TrustRefused
+from tests.peers import program
 
 
+@pytest.mark.processes
 def test_ssh_keygen_shows_the_same_fingerprint_and_public_key(tmp_path: Path) -> None:
     key = new_private_key()
     private, public = tmp_path / "key", tmp_path / "key.pub"
@@ -27,11 +29,11 @@ def test_ssh_keygen_shows_the_same_fingerprint_and_public_key(tmp_path: Path) ->
     private.write_text(private_text(key), encoding="ascii")
     public.write_text(public_text(key) + "\n", encoding="ascii")
     shown = subprocess.run(
-        ["/usr/bin/ssh-keygen", "-l", "-f", str(public)], capture_output=True, text=True, check=True
+        [program("ssh-keygen"), "-l", "-f", str(public)], capture_output=True, text=True, check=True
     )
     assert fingerprint(public_text(key)) in shown.stdout.split()
     derived = subprocess.run(
-        ["/usr/bin/ssh-keygen", "-y", "-f", str(private)],
+        [program("ssh-keygen"), "-y", "-f", str(private)],
         capture_output=True,
         text=True,
         check=True,

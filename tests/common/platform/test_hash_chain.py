@@ -164,6 +164,7 @@ def test_a_reader_beside_the_writer_sees_whole_lines_and_changes_nothing(tmp_pat
     assert path.read_bytes() == content[:-5]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("room", range(300, 520, 20))
 def test_a_full_disk_leaves_a_sound_log_that_goes_on_when_there_is_room(
     tmp_path: Path, room: int

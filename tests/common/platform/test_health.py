@@ -21,6 +21,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from common.platform.errors import ConfigurationError
 from common.platform.health import Health, open_health
 
+pytestmark = pytest.mark.processes
+
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 

@@ -129,6 +129,7 @@ def test_a_log_file_is_its_owners_alone_and_is_begun_anew_when_it_is_large(
     assert all(path.stat().st_size <= 400 for path in files)
 
 
+@pytest.mark.processes
 def test_a_full_disk_is_told_once_and_ends_nothing(tmp_path: Path) -> None:
     program = f"""
 import pathlib, resource, signal

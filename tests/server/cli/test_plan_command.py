@@ -65,6 +65,7 @@ def test_a_plan_of_no_configuration_says_what_is_wrong(tmp_path: Path) -> None:
         show_plan(Folder(tmp_path), tmp_path / "line.yaml", as_json=False)
 
 
+@pytest.mark.processes
 def test_a_plan_before_any_site_is_accepted_says_so_and_what_to_type(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -277,6 +277,7 @@ def test_a_service_that_does_not_answer_at_first_is_an_error(error: Exception) -
         watch(look, Console(file=io.StringIO()))
 
 
+@pytest.mark.processes
 def test_ctrl_c_on_a_real_terminal_ends_the_watching_and_says_that_the_run_goes_on(
     run: Run,
 ) -> None:
@@ -353,6 +354,7 @@ def test_time_to_go_is_that_of_the_rounds_before(run: Run) -> None:
     assert time_left(with_rounds) == "5 min a round, about 5 min to go"
 
 
+@pytest.mark.processes
 def test_looking_at_a_run_loads_no_torch() -> None:
     program = "import sys, server.cli.watch; print('torch' in sys.modules, 'flwr' in sys.modules)"
     done = subprocess.run(

@@ -22,6 +22,7 @@ from server.enrolment.certificates import (
     server_context,
 )
 from server.files.folder import Folder
+from tests.peers import program
 
 HOSTS = ("coordinator.example", "192.0.2.7")
 
@@ -35,10 +36,11 @@ def folder(tmp_path: Path) -> Folder:
     return folder
 
 
+@pytest.mark.processes
 def test_openssl_accepts_the_chain_by_its_strict_rules(folder: Folder) -> None:
     said = subprocess.run(
         [
-            "/usr/bin/openssl",
+            program("openssl"),
             "verify",
             "-x509_strict",
             "-purpose",
@@ -55,7 +57,7 @@ def test_openssl_accepts_the_chain_by_its_strict_rules(folder: Folder) -> None:
     )
     assert said.returncode == 0, said.stdout + said.stderr
     shown = subprocess.run(
-        ["/usr/bin/openssl", "x509", "-in", str(folder.ca), "-noout", "-fingerprint", "-sha256"],
+        [program("openssl"), "x509", "-in", str(folder.ca), "-noout", "-fingerprint", "-sha256"],
         capture_output=True,
         text=True,
         check=True,

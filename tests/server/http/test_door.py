@@ -36,6 +36,8 @@ from tests.server.strangers import (
     under,
 )
 
+pytestmark = pytest.mark.processes
+
 #: More than the door has places; `python -m tests.server.strangers 1006 20 127.0.0.1` is in full.
 STRANGERS = int(os.environ.get("STRANGERS", "120"))
 Served = tuple[Folder, Settings, Site, int]

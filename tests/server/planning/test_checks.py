@@ -19,6 +19,8 @@ from server.files.settings import Settings, host_and_port
 from server.planning.checks import Finding, examine
 from tests.server.coordinator import made
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture
 def place(tmp_path: Path) -> tuple[Folder, Settings]:

@@ -22,6 +22,8 @@ from server.service.delivery import DeliveryMiddleware, PushSignal
 from tests.server.coordinator import Running, Site, made, running
 from tests.server.flower_calls import Caller, RunProcess
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture(scope="module")
 def coordinator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:

@@ -32,6 +32,8 @@ from tests.server.coordinator import Running, Site, made, running
 from tests.server.loopback import Hospital, run_over
 from tests.server.transport.test_flower_sites import patients_at, short
 
+pytestmark = pytest.mark.processes
+
 MIB = 1024 * 1024
 #: Of one answer; SQLite's own log of writes has up to 4 MiB.
 TOTAL = 24 * MIB

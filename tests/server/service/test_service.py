@@ -30,6 +30,8 @@ from server.service.run_book import RunBook
 from tests.server.coordinator import made
 from tests.server.service_process import service
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[3]
 CONFIG = load_config(ROOT / "configs" / "simulations" / "demo.yaml")
 DONE, RUN_FAILED, WRONG, TRUST_REFUSED, UNREACHABLE, INTERRUPTED = 0, 1, 2, 6, 7, 130

@@ -19,6 +19,8 @@ from common.messages.request_signature import SignedRequest, hash_of, new_number
 from server.service.replays import Replays
 from tests.server.coordinator import Running, Site, made, running
 
+pytestmark = pytest.mark.processes
+
 ACTIVATE, DEACTIVATE = "/v1/fleet/activate-node", "/v1/fleet/deactivate-node"
 BEAT = "/v1/fleet/send-node-heartbeat"
 

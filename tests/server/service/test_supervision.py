@@ -18,6 +18,8 @@ from server.files.folder import Folder
 from server.service.run_book import RunBook, RunEntry
 from server.service.supervision import Supervisor
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[3]
 STAND_IN = (sys.executable, "-m", "tests.server.run_stand_in")
 CONFIG = load_config(ROOT / "configs" / "simulations" / "demo.yaml")
@@ -99,6 +101,7 @@ def open_files(pid: int) -> set[Path]:
     return {path.resolve() for path in Path(f"/proc/{pid}/fd").iterdir()}
 
 
+@pytest.mark.processes
 def test_a_run_that_ends_well_is_done(go: Go) -> None:
     async def story(runs: Runs) -> None:
         assert await runs.supervisor.order(that("done"), 7, ("north",)) == "demo"

@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from simulations.cli.app import main
 
 ROOT = Path(__file__).parents[3]
 DEMO = "configs/simulations/demo.yaml"
-COMMAND = "import sys; from simulations.cli.app import main; main()"
 #: Each takes from a quarter of a second to ten to load, which a plain run must not wait for.
 SLOW = {
     "monai",
@@ -27,11 +29,11 @@ SLOW = {
 #: Runs a comparison, and at its first round ends and prints what was loaded by then.
 UP_TO_THE_FIRST_ROUND = """
 import os, sys
-from simulations.cli import compare as command
+from simulations.cli.progress import LiveProgress
 def first_round(self, label, record):
     print("loaded:", *sys.modules, flush=True)
     os._exit(0)
-command.LiveProgress._round = first_round
+LiveProgress._round = first_round
 from simulations.cli.app import main
 main()
 """
@@ -59,20 +61,27 @@ synthetic: {modality: xray, patients: 120, seed: 0}
     ],
 )
 def test_what_a_user_can_mend_is_one_message_and_its_status(
-    words: list[str], status: int, said: str
+    words: list[str],
+    status: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", COMMAND, *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == status, ended.stderr
-    assert said in ended.stderr
-    assert "Traceback" not in ended.stderr
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["wardround-simulate", *words])
+    threads = torch.get_num_threads()
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        torch.set_num_threads(threads)
+    err = capsys.readouterr().err
+    assert ended.value.code == status, err
+    assert said in err
+    assert "Traceback" not in err
 
 
+@pytest.mark.processes
 def test_the_first_round_of_a_run_without_privacy_waits_for_no_slow_library(tmp_path: Path) -> None:
     config = tmp_path / "small.yaml"
     config.write_text(SMALL)

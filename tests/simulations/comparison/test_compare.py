@@ -172,6 +172,7 @@ def _killed(folder: Path) -> None:
     run(folder, progress=ComparisonProgress(round=die))
 
 
+@pytest.mark.processes
 def test_a_comparison_that_was_killed_goes_on_to_the_same_results(
     tmp_path: Path, expected: object
 ) -> None:
@@ -247,6 +248,7 @@ def test_quick_rounds_are_not_saved_but_the_best_is(tmp_path: Path) -> None:
     assert loaded.round == 1
 
 
+@pytest.mark.processes
 def test_two_workers_give_the_same_results(tmp_path: Path, expected: object) -> None:
     assert told(run(tmp_path, engine=Engine(workers=2))) == expected
 

@@ -24,6 +24,8 @@ from simulations.engines.workers import WorkerSites
 from tests.privacy.made_up import patients_of
 from tests.server.hospitals import same_bits
 
+pytestmark = pytest.mark.processes
+
 NAMES = ("east", "north", "south", "west", "mid")
 TABLE = """
 cohort: {table: {numbers: [{column: age}, {column: crp}]}}

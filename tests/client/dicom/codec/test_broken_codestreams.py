@@ -11,6 +11,7 @@ from client.dicom.pixels.native import read_image
 from client.dicom.reading.files import File
 from client.dicom.reasons import UnusableFile
 from tests.client.dicom_files import image, noise, save
+from tests.peers import program
 
 
 def test_a_broken_lossless_frame_never_reaches_a_decoder_that_trusts_it(
@@ -20,7 +21,7 @@ def test_a_broken_lossless_frame_never_reaches_a_decoder_that_trusts_it(
     monkeypatch.setattr("imagecodecs.ljpeg_decode", lambda *_, **__: asked.append(1))
     monkeypatch.setattr("imagecodecs.imagecodecs.ljpeg_decode", lambda *_, **__: asked.append(1))
     plain, packed = save(tmp_path / "plain.dcm", image(noise(1, 33, 47)[0])), tmp_path / "p.dcm"
-    command = ["dcmcjpeg", "+e1", f"{plain}", f"{packed}"]
+    command = [program("dcmcjpeg"), "+e1", f"{plain}", f"{packed}"]
     subprocess.run(command, check=True, capture_output=True)
     content = packed.read_bytes()
     table = content.index(b"\xff\xc4")

@@ -232,6 +232,7 @@ def test_nothing_of_table_e_1_1_stays_but_what_the_options_allow() -> None:
     assert wrong == []
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("kind", ["CT", "MR", "US", "CR"])
 def test_an_ordinary_image_has_no_new_error_and_the_same_pixels(tmp_path: Path, kind: str) -> None:
     path = ordinary(tmp_path, kind)

@@ -208,6 +208,7 @@ for turn in range(5):
 """
 
 
+@pytest.mark.processes
 def test_processes_share_an_index(tmp_path: Path) -> None:
     sites = [write_site(tmp_path / "a", 3), write_site(tmp_path / "b", 3)]
     command = [sys.executable, "-c", UPDATE, str(tmp_path / "i.db")]

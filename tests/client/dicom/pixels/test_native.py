@@ -19,6 +19,7 @@ from client.dicom.quiet import quiet
 from client.dicom.reading.files import File
 from client.dicom.reasons import Reason, UnusableFile
 from tests.client.dicom_files import compressed, image, noise, save, slices
+from tests.peers import program
 
 LOSSLESS, JPEG_LS, EXTENDED = (f"1.2.840.10008.1.2.4.{n}" for n in (70, 80, 51))
 
@@ -50,13 +51,14 @@ def test_the_easy_way_and_pydicoms_give_the_same(tmp_path: Path, syntax: str) ->
     assert np.array_equal(easy.values(0), slow.values(0))
 
 
+@pytest.mark.processes
 def test_a_point_transform_is_not_forgotten(tmp_path: Path) -> None:
     """T.81 H.1.2.1: values lose their lowest bits, and come back with zeros in their place."""
     values = noise(24, 20) & np.uint16(0xFFF8)
     dataset = image(values)
     dataset.BitsStored, dataset.HighBit = 12, 11
     plain, coded = save(tmp_path / "plain", dataset), tmp_path / "coded"
-    command = ["dcmcjpeg", "+e1", "+pt", "3", str(plain), str(coded)]
+    command = [program("dcmcjpeg"), "+e1", "+pt", "3", str(plain), str(coded)]
     subprocess.run(command, check=True)
     assert np.array_equal(read_image(file_at(coded))[1].stored[0], values)
 
@@ -132,6 +134,7 @@ def _failing(*_: object, **__: object) -> object:
     raise ValueError(message)
 
 
+@pytest.mark.processes
 def test_dcmtk_decodes_what_our_decoder_gives_up_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,6 +147,7 @@ def test_dcmtk_decodes_what_our_decoder_gives_up_on(
     assert header.shape == (24, 20)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("script", [None, "exit 1", "kill -9 $$", "sleep 30"])
 def test_without_its_help_the_file_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None
@@ -153,22 +157,25 @@ def test_without_its_help_the_file_is_refused(
     file = file_at(save(tmp_path / "x", compressed(values, frame, LOSSLESS)))
     monkeypatch.setattr(imagecodecs, "jpeg8_decode", _failing)
     monkeypatch.setattr(dcmtk, "_SECONDS", 1)
-    program = None
+    stand_in = None
     if script is not None:
-        program = tmp_path / "dcmdjpeg"
-        program.write_text(f"#!/bin/sh\n{script}\n")
-        program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr(dcmtk, "_program", lambda: None if program is None else str(program))
+        stand_in = tmp_path / "dcmdjpeg"
+        stand_in.write_text(f"#!/bin/sh\n{script}\n")
+        stand_in.chmod(stand_in.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(dcmtk, "_program", lambda: None if stand_in is None else str(stand_in))
     with pytest.raises(UnusableFile) as caught:
         read_image(file)
     assert caught.value.reason is Reason.DECODE_ERROR
 
 
+@pytest.mark.processes
 def test_dcmtk_has_limits_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program, told = tmp_path / "dcmdjpeg", tmp_path / "told"
-    program.write_text(f"#!/bin/sh\nulimit -v > {told}; ulimit -t >> {told}; ulimit -f >> {told}\n")
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr(dcmtk, "_program", lambda: str(program))
+    stand_in, told = tmp_path / "dcmdjpeg", tmp_path / "told"
+    stand_in.write_text(
+        f"#!/bin/sh\nulimit -v > {told}; ulimit -t >> {told}; ulimit -f >> {told}\n"
+    )
+    stand_in.chmod(stand_in.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(dcmtk, "_program", lambda: str(stand_in))
     path = save(tmp_path / "x", image(noise(8, 8)))
     with dcmtk.decoded_by_dcmtk(path) as found:
         assert found is None  # it wrote nothing

@@ -20,8 +20,10 @@ from client.dicom.reading.read import read_dataset, read_pixels
 from client.dicom.reasons import Reason, UnusableFile
 from tests.client.bad_folders import VOLUME, Outcome, enhanced, outcome_of, series, write
 from tests.client.dicom_files import image, noise, placed, save
+from tests.peers import program
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "command",
     [
@@ -39,25 +41,29 @@ def test_overlays_that_were_compressed_with_an_image_are_no_part_of_it(
     dataset = image(values | 0x5000)
     dataset.BitsStored, dataset.HighBit = 12, 11
     plain, packed = save(tmp_path / "plain.dcm", dataset), tmp_path / "packed.dcm"
-    subprocess.run([*command, plain, packed], check=True, capture_output=True)
+    subprocess.run(
+        [program(command[0]), *command[1:], plain, packed], check=True, capture_output=True
+    )
     status = packed.stat()
     _, pixels = read_image(File(path=packed, size=status.st_size, mtime_ns=0))
     assert np.array_equal(pixels.stored[0], values)
     assert np.array_equal(read_pixels(read_dataset(packed)).stored[0], values)
 
 
+@pytest.mark.processes
 def test_a_lossy_value_above_the_highest_does_not_turn_dark(tmp_path: Path) -> None:
     values = np.full((16, 16), 4095, np.uint16)
     values[::3, ::2] = 4080
     dataset = image(values)
     dataset.BitsStored, dataset.HighBit = 12, 11
     plain, packed = save(tmp_path / "plain.dcm", dataset), tmp_path / "packed.dcm"
-    command = ["gdcmconv", "--jpegls", "--lossy", "-e", "3", f"{plain}", f"{packed}"]
+    command = [program("gdcmconv"), "--jpegls", "--lossy", "-e", "3", f"{plain}", f"{packed}"]
     subprocess.run(command, check=True, capture_output=True)
     found = read_pixels(read_dataset(packed)).stored[0].astype(int)
     assert np.abs(found - values).max() <= 3
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("command", [[], ["dcmcrle"], ["dcmcjpeg", "+e1"], ["dcmcjpls", "+el"]])
 @pytest.mark.parametrize(("high", "signed"), [(15, False), (13, False), (15, True)])
 def test_bits_that_are_not_the_lowest_are_read_where_they_are_or_refused(
@@ -68,7 +74,8 @@ def test_bits_that_are_not_the_lowest_are_read_where_they_are_or_refused(
     dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 12, high, int(signed)
     path = save(tmp_path / "plain.dcm", dataset)
     if command:
-        subprocess.run([*command, path, tmp_path / "packed.dcm"], check=True, capture_output=True)
+        argv = [program(command[0]), *command[1:], path, tmp_path / "packed.dcm"]
+        subprocess.run(argv, check=True, capture_output=True)
         path = tmp_path / "packed.dcm"
     wanted = np.where(signed & (values > 2047), values.astype(int) - 4096, values)
     status = path.stat()

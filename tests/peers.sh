@@ -1,0 +1,39 @@
+#!/bin/sh
+# Installs what tests and benchmarks start beside us, where it may; names on stdout what is missing.
+# A PACS (orthanc), DICOM tools (dcmtk, gdcm), a validator (dicom3tools); `ip` puts each site on a
+# machine of its own, gcc makes the shim that keeps the PACS on loopback, openssl and ssh-keygen
+# check keys and certificates.
+set -u
+PATH="$PATH:/usr/sbin:/sbin"
+
+missing() {
+  { command -v ip && command -v ss; } > /dev/null || echo iproute2
+  command -v Orthanc > /dev/null || echo orthanc
+  [ -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ] || echo orthanc-dicomweb
+  { command -v storescu && command -v dcmcjpls; } > /dev/null || echo dcmtk
+  command -v dciodvfy > /dev/null || echo dicom3tools
+  command -v gdcmconv > /dev/null || echo libgdcm-tools
+  command -v gcc > /dev/null || echo gcc
+  command -v openssl > /dev/null || echo openssl
+  command -v ssh-keygen > /dev/null || echo openssh-client
+  [ -e /usr/include/stdlib.h ] || echo libc6-dev
+}
+
+wanted=$(missing)
+if [ -n "$wanted" ] && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
+  echo "Installing for the tests: $(echo $wanted)." >&2
+  # Debian starts a service that it installs, unless this says no.
+  guard=/usr/sbin/policy-rc.d
+  [ -e $guard ] || { printf '#!/bin/sh\nexit 101\n' > $guard; chmod +x $guard; trap "rm -f $guard" EXIT; }
+  apt-get update -qq >&2
+  # Nothing that is there is changed; one package that is not to be had keeps none of the others away.
+  install="apt-get install -y -qq --no-install-recommends --no-upgrade"
+  export DEBIAN_FRONTEND=noninteractive
+  $install $wanted >&2 || for one in $wanted; do $install "$one" >&2; done
+  wanted=$(missing)
+fi
+if [ -n "$wanted" ]; then
+  echo "Missing here: $(echo $wanted). What needs them is not run. As root of a Debian machine:" >&2
+  echo "  apt-get install --no-install-recommends $(echo $wanted)" >&2
+fi
+echo $wanted
