@@ -154,6 +154,7 @@ def test_the_page_of_the_api_has_functions_in_the_order_of_the_example_and_no_fo
     ]
 
 
+@pytest.mark.processes
 def test_no_page_of_the_site_loads_anything_from_elsewhere(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path)]
     done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)

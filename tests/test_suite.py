@@ -38,7 +38,7 @@ def test_children_hear_interrupts_under_nohup_and_unmarked_servers_are_failures(
 ) -> None:
     probe = tmp_path / "test_probe.py"
     probe.write_text(PROBE, encoding="utf-8")
-    options = "-q -p no:cacheprovider -p tests.conftest -c pyproject.toml"
+    options = "-q -m 'not slow' -p no:cacheprovider -p tests.conftest -c pyproject.toml"
     done = subprocess.run(
         ["/bin/sh", "-c", f"trap '' INT; exec {sys.executable} -m pytest {options} {probe}"],
         cwd=ROOT,
@@ -57,7 +57,7 @@ def test_a_missing_peer_is_a_failure_until_make_says_that_it_may_be(
 ) -> None:
     monkeypatch.setattr(peers.shutil, "which", lambda *_, **__: None)
     monkeypatch.delenv("MISSING_PEERS", raising=False)
-    with pytest.raises(AssertionError, match=r"storescu is missing: .* install Debian's dcmtk"):
+    with pytest.raises(AssertionError, match=r"storescu is missing: .* the Debian package dcmtk"):
         peers.program("storescu")
     monkeypatch.setenv("MISSING_PEERS", "orthanc dcmtk")
     with pytest.raises(pytest.skip.Exception, match="needs the package dcmtk"):

@@ -13,6 +13,7 @@ from common.platform import errors
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.processes
 def test_import_loads_the_errors_and_nothing_else_that_is_not_pythons() -> None:
     program = "import sys; before = set(sys.modules); import wardround\n"
     program += "print(*(set(sys.modules) - before))"

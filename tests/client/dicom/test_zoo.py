@@ -89,6 +89,7 @@ ALONE = frozenset(
 ROUNDED = 2
 
 pytestmark = [
+    pytest.mark.processes,
     pytest.mark.needs_shared_data,
     pytest.mark.skipif(not ZOO.is_dir(), reason="public cohorts are not here"),
 ]

@@ -57,6 +57,7 @@ def test_whoever_waits_gets_it_next(tmp_path: Path) -> None:
     waiting.join()
 
 
+@pytest.mark.processes
 def test_whether_somebody_holds_it_is_seen_and_goes_with_a_killed_process(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     assert not is_held(path)

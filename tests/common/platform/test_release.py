@@ -60,6 +60,7 @@ def test_the_hash_is_of_the_bytes_and_quick() -> None:
     assert time.perf_counter() - start < 0.001  # made once a process
 
 
+@pytest.mark.processes
 def test_the_same_code_elsewhere_has_the_same_hash_and_other_code_has_not(copy: Path) -> None:
     same = _hash_of(copy)
     (copy / "client" / "notes.txt").write_text("no code", encoding="utf-8")

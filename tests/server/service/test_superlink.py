@@ -37,6 +37,7 @@ print(flwr.supercore.telemetry.FLWR_TELEMETRY_ENABLED, noted)
 """
 
 
+@pytest.mark.processes
 def test_flower_calls_nobody_and_starts_nothing(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()

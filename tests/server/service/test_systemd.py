@@ -12,6 +12,8 @@ from server.files.settings import Settings, new_settings
 from server.service.systemd import OPEN_FILES, CoordinatorUnit, low_port, unit
 from tests.server.coordinator import made
 
+pytestmark = pytest.mark.processes
+
 
 def service_of(folder: Path, address: str = "coordinator.example.org:8443") -> CoordinatorUnit:
     program = folder / "bin" / "wardround-coordinator"

@@ -13,6 +13,8 @@ from client.dicom.reasons import UnusableFile
 from tests.client.dicom_files import image, noise, save
 from tests.peers import program
 
+pytestmark = pytest.mark.processes
+
 
 def test_a_broken_lossless_frame_never_reaches_a_decoder_that_trusts_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
