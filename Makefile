@@ -33,11 +33,11 @@ demo: $(READY)  ## four invented hospitals train together, with and without priv
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder --quiet
 
 test: $(READY)  ## run every test; as root it installs the programs of others that they start
-	@echo "Tests: the whole suite, about twelve minutes on two cores."
+	@echo "Tests: the whole suite, four workers; it waits more than it computes."
 	@MISSING_PEERS="$$(sh tests/peers.sh)" $(PYTEST) --numprocesses 4
 
 test-fast: $(READY)  ## run the tests that start no process and no server
-	@echo "Tests without processes and servers, under three minutes on two cores; make test runs all."
+	@echo "Tests without processes and servers, a few minutes; make test runs all."
 	@$(PYTEST) --numprocesses 2 -m "not processes and not slow"
 
 check: $(READY)  ## lint and types

@@ -11,6 +11,8 @@ from client.outcomes.building import OutcomeTable
 from tests.client.fhir_hospital import Hospital, fhir_hospital
 from tests.client.outcomes.test_outcomes_fhir import CRP, DIABETES, fetched, plan_of, token
 
+pytestmark = pytest.mark.processes
+
 __all__ = ["token"]
 DAY = "2024-01-31"
 
