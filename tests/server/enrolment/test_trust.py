@@ -32,6 +32,8 @@ from server.service.site_guard import FLEET_PATHS, LARGEST_BODY
 from server.service.superlink import TASK_HEADER
 from tests.server.coordinator import PROTOBUF, Running, Site, fetched_authority, made, running
 
+pytestmark = pytest.mark.processes
+
 #: What sites may reach of Flower's, written out: whatever the table says, nothing else answers.
 FLEET = sorted(
     f"/v1/fleet/{call}"
@@ -107,13 +109,11 @@ def test_our_names_of_flowers_headers_are_flowers() -> None:
     assert TASK_TOKEN_HEADER.encode() == TASK_HEADER
 
 
-@pytest.mark.processes
 def test_the_table_holds_nine_paths_of_flowers(coordinator: Running) -> None:
     assert sorted(FLEET_PATHS) == FLEET
     assert set(FLEET) <= routes(coordinator)
 
 
-@pytest.mark.processes
 def test_no_control_or_runtime_path_answers_on_the_site_listener(
     coordinator: Running, north: Site
 ) -> None:
@@ -385,7 +385,6 @@ def test_plain_http_gets_no_answer(coordinator: Running) -> None:
             assert b"BEGIN CERTIFICATE" not in plain.recv(4096)
 
 
-@pytest.mark.processes
 def test_an_expired_certificate_is_refused_and_a_renewed_one_is_not(tmp_path: Path) -> None:
     folder, settings = made(tmp_path)
     authority = Authority.load(folder)
