@@ -137,8 +137,8 @@ def _costs(home: Home, config: RunConfig, run: str) -> list[tuple[str, str]]:
     """Return what a private run costs each patient here, and what is left of the limit."""
     if config.privacy == "none":
         return []
-    from client.description.describing import Telling
-    from client.description.run_costs import cost_of
+    from client.cohort_statistics.describing import Telling
+    from client.cohort_statistics.run_costs import cost_of
 
     try:
         site = load_site_config(home.site_yaml)

@@ -15,7 +15,7 @@ from client.site.site_config import load_site_config
 from common.config.privacy import COMMON_DELTA
 
 if TYPE_CHECKING:
-    from client.privacy.charge import Charge
+    from client.privacy.stored_charge import Charge
 
 _LAST = 20
 #: Kinds of messages, in words for who answers for data protection.
@@ -84,7 +84,7 @@ _PARTS = {
 
 
 def _parts(runs: Mapping[str, float]) -> list[tuple[str, ...]]:
-    from client.privacy.parts import part_of
+    from client.privacy.composition import part_of
 
     rows: list[tuple[str, ...]] = [("  RUN", "EPSILON", "OF")]
     for name, epsilon in runs.items():
@@ -97,8 +97,8 @@ def charged(path: Path, run: str, configuration: str) -> list[Charge]:
     """Return all that was charged but for this run; makes no ledger where there is none."""
     if not path.exists():
         return []
+    from client.privacy.composition import part_of
     from client.privacy.ledger import COHORT, Ledger
-    from client.privacy.parts import part_of
 
     def is_other(charge: Charge) -> bool:
         bound = charge.bound
@@ -182,8 +182,8 @@ def _spent(path: Path, delta: float) -> dict[str, tuple[float, dict[str, float]]
     """Return each cohort's epsilon, and that of each run alone."""
     if not path.exists():
         return {}
+    from client.privacy.composition import binding
     from client.privacy.ledger import Ledger
-    from client.privacy.parts import binding
     from common.privacy.accounting import epsilon_of
 
     ledger = Ledger(path)

@@ -35,7 +35,7 @@ def list_withdrawn(home: Home) -> None:
 
 def withdraw(home: Home, patient: str | None, *, yes: bool, delete_pulled: bool) -> None:
     """Write the withdrawal durably, then forget what is kept of the patient."""
-    from client.readiness.purge import delete, forget, kept_of
+    from client.withdrawal.purge import delete, forget, kept_of
 
     site = load_site_config(home.site_yaml)
     name = (patient or "").strip()

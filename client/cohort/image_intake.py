@@ -24,8 +24,8 @@ from client.dicom.pixels.store import Entry, PixelStore
 from client.dicom.quiet import quiet
 from client.dicom.reading.files import File, files_below
 from client.dicom.reading.padding import Padding
-from client.dicom.reading.quantities import Pixels
 from client.dicom.reading.read import Header
+from client.dicom.reading.rescale import Pixels
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.dicom.remarks import Remark
 from client.site.cache import pixels_key

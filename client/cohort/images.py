@@ -20,8 +20,8 @@ from client.cohort.image_masks import Canvas, mask_name, read_mask, shared_masks
 from client.dicom.index.index import Index
 from client.dicom.pixels.store import PixelStore
 from client.dicom.reading.phases import check_phases
-from client.dicom.reading.quantities import Pixels
 from client.dicom.reading.read import Header
+from client.dicom.reading.rescale import Pixels
 from client.dicom.reading.volume import Geometry, stack_slices
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.labels.label_table import dicom_keys

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from client.site.identity_key import pseudonyms
+from client.site.pseudonyms import pseudonyms
 from common.config.run_config import Split
 
 Part = Literal["train", "validation", "test"]

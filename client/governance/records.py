@@ -32,7 +32,7 @@ from client.governance.records_kept import KnownRecords, digest_of, read_kept, s
 from client.governance.statement import Statement, joined, opened, opened_head, sealed, sealed_head
 from client.privacy.ledger import Ledger
 from client.site.home import Home
-from client.site.identity_key import pseudonyms
+from client.site.pseudonyms import pseudonyms
 from client.site.withdrawals import WithdrawalsHead, head_of, stood_at
 from common.messages.receipt import Receipt, read_receipt
 from common.platform.errors import RecordsLost, UpdateRefused

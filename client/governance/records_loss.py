@@ -9,8 +9,8 @@ from client.governance.disclosures import listed
 from client.governance.records import SiteRecords, Witness
 from client.governance.records_kept import KnownRecords, digest_of, sha256_of
 from client.governance.statement import Statement, without
+from client.privacy.composition import binding
 from client.privacy.ledger import COHORT, Ledger
-from client.privacy.parts import binding
 from client.site.home import Home
 from client.site.withdrawals import stood_at, writing
 from common.platform.errors import PrivacyError

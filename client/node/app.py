@@ -17,19 +17,19 @@ from client.cohort.left_out import LeftOut
 from client.cohort.loading import load_cohort
 from client.cohort.quality_rules import CohortPaths, images_left_out
 from client.cohort.split import site_key
-from client.description.describing import (
+from client.cohort_statistics.describing import (
     DescribableCohort,
     Telling,
     describe,
     facts_of,
     used_and_left_out,
 )
-from client.description.run_costs import largest_claim, run_costs, told_of_everybody
+from client.cohort_statistics.run_costs import largest_claim, run_costs, told_of_everybody
 from client.governance.records import SiteRecords
 from client.inference.calibration.trained_on import note_trained
 from client.privacy.answers import Answers, AnswersInFile
+from client.privacy.composition import binding, run_epsilon
 from client.privacy.ledger import COHORT, Ledger, Limit
-from client.privacy.parts import binding, run_epsilon
 from client.site.cache import Cache
 from client.site.quality_rules import QualityRules
 from client.site.withdrawals import withdrawn_in

@@ -27,7 +27,7 @@ from client.governance.admission import (
 )
 from client.governance.policy import Denied
 from client.governance.repetition import MANY_NAMES, Names
-from client.node.carrier import Carrier, MessageTraffic, TransportContext
+from client.node.exchange import Carrier, MessageTraffic, TransportContext
 from client.node.meters import Outcome
 from client.node.worker_process import Finished
 from client.transport.fleet_client import FleetClient, PendingMessage, reply_to

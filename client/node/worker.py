@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from client.description.describing import Telling
+from client.cohort_statistics.describing import Telling
 from client.governance.records import SiteRecords
 from client.node.app import RequestHandler, SiteContext, refusal
 from client.node.progress import WorkProgress

@@ -1,6 +1,8 @@
 """Norms, clip factors and sums of patients' gradients, with bounded rounding errors.
 
 Public: clip_factor, patient_norms, add_in_units, exact_sum.
+
+One gradient a patient, however many images: client/privacy/patient_gradients.py.
 """
 
 from __future__ import annotations

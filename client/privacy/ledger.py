@@ -1,8 +1,8 @@
 """Privacy ledger of a site: charged first, released after.
 
 Guarantee: whatever a private round releases was charged before, durably, and all charges
-on any one patient together (client/privacy/parts.py) stay within the site's limit. A process killed
-at any moment leaves a charge without a release at worst, never a release without a charge.
+on any one patient together (client/privacy/composition.py) stay within the site's limit. A process
+killed at any moment leaves a charge without a release at worst, never a release without a charge.
 
     repeated round         charged again: what was released the first time is out, and the run's
                            epsilon is told as it is then, above what its configuration states
@@ -10,7 +10,7 @@ at any moment leaves a charge without a release at worst, never a release withou
     a name charged before  for another configuration, seed or split key: RunBegun, by what its own
                            rows say, whatever else the site lost (client/privacy/answers.py)
     a row changed or cut   the chain of hashes breaks: LedgerDamaged, nothing is released
-    a later release's row  LedgerTooNew names what this one does not know (client/privacy/charge.py)
+    a later release's row  LedgerTooNew names what this one does not know (stored_charge.py)
     an old copy restored   it lacks a charge that was told of: `check_head`, which each request
                            goes through (client/governance/records.py)
     the newest copy lost   `declare_lost` charges it back and numbers on behind it
@@ -27,9 +27,9 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from client.privacy.charge import BoundTo, Charge, named
+from client.privacy.composition import binding, part_of, run_epsilon
 from client.privacy.ledger_rows import SCHEMA, add_text, append, last_of, verified
-from client.privacy.parts import binding, part_of, run_epsilon
+from client.privacy.stored_charge import BoundTo, Charge, named
 from common.config.privacy import COMMON_DELTA
 from common.platform.errors import BudgetExceeded, LedgerDamaged, PrivacyError, RunBegun
 from common.platform.hash_chain import GENESIS

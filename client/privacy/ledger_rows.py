@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from client.privacy.charge import Charge, chained, charge_of, text_of_columns
+from client.privacy.stored_charge import Charge, chained, charge_of, text_of_columns
 from common.platform.errors import LedgerDamaged, LedgerTooNew, PrivacyError
 from common.platform.hash_chain import GENESIS
 from common.privacy.plan import LedgerHead

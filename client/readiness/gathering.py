@@ -17,10 +17,10 @@ from client.cohort.pixel_quality import PixelSuspects, look_at_pixels
 from client.cohort.quality import QualityVerdict, Suspect
 from client.cohort.quality_rules import CohortPaths, images_left_out, judged, reader_of
 from client.cohort.split import site_key
-from client.description.account import CohortFacts, StudyAccount, account
-from client.description.describing import facts_of, tables_of
-from client.description.intensity import mean_intensities
-from client.description.release import CountMembers, released
+from client.cohort_statistics.account import CohortFacts, StudyAccount, account
+from client.cohort_statistics.describing import facts_of, tables_of
+from client.cohort_statistics.intensity import mean_intensities
+from client.cohort_statistics.release import CountMembers, released
 from client.dicom.headers.header import read_file
 from client.dicom.headers.instance import Instance, Quarantined
 from client.dicom.index.index import Index, Tell

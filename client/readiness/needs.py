@@ -8,7 +8,7 @@ from statistics import median
 
 from client.cohort.label_join import join_report
 from client.cohort.other_formats import other_formats
-from client.description.account import CohortFacts, StudyAccount
+from client.cohort_statistics.account import CohortFacts, StudyAccount
 from client.dicom.headers.instance import Instance
 from client.dicom.reasons import Reason, UnusableFile
 from client.labels.label_table import KEYS, Labels, after_outcome, dicom_keys, read_labels

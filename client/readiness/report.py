@@ -1,7 +1,7 @@
 """Readiness report: what was found, what can be used, and why the rest cannot.
 
 For the site's own people: it names files and patients, so it stays here. What the coordinator
-would be told of it is in it, too, exactly as it would be (client/description/release.py).
+would be told of it is in it, too, exactly as it would be (client/cohort_statistics/release.py).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from client.description.account import StudyAccount
+from client.cohort_statistics.account import StudyAccount
 from client.dicom.reasons import Reason, Unusable
 from common.messages.cohort_statistics import CohortStatistics
 

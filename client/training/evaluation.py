@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from client.privacy.answers import AnotherRequest
-from client.privacy.parts import charged_as
+from client.privacy.composition import charged_as
 from client.training.local_model import LocalModel
 from client.training.private_round import counted
 from client.training.site import Site

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from client.privacy.answers import Answers, AnswersInProcess
-from client.privacy.charge import BoundTo, Charge
+from client.privacy.composition import Part, charged_as
 from client.privacy.ledger import Ledger, Limit
-from client.privacy.parts import Part, charged_as
+from client.privacy.stored_charge import BoundTo, Charge
 from client.training.memory import MemoryInProcess, SiteMemory
 from common.data.sample import Patients
 from common.messages.wire import Request

@@ -1,4 +1,8 @@
-"""The network that a configuration names, with its first weights from an explicit seed."""
+"""The network that a configuration names, with its first weights from an explicit seed.
+
+A new network also needs its name in common/config/training.py and its sizes in
+common/config/network_sizes.py; one of your own needs neither (docs/extensions.md).
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What any program of ours needs: errors, durable files, logs, health, bounded reading.
 
 Imported from here: bounded_json, cell_values, command_line, durable, errors, file_lock, finding,
-    hash_chain, health, logs, page, release, sqlite_file, systemd.
+    freed_memory, hash_chain, health, logs, page, release, sqlite_file, systemd.
 May import: nothing.
 """

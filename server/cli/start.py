@@ -15,7 +15,7 @@ from server.service.systemd import CoordinatorUnit, how_to_install, low_port, un
 
 def init(folder: Folder, address: str | None, name: str | None) -> None:
     """Make keys, certificates, a token and settings, and say what comes next."""
-    from server.enrolment.foundation import set_up
+    from server.enrolment.initialise import set_up
 
     machine = socket.getfqdn()
     given = f"{machine}:{DEFAULT_PORT}" if address is None else address

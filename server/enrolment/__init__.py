@@ -1,5 +1,5 @@
 """Which sites belong: invited, compared, accepted, revoked; certificates and receipts.
 
-Imported from here: certificates, foundation, invitations, pages, receipts, registry.
+Imported from here: certificates, initialise, invitations, pages, receipts, registry.
 May import: server.files, server.http, common.
 """

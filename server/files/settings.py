@@ -14,7 +14,7 @@ from common.config.part import Part, PositiveInt
 from common.config.yaml import read_yaml
 from common.platform.durable import replace_durably
 from common.platform.errors import ConfigurationError
-from server.http.door_places import DoorLimits
+from server.http.connection_limits import DoorLimits
 
 _HOST_PORT = r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9._-]*):[1-9][0-9]{0,4}$"
 _LARGEST_PORT = 65535

@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 JSON = b"application/json"
 #: Ends the connection with the answer.
 CLOSE = (b"connection", b"close")
-#: Where in a request's state its connection's place at the door stands (server/http/door.py).
+#: Where in a request's state its connection's place at the door stands (server/http/accepting.py).
 PLACE = "place"
 
 

@@ -23,7 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from server.http.asgi import PLACE
-from server.http.door_places import DoorPlace
+from server.http.connection_limits import DoorPlace
 
 #: A site's request has some 600 bytes of headers.
 HEAD_BYTES = 16 * 1024

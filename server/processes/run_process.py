@@ -26,10 +26,10 @@ from common.config.run_config import RunConfig, load_config
 from common.messages.wire import StatisticsRequest
 from common.platform.durable import replace_durably
 from common.platform.errors import ExitCode, RunFailed, WardroundError
+from common.platform.freed_memory import give_freed_memory_back, sort_out_what_stays
 from server.aggregation.rules import aggregator_of
 from server.enrolment.receipts import ReceiptStore
 from server.enrolment.registry import Enrolment
-from server.files.allocator import give_freed_memory_back, sort_out_what_stays
 from server.files.board import Board
 from server.files.folder import Folder, RunFolder
 from server.files.settings import load_settings

@@ -32,7 +32,7 @@ from common.data.weights import Weights
 from common.messages.wire import SiteUpdate, TrainRequest
 from common.privacy.accounting import make_plan
 from server.rounds.admission import NotAdmitted, norm
-from server.rounds.arrival import Answer, Waiting, in_order
+from server.rounds.answer_order import Answer, Waiting, in_order
 from server.rounds.fault import Fault
 
 #: Fewer updates have no median that one of them could not set.

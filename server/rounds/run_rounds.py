@@ -1,4 +1,8 @@
-"""The rounds of a run, the same function between hospitals and in a simulation."""
+"""The rounds of a run, the same function between hospitals and in a simulation.
+
+Whether enough sites are there to begin is decided in server/transport/flower_sites.py
+(`available`), and in server/rounds/approval.py where sites refuse.
+"""
 
 from __future__ import annotations
 

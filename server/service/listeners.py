@@ -17,9 +17,9 @@ from common.platform.errors import ConfigurationError, RunFailed
 from server.enrolment.certificates import server_context
 from server.files.folder import Folder
 from server.files.settings import host_and_port
+from server.http.accepting import Door
 from server.http.connection import Connection
-from server.http.door import Door
-from server.http.door_places import DoorLimits, DoorPlace
+from server.http.connection_limits import DoorLimits, DoorPlace
 
 #: A site's daemon pulls again and again on one connection, and ends it first.
 _KEEP_ALIVE_SECONDS = KEPT_SECONDS + 15

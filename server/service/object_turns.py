@@ -13,7 +13,7 @@ from collections.abc import Collection
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.files.allocator import collect_after
+from common.platform.freed_memory import collect_after
 from server.http.asgi import ClientGone, read_body, replayed
 
 

@@ -18,10 +18,10 @@ from prometheus_client import CollectorRegistry
 
 from common.platform.errors import ConfigurationError, WardroundError
 from common.platform.file_lock import FileLock, Taken
+from common.platform.freed_memory import give_freed_memory_back, sort_out_what_stays
 from common.platform.health import open_health
 from common.platform.logs import log, open_logs
 from server.enrolment.certificates import now, renew_if_due
-from server.files.allocator import give_freed_memory_back, sort_out_what_stays
 from server.files.folder import Folder
 from server.files.settings import Settings, host_and_port, load_settings
 from server.service.following import Follower

@@ -51,7 +51,7 @@ from common.messages.flower_http import KEPT_SECONDS, on_client
 from common.messages.flower_messages import object_ids, record_of, with_receipt
 from common.messages.pull_headers import ANSWER_SECONDS_HEADER, LARGEST_ANSWER_HEADER, WAIT_HEADER
 from common.platform.errors import LinkDown, RunFailed, RunGone, UpdateRefused
-from server.files.allocator import collect_after
+from common.platform.freed_memory import collect_after
 
 #: The SuperLink gives a run up that is silent for a minute.
 _HEARTBEAT_SECONDS = 10.0

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from client.cohort.loading import select
-from client.description.run_costs import largest_claim
+from client.cohort_statistics.run_costs import largest_claim
 from client.privacy.ledger import Ledger, Limit
 from client.training.blending import blend
 from client.training.evaluation import score

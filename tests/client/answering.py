@@ -10,8 +10,8 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from client.cohort.split import site_key
-from client.description.describing import Telling
-from client.description.run_costs import told_of_everybody
+from client.cohort_statistics.describing import Telling
+from client.cohort_statistics.run_costs import told_of_everybody
 from client.governance.admission import AdmissionContext
 from client.governance.approvals import Approvals
 from client.governance.disclosures import Disclosures

@@ -16,9 +16,9 @@ from types import FrameType
 
 from client.cli import withdraw as withdrawing
 from client.dicom.pixels import store as pixel_store
-from client.readiness import purge as forgetting
 from client.site import cache, withdrawals
 from client.site.home import Home
+from client.withdrawal import purge as forgetting
 from common.platform import hash_chain
 
 WATCHED = {

@@ -6,18 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from torch import Tensor
-
-from client.description import describing
-from client.description import release as cohort_release
-from client.description.account import CohortFacts, StudyAccount
-from client.description.describing import DescribableCohort, Telling, describe
-from client.description.release import CountMembers
-from client.dicom.reasons import Reason
-from client.privacy.ledger import Ledger, Limit
-from client.training.site import Guard, Site
-from common.messages.wire import SiteStatistics, StatisticsRequest
-from common.privacy.noise import ChaChaNoise, SimulatedNoise
 from tests.client.description.test_cohort_release import (
     test_many_studies_of_few_patients_are_few as check_people,
 )
@@ -40,6 +28,18 @@ from tests.client.description.test_describing import (
 from tests.client.description.test_describing import (
     test_lines_of_one_patient_move_the_counts_by_one_patient_without_privacy_too as check_lines,
 )
+from torch import Tensor
+
+from client.cohort_statistics import describing
+from client.cohort_statistics import release as cohort_release
+from client.cohort_statistics.account import CohortFacts, StudyAccount
+from client.cohort_statistics.describing import DescribableCohort, Telling, describe
+from client.cohort_statistics.release import CountMembers
+from client.dicom.reasons import Reason
+from client.privacy.ledger import Ledger, Limit
+from client.training.site import Guard, Site
+from common.messages.wire import SiteStatistics, StatisticsRequest
+from common.privacy.noise import ChaChaNoise, SimulatedNoise
 from tests.client.dicom_files import config_of
 from tests.privacy.made_up import patients_of
 

@@ -23,7 +23,7 @@ from client.cohort.image_intake import read_objects
 from client.cohort.left_out import ColumnsUnusable
 from client.cohort.loading import SiteCohort
 from client.cohort.split import Part, SplitKey
-from client.description import account as cohort_account
+from client.cohort_statistics import account as cohort_account
 from client.dicom.reasons import Unusable
 from client.labels import csv_text as table_csv
 from client.labels import label_table as labels

@@ -13,16 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from client.governance.records import SiteRecords
+from client.privacy import composition, model_guard, patient_optimizer
 from client.privacy import ledger as ledger_module
-from client.privacy import model_guard, parts, patient_optimizer
 from client.privacy.answers import AnswersInFile
-from client.privacy.charge import BoundTo
 from client.privacy.clipping import clip_factor, patient_norms
 from client.privacy.ledger import COHORT, Ledger, Limit
 from client.privacy.model_guard import check_model
 from client.privacy.patient_optimizer import PatientOptimizer
 from client.privacy.private_step import patient_optimizer as optimizer_of
 from client.privacy.private_step import private_step
+from client.privacy.stored_charge import BoundTo
 from client.site.home import Home
 from client.training import evaluation, private_round
 from common.metrics import Statistics
@@ -44,7 +44,7 @@ from tests.client.cli.test_records import (
 from tests.client.cli.test_records import (
     test_another_key_for_identifiers_is_refused_until_it_is_put_back_or_declared as check_key,
 )
-from tests.client.privacy.test_parts import BOUND, check_one_name
+from tests.client.privacy.test_composition import BOUND, check_one_name
 from tests.client.training.test_private_round import (
     test_no_noise_is_drawn_before_the_round_is_in_the_ledger as check_order,
 )
@@ -479,15 +479,18 @@ def test_a_ledger_that_knows_a_run_by_its_name_alone(monkeypatch: Patch, home: H
 
 
 def test_a_ledger_that_composes_by_name_alone(monkeypatch: Patch) -> None:
-    real = parts._by_run
-    listed: list[tuple[str, parts.Part, float, float, BoundTo | None]] = [
+    real = composition._by_run
+    listed: list[tuple[str, composition.Part, float, float, BoundTo | None]] = [
         ("a", "train", 5.0, 1.0, BOUND[0]),
         ("a", "test", 5.0, 1.0, BOUND[1]),
     ]
-    own: dict[tuple[str, BoundTo], parts.Part] = {("a", BOUND[0]): "train", ("a", BOUND[1]): "test"}
+    own: dict[tuple[str, BoundTo], composition.Part] = {
+        ("a", BOUND[0]): "train",
+        ("a", BOUND[1]): "test",
+    }
     check_one_name(listed, own)
     monkeypatch.setattr(
-        parts, "_by_run", lambda all_: real([replace(one, bound=BOUND[0]) for one in all_])
+        composition, "_by_run", lambda all_: real([replace(one, bound=BOUND[0]) for one in all_])
     )
     with pytest.raises(RED, match="spent more"):
         check_one_name(listed, own)

@@ -23,9 +23,9 @@ from client.cohort.left_out import LeftOut
 from client.cohort.loading import load_cohort
 from client.cohort.quality_rules import CohortPaths, images_left_out
 from client.cohort.split import simulated_key
-from client.description.describing import account_of, facts_of, tables_of
-from client.description.intensity import mean_intensities
-from client.description.release import CountMembers, by_patient_apart, sensitivity
+from client.cohort_statistics.describing import account_of, facts_of, tables_of
+from client.cohort_statistics.intensity import mean_intensities
+from client.cohort_statistics.release import CountMembers, by_patient_apart, sensitivity
 from client.privacy.patient_gradients import LOOP, Backend, Objective
 from client.site.cache import Cache
 from client.site.quality_rules import QualityRules

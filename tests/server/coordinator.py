@@ -25,7 +25,7 @@ from common.messages.enrolment import CA_PATH, Invite, JoinReply, JoinRequest
 from common.messages.identity import fingerprint, new_private_key, public_pem, public_text
 from common.messages.request_signature import BODY_HEADER, NUMBER_HEADER, SIGNATURE_HEADER
 from server.enrolment.certificates import authority_hash
-from server.enrolment.foundation import set_up
+from server.enrolment.initialise import set_up
 from server.files.folder import Folder
 from server.files.settings import Settings, new_settings
 from server.service.gateway import Gateway

@@ -303,7 +303,7 @@ def rounds(folder: Folder, settings: Settings, site: Site) -> Iterator[Callable[
 
 def main(count: int, seconds: float, source: str, at_once: int, kinds: Sequence[str]) -> None:
     """Print the table."""
-    from tests.server.http.test_door import serving
+    from tests.server.http.test_accepting import serving
 
     with ExitStack() as stack:
         path = stack.enter_context(tempfile.TemporaryDirectory())

@@ -33,7 +33,7 @@ from client.dicom.quiet import quiet
 from client.dicom.reading.never_decoded import check_pictured
 from client.dicom.reading.read import read_dataset
 from client.dicom.reasons import UnusableFile
-from client.site.identity_key import Pseudonyms
+from client.site.pseudonyms import Pseudonyms
 
 
 class Dates(Enum):

@@ -21,7 +21,7 @@ from pydicom.valuerep import DSfloat
 
 from client.dicom.deidentify.table import ACTIONS, REPLACEMENTS, Action
 from client.dicom.deidentify.terms import TERMS, VENDORS
-from client.site.identity_key import Pseudonyms
+from client.site.pseudonyms import Pseudonyms
 
 _WHOLE = frozenset({"IS", "US", "SS", "UL", "SL", "US or SS", "SV", "UV"})
 #: Binary numbers, as struct packs them.

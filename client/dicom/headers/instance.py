@@ -9,7 +9,7 @@ from pathlib import Path
 from client.dicom.headers.checks import Scan, check_image
 from client.dicom.headers.elements import Elements
 from client.dicom.reading.files import File
-from client.dicom.reading.presentation import presentation_of, units_of
+from client.dicom.reading.presentation_intent import presentation_of, units_of
 from client.dicom.reading.read import Cosines, Header, Position, is_localizer
 from client.dicom.reasons import Reason, Unusable
 from client.dicom.remarks import Remark

@@ -25,8 +25,8 @@ from client.dicom.pixels.fragments import read_frame
 from client.dicom.quiet import quiet
 from client.dicom.reading.files import File
 from client.dicom.reading.padding import Padding, padding_between
-from client.dicom.reading.quantities import Pixels, pivot_of, turned
 from client.dicom.reading.read import Header, read_dataset, read_pixels
+from client.dicom.reading.rescale import Pixels, pivot_of, turned
 from client.dicom.reasons import DecoderGaveUp, Reason, UnusableFile
 
 _PLAIN = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"})

@@ -1,6 +1,6 @@
 """One file or dataset to its header and pixel values; slices to a volume.
 
-Imported from here: files, groups, never_decoded, padding, parse, phases, pixel_size, presentation,
-    quantities, read, volume.
+Imported from here: files, groups, never_decoded, padding, parse, phases, pixel_size,
+    presentation_intent, read, rescale, volume.
 May import: client.dicom, client.dicom.codec, client.site.
 """

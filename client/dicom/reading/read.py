@@ -22,8 +22,8 @@ from client.dicom.quiet import quiet
 from client.dicom.reading.groups import as_integer, group_item, number_of, region_shapes, text_of
 from client.dicom.reading.never_decoded import check_pictured
 from client.dicom.reading.parse import BoundedFile, parse_file
-from client.dicom.reading.presentation import presentation_of, units_of
-from client.dicom.reading.quantities import Pixels, as_quantities
+from client.dicom.reading.presentation_intent import presentation_of, units_of
+from client.dicom.reading.rescale import Pixels, as_quantities
 from client.dicom.reasons import DecoderGaveUp, Reason, UnusableFile
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from client.dicom.codec.compressed import Array
 from client.dicom.reading.padding import Padding
 from client.dicom.reading.phases import check_one_kind
-from client.dicom.reading.quantities import Pixels
 from client.dicom.reading.read import Cosines, Header
+from client.dicom.reading.rescale import Pixels
 from client.dicom.reasons import Reason, UnusableFile
 
 Float = NDArray[np.float64]

@@ -25,11 +25,11 @@ from client.dicom.pixels.store import PixelStore
 from client.dicom.reasons import Reason
 from client.pacs.queue import Queue
 from client.pacs.source import RemoteSeries
-from client.readiness.purge import kept_of
 from client.site.cache import Cache, pixels_key
 from client.site.home import Home
 from client.site.site_config import SiteConfig, load_site_config, write_site_config
 from client.site.withdrawals import Withdrawals, listed, withdrawn, writing
+from client.withdrawal.purge import kept_of
 from common.platform.errors import StateDamaged
 from common.tasks import task_of
 from tests.client.dicom_files import config_of, image, noise, save, write_labels

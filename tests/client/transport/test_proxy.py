@@ -16,7 +16,7 @@ from client.readiness.doctor import examine
 from client.site.site_config import load_site_config
 from client.transport.proxy import proxy_to
 from common.platform.errors import ConfigurationError
-from server.enrolment.foundation import set_up
+from server.enrolment.initialise import set_up
 from server.files.folder import Folder
 from server.files.settings import new_settings
 from server.service.operator_client import Operator

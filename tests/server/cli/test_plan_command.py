@@ -10,7 +10,7 @@ from common.messages.enrolment import JoinRequest
 from common.messages.identity import fingerprint, new_private_key, public_text
 from common.platform.errors import ConfigurationError, ExitCode
 from server.cli.plan import show_plan
-from server.enrolment.foundation import set_up
+from server.enrolment.initialise import set_up
 from server.enrolment.registry import Enrolment
 from server.files.folder import Folder
 from server.files.settings import Settings

@@ -25,7 +25,7 @@ from client.dicom.deidentify import values
 from client.dicom.deidentify.deidentify import Dates, Profile, Released, Withheld, deidentify
 from client.dicom.deidentify.table import ACTIONS, Action
 from client.dicom.deidentify.terms import TERMS
-from client.site.identity_key import Pseudonyms, pseudonyms
+from client.site.pseudonyms import Pseudonyms, pseudonyms
 from common.platform.errors import ConfigurationError, StateDamaged
 from tests.client.canaries import MARKS, element, file_of, planted, structure
 from tests.client.dicom_files import SHARED, compressed, image, noise, placed, save, uid

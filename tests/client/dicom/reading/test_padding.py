@@ -21,7 +21,7 @@ from client.dicom.index.index import Index
 from client.dicom.pixels.native import parse_image, read_easy, read_image
 from client.dicom.pixels.store import PixelStore
 from client.dicom.reading.files import File
-from client.dicom.reading.quantities import Pixels
+from client.dicom.reading.rescale import Pixels
 from client.inference.reading import SiteRows, read_study
 from client.site.cache import Cache
 from common.config.run_config import Images

@@ -19,8 +19,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 from client.dicom.codec.codestream import shape_of
 from client.dicom.codec.compressed import in_stored_bits
 from client.dicom.reading import parse
-from client.dicom.reading.quantities import Pixels
 from client.dicom.reading.read import read_dataset, read_header, read_pixels
+from client.dicom.reading.rescale import Pixels
 from client.dicom.reasons import Reason, UnusableFile
 from tests.client.dicom_files import Values, compressed, image, noise, save, uid
 

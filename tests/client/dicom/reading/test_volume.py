@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import FileDataset
 
-from client.dicom.reading.quantities import Pixels
 from client.dicom.reading.read import Header, read_header, read_pixels
+from client.dicom.reading.rescale import Pixels
 from client.dicom.reading.volume import Geometry, order_slices, stack_slices, turn_of
 from client.dicom.reasons import Reason, UnusableFile
 from tests.client.dicom_files import image, noise, placed, slices

@@ -22,7 +22,7 @@ import socket
 import ssl
 from collections.abc import Callable
 
-from server.http.door_places import (
+from server.http.connection_limits import (
     DoorLimits,
     DoorPlace,
     Places,

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from client.cohort.split import simulated_key
-from client.description.describing import Telling, tables_of
-from client.description.describing import facts_of as cohort_facts
-from client.description.release import by_patient_apart, sensitivity
+from client.cohort_statistics.describing import Telling, tables_of
+from client.cohort_statistics.describing import facts_of as cohort_facts
+from client.cohort_statistics.release import by_patient_apart, sensitivity
 from client.governance.admission import question_of
 from client.governance.plain_words import described
 from client.governance.policy import judge_statistics

@@ -1,4 +1,4 @@
-"""The guarantee of client/description/release.py, line by line."""
+"""The guarantee of client/cohort_statistics/release.py, line by line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.description.release import CountMembers, noised, released, sensitivity
+from client.cohort_statistics.release import CountMembers, noised, released, sensitivity
 from common.messages.cohort_statistics import LEFT_OUT, CohortStatistics, merge_cohorts
 from common.privacy.noise import SimulatedNoise
 

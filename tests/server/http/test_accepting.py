@@ -20,7 +20,7 @@ from common.messages.identity import fingerprint, new_private_key, public_pem, p
 from server.enrolment.registry import Enrolment
 from server.files.folder import Folder
 from server.files.settings import Settings
-from server.http.door_places import WaitingConnections, network_of
+from server.http.connection_limits import WaitingConnections, network_of
 from server.service.operator_client import Operator
 from server.service.superlink import SuperLink
 from tests.server.coordinator import Site, made, running

@@ -4,6 +4,9 @@ Floating-point addition is not associative, so a sum in the order of arrival wou
 from run to run. An update that comes before its turn waits on disk, not in memory: the
 coordinator never holds more than the update that it adds (and disk holds fewer than the
 sites). Sites in one process answer in order, and nothing is ever written.
+
+Late answers are refused in server/transport/flower_sites.py, wrong ones in
+server/rounds/admission.py.
 """
 
 from __future__ import annotations

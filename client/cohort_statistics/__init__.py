@@ -1,4 +1,4 @@
-"""What a site tells of its cohort before a run, and what that costs its patients.
+"""What a site tells of its cohort before a run, as counts, and what that costs its patients.
 
 Imported from here: account, describing, intensity, release, run_costs.
 May import: client.cohort, client.dicom, client.dicom.headers, client.dicom.index,

@@ -5,6 +5,8 @@ release adds, with a default, leaves every earlier charge as it is; it is writte
 differs from its default. A fact that this release does not know is no damage: LedgerTooNew.
 
 Public: BoundTo, Charge, chained, charge_of, mechanism_of, text_of_columns, written.
+
+Charging, and refusing what is over the limit, is client/privacy/ledger.py.
 """
 
 from __future__ import annotations

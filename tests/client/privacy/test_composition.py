@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.privacy.charge import BoundTo, Charge
+from client.privacy.composition import Part, binding, charged_as, part_of, run_epsilon
 from client.privacy.ledger import Ledger, Limit
-from client.privacy.parts import Part, binding, charged_as, part_of, run_epsilon
+from client.privacy.stored_charge import BoundTo, Charge
 from common.config.measurement import evaluations, noised_rows
 from common.config.run_config import parse_config
 from common.metrics import count_sensitivity

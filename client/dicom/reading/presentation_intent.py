@@ -1,4 +1,7 @@
-"""Presentation intent: whether an image is for presentation or for processing."""
+"""Presentation intent: whether an image is for presentation or for processing.
+
+MONOCHROME1 and rescaling are in client/dicom/reading/rescale.py.
+"""
 
 from __future__ import annotations
 

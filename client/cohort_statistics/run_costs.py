@@ -13,10 +13,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from client.description.describing import Telling
-from client.privacy.charge import BoundTo, Charge
+from client.cohort_statistics.describing import Telling
+from client.privacy.composition import Part, binding, charged_as, part_of, run_epsilon
 from client.privacy.ledger import COHORT
-from client.privacy.parts import Part, binding, charged_as, part_of, run_epsilon
+from client.privacy.stored_charge import BoundTo, Charge
 from client.training.site import Guard, bound_to
 from common.config.measurement import evaluations, noised_rows
 from common.config.privacy import COMMON_DELTA

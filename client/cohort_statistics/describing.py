@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from client.cohort.loading import SiteCohort
 from client.cohort.outcome_rows import outcomes_of
 from client.cohort.quality_rules import CohortPaths
-from client.description.account import CohortFacts, StudyAccount, account
-from client.description.intensity import mean_intensities
-from client.description.release import CountMembers, noised, released, sensitivity
+from client.cohort_statistics.account import CohortFacts, StudyAccount, account
+from client.cohort_statistics.intensity import mean_intensities
+from client.cohort_statistics.release import CountMembers, noised, released, sensitivity
 from client.dicom.index.index import Index
 from client.dicom.reasons import Reason
 from client.privacy.answers import AnotherRequest
-from client.privacy.parts import charged_as
+from client.privacy.composition import charged_as
 from client.training.site import Site
 from common.config.run_config import RunConfig
 from common.messages.cohort_statistics import (

@@ -9,7 +9,7 @@ import numpy as np
 
 from client.cohort.found import Object
 from client.cohort.image_intake import header_of, pixels_of
-from client.description.account import StudyAccount
+from client.cohort_statistics.account import StudyAccount
 from client.dicom.pixels.store import PixelStore
 from client.dicom.reasons import UnusableFile
 from client.site.cache import PIXELS, pixels_key

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from common.messages.wire import Refusal, RefusalReason, SiteUpdate, TrainRequest
 from server.rounds.admission import NotAdmitted, admit
-from server.rounds.arrival import Answer, in_order
+from server.rounds.answer_order import Answer, in_order
 from server.rounds.bounding import bounded
 from server.rounds.fault import Fault
 from tests.server.hospitals import config_of, random_update, same_bits
