@@ -23,7 +23,7 @@ from common.config.run_config import RunConfig
 from common.data.sample import Patients
 from common.data.weights import load_into
 from common.extensions.content import offered
-from common.metrics import Estimate, bootstrap_weights
+from common.metrics.estimate import Estimate, bootstrap_weights
 from common.platform.errors import CohortError, ConfigurationError
 from common.tasks import task_of
 from common.tasks.task import Scores

@@ -13,7 +13,12 @@ from client.training.site import Site
 from common.config.measurement import is_measured
 from common.data.sample import Patients, patient_mean, take
 from common.messages.wire import EvaluationRequest, Refusal, RefusalReason, SiteReport
-from common.metrics import Statistics, count_sensitivity, with_count_noise, withhold_small_cells
+from common.metrics.statistics import (
+    Statistics,
+    count_sensitivity,
+    with_count_noise,
+    withhold_small_cells,
+)
 from common.platform.errors import BudgetExceeded, CohortError, PrivacyError
 from common.privacy.accounting import delta_of
 from common.privacy.plan import Spend, count_mechanism

@@ -19,8 +19,8 @@ from common.bundle.words import (
     table_columns,
 )
 from common.config.run_config import RunConfig
-from common.metrics import Estimate
 from common.metrics.constant_predictor import beside
+from common.metrics.estimate import Estimate
 from common.models.efficientnet_lite import SHA256 as EFFICIENTNET_LITE0
 
 __all__ = ["Card", "Metrics", "card_json", "labels", "meaning", "table_columns"]

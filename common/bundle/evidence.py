@@ -15,8 +15,8 @@ import numpy as np
 
 from common.bundle.origin import Json
 from common.config.privacy import Known
-from common.metrics import Estimate, Statistics
-from common.metrics.estimate import Float
+from common.metrics.estimate import Estimate, Float
+from common.metrics.statistics import Statistics
 
 
 @dataclass(frozen=True, kw_only=True)

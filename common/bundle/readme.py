@@ -19,8 +19,8 @@ from common.bundle.words import (
     patients_words,
 )
 from common.config.run_config import Images, RunConfig
-from common.metrics import Estimate
 from common.metrics.constant_predictor import beside
+from common.metrics.estimate import Estimate
 from common.metrics.names import metric_words
 
 #: What was measured, as people read it.

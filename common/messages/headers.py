@@ -25,7 +25,7 @@ from common.messages.wire import (
     StatisticsRequest,
     TrainRequest,
 )
-from common.metrics import Statistics
+from common.metrics.statistics import Statistics
 from common.platform.bounded_json import Bounds, check_bounds
 from common.privacy.plan import Spend
 

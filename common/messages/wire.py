@@ -13,7 +13,7 @@ from common.config.run_config import RunConfig
 from common.data.weights import Weights
 from common.messages.cohort_statistics import CohortStatistics
 from common.messages.refusals import RefusalReason
-from common.metrics import Statistics
+from common.metrics.statistics import Statistics
 from common.privacy.plan import Spend
 
 __all__ = [

@@ -4,22 +4,3 @@ Imported from here: constant_predictor, estimate, histogram, label_release, labe
     names, noised, overlap, ranges, release, statistics, survival.
 May import: nothing.
 """
-
-from common.metrics.estimate import Estimate, bootstrap_weights
-from common.metrics.statistics import (
-    Statistics,
-    count_sensitivity,
-    merge,
-    with_count_noise,
-    withhold_small_cells,
-)
-
-__all__ = [
-    "Estimate",
-    "Statistics",
-    "bootstrap_weights",
-    "count_sensitivity",
-    "merge",
-    "with_count_noise",
-    "withhold_small_cells",
-]

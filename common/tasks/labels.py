@@ -8,12 +8,20 @@ from functools import partial
 import numpy as np
 
 from common.config.run_config import Evaluation
-from common.metrics import Estimate, Statistics, histogram
+from common.metrics import histogram
 from common.metrics import labels as metrics
-from common.metrics.estimate import Float, bootstrapped, mean_estimate, unknown, weighted_mean
+from common.metrics.estimate import (
+    Estimate,
+    Float,
+    bootstrapped,
+    mean_estimate,
+    unknown,
+    weighted_mean,
+)
 from common.metrics.label_release import LabelRelease, LabelRows, known_rows, release_label
 from common.metrics.ranges import Ranges, merged_auroc, merged_average_precision, merged_sensitivity
 from common.metrics.release import patients_in, releasable
+from common.metrics.statistics import Statistics
 from common.tasks.task import Scores, loss_estimate, loss_sums, owners, whole
 
 #: scores, outcomes and weights of one label -> one value a draw.

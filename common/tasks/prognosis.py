@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.config.run_config import Evaluation, PrognosisTask
-from common.metrics import Estimate, Statistics
+from common.metrics.estimate import Estimate
+from common.metrics.statistics import Statistics
 from common.metrics.survival import concordance
 from common.platform.cell_values import number_of
 from common.tasks.diagnosis import zero_or_one

@@ -13,12 +13,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.config.run_config import Evaluation, SegmentationTask
-from common.metrics import Estimate, Statistics
 from common.metrics import overlap as metrics
-from common.metrics.estimate import Float, Owners, bootstrapped, mean_estimate, tally, weighted_mean
+from common.metrics.estimate import (
+    Estimate,
+    Float,
+    Owners,
+    bootstrapped,
+    mean_estimate,
+    tally,
+    weighted_mean,
+)
 from common.metrics.histogram import by_patient
 from common.metrics.noised import mean_of, noised_estimate
 from common.metrics.release import counted
+from common.metrics.statistics import Statistics
 from common.tasks.task import Scores, at_least_float32, loss_estimate, loss_sums, owners, whole
 
 #: Keeps the Dice of an empty structure defined; in voxels.

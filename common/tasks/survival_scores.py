@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from common.config.run_config import Evaluation
-from common.metrics import Estimate, Statistics
 from common.metrics import survival as metrics
 from common.metrics.estimate import (
+    Estimate,
     Float,
     Owners,
     bootstrapped,
@@ -30,6 +30,7 @@ from common.metrics.life_table import (
 )
 from common.metrics.ranges import BINS, Ranges, merged_auroc, ranges_of
 from common.metrics.release import Bool, counted, patients_in
+from common.metrics.statistics import Statistics
 from common.tasks.task import Scores, loss_estimate, loss_sums, owners, whole
 
 _NOISED = "sums do not leave a site where counts are noised"

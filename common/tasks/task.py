@@ -10,8 +10,15 @@ import torch
 from torch import Tensor
 
 from common.config.run_config import Evaluation
-from common.metrics import Estimate, Statistics, bootstrap_weights
-from common.metrics.estimate import Float, Owners, difference, mean_estimate
+from common.metrics.estimate import (
+    Estimate,
+    Float,
+    Owners,
+    bootstrap_weights,
+    difference,
+    mean_estimate,
+)
+from common.metrics.statistics import Statistics
 
 
 class UnusableLabel(ValueError):

@@ -19,7 +19,7 @@ from common.bundle.origin import Json, Origin, SiteShare
 from common.bundle.write import Card, is_free, write_bundle
 from common.config.run_config import RunConfig, load_config
 from common.data.weights import load_into
-from common.metrics import Estimate
+from common.metrics.estimate import Estimate
 from common.models.network import local_names, network_of
 from common.platform.errors import ConfigurationError, RunFailed, StateDamaged
 from common.platform.hash_chain import lines, verify

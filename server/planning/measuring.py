@@ -10,7 +10,8 @@ from common.config.measurement import evaluations, noised_rows
 from common.config.privacy import COMMON_DELTA
 from common.config.run_config import RunConfig
 from common.messages.wire import EvaluationRequest, SiteReport
-from common.metrics import Estimate, Statistics, merge
+from common.metrics.estimate import Estimate
+from common.metrics.statistics import Statistics, merge
 from common.privacy.accounting import epsilon_of
 from common.privacy.plan import count_mechanism
 from common.tasks import task_of

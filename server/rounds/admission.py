@@ -13,7 +13,7 @@ import torch
 
 from common.data.weights import Weights
 from common.messages.wire import EvaluationRequest, Refusal, SiteReport, SiteUpdate, TrainRequest
-from common.metrics import Statistics
+from common.metrics.statistics import Statistics
 from common.platform.errors import UpdateRefused
 from common.privacy.plan import LedgerHead, Spend
 from server.rounds.fault import Fault

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from common.config.run_config import RunConfig
-from common.metrics import Statistics
+from common.metrics.statistics import Statistics
 from common.platform.errors import ConfigurationError
 from common.tasks import Task
 

@@ -14,7 +14,7 @@ from typing import Protocol
 from common.config.measurement import is_validated
 from common.config.run_config import RunConfig
 from common.messages.wire import EvaluationRequest, Refusal, SiteReport, SiteUpdate, TrainRequest
-from common.metrics import merge
+from common.metrics.statistics import merge
 from common.models.network import initial_weights
 from common.platform.errors import ConfigurationError, RunFailed
 from common.platform.hash_chain import Fact

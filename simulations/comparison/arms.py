@@ -24,7 +24,7 @@ from client.training.site import Guard, Site
 from common.config.run_config import RunConfig, without_privacy
 from common.data.sample import Patients
 from common.data.weights import Weights
-from common.metrics import Estimate
+from common.metrics.estimate import Estimate
 from common.platform.errors import ConfigurationError, RunFailed
 from common.privacy.accounting import delta_of
 from common.privacy.noise import SimulatedNoise

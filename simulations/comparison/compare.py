@@ -16,7 +16,7 @@ from client.cohort.loading import SiteCohort
 from client.cohort.split import simulated_key
 from common.config.run_config import RunConfig
 from common.data.weights import Weights
-from common.metrics import Estimate, bootstrap_weights
+from common.metrics.estimate import Estimate, bootstrap_weights
 from common.tasks import task_of
 from common.tasks.task import Scores
 from server.rounds.run_rounds import RoundRecord

@@ -14,8 +14,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from common.metrics import bootstrap_weights
-from common.metrics.estimate import Float, ratio
+from common.metrics.estimate import Float, bootstrap_weights, ratio
 from common.tasks import task_of
 from simulations.comparison.arms import Arm
 from simulations.comparison.compare import Comparison

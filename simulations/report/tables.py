@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from common.config.privacy import COMMON_DELTA
-from common.metrics import Estimate
+from common.metrics.estimate import Estimate
 from common.metrics.names import metric_words
 from server.planning.measuring import measured, measuring_epsilon
 from simulations.comparison.arms import Arm

@@ -44,7 +44,7 @@ from common.messages.wire import (
     StatisticsRequest,
     TrainRequest,
 )
-from common.metrics import Statistics, count_sensitivity, with_count_noise
+from common.metrics.statistics import Statistics, count_sensitivity, with_count_noise
 from common.models.network import initial_weights
 from common.platform.release import bundle_hash
 from common.privacy.accounting import epsilon_of

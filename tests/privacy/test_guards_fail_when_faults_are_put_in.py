@@ -25,8 +25,7 @@ from client.privacy.private_step import private_step
 from client.privacy.stored_charge import BoundTo
 from client.site.home import Home
 from client.training import evaluation, private_round
-from common.metrics import Statistics
-from common.metrics.statistics import Normal
+from common.metrics.statistics import Normal, Statistics
 from common.platform.errors import BudgetExceeded, LedgerDamaged, PrivacyError, UnsafeModel
 from common.privacy import accounting
 from common.privacy.noise import ChaChaNoise

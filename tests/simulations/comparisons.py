@@ -14,7 +14,7 @@ from client.cohort.split import simulated_key
 from client.dicom.reasons import Reason, Unusable
 from common.config.run_config import RunConfig, parse_config
 from common.data.sample import Patients
-from common.metrics import Estimate
+from common.metrics.estimate import Estimate
 from common.models.network import initial_weights
 from common.tasks import task_of
 from common.tasks.prognosis import encode_time

@@ -11,7 +11,7 @@ from torch.func import grad, hessian, vmap
 from client.inference.calibration.calibration import along
 from client.inference.calibration.labels import Float
 from common.config.run_config import PrognosisTask, RunConfig
-from common.metrics import bootstrap_weights
+from common.metrics.estimate import bootstrap_weights
 from common.tasks import task_of
 
 #: Calibrations of other patients that the interval is taken from.

@@ -39,8 +39,8 @@ def only(fleet: FolderFleet) -> Envelope:
 
 
 def jobs(letters: MessageLoop) -> list[str]:
-    assert isinstance(letters.handler.worker, InlineWorker)
-    return letters.handler.worker.jobs
+    assert isinstance(letters.transport.worker, InlineWorker)
+    return letters.transport.worker.jobs
 
 
 def test_a_question_is_answered_with_a_signed_update_and_one_line(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from client.privacy.ledger import Ledger, Limit
 from client.privacy.stored_charge import BoundTo, Charge
 from common.config.measurement import evaluations, noised_rows
 from common.config.run_config import parse_config
-from common.metrics import count_sensitivity
+from common.metrics.statistics import count_sensitivity
 from common.platform.errors import BudgetExceeded, RunBegun
 from common.privacy.accounting import epsilon_of
 from common.privacy.plan import Mechanism, count_mechanism

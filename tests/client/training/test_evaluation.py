@@ -17,7 +17,7 @@ from common.config.run_config import Evaluation, RunConfig
 from common.data.sample import Patients
 from common.data.weights import load_into, trainable
 from common.messages.wire import EvaluationRequest, Refusal, RefusalReason, SiteReport
-from common.metrics import Statistics
+from common.metrics.statistics import Statistics
 from common.platform.errors import CohortError
 from common.tasks.diagnosis import Diagnosis
 from common.tasks.task import Scores

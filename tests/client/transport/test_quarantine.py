@@ -40,7 +40,7 @@ class MortalWorker(InlineWorker):
 
 def opened(site: Letters, deadly: str) -> tuple[MessageLoop, MortalWorker]:
     found = site.open()
-    worker = found.handler.worker
+    worker = found.transport.worker
     worker.__class__ = MortalWorker
     assert isinstance(worker, MortalWorker)
     worker.deadly = frozenset({deadly})
@@ -135,9 +135,9 @@ def test_a_message_over_which_the_daemon_itself_dies_is_not_opened_for_ever(
     fleet.ask(question())
     letters = site.open()
     letters._receive(fleet, 0.1)
-    (delivery,) = letters.handler.inbox.waiting()
+    (delivery,) = letters.transport.inbox.waiting()
     for _ in range(MOST_INTERRUPTIONS):  # what a killed daemon leaves
-        letters.handler.quarantine.begin(delivery.id, "a request that was being opened")
+        letters.transport.quarantine.begin(delivery.id, "a request that was being opened")
     monkeypatch.setattr("client.node.message_loop.question_of", lambda _header: 1 / 0)
     for _ in range(2):
         site.open().turn(fleet, 0.1)

@@ -29,7 +29,7 @@ from common.bundle.write import (
 )
 from common.config.run_config import RunConfig, parse_config
 from common.data.weights import load_into
-from common.metrics import Estimate
+from common.metrics.estimate import Estimate
 from common.models.network import network_of
 from common.platform.errors import RunFailed, StateDamaged
 

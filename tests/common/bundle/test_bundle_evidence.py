@@ -11,7 +11,7 @@ from common.bundle.evidence import (
     calibration_of,
 )
 from common.config.run_config import Evaluation
-from common.metrics import merge
+from common.metrics.statistics import merge
 from common.tasks import Scores
 from tests.common.every_task import made, scored
 

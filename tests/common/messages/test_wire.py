@@ -23,7 +23,7 @@ from common.messages.wire import (
     StatisticsRequest,
     TrainRequest,
 )
-from common.metrics import Statistics
+from common.metrics.statistics import Statistics
 from common.platform.errors import UpdateRefused
 from common.privacy.plan import LedgerHead, Mechanism, Spend
 

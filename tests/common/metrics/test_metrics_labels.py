@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score, roc_curve
 
-from common.metrics import bootstrap_weights, labels
+from common.metrics import labels
 from common.metrics.estimate import (
+    bootstrap_weights,
     bootstrapped,
     difference,
     logit_interval,

@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from common.metrics import Estimate, Statistics, histogram
+from common.metrics import histogram
 from common.metrics import labels as exact
+from common.metrics.estimate import Estimate
 from common.metrics.noised import noised_estimate, projected
+from common.metrics.statistics import Statistics
 from tests.common.every_task import made, rules
 
 Float = NDArray[np.float64]

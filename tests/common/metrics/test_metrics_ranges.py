@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.metrics import Estimate, histogram, labels
-from common.metrics.estimate import Float
+from common.metrics import histogram, labels
+from common.metrics.estimate import Estimate, Float
 from common.metrics.label_release import LabelRows, known_rows, release_label
 from common.metrics.ranges import (
     BINS,

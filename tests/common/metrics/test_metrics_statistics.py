@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.metrics import (
+from common.metrics.statistics import (
     Statistics,
     count_sensitivity,
     merge,

@@ -15,7 +15,7 @@ from common.bundle.evidence import calibration_from_json
 from common.bundle.write import read_bundle
 from common.config.run_config import RunConfig, parse_config
 from common.messages.wire import Refusal, RefusalReason, SiteUpdate, TrainRequest
-from common.metrics import Estimate
+from common.metrics.estimate import Estimate
 from common.platform.errors import ConfigurationError, RunFailed, StateDamaged
 from common.platform.hash_chain import verify
 from common.platform.release import bundle_hash

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.config.measurement import is_validated
-from common.metrics import Statistics
+from common.metrics.statistics import Statistics
 from common.platform.errors import ConfigurationError
 from common.tasks import task_of
 from server.rounds.checkpoint_choice import check_selection, is_better, score, should_stop

@@ -21,7 +21,7 @@ from common.messages.wire import (
     StatisticsRequest,
     TrainRequest,
 )
-from common.metrics import Statistics
+from common.metrics.statistics import Statistics
 from common.models.network import initial_weights
 from common.privacy.plan import Spend
 from tests.client.answering import CONFIG

@@ -16,7 +16,7 @@ from common.data.sample import Patients
 from common.data.weights import fingerprint
 from common.messages.identity import new_private_key, private_text
 from common.messages.wire import Answer, Refusal, RefusalReason, SiteReport, SiteUpdate
-from common.metrics import Statistics
+from common.metrics.statistics import Statistics
 from common.platform.errors import RunFailed
 from server.aggregation.rules import aggregator_of
 from server.rounds.fault import Fault

@@ -16,7 +16,7 @@ from client.dicom.reasons import Reason
 from common.bundle.write import read_bundle
 from common.config.run_config import PatientPrivacy
 from common.data.sample import Patients
-from common.metrics import Estimate
+from common.metrics.estimate import Estimate
 from common.metrics.names import metric_words
 from common.privacy.statement import statement
 from simulations.comparison.arms import ARMS
