@@ -34,7 +34,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadfile --no-loadsco
 
 test: $(READY)  ## run every test; as root it installs the programs of others that they start
 	@echo "Tests: the whole suite, four workers; it waits more than it computes."
-	@MISSING_PEERS="$$(sh tests/peers.sh)" $(PYTEST) --numprocesses 4
+	@missing="$$(sh tests/peers.sh)" && MISSING_PEERS="$$missing" $(PYTEST) --numprocesses 4
 
 test-fast: $(READY)  ## run the tests that start no process and no server
 	@echo "Tests without processes and servers, a few minutes; make test runs all."

@@ -37,3 +37,5 @@ if [ -n "$wanted" ]; then
   echo "  apt-get install --no-install-recommends $(echo $wanted)" >&2
 fi
 echo $wanted
+# Where all must run (.ci/run), a test that is not run is a failure.
+[ -z "$wanted" ] || [ -z "${PEERS_REQUIRED:-}" ]

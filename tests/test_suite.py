@@ -82,8 +82,27 @@ def test_every_peer_has_a_package_that_make_installs() -> None:
     assert set(peers.PACKAGES.values()) | {"orthanc-dicomweb", "libc6-dev"} == looked_for
 
 
+@pytest.mark.processes
+@pytest.mark.parametrize(("required", "status"), [({}, 0), ({"PEERS_REQUIRED": "1"}, 1)])
+def test_a_missing_peer_fails_where_all_must_run_and_nowhere_else(
+    required: dict[str, str], status: int
+) -> None:
+    done = subprocess.run(
+        ["/bin/sh", str(ROOT / "tests" / "peers.sh")],
+        env={"PATH": "/nowhere", **required},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "dcmtk" in done.stdout.split()
+    assert done.returncode == status
+    assert "PEERS_REQUIRED" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
 def test_ci_calls_what_people_call() -> None:
     lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
-    commands = [line for line in lines if line and not line.startswith(("#", "set ", "cd "))]
+    commands = [
+        line for line in lines if line and not line.startswith(("#", "set ", "cd ", "export "))
+    ]
     assert all(command.startswith("make ") for command in commands)
     assert {"make check", "make test"} <= set(commands)

@@ -138,6 +138,7 @@ def _failing(*_: object, **__: object) -> object:
 def test_dcmtk_decodes_what_our_decoder_gives_up_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    program("dcmdjpeg")
     values = noise(24, 20)
     frame = bytes(imagecodecs.ljpeg_encode(values))
     file = file_at(save(tmp_path / "x", compressed(values, frame, LOSSLESS)))
