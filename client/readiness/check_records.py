@@ -60,7 +60,7 @@ def cohort(subject: Subject) -> Iterator[Finding]:
         return
     more = f"more than {_LOOKED_AT} files"
     count = counted(len(files), "file") if len(files) < _LOOKED_AT else more
-    detail = f"{count} in {data}, {rows} rows in {table.name}"
+    detail = f"{count} in {data}, {counted(rows, 'row')} in {table.name}"
     yield Finding(check="cohort", state="ok", detail=detail)
     if os.access(data, os.W_OK) and os.geteuid() != 0:
         yield Finding(

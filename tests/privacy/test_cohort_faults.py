@@ -6,28 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from tests.client.description.test_cohort_release import (
-    test_many_studies_of_few_patients_are_few as check_people,
-)
-from tests.client.description.test_cohort_release import (
-    test_noise_is_as_large_as_was_charged as check_size,
-)
-from tests.client.description.test_cohort_release import (
-    test_one_patient_moves_the_noised_counts_by_no_more_than_the_sensitivity as check_sensitivity,
-)
-from tests.client.description.test_cohort_release import (
-    test_one_small_count_takes_the_next_smallest_with_it as check_complement,
-)
-from tests.client.description.test_cohort_release import (
-    test_what_was_found_less_what_is_used_tells_no_small_number as check_totals,
-)
-from tests.client.description.test_describing import data
-from tests.client.description.test_describing import (
-    test_files_that_name_nobody_count_for_nobody_where_counts_are_noised as check_files,
-)
-from tests.client.description.test_describing import (
-    test_lines_of_one_patient_move_the_counts_by_one_patient_without_privacy_too as check_lines,
-)
 from torch import Tensor
 
 from client.cohort_statistics import describing
@@ -40,6 +18,28 @@ from client.privacy.ledger import Ledger, Limit
 from client.training.site import Guard, Site
 from common.messages.wire import SiteStatistics, StatisticsRequest
 from common.privacy.noise import ChaChaNoise, SimulatedNoise
+from tests.client.cohort_statistics.test_cohort_release import (
+    test_many_studies_of_few_patients_are_few as check_people,
+)
+from tests.client.cohort_statistics.test_cohort_release import (
+    test_noise_is_as_large_as_was_charged as check_size,
+)
+from tests.client.cohort_statistics.test_cohort_release import (
+    test_one_patient_moves_the_noised_counts_by_no_more_than_the_sensitivity as check_sensitivity,
+)
+from tests.client.cohort_statistics.test_cohort_release import (
+    test_one_small_count_takes_the_next_smallest_with_it as check_complement,
+)
+from tests.client.cohort_statistics.test_cohort_release import (
+    test_what_was_found_less_what_is_used_tells_no_small_number as check_totals,
+)
+from tests.client.cohort_statistics.test_describing import data
+from tests.client.cohort_statistics.test_describing import (
+    test_files_that_name_nobody_count_for_nobody_where_counts_are_noised as check_files,
+)
+from tests.client.cohort_statistics.test_describing import (
+    test_lines_of_one_patient_move_the_counts_by_one_patient_without_privacy_too as check_lines,
+)
 from tests.client.dicom_files import config_of
 from tests.privacy.made_up import patients_of
 
@@ -136,8 +136,8 @@ def test_folders_counted_as_patients(monkeypatch: Patch, tmp_path: Path, data: P
 
 
 def test_noise_without_a_charge_or_before_it(monkeypatch: Patch, tmp_path: Path) -> None:
-    def first(site, _request, tables, rules):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        return cohort_release.noised(tables, rules[0], rules[1], site.guard.noise), None
+    def first(site, _request, tables, smallest, spread):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        return cohort_release.noised(tables, smallest, spread, site.guard.noise), None
 
     monkeypatch.setattr(describing, "_noised", first)
     with pytest.raises(AssertionError, match="before it was charged"):

@@ -73,8 +73,8 @@ def test_a_site_that_joined_and_was_accepted_has_nothing_to_mend(
     assert {n for n, f in found.items() if f.state == "wrong"} == set()
     assert found["enrolment"].state == "ok"
     assert {"packages", "key", "network", "TLS", "clock", "disk", "GPU", "cohort"} <= set(found)
-    assert "1 files" in found["cohort"].detail
-    assert "1 rows" in found["cohort"].detail
+    assert "1 file in" in found["cohort"].detail
+    assert "1 row in" in found["cohort"].detail
     ended = joined.types("doctor")
     assert (ended.status, ended.out.endswith("Ready.\n")) == (0, True)
 

@@ -78,6 +78,8 @@ def test_the_same_code_elsewhere_has_the_same_hash_and_other_code_has_not(copy: 
         changed.add(_hash_of(copy))
     (copy / "client" / "another.py").touch()
     changed.add(_hash_of(copy))
-    (copy / "server" / "rounds.py").rename(copy / "server" / "rounds2.py")
+    (copy / "server" / "rounds" / "run_rounds.py").rename(
+        copy / "server" / "rounds" / "run_rounds2.py"
+    )
     changed.add(_hash_of(copy))
     assert len(changed) == 6

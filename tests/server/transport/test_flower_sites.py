@@ -297,7 +297,7 @@ def test_a_run_waits_for_a_person_to_approve_and_then_starts(
     config = short(rounds=1)
 
     def approve() -> None:
-        approvals = hospitals["west"].letters.house().approvals
+        approvals = hospitals["west"].letters.admission().approvals
         board = tmp_path / "run" / "status.json"
         while not (approvals.listed() and board.exists() and "not approved" in board.read_text()):
             threading.Event().wait(0.05)

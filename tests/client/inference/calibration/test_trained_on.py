@@ -10,8 +10,10 @@ from client.cohort.split import simulated_key
 from client.inference.calibrate import CalibrationOptions, fit
 from client.inference.calibration.calibration import hashed
 from client.inference.calibration.trained_on import note_trained, trained_on
-from client.node.app import load
+from client.node.app import RequestHandler, load
 from client.node.worker import site_context
+from common.messages.wire import Proposal, TrainRequest
+from common.models.network import initial_weights
 from common.platform.errors import StateDamaged
 from tests.client.cli.test_predicting import fill
 from tests.client.dicom_files import config_of
@@ -64,11 +66,17 @@ def test_who_was_trained_on_never_calibrates_though_the_split_has_moved() -> Non
     assert not np.array_equal(careless.line, misled.line), "without the note they would count"
 
 
-def test_a_site_notes_whom_it_will_train_on_before_it_answers(tmp_path: Path) -> None:
+def test_a_site_notes_whom_it_trains_on_with_the_first_training(tmp_path: Path) -> None:
     site = Site(tmp_path)
     fill(site.data, 20)
     config = config_of()
-    loaded = load(site_context(site.home, site.set_up()), config, 3)
-    assert len(loaded.site.train) > 5
+    context = site_context(site.home, site.set_up())
+    handler = RequestHandler(context, lambda _: None)
+    handler.answer(Proposal(run="run", round=0, seed=3, config=config))
+    assert trained_on(site.home.trained, config.fingerprint(), 3) == frozenset()
+    weights = initial_weights(config, 3)
+    handler.answer(TrainRequest(run="run", round=1, seed=3, config=config, weights=weights))
+    train = load(context, config, 3).site.train.pseudonyms
+    assert len(train) > 5
     noted = trained_on(site.home.trained, config.fingerprint(), 3)
-    assert noted == hashed(loaded.site.train.pseudonyms)
+    assert noted == hashed(train)
