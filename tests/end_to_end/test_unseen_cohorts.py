@@ -13,6 +13,8 @@ import pytest
 from tests.end_to_end import hospitals
 from tests.end_to_end.command import compare
 
+pytestmark = pytest.mark.slow
+
 _SMALL = "model: {network: small_cnn, width: 8}"
 _SPLIT = "split: {test_fraction: 0.3, validation_fraction: 0.15}"
 _END = """

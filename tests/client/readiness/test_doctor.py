@@ -23,6 +23,8 @@ from tests.client.policies import run_of
 from tests.client.terminals import Site
 from tests.privacy.made_up import charged, mechanism_of
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture(scope="module")
 def coordinator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
@@ -119,6 +121,7 @@ def test_older_tls_at_the_address_is_told(site: Site, tmp_path: Path) -> None:
         assert "TLS" in wrong(site)
 
 
+@pytest.mark.processes
 def test_a_revoked_site_is_told(joined: Site, coordinator: Front) -> None:
     name = joined.home.coordinator_json.read_text().partition('"site": "')[2].partition('"')[0]
     coordinator.enrolment.revoke(name)

@@ -78,6 +78,7 @@ def test_a_request_that_ended_the_worker_twice_is_set_aside_over_a_restart(tmp_p
     assert letters.open == 0
 
 
+@pytest.mark.processes
 def test_it_is_named_with_a_remedy_that_works(tmp_path: Path) -> None:
     fleet, site = FolderFleet(tmp_path / "fleet"), Letters(tmp_path / "home")
     fleet.ask(question())

@@ -38,6 +38,8 @@ from tests.client.dicom_files import image, placed, save, slices
 from tests.client.small_models import model_of
 from tests.common.bundle.test_bundle import CARD, CASES, WIDE, config_of, trained
 
+pytestmark = pytest.mark.processes
+
 RUNS = {
     "pictures": "task: {kind: diagnosis, type: multilabel, target: [edema, effusion]},"
     "cohort: {images: {size: [24, 32], channels: 3}, table: {numbers: [{column: 'a@b %c$',"

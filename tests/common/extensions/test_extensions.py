@@ -24,6 +24,8 @@ from common.platform.errors import ConfigurationError, ExtensionRefused
 from common.privacy.statement import statement
 from tests.extensions import MODULE, built, install, on_path
 
+pytestmark = pytest.mark.processes
+
 NAME = "example-nets"
 CONFIG = """
 name: example

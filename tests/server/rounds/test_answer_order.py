@@ -62,6 +62,7 @@ def test_a_control_variate_waits_with_its_update() -> None:
     assert same_bits(found[1].control_delta, UPDATES["c"].delta)
 
 
+@pytest.mark.slow
 def test_no_more_than_one_update_is_in_memory_in_any_order_of_arrival() -> None:
     alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
     most = 0
