@@ -121,7 +121,6 @@ def test_older_tls_at_the_address_is_told(site: Site, tmp_path: Path) -> None:
         assert "TLS" in wrong(site)
 
 
-@pytest.mark.processes
 def test_a_revoked_site_is_told(joined: Site, coordinator: Front) -> None:
     name = joined.home.coordinator_json.read_text().partition('"site": "')[2].partition('"')[0]
     coordinator.enrolment.revoke(name)
