@@ -118,17 +118,8 @@ def load_cohort(
     needed = needed_columns(config, task)
     rules = config.cohort.images
     table = labels_csv or site / "labels.csv"
-    labels = read_labels(
-        table,
-        needed,
-        with_images=rules is not None,
-        withdrawn=left_out.withdrawn,
-        numbers=numbers_of(config),
-        by_patient=config.privacy != "none",
-    )
-    gone = sorted(left_out.withdrawn)
-    problems = list(labels.unusable)
-    problems += [Unusable(reason=Reason.WITHDRAWN, what=f"patient {name}") for name in gone]
+    labels = _labels(table, needed, config, left_out)
+    problems = [*labels.unusable, *_withdrawn(left_out)]
     prepared = None
     if rules is not None:
         masks = _mask_rules(config, labels)
@@ -150,6 +141,22 @@ def load_cohort(
         raise NobodyUsable(message + whats_there(labels, usable, problems, site), problems)
     cohort = _assemble(site, config, labels, prepared, items, problems)
     return replace(cohort, doubt=doubt or ("" if items else "Nobody here can be used for it."))
+
+
+def _labels(table: Path, needed: tuple[str, ...], config: RunConfig, left_out: LeftOut) -> Labels:
+    return read_labels(
+        table,
+        needed,
+        with_images=config.cohort.images is not None,
+        withdrawn=left_out.withdrawn,
+        numbers=numbers_of(config),
+        by_patient=config.privacy != "none",
+    )
+
+
+def _withdrawn(left_out: LeftOut) -> list[Unusable]:
+    gone = sorted(left_out.withdrawn)
+    return [Unusable(reason=Reason.WITHDRAWN, what=f"patient {name}") for name in gone]
 
 
 def _mask_rules(config: RunConfig, labels: Labels) -> MaskRules | None:

@@ -1,7 +1,7 @@
 """Text that a site signs of each request.
 
 Method, path, query, the hash of the body, the headers of ours, the time and a number that is used
-once. The coordinator takes each number once (server/service/replays.py), within the
+once. The coordinator takes each number once (server/http/replays.py), within the
 time for which it takes signatures at all.
 """
 

@@ -29,7 +29,7 @@ from common.messages.request_signature import (
 )
 from common.platform.errors import TrustRefused
 from server.http.asgi import header
-from server.service.replays import Replays
+from server.http.replays import Replays
 
 KEY_HEADER = b"flwr-public-key"
 TIME_HEADER = b"flwr-timestamp"

@@ -10,7 +10,7 @@ from client.dicom.headers.checks import Scan, check_image
 from client.dicom.headers.elements import Elements
 from client.dicom.reading.files import File
 from client.dicom.reading.presentation_intent import presentation_of, units_of
-from client.dicom.reading.read import Cosines, Header, Position, is_localizer
+from client.dicom.reading.read import Cosines, Header, PixelShape, Position, is_localizer
 from client.dicom.reasons import Reason, Unusable
 from client.dicom.remarks import Remark
 
@@ -211,15 +211,13 @@ def describe(file: File, found: Scan) -> Instance:
         presentation=presentation_of(elements.text("PresentationIntentType"), sop_class),
         aspect=shape.aspect,
         acquired=elements.acquired(),
-        remarks=(
-            found.remarks
-            | _remarks(elements, frames, enhanced=len(positions) > 1)
-            | ({Remark.TWO_SHAPES} if shape.contradicted else frozenset())
-        ),
+        remarks=found.remarks | _remarks(elements, frames, shape, enhanced=len(positions) > 1),
     )
 
 
-def _remarks(elements: Elements, frames: int, *, enhanced: bool) -> frozenset[Remark]:
+def _remarks(
+    elements: Elements, frames: int, shape: PixelShape, *, enhanced: bool
+) -> frozenset[Remark]:
     """Return what is worth knowing of an image."""
     photometric = elements.text("PhotometricInterpretation")
     seen = {
@@ -232,5 +230,6 @@ def _remarks(elements: Elements, frames: int, *, enhanced: bool) -> frozenset[Re
         Remark.MULTIFRAME: frames > 1 and not enhanced,
         Remark.LOCALIZER: is_localizer(elements.joined("ImageType")),
         Remark.BURNED_IN: elements.text("BurnedInAnnotation") == "YES",
+        Remark.TWO_SHAPES: shape.contradicted,
     }
     return frozenset(remark for remark, true in seen.items() if true)

@@ -200,7 +200,7 @@ def test_a_compiled_file_beside_the_source_is_not_what_runs(place: Path, tmp_pat
     py_compile.compile(
         str(evil), cached, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
     )
-    network_of(config(), 0)
+    assert network_of(config(), 0).state_dict()  # the source's own network, and no SystemExit
 
 
 def test_another_module_in_front_on_the_path_is_not_taken_for_it(

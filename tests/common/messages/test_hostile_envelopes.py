@@ -11,7 +11,15 @@ from flwr.app import ConfigRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.messages.envelope import Envelope, facts_of, read_envelope, read_head, seal, unseal
+from common.messages.envelope import (
+    Envelope,
+    digest_of,
+    facts_of,
+    read_envelope,
+    read_head,
+    seal,
+    unseal,
+)
 from common.messages.flower_messages import open_objects
 from common.messages.packing import unpack
 from common.messages.wire import Standing
@@ -45,7 +53,11 @@ def test_a_changed_envelope_is_read_or_refused(envelope: Envelope, data: st.Data
     for frame in frames:
         if frame and data.draw(st.booleans()):
             frame[data.draw(st.integers(0, len(frame) - 1))] ^= data.draw(st.integers(1, 255))
-    read(Envelope(header=header.decode("latin-1"), frames=tuple(map(bytes, frames))))
+    changed = Envelope(header=header.decode("latin-1"), frames=tuple(map(bytes, frames)))
+    read(changed)
+    same = (changed.header, changed.frames) == (envelope.header, envelope.frames)
+    signed, now = (digest_of(one.header, one.frames) for one in (envelope, changed))
+    assert same == (now == signed)  # what was signed is not what is read
 
 
 @settings(max_examples=100, deadline=None)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from common.messages.identity import public_pem, public_text
 from common.messages.request_signature import SignedRequest, hash_of, new_number
-from server.service.replays import Replays
+from server.http.replays import Replays
 from tests.server.coordinator import Running, Site, made, running
 
 pytestmark = pytest.mark.processes
