@@ -14,6 +14,7 @@ from client.site.cache import Cache
 from common.config.run_config import RunConfig
 from common.platform.errors import ConfigurationError
 from simulations.comparison.cohorts import Hospitals, hospital_folders, load_hospitals
+from simulations.comparison.not_used import not_used_rows
 from simulations.comparison.virtual_sites import SKEWS, Deal, Skew, deal
 from wardround.progress import reading
 from wardround.showing import as_html, as_text, frame, table_of_rows
@@ -63,7 +64,8 @@ class Cohorts:
         not_used counts files, rows and patients that were left out; `not_used()` lists them.
         """
         return frame(
-            ("site", "patients", "images", "not_used"), [self._facts(c) for c in self._usable]
+            ("site", "patients", "images", "not_used"),
+            [self._facts(c) for c in self.hospitals.cohorts],
         )
 
     def not_used(self) -> pd.DataFrame:
@@ -72,26 +74,9 @@ class Cohorts:
         Columns: site, reason (its code), what, detail, meaning (in words, with the remedy). It
         names files and patients, so it belongs beside the data and nowhere else.
         """
-        rows: list[dict[str, object]] = [
-            {"site": name, "reason": "HOSPITAL", "what": name, "detail": "", "meaning": why}
-            for name, why in self.hospitals.left_out.items()
-        ]
-        rows += [
-            {
-                "site": cohort.name,
-                "reason": problem.reason.name,
-                "what": problem.what,
-                "detail": problem.detail,
-                "meaning": problem.reason.value,
-            }
-            for cohort in self._usable
-            for problem in cohort.unusable
-        ]
-        return frame(("site", "reason", "what", "detail", "meaning"), rows)
-
-    @property
-    def _usable(self) -> tuple[SiteCohort, ...]:
-        return self.hospitals.cohorts
+        columns = ("site", "reason", "what", "detail", "meaning")
+        rows = [dict(zip(columns, row, strict=True)) for row in not_used_rows(self.hospitals)]
+        return frame(columns, rows)
 
     def _facts(self, cohort: SiteCohort) -> dict[str, object]:
         return {
@@ -102,10 +87,10 @@ class Cohorts:
         }
 
     def _table(self) -> Table:
-        rows = [[str(value) for value in self._facts(c).values()] for c in self._usable]
+        rows = [[str(value) for value in self._facts(c).values()] for c in self.hospitals.cohorts]
         title = f"{self.run.name}: {len(self)} hospital{'s' * (len(self) != 1)}"
         found = table_of_rows(title, ("site", "patients", "images", "not used"), rows)
-        reasons = Counter(r.name for c in self._usable for r in c.reasons().elements())
+        reasons = Counter(r.name for c in self.hospitals.cohorts for r in c.reasons().elements())
         notes = [f"not used: {n} x {reason}" for reason, n in reasons.most_common(4)]
         notes += [f"{name} is left out: {why}" for name, why in self.left_out.items()]
         found.caption = "\n".join(notes) or None

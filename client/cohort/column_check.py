@@ -4,7 +4,7 @@ A column that is missing for everybody, or whose cells are mostly none of what t
 a fault of writing (a decimal comma, another code, another spelling), not a finding: the site stops
 with one sentence that names the cause, in `index`, in the report and as a refusal of the run.
 
-What a cell means never depends on other rows (common/platform/cell_values.py); whether the site
+What a cell means never depends on other rows (common/data/cell_values.py); whether the site
 stops does, and the run chooses the columns. So a private run goes on, with noise alone if need be,
 and the site's admin reads the sentence in `index`, in the report and in the log.
 """
@@ -20,7 +20,7 @@ from client.cohort.label_join import alike_pairs, difference
 from client.labels.label_table import Labels, read_labels
 from client.labels.schema import MISSING
 from common.config.run_config import DiagnosisTask, PrognosisTask, RunConfig
-from common.platform.cell_values import expected_one_of, number_of, one_of, yes_or_no
+from common.data.cell_values import expected_one_of, number_of, one_of, yes_or_no
 from common.platform.errors import CohortError
 
 #: Cells of another code that are mistakes of writing: beyond this part and number, they are a code.

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from client.dicom.index.index import Index
 from client.dicom.reasons import Reason, Unusable, UnusableFile
-from client.labels.label_table import KEYS, Labels, dicom_keys, key_of_row
+from client.labels.csv_text import KEYS
+from client.labels.label_table import Labels, dicom_keys, key_of_row
 
 #: Letters that people write for figures, when they copy an identifier by hand or by eye.
 _LOOKALIKES = str.maketrans("oil", "011")

@@ -184,10 +184,6 @@ class Approvals:
         with self._open() as connection:
             return tuple(_seen(connection, row) for row in connection.execute(_LISTED).fetchall())
 
-    def was_approved_before(self, config: RunConfig) -> bool:
-        """Return whether another configuration of this name was ever approved."""
-        return self._last_approved(config.in_force()) is not None
-
     def difference(self, config: RunConfig) -> list[str]:
         """Return each value that is not as in the last approved configuration of this name."""
         config = config.in_force()

@@ -84,13 +84,14 @@ class SiteRecords:
 
     def statement(self) -> Statement:
         """Return where the records stand."""
-        ledger = Ledger(self.home.ledger)
-        head = ledger.head()  # first: what is charged meanwhile is in `spent`, and no harm
+        ledger = Ledger(self.home.ledger).state()
         spent = {
             cohort: joined(one for run in runs.values() for one in run)
             for cohort, runs in ledger.accounts().items()
         }
-        return Statement(ledger=head, withdrawals=head_of(self.home.withdrawals), spent=spent)
+        return Statement(
+            ledger=ledger.head, withdrawals=head_of(self.home.withdrawals), spent=spent
+        )
 
     def attest(self) -> tuple[RecordsMark, str]:
         """Return where the records stand, for the line of a message and for its receiver.
@@ -194,8 +195,8 @@ class SiteRecords:
                     f"{home.ledger} is missing, and this home has had one with {told} charges or "
                     f"more. Put the newest copy of {self._names()} back from the backup. {_REMEDY}"
                 )
-        ledger = Ledger(home.ledger)
-        head = ledger.head()
+        ledger = Ledger(home.ledger).state()
+        head = ledger.head
         if not begun and head.charges < self._charged_before():
             return self._old(
                 home.ledger,

@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from common.platform.token_bucket import TokenBucket
+
 #: What comes again is written once in so many seconds.
 SELDOM_SECONDS = 300.0
 #: Things that are counted apart; the one that was longest silent is written and forgotten.
@@ -37,18 +39,11 @@ class Allowance:
     """So many at once, and then one in so many seconds."""
 
     def __init__(self, at_once: int, one_in_seconds: float, clock: Clock = time.monotonic) -> None:
-        self._at_once, self._seconds, self._clock = at_once, one_in_seconds, clock
-        self._left, self._at = float(at_once), clock()
+        self._bucket, self._clock = TokenBucket(1 / one_in_seconds, at_once), clock
 
     def take(self) -> bool:
         """Return whether there was one left, and take it."""
-        now = self._clock()
-        self._left = min(self._at_once, self._left + max(now - self._at, 0.0) / self._seconds)
-        self._at = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
+        return self._bucket.take(self._clock()) == 0
 
 
 class Names:

@@ -13,7 +13,7 @@ from client.labels.label_table import Labels
 from client.labels.schema import MISSING
 from client.labels.units import factor
 from common.config.run_config import NumberColumn, Table
-from common.platform.cell_values import expected_one_of, number_of, one_of
+from common.data.cell_values import expected_one_of, number_of, one_of
 from common.platform.errors import CohortError
 
 

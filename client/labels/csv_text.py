@@ -21,8 +21,8 @@ from pathlib import Path
 from client.dicom.reasons import Reason, Unusable
 from common.platform.errors import CohortError
 
-#: Names of columns by which a header is known (client/labels/label_table.py).
-KEYS = frozenset({"PatientID", "StudyInstanceUID", "AccessionNumber", "SeriesInstanceUID"})
+#: Columns that name what a row is of, the most specific first; a header is known by them.
+KEYS = ("SeriesInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID")
 
 _Cells = tuple[int, tuple[str, ...]]  # a line's number in the file, its cells
 
@@ -286,7 +286,7 @@ def _not_unicode(path: Path, line: int, codec: str) -> CohortError:
 def _parted_by(header: str) -> str:
     """Return the sign that parts cells, from the header alone: rows of patients have no say."""
     bare = re.sub(r'"[^"]*("|\Z)', "", header)
-    keyed = [sign for sign in _SIGNS if KEYS & {c.strip(" \t\"'") for c in header.split(sign)}]
+    keyed = [sign for sign in _SIGNS if set(KEYS) & {c.strip(" \t\"'") for c in header.split(sign)}]
     return max(keyed or _SIGNS, key=bare.count)
 
 

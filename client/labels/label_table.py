@@ -11,14 +11,12 @@ from pathlib import Path
 
 from client.dicom.reading.read import Header
 from client.dicom.reasons import Reason, Unusable, UnusableFile
+from client.labels.csv_text import KEYS
 from client.labels.files import read_table
 from client.labels.schema import LabelSchema, check_columns, checked, read_schema, schema_path
 from client.labels.table_shape import FEWER, MORE, misshapen, two_notations, with_causes
-from common.platform.cell_values import Notation
+from common.data.cell_values import Notation
 from common.platform.errors import CohortError
-
-#: DICOM keys of a row, most specific first.
-KEYS = ("SeriesInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID")
 
 Row = Mapping[str, str]
 Key = tuple[str, str]  # key column, value
@@ -83,7 +81,7 @@ def read_labels(
 ) -> Labels:
     """Read a table and the schema beside it; CohortError names the file and what it lacks.
 
-    Columns of `numbers` are brought to one way of writing numbers (common/platform/cell_values.py),
+    Columns of `numbers` are brought to one way of writing numbers (common/data/cell_values.py),
     each cell by itself. With images, rows of one key must agree in the needed columns, since an
     image has one row; without, every row names its patient. `by_patient`, as a run with privacy
     wants it, every row names its patient, and no row has a say about another's images: a study that

@@ -29,7 +29,7 @@ from pydantic import BeforeValidator, model_validator
 from client.dicom.reasons import Reason, Unusable
 from client.site.yaml_part import load_part
 from common.config.part import Part, Real
-from common.platform.cell_values import Notation, expected_one_of, is_either, number_of, one_of
+from common.data.cell_values import Notation, expected_one_of, is_either, number_of, one_of
 from common.platform.errors import ConfigurationError
 
 #: What people write where there is no value.
@@ -96,7 +96,7 @@ class LabelSchema(Part):
     """What a table's columns hold."""
 
     sheet: str | None = None
-    #: The decimal sign of its numbers; without it, see common/platform/cell_values.py.
+    #: The decimal sign of its numbers; without it, see common/data/cell_values.py.
     decimal: Literal["comma", "point"] | None = None
     columns: Mapping[str, ColumnRules] = {}
 

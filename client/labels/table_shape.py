@@ -12,7 +12,7 @@ from pathlib import Path
 from client.dicom.reasons import Reason, Unusable
 from client.labels.files import TextTable
 from client.labels.schema import schema_path
-from common.platform.cell_values import has_decimal_comma, may_be_thousands
+from common.data.cell_values import has_decimal_comma, may_be_thousands
 
 #: Begins the detail of a row that has more cells than the header, or fewer.
 MORE, FEWER = "more cells than the header", "fewer cells than the header"

@@ -143,10 +143,10 @@ class RequestHandler:
         """Bind a run's name to what is first released under it; RunBegun for anything else."""
         split = site_key(self._context.identity_key).fingerprint()
         Ledger(self._context.ledger).check_begun(request.run, bound_to(request, split))
+        if isinstance(request, Proposal):
+            return
         answers = answers_of(self._context, frozenset())
-        if isinstance(request, Proposal) or answers.begin(
-            request.run, request.config, request.seed
-        ):
+        if answers.begin(request.run, request.config, request.seed):
             return
         message = (
             f"Run {request.run} is asked for with another configuration or seed than it was "

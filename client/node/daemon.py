@@ -93,6 +93,7 @@ class _Daemon:
         self._withdrawn_at = _changed_at(home.withdrawals)
         self._key = load_private(home.key)
         self._worker = worker
+        worker.restarted = meters.worker_restarted
         self._link: _Link | None = None
         self._beating = threading.Event()
         self._told = Seldom(_tell)

@@ -85,7 +85,7 @@ class SiteMeters:
         self._limit.set(limit)
 
     def worker_restarted(self) -> None:
-        """Count a worker that died, or grew too large, and was started again."""
+        """Count a worker that died and is started again."""
         self._restarts.inc()
 
     def connected(self, now: bool) -> None:  # noqa: FBT001 - it is what there is to say

@@ -63,6 +63,7 @@ class WorkerProcess:
         self._working = False
         self.given: str | None = None
         self.restarts = 0
+        self.restarted: Callable[[], None] = lambda: None  # is told of each
 
     @property
     def pid(self) -> int | None:
@@ -184,6 +185,7 @@ class WorkerProcess:
         question, why = self.given, self._why or self._end_of(self._process)
         self.stop()
         self.restarts += 1
+        self.restarted()
         if question is None or self.died(question, why) < MOST_DEATHS:
             return None
         self._deaths.pop(question, None)

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from client.labels.label_table import KEYS
+from client.labels.csv_text import KEYS
 from client.labels.schema import date_in
 from client.labels.units import factor
 from common.config.part import Part, PositiveInt

@@ -2,6 +2,7 @@
 
     noise that nobody can repeat   one patient after another, alone: a claim is made of it
     simulated noise                side by side where the network is small: no claim, more seeds
+    a network of an extension      one after another always: it may look at its input's values
 
 Side by side a float32 product rounds by the number of its rows, so one patient moves the last bits
 of others. With weights of a training that is some 1e-5 of the clip norm; with weights that are made
@@ -25,10 +26,14 @@ _MANY = 256
 
 
 def backend_of(
-    objective: Objective, parameters: Sequence[nn.Parameter], *, simulated: bool
+    objective: Objective,
+    parameters: Sequence[nn.Parameter],
+    *,
+    simulated: bool,
+    foreign: bool = False,
 ) -> Backend:
     """Return the loop for real noise; for simulated noise the likely fastest, by rule alone."""
-    if not simulated or sum(p.numel() for p in parameters) >= _SMALL:
+    if not simulated or foreign or sum(p.numel() for p in parameters) >= _SMALL:
         return LOOP
     kind = linear_layers(objective.model, parameters)
     return Backend("vmap" if kind is None else "linear", _MANY)

@@ -22,7 +22,7 @@ from common.data.sample import Patients
 from common.platform.errors import UnsafeModel
 
 #: How much other items are changed.
-_CONTRAST = 100.0
+CONTRAST = 100.0
 #: How little a gradient may follow them. A batch mean that leaks at 1e-3 moves it by some 1e-4.
 _TOLERANCE = 1e-5
 #: How far weights are moved from their start, and how bright the brightest image is.
@@ -51,12 +51,12 @@ def check_gradients(trial: Objective) -> None:
     On weights that were moved from their start, where an output layer of zeros hides nothing.
     """
     patients = trial.patients
-    others = torch.full((len(patients),), _CONTRAST)
+    others = torch.full((len(patients),), CONTRAST)
     others[0] = 1.0
     loud = replace(
-        patients, image=_scaled(patients.image, others), table=_scaled(patients.table, others)
+        patients, image=scaled(patients.image, others), table=scaled(patients.table, others)
     )
-    bright = replace(patients, image=_CONTRAST * patients.image)
+    bright = replace(patients, image=CONTRAST * patients.image)
     fresh, used = (replace(trial, model=_moved(trial.model)) for _ in range(2))
     expected = _answer(fresh, patients, 0)
     _answer(used, bright, len(patients) - 1)
@@ -92,7 +92,8 @@ def _answer(trial: Objective, patients: Patients, item: int) -> tuple[Tensor, Te
     return output[item].detach(), torch.cat([part.flatten() for part in found])
 
 
-def _scaled(values: Tensor, scale: Tensor) -> Tensor:
+def scaled(values: Tensor, scale: Tensor) -> Tensor:
+    """Return each item times its own number."""
     return values * scale.reshape(-1, *[1] * (values.dim() - 1))
 
 

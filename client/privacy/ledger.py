@@ -11,8 +11,8 @@ killed at any moment leaves a charge without a release at worst, never a release
                            rows say, whatever else the site lost (client/privacy/answers.py)
     a row changed or cut   the chain of hashes breaks: LedgerDamaged, nothing is released
     a later release's row  LedgerTooNew names what this one does not know (stored_charge.py)
-    an old copy restored   it lacks a charge that was told of: `check_head`, which each request
-                           goes through (client/governance/records.py)
+    an old copy restored   it lacks a charge that was told of: `knows`, which each request is
+                           asked for (client/governance/records.py)
     the newest copy lost   `declare_lost` charges it back and numbers on behind it
     clock set back         no decision depends on time
 """
@@ -28,11 +28,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client.privacy.composition import binding, part_of, run_epsilon
-from client.privacy.ledger_rows import SCHEMA, add_text, append, last_of, verified
+from client.privacy.ledger_rows import SCHEMA, LedgerState, add_text, append, last_of, verified
 from client.privacy.stored_charge import BoundTo, Charge, named
 from common.config.privacy import COMMON_DELTA
 from common.platform.errors import BudgetExceeded, LedgerDamaged, PrivacyError, RunBegun
-from common.platform.hash_chain import GENESIS
 from common.platform.sqlite_file import connected, explained
 from common.privacy.accounting import epsilon_of
 from common.privacy.plan import LedgerHead, Mechanism, Spend
@@ -84,7 +83,7 @@ class Ledger:
         LedgerDamaged when the chain of hashes does not hold.
         """
         with self._writing() as connection:
-            rows = verified(connection, self._path)
+            rows = verified(connection, self._path).charges
             past = [m for m in rows if m.cohort == new.cohort]
             name = part_of(new.run)[0]
             _check_begun(rows, name, new.bound)
@@ -116,17 +115,15 @@ class Ledger:
     def check_begun(self, run: str, bound: BoundTo) -> None:
         """Raise RunBegun when a run's name was charged for something else."""
         with closing(self._connect()) as connection:
-            _check_begun(verified(connection, self._path), run, bound)
+            _check_begun(verified(connection, self._path).charges, run, bound)
 
     def charges(
         self, cohort: str, *, without: tuple[str, BoundTo] | None = None
     ) -> tuple[Charge, ...]:
         """Return every charge to a cohort, oldest first, but for those of one run's parts."""
-        with closing(self._connect()) as connection:
-            rows = verified(connection, self._path)
         return tuple(
             row
-            for row in rows
+            for row in self.state().charges
             if row.cohort == cohort and (part_of(row.run)[0], row.bound) != without
         )
 
@@ -134,43 +131,22 @@ class Ledger:
         """Return every mechanism charged to a cohort, oldest first."""
         return tuple(row.mechanism for row in self.charges(cohort))
 
+    def state(self) -> LedgerState:
+        """Return the whole ledger, read and verified once, for several questions."""
+        with closing(self._connect()) as connection:
+            return verified(connection, self._path)
+
     def accounts(self) -> dict[str, dict[str, tuple[Mechanism, ...]]]:
         """Return every mechanism by cohort and by run, oldest first."""
-        with closing(self._connect()) as connection:
-            rows = verified(connection, self._path)
-        found: dict[str, dict[str, tuple[Mechanism, ...]]] = {}
-        for row in rows:
-            runs = found.setdefault(row.cohort, {})
-            runs[row.run] = (*runs.get(row.run, ()), row.mechanism)
-        return found
+        return self.state().accounts()
 
     def head(self) -> LedgerHead:
         """Return where the ledger stands; keep it elsewhere to notice a restored copy."""
-        with closing(self._connect()) as connection:
-            verified(connection, self._path)
-            return last_of(connection)
+        return self.state().head
 
     def knows(self, head: LedgerHead) -> bool:
         """Return whether the ledger once stood at `head`, or makes up for its loss."""
-        with closing(self._connect()) as connection:
-            charges = verified(connection, self._path)
-            rows = connection.execute("SELECT number, hash FROM charges ORDER BY number").fetchall()
-        if (head.charges, head.hash) in {(0, GENESIS), *rows}:
-            return True
-        before = [0, *(int(number) for number, _ in rows)]
-        return any(
-            one.makes_up_for(head, earlier) for one, earlier in zip(charges, before, strict=False)
-        )
-
-    def check_head(self, expected: LedgerHead) -> None:
-        """Raise LedgerDamaged unless the ledger once stood at `expected`."""
-        if not self.knows(expected):
-            message = (
-                f"{self._path} lacks a charge that was made (number {expected.charges}, hash "
-                f"{expected.hash[:12]}...): an old copy was restored. Put the newest copy back "
-                "before anything is released."
-            )
-            raise LedgerDamaged(message)
+        return self.state().knows(head)
 
     def declare_lost(
         self, lost: Mapping[str, Iterable[Mechanism]], heads: Iterable[LedgerHead]
@@ -185,7 +161,7 @@ class Ledger:
         up_to = max((head.charges for head in missing), default=0)
         parts = [(cohort, one) for cohort, spent in lost.items() for one in spent]
         with self._writing() as connection:
-            rows = verified(connection, self._path)
+            rows = list(verified(connection, self._path).charges)
             for cohort, mechanism in parts or [(COHORT, _NOTHING)]:
                 same = [r for r in rows if (r.cohort, r.run) == (cohort, _LOST_RUN)]
                 charge = Charge(

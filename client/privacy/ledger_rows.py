@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import dataclass
 from pathlib import Path
 
 from client.privacy.stored_charge import Charge, chained, charge_of, text_of_columns
 from common.platform.errors import LedgerDamaged, LedgerTooNew, PrivacyError
 from common.platform.hash_chain import GENESIS
-from common.privacy.plan import LedgerHead
+from common.privacy.plan import LedgerHead, Mechanism
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS charges (
@@ -64,9 +65,41 @@ def last_of(connection: sqlite3.Connection) -> LedgerHead:
     return LedgerHead(charges=int(number), hash=str(last))
 
 
-def verified(connection: sqlite3.Connection, path: Path) -> list[Charge]:
-    """Return all charges after checking the whole chain."""
+@dataclass(frozen=True, kw_only=True)
+class LedgerState:
+    """A ledger as it stood at one reading, its whole chain verified."""
+
+    charges: tuple[Charge, ...]  # oldest first
+    heads: tuple[LedgerHead, ...]  # where it stood after each of them
+
+    @property
+    def head(self) -> LedgerHead:
+        """Where it stands."""
+        return self.heads[-1] if self.heads else LedgerHead(charges=0, hash=GENESIS)
+
+    def knows(self, head: LedgerHead) -> bool:
+        """Return whether it once stood at `head`, or makes up for its loss."""
+        if head in {LedgerHead(charges=0, hash=GENESIS), *self.heads}:
+            return True
+        before = [0, *(one.charges for one in self.heads)]
+        return any(
+            one.makes_up_for(head, earlier)
+            for one, earlier in zip(self.charges, before, strict=False)
+        )
+
+    def accounts(self) -> dict[str, dict[str, tuple[Mechanism, ...]]]:
+        """Return every mechanism by cohort and by run, oldest first."""
+        found: dict[str, dict[str, tuple[Mechanism, ...]]] = {}
+        for charge in self.charges:
+            runs = found.setdefault(charge.cohort, {})
+            runs[charge.run] = (*runs.get(charge.run, ()), charge.mechanism)
+        return found
+
+
+def verified(connection: sqlite3.Connection, path: Path) -> LedgerState:
+    """Return the ledger after checking the whole chain."""
     charges: list[Charge] = []
+    heads: list[LedgerHead] = []
     previous, last = GENESIS, 0
     try:
         rows = connection.execute(
@@ -85,6 +118,7 @@ def verified(connection: sqlite3.Connection, path: Path) -> list[Charge]:
             ):
                 raise _damage(path, last + 1)
             charges.append(charge)
+            heads.append(LedgerHead(charges=number, hash=found))
             previous, last = found, number
     except LedgerTooNew as error:
         raise _too_new(path, last + 1, str(error)) from error
@@ -92,7 +126,7 @@ def verified(connection: sqlite3.Connection, path: Path) -> list[Charge]:
         raise
     except (sqlite3.DatabaseError, ValueError, TypeError, PrivacyError) as error:
         raise _damage(path, last + 1) from error
-    return charges
+    return LedgerState(charges=tuple(charges), heads=tuple(heads))
 
 
 def _too_new(path: Path, place: int, facts: str) -> LedgerTooNew:

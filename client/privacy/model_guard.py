@@ -19,7 +19,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from client.privacy.extension_guard import check_finite, check_gradients
+from client.privacy.extension_guard import CONTRAST, check_finite, check_gradients, scaled
 from client.privacy.patient_gradients import ItemLoss, Objective
 from client.privacy.private_step import accumulate, draw, patient_optimizer
 from common.data.sample import Patients
@@ -29,8 +29,6 @@ from common.privacy.plan import PrivacyPlan
 
 #: Items in a trial batch: the one that is watched, and its peers.
 _ITEMS = 3
-#: How much the other items are changed, and how little the watched one may follow.
-_CONTRAST = 100.0
 _TOLERANCE = 1e-3
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -86,12 +84,12 @@ def check_peers(trial: Objective) -> None:
     """Refuse a network whose answer on one item follows the others in its batch."""
     image, table = trial.patients.image[:_ITEMS], trial.patients.table[:_ITEMS]
     for watched in (0, _ITEMS - 1):
-        scale = torch.full((_ITEMS,), _CONTRAST)
+        scale = torch.full((_ITEMS,), CONTRAST)
         scale[watched] = 1.0
         with _Outputs(trial.model, watched) as quiet:
             _forward(trial.model, image, table)
         with _Outputs(trial.model, watched) as loud:
-            _forward(trial.model, _scaled(image, scale), _scaled(table, scale))
+            _forward(trial.model, scaled(image, scale), scaled(table, scale))
         changed = [n for n, e in quiet.found.items() if not _close(loud.found[n], e)]
         if "" in changed:  # the network's own answer; the first that changed is to blame
             module = trial.model.get_submodule(changed[0])
@@ -112,14 +110,14 @@ def check_loss(trial: Objective) -> None:
         )
         raise UnsafeModel(message)
     other = output.clone()
-    other[1:] = _CONTRAST * other[1:] + 1.0
+    other[1:] = CONTRAST * other[1:] + 1.0
     if not _close(trial.item_loss(other, target)[0], loss[0]):
         raise UnsafeModel(_coupled(trial.item_loss))
 
 
 def check_clip(trial: Objective, plan: PrivacyPlan, noise: NoiseSource) -> None:
     """Refuse a set-up in which leaving one patient out moves the sum by more than the clip norm."""
-    loud = replace(trial.patients, image=_CONTRAST * trial.patients.image)
+    loud = replace(trial.patients, image=CONTRAST * trial.patients.image)
     fewer = _without_last(loud)
     sums = []
     for patients in (loud, fewer):
@@ -198,10 +196,6 @@ class _Outputs:
         name = self._names[module]
         if isinstance(output, Tensor) and (name == "" or len(output) == _ITEMS):
             self.found[name] = output[self._item].detach().clone()
-
-
-def _scaled(values: Tensor, scale: Tensor) -> Tensor:
-    return values * scale.reshape(-1, *[1] * (values.dim() - 1))
 
 
 def _close(found: Tensor, expected: Tensor) -> bool:

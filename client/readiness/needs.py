@@ -11,7 +11,8 @@ from client.cohort.other_formats import other_formats
 from client.cohort_statistics.account import CohortFacts, StudyAccount
 from client.dicom.headers.instance import Instance
 from client.dicom.reasons import Reason, UnusableFile
-from client.labels.label_table import KEYS, Labels, after_outcome, dicom_keys, read_labels
+from client.labels.csv_text import KEYS
+from client.labels.label_table import Labels, after_outcome, dicom_keys, read_labels
 from client.labels.schema import number_in
 from client.readiness.report import ColumnRow, LabelRow, Need
 from common.config.run_config import Images, NumberColumn, RunConfig

@@ -100,7 +100,7 @@ def checked_backend(
 
         check_model(objective, plan, guard.noise, foreign=foreign)
         parameters = [p for p in model.parameters() if p.requires_grad]
-        # One patient at a time suits any network, also one that looks at its input's values.
-        side_by_side = guard.noise.simulated and not foreign
-        _CHECKED[model] = backend_of(objective, parameters, simulated=side_by_side)
+        _CHECKED[model] = backend_of(
+            objective, parameters, simulated=guard.noise.simulated, foreign=foreign
+        )
     return _CHECKED[model]

@@ -1,7 +1,7 @@
 """Diagnosis, prognosis, segmentation: targets, losses by item, predictions, statistics.
 
 Imported from here: diagnosis, prognosis, task.
-May import: common.config, common.metrics, common.platform.
+May import: common.config, common.data, common.metrics.
 """
 
 from __future__ import annotations

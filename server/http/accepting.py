@@ -22,11 +22,11 @@ import socket
 import ssl
 from collections.abc import Callable
 
+from common.platform.token_bucket import TokenBucket
 from server.http.connection_limits import (
     DoorLimits,
     DoorPlace,
     Places,
-    Turns,
     WaitingConnections,
     network_of,
 )
@@ -58,7 +58,7 @@ class Door:
         self._loop = asyncio.get_running_loop()
         self._places = Places(limits)
         self._waiting = WaitingConnections()
-        self._turns = Turns(limits.handshakes_per_second, limits.handshakes_per_second / 25)
+        self._turns = TokenBucket(limits.handshakes_per_second, limits.handshakes_per_second / 25)
         self._next: asyncio.TimerHandle | None = None
         bound.setblocking(False)
         bound.listen(2048)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from common.platform.logs import log
+from common.platform.token_bucket import TokenBucket
 
 #: Connections that one key may hold open: a site's daemon needs two.
 _KNOWN_EACH = 64
@@ -33,25 +34,6 @@ class DoorLimits:
     strangers: int = 512  # connections in all
     strangers_per_address: int = 256
     handshakes_per_second: int = 50  # TLS agreements begun that have no turn of their own
-
-
-class Turns:
-    """A bucket of TLS agreements that fills with time, up to `most` at once."""
-
-    def __init__(self, per_second: float, most: float) -> None:
-        self._per_second = per_second
-        self._most = max(most, 1.0)
-        self._there = self._most
-        self._at = 0.0
-
-    def take(self, now: float) -> float:
-        """Take one and return 0, or return in how many seconds there is one."""
-        self._there = min(self._most, self._there + (now - self._at) * self._per_second)
-        self._at = now
-        if self._there < 1:
-            return (1 - self._there) / self._per_second
-        self._there -= 1
-        return 0.0
 
 
 class WaitingConnections:
@@ -148,7 +130,7 @@ class Places:
         self._limits = limits
         self._strangers: dict[str, dict[DoorPlace, None]] = {}  # by address; oldest first
         self._known: dict[str, dict[DoorPlace, None]] = {}  # by owner; oldest first
-        self._trusted: OrderedDict[str, Turns] = OrderedDict()  # by address
+        self._trusted: OrderedDict[str, TokenBucket] = OrderedDict()  # by address
         self._told = _Told()
 
     def take(self, place: DoorPlace) -> None:
@@ -184,7 +166,7 @@ class Places:
         """Move a place from the strangers to its owner's."""
         self.forget(place)
         place.known = owner
-        self._trusted.setdefault(place.address, Turns(_OWN_PER_SECOND, _OWN_AT_ONCE))
+        self._trusted.setdefault(place.address, TokenBucket(_OWN_PER_SECOND, _OWN_AT_ONCE))
         self._trusted.move_to_end(place.address)
         if len(self._trusted) > _TRUSTED_ADDRESSES:
             self._trusted.popitem(last=False)

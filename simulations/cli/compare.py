@@ -69,12 +69,9 @@ def run_comparison(request: Request) -> Comparison:
         )
         found = compare(config, hospitals.cohorts, plan, live.progress)
     found = replace(found, left_out=hospitals.left_out)
-    write_found(out, found)
+    lines = write_found(out, found)
     console.print(table_of(found))
-    # Imported here: pictures take a while to load, and training begins without them.
-    from simulations.report.tables import constants
-
-    for line in constants(found):
+    for line in lines:
         console.print(line, soft_wrap=True)
     ends = f"Report: {out / 'report.html'}   Numbers: {out / 'results.json'}"
     console.print(ends, soft_wrap=True)

@@ -1,5 +1,5 @@
 """What a comparison found: the page, its pictures, and the model as a bundle.
 
-Imported from here: bundle_output, output, tables.
+Imported from here: bundle_output, output.
 May import: simulations.comparison, client, common, server.
 """

@@ -15,7 +15,6 @@ import torch
 from client.cohort.split import simulated_key
 from common.metrics.constant_predictor import Constant, constant_of
 from common.metrics.names import metric_words
-from common.models.network import initial_weights
 from common.platform.errors import ConfigurationError
 from common.privacy.accounting import make_plan
 from common.privacy.signal import prospect
@@ -58,7 +57,7 @@ def constant_metrics(found: Comparison) -> dict[str, float]:
     For labels that is their prevalence; for survival the Kaplan-Meier curve of all hospitals'
     training patients, on the run's intervals. Empty for outlines.
     """
-    task, seed, rules = task_of(found.config.task), found.seeds[0], found.config.evaluation
+    task, seed = task_of(found.config.task), found.seeds[0]
     if found.config.task.kind == "segmentation":
         return {}
     parts = []
@@ -71,10 +70,15 @@ def constant_metrics(found: Comparison) -> dict[str, float]:
                     prediction=task.predict(same), loss=task.item_loss(same, scores.target)
                 )
             )
-    whole = concatenated(parts)
-    if not len(whole.loss):
+    return _values(found, concatenated(parts))
+
+
+def _values(found: Comparison, scores: Scores) -> dict[str, float]:
+    """Return every metric's value, without the draws that only intervals need."""
+    if not len(scores.loss):
         return {}
-    told = task.exact(whole, np.ones((1, len(whole.loss))), rules)
+    whole = np.ones((1, len(scores.loss)))
+    told = task_of(found.config.task).exact(scores, whole, found.config.evaluation)
     return {name: estimate.value for name, estimate in told.items()}
 
 
@@ -99,7 +103,7 @@ def _by_brier(found: Comparison) -> Iterator[str]:
     constant, seed = constant_metrics(found), found.seeds[0]
     for name in {"brier", "integrated_brier"} & constant.keys():
         for arm in found.arms:
-            value = found.metrics(found.merged_scores(arm, seed), seed)[name].value
+            value = _values(found, found.merged_scores(arm, seed))[name]
             if value >= constant[name]:
                 yield (
                     f"{_named(arm)}: NO BETTER THAN A CONSTANT by {metric_words(name)} (lower is "
@@ -150,6 +154,7 @@ def _noise(found: Comparison) -> str:
         divisor = patients * privacy.sampling_rate
         plan = make_plan(privacy, config.training, patients, divisor, simulated=True)
         mechanisms.append(plan.mechanism)
-    values = sum(value.numel() for value in initial_weights(config, 0).values())
+    trained = found.outcomes["federated_dp", found.seeds[0]][0].weights
+    values = sum(value.numel() for value in trained.values())
     told = prospect(mechanisms, values)
     return "" if told is None else told.words

@@ -22,10 +22,13 @@ def begin_folder(out: Path, config: RunConfig) -> None:
         picture.unlink()
 
 
-def write_found(out: Path, found: Comparison) -> None:
-    """Write results.json, report.html, pictures/ and, where there is a shared model, bundle/."""
+def write_found(out: Path, found: Comparison) -> list[str]:
+    """Write results.json, report.html, pictures/ and, where there is a shared model, bundle/.
+
+    What the report says of models that are no better than a constant, and of noise, is returned.
+    """
     write_results(out / "results.json", found)
     # Imported here: pictures take a while to load, and training begins without them.
     from simulations.report.page import write_report
 
-    write_report(out, found)
+    return write_report(out, found)

@@ -21,7 +21,7 @@ from simulations.report.bundle_output import privacy_of, write_shared_model
 from simulations.report.calibration import calibration
 from simulations.report.confounder import confounder
 from simulations.report.examples import examples
-from simulations.report.intervals import intervals
+from simulations.report.intervals import Intervals, intervals
 from simulations.report.pictures import Picture, curves, metric_name, shown, spread
 from simulations.report.results import versions
 from simulations.report.rows import main_arm
@@ -37,8 +37,8 @@ from simulations.report.tables import (
 )
 
 
-def write_report(out: Path, found: Comparison) -> None:
-    """Write report.html, pictures/*.png and bundle/."""
+def write_report(out: Path, found: Comparison) -> list[str]:
+    """Write report.html, pictures/*.png and bundle/; return what it says beside the constant."""
     pictures = {
         picture.name: picture
         for picture in (curves(found), spread(found), calibration(found), examples(found))
@@ -47,11 +47,21 @@ def write_report(out: Path, found: Comparison) -> None:
     for picture in pictures.values():
         replace_durably(out / "pictures" / f"{picture.name}.png", picture.png)
     has_bundle = write_shared_model(out / "bundle", found)
-    page = page_of(found, pictures, has_bundle=has_bundle)
+    ends = intervals(found)
+    lines = constants(found, ends)
+    page = page_of(found, pictures, ends, lines, has_bundle=has_bundle)
     replace_durably(out / "report.html", page.encode())
+    return lines
 
 
-def page_of(found: Comparison, pictures: dict[str, Picture], *, has_bundle: bool) -> str:
+def page_of(
+    found: Comparison,
+    pictures: dict[str, Picture],
+    ends: Intervals,
+    lines: list[str],
+    *,
+    has_bundle: bool,
+) -> str:
     """Return the page; everything that came from outside is escaped."""
     from jinja2 import Environment, StrictUndefined
 
@@ -59,7 +69,6 @@ def page_of(found: Comparison, pictures: dict[str, Picture], *, has_bundle: bool
     template = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     ).from_string(text)
-    ends = intervals(found)
     return template.render(
         found=found,
         config=found.config,
@@ -82,7 +91,7 @@ def page_of(found: Comparison, pictures: dict[str, Picture], *, has_bundle: bool
         shown=shown,
         isnan=math.isnan,
         constant=constant_text(found),
-        constant_lines=constants(found, ends),
+        constant_lines=lines,
         metric=metric_name(found),
         invented=_invented(found),
         told=told_of(found),

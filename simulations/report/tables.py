@@ -16,7 +16,7 @@ from simulations.comparison.arms import Arm
 from simulations.comparison.compare import Comparison
 from simulations.comparison.verdicts import NAMES, Compared, Verdict, said_of
 from simulations.report.constant import constant_lines, constant_metrics, constant_of_arm
-from simulations.report.intervals import Intervals, intervals
+from simulations.report.intervals import Intervals
 from simulations.report.pictures import metric_name, shown
 
 
@@ -165,9 +165,9 @@ def arm_rows(found: Comparison, ends: Intervals) -> tuple[ArmRow, ...]:
     )
 
 
-def constants(found: Comparison, ends: Intervals | None = None) -> list[str]:
+def constants(found: Comparison, ends: Intervals) -> list[str]:
     """Return what is said of models that are no better than a constant, and of the noise."""
-    return constant_lines(found, {arm: low for arm, (low, _) in (ends or intervals(found)).items()})
+    return constant_lines(found, {arm: low for arm, (low, _) in ends.items()})
 
 
 def constant_text(found: Comparison) -> str:

@@ -190,7 +190,7 @@ def test_a_private_run_costs_what_everybody_says_it_costs(
         assert record.epsilon[site.name] == pytest.approx(epsilon, rel=1e-9)
         assert view["status"]["sites"][site.name]["epsilon"] == pytest.approx(epsilon, rel=1e-9)
         ledger = Ledger(site.home.ledger)
-        ledger.check_head(record.ledgers[site.name])
+        assert ledger.knows(record.ledgers[site.name])
         tested = ledger.accounts()["patients"][f"{name}/test"]  # once, when training was over
         assert 0 < epsilon_of(tested, record.delta[site.name]) <= 3.0
         assert ledger.head().charges == record.ledgers[site.name].charges + len(tested)

@@ -18,6 +18,7 @@ from client.privacy import ledger as ledger_module
 from client.privacy.answers import AnswersInFile
 from client.privacy.clipping import clip_factor, patient_norms
 from client.privacy.ledger import COHORT, Ledger, Limit
+from client.privacy.ledger_rows import LedgerState
 from client.privacy.model_guard import check_model
 from client.privacy.patient_optimizer import PatientOptimizer
 from client.privacy.private_step import patient_optimizer as optimizer_of
@@ -371,7 +372,7 @@ def test_a_chain_that_is_not_checked(monkeypatch: Patch, tmp_path: Path) -> None
 
 RESTORED: dict[str, Callable[[Patch], None]] = {
     "a ledger that has stood everywhere": lambda patch: patch.setattr(
-        Ledger, "knows", lambda _self, _head: True
+        LedgerState, "knows", lambda _self, _head: True
     ),
     "disclosures that bear no witness": lambda patch: patch.setattr(
         "client.governance.records.last_mark", lambda _path: None

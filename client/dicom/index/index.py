@@ -131,14 +131,6 @@ class Index:
         rows = self._database.execute(f"{INSTANCES} WHERE study = ? ORDER BY path", (study,))
         return tuple(Path(row["path"]) for row in rows)
 
-    def patient_of(self, study: str) -> str | None:
-        """Return whose study it is, or None where no image of it is known."""
-        row = self._database.execute(
-            "SELECT patient FROM patient JOIN study ON patient.id = patient_id WHERE study = ?",
-            (study,),
-        ).fetchone()
-        return None if row is None else str(row["patient"])
-
     def counts(self) -> Counts:
         """Return how much there is."""
         row = self._database.execute(

@@ -117,6 +117,8 @@ def public_text_of(home: Home) -> str:
 def test_a_worker_that_is_killed_over_a_job_starts_again_and_does_it(
     worker: WorkerProcess, home: Home
 ) -> None:
+    told: list[str] = []
+    worker.restarted = lambda: told.append("restarted")
     slow = replace(TRAIN, config=steps(200_000))
     ask(worker, home, slow, "slow")
     time.sleep(0.5)
@@ -126,7 +128,7 @@ def test_a_worker_that_is_killed_over_a_job_starts_again_and_does_it(
     while worker.given is not None and time.monotonic() < ends:
         assert worker.look() is None
         time.sleep(0.02)
-    assert worker.restarts == 1
+    assert worker.restarts == len(told) == 1
     ask(worker, home, TRAIN, "quick")
     assert not finished(worker).failed
 

@@ -28,7 +28,7 @@ from simulations.report.constant import constant_metrics
 from simulations.report.examples import examples
 from simulations.report.intervals import intervals
 from simulations.report.page import page_of, write_report
-from simulations.report.pictures import curves, spread
+from simulations.report.pictures import Picture, curves, spread
 from simulations.report.results import results
 from simulations.report.rows import owners
 from simulations.report.tables import (
@@ -44,11 +44,20 @@ from tests.simulations.comparisons import TASKS, comparison, run_config, with_co
 PNG = b"\x89PNG\r\n"
 
 
+def constants_of(found: Comparison) -> list[str]:
+    return constants(found, intervals(found))
+
+
+def page_text(found: Comparison, pictures: dict[str, Picture]) -> str:
+    ends = intervals(found)
+    return page_of(found, pictures, ends, constants(found, ends), has_bundle=False)
+
+
 def page(found: Comparison) -> str:
     pictures = (curves(found), spread(found), calibration(found), examples(found))
     named = {p.name: p for p in pictures if p is not None}
     assert all(p.png.startswith(PNG) for p in named.values())
-    return page_of(found, named, has_bundle=False)
+    return page_text(found, named)
 
 
 # --- every task, every set of arms ---------------------------------------------------------
@@ -65,7 +74,7 @@ def test_every_task_has_a_whole_page(kind: str) -> None:
 @pytest.mark.parametrize("arms", [a for n in (1, 2) for a in combinations(ARMS, n)], ids="+".join)
 def test_any_arms_make_a_page(arms: tuple[str, ...]) -> None:
     found = comparison(run_config("binary"), [a for a in ARMS if a in arms])
-    text = page_of(found, {}, has_bundle=False)
+    text = page_text(found, {})
     assert ("Did it help me?" in text) == ({"local", "federated"} <= set(arms))
     assert ("Simulated noise: no privacy claim" in text) == ("federated_dp" in arms)
 
@@ -118,7 +127,7 @@ def test_the_page_loads_nothing_and_runs_nothing() -> None:
 def test_names_from_folders_and_tables_are_escaped() -> None:
     found = comparison(run_config("binary", confounder="view"), names=("<script>x", "south"))
     found = with_confounder(found, ["<b>ap"] * 41)
-    text = page_of(found, {}, has_bundle=False)
+    text = page_text(found, {})
     assert "<script>" not in text
     assert "<b>ap" not in text
     assert "&lt;b&gt;ap" in text
@@ -130,7 +139,7 @@ def test_the_same_comparison_gives_the_same_pictures() -> None:
 
 
 def test_it_says_who_was_left_out_and_what_to_do() -> None:
-    text = page_of(comparison(run_config("binary")), {}, has_bundle=False)
+    text = page_text(comparison(run_config("binary")), {})
     assert "MISSING_SLICES" in text
     assert Reason.MISSING_SLICES.value in text
 
@@ -144,12 +153,12 @@ def test_real_images_are_marked_as_staying_here() -> None:
 def test_only_made_up_patients_are_called_invented() -> None:
     config = run_config("binary", extra="synthetic: {patients: 80}")
     found = comparison(config)
-    assert "are invented" not in page_of(found, {}, has_bundle=False)
+    assert "are invented" not in page_text(found, {})
     made_up = tuple(
         replace(c, items=replace(c.items, pseudonyms=tuple(f"SIM{n:012X}" for n in range(40))))
         for c in found.cohorts
     )
-    assert "are invented" in page_of(replace(found, cohorts=made_up), {}, has_bundle=False)
+    assert "are invented" in page_text(replace(found, cohorts=made_up), {})
 
 
 def test_the_summary_has_every_arm_s_mean_and_the_price() -> None:
@@ -318,7 +327,7 @@ def test_a_count_that_each_update_told_is_said_to_be_covered_by_nothing() -> Non
 def test_an_outline_that_finds_nothing_is_said_to_be_no_better_than_a_constant() -> None:
     found = comparison(run_config("segmentation"))
     assert 0.0 < float(constant_text(found)) < 1.0  # the full outline's
-    good = constants(found)
+    good = constants(found, intervals(found))
     assert [line for line in good if "CONSTANT" in line] == []
     assert any("Noise exceeds signal" in line for line in good)
     empty = {
@@ -336,7 +345,7 @@ def test_an_outline_that_finds_nothing_is_said_to_be_no_better_than_a_constant()
         else several
         for key, several in found.outcomes.items()
     }
-    (line,) = [x for x in constants(replace(found, outcomes=empty)) if "CONSTANT" in x]
+    (line,) = [x for x in constants_of(replace(found, outcomes=empty)) if "CONSTANT" in x]
     assert line.startswith("Federated with DP: NO BETTER THAN A CONSTANT: Dice 0.000")
 
 
@@ -379,7 +388,7 @@ def test_probabilities_no_better_than_the_prevalence_are_said_to_be_none() -> No
         else several
         for key, several in found.outcomes.items()
     }
-    lines = constants(replace(found, outcomes=wrong))
+    lines = constants_of(replace(found, outcomes=wrong))
     assert any(
         line.startswith("Federated: NO BETTER THAN A CONSTANT by Brier score") for line in lines
     )
@@ -403,14 +412,14 @@ def test_the_interval_is_of_the_mean_that_stands_beside_it() -> None:
 
 def test_the_hash_is_the_one_that_hospitals_approve() -> None:
     found = comparison(run_config("binary"))
-    text = page_of(found, {}, has_bundle=False)
+    text = page_text(found, {})
     assert found.config.in_force().fingerprint() in text
     without = replace(found, arms=("federated",))  # the drawn scores cost no epsilon
     assert results(without)["configuration"] == found.config.in_force().fingerprint()
 
 
 def test_names_for_programs_stand_in_no_table_that_people_read() -> None:
-    text = page_of(comparison(run_config("binary")), {}, has_bundle=False)
+    text = page_text(comparison(run_config("binary")), {})
     shown, _, configuration = text.partition("<details><summary>Configuration")
     assert configuration
     for name in ("federated_dp", "average_precision", "calibration_error", "sensitivity_at"):

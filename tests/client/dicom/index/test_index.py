@@ -62,8 +62,6 @@ def test_an_index_tells_what_a_folder_holds(tmp_path: Path) -> None:
         ]
         study = uid("P1", "study of P1")
         assert index.find_study(study) == tuple(sorted((site / "P1").iterdir()))
-        assert index.patient_of(study) == "P1"
-        assert index.patient_of("1.2.3") is None
         assert index.look_up(first.path) == first
         assert index.look_up(site / "empty") == index.quarantined()[0]
         assert index.look_up(site / "notes.txt") is None

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from common.platform.cell_values import Notation, is_either, near, number_of, one_of, yes_or_no
+from common.data.cell_values import Notation, is_either, near, number_of, one_of, yes_or_no
 
 
 @pytest.mark.parametrize(
