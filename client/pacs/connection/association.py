@@ -6,11 +6,14 @@ Nagle's algorithm and delayed acknowledgement cost 40 ms for every image otherwi
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from pynetdicom import build_context, build_role, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_RJ
 from pynetdicom.presentation import PresentationContext
 
 from client.pacs.connection.handshake import (
@@ -56,6 +59,34 @@ _STORAGE = "1.2.840.10008.5.1.4.1.1."
 #: Receives one C-STORE of a C-GET and returns its status (PS3.4 table B.2-1).
 Store = Callable[[evt.Event], int]
 
+
+@dataclass
+class _Answer:
+    """How the PACS refused the request, as the PDU said it when it came.
+
+    pynetdicom 3.0.4 loses a rejection if it reads it and closes the socket before the thread that
+    asked has looked at the socket: about one in a hundred on a loaded machine.
+    """
+
+    rejection: A_ASSOCIATE_RJ | None = None
+    aborted: bool = False
+    asked: float = field(default_factory=time.monotonic)
+
+    def note(self, event: evt.Event) -> None:
+        """Keep what refuses; called for every PDU until the association stands."""
+        match event.pdu:
+            case A_ASSOCIATE_RJ() as rejection:
+                self.rejection = rejection
+            case A_ABORT_RQ():
+                self.aborted = True
+
+    @property
+    def late(self) -> bool:
+        """Whether the time that an answer may take has gone by."""
+        return time.monotonic() - self.asked >= CONNECT_SECONDS
+
+
+_TRANSIENT = 2  # result of an A-ASSOCIATE-RJ; 1 is permanent
 #: (source, reason) of a rejection (PS3.8 table 9-21), and what to do.
 _REJECTED = {
     (1, 3): "it does not know our title {own}. Ask the PACS team to register it with this "
@@ -88,7 +119,10 @@ def associate(
     entity.network_timeout = entity.dimse_timeout = NETWORK_SECONDS
     received = [c for c in classes if store is not None and c.startswith(_STORAGE)]
     roles = [build_role(c, scu_role=False, scp_role=True) for c in received]
-    handlers: list[evt.EventHandlerType] = [] if store is None else [(evt.EVT_C_STORE, store)]
+    answer = _Answer()
+    handlers: list[evt.EventHandlerType] = [(evt.EVT_PDU_RECV, answer.note)]
+    if store is not None:
+        handlers.append((evt.EVT_C_STORE, store))
     try:
         association = entity.associate(
             host,
@@ -103,7 +137,8 @@ def associate(
     except OSError as error:  # the host's name has no address
         raise meaning(host, port, error, secured=pacs.tls) from error
     if not association.is_established:
-        raise _refusal(pacs, association, context)
+        raise _refusal(pacs, association, answer, context)
+    association.unbind(evt.EVT_PDU_RECV, answer.note)
     try:
         yield association
     except BaseException:
@@ -135,23 +170,13 @@ def _address(pacs: PacsConfig) -> tuple[str, int, str]:
 
 
 def _refusal(
-    pacs: PacsConfig, association: Association, context: ssl.SSLContext | None
+    pacs: PacsConfig, association: Association, answer: _Answer, context: ssl.SSLContext | None
 ) -> WardroundError:
     """Say why there is no association."""
     host, port, called = _address(pacs)
     place = f"{called} at {host}:{port}"
-    if association.is_rejected:
-        said = association.acceptor.primitive
-        if said is not None and said.result == 2:
-            message = (
-                f"The PACS {place} takes no more associations now. Wait, or write a smaller "
-                "pacs.associations."
-            )
-            return Unreachable(message)
-        key = (said.result_source or 0, said.diagnostic or 0) if said is not None else (0, 0)
-        advice = _REJECTED.get(key, "it gave no reason that says more. Ask the PACS team")
-        advice = advice.format(own=pacs.own_title, called=called)
-        return TrustRefused(f"The PACS {place} rejects the association: {advice}.")
+    if answer.rejection is not None:
+        return _rejected(pacs, place, answer.rejection)
     fault = reach(host, port, context)
     if fault is not None:
         return fault
@@ -161,10 +186,35 @@ def _refusal(
             f"to allow query and retrieve (C-FIND, C-GET or C-MOVE) to {pacs.own_title}."
         )
         return TrustRefused(message)
+    if answer.aborted:
+        message = (
+            f"The PACS {place} aborts the association without a reason. Ask the PACS team what its "
+            f"log says of {pacs.own_title}."
+        )
+        return Unreachable(message)
     if context is None and speaks_tls(host, port):
         return TrustRefused(f"The PACS {place} speaks TLS there. Write tls: true in pacs.")
+    said = (
+        f"takes connections but did not answer the association within {CONNECT_SECONDS:.0f} s"
+        if answer.late
+        else "closed the connection without an answer"
+    )
     message = (
-        f"The PACS {place} closed the connection without an answer. Compare pacs.port with the "
+        f"The PACS {place} {said}. Compare pacs.port with the "
         "PACS team's DICOM port, which is not that of its web pages, or ask what its log says."
     )
     return Unreachable(message)
+
+
+def _rejected(pacs: PacsConfig, place: str, said: A_ASSOCIATE_RJ) -> WardroundError:
+    """Return what a rejection means (PS3.8 table 9-21)."""
+    if said.result == _TRANSIENT:
+        message = (
+            f"The PACS {place} takes no more associations now. Wait, or write a smaller "
+            "pacs.associations."
+        )
+        return Unreachable(message)
+    key = (said.source or 0, said.reason_diagnostic or 0)
+    advice = _REJECTED.get(key, "it gave no reason that says more. Ask the PACS team")
+    advice = advice.format(own=pacs.own_title, called=pacs.called_title)
+    return TrustRefused(f"The PACS {place} rejects the association: {advice}.")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -79,6 +82,68 @@ def test_a_wrong_called_title_is_named(pacs: Pacs) -> None:
     error = refusal(reaching(pacs, "c-get", called_title="OTHERPACS"))
     assert isinstance(error, TrustRefused)
     assert "does not call itself OTHERPACS. Compare pacs.called_title" in str(error)
+
+
+class _Overtaken(threading.Event):
+    """Lets the reader of the socket finish before the thread that asked goes on."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        ready = super().wait(timeout)
+        time.sleep(0.3)
+        return ready
+
+
+def test_a_rejection_that_overtakes_the_requester_is_named(
+    pacs: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overtaken = SimpleNamespace(**{**vars(threading), "Event": _Overtaken})
+    monkeypatch.setattr("pynetdicom.transport.threading", overtaken)
+    error = refusal(reaching(pacs, "c-get", called_title="OTHERPACS"))
+    assert isinstance(error, TrustRefused)
+    assert "does not call itself OTHERPACS" in str(error)
+
+
+A_ABORT = bytes.fromhex("07 00 00 00 00 04 00 00 00 00")  # PS3.8 table 9-26
+
+
+@contextmanager
+def listener(answer: bytes | None) -> Iterator[int]:
+    """Yield the port of something that is no PACS: it answers with these bytes, or nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server, ExitStack() as kept:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                kept.enter_context(connection)
+                if answer is not None and connection.recv(4096):
+                    connection.sendall(answer)
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        yield int(server.getsockname()[1])
+        server.shutdown(socket.SHUT_RDWR)
+        serving.join()
+
+
+def test_an_abort_is_named(pacs: Pacs) -> None:
+    with listener(A_ABORT) as port:
+        error = refusal(reaching(pacs, "c-get", port=port))
+    assert isinstance(error, Unreachable)
+    assert "aborts the association without a reason" in str(error)
+
+
+def test_silence_is_not_called_a_closed_connection(
+    pacs: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client.pacs.connection.association.CONNECT_SECONDS", 0.4)
+    monkeypatch.setattr("client.pacs.connection.handshake._SILENT_SECONDS", 0.2)
+    with listener(None) as port:
+        error = refusal(reaching(pacs, "c-get", port=port))
+    assert isinstance(error, Unreachable)
+    assert "takes connections but did not answer the association within" in str(error)
 
 
 def test_a_closed_port_is_named(pacs: Pacs) -> None:
