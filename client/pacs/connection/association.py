@@ -74,11 +74,9 @@ class _Answer:
 
     def note(self, event: evt.Event) -> None:
         """Keep what refuses; called for every PDU until the association stands."""
-        match event.pdu:
-            case A_ASSOCIATE_RJ() as rejection:
-                self.rejection = rejection
-            case A_ABORT_RQ():
-                self.aborted = True
+        if isinstance(event.pdu, A_ASSOCIATE_RJ):
+            self.rejection = event.pdu
+        self.aborted = self.aborted or isinstance(event.pdu, A_ABORT_RQ)
 
     @property
     def late(self) -> bool:
