@@ -9,18 +9,33 @@ from typing import Annotated, Literal
 
 import typer
 
-from client.cli.options import (
-    AllOption,
-    DataOption,
-    HomeOption,
-    JsonOption,
-    LabelsOption,
-    RunArgument,
-    YesOption,
-)
 from client.site.home import Home
 from common.platform.command_line import Reporting
 from common.platform.errors import ConfigurationError, ExitCode
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--home",
+        metavar="FOLDER",
+        help="The site's own folder; by default $WARDROUND_SITE or ~/.wardround/site.",
+    ),
+]
+DataOption = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Folder with the DICOM files; only read.")
+]
+LabelsOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="The table of labels, if it is not labels.csv in the data folder."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+AllOption = Annotated[bool, typer.Option("--all", help="Name every single one.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN|CONFIG.yaml", help="As `wardround-site runs` lists it.")
+]
 
 
 class _Reporting(Reporting):
@@ -133,7 +148,7 @@ def index(
 
     With CONFIG.yaml, prepare what its run takes and count its patients.
     """
-    from client.cli import doctor as command
+    from client.cli import index as command
 
     command.index(Home.chosen(home), config, every=every)
 
@@ -224,7 +239,7 @@ def runs(
 
     With RUN, show that one in full.
     """
-    from client.cli import approve as command
+    from client.cli import runs as command
 
     command.show_runs(Home.chosen(home), run)
 
@@ -308,7 +323,7 @@ def list_disclosures(
     home: HomeOption = None, *, every: AllOption = False, json: JsonOption = False
 ) -> None:
     """List the messages that left: what, to whom, how much, and the privacy spent by then."""
-    from client.cli import budget as command
+    from client.cli import disclosures as command
 
     command.show_disclosures(Home.chosen(home), everything=every, as_json=json)
 
@@ -327,7 +342,7 @@ def verify_disclosures(
 
     With HASH, a last hash that was written down before, lines missing at the end show as well.
     """
-    from client.cli import budget as command
+    from client.cli import disclosures as command
 
     command.verify_disclosures(Home.chosen(home), head, file)
 

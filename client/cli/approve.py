@@ -1,4 +1,4 @@
-"""`runs`, `approve` and `refuse`: people's decisions on what a site trains."""
+"""`approve` and `refuse`: people's decisions on what a site trains."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Literal
 
 from client.cli.budget import charged
-from client.cli.status import is_automatic, is_running
-from client.cli.terminal import as_text, ask, say, table
-from client.governance.approvals import Approvals, KnownConfiguration
+from client.cli.status import is_running
+from client.cli.terminal import as_text, ask, say
+from client.governance.approvals import Approvals
 from client.governance.extensions import judge_extensions
 from client.governance.plain_words import described
 from client.governance.policy import Denied, judge, judge_metrics
 from client.site.home import Home
-from client.site.plain_text import ago
 from client.site.site_config import load_site_config
 from client.transport.coordinator import load_coordinator
 from common.config.privacy import COMMON_DELTA
@@ -21,41 +20,17 @@ from common.config.run_config import RunConfig, load_config
 from common.extensions.pinning import pinned
 from common.platform.errors import ConfigurationError
 
-_WORDS = {"approved": "approved", "declined": "refused", "waiting": "waits for you"}
-_STEPS = {
-    "waiting": "wardround-site approve {0}   (or refuse)",
-    "approved": "wardround-site refuse {0}   takes it back",
-    "declined": "wardround-site approve {0}   takes it back",
-}
-
-
-def show_runs(home: Home, which: str | None) -> None:
-    """List what was proposed or decided on, or show one of them in full."""
-    approvals = Approvals(home.approvals)
-    seen = approvals.listed()
-    if which is not None:
-        found, seed = _found(approvals, which)
-        _show(home, approvals, found, seed, which)
-        say("The whole configuration:")
-        for line in found.to_yaml().splitlines():
-            say(f"  {as_text(line)}")
-        return
-    if not seen:
-        say("No run was proposed yet. wardround-site status shows whether the site is connected.")
-        return
-    rows = [("RUN", "CONFIGURATION", "ANSWER", "SINCE", "NEXT")]
-    rows += [_row(item, automatic=is_automatic(home)) for item in seen]
-    table(rows)
+ANSWERS = {"approved": "approved", "declined": "refused", "waiting": "waits for you"}
 
 
 def decide(home: Home, which: str, decision: Literal["approved", "declined"], *, yes: bool) -> None:
     """Show a configuration and what changed in it, and record the answer."""
     approvals = Approvals(home.approvals)
-    config, seed = _found(approvals, which)
-    _show(home, approvals, config, seed, which)
+    config, seed = found_configuration(approvals, which)
+    show_configuration(home, approvals, config, seed, which)
     word = "Approve" if decision == "approved" else "Refuse"
     if approvals.decision(config.in_force().fingerprint(), seed) == decision:
-        say(f"It is {_WORDS[decision]} already; nothing was changed.")
+        say(f"It is {ANSWERS[decision]} already; nothing was changed.")
         return
     if not yes and not ask(f"{word} this configuration?"):
         say("Nothing was changed.")
@@ -73,19 +48,7 @@ def decide(home: Home, which: str, decision: Literal["approved", "declined"], *,
         say(f"Refused {fingerprint[:16]}: from now on nothing of it is answered.")
 
 
-def _row(seen: KnownConfiguration, *, automatic: bool) -> tuple[str, str, str, str, str]:
-    run = as_text(seen.run or "-")
-    name = as_text(seen.name)
-    which = as_text(seen.run) if seen.run else seen.fingerprint[:16]
-    step, word = _STEPS[seen.decision].format(which), _WORDS[seen.decision]
-    if automatic and seen.decision == "waiting":
-        step, word = f"wardround-site refuse {which}   says no", "automatic"
-    if seen.config is None:
-        step = "cannot be read: another release wrote it, or the file was changed"
-    return run, f"{name} {seen.fingerprint[:8]}", word, ago(seen.since), step
-
-
-def _found(approvals: Approvals, which: str) -> tuple[RunConfig, int | None]:
+def found_configuration(approvals: Approvals, which: str) -> tuple[RunConfig, int | None]:
     """Return the configuration of a run, a file, or a hash's beginning, and the seed asked with."""
     seen = approvals.listed()
     # A run that changed its configuration asks again: the last one is meant.
@@ -111,7 +74,7 @@ def _found(approvals: Approvals, which: str) -> tuple[RunConfig, int | None]:
     raise ConfigurationError(message)
 
 
-def _show(
+def show_configuration(
     home: Home, approvals: Approvals, config: RunConfig, seed: int | None, run: str = ""
 ) -> None:
     """Show what a configuration does and costs here; `run` is the one that is asked about."""

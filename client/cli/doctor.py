@@ -1,26 +1,22 @@
-"""`doctor`, `index` and `service`: whether the site is ready, and making it so."""
+"""`doctor` and `service`: whether the site is ready, and a unit that starts it with its machine."""
 
 from __future__ import annotations
 
 import json
-import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
 import typer
 
-from client.cli.terminal import as_text, say, table
+from client.cli.terminal import as_text, say
 from client.node.systemd import SiteUnit, how_to_install, unit
 from client.readiness.doctor import examine
 from client.site.home import Home
-from client.site.site_config import SiteConfig, load_site_config
-from common.platform.errors import CohortError, ExitCode
+from client.site.site_config import load_site_config
+from common.platform.errors import ExitCode
 from common.platform.systemd import in_a_persons_home, installed
 
-_TELL_SECONDS = 5.0
 _MARKS = {"ok": "ok", "note": "note", "wrong": "WRONG"}
 
 
@@ -38,15 +34,6 @@ def show_findings(home: Home, part: Literal["site", "pacs"], *, as_json: bool) -
     if not as_json:
         say(f"{faults} to mend." if faults else "Ready.")
     return ExitCode.RUN_FAILED if faults else ExitCode.DONE
-
-
-def index(home: Home, config: Path | None, *, every: bool) -> None:
-    """Read all images once, so that the first round finds them prepared."""
-    site = load_site_config(home.site_yaml)
-    if config is None:
-        _index_folder(home, site, every=every)
-    else:
-        _index_run(home, site, config, every=every)
 
 
 def write_service(home: Home, user: str, out: Path | None) -> None:
@@ -68,113 +55,3 @@ def write_service(home: Home, user: str, out: Path | None) -> None:
     say("As root, type:")
     for line in how_to_install(service, out.absolute()):
         say(f"  {line}")
-
-
-def _index_run(home: Home, site: SiteConfig, path: Path, *, every: bool) -> None:
-    from client.cohort.column_check import questions_about
-    from client.cohort.left_out import LeftOut
-    from client.cohort.loading import load_cohort, needed_columns
-    from client.cohort.quality_rules import CohortPaths, images_left_out
-    from client.site.cache import Cache
-    from client.site.withdrawals import withdrawn
-    from client.training.features import with_features
-    from common.config.run_config import load_config
-    from common.extensions.pinning import pinned
-    from common.tasks import task_of
-
-    config = pinned(load_config(path)).in_force()
-    task, cache = task_of(config.task), Cache(home.cache, home.index)
-    paths = CohortPaths(data=site.data, labels=site.labels_csv, index=home.index, cache=home.cache)
-    with cache.in_use():
-        refused = images_left_out(paths, config, site.quality) if site.data.is_dir() else {}
-        left_out = LeftOut(withdrawn=withdrawn(home), images=refused)
-        cohort = load_cohort(site.data, config, task, cache, site.labels_csv, left_out)
-        if config.model.network == "frozen_features":
-            say("Computing the frozen features, once.")
-            cohort = with_features(cohort, config, cache)
-    if config.cohort.images is not None:
-        _say_join(home, site, needed_columns(config, task), every=every)
-    if cohort.doubt:
-        raise CohortError(cohort.doubt)
-    items = len(cohort.items.patient)
-    say(f"{len(cohort.items)} patients with {items} items can be used for {config.name}.")
-    for remark in questions_about(site.labels_csv, config):
-        say(as_text(remark))
-    _say_unusable(
-        [(u.reason.name, u.reason.value, u.what, u.detail) for u in cohort.unusable], every=every
-    )
-
-
-def _say_join(home: Home, site: SiteConfig, needed: Sequence[str], *, every: bool) -> None:
-    """Say how the table and the images found each other."""
-    from client.cohort.label_join import join_report
-    from client.cohort.other_formats import other_formats
-    from client.dicom.index.index import Index
-    from client.labels.label_table import dicom_keys, read_labels
-    from client.site.withdrawals import withdrawn
-
-    labels = read_labels(site.labels_csv, needed, with_images=True, withdrawn=withdrawn(home))
-    with Index(home.index) as index:
-        report = join_report(labels, (dicom_keys(image.header) for image in index.instances()))
-    for line in report.lines():
-        say(as_text(line))
-    if report.unmatched_rows and (instead := other_formats(site.data, labels.rows)):
-        say(as_text(instead))
-    lonely = (*report.unmatched_rows, *report.unmatched_images) if every else ()
-    if lonely:
-        table([(f"  {as_text(o.what)}", as_text(o.value), as_text(o.cause)) for o in lonely])
-
-
-def _index_folder(home: Home, site: SiteConfig, *, every: bool) -> None:
-    from client.cohort.image_intake import dicom_files, read_objects
-    from client.cohort.other_formats import other_formats
-    from client.dicom.index.index import Index
-    from client.dicom.pixels.store import PixelStore
-
-    if not site.data.is_dir():
-        message = f"There is no folder {site.data}. Mount it, or correct data in {home.site_yaml}."
-        raise CohortError(message)
-    files = dicom_files(site.data, frozenset())
-    say(f"Reading {len(files)} files in {site.data}.")
-    with PixelStore(home.cache / "pixels") as store, Index(home.index) as index:
-        change = index.update(site.data)
-        say(f"{change.read} new or changed, {change.gone} gone; decoding what is not decoded yet.")
-        found = read_objects(
-            site.data, _told(files), lambda _header: None, store, by_series=False, index=index
-        )
-    patients = {item.header.patient for item in found.objects}
-    kinds = Counter(item.header.modality or "unknown" for item in found.objects)
-    said = ", ".join(f"{count} x {as_text(kind)}" for kind, count in kinds.most_common())
-    say(f"{len(found.objects)} images of {len(patients)} patients can be used ({said or 'none'}).")
-    instead = "" if found.objects else other_formats(site.data)
-    if instead:
-        say(as_text(instead))
-    elif not files:
-        say("There are no files there: wardround-site pull, or correct data in site.yaml.")
-    _say_unusable(
-        [(p.reason.name, p.reason.value, p.what, p.detail) for p in found.problems], every=every
-    )
-
-
-def _told(files: list[Path]) -> Iterator[Path]:
-    """Yield the files and say now and then how far it is."""
-    last = time.monotonic()
-    for number, path in enumerate(files):
-        if time.monotonic() - last > _TELL_SECONDS:
-            last = time.monotonic()
-            typer.echo(f"  {number} of {len(files)}", err=True)
-        yield path
-
-
-def _say_unusable(problems: Iterable[tuple[str, str, str, str]], *, every: bool) -> None:
-    """Say why things cannot be used; single ones are named only where all were asked for."""
-    listed = list(problems)
-    if not listed:
-        return
-    counts = Counter((name, meaning) for name, meaning, _, _ in listed)
-    say("Not used:")
-    table([(f"  {n} x", name, meaning) for (name, meaning), n in counts.most_common()])
-    if not every:
-        say("--all names each of them.")
-        return
-    table([(f"  {name}", as_text(what), as_text(detail)) for name, _, what, detail in listed])

@@ -76,7 +76,7 @@ def init(
     folder: FolderOption = None,
 ) -> None:
     """Make the coordinator's keys, certificates and settings."""
-    from server.cli import start as command
+    from server.cli import init as command
 
     command.init(_chosen(folder), address, name)
 
@@ -104,7 +104,7 @@ def service(
     folder: FolderOption = None,
 ) -> None:
     """Print a hardened systemd unit, so that the coordinator starts with its machine."""
-    from server.cli import start as command
+    from server.cli import service as command
 
     command.write_service(_chosen(folder), user, out)
 
@@ -121,7 +121,7 @@ def invite(
     folder: FolderOption = None,
 ) -> None:
     """Print one line for each site: address, the authority's hash, a secret that works once."""
-    from server.cli import sites as command
+    from server.cli import invite as command
 
     command.invite(_chosen(folder), site, hours, out)
 
@@ -207,7 +207,7 @@ def status(
     run: NewestArgument = None, folder: FolderOption = None, *, json: JsonOption = False
 ) -> None:
     """Say where the runs are, what they wait for and what to do."""
-    from server.cli import run as command
+    from server.cli import status as command
 
     command.status(_chosen(folder), run, json=json)
 
@@ -248,7 +248,7 @@ def export(
     folder: FolderOption = None,
 ) -> None:
     """Write a run's model as a bundle, with its card."""
-    from server.cli import run as command
+    from server.cli import export as command
 
     command.export_run(_chosen(folder), run, out)
 
@@ -281,7 +281,7 @@ def report(
     json: JsonOption = False,
 ) -> None:
     """Show what the sites told of their cohorts, and write it as a page: found, used, left out."""
-    from server.cli import cohorts as command
+    from server.cli import report as command
 
     command.report(_chosen(folder), run, out, as_json=json)
 

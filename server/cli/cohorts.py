@@ -1,4 +1,4 @@
-"""`cohorts` and `report`: what the sites say of their cohorts."""
+"""`cohorts`: asks the sites what they have for a run."""
 
 from __future__ import annotations
 
@@ -10,30 +10,11 @@ import typer
 
 from common.config.run_config import load_config
 from common.extensions.pinning import pinned
-from common.platform.errors import ConfigurationError, ExitCode
+from common.platform.errors import ExitCode
 from server.files.folder import Folder
-from server.files.run_status import newest, view_of
 from server.rounds.cohort_report import said, write_report
-from server.rounds.cohort_survey import Survey, parse_survey, read_survey
+from server.rounds.cohort_survey import Survey, parse_survey
 from server.service.operator_client import Operator
-
-
-def report(folder: Folder, name: str | None, out: Path | None, *, as_json: bool) -> None:
-    """Print what is known of a run's cohorts, and write it as a page."""
-    folder.require()
-    chosen = name or _newest(folder)
-    place = folder.run(chosen)
-    found = read_survey(place.cohort)
-    if found is None:
-        raise ConfigurationError(_why_none(folder, chosen))
-    if as_json:
-        typer.echo(json.dumps({**found.to_json(), "merged": _merged(found)}, indent=1))
-        return
-    for line in said(found):
-        typer.echo(line)
-    path = out or place.report
-    write_report(path, found)
-    typer.echo(f"The page with classes and histograms: {path}")
 
 
 def ask(folder: Folder, config: Path, out: Path | None, *, as_json: bool) -> None:
@@ -45,7 +26,7 @@ def ask(folder: Folder, config: Path, out: Path | None, *, as_json: bool) -> Non
     with closing(Operator(folder)) as operator:
         found = parse_survey(operator.cohorts(run.to_yaml()))
     if as_json:
-        typer.echo(json.dumps({**found.to_json(), "merged": _merged(found)}, indent=1))
+        typer.echo(survey_json(found))
     else:
         for line in said(found):
             typer.echo(line)
@@ -54,6 +35,11 @@ def ask(folder: Folder, config: Path, out: Path | None, *, as_json: bool) -> Non
             typer.echo(f"The page with classes and histograms: {out}")
     if not found.sites:
         raise typer.Exit(ExitCode.RUN_FAILED)
+
+
+def survey_json(found: Survey) -> str:
+    """Return what each site told, and all of it merged, as JSON."""
+    return json.dumps({**found.to_json(), "merged": _merged(found)}, indent=1)
 
 
 def _merged(found: Survey) -> dict[str, object]:
@@ -68,21 +54,3 @@ def _merged(found: Survey) -> dict[str, object]:
         }
         for name, table in found.merged().items()
     }
-
-
-def _newest(folder: Folder) -> str:
-    found = newest(view_of(folder.run(name)) for name in folder.run_names())
-    if found is None:
-        message = "There is no run yet. Start one: wardround-coordinator run CONFIG"
-        raise ConfigurationError(message)
-    return found.name
-
-
-def _why_none(folder: Folder, name: str) -> str:
-    if not folder.run(name).run.is_file():
-        known = ", ".join(folder.run_names()[-5:]) or "none yet"
-        return f"There is no run {name!r}; there are: {known}."
-    return (
-        f"The sites have told nothing of their cohorts for {name} yet: they are asked once enough "
-        f"of them take part. To see what it waits for: wardround-coordinator status {name}"
-    )

@@ -1,4 +1,4 @@
-"""`run`, `status`, `watch`, `stop`, `resume` and `export`."""
+"""`run`, `watch`, `stop` and `resume`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rich.console import Console
 
 from common.config.run_config import load_config, without_privacy
 from common.extensions.pinning import pinned
-from common.platform.errors import ConfigurationError, Unreachable
-from server.cli.watch import show, watch
+from common.platform.errors import ConfigurationError
+from server.cli.watch import watch
 from server.files.folder import Folder
-from server.files.run_status import RunView, newest, view_of
+from server.files.run_status import RunView, newest
 from server.service.operator_client import Operator
 
 
@@ -51,7 +51,7 @@ def resume(folder: Folder, name: str, *, detach: bool) -> int:
 def watch_run(folder: Folder, name: str | None) -> int:
     """Show a run until it is over."""
     with closing(Operator(folder)) as operator:
-        chosen = name or _newest(operator.runs())
+        chosen = name or newest_name(operator.runs())
         return watch(lambda: operator.run(chosen), Console())
 
 
@@ -62,40 +62,6 @@ def stop(folder: Folder, name: str) -> None:
     typer.echo(f"Run {name} is stopped. It goes on with: wardround-coordinator resume {name}")
 
 
-def status(folder: Folder, name: str | None, *, json: bool) -> None:
-    """Say where the runs are; from the files, when the service does not run."""
-    folder.require()
-    down: Unreachable | None = None
-    try:
-        with closing(Operator(folder)) as operator:
-            views = (operator.run(name),) if name else operator.runs()
-    except Unreachable as error:
-        down = error
-        names = (name,) if name else folder.run_names()
-        views = tuple(view_of(folder.run(run)) for run in names)
-    if json:
-        Console().print_json(data=[view.model_dump(mode="json") for view in views])
-    else:
-        show(views, Console())
-    if down is not None:
-        raise down
-
-
-def export_run(folder: Folder, name: str | None, out: Path | None) -> None:
-    """Write a run's model as a bundle."""
-    from server.bundle.export import export
-
-    folder.require()
-    chosen = name or _newest(view_of(folder.run(known)) for known in folder.run_names())
-    place = folder.run(chosen)
-    target = out or place.bundle
-    export(place.path, target)
-    typer.echo(f"The model of {chosen} is in {target}; its README.md is the model card.")
-    typer.echo(
-        "Send that folder to a site, which uses it with: wardround-site calibrate --bundle FOLDER"
-    )
-
-
 def _watched(operator: Operator, name: str, *, detach: bool) -> int:
     if detach:
         typer.echo(f"To see it: wardround-coordinator watch {name}")
@@ -103,7 +69,8 @@ def _watched(operator: Operator, name: str, *, detach: bool) -> int:
     return watch(lambda: operator.run(name), Console())
 
 
-def _newest(views: Iterable[RunView]) -> str:
+def newest_name(views: Iterable[RunView]) -> str:
+    """Return the newest run's name; ConfigurationError when there is none."""
     found = newest(views)
     if found is None:
         message = "There is no run yet. Start one: wardround-coordinator run CONFIG"

@@ -1,45 +1,19 @@
-"""`invite` and `sites`."""
+"""`sites`: who belongs; accepts and revokes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import cast
 
 import typer
 from rich.console import Console
 
-from common.platform.durable import replace_durably
 from common.platform.errors import ConfigurationError, Unreachable
-from server.enrolment.invitations import invitations
 from server.enrolment.registry import EnrolledSite, Enrolment
 from server.files.folder import Folder
-from server.files.settings import load_settings
 from server.service.operator_client import Json, Operator
-
-
-def invite(folder: Folder, sites: Sequence[str], hours: float, out: Path | None) -> None:
-    """Print or write an invitation for each site."""
-    folder.require()
-    enrolment = Enrolment(folder.enrolment)
-    made = invitations(folder, load_settings(folder.settings), enrolment, sites, hours)
-    for site, line in made.items():
-        if out is None:
-            typer.echo(line if len(made) == 1 else f"{site} {line}")
-        else:
-            path = out / f"{site}.invite"
-            replace_durably(path, f"{line}\n".encode(), mode=0o600)
-            typer.echo(str(path))
-    typer.echo(
-        f"Each works once and for {hours:g} hours; send it by a way that only the site's admin "
-        "reads. There: wardround-site join "
-        "INVITE --data FOLDER\n"
-        "Then, here, with the fingerprint that the admin reads to you: "
-        f"wardround-coordinator sites accept {sites[0]}=SHA256:...",
-        err=True,
-    )
 
 
 def show(folder: Folder, *, json: bool) -> None:

@@ -1,31 +1,11 @@
-"""`init`, `start` and `service`."""
+"""`start`: the coordinator's service."""
 
 from __future__ import annotations
 
-import socket
-from pathlib import Path
-
 import typer
 
-from common.platform.systemd import in_a_persons_home, installed
 from server.files.folder import Folder
-from server.files.settings import DEFAULT_PORT, Settings, load_settings, new_settings
-from server.service.systemd import CoordinatorUnit, how_to_install, low_port, unit
-
-
-def init(folder: Folder, address: str | None, name: str | None) -> None:
-    """Make keys, certificates, a token and settings, and say what comes next."""
-    from server.enrolment.initialise import set_up
-
-    machine = socket.getfqdn()
-    given = f"{machine}:{DEFAULT_PORT}" if address is None else address
-    settings = new_settings(name or socket.gethostname().partition(".")[0], given)
-    set_up(folder, settings)
-    typer.echo(f"The coordinator {settings.name} is in {folder.path}.")
-    typer.echo(f"Sites will connect to {settings.address} (TLS 1.3, our own authority).")
-    if address is None:
-        typer.echo("If they reach this machine by another name, say so: init --address HOST:PORT")
-    typer.echo("Next: wardround-coordinator start   (and leave it running)")
+from server.files.settings import Settings
 
 
 def start(folder: Folder, *, json: bool) -> None:
@@ -37,31 +17,3 @@ def start(folder: Folder, *, json: bool) -> None:
         typer.echo("Next, in another terminal: wardround-coordinator invite SITE")
 
     run_service(folder, json=json, announce=announce)
-
-
-def write_service(folder: Folder, user: str, out: Path | None) -> None:
-    """Print the unit, or write it and say how it is installed."""
-    folder.require()
-    settings = load_settings(folder.settings)
-    service = CoordinatorUnit(
-        program=installed("wardround-coordinator"), folder=folder.path, user=user, settings=settings
-    )
-    if out is None:
-        typer.echo(unit(service), nl=False)
-        return
-    out.write_text(unit(service), encoding="utf-8")
-    typer.echo(f"Wrote {out}.")
-    port = low_port(settings)
-    if port is not None:
-        typer.echo(f"Nobody but root may listen on port {port}: choose one from 1024 on, and let")
-        typer.echo(f"the firewall pass {port} to it. It stands in {folder.settings}.")
-    if in_a_persons_home(folder.path) and user != folder.path.owner():
-        typer.echo(f"The user {user} cannot enter {folder.path}. Move it, and write the unit anew:")
-        typer.echo(f"  mv {folder.path} /var/lib/wardround-coordinator")
-        typer.echo(
-            "  wardround-coordinator service --folder /var/lib/wardround-coordinator --out FILE"
-        )
-        return
-    typer.echo("As root, type:")
-    for line in how_to_install(service, out.absolute()):
-        typer.echo(f"  {line}")

@@ -224,7 +224,7 @@ def test_exit_statuses_of_real_processes(tmp_path: Path) -> None:
 def test_commands_that_only_look_start_without_torch() -> None:
     program = (
         "import sys, client.cli.app, client.cli.status, client.cli.join, "
-        "client.cli.budget; print(*sys.modules)"
+        "client.cli.budget, client.cli.disclosures; print(*sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],

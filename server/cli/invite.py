@@ -1,0 +1,36 @@
+"""`invite`: invitations for sites."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from common.platform.durable import replace_durably
+from server.enrolment.invitations import invitations
+from server.enrolment.registry import Enrolment
+from server.files.folder import Folder
+from server.files.settings import load_settings
+
+
+def invite(folder: Folder, sites: Sequence[str], hours: float, out: Path | None) -> None:
+    """Print or write an invitation for each site."""
+    folder.require()
+    enrolment = Enrolment(folder.enrolment)
+    made = invitations(folder, load_settings(folder.settings), enrolment, sites, hours)
+    for site, line in made.items():
+        if out is None:
+            typer.echo(line if len(made) == 1 else f"{site} {line}")
+        else:
+            path = out / f"{site}.invite"
+            replace_durably(path, f"{line}\n".encode(), mode=0o600)
+            typer.echo(str(path))
+    typer.echo(
+        f"Each works once and for {hours:g} hours; send it by a way that only the site's admin "
+        "reads. There: wardround-site join "
+        "INVITE --data FOLDER\n"
+        "Then, here, with the fingerprint that the admin reads to you: "
+        f"wardround-coordinator sites accept {sites[0]}=SHA256:...",
+        err=True,
+    )
