@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from client.dicom.masks.rtstruct import (
     frame_of_reference,
     read_structure_set,
 )
+from client.dicom.masks.telling import Tell, to_nobody
 from client.dicom.quiet import quiet
 from client.dicom.reading.read import Header
 from client.dicom.reading.volume import Geometry
@@ -35,11 +36,6 @@ from client.labels.label_table import dicom_keys
 
 #: Pictures that lose an outline's edge, or that nobody here reads.
 _PICTURES = frozenset({".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
-Tell = Callable[[UnusableFile], None]
-
-
-def _to_nobody(_problem: UnusableFile) -> None:
-    return
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +85,7 @@ def shared_masks(
 
 
 def read_mask(
-    site: Path, name: str, canvas: Canvas, rules: MaskRules, tell: Tell = _to_nobody
+    site: Path, name: str, canvas: Canvas, rules: MaskRules, tell: Tell = to_nobody
 ) -> Labels:
     """Read the mask that a row names; UnusableFile with MASK_MISSING or MASK_UNUSABLE.
 
@@ -126,7 +122,9 @@ def _read(site: Path, name: str, canvas: Canvas, rules: MaskRules, tell: Tell) -
     if path.suffix.lower() == ".png":
         raise UnusableFile(Reason.MASK_UNUSABLE, "a PNG for a volume; use DICOM SEG")
     if path.name.lower().endswith(SUFFIXES):
-        return read_nifti(path, shape, canvas.geometry, rules.structures, resample=rules.resample)
+        return read_nifti(
+            path, shape, canvas.geometry, rules.structures, resample=rules.resample, tell=tell
+        )
     if _sop_class(site, path, canvas) == STRUCTURE_SET:
         drawn = DrawnVolume(
             shape=shape,
@@ -135,8 +133,10 @@ def _read(site: Path, name: str, canvas: Canvas, rules: MaskRules, tell: Tell) -
             instances=canvas.instances,
             frame_of_reference=frame_of_reference(site / canvas.first),
         )
-        return read_structure_set(path, drawn, rules.structures)
-    return read_segmentation(path, shape, canvas.geometry, rules.structures)
+        return read_structure_set(path, drawn, rules.structures, tell)
+    return read_segmentation(
+        path, shape, canvas.geometry, rules.structures, instances=canvas.instances, tell=tell
+    )
 
 
 def _flat(
@@ -154,7 +154,7 @@ def _flat(
             "SEG",
         )
     return read_image_segmentation(
-        path, canvas.header, canvas.frame, rules.structures, alone=canvas.alone
+        path, canvas.header, canvas.frame, rules.structures, alone=canvas.alone, tell=tell
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from client.cohort.found import Found, Object, Owned
 from client.cohort.image_gate import ImageGate, WantedImages
 from client.cohort.image_intake import dicom_files, pixels_of, read_objects, read_objects_alone
 from client.cohort.image_masks import Canvas, mask_name, read_mask, shared_masks
+from client.cohort.mask_grid import on_grid
 from client.dicom.index.index import Index
 from client.dicom.pixels.store import PixelStore
 from client.dicom.reading.phases import check_phases
@@ -27,7 +28,7 @@ from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.labels.label_table import dicom_keys
 from client.site.cache import Cache, file_key, key_of
 from common.config.run_config import Images
-from common.data.preprocessing import prepare, prepare_labels
+from common.data.preprocessing import prepare
 from common.platform.errors import CohortError
 
 
@@ -238,6 +239,8 @@ def _prepare_all(site: Path, found: Found, wanted: WantedImages, store: PixelSto
         else:
             targets.append(target)
             keys.append(image.keys())
+    if masks is not None:
+        found.problems += _never_drawn(targets, masks.structures)
     empty = torch.zeros((0, rules.channels, *rules.size))
     return Prepared(
         image=torch.stack(images) if images else empty,
@@ -245,6 +248,15 @@ def _prepare_all(site: Path, found: Found, wanted: WantedImages, store: PixelSto
         keys=tuple(keys),
         problems=tuple(found.problems),
     )
+
+
+def _never_drawn(targets: Sequence[Tensor], structures: Iterable[str]) -> Iterator[Unusable]:
+    """Yield a notice for each structure that none of the site's masks holds."""
+    drawn = {number for target in targets for number in np.unique(target.numpy()).tolist()}
+    for number, name in enumerate(structures, 1):
+        if targets and number not in drawn:
+            detail = f"drawn in none of the {len(targets)} masks that are used"
+            yield Unusable(reason=Reason.MASK_NAMES, what=f"structure {name}", detail=detail)
 
 
 def _mask(
@@ -265,16 +277,14 @@ def _mask(
         alone=of_row[row] == 1,
     )
     name = labels.rows[row][masks.column]
-    drawn = read_mask(
-        site,
-        name,
-        canvas,
-        masks,
-        lambda problem: found.problems.append(
-            problem.listed(image.source, found.whose(image.header))
-        ),
-    )
-    return prepare_labels(drawn, image.spacing, wanted.rules)
+
+    def tell(problem: UnusableFile) -> None:
+        listed = problem.listed(image.source, found.whose(image.header))
+        if listed not in found.problems:  # of each frame of one file the same may be told
+            found.problems.append(listed)
+
+    drawn = read_mask(site, name, canvas, masks, tell)
+    return on_grid(drawn, image.spacing, wanted.rules, list(masks.structures), tell)
 
 
 def _keep(cache: Cache, key: str, prepared: Prepared) -> None:

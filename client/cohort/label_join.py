@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.dicom.index.index import Index
-from client.dicom.reasons import Reason, Unusable, UnusableFile
+from client.dicom.reasons import NOTICES, Reason, Unusable, UnusableFile
 from client.labels.csv_text import KEYS
 from client.labels.label_table import Labels, dicom_keys, key_of_row
 
@@ -118,7 +118,7 @@ _NO_PICTURE = frozenset(
         Reason.LOCALIZER,
         Reason.LABEL_MISSING,
         Reason.WITHDRAWN,
-        Reason.MASK_GREYS,
+        *NOTICES,
     }
 )
 

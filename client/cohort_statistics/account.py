@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from client.dicom.headers.instance import Instance, Quarantined
-from client.dicom.reasons import Reason, Unusable
+from client.dicom.reasons import NOTICES, Reason, Unusable
 
 #: No image was to be had of these, so none is missing.
 NO_IMAGES = frozenset({Reason.DICOMDIR, Reason.NO_PIXELS, Reason.SEGMENTATION, Reason.SLIDE_LABEL})
@@ -130,7 +130,8 @@ def _reasons(unusable: Iterable[Unusable]) -> dict[tuple[str, str], list[Reason]
     """Return the reasons by whose they are, and what about: a file, a series, a patient."""
     found: dict[tuple[str, str], list[Reason]] = defaultdict(list)
     for problem in unusable:
-        found[problem.patient, problem.what.partition(" frame ")[0]].append(problem.reason)
+        if problem.reason not in NOTICES:
+            found[problem.patient, problem.what.partition(" frame ")[0]].append(problem.reason)
     return found
 
 

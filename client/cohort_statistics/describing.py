@@ -14,7 +14,7 @@ from client.cohort_statistics.account import CohortFacts, StudyAccount, account
 from client.cohort_statistics.intensity import mean_intensities
 from client.cohort_statistics.release import CountMembers, noised, released, sensitivity
 from client.dicom.index.index import Index
-from client.dicom.reasons import Reason
+from client.dicom.reasons import NOTICES, Reason
 from client.privacy.answers import AnotherRequest
 from client.privacy.composition import charged_as
 from client.training.site import Site
@@ -227,13 +227,7 @@ def _without_images(facts: CohortFacts, *, lines: bool) -> dict[str, Reason]:
     A line that names none is nobody's: one patient may have many. `lines` takes single lines of a
     patient's, too, as where a row is all that there is of them.
     """
-    silent = {
-        Reason.VALUE_UNUSABLE,
-        Reason.WITHDRAWN,
-        Reason.MASK_GREYS,
-        Reason.MASK_PALETTE,
-        Reason.MASK_RIM,
-    }
+    silent = {Reason.VALUE_UNUSABLE, Reason.WITHDRAWN, *NOTICES}
     wanted = ("patient ", "line ") if lines else ("patient ",)
     return {
         p.patient: p.reason

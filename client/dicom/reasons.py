@@ -73,8 +73,30 @@ class Reason(Enum):
     MASK_GREYS = "A few grey values of the mask are of no structure; they count as background."
     MASK_RIM = "A thin rim of a structure between two others, as smoothing makes it; look at it."
     MASK_PALETTE = "The mask is a picture with a palette; the detail says how it was read."
+    MASK_INVERTED = "The mask is drawn along all of its picture's border; is it black on white?"
+    MASK_LOST = (
+        "A drawn structure has no voxel on the run's grid; a larger size, letterbox or a finer "
+        "spacing would keep it."
+    )
+    MASK_CUT = "A part of what is drawn is not on the run's grid; see the detail."
+    MASK_COVERED = "A structure lies wholly under one named later (structures); is the order right?"
+    MASK_NAMES = "Structures and what the mask holds differ in names or numbers; see the detail."
     PATIENT_IN_TWO_SPLITS = "The patient is in two splits; every patient belongs in one."
     SPLIT_UNKNOWN = "The split column says neither train, validation nor test."
+
+
+#: Reasons that leave nothing out: what they name is used, and worth a look.
+NOTICES = frozenset(
+    {
+        Reason.MASK_GREYS,
+        Reason.MASK_RIM,
+        Reason.MASK_PALETTE,
+        Reason.MASK_INVERTED,
+        Reason.MASK_CUT,
+        Reason.MASK_COVERED,
+        Reason.MASK_NAMES,
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)

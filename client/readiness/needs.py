@@ -115,13 +115,15 @@ def _spacing(wanted: tuple[float, float, float], used: Sequence[StudyAccount]) -
 
 
 def _masks(facts: CohortFacts) -> Need:
-    lost = sum(p.reason in {Reason.MASK_MISSING, Reason.MASK_UNUSABLE} for p in facts.unusable)
+    refused = (Reason.MASK_MISSING, Reason.MASK_UNUSABLE, Reason.MASK_LOST)
+    found = [p.reason for p in facts.unusable if p.reason in refused]
+    lost = len(found)
     return Need(
         need="masks",
         asked="one for every image",
         here=f"{lost} missing or unusable",
         met=lost == 0,
-        fix=Reason.MASK_MISSING.value if lost else "",
+        fix=max(refused, key=found.count).value if lost else "",
     )
 
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
 
 from client.dicom.codec.compressed import Array
 from client.dicom.codec.decode import decode
-from client.dicom.masks.png import rims, shown_values, strays
-from client.dicom.reading.groups import group_item
+from client.dicom.masks.png import drawn_around, rims, shown_values, strays
+from client.dicom.masks.source_frames import FlatImage, frames_drawn_on, names_one_of
+from client.dicom.masks.telling import Tell, tell_covered, to_nobody, unmatched
+from client.dicom.reading.groups import group_item, text_of
 from client.dicom.reading.read import SEGMENTATIONS, Header, read_dataset
-from client.dicom.reading.volume import Geometry, plane_affine, turn_of
+from client.dicom.reading.volume import Geometry, Turn, plane_affine, turn_of
 from client.dicom.reasons import Reason, UnusableFile
 
 Labels = NDArray[np.uint8]  # 0 background, 1.. structures in the order of the configuration
@@ -25,15 +27,10 @@ Structures = Mapping[str, tuple[int, ...]]
 _LABELMAP = "1.2.840.10008.5.1.4.1.1.66.7"
 #: A frame lies on the grid when its corner is nearer than this to a voxel's, in voxels.
 _ON_GRID = 0.25
-#: Directions and sizes that differ by more than this are others.
-_TURNED = 0.01
 
 
 def read_png(
-    path: Path,
-    shape: tuple[int, int],
-    structures: Structures,
-    tell: Callable[[UnusableFile], None] = lambda _told: None,
+    path: Path, shape: tuple[int, int], structures: Structures, tell: Tell = to_nobody
 ) -> Labels:
     """Read a PNG of the image's shape as the grey values that it shows.
 
@@ -48,6 +45,8 @@ def read_png(
         raise UnusableFile(Reason.MASK_UNUSABLE, f"mask {values.shape}, image {shape}")
     labels = label_map(values, structures)
     named = {value for wanted in structures.values() for value in wanted}
+    if around := drawn_around(labels):
+        tell(UnusableFile(Reason.MASK_INVERTED, around))
     # A picture of one value is what `label_map` took for the one structure.
     if len(np.unique(values[values != 0])) > 1:
         for reason, detail in (
@@ -74,20 +73,62 @@ def label_map(values: NDArray[np.integer], structures: Structures) -> Labels:
 
 
 def read_segmentation(
-    path: Path, shape: tuple[int, int, int], geometry: Geometry, structures: Structures
+    path: Path,
+    shape: tuple[int, int, int],
+    geometry: Geometry,
+    structures: Structures,
+    *,
+    instances: frozenset[str] = frozenset(),
+    tell: Tell = to_nobody,
 ) -> Labels:
-    """Read a DICOM SEG onto a volume's grid, each frame by its own position (PS3.3 A.51)."""
-    dataset, frames = _segmentation(path, structures)
+    """Read a DICOM SEG onto a volume's grid, each frame by its own position (PS3.3 A.51).
+
+    Of several frames of one segment at one place, as of a dynamic scan, those are taken that name
+    the volume's instances.
+    """
+    dataset, frames = _segmentation(path, structures, tell)
     labels = np.zeros(shape, np.uint8)
+    drawn: set[int] = set()
     try:
-        for index, frame in enumerate(frames):
-            _place(dataset, index, _numbered(dataset, index, frame, structures), labels, geometry)
+        placed = [_place(dataset, index, labels.shape, geometry) for index in range(len(frames))]
+        for index in _one_at_a_place(
+            dataset, placed, _wanted(dataset, frames, structures), instances
+        ):
+            level, turn = placed[index]
+            shown = turn.values(_numbered(dataset, index, frames[index], structures)[None])[0]
+            # Later structures win, in whatever order the frames stand: a tumour lies inside its
+            # organ.
+            np.maximum(labels[level], shown, out=labels[level])
+            drawn |= set(np.unique(shown[shown > 0]).tolist())
     except UnusableFile:
         raise
     except Exception as error:
         raise _unusable(error) from error
     check_steps(labels)
+    tell_covered(structures, drawn, labels, tell)
     return labels
+
+
+def _one_at_a_place(
+    dataset: Dataset,
+    placed: Sequence[tuple[int, Turn]],
+    segments: Mapping[int, int],
+    instances: frozenset[str],
+) -> list[int]:
+    """Return the wanted frames, of which two of one segment must not lie at one place."""
+
+    def most(frames: Iterable[int]) -> tuple[tuple[int, int], int]:
+        places = Counter((segments[index], placed[index][0]) for index in frames)
+        return places.most_common(1)[0] if places else ((0, 0), 0)
+
+    if most(segments)[1] < 2:
+        return list(segments)
+    found = [index for index in segments if names_one_of(dataset, index, instances)]
+    (segment, level), count = most(found or segments)
+    if count > 1:
+        message = f"{count} frames of segment {segment} lie on slice {level + 1}, as at two times"
+        raise UnusableFile(Reason.MASK_UNUSABLE, message)
+    return found
 
 
 def check_steps(labels: Labels) -> None:
@@ -112,33 +153,35 @@ def check_steps(labels: Labels) -> None:
 
 
 def read_image_segmentation(
-    path: Path, header: Header, frame: int, structures: Structures, *, alone: bool = True
+    path: Path,
+    header: Header,
+    frame: int,
+    structures: Structures,
+    *,
+    alone: bool = True,
+    tell: Tell = to_nobody,
 ) -> Labels:
     """Read a DICOM SEG of a 2-D image: the frames that name it as their source.
 
     Frames that name none are meant as well where the image is alone, the only one of its row.
     """
-    dataset, frames = _segmentation(path, structures)
+    dataset, frames = _segmentation(path, structures, tell)
     if frames.shape[1:3] != header.shape:
         raise UnusableFile(Reason.MASK_UNUSABLE, f"mask {frames.shape[1:3]}, image {header.shape}")
     labels = np.zeros(header.shape, np.uint8)
+    drawn: set[int] = set()
     try:
-        sources = [_sources(dataset, index) for index in range(len(frames))]
-        wanted = (header.instance, frame if header.frames > 1 else 0)
-        for index, source in enumerate(sources):
-            if wanted in source or (not source and header.frames == 1):
-                _check_plane(dataset, index, header, frame)
-                found = _numbered(dataset, index, frames[index], structures)
-                np.maximum(labels, found, out=labels)  # later structures win
+        wanted = _wanted(dataset, frames, structures)
+        image = FlatImage(header=header, frame=frame, alone=alone)
+        for index in frames_drawn_on(dataset, wanted, len(frames), image):
+            found = _numbered(dataset, index, frames[index], structures)
+            np.maximum(labels, found, out=labels)  # later structures win
+            drawn |= set(np.unique(found[found > 0]).tolist())
     except UnusableFile:
         raise
     except Exception as error:
         raise _unusable(error) from error
-    if not alone and not all(sources):
-        message = "does not say on which of the row's images it was drawn"
-        raise UnusableFile(Reason.MASK_UNUSABLE, message)
-    if sources and all(source and wanted not in source for source in sources):
-        raise UnusableFile(Reason.MASK_UNUSABLE, "drawn on another image")
+    tell_covered(structures, drawn, labels, tell)
     return labels
 
 
@@ -147,7 +190,7 @@ def _unusable(error: Exception) -> UnusableFile:
     return UnusableFile(Reason.MASK_UNUSABLE, f"{type(error).__name__}: {error}"[:120])
 
 
-def _segmentation(path: Path, structures: Structures) -> tuple[Dataset, Array]:
+def _segmentation(path: Path, structures: Structures, tell: Tell) -> tuple[Dataset, Array]:
     if not path.is_file():
         raise UnusableFile(Reason.MASK_MISSING, path.name)
     dataset = read_dataset(path)
@@ -155,15 +198,30 @@ def _segmentation(path: Path, structures: Structures) -> tuple[Dataset, Array]:
         raise UnusableFile(Reason.MASK_UNUSABLE, "not a DICOM segmentation")
     wanted = {value for values in structures.values() for value in values}
     try:
-        held = {int(item.SegmentNumber) for item in dataset.SegmentSequence}
-        _check_segments(wanted, held)
+        held = {
+            int(item.SegmentNumber): text_of(item, "SegmentLabel")
+            for item in dataset.SegmentSequence
+            if int(item.SegmentNumber)  # a label map may name its background, 0
+        }
+        _check_segments(wanted, set(held))
+        if told := unmatched(structures, held):
+            tell(UnusableFile(Reason.MASK_NAMES, told))
         frames = decode(dataset, dataset.file_meta.TransferSyntaxUID)
+        _check_groups(dataset, len(frames))
         _check_fractions(dataset, frames, wanted)
     except UnusableFile as problem:
         raise UnusableFile(Reason.MASK_UNUSABLE, problem.detail) from problem
     except Exception as error:
         raise _unusable(error) from error
     return dataset, frames
+
+
+def _check_groups(dataset: Dataset, count: int) -> None:
+    """Refuse frames without groups of their own, which would be taken for what all share."""
+    own = dataset.get("PerFrameFunctionalGroupsSequence") or ()
+    if own and len(own) != count:
+        message = f"functional groups of {len(own)} frames, and {count} frames"
+        raise UnusableFile(Reason.MASK_UNUSABLE, message)
 
 
 def _check_segments(wanted: set[int], held: set[int]) -> None:
@@ -201,9 +259,21 @@ def _numbered(dataset: Dataset, index: int, frame: Array, structures: Structures
 
 
 def _segment(dataset: Dataset, index: int) -> int:
-    """Return the segment of a frame."""
+    """Return the segment of a frame; one that does not say it is of the only segment there is."""
     item = group_item(dataset, index, "SegmentIdentificationSequence")
-    return int(item.ReferencedSegmentNumber) if item is not None else 1
+    if item is not None:
+        return int(item.ReferencedSegmentNumber)
+    if len(dataset.SegmentSequence) > 1:
+        raise UnusableFile(Reason.MASK_UNUSABLE, f"frame {index + 1} does not name its segment")
+    return int(dataset.SegmentSequence[0].SegmentNumber)
+
+
+def _wanted(dataset: Dataset, frames: Array, structures: Structures) -> dict[int, int]:
+    """Return the segment of each frame that a structure is part of; 0 for those of a label map."""
+    if dataset.SOPClassUID == _LABELMAP:
+        return dict.fromkeys(range(len(frames)), 0)
+    segments = {index: _segment(dataset, index) for index in range(len(frames))}
+    return {index: one for index, one in segments.items() if _number(one, structures)}
 
 
 def _whole(dataset: Dataset) -> int:
@@ -221,28 +291,10 @@ def _number(segment: int, structures: Structures) -> int:
     )
 
 
-def _check_plane(dataset: Dataset, index: int, header: Header, frame: int) -> None:
-    """Refuse a frame that lies otherwise than its image, where both say how they lie."""
-    place = group_item(dataset, index, "PlanePositionSequence")
-    turned_by = group_item(dataset, index, "PlaneOrientationSequence")
-    measures = group_item(dataset, index, "PixelMeasuresSequence")
-    if turned_by is None or not header.orientations:
-        return
-    cosines = np.array(header.orientations[frame])
-    if np.abs(np.array(turned_by.ImageOrientationPatient, np.float64) - cosines).max() > _TURNED:
-        raise UnusableFile(Reason.MASK_UNUSABLE, "drawn in another orientation than the image's")
-    if place is None or measures is None or header.spacing is None:
-        return
-    spacing = np.array(header.spacing)
-    apart = np.array(place.ImagePositionPatient, np.float64) - np.array(header.positions[frame])
-    aside = np.array([apart @ cosines[3:], apart @ cosines[:3]]) / spacing  # rows, columns
-    stretched = np.array(measures.PixelSpacing, np.float64) / spacing - 1
-    if np.abs(aside).max() > _ON_GRID or np.abs(stretched).max() > _TURNED:
-        raise UnusableFile(Reason.MASK_UNUSABLE, "mask and image have different grids")
-
-
-def _place(dataset: Dataset, index: int, frame: Labels, labels: Labels, geometry: Geometry) -> None:
-    """Put a frame where its own corner lies, turned as the volume was turned."""
+def _place(
+    dataset: Dataset, index: int, shape: tuple[int, ...], geometry: Geometry
+) -> tuple[int, Turn]:
+    """Return the slice of a frame, and how it is turned as the volume was turned."""
     place = group_item(dataset, index, "PlanePositionSequence")
     turned_by = group_item(dataset, index, "PlaneOrientationSequence")
     measures = group_item(dataset, index, "PixelMeasuresSequence")
@@ -253,26 +305,15 @@ def _place(dataset: Dataset, index: int, frame: Labels, labels: Labels, geometry
     corner = np.array([float(v) for v in place.ImagePositionPatient])
     affine = plane_affine(np.cross([a, b, c], [d, e, f]), (a, b, c, d, e, f), spacing, corner)
     turn = turn_of(affine[:3, 1], affine[:3, 2])
-    shown = turn.values(frame[None])[0]
-    affine = turn.affine(affine, (frame.shape[0], frame.shape[1]))
+    rows_columns = int(dataset.Rows), int(dataset.Columns)
+    affine = turn.affine(affine, rows_columns)
     to_index = np.linalg.inv(geometry.affine) @ affine
-    if shown.shape != labels.shape[1:] or np.abs(to_index[:3, 1:3] - np.eye(3)[:, 1:]).max() > 0.01:
+    shown = rows_columns[::-1] if turn.transposed else rows_columns
+    if shown != shape[1:] or np.abs(to_index[:3, 1:3] - np.eye(3)[:, 1:]).max() > 0.01:
         raise UnusableFile(Reason.MASK_UNUSABLE, "mask and image have different grids")
     level = round(float(to_index[0, 3]))
     if np.abs(to_index[:3, 3] - [level, 0, 0]).max() > _ON_GRID:
         raise UnusableFile(Reason.MASK_UNUSABLE, f"frame {index + 1} lies between the voxels")
-    if not 0 <= level < len(labels):
+    if not 0 <= level < shape[0]:
         raise UnusableFile(Reason.MASK_UNUSABLE, f"frame {index + 1} lies outside the volume")
-    # Later structures win, in whatever order the frames stand: a tumour lies inside its organ.
-    np.maximum(labels[level], shown, out=labels[level])
-
-
-def _sources(dataset: Dataset, index: int) -> set[tuple[str, int]]:
-    """Return the instances and frames that a frame was drawn on, as far as it says so."""
-    item = group_item(dataset, index, "DerivationImageSequence")
-    found: set[tuple[str, int]] = set()
-    for source in (item.get("SourceImageSequence") or ()) if item is not None else ():
-        number = source.get("ReferencedFrameNumber")
-        numbers = number if isinstance(number, MultiValue) else [number or 1]
-        found |= {(str(source.ReferencedSOPInstanceUID), int(one) - 1) for one in numbers}
-    return found
+    return level, turn

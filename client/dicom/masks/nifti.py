@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from client.dicom.masks.losses import check_kept
 from client.dicom.masks.masks import Labels, Structures, label_map
+from client.dicom.masks.telling import Tell, to_nobody
 from client.dicom.reading.volume import Float, Geometry
 from client.dicom.reasons import Reason, UnusableFile
 
@@ -36,12 +38,22 @@ _MILLIMETRES = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 Shape = tuple[int, int, int]  # slices, rows, columns
+_Whole = TypeVar("_Whole", np.uint8, np.int32)
 
 
 def read_nifti(
-    path: Path, shape: Shape, geometry: Geometry, structures: Structures, *, resample: bool
+    path: Path,
+    shape: Shape,
+    geometry: Geometry,
+    structures: Structures,
+    *,
+    resample: bool,
+    tell: Tell = to_nobody,
 ) -> Labels:
-    """Read a mask onto a volume's grid; UnusableFile with MASK_UNUSABLE says why not."""
+    """Read a mask onto a volume's grid; UnusableFile with MASK_UNUSABLE says why not.
+
+    Where resampling passes over all of a structure, the reason is MASK_LOST; parts of one are told.
+    """
     try:
         values, affine, scaled = _read(path)
     except UnusableFile:
@@ -52,12 +64,20 @@ def read_nifti(
             Reason.MASK_UNUSABLE, f"{type(error).__name__}: {error}"[:120]
         ) from error
     to_target = np.linalg.inv(geometry.affine) @ affine
-    put = _nearest if resample else _turned
-    placed = put(values, to_target, shape)
+    placed = values if resample else _turned(values, to_target, shape)
     try:
-        return label_map(placed, structures)
+        drawn = label_map(placed, structures)
     except UnusableFile as problem:
         raise UnusableFile(problem.reason, problem.detail + scaled) from problem
+    if not resample:
+        return drawn
+    _check_within(values, to_target, shape)
+    told = check_kept(
+        drawn, structures, lambda parts: _nearest(parts, to_target, shape), "the image's grid"
+    )
+    if told:
+        tell(UnusableFile(Reason.MASK_CUT, told))
+    return _nearest(drawn, to_target, shape)
 
 
 def _read(path: Path) -> tuple[NDArray[np.integer], Float, str]:
@@ -91,6 +111,8 @@ def _read(path: Path) -> tuple[NDArray[np.integer], Float, str]:
         if np.abs(values).max(initial=0) > 1 << 30:
             _refuse("values beyond any label")
         values = values.astype(np.int32)
+    if values.dtype.kind == "i" and values.min(initial=0) < 0:
+        _refuse(f"the value {int(values.min())}, which no label has; save it without a sign")
     return values, _LPS @ _affine(image), scaled
 
 
@@ -171,7 +193,7 @@ def _inside(
     return found
 
 
-def _nearest(values: NDArray[np.integer], to_target: Float, shape: Shape) -> NDArray[np.integer]:
+def _nearest(values: NDArray[_Whole], to_target: Float, shape: Shape) -> NDArray[_Whole]:
     """Return for each voxel of a volume the mask's nearest value; 0 outside it."""
     back = np.linalg.inv(to_target)
     rows, columns = np.meshgrid(np.arange(shape[1]), np.arange(shape[2]), indexing="ij")
@@ -185,7 +207,6 @@ def _nearest(values: NDArray[np.integer], to_target: Float, shape: Shape) -> NDA
         plane = np.zeros(rows.size, values.dtype)
         plane[held] = values[tuple(index[:, held])]
         found[level] = plane.reshape(rows.shape)
-    _check_within(values, to_target, shape)
     return found
 
 

@@ -7,13 +7,13 @@ occur, so an index says nothing. Only where the colours are colours, as label ed
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from client.dicom.masks.telling import Tell
 from client.dicom.reasons import Reason, UnusableFile
 
 if TYPE_CHECKING:
@@ -36,9 +36,8 @@ _STEP = 0.15
 _FAINT = 8
 #: Bytes of the header (PNG 11.2.1) that hold bits per sample and type of colour.
 _BITS, _COLOUR = 24, 25
-
-
-Tell = Callable[[UnusableFile], None]
+#: The EXIF tag of how a picture is to be turned; 1 is not at all.
+_ORIENTATION = 0x0112
 
 
 def shown_values(path: Path, tell: Tell) -> Values:
@@ -53,7 +52,8 @@ def shown_values(path: Path, tell: Tell) -> Values:
         with Image.open(path) as picture:
             if picture.format != "PNG":
                 _refuse(f"a {picture.format} by the name of a PNG; save the outline without loss")
-            values = _values(picture, tell)
+            _check_one_upright(picture)
+            values = _values(picture, head[_BITS], tell)
     except UnusableFile:
         raise
     except Exception as error:
@@ -65,7 +65,52 @@ def shown_values(path: Path, tell: Tell) -> Values:
     return values
 
 
-def _values(picture: Image, tell: Tell) -> Values:
+def _check_one_upright(picture: Image) -> None:
+    """Refuse several frames (APNG), of which one is read, and what a viewer may turn (eXIf)."""
+    frames = getattr(picture, "n_frames", 1)
+    if frames > 1:
+        _refuse(f"{frames} frames in one PNG; save the one that holds the outline")
+    turned = picture.getexif().get(_ORIENTATION, 1)
+    if turned != 1:
+        _refuse(f"to be turned before it is shown (EXIF orientation {turned}); save it turned")
+
+
+def _values(picture: Image, bits: int, tell: Tell) -> Values:
+    if picture.mode in {"P", "PA"}:
+        return _of_palette(picture, tell)
+    found = _shown(picture)
+    clear = picture.info.get("transparency")
+    return found if clear is None else _beside_clear(picture, found, _scaled(clear, bits))
+
+
+def _scaled(clear: object, bits: int) -> list[int]:
+    """Return the value or colour of a tRNS chunk as Pillow scales samples (PNG 11.3.2.1).
+
+    Of fewer bits than 16 only the lowest of the chunk's count.
+    """
+    named = clear if isinstance(clear, tuple) else (clear,)
+    if bits == 16 and len(named) > 1:
+        _refuse("16 bits a sample with a transparent colour; save it as grey values")
+    most = 2**bits - 1
+    return [(int(one) & most) * (255 // most if bits < 8 else 1) for one in named]
+
+
+def _beside_clear(picture: Image, grey: Values, clear: list[int]) -> Values:
+    """Return the grey values of a picture of which one value is transparent (tRNS).
+
+    Where the value is an area's within, and all of the border is opaque and 0, it says nothing of
+    what is drawn. Else it counts as an alpha channel does.
+    """
+    samples = np.asarray(picture)
+    samples = samples * np.uint8(255) if picture.mode == "1" else samples
+    alpha = (samples.reshape(*grey.shape, -1) != clear).any(axis=-1)
+    border = _border(grey.shape)
+    if not grey[border].any() and alpha[border].all():
+        return grey
+    return _drawn(grey, alpha)
+
+
+def _shown(picture: Image) -> Values:
     values = np.asarray(picture)
     if picture.mode == "1":
         found: Values = values.astype(np.uint8) * np.uint8(255)
@@ -73,8 +118,6 @@ def _values(picture: Image, tell: Tell) -> Values:
         found = values
     elif picture.mode.startswith("I"):
         found = _of_16_bits(values)
-    elif picture.mode in {"P", "PA"}:
-        found = _of_palette(picture, tell)
     elif picture.mode == "RGB":
         found = _grey(values)
     elif picture.mode in {"LA", "RGBA"}:
@@ -130,6 +173,23 @@ def _drawn(grey: Values, alpha: Values) -> Values:
     if ((grey > 0) != (alpha > 0)).any() or len(np.unique(alpha[grey > 0])) > 1:
         _refuse("grey values and transparency show different outlines; save it without alpha")
     return grey
+
+
+def drawn_around(labels: NDArray[np.uint8]) -> str:
+    """Return what is to be told of a mask that is drawn along all of its picture's border.
+
+    So lie outlines in black on white; an organ may fill its picture as well.
+    """
+    if not labels[_border(labels.shape)].all():
+        return ""
+    return f"{int(np.count_nonzero(labels))} of {labels.size} pixels are drawn, all its border too"
+
+
+def _border(shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return the outermost pixels."""
+    found = np.ones(shape, np.bool_)
+    found[1:-1, 1:-1] = False
+    return found
 
 
 def strays(values: Values, named: set[int]) -> str:

@@ -1,12 +1,13 @@
 """RTSTRUCT contours on the grid of their series (PS3.3 A.19, C.8.8.5, C.8.8.6).
 
-A voxel belongs to a region when its centre lies inside an odd number of the region's contours on
-that slice, so holes may be contours of their own, or joined to the outer one by a keyhole.
+A voxel belongs to a region when the region's contours on that slice enclose its centre
+(contours.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from client.dicom.masks.contours import region_of
 from client.dicom.masks.masks import Labels, Structures, check_steps
+from client.dicom.masks.telling import Tell, tell_covered, to_nobody, unmatched
 from client.dicom.quiet import quiet
 from client.dicom.reading.read import read_dataset
 from client.dicom.reading.volume import Float, Geometry
@@ -26,7 +29,8 @@ STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 #: A contour lies on a slice when it is nearer than this to its plane, in slices.
 _ON_SLICE = 0.25
 _FRAME = "FrameOfReferenceUID"
-_CLOSED = frozenset({"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"})
+_EXCLUSIVE = "CLOSEDPLANAR_XOR"
+_CLOSED = frozenset({"CLOSED_PLANAR", _EXCLUSIVE})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +44,16 @@ class DrawnVolume:
     frame_of_reference: str  # empty where the images name none
 
 
-def read_structure_set(path: Path, drawn: DrawnVolume, structures: Structures) -> Labels:
+@dataclass(frozen=True, kw_only=True)
+class _Contour:
+    level: int  # slice
+    points: Float  # (points, 2): row, column
+    exclusive: bool  # CLOSEDPLANAR_XOR
+
+
+def read_structure_set(
+    path: Path, drawn: DrawnVolume, structures: Structures, tell: Tell = to_nobody
+) -> Labels:
     """Read the regions that are named as the structures; UnusableFile says why not.
 
     Where none has such a name, a structure's values are taken for the regions' numbers.
@@ -48,13 +61,15 @@ def read_structure_set(path: Path, drawn: DrawnVolume, structures: Structures) -
     try:
         dataset = read_dataset(path)
         _check_series(dataset, drawn)
-        wanted = _wanted(dataset, structures, drawn)
+        wanted = _wanted(dataset, structures, drawn, tell)
         labels = np.zeros(drawn.shape, np.uint8)
+        drawn_ones: set[int] = set()
         to_index = np.asarray(np.linalg.inv(drawn.geometry.affine), np.float64)
         contours = {int(i.ReferencedROINumber): i for i in dataset.get("ROIContourSequence") or ()}
         for structure, number in wanted:
             region = _region(contours.get(number), drawn, to_index)
             labels[region] = structure
+            drawn_ones |= {structure} if region.any() else set()
     except UnusableFile:
         raise
     except Exception as error:
@@ -62,6 +77,7 @@ def read_structure_set(path: Path, drawn: DrawnVolume, structures: Structures) -
         detail = f"{type(error).__name__}: {error}"[:120]
         raise UnusableFile(Reason.MASK_UNUSABLE, detail) from error
     check_steps(labels)
+    tell_covered(structures, drawn_ones, labels, tell)
     return labels
 
 
@@ -96,16 +112,19 @@ def _names_images(dataset: Dataset, drawn: DrawnVolume) -> bool:
     )
 
 
-def _wanted(dataset: Dataset, structures: Structures, drawn: DrawnVolume) -> list[tuple[int, int]]:
+def _wanted(
+    dataset: Dataset, structures: Structures, drawn: DrawnVolume, tell: Tell
+) -> list[tuple[int, int]]:
     """Return (structure's number, ROINumber), structures in their order."""
     regions = {int(item.ROINumber): item for item in dataset.StructureSetROISequence}
     names = {number: _plain(str(item.get("ROIName") or "")) for number, item in regions.items()}
-    found = [
+    by_name = [
         (place, number)
         for place, name in enumerate(structures, 1)
         for number, own in names.items()
         if own == _plain(name)
-    ] or [
+    ]
+    found = by_name or [
         (place, number)
         for place, values in enumerate(structures.values(), 1)
         for number in regions
@@ -119,7 +138,26 @@ def _wanted(dataset: Dataset, structures: Structures, drawn: DrawnVolume) -> lis
         frame = str(regions[number].get("ReferencedFrameOfReferenceUID") or "")
         if drawn.frame_of_reference and frame and frame != drawn.frame_of_reference:
             _refuse("drawn in another frame of reference")
+    if told := _names_told(structures, regions, found, by_name=bool(by_name)):
+        tell(UnusableFile(Reason.MASK_NAMES, told))
     return found
+
+
+def _names_told(
+    structures: Structures,
+    regions: Mapping[int, Dataset],
+    found: Sequence[tuple[int, int]],
+    *,
+    by_name: bool,
+) -> str:
+    """Return what is to be told of names: none matches, or some do beside others."""
+    held = {number: str(item.get("ROIName") or "") for number, item in regions.items()}
+    if by_name:
+        names = dict(enumerate(structures, 1))
+        taken = {names[place]: tuple(n for p, n in found if p == place) for place in names}
+        return unmatched(taken, held)
+    pairs = [f"{list(structures)[place - 1]} is {n} {held[n]}" for place, n in found]
+    return f"no region has a structure's name; by number {', '.join(pairs)[:100]}"
 
 
 def _plain(name: str) -> str:
@@ -129,20 +167,24 @@ def _plain(name: str) -> str:
 def _region(item: Dataset | None, drawn: DrawnVolume, to_index: Float) -> NDArray[np.bool_]:
     """Return where a region is; one without contours is nowhere."""
     found = np.zeros(drawn.shape, np.bool_)
-    seen: set[tuple[int, bytes]] = set()
-    for level, outline in _outlines(item, drawn, to_index):
-        # A contour that stands there twice would take itself away.
-        key = level, np.round(outline, 4).tobytes()
-        if key not in seen:
-            seen.add(key)
-            found[level] ^= inside(outline, (drawn.shape[1], drawn.shape[2]))
+    slices: dict[int, list[_Contour]] = defaultdict(list)
+    for contour in _contours(item, drawn, to_index):
+        slices[contour.level].append(contour)
+    for level, contours in slices.items():
+        found[level] = region_of(
+            [one.points for one in contours],
+            [one.exclusive for one in contours],
+            (drawn.shape[1], drawn.shape[2]),
+        )
+    if slices and not found.any():
+        count = sum(map(len, slices.values()))
+        detail = f"{count} contours of a region, within which no voxel has its centre"
+        raise UnusableFile(Reason.MASK_LOST, detail)
     return found
 
 
-def _outlines(
-    item: Dataset | None, drawn: DrawnVolume, to_index: Float
-) -> Iterator[tuple[int, Float]]:
-    """Yield the slice of each contour and its points as (row, column)."""
+def _contours(item: Dataset | None, drawn: DrawnVolume, to_index: Float) -> Iterator[_Contour]:
+    """Yield a region's contours on the volume's grid."""
     for contour in item.get("ContourSequence") or () if item is not None else ():
         kind = str(contour.ContourGeometricType)
         if kind not in _CLOSED:
@@ -152,6 +194,8 @@ def _outlines(
         }
         if not images <= drawn.instances:
             _refuse("a contour is drawn on an image that is not in the series")
+        if any(float(v) for v in contour.get("ContourOffsetVector") or ()):
+            _refuse("a contour is moved by a Contour Offset Vector (3006,0045)")
         points = np.array([float(v) for v in contour.ContourData]).reshape(-1, 3)
         if len(points) < 3 or not np.isfinite(points).all():
             _refuse(f"a contour of {len(points)} points, expected at least 3")
@@ -162,31 +206,13 @@ def _outlines(
         if not 0 <= level < drawn.shape[0]:
             _refuse("a contour lies outside the volume")
         _check_inside(index[:, 1:], drawn)
-        yield level, index[:, 1:]
+        yield _Contour(level=level, points=index[:, 1:], exclusive=kind == _EXCLUSIVE)
 
 
 def _check_inside(outline: Float, drawn: DrawnVolume) -> None:
     """Refuse a contour that leaves the images; the outermost voxels reach half a voxel further."""
     if (outline < -1).any() or (outline > np.array(drawn.shape[1:])).any():
         _refuse("a contour lies outside the images")
-
-
-def inside(outline: Float, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Return which voxels' centres lie inside a polygon of (row, column), by the even-odd rule."""
-    row, column = outline.T
-    next_row, next_column = np.roll(row, -1), np.roll(column, -1)
-    found = np.zeros(shape, np.bool_)
-    low = max(int(np.ceil(row.min())), 0)
-    high = min(int(np.floor(row.max())), shape[0] - 1)
-    for line in range(low, high + 1):
-        # Half open, so that a corner on the line is counted once.
-        crossed = (row <= line) != (next_row <= line)
-        part = (line - row[crossed]) / (next_row[crossed] - row[crossed])
-        at = column[crossed] + part * (next_column[crossed] - column[crossed])
-        starts = np.clip(np.ceil(at).astype(np.int64), 0, shape[1])
-        turns = np.bincount(starts, minlength=shape[1] + 1)[: shape[1]]
-        found[line] = np.cumsum(turns) % 2 == 1
-    return found
 
 
 def frame_of_reference(path: Path) -> str:

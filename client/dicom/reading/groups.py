@@ -13,14 +13,19 @@ from pydicom.sequence import Sequence
 _TISSUE, _CENTIMETRES = 1, 3
 
 
-def group_item(dataset: Dataset, frame: int, sequence: str) -> Dataset | None:
-    """Return a functional group of a frame, its own before the shared (PS3.3 C.7.6.16)."""
+def group_items(dataset: Dataset, frame: int, sequence: str) -> Sequence | tuple[()]:
+    """Return the items of a frame's functional group, its own before the shared (C.7.6.16)."""
     own = dataset.get("PerFrameFunctionalGroupsSequence") or []
     shared = dataset.get("SharedFunctionalGroupsSequence") or []
     for group in (*own[frame : frame + 1], *shared[:1]):
         if group.get(sequence):
-            return group[sequence].value[0]  # type: ignore[no-any-return]  # pydicom: a Dataset
-    return None
+            return group[sequence].value  # type: ignore[no-any-return]  # pydicom: a Sequence
+    return ()
+
+
+def group_item(dataset: Dataset, frame: int, sequence: str) -> Dataset | None:
+    """Return the first item of a functional group, which for most is the only one."""
+    return next(iter(group_items(dataset, frame, sequence)), None)
 
 
 def number_of(dataset: Dataset, name: str, absent: float) -> float:

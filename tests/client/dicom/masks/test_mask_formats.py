@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import nibabel
@@ -15,9 +17,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydicom.dataset import FileDataset
 
+from client.dicom.masks.contours import windings
 from client.dicom.masks.masks import read_segmentation
 from client.dicom.masks.nifti import read_nifti
-from client.dicom.masks.rtstruct import DrawnVolume, inside, read_structure_set
+from client.dicom.masks.rtstruct import DrawnVolume, read_structure_set
+from client.dicom.masks.telling import Tell
 from client.dicom.reading.read import read_dataset, read_header, read_pixels
 from client.dicom.reading.volume import stack_slices
 from client.dicom.reasons import Reason, UnusableFile
@@ -425,6 +429,21 @@ def _other_frame(dataset: FileDataset) -> None:
         region.ReferencedFrameOfReferenceUID = "1.2.3"
 
 
+def _both_types(dataset: FileDataset) -> None:
+    contours = dataset.ROIContourSequence[0].ContourSequence
+    again = deepcopy(contours[0])
+    again.ContourGeometricType = "CLOSEDPLANAR_XOR"
+    contours.append(again)
+
+
+def _not_planar(dataset: FileDataset) -> None:
+    first_contour(dataset).ContourGeometricType = "OPEN_NONPLANAR"
+
+
+def _moved(dataset: FileDataset) -> None:
+    first_contour(dataset).ContourOffsetVector = [0.0, 0.0, 3.3]
+
+
 def _nothing(dataset: FileDataset) -> None:
     del dataset.StructureSetROISequence
 
@@ -434,6 +453,9 @@ def _nothing(dataset: FileDataset) -> None:
     [
         (_point, "type POINT"),
         (_open, "type OPEN_PLANAR"),
+        (_not_planar, "type OPEN_NONPLANAR"),
+        (_both_types, "CLOSED_PLANAR and CLOSEDPLANAR_XOR"),
+        (_moved, "Contour Offset Vector"),
         (_between, "not lie on one slice"),
         (_above, "outside the volume"),
         (_beside, "outside the images"),
@@ -473,6 +495,136 @@ def test_a_region_without_contours_is_nowhere(tmp_path: Path) -> None:
     assert set(np.unique(found)) == {0, 1}
 
 
+def squares(series: Sequence[FileDataset], kind: str, *offsets: float) -> FileDataset:
+    """Return a structure set of squares of 4 voxels on one slice, that far from each other."""
+
+    def drawn(_plane: NDArray[np.bool_]) -> Iterator[FLOATS]:
+        if _plane.any():
+            for offset in offsets:
+                low, high = 1.5 + offset, 5.5 + offset
+                yield np.array([[low, low], [low, high], [high, high], [high, low]])
+
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[2, 2, 2] = 1
+    dataset = structure_set({"front": mask}, series, drawn)
+    for contour in dataset.ROIContourSequence[0].ContourSequence:
+        contour.ContourGeometricType = kind
+    return dataset
+
+
+@pytest.mark.parametrize(("kind", "voxels"), [("CLOSED_PLANAR", 28), ("CLOSEDPLANAR_XOR", 24)])
+def test_contours_of_a_region_that_cross_are_combined_as_their_type_says(
+    tmp_path: Path, kind: str, voxels: int
+) -> None:
+    """Two squares of 16 voxels that share 4 (PS3.3 C.8.8.6.3)."""
+    series = series_of(ORIENTATIONS["oblique"])
+    found = from_contours(tmp_path, series, squares(series, kind, 0.0, 2.0))
+    assert int((found == 1).sum()) == voxels
+
+
+def test_a_region_whose_contours_hold_no_voxels_centre_is_refused_not_healthy(
+    tmp_path: Path,
+) -> None:
+    series = series_of(ORIENTATIONS["axial"])
+    dataset = structure_set(
+        named(mask_of()),
+        series,
+        lambda _plane: iter([np.array([[3.2, 3.2], [3.2, 3.8], [3.8, 3.8], [3.8, 3.2]])]),
+    )
+    with pytest.raises(UnusableFile) as caught:
+        from_contours(tmp_path, series, dataset)
+    assert caught.value.reason is Reason.MASK_LOST
+
+
+def told_by(read: Callable[[Tell], object]) -> list[tuple[Reason, str]]:
+    told: list[UnusableFile] = []
+    read(told.append)
+    return [(one.reason, one.detail) for one in told]
+
+
+def test_structures_under_other_names_or_numbers_are_told(tmp_path: Path) -> None:
+    """Beside one that matches, a lesion by another name would count as not drawn."""
+    series, mask = series_of(ORIENTATIONS["axial"]), mask_of()
+    drawn = drawn_on(series)
+
+    def contours(*names: str) -> list[tuple[Reason, str]]:
+        masks = {name: (mask == n).astype(np.uint8) for n, name in enumerate(names, 1)}
+        path = save(tmp_path / "rt", structure_set(masks, series))
+        return told_by(lambda tell: read_structure_set(path, drawn, PARTS, tell))
+
+    def segments(*numbers: int) -> list[tuple[Reason, str]]:
+        masks = {number: (mask == n).astype(np.uint8) for n, number in enumerate(numbers, 1)}
+        path = save(tmp_path / "seg", segmentation(masks, series))
+        read = partial(read_segmentation, path, drawn.shape, drawn.geometry, PARTS)
+        return told_by(lambda tell: read(tell=tell))
+
+    assert not contours("front", "back")
+    assert not contours("front")
+    ((reason, detail),) = contours("front", "back_1")
+    assert reason is Reason.MASK_NAMES
+    assert "nothing for back; of no structure are 2 back_1" in detail
+    ((_, detail),) = contours("BODY", "lung")
+    assert "by number front is 1 BODY, back is 2 lung" in detail
+    assert not segments(1, 2)
+    ((reason, detail),) = segments(1, 7)
+    assert reason is Reason.MASK_NAMES
+    assert "nothing for back; of no structure are 7" in detail
+
+
+def test_a_structure_that_lies_wholly_under_a_later_one_is_told(tmp_path: Path) -> None:
+    """As where the configuration names the organ after its tumour."""
+    series = series_of(ORIENTATIONS["axial"])
+    organ = np.zeros(SHAPE, np.uint8)
+    organ[1:4, 2:9, 2:9] = 1
+    tumour = np.zeros(SHAPE, np.uint8)
+    tumour[2, 4:6, 4:6] = 1
+    drawn = drawn_on(series)
+    seg = save(tmp_path / "seg", segmentation({1: organ, 2: tumour}, series))
+    rt = save(tmp_path / "rt", structure_set({"organ": organ, "tumour": tumour}, series))
+    right, wrong = {"organ": (1,), "tumour": (2,)}, {"tumour": (2,), "organ": (1,)}
+    for structures, said in ((right, []), (wrong, [Reason.MASK_COVERED])):
+        read = partial(read_segmentation, seg, drawn.shape, drawn.geometry, structures)
+        assert [r for r, _ in told_by(lambda tell, read=read: read(tell=tell))] == said
+        read_rt = partial(read_structure_set, rt, drawn, structures)
+        assert [r for r, _ in told_by(read_rt)] == said
+
+
+def test_a_structure_that_resampling_passes_over_is_refused_and_a_part_is_told(
+    tmp_path: Path,
+) -> None:
+    """Slices lie 3.3 mm apart; a lesion of 1 mm between two of them is on neither."""
+    series = series_of(ORIENTATIONS["axial"])
+    affine = affine_of(series) @ np.diag([1, 1, 1 / 3, 1])
+    fine = np.zeros((13, *SHAPE[1:]), np.uint8)
+    fine[:, 2:6, 2:5] = 1
+    drawn = drawn_on(series)
+    lesion = fine.copy()
+    lesion[4:6, 8:10, 6:9] = 2
+    path = nifti(tmp_path / "m.nii", lesion, affine)
+    with pytest.raises(UnusableFile) as caught:
+        from_nifti(path, series, resample=True)
+    assert caught.value.reason is Reason.MASK_LOST
+    assert "back: 12 pixels" in caught.value.detail
+    lesion[9, 8:10, 6:9] = 2
+    path = nifti(tmp_path / "n.nii", lesion, affine)
+    read = partial(read_nifti, path, drawn.shape, drawn.geometry, PARTS, resample=True)
+    ((reason, detail),) = told_by(lambda tell: read(tell=tell))
+    assert reason is Reason.MASK_CUT
+    assert "back: 1 of 2 parts (12 of 18 pixels)" in detail
+    path = nifti(tmp_path / "o.nii", fine, affine)
+    assert not told_by(
+        lambda tell: read_nifti(path, drawn.shape, drawn.geometry, PARTS, resample=True, tell=tell)
+    )
+
+
+def test_negative_values_of_a_nifti_are_no_labels(tmp_path: Path) -> None:
+    """255 in a type of 8 bits with a sign is -1, and was background."""
+    series, mask = series_of(ORIENTATIONS["axial"]), mask_of()
+    signed = np.where(mask == 2, -1, mask).astype(np.int8)
+    path = nifti(tmp_path / "m.nii", signed, affine_of(series))
+    assert "the value -1" in refused(lambda: from_nifti(path, series))
+
+
 def slowly_inside(outline: FLOATS, shape: tuple[int, int]) -> NDArray[np.bool_]:
     """Count for each voxel the edges that a ray to the right of its centre crosses."""
     found = np.zeros(shape, np.bool_)
@@ -492,7 +644,7 @@ def test_polygons_are_filled_as_a_slow_count_of_crossings_fills_them(
 ) -> None:
     # An edge that passes exactly through a centre may be rounded either way.
     outline = np.array(points) + 0.0123
-    assert np.array_equal(inside(outline, (8, 9)), slowly_inside(outline, (8, 9)))
+    assert np.array_equal(windings(outline, (8, 9)) % 2 == 1, slowly_inside(outline, (8, 9)))
 
 
 @pytest.mark.processes

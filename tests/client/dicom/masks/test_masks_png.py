@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from pydicom.dataset import Dataset
 
+from client.dicom.masks import png
 from client.dicom.masks.masks import Structures, read_png
 from client.dicom.reasons import Reason, UnusableFile
 from tests.client.dicom_files import config_of, image, load, noise, save, write_labels
@@ -77,7 +78,13 @@ def interlaced(path: Path) -> Path:
     return chunks(path, (b"IHDR", head), (b"IDAT", zlib.compress(lines)))
 
 
-def saved(picture: Image.Image, **how: str | int) -> Callable[[Path], Path]:
+def exif(orientation: int) -> Image.Exif:
+    found = Image.Exif()
+    found[0x0112] = orientation
+    return found
+
+
+def saved(picture: Image.Image, **how: object) -> Callable[[Path], Path]:
     def write(path: Path) -> Path:
         picture.save(path, **how)
         return path
@@ -106,6 +113,14 @@ SAME = {
     ),
     "tRNS, white transparent": saved(Image.fromarray(GREY), transparency=255),
     "tRNS, black transparent": saved(Image.fromarray(GREY), transparency=0),
+    "tRNS, a value of no pixel": saved(Image.fromarray(GREY), transparency=77),
+    "tRNS, RGB, black transparent": saved(stack(GREY, GREY, GREY), transparency=(0, 0, 0)),
+    "tRNS, one bit, black transparent": saved(Image.fromarray(GREY).convert("1"), transparency=0),
+    "tRNS, 16 bits, black transparent": saved(
+        Image.fromarray(GREY.astype(np.uint16) * 257), transparency=0
+    ),
+    "tRNS, its upper byte does not count": lambda path: raw(path, GREY, 0, (b"tRNS", b"\xff\0")),
+    "EXIF, upright": saved(Image.fromarray(GREY), exif=exif(1)),
     "gamma": lambda path: raw(path, GREY, 0, (b"gAMA", struct.pack(">I", 45455))),
 }
 
@@ -149,6 +164,36 @@ UNLIKE = {
     "soft alpha over grey": saved(stack(GREY, np.where(DRAWN, ROWS + 20, 0).astype(np.uint8))),
     "coloured": saved(stack(GREY, BLACK, BLACK)),
     "palette of colours, index 0 red": saved(palette(~DRAWN, (200, 0, 0), (0, 0, 0))),
+    "tRNS, black on transparent white": saved(Image.fromarray(255 - GREY), transparency=255),
+    "tRNS, RGB, black on transparent white": saved(
+        stack(255 - GREY, 255 - GREY, 255 - GREY), transparency=(255, 255, 255)
+    ),
+    "tRNS, one bit, black on transparent white": saved(
+        Image.fromarray(255 - GREY).convert("1"), transparency=255
+    ),
+    "tRNS, 16 bits, black on transparent white": saved(
+        Image.fromarray((255 - GREY).astype(np.uint16) * 257), transparency=65535
+    ),
+    "tRNS, white on transparent grey": saved(
+        Image.fromarray(np.where(DRAWN, 255, 128).astype(np.uint8)), transparency=128
+    ),
+    "tRNS, a transparent colour of 16 bits": lambda path: raw(
+        path, np.stack([255 - GREY] * 3, axis=-1).astype(np.uint16) * 257, 2, (b"tRNS", b"\xff" * 6)
+    ),
+    "two frames, the second drawn": saved(
+        Image.fromarray(BLACK), save_all=True, append_images=[Image.fromarray(GREY)]
+    ),
+    "two frames, the first drawn": saved(
+        Image.fromarray(GREY), save_all=True, append_images=[Image.fromarray(BLACK)]
+    ),
+    "two frames and a picture instead": saved(
+        Image.fromarray(BLACK),
+        save_all=True,
+        default_image=True,
+        append_images=[Image.fromarray(GREY)],
+    ),
+    "EXIF, on its side": saved(Image.fromarray(GREY), exif=exif(6)),
+    "EXIF, mirrored": saved(Image.fromarray(GREY), exif=exif(2)),
     "numbers in RGBA of 16 bits": lambda path: raw(
         path, np.stack([DRAWN, DRAWN, DRAWN, DRAWN], axis=-1).astype(np.uint16), 6
     ),
@@ -163,6 +208,35 @@ def test_what_is_no_outline_any_more_is_refused_never_shrunk_or_grown(
     with pytest.raises(UnusableFile) as caught:
         read_png(UNLIKE[kind](tmp_path / "m.png"), SHAPE, structures)
     assert caught.value.reason is Reason.MASK_UNUSABLE
+
+
+@pytest.mark.parametrize("drawn", [~DRAWN, np.ones(SHAPE, bool)])
+def test_a_mask_that_is_drawn_along_all_of_its_border_is_told(
+    tmp_path: Path, drawn: Pixels
+) -> None:
+    Image.fromarray(np.where(drawn, 255, 0).astype(np.uint8)).save(tmp_path / "m.png")
+    told: list[UnusableFile] = []
+    found = read_png(tmp_path / "m.png", SHAPE, {"one": (255,)}, told.append)
+    assert np.array_equal(found > 0, drawn)
+    assert [one.reason for one in told] == [Reason.MASK_INVERTED]
+
+
+@pytest.mark.parametrize(
+    ("guard", "kind"),
+    [
+        ("_beside_clear", "tRNS, black on transparent white"),
+        ("_check_one_upright", "two frames, the second drawn"),
+    ],
+)
+def test_the_checks_turn_red_where_a_pngs_transparency_or_frames_are_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guard: str, kind: str
+) -> None:
+    def passed_over(_picture: object, *rest: Pixels) -> Pixels:
+        return rest[0] if rest else BLACK
+
+    monkeypatch.setattr(png, guard, passed_over)
+    found = read_png(UNLIKE[kind](tmp_path / "m.png"), SHAPE, {"one": (0,)})
+    assert not np.array_equal(found > 0, DRAWN)
 
 
 def speckled(path: Path, count: int) -> Pixels:
