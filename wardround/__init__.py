@@ -28,6 +28,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from common.platform.errors import (
+    AnswerNotAdmitted,
     BudgetExceeded,
     CohortError,
     ConfigurationError,
@@ -45,7 +46,6 @@ from common.platform.errors import (
     TrustRefused,
     Unreachable,
     UnsafeModel,
-    UpdateRefused,
     WardroundError,
 )
 
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from wardround.training import Results, Trained, compare, train
 
 __all__ = [
+    "AnswerNotAdmitted",
     "BudgetExceeded",
     "CohortError",
     "Cohorts",
@@ -80,7 +81,6 @@ __all__ = [
     "TrustRefused",
     "Unreachable",
     "UnsafeModel",
-    "UpdateRefused",
     "WardroundError",
     "cohorts",
     "compare",

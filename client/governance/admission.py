@@ -21,7 +21,7 @@ from common.config.run_config import RunConfig, read_config
 from common.messages.envelope import message_text
 from common.messages.headers import request_facts
 from common.messages.wire import RefusalReason
-from common.platform.errors import ConfigurationError, UpdateRefused
+from common.platform.errors import AnswerNotAdmitted, ConfigurationError
 from common.platform.release import RELEASE, bundle_hash
 
 Kind = Literal["proposal", "statistics", "train", "evaluation"]
@@ -53,12 +53,12 @@ class AdmissionContext:
 
 
 def question_of(header: str) -> AskedRequest:
-    """Return the question in a request's header; UpdateRefused when there is none."""
+    """Return the question in a request's header; AnswerNotAdmitted when there is none."""
     try:
         facts = request_facts(message_text(header))
     except ValueError as error:
         message = f"The coordinator's request cannot be read: {error!s:.300}"
-        raise UpdateRefused(message) from error
+        raise AnswerNotAdmitted(message) from error
     return AskedRequest(
         kind=facts.kind, run=facts.run, round=facts.round, seed=facts.seed, config=facts.config
     )

@@ -35,7 +35,7 @@ from client.site.home import Home
 from client.site.pseudonyms import pseudonyms
 from client.site.withdrawals import WithdrawalsHead, head_of, stood_at
 from common.messages.receipt import Receipt, read_receipt
-from common.platform.errors import RecordsLost, UpdateRefused
+from common.platform.errors import AnswerNotAdmitted, RecordsLost
 from common.platform.file_lock import FileLock
 from common.privacy.plan import LedgerHead
 
@@ -155,7 +155,7 @@ class SiteRecords:
         """Return the coordinator's statement; RecordsLost where this home cannot read it."""
         try:
             read = read_receipt(receipt)
-        except UpdateRefused as error:
+        except AnswerNotAdmitted as error:
             raise RecordsLost(str(error)) from error
         statement = opened(read.sealed, self._key())
         if statement is not None and statement.ledger == read.ledger:

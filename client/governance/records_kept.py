@@ -10,7 +10,7 @@ from pathlib import Path
 from client.governance.statement import Statement, statement_from
 from common.messages.receipt import Receipt, read_receipt
 from common.platform.durable import replace_durably
-from common.platform.errors import StateDamaged, UpdateRefused
+from common.platform.errors import AnswerNotAdmitted, StateDamaged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ def read_kept(path: Path) -> KnownRecords | None:
         )
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, UpdateRefused) as error:
+    except (OSError, ValueError, KeyError, TypeError, AnswerNotAdmitted) as error:
         message = (
             f"{path} cannot be read: {error!r}. Put the newest copy back from the backup, or "
             "remove it: the other records and the coordinator know as much."

@@ -18,7 +18,7 @@ from client.transport.outbox import Outbox
 from client.transport.quarantine import Quarantine
 from common.messages.envelope import Envelope, facts_of, write_envelope
 from common.messages.flower_messages import Opened, open_objects
-from common.platform.errors import UpdateRefused, WardroundError
+from common.platform.errors import AnswerNotAdmitted, WardroundError
 
 #: Stands for a message of which no question can be made.
 _UNREADABLE = Envelope(header="", frames=())
@@ -75,7 +75,7 @@ class Carrier:
             opened = open_objects(lambda name: inbox.read(delivery, name), delivery.id)
             envelope = Envelope(header=opened.header, frames=self._frames(opened))
             receipt = opened.receipt
-        except UpdateRefused as error:
+        except AnswerNotAdmitted as error:
             self._transport.tell("a request cannot be read", {"why": str(error)})
             envelope = _UNREADABLE  # so that the coordinator is answered
         fleet.confirm(delivery)
@@ -91,7 +91,7 @@ class Carrier:
             held += len(frame)
             if held > self.largest_request:
                 message = f"its frames are more than {self.largest_request} bytes"
-                raise UpdateRefused(message)
+                raise AnswerNotAdmitted(message)
             frames.append(frame)
         return tuple(frames)
 
@@ -135,7 +135,7 @@ class Carrier:
             try:
                 mark, receipt = self._transport.records.attest()
             except WardroundError as error:
-                raise UpdateRefused(str(error)) from error
+                raise AnswerNotAdmitted(str(error)) from error
         self._transport.disclosures.record(
             Disclosure(
                 kind=str(facts["kind"]),

@@ -36,7 +36,13 @@ from client.transport.quarantine import MOST_INTERRUPTIONS
 from common.messages.envelope import Envelope, facts_of, read_head, seal
 from common.messages.identity import sign
 from common.messages.wire import Refusal, RefusalReason
-from common.platform.errors import PrivacyError, RecordsLost, RunGone, StateDamaged, UpdateRefused
+from common.platform.errors import (
+    AnswerNotAdmitted,
+    PrivacyError,
+    RecordsLost,
+    RunGone,
+    StateDamaged,
+)
 
 __all__ = ["MessageLoop", "MessageTraffic", "TransportContext"]
 
@@ -209,7 +215,7 @@ class MessageLoop:
             return NO_QUESTION, Denied(reason=RefusalReason.SET_ASIDE, detail=tries.sentence)
         try:
             question = question_of(header)
-        except UpdateRefused as error:
+        except AnswerNotAdmitted as error:
             return NO_QUESTION, Denied(reason=RefusalReason.UNREADABLE, detail=str(error))
         if not self._runs.may_begin(question.run):
             return question, Denied(reason=RefusalReason.NOT_APPROVED, detail=MANY_NAMES)
@@ -308,7 +314,7 @@ class MessageLoop:
         """Take a step of one letter; one that can lead to nothing is forgotten, with a word."""
         try:
             step(delivery, fleet)
-        except (RunGone, UpdateRefused, StateDamaged) as error:
+        except (RunGone, AnswerNotAdmitted, StateDamaged) as error:
             self.transport.tell("a request is dropped", {"why": str(error)})
             self._drop(delivery)
 

@@ -31,7 +31,7 @@ from common.messages.envelope import Envelope, read_envelope, seal, unseal
 from common.messages.identity import load_private, sign
 from common.messages.packing import Encoding
 from common.messages.wire import Answer, Proposal, RefusalReason, Request, SiteUpdate
-from common.platform.errors import StateDamaged, UpdateRefused
+from common.platform.errors import AnswerNotAdmitted, StateDamaged
 
 _GIB = 1 << 30
 
@@ -68,7 +68,7 @@ def main(home: Home, jobs: TextIO, results: TextIO) -> None:
         start = time.monotonic()
         try:
             request = read_request(job.request)
-        except (UpdateRefused, StateDamaged) as error:
+        except (AnswerNotAdmitted, StateDamaged) as error:
             say({"unreadable": job.question, "why": str(error)})
             continue
         say({"working": job.question})
@@ -97,12 +97,12 @@ def _sayer(results: TextIO) -> Callable[[Mapping[str, object]], None]:
 
 
 def read_request(path: Path) -> Request:
-    """Read a request from its file; UpdateRefused when it is something else."""
+    """Read a request from its file; AnswerNotAdmitted when it is something else."""
     envelope: Envelope = read_envelope(path)
     message = unseal(envelope.header, envelope.frames)
     if not isinstance(message, Request):
         text = f"The coordinator sent a {type(message).__name__}, expected a request."
-        raise UpdateRefused(text)
+        raise AnswerNotAdmitted(text)
     return message
 
 

@@ -25,7 +25,7 @@ from common.config.run_config import RunConfig
 from common.data.weights import on_processor
 from common.messages.headers import message_of, parts_of
 from common.messages.wire import EvaluationRequest, SiteReport, SiteStatistics, StatisticsRequest
-from common.platform.errors import StateDamaged, UpdateRefused
+from common.platform.errors import AnswerNotAdmitted, StateDamaged
 from common.platform.sqlite_file import opened
 
 Asked = EvaluationRequest | StatisticsRequest
@@ -45,7 +45,7 @@ CREATE TABLE IF NOT EXISTS answers (
 _FORGET = "DELETE FROM {0} WHERE rowid <= (SELECT max(rowid) FROM {0}) - ?"
 
 
-class AnotherRequest(UpdateRefused):
+class AnotherRequest(AnswerNotAdmitted):
     """Something else was asked for and answered in this place."""
 
 

@@ -21,7 +21,7 @@ from common.messages.packing import Encoding, layout_of, pack, unpack
 from common.messages.wire import Message
 from common.platform.bounded_json import Bounds, check_bounds, read_json
 from common.platform.durable import replace_durably
-from common.platform.errors import StateDamaged, UpdateRefused, WardroundError
+from common.platform.errors import AnswerNotAdmitted, StateDamaged, WardroundError
 
 #: Of an envelope's header: the facts as one text, and a line for each tensor.
 HEADER_BOUNDS = Bounds(characters=16 * 1024 * 1024, depth=8, values=200_000)
@@ -86,7 +86,7 @@ def digest_of(header: str, frames: Iterable[bytes]) -> bytes:
 
 
 def seal(message: Message, encoding: Encoding = "lossless") -> Envelope:
-    """Return a message with its tensors packed; UpdateRefused where a value does not fit."""
+    """Return a message with its tensors packed; AnswerNotAdmitted where a value does not fit."""
     text, tensors = parts_of(message)
     frames = {part: tuple(pack(weights, encoding)) for part, weights in tensors.items()}
     header = _Header(
@@ -102,7 +102,7 @@ def seal(message: Message, encoding: Encoding = "lossless") -> Envelope:
 
 
 def unseal(header: str, frames: Iterable[bytes]) -> Message:
-    """Return the message; UpdateRefused says what is no message of ours.
+    """Return the message; AnswerNotAdmitted says what is no message of ours.
 
     Frames are taken one at a time and let go, so the packed form is never whole in memory.
     """
@@ -114,11 +114,11 @@ def unseal(header: str, frames: Iterable[bytes]) -> Message:
             count = read.tensors.frames.get(part, 0)
             tensors[part] = unpack(layout, _first(source, count), read.tensors.encoding)
         if next(source, None) is not None:
-            raise UpdateRefused("there are more frames than its header names")
+            raise AnswerNotAdmitted("there are more frames than its header names")
         return message_of(read.message, tensors)
     except (KeyError, TypeError, ValueError, OverflowError, WardroundError) as error:
         message = f"A message cannot be read: {error!s:.300}. Is its sender ours?"
-        raise UpdateRefused(message) from error
+        raise AnswerNotAdmitted(message) from error
 
 
 def _read_header(header: str) -> _Header:
@@ -135,23 +135,23 @@ def _first(source: Iterator[bytes], count: int) -> Iterator[bytes]:
 
 
 def message_text(header: str) -> str:
-    """Return the text of a message's facts; UpdateRefused for what is no header."""
+    """Return the text of a message's facts; AnswerNotAdmitted for what is no header."""
     try:
         return _read_header(header).message
     except ValueError as error:
         message = f"A message's header cannot be read: {error!s:.200}"
-        raise UpdateRefused(message) from error
+        raise AnswerNotAdmitted(message) from error
 
 
 def facts_of(header: str) -> Mapping[str, object]:
-    """Return the message's own facts without its tensors; UpdateRefused for what is no header."""
+    """Return the message's own facts without its tensors; AnswerNotAdmitted for no header."""
     try:
         facts = read_json(message_text(header), _FACTS_BOUNDS)
     except ValueError as error:
         message = f"A message's header cannot be read: {error!s:.200}"
-        raise UpdateRefused(message) from error
+        raise AnswerNotAdmitted(message) from error
     if not isinstance(facts, dict):
-        raise UpdateRefused("A message's header holds no facts.")
+        raise AnswerNotAdmitted("A message's header holds no facts.")
     return facts
 
 

@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError
 
 from common.messages.envelope import Envelope
 from common.platform.bounded_json import Bounds, read_json
-from common.platform.errors import UpdateRefused
+from common.platform.errors import AnswerNotAdmitted
 
 #: The name of the record beside the frames, whose names are numbers.
 _RECEIPT = "receipt"
@@ -75,7 +75,7 @@ def object_ids(tree: ObjectTree) -> list[str]:
 
 
 def open_objects(objects: Callable[[str], bytes], root: str) -> Opened:
-    """Return a message's envelope from its objects; UpdateRefused where they are not one.
+    """Return a message's envelope from its objects; AnswerNotAdmitted where they are not one.
 
     `objects` gives an object's content by name, and is asked for SHA-256s alone.
     """
@@ -107,7 +107,7 @@ def open_objects(objects: Callable[[str], bytes], root: str) -> Opened:
         )
     except (KeyError, IndexError, ValueError, TypeError, DecodeError) as error:
         message = f"A message from Flower is none of ours: {error!s:.200}"
-        raise UpdateRefused(message) from error
+        raise AnswerNotAdmitted(message) from error
 
 
 def _records(body: bytes) -> dict[str, str]:
@@ -137,7 +137,7 @@ def _frame(read: Callable[[str], bytes], name: str) -> bytes:
             raise TypeError(message)
     except (KeyError, ValueError, TypeError, DecodeError) as error:
         message = f"A frame from Flower cannot be read: {error!s:.200}"
-        raise UpdateRefused(message) from error
+        raise AnswerNotAdmitted(message) from error
     return frame
 
 

@@ -14,7 +14,7 @@ import torch
 from common.data.weights import Weights
 from common.messages.headers import message_of, parts_of
 from common.messages.wire import Message
-from common.platform.errors import UpdateRefused, WardroundError
+from common.platform.errors import AnswerNotAdmitted, WardroundError
 
 if TYPE_CHECKING:
     from flwr.app import ArrayRecord, RecordDict
@@ -36,14 +36,14 @@ def to_record(message: Message) -> RecordDict:
 
 
 def from_record(record: RecordDict) -> Message:
-    """Read what to_record made; UpdateRefused says what is no message of ours."""
+    """Read what to_record made; AnswerNotAdmitted says what is no message of ours."""
     try:
         header = str(record.config_records[_HEADER]["json"])
         tensors = {name: from_arrays(arrays) for name, arrays in record.array_records.items()}
         return message_of(header, tensors)
     except (KeyError, TypeError, ValueError, WardroundError) as error:
         message = f"A message from Flower cannot be read: {error!s:.300}. Is its sender ours?"
-        raise UpdateRefused(message) from error
+        raise AnswerNotAdmitted(message) from error
 
 
 def to_arrays(weights: Weights) -> ArrayRecord:

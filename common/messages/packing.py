@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from common.data.weights import Weights
-from common.platform.errors import UpdateRefused
+from common.platform.errors import AnswerNotAdmitted
 
 Encoding = Literal["raw", "lossless", "float16", "int8"]
 Floats = NDArray[np.float32]
@@ -48,19 +48,19 @@ def layout_of(weights: Weights) -> list[tuple[str, list[int]]]:
 def pack(weights: Weights, encoding: Encoding) -> Iterator[bytes]:
     """Yield the frames of float32 tensors; one frame is in memory at a time.
 
-    UpdateRefused where a value cannot be written in the encoding.
+    AnswerNotAdmitted where a value cannot be written in the encoding.
     """
     for values in _in_frames(weights):
         yield _encode(values, encoding)
 
 
 def unpack(layout: Layout, frames: Iterable[bytes], encoding: Encoding) -> dict[str, torch.Tensor]:
-    """Return the tensors; UpdateRefused unless the frames hold exactly as many values.
+    """Return the tensors; AnswerNotAdmitted unless the frames hold exactly as many values.
 
     Memory is taken as values arrive, never by what a layout claims.
     """
     if len({name for name, _ in layout}) < len(layout):
-        raise UpdateRefused("Two tensors have one name.")
+        raise AnswerNotAdmitted("Two tensors have one name.")
     sizes = [_count(name, shape) for name, shape in layout]
     total = sum(sizes)
     source = _Values(frames, encoding, total)
@@ -93,7 +93,7 @@ class _Values:
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
     def check_empty(self) -> None:
-        """Raise UpdateRefused when there are more frames than values asked for."""
+        """Raise AnswerNotAdmitted when there are more frames than values asked for."""
         if self._left or next(self._frames, None) is not None:
             raise self._fault("more frames")
 
@@ -105,8 +105,8 @@ class _Values:
         self._left -= count
         return _decode(frame, self._encoding, count)
 
-    def _fault(self, what: str) -> UpdateRefused:
-        return UpdateRefused(f"Tensors came in {what} than their {self._expected} values fill.")
+    def _fault(self, what: str) -> AnswerNotAdmitted:
+        return AnswerNotAdmitted(f"Tensors came in {what} than their {self._expected} values fill.")
 
 
 def _count(name: str, shape: Sequence[int]) -> int:
@@ -116,7 +116,7 @@ def _count(name: str, shape: Sequence[int]) -> int:
         extent *= max(length, 1)  # torch computes with lengths beside a 0, too
         if length < 0 or extent > _LONGEST:
             message = f"Tensor {name} has the shape {tuple(shape)}."
-            raise UpdateRefused(message)
+            raise AnswerNotAdmitted(message)
     return count
 
 
@@ -127,7 +127,7 @@ def _in_frames(weights: Weights) -> Iterator[Floats]:
     for name, tensor in weights.items():
         if tensor.dtype != torch.float32:
             message = f"Tensor {name} is {tensor.dtype}, expected torch.float32."
-            raise UpdateRefused(message)
+            raise AnswerNotAdmitted(message)
         values = tensor.detach().cpu().contiguous().numpy().reshape(-1)
         while values.size:
             part, values = values[: FRAME_VALUES - held], values[FRAME_VALUES - held :]
@@ -152,7 +152,7 @@ def _encode(values: Floats, encoding: Encoding) -> bytes:
                 half = values.astype("<f2")
             if not np.array_equal(np.isfinite(half), np.isfinite(values)):
                 message = "A value is above 65504, the largest of float16: take lossless."
-                raise UpdateRefused(message)
+                raise AnswerNotAdmitted(message)
             return _squeeze(half.tobytes(), 2)
         case "int8":
             return _to_int8(values)
@@ -160,7 +160,7 @@ def _encode(values: Floats, encoding: Encoding) -> bytes:
 
 
 def _decode(frame: bytes, encoding: Encoding, count: int) -> Floats:
-    """Return `count` values; UpdateRefused for a frame of another length or none of ours."""
+    """Return `count` values; AnswerNotAdmitted for a frame of another length or none of ours."""
     match encoding:
         case "raw":
             content, dtype = frame, "<f4"
@@ -179,7 +179,7 @@ def _decode(frame: bytes, encoding: Encoding, count: int) -> Floats:
 
 def _to_int8(values: Floats) -> bytes:
     if not np.isfinite(values).all():
-        raise UpdateRefused("A value is not finite, so it has no place on an int8 grid.")
+        raise AnswerNotAdmitted("A value is not finite, so it has no place on an int8 grid.")
     padded = np.zeros(-(-values.size // _BLOCK) * _BLOCK, np.float32)
     padded[: values.size] = values
     blocks = padded.reshape(-1, _BLOCK)
@@ -197,8 +197,8 @@ def _from_int8(frame: bytes, count: int) -> Floats:
     return steps.astype(np.float32) * np.repeat(scales, _BLOCK)[:count]
 
 
-def _wrong_length(length: int, count: int) -> UpdateRefused:
-    return UpdateRefused(f"A frame of tensors has {length} bytes for {count} values.")
+def _wrong_length(length: int, count: int) -> AnswerNotAdmitted:
+    return AnswerNotAdmitted(f"A frame of tensors has {length} bytes for {count} values.")
 
 
 def _squeeze(content: bytes, width: int) -> bytes:
@@ -211,7 +211,7 @@ def _squeeze(content: bytes, width: int) -> bytes:
 
 
 def _stretch(frame: bytes, width: int, length: int) -> bytes:
-    """Undo _squeeze; UpdateRefused where it is not `length` bytes, before more are made."""
+    """Undo _squeeze; AnswerNotAdmitted where it is not `length` bytes, before more are made."""
     import imagecodecs
 
     try:
@@ -219,10 +219,10 @@ def _stretch(frame: bytes, width: int, length: int) -> bytes:
         content = bytes(imagecodecs.zstd_decode(frame, out=length)) if length else b""
     except (imagecodecs.ZstdError, ValueError, TypeError) as error:
         message = f"A frame of tensors cannot be read: {error!s:.100}"
-        raise UpdateRefused(message) from error
+        raise AnswerNotAdmitted(message) from error
     if len(content) != length:
         message = f"A frame of tensors has {len(content)} bytes, expected {length}."
-        raise UpdateRefused(message)
+        raise AnswerNotAdmitted(message)
     return _transposed_back(content, width) if width > 1 else content
 
 

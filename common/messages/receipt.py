@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 
 from common.platform.bounded_json import Bounds, read_json
-from common.platform.errors import UpdateRefused
+from common.platform.errors import AnswerNotAdmitted
 from common.privacy.plan import LedgerHead
 
 #: More is no receipt; one takes a few kilobytes.
@@ -36,7 +36,7 @@ class Receipt:
 
 
 def read_receipt(text: str) -> Receipt:
-    """Return the receipt of a text; UpdateRefused for what is none."""
+    """Return the receipt of a text; AnswerNotAdmitted for what is none."""
     try:
         facts = read_json(text, _BOUNDS)
         if not isinstance(facts, dict):
@@ -52,4 +52,4 @@ def read_receipt(text: str) -> Receipt:
         return Receipt(ledger=LedgerHead(charges=charges, hash=found), sealed=sealed)
     except (KeyError, TypeError, ValueError) as error:
         message = f"A receipt of a site's records cannot be read: {error!s:.200}"
-        raise UpdateRefused(message) from error
+        raise AnswerNotAdmitted(message) from error

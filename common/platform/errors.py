@@ -11,7 +11,7 @@
     |   |-- LedgerTooNew        the site admin
     |   |-- RecordsLost         the site admin and the data-protection officer
     |   `-- LedgerDamaged       the site admin and the data-protection officer
-    |-- UpdateRefused           the coordinator; the run goes on   exit 1
+    |-- AnswerNotAdmitted       the coordinator; the run goes on   exit 1
     |-- LinkDown                the network; it is tried again     exit 7
     |-- SiteUnknown             the coordinator, or the clock      exit 6
     |-- RunGone                 nobody: the answer came too late   exit 1
@@ -95,7 +95,7 @@ class RecordsLost(PrivacyError):
     """A site's ledger or withdrawals are not the newest that there were."""
 
 
-class UpdateRefused(WardroundError):
+class AnswerNotAdmitted(WardroundError):
     """A site's answer was not admitted; the run goes on without it."""
 
 

@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from common.messages.receipt import Receipt, read_receipt
-from common.platform.errors import StateDamaged, UpdateRefused
+from common.platform.errors import AnswerNotAdmitted, StateDamaged
 from common.platform.sqlite_file import opened
 from common.privacy.plan import LedgerHead
 
@@ -52,7 +52,7 @@ class ReceiptStore:
         """Keep a site's receipt durably; what is none, or older than the last, is passed over."""
         try:
             receipt = read_receipt(text)
-        except UpdateRefused:
+        except AnswerNotAdmitted:
             return
         with self._connected() as connection:
             connection.execute(

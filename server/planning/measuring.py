@@ -46,14 +46,14 @@ def measure_tests(config: RunConfig, sites: Sites, state: RunState) -> Measured:
         weights=state.chosen,
         split="test",
     )
-    reports, refused = admit_reports(
+    reports, left_out = admit_reports(
         sites.evaluate(request, asked), request, asked, last_ledgers(state.history)
     )
     task, rules = task_of(config.task), config.evaluation
     merged = merge(report.statistics for report in reports) if reports else None
     return Measured(
         reports=reports,
-        left_out=refused,
+        left_out=left_out,
         merged=merged,
         metrics={} if merged is None else task.summarise(merged, rules),
         by_site={r.site: task.summarise(r.statistics, rules) for r in reports},

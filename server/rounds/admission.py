@@ -1,4 +1,7 @@
-"""Admission of answers into the model; a refused one has a reason and the run goes on."""
+"""Admission of answers into the model; one that is not admitted has a fault, and the run goes on.
+
+A late answer is told by server/rounds/deadline.py.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ import torch
 from common.data.weights import Weights
 from common.messages.wire import EvaluationRequest, Refusal, SiteReport, SiteUpdate, TrainRequest
 from common.metrics.statistics import Statistics
-from common.platform.errors import UpdateRefused
+from common.platform.errors import AnswerNotAdmitted
 from common.privacy.plan import LedgerHead, Spend
 from server.rounds.fault import Fault
 
@@ -33,7 +36,7 @@ class NotAdmitted:
     used_up: bool  # True: this was the site's one answer of the round
 
 
-class FaultyAnswer(UpdateRefused):
+class FaultyAnswer(AnswerNotAdmitted):
     """An answer that is not admitted, and why."""
 
     def __init__(self, fault: Fault, detail: str) -> None:
@@ -64,7 +67,7 @@ def _admit(
 ) -> Iterator[SiteUpdate | Refusal | NotAdmitted]:
     seen: set[str] = set()
     for answer in answers:
-        if isinstance(answer, NotAdmitted):  # refused where it arrived
+        if isinstance(answer, NotAdmitted):  # where it arrived
             yield answer
             continue
         placed, passed = False, list[SiteUpdate | Refusal | NotAdmitted]()
@@ -75,7 +78,7 @@ def _admit(
             if isinstance(answer, SiteUpdate):
                 check_content(answer)
         except FaultyAnswer as error:
-            passed.append(_refused(answer.site, error, used_up=placed))
+            passed.append(_not_admitted(answer.site, error, used_up=placed))
         else:
             passed.append(answer)
         # A generator keeps its locals while it waits: this update must not live beside the next.
@@ -83,7 +86,7 @@ def _admit(
         yield passed.pop()
 
 
-def _refused(site: str, error: FaultyAnswer, *, used_up: bool) -> NotAdmitted:
+def _not_admitted(site: str, error: FaultyAnswer, *, used_up: bool) -> NotAdmitted:
     return NotAdmitted(site=site, fault=error.fault, detail=error.detail, used_up=used_up)
 
 
@@ -187,11 +190,11 @@ def admit_reports(
     What differs in kind from most reports is left out: one site cannot spoil the sum.
     """
     reports: list[SiteReport] = []
-    refused: list[NotAdmitted] = []
+    left_out: list[NotAdmitted] = []
     seen: set[str] = set()
     for answer in answers:
         if isinstance(answer, NotAdmitted):
-            refused.append(answer)
+            left_out.append(answer)
             continue
         try:
             _check_place(answer, request, asked, seen)
@@ -199,7 +202,7 @@ def admit_reports(
                 _check_statistics(answer.statistics, request.config.evaluation.count_noise)
                 _check_spend_of_counts(answer, request, ledgers)
         except FaultyAnswer as error:
-            refused.append(_refused(answer.site, error, used_up=answer.site not in seen))
+            left_out.append(_not_admitted(answer.site, error, used_up=answer.site not in seen))
         else:
             seen.add(answer.site)
             if isinstance(answer, SiteReport):
@@ -208,7 +211,7 @@ def admit_reports(
     kinds = Counter(_kind(report.statistics) for report in reports)
     usual = kinds.most_common(1)[0][0] if kinds else ""
     odd = [report for report in reports if _kind(report.statistics) != usual]
-    refused += [
+    left_out += [
         NotAdmitted(
             site=report.site,
             fault=Fault.WRONG_STATISTICS,
@@ -217,7 +220,7 @@ def admit_reports(
         )
         for report in odd
     ]
-    return [report for report in reports if _kind(report.statistics) == usual], refused
+    return [report for report in reports if _kind(report.statistics) == usual], left_out
 
 
 def _kind(statistics: Statistics) -> str:

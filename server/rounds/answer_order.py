@@ -5,8 +5,7 @@ from run to run. An update that comes before its turn waits on disk, not in memo
 coordinator never holds more than the update that it adds (and disk holds fewer than the
 sites). Sites in one process answer in order, and nothing is ever written.
 
-Late answers are refused in server/transport/flower_sites.py, wrong ones in
-server/rounds/admission.py.
+Late answers are told in server/rounds/deadline.py, wrong ones in server/rounds/admission.py.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ class Fault(Enum):
     WRONG_SPEND = "what it says of its charge cannot be"
     OLD_LEDGER = "its ledger has not grown since its last charge: an old copy may be in its place"
     NO_CONTROL = "the run uses SCAFFOLD and the update has no fitting control variate"
+    LATE = "it had not come in time"
     UNREADABLE = "it cannot be read"
     TOO_LONG = "it is longer than such an answer can be"
     NOT_SIGNED = "its signature is not that of the site that sent it"

@@ -1,7 +1,7 @@
 """The rounds of a run, the same function between hospitals and in a simulation.
 
-Whether enough sites are there to begin is decided in server/transport/flower_sites.py
-(`available`), and in server/rounds/approval.py where sites refuse.
+Whether enough sites are there is decided in server/rounds/quorum.py, and in
+server/rounds/approval.py where sites refuse.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from server.rounds.admission import NotAdmitted, admit, admit_reports
 from server.rounds.bounding import bounded
 from server.rounds.checkpoint_choice import check_selection, is_better, score, should_stop
 from server.rounds.journal import Journal
+from server.rounds.quorum import check_quorum
 from server.rounds.round_record import RoundRecord, last_ledgers
 from server.rounds.run_state import RunState, RunStore
 
@@ -137,7 +138,7 @@ def train_round(
         tally.count(answer)
         del answer  # before the next is made: two models in memory, the sum and this one
     record = tally.record()
-    _check_quorum(config, record)
+    check_quorum(config, record)
     weights, server = aggregator.finish(gathering, state.weights, state.server, number)
     keep = config.training.average
     return replace(
@@ -171,14 +172,14 @@ def _validate(config: RunConfig, sites: Sites, state: RunState) -> RunState:
         weights=state.current,
         split="validation",
     )
-    reports, refused = admit_reports(
+    reports, left_out = admit_reports(
         sites.evaluate(request, asked), request, asked, last_ledgers(state.history)
     )
     record = state.history[-1]
     told = {report.site: report.spend.ledger for report in reports if report.spend is not None}
     record = replace(
         record,
-        faults=(*record.faults, *map(_fault_text, refused)),
+        faults=(*record.faults, *map(_fault_text, left_out)),
         ledgers={**record.ledgers, **told},
     )
     if reports:
@@ -249,8 +250,8 @@ class _Tally:
         )
 
 
-def _fault_text(refused: NotAdmitted) -> str:
-    return f"{refused.site}: {refused.fault.value} ({refused.detail})"
+def _fault_text(left_out: NotAdmitted) -> str:
+    return f"{left_out.site}: {left_out.fault.value} ({left_out.detail})"
 
 
 def _check_fits(config: RunConfig, state: RunState) -> None:
@@ -262,19 +263,6 @@ def _check_fits(config: RunConfig, state: RunState) -> None:
             "a new run."
         )
         raise ConfigurationError(message)
-
-
-def _check_quorum(config: RunConfig, record: RoundRecord) -> None:
-    wanted = config.aggregation.smallest_quorum
-    if len(record.updates) >= wanted:
-        return
-    reasons = "; ".join(f"{site}: {why}" for site, why in record.left_out.items())
-    message = (
-        f"Round {record.round} got {len(record.updates)} usable updates, expected at least "
-        f"{wanted} (aggregation.smallest_quorum). {reasons or 'Nobody was left out'}. "
-        "Resume the run when enough sites can answer."
-    )
-    raise RunFailed(message)
 
 
 def _save(store: RunStore | None, state: RunState) -> None:

@@ -9,15 +9,6 @@ from dataclasses import dataclass, field
 from server.transport.incoming_answer import Arriving
 from server.transport.runtime import NodeFacts
 
-#: A silent site is asked again, and one that is offline given up, after this part of the deadline.
-_PARTS_OF_DEADLINE = 6
-_SHORTEST_PATIENCE = 20.0
-
-
-def patience_of(round_seconds: float) -> float:
-    """Return how long silence is borne in a phase of this length."""
-    return max(round_seconds / _PARTS_OF_DEADLINE, _SHORTEST_PATIENCE)
-
 
 @dataclass
 class Asked:

@@ -1,15 +1,7 @@
-"""Sites over Flower: asked, waited for, asked again; late answers are refused here.
+"""Sites over Flower: asked, waited for, asked again.
 
-One setting, `exchange.round_minutes`, times a phase; everything else follows from it:
-
-    an answer is taken          until the phase's deadline, then it is late, and refused
-    a silent site               is asked again after a sixth of it (at least 20 s)
-    a site that is offline      is given up after as long, where the others are a quorum
-    a site whose daemon came
-    back since it was asked     is asked again at once
-    the first round             waits as long for sites that have not said yes or no
-    a later round               starts with the sites that are there, once they are a quorum
-
+How long they are waited for stands in server/rounds/deadline.py, how many must be there in
+server/rounds/quorum.py. A site whose daemon came back since it was asked is asked again at once.
 Asking again is safe: the same question has the same answer at a site, charged once.
 """
 
@@ -36,10 +28,12 @@ from common.messages.wire import (
 from common.platform.errors import RunFailed, RunGone
 from server.files.board import Board, Phase
 from server.rounds.admission import NotAdmitted
+from server.rounds.deadline import Deadline, late, patience_of
 from server.rounds.fault import Fault
+from server.rounds.quorum import may_start
 from server.rounds.setting import RunSetting
-from server.transport.asked import Asked, patience_of
-from server.transport.incoming_answer import Arriving, refused
+from server.transport.asked import Asked
+from server.transport.incoming_answer import Arriving, not_admitted
 from server.transport.runtime import AnswerBounds, AnswerTooLarge, NodeFacts, Runtime
 from server.transport.standings import Standings, keep_receipt, online, receipts_for
 
@@ -72,17 +66,18 @@ class FlowerSites:
         RunFailed when so many said no that there can be no quorum, or when none came about in
         `exchange.wait_hours`.
         """
-        quorum = self._setting.config.aggregation.smallest_quorum
+        config = self._setting.config
+        quorum = config.aggregation.smallest_quorum
         start = time.monotonic()
         patience = 0.0 if self._waited else self._setting.round_seconds
-        ends = start + self._setting.config.exchange.wait_hours * 3600
+        ends = start + config.exchange.wait_hours * 3600
         phase, number = self._board.phase, self._board.round
         while True:
             members = self._setting.members()
             nodes = self.propose()
             ready = self.approval.ready(nodes)
             settled = self.approval.settled(members) or time.monotonic() > start + patience
-            if len(ready) >= quorum and settled:
+            if may_start(config, ready, settled=settled):
                 self._waited = True
                 self._board.begin(phase, number)
                 return ready
@@ -122,15 +117,15 @@ class FlowerSites:
     ) -> Iterator[A | Refusal | NotAdmitted]:
         members = {n: k for n, k in self._setting.members().items() if n in sites}
         seconds = self._setting.round_seconds
-        ends = time.time() + (self._patience if phase == "counting" else seconds)
+        deadline = Deadline.after(self._patience if phase == "counting" else seconds)
         for name in members:
             self._board.site(name, "asked")
-        self._board.begin(phase, request.round, ends)
+        self._board.begin(phase, request.round, deadline.ends)
         open_ = {name: Asked() for name in members}
         largest = largest_answer(request)
-        self._post(request, open_, ends)
+        self._post(request, open_, deadline)
         looked, answered = time.monotonic(), 0
-        while open_ and time.time() < ends:
+        while open_ and not deadline.is_over:
             self._look(open_, members, largest)
             for name in [n for n, asked in open_.items() if asked.answer is not None]:
                 # In no local: a generator keeps those while it waits, and the update with them.
@@ -140,8 +135,8 @@ class FlowerSites:
                     answered += 1
                     yield finished.pop()
             if time.monotonic() - looked > _NODES_SECONDS:
-                self._post(request, open_, ends)
-                self._give_up(open_, answered)
+                self._post(request, open_, deadline)
+                yield from self._give_up(open_, answered)
                 looked = time.monotonic()
             self._board.write()
             if not any(a.names for a in open_.values()) or any(a.answer for a in open_.values()):
@@ -150,8 +145,9 @@ class FlowerSites:
             self._board.site(name, "late", "no answer within exchange.round_minutes")
             if asked.answer is not None:
                 asked.answer.close(self._runtime)  # what came of it is of no use
+            yield late(name, "no answer within exchange.round_minutes")
 
-    def _give_up(self, open_: dict[str, Asked], answered: int) -> None:
+    def _give_up(self, open_: dict[str, Asked], answered: int) -> Iterator[NotAdmitted]:
         """Stop waiting for sites that were revoked, and, given a quorum, for those long offline."""
         members = self._setting.members()
         enough = answered >= self._setting.config.aggregation.smallest_quorum
@@ -159,11 +155,13 @@ class FlowerSites:
             if name not in members:
                 self._board.site(name, "refused", "revoked")
                 del open_[name]
+                yield late(name, "its key was revoked meanwhile")
             elif enough and asked.is_given_up(self._patience):
                 self._board.site(name, "late", "offline for too long")
                 del open_[name]
+                yield late(name, "offline for too long")
 
-    def _post(self, request: Request, open_: Mapping[str, Asked], ends: float) -> None:
+    def _post(self, request: Request, open_: Mapping[str, Asked], deadline: Deadline) -> None:
         """Send the request to sites that have not got it, or should get it again."""
         members = self._setting.members()
         nodes = self._nodes(members)
@@ -176,7 +174,7 @@ class FlowerSites:
             asked.seen(online=name in nodes)
             if name not in nodes:
                 self._board.site(name, "offline", "not connected")
-        left = ends - time.time()
+        left = deadline.left
         if not due or left <= 0:
             return
         # Sealed anew each time, so that no packed copy of the weights stays in memory.
@@ -237,10 +235,10 @@ class FlowerSites:
             case _:
                 pass
         if not isinstance(answer, wanted):
-            return refused(site, Fault.UNREADABLE, f"it is a {type(answer).__name__}")
+            return not_admitted(site, Fault.UNREADABLE, f"it is a {type(answer).__name__}")
         if answer.spend is not None:
             if answer.spend.simulated_noise:  # between hospitals a seed is no privacy
-                return refused(site, Fault.WRONG_SPEND, "its noise came from a seed")
+                return not_admitted(site, Fault.WRONG_SPEND, "its noise came from a seed")
             self._board.sites[site].epsilon = answer.spend.run_epsilon
             self._board.sites[site].common_epsilon = answer.spend.run_common_epsilon
         self._board.site(site, "answered")
@@ -255,7 +253,7 @@ class FlowerSites:
         except AnswerTooLarge as error:
             asked.answer = None
             arriving.close(self._runtime)
-            return refused(site, Fault.TOO_LONG, str(error))
+            return not_admitted(site, Fault.TOO_LONG, str(error))
         keep_receipt(self._setting, arriving)
         return answer
 

@@ -18,7 +18,7 @@ from common.messages.envelope import unseal
 from common.messages.flower_messages import open_objects
 from common.messages.identity import verify
 from common.messages.wire import Answer, Message
-from common.platform.errors import UpdateRefused
+from common.platform.errors import AnswerNotAdmitted
 from server.rounds.admission import NotAdmitted
 from server.rounds.fault import Fault
 from server.transport.runtime import AnswerTooLarge, Arrival, Runtime
@@ -62,14 +62,14 @@ class Arriving:
         try:
             return self.open()
         except NotSigned as error:
-            return refused(self.site, Fault.NOT_SIGNED, str(error))
-        except UpdateRefused as error:
-            return refused(self.site, Fault.UNREADABLE, str(error))
+            return not_admitted(self.site, Fault.NOT_SIGNED, str(error))
+        except AnswerNotAdmitted as error:
+            return not_admitted(self.site, Fault.UNREADABLE, str(error))
         finally:
             self.close(runtime)
 
     def open(self) -> Answer:
-        """Return the answer; UpdateRefused unless it is one, signed by this very site."""
+        """Return the answer; AnswerNotAdmitted unless it is one, signed by this very site."""
         opened = open_objects(self._read, self.arrival.name)
         hashing = _Hashing(opened.header)
         message = unseal(opened.header, hashing.of(opened.frames()))
@@ -77,7 +77,7 @@ class Arriving:
             raise NotSigned("the signature does not fit the site's key")
         if not _is_answer(message) or message.site != self.site:
             text = f"it is a {type(message).__name__} that names another sender"
-            raise UpdateRefused(text)
+            raise AnswerNotAdmitted(text)
         self.receipt = opened.receipt
         return message
 
@@ -93,12 +93,12 @@ class Arriving:
             raise KeyError(name) from error
 
 
-def refused(site: str, fault: Fault, detail: str) -> NotAdmitted:
+def not_admitted(site: str, fault: Fault, detail: str) -> NotAdmitted:
     """Return the one answer of a site, not admitted."""
     return NotAdmitted(site=site, fault=fault, detail=detail, used_up=True)
 
 
-class NotSigned(UpdateRefused):
+class NotSigned(AnswerNotAdmitted):
     """An answer that its sender did not sign."""
 
 

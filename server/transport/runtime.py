@@ -50,7 +50,7 @@ from common.messages.envelope import Envelope
 from common.messages.flower_http import KEPT_SECONDS, on_client
 from common.messages.flower_messages import object_ids, record_of, with_receipt
 from common.messages.pull_headers import ANSWER_SECONDS_HEADER, LARGEST_ANSWER_HEADER, WAIT_HEADER
-from common.platform.errors import LinkDown, RunFailed, RunGone, UpdateRefused
+from common.platform.errors import AnswerNotAdmitted, LinkDown, RunFailed, RunGone
 from common.platform.freed_memory import collect_after
 
 #: The SuperLink gives a run up that is silent for a minute.
@@ -63,7 +63,7 @@ T = TypeVar("T")
 T_REQUEST = TypeVar("T_REQUEST")
 
 
-class AnswerTooLarge(UpdateRefused):
+class AnswerTooLarge(AnswerNotAdmitted):
     """An answer grew beyond its bounds; nothing more of it is taken."""
 
 

@@ -14,7 +14,7 @@ from common.messages.envelope import seal
 from common.messages.identity import public_pem
 from common.messages.sizes import largest_answer
 from common.messages.wire import Refusal, Standing
-from common.platform.errors import RunGone, UpdateRefused
+from common.platform.errors import AnswerNotAdmitted, RunGone
 from common.platform.logs import log
 from server.files.board import Board
 from server.rounds.approval import Approval
@@ -82,7 +82,7 @@ class Standings:
                 self._advance(asked, arriving)
             except RunGone:
                 self._close(asked, arriving)
-            except UpdateRefused as error:
+            except AnswerNotAdmitted as error:
                 self._close(asked, arriving)
                 self.approval.fault(arriving.site, str(error))
                 log(__name__).warning("answer closed", site=arriving.site, why=str(error))
@@ -92,7 +92,7 @@ class Standings:
             answer = arriving.open()
             if not isinstance(answer, Standing | Refusal):
                 message = f"it is a {type(answer).__name__}, expected a Standing or a Refusal"
-                raise UpdateRefused(message)
+                raise AnswerNotAdmitted(message)
             del self._coming[asked]
             keep_receipt(self._setting, arriving)
             arriving.close(self._runtime)
@@ -100,7 +100,7 @@ class Standings:
                 self.approval.take(asked, answer)
         elif time.monotonic() - arriving.since > _LONGEST_SECONDS:
             message = f"it was announced and did not come within {_LONGEST_SECONDS:g} s"
-            raise UpdateRefused(message)
+            raise AnswerNotAdmitted(message)
 
     def _close(self, asked: str, arriving: Arriving) -> None:
         del self._coming[asked]

@@ -20,7 +20,7 @@ from common.messages.envelope import (
 )
 from common.messages.flower_messages import open_objects, record_of
 from common.messages.wire import Message, Proposal, SiteUpdate, Standing
-from common.platform.errors import StateDamaged, UpdateRefused
+from common.platform.errors import AnswerNotAdmitted, StateDamaged
 from tests.common.messages.test_wire import CONFIG, MESSAGES
 
 UPDATE = SiteUpdate(
@@ -79,7 +79,7 @@ def test_an_envelope_that_contradicts_itself_is_refused(change: object) -> None:
     facts = json.loads(envelope.header)
     assert callable(change)
     change(facts)
-    with pytest.raises(UpdateRefused):
+    with pytest.raises(AnswerNotAdmitted):
         unseal(json.dumps(facts), envelope.frames)
 
 
@@ -88,7 +88,7 @@ def test_a_run_whose_name_could_leave_its_folder_is_refused(name: str) -> None:
     envelope = seal(UPDATE)
     facts = json.loads(envelope.header)
     facts["message"] = facts["message"].replace('"run":"r"', f'"run":"{name}"')
-    with pytest.raises(UpdateRefused):
+    with pytest.raises(AnswerNotAdmitted):
         unseal(json.dumps(facts), envelope.frames)
 
 
@@ -165,5 +165,5 @@ def test_flower_objects_of_another_form_are_refused(kind: str) -> None:
     def read() -> list[bytes]:
         return list(open_objects(broken.__getitem__, message.object_id).frames())
 
-    with pytest.raises(UpdateRefused):
+    with pytest.raises(AnswerNotAdmitted):
         read()

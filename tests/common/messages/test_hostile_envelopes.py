@@ -1,4 +1,4 @@
-"""Envelopes and objects of any bytes: a message comes out, or UpdateRefused, and nothing else."""
+"""Envelopes and objects of any bytes: a message comes out, or AnswerNotAdmitted, nothing else."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from common.messages.envelope import (
 from common.messages.flower_messages import open_objects
 from common.messages.packing import unpack
 from common.messages.wire import Standing
-from common.platform.errors import StateDamaged, UpdateRefused
+from common.platform.errors import AnswerNotAdmitted, StateDamaged
 from tests.common.messages.test_wire import MESSAGES
 
 SEALED = [seal(message) for message in MESSAGES]
@@ -37,7 +37,7 @@ def read(envelope: Envelope) -> None:
     ):
         try:
             reader()
-        except UpdateRefused as error:
+        except AnswerNotAdmitted as error:
             assert len(str(error)) < 1000  # noqa: PT017 - it is raised for most
     # Everything else that is raised fails the test.
 
@@ -68,9 +68,9 @@ def test_a_changed_envelope_is_read_or_refused(envelope: Envelope, data: st.Data
     ).map(json.dumps)
 )
 def test_a_header_of_any_text_is_refused(text: str) -> None:
-    with pytest.raises(UpdateRefused):
+    with pytest.raises(AnswerNotAdmitted):
         unseal(text, ())
-    with pytest.raises(UpdateRefused):
+    with pytest.raises(AnswerNotAdmitted):
         facts_of(text)
 
 
@@ -101,7 +101,7 @@ def header_with(**tensors: object) -> str:
     ids=range(15),
 )
 def test_what_a_header_claims_takes_no_memory_and_no_time(header: str) -> None:
-    with pytest.raises(UpdateRefused):
+    with pytest.raises(AnswerNotAdmitted):
         unseal(header, (b"\x28\xb5\x2f\xfd" + b"\x00" * 50,))
 
 
@@ -111,7 +111,7 @@ def test_a_frame_that_would_grow_without_end_is_refused() -> None:
     bomb = bytes(imagecodecs.zstd_encode(bytes(64 * 2**20), level=1))
     assert len(bomb) < 2**16
     for encoding in ("lossless", "float16", "int8"):
-        with pytest.raises(UpdateRefused):
+        with pytest.raises(AnswerNotAdmitted):
             unpack([("w", [10])], [bomb], encoding)  # type: ignore[arg-type]
 
 
@@ -120,7 +120,7 @@ def test_a_frame_that_would_grow_without_end_is_refused() -> None:
 def test_objects_of_any_bytes_are_refused(content: bytes, kind: str) -> None:
     objects = [content, f"{kind} 0 {len(content)}\x00".encode() + content]
     for one in objects:
-        with pytest.raises(UpdateRefused):
+        with pytest.raises(AnswerNotAdmitted):
             list(open_objects(lambda _name, one=one: one, ROOT).frames())  # type: ignore[misc]
 
 
@@ -154,7 +154,7 @@ def a_message_with(records: bytes) -> dict[str, bytes]:
     ids=range(10),
 )
 def test_records_of_any_text_are_refused(records: bytes) -> None:
-    with pytest.raises(UpdateRefused):
+    with pytest.raises(AnswerNotAdmitted):
         open_objects(a_message_with(records).__getitem__, ROOT)
 
 
@@ -171,7 +171,7 @@ def test_no_object_is_asked_for_by_a_name_that_could_be_another_files(name: str)
     if name == RECORD:
         assert list(open_objects(read, ROOT).frames()) == [b""]
     else:
-        with pytest.raises(UpdateRefused, match="expected a SHA-256"):
+        with pytest.raises(AnswerNotAdmitted, match="expected a SHA-256"):
             open_objects(read, ROOT)
     assert set(asked) <= objects.keys()
 
@@ -214,5 +214,5 @@ def test_a_standing_tells_no_number_that_nothing_can_be_made_of(field: str, numb
     message = json.loads(facts["message"]) | {field: "?"}
     facts["message"] = json.dumps(message).replace('"?"', number)
     assert unseal(header, ()) == standing
-    with pytest.raises(UpdateRefused):
+    with pytest.raises(AnswerNotAdmitted):
         unseal(json.dumps(facts), ())

@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 from common.data.weights import Weights
 from common.messages.packing import FRAME_VALUES, Encoding, layout_of, pack, unpack
-from common.platform.errors import UpdateRefused
+from common.platform.errors import AnswerNotAdmitted
 
 ENCODINGS: tuple[Encoding, ...] = ("raw", "lossless", "float16", "int8")
 FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True)
@@ -87,7 +87,7 @@ def test_frames_that_do_not_fit_their_layout_are_refused(encoding: Encoding) -> 
         ([("w", [-10])], frames),
         ([("w", [10**15])], frames),  # takes no memory for what did not come
     ):
-        with pytest.raises(UpdateRefused):
+        with pytest.raises(AnswerNotAdmitted):
             unpack(layout, given_frames, encoding)
 
 
@@ -96,7 +96,7 @@ def test_a_frame_that_would_swell_is_refused() -> None:
 
     bomb = bytes(imagecodecs.zstd_encode(bytes(1 << 28), level=1))
     assert len(bomb) < 1 << 16
-    with pytest.raises(UpdateRefused):
+    with pytest.raises(AnswerNotAdmitted):
         unpack([("w", [1000])], [bomb], "lossless")
 
 
@@ -106,10 +106,10 @@ def test_a_frame_that_would_swell_is_refused() -> None:
 def test_a_value_that_has_no_place_in_an_encoding_is_refused(
     encoding: Encoding, value: float
 ) -> None:
-    with pytest.raises(UpdateRefused):
+    with pytest.raises(AnswerNotAdmitted):
         list(pack({"w": torch.tensor([value])}, encoding))
 
 
 def test_only_float32_travels() -> None:
-    with pytest.raises(UpdateRefused, match="float64"):
+    with pytest.raises(AnswerNotAdmitted, match="float64"):
         list(pack({"w": torch.zeros(1, dtype=torch.float64)}, "raw"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.messages.receipt import LARGEST_RECEIPT, read_receipt
-from common.platform.errors import UpdateRefused
+from common.platform.errors import AnswerNotAdmitted
 from server.enrolment.receipts import ReceiptStore
 
 GOOD = {"charges": 3, "hash": "ab", "sealed": "QQ=="}
@@ -38,5 +38,5 @@ def test_what_is_no_receipt_is_refused_and_not_kept(tmp_path: Path, text: str) -
     receipts.keep("north", "key", json.dumps(GOOD))
     receipts.keep("north", "key", text)
     assert json.loads(receipts.of("north", "key")) == GOOD
-    with pytest.raises(UpdateRefused):
+    with pytest.raises(AnswerNotAdmitted):
         read_receipt(text)

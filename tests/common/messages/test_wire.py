@@ -24,7 +24,7 @@ from common.messages.wire import (
     TrainRequest,
 )
 from common.metrics.statistics import Statistics
-from common.platform.errors import UpdateRefused
+from common.platform.errors import AnswerNotAdmitted
 from common.privacy.plan import LedgerHead, Mechanism, Spend
 
 CONFIG = parse_config("""
@@ -137,7 +137,7 @@ def array(dtype: str = "float32", shape: tuple[int, ...] = (2,), data: bytes = b
 def test_a_tensor_of_another_form_is_refused(bad: Array) -> None:
     record = to_record(MESSAGES[3])
     record["delta"] = ArrayRecord({"w": bad})
-    with pytest.raises(UpdateRefused, match="tensor w"):
+    with pytest.raises(AnswerNotAdmitted, match="tensor w"):
         from_record(record)
 
 
@@ -161,7 +161,7 @@ def test_a_tensor_of_another_form_is_refused(bad: Array) -> None:
 def test_what_is_no_message_is_refused(header: str) -> None:
     record = to_record(MESSAGES[0])
     record["message"] = ConfigRecord({"json": header})
-    with pytest.raises(UpdateRefused, match="cannot be read"):
+    with pytest.raises(AnswerNotAdmitted, match="cannot be read"):
         from_record(record)
 
 
@@ -169,7 +169,7 @@ def test_a_message_without_its_tensors_or_header_is_refused() -> None:
     for name in ("delta", "message"):
         record = to_record(MESSAGES[3])
         del record[name]
-        with pytest.raises(UpdateRefused):
+        with pytest.raises(AnswerNotAdmitted):
             from_record(record)
 
 
@@ -177,5 +177,5 @@ def test_a_spend_that_no_accountant_can_bound_is_refused() -> None:
     record = to_record(MESSAGES[3])
     text = str(record.config_records["message"]["json"])
     record["message"] = ConfigRecord({"json": text.replace('"steps":3', '"steps":-3')})
-    with pytest.raises(UpdateRefused):
+    with pytest.raises(AnswerNotAdmitted):
         from_record(record)

@@ -196,7 +196,10 @@ def test_a_straggler_is_dropped_at_the_deadline_and_rejoins(
     with rounds_over(coordinator, short(minutes=0.25, rounds=3), tmp_path / "run") as run:
         history = run().history
     assert sorted(history[0].updates) == ["east", "north"]
-    assert history[0].left_out == {"west": "it did not answer"}
+    assert history[0].left_out == {"west": "it had not come in time"}
+    assert history[0].faults == (
+        "west: it had not come in time (no answer within exchange.round_minutes)",
+    )
     assert "west" in history[-1].updates
 
 
