@@ -27,6 +27,8 @@ from common.messages.wire import Answer, SiteUpdate, Standing, TrainRequest
 from common.models.network import initial_weights
 from common.platform.errors import RunGone
 from server.files.board import Board
+from server.rounds.admission import NotAdmitted
+from server.rounds.fault import Fault
 from server.transport.flower_sites import FlowerSites
 from tests.server.coordinator import Running, Site, made, running
 from tests.server.loopback import Hospital, run_over
@@ -258,7 +260,9 @@ def test_an_update_of_another_size_than_the_model_is_not_taken(
                 run="run", round=1, seed=0, config=config, weights=initial_weights(config, 0)
             )
             before = stored(coordinator, tmp_path / "run")
-            assert list(sites.train(request, ["liar"])) == []
+            (told,) = sites.train(request, ["liar"])
+            assert isinstance(told, NotAdmitted)
+            assert told.fault is Fault.LATE  # nothing of it was ever announced
             assert stored(coordinator, tmp_path / "run") - before < 8 * MIB
             assert board.sites["liar"].state == "late"
     finally:
