@@ -2,6 +2,6 @@
 
 Imported from here: calibrate, inputs, local, model.
 May import: client.cohort, client.dicom, client.dicom.headers, client.dicom.pixels,
-    client.dicom.reading, client.inference.calibration, client.labels, client.results, client.site,
-    common.
+    client.dicom.reading, client.inference.calibration, client.labels, client.privacy,
+    client.results, client.site, common.
 """

@@ -11,6 +11,7 @@ patient: one who has several images that were scored each by itself counts with 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,7 @@ from client.inference.calibration.line import fit_lines
 from client.inference.calibration.trained_on import trained_on
 from client.inference.calibration.unlike import distances, embedded
 from client.inference.model import TrainedModel
+from client.privacy.isolation import Isolation
 from client.site.cache import Cache
 from client.site.home import Home
 from client.site.site_config import load_site_config
@@ -159,13 +161,22 @@ def _one_row_each(patients: Patients, config: RunConfig) -> Batch:
 
 def _outputs(model: TrainedModel, batch: Batch) -> Tensor:
     """Return the mean output of each patient's items, (patients, labels)."""
-    found: list[Tensor] = []
+    each = Isolation(model.deployed)
+    items = torch.arange(len(batch.patient))
     with torch.inference_mode():
-        for chosen in torch.split(torch.arange(len(batch.patient)), _CHUNK):
-            inputs = {"image": batch.image[chosen], "table": batch.table[chosen]}
-            given = {name: value for name, value in inputs.items() if value[0].numel()}
-            found.append(model.deployed(**given)[1])
+        found = [
+            each.alone(functools.partial(_outputs_of, model, batch, chosen))
+            for chosen in torch.split(items, 1 if each.needed else _CHUNK)
+        ]
     return patient_mean(torch.cat(found), batch)
+
+
+def _outputs_of(model: TrainedModel, batch: Batch, chosen: Tensor) -> Tensor:
+    inputs = {"image": batch.image[chosen], "table": batch.table[chosen]}
+    given = {name: value for name, value in inputs.items() if value[0].numel()}
+    # A copy: code of others may answer with memory that it uses again.
+    output: Tensor = model.deployed(**given)[1].clone()
+    return output
 
 
 def _first_of_each(batch: Batch) -> Tensor:

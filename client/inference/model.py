@@ -9,6 +9,7 @@ it computes what the bundle's ONNX file does, which was checked against the trai
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from client.inference.calibration.calibration import SiteCalibration
 from client.inference.explain import explained
 from client.inference.reading import Item, ScoredStudy, SiteRows, read_study
 from client.labels.label_table import Labels
+from client.privacy.isolation import Isolation
 from client.results.score import ModelName, Score
 from client.site.extension_rules import AllowedExtension, how_to_allow, is_allowed
 from common.bundle.onnx import Deployed, example_inputs, tolerated
@@ -49,8 +51,15 @@ class TrainedModel:
 
     def output(self, items: Sequence[Item]) -> Tensor:
         """Return the network's output of each item, (items, ...), one at a time."""
+        each = Isolation(self.deployed)
         with torch.inference_mode():
-            return torch.cat([self.deployed(**item.inputs())[1] for item in items])
+            return torch.cat([each.alone(functools.partial(_output_of, self, i)) for i in items])
+
+
+def _output_of(model: TrainedModel, item: Item) -> Tensor:
+    # A copy: code of others may answer with memory that it uses again.
+    output: Tensor = model.deployed(**item.inputs())[1].clone()
+    return output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,12 +151,13 @@ def _check_agrees(deployed: Deployed, bundle: Bundle) -> None:
     asked = example_inputs(bundle.config, items=1, seed=2)
     session = onnxruntime.InferenceSession(bundle.onnx, providers=["CPUExecutionProvider"])
     theirs = session.run(["prediction", "output"], {n: v.numpy() for n, v in asked.items()})
+    tried = Isolation(deployed)
     with torch.inference_mode():
-        prediction, output = (value.numpy() for value in deployed(**asked))
+        prediction, output = tried.alone(lambda: [v.clone().numpy() for v in deployed(**asked)])
     worst = float(np.max(np.abs(output - theirs[1]) / np.maximum(1, np.abs(output))))
     labels = bundle.config.task.kind == "segmentation"
     other = float(np.mean(prediction != theirs[0])) if labels else 0.0
-    largest = tolerated(deployed, asked)
+    largest = tried.alone(lambda: tolerated(deployed, asked))
     if not worst <= largest or other > _TIES:
         message = (
             f"The weights and the ONNX file in {bundle.onnx.parent} compute different answers "
@@ -227,5 +237,7 @@ def _score(model: TrainedModel, local: Local, answered: Answered) -> Score:
     score = answer_of(answered, local.calibration, abstain=local.abstain)
     if not local.explain or model.config.task.kind == "segmentation":
         return score
-    found = explained(model.deployed, answered)
+    # Asked many times with one patient's images, of which nothing is to stay either.
+    each = Isolation(model.deployed)
+    found = each.alone(lambda: explained(model.deployed, answered))
     return replace(score, heatmap=found.heatmap, attributions=found.attributions)

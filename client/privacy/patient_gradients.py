@@ -6,7 +6,8 @@
               one pass for all patients, gradients from the layers' inputs and outputs
 
 The loop is the reading version; the others are checked against it. In the loop a patient's
-gradient has the same bits whoever else is there. Side by side it does not: float32 products round
+gradient has the same bits whoever else is there, also where the network is of others and remembers
+(client/privacy/isolation.py). Side by side it does not: float32 products round
 by the number of their rows. With ordinary weights one patient more or less moved the others'
 contributions by up to 6e-5 of the clip norm in all; with weights that are made for it, by three
 times the norm. So only simulations, which claim nothing, take them
@@ -17,6 +18,7 @@ Public: Objective, Backend, DrawnPatients, LOOP, gradients_by_patient, linear_la
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Self
@@ -24,6 +26,7 @@ from typing import Literal, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from client.privacy.isolation import Isolation, seed_of
 from common.data.sample import Patients
 from common.platform.errors import UnsafeModel
 
@@ -76,17 +79,30 @@ def gradients_by_patient(
 def _by_loop(
     objective: Objective, parameters: Sequence[nn.Parameter], drawn: DrawnPatients
 ) -> Iterator[list[Tensor]]:
-    """Yield one patient's gradient at a time."""
-    patients = objective.patients
+    """Yield one patient's gradient at a time; code of others meets each as if it were the first."""
+    each = Isolation(objective.model, objective.item_loss)
+    # Of the step's own secret seed; networks of ours go on drawing from that as they always did.
+    secret = int(torch.randint(2**62, ())) if each.needed else 0
     for place, count in zip(drawn.place, drawn.items.tolist(), strict=True):
         items = place[:count]
-        output = objective.model(patients.image[items], patients.table[items])
-        loss = objective.item_loss(output, patients.target[items]).mean()
-        # Materialised: some networks hold parameters that they never use.
-        found = torch.autograd.grad(loss, parameters, materialize_grads=True)
-        gradients = [gradient[None] for gradient in found]
-        del output, loss, found  # the next patient needs the memory
-        yield gradients
+        seed = seed_of(secret, _pseudonym(objective.patients, items)) if each.needed else 0
+        yield each.alone(functools.partial(_gradient_of, objective, parameters, items), seed)
+
+
+def _gradient_of(
+    objective: Objective, parameters: Sequence[nn.Parameter], items: Tensor
+) -> list[Tensor]:
+    """Return the gradient of the mean loss over one patient's items; its graph is gone by then."""
+    patients = objective.patients
+    output = objective.model(patients.image[items], patients.table[items])
+    loss = objective.item_loss(output, patients.target[items]).mean()
+    # Materialised: some networks hold parameters that they never use.
+    found = torch.autograd.grad(loss, parameters, materialize_grads=True)
+    return [gradient[None] for gradient in found]
+
+
+def _pseudonym(patients: Patients, items: Tensor) -> str:
+    return patients.pseudonyms[int(patients.patient[items[0]])]
 
 
 def _by_vmap(

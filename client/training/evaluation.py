@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
 from client.privacy.answers import AnotherRequest
 from client.privacy.composition import charged_as
+from client.privacy.isolation import Isolation, seed_of
 from client.training.local_model import LocalModel
 from client.training.private_round import counted
 from client.training.site import Site
@@ -31,7 +34,8 @@ _CHUNK_ITEMS = 64
 def score(local_model: LocalModel, patients: Patients, *, apart: bool = False) -> Scores:
     """Return predictions, by patient or by image as the configuration says.
 
-    `apart` scores one patient after another, so that no score depends on who else is there.
+    `apart` scores one patient after another, so that no score depends on who else is there. Where
+    the network holds code of others, it is always so, and each patient meets it as the first would.
     CohortError without patients: there is nothing to say of them.
     """
     if len(patients) == 0:
@@ -42,9 +46,16 @@ def score(local_model: LocalModel, patients: Patients, *, apart: bool = False) -
         raise CohortError(message)
     local_model.model.eval()
     try:
+        each = Isolation(local_model.model, local_model.task)
         with torch.inference_mode():
-            chunks = _chunks(patients, 1 if apart else _CHUNK_ITEMS)
-            parts = [_score_chunk(local_model, patients, chunk) for chunk in chunks]
+            chunks = _chunks(patients, 1 if apart or each.needed else _CHUNK_ITEMS)
+            parts = [
+                each.alone(
+                    functools.partial(_score_chunk, local_model, patients, chunk),
+                    seed_of(0, patients.pseudonyms[int(patients.patient[chunk[0]])]),
+                )
+                for chunk in chunks
+            ]
     finally:
         local_model.model.train()
     return Scores(
@@ -79,7 +90,8 @@ def _chunks(patients: Patients, items: int) -> list[Tensor]:
 
 def _score_chunk(local_model: LocalModel, patients: Patients, items: Tensor) -> Scores:
     batch = take(patients, items)
-    output = local_model.model(batch.image, batch.table)
+    # A copy: code of others may answer with memory that it uses again.
+    output = local_model.model(batch.image, batch.table).clone()
     target = batch.target
     if _by_patient(local_model):
         output = patient_mean(output, batch)

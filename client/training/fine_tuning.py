@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from client.privacy.isolation import Isolation
 from client.training.batches import batches
 from client.training.evaluation import score
 from client.training.local_model import LocalModel
@@ -30,17 +32,27 @@ def fine_tune(
     rate of `personalisation`; FedProx, SCAFFOLD and augmentation are for rounds alone.
     """
     local_model.load(shared)
+    # What code of others remembers of these patients is not there when others are measured.
+    tuning = Isolation(local_model.model, local_model.task, weights_stay=True)
+    with repeatable_dropout(seed, site.name, 0):
+        steps = functools.partial(_best_of, site, local_model, shared, rules, seed)
+        return tuning.alone(steps, torch.initial_seed())
+
+
+def _best_of(
+    site: Site, local_model: LocalModel, shared: Weights, rules: Personalisation, seed: int
+) -> dict[str, Tensor]:
+    """Take the steps and look a few times on the way."""
     best, best_loss = dict(shared), _validation_loss(site, local_model)
     every = max(1, rules.steps // _LOOKS)
-    with repeatable_dropout(seed, site.name, 0):
-        optimizer = _optimizer(local_model, rules)
-        for number in _steps(site, local_model, optimizer, rules.steps, seed):
-            if number % every != 0 and number != rules.steps:
-                continue
-            loss = _validation_loss(site, local_model)
-            if loss < best_loss or len(site.validation) == 0:
-                best_loss = loss
-                best = {n: v.clone() for n, v in local_model.trained.items()}
+    optimizer = _optimizer(local_model, rules)
+    for number in _steps(site, local_model, optimizer, rules.steps, seed):
+        if number % every != 0 and number != rules.steps:
+            continue
+        loss = _validation_loss(site, local_model)
+        if loss < best_loss or len(site.validation) == 0:
+            best_loss = loss
+            best = {n: v.clone() for n, v in local_model.trained.items()}
     return best
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import nn
 
+from client.privacy.isolation import Isolation
 from client.training.batches import batches
 from client.training.local_model import LocalModel
 from client.training.private_round import counted, train_privately
@@ -79,7 +82,10 @@ def _train(
     """Take the round's steps; dropout draws from the round's own seed, as the batches do."""
     with repeatable_dropout(request.seed, site.name, request.round):
         if local_model.config.privacy == "none":
-            _train_plainly(site, local_model, request, own_control)
+            # What code of others remembers of a round is not there in the next, nor in other runs.
+            round_ = Isolation(local_model.model, local_model.task, weights_stay=True)
+            steps = functools.partial(_train_plainly, site, local_model, request, own_control)
+            round_.alone(steps, torch.initial_seed())
             return None
         optimizer = make_optimizer(local_model.model, local_model.config.training, request.round)
         return train_privately(site, local_model, request, optimizer)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 
 import torch
 
+from client.privacy.isolation import Isolation
 from client.training.local_model import LocalModel
 from client.training.site import Site
 from common.data.sample import Batch, patient_loss
@@ -28,17 +30,21 @@ def round_seconds(local_model: LocalModel, site: Site, patients: int) -> float:
     if local_model.config.privacy == "none":
         per_patient = min(len(site.train.patient) / len(site.train), per_patient)
     items = drawn * per_patient * rules.local_steps
+    tried = Isolation(local_model.model, local_model.task)
+    with torch.random.fork_rng(devices=[]):
+        tried.alone(functools.partial(_step_seconds, local_model, site))  # the first one warms up
+        seconds = tried.alone(functools.partial(_step_seconds, local_model, site))
+    return _two_digits(seconds * items / _ITEMS)
+
+
+def _step_seconds(local_model: LocalModel, site: Site) -> float:
     some = _made_up(site)
     trained = [p for p in local_model.model.parameters() if p.requires_grad]
-    seconds = 0.0
-    with torch.random.fork_rng(devices=[]):
-        for _ in range(2):  # the first one warms up
-            start = time.perf_counter()
-            output = local_model.model(some.image, some.table)
-            loss = patient_loss(local_model.task.item_loss(output, some.target), some)
-            torch.autograd.grad(loss, trained, allow_unused=True)
-            seconds = time.perf_counter() - start
-    return _two_digits(seconds * items / _ITEMS)
+    start = time.perf_counter()
+    output = local_model.model(some.image, some.table)
+    loss = patient_loss(local_model.task.item_loss(output, some.target), some)
+    torch.autograd.grad(loss, trained, allow_unused=True)
+    return time.perf_counter() - start
 
 
 def _made_up(site: Site) -> Batch:

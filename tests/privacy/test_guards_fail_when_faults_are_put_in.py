@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,16 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from client.governance.records import SiteRecords
-from client.privacy import composition, model_guard, patient_optimizer
+from client.privacy import composition, isolation, model_guard, patient_gradients, patient_optimizer
 from client.privacy import ledger as ledger_module
 from client.privacy.answers import AnswersInFile
 from client.privacy.clipping import clip_factor, patient_norms
+from client.privacy.global_state import Switches
+from client.privacy.isolation import Isolation
 from client.privacy.ledger import COHORT, Ledger, Limit
 from client.privacy.ledger_rows import LedgerState
 from client.privacy.model_guard import check_model
 from client.privacy.patient_optimizer import PatientOptimizer
 from client.privacy.private_step import patient_optimizer as optimizer_of
 from client.privacy.private_step import private_step
+from client.privacy.reachable_state import Reachable
 from client.privacy.stored_charge import BoundTo
 from client.site.home import Home
 from client.training import evaluation, private_round
@@ -69,6 +74,13 @@ from tests.privacy.made_up import (
     seeded,
     with_images,
     without,
+)
+from tests.privacy.remembering import (
+    PLACES,
+    Memory,
+    Remembers,
+    check_gradients_alone,
+    check_scores_alone,
 )
 from tests.privacy.test_evaluation_attacks import (
     attacked_home,
@@ -332,6 +344,68 @@ def test_batch_norm_let_through_by_every_check(monkeypatch: Patch) -> None:
         monkeypatch.setattr(model_guard, check, lambda _: None)
     with pytest.raises(RED):
         refuse_network(lambda: nn.BatchNorm2d(4, affine=False))
+
+
+# --- networks of others that remember ---------------------------------------------------------
+
+
+@pytest.fixture
+def as_it_was() -> Iterator[None]:
+    """Put the process back that a network was let change."""
+    switches = Switches()
+    code = Reachable(seeded(lambda: Remembers(PLACES["an attribute"])))
+    yield
+    switches.put_back()
+    code.put_back()
+
+
+REMEMBERING: dict[str, tuple[str, Callable[[Patch], None]]] = {
+    "nothing is put back": (
+        "an attribute",
+        lambda patch: patch.setattr(Isolation, "alone", lambda _self, work, _seed=0: work()),
+    ),
+    "the network is taken for ours": (
+        "the first image alone",
+        lambda patch: patch.setattr(isolation, "holds_code_of_others", lambda *_: False),
+    ),
+    "its code is not looked at": (
+        "a dict of the class",
+        lambda patch: patch.setattr(Reachable, "_look_at_code", lambda _self: None),
+    ),
+    "switches stay": (
+        "a switch",
+        lambda patch: patch.setattr(Switches, "changed", lambda _self: []),
+    ),
+    "generators go on": (
+        "Python's generator",
+        lambda patch: patch.setattr(
+            isolation, "drawing_from", lambda _seed, _devices: contextlib.nullcontext()
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", REMEMBERING)
+@pytest.mark.parametrize("check", [check_gradients_alone, check_scores_alone])
+@pytest.mark.usefixtures("as_it_was")
+def test_a_network_of_others_that_may_remember(
+    monkeypatch: Patch, fault: str, check: Callable[[Memory], None]
+) -> None:
+    place, put_in = REMEMBERING[fault]
+    check(PLACES[place])
+    with monkeypatch.context() as patch:
+        put_in(patch)
+        with pytest.raises(RED, match="moved with a patient"):
+            check(PLACES[place])
+
+
+def test_seeds_that_follow_the_order_of_patients(monkeypatch: Patch) -> None:
+    place = PLACES["how much was drawn before"]
+    check_gradients_alone(place)
+    count = itertools.count()
+    monkeypatch.setattr(patient_gradients, "seed_of", lambda *_: next(count) % 5)
+    with pytest.raises(RED, match="moved with a patient"):
+        check_gradients_alone(place)
 
 
 # --- accounting and ledger -------------------------------------------------------------------

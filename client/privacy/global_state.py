@@ -1,0 +1,136 @@
+"""What a forward pass can set for the whole process: torch's switches, random generators.
+
+Each switch is a pair: how it is read, how it is set. Put back after every patient whom code of
+others has seen, and looked at when such a network is tried.
+
+Public: Switches, drawing_from, generators.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+
+class _Switch(NamedTuple):
+    read: Callable[[], object]
+    set: Callable[[object], object]
+
+
+def _autocast(device: str) -> dict[str, _Switch]:
+    """Return the two switches of mixed precision on a kind of device."""
+    return {
+        f"autocast on {device}": _Switch(
+            lambda: torch.is_autocast_enabled(device),
+            lambda value: torch.set_autocast_enabled(device, bool(value)),
+        ),
+        f"dtype of autocast on {device}": _Switch(
+            lambda: torch.get_autocast_dtype(device),
+            lambda value: torch.set_autocast_dtype(device, value),  # type: ignore[arg-type]
+        ),
+    }
+
+
+def _flushes() -> bool:
+    """Return whether numbers too small to be normal count as 0; torch does not tell."""
+    return float(torch.tensor(1e-310, dtype=torch.float64) * 1.0) == 0.0
+
+
+def _named(of: object, name: str) -> _Switch:
+    return _Switch(lambda: getattr(of, name), lambda value: setattr(of, name, value))
+
+
+def _pop(stack: str) -> _Switch:
+    """Return the number of modes that were entered and not left; too many are left."""
+    read: Callable[[], int] = getattr(torch._C, f"_len_torch_{stack}_stack")  # noqa: SLF001 - no other way
+    pop: Callable[[], object] = getattr(torch._C, f"_pop_torch_{stack}_stack")  # noqa: SLF001
+
+    def back(wanted: object) -> None:
+        while read() > int(str(wanted)):
+            pop()
+
+    return _Switch(read, back)
+
+
+_SWITCHES: dict[str, _Switch] = {
+    "default dtype": _Switch(torch.get_default_dtype, torch.set_default_dtype),  # type: ignore[arg-type]
+    "grad mode": _Switch(torch.is_grad_enabled, torch.set_grad_enabled),  # type: ignore[arg-type]
+    "deterministic algorithms": _Switch(
+        torch.get_deterministic_debug_mode,
+        torch.set_deterministic_debug_mode,  # type: ignore[arg-type]
+    ),
+    "number of threads": _Switch(torch.get_num_threads, torch.set_num_threads),  # type: ignore[arg-type]
+    "precision of products": _Switch(
+        torch.get_float32_matmul_precision,
+        torch.set_float32_matmul_precision,  # type: ignore[arg-type]
+    ),
+    "detection of anomalies": _Switch(
+        torch.is_anomaly_enabled,
+        torch.autograd.set_detect_anomaly,  # type: ignore[arg-type]
+    ),
+    "flushing of small numbers": _Switch(_flushes, torch.set_flush_denormal),  # type: ignore[arg-type]
+    "use of oneDNN": _Switch(
+        torch._C._get_mkldnn_enabled,  # noqa: SLF001 - the public one prints a warning
+        torch._C._set_mkldnn_enabled,  # type: ignore[arg-type]  # noqa: SLF001
+    ),
+    "cudnn": _named(torch.backends.cudnn, "enabled"),
+    "choice of algorithms in cudnn": _named(torch.backends.cudnn, "benchmark"),
+    "determinism of cudnn": _named(torch.backends.cudnn, "deterministic"),
+    **_autocast("cpu"),
+    **_autocast("cuda"),
+    "modes of torch's functions": _pop("function"),
+    "modes of torch's dispatch": _pop("dispatch"),
+    "default device": _Switch(torch.get_default_device, torch.set_default_device),  # type: ignore[arg-type]
+}
+
+
+class Switches:
+    """All switches as they stand when it is made."""
+
+    def __init__(self) -> None:
+        self._stood = {name: switch.read() for name, switch in _SWITCHES.items()}
+
+    def changed(self) -> list[str]:
+        """Return the names of switches that stand otherwise now."""
+        return [name for name, stood in self._stood.items() if _SWITCHES[name].read() != stood]
+
+    def put_back(self) -> None:
+        """Set what stands otherwise as it stood."""
+        for name in self.changed():
+            _SWITCHES[name].set(self._stood[name])
+
+
+@contextmanager
+def drawing_from(seed: int, devices: Sequence[int]) -> Iterator[None]:
+    """Let every global generator start from a seed; all of them stay as they were.
+
+    torch's, on the processor and on these GPUs, Python's and numpy's: code of others draws from
+    any of them.
+    """
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - others' code draws from it
+    with torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(seed)
+        for device in devices:
+            torch.cuda.default_generators[device].manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
+
+
+def generators() -> dict[str, bytes]:
+    """Return where each global generator of the processor stands."""
+    return {
+        "torch's": torch.default_generator.get_state().numpy().tobytes(),
+        "Python's": repr(random.getstate()).encode(),
+        "numpy's": repr(np.random.get_state(legacy=False)["state"]["key"].tobytes()).encode()  # noqa: NPY002
+        + repr(np.random.get_state(legacy=False)["state"]["pos"]).encode(),  # noqa: NPY002
+    }
