@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
 
-from client.dicom.masks.masks import (
-    Labels,
-    Structures,
-    read_image_segmentation,
-    read_png,
-    read_segmentation,
-)
+from client.dicom.masks.masks import read_image_segmentation, read_png, read_segmentation
 from client.dicom.masks.nifti import SUFFIXES, read_nifti
 from client.dicom.masks.owner import check_owner, owner_of
 from client.dicom.masks.rtstruct import (
@@ -26,6 +20,7 @@ from client.dicom.masks.rtstruct import (
     frame_of_reference,
     read_structure_set,
 )
+from client.dicom.masks.segments import Labels, Structures
 from client.dicom.masks.telling import Tell, to_nobody
 from client.dicom.quiet import quiet
 from client.dicom.reading.read import Header
@@ -58,6 +53,8 @@ class Canvas:
     first: str  # file of the object, or of the series' first, below the site's folder
     instances: frozenset[str]  # SOPInstanceUIDs
     alone: bool = True  # the only image of its row
+    #: Of a volume, by instance and frame: the slice that it is.
+    levels: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
 
 def mask_name(header: Header, labels: Table, masks: MaskRules | None) -> str:
@@ -132,6 +129,7 @@ def _read(site: Path, name: str, canvas: Canvas, rules: MaskRules, tell: Tell) -
             series=canvas.header.series,
             instances=canvas.instances,
             frame_of_reference=frame_of_reference(site / canvas.first),
+            levels=canvas.levels,
         )
         return read_structure_set(path, drawn, rules.structures, tell)
     return read_segmentation(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from client.dicom.pixels.store import PixelStore
 from client.dicom.reading.phases import check_phases
 from client.dicom.reading.read import Header
 from client.dicom.reading.rescale import Pixels
-from client.dicom.reading.volume import Geometry, stack_slices
+from client.dicom.reading.volume import Geometry, levels_of, stack_slices
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.labels.label_table import dicom_keys
 from client.site.cache import Cache, file_key, key_of
@@ -44,6 +44,8 @@ class Image:
     first: str  # file of the object, or of the series' first
     instances: frozenset[str]  # SOPInstanceUIDs
     padding: NDArray[np.bool_] | None = None  # as values, without colours; None: there is none
+    #: Of a volume, by instance and frame: the slice that it is.
+    levels: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
     @property
     def spacing(self) -> tuple[float, ...] | None:
@@ -201,6 +203,7 @@ def _volume(source: str, items: list[Object], pixels: list[Pixels], found: Found
         geometry=geometry,
         first=items[0].path,
         instances=frozenset(item.header.instance for item in items),
+        levels=levels_of([item.header for item in items], geometry),
     )
 
 
@@ -275,6 +278,7 @@ def _mask(
         first=image.first,
         instances=image.instances,
         alone=of_row[row] == 1,
+        levels=image.levels,
     )
     name = labels.rows[row][masks.column]
 

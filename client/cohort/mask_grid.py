@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from client.dicom.masks.losses import Parts, check_kept
-from client.dicom.masks.masks import Labels
+from client.dicom.masks.segments import Labels
 from client.dicom.masks.telling import Tell
 from client.dicom.reasons import Reason, UnusableFile
 from common.config.run_config import Images

@@ -117,11 +117,11 @@ def _spacing(wanted: tuple[float, float, float], used: Sequence[StudyAccount]) -
 def _masks(facts: CohortFacts) -> Need:
     refused = (Reason.MASK_MISSING, Reason.MASK_UNUSABLE, Reason.MASK_LOST)
     found = [p.reason for p in facts.unusable if p.reason in refused]
-    lost = len(found)
+    lost, cut = len(found), sum(p.reason is Reason.MASK_CUT for p in facts.unusable)
     return Need(
         need="masks",
         asked="one for every image",
-        here=f"{lost} missing or unusable",
+        here=f"{lost} missing or unusable" + (f", {cut} in part" if cut else ""),
         met=lost == 0,
         fix=max(refused, key=found.count).value if lost else "",
     )

@@ -11,20 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from client.dicom.codec.compressed import Array
-from client.dicom.codec.decode import decode
 from client.dicom.masks.png import drawn_around, rims, shown_values, strays
+from client.dicom.masks.segments import (
+    Labels,
+    Sheet,
+    Structures,
+    open_segmentation,
+    unusable,
+    wanted_frames,
+)
 from client.dicom.masks.source_frames import FlatImage, frames_drawn_on, names_one_of
-from client.dicom.masks.telling import Tell, tell_covered, to_nobody, unmatched
-from client.dicom.reading.groups import group_item, text_of
-from client.dicom.reading.read import SEGMENTATIONS, Header, read_dataset
+from client.dicom.masks.telling import Tell, to_nobody
+from client.dicom.reading.groups import group_item
+from client.dicom.reading.read import Header
 from client.dicom.reading.volume import Geometry, Turn, plane_affine, turn_of
 from client.dicom.reasons import Reason, UnusableFile
 
-Labels = NDArray[np.uint8]  # 0 background, 1.. structures in the order of the configuration
-Structures = Mapping[str, tuple[int, ...]]
-
-_LABELMAP = "1.2.840.10008.5.1.4.1.1.66.7"
 #: A frame lies on the grid when its corner is nearer than this to a voxel's, in voxels.
 _ON_GRID = 0.25
 
@@ -86,27 +88,23 @@ def read_segmentation(
     Of several frames of one segment at one place, as of a dynamic scan, those are taken that name
     the volume's instances.
     """
-    dataset, frames = _segmentation(path, structures, tell)
-    labels = np.zeros(shape, np.uint8)
-    drawn: set[int] = set()
+    dataset, frames = open_segmentation(path, structures, tell)
+    sheet = Sheet.of(shape)
     try:
-        placed = [_place(dataset, index, labels.shape, geometry) for index in range(len(frames))]
+        placed = [_place(dataset, index, shape, geometry) for index in range(len(frames))]
         for index in _one_at_a_place(
-            dataset, placed, _wanted(dataset, frames, structures), instances
+            dataset, placed, wanted_frames(dataset, frames, structures), instances
         ):
             level, turn = placed[index]
-            shown = turn.values(_numbered(dataset, index, frames[index], structures)[None])[0]
-            # Later structures win, in whatever order the frames stand: a tumour lies inside its
-            # organ.
-            np.maximum(labels[level], shown, out=labels[level])
-            drawn |= set(np.unique(shown[shown > 0]).tolist())
+            frame = turn.values(frames[index][None])[0]
+            sheet.at(level).draw(dataset, index, frame, structures)
     except UnusableFile:
         raise
     except Exception as error:
-        raise _unusable(error) from error
-    check_steps(labels)
-    tell_covered(structures, drawn, labels, tell)
-    return labels
+        raise unusable(error) from error
+    check_steps(sheet.labels)
+    sheet.tell(structures, tell)
+    return sheet.labels
 
 
 def _one_at_a_place(
@@ -165,130 +163,21 @@ def read_image_segmentation(
 
     Frames that name none are meant as well where the image is alone, the only one of its row.
     """
-    dataset, frames = _segmentation(path, structures, tell)
+    dataset, frames = open_segmentation(path, structures, tell)
     if frames.shape[1:3] != header.shape:
         raise UnusableFile(Reason.MASK_UNUSABLE, f"mask {frames.shape[1:3]}, image {header.shape}")
-    labels = np.zeros(header.shape, np.uint8)
-    drawn: set[int] = set()
+    sheet = Sheet.of(header.shape)
     try:
-        wanted = _wanted(dataset, frames, structures)
+        wanted = wanted_frames(dataset, frames, structures)
         image = FlatImage(header=header, frame=frame, alone=alone)
         for index in frames_drawn_on(dataset, wanted, len(frames), image):
-            found = _numbered(dataset, index, frames[index], structures)
-            np.maximum(labels, found, out=labels)  # later structures win
-            drawn |= set(np.unique(found[found > 0]).tolist())
+            sheet.draw(dataset, index, frames[index], structures)
     except UnusableFile:
         raise
     except Exception as error:
-        raise _unusable(error) from error
-    tell_covered(structures, drawn, labels, tell)
-    return labels
-
-
-def _unusable(error: Exception) -> UnusableFile:
-    """Return the reason for whatever a SEG with missing or wrong attributes makes pydicom raise."""
-    return UnusableFile(Reason.MASK_UNUSABLE, f"{type(error).__name__}: {error}"[:120])
-
-
-def _segmentation(path: Path, structures: Structures, tell: Tell) -> tuple[Dataset, Array]:
-    if not path.is_file():
-        raise UnusableFile(Reason.MASK_MISSING, path.name)
-    dataset = read_dataset(path)
-    if dataset.get("SOPClassUID") not in SEGMENTATIONS:
-        raise UnusableFile(Reason.MASK_UNUSABLE, "not a DICOM segmentation")
-    wanted = {value for values in structures.values() for value in values}
-    try:
-        held = {
-            int(item.SegmentNumber): text_of(item, "SegmentLabel")
-            for item in dataset.SegmentSequence
-            if int(item.SegmentNumber)  # a label map may name its background, 0
-        }
-        _check_segments(wanted, set(held))
-        if told := unmatched(structures, held):
-            tell(UnusableFile(Reason.MASK_NAMES, told))
-        frames = decode(dataset, dataset.file_meta.TransferSyntaxUID)
-        _check_groups(dataset, len(frames))
-        _check_fractions(dataset, frames, wanted)
-    except UnusableFile as problem:
-        raise UnusableFile(Reason.MASK_UNUSABLE, problem.detail) from problem
-    except Exception as error:
-        raise _unusable(error) from error
-    return dataset, frames
-
-
-def _check_groups(dataset: Dataset, count: int) -> None:
-    """Refuse frames without groups of their own, which would be taken for what all share."""
-    own = dataset.get("PerFrameFunctionalGroupsSequence") or ()
-    if own and len(own) != count:
-        message = f"functional groups of {len(own)} frames, and {count} frames"
-        raise UnusableFile(Reason.MASK_UNUSABLE, message)
-
-
-def _check_segments(wanted: set[int], held: set[int]) -> None:
-    if 0 not in wanted and not wanted & held:
-        message = f"holds segments {sorted(held)}, the run wants {sorted(wanted)}"
-        raise UnusableFile(Reason.MASK_UNUSABLE, message)
-
-
-def _check_fractions(dataset: Dataset, frames: Array, wanted: set[int]) -> None:
-    """Refuse a segment of which no voxel counts, though some are of it in part."""
-    if dataset.SOPClassUID == _LABELMAP or dataset.get("SegmentationType") != "FRACTIONAL":
-        return
-    highest: dict[int, int] = {}
-    for index, frame in enumerate(frames):
-        number = _segment(dataset, index)
-        highest[number] = max(highest.get(number, 0), int(frame.max()))
-    for number, value in highest.items():
-        if (number in wanted or 0 in wanted) and 0 < value * 2 < _whole(dataset):
-            message = f"no voxel of segment {number} reaches one half ({value}/{_whole(dataset)})"
-            raise UnusableFile(Reason.MASK_UNUSABLE, message)
-
-
-def _numbered(dataset: Dataset, index: int, frame: Array, structures: Structures) -> Labels:
-    """Return a frame's structures by number."""
-    if dataset.SOPClassUID == _LABELMAP:
-        # PS3.3 C.8.20.2.4: what pads a label map is background.
-        segments = np.where(frame == dataset.get("PixelPaddingValue", 0), 0, frame)
-    else:
-        # PS3.3 C.8.20.2.3: of fractions, those from one half on.
-        segments = np.where(frame * 2.0 >= _whole(dataset), _segment(dataset, index), 0)
-    labels = np.zeros(frame.shape, np.uint8)
-    for segment in np.unique(segments[segments > 0]):
-        labels[segments == segment] = _number(int(segment), structures)
-    return labels
-
-
-def _segment(dataset: Dataset, index: int) -> int:
-    """Return the segment of a frame; one that does not say it is of the only segment there is."""
-    item = group_item(dataset, index, "SegmentIdentificationSequence")
-    if item is not None:
-        return int(item.ReferencedSegmentNumber)
-    if len(dataset.SegmentSequence) > 1:
-        raise UnusableFile(Reason.MASK_UNUSABLE, f"frame {index + 1} does not name its segment")
-    return int(dataset.SegmentSequence[0].SegmentNumber)
-
-
-def _wanted(dataset: Dataset, frames: Array, structures: Structures) -> dict[int, int]:
-    """Return the segment of each frame that a structure is part of; 0 for those of a label map."""
-    if dataset.SOPClassUID == _LABELMAP:
-        return dict.fromkeys(range(len(frames)), 0)
-    segments = {index: _segment(dataset, index) for index in range(len(frames))}
-    return {index: one for index, one in segments.items() if _number(one, structures)}
-
-
-def _whole(dataset: Dataset) -> int:
-    """Return the value that stands for a voxel which is wholly of its segment."""
-    if dataset.get("SegmentationType") != "FRACTIONAL":
-        return 1
-    return int(dataset.MaximumFractionalValue)  # whose absence makes the mask unusable
-
-
-def _number(segment: int, structures: Structures) -> int:
-    """Return the last structure that a segment is part of, from 1; 0 where it is of none."""
-    return max(
-        (k for k, wanted in enumerate(structures.values(), 1) if segment in wanted or 0 in wanted),
-        default=0,
-    )
+        raise unusable(error) from error
+    sheet.tell(structures, tell)
+    return sheet.labels
 
 
 def _place(

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.dicom.masks.losses import check_kept
-from client.dicom.masks.masks import Labels, Structures, label_map
+from client.dicom.masks.masks import label_map
+from client.dicom.masks.segments import Labels, Structures
 from client.dicom.masks.telling import Tell, to_nobody
 from client.dicom.reading.volume import Float, Geometry
 from client.dicom.reasons import Reason, UnusableFile

@@ -7,8 +7,8 @@ A voxel belongs to a region when the region's contours on that slice enclose its
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 
 from client.dicom.masks.contours import region_of
-from client.dicom.masks.masks import Labels, Structures, check_steps
+from client.dicom.masks.masks import check_steps
+from client.dicom.masks.segments import Labels, Structures
 from client.dicom.masks.telling import Tell, tell_covered, to_nobody, unmatched
 from client.dicom.quiet import quiet
 from client.dicom.reading.read import read_dataset
@@ -42,6 +44,8 @@ class DrawnVolume:
     series: str  # SeriesInstanceUID
     instances: frozenset[str]  # SOPInstanceUIDs of its slices
     frame_of_reference: str  # empty where the images name none
+    #: By instance and frame, from 0: the slice that it is; empty where that is not known.
+    levels: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +69,11 @@ def read_structure_set(
         labels = np.zeros(drawn.shape, np.uint8)
         drawn_ones: set[int] = set()
         to_index = np.asarray(np.linalg.inv(drawn.geometry.affine), np.float64)
-        contours = {int(i.ReferencedROINumber): i for i in dataset.get("ROIContourSequence") or ()}
+        contours: dict[int, list[Dataset]] = defaultdict(list)
+        for item in dataset.get("ROIContourSequence") or ():
+            contours[int(item.ReferencedROINumber)] += item.get("ContourSequence") or ()
         for structure, number in wanted:
-            region = _region(contours.get(number), drawn, to_index)
+            region = _region(contours[number], drawn, to_index)
             labels[region] = structure
             drawn_ones |= {structure} if region.any() else set()
     except UnusableFile:
@@ -117,6 +123,8 @@ def _wanted(
 ) -> list[tuple[int, int]]:
     """Return (structure's number, ROINumber), structures in their order."""
     regions = {int(item.ROINumber): item for item in dataset.StructureSetROISequence}
+    if len(regions) < len(dataset.StructureSetROISequence):
+        _refuse("two regions of one number (3006,0022)")
     names = {number: _plain(str(item.get("ROIName") or "")) for number, item in regions.items()}
     by_name = [
         (place, number)
@@ -164,11 +172,11 @@ def _plain(name: str) -> str:
     return "".join(c for c in name.casefold() if c.isalnum())
 
 
-def _region(item: Dataset | None, drawn: DrawnVolume, to_index: Float) -> NDArray[np.bool_]:
+def _region(region: Sequence[Dataset], drawn: DrawnVolume, to_index: Float) -> NDArray[np.bool_]:
     """Return where a region is; one without contours is nowhere."""
     found = np.zeros(drawn.shape, np.bool_)
     slices: dict[int, list[_Contour]] = defaultdict(list)
-    for contour in _contours(item, drawn, to_index):
+    for contour in _contours(region, drawn, to_index):
         slices[contour.level].append(contour)
     for level, contours in slices.items():
         found[level] = region_of(
@@ -183,30 +191,48 @@ def _region(item: Dataset | None, drawn: DrawnVolume, to_index: Float) -> NDArra
     return found
 
 
-def _contours(item: Dataset | None, drawn: DrawnVolume, to_index: Float) -> Iterator[_Contour]:
+def _contours(region: Sequence[Dataset], drawn: DrawnVolume, to_index: Float) -> Iterator[_Contour]:
     """Yield a region's contours on the volume's grid."""
-    for contour in item.get("ContourSequence") or () if item is not None else ():
+    for contour in region:
         kind = str(contour.ContourGeometricType)
         if kind not in _CLOSED:
             _refuse(f"a contour of type {kind[:20]}, expected CLOSED_PLANAR")
-        images = {
-            str(one.ReferencedSOPInstanceUID) for one in contour.get("ContourImageSequence") or ()
-        }
-        if not images <= drawn.instances:
+        images = contour.get("ContourImageSequence") or ()
+        if not {str(one.ReferencedSOPInstanceUID) for one in images} <= drawn.instances:
             _refuse("a contour is drawn on an image that is not in the series")
         if any(float(v) for v in contour.get("ContourOffsetVector") or ()):
             _refuse("a contour is moved by a Contour Offset Vector (3006,0045)")
         points = np.array([float(v) for v in contour.ContourData]).reshape(-1, 3)
         if len(points) < 3 or not np.isfinite(points).all():
             _refuse(f"a contour of {len(points)} points, expected at least 3")
+        if int(contour.get("NumberOfContourPoints") or len(points)) != len(points):
+            _refuse(f"a contour of {contour.NumberOfContourPoints} points that holds {len(points)}")
         index = points @ to_index[:3, :3].T + to_index[:3, 3]
         level = round(float(index[:, 0].mean()))
         if np.abs(index[:, 0] - level).max() > _ON_SLICE:
             _refuse("a contour does not lie on one slice")
         if not 0 <= level < drawn.shape[0]:
             _refuse("a contour lies outside the volume")
+        named = _levels(images, drawn)
+        if named and level not in named:
+            _refuse(f"a contour names slice {min(named) + 1} and lies on slice {level + 1}")
         _check_inside(index[:, 1:], drawn)
         yield _Contour(level=level, points=index[:, 1:], exclusive=kind == _EXCLUSIVE)
+
+
+def _levels(images: Iterable[Dataset], drawn: DrawnVolume) -> set[int]:
+    """Return the slices of the images that a contour names; none where they are not known."""
+    found: set[int] = set()
+    for image in images:
+        instance, number = str(image.ReferencedSOPInstanceUID), image.get("ReferencedFrameNumber")
+        numbers = number if isinstance(number, MultiValue) else [number]
+        wanted = {int(one) - 1 for one in numbers if one is not None and one != ""}
+        found |= {
+            level
+            for (own, frame), level in drawn.levels.items()
+            if own == instance and (not wanted or frame in wanted)
+        }
+    return found
 
 
 def _check_inside(outline: Float, drawn: DrawnVolume) -> None:

@@ -45,11 +45,14 @@ def frames_drawn_on(
     """Return the frames that were drawn on an image, of those that hold something wanted.
 
     segments are the wanted frames, each with its segment (0 for a label map, which holds all).
-    Frames that name no image are meant as well where the image is alone, the only one of its row.
+    Frames that name no image are meant as well where they lie in its plane, or where it is alone,
+    the only one of its row.
     Raises MASK_UNUSABLE where nothing says which frame was drawn on which.
     """
     sources = [_sources(dataset, index) for index in range(count)]
-    if not image.alone and not all(sources):
+    if not image.alone and not all(
+        sources[index] or _lies_in(dataset, index, image) is not None for index in range(count)
+    ):
         _refuse("does not say on which of the row's images it was drawn")
     named = [index for index in range(count) if _may_be_of(dataset, index, sources[index], image)]
     if count and not named:

@@ -116,6 +116,16 @@ def stack_slices(parts: Sequence[tuple[Header, Pixels]]) -> tuple[Pixels, Geomet
     )
 
 
+def levels_of(headers: Sequence[Header], geometry: Geometry) -> dict[tuple[str, int], int]:
+    """Return which slice of a stacked volume each frame of an instance is."""
+    to_index = np.linalg.inv(geometry.affine)
+    return {
+        (header.instance, frame): round(float(to_index[0] @ [*position, 1.0]))
+        for header in headers
+        for frame, position in enumerate(header.positions)
+    }
+
+
 def _padding(chosen: Sequence[tuple[Pixels, int]]) -> tuple[Padding | None, ...]:
     found = [part.padding[frame] if part.padding else None for part, frame in chosen]
     return tuple(found) if any(found) else ()

@@ -23,7 +23,7 @@ from client.dicom.masks.nifti import read_nifti
 from client.dicom.masks.rtstruct import DrawnVolume, read_structure_set
 from client.dicom.masks.telling import Tell
 from client.dicom.reading.read import read_dataset, read_header, read_pixels
-from client.dicom.reading.volume import stack_slices
+from client.dicom.reading.volume import levels_of, stack_slices
 from client.dicom.reasons import Reason, UnusableFile
 from tests.client.dicom_files import (
     SHARED,
@@ -128,6 +128,7 @@ def drawn_on(series: Sequence[FileDataset]) -> DrawnVolume:
         series=str(series[0].SeriesInstanceUID),
         instances=frozenset(str(d.SOPInstanceUID) for d in series),
         frame_of_reference=str(series[0].get("FrameOfReferenceUID") or ""),
+        levels=levels_of([read_header(d) for d in series], geometry),
     )
 
 
@@ -436,6 +437,20 @@ def _both_types(dataset: FileDataset) -> None:
     contours.append(again)
 
 
+def _another_slice(dataset: FileDataset) -> None:
+    contours = dataset.ROIContourSequence[0].ContourSequence
+    one, other = contours[0], contours[-1]
+    one.ContourImageSequence = other.ContourImageSequence
+
+
+def _cut_short(dataset: FileDataset) -> None:
+    first_contour(dataset).ContourData = first_contour(dataset).ContourData[:-3]
+
+
+def _one_number(dataset: FileDataset) -> None:
+    dataset.StructureSetROISequence[1].ROINumber = 1
+
+
 def _not_planar(dataset: FileDataset) -> None:
     first_contour(dataset).ContourGeometricType = "OPEN_NONPLANAR"
 
@@ -462,6 +477,9 @@ def _nothing(dataset: FileDataset) -> None:
         (_two_points, "2 points"),
         (_odd, "ValueError"),
         (_other_image, "not in the series"),
+        (_another_slice, "names slice 4 and lies on slice 2"),
+        (_cut_short, "that holds"),
+        (_one_number, "two regions of one number"),
         (_other_series, "drawn on another series"),
         (_other_frame, "another frame of reference"),
         (_nothing, "AttributeError"),
@@ -485,6 +503,18 @@ def test_contours_that_name_no_images_at_all_are_refused(tmp_path: Path) -> None
     assert read_structure_set(path, drawn, PARTS).any()  # by its frame of reference
     nameless = replace(drawn, frame_of_reference="")
     assert "names neither" in refused(lambda: read_structure_set(path, nameless, PARTS))
+
+
+def test_the_contours_of_a_region_may_stand_in_several_items(tmp_path: Path) -> None:
+    series, mask = series_of(ORIENTATIONS["oblique"]), mask_of()
+    dataset = structure_set(named(mask), series)
+    items = dataset.ROIContourSequence
+    items.append(deepcopy(items[0]))
+    items[0].ContourSequence = items[0].ContourSequence[:2]
+    items[2].ContourSequence = items[2].ContourSequence[2:]
+    assert np.array_equal(
+        from_contours(tmp_path, series, dataset), from_segmentation(tmp_path, series, mask)
+    )
 
 
 def test_a_region_without_contours_is_nowhere(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from pydicom.dataset import FileDataset
 from pydicom.sequence import Sequence as Items
 
 from client.cohort.loading import SiteCohort
-from client.dicom.masks.masks import Structures, read_image_segmentation, read_segmentation
+from client.dicom.masks.masks import read_image_segmentation, read_segmentation
+from client.dicom.masks.segments import Structures
 from client.dicom.reading.read import read_header, read_pixels
 from client.dicom.reading.volume import stack_slices
 from client.dicom.reasons import Reason

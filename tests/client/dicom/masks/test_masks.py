@@ -9,12 +9,8 @@ from PIL import Image
 from pydicom.dataset import FileDataset
 from pydicom.uid import UID
 
-from client.dicom.masks.masks import (
-    Structures,
-    read_image_segmentation,
-    read_png,
-    read_segmentation,
-)
+from client.dicom.masks.masks import read_image_segmentation, read_png, read_segmentation
+from client.dicom.masks.segments import Structures
 from client.dicom.reading.read import read_header, read_pixels
 from client.dicom.reading.volume import stack_slices
 from client.dicom.reasons import Reason, UnusableFile
@@ -185,6 +181,27 @@ def test_fractions_of_nothing_and_fractions_below_one_half_are_unusable_not_empt
             placed_on(path, series, LESION)
         assert reason_of(caught) is Reason.MASK_UNUSABLE
         assert said in caught.value.detail
+
+
+def test_a_lesion_that_nowhere_reaches_one_half_is_told_beside_one_that_does(
+    tmp_path: Path,
+) -> None:
+    shape = (8, 16, 16)
+    series = slices(noise(*shape))
+    values = np.zeros(shape, np.uint8)
+    values[1:4, 1:5, 1:5], values[4:8, 8:13, 8:13] = 200, 80
+    values[1, 1:5, 1:5] = 80  # the end of the first, which counts as it is
+    dataset = segmentation({1: np.ones(shape, np.uint8)}, series)
+    dataset.SegmentationType, dataset.MaximumFractionalValue = "FRACTIONAL", 200
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
+    dataset.PixelData = values.tobytes()
+    _, geometry = stack_slices([(read_header(d), read_pixels(d)) for d in series])
+    told: list[UnusableFile] = []
+    path = save(tmp_path / "s", dataset)
+    found = read_segmentation(path, shape, geometry, LESION, tell=told.append)
+    assert np.array_equal(found > 0, values == 200)
+    assert [one.reason for one in told] == [Reason.MASK_CUT]
+    assert "lesion: 1 of 2 parts (100 of 148 pixels)" in told[0].detail
 
 
 def test_what_pads_a_label_map_is_background(tmp_path: Path) -> None:

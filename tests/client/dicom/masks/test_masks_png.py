@@ -15,7 +15,8 @@ from PIL import Image, ImageFilter
 from pydicom.dataset import Dataset
 
 from client.dicom.masks import png
-from client.dicom.masks.masks import Structures, read_png
+from client.dicom.masks.masks import read_png
+from client.dicom.masks.segments import Structures
 from client.dicom.reasons import Reason, UnusableFile
 from tests.client.dicom_files import config_of, image, load, noise, save, write_labels
 

@@ -170,6 +170,26 @@ def test_frames_that_name_all_images_of_their_series_go_where_they_lie_or_are_re
         assert np.array_equal(read(path, one), LOOP[number])
 
 
+def test_frames_that_name_no_image_go_where_they_lie_among_the_images_of_a_row(
+    tmp_path: Path,
+) -> None:
+    series = slices(noise(3, 16, 16))
+    found = segmentation({1: LOOP}, series)
+    for one in (*series, found):
+        one.FrameOfReferenceUID = uid("frame")
+    for group in found.PerFrameFunctionalGroupsSequence:
+        del group.DerivationImageSequence
+    path = save(tmp_path / "s", found)
+    for number, one in enumerate(series):
+        drawn = read_image_segmentation(path, read_header(one), 0, LESION, alone=False)
+        assert np.array_equal(drawn, LOOP[number])
+    del found.FrameOfReferenceUID
+    save(path, found)
+    for one in series:
+        header = read_header(one)
+        refused(lambda header=header: read_image_segmentation(path, header, 0, LESION, alone=False))
+
+
 def test_several_frames_without_a_source_are_not_all_drawn_on_the_one_image(tmp_path: Path) -> None:
     of = image(noise(16, 16))
     found = segmentation({1: LOOP}, [of] * 3)
