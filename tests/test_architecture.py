@@ -230,6 +230,16 @@ def test_a_command_starts_without_loading_a_slow_library(module: str) -> None:
     assert loaded & SLOW == set()
 
 
+@pytest.mark.processes
+@pytest.mark.parametrize("module", ["client.node.daemon", "server.service.serve"])
+def test_what_only_passes_tensors_on_starts_without_torch(module: str) -> None:
+    program = f"import sys, {module}; print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.stdout == "False\n", done.stderr
+
+
 def test_no_file_is_named_after_nothing() -> None:
     names = {"utils", "helpers", "manager", "handler", "base", "misc"}
     assert [name_of(path) for path in FILES if path.stem in names] == []

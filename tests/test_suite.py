@@ -38,7 +38,7 @@ def test_children_hear_interrupts_under_nohup_and_unmarked_servers_are_failures(
 ) -> None:
     probe = tmp_path / "test_probe.py"
     probe.write_text(PROBE, encoding="utf-8")
-    options = "-q -m 'not slow' -p no:cacheprovider -p tests.conftest -c pyproject.toml"
+    options = "-q -p no:cacheprovider -p tests.conftest -c pyproject.toml"
     done = subprocess.run(
         ["/bin/sh", "-c", f"trap '' INT; exec {sys.executable} -m pytest {options} {probe}"],
         cwd=ROOT,

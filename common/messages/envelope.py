@@ -11,17 +11,19 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from common.data.weights import Weights
 from common.messages.headers import message_of, parts_of
 from common.messages.packing import Encoding, layout_of, pack, unpack
 from common.messages.wire import Message
 from common.platform.bounded_json import Bounds, check_bounds, read_json
 from common.platform.durable import replace_durably
 from common.platform.errors import AnswerNotAdmitted, StateDamaged, WardroundError
+
+if TYPE_CHECKING:  # as in wire.py
+    from common.data.weights import Weights
 
 #: Of an envelope's header: the facts as one text, and a line for each tensor.
 HEADER_BOUNDS = Bounds(characters=16 * 1024 * 1024, depth=8, values=200_000)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, assert_never
+from typing import TYPE_CHECKING, Annotated, Literal, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from common.config.run_config import read_config
-from common.data.weights import Weights
 from common.messages.cohort_statistics import CohortStatistics
 from common.messages.wire import (
     Answer,
@@ -28,6 +27,9 @@ from common.messages.wire import (
 from common.metrics.statistics import Statistics
 from common.platform.bounded_json import Bounds, check_bounds
 from common.privacy.plan import Spend
+
+if TYPE_CHECKING:  # as in wire.py
+    from common.data.weights import Weights
 
 #: Of the text of one message's facts. A configuration is text within it, so that its bounds are
 #: its own; a report of 20 labels in 1,000 bins each has 60,000 values.

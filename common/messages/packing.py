@@ -16,14 +16,17 @@ costs none. Packing the same values gives the same bytes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, assert_never
+from typing import TYPE_CHECKING, Literal, assert_never
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from common.data.weights import Weights
 from common.platform.errors import AnswerNotAdmitted
+
+if TYPE_CHECKING:  # as in wire.py
+    import torch
+
+    from common.data.weights import Weights
 
 Encoding = Literal["raw", "lossless", "float16", "int8"]
 Floats = NDArray[np.float32]
@@ -59,6 +62,8 @@ def unpack(layout: Layout, frames: Iterable[bytes], encoding: Encoding) -> dict[
 
     Memory is taken as values arrive, never by what a layout claims.
     """
+    import torch
+
     if len({name for name, _ in layout}) < len(layout):
         raise AnswerNotAdmitted("Two tensors have one name.")
     sizes = [_count(name, shape) for name, shape in layout]
@@ -122,6 +127,8 @@ def _count(name: str, shape: Sequence[int]) -> int:
 
 def _in_frames(weights: Weights) -> Iterator[Floats]:
     """Yield all values end to end in frames of one length, the last one shorter."""
+    import torch
+
     pending: list[Floats] = []
     held = 0
     for name, tensor in weights.items():

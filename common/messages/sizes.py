@@ -11,10 +11,9 @@ the limits are checked on the size that is announced, before anything is stored,
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from common.config.run_config import RunConfig
-from common.data.weights import Weights
 from common.messages.packing import FRAME_VALUES
 from common.messages.receipt import LARGEST_RECEIPT
 from common.messages.wire import (
@@ -24,7 +23,9 @@ from common.messages.wire import (
     StatisticsRequest,
     TrainRequest,
 )
-from common.tasks import task_of
+
+if TYPE_CHECKING:  # as in wire.py
+    from common.data.weights import Weights
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -62,4 +63,6 @@ def tensor_bytes(weights: Weights) -> int:
 
 
 def _outputs(config: RunConfig) -> int:
+    from common.tasks import task_of
+
     return task_of(config.task).outputs

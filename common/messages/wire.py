@@ -7,14 +7,16 @@ tensors packed, as between hospitals) and flower_records (as Flower's records, o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from common.config.run_config import RunConfig
-from common.data.weights import Weights
 from common.messages.cohort_statistics import CohortStatistics
 from common.messages.refusals import RefusalReason
-from common.metrics.statistics import Statistics
 from common.privacy.plan import Spend
+
+if TYPE_CHECKING:  # torch takes a second to load, and a daemon and the service need none of it
+    from common.data.weights import Weights
+    from common.metrics.statistics import Statistics
 
 __all__ = [
     "Answer",

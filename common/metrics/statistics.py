@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:  # a daemon reads statistics without torch, which takes a second to load
+    from torch import Tensor
 
 Counts = NDArray[np.float64]  # whole numbers, unless Gaussian noise was added
 Sums = NDArray[np.float64]
