@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,6 +30,26 @@ def install(wheel: Path, folder: Path) -> Path:
     return folder
 
 
+def written(folder: Path, name: str, code: str, points: Mapping[str, Sequence[str]]) -> Path:
+    """Write a distribution of one module as pip would leave it; `points` are attributes by kind."""
+    module, info = name.replace("-", "_"), f"{name.replace('-', '_')}-1.0.0.dist-info"
+    groups = [
+        f"[wardround.{kind}]\n" + "".join(f"{one} = {module}:{one}\n" for one in names)
+        for kind, names in points.items()
+    ]
+    files = {
+        f"{module}/__init__.py": code,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0.0\n",
+        f"{info}/entry_points.txt": "\n".join(groups),
+    }
+    files[f"{info}/RECORD"] = "".join(f"{place},,\n" for place in [*files, f"{info}/RECORD"])
+    for place, text in files.items():
+        path = folder / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
 def pip(*words: str) -> None:
     quiet = ["--quiet", "--disable-pip-version-check", "--no-input"]
     done = subprocess.run(
@@ -47,5 +67,6 @@ def on_path(folder: Path) -> Iterator[None]:
     finally:
         sys.path.remove(str(folder))
         loading._LOADED.clear()
-        for name in [n for n in sys.modules if n.partition(".")[0] == MODULE]:
+        held = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
+        for name in [n for n, file in held.items() if file and Path(file).is_relative_to(folder)]:
             del sys.modules[name]

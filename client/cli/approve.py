@@ -65,7 +65,7 @@ def found_configuration(approvals: Approvals, which: str) -> tuple[RunConfig, in
             raise ConfigurationError(message)
         return found, matching[-1].seed
     if which.endswith((".yaml", ".yml", ".json")) or Path(which).is_file():
-        return pinned(load_config(Path(which))), None
+        return pinned(load_config(Path(which)), at_site=True), None
     known = ", ".join(dict.fromkeys(as_text(s.run) for s in seen if s.run)) or "none yet"
     message = (
         f"No run {as_text(which)} was proposed here (known: {known}). Give a run that "

@@ -20,6 +20,7 @@ def show_extensions(home: Home, *, as_json: bool) -> None:
             {
                 **one.extension.model_dump(),
                 "names": one.names,
+                "offers": [{"kind": kind, "name": name} for kind, name in one.offers],
                 "allowed": is_allowed(one.extension, allowed),
                 "doubts": one.doubts,
             }
@@ -39,7 +40,7 @@ def show_extensions(home: Home, *, as_json: bool) -> None:
 
 def _say(one: Installed, *, is_in_list: bool) -> None:
     say(as_text(f"{one.extension.distribution} {one.extension.version}"))
-    say(f"  offers   {as_text(', '.join(one.names))}")
+    say(f"  offers   {as_text(', '.join(f'{name} ({kind})' for kind, name in one.offers))}")
     say(f"  content  {one.extension.content}")
     if one.doubts:
         say(f"  refused  {one.doubts[0]}")

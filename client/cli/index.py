@@ -38,7 +38,7 @@ def _index_run(home: Home, site: SiteConfig, path: Path, *, every: bool) -> None
     from common.extensions.pinning import pinned
     from common.tasks import task_of
 
-    config = pinned(load_config(path)).in_force()
+    config = pinned(load_config(path), at_site=True).in_force()
     task, cache = task_of(config.task), Cache(home.cache, home.index)
     paths = CohortPaths(data=site.data, labels=site.labels_csv, index=home.index, cache=home.cache)
     with cache.in_use():

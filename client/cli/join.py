@@ -46,7 +46,9 @@ def join_coordinator(home: Home, options: JoinOptions) -> None:
     """Join, initialising the home first where that is still to be done."""
     text = invite_text(options.invite)
     invite = Invite.from_text(text)
-    approved = None if options.approve is None else pinned(load_config(options.approve))
+    approved = (
+        None if options.approve is None else pinned(load_config(options.approve), at_site=True)
+    )
     new = _wanted_config(home, invite, options)
     _make_folder(home)
     reply = join(home, text, new_key=options.new_key)

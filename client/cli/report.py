@@ -33,7 +33,7 @@ def report(home: Home, config: Path | None, out: Path | None) -> None:
     from common.platform.page import page
 
     site = load_site_config(home.site_yaml)
-    run = pinned(load_config(config)).in_force() if config is not None else None
+    run = pinned(load_config(config), at_site=True).in_force() if config is not None else None
     found = readiness(home, site, run, _teller())
     folder = out or home.report
     text = page("client.readiness", "report.html", {"found": found, "words": words, "size": size})

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from client.governance.policy import Denied
 from client.site.extension_rules import AllowedExtension, how_to_allow, is_allowed
-from common.config.extension import distribution_of
+from common.config.extension import AT_SITES, distribution_of
 from common.config.run_config import Extension, RunConfig
 from common.extensions.content import installed, is_installed
 from common.extensions.pinning import mismatch
@@ -31,17 +31,21 @@ def judge_extensions(config: RunConfig, allowed: Iterable[AllowedExtension]) -> 
         if distribution_of(name) not in pins:
             detail = f"{name} is named without version and content (extensions:)"
             return Denied(reason=RefusalReason.CONFIGURATION, detail=detail)
-    found = (_judged(extension, rules) for extension in run.extensions)
+    here = {distribution_of(name) for name in run.extension_names(AT_SITES)}
+    found = (_judged(e, rules, runs_here=e.distribution in here) for e in run.extensions)
     return next((denied for denied in found if denied is not None), None)
 
 
-def _judged(extension: Extension, rules: tuple[AllowedExtension, ...]) -> Denied | None:
+def _judged(
+    extension: Extension, rules: tuple[AllowedExtension, ...], *, runs_here: bool
+) -> Denied | None:
     """Return the first of: not installed, none that is allowed here, other files, not allowed.
 
     Files are hashed only of what somebody here allowed: a coordinator may name any distribution.
+    What does not run here need not be installed, and is allowed like the rest.
     """
     known = any(rule.distribution == extension.distribution for rule in rules)
-    if known or not is_installed(extension.distribution):
+    if runs_here and (known or not is_installed(extension.distribution)):
         here = installed(extension.distribution) if known else None
         fault = mismatch(extension, here)
         if fault is not None:

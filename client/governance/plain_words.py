@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from client.governance.policy import columns_of
 from client.site.plain_text import shown
-from common.config.extension import distribution_of
+from common.config.extension import AT_SITES, ExtensionKind, distribution_of
 from common.config.measurement import is_validated
 from common.config.run_config import DiagnosisTask, Extension, PrognosisTask, RunConfig, Task
 from common.extensions.pinning import said
@@ -13,6 +15,13 @@ _EXACTNESS = {
     "lossless": "bit by bit",
     "float16": "rounded to 16 bits, after the noise",
     "int8": "rounded to 8 bits, after the noise",
+}
+_KINDS: Mapping[ExtensionKind, str] = {
+    "networks": "network",
+    "losses": "loss",
+    "transforms": "transform of training images",
+    "metrics": "metric of released counts",
+    "aggregators": "rule of aggregation",
 }
 
 
@@ -80,12 +89,21 @@ def _trains(run: RunConfig) -> str:
 
 
 def _foreign(run: RunConfig, extension: Extension) -> str:
-    of_it = [n for n in run.extension_names() if distribution_of(n) == extension.distribution]
-    given = f" with {run.model.arguments}" if run.model.arguments else ""
-    return (
-        f"{', '.join(of_it)}{given}: {said(extension)}. It runs here with all the rights of this "
-        "site's service and could read every image"
+    of_it = [
+        (kind, use)
+        for kind, use in run.extension_uses()
+        if distribution_of(use.name) == extension.distribution
+    ]
+    each = ", ".join(
+        f"{use.name} ({_KINDS[kind]}{f', with {use.arguments}' if use.arguments else ''})"
+        for kind, use in of_it
     )
+    where = (
+        "It runs here with all the rights of this site's service and could read every image"
+        if any(kind in AT_SITES for kind, _ in of_it)
+        else "It runs at the coordinator alone, on what was released"
+    )
+    return f"{each}: {said(extension)}. {where}"
 
 
 def _privacy(run: RunConfig) -> str:

@@ -29,6 +29,7 @@ from client.results.score import ModelName, Score
 from client.site.extension_rules import AllowedExtension, how_to_allow, is_allowed
 from common.bundle.onnx import Deployed, example_inputs, tolerated
 from common.bundle.write import Bundle, read_bundle
+from common.config.extension import distribution_of
 from common.config.run_config import RunConfig
 from common.data.weights import load_into
 from common.models.network import network_of
@@ -123,8 +124,10 @@ def _fact(bundle: Bundle, part: str, name: str) -> object:
 def _check_allowed(folder: Path, bundle: Bundle, allowed: Iterable[AllowedExtension]) -> None:
     """Refuse code of others that nobody here looked at, before any of it is imported."""
     rules = tuple(allowed)
+    network = distribution_of(bundle.config.model.network)
     for extension in bundle.config.extensions:
-        if not is_allowed(extension, rules):
+        # A loss, a metric or a rule of aggregation made the weights; a reading runs none of them.
+        if extension.distribution == network and not is_allowed(extension, rules):
             message = (
                 f"{folder} takes its network from {extension.distribution} {extension.version}, "
                 "which is not in this site's list of extensions. Whoever trusts its code adds to "

@@ -78,9 +78,7 @@ def _steps(
     )
     for number, batch in enumerate(drawn, 1):
         optimizer.zero_grad(set_to_none=True)
-        losses = local_model.task.item_loss(
-            local_model.model(batch.image, batch.table), batch.target
-        )
+        losses = local_model.item_loss(local_model.model(batch.image, batch.table), batch.target)
         patient_loss(losses, batch).backward()  # type: ignore[no-untyped-call]  # torch ships it so
         optimizer.step()
         yield number

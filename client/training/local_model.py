@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from client.training.device import place
 from common.config.run_config import RunConfig
 from common.data.weights import Weights, trainable
+from common.extensions.transforms import Transforms, transforms_of
 from common.models.network import local_names, network_of
 from common.tasks import Task, task_of
+from common.tasks.training_loss import ItemLoss, training_loss
 
 #: Items with which a network is timed on a GPU.
 _TRIAL_ITEMS = 4
@@ -25,6 +27,8 @@ class LocalModel:
     config: RunConfig
     seed: int
     task: Task
+    item_loss: ItemLoss  # what is trained by: the task's, or an extension's
+    transforms: Transforms | None  # an extension's, of training images
     model: nn.Module
     trained: Weights  # views of the model's parameters that training changes
     local: frozenset[str]  # of these, the ones that never leave the site
@@ -48,12 +52,14 @@ def open_local_model(
 ) -> LocalModel:
     """Build the network of a run, on a device."""
     model = place(network_of(config, seed), device, _trial_of(config))
-    trained = trainable(model)
+    trained, task = trainable(model), task_of(config.task)
     local = local_names(config, model)
     return LocalModel(
         config=config,
         seed=seed,
-        task=task_of(config.task),
+        task=task,
+        item_loss=training_loss(config, task),
+        transforms=transforms_of(config),
         model=model,
         trained=trained,
         local=local,

@@ -83,7 +83,8 @@ def _train(
     with repeatable_dropout(request.seed, site.name, request.round):
         if local_model.config.privacy == "none":
             # What code of others remembers of a round is not there in the next, nor in other runs.
-            round_ = Isolation(local_model.model, local_model.task, weights_stay=True)
+            others = (local_model.task, local_model.transforms)
+            round_ = Isolation(local_model.model, *others, weights_stay=True)
             steps = functools.partial(_train_plainly, site, local_model, request, own_control)
             round_.alone(steps, torch.initial_seed())
             return None
@@ -104,8 +105,10 @@ def _train_plainly(
         image, target = batch.image, batch.target
         if rules.augment:
             image, target = augment(image, target, local_model.config.task.kind, generator)
+        if local_model.transforms is not None:
+            image, target = local_model.transforms(image, target, generator)
         optimizer.zero_grad(set_to_none=True)
-        losses = local_model.task.item_loss(local_model.model(image, batch.table), target)
+        losses = local_model.item_loss(local_model.model(image, batch.table), target)
         patient_loss(losses, batch).backward()  # type: ignore[no-untyped-call]  # torch ships it so
         _correct_gradients(local_model.model, rules.proximal, request, own_control)
         optimizer.step()

@@ -68,11 +68,12 @@ def train_privately(
     plan = plan_of(site, local_model, privacy, guard)
     objective = Objective(
         model=local_model.model,
-        item_loss=local_model.task.item_loss,
+        item_loss=local_model.item_loss,
         patients=site.train,
         images_per_patient=local_model.config.training.images_per_patient,
     )
-    foreign = is_extension(local_model.config.model.network)
+    config = local_model.config
+    foreign = is_extension(config.model.network) or config.training.loss is not None
     backend = checked_backend(objective, plan, guard, foreign=foreign)
     spend = charge(request, plan, guard)
     noise = guard.noise.of_round(request.run, request.round)

@@ -42,7 +42,7 @@ def _step_seconds(local_model: LocalModel, site: Site) -> float:
     trained = [p for p in local_model.model.parameters() if p.requires_grad]
     start = time.perf_counter()
     output = local_model.model(some.image, some.table)
-    loss = patient_loss(local_model.task.item_loss(output, some.target), some)
+    loss = patient_loss(local_model.item_loss(output, some.target), some)
     torch.autograd.grad(loss, trained, allow_unused=True)
     return time.perf_counter() - start
 

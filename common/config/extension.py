@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from common.config.part import Part
 
@@ -20,6 +20,32 @@ ContentHash = Annotated[str, StringConstraints(pattern=CONTENT_HASH)]
 _Plain = float | int | bool | str
 #: What an extension is given beside shapes, as its own type reads them.
 ExtensionArguments = dict[str, _Plain | tuple[_Plain, ...]]
+
+
+#: What an extension can give, as the entry points `wardround.KIND` name it.
+ExtensionKind = Literal["networks", "losses", "transforms", "metrics", "aggregators"]
+ALL_KINDS: frozenset[ExtensionKind] = frozenset(get_args(ExtensionKind))
+#: Kinds that run beside patients. The others see what was released, where it is merged.
+AT_SITES: frozenset[ExtensionKind] = frozenset({"networks", "losses", "transforms"})
+
+
+class ExtensionUse(Part):
+    """Something that a run takes from an extension, and what it is given."""
+
+    name: ExtensionName
+    arguments: ExtensionArguments = Field(default={}, exclude_if=lambda given: not given)
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())  # a dict has none of its own
+
+
+def _by_name(content: object) -> object:
+    """Take a name without arguments for what it is."""
+    return {"name": content} if isinstance(content, str) else content
+
+
+#: Written as `their-package/name`, or {name: their-package/name, arguments: {...}}.
+NamedExtension = Annotated[ExtensionUse, BeforeValidator(_by_name)]
 
 
 class Extension(Part):

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from common.config.extension import NamedExtension
 from common.config.part import Part, PositiveFloat, PositiveInt
 from common.config.training import Aggregation, Model, Training
 from common.platform.errors import ConfigurationError
@@ -31,6 +32,8 @@ class Evaluation(Part):
     #: Standard deviation, in patients, of Gaussian noise on each count, charged to the ledger.
     #: A private run is not measured without; 0 is for runs without privacy.
     count_noise: float = Field(strict=True, default=0.0, ge=0, le=1e6)
+    #: Extensions' metrics of the released counts (docs/extensions.md), beside the task's own.
+    metrics: tuple[NamedExtension, ...] = Field(default=(), exclude_if=lambda given: not given)
 
 
 class PatientPrivacy(Part):

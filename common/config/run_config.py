@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+from collections.abc import Container
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,15 @@ from pydantic import Field, ValidationError, model_validator
 
 from common.config.cohort import CategoryColumn, Cohort, Images, NumberColumn, Split, Table
 from common.config.errors import explain
-from common.config.extension import Extension, distribution_of, is_extension
+from common.config.extension import (
+    ALL_KINDS,
+    Extension,
+    ExtensionArguments,
+    ExtensionKind,
+    ExtensionUse,
+    distribution_of,
+    is_extension,
+)
 from common.config.network_sizes import misfit
 from common.config.part import Part
 from common.config.privacy import Evaluation, PatientPrivacy
@@ -110,6 +119,8 @@ class RunConfig(Part):
     def _fits_together(self) -> RunConfig:
         _check_extensions(self)
         _check_network(self.task, self.cohort, self.model)
+        _check_transforms(self.cohort, self.model, self.training)
+        _check_metrics(self.task, self.evaluation)
         fault = scaffold_misfit(self.training, self.aggregation)
         if fault is not None:
             raise ValueError(fault)
@@ -144,13 +155,28 @@ class RunConfig(Part):
             }
         ).without_idle_extensions()
 
-    def extension_names(self) -> tuple[str, ...]:
+    def extension_uses(self) -> tuple[tuple[ExtensionKind, ExtensionUse], ...]:
+        """Return what the run takes from extensions, by kind, each once."""
+        privacy = None if self.privacy == "none" else self.privacy
+        found: list[tuple[ExtensionKind, ExtensionUse]] = []
+        for part in (self, privacy):
+            if part is None:
+                continue
+            if part.model and is_extension(part.model.network):
+                found += [("networks", _use(part.model.network, part.model.arguments))]
+            if part.training:
+                found += [("losses", part.training.loss)] if part.training.loss else []
+                found += [("transforms", use) for use in part.training.transforms]
+            if part.aggregation and is_extension(part.aggregation.rule):
+                found += [("aggregators", _use(part.aggregation.rule, part.aggregation.arguments))]
+        found += [("metrics", use) for use in self.evaluation.metrics]
+        return tuple(dict.fromkeys(found))
+
+    def extension_names(self, kinds: Container[ExtensionKind] = ALL_KINDS) -> tuple[str, ...]:
         """Return what the run takes from extensions, as DISTRIBUTION/NAME."""
-        models = [self.model]
-        if self.privacy != "none" and self.privacy.model is not None:
-            models.append(self.privacy.model)
-        named = [model.network for model in models if is_extension(model.network)]
-        return tuple(dict.fromkeys(named))
+        return tuple(
+            dict.fromkeys(use.name for kind, use in self.extension_uses() if kind in kinds)
+        )
 
     def without_idle_extensions(self) -> RunConfig:
         """Return the run without distributions that nothing of it names any more."""
@@ -171,6 +197,10 @@ class RunConfig(Part):
     def fingerprint(self) -> str:
         """Return the SHA-256 of the canonical JSON, in hex."""
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+
+
+def _use(name: str, arguments: ExtensionArguments) -> ExtensionUse:
+    return ExtensionUse(name=name, arguments=arguments)
 
 
 def _check_extensions(config: RunConfig) -> None:
@@ -209,7 +239,11 @@ def without_privacy(config: RunConfig) -> RunConfig:
 
 def _check_private_training(training: Training) -> None:
     """Refuse what the private step does not do, rather than leave it out unsaid."""
-    wanted = {"proximal": training.proximal > 0, "augment": training.augment}
+    wanted = {
+        "proximal": training.proximal > 0,
+        "augment": training.augment,
+        "transforms": bool(training.transforms),
+    }
     asked = [name for name, here in wanted.items() if here]
     if asked:
         message = (
@@ -227,6 +261,33 @@ def _check_private_aggregation(aggregation: Aggregation) -> None:
             "of its own, e.g. {rule: mean}"
         )
         raise ValueError(message)
+
+
+def _check_transforms(cohort: Cohort, model: Model, training: Training) -> None:
+    """Refuse transforms where no image is there when a network is trained."""
+    if training.transforms and (cohort.images is None or model.network == "frozen_features"):
+        message = (
+            f"training.transforms acts on images, which network: {model.network} does not take; "
+            "remove it"
+        )
+        raise ValueError(message)
+
+
+def _check_metrics(task: Task, evaluation: Evaluation) -> None:
+    """Refuse metrics where no counts by probability are released, and one that is named twice."""
+    names = [use.name for use in evaluation.metrics]
+    for name in names:
+        if names.count(name) > 1:
+            message = f"evaluation.metrics names {name} twice, whose values have one place"
+            raise ValueError(message)
+        if isinstance(task, SegmentationTask) or (
+            isinstance(task, PrognosisTask) and task.outcome == "survival"
+        ):
+            message = (
+                f"evaluation.metrics takes {name}: extensions' metrics are of counts by predicted "
+                f"probability, and {task.kind} of this kind releases none; remove it"
+            )
+            raise ValueError(message)
 
 
 def _check_network(task: Task, cohort: Cohort, model: Model) -> None:

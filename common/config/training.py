@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from common.config.extension import ExtensionArguments, ExtensionName, is_extension
+from common.config.extension import ExtensionArguments, ExtensionName, NamedExtension, is_extension
 from common.config.part import NonNegativeFloat, Part, PositiveFloat, PositiveInt
 
 NetworkName = Literal[
@@ -25,25 +25,29 @@ NetworkName = Literal[
     "table",
 ]
 SEGMENTATION_NETWORKS = frozenset({"unet", "segresnet", "dynunet", "swin_unetr"})
+RuleName = Literal["mean", "scaffold", "median", "trimmed_mean", "krum", "multi_krum", "flower"]
 
 
-def _known_network(network: object) -> object:
+def _known(ours: tuple[str, ...]) -> BeforeValidator:
     """Refuse what is neither ours nor an extension's, in one sentence for both."""
-    ours = get_args(NetworkName)
-    if not isinstance(network, str) or network in ours or is_extension(network):
-        return network
-    near = difflib.get_close_matches(network, ours, n=1, cutoff=0.5)
-    hint = f". Did you mean {near[0]}?" if near else ""
-    names = ", ".join(f"'{name}'" for name in ours)
-    message = f"expected {names}, or DISTRIBUTION/NAME of an installed extension{hint}"
-    raise ValueError(message)
+
+    def check(given: object) -> object:
+        if not isinstance(given, str) or given in ours or is_extension(given):
+            return given
+        near = difflib.get_close_matches(given, ours, n=1, cutoff=0.5)
+        hint = f". Did you mean {near[0]}?" if near else ""
+        names = ", ".join(f"'{name}'" for name in ours)
+        message = f"expected {names}, or DISTRIBUTION/NAME of an installed extension{hint}"
+        raise ValueError(message)
+
+    return BeforeValidator(check)
 
 
 class Model(Part):
     """The network, by name; BatchNorm is replaced by GroupNorm wherever it stands."""
 
     #: One of ours, or DISTRIBUTION/NAME of an installed extension (docs/extensions.md).
-    network: Annotated[NetworkName | ExtensionName, BeforeValidator(_known_network)]
+    network: Annotated[NetworkName | ExtensionName, _known(get_args(NetworkName))]
     #: What an extension's network is built with, as the extension reads it.
     arguments: ExtensionArguments = Field(default={}, exclude_if=lambda given: not given)
     #: Width of the first level, for small_cnn and the segmentation networks.
@@ -101,6 +105,10 @@ class Training(Part):
     proximal: NonNegativeFloat = 0.0
     #: Random flips, shifts and intensity changes of training images.
     augment: bool = False
+    #: Extensions' transforms of training images, one after another (docs/extensions.md).
+    transforms: tuple[NamedExtension, ...] = Field(default=(), exclude_if=lambda given: not given)
+    #: An extension's loss that is trained by; the task's own measures and chooses as ever.
+    loss: NamedExtension | None = Field(default=None, exclude_if=lambda given: given is None)
     #: Exponential average of the global weights over rounds (0: off); post-processing.
     average: float = Field(strict=True, default=0.0, ge=0, lt=1)
 
@@ -118,10 +126,9 @@ class ServerOptimizer(Part):
 class Aggregation(Part):
     """How the sites' updates become one."""
 
+    #: One of ours, or DISTRIBUTION/NAME of an installed extension (docs/extensions.md).
     #: scaffold takes training.optimizer: sgd without momentum, and no private run.
-    rule: Literal["mean", "scaffold", "median", "trimmed_mean", "krum", "multi_krum", "flower"] = (
-        "mean"
-    )
+    rule: Annotated[RuleName | ExtensionName, _known(get_args(RuleName))] = "mean"
     server: ServerOptimizer = ServerOptimizer()
     #: Public weights by site name; a site that is not named weighs `default_weight`.
     weights: dict[str, PositiveFloat] = Field(default={})
@@ -133,18 +140,24 @@ class Aggregation(Part):
     smallest_quorum: PositiveInt = 1
     #: An update is refused when its norm is above so many times that of the weights (at least 1).
     largest_update: PositiveFloat = 1e4
-    #: mean, scaffold, flower without privacy, from three updates on: one that is longer than so
-    #: many times the median norm (of this or an earlier round) counts as long as that; null: as it
-    #: came. With privacy, public constants bound it.
+    #: mean, scaffold, flower, an extension's, without privacy, from three updates on: one that is
+    #: longer than so many times the median norm (of this or an earlier round) counts as long as
+    #: that; null: as it came. With privacy, public constants bound it.
     largest_over_median: PositiveFloat | None = 2.0
-    #: flower: a class of flwr.serverapp.strategy and its arguments.
+    #: flower: a class of flwr.serverapp.strategy and its arguments, or those of an extension.
     strategy: str | None = None
-    arguments: dict[str, float | int | bool | str] = Field(default={})
+    arguments: ExtensionArguments = Field(default={})
 
     @model_validator(mode="after")
     def _fits_together(self) -> Aggregation:
         if (self.rule == "flower") != (self.strategy is not None):
             message = "rule: flower goes together with strategy: CLASS of flwr.serverapp.strategy"
+            raise ValueError(message)
+        if self.arguments and not (self.rule == "flower" or is_extension(self.rule)):
+            message = (
+                f"arguments={self.arguments} go with rule: flower or an extension's; {self.rule} "
+                "would not see them"
+            )
             raise ValueError(message)
         return self
 

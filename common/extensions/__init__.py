@@ -1,8 +1,8 @@
-"""Extensions: networks of installed distributions that are not Wardround's, found by content.
+"""Extensions: what runs take from installed distributions that are not Wardround's.
 
 No code travels. What a configuration names is loaded from what is installed here, after its files
 were hashed and found to be those that were approved.
 
-Imported from here: content, contract, loading, pinning.
-May import: common.config, common.platform.
+Imported from here: content, contract, loading, metrics, pinning, recorded, transforms.
+May import: common.config, common.metrics, common.platform.
 """

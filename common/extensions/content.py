@@ -23,9 +23,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.config.extension import Extension, normalised
+from common.config.extension import ALL_KINDS, Extension, ExtensionKind, normalised
 
-GROUPS = ("wardround.networks",)
+_GROUPS: dict[str, ExtensionKind] = {f"wardround.{kind}": kind for kind in sorted(ALL_KINDS)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +34,13 @@ class Installed:
 
     extension: Extension
     files: frozenset[Path]  # its own, with links resolved
-    names: tuple[str, ...]  # what it offers, as DISTRIBUTION/NAME
+    offers: tuple[tuple[ExtensionKind, str], ...]  # kind, and DISTRIBUTION/NAME
     doubts: tuple[str, ...]  # why hospitals would not take it
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of what it offers, of whatever kind."""
+        return tuple(dict.fromkeys(name for _, name in self.offers))
 
 
 def installed(distribution: str) -> Installed | None:
@@ -60,7 +65,7 @@ def offered() -> tuple[Installed, ...]:
     """Return every installed distribution that offers an extension, by name."""
     names = {
         point.dist.name
-        for group in GROUPS
+        for group in _GROUPS
         for point in importlib.metadata.entry_points(group=group)
         if point.dist is not None
     }
@@ -84,7 +89,11 @@ def _hashed(found: importlib.metadata.Distribution) -> Installed:
             distribution=name, version=found.version, content=f"sha256:{digest.hexdigest()}"
         ),
         files=frozenset(path.resolve() for _, path in files),
-        names=tuple(f"{name}/{p.name}" for p in found.entry_points if p.group in GROUPS),
+        offers=tuple(
+            (_GROUPS[point.group], f"{name}/{point.name}")
+            for point in found.entry_points
+            if point.group in _GROUPS
+        ),
         doubts=tuple(doubts),
     )
 
@@ -114,7 +123,7 @@ def _files(found: importlib.metadata.Distribution) -> Iterator[tuple[str, Path]]
 
 def _own(found: importlib.metadata.Distribution) -> set[str]:
     """Return the folders and modules beside other distributions' that are this one's."""
-    own = {point.module.partition(".")[0] for point in found.entry_points if point.group in GROUPS}
+    own = {point.module.partition(".")[0] for point in found.entry_points if point.group in _GROUPS}
     listed = {path.parts[0] for path in found.files or () if path.parts[0] != ".."}
     listed = {top for top in listed if not top.endswith((".dist-info", ".pth", "__pycache__"))}
     stems = {Path(top).stem for top in listed}

@@ -16,38 +16,53 @@ import importlib.metadata
 import importlib.util
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
-from pydantic import BaseModel
+from pydantic import ValidationError
 
-from common.config.extension import distribution_of
-from common.config.run_config import Extension, RunConfig
+from common.config.errors import explain
+from common.config.extension import Extension, ExtensionKind, ExtensionUse, distribution_of
 from common.extensions.content import Installed, installed
-from common.extensions.contract import NetworkExtension
+from common.extensions.contract import Arguments
 from common.extensions.pinning import mismatch
 from common.platform.errors import ExtensionRefused
 
+Contract = TypeVar("Contract")
+#: The distributions that a run was approved with.
+Pins = Sequence[Extension]
 #: Content that this process has loaded, by distribution: Python keeps the first.
 _LOADED: dict[str, str] = {}
 
 
-def network_extension(config: RunConfig, name: str) -> NetworkExtension[BaseModel]:
-    """Return a network of an extension; ExtensionRefused unless it is the approved one."""
-    found = _loaded(config, "wardround.networks", name)
-    if not isinstance(found, NetworkExtension):
+def load(pins: Pins, kind: ExtensionKind, name: str, wanted: type[Contract]) -> Contract:
+    """Return what an extension gives; ExtensionRefused unless it is the approved one."""
+    group = f"wardround.{kind}"
+    found = _loaded(pins, group, name)
+    if not isinstance(found, wanted):
         message = (
-            f"{name} of group wardround.networks is {type(found).__name__}, expected a "
-            "NetworkExtension of common.extensions.contract. Tell its author."
+            f"{name} of group {group} is {type(found).__name__}, expected a {wanted.__name__} of "
+            "common.extensions.contract. Tell its author."
         )
         raise ExtensionRefused(message)
     return found
 
 
-def _loaded(config: RunConfig, group: str, name: str) -> object:
-    wanted = _pin(config, name)
+def checked_arguments(
+    kind: type[Arguments], use: ExtensionUse, place: str = "arguments"
+) -> Arguments:
+    """Return the arguments of a configuration as the extension's own type reads them."""
+    try:
+        return kind.model_validate(use.arguments)
+    except ValidationError as error:
+        raise ExtensionRefused(explain(error, kind, f"{place} of {use.name}")) from error
+
+
+def _loaded(pins: Pins, group: str, name: str) -> object:
+    wanted = _pin(pins, name)
     here = installed(wanted.distribution)
     # What is installed to be edited is refused where a hospital admits a run, not here.
     fault = mismatch(wanted, here, simulated=True)
@@ -73,8 +88,8 @@ def _loaded(config: RunConfig, group: str, name: str) -> object:
     return value
 
 
-def _pin(config: RunConfig, name: str) -> Extension:
-    for extension in config.extensions:
+def _pin(pins: Pins, name: str) -> Extension:
+    for extension in pins:
         if extension.distribution == distribution_of(name):
             return extension
     message = (
@@ -90,7 +105,8 @@ def _entry_point(here: Installed, group: str, name: str) -> importlib.metadata.E
     for point in points:
         if point.group == group and point.name == name.partition("/")[2]:
             return point
-    message = f"{name} is none of {', '.join(here.names) or 'nothing'} ({group})."
+    offered = [other for kind, other in here.offers if group == f"wardround.{kind}"]
+    message = f"{name} is none of {', '.join(offered) or 'nothing'} ({group})."
     raise ExtensionRefused(message)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from common.config.extension import Extension, distribution_of
+from common.config.extension import ALL_KINDS, AT_SITES, Extension, ExtensionKind, distribution_of
 from common.config.run_config import RunConfig
 from common.extensions.content import Installed, installed
 from common.platform.errors import ExtensionRefused
@@ -23,21 +23,28 @@ class Mismatch:
     detail: str  # with what to do
 
 
-def pinned(config: RunConfig, *, simulated: bool = False) -> RunConfig:
+def pinned(config: RunConfig, *, simulated: bool = False, at_site: bool = False) -> RunConfig:
     """Return the run with every extension that it names written out, as installed here.
 
     ExtensionRefused where one is not installed, offers no such name, or is not what the
-    configuration says already. A simulation takes what is installed to be edited, too.
+    configuration says already. A simulation takes what is installed to be edited, too. A site
+    believes what the configuration says of what it does not run itself.
     """
-    names = config.extension_names()
-    if not names:
+    uses = config.extension_uses()
+    if not uses:
         return config
     given = {extension.distribution: extension for extension in config.extensions}
+    run_here = {
+        distribution_of(n) for n in config.extension_names(AT_SITES if at_site else ALL_KINDS)
+    }
     found: dict[str, Extension] = {}
-    for name in names:
-        distribution = distribution_of(name)
+    for kind, use in uses:
+        distribution = distribution_of(use.name)
+        if distribution not in run_here and distribution in given:
+            found[distribution] = given[distribution]
+            continue
         here = _installed(distribution)
-        _check_offered(here, name)
+        _check_offered(here, kind, use.name)
         wanted = given.get(distribution, here.extension)
         fault = mismatch(wanted, here, simulated=simulated)
         if fault is not None:
@@ -96,11 +103,11 @@ def _how_to_install(distribution: str, version: str | None) -> str:
     )
 
 
-def _check_offered(here: Installed, name: str) -> None:
-    if name not in here.names:
-        offers = ", ".join(here.names) or "nothing"
+def _check_offered(here: Installed, kind: ExtensionKind, name: str) -> None:
+    if (kind, name) not in here.offers:
+        offers = ", ".join(f"{other} ({of})" for of, other in here.offers) or "nothing"
         message = (
             f"{name} is not offered by {here.extension.distribution} {here.extension.version} "
-            f"under wardround.networks; it offers {offers}."
+            f"under wardround.{kind}; it offers {offers}."
         )
         raise ExtensionRefused(message)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ Owners = NDArray[np.int64]  # (rows,) which patient each row belongs to
 #: A metric of weighted patients: weights (draws, patients) -> values (draws,).
 Weighted = Callable[[Float], Float]
 
-_Z95 = 1.959964  # standard normal quantile of 0.975
+Z95 = 1.959964  # standard normal quantile of 0.975
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +49,8 @@ def normal_interval(
     """Return value +- 1.96 standard errors, inside 0 to `most`."""
     return Estimate(
         value=value,
-        low=max(0.0, value - _Z95 * error),
-        high=min(most, value + _Z95 * error),
+        low=max(0.0, value - Z95 * error),
+        high=min(most, value + Z95 * error),
         patients=patients,
         bound=bound,
     )
@@ -58,9 +58,9 @@ def normal_interval(
 
 def wilson_interval(value: float, count: float, patients: int, bound: float = 0.0) -> Estimate:
     """Return a proportion of `count` with Wilson's (1927) score interval."""
-    square = _Z95**2 / count
+    square = Z95**2 / count
     middle = (value + square / 2) / (1 + square)
-    half = _Z95 * np.sqrt(value * (1 - value) / count + square / (4 * count)) / (1 + square)
+    half = Z95 * np.sqrt(value * (1 - value) / count + square / (4 * count)) / (1 + square)
     return Estimate(
         value=value,
         low=float(np.clip(middle - half, 0.0, value)),
@@ -74,7 +74,7 @@ def logit_interval(value: float, count: float, patients: int, bound: float = 0.0
     """Return an average precision with the logit interval of Boyd, Eng and Page (2013)."""
     inside = min(max(value, 1e-6), 1 - 1e-6)
     middle = np.log(inside / (1 - inside))
-    half = _Z95 / np.sqrt(count * inside * (1 - inside))
+    half = Z95 / np.sqrt(count * inside * (1 - inside))
     low, high = (float(0.5 + 0.5 * np.tanh((middle + side) / 2)) for side in (-half, half))
     return Estimate(
         value=value, low=min(low, value), high=max(high, value), patients=patients, bound=bound
@@ -115,6 +115,22 @@ def bootstrapped(metric: Weighted, weights: Float) -> Estimate:
 def difference(ours: Weighted, theirs: Weighted, weights: Float) -> Estimate:
     """Return ours - theirs on the same patients, each draw the same for both."""
     return bootstrapped(lambda drawn: ours(drawn) - theirs(drawn), weights)
+
+
+def mean_of_labels(parts: Sequence[Estimate]) -> Estimate:
+    """Return the mean of estimates; the interval is the mean of theirs, which is wider than due."""
+    held = [part for part in parts if not np.isnan(part.value)]
+    if len(parts) == 1:
+        return parts[0]
+    if not held:
+        return unknown(max((part.patients for part in parts), default=0), parts[0].reason)
+    return Estimate(
+        value=float(np.mean([p.value for p in held])),
+        low=float(np.mean([p.low for p in held])),
+        high=float(np.mean([p.high for p in held])),
+        patients=max(p.patients for p in held),
+        bound=float(np.mean([p.bound for p in held])),
+    )
 
 
 def weighted_mean(values: Float, weights: Float) -> Float:

@@ -16,10 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
-from common.metrics.estimate import Estimate, Float, normal_interval, ratio, unknown
+from common.metrics.estimate import Z95, Estimate, Float, normal_interval, ratio, unknown
+from common.metrics.ranges import WITHHELD
 
 #: Parts of the counts, each (draws, cells) -> one value a draw.
 Value = Callable[..., Float]
@@ -63,6 +65,36 @@ def noised_estimate(
     error = float(np.sqrt(moved + (found.bound / 2) ** 2))
     told = normal_interval(found.value, error, patients, found.bound)
     return told if told.high - told.low <= _WIDEST else unknown(patients, _hidden(spread))
+
+
+class Scale(NamedTuple):
+    """What a metric can be."""
+
+    lowest: float
+    highest: float
+
+
+def bounded_estimate(parts: Sequence[Float], noise: float, value: Value, scale: Scale) -> Estimate:
+    """Return a metric that is defined on counts, noised or not: nothing is lost to binning.
+
+    The interval is that of `noised_estimate`, in the metric's own scale.
+    """
+    spread = float(np.sqrt(noise))
+    held = [projected(part) for part in parts]
+    patients = round(max(sum(float(part.sum()) for part in held), 0.0))
+    if any(float(p.sum()) <= 2 * spread * np.sqrt(len(p)) for p in held):
+        return unknown(patients, _hidden(spread) if noise else WITHHELD)
+    found = float(value(*(p[None] for p in held))[0])
+    if np.isnan(found):
+        return unknown(patients, "these counts do not show it")
+    off = _drawn(held, spread, value) - found
+    off = off[~np.isnan(off)]
+    error = float(np.sqrt((off**2).mean())) if len(off) > _DRAWS // 2 else float("inf")
+    low, high = (found + side * Z95 * error for side in (-1, 1))
+    low, high = max(low, scale.lowest), min(high, scale.highest)
+    if noise and high - low > _WIDEST * (scale.highest - scale.lowest):
+        return unknown(patients, _hidden(spread))
+    return Estimate(value=found, low=low, high=high, patients=patients)
 
 
 def _hidden(spread: float) -> str:

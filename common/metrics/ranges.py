@@ -30,6 +30,10 @@ from common.metrics.release import ends, joined
 #: and for rare outcomes too.
 BINS = 512
 _MOST_LOGIT = 12.0
+#: Between which probabilities each bin lies; the outer ones reach to the ends.
+EDGES: Float = np.r_[
+    0.0, 1 / (1 + np.exp(-np.linspace(-_MOST_LOGIT, _MOST_LOGIT, BINS + 1)[1:-1])), 1.0
+]
 
 WITHHELD = "withheld: fewer patients than the smallest cell with, or without, the outcome"
 

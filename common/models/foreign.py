@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from torch import Tensor, nn
 
-from common.config.errors import explain
+from common.config.extension import ExtensionUse
 from common.config.run_config import RunConfig
 from common.extensions.contract import NetworkExtension, NetworkShapes
-from common.extensions.loading import network_extension
+from common.extensions.loading import checked_arguments, load
+from common.extensions.metrics import check_metrics
+from common.extensions.transforms import transforms_of
 from common.models.build import finished
 from common.platform.errors import ExtensionRefused
+from common.tasks import task_of
+from common.tasks.training_loss import training_loss
 
 #: Sizes of the batches that a network is tried with.
 _TRIALS = (1, 2)
@@ -24,10 +28,13 @@ def foreign_network(config: RunConfig, outputs: int, seed: int) -> nn.Module:
     size; its parameters are finite and in float32. The global generator is left as it was.
     """
     name = config.model.network
-    extension = network_extension(config, name)
+    extension: NetworkExtension[BaseModel] = load(
+        config.extensions, "networks", name, NetworkExtension
+    )
     shapes = _shapes(config, outputs)
     _check_takes(extension, config, shapes)
-    arguments = _arguments(extension, config)
+    use = ExtensionUse(name=name, arguments=config.model.arguments)
+    arguments = checked_arguments(extension.arguments, use, "model.arguments")
     network = _built(extension, arguments, shapes, (name, seed))
     again = _built(extension, arguments, shapes, (name, seed))
     _check_same(name, network, again)
@@ -35,6 +42,16 @@ def foreign_network(config: RunConfig, outputs: int, seed: int) -> nn.Module:
     expected = (outputs, *shapes.size) if config.task.kind == "segmentation" else (outputs,)
     _check_outputs(name, again, shapes, expected)
     return network
+
+
+def check_extensions(config: RunConfig) -> None:
+    """Refuse a loss, a transform or a metric that does not keep its contract: ExtensionRefused.
+
+    Before a run begins, so that it does not end by it.
+    """
+    check_metrics(config)
+    transforms_of(config)
+    training_loss(config, task_of(config.task))
 
 
 def _shapes(config: RunConfig, outputs: int) -> NetworkShapes:
@@ -65,14 +82,6 @@ def _check_takes(
             f"Nearest: {near}"
         )
         raise ExtensionRefused(message)
-
-
-def _arguments(extension: NetworkExtension[BaseModel], config: RunConfig) -> BaseModel:
-    try:
-        return extension.arguments.model_validate(config.model.arguments)
-    except ValidationError as error:
-        source = f"model.arguments of {config.model.network}"
-        raise ExtensionRefused(explain(error, extension.arguments, source)) from error
 
 
 def _built(

@@ -71,9 +71,10 @@ def _foreign(extensions: Sequence[Extension]) -> str:
         return ""
     named = ", ".join(f"{e.distribution} {e.version} ({e.content})" for e in extensions)
     return (
-        f" The network came from code that is not Wardround's: {named}. Each patient's part was "
-        "clipped as ever, and the network was tried on made-up patients; that its code does "
-        "nothing else with what it sees, such as keep it, write it down or send it, is not covered."
+        f" The run took part of its work from code that is not Wardround's: {named}. Each "
+        "patient's part was clipped as ever, and a network among it was tried on made-up patients; "
+        "that such code does nothing else with what it sees, such as keep it, write it down or "
+        "send it, is not covered."
     )
 
 

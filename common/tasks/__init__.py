@@ -1,7 +1,7 @@
 """Diagnosis, prognosis, segmentation: targets, losses by item, predictions, statistics.
 
-Imported from here: diagnosis, prognosis, task.
-May import: common.config, common.data, common.metrics.
+Imported from here: diagnosis, prognosis, summary, task, training_loss.
+May import: common.config, common.data, common.extensions, common.metrics, common.platform.
 """
 
 from __future__ import annotations

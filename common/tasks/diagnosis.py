@@ -53,6 +53,11 @@ class Diagnosis:
         return len(self.names)
 
     @property
+    def logits(self) -> int:
+        """One a label."""
+        return self.outputs
+
+    @property
     def metric(self) -> str:
         """AUROC, or its mean over labels."""
         return "auroc" if self.outputs == 1 else "macro_auroc"
@@ -89,6 +94,11 @@ class Diagnosis:
         if self.config.type == "binary":
             return np.asarray([place], np.float32)
         return np.asarray(np.eye(len(self.config.classes))[place], np.float32)
+
+    def blank_target(self, size: tuple[int, ...]) -> np.ndarray:
+        """Return that of somebody of the first class, without any label."""
+        del size
+        return self.encode(dict.fromkeys(self.columns(), (*self.config.classes, "0")[0]))
 
     def item_loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Return cross-entropy by item; a label left empty counts for nothing."""

@@ -15,7 +15,7 @@ from common.metrics.estimate import (
     Float,
     bootstrapped,
     mean_estimate,
-    unknown,
+    mean_of_labels,
     weighted_mean,
 )
 from common.metrics.label_release import LabelRelease, LabelRows, known_rows, release_label
@@ -118,7 +118,7 @@ def _released_metrics(statistics: Statistics, label: int, rules: Evaluation) -> 
 
 def _by_metric(each: Sequence[Mapping[str, Estimate]], names: Sequence[str]) -> dict[str, Estimate]:
     """Return means over labels, then each label's AUROC where there are several."""
-    found = {name: _macro([label[name] for label in each]) for name in each[0]}
+    found = {name: mean_of_labels([label[name] for label in each]) for name in each[0]}
     if len(names) == 1:
         return found
     areas = {f"auroc_{name}": label["auroc"] for name, label in zip(names, each, strict=True)}
@@ -180,19 +180,3 @@ def _mean_of(metric: _Metric, probability: Float, truth: Float, weights: Float) 
     counted = (~np.isnan(held)).sum(axis=0)
     total = np.nansum(held, axis=0)
     return np.where(counted > 0, total / np.maximum(counted, 1), np.nan)
-
-
-def _macro(parts: Sequence[Estimate]) -> Estimate:
-    """Return the mean of estimates; the interval is the mean of theirs, which is wider than due."""
-    held = [part for part in parts if not np.isnan(part.value)]
-    if len(parts) == 1:
-        return parts[0]
-    if not held:
-        return unknown(max((part.patients for part in parts), default=0), parts[0].reason)
-    return Estimate(
-        value=float(np.mean([p.value for p in held])),
-        low=float(np.mean([p.low for p in held])),
-        high=float(np.mean([p.high for p in held])),
-        patients=max(p.patients for p in held),
-        bound=float(np.mean([p.bound for p in held])),
-    )

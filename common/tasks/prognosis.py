@@ -71,6 +71,11 @@ class Survival:
         return 1 if self.config.hazards == "proportional" else self.intervals
 
     @property
+    def logits(self) -> int:
+        """One hazard an interval."""
+        return self.intervals
+
+    @property
     def metric(self) -> str:
         """Harrell's C-index."""
         return "concordance"
@@ -90,6 +95,14 @@ class Survival:
         event = zero_or_one(event_column, row[event_column])
         time = number_in(time_column, row[time_column])
         return encode_time(time, event, np.asarray(self.config.intervals))
+
+    def blank_target(self, size: tuple[int, ...]) -> np.ndarray:
+        """Return that of somebody who was followed to the horizon, without the event."""
+        del size
+        row = dict.fromkeys(self.columns(), "0")
+        if self.config.time is not None:
+            row[self.config.time] = f"{self.config.horizon or 1}"
+        return self.encode(row)
 
     def item_loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Return the negative log-likelihood of each item's intervals."""
@@ -171,6 +184,11 @@ class FixedHorizon:
         return 1
 
     @property
+    def logits(self) -> int:
+        """One."""
+        return self.outputs
+
+    @property
     def metric(self) -> str:
         """AUROC."""
         return "auroc"
@@ -193,6 +211,14 @@ class FixedHorizon:
             )
             raise UnusableLabel(message)
         return np.asarray([float(event == 1 and time <= self.config.horizon)], np.float32)
+
+    def blank_target(self, size: tuple[int, ...]) -> np.ndarray:
+        """Return that of somebody who was followed to the horizon, without the event."""
+        del size
+        row = dict.fromkeys(self.columns(), "0")
+        if self.config.time is not None:
+            row[self.config.time] = f"{self.config.horizon or 1}"
+        return self.encode(row)
 
     def item_loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Return cross-entropy by item."""

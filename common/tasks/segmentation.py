@@ -48,6 +48,11 @@ class Segmentation:
         return 1 + len(self.config.structures)
 
     @property
+    def logits(self) -> int:
+        """One a channel."""
+        return self.outputs
+
+    @property
     def metric(self) -> str:
         """Dice of all structures together."""
         return "dice"
@@ -60,6 +65,10 @@ class Segmentation:
         """Return nothing: the mask is read with its image."""
         del row
         return np.zeros(0, np.float32)
+
+    def blank_target(self, size: tuple[int, ...]) -> np.ndarray:
+        """Return a map of background alone."""
+        return np.zeros(size, np.uint8)
 
     def item_loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Return soft Dice loss plus weighted cross-entropy, both by item.

@@ -43,6 +43,11 @@ class Task(Protocol):
         ...
 
     @property
+    def logits(self) -> int:
+        """Channels of what `item_loss` and `predict` take, once `completed` saw the network."""
+        ...
+
+    @property
     def metric(self) -> str:
         """Name of the metric that summarises the task; higher is better."""
         ...
@@ -53,6 +58,10 @@ class Task(Protocol):
 
     def encode(self, row: Mapping[str, str]) -> np.ndarray:
         """Return one item's target from its row (masks are read elsewhere), or UnusableLabel."""
+        ...
+
+    def blank_target(self, size: tuple[int, ...]) -> np.ndarray:
+        """Return the target of nobody, for its shape and type; size is that of the image."""
         ...
 
     def item_loss(self, output: Tensor, target: Tensor) -> Tensor:

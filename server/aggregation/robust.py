@@ -26,7 +26,7 @@ def combine_robustly(config: Aggregation, deltas: Sequence[Weights]) -> dict[str
             order = krum_order(deltas, config.faulty_sites)
             chosen = [deltas[i] for i in order[: len(deltas) - config.faulty_sites]]
             return {n: torch.stack([d[n] for d in chosen]).mean(0) for n in deltas[0]}
-        case "mean" | "scaffold" | "flower":
+        case _:
             message = f"rule {config.rule} is not one that compares sites"
             raise AssertionError(message)
 

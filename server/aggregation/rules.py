@@ -16,6 +16,7 @@ from torch import Tensor
 from common.config.run_config import Aggregation
 from common.data.scaffold import next_server_control
 from common.data.weights import Weights, zeros_like
+from common.extensions.loading import Pins
 from common.messages.wire import SiteUpdate
 from server.aggregation.robust import combine_robustly
 from server.aggregation.server_optimizer import init_server, step_server
@@ -45,8 +46,8 @@ class Aggregator:
     finish: Callable[[Gathering, Weights, ServerState, int], tuple[dict[str, Tensor], ServerState]]
 
 
-def aggregator_of(config: Aggregation, sites: int) -> Aggregator:
-    """Return the configured rule for a run of so many sites."""
+def aggregator_of(config: Aggregation, sites: int, pins: Pins = ()) -> Aggregator:
+    """Return the configured rule for a run of so many sites; `pins` are the run's extensions."""
     match config.rule:
         case "mean" | "scaffold":
             return _mean(config, sites)
@@ -57,6 +58,11 @@ def aggregator_of(config: Aggregation, sites: int) -> Aggregator:
             from server.aggregation.flower_strategy import flower_aggregator
 
             return flower_aggregator(config)
+        case _:
+            # Imported here: it imports this module.
+            from server.aggregation.extension_rule import extension_aggregator
+
+            return extension_aggregator(config, pins)
 
 
 def weight_of(config: Aggregation, site: str) -> float:

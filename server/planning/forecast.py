@@ -26,6 +26,7 @@ from common.messages.wire import (
     Standing,
     TrainRequest,
 )
+from common.models.foreign import check_extensions
 from common.models.network import initial_weights
 from common.platform.errors import ConfigurationError
 from common.privacy.accounting import make_plan
@@ -116,7 +117,8 @@ def forecast(config: RunConfig, standings: Sequence[Standing | Refusal], sites: 
     """
     config = config.in_force()
     check_selection(config)
-    aggregator_of(config.aggregation, max(sites, 1))
+    aggregator_of(config.aggregation, max(sites, 1), config.extensions)
+    check_extensions(config)
     weights = initial_weights(config, 0)
     parts = _sites(config, standings)
     told = [part.seconds for part in parts if not part.refuses and part.seconds is not None]

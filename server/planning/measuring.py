@@ -14,7 +14,7 @@ from common.metrics.estimate import Estimate
 from common.metrics.statistics import Statistics, merge
 from common.privacy.accounting import epsilon_of
 from common.privacy.plan import count_mechanism
-from common.tasks import task_of
+from common.tasks.summary import summarised
 from server.rounds.admission import NotAdmitted, admit_reports
 from server.rounds.round_record import last_ledgers
 from server.rounds.run_rounds import Sites
@@ -49,14 +49,13 @@ def measure_tests(config: RunConfig, sites: Sites, state: RunState) -> Measured:
     reports, left_out = admit_reports(
         sites.evaluate(request, asked), request, asked, last_ledgers(state.history)
     )
-    task, rules = task_of(config.task), config.evaluation
     merged = merge(report.statistics for report in reports) if reports else None
     return Measured(
         reports=reports,
         left_out=left_out,
         merged=merged,
-        metrics={} if merged is None else task.summarise(merged, rules),
-        by_site={r.site: task.summarise(r.statistics, rules) for r in reports},
+        metrics={} if merged is None else summarised(config, merged),
+        by_site={r.site: summarised(config, r.statistics) for r in reports},
     )
 
 

@@ -144,7 +144,7 @@ def _rounds(
         receipts=ReceiptStore(folder.receipts),
     )
     sites = FlowerSites(runtime, setting, board)
-    aggregator = aggregator_of(config.aggregation, max(len(members()), 1))
+    aggregator = aggregator_of(config.aggregation, max(len(members()), 1), config.extensions)
     store, journal = RunStore(place.state), Journal(place.journal)
 
     def start() -> RunState:

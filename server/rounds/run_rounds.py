@@ -15,11 +15,13 @@ from common.config.measurement import is_validated
 from common.config.run_config import RunConfig
 from common.messages.wire import EvaluationRequest, Refusal, SiteReport, SiteUpdate, TrainRequest
 from common.metrics.statistics import merge
+from common.models.foreign import check_extensions
 from common.models.network import initial_weights
 from common.platform.errors import ConfigurationError, RunFailed
 from common.platform.hash_chain import Fact
 from common.privacy.plan import LedgerHead
 from common.tasks import task_of
+from common.tasks.summary import summarised
 from server.aggregation.rules import Aggregator, averaged, control_of
 from server.rounds.admission import NotAdmitted, admit, admit_reports
 from server.rounds.bounding import bounded
@@ -67,6 +69,7 @@ class RunRecords:
 
 def begin(config: RunConfig, run: str, seed: int, aggregator: Aggregator) -> RunState:
     """Return the state before the first round."""
+    check_extensions(config)
     weights = initial_weights(config, seed)
     return RunState(
         run=run,
@@ -186,7 +189,7 @@ def _validate(config: RunConfig, sites: Sites, state: RunState) -> RunState:
         merged = merge(report.statistics for report in reports)
         task = task_of(config.task)
         now = score(config, task, merged)
-        record = replace(record, score=now, metrics=task.summarise(merged, config.evaluation))
+        record = replace(record, score=now, metrics=summarised(config, merged))
         if is_better(now, state.best_score):
             state = replace(state, best=state.current, best_round=state.round, best_score=now)
     return replace(state, history=(*state.history[:-1], record))

@@ -166,7 +166,7 @@ def _run(
         seen[record.round] = record
         setting.observe(label, record)
 
-    aggregator = aggregator_of(config.aggregation, len(sites))
+    aggregator = aggregator_of(config.aggregation, len(sites), config.extensions)
     with open_members(sites, config, setting.seed, setting.engine) as members:
         store = _store(config, members.local_model, setting, run)
         state = store.load() if store else None

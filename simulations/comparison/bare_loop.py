@@ -11,8 +11,10 @@ from client.training.local_round import make_optimizer
 from client.training.site import Site, data_order
 from common.config.run_config import RunConfig
 from common.data.sample import patient_loss
+from common.extensions.transforms import transforms_of
 from common.models.network import network_of
 from common.tasks import task_of
+from common.tasks.training_loss import training_loss
 
 _REPEATS = 3
 
@@ -20,6 +22,7 @@ _REPEATS = 3
 def bare_round_seconds(sites: Mapping[str, Site], config: RunConfig) -> float:
     """Return the median time of one round's local steps of all sites, training only."""
     network, task, rules = network_of(config, 0), task_of(config.task), config.training
+    item_loss, transforms = training_loss(config, task), transforms_of(config)
     times = []
     for repeat in range(_REPEATS):
         start = time.perf_counter()
@@ -36,7 +39,10 @@ def bare_round_seconds(sites: Mapping[str, Site], config: RunConfig) -> float:
                 generator,
             ):
                 optimizer.zero_grad(set_to_none=True)
-                losses = task.item_loss(network(batch.image, batch.table), batch.target)
+                image, target = batch.image, batch.target
+                if transforms is not None:
+                    image, target = transforms(image, target, generator)
+                losses = item_loss(network(image, batch.table), target)
                 patient_loss(losses, batch).backward()  # type: ignore[no-untyped-call]  # torch ships it so
                 optimizer.step()
         times.append(time.perf_counter() - start)

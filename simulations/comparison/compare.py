@@ -16,6 +16,7 @@ from client.cohort.loading import SiteCohort
 from client.cohort.split import simulated_key
 from common.config.run_config import RunConfig
 from common.data.weights import Weights
+from common.extensions.metrics import foreign_metrics
 from common.metrics.estimate import Estimate, bootstrap_weights
 from common.tasks import task_of
 from common.tasks.task import Scores
@@ -63,7 +64,12 @@ class Comparison:
         """Return all metrics of scores, bootstrapped by patient."""
         rules = self.config.evaluation
         weights = bootstrap_weights(max(len(scores.loss), 1), rules.bootstrap, seed)
-        return task_of(self.config.task).exact(scores, weights, rules)
+        task = task_of(self.config.task)
+        found = task.exact(scores, weights, rules)
+        if not rules.metrics:
+            return found
+        exact = rules.model_copy(update={"count_noise": 0.0})
+        return found | foreign_metrics(self.config, task.statistics(scores, exact))
 
     def site_value(self, arm: Arm, seed: int, site: str) -> float:
         """Return the headline metric on a site's own test patients; nan without any outcome."""

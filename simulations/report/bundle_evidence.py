@@ -19,6 +19,7 @@ from common.bundle.evidence import CalibrationEvidence, Evidence, SiteData, Subg
 from common.config.run_config import CategoryColumn, Evaluation, NumberColumn, Table
 from common.metrics.release import releasable
 from common.tasks import task_of
+from common.tasks.summary import summarised
 from common.tasks.task import Scores
 from simulations.comparison.arms import Arm
 from simulations.comparison.compare import Comparison
@@ -87,7 +88,7 @@ def _subgroups(found: Comparison, arm: Arm, seed: int) -> Iterator[Subgroup]:
                 column=column,
                 value=name,
                 patients=counts[name],
-                metrics=task.summarise(task.statistics(scores, rules), rules),
+                metrics=summarised(found.config, task.statistics(scores, rules)),
             )
 
 

@@ -32,7 +32,12 @@ pytestmark = pytest.mark.slow
 
 #: west has not installed it.
 USERS = ("east", "north")
-MODEL = {"model": "{network: example-nets/tiny, arguments: {width: 4}}"}
+MERGED = {
+    "aggregation": "{smallest_quorum: 2, rule: example-nets/clipped_mean, "
+    "arguments: {longest: 0.05}}",
+    "evaluation": "{bootstrap: 20, metrics: [example-nets/balanced_accuracy]}",
+}
+MODEL = {"model": "{network: example-nets/tiny, arguments: {width: 4}}", **MERGED}
 
 
 @dataclass(frozen=True)
@@ -71,13 +76,13 @@ def allow(site: SiteAt, content: str) -> None:
     write_site_config(site.home.site_yaml, config.model_copy(update={"extensions": (rule,)}))
 
 
-def simulated(config: RunConfig, setting: Setting) -> RunState:
-    sites = {name: setting.federation.sites[name] for name in USERS}
+def simulated(config: RunConfig, setting: Setting, names: tuple[str, ...] = USERS) -> RunState:
+    sites = {name: setting.federation.sites[name] for name in names}
     folders = tuple(site.data for site in sites.values())
     found = load_hospitals(config, folders, Cache(setting.folder / "cache"), lambda _text: None)
     keys = {name: site_key(site.home.identity_key) for name, site in sites.items()}
     here = sites_of(found.cohorts, config, 0, 0, keys)
-    aggregator = aggregator_of(config.aggregation, 3)
+    aggregator = aggregator_of(config.aggregation, 3, config.extensions)
     state = begin(config, "run", 0, aggregator)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -94,13 +99,30 @@ def test_a_federation_with_an_extension_ends_where_its_simulation_does(setting: 
     assert [e.content for e in config.extensions] == [setting.content]
     expected, found = simulated(config, setting), run.result()
     assert [sorted(record.updates) for record in found.history] == [list(USERS)] * 3
-    for name, value in expected.weights.items():
-        assert torch.equal(found.weights[name], value), name
+    check_same(found, expected)
     said = run.board["sites"]["west"]
     assert said["why"] == RefusalReason.EXTENSION_NOT_INSTALLED.value
     text = setting.federation.sites["east"].type("runs", run.place.path.name)
     assert "example-nets/tiny" in text
     assert setting.content in text
+
+
+def check_same(found: RunState, expected: RunState) -> None:
+    for name, value in expected.weights.items():
+        assert torch.equal(found.weights[name], value), name
+    metrics = [dict(record.metrics) for record in found.history]
+    assert metrics == [dict(record.metrics) for record in expected.history]
+    assert 0 < metrics[-1]["example-nets/balanced_accuracy"].value < 1
+
+
+def test_a_site_needs_nothing_of_what_merges_released_updates_and_counts(setting: Setting) -> None:
+    run = setting.federation.coordinator.run(table_config(setting.folder, "merged", more=MERGED))
+    assert run.end(180) == "done", run.message
+    found = run.result()
+    assert [sorted(record.updates) for record in found.history] == [["east", "north", "west"]] * 3
+    check_same(found, simulated(load_config(run.place.config), setting, (*USERS, "west")))
+    text = setting.federation.sites["west"].type("runs", run.place.path.name)
+    assert "It runs at the coordinator alone" in text
 
 
 def test_a_site_that_did_not_allow_it_says_so_and_how_it_could(setting: Setting) -> None:

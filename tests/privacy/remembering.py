@@ -298,6 +298,8 @@ def as_local_model(network: nn.Module) -> LocalModel:
         config=config,  # type: ignore[arg-type]  # what evaluation asks for
         seed=0,
         task=task,  # type: ignore[arg-type]
+        item_loss=binary_loss,
+        transforms=None,
         model=network,
         trained={},
         local=frozenset(),

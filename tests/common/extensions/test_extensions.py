@@ -123,7 +123,7 @@ def test_what_is_not_in_force_needs_no_extension(place: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("example-nets/tiny", "example-nets/huge", ["example-nets/huge", "offers example-nets/t"]),
+        ("example-nets/tiny", "example-nets/huge", ["example-nets/huge", "tiny (networks)"]),
         ("example-nets/tiny", "other-nets/tiny", ["other-nets", "pip install other-nets"]),
         ("example-nets/tiny", "Example_Nets/tiny", ["model.network", "DISTRIBUTION/NAME"]),
         ("arguments: {width: 4}", "width: 4", ["model.width", "model.arguments"]),
@@ -321,5 +321,5 @@ def test_whoever_approves_reads_name_version_content_and_what_it_may_do(place: P
     claim = statement(private, {"a": 3.0}, {"a": 1e-5}, {}, simulated=False, extensions=[extension])
     assert f"code that is not Wardround's: example-nets 1.0.0 ({content()})" in claim
     assert [one.names for one in offered() if one.extension.distribution == NAME] == [
-        ("example-nets/tiny",)
+        ("example-nets/clipped_mean", "example-nets/balanced_accuracy", "example-nets/tiny")
     ]

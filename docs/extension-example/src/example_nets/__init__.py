@@ -1,12 +1,24 @@
-"""A small network for images and a table: an example of an extension of Wardround."""
+"""A network, a rule of aggregation and a metric: examples of extensions of Wardround."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, cat, nn
+from torch import Tensor, cat, nn, stack
 
 from common.config.network_sizes import SizeRule
-from common.extensions.contract import NetworkExtension, NetworkShapes
+from common.extensions.contract import (
+    AggregatorExtension,
+    Combined,
+    LabelCounts,
+    MetricExtension,
+    NetworkExtension,
+    NetworkShapes,
+    SiteChange,
+)
 
 
 class Arguments(BaseModel):
@@ -45,3 +57,43 @@ tiny = NetworkExtension(
     tasks=frozenset({"diagnosis", "prognosis"}),
     size=SizeRule(smallest=8),
 )
+
+
+class Limit(BaseModel):
+    """What a configuration may write under aggregation.arguments."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    longest: float = Field(default=1.0, gt=0)
+
+
+def combine(
+    arguments: Limit, changes: Sequence[SiteChange], _state: Mapping[str, Tensor]
+) -> Combined:
+    """Return the mean of changes, each no longer than `longest`."""
+    parts = []
+    for site in changes:
+        length = cat([value.flatten() for value in site.delta.values()]).norm()
+        scale = min(1.0, arguments.longest / max(float(length), 1e-12))
+        parts.append({name: value * scale for name, value in site.delta.items()})
+    return Combined(change={n: stack([p[n] for p in parts]).mean(0) for n in parts[0]}, state={})
+
+
+clipped_mean = AggregatorExtension(arguments=Limit, combine=combine)
+
+
+class Threshold(BaseModel):
+    """What a configuration may write as the metric's arguments."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+
+
+def accuracy(arguments: Threshold, counts: LabelCounts) -> NDArray[np.float64]:
+    """Return the mean of sensitivity and specificity at a threshold, (draws,)."""
+    above = counts.edges[:-1] >= arguments.threshold
+    sensitivity = counts.positive[:, above].sum(1) / counts.positive.sum(1)
+    specificity = counts.negative[:, ~above].sum(1) / counts.negative.sum(1)
+    return np.asarray((sensitivity + specificity) / 2)
+
+
+balanced_accuracy = MetricExtension(arguments=Threshold, compute=accuracy)
