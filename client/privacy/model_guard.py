@@ -12,14 +12,27 @@ Public: check_model.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from client.privacy.extension_guard import CONTRAST, check_finite, check_gradients, scaled
+from client.privacy.extension_guard import (
+    CONTRAST,
+    changed_tensor,
+    check_finite,
+    check_gradients,
+    check_memory,
+    check_state,
+    check_traces,
+    scaled,
+    tensors_of,
+)
+from client.privacy.global_state import drawing_from
+from client.privacy.isolation import Isolation
 from client.privacy.patient_gradients import ItemLoss, Objective
 from client.privacy.private_step import accumulate, draw, patient_optimizer
 from common.data.sample import Patients
@@ -41,16 +54,39 @@ def check_model(
     An extension's network (`foreign`) is tried for more than ours, which the tests hold.
     """
     check_layers(objective.model)
-    model = copy.deepcopy(objective.model).train()
-    trial = replace(objective, model=model, patients=_made_up(objective.patients))
-    check_buffers(trial)
+    trial = replace(objective, patients=_made_up(objective.patients))
     if foreign:
-        check_finite(trial)
-    check_peers(trial)
-    check_loss(trial)
-    if foreign:
-        check_gradients(trial)
+        _check_foreign(trial)
+    trial = _copied(trial, training=True)
+    for check in (check_buffers, check_peers, check_loss):
+        check(trial)
     check_clip(trial, plan, noise)
+
+
+def _check_foreign(trial: Objective) -> None:
+    """Try an extension's network in both modes, each time a copy that was never called.
+
+    What its code keeps beside it is put back after each check, so that none finds it set already.
+    """
+    check_state(trial)
+    apart = Isolation(trial.model, trial.item_loss)
+    for training in _MODES:
+        for check in _FOREIGN_CHECKS:
+            try:
+                apart.alone(functools.partial(check, _copied(trial, training=training)))
+            except UnsafeModel:
+                raise
+            except Exception as error:
+                mode = "training" if training else "evaluation"
+                message = (
+                    f"The network fails where it is tried in {mode}: {type(error).__name__}: "
+                    f"{error!s:.300}. Nothing was charged; tell its author."
+                )
+                raise UnsafeModel(message) from error
+
+
+def _copied(trial: Objective, *, training: bool) -> Objective:
+    return replace(trial, model=copy.deepcopy(trial.model).train(training))
 
 
 def check_layers(model: nn.Module) -> None:
@@ -64,20 +100,13 @@ def check_layers(model: nn.Module) -> None:
 
 def check_buffers(trial: Objective) -> None:
     """Refuse buffers and weights that a forward pass changes: they leave a trace of the data."""
-    before = {name: value.clone() for name, value in _tensors(trial.model)}
+    before = {name: value.clone() for name, value in tensors_of(trial.model)}
     _forward(trial.model, trial.patients.image, trial.patients.table)
-    buffers = {name for name, _ in trial.model.named_buffers()}
-    for name, value in _tensors(trial.model):
-        if name not in before or not torch.equal(value, before[name]):
-            place = name.rpartition(".")[0]
-            kind = "buffer" if name in buffers else "parameter"
-            module = trial.model.get_submodule(place)
-            raise _unsafe(place, module, f"changes its {kind} {name} with the data")
-
-
-def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    yield from model.named_buffers()
-    yield from ((name, value.detach()) for name, value in model.named_parameters())
+    if name := changed_tensor(trial.model, before):
+        place = name.rpartition(".")[0]
+        kind = "buffer" if name in dict(trial.model.named_buffers()) else "parameter"
+        module = trial.model.get_submodule(place)
+        raise _unsafe(place, module, f"changes its {kind} {name} with the data")
 
 
 def check_peers(trial: Objective) -> None:
@@ -168,10 +197,23 @@ def _without_last(patients: Patients) -> Patients:
 
 def _forward(model: nn.Module, image: Tensor, table: Tensor) -> Tensor:
     """Return the output; dropout draws the same each time, and nothing from the global state."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.default_generator.manual_seed(0)
+    with drawing_from(0, ()), torch.no_grad():
         output: Tensor = model(image, table)
     return output
+
+
+#: Training, and evaluation: a network may remember in one of them alone.
+_MODES = (True, False)
+#: Where one fault has several effects, the check whose words say most comes first.
+_FOREIGN_CHECKS: tuple[Callable[[Objective], None], ...] = (
+    check_buffers,
+    check_traces,
+    check_finite,
+    check_memory,
+    check_peers,
+    check_loss,
+    check_gradients,
+)
 
 
 class _Outputs:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import os
 import random
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -240,6 +241,32 @@ IN_THE_PROCESS: dict[str, Memory] = {
     "a context variable": Memory(lambda _n, v: CONTEXT.set(v), lambda _n: CONTEXT.get()),
 }
 PLACES = INSIDE | IN_THE_CODE | IN_THE_PROCESS
+
+
+#: Where nobody can put back what is kept: it is looked for.
+OUT_OF_REACH: dict[str, Memory] = {
+    "torch itself": Memory(
+        lambda _n, v: setattr(torch, "seen_by_a_test", v),
+        lambda _n: getattr(torch, "seen_by_a_test", 0.0),
+    ),
+    "an environment variable": Memory(
+        lambda _n, v: os.environ.update(SEEN_BY_A_TEST=str(v)),
+        lambda _n: float(os.environ.get("SEEN_BY_A_TEST", "0")),
+    ),
+}
+
+
+def in_evaluation_alone(memory: Memory) -> Memory:
+    """Return what is written and read in evaluation, and in training neither."""
+    return Memory(
+        lambda n, v: None if n.training else memory.keep(n, v),
+        lambda n: 0.0 if n.training else memory.recall(n),
+    )
+
+
+def after_calls(memory: Memory, calls: int) -> Memory:
+    """Return what is read only once a copy of the network was asked so often."""
+    return Memory(memory.keep, lambda n: memory.recall(n) if n.calls >= calls else 0.0)
 
 
 def network_with(memory: Memory) -> nn.Module:

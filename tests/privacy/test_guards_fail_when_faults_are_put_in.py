@@ -15,7 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from client.governance.records import SiteRecords
-from client.privacy import composition, isolation, model_guard, patient_gradients, patient_optimizer
+from client.privacy import (
+    composition,
+    extension_guard,
+    isolation,
+    model_guard,
+    patient_gradients,
+    patient_optimizer,
+)
 from client.privacy import ledger as ledger_module
 from client.privacy.answers import AnswersInFile
 from client.privacy.clipping import clip_factor, patient_norms
@@ -50,6 +57,7 @@ from tests.client.cli.test_records import (
     test_another_key_for_identifiers_is_refused_until_it_is_put_back_or_declared as check_key,
 )
 from tests.client.privacy.test_composition import BOUND, check_one_name
+from tests.client.privacy.test_extension_guard import check_memory_of
 from tests.client.training.test_private_round import (
     test_no_noise_is_drawn_before_the_round_is_in_the_ledger as check_order,
 )
@@ -79,8 +87,10 @@ from tests.privacy.remembering import (
     PLACES,
     Memory,
     Remembers,
+    after_calls,
     check_gradients_alone,
     check_scores_alone,
+    in_evaluation_alone,
 )
 from tests.privacy.test_evaluation_attacks import (
     attacked_home,
@@ -397,6 +407,47 @@ def test_a_network_of_others_that_may_remember(
         put_in(patch)
         with pytest.raises(RED, match="moved with a patient"):
             check(PLACES[place])
+
+
+def _no_copies(patch: Patch) -> None:
+    """Let every check find the network, and its code, as the check before left it."""
+    patch.setattr(model_guard, "_copied", lambda trial, **_: trial)
+    patch.setattr(Isolation, "alone", lambda _self, work, _seed=0: work())
+
+
+def _few_calls(patch: Patch) -> None:
+    patch.setattr(extension_guard, "_CALLS", 8)
+
+
+def _one_mode(patch: Patch) -> None:
+    patch.setattr(model_guard, "_MODES", (True,))
+
+
+def _nobody_looks(patch: Patch) -> None:
+    checks = [check for check in model_guard._FOREIGN_CHECKS if check.__name__ != "check_memory"]
+    patch.setattr(model_guard, "_FOREIGN_CHECKS", tuple(checks))
+    patch.setattr(model_guard, "check_peers", lambda _: None)
+
+
+FIRST, LATE = PLACES["the first image alone"], after_calls(PLACES["an attribute"], 64)
+
+
+@pytest.mark.parametrize(
+    ("fault", "memory"),
+    [
+        (_no_copies, FIRST),
+        (_few_calls, LATE),
+        (_one_mode, in_evaluation_alone(FIRST)),
+        (_nobody_looks, after_calls(PLACES["an attribute"], 8)),
+    ],
+)
+def test_a_trial_that_does_not_find_what_a_network_remembers(
+    monkeypatch: Patch, fault: Callable[[Patch], None], memory: Memory
+) -> None:
+    check_memory_of(memory)
+    fault(monkeypatch)
+    with pytest.raises(RED, match="is let through"):
+        check_memory_of(memory)
 
 
 def test_seeds_that_follow_the_order_of_patients(monkeypatch: Patch) -> None:
