@@ -72,7 +72,10 @@ _CANNOT_CHANGE = (
     *(operator.attrgetter, operator.itemgetter, operator.methodcaller, torch.finfo, torch.iinfo),
 )
 #: Networks that were made from others' code, of which only torch knows where it is.
-_COMPILED = (torch.jit.ScriptModule, torch.jit.ScriptFunction, torch.fx.GraphModule)
+_COMPILED = (torch.jit.ScriptModule, torch.jit.ScriptFunction)
+#: Parts of torch whose objects say what is computed and keep nothing of it.
+_RECORDS = ("torch._ops.", "torch.fx.", "torch.export.", "torch._export.")
+_MODULE_NAMES = frozenset(vars(nn.Module()))
 _HOOKS_OF_ALL_MODULES = tuple(
     held
     for name, held in sorted(vars(torch.nn.modules.module).items())
@@ -227,10 +230,17 @@ class Reachable:
         attributes: dict[str, object] | None,
         slots: dict[str, types.MemberDescriptorType],
     ) -> None:
+        if isinstance(value, torch.fx.GraphModule) and attributes is not None:
+            # What it calls is in the globals of the function that torch wrote for it.
+            code = vars(type(value)).get("forward")
+            self._more(where, (("", getattr(code, "__globals__", None)),))
+            shown = {name: held for name, held in attributes.items() if name in _MODULE_NAMES}
+            self._more(where, shown.items())
+        elif attributes is not None:
+            self._more(where, attributes.items())
         if attributes is not None:
             self._kept.append(KeptDict.of(attributes))  # type: ignore[arg-type]  # names are text
             self._kept.append(KeptClass(value, type(value)))
-            self._more(where, attributes.items())
         for name, slot in slots.items():
             lies = KeptSlot.of(value, slot)
             self._kept.append(lies)
@@ -287,7 +297,9 @@ def _is_of_the_process(value: object) -> bool:
     kind = type(value)
     if isinstance(value, threading.local):
         return False
-    return _package(kind) in _OF_THE_PROCESS or kind.__module__ == "torch._ops"
+    if _package(kind) in _OF_THE_PROCESS:
+        return True
+    return f"{kind.__module__}.".startswith(_RECORDS) and not isinstance(value, nn.Module)
 
 
 def _attributes(value: object) -> dict[str, object] | None:

@@ -158,6 +158,43 @@ def test_networks_of_ours_run_as_they_are() -> None:
     assert torch.equal(drawn[0], torch.rand(()))
 
 
+class Called(nn.Module):
+    """Calls a function of others."""
+
+    def forward(self, image: Tensor, table: Tensor) -> Tensor:
+        del image
+        return counted(table)
+
+
+SEEN: list[float] = []
+
+
+@torch.fx.wrap
+def counted(table: Tensor) -> Tensor:
+    """Follow what was seen before."""
+    SEEN.append(float(table.sum()))
+    return table.sum(1, keepdim=True) * len(SEEN)
+
+
+def test_a_record_of_torchs_operations_is_nobodys_code_and_one_that_calls_others_is() -> None:
+    pair = (torch.ones(2, 1), torch.ones(2, 1))
+    loss = torch.export.export(Squared(), pair, strict=False).module(check_guards=False)
+    found = Reachable(nn.Linear(1, 1), loss)
+    assert (found.packages, found.opaque) == (set(), [])
+    traced = torch.fx.symbolic_trace(Called())
+    each = Isolation(traced)
+    answers = [each.alone(lambda: traced(*pair)) for _ in range(2)]
+    assert torch.equal(*answers)
+    assert SEEN == []
+
+
+class Squared(nn.Module):
+    """A loss by item."""
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        return (output - target).square().mean(1)
+
+
 def test_what_cannot_be_put_back_is_found_by_its_name() -> None:
     def build() -> nn.Module:
         network = nn.Sequential(nn.Linear(1, 1))
