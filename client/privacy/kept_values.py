@@ -123,7 +123,9 @@ class KeptTensor(NamedTuple):
 
     held: Tensor
     memory: Tensor  # where the values lie, wherever the tensor is pointed at later
-    values: Tensor | None  # None: they are left to who changes them
+    # All that lies there, also beside a view of it; a copy where a layout has no such place; None
+    # where values are left to who changes them.
+    values: torch.UntypedStorage | Tensor | None
     hooks: Hooks
     hooks_after: Hooks
     needs_gradient: bool
@@ -135,7 +137,7 @@ class KeptTensor(NamedTuple):
         return cls(
             held=held,
             memory=held.data,
-            values=held.data.clone() if value_too else None,
+            values=_content_of(held.data) if value_too else None,
             hooks=held._backward_hooks,  # noqa: SLF001 - it has no other name
             hooks_after=getattr(held, "_post_accumulate_grad_hooks", None),
             needs_gradient=held.requires_grad,
@@ -155,10 +157,30 @@ class KeptTensor(NamedTuple):
             return
         if held.is_leaf and held.grad is not self.gradient:
             held.grad = self.gradient
-        if held.data_ptr() != self.memory.data_ptr() or held.shape != self.memory.shape:
+        if isinstance(self.values, Tensor):
+            held.data = self.values.clone()
+            return
+        if _lies(held) != _lies(self.memory):
             held.data = self.memory
-        with torch.inference_mode(mode=self.memory.is_inference()):
-            self.memory.copy_(self.values)
+        place = self.memory.untyped_storage()
+        if place.nbytes() != self.values.nbytes():
+            place.resize_(self.values.nbytes())
+        place.copy_(self.values)
+
+
+def _content_of(memory: Tensor) -> torch.UntypedStorage | Tensor:
+    if memory.layout == torch.strided and memory.device.type != "meta":
+        place = memory.untyped_storage()
+        content = torch.UntypedStorage(place.nbytes(), device=place.device)  # type: ignore[no-untyped-call]
+        content.copy_(place)
+        return content
+    return memory.clone()
+
+
+def _lies(value: Tensor) -> tuple[object, ...]:
+    strided = value.layout == torch.strided
+    place = (value.data_ptr(), value.stride()) if strided else ()
+    return (value.layout, value.dtype, value.shape, *place)
 
 
 class KeptArray(NamedTuple):

@@ -24,6 +24,7 @@ import operator
 import sys
 import threading
 import types
+import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -167,7 +168,8 @@ class Reachable:
                 self.packages.add(package)
 
     def _note_opaque(self, where: str, value: object) -> None:
-        if not self._in_code:
+        # Among globals there is much that only looks as if it could keep something.
+        if not self._in_code or isinstance(value, Iterator):
             kind = type(value)
             inside = where.split(".")
             place = ".".join(name for name in inside if name not in _OF_A_MODULE)
@@ -295,7 +297,7 @@ def _package(code: object) -> str:
 
 def _is_of_the_process(value: object) -> bool:
     kind = type(value)
-    if isinstance(value, threading.local):
+    if isinstance(value, threading.local | weakref.WeakKeyDictionary | weakref.WeakValueDictionary):
         return False
     if _package(kind) in _OF_THE_PROCESS:
         return True
@@ -304,8 +306,9 @@ def _is_of_the_process(value: object) -> bool:
 
 def _attributes(value: object) -> dict[str, object] | None:
     """Return an object's own attributes, past what its class makes of them; None without."""
+    kind = threading.local if isinstance(value, threading.local) else object
     try:
-        found: object = object.__getattribute__(value, "__dict__")
+        found: object = kind.__getattribute__(value, "__dict__")
     except AttributeError:
         return None
     return found if isinstance(found, dict) else None

@@ -9,6 +9,8 @@ import contextvars
 import functools
 import os
 import random
+import threading
+import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -37,6 +39,7 @@ LOUD = 10.0
 
 GLOBAL_LIST: list[float] = []
 GLOBAL_NUMBER = 0.0
+OF_A_THREAD = threading.local()
 CONTEXT = contextvars.ContextVar("CONTEXT", default=0.0)
 
 
@@ -63,6 +66,12 @@ class Remembers(nn.Module):
         self.register_buffer("buffer", torch.zeros(()))
         self.fixed = nn.Parameter(torch.zeros(()), requires_grad=False)
         self.attribute = 0.0
+        # Two values in one place, of which the network holds a view.
+        both = torch.zeros(2)
+        self.view, self.beside = both[:1], both[1:]
+        self.wide = torch.zeros(1).expand(3)
+        self.sparse = torch.eye(2).to_sparse()
+        self.weak: weakref.WeakKeyDictionary[nn.Module, float] = weakref.WeakKeyDictionary()
         self.row: list[float] = []
         self.inside = {"deep": [SimpleNamespace(seen=0.0)]}
         self.slot = Held()
@@ -165,6 +174,16 @@ INSIDE: dict[str, Memory] = {
     "a parameter in place": Memory(
         lambda n, v: n.head.bias.data.fill_(v), lambda n: float(n.head.bias.detach())
     ),
+    "what lies beside a view": Memory(
+        lambda n, v: n.beside.fill_(v), lambda n: float(n.view.as_strided((1,), (1,), 1))
+    ),
+    "an expanded buffer": Memory(
+        lambda n, v: n.wide.as_strided((1,), (1,)).fill_(v), lambda n: float(n.wide.sum())
+    ),
+    "a sparse buffer": Memory(
+        lambda n, v: n.sparse._values().fill_(v), lambda n: float(n.sparse.to_dense().sum())
+    ),
+    "a dict of weak keys": Memory(lambda n, v: n.weak.update({n: v}), lambda n: n.weak.get(n, 0.0)),
     "a parameter's memory": Memory(
         lambda n, v: setattr(n.fixed, "data", torch.tensor(v)), lambda n: float(n.fixed.detach())
     ),
@@ -207,6 +226,9 @@ IN_THE_CODE: dict[str, Memory] = {
         lambda _n, v: GLOBAL_LIST.append(v), lambda _n: sum(GLOBAL_LIST)
     ),
     "a number of the module": Memory(lambda _n, v: _to_global(v), lambda _n: GLOBAL_NUMBER),
+    "what a thread has of its own": Memory(
+        lambda _n, v: setattr(OF_A_THREAD, "seen", v), lambda _n: getattr(OF_A_THREAD, "seen", 0.0)
+    ),
     "a default argument": Memory(lambda _n, v: _default(v), lambda _n: _default()),
     "an attribute of a function": Memory(
         lambda _n, v: setattr(_default, "seen", v), lambda _n: getattr(_default, "seen", 0.0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import sys
+import types
 from types import SimpleNamespace
 from typing import cast
 
@@ -193,6 +195,20 @@ class Squared(nn.Module):
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         return (output - target).square().mean(1)
+
+
+def test_an_iterator_among_the_globals_of_its_code_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = types.ModuleType("counting_nets")
+    monkeypatch.setitem(sys.modules, "counting_nets", module)
+    exec(  # noqa: S102 - a module of nobody's
+        "import itertools\nfrom torch import nn\n"
+        "numbers = itertools.count()\nclass Net(nn.Module): pass\n",
+        vars(module),
+    )
+    found = Reachable(module.Net()).opaque
+    assert [(one.where, one.kind) for one in found] == [("numbers", "itertools.count")]
 
 
 def test_what_cannot_be_put_back_is_found_by_its_name() -> None:
