@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3  # noqa: F401 - binds once, to see whether there is IPv6, when MONAI first loads it
 from hypothesis import settings
 
 from tests import peers

@@ -282,6 +282,30 @@ def extensions(home: HomeOption = None, *, json: JsonOption = False) -> None:
     command.show_extensions(Home.chosen(home), as_json=json)
 
 
+@app.command("check-extension")
+def check_extension(
+    name: Annotated[str, typer.Argument(help="DISTRIBUTION, or DISTRIBUTION/NAME.")],
+    arguments: Annotated[
+        str, typer.Option(metavar="YAML", help="What a configuration would give it: '{width: 8}'.")
+    ] = "{}",
+    size: Annotated[
+        str, typer.Option(metavar="ROWS,COLUMNS", help="Of made-up images; three sides for 3-D.")
+    ] = "32,32",
+    content: Annotated[
+        str | None,
+        typer.Option(metavar="HASH", help="Refuse another content than this, before it is run."),
+    ] = None,
+) -> None:
+    """Try an installed extension on made-up input, as runs do, and say what holds.
+
+    NAME is a distribution, or one part of it such as example-nets/tiny. It runs the code; no
+    image of a patient is read.
+    """
+    from client.cli import extensions as command
+
+    command.check_extension(name, arguments, size, content)
+
+
 @app.command("records")
 def check_records(
     home: HomeOption = None,

@@ -59,6 +59,12 @@ def checked_arguments(
         return kind.model_validate(use.arguments)
     except ValidationError as error:
         raise ExtensionRefused(explain(error, kind, f"{place} of {use.name}")) from error
+    except Exception as error:  # of the extension's own model
+        message = (
+            f"{use.name} cannot read its arguments: {type(error).__name__}: {error!s:.300}. They "
+            "are a pydantic model of its own. Tell its author."
+        )
+        raise ExtensionRefused(message) from error
 
 
 def _loaded(pins: Pins, group: str, name: str) -> object:

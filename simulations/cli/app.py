@@ -94,6 +94,30 @@ def compare(  # noqa: PLR0913 - one parameter an option
         raise typer.Exit(ExitCode.RUN_FAILED) from error
 
 
+@app.command("check-extension")
+def check_extension(
+    name: Annotated[str, typer.Argument(help="DISTRIBUTION, or DISTRIBUTION/NAME.")],
+    arguments: Annotated[
+        str, typer.Option(metavar="YAML", help="What a configuration would give it: '{width: 8}'.")
+    ] = "{}",
+    size: Annotated[
+        str, typer.Option(metavar="ROWS,COLUMNS", help="Of made-up images; three sides for 3-D.")
+    ] = "32,32",
+    content: Annotated[
+        str | None,
+        typer.Option(metavar="HASH", help="Refuse another content than this, before it is run."),
+    ] = None,
+) -> None:
+    """Try an installed extension on made-up input, as runs do, and say what holds.
+
+    NAME is a distribution, or one part of it such as example-nets/tiny.
+    """
+    from client.privacy.extension_check import told
+
+    for line in told(name, arguments, size, content):
+        typer.echo(line)
+
+
 def main() -> None:
     """Run the command; every fault that a person can mend is one message and an exit status."""
     try:

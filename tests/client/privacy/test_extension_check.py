@@ -1,0 +1,135 @@
+"""`check-extension` runs an installed extension through what runs try, and names what fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import client.cli.app
+import simulations.cli.app
+from client.privacy.extension_check import told
+from common.extensions.content import installed
+from common.platform.errors import ConfigurationError, ExtensionRefused, UnsafeModel
+from tests.extensions import EXAMPLE, on_path, written
+
+POINTS = {
+    "networks": ["tiny"],
+    "aggregators": ["clipped_mean"],
+    "metrics": ["balanced_accuracy"],
+    "losses": ["loss"],
+    "transforms": ["turn"],
+}
+MORE = """
+from common.extensions.contract import LossExtension, TransformExtension
+class Nothing(BaseModel): pass
+loss = LossExtension(
+    arguments=Nothing, loss=lambda a, o, t: o.square().mean(), tasks={"diagnosis", "segmentation"}
+)
+turn = TransformExtension(arguments=Nothing, apply=lambda a, i, t, g: (i + 1, t))
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    code = (EXAMPLE / "src" / "example_nets" / "__init__.py").read_text() + MORE
+    folder = written(tmp_path / "site-packages", "example-nets", code, POINTS)
+    with on_path(folder):
+        yield folder / "example_nets" / "__init__.py"
+
+
+def lines(name: str, arguments: str = "{}", size: str = "16,16", content: str = "") -> list[str]:
+    return list(told(name, arguments, size, content or None))
+
+
+def test_everything_that_a_distribution_offers_is_tried(place: Path) -> None:
+    assert place.is_file()
+    found = lines("example-nets", size="5,5")
+    for name, kind in (
+        ("tiny", "networks): diagnosis, images 8 x 8"),
+        ("tiny", "networks): prognosis"),
+        ("clipped_mean", "aggregators"),
+        ("balanced_accuracy", "metrics"),
+        ("loss", "losses): segmentation"),
+        ("turn", "transforms): an image with its map"),
+    ):
+        assert any(f"holds    example-nets/{name} ({kind}" in line for line in found), (name, kind)
+    assert not [line for line in found if "REFUSED" in line]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words", "kind"),
+    [
+        (
+            "return answer",
+            "return answer + answer.mean(0)",
+            "one patient's gradient is that patient's alone",
+            UnsafeModel,
+        ),
+        ("return answer", "return answer[:, :0]", "its outputs fit", ExtensionRefused),
+        ("arguments=Arguments", "arguments=BaseModel", "the same seed", ExtensionRefused),
+        ("tiny = NetworkExtension(", "tiny = dict(", "it is what was hashed", ExtensionRefused),
+        ("class Tiny", "raise KeyError\nclass Tiny", "it is what was hashed", ExtensionRefused),
+    ],
+)
+def test_what_fails_is_named_and_what_stands_on_it_is_not_tried(
+    place: Path, old: str, new: str, words: str, kind: type[Exception]
+) -> None:
+    text = place.read_text()
+    assert old in text
+    place.write_text(text.replace(old, new))
+    found = []
+    with pytest.raises(kind):
+        found.extend(told("example-nets/tiny", "{}", "16,16"))
+    found = _until_refused("example-nets/tiny")
+    (refused,) = [line for line in found if "REFUSED" in line]
+    assert words in refused
+
+
+def _until_refused(name: str) -> list[str]:
+    found: list[str] = []
+    try:
+        for line in told(name, "{}", "16,16"):
+            found.append(line)  # noqa: PERF402 - it ends in an error
+    except (ExtensionRefused, UnsafeModel):
+        pass
+    return found
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (("other-nets",), "other-nets is not installed here (extensions that are: example-nets)"),
+        (("Example Nets",), "not what a configuration takes|not installed"),
+        (("example-nets/huge",), "example-nets offers example-nets/tiny"),
+        (("example-nets/tiny", "{width: [}"), "--arguments"),
+        (("example-nets/tiny", "7"), "--arguments"),
+        (("example-nets/tiny", "{}", "16"), "two or three sides"),
+        (("example-nets/tiny", "{}", "16,x"), "two or three sides"),
+        (("example-nets/tiny", "{}", "0,16"), "two or three sides"),
+        (("example-nets/tiny", "{}", "16,16", "sha256:0"), "expected sha256:0. Nothing of it was"),
+    ],
+)
+def test_what_was_typed_wrong_is_a_sentence(
+    place: Path, given: tuple[str, ...], words: str
+) -> None:
+    place.write_text("raise SystemExit('was run')")
+    with pytest.raises(ConfigurationError) as refused:
+        lines(*given)
+    assert any(word in str(refused.value) for word in words.split("|")), str(refused.value)
+
+
+def test_both_commands_tell_the_same_and_end_with_a_status(place: Path) -> None:
+    found = installed("example-nets")
+    assert found is not None
+    words = ["check-extension", "example-nets/balanced_accuracy", "--content"]
+    runner = CliRunner()
+    for app in (client.cli.app.app, simulations.cli.app.app):
+        done = runner.invoke(app, [*words, found.extension.content])
+        assert done.exit_code == 0, done.output
+        assert "holds    example-nets/balanced_accuracy (metrics)" in done.output
+        odd = runner.invoke(app, ["check-extension", "example-nets/tiny", "--size", "x"])
+        assert odd.exit_code != 0
+    assert place.is_file()
