@@ -8,6 +8,7 @@ from pathlib import Path
 from client.cohort.image_masks import MaskRules
 from client.cohort.left_out import LeftOut
 from client.cohort.series_choice import Choice, check_fits, choose
+from client.dicom.contained import contained
 from client.dicom.index.index import Index
 from client.dicom.reading.read import Header
 from client.dicom.reasons import Reason, UnusableFile
@@ -55,7 +56,8 @@ class ImageGate:
 
     def _is_wanted(self, header: Header) -> bool:
         try:
-            self._check_by_itself(header)
+            with contained():
+                self._check_by_itself(header)
         except UnusableFile:
             return False
         return True

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from client.cohort.found import Found, Object, Owned, may_be_slice
+from client.dicom.contained import contained
 from client.dicom.headers.header import read_file
 from client.dicom.headers.instance import Instance, Quarantined
 from client.dicom.index.index import Index
@@ -133,13 +134,14 @@ class _Intake:
         """Look at a file's header, and have its pixels decoded if the run wants it."""
         name = path.relative_to(self.site).as_posix()
         try:
-            known = None if self.index is None else self.index.look_up(path)
-            one = _header_of(path) if known is None else known
-            if isinstance(one, Quarantined):
-                self._refuse(one, path, name)
-            elif one.patient not in self.store.withdrawn:  # nothing of them is kept
-                self.series[path.parent].add(one.series)
-                self._admit(one, path, name, pool)
+            with contained():
+                known = None if self.index is None else self.index.look_up(path)
+                one = _header_of(path) if known is None else known
+                if isinstance(one, Quarantined):
+                    self._refuse(one, path, name)
+                elif one.patient not in self.store.withdrawn:  # nothing of them is kept
+                    self.series[path.parent].add(one.series)
+                    self._admit(one, path, name, pool)
         except UnusableFile as problem:
             self.found.problems.append(problem.listed(name))
         except OSError as error:
@@ -160,7 +162,8 @@ class _Intake:
     def _admit(self, image: Instance, path: Path, name: str, pool: ThreadPoolExecutor) -> None:
         header = image.header
         try:
-            self.wanted(header)
+            with contained():
+                self.wanted(header)
         except UnusableFile as problem:
             self._leave(problem, header, name)
             return
@@ -201,11 +204,12 @@ class _Intake:
         one = self.waiting.popleft()
         self.held -= one.size
         try:
-            if one.pixels is not None:
-                header, pixels = one.pixels.result()
-                if header != one.item.header:
-                    raise UnusableFile(Reason.PARTIAL_WRITE, "it changed while it was read")
-                self.store.keep(one.item.key, facts_of(header, pixels), pixels.stored)
+            with contained():
+                if one.pixels is not None:
+                    header, pixels = one.pixels.result()
+                    if header != one.item.header:
+                        raise UnusableFile(Reason.PARTIAL_WRITE, "it changed while it was read")
+                    self.store.keep(one.item.key, facts_of(header, pixels), pixels.stored)
             self.found.objects.append(one.item)
         except UnusableFile as problem:
             header = one.item.header

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from client.cohort.image_gate import ImageGate, WantedImages
 from client.cohort.image_intake import dicom_files, pixels_of, read_objects, read_objects_alone
 from client.cohort.image_masks import Canvas, mask_name, read_mask, shared_masks
 from client.cohort.mask_grid import on_grid
+from client.dicom.contained import contained
 from client.dicom.index.index import Index
 from client.dicom.pixels.store import PixelStore
 from client.dicom.reading.phases import check_phases
@@ -28,8 +30,14 @@ from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.labels.label_table import dicom_keys
 from client.site.cache import Cache, file_key, key_of
 from common.config.run_config import Images
-from common.data.preprocessing import prepare
+from common.data.preprocessing import Fault, UnfitImage, prepare
 from common.platform.errors import CohortError
+
+_UNFIT: Mapping[Fault, Reason] = {
+    "too large": Reason.TOO_LARGE,
+    "not finite": Reason.NOT_FINITE,
+    "no geometry": Reason.NO_GEOMETRY,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,13 +147,16 @@ def find_images(found: Found, rules: Images, store: PixelStore) -> Iterator[Imag
             parts[found.owned(item.header.patient, item.header.series)].append(item)
     for (_, source), items in sorted(parts.items()):
         try:
-            pixels = [pixels_of(item, store) for item in items]
-            if rules.dimensions == 2:
-                yield from _flat_images(items[0], pixels[0], found)
-            else:
-                yield _volume(source, items, pixels, found)
+            with contained():
+                pixels = [pixels_of(item, store) for item in items]
+                volume = _volume(source, items, pixels, found) if rules.dimensions == 3 else None
         except UnusableFile as problem:
             found.problems.append(problem.listed(source, found.whose(items[0].header)))
+            continue
+        if volume is None:
+            yield from _flat_images(items[0], pixels[0], found)
+        else:
+            yield volume
 
 
 def _of_one_phase(found: Found) -> list[Object]:
@@ -158,7 +169,8 @@ def _of_one_phase(found: Found) -> list[Object]:
     kept: list[Object] = []
     for items in series.values():
         try:
-            check_phases([item.header for item in items])
+            with contained():
+                check_phases([item.header for item in items])
             kept += items
         except UnusableFile as problem:
             found.problems += [
@@ -170,19 +182,22 @@ def _of_one_phase(found: Found) -> list[Object]:
 def _flat_images(item: Object, pixels: Pixels, found: Found) -> Iterator[Image]:
     for frame in range(item.header.frames):
         try:
-            yield Image(
-                source=item.path,
-                header=item.header,
-                values=_checked(pixels.values(frame)),
-                frame=frame,
-                geometry=None,
-                first=item.path,
-                padding=_first(pixels.padded((slice(frame, frame + 1),))),
-                instances=frozenset({item.header.instance}),
-            )
+            with contained():
+                image = Image(
+                    source=item.path,
+                    header=item.header,
+                    values=_checked(pixels.values(frame)),
+                    frame=frame,
+                    geometry=None,
+                    first=item.path,
+                    padding=_first(pixels.padded((slice(frame, frame + 1),))),
+                    instances=frozenset({item.header.instance}),
+                )
         except UnusableFile as problem:
             name = f"{item.path} frame {frame + 1}"
             found.problems.append(problem.listed(name, found.whose(item.header)))
+        else:
+            yield image
 
 
 def _volume(source: str, items: list[Object], pixels: list[Pixels], found: Found) -> Image:
@@ -229,17 +244,16 @@ def _prepare_all(site: Path, found: Found, wanted: WantedImages, store: PixelSto
     shared = shared_masks([item.header for item in found.objects], labels, masks)
     for image in find_images(found, rules, store):
         try:
-            target = _mask(site, image, wanted, found, of_row)
-            if target.any() and mask_name(image.header, labels, masks) in shared:
-                message = "the table names this outline for several patients"
-                raise UnusableFile(Reason.MASK_UNUSABLE, message)
-            images.append(prepare(image.values, image.spacing, rules, image.padding))
+            with contained(), fitting():
+                target = _mask(site, image, wanted, found, of_row)
+                if target.any() and mask_name(image.header, labels, masks) in shared:
+                    message = "the table names this outline for several patients"
+                    raise UnusableFile(Reason.MASK_UNUSABLE, message)
+                prepared = prepare(image.values, image.spacing, rules, image.padding)
         except UnusableFile as problem:
             found.problems.append(problem.listed(image.source, found.whose(image.header)))
-        except ValueError as error:  # a grid beyond any memory
-            large = UnusableFile(Reason.TOO_LARGE, str(error))
-            found.problems.append(large.listed(image.source, found.whose(image.header)))
         else:
+            images.append(prepared)
             targets.append(target)
             keys.append(image.keys())
     if masks is not None:
@@ -260,6 +274,15 @@ def _never_drawn(targets: Sequence[Tensor], structures: Iterable[str]) -> Iterat
         if targets and number not in drawn:
             detail = f"drawn in none of the {len(targets)} masks that are used"
             yield Unusable(reason=Reason.MASK_NAMES, what=f"structure {name}", detail=detail)
+
+
+@contextmanager
+def fitting() -> Iterator[None]:
+    """Raise UnusableFile where no network's input, or no mask for it, can be made of an image."""
+    try:
+        yield
+    except UnfitImage as error:
+        raise UnusableFile(_UNFIT[error.fault], str(error)) from error
 
 
 def _mask(

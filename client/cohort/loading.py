@@ -21,9 +21,10 @@ from client.cohort.left_out import ColumnsUnusable, LeftOut, NobodyUsable, whats
 from client.cohort.nobody import blank_row, no_maps
 from client.cohort.other_formats import other_formats
 from client.cohort.split import Part, SplitKey, part_named, part_of
-from client.dicom.reasons import Reason, Unusable
+from client.dicom.contained import contained
+from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.labels.clinical_columns import encode_rows
-from client.labels.label_table import Labels, key_of_row, read_labels
+from client.labels.label_table import Labels, Row, key_of_row, read_labels
 from client.site.cache import Cache
 from common.config.run_config import RunConfig, Split
 from common.data.sample import Patients
@@ -242,16 +243,11 @@ def _usable_items(
     targets: dict[int, np.ndarray] = {}
     for row in sorted({row for _, row, _ in joined}):
         try:
-            targets[row] = task.encode(labels.rows[row])
-        except UnusableLabel as problem:
-            problems.append(
-                Unusable(
-                    reason=Reason.LABEL_UNUSABLE,
-                    what=f"line {labels.lines[row]}",
-                    detail=str(problem),
-                    patient=labels.rows[row].get("PatientID", ""),
-                )
-            )
+            with contained():
+                targets[row] = _encoded(task, labels.rows[row])
+        except UnusableFile as problem:
+            whose = labels.rows[row].get("PatientID", "")
+            problems.append(problem.listed(f"line {labels.lines[row]}", whose))
     items: dict[str, list[_Item]] = defaultdict(list)
     for patient, row, image in joined:
         if row in targets:
@@ -265,6 +261,13 @@ def _usable_items(
             problems.append(Unusable(reason=reason, what=what, patient=patient))
             del items[patient]
     return dict(sorted(items.items()))
+
+
+def _encoded(task: Task, row: Row) -> np.ndarray:
+    try:
+        return task.encode(row)
+    except UnusableLabel as problem:
+        raise UnusableFile(Reason.LABEL_UNUSABLE, str(problem)) from problem
 
 
 def _disagreement(items: list[_Item], config: RunConfig) -> Reason | None:

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from client.cohort.image_intake import lines_of
 from client.cohort.quality import Suspect, is_secondary_capture
 from client.dicom.codec.compressed import Array
+from client.dicom.contained import contained
 from client.dicom.headers.instance import Instance
 from client.dicom.pixels.store import PixelStore
 from client.dicom.reading.padding import Padding
-from client.dicom.reasons import Reason
+from client.dicom.reasons import Reason, UnusableFile
 from client.site.cache import pixels_key
 
 #: Part of the pixels at the highest value that the image can hold, from which it is saturated.
@@ -56,12 +57,16 @@ def look_at_pixels(
     looked_at = 0
     copies: dict[tuple[int, tuple[int, ...]], list[Instance]] = defaultdict(list)
     for row in rows:
-        stored = _stored(row, store)
+        try:
+            with contained():
+                stored = _stored(row, store)
+                share = 0.0 if stored is None else _share_at_top(stored[0], row, stored[2])
+        except UnusableFile:  # said where it is prepared
+            continue
         if stored is None:
             continue
         looked_at += 1
-        values, checksum, padding = stored
-        share = _share_at_top(values, row, padding)
+        values, checksum, _ = stored
         if share > _SATURATED:
             detail = f"{share:.0%} of the pixels at {int(values.max())}"
             saturated.append(Suspect(row=row, reason=Reason.SATURATED, detail=detail))

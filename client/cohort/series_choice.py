@@ -31,6 +31,7 @@ from client.cohort.quality import (
     localizers,
     unwanted,
 )
+from client.dicom.contained import contained
 from client.dicom.headers.checks import WITHOUT_PIXELS
 from client.dicom.headers.instance import Instance, Quarantined
 from client.dicom.reading.phases import SLICED
@@ -153,7 +154,12 @@ def choose(
         name = labels.rows[row][mask] if mask is not None else None
         own = group[0].patient if labels.by_patient else ""
         lacking = {study: series for (whose, study), series in broken.items() if whose == own}
-        for image, reason, detail in _judged(group, lacking, rules, name):
+        try:
+            with contained():
+                judged = list(_judged(group, lacking, rules, name))
+        except UnusableFile as problem:
+            judged = [(image, problem.reason, problem.detail) for image in group]
+        for image, reason, detail in judged:
             told = f"line {labels.lines[row]}: {detail}"
             refused[image.patient, image.series, image.instance] = reason, told
     return Choice(refused=refused)

@@ -17,6 +17,7 @@ from client.dicom.index.index import Index
 from client.dicom.reasons import NOTICES, Reason
 from client.privacy.answers import AnotherRequest
 from client.privacy.composition import charged_as
+from client.training.private_round import told_at
 from client.training.site import Site
 from common.config.run_config import RunConfig
 from common.messages.cohort_statistics import (
@@ -145,7 +146,8 @@ def _noised(
         message = f"Site {site.name} has no ledger to charge noise of {spread:g} patients to."
         raise PrivacyError(message)
     mechanism = count_mechanism(sensitivity(tables), spread)
-    spend = guard.charge(request, "statistics", mechanism, guard.limit.delta)
+    delta = told_at(site, request.config, guard)
+    spend = guard.charge(request, "statistics", mechanism, delta)
     noise = guard.noise.of_round(charged_as(request.run, "statistics"), request.round)
     counts = noised(tables, smallest, spread, noise)
     return counts, spend

@@ -10,6 +10,7 @@ import numpy as np
 from client.cohort.found import Object
 from client.cohort.image_intake import header_of, pixels_of
 from client.cohort_statistics.account import StudyAccount
+from client.dicom.contained import contained
 from client.dicom.pixels.store import PixelStore
 from client.dicom.reasons import UnusableFile
 from client.site.cache import PIXELS, pixels_key
@@ -35,13 +36,14 @@ def mean_intensities(studies: Iterable[StudyAccount], cache: Path) -> dict[tuple
 def _mean(study: StudyAccount, store: PixelStore) -> float | None:
     for path in (study.images[len(study.images) // 2], *study.images):
         try:
-            key = pixels_key(path, study.patient)
-            entry = store.find(key)
-            if entry is None or entry.stored is None:
-                continue
-            item = Object(path=str(path), key=key, header=header_of(entry))
-            pixels, frame = pixels_of(item, store), item.header.frames // 2
-            values, padded = pixels.values(frame), pixels.padded((slice(frame, frame + 1),))
+            with contained():
+                key = pixels_key(path, study.patient)
+                entry = store.find(key)
+                if entry is None or entry.stored is None:
+                    continue
+                item = Object(path=str(path), key=key, header=header_of(entry))
+                pixels, frame = pixels_of(item, store), item.header.frames // 2
+                values, padded = pixels.values(frame), pixels.padded((slice(frame, frame + 1),))
         except (OSError, UnusableFile):
             continue
         counted = values[::_STEP, ::_STEP]

@@ -1,5 +1,5 @@
 """DICOM as it is found: reasons and remarks here, and a room for each step of reading it.
 
-Imported from here: quiet, reasons, remarks.
-May import: nothing.
+Imported from here: contained, quiet, reasons, remarks.
+May import: common.
 """

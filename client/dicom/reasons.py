@@ -24,6 +24,9 @@ class Reason(Enum):
     TRUNCATED_PIXELS = "Pixel data end too early; send the file again."
     DECODE_ERROR = "The pixel data cannot be decoded; send the file again."
     TOO_LARGE = "Rows x columns x frames is beyond any image; check the header."
+    FAILED = (
+        "Preparing it failed as no rule foresees; tell Wardround's authors what the detail names."
+    )
     NOT_FINITE = "The image has values that are not numbers; export it again."
     BLANK = "The image has one grey value only; check how it was exported."
     SATURATED = "Most of the image is at its highest value; check the exposure or the export."

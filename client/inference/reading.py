@@ -14,10 +14,11 @@ from torch import Tensor
 
 from client.cohort.found import Found
 from client.cohort.image_intake import read_objects
-from client.cohort.images import Image, find_images
+from client.cohort.images import Image, find_images, network_input
 from client.cohort.left_out import LeftOut
 from client.cohort.quality import several_people, two_patient_ids
 from client.cohort.series_choice import beside_an_answer, check_fits, several_kinds
+from client.dicom.contained import contained
 from client.dicom.headers.header import read_file
 from client.dicom.headers.instance import Instance, Quarantined
 from client.dicom.pixels.store import PixelStore
@@ -29,7 +30,6 @@ from client.inference.grid import FrameOrigin, flat_place, volume_place
 from client.labels.clinical_columns import encode_rows
 from client.labels.label_table import Labels, dicom_keys
 from common.config.run_config import Images, RunConfig
-from common.data.preprocessing import prepare
 from common.platform.errors import CohortError
 
 
@@ -211,18 +211,17 @@ def _image_items(
     for image in find_images(found, rules, store):
         try:
             table = _row(image.header, config, rows, found)
-            items.append(
-                Item(
-                    image=prepare(image.values, image.spacing, rules, image.padding),
+            with contained():
+                made = Item(
+                    image=network_input(image, rules),
                     table=table,
                     place=_place(site, image, by_series),
                     series=image.header.series,
                 )
-            )
         except UnusableFile as problem:
             found.problems.append(problem.listed(image.source))
-        except ValueError as error:  # a grid beyond any memory
-            found.problems.append(UnusableFile(Reason.TOO_LARGE, str(error)).listed(image.source))
+        else:
+            items.append(made)
     return items
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from client.dicom.contained import contained
 from client.dicom.reading.read import Header
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.labels.csv_text import KEYS
@@ -147,9 +148,10 @@ def _filled(
     optional = with_images and not empty.by_patient
     for line, values in cells:
         try:
-            row, problems, odd = checked(
-                _row(columns, values), empty.schema, line, notation, numbers
-            )
+            with contained():
+                row, problems, odd = checked(
+                    _row(columns, values), empty.schema, line, notation, numbers
+                )
             if key_of_row(row) is None or not (optional or row["PatientID"]):
                 raise UnusableFile(Reason.NO_KEY)
         except UnusableFile as problem:

@@ -27,6 +27,8 @@ from common.privacy.plan import Mechanism
 
 Part = Literal["train", "validation", "test", "statistics"]
 
+#: Parts that a patient is in one of.
+COUNTED_APART: tuple[Part, ...] = ("train", "validation", "test")
 #: By part, oldest first; "statistics" is of everybody.
 _Run = dict[Part, list[Mechanism]]
 

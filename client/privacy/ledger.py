@@ -27,7 +27,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from client.privacy.composition import binding, part_of, run_epsilon
+from client.privacy.composition import COUNTED_APART, Part, binding, part_of, run_epsilon
 from client.privacy.ledger_rows import SCHEMA, LedgerState, add_text, append, last_of, verified
 from client.privacy.stored_charge import BoundTo, Charge, named
 from common.config.privacy import COMMON_DELTA
@@ -51,7 +51,7 @@ class Limit:
 
     epsilon: float
     delta: float
-    run: float = math.inf  # of the counts that a run is told, at the run's own delta
+    run: float = math.inf  # by one run, of any of its parts' patients, at the run's own delta
 
     def __post_init__(self) -> None:
         """Refuse a limit that bounds nothing, such as nan, which no sum is ever above."""
@@ -240,22 +240,34 @@ def _check_begun(past: Iterable[Charge], run: str, bound: BoundTo | None) -> Non
 
 
 def _check_run(past: Sequence[Charge], new: Charge, limit: Limit, delta: float) -> None:
-    """Refuse counts with which a run would claim more of a part's patients than it may."""
+    """Refuse what a run would claim more with of any part's patients than it may.
+
+    The claim is one of all that is charged, so no order of the same releases gets more than
+    another. A round that is asked for again was planned once: it counts for the cohort alone.
+    """
     name, part = part_of(new.run)
-    if part == "train":
-        return  # planned as a whole; a round that is repeated is charged again
-    own = [
-        c
-        for c in past
-        if part_of(c.run) in {(name, part), (name, "statistics")}
-        or (part_of(c.run)[0] == name and c.bound is None)  # nobody knows whose they are
-    ]
-    claim = run_epsilon([*own, new], name, delta)
-    if claim <= limit.run:
+    everybody = part == "statistics" or new.bound is None
+    if part == "train" and any((c.run, c.round) == (new.run, new.round) for c in past):
         return
-    message = (
-        f"Run {name} would claim epsilon {claim:.4g} at delta {delta:.2g} of its {part} patients, "
-        f"over its own {limit.run:.4g}: its counts have too little noise. Nothing was charged or "
-        "released."
-    )
-    raise BudgetExceeded(message)
+    own = [*(c for c in past if part_of(c.run)[0] == name), new]
+    for held in COUNTED_APART if everybody else (part,):
+        claim = run_epsilon(_told_of(own, held), name, delta)
+        if not claim <= limit.run:
+            message = (
+                f"Run {name} would claim epsilon {claim:.4g} at delta {delta:.2g} of its {held} "
+                f"patients, over its own {limit.run:.4g}: it has too little noise. Nothing was "
+                "charged or released."
+            )
+            raise BudgetExceeded(message)
+
+
+def _told_of(own: Iterable[Charge], part: Part) -> list[Charge]:
+    """Return what a run's charges tell of a part's patients, each round of training once."""
+
+    def tells(charge: Charge) -> bool:
+        kind = part_of(charge.run)[1]
+        own_part = kind == part and (part != "train" or charge.attempt == 1)
+        # Nobody knows whose those are that are bound to nothing.
+        return charge.bound is None or kind == "statistics" or own_part
+
+    return [charge for charge in own if tells(charge)]

@@ -11,7 +11,7 @@ from client.privacy.answers import AnotherRequest
 from client.privacy.composition import charged_as
 from client.privacy.isolation import Isolation, seed_of
 from client.training.local_model import LocalModel
-from client.training.private_round import counted
+from client.training.private_round import told_at
 from client.training.site import Site
 from common.config.measurement import is_measured
 from common.data.sample import Patients, patient_mean, take
@@ -23,7 +23,6 @@ from common.metrics.statistics import (
     withhold_small_cells,
 )
 from common.platform.errors import BudgetExceeded, CohortError, PrivacyError
-from common.privacy.accounting import delta_of
 from common.privacy.plan import Spend, count_mechanism
 from common.tasks.task import Scores, no_scores
 
@@ -213,10 +212,8 @@ def noised(
         message = f"Site {site.name} has no ledger to charge evaluation.count_noise={spread} to."
         raise PrivacyError(message)
     mechanism = count_mechanism(count_sensitivity(statistics), spread)
-    name, config = charged_as(request.run, request.split), request.config
-    delta = guard.limit.delta
-    if config.privacy != "none":
-        delta = delta_of(config.privacy, counted(site, config))
+    name = charged_as(request.run, request.split)
+    delta = told_at(site, request.config, guard)
     spend = guard.charge(request, request.split, mechanism, delta)
     noise = guard.noise.of_round(name, request.round)
     released = with_count_noise(statistics, spread, noise)

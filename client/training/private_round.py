@@ -16,7 +16,7 @@ from common.config.extension import is_extension
 from common.config.run_config import PatientPrivacy, RunConfig
 from common.messages.wire import TrainRequest
 from common.platform.errors import PrivacyError
-from common.privacy.accounting import make_plan
+from common.privacy.accounting import delta_of, make_plan
 from common.privacy.plan import PrivacyPlan, Spend
 
 #: Networks that were checked, and how their gradients are made: once a run, not once a round.
@@ -52,6 +52,15 @@ def counted(site: Site, config: RunConfig) -> int:
         return len(site.train)
     agreed = config.privacy.agreed(site.name)
     return len(site.train) if agreed == "declared" else agreed
+
+
+def told_at(site: Site, config: RunConfig, guard: Guard) -> float:
+    """Return the delta at which a run's claims are told: its own, or the site's without privacy.
+
+    One delta for all that a run is told, so that it is within its epsilon in any order or in none.
+    """
+    privacy = config.privacy
+    return guard.limit.delta if privacy == "none" else delta_of(privacy, counted(site, config))
 
 
 def train_privately(

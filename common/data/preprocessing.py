@@ -19,10 +19,25 @@ _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 _SAMPLE = 1 << 16
 #: Pixels whose height and width differ by less than this part are square.
 _SQUARE = 1e-3
+#: Height over width of any pixel is between this and its inverse.
+_LARGEST_ASPECT = 1e3
+#: Distances in mm of any image's pixels and slices, from microscopes to the whole body.
+_DISTANCES = (1e-6, 1e4)
 #: An image has a background where so much of it lies in so small a part of its range, the darkest.
 _BACKGROUND, _DARKEST = 0.1, 0.05
 #: Voxels of one image beyond which resampling is refused.
 _LARGEST = 1 << 28
+
+
+Fault = Literal["too large", "not finite", "no geometry"]
+
+
+class UnfitImage(ValueError):
+    """No network's input can be made of an image; `fault` says of which kind the reason is."""
+
+    def __init__(self, fault: Fault, message: str) -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 def prepare(
@@ -36,12 +51,16 @@ def prepare(
     spacing is in mm along the axes of `values`, or None where it is unknown; in 2-D only the ratio
     of the two counts, by which the shape is kept. padding are the pixels that stand for nothing,
     (rows, columns) or (slices, ...); they hold the lowest value.
+
+    UnfitImage where the spacing is none of any image, the grid is beyond any memory or a value on
+    the way is beyond float32: whatever is returned is finite.
     """
     color = values.ndim == rules.dimensions + 1
     channels = _channels(values, rules.channels, color=color)
     outside = None if padding is None or not padding.any() else torch.from_numpy(padding)
-    channels = intensity(channels, rules, outside)
-    return fit(channels, spacing, rules, nearest=False)
+    found = fit(intensity(channels, rules, outside), spacing, rules, nearest=False)
+    _check_finite(found)
+    return found
 
 
 def prepare_labels(
@@ -74,11 +93,20 @@ def intensity(image: Tensor, rules: Images, padding: Tensor | None = None) -> Te
             low, high = (float(q) for q in np.percentile(sample, [1, 99]))
             return ((image - low) / max(high - low, 1e-6)).clamp(0, 1)
         case "zscore":
-            return (image - counted.mean()) / counted.std().clamp_min(1e-6)
+            mean, deviation = counted.mean(), counted.std()
+            # An infinite deviation would make any image zeros.
+            _check_finite(mean, deviation)
+            return (image - mean) / deviation.clamp_min(1e-6)
         case "window":
             low, high = rules.window or (0.0, 1.0)
             scaled = ((image - low) / (high - low)).clamp(0, 1)
             return scaled if padding is None else scaled.masked_fill(padding, 0)
+
+
+def _check_finite(*values: Tensor) -> None:
+    if not all(bool(value.isfinite().all()) for value in values):
+        message = "Expected values that are finite in float32, with their mean and deviation."
+        raise UnfitImage("not finite", message)
 
 
 def _counted(image: Tensor, padding: Tensor) -> Tensor:
@@ -122,22 +150,32 @@ def even_shape(
     if spacing is None:
         return shape
     if rules.dimensions == 2:
-        tall = aspect(spacing)
         if rules.fit != "crop":
             return shape
+        _check_voxels(shape[0] * max(_tall(spacing), 1.0), shape[1] * max(_wide(spacing), 1.0))
+        tall = aspect(spacing)
         found: tuple[float, ...] = (shape[0] * max(tall, 1.0), shape[1] * max(1 / tall, 1.0))
     elif rules.spacing is None:
         return shape
     else:
+        least, most = _DISTANCES
+        if not all(least <= here <= most for here in spacing):
+            distances = " x ".join(f"{here:.3g}" for here in spacing)
+            message = f"Expected distances from {least:g} to {most:g} mm, got {distances}."
+            raise UnfitImage("no geometry", message)
         found = tuple(
             length * here / wanted
             for length, here, wanted in zip(shape, spacing, rules.spacing, strict=True)
         )
-    even = tuple(max(1, round(length)) for length in found)
-    if math.prod(even) > _LARGEST:
-        message = f"Expected at most {_LARGEST} voxels at even spacing, got {even}."
-        raise ValueError(message)
-    return even
+    _check_voxels(*found)
+    return tuple(max(1, round(length)) for length in found)
+
+
+def _check_voxels(*lengths: float) -> None:
+    if not math.prod(max(1.0, length) for length in lengths) <= _LARGEST:  # nor inf or nan
+        voxels = " x ".join(f"{length:.4g}" for length in lengths)
+        message = f"Expected at most {_LARGEST} voxels at even spacing, got {voxels}."
+        raise UnfitImage("too large", message)
 
 
 def letterboxed(
@@ -153,9 +191,25 @@ def letterboxed(
 
 def aspect(spacing: tuple[float, ...]) -> float:
     """Return the height of a pixel over its width; 1 where they differ by rounding alone."""
+    found = _tall(spacing)
+    if not 1 / _LARGEST_ASPECT <= found <= _LARGEST_ASPECT:
+        height, width = spacing
+        message = (
+            f"Expected pixels at most {_LARGEST_ASPECT:g} times as high as wide, or as wide as "
+            f"high, got {height:.3g} high and {width:.3g} wide."
+        )
+        raise UnfitImage("no geometry", message)
+    return found if abs(found - 1) > _SQUARE else 1.0
+
+
+def _tall(spacing: tuple[float, ...]) -> float:
+    """Return height over width, of any size; 1 where one of them says nothing."""
     height, width = spacing
-    found = height / width if height > 0 and width > 0 else 1.0
-    return found if abs(found - 1) > _SQUARE and math.isfinite(found) else 1.0
+    return height / width if height > 0 and width > 0 else 1.0
+
+
+def _wide(spacing: tuple[float, ...]) -> float:
+    return _tall(spacing[::-1])
 
 
 def resize(image: Tensor, shape: tuple[int, ...], *, nearest: bool) -> Tensor:

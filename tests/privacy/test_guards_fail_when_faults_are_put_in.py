@@ -56,7 +56,7 @@ from tests.client.cli.test_records import (
 from tests.client.cli.test_records import (
     test_another_key_for_identifiers_is_refused_until_it_is_put_back_or_declared as check_key,
 )
-from tests.client.privacy.test_composition import BOUND, check_one_name
+from tests.client.privacy.test_composition import BOUND, check_one_name, check_orders
 from tests.client.privacy.test_extension_guard import check_memory_of
 from tests.client.training.test_private_round import (
     test_no_noise_is_drawn_before_the_round_is_in_the_ledger as check_order,
@@ -619,6 +619,13 @@ def test_a_ledger_that_composes_by_name_alone(monkeypatch: Patch) -> None:
     )
     with pytest.raises(RED, match="spent more"):
         check_one_name(listed, own)
+
+
+def test_a_runs_limit_that_asks_of_a_description_alone(monkeypatch: Patch, tmp_path: Path) -> None:
+    check_orders(tmp_path / "sound", "a part and everybody")
+    monkeypatch.setattr(ledger_module, "COUNTED_APART", ())
+    with pytest.raises(RED, match="the order decides"):
+        check_orders(tmp_path / "faulty", "a part and everybody")
 
 
 def test_scores_that_depend_on_who_else_is_there(monkeypatch: Patch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from client.dicom.contained import contained
 from client.dicom.headers.checks import Scan
 from client.dicom.headers.elements import Elements, UnusualHeader
 from client.dicom.headers.instance import Instance, Quarantined, describe
@@ -14,6 +15,14 @@ from client.dicom.reasons import Reason, UnusableFile
 
 def read_file(file: File) -> Instance | Quarantined:
     """Return what a file's header tells: by the scanner in the easy case, else by pydicom."""
+    try:
+        with contained():
+            return _read(file)
+    except UnusableFile as problem:
+        return Quarantined(reason=problem.reason, what=str(file.path), detail=problem.detail)
+
+
+def _read(file: File) -> Instance | Quarantined:
     if file.size == UNNAMED:
         return Quarantined(
             reason=Reason.UNREADABLE, what=str(file.path), detail="its name is not UTF-8; rename it"

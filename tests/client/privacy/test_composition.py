@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from common.config.run_config import parse_config
 from common.metrics.statistics import count_sensitivity
 from common.platform.errors import BudgetExceeded, RunBegun
 from common.privacy.accounting import epsilon_of
-from common.privacy.plan import Mechanism, count_mechanism
+from common.privacy.plan import Mechanism, Spend, count_mechanism
 from tests.common.every_task import CONFIGS, made, rules, scored
 from tests.privacy.made_up import charged, mechanism_of
 
@@ -134,6 +135,64 @@ def test_evaluation_costs_a_run_nothing_that_training_costs_more_for(tmp_path: P
         ledger, "p", "run/statistics", 0, count_mechanism(1.0, 20.0), limit, DELTA, bound=bound
     )
     assert everybody.cohort_epsilon > other.cohort_epsilon
+
+
+#: Releases of one run whose limit is epsilon 3: part, round, noise. 1.5 alone claims 2.75.
+RELEASES: dict[str, tuple[tuple[Part, int, float], ...]] = {
+    "a part and everybody": (("statistics", 0, 1.5), ("validation", 1, 1.5)),
+    "three parts": (("train", 1, 1.5), ("validation", 1, 1.5), ("test", 1, 1.5)),
+    "within it": (("train", 1, 1.5), ("test", 1, 1.6), ("statistics", 0, 6.0)),
+    "training and everybody": (("train", 1, 1.5), ("statistics", 0, 1.5)),
+    "all": (("train", 1, 2.0), ("train", 2, 9.0), ("validation", 1, 3.0), ("statistics", 0, 1.8)),
+    "a round again": (("train", 1, 1.5), ("train", 1, 1.5), ("statistics", 0, 9.0)),
+    "counts again": (("test", 1, 2.0), ("test", 1, 2.0), ("statistics", 0, 3.0)),
+}
+WITHIN = {"three parts", "within it", "a round again"}
+
+
+def told_in(
+    folder: Path, order: tuple[tuple[Part, int, float], ...], bound: BoundTo | None = BOUND[0]
+) -> Spend | None:
+    """Return what the last of a run's releases is told, or nothing where one was refused."""
+    ledger, limit = Ledger(folder / "ledger.db"), Limit(epsilon=99.0, delta=DELTA, run=3.0)
+    spend = None
+    for part, number, noise in order:
+        mechanism, run = mechanism_of(noise, steps=1), charged_as("run", part)
+        try:
+            spend = charged(ledger, "p", run, number, mechanism, limit, DELTA, bound=bound)
+        except BudgetExceeded:
+            return None
+    return spend
+
+
+def check_orders(folder: Path, name: str) -> None:
+    """Raise unless a run's releases are all allowed in any order or in none, and cost the same."""
+    told = [
+        told_in(folder / f"{name} {place}", order)
+        for place, order in enumerate(permutations(RELEASES[name]))
+    ]
+    found = {
+        s and (round(s.run_epsilon, 9), round(s.cohort_epsilon, 9), round(s.run_common_epsilon, 9))
+        for s in told
+    }
+    assert len(found) == 1, f"the order decides: {found}"
+    assert (None not in found) == (name in WITHIN), f"{name}: {found}"
+
+
+@pytest.mark.parametrize("name", RELEASES)
+def test_a_runs_releases_are_within_its_epsilon_in_any_order_or_in_none(
+    tmp_path: Path, name: str
+) -> None:
+    check_orders(tmp_path, name)
+
+
+def test_a_round_of_training_that_is_asked_for_again_is_charged_and_not_refused(
+    tmp_path: Path,
+) -> None:
+    spend = told_in(tmp_path, (("train", 1, 1.5), ("train", 1, 1.5)))
+    assert spend is not None
+    assert spend.run_epsilon == pytest.approx(epsilon_of([mechanism_of(1.5, steps=2)], DELTA))
+    assert told_in(tmp_path / "more", (("train", 1, 1.5), ("train", 2, 1.5))) is None
 
 
 def test_what_is_bound_to_nothing_adds_up_and_bounds_the_claim_of_its_run(tmp_path: Path) -> None:
