@@ -8,7 +8,7 @@ A cell is what its reader sees in a spreadsheet, without what a program adds to 
     true, false                                               TRUE, FALSE
     nothing, nan, an error such as #N/A                       empty, and the error is listed
     a number of more than 15 digits in a spreadsheet          1.23E+15: its last digits are lost
-    cells that were merged                                    the same text in each of them
+    cells that were merged                                    client/labels/spreadsheet.py
     ="0012", as exports guard zeros in front                  0012
 
 A CSV is parted by the sign that its first line says (sep=;) or shows: the one by which a column is
@@ -17,27 +17,21 @@ a key of DICOM, else the most frequent outside of quotes. Its alphabet: client/l
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from datetime import date, datetime, time
-from decimal import Decimal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from client.dicom.reasons import Reason, Unusable
-from client.labels.csv_text import read_csv
+from client.labels.cell_text import text_of
+from client.labels.csv_text import KEYS, read_csv
+from client.labels.spreadsheet import read_spreadsheet
 from common.platform.errors import CohortError
 
 if TYPE_CHECKING:
-    from openpyxl.cell.cell import Cell
-    from openpyxl.workbook.workbook import Workbook
-    from openpyxl.worksheet.worksheet import Worksheet
     from pyarrow import ChunkedArray
 
-#: Spreadsheets keep numbers as binary fractions, exact up to 15 decimal digits.
-_EXACT = 10**15
 _SPREADSHEETS = frozenset({".xlsx", ".xlsm"})
 
 
@@ -57,7 +51,8 @@ def read_table(path: Path, sheet: str | None = None, *, line_by_line: bool = Fal
     `sheet` is a spreadsheet's; without it, its first. `line_by_line`, as a run with privacy wants
     it, reads each line by itself but for the header, so that nobody's row can stop the site: what
     cannot be read of it is listed, a quote which it leaves open swallows nobody else's, and a cell
-    of a CSV with a line break in it is malformed.
+    of a CSV with a line break in it is malformed. A Parquet's types are part of its header: keys
+    are text or whole numbers, which are written alike.
     """
     if not path.is_file():
         message = (
@@ -65,7 +60,12 @@ def read_table(path: Path, sheet: str | None = None, *, line_by_line: bool = Fal
         )
         raise CohortError(message)
     if path.suffix.lower() in _SPREADSHEETS:
-        return _read_spreadsheet(path, sheet, line_by_line=line_by_line)
+        sheet_cells = read_spreadsheet(path, sheet, line_by_line=line_by_line)
+        return TextTable(
+            lines=sheet_cells.lines,
+            unusable=sheet_cells.unusable,
+            other_sheets=sheet_cells.other_sheets,
+        )
     if path.suffix.lower() in {".parquet", ".pq"}:
         return _read_parquet(path, line_by_line=line_by_line)
     if path.suffix.lower() in {".xls", ".ods", ".sav", ".sas7bdat", ".dta", ".rds"}:
@@ -79,124 +79,6 @@ def read_table(path: Path, sheet: str | None = None, *, line_by_line: bool = Fal
 
 def _filled(lines: Iterator[tuple[int, tuple[str, ...]]]) -> Iterator[tuple[int, tuple[str, ...]]]:
     return (line for line in lines if any(cell.strip() for cell in line[1]))
-
-
-def _read_spreadsheet(path: Path, sheet: str | None, *, line_by_line: bool) -> TextTable:
-    shown, written = _open(path, values=True), _open(path, values=False)
-    try:
-        if sheet is not None and sheet not in shown.sheetnames:
-            message = f"{path} has no sheet {sheet!r}. It has {', '.join(shown.sheetnames)}."
-            raise CohortError(message)
-        name = sheet or next(iter(shown.sheetnames), "")
-        cells, formulas = shown[name], written[name]
-        if not hasattr(cells, "iter_rows"):
-            message = f"The sheet {name!r} of {path} is a chart. Name another in its schema."
-            raise CohortError(message)
-        others = tuple(shown.sheetnames[1:]) if sheet is None else ()
-        found = _sheet(path, cells, formulas, line_by_line=line_by_line)
-        return replace(found, other_sheets=others)
-    finally:
-        shown.close()
-        written.close()
-
-
-def _open(path: Path, *, values: bool) -> Workbook:
-    from openpyxl import load_workbook
-    from openpyxl.utils.exceptions import InvalidFileException
-
-    try:
-        return load_workbook(path, data_only=values)
-    except (OSError, ValueError, KeyError, TypeError, SyntaxError) as error:
-        # openpyxl raises these on broken archives; its XML parser's error is a SyntaxError.
-        fault: Exception = error
-    except (zipfile.BadZipFile, InvalidFileException) as error:
-        fault = error
-    message = (
-        f"Cannot read {path}: {type(fault).__name__}: {fault}. Open it in a spreadsheet program, "
-        "take a password off, and save it as XLSX or as CSV in UTF-8."
-    )
-    raise CohortError(message) from fault
-
-
-def _sheet(path: Path, cells: Worksheet, formulas: Worksheet, *, line_by_line: bool) -> TextTable:
-    merged = {
-        (row, column): (area.min_row, area.min_col)
-        for area in cells.merged_cells.ranges
-        for row in range(area.min_row, area.max_row + 1)
-        for column in range(area.min_col, area.max_col + 1)
-    }
-    lines: list[tuple[int, tuple[str, ...]]] = []
-    unusable: list[Unusable] = []
-    for number, row in enumerate(cells.iter_rows(), 1):
-        texts: list[str] = []
-        for column in range(1, len(row) + 1):
-            place = merged.get((number, column), (number, column))
-            text, fault = _cell_text(cells.cell(*place), formulas.cell(*place))
-            is_error = cells.cell(*place).data_type == "e"
-            if fault and not is_error and not (line_by_line and any(texts for _, texts in lines)):
-                message = f"{path}, cell {fault}"
-                raise CohortError(message)
-            if fault:
-                unusable.append(
-                    Unusable(
-                        reason=Reason.VALUE_UNUSABLE, what=f"line {number}", detail=f"cell {fault}"
-                    )
-                )
-            texts.append(text)
-        while texts and not texts[-1]:
-            texts.pop()
-        lines.append((number, tuple(texts)))
-    return TextTable(lines=_squared(list(_filled(iter(lines)))), unusable=tuple(unusable))
-
-
-def _squared(
-    lines: Sequence[tuple[int, tuple[str, ...]]],
-) -> tuple[tuple[int, tuple[str, ...]], ...]:
-    """Return the lines with empty cells up to the header's width, which a sheet does not store."""
-    width = len(lines[0][1]) if lines else 0
-    return tuple((number, (*row, *[""] * (width - len(row)))) for number, row in lines)
-
-
-def _cell_text(cell: Cell, formula: Cell) -> tuple[str, str]:
-    """Return a cell's text, and what is wrong with it: nothing, or its place and the fault."""
-    value, place = cell.value, cell.coordinate
-    if value is None and formula.data_type == "f":
-        fault = "a formula without its value. Open the file in a spreadsheet program and save it."
-        return "", f"{place} holds {fault}"
-    if cell.data_type == "e":
-        return "", f"{place} holds the error {value}"
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        if abs(value) >= _EXACT:
-            return f"{value:.2E}", ""
-        form = str(cell.number_format)
-        if value >= 0 and form and set(form) == {"0"}:
-            return str(value).zfill(len(form)), ""
-    try:
-        return text_of(value), ""
-    except TypeError as error:
-        return "", f"{place} holds {error}. Format it as text."
-
-
-def text_of(value: object) -> str:
-    """Return a value as a cell of text; TypeError for what no cell can hold."""
-    if value is None or value != value:  # noqa: PLR0124 - nan is no value, and not equal to itself
-        return ""
-    match value:
-        case bool():
-            return "TRUE" if value else "FALSE"
-        case float():
-            return str(int(value)) if value.is_integer() and abs(value) < _EXACT else repr(value)
-        case datetime() if value.timetz() == time(0):
-            return value.date().isoformat()
-        case date() | time():
-            return value.isoformat()
-        case str() | int() | Decimal():
-            return str(value)
-        case _:
-            message = f"a {type(value).__name__}"
-            raise TypeError(message)
 
 
 def _read_parquet(path: Path, *, line_by_line: bool) -> TextTable:
@@ -213,6 +95,12 @@ def _read_parquet(path: Path, *, line_by_line: bool) -> TextTable:
     for name, column in zip(table.column_names, table.columns, strict=True):
         texts, faults = _column_texts(column)
         kind = f"the type {column.type}, which is no cell of a table"
+        if line_by_line and name.strip() in KEYS and not _is_key(column):
+            message = (
+                f"{path}, column {name} has the type {column.type}: a program may have chosen it "
+                "by one of the rows, and with it how all of them are written. Write it as text."
+            )
+            raise CohortError(message)
         # A type is the file's, a value somebody's.
         if faults and not (line_by_line and _is_plain(column)):
             why = next(iter(faults.values()))
@@ -247,6 +135,16 @@ def _column_texts(column: ChunkedArray) -> tuple[list[str], dict[int, str]]:
             texts.append("")
             faults[place] = str(error)
     return texts, faults
+
+
+def _is_key(column: ChunkedArray) -> bool:
+    """Return whether a key is text or whole numbers, which are written alike in both types."""
+    import pyarrow as pa
+
+    kind = column.type
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    written = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(is_so(kind) for is_so in (*written, pa.types.is_integer, pa.types.is_null))
 
 
 def _is_plain(column: ChunkedArray) -> bool:

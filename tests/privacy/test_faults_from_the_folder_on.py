@@ -10,6 +10,7 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from statistics import NormalDist
@@ -27,6 +28,7 @@ from client.cohort_statistics import account as cohort_account
 from client.dicom.reasons import Unusable
 from client.labels import csv_text as table_csv
 from client.labels import label_table as labels
+from client.labels import spreadsheet
 from client.labels.files import TextTable, read_table
 from client.labels.label_table import read_labels
 from client.privacy import private_step
@@ -39,7 +41,7 @@ from common.privacy.accounting import calibrate, epsilon_of
 from common.privacy.noise import ChaChaNoise, NoiseSource
 from tests.privacy import two_worlds
 from tests.privacy.made_up import Silence, mechanism_of, patients_of, without
-from tests.privacy.two_worlds import Way, World, check, world, write
+from tests.privacy.two_worlds import Patient, Table, Way, World, check, world, write
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
@@ -48,7 +50,13 @@ RUN, MANY = "1 label", 12
 
 
 def worlds(
-    folder: Path, *ways: Way, patients: int = MANY, name: str = "AAA", seed: int = 0, run: str = RUN
+    folder: Path,
+    *ways: Way,
+    patients: int = MANY,
+    name: str = "AAA",
+    seed: int = 0,
+    run: str = RUN,
+    table: Table = "csv",
 ) -> tuple[World, World]:
     """Return two hospitals that differ by one patient who is hostile in these ways."""
     chance = random.Random(seed)
@@ -56,9 +64,9 @@ def worlds(
     one = two_worlds._patient(name, run, chance)
     for way in ways:
         way(one, others, chance)
-    write(folder / "data", others)
+    write(folder / "data", others, table)
     before = world(folder / "data", run, folder / "cache")
-    write(folder / "data", [*others, one])
+    write(folder / "data", [*others, one], table)
     return before, world(folder / "data", run, folder / "cache")
 
 
@@ -209,6 +217,41 @@ def test_a_site_that_stops_where_a_patients_lines_cannot_be_read(
         check_ways(tmp_path, two_worlds._bad_lines)
 
 
+def _merged(one: Patient, others: list[Patient], chance: random.Random) -> None:
+    """Add a row whose identifier and outcome are merged with those of all rows below."""
+    del others, chance
+    row = (
+        f'<row r="{{r}}"><c r="A{{r}}" t="inlineStr"><is><t>{one.name}</t></is></c>'
+        '<c r="D{r}"><v>0</v></c></row>'
+    )
+    one.odd_rows.append(row)
+    one.areas += ["D{r}:D{below}", "A{r}:A{below}"]
+
+
+def check_sheets(folder: Path) -> None:
+    """Raise unless the guarantee holds for a patient whose row of a spreadsheet is merged."""
+    for place, way in enumerate((_merged, two_worlds._bad_lines)):
+        check(*worlds(folder / str(place), way, table="xlsx"), "AAA", 1.0)
+
+
+@pytest.mark.parametrize("fault", ["merged", "a cell", "as a whole"])
+def test_a_spreadsheet_of_which_one_row_says_what_others_hold(
+    monkeypatch: Patch, tmp_path: Path, fault: str
+) -> None:
+    check_sheets(tmp_path / "sound")
+    if fault == "merged":
+        real = spreadsheet._Merged.of
+        monkeypatch.setattr(
+            spreadsheet._Merged, "of", lambda *a, **k: real(*a, **k | {"line_by_line": False})
+        )
+    elif fault == "a cell":
+        monkeypatch.setattr(spreadsheet._CellReader, "_cell", spreadsheet._CellReader._text)
+    else:
+        monkeypatch.setattr(labels, "read_table", lambda path, sheet, **_: read_table(path, sheet))
+    with pytest.raises((CohortError, AssertionError)):
+        check_sheets(tmp_path / "faulty")
+
+
 def test_one_patients_odd_texts_and_masks_stop_nobody(tmp_path: Path) -> None:
     check_ways(tmp_path / "ages", two_worlds._odd_ages)
     check_masks(tmp_path, seeds=4)
@@ -233,6 +276,7 @@ def test_an_age_in_superscripts_that_is_read_as_a_number(
 
 def test_a_mask_of_which_a_library_makes_nothing(monkeypatch: Patch, tmp_path: Path) -> None:
     monkeypatch.setattr(images, "read_mask", image_masks._read)
+    monkeypatch.setattr(images, "contained", nullcontext)  # two nets, one in the other
     monkeypatch.setattr(image_masks, "_sop_class", lambda *_: "")  # as if only the reader looked
     with pytest.raises(TypeError, match="unhashable"):
         check_masks(tmp_path, seeds=9)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -38,6 +39,7 @@ from common.tasks import task_of
 from tests.client.dicom_files import image, placed, save, uid, write_labels
 from tests.privacy.guarantees import clipped_sum
 from tests.privacy.made_up import mechanism_of, plan_of
+from tests.privacy.tables import odd_areas, odd_rows, write_parquet, write_xlsx
 
 SHIPPED = Path(__file__).parents[2] / "configs" / "simulations"
 #: Every rule of quality is on, and leaves out.
@@ -54,6 +56,9 @@ _PRIVATE = "privacy: {unit: patient, epsilon: 3.0, default_patients: 10}"
 _SPLIT = "split: {test_fraction: 0.2, validation_fraction: 0.15}"
 
 Row = dict[str, object]
+Table = Literal["csv", "xlsx", "parquet"]
+#: Formats of the hospitals' tables, by seed.
+TABLES: tuple[Table, ...] = ("csv", "xlsx", "csv", "xlsx", "parquet")
 
 
 def _multilabel(labels: int) -> str:
@@ -126,6 +131,8 @@ class Patient:
     rows: list[Row] = field(default_factory=list)
     masks: dict[str, np.ndarray] = field(default_factory=dict)
     lines: list[bytes] = field(default_factory=list)  # of the table, as they are
+    odd_rows: list[str] = field(default_factory=list)  # of a sheet, as XML
+    areas: list[str] = field(default_factory=list)  # of merged cells
 
     @property
     def images(self) -> list[FileDataset]:
@@ -359,6 +366,8 @@ def _bad_lines(one: Patient, others: list[Patient], chance: random.Random) -> No
         b"\x0c\x85" + theirs,
     )
     one.lines += [chance.choice(kinds) for _ in range(60)]
+    one.odd_rows += odd_rows(one.name, chance, 30)
+    one.areas += odd_areas(chance)
 
 
 def _odd_ages(one: Patient, _others: list[Patient], chance: random.Random) -> None:
@@ -404,7 +413,7 @@ _WAYS: tuple[Way, ...] = (
 )
 
 
-def write(folder: Path, patients: list[Patient]) -> None:
+def write(folder: Path, patients: list[Patient], table: Table = "csv") -> None:
     """Write the patients' files, as far as they are not there, and the table."""
     folder.mkdir(parents=True, exist_ok=True)
     for patient in patients:
@@ -419,11 +428,20 @@ def write(folder: Path, patients: list[Patient]) -> None:
         for name, mask in patient.masks.items():
             Image.fromarray(mask * 255).save(folder / name)
     rows = [row for patient in patients for row in patient.rows]
-    write_labels(folder, rows or [_row("", 0, random.Random(0))])
-    table = folder / "labels.csv"
-    header, *more = table.read_bytes().splitlines(keepends=True)
-    lines = [line + b"\r\n" for patient in patients for line in patient.lines]
-    table.write_bytes(b"".join((header, *lines, *more)))
+    rows = rows or [_row("", 0, random.Random(0))]
+    lines = [line for patient in patients for line in patient.lines]
+    path = folder / f"labels.{table}"
+    match table:
+        case "csv":
+            write_labels(folder, rows)
+            header, *more = path.read_bytes().splitlines(keepends=True)
+            path.write_bytes(b"".join((header, *(line + b"\r\n" for line in lines), *more)))
+        case "xlsx":
+            odd = [row for patient in patients for row in patient.odd_rows]
+            write_xlsx(path, rows, odd, [area for patient in patients for area in patient.areas])
+        case "parquet":
+            named = [(patient.name, line) for patient in patients for line in patient.lines]
+            write_parquet(path, rows, named)
 
 
 # --- what a run sees ---------------------------------------------------------------------
@@ -468,9 +486,10 @@ class World:
 def world(folder: Path, run: str, cache: Path, backend: Backend = LOOP) -> World:
     """Load a folder as a site does for a run."""
     config, store = run_named(run), Cache(cache)
-    paths = CohortPaths(data=folder, labels=folder / "labels.csv", index=store.index, cache=cache)
+    (labels,) = folder.glob("labels.*")
+    paths = CohortPaths(data=folder, labels=labels, index=store.index, cache=cache)
     left_out = LeftOut(images=images_left_out(paths, config, STRICT))
-    cohort = load_cohort(folder, config, task_of(config.task), store, None, left_out)
+    cohort = load_cohort(folder, config, task_of(config.task), store, labels, left_out)
     if config.model.network == "frozen_features":
         cohort = with_features(cohort, config, store)
     site = site_of(cohort, config, simulated_key(0))
@@ -540,10 +559,10 @@ def _same(one: Tensor, other: Tensor) -> bool:
 def check_random(run: str, seed: int, folder: Path) -> None:
     """Raise unless the guarantee holds for the hospital of a seed."""
     others, one = hospital(run, random.Random(f"{run}/{seed}"))
-    data, cache = folder / "data", folder / "cache"
-    write(data, others)
+    data, cache, table = folder / "data", folder / "cache", TABLES[seed % len(TABLES)]
+    write(data, others, table)
     before = world(data, run, cache)
-    write(data, [*others, one])
+    write(data, [*others, one], table)
     after = world(data, run, cache)
     privacy = run_named(run).privacy
     assert privacy != "none"
