@@ -14,7 +14,7 @@ from torch import Tensor
 
 from client.cohort.found import Found
 from client.cohort.image_intake import read_objects
-from client.cohort.images import Image, find_images, network_input
+from client.cohort.images import Image, find_images, fitting
 from client.cohort.left_out import LeftOut
 from client.cohort.quality import several_people, two_patient_ids
 from client.cohort.series_choice import beside_an_answer, check_fits, several_kinds
@@ -30,6 +30,7 @@ from client.inference.grid import FrameOrigin, flat_place, volume_place
 from client.labels.clinical_columns import encode_rows
 from client.labels.label_table import Labels, dicom_keys
 from common.config.run_config import Images, RunConfig
+from common.data.preprocessing import prepare
 from common.platform.errors import CohortError
 
 
@@ -211,9 +212,9 @@ def _image_items(
     for image in find_images(found, rules, store):
         try:
             table = _row(image.header, config, rows, found)
-            with contained():
+            with contained(), fitting():
                 made = Item(
-                    image=network_input(image, rules),
+                    image=prepare(image.values, image.spacing, rules, image.padding),
                     table=table,
                     place=_place(site, image, by_series),
                     series=image.header.series,
