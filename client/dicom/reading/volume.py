@@ -117,13 +117,22 @@ def stack_slices(parts: Sequence[tuple[Header, Pixels]]) -> tuple[Pixels, Geomet
 
 
 def levels_of(headers: Sequence[Header], geometry: Geometry) -> dict[tuple[str, int], int]:
-    """Return which slice of a stacked volume each frame of an instance is."""
-    to_index = np.linalg.inv(geometry.affine)
-    return {
-        (header.instance, frame): round(float(to_index[0] @ [*position, 1.0]))
+    """Return which slice of a stacked volume each frame of an instance is.
+
+    NO_GEOMETRY where distances are too small or too large for a place to be told from them.
+    """
+    found = {
+        (header.instance, frame): [*position, 1.0]
         for header in headers
         for frame, position in enumerate(header.positions)
     }
+    try:
+        levels = np.array(list(found.values())) @ np.linalg.inv(geometry.affine)[0]
+    except np.linalg.LinAlgError as error:
+        raise UnusableFile(Reason.NO_GEOMETRY, "no distance between slices or pixels") from error
+    if not np.isfinite(levels).all():
+        raise UnusableFile(Reason.NO_GEOMETRY, "distances beyond any volume")
+    return {place: round(float(level)) for place, level in zip(found, levels, strict=True)}
 
 
 def _padding(chosen: Sequence[tuple[Pixels, int]]) -> tuple[Padding | None, ...]:
