@@ -29,8 +29,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from row import Row, shown, told
 
-from client.cohort.found import Object
-from client.cohort.image_intake import pixels_of, read_objects
+from client.cohort.decode import Object, pixels_of, read_objects
+from client.cohort.select import Grouping
 from client.dicom.pixels.store import PixelStore
 from client.dicom.reading.read import Header
 
@@ -149,7 +149,7 @@ def _ingest(site: Path, files: list[Path]) -> tuple[PixelStore, list[Object]]:
     """Read files into a store as a site does, and open it anew."""
     folder = site.with_name(f"store-{site.name}")
     with PixelStore(folder) as store:
-        found = read_objects(site, files, _take_all, store, by_series=False)
+        found = read_objects(site, files, _take_all, store, Grouping(by_series=False))
     return PixelStore(folder), found.objects
 
 

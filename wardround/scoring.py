@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from client.cohort.loading import SiteCohort
+from client.cohort.site_cohort import SiteCohort
 from client.cohort.split import simulated_key
 from client.dicom.reasons import Unusable
 from client.inference.inputs import check_bundle, study_files

@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from client.cohort.loading import SiteCohort
+from client.cohort.site_cohort import SiteCohort
 from client.site.cache import Cache
 from common.config.run_config import RunConfig
 from common.platform.errors import ConfigurationError

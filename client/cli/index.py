@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import typer
 
@@ -15,6 +16,7 @@ from client.site.site_config import SiteConfig, load_site_config
 from common.platform.errors import CohortError
 
 _TELL_SECONDS = 5.0
+T = TypeVar("T")
 
 
 def index(home: Home, config: Path | None, *, every: bool) -> None:
@@ -63,7 +65,7 @@ def _index_run(home: Home, site: SiteConfig, path: Path, *, every: bool) -> None
 
 def _say_join(home: Home, site: SiteConfig, needed: Sequence[str], *, every: bool) -> None:
     """Say how the table and the images found each other."""
-    from client.cohort.label_join import join_report
+    from client.cohort.join_report import join_report
     from client.cohort.other_formats import other_formats
     from client.dicom.index.index import Index
     from client.labels.label_table import dicom_keys, read_labels
@@ -82,8 +84,10 @@ def _say_join(home: Home, site: SiteConfig, needed: Sequence[str], *, every: boo
 
 
 def _index_folder(home: Home, site: SiteConfig, *, every: bool) -> None:
-    from client.cohort.image_intake import dicom_files, read_objects
+    from client.cohort.decode import decode
     from client.cohort.other_formats import other_formats
+    from client.cohort.scan import dicom_files, scan
+    from client.cohort.select import Grouping, select
     from client.dicom.index.index import Index
     from client.dicom.pixels.store import PixelStore
 
@@ -95,9 +99,13 @@ def _index_folder(home: Home, site: SiteConfig, *, every: bool) -> None:
     with PixelStore(home.cache / "pixels") as store, Index(home.index) as index:
         change = index.update(site.data)
         say(f"{change.read} new or changed, {change.gone} gone; decoding what is not decoded yet.")
-        found = read_objects(
-            site.data, _told(files), lambda _header: None, store, by_series=False, index=index
+        selected = select(
+            scan(site.data, files, index),
+            lambda _header: None,
+            Grouping(by_series=False),
+            store.withdrawn,
         )
+        found = decode(selected, store, index, _told)
     patients = {item.header.patient for item in found.objects}
     kinds = Counter(item.header.modality or "unknown" for item in found.objects)
     said = ", ".join(f"{count} x {as_text(kind)}" for kind, count in kinds.most_common())
@@ -112,14 +120,14 @@ def _index_folder(home: Home, site: SiteConfig, *, every: bool) -> None:
     )
 
 
-def _told(files: list[Path]) -> Iterator[Path]:
-    """Yield the files and say now and then how far it is."""
+def _told(images: Sequence[T]) -> Iterator[T]:
+    """Yield the images and say now and then how far it is."""
     last = time.monotonic()
-    for number, path in enumerate(files):
+    for number, image in enumerate(images):
         if time.monotonic() - last > _TELL_SECONDS:
             last = time.monotonic()
-            typer.echo(f"  {number} of {len(files)}", err=True)
-        yield path
+            typer.echo(f"  {number} of {len(images)}", err=True)
+        yield image
 
 
 def _say_unusable(problems: Iterable[tuple[str, str, str, str]], *, every: bool) -> None:

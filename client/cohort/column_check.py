@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.cohort.label_join import alike_pairs, difference
+from client.cohort.join_report import alike_pairs, difference
 from client.labels.label_table import Labels, read_labels
 from client.labels.schema import MISSING
 from common.config.run_config import DiagnosisTask, PrognosisTask, RunConfig

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from client.cohort.image_intake import lines_of
+from client.cohort.decode import lines_of
 from client.cohort.quality import Suspect, is_secondary_capture
 from client.dicom.codec.compressed import Array
 from client.dicom.contained import contained

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.cohort.image_intake import dicom_files, read_objects
+from client.cohort.decode import read_objects
 from client.cohort.pixel_quality import PixelSuspects, ReadText, look_at_pixels, text_reader
 from client.cohort.quality import ImageRequirements, QualityVerdict, Suspect, judge
+from client.cohort.scan import dicom_files
+from client.cohort.select import Grouping
 from client.dicom.headers.instance import Instance
 from client.dicom.index.index import Index
 from client.dicom.pixels.store import PixelStore
@@ -49,7 +51,7 @@ def images_left_out(
     if "leave_out" in {rules.same_pixels, rules.saturated}:
         with PixelStore(paths.cache / PIXELS) as store:
             files = dicom_files(paths.data, frozenset())
-            read_objects(paths.data, files, lambda _header: None, store, by_series=False)
+            read_objects(paths.data, files, lambda _header: None, store, Grouping(by_series=False))
             pixels = look_at_pixels(rows, store)
     found = judged(rows, config, rules, paths.labels, pixels)
     return {key: (s.reason, s.detail) for key, s in found.refused().items() if all(key)}

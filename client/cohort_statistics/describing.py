@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from client.cohort.loading import SiteCohort
-from client.cohort.outcome_rows import outcomes_of
 from client.cohort.quality_rules import CohortPaths
+from client.cohort.site_cohort import SiteCohort
 from client.cohort_statistics.account import CohortFacts, StudyAccount, account
 from client.cohort_statistics.intensity import mean_intensities
+from client.cohort_statistics.outcome_rows import outcomes_of
 from client.cohort_statistics.release import CountMembers, noised, released, sensitivity
 from client.dicom.index.index import Index
 from client.dicom.reasons import NOTICES, Reason

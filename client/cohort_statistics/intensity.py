@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from client.cohort.found import Object
-from client.cohort.image_intake import header_of, pixels_of
+from client.cohort.decode import Object, header_of, pixels_of
 from client.cohort_statistics.account import StudyAccount
 from client.dicom.contained import contained
 from client.dicom.pixels.store import PixelStore

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from client.cohort.left_out import LeftOut
-from client.cohort.loading import SiteCohort, load_cohort, select
+from client.cohort.loading import load_cohort
 from client.cohort.quality_rules import CohortPaths, images_left_out
+from client.cohort.site_cohort import SiteCohort, patients_at
 from client.cohort.split import Part, SplitKey, simulated_key, site_key
 from client.inference.calibration.calibration import SiteCalibration, hashed, threshold
 from client.inference.calibration.labels import class_probabilities, true_classes
@@ -138,7 +139,9 @@ def fit(
 def _without(patients: Patients, trained: frozenset[str]) -> Patients:
     """Return those whom the model was not trained on."""
     names = patients.pseudonyms
-    return select(patients, [i for i, name in enumerate(names) if not hashed([name]) & trained])
+    return patients_at(
+        patients, [i for i, name in enumerate(names) if not hashed([name]) & trained]
+    )
 
 
 def parts_of(config: RunConfig) -> tuple[Part, ...]:

@@ -21,7 +21,7 @@ def study_files(place: Path) -> tuple[Path, ...] | None:
     """Return the files of a folder, or the file; None where there is neither."""
     if place.is_dir():
         # Imported here: torch takes its time, and a wrong path should not wait for it.
-        from client.cohort.image_intake import dicom_files
+        from client.cohort.scan import dicom_files
 
         return tuple(dicom_files(place.absolute(), frozenset()))
     return (place,) if place.is_file() else None

@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from client.cohort.found import Found
-from client.cohort.image_intake import read_objects
+from client.cohort.decode import Decoded, read_objects
 from client.cohort.images import Image, find_images, fitting
 from client.cohort.left_out import LeftOut
 from client.cohort.quality import several_people, two_patient_ids
+from client.cohort.select import Grouping
 from client.cohort.series_choice import beside_an_answer, check_fits, several_kinds
 from client.dicom.contained import contained
 from client.dicom.headers.header import read_file
@@ -88,19 +88,24 @@ def read_study(files: Sequence[Path], config: RunConfig, rows: SiteRows) -> Scor
         tempfile.TemporaryDirectory(prefix="wardround-study-") as folder,
         PixelStore(Path(folder)) as store,
     ):
-        found = read_objects(
-            site, asked, gate.check, store, by_series=images is not None and images.dimensions == 3
-        )
-        found.problems += [
-            Unusable(reason=Reason.DERIVED, what=str(path.relative_to(site)), detail="our result")
-            for path in ours
+        grouping = Grouping(by_series=images is not None and images.dimensions == 3)
+        found = read_objects(site, asked, gate.check, store, grouping)
+        problems = [
+            *found.problems,
+            *(
+                Unusable(
+                    reason=Reason.DERIVED, what=str(path.relative_to(site)), detail="our result"
+                )
+                for path in ours
+            ),
         ]
         if images is None:
-            items = _row_items(found, config, rows)
+            items = _row_items(found, config, rows, problems)
         else:
-            items = _image_items(site, found, config, rows, images, store)
+            items, unusable = _image_items(site, found, config, rows, images, store)
+            problems += unusable
     if not items:
-        raise CohortError(_nothing(config, found))
+        raise CohortError(_nothing(config, problems))
     _check_one_kind(items, found, config)
     used = {site / item.path for item in found.objects}
     _check_alike([one for one in known if one.path in used], config)
@@ -109,11 +114,11 @@ def read_study(files: Sequence[Path], config: RunConfig, rows: SiteRows) -> Scor
         patient=first.patient,
         items=tuple(items),
         sources=tuple(site / o.path for o in found.objects if o.header.series == first.series),
-        unusable=tuple(found.problems),
+        unusable=tuple(problems),
     )
 
 
-def _check_one_kind(items: Sequence[Item], found: Found, config: RunConfig) -> None:
+def _check_one_kind(items: Sequence[Item], found: Decoded, config: RunConfig) -> None:
     """Refuse several series of slices for one answer, which would be a mean over other pictures.
 
     Outlines are an answer for each series.
@@ -203,15 +208,20 @@ def is_our_result(found: Instance | Quarantined | None) -> bool:
 
 
 def _image_items(
-    site: Path, found: Found, config: RunConfig, rows: SiteRows, rules: Images, store: PixelStore
-) -> list[Item]:
+    site: Path, found: Decoded, config: RunConfig, rows: SiteRows, rules: Images, store: PixelStore
+) -> tuple[list[Item], list[Unusable]]:
+    """Return an item for each image, and what cannot be used."""
+    problems: list[Unusable] = []
     by_series: dict[str, list[tuple[Path, Header]]] = defaultdict(list)
     for item in found.objects:
         by_series[item.header.series].append((site / item.path, item.header))
     items: list[Item] = []
     for image in find_images(found, rules, store):
+        if isinstance(image, Unusable):
+            problems.append(image)
+            continue
         try:
-            table = _row(image.header, config, rows, found)
+            table = _row(image.header, config, rows, problems)
             with contained(), fitting():
                 made = Item(
                     image=prepare(image.values, image.spacing, rules, image.padding),
@@ -220,10 +230,10 @@ def _image_items(
                     series=image.header.series,
                 )
         except UnusableFile as problem:
-            found.problems.append(problem.listed(image.source))
+            problems.append(problem.listed(image.source))
         else:
             items.append(made)
-    return items
+    return items, problems
 
 
 def _place(
@@ -234,17 +244,19 @@ def _place(
     return volume_place(by_series[image.source], image.values.shape[:3], image.spacing)
 
 
-def _row(header: Header, config: RunConfig, rows: SiteRows, found: Found) -> Tensor:
+def _row(header: Header, config: RunConfig, rows: SiteRows, problems: list[Unusable]) -> Tensor:
     """Return the clinical columns of an image's row; what is odd in it is listed."""
     if config.cohort.table is None or rows.labels is None:
         return torch.zeros(0)
     row = rows.labels.find(dicom_keys(header))
     values, odd = encode_rows(rows.labels, [row], config.cohort.table)
-    found.problems += odd
+    problems += odd
     return values[0]
 
 
-def _row_items(found: Found, config: RunConfig, rows: SiteRows) -> list[Item]:
+def _row_items(
+    found: Decoded, config: RunConfig, rows: SiteRows, problems: list[Unusable]
+) -> list[Item]:
     """Return the rows of the study's patient, for a model that takes no images."""
     if config.cohort.table is None or rows.labels is None or not found.objects:
         return []
@@ -255,10 +267,10 @@ def _row_items(found: Found, config: RunConfig, rows: SiteRows) -> list[Item]:
         if rows.labels.rows[row]["PatientID"] == patient
     ]
     if not places:
-        found.problems.append(UnusableFile(Reason.LABEL_MISSING).listed("the study's patient"))
+        problems.append(UnusableFile(Reason.LABEL_MISSING).listed("the study's patient"))
         return []
     values, odd = encode_rows(rows.labels, places, config.cohort.table)
-    found.problems += odd
+    problems += odd
     return [Item(image=torch.zeros(0), table=row, place=None) for row in values]
 
 
@@ -270,9 +282,9 @@ def table_columns(config: RunConfig) -> tuple[str, ...]:
     return tuple([c.column for c in table.numbers] + [c.column for c in table.categories])
 
 
-def _nothing(config: RunConfig, found: Found) -> str:
+def _nothing(config: RunConfig, problems: Sequence[Unusable]) -> str:
     """Return what was found where nothing can be scored."""
-    counts = Counter(problem.reason for problem in found.problems).most_common(4)
+    counts = Counter(problem.reason for problem in problems).most_common(4)
     listed = "; ".join(f"{n} x {reason.name} ({reason.value})" for reason, n in counts)
     images = config.cohort.images
     wanted = "rows of the site's table"

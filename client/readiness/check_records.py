@@ -22,7 +22,7 @@ def cohort(subject: Subject) -> Iterator[Finding]:
     """Look into the folder of images and read the table of labels."""
     if subject.config is None:
         return
-    from client.cohort.image_intake import dicom_files
+    from client.cohort.scan import dicom_files
     from client.labels.label_table import read_labels
 
     data, table = subject.config.data, subject.config.labels_csv

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from client.cohort.column_check import questions_about
 from client.cohort.left_out import ColumnsUnusable, LeftOut, NobodyUsable
-from client.cohort.loading import SiteCohort, load_cohort
+from client.cohort.loading import load_cohort
 from client.cohort.pixel_quality import PixelSuspects, look_at_pixels
 from client.cohort.quality import QualityVerdict, Suspect
 from client.cohort.quality_rules import CohortPaths, images_left_out, judged, reader_of
+from client.cohort.site_cohort import SiteCohort
 from client.cohort.split import site_key
 from client.cohort_statistics.account import CohortFacts, StudyAccount, account
 from client.cohort_statistics.describing import facts_of, tables_of

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from client.cohort.label_join import join_report
+from client.cohort.join_report import join_report
 from client.cohort.other_formats import other_formats
 from client.cohort_statistics.account import CohortFacts, StudyAccount
 from client.dicom.headers.instance import Instance

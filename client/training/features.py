@@ -6,7 +6,7 @@ import hashlib
 
 import torch
 
-from client.cohort.loading import SiteCohort
+from client.cohort.site_cohort import SiteCohort
 from client.cohort.split import SplitKey
 from client.site.cache import Cache, key_of
 from client.training.site import Site

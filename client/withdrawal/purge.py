@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.cohort.label_join import near
+from client.cohort.join_report import near
 from client.dicom.headers.header import read_file
 from client.dicom.headers.instance import Quarantined
 from client.dicom.index.index import Index

@@ -12,7 +12,7 @@ from typing import Literal, assert_never, get_args
 import torch
 from torch import Tensor
 
-from client.cohort.loading import select
+from client.cohort.site_cohort import patients_at
 from client.cohort_statistics.run_costs import largest_claim
 from client.privacy.ledger import Ledger, Limit
 from client.training.blending import blend
@@ -210,7 +210,7 @@ def _test_scores(local_model: LocalModel, site: Site) -> Scores:
         return score(local_model, site.test)
     # Scored only for the form, so that all sites' scores can be put together.
     someone = site.train if len(site.train) > 0 else site.validation
-    return no_scores(score(local_model, select(someone, [0])))
+    return no_scores(score(local_model, patients_at(someone, [0])))
 
 
 def _federated(label: str, config: RunConfig, sites: SiteSet, setting: ArmSetting) -> ArmOutcome:

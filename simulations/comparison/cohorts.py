@@ -11,8 +11,9 @@ from types import MappingProxyType
 from torch import Tensor
 
 from client.cohort.left_out import LeftOut
-from client.cohort.loading import SiteCohort, load_cohort
+from client.cohort.loading import load_cohort
 from client.cohort.quality_rules import CohortPaths, images_left_out
+from client.cohort.site_cohort import SiteCohort
 from client.cohort.split import SplitKey, simulated_key
 from client.site.cache import Cache, key_of
 from client.site.quality_rules import QualityRules

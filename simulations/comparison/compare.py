@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from client.cohort.loading import SiteCohort
+from client.cohort.site_cohort import SiteCohort
 from client.cohort.split import simulated_key
 from common.config.run_config import RunConfig
 from common.data.weights import Weights

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from client.cohort.loading import SiteCohort
+from client.cohort.site_cohort import SiteCohort
 from common.config.run_config import RunConfig
 from common.data.weights import Weights, load_weights, save_weights
 from common.platform.errors import StateDamaged

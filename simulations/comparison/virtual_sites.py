@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, assert_never, get_args
 
-from client.cohort.loading import SiteCohort, select
+from client.cohort.site_cohort import SiteCohort, patients_at
 from common.config.run_config import RunConfig
 from common.platform.errors import ConfigurationError
 from simulations.comparison.cohorts import outcome_of
@@ -80,7 +80,7 @@ def part_of_cohort(cohort: SiteCohort, name: str, patients: Sequence[int]) -> Si
     return replace(
         cohort,
         name=name,
-        items=select(items, list(patients)),
+        items=patients_at(items, list(patients)),
         given={p: part for p, part in cohort.given.items() if p in kept},
         confounder=tuple(cohort.confounder[i] for i in places),
         unusable=(),

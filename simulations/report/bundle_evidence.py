@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import torch
 
-from client.cohort.loading import SiteCohort
+from client.cohort.site_cohort import SiteCohort
 from client.cohort.split import simulated_key
 from common.bundle.card import labels
 from common.bundle.evidence import CalibrationEvidence, Evidence, SiteData, Subgroup, calibration_of

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from client.cohort.loading import SiteCohort
+from client.cohort.site_cohort import SiteCohort
 from common.bundle.card import labels
 from common.config.run_config import PrognosisTask, SegmentationTask
 from common.metrics.estimate import Float

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from client.cohort.loading import SiteCohort
+from client.cohort.site_cohort import SiteCohort
 from common.tasks.task import Scores
 from simulations.comparison.arms import Arm
 from simulations.comparison.compare import Comparison, scores_items, tested_patients

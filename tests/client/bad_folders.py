@@ -12,13 +12,14 @@ import numpy as np
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence as Items
 
-from client.cohort.image_intake import dicom_files as files_of
-from client.cohort.image_intake import read_objects
+from client.cohort.decode import read_objects
 from client.cohort.images import Image, find_images
+from client.cohort.scan import dicom_files as files_of
+from client.cohort.select import Grouping
 from client.dicom.headers.instance import Instance, Quarantined
 from client.dicom.index.index import Index
 from client.dicom.pixels.store import PixelStore
-from client.dicom.reasons import Reason
+from client.dicom.reasons import Reason, Unusable
 from common.config.run_config import Images
 from tests.client.dicom_files import Values, image, noise, save, slices
 
@@ -68,15 +69,16 @@ def outcome_of(site: Path, dimensions: int = 3) -> Outcome:
             files_of(site, frozenset()),
             lambda _header: None,
             store,
-            by_series=dimensions == 3,
-            index=index,
+            Grouping(by_series=dimensions == 3),
+            index,
         )
-        images = tuple(find_images(found, rules, store))
+        seen = tuple(find_images(found, rules, store))
+        lost = [one for one in seen if isinstance(one, Unusable)]
         return Outcome(
-            images=images,
+            images=tuple(one for one in seen if isinstance(one, Image)),
             instances=tuple(index.instances(site)),
             quarantined=index.quarantined(site),
-            reasons=Counter(problem.reason for problem in found.problems),
+            reasons=Counter(problem.reason for problem in (*found.problems, *lost)),
         )
 
 

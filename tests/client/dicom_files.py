@@ -15,7 +15,8 @@ from pydicom.sequence import Sequence as Items
 from pydicom.uid import UID, ExplicitVRLittleEndian, SegmentationStorage, generate_uid
 
 from client.cohort.left_out import LeftOut
-from client.cohort.loading import SiteCohort, load_cohort
+from client.cohort.loading import load_cohort
+from client.cohort.site_cohort import SiteCohort
 from client.site.cache import Cache
 from common.config.run_config import RunConfig, parse_config
 from common.tasks import task_of

@@ -18,11 +18,11 @@ from statistics import NormalDist
 import pytest
 import torch
 
-from client.cohort import image_masks, images
+from client.cohort import image_masks, prepare
 from client.cohort import loading as cohort
-from client.cohort.image_intake import read_objects
 from client.cohort.left_out import ColumnsUnusable
-from client.cohort.loading import SiteCohort
+from client.cohort.select import Grouping, WantedImages
+from client.cohort.site_cohort import SiteCohort
 from client.cohort.split import Part, SplitKey
 from client.cohort_statistics import account as cohort_account
 from client.dicom.reasons import Unusable
@@ -133,7 +133,9 @@ def test_a_rule_that_takes_out_what_two_patients_share(monkeypatch: Patch, tmp_p
 
 
 def test_files_of_two_patients_that_are_compared(monkeypatch: Patch, tmp_path: Path) -> None:
-    monkeypatch.setattr(images, "read_objects_alone", read_objects)
+    monkeypatch.setattr(
+        WantedImages, "grouping", lambda self: Grouping(by_series=self.rules.dimensions == 3)
+    )
     with pytest.raises(AssertionError, match=r"moved the sum|who is there|counts"):
         check_ways(tmp_path, IMAGES)
 
@@ -275,8 +277,8 @@ def test_an_age_in_superscripts_that_is_read_as_a_number(
 
 
 def test_a_mask_of_which_a_library_makes_nothing(monkeypatch: Patch, tmp_path: Path) -> None:
-    monkeypatch.setattr(images, "read_mask", image_masks._read)
-    monkeypatch.setattr(images, "contained", nullcontext)  # two nets, one in the other
+    monkeypatch.setattr(prepare, "read_mask", image_masks._read)
+    monkeypatch.setattr(prepare, "contained", nullcontext)  # two nets, one in the other
     monkeypatch.setattr(image_masks, "_sop_class", lambda *_: "")  # as if only the reader looked
     with pytest.raises(TypeError, match="unhashable"):
         check_masks(tmp_path, seeds=9)

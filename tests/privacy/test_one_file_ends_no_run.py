@@ -20,7 +20,7 @@ import pytest
 import torch
 from pydicom.dataset import FileDataset
 
-from client.cohort import image_gate, image_intake, image_masks, images, loading, series_choice
+from client.cohort import assemble, decode, image_masks, images, prepare, select, series_choice
 from client.cohort.loading import load_cohort
 from client.cohort_statistics import intensity
 from client.dicom.contained import contained
@@ -130,15 +130,15 @@ ERRORS = (
 #: Where one file, image or row is worked at: module or class, function, run that calls it.
 STEPS: dict[str, tuple[object, str, str]] = {
     "a header": (headers, "_described", "1 label"),
-    "what a run wants": (image_gate, "check_fits", "1 label"),
+    "what a run wants": (select, "check_fits", "1 label"),
     "series of one row": (series_choice, "_judged", "1 label"),
-    "pixels": (image_intake, "read_image", "1 label"),
+    "pixels": (decode, "read_image", "1 label"),
     "phases": (images, "check_phases", "1 label"),
     "stored values": (images, "pixels_of", "1 label"),
     "grey values": (images, "_checked", "1 label"),
     "a volume": (images, "stack_slices", "volumes"),
-    "a network's input": (images, "prepare", "1 label"),
-    "a mask": (images, "read_mask", "outlines"),
+    "a network's input": (prepare, "prepare", "1 label"),
+    "a mask": (prepare, "read_mask", "outlines"),
     "a mask's format": (image_masks, "_read", "outlines"),
     "brightness": (intensity, "pixels_of", "1 label"),
     "a row": (label_table, "checked", "1 label"),
@@ -233,7 +233,7 @@ def test_a_full_disk_is_no_images_fault(error: type[Exception]) -> None:
 def test_without_the_net_one_file_ends_the_run(
     monkeypatch: Patch, tmp_path: Path, step: str
 ) -> None:
-    for module in (image_gate, image_intake, images, label_table, loading):
+    for module in (select, decode, images, prepare, label_table, assemble):
         monkeypatch.setattr(module, "contained", nullcontext)
     poison(monkeypatch, step, OverflowError)
     with pytest.raises(OverflowError):

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from client.cohort.loading import SiteCohort
+from client.cohort.site_cohort import SiteCohort
 from common.config.run_config import RunConfig, parse_config
 from common.data.weights import Weights
 from simulations.comparison.arms import Arm

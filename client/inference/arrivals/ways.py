@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from client.cohort.image_intake import dicom_files
+from client.cohort.scan import dicom_files
 from client.dicom.reasons import UnusableFile
 from client.inference.arrivals.queue import ArrivalQueue
 from client.pacs.received_file import Landed, durable, leftovers, look, place

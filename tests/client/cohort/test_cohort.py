@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from client.cohort.loading import SiteCohort
+from client.cohort.site_cohort import SiteCohort
 from client.cohort.split import simulated_key
 from client.dicom.reading.files import File
 from client.dicom.reasons import Reason
@@ -120,7 +120,7 @@ def test_another_size_starts_from_stored_pixels_not_from_files(
     def forbidden(file: File) -> None:
         pytest.fail(f"decoded {file.path}")
 
-    monkeypatch.setattr("client.cohort.image_intake.read_image", forbidden)
+    monkeypatch.setattr("client.cohort.decode.read_image", forbidden)
     again = load(site, larger, tmp_path / "c")
     assert torch.equal(fresh.items.image, again.items.image)
 

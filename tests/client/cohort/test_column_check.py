@@ -11,7 +11,7 @@ from openpyxl import Workbook
 from pyarrow import parquet
 
 from client.cohort.column_check import one_sided, questions_about
-from client.cohort.loading import SiteCohort
+from client.cohort.site_cohort import SiteCohort
 from client.labels.schema import schema_path
 from client.node.app import RequestHandler
 from client.node.worker import site_context

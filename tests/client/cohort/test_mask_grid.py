@@ -11,8 +11,8 @@ from PIL import Image
 
 from client.cohort import mask_grid
 from client.cohort.left_out import NobodyUsable
-from client.cohort.loading import SiteCohort
 from client.cohort.mask_grid import on_grid
+from client.cohort.site_cohort import SiteCohort
 from client.dicom.reasons import NOTICES, Reason, UnusableFile
 from common.config.run_config import Images, RunConfig, parse_config
 from common.data.preprocessing import prepare_labels

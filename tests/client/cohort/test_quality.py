@@ -10,11 +10,13 @@ import pytest
 from pydicom.dataset import FileDataset
 from pydicom.uid import CTImageStorage
 
-from client.cohort.image_intake import dicom_files, read_objects
+from client.cohort.decode import read_objects
 from client.cohort.left_out import LeftOut
 from client.cohort.pixel_quality import look_at_pixels, text_reader
 from client.cohort.quality import QualityVerdict, side_of
 from client.cohort.quality_rules import CohortPaths, images_left_out, judged, reader_of, wanted_of
+from client.cohort.scan import dicom_files
+from client.cohort.select import Grouping
 from client.dicom.headers.instance import Instance
 from client.dicom.index.index import Index
 from client.dicom.pixels.store import PixelStore
@@ -192,7 +194,7 @@ def test_saturated_and_equal_pixels_are_found_and_blank_ones_prove_nothing(tmp_p
     site = site_of(tmp_path, {1: white, 5: same_as(4), 7: blank, 8: blank})
     with PixelStore(tmp_path / "pixels") as store:
         files = dicom_files(site, frozenset())
-        read_objects(site, files, lambda _header: None, store, by_series=False)
+        read_objects(site, files, lambda _header: None, store, Grouping(by_series=False))
         found = look_at_pixels(rows_of(site), store)
     assert [s.row.path.stem for s in found.saturated] == ["P01"]
     assert sorted(s.row.path.stem for s in found.same_pixels) == ["P04", "P05"]
@@ -237,7 +239,7 @@ def test_print_in_an_ultrasound_picture_is_read_where_the_site_asks_for_it(tmp_p
     site = tmp_path / "site"
     with PixelStore(tmp_path / "pixels") as store:
         files = dicom_files(site, frozenset())
-        read_objects(site, files, lambda _header: None, store, by_series=False)
+        read_objects(site, files, lambda _header: None, store, Grouping(by_series=False))
         found = look_at_pixels(rows_of(site), store, read)
     assert [s.row.path.stem for s in found.text] == ["named"]
     assert "MUELLER" not in found.text[0].detail

@@ -13,7 +13,7 @@ from pydicom.dataset import FileDataset
 from pydicom.uid import UID
 
 from client.cohort.left_out import LeftOut
-from client.cohort.loading import SiteCohort
+from client.cohort.site_cohort import SiteCohort
 from client.dicom.reasons import Reason
 from common.config.run_config import RunConfig
 from common.platform.errors import CohortError

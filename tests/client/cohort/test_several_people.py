@@ -9,8 +9,9 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence
 
 from client.cohort.left_out import LeftOut, NobodyUsable
-from client.cohort.loading import SiteCohort, load_cohort
+from client.cohort.loading import load_cohort
 from client.cohort.quality_rules import CohortPaths, images_left_out
+from client.cohort.site_cohort import SiteCohort
 from client.dicom.reasons import Reason
 from client.labels.label_table import read_labels
 from client.node.app import RequestHandler, SiteContext

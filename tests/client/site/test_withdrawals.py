@@ -16,9 +16,11 @@ import openpyxl
 import pytest
 from numpy.typing import NDArray
 
-from client.cohort.image_intake import dicom_files, read_objects
+from client.cohort.decode import read_objects
 from client.cohort.left_out import LeftOut
 from client.cohort.loading import load_cohort
+from client.cohort.scan import dicom_files
+from client.cohort.select import Grouping
 from client.dicom.headers.instance import Instance
 from client.dicom.index.index import Index
 from client.dicom.pixels.store import PixelStore
@@ -184,7 +186,9 @@ def test_whoever_reads_files_by_themselves_keeps_nothing_of_a_withdrawn_patient(
     site.types("withdraw", GONE, "--yes")
     with PixelStore(site.home.cache / "pixels") as store:
         files = dicom_files(site.data, frozenset())
-        found = read_objects(site.data, files, lambda _header: None, store, by_series=False)
+        found = read_objects(
+            site.data, files, lambda _header: None, store, Grouping(by_series=False)
+        )
     assert {one.header.patient for one in found.objects} == {"P1", "P2", "P4", "P5"}
     assert not found_in(site.home.cache, CANARY.tobytes(), GONE.encode())
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from client.cohort.loading import SiteCohort
+from client.cohort.site_cohort import SiteCohort
 from client.cohort.split import simulated_key
 from client.site.cache import Cache
 from client.training.features import site_of, with_features

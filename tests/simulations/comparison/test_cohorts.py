@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from client.cohort.loading import SiteCohort
+from client.cohort.site_cohort import SiteCohort
 from client.cohort.split import Part
 from client.site.cache import Cache
 from common.config.run_config import RunConfig

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from client.cohort.loading import SiteCohort
+from client.cohort.site_cohort import SiteCohort
 from common.config.run_config import RunConfig
 from common.platform.errors import RunFailed
 from server.rounds.run_rounds import RoundRecord

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 import yaml
 
-from client.cohort.loading import SiteCohort
+from client.cohort.site_cohort import SiteCohort
 from common.bundle.evidence import Subgroup
 from common.config.run_config import RunConfig, Table
 from simulations.comparison.compare import Comparison

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 from pydicom import dcmread
 
-from client.cohort.loading import SiteCohort, load_cohort
+from client.cohort.loading import load_cohort
+from client.cohort.site_cohort import SiteCohort
 from client.site.cache import Cache
 from common.config.run_config import parse_config
 from common.platform.errors import ConfigurationError

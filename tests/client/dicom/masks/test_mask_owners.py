@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import FileDataset
 from pydicom.sequence import Sequence as Items
 
-from client.cohort.loading import SiteCohort
+from client.cohort.site_cohort import SiteCohort
 from client.dicom.masks.masks import read_image_segmentation, read_segmentation
 from client.dicom.masks.segments import Structures
 from client.dicom.reading.read import read_header, read_pixels

@@ -10,7 +10,9 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from client.cohort.image_intake import dicom_files, read_objects
+from client.cohort.decode import read_objects
+from client.cohort.scan import dicom_files
+from client.cohort.select import Grouping
 from client.dicom.codec import dcmtk
 from client.dicom.pixels import native
 from client.dicom.pixels.native import parse_image, read_easy, read_image
@@ -84,11 +86,11 @@ def test_objects_are_decoded_side_by_side_and_stay_in_order(
             running[0] -= 1
         return found
 
-    monkeypatch.setattr("client.cohort.image_intake.read_image", slowly)
-    monkeypatch.setattr("client.cohort.image_intake._THREADS", 2)
+    monkeypatch.setattr("client.cohort.decode.read_image", slowly)
+    monkeypatch.setattr("client.cohort.decode._THREADS", 2)
     with PixelStore(tmp_path / "store") as store:
         found = read_objects(
-            site, dicom_files(site, frozenset()), lambda _h: None, store, by_series=False
+            site, dicom_files(site, frozenset()), lambda _h: None, store, Grouping(by_series=False)
         )
     assert [item.path for item in found.objects] == [f"{n:02d}" for n in range(40)]
     assert most[0] == 2
@@ -104,9 +106,9 @@ def test_a_file_that_changes_while_it_is_read_is_not_used(
         save(path, image(noise(8, 8, seed=1), "P2"))
         return read_image(file_at(file.path))
 
-    monkeypatch.setattr("client.cohort.image_intake.read_image", later)
+    monkeypatch.setattr("client.cohort.decode.read_image", later)
     with PixelStore(tmp_path / "store") as store:
-        found = read_objects(site, [path], lambda _h: None, store, by_series=False)
+        found = read_objects(site, [path], lambda _h: None, store, Grouping(by_series=False))
     assert [problem.reason for problem in found.problems] == [Reason.PARTIAL_WRITE]
 
 

@@ -9,7 +9,7 @@ import pytest
 from pydicom.dataset import FileDataset
 from pydicom.uid import UID
 
-import client.cohort.image_intake
+import client.cohort.decode
 from client.dicom.deidentify.deidentify import Profile, Withheld, deidentify
 from client.dicom.headers.header import parse_header, read_file
 from client.dicom.headers.instance import Instance, Quarantined
@@ -89,13 +89,13 @@ def test_a_label_is_neither_decoded_nor_scored_nor_released(
     label = save(site / "label.dcm", slide("ORIGINAL", "PRIMARY", "LABEL", "NONE", number=2))
     write_labels(site, [{"PatientID": "P1", "ill": 1}])
     decoded: list[str] = []
-    whole = client.cohort.image_intake.read_image
+    whole = client.cohort.decode.read_image
 
     def noted(file: File) -> object:
         decoded.append(file.path.name)
         return whole(file)
 
-    monkeypatch.setattr(client.cohort.image_intake, "read_image", noted)
+    monkeypatch.setattr(client.cohort.decode, "read_image", noted)
     config = config_of(cohort="{images: {size: [16, 16]}, smallest_cohort: 1}")
     cohort = load(site, config, tmp_path / "cache")
     assert [p.reason for p in cohort.unusable] == [Reason.SLIDE_LABEL]

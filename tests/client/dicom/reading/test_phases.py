@@ -9,7 +9,7 @@ import pytest
 from pydicom.dataset import FileDataset
 
 from client.cohort.left_out import NobodyUsable
-from client.cohort.loading import SiteCohort
+from client.cohort.site_cohort import SiteCohort
 from client.dicom.reasons import Reason
 from client.inference.model import Local, score_study
 from common.config.run_config import parse_config

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 from torch import Tensor, nn
 
-from client.cohort.loading import SiteCohort
+from client.cohort.site_cohort import SiteCohort
 from client.cohort.split import simulated_key
 from client.inference import calibrate as calibration_fit
 from client.inference.calibrate import FEWEST_PATIENTS, CalibrationOptions, fit, parts_of

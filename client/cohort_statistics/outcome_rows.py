@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from client.cohort.loading import SiteCohort
+from client.cohort.site_cohort import SiteCohort
 from common.config.run_config import DiagnosisTask, PrognosisTask, RunConfig
 from common.messages.cohort_statistics import UNKNOWN, bin_of, layout_of
 

@@ -1,9 +1,9 @@
-"""Join of table and images, and why some rows or images find no partner.
+"""Report of the join of table and images: why some rows or images find no partner.
 
 The report is about identifiers, so it stays at the site; its counts may be shown elsewhere.
 
 Labels that conflict are found by row in client/labels/label_table.py, and by patient in
-client/cohort/loading.py.
+client/cohort/assemble.py.
 """
 
 from __future__ import annotations

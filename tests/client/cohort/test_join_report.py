@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from client.cohort.label_join import JoinReport, difference, join_report, near
+from client.cohort.join_report import JoinReport, difference, join_report, near
 from client.labels.csv_text import KEYS
 from client.labels.label_table import read_labels
 from tests.client.dicom_files import config_of, image, noise, save, write_labels
