@@ -75,6 +75,7 @@ def _calibration(
 def _subgroups(found: Comparison, arm: Arm, seed: int) -> Iterator[Subgroup]:
     """Yield the subgroups of every column that has some; small ones without their numbers."""
     rules, task = _rules(found), task_of(found.config.task)
+    config = found.config.model_copy(update={"evaluation": rules})
     for column, values in _columns(found).items():
         counts = Counter(_of_tested(found, seed, values))
         names = sorted(counts, key=_rank)
@@ -88,7 +89,7 @@ def _subgroups(found: Comparison, arm: Arm, seed: int) -> Iterator[Subgroup]:
                 column=column,
                 value=name,
                 patients=counts[name],
-                metrics=summarised(found.config, task.statistics(scores, rules)),
+                metrics=summarised(config, task.statistics(scores, rules)),
             )
 
 
