@@ -21,7 +21,7 @@ from client.dicom.contained import contained
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.labels.clinical_columns import encode_rows
 from client.labels.label_table import Labels, Row
-from common.config.run_config import DiagnosisTask, PrognosisTask, RunConfig
+from common.config.run_config import RunConfig
 from common.data.sample import Patients
 from common.tasks import Task, UnusableLabel, task_of
 
@@ -49,14 +49,16 @@ def assemble(
     if config.cohort.table is not None:
         table, odd = encode_rows(labels, rows, config.cohort.table)
         problems += odd
-    image = torch.zeros((len(flat), 0))
-    targets = [item.target for item in flat] or [task_of(config.task).encode(_blank_row(config))]
+    image, images = torch.zeros((len(flat), 0)), config.cohort.images
+    blank = task_of(config.task).blank_target(() if images is None else tuple(images.size))
+    targets = [item.target for item in flat] or [blank]
     target = torch.from_numpy(np.stack(targets))[: len(flat)]
     if prepared is not None:
         chosen = [item.joined.image for item in flat]
         image = _take(prepared.image, chosen)
-        if config.task.kind == "segmentation":
-            maps = prepared.labels if len(prepared.image) else _no_maps(config)
+        if config.task.outlines:
+            # Of the shape of maps also where nobody can be used: a private run goes on.
+            maps = prepared.labels if len(prepared.image) else torch.from_numpy(blank[None])[:0]
             target = _take(maps, chosen)
     numbers = {patient: number for number, patient in enumerate(by_patient)}
     confounder = config.cohort.confounder
@@ -129,7 +131,7 @@ def _encoded(task: Task, row: Row) -> np.ndarray:
 
 def _disagreement(items: list[_Item], config: RunConfig) -> Reason | None:
     """Return LABEL_CONFLICT where one label a patient is wanted and there are several."""
-    by_patient = config.evaluation.unit == "patient" and config.task.kind != "segmentation"
+    by_patient = config.evaluation.unit == "patient" and not config.task.outlines
     first = items[0].target
     if by_patient and any(
         not np.array_equal(item.target, first, equal_nan=True) for item in items[1:]
@@ -159,23 +161,6 @@ def _split_problem(named: set[Part | None] | None) -> Reason | None:
     if None in named:
         return Reason.SPLIT_UNKNOWN
     return Reason.PATIENT_IN_TWO_SPLITS if len(named) > 1 else None
-
-
-def _blank_row(config: RunConfig) -> dict[str, str]:
-    """Return a row of nobody, for the shape of a target where nobody can be used."""
-    task = config.task
-    row = dict.fromkeys(task_of(task).columns(), "0")
-    if isinstance(task, DiagnosisTask) and task.classes:
-        return dict.fromkeys(row, task.classes[0])
-    if isinstance(task, PrognosisTask) and task.time is not None:
-        row[task.time] = f"{task.horizon or 1}"
-    return row
-
-
-def _no_maps(config: RunConfig) -> Tensor:
-    """Return label maps of nobody."""
-    size = config.cohort.images.size if config.cohort.images is not None else ()
-    return torch.zeros((0, *size), dtype=torch.uint8)
 
 
 def _take(tensor: Tensor, chosen: list[int]) -> Tensor:

@@ -19,7 +19,7 @@ from pathlib import Path
 from client.cohort.join_report import alike_pairs, difference
 from client.labels.label_table import Labels, read_labels
 from client.labels.schema import MISSING
-from common.config.run_config import DiagnosisTask, PrognosisTask, RunConfig
+from common.config.run_config import DiagnosisTask, RunConfig
 from common.data.cell_values import expected_one_of, number_of, one_of, yes_or_no
 from common.platform.errors import CohortError
 
@@ -95,7 +95,7 @@ def one_sided(table: Path, config: RunConfig) -> list[str]:
 
     It may be true. It is also what R's coding looks like where nobody has died yet.
     """
-    columns = two_valued(config)
+    columns = config.task.two_valued
     labels = _read(table, columns, config)
     if labels is None:
         return []
@@ -119,28 +119,16 @@ def _read(table: Path, columns: Sequence[str], config: RunConfig) -> Labels | No
         return None
 
 
-def two_valued(config: RunConfig) -> tuple[str, ...]:
-    """Return the columns of outcomes that hold 0 or 1."""
-    task = config.task
-    if isinstance(task, PrognosisTask):
-        return (task.event,)
-    if isinstance(task, DiagnosisTask) and task.type != "multiclass" and not task.classes:
-        return (task.target,) if isinstance(task.target, str) else tuple(task.target)
-    return ()
-
-
 def numbers_of(config: RunConfig) -> tuple[str, ...]:
     """Return the columns that a run reads as numbers."""
     table, task = config.cohort.table, config.task
     names = [number.column for number in table.numbers] if table is not None else []
-    if isinstance(task, PrognosisTask) and task.time is not None:
-        names.append(task.time)
-    return tuple(names)
+    return (*names, *task.number_columns)
 
 
 def _columns(config: RunConfig) -> Iterator[_Column]:
     table, task = config.cohort.table, config.task
-    for name in two_valued(config):
+    for name in config.task.two_valued:
         yield _Column(
             name=name,
             meaning=_zero_or_one,

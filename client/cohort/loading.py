@@ -29,7 +29,7 @@ from client.dicom.pixels.store import PixelStore
 from client.dicom.reasons import Reason, Unusable
 from client.labels.label_table import Labels, read_labels
 from client.site.cache import PIXELS, Cache
-from common.config.run_config import Images, RunConfig
+from common.config.run_config import Images, RunConfig, SegmentationTask
 from common.platform.errors import CohortError
 from common.tasks import Task
 
@@ -135,7 +135,7 @@ def _withdrawn(left_out: LeftOut) -> list[Unusable]:
 
 
 def _mask_rules(config: RunConfig, labels: Labels) -> MaskRules | None:
-    if config.task.kind != "segmentation":
+    if not isinstance(config.task, SegmentationTask):
         return None
     column = config.task.mask
     rules = labels.schema.columns.get(column)

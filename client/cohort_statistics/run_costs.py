@@ -18,7 +18,7 @@ from client.privacy.composition import Part, binding, charged_as, part_of, run_e
 from client.privacy.ledger import COHORT
 from client.privacy.stored_charge import BoundTo, Charge
 from client.training.site import Guard, bound_to
-from common.config.measurement import evaluations, noised_rows
+from common.config.measurement import evaluations
 from common.config.privacy import COMMON_DELTA
 from common.config.run_config import RunConfig
 from common.messages.cohort_statistics import layout_of
@@ -72,7 +72,9 @@ def _all_parts(
     for part in ("validation", "test"):
         times = evaluations(config, part)
         if config.evaluation.count_noise > 0 and times:
-            once = count_mechanism(math.sqrt(noised_rows(config)), config.evaluation.count_noise)
+            once = count_mechanism(
+                math.sqrt(config.task.noised_rows), config.evaluation.count_noise
+            )
             more = [charge(part, once)] * times
             beside = [charge for charge in costs if charge.run == charged_as(run, "statistics")]
             if run_epsilon([*more, *beside], run, plan.delta) <= largest_claim(config):

@@ -8,7 +8,7 @@ from client.governance.policy import columns_of
 from client.site.plain_text import shown
 from common.config.extension import AT_SITES, ExtensionKind, distribution_of
 from common.config.measurement import is_validated
-from common.config.run_config import DiagnosisTask, Extension, PrognosisTask, RunConfig, Task
+from common.config.run_config import Extension, RunConfig
 from common.extensions.pinning import said
 
 _EXACTNESS = {
@@ -32,7 +32,7 @@ def described(config: RunConfig) -> list[tuple[str, str]]:
     if run.description:
         lines.append(("purpose", run.description))
     lines += [
-        ("question", _question(run.task)),
+        ("question", run.task.question),
         ("reads", _reads(run)),
         ("trains", _trains(run)),
         *(("code of others", _foreign(run, extension)) for extension in run.extensions),
@@ -47,21 +47,6 @@ def described(config: RunConfig) -> list[tuple[str, str]]:
         lines.append(("leaves", told + (f"; but for {', '.join(sorted(named))}" if named else "")))
     lines.append(("hash", run.fingerprint()))
     return [(heading, shown(text)) for heading, text in lines]
-
-
-def _question(task: Task) -> str:
-    match task:
-        case DiagnosisTask():
-            target = task.target if isinstance(task.target, str) else ", ".join(task.target)
-            values = f" ({' or '.join(task.classes)})" if task.classes else ""
-            return f"diagnosis: predicts {target}{values}"
-        case PrognosisTask():
-            within = f" within {task.horizon:g} {task.unit}" if task.horizon else ""
-            time = f", by {task.time}" if task.time else ""
-            return f"prognosis: predicts {task.event}{within}{time}"
-        case _:
-            names = ", ".join(task.structures)
-            return f"segmentation: outlines {names}, as in the masks of column {task.mask}"
 
 
 def _reads(run: RunConfig) -> str:

@@ -17,19 +17,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from client.site.policy_rules import PolicyRules
-from common.config.run_config import DiagnosisTask, PrognosisTask, RunConfig, Task
+from common.config.run_config import RunConfig
 from common.messages.wire import RefusalReason
 from common.platform.errors import ConfigurationError
 
-__all__ = [
-    "Denied",
-    "PolicyRules",
-    "columns_of",
-    "judge",
-    "judge_metrics",
-    "judge_statistics",
-    "targets_of",
-]
+__all__ = ["Denied", "PolicyRules", "columns_of", "judge", "judge_metrics", "judge_statistics"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,17 +87,6 @@ def judge_statistics(config: RunConfig, rules: PolicyRules) -> Denied | None:
     return Denied(reason=RefusalReason.STATISTICS, detail=detail)
 
 
-def targets_of(task: Task) -> tuple[str, ...]:
-    """Return the columns of labels.csv that a task learns to predict."""
-    match task:
-        case DiagnosisTask():
-            return (task.target,) if isinstance(task.target, str) else task.target
-        case PrognosisTask():
-            return (task.event,) if task.time is None else (task.event, task.time)
-        case _:
-            return (task.mask,)
-
-
 def columns_of(config: RunConfig) -> tuple[str, ...]:
     """Return the other columns of labels.csv that a run reads."""
     cohort = config.cohort
@@ -128,7 +109,7 @@ def _task(run: RunConfig, rules: PolicyRules) -> Denied | None:
 
 
 def _targets(run: RunConfig, rules: PolicyRules) -> Denied | None:
-    return _outside(targets_of(run.task), rules.targets, RefusalReason.TARGET, "targets")
+    return _outside(run.task.outcome_columns, rules.targets, RefusalReason.TARGET, "targets")
 
 
 def _columns(run: RunConfig, rules: PolicyRules) -> Denied | None:

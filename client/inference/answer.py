@@ -16,8 +16,7 @@ from client.inference.calibration.unlike import distances, embedded
 from client.inference.grid import source_labels
 from client.inference.reading import Item
 from client.results.score import ModelName, Outlines, Quantity, Score
-from common.bundle.card import labels
-from common.config.run_config import PrognosisTask, RunConfig, SegmentationTask
+from common.config.run_config import RunConfig, SegmentationTask
 from common.tasks import task_of
 
 
@@ -99,7 +98,7 @@ def _quantities(
     config, task = answered.config, task_of(answered.config.task)
     # The mean of outputs and then the last function: as the model was measured.
     raw = task.predict(answered.together[None].double())[0].numpy()
-    names, wording = labels(config), _wordings(config)
+    names, wording = config.task.labels, config.task.wordings
     judged = None if calibration is None else judge(calibration, answered.together, config)
     found = [
         Quantity(
@@ -133,19 +132,6 @@ def _by_image(each: np.ndarray, names: Sequence[str], wording: Sequence[str]) ->
                 value=float(value),
                 raw=float(value),
             )
-
-
-def _wordings(config: RunConfig) -> tuple[str, ...]:
-    """Return in words what each value is."""
-    match config.task:
-        case PrognosisTask(outcome="survival"):
-            return tuple(f"probability of no event until {name}" for name in labels(config))
-        case PrognosisTask(horizon=float(horizon), unit=unit):
-            return tuple(
-                f"probability of {name} within {horizon:g} {unit}" for name in labels(config)
-            )
-        case _:
-            return tuple(f"probability of {name}" for name in labels(config))
 
 
 def _outlines(answered: Answered, task: SegmentationTask) -> Outlines:

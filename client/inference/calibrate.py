@@ -115,7 +115,7 @@ def fit(
     line, draws = np.zeros(0), np.zeros((0, 0))
     thresholds: tuple[tuple[float, ...], ...] = ()
     counts: tuple[tuple[int, ...], ...] = ()
-    if config.task.kind != "segmentation":
+    if not config.task.outlines:
         output = torch.cat([_outputs(model, batch) for batch in batches])
         target = torch.cat([_first_of_each(batch) for batch in batches])
         line, draws = fit_lines(output, target, config, model.seed)
@@ -157,7 +157,7 @@ def _reference(train: Patients) -> tuple[Tensor, Tensor]:
 
 def _one_row_each(patients: Patients, config: RunConfig) -> Batch:
     """Return the items that count: all where a patient's are scored together, else the first."""
-    if config.evaluation.unit == "patient" and config.task.kind != "segmentation":
+    if config.evaluation.unit == "patient" and not config.task.outlines:
         return take(patients, torch.arange(len(patients.patient)))
     return take(patients, torch.searchsorted(patients.patient, torch.arange(len(patients))))
 

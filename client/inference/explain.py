@@ -28,7 +28,6 @@ from client.inference.answer import Answered
 from client.inference.grid import strongest_plane
 from client.inference.reading import Item
 from client.results.score import Attribution, Heatmap
-from common.bundle.card import labels
 from common.bundle.onnx import Deployed
 from common.config.run_config import DiagnosisTask, PrognosisTask, RunConfig, Table
 from common.models.fusion import Classifier
@@ -72,7 +71,7 @@ def aim_of(config: RunConfig, output: Tensor) -> Aim:
             return Aim(label=f"risk of {event}", place=None)
         case DiagnosisTask() | PrognosisTask():
             place = int(output.argmax())
-            return Aim(label=labels(config)[place], place=place)
+            return Aim(label=config.task.labels[place], place=place)
         case _:
             message = f"task.kind={config.task.kind} gives outlines, which need no explanation."
             raise ValueError(message)

@@ -158,7 +158,7 @@ def _check_agrees(deployed: Deployed, bundle: Bundle) -> None:
     with torch.inference_mode():
         prediction, output = tried.alone(lambda: [v.clone().numpy() for v in deployed(**asked)])
     worst = float(np.max(np.abs(output - theirs[1]) / np.maximum(1, np.abs(output))))
-    labels = bundle.config.task.kind == "segmentation"
+    labels = bundle.config.task.outlines
     other = float(np.mean(prediction != theirs[0])) if labels else 0.0
     largest = tried.alone(lambda: tolerated(deployed, asked))
     if not worst <= largest or other > _TIES:
@@ -207,11 +207,11 @@ def score_study(
 
 def _together(study: ScoredStudy, config: RunConfig) -> list[list[int]]:
     """Return which items get one score: a file's frames, a series', or each by itself."""
-    if config.task.kind != "segmentation" and config.evaluation.unit == "image":
+    if not config.task.outlines and config.evaluation.unit == "image":
         return [[i] for i in range(len(study.items))]
     groups: dict[tuple[Path, ...] | str, list[int]] = {}
     for i, item in enumerate(study.items):
-        outlined = config.task.kind == "segmentation" and item.place is not None
+        outlined = config.task.outlines and item.place is not None
         groups.setdefault(
             item.place.sources if outlined and item.place else item.series, []
         ).append(i)
@@ -223,7 +223,7 @@ def _answered(
 ) -> Answered:
     """Return what the network said of these items, and of those that were measured with them."""
     task, unit = model.config.task, model.config.evaluation.unit
-    whole = task.kind != "segmentation" and unit == "patient"
+    whole = not task.outlines and unit == "patient"
     items = tuple(study.items[i] for i in chosen)
     return Answered(
         model=model.name,
@@ -238,7 +238,7 @@ def _answered(
 
 def _score(model: TrainedModel, local: Local, answered: Answered) -> Score:
     score = answer_of(answered, local.calibration, abstain=local.abstain)
-    if not local.explain or model.config.task.kind == "segmentation":
+    if not local.explain or model.config.task.outlines:
         return score
     # Asked many times with one patient's images, of which nothing is to stay either.
     each = Isolation(model.deployed)

@@ -124,7 +124,7 @@ def _check_one_kind(items: Sequence[Item], found: Decoded, config: RunConfig) ->
     Outlines are an answer for each series.
     """
     images = config.cohort.images
-    if images is None or config.task.kind == "segmentation":
+    if images is None or config.task.outlines:
         return
     series = {item.series for item in items}
     sliced = images.dimensions == 3 or any(o.header.modality in SLICED for o in found.objects)
@@ -138,7 +138,7 @@ def _check_one_kind(items: Sequence[Item], found: Decoded, config: RunConfig) ->
 
 def _check_alike(images: Sequence[Instance], config: RunConfig) -> None:
     """Refuse pictures of several kinds, which training takes for no items of one row."""
-    if config.cohort.images is None or config.task.kind == "segmentation":
+    if config.cohort.images is None or config.task.outlines:
         return
     if kinds := several_kinds(images):
         message = (

@@ -38,7 +38,7 @@ def needs_of(
     images = config.cohort.images
     if images is not None:
         found += _of_images(images, used, rows)
-    if config.task.kind == "segmentation":
+    if config.task.outlines:
         found.append(_masks(facts))
     return tuple(found)
 

@@ -67,10 +67,7 @@ def score(local_model: LocalModel, patients: Patients, *, apart: bool = False) -
 
 def _by_patient(local_model: LocalModel) -> bool:
     """Return whether a patient's items are averaged into one row of scores."""
-    return (
-        local_model.config.evaluation.unit == "patient"
-        and local_model.config.task.kind != "segmentation"
-    )
+    return local_model.config.evaluation.unit == "patient" and not local_model.config.task.outlines
 
 
 def _chunks(patients: Patients, items: int) -> list[Tensor]:

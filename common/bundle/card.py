@@ -9,21 +9,13 @@ from importlib.metadata import PackageNotFoundError, version
 
 from common.bundle.evidence import Evidence, evidence_json
 from common.bundle.origin import Json, Origin, origin_json
-from common.bundle.words import (
-    INTENDED_USE,
-    NOT_FOR,
-    input_json,
-    labels,
-    meaning,
-    patients_words,
-    table_columns,
-)
+from common.bundle.words import INTENDED_USE, NOT_FOR, input_json, patients_words, table_columns
 from common.config.run_config import RunConfig
 from common.metrics.constant_predictor import beside
 from common.metrics.estimate import Estimate
 from common.models.efficientnet_lite import SHA256 as EFFICIENTNET_LITE0
 
-__all__ = ["Card", "Metrics", "card_json", "labels", "meaning", "table_columns"]
+__all__ = ["Card", "Metrics", "card_json", "table_columns"]
 
 #: Arm of the comparison, then site (or `all`), then metric.
 Metrics = Mapping[str, Mapping[str, Mapping[str, Estimate]]]
@@ -51,7 +43,11 @@ def card_json(config: RunConfig, card: Card, files: Mapping[str, str]) -> str:
         "not_for": NOT_FOR,
         "inputs": list(input_json(config)),
         "outputs": [
-            {"name": "prediction", "meaning": meaning(config), "labels": list(labels(config))},
+            {
+                "name": "prediction",
+                "meaning": config.task.meaning,
+                "labels": list(config.task.labels),
+            },
             {"name": "output", "meaning": "the network's output before the last function"},
         ],
         "patients": patients_words(config),

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from common.bundle.monai_places import datalist, places, shown, source, spacing
 from common.bundle.origin import Json
-from common.bundle.words import INTENDED_USE, labels, meaning, modalities, table_columns
+from common.bundle.words import INTENDED_USE, modalities, table_columns
 from common.config.run_config import Images, RunConfig, SegmentationTask, Table
 
 SCHEMA = (
@@ -35,12 +35,12 @@ def metadata_json(config: RunConfig, release: str) -> str:
         "numpy_version": _version("numpy"),
         "required_packages_version": dict(_RUNNER if images is None else _RUNNER | _READERS),
         "name": config.name,
-        "task": f"{config.task.kind}: {meaning(config)}",
+        "task": f"{config.task.kind}: {config.task.meaning}",
         "description": _plain(config.description or "A model trained by several hospitals."),
         "authors": "The sites that card.json names; persons are not recorded",
         "copyright": "not recorded",
         "data_type": "dicom" if images is not None else "table",
-        "pred_classes": _plain(", ".join(labels(config))),
+        "pred_classes": _plain(", ".join(config.task.labels)),
         "intended_use": INTENDED_USE,
         "network_data_format": {"inputs": _inputs(config), "outputs": {"pred": _output(config)}},
     }
@@ -94,7 +94,7 @@ def _inputs(config: RunConfig) -> dict[str, Json]:
 
 
 def _output(config: RunConfig) -> dict[str, Json]:
-    images, named = config.cohort.images, labels(config)
+    images, named = config.cohort.images, config.task.labels
     outlines = isinstance(config.task, SegmentationTask)
     shape = list(images.size) if outlines and images is not None else []
     return {

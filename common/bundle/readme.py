@@ -9,15 +9,7 @@ from common.bundle.card import Card
 from common.bundle.evidence import CalibrationEvidence, Evidence
 from common.bundle.origin import KINDS, count_text, origin_text
 from common.bundle.running import running_text
-from common.bundle.words import (
-    INTENDED_USE,
-    NOT_FOR,
-    input_json,
-    labels,
-    meaning,
-    modalities,
-    patients_words,
-)
+from common.bundle.words import INTENDED_USE, NOT_FOR, input_json, modalities, patients_words
 from common.config.run_config import Images, RunConfig
 from common.metrics.constant_predictor import beside
 from common.metrics.estimate import Estimate
@@ -61,7 +53,7 @@ def _head(config: RunConfig) -> str:
 
 {config.description or "A model trained by several hospitals."}
 
-It takes: {inputs}. It gives: {meaning(config)}. Labels: {", ".join(labels(config))}.
+It takes: {inputs}. It gives: {config.task.meaning}. Labels: {", ".join(config.task.labels)}.
 {patients_words(config)}"""
 
 
@@ -86,7 +78,7 @@ def _image_words(images: Images) -> str:
 
 
 def _use(config: RunConfig) -> str:
-    needs = "a mask" if config.task.kind == "segmentation" else "an outcome"
+    needs = "a mask" if config.task.outlines else "an outcome"
     return f"""\
 ## What it is for, and what not
 
@@ -218,7 +210,7 @@ def _reporting(config: RunConfig, card: Card) -> str:
     rows = [
         ("source of data", "images and tables of the sites above; dates not recorded"),
         ("eligibility", f"patients with usable data; modalities: {_modalities(config)}"),
-        ("outcome", f"{meaning(config)}; who assessed it, and whether blinded: not recorded"),
+        ("outcome", f"{config.task.meaning}; who assessed it, and whether blinded: not recorded"),
         ("missing values", "0 beside an indicator, for clinical columns"),
         ("split", f"by patient: {by}"),
         ("sample size", "no calculation is recorded"),

@@ -50,7 +50,7 @@ def _monai(config: RunConfig) -> str:
             '`FOLDER` holds `datalist.json`, a list of `{"image": NAME, "table": {COLUMN: VALUE,'
             f" ...}}}}`, and the named entries: {_kinds(images.dimensions)}."
         )
-    if config.task.kind == "segmentation":
+    if config.task.outlines:
         result = "label maps on the grid of what was given (`*_outlines*`)"
     else:
         result = "`predictions.csv`, a line an item: its name, then a number for each label"

@@ -6,14 +6,7 @@ import json
 from typing import TypeAlias
 
 from common.bundle.origin import Json
-from common.config.run_config import (
-    DiagnosisTask,
-    Images,
-    PrognosisTask,
-    RunConfig,
-    SegmentationTask,
-    Table,
-)
+from common.config.run_config import Images, RunConfig, Table
 
 _Described: TypeAlias = dict[str, Json]
 
@@ -68,41 +61,9 @@ def table_columns(table: Table) -> tuple[str, ...]:
     return (*values, *(f"{name} is missing" for name in names))
 
 
-def labels(config: RunConfig) -> tuple[str, ...]:
-    """Return the names of a prediction's entries (a label map's values, for outlines)."""
-    match config.task:
-        case DiagnosisTask(type="binary", target=target, classes=classes):
-            return (classes[1],) if classes else (str(target),)
-        case DiagnosisTask(type="multiclass", classes=classes):
-            return classes
-        case DiagnosisTask(target=target):
-            return tuple(target)
-        case PrognosisTask(outcome="survival", intervals=intervals, unit=unit):
-            return tuple(f"{edge:g} {unit}" for edge in intervals)
-        case PrognosisTask(event=event):
-            return (event,)
-        case SegmentationTask(structures=structures):
-            return ("background", *structures)
-
-
-def meaning(config: RunConfig) -> str:
-    """Return in words what a prediction is."""
-    match config.task:
-        case DiagnosisTask(type="multiclass"):
-            return "probability of each class; they sum to 1"
-        case DiagnosisTask():
-            return "probability of each label, by itself"
-        case PrognosisTask(outcome="survival"):
-            return "probability of no event until each time"
-        case PrognosisTask(horizon=horizon, unit=unit):
-            return f"probability of the event{f' within {horizon:g} {unit}' if horizon else ''}"
-        case SegmentationTask():
-            return "label of each voxel: the position of its structure's name in labels"
-
-
 def patients_words(config: RunConfig) -> str:
     """Return how a patient with several items was scored."""
-    if config.task.kind == "segmentation" or config.evaluation.unit == "image":
+    if config.task.outlines or config.evaluation.unit == "image":
         return "Each item was scored by itself."
     return "A patient's items were scored together: the mean of `output`, then the last function."
 

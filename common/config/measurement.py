@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from common.config.run_config import DiagnosisTask, RunConfig, SegmentationTask
+from common.config.run_config import RunConfig
 
 Split = Literal["validation", "test"]
 
@@ -37,20 +37,3 @@ def is_measured(config: RunConfig, round_number: int, split: Split) -> bool:
 def evaluations(config: RunConfig, split: Split) -> int:
     """Return how often a site can be asked to measure a split in the whole run."""
     return sum(is_measured(config, n, split) for n in range(1, config.training.rounds + 1))
-
-
-def noised_rows(config: RunConfig) -> int:
-    """Return the rows of noised counts of one evaluation: each patient is in one cell of each.
-
-    So one patient more or less moves all counts together by the square root of it (L2).
-    """
-    match config.task:
-        case DiagnosisTask(type="multiclass"):
-            return len(config.task.classes)
-        case DiagnosisTask(type="multilabel"):
-            return len(config.task.target)
-        case SegmentationTask():
-            structures = len(config.task.structures)
-            return structures if structures == 1 else structures + 1
-        case _:
-            return 1

@@ -292,12 +292,12 @@ def _check_metrics(task: Task, evaluation: Evaluation) -> None:
 
 def _check_network(task: Task, cohort: Cohort, model: Model) -> None:
     if is_extension(model.network):
-        if task.kind == "segmentation" and cohort.table is not None:
+        if task.outlines and cohort.table is not None:
             message = "segmentation takes images only; remove cohort.table"
             raise ValueError(message)
         return  # what else it takes, it says itself, once a site's policy let it be loaded
     segments = model.network in SEGMENTATION_NETWORKS
-    if segments != (task.kind == "segmentation"):
+    if segments != (task.outlines):
         fits = "densenet121" if segments else "unet"
         message = (
             f"model.network={model.network} does not fit task.kind={task.kind}; take e.g. {fits}"

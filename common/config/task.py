@@ -1,8 +1,11 @@
-"""Section `task`: diagnosis, prognosis or segmentation."""
+"""Section `task`: diagnosis, prognosis or segmentation, and what of each is known without torch.
+
+What is done with tensors stands in common/tasks, one module a task.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -32,6 +35,58 @@ class DiagnosisTask(Part):
             message = "binary takes no classes, or two: [negative, positive]"
             raise ValueError(message)
         return self
+
+    outlines: ClassVar[bool] = False  # predictions are label maps, not numbers an item
+
+    @property
+    def outcome_columns(self) -> tuple[str, ...]:
+        """Columns of labels.csv that are learned to be predicted."""
+        return (self.target,) if isinstance(self.target, str) else self.target
+
+    @property
+    def two_valued(self) -> tuple[str, ...]:
+        """Of these, the ones that hold 0 or 1."""
+        return () if self.type == "multiclass" or self.classes else self.outcome_columns
+
+    @property
+    def number_columns(self) -> tuple[str, ...]:
+        """Of these, the ones that hold a number."""
+        return ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of a prediction's entries."""
+        match self.type:
+            case "binary":
+                return (self.classes[1],) if self.classes else self.outcome_columns
+            case "multiclass":
+                return self.classes
+            case "multilabel":
+                return self.outcome_columns
+
+    @property
+    def meaning(self) -> str:
+        """What a prediction is, in words."""
+        together = "of each class; they sum to 1"
+        return (
+            f"probability {together if self.type == 'multiclass' else 'of each label, by itself'}"
+        )
+
+    @property
+    def wordings(self) -> tuple[str, ...]:
+        """What each entry of a prediction is, in words."""
+        return tuple(f"probability of {name}" for name in self.labels)
+
+    @property
+    def question(self) -> str:
+        """What is asked, in words."""
+        values = f" ({' or '.join(self.classes)})" if self.classes else ""
+        return f"diagnosis: predicts {', '.join(self.outcome_columns)}{values}"
+
+    @property
+    def noised_rows(self) -> int:
+        """Rows of noised counts of one evaluation: each patient is in one cell of each."""
+        return len(self.labels)
 
 
 class PrognosisTask(Part):
@@ -64,6 +119,59 @@ class PrognosisTask(Part):
             raise ValueError(message)
         return self
 
+    outlines: ClassVar[bool] = False
+
+    @property
+    def outcome_columns(self) -> tuple[str, ...]:
+        """Columns of labels.csv that are learned to be predicted."""
+        return (self.event,) if self.time is None else (self.event, self.time)
+
+    @property
+    def two_valued(self) -> tuple[str, ...]:
+        """Of these, the ones that hold 0 or 1."""
+        return (self.event,)
+
+    @property
+    def number_columns(self) -> tuple[str, ...]:
+        """Of these, the ones that hold a number."""
+        return () if self.time is None else (self.time,)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of a prediction's entries."""
+        if self.outcome == "survival":
+            return tuple(f"{edge:g} {self.unit}" for edge in self.intervals)
+        return (self.event,)
+
+    @property
+    def meaning(self) -> str:
+        """What a prediction is, in words."""
+        if self.outcome == "survival":
+            return "probability of no event until each time"
+        return f"probability of the event{self._within}"
+
+    @property
+    def wordings(self) -> tuple[str, ...]:
+        """What each entry of a prediction is, in words."""
+        if self.outcome == "survival":
+            return tuple(f"probability of no event until {name}" for name in self.labels)
+        return tuple(f"probability of {name}{self._within}" for name in self.labels)
+
+    @property
+    def question(self) -> str:
+        """What is asked, in words."""
+        by = f", by {self.time}" if self.time else ""
+        return f"prognosis: predicts {self.event}{self._within}{by}"
+
+    @property
+    def noised_rows(self) -> int:
+        """Rows of noised counts of one evaluation: each patient is in one cell of each."""
+        return 1
+
+    @property
+    def _within(self) -> str:
+        return f" within {self.horizon:g} {self.unit}" if self.horizon else ""
+
 
 class SegmentationTask(Part):
     """Outlines, in 2-D or 3-D, by Dice and cross-entropy."""
@@ -76,6 +184,49 @@ class SegmentationTask(Part):
     structures: dict[str, tuple[Integer, ...]] = Field(default={"lesion": (0,)}, min_length=1)
     #: Weight of cross-entropy beside Dice.
     cross_entropy_weight: NonNegativeFloat = 1.0
+
+    outlines: ClassVar[bool] = True
+
+    @property
+    def outcome_columns(self) -> tuple[str, ...]:
+        """Columns of labels.csv that are learned to be predicted."""
+        return (self.mask,)
+
+    @property
+    def two_valued(self) -> tuple[str, ...]:
+        """Of these, the ones that hold 0 or 1."""
+        return ()
+
+    @property
+    def number_columns(self) -> tuple[str, ...]:
+        """Of these, the ones that hold a number."""
+        return ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of a label map's values."""
+        return ("background", *self.structures)
+
+    @property
+    def meaning(self) -> str:
+        """What a prediction is, in words."""
+        return "label of each voxel: the position of its structure's name in labels"
+
+    @property
+    def wordings(self) -> tuple[str, ...]:
+        """What each value is, in words: its name."""
+        return self.labels
+
+    @property
+    def question(self) -> str:
+        """What is asked, in words."""
+        names = ", ".join(self.structures)
+        return f"segmentation: outlines {names}, as in the masks of column {self.mask}"
+
+    @property
+    def noised_rows(self) -> int:
+        """Rows of noised counts of one evaluation: each patient is in one cell of each."""
+        return len(self.structures) + (len(self.structures) > 1)
 
 
 Task = Annotated[DiagnosisTask | PrognosisTask | SegmentationTask, Field(discriminator="kind")]

@@ -32,7 +32,7 @@ def transforms_of(config: RunConfig) -> Transforms | None:
 
     ExtensionRefused unless each keeps the contract, tried here on made-up images.
     """
-    images, moves = config.cohort.images, config.task.kind == "segmentation"
+    images, moves = config.cohort.images, config.task.outlines
     if not config.training.transforms or images is None:
         return None
     named = [_loaded(config, use) for use in config.training.transforms]

@@ -39,7 +39,7 @@ def foreign_network(config: RunConfig, outputs: int, seed: int) -> nn.Module:
     again = _built(extension, arguments, shapes, (name, seed))
     _check_same(name, network, again)
     _check_values(name, network)
-    expected = (outputs, *shapes.size) if config.task.kind == "segmentation" else (outputs,)
+    expected = (outputs, *shapes.size) if config.task.outlines else (outputs,)
     _check_outputs(name, again, shapes, expected)
     return network
 

@@ -13,26 +13,18 @@ from common.models import build_model, head_parameters, norm_parameters
 from common.models.foreign import foreign_network
 from common.platform.errors import ConfigurationError
 from common.tasks import Task, task_of
-from common.tasks.prognosis import ProportionalHazards
 
 
 def network_of(config: RunConfig, seed: int) -> nn.Module:
     """Return the run's network with its initial weights: the same bits for the same seed."""
     task = task_of(config.task)
-    network = _made(config, task, seed)
-    if config.task.kind == "prognosis" and _is_proportional(task):
-        return ProportionalHazards(network, len(config.task.intervals))
-    return network
+    return task.completed(_made(config, task, seed))
 
 
 def _made(config: RunConfig, task: Task, seed: int) -> nn.Module:
     if is_extension(config.model.network):
         return foreign_network(config, task.outputs, seed)
     return build_model(config.model, config.cohort, task.outputs, seed)
-
-
-def _is_proportional(task: Task) -> bool:
-    return task.outputs == 1 and task.metric == "concordance"
 
 
 def local_names(config: RunConfig, network: nn.Module) -> frozenset[str]:

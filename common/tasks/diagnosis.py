@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.config.run_config import DiagnosisTask, Evaluation
 from common.data.cell_values import expected_one_of, one_of, yes_or_no
@@ -57,6 +57,10 @@ class Diagnosis:
         """One a label."""
         return self.outputs
 
+    def completed(self, network: nn.Module) -> nn.Module:
+        """Return the network as it is."""
+        return network
+
     @property
     def metric(self) -> str:
         """AUROC, or its mean over labels."""
@@ -64,8 +68,7 @@ class Diagnosis:
 
     def columns(self) -> tuple[str, ...]:
         """Return the target column or columns."""
-        target = self.config.target
-        return (target,) if isinstance(target, str) else tuple(target)
+        return self.config.outcome_columns
 
     def encode(self, row: Mapping[str, str]) -> np.ndarray:
         """Return (labels,) of 0, 1 or nan."""

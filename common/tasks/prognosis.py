@@ -75,6 +75,11 @@ class Survival:
         """One hazard an interval."""
         return self.intervals
 
+    def completed(self, network: nn.Module) -> nn.Module:
+        """Return the network with a baseline of each interval, where hazards are proportional."""
+        proportional = self.config.hazards == "proportional"
+        return ProportionalHazards(network, self.intervals) if proportional else network
+
     @property
     def metric(self) -> str:
         """Harrell's C-index."""
@@ -187,6 +192,10 @@ class FixedHorizon:
     def logits(self) -> int:
         """One."""
         return self.outputs
+
+    def completed(self, network: nn.Module) -> nn.Module:
+        """Return the network as it is."""
+        return network
 
     @property
     def metric(self) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.config.run_config import Evaluation, SegmentationTask
 from common.metrics import overlap as metrics
@@ -51,6 +51,10 @@ class Segmentation:
     def logits(self) -> int:
         """One a channel."""
         return self.outputs
+
+    def completed(self, network: nn.Module) -> nn.Module:
+        """Return the network as it is."""
+        return network
 
     @property
     def metric(self) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.config.run_config import Evaluation
 from common.metrics.estimate import (
@@ -45,6 +45,10 @@ class Task(Protocol):
     @property
     def logits(self) -> int:
         """Channels of what `item_loss` and `predict` take, once `completed` saw the network."""
+        ...
+
+    def completed(self, network: nn.Module) -> nn.Module:
+        """Return the network with what of the task is learned beside it, mostly as it is."""
         ...
 
     @property

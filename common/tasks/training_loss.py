@@ -54,7 +54,7 @@ def _record_of(config: RunConfig, task: Task, use: ExtensionUse) -> Recorded:
     loss, images = _loaded(config, use), config.cohort.images
     # Nobody's: no label, no structure, an end that was not seen.
     target = torch.from_numpy(task.blank_target(() if images is None else tuple(images.size)))
-    spatial = target.shape if config.task.kind == "segmentation" else ()
+    spatial = target.shape if config.task.outlines else ()
     output = torch.randn((task.logits, *spatial), generator=torch.Generator().manual_seed(0))
     found = recorded(use.name, loss, (output, target))
     try:

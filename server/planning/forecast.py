@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from common.bundle.card import labels
 from common.config.measurement import is_validated
 from common.config.privacy import COMMON_DELTA, Known
 from common.config.run_config import RunConfig
@@ -253,7 +252,7 @@ def _traffic(config: RunConfig, weights: Weights) -> SiteTraffic:
     )
     update = SiteUpdate(run=config.name, round=rounds, site="", delta=tiny, steps=0)
     train_in = _size(update, values, config.exchange.encoding) + _SPEND_BYTES + _RECEIPT_BYTES
-    measure_in = _REPORT_BYTES * len(labels(config)) + _SPEND_BYTES + _RECEIPT_BYTES
+    measure_in = _REPORT_BYTES * len(config.task.labels) + _SPEND_BYTES + _RECEIPT_BYTES
     each = bool(validated)
     return SiteTraffic(
         to_site_by_round=train_out + each * measure_out,

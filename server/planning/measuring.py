@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from common.config.measurement import evaluations, noised_rows
+from common.config.measurement import evaluations
 from common.config.privacy import COMMON_DELTA
 from common.config.run_config import RunConfig
 from common.messages.wire import EvaluationRequest, SiteReport
@@ -93,4 +93,4 @@ def measuring_epsilon(config: RunConfig) -> float | None:
 
 def _of_measuring(config: RunConfig, delta: float) -> float:
     noise, times = config.evaluation.count_noise, evaluations(config, "test")
-    return epsilon_of([count_mechanism(math.sqrt(noised_rows(config)), noise)] * times, delta)
+    return epsilon_of([count_mechanism(math.sqrt(config.task.noised_rows), noise)] * times, delta)

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from common.bundle.card import labels
 from common.bundle.evidence import calibration_json, calibration_of
 from common.config.run_config import RunConfig, load_config
 from common.messages.wire import StatisticsRequest
@@ -184,7 +183,7 @@ def measure(config: RunConfig, sites: Sites, state: RunState) -> dict[str, objec
     told = measure_tests(config, sites, state)
     calibration = []
     if told.merged is not None:
-        calibration = [calibration_json(c) for c in calibration_of(told.merged, labels(config))]
+        calibration = [calibration_json(c) for c in calibration_of(told.merged, config.task.labels)]
     last = state.history[-1] if state.history else None
     return {
         "schema": 1,

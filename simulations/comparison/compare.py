@@ -235,7 +235,7 @@ def verdicts_of(
 
 def scores_items(config: RunConfig) -> bool:
     """Return whether a row of scores is an image and not a patient."""
-    return config.evaluation.unit == "image" or config.task.kind == "segmentation"
+    return config.evaluation.unit == "image" or config.task.outlines
 
 
 def tested_patients(config: RunConfig, cohort: SiteCohort, seed: int, fold: int) -> tuple[str, ...]:

@@ -14,7 +14,6 @@ import torch
 
 from client.cohort.site_cohort import SiteCohort
 from client.cohort.split import simulated_key
-from common.bundle.card import labels
 from common.bundle.evidence import CalibrationEvidence, Evidence, SiteData, Subgroup, calibration_of
 from common.config.run_config import CategoryColumn, Evaluation, NumberColumn, Table
 from common.metrics.release import releasable
@@ -68,7 +67,7 @@ def _calibration(
     if scores is None:
         return ()
     return calibration_of(
-        task_of(found.config.task).statistics(scores, rules), labels(found.config)
+        task_of(found.config.task).statistics(scores, rules), found.config.task.labels
     )
 
 

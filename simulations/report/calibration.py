@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from common.bundle.card import labels
 from common.config.run_config import PrognosisTask, SegmentationTask
 from common.metrics.estimate import Float
 from common.metrics.overlap import dice_by_item
@@ -48,7 +47,7 @@ def calibration(found: Comparison) -> Picture | None:
 
 
 def _reliability(found: Comparison) -> Picture | None:
-    names = labels(found.config)[:_PANELS]
+    names = found.config.task.labels[:_PANELS]
     arms = _compared(found) if len(names) == 1 else (main_arm(found),)
     columns = min(len(names), 4)
     lines = math.ceil(len(names) / columns)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from client.cohort.site_cohort import SiteCohort
-from common.bundle.card import labels
 from common.config.run_config import PrognosisTask, SegmentationTask
 from common.metrics.estimate import Float
 from common.metrics.labels import auroc
@@ -103,7 +102,7 @@ def _separations(found: Comparison) -> tuple[Separation, ...]:
         return ()
     held = [v for c in found.cohorts for v in values_by_patient(c).values()]
     target = np.concatenate([_targets(c) for c in found.cohorts])
-    names = ("event",) if _is_survival(found) else labels(found.config)
+    names = ("event",) if _is_survival(found) else found.config.task.labels
     separations = []
     for value in sorted({v for several in held for v in several}):
         has = np.array([several.count(value) / len(several) for several in held])

@@ -36,7 +36,7 @@ _CURVE = "The Kaplan-Meier curve of the training patients, for everybody,"
 
 def constant_of_arm(found: Comparison, arm: Arm) -> Constant | None:
     """Return the best constant on the test patients of the first seed."""
-    if found.config.task.kind != "segmentation":
+    if not found.config.task.outlines:
         return constant_of(task_of(found.config.task).metric)
     scores = found.merged_scores(arm, found.seeds[0])
     values = [value for value in _filled(found, scores) if not math.isnan(value)]
@@ -58,7 +58,7 @@ def constant_metrics(found: Comparison) -> dict[str, float]:
     training patients, on the run's intervals. Empty for outlines.
     """
     task, seed = task_of(found.config.task), found.seeds[0]
-    if found.config.task.kind == "segmentation":
+    if found.config.task.outlines:
         return {}
     parts = []
     for fold, outcome in enumerate(found.outcomes[found.arms[-1], seed]):

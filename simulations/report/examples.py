@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from common.bundle.card import labels
 from common.config.run_config import DiagnosisTask, PrognosisTask, SegmentationTask
 from common.tasks.task import Scores
 from simulations.comparison.compare import Comparison
@@ -109,7 +108,7 @@ def _outline(axes, labelled: np.ndarray, colour: str) -> None:  # type: ignore[n
 
 def _words(found: Comparison, scores: Scores) -> str:
     """Return what was seen and what was predicted, short enough for a title."""
-    task, names = found.config.task, labels(found.config)
+    task, names = found.config.task, found.config.task.labels
     prediction, target = scores.prediction[0], scores.target[0]
     match task:
         case SegmentationTask():

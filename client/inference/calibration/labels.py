@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from common.bundle.card import labels
 from common.config.run_config import DiagnosisTask, PrognosisTask, RunConfig
 
 Float = NDArray[np.float64]
@@ -22,7 +21,7 @@ class LabelQuestion:
 
 def questions(config: RunConfig) -> tuple[LabelQuestion, ...]:
     """Return the run's questions: none for outlines and for survival over time."""
-    names = labels(config)
+    names = config.task.labels
     match config.task:
         case DiagnosisTask(type="multiclass", classes=classes):
             return (LabelQuestion(classes=classes),)

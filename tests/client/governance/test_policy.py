@@ -10,14 +10,7 @@ from hypothesis import strategies as st
 
 from client.cohort.loading import needed_columns
 from client.governance import policy
-from client.governance.policy import (
-    Denied,
-    PolicyRules,
-    columns_of,
-    judge,
-    judge_metrics,
-    targets_of,
-)
+from client.governance.policy import Denied, PolicyRules, columns_of, judge, judge_metrics
 from common.config.run_config import RunConfig, load_config
 from common.messages.wire import RefusalReason
 from common.tasks import task_of
@@ -291,5 +284,5 @@ def test_every_column_that_a_run_reads_is_one_that_the_policy_is_asked_for() -> 
     assert "side" in columns_of(sided)
     shipped = [load_config(path) for path in sorted(SHIPPED.glob("*.yaml"))]
     for config in (sided, run_of(), prognosis(), *shipped):
-        asked = {*targets_of(config.task), *columns_of(config)}
+        asked = {*config.task.outcome_columns, *columns_of(config)}
         assert asked == set(needed_columns(config, task_of(config.task)))

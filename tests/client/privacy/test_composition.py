@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from client.privacy.composition import Part, binding, charged_as, part_of, run_epsilon
 from client.privacy.ledger import Ledger, Limit
 from client.privacy.stored_charge import BoundTo, Charge
-from common.config.measurement import evaluations, noised_rows
+from common.config.measurement import evaluations
 from common.config.run_config import parse_config
 from common.metrics.statistics import count_sensitivity
 from common.platform.errors import BudgetExceeded, RunBegun
@@ -250,5 +250,5 @@ privacy: none
     }
     found = type(config).model_validate(content)
     counted = made(kind).statistics(scored(kind, 20), rules(count_noise=2.0))
-    assert noised_rows(found) ** 0.5 == pytest.approx(count_sensitivity(counted))
+    assert found.task.noised_rows**0.5 == pytest.approx(count_sensitivity(counted))
     assert (evaluations(found, "validation"), evaluations(found, "test")) == (0, 1)

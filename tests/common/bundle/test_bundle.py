@@ -16,7 +16,7 @@ from torch import nn
 
 from common.bundle import onnx as bundle_onnx
 from common.bundle import write as bundle
-from common.bundle.card import labels, table_columns
+from common.bundle.card import table_columns
 from common.bundle.onnx import TOLERANCE, Deployed, difference, example_inputs, onnx_of, tolerated
 from common.bundle.write import (
     BUNDLE_FILES,
@@ -166,7 +166,7 @@ def test_labels_are_as_many_as_a_prediction_has(case: str) -> None:
     config = config_of(case)
     prediction, output = Deployed(trained(config), config)(**example_inputs(config, 2))
     channels = output if config.task.kind == "segmentation" else prediction
-    assert len(labels(config)) == channels.shape[1]
+    assert len(config.task.labels) == channels.shape[1]
 
 
 def test_the_tables_columns_are_as_many_as_its_width() -> None:
