@@ -3,6 +3,7 @@
     nothing that Python does between calls is left   no memory, no file, no clock
     a branch on a value of a tensor                  refused: there is no such record
     an operation in place, by chance, not torch's    refused
+    memory that nobody wrote (torch.empty), a file   refused: it may hold what others left there
     a gradient that the record does not have         refused (a backward pass of its own)
 
 So what is promised of a patient's loss holds for the record by what it is made of, not by trials.
@@ -22,6 +23,8 @@ from common.platform.errors import ExtensionRefused
 
 #: (item's tensors) -> one tensor.
 Recorded = Callable[..., Tensor]
+#: Beginnings of the names of operations whose answer is not made of what they are given.
+_UNWRITTEN = ("empty", "new_empty", "efficientzerotensor", "from_file", "resize")
 _LOGGERS = ("torch.fx.experimental.symbolic_shapes", "torch._export", "torch.export")
 
 
@@ -57,16 +60,21 @@ def recorded(name: str, function: Recorded, given: tuple[Tensor, ...]) -> Record
     return found
 
 
+def _named(target: torch._ops.OpOverload) -> str:
+    return str(target).removeprefix("aten.").lstrip("_")
+
+
 def _fault(target: object) -> str | None:
     """Return why an operation has no place in a record, or None."""
-    if target is operator.getitem:
+    # detach_ changes no value; torch.tensor makes its constants by it.
+    if target in {operator.getitem, torch.ops.aten.detach_.default}:
         return None
     if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":  # noqa: SLF001 - torch has no public name for it
         return f"uses {target}, which is none of torch's own operations on tensors"
-    if target is torch.ops.aten.detach_.default:
-        return None  # no value changes; torch.tensor makes its constants so
     if target._schema.is_mutable:  # noqa: SLF001 - likewise
         return f"changes a tensor in place ({target})"
+    if _named(target).startswith(_UNWRITTEN):
+        return f"takes memory or a file as it finds it ({target}); it may hold other patients"
     if torch.Tag.nondeterministic_seeded in target.tags:
         return f"draws by chance ({target})"
     return None
