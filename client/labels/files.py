@@ -3,6 +3,7 @@
 A cell is what its reader sees in a spreadsheet, without what a program adds to it:
 
     12345.0, as spreadsheets and pandas store whole numbers   12345
+    1.234, which a decimal comma would make 1234              1.2340
     7 in a column shown as 0000                               0007
     a date; a date with a time                                2024-03-01; 2024-03-01T08:30:00
     true, false                                               TRUE, FALSE

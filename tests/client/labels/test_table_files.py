@@ -157,6 +157,27 @@ def test_parquets_types_become_text_without_a_lost_or_an_added_digit(tmp_path: P
     ]
 
 
+@pytest.mark.parametrize("name", ["t.xlsx", "t.parquet"])
+@pytest.mark.parametrize("decimal", ["", "decimal: comma", "decimal: point"])
+def test_a_stored_number_keeps_its_point(tmp_path: Path, name: str, decimal: str) -> None:
+    path = tmp_path / name
+    if name == "t.xlsx":
+        book = openpyxl.Workbook()
+        for row in (("PatientID", "crp", "ill"), ("P0", 1.234, 1)):
+            book.worksheets[0].append(row)
+        book.save(path)
+    else:
+        parquet.write_table(pa.table({"PatientID": ["P0"], "crp": [1.234], "ill": [1]}), path)
+    if decimal:
+        (tmp_path / "t.schema.yaml").write_text(decimal)
+    for private in (False, True):
+        found = read_labels(
+            path, ("crp", "ill"), with_images=False, numbers=("crp",), by_patient=private
+        )
+        assert found.unusable == ()
+        assert [float(row["crp"]) for row in found.rows] == [1.234]
+
+
 def test_a_parquet_column_that_is_no_cell_is_named(tmp_path: Path) -> None:
     parquet.write_table(pa.table({"PatientID": ["1"], "ill": [[1, 2]]}), tmp_path / "t.parquet")
     with pytest.raises(CohortError, match=r"column ill has the type list"):
