@@ -152,22 +152,17 @@ def _way_of_writing(key: str) -> str:
 
 
 def _by_line(given: _Lines) -> Iterator[_Cells]:
-    """Yield the cells of each line behind its place; the header alone may have line breaks."""
-    header = csv.reader(given.texts(), delimiter=given.sign, skipinitialspace=True)
+    """Yield the cells of each line behind its place, the header first.
+
+    Where the header ends, too, is no row's doing: it is the first line that holds anything.
+    """
+    end = given.start
     names: tuple[str, ...] = ()
-    try:
-        while not any(name.strip() for name in names):
-            names = tuple(map(_unguarded, next(header)))
-    except StopIteration:
-        return
-    except csv.Error as error:
-        raise _too_long(given, given.start) from error
-    end = given.start + header.line_num
-    texts = [given.lines[place] or "" for place in range(given.start, end)]
-    if len(texts) > 1 and _is_open(texts, end, given):
-        raise _open_quote(given.path, given.start + 1)
-    if "\0" in "".join(texts):
-        _refuse_nul(given, end - 1, is_header=True)
+    while not any(name.strip() for name in names):
+        if end == len(given.lines):
+            return
+        names = _header_cells(given, end)
+        end += 1
     yield end, names
     for place in range(end, len(given.lines)):
         line = given.lines[place]
@@ -180,6 +175,23 @@ def _by_line(given: _Lines) -> Iterator[_Cells]:
                 yield place + 1, _cells(line, given.sign)
             except csv.Error as error:
                 given.refuse(place, f"it cannot be parted into cells: {error}")
+
+
+def _header_cells(given: _Lines, place: int) -> tuple[str, ...]:
+    line = given.lines[place] or ""
+    if "\0" in line:
+        _refuse_nul(given, place, is_header=True)
+    try:
+        return _cells(line, given.sign)
+    except csv.Error as error:
+        if str(error) != _UNCLOSED:
+            raise _too_long(given, place) from error
+        message = (
+            f"Cannot read {given.path}: line {place + 1}, its header, opens a quote that it does "
+            "not close. A run with privacy reads each line by itself: close the quote, and write "
+            "the header on one line."
+        )
+        raise CohortError(message) from error
 
 
 def _cells(line: str, sign: str) -> tuple[str, ...]:

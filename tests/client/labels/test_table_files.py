@@ -261,10 +261,10 @@ def test_line_by_line_an_open_quote_swallows_no_other_row(
 ) -> None:
     others = [f'P{number},"{number}",""' for number in range(6)]
     path = tmp_path / "t.csv"
-    path.write_text("\n".join(['PatientID,"crp\nmg/l",ill', *others]), encoding="utf-8")
+    path.write_text("\n".join(['PatientID,"crp, mg/l",ill', *others]), encoding="utf-8")
     before = {cells for _, cells in read_table(path, line_by_line=True).lines}
     others.insert(place, row)
-    path.write_text("\n".join(['PatientID,"crp\nmg/l",ill', *others]), encoding="utf-8")
+    path.write_text("\n".join(['PatientID,"crp, mg/l",ill', *others]), encoding="utf-8")
     table = read_table(path, line_by_line=True)
     after = {cells for _, cells in table.lines}
     assert len(before) == 7
@@ -272,7 +272,16 @@ def test_line_by_line_an_open_quote_swallows_no_other_row(
         assert after - before == {("M", "4", '1"')}
     else:
         assert after == before
-        assert [one.what for one in table.unusable] == [f"line {place + 3}"]
+        assert [one.what for one in table.unusable] == [f"line {place + 2}"]
+
+
+@pytest.mark.parametrize("row", ['P1"x,1', 'P1",1', '"P1",1', "P1,1", 'P1,"1'])
+def test_line_by_line_no_row_says_where_the_header_ends(tmp_path: Path, row: str) -> None:
+    path = tmp_path / "t.csv"
+    for header in ('PatientID,ill,"note', 'PatientID,ill,"a\nb"'):
+        path.write_text(f"{header}\n{row}\nP2,0\n", encoding="utf-8")
+        with pytest.raises(CohortError, match=r"line 1, its header, opens a quote .* on one line"):
+            read_table(path, line_by_line=True)
 
 
 HEAD, BODY = "PatientID;ill;crp\n", "P0;0;2,5\nMüller;1;0,25\n"
