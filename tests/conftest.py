@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from functools import wraps
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -115,3 +116,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     line = peers.not_run(reasons)
     if line:
         terminalreporter.write_line(line, yellow=True)
+
+
+@pytest.fixture
+def a_package_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take each module of the tests for a distribution of its own.
+
+    A network that a test declares shares no globals with the tests that happen to be imported.
+    """
+
+    def of(code: object) -> str:
+        named = "__name__" if isinstance(code, ModuleType) else "__module__"
+        name = str(getattr(code, named, None))
+        return name if name.startswith("tests.") else name.partition(".")[0]
+
+    monkeypatch.setattr("client.privacy.reachable_state._package", of)

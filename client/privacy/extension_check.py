@@ -39,7 +39,7 @@ from common.models.foreign import check_extensions
 from common.models.network import network_of
 from common.platform.errors import ConfigurationError, ExtensionRefused, PrivacyError
 from common.privacy.accounting import make_plan
-from common.privacy.noise import SimulatedNoise
+from common.privacy.noise import ChaChaNoise
 from common.tasks import task_of
 from common.tasks.training_loss import training_loss
 
@@ -253,15 +253,14 @@ def _guard(run: RunConfig) -> None:
     """Put network and loss through what a private run tries before its first charge."""
     task, network = task_of(run.task), network_of(run, 0)
     privacy = PatientPrivacy(unit="patient", epsilon=3.0, default_patients=100)
-    noise = SimulatedNoise("check")
-    plan = make_plan(privacy, run.training, 100, 100.0, simulated=True)
+    plan = make_plan(privacy, run.training, 100, 100.0, simulated=False)
     objective = Objective(
         model=network,
         item_loss=training_loss(run, task),
         patients=_nobody(run),
         images_per_patient=1,
     )
-    check_model(objective, plan, noise, foreign=True)
+    check_model(objective, plan, ChaChaNoise(), foreign=True)
 
 
 def _nobody(run: RunConfig) -> Patients:

@@ -212,7 +212,7 @@ def test_a_site_refuses_another_release_before_it_reads_anything(
 def test_a_site_that_is_revoked_in_a_run_is_out_and_the_others_go_on(
     setting: Setting, order: Callable[..., RunAt]
 ) -> None:
-    size = Size(hidden=(300, 300), steps=20, minutes=0.1)
+    size = Size(hidden=(300, 300), steps=20, minutes=0.5)
     run = order("revoked", 4, size, aggregation="{smallest_quorum: 1}")
     run.reach("training", 2)
     setting.federation.coordinator.type("sites", "revoke", "east")
