@@ -19,7 +19,8 @@ pytestmark = pytest.mark.slow
 
 NAMES = ("east", "west")
 #: A network that takes a second to train, and an update that takes a moment to send.
-SIZE = Size(hidden=(300, 300), steps=40)
+# Three restarts in one round, each of which loads torch anew, take a minute on a busy machine.
+SIZE = Size(hidden=(300, 300), steps=40, minutes=4.0)
 LONG = 120.0
 
 
