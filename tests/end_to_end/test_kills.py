@@ -20,8 +20,8 @@ pytestmark = pytest.mark.slow
 NAMES = ("east", "west")
 #: A network that takes a second to train, and an update that takes a moment to send.
 # Three restarts in one round, each of which loads torch anew, take a minute on a busy machine.
-SIZE = Size(hidden=(300, 300), steps=40, minutes=4.0)
-LONG = 120.0
+SIZE = Size(hidden=(300, 300), steps=40, minutes=2.0)
+LONG = 180.0
 
 
 @pytest.fixture(scope="module")
