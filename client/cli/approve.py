@@ -7,13 +7,13 @@ from typing import Literal
 
 from client.cli.budget import charged
 from client.cli.status import is_running
-from client.cli.terminal import as_text, ask, say
 from client.governance.approvals import Approvals
 from client.governance.extensions import judge_extensions
 from client.governance.plain_words import described
 from client.governance.policy import Denied, judge, judge_metrics
 from client.site.home import Home
 from client.site.site_config import load_site_config
+from client.site.terminal import as_text, ask, say
 from client.transport.coordinator import load_coordinator
 from common.config.privacy import COMMON_DELTA
 from common.config.run_config import RunConfig, load_config

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from client.cli.terminal import as_text, say, table
 from client.site.home import Home
 from client.site.site_config import load_site_config
+from client.site.terminal import as_text, say, table
 from common.config.privacy import COMMON_DELTA
 
 if TYPE_CHECKING:

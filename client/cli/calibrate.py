@@ -7,12 +7,12 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from client.cli.terminal import as_text, say
 from client.inference.calibration.calibration import SiteCalibration, keep_calibration
 from client.inference.calibration.labels import questions
 from client.inference.inputs import check_bundle
 from client.site.home import Home
 from client.site.site_config import allowed_extensions
+from client.site.terminal import as_text, say
 from common.config.run_config import PrognosisTask, RunConfig
 
 

@@ -6,11 +6,11 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.cli.terminal import as_text, say, table
 from client.dicom.deidentify.deidentify import Profile, Withheld, deidentify
 from client.site.home import Home
 from client.site.pseudonyms import Pseudonyms, pseudonyms
 from client.site.site_config import load_site_config
+from client.site.terminal import as_text, say, table
 from common.platform.durable import replace_durably
 from common.platform.errors import CohortError, ConfigurationError, ExitCode
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from client.cli.terminal import as_text, say, table
 from client.governance.disclosures import listed, verify
 from client.site.home import Home
 from client.site.plain_text import counted, size
 from client.site.site_config import load_site_config
+from client.site.terminal import as_text, say, table
 
 _LAST = 20
 

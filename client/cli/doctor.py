@@ -9,11 +9,11 @@ from typing import Literal
 
 import typer
 
-from client.cli.terminal import as_text, say
 from client.node.systemd import SiteUnit, how_to_install, unit
 from client.readiness.doctor import examine
 from client.site.home import Home
 from client.site.site_config import load_site_config
+from client.site.terminal import as_text, say
 from common.platform.errors import ExitCode
 from common.platform.systemd import in_a_persons_home, installed
 

@@ -10,9 +10,9 @@ from typing import TypeVar
 
 import typer
 
-from client.cli.terminal import as_text, say, table
 from client.site.home import Home
 from client.site.site_config import SiteConfig, load_site_config
+from client.site.terminal import as_text, say, table
 from common.platform.errors import CohortError
 
 _TELL_SECONDS = 5.0

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.cli.terminal import as_text, say
 from client.governance.approvals import Approvals
 from client.site.home import Home
 from client.site.site_config import SiteConfig, load_site_config, write_site_config
+from client.site.terminal import as_text, say
 from client.transport.joining import join, wait_until_accepted
 from client.transport.proxy import proxy_to
 from common.config.run_config import RunConfig, load_config

@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from client.cli.terminal import as_text, say, table
 from client.inference.inputs import check_bundle
 from client.site.home import Home
 from client.site.pacs_config import Listening, PacsConfig
 from client.site.plain_text import ago
 from client.site.site_config import allowed_extensions, load_site_config
+from client.site.terminal import as_text, say, table
 from common.platform.errors import ConfigurationError, ExitCode, RunFailed
 
 if TYPE_CHECKING:

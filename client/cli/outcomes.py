@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from client.cli.terminal import as_text, say, table
 from client.labels.schema import schema_path
 from client.outcomes.building import OutcomeTable, build
 from client.outcomes.declaring import schema_text
@@ -16,6 +15,7 @@ from client.outcomes.plan import OutcomesPlan
 from client.outcomes.records import OutcomeRecords
 from client.site.home import Home
 from client.site.site_config import SiteConfig, load_site_config
+from client.site.terminal import as_text, say, table
 from client.site.withdrawals import withdrawn
 from client.site.yaml_part import load_part
 from common.platform.durable import replace_durably

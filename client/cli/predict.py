@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from client.cli.terminal import as_text, say
 from client.dicom.reasons import Reason, Unusable
 from client.inference.inputs import check_bundle, study_files
 from client.results.score import Score
 from client.site.home import Home
 from client.site.pacs_config import PacsConfig
 from client.site.site_config import allowed_extensions, load_site_config
+from client.site.terminal import as_text, say
 from common.platform.errors import CohortError, ConfigurationError, ExitCode, WardroundError
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 import typer
 
-from client.cli.terminal import as_text, say, table
 from client.pacs.arrival_batch import ArrivalNotes
 from client.pacs.fsync import Flusher
 from client.pacs.pull import AtWork, Pulled, PullOrder, cannot_write, pull
@@ -20,6 +19,7 @@ from client.site.home import Home
 from client.site.pacs_config import PacsConfig
 from client.site.plain_text import size
 from client.site.site_config import load_site_config
+from client.site.terminal import as_text, say, table
 from client.site.withdrawals import withdrawn
 from common.platform.errors import CohortError, ConfigurationError, ExitCode, WardroundError
 

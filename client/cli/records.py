@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from client.cli.terminal import as_text, ask, say
 from client.governance.records import SiteRecords
 from client.governance.records_loss import declare_lost
 from client.site.home import Home
 from client.site.site_config import load_site_config
+from client.site.terminal import as_text, ask, say
 from common.platform.errors import RecordsLost
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import typer
 
-from client.cli.terminal import as_text, say, table
 from client.site.home import Home
 from client.site.site_config import load_site_config
+from client.site.terminal import as_text, say, table
 from common.platform.durable import replace_durably
 from common.platform.errors import CohortError
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from client.cli.approve import ANSWERS, found_configuration, show_configuration
 from client.cli.status import is_automatic
-from client.cli.terminal import as_text, say, table
 from client.governance.approvals import Approvals, KnownConfiguration
 from client.site.home import Home
 from client.site.plain_text import ago
+from client.site.terminal import as_text, say, table
 
 _STEPS = {
     "waiting": "wardround-site approve {0}   (or refuse)",

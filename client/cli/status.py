@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 
-from client.cli.terminal import as_text, say, table
 from client.governance.approvals import Approvals
 from client.site.home import Home
 from client.site.plain_text import ago, size
 from client.site.site_config import load_site_config
+from client.site.terminal import as_text, say, table
 from client.transport.coordinator import load_coordinator
 from client.transport.quarantine import Quarantine
 from common.platform.errors import ConfigurationError, ExitCode, WardroundError

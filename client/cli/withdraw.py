@@ -6,9 +6,9 @@ from pathlib import Path
 
 import typer
 
-from client.cli.terminal import as_text, ask, say, table
 from client.site.home import Home
 from client.site.site_config import load_site_config
+from client.site.terminal import as_text, ask, say, table
 from client.site.withdrawals import listed, writing
 from common.platform.errors import ConfigurationError, WardroundError
 

@@ -18,9 +18,9 @@ from torch import Tensor
 from client.cohort.decode import Decoded
 from client.cohort.image_masks import Canvas, mask_name, read_mask, shared_masks
 from client.cohort.images import Image, find_images, fitting
-from client.cohort.mask_grid import on_grid
 from client.cohort.select import WantedImages
 from client.dicom.contained import contained
+from client.dicom.masks.grid import on_grid
 from client.dicom.masks.telling import Tell
 from client.dicom.pixels.store import PixelStore
 from client.dicom.reasons import Reason, Unusable, UnusableFile

@@ -35,9 +35,9 @@ from client.site.quality_rules import QualityRules
 from client.site.withdrawals import withdrawn_in
 from client.training.evaluation import evaluate_round
 from client.training.features import site_of, with_features
+from client.training.kept_between_rounds import MemoryInFolder
 from client.training.local_model import LocalModel, open_local_model
 from client.training.local_round import train_round
-from client.training.memory import MemoryInFolder
 from client.training.private_round import counted, plan_of
 from client.training.site import Guard, Site, bound_to
 from client.training.step_timing import round_seconds

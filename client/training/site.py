@@ -13,7 +13,7 @@ from client.privacy.answers import Answers, AnswersInProcess
 from client.privacy.composition import Part, charged_as
 from client.privacy.ledger import Ledger, Limit
 from client.privacy.stored_charge import BoundTo, Charge
-from client.training.memory import MemoryInProcess, SiteMemory
+from client.training.kept_between_rounds import MemoryInProcess, SiteMemory
 from common.data.sample import Patients
 from common.messages.wire import Request
 from common.privacy.noise import NoiseSource

@@ -11,9 +11,9 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client.training.evaluation import evaluate_round
+from client.training.kept_between_rounds import MemoryInProcess
 from client.training.local_model import LocalModel, open_local_model
 from client.training.local_round import train_round
-from client.training.memory import MemoryInProcess
 from client.training.site import Site
 from common.config.run_config import RunConfig
 from common.data.weights import Weights

@@ -26,8 +26,8 @@ from client.site.home import Home
 from client.site.policy_rules import PolicyRules
 from client.site.quality_rules import QualityRules
 from client.site.site_config import SiteConfig
+from client.training.kept_between_rounds import MemoryInFolder
 from client.training.local_model import open_local_model
-from client.training.memory import MemoryInFolder
 from client.training.site import Guard, Site
 from client.transport.inbox import Inbox
 from client.transport.outbox import Outbox

@@ -7,9 +7,9 @@ from dataclasses import replace
 import torch
 
 from client.training.batches import batches
+from client.training.kept_between_rounds import MemoryInProcess, SiteMemory
 from client.training.local_model import LocalModel, open_local_model
 from client.training.local_round import train_round
-from client.training.memory import MemoryInProcess, SiteMemory
 from client.training.site import Site, data_order
 from common.config.learning_rate import learning_rate
 from common.config.run_config import RunConfig, parse_config

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from client.training.memory import MemoryInFolder, MemoryInProcess, SiteMemory
+from client.training.kept_between_rounds import MemoryInFolder, MemoryInProcess, SiteMemory
 from common.config.run_config import RunConfig, parse_config
 from common.data.scaffold import next_control
 from common.data.weights import Weights, zeros_like

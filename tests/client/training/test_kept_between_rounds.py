@@ -8,9 +8,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from client.training.kept_between_rounds import MemoryInFolder, MemoryInProcess, SiteMemory
 from client.training.local_model import open_local_model
 from client.training.local_round import train_round
-from client.training.memory import MemoryInFolder, MemoryInProcess, SiteMemory
 from common.data.weights import Weights
 from common.messages.wire import SiteUpdate
 from common.platform.errors import StateDamaged

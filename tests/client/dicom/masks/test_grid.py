@@ -9,10 +9,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from client.cohort import mask_grid
 from client.cohort.left_out import NobodyUsable
-from client.cohort.mask_grid import on_grid
 from client.cohort.site_cohort import SiteCohort
+from client.dicom.masks import grid as mask_grid
+from client.dicom.masks.grid import on_grid
 from client.dicom.reasons import NOTICES, Reason, UnusableFile
 from common.config.run_config import Images, RunConfig, parse_config
 from common.data.preprocessing import prepare_labels
