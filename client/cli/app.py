@@ -10,7 +10,13 @@ from typing import Annotated, Literal
 import typer
 
 from client.site.home import Home
-from common.platform.command_line import Reporting
+from common.platform.command_line import (
+    ContentOption,
+    ExtensionArgument,
+    ExtensionValuesOption,
+    MadeUpSizeOption,
+    Reporting,
+)
 from common.platform.errors import ConfigurationError, ExitCode
 
 HomeOption = Annotated[
@@ -284,17 +290,10 @@ def extensions(home: HomeOption = None, *, json: JsonOption = False) -> None:
 
 @app.command("check-extension")
 def check_extension(
-    name: Annotated[str, typer.Argument(help="DISTRIBUTION, or DISTRIBUTION/NAME.")],
-    arguments: Annotated[
-        str, typer.Option(metavar="YAML", help="What a configuration would give it: '{width: 8}'.")
-    ] = "{}",
-    size: Annotated[
-        str, typer.Option(metavar="ROWS,COLUMNS", help="Of made-up images; three sides for 3-D.")
-    ] = "32,32",
-    content: Annotated[
-        str | None,
-        typer.Option(metavar="HASH", help="Refuse another content than this, before it is run."),
-    ] = None,
+    name: ExtensionArgument,
+    arguments: ExtensionValuesOption = "{}",
+    size: MadeUpSizeOption = "32,32",
+    content: ContentOption = None,
 ) -> None:
     """Try an installed extension on made-up input, as runs do, and say what holds.
 

@@ -14,7 +14,7 @@ from client.training.private_round import counted, train_privately
 from client.training.site import Site, data_order, repeatable_dropout
 from common.config.learning_rate import learning_rate
 from common.config.run_config import Training
-from common.data.preprocessing import augment
+from common.data.augmentation import augment
 from common.data.sample import patient_loss
 from common.data.scaffold import next_control
 from common.data.weights import Weights, difference, on_processor

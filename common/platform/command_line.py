@@ -1,14 +1,26 @@
-"""Errors of a command: one message that says what to type, and an exit status."""
+"""What commands of several programs share: how errors end them, and options of check-extension."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import typer
 from typer.core import TyperGroup
 from typing_extensions import override
 
 from common.platform.errors import ExitCode, WardroundError
+
+ExtensionArgument = Annotated[str, typer.Argument(help="DISTRIBUTION, or DISTRIBUTION/NAME.")]
+ExtensionValuesOption = Annotated[
+    str, typer.Option(metavar="YAML", help="What a configuration would give it: '{width: 8}'.")
+]
+MadeUpSizeOption = Annotated[
+    str, typer.Option(metavar="ROWS,COLUMNS", help="Of made-up images; three sides for 3-D.")
+]
+ContentOption = Annotated[
+    str | None,
+    typer.Option(metavar="HASH", help="Refuse another content than this, before it is run."),
+]
 
 
 class Reporting(TyperGroup):

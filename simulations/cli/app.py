@@ -8,6 +8,12 @@ from typing import Annotated, Literal
 
 import typer
 
+from common.platform.command_line import (
+    ContentOption,
+    ExtensionArgument,
+    ExtensionValuesOption,
+    MadeUpSizeOption,
+)
 from common.platform.errors import ExitCode, WardroundError
 
 app = typer.Typer(
@@ -96,17 +102,10 @@ def compare(  # noqa: PLR0913 - one parameter an option
 
 @app.command("check-extension")
 def check_extension(
-    name: Annotated[str, typer.Argument(help="DISTRIBUTION, or DISTRIBUTION/NAME.")],
-    arguments: Annotated[
-        str, typer.Option(metavar="YAML", help="What a configuration would give it: '{width: 8}'.")
-    ] = "{}",
-    size: Annotated[
-        str, typer.Option(metavar="ROWS,COLUMNS", help="Of made-up images; three sides for 3-D.")
-    ] = "32,32",
-    content: Annotated[
-        str | None,
-        typer.Option(metavar="HASH", help="Refuse another content than this, before it is run."),
-    ] = None,
+    name: ExtensionArgument,
+    arguments: ExtensionValuesOption = "{}",
+    size: MadeUpSizeOption = "32,32",
+    content: ContentOption = None,
 ) -> None:
     """Try an installed extension on made-up input, as runs do, and say what holds.
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.config.run_config import Images
-from common.data.preprocessing import augment, pad_or_crop, prepare, prepare_labels, resize
+from common.data.augmentation import augment
+from common.data.preprocessing import pad_or_crop, prepare, prepare_labels, resize
 
 SHAPES_2D = st.tuples(st.integers(2, 40), st.integers(2, 40))
 SHAPES_3D = st.tuples(*[st.integers(2, 14)] * 3)

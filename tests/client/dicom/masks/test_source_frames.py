@@ -116,7 +116,7 @@ def test_frames_that_do_not_say_on_which_of_several_they_were_drawn_are_refused(
     }[kind]
     path = save(tmp_path / "s", drawn(of, [named] * 3))
     for frame in range(3):
-        refused(lambda frame=frame: read(path, of, frame))
+        assert refused(lambda frame=frame: read(path, of, frame))
 
 
 @pytest.mark.parametrize("named", [True, False])
