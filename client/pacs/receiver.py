@@ -114,7 +114,9 @@ def _entity(pacs: PacsConfig, *, only_pacs: bool) -> Entity:
     entity.network_timeout = entity.dimse_timeout = NETWORK_SECONDS
     entity.acse_timeout = LIMITS.opening_seconds
     # Who is cut when there are too many is decided in client/pacs/connection/callers.py.
-    entity.maximum_associations = LIMITS.connections + 1
+    # Callers bounds the connections; the threads of those that it cut live on for a moment, and
+    # must not have the PACS turned away meanwhile.
+    entity.maximum_associations = 2 * LIMITS.connections
     entity.add_supported_context(VERIFICATION)
     for context in AllStoragePresentationContexts:
         entity.add_supported_context(str(context.abstract_syntax), ALL_TRANSFER_SYNTAXES)

@@ -66,9 +66,16 @@ class IncomingAssociation:
         return self.association is not None and bool(self.association.is_established)
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Give the connection back, and its thread.
+
+        pynetdicom waits for a request as long as one may take, whether anybody is there or not;
+        such threads count as associations, and enough of them would have the PACS turned away.
+        """
         self.cut()
         self.sock.close()
+        if self.association is not None and not self.is_established:
+            # As if the wait were over: it returns None then.
+            self.association.dul.to_user_queue.put(None)  # type: ignore[arg-type]  # not in its stub
 
     def cut(self) -> None:
         """End it; its own thread notices and cleans up."""

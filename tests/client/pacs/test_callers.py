@@ -125,6 +125,14 @@ def test_connections_that_become_no_association_are_bounded_and_end(port: int) -
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("sent")
+def test_connections_that_hang_up_at_once_turn_nobody_away(port: int) -> None:
+    for _ in range(5 * LIMITS.connections):
+        for sock in strangers(port, 1):
+            sock.close()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("sent")
 def test_a_pdu_that_says_it_has_four_gigabytes_is_not_waited_for(port: int) -> None:
     (sock,) = strangers(port, 1)
     sock.sendall(struct.pack(">BBL", 1, 0, 0xFFFF_FFF0))
