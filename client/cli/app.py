@@ -16,6 +16,7 @@ from common.platform.command_line import (
     ExtensionValuesOption,
     MadeUpSizeOption,
     Reporting,
+    check_nothing_before,
 )
 from common.platform.errors import ConfigurationError, ExitCode
 
@@ -335,10 +336,18 @@ def check_records(
 
 
 @disclosures.callback(invoke_without_command=True)
-def disclosures_by_default(context: typer.Context) -> None:
+def disclosures_by_default(
+    context: typer.Context,
+    home: HomeOption = None,
+    *,
+    every: AllOption = False,
+    json: JsonOption = False,
+) -> None:
     """Show what has left this site: one line for each message."""
     if context.invoked_subcommand is None:
-        list_disclosures()
+        list_disclosures(home, every=every, json=json)
+    else:
+        check_nothing_before(context, home, every, json)
 
 
 @disclosures.command("list")

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 from typing_extensions import override
 
-from common.platform.errors import ExitCode, WardroundError
+from common.platform.errors import ConfigurationError, ExitCode, WardroundError
 
 ExtensionArgument = Annotated[str, typer.Argument(help="DISTRIBUTION, or DISTRIBUTION/NAME.")]
 ExtensionValuesOption = Annotated[
@@ -46,6 +46,17 @@ class Reporting(TyperGroup):
             message = f"Error: {where}{error.strerror or error}. See that the disk has room and "
             typer.echo(f"{message}that this user may use it: {self.doctor}", err=True)
             raise typer.Exit(ExitCode.RUN_FAILED) from error
+
+
+def check_nothing_before(context: typer.Context, *given: object) -> None:
+    """Raise ConfigurationError for options before a subcommand, which would not see them.
+
+    It would look at another folder than was meant, and say that all is well there.
+    """
+    if any(given):
+        what = context.invoked_subcommand
+        message = f"Options belong behind {what}: {context.command_path} {what} OPTIONS"
+        raise ConfigurationError(message)
 
 
 def _plain(text: str) -> str:

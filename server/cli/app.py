@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from common.platform.command_line import Reporting
+from common.platform.command_line import Reporting, check_nothing_before
 from server.files.folder import Folder, default_folder
 
 
@@ -135,6 +135,8 @@ def list_sites(
         from server.cli import sites as command
 
         command.show(_chosen(folder), json=json)
+    else:
+        check_nothing_before(context, folder, json)
 
 
 @sites.command()

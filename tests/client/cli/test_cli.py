@@ -221,6 +221,15 @@ def test_exit_statuses_of_real_processes(tmp_path: Path) -> None:
         assert "Traceback" not in err
 
 
+def test_disclosures_takes_its_home_without_a_command_too(tmp_path: Path) -> None:
+    asked = RUNNER.invoke(app, ["disclosures", "--home", str(tmp_path)])
+    assert (asked.exit_code, asked.output) == (0, "Nothing has left this site yet.\n")
+    # Else it would look at another home than was meant, and say that all is well there.
+    other = RUNNER.invoke(app, ["disclosures", "--home", str(tmp_path), "verify"])
+    assert other.exit_code == 2
+    assert "Options belong behind verify" in other.output
+
+
 def test_commands_that_only_look_start_without_torch() -> None:
     program = (
         "import sys, client.cli.app, client.cli.status, client.cli.join, "
