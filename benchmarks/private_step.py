@@ -24,11 +24,12 @@ from row import Row, shown, told
 
 from client.privacy.patient_gradients import Backend, Objective
 from client.privacy.private_step import patient_optimizer, private_step
-from common.config.run_config import Cohort, Images, Model, NetworkName
+from common.config.run_config import Cohort, DiagnosisTask, Images, Model, NetworkName
 from common.data.sample import Patients
 from common.models import build_model
 from common.privacy.noise import ChaChaNoise
 from common.privacy.plan import Mechanism, PrivacyPlan
+from common.tasks import task_of
 
 NETWORKS: tuple[NetworkName, ...] = ("densenet121", "resnet18", "unet")
 MODES = ("plain", "private", "hooks")
@@ -85,10 +86,9 @@ def _network_rows(network: NetworkName) -> list[Row]:
     ]
 
 
-def item_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Return one loss an item, for a logit or a map of logits."""
-    losses = nn.functional.binary_cross_entropy_with_logits(output, target, reduction="none")
-    return losses.flatten(1).mean(1)
+#: Ours, by label or by pixel: a loss written here would be code of others, and each patient of such
+#: a run is set apart (client/privacy/isolation.py), which is another measurement.
+item_loss = task_of(DiagnosisTask(kind="diagnosis", target="ill")).item_loss
 
 
 def _patients(shape: tuple[int, ...], target: tuple[int, ...], patients: int) -> Patients:
