@@ -27,9 +27,9 @@ from common.config.run_config import Aggregation, RunConfig, parse_config
 from common.data.weights import Weights
 from common.messages.wire import EvaluationRequest, Refusal, SiteReport, SiteUpdate, TrainRequest
 from server.aggregation.rules import aggregator_of
-from server.rounds.admission import admit
 from server.rounds.run_rounds import train_round
 from server.rounds.run_state import RunState
+from server.rounds.update_admission import admit
 
 SITES = 32
 #: Shapes like ResNet-18's: 11.0 million parameters, none larger than 2.4 million.

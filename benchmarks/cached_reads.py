@@ -31,7 +31,7 @@ from row import Row, shown, told
 
 from client.cohort.decode import Object, pixels_of, read_objects
 from client.cohort.select import Grouping
-from client.dicom.pixels.store import PixelStore
+from client.dicom.pixels.pixel_store import PixelStore
 from client.dicom.reading.read import Header
 
 IMAGES, SIDE = 256, 256

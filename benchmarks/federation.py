@@ -38,9 +38,9 @@ from row import Row, shown, told
 from client.cohort.loading import load_cohort
 from client.cohort.split import simulated_key
 from client.site.cache import Cache
-from client.training.features import site_of
+from client.training.cohort_features import site_of
 from common.config.run_config import RunConfig, parse_config
-from common.models.network import initial_weights
+from common.models.run_network import initial_weights
 from common.tasks import task_of
 from server.aggregation.rules import aggregator_of
 from server.rounds.run_rounds import RunRecords, begin, run_rounds

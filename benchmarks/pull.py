@@ -31,12 +31,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from client.pacs.arrival_batch import ArrivalNotes
 from client.pacs.fsync import Flusher
+from client.pacs.image_source import PacsQuery
 from client.pacs.pull import PullOrder, pull
-from client.pacs.queue import Queue
+from client.pacs.pull_queue import Queue
+from client.pacs.pull_selection import WantedSeries
 from client.pacs.rate_limit import Pace
-from client.pacs.selection import WantedSeries
-from client.pacs.source import PacsQuery
-from client.site.pacs_config import PacsConfig
+from client.site.pacs_section import PacsConfig
 from simulations.synthetic.dicom_writer import InventedStudy, Machine, write_ct
 from tests.client.pacs.orthanc import Pacs, free_port, orthanc
 from tests.client.pacs.reaching import reaching

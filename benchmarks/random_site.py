@@ -19,12 +19,12 @@ from prometheus_client import CollectorRegistry
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from client.governance.admission import AdmissionContext
 from client.governance.approvals import Approvals
 from client.governance.disclosures import Disclosures
-from client.governance.records import SiteRecords
+from client.governance.records_check import SiteRecords
+from client.governance.request_admission import AdmissionContext
 from client.node.message_loop import MessageLoop, TransportContext
-from client.node.meters import SiteMeters
+from client.node.prometheus_metrics import SiteMeters
 from client.node.worker import read_request
 from client.node.worker_process import Finished, WorkerProcess
 from client.site.home import Home
@@ -34,8 +34,8 @@ from client.transport.fleet_client import HEARTBEAT_SECONDS, FleetClient
 from client.transport.inbox import Inbox
 from client.transport.outbox import Outbox
 from client.transport.quarantine import Quarantine
-from common.messages.envelope import seal
-from common.messages.identity import load_private, sign
+from common.messages.signed_envelope import seal
+from common.messages.signing_key import load_private, sign
 from common.messages.wire import (
     Answer,
     Proposal,

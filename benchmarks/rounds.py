@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from row import Row, shown, told
 
-from client.training.site import Site
+from client.training.training_site import Site
 from common.config.run_config import RunConfig, parse_config
 from common.data.sample import Patients
 from server.aggregation.rules import aggregator_of

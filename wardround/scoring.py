@@ -14,16 +14,16 @@ from client.cohort.split import simulated_key
 from client.dicom.reasons import Unusable
 from client.inference.inputs import check_bundle, study_files
 from client.inference.local import labels_for
-from client.inference.model import Local, TrainedModel, open_model, score_study
+from client.inference.trained_model import Local, TrainedModel, open_model, score_study
 from client.results.score import Score
-from client.site.extension_rules import all_of
+from client.site.extensions_section import all_of
 from client.training.evaluation import score
 from client.training.local_model import LocalModel, open_local_model
 from common.config.run_config import RunConfig
 from common.data.sample import Patients
 from common.data.weights import load_into
 from common.extensions.content import offered
-from common.metrics.estimate import Estimate, bootstrap_weights
+from common.metrics.intervals import Estimate, bootstrap_weights
 from common.platform.errors import CohortError, ConfigurationError
 from common.tasks import task_of
 from common.tasks.task import Scores

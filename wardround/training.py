@@ -21,7 +21,7 @@ from simulations.comparison.compare import Comparison, ComparisonPlan
 from simulations.comparison.compare import compare as compare_arms
 from simulations.comparison.not_used import write_not_used
 from simulations.comparison.verdicts import said_of
-from simulations.engines.engines import Engine, EngineKind
+from simulations.engines.engine_choice import Engine, EngineKind
 from wardround.progress import comparing, reading
 from wardround.showing import as_html, as_text, frame
 from wardround.sites import Cohorts, check_read_for

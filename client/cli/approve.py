@@ -100,7 +100,7 @@ def _costs(home: Home, config: RunConfig, run: str) -> list[tuple[str, str]]:
     """Return what a private run costs each patient here, and what is left of the limit."""
     if config.privacy == "none":
         return []
-    from client.cohort_statistics.describing import Telling
+    from client.cohort_statistics.description import Telling
     from client.cohort_statistics.run_costs import cost_of
 
     try:

@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from client.inference.calibration.calibration import SiteCalibration, keep_calibration
-from client.inference.calibration.labels import questions
+from client.inference.calibration.label_questions import questions
+from client.inference.calibration.site_calibration import SiteCalibration, keep_calibration
 from client.inference.inputs import check_bundle
 from client.site.home import Home
 from client.site.site_config import allowed_extensions
@@ -18,9 +18,9 @@ from common.config.run_config import PrognosisTask, RunConfig
 
 def calibrate(home: Home, bundle: Path, *, coverage: float, unlike: float, as_json: bool) -> None:
     """Fit and keep the calibration, and say what it holds."""
-    from client.inference.calibrate import CalibrationOptions
-    from client.inference.calibrate import calibrate as fitted
-    from client.inference.model import open_model
+    from client.inference.fit_calibration import CalibrationOptions
+    from client.inference.fit_calibration import calibrate as fitted
+    from client.inference.trained_model import open_model
 
     wishes = CalibrationOptions(coverage=coverage, flagged=unlike)
     check_bundle(bundle)

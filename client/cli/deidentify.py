@@ -11,7 +11,7 @@ from client.site.home import Home
 from client.site.pseudonyms import Pseudonyms, pseudonyms
 from client.site.site_config import load_site_config
 from client.site.terminal import as_text, say, table
-from common.platform.durable import replace_durably
+from common.platform.durable_files import replace_durably
 from common.platform.errors import CohortError, ConfigurationError, ExitCode
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from client.site.extension_rules import how_to_allow, is_allowed
+from client.site.extensions_section import how_to_allow, is_allowed
 from client.site.home import Home
 from client.site.site_config import load_site_config
 from client.site.terminal import as_text, say

@@ -32,10 +32,10 @@ def _index_run(home: Home, site: SiteConfig, path: Path, *, every: bool) -> None
     from client.cohort.column_check import questions_about
     from client.cohort.left_out import LeftOut
     from client.cohort.loading import load_cohort, needed_columns
-    from client.cohort.quality_rules import CohortPaths, images_left_out
+    from client.cohort.quality_refusals import CohortPaths, images_left_out
     from client.site.cache import Cache
     from client.site.withdrawals import withdrawn
-    from client.training.features import with_features
+    from client.training.cohort_features import with_features
     from common.config.run_config import load_config
     from common.extensions.pinning import pinned
     from common.tasks import task_of
@@ -89,7 +89,7 @@ def _index_folder(home: Home, site: SiteConfig, *, every: bool) -> None:
     from client.cohort.scan import dicom_files, scan
     from client.cohort.select import Grouping, select
     from client.dicom.index.index import Index
-    from client.dicom.pixels.store import PixelStore
+    from client.dicom.pixels.pixel_store import PixelStore
 
     if not site.data.is_dir():
         message = f"There is no folder {site.data}. Mount it, or correct data in {home.site_yaml}."

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from client.inference.inputs import check_bundle
 from client.site.home import Home
-from client.site.pacs_config import Listening, PacsConfig
+from client.site.pacs_section import Listening, PacsConfig
 from client.site.plain_text import ago
 from client.site.site_config import allowed_extensions, load_site_config
 from client.site.terminal import as_text, say, table
@@ -48,8 +48,8 @@ def listen(home: Home, wishes: ListenOptions) -> ExitCode:
     from client.inference.arrivals.listening import Post
     from client.inference.arrivals.queue import ArrivalQueue
     from client.inference.local import local_of
-    from client.inference.model import open_model
-    from client.node.daemon_setting import stopping
+    from client.inference.trained_model import open_model
+    from client.node.daemon_process import stopping
     from common.platform.logs import log, open_logs
 
     rules = pacs.listen if pacs is not None else Listening()
@@ -76,7 +76,7 @@ def listen(home: Home, wishes: ListenOptions) -> ExitCode:
 @contextmanager
 def _alone(home: Home) -> Iterator[None]:
     """Hold the home's queue: two listeners would score the same studies."""
-    from client.node.daemon_setting import locked
+    from client.node.daemon_process import locked
 
     with ExitStack() as stack:
         try:
@@ -93,7 +93,7 @@ def _alone(home: Home) -> Iterator[None]:
 def _way(
     home: Home, wishes: ListenOptions, pacs: PacsConfig | None, arrivals: ArrivalQueue
 ) -> AbstractContextManager[str]:
-    from client.inference.arrivals.ways import by_folder, by_store
+    from client.inference.arrivals.intake import by_folder, by_store
 
     if wishes.folder is None:
         assert pacs is not None  # noqa: S101  # _pacs has seen to it

@@ -6,19 +6,19 @@ from collections import Counter
 from pathlib import Path
 
 from client.labels.schema import schema_path
-from client.outcomes.building import OutcomeTable, build
-from client.outcomes.declaring import schema_text
 from client.outcomes.fhir_records import FhirRecords
 from client.outcomes.fhir_server import FhirServer
 from client.outcomes.omop import Omop
-from client.outcomes.plan import OutcomesPlan
+from client.outcomes.outcome_table import OutcomeTable, build
+from client.outcomes.outcomes_yaml import OutcomesPlan
 from client.outcomes.records import OutcomeRecords
+from client.outcomes.table_schema import schema_text
 from client.site.home import Home
 from client.site.site_config import SiteConfig, load_site_config
 from client.site.terminal import as_text, say, table
 from client.site.withdrawals import withdrawn
 from client.site.yaml_part import load_part
-from common.platform.durable import replace_durably
+from common.platform.durable_files import replace_durably
 from common.platform.errors import CohortError, ConfigurationError
 
 _NAMED = 20

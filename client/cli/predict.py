@@ -14,13 +14,13 @@ from client.dicom.reasons import Reason, Unusable
 from client.inference.inputs import check_bundle, study_files
 from client.results.score import Score
 from client.site.home import Home
-from client.site.pacs_config import PacsConfig
+from client.site.pacs_section import PacsConfig
 from client.site.site_config import allowed_extensions, load_site_config
 from client.site.terminal import as_text, say
 from common.platform.errors import CohortError, ConfigurationError, ExitCode, WardroundError
 
 if TYPE_CHECKING:
-    from client.inference.model import TrainedModel
+    from client.inference.trained_model import TrainedModel
     from client.pacs.sending.delivery import Delivered
     from client.results.writing import Result
 
@@ -48,7 +48,7 @@ def predict(home: Home, wanted: PredictOptions, *, as_json: bool) -> ExitCode:
     files = files_of(home, wanted.study)
     # Imported here: torch takes its time, and a wrong path should not wait for it.
     from client.inference.local import local_of
-    from client.inference.model import open_model, score_study
+    from client.inference.trained_model import open_model, score_study
     from client.pacs.sending.delivery import deliver
     from client.results.writing import write_results
 
@@ -105,7 +105,7 @@ def _was_learned_from(home: Home, model: TrainedModel, score: Score) -> bool:
     """Return whether this site's training of the model's run saw the study's patient."""
     from pydicom import dcmread
 
-    from client.inference.calibration.calibration import hashed
+    from client.inference.calibration.site_calibration import hashed
     from client.inference.calibration.trained_on import trained_on
 
     header = dcmread(score.sources[0], stop_before_pixels=True, specific_tags=["PatientID"])

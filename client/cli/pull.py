@@ -12,11 +12,11 @@ import typer
 from client.pacs.arrival_batch import ArrivalNotes
 from client.pacs.fsync import Flusher
 from client.pacs.pull import AtWork, Pulled, PullOrder, cannot_write, pull
-from client.pacs.queue import Counted, Queue
+from client.pacs.pull_queue import Counted, Queue
+from client.pacs.pull_selection import wanted
 from client.pacs.rate_limit import Pace
-from client.pacs.selection import wanted
 from client.site.home import Home
-from client.site.pacs_config import PacsConfig
+from client.site.pacs_section import PacsConfig
 from client.site.plain_text import size
 from client.site.site_config import load_site_config
 from client.site.terminal import as_text, say, table

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from client.governance.records import SiteRecords
+from client.governance.records_check import SiteRecords
 from client.governance.records_loss import declare_lost
 from client.site.home import Home
 from client.site.site_config import load_site_config

@@ -13,7 +13,7 @@ import typer
 from client.site.home import Home
 from client.site.site_config import load_site_config
 from client.site.terminal import as_text, say, table
-from common.platform.durable import replace_durably
+from common.platform.durable_files import replace_durably
 from common.platform.errors import CohortError
 
 _SHOWN = 6
@@ -30,7 +30,7 @@ def report(home: Home, config: Path | None, out: Path | None) -> None:
     from client.site.plain_text import size
     from common.config.run_config import load_config
     from common.extensions.pinning import pinned
-    from common.platform.page import page
+    from common.platform.html_page import page
 
     site = load_site_config(home.site_yaml)
     run = pinned(load_config(config), at_site=True).in_force() if config is not None else None

@@ -69,7 +69,7 @@ def withdraw(home: Home, patient: str | None, *, yes: bool, delete_pulled: bool)
 
 def _note(home: Home) -> None:
     """Note the withdrawal where an old copy of its list would be held against it."""
-    from client.governance.records import SiteRecords
+    from client.governance.records_check import SiteRecords
 
     try:
         SiteRecords(home).note_withdrawal()

@@ -1,7 +1,7 @@
 """From a folder and a table to the patients, images and parts that a run can use.
 
-Imported from here: column_check, decode, images, join_report, left_out, loading, other_formats,
-    pixel_quality, quality, quality_rules, scan, select, series_choice, site_cohort, split.
+Imported from here: column_check, decode, image_quality, images, join_report, left_out, loading,
+    other_formats, pixel_quality, quality_refusals, scan, select, series_choice, site_cohort, split.
 May import: client.dicom, client.dicom.codec, client.dicom.headers, client.dicom.index,
     client.dicom.masks, client.dicom.pixels, client.dicom.reading, client.labels, client.site,
     common.

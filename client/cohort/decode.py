@@ -23,7 +23,7 @@ from client.cohort.select import Grouping, Owned, Selected, SelectedImage, Wante
 from client.dicom.contained import contained
 from client.dicom.index.index import Index
 from client.dicom.pixels.native import read_image
-from client.dicom.pixels.store import Entry, PixelStore
+from client.dicom.pixels.pixel_store import Entry, PixelStore
 from client.dicom.quiet import quiet
 from client.dicom.reading.files import File
 from client.dicom.reading.padding import Padding

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
 
-from client.dicom.masks.masks import read_image_segmentation, read_png, read_segmentation
+from client.dicom.masks.mask_remarks import Tell, to_nobody
 from client.dicom.masks.nifti import SUFFIXES, read_nifti
 from client.dicom.masks.owner import check_owner, owner_of
 from client.dicom.masks.rtstruct import (
@@ -20,8 +20,8 @@ from client.dicom.masks.rtstruct import (
     frame_of_reference,
     read_structure_set,
 )
-from client.dicom.masks.segments import Labels, Structures
-from client.dicom.masks.telling import Tell, to_nobody
+from client.dicom.masks.seg import read_image_segmentation, read_png, read_segmentation
+from client.dicom.masks.seg_segments import Labels, Structures
 from client.dicom.quiet import quiet
 from client.dicom.reading.read import Header
 from client.dicom.reading.volume import Geometry

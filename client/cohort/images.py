@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from client.cohort.decode import Decoded, Object, pixels_of
 from client.cohort.select import Owned
 from client.dicom.contained import contained
-from client.dicom.pixels.store import PixelStore
+from client.dicom.pixels.pixel_store import PixelStore
 from client.dicom.reading.phases import check_phases
 from client.dicom.reading.read import Header
 from client.dicom.reading.rescale import Pixels

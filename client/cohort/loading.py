@@ -25,7 +25,7 @@ from client.cohort.scan import dicom_files, scan
 from client.cohort.select import ImageGate, WantedImages, select
 from client.cohort.site_cohort import SiteCohort
 from client.dicom.index.index import Index
-from client.dicom.pixels.store import PixelStore
+from client.dicom.pixels.pixel_store import PixelStore
 from client.dicom.reasons import Reason, Unusable
 from client.labels.label_table import Labels, read_labels
 from client.site.cache import PIXELS, Cache

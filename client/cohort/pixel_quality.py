@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.cohort.decode import lines_of
-from client.cohort.quality import Suspect, is_secondary_capture
+from client.cohort.image_quality import Suspect, is_secondary_capture
 from client.dicom.codec.compressed import Array
 from client.dicom.contained import contained
 from client.dicom.headers.instance import Instance
-from client.dicom.pixels.store import PixelStore
+from client.dicom.pixels.pixel_store import PixelStore
 from client.dicom.reading.padding import Padding
 from client.dicom.reasons import Reason, UnusableFile
 from client.site.cache import pixels_key

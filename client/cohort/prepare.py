@@ -21,8 +21,8 @@ from client.cohort.images import Image, find_images, fitting
 from client.cohort.select import WantedImages
 from client.dicom.contained import contained
 from client.dicom.masks.grid import on_grid
-from client.dicom.masks.telling import Tell
-from client.dicom.pixels.store import PixelStore
+from client.dicom.masks.mask_remarks import Tell
+from client.dicom.pixels.pixel_store import PixelStore
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.labels.label_table import dicom_keys
 from client.site.cache import Cache, file_key, key_of

@@ -23,14 +23,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from client.cohort.left_out import LeftOut
-from client.cohort.quality import (
+from client.cohort.image_quality import (
     ImageRequirements,
     Suspect,
     is_secondary_capture,
     localizers,
     unwanted,
 )
+from client.cohort.left_out import LeftOut
 from client.dicom.contained import contained
 from client.dicom.headers.checks import WITHOUT_PIXELS
 from client.dicom.headers.instance import Instance, Quarantined

@@ -1,6 +1,7 @@
 """Account of every study of a site: used by a run, or left out and why.
 
-Nothing here leaves the site; client/cohort_statistics/release.py makes counts of it that may.
+Nothing here leaves the site; client/cohort_statistics/released_counts.py makes counts of it that
+may.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a hospital decides and can prove: its policy, approvals, disclosures and records.
 
-Imported from here: admission, approvals, disclosures, extensions, plain_words, policy, records,
-    records_loss, repetition.
+Imported from here: approvals, disclosures, extensions, plain_words, policy, records_check,
+    records_loss, repetition_limits, request_admission.
 May import: client.privacy, client.site, common.
 """

@@ -1,9 +1,9 @@
 """Disclosures: one line for each message that left this hospital, in a chain of hashes.
 
 Guarantee: the line is durable before its message is sent, so nothing leaves without a line; what
-comes again and again is counted in one (client/governance/repetition.py), and nobody can fill the
-disk. A line says what, to whom, how many bytes, which run and round, and the privacy that was spent
-by then; it holds nothing of any patient, and neither does the message.
+comes again and again is counted in one (client/governance/repetition_limits.py), and nobody can
+fill the disk. A line says what, to whom, how many bytes, which run and round, and the privacy that
+was spent by then; it holds nothing of any patient, and neither does the message.
 
     the same message again            one line at once, then one in five minutes (`times`); a kill
                                       loses the number of those since, none of which was news
@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from client.governance.repetition import Allowance, Clock, Repetitions
+from client.governance.repetition_limits import Allowance, Clock, Repetitions
 from common.platform.errors import StateDamaged
 from common.platform.hash_chain import ChainedLog, hashes, lines, newest_first, now
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from client.governance.policy import columns_of
 from client.site.plain_text import shown
 from common.config.extension import AT_SITES, ExtensionKind, distribution_of
-from common.config.measurement import is_validated
+from common.config.measured_rounds import is_validated
 from common.config.run_config import Extension, RunConfig
 from common.extensions.pinning import said
 

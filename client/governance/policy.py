@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from client.site.policy_rules import PolicyRules
+from client.site.policy_section import PolicyRules
 from common.config.run_config import RunConfig
 from common.messages.wire import RefusalReason
 from common.platform.errors import ConfigurationError

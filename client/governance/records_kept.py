@@ -7,9 +7,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.governance.statement import Statement, statement_from
+from client.governance.records_statement import Statement, statement_from
 from common.messages.receipt import Receipt, read_receipt
-from common.platform.durable import replace_durably
+from common.platform.durable_files import replace_durably
 from common.platform.errors import AnswerNotAdmitted, StateDamaged
 
 

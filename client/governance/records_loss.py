@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from client.governance.disclosures import listed
-from client.governance.records import SiteRecords, Witness
+from client.governance.records_check import SiteRecords, Witness
 from client.governance.records_kept import KnownRecords, digest_of, sha256_of
-from client.governance.statement import Statement, without
+from client.governance.records_statement import Statement, without
 from client.privacy.composition import binding
 from client.privacy.ledger import COHORT, Ledger
 from client.site.home import Home

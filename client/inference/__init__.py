@@ -1,6 +1,6 @@
 """A trained model on a hospital's own studies: files in, what the model says of them out.
 
-Imported from here: calibrate, inputs, local, model.
+Imported from here: fit_calibration, inputs, local, trained_model.
 May import: client.cohort, client.dicom, client.dicom.headers, client.dicom.pixels,
     client.dicom.reading, client.inference.calibration, client.labels, client.privacy,
     client.results, client.site, common.

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from client.inference.calibration.calibration import SiteCalibration, judge, share_as_unlike
-from client.inference.calibration.labels import LabelQuestion, questions
-from client.inference.calibration.unlike import distances, embedded
+from client.inference.calibration.label_questions import LabelQuestion, questions
+from client.inference.calibration.out_of_distribution import distances, embedded
+from client.inference.calibration.site_calibration import SiteCalibration, judge, share_as_unlike
 from client.inference.grid import source_labels
-from client.inference.reading import Item
+from client.inference.study_reading import Item
 from client.results.score import ModelName, Outlines, Quantity, Score
 from common.config.run_config import RunConfig, SegmentationTask
 from common.tasks import task_of

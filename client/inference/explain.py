@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from client.inference.answer import Answered
 from client.inference.grid import strongest_plane
-from client.inference.reading import Item
+from client.inference.study_reading import Item
 from client.results.score import Attribution, Heatmap
 from common.bundle.onnx import Deployed
 from common.config.run_config import DiagnosisTask, PrognosisTask, RunConfig, Table

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from client.cohort.column_check import numbers_of
-from client.inference.calibration.calibration import load_calibration
-from client.inference.model import Local, TrainedModel
-from client.inference.reading import table_columns
+from client.inference.calibration.site_calibration import load_calibration
+from client.inference.study_reading import table_columns
+from client.inference.trained_model import Local, TrainedModel
 from client.labels.label_table import Labels, read_labels
 from client.site.home import Home
 from client.site.site_config import load_site_config

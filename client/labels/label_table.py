@@ -13,8 +13,8 @@ from client.dicom.contained import contained
 from client.dicom.reading.read import Header
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.labels.csv_text import KEYS
-from client.labels.files import read_table
 from client.labels.schema import LabelSchema, check_columns, checked, read_schema, schema_path
+from client.labels.table_files import read_table
 from client.labels.table_shape import FEWER, MORE, misshapen, two_notations, with_causes
 from common.data.cell_values import Notation
 from common.platform.errors import CohortError

@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from client.dicom.reasons import Reason, Unusable
-from client.labels.files import TextTable
 from client.labels.schema import schema_path
+from client.labels.table_files import TextTable
 from common.data.cell_values import has_decimal_comma, may_be_thousands
 
 #: Begins the detail of a row that has more cells than the header, or fewer.

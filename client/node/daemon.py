@@ -15,14 +15,14 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from client.governance.admission import AdmissionContext
 from client.governance.approvals import Approvals
 from client.governance.disclosures import Disclosures
-from client.governance.records import SiteRecords
-from client.governance.repetition import Seldom
-from client.node.daemon_setting import answering_health, locked, stopping
+from client.governance.records_check import SiteRecords
+from client.governance.repetition_limits import Seldom
+from client.governance.request_admission import AdmissionContext
+from client.node.daemon_process import answering_health, locked, stopping
 from client.node.message_loop import MessageLoop, TransportContext
-from client.node.meters import SiteMeters
+from client.node.prometheus_metrics import SiteMeters
 from client.node.status import Status
 from client.node.worker_process import WorkerProcess
 from client.site.home import Home
@@ -33,7 +33,7 @@ from client.transport.inbox import Inbox
 from client.transport.outbox import Outbox
 from client.transport.proxy import proxy_to
 from client.transport.quarantine import Quarantine
-from common.messages.identity import load_private
+from common.messages.signing_key import load_private
 from common.platform.errors import ConfigurationError, LinkDown, SiteUnknown
 from common.platform.health import Status as HealthStatus
 from common.platform.logs import log, open_logs

@@ -18,23 +18,23 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 
-from client.governance.admission import (
+from client.governance.policy import Denied
+from client.governance.repetition_limits import MANY_NAMES, Names
+from client.governance.request_admission import (
     NO_QUESTION,
     AdmissionContext,
     AskedRequest,
     denied,
     question_of,
 )
-from client.governance.policy import Denied
-from client.governance.repetition import MANY_NAMES, Names
-from client.node.exchange import Carrier, MessageTraffic, TransportContext
-from client.node.meters import Outcome
+from client.node.message_transfer import Carrier, MessageTraffic, TransportContext
+from client.node.prometheus_metrics import Outcome
 from client.node.worker_process import Finished
 from client.transport.fleet_client import FleetClient, PendingMessage, reply_to
 from client.transport.inbox import Sending
 from client.transport.quarantine import MOST_INTERRUPTIONS
-from common.messages.envelope import Envelope, facts_of, read_head, seal
-from common.messages.identity import sign
+from common.messages.signed_envelope import Envelope, facts_of, read_head, seal
+from common.messages.signing_key import sign
 from common.messages.wire import Refusal, RefusalReason
 from common.platform.errors import (
     AnswerNotAdmitted,

@@ -19,17 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from client.cohort_statistics.describing import Telling
-from client.governance.records import SiteRecords
-from client.node.app import RequestHandler, SiteContext, refusal
+from client.cohort_statistics.description import Telling
+from client.governance.records_check import SiteRecords
 from client.node.progress import WorkProgress
+from client.node.request_handler import RequestHandler, SiteContext, refusal
 from client.site.home import Home
 from client.site.site_config import SiteConfig, load_site_config
 from client.training.device import device_of
 from client.transport.outbox import Outbox
-from common.messages.envelope import Envelope, read_envelope, seal, unseal
-from common.messages.identity import load_private, sign
 from common.messages.packing import Encoding
+from common.messages.signed_envelope import Envelope, read_envelope, seal, unseal
+from common.messages.signing_key import load_private, sign
 from common.messages.wire import Answer, Proposal, RefusalReason, Request, SiteUpdate
 from common.platform.errors import AnswerNotAdmitted, StateDamaged
 

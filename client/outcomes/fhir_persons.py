@@ -23,7 +23,7 @@ from dataclasses import replace
 from client.outcomes.fhir_patient import BY, NOBODY, PatientRecord, escaped, read_record
 from client.outcomes.fhir_server import FhirServer
 from client.outcomes.fhir_values import UnusableResource
-from client.outcomes.plan import OutcomesPlan
+from client.outcomes.outcomes_yaml import OutcomesPlan
 from client.outcomes.records import OutcomeRecords, Person, Unread
 from common.platform.errors import CohortError, ConfigurationError
 

@@ -23,7 +23,7 @@ from client.outcomes.fhir_values import (
     unknown_code,
     value_of,
 )
-from client.outcomes.plan import OutcomesPlan
+from client.outcomes.outcomes_yaml import OutcomesPlan
 from client.outcomes.records import (
     ConfirmedDiagnosis,
     Observation,

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from client.outcomes.plan import FhirSource
+from client.outcomes.outcomes_yaml import FhirSource
 from client.site.plain_text import shown
 from client.site.private_file import read_secret
 from client.transport.proxy import is_loopback

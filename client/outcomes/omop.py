@@ -12,7 +12,7 @@ from datetime import date, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from client.outcomes.plan import OutcomesPlan, SqlSource
+from client.outcomes.outcomes_yaml import OutcomesPlan, SqlSource
 from client.outcomes.records import (
     ConfirmedDiagnosis,
     Observation,

@@ -1,7 +1,7 @@
 """Images from where they are kept: DICOMweb, C-GET, C-MOVE or a folder, behind one interface.
 
-Imported from here: arrival_batch, fsync, pull, query, queue, rate_limit, received_file, receiver,
-    selection, source.
+Imported from here: arrival_batch, cfind, fsync, image_source, pull, pull_queue, pull_selection,
+    rate_limit, received_file, storage_scp.
 May import: client.dicom, client.dicom.headers, client.dicom.reading, client.labels,
     client.pacs.connection, client.site, common.
 """

@@ -8,7 +8,7 @@ from typing import Self
 
 from client.dicom.reasons import UnusableFile
 from client.pacs.fsync import Flusher, boot
-from client.pacs.queue import Queue
+from client.pacs.pull_queue import Queue
 from client.pacs.rate_limit import Pace
 from client.pacs.received_file import Landed
 

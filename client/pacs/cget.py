@@ -10,12 +10,12 @@ from pydicom.dataset import Dataset
 from pynetdicom import evt
 
 from client.dicom.reasons import UnusableFile
-from client.pacs import query
+from client.pacs import cfind
 from client.pacs.connection.association import COMPRESSED, UNCOMPRESSED, associate
 from client.pacs.connection.storage_classes import classes_of
+from client.pacs.image_source import ArrivalObserver, Halt, RemoteSeries, SeriesRefused, only
 from client.pacs.received_file import place
-from client.pacs.source import ArrivalObserver, Halt, RemoteSeries, SeriesRefused, only
-from client.site.pacs_config import PacsConfig
+from client.site.pacs_section import PacsConfig
 from common.platform.errors import Unreachable
 
 #: PS3.4 table B.2-1.
@@ -37,7 +37,7 @@ def cget(pacs: PacsConfig, data: Path) -> Iterator[CGet]:
         source.finder.close()
 
 
-class CGet(query.Asking):
+class CGet(cfind.Asking):
     """C-GET."""
 
     def fetch(
@@ -45,16 +45,16 @@ class CGet(query.Asking):
     ) -> None:
         """Ask for the series, or for its missing instances, on one association."""
         self.finder.close()  # all is found, and an association may be all that we are allowed
-        told = list(dict.fromkeys(query.instances(self._pacs, series).values()))
+        told = list(dict.fromkeys(cfind.instances(self._pacs, series).values()))
         guessed = [] if all(told) and told else classes_of(series.modality)
         classes = [*filter(None, told), *guessed]
-        wanted = [query.GET, *list(dict.fromkeys(classes))[:_MOST_CLASSES]]
+        wanted = [cfind.GET, *list(dict.fromkeys(classes))[:_MOST_CLASSES]]
         notes = _Desk(self._data, series, arrivals)
         with associate(
             self._pacs, wanted, syntaxes=(UNCOMPRESSED, *COMPRESSED), store=notes.store
         ) as association:
             for asked in requests(series, missing):
-                for status, _ in association.send_c_get(asked, query.GET):
+                for status, _ in association.send_c_get(asked, cfind.GET):
                     notes.check()
                     if not (guessed and _nothing_fits(status)):
                         judge(self._pacs, status, "C-GET")
@@ -127,6 +127,6 @@ def judge(pacs: PacsConfig, status: Dataset, service: str) -> None:
             f"series, ask the PACS team whether it allows {service} to {pacs.own_title}."
         )
         raise Unreachable(message)
-    if code not in query.PENDING and code not in {query.SUCCESS, _PARTLY}:
+    if code not in cfind.PENDING and code not in {cfind.SUCCESS, _PARTLY}:
         message = f"the PACS answers {service} with status 0x{code:04X}"
         raise SeriesRefused(message)

@@ -11,13 +11,13 @@ from pydicom.dataset import Dataset
 from pynetdicom import evt
 
 from client.dicom.reasons import Reason, UnusableFile
-from client.pacs import query
+from client.pacs import cfind
 from client.pacs.cget import OUT_OF_RESOURCES, STORED, judge, requests
 from client.pacs.connection.association import associate
+from client.pacs.image_source import ArrivalObserver, Halt, RemoteSeries, only
 from client.pacs.received_file import Landed, place
-from client.pacs.receiver import listen
-from client.pacs.source import ArrivalObserver, Halt, RemoteSeries, only
-from client.site.pacs_config import PacsConfig
+from client.pacs.storage_scp import listen
+from client.site.pacs_section import PacsConfig
 from common.platform.errors import TrustRefused
 
 #: PS3.4 table C.4-2: the destination is unknown. Some say "unable to process" for it.
@@ -37,7 +37,7 @@ def cmove(pacs: PacsConfig, data: Path) -> Iterator[CMove]:
             source.finder.close()
 
 
-class CMove(query.Asking):
+class CMove(cfind.Asking):
     """C-MOVE; also what its SCP asks and tells, by series."""
 
     def __init__(self, pacs: PacsConfig, data: Path) -> None:
@@ -54,9 +54,9 @@ class CMove(query.Asking):
         with self._lock:
             self._expected[series.series] = series, arrivals
         try:
-            with associate(self._pacs, [query.MOVE]) as association:
+            with associate(self._pacs, [cfind.MOVE]) as association:
                 for asked in requests(series, missing):
-                    answers = association.send_c_move(asked, self._pacs.own_title, query.MOVE)
+                    answers = association.send_c_move(asked, self._pacs.own_title, cfind.MOVE)
                     for status, _ in answers:
                         self._check(series.series)
                         self._judge(status)

@@ -14,9 +14,16 @@ from urllib3.exceptions import HTTPError
 from client.dicom.reasons import UnusableFile
 from client.pacs.connection.multipart import Malformed, Read, boundary_of, parts
 from client.pacs.connection.web_session import TIMEOUT, refusal, web_session
+from client.pacs.image_source import (
+    ArrivalObserver,
+    Key,
+    PacsQuery,
+    RemoteSeries,
+    SeriesRefused,
+    only,
+)
 from client.pacs.received_file import Expected, is_uid, place
-from client.pacs.source import ArrivalObserver, Key, PacsQuery, RemoteSeries, SeriesRefused, only
-from client.site.pacs_config import PacsConfig
+from client.site.pacs_section import PacsConfig
 from common.platform.errors import Unreachable
 
 #: As they are stored, whatever the transfer syntax (PS3.18 8.7.3.5.2).

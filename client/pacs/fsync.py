@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from client.pacs.queue import Queue
+from client.pacs.pull_queue import Queue
 from client.pacs.received_file import Landed, durable
 
 #: By then the kernel has written most of a file by itself (vm.dirty_expire_centisecs is 3000), and

@@ -16,12 +16,12 @@ from pathlib import Path
 from client.dicom.reasons import UnusableFile
 from client.pacs.arrival_batch import ArrivalBatch, ArrivalNotes
 from client.pacs.fsync import boot
-from client.pacs.queue import Counted, Queue
+from client.pacs.image_source import Halt, ImageSource, RemoteSeries, SeriesRefused, open_source
+from client.pacs.pull_queue import Counted, Queue
+from client.pacs.pull_selection import WantedSeries
 from client.pacs.rate_limit import Pace, pause_seconds
 from client.pacs.received_file import folder_of, is_uid, leftovers, look
-from client.pacs.selection import WantedSeries
-from client.pacs.source import Halt, ImageSource, RemoteSeries, SeriesRefused, open_source
-from client.site.pacs_config import PacsConfig
+from client.site.pacs_section import PacsConfig
 from common.platform.errors import RunFailed, Unreachable
 from common.platform.file_lock import FileLock, Taken
 

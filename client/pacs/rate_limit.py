@@ -6,9 +6,9 @@ import threading
 import time
 from datetime import UTC, datetime
 
-from client.pacs.source import Halt
+from client.pacs.image_source import Halt
 from client.site.hours import within
-from client.site.pacs_config import PacsConfig
+from client.site.pacs_section import PacsConfig
 
 #: Pauses after a cut: growing, so that a PACS that starts again is not pressed.
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0

@@ -35,8 +35,8 @@ from common.extensions.content import Installed, installed, offered
 from common.extensions.contract import LossExtension, NetworkExtension
 from common.extensions.loading import load
 from common.extensions.pinning import said
-from common.models.foreign import check_extensions
-from common.models.network import network_of
+from common.models.extension_network import check_extensions
+from common.models.run_network import network_of
 from common.platform.errors import ConfigurationError, ExtensionRefused, PrivacyError
 from common.privacy.accounting import make_plan
 from common.privacy.noise import ChaChaNoise

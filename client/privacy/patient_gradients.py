@@ -11,7 +11,7 @@ gradient has the same bits whoever else is there, also where the network is of o
 by the number of their rows. With ordinary weights one patient more or less moved the others'
 contributions by up to 6e-5 of the clip norm in all; with weights that are made for it, by three
 times the norm. So only simulations, which claim nothing, take them
-(client/privacy/backend_choice.py).
+(client/privacy/gradient_backend.py).
 
 Public: Objective, Backend, DrawnPatients, LOOP, gradients_by_patient, linear_layers.
 """

@@ -17,8 +17,8 @@ Which patients, which K of their images and which units dropout drops are drawn 
 noise source, not from the run's public seed: under a public seed all draws after a patient would
 shift with that patient's presence, and everybody's contribution would change, not one. Patients
 and images are drawn with a key of the step, each by its PatientID and its place among the
-patient's own images (client/privacy/patient_draw.py): with the same key, nobody else's draw moves
-at all.
+patient's own images (client/privacy/patient_randomness.py): with the same key, nobody else's draw
+moves at all.
 
 Public: private_step, patient_optimizer, draw, accumulate.
 """
@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from client.privacy.patient_draw import PatientDraw
 from client.privacy.patient_gradients import (
     LOOP,
     Backend,
@@ -37,6 +36,7 @@ from client.privacy.patient_gradients import (
     Objective,
     gradients_by_patient,
 )
+from client.privacy.patient_randomness import PatientDraw
 from common.data.sample import Patients
 from common.privacy.noise import NoiseSource
 from common.privacy.plan import PrivacyPlan

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from client.site.home import Home
 from client.site.site_config import SiteConfig
 from client.transport.coordinator import Coordinator
+from common.platform.doctor_finding import Finding, State
 from common.platform.errors import WardroundError
-from common.platform.finding import Finding, State
 
 __all__ = ["Finding", "State", "Subject", "wrong"]
 

@@ -7,16 +7,16 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-import common.platform.finding
+import common.platform.doctor_finding
 from client.readiness.check_finding import Finding, Subject
-from common.messages.identity import fingerprint, load_private, public_text
+from common.messages.signing_key import fingerprint, load_private, public_text
 
 
 def packages(_subject: Subject) -> Iterator[Finding]:
     """Look whether `common` is ours."""
     import client
 
-    yield from common.platform.finding.packages(client)
+    yield from common.platform.doctor_finding.packages(client)
 
 
 def key(subject: Subject) -> Iterator[Finding]:

@@ -18,15 +18,15 @@ from urllib.parse import urlsplit
 
 from client.dicom.reasons import UnusableFile
 from client.readiness.check_finding import Finding, wrong
-from client.site.pacs_config import PacsConfig
+from client.site.pacs_section import PacsConfig
 from client.site.plain_text import size
 from client.site.site_config import SiteConfig
 from common.platform.errors import WardroundError
 
 if TYPE_CHECKING:
+    from client.pacs.image_source import ImageSource, RemoteSeries
+    from client.pacs.pull_selection import WantedSeries
     from client.pacs.received_file import Landed
-    from client.pacs.selection import WantedSeries
-    from client.pacs.source import ImageSource, RemoteSeries
 
 #: So many entries of the table are asked for.
 _ENTRIES = 5
@@ -51,7 +51,7 @@ def examine_pacs(config: SiteConfig) -> Iterator[Finding]:
     try:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pacs-check-")))
-            from client.pacs.source import open_source
+            from client.pacs.image_source import open_source
 
             source = stack.enter_context(open_source(pacs, folder))
             yield from _asked(config, pacs, source)
@@ -60,7 +60,7 @@ def examine_pacs(config: SiteConfig) -> Iterator[Finding]:
 
 
 def _asked(config: SiteConfig, pacs: PacsConfig, source: ImageSource) -> Iterator[Finding]:
-    from client.pacs.selection import wanted
+    from client.pacs.pull_selection import wanted
 
     try:
         entries = wanted(pacs.select, config.labels_csv)
@@ -151,8 +151,8 @@ def _web(pacs: PacsConfig) -> str:
 
 
 def _echo(pacs: PacsConfig) -> str:
+    from client.pacs.cfind import dropped
     from client.pacs.connection.association import VERIFICATION, associate
-    from client.pacs.query import dropped
 
     with associate(pacs, [VERIFICATION]) as association:
         if association.send_c_echo().get("Status") != 0:
@@ -212,7 +212,7 @@ class _Arrivals:
 
 def _fetched(source: ImageSource, series: RemoteSeries) -> Finding:
     """Fetch one image."""
-    from client.pacs.source import SeriesRefused
+    from client.pacs.image_source import SeriesRefused
 
     arrivals = _Arrivals()
     uids = source.instances(series)

@@ -85,7 +85,7 @@ def ledger(subject: Subject) -> Iterator[Finding]:
 
 def newest(subject: Subject) -> Iterator[Finding]:
     """Compare ledger and withdrawals with all that this home knows of them."""
-    from client.governance.records import SiteRecords
+    from client.governance.records_check import SiteRecords
 
     if not subject.home.records.exists() and not subject.home.disclosures.exists():
         return

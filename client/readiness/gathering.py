@@ -11,21 +11,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from client.cohort.column_check import questions_about
+from client.cohort.image_quality import QualityVerdict, Suspect
 from client.cohort.left_out import ColumnsUnusable, LeftOut, NobodyUsable
 from client.cohort.loading import load_cohort
 from client.cohort.pixel_quality import PixelSuspects, look_at_pixels
-from client.cohort.quality import QualityVerdict, Suspect
-from client.cohort.quality_rules import CohortPaths, images_left_out, judged, reader_of
+from client.cohort.quality_refusals import CohortPaths, images_left_out, judged, reader_of
 from client.cohort.site_cohort import SiteCohort
 from client.cohort.split import site_key
 from client.cohort_statistics.account import CohortFacts, StudyAccount, account
-from client.cohort_statistics.describing import facts_of, tables_of
-from client.cohort_statistics.intensity import mean_intensities
-from client.cohort_statistics.release import CountMembers, released
+from client.cohort_statistics.brightness import mean_intensities
+from client.cohort_statistics.description import facts_of, tables_of
+from client.cohort_statistics.released_counts import CountMembers, released
 from client.dicom.headers.header import read_file
 from client.dicom.headers.instance import Instance, Quarantined
 from client.dicom.index.index import Index, Tell
-from client.dicom.pixels.store import PixelStore
+from client.dicom.pixels.pixel_store import PixelStore
 from client.dicom.reading.files import File
 from client.dicom.reasons import Unusable
 from client.readiness.kinds import kinds, remarks
@@ -35,7 +35,7 @@ from client.site.cache import PIXELS, Cache
 from client.site.home import Home
 from client.site.site_config import SiteConfig
 from client.site.withdrawals import withdrawn
-from client.training.features import site_of
+from client.training.cohort_features import site_of
 from common.config.run_config import RunConfig
 from common.messages.cohort_statistics import LEFT_OUT
 from common.platform.errors import CohortError

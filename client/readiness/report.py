@@ -1,7 +1,8 @@
 """Readiness report: what was found, what can be used, and why the rest cannot.
 
 For the site's own people: it names files and patients, so it stays here. What the coordinator
-would be told of it is in it, too, exactly as it would be (client/cohort_statistics/release.py).
+would be told of it is in it, too, exactly as it would be
+(client/cohort_statistics/released_counts.py).
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from client.results.codes import RESEARCH, short
 from client.results.identity import Identity, Kind
 from client.results.inherited import patient_and_study
 from client.results.score import ModelName, Score
-from client.results.source import SourceHeaders
-from common.platform.release import RELEASE
+from client.results.source_images import SourceHeaders
+from common.platform.code_hash import RELEASE
 
 MANUFACTURER = "Wardround"
 PRODUCT = "Wardround research inference"

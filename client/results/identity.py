@@ -10,8 +10,8 @@ from enum import Enum
 import numpy as np
 
 from client.results.score import Score
-from client.results.source import SourceHeaders
-from common.platform.release import RELEASE
+from client.results.source_images import SourceHeaders
+from common.platform.code_hash import RELEASE
 
 
 class Kind(Enum):

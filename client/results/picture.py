@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from client.dicom.reading.read import read_dataset, read_pixels
 from client.results.colours import Rgb, colour
 from client.results.equipment import ReportedScore
-from client.results.words import number
+from client.results.score_sentences import number
 from client.site.plain_text import shown
 from common.platform.errors import ConfigurationError
 

@@ -14,7 +14,7 @@ from client.dicom.reading.groups import group_item
 from client.dicom.reading.pixel_size import Calibration, calibration_of, pixel_mm2
 from client.results import codes
 from client.results.score import Outlines
-from client.results.source import SourceHeaders
+from client.results.source_images import SourceHeaders
 
 
 @dataclass(frozen=True, kw_only=True)

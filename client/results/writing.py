@@ -15,15 +15,15 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from client.dicom.quiet import quiet
 from client.dicom.reasons import UnusableFile
-from client.results.capture import capture
-from client.results.diagnostic_report import diagnostic_report
+from client.results.dicom_seg import check_outlines, segmentation
+from client.results.dicom_sr import report
 from client.results.equipment import ReportedScore
+from client.results.fhir_diagnostic_report import diagnostic_report
 from client.results.identity import Kind, identity_of
-from client.results.report import report
 from client.results.score import Score
-from client.results.segmentation import check_outlines, segmentation
-from client.results.source import SourceHeaders, read_source
-from common.platform.durable import replace_durably
+from client.results.secondary_capture import capture
+from client.results.source_images import SourceHeaders, read_source
+from common.platform.durable_files import replace_durably
 from common.platform.errors import CohortError
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from common.platform.durable import replace_durably
+from common.platform.durable_files import replace_durably
 from common.platform.file_lock import FileLock
 
 #: Part of every key; raised when reading or preparing changes.

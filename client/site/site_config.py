@@ -9,16 +9,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, StringConstraints, field_validator, model_validator
 
-from client.site.extension_rules import AllowedExtension
+from client.site.extensions_section import AllowedExtension
 from client.site.hours import check_hours, within
-from client.site.pacs_config import PacsConfig
-from client.site.policy_rules import PolicyRules
-from client.site.quality_rules import QualityRules
+from client.site.pacs_section import PacsConfig
+from client.site.policy_section import PolicyRules
+from client.site.quality_section import QualityRules
 from client.site.yaml_part import load_part
-from common.config.part import Part, PositiveFloat, PositiveInt
+from common.config.section import Part, PositiveFloat, PositiveInt
 from common.config.yaml import write_yaml
 from common.messages.enrolment import SiteName
-from common.platform.durable import replace_durably
+from common.platform.durable_files import replace_durably
 
 _PROXY = r"^(direct|https?://([^/@\s]+@)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[1-9][0-9]{0,4}/?)$"
 _Port = Annotated[int, Field(strict=True, ge=1, le=65535)]

@@ -1,15 +1,16 @@
 """Withdrawn patients: one durable line each.
 
 Guarantee: once a withdrawal's line is durable, no cohort is loaded with the patient and no answer
-that was computed with them is put into the outbox (client/node/app.py). Index and pixel store of a
-home look here by themselves, so that no caller can forget to.
+that was computed with them is put into the outbox (client/node/request_handler.py). Index and pixel
+store of a home look here by themselves, so that no caller can forget to.
 
     killed after the line, before everything is forgotten   withdrawing again finishes it
     a line changed or cut out          StateDamaged; nothing is trained until it is mended
     two commands at once               one after the other
     the same patient twice             one line; what is still there is forgotten again
     an old copy put back               it never stood where it was told to have: `stood_at`, which
-                                       each request goes through (client/governance/records.py)
+                                       each request goes through
+                                       (client/governance/records_check.py)
 
 Not undone, because it cannot be: models that were trained before keep what they learnt, the
 ledger keeps what was spent, and what has left has left.
@@ -45,7 +46,7 @@ class Withdrawal:
 
 @dataclass(frozen=True, kw_only=True)
 class WithdrawalsHead:
-    """Where the log stands; it never leaves but sealed (client/governance/statement.py)."""
+    """Where the log stands; it never leaves but sealed (client/governance/records_statement.py)."""
 
     lines: int
     hash: str  # of the last line

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from client.training.evaluation import score
 from client.training.local_model import LocalModel
-from client.training.site import Site
+from client.training.training_site import Site
 from common.data.weights import Weights
 from common.tasks.task import by_patient
 

@@ -7,13 +7,13 @@ import functools
 import torch
 from torch import Tensor
 
-from client.privacy.answers import AnotherRequest
+from client.privacy.charged_answers import AnotherRequest
 from client.privacy.composition import charged_as
 from client.privacy.isolation import Isolation, seed_of
 from client.training.local_model import LocalModel
 from client.training.private_round import told_at
-from client.training.site import Site
-from common.config.measurement import is_measured
+from client.training.training_site import Site
+from common.config.measured_rounds import is_measured
 from common.data.sample import Patients, patient_mean, take
 from common.messages.wire import EvaluationRequest, Refusal, RefusalReason, SiteReport
 from common.metrics.statistics import (

@@ -14,7 +14,7 @@ from client.training.batches import batches
 from client.training.evaluation import score
 from client.training.local_model import LocalModel
 from client.training.local_round import make_optimizer
-from client.training.site import Site, data_order, repeatable_dropout
+from client.training.training_site import Site, data_order, repeatable_dropout
 from common.config.run_config import Personalisation
 from common.data.sample import patient_loss
 from common.data.weights import Weights

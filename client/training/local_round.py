@@ -11,7 +11,7 @@ from client.privacy.isolation import Isolation
 from client.training.batches import batches
 from client.training.local_model import LocalModel
 from client.training.private_round import counted, train_privately
-from client.training.site import Site, data_order, repeatable_dropout
+from client.training.training_site import Site, data_order, repeatable_dropout
 from common.config.learning_rate import learning_rate
 from common.config.run_config import Training
 from common.data.augmentation import augment

@@ -11,7 +11,7 @@ from torch import nn
 from client.privacy.patient_gradients import Backend, Objective
 from client.privacy.private_step import patient_optimizer, private_step
 from client.training.local_model import LocalModel
-from client.training.site import Guard, Site
+from client.training.training_site import Guard, Site
 from common.config.extension import is_extension
 from common.config.run_config import PatientPrivacy, RunConfig
 from common.messages.wire import TrainRequest
@@ -105,7 +105,7 @@ def checked_backend(
     model = objective.model
     if model not in _CHECKED:
         # Imported here: they load Opacus, which runs without privacy do without.
-        from client.privacy.backend_choice import backend_of
+        from client.privacy.gradient_backend import backend_of
         from client.privacy.model_guard import check_model
 
         check_model(objective, plan, guard.noise, foreign=foreign)

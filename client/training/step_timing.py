@@ -10,7 +10,7 @@ import torch
 
 from client.privacy.isolation import Isolation
 from client.training.local_model import LocalModel
-from client.training.site import Site
+from client.training.training_site import Site
 from common.data.sample import Batch, patient_loss
 
 #: Items of the tried step; a round's time is this one's, by the number of items.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx
 from typing_extensions import override
 
-from common.messages.sizes import LARGEST_OBJECT
+from common.messages.answer_sizes import LARGEST_OBJECT
 
 #: An object, or the names of a request's objects, and what Flower adds.
 LARGEST_RESPONSE = LARGEST_OBJECT + 64 * 1024

@@ -8,7 +8,7 @@ import ssl
 from dataclasses import asdict, dataclass
 
 from client.site.home import Home
-from common.platform.durable import replace_durably
+from common.platform.durable_files import replace_durably
 from common.platform.errors import ConfigurationError, TrustRefused
 
 

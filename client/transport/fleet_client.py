@@ -51,9 +51,9 @@ from client.transport.bounded_response import bound_response
 from client.transport.connection import tls_context, why_not_reached, why_unknown
 from client.transport.headers import PullHeaders, Signing
 from client.transport.proxy import Proxy, open_client
-from common.messages.envelope import Envelope
 from common.messages.flower_http import on_client
 from common.messages.flower_messages import object_ids, record_of
+from common.messages.signed_envelope import Envelope
 from common.platform.errors import LinkDown, RunGone, SiteUnknown
 
 #: A site that is silent for twice as long counts as offline; Flower takes no less.

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 
-from client.transport.signing import add_signature
+from client.transport.request_signing import add_signature
 from common.messages.pull_headers import (
     ANSWER_BYTES_HEADER,
     DELIVERY_HEADER,

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.transport.fleet_client import PendingMessage
-from common.platform.durable import replace_durably
+from common.platform.durable_files import replace_durably
 from common.platform.errors import StateDamaged
 
 

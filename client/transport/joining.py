@@ -38,14 +38,14 @@ from common.messages.enrolment import (
     JoinRequest,
     StateRequest,
 )
-from common.messages.identity import (
+from common.messages.signing_key import (
     fingerprint,
     load_private,
     new_private_key,
     private_text,
     public_text,
 )
-from common.platform.durable import replace_durably
+from common.platform.durable_files import replace_durably
 from common.platform.errors import TrustRefused, Unreachable
 
 __all__ = [

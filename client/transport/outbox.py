@@ -12,7 +12,7 @@ import hashlib
 import shutil
 from pathlib import Path
 
-from common.messages.envelope import Envelope, facts_of, read_envelope, write_envelope
+from common.messages.signed_envelope import Envelope, facts_of, read_envelope, write_envelope
 from common.platform.errors import StateDamaged
 
 #: Rounds of a run whose answers are kept: the last, and the one before, which a coordinator that

@@ -21,7 +21,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from common.platform.durable import replace_durably
+from common.platform.durable_files import replace_durably
 from common.platform.hash_chain import now
 
 #: Once a request has ended the worker so often, it is set aside.

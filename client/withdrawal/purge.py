@@ -20,13 +20,13 @@ from client.cohort.join_report import near
 from client.dicom.headers.header import read_file
 from client.dicom.headers.instance import Quarantined
 from client.dicom.index.index import Index
-from client.dicom.pixels.store import PixelStore
+from client.dicom.pixels.pixel_store import PixelStore
 from client.dicom.reading.files import File
 from client.dicom.reasons import Reason
 from client.inference.arrivals.purge import forget_patients
-from client.labels.files import read_table
 from client.labels.schema import read_schema
-from client.pacs.queue import Queue
+from client.labels.table_files import read_table
+from client.pacs.pull_queue import Queue
 from client.pacs.received_file import is_uid
 from client.site.cache import PIXELS, Cache
 from client.site.home import Home

@@ -12,7 +12,7 @@ from common.bundle.origin import Json, Origin, origin_json
 from common.bundle.words import INTENDED_USE, NOT_FOR, input_json, patients_words, table_columns
 from common.config.run_config import RunConfig
 from common.metrics.constant_predictor import beside
-from common.metrics.estimate import Estimate
+from common.metrics.intervals import Estimate
 from common.models.efficientnet_lite import SHA256 as EFFICIENTNET_LITE0
 
 __all__ = ["Card", "Metrics", "card_json", "table_columns"]

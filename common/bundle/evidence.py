@@ -15,7 +15,7 @@ import numpy as np
 
 from common.bundle.origin import Json
 from common.config.privacy import Known
-from common.metrics.estimate import Estimate, Float
+from common.metrics.intervals import Estimate, Float
 from common.metrics.statistics import Statistics
 
 

@@ -42,7 +42,7 @@ class Origin:
     run: str
     finished: bool  # False: the run was stopped before its last round
     journal: str  # hash of the last line of the run's journal
-    code: str  # hash of the code that wrote the bundle, `common.platform.release.bundle_hash`
+    code: str  # hash of the code that wrote the bundle, `common.platform.code_hash.bundle_hash`
     sites: Mapping[str, SiteShare]
     rounds: tuple[Mapping[str, Json], ...]  # round by round, as in the journal
 

@@ -12,7 +12,7 @@ from common.bundle.running import running_text
 from common.bundle.words import INTENDED_USE, NOT_FOR, input_json, modalities, patients_words
 from common.config.run_config import Images, RunConfig
 from common.metrics.constant_predictor import beside
-from common.metrics.estimate import Estimate
+from common.metrics.intervals import Estimate
 from common.metrics.names import metric_words
 
 #: What was measured, as people read it.

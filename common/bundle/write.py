@@ -22,7 +22,7 @@ from common.bundle.monai import inference_json, metadata_json
 from common.bundle.readme import readme
 from common.config.run_config import RunConfig, read_config
 from common.data.weights import Weights, load_weights, save_weights
-from common.platform.durable import replace_durably
+from common.platform.durable_files import replace_durably
 from common.platform.errors import StateDamaged
 
 __all__ = ["Bundle", "Card", "is_free", "read_bundle", "write_bundle"]
@@ -44,7 +44,7 @@ class Bundle:
     """A bundle that was read back, whole and unchanged."""
 
     config: RunConfig  # the run that made it
-    weights: Weights  # every parameter of `common.models.network.network_of(config, seed)`
+    weights: Weights  # every parameter of `common.models.run_network.network_of(config, seed)`
     card: Mapping[str, object]  # card.json as it stands
     onnx: Path  # model.onnx
 
@@ -52,7 +52,7 @@ class Bundle:
 def write_bundle(folder: Path, network: nn.Module, config: RunConfig, card: Card) -> None:
     """Write the bundle; card.json comes last, so a folder without it is no bundle.
 
-    `network` is `common.models.network.network_of(config, seed)` with its trained weights.
+    `network` is `common.models.run_network.network_of(config, seed)` with its trained weights.
     RunFailed if an exported network does not compute what the trained one does. What was in the
     folder stays as it is until everything is written; a crash before that leaves it whole.
     """

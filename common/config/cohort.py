@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from common.config.part import Part, PositiveFloat, PositiveInt, Real
+from common.config.section import Part, PositiveFloat, PositiveInt, Real
 
 
 class Images(Part):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from common.config.extension import NamedExtension
-from common.config.part import Part, PositiveFloat, PositiveInt
+from common.config.section import Part, PositiveFloat, PositiveInt
 from common.config.training import Aggregation, Model, Training
 from common.platform.errors import ConfigurationError
 

@@ -29,8 +29,8 @@ from common.config.extension import (
     is_extension,
 )
 from common.config.network_sizes import misfit
-from common.config.part import Part
 from common.config.privacy import Evaluation, PatientPrivacy
+from common.config.section import Part
 from common.config.task import DiagnosisTask, PrognosisTask, SegmentationTask, Task
 from common.config.training import (
     SEGMENTATION_NETWORKS,

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from common.config.part import Integer, NonNegativeFloat, Part, PositiveFloat
+from common.config.section import Integer, NonNegativeFloat, Part, PositiveFloat
 
 
 class DiagnosisTask(Part):

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import BeforeValidator, Field, model_validator
 
 from common.config.extension import ExtensionArguments, ExtensionName, NamedExtension, is_extension
-from common.config.part import NonNegativeFloat, Part, PositiveFloat, PositiveInt
+from common.config.section import NonNegativeFloat, Part, PositiveFloat, PositiveInt
 
 NetworkName = Literal[
     "small_cnn",

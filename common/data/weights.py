@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common.platform.durable import replace_durably
+from common.platform.durable_files import replace_durably
 from common.platform.errors import StateDamaged
 
 Weights = Mapping[str, Tensor]  # name -> tensor on the CPU; never changed in place by a receiver

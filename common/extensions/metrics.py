@@ -18,8 +18,8 @@ from common.config.extension import ExtensionUse
 from common.config.run_config import RunConfig
 from common.extensions.contract import LabelCounts, MetricExtension
 from common.extensions.loading import checked_arguments, load
-from common.metrics import histogram, ranges
-from common.metrics.estimate import Estimate, Float, mean_of_labels, unknown
+from common.metrics import noised_histogram, score_ranges
+from common.metrics.intervals import Estimate, Float, mean_of_labels, unknown
 from common.metrics.noised import Scale, bounded_estimate
 from common.metrics.statistics import Statistics
 from common.platform.errors import ExtensionRefused
@@ -100,9 +100,11 @@ def _labels(statistics: Statistics) -> Sequence[tuple[Float, Float, Float, float
     """Return edges, counts without and with the outcome, and noise, of each label."""
     if "histogram" in statistics.cells:
         held = statistics.cells["histogram"]
-        size = histogram.BINS
-        return [(histogram.EDGES, h[:size], h[size : 2 * size], statistics.noise) for h in held]
-    return [(ranges.EDGES, spread[0], spread[1], 0.0) for spread in statistics.sums["spread"]]
+        size = noised_histogram.BINS
+        return [
+            (noised_histogram.EDGES, h[:size], h[size : 2 * size], statistics.noise) for h in held
+        ]
+    return [(score_ranges.EDGES, spread[0], spread[1], 0.0) for spread in statistics.sums["spread"]]
 
 
 def _told(

@@ -1,8 +1,8 @@
 """All that travels between coordinator and site, how it is packed, signed and bounded.
 
-Imported from here: cohort_statistics, enrolment, envelope, flower_http, flower_messages,
-    flower_records, headers, identity, packing, pull_headers, receipt, refusals, request_signature,
-    sizes, wire.
+Imported from here: answer_sizes, cohort_statistics, enrolment, flower_http, flower_messages,
+    flower_records, message_header, packing, pull_headers, receipt, refusals, request_signature,
+    signed_envelope, signing_key, wire.
 May import: common.config, common.data, common.metrics, common.platform, common.privacy,
     common.tasks.
 """

@@ -4,8 +4,9 @@ Every row that can be told is fixed by the run's configuration or by this file, 
 no value of a DICOM header or of labels.csv; bin edges are constants, never taken from patients.
 
     a count of fewer patients than `smallest`      None: held back
-    a count that others would give away            None, too (client/cohort_statistics/release.py)
-    with `noise`                                   each patient in one row of a table at most,
+    a count that others would give away            None, too
+    (client/cohort_statistics/released_counts.py) with `noise`
+    each patient in one row of a table at most,
                                                    every row told, noised and charged
 """
 

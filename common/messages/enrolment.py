@@ -22,7 +22,7 @@ from typing import Annotated, Literal, Self
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from common.messages.identity import public_text, sign, verify
+from common.messages.signing_key import public_text, sign, verify
 from common.platform.errors import TrustRefused
 
 CA_PATH = "/wardround/ca"

@@ -19,7 +19,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from google.protobuf.message import DecodeError
 
-from common.messages.envelope import Envelope
+from common.messages.signed_envelope import Envelope
 from common.platform.bounded_json import Bounds, read_json
 from common.platform.errors import AnswerNotAdmitted
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from common.data.weights import Weights
-from common.messages.headers import message_of, parts_of
+from common.messages.message_header import message_of, parts_of
 from common.messages.wire import Message
 from common.platform.errors import AnswerNotAdmitted, WardroundError
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from common.messages.identity import sign
+from common.messages.signing_key import sign
 
 SIGNATURE_HEADER = "wardround-signature"
 NUMBER_HEADER = "wardround-once"

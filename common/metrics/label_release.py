@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.metrics.estimate import Float, Owners, tally
-from common.metrics.labels import RELIABILITY_BINS, reliability_bin
-from common.metrics.ranges import BINS, ranges_of
-from common.metrics.release import counted, patients_in
+from common.metrics.classification import RELIABILITY_BINS, reliability_bin
+from common.metrics.intervals import Float, Owners, tally
+from common.metrics.score_ranges import BINS, ranges_of
+from common.metrics.small_cells import counted, patients_in
 
 
 class LabelRows(NamedTuple):

@@ -8,7 +8,7 @@
 Intervals are by a parametric bootstrap: patients are drawn anew (Poisson) around the counts,
 noise is drawn anew, and the metric is taken in the same way. The interval is 1.96 times the root
 mean square of what changes, so what noise moves a metric by on average is in it, too, with half
-the bound of binning as one more deviation. tests/common/metrics/test_metrics_noised.py says how
+the bound of binning as one more deviation. tests/common/metrics/test_noised.py says how
 often it holds the truth.
 """
 
@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.metrics.estimate import Z95, Estimate, Float, normal_interval, ratio, unknown
-from common.metrics.ranges import WITHHELD
+from common.metrics.intervals import Z95, Estimate, Float, normal_interval, ratio, unknown
+from common.metrics.score_ranges import WITHHELD
 
 #: Parts of the counts, each (draws, cells) -> one value a draw.
 Value = Callable[..., Float]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from common.metrics.estimate import Estimate, Float, normal_interval, ratio, unknown
+from common.metrics.intervals import Estimate, Float, normal_interval, ratio, unknown
 
 Bool = NDArray[np.bool_]
 

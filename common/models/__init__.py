@@ -1,6 +1,6 @@
 """Networks: `build_model` from a configuration, `extract_features` of images once and for all.
 
-Imported from here: efficientnet_lite, foreign, frozen_features, fusion, network.
+Imported from here: efficientnet_lite, extension_network, frozen_features, fusion, run_network.
 May import: common.config, common.data, common.extensions, common.platform, common.tasks.
 """
 

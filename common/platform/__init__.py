@@ -1,6 +1,7 @@
 """What any program of ours needs: errors, durable files, logs, health, bounded reading.
 
-Imported from here: bounded_json, command_line, durable, errors, file_lock, finding, freed_memory,
-    hash_chain, health, logs, page, release, sqlite_file, systemd, token_bucket.
+Imported from here: bounded_json, code_hash, command_line, doctor_finding, durable_files, errors,
+    file_lock, freed_memory, hash_chain, health, html_page, logs, sqlite_file, systemd,
+    token_bucket.
 May import: nothing.
 """

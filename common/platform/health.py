@@ -1,7 +1,8 @@
 """Health endpoints of a process: /healthz, /metrics, gRPC health.
 
 Everything answers on the loopback address unless told otherwise, and tells nothing of any
-patient: a status, since when, and the metrics of `client.node.meters` or `server.service.meters`.
+patient: a status, since when, and the metrics of `client.node.prometheus_metrics` or
+`server.service.prometheus_metrics`.
 
 Public: open_health, Health, Status.
 """

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from common.config.run_config import DiagnosisTask, Evaluation
 from common.data.cell_values import expected_one_of, one_of, yes_or_no
-from common.metrics.estimate import Estimate
+from common.metrics.intervals import Estimate
 from common.metrics.statistics import Statistics
-from common.tasks.labels import label_draws, label_metrics, label_statistics, label_summary
+from common.tasks.label_metrics import label_draws, label_metrics, label_statistics, label_summary
 from common.tasks.task import Scores, UnusableLabel, at_least_float32
 
 

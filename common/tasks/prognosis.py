@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from common.config.run_config import Evaluation, PrognosisTask
 from common.data.cell_values import number_of
-from common.metrics.estimate import Estimate
+from common.metrics.intervals import Estimate
 from common.metrics.statistics import Statistics
 from common.metrics.survival import concordance
 from common.tasks.diagnosis import zero_or_one
-from common.tasks.labels import label_draws, label_metrics, label_statistics, label_summary
+from common.tasks.label_metrics import label_draws, label_metrics, label_statistics, label_summary
 from common.tasks.survival_scores import Grid, Outcomes, exact, released, summarised
 from common.tasks.task import Scores, UnusableLabel, at_least_float32
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from common.config.run_config import Evaluation, SegmentationTask
-from common.metrics import overlap as metrics
-from common.metrics.estimate import (
+from common.metrics import segmentation as metrics
+from common.metrics.intervals import (
     Estimate,
     Float,
     Owners,
@@ -23,9 +23,9 @@ from common.metrics.estimate import (
     tally,
     weighted_mean,
 )
-from common.metrics.histogram import by_patient
 from common.metrics.noised import mean_of, noised_estimate
-from common.metrics.release import counted
+from common.metrics.noised_histogram import by_patient
+from common.metrics.small_cells import counted
 from common.metrics.statistics import Statistics
 from common.tasks.task import Scores, at_least_float32, loss_estimate, loss_sums, owners, whole
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from common.config.run_config import RunConfig
 from common.extensions.metrics import foreign_metrics
-from common.metrics.estimate import Estimate
+from common.metrics.intervals import Estimate
 from common.metrics.statistics import Statistics
 from common.tasks import task_of
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from common.config.run_config import Evaluation
 from common.metrics import survival as metrics
-from common.metrics.estimate import (
+from common.metrics.intervals import (
     Estimate,
     Float,
     Owners,
@@ -19,7 +19,6 @@ from common.metrics.estimate import (
     unknown,
     weighted_mean,
 )
-from common.metrics.histogram import by_patient
 from common.metrics.life_table import (
     life_table,
     merged_survival,
@@ -28,8 +27,9 @@ from common.metrics.life_table import (
     table_from,
     table_metrics,
 )
-from common.metrics.ranges import BINS, Ranges, merged_auroc, ranges_of
-from common.metrics.release import Bool, counted, patients_in
+from common.metrics.noised_histogram import by_patient
+from common.metrics.score_ranges import BINS, Ranges, merged_auroc, ranges_of
+from common.metrics.small_cells import Bool, counted, patients_in
 from common.metrics.statistics import Statistics
 from common.tasks.task import Scores, loss_estimate, loss_sums, owners, whole
 

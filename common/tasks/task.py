@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from common.config.run_config import Evaluation
-from common.metrics.estimate import (
+from common.metrics.intervals import (
     Estimate,
     Float,
     Owners,

@@ -19,15 +19,15 @@ from common.bundle.origin import Json, Origin, SiteShare
 from common.bundle.write import Card, is_free, write_bundle
 from common.config.run_config import RunConfig, load_config
 from common.data.weights import load_into
-from common.metrics.estimate import Estimate
-from common.models.network import local_names, network_of
+from common.metrics.intervals import Estimate
+from common.models.run_network import local_names, network_of
+from common.platform.code_hash import bundle_hash
 from common.platform.errors import ConfigurationError, RunFailed, StateDamaged
 from common.platform.hash_chain import lines, verify
-from common.platform.release import bundle_hash
 from common.privacy.accounting import delta_of
 from common.privacy.statement import statement
 from server.files.folder import RunFolder
-from server.files.run_status import view_of
+from server.files.status_reader import view_of
 from server.planning.measuring import measured, measuring_epsilon
 from server.rounds.round_record import RoundRecord, estimate_from_json
 from server.rounds.run_state import RunState, RunStore

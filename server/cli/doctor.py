@@ -6,7 +6,7 @@ import typer
 
 from common.platform.errors import ExitCode
 from server.files.folder import Folder
-from server.planning.checks import examine
+from server.planning.doctor_checks import examine
 
 _MARKS = {"ok": "ok   ", "note": "note ", "wrong": "WRONG"}
 

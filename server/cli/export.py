@@ -8,7 +8,7 @@ import typer
 
 from server.cli.run import newest_name
 from server.files.folder import Folder
-from server.files.run_status import view_of
+from server.files.status_reader import view_of
 
 
 def export_run(folder: Folder, name: str | None, out: Path | None) -> None:

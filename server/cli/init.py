@@ -6,8 +6,8 @@ import socket
 
 import typer
 
+from server.files.coordinator_yaml import DEFAULT_PORT, new_settings
 from server.files.folder import Folder
-from server.files.settings import DEFAULT_PORT, new_settings
 
 
 def init(folder: Folder, address: str | None, name: str | None) -> None:

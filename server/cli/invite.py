@@ -7,11 +7,11 @@ from pathlib import Path
 
 import typer
 
-from common.platform.durable import replace_durably
+from common.platform.durable_files import replace_durably
 from server.enrolment.invitations import invitations
 from server.enrolment.registry import Enrolment
+from server.files.coordinator_yaml import load_settings
 from server.files.folder import Folder
-from server.files.settings import load_settings
 
 
 def invite(folder: Folder, sites: Sequence[str], hours: float, out: Path | None) -> None:

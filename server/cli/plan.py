@@ -11,7 +11,7 @@ from rich.console import Console
 
 from common.config.run_config import RunConfig, load_config, without_privacy
 from common.extensions.pinning import pinned
-from common.messages.headers import message_of
+from common.messages.message_header import message_of
 from common.messages.wire import Refusal, Standing
 from common.platform.errors import ExitCode, Unreachable, WardroundError
 from server.cli.plan_display import plan_frame

@@ -10,7 +10,7 @@ from common.platform.errors import ConfigurationError
 from server.cli.cohorts import survey_json
 from server.cli.run import newest_name
 from server.files.folder import Folder
-from server.files.run_status import view_of
+from server.files.status_reader import view_of
 from server.rounds.cohort_report import said, write_report
 from server.rounds.cohort_survey import read_survey
 

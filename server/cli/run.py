@@ -15,7 +15,7 @@ from common.extensions.pinning import pinned
 from common.platform.errors import ConfigurationError
 from server.cli.watch import watch
 from server.files.folder import Folder
-from server.files.run_status import RunView, newest
+from server.files.status_reader import RunView, newest
 from server.service.operator_client import Operator
 
 

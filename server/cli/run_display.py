@@ -16,7 +16,7 @@ from rich.text import Text
 
 from common.metrics.constant_predictor import beside
 from server.cli.run_words import clock, measured, progress, since, size, time_left, waits_for
-from server.files.run_status import RoundFacts, RunStatus, RunView, SiteStatus
+from server.files.status_reader import RoundFacts, RunStatus, RunView, SiteStatus
 from server.service.advice import advice
 
 _COLOURS = {

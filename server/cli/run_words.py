@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 
 from common.metrics.names import metric_words
-from server.files.run_status import RoundFacts, RunView
+from server.files.status_reader import RoundFacts, RunView
 
 _WEEK = timedelta(days=6)
 

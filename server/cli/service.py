@@ -7,8 +7,8 @@ from pathlib import Path
 import typer
 
 from common.platform.systemd import in_a_persons_home, installed
+from server.files.coordinator_yaml import load_settings
 from server.files.folder import Folder
-from server.files.settings import load_settings
 from server.service.systemd import CoordinatorUnit, how_to_install, low_port, unit
 
 

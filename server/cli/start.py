@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from server.files.coordinator_yaml import Settings
 from server.files.folder import Folder
-from server.files.settings import Settings
 
 
 def start(folder: Folder, *, json: bool) -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from common.platform.errors import Unreachable
 from server.cli.watch import show
 from server.files.folder import Folder
-from server.files.run_status import view_of
+from server.files.status_reader import view_of
 from server.service.operator_client import Operator
 
 

@@ -17,7 +17,7 @@ from common.metrics.constant_predictor import beside
 from common.platform.errors import ExitCode, LinkDown, Unreachable
 from server.cli.run_display import frame, table_of
 from server.cli.run_words import waits_for
-from server.files.run_status import RoundFacts, RunView
+from server.files.status_reader import RoundFacts, RunView
 from server.service.advice import advice
 
 #: Asks the service, or reads the files. Unreachable and LinkDown pass; other errors end it.

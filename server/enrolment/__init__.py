@@ -1,5 +1,5 @@
 """Which sites belong: invited, compared, accepted, revoked; certificates and receipts.
 
-Imported from here: certificates, initialise, invitations, pages, receipts, registry.
+Imported from here: certificates, enrolment_pages, initialise, invitations, receipts, registry.
 May import: server.files, server.http, common.
 """

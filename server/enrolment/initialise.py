@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import secrets
 
-from common.platform.durable import replace_durably
+from common.platform.durable_files import replace_durably
 from common.platform.errors import ConfigurationError
 from server.enrolment.certificates import Authority, now
+from server.files.coordinator_yaml import Settings, host_and_port, write_settings
 from server.files.folder import Folder
-from server.files.settings import Settings, host_and_port, write_settings
 
 
 def set_up(folder: Folder, settings: Settings) -> None:

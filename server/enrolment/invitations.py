@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from server.enrolment.certificates import authority_hash
 from server.enrolment.registry import Enrolment
+from server.files.coordinator_yaml import Settings
 from server.files.folder import Folder
-from server.files.settings import Settings
 
 #: A site's admin may be away for a weekend.
 DEFAULT_HOURS = 72.0

@@ -1,8 +1,8 @@
 """Receipts that the coordinator keeps for sites, over all runs.
 
-A site compares it with its own records before it spends anything (client/governance/records.py), so
-an old copy that was restored there shows in the next run. The coordinator cannot read what it
-seals.
+A site compares it with its own records before it spends anything
+(client/governance/records_check.py), so an old copy that was restored there shows in the next run.
+The coordinator cannot read what it seals.
 
     two runs at once                 one transaction at a time
     an answer that was sent before   has fewer charges than the receipt that is kept: it stays

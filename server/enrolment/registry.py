@@ -23,7 +23,7 @@ from typing import Literal, cast, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from common.messages.enrolment import Invite, JoinRequest, SiteName, StateRequest
-from common.messages.identity import fingerprint
+from common.messages.signing_key import fingerprint
 from common.platform.errors import ConfigurationError, StateDamaged, TrustRefused
 from common.platform.sqlite_file import connected, explained
 

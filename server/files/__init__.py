@@ -1,5 +1,5 @@
 """Where the coordinator keeps what: settings, a run's folder and its status.
 
-Imported from here: board, folder, run_status, settings.
+Imported from here: coordinator_yaml, folder, status_reader, status_writer.
 May import: server.http, common.
 """

@@ -1,5 +1,5 @@
 """What a run would cost and need, before it starts.
 
-Imported from here: checks, forecast, measuring.
+Imported from here: doctor_checks, forecast, measuring.
 May import: server.aggregation, server.enrolment, server.files, server.rounds, common.
 """

@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from common.config.measurement import is_validated
+from common.config.measured_rounds import is_validated
 from common.config.privacy import COMMON_DELTA, Known
 from common.config.run_config import RunConfig
 from common.data.weights import Weights
-from common.messages.envelope import seal
 from common.messages.packing import FRAME_VALUES, Encoding
 from common.messages.refusals import PASSING
+from common.messages.signed_envelope import seal
 from common.messages.wire import (
     EvaluationRequest,
     Refusal,
@@ -25,8 +25,8 @@ from common.messages.wire import (
     Standing,
     TrainRequest,
 )
-from common.models.foreign import check_extensions
-from common.models.network import initial_weights
+from common.models.extension_network import check_extensions
+from common.models.run_network import initial_weights
 from common.platform.errors import ConfigurationError
 from common.privacy.accounting import make_plan
 from common.privacy.signal import prospect
@@ -47,7 +47,7 @@ _NOT_AGREED = "the run agreed on no number of patients for it (privacy.public_pa
 _REPORT_BYTES = 25_000
 _SPEND_BYTES = 1_000
 #: The site's sealed receipt, which goes both ways: 4 KiB in base64
-#: (client/governance/statement.py).
+#: (client/governance/records_statement.py).
 _RECEIPT_BYTES = 5_600
 #: What an exchange of messages takes beside the work, at least and on a busy machine: delivery,
 #: the ledger, saving. Measured on loopback, two cores (DECISIONS.md).

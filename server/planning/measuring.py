@@ -6,19 +6,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from common.config.measurement import evaluations
+from common.config.measured_rounds import evaluations
 from common.config.privacy import COMMON_DELTA
 from common.config.run_config import RunConfig
 from common.messages.wire import EvaluationRequest, SiteReport
-from common.metrics.estimate import Estimate
+from common.metrics.intervals import Estimate
 from common.metrics.statistics import Statistics, merge
 from common.privacy.accounting import epsilon_of
 from common.privacy.plan import count_mechanism
 from common.tasks.summary import summarised
-from server.rounds.admission import NotAdmitted, admit_reports
 from server.rounds.round_record import last_ledgers
 from server.rounds.run_rounds import Sites
 from server.rounds.run_state import RunState
+from server.rounds.update_admission import NotAdmitted, admit_reports
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,15 +18,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from common.config.run_config import RunConfig, parse_config
-from common.messages.headers import parts_of
+from common.messages.message_header import parts_of
 from common.messages.wire import Refusal, Standing, StatisticsRequest
 from server.enrolment.receipts import ReceiptStore
-from server.files.board import Board
 from server.files.folder import Folder
+from server.files.status_writer import Board
 from server.processes.run_process import connect, members_of
 from server.rounds.cohort_asking import gathered
 from server.rounds.cohort_survey import Survey
-from server.rounds.setting import RunSetting
+from server.rounds.run_setting import RunSetting
 from server.transport.flower_sites import FlowerSites
 
 

@@ -23,22 +23,22 @@ from types import FrameType
 from common.bundle.evidence import calibration_json, calibration_of
 from common.config.run_config import RunConfig, load_config
 from common.messages.wire import StatisticsRequest
-from common.platform.durable import replace_durably
+from common.platform.durable_files import replace_durably
 from common.platform.errors import ExitCode, RunFailed, WardroundError
 from common.platform.freed_memory import give_freed_memory_back, sort_out_what_stays
 from server.aggregation.rules import aggregator_of
 from server.enrolment.receipts import ReceiptStore
 from server.enrolment.registry import Enrolment
-from server.files.board import Board
+from server.files.coordinator_yaml import load_settings
 from server.files.folder import Folder, RunFolder
-from server.files.settings import load_settings
+from server.files.status_writer import Board
 from server.planning.measuring import measure_tests, measured
 from server.rounds.cohort_asking import survey
 from server.rounds.journal import Journal
 from server.rounds.round_record import RoundRecord
 from server.rounds.run_rounds import RunRecords, Sites, begin, run_rounds
+from server.rounds.run_setting import RunSetting
 from server.rounds.run_state import RunState, RunStore
-from server.rounds.setting import RunSetting
 from server.transport.flower_sites import FlowerSites
 from server.transport.runtime import Runtime
 

@@ -5,7 +5,8 @@ from run to run. An update that comes before its turn waits on disk, not in memo
 coordinator never holds more than the update that it adds (and disk holds fewer than the
 sites). Sites in one process answer in order, and nothing is ever written.
 
-Late answers are told in server/rounds/deadline.py, wrong ones in server/rounds/admission.py.
+Late answers are told in server/rounds/late_answers.py, wrong ones in
+server/rounds/update_admission.py.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from common.data.weights import Weights
 from common.messages.wire import Refusal, SiteUpdate
-from server.rounds.admission import NotAdmitted
+from server.rounds.update_admission import NotAdmitted
 
 Answer = SiteUpdate | Refusal | NotAdmitted
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from common.config.run_config import RunConfig
 from common.messages.wire import Answer, Proposal, Refusal, RefusalReason, Standing
 from common.platform.errors import RunFailed
-from server.files.board import Board
+from server.files.status_writer import Board
 
 #: Reasons that pass by themselves or with a word of the site's admin: asked again soon.
 _SOON = frozenset({RefusalReason.NOT_APPROVED, RefusalReason.PAUSED})

@@ -22,14 +22,14 @@ from common.messages.cohort_statistics import (
     layout_of,
 )
 from common.messages.wire import Refusal, SiteStatistics, StatisticsRequest
-from common.platform.durable import replace_durably
+from common.platform.durable_files import replace_durably
 from common.platform.hash_chain import Fact
 from server.files.folder import RunFolder
-from server.rounds.admission import FaultyAnswer, NotAdmitted
 from server.rounds.cohort_report import cohort_line, write_report
 from server.rounds.cohort_survey import Survey
-from server.rounds.fault import Fault
 from server.rounds.journal import Journal
+from server.rounds.non_admission_reasons import Fault
+from server.rounds.update_admission import FaultyAnswer, NotAdmitted
 
 _MOST_REASONS = 200
 _SILENT = "it did not answer in time"

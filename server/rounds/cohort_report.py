@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.messages.cohort_statistics import LEFT_OUT, MergedRow, MergedTable, StatisticsTable
-from common.platform.durable import replace_durably
-from common.platform.page import page
+from common.platform.durable_files import replace_durably
+from common.platform.html_page import page
 from server.rounds.cohort_survey import Survey
 
 _TOTALS = ("found", "used", "left out")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from common.metrics.estimate import Estimate
+from common.metrics.intervals import Estimate
 from common.platform.hash_chain import Fact
 from common.privacy.plan import LedgerHead
 

@@ -11,25 +11,25 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from common.config.measurement import is_validated
+from common.config.measured_rounds import is_validated
 from common.config.run_config import RunConfig
 from common.messages.wire import EvaluationRequest, Refusal, SiteReport, SiteUpdate, TrainRequest
 from common.metrics.statistics import merge
-from common.models.foreign import check_extensions
-from common.models.network import initial_weights
+from common.models.extension_network import check_extensions
+from common.models.run_network import initial_weights
 from common.platform.errors import ConfigurationError, RunFailed
 from common.platform.hash_chain import Fact
 from common.privacy.plan import LedgerHead
 from common.tasks import task_of
 from common.tasks.summary import summarised
 from server.aggregation.rules import Aggregator, averaged, control_of
-from server.rounds.admission import NotAdmitted, admit, admit_reports
-from server.rounds.bounding import bounded
 from server.rounds.checkpoint_choice import check_selection, is_better, score, should_stop
 from server.rounds.journal import Journal
 from server.rounds.quorum import check_quorum
 from server.rounds.round_record import RoundRecord, last_ledgers
 from server.rounds.run_state import RunState, RunStore
+from server.rounds.update_admission import NotAdmitted, admit, admit_reports
+from server.rounds.update_norm_bound import bounded
 
 __all__ = ["RoundRecord", "RunRecords", "Sites", "begin", "run_rounds"]
 

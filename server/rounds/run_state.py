@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from common.data.weights import Weights, load_weights, safetensors_parts
-from common.platform.durable import replace_durably
+from common.platform.durable_files import replace_durably
 from common.platform.errors import RunFailed, StateDamaged
 from common.platform.hash_chain import Fact
 from server.rounds.round_record import RoundRecord, record_from_json

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from common.messages.refusals import RefusalReason
 from server.enrolment.registry import EnrolledSite
-from server.files.run_status import RunView, SiteStatus
+from server.files.status_reader import RunView, SiteStatus
 
 #: What a site's admin types where a reason passes with a word of theirs.
 _AT_THE_SITE = {

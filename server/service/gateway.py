@@ -12,18 +12,18 @@ from collections.abc import Sequence
 from starlette.types import ASGIApp
 
 from common.platform.logs import log
+from server.enrolment.enrolment_pages import enrolment_pages
 from server.enrolment.invitations import invitations
-from server.enrolment.pages import enrolment_pages
 from server.enrolment.registry import EnrolledSite, Enrolment
+from server.files.coordinator_yaml import Settings
 from server.files.folder import Folder
-from server.files.settings import Settings
-from server.service.allowances import Allowances, Overdraft
-from server.service.delivery import DeliveryMiddleware, PushSignal
 from server.service.listeners import Listeners
-from server.service.members import KEY_HEADER, AcceptedSites, Member
+from server.service.message_delivery import DeliveryMiddleware, PushSignal
 from server.service.object_turns import ObjectTurns
 from server.service.operator_guard import OperatorGuard
+from server.service.oversized_answers import Allowances, Overdraft
 from server.service.run_guard import RunGuard
+from server.service.site_authentication import KEY_HEADER, AcceptedSites, Member
 from server.service.site_guard import LARGEST_BODY, SiteGuard
 from server.service.superlink import (
     FLEET_PULL,

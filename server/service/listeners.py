@@ -15,8 +15,8 @@ from starlette.types import ASGIApp
 from common.messages.flower_http import KEPT_SECONDS
 from common.platform.errors import ConfigurationError, RunFailed
 from server.enrolment.certificates import server_context
+from server.files.coordinator_yaml import host_and_port
 from server.files.folder import Folder
-from server.files.settings import host_and_port
 from server.http.accepting import Door
 from server.http.connection import Connection
 from server.http.connection_limits import DoorLimits, DoorPlace

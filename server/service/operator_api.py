@@ -28,12 +28,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from common.config.part import Part
 from common.config.run_config import parse_config
+from common.config.section import Part
 from common.messages.enrolment import SiteName
 from common.platform.errors import ConfigurationError, RunFailed, WardroundError
 from server.files.folder import Folder
-from server.files.run_status import view_of
+from server.files.status_reader import view_of
 from server.service.advice import nobody_accepted
 from server.service.gateway import Gateway
 from server.service.supervision import Supervisor

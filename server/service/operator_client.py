@@ -11,9 +11,9 @@ import httpx
 
 from common.platform.errors import ExitCode, TrustRefused, Unreachable, WardroundError
 from server.enrolment.certificates import client_context
+from server.files.coordinator_yaml import load_settings
 from server.files.folder import Folder
-from server.files.run_status import RunView
-from server.files.settings import load_settings
+from server.files.status_reader import RunView
 
 #: Beyond what a run has to save, which `stop` waits for.
 _PATIENCE_SECONDS = 60.0

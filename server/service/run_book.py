@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from common.config.run_config import RunConfig
-from common.platform.durable import replace_durably
+from common.platform.durable_files import replace_durably
 from common.platform.errors import ConfigurationError, StateDamaged
 from server.files.folder import Folder
 

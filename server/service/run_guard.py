@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from common.messages.answer_sizes import SMALL_ANSWER
 from common.messages.pull_headers import ANSWER_SECONDS_HEADER, LARGEST_ANSWER_HEADER
-from common.messages.sizes import SMALL_ANSWER
 from server.http.asgi import ClientGone, TooLarge, header, read_body, refuse, replayed
-from server.service.allowances import Allowances
+from server.service.oversized_answers import Allowances
 from server.service.superlink import RUNTIME_PULL_OBJECT, RUNTIME_PUSH, asked_of, wanted_object
 
 #: Of messages whose sender says nothing.

@@ -22,13 +22,13 @@ from common.platform.freed_memory import give_freed_memory_back, sort_out_what_s
 from common.platform.health import open_health
 from common.platform.logs import log, open_logs
 from server.enrolment.certificates import now, renew_if_due
+from server.files.coordinator_yaml import Settings, host_and_port, load_settings
 from server.files.folder import Folder
-from server.files.settings import Settings, host_and_port, load_settings
-from server.service.following import Follower
 from server.service.gateway import Gateway
-from server.service.meters import CoordinatorMeters
 from server.service.operator_api import OperatorApi
+from server.service.prometheus_metrics import CoordinatorMeters
 from server.service.run_book import RunBook
+from server.service.run_metrics import Follower
 from server.service.supervision import RUN_COMMAND, Supervisor
 from server.service.systemd import OPEN_FILES
 

@@ -7,7 +7,7 @@ This stands before Flower's application: a request that is refused here has run 
     a body that is not the signed one, a replay     401
     a body larger than its path needs               413
     a message in another site's name                403
-    an answer beyond its allowance                  403, 413 (server/service/allowances.py)
+    an answer beyond its allowance                  403, 413 (server/service/oversized_answers.py)
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from common.messages.answer_sizes import LARGEST_OBJECT
 from common.messages.pull_headers import ANSWER_BYTES_HEADER
 from common.messages.request_signature import hash_of
-from common.messages.sizes import LARGEST_OBJECT
 from common.platform.errors import TrustRefused
 from common.platform.logs import log
 from server.http.asgi import ClientGone, TooLarge, header, read_body, refuse, replayed, shown
-from server.service.allowances import Overdraft
-from server.service.members import AcceptedSites, Member
+from server.service.oversized_answers import Overdraft
+from server.service.site_authentication import AcceptedSites, Member
 
 _SMALL = 64 * 1024
 #: Digits of a size.

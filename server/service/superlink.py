@@ -35,11 +35,11 @@ from sqlalchemy.pool import Pool
 from starlette.types import ASGIApp
 
 from common.messages.flower_messages import object_ids
-from common.messages.identity import public_pem
+from common.messages.signing_key import public_pem
+from common.platform.code_hash import RELEASE, bundle, bundle_hash
 from common.platform.errors import RunFailed, StateDamaged, TrustRefused
-from common.platform.release import RELEASE, bundle, bundle_hash
-from server.service.allowances import Allowances, Overdraft
-from server.service.members import Member
+from server.service.oversized_answers import Allowances, Overdraft
+from server.service.site_authentication import Member
 
 FLEET_PULL, FLEET_PUSH = "/v1/fleet/pull-messages", "/v1/fleet/push-messages"
 FLEET_PUSH_OBJECT, RUNTIME_PULL_OBJECT = "/v1/fleet/push-object", "/v1/runtime/pull-object"

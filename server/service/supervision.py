@@ -24,7 +24,7 @@ from common.platform.errors import ConfigurationError, ExitCode, RunFailed, Ward
 from common.platform.file_lock import FileLock, Taken
 from common.platform.logs import log
 from server.files.folder import Folder
-from server.files.run_status import view_of
+from server.files.status_reader import view_of
 from server.service.run_book import RunBook, RunEntry, how_to_resume
 
 #: The program of a run; the folder and the run's name follow it. -P: a folder that happens to

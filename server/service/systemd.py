@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.platform.systemd import Daemon, how_to_install_unit, unit_of
-from server.files.settings import Settings, host_and_port
+from server.files.coordinator_yaml import Settings, host_and_port
 
 #: The service takes as many by itself where the system allows it (server/service/serve.py).
 OPEN_FILES = 16384

@@ -1,6 +1,6 @@
 """Sites over Flower: asked, waited for, asked again.
 
-How long they are waited for stands in server/rounds/deadline.py, how many must be there in
+How long they are waited for stands in server/rounds/late_answers.py, how many must be there in
 server/rounds/quorum.py. A site whose daemon came back since it was asked is asked again at once.
 Asking again is safe: the same question has the same answer at a site, charged once.
 """
@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from common.messages.envelope import seal
-from common.messages.sizes import largest_answer
+from common.messages.answer_sizes import largest_answer
+from common.messages.signed_envelope import seal
 from common.messages.wire import (
     Answer,
     EvaluationRequest,
@@ -26,13 +26,13 @@ from common.messages.wire import (
     TrainRequest,
 )
 from common.platform.errors import RunFailed, RunGone
-from server.files.board import Board, Phase
-from server.rounds.admission import NotAdmitted
-from server.rounds.deadline import Deadline, late, patience_of
-from server.rounds.fault import Fault
+from server.files.status_writer import Board, Phase
+from server.rounds.late_answers import Deadline, late, patience_of
+from server.rounds.non_admission_reasons import Fault
 from server.rounds.quorum import may_start
-from server.rounds.setting import RunSetting
-from server.transport.asked import Asked
+from server.rounds.run_setting import RunSetting
+from server.rounds.update_admission import NotAdmitted
+from server.transport.asked_site import Asked
 from server.transport.incoming_answer import Arriving, not_admitted
 from server.transport.runtime import AnswerBounds, AnswerTooLarge, NodeFacts, Runtime
 from server.transport.standings import Standings, keep_receipt, online, receipts_for

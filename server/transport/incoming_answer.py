@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeGuard
 
-from common.messages.envelope import unseal
 from common.messages.flower_messages import open_objects
-from common.messages.identity import verify
+from common.messages.signed_envelope import unseal
+from common.messages.signing_key import verify
 from common.messages.wire import Answer, Message
 from common.platform.errors import AnswerNotAdmitted
-from server.rounds.admission import NotAdmitted
-from server.rounds.fault import Fault
+from server.rounds.non_admission_reasons import Fault
+from server.rounds.update_admission import NotAdmitted
 from server.transport.runtime import AnswerTooLarge, Arrival, Runtime
 
 

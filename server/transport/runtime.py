@@ -46,10 +46,10 @@ from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supercore.runtime import RuntimeHttpClient
 
-from common.messages.envelope import Envelope
 from common.messages.flower_http import KEPT_SECONDS, on_client
 from common.messages.flower_messages import object_ids, record_of, with_receipt
 from common.messages.pull_headers import ANSWER_SECONDS_HEADER, LARGEST_ANSWER_HEADER, WAIT_HEADER
+from common.messages.signed_envelope import Envelope
 from common.platform.errors import AnswerNotAdmitted, LinkDown, RunFailed, RunGone
 from common.platform.freed_memory import collect_after
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from common.messages.envelope import seal
-from common.messages.identity import public_pem
-from common.messages.sizes import largest_answer
+from common.messages.answer_sizes import largest_answer
+from common.messages.signed_envelope import seal
+from common.messages.signing_key import public_pem
 from common.messages.wire import Refusal, Standing
 from common.platform.errors import AnswerNotAdmitted, RunGone
 from common.platform.logs import log
-from server.files.board import Board
+from server.files.status_writer import Board
 from server.rounds.approval import Approval
-from server.rounds.setting import RunSetting
+from server.rounds.run_setting import RunSetting
 from server.transport.incoming_answer import Arriving
 from server.transport.runtime import AnswerBounds, Arrival, NodeFacts, Runtime
 

@@ -19,7 +19,7 @@ from simulations.comparison.arms import chosen_arms
 from simulations.comparison.cohorts import check_parts, hospital_folders, load_hospitals
 from simulations.comparison.compare import Comparison, ComparisonPlan, compare
 from simulations.comparison.not_used import write_not_used
-from simulations.engines.engines import Engine
+from simulations.engines.engine_choice import Engine
 from simulations.report.output import begin_folder, write_found
 
 

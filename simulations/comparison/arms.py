@@ -20,11 +20,11 @@ from client.training.evaluation import score
 from client.training.fine_tuning import fine_tune
 from client.training.local_model import LocalModel, open_local_model
 from client.training.private_round import counted
-from client.training.site import Guard, Site
+from client.training.training_site import Guard, Site
 from common.config.run_config import RunConfig, without_privacy
 from common.data.sample import Patients
 from common.data.weights import Weights
-from common.metrics.estimate import Estimate
+from common.metrics.intervals import Estimate
 from common.platform.errors import ConfigurationError, RunFailed
 from common.privacy.accounting import delta_of
 from common.privacy.noise import SimulatedNoise
@@ -35,7 +35,7 @@ from server.rounds.run_rounds import RoundRecord, RunRecords, begin, run_rounds
 from server.rounds.run_state import RunState, RunStore
 from simulations.comparison.arm_configurations import alone, plain, private
 from simulations.comparison.unfinished import Unfinished, rounds_of
-from simulations.engines.engines import Engine, open_members
+from simulations.engines.engine_choice import Engine, open_members
 
 Arm = Literal["local", "pooled", "federated", "personalised", "federated_dp"]
 ARMS: tuple[Arm, ...] = get_args(Arm)

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 
 from client.training.batches import batches
 from client.training.local_round import make_optimizer
-from client.training.site import Site, data_order
+from client.training.training_site import Site, data_order
 from common.config.run_config import RunConfig
 from common.data.sample import patient_loss
 from common.extensions.transforms import transforms_of
-from common.models.network import network_of
+from common.models.run_network import network_of
 from common.tasks import task_of
 from common.tasks.training_loss import training_loss
 

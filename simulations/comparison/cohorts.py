@@ -12,13 +12,13 @@ from torch import Tensor
 
 from client.cohort.left_out import LeftOut
 from client.cohort.loading import load_cohort
-from client.cohort.quality_rules import CohortPaths, images_left_out
+from client.cohort.quality_refusals import CohortPaths, images_left_out
 from client.cohort.site_cohort import SiteCohort
 from client.cohort.split import SplitKey, simulated_key
 from client.site.cache import Cache, key_of
-from client.site.quality_rules import QualityRules
-from client.training.features import site_of, with_features
-from client.training.site import Site
+from client.site.quality_section import QualityRules
+from client.training.cohort_features import site_of, with_features
+from client.training.training_site import Site
 from common.config.run_config import Cohort, RunConfig, Split
 from common.platform.errors import CohortError, ConfigurationError
 from common.tasks import task_of

@@ -17,7 +17,7 @@ from client.cohort.split import simulated_key
 from common.config.run_config import RunConfig
 from common.data.weights import Weights
 from common.extensions.metrics import foreign_metrics
-from common.metrics.estimate import Estimate, bootstrap_weights
+from common.metrics.intervals import Estimate, bootstrap_weights
 from common.tasks import task_of
 from common.tasks.task import Scores
 from server.rounds.run_rounds import RoundRecord
@@ -26,7 +26,7 @@ from simulations.comparison.bare_loop import bare_round_seconds
 from simulations.comparison.cohorts import sites_of
 from simulations.comparison.unfinished import Unfinished, key_of_comparison
 from simulations.comparison.verdicts import Tested, Verdict, concatenated, verdict
-from simulations.engines.engines import Engine
+from simulations.engines.engine_choice import Engine
 
 
 @dataclass(frozen=True, kw_only=True)

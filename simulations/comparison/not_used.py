@@ -6,7 +6,7 @@ import csv
 import io
 from pathlib import Path
 
-from common.platform.durable import replace_durably
+from common.platform.durable_files import replace_durably
 from simulations.comparison.cohorts import Hospitals
 
 _HEAD = ("hospital", "reason", "what", "detail", "meaning")

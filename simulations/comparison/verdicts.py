@@ -16,7 +16,14 @@ import torch
 from torch import Tensor
 
 from common.config.run_config import RunConfig
-from common.metrics.estimate import Estimate, Float, bootstrap_weights, bootstrapped, ratio, unknown
+from common.metrics.intervals import (
+    Estimate,
+    Float,
+    bootstrap_weights,
+    bootstrapped,
+    ratio,
+    unknown,
+)
 from common.tasks import task_of
 from common.tasks.task import Scores, owners
 from simulations.comparison.arms import Arm, ArmOutcome

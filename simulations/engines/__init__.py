@@ -1,5 +1,5 @@
 """Where the sites of a simulation work: here, on processes, or on a Ray cluster.
 
-Imported from here: engines.
+Imported from here: engine_choice.
 May import: client, common, server.
 """

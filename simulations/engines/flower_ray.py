@@ -27,7 +27,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 
 from client.training.local_model import LocalModel, open_local_model
-from client.training.site import Site
+from client.training.training_site import Site
 from common.config.run_config import RunConfig
 from common.messages.flower_records import from_arrays, from_record, to_record
 from common.messages.wire import EvaluationRequest, Refusal, SiteReport, SiteUpdate, TrainRequest

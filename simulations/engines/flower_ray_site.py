@@ -14,7 +14,7 @@ from client.training.evaluation import evaluate_round
 from client.training.kept_between_rounds import MemoryInProcess
 from client.training.local_model import LocalModel, open_local_model
 from client.training.local_round import train_round
-from client.training.site import Site
+from client.training.training_site import Site
 from common.config.run_config import RunConfig
 from common.data.weights import Weights
 from common.messages.flower_records import from_arrays, from_record, to_arrays, to_record

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from client.training.evaluation import evaluate_round
 from client.training.local_model import LocalModel, open_local_model
 from client.training.local_round import train_round
-from client.training.site import Site
+from client.training.training_site import Site
 from common.config.run_config import RunConfig
 from common.messages.wire import EvaluationRequest, Refusal, SiteReport, SiteUpdate, TrainRequest
 

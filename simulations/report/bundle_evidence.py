@@ -16,7 +16,7 @@ from client.cohort.site_cohort import SiteCohort
 from client.cohort.split import simulated_key
 from common.bundle.evidence import CalibrationEvidence, Evidence, SiteData, Subgroup, calibration_of
 from common.config.run_config import CategoryColumn, Evaluation, NumberColumn, Table
-from common.metrics.release import releasable
+from common.metrics.small_cells import releasable
 from common.tasks import task_of
 from common.tasks.summary import summarised
 from common.tasks.task import Scores

@@ -7,8 +7,8 @@ from pathlib import Path
 from common.bundle.write import Card, write_bundle
 from common.config.run_config import RunConfig, without_privacy
 from common.data.weights import load_into
-from common.metrics.estimate import Estimate, unknown
-from common.models.network import network_of
+from common.metrics.intervals import Estimate, unknown
+from common.models.run_network import network_of
 from common.privacy.statement import statement
 from common.tasks.task import owners
 from server.planning.measuring import measured

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from common.config.run_config import PrognosisTask, SegmentationTask
-from common.metrics.estimate import Float
-from common.metrics.overlap import dice_by_item
+from common.metrics.intervals import Float
+from common.metrics.segmentation import dice_by_item
 from common.metrics.survival import kaplan_meier
 from common.tasks.task import Scores
 from simulations.comparison.arms import Arm

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from common.config.run_config import RunConfig
-from common.platform.durable import replace_durably
+from common.platform.durable_files import replace_durably
 from simulations.comparison.compare import Comparison
 from simulations.report.results import write_results
 
@@ -29,6 +29,6 @@ def write_found(out: Path, found: Comparison) -> list[str]:
     """
     write_results(out / "results.json", found)
     # Imported here: pictures take a while to load, and training begins without them.
-    from simulations.report.page import write_report
+    from simulations.report.html_report import write_report
 
     return write_report(out, found)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from common.platform.durable import replace_durably
+from common.platform.durable_files import replace_durably
 from simulations.comparison.arms import Arm
 from simulations.comparison.compare import Comparison, peak_rss_mb
 from simulations.comparison.verdicts import Verdict, said_of

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from common.config.privacy import COMMON_DELTA
-from common.metrics.estimate import Estimate
+from common.metrics.intervals import Estimate
 from common.metrics.names import metric_words
 from server.planning.measuring import measured, measuring_epsilon
 from simulations.comparison.arms import Arm
 from simulations.comparison.compare import Comparison
 from simulations.comparison.verdicts import NAMES, Compared, Verdict, said_of
 from simulations.report.constant import constant_lines, constant_metrics, constant_of_arm
-from simulations.report.intervals import Intervals
 from simulations.report.pictures import metric_name, shown
+from simulations.report.seed_intervals import Intervals
 
 
 @dataclass(frozen=True, kw_only=True)

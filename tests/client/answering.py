@@ -10,34 +10,34 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from client.cohort.split import site_key
-from client.cohort_statistics.describing import Telling
+from client.cohort_statistics.description import Telling
 from client.cohort_statistics.run_costs import told_of_everybody
-from client.governance.admission import AdmissionContext
 from client.governance.approvals import Approvals
 from client.governance.disclosures import Disclosures
-from client.governance.records import SiteRecords
-from client.node.app import COHORT, Loaded, RequestHandler, SiteContext
+from client.governance.records_check import SiteRecords
+from client.governance.request_admission import AdmissionContext
 from client.node.message_loop import MessageLoop, TransportContext
-from client.node.meters import SiteMeters
+from client.node.prometheus_metrics import SiteMeters
+from client.node.request_handler import COHORT, Loaded, RequestHandler, SiteContext
 from client.node.worker import answered, read_request
 from client.node.worker_process import Finished, WorkerProcess
 from client.privacy.ledger import Ledger, Limit
 from client.site.home import Home
-from client.site.policy_rules import PolicyRules
-from client.site.quality_rules import QualityRules
+from client.site.policy_section import PolicyRules
+from client.site.quality_section import QualityRules
 from client.site.site_config import SiteConfig
 from client.training.kept_between_rounds import MemoryInFolder
 from client.training.local_model import open_local_model
-from client.training.site import Guard, Site
+from client.training.training_site import Guard, Site
 from client.transport.inbox import Inbox
 from client.transport.outbox import Outbox
 from client.transport.quarantine import Quarantine
 from common.config.run_config import RunConfig, parse_config
 from common.data.sample import Patients
-from common.messages.envelope import seal
-from common.messages.identity import load_private, new_private_key, private_text, sign
+from common.messages.signed_envelope import seal
+from common.messages.signing_key import load_private, new_private_key, private_text, sign
 from common.messages.wire import Answer, TrainRequest
-from common.models.network import initial_weights
+from common.models.run_network import initial_weights
 from common.privacy.noise import ChaChaNoise
 from tests.privacy.made_up import patients_of
 

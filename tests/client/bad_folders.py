@@ -18,7 +18,7 @@ from client.cohort.scan import dicom_files as files_of
 from client.cohort.select import Grouping
 from client.dicom.headers.instance import Instance, Quarantined
 from client.dicom.index.index import Index
-from client.dicom.pixels.store import PixelStore
+from client.dicom.pixels.pixel_store import PixelStore
 from client.dicom.reasons import Reason, Unusable
 from common.config.run_config import Images
 from tests.client.dicom_files import Values, image, noise, save, slices

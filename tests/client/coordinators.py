@@ -15,9 +15,9 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from common.messages.enrolment import Invite
-from common.messages.identity import fingerprint
+from common.messages.signing_key import fingerprint
 from server.enrolment.certificates import Authority, authority_hash, now, server_context
-from server.enrolment.pages import enrolment_pages
+from server.enrolment.enrolment_pages import enrolment_pages
 from server.enrolment.registry import Enrolment
 from server.files.folder import Folder
 from server.http.asgi import answer

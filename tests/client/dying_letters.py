@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from client.governance.disclosures import listed, verify
 from client.privacy.ledger import Ledger
-from common.messages.envelope import unseal
+from common.messages.signed_envelope import unseal
 from common.messages.wire import SiteUpdate
 from tests.client.answering import Letters, question
 from tests.client.letters import FolderFleet

@@ -21,10 +21,10 @@ from client.privacy.ledger import Ledger, Limit
 from client.training import local_round as training
 from client.training import private_round
 from client.training.local_model import LocalModel, open_local_model
-from client.training.site import Guard, Site
+from client.training.training_site import Guard, Site
 from common.config.run_config import parse_config
 from common.messages.wire import TrainRequest
-from common.models.network import initial_weights
+from common.models.run_network import initial_weights
 from common.privacy.noise import ChaChaNoise
 from tests.privacy.made_up import patients_of
 

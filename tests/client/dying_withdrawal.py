@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from client.cli import withdraw as withdrawing
-from client.dicom.pixels import store as pixel_store
+from client.dicom.pixels import pixel_store
 from client.site import cache, withdrawals
 from client.site.home import Home
 from client.withdrawal import purge as forgetting

@@ -24,11 +24,11 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 
 from client.transport.fleet_client import FleetClient, PendingMessage, Reply
-from common.messages.envelope import Envelope, seal
 from common.messages.flower_messages import object_ids, open_objects, record_of
+from common.messages.signed_envelope import Envelope, seal
 from common.messages.wire import Request
+from common.platform.code_hash import bundle_hash
 from common.platform.errors import LinkDown, RunGone
-from common.platform.release import bundle_hash
 
 NODE = 7
 

@@ -10,13 +10,13 @@ from client.training.batches import batches
 from client.training.kept_between_rounds import MemoryInProcess, SiteMemory
 from client.training.local_model import LocalModel, open_local_model
 from client.training.local_round import train_round
-from client.training.site import Site, data_order
+from client.training.training_site import Site, data_order
 from common.config.learning_rate import learning_rate
 from common.config.run_config import RunConfig, parse_config
 from common.data.sample import Patients
 from common.data.weights import Weights, load_into, trainable
 from common.messages.wire import SiteUpdate, TrainRequest
-from common.models.network import initial_weights
+from common.models.run_network import initial_weights
 from tests.privacy.made_up import patients_of
 
 #: Patients with one item and with several.

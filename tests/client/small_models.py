@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from client.inference.model import TrainedModel
+from client.inference.trained_model import TrainedModel
 from client.results.score import ModelName
 from common.bundle.onnx import Deployed
 from common.bundle.write import Card, write_bundle
 from common.config.run_config import RunConfig
 from common.data.sample import Patients
 from common.models import extract_features
-from common.models.network import network_of
+from common.models.run_network import network_of
 from common.tasks import task_of
 
 CARD = Card(metrics={}, privacy="Trained without privacy: no claim is made.", seed=0, round=1)

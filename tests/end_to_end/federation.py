@@ -14,8 +14,8 @@ from client.governance.disclosures import Disclosed, listed
 from client.privacy.ledger import Ledger
 from client.site.home import Home
 from client.site.site_config import load_site_config, write_site_config
+from server.files.coordinator_yaml import load_settings, write_settings
 from server.files.folder import Folder, RunFolder
-from server.files.settings import load_settings, write_settings
 from server.rounds.run_state import RunState, RunStore
 from tests.client.terminals import same_split
 from tests.end_to_end.processes import (

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from client.cohort.split import site_key
-from client.inference.model import open_model
+from client.inference.trained_model import open_model
 from client.site.cache import Cache
-from client.site.extension_rules import AllowedExtension
+from client.site.extensions_section import AllowedExtension
 from client.site.site_config import allowed_extensions, load_site_config, write_site_config
 from common.config.run_config import RunConfig, load_config
 from common.extensions.content import installed

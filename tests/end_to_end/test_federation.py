@@ -16,12 +16,12 @@ from client.cohort.split import site_key
 from client.privacy.ledger import Ledger
 from client.site.cache import Cache
 from common.config.run_config import RunConfig, load_config, without_privacy
-from common.messages.envelope import read_envelope, unseal
+from common.messages.signed_envelope import read_envelope, unseal
 from common.platform.hash_chain import verify
 from common.privacy.accounting import epsilon_of
 from server.aggregation.rules import aggregator_of
 from server.enrolment.certificates import client_context, server_context
-from server.files.settings import host_and_port, load_settings, write_settings
+from server.files.coordinator_yaml import host_and_port, load_settings, write_settings
 from server.rounds.run_rounds import RunRecords, begin, run_rounds
 from server.rounds.run_state import RunState
 from simulations.comparison.cohorts import load_hospitals, sites_of

@@ -15,8 +15,8 @@ import pytest
 
 from client.transport.coordinator import load_coordinator
 from server.enrolment.certificates import Authority, client_context, now, server_context
+from server.files.coordinator_yaml import host_and_port
 from server.files.folder import Folder
-from server.files.settings import host_and_port
 from tests.end_to_end.aftermath import bits, sound
 from tests.end_to_end.cohorts import Size, table_config, write_tables
 from tests.end_to_end.federation import Federation, RunAt, SiteAt, federation

@@ -9,7 +9,7 @@ from client.privacy import patient_optimizer
 from common.privacy.accounting import calibrate, epsilon_of
 from common.privacy.noise import SimulatedNoise
 from common.privacy.plan import PrivacyPlan
-from simulations.comparison.attacks import (
+from simulations.comparison.privacy_audit import (
     canaries,
     correct_guesses,
     epsilon_at_least,

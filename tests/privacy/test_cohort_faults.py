@@ -8,37 +8,37 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from client.cohort_statistics import describing
-from client.cohort_statistics import release as cohort_release
+from client.cohort_statistics import description
+from client.cohort_statistics import released_counts as cohort_release
 from client.cohort_statistics.account import CohortFacts, StudyAccount
-from client.cohort_statistics.describing import DescribableCohort, Telling, describe
-from client.cohort_statistics.release import CountMembers
+from client.cohort_statistics.description import DescribableCohort, Telling, describe
+from client.cohort_statistics.released_counts import CountMembers
 from client.dicom.reasons import Reason
 from client.privacy.ledger import Ledger, Limit
-from client.training.site import Guard, Site
+from client.training.training_site import Guard, Site
 from common.messages.wire import SiteStatistics, StatisticsRequest
 from common.privacy.noise import ChaChaNoise, SimulatedNoise
-from tests.client.cohort_statistics.test_cohort_release import (
-    test_many_studies_of_few_patients_are_few as check_people,
-)
-from tests.client.cohort_statistics.test_cohort_release import (
-    test_noise_is_as_large_as_was_charged as check_size,
-)
-from tests.client.cohort_statistics.test_cohort_release import (
-    test_one_patient_moves_the_noised_counts_by_no_more_than_the_sensitivity as check_sensitivity,
-)
-from tests.client.cohort_statistics.test_cohort_release import (
-    test_one_small_count_takes_the_next_smallest_with_it as check_complement,
-)
-from tests.client.cohort_statistics.test_cohort_release import (
-    test_what_was_found_less_what_is_used_tells_no_small_number as check_totals,
-)
-from tests.client.cohort_statistics.test_describing import data
-from tests.client.cohort_statistics.test_describing import (
+from tests.client.cohort_statistics.test_description import data
+from tests.client.cohort_statistics.test_description import (
     test_files_that_name_nobody_count_for_nobody_where_counts_are_noised as check_files,
 )
-from tests.client.cohort_statistics.test_describing import (
+from tests.client.cohort_statistics.test_description import (
     test_lines_of_one_patient_move_the_counts_by_one_patient_without_privacy_too as check_lines,
+)
+from tests.client.cohort_statistics.test_released_counts import (
+    test_many_studies_of_few_patients_are_few as check_people,
+)
+from tests.client.cohort_statistics.test_released_counts import (
+    test_noise_is_as_large_as_was_charged as check_size,
+)
+from tests.client.cohort_statistics.test_released_counts import (
+    test_one_patient_moves_the_noised_counts_by_no_more_than_the_sensitivity as check_sensitivity,
+)
+from tests.client.cohort_statistics.test_released_counts import (
+    test_one_small_count_takes_the_next_smallest_with_it as check_complement,
+)
+from tests.client.cohort_statistics.test_released_counts import (
+    test_what_was_found_less_what_is_used_tells_no_small_number as check_totals,
 )
 from tests.client.dicom_files import config_of
 from tests.privacy.made_up import patients_of
@@ -124,7 +124,7 @@ def test_lines_counted_where_patients_should_be(
         del lines
         return {problem.what: problem.reason for problem in facts.unusable}
 
-    monkeypatch.setattr(describing, "_without_images", by_line)
+    monkeypatch.setattr(description, "_without_images", by_line)
     with pytest.raises(AssertionError):
         check_lines(tmp_path, kind)
 
@@ -139,7 +139,7 @@ def test_noise_without_a_charge_or_before_it(monkeypatch: Patch, tmp_path: Path)
     def first(site, _request, tables, smallest, spread):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
         return cohort_release.noised(tables, smallest, spread, site.guard.noise), None
 
-    monkeypatch.setattr(describing, "_noised", first)
+    monkeypatch.setattr(description, "_noised", first)
     with pytest.raises(AssertionError, match="before it was charged"):
         check_order(tmp_path)
 

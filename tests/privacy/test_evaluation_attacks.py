@@ -17,14 +17,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.governance.admission import AdmissionContext, denied, question_of
 from client.governance.approvals import Approvals
+from client.governance.request_admission import AdmissionContext, denied, question_of
 from client.inference.calibration.trained_on import trained_on
-from client.node.app import RequestHandler, load
+from client.node.request_handler import RequestHandler, load
 from client.node.worker import site_context
 from client.privacy.ledger import Ledger
 from client.site.home import Home
-from client.site.policy_rules import PolicyRules
+from client.site.policy_section import PolicyRules
 from client.site.site_config import SiteConfig, load_site_config, write_site_config
 from client.training import evaluation
 from client.training.evaluation import site_statistics
@@ -32,7 +32,7 @@ from client.training.local_model import LocalModel, open_local_model
 from common.config.run_config import RunConfig, parse_config
 from common.data.sample import Patients
 from common.data.weights import Weights
-from common.messages.envelope import seal
+from common.messages.signed_envelope import seal
 from common.messages.wire import (
     Answer,
     EvaluationRequest,
@@ -45,12 +45,12 @@ from common.messages.wire import (
     TrainRequest,
 )
 from common.metrics.statistics import Statistics, count_sensitivity, with_count_noise
-from common.models.network import initial_weights
-from common.platform.release import bundle_hash
+from common.models.run_network import initial_weights
+from common.platform.code_hash import bundle_hash
 from common.privacy.accounting import epsilon_of
 from common.privacy.noise import ChaChaNoise
 from common.privacy.plan import count_mechanism
-from simulations.comparison.attacks import epsilon_at_least
+from simulations.comparison.privacy_audit import epsilon_at_least
 from tests.privacy.made_up import patients_of, without
 
 PATIENTS, RARE, NOISE = 80, 17, 4.0
@@ -510,8 +510,8 @@ def test_what_is_released_stays_below_the_claim_and_without_noise_exceeds_it() -
 def test_answers_that_were_forgotten_are_charged_again_and_never_told_for_free(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client.privacy.answers._MOST_TOLD", 2)
-    monkeypatch.setattr("client.privacy.answers._MOST_RUNS", 2)
+    monkeypatch.setattr("client.privacy.charged_answers._MOST_TOLD", 2)
+    monkeypatch.setattr("client.privacy.charged_answers._MOST_RUNS", 2)
     handler = desk_of(home)
     for number in range(4):
         assert isinstance(handler.answer(asked(run=f"run-{number}")), SiteReport)

@@ -29,11 +29,11 @@ from client.dicom.reasons import Unusable
 from client.labels import csv_text as table_csv
 from client.labels import label_table as labels
 from client.labels import spreadsheet
-from client.labels.files import TextTable, read_table
 from client.labels.label_table import read_labels
+from client.labels.table_files import TextTable, read_table
 from client.privacy import private_step
 from client.privacy.patient_gradients import DrawnPatients
-from client.site.quality_rules import QualityRules
+from client.site.quality_section import QualityRules
 from common.config.run_config import Split
 from common.data.sample import Patients
 from common.platform.errors import CohortError

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from client.governance.records import SiteRecords
+from client.governance.records_check import SiteRecords
 from client.privacy import (
     composition,
     extension_guard,
@@ -24,7 +24,7 @@ from client.privacy import (
     patient_optimizer,
 )
 from client.privacy import ledger as ledger_module
-from client.privacy.answers import AnswersInFile
+from client.privacy.charged_answers import AnswersInFile
 from client.privacy.clipping import clip_factor, patient_norms
 from client.privacy.global_state import Switches
 from client.privacy.isolation import Isolation
@@ -501,7 +501,7 @@ RESTORED: dict[str, Callable[[Patch], None]] = {
         LedgerState, "knows", lambda _self, _head: True
     ),
     "disclosures that bear no witness": lambda patch: patch.setattr(
-        "client.governance.records.last_mark", lambda _path: None
+        "client.governance.records_check.last_mark", lambda _path: None
     ),
     "a receipt that nobody reads": lambda patch: patch.setattr(
         SiteRecords, "_heard", lambda _self, _kept, _receipt: None
@@ -529,8 +529,8 @@ def test_an_old_ledger_that_nothing_is_held_against(
 @pytest.mark.parametrize(
     ("how", "fault"),
     [
-        ("list alone", "client.governance.records.stood_at"),
-        ("whole home", "client.governance.records.stood_at"),
+        ("list alone", "client.governance.records_check.stood_at"),
+        ("whole home", "client.governance.records_check.stood_at"),
     ],
 )
 def test_an_old_list_of_withdrawals_that_nothing_is_held_against(

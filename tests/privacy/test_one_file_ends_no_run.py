@@ -22,7 +22,7 @@ from pydicom.dataset import FileDataset
 
 from client.cohort import assemble, decode, image_masks, images, prepare, select, series_choice
 from client.cohort.loading import load_cohort
-from client.cohort_statistics import intensity
+from client.cohort_statistics import brightness
 from client.dicom.contained import contained
 from client.dicom.headers import header as headers
 from client.dicom.reasons import Reason, UnusableFile
@@ -140,7 +140,7 @@ STEPS: dict[str, tuple[object, str, str]] = {
     "a network's input": (prepare, "prepare", "1 label"),
     "a mask": (prepare, "read_mask", "outlines"),
     "a mask's format": (image_masks, "_read", "outlines"),
-    "brightness": (intensity, "pixels_of", "1 label"),
+    "brightness": (brightness, "pixels_of", "1 label"),
     "a row": (label_table, "checked", "1 label"),
     "an outcome": (Diagnosis, "encode", "1 label"),
 }

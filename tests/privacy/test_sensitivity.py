@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from client.privacy.backend_choice import backend_of
 from client.privacy.clipping import PEER_ERROR
+from client.privacy.gradient_backend import backend_of
 from client.privacy.patient_gradients import LOOP, Backend, Objective
 from client.privacy.private_step import patient_optimizer
 from common.config.run_config import Cohort, Images, Model, NetworkName, PatientPrivacy

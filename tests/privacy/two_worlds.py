@@ -22,17 +22,17 @@ from torch import Tensor
 
 from client.cohort.left_out import LeftOut
 from client.cohort.loading import load_cohort
-from client.cohort.quality_rules import CohortPaths, images_left_out
+from client.cohort.quality_refusals import CohortPaths, images_left_out
 from client.cohort.split import simulated_key
-from client.cohort_statistics.describing import account_of, facts_of, tables_of
-from client.cohort_statistics.intensity import mean_intensities
-from client.cohort_statistics.release import CountMembers, by_patient_apart, sensitivity
+from client.cohort_statistics.brightness import mean_intensities
+from client.cohort_statistics.description import account_of, facts_of, tables_of
+from client.cohort_statistics.released_counts import CountMembers, by_patient_apart, sensitivity
 from client.privacy.patient_gradients import LOOP, Backend, Objective
 from client.site.cache import Cache
-from client.site.quality_rules import QualityRules
-from client.training.features import site_of, with_features
+from client.site.quality_section import QualityRules
+from client.training.cohort_features import site_of, with_features
 from client.training.local_model import LocalModel, open_local_model
-from client.training.site import Site
+from client.training.training_site import Site
 from common.config.run_config import RunConfig, load_config, parse_config
 from common.privacy.plan import PrivacyPlan
 from common.tasks import task_of

@@ -20,14 +20,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from client.transport.signing import add_signature
+from client.transport.request_signing import add_signature
 from common.messages.enrolment import CA_PATH, Invite, JoinReply, JoinRequest
-from common.messages.identity import fingerprint, new_private_key, public_pem, public_text
 from common.messages.request_signature import BODY_HEADER, NUMBER_HEADER, SIGNATURE_HEADER
+from common.messages.signing_key import fingerprint, new_private_key, public_pem, public_text
 from server.enrolment.certificates import authority_hash
 from server.enrolment.initialise import set_up
+from server.files.coordinator_yaml import Settings, new_settings
 from server.files.folder import Folder
-from server.files.settings import Settings, new_settings
 from server.service.gateway import Gateway
 
 PROTOBUF = "application/protobuf"

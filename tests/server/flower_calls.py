@@ -34,8 +34,8 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from client.transport.headers import Signing
-from common.messages.identity import public_pem, public_text
 from common.messages.pull_headers import DELIVERY_HEADER
+from common.messages.signing_key import public_pem, public_text
 from tests.server.coordinator import Running, Site
 
 

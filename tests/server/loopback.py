@@ -16,12 +16,12 @@ from pathlib import Path
 from client.transport.fleet_client import HEARTBEAT_SECONDS, FleetClient
 from common.config.run_config import RunConfig
 from common.data.sample import Patients
-from common.messages.identity import private_text
+from common.messages.signing_key import private_text
 from common.messages.wire import Answer
 from common.platform.errors import LinkDown, SiteUnknown
 from server.enrolment.receipts import ReceiptStore
-from server.files.board import Board
-from server.rounds.setting import RunSetting
+from server.files.status_writer import Board
+from server.rounds.run_setting import RunSetting
 from server.transport.flower_sites import FlowerSites
 from server.transport.runtime import Runtime
 from tests.client.answering import Letters

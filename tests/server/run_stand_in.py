@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from common.config.run_config import load_config
-from common.platform.durable import replace_durably
+from common.platform.durable_files import replace_durably
 from common.platform.errors import ExitCode
 from server.files.folder import Folder
 

@@ -31,9 +31,9 @@ from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.node_pb2 import Node
 
 from common.messages.wire import SiteUpdate, TrainRequest
-from common.models.network import initial_weights
+from common.models.run_network import initial_weights
+from server.files.coordinator_yaml import Settings
 from server.files.folder import Folder
-from server.files.settings import Settings
 from server.service.gateway import Gateway
 from tests.client.local_runs import config_of, learnable
 from tests.privacy.made_up import patients_of

@@ -14,8 +14,8 @@ from client.cohort.split import simulated_key
 from client.dicom.reasons import Reason, Unusable
 from common.config.run_config import RunConfig, parse_config
 from common.data.sample import Patients
-from common.metrics.estimate import Estimate
-from common.models.network import initial_weights
+from common.metrics.intervals import Estimate
+from common.models.run_network import initial_weights
 from common.tasks import task_of
 from common.tasks.prognosis import encode_time
 from common.tasks.task import Scores

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import wardround as wr
-from client.inference.model import TrainedModel
+from client.inference.trained_model import TrainedModel
 
 
 @pytest.fixture(scope="module")

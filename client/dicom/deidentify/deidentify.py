@@ -26,9 +26,9 @@ from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from client.dicom.deidentify.pixels import clean_pixels
-from client.dicom.deidentify.table import IMAGES, OFTEN_WITH_TEXT
-from client.dicom.deidentify.values import Cleaner, code
+from client.dicom.deidentify.attribute_table import IMAGES, OFTEN_WITH_TEXT
+from client.dicom.deidentify.cleaned_values import Cleaner, code
+from client.dicom.deidentify.pixel_data import clean_pixels
 from client.dicom.quiet import quiet
 from client.dicom.reading.never_decoded import check_pictured
 from client.dicom.reading.read import read_dataset

@@ -14,10 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from client.dicom.headers.growing import watched
+from client.dicom.headers.growing_files import watched
 from client.dicom.headers.header import read_file
 from client.dicom.headers.instance import Change, Counts, Instance, Quarantined, Series, without
-from client.dicom.index.file import open_database, usable
+from client.dicom.index.database_file import open_database, usable
 from client.dicom.index.tables import (
     INSERT_INSTANCE,
     INSERT_QUARANTINE,

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from client.dicom.masks.losses import Parts, check_kept
-from client.dicom.masks.segments import Labels
-from client.dicom.masks.telling import Tell
+from client.dicom.masks.lost_structures import Parts, check_kept
+from client.dicom.masks.mask_remarks import Tell
+from client.dicom.masks.seg_segments import Labels
 from client.dicom.reasons import Reason, UnusableFile
 from common.config.run_config import Images
 from common.data.preprocessing import even_shape, fit, prepare_labels, resize

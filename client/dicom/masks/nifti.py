@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from client.dicom.masks.losses import check_kept
-from client.dicom.masks.masks import label_map
-from client.dicom.masks.segments import Labels, Structures
-from client.dicom.masks.telling import Tell, to_nobody
+from client.dicom.masks.lost_structures import check_kept
+from client.dicom.masks.mask_remarks import Tell, to_nobody
+from client.dicom.masks.seg import label_map
+from client.dicom.masks.seg_segments import Labels, Structures
 from client.dicom.reading.volume import Float, Geometry
 from client.dicom.reasons import Reason, UnusableFile
 

@@ -19,9 +19,9 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from client.dicom.masks.contours import region_of
-from client.dicom.masks.masks import check_steps
-from client.dicom.masks.segments import Labels, Structures
-from client.dicom.masks.telling import Tell, tell_covered, to_nobody, unmatched
+from client.dicom.masks.mask_remarks import Tell, tell_covered, to_nobody, unmatched
+from client.dicom.masks.seg import check_steps
+from client.dicom.masks.seg_segments import Labels, Structures
 from client.dicom.quiet import quiet
 from client.dicom.reading.read import read_dataset
 from client.dicom.reading.volume import Float, Geometry

@@ -1,6 +1,6 @@
 """Studies that arrive to be scored: a queue that outlives a crash.
 
-Imported from here: listening, purge, queue, ways.
+Imported from here: intake, listening, purge, queue.
 May import: client.cohort, client.dicom, client.inference, client.pacs, client.pacs.sending,
     client.results, client.site, common.
 """

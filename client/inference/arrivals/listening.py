@@ -1,10 +1,10 @@
 """Listening: studies that arrive are scored one after the other, and their results sent.
 
 The life of a study is the table in client/inference/arrivals/queue.py: it arrives until it is whole
-(by the PACS's count where there is one to ask, client/inference/arrivals/count.py), is scored once,
-and its results are sent until they have arrived. What goes wrong with one study is written down for
-it, and the next one follows. Lines of the log name a study by its number in the queue, never by an
-identifier.
+(by the PACS's count where there is one to ask, client/inference/arrivals/completeness.py), is
+scored once, and its results are sent until they have arrived. What goes wrong with one study is
+written down for it, and the next one follows. Lines of the log name a study by its number in the
+queue, never by an identifier.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from client.dicom.reasons import Unusable
-from client.inference.arrivals.count import can_be_asked, missing
+from client.inference.arrivals.completeness import can_be_asked, missing
 from client.inference.arrivals.purge import patients_of, remove
 from client.inference.arrivals.queue import ArrivalQueue, Arrived
 from client.inference.local import local_of
-from client.inference.model import TrainedModel, score_study
+from client.inference.trained_model import TrainedModel, score_study
 from client.pacs.sending.delivery import deliver
 from client.results.writing import write_results
 from client.site.home import Home
-from client.site.pacs_config import Listening, PacsConfig
+from client.site.pacs_section import Listening, PacsConfig
 from client.site.withdrawals import withdrawn
 from common.platform.errors import TrustRefused, Unreachable, WardroundError
 from common.platform.logs import log

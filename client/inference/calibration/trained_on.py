@@ -12,8 +12,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from client.inference.calibration.calibration import hashed
-from common.platform.durable import replace_durably
+from client.inference.calibration.site_calibration import hashed
+from common.platform.durable_files import replace_durably
 from common.platform.errors import StateDamaged
 
 

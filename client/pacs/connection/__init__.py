@@ -1,6 +1,6 @@
 """How the PACS is reached: associations, TLS, web sessions, and why one fails.
 
-Imported from here: association, callers, handshake, multipart, storage_classes, transport,
+Imported from here: association, callers, handshake, multipart, sockets, storage_classes,
     web_session.
 May import: client.site, client.transport, common.
 """

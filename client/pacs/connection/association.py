@@ -23,8 +23,8 @@ from client.pacs.connection.handshake import (
     speaks_tls,
     tls_context,
 )
-from client.pacs.connection.transport import Entity
-from client.site.pacs_config import PacsConfig
+from client.pacs.connection.sockets import Entity
+from client.site.pacs_section import PacsConfig
 from common.platform.errors import ConfigurationError, TrustRefused, Unreachable, WardroundError
 
 #: Transfer syntaxes that every PACS speaks (PS3.5 10.1), ours first.

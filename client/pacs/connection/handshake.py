@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from client.site.pacs_config import PacsConfig
+from client.site.pacs_section import PacsConfig
 from common.platform.errors import ConfigurationError, TrustRefused, Unreachable, WardroundError
 
 #: Seconds for TCP and for the TLS handshake, each.

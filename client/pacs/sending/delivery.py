@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 from client.dicom.index.copies import differences, made_at, uncompressed
 from client.dicom.quiet import quiet
 from client.results.writing import Result
-from client.site.pacs_config import PacsConfig
+from client.site.pacs_section import PacsConfig
 
 
 class State(Enum):
@@ -86,7 +86,7 @@ def _route(pacs: PacsConfig, results: Sequence[Result], stack: ExitStack) -> Rou
         from client.pacs.sending.stow import Stow
 
         return stack.enter_context(Stow(pacs))
-    from client.pacs.sending.storing import Storing
+    from client.pacs.sending.cstore import Storing
 
     return stack.enter_context(Storing(pacs, [str(result.sop_class) for result in results]))
 

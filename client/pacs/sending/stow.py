@@ -17,7 +17,7 @@ from client.pacs.connection.web_session import TIMEOUT, refusal, web_client, web
 from client.pacs.sending.delivery import NotReadable
 from client.pacs.sending.failure_reasons import why_refused
 from client.results.writing import Result
-from client.site.pacs_config import PacsConfig
+from client.site.pacs_section import PacsConfig
 from common.platform.errors import WardroundError
 
 #: PS3.18 table 10.5.3-1: the body says of each object what became of it.

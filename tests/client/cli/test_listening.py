@@ -15,7 +15,7 @@ from client.pacs.received_file import Landed
 from client.pacs.sending.delivery import Delivered, State
 from client.results.writing import Result
 from client.site.home import Home
-from client.site.pacs_config import Listening, PacsConfig
+from client.site.pacs_section import Listening, PacsConfig
 from client.site.withdrawals import writing
 from common.platform.errors import StateDamaged, Unreachable
 from tests.client.pacs.listener import series, study_of, volumes

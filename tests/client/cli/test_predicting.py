@@ -11,8 +11,8 @@ from pydicom import dcmread
 
 from client.dicom.index.index import Index
 from client.inference.calibration.trained_on import note_trained
-from client.inference.model import open_model
-from client.site.pacs_config import PacsConfig
+from client.inference.trained_model import open_model
+from client.site.pacs_section import PacsConfig
 from client.site.site_config import load_site_config, write_site_config
 from client.site.withdrawals import writing
 from tests.client.dicom_files import config_of, image, noise, save, uid, write_labels

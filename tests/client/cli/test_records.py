@@ -15,16 +15,16 @@ from typer.testing import CliRunner
 
 from client.cli.app import app
 from client.governance.disclosures import Disclosure, Disclosures, listed
-from client.governance.records import SiteRecords
+from client.governance.records_check import SiteRecords
 from client.governance.records_kept import KnownRecords
 from client.governance.records_loss import declare_lost
-from client.governance.statement import Statement, sealed
+from client.governance.records_statement import Statement, sealed
 from client.privacy.ledger import COHORT, Ledger, Limit
 from client.site.home import Home
 from client.site.site_config import SiteConfig, write_site_config
 from client.site.withdrawals import WithdrawalsHead, withdrawn, writing
-from common.messages.envelope import unseal
 from common.messages.receipt import Receipt, read_receipt
+from common.messages.signed_envelope import unseal
 from common.messages.wire import Proposal, Refusal, RefusalReason, SiteUpdate, Standing
 from common.platform.errors import PrivacyError, RecordsLost
 from common.privacy.accounting import epsilon_of

@@ -13,7 +13,7 @@ from pyarrow import parquet
 from client.cohort.column_check import one_sided, questions_about
 from client.cohort.site_cohort import SiteCohort
 from client.labels.schema import schema_path
-from client.node.app import RequestHandler
+from client.node.request_handler import RequestHandler
 from client.node.worker import site_context
 from common.config.run_config import RunConfig, parse_config
 from common.messages.wire import Proposal, Refusal, RefusalReason, Standing

@@ -10,17 +10,17 @@ from pydicom.sequence import Sequence
 
 from client.cohort.left_out import LeftOut, NobodyUsable
 from client.cohort.loading import load_cohort
-from client.cohort.quality_rules import CohortPaths, images_left_out
+from client.cohort.quality_refusals import CohortPaths, images_left_out
 from client.cohort.site_cohort import SiteCohort
 from client.dicom.reasons import Reason
 from client.labels.label_table import read_labels
-from client.node.app import RequestHandler, SiteContext
+from client.node.request_handler import RequestHandler, SiteContext
 from client.node.worker import site_context
 from client.site.cache import Cache
-from client.site.quality_rules import QualityRules
+from client.site.quality_section import QualityRules
 from common.config.run_config import RunConfig, parse_config
 from common.messages.wire import Proposal, SiteUpdate, Standing, TrainRequest
-from common.models.network import initial_weights
+from common.models.run_network import initial_weights
 from common.platform.errors import CohortError
 from common.tasks import task_of
 from tests.client.dicom_files import image, noise, save, write_labels

@@ -23,12 +23,12 @@ from client.inference.explain import (
     usual_row,
 )
 from client.inference.grid import FrameOrigin
-from client.inference.model import score_study
-from client.inference.reading import Item
+from client.inference.study_reading import Item
+from client.inference.trained_model import score_study
 from common.bundle.onnx import Deployed
 from common.config.run_config import RunConfig, parse_config
 from common.data.sample import Patients
-from common.models.network import network_of
+from common.models.run_network import network_of
 from tests.client.dicom_files import SHARED, load
 from tests.client.inference.test_inference_grid import place_of
 from tests.client.small_models import head_on_features, model_of, stirred, trained

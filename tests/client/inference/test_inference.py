@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from client.dicom.reasons import Reason, Unusable
-from client.inference.calibrate import FEWEST_PATIENTS, CalibrationOptions, fit
-from client.inference.calibration.calibration import SiteCalibration
-from client.inference.model import Local, TrainedModel, open_model, score_study
+from client.inference.calibration.site_calibration import SiteCalibration
+from client.inference.fit_calibration import FEWEST_PATIENTS, CalibrationOptions, fit
+from client.inference.trained_model import Local, TrainedModel, open_model, score_study
 from client.labels.label_table import read_labels
 from client.results.score import Score
 from client.results.writing import write_results

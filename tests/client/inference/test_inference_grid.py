@@ -26,7 +26,7 @@ from client.inference.grid import (
     unfit,
     unturned,
 )
-from client.inference.reading import SiteRows, read_study
+from client.inference.study_reading import SiteRows, read_study
 from common.config.run_config import Images, RunConfig
 from common.data.preprocessing import prepare, prepare_labels
 from tests.client.dicom_files import config_of, image, noise, placed, save, slices

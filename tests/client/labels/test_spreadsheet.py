@@ -13,8 +13,8 @@ from openpyxl.utils.datetime import CALENDAR_MAC_1904
 from pyarrow import parquet
 
 from client.dicom.reasons import Reason
-from client.labels.files import read_table
 from client.labels.label_table import read_labels
+from client.labels.table_files import read_table
 from common.platform.errors import CohortError
 from tests.privacy import tables
 from tests.privacy.tables import odd_rows, write_xlsx

@@ -18,8 +18,8 @@ from openpyxl.styles import Protection
 from pyarrow import parquet
 
 from client.dicom.reasons import Reason
-from client.labels.files import read_table
 from client.labels.label_table import Labels, read_labels
+from client.labels.table_files import read_table
 from common.platform.errors import CohortError
 
 HEADER = ("PatientID", "StudyInstanceUID", "ill", "crp", "taken", "seen", "alive", "note")

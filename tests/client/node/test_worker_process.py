@@ -12,13 +12,13 @@ import pytest
 
 from client.node.worker_process import Finished, WorkerProcess
 from client.site.home import Home
-from client.site.policy_rules import PolicyRules
+from client.site.policy_section import PolicyRules
 from client.site.site_config import SiteConfig, write_site_config
 from client.transport.outbox import Outbox
 from client.transport.quarantine import MOST_DEATHS
 from common.config.run_config import RunConfig, parse_config
-from common.messages.envelope import seal, unseal, write_envelope
-from common.messages.identity import new_private_key, private_text, public_text, verify
+from common.messages.signed_envelope import seal, unseal, write_envelope
+from common.messages.signing_key import new_private_key, private_text, public_text, verify
 from common.messages.wire import (
     Proposal,
     Refusal,
@@ -27,7 +27,7 @@ from common.messages.wire import (
     Standing,
     TrainRequest,
 )
-from common.models.network import initial_weights
+from common.models.run_network import initial_weights
 from tests.client.terminals import same_split
 
 pytestmark = pytest.mark.slow
@@ -109,7 +109,7 @@ def test_it_answers_job_after_job_without_starting_anew(worker: WorkerProcess, h
 
 
 def public_text_of(home: Home) -> str:
-    from common.messages.identity import load_private
+    from common.messages.signing_key import load_private
 
     return public_text(load_private(home.key))
 

@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from client.labels.label_table import read_labels
-from client.outcomes.building import OutcomeTable, build
 from client.outcomes.fhir_records import FhirRecords
 from client.outcomes.fhir_server import FhirServer
-from client.outcomes.plan import OutcomesPlan
+from client.outcomes.outcome_table import OutcomeTable, build
+from client.outcomes.outcomes_yaml import OutcomesPlan
 from common.platform.errors import CohortError, ConfigurationError, TrustRefused, Unreachable
 from tests.client.dicom_files import image, noise, save
 from tests.client.fhir_hospital import (

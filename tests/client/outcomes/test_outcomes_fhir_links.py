@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from client.outcomes.building import OutcomeTable
+from client.outcomes.outcome_table import OutcomeTable
 from tests.client.fhir_hospital import Hospital, fhir_hospital
 from tests.client.outcomes.test_outcomes_fhir import CRP, DIABETES, fetched, plan_of, token
 

@@ -7,9 +7,9 @@ import pytest
 import yaml
 from sqlalchemy import text
 
-from client.outcomes.building import OutcomeTable, build
 from client.outcomes.omop import Omop
-from client.outcomes.plan import OutcomesPlan
+from client.outcomes.outcome_table import OutcomeTable, build
+from client.outcomes.outcomes_yaml import OutcomesPlan
 from common.platform.errors import CohortError, ConfigurationError, Unreachable
 from tests.client.omop_hospital import omop_hospital, url_file
 from tests.client.terminals import Site

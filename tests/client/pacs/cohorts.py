@@ -12,10 +12,10 @@ from pydicom import dcmread
 from client.pacs.arrival_batch import ArrivalNotes
 from client.pacs.fsync import Flusher
 from client.pacs.pull import Pulled, PullOrder, pull
-from client.pacs.queue import Queue
+from client.pacs.pull_queue import Queue
+from client.pacs.pull_selection import WantedSeries, wanted
 from client.pacs.rate_limit import Pace
-from client.pacs.selection import WantedSeries, wanted
-from client.site.pacs_config import PacsConfig
+from client.site.pacs_section import PacsConfig
 from simulations.synthetic.dicom_writer import InventedStudy, Machine, TransferSyntax, write_ct
 from tests.client.dicom_files import write_labels
 from tests.client.pacs.orthanc import Pacs

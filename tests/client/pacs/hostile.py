@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydicom.dataset import FileDataset
 
-from client.site.pacs_config import PacsConfig
+from client.site.pacs_section import PacsConfig
 
 
 @dataclass

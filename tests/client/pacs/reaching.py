@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from client.site.pacs_config import PacsConfig
+from client.site.pacs_section import PacsConfig
 from tests.client.pacs.orthanc import Pacs
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from client.inference.arrivals.intake import by_store
 from client.inference.arrivals.queue import ArrivalQueue
-from client.inference.arrivals.ways import by_store
-from client.site.pacs_config import PacsConfig
+from client.site.pacs_section import PacsConfig
 from common.platform.errors import ConfigurationError, Unreachable
 from tests.client.pacs.listener import series, storescu, study_of
 from tests.client.pacs.orthanc import free_port

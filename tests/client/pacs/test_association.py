@@ -14,8 +14,8 @@ from types import SimpleNamespace
 import pytest
 
 from client.pacs.connection.association import VERIFICATION, associate
-from client.pacs.receiver import receive
-from client.site.pacs_config import PacsConfig
+from client.pacs.storage_scp import receive
+from client.site.pacs_section import PacsConfig
 from common.platform.errors import ConfigurationError, TrustRefused, Unreachable, WardroundError
 from tests.client.dicom_files import image, noise, save
 from tests.client.pacs.authority import HospitalAuthority

@@ -18,8 +18,8 @@ from pynetdicom.pdu import A_ASSOCIATE_RQ
 
 from client.pacs.connection import callers
 from client.pacs.connection.callers import CallerLimits
-from client.pacs.receiver import receive
-from client.site.pacs_config import PacsConfig
+from client.pacs.storage_scp import receive
+from client.site.pacs_section import PacsConfig
 from tests.client.dicom_files import image, noise, save
 from tests.client.pacs.orthanc import free_port
 
@@ -33,7 +33,7 @@ LIMITS = CallerLimits(
 @pytest.fixture
 def port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.setattr(callers, "LIMITS", LIMITS)
-    monkeypatch.setattr("client.pacs.receiver.LIMITS", LIMITS)
+    monkeypatch.setattr("client.pacs.storage_scp.LIMITS", LIMITS)
     pacs = PacsConfig.model_validate(
         {
             "route": "c-get",

@@ -20,7 +20,7 @@ from client.pacs.sending.delivery import Delivered, State, deliver
 from client.pacs.sending.failure_reasons import is_stored, why_refused
 from client.results.identity import Kind
 from client.results.writing import Result, write_results
-from client.site.pacs_config import PacsConfig
+from client.site.pacs_section import PacsConfig
 from common.platform.errors import TrustRefused, Unreachable, WardroundError
 from tests.client.pacs.orthanc import Pacs, orthanc
 from tests.client.scores import diagnosed, hippocampus, outlined, ultrasound, volume

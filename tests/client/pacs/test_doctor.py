@@ -12,7 +12,7 @@ from client.cli.app import app
 from client.readiness.check_pacs import examine_pacs
 from client.site.home import Home
 from client.site.site_config import SiteConfig, write_site_config
-from common.platform.finding import Finding
+from common.platform.doctor_finding import Finding
 from tests.client.dicom_files import write_labels
 from tests.client.pacs.authority import HospitalAuthority
 from tests.client.pacs.cohorts import fill

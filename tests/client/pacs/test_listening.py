@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from client.site.home import Home
-from client.site.pacs_config import Listening, PacsConfig
+from client.site.pacs_section import Listening, PacsConfig
 from client.site.site_config import SiteConfig, write_site_config
 from client.site.withdrawals import writing
 from tests.client.pacs.listener import (

@@ -14,10 +14,10 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from client.cli.app import app
+from client.pacs.image_source import Halt
 from client.pacs.rate_limit import Pace, pause_seconds
-from client.pacs.source import Halt
 from client.site.home import Home
-from client.site.pacs_config import PacsConfig, PullSelection
+from client.site.pacs_section import PacsConfig, PullSelection
 from client.site.site_config import SiteConfig, load_site_config, write_site_config
 from tests.client.dicom_files import write_labels
 from tests.client.pacs.cohorts import fill

@@ -13,7 +13,7 @@ import pytest
 
 from client.pacs.sending.delivery import State, deliver
 from client.results.writing import Result, write_results
-from client.site.pacs_config import PacsConfig
+from client.site.pacs_section import PacsConfig
 from common.platform.errors import WardroundError
 from tests.client.scores import diagnosed, ultrasound
 

@@ -12,11 +12,11 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 
+from client.pacs.cfind import FIND, GET
 from client.pacs.connection.storage_classes import classes_of
-from client.pacs.query import FIND, GET
-from client.pacs.source import PacsQuery
+from client.pacs.image_source import PacsQuery
 from client.readiness.check_pacs import examine_pacs
-from client.site.pacs_config import PacsConfig
+from client.site.pacs_section import PacsConfig
 from client.site.site_config import SiteConfig
 from tests.client.dicom_files import image, noise, save
 from tests.client.pacs.cohorts import Site

@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from client.pacs.connection.web_session import refusal, web_client, web_session
-from client.site.pacs_config import PacsConfig
+from client.site.pacs_section import PacsConfig
 from common.platform.errors import ConfigurationError, TrustRefused, Unreachable, WardroundError
 from tests.client.dicom_files import image, noise, save
 from tests.client.pacs.authority import HospitalAuthority

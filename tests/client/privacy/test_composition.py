@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from client.privacy.composition import Part, binding, charged_as, part_of, run_epsilon
 from client.privacy.ledger import Ledger, Limit
 from client.privacy.stored_charge import BoundTo, Charge
-from common.config.measurement import evaluations
+from common.config.measured_rounds import evaluations
 from common.config.run_config import parse_config
 from common.metrics.statistics import count_sensitivity
 from common.platform.errors import BudgetExceeded, RunBegun

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from client.inference.calibrate import _outputs
-from client.inference.model import TrainedModel
-from client.inference.reading import Item
+from client.inference.fit_calibration import _outputs
+from client.inference.study_reading import Item
+from client.inference.trained_model import TrainedModel
 from client.privacy.global_state import Switches, generators
 from client.privacy.isolation import Isolation
 from client.privacy.reachable_state import Reachable

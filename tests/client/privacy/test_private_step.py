@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from client.privacy.backend_choice import backend_of
 from client.privacy.clipping import PEER_ERROR, clip_factor, patient_norms
+from client.privacy.gradient_backend import backend_of
 from client.privacy.patient_gradients import LOOP, Backend, gradients_by_patient
 from client.privacy.private_step import draw, patient_optimizer, private_step
 from common.privacy.noise import ChaChaNoise, SimulatedNoise

@@ -14,7 +14,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
 
-from client.dicom.masks.masks import read_segmentation
+from client.dicom.masks.seg import read_segmentation
 from client.dicom.quiet import quiet
 from client.dicom.reading.read import read_dataset, read_header, read_pixels
 from client.dicom.reading.volume import stack_slices

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from client.dicom.pixels.store import PixelStore
+from client.dicom.pixels.pixel_store import PixelStore
 from client.site.cache import Cache, file_key, key_of
 from tests.client.dicom_files import noise
 
@@ -153,7 +153,7 @@ def test_an_index_never_names_what_a_crash_kept_from_being_written(tmp_path: Pat
     """Killed at any moment, the store opens again and every row it has is whole."""
     code = (
         "import sys, numpy as np; from pathlib import Path;"
-        "from client.dicom.pixels.store import PixelStore;"
+        "from client.dicom.pixels.pixel_store import PixelStore;"
         "store = PixelStore(Path(sys.argv[1]));\n"
         "print('ready', flush=True)\n"
         "for n in range(10**6):\n"
@@ -187,7 +187,8 @@ def test_an_index_never_names_what_a_crash_kept_from_being_written(tmp_path: Pat
 def test_two_processes_may_fill_one_store_at_once(tmp_path: Path) -> None:
     code = (
         "import sys, numpy as np; from pathlib import Path;"
-        "from client.dicom.pixels.store import PixelStore; from client.site.cache import Cache\n"
+        "from client.dicom.pixels.pixel_store import PixelStore;"
+        "from client.site.cache import Cache\n"
         "with PixelStore(Path(sys.argv[1])) as store:\n"
         "    for n in range(12):\n"
         "        store.keep(str(n), str(n), np.full((1, 32, 32), n, np.uint16)); store.flush()\n"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from client.site.home import Home
-from client.site.policy_rules import PolicyRules
+from client.site.policy_section import PolicyRules
 from client.site.site_config import SiteConfig, load_site_config, write_site_config
 from common.platform.errors import ConfigurationError
 

@@ -23,10 +23,10 @@ from client.cohort.scan import dicom_files
 from client.cohort.select import Grouping
 from client.dicom.headers.instance import Instance
 from client.dicom.index.index import Index
-from client.dicom.pixels.store import PixelStore
+from client.dicom.pixels.pixel_store import PixelStore
 from client.dicom.reasons import Reason
-from client.pacs.queue import Queue
-from client.pacs.source import RemoteSeries
+from client.pacs.image_source import RemoteSeries
+from client.pacs.pull_queue import Queue
 from client.site.cache import Cache, pixels_key
 from client.site.home import Home
 from client.site.site_config import SiteConfig, load_site_config, write_site_config

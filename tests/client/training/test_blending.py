@@ -9,7 +9,7 @@ import torch
 from client.training.blending import SHARES, blend, mixed
 from client.training.evaluation import score
 from client.training.local_model import LocalModel, open_local_model
-from client.training.site import Site
+from client.training.training_site import Site
 from common.data.weights import Weights, add_scaled, load_into
 from tests.client.local_runs import (
     config_of,

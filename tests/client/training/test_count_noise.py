@@ -8,11 +8,11 @@ import torch
 from client.privacy.ledger import Ledger, Limit
 from client.training.evaluation import evaluate_round, site_statistics
 from client.training.local_model import open_local_model
-from client.training.site import Guard, Site
+from client.training.training_site import Guard, Site
 from common.config.run_config import RunConfig, parse_config
 from common.data.sample import Patients
 from common.messages.wire import EvaluationRequest, Refusal, SiteReport
-from common.models.network import initial_weights
+from common.models.run_network import initial_weights
 from common.platform.errors import PrivacyError
 from common.privacy.accounting import epsilon_of
 from common.privacy.noise import ChaChaNoise

@@ -12,7 +12,7 @@ from client.training.batches import batches
 from client.training.evaluation import score
 from client.training.fine_tuning import fine_tune
 from client.training.local_model import LocalModel, open_local_model
-from client.training.site import Site, data_order
+from client.training.training_site import Site, data_order
 from common.config.run_config import Personalisation, RunConfig
 from common.data.weights import Weights, load_into, trainable
 from tests.client.local_runs import (

@@ -12,10 +12,10 @@ from client.privacy.ledger import Ledger, Limit
 from client.training.local_model import LocalModel, open_local_model
 from client.training.local_round import train_round
 from client.training.private_round import plan_of
-from client.training.site import Guard, Site
+from client.training.training_site import Guard, Site
 from common.config.run_config import RunConfig, parse_config
 from common.messages.wire import Refusal, RefusalReason, SiteUpdate, TrainRequest
-from common.models.network import initial_weights
+from common.models.run_network import initial_weights
 from common.platform.errors import ConfigurationError, PrivacyError, UnsafeModel
 from common.privacy.accounting import epsilon_of
 from common.privacy.noise import ChaChaNoise, NoiseSource

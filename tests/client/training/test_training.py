@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from client.training.local_model import open_local_model
 from client.training.local_round import make_optimizer, train_round
-from client.training.site import Site
+from client.training.training_site import Site
 from common.config.learning_rate import learning_rate
 from common.config.run_config import RunConfig
 from common.data.sample import Patients

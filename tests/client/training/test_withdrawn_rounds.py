@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
-from client.node.app import Loaded, RequestHandler
+from client.node.request_handler import Loaded, RequestHandler
 from client.node.worker import site_context
 from client.node.worker_process import WorkerProcess
 from client.privacy.ledger import Ledger
 from client.site.home import Home
-from client.site.policy_rules import PolicyRules
+from client.site.policy_section import PolicyRules
 from client.site.site_config import SiteConfig, load_site_config, write_site_config
 from client.site.withdrawals import writing
 from client.transport.outbox import Outbox
 from common.config.run_config import parse_config
-from common.messages.envelope import seal, unseal, write_envelope
-from common.messages.identity import new_private_key, private_text
+from common.messages.signed_envelope import seal, unseal, write_envelope
+from common.messages.signing_key import new_private_key, private_text
 from common.messages.wire import (
     Answer,
     EvaluationRequest,
@@ -31,7 +31,7 @@ from common.messages.wire import (
     Standing,
     TrainRequest,
 )
-from common.models.network import initial_weights
+from common.models.run_network import initial_weights
 from tests.client.terminals import same_split, wait_for
 
 CONFIG = parse_config("""

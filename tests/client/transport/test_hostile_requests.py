@@ -12,11 +12,11 @@ import httpx
 import pytest
 from flwr.proto.message_pb2 import Message
 
-import client.governance.admission
+import client.governance.request_admission
 from client.node.message_loop import MessageLoop
 from client.transport.bounded_response import LARGEST_RESPONSE, bound_response
 from common.config.run_config import RunConfig
-from common.messages.envelope import Envelope, seal, unseal
+from common.messages.signed_envelope import Envelope, seal, unseal
 from common.messages.wire import Proposal, Refusal, RefusalReason, SiteUpdate
 from tests.client.answering import CONFIG, Letters, question
 from tests.client.letters import FolderFleet
@@ -69,7 +69,7 @@ def test_a_message_of_another_release_is_not_parsed(
     def never(text: str, *, source: str) -> RunConfig:
         raise AssertionError(text, source)
 
-    monkeypatch.setattr(client.governance.admission, "read_config", never)
+    monkeypatch.setattr(client.governance.request_admission, "read_config", never)
     fleet, site = FolderFleet(tmp_path / "fleet"), Letters(tmp_path / "home")
     fleet.release = "0" * 64
     fleet.ask(proposal_with(BOMB))

@@ -14,7 +14,7 @@ from client.site.home import Home
 from client.transport.coordinator import load_authority, load_coordinator
 from client.transport.joining import _exchange, fetch_authority, join, state, wait_until_accepted
 from common.messages.enrolment import Invite, JoinReply
-from common.messages.identity import fingerprint
+from common.messages.signing_key import fingerprint
 from common.platform.errors import ConfigurationError, TrustRefused, Unreachable, WardroundError
 from server.enrolment.certificates import authority_hash, server_context
 from tests.client.coordinators import Front, always, authority_in, front, served

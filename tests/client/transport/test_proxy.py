@@ -17,8 +17,8 @@ from client.site.site_config import load_site_config
 from client.transport.proxy import proxy_to
 from common.platform.errors import ConfigurationError
 from server.enrolment.initialise import set_up
+from server.files.coordinator_yaml import new_settings
 from server.files.folder import Folder
-from server.files.settings import new_settings
 from server.service.operator_client import Operator
 from tests.client.connect_proxy import ConnectProxy, connect_proxy
 from tests.client.dicom_files import image, noise, save, write_labels

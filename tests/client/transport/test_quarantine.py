@@ -15,7 +15,7 @@ from client.readiness.check_finding import Subject
 from client.readiness.check_records import quarantine as check
 from client.site.home import Home
 from client.transport.quarantine import MOST_INTERRUPTIONS, Quarantine
-from common.messages.envelope import Envelope, seal, unseal, write_envelope
+from common.messages.signed_envelope import Envelope, seal, unseal, write_envelope
 from common.messages.wire import Refusal, RefusalReason, SiteUpdate
 from tests.client.answering import InlineWorker, Letters, question
 from tests.client.letters import FolderFleet

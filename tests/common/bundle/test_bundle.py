@@ -29,8 +29,8 @@ from common.bundle.write import (
 )
 from common.config.run_config import RunConfig, parse_config
 from common.data.weights import load_into
-from common.metrics.estimate import Estimate
-from common.models.network import network_of
+from common.metrics.intervals import Estimate
+from common.models.run_network import network_of
 from common.platform.errors import RunFailed, StateDamaged
 
 FRAME = "{{name: example, training: {{rounds: 1}}, privacy: none, {}}}"

@@ -24,7 +24,7 @@ from pydicom.dataset import Dataset
 from client.dicom.reading.read import Header, read_header
 from client.dicom.reading.volume import Turn
 from client.inference.grid import FrameOrigin, flat_place, source_labels
-from client.inference.model import Local, score_study
+from client.inference.trained_model import Local, score_study
 from common.bundle import torchscript as bundle_torchscript
 from common.bundle.monai import inference_json, metadata_json
 from common.bundle.onnx import Deployed, example_inputs

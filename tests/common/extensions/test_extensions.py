@@ -14,12 +14,12 @@ import torch
 
 from client.governance.extensions import judge_extensions
 from client.governance.plain_words import described
-from client.site.extension_rules import AllowedExtension
+from client.site.extensions_section import AllowedExtension
 from common.config.run_config import RunConfig, parse_config, read_config, without_privacy
 from common.extensions.content import installed, offered
 from common.extensions.pinning import doubts, pinned
 from common.messages.wire import RefusalReason
-from common.models.network import initial_weights, network_of
+from common.models.run_network import initial_weights, network_of
 from common.platform.errors import ConfigurationError, ExtensionRefused
 from common.privacy.statement import statement
 from tests.extensions import MODULE, built, install, on_path

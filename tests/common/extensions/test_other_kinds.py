@@ -17,13 +17,13 @@ from client.privacy.model_guard import check_model
 from client.privacy.patient_gradients import LOOP, gradients_by_patient
 from client.privacy.private_step import draw
 from client.privacy.reachable_state import Reachable
-from client.site.extension_rules import AllowedExtension, all_of
+from client.site.extensions_section import AllowedExtension, all_of
 from common.config.run_config import RunConfig, parse_config, read_config
 from common.extensions.pinning import pinned
 from common.extensions.transforms import transforms_of
 from common.messages.wire import RefusalReason, SiteUpdate
 from common.metrics.statistics import Statistics, merge, with_count_noise
-from common.models.foreign import check_extensions
+from common.models.extension_network import check_extensions
 from common.platform.errors import ConfigurationError, ExtensionRefused, RunFailed
 from common.privacy.noise import SimulatedNoise
 from common.tasks import task_of

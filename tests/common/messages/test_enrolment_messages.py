@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from common.messages.enrolment import Invite, JoinReply, JoinRequest, StateRequest
-from common.messages.identity import new_private_key, public_text
+from common.messages.signing_key import new_private_key, public_text
 from common.platform.errors import TrustRefused
 
 INVITE = Invite(

@@ -11,7 +11,9 @@ from flwr.app import ConfigRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.messages.envelope import (
+from common.messages.flower_messages import open_objects
+from common.messages.packing import unpack
+from common.messages.signed_envelope import (
     Envelope,
     digest_of,
     facts_of,
@@ -20,8 +22,6 @@ from common.messages.envelope import (
     seal,
     unseal,
 )
-from common.messages.flower_messages import open_objects
-from common.messages.packing import unpack
 from common.messages.wire import Standing
 from common.platform.errors import AnswerNotAdmitted, StateDamaged
 from tests.common.messages.test_wire import MESSAGES

@@ -57,7 +57,7 @@ def test_a_line_that_may_leave_holds_no_path_uid_or_address_and_no_traceback(
         try:
             raise FileNotFoundError(2, "gone", "/data/MUSTER^MAX/a.dcm")
         except FileNotFoundError as error:
-            log("client.node.app").exception(
+            log("client.node.request_handler").exception(
                 "cannot read %s",
                 error,
                 upstream=True,
@@ -77,7 +77,7 @@ def test_a_local_line_may_hold_paths_and_the_traceback(tmp_path: Path) -> None:
         try:
             raise ValueError("odd")
         except ValueError:
-            log("client.node.app").exception("cannot read", path=Path("/data/a.dcm"))
+            log("client.node.request_handler").exception("cannot read", path=Path("/data/a.dcm"))
         (line,) = lines(tmp_path)
         assert line["path"] == "/data/a.dcm"
         assert "ValueError: odd" in str(line["exception"])
@@ -87,7 +87,9 @@ def test_a_value_cannot_forge_a_line_for_people(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with open_logs(tmp_path / "log", json=False, name="daemon"):
-        log("client.node.app").info("site said\n12:00:00 all is well", name="x\x1b[31m\ny")
+        log("client.node.request_handler").info(
+            "site said\n12:00:00 all is well", name="x\x1b[31m\ny"
+        )
         shown = capsys.readouterr().err
         assert shown.count("\n") == 1
         assert "\x1b" not in shown

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from client.governance.approvals import Approvals
-from client.privacy.answers import AnswersInFile
+from client.privacy.charged_answers import AnswersInFile
 from client.privacy.ledger import Ledger
 from common.platform.errors import LedgerDamaged, PrivacyError, StateDamaged, WardroundError
 from common.platform.sqlite_file import connected, opened

@@ -10,20 +10,20 @@ import pytest
 import torch
 
 from client.privacy.ledger import Ledger, Limit
-from client.training.site import Guard, Site
+from client.training.training_site import Guard, Site
 from common.bundle.evidence import calibration_from_json
 from common.bundle.write import read_bundle
 from common.config.run_config import RunConfig, parse_config
 from common.messages.wire import Refusal, RefusalReason, SiteUpdate, TrainRequest
-from common.metrics.estimate import Estimate
+from common.metrics.intervals import Estimate
+from common.platform.code_hash import bundle_hash
 from common.platform.errors import ConfigurationError, RunFailed, StateDamaged
 from common.platform.hash_chain import verify
-from common.platform.release import bundle_hash
 from common.privacy.noise import ChaChaNoise
 from server.aggregation.rules import aggregator_of
 from server.bundle.export import export
-from server.files.board import Board, SiteLine
 from server.files.folder import RunFolder
+from server.files.status_writer import Board, SiteLine
 from server.processes import run_process as app
 from server.rounds.journal import Journal
 from server.rounds.run_rounds import RunRecords, begin, run_rounds

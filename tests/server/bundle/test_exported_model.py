@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from client.inference.calibration.calibration import hashed
+from client.inference.calibration.site_calibration import hashed
 from client.inference.calibration.trained_on import note_trained, trained_on
-from client.inference.model import open_model
+from client.inference.trained_model import open_model
 from server.bundle.export import export
 from tests.server.bundle.test_export import config_of, finished
 

@@ -7,13 +7,13 @@ import pytest
 
 from common.config.run_config import load_config, without_privacy
 from common.messages.enrolment import JoinRequest
-from common.messages.identity import fingerprint, new_private_key, public_text
+from common.messages.signing_key import fingerprint, new_private_key, public_text
 from common.platform.errors import ConfigurationError, ExitCode
 from server.cli.plan import show_plan
 from server.enrolment.initialise import set_up
 from server.enrolment.registry import Enrolment
+from server.files.coordinator_yaml import Settings
 from server.files.folder import Folder
-from server.files.settings import Settings
 from tests.server.coordinator import free_ports
 
 CONFIG = """

@@ -20,9 +20,9 @@ from common.messages.refusals import RefusalReason
 from common.platform.errors import ConfigurationError, Unreachable
 from server.cli.run_words import clock, duration, size, time_left
 from server.cli.watch import show, watch
-from server.files.board import Board, SiteState
 from server.files.folder import RunFolder
-from server.files.run_status import RunView, newest, view_of
+from server.files.status_reader import RunView, newest, view_of
+from server.files.status_writer import Board, SiteState
 from server.rounds.journal import Journal
 from server.rounds.round_record import RoundRecord
 from server.service.advice import advice
@@ -197,7 +197,7 @@ def test_files_that_are_missing_torn_or_odd_leave_what_is_known(run: Run) -> Non
 
 
 def test_only_the_end_of_a_long_journal_is_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.files.run_status._TAIL_BYTES", 1000)
+    monkeypatch.setattr("server.files.status_reader._TAIL_BYTES", 1000)
     for number in range(1, 9):
         run.round(number)
     assert [r.round for r in run.look().rounds][-2:] == [7, 8]
@@ -284,7 +284,8 @@ def test_ctrl_c_on_a_real_terminal_ends_the_watching_and_says_that_the_run_goes_
     run.board.begin("training", 1)
     program = (
         "import sys; from pathlib import Path; from rich.console import Console; "
-        "from server.files.folder import RunFolder; from server.files.run_status import view_of; "
+        "from server.files.folder import RunFolder; "
+        "from server.files.status_reader import view_of; "
         "from server.cli.watch import watch; "
         f"sys.exit(watch(lambda: view_of(RunFolder(Path({str(run.place.path)!r}))), Console()))"
     )

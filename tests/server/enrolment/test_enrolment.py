@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from common.messages.enrolment import Invite, JoinRequest, StateRequest
-from common.messages.identity import fingerprint, new_private_key, public_text
+from common.messages.signing_key import fingerprint, new_private_key, public_text
 from common.platform.errors import ConfigurationError, StateDamaged, TrustRefused
 from server.enrolment.registry import Enrolment
 

@@ -23,11 +23,11 @@ from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, TASK_TOKEN_HEA
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 
 from common.messages.enrolment import JoinReply, StateRequest
-from common.messages.identity import fingerprint, new_private_key, public_pem, public_text
+from common.messages.signing_key import fingerprint, new_private_key, public_pem, public_text
 from server.enrolment.certificates import Authority, authority_hash, client_context, now
+from server.files.coordinator_yaml import host_and_port
 from server.files.folder import Folder
-from server.files.settings import host_and_port
-from server.service.members import KEY_HEADER
+from server.service.site_authentication import KEY_HEADER
 from server.service.site_guard import FLEET_PATHS, LARGEST_BODY
 from server.service.superlink import TASK_HEADER
 from tests.server.coordinator import PROTOBUF, Running, Site, fetched_authority, made, running

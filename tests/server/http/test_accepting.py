@@ -16,10 +16,10 @@ import pytest
 
 from client.transport.fleet_client import HEARTBEAT_SECONDS
 from client.transport.proxy import open_client
-from common.messages.identity import fingerprint, new_private_key, public_pem, public_text
+from common.messages.signing_key import fingerprint, new_private_key, public_pem, public_text
 from server.enrolment.registry import Enrolment
+from server.files.coordinator_yaml import Settings
 from server.files.folder import Folder
-from server.files.settings import Settings
 from server.http.connection_limits import WaitingConnections, network_of
 from server.service.operator_client import Operator
 from server.service.superlink import SuperLink
@@ -48,7 +48,7 @@ def serving(path: Path, **changed: int) -> Iterator[Served]:
     """Yield a running service, a site that it accepted, and its process's number."""
     from common.messages.enrolment import JoinRequest
     from server.enrolment.certificates import authority_hash
-    from server.files.settings import write_settings
+    from server.files.coordinator_yaml import write_settings
 
     folder, settings = made(path)
     write_settings(folder.settings, settings.model_copy(update=changed))

@@ -8,14 +8,14 @@ import pytest
 import torch
 from rich.console import Console
 
-from client.governance.statement import Statement, sealed
+from client.governance.records_statement import Statement, sealed
 from client.site.withdrawals import WithdrawalsHead
 from common.config.run_config import RunConfig, parse_config
 from common.data.weights import Weights
-from common.messages.envelope import seal
 from common.messages.refusals import PASSING, RefusalReason
+from common.messages.signed_envelope import seal
 from common.messages.wire import EvaluationRequest, Refusal, SiteUpdate, Standing, TrainRequest
-from common.models.network import initial_weights
+from common.models.run_network import initial_weights
 from common.platform.errors import ConfigurationError
 from common.privacy.plan import LedgerHead, Mechanism, Spend
 from server.cli.plan_display import plan_frame

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.messages.wire import Refusal, RefusalReason, SiteUpdate, TrainRequest
-from server.rounds.admission import NotAdmitted, admit
 from server.rounds.answer_order import Answer, in_order
-from server.rounds.bounding import bounded
-from server.rounds.fault import Fault
+from server.rounds.non_admission_reasons import Fault
+from server.rounds.update_admission import NotAdmitted, admit
+from server.rounds.update_norm_bound import bounded
 from tests.server.hospitals import config_of, random_update, same_bits
-from tests.server.rounds.test_bounding import Heard
+from tests.server.rounds.test_update_norm_bound import Heard
 
 ORDER = ("a", "b", "c", "d", "e")
 WEIGHTS = {"weight": torch.zeros(2, 3), "bias": torch.zeros(3)}

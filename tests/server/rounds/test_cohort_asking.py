@@ -17,13 +17,13 @@ from common.platform.hash_chain import verify
 from common.privacy.plan import LedgerHead, Mechanism, Spend
 from server.cli.app import app
 from server.files.folder import Folder, RunFolder
-from server.files.run_status import view_of
-from server.rounds.admission import NotAdmitted
+from server.files.status_reader import view_of
 from server.rounds.cohort_asking import gathered, survey
 from server.rounds.cohort_report import cohort_line, said, write_report
 from server.rounds.cohort_survey import Survey, read_survey
-from server.rounds.fault import Fault
 from server.rounds.journal import Journal
+from server.rounds.non_admission_reasons import Fault
+from server.rounds.update_admission import NotAdmitted
 from server.service.operator_client import Operator
 from tests.client.dicom_files import config_of
 from tests.strict_html import Strict

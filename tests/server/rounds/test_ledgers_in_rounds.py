@@ -4,12 +4,12 @@ import shutil
 from pathlib import Path
 
 from client.privacy.ledger import Ledger, Limit
-from client.training.site import Guard, Site
+from client.training.training_site import Guard, Site
 from common.config.run_config import RunConfig, parse_config
 from common.privacy.noise import ChaChaNoise
 from common.privacy.plan import LedgerHead
 from server.aggregation.rules import aggregator_of
-from server.rounds.fault import Fault
+from server.rounds.non_admission_reasons import Fault
 from server.rounds.round_record import RoundRecord, last_ledgers
 from server.rounds.run_rounds import RunRecords, begin, run_rounds, train_round
 from server.rounds.run_state import RunStore

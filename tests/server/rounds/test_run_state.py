@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.metrics.estimate import Estimate
+from common.metrics.intervals import Estimate
 from common.platform.errors import RunFailed, StateDamaged
 from common.privacy.plan import LedgerHead
 from server.rounds.round_record import RoundRecord, record_from_json

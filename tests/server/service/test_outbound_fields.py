@@ -12,7 +12,7 @@ import pytest
 from client.site.home import Home
 from client.transport.fleet_client import FleetClient, PendingMessage
 from client.transport.joining import join, state
-from common.messages import headers as message_headers
+from common.messages import message_header as message_headers
 from common.messages.cohort_statistics import CohortStatistics
 from common.messages.wire import (
     EvaluationRequest,
@@ -22,7 +22,7 @@ from common.messages.wire import (
     TrainRequest,
 )
 from common.metrics.statistics import Statistics
-from common.models.network import initial_weights
+from common.models.run_network import initial_weights
 from common.privacy.plan import Spend
 from tests.client.answering import CONFIG
 from tests.privacy.made_up import patients_of

@@ -21,14 +21,14 @@ from flwr.proto.message_pb2 import ObjectTree
 import server.rounds.approval
 import server.transport.standings
 from client.transport.fleet_client import FleetClient, PendingMessage, Reply, reply_to
-from common.messages.envelope import Envelope, seal
-from common.messages.identity import sign
+from common.messages.signed_envelope import Envelope, seal
+from common.messages.signing_key import sign
 from common.messages.wire import Answer, SiteUpdate, Standing, TrainRequest
-from common.models.network import initial_weights
+from common.models.run_network import initial_weights
 from common.platform.errors import RunGone
-from server.files.board import Board
-from server.rounds.admission import NotAdmitted
-from server.rounds.fault import Fault
+from server.files.status_writer import Board
+from server.rounds.non_admission_reasons import Fault
+from server.rounds.update_admission import NotAdmitted
 from server.transport.flower_sites import FlowerSites
 from tests.server.coordinator import Running, Site, made, running
 from tests.server.loopback import Hospital, run_over

@@ -19,12 +19,12 @@ from typer.testing import CliRunner
 
 from common.config.run_config import load_config
 from common.messages.enrolment import JOIN_PATH, Invite, JoinRequest
-from common.messages.identity import fingerprint, new_private_key, public_text
+from common.messages.signing_key import fingerprint, new_private_key, public_text
 from common.platform.file_lock import FileLock, Taken
 from server.cli.app import app
 from server.enrolment.certificates import client_context
+from server.files.coordinator_yaml import Settings, host_and_port
 from server.files.folder import Folder
-from server.files.settings import Settings, host_and_port
 from server.service.operator_client import Operator
 from server.service.run_book import RunBook
 from tests.server.coordinator import made

@@ -14,8 +14,8 @@ from flwr.proto.run_pb2 import GetRunRequest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.messages.identity import public_pem, public_text
 from common.messages.request_signature import SignedRequest, hash_of, new_number
+from common.messages.signing_key import public_pem, public_text
 from server.http.replays import Replays
 from tests.server.coordinator import Running, Site, made, running
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from common.messages.identity import new_private_key, public_text
+from common.messages.signing_key import new_private_key, public_text
 from common.platform.errors import StateDamaged, TrustRefused
 from server.service.superlink import SuperLink
 
@@ -24,7 +24,7 @@ watched = {"socket.connect", "socket.getaddrinfo", "socket.sendto", "subprocess.
 sys.addaudithook(lambda event, facts: noted.append((event, facts)) if event in watched else None)
 from pathlib import Path
 from server.service.superlink import SuperLink
-from common.messages.identity import new_private_key, public_text
+from common.messages.signing_key import new_private_key, public_text
 link = SuperLink(Path(sys.argv[1]))
 key = public_text(new_private_key())
 link.register("north", key)

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from server.cli.app import app
-from server.files.settings import Settings, new_settings
+from server.files.coordinator_yaml import Settings, new_settings
 from server.service.systemd import OPEN_FILES, CoordinatorUnit, low_port, unit
 from tests.server.coordinator import made
 

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from client.training.site import Site
+from client.training.training_site import Site
 from common.config.run_config import RunConfig, Selection
 from common.data.sample import Patients
 from common.data.weights import fingerprint
-from common.messages.identity import new_private_key, private_text
+from common.messages.signing_key import new_private_key, private_text
 from common.messages.wire import Answer, Refusal, RefusalReason, SiteReport, SiteUpdate
 from common.metrics.statistics import Statistics
 from common.platform.errors import RunFailed
 from server.aggregation.rules import aggregator_of
-from server.rounds.fault import Fault
+from server.rounds.non_admission_reasons import Fault
 from server.rounds.run_rounds import RunRecords, begin, run_rounds
 from server.rounds.run_state import RunState
 from simulations.engines.in_process import InProcessSites

@@ -25,7 +25,7 @@ from simulations.comparison.compare import (
 )
 from simulations.comparison.unfinished import SparingStore, Unfinished, key_of_comparison
 from simulations.comparison.verdicts import Verdict, choose, said_of
-from simulations.engines.engines import Engine
+from simulations.engines.engine_choice import Engine
 from simulations.report.results import results
 from tests.simulations.comparisons import cohort_of, comparison, run_config
 

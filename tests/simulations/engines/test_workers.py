@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from client.privacy.ledger import Ledger, Limit
-from client.training.site import Guard, Site
+from client.training.training_site import Guard, Site
 from common.config.run_config import RunConfig, parse_config
 from common.messages.wire import Refusal, SiteUpdate, TrainRequest
-from common.models.network import initial_weights
+from common.models.run_network import initial_weights
 from common.platform.errors import ConfigurationError, RunFailed, WardroundError
 from common.privacy.noise import ChaChaNoise, SimulatedNoise
 from server.aggregation.rules import aggregator_of

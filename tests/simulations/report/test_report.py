@@ -16,7 +16,7 @@ from client.dicom.reasons import Reason
 from common.bundle.write import read_bundle
 from common.config.run_config import PatientPrivacy
 from common.data.sample import Patients
-from common.metrics.estimate import Estimate
+from common.metrics.intervals import Estimate
 from common.metrics.names import metric_words
 from common.privacy.statement import statement
 from simulations.comparison.arms import ARMS
@@ -26,11 +26,11 @@ from simulations.report.calibration import calibration, reliability, wilson
 from simulations.report.confounder import MIXED, confounder
 from simulations.report.constant import constant_metrics
 from simulations.report.examples import examples
-from simulations.report.intervals import intervals
-from simulations.report.page import page_of, write_report
+from simulations.report.html_report import page_of, write_report
 from simulations.report.pictures import Picture, curves, spread
 from simulations.report.results import results
 from simulations.report.rows import owners
+from simulations.report.seed_intervals import intervals
 from simulations.report.tables import (
     constant_text,
     constants,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 
-from client.dicom.masks.masks import read_segmentation
+from client.dicom.masks.seg import read_segmentation
 from client.dicom.reading.read import read_header
 from client.dicom.reading.volume import order_slices
 from simulations.synthetic.dicom_writer import (

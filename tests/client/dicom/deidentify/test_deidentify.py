@@ -21,10 +21,10 @@ from pydicom.tag import BaseTag
 from pydicom.uid import JPEGBaseline8Bit, JPEGLSLossless
 
 import client.dicom.deidentify.deidentify as module
-from client.dicom.deidentify import values
+from client.dicom.deidentify import cleaned_values as values
+from client.dicom.deidentify.attribute_table import ACTIONS, Action
+from client.dicom.deidentify.defined_terms import TERMS
 from client.dicom.deidentify.deidentify import Dates, Profile, Released, Withheld, deidentify
-from client.dicom.deidentify.table import ACTIONS, Action
-from client.dicom.deidentify.terms import TERMS
 from client.site.pseudonyms import Pseudonyms, pseudonyms
 from common.platform.errors import ConfigurationError, StateDamaged
 from tests.client.canaries import MARKS, element, file_of, planted, structure

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from pydicom.dataset import FileDataset
 
 from client.dicom.masks.contours import windings
-from client.dicom.masks.masks import read_segmentation
+from client.dicom.masks.mask_remarks import Tell
 from client.dicom.masks.nifti import read_nifti
 from client.dicom.masks.rtstruct import DrawnVolume, read_structure_set
-from client.dicom.masks.telling import Tell
+from client.dicom.masks.seg import read_segmentation
 from client.dicom.reading.read import read_dataset, read_header, read_pixels
 from client.dicom.reading.volume import levels_of, stack_slices
 from client.dicom.reasons import Reason, UnusableFile

@@ -12,8 +12,8 @@ from pydicom.dataset import FileDataset
 from pydicom.sequence import Sequence as Items
 
 from client.cohort.site_cohort import SiteCohort
-from client.dicom.masks.masks import read_image_segmentation, read_segmentation
-from client.dicom.masks.segments import Structures
+from client.dicom.masks.seg import read_image_segmentation, read_segmentation
+from client.dicom.masks.seg_segments import Structures
 from client.dicom.reading.read import read_header, read_pixels
 from client.dicom.reading.volume import stack_slices
 from client.dicom.reasons import Reason

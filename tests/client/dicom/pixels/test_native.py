@@ -16,7 +16,7 @@ from client.cohort.select import Grouping
 from client.dicom.codec import dcmtk
 from client.dicom.pixels import native
 from client.dicom.pixels.native import parse_image, read_easy, read_image
-from client.dicom.pixels.store import PixelStore
+from client.dicom.pixels.pixel_store import PixelStore
 from client.dicom.quiet import quiet
 from client.dicom.reading.files import File
 from client.dicom.reasons import Reason, UnusableFile

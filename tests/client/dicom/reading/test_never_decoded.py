@@ -16,7 +16,7 @@ from client.dicom.headers.instance import Instance, Quarantined
 from client.dicom.reading.files import File
 from client.dicom.reading.read import read_pixels
 from client.dicom.reasons import Reason, UnusableFile
-from client.inference.reading import SiteRows, read_study
+from client.inference.study_reading import SiteRows, read_study
 from client.site.pseudonyms import Pseudonyms
 from common.platform.errors import CohortError
 from tests.client.dicom_files import SHARED, config_of, image, load, noise, save, write_labels

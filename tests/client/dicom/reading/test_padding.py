@@ -19,10 +19,10 @@ from torch import Tensor
 from client.cohort.pixel_quality import look_at_pixels
 from client.dicom.index.index import Index
 from client.dicom.pixels.native import parse_image, read_easy, read_image
-from client.dicom.pixels.store import PixelStore
+from client.dicom.pixels.pixel_store import PixelStore
 from client.dicom.reading.files import File
 from client.dicom.reading.rescale import Pixels
-from client.inference.reading import SiteRows, read_study
+from client.inference.study_reading import SiteRows, read_study
 from client.site.cache import Cache
 from common.config.run_config import Images
 from common.data.preprocessing import prepare

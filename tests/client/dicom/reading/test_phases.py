@@ -11,7 +11,7 @@ from pydicom.dataset import FileDataset
 from client.cohort.left_out import NobodyUsable
 from client.cohort.site_cohort import SiteCohort
 from client.dicom.reasons import Reason
-from client.inference.model import Local, score_study
+from client.inference.trained_model import Local, score_study
 from common.config.run_config import parse_config
 from common.platform.errors import CohortError
 from tests.client.dicom_files import config_of, image, load, noise, placed, save, write_labels

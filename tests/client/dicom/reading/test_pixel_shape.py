@@ -13,7 +13,7 @@ from PIL import Image as Picture
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from client.cohort.quality import ImageRequirements, judge
+from client.cohort.image_quality import ImageRequirements, judge
 from client.dicom.headers.checks import PixelElement, Scan
 from client.dicom.headers.elements import Parsed
 from client.dicom.headers.header import parse_header, read_file
@@ -23,7 +23,7 @@ from client.dicom.reading.files import File
 from client.dicom.reading.read import read_header
 from client.dicom.reasons import Reason
 from client.inference.grid import flat_place, unfit
-from client.site.quality_rules import QualityRules
+from client.site.quality_section import QualityRules
 from common.config.run_config import Images
 from common.data.preprocessing import prepare, prepare_labels
 from tests.client.dicom_files import config_of, image, load, save, write_labels

@@ -7,17 +7,22 @@ import numpy as np
 import pytest
 
 from client.cohort.split import simulated_key
-from client.inference.calibrate import CalibrationOptions, fit
-from client.inference.calibration.calibration import hashed
+from client.inference.calibration.site_calibration import hashed
 from client.inference.calibration.trained_on import note_trained, trained_on
-from client.node.app import RequestHandler, load
+from client.inference.fit_calibration import CalibrationOptions, fit
+from client.node.request_handler import RequestHandler, load
 from client.node.worker import site_context
 from common.messages.wire import Proposal, TrainRequest
-from common.models.network import initial_weights
+from common.models.run_network import initial_weights
 from common.platform.errors import StateDamaged
 from tests.client.cli.test_predicting import fill
 from tests.client.dicom_files import config_of
-from tests.client.inference.calibration.test_calibration import FirstColumn, cohort_of, drawn, run
+from tests.client.inference.calibration.test_site_calibration import (
+    FirstColumn,
+    cohort_of,
+    drawn,
+    run,
+)
 from tests.client.small_models import model_of
 from tests.client.terminals import Site
 

@@ -1,0 +1,297 @@
+"""Reading of a study as a network's inputs, prepared as for training."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from client.cohort.decode import Decoded, read_objects
+from client.cohort.image_quality import several_people, two_patient_ids
+from client.cohort.images import Image, find_images, fitting
+from client.cohort.left_out import LeftOut
+from client.cohort.select import Grouping
+from client.cohort.series_choice import beside_an_answer, check_fits, several_kinds
+from client.dicom.contained import contained
+from client.dicom.headers.header import read_file
+from client.dicom.headers.instance import Instance, Quarantined
+from client.dicom.pixels.pixel_store import PixelStore
+from client.dicom.reading.files import File
+from client.dicom.reading.phases import SLICED
+from client.dicom.reading.read import Header
+from client.dicom.reasons import Reason, Unusable, UnusableFile
+from client.inference.grid import FrameOrigin, flat_place, volume_place
+from client.labels.clinical_columns import encode_rows
+from client.labels.label_table import Labels, dicom_keys
+from common.config.run_config import Images, RunConfig
+from common.data.preprocessing import prepare
+from common.platform.errors import CohortError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One input of the network."""
+
+    image: Tensor  # (channels, *size); (0,) for a model without images
+    table: Tensor  # (columns,); (0,) for a model without a table
+    place: FrameOrigin | None  # None for a model without images
+    series: str = ""  # SeriesInstanceUID; empty for a model without images
+
+    def inputs(self) -> dict[str, Tensor]:
+        """Return the item by the names that `common.bundle.onnx.Deployed` takes, (1, ...)."""
+        found = {"image": self.image, "table": self.table}
+        return {name: value[None] for name, value in found.items() if value.numel()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredStudy:
+    """What of a study a model can be asked about."""
+
+    patient: str
+    items: tuple[Item, ...]  # never empty
+    sources: tuple[Path, ...]  # a series that stands for the study where no image is asked about
+    unusable: tuple[Unusable, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteRows:
+    """The site's table, for models that take clinical columns, and who was withdrawn."""
+
+    labels: Labels | None  # None: this model takes none
+    withdrawn: frozenset[str]  # PatientIDs
+
+
+def read_study(files: Sequence[Path], config: RunConfig, rows: SiteRows) -> ScoredStudy:
+    """Read one study; CohortError when nothing in it is for this model, or it is several.
+
+    A file, series or row that cannot be used is listed with its reason and left out.
+    """
+    if not files:
+        message = "The study has no files. Pull it from the PACS, or give its folder."
+        raise CohortError(message)
+    site = Path(os.path.commonpath([path.absolute().parent for path in files]))
+    headers = {path.absolute(): _header(path) for path in files}
+    ours = [path for path, header in headers.items() if is_our_result(header)]
+    asked = [path for path in headers if path not in ours]
+    seen = [headers[path] for path in asked]
+    known = [header for header in seen if isinstance(header, Instance)]
+    _check_one_person([one for one in known if one.patient not in rows.withdrawn])
+    images = config.cohort.images
+    gate = _Gate(config, rows, LeftOut() if images is None else beside_an_answer(known, images))
+    with (
+        tempfile.TemporaryDirectory(prefix="wardround-study-") as folder,
+        PixelStore(Path(folder)) as store,
+    ):
+        grouping = Grouping(by_series=images is not None and images.dimensions == 3)
+        found = read_objects(site, asked, gate.check, store, grouping)
+        problems = [
+            *found.problems,
+            *(
+                Unusable(
+                    reason=Reason.DERIVED, what=str(path.relative_to(site)), detail="our result"
+                )
+                for path in ours
+            ),
+        ]
+        if images is None:
+            items = _row_items(found, config, rows, problems)
+        else:
+            items, unusable = _image_items(site, found, config, rows, images, store)
+            problems += unusable
+    if not items:
+        raise CohortError(_nothing(config, problems))
+    _check_one_kind(items, found, config)
+    used = {site / item.path for item in found.objects}
+    _check_alike([one for one in known if one.path in used], config)
+    first = found.objects[0].header
+    return ScoredStudy(
+        patient=first.patient,
+        items=tuple(items),
+        sources=tuple(site / o.path for o in found.objects if o.header.series == first.series),
+        unusable=tuple(problems),
+    )
+
+
+def _check_one_kind(items: Sequence[Item], found: Decoded, config: RunConfig) -> None:
+    """Refuse several series of slices for one answer, which would be a mean over other pictures.
+
+    Outlines are an answer for each series.
+    """
+    images = config.cohort.images
+    if images is None or config.task.outlines:
+        return
+    series = {item.series for item in items}
+    sliced = images.dimensions == 3 or any(o.header.modality in SLICED for o in found.objects)
+    if sliced and len(series) > 1:
+        message = (
+            f"The study has {len(series)} series that this model can be asked about, and one "
+            f"answer is given for all. Give the files of one: {', '.join(sorted(series)[:5])}."
+        )
+        raise CohortError(message)
+
+
+def _check_alike(images: Sequence[Instance], config: RunConfig) -> None:
+    """Refuse pictures of several kinds, which training takes for no items of one row."""
+    if config.cohort.images is None or config.task.outlines:
+        return
+    if kinds := several_kinds(images):
+        message = (
+            f"The study's pictures are of {kinds}, and one answer is given for all. Give the files "
+            "of one."
+        )
+        raise CohortError(message)
+
+
+class _Gate:
+    """Lets one study's images through, of a modality and patient that may be scored."""
+
+    def __init__(self, config: RunConfig, rows: SiteRows, left_out: LeftOut) -> None:
+        self._left_out = left_out
+        self._images = config.cohort.images
+        self._rows = rows
+        self._seen: set[tuple[str, str]] = set()
+
+    def check(self, header: Header) -> None:
+        """Raise UnusableFile for an image that is left out, CohortError for what ends it all."""
+        images, labels = self._images, self._rows.labels
+        if header.patient in self._rows.withdrawn:
+            message = "The study's patient was withdrawn at this site; nothing of them is scored."
+            raise CohortError(message)
+        if images is not None:
+            check_fits(header, images)
+        self._left_out.check(header.patient, header.instance)
+        if not header.patient:
+            raise UnusableFile(Reason.MISSING_HEADER, "PatientID")
+        if labels is not None and images is not None:
+            labels.find(dicom_keys(header))
+        # Before pixels are decoded: somebody may have given the folder of all studies.
+        self._seen.add((header.study, header.patient))
+        if len(self._seen) > 1:
+            message = (
+                "The files are of several studies or patients, expected one study. Give one "
+                "study's folder or its StudyInstanceUID."
+            )
+            raise CohortError(message)
+
+
+def _header(path: Path) -> Instance | Quarantined | None:
+    try:
+        status = path.stat()
+        return read_file(File(path=path, size=status.st_size, mtime_ns=status.st_mtime_ns))
+    except OSError:  # listed when it is read
+        return None
+
+
+def _check_one_person(images: Sequence[Instance]) -> None:
+    """Refuse images that training would leave out as those of two people."""
+    for found in (*several_people(images), *two_patient_ids(images)):
+        message = (
+            f"The study is not clearly one person's: {found.reason.name}, {found.detail}. "
+            f"{found.reason.value}"
+        )
+        raise CohortError(message)
+
+
+def is_our_result(found: Instance | Quarantined | None) -> bool:
+    """Return whether an image is what a model said before: it came back with its study."""
+    from client.results.equipment import MANUFACTURER, PRODUCT
+
+    return isinstance(found, Instance) and (
+        (found.manufacturer, found.model) == (MANUFACTURER, PRODUCT)
+    )
+
+
+def _image_items(
+    site: Path, found: Decoded, config: RunConfig, rows: SiteRows, rules: Images, store: PixelStore
+) -> tuple[list[Item], list[Unusable]]:
+    """Return an item for each image, and what cannot be used."""
+    problems: list[Unusable] = []
+    by_series: dict[str, list[tuple[Path, Header]]] = defaultdict(list)
+    for item in found.objects:
+        by_series[item.header.series].append((site / item.path, item.header))
+    items: list[Item] = []
+    for image in find_images(found, rules, store):
+        if isinstance(image, Unusable):
+            problems.append(image)
+            continue
+        try:
+            table = _row(image.header, config, rows, problems)
+            with contained(), fitting():
+                made = Item(
+                    image=prepare(image.values, image.spacing, rules, image.padding),
+                    table=table,
+                    place=_place(site, image, by_series),
+                    series=image.header.series,
+                )
+        except UnusableFile as problem:
+            problems.append(problem.listed(image.source))
+        else:
+            items.append(made)
+    return items, problems
+
+
+def _place(
+    site: Path, image: Image, by_series: dict[str, list[tuple[Path, Header]]]
+) -> FrameOrigin:
+    if image.geometry is None:
+        return flat_place(site / image.source, image.header, image.frame)
+    return volume_place(by_series[image.source], image.values.shape[:3], image.spacing)
+
+
+def _row(header: Header, config: RunConfig, rows: SiteRows, problems: list[Unusable]) -> Tensor:
+    """Return the clinical columns of an image's row; what is odd in it is listed."""
+    if config.cohort.table is None or rows.labels is None:
+        return torch.zeros(0)
+    row = rows.labels.find(dicom_keys(header))
+    values, odd = encode_rows(rows.labels, [row], config.cohort.table)
+    problems += odd
+    return values[0]
+
+
+def _row_items(
+    found: Decoded, config: RunConfig, rows: SiteRows, problems: list[Unusable]
+) -> list[Item]:
+    """Return the rows of the study's patient, for a model that takes no images."""
+    if config.cohort.table is None or rows.labels is None or not found.objects:
+        return []
+    patient = found.objects[0].header.patient
+    places = [
+        row
+        for row in rows.labels.distinct(table_columns(config))
+        if rows.labels.rows[row]["PatientID"] == patient
+    ]
+    if not places:
+        problems.append(UnusableFile(Reason.LABEL_MISSING).listed("the study's patient"))
+        return []
+    values, odd = encode_rows(rows.labels, places, config.cohort.table)
+    problems += odd
+    return [Item(image=torch.zeros(0), table=row, place=None) for row in values]
+
+
+def table_columns(config: RunConfig) -> tuple[str, ...]:
+    """Return the clinical columns that the model takes."""
+    table = config.cohort.table
+    if table is None:
+        return ()
+    return tuple([c.column for c in table.numbers] + [c.column for c in table.categories])
+
+
+def _nothing(config: RunConfig, problems: Sequence[Unusable]) -> str:
+    """Return what was found where nothing can be scored."""
+    counts = Counter(problem.reason for problem in problems).most_common(4)
+    listed = "; ".join(f"{n} x {reason.name} ({reason.value})" for reason, n in counts)
+    images = config.cohort.images
+    wanted = "rows of the site's table"
+    if images is not None:
+        kinds = ", ".join(images.modalities) or "any modality"
+        wanted = f"{images.dimensions}-D images of {kinds}"
+    return (
+        f"Nothing in this study can be scored by {config.name}, which takes {wanted}. "
+        f"{listed or 'No file holds an image.'}"
+    )

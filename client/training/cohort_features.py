@@ -1,0 +1,49 @@
+"""A cohort as a run's network takes it: frozen features in place of images, split into a Site."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+from client.cohort.site_cohort import SiteCohort
+from client.cohort.split import SplitKey
+from client.site.cache import Cache, key_of
+from client.training.training_site import Site
+from common.config.run_config import RunConfig
+
+
+def with_features(cohort: SiteCohort, config: RunConfig, cache: Cache) -> SiteCohort:
+    """Return the cohort with frozen features in place of images, computed once and cached."""
+    images = cohort.items.image
+    if len(images) == 0:  # nobody can be used, and a private run goes on: the width counts
+        from common.models import extract_features
+
+        blank = images.new_zeros((1, *images.shape[1:]))
+        return cohort.with_images(extract_features(blank, config.model)[:0])
+    key = key_of(
+        "features one by one",
+        config.model.backbone,
+        config.model.projection,
+        list(images.shape),
+        _content(images),
+    )
+    kept = cache.array(key)
+    if kept is None:
+        from common.models import extract_features
+
+        kept = extract_features(images, config.model).numpy()
+        cache.keep_array(key, kept)
+    return cohort.with_images(torch.tensor(kept, dtype=torch.float32))
+
+
+def _content(images: torch.Tensor) -> str:
+    return hashlib.sha256(images.numpy().tobytes()).hexdigest()
+
+
+def site_of(cohort: SiteCohort, config: RunConfig, key: SplitKey, fold: int = 0) -> Site:
+    """Return the cohort's site with this key's and fold's patients in each part."""
+    parts = cohort.split(config.cohort.split, key, fold)
+    return Site(
+        name=cohort.name, train=parts["train"], validation=parts["validation"], test=parts["test"]
+    )
