@@ -21,7 +21,7 @@ from client.dicom.reading.volume import Geometry, levels_of, stack_slices
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.labels.label_table import dicom_keys
 from common.config.run_config import Images
-from common.data.preprocessing import Fault, UnfitImage
+from common.data.unfit_image import Fault, UnfitImage
 
 _UNFIT: Mapping[Fault, Reason] = {
     "too large": Reason.TOO_LARGE,

@@ -6,18 +6,18 @@ Only objects whose pixels are in the store are looked at; nothing is decoded for
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from client.cohort.decode import lines_of
 from client.cohort.image_quality import Suspect, is_secondary_capture
 from client.dicom.codec.compressed import Array
 from client.dicom.contained import contained
 from client.dicom.headers.instance import Instance
+from client.dicom.pixels.burned_in_text import ReadText, pieces_of_text
 from client.dicom.pixels.pixel_store import PixelStore
 from client.dicom.reading.padding import Padding
 from client.dicom.reasons import Reason, UnusableFile
@@ -27,14 +27,8 @@ from client.site.cache import pixels_key
 _SATURATED = 0.5
 #: Equal images of fewer pixels than this prove nothing.
 _FEWEST_PIXELS = 64
-#: What text is looked for in, and how sure the reader must be.
+#: What text is looked for in.
 _TEXT_MODALITIES = frozenset({"US", "IVUS"})
-_SURE = 0.6
-_LETTERS = 3
-
-_Picture: TypeAlias = NDArray[np.uint8]
-#: Returns the texts in a picture, (rows, columns, 3).
-ReadText = Callable[[_Picture], Sequence[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,42 +120,12 @@ def _under_two(groups: Iterable[Sequence[Instance]]) -> Iterator[Suspect]:
                 yield Suspect(row=row, reason=Reason.PATIENT_TWO_IDS, detail=detail)
 
 
-# --- text ----------------------------------------------------------------------------------
-
-
-def text_reader() -> ReadText | None:
-    """Return a reader of text (rapidocr-onnxruntime), or None where it is not installed.
-
-    It finds clear print well and promises nothing: no tool finds all burned-in text.
-    """
-    try:
-        from rapidocr_onnxruntime import RapidOCR
-    except ImportError:
-        return None
-    engine = RapidOCR()
-
-    def read(picture: _Picture) -> Sequence[str]:
-        found, _ = engine(picture)
-        return [str(text) for _, text, sure in found or () if float(sure) >= _SURE]
-
-    return read
-
-
 def _may_hold_text(row: Instance) -> bool:
     return row.modality in _TEXT_MODALITIES or is_secondary_capture(row)
 
 
 def _texts(row: Instance, values: Array, read_text: ReadText) -> Iterator[Suspect]:
     """Yield a suspect for the first frame where letters are read; the text itself is not kept."""
-    words = [w for w in read_text(_picture(values[0])) if sum(map(str.isalnum, w)) >= _LETTERS]
-    if words:
-        detail = f"{len(words)} piece{'s' * (len(words) != 1)} of text read in the picture"
+    if pieces := pieces_of_text(values[0], read_text):
+        detail = f"{pieces} piece{'s' * (pieces != 1)} of text read in the picture"
         yield Suspect(row=row, reason=Reason.BURNED_IN_SUSPECT, detail=detail)
-
-
-def _picture(frame: Array) -> _Picture:
-    """Return one frame stretched to 8 bits, (rows, columns, 3)."""
-    low, high = float(frame.min()), float(frame.max())
-    scaled = (frame.astype(np.float32) - low) * (255.0 / max(high - low, 1.0))
-    grey = scaled.astype(np.uint8)
-    return grey if grey.ndim == 3 else np.repeat(grey[..., None], 3, axis=2)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from client.cohort.decode import read_objects
 from client.cohort.image_quality import ImageRequirements, QualityVerdict, Suspect, judge
-from client.cohort.pixel_quality import PixelSuspects, ReadText, look_at_pixels, text_reader
+from client.cohort.pixel_quality import PixelSuspects, look_at_pixels
 from client.cohort.scan import dicom_files
 from client.cohort.select import Grouping
 from client.dicom.headers.instance import Instance
 from client.dicom.index.index import Index
+from client.dicom.pixels.burned_in_text import ReadText, text_reader
 from client.dicom.pixels.pixel_store import PixelStore
 from client.dicom.reasons import Reason, UnusableFile
 from client.labels.label_table import Labels, dicom_keys, read_labels

@@ -26,7 +26,8 @@ from client.cohort.split import Part, SplitKey, simulated_key, site_key
 from client.inference.calibration.label_questions import class_probabilities, true_classes
 from client.inference.calibration.out_of_distribution import distances, embedded
 from client.inference.calibration.platt_scaling import fit_lines
-from client.inference.calibration.site_calibration import SiteCalibration, hashed, threshold
+from client.inference.calibration.prediction_sets import threshold
+from client.inference.calibration.site_calibration import SiteCalibration, hashed
 from client.inference.calibration.trained_on import trained_on
 from client.inference.trained_model import TrainedModel
 from client.privacy.isolation import Isolation

@@ -1,6 +1,6 @@
 """From a network's grid back to the frames that a study was sent as.
 
-`common.data.preprocessing.fit` resamples, stretches, pads and crops; `client.dicom.reading.volume`
+`common.data.resampling.fit` resamples, stretches, pads and crops; `client.dicom.reading.volume`
 orders slices and turns planes. Both are undone here, step by step, so that every voxel of an answer
 lies on the source pixel that the network saw it on.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 from client.dicom.reading.read import Header
 from client.dicom.reading.volume import Turn, order_slices, turn_of
 from common.config.run_config import Images
-from common.data.preprocessing import even_shape, letterboxed, resize
+from common.data.resampling import even_shape, letterboxed, resize
 
 _UNTURNED = Turn(transposed=False, flipped=())
 
@@ -78,7 +78,7 @@ def unturned(planes: NDArray[np.generic], turn: Turn) -> NDArray[np.generic]:
 def unfit(values: Tensor, place: FrameOrigin, rules: Images) -> Tensor:
     """Bring (channels, *size) back to (channels, *place.shape), linearly; 0 where nothing was seen.
 
-    The inverse of `common.data.preprocessing.fit`: what was padded is cut off, what was cropped is
+    The inverse of `common.data.resampling.fit`: what was padded is cut off, what was cropped is
     0.
     """
     return resize(_uncrop(values, _inner(place, rules)), place.shape, nearest=False)

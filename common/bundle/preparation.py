@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from common.config.run_config import Images
 
-#: Largest values that the percentiles are taken over, as in `common.data.preprocessing`.
+#: Largest values that the percentiles are taken over, as in `common.data.intensity`.
 _SAMPLE = 1 << 16
 #: Voxels of one image beyond which resampling is refused, as there.
 _LARGEST = 1 << 28

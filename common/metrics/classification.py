@@ -1,4 +1,4 @@
-"""Metrics of classes: AUROC with intervals, precision, recall, Brier score, calibration.
+"""Metrics of classes: average precision, sensitivity, Brier score, calibration.
 
 Each metric takes scores (n,), outcomes of 0 or 1 (n,) and weights (draws, n), and returns
 one value a draw: a bootstrap of a thousand draws is one pass over the sorted scores.
@@ -13,9 +13,9 @@ from common.metrics.intervals import Estimate, Float, mean_estimate, normal_inte
 
 __all__ = [
     "RELIABILITY_BINS",
-    "auroc",
     "average_precision",
     "brier",
+    "by_score",
     "calibration_error",
     "mean_estimate",
     "merged_calibration",
@@ -27,17 +27,9 @@ __all__ = [
 RELIABILITY_BINS = 5
 
 
-def auroc(score: Float, truth: Float, weights: Float) -> Float:
-    """Return the area under the ROC curve, ties counting half; weights (draws, n) -> (draws,)."""
-    positive, negative = _by_score(score, truth, weights)
-    below = np.cumsum(negative, axis=1) - negative
-    wins = (positive * (below + 0.5 * negative)).sum(axis=1)
-    return ratio(wins, positive.sum(axis=1) * negative.sum(axis=1))
-
-
 def average_precision(score: Float, truth: Float, weights: Float) -> Float:
     """Return the sum of precision over steps of recall, high scores first."""
-    positive, negative = (part[:, ::-1] for part in _by_score(score, truth, weights))
+    positive, negative = (part[:, ::-1] for part in by_score(score, truth, weights))
     hits = np.cumsum(positive, axis=1)
     precision = ratio(hits, hits + np.cumsum(negative, axis=1))
     return ratio((np.nan_to_num(precision) * positive).sum(axis=1), positive.sum(axis=1))
@@ -45,7 +37,7 @@ def average_precision(score: Float, truth: Float, weights: Float) -> Float:
 
 def sensitivity(score: Float, truth: Float, weights: Float, specificity: float) -> Float:
     """Return the largest sensitivity at which specificity is at least as asked."""
-    positive, negative = (part[:, ::-1] for part in _by_score(score, truth, weights))
+    positive, negative = (part[:, ::-1] for part in by_score(score, truth, weights))
     if positive.shape[1] == 0:
         return np.full(len(weights), np.nan)
     false_alarms = ratio(np.cumsum(negative, axis=1), negative.sum(axis=1, keepdims=True))
@@ -91,7 +83,7 @@ def merged_calibration(cells: Float, predicted: Float) -> Estimate:
     return normal_interval(value, error, round(total))
 
 
-def _by_score(score: Float, truth: Float, weights: Float) -> tuple[Float, Float]:
+def by_score(score: Float, truth: Float, weights: Float) -> tuple[Float, Float]:
     """Return weights of positives and negatives by distinct score, low first: (draws, scores)."""
     if len(score) == 0:
         return np.zeros((len(weights), 0)), np.zeros((len(weights), 0))

@@ -10,10 +10,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from common.metrics.auroc import merged_auroc
 from common.metrics.intervals import Estimate, Float, normal_interval, tally, unknown
 from common.metrics.noised import Value, noised_estimate
 from common.metrics.noised_histogram import NOISED_AWAY
-from common.metrics.score_ranges import Ranges, merged_auroc
+from common.metrics.score_ranges import Ranges
 
 #: Bins of risk in the noised table: few, since each adds noise.
 RISK_BINS = 8

@@ -115,12 +115,6 @@ def _drawn(held: Sequence[Float], spread: float, value: Value) -> Float:
 # --- values by draw -------------------------------------------------------------------------------
 
 
-def area(negative: Float, positive: Float) -> Float:
-    """Return the AUROC of counts by bin, low first."""
-    below = negative.cumsum(axis=1) - negative / 2
-    return ratio((positive * below).sum(axis=1), positive.sum(axis=1) * negative.sum(axis=1))
-
-
 def precision(negative: Float, positive: Float) -> Float:
     """Return the average precision."""
     found, alarms = _above(positive), _above(negative)

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.metrics import noised
+from common.metrics.auroc import auroc_of_counts, merged_auroc
 from common.metrics.intervals import Estimate, Float, Owners, normal_interval, ratio, tally, unknown
 from common.metrics.noised import Value, noised_estimate
-from common.metrics.score_ranges import Ranges, merged_auroc, merged_average_precision
+from common.metrics.score_ranges import Ranges, merged_average_precision
 
 #: Few, since each adds noise; even in the logit from -2 to 2, where models that were trained with
 #: privacy have their scores. Of 8, 12 and 16 these err least at the noise of shipped runs.
@@ -75,7 +76,7 @@ def metrics_of(cells: Float, noise: float) -> dict[str, Estimate]:
         return noised_estimate(parts, noise, value, lambda *held: exact(Histogram(*held)))
 
     return {
-        "auroc": told(noised.area, area),
+        "auroc": told(auroc_of_counts, area),
         "average_precision": told(noised.precision, precision),
         "sensitivity_at_specificity": unknown(patients, _TOO_FINE),
         "brier": told(_brier, brier),

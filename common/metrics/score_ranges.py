@@ -19,7 +19,6 @@ from common.metrics.intervals import (
     Float,
     Owners,
     logit_interval,
-    normal_interval,
     tally,
     unknown,
     wilson_interval,
@@ -93,24 +92,6 @@ def _block(held: float, begin: int, end: int) -> Float:
     return block
 
 
-def merged_auroc(positive: Ranges, negative: Ranges, cases: float, controls: float) -> Estimate:
-    """Return the AUROC of merged ranges with Hanley and McNeil's (1982) interval.
-
-    The exact value over the same patients is within `bound`: that is at most the share of
-    pairs whose ranges overlap, and near half of it.
-    """
-    patients = round(cases + controls)
-    pairs = positive.spread.sum() * negative.spread.sum()
-    if cases <= 0 or controls <= 0 or pairs <= 0:
-        return unknown(patients, WITHHELD)
-    low = (positive.first * _below(negative.last)).sum() / pairs
-    high = 1 - (negative.first * _below(positive.last)).sum() / pairs
-    middle = (positive.spread * (_below(negative.spread) + 0.5 * negative.spread)).sum() / pairs
-    value = float(np.clip(middle, low, high))
-    error = hanley_mcneil(value, cases, controls)
-    return normal_interval(value, error, patients, _farthest(value, low, high))
-
-
 def merged_sensitivity(positive: Ranges, negative: Ranges, specificity: float) -> Estimate:
     """Return sensitivity at a specificity, with Wilson's interval of the cases found.
 
@@ -129,7 +110,7 @@ def merged_sensitivity(positive: Ranges, negative: Ranges, specificity: float) -
     # A threshold inside bin j lets through at least what begins above the bin.
     high = most(_above(positive.last)[:-1], _above(negative.first)[1:])
     value = float(np.clip(most(_above(positive.spread), _above(negative.spread)), low, high))
-    bound = _farthest(value, low, high)
+    bound = farthest(value, low, high)
     return wilson_interval(value, cases, round(cases + controls), bound)
 
 
@@ -143,7 +124,7 @@ def merged_average_precision(positive: Ranges, negative: Ranges) -> Estimate:
     middle = float((positive.spread * precision).sum() / cases)
     low, high = _precision_ends(positive, negative)
     value = float(np.clip(middle, low, high))
-    return logit_interval(value, cases, round(cases + controls), _farthest(value, low, high))
+    return logit_interval(value, cases, round(cases + controls), farthest(value, low, high))
 
 
 def _precision_ends(positive: Ranges, negative: Ranges) -> tuple[float, float]:
@@ -166,16 +147,7 @@ def _precision_ends(positive: Ranges, negative: Ranges) -> tuple[float, float]:
     return float(worst.mean()), float(np.mean(best))
 
 
-def hanley_mcneil(value: float, cases: float, controls: float) -> float:
-    """Return the standard error of an AUROC (Hanley and McNeil 1982, eq. 1)."""
-    q1, q2 = value / (2 - value), 2 * value**2 / (1 + value)
-    variance = (
-        value * (1 - value) + (cases - 1) * (q1 - value**2) + (controls - 1) * (q2 - value**2)
-    )
-    return float(np.sqrt(max(variance, 0.0) / (cases * controls)))
-
-
-def _below(counts: Float) -> Float:
+def below(counts: Float) -> Float:
     """Return how many lie in lower bins, (bins,)."""
     return np.cumsum(counts) - counts
 
@@ -185,5 +157,6 @@ def _above(counts: Float) -> Float:
     return np.asarray(np.r_[np.cumsum(counts[::-1])[::-1], 0.0])
 
 
-def _farthest(value: float, low: float, high: float) -> float:
+def farthest(value: float, low: float, high: float) -> float:
+    """Return how far from the value the farther end lies."""
     return float(max(high - value, value - low, 0.0))

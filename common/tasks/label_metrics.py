@@ -10,6 +10,7 @@ import numpy as np
 from common.config.run_config import Evaluation
 from common.metrics import classification as metrics
 from common.metrics import noised_histogram
+from common.metrics.auroc import auroc, merged_auroc
 from common.metrics.intervals import (
     Estimate,
     Float,
@@ -19,12 +20,7 @@ from common.metrics.intervals import (
     weighted_mean,
 )
 from common.metrics.label_release import LabelRelease, LabelRows, known_rows, release_label
-from common.metrics.score_ranges import (
-    Ranges,
-    merged_auroc,
-    merged_average_precision,
-    merged_sensitivity,
-)
+from common.metrics.score_ranges import Ranges, merged_average_precision, merged_sensitivity
 from common.metrics.small_cells import patients_in, releasable
 from common.metrics.statistics import Statistics
 from common.tasks.task import Scores, loss_estimate, loss_sums, owners, whole
@@ -138,11 +134,11 @@ def label_metrics(
     """Return every metric from the scores, bootstrapped."""
     probability, truth, loss = _arrays(scores)
     main = "auroc" if len(names) == 1 else "macro_auroc"
-    found = {main: bootstrapped(partial(_mean_of, metrics.auroc, probability, truth), weights)}
+    found = {main: bootstrapped(partial(_mean_of, auroc, probability, truth), weights)}
     if len(names) > 1:
         found |= {
             f"auroc_{name}": bootstrapped(
-                partial(_mean_of, metrics.auroc, probability[:, [k]], truth[:, [k]]), weights
+                partial(_mean_of, auroc, probability[:, [k]], truth[:, [k]]), weights
             )
             for k, name in enumerate(names)
         }
@@ -166,7 +162,7 @@ def _others(specificity: float) -> dict[str, _Metric]:
 def label_draws(scores: Scores, weights: Float) -> Float:
     """Return the mean AUROC over labels for each row of weights."""
     probability, truth, _ = _arrays(scores)
-    return _mean_of(metrics.auroc, probability, truth, weights)
+    return _mean_of(auroc, probability, truth, weights)
 
 
 def _arrays(scores: Scores) -> tuple[Float, Float, Float]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from common.config.run_config import Evaluation
 from common.metrics import survival as metrics
+from common.metrics.auroc import merged_auroc
 from common.metrics.intervals import (
     Estimate,
     Float,
@@ -28,7 +29,7 @@ from common.metrics.life_table import (
     table_metrics,
 )
 from common.metrics.noised_histogram import by_patient
-from common.metrics.score_ranges import BINS, Ranges, merged_auroc, ranges_of
+from common.metrics.score_ranges import BINS, Ranges, ranges_of
 from common.metrics.small_cells import Bool, counted, patients_in
 from common.metrics.statistics import Statistics
 from common.tasks.task import Scores, loss_estimate, loss_sums, owners, whole

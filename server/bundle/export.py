@@ -20,7 +20,8 @@ from common.bundle.write import Card, is_free, write_bundle
 from common.config.run_config import RunConfig, load_config
 from common.data.weights import load_into
 from common.metrics.intervals import Estimate
-from common.models.run_network import local_names, network_of
+from common.models.local_layers import local_names
+from common.models.run_network import network_of
 from common.platform.code_hash import bundle_hash
 from common.platform.errors import ConfigurationError, RunFailed, StateDamaged
 from common.platform.hash_chain import lines, verify

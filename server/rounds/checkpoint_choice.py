@@ -1,4 +1,4 @@
-"""Choice of the round whose weights are kept, and when to stop."""
+"""Choice of the checkpoint: the round whose weights are kept."""
 
 from __future__ import annotations
 
@@ -34,14 +34,3 @@ def score(config: RunConfig, task: Task, merged: Statistics) -> float:
 def is_better(score_now: float, best: float | None) -> bool:
     """Return whether a round's score beats the best so far; nan and infinity never do."""
     return math.isfinite(score_now) and (best is None or score_now < best)
-
-
-def should_stop(config: RunConfig, round_number: int, best_round: int) -> bool:
-    """Return whether patience is at its end."""
-    patience = config.selection.patience
-    return (
-        config.selection.rule == "best"
-        and patience is not None
-        and best_round > 0
-        and round_number - best_round >= patience
-    )

@@ -23,7 +23,8 @@ from common.privacy.plan import LedgerHead
 from common.tasks import task_of
 from common.tasks.summary import summarised
 from server.aggregation.rules import Aggregator, averaged, control_of
-from server.rounds.checkpoint_choice import check_selection, is_better, score, should_stop
+from server.rounds.checkpoint_choice import check_selection, is_better, score
+from server.rounds.early_stopping import should_stop
 from server.rounds.journal import Journal
 from server.rounds.quorum import check_quorum
 from server.rounds.round_record import RoundRecord, last_ledgers

@@ -204,24 +204,3 @@ IMAGES = frozenset(
         "128.1",
     )
 )
-#: Of these, pictures whose text is part of the image as a rule: screens, ultrasound, video.
-OFTEN_WITH_TEXT = frozenset(
-    f"1.2.840.10008.5.1.4.1.1.{end}"
-    for end in (
-        "3",
-        "3.1",
-        "6",
-        "6.1",
-        "7",
-        "7.1",
-        "7.2",
-        "7.3",
-        "7.4",
-        "12.2",
-        "12.2.1",
-        "77.1.1",
-        "77.1.4",
-        "77.1.5.1",
-        "77.1.5.2",
-    )
-)

@@ -26,7 +26,8 @@ from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from client.dicom.deidentify.attribute_table import IMAGES, OFTEN_WITH_TEXT
+from client.dicom.deidentify.attribute_table import IMAGES
+from client.dicom.deidentify.burned_in import may_show_who
 from client.dicom.deidentify.cleaned_values import Cleaner, code
 from client.dicom.deidentify.pixel_data import clean_pixels
 from client.dicom.quiet import quiet
@@ -105,23 +106,8 @@ def _check(source: Dataset, profile: Profile) -> None:
     if source.get("ModalityLUTSequence"):
         message = "Its values go through a table (Modality LUT), which could hold anything."
         raise Withheld(message)
-    _check_pictures(source, sop_class, profile)
-
-
-def _check_pictures(source: Dataset, sop_class: UID, profile: Profile) -> None:
     check_pictured(source)
-    if profile.pixels_checked:
-        return
-    said = str(source.get("BurnedInAnnotation") or "").strip().upper()
-    faces = str(source.get("RecognizableVisualFeatures") or "").strip().upper()
-    why = ""
-    if said not in {"NO", ""}:
-        why = "Its header says that text is burned into the picture"
-    elif not said and sop_class in OFTEN_WITH_TEXT:
-        why = f"{sop_class.name} often has text in the picture, and its header does not deny it"
-    elif faces not in {"NO", ""}:
-        why = "Its header says that a face or the like can be recognised"
-    if why:
+    if not profile.pixels_checked and (why := may_show_who(source)):
         message = f"{why}. Look at it; if nobody can be recognised, give --pixels-checked."
         raise Withheld(message)
 

@@ -14,7 +14,8 @@ from client.dicom.masks.mask_remarks import Tell
 from client.dicom.masks.seg_segments import Labels
 from client.dicom.reasons import Reason, UnusableFile
 from common.config.run_config import Images
-from common.data.preprocessing import even_shape, fit, prepare_labels, resize
+from common.data.preprocessing import prepare_labels
+from common.data.resampling import even_shape, fit, resize
 
 #: Part of a structure that may lie outside the crop without a word.
 _MUCH = 0.1

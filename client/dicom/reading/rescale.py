@@ -3,7 +3,7 @@
 Stored values are kept as they are and travel with the line that makes them quantities
 (PS3.3 C.11.1: slope x stored + intercept), so a cache can hold what the scanner wrote.
 
-The window and the scale of a network's input are in common/data/preprocessing.py.
+The window and the scale of a network's input are in common/data/intensity.py.
 """
 
 from __future__ import annotations

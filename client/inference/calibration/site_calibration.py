@@ -28,7 +28,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from client.inference.calibration.label_questions import Float, class_probabilities, questions
+from client.inference.calibration.label_questions import Float
+from client.inference.calibration.prediction_sets import sets_of
 from common.config.run_config import RunConfig
 from common.data.weights import fingerprint, load_weights, save_weights
 from common.platform.durable_files import replace_durably
@@ -87,40 +88,6 @@ def judge(calibration: SiteCalibration, output: Tensor, config: RunConfig) -> Ca
 def along(output: Tensor, line: Tensor) -> Tensor:
     """Return slope x output + offsets; line is (..., 1 + offsets)."""
     return output * line[..., :1] + line[..., 1:]
-
-
-def sets_of(
-    thresholds: tuple[tuple[float, ...], ...], prediction: Float, config: RunConfig
-) -> list[tuple[tuple[str, ...], ...]]:
-    """Return each patient's set for each question, from the network's own probabilities.
-
-    Its own, because a recalibration that saw the calibration patients is no longer exchangeable.
-    """
-    asked = list(
-        zip(questions(config), class_probabilities(config, prediction), thresholds, strict=True)
-    )
-    return [
-        tuple(
-            tuple(
-                name
-                for name, chance, most in zip(
-                    question.classes, probability[row], limits, strict=True
-                )
-                if 1 - chance <= most
-            )
-            for question, probability, limits in asked
-        )
-        for row in range(len(prediction))
-    ]
-
-
-def threshold(misfit: Float, coverage: float) -> float:
-    """Return the largest misfit that stays in the set; inf where there are too few patients.
-
-    Of n + 1 exchangeable patients the last is among the k smallest with chance k / (n + 1).
-    """
-    place = int(np.ceil((len(misfit) + 1) * coverage - 1e-9))
-    return float(np.sort(misfit)[place - 1]) if place <= len(misfit) else float("inf")
 
 
 def share_as_unlike(calibration: SiteCalibration, distance: float) -> float:

@@ -13,7 +13,7 @@ from pydicom.uid import CTImageStorage
 from client.cohort.decode import read_objects
 from client.cohort.image_quality import QualityVerdict, side_of
 from client.cohort.left_out import LeftOut
-from client.cohort.pixel_quality import look_at_pixels, text_reader
+from client.cohort.pixel_quality import look_at_pixels
 from client.cohort.quality_refusals import (
     CohortPaths,
     images_left_out,
@@ -25,6 +25,7 @@ from client.cohort.scan import dicom_files
 from client.cohort.select import Grouping
 from client.dicom.headers.instance import Instance
 from client.dicom.index.index import Index
+from client.dicom.pixels.burned_in_text import text_reader
 from client.dicom.pixels.pixel_store import PixelStore
 from client.dicom.reasons import Reason
 from client.site.quality_section import QualityRules

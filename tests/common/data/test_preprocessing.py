@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from common.config.run_config import Images
 from common.data.augmentation import augment
-from common.data.preprocessing import pad_or_crop, prepare, prepare_labels, resize
+from common.data.preprocessing import prepare, prepare_labels
+from common.data.resampling import pad_or_crop, resize
 
 SHAPES_2D = st.tuples(st.integers(2, 40), st.integers(2, 40))
 SHAPES_3D = st.tuples(*[st.integers(2, 14)] * 3)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score, roc_curve
 
 from common.metrics import classification
+from common.metrics.auroc import auroc
 from common.metrics.intervals import (
     bootstrap_weights,
     bootstrapped,
@@ -35,7 +36,7 @@ SEEDS = st.integers(0, 10_000)
 @given(SEEDS, st.booleans())
 def test_metrics_are_those_of_scikit_learn(seed: int, ties: bool) -> None:  # noqa: FBT001
     score, truth = drawn(seed, ties=ties)
-    assert classification.auroc(score, truth, ONE)[0] == pytest.approx(roc_auc_score(truth, score))
+    assert auroc(score, truth, ONE)[0] == pytest.approx(roc_auc_score(truth, score))
     precision = average_precision_score(truth, score)
     assert classification.average_precision(score, truth, ONE)[0] == pytest.approx(precision)
     assert classification.brier(score, truth, ONE)[0] == pytest.approx(
@@ -54,11 +55,7 @@ def test_weights_count_as_copies_of_patients(seed: int) -> None:
     for row in weights:
         copies = np.repeat(np.arange(60), row.astype(int))
         again, ones = (score[copies], truth[copies]), np.ones((1, 60))
-        for metric in (
-            classification.auroc,
-            classification.average_precision,
-            classification.brier,
-        ):
+        for metric in (auroc, classification.average_precision, classification.brier):
             fast = metric(score, truth, row[None])
             np.testing.assert_allclose(fast, metric(*again, ones))
         assert classification.calibration_error(score, truth, row[None])[0] == pytest.approx(
@@ -69,17 +66,17 @@ def test_weights_count_as_copies_of_patients(seed: int) -> None:
 def test_area_counts_pairs_as_its_definition_says() -> None:
     score, truth = drawn(1, 40, ties=True)
     won = [float(s > t) + 0.5 * float(s == t) for s in score[truth == 1] for t in score[truth == 0]]
-    assert classification.auroc(score, truth, np.ones((1, 40)))[0] == pytest.approx(np.mean(won))
+    assert auroc(score, truth, np.ones((1, 40)))[0] == pytest.approx(np.mean(won))
 
 
 def test_without_both_outcomes_there_is_no_value() -> None:
     score = np.linspace(0.1, 0.9, 5)
     for truth in (np.zeros(5), np.ones(5)):
-        assert np.isnan(classification.auroc(score, truth, np.ones((2, 5)))).all()
+        assert np.isnan(auroc(score, truth, np.ones((2, 5)))).all()
         assert np.isnan(classification.sensitivity(score, truth, np.ones((2, 5)), 0.9)).all()
     nobody = np.zeros(0)
     for metric in (
-        classification.auroc,
+        auroc,
         classification.average_precision,
         classification.brier,
         classification.calibration_error,
@@ -96,12 +93,8 @@ def test_calibration_error_is_zero_where_frequencies_are_as_predicted() -> None:
 
 def test_the_bootstrap_interval_is_about_as_wide_as_the_spread_of_new_samples() -> None:
     score, truth = drawn(2, 200)
-    found = bootstrapped(
-        lambda w: classification.auroc(score, truth, w), bootstrap_weights(200, 1000, 0)
-    )
-    fresh = [
-        classification.auroc(*drawn(100 + seed, 200), np.ones((1, 200)))[0] for seed in range(200)
-    ]
+    found = bootstrapped(lambda w: auroc(score, truth, w), bootstrap_weights(200, 1000, 0))
+    fresh = [auroc(*drawn(100 + seed, 200), np.ones((1, 200)))[0] for seed in range(200)]
     assert found.low < found.value < found.high
     assert (found.high - found.low) / (2 * 1.96) == pytest.approx(np.std(fresh), rel=0.35)
 
@@ -118,20 +111,10 @@ def test_paired_differences_are_narrower_than_those_of_other_patients() -> None:
     score, truth = drawn(3, 200)
     worse = np.clip(score + np.random.default_rng(0).normal(0, 0.02, 200), 0, 1)
     weights, others = bootstrap_weights(200, 500, 0), bootstrap_weights(200, 500, 1)
-    found = difference(
-        lambda w: classification.auroc(score, truth, w),
-        lambda w: classification.auroc(worse, truth, w),
-        weights,
-    )
-    unpaired = classification.auroc(score, truth, weights) - classification.auroc(
-        worse, truth, others
-    )
+    found = difference(lambda w: auroc(score, truth, w), lambda w: auroc(worse, truth, w), weights)
+    unpaired = auroc(score, truth, weights) - auroc(worse, truth, others)
     assert found.high - found.low < 0.5 * np.ptp(np.quantile(unpaired, [0.025, 0.975]))
-    same = difference(
-        lambda w: classification.auroc(score, truth, w),
-        lambda w: classification.auroc(score, truth, w),
-        weights,
-    )
+    same = difference(lambda w: auroc(score, truth, w), lambda w: auroc(score, truth, w), weights)
     assert (same.value, same.low, same.high) == (0, 0, 0)
 
 

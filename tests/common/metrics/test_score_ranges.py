@@ -8,14 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.metrics import classification, noised_histogram
+from common.metrics.auroc import auroc, hanley_mcneil, merged_auroc
 from common.metrics.intervals import Estimate, Float
 from common.metrics.label_release import LabelRows, known_rows, release_label
 from common.metrics.score_ranges import (
     BINS,
     Ranges,
     bin_of,
-    hanley_mcneil,
-    merged_auroc,
     merged_average_precision,
     merged_sensitivity,
     ranges_of,
@@ -65,10 +64,7 @@ def test_the_exact_values_are_within_the_stated_bounds(
     cases, controls = positive.first.sum(), negative.first.sum()
     one = np.ones((1, len(score)))
     exact: list[tuple[Estimate, Callable[[], Float]]] = [
-        (
-            merged_auroc(positive, negative, cases, controls),
-            lambda: classification.auroc(score, truth, one),
-        ),
+        (merged_auroc(positive, negative, cases, controls), lambda: auroc(score, truth, one)),
         (
             merged_average_precision(positive, negative),
             lambda: classification.average_precision(score, truth, one),
@@ -107,7 +103,7 @@ def test_of_many_patients_the_merged_area_is_near_the_exact_one() -> None:
     parts = [site(seed, 400) for seed in (1, 2, 3)]
     positive, negative, score, truth = added(parts, 5)
     found = merged_auroc(positive, negative, positive.first.sum(), negative.first.sum())
-    exact = classification.auroc(score, truth, np.ones((1, len(score))))[0]
+    exact = auroc(score, truth, np.ones((1, len(score))))[0]
     assert found.value == pytest.approx(exact, abs=0.005)
     assert found.bound < 0.06
 
@@ -118,7 +114,7 @@ def test_few_patients_a_site_cost_little_accuracy() -> None:
         parts = [site(10 * seed + k, 50) for k in range(4)]
         positive, negative, score, truth = added(parts, 5)
         found = merged_auroc(positive, negative, positive.first.sum(), negative.first.sum())
-        gaps.append(found.value - classification.auroc(score, truth, np.ones((1, len(score))))[0])
+        gaps.append(found.value - auroc(score, truth, np.ones((1, len(score))))[0])
     assert np.abs(gaps).mean() < 0.015
 
 
@@ -127,7 +123,7 @@ def test_the_standard_error_is_the_spread_over_samples_of_its_model() -> None:
     rng = np.random.default_rng(0)
     truth = np.r_[np.ones(30), np.zeros(50)]
     scores = rng.exponential(np.where(truth == 1, 4.0, 1.0), (2000, 80))
-    areas = [classification.auroc(score, truth, np.ones((1, 80)))[0] for score in scores]
+    areas = [auroc(score, truth, np.ones((1, 80)))[0] for score in scores]
     assert np.mean(areas) == pytest.approx(0.8, abs=0.005)
     assert np.std(areas) == pytest.approx(hanley_mcneil(0.8, 30, 50), rel=0.06)
 
@@ -184,7 +180,7 @@ def test_of_a_histogram_too_the_exact_values_are_within_the_bounds(
     held = noised_histogram.histogram_from(noised_histogram.histogram_of(score, truth))
     one = np.ones((1, patients))
     for found, exact in (
-        (noised_histogram.area(held), classification.auroc(score, truth, one)),
+        (noised_histogram.area(held), auroc(score, truth, one)),
         (noised_histogram.precision(held), classification.average_precision(score, truth, one)),
         (noised_histogram.brier(held), classification.brier(score, truth, one)),
     ):

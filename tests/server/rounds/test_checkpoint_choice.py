@@ -11,7 +11,8 @@ from common.config.measured_rounds import is_validated
 from common.metrics.statistics import Statistics
 from common.platform.errors import ConfigurationError
 from common.tasks import task_of
-from server.rounds.checkpoint_choice import check_selection, is_better, score, should_stop
+from server.rounds.checkpoint_choice import check_selection, is_better, score
+from server.rounds.early_stopping import should_stop
 from tests.server.hospitals import config_of
 from tests.server.rounds.test_update_admission import reports_of
 

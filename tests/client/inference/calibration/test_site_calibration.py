@@ -24,15 +24,14 @@ from client.inference.calibration.label_questions import (
     true_classes,
 )
 from client.inference.calibration.platt_scaling import fit_lines
+from client.inference.calibration.prediction_sets import sets_of, threshold
 from client.inference.calibration.site_calibration import (
     SiteCalibration,
     hashed,
     judge,
     keep_calibration,
     load_calibration,
-    sets_of,
     share_as_unlike,
-    threshold,
 )
 from client.inference.fit_calibration import FEWEST_PATIENTS, CalibrationOptions, fit, parts_of
 from client.inference.trained_model import TrainedModel
