@@ -240,6 +240,22 @@ def test_what_only_passes_tensors_on_starts_without_torch(module: str) -> None:
     assert done.stdout == "False\n", done.stderr
 
 
+def test_only_the_rooms_of_tasks_know_which_tasks_there_are() -> None:
+    own = {ROOT / "common" / "config", ROOT / "common" / "tasks"}
+    tasks = {
+        *("DiagnosisTask", "PrognosisTask", "SegmentationTask"),
+        *("Diagnosis", "Survival", "FixedHorizon", "Segmentation"),
+    }
+    naming = {
+        name_of(path)
+        for path in FILES
+        if path.parent not in own
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and tasks & {alias.name for alias in node.names}
+    }
+    assert naming == set()
+
+
 def test_no_file_is_named_after_nothing() -> None:
     names = {"utils", "helpers", "manager", "handler", "base", "misc"}
     assert [name_of(path) for path in FILES if path.stem in names] == []

@@ -7,13 +7,13 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from client.inference.calibration.label_questions import questions
 from client.inference.calibration.site_calibration import SiteCalibration, keep_calibration
 from client.inference.inputs import check_bundle
 from client.site.home import Home
 from client.site.site_config import allowed_extensions
 from client.site.terminal import as_text, say
-from common.config.run_config import PrognosisTask, RunConfig
+from common.config.run_config import RunConfig
+from common.config.task import SurvivalCurve
 
 
 def calibrate(home: Home, bundle: Path, *, coverage: float, unlike: float, as_json: bool) -> None:
@@ -59,10 +59,10 @@ def lines_of(found: SiteCalibration, config: RunConfig) -> Iterator[str]:
     )
     yield from _line(found, config)
     fewest = math.ceil(found.coverage / (1 - found.coverage) - 1e-9)
-    for question, counts, limits in zip(
-        questions(config), found.counts, found.thresholds, strict=True
+    for classes, counts, limits in zip(
+        config.task.alternatives, found.counts, found.thresholds, strict=True
     ):
-        for name, count, limit in zip(question.classes, counts, limits, strict=True):
+        for name, count, limit in zip(classes, counts, limits, strict=True):
             if math.isinf(limit):
                 yield (
                     f"{name}: {count} patients, expected at least {fewest}, so it is never ruled "
@@ -77,7 +77,7 @@ def lines_of(found: SiteCalibration, config: RunConfig) -> Iterator[str]:
 
 def _line(found: SiteCalibration, config: RunConfig) -> Iterator[str]:
     """Yield what is done to the network's output."""
-    if isinstance(config.task, PrognosisTask) and config.task.outcome == "survival":
+    if isinstance(config.task.predicts, SurvivalCurve):
         times = math.exp(float(found.line[1]))
         yield f"The odds of the event in each interval are {times:.2f} times what the network says."
     elif len(found.line) > 1:

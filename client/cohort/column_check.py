@@ -19,7 +19,7 @@ from pathlib import Path
 from client.cohort.join_report import alike_pairs, difference
 from client.labels.label_table import Labels, read_labels
 from client.labels.schema import MISSING
-from common.config.run_config import DiagnosisTask, RunConfig
+from common.config.run_config import RunConfig
 from common.data.cell_values import expected_one_of, number_of, one_of, yes_or_no
 from common.platform.errors import CohortError
 
@@ -128,7 +128,7 @@ def numbers_of(config: RunConfig) -> tuple[str, ...]:
 
 def _columns(config: RunConfig) -> Iterator[_Column]:
     table, task = config.cohort.table, config.task
-    for name in config.task.two_valued:
+    for name in task.two_valued:
         yield _Column(
             name=name,
             meaning=_zero_or_one,
@@ -136,8 +136,8 @@ def _columns(config: RunConfig) -> Iterator[_Column]:
             values=("0", "1"),
             is_outcome=True,
         )
-    if isinstance(task, DiagnosisTask) and task.classes and isinstance(task.target, str):
-        yield _one_of(task.target, task.classes, is_outcome=True)
+    for name, values in task.named_values.items():
+        yield _one_of(name, values, is_outcome=True)
     for name in numbers_of(config):
         yield _Column(
             name=name,

@@ -29,7 +29,8 @@ from client.dicom.pixels.pixel_store import PixelStore
 from client.dicom.reasons import Reason, Unusable
 from client.labels.label_table import Labels, read_labels
 from client.site.cache import PIXELS, Cache
-from common.config.run_config import Images, RunConfig, SegmentationTask
+from common.config.run_config import Images, RunConfig
+from common.config.task import LabelMap
 from common.platform.errors import CohortError
 from common.tasks import Task
 
@@ -135,13 +136,13 @@ def _withdrawn(left_out: LeftOut) -> list[Unusable]:
 
 
 def _mask_rules(config: RunConfig, labels: Labels) -> MaskRules | None:
-    if not isinstance(config.task, SegmentationTask):
+    form = config.task.predicts
+    if not isinstance(form, LabelMap):
         return None
-    column = config.task.mask
-    rules = labels.schema.columns.get(column)
+    rules = labels.schema.columns.get(form.mask)
     return MaskRules(
-        structures=config.task.structures,
-        column=column,
+        structures=form.structures,
+        column=form.mask,
         resample=rules is not None and rules.resample is not None,
     )
 

@@ -19,6 +19,7 @@ from client.privacy.charged_answers import AnotherRequest
 from client.privacy.composition import charged_as
 from client.training.private_round import told_at
 from client.training.training_site import Site
+from common.config.ranges import UNKNOWN, bin_of
 from common.config.run_config import RunConfig
 from common.messages.cohort_statistics import (
     AGES,
@@ -27,9 +28,7 @@ from common.messages.cohort_statistics import (
     MODALITIES,
     OTHER,
     SPACINGS,
-    UNKNOWN,
     CohortStatistics,
-    bin_of,
     layout_of,
 )
 from common.messages.wire import Refusal, RefusalReason, SiteStatistics, StatisticsRequest

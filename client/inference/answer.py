@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from client.inference.calibration.label_questions import LabelQuestion, questions
 from client.inference.calibration.out_of_distribution import distances, embedded
 from client.inference.calibration.site_calibration import SiteCalibration, judge, share_as_unlike
 from client.inference.grid import source_labels
 from client.inference.study_reading import Item
 from client.results.score import ModelName, Outlines, Quantity, Score
-from common.config.run_config import RunConfig, SegmentationTask
+from common.config.run_config import RunConfig
+from common.config.task import LabelMap
 from common.tasks import task_of
 
 
@@ -45,13 +45,13 @@ def answer_of(answered: Answered, calibration: SiteCalibration | None, *, abstai
         )
     quantities: tuple[Quantity, ...] = ()
     outlines, chosen = None, None
-    if isinstance(config.task, SegmentationTask):
-        outlines = _outlines(answered, config.task)
+    if isinstance(config.task.predicts, LabelMap):
+        outlines = _outlines(answered, config.task.predicts)
     else:
         quantities, sets = _quantities(answered, calibration)
         chosen = None if sets is None else tuple(name for found in sets for name in found)
         if sets:
-            reasons += _undecided(questions(config), sets)
+            reasons += _undecided(config.task.alternatives, sets)
     return Score(
         model=answered.model,
         kind=config.task.kind,
@@ -80,15 +80,15 @@ def _unlike(answered: Answered, calibration: SiteCalibration | None) -> float | 
     return share_as_unlike(calibration, float(distances(calibration.reference, found).max()))
 
 
-def _undecided(asked: Sequence[LabelQuestion], sets: Sequence[tuple[str, ...]]) -> Iterator[str]:
+def _undecided(asked: Sequence[tuple[str, ...]], sets: Sequence[tuple[str, ...]]) -> Iterator[str]:
     """Yield why there is no answer, where no question has one."""
     if any(len(found) == 1 for found in sets):
         return
-    for question, found in zip(asked, sets, strict=True):
+    for classes, found in zip(asked, sets, strict=True):
         if found:
             yield f"it may be {' or '.join(found)}"
         else:
-            yield f"it is like none of this site's patients with {' or '.join(question.classes)}"
+            yield f"it is like none of this site's patients with {' or '.join(classes)}"
 
 
 def _quantities(
@@ -134,7 +134,7 @@ def _by_image(each: np.ndarray, names: Sequence[str], wording: Sequence[str]) ->
             )
 
 
-def _outlines(answered: Answered, task: SegmentationTask) -> Outlines:
+def _outlines(answered: Answered, form: LabelMap) -> Outlines:
     """Return the label map of a series, or of all frames of one file."""
     rules = answered.config.cohort.images
     parts = [
@@ -144,5 +144,5 @@ def _outlines(answered: Answered, task: SegmentationTask) -> Outlines:
     ]
     # Frames of one file are outlined one by one; each map holds its own frame and is 0 elsewhere.
     return Outlines(
-        labels=np.maximum.reduce(parts).astype(np.uint8), structures=tuple(task.structures)
+        labels=np.maximum.reduce(parts).astype(np.uint8), structures=tuple(form.structures)
     )

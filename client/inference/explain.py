@@ -29,7 +29,8 @@ from client.inference.grid import strongest_plane
 from client.inference.study_reading import Item
 from client.results.score import Attribution, Heatmap
 from common.bundle.onnx import Deployed
-from common.config.run_config import DiagnosisTask, PrognosisTask, RunConfig, Table
+from common.config.run_config import RunConfig, Table
+from common.config.task import LabelMap, LabelProbabilities, SurvivalCurve
 from common.models.fusion import Classifier
 from common.tasks import task_of
 
@@ -66,13 +67,13 @@ def aim_of(config: RunConfig, output: Tensor) -> Aim:
 
     The positive class of two, the largest of several, and for survival the risk of the event.
     """
-    match config.task:
-        case PrognosisTask(outcome="survival", event=event):
+    match config.task.predicts:
+        case SurvivalCurve(event=event):
             return Aim(label=f"risk of {event}", place=None)
-        case DiagnosisTask() | PrognosisTask():
+        case LabelProbabilities():
             place = int(output.argmax())
             return Aim(label=config.task.labels[place], place=place)
-        case _:
+        case LabelMap():
             message = f"task.kind={config.task.kind} gives outlines, which need no explanation."
             raise ValueError(message)
 

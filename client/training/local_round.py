@@ -104,7 +104,8 @@ def _train_plainly(
     ):
         image, target = batch.image, batch.target
         if rules.augment:
-            image, target = augment(image, target, local_model.config.task.kind, generator)
+            outlines = local_model.config.task.outlines
+            image, target = augment(image, target, generator, outlines=outlines)
         if local_model.transforms is not None:
             image, target = local_model.transforms(image, target, generator)
         optimizer.zero_grad(set_to_none=True)

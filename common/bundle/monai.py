@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from common.bundle.monai_places import datalist, places, shown, source, spacing
 from common.bundle.origin import Json
 from common.bundle.words import INTENDED_USE, modalities, table_columns
-from common.config.run_config import Images, RunConfig, SegmentationTask, Table
+from common.config.run_config import Images, RunConfig, Table
 
 SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
@@ -95,7 +95,7 @@ def _inputs(config: RunConfig) -> dict[str, Json]:
 
 def _output(config: RunConfig) -> dict[str, Json]:
     images, named = config.cohort.images, config.task.labels
-    outlines = isinstance(config.task, SegmentationTask)
+    outlines = config.task.outlines
     shape = list(images.size) if outlines and images is not None else []
     return {
         "type": "image" if outlines else "probabilities",
@@ -115,7 +115,7 @@ def _output(config: RunConfig) -> dict[str, Json]:
 def inference_json(config: RunConfig) -> str:
     """Return configs/inference.json: `python -m monai.bundle run` scores a folder with it."""
     images, table = config.cohort.images, config.cohort.table
-    outlines = isinstance(config.task, SegmentationTask)
+    outlines = config.task.outlines
     content: dict[str, Json] = {
         "imports": [f"$import {name}" for name in _modules(images)],
         "bundle_root": ".",

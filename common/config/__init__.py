@@ -1,6 +1,6 @@
 """What a run is: typed once, checked once, the same file for simulation and production.
 
 Imported from here: errors, extension, learning_rate, measured_rounds, network_sizes, privacy,
-    run_config, section, yaml.
+    ranges, run_config, section, task, yaml.
 May import: common.platform.
 """

@@ -31,7 +31,13 @@ from common.config.extension import (
 from common.config.network_sizes import misfit
 from common.config.privacy import Evaluation, PatientPrivacy
 from common.config.section import Part
-from common.config.task import DiagnosisTask, PrognosisTask, SegmentationTask, Task
+from common.config.task import (
+    DiagnosisTask,
+    LabelProbabilities,
+    PrognosisTask,
+    SegmentationTask,
+    Task,
+)
 from common.config.training import (
     SEGMENTATION_NETWORKS,
     Aggregation,
@@ -276,13 +282,12 @@ def _check_transforms(cohort: Cohort, model: Model, training: Training) -> None:
 def _check_metrics(task: Task, evaluation: Evaluation) -> None:
     """Refuse metrics where no counts by probability are released, and one that is named twice."""
     names = [use.name for use in evaluation.metrics]
+    counted = isinstance(task.predicts, LabelProbabilities)
     for name in names:
         if names.count(name) > 1:
             message = f"evaluation.metrics names {name} twice, whose values have one place"
             raise ValueError(message)
-        if isinstance(task, SegmentationTask) or (
-            isinstance(task, PrognosisTask) and task.outcome == "survival"
-        ):
+        if not counted:
             message = (
                 f"evaluation.metrics takes {name}: extensions' metrics are of counts by predicted "
                 f"probability, and {task.kind} of this kind releases none; remove it"
@@ -297,7 +302,7 @@ def _check_network(task: Task, cohort: Cohort, model: Model) -> None:
             raise ValueError(message)
         return  # what else it takes, it says itself, once a site's policy let it be loaded
     segments = model.network in SEGMENTATION_NETWORKS
-    if segments != (task.outlines):
+    if segments != task.outlines:
         fits = "densenet121" if segments else "unet"
         message = (
             f"model.network={model.network} does not fit task.kind={task.kind}; take e.g. {fits}"

@@ -1,18 +1,130 @@
 """Section `task`: diagnosis, prognosis or segmentation, and what of each is known without torch.
 
-What is done with tensors stands in common/tasks, one module a task.
+A task says what others need to know of it (`TaskConfig`), so that nobody asks which task it is.
+What is done with tensors stands in common/tasks, one module a task. What shows, calibrates or
+explains a prediction goes by its form, which is one of three whatever the task:
+
+    LabelProbabilities    diagnosis, prognosis by a horizon    (items, labels)
+    SurvivalCurve         prognosis over time                  (items, times)
+    LabelMap              segmentation                         (items, *size)
 """
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from common.config.ranges import UNKNOWN, bins
 from common.config.section import Integer, NonNegativeFloat, Part, PositiveFloat
 
 
-class DiagnosisTask(Part):
+@dataclass(frozen=True, kw_only=True)
+class LabelProbabilities:
+    """A probability of each label, (items, labels); a target is 0, 1 or nan of each."""
+
+    exclusive: bool  # labels exclude each other, so that the probabilities add up to 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurvivalCurve:
+    """The probability of no event until each time, (items, times), falling."""
+
+    event: str  # its name
+    times: tuple[float, ...]  # in `unit`, rising
+    unit: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelMap:
+    """A structure's number for each voxel, (items, *size); 0 is background."""
+
+    mask: str  # column with the files of given outlines
+    structures: Mapping[str, tuple[int, ...]]  # by name: values in those files
+
+
+Prediction = LabelProbabilities | SurvivalCurve | LabelMap
+
+
+class TaskConfig(Part, ABC):
+    """What every task says of itself, by configuration alone: no torch, no patient."""
+
+    @property
+    @abstractmethod
+    def predicts(self) -> Prediction:
+        """Form of a prediction."""
+
+    @property
+    def outlines(self) -> bool:
+        """Whether predictions are label maps, not numbers an item."""
+        return isinstance(self.predicts, LabelMap)
+
+    @property
+    @abstractmethod
+    def outcome_columns(self) -> tuple[str, ...]:
+        """Columns of labels.csv that are learned to be predicted."""
+
+    @property
+    @abstractmethod
+    def two_valued(self) -> tuple[str, ...]:
+        """Of these, the ones that hold 0 or 1."""
+
+    @property
+    @abstractmethod
+    def named_values(self) -> Mapping[str, tuple[str, ...]]:
+        """Of these, the ones that hold one of some values, and which."""
+
+    @property
+    @abstractmethod
+    def number_columns(self) -> tuple[str, ...]:
+        """Of these, the ones that hold a number."""
+
+    @property
+    @abstractmethod
+    def labels(self) -> tuple[str, ...]:
+        """Names of a prediction's entries; of a label map's values."""
+
+    @property
+    @abstractmethod
+    def meaning(self) -> str:
+        """What a prediction is, in words."""
+
+    @property
+    @abstractmethod
+    def wordings(self) -> tuple[str, ...]:
+        """What each entry of a prediction is, in words, in the order of `labels`."""
+
+    @property
+    @abstractmethod
+    def question(self) -> str:
+        """What is asked, in words."""
+
+    @property
+    @abstractmethod
+    def alternatives(self) -> tuple[tuple[str, ...], ...]:
+        """Classes of which exactly one is true of a patient: each gets a prediction set.
+
+        Either one tuple, of all labels, or one of (without, with) for each label; or none.
+        """
+
+    @property
+    @abstractmethod
+    def outcome_tables(self) -> Mapping[str, tuple[str, ...]]:
+        """Rows of each table in which a description of a cohort counts patients by outcome.
+
+        `common.tasks` says in which row of each a target is (`Task.outcome_rows`).
+        """
+
+    @property
+    @abstractmethod
+    def noised_rows(self) -> int:
+        """Rows of noised counts of one evaluation: each patient is in one cell of each."""
+
+
+class DiagnosisTask(TaskConfig):
     """Classes from images, a table, or both."""
 
     kind: Literal["diagnosis"]
@@ -36,7 +148,10 @@ class DiagnosisTask(Part):
             raise ValueError(message)
         return self
 
-    outlines: ClassVar[bool] = False  # predictions are label maps, not numbers an item
+    @property
+    def predicts(self) -> LabelProbabilities:
+        """A probability of each label."""
+        return LabelProbabilities(exclusive=self.type == "multiclass")
 
     @property
     def outcome_columns(self) -> tuple[str, ...]:
@@ -47,6 +162,13 @@ class DiagnosisTask(Part):
     def two_valued(self) -> tuple[str, ...]:
         """Of these, the ones that hold 0 or 1."""
         return () if self.type == "multiclass" or self.classes else self.outcome_columns
+
+    @property
+    def named_values(self) -> Mapping[str, tuple[str, ...]]:
+        """Of these, the ones that hold one of some values, and which."""
+        if isinstance(self.target, str) and self.classes:
+            return {self.target: self.classes}
+        return {}
 
     @property
     def number_columns(self) -> tuple[str, ...]:
@@ -84,12 +206,26 @@ class DiagnosisTask(Part):
         return f"diagnosis: predicts {', '.join(self.outcome_columns)}{values}"
 
     @property
+    def alternatives(self) -> tuple[tuple[str, ...], ...]:
+        """Classes of which exactly one is true of a patient: each gets a prediction set."""
+        if self.classes and self.type != "multilabel":
+            return (self.classes,)
+        return _each_by_itself(self.labels)
+
+    @property
+    def outcome_tables(self) -> Mapping[str, tuple[str, ...]]:
+        """Rows of each table in which patients are counted by outcome."""
+        if isinstance(self.target, str):
+            return {f"class of {self.target}": self.classes or ("0", "1")}
+        return {f"label {name}": ("0", "1", UNKNOWN) for name in self.target}
+
+    @property
     def noised_rows(self) -> int:
         """Rows of noised counts of one evaluation: each patient is in one cell of each."""
         return len(self.labels)
 
 
-class PrognosisTask(Part):
+class PrognosisTask(TaskConfig):
     """Time to an event by a discrete-time hazard, or an outcome by a fixed horizon."""
 
     kind: Literal["prognosis"]
@@ -119,7 +255,12 @@ class PrognosisTask(Part):
             raise ValueError(message)
         return self
 
-    outlines: ClassVar[bool] = False
+    @property
+    def predicts(self) -> LabelProbabilities | SurvivalCurve:
+        """A curve over the intervals, or one probability."""
+        if self.outcome == "survival":
+            return SurvivalCurve(event=self.event, times=self.intervals, unit=self.unit)
+        return LabelProbabilities(exclusive=False)
 
     @property
     def outcome_columns(self) -> tuple[str, ...]:
@@ -130,6 +271,11 @@ class PrognosisTask(Part):
     def two_valued(self) -> tuple[str, ...]:
         """Of these, the ones that hold 0 or 1."""
         return (self.event,)
+
+    @property
+    def named_values(self) -> Mapping[str, tuple[str, ...]]:
+        """Of these, the ones that hold one of some values, and which."""
+        return {}
 
     @property
     def number_columns(self) -> tuple[str, ...]:
@@ -164,6 +310,21 @@ class PrognosisTask(Part):
         return f"prognosis: predicts {self.event}{self._within}{by}"
 
     @property
+    def alternatives(self) -> tuple[tuple[str, ...], ...]:
+        """Classes of which exactly one is true of a patient: each gets a prediction set."""
+        return () if self.outcome == "survival" else _each_by_itself(self.labels)
+
+    @property
+    def outcome_tables(self) -> Mapping[str, tuple[str, ...]]:
+        """Rows of each table in which patients are counted by outcome."""
+        if self.outcome == "survival":
+            return {
+                f"outcome {self.event}": ("event", "no event"),
+                f"follow-up ({self.unit})": bins((0.0, *self.intervals)),
+            }
+        return {f"outcome {self.event}": ("event", "no event", UNKNOWN)}
+
+    @property
     def noised_rows(self) -> int:
         """Rows of noised counts of one evaluation: each patient is in one cell of each."""
         return 1
@@ -173,7 +334,7 @@ class PrognosisTask(Part):
         return f" within {self.horizon:g} {self.unit}" if self.horizon else ""
 
 
-class SegmentationTask(Part):
+class SegmentationTask(TaskConfig):
     """Outlines, in 2-D or 3-D, by Dice and cross-entropy."""
 
     kind: Literal["segmentation"]
@@ -185,7 +346,10 @@ class SegmentationTask(Part):
     #: Weight of cross-entropy beside Dice.
     cross_entropy_weight: NonNegativeFloat = 1.0
 
-    outlines: ClassVar[bool] = True
+    @property
+    def predicts(self) -> LabelMap:
+        """The number of a structure at each voxel."""
+        return LabelMap(mask=self.mask, structures=self.structures)
 
     @property
     def outcome_columns(self) -> tuple[str, ...]:
@@ -196,6 +360,11 @@ class SegmentationTask(Part):
     def two_valued(self) -> tuple[str, ...]:
         """Of these, the ones that hold 0 or 1."""
         return ()
+
+    @property
+    def named_values(self) -> Mapping[str, tuple[str, ...]]:
+        """Of these, the ones that hold one of some values, and which."""
+        return {}
 
     @property
     def number_columns(self) -> tuple[str, ...]:
@@ -224,9 +393,23 @@ class SegmentationTask(Part):
         return f"segmentation: outlines {names}, as in the masks of column {self.mask}"
 
     @property
+    def alternatives(self) -> tuple[tuple[str, ...], ...]:
+        """Classes of which exactly one is true of a patient: each gets a prediction set."""
+        return ()
+
+    @property
+    def outcome_tables(self) -> Mapping[str, tuple[str, ...]]:
+        """Rows of each table in which patients are counted by outcome."""
+        return {}
+
+    @property
     def noised_rows(self) -> int:
         """Rows of noised counts of one evaluation: each patient is in one cell of each."""
         return len(self.structures) + (len(self.structures) > 1)
+
+
+def _each_by_itself(labels: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    return tuple((f"not {name}", name) for name in labels)
 
 
 Task = Annotated[DiagnosisTask | PrognosisTask | SegmentationTask, Field(discriminator="kind")]

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 
 def augment(
-    image: Tensor,
-    target: Tensor,
-    kind: Literal["diagnosis", "prognosis", "segmentation"],
-    generator: torch.Generator,
+    image: Tensor, target: Tensor, generator: torch.Generator, *, outlines: bool
 ) -> tuple[Tensor, Tensor]:
     """Flip, shift and re-scale a batch; label maps move with their images.
 
-    image is (items, channels, *spatial), target (items, *spatial) for segmentation.
+    image is (items, channels, *spatial), target (items, *spatial) where it is of outlines.
     """
     if image.dim() < 4:
         return image, target
@@ -24,12 +19,12 @@ def augment(
     for item in range(len(image)):
         index = _source_index(image.shape[2:], generator)
         moved[item] = _taken(image[item], index)
-        if kind == "segmentation":
+        if outlines:
             moved_target[item] = _taken(target[item], index)
     shape = (len(image), *[1] * (image.dim() - 1))
     gain = 1 + 0.1 * torch.randn(shape, generator=generator)
     offset = 0.05 * torch.randn(shape, generator=generator)
-    return moved * gain + offset, moved_target if kind == "segmentation" else target
+    return moved * gain + offset, moved_target if outlines else target
 
 
 def _source_index(spatial: tuple[int, ...], generator: torch.Generator) -> list[Tensor]:

@@ -13,19 +13,18 @@ no value of a DICOM header or of labels.csv; bin edges are constants, never take
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
-from common.config.run_config import DiagnosisTask, PrognosisTask, RunConfig
+from common.config.ranges import UNKNOWN, bins
+from common.config.run_config import RunConfig
 
 Unit = Literal["patients", "studies"]
 #: Rows of tables; a row that is left empty is told as 0.
 Layout = Mapping[str, tuple[str, ...]]
 
-UNKNOWN, OTHER = "unknown", "other"
+OTHER = "other"
 #: PS3.3 C.7.3.1.1.1, those that hold images and are met in hospitals.
 MODALITIES = (
     "CR",
@@ -129,7 +128,7 @@ def layout_of(config: RunConfig) -> dict[str, tuple[str, ...]]:
         LEFT_OUT: (),
         "split": ("train", "validation", "test"),
     }
-    found |= _outcomes(config)
+    found |= config.task.outcome_tables
     images = config.cohort.images
     if images is not None:
         found |= {
@@ -141,42 +140,6 @@ def layout_of(config: RunConfig) -> dict[str, tuple[str, ...]]:
         if images.dimensions == 3:
             found["slice distance (mm)"] = bins(SPACINGS)
     return found
-
-
-def _outcomes(config: RunConfig) -> dict[str, tuple[str, ...]]:
-    task = config.task
-    match task:
-        case DiagnosisTask(type="multilabel"):
-            return {f"label {name}": ("0", "1", UNKNOWN) for name in task.target}
-        case DiagnosisTask():
-            return {f"class of {task.target}": task.classes or ("0", "1")}
-        case PrognosisTask(outcome="survival"):
-            edges = (0.0, *task.intervals)
-            return {
-                f"outcome {task.event}": ("event", "no event"),
-                f"follow-up ({task.unit})": bins(edges),
-            }
-        case PrognosisTask():
-            return {f"outcome {task.event}": ("event", "no event", UNKNOWN)}
-        case _:
-            return {}
-
-
-def bins(edges: tuple[float, ...]) -> tuple[str, ...]:
-    """Return the names of the ranges between edges, the open last one, and `unknown`."""
-    inner = tuple(
-        f"below {high:g}" if low == -math.inf else f"{low:g} to {high:g}"
-        for low, high in pairwise(edges)
-    )
-    return (*inner, f"{edges[-1]:g} and more", UNKNOWN)
-
-
-def bin_of(value: float | None, edges: tuple[float, ...]) -> str:
-    """Return the name of a value's range: from its low end on, below its high end."""
-    names = bins(edges)
-    if value is None or not math.isfinite(value) or value < edges[0]:
-        return UNKNOWN
-    return names[bisect_right(edges, value) - 1]
 
 
 def merge_cohorts(parts: Mapping[str, CohortStatistics]) -> dict[str, MergedTable]:

@@ -1,6 +1,6 @@
 """Diagnosis, prognosis, segmentation: targets, losses by item, predictions, statistics.
 
-Imported from here: diagnosis, prognosis, summary, task, training_loss.
+Imported from here: prognosis, summary, task, training_loss.
 May import: common.config, common.data, common.extensions, common.metrics, common.platform.
 """
 

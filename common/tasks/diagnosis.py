@@ -14,7 +14,13 @@ from common.config.run_config import DiagnosisTask, Evaluation
 from common.data.cell_values import expected_one_of, one_of, yes_or_no
 from common.metrics.intervals import Estimate
 from common.metrics.statistics import Statistics
-from common.tasks.label_metrics import label_draws, label_metrics, label_statistics, label_summary
+from common.tasks.label_metrics import (
+    label_draws,
+    label_metrics,
+    label_statistics,
+    label_summary,
+    row_of,
+)
 from common.tasks.task import Scores, UnusableLabel, at_least_float32
 
 
@@ -97,6 +103,17 @@ class Diagnosis:
         if self.config.type == "binary":
             return np.asarray([place], np.float32)
         return np.asarray(np.eye(len(self.config.classes))[place], np.float32)
+
+    def outcome_rows(self, target: np.ndarray) -> tuple[str, ...]:
+        """Return the class, or of each label 0, 1 or unknown."""
+        match self.config.type:
+            case "binary":
+                (rows,) = self.config.outcome_tables.values()
+                return (rows[int(target[0] >= 0.5)],)
+            case "multiclass":
+                return (self.config.classes[int(np.argmax(target))],)
+            case "multilabel":
+                return tuple(row_of(value, "1", "0") for value in target)
 
     def blank_target(self, size: tuple[int, ...]) -> np.ndarray:
         """Return that of somebody of the first class, without any label."""

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from common.config.ranges import UNKNOWN
 from common.config.run_config import Evaluation
 from common.metrics import classification as metrics
 from common.metrics import noised_histogram
@@ -49,6 +50,13 @@ def label_statistics(scores: Scores, rules: Evaluation) -> Statistics:
         cells={name: _stacked(each, name) for name in _CELLS},
         sums={name: _stacked(each, name) for name in _SUMS} | loss_sums(scores, rules),
     )
+
+
+def row_of(value: float, yes: str, no: str) -> str:
+    """Return the row of a table that a target of one label is counted in."""
+    if np.isnan(value):
+        return UNKNOWN
+    return yes if value >= 0.5 else no
 
 
 def _stacked(each: Sequence[LabelRelease], name: str) -> Float:

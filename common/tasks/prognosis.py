@@ -10,24 +10,54 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.config.ranges import bin_of
 from common.config.run_config import Evaluation, PrognosisTask
 from common.data.cell_values import number_of
 from common.metrics.intervals import Estimate
 from common.metrics.statistics import Statistics
 from common.metrics.survival import concordance
 from common.tasks.diagnosis import zero_or_one
-from common.tasks.label_metrics import label_draws, label_metrics, label_statistics, label_summary
+from common.tasks.label_metrics import (
+    label_draws,
+    label_metrics,
+    label_statistics,
+    label_summary,
+    row_of,
+)
 from common.tasks.survival_scores import Grid, Outcomes, exact, released, summarised
 from common.tasks.task import Scores, UnusableLabel, at_least_float32
 
 #: Hazard of an interval before anything is learned; public.
 _INITIAL_HAZARD = 0.08
+
+_Values = TypeVar("_Values", Tensor, np.ndarray)
+
+
+class FollowUp(NamedTuple, Generic[_Values]):
+    """What a target of `Survival` holds, by name."""
+
+    event_in: _Values  # (..., intervals) 1 where the event was seen in the interval
+    at_risk: _Values  # (..., intervals) 1 where the interval counts
+    time: _Values  # (...) to the event or the end of follow-up
+    event: _Values  # (...) 1 where it was seen
+
+
+def follow_up(target: _Values) -> FollowUp[_Values]:
+    """Return the parts of targets, (..., 2 x intervals + 2)."""
+    intervals = target.shape[-1] // 2 - 1
+    return FollowUp(
+        event_in=target[..., :intervals],
+        at_risk=target[..., intervals : 2 * intervals],
+        time=target[..., -2],
+        event=target[..., -1],
+    )
 
 
 class ProportionalHazards(nn.Module):
@@ -101,6 +131,12 @@ class Survival:
         time = number_in(time_column, row[time_column])
         return encode_time(time, event, np.asarray(self.config.intervals))
 
+    def outcome_rows(self, target: np.ndarray) -> tuple[str, ...]:
+        """Return whether the event was seen, and the range of the time."""
+        found = follow_up(target)
+        time = bin_of(float(found.time), (0.0, *self.config.intervals))
+        return row_of(float(found.event), "event", "no event"), time
+
     def blank_target(self, size: tuple[int, ...]) -> np.ndarray:
         """Return that of somebody who was followed to the horizon, without the event."""
         del size
@@ -111,8 +147,10 @@ class Survival:
 
     def item_loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Return the negative log-likelihood of each item's intervals."""
-        event, at_risk = target[:, : self.intervals], target[:, self.intervals : 2 * self.intervals]
-        loss = F.binary_cross_entropy_with_logits(at_least_float32(output), event, reduction="none")
+        event_in, at_risk, _, _ = follow_up(target)
+        loss = F.binary_cross_entropy_with_logits(
+            at_least_float32(output), event_in, reduction="none"
+        )
         return (loss * at_risk).sum(dim=1)
 
     def predict(self, output: Tensor) -> Tensor:
@@ -143,10 +181,10 @@ class Survival:
         return concordance(found.time, found.event, found.risk, weights)
 
     def _outcomes(self, scores: Scores) -> Outcomes:
-        target, curve = scores.target.double().numpy(), scores.prediction.double()
+        found, curve = follow_up(scores.target.double().numpy()), scores.prediction.double()
         return Outcomes(
-            time=target[:, -2],
-            event=target[:, -1],
+            time=found.time,
+            event=found.event,
             risk=self.risk(curve).numpy(),
             curve=curve.numpy(),
             loss=scores.loss.double().numpy(),
@@ -163,7 +201,7 @@ def _as_stored(times: Sequence[float]) -> np.ndarray:
 
 
 def encode_time(time: float, event: float, edges: np.ndarray) -> np.ndarray:
-    """Return (2 x intervals + 2,): event in interval, at risk in it, time, event.
+    """Return (2 x intervals + 2,), the parts of FollowUp in a row.
 
     Who is censored inside an interval counts as having survived it when half of it had
     passed, and as not seen in it otherwise. Times beyond the last edge survive every interval.
@@ -220,6 +258,10 @@ class FixedHorizon:
             )
             raise UnusableLabel(message)
         return np.asarray([float(event == 1 and time <= self.config.horizon)], np.float32)
+
+    def outcome_rows(self, target: np.ndarray) -> tuple[str, ...]:
+        """Return whether the event came."""
+        return (row_of(target[0], "event", "no event"),)
 
     def blank_target(self, size: tuple[int, ...]) -> np.ndarray:
         """Return that of somebody who was followed to the horizon, without the event."""

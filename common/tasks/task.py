@@ -64,6 +64,10 @@ class Task(Protocol):
         """Return one item's target from its row (masks are read elsewhere), or UnusableLabel."""
         ...
 
+    def outcome_rows(self, target: np.ndarray) -> tuple[str, ...]:
+        """Return the row that one target is counted in, of each of `outcome_tables`."""
+        ...
+
     def blank_target(self, size: tuple[int, ...]) -> np.ndarray:
         """Return the target of nobody, for its shape and type; size is that of the image."""
         ...

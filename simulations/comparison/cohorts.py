@@ -20,8 +20,10 @@ from client.site.quality_section import QualityRules
 from client.training.cohort_features import site_of, with_features
 from client.training.training_site import Site
 from common.config.run_config import Cohort, RunConfig, Split
+from common.config.task import LabelMap, LabelProbabilities, SurvivalCurve
 from common.platform.errors import CohortError, ConfigurationError
 from common.tasks import task_of
+from common.tasks.prognosis import follow_up
 
 #: Images a hospital that the report may show.
 _EXAMPLES = 6
@@ -149,12 +151,12 @@ def with_examples(cohort: SiteCohort, config: RunConfig) -> SiteCohort:
 
 def outcome_of(target: Tensor, config: RunConfig) -> tuple[float, ...]:
     """Return an item's outcome in short: labels, whether the event was seen, whether outlined."""
-    match config.task.kind:
-        case "diagnosis":
+    match config.task.predicts:
+        case LabelProbabilities():
             return tuple(target.nan_to_num(-1.0).tolist())
-        case "prognosis":
-            return (float(target[-1].nan_to_num(-1.0)),)
-        case "segmentation":
+        case SurvivalCurve():
+            return (float(follow_up(target).event),)
+        case LabelMap():
             return (float(target.any()),)
 
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from common.config.run_config import PrognosisTask, SegmentationTask
+from common.config.task import LabelMap, LabelProbabilities, SurvivalCurve
 from common.metrics.intervals import Float
 from common.metrics.segmentation import dice_by_item
 from common.metrics.survival import kaplan_meier
+from common.tasks.prognosis import follow_up
 from common.tasks.task import Scores
 from simulations.comparison.arms import Arm
 from simulations.comparison.compare import Comparison
@@ -34,12 +35,12 @@ _THIRDS = (
 
 def calibration(found: Comparison) -> Picture | None:
     """Draw what fits the task; first seed, test patients of all hospitals."""
-    match found.config.task:
-        case SegmentationTask():
-            return _dice(found)
-        case PrognosisTask(outcome="survival") as task:
-            return _survival(found, task)
-        case _:
+    match found.config.task.predicts:
+        case LabelMap(structures=structures):
+            return _dice(found, len(structures))
+        case SurvivalCurve() as form:
+            return _survival(found, form)
+        case LabelProbabilities():
             return _reliability(found)
 
 
@@ -130,13 +131,13 @@ def wilson(share: float, count: int) -> tuple[float, float]:
 # --- survival ----------------------------------------------------------------------------
 
 
-def _survival(found: Comparison, task: PrognosisTask) -> Picture | None:
+def _survival(found: Comparison, form: SurvivalCurve) -> Picture | None:
     scores = found.merged_scores(main_arm(found), found.seeds[0])
     if len(scores.loss) < len(_THIRDS):
         return None
     curve = scores.prediction.double().numpy()
-    time, event = scores.target[:, -2].double().numpy(), scores.target[:, -1].double().numpy()
-    edges = np.r_[0.0, np.asarray(task.intervals)]
+    _, _, time, event = follow_up(scores.target.double().numpy())
+    edges = np.r_[0.0, np.asarray(form.times)]
     third = _thirds(1 - curve.mean(axis=1))
     figure = new_figure(6.5, 3.9)
     axes = figure.subplots()
@@ -149,7 +150,7 @@ def _survival(found: Comparison, task: PrognosisTask) -> Picture | None:
         axes.step(fine, seen, where="post", color=colour, linewidth=1.6, label=f"{name}: seen")
         mean = np.r_[1.0, curve[inside].mean(axis=0)]
         axes.plot(edges, mean, "o--", color=colour, markersize=3, linewidth=1, label="predicted")
-    tidy(axes, f"Survival, {shown(main_arm(found))}", task.unit, "without event")
+    tidy(axes, f"Survival, {shown(main_arm(found))}", form.unit, "without event")
     axes.set_ylim(0, 1.02)
     axes.legend(fontsize=8, frameon=False, loc="lower left")
     caption = (
@@ -168,14 +169,14 @@ def _thirds(risk: Float) -> np.ndarray:
 # --- outlines ----------------------------------------------------------------------------
 
 
-def _dice(found: Comparison) -> Picture:
+def _dice(found: Comparison, structures: int) -> Picture:
     arms = _compared(found)
     figure = new_figure(max(5.5, 1.6 * len(found.cohorts)), 3.8)
     axes = figure.subplots()
     width = 0.7 / len(arms)
     for place, arm in enumerate(arms):
         shift = (place - (len(arms) - 1) / 2) * width
-        values = [_dice_values(found, arm, c.name) for c in found.cohorts]
+        values = [_dice_values(found, arm, c.name, structures) for c in found.cohorts]
         boxes = axes.boxplot(
             values,
             positions=[n + shift for n in range(len(values))],
@@ -198,11 +199,9 @@ def _dice(found: Comparison) -> Picture:
     return finished(figure, "calibration", caption)
 
 
-def _dice_values(found: Comparison, arm: Arm, site: str) -> Float:
+def _dice_values(found: Comparison, arm: Arm, site: str, structures: int) -> Float:
     scores = found.site_scores(arm, found.seeds[0], site)
     if not len(scores.loss):
         return np.zeros(0)
-    task = found.config.task
-    structures = len(task.structures) if isinstance(task, SegmentationTask) else 0
     dice = dice_by_item(scores.prediction.numpy(), scores.target.numpy(), structures)[:, -1]
     return np.asarray(dice[~np.isnan(dice)])

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from client.cohort.site_cohort import SiteCohort
-from common.config.run_config import PrognosisTask, SegmentationTask
+from common.config.task import SurvivalCurve
 from common.metrics.auroc import auroc
 from common.metrics.intervals import Float
 from common.metrics.survival import concordance
 from common.tasks import task_of
+from common.tasks.prognosis import follow_up
 from common.tasks.task import Scores
 from simulations.comparison.arms import Arm
 from simulations.comparison.compare import Comparison
@@ -82,8 +83,7 @@ def confounder(found: Comparison) -> Confounder | None:
 
 
 def _is_survival(found: Comparison) -> bool:
-    task = found.config.task
-    return isinstance(task, PrognosisTask) and task.outcome == "survival"
+    return isinstance(found.config.task.predicts, SurvivalCurve)
 
 
 def values_by_patient(cohort: SiteCohort) -> dict[str, list[str]]:
@@ -98,7 +98,7 @@ def values_by_patient(cohort: SiteCohort) -> dict[str, list[str]]:
 
 
 def _separations(found: Comparison) -> tuple[Separation, ...]:
-    if isinstance(found.config.task, SegmentationTask):
+    if found.config.task.outlines:
         return ()
     held = [v for c in found.cohorts for v in values_by_patient(c).values()]
     target = np.concatenate([_targets(c) for c in found.cohorts])
@@ -132,7 +132,7 @@ def _area(score: Float, truth: Float) -> float:
 
 
 def _survival_area(score: Float, target: Float) -> float:
-    time, event = target[:, -2], target[:, -1]
+    _, _, time, event = follow_up(target)
     found = float(concordance(time, event, score, np.ones((1, len(time))))[0])
     return max(found, 1 - found)
 

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 
 from client.cohort.split import simulated_key
+from common.config.task import LabelProbabilities, SurvivalCurve
 from common.metrics.constant_predictor import Constant, constant_of
 from common.metrics.names import metric_words
 from common.platform.errors import ConfigurationError
 from common.privacy.accounting import make_plan
 from common.privacy.signal import prospect
 from common.tasks import task_of
-from common.tasks.diagnosis import Diagnosis
-from common.tasks.prognosis import Survival
+from common.tasks.prognosis import follow_up
 from common.tasks.task import Scores
 from simulations.comparison.arm_configurations import private
 from simulations.comparison.arms import Arm
@@ -84,18 +84,17 @@ def _values(found: Comparison, scores: Scores) -> dict[str, float]:
 
 def _fitted(found: Comparison, seed: int, fold: int) -> torch.Tensor:
     """Return the network's output, (1, outputs), that says what the training patients had."""
-    task, split = task_of(found.config.task), found.config.cohort.split
+    form, split = found.config.task.predicts, found.config.cohort.split
     trained = [c.split(split, simulated_key(seed), fold)["train"] for c in found.cohorts]
     target = torch.cat([part.target.double() for part in trained])
     each = torch.cat([1.0 / torch.bincount(p.patient)[p.patient].double() for p in trained])
     counted, weight = ~target.isnan(), each[:, None]
     happened, seen = target.nan_to_num() * weight, counted * weight
-    if isinstance(task, Survival):
-        seen = happened[:, task.intervals : 2 * task.intervals]
-        happened = happened[:, : task.intervals]
+    if isinstance(form, SurvivalCurve):
+        happened, seen, _, _ = follow_up(happened)
     share = (happened.sum(0) / seen.sum(0).clamp_min(_LEAST)).clamp(_LEAST, 1 - _LEAST)
-    several = isinstance(task, Diagnosis) and task.config.type == "multiclass"
-    return (share.log() if several else share.logit())[None, :]
+    exclusive = isinstance(form, LabelProbabilities) and form.exclusive
+    return (share.log() if exclusive else share.logit())[None, :]
 
 
 def _by_brier(found: Comparison) -> Iterator[str]:

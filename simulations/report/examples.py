@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from common.config.run_config import DiagnosisTask, PrognosisTask, SegmentationTask
+from common.config.task import LabelMap, LabelProbabilities, SurvivalCurve
+from common.tasks.prognosis import follow_up
 from common.tasks.task import Scores
 from simulations.comparison.compare import Comparison
 from simulations.report.pictures import Picture, finished, new_figure, shown
@@ -37,7 +38,7 @@ def examples(found: Comparison) -> Picture | None:
     panels = figure.subplots(lines, columns, squeeze=False).flatten()
     for axes in panels:
         axes.set_axis_off()
-    outlines = isinstance(found.config.task, SegmentationTask)
+    outlines = found.config.task.outlines
     for axes, example in zip(panels, chosen, strict=False):
         place = _slice(example, outlines=outlines)
         axes.imshow(_flat(example.image, place), cmap="gray")
@@ -108,27 +109,27 @@ def _outline(axes, labelled: np.ndarray, colour: str) -> None:  # type: ignore[n
 
 def _words(found: Comparison, scores: Scores) -> str:
     """Return what was seen and what was predicted, short enough for a title."""
-    task, names = found.config.task, found.config.task.labels
+    names = found.config.task.labels
     prediction, target = scores.prediction[0], scores.target[0]
-    match task:
-        case SegmentationTask():
+    match found.config.task.predicts:
+        case LabelMap():
             return f"Dice {_dice(prediction, target)}"
-        case PrognosisTask(outcome="survival", intervals=edges, unit=unit):
-            place = len(edges) // 2
-            end = "event" if target[-1] == 1 else "followed"
+        case SurvivalCurve(times=times, unit=unit):
+            place, seen = len(times) // 2, follow_up(target)
+            end = "event" if seen.event == 1 else "followed"
             return (
-                f"{end} to {float(target[-2]):g} {unit}\n"
-                f"P(none by {edges[place]:g}) = {float(prediction[place]):.2f}"
+                f"{end} to {float(seen.time):g} {unit}\n"
+                f"P(none by {times[place]:g}) = {float(prediction[place]):.2f}"
             )
-        case DiagnosisTask(type="multiclass"):
+        case LabelProbabilities(exclusive=True):
             top = int(prediction.argmax())
-            seen = names[int(target.argmax())]
-            return f"is {seen}\npredicted {names[top]} ({float(prediction[top]):.2f})"
-        case DiagnosisTask(type="multilabel"):
+            truth = names[int(target.argmax())]
+            return f"is {truth}\npredicted {names[top]} ({float(prediction[top]):.2f})"
+        case LabelProbabilities() if len(names) > 1:
             return _several(names, prediction, target)
-        case _:
-            seen = "yes" if target[0] == 1 else "no"
-            return f"{names[0]}: {seen}\npredicted {float(prediction[0]):.2f}"
+        case LabelProbabilities():
+            answer = "yes" if target[0] == 1 else "no"
+            return f"{names[0]}: {answer}\npredicted {float(prediction[0]):.2f}"
 
 
 def _several(names: tuple[str, ...], prediction: Tensor, target: Tensor) -> str:

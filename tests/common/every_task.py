@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from common.config.run_config import Evaluation
-from common.config.task import Task as TaskConfig
+from common.config.task import Task as AnyTask
 from common.tasks import Scores, Task, task_of
 from common.tasks.prognosis import encode_time
 
@@ -48,7 +48,13 @@ _SHAPES = {"outline": (10, 12), "outlines": (10, 12), "volume": (6, 7, 8)}
 
 def made(kind: str) -> Task:
     """Return a task."""
-    return task_of(TypeAdapter(TaskConfig).validate_python(CONFIGS[kind]))
+    return task_of(config_of(kind))
+
+
+def config_of(kind: str) -> AnyTask:
+    """Return a task as a configuration gives it."""
+    found: AnyTask = TypeAdapter(AnyTask).validate_python(CONFIGS[kind])
+    return found
 
 
 def outputs_and_targets(kind: str, items: int, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,8 @@ from torch.func import grad, hessian, vmap
 
 from client.inference.calibration.label_questions import Float
 from client.inference.calibration.site_calibration import along
-from common.config.run_config import PrognosisTask, RunConfig
+from common.config.run_config import RunConfig
+from common.config.task import SurvivalCurve
 from common.metrics.intervals import bootstrap_weights
 from common.tasks import task_of
 
@@ -28,9 +29,9 @@ def fit_lines(output: Tensor, target: Tensor, config: RunConfig, seed: int) -> t
     """Return the line (1 + offsets,) of these patients, and those of bootstrap draws of them.
 
     output and target are (patients, ...). The loss is the task's own, so it is convex in slope
-    and offsets; survival keeps slope 1 and has one offset, which scales every hazard.
+    and offsets; a survival curve keeps slope 1 and has one offset, which scales every hazard.
     """
-    survival = isinstance(config.task, PrognosisTask) and config.task.outcome == "survival"
+    survival = isinstance(config.task.predicts, SurvivalCurve)
     start = torch.zeros(1) if survival else torch.cat([torch.ones(1), torch.zeros(output.shape[1])])
 
     def line(free: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from client.inference.calibration.label_questions import Float, class_probabilities, questions
+from client.inference.calibration.label_questions import Float, class_probabilities
 from common.config.run_config import RunConfig
 
 
@@ -15,19 +15,16 @@ def sets_of(
 
     Its own, because a recalibration that saw the calibration patients is no longer exchangeable.
     """
-    asked = list(
-        zip(questions(config), class_probabilities(config, prediction), thresholds, strict=True)
-    )
+    probabilities = class_probabilities(config, prediction)
+    asked = list(zip(config.task.alternatives, probabilities, thresholds, strict=True))
     return [
         tuple(
             tuple(
                 name
-                for name, chance, most in zip(
-                    question.classes, probability[row], limits, strict=True
-                )
+                for name, chance, most in zip(classes, probability[row], limits, strict=True)
                 if 1 - chance <= most
             )
-            for question, probability, limits in asked
+            for classes, probability, limits in asked
         )
         for row in range(len(prediction))
     ]

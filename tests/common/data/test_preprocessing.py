@@ -160,7 +160,7 @@ def test_padding_and_cutting_keep_the_middle(
 def test_masks_move_with_their_images(spatial: tuple[int, ...]) -> None:
     target = torch.randint(0, 3, (6, *spatial), generator=torch.Generator().manual_seed(1))
     generator = torch.Generator().manual_seed(0)
-    image, moved = augment(target[:, None].float() * 100, target, "segmentation", generator)
+    image, moved = augment(target[:, None].float() * 100, target, generator, outlines=True)
     assert not torch.equal(moved, target)
     assert moved.dtype == target.dtype
     for item in range(6):
@@ -172,9 +172,9 @@ def test_masks_move_with_their_images(spatial: tuple[int, ...]) -> None:
 def test_augmentation_follows_the_generator_alone_and_leaves_the_global_one() -> None:
     image, target = torch.rand(4, 1, 32, 32), torch.zeros(4)
     before = torch.random.get_rng_state()
-    first = augment(image, target, "diagnosis", torch.Generator().manual_seed(5))
-    second = augment(image, target, "diagnosis", torch.Generator().manual_seed(5))
-    other = augment(image, target, "diagnosis", torch.Generator().manual_seed(6))
+    first = augment(image, target, torch.Generator().manual_seed(5), outlines=False)
+    second = augment(image, target, torch.Generator().manual_seed(5), outlines=False)
+    other = augment(image, target, torch.Generator().manual_seed(6), outlines=False)
     assert torch.equal(first[0], second[0])
     assert not torch.equal(first[0], other[0])
     assert first[1] is target
@@ -184,10 +184,10 @@ def test_augmentation_follows_the_generator_alone_and_leaves_the_global_one() ->
 def test_items_of_a_batch_are_moved_each_in_its_own_way() -> None:
     image = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0)).repeat(8, 1, 1, 1)
     target = image[:, 0]
-    _, moved = augment(image, target, "segmentation", torch.Generator().manual_seed(2))
+    _, moved = augment(image, target, torch.Generator().manual_seed(2), outlines=True)
     assert len({tuple(item.flatten()[:64].tolist()) for item in moved}) > 4
 
 
 def test_features_are_not_augmented() -> None:
     image, target = torch.rand(4, 7), torch.zeros(4)
-    assert augment(image, target, "diagnosis", torch.Generator())[0] is image
+    assert augment(image, target, torch.Generator(), outlines=False)[0] is image

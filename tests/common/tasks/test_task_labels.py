@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.config.task import LabelProbabilities, SurvivalCurve
 from common.tasks import UnusableLabel
 from common.tasks.prognosis import encode_time
-from tests.common.every_task import made
+from tests.common.every_task import CONFIGS, config_of, made, outputs_and_targets
 
 EDGES = np.array([3.0, 6.0, 12.0, 24.0])
 
@@ -109,3 +111,35 @@ def test_tasks_say_what_they_need() -> None:
         "free": (4, "concordance", ("event", "months")),
         "outlines": (3, "dice", ("mask",)),
     }
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_a_target_is_counted_in_one_row_of_each_table_that_describes_a_cohort(kind: str) -> None:
+    tables = config_of(kind).outcome_tables
+    for target in outputs_and_targets(kind, 40)[1].numpy():
+        found = made(kind).outcome_rows(target)
+        assert all(row in rows for row, rows in zip(found, tables.values(), strict=True))
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_what_a_task_says_of_its_predictions_is_what_it_predicts(kind: str) -> None:
+    config, task = config_of(kind), made(kind)
+    output, _ = outputs_and_targets(kind, 5)
+    prediction = task.predict(output)
+    assert task.columns() == config.outcome_columns
+    read = {*config.two_valued, *config.named_values, *config.number_columns}
+    assert read <= set(config.outcome_columns)
+    match config.predicts:
+        case LabelProbabilities(exclusive=exclusive):
+            assert read == set(config.outcome_columns)
+            assert prediction.shape == (5, len(config.labels)) == (5, len(config.wordings))
+            together = prediction.sum(dim=1)
+            assert not exclusive or torch.allclose(together, torch.ones(5))
+            classes = [name for names in config.alternatives for name in names]
+            assert len(classes) == len(config.labels) * (1 if exclusive else 2)
+        case SurvivalCurve(times=times):
+            assert prediction.shape == (5, len(times)) == (5, len(config.labels))
+            assert bool((prediction.diff(dim=1) <= 0).all())
+        case _:
+            assert config.outlines
+            assert int(prediction.max()) < len(config.labels)

@@ -18,11 +18,7 @@ from torch import Tensor, nn
 from client.cohort.site_cohort import SiteCohort
 from client.cohort.split import simulated_key
 from client.inference import fit_calibration as calibration_fit
-from client.inference.calibration.label_questions import (
-    class_probabilities,
-    questions,
-    true_classes,
-)
+from client.inference.calibration.label_questions import class_probabilities, true_classes
 from client.inference.calibration.platt_scaling import fit_lines
 from client.inference.calibration.prediction_sets import sets_of, threshold
 from client.inference.calibration.site_calibration import (
@@ -90,22 +86,22 @@ def test_every_question_has_the_classes_that_its_probabilities_and_truths_mean(k
     target[0, -1] = 1
     target[1, 0] = 1
     for asked, chance, truth in zip(
-        questions(config),
+        config.task.alternatives,
         class_probabilities(config, prediction),
         true_classes(config, target),
         strict=True,
     ):
-        assert chance.shape == (2, len(asked.classes))
+        assert chance.shape == (2, len(asked))
         assert np.allclose(chance.sum(axis=1), 1)
-        assert truth.max() < len(asked.classes)
+        assert truth.max() < len(asked)
     empty = np.array([[np.nan, 1.0]])
     if kind == "multilabel":
         assert [t.tolist() for t in true_classes(config, empty)] == [[-1], [1]]
-        assert questions(config)[0].classes == ("not wet", "wet")
+        assert config.task.alternatives[0] == ("not wet", "wet")
 
 
 def test_survival_and_outlines_have_no_sets() -> None:
-    assert questions(run("survival")) == ()
+    assert run("survival").task.alternatives == ()
 
 
 def drawn(patients: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -353,7 +349,7 @@ def covered(model: TrainedModel, test: Patients) -> float:
         order = rng.permutation(len(test))
         ours, new = order[: len(test) // 2], order[len(test) // 2 :]
         limits, _ = calibration_fit._thresholds(output[ours], test.target[ours], model.config, 0.9)
-        names = questions(model.config)[0].classes
+        names = model.config.task.alternatives[0]
         sets = sets_of(limits, prediction[new], model.config)
         truth = test.target[new].flatten().int().tolist()
         hits += [names[t] in held for (held,), t in zip(sets, truth, strict=True)]
