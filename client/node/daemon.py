@@ -6,11 +6,8 @@ seconds; whatever it was at, the next start goes on with.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -23,15 +20,14 @@ from client.governance.request_admission import AdmissionContext
 from client.node.daemon_process import answering_health, locked, stopping
 from client.node.message_loop import MessageLoop, TransportContext
 from client.node.prometheus_metrics import SiteMeters
+from client.node.reconnecting import LONGEST_PAUSE, Reconnecting
 from client.node.status import Status
 from client.node.worker_process import WorkerProcess
 from client.site.home import Home
 from client.site.site_config import SiteConfig, load_site_config
-from client.transport.coordinator import Coordinator, load_authority, load_coordinator
-from client.transport.fleet_client import HEARTBEAT_SECONDS, FleetClient
+from client.transport.coordinator import Coordinator, load_coordinator
 from client.transport.inbox import Inbox
 from client.transport.outbox import Outbox
-from client.transport.proxy import proxy_to
 from client.transport.quarantine import Quarantine
 from common.messages.signing_key import load_private
 from common.platform.errors import ConfigurationError, LinkDown, SiteUnknown
@@ -41,7 +37,6 @@ from common.platform.logs import log, open_logs
 #: A site with nothing to do hears of a request at once; it looks up this often for its own sake.
 _IDLE_SECONDS = 2.0
 _BUSY_SECONDS = 0.1
-_LONGEST_PAUSE = 10.0
 #: What of site.yaml the worker has read when it started.
 _OF_WORKER = ("name", "data", "labels", "device", "memory_gib", "threads")
 _log = log("site")
@@ -68,14 +63,6 @@ def run_daemon(home: Home, *, json_logs: bool = False) -> None:
                 daemon.close()
 
 
-@dataclass
-class _Link:
-    """The connection, while there is one."""
-
-    fleet: FleetClient
-    node_id: int
-
-
 class _Daemon:
     """One daemon's life; everything that must survive it is in the home's files."""
 
@@ -94,12 +81,10 @@ class _Daemon:
         self._key = load_private(home.key)
         self._worker = worker
         worker.restarted = meters.worker_restarted
-        self._link: _Link | None = None
-        self._beating = threading.Event()
+        self._connection = Reconnecting(home, coordinator, self._key)
         self._told = Seldom(_tell)
         self._letters = self._correspondence()
         self._status = Status(home.status, self._coordinator.address)
-        self._pause = 0.25
 
     def serve(self, stop: threading.Event, health: Callable[[HealthStatus], None]) -> None:
         """Turn after turn, until `stop`; a site that is cut off is well, and says so."""
@@ -118,62 +103,31 @@ class _Daemon:
                     next="free some space; it goes on by itself",
                 )
                 health("failing")
-                pause = _LONGEST_PAUSE
+                pause = LONGEST_PAUSE
             stop.wait(pause)
         _log.info("stopping")
 
     def close(self) -> None:
         """Say good-bye, end the worker, and leave a status that says so."""
-        self._beating.set()
+        self._connection.stop_heartbeat()
         self._letters.close()
         self._told.rest()
         self._worker.stop()
-        if self._link is not None:
-            with suppress(LinkDown, SiteUnknown):
-                self._link.fleet.deactivate(self._link.node_id)
-            self._link.fleet.close()
+        self._connection.say_good_bye()
         self._status.write(state="stopped", sentence="not running; type: wardround-site start")
 
     def _turn(self) -> float:
         """Do what can be done now; returns how long to wait before the next turn."""
         try:
-            link = self._link or self._connect()
-            moved = self._letters.turn(link.fleet, _IDLE_SECONDS)
+            fleet = self._connection.fleet(self._config.proxy)
+            moved = self._letters.turn(fleet, _IDLE_SECONDS)
         except (LinkDown, SiteUnknown) as error:
             self._letters.work()
             return self._down(error)
-        self._pause = 0.25
+        self._connection.went_well()
         if moved:
             return 0.0
         return _BUSY_SECONDS if self._letters.open else 0.0
-
-    def _connect(self) -> _Link:
-        authority = load_authority(self._home, self._coordinator)
-        proxy = proxy_to(self._coordinator.address, self._config.proxy)
-        fleet = FleetClient(self._coordinator.address, authority, self._key, proxy)
-        try:
-            node_id = self._activate(fleet)
-        except BaseException:
-            fleet.close()
-            raise
-        (self._home.folder / "node.json").write_text(json.dumps({"node": node_id}))
-        self._link = _Link(fleet, node_id)
-        self._beating = threading.Event()
-        beat = threading.Thread(target=_beat, args=(fleet, self._beating), daemon=True)
-        beat.start()
-        _log.info("connected", coordinator=self._coordinator.address)
-        return self._link
-
-    def _activate(self, fleet: FleetClient) -> int:
-        """Say that this site is here, in place of an earlier daemon that was killed."""
-        try:
-            return fleet.activate()
-        except LinkDown:
-            before = _known_node(self._home)
-            if before is None:
-                raise
-            fleet.deactivate(before)
-            return fleet.activate()
 
     def _down(self, error: LinkDown | SiteUnknown) -> float:
         """Note that the coordinator is away; returns how long to leave it alone."""
@@ -181,16 +135,8 @@ class _Daemon:
             _log.warning("not connected", why=str(error))
         self._status.offline(str(error))
         if isinstance(error, SiteUnknown):
-            self._disconnect()
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
-        return self._pause
-
-    def _disconnect(self) -> None:
-        """Let the connection go; the next turn makes another."""
-        if self._link is not None:
-            self._beating.set()
-            self._link.fleet.close()
-            self._link = None
+            self._connection.disconnect()
+        return self._connection.longer_pause()
 
     def _reload(self) -> None:
         """Take up a changed site.yaml; a wrong one is told of, and the old one stays."""
@@ -213,7 +159,7 @@ class _Daemon:
         ):
             self._worker.retire()
         if old.proxy != config.proxy:
-            self._disconnect()
+            self._connection.disconnect()
         self._letters.admission = self._admission()
         _log.info("site.yaml read again")
 
@@ -252,7 +198,7 @@ class _Daemon:
             "worker": {"pid": self._worker.pid, "restarts": self._worker.restarts},
             "set_aside": self._letters.set_aside(),
         }
-        if self._status.state == "offline" and self._pause > 0.25:
+        if self._status.state == "offline" and self._connection.failed:
             self._status.write(**facts)
             return
         question = self._letters.doing()
@@ -275,23 +221,9 @@ class _Daemon:
             )
 
 
-def _beat(fleet: FleetClient, over: threading.Event) -> None:
-    """Say that the site is here, often enough that one lost word does no harm."""
-    while not over.wait(HEARTBEAT_SECONDS / 2):
-        with suppress(LinkDown, SiteUnknown):
-            fleet.heartbeat()
-
-
 def _tell(facts: Mapping[str, object], times: int) -> None:
     more = {"more": times - 1} if times > 1 else {}
     _log.info(str(facts["event"]), **{n: f for n, f in facts.items() if n != "event"}, **more)
-
-
-def _known_node(home: Home) -> int | None:
-    try:
-        return int(json.loads((home.folder / "node.json").read_bytes())["node"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _changed_at(path: Path) -> tuple[int, int]:
