@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from client.training.device import place
 from common.config.run_config import RunConfig
 from common.data.weights import Weights, trainable
+from common.extensions.losses import ItemLoss
 from common.extensions.transforms import Transforms, transforms_of
 from common.models.local_layers import local_names
 from common.models.run_network import network_of
 from common.tasks import Task, task_of
-from common.tasks.training_loss import ItemLoss, training_loss
+from common.tasks.training_loss import training_loss
 
 #: Items with which a network is timed on a GPU.
 _TRIAL_ITEMS = 4

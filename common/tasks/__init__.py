@@ -1,7 +1,7 @@
 """Diagnosis, prognosis, segmentation: targets, losses by item, predictions, statistics.
 
 Imported from here: prognosis, summary, task, training_loss.
-May import: common.config, common.data, common.extensions, common.metrics, common.platform.
+May import: common.config, common.data, common.extensions, common.metrics.
 """
 
 from __future__ import annotations

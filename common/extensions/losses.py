@@ -1,0 +1,99 @@
+"""Losses of extensions, item by item.
+
+Guarantee: an extension's loss is a record of operations on one item's output and target
+(common/extensions/recorded.py), applied to each item alone: no item's loss depends on another's,
+nor on what came before.
+
+Public: ItemLoss, recorded_loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor
+
+from common.config.extension import ExtensionUse
+from common.config.run_config import RunConfig
+from common.extensions.contract import LossExtension
+from common.extensions.loading import checked_arguments, load
+from common.extensions.recorded import Recorded, recorded
+from common.platform.errors import ExtensionRefused
+
+#: Of output (items, ...) and target (items, ...): one loss an item, (items,).
+ItemLoss = Callable[[Tensor, Tensor], Tensor]
+_CLOSE = 1e-4
+
+
+def recorded_loss(config: RunConfig, use: ExtensionUse, output: Tensor, target: Tensor) -> ItemLoss:
+    """Return the loss that a run names; ExtensionRefused unless it keeps the contract.
+
+    output and target are of one made-up item, as the task and the cohort make them: the loss is
+    recorded and tried on it.
+    """
+    loss = _loaded(config, use)
+    found = recorded(use.name, loss, (output, target))
+    try:
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            pair = [_answer(function, output, target) for function in (found, loss)]
+    except Exception as error:
+        message = f"{use.name} fails: {type(error).__name__}: {error!s:.300}"
+        raise ExtensionRefused(message) from error
+    _check(use.name, pair)
+    return _Recorded(use.name, found)
+
+
+class _Recorded:
+    """A record, applied to each item alone; nothing of the extension's code is held by it."""
+
+    def __init__(self, name: str, record: Recorded) -> None:
+        self._name = name
+        self._each = torch.func.vmap(record)
+
+    def __repr__(self) -> str:
+        return f"The loss {self._name}"
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        # Losses of half precision lose small ones.
+        return self._each(output.to(torch.promote_types(output.dtype, torch.float32)), target)
+
+
+def _loaded(config: RunConfig, use: ExtensionUse) -> Recorded:
+    kind: LossExtension[BaseModel] = load(config.extensions, "losses", use.name, LossExtension)
+    if config.task.kind not in kind.tasks:
+        message = (
+            f"training.loss={use.name} does not fit task.kind={config.task.kind}; it is made for "
+            f"{', '.join(sorted(kind.tasks))}."
+        )
+        raise ExtensionRefused(message)
+    return partial(kind.loss, checked_arguments(kind.arguments, use, "training.loss.arguments"))
+
+
+def _check(name: str, pair: list[tuple[Tensor, Tensor]]) -> None:
+    (value, slope), (plain, meant) = pair
+    if value.shape != () or value.dtype != torch.float32:
+        message = (
+            f"{name} gives {tuple(value.shape)} of {value.dtype} for one item, expected one "
+            "number, (), of torch.float32."
+        )
+        raise ExtensionRefused(message)
+    if not bool(torch.isfinite(value)) or not bool(torch.isfinite(slope).all()):
+        message = f"{name}: value or gradient is not finite on an ordinary item."
+        raise ExtensionRefused(message)
+    close = partial(torch.allclose, rtol=_CLOSE, atol=_CLOSE)
+    if not close(value, plain) or not close(slope, meant):
+        message = (
+            f"{name} does otherwise when it is recorded: a backward pass of its own, a memory or "
+            "chance is not. Write it with torch's operations alone."
+        )
+        raise ExtensionRefused(message)
+
+
+def _answer(loss: Recorded, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    output = output.clone().requires_grad_()
+    value = loss(output, target)
+    (slope,) = torch.autograd.grad(value, output)
+    return value.detach(), slope
