@@ -33,7 +33,8 @@ from client.privacy.patient_gradients import (
     gradients_by_patient,
 )
 from client.privacy.patient_optimizer import PatientOptimizer
-from client.privacy.private_step import accumulate, draw, patient_optimizer, private_step
+from client.privacy.patient_sampling import draw
+from client.privacy.private_step import accumulate, patient_optimizer, private_step
 from client.training.device import device_of, place
 from common.config.run_config import Cohort, Images, Model, NetworkName
 from common.data.sample import take

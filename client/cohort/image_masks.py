@@ -14,13 +14,14 @@ from pydicom import dcmread
 from client.dicom.masks.mask_remarks import Tell, to_nobody
 from client.dicom.masks.nifti import SUFFIXES, read_nifti
 from client.dicom.masks.owner import check_owner, owner_of
+from client.dicom.masks.png import read_png
 from client.dicom.masks.rtstruct import (
     STRUCTURE_SET,
     DrawnVolume,
     frame_of_reference,
     read_structure_set,
 )
-from client.dicom.masks.seg import read_image_segmentation, read_png, read_segmentation
+from client.dicom.masks.seg import read_image_segmentation, read_segmentation
 from client.dicom.masks.seg_segments import Labels, Structures
 from client.dicom.quiet import quiet
 from client.dicom.reading.read import Header

@@ -34,7 +34,8 @@ from client.privacy.extension_guard import (
 from client.privacy.global_state import drawing_from
 from client.privacy.isolation import Isolation
 from client.privacy.patient_gradients import ItemLoss, Objective
-from client.privacy.private_step import accumulate, draw, patient_optimizer
+from client.privacy.patient_sampling import draw
+from client.privacy.private_step import accumulate, patient_optimizer
 from common.data.sample import Patients
 from common.platform.errors import UnsafeModel
 from common.privacy.noise import NoiseSource

@@ -20,7 +20,7 @@ and images are drawn with a key of the step, each by its PatientID and its place
 patient's own images (client/privacy/patient_randomness.py): with the same key, nobody else's draw
 moves at all.
 
-Public: private_step, patient_optimizer, draw, accumulate.
+Public: private_step, patient_optimizer, accumulate.
 """
 
 from __future__ import annotations
@@ -36,8 +36,7 @@ from client.privacy.patient_gradients import (
     Objective,
     gradients_by_patient,
 )
-from client.privacy.patient_randomness import PatientDraw
-from common.data.sample import Patients
+from client.privacy.patient_sampling import draw
 from common.privacy.noise import NoiseSource
 from common.privacy.plan import PrivacyPlan
 
@@ -78,26 +77,3 @@ def accumulate(
         for several in gradients_by_patient(objective, optimizer.params, drawn, backend):
             optimizer.accumulate(several)
             several.clear()  # the next patient needs the memory
-
-
-def draw(patients: Patients, sampling_rate: float, most: int, noise: NoiseSource) -> DrawnPatients:
-    """Return the step's patients (all, or a secret draw) and up to `most` items of each."""
-    owner = patients.patient
-    counts = torch.bincount(owner, minlength=len(patients))
-    first = counts.cumsum(0) - counts
-    order = torch.arange(len(owner))
-    own = PatientDraw(noise)  # always, so that what is drawn after it is the same for any patients
-    if len(counts) and int(counts.max()) > most:
-        # Within each patient, items in the order of a random key; halved, so that rounding
-        # never makes it the next patient's.
-        place = order - first[owner] + 1
-        order = torch.argsort(owner + 0.5 * own.uniform(patients.pseudonyms, owner, place))
-    chosen = counts > 0
-    if sampling_rate < 1:
-        everybody = torch.arange(len(patients))
-        drawn = own.uniform(patients.pseudonyms, everybody, torch.zeros_like(everybody))
-        chosen &= drawn < sampling_rate
-    first, counts = first[chosen], counts[chosen].clamp_max(most)
-    step = torch.arange(int(counts.max()) if len(counts) else 0)
-    places = first[:, None] + torch.where(step < counts[:, None], step, 0)
-    return DrawnPatients(place=order[places], items=counts)

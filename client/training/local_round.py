@@ -12,11 +12,12 @@ from client.training.batches import batches
 from client.training.local_model import LocalModel
 from client.training.private_round import counted, train_privately
 from client.training.training_site import Site, data_order, repeatable_dropout
+from common.algorithms.fedprox import add_proximal_pull
+from common.algorithms.scaffold import correct_gradients, next_control
 from common.config.learning_rate import learning_rate
 from common.config.run_config import Training
 from common.data.augmentation import augment
 from common.data.sample import patient_loss
-from common.data.scaffold import next_control
 from common.data.weights import Weights, difference, on_processor
 from common.messages.wire import Refusal, RefusalReason, SiteUpdate, TrainRequest
 from common.platform.errors import BudgetExceeded, ConfigurationError
@@ -111,25 +112,10 @@ def _train_plainly(
         optimizer.zero_grad(set_to_none=True)
         losses = local_model.item_loss(local_model.model(image, batch.table), target)
         patient_loss(losses, batch).backward()  # type: ignore[no-untyped-call]  # torch ships it so
-        _correct_gradients(local_model.model, rules.proximal, request, own_control)
-        optimizer.step()
-
-
-def _correct_gradients(
-    model: nn.Module, proximal: float, request: TrainRequest, own_control: Weights
-) -> None:
-    """Add FedProx's pull (Li et al. 2020, eq. 2) and SCAFFOLD's correction c - c_i, if any."""
-    if proximal == 0.0 and request.control is None:
-        return
-    for name, parameter in model.named_parameters():
-        if parameter.grad is None or name not in request.weights:
-            continue
-        if proximal > 0.0:
-            before = request.weights[name].to(parameter.device)
-            parameter.grad.add_(parameter.detach() - before, alpha=proximal)
+        add_proximal_pull(local_model.model, request.weights, rules.proximal)
         if request.control is not None:
-            ours, theirs = own_control[name], request.control[name]
-            parameter.grad.add_(theirs.to(parameter.device)).sub_(ours.to(parameter.device))
+            correct_gradients(local_model.model, own_control, request.control)
+        optimizer.step()
 
 
 def make_optimizer(model: nn.Module, rules: Training, round_number: int) -> torch.optim.Optimizer:

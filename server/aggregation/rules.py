@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from common.algorithms.scaffold import next_server_control
 from common.config.run_config import Aggregation
-from common.data.scaffold import next_server_control
 from common.data.weights import Weights, zeros_like
 from common.extensions.loading import Pins
 from common.messages.wire import SiteUpdate

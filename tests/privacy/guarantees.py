@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from client.privacy.patient_gradients import LOOP, Backend, Objective
-from client.privacy.private_step import accumulate, draw, patient_optimizer, private_step
+from client.privacy.patient_sampling import draw
+from client.privacy.private_step import accumulate, patient_optimizer, private_step
 from common.privacy.noise import ChaChaNoise, NoiseSource
 from common.privacy.plan import PrivacyPlan
 from tests.privacy.made_up import (

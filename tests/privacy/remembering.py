@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from client.privacy.patient_gradients import LOOP, gradients_by_patient
-from client.privacy.private_step import draw
+from client.privacy.patient_sampling import draw
 from client.training.evaluation import score
 from client.training.local_model import LocalModel
 from common.data.sample import Patients

@@ -31,7 +31,7 @@ from client.labels import label_table as labels
 from client.labels import spreadsheet
 from client.labels.label_table import read_labels
 from client.labels.table_files import TextTable, read_table
-from client.privacy import private_step
+from client.privacy import patient_sampling
 from client.privacy.patient_gradients import DrawnPatients
 from client.site.quality_section import QualityRules
 from common.config.run_config import Split
@@ -155,7 +155,9 @@ def check_draw() -> None:
     everybody = patients_of((3, 5, 4, 1, 6))
     fewer = without(everybody, 0)
     for rate in (1.0, 0.5):
-        chosen = [_chosen(p, private_step.draw(p, rate, 2, Silence())) for p in (everybody, fewer)]
+        chosen = [
+            _chosen(p, patient_sampling.draw(p, rate, 2, Silence())) for p in (everybody, fewer)
+        ]
         chosen[0].pop("patient 0", None)
         if chosen[0] != chosen[1]:
             message = f"one patient changed what is drawn of others: {chosen}"
@@ -179,7 +181,7 @@ def test_images_that_are_chosen_in_the_order_of_all_patients(monkeypatch: Patch)
             return self.noise.uniform(len(patient))
 
     check_draw()
-    monkeypatch.setattr(private_step, "PatientDraw", InOrder)
+    monkeypatch.setattr(patient_sampling, "PatientDraw", InOrder)
     with pytest.raises(AssertionError, match="what is drawn of others"):
         check_draw()
 

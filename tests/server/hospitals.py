@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from client.training.kept_between_rounds import MemoryInFolder, MemoryInProcess, SiteMemory
+from common.algorithms.scaffold import next_control
 from common.config.run_config import RunConfig, parse_config
-from common.data.scaffold import next_control
 from common.data.weights import Weights, zeros_like
 from common.messages.wire import EvaluationRequest, Refusal, SiteReport, SiteUpdate, TrainRequest
 from common.tasks import task_of

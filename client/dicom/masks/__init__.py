@@ -1,5 +1,5 @@
 """Outlines that people drew (SEG, RTSTRUCT, PNG, NIfTI), on the grid of their image.
 
-Imported from here: grid, mask_remarks, nifti, owner, rtstruct, seg, seg_segments.
+Imported from here: grid, mask_remarks, nifti, owner, png, rtstruct, seg, seg_segments.
 May import: client.dicom, client.dicom.codec, client.dicom.reading, common.
 """

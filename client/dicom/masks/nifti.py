@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from client.dicom.masks.lost_structures import check_kept
 from client.dicom.masks.mask_remarks import Tell, to_nobody
-from client.dicom.masks.seg import label_map
+from client.dicom.masks.png import label_map
 from client.dicom.masks.seg_segments import Labels, Structures
 from client.dicom.reading.volume import Float, Geometry
 from client.dicom.reasons import Reason, UnusableFile

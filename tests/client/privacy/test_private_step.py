@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from client.privacy.clipping import PEER_ERROR, clip_factor, patient_norms
 from client.privacy.gradient_backend import backend_of
 from client.privacy.patient_gradients import LOOP, Backend, gradients_by_patient
-from client.privacy.private_step import draw, patient_optimizer, private_step
+from client.privacy.patient_sampling import draw
+from client.privacy.private_step import patient_optimizer, private_step
 from common.privacy.noise import ChaChaNoise, SimulatedNoise
 from tests.privacy.guarantees import check_noise, clipped_sum
 from tests.privacy.made_up import (

@@ -15,7 +15,7 @@ from client.governance.extensions import judge_extensions
 from client.governance.plain_words import described
 from client.privacy.model_guard import check_model
 from client.privacy.patient_gradients import LOOP, gradients_by_patient
-from client.privacy.private_step import draw
+from client.privacy.patient_sampling import draw
 from client.privacy.reachable_state import Reachable
 from client.site.extensions_section import AllowedExtension, all_of
 from common.config.run_config import RunConfig, parse_config, read_config

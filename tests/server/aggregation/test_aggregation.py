@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.algorithms.scaffold import next_control, next_server_control
 from common.config.run_config import Aggregation, ServerOptimizer
-from common.data.scaffold import next_control, next_server_control
 from common.data.weights import Weights
 from common.messages.wire import SiteUpdate
 from server.aggregation.rules import aggregator_of, averaged, control_of

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from pydicom.dataset import Dataset
 
-from client.dicom.masks import png_values as png
-from client.dicom.masks.seg import read_png
+from client.dicom.masks import png_values
+from client.dicom.masks.png import read_png
 from client.dicom.masks.seg_segments import Structures
 from client.dicom.reasons import Reason, UnusableFile
 from tests.client.dicom_files import config_of, image, load, noise, save, write_labels
@@ -235,7 +235,7 @@ def test_the_checks_turn_red_where_a_pngs_transparency_or_frames_are_passed_over
     def passed_over(_picture: object, *rest: Pixels) -> Pixels:
         return rest[0] if rest else BLACK
 
-    monkeypatch.setattr(png, guard, passed_over)
+    monkeypatch.setattr(png_values, guard, passed_over)
     found = read_png(UNLIKE[kind](tmp_path / "m.png"), SHAPE, {"one": (0,)})
     assert not np.array_equal(found > 0, DRAWN)
 

@@ -9,7 +9,8 @@ from PIL import Image
 from pydicom.dataset import FileDataset
 from pydicom.uid import UID
 
-from client.dicom.masks.seg import read_image_segmentation, read_png, read_segmentation
+from client.dicom.masks.png import read_png
+from client.dicom.masks.seg import read_image_segmentation, read_segmentation
 from client.dicom.masks.seg_segments import Structures
 from client.dicom.reading.read import read_header, read_pixels
 from client.dicom.reading.volume import stack_slices

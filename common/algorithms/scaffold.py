@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from common.data.weights import Weights, add_scaled
+
+
+def correct_gradients(model: nn.Module, own: Weights, server: Weights) -> None:
+    """Site: add c - c_i to each gradient of a shared layer."""
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None and name in server:
+            ours, theirs = own[name], server[name]
+            parameter.grad.add_(theirs.to(parameter.device)).sub_(ours.to(parameter.device))
 
 
 def next_control(own: Weights, server: Weights, delta: Weights, reach: float) -> Weights:
