@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from functools import wraps
 from pathlib import Path
@@ -30,6 +31,26 @@ def _interrupts_arrive() -> None:
     """Undo an ignored SIGINT, as nohup, cron and some CIs leave it: children would inherit it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _a_package_each() -> Iterator[None]:
+    """Take each module of the tests for a distribution of its own.
+
+    A network that a test declares shares no globals with the tests that happen to be imported:
+    listing what those hold cost it seconds in a run of all.
+    """
+    state = sys.modules.get("client.privacy.reachable_state")  # who has none declares no network
+
+    def of(code: object) -> str:
+        named = "__name__" if isinstance(code, ModuleType) else "__module__"
+        name = str(getattr(code, named, None))
+        return name if name.startswith("tests.") else name.partition(".")[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        if state is not None:
+            patch.setattr(state, "_package", of)
+        yield
 
 
 # --- in which order ---------------------------------------------------------------------------
@@ -116,18 +137,3 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     line = peers.not_run(reasons)
     if line:
         terminalreporter.write_line(line, yellow=True)
-
-
-@pytest.fixture
-def a_package_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take each module of the tests for a distribution of its own.
-
-    A network that a test declares shares no globals with the tests that happen to be imported.
-    """
-
-    def of(code: object) -> str:
-        named = "__name__" if isinstance(code, ModuleType) else "__module__"
-        name = str(getattr(code, named, None))
-        return name if name.startswith("tests.") else name.partition(".")[0]
-
-    monkeypatch.setattr("client.privacy.reachable_state._package", of)

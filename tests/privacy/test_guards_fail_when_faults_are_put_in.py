@@ -432,7 +432,6 @@ def _nobody_looks(patch: Patch) -> None:
 FIRST, LATE = PLACES["the first image alone"], after_calls(PLACES["an attribute"], 64)
 
 
-@pytest.mark.usefixtures("a_package_each")
 @pytest.mark.parametrize(
     ("fault", "memory"),
     [

@@ -26,9 +26,6 @@ from tests.privacy.remembering import (
     network_with,
 )
 
-pytestmark = pytest.mark.usefixtures("a_package_each")
-
-
 _KEPT: list[Tensor] = []
 
 

@@ -34,9 +34,6 @@ from server.aggregation.rules import Aggregator, aggregator_of
 from tests.extensions import on_path, written
 from tests.privacy.made_up import ImageNet, Silence, objective_of, patients_of, plan_of, without
 
-pytestmark = pytest.mark.usefixtures("a_package_each")
-
-
 CODE = """
 import numpy as np, torch, torch.nn.functional as F
 from pydantic import BaseModel, Field
