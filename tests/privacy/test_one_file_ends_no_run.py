@@ -29,7 +29,7 @@ from client.dicom.reasons import Reason, UnusableFile
 from client.labels import label_table
 from client.site.cache import Cache
 from common.config.run_config import RunConfig, parse_config
-from common.data import preprocessing
+from common.data import intensity, preprocessing
 from common.platform.errors import CohortError
 from common.tasks import task_of
 from common.tasks.diagnosis import Diagnosis
@@ -325,6 +325,7 @@ def test_whatever_a_network_is_given_is_finite(
 def test_a_look_at_stored_values_alone_lets_what_is_not_finite_through(
     monkeypatch: Patch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(preprocessing, "_check_finite", lambda *_: None)
+    for module in (intensity, preprocessing):
+        monkeypatch.setattr(module, "check_finite", lambda *_: None)
     with pytest.raises(AssertionError):
         refused(tmp_path, f"{FLAT}, intensity: zscore", RescaleSlope="1e35", RescaleIntercept="0")
