@@ -80,7 +80,7 @@ def init(
 
     NAME is this site's name as the coordinator will invite it, such as st-marys.
     """
-    from client.cli import join as command
+    from client.cli import init as command
 
     command.init(Home.chosen(home), name, data, labels)
 
@@ -137,7 +137,7 @@ def doctor(
 @app.command()
 def pull(home: HomeOption = None, *, json: JsonOption = False) -> None:
     """Fetch studies from the PACS into the data folder; goes on where it stopped."""
-    from client.cli import pull as command
+    from client.cli.data import pull as command
 
     command.run(Home.chosen(home), as_json=json)
 
@@ -155,7 +155,7 @@ def index(
 
     With CONFIG.yaml, prepare what its run takes and count its patients.
     """
-    from client.cli import index as command
+    from client.cli.data import index as command
 
     command.index(Home.chosen(home), config, every=every)
 
@@ -185,7 +185,7 @@ def outcomes(
     home: HomeOption = None,
 ) -> None:
     """Make the table of labels from a FHIR server or an OMOP database."""
-    from client.cli import outcomes as command
+    from client.cli.data import outcomes as command
 
     command.fetch(Home.chosen(home), source, out)
 
@@ -268,9 +268,9 @@ def refuse(run: RunArgument, home: HomeOption = None, *, yes: YesOption = False)
 
     RUN is one that `wardround-site runs` lists; CONFIG.yaml answers before a run asks.
     """
-    from client.cli import approve as command
+    from client.cli import refuse as command
 
-    command.decide(Home.chosen(home), run, "declined", yes=yes)
+    command.refuse(Home.chosen(home), run, yes=yes)
 
 
 @app.command()
@@ -301,7 +301,7 @@ def check_extension(
     NAME is a distribution, or one part of it such as example-nets/tiny. It runs the code; no
     image of a patient is read.
     """
-    from client.cli import extensions as command
+    from client.cli import check_extension as command
 
     command.check_extension(name, arguments, size, content)
 
@@ -400,7 +400,7 @@ def predict(
 
     STUDY is a StudyInstanceUID that `wardround-site index` has found, or a folder or a file.
     """
-    from client.cli import predict as command
+    from client.cli.models import predict as command
 
     wishes = command.PredictOptions(study=study, bundle=bundle, out=out, send=send, abstain=abstain)
     raise typer.Exit(command.predict(Home.chosen(home), wishes, as_json=json))
@@ -427,7 +427,7 @@ def listen(
     A study is scored when the PACS has no more images of it than came, or, with no PACS to ask,
     when nothing came for pacs.listen.settle_seconds.
     """
-    from client.cli import listen as command
+    from client.cli.models import listen as command
 
     if show:
         raise typer.Exit(command.show(Home.chosen(home)))
@@ -455,7 +455,7 @@ def calibrate(
 
     Patients are those whom the model was not trained on.
     """
-    from client.cli import calibrate as command
+    from client.cli.models import calibrate as command
 
     command.calibrate(Home.chosen(home), bundle, coverage=coverage, unlike=unlike, as_json=json)
 
@@ -483,7 +483,7 @@ def deidentify(
     Images whose header or kind makes text in the picture likely are withheld until a person has
     looked. Reports, documents and waveforms are always withheld.
     """
-    from client.cli import deidentify as command
+    from client.cli.data import deidentify as command
     from client.dicom.deidentify.deidentify import Dates, Profile
 
     profile = Profile(
@@ -495,7 +495,7 @@ def deidentify(
 @app.command()
 def pause(home: HomeOption = None) -> None:
     """Take no new requests, until `resume`."""
-    from client.cli import status as command
+    from client.cli import pause as command
 
     command.pause(Home.chosen(home))
 
@@ -503,7 +503,7 @@ def pause(home: HomeOption = None) -> None:
 @app.command()
 def resume(home: HomeOption = None) -> None:
     """Take requests again after `pause`."""
-    from client.cli import status as command
+    from client.cli import resume as command
 
     command.resume(Home.chosen(home))
 
@@ -519,7 +519,7 @@ def service(
     home: HomeOption = None,
 ) -> None:
     """Print a hardened systemd unit, so that the site starts with its machine."""
-    from client.cli import doctor as command
+    from client.cli import service as command
 
     command.write_service(Home.chosen(home), user, out)
 

@@ -1,4 +1,4 @@
-"""`approve` and `refuse`: people's decisions on what a site trains."""
+"""`approve`: what a run does here is shown, and allowed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`extensions`, `check-extension`: what is installed of others' code, and what of it holds."""
+"""`extensions`: installed code of others, and whether this site allows it."""
 
 from __future__ import annotations
 
@@ -50,12 +50,3 @@ def _say(one: Installed, *, is_in_list: bool) -> None:
         say("  refused  not in site.yaml. It would run with all the rights of this site's service:")
         say("           look at its code, then add to extensions:")
         say(f"           {how_to_allow(one.extension)}")
-
-
-def check_extension(name: str, arguments: str, size: str, content: str | None) -> None:
-    """Say what was tried of DISTRIBUTION/NAME and what holds; the first refusal is raised."""
-    # Imported here: it loads torch.
-    from client.privacy.extension_check import told
-
-    for line in told(name, arguments, size, content):
-        say(as_text(line))

@@ -1,13 +1,14 @@
-"""`init` and `join`: from nothing to a site that waits to be accepted."""
+"""`join`: from an invitation to a site that waits to be accepted."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.cli.init import make_folder, new_config, write
 from client.governance.approvals import Approvals
 from client.site.home import Home
-from client.site.site_config import SiteConfig, load_site_config, write_site_config
+from client.site.site_config import SiteConfig, load_site_config
 from client.site.terminal import as_text, say
 from client.transport.joining import join, wait_until_accepted
 from client.transport.proxy import proxy_to
@@ -31,17 +32,6 @@ class JoinOptions:
     new_key: bool
 
 
-def init(home: Home, name: str, data: Path, labels: Path | None) -> None:
-    """Write site.yaml and the folder that it stands in."""
-    if home.site_yaml.exists():
-        message = f"{home.site_yaml} is there already. Edit it, or give another home with --home."
-        raise ConfigurationError(message)
-    config = _new_config(name, data, labels)
-    _make_folder(home)
-    _write(home, config)
-    say("Next: wardround-site join INVITE   (site.yaml says where the data are)")
-
-
 def join_coordinator(home: Home, options: JoinOptions) -> None:
     """Join, initialising the home first where that is still to be done."""
     text = invite_text(options.invite)
@@ -50,10 +40,10 @@ def join_coordinator(home: Home, options: JoinOptions) -> None:
         None if options.approve is None else pinned(load_config(options.approve), at_site=True)
     )
     new = _wanted_config(home, invite, options)
-    _make_folder(home)
+    make_folder(home)
     reply = join(home, text, new_key=options.new_key)
     if new is not None:
-        _write(home, _with_proxy(new, invite))
+        write(home, _with_proxy(new, invite))
     if approved is not None:
         _approve(home, approved)
     _tell(home, invite, reply)
@@ -87,7 +77,7 @@ def _wanted_config(home: Home, invite: Invite, options: JoinOptions) -> SiteConf
                 "wardround-site join INVITE --data FOLDER"
             )
             raise ConfigurationError(message)
-        return _new_config(invite.site, options.data, options.labels)
+        return new_config(invite.site, options.data, options.labels)
     config = load_site_config(home.site_yaml)
     if config.name != invite.site:
         message = (
@@ -115,42 +105,6 @@ def _with_proxy(config: SiteConfig, invite: Invite) -> SiteConfig:
         return config
     say(f"The proxy {proxy.shown} of HTTPS_PROXY is on the way; site.yaml says so from now on.")
     return SiteConfig.model_validate(config.model_dump() | {"proxy": proxy.url})
-
-
-def _new_config(name: str, data: Path, labels: Path | None) -> SiteConfig:
-    from pydantic import ValidationError
-
-    from common.config.errors import explain
-
-    if not data.expanduser().is_dir():
-        message = f"There is no folder {data}. Give --data the folder with the DICOM files."
-        raise ConfigurationError(message)
-    try:
-        return SiteConfig(
-            name=name,
-            data=data.expanduser().absolute(),
-            labels=None if labels is None else labels.expanduser().absolute(),
-        )
-    except ValidationError as error:
-        message = f"{explain(error, SiteConfig, 'init')}. Use a-z, 0-9 and hyphens."
-        raise ConfigurationError(message) from error
-
-
-def _write(home: Home, config: SiteConfig) -> None:
-    write_site_config(home.site_yaml, config)
-    say(f"Wrote {home.site_yaml}: look at its policy, which is strict as it stands.")
-
-
-def _make_folder(home: Home) -> None:
-    try:
-        # One that is there already keeps its permissions; `doctor` says when they are too wide.
-        home.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        message = (
-            f"Cannot write {home.folder}: {error.strerror}. Give --home a folder that this user "
-            "may write."
-        )
-        raise ConfigurationError(message) from error
 
 
 def _approve(home: Home, config: RunConfig) -> None:

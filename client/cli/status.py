@@ -1,9 +1,8 @@
-"""`status`, `pause` and `resume` of the daemon."""
+"""`status`: what the daemon does now, and what to type next."""
 
 from __future__ import annotations
 
 import json
-import os
 
 from client.governance.approvals import Approvals
 from client.site.home import Home
@@ -85,35 +84,6 @@ def _name(home: Home, *, running: bool) -> tuple[str, str]:
         if not running:
             raise
         return load_coordinator(home).site, str(error)
-
-
-def pause(home: Home) -> None:
-    """Let the site take no new requests, until it is resumed."""
-    load_site_config(home.site_yaml)
-    home.paused.touch(mode=0o600)
-    _durable(home)
-    say("Paused: what is asked from now on is refused as `the site is paused`.")
-    say("What is being trained now is still answered. To go on: wardround-site resume")
-
-
-def resume(home: Home) -> None:
-    """Let the site take requests again."""
-    load_site_config(home.site_yaml)
-    was = home.paused.exists()
-    home.paused.unlink(missing_ok=True)
-    _durable(home)
-    say("The site takes requests again." if was else "The site was not paused.")
-    if not is_running(home):
-        say("Next: wardround-site start")
-
-
-def _durable(home: Home) -> None:
-    """Keep a pause over a power failure."""
-    folder = os.open(home.folder, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _facts(home: Home) -> dict[str, object]:

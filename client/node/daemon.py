@@ -17,12 +17,12 @@ from client.governance.disclosures import Disclosures
 from client.governance.records_check import SiteRecords
 from client.governance.repetition_limits import Seldom
 from client.governance.request_admission import AdmissionContext
-from client.node.daemon_process import answering_health, locked, stopping
 from client.node.message_loop import MessageLoop, TransportContext
 from client.node.prometheus_metrics import SiteMeters
 from client.node.reconnecting import LONGEST_PAUSE, Reconnecting
 from client.node.status import Status
 from client.node.worker_process import WorkerProcess
+from client.site.daemon_process import answering_health, locked, stopping
 from client.site.home import Home
 from client.site.site_config import SiteConfig, load_site_config
 from client.transport.coordinator import Coordinator, load_coordinator

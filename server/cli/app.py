@@ -217,7 +217,7 @@ def status(
 @app.command()
 def watch(run: NewestArgument = None, folder: FolderOption = None) -> None:
     """Show a run until it is over; the exit status is the run's."""
-    from server.cli import run as command
+    from server.cli import watch as command
 
     raise typer.Exit(command.watch_run(_chosen(folder), run))
 
@@ -225,7 +225,7 @@ def watch(run: NewestArgument = None, folder: FolderOption = None) -> None:
 @app.command()
 def stop(run: RunArgument, folder: FolderOption = None) -> None:
     """Stop a run; it saves its round and can be resumed."""
-    from server.cli import run as command
+    from server.cli import stop as command
 
     command.stop(_chosen(folder), run)
 
@@ -233,7 +233,7 @@ def stop(run: RunArgument, folder: FolderOption = None) -> None:
 @app.command()
 def resume(run: RunArgument, folder: FolderOption = None, *, detach: DetachOption = False) -> None:
     """Go on with a run from its last saved round, and watch it."""
-    from server.cli import run as command
+    from server.cli import resume as command
 
     raise typer.Exit(command.resume(_chosen(folder), run, detach=detach))
 

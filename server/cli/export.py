@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from server.cli.run import newest_name
+from server.cli.watch import newest_name
 from server.files.folder import Folder
 from server.files.status_reader import view_of
 

@@ -8,7 +8,7 @@ import typer
 
 from common.platform.errors import ConfigurationError
 from server.cli.cohorts import survey_json
-from server.cli.run import newest_name
+from server.cli.watch import newest_name
 from server.files.folder import Folder
 from server.files.status_reader import view_of
 from server.rounds.cohort_report import said, write_report

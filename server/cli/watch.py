@@ -1,24 +1,28 @@
 """`watch`: follows a run until it is over.
 
-Public: watch, show, Look.
+Public: watch, watch_run, watched, newest_name, show, Look.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from datetime import datetime
 
+import typer
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
 from common.metrics.constant_predictor import beside
-from common.platform.errors import ExitCode, LinkDown, Unreachable
+from common.platform.errors import ConfigurationError, ExitCode, LinkDown, Unreachable
 from server.cli.run_display import frame, table_of
 from server.cli.run_words import waits_for
-from server.files.status_reader import RoundFacts, RunView
+from server.files.folder import Folder
+from server.files.status_reader import RoundFacts, RunView, newest
 from server.service.advice import advice
+from server.service.operator_client import Operator
 
 #: Asks the service, or reads the files. Unreachable and LinkDown pass; other errors end it.
 Look = Callable[[], RunView]
@@ -49,6 +53,30 @@ def watch(look: Look, console: Console, *, pause_seconds: float = _PAUSE_SECONDS
         )
         return ExitCode.INTERRUPTED
     return last.exit_code
+
+
+def watch_run(folder: Folder, name: str | None) -> int:
+    """Show a run until it is over."""
+    with closing(Operator(folder)) as operator:
+        chosen = name or newest_name(operator.runs())
+        return watch(lambda: operator.run(chosen), Console())
+
+
+def watched(operator: Operator, name: str, *, detach: bool) -> int:
+    """Show an ordered run to its end, unless it is detached."""
+    if detach:
+        typer.echo(f"To see it: wardround-coordinator watch {name}")
+        return 0
+    return watch(lambda: operator.run(name), Console())
+
+
+def newest_name(views: Iterable[RunView]) -> str:
+    """Return the newest run's name; ConfigurationError when there is none."""
+    found = newest(views)
+    if found is None:
+        message = "There is no run yet. Start one: wardround-coordinator run CONFIG"
+        raise ConfigurationError(message)
+    return found.name
 
 
 def show(views: Sequence[RunView], console: Console) -> None:

@@ -15,7 +15,7 @@ from client.node.worker import site_context
 from common.messages.wire import Proposal, TrainRequest
 from common.models.run_network import initial_weights
 from common.platform.errors import StateDamaged
-from tests.client.cli.test_predicting import fill
+from tests.client.cli.models.test_predict import fill
 from tests.client.dicom_files import config_of
 from tests.client.inference.calibration.test_site_calibration import (
     FirstColumn,

@@ -49,7 +49,7 @@ def listen(home: Home, wishes: ListenOptions) -> ExitCode:
     from client.inference.arrivals.queue import ArrivalQueue
     from client.inference.local import local_of
     from client.inference.trained_model import open_model
-    from client.node.daemon_process import stopping
+    from client.site.daemon_process import stopping
     from common.platform.logs import log, open_logs
 
     rules = pacs.listen if pacs is not None else Listening()
@@ -76,7 +76,7 @@ def listen(home: Home, wishes: ListenOptions) -> ExitCode:
 @contextmanager
 def _alone(home: Home) -> Iterator[None]:
     """Hold the home's queue: two listeners would score the same studies."""
-    from client.node.daemon_process import locked
+    from client.site.daemon_process import locked
 
     with ExitStack() as stack:
         try:

@@ -1,0 +1,6 @@
+"""Commands of `wardround-site` for a trained model: predict, listen, calibrate.
+
+Imported from here: calibrate, listen, predict.
+May import: client.dicom, client.dicom.index, client.inference, client.inference.arrivals,
+    client.inference.calibration, client.pacs.sending, client.results, client.site, common.
+"""
