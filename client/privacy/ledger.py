@@ -32,7 +32,7 @@ from client.privacy.ledger_rows import SCHEMA, LedgerState, add_text, append, la
 from client.privacy.stored_charge import BoundTo, Charge, named
 from common.config.privacy import COMMON_DELTA
 from common.platform.errors import BudgetExceeded, LedgerDamaged, PrivacyError, RunBegun
-from common.platform.sqlite_file import connected, explained
+from common.platform.sqlite_file import connected, explained, transaction
 from common.privacy.accounting import epsilon_of
 from common.privacy.plan import LedgerHead, Mechanism, Spend
 
@@ -180,16 +180,8 @@ class Ledger:
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """Hold the write lock from the first read to the commit, so that charges queue up."""
-        with closing(self._connect()) as connection:
-            with self._explained():
-                connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-            with self._explained():
-                connection.execute("COMMIT")
+        with closing(self._connect()) as connection, transaction(connection, self._explained):
+            yield connection
 
     def _connect(self) -> sqlite3.Connection:
         with self._explained():

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from client.site.hours import check_hours
+from client.site.yaml_part import whole_path
 from common.config.section import Part, PositiveFloat
 
 #: PS3.3 C.7.3.1.1.1: a code string (PS3.5 6.2, CS).
@@ -128,10 +129,7 @@ class PacsConfig(Part):
     @field_validator("folder", "password_file", "authority", "certificate", "key")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
-        if path is not None and not path.is_absolute():
-            message = "expected a whole path that begins with /, as the daemon starts elsewhere"
-            raise ValueError(message)
-        return path
+        return whole_path(path)
 
     @model_validator(mode="after")
     def _reachable(self) -> Self:

@@ -14,7 +14,7 @@ from client.site.hours import check_hours, within
 from client.site.pacs_section import PacsConfig
 from client.site.policy_section import PolicyRules
 from client.site.quality_section import QualityRules
-from client.site.yaml_part import load_part
+from client.site.yaml_part import load_part, whole_path
 from common.config.section import Part, PositiveFloat, PositiveInt
 from common.config.yaml import write_yaml
 from common.messages.enrolment import SiteName
@@ -100,10 +100,7 @@ class SiteConfig(Part):
     @field_validator("data", "labels")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
-        if path is not None and not path.is_absolute():
-            message = "expected a whole path that begins with /, as the daemon starts elsewhere"
-            raise ValueError(message)
-        return path
+        return whole_path(path)
 
     @field_validator("proxy")
     @classmethod

@@ -16,6 +16,14 @@ from common.platform.errors import ConfigurationError
 _P = TypeVar("_P", bound=Part)
 
 
+def whole_path(path: Path | None) -> Path | None:
+    """Return a path of a site's file, which must not depend on where a program starts."""
+    if path is not None and not path.is_absolute():
+        message = "expected a whole path that begins with /, as the daemon starts elsewhere"
+        raise ValueError(message)
+    return path
+
+
 def load_part(
     path: Path, kind: type[_P], *, missing: str = "", keys: str = "keys and values"
 ) -> _P:

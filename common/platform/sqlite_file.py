@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -53,3 +53,23 @@ def explained(explain: Callable[[sqlite3.DatabaseError], WardroundError]) -> Ite
         yield
     except sqlite3.DatabaseError as error:
         raise explain(error) from error
+
+
+@contextmanager
+def transaction(
+    connection: sqlite3.Connection,
+    explained: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Iterator[None]:
+    """Hold the write lock from the first read to the commit; nothing is written on an error.
+
+    The connection is one with `autocommit`; `explained` is around its beginning and its commit.
+    """
+    with explained():
+        connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    with explained():
+        connection.execute("COMMIT")

@@ -60,6 +60,13 @@ def follow_up(target: _Values) -> FollowUp[_Values]:
     )
 
 
+def _followed_without_event(config: PrognosisTask) -> dict[str, str]:
+    row = {config.event: "0"}
+    if config.time is not None:
+        row[config.time] = f"{config.horizon or 1}"
+    return row
+
+
 class ProportionalHazards(nn.Module):
     """A network's one risk score, shared by all intervals, plus a baseline for each."""
 
@@ -140,10 +147,7 @@ class Survival:
     def blank_target(self, size: tuple[int, ...]) -> np.ndarray:
         """Return that of somebody who was followed to the horizon, without the event."""
         del size
-        row = dict.fromkeys(self.columns(), "0")
-        if self.config.time is not None:
-            row[self.config.time] = f"{self.config.horizon or 1}"
-        return self.encode(row)
+        return self.encode(_followed_without_event(self.config))
 
     def item_loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Return the negative log-likelihood of each item's intervals."""
@@ -266,10 +270,7 @@ class FixedHorizon:
     def blank_target(self, size: tuple[int, ...]) -> np.ndarray:
         """Return that of somebody who was followed to the horizon, without the event."""
         del size
-        row = dict.fromkeys(self.columns(), "0")
-        if self.config.time is not None:
-            row[self.config.time] = f"{self.config.horizon or 1}"
-        return self.encode(row)
+        return self.encode(_followed_without_event(self.config))
 
     def item_loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Return cross-entropy by item."""

@@ -25,7 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 from common.messages.enrolment import Invite, JoinRequest, SiteName, StateRequest
 from common.messages.signing_key import fingerprint
 from common.platform.errors import ConfigurationError, StateDamaged, TrustRefused
-from common.platform.sqlite_file import connected, explained
+from common.platform.sqlite_file import connected, explained, transaction
 
 State = Literal["pending", "accepted", "revoked"]
 
@@ -232,14 +232,8 @@ class Enrolment:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        with closing(self._connect()) as connection, self._explained():
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
+        with closing(self._connect()) as connection, self._explained(), transaction(connection):
+            yield connection
 
     def _connect(self) -> sqlite3.Connection:
         with self._explained():

@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from common.config.measured_rounds import evaluations
 from common.config.privacy import COMMON_DELTA
 from common.config.run_config import RunConfig
-from common.messages.wire import EvaluationRequest, SiteReport
+from common.messages.wire import SiteReport
 from common.metrics.intervals import Estimate
 from common.metrics.statistics import Statistics, merge
 from common.privacy.accounting import epsilon_of
 from common.privacy.plan import count_mechanism
 from common.tasks.summary import summarised
-from server.rounds.round_record import last_ledgers
-from server.rounds.run_rounds import Sites
+from server.rounds.run_rounds import Sites, ask_reports
 from server.rounds.run_state import RunState
-from server.rounds.update_admission import NotAdmitted, admit_reports
+from server.rounds.update_admission import NotAdmitted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,17 +37,7 @@ def measure_tests(config: RunConfig, sites: Sites, state: RunState) -> Measured:
     Between hospitals and in a simulation it is this one function.
     """
     asked = sites.available()
-    request = EvaluationRequest(
-        run=state.run,
-        round=state.round,
-        seed=state.seed,
-        config=config,
-        weights=state.chosen,
-        split="test",
-    )
-    reports, left_out = admit_reports(
-        sites.evaluate(request, asked), request, asked, last_ledgers(state.history)
-    )
+    reports, left_out = ask_reports(config, sites, state, asked, "test")
     merged = merge(report.statistics for report in reports) if reports else None
     return Measured(
         reports=reports,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 from common.config.measured_rounds import is_validated
 from common.config.run_config import RunConfig
@@ -32,7 +32,7 @@ from server.rounds.run_state import RunState, RunStore
 from server.rounds.update_admission import NotAdmitted, admit, admit_reports
 from server.rounds.update_norm_bound import bounded
 
-__all__ = ["RoundRecord", "RunRecords", "Sites", "begin", "run_rounds"]
+__all__ = ["RoundRecord", "RunRecords", "Sites", "ask_reports", "begin", "run_rounds"]
 
 
 class Sites(Protocol):
@@ -168,17 +168,7 @@ def settle_round(config: RunConfig, sites: Sites, state: RunState) -> RunState:
 def _validate(config: RunConfig, sites: Sites, state: RunState) -> RunState:
     """Measure the current weights on validation patients and keep them if they are the best."""
     asked = tuple(sorted(set(sites.available())))
-    request = EvaluationRequest(
-        run=state.run,
-        round=state.round,
-        seed=state.seed,
-        config=config,
-        weights=state.current,
-        split="validation",
-    )
-    reports, left_out = admit_reports(
-        sites.evaluate(request, asked), request, asked, last_ledgers(state.history)
-    )
+    reports, left_out = ask_reports(config, sites, state, asked, "validation")
     record = state.history[-1]
     told = {report.site: report.spend.ledger for report in reports if report.spend is not None}
     record = replace(
@@ -194,6 +184,26 @@ def _validate(config: RunConfig, sites: Sites, state: RunState) -> RunState:
         if is_better(now, state.best_score):
             state = replace(state, best=state.current, best_round=state.round, best_score=now)
     return replace(state, history=(*state.history[:-1], record))
+
+
+def ask_reports(
+    config: RunConfig,
+    sites: Sites,
+    state: RunState,
+    asked: Sequence[str],
+    split: Literal["validation", "test"],
+) -> tuple[list[SiteReport], list[NotAdmitted]]:
+    """Ask sites to measure: current weights on validation, chosen ones on test patients."""
+    request = EvaluationRequest(
+        run=state.run,
+        round=state.round,
+        seed=state.seed,
+        config=config,
+        weights=state.chosen if split == "test" else state.current,
+        split=split,
+    )
+    answers = sites.evaluate(request, asked)
+    return admit_reports(answers, request, asked, last_ledgers(state.history))
 
 
 class _Tally:

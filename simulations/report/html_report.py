@@ -6,7 +6,6 @@ Public: write_report.
 from __future__ import annotations
 
 import base64
-import importlib.resources
 import json
 import math
 import re
@@ -16,6 +15,7 @@ import yaml
 
 from common.config.run_config import without_privacy
 from common.platform.durable_files import replace_durably
+from common.platform.html_page import page
 from simulations.comparison.compare import Comparison, peak_rss_mb
 from simulations.report.bundle_output import privacy_of, write_shared_model
 from simulations.report.calibration import calibration
@@ -49,8 +49,8 @@ def write_report(out: Path, found: Comparison) -> list[str]:
     has_bundle = write_shared_model(out / "bundle", found)
     ends = intervals(found)
     lines = constants(found, ends)
-    page = page_of(found, pictures, ends, lines, has_bundle=has_bundle)
-    replace_durably(out / "report.html", page.encode())
+    text = page_of(found, pictures, ends, lines, has_bundle=has_bundle)
+    replace_durably(out / "report.html", text.encode())
     return lines
 
 
@@ -63,13 +63,7 @@ def page_of(
     has_bundle: bool,
 ) -> str:
     """Return the page; everything that came from outside is escaped."""
-    from jinja2 import Environment, StrictUndefined
-
-    text = importlib.resources.files("simulations.report").joinpath("page.html").read_text("utf-8")
-    template = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).from_string(text)
-    return template.render(
+    values = dict[str, object](
         found=found,
         config=found.config,
         without=without_privacy(found.config),
@@ -97,6 +91,7 @@ def page_of(
         told=told_of(found),
         sizes=[(c.name, len(c.items), len(c.items.patient)) for c in found.cohorts],
     )
+    return page("simulations.report", "page.html", values)
 
 
 def data_uri(png: bytes) -> str:
