@@ -9,23 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from client.cohort.split import site_key
 from client.inference.trained_model import open_model
-from client.site.cache import Cache
 from client.site.extensions_section import AllowedExtension
 from client.site.site_config import allowed_extensions, load_site_config, write_site_config
 from common.config.run_config import RunConfig, load_config
 from common.extensions.content import installed
 from common.messages.refusals import RefusalReason
 from common.platform.errors import ExtensionRefused
-from server.aggregation.rules import aggregator_of
-from server.rounds.run_rounds import RunRecords, begin, run_rounds
 from server.rounds.run_state import RunState
-from simulations.comparison.cohorts import load_hospitals, sites_of
-from simulations.engines.in_process import InProcessSites
 from tests.end_to_end.cohorts import table_config, write_tables
 from tests.end_to_end.command import compare
 from tests.end_to_end.federation import OPEN, Coordinator, Federation, SiteAt
+from tests.end_to_end.simulation import simulated
 from tests.extensions import built, install, on_path
 
 pytestmark = pytest.mark.slow
@@ -76,20 +71,9 @@ def allow(site: SiteAt, content: str) -> None:
     write_site_config(site.home.site_yaml, config.model_copy(update={"extensions": (rule,)}))
 
 
-def simulated(config: RunConfig, setting: Setting, names: tuple[str, ...] = USERS) -> RunState:
+def expected_of(config: RunConfig, setting: Setting, names: tuple[str, ...] = USERS) -> RunState:
     sites = {name: setting.federation.sites[name] for name in names}
-    folders = tuple(site.data for site in sites.values())
-    found = load_hospitals(config, folders, Cache(setting.folder / "cache"), lambda _text: None)
-    keys = {name: site_key(site.home.identity_key) for name, site in sites.items()}
-    here = sites_of(found.cohorts, config, 0, 0, keys)
-    aggregator = aggregator_of(config.aggregation, 3, config.extensions)
-    state = begin(config, "run", 0, aggregator)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return run_rounds(config, InProcessSites(here, config, 0), aggregator, state, RunRecords())
-    finally:
-        torch.set_num_threads(threads)
+    return simulated(config, sites, setting.folder / "cache")
 
 
 def test_a_federation_with_an_extension_ends_where_its_simulation_does(setting: Setting) -> None:
@@ -97,7 +81,7 @@ def test_a_federation_with_an_extension_ends_where_its_simulation_does(setting: 
     assert run.end(180) == "done", run.message
     config = load_config(run.place.config)
     assert [e.content for e in config.extensions] == [setting.content]
-    expected, found = simulated(config, setting), run.result()
+    expected, found = expected_of(config, setting), run.result()
     assert [sorted(record.updates) for record in found.history] == [list(USERS)] * 3
     check_same(found, expected)
     said = run.board["sites"]["west"]
@@ -120,7 +104,7 @@ def test_a_site_needs_nothing_of_what_merges_released_updates_and_counts(setting
     assert run.end(180) == "done", run.message
     found = run.result()
     assert [sorted(record.updates) for record in found.history] == [["east", "north", "west"]] * 3
-    check_same(found, simulated(load_config(run.place.config), setting, (*USERS, "west")))
+    check_same(found, expected_of(load_config(run.place.config), setting, (*USERS, "west")))
     text = setting.federation.sites["west"].type("runs", run.place.path.name)
     assert "It runs at the coordinator alone" in text
 

@@ -12,25 +12,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from client.cohort.split import site_key
 from client.privacy.ledger import Ledger
-from client.site.cache import Cache
-from common.config.run_config import RunConfig, load_config, without_privacy
+from common.config.run_config import load_config, without_privacy
 from common.messages.signed_envelope import read_envelope, unseal
 from common.platform.hash_chain import verify
 from common.privacy.accounting import epsilon_of
-from server.aggregation.rules import aggregator_of
 from server.enrolment.certificates import client_context, server_context
 from server.files.coordinator_yaml import host_and_port, load_settings, write_settings
-from server.rounds.run_rounds import RunRecords, begin, run_rounds
-from server.rounds.run_state import RunState
-from simulations.comparison.cohorts import load_hospitals, sites_of
-from simulations.engines.in_process import InProcessSites
 from simulations.synthetic.hospitals import demo_cohort, write_hospital
 from tests.end_to_end.federation import Coordinator, Federation, RunAt, SiteAt
 from tests.end_to_end.link import Link, Tap
 from tests.end_to_end.namespaces import COORDINATOR, separated
 from tests.end_to_end.processes import free_port, typed
+from tests.end_to_end.simulation import simulated
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs_shared_data]
 
@@ -138,29 +132,13 @@ def short(path: Path, **changes: object) -> Path:
     return path
 
 
-def simulated(config: RunConfig, setting: Setting, cache: Path) -> RunState:
-    """Return what a simulation over the same folders ends in."""
-    folders = tuple(setting.site(name).data for name in NAMES)
-    found = load_hospitals(config, folders, Cache(cache), lambda _text: None)
-    # The hospitals' own keys: with those of a seed, other patients would train.
-    keys = {name: site_key(setting.site(name).home.identity_key) for name in NAMES}
-    sites = sites_of(found.cohorts, config, 0, 0, keys)
-    aggregator = aggregator_of(config.aggregation, len(sites))
-    state = begin(config, "run", 0, aggregator)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return run_rounds(config, InProcessSites(sites, config, 0), aggregator, state, RunRecords())
-    finally:
-        torch.set_num_threads(threads)
-
-
 def test_a_federation_ends_where_its_simulation_does(setting: Setting, tmp_path: Path) -> None:
     path = short(tmp_path / "plain.yaml")
     run = setting.federation.coordinator.run(path, "--without-privacy")
     assert run.end(120) == "done", run.message
     config = without_privacy(load_config(path))
-    expected, found = simulated(config, setting, tmp_path / "cache"), run.result()
+    expected = simulated(config, setting.federation.sites, tmp_path / "cache")
+    found = run.result()
     assert [sorted(record.updates) for record in found.history] == [list(NAMES)] * ROUNDS
     assert found.best_round == expected.best_round
     for name, value in expected.weights.items():
