@@ -1,4 +1,4 @@
-"""How much the memory of processes grows: the kernel's own high-water mark, from a given moment."""
+"""Growth of processes' memory, by the kernel's own high-water mark."""
 
 from __future__ import annotations
 

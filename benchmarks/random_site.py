@@ -1,4 +1,4 @@
-"""A site whose work is random numbers: what a coordinator does with large updates, and no more.
+"""A site that answers random numbers, to measure a coordinator with large updates.
 
     python benchmarks/random_site.py HOME
 

@@ -1,4 +1,4 @@
-"""What a simulated round costs beside its training, how workers share it, and the first one.
+"""Cost of a simulated round beside its training, shared by workers, and of the first one.
 
     python benchmarks/rounds.py
 

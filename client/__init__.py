@@ -1,1 +1,1 @@
-"""The hospital: images stay here."""
+"""The hospital's side; images stay here."""

@@ -1,4 +1,4 @@
-"""What all tests share: profiles, signals, which tests start processes, what was not run."""
+"""Fixtures and hooks of all tests: profiles, signals, processes, and what was not run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`wardround-site`: one module a command; `app` says what each is called and takes.
+"""Commands of `wardround-site`, one module each; `app` gives their names and options.
 
 Imported from here: nothing.
 May import: client.cli.data, client.cli.models, client.cohort_statistics, client.dicom.deidentify,

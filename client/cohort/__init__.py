@@ -1,4 +1,4 @@
-"""From a folder and a table to the patients, images and parts that a run can use.
+"""Cohort of a run: patients, images and parts, made from a folder and a table.
 
 Imported from here: column_check, decode, image_quality, images, join_report, left_out, loading,
     other_formats, pixel_quality, quality_refusals, scan, select, series_choice, site_cohort, split.

@@ -1,4 +1,4 @@
-"""What a site tells of its cohort before a run, as counts, and what that costs its patients.
+"""Statistics of a site's cohort before a run, as counts, and their cost for its patients.
 
 Imported from here: account, brightness, description, released_counts, run_costs.
 May import: client.cohort, client.dicom, client.dicom.headers, client.dicom.index,

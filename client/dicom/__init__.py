@@ -1,4 +1,4 @@
-"""DICOM as it is found: reasons and remarks here, and a room for each step of reading it.
+"""DICOM reading: reasons and remarks here, and a room for each step.
 
 Imported from here: contained, quiet, reasons, remarks.
 May import: common.

@@ -1,4 +1,4 @@
-"""Whatever one file, image or row makes a library raise, as its own refusal.
+"""Errors that a library raises on one file, image or row, turned into a refusal of it.
 
     UnusableFile                         as it is
     MemoryError                          TOO_LARGE

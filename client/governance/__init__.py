@@ -1,4 +1,4 @@
-"""What a hospital decides and can prove: its policy, approvals, disclosures and records.
+"""Decisions and records of a hospital: policy, approvals, disclosures.
 
 Imported from here: approvals, disclosures, extensions, plain_words, policy, records_check,
     records_loss, repetition_limits, request_admission.

@@ -1,4 +1,4 @@
-"""A trained model on a hospital's own studies: files in, what the model says of them out.
+"""Inference: a trained model scores a hospital's own studies.
 
 Imported from here: fit_calibration, inputs, local, trained_model.
 May import: client.cohort, client.dicom, client.dicom.headers, client.dicom.pixels,

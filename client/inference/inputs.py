@@ -1,4 +1,4 @@
-"""What somebody names to be scored: a bundle's folder, a study's folder or file."""
+"""Check of the bundle and the study that a person names to be scored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The daemon and its worker: requests are taken, worked at and answered, for ever.
+"""The daemon and its worker: they take, work at and answer requests.
 
 Imported from here: daemon, systemd.
 May import: client.cohort, client.cohort_statistics, client.governance,

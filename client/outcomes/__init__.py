@@ -1,4 +1,4 @@
-"""Outcomes from where a hospital keeps them: FHIR R4 and OMOP, to one table of labels.
+"""Table of outcomes from FHIR R4 or OMOP.
 
 Imported from here: fhir_records, fhir_server, omop, outcome_table, outcomes_yaml, records,
     table_schema.

@@ -1,4 +1,4 @@
-"""Images from where they are kept: DICOMweb, C-GET, C-MOVE or a folder, behind one interface.
+"""Images from the PACS by DICOMweb, C-GET, C-MOVE or a folder, behind one interface.
 
 Imported from here: arrival_batch, cfind, fsync, image_source, pull, pull_queue, pull_selection,
     rate_limit, received_file, storage_scp.

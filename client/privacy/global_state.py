@@ -1,4 +1,4 @@
-"""What a forward pass can set for the whole process: torch's switches, random generators.
+"""Process-wide state that a forward pass can set: torch's switches, random generators.
 
 Each switch is a pair: how it is read, how it is set. Put back after every patient whom code of
 others has seen, and looked at when such a network is tried.

@@ -1,4 +1,4 @@
-"""One object that can change, and how it gets back what it held.
+"""Objects that can change, each with a way to put back what it held.
 
 Each class here looks at an object once (`of`) and puts it back in place (`put_back`): others go on
 holding the same dict, list or tensor. The object's own class is not asked (`dict.clear(held)`, not

@@ -1,4 +1,4 @@
-"""A private step: hides every patient.
+"""A private training step, in which every patient is hidden.
 
 Guarantee: adding or removing one patient, with any number of images of any content,
 changes the sum that noise is added to by at most `clip_norm` in L2 norm. So each step is a

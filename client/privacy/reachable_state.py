@@ -1,4 +1,4 @@
-"""What a network and its code can keep from one patient to the next.
+"""State that a network and its code could carry from one patient to the next.
 
     reached from the network     attributes of every submodule and of what they hold: numbers,
                                  lists, dicts, sets, tensors, arrays, generators, hooks, modes

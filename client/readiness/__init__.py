@@ -1,4 +1,4 @@
-"""Whether a site is ready: what is in its folder, and whether machine, PACS and link are well.
+"""Readiness of a site: its folder, machine, PACS and link.
 
 Imported from here: doctor, gathering, report.
 May import: client.cohort, client.cohort_statistics, client.dicom, client.dicom.headers,

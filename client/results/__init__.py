@@ -1,4 +1,4 @@
-"""A model's findings in the forms in which a hospital's systems show them.
+"""A model's findings as DICOM SR, SEG, secondary capture and FHIR.
 
 Imported from here: equipment, identity, score, writing.
 May import: client.dicom, client.dicom.codec, client.dicom.reading, client.site, common.

@@ -1,4 +1,4 @@
-"""A cohort as a run's network takes it: frozen features in place of images, split into a Site."""
+"""A cohort as input of a run's network: frozen features for images, split into a Site."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The way to the coordinator: joining it, calling it, and what is on its way from and to it.
+"""Transport to the coordinator: joining, calls, and messages on their way.
 
 Imported from here: connection, coordinator, fleet_client, inbox, joining, outbox, proxy,
     quarantine.

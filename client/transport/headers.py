@@ -1,4 +1,4 @@
-"""Headers of ours on a site's calls: what a pull waits for, and the request's signature."""
+"""HTTP headers that a site adds to its calls: the pull's wait, the request's signature."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A withdrawn patient: all that a site keeps of one, found and removed.
+"""Withdrawal of a patient: everything that a site keeps of one is removed.
 
 Imported from here: purge.
 May import: client.cohort, client.dicom, client.dicom.headers, client.dicom.index,

@@ -1,4 +1,4 @@
-"""What a run is: typed once, checked once, the same file for simulation and production.
+"""Configuration of a run, the same file for simulation and production.
 
 Imported from here: errors, extension, learning_rate, measured_rounds, network_sizes, privacy,
     ranges, run_config, section, task, yaml.

@@ -1,4 +1,4 @@
-"""What a site must have, and how it becomes a network's input."""
+"""Section `cohort`: what a site must have, and how it becomes a network's input."""
 
 from __future__ import annotations
 

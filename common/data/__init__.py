@@ -1,4 +1,4 @@
-"""Patients and weights as tensors, and the way from quantities to a network's input.
+"""Patients and weights as tensors, and the preprocessing of images.
 
 Imported from here: augmentation, cell_values, preprocessing, resampling, sample, unfit_image,
     weights.

@@ -1,4 +1,4 @@
-"""All that travels between coordinator and site, how it is packed, signed and bounded.
+"""Messages between coordinator and site: packed, signed and bounded.
 
 Imported from here: answer_sizes, cohort_statistics, enrolment, flower_http, flower_messages,
     flower_records, message_header, packing, pull_headers, receipt, refusals, request_signature,

@@ -1,4 +1,4 @@
-"""Headers of ours on Flower's pulls.
+"""HTTP headers that Wardround adds to Flower's pulls.
 
 A pull may carry WAIT_HEADER: so many seconds the coordinator holds an answer back that would
 be empty. And it may carry RECEIVED_HEADER with the value of the last DELIVERY_HEADER whose

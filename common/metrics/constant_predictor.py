@@ -1,4 +1,4 @@
-"""The constant predictor beside a model: one that looks at nobody.
+"""Constant predictor, a baseline that looks at no patient.
 
     diagnosis, prognosis    the same score for all: AUROC and C-index 0.5
     segmentation            the empty outline, which has Dice 0; where the masks are (in a

@@ -1,4 +1,4 @@
-"""Rule of whose values may be added up.
+"""Suppression of small cells: whose values may be added up and released.
 
 No count of fewer than the smallest cell is told, nor one that could be had by subtracting
 released counts from each other. Rows may be images; the patients behind them are counted.

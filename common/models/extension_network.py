@@ -1,4 +1,4 @@
-"""Network of an extension: built like ours, and tried out before anything relies on it."""
+"""Network of an extension, built and tried out before anything relies on it."""
 
 from __future__ import annotations
 

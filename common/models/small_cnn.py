@@ -1,4 +1,4 @@
-"""A small network of our own: four strided convolutions, 2-D or 3-D, quick on one core.
+"""A small network: four strided convolutions, 2-D or 3-D, quick on one core.
 
 At width 16 it has 98 thousand parameters in 2-D, and 293 thousand in 3-D.
 """

@@ -1,4 +1,4 @@
-"""What commands of several programs share: how errors end them, and options of check-extension."""
+"""Errors and options that the commands of several programs share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""systemd units: what both sides' units share."""
+"""systemd units of both sides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tasks with probabilities share: statistics and metrics by label."""
+"""Statistics and metrics by label, for tasks that predict probabilities."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What survival predictions are measured by: exact where scores are, by counts elsewhere."""
+"""Metrics of survival predictions: exact where scores are, by counts elsewhere."""
 
 from __future__ import annotations
 

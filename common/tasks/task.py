@@ -1,4 +1,4 @@
-"""What a task is: targets in, a loss per item, predictions and mergeable statistics out."""
+"""Interface of a task: targets in; losses by item, predictions and statistics out."""
 
 from __future__ import annotations
 

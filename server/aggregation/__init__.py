@@ -1,4 +1,4 @@
-"""From the sites' updates to the next weights: rules chosen by configuration.
+"""Aggregation of the sites' updates to the next weights, by configurable rules.
 
 Imported from here: rules.
 May import: common.

@@ -1,4 +1,4 @@
-"""`wardround-coordinator`: one module a command; `app` says what each is called and takes.
+"""Commands of `wardround-coordinator`, one module each; `app` gives their names and options.
 
 Imported from here: nothing.
 May import: server.bundle, server.enrolment, server.files, server.planning, server.rounds,

@@ -1,4 +1,4 @@
-"""Which sites belong: invited, compared, accepted, revoked; certificates and receipts.
+"""Enrolment of sites: invited, compared, accepted, revoked; certificates and receipts.
 
 Imported from here: certificates, enrolment_pages, initialise, invitations, receipts, registry.
 May import: server.files, server.http, common.

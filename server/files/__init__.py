@@ -1,4 +1,4 @@
-"""Where the coordinator keeps what: settings, a run's folder and its status.
+"""Files of the coordinator: settings, a run's folder and its status.
 
 Imported from here: coordinator_yaml, folder, status_reader, status_writer.
 May import: server.http, common.

@@ -1,4 +1,4 @@
-"""What is known of a run from outside: run.json, status.json, rounds, results.
+"""Status of a run, read from its files: run.json, status.json, rounds, results.
 
 A file may be missing, as before the first round, or old, as after a crash: whoever reads
 takes what is there.

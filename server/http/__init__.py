@@ -1,4 +1,4 @@
-"""A listener's door and connections: what a caller may take before it has shown a key.
+"""HTTP connections of a listener, and bounds on callers that have shown no key.
 
 Imported from here: accepting, asgi, connection, connection_limits, replays.
 May import: common.

@@ -1,4 +1,4 @@
-"""What a run would cost and need, before it starts.
+"""Forecast of what a run would cost and need.
 
 Imported from here: doctor_checks, forecast, measuring.
 May import: server.aggregation, server.enrolment, server.files, server.rounds, common.

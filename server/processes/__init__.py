@@ -1,4 +1,4 @@
-"""What runs as a process of its own: a run, and the asking before one.
+"""Processes that the service starts: a run, and the asking before one.
 
 Imported from here: nothing.
 May import: server.aggregation, server.enrolment, server.files, server.planning, server.rounds,

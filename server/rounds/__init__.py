@@ -1,4 +1,4 @@
-"""The story of a run: rounds, which answers enter, which weights are kept; no network in it.
+"""Rounds of a run: which answers enter, which weights are kept; no network in it.
 
 Imported from here: approval, checkpoint_choice, cohort_asking, cohort_report, cohort_survey,
     journal, late_answers, non_admission_reasons, quorum, round_record, run_rounds, run_setting,

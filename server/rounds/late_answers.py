@@ -1,4 +1,4 @@
-"""Deadlines of answers: when one is late, and how long silence is borne before.
+"""Deadlines of answers: when one is late, and how long a silent site is waited for.
 
 One setting, `exchange.round_minutes`, times a phase; everything else follows from it:
 

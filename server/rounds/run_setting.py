@@ -1,4 +1,4 @@
-"""What the sites of a run need to know of it."""
+"""Setting of a run, as its sites need it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `start` runs: listeners, the operator's API, the runs and their watch.
+"""The service of `start`: listeners, the operator's API, and the supervision of runs.
 
 Imported from here: advice, operator_client, serve, systemd.
 May import: server.enrolment, server.files, server.http, server.rounds, common.

@@ -1,4 +1,4 @@
-"""What a site's network may reach: nine calls and three pages.
+"""Guard of the sites' listener: it lets nine calls and three pages through.
 
 This stands before Flower's application: a request that is refused here has run none of it.
 

@@ -1,4 +1,4 @@
-"""`wardround-simulate`: many hospitals on one machine, before anyone signs anything.
+"""Commands of `wardround-simulate`: many hospitals on one machine.
 
 Imported from here: progress.
 May import: simulations.comparison, simulations.engines, simulations.report, client, common, server.

@@ -1,4 +1,4 @@
-"""What federation buys: the same patients, split the same way, trained in several ways.
+"""Comparison of ways to train on the same patients, split the same way.
 
 Imported from here: arm_configurations, arms, cohorts, compare, not_used, verdicts, virtual_sites.
 May import: simulations.engines, simulations.synthetic, client, common, server.

@@ -1,4 +1,4 @@
-"""Where the sites of a simulation work: here, on processes, or on a Ray cluster.
+"""Engines that run a simulation's sites: in process, on processes, or on Ray.
 
 Imported from here: engine_choice.
 May import: client, common, server.

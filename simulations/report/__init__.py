@@ -1,4 +1,4 @@
-"""What a comparison found: the page, its pictures, and the model as a bundle.
+"""Report of a comparison: the page, its pictures, and the model as a bundle.
 
 Imported from here: bundle_output, output.
 May import: simulations.comparison, client, common, server.

@@ -1,4 +1,4 @@
-"""Invented hospitals: folders of real DICOM and a labels.csv, all patients invented.
+"""Invented hospitals: folders of real DICOM and a labels.csv.
 
 Imported from here: hospitals.
 May import: common.

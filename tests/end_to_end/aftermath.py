@@ -1,4 +1,4 @@
-"""What must be true of a federation after whatever happened to it."""
+"""Checks of what must be true of a federation after any accident."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user can get wrong: an exit status, and a message with the file, the value, the remedy."""
+"""Mistakes of a user: an exit status, and a message with the file, the value, the remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compressed or native pixel data to arrays, with every length checked before it is believed.
+"""Decoding of compressed or native pixel data to arrays; every length is checked first.
 
 Imported from here: compressed, dcmtk, decode.
 May import: client.dicom.

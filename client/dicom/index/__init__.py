@@ -1,4 +1,4 @@
-"""A folder's images by their headers, in a database: read once, looked up ever after.
+"""Database of a folder's images by their headers; each file is read once.
 
 Imported from here: copies, index, series_remarks.
 May import: client.dicom, client.dicom.headers, client.dicom.reading, client.site, common.

@@ -1,4 +1,4 @@
-"""Outlines that people drew (SEG, RTSTRUCT, PNG, NIfTI), on the grid of their image.
+"""Masks that people drew (SEG, RTSTRUCT, PNG, NIfTI), put onto the grid of their image.
 
 Imported from here: grid, mask_remarks, nifti, owner, png, rtstruct, seg, seg_segments.
 May import: client.dicom, client.dicom.codec, client.dicom.reading, common.

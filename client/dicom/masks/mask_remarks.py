@@ -1,4 +1,4 @@
-"""What is odd in a mask that is used all the same is told to whoever reads it."""
+"""Remarks on masks that are odd and used all the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One file or dataset to its header and pixel values; slices to a volume.
+"""Reading of one file to its header and pixel values, and of slices to a volume.
 
 Imported from here: files, groups, never_decoded, padding, parse, phases, pixel_size,
     presentation_intent, read, rescale, volume.

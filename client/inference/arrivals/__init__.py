@@ -1,4 +1,4 @@
-"""Studies that arrive to be scored: a queue that outlives a crash.
+"""Queue of studies that arrive to be scored; it outlives a crash.
 
 Imported from here: intake, listening, purge, queue.
 May import: client.cohort, client.dicom, client.inference, client.pacs, client.pacs.sending,

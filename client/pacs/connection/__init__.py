@@ -1,4 +1,4 @@
-"""How the PACS is reached: associations, TLS, web sessions, and why one fails.
+"""Connections to the PACS: associations, TLS, web sessions, and why one fails.
 
 Imported from here: association, callers, handshake, multipart, sockets, storage_classes,
     web_session.

@@ -1,4 +1,4 @@
-"""How a site reaches the PACS of a test."""
+"""Routes by which a site reaches the PACS of a test."""
 
 from __future__ import annotations
 

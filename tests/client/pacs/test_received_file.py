@@ -1,4 +1,4 @@
-"""What arrives is checked before it has a name, and no name leads out of the folder."""
+"""Received files are checked before they get a name, and no name leads out of the folder."""
 
 from __future__ import annotations
 

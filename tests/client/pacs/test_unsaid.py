@@ -1,4 +1,4 @@
-"""Peers that leave out what is optional, and identifiers that mean something else to a PACS."""
+"""Peers that leave out optional attributes, and identifiers that a PACS reads otherwise."""
 
 from __future__ import annotations
 

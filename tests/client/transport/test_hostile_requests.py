@@ -1,4 +1,4 @@
-"""What a coordinator sends to take a site down: each is answered, and the site goes on."""
+"""Requests that are made to take a site down: each is answered, and the site goes on."""
 
 from __future__ import annotations
 

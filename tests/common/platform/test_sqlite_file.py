@@ -1,4 +1,4 @@
-"""Each file of ours that must last is opened in one way, and says what is wrong with it."""
+"""Files that must last are opened in one way and say what is wrong with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is refused, and how: real TLS sockets, a real SuperLink, strangers, thieves and sites."""
+"""Refusal of strangers and thieves: real TLS sockets, a real SuperLink, and sites."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What sites say of their cohorts: admitted or not, kept, shown; nobody has to say anything."""
+"""Sites' descriptions of their cohorts: admitted or not, kept, shown; none is obliged to answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When an answer is late, and how long silence is borne."""
+"""When an answer is late, and how long a silent site is waited for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was drawn is on the network's grid, or the image is refused, or its loss is told."""
+"""Drawn structures are on the network's grid, or the image is refused, or their loss is told."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files as few writers make them: what stands in unused bits, in wrong series, in odd names."""
+"""Files that few writers make: values in unused bits, in wrong series, in odd names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a site's calibration promises, and that it is kept."""
+"""Promises of a site's calibration, and that they are kept."""
 
 from __future__ import annotations
 
