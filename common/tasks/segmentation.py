@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from common.config.run_config import Evaluation, SegmentationTask
-from common.metrics import segmentation as metrics
-from common.metrics.intervals import (
-    Estimate,
-    Float,
-    Owners,
-    bootstrapped,
-    mean_estimate,
-    tally,
-    weighted_mean,
-)
-from common.metrics.noised import mean_of, noised_estimate
-from common.metrics.noised_histogram import by_patient
+from common.metrics.dice import dice_by_item, dice_histogram, false_alarms, mean_of_histogram
+from common.metrics.intervals import Estimate, Float, bootstrapped, mean_estimate, weighted_mean
 from common.metrics.small_cells import counted
 from common.metrics.statistics import Statistics
+from common.metrics.surface_distance import distances_by_item
 from common.tasks.task import Scores, at_least_float32, loss_estimate, loss_sums, owners, whole
 
 #: Keeps the Dice of an empty structure defined; in voxels.
 _SMOOTH = 1.0
-#: Public bins of Dice for noised counts.
-_DICE_BINS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +90,7 @@ class Segmentation:
         """Return sums of Dice and distances over items that hold the structure."""
         owner = owners(scores)
         if rules.count_noise > 0:
-            return _histograms(self._dice(scores)[:, : len(self._noised_names)], owner)
+            return dice_histogram(self._dice(scores)[:, : len(self._noised_names)], owner)
         columns = self._by_item(scores).T
         held = [counted(~np.isnan(c), owner, c, rules.smallest_cell) for c in columns]
         kept = [column[rows] for column, rows in zip(columns, held, strict=True)]
@@ -121,7 +109,7 @@ class Segmentation:
         if rules.count_noise > 0:
             cells = statistics.cells["dice"]
             found = {
-                name: _binned_mean(row, statistics.noise)
+                name: mean_of_histogram(row, statistics.noise)
                 for name, row in zip(self._noised_names, cells, strict=True)
             }
             # One structure is all of them: it is told once, which takes less noise.
@@ -178,39 +166,12 @@ class Segmentation:
 
     def _dice(self, scores: Scores) -> Float:
         predicted, truth = scores.prediction.numpy(), scores.target.numpy()
-        return metrics.dice_by_item(predicted, truth, self.outputs - 1)
+        return dice_by_item(predicted, truth, self.outputs - 1)
 
     def _by_item(self, scores: Scores) -> Float:
         predicted, truth = scores.prediction.numpy(), scores.target.numpy()
-        alarms = metrics.false_alarms(predicted, truth)
+        alarms = false_alarms(predicted, truth)
         spacing = self.spacing or (1.0,) * (truth.ndim - 1)
-        away = metrics.distances_by_item(predicted, truth, self.outputs - 1, spacing)
+        away = distances_by_item(predicted, truth, self.outputs - 1, spacing)
         flat = away.reshape(len(away), away.shape[1] * away.shape[2])
         return np.column_stack([self._dice(scores), alarms, flat])
-
-
-def _histograms(dice: Float, owner: Owners) -> Statistics:
-    """Return patients by their mean Dice: each in one cell a structure, for noise.
-
-    The last cell is that of patients without the structure.
-    """
-    columns = [by_patient(column, owner) for column in dice.T]
-    cells = [tally(_dice_bin(column), _DICE_BINS + 1) for column in columns]
-    return Statistics(patients=np.zeros(()), cells={"dice": np.stack(cells)}, sums={})
-
-
-def _dice_bin(dice: Float) -> NDArray[np.int64]:
-    inside = np.clip(np.nan_to_num(dice), 0.0, 1.0)
-    place = np.minimum((inside * _DICE_BINS).astype(np.int64), _DICE_BINS - 1)
-    return np.where(np.isnan(dice), _DICE_BINS, place)
-
-
-def _binned_mean(cells: Float, noise: float) -> Estimate:
-    middle = (np.arange(_DICE_BINS) + 0.5) / _DICE_BINS
-
-    def exact(counts: Float) -> Estimate:
-        total, squared = float(counts @ middle), float(counts @ middle**2)
-        found = mean_estimate(total, squared, float(counts.sum()))
-        return replace(found, bound=0.5 / _DICE_BINS)
-
-    return noised_estimate([cells[:_DICE_BINS]], noise, partial(mean_of, middle), exact)

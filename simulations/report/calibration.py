@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from common.config.task import LabelMap, LabelProbabilities, SurvivalCurve
+from common.metrics.dice import dice_by_item
 from common.metrics.intervals import Float
-from common.metrics.segmentation import dice_by_item
 from common.metrics.survival import kaplan_meier
 from common.tasks.prognosis import follow_up
 from common.tasks.task import Scores

@@ -1,39 +1,12 @@
-"""Metrics of outlines: Dice and surface distance."""
+"""Distances between outlines: mean symmetric surface distance and 95 % Hausdorff distance."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from common.metrics.dice import Labels
 from common.metrics.intervals import Float
-
-Labels = NDArray[np.integer]  # (items, *spatial): 0 background, 1.. structures
-
-
-def dice_by_item(predicted: Labels, truth: Labels, structures: int) -> Float:
-    """Return Dice by item, (items, structures + 1); the last column is all structures together.
-
-    nan where the truth does not hold the structure: an empty truth says nothing about
-    overlap, and is counted by `false_alarms` instead.
-    """
-    columns = [(predicted == k, truth == k) for k in range(1, structures + 1)]
-    columns.append((predicted > 0, truth > 0))
-    return np.stack([_dice(a, b) for a, b in columns], axis=1)
-
-
-def _dice(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Float:
-    axes = tuple(range(1, truth.ndim))
-    both = (predicted & truth).sum(axes)
-    sizes = predicted.sum(axes) + truth.sum(axes)
-    present = truth.any(axes)
-    return np.where(present, 2.0 * both / np.maximum(sizes, 1), np.nan)
-
-
-def false_alarms(predicted: Labels, truth: Labels) -> Float:
-    """Return 1 where something is outlined on an item without any structure, nan on others."""
-    axes = tuple(range(1, truth.ndim))
-    empty = ~(truth > 0).any(axes)
-    return np.where(empty, (predicted > 0).any(axes).astype(np.float64), np.nan)
 
 
 def distances_by_item(

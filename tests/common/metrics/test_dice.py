@@ -6,7 +6,8 @@ import torch
 from monai.metrics import compute_average_surface_distance, compute_dice, compute_hausdorff_distance
 from monai.networks.utils import one_hot
 
-from common.metrics.segmentation import dice_by_item, distances_by_item, false_alarms
+from common.metrics.dice import dice_by_item, false_alarms
+from common.metrics.surface_distance import distances_by_item
 
 STRUCTURES = 2
 
