@@ -152,7 +152,9 @@ def prepared_key(site: Path, files: Sequence[Path], wanted: WantedImages) -> str
         known += [(r[masks.column], _file_key(site / r[masks.column])) for r in labels.rows]
     index = sorted((*key, row) for key, row in labels.index.items())
     patients = [row.get("PatientID", "") for row in labels.rows]
-    mask_rules = (dict(masks.structures), masks.column, masks.resample) if masks else None
+    # In their order, which numbers them: a key sorts the names of a dict.
+    structures = list(masks.structures.items()) if masks else None
+    mask_rules = (structures, masks.column, masks.resample) if masks else None
     return key_of(
         "prepared",
         known,

@@ -191,10 +191,14 @@ class RunConfig(Part):
         return self.model_copy(update={"extensions": kept})
 
     def canonical_json(self) -> str:
-        """Return the configuration as JSON with sorted keys and no spaces: one text a run."""
-        return json.dumps(
-            self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=True
-        )
+        """Return the configuration as JSON with sorted keys and no spaces: one text a run.
+
+        Structures stay in their order, which numbers them in label maps.
+        """
+        content = json.loads(json.dumps(self.model_dump(mode="json"), sort_keys=True))
+        if isinstance(self.task, SegmentationTask):
+            content["task"]["structures"] = self.task.structures
+        return json.dumps(content, separators=(",", ":"), ensure_ascii=True)
 
     def to_yaml(self) -> str:
         """Return the configuration as YAML, every default written out."""

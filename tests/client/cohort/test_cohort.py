@@ -370,6 +370,18 @@ def test_volumes_come_with_their_segmentations_on_one_grid(tmp_path: Path) -> No
     assert not cohort.unusable
 
 
+def test_structures_in_another_order_are_numbered_anew_whatever_the_cache_holds(
+    tmp_path: Path,
+) -> None:
+    volumes(tmp_path / "s")
+    turned = "{kind: segmentation, structures: {back: [2], front: [1]}}"
+    first, second = (
+        load(tmp_path / "s", config_of(task, VOLUMES, "unet"), tmp_path / "c").items.target
+        for task in (OUTLINES, turned)
+    )
+    assert torch.equal(second, (3 - first) * (first > 0))
+
+
 def test_a_series_with_a_slice_that_cannot_be_read_is_not_a_shorter_volume(tmp_path: Path) -> None:
     volumes(tmp_path / "s")
     path = tmp_path / "s" / "P1" / "0.dcm"  # the topmost slice, whose loss leaves no gap

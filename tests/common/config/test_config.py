@@ -233,6 +233,21 @@ def test_the_canonical_text_reads_back_as_the_same_run() -> None:
         assert parse_config(config.canonical_json()) == config
 
 
+def test_structures_keep_their_order_on_the_way_to_a_site() -> None:
+    text = IMAGES.replace("small_cnn", "unet").replace(
+        "size: [64, 64]}, table", "size: [64, 64]}} #"
+    )
+    first, second = (
+        parse_config(text.replace("{kind: diagnosis, target: malignant}", task))
+        for task in (
+            "{kind: segmentation, structures: {rim: [1], core: [2]}}",
+            "{kind: segmentation, structures: {core: [2], rim: [1]}}",
+        )
+    )
+    assert parse_config(first.canonical_json()).task.labels == ("background", "rim", "core")
+    assert first.fingerprint() != second.fingerprint()  # they number label maps otherwise
+
+
 def test_a_number_written_in_two_ways_is_the_same_run() -> None:
     assert (
         parse_config(PRIVATE.replace("epsilon: 3", "epsilon: 3.0")).fingerprint()
