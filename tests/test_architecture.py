@@ -240,11 +240,11 @@ def test_what_only_passes_tensors_on_starts_without_torch(module: str) -> None:
     assert done.stdout == "False\n", done.stderr
 
 
-def test_only_the_rooms_of_tasks_know_which_tasks_there_are() -> None:
-    own = {ROOT / "common" / "config", ROOT / "common" / "tasks"}
+def test_only_rooms_that_make_tasks_know_which_there_are() -> None:
+    own = {ROOT / "common" / room for room in ("config", "extensions", "tasks")}
     tasks = {
-        *("DiagnosisTask", "PrognosisTask", "SegmentationTask"),
-        *("Diagnosis", "Survival", "FixedHorizon", "Segmentation"),
+        *("DiagnosisTask", "PrognosisTask", "SegmentationTask", "ExtensionTask"),
+        *("Diagnosis", "Survival", "FixedHorizon", "Segmentation", "ExtensionClasses"),
     }
     naming = {
         name_of(path)

@@ -25,6 +25,7 @@ def report(home: Home, config: Path | None, out: Path | None) -> None:
 
     CohortError, after both are written, where the run cannot train here.
     """
+    from client.governance.extensions import check_task_allowed
     from client.readiness.gathering import readiness
     from client.readiness.report import words
     from client.site.plain_text import size
@@ -34,6 +35,8 @@ def report(home: Home, config: Path | None, out: Path | None) -> None:
 
     site = load_site_config(home.site_yaml)
     run = pinned(load_config(config), at_site=True).in_force() if config is not None else None
+    if run is not None:
+        check_task_allowed(run, site.extensions)
     found = readiness(home, site, run, _teller())
     folder = out or home.report
     text = page("client.readiness", "report.html", {"found": found, "words": words, "size": size})

@@ -24,6 +24,7 @@ from client.labels.label_table import Labels, Row
 from common.config.run_config import RunConfig
 from common.data.sample import Patients
 from common.tasks import Task, UnusableLabel, task_of
+from common.tasks.extension_classes import encoding_task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +100,7 @@ def _usable_items(
     joined: Sequence[JoinedItem], labels: Labels, config: RunConfig, problems: list[Unusable]
 ) -> dict[str, list[_Item]]:
     """Return items by patient, without those whose label or split cannot be used."""
-    task = task_of(config.task)
+    task = encoding_task(config, task_of(config.task))
     targets: dict[int, np.ndarray] = {}
     for row in sorted({item.row for item in joined}):
         try:

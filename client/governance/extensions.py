@@ -15,6 +15,7 @@ from common.config.run_config import Extension, RunConfig
 from common.extensions.content import installed, is_installed
 from common.extensions.pinning import mismatch
 from common.messages.wire import RefusalReason
+from common.platform.errors import ExtensionRefused
 
 _REASONS = {
     "not_installed": RefusalReason.EXTENSION_NOT_INSTALLED,
@@ -34,6 +35,19 @@ def judge_extensions(config: RunConfig, allowed: Iterable[AllowedExtension]) -> 
     here = {distribution_of(name) for name in run.extension_names(AT_SITES)}
     found = (_judged(e, rules, runs_here=e.distribution in here) for e in run.extensions)
     return next((denied for denied in found if denied is not None), None)
+
+
+def check_task_allowed(config: RunConfig, allowed: Iterable[AllowedExtension]) -> None:
+    """Refuse a task of others that this site does not allow, before its code reads a label.
+
+    For commands that look at a run's cohort before anybody approved the run: ExtensionRefused.
+    """
+    named = {distribution_of(name) for name in config.extension_names({"tasks"})}
+    rules = tuple(allowed)
+    for extension in config.extensions:
+        denied = _judged(extension, rules, runs_here=True)
+        if extension.distribution in named and denied is not None:
+            raise ExtensionRefused(denied.detail)
 
 
 def _judged(

@@ -18,6 +18,7 @@ _EXACTNESS = {
 }
 _KINDS: Mapping[ExtensionKind, str] = {
     "networks": "network",
+    "tasks": "task, with its loss",
     "losses": "loss",
     "transforms": "transform of training images",
     "metrics": "metric of released counts",

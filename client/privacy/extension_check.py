@@ -32,9 +32,10 @@ from common.config.yaml import read_yaml
 from common.data.sample import Patients
 from common.extensions.aggregators import combine_of
 from common.extensions.content import Installed, installed, offered
-from common.extensions.contract import LossExtension, NetworkExtension
-from common.extensions.loading import load
+from common.extensions.contract import LossExtension, NetworkExtension, TaskExtension
+from common.extensions.loading import checked_arguments, load
 from common.extensions.pinning import said
+from common.extensions.tasks import task_shape
 from common.models.extension_network import check_extensions
 from common.models.run_network import network_of
 from common.platform.errors import ConfigurationError, ExtensionRefused, PrivacyError
@@ -181,6 +182,27 @@ def _network(use: ExtensionUse, here: Installed, size: tuple[int, ...]) -> Itera
         yield f"{what}: one patient's gradient is that patient's alone", partial(_guard, run)
 
 
+def _task(use: ExtensionUse, here: Installed, size: tuple[int, ...]) -> Iterator[_Trial]:
+    kind: TaskExtension[BaseModel] = load((here.extension,), "tasks", use.name, TaskExtension)
+    arguments = checked_arguments(kind.arguments, use)
+    columns, classes = task_shape(use.name, kind, arguments)
+    task = {
+        "kind": "extension",
+        **_written(use),
+        "columns": [
+            {"column": f"column {number}", "values": [f"value {n}" for n in range(values)]}
+            for number, values in enumerate(columns)
+        ],
+        "classes": [f"class {number}" for number in range(classes)],
+    }
+    sides = tuple(SizeRule(smallest=16, multiple=16).nearest(side) for side in size)
+    run = _run(here, "diagnosis", sides, task=task)
+    several = "s" * (len(columns) != 1)
+    what = f"{classes} classes of {len(columns)} column{several}: their record and the loss's do "
+    yield f"{what}what the code does", partial(check_extensions, run)
+    yield "one patient's gradient is that patient's alone", partial(_guard, run)
+
+
 def _loss(use: ExtensionUse, here: Installed, size: tuple[int, ...]) -> Iterator[_Trial]:
     kind: LossExtension[BaseModel] = load((here.extension,), "losses", use.name, LossExtension)
     sides = tuple(SizeRule(smallest=16, multiple=16).nearest(side) for side in size)
@@ -213,6 +235,7 @@ _TRIALS: Mapping[
     ExtensionKind, Callable[[ExtensionUse, Installed, tuple[int, ...]], Iterator[_Trial]]
 ] = {
     "networks": _network,
+    "tasks": _task,
     "losses": _loss,
     "transforms": _transform,
     "metrics": _metric,
@@ -225,7 +248,7 @@ def _written(use: ExtensionUse, key: str = "name") -> dict[str, object]:
 
 
 def _run(
-    here: Installed, task: str, size: tuple[int, ...], **sections: Mapping[str, object]
+    here: Installed, task: str, size: tuple[int, ...], /, **sections: Mapping[str, object]
 ) -> RunConfig:
     """Return a run on made-up images, and a clinical number where the task takes one."""
     cohort: dict[str, object] = {"images": {"size": list(size)}}

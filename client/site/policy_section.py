@@ -12,7 +12,7 @@ from common.config.extension import is_extension
 from common.config.run_config import NetworkName
 from common.config.section import Part, PositiveFloat, PositiveInt
 
-_TASKS = ("diagnosis", "prognosis", "segmentation")
+_TASKS = ("diagnosis", "prognosis", "segmentation", "extension")
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 

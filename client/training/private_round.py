@@ -12,7 +12,6 @@ from client.privacy.patient_gradients import Backend, Objective
 from client.privacy.private_step import patient_optimizer, private_step
 from client.training.local_model import LocalModel
 from client.training.training_site import Guard, Site
-from common.config.extension import is_extension
 from common.config.run_config import PatientPrivacy, RunConfig
 from common.messages.wire import TrainRequest
 from common.platform.errors import PrivacyError
@@ -82,7 +81,7 @@ def train_privately(
         images_per_patient=local_model.config.training.images_per_patient,
     )
     config = local_model.config
-    foreign = is_extension(config.model.network) or config.training.loss is not None
+    foreign = bool(config.extension_names({"networks", "tasks", "losses"}))
     backend = checked_backend(objective, plan, guard, foreign=foreign)
     spend = charge(request, plan, guard)
     noise = guard.noise.of_round(request.run, request.round)

@@ -33,6 +33,7 @@ from common.config.privacy import Evaluation, PatientPrivacy
 from common.config.section import Part
 from common.config.task import (
     DiagnosisTask,
+    ExtensionTask,
     LabelProbabilities,
     PrognosisTask,
     SegmentationTask,
@@ -63,6 +64,7 @@ __all__ = [
     "Evaluation",
     "Exchange",
     "Extension",
+    "ExtensionTask",
     "Images",
     "Model",
     "NetworkName",
@@ -127,6 +129,7 @@ class RunConfig(Part):
         _check_network(self.task, self.cohort, self.model)
         _check_transforms(self.cohort, self.model, self.training)
         _check_metrics(self.task, self.evaluation)
+        _check_loss(self)
         fault = scaffold_misfit(self.training, self.aggregation)
         if fault is not None:
             raise ValueError(fault)
@@ -165,6 +168,8 @@ class RunConfig(Part):
         """Return what the run takes from extensions, by kind, each once."""
         privacy = None if self.privacy == "none" else self.privacy
         found: list[tuple[ExtensionKind, ExtensionUse]] = []
+        if isinstance(self.task, ExtensionTask):
+            found += [("tasks", _use(self.task.name, self.task.arguments))]
         for part in (self, privacy):
             if part is None:
                 continue
@@ -295,6 +300,18 @@ def _check_metrics(task: Task, evaluation: Evaluation) -> None:
             message = (
                 f"evaluation.metrics takes {name}: extensions' metrics are of counts by predicted "
                 f"probability, and {task.kind} of this kind releases none; remove it"
+            )
+            raise ValueError(message)
+
+
+def _check_loss(config: RunConfig) -> None:
+    """Refuse a loss beside that of a task that brings its own."""
+    private = None if config.privacy == "none" else config.privacy.training
+    for training in (config.training, private):
+        if isinstance(config.task, ExtensionTask) and training and training.loss:
+            message = (
+                f"training.loss={training.loss.name} stands beside task.name={config.task.name}, "
+                "which is learned by its own loss; remove training.loss"
             )
             raise ValueError(message)
 

@@ -1,10 +1,10 @@
-"""Section `task`: diagnosis, prognosis or segmentation, and what of each is known without torch.
+"""Section `task`: what is learned to be predicted, and what of it is known without torch.
 
 A task says what others need to know of it (`TaskConfig`), so that nobody asks which task it is.
 What is done with tensors stands in common/tasks, one module a task. What shows, calibrates or
 explains a prediction goes by its form, which is one of three whatever the task:
 
-    LabelProbabilities    diagnosis, prognosis by a horizon    (items, labels)
+    LabelProbabilities    diagnosis, by a horizon, extension   (items, labels)
     SurvivalCurve         prognosis over time                  (items, times)
     LabelMap              segmentation                         (items, *size)
 """
@@ -18,6 +18,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from common.config.extension import ExtensionArguments, ExtensionName
 from common.config.ranges import UNKNOWN, bins
 from common.config.section import Integer, NonNegativeFloat, Part, PositiveFloat
 
@@ -47,6 +48,8 @@ class LabelMap:
 
 
 Prediction = LabelProbabilities | SurvivalCurve | LabelMap
+#: Kinds of task that an extension's network or loss says it is made for.
+TaskKind = Literal["diagnosis", "prognosis", "segmentation"]
 
 
 class TaskConfig(Part, ABC):
@@ -56,6 +59,11 @@ class TaskConfig(Part, ABC):
     @abstractmethod
     def predicts(self) -> Prediction:
         """Form of a prediction."""
+
+    @property
+    @abstractmethod
+    def network_kind(self) -> TaskKind:
+        """Kind of task whose networks fit: what they are given and have to give."""
 
     @property
     def outlines(self) -> bool:
@@ -152,6 +160,11 @@ class DiagnosisTask(TaskConfig):
     def predicts(self) -> LabelProbabilities:
         """A probability of each label."""
         return LabelProbabilities(exclusive=self.type == "multiclass")
+
+    @property
+    def network_kind(self) -> TaskKind:
+        """Kind of task whose networks fit."""
+        return self.kind
 
     @property
     def outcome_columns(self) -> tuple[str, ...]:
@@ -263,6 +276,11 @@ class PrognosisTask(TaskConfig):
         return LabelProbabilities(exclusive=False)
 
     @property
+    def network_kind(self) -> TaskKind:
+        """Kind of task whose networks fit."""
+        return self.kind
+
+    @property
     def outcome_columns(self) -> tuple[str, ...]:
         """Columns of labels.csv that are learned to be predicted."""
         return (self.event,) if self.time is None else (self.event, self.time)
@@ -352,6 +370,11 @@ class SegmentationTask(TaskConfig):
         return LabelMap(mask=self.mask, structures=self.structures)
 
     @property
+    def network_kind(self) -> TaskKind:
+        """Kind of task whose networks fit."""
+        return self.kind
+
+    @property
     def outcome_columns(self) -> tuple[str, ...]:
         """Columns of labels.csv that are learned to be predicted."""
         return (self.mask,)
@@ -408,8 +431,111 @@ class SegmentationTask(TaskConfig):
         return len(self.structures) + (len(self.structures) > 1)
 
 
+class OutcomeColumn(Part):
+    """A column of labels.csv that an extension's task makes classes of, and how it is read."""
+
+    column: str
+    #: What it may hold, told apart by place from 0; without any it holds a number.
+    values: tuple[str, ...] = ()
+
+
+class ExtensionTask(TaskConfig):
+    """Classes that exclude each other, made of columns by an extension and learned by its loss.
+
+    All that leaves a site is what a diagnosis of several classes releases.
+    """
+
+    kind: Literal["extension"]
+    #: DISTRIBUTION/NAME, of the entry points wardround.tasks.
+    name: ExtensionName
+    arguments: ExtensionArguments = Field(default={}, exclude_if=lambda given: not given)
+    #: In the order in which the extension is given their values.
+    columns: tuple[OutcomeColumn, ...] = Field(min_length=1)
+    #: Names of the classes, in the order in which the extension numbers them from 0.
+    classes: tuple[str, ...] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ExtensionTask:
+        for what, names in (("columns", self.outcome_columns), ("classes", self.classes)):
+            twice = [name for name in names if names.count(name) > 1]
+            if twice:
+                message = f"{what} names {twice[0]} twice"
+                raise ValueError(message)
+        return self
+
+    @property
+    def predicts(self) -> LabelProbabilities:
+        """A probability of each class."""
+        return LabelProbabilities(exclusive=True)
+
+    @property
+    def network_kind(self) -> TaskKind:
+        """Kind of task whose networks fit."""
+        return "diagnosis"
+
+    @property
+    def outcome_columns(self) -> tuple[str, ...]:
+        """Columns of labels.csv that are learned to be predicted."""
+        return tuple(column.column for column in self.columns)
+
+    @property
+    def two_valued(self) -> tuple[str, ...]:
+        """Of these, the ones that hold 0 or 1."""
+        return ()
+
+    @property
+    def named_values(self) -> Mapping[str, tuple[str, ...]]:
+        """Of these, the ones that hold one of some values, and which."""
+        return {column.column: column.values for column in self.columns if column.values}
+
+    @property
+    def number_columns(self) -> tuple[str, ...]:
+        """Of these, the ones that hold a number."""
+        return tuple(column.column for column in self.columns if not column.values)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of a prediction's entries."""
+        return self.classes
+
+    @property
+    def meaning(self) -> str:
+        """What a prediction is, in words."""
+        return "probability of each class; they sum to 1"
+
+    @property
+    def wordings(self) -> tuple[str, ...]:
+        """What each entry of a prediction is, in words."""
+        return tuple(f"probability of {name}" for name in self.classes)
+
+    @property
+    def question(self) -> str:
+        """What is asked, in words."""
+        return (
+            f"{self.name}: predicts {' or '.join(self.classes)}, which code of others makes of "
+            f"{', '.join(self.outcome_columns)}"
+        )
+
+    @property
+    def alternatives(self) -> tuple[tuple[str, ...], ...]:
+        """Classes of which exactly one is true of a patient: each gets a prediction set."""
+        return (self.classes,)
+
+    @property
+    def outcome_tables(self) -> Mapping[str, tuple[str, ...]]:
+        """Rows of each table in which patients are counted by outcome."""
+        return {f"class of {self.name}": self.classes}
+
+    @property
+    def noised_rows(self) -> int:
+        """Rows of noised counts of one evaluation: each patient is in one cell of each."""
+        return len(self.classes)
+
+
 def _each_by_itself(labels: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
     return tuple((f"not {name}", name) for name in labels)
 
 
-Task = Annotated[DiagnosisTask | PrognosisTask | SegmentationTask, Field(discriminator="kind")]
+Task = Annotated[
+    DiagnosisTask | PrognosisTask | SegmentationTask | ExtensionTask, Field(discriminator="kind")
+]

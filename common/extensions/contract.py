@@ -4,6 +4,7 @@
     tiny = "acme_nets:tiny"        # a NetworkExtension
 
     networks      NetworkExtension       at each site; images and table to outputs
+    tasks         TaskExtension          at each site; recorded once, then it is operations alone
     losses        LossExtension          at each site; recorded once, then it is operations alone
     transforms    TransformExtension     at each site, in runs without privacy
     metrics       MetricExtension        where released counts are merged; sees no patient
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -27,10 +28,10 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from common.config.network_sizes import SizeRule
+from common.config.task import TaskKind
 
 Arguments = TypeVar("Arguments", bound=BaseModel)
 _ANY = SizeRule()
-TaskKind = Literal["diagnosis", "prognosis", "segmentation"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,27 @@ class NetworkExtension(Generic[Arguments]):
     build: Callable[[Arguments, NetworkShapes], nn.Module]
     tasks: frozenset[TaskKind]
     size: SizeRule = _ANY  # of every side of an image
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskExtension(Generic[Arguments]):
+    """A task: classes that exclude each other, made of columns of the table, and their loss.
+
+    The configuration names columns and classes; `columns` says of each column how many values it
+    may hold, 0 for a number, and `classes` how many there are. `place` makes of one row's values,
+    (columns,) float64, the number of its class, (), from 0; anything else, such as nan, leaves the
+    row out. A value is the column's number, or the place of its text in `values`. `loss` takes one
+    item's logits, (classes,), and its target, a 1 at its class, to one number, ().
+
+    Both are called on made-up tensors, and what they do is recorded; a site repeats the record
+    for each row or item alone, as with `LossExtension`. Predictions are the softmax of the logits.
+    """
+
+    arguments: type[Arguments]
+    columns: Callable[[Arguments], Sequence[int]]
+    classes: Callable[[Arguments], int]
+    place: Callable[[Arguments, Tensor], Tensor]
+    loss: Callable[[Arguments, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ Guarantee: an extension's loss is a record of operations on one item's output an
 (common/extensions/recorded.py), applied to each item alone: no item's loss depends on another's,
 nor on what came before.
 
-Public: ItemLoss, recorded_loss.
+Public: ItemLoss, loss_of, recorded_loss.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from common.config.extension import ExtensionUse
-from common.config.run_config import RunConfig
+from common.config.run_config import ExtensionTask, RunConfig
 from common.extensions.contract import LossExtension
 from common.extensions.loading import checked_arguments, load
 from common.extensions.recorded import Recorded, recorded
+from common.extensions.tasks import task_extension
 from common.platform.errors import ExtensionRefused
 
 #: Of output (items, ...) and target (items, ...): one loss an item, (items,).
@@ -28,22 +29,30 @@ ItemLoss = Callable[[Tensor, Tensor], Tensor]
 _CLOSE = 1e-4
 
 
-def recorded_loss(config: RunConfig, use: ExtensionUse, output: Tensor, target: Tensor) -> ItemLoss:
-    """Return the loss that a run names; ExtensionRefused unless it keeps the contract.
+def loss_of(config: RunConfig) -> tuple[str, Recorded] | None:
+    """Return the loss that a run takes from an extension, with its name; None where it has none."""
+    if isinstance(config.task, ExtensionTask):
+        found, arguments = task_extension(config.extensions, config.task)
+        return config.task.name, partial(found.loss, arguments)
+    use = config.training.loss
+    return None if use is None else (use.name, _loaded(config, use))
+
+
+def recorded_loss(name: str, loss: Recorded, output: Tensor, target: Tensor) -> ItemLoss:
+    """Return an extension's loss as its record; ExtensionRefused unless it keeps the contract.
 
     output and target are of one made-up item, as the task and the cohort make them: the loss is
     recorded and tried on it.
     """
-    loss = _loaded(config, use)
-    found = recorded(use.name, loss, (output, target))
+    found = recorded(name, loss, (output, target))
     try:
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             pair = [_answer(function, output, target) for function in (found, loss)]
     except Exception as error:
-        message = f"{use.name} fails: {type(error).__name__}: {error!s:.300}"
+        message = f"{name} fails: {type(error).__name__}: {error!s:.300}"
         raise ExtensionRefused(message) from error
-    _check(use.name, pair)
-    return _Recorded(use.name, found)
+    _check(name, pair)
+    return _Recorded(name, found)
 
 
 class _Recorded:

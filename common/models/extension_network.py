@@ -15,6 +15,7 @@ from common.extensions.transforms import transforms_of
 from common.models.build import finished
 from common.platform.errors import ExtensionRefused
 from common.tasks import task_of
+from common.tasks.extension_classes import encoding_task
 from common.tasks.training_loss import training_loss
 
 #: Sizes of the batches that a network is tried with.
@@ -45,13 +46,15 @@ def foreign_network(config: RunConfig, outputs: int, seed: int) -> nn.Module:
 
 
 def check_extensions(config: RunConfig) -> None:
-    """Refuse a loss, a transform or a metric that does not keep its contract: ExtensionRefused.
+    """Refuse a task, loss, transform or metric that does not keep its contract: ExtensionRefused.
 
     Before a run begins, so that it does not end by it.
     """
     check_metrics(config)
     transforms_of(config)
-    training_loss(config, task_of(config.task))
+    task = task_of(config.task)
+    training_loss(config, task)
+    encoding_task(config, task)
 
 
 def _shapes(config: RunConfig, outputs: int) -> NetworkShapes:
@@ -67,10 +70,10 @@ def _shapes(config: RunConfig, outputs: int) -> NetworkShapes:
 def _check_takes(
     extension: NetworkExtension[BaseModel], config: RunConfig, shapes: NetworkShapes
 ) -> None:
-    name, kind = config.model.network, config.task.kind
+    name, kind = config.model.network, config.task.network_kind
     if kind not in extension.tasks:
         message = (
-            f"model.network={name} does not fit task.kind={kind}; it is made for "
+            f"model.network={name} does not fit task.kind={config.task.kind}; it is made for "
             f"{', '.join(sorted(extension.tasks))}."
         )
         raise ExtensionRefused(message)

@@ -1,19 +1,19 @@
 """Diagnosis, prognosis, segmentation: targets, losses by item, predictions, statistics.
 
-Imported from here: prognosis, summary, task, training_loss.
+Imported from here: extension_classes, prognosis, summary, task, training_loss.
 May import: common.config, common.data, common.extensions, common.metrics.
 """
 
 from __future__ import annotations
 
-from common.config.run_config import DiagnosisTask, PrognosisTask, SegmentationTask
+from common.config.run_config import DiagnosisTask, ExtensionTask, PrognosisTask, SegmentationTask
 from common.tasks.task import Scores, Task, UnusableLabel, paired_difference, patient_weights
 
 __all__ = ["Scores", "Task", "UnusableLabel", "paired_difference", "patient_weights", "task_of"]
 
 
 def task_of(
-    config: DiagnosisTask | PrognosisTask | SegmentationTask,
+    config: DiagnosisTask | PrognosisTask | SegmentationTask | ExtensionTask,
     spacing: tuple[float, ...] | None = None,
 ) -> Task:
     """Return the task that a configuration asks for.
@@ -22,6 +22,7 @@ def task_of(
     images are brought to one; without it, distances between outlines are in voxels.
     """
     from common.tasks.diagnosis import Diagnosis
+    from common.tasks.extension_classes import ExtensionClasses
     from common.tasks.prognosis import FixedHorizon, Survival
     from common.tasks.segmentation import Segmentation
 
@@ -34,3 +35,5 @@ def task_of(
             return FixedHorizon(config=config)
         case SegmentationTask():
             return Segmentation(config=config, spacing=spacing)
+        case ExtensionTask():
+            return ExtensionClasses(config=config)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import torch
 
 from common.config.run_config import RunConfig
-from common.extensions.losses import ItemLoss, recorded_loss
+from common.extensions.losses import ItemLoss, loss_of, recorded_loss
 from common.tasks.task import Task
 
 
 def training_loss(config: RunConfig, task: Task) -> ItemLoss:
     """Return the loss to train by; ExtensionRefused unless an extension's keeps the contract."""
-    use, images = config.training.loss, config.cohort.images
-    if use is None:
+    found, images = loss_of(config), config.cohort.images
+    if found is None:
         return task.item_loss
     # Nobody's: no label, no structure, an end that was not seen.
     target = torch.from_numpy(task.blank_target(() if images is None else tuple(images.size)))
     spatial = target.shape if config.task.outlines else ()
     output = torch.randn((task.logits, *spatial), generator=torch.Generator().manual_seed(0))
-    return recorded_loss(config, use, output, target)
+    return recorded_loss(*found, output, target)

@@ -32,6 +32,12 @@ MERGED = {
     "arguments: {longest: 0.05}}",
     "evaluation": "{bootstrap: 20, metrics: [example-nets/balanced_accuracy]}",
 }
+GRADES = {
+    "task": "{kind: extension, name: example-nets/grades, arguments: {edges: [55, 65]}, "
+    "columns: [{column: age}], classes: [young, middle, old]}",
+    "cohort": "{table: {numbers: [{column: crp, center: 3, scale: 1}, "
+    "{column: ill, center: 0.5, scale: 0.5}]}}",
+}
 MODEL = {"model": "{network: example-nets/tiny, arguments: {width: 4}}", **MERGED}
 
 
@@ -89,6 +95,40 @@ def test_a_federation_with_an_extension_ends_where_its_simulation_does(setting: 
     text = setting.federation.sites["east"].type("runs", run.place.path.name)
     assert "example-nets/tiny" in text
     assert setting.content in text
+
+
+def test_a_task_of_others_trains_as_in_its_simulation_without_who_lacks_it(
+    setting: Setting,
+) -> None:
+    run = setting.federation.coordinator.run(table_config(setting.folder, "graded", more=GRADES))
+    assert run.end(180) == "done", run.message
+    config, found = load_config(run.place.config), run.result()
+    assert [sorted(record.updates) for record in found.history] == [list(USERS)] * 3
+    expected = expected_of(config, setting)
+    for name, value in expected.weights.items():
+        assert torch.equal(found.weights[name], value), name
+    told, meant = (  # as text, in which two values that are not known are the same
+        [sorted(map(str, record.metrics.items())) for record in state.history]
+        for state in (found, expected)
+    )
+    assert told == meant
+    assert {"macro_auroc", "auroc_young", "auroc_old"} <= found.history[-1].metrics.keys()
+    said = run.board["sites"]["west"]
+    assert said["why"] == RefusalReason.EXTENSION_NOT_INSTALLED.value
+    text = setting.federation.sites["east"].type("runs", run.place.path.name)
+    assert "example-nets/grades (task, with its loss" in text
+    assert setting.content in text
+
+
+def test_a_site_looks_at_its_cohort_by_a_task_of_others_once_it_allows_it(setting: Setting) -> None:
+    path, east = table_config(setting.folder, "seen", more=GRADES), setting.federation.sites["east"]
+    assert "60 patients with 60 items can be used" in east.type("index", str(path))
+    allow(east, "sha256:" + "0" * 64)
+    try:
+        for command in ("index", "report"):
+            assert "not in this site's list" in east.type(command, str(path), status=2)
+    finally:
+        allow(east, setting.content)
 
 
 def check_same(found: RunState, expected: RunState) -> None:

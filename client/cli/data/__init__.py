@@ -2,5 +2,6 @@
 
 Imported from here: deidentify, index, outcomes, pull.
 May import: client.cohort, client.dicom.deidentify, client.dicom.index, client.dicom.pixels,
-    client.labels, client.outcomes, client.pacs, client.site, client.training, common.
+    client.governance, client.labels, client.outcomes, client.pacs, client.site, client.training,
+    common.
 """

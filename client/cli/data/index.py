@@ -33,6 +33,7 @@ def _index_run(home: Home, site: SiteConfig, path: Path, *, every: bool) -> None
     from client.cohort.left_out import LeftOut
     from client.cohort.loading import load_cohort, needed_columns
     from client.cohort.quality_refusals import CohortPaths, images_left_out
+    from client.governance.extensions import check_task_allowed
     from client.site.cache import Cache
     from client.site.withdrawals import withdrawn
     from client.training.cohort_features import with_features
@@ -41,6 +42,7 @@ def _index_run(home: Home, site: SiteConfig, path: Path, *, every: bool) -> None
     from common.tasks import task_of
 
     config = pinned(load_config(path), at_site=True).in_force()
+    check_task_allowed(config, site.extensions)
     task, cache = task_of(config.task), Cache(home.cache, home.index)
     paths = CohortPaths(data=site.data, labels=site.labels_csv, index=home.index, cache=home.cache)
     with cache.in_use():

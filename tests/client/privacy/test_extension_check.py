@@ -17,6 +17,7 @@ from tests.extensions import EXAMPLE, on_path, written
 
 POINTS = {
     "networks": ["tiny"],
+    "tasks": ["grades"],
     "aggregators": ["clipped_mean"],
     "metrics": ["balanced_accuracy"],
     "losses": ["loss"],
@@ -50,6 +51,8 @@ def test_everything_that_a_distribution_offers_is_tried(place: Path) -> None:
     for name, kind in (
         ("tiny", "networks): diagnosis, images 8 x 8"),
         ("tiny", "networks): prognosis"),
+        ("grades", "tasks): 2 classes of 1 column:"),
+        ("grades", "tasks): one patient's gradient"),
         ("clipped_mean", "aggregators"),
         ("balanced_accuracy", "metrics"),
         ("loss", "losses): segmentation"),

@@ -321,5 +321,10 @@ def test_whoever_approves_reads_name_version_content_and_what_it_may_do(place: P
     claim = statement(private, {"a": 3.0}, {"a": 1e-5}, {}, simulated=False, extensions=[extension])
     assert f"code that is not Wardround's: example-nets 1.0.0 ({content()})" in claim
     assert [one.names for one in offered() if one.extension.distribution == NAME] == [
-        ("example-nets/clipped_mean", "example-nets/balanced_accuracy", "example-nets/tiny")
+        (
+            "example-nets/clipped_mean",
+            "example-nets/balanced_accuracy",
+            "example-nets/tiny",
+            "example-nets/grades",
+        )
     ]

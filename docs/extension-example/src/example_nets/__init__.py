@@ -1,4 +1,4 @@
-"""A network, a rule of aggregation and a metric: examples of extensions of Wardround."""
+"""A network, a task, a rule of aggregation and a metric: examples of extensions of Wardround."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, cat, nn, stack
+from torch import Tensor, bucketize, cat, float64, nn, stack, tensor
 
 from common.config.network_sizes import SizeRule
 from common.extensions.contract import (
@@ -18,6 +18,7 @@ from common.extensions.contract import (
     NetworkExtension,
     NetworkShapes,
     SiteChange,
+    TaskExtension,
 )
 
 
@@ -56,6 +57,32 @@ tiny = NetworkExtension(
     build=Tiny,
     tasks=frozenset({"diagnosis", "prognosis"}),
     size=SizeRule(smallest=8),
+)
+
+
+class Cuts(BaseModel):
+    """What a configuration may write under task.arguments."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    edges: tuple[float, ...] = Field(default=(0.5,), min_length=1)
+
+
+def grade(arguments: Cuts, values: Tensor) -> Tensor:
+    """Return which of the ranges between rising edges a number is in, ()."""
+    return bucketize(values[0], tensor(arguments.edges, dtype=float64))
+
+
+def ranked(_arguments: Cuts, output: Tensor, target: Tensor) -> Tensor:
+    """Return the ranked probability score, (): who misses by two grades misses more than by one."""
+    return (output.softmax(0).cumsum(0) - target.cumsum(0)).square().sum()
+
+
+grades = TaskExtension(
+    arguments=Cuts,
+    columns=lambda _arguments: [0],
+    classes=lambda arguments: len(arguments.edges) + 1,
+    place=grade,
+    loss=ranked,
 )
 
 
