@@ -1,6 +1,6 @@
 """The worker process: keeps torch, network and cohort loaded between rounds.
 
-    python -m client.node.worker HOME
+    python -m common.platform.program_start client.node.worker HOME
 
 Reads one JSON line a job from standard input and writes one a result to standard output; what
 anything else prints goes to standard error. Nothing but answers in files leaves this process.
@@ -14,7 +14,7 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -171,8 +171,10 @@ def _teller(stream: TextIO) -> Callable[[str], None]:
     return tell
 
 
-if __name__ == "__main__":
+def run(arguments: Sequence[str]) -> int:
+    """Run the program."""
     # Whatever prints shall not be taken for a result.
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    main(Home(Path(sys.argv[1])), sys.stdin, channel)
+    main(Home(Path(arguments[0])), sys.stdin, channel)
+    return 0

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from client.transport.quarantine import MOST_DEATHS
+from common.platform.program_start import START
 
 #: A request is read in this time, and in a second more for each so many bytes.
 _READING_SECONDS = 120.0
@@ -76,7 +77,7 @@ class WorkerProcess:
             return
         environment = os.environ | {"FLWR_TELEMETRY_ENABLED": "0"}
         self._process = subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-m", "client.node.worker", str(self._home)],
+            [sys.executable, *START, "client.node.worker", str(self._home)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

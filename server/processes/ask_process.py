@@ -1,6 +1,7 @@
 """Process that asks sites about a proposal without beginning a run.
 
-    python -m server.processes.ask_process FOLDER NAME SECONDS SEED [cohorts] < CONFIGURATION
+    python -m common.platform.program_start server.processes.ask_process \
+        FOLDER NAME SECONDS SEED [cohorts] < CONFIGURATION
 
 Started by the service as a run is; writes one line of JSON: the headers of the answers that came
 within so many seconds, or as soon as all connected sites have answered, and who was silent. With
@@ -82,13 +83,20 @@ def _described(
     return replace(found, not_told={**found.not_told, **others})
 
 
-if __name__ == "__main__":
-    chosen, run, patience = Folder(Path(sys.argv[1])), sys.argv[2], float(sys.argv[3])
+def run(arguments: Sequence[str]) -> int:
+    """Run the program."""
+    folder, name, patience, seed, *more = arguments
     wanted = parse_config(sys.stdin.read()).in_force()
     said, quiet, survey = ask(
-        chosen, run, wanted, patience, seed=int(sys.argv[4]), cohorts="cohorts" in sys.argv[5:]
+        Folder(Path(folder)),
+        name,
+        wanted,
+        float(patience),
+        seed=int(seed),
+        cohorts="cohorts" in more,
     )
     content = {"answers": [parts_of(answer)[0] for answer in said], "silent": quiet}
     if survey is not None:
         content["cohorts"] = [json.dumps(survey.to_json(), allow_nan=False)]
     sys.stdout.write(json.dumps(content) + "\n")
+    return 0

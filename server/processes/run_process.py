@@ -1,6 +1,6 @@
 """Process of one run.
 
-    python -m server.processes.run_process FOLDER RUN
+    python -m common.platform.program_start server.processes.run_process FOLDER RUN
 
 Started by the service with the token of the run's task; a run that was interrupted is started
 again in the same way and goes on from its last saved round. Its exit status is one of
@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,10 +208,12 @@ def _on_stop(_number: int, _frame: FrameType | None) -> None:
     raise _Stopped
 
 
-if __name__ == "__main__":
+def run(arguments: Sequence[str]) -> int:
+    """Run the program."""
     give_freed_memory_back()
     signal.signal(signal.SIGTERM, _on_stop)
     signal.signal(signal.SIGINT, _on_stop)
     # Without the service nobody answers: end with it (Linux: prctl PR_SET_PDEATHSIG).
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-    sys.exit(main(Folder(Path(sys.argv[1])), sys.argv[2]))
+    folder, name = arguments
+    return main(Folder(Path(folder)), name)

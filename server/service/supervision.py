@@ -23,14 +23,15 @@ from common.config.run_config import RunConfig
 from common.platform.errors import ConfigurationError, ExitCode, RunFailed, WardroundError
 from common.platform.file_lock import FileLock, Taken
 from common.platform.logs import log
+from common.platform.program_start import START
 from server.files.folder import Folder
 from server.files.status_reader import view_of
 from server.service.run_book import RunBook, RunEntry, how_to_resume
 
 #: The program of a run; the folder and the run's name follow it. -P: a folder that happens to
 #: be named server where the service was started must not run in our place.
-RUN_COMMAND = (sys.executable, "-P", "-m", "server.processes.run_process")
-ASK_COMMAND = (sys.executable, "-P", "-m", "server.processes.ask_process")
+RUN_COMMAND = (sys.executable, "-P", *START, "server.processes.run_process")
+ASK_COMMAND = (sys.executable, "-P", *START, "server.processes.ask_process")
 #: The environment's name for the token of the run's task.
 TASK_TOKEN = "WARDROUND_TASK_TOKEN"  # noqa: S105 - a name, not a token
 _RESTARTS = 3

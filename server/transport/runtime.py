@@ -36,13 +36,13 @@ from flwr.proto.runtime_pb2 import (
     PushTaskOutputRequest,
     SendTaskHeartbeatRequest,
 )
+from flwr.supercore.constant import TASK_TOKEN_HEADER
 from flwr.supercore.inflatable.inflatable_object import (
     InflatableObject,
     get_all_nested_objects,
     get_object_tree,
     no_object_id_recompute,
 )
-from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supercore.runtime import RuntimeHttpClient
 
@@ -96,15 +96,20 @@ class Arrival:
 
 
 class _OperatorHeaders:
-    """Adds the operator's token, without which its listener answers nobody, and a pull's wait."""
+    """Adds what a run's calls carry: the operator's token, the task's, and a pull's wait.
 
-    def __init__(self, token: str) -> None:
-        self._value = f"Bearer {token}"
+    Without the operator's its listener answers nobody; by the task's Flower knows the run. Flower's
+    own interceptor for that would import FastAPI into a run's process.
+    """
+
+    def __init__(self, operator: str, task: str) -> None:
+        self._value, self._task = f"Bearer {operator}", task
         self.wait_seconds = 0.0
         self.answer = AnswerBounds(bytes=0, seconds=0.0)
 
     def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
         context.request.headers["authorization"] = self._value
+        context.request.headers[TASK_TOKEN_HEADER] = self._task
         if isinstance(context.message, PullAppMessagesRequest):
             context.request.headers[WAIT_HEADER] = f"{self.wait_seconds:g}"
         if isinstance(context.message, PushAppMessagesRequest):
@@ -120,11 +125,8 @@ class Runtime:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.load_verify_locations(cadata=authority)
-        self._headers = _OperatorHeaders(operator)
-        calls = RuntimeHttpClient(
-            f"https://{address}",
-            interceptors=[self._headers, RuntimeTokenHttpInterceptor(token=task)],
-        )
+        self._headers = _OperatorHeaders(operator, task)
+        calls = RuntimeHttpClient(f"https://{address}", interceptors=[self._headers])
         # The service is on this machine: no proxy of the environment is on the way.
         client = httpx.Client(
             verify=context,
