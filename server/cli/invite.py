@@ -8,8 +8,7 @@ from pathlib import Path
 import typer
 
 from common.platform.durable_files import replace_durably
-from server.enrolment.invitations import invitations
-from server.enrolment.registry import Enrolment
+from server.enrolment.registry import Enrolment, invite_sites
 from server.files.coordinator_yaml import load_settings
 from server.files.folder import Folder
 
@@ -18,7 +17,7 @@ def invite(folder: Folder, sites: Sequence[str], hours: float, out: Path | None)
     """Print or write an invitation for each site."""
     folder.require()
     enrolment = Enrolment(folder.enrolment)
-    made = invitations(folder, load_settings(folder.settings), enrolment, sites, hours)
+    made = invite_sites(folder, load_settings(folder.settings), enrolment, sites, hours)
     for site, line in made.items():
         if out is None:
             typer.echo(line if len(made) == 1 else f"{site} {line}")

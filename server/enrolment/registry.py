@@ -5,16 +5,15 @@
     accept      the admin gives the fingerprint of that key    -> accepted
     revoke      the site's key is refused from now on, for good -> revoked
 
-A secret works for one key and until it expires. Only the coordinator's SQLite file decides;
-Flower's list of nodes is derived from it.
+Invitations are made and judged in server/enrolment/invitations.py. Only the coordinator's SQLite
+file decides; Flower's list of nodes is derived from it.
 """
 
 from __future__ import annotations
 
-import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,23 +25,22 @@ from common.messages.enrolment import Invite, JoinRequest, SiteName, StateReques
 from common.messages.signing_key import fingerprint
 from common.platform.errors import ConfigurationError, StateDamaged, TrustRefused
 from common.platform.sqlite_file import connected, explained, transaction
+from server.enrolment.certificates import authority_hash
+from server.enrolment.invitations import (
+    SCHEMA,
+    fault_of_invitation,
+    new_invitation,
+    open_invitations,
+    use_invitation,
+    void_invitation,
+)
+from server.files.coordinator_yaml import Settings
+from server.files.folder import Folder
 
 State = Literal["pending", "accepted", "revoked"]
 
-#: After so many wrong proofs they are no longer written down for a while. Guessing 256 bits is
-#: hopeless, and a stranger who knows a site's name can neither void its invitation nor delay it.
-_TRIES = 5
-_REST_SECONDS = 60
 _PATIENCE_SECONDS = 10.0
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS invitations (
-  site TEXT PRIMARY KEY,
-  secret TEXT NOT NULL,
-  expires INTEGER NOT NULL,
-  used_by TEXT,
-  failures INTEGER NOT NULL DEFAULT 0,
-  rests_until REAL NOT NULL DEFAULT 0
-) STRICT;
 CREATE TABLE IF NOT EXISTS sites (
   public_key TEXT PRIMARY KEY,
   site TEXT NOT NULL,
@@ -82,7 +80,7 @@ class Enrolment:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
         with closing(self._connect()) as connection, self._explained():
-            connection.executescript(_SCHEMA)
+            connection.executescript(SCHEMA + _SCHEMA)
 
     def invite(self, site: str, *, address: str, ca_sha256: str, hours: float) -> Invite:
         """Return a new invitation; an earlier one for the same site is void."""
@@ -95,19 +93,13 @@ class Enrolment:
                     f"key, first: wardround-coordinator sites revoke {site}"
                 )
                 raise TrustRefused(message)
-            invite = Invite(
-                site=site,
+            return new_invitation(
+                connection,
+                site,
                 address=address,
                 ca_sha256=ca_sha256,
-                secret=secrets.token_urlsafe(32),
-                expires=int(self._clock() + hours * 3600),
+                expires=self._clock() + hours * 3600,
             )
-            connection.execute("DELETE FROM invitations WHERE site = ?", (site,))
-            connection.execute(
-                "INSERT INTO invitations (site, secret, expires) VALUES (?, ?, ?)",
-                (site, invite.secret, invite.expires),
-            )
-        return invite
 
     def join(self, request: JoinRequest) -> EnrolledSite:
         """Note the key of an invited site; TrustRefused says why not.
@@ -117,7 +109,8 @@ class Enrolment:
         fingerprint(request.public_key)  # refuses what is no key
         refusal: str | None = None
         with self._writing() as connection:
-            refusal = self._refusal(connection, request)
+            refusal = fault_of_invitation(connection, request, self._clock())
+            refusal = refusal or _fault_of_key(connection, request)
             if refusal is None:
                 self._note(connection, request)
             found = _of_key(connection, request.public_key)
@@ -156,7 +149,7 @@ class Enrolment:
         """Refuse a site's key for good and void its invitation."""
         with self._writing() as connection:
             known = _current(connection, site)
-            gone = connection.execute("DELETE FROM invitations WHERE site = ?", (site,)).rowcount
+            gone = void_invitation(connection, site)
             if known is not None:
                 self._move(connection, known.public_key, "revoked")
                 return cast("EnrolledSite", _of_key(connection, known.public_key))
@@ -173,43 +166,7 @@ class Enrolment:
     def invited(self) -> dict[str, int]:
         """Return the sites whose invitation is open, and when it expires."""
         with closing(self._connect()) as connection, self._explained():
-            rows = connection.execute(
-                "SELECT site, expires FROM invitations WHERE used_by IS NULL AND expires > ? "
-                "ORDER BY site",
-                (self._clock(),),
-            ).fetchall()
-        return {str(site): int(expires) for site, expires in rows}
-
-    def _refusal(self, connection: sqlite3.Connection, request: JoinRequest) -> str | None:
-        """Return why a join is refused; only the secret's holder is told more than that."""
-        site, now = request.site, self._clock()
-        again = f"Ask the coordinator for a new one: wardround-coordinator invite {site}"
-        row = connection.execute(
-            "SELECT secret, expires, used_by, failures, rests_until FROM invitations "
-            "WHERE site = ?",
-            (site,),
-        ).fetchone()
-        wrong = f"No open invitation of {site} has this secret. {again}"
-        if row is None:
-            return wrong
-        secret, expires, used_by, failures, rests_until = row
-        if not request.proves(secret):
-            if now < rests_until:  # nothing is written; the right proof is taken all the same
-                return f"Too many wrong tries to join as {site}. Try again in {_REST_SECONDS} s."
-            rests = now + _REST_SECONDS if failures + 1 >= _TRIES else 0
-            connection.execute(
-                "UPDATE invitations SET failures = ?, rests_until = ? WHERE site = ?",
-                (0 if rests else failures + 1, rests, site),
-            )
-            return wrong
-        if used_by is None and now >= expires:
-            return f"The invitation of {site} has expired. {again}"
-        if used_by not in {None, request.public_key}:
-            return (
-                f"The invitation of {site} was used already, by the key {fingerprint(used_by)}. "
-                f"If that is not yours, tell the coordinator at once. {again}"
-            )
-        return _fault_of_key(connection, request)
+            return open_invitations(connection, self._clock())
 
     def _note(self, connection: sqlite3.Connection, request: JoinRequest) -> None:
         if _of_key(connection, request.public_key) is None:
@@ -220,9 +177,7 @@ class Enrolment:
                 "INSERT INTO sites (public_key, site, state, since) VALUES (?, ?, 'pending', ?)",
                 (request.public_key, request.site, self._clock()),
             )
-        connection.execute(
-            "UPDATE invitations SET used_by = ? WHERE site = ?", (request.public_key, request.site)
-        )
+        use_invitation(connection, request)
 
     def _move(self, connection: sqlite3.Connection, public_key: str, state: State) -> None:
         connection.execute(
@@ -247,6 +202,19 @@ class Enrolment:
             f"The list of sites {self._path} cannot be used: {error}. See that its folder can be "
             "written, or put the last copy back."
         )
+
+
+def invite_sites(
+    folder: Folder, settings: Settings, enrolment: Enrolment, sites: Sequence[str], hours: float
+) -> dict[str, str]:
+    """Return the text of a new invitation for each site."""
+    authority = authority_hash(folder.ca.read_bytes())
+    return {
+        site: enrolment.invite(
+            site, address=settings.address, ca_sha256=authority, hours=hours
+        ).text()
+        for site in sites
+    }
 
 
 _SELECT = "SELECT site, public_key, state, since FROM sites"

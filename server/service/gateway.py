@@ -13,8 +13,7 @@ from starlette.types import ASGIApp
 
 from common.platform.logs import log
 from server.enrolment.enrolment_pages import enrolment_pages
-from server.enrolment.invitations import invitations
-from server.enrolment.registry import EnrolledSite, Enrolment
+from server.enrolment.registry import EnrolledSite, Enrolment, invite_sites
 from server.files.coordinator_yaml import Settings
 from server.files.folder import Folder
 from server.service.listeners import Listeners
@@ -78,7 +77,7 @@ class Gateway:
 
     def invite(self, sites: Sequence[str], hours: float) -> dict[str, str]:
         """Return a new invitation for each site, in one line."""
-        return invitations(self._folder, self._settings, self.enrolment, sites, hours)
+        return invite_sites(self._folder, self._settings, self.enrolment, sites, hours)
 
     def overview(self) -> dict[str, object]:
         """Return who belongs, who is connected and whose invitation is open."""
