@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from private_step import IMAGES_EACH, SIDE, _patients, _plan, item_loss
 from row import Row, shown, told
 
+from client.privacy.clip_and_noise import PatientOptimizer
 from client.privacy.patient_gradients import (
     LOOP,
     Backend,
@@ -32,7 +33,6 @@ from client.privacy.patient_gradients import (
     Objective,
     gradients_by_patient,
 )
-from client.privacy.patient_optimizer import PatientOptimizer
 from client.privacy.patient_sampling import draw
 from client.privacy.private_step import accumulate, patient_optimizer, private_step
 from client.training.device import device_of, place

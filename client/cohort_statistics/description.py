@@ -15,8 +15,8 @@ from client.cohort_statistics.outcome_rows import outcomes_of
 from client.cohort_statistics.released_counts import CountMembers, noised, released, sensitivity
 from client.dicom.index.index import Index
 from client.dicom.reasons import NOTICES, Reason
-from client.privacy.charged_answers import AnotherRequest
 from client.privacy.composition import charged_as
+from client.privacy.repeated_answers import AnotherRequest
 from client.training.private_round import told_at
 from client.training.training_site import Site
 from common.config.ranges import UNKNOWN, bin_of

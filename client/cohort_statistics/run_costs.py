@@ -23,7 +23,8 @@ from common.config.privacy import COMMON_DELTA
 from common.config.run_config import RunConfig
 from common.messages.cohort_statistics import layout_of
 from common.messages.wire import Request
-from common.privacy.accounting import epsilon_of, make_plan
+from common.privacy.accounting import epsilon_of
+from common.privacy.noise_calibration import make_plan
 from common.privacy.plan import Mechanism, PrivacyPlan, count_mechanism
 
 #: Calibration meets its target to 1e-9 or less.

@@ -15,7 +15,8 @@ from client.site.home import Home
 from client.site.withdrawals import stood_at, writing
 from common.platform.errors import PrivacyError
 from common.platform.hash_chain import GENESIS
-from common.privacy.accounting import calibrate, epsilon_of
+from common.privacy.accounting import epsilon_of
+from common.privacy.noise_calibration import calibrate
 from common.privacy.plan import LedgerHead, Mechanism
 
 #: What is charged for an epsilon that was told by word is above it by this part.

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from client.inference.calibration.out_of_distribution import distances, embedded
-from client.inference.calibration.site_calibration import SiteCalibration, judge, share_as_unlike
+from client.inference.calibration.out_of_distribution import distances, embedded, share_as_unlike
+from client.inference.calibration.site_calibration import SiteCalibration, judge
 from client.inference.grid import source_labels
 from client.inference.study_reading import Item
 from client.results.score import ModelName, Outlines, Quantity, Score
@@ -77,7 +77,8 @@ def _unlike(answered: Answered, calibration: SiteCalibration | None) -> float | 
     image = torch.stack([item.image for item in answered.measured])
     table = torch.stack([item.table for item in answered.measured])
     found = embedded(image, table, answered.config)
-    return share_as_unlike(calibration, float(distances(calibration.reference, found).max()))
+    distance = float(distances(calibration.reference, found).max())
+    return share_as_unlike(calibration.distances, distance)
 
 
 def _undecided(asked: Sequence[tuple[str, ...]], sets: Sequence[tuple[str, ...]]) -> Iterator[str]:

@@ -28,9 +28,9 @@ from client.cohort_statistics.description import (
 from client.cohort_statistics.run_costs import largest_claim, run_costs, told_of_everybody
 from client.governance.records_check import SiteRecords
 from client.inference.calibration.trained_on import note_trained
-from client.privacy.charged_answers import Answers, AnswersInFile
 from client.privacy.composition import binding, run_epsilon
 from client.privacy.ledger import COHORT, Ledger, Limit
+from client.privacy.repeated_answers import Answers, AnswersInFile
 from client.site.cache import Cache
 from client.site.quality_section import QualityRules
 from client.site.withdrawals import withdrawn_in

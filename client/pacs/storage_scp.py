@@ -14,7 +14,7 @@ from pynetdicom.dimse_primitives import C_STORE
 
 from client.dicom.reasons import UnusableFile
 from client.pacs.connection.association import NETWORK_SECONDS, VERIFICATION
-from client.pacs.connection.callers import LIMITS
+from client.pacs.connection.caller_limits import LIMITS
 from client.pacs.connection.handshake import tls_context
 from client.pacs.connection.sockets import Entity, Listener
 from client.pacs.received_file import place
@@ -113,7 +113,7 @@ def _entity(pacs: PacsConfig, *, only_pacs: bool) -> Entity:
     entity.maximum_pdu_size = 131072
     entity.network_timeout = entity.dimse_timeout = NETWORK_SECONDS
     entity.acse_timeout = LIMITS.opening_seconds
-    # Who is cut when there are too many is decided in client/pacs/connection/callers.py.
+    # Who is cut when there are too many is decided in client/pacs/connection/caller_limits.py.
     # Callers bounds the connections; the threads of those that it cut live on for a moment, and
     # must not have the PACS turned away meanwhile.
     entity.maximum_associations = 2 * LIMITS.connections

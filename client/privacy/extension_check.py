@@ -39,10 +39,10 @@ from common.extensions.tasks import task_shape
 from common.models.extension_network import check_extensions
 from common.models.run_network import network_of
 from common.platform.errors import ConfigurationError, ExtensionRefused, PrivacyError
-from common.privacy.accounting import make_plan
 from common.privacy.noise import ChaChaNoise
+from common.privacy.noise_calibration import make_plan
 from common.tasks import task_of
-from common.tasks.training_loss import training_loss
+from common.tasks.loss_choice import training_loss
 
 _TASKS: Mapping[str, Mapping[str, object]] = {
     "diagnosis": {"kind": "diagnosis", "target": "label"},

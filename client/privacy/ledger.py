@@ -8,7 +8,7 @@ killed at any moment leaves a charge without a release at worst, never a release
                            epsilon is told as it is then, above what its configuration states
     two runs at once       one transaction at a time, the second sees the first's charge
     a name charged before  for another configuration, seed or split key: RunBegun, by what its own
-                           rows say, whatever else the site lost (client/privacy/charged_answers.py)
+                           rows say, whatever else the site lost (repeated_answers.py)
     a row changed or cut   the chain of hashes breaks: LedgerDamaged, nothing is released
     a later release's row  LedgerTooNew names what this one does not know (stored_charge.py)
     an old copy restored   it lacks a charge that was told of: `knows`, which each request is

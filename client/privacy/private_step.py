@@ -41,7 +41,7 @@ from common.privacy.noise import NoiseSource
 from common.privacy.plan import PrivacyPlan
 
 if TYPE_CHECKING:
-    from client.privacy.patient_optimizer import PatientOptimizer
+    from client.privacy.clip_and_noise import PatientOptimizer
 
 
 def patient_optimizer(
@@ -49,7 +49,7 @@ def patient_optimizer(
 ) -> PatientOptimizer:
     """Return Opacus' optimiser around a plain one, as `private_step` needs it."""
     # Imported here: Opacus takes a second to load, and runs without privacy do without.
-    from client.privacy.patient_optimizer import PatientOptimizer
+    from client.privacy.clip_and_noise import PatientOptimizer
 
     return PatientOptimizer(optimizer, plan, noise)
 

@@ -7,21 +7,17 @@ import functools
 import torch
 from torch import Tensor
 
-from client.privacy.charged_answers import AnotherRequest
 from client.privacy.composition import charged_as
 from client.privacy.isolation import Isolation, seed_of
+from client.privacy.repeated_answers import AnotherRequest
 from client.training.local_model import LocalModel
 from client.training.private_round import told_at
 from client.training.training_site import Site
 from common.config.measured_rounds import is_measured
 from common.data.sample import Patients, patient_mean, take
 from common.messages.wire import EvaluationRequest, Refusal, RefusalReason, SiteReport
-from common.metrics.statistics import (
-    Statistics,
-    count_sensitivity,
-    with_count_noise,
-    withhold_small_cells,
-)
+from common.metrics.small_cells import withhold_small_cells
+from common.metrics.statistics import Statistics, count_sensitivity, with_count_noise
 from common.platform.errors import BudgetExceeded, CohortError, PrivacyError
 from common.privacy.plan import Spend, count_mechanism
 from common.tasks.task import Scores, no_scores

@@ -16,7 +16,7 @@ from common.extensions.transforms import Transforms, transforms_of
 from common.models.local_layers import local_names
 from common.models.run_network import network_of
 from common.tasks import Task, task_of
-from common.tasks.training_loss import training_loss
+from common.tasks.loss_choice import training_loss
 
 #: Items with which a network is timed on a GPU.
 _TRIAL_ITEMS = 4

@@ -15,7 +15,7 @@ from client.training.training_site import Guard, Site
 from common.config.run_config import PatientPrivacy, RunConfig
 from common.messages.wire import TrainRequest
 from common.platform.errors import PrivacyError
-from common.privacy.accounting import delta_of, make_plan
+from common.privacy.noise_calibration import delta_of, make_plan
 from common.privacy.plan import PrivacyPlan, Spend
 
 #: Networks that were checked, and how their gradients are made: once a run, not once a round.

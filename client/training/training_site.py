@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from client.privacy.charged_answers import Answers, AnswersInProcess
 from client.privacy.composition import Part, charged_as
 from client.privacy.ledger import Ledger, Limit
+from client.privacy.repeated_answers import Answers, AnswersInProcess
 from client.privacy.stored_charge import BoundTo, Charge
 from client.training.kept_between_rounds import MemoryInProcess, SiteMemory
 from common.data.sample import Patients

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from common.metrics.auroc import merged_auroc
+from common.metrics.auroc_interval import merged_auroc
 from common.metrics.intervals import Estimate, Float, normal_interval, tally, unknown
 from common.metrics.noised import Value, noised_estimate
 from common.metrics.noised_histogram import NOISED_AWAY

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.metrics import noised
-from common.metrics.auroc import auroc_of_counts, merged_auroc
+from common.metrics.auroc_interval import auroc_of_counts, merged_auroc
 from common.metrics.intervals import Estimate, Float, Owners, normal_interval, ratio, tally, unknown
 from common.metrics.noised import Value, noised_estimate
 from common.metrics.score_ranges import Ranges, merged_average_precision

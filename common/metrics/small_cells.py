@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.metrics.intervals import Float, Owners
+from common.metrics.statistics import Statistics
 
 Bool = NDArray[np.bool_]
 
@@ -81,3 +82,17 @@ def ends(bins: NDArray[np.int64], ranges: NDArray[np.int64], last_bin: int) -> N
     highest = np.array([bins[ranges == n].max() for n in numbers], np.int64)
     lowest = np.array([bins[ranges == n + 1].min() for n in numbers], np.int64)
     return np.append((highest + lowest - 1) // 2, last_bin)
+
+
+def withhold_small_cells(statistics: Statistics, smallest: int) -> Statistics:
+    """Set every count below `smallest` to zero, and all sums when there are too few patients.
+
+    A zero may thus mean none or few. The second wall: a task's `statistics` holds no small
+    cell already, nor a sum over a small one, which could not be told from here.
+    """
+    enough = float(statistics.patients) >= smallest
+    return Statistics(
+        patients=statistics.patients if enough else np.zeros(()),
+        cells={n: np.where(v >= smallest, v, 0.0) for n, v in statistics.cells.items()},
+        sums={n: v if enough else np.zeros_like(v) for n, v in statistics.sums.items()},
+    )

@@ -100,20 +100,6 @@ def _shapes(part: Statistics) -> dict[str, tuple[int, ...]]:
     return cells | {f"sum {name}": value.shape for name, value in part.sums.items()}
 
 
-def withhold_small_cells(statistics: Statistics, smallest: int) -> Statistics:
-    """Set every count below `smallest` to zero, and all sums when there are too few patients.
-
-    A zero may thus mean none or few. The second wall: a task's `statistics` holds no small
-    cell already, nor a sum over a small one, which could not be told from here.
-    """
-    enough = float(statistics.patients) >= smallest
-    return Statistics(
-        patients=statistics.patients if enough else np.zeros(()),
-        cells={n: np.where(v >= smallest, v, 0.0) for n, v in statistics.cells.items()},
-        sums={n: v if enough else np.zeros_like(v) for n, v in statistics.sums.items()},
-    )
-
-
 def on_grid(noise: Counts) -> Counts:
     """Return noise rounded to a grid that all counts lie on.
 

@@ -16,7 +16,7 @@ from common.models.build import finished
 from common.platform.errors import ExtensionRefused
 from common.tasks import task_of
 from common.tasks.extension_classes import encoding_task
-from common.tasks.training_loss import training_loss
+from common.tasks.loss_choice import training_loss
 
 #: Sizes of the batches that a network is tried with.
 _TRIALS = (1, 2)

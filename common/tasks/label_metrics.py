@@ -11,7 +11,7 @@ from common.config.ranges import UNKNOWN
 from common.config.run_config import Evaluation
 from common.metrics import classification as metrics
 from common.metrics import noised_histogram
-from common.metrics.auroc import auroc, merged_auroc
+from common.metrics.auroc_interval import auroc, merged_auroc
 from common.metrics.intervals import (
     Estimate,
     Float,

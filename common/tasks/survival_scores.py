@@ -10,7 +10,7 @@ import numpy as np
 
 from common.config.run_config import Evaluation
 from common.metrics import survival as metrics
-from common.metrics.auroc import merged_auroc
+from common.metrics.auroc_interval import merged_auroc
 from common.metrics.intervals import (
     Estimate,
     Float,

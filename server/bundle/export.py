@@ -25,7 +25,7 @@ from common.models.run_network import network_of
 from common.platform.code_hash import bundle_hash
 from common.platform.errors import ConfigurationError, RunFailed, StateDamaged
 from common.platform.hash_chain import lines, verify
-from common.privacy.accounting import delta_of
+from common.privacy.noise_calibration import delta_of
 from common.privacy.statement import statement
 from server.files.folder import RunFolder
 from server.files.status_reader import view_of

@@ -28,7 +28,7 @@ from common.messages.wire import (
 from common.models.extension_network import check_extensions
 from common.models.run_network import initial_weights
 from common.platform.errors import ConfigurationError
-from common.privacy.accounting import make_plan
+from common.privacy.noise_calibration import make_plan
 from common.privacy.signal import prospect
 from server.aggregation.rules import aggregator_of
 from server.planning.measuring import measured

@@ -30,7 +30,7 @@ from common.config.learning_rate import learning_rate
 from common.config.run_config import PatientPrivacy, RunConfig, Training
 from common.data.weights import Weights
 from common.messages.wire import SiteUpdate, TrainRequest
-from common.privacy.accounting import make_plan
+from common.privacy.noise_calibration import make_plan
 from server.rounds.answer_order import Answer, Waiting, in_order
 from server.rounds.non_admission_reasons import Fault
 from server.rounds.update_admission import NotAdmitted, norm

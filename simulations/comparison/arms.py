@@ -26,8 +26,8 @@ from common.data.sample import Patients
 from common.data.weights import Weights
 from common.metrics.intervals import Estimate
 from common.platform.errors import ConfigurationError, RunFailed
-from common.privacy.accounting import delta_of
 from common.privacy.noise import SimulatedNoise
+from common.privacy.noise_calibration import delta_of
 from common.tasks.task import Scores, by_patient, no_scores
 from server.aggregation.rules import aggregator_of
 from server.planning.measuring import measure_tests

@@ -14,7 +14,7 @@ from common.data.sample import patient_loss
 from common.extensions.transforms import transforms_of
 from common.models.run_network import network_of
 from common.tasks import task_of
-from common.tasks.training_loss import training_loss
+from common.tasks.loss_choice import training_loss
 
 _REPEATS = 3
 

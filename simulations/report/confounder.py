@@ -9,7 +9,7 @@ import numpy as np
 
 from client.cohort.site_cohort import SiteCohort
 from common.config.task import SurvivalCurve
-from common.metrics.auroc import auroc
+from common.metrics.auroc_interval import auroc
 from common.metrics.intervals import Float
 from common.metrics.survival import concordance
 from common.tasks import task_of

@@ -17,7 +17,7 @@ from common.config.task import LabelProbabilities, SurvivalCurve
 from common.metrics.constant_predictor import Constant, constant_of
 from common.metrics.names import metric_words
 from common.platform.errors import ConfigurationError
-from common.privacy.accounting import make_plan
+from common.privacy.noise_calibration import make_plan
 from common.privacy.signal import prospect
 from common.tasks import task_of
 from common.tasks.prognosis import follow_up

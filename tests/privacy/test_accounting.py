@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from common.config.run_config import PatientPrivacy, Training
 from common.platform.errors import BudgetExceeded, ConfigurationError
-from common.privacy.accounting import calibrate, delta_of, epsilon_of, make_plan, rdp_epsilon
+from common.privacy.accounting import epsilon_of, rdp_epsilon
+from common.privacy.noise_calibration import calibrate, delta_of, make_plan
 from common.privacy.plan import Mechanism
 from tests.privacy.made_up import mechanism_of
 

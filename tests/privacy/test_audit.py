@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from client.privacy import patient_optimizer
-from common.privacy.accounting import calibrate, epsilon_of
+from client.privacy import clip_and_noise
+from common.privacy.accounting import epsilon_of
 from common.privacy.noise import SimulatedNoise
+from common.privacy.noise_calibration import calibrate
 from common.privacy.plan import PrivacyPlan
 from simulations.comparison.privacy_audit import (
     canaries,
@@ -49,7 +50,7 @@ def test_lost_clipping_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     def unclipped(norm: torch.Tensor, *_: object) -> torch.Tensor:
         return torch.ones_like(norm)
 
-    monkeypatch.setattr(patient_optimizer, "clip_factor", unclipped)
+    monkeypatch.setattr(clip_and_noise, "clip_factor", unclipped)
     assert audited(plan_for(4.0)) > 4.0
 
 

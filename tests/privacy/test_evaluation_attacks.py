@@ -510,8 +510,8 @@ def test_what_is_released_stays_below_the_claim_and_without_noise_exceeds_it() -
 def test_answers_that_were_forgotten_are_charged_again_and_never_told_for_free(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client.privacy.charged_answers._MOST_TOLD", 2)
-    monkeypatch.setattr("client.privacy.charged_answers._MOST_RUNS", 2)
+    monkeypatch.setattr("client.privacy.repeated_answers._MOST_TOLD", 2)
+    monkeypatch.setattr("client.privacy.repeated_answers._MOST_RUNS", 2)
     handler = desk_of(home)
     for number in range(4):
         assert isinstance(handler.answer(asked(run=f"run-{number}")), SiteReport)

@@ -37,8 +37,9 @@ from client.site.quality_section import QualityRules
 from common.config.run_config import Split
 from common.data.sample import Patients
 from common.platform.errors import CohortError
-from common.privacy.accounting import calibrate, epsilon_of
+from common.privacy.accounting import epsilon_of
 from common.privacy.noise import ChaChaNoise, NoiseSource
+from common.privacy.noise_calibration import calibrate
 from tests.privacy import two_worlds
 from tests.privacy.made_up import Silence, mechanism_of, patients_of, without
 from tests.privacy.two_worlds import Patient, Table, Way, World, check, world, write

@@ -16,25 +16,25 @@ from torch import Tensor, nn
 
 from client.governance.records_check import SiteRecords
 from client.privacy import (
+    clip_and_noise,
     composition,
     extension_guard,
     isolation,
     model_guard,
     patient_gradients,
-    patient_optimizer,
 )
 from client.privacy import ledger as ledger_module
-from client.privacy.charged_answers import AnswersInFile
+from client.privacy.clip_and_noise import PatientOptimizer
 from client.privacy.clipping import clip_factor, patient_norms
 from client.privacy.global_state import Switches
 from client.privacy.isolation import Isolation
 from client.privacy.ledger import COHORT, Ledger, Limit
 from client.privacy.ledger_rows import LedgerState
 from client.privacy.model_guard import check_model
-from client.privacy.patient_optimizer import PatientOptimizer
 from client.privacy.private_step import patient_optimizer as optimizer_of
 from client.privacy.private_step import private_step
 from client.privacy.reachable_state import Reachable
+from client.privacy.repeated_answers import AnswersInFile
 from client.privacy.stored_charge import BoundTo
 from client.site.home import Home
 from client.training import evaluation, private_round
@@ -178,7 +178,7 @@ def test_all_checks_are_green_without_a_fault(tmp_path: Path) -> None:
 
 
 def test_clipping_off(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(patient_optimizer, "clip_factor", lambda norm, *_: torch.ones_like(norm))
+    monkeypatch.setattr(clip_and_noise, "clip_factor", lambda norm, *_: torch.ones_like(norm))
     with pytest.raises(RED, match="moved the sum"):
         check_sensitivity()
 
@@ -188,7 +188,7 @@ def test_clipping_by_part_of_a_gradient_instead_of_by_patient(monkeypatch: Patch
         parts = [part for sample in samples for part in sample.flatten(1).split(8, dim=1)]
         return torch.stack([patient_norms([part]) for part in parts]).amin(0)
 
-    monkeypatch.setattr(patient_optimizer, "patient_norms", smallest)
+    monkeypatch.setattr(clip_and_noise, "patient_norms", smallest)
     with pytest.raises(RED, match="moved the sum"):
         check_sensitivity()
 
@@ -207,15 +207,13 @@ def test_clipping_by_image_instead_of_by_patient(monkeypatch: Patch) -> None:
 
 def test_a_clip_norm_that_is_a_thousandth_too_large(monkeypatch: Patch) -> None:
     real = clip_factor
-    monkeypatch.setattr(patient_optimizer, "clip_factor", lambda n, c, k: 1.001 * real(n, c, k))
+    monkeypatch.setattr(clip_and_noise, "clip_factor", lambda n, c, k: 1.001 * real(n, c, k))
     with pytest.raises(RED, match="moved the sum"):
         check_sensitivity()
 
 
 def test_a_guard_notices_that_clipping_is_off_before_a_run(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(
-        patient_optimizer, "clip_factor", lambda norm, *_: 100 * torch.ones_like(norm)
-    )
+    monkeypatch.setattr(clip_and_noise, "clip_factor", lambda norm, *_: 100 * torch.ones_like(norm))
     with pytest.raises(UnsafeModel, match="One patient moves the sum"):
         check_model(objective_of(seeded(TableNet), patients_of()), plan_of(), Silence())
 

@@ -45,8 +45,8 @@ def listen(home: Home, wishes: ListenOptions) -> ExitCode:
     pacs = _pacs(home, wishes)
     check_bundle(wishes.bundle)
     # Imported here: torch takes its time, and a wrong option should not wait for it.
-    from client.inference.arrivals.listening import Post
     from client.inference.arrivals.queue import ArrivalQueue
+    from client.inference.arrivals.score_and_send import Post
     from client.inference.local import local_of
     from client.inference.trained_model import open_model
     from client.site.daemon_process import stopping

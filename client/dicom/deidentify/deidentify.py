@@ -27,9 +27,9 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from client.dicom.deidentify.attribute_table import IMAGES
-from client.dicom.deidentify.burned_in import may_show_who
-from client.dicom.deidentify.cleaned_values import Cleaner, code
+from client.dicom.deidentify.burned_in_header import may_show_who
 from client.dicom.deidentify.pixel_data import clean_pixels
+from client.dicom.deidentify.replaced_values import Cleaner, code
 from client.dicom.quiet import quiet
 from client.dicom.reading.never_decoded import check_pictured
 from client.dicom.reading.read import read_dataset

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.config.run_config import RunConfig
+from common.metrics.intervals import Float
 from common.models.efficientnet_lite import FEATURES
 from common.models.frozen_features import FrozenFeatures
 
@@ -56,3 +57,13 @@ def distances(reference: Tensor, found: Tensor) -> Tensor:
     nearest = min(_NEAREST, len(reference))
     apart = torch.cdist(found.double(), reference.double())
     return apart.topk(nearest, dim=1, largest=False).values.mean(dim=1)
+
+
+def share_as_unlike(calibration: Float, distance: float) -> float:
+    """Return the share of calibration patients at least as unlike the training as this.
+
+    `calibration` holds their distances, (patients,). Counting the new one itself, it is a
+    p-value: among usual studies it is below t with chance t at most.
+    """
+    beyond = int((calibration >= distance).sum())
+    return (1 + beyond) / (1 + len(calibration))

@@ -90,16 +90,6 @@ def along(output: Tensor, line: Tensor) -> Tensor:
     return output * line[..., :1] + line[..., 1:]
 
 
-def share_as_unlike(calibration: SiteCalibration, distance: float) -> float:
-    """Return the share of calibration patients at least as unlike the training as this.
-
-    Counting the new one itself, it is a p-value: among usual studies it is below t with
-    chance t at most.
-    """
-    beyond = int((calibration.distances >= distance).sum())
-    return (1 + beyond) / (1 + len(calibration.distances))
-
-
 def hashed(patients: Iterable[str]) -> frozenset[str]:
     """Return what a calibration notes of its patients: enough to see who was withdrawn."""
     return frozenset(hashlib.sha256(patient.encode()).hexdigest() for patient in patients)

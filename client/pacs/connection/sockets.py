@@ -22,7 +22,7 @@ from pynetdicom.transport import (
     ThreadedAssociationServer,
 )
 
-from client.pacs.connection.callers import Callers
+from client.pacs.connection.caller_limits import Callers
 
 _PIECE_BYTES = 1 << 18
 _HANDSHAKE_SECONDS = 10.0

@@ -27,9 +27,9 @@ from common.models.extension_network import check_extensions
 from common.platform.errors import ConfigurationError, ExtensionRefused, RunFailed
 from common.privacy.noise import SimulatedNoise
 from common.tasks import task_of
+from common.tasks.loss_choice import training_loss
 from common.tasks.summary import summarised
 from common.tasks.task import Scores
-from common.tasks.training_loss import training_loss
 from server.aggregation.rules import Aggregator, aggregator_of
 from tests.extensions import on_path, written
 from tests.privacy.made_up import ImageNet, Silence, objective_of, patients_of, plan_of, without

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score, roc_curve
 
 from common.metrics import classification
-from common.metrics.auroc import auroc
+from common.metrics.auroc_interval import auroc
 from common.metrics.intervals import (
     bootstrap_weights,
     bootstrapped,

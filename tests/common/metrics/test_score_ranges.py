@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.metrics import classification, noised_histogram
-from common.metrics.auroc import auroc, hanley_mcneil, merged_auroc
+from common.metrics.auroc_interval import auroc, hanley_mcneil, merged_auroc
 from common.metrics.intervals import Estimate, Float
 from common.metrics.label_release import LabelRows, known_rows, release_label
 from common.metrics.score_ranges import (

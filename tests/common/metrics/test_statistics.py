@@ -8,13 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.metrics.statistics import (
-    Statistics,
-    count_sensitivity,
-    merge,
-    with_count_noise,
-    withhold_small_cells,
-)
+from common.metrics.small_cells import withhold_small_cells
+from common.metrics.statistics import Statistics, count_sensitivity, merge, with_count_noise
 
 COUNTS = st.lists(st.integers(0, 30), min_size=4, max_size=4)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from client.governance.approvals import Approvals
-from client.privacy.charged_answers import AnswersInFile
 from client.privacy.ledger import Ledger
+from client.privacy.repeated_answers import AnswersInFile
 from common.platform.errors import LedgerDamaged, PrivacyError, StateDamaged, WardroundError
 from common.platform.sqlite_file import connected, opened
 from server.enrolment.receipts import ReceiptStore

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.metrics.statistics import Statistics, count_sensitivity, merge, withhold_small_cells
+from common.metrics.small_cells import withhold_small_cells
+from common.metrics.statistics import Statistics, count_sensitivity, merge
 from common.tasks import Scores, paired_difference, patient_weights, task_of
 from common.tasks.prognosis import Survival
 from common.tasks.segmentation import Segmentation

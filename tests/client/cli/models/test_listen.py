@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from client.inference.arrivals import listening
-from client.inference.arrivals.listening import Post
+from client.inference.arrivals import score_and_send
 from client.inference.arrivals.purge import forget_patients
 from client.inference.arrivals.queue import ArrivalQueue
+from client.inference.arrivals.score_and_send import Post
 from client.pacs.received_file import Landed
 from client.pacs.sending.delivery import Delivered, State
 from client.results.writing import Result
@@ -87,7 +87,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
         rules=Listening(settle_seconds=1.0, keep_hours=1.0, give_up_hours=1.0),
     )
     found = Made(home, Clock(), arrivals, post)
-    score = listening.score_study
+    score = score_and_send.score_study
 
     def counted(files: Sequence[Path], *rest: object) -> object:
         found.scored.append(len(files))
@@ -99,9 +99,9 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
             Delivered(result=r, state=State.STORED) for r in results if r.sop_instance is not None
         )
 
-    monkeypatch.setattr(listening, "score_study", counted)
-    monkeypatch.setattr(listening, "deliver", delivered)
-    monkeypatch.setattr(listening, "missing", lambda *_: "")
+    monkeypatch.setattr(score_and_send, "score_study", counted)
+    monkeypatch.setattr(score_and_send, "deliver", delivered)
+    monkeypatch.setattr(score_and_send, "missing", lambda *_: "")
     return found
 
 
@@ -120,17 +120,17 @@ def test_a_study_is_scored_once_and_sent_once(made: Made, tmp_path: Path) -> Non
 def test_results_that_a_crash_left_unsent_are_sent_and_not_made_anew(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    deliver = listening.deliver
+    deliver = score_and_send.deliver
 
     def killed(*_: object) -> tuple[Delivered, ...]:
         raise KeyboardInterrupt
 
     made.come(series(tmp_path / "a", "A"))
-    monkeypatch.setattr(listening, "deliver", killed)
+    monkeypatch.setattr(score_and_send, "deliver", killed)
     with pytest.raises(KeyboardInterrupt):
         made.run()
     assert made.only()[0] == "written"
-    monkeypatch.setattr(listening, "deliver", deliver)
+    monkeypatch.setattr(score_and_send, "deliver", deliver)
     made.run()
     assert made.only()[0] == "done"
     assert made.scored == [8]
@@ -146,19 +146,19 @@ def test_a_pacs_that_cannot_be_asked_or_reached_is_waited_for(
         raise Unreachable(message)
 
     made.come(series(tmp_path / "a", "A"))
-    missing, deliver = listening.missing, listening.deliver
-    monkeypatch.setattr(listening, "missing", away)
+    missing, deliver = score_and_send.missing, score_and_send.deliver
+    monkeypatch.setattr(score_and_send, "missing", away)
     for _ in range(40):  # longer than give_up_hours: nobody said that anything is missing
         made.run()
         made.clock.seconds += 300
     assert made.only()[0] == "arriving"
     assert "does not answer" in made.only()[1]
     assert made.scored == []
-    monkeypatch.setattr(listening, "missing", missing)
-    monkeypatch.setattr(listening, "deliver", away)
+    monkeypatch.setattr(score_and_send, "missing", missing)
+    monkeypatch.setattr(score_and_send, "deliver", away)
     made.run()
     assert made.only()[0] == "written"
-    monkeypatch.setattr(listening, "deliver", deliver)
+    monkeypatch.setattr(score_and_send, "deliver", deliver)
     made.clock.seconds += 300
     made.run()
     assert made.only()[0] == "done"
@@ -170,14 +170,14 @@ def test_what_never_becomes_whole_is_listed_and_more_images_revive_it(
 ) -> None:
     files = series(tmp_path / "a", "A")
     made.come(files[:7])
-    monkeypatch.setattr(listening, "missing", lambda *_: "7 images came, the PACS has 8")
+    monkeypatch.setattr(score_and_send, "missing", lambda *_: "7 images came, the PACS has 8")
     for _ in range(20):
         made.run()
         made.clock.seconds += 300
     assert made.only()[0] == "failed"
     assert "7 images came, the PACS has 8" in made.only()[1]
     assert made.scored == []
-    monkeypatch.setattr(listening, "missing", lambda *_: "")
+    monkeypatch.setattr(score_and_send, "missing", lambda *_: "")
     made.come(files[7:])
     made.run()
     assert made.only()[0] == "done"
@@ -195,14 +195,14 @@ def test_what_never_becomes_whole_is_listed_and_more_images_revive_it(
 def test_no_fault_of_one_study_stops_the_next(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception, state: str
 ) -> None:
-    write = listening.write_results
+    write = score_and_send.write_results
 
     def broken(score: object, folder: Path) -> tuple[Result, ...]:
         if score.sources[0].parent.name == "a":  # type: ignore[attr-defined]
             raise fault
         return write(score, folder)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(listening, "write_results", broken)
+    monkeypatch.setattr(score_and_send, "write_results", broken)
     made.come(series(tmp_path / "a", "A"))
     made.come(series(tmp_path / "b", "BB"))
     made.run()
@@ -212,7 +212,7 @@ def test_no_fault_of_one_study_stops_the_next(
 def test_an_image_that_comes_while_a_study_is_scored_is_not_lost(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files, write = series(tmp_path / "a", "A"), listening.write_results
+    files, write = series(tmp_path / "a", "A"), score_and_send.write_results
     late: list[Callable[[], None]] = [lambda: made.come(files[7:])]
 
     def slow(*arguments: object) -> tuple[Result, ...]:
@@ -220,7 +220,7 @@ def test_an_image_that_comes_while_a_study_is_scored_is_not_lost(
             late.pop()()
         return write(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(listening, "write_results", slow)
+    monkeypatch.setattr(score_and_send, "write_results", slow)
     made.come(files[:7])
     made.run()
     assert made.scored == [7, 8]
@@ -244,7 +244,7 @@ def test_a_withdrawn_patient_is_not_scored_and_what_arrived_is_gone(
 def test_a_patient_who_is_withdrawn_while_a_study_is_scored_has_no_result(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = listening.write_results
+    write = score_and_send.write_results
 
     def slow(*arguments: object) -> tuple[Result, ...]:
         found = write(*arguments)  # type: ignore[arg-type]
@@ -252,7 +252,7 @@ def test_a_patient_who_is_withdrawn_while_a_study_is_scored_has_no_result(
             log.withdraw("A")
         return found
 
-    monkeypatch.setattr(listening, "write_results", slow)
+    monkeypatch.setattr(score_and_send, "write_results", slow)
     made.come(series(tmp_path / "a", "A"))
     made.run()
     assert made.arrivals.listed() == ()

@@ -21,7 +21,7 @@ from pydicom.tag import BaseTag
 from pydicom.uid import JPEGBaseline8Bit, JPEGLSLossless
 
 import client.dicom.deidentify.deidentify as module
-from client.dicom.deidentify import cleaned_values as values
+from client.dicom.deidentify import replaced_values as values
 from client.dicom.deidentify.attribute_table import ACTIONS, Action
 from client.dicom.deidentify.defined_terms import TERMS
 from client.dicom.deidentify.deidentify import Dates, Profile, Released, Withheld, deidentify

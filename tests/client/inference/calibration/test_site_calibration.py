@@ -19,6 +19,7 @@ from client.cohort.site_cohort import SiteCohort
 from client.cohort.split import simulated_key
 from client.inference import fit_calibration as calibration_fit
 from client.inference.calibration.label_questions import class_probabilities, true_classes
+from client.inference.calibration.out_of_distribution import share_as_unlike
 from client.inference.calibration.platt_scaling import fit_lines
 from client.inference.calibration.prediction_sets import sets_of, threshold
 from client.inference.calibration.site_calibration import (
@@ -27,7 +28,6 @@ from client.inference.calibration.site_calibration import (
     judge,
     keep_calibration,
     load_calibration,
-    share_as_unlike,
 )
 from client.inference.fit_calibration import FEWEST_PATIENTS, CalibrationOptions, fit, parts_of
 from client.inference.trained_model import TrainedModel
@@ -325,8 +325,8 @@ def test_a_damaged_calibration_is_refused_by_name(
 # --- unlike training -----------------------------------------------------------------------
 
 
-def test_the_share_as_unlike_counts_the_new_one_itself(fitted: SiteCalibration) -> None:
-    three = replace(fitted, distances=np.array([1.0, 2.0, 3.0]))
+def test_the_share_as_unlike_counts_the_new_one_itself() -> None:
+    three = np.array([1.0, 2.0, 3.0])
     assert [share_as_unlike(three, d) for d in (0.5, 2.0, 9.0)] == [1.0, 0.75, 0.25]
 
 
@@ -368,7 +368,7 @@ def test_ultrasound_is_usual_and_other_pictures_are_not(tmp_path: Path) -> None:
     calibration = fit(cohort, model, CalibrationOptions(flagged=0.1))
     assert calibration.patients == len(test) >= 40
     assert 0.88 < covered(model, test) < 0.97
-    usual = [share_as_unlike(calibration, d) for d in calibration.distances]
+    usual = [share_as_unlike(calibration.distances, d) for d in calibration.distances]
     assert np.mean(np.array(usual) <= 0.1) <= 0.1
     generator = torch.Generator().manual_seed(0)
     from client.inference.calibration.out_of_distribution import distances, embedded
@@ -384,7 +384,7 @@ def test_ultrasound_is_usual_and_other_pictures_are_not(tmp_path: Path) -> None:
     }
     for name, image in pictures.items():
         away = distances(calibration.reference, embedded(image, torch.zeros(0), config))
-        flagged = [share_as_unlike(calibration, float(d)) <= 0.1 for d in away]
+        flagged = [share_as_unlike(calibration.distances, float(d)) <= 0.1 for d in away]
         assert all(flagged), name
 
 

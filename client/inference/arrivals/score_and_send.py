@@ -1,7 +1,7 @@
 """Listening: studies that arrive are scored one after the other, and their results sent.
 
 The life of a study is the table in client/inference/arrivals/queue.py: it arrives until it is whole
-(by the PACS's count where there is one to ask, client/inference/arrivals/completeness.py), is
+(by the PACS's count where there is one to ask, client/inference/arrivals/pacs_count.py), is
 scored once, and its results are sent until they have arrived. What goes wrong with one study is
 written down for it, and the next one follows. Lines of the log name a study by its number in the
 queue, never by an identifier.
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from client.dicom.reasons import Unusable
-from client.inference.arrivals.completeness import can_be_asked, missing
+from client.inference.arrivals.pacs_count import can_be_asked, missing
 from client.inference.arrivals.purge import patients_of, remove
 from client.inference.arrivals.queue import ArrivalQueue, Arrived
 from client.inference.local import local_of

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from client.inference.arrivals.completeness import missing
+from client.inference.arrivals.pacs_count import missing
 from client.site.pacs_section import PacsConfig
 from common.platform.errors import Unreachable
 from tests.client.dicom_files import noise, placed, save, slices

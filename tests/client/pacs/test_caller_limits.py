@@ -16,8 +16,8 @@ from pydicom import dcmread
 from pynetdicom import AE
 from pynetdicom.pdu import A_ASSOCIATE_RQ
 
-from client.pacs.connection import callers
-from client.pacs.connection.callers import CallerLimits
+from client.pacs.connection import caller_limits
+from client.pacs.connection.caller_limits import CallerLimits
 from client.pacs.storage_scp import receive
 from client.site.pacs_section import PacsConfig
 from tests.client.dicom_files import image, noise, save
@@ -32,7 +32,7 @@ LIMITS = CallerLimits(
 
 @pytest.fixture
 def port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    monkeypatch.setattr(callers, "LIMITS", LIMITS)
+    monkeypatch.setattr(caller_limits, "LIMITS", LIMITS)
     monkeypatch.setattr("client.pacs.storage_scp.LIMITS", LIMITS)
     pacs = PacsConfig.model_validate(
         {
