@@ -1,6 +1,6 @@
 """Diagnosis, prognosis, segmentation: targets, losses by item, predictions, statistics.
 
-Imported from here: extension_classes, prognosis, summary, task, training_loss.
+Imported from here: extension_classes, loss_choice, prognosis, summary, task.
 May import: common.config, common.data, common.extensions, common.metrics.
 """
 

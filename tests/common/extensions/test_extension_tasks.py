@@ -33,7 +33,7 @@ from common.platform.errors import ConfigurationError, ExtensionRefused
 from common.privacy.noise import ChaChaNoise
 from common.tasks import Scores, UnusableLabel, task_of
 from common.tasks.extension_classes import encoding_task
-from common.tasks.training_loss import training_loss
+from common.tasks.loss_choice import training_loss
 from tests.client.dicom_files import load, write_labels
 from tests.common.every_task import rules
 from tests.extensions import on_path, written
