@@ -13,7 +13,7 @@ from client.site.terminal import as_text, say, table
 from common.config.privacy import COMMON_DELTA
 
 if TYPE_CHECKING:
-    from client.privacy.stored_charge import Charge
+    from client.privacy.charge_text import Charge
 
 
 def show_budget(home: Home, *, as_json: bool) -> None:

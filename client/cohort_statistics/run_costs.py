@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from client.cohort_statistics.description import Telling
+from client.privacy.charge_text import BoundTo, Charge
 from client.privacy.composition import Part, binding, charged_as, part_of, run_epsilon
 from client.privacy.ledger import COHORT
-from client.privacy.stored_charge import BoundTo, Charge
 from client.training.training_site import Guard, bound_to
 from common.config.measured_rounds import evaluations
 from common.config.privacy import COMMON_DELTA

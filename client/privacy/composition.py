@@ -21,7 +21,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, get_args
 
-from client.privacy.stored_charge import BoundTo, Charge
+from client.privacy.charge_text import BoundTo, Charge
 from common.privacy.accounting import epsilon_of
 from common.privacy.plan import Mechanism
 

@@ -27,9 +27,9 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from client.privacy.charge_text import BoundTo, Charge, named
 from client.privacy.composition import COUNTED_APART, Part, binding, part_of, run_epsilon
 from client.privacy.ledger_rows import SCHEMA, LedgerState, add_text, append, last_of, verified
-from client.privacy.stored_charge import BoundTo, Charge, named
 from common.config.privacy import COMMON_DELTA
 from common.platform.errors import BudgetExceeded, LedgerDamaged, PrivacyError, RunBegun
 from common.platform.sqlite_file import connected, explained, transaction

@@ -6,7 +6,7 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.privacy.stored_charge import Charge, chained, charge_of, text_of_columns
+from client.privacy.charge_text import Charge, chained, charge_of, text_of_columns
 from common.platform.errors import LedgerDamaged, LedgerTooNew, PrivacyError
 from common.platform.hash_chain import GENESIS
 from common.privacy.plan import LedgerHead, Mechanism

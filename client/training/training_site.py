@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from client.privacy.charge_text import BoundTo, Charge
 from client.privacy.composition import Part, charged_as
 from client.privacy.ledger import Ledger, Limit
 from client.privacy.repeated_answers import Answers, AnswersInProcess
-from client.privacy.stored_charge import BoundTo, Charge
 from client.training.kept_between_rounds import MemoryInProcess, SiteMemory
 from common.data.sample import Patients
 from common.messages.wire import Request

@@ -1,4 +1,8 @@
-"""Dice of outlines: by item, and its mean of noised counts with an interval."""
+"""Dice of outlines: by item, and its mean of noised counts with an interval.
+
+The interval of exact sums is `mean_estimate` of common/metrics/intervals.py, called where
+segmentation is summarised (common/tasks/segmentation.py).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Layers that stay at a site: FedBN's norms or a personal head."""
+"""Layers that stay at a site: FedBN's norms or a personal head.
+
+A round leaves them out of its update (client/training/local_round.py); between rounds they lie in
+the site's home (client/training/kept_between_rounds.py).
+"""
 
 from __future__ import annotations
 

@@ -6,6 +6,9 @@ One setting, `exchange.round_minutes`, times a phase; everything else follows fr
     a silent site               is asked again after a sixth of it (at least 20 s)
     a site that is offline      is given up after as long, where the others are a quorum
     a description of cohorts    is waited for as long, and no longer
+
+The clock is looked at while sites are waited for (server/transport/flower_sites.py). What comes
+after a minute more is refused before it is read (server/service/answer_allowances.py).
 """
 
 from __future__ import annotations

@@ -16,11 +16,11 @@ from server.enrolment.enrolment_pages import enrolment_pages
 from server.enrolment.registry import EnrolledSite, Enrolment, invite_sites
 from server.files.coordinator_yaml import Settings
 from server.files.folder import Folder
+from server.service.answer_allowances import Allowances, Overdraft
 from server.service.listeners import Listeners
 from server.service.message_delivery import DeliveryMiddleware, PushSignal
 from server.service.object_turns import ObjectTurns
 from server.service.operator_guard import OperatorGuard
-from server.service.oversized_answers import Allowances, Overdraft
 from server.service.run_guard import RunGuard
 from server.service.site_authentication import KEY_HEADER, AcceptedSites, Member
 from server.service.site_guard import LARGEST_BODY, SiteGuard

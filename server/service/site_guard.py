@@ -7,7 +7,7 @@ This stands before Flower's application: a request that is refused here has run 
     a body that is not the signed one, a replay     401
     a body larger than its path needs               413
     a message in another site's name                403
-    an answer beyond its allowance                  403, 413 (server/service/oversized_answers.py)
+    an answer beyond its allowance                  403, 413 (server/service/answer_allowances.py)
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from common.messages.request_signature import hash_of
 from common.platform.errors import TrustRefused
 from common.platform.logs import log
 from server.http.asgi import ClientGone, TooLarge, header, read_body, refuse, replayed, shown
-from server.service.oversized_answers import Overdraft
+from server.service.answer_allowances import Overdraft
 from server.service.site_authentication import AcceptedSites, Member
 
 _SMALL = 64 * 1024

@@ -38,7 +38,7 @@ from common.messages.flower_messages import object_ids
 from common.messages.signing_key import public_pem
 from common.platform.code_hash import RELEASE, bundle, bundle_hash
 from common.platform.errors import RunFailed, StateDamaged, TrustRefused
-from server.service.oversized_answers import Allowances, Overdraft
+from server.service.answer_allowances import Allowances, Overdraft
 from server.service.site_authentication import Member
 
 FLEET_PULL, FLEET_PUSH = "/v1/fleet/pull-messages", "/v1/fleet/push-messages"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from client.privacy.charge_text import Charge
 from client.privacy.ledger import Ledger, Limit
-from client.privacy.stored_charge import Charge
 from common.platform.errors import BudgetExceeded
 from common.privacy.plan import Mechanism
 

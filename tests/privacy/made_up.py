@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from client.privacy.charge_text import BoundTo, Charge
 from client.privacy.ledger import Ledger, Limit
 from client.privacy.patient_gradients import Objective
-from client.privacy.stored_charge import BoundTo, Charge
 from common.data.sample import Patients
 from common.privacy.plan import Mechanism, PrivacyPlan, Spend
 

@@ -24,6 +24,7 @@ from client.privacy import (
     patient_gradients,
 )
 from client.privacy import ledger as ledger_module
+from client.privacy.charge_text import BoundTo
 from client.privacy.clip_and_noise import PatientOptimizer
 from client.privacy.clipping import clip_factor, patient_norms
 from client.privacy.global_state import Switches
@@ -35,7 +36,6 @@ from client.privacy.private_step import patient_optimizer as optimizer_of
 from client.privacy.private_step import private_step
 from client.privacy.reachable_state import Reachable
 from client.privacy.repeated_answers import AnswersInFile
-from client.privacy.stored_charge import BoundTo
 from client.site.home import Home
 from client.training import evaluation, private_round
 from common.metrics.statistics import Normal, Statistics

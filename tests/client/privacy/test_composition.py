@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from client.privacy.charge_text import BoundTo, Charge
 from client.privacy.composition import Part, binding, charged_as, part_of, run_epsilon
 from client.privacy.ledger import Ledger, Limit
-from client.privacy.stored_charge import BoundTo, Charge
 from common.config.measured_rounds import evaluations
 from common.config.run_config import parse_config
 from common.metrics.statistics import count_sensitivity

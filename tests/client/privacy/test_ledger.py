@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from client.privacy.charge_text import BoundTo, Charge, chained
 from client.privacy.ledger import Ledger, Limit
-from client.privacy.stored_charge import BoundTo, Charge, chained
 from common.platform.errors import BudgetExceeded, LedgerDamaged, LedgerTooNew, PrivacyError
 from common.privacy.accounting import epsilon_of
 from common.privacy.plan import LedgerHead, Mechanism
@@ -319,8 +319,8 @@ def test_a_fact_with_a_default_leaves_every_charge_as_it_was(
     class LaterCharge(Charge):
         purpose: str = "training"
 
-    monkeypatch.setattr("client.privacy.stored_charge.Mechanism", LaterMechanism)
-    monkeypatch.setattr("client.privacy.stored_charge.Charge", LaterCharge)
+    monkeypatch.setattr("client.privacy.charge_text.Mechanism", LaterMechanism)
+    monkeypatch.setattr("client.privacy.charge_text.Charge", LaterCharge)
     ledger = Ledger(tmp_path / "ledger.db")
     assert ledger.head() == before
     assert ledger.history("patients")[0] == LaterMechanism(**vars(ROUND))

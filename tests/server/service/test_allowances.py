@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.service.oversized_answers import Allowances
+from server.service.answer_allowances import Allowances
 
 MIB = 1024 * 1024
 
