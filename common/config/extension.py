@@ -45,7 +45,9 @@ def _by_name(content: object) -> object:
 
 
 #: Written as `their-package/name`, or {name: their-package/name, arguments: {...}}.
-NamedExtension = Annotated[ExtensionUse, BeforeValidator(_by_name)]
+NamedExtension = Annotated[
+    ExtensionUse, BeforeValidator(_by_name, json_schema_input_type=ExtensionName | ExtensionUse)
+]
 
 
 class Extension(Part):

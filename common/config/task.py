@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from common.config.extension import ExtensionArguments, ExtensionName
 from common.config.ranges import UNKNOWN, bins
@@ -439,6 +439,16 @@ class OutcomeColumn(Part):
     values: tuple[str, ...] = ()
 
 
+def _by_column(content: object) -> object:
+    """Take a name alone for a column of numbers."""
+    return {"column": content} if isinstance(content, str) else content
+
+
+_Column = Annotated[
+    OutcomeColumn, BeforeValidator(_by_column, json_schema_input_type=str | OutcomeColumn)
+]
+
+
 class ExtensionTask(TaskConfig):
     """Classes that exclude each other, made of columns by an extension and learned by its loss.
 
@@ -449,8 +459,8 @@ class ExtensionTask(TaskConfig):
     #: DISTRIBUTION/NAME, of the entry points wardround.tasks.
     name: ExtensionName
     arguments: ExtensionArguments = Field(default={}, exclude_if=lambda given: not given)
-    #: In the order in which the extension is given their values.
-    columns: tuple[OutcomeColumn, ...] = Field(min_length=1)
+    #: In the order in which the extension is given their values; a name alone holds numbers.
+    columns: tuple[_Column, ...] = Field(min_length=1)
     #: Names of the classes, in the order in which the extension numbers them from 0.
     classes: tuple[str, ...] = Field(min_length=2)
 

@@ -33,7 +33,7 @@ _STOP_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Task:
+class _Job:
     """What a worker is asked to do with some of its sites; tensors are in shared memory."""
 
     kind: Literal["train", "validation", "test", "memory"]
@@ -108,10 +108,10 @@ class WorkerSites:
     def bring_memory(self, run: str, round_number: int) -> None:
         """Keep in this process, too, what the sites kept of a round."""
         for name, site in self._sites.items():
-            task = _Task(
+            job = _Job(
                 kind="memory", sites=(name,), run=run, round=round_number, seed=0, controlled=False
             )
-            self._send(self._place[name], task)
+            self._send(self._place[name], job)
             kept = self._receive(self._place[name])
             if isinstance(kept, dict) and kept:
                 found = {n: torch.from_numpy(v) for n, v in kept.items()}
@@ -160,7 +160,7 @@ class WorkerSites:
             if own:
                 self._send(
                     worker,
-                    _Task(
+                    _Job(
                         kind=kind,
                         sites=own,
                         run=request.run,
@@ -178,12 +178,12 @@ class WorkerSites:
             for _ in range(owed):
                 self._receive(worker, heed_errors=False)
 
-    def _send(self, worker: int, task: _Task) -> None:
+    def _send(self, worker: int, job: _Job) -> None:
         try:
-            self._pipes[worker].send(task)
+            self._pipes[worker].send(job)
         except OSError as error:
             raise self._dead(worker) from error
-        self._owed[worker] += len(task.sites)
+        self._owed[worker] += len(job.sites)
 
     def _receive(self, worker: int, *, heed_errors: bool = True) -> _Answer:
         try:
@@ -229,41 +229,41 @@ class WorkerSites:
             inherited.close()  # else no worker would see the parent's end
         try:
             while True:
-                task: _Task = pipe.recv()
-                for name in task.sites:
-                    pipe.send(self._answer(task, self._sites[name]))
+                job: _Job = pipe.recv()
+                for name in job.sites:
+                    pipe.send(self._answer(job, self._sites[name]))
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return
 
-    def _answer(self, task: _Task, site: Site) -> _Answer:
+    def _answer(self, job: _Job, site: Site) -> _Answer:
         try:
-            match task.kind:
+            match job.kind:
                 case "train":
-                    return self._train(task, site)
+                    return self._train(job, site)
                 case "memory":
-                    kept = site.memory.recall(task.run, task.round)
+                    kept = site.memory.recall(job.run, job.round)
                     return {n: v.numpy() for n, v in kept.items()}
                 case "validation" | "test":
                     request = EvaluationRequest(
-                        run=task.run,
-                        round=task.round,
-                        seed=task.seed,
+                        run=job.run,
+                        round=job.round,
+                        seed=job.seed,
                         config=self._config,
                         weights=self._weights,
-                        split=task.kind,
+                        split=job.kind,
                     )
                     return evaluate_round(site, self._local_model, request)
         except WardroundError as error:
             return error
 
-    def _train(self, task: _Task, site: Site) -> SiteUpdate | Refusal:
+    def _train(self, job: _Job, site: Site) -> SiteUpdate | Refusal:
         request = TrainRequest(
-            run=task.run,
-            round=task.round,
-            seed=task.seed,
+            run=job.run,
+            round=job.round,
+            seed=job.seed,
             config=self._config,
             weights=self._weights,
-            control=self._control if task.controlled else None,
+            control=self._control if job.controlled else None,
         )
         update = train_round(site, self._local_model, request)
         if isinstance(update, Refusal):

@@ -27,6 +27,12 @@ training: {rounds: 3}
 privacy: none
 """
 
+LOSS_OF_OTHERS = IMAGES.replace("rounds: 3", "rounds: 3, loss: acme-parts/focal")
+TASK_OF_OTHERS = IMAGES.replace(
+    "{kind: diagnosis, target: malignant}",
+    "{kind: extension, name: acme-parts/stages, columns: [size, {column: side, values: [l, r]}], "
+    "classes: [small, large]}",
+)
 SCHEMA = Path(__file__).parents[3] / "configs" / "schema.json"
 
 
@@ -37,7 +43,7 @@ def test_the_committed_schema_is_current() -> None:
 
 def test_the_schema_accepts_what_the_program_accepts() -> None:
     validator = jsonschema.Draft202012Validator(json.loads(schema_text()))
-    for text in (IMAGES, PRIVATE, SURVIVAL):
+    for text in (IMAGES, PRIVATE, SURVIVAL, LOSS_OF_OTHERS, TASK_OF_OTHERS):
         for content in (read_yaml(text), json.loads(parse_config(text).canonical_json())):
             assert not list(validator.iter_errors(content))
 

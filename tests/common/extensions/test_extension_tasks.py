@@ -65,7 +65,7 @@ stages = TaskExtension(
 """
 TASK = (
     "{kind: extension, name: acme-tasks/stages, arguments: {edges: [10, 20]}, "
-    "columns: [{column: size}, {column: side, values: [left, right, unclear]}], "
+    "columns: [size, {column: side, values: [left, right, unclear]}], "
     "classes: [small, middle, large]}"
 )
 CONFIG = f"""
@@ -271,7 +271,7 @@ def test_a_task_that_does_not_keep_its_contract_is_refused(
         ("edges: [10, 20]", "edges: []", "task.arguments of acme-tasks/stages"),
         ("acme-tasks/stages", "acme-tasks/ages", "is not offered by acme-tasks"),
         ("rounds: 1", "rounds: 1, loss: acme-tasks/ranked", "is learned by its own loss"),
-        ("{column: size}", "{column: side}", "columns names side twice"),
+        ("[size,", "[side,", "columns names side twice"),
         ("middle, large", "large, large", "classes names large twice"),
         ("network: table", "network: unet", "does not fit"),
     ],
