@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from common.config.run_config import RunConfig
 from common.models import FrozenFeatures
 from common.platform.errors import RunFailed
+from common.platform.freed_memory import no_search_for_garbage
 from common.tasks import task_of
 
 #: Largest difference between ONNX and PyTorch, absolute below 1 and relative above (`tolerated`).
@@ -73,7 +74,9 @@ def onnx_of(network: nn.Module, config: RunConfig) -> bytes:
     """Return the network as ONNX with any number of items; RunFailed if it computes otherwise."""
     deployed = Deployed(network, config)
     inputs = example_inputs(config, items=2)
-    with _quiet():
+    # Without gradients there is half as much to trace.
+    deployed.requires_grad_(requires_grad=False)
+    with _quiet(), torch.no_grad(), no_search_for_garbage():
         content = _exported(deployed, inputs)
     # One item and several: a batch size that was fixed by mistake is seen here.
     for items in (1, 3):

@@ -6,8 +6,10 @@ and keeps smaller ones in an arena a thread: objects of 4 MiB on dozens of threa
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
+from collections.abc import Iterator
 
 # Names and numbers of glibc's malloc.h.
 _M_MMAP_THRESHOLD = -3
@@ -28,6 +30,18 @@ def collect_after(size: int) -> None:
     """Search for garbage now if so many bytes may be among it."""
     if size >= _LARGE_BYTES:
         gc.collect()
+
+
+@contextlib.contextmanager
+def no_search_for_garbage() -> Iterator[None]:
+    """Leave garbage until the block ends, which makes much that stays and little that does not."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def sort_out_what_stays() -> None:

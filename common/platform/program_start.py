@@ -13,16 +13,17 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from common.platform.freed_memory import no_search_for_garbage
+
 #: What follows Python's own name to start a module of ours.
 START = ("-m", "common.platform.program_start")
 
 
 def start(module: str, arguments: Sequence[str]) -> int:
     """Import a module and call its `run`; returns the exit status."""
-    gc.disable()
-    program = importlib.import_module(module)
-    gc.freeze()
-    gc.enable()
+    with no_search_for_garbage():
+        program = importlib.import_module(module)
+        gc.freeze()
     status: int = program.run(arguments)
     return status
 

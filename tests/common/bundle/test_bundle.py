@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import logging
 import re
@@ -18,8 +19,10 @@ from common.bundle import onnx as bundle_onnx
 from common.bundle import write as bundle
 from common.bundle.card import table_columns
 from common.bundle.onnx import TOLERANCE, Deployed, difference, example_inputs, onnx_of, tolerated
+from common.bundle.torchscript import quiet
 from common.bundle.write import (
     BUNDLE_FILES,
+    MODEL_TS,
     PREPARATION_TS,
     UNFINISHED,
     Card,
@@ -105,18 +108,41 @@ def answers(path: Path, config: RunConfig, items: int) -> tuple[list[np.ndarray]
     return session.run(None, {n: v.numpy() for n, v in inputs.items()}), expected
 
 
-@pytest.mark.parametrize(
-    "case", [*CASES, *(pytest.param(name, marks=pytest.mark.slow) for name in WIDE)]
+@pytest.fixture(
+    scope="module", params=[*CASES, *(pytest.param(name, marks=pytest.mark.slow) for name in WIDE)]
 )
-def test_a_bundle_answers_as_the_trained_network_does(case: str, tmp_path: Path) -> None:
-    config = config_of(case)
-    network = trained(config)
-    write_bundle(tmp_path, network, config, CARD)
+def exported(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[RunConfig, Path]:
+    """Return a case and its bundle; an export takes seconds."""
+    config, path = config_of(request.param), tmp_path_factory.mktemp("exported")
+    write_bundle(path, trained(config), config, CARD)
+    return config, path
+
+
+def test_a_bundle_answers_as_the_trained_network_does(exported: tuple[RunConfig, Path]) -> None:
+    config, path = exported
     for items in (1, 4):
-        found, expected = answers(tmp_path, config, items)
+        found, expected = answers(path, config, items)
         for ours, theirs in zip(found, expected, strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=1e-4)
-    assert read_bundle(tmp_path).config == config
+    assert read_bundle(path).config == config
+
+
+def test_torchscript_answers_as_the_trained_network_does(exported: tuple[RunConfig, Path]) -> None:
+    config, path = exported
+    content = (path / MODEL_TS).read_bytes()
+    with quiet():
+        program = torch.jit.load(io.BytesIO(content))
+    inputs = example_inputs(config, 5, seed=9)
+    with torch.no_grad():
+        prediction, output = Deployed(trained(config), config)(**inputs)
+        answer = output if config.task.kind == "segmentation" else prediction
+        assert torch.equal(program(*inputs.values()), answer)
+        assert torch.equal(program.output(*inputs.values()), output)
+        assert torch.equal(program.predict(output), prediction)
+    assert str(Path(__file__).parents[3]).encode() not in content, "it names this machine's files"
+    assert b"debug_pkl" not in content
 
 
 @pytest.fixture(scope="module")

@@ -449,26 +449,6 @@ def test_the_preparation_in_a_bundle_is_that_of_the_sites(seed: int) -> None:
     assert np.mean(ours.reshape(shape) != theirs) < 1e-3
 
 
-@pytest.mark.parametrize(
-    "case", [*CASES, *(pytest.param(name, marks=pytest.mark.slow) for name in WIDE)]
-)
-def test_torchscript_answers_as_the_trained_network_does(case: str) -> None:
-    config = config_of(case)
-    network = trained(config)
-    content = torchscript_of(network, config)
-    with quiet():
-        program = torch.jit.load(io.BytesIO(content))
-    inputs = example_inputs(config, 5, seed=9)
-    with torch.no_grad():
-        prediction, output = Deployed(network, config)(**inputs)
-        answer = output if config.task.kind == "segmentation" else prediction
-        assert torch.equal(program(*inputs.values()), answer)
-        assert torch.equal(program.output(*inputs.values()), output)
-        assert torch.equal(program.predict(output), prediction)
-    assert str(Path(__file__).parents[3]).encode() not in content, "it names this machine's files"
-    assert b"debug_pkl" not in content
-
-
 def test_torchscript_that_computes_otherwise_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
