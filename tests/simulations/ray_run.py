@@ -1,9 +1,15 @@
-"""Runs on Flower's Ray engine and in one process, in a process that Ray may leave untidy."""
+"""Runs on Flower's Ray engine and in one process, in a process that Ray may leave untidy.
+
+    python tests/simulations/ray_run.py CASE ...
+
+Says of each case whether both are alike.
+"""
 
 from __future__ import annotations
 
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 
 import pytest
@@ -61,11 +67,16 @@ def failing() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    match sys.argv[1]:
-        case "private":
-            same_privately()
-        case "failing":
-            failing()
-        case more:
-            same(more)
-    sys.stdout.write("as in one process\n")
+    for case in sys.argv[1:]:
+        try:
+            match case:
+                case "private":
+                    same_privately()
+                case "failing":
+                    failing()
+                case more:
+                    same(more)
+        except Exception:  # noqa: BLE001 - the others shall be tried, too
+            sys.stdout.write(f"{case}: {traceback.format_exc()}\n")
+        else:
+            sys.stdout.write(f"{case}: as in one process\n")
