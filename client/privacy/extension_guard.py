@@ -28,7 +28,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from client.privacy.global_state import Switches, drawing_from, generators
+from common.extensions.global_state import Switches, drawing_from, generators
 from client.privacy.isolation import Isolation
 from client.privacy.patient_gradients import Objective
 from client.privacy.reachable_state import Reachable

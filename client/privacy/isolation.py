@@ -6,7 +6,7 @@ patient meets the network as the first one would have met it.
     before a patient     every global random generator starts from a seed that is that patient's own
     after a patient      all that the network and its code can reach holds what it held before
                          (client/privacy/reachable_state.py), torch's switches stand as they stood
-                         (client/privacy/global_state.py), context variables are as they were
+                         (common/extensions/global_state.py), context variables are as they were
     not put back         client/privacy/reachable_state.py lists it; extension_guard looks for it
 
 Networks of ours hold no such code: they run as they are, with no seed and nothing put back.
@@ -25,7 +25,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from client.privacy.global_state import Switches, drawing_from
+from common.extensions.global_state import Switches, drawing_from
 from client.privacy.reachable_state import Reachable
 
 _T = TypeVar("_T")

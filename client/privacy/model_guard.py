@@ -31,7 +31,7 @@ from client.privacy.extension_guard import (
     scaled,
     tensors_of,
 )
-from client.privacy.global_state import drawing_from
+from common.extensions.global_state import drawing_from
 from client.privacy.isolation import Isolation
 from client.privacy.patient_gradients import ItemLoss, Objective
 from client.privacy.patient_sampling import draw

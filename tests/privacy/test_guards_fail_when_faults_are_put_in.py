@@ -27,7 +27,7 @@ from client.privacy import ledger as ledger_module
 from client.privacy.charge_text import BoundTo
 from client.privacy.clip_and_noise import PatientOptimizer
 from client.privacy.clipping import clip_factor, patient_norms
-from client.privacy.global_state import Switches
+from common.extensions.global_state import Switches
 from client.privacy.isolation import Isolation
 from client.privacy.ledger import COHORT, Ledger, Limit
 from client.privacy.ledger_rows import LedgerState
