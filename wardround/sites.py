@@ -220,7 +220,7 @@ def _reading(run: RunConfig, with_privacy: bool) -> dict[str, object]:  # noqa: 
         "task": run.task,
         "cohort": run.cohort,
         "evaluation.unit": run.evaluation.unit,
-        "model": (model.backbone, model.projection) if features else features,
+        "model": (model.backbone, model.projection, model.arguments) if features else features,
     }
     # In a run with privacy rows speak of their own patient alone.
     return found | ({"privacy": run.privacy != "none"} if with_privacy else {})

@@ -19,6 +19,7 @@ _EXACTNESS = {
 _KINDS: Mapping[ExtensionKind, str] = {
     "networks": "network",
     "tasks": "task, with its loss",
+    "backbones": "frozen backbone",
     "losses": "loss",
     "transforms": "transform of training images",
     "metrics": "metric of released counts",

@@ -124,15 +124,16 @@ def _fact(bundle: Bundle, part: str, name: str) -> object:
 def _check_allowed(folder: Path, bundle: Bundle, allowed: Iterable[AllowedExtension]) -> None:
     """Refuse code of others that nobody here looked at, before any of it is imported."""
     rules = tuple(allowed)
+    model = bundle.config.model
     named = {
-        distribution_of(bundle.config.model.network),
+        *map(distribution_of, (model.network, model.backbone)),
         *map(distribution_of, bundle.config.extension_names({"tasks"})),
     }
     for extension in bundle.config.extensions:
         # A loss, a metric or a rule of aggregation made the weights; a reading runs none of them.
         if extension.distribution in named and not is_allowed(extension, rules):
             message = (
-                f"{folder} takes its network or task from {extension.distribution} "
+                f"{folder} takes its network, backbone or task from {extension.distribution} "
                 f"{extension.version}, which is not in this site's list of extensions. Whoever "
                 f"trusts its code adds to extensions: in site.yaml: {how_to_allow(extension)}"
             )

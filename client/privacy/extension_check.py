@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from client.privacy.model_guard import check_model
 from client.privacy.patient_gradients import Objective
+from common.bundle.backbone_check import check_backbone
 from common.config.extension import (
     ExtensionArguments,
     ExtensionKind,
@@ -32,7 +33,12 @@ from common.config.yaml import read_yaml
 from common.data.sample import Patients
 from common.extensions.aggregators import combine_of
 from common.extensions.content import Installed, installed, offered
-from common.extensions.contract import LossExtension, NetworkExtension, TaskExtension
+from common.extensions.contract import (
+    BackboneExtension,
+    LossExtension,
+    NetworkExtension,
+    TaskExtension,
+)
 from common.extensions.loading import checked_arguments, load
 from common.extensions.pinning import said
 from common.extensions.tasks import task_shape
@@ -203,6 +209,21 @@ def _task(use: ExtensionUse, here: Installed, size: tuple[int, ...]) -> Iterator
     yield "one patient's gradient is that patient's alone", partial(_guard, run)
 
 
+def _backbone(use: ExtensionUse, here: Installed, size: tuple[int, ...]) -> Iterator[_Trial]:
+    kind: BackboneExtension[BaseModel] = load(
+        (here.extension,), "backbones", use.name, BackboneExtension
+    )
+    sides = tuple(kind.size.nearest(side) for side in size)
+    model = {"network": "frozen_features", **_written(use, "backbone")}
+    run = _run(here, "diagnosis", sides, model=model)
+    what = f"images {' x '.join(map(str, sides))}"
+    yield (
+        f"{what}: its record does what the code does, of each image alone; features are finite",
+        partial(_seed, run),
+    )
+    yield f"{what}: a bundle can hold it (ONNX, TorchScript)", partial(check_backbone, run)
+
+
 def _loss(use: ExtensionUse, here: Installed, size: tuple[int, ...]) -> Iterator[_Trial]:
     kind: LossExtension[BaseModel] = load((here.extension,), "losses", use.name, LossExtension)
     sides = tuple(SizeRule(smallest=16, multiple=16).nearest(side) for side in size)
@@ -236,6 +257,7 @@ _TRIALS: Mapping[
 ] = {
     "networks": _network,
     "tasks": _task,
+    "backbones": _backbone,
     "losses": _loss,
     "transforms": _transform,
     "metrics": _metric,

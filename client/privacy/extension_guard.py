@@ -28,11 +28,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from common.extensions.global_state import Switches, drawing_from, generators
 from client.privacy.isolation import Isolation
 from client.privacy.patient_gradients import Objective
 from client.privacy.reachable_state import Reachable
 from common.data.sample import Patients
+from common.extensions.global_state import Switches, drawing_from, generators
 from common.platform.errors import UnsafeModel
 
 #: Where generators start: no seed that a network would set.

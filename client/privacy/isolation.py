@@ -25,8 +25,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from common.extensions.global_state import Switches, drawing_from
 from client.privacy.reachable_state import Reachable
+from common.extensions.global_state import Switches, drawing_from
 
 _T = TypeVar("_T")
 #: Networks that were looked at, and whether they hold code of others.

@@ -31,12 +31,12 @@ from client.privacy.extension_guard import (
     scaled,
     tensors_of,
 )
-from common.extensions.global_state import drawing_from
 from client.privacy.isolation import Isolation
 from client.privacy.patient_gradients import ItemLoss, Objective
 from client.privacy.patient_sampling import draw
 from client.privacy.private_step import accumulate, patient_optimizer
 from common.data.sample import Patients
+from common.extensions.global_state import drawing_from
 from common.platform.errors import UnsafeModel
 from common.privacy.noise import NoiseSource
 from common.privacy.plan import PrivacyPlan

@@ -49,6 +49,7 @@ from client.privacy.kept_values import (
     KeptSlot,
     KeptTensor,
 )
+from common.extensions.global_state import HOOKS_OF_ALL_MODULES
 
 #: Packages whose code keeps nothing of patients: Python's, ours, and what ours stands on.
 _KNOWN = frozenset(sys.stdlib_module_names) - {"__main__"} | {
@@ -77,11 +78,6 @@ _COMPILED = (torch.jit.ScriptModule, torch.jit.ScriptFunction)
 #: Parts of torch whose objects say what is computed and keep nothing of it.
 _RECORDS = ("torch._ops.", "torch.fx.", "torch.export.", "torch._export.")
 _MODULE_NAMES = frozenset(vars(nn.Module()))
-_HOOKS_OF_ALL_MODULES = tuple(
-    held
-    for name, held in sorted(vars(torch.nn.modules.module).items())
-    if name.startswith("_global_") and isinstance(held, dict)
-)
 #: Names in a module that Python's import keeps.
 _OF_THE_IMPORT = frozenset({"__builtins__", "__spec__", "__loader__", "__cached__"})
 _OF_A_MODULE = ("_modules", "_parameters", "_buffers")
@@ -111,7 +107,7 @@ class Reachable:
             self._look_at_data()
             self._in_code = bool(self.packages)
             if self._in_code:
-                self._data += [("", held) for held in _HOOKS_OF_ALL_MODULES]
+                self._data += [("", held) for held in HOOKS_OF_ALL_MODULES]
                 self._look_at_data()
                 self._look_at_code()
 

@@ -10,6 +10,7 @@ from client.cohort.site_cohort import SiteCohort
 from client.cohort.split import SplitKey
 from client.site.cache import Cache, key_of
 from client.training.training_site import Site
+from common.config.extension import distribution_of, is_extension
 from common.config.run_config import RunConfig
 
 
@@ -20,21 +21,32 @@ def with_features(cohort: SiteCohort, config: RunConfig, cache: Cache) -> SiteCo
         from common.models import extract_features
 
         blank = images.new_zeros((1, *images.shape[1:]))
-        return cohort.with_images(extract_features(blank, config.model)[:0])
+        return cohort.with_images(extract_features(blank, config.model, config.extensions)[:0])
     key = key_of(
         "features one by one",
         config.model.backbone,
         config.model.projection,
         list(images.shape),
         _content(images),
+        *_of_an_extension(config),
     )
     kept = cache.array(key)
     if kept is None:
         from common.models import extract_features
 
-        kept = extract_features(images, config.model).numpy()
+        kept = extract_features(images, config.model, config.extensions).numpy()
         cache.keep_array(key, kept)
     return cohort.with_images(torch.tensor(kept, dtype=torch.float32))
+
+
+def _of_an_extension(config: RunConfig) -> list[object]:
+    """Return what else features follow: the content of whose backbone it is, and its arguments."""
+    model = config.model
+    return [
+        [pin.content, model.arguments]
+        for pin in config.extensions
+        if is_extension(model.backbone) and pin.distribution == distribution_of(model.backbone)
+    ]
 
 
 def _content(images: torch.Tensor) -> str:

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from common.bundle.evidence import Evidence, evidence_json
 from common.bundle.origin import Json, Origin, origin_json
 from common.bundle.words import INTENDED_USE, NOT_FOR, input_json, patients_words, table_columns
+from common.config.extension import distribution_of
 from common.config.run_config import RunConfig
 from common.metrics.constant_predictor import beside
 from common.metrics.intervals import Estimate
@@ -96,4 +97,8 @@ def _backbone(config: RunConfig) -> Json:
     if config.model.network != "frozen_features":
         return None
     # In model.onnx it is included; model.safetensors holds what was trained on its features.
-    return {"name": config.model.backbone, "sha256": EFFICIENTNET_LITE0}
+    name = config.model.backbone
+    for extension in config.extensions:
+        if extension.distribution == distribution_of(name):
+            return {"name": name, "content": extension.content}
+    return {"name": name, "sha256": EFFICIENTNET_LITE0}

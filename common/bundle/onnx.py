@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from common.config.run_config import RunConfig
-from common.models import FrozenFeatures
+from common.models import FrozenFeatures, image_shape
 from common.platform.errors import RunFailed
 from common.platform.freed_memory import no_search_for_garbage
 from common.tasks import task_of
@@ -32,8 +32,7 @@ class Deployed(nn.Module):
 
     def __init__(self, network: nn.Module, config: RunConfig) -> None:
         super().__init__()
-        frozen = config.model.network == "frozen_features"
-        self.features = FrozenFeatures(config.model) if frozen else nn.Identity()
+        self.features = _features(config)
         self.network = copy.deepcopy(network)
         self.task = task_of(config.task)
         self.eval()
@@ -47,6 +46,12 @@ class Deployed(nn.Module):
             table if table is not None else _no_columns(image),
         )
         return self.task.predict(output), output
+
+
+def _features(config: RunConfig) -> nn.Module:
+    if config.model.network != "frozen_features":
+        return nn.Identity()
+    return FrozenFeatures(config.model, image_shape(config.cohort.images), config.extensions)
 
 
 def _no_columns(beside: Tensor | None) -> Tensor:

@@ -23,10 +23,14 @@ ExtensionArguments = dict[str, _Plain | tuple[_Plain, ...]]
 
 
 #: What an extension can give, as the entry points `wardround.KIND` name it.
-ExtensionKind = Literal["networks", "tasks", "losses", "transforms", "metrics", "aggregators"]
+ExtensionKind = Literal[
+    "networks", "backbones", "tasks", "losses", "transforms", "metrics", "aggregators"
+]
 ALL_KINDS: frozenset[ExtensionKind] = frozenset(get_args(ExtensionKind))
 #: Kinds that run beside patients. The others see what was released, where it is merged.
-AT_SITES: frozenset[ExtensionKind] = frozenset({"networks", "tasks", "losses", "transforms"})
+AT_SITES: frozenset[ExtensionKind] = frozenset(
+    {"networks", "backbones", "tasks", "losses", "transforms"}
+)
 
 
 class ExtensionUse(Part):

@@ -60,9 +60,9 @@ def levels(dimensions: int) -> int:
     return 5 if dimensions == 2 else 4
 
 
-def _is_ours(network: str) -> TypeGuard[NetworkName]:
-    """Return whether the rules here know the network; an extension's says what it takes itself."""
-    return not is_extension(network)
+def _is_ours(network: str, backbone: str) -> TypeGuard[NetworkName]:
+    """Return whether the rules here know it; an extension says what it takes itself."""
+    return not is_extension(network) and not is_extension(backbone)
 
 
 def misfit(model: Model, images: Images | None) -> str | None:
@@ -70,7 +70,7 @@ def misfit(model: Model, images: Images | None) -> str | None:
     if model.network == "swin_unetr" and model.width % 12:
         near = 12 * max(1, round(model.width / 12))
         return f"model.width={model.width} must be a multiple of 12 for swin_unetr, e.g. {near}"
-    if images is None or not _is_ours(model.network):
+    if images is None or not _is_ours(model.network, model.backbone):
         return None
     rule = size_rule(model.network, images.dimensions)
     near_size = [rule.nearest(side) for side in images.size]

@@ -175,6 +175,8 @@ class RunConfig(Part):
                 continue
             if part.model and is_extension(part.model.network):
                 found += [("networks", _use(part.model.network, part.model.arguments))]
+            elif part.model and is_extension(part.model.backbone):
+                found += [("backbones", _use(part.model.backbone, part.model.arguments))]
             if part.training:
                 found += [("losses", part.training.loss)] if part.training.loss else []
                 found += [("transforms", use) for use in part.training.transforms]
@@ -339,8 +341,12 @@ def _check_network(task: Task, cohort: Cohort, model: Model) -> None:
         message = "segmentation takes images only; remove cohort.table"
         raise ValueError(message)
     images = cohort.images
-    if model.network == "frozen_features" and images is not None and images.dimensions == 3:
-        message = "frozen_features is 2-D; give cohort.images.size as [rows, columns]"
+    flat = model.network == "frozen_features" and not is_extension(model.backbone)
+    if flat and images is not None and images.dimensions == 3:
+        message = (
+            f"frozen_features with backbone {model.backbone} is 2-D; give cohort.images.size as "
+            "[rows, columns]"
+        )
         raise ValueError(message)
     fault = misfit(model, images)
     if fault is not None:

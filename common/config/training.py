@@ -24,6 +24,7 @@ NetworkName = Literal[
     "frozen_features",
     "table",
 ]
+BackboneName = Literal["efficientnet_lite0"]
 SEGMENTATION_NETWORKS = frozenset({"unet", "segresnet", "dynunet", "swin_unetr"})
 RuleName = Literal["mean", "scaffold", "median", "trimmed_mean", "krum", "multi_krum", "flower"]
 
@@ -48,14 +49,17 @@ class Model(Part):
 
     #: One of ours, or DISTRIBUTION/NAME of an installed extension (docs/extensions.md).
     network: Annotated[NetworkName | ExtensionName, _known(get_args(NetworkName))]
-    #: What an extension's network is built with, as the extension reads it.
+    #: What an extension's network or backbone is built with, as the extension reads it.
     arguments: ExtensionArguments = Field(default={}, exclude_if=lambda given: not given)
     #: Width of the first level, for small_cnn and the segmentation networks.
     width: PositiveInt = 16
     #: Hidden layers between features (and the table) and the output; () is linear.
     hidden: tuple[PositiveInt, ...] = ()
-    #: frozen_features: which weights, by the SHA-256 of their file.
-    backbone: Literal["efficientnet_lite0"] = "efficientnet_lite0"
+    #: frozen_features: ours, whose weights are known by the SHA-256 of their file, or
+    #: DISTRIBUTION/NAME of an installed extension.
+    backbone: Annotated[BackboneName | ExtensionName, _known(get_args(BackboneName))] = (
+        "efficientnet_lite0"
+    )
     #: frozen_features: a fixed public random projection to so many features, or none.
     projection: PositiveInt | None = None
     dropout: float = Field(strict=True, default=0.0, ge=0, lt=1)
@@ -67,10 +71,16 @@ class Model(Part):
     @model_validator(mode="after")
     def _arguments_of_whom(self) -> Model:
         foreign = is_extension(self.network)
-        if self.arguments and not foreign:
+        if is_extension(self.backbone) and not foreign and self.network != "frozen_features":
             message = (
-                f"arguments={self.arguments} go with an extension's network; {self.network} takes "
-                "width, hidden and dropout"
+                f"backbone={self.backbone} goes with network: frozen_features; {self.network} "
+                "takes the images themselves"
+            )
+            raise ValueError(message)
+        if self.arguments and not foreign and not is_extension(self.backbone):
+            message = (
+                f"arguments={self.arguments} go with an extension's network or backbone; "
+                f"{self.network} takes width, hidden and dropout"
             )
             raise ValueError(message)
         ours = ("width", "hidden", "backbone", "projection", "dropout")

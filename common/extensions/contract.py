@@ -4,6 +4,7 @@
     tiny = "acme_nets:tiny"        # a NetworkExtension
 
     networks      NetworkExtension       at each site; images and table to outputs
+    backbones     BackboneExtension      at each site; recorded once, then it is operations alone
     tasks         TaskExtension          at each site; recorded once, then it is operations alone
     losses        LossExtension          at each site; recorded once, then it is operations alone
     transforms    TransformExtension     at each site, in runs without privacy
@@ -77,6 +78,31 @@ class TaskExtension(Generic[Arguments]):
     classes: Callable[[Arguments], int]
     place: Callable[[Arguments, Tensor], Tensor]
     loss: Callable[[Arguments, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneShapes:
+    """What a backbone is given: images as the run prepares them."""
+
+    channels: int  # of each image
+    size: tuple[int, ...]  # (rows, columns) or (depth, rows, columns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneExtension(Generic[Arguments]):
+    """A frozen backbone: images (items, channels, *size) to features (items, features), float32.
+
+    Its weights are files of the distribution, which its content covers, or are drawn from torch's
+    global generator, which is seeded for `build`, alike for every run. They are never trained.
+
+    What it does in evaluation is recorded once, on made-up images of any number; features are
+    what the record makes of one image. So there is no branch on values, no chance and no memory,
+    and the features of an image depend on that image alone. Those that are not finite count as 0.
+    """
+
+    arguments: type[Arguments]  # checks model.arguments of the configuration
+    build: Callable[[Arguments, BackboneShapes], nn.Module]
+    size: SizeRule = _ANY  # of every side of an image
 
 
 @dataclass(frozen=True, kw_only=True)

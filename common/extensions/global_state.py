@@ -1,9 +1,9 @@
 """Process-wide state that a forward pass can set: torch's switches, random generators.
 
 Each switch is a pair: how it is read, how it is set. Put back after every patient whom code of
-others has seen, and looked at when such a network is tried.
+others has seen, and looked at when such code is imported, built and tried.
 
-Public: Switches, drawing_from, generators.
+Public: HOOKS_OF_ALL_MODULES, Switches, drawing_from, generators, left_alone.
 """
 
 from __future__ import annotations
@@ -15,6 +15,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+
+from common.platform.errors import ExtensionRefused
+
+#: Where torch keeps hooks that are called for every module of the process.
+HOOKS_OF_ALL_MODULES = tuple(
+    held
+    for name, held in sorted(vars(torch.nn.modules.module).items())
+    if name.startswith("_global_") and isinstance(held, dict)
+)
 
 
 class _Switch(NamedTuple):
@@ -103,6 +112,29 @@ class Switches:
         """Set what stands otherwise as it stood."""
         for name in self.changed():
             _SWITCHES[name].set(self._stood[name])
+
+
+@contextmanager
+def left_alone(name: str) -> Iterator[None]:
+    """Refuse code of others that leaves torch set otherwise, or hooks in it: ExtensionRefused.
+
+    Such a hook, or a mode that was entered and not left, would see patients on their way through
+    networks that are not its own. Everything is put back.
+    """
+    switches, hooks = Switches(), [dict(held) for held in HOOKS_OF_ALL_MODULES]
+    try:
+        yield
+    finally:
+        changed = switches.changed()
+        switches.put_back()
+        for held, stood in zip(HOOKS_OF_ALL_MODULES, hooks, strict=True):
+            if held != stood:
+                changed.append("hooks for all modules")
+                held.clear()
+                held.update(stood)
+    if changed:
+        message = f"{name} sets torch's {changed[0]} for the whole process. Tell its author."
+        raise ExtensionRefused(message)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ What may go wrong, and what becomes of it:
     its files are not those that were approved    refused, nothing imported
     its entry point leads into another's code     refused, nothing imported
     other code stands in front of it on the path  refused, nothing imported
+    its import sets torch's switches or hooks     refused, they are put back
     it was changed after this process loaded it   refused: the old code is still in memory
     a compiled file lies beside the source        not run: the source that was hashed is compiled
 """
@@ -28,6 +29,7 @@ from common.config.errors import explain
 from common.config.extension import Extension, ExtensionKind, ExtensionUse, distribution_of
 from common.extensions.content import Installed, installed
 from common.extensions.contract import Arguments
+from common.extensions.global_state import left_alone
 from common.extensions.pinning import mismatch
 from common.platform.errors import ExtensionRefused
 
@@ -120,8 +122,10 @@ def _imported(here: Installed, module: str, name: str) -> ModuleType:
     """Import a module of the distribution's own files, compiled from what was hashed."""
     _check_own(here, _origin(module.partition(".")[0]), name)
     try:
-        with _without_compiled_files():
+        with left_alone(name), _without_compiled_files():
             found = importlib.import_module(module)
+    except ExtensionRefused:
+        raise
     except Exception as error:
         message = f"{name} cannot be imported: {type(error).__name__}: {error!s:.300}"
         raise ExtensionRefused(message) from error

@@ -6,7 +6,12 @@ May import: common.config, common.data, common.extensions, common.platform, comm
 """
 
 from common.models.build import build_model, head_parameters, norm_parameters
-from common.models.frozen_features import FrozenFeatures, extract_features, feature_width
+from common.models.frozen_features import (
+    FrozenFeatures,
+    extract_features,
+    feature_width,
+    image_shape,
+)
 
 __all__ = [
     "FrozenFeatures",
@@ -14,5 +19,6 @@ __all__ = [
     "extract_features",
     "feature_width",
     "head_parameters",
+    "image_shape",
     "norm_parameters",
 ]

@@ -11,25 +11,29 @@ from torch import nn
 
 from common.config.network_sizes import misfit
 from common.config.run_config import Cohort, Images, Model
-from common.models.frozen_features import feature_width
+from common.extensions.loading import Pins
+from common.models.frozen_features import feature_width, image_shape
 from common.models.fusion import Classifier, Segmenter, linear_head, start_at_zero
 from common.models.monai_networks import image_body, segmentation_parts
 from common.models.small_cnn import SmallCnn
 from common.platform.errors import ConfigurationError
 
 
-def build_model(model: Model, cohort: Cohort, outputs: int, seed: int) -> nn.Module:
+def build_model(
+    model: Model, cohort: Cohort, outputs: int, seed: int, pins: Pins = ()
+) -> nn.Module:
     """Return a network (image, table) -> (items, outputs[, *spatial]); same seed, same bits.
 
     The global generator is left as it was. Without images, `image` is (items, 0); without a
-    table, `table` is. For frozen_features, `image` is what `extract_features` returned.
+    table, `table` is. For frozen_features, `image` is what `extract_features` returned; `pins` are
+    the extensions that a backbone may come from.
     """
     fault = misfit(model, cohort.images)
     if fault is not None:
         raise ConfigurationError(fault + ".")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        network = _build(model, cohort, outputs)
+        network = _build(model, cohort, outputs, pins)
     return finished(network)
 
 
@@ -38,13 +42,14 @@ def finished(network: nn.Module) -> nn.Module:
     return _without_inplace(_without_batch_norm(network))
 
 
-def _build(model: Model, cohort: Cohort, outputs: int) -> nn.Module:
+def _build(model: Model, cohort: Cohort, outputs: int, pins: Pins) -> nn.Module:
     columns = cohort.table.width if cohort.table is not None else 0
     match model.network:
         case "table":
             return _over_features(model, columns, outputs)
         case "frozen_features":
-            return _over_features(model, feature_width(model) + columns, outputs)
+            width = feature_width(model, image_shape(cohort.images), pins)
+            return _over_features(model, width + columns, outputs)
         case "unet" | "segresnet" | "dynunet" | "swin_unetr":
             return Segmenter(*segmentation_parts(model, _images(model, cohort), outputs))
         case _:

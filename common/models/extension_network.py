@@ -11,6 +11,7 @@ from common.config.run_config import RunConfig
 from common.extensions.contract import NetworkExtension, NetworkShapes
 from common.extensions.loading import checked_arguments, load
 from common.extensions.metrics import check_metrics
+from common.extensions.seeded import built_twice
 from common.extensions.transforms import transforms_of
 from common.models.build import finished
 from common.platform.errors import ExtensionRefused
@@ -36,9 +37,8 @@ def foreign_network(config: RunConfig, outputs: int, seed: int) -> nn.Module:
     _check_takes(extension, config, shapes)
     use = ExtensionUse(name=name, arguments=config.model.arguments)
     arguments = checked_arguments(extension.arguments, use, "model.arguments")
-    network = _built(extension, arguments, shapes, (name, seed))
-    again = _built(extension, arguments, shapes, (name, seed))
-    _check_same(name, network, again)
+    built = built_twice(name, lambda: extension.build(arguments, shapes), seed)
+    network, again = (finished(one) for one in built)
     _check_values(name, network)
     expected = (outputs, *shapes.size) if config.task.outlines else (outputs,)
     _check_outputs(name, again, shapes, expected)
@@ -85,41 +85,6 @@ def _check_takes(
             f"Nearest: {near}"
         )
         raise ExtensionRefused(message)
-
-
-def _built(
-    extension: NetworkExtension[BaseModel],
-    arguments: BaseModel,
-    shapes: NetworkShapes,
-    of: tuple[str, int],
-) -> nn.Module:
-    name, seed = of
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            network: object = extension.build(arguments, shapes)
-    except Exception as error:
-        message = f"{name} cannot be built: {type(error).__name__}: {error!s:.300}"
-        raise ExtensionRefused(message) from error
-    if not isinstance(network, nn.Module):
-        message = f"{name} builds {type(network).__name__}, expected a torch.nn.Module."
-        raise ExtensionRefused(message)
-    return finished(network)
-
-
-def _check_same(name: str, network: nn.Module, again: nn.Module) -> None:
-    one, two = network.state_dict(), again.state_dict()
-    differ = [n for n in one.keys() | two.keys() if not _equal(one.get(n), two.get(n))]
-    if differ:
-        message = (
-            f"{name} builds another network from the same seed: {min(differ)} differs. It may draw "
-            "from torch's global generator alone. Tell its author."
-        )
-        raise ExtensionRefused(message)
-
-
-def _equal(one: object, two: object) -> bool:
-    return isinstance(one, Tensor) and isinstance(two, Tensor) and torch.equal(one, two)
 
 
 def _check_values(name: str, network: nn.Module) -> None:

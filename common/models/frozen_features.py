@@ -1,7 +1,8 @@
 """Fixed features of an image: computed once, cached, and never trained.
 
 What is trained on them is a small head (`fusion.linear_head`), so that patient-level noise falls
-on few parameters. The features depend on public weights and on nothing learned from patients.
+on few parameters. The features depend on public weights and on nothing learned from patients: ours,
+or those of an extension's backbone (common/models/foreign_backbone.py).
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.config.run_config import Model
+from common.config.extension import ExtensionUse, is_extension
+from common.config.run_config import Extension, Images, Model
+from common.extensions.loading import Pins
 from common.models.efficientnet_lite import FEATURES, efficientnet_lite0
+from common.models.foreign_backbone import backbone_of
 
 #: Mean and standard deviation of ImageNet's channels, for pixels between 0 and 1.
 _MEAN = (0.485, 0.456, 0.406)
@@ -24,33 +28,80 @@ _DEVIATION = (0.229, 0.224, 0.225)
 _PROJECTION = "wardround frozen features, projection 1"
 
 
-def feature_width(model: Model) -> int:
-    """Return how many features an image becomes."""
-    return model.projection or FEATURES
+def image_shape(images: Images | None) -> tuple[int, ...]:
+    """Return (channels, *size) of a cohort's images; () without images."""
+    return () if images is None else (images.channels, *images.size)
+
+
+def feature_width(model: Model, shape: tuple[int, ...] = (), pins: Pins = ()) -> int:
+    """Return how many features an image becomes; its shape counts for an extension's backbone."""
+    return model.projection or _backbone(model, shape, pins)[1]
 
 
 class FrozenFeatures(nn.Module):
     """Preprocessed images in, features out; holds buffers only, so nothing of it is trained."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, shape: tuple[int, ...] = (), pins: Pins = ()) -> None:
+        """Take ours, or for images (channels, *size) that of an extension in `pins`."""
         super().__init__()
-        self.backbone = efficientnet_lite0()
-        self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None])
-        self.register_buffer("deviation", torch.tensor(_DEVIATION)[:, None, None])
-        matrix = torch.zeros(0) if model.projection is None else projection(model.projection)
+        self.backbone, found = _backbone(model, shape, pins)
+        wanted = model.projection
+        matrix = torch.zeros(0) if wanted is None else projection(wanted, found)
         self.register_buffer("projection", matrix)
         self.eval()
 
-    mean: Tensor  # (3, 1, 1)
-    deviation: Tensor  # (3, 1, 1)
-    projection: Tensor  # (1280, features), or (0,) without a projection
+    projection: Tensor  # (features of the backbone, features), or (0,) without a projection
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return (items, features) of (items, 1 or 3, rows, columns) between 0 and 1."""
-        colour = image if image.shape[1] == 3 else image.expand(-1, 3, -1, -1)
-        maps: Tensor = self.backbone((colour - self.mean) / self.deviation)
-        features = pool(maps)
+        """Return (items, features) of (items, channels, *size), as the run prepares images."""
+        features: Tensor = self.backbone(image)
         return features @ self.projection if self.projection.numel() else features
+
+
+def _backbone(model: Model, shape: tuple[int, ...], pins: Pins) -> tuple[nn.Module, int]:
+    """Return images to features, and how many these are."""
+    if not is_extension(model.backbone):
+        return _efficientnet_lite0(), FEATURES
+    use = ExtensionUse(name=model.backbone, arguments=model.arguments)
+    found = backbone_of(use, shape, pins)
+    return _Finite(found.record), found.features
+
+
+class _EfficientNetLite0(nn.Module):
+    """Ours: (items, 1 or 3, rows, columns) between 0 and 1 to (items, 1280)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps = efficientnet_lite0()
+        self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None])
+        self.register_buffer("deviation", torch.tensor(_DEVIATION)[:, None, None])
+
+    mean: Tensor  # (3, 1, 1)
+    deviation: Tensor  # (3, 1, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        colour = image if image.shape[1] == 3 else image.expand(-1, 3, -1, -1)
+        return pool(self.maps((colour - self.mean) / self.deviation))
+
+
+@functools.cache
+def _efficientnet_lite0() -> nn.Module:
+    return _EfficientNetLite0().eval()
+
+
+class _Finite(nn.Module):
+    """A record of an extension's, whose features count as 0 where they are not finite.
+
+    A number that is none would end the training, and tell that there was such a patient.
+    """
+
+    def __init__(self, record: nn.Module) -> None:
+        super().__init__()
+        self.record = record
+
+    def forward(self, image: Tensor) -> Tensor:
+        found: Tensor = self.record(image)
+        return torch.where(torch.isfinite(found), found, torch.zeros_like(found))
 
 
 def pool(maps: Tensor) -> Tensor:
@@ -64,28 +115,29 @@ def pool(maps: Tensor) -> Tensor:
     return F.layer_norm(pooled, pooled.shape[1:]) / math.sqrt(pooled.shape[1])
 
 
-def projection(features: int) -> Tensor:
-    """Return a fixed public matrix of signs (Achlioptas 2003, theorem 1.1), (1280, features)."""
-    count = FEATURES * features
+def projection(features: int, inputs: int = FEATURES) -> Tensor:
+    """Return a fixed public matrix of signs (Achlioptas 2003, theorem 1.1), (inputs, features)."""
+    count = inputs * features
     stream = hashlib.shake_256(f"{_PROJECTION}: {features}".encode()).digest(math.ceil(count / 8))
     octets = torch.frombuffer(bytearray(stream), dtype=torch.uint8)
     bits = (octets[:, None] >> torch.arange(8, dtype=torch.uint8)) & 1
     signs = 2.0 * bits.flatten()[:count].to(torch.float32) - 1.0
-    return signs.reshape(FEATURES, features) / math.sqrt(features)
+    return signs.reshape(inputs, features) / math.sqrt(features)
 
 
 @functools.lru_cache(maxsize=4)
-def _network(model: Model) -> FrozenFeatures:
-    return FrozenFeatures(model)
+def _network(model: Model, shape: tuple[int, ...], pins: tuple[Extension, ...]) -> FrozenFeatures:
+    return FrozenFeatures(model, shape, pins)
 
 
-def extract_features(images: Tensor, model: Model) -> Tensor:
-    """Return (items, features) of (items, channel, rows, columns), one image at a time.
+def extract_features(images: Tensor, model: Model, pins: Pins = ()) -> Tensor:
+    """Return (items, features) of (items, channels, *size), one image at a time.
 
     How many go through at once decides the last bits (up to 1.5e-6), so one patient more would
     change the features of others. On a processor one at a time is no slower.
     """
-    network = _network(model)
+    shape = tuple(images.shape[1:]) if is_extension(model.backbone) else ()
+    network = _network(model, shape, tuple(pins))
     with torch.no_grad():
         parts = [network(image) for image in torch.split(images, 1)] if len(images) else []
-    return torch.cat(parts) if parts else torch.zeros(0, feature_width(model))
+    return torch.cat(parts) if parts else torch.zeros(0, feature_width(model, shape, pins))

@@ -22,7 +22,7 @@ def network_of(config: RunConfig, seed: int) -> nn.Module:
 def _made(config: RunConfig, task: Task, seed: int) -> nn.Module:
     if is_extension(config.model.network):
         return foreign_network(config, task.outputs, seed)
-    return build_model(config.model, config.cohort, task.outputs, seed)
+    return build_model(config.model, config.cohort, task.outputs, seed, config.extensions)
 
 
 def initial_weights(config: RunConfig, seed: int) -> dict[str, Tensor]:

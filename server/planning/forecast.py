@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
+from common.bundle.backbone_check import check_backbone
 from common.config.measured_rounds import is_validated
 from common.config.privacy import COMMON_DELTA, Known
 from common.config.run_config import RunConfig
@@ -118,6 +119,7 @@ def forecast(config: RunConfig, standings: Sequence[Standing | Refusal], sites: 
     check_selection(config)
     aggregator_of(config.aggregation, max(sites, 1), config.extensions)
     check_extensions(config)
+    check_backbone(config)
     weights = initial_weights(config, 0)
     parts = _sites(config, standings)
     told = [part.seconds for part in parts if not part.refuses and part.seconds is not None]

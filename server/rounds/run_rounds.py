@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
+from common.bundle.backbone_check import check_backbone
 from common.config.measured_rounds import is_validated
 from common.config.run_config import RunConfig
 from common.messages.wire import EvaluationRequest, Refusal, SiteReport, SiteUpdate, TrainRequest
@@ -71,6 +72,7 @@ class RunRecords:
 def begin(config: RunConfig, run: str, seed: int, aggregator: Aggregator) -> RunState:
     """Return the state before the first round."""
     check_extensions(config)
+    check_backbone(config)
     weights = initial_weights(config, seed)
     return RunState(
         run=run,

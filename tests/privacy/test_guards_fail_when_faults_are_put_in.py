@@ -27,7 +27,6 @@ from client.privacy import ledger as ledger_module
 from client.privacy.charge_text import BoundTo
 from client.privacy.clip_and_noise import PatientOptimizer
 from client.privacy.clipping import clip_factor, patient_norms
-from common.extensions.global_state import Switches
 from client.privacy.isolation import Isolation
 from client.privacy.ledger import COHORT, Ledger, Limit
 from client.privacy.ledger_rows import LedgerState
@@ -38,6 +37,7 @@ from client.privacy.reachable_state import Reachable
 from client.privacy.repeated_answers import AnswersInFile
 from client.site.home import Home
 from client.training import evaluation, private_round
+from common.extensions.global_state import Switches
 from common.metrics.statistics import Normal, Statistics
 from common.platform.errors import BudgetExceeded, LedgerDamaged, PrivacyError, UnsafeModel
 from common.privacy import accounting

@@ -13,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.config.run_config import RunConfig
+from common.config.run_config import Model, RunConfig
 from common.metrics.intervals import Float
 from common.models.efficientnet_lite import FEATURES
 from common.models.frozen_features import FrozenFeatures
 
+_OURS = Model(network="frozen_features")
 #: Nearest training images whose mean distance counts.
 _NEAREST = 5
 #: Rows and columns below which an image is enlarged: the backbone shrinks 32 times.
@@ -30,7 +31,7 @@ def embedded(image: Tensor, table: Tensor, config: RunConfig) -> Tensor:
     """Return (items, features) of (items, channels, *size), or of the table without images."""
     if config.cohort.images is None:
         return table.float()
-    backbone = FrozenFeatures(config.model.model_copy(update={"projection": None}))
+    backbone = FrozenFeatures(_OURS)
     with torch.inference_mode():
         parts = [backbone(_planes(item)).mean(dim=0) for item in image]
     return torch.stack(parts) if parts else torch.zeros(0, FEATURES)

@@ -24,6 +24,7 @@ from client.training.local_model import LocalModel, open_local_model
 from client.training.local_round import train_round
 from client.training.step_timing import round_seconds
 from common.data.sample import take
+from common.extensions.global_state import Switches, generators
 from common.messages.wire import SiteUpdate, TrainRequest
 from tests.client.local_runs import config_of, site_of, weights_of
 from tests.client.training.test_fine_tuning import rules_of

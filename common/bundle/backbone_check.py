@@ -1,0 +1,63 @@
+"""Check of an extension's backbone before a run: whether a bundle could hold it.
+
+Public: check_backbone.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from common.bundle.onnx import onnx_of
+from common.bundle.torchscript import torchscript_of
+from common.config.extension import distribution_of, is_extension
+from common.config.run_config import (
+    Cohort,
+    DiagnosisTask,
+    Extension,
+    Images,
+    Model,
+    RunConfig,
+    Training,
+)
+from common.models.run_network import network_of
+from common.platform.errors import ExtensionRefused
+
+
+def check_backbone(config: RunConfig) -> None:
+    """Refuse an extension's backbone that no bundle could hold: ExtensionRefused.
+
+    It is written as a bundle has it, once in a process for the same backbone and images.
+    """
+    model = config.model
+    if is_extension(model.backbone):
+        of_it = (e for e in config.extensions if e.distribution == distribution_of(model.backbone))
+        _check(model, config.cohort.images, tuple(of_it))
+
+
+@functools.lru_cache(maxsize=4)
+def _check(model: Model, images: Images | None, pins: tuple[Extension, ...]) -> None:
+    config = _run_of(model, images, pins)
+    network = network_of(config, 0)
+    for file, written in (("ONNX", onnx_of), ("TorchScript", torchscript_of)):
+        try:
+            written(network, config)
+        except Exception as error:
+            said = str(error).strip().partition("\n")[0]
+            message = (
+                f"{model.backbone} cannot be written as {file}, so that its run could leave no "
+                f"bundle: {type(error).__name__}: {said:.300}. Tell its author."
+            )
+            raise ExtensionRefused(message) from error
+
+
+def _run_of(model: Model, images: Images | None, pins: tuple[Extension, ...]) -> RunConfig:
+    """Return a run of this backbone and nothing else."""
+    return RunConfig(
+        name="check",
+        task=DiagnosisTask(kind="diagnosis", target="label"),
+        cohort=Cohort(images=images),
+        model=model,
+        training=Training(rounds=1),
+        privacy="none",
+        extensions=pins,
+    )

@@ -1,0 +1,51 @@
+"""Building of an extension's network from a seed: the same bits wherever it is built.
+
+Public: built_twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from common.extensions.global_state import left_alone
+from common.platform.errors import ExtensionRefused
+
+
+def built_twice(name: str, build: Callable[[], object], seed: int) -> tuple[nn.Module, nn.Module]:
+    """Return a network and one like it; ExtensionRefused if they are not the same to the bit.
+
+    The global generator is left as it was.
+    """
+    network, again = _built(name, build, seed), _built(name, build, seed)
+    one, two = network.state_dict(), again.state_dict()
+    differ = [n for n in one.keys() | two.keys() if not _equal(one.get(n), two.get(n))]
+    if differ:
+        message = (
+            f"{name} builds another network from the same seed: {min(differ)} differs. It may draw "
+            "from torch's global generator alone. Tell its author."
+        )
+        raise ExtensionRefused(message)
+    return network, again
+
+
+def _built(name: str, build: Callable[[], object], seed: int) -> nn.Module:
+    try:
+        with left_alone(name), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            network = build()
+    except ExtensionRefused:
+        raise
+    except Exception as error:
+        message = f"{name} cannot be built: {type(error).__name__}: {error!s:.300}"
+        raise ExtensionRefused(message) from error
+    if not isinstance(network, nn.Module):
+        message = f"{name} builds {type(network).__name__}, expected a torch.nn.Module."
+        raise ExtensionRefused(message)
+    return network
+
+
+def _equal(one: object, two: object) -> bool:
+    return isinstance(one, Tensor) and isinstance(two, Tensor) and torch.equal(one, two)
