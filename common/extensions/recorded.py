@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 import operator
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -148,7 +149,8 @@ def _not_recorded(name: str, error: Exception) -> ExtensionRefused:
     said = str(error).strip().partition("\n")[0]
     message = (
         f"{name} cannot be recorded: {type(error).__name__}: {said:.300}. It may use torch's "
-        "operations alone, and no branch on a tensor's value (torch.where does both sides)."
+        "operations alone, keep nothing of what it sees, and not branch on a tensor's value "
+        "(torch.where does both sides)."
     )
     return ExtensionRefused(message)
 
@@ -206,13 +208,15 @@ def _never_drops(node: fx.Node, target: torch._ops.OpOverload) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep torch's own reports of a failed record from the log: the refusal says it."""
+    """Keep torch's own reports of a record, and of one that failed: the refusal says it."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

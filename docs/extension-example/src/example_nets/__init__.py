@@ -1,4 +1,4 @@
-"""A network, a task, a rule of aggregation and a metric: examples of extensions of Wardround."""
+"""Examples of extensions: a network, a frozen backbone, a task, a rule, a metric."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, bucketize, cat, float64, nn, stack, tensor
+from torch.nn.functional import normalize
 
 from common.config.network_sizes import SizeRule
 from common.extensions.contract import (
     AggregatorExtension,
+    BackboneExtension,
+    BackboneShapes,
     Combined,
     LabelCounts,
     MetricExtension,
@@ -58,6 +61,25 @@ tiny = NetworkExtension(
     tasks=frozenset({"diagnosis", "prognosis"}),
     size=SizeRule(smallest=8),
 )
+
+
+class Filters(nn.Module):
+    """A frozen backbone: filters drawn from the seed, and how strongly each answers, to length 1.
+
+    Weights of a file would be read here, from beside this module: its content covers them.
+    """
+
+    def __init__(self, arguments: Arguments, shapes: BackboneShapes) -> None:
+        super().__init__()
+        convolution = {2: nn.Conv2d, 3: nn.Conv3d}[len(shapes.size)]
+        self.filters = convolution(shapes.channels, arguments.width, 7, stride=3, padding=3)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return (items, width) of (items, channel, *size)."""
+        return normalize(self.filters(image).relu().flatten(2).mean(2))
+
+
+filters = BackboneExtension(arguments=Arguments, build=Filters, size=SizeRule(smallest=8))
 
 
 class Cuts(BaseModel):
