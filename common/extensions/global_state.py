@@ -57,16 +57,20 @@ def _named(of: object, name: str) -> _Switch:
 def _pop(stack: str) -> _Switch:
     """Return the number of modes that were entered and not left; too many are left."""
     read: Callable[[], int] = getattr(torch._C, f"_len_torch_{stack}_stack")  # noqa: SLF001 - no other way
-    pop: Callable[[], object] = getattr(torch._C, f"_pop_torch_{stack}_stack")  # noqa: SLF001
+    pop: Callable[..., object] = getattr(torch._C, f"_pop_torch_{stack}_stack")  # noqa: SLF001
+    given = (None,) if stack == "dispatch" else ()  # which of torch's own modes: none of them
 
     def back(wanted: object) -> None:
         while read() > int(str(wanted)):
-            pop()
+            pop(*given)
 
     return _Switch(read, back)
 
 
+#: Modes first: while one of others' stands, what reads and sets the rest goes through it.
 _SWITCHES: dict[str, _Switch] = {
+    "modes of torch's functions": _pop("function"),
+    "modes of torch's dispatch": _pop("dispatch"),
     "default dtype": _Switch(torch.get_default_dtype, torch.set_default_dtype),  # type: ignore[arg-type]
     "grad mode": _Switch(torch.is_grad_enabled, torch.set_grad_enabled),  # type: ignore[arg-type]
     "deterministic algorithms": _Switch(
@@ -92,8 +96,6 @@ _SWITCHES: dict[str, _Switch] = {
     "determinism of cudnn": _named(torch.backends.cudnn, "deterministic"),
     **_autocast("cpu"),
     **_autocast("cuda"),
-    "modes of torch's functions": _pop("function"),
-    "modes of torch's dispatch": _pop("dispatch"),
     "default device": _Switch(torch.get_default_device, torch.set_default_device),  # type: ignore[arg-type]
 }
 
@@ -108,10 +110,14 @@ class Switches:
         """Return the names of switches that stand otherwise now."""
         return [name for name, stood in self._stood.items() if _SWITCHES[name].read() != stood]
 
-    def put_back(self) -> None:
-        """Set what stands otherwise as it stood."""
-        for name in self.changed():
-            _SWITCHES[name].set(self._stood[name])
+    def put_back(self) -> list[str]:
+        """Set what stands otherwise as it stood; returns the names of those switches."""
+        changed = []
+        for name, stood in self._stood.items():
+            if _SWITCHES[name].read() != stood:
+                changed.append(name)
+                _SWITCHES[name].set(stood)
+        return changed
 
 
 @contextmanager
@@ -125,8 +131,7 @@ def left_alone(name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        changed = switches.changed()
-        switches.put_back()
+        changed = switches.put_back()
         for held, stood in zip(HOOKS_OF_ALL_MODULES, hooks, strict=True):
             if held != stood:
                 changed.append("hooks for all modules")

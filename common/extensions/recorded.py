@@ -18,13 +18,14 @@ from __future__ import annotations
 import logging
 import operator
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, fx, nn
 
+from common.extensions.global_state import drawing_from
 from common.platform.errors import ExtensionRefused
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 Recorded = Callable[..., Tensor]
 #: Beginnings of the names of operations whose answer is not made of what they are given.
 _UNWRITTEN = ("empty", "new_empty", "efficientzerotensor", "from_file", "resize")
+#: Operations with what they are called as methods of tensors.
+_METHODS = {"sym_size": "size", "unsafe_view": "reshape"}
 #: How torch names what a network holds, inside `_CalledNetwork`.
 _PREFIX = "network."
 _LOGGERS = ("torch.fx.experimental.symbolic_shapes", "torch._export", "torch.export")
@@ -70,7 +73,7 @@ def recorded_network(name: str, network: nn.Module, images: Tensor) -> nn.Module
     """
     any_number = ({0: torch.export.Dim("items")},)
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), _quiet():
+        with drawing_from(0, ()), torch.no_grad(), _quiet():
             program = torch.export.export(
                 _CalledNetwork(network), (images,), dynamic_shapes=any_number, strict=False
             ).run_decompositions({})  # none but those that leave nothing in place
@@ -111,14 +114,39 @@ def _written_out(name: str, program: ExportedProgram) -> nn.Module:
         elif node.op == "output":
             (answer,) = node.args[0]
             graph.output(made[answer])
-        elif node.target is torch.ops.aten.sym_size.int:
-            # As a method: a TorchScript trace follows it, and takes the operation for a constant.
-            image, side = node.args
-            made[node] = graph.call_method("size", (made[image], side))
         else:
-            made[node] = graph.node_copy(node, made.__getitem__)
-            made[node].meta = {}
+            made[node] = _copied(graph, node, made)
     return fx.GraphModule(root, graph)
+
+
+def _copied(graph: fx.Graph, node: fx.Node, made: Mapping[fx.Node, fx.Node]) -> fx.Node:
+    """Return an operation of a record in another graph, so that a TorchScript trace follows it.
+
+    A trace takes how many images there are for a constant where an operation of torch.ops is
+    given it, and follows it through the same operation as a method of tensors.
+    """
+    args, kwargs = fx.map_arg((node.args, node.kwargs), made.__getitem__)
+    name = _name_of(node)
+    if node.target is torch.ops.aten.fill.Tensor:  # of x[...] = 0; TorchScript has none
+        image, value = args
+        return graph.call_method("expand_as", (graph.call_method("type_as", (value, image)), image))
+    if name is not None and hasattr(Tensor, name):
+        return graph.call_method(name, args, kwargs)
+    if name is not None and hasattr(torch, name):  # that makes a tensor of a size
+        return graph.call_function(getattr(torch, name), args, kwargs)
+    copied = graph.node_copy(node, made.__getitem__)
+    copied.meta = {}
+    return copied
+
+
+def _name_of(node: fx.Node) -> str | None:
+    """Return what an operation on sizes is called outside torch.ops; None for any other."""
+    if not isinstance(node.target, torch._ops.OpOverload):  # noqa: SLF001 - as below
+        return None
+    name = _named(node.target).partition(".")[0]
+    if name in _METHODS:
+        return _METHODS[name]
+    return name if any(_is_size(given) for given in node.all_input_nodes) else None
 
 
 def _held(program: ExportedProgram, node: fx.Node) -> object:
@@ -190,10 +218,14 @@ def _is_of_sizes(node: fx.Node) -> bool:
 
     found = node.meta.get("val")
     return (
-        isinstance(found, int | torch.SymInt)
+        _is_size(node)
         and getattr(node.target, "__module__", None) in {"_operator", "math"}
         and not free_unbacked_symbols(found)
     )
+
+
+def _is_size(node: fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), int | torch.SymInt)
 
 
 def _never_drops(node: fx.Node, target: torch._ops.OpOverload) -> bool:

@@ -19,8 +19,7 @@ def built_twice(name: str, build: Callable[[], object], seed: int) -> tuple[nn.M
 
     The global generator is left as it was.
     """
-    network, again = _built(name, build, seed), _built(name, build, seed)
-    one, two = network.state_dict(), again.state_dict()
+    (network, one), (again, two) = _built(name, build, seed), _built(name, build, seed)
     differ = [n for n in one.keys() | two.keys() if not _equal(one.get(n), two.get(n))]
     if differ:
         message = (
@@ -31,11 +30,15 @@ def built_twice(name: str, build: Callable[[], object], seed: int) -> tuple[nn.M
     return network, again
 
 
-def _built(name: str, build: Callable[[], object], seed: int) -> nn.Module:
+def _built(
+    name: str, build: Callable[[], object], seed: int
+) -> tuple[nn.Module, dict[str, object]]:
+    """Return a network and what it holds."""
     try:
         with left_alone(name), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             network = build()
+            held = network.state_dict() if isinstance(network, nn.Module) else {}
     except ExtensionRefused:
         raise
     except Exception as error:
@@ -44,7 +47,7 @@ def _built(name: str, build: Callable[[], object], seed: int) -> nn.Module:
     if not isinstance(network, nn.Module):
         message = f"{name} builds {type(network).__name__}, expected a torch.nn.Module."
         raise ExtensionRefused(message)
-    return network
+    return network, held
 
 
 def _equal(one: object, two: object) -> bool:

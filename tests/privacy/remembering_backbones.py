@@ -59,35 +59,36 @@ class It(nn.Module):
 _TAIL = "it = BackboneExtension(arguments=Nothing, build=lambda given, shapes: It())\n"
 
 
-def _seen(*lines: str, before: str = "") -> str:
+def seen(*lines: str, before: str = "") -> str:
     """Return code of a backbone with these lines after its features, `found` of an `image`."""
     body = "".join(f"        {line}\n" for line in lines)
     return f"{before}\nclass It(It):\n    def seen(self, found, image):\n{body}"
 
 
+_BEGIN = "class It(It):\n"
 #: A line that ends a backbone whose last image it knows as `last`.
 _ADDED = "return found if last is None else found + last"
 _OF_IT = "found.detach().mean(0)"
 REMEMBERED = {
-    "an attribute": _seen(f"last, self.last = self.last, {_OF_IT}", _ADDED),
-    "an attribute, after many calls": _seen(
+    "an attribute": seen(f"last, self.last = self.last, {_OF_IT}", _ADDED),
+    "an attribute, after many calls": seen(
         "self.calls += 1", f"last, self.last = self.last, {_OF_IT}",
         "return found if self.calls < 9 else found + last",
     ),
-    "a tensor that is no buffer": _seen(
+    "a tensor that is no buffer": seen(
         "last = self.plain.clone()", f"self.plain.copy_({_OF_IT})", _ADDED
     ),
-    "a class": _seen(
+    "a class": seen(
         f"last, type(self).kept = getattr(type(self), 'kept', None), {_OF_IT}", _ADDED
     ),
-    "a global list": _seen(
+    "a global list": seen(
         "last = SEEN[-1] if SEEN else None", f"SEEN.append({_OF_IT})", _ADDED
     ),
-    "a global tensor": _seen("last = LAST.clone()", f"LAST.copy_({_OF_IT})", _ADDED),
-    "the first image, in a global": _seen(
+    "a global tensor": seen("last = LAST.clone()", f"LAST.copy_({_OF_IT})", _ADDED),
+    "the first image, in a global": seen(
         f"return found + FIRST.setdefault(tuple(image.shape[1:]), {_OF_IT})"
     ),
-    "a closure": _seen(
+    "a closure": seen(
         "last, _ = told(), " f"kept({_OF_IT})", _ADDED,
         before="def made():\n"
         "    last = None\n"
@@ -97,57 +98,57 @@ REMEMBERED = {
         "    return (lambda: last), kept\n"
         "told, kept = made()",
     ),
-    "a default argument": _seen(
+    "a default argument": seen(
         f"last, _ = kept(), kept({_OF_IT})", _ADDED,
         before="def kept(value=None, held=[]):\n"
         "    last = held[-1] if held else None\n"
         "    if value is not None: held.append(value)\n"
         "    return last",
     ),
-    "a context variable": _seen(f"last, _ = MEAN.get(), MEAN.set({_OF_IT})", _ADDED),
-    "a buffer": _seen(f"self.mean.mul_(0.9).add_({_OF_IT})", "return found + self.mean"),
-    "a buffer that is put in its place": _seen(
+    "a context variable": seen(f"last, _ = MEAN.get(), MEAN.set({_OF_IT})", _ADDED),
+    "a buffer": seen(f"self.mean.mul_(0.9).add_({_OF_IT})", "return found + self.mean"),
+    "a buffer that is put in its place": seen(
         "last = self.mean", f"self.mean = {_OF_IT}", _ADDED
     ),
-    "a weight": _seen(f"self.filters.bias.data.add_({_OF_IT})", "return found"),
-    "running statistics": _seen(
+    "a weight": seen(f"self.filters.bias.data.add_({_OF_IT})", "return found"),
+    "running statistics": seen(
         "maps = self.maps(image)", "self.norm.train()(maps)",
         "return self.norm.eval()(maps).mean((2, 3))",
-    ).replace("class It(It):\n", "class It(It):\n    def more(self): self.norm = nn.BatchNorm2d(4)\n"),
-    "torch's generator": _seen(
+    ).replace(_BEGIN, _BEGIN + "    def more(self): self.norm = nn.BatchNorm2d(4)\n"),
+    "torch's generator": seen(
         "drawn = torch.rand(4)", "torch.manual_seed(int(1e4 * image.detach().mean()))",
         "return found + drawn",
     ),
-    "how much was drawn": _seen("return found + torch.rand(4)"),
-    "Python's generator": _seen("return found + random.random()"),
-    "an environment variable": _seen(
+    "how much was drawn": seen("return found + torch.rand(4)"),
+    "Python's generator": seen("return found + random.random()"),
+    "an environment variable": seen(
         "last = float(os.environ.get('WARDROUND_TEST_LAST', '0'))",
         "os.environ['WARDROUND_TEST_LAST'] = str(float(image.detach().mean()))", _ADDED,
     ),
-    "a file": _seen(
+    "a file": seen(
         "last = torch.load(KEPT) if KEPT.exists() else None", f"torch.save({_OF_IT}, KEPT)", _ADDED,
         before="KEPT = Path(tempfile.mkdtemp()) / 'kept'",
     ),
-    "a file of numbers": _seen(
+    "a file of numbers": seen(
         "last = float(KEPT.read_text()) if KEPT.exists() else None",
         "KEPT.write_text(str(float(image.detach().mean())))", _ADDED,
         before="KEPT = Path(tempfile.mkdtemp()) / 'kept'",
     ),
-    "a hook of its own": _seen("return found").replace(
-        "class It(It):\n",
+    "a hook of its own": seen("return found").replace(
+        _BEGIN,
         "def hook(module, given, found):\n"
         "    last, module.last = module.last, found.detach().mean((0, 2, 3))[:, None, None]\n"
         "    return found if last is None else found + last\n"
-        "class It(It):\n    def more(self):\n"
+        + _BEGIN + "    def more(self):\n"
         "        self.filters.last = None\n"
         "        self.filters.register_forward_hook(hook)\n",
     ),
-    "a hook of gradients": _seen(
+    "a hook of gradients": seen(
         "found = 1 * found",
         "if found.requires_grad: found.register_hook(lambda slope: SEEN.append(1))",
         "return found + len(SEEN)",
     ),
-    "a backward pass of its own": _seen(
+    "a backward pass of its own": seen(
         "return Kept.apply(found) + len(SEEN)",
         before="class Kept(torch.autograd.Function):\n"
         "    @staticmethod\n"
@@ -157,7 +158,7 @@ REMEMBERED = {
         "        SEEN.append(1)\n"
         "        return slope",
     ),
-    "an operation of its own": _seen(
+    "an operation of its own": seen(
         "return kept(found)",
         before="@torch.library.custom_op(f'acme{id(SEEN)}::kept', mutates_args=())\n"
         "def kept(found: torch.Tensor) -> torch.Tensor:\n"
@@ -167,7 +168,7 @@ REMEMBERED = {
         "kept.register_fake(lambda found: torch.empty_like(found))\n"
         "kept.register_autograd(lambda context, slope: slope)",
     ),
-    "memory that nobody wrote": _seen(
+    "memory that nobody wrote": seen(
         "held = torch.empty(4)", "last = held.clone()", f"held.copy_({_OF_IT})", _ADDED
     ),
 }  # fmt: skip

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from client.inference.fit_calibration import _outputs
 from client.inference.study_reading import Item
 from client.inference.trained_model import TrainedModel
-from common.extensions.global_state import Switches, generators
 from client.privacy.isolation import Isolation
 from client.privacy.reachable_state import Reachable
 from client.training.fine_tuning import fine_tune
