@@ -10,15 +10,7 @@ import functools
 from common.bundle.onnx import onnx_of
 from common.bundle.torchscript import torchscript_of
 from common.config.extension import distribution_of, is_extension
-from common.config.run_config import (
-    Cohort,
-    DiagnosisTask,
-    Extension,
-    Images,
-    Model,
-    RunConfig,
-    Training,
-)
+from common.config.run_config import Cohort, Extension, Images, Model, RunConfig
 from common.models.run_network import network_of
 from common.platform.errors import ExtensionRefused
 
@@ -52,12 +44,14 @@ def _check(model: Model, images: Images | None, pins: tuple[Extension, ...]) -> 
 
 def _run_of(model: Model, images: Images | None, pins: tuple[Extension, ...]) -> RunConfig:
     """Return a run of this backbone and nothing else."""
-    return RunConfig(
-        name="check",
-        task=DiagnosisTask(kind="diagnosis", target="label"),
-        cohort=Cohort(images=images),
-        model=model,
-        training=Training(rounds=1),
-        privacy="none",
-        extensions=pins,
+    return RunConfig.model_validate(
+        {
+            "name": "check",
+            "task": {"kind": "diagnosis", "target": "label"},
+            "cohort": Cohort(images=images),
+            "model": model,
+            "training": {"rounds": 1},
+            "privacy": "none",
+            "extensions": pins,
+        }
     )

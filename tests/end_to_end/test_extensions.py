@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
-from client.inference.trained_model import open_model
+from client.inference.trained_model import open_model, score_study
 from client.site.extensions_section import AllowedExtension
 from client.site.site_config import allowed_extensions, load_site_config, write_site_config
 from common.config.run_config import RunConfig, load_config
@@ -17,6 +18,7 @@ from common.extensions.content import installed
 from common.messages.refusals import RefusalReason
 from common.platform.errors import ExtensionRefused
 from server.rounds.run_state import RunState
+from tests.client.dicom_files import image, noise, save
 from tests.end_to_end.cohorts import table_config, write_tables
 from tests.end_to_end.command import compare
 from tests.end_to_end.federation import OPEN, Coordinator, Federation, SiteAt
@@ -39,6 +41,10 @@ GRADES = {
     "{column: ill, center: 0.5, scale: 0.5}]}}",
 }
 MODEL = {"model": "{network: example-nets/tiny, arguments: {width: 4}}", **MERGED}
+BACKBONE = {
+    "model": "{network: frozen_features, backbone: example-nets/filters, arguments: {width: 8}}",
+    "cohort": "{images: {size: [16, 16]}}",
+}
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,9 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
         federation = Federation(Coordinator.made(path / "coordinator"), {})
         try:
             federation.coordinator.start()
-            federation.enrol(path, write_tables(path / "data"), rules=OPEN)
+            data = write_tables(path / "data")
+            write_images({name: data[name] for name in USERS})
+            federation.enrol(path, data, rules=OPEN)
             federation.sites["west"].more["PYTHONPATH"] = ""
             for site in federation.sites.values():
                 allow(site, found.extension.content)
@@ -69,6 +77,14 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
             yield Setting(federation, found.extension.content, path)
         finally:
             federation.stop()
+
+
+def write_images(data: Mapping[str, Path], patients: int = 60) -> None:
+    """Write an image of each patient."""
+    for name, folder in data.items():
+        for number in range(patients):
+            pixels = noise(20, 20, seed=number)
+            save(folder / f"{number}.dcm", image(pixels, f"{name}-{number}", study=f"S{number}"))
 
 
 def allow(site: SiteAt, content: str) -> None:
@@ -137,6 +153,43 @@ def check_same(found: RunState, expected: RunState) -> None:
     metrics = [dict(record.metrics) for record in found.history]
     assert metrics == [dict(record.metrics) for record in expected.history]
     assert 0 < metrics[-1]["example-nets/balanced_accuracy"].value < 1
+
+
+def test_a_frozen_backbone_trains_alike_everywhere_and_its_bundle_scores(setting: Setting) -> None:
+    run = setting.federation.coordinator.run(
+        table_config(setting.folder, "frozen", rounds=1, more=BACKBONE)
+    )
+    assert run.end(180) == "done", run.message
+    config, found = load_config(run.place.config), run.result()
+    assert [e.content for e in config.extensions] == [setting.content]
+    expected = simulated(config, setting)
+    for name, value in expected.weights.items():
+        assert torch.equal(found.weights[name], value), name
+        assert value.shape in {(1, 8), (1,)}
+    said = run.board["sites"]["west"]
+    assert said["why"] == RefusalReason.EXTENSION_NOT_INSTALLED.value
+    east = setting.federation.sites["east"]
+    text = east.type("runs", run.place.path.name)
+    assert "example-nets/filters (frozen backbone, with {'width': 8})" in text
+    bundle = setting.folder / "frozen-bundle"
+    setting.federation.coordinator.type("export", run.place.path.name, "--out", str(bundle))
+    with pytest.raises(ExtensionRefused, match="takes its network or backbone from example-nets"):
+        open_model(bundle)
+    opened = open_model(bundle, allowed_extensions(east.home.site_yaml))
+    (score,) = score_study([east.data / "1.dcm"], opened)
+    assert 0 < score.quantities[0].value < 1
+
+
+def test_a_private_simulation_takes_a_frozen_backbone(setting: Setting) -> None:
+    path = table_config(setting.folder, "quiet", rounds=1, more=BACKBONE)
+    data = setting.folder / "quiet-data"
+    write_images(write_tables(data, USERS))
+    arms = ("--arms", "federated_dp", "--seeds", "1", "--epsilon", "3")
+    done = compare(path.read_text(), data, *arms, out=setting.folder / "quiet")
+    assert done.status == 0, done.text
+    assert done.results["arms"]["federated_dp"]["epsilon"] == pytest.approx(3, rel=0.01)
+    card = json.loads((setting.folder / "quiet" / "bundle" / "card.json").read_text())
+    assert card["backbone"] == {"name": "example-nets/filters", "content": setting.content}
 
 
 def test_a_site_needs_nothing_of_what_merges_released_updates_and_counts(setting: Setting) -> None:

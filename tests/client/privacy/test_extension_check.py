@@ -17,6 +17,7 @@ from tests.extensions import EXAMPLE, on_path, written
 
 POINTS = {
     "networks": ["tiny"],
+    "backbones": ["filters"],
     "tasks": ["grades"],
     "aggregators": ["clipped_mean"],
     "metrics": ["balanced_accuracy"],
@@ -51,6 +52,8 @@ def test_everything_that_a_distribution_offers_is_tried(place: Path) -> None:
     for name, kind in (
         ("tiny", "networks): diagnosis, images 8 x 8"),
         ("tiny", "networks): prognosis"),
+        ("filters", "backbones): images 8 x 8: its record does what the code does"),
+        ("filters", "backbones): images 8 x 8: a bundle can hold it"),
         ("grades", "tasks): 2 classes of 1 column:"),
         ("grades", "tasks): one patient's gradient"),
         ("clipped_mean", "aggregators"),
@@ -89,6 +92,13 @@ def test_what_fails_is_named_and_what_stands_on_it_is_not_tried(
     found = _until_refused("example-nets/tiny")
     (refused,) = [line for line in found if "REFUSED" in line]
     assert words in refused
+
+
+def test_a_backbone_that_remembers_is_named(place: Path) -> None:
+    code = "self.seen = getattr(self, 'seen', 0) + 1\n        return self.seen * normalize("
+    place.write_text(place.read_text().replace("return normalize(", code))
+    found = _until_refused("example-nets/filters")
+    assert "REFUSED  example-nets/filters (backbones): images 16 x 16: its record" in found[-1]
 
 
 def _until_refused(name: str) -> list[str]:

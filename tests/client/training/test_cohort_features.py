@@ -11,8 +11,10 @@ from client.cohort.split import simulated_key
 from client.site.cache import Cache
 from client.training.cohort_features import site_of, with_features
 from common.config.run_config import RunConfig
+from common.extensions.pinning import pinned
 from common.models import extract_features
 from tests.client.dicom_files import config_of, image, load, noise, save, write_labels
+from tests.extensions import EXAMPLE, on_path, written
 
 CONFIG = config_of(cohort="{images: {size: [32, 32]}}", network="frozen_features")
 
@@ -60,6 +62,32 @@ def test_other_images_and_another_projection_are_other_features(
     changed = cohort.with_images(cohort.items.image.flip(0))
     assert not torch.equal(with_features(changed, CONFIG, cache).items.image, first)
     assert with_features(cohort, projected(8), cache).items.image.shape == (12, 8)
+
+
+def test_another_content_and_other_arguments_of_an_extension_are_other_features(
+    cohort: SiteCohort, tmp_path: Path
+) -> None:
+    text = (EXAMPLE / "src" / "example_nets" / "__init__.py").read_text()
+    points, cache = {"backbones": ["filters"]}, Cache(tmp_path / "features")
+
+    def features(code: str, width: int) -> tuple[torch.Tensor, int]:
+        with on_path(written(tmp_path / "site", "example-nets", code, points)):
+            model = {"network": "frozen_features", "backbone": "example-nets/filters"}
+            more = {"model": {**model, "arguments": {"width": width}}}
+            run = pinned(RunConfig.model_validate({**CONFIG.model_dump(), **more}))
+            found = with_features(cohort, run, cache).items.image
+            alone = extract_features(cohort.items.image, run.model, run.extensions)
+        assert torch.equal(found, alone)
+        return found, len(list(cache.folder.glob("*.npy")))
+
+    first, one = features(text, 8)
+    again, still = features(text, 8)
+    other, two = features(text.replace("image).relu()", "image).abs()"), 8)
+    wider, three = features(text, 16)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert wider.shape == (12, 16)
+    assert (one, still, two, three) == (1, 1, 2, 3)
 
 
 def test_a_site_has_the_patients_of_the_seed_and_the_fold_in_each_part(cohort: SiteCohort) -> None:
