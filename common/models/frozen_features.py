@@ -2,7 +2,7 @@
 
 What is trained on them is a small head (`fusion.linear_head`), so that patient-level noise falls
 on few parameters. The features depend on public weights and on nothing learned from patients: ours,
-or those of an extension's backbone (common/models/foreign_backbone.py).
+or those of an extension's backbone (common/models/extension_backbone.py).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from common.config.extension import ExtensionUse, is_extension
 from common.config.run_config import Extension, Images, Model
 from common.extensions.loading import Pins
 from common.models.efficientnet_lite import FEATURES, efficientnet_lite0
-from common.models.foreign_backbone import backbone_of
+from common.models.extension_backbone import backbone_of
 
 #: Mean and standard deviation of ImageNet's channels, for pixels between 0 and 1.
 _MEAN = (0.485, 0.456, 0.406)

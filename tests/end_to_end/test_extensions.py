@@ -17,6 +17,7 @@ from common.config.run_config import RunConfig, load_config
 from common.extensions.content import installed
 from common.messages.refusals import RefusalReason
 from common.platform.errors import ExtensionRefused
+from server.bundle.export import export
 from server.rounds.run_state import RunState
 from tests.client.dicom_files import image, noise, save
 from tests.end_to_end.cohorts import table_config, write_tables
@@ -162,7 +163,7 @@ def test_a_frozen_backbone_trains_alike_everywhere_and_its_bundle_scores(setting
     assert run.end(180) == "done", run.message
     config, found = load_config(run.place.config), run.result()
     assert [e.content for e in config.extensions] == [setting.content]
-    expected = simulated(config, setting)
+    expected = expected_of(config, setting)
     for name, value in expected.weights.items():
         assert torch.equal(found.weights[name], value), name
         assert value.shape in {(1, 8), (1,)}
@@ -172,7 +173,7 @@ def test_a_frozen_backbone_trains_alike_everywhere_and_its_bundle_scores(setting
     text = east.type("runs", run.place.path.name)
     assert "example-nets/filters (frozen backbone, with {'width': 8})" in text
     bundle = setting.folder / "frozen-bundle"
-    setting.federation.coordinator.type("export", run.place.path.name, "--out", str(bundle))
+    export(run.place.path, bundle)
     with pytest.raises(ExtensionRefused, match="takes its network or backbone from example-nets"):
         open_model(bundle)
     opened = open_model(bundle, allowed_extensions(east.home.site_yaml))

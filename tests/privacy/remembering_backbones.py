@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from common.config.run_config import RunConfig, parse_config
 from common.extensions.pinning import pinned
-from common.models import FrozenFeatures, foreign_backbone, frozen_features
+from common.models import FrozenFeatures, extension_backbone, frozen_features
 from common.platform.errors import ExtensionRefused
 from tests.extensions import on_path, written
 
@@ -181,7 +181,7 @@ HARMLESS = frozenset({
 @contextmanager
 def run_with(folder: Path, code: str = "", config: str = CONFIG) -> Iterator[RunConfig]:
     """Install a backbone; yields a run that takes it, of which nothing was recorded yet."""
-    foreign_backbone._ready.cache_clear()
+    extension_backbone._ready.cache_clear()
     frozen_features._network.cache_clear()
     points = {"backbones": ["it"]}
     with on_path(written(folder, "acme-backs", _HEAD + code + _TAIL, points)):

@@ -39,7 +39,7 @@ from client.site.home import Home
 from client.training import evaluation, private_round
 from common.extensions.global_state import Switches
 from common.metrics.statistics import Normal, Statistics
-from common.models import foreign_backbone
+from common.models import extension_backbone
 from common.platform.errors import BudgetExceeded, LedgerDamaged, PrivacyError, UnsafeModel
 from common.privacy import accounting
 from common.privacy.noise import ChaChaNoise
@@ -462,9 +462,9 @@ def test_seeds_that_follow_the_order_of_patients(monkeypatch: Patch) -> None:
 @pytest.mark.parametrize("place", REMEMBERED)
 def test_a_backbone_whose_code_meets_images(monkeypatch: Patch, tmp_path: Path, place: str) -> None:
     monkeypatch.setenv("WARDROUND_TEST_LAST", "0")
-    monkeypatch.setattr(foreign_backbone, "_check_code", lambda *_: None)
-    monkeypatch.setattr(foreign_backbone, "_check_record", lambda *_: 4)
-    monkeypatch.setattr(foreign_backbone, "recorded_network", lambda _, network, _images: network)
+    monkeypatch.setattr(extension_backbone, "_check_code", lambda *_: None)
+    monkeypatch.setattr(extension_backbone, "_check_record", lambda *_: 4)
+    monkeypatch.setattr(extension_backbone, "recorded_network", lambda _, network, _images: network)
     with pytest.raises(RED, match="moved with another image"):
         check_features_alone(tmp_path, REMEMBERED[place])
 

@@ -18,7 +18,7 @@ from common.bundle.onnx import Deployed
 from common.config.run_config import parse_config, read_config
 from common.extensions.pinning import pinned
 from common.messages.refusals import RefusalReason
-from common.models import extract_features, feature_width, foreign_backbone
+from common.models import extension_backbone, extract_features, feature_width
 from common.models.run_network import network_of
 from common.platform.errors import ConfigurationError, ExtensionRefused
 from tests.privacy.remembering_backbones import (
@@ -79,7 +79,7 @@ def test_features_of_an_image_depend_on_that_image_alone(tmp_path: Path, place: 
 def test_a_record_remembers_nothing_where_no_trial_looks(
     tmp_path: Path, monkeypatch: Patch, place: str
 ) -> None:
-    monkeypatch.setattr(foreign_backbone, "_check_code", lambda *_: None)
+    monkeypatch.setattr(extension_backbone, "_check_code", lambda *_: None)
     check_features_alone(tmp_path, REMEMBERED[place])
 
 
