@@ -172,6 +172,12 @@ REMEMBERED = {
         "held = torch.empty(4)", "last = held.clone()", f"held.copy_({_OF_IT})", _ADDED
     ),
 }  # fmt: skip
+#: Where code remembers past its record, so that there is one.
+RECORDED = (
+    "an attribute", "an attribute, after many calls", "a class", "a global list", "a closure",
+    "a default argument", "a context variable", "a buffer that is put in its place",
+    "Python's generator", "a hook of its own", "a hook of gradients", "a backward pass of its own",
+)  # fmt: skip
 #: Where trials of three calls without a gradient find nothing. The record has nothing of it.
 HARMLESS = frozenset({
     "an attribute, after many calls", "a hook of gradients", "a backward pass of its own"

@@ -323,6 +323,7 @@ def test_whoever_approves_reads_name_version_content_and_what_it_may_do(place: P
     assert [one.names for one in offered() if one.extension.distribution == NAME] == [
         (
             "example-nets/clipped_mean",
+            "example-nets/filters",
             "example-nets/balanced_accuracy",
             "example-nets/tiny",
             "example-nets/grades",

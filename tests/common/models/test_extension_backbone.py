@@ -25,6 +25,7 @@ from tests.privacy.remembering_backbones import (
     CONFIG,
     HARMLESS,
     NAME,
+    RECORDED,
     REMEMBERED,
     SHAPE,
     check_features_alone,
@@ -75,11 +76,13 @@ def test_features_of_an_image_depend_on_that_image_alone(tmp_path: Path, place: 
             features_of(run)
 
 
-@pytest.mark.parametrize("place", REMEMBERED)
+@pytest.mark.parametrize("place", RECORDED)
 def test_a_record_remembers_nothing_where_no_trial_looks(
     tmp_path: Path, monkeypatch: Patch, place: str
 ) -> None:
     monkeypatch.setattr(extension_backbone, "_check_code", lambda *_: None)
+    with run_with(tmp_path, REMEMBERED[place]) as run:
+        features_of(run)
     check_features_alone(tmp_path, REMEMBERED[place])
 
 
