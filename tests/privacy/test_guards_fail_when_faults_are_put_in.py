@@ -384,7 +384,7 @@ REMEMBERING: dict[str, tuple[str, Callable[[Patch], None]]] = {
     ),
     "switches stay": (
         "a switch",
-        lambda patch: patch.setattr(Switches, "changed", lambda _self: []),
+        lambda patch: patch.setattr(Switches, "put_back", lambda _self: []),
     ),
     "generators go on": (
         "Python's generator",
