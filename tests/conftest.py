@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import multiprocessing.util
 import os
 import signal
@@ -19,6 +18,7 @@ import pytest
 import urllib3  # noqa: F401 - binds once, to see whether there is IPv6, when MONAI first loads it
 from hypothesis import settings
 
+from common.platform.freed_memory import no_search_for_garbage, sort_out_what_stays
 from tests import peers
 
 # The same examples everywhere, and no limit by the clock: a busy machine is no fault of the code.
@@ -72,10 +72,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = [item for path in sorted(place, key=place.__getitem__) for item in files[path]]
 
 
-def pytest_collection_finish() -> None:
-    """Leave what is loaded by now out of later collections of garbage: it stays to the end."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Search what is loaded for garbage neither while it comes nor later: it stays to the end."""
+    with no_search_for_garbage():
+        yield
+        sort_out_what_stays()
 
 
 def _is_slow(item: pytest.Item) -> bool:

@@ -71,9 +71,13 @@ class Hospital:
         self._thread.start()
         return self
 
+    def end(self) -> None:
+        """Be told to end; nobody waits for it."""
+        self._over.set()
+
     def stop(self) -> None:
         """End, as a daemon that is told to."""
-        self._over.set()
+        self.end()
         if self._thread is not None:
             self._thread.join(20)
             assert not self._thread.is_alive()
@@ -92,7 +96,7 @@ class Hospital:
         beaten = time.monotonic()
         while not self._over.is_set():
             try:
-                moved = correspondence.turn(fleet, 0.2)
+                moved = correspondence.turn(fleet, 1.0)
             except Killed:
                 fleet.close()
                 raise
