@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from torch import Tensor
 
-from client.cohort.left_out import LeftOut
+from client.cohort.left_out import LeftOut, NobodyUsable
 from client.cohort.loading import load_cohort
 from client.cohort.quality_refusals import CohortPaths, images_left_out
 from client.cohort.site_cohort import SiteCohort
@@ -99,6 +99,7 @@ def load_hospitals(
         try:
             refused = _left_out(folder, config, cache)
             cohort = load_cohort(folder, config, task, cache, None, refused)
+            _check_somebody(cohort, folder)
         except CohortError as error:
             tell(f"{folder.name} is left out: {error}")
             left_out[folder.name] = str(error)
@@ -112,6 +113,15 @@ def load_hospitals(
         message = "No hospital can be used; the lines above say why."
         raise CohortError(message)
     return Hospitals(cohorts=tuple(found), left_out=left_out)
+
+
+def _check_somebody(cohort: SiteCohort, folder: Path) -> None:
+    """CohortError where nobody can be used, which a run with privacy tells no coordinator."""
+    if not len(cohort.items):
+        reasons = ", ".join(f"{n} x {why.name}" for why, n in cohort.reasons().most_common(4))
+        first = "".join(f"; first {one.what}: {one.detail}" for one in cohort.unusable[:1])
+        message = f"Nobody in {folder} can be used: {reasons or cohort.doubt}{first}."
+        raise NobodyUsable(message, cohort.unusable)
 
 
 def _left_out(folder: Path, config: RunConfig, cache: Cache) -> LeftOut:

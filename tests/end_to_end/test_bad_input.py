@@ -24,6 +24,11 @@ training: {rounds: 1, local_steps: 1, batch_patients: 4}
 evaluation: {bootstrap: 5}
 privacy: none
 """
+PRIVATE = CONFIG.replace("batch_patients: 4", "batch_patients: all").replace(
+    "privacy: none",
+    "privacy: {unit: patient, epsilon: 3.0, default_patients: 8, delta: 0.001, "
+    "clipping: automatic, clip_norm: 1.0}",
+)
 GIVEN = CONFIG.replace("test_fraction: 0.3", "column: part")
 
 
@@ -202,6 +207,18 @@ def test_a_hospital_all_of_whose_patients_train_ends_nothing(tmp_path: Path) -> 
         assert arm["per_site"]["b"] is None
         assert arm["per_site"]["a"] is not None
     assert "nan" not in ran.text
+
+
+def test_a_hospital_where_nobody_can_be_used_is_left_out_with_privacy_too(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    hospital(data / "a", 12)
+    hospital(data / "b", 12)
+    write_labels(data / "c", [{**row, "ill": ""} for row in images_only(data / "c", 6)])
+    ran = compare(PRIVATE, data, "--arms", "federated_dp")
+    assert ran.status == 0, ran.text
+    assert list(ran.results["left_out"]) == ["c"]
+    assert "c is left out: Nobody in " in ran.text
+    assert "6 x LABEL_UNUSABLE" in ran.text
 
 
 # --- where results go ----------------------------------------------------------------------
