@@ -9,7 +9,7 @@ Public: told, check_extension, Check.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -28,7 +28,7 @@ from common.config.extension import (
     is_extension,
 )
 from common.config.network_sizes import SizeRule
-from common.config.run_config import PatientPrivacy, RunConfig, read_config
+from common.config.run_config import ExtensionTask, PatientPrivacy, RunConfig, read_config
 from common.config.yaml import read_yaml
 from common.data.sample import Patients
 from common.extensions.aggregators import combine_of
@@ -41,7 +41,7 @@ from common.extensions.contract import (
 )
 from common.extensions.loading import checked_arguments, load
 from common.extensions.pinning import said
-from common.extensions.tasks import task_shape
+from common.extensions.tasks import class_remarks, task_shape
 from common.models.extension_network import check_extensions
 from common.models.run_network import network_of
 from common.platform.errors import ConfigurationError, ExtensionRefused, PrivacyError
@@ -71,6 +71,7 @@ class Check:
     kind: ExtensionKind
     tried: str
     refused: ConfigurationError | PrivacyError | None  # None: it holds
+    remarks: Sequence[str] = ()  # what its author may not have meant
 
 
 def told(name: str, arguments: str, size: str, content: str | None = None) -> Iterator[str]:
@@ -94,6 +95,7 @@ def told(name: str, arguments: str, size: str, content: str | None = None) -> It
     for check in check_extension(name, given, sides):
         word = "holds  " if check.refused is None else "REFUSED"
         yield f"  {word}  {check.name} ({check.kind}): {check.tried}"
+        yield from (f"  remark   {check.name} ({check.kind}): {one}" for one in check.remarks)
         refused = refused or check.refused
     if refused is not None:
         raise refused
@@ -126,8 +128,8 @@ def _checks(
     try:
         for what, work in _TRIALS[kind](use, here, size):
             tried = what
-            work()
-            yield Check(name=use.name, kind=kind, tried=tried, refused=None)
+            remarks = work() or ()
+            yield Check(name=use.name, kind=kind, tried=tried, refused=None, remarks=remarks)
     except (ConfigurationError, PrivacyError) as refused:
         yield Check(name=use.name, kind=kind, tried=tried, refused=refused)
 
@@ -173,7 +175,8 @@ def _sides(text: str) -> tuple[int, ...]:
 
 # --- trials by kind ------------------------------------------------------------------------
 
-_Trial = tuple[str, Callable[[], object]]
+#: What is tried, and what tries it; it may return remarks.
+_Trial = tuple[str, Callable[[], Sequence[str] | None]]
 
 
 def _network(use: ExtensionUse, here: Installed, size: tuple[int, ...]) -> Iterator[_Trial]:
@@ -205,7 +208,7 @@ def _task(use: ExtensionUse, here: Installed, size: tuple[int, ...]) -> Iterator
     run = _run(here, "diagnosis", sides, task=task)
     several = "s" * (len(columns) != 1)
     what = f"{classes} classes of {len(columns)} column{several}: their record and the loss's do "
-    yield f"{what}what the code does", partial(check_extensions, run)
+    yield f"{what}what the code does", partial(_classes, run)
     yield "one patient's gradient is that patient's alone", partial(_guard, run)
 
 
@@ -249,7 +252,7 @@ def _metric(use: ExtensionUse, here: Installed, _size: tuple[int, ...]) -> Itera
 
 def _rule(use: ExtensionUse, here: Installed, _size: tuple[int, ...]) -> Iterator[_Trial]:
     what = "the same updates and state give the same change, of their shapes"
-    yield what, partial(combine_of, use, (here.extension,))
+    yield what, partial(_combines, use, here)
 
 
 _TRIALS: Mapping[
@@ -288,6 +291,15 @@ def _run(
         "training": training,
     }
     return read_config(json.dumps(written), source="what is tried")
+
+
+def _combines(use: ExtensionUse, here: Installed) -> None:
+    combine_of(use, (here.extension,))
+
+
+def _classes(run: RunConfig) -> Sequence[str]:
+    check_extensions(run)
+    return class_remarks(run.extensions, run.task) if isinstance(run.task, ExtensionTask) else ()
 
 
 def _seed(run: RunConfig) -> None:

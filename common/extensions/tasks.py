@@ -3,12 +3,18 @@
 Guarantee: what makes the class of a row is a record of operations on that row's values
 (common/extensions/recorded.py): it depends on no other row, nor on what came before.
 
-Public: task_extension, task_shape, class_of.
+A number of no class is the author's mistake, such as classes that are counted from 1: it is refused
+on made-up rows, before a hospital would leave out every patient of the last class for it.
+
+Public: task_extension, task_shape, class_of, class_remarks.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
+import random
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
@@ -25,9 +31,17 @@ from common.extensions.recorded import Recorded, recorded
 from common.platform.errors import ExtensionRefused
 
 #: Rows that a function is tried with, at most.
-_TRIALS = 64
-#: What a column of numbers is made up of.
-_NUMBERS = (0.0, 1.0, -3.0, 0.25, 40.0, 1e4)
+_TRIALS = 256
+#: Classes that a refusal names, at most.
+_SHOWN = 10
+#: What a column of numbers is made up of: codes, ages, measurements, and what is far from all.
+_NUMBERS = (
+    *(0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0),
+    *(-1e4, -100.0, -30.0, -10.0, -3.0, -2.0, -1.0, -0.5, -0.01),
+    *(1e-6, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 1.5, 2.5, 3.7),
+    *(12.0, 15.0, 18.0, 20.0, 25.0, 30.0, 35.0, 40.0, 45.0, 50.0, 55.0, 60.0, 65.0, 70.0, 80.0),
+    *(90.0, 100.0, 120.0, 150.0, 200.0, 300.0, 500.0, 1e3, 2e3, 1e4, 1e6),
+)
 
 
 def class_of(pins: Pins, task: ExtensionTask) -> Callable[[Tensor], float]:
@@ -41,8 +55,24 @@ def class_of(pins: Pins, task: ExtensionTask) -> Callable[[Tensor], float]:
     record = recorded(name, place, (rows[0],))
     _called(name, record, rows[0])
     for row in rows:
-        _check(name, _class_of(name, record, row), _class_of(name, place, row))
+        found = _class_of(name, record, row)
+        _check(name, found, _class_of(name, place, row))
+        _check_class(task, row, found)
     return partial(_class_of, name, record)
+
+
+def class_remarks(pins: Pins, task: ExtensionTask) -> tuple[str, ...]:
+    """Return what an author may not have meant of the classes of made-up rows, in words."""
+    place, rows = class_of(pins, task), _made_up(task)
+    made = Counter(found for found in map(place, rows) if not math.isnan(found))
+    never = [name for number, name in enumerate(task.classes) if number not in made]
+    tried = f"of {len(rows)} made-up rows"
+    if not made:
+        return (f"{tried} none has a class: every one is left out",)
+    if len(made) == 1:
+        (number,) = made
+        return (f"{tried} every one that has a class is {task.classes[int(number)]}",)
+    return (f"{tried} none is {' or '.join(never)}",) if never else ()
 
 
 def task_extension(pins: Pins, task: ExtensionTask) -> tuple[TaskExtension[BaseModel], BaseModel]:
@@ -81,9 +111,17 @@ def _said(columns: list[int], classes: int) -> str:
 
 
 def _made_up(task: ExtensionTask) -> list[Tensor]:
-    """Return values of rows as the columns may hold them, by turns of every column."""
+    """Return values of rows as the columns may hold them: all together, or each column's by turns.
+
+    Where there are too many together, columns are shuffled, so that they do not rise as one.
+    """
     each = [tuple(map(float, range(len(c.values)))) or _NUMBERS for c in task.columns]
-    rows = itertools.islice(itertools.product(*each), _TRIALS)
+    if math.prod(map(len, each)) <= _TRIALS:
+        return [torch.tensor(row, dtype=torch.float64) for row in itertools.product(*each)]
+    chance = random.Random(0)  # noqa: S311 - the same rows wherever they are tried
+    turns = [itertools.cycle(chance.sample(one, len(one))) for one in each]
+    first = tuple(one[0] for one in each)
+    rows = [first, *itertools.islice(zip(*turns, strict=False), _TRIALS - 1)]
     return [torch.tensor(row, dtype=torch.float64) for row in rows]
 
 
@@ -117,3 +155,21 @@ def _check(name: str, found: float, meant: float) -> None:
             "with torch's operations alone."
         )
         raise ExtensionRefused(message)
+
+
+def _check_class(task: ExtensionTask, row: Tensor, found: float) -> None:
+    if math.isnan(found) or found in range(len(task.classes)):
+        return
+    cells = zip(task.columns, row.tolist(), strict=True)
+    values = ", ".join(
+        f"{c.column} {c.values[int(value)] if c.values else format(value, 'g')}"
+        for c, value in cells
+    )
+    numbers = ", ".join(f"{number} {name}" for number, name in enumerate(task.classes[:_SHOWN]))
+    more = ", ..." if len(task.classes) > _SHOWN else ""
+    message = (
+        f"{task.name} makes class {found:g} of a row with {values}, expected one of {numbers}{more}"
+        ", or nan where a row has no class. Classes are numbered from 0, as the configuration "
+        "names them. Tell its author."
+    )
+    raise ExtensionRefused(message)

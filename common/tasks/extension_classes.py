@@ -8,6 +8,7 @@ Public: ExtensionClasses, encoding_task.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -70,7 +71,9 @@ class ExtensionClasses:
         values = [_value(column, row[column.column].strip()) for column in self.config.columns]
         found = self.place(torch.tensor(values, dtype=torch.float64))
         if found not in range(self.outputs):  # nan is in no range either
-            message = f"{self.config.name} makes no class of {', '.join(self.columns())}"
+            what = "no class" if math.isnan(found) else f"class {found:g}"
+            rest = "" if math.isnan(found) else f", expected 0 to {self.outputs - 1}"
+            message = f"{self.config.name} makes {what} of {', '.join(self.columns())}{rest}"
             raise UnusableLabel(message)
         return np.asarray(np.eye(self.outputs)[int(found)], np.float32)
 

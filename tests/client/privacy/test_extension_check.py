@@ -94,6 +94,16 @@ def test_what_fails_is_named_and_what_stands_on_it_is_not_tried(
     assert words in refused
 
 
+def test_a_class_that_no_made_up_row_has_is_a_remark_and_no_refusal(place: Path) -> None:
+    text = place.read_text()
+    place.write_text(text.replace("return bucketize(", "return 0 * bucketize("))
+    found = lines("example-nets/grades")
+    remark = "example-nets/grades (tasks): of 56 made-up rows every one that has a class is class 0"
+    assert f"  remark   {remark}" in found
+    place.write_text(text.replace("return bucketize(", "return 2 + bucketize("))
+    assert "REFUSED" in _until_refused("example-nets/grades")[-1]
+
+
 def test_a_backbone_that_remembers_is_named(place: Path) -> None:
     code = "self.seen = getattr(self, 'seen', 0) + 1\n        return self.seen * normalize("
     place.write_text(place.read_text().replace("return normalize(", code))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from client.dicom.reasons import Reason
 from client.governance.extensions import check_task_allowed, judge_extensions
 from client.governance.plain_words import described
 from client.governance.policy import judge
@@ -22,9 +23,10 @@ from client.training.local_model import open_local_model
 from client.training.local_round import train_round
 from client.training.training_site import Guard, Site
 from common.config.run_config import RunConfig, parse_config
-from common.config.task import DiagnosisTask
+from common.config.task import DiagnosisTask, ExtensionTask
 from common.data.sample import Patients
 from common.extensions.pinning import pinned
+from common.extensions.tasks import class_remarks
 from common.messages.cohort_statistics import layout_of
 from common.messages.wire import RefusalReason, SiteUpdate, TrainRequest
 from common.models.extension_network import check_extensions
@@ -237,6 +239,39 @@ def test_a_cohort_loads_without_the_rows_of_which_no_class_is_made(
     assert "4000" not in lost.detail
 
 
+def test_a_number_of_no_class_that_no_made_up_row_gave_is_named(
+    place: Path, tmp_path: Path
+) -> None:
+    changed(place, 'float("nan"), grade', 'float("nan"), torch.where(values[0] == 7777, 9, grade)')
+    rows = [
+        {"PatientID": f"P{n}", "age": 50, "size": size, "side": "left"}
+        for n, size in enumerate([4, 12, 7777])
+    ]
+    write_labels(tmp_path / "s", rows)
+    cohort = load(tmp_path / "s", config(), tmp_path / "c")
+    (lost,) = cohort.unusable
+    assert lost.reason is Reason.LABEL_UNUSABLE
+    assert "makes class 9 of size, side, expected 0 to 2" in lost.detail
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ("grade", ()),
+        ("grade * 0 + 1", ("of 168 made-up rows every one that has a class is middle",)),
+        ("grade * float('nan')", ("of 168 made-up rows none has a class: every one is left out",)),
+        ("grade.clamp(max=1)", ("of 168 made-up rows none is large",)),
+    ],
+)
+def test_classes_that_no_made_up_row_has_are_told(
+    place: Path, made: str, said: tuple[str, ...]
+) -> None:
+    changed(place, 'float("nan"), grade)', f'float("nan"), {made})')
+    run = config()
+    assert isinstance(run.task, ExtensionTask)
+    assert class_remarks(run.extensions, run.task) == said
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
@@ -253,6 +288,10 @@ def test_a_cohort_loads_without_the_rows_of_which_no_class_is_made(
         ("len(given.edges) + 1", "2", "takes 2 classes"),
         ("len(given.edges) + 1", "given.colours", "fails: AttributeError"),
         ("return (output", "CALLS.append(1); return len(CALLS) * (output", "does otherwise"),
+        ("float64))\n", "float64)) + 1\n", "class 3 of a row with size .*0 small, 1 middle, 2 large"),
+        ("grade)\n", "grade / 2)\n", r"class 0.5 of a row with size .*, side (left|right), expected"),
+        ("grade)\n", "grade + (55 < values[0]) * (values[0] < 65))\n", "class 3 of a row with size 60"),
+        ('float("nan"), grade', "-1, grade", "class -1 of a row with size .*, side unclear, expected"),
         (".square().sum()", ".square().sum() / 0", "not finite"),
         ("stages = TaskExtension(", "stages = dict(", "expected a TaskExtension"),
     ],

@@ -24,6 +24,8 @@ from common.messages.wire import (
 from common.platform.errors import ConfigurationError, RunFailed
 from server.aggregation.rules import aggregator_of
 from server.rounds.journal import Journal
+from server.rounds.non_admission_reasons import Fault
+from server.rounds.quorum import check_quorum
 from server.rounds.round_record import RoundRecord
 from server.rounds.run_rounds import RunRecords, begin, run_rounds, train_round
 from server.rounds.run_state import RunState, RunStore
@@ -200,6 +202,19 @@ def test_fewer_updates_than_the_quorum_fail_the_run_and_say_why() -> None:
     text = str(caught.value)
     assert "got 2 usable updates, expected at least 3 (aggregation.smallest_quorum)" in text
     assert "north: it holds values that are not finite" in text
+    assert "the loss of task.kind=diagnosis is not finite" in text
+    assert "for patients of north, south, or training.learning_rate is too large" in text
+    assert "Resuming would end here again" in text
+
+
+def test_a_run_that_others_can_save_is_to_be_resumed() -> None:
+    record = RoundRecord(
+        round=2,
+        updates=("east", "south"),
+        left_out={"north": Fault.NOT_FINITE.value, "west": "it did not answer"},
+    )
+    with pytest.raises(RunFailed, match="Resume the run when enough sites can answer"):
+        check_quorum(config_of("aggregation: {smallest_quorum: 3}"), record)
 
 
 class Silent(FakeSites):
