@@ -28,7 +28,7 @@ from common.config.extension import (
     is_extension,
 )
 from common.config.network_sizes import SizeRule
-from common.config.run_config import ExtensionTask, PatientPrivacy, RunConfig, read_config
+from common.config.run_config import PatientPrivacy, RunConfig, read_config
 from common.config.yaml import read_yaml
 from common.data.sample import Patients
 from common.extensions.aggregators import combine_of
@@ -299,7 +299,7 @@ def _combines(use: ExtensionUse, here: Installed) -> None:
 
 def _classes(run: RunConfig) -> Sequence[str]:
     check_extensions(run)
-    return class_remarks(run.extensions, run.task) if isinstance(run.task, ExtensionTask) else ()
+    return class_remarks(run)
 
 
 def _seed(run: RunConfig) -> None:

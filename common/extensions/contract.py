@@ -65,9 +65,10 @@ class TaskExtension(Generic[Arguments]):
 
     The configuration names columns and classes; `columns` says of each column how many values it
     may hold, 0 for a number, and `classes` how many there are. `place` makes of one row's values,
-    (columns,) float64, the number of its class, (), from 0, or nan, which leaves the row out. On
-    made-up rows another number is refused; at a hospital it leaves the row out, too. A value is the column's number, or the place of its text in `values`. `loss` takes one
-    item's logits, (classes,), and its target, a 1 at its class, to one number, ().
+    (columns,) float64, the number of its class, (), from 0, or nan, which leaves the row out; on
+    made-up rows any other number is refused. A value is the column's number, or the place of its
+    text in `values`. `loss` takes one item's logits, (classes,), and its target, a 1 at its class,
+    to one number, ().
 
     Both are called on made-up tensors, and what they do is recorded; a site repeats the record
     for each row or item alone, as with `LossExtension`. Predictions are the softmax of the logits.

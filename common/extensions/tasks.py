@@ -24,7 +24,7 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from common.config.extension import ExtensionUse
-from common.config.task import ExtensionTask
+from common.config.run_config import ExtensionTask, RunConfig
 from common.extensions.contract import TaskExtension
 from common.extensions.loading import Pins, checked_arguments, load
 from common.extensions.recorded import Recorded, recorded
@@ -61,9 +61,12 @@ def class_of(pins: Pins, task: ExtensionTask) -> Callable[[Tensor], float]:
     return partial(_class_of, name, record)
 
 
-def class_remarks(pins: Pins, task: ExtensionTask) -> tuple[str, ...]:
+def class_remarks(config: RunConfig) -> tuple[str, ...]:
     """Return what an author may not have meant of the classes of made-up rows, in words."""
-    place, rows = class_of(pins, task), _made_up(task)
+    task = config.task
+    if not isinstance(task, ExtensionTask):
+        return ()
+    place, rows = class_of(config.extensions, task), _made_up(task)
     made = Counter(found for found in map(place, rows) if not math.isnan(found))
     never = [name for number, name in enumerate(task.classes) if number not in made]
     tried = f"of {len(rows)} made-up rows"
@@ -118,7 +121,7 @@ def _made_up(task: ExtensionTask) -> list[Tensor]:
     each = [tuple(map(float, range(len(c.values)))) or _NUMBERS for c in task.columns]
     if math.prod(map(len, each)) <= _TRIALS:
         return [torch.tensor(row, dtype=torch.float64) for row in itertools.product(*each)]
-    chance = random.Random(0)  # noqa: S311 - the same rows wherever they are tried
+    chance = random.Random(0)
     turns = [itertools.cycle(chance.sample(one, len(one))) for one in each]
     first = tuple(one[0] for one in each)
     rows = [first, *itertools.islice(zip(*turns, strict=False), _TRIALS - 1)]
