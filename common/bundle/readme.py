@@ -48,12 +48,13 @@ def readme(config: RunConfig, card: Card, files: Mapping[str, str]) -> str:
 
 def _head(config: RunConfig) -> str:
     inputs = "; ".join(_input_words(config))
+    labels = ", ".join(map(_quoted, config.task.labels))
     return f"""\
 # {config.name}
 
-{config.description or "A model trained by several hospitals."}
+{_without_html(config.description) or "A model trained by several hospitals."}
 
-It takes: {inputs}. It gives: {config.task.meaning}. Labels: {", ".join(config.task.labels)}.
+It takes: {inputs}. It gives: {config.task.meaning}. Labels: {labels}.
 {patients_words(config)}"""
 
 
@@ -63,7 +64,7 @@ def _input_words(config: RunConfig) -> list[str]:
         if entry["name"] == "table":
             columns = entry["columns"]
             assert isinstance(columns, Sequence)  # noqa: S101  # we made it
-            words.append(f"a table of {', '.join(str(c) for c in columns)}")
+            words.append(f"a table of {', '.join(_quoted(str(c)) for c in columns)}")
         else:
             images = config.cohort.images
             assert images is not None  # noqa: S101  # there is an image entry
@@ -178,7 +179,7 @@ def _calibrated(one: CalibrationEvidence) -> str:
         (f"{part.patients:g}", f"{part.predicted:.3f}", f"{part.seen:.3f}") for part in one.bins
     ]
     return (
-        f"{one.label}: intercept {_figure(one.intercept)}, slope {_figure(one.slope)}\n\n"
+        f"{_quoted(one.label)}: intercept {_figure(one.intercept)}, slope {_figure(one.slope)}\n\n"
         + _table(("patients", "mean prediction", "seen"), rows)
     )
 
@@ -244,11 +245,26 @@ whole configuration, and the hash of this file too.
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    # A bar or a line's end in a name would break the table.
-    return "\n".join(
-        f"| {' | '.join(c.replace('|', '/').replace(chr(10), ' ') for c in line)} |"
-        for line in lines
-    )
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """Return a text without what would break the table, or act in it."""
+    return _without_html(text.replace("|", "/").replace("\n", " "))
+
+
+def _without_html(text: str) -> str:
+    """Return a text whose tags are shown, not followed."""
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def _quoted(name: str) -> str:
+    """Return a name that a configuration gave as it stands, in as many ticks as it needs."""
+    ticks = "`"
+    while ticks in name:
+        ticks += "`"
+    space = " " if "`" in name else ""
+    return f"{ticks}{space}{name}{space}{ticks}"
 
 
 def _estimate(value: Estimate | None) -> str:

@@ -97,7 +97,7 @@ class Table(Part):
 
     @model_validator(mode="after")
     def _not_empty(self) -> Table:
-        names = [c.column for c in self.numbers] + [c.column for c in self.categories]
+        names = self.columns
         if not names:
             message = "a table needs numbers or categories; leave it out to use images only"
             raise ValueError(message)
@@ -105,6 +105,11 @@ class Table(Part):
             message = f"a column is named twice in {names}"
             raise ValueError(message)
         return self
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of labels.csv that it takes."""
+        return [c.column for c in self.numbers] + [c.column for c in self.categories]
 
     @property
     def width(self) -> int:

@@ -126,6 +126,7 @@ class RunConfig(Part):
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:
         _check_extensions(self)
+        _check_inputs(self.task, self.cohort)
         _check_network(self.task, self.cohort, self.model)
         _check_transforms(self.cohort, self.model, self.training)
         _check_metrics(self.task, self.evaluation)
@@ -232,6 +233,19 @@ def _check_extensions(config: RunConfig) -> None:
             message = (
                 f"extensions names {distribution}, which nothing in the run takes anything from; "
                 f"remove it, or write e.g. model.network: {distribution}/NAME"
+            )
+            raise ValueError(message)
+
+
+def _check_inputs(task: Task, cohort: Cohort) -> None:
+    """Refuse a column that is predicted and given: the network would read off its answer."""
+    table = cohort.table
+    for name in () if table is None else table.columns:
+        if name in task.outcome_columns:
+            message = (
+                f"cohort.table takes column {name}, which task is to predict: the "
+                "network would read its answer off its input; remove it from cohort.table, or "
+                "predict another column"
             )
             raise ValueError(message)
 

@@ -11,12 +11,13 @@ explains a prediction goes by its form, which is one of three whatever the task:
 
 from __future__ import annotations
 
+import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 
 from common.config.extension import ExtensionArguments, ExtensionName
 from common.config.ranges import UNKNOWN, bins
@@ -50,6 +51,37 @@ class LabelMap:
 Prediction = LabelProbabilities | SurvivalCurve | LabelMap
 #: Kinds of task that an extension's network or loss says it is made for.
 TaskKind = Literal["diagnosis", "prognosis", "segmentation"]
+
+#: A class is one output, one row of every table and one column of every answer.
+MOST_CLASSES = 1000
+_LONGEST_NAME = 200
+#: What ends a line, moves a cursor, or is half a character (Unicode's general categories).
+_NOT_IN_NAMES = frozenset({"Cc", "Cs", "Zl", "Zp"})
+
+
+def _one_line(name: str) -> str:
+    """Refuse what a cell of a table never holds, or what a report cannot show."""
+    if name != name.strip():
+        message = "begins or ends with a blank, which no cell's value does; remove it"
+        raise ValueError(message)
+    if any(unicodedata.category(character) in _NOT_IN_NAMES for character in name):
+        message = "holds a line's end or a control character; expected one line of text"
+        raise ValueError(message)
+    return name
+
+
+#: A class, as it stands in a cell and in reports.
+ClassName = Annotated[
+    str, StringConstraints(min_length=1, max_length=_LONGEST_NAME), AfterValidator(_one_line)
+]
+_Classes = Annotated[tuple[ClassName, ...], Field(max_length=MOST_CLASSES)]
+
+
+def _check_once(what: str, names: Sequence[str]) -> None:
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        message = f"{what} names {twice[0]} twice"
+        raise ValueError(message)
 
 
 class TaskConfig(Part, ABC):
@@ -141,13 +173,15 @@ class DiagnosisTask(TaskConfig):
     target: str | tuple[str, ...]
     #: Multiclass: the values of the target column, in order. Binary: (negative, positive), by
     #: default 0 and 1.
-    classes: tuple[str, ...] = ()
+    classes: _Classes = ()
 
     @model_validator(mode="after")
     def _fits_together(self) -> DiagnosisTask:
         if (self.type == "multilabel") != isinstance(self.target, tuple):
             message = "target is a list of columns when type is multilabel, else one column"
             raise ValueError(message)
+        _check_once("classes", self.classes)
+        _check_once("target", self.outcome_columns)
         if self.type == "multiclass" and len(self.classes) < 2:
             message = "multiclass needs classes: the values of the target column, two or more"
             raise ValueError(message)
@@ -436,7 +470,12 @@ class OutcomeColumn(Part):
 
     column: str
     #: What it may hold, told apart by place from 0; without any it holds a number.
-    values: tuple[str, ...] = ()
+    values: _Classes = ()
+
+    @model_validator(mode="after")
+    def _each_once(self) -> OutcomeColumn:
+        _check_once(f"values of {self.column}", self.values)
+        return self
 
 
 def _by_column(content: object) -> object:
@@ -462,15 +501,12 @@ class ExtensionTask(TaskConfig):
     #: In the order in which the extension is given their values; a name alone holds numbers.
     columns: tuple[_Column, ...] = Field(min_length=1)
     #: Names of the classes, in the order in which the extension numbers them from 0.
-    classes: tuple[str, ...] = Field(min_length=2)
+    classes: _Classes = Field(min_length=2)
 
     @model_validator(mode="after")
     def _fits_together(self) -> ExtensionTask:
-        for what, names in (("columns", self.outcome_columns), ("classes", self.classes)):
-            twice = [name for name in names if names.count(name) > 1]
-            if twice:
-                message = f"{what} names {twice[0]} twice"
-                raise ValueError(message)
+        _check_once("columns", self.outcome_columns)
+        _check_once("classes", self.classes)
         return self
 
     @property

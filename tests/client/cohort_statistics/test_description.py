@@ -197,6 +197,7 @@ def survival(n: int) -> dict[str, object]:
         "PatientID": f"P{n}",
         "died": n % 2,
         "days": 30 * n,
+        "dose": n,
         "a": n % 2,
         "b": "" if n < 6 else 1,
     }
@@ -239,7 +240,7 @@ def test_outcomes_of_every_task_are_counted_by_patient(
 ) -> None:
     write_labels(tmp_path / "data", [survival(n) for n in range(20)])
     config = config_of(
-        task, cohort="{table: {numbers: [{column: days}]}, smallest_cohort: 2}", network="table"
+        task, cohort="{table: {numbers: [{column: dose}]}, smallest_cohort: 2}", network="table"
     )
     told = answered(handler(tmp_path / "data", tmp_path / "home"), config).statistics
     assert {name: told.tables[name].rows for name in tables} == tables

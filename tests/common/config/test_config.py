@@ -65,6 +65,19 @@ WRONG = [
     ("target: malignant", "target: [a, b]", ["target is a list", "multilabel"]),
     ("target: malignant", "target: a, type: multiclass", ["multiclass needs classes"]),
     ("target: malignant", "target: a, classes: [1, 2]", ["task.classes.0", "1", "string"]),
+    ("target: malignant", "target: a, classes: [b, b]", ["task", "classes names b twice"]),
+    ("target: malignant", "target: [a, a], type: multilabel", ["target names a twice"]),
+    ("target: malignant", "target: a, classes: ['', b]", ["task.classes.0", "''", "at least 1"]),
+    ("target: malignant", "target: a, classes: [b, 'c ']", ["classes.1", "'c '", "a blank"]),
+    ("target: malignant", 'target: a, classes: [b, "c\\nd"]', ["classes.1", "a line's end"]),
+    ("target: malignant", 'target: a, classes: [b, "c\\e[2J"]', ["classes.1", "control"]),
+    ("target: malignant", f"target: a, classes: [b, {201 * 'c'}]", ["classes.1", "at most 200"]),
+    (
+        "target: malignant",
+        f"target: a, type: multiclass, classes: [{', '.join(f'c{n}' for n in range(1001))}]",
+        ["task.classes", "at most 1000"],
+    ),
+    ("target: malignant", "target: age", ["cohort.table takes column age", "remove it"]),
     ("column: age", "column: age}, {column: age", ["column is named twice", "age"]),
     ("size: [64, 64]", "size: [64, 64], window: [3, 1], intensity: window", ["[3.0, 1.0]", "low"]),
     (
@@ -83,7 +96,9 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "words"), WRONG, ids=[new or old for old, new, _ in WRONG])
+@pytest.mark.parametrize(
+    ("old", "new", "words"), WRONG, ids=[(new or old)[:40] for old, new, _ in WRONG]
+)
 def test_a_refusal_names_the_file_the_key_the_value_and_what_was_expected(
     old: str, new: str, words: list[str]
 ) -> None:

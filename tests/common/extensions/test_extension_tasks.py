@@ -310,6 +310,8 @@ def test_a_task_that_does_not_keep_its_contract_is_refused(
         ("rounds: 1", "rounds: 1, loss: acme-tasks/ranked", "is learned by its own loss"),
         ("[size,", "[side,", "columns names side twice"),
         ("middle, large", "large, large", "classes names large twice"),
+        ("[left, right, unclear]", "[left, right, left]", "values of side names left twice"),
+        ("column: age", "column: size", "cohort.table takes column size, which task is to predict"),
         ("network: table", "network: unet", "does not fit"),
     ],
 )

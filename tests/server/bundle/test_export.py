@@ -237,7 +237,7 @@ def test_the_card_has_patients_by_site_and_the_calibration_that_was_measured(
     assert "not recorded" in str(card["no_subgroups"])
     text = (exported / "README.md").read_text(encoding="utf-8")
     assert "| east | 20 agreed | - |" in text
-    assert "ill: intercept 0.10, slope not to be had" in text
+    assert "`ill`: intercept 0.10, slope not to be had" in text
     assert "| north | - | 20 exact |" in text
     assert "| 20 | 0.250 | 0.300 |" in text
 
