@@ -10,7 +10,7 @@ from client.cohort.site_cohort import SiteCohort
 from client.cohort.split import SplitKey
 from client.site.cache import Cache, key_of
 from client.training.training_site import Site
-from common.config.extension import distribution_of, is_extension
+from common.config.extension import is_extension
 from common.config.run_config import RunConfig
 
 
@@ -28,7 +28,7 @@ def with_features(cohort: SiteCohort, config: RunConfig, cache: Cache) -> SiteCo
         config.model.projection,
         list(images.shape),
         _content(images),
-        *_of_an_extension(config),
+        *_of_an_extension(config, images),
     )
     kept = cache.array(key)
     if kept is None:
@@ -39,14 +39,16 @@ def with_features(cohort: SiteCohort, config: RunConfig, cache: Cache) -> SiteCo
     return cohort.with_images(torch.tensor(kept, dtype=torch.float32))
 
 
-def _of_an_extension(config: RunConfig) -> list[object]:
-    """Return what else features follow: the content of whose backbone it is, and its arguments."""
-    model = config.model
-    return [
-        [pin.content, model.arguments]
-        for pin in config.extensions
-        if is_extension(model.backbone) and pin.distribution == distribution_of(model.backbone)
-    ]
+def _of_an_extension(config: RunConfig, images: torch.Tensor) -> list[str]:
+    """Return what else features follow: the record of an extension's backbone, as it is here.
+
+    Content and arguments would not do: a distribution may read its weights from elsewhere.
+    """
+    if not is_extension(config.model.backbone):
+        return []
+    from common.models import record_hash
+
+    return [record_hash(config.model, tuple(images.shape[1:]), config.extensions)]
 
 
 def _content(images: torch.Tensor) -> str:

@@ -11,6 +11,7 @@ from common.models.frozen_features import (
     extract_features,
     feature_width,
     image_shape,
+    record_hash,
 )
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "head_parameters",
     "image_shape",
     "norm_parameters",
+    "record_hash",
 ]

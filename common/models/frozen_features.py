@@ -12,7 +12,7 @@ import hashlib
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from common.config.extension import ExtensionUse, is_extension
@@ -141,3 +141,16 @@ def extract_features(images: Tensor, model: Model, pins: Pins = ()) -> Tensor:
     with torch.no_grad():
         parts = [network(image) for image in torch.split(images, 1)] if len(images) else []
     return torch.cat(parts) if parts else torch.zeros(0, feature_width(model, shape, pins))
+
+
+def record_hash(model: Model, shape: tuple[int, ...], pins: Pins) -> str:
+    """Return a hash of the operations and constants that an extension's features are made by."""
+    network, digest = _network(model, shape, tuple(pins)).backbone, hashlib.sha256()
+    for module in network.modules():
+        if isinstance(module, fx.GraphModule):
+            digest.update(f"{module.graph}\n".encode())
+    for name, held in network.state_dict().items():
+        array = held.cpu().contiguous()
+        digest.update(f"{name}: {array.dtype} {tuple(array.shape)}\n".encode())
+        digest.update(array.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

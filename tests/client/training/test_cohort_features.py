@@ -13,6 +13,8 @@ from client.training.cohort_features import site_of, with_features
 from common.config.run_config import RunConfig
 from common.extensions.pinning import pinned
 from common.models import extract_features
+from common.models.extension_backbone import _ready
+from common.models.frozen_features import _network
 from tests.client.dicom_files import config_of, image, load, noise, save, write_labels
 from tests.extensions import EXAMPLE, on_path, written
 
@@ -88,6 +90,34 @@ def test_another_content_and_other_arguments_of_an_extension_are_other_features(
     assert not torch.equal(first, other)
     assert wider.shape == (12, 16)
     assert (one, still, two, three) == (1, 1, 2, 3)
+
+
+def test_weights_that_are_read_from_elsewhere_are_other_features_of_one_content(
+    cohort: SiteCohort, tmp_path: Path
+) -> None:
+    text = (EXAMPLE / "src" / "example_nets" / "__init__.py").read_text()
+    old = "self.filters = convolution(shapes.channels, arguments.width, 7, stride=3, padding=3)"
+    assert old in text
+    weights, cache = tmp_path / "weights", Cache(tmp_path / "features")
+    read = f"float(__import__('pathlib').Path({str(weights)!r}).read_text())"
+    code = text.replace(old, f"{old}\n        self.filters.weight.data.mul_({read})")
+    site = written(tmp_path / "site", "example-nets", code, {"backbones": ["filters"]})
+
+    def features(value: str) -> tuple[torch.Tensor, str]:
+        weights.write_text(value)
+        _ready.cache_clear()  # as in a new process
+        _network.cache_clear()
+        with on_path(site):
+            model = {"network": "frozen_features", "backbone": "example-nets/filters"}
+            run = pinned(RunConfig.model_validate({**CONFIG.model_dump(), "model": model}))
+            return with_features(cohort, run, cache).items.image, run.extensions[0].content
+
+    first, content = features("1")
+    assert torch.equal(features("1")[0], first)
+    assert len(list(cache.folder.glob("*.npy"))) == 1
+    other, same = features("-1")
+    assert content == same
+    assert not torch.equal(other, first)
 
 
 def test_a_site_has_the_patients_of_the_seed_and_the_fold_in_each_part(cohort: SiteCohort) -> None:
