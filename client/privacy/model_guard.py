@@ -77,7 +77,7 @@ def _check_foreign(trial: Objective) -> None:
                 apart.alone(functools.partial(check, _copied(trial, training=training)))
             except UnsafeModel:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 mode = "training" if training else "evaluation"
                 message = (
                     f"The network fails where it is tried in {mode}: {type(error).__name__}: "

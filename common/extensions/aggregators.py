@@ -14,6 +14,7 @@ from torch import Tensor
 
 from common.config.extension import ExtensionUse
 from common.extensions.contract import AggregatorExtension, Combined, SiteChange
+from common.extensions.foreign_code import refusing
 from common.extensions.loading import Pins, checked_arguments, load
 from common.platform.errors import ExtensionRefused
 
@@ -37,13 +38,9 @@ def combined(
     seed: int,
 ) -> Combined:
     """Return what a rule makes of changes, checked; ExtensionRefused otherwise."""
-    try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.default_generator.manual_seed(seed)
-            found: object = combine(changes, state)
-    except Exception as error:
-        message = f"{name} fails: {type(error).__name__}: {error!s:.300}"
-        raise ExtensionRefused(message) from error
+    with refusing(f"{name} fails"), torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.default_generator.manual_seed(seed)
+        found: object = combine(changes, state)
     if not isinstance(found, Combined):
         message = f"{name} gives {type(found).__name__}, expected Combined."
         raise ExtensionRefused(message)

@@ -29,6 +29,7 @@ from common.config.errors import explain
 from common.config.extension import Extension, ExtensionKind, ExtensionUse, distribution_of
 from common.extensions.content import Installed, installed
 from common.extensions.contract import Arguments
+from common.extensions.foreign_code import contract_fault, refusing
 from common.extensions.global_state import left_alone
 from common.extensions.pinning import mismatch
 from common.platform.errors import ExtensionRefused
@@ -50,6 +51,10 @@ def load(pins: Pins, kind: ExtensionKind, name: str, wanted: type[Contract]) -> 
             "common.extensions.contract. Tell its author."
         )
         raise ExtensionRefused(message)
+    fault = contract_fault(found)
+    if fault is not None:
+        message = f"{name} of group {group}: {fault}. Tell its author."
+        raise ExtensionRefused(message)
     return found
 
 
@@ -57,16 +62,12 @@ def checked_arguments(
     kind: type[Arguments], use: ExtensionUse, place: str = "arguments"
 ) -> Arguments:
     """Return the arguments of a configuration as the extension's own type reads them."""
-    try:
-        return kind.model_validate(use.arguments)
-    except ValidationError as error:
-        raise ExtensionRefused(explain(error, kind, f"{place} of {use.name}")) from error
-    except Exception as error:  # of the extension's own model
-        message = (
-            f"{use.name} cannot read its arguments: {type(error).__name__}: {error!s:.300}. They "
-            "are a pydantic model of its own. Tell its author."
-        )
-        raise ExtensionRefused(message) from error
+    remedy = ". They are a pydantic model of its own. Tell its author."
+    with refusing(f"{use.name} cannot read its arguments", remedy):
+        try:
+            return kind.model_validate(use.arguments)
+        except ValidationError as error:
+            raise ExtensionRefused(explain(error, kind, f"{place} of {use.name}")) from error
 
 
 def _loaded(pins: Pins, group: str, name: str) -> object:
@@ -121,14 +122,9 @@ def _entry_point(here: Installed, group: str, name: str) -> importlib.metadata.E
 def _imported(here: Installed, module: str, name: str) -> ModuleType:
     """Import a module of the distribution's own files, compiled from what was hashed."""
     _check_own(here, _origin(module.partition(".")[0]), name)
-    try:
-        with left_alone(name), _without_compiled_files():
-            found = importlib.import_module(module)
-    except ExtensionRefused:
-        raise
-    except Exception as error:
-        message = f"{name} cannot be imported: {type(error).__name__}: {error!s:.300}"
-        raise ExtensionRefused(message) from error
+    fails = refusing(f"{name} cannot be imported")
+    with fails, left_alone(name), _without_compiled_files():
+        found = importlib.import_module(module)
     _check_own(here, getattr(found, "__file__", None), name)
     return found
 

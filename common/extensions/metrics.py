@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from common.config.extension import ExtensionUse
 from common.config.run_config import RunConfig
 from common.extensions.contract import LabelCounts, MetricExtension
+from common.extensions.foreign_code import refusing
 from common.extensions.loading import checked_arguments, load
 from common.metrics import noised_histogram, score_ranges
 from common.metrics.intervals import Estimate, Float, mean_of_labels, unknown
@@ -49,6 +50,9 @@ def _ready(config: RunConfig) -> list[_Ready]:
         )
         arguments = checked_arguments(kind.arguments, use, "evaluation.metrics")
         scale = Scale(kind.lowest, kind.highest)
+        if not kind.lowest < kind.highest:
+            message = f"{use.name}: lowest is {kind.lowest:g}, expected below {kind.highest:g}."
+            raise ExtensionRefused(message)
         compute = partial(_checked, use, partial(kind.compute, arguments), scale)
         _try(use, compute)
         found.append((use.name, compute, scale))
@@ -60,12 +64,8 @@ def _checked(use: ExtensionUse, compute: _Compute, scale: Scale, counts: LabelCo
     seen = LabelCounts(
         edges=counts.edges.copy(), negative=counts.negative.copy(), positive=counts.positive.copy()
     )
-    try:
-        with np.errstate(all="ignore"):
-            found = np.asarray(compute(seen), np.float64)
-    except Exception as error:
-        message = f"{use.name} fails: {type(error).__name__}: {error!s:.300}"
-        raise ExtensionRefused(message) from error
+    with refusing(f"{use.name} fails"), np.errstate(all="ignore"):
+        found = np.asarray(compute(seen), np.float64)
     if found.shape != (len(counts.negative),):
         message = f"{use.name} gives {found.shape}, expected {(len(counts.negative),)}."
         raise ExtensionRefused(message)

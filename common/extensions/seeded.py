@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from common.extensions.foreign_code import refusing
 from common.extensions.global_state import left_alone
 from common.platform.errors import ExtensionRefused
 
@@ -34,16 +35,11 @@ def _built(
     name: str, build: Callable[[], object], seed: int
 ) -> tuple[nn.Module, dict[str, object]]:
     """Return a network and what it holds."""
-    try:
-        with left_alone(name), torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            network = build()
-            held = network.state_dict() if isinstance(network, nn.Module) else {}
-    except ExtensionRefused:
-        raise
-    except Exception as error:
-        message = f"{name} cannot be built: {type(error).__name__}: {error!s:.300}"
-        raise ExtensionRefused(message) from error
+    built = refusing(f"{name} cannot be built")
+    with built, left_alone(name), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        network = build()
+        held = network.state_dict() if isinstance(network, nn.Module) else {}
     if not isinstance(network, nn.Module):
         message = f"{name} builds {type(network).__name__}, expected a torch.nn.Module."
         raise ExtensionRefused(message)

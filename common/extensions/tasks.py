@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -25,13 +26,18 @@ from torch import Tensor
 
 from common.config.extension import ExtensionUse
 from common.config.run_config import ExtensionTask, RunConfig
+from common.config.task import MOST_CLASSES
 from common.extensions.contract import TaskExtension
+from common.extensions.foreign_code import refusing
 from common.extensions.loading import Pins, checked_arguments, load
 from common.extensions.recorded import Recorded, recorded
 from common.platform.errors import ExtensionRefused
 
 #: Rows that a function is tried with, at most.
 _TRIALS = 256
+_MOST_COLUMNS = 1000
+_COLUMNS = f"1 to {_MOST_COLUMNS}"
+_VALUES = f"of each column how many values it may hold, 0 (a number) to {MOST_CLASSES}"
 #: Classes that a refusal names, at most.
 _SHOWN = 10
 #: What a column of numbers is made up of: codes, ages, measurements, and what is far from all.
@@ -52,7 +58,8 @@ def class_of(pins: Pins, task: ExtensionTask) -> Callable[[Tensor], float]:
     kind, arguments = task_extension(pins, task)
     name, rows = task.name, _made_up(task)
     place = partial(kind.place, arguments)
-    record = recorded(name, place, (rows[0],))
+    with refusing(f"{name} cannot be recorded"):
+        record = recorded(name, place, (rows[0],))
     _called(name, record, rows[0])
     for row in rows:
         found = _class_of(name, record, row)
@@ -97,11 +104,20 @@ def task_shape(
     name: str, kind: TaskExtension[BaseModel], arguments: BaseModel
 ) -> tuple[list[int], int]:
     """Return how many values each column may hold, 0 for a number, and how many classes."""
-    try:
-        return [int(values) for values in kind.columns(arguments)], int(kind.classes(arguments))
-    except Exception as error:
-        message = f"{name} fails: {type(error).__name__}: {error!s:.300}"
-        raise ExtensionRefused(message) from error
+    with refusing(f"{name} fails"):
+        given = itertools.islice(kind.columns(arguments), _MOST_COLUMNS + 1)
+        columns = [operator.index(values) for values in given]
+        classes = operator.index(kind.classes(arguments))
+    faults = (
+        (f"columns gives {len(columns)} of them", 1 <= len(columns) <= _MOST_COLUMNS, _COLUMNS),
+        (f"columns gives {columns}", all(0 <= n <= MOST_CLASSES for n in columns), _VALUES),
+        (f"classes gives {classes}", 2 <= classes <= MOST_CLASSES, f"2 to {MOST_CLASSES}"),
+    )
+    for what, is_right, expected in faults:
+        if not is_right:
+            message = f"{name}: {what:.200} with these arguments, expected {expected}."
+            raise ExtensionRefused(message)
+    return columns, classes
 
 
 def _shape(task: ExtensionTask) -> tuple[list[int], int]:
@@ -138,12 +154,8 @@ def _class_of(name: str, place: Recorded, values: Tensor) -> float:
 
 def _called(name: str, place: Recorded, values: Tensor) -> float:
     """Return the class of one row, as it is given; ExtensionRefused where it is no one number."""
-    try:
-        with torch.no_grad():
-            found: object = place(values.clone())
-    except Exception as error:
-        message = f"{name} fails: {type(error).__name__}: {error!s:.300}"
-        raise ExtensionRefused(message) from error
+    with refusing(f"{name} fails"), torch.no_grad():
+        found: object = place(values.clone())
     if not isinstance(found, Tensor) or found.shape != () or found.is_complex():
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         message = f"{name} gives {shape} as a row's class, expected one number, ()."

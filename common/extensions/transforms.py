@@ -18,6 +18,7 @@ from torch import Tensor
 from common.config.extension import ExtensionUse
 from common.config.run_config import RunConfig
 from common.extensions.contract import TransformExtension
+from common.extensions.foreign_code import refusing
 from common.extensions.loading import checked_arguments, load
 from common.platform.errors import ExtensionRefused
 
@@ -72,13 +73,9 @@ def _applied(
     name, apply = one
     own = torch.Generator().manual_seed(seed)
     truth = None if target is None else target.clone()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            changed, moved = apply(image.clone(), truth, own)
-    except Exception as error:
-        message = f"{name} fails: {type(error).__name__}: {error!s:.300}"
-        raise ExtensionRefused(message) from error
+    with refusing(f"{name} fails"), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        changed, moved = apply(image.clone(), truth, own)
     fault = _fault(image, changed) or _target_fault(target, moved)
     if fault is not None:
         message = f"{name} gives {fault}. Tell its author."

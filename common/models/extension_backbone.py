@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from common.config.extension import Extension, ExtensionUse
 from common.extensions.contract import BackboneExtension, BackboneShapes
+from common.extensions.foreign_code import refusing
 from common.extensions.global_state import left_alone
 from common.extensions.loading import Pins, checked_arguments, load
 from common.extensions.recorded import recorded_network
@@ -60,7 +61,7 @@ def _ready(use: ExtensionUse, shape: tuple[int, ...], pins: tuple[Extension, ...
     _check_size(use.name, kind, shapes)
     pair = built_twice(use.name, lambda: kind.build(arguments, shapes), _SEED)
     network, code = (one.eval() for one in pair)
-    with left_alone(use.name):
+    with refusing(f"{use.name} cannot be recorded"), left_alone(use.name):
         images = torch.rand((_ITEMS, *shape), generator=torch.Generator().manual_seed(0))
         record = recorded_network(use.name, network, images)
         features = _check_record(use.name, record, images)

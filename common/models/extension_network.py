@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from common.config.extension import ExtensionUse
 from common.config.run_config import RunConfig
 from common.extensions.contract import NetworkExtension, NetworkShapes
+from common.extensions.foreign_code import refusing
 from common.extensions.loading import checked_arguments, load
 from common.extensions.metrics import check_metrics
 from common.extensions.seeded import built_twice
@@ -108,15 +109,10 @@ def _check_outputs(
     for items in _TRIALS:
         image = torch.zeros((items, *((shapes.channels, *shapes.size) if shapes.size else (0,))))
         table = torch.zeros((items, shapes.columns))
-        try:
-            with torch.random.fork_rng(devices=[]), torch.no_grad():
-                output: object = network(image, table)
-        except Exception as error:
-            message = (
-                f"{name} does not take an image {tuple(image.shape)} and a table "
-                f"{tuple(table.shape)}: {type(error).__name__}: {error!s:.300}"
-            )
-            raise ExtensionRefused(message) from error
+        takes = f"an image {tuple(image.shape)} and a table {tuple(table.shape)}"
+        called = refusing(f"{name} does not take {takes}")
+        with called, torch.random.fork_rng(devices=[]), torch.no_grad():
+            output: object = network(image, table)
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         if shape != (items, *expected):
             message = f"{name} gives {shape} for {items} items, expected {(items, *expected)}."

@@ -41,11 +41,13 @@ from tests.common.every_task import rules
 from tests.extensions import on_path, written
 
 CODE = """
+import itertools
 import torch
 from pydantic import BaseModel, Field
 from common.extensions.contract import *
 
 CALLS = []
+class Stop(BaseException): pass
 class Cuts(BaseModel, extra="forbid"):
     edges: tuple[float, ...] = Field(min_length=1)
 
@@ -292,6 +294,20 @@ def test_classes_that_no_made_up_row_has_are_told(
         ('float("nan"), grade', "-1, grade", "class -1 of a row with size .*, side unclear"),
         (".square().sum()", ".square().sum() / 0", "not finite"),
         ("stages = TaskExtension(", "stages = dict(", "expected a TaskExtension"),
+        ("place=stage_of", "place=None", "place is None, expected a function"),
+        ("loss=ranked", "loss=3", "loss is 3, expected a function"),
+        ("arguments=Cuts", "arguments=dict", "expected a class of pydantic.BaseModel"),
+        ("len(given.edges) + 1", "10**9", "classes gives 1000000000 with these .* 2 to 1000"),
+        ("len(given.edges) + 1", "1", "classes gives 1 with these arguments, expected 2 to 1000"),
+        ("len(given.edges) + 1", "3.0", "fails: TypeError"),
+        ("[0, 3]", "[]", "columns gives 0 of them with these arguments, expected 1 to 1000"),
+        ("[0, 3]", "[0, -1]", r"columns gives \[0, -1\] with these arguments, expected of each"),
+        ("[0, 3]", "itertools.count()", "columns gives 1001 of them"),
+        ("import torch\n", "import torch\nraise SystemExit(5)\n", "be imported: SystemExit: 5"),
+        ("CALLS.append(1)", "raise SystemExit(5)", "cannot be recorded: SystemExit: 5"),
+        ("return (output", "raise SystemExit(5); return (output", "SystemExit: 5"),
+        ("len(given.edges) + 1", "exit(5)", "fails: SystemExit: 5"),
+        ("len(given.edges) + 1", "(_ for _ in ()).throw(Stop)", "fails: Stop"),
     ],
 )
 def test_a_task_that_does_not_keep_its_contract_is_refused(
@@ -321,6 +337,12 @@ def test_a_configuration_that_does_not_fit_is_refused(
     assert place.is_dir()
     with pytest.raises(ConfigurationError, match=words):
         check_extensions(config(CONFIG.replace(old, new)))
+
+
+def test_a_persons_interruption_is_no_refusal(place: Path) -> None:
+    changed(place, "CALLS.append(1)", "raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        check_extensions(config())
 
 
 def test_a_site_that_does_not_allow_it_refuses_before_anything_is_imported(place: Path) -> None:
