@@ -26,6 +26,8 @@ from common.config.extension import (
     ExtensionUse,
     distribution_of,
     is_extension,
+    meant,
+    nearest,
 )
 from common.config.network_sizes import SizeRule
 from common.config.run_config import PatientPrivacy, RunConfig, read_config
@@ -80,6 +82,7 @@ def told(name: str, arguments: str, size: str, content: str | None = None) -> It
     ConfigurationError where arguments or size are not to be read, and before anything is imported
     where `content` is given and is not what is installed.
     """
+    _check_name(name)
     given, sides = _arguments(name, arguments), _sides(size)
     here, refused = _installed(name), None
     if content is not None and content != here.extension.content:
@@ -114,7 +117,8 @@ def check_extension(
     wanted = [one for one in here.offers if one[1] == name or not is_extension(name)]
     if not wanted:
         offers = ", ".join(other for _, other in here.offers) or "nothing"
-        message = f"{here.extension.distribution} offers {offers}, and no {name}."
+        near = nearest(name, (other for _, other in here.offers))
+        message = f"{here.extension.distribution} offers {offers}, and no {name}.{near}"
         raise ExtensionRefused(message)
     for kind, found in wanted:
         yield from _checks(kind, ExtensionUse(name=found, arguments=arguments), here, size)
@@ -146,6 +150,13 @@ def _installed(name: str) -> Installed:
     return here
 
 
+def _check_name(name: str) -> None:
+    if not is_extension(name if "/" in name else f"{name}/any"):
+        near = meant(name) or meant(f"{name}/any").replace("/any", "")
+        message = f"NAME is {name!r}, expected DISTRIBUTION or DISTRIBUTION/NAME{near or '.'}"
+        raise ConfigurationError(message)
+
+
 def _arguments(name: str, text: str) -> ExtensionArguments:
     """Return the arguments as a configuration would write them."""
     try:
@@ -156,7 +167,7 @@ def _arguments(name: str, text: str) -> ExtensionArguments:
     except (yaml.YAMLError, ValueError) as error:
         message = (
             f"--arguments {text!r} is not what a configuration takes as arguments; expected e.g. "
-            f"'{{width: 8}}', and NAME as DISTRIBUTION or DISTRIBUTION/NAME, got {name!r}."
+            "'{width: 8}'."
         )
         raise ConfigurationError(message) from error
 

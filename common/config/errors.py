@@ -61,6 +61,7 @@ _TAGS = frozenset(
         "diagnosis",
         "prognosis",
         "segmentation",
+        "extension",
         "PatientPrivacy",
         "literal['none']",
         "constrained-int",

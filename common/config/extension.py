@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field, StringConstraints
@@ -14,7 +16,18 @@ EXTENSION_NAME = r"^[a-z0-9]+(-[a-z0-9]+)*/[A-Za-z_][A-Za-z0-9_]{0,62}$"
 DISTRIBUTION_NAME = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 CONTENT_HASH = r"^sha256:[0-9a-f]{64}$"
 
-ExtensionName = Annotated[str, StringConstraints(pattern=EXTENSION_NAME, max_length=128)]
+
+def _is_named(given: object) -> object:
+    """Refuse a name in one sentence, with what may be meant."""
+    if isinstance(given, str) and not is_extension(given):
+        message = f"expected DISTRIBUTION/NAME of an installed extension{meant(given)}"
+        raise ValueError(message)
+    return given
+
+
+ExtensionName = Annotated[
+    str, StringConstraints(pattern=EXTENSION_NAME, max_length=128), BeforeValidator(_is_named)
+]
 Distribution = Annotated[str, StringConstraints(pattern=DISTRIBUTION_NAME, max_length=64)]
 ContentHash = Annotated[str, StringConstraints(pattern=CONTENT_HASH)]
 _Plain = float | int | bool | str
@@ -66,6 +79,19 @@ class Extension(Part):
 def is_extension(name: str) -> bool:
     """Return whether a name is DISTRIBUTION/NAME, not one of ours."""
     return re.fullmatch(EXTENSION_NAME, name) is not None
+
+
+def meant(name: str) -> str:
+    """Return a question for the name that somebody may have meant, or nothing."""
+    distribution, *rest = re.split(r"[/.:]+", name.strip(), maxsplit=1)
+    near = "/".join([normalised(distribution), *rest])
+    return f". Did you mean {near}?" if is_extension(near) else ""
+
+
+def nearest(name: str, offered: Iterable[str]) -> str:
+    """Return a question for the offered name that is nearest to one that is not, or nothing."""
+    near = difflib.get_close_matches(name, list(offered), n=1)
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 def distribution_of(name: str) -> str:

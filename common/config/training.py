@@ -7,7 +7,13 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from common.config.extension import ExtensionArguments, ExtensionName, NamedExtension, is_extension
+from common.config.extension import (
+    ExtensionArguments,
+    ExtensionName,
+    NamedExtension,
+    is_extension,
+    meant,
+)
 from common.config.section import NonNegativeFloat, Part, PositiveFloat, PositiveInt
 
 NetworkName = Literal[
@@ -36,7 +42,7 @@ def _known(ours: tuple[str, ...]) -> BeforeValidator:
         if not isinstance(given, str) or given in ours or is_extension(given):
             return given
         near = difflib.get_close_matches(given, ours, n=1, cutoff=0.5)
-        hint = f". Did you mean {near[0]}?" if near else ""
+        hint = f". Did you mean {near[0]}?" if near else meant(given)
         names = ", ".join(f"'{name}'" for name in ours)
         message = f"expected {names}, or DISTRIBUTION/NAME of an installed extension{hint}"
         raise ValueError(message)

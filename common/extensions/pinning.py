@@ -9,7 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from common.config.extension import ALL_KINDS, AT_SITES, Extension, ExtensionKind, distribution_of
+from common.config.extension import (
+    ALL_KINDS,
+    AT_SITES,
+    Extension,
+    ExtensionKind,
+    distribution_of,
+    nearest,
+)
 from common.config.run_config import RunConfig
 from common.extensions.content import Installed, installed
 from common.platform.errors import ExtensionRefused
@@ -109,5 +116,6 @@ def _check_offered(here: Installed, kind: ExtensionKind, name: str) -> None:
         message = (
             f"{name} is not offered by {here.extension.distribution} {here.extension.version} "
             f"under wardround.{kind}; it offers {offers}."
+            f"{nearest(name, (other for of, other in here.offers if of == kind))}"
         )
         raise ExtensionRefused(message)

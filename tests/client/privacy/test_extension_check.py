@@ -125,8 +125,11 @@ def _until_refused(name: str) -> list[str]:
     ("given", "words"),
     [
         (("other-nets",), "other-nets is not installed here (extensions that are: example-nets)"),
-        (("Example Nets",), "not what a configuration takes|not installed"),
+        (("Example Nets",), "NAME is 'Example Nets', expected DISTRIBUTION or DISTRIBUTION/NAME"),
+        (("Example_Nets/tiny",), "DISTRIBUTION/NAME. Did you mean example-nets/tiny?"),
+        (("Example_Nets",), "DISTRIBUTION/NAME. Did you mean example-nets?"),
         (("example-nets/huge",), "example-nets offers example-nets/tiny"),
+        (("example-nets/tyny",), "no example-nets/tyny. Did you mean example-nets/tiny?"),
         (("example-nets/tiny", "{width: [}"), "--arguments"),
         (("example-nets/tiny", "7"), "--arguments"),
         (("example-nets/tiny", "{}", "16"), "two or three sides"),

@@ -322,7 +322,10 @@ def test_a_task_that_does_not_keep_its_contract_is_refused(
     ("old", "new", "words"),
     [
         ("edges: [10, 20]", "edges: []", "task.arguments of acme-tasks/stages"),
-        ("acme-tasks/stages", "acme-tasks/ages", "is not offered by acme-tasks"),
+        ("acme-tasks/stages", "acme-tasks/ages", "offered by .* Did you mean acme-tasks/stages"),
+        ("acme-tasks/stages", "Acme_Tasks.stages", "task.name is .*mean acme-tasks/stages"),
+        ("classes: [small, middle, large]", "classes: [small]", "task.classes is"),
+        ("network: table", "network: Acme_Nets/tiny", "Did you mean acme-nets/tiny"),
         ("rounds: 1", "rounds: 1, loss: acme-tasks/ranked", "is learned by its own loss"),
         ("[size,", "[side,", "columns names side twice"),
         ("middle, large", "large, large", "classes names large twice"),
