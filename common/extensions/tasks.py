@@ -177,7 +177,7 @@ def _check_class(task: ExtensionTask, row: Tensor, found: float) -> None:
         return
     cells = zip(task.columns, row.tolist(), strict=True)
     values = ", ".join(
-        f"{c.column} {c.values[int(value)] if c.values else format(value, 'g')}"
+        f"{c.column}={c.values[int(value)] if c.values else format(value, 'g')}"
         for c, value in cells
     )
     numbers = ", ".join(f"{number} {name}" for number, name in enumerate(task.classes[:_SHOWN]))
