@@ -164,10 +164,10 @@ def _subgroups(evidence: Evidence) -> str:
 
 def _calibration(evidence: Evidence) -> str:
     if not evidence.calibration:
-        return f"## CalibrationEvidence\n\n{evidence.no_calibration}"
+        return f"## Calibration\n\n{evidence.no_calibration}"
     parts = [_calibrated(one) for one in evidence.calibration]
     return (
-        "## CalibrationEvidence\n\nTest patients of all sites, in public bins of probability. The "
+        "## Calibration\n\nTest patients of all sites, in public bins of probability. The "
         "intercept is below 0 where risks are told too high, the slope below 1 where they are told "
         "too far apart; both are fitted to the bins, which are coarse: several patients of one "
         "outcome count as one range. At another hospital: fit them again.\n\n" + "\n\n".join(parts)

@@ -38,7 +38,7 @@ def check_quorum(config: RunConfig, record: RoundRecord) -> None:
         remedy = (
             f"That comes of the training itself: {_loss_of(config)} is not finite or far too large "
             f"for patients of {', '.join(spoiled)}, or training.learning_rate is too large. "
-            "Resuming would end here again: change it, and start a new run."
+            "Resuming would end here again: mend the loss or lower the rate, and start a new run."
         )
     message = (
         f"Round {record.round} got {len(record.updates)} usable updates, expected at least "

@@ -37,6 +37,7 @@ def test_no_name_of_a_configuration_acts_in_the_readme() -> None:
     assert "Labels: `<script>x</script>`, `a|b`, `` tick ` tick ``, `**c**`." in text
     assert "It takes: a table of `<b>age`, `<b>age is missing`." in text
     assert "of p &lt; 0.05 &lt;img" in text
+    assert "## Calibration\n" in text
     assert "`<script>x</script>`: intercept 0.00" in text
     assert "| sex | &lt;i> | 9 |" in text
     prose = re.sub(r"```.*?```|``.*?``|`[^`\n]*`", "", text, flags=re.DOTALL)
