@@ -8,7 +8,9 @@ Public: HOOKS_OF_ALL_MODULES, Switches, drawing_from, generators, left_alone.
 
 from __future__ import annotations
 
+import functools
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -24,6 +26,23 @@ HOOKS_OF_ALL_MODULES = tuple(
     for name, held in sorted(vars(torch.nn.modules.module).items())
     if name.startswith("_global_") and isinstance(held, dict)
 )
+
+
+#: Parts of torch's dispatcher whose kernels are torch's own, in C++ but for shapes.
+_TORCHS = ("aten", "prim", "_")
+
+
+def _python_kernels() -> set[str]:
+    """Return what Python was put in the place of, in those parts, by torch.library."""
+    names = {*torch.library._impls, *torch.library._defs}  # noqa: SLF001 - no other way
+    return {name for name in names if re.split("/|::", name)[0] in _TORCHS}
+
+
+@functools.cache
+def _kernels_of_torch() -> frozenset[str]:
+    """Return those that torch itself has: asked for before the first code of others is imported."""
+    torch.func.vmap(torch.neg)(torch.zeros(1))  # with its first call torch puts more there
+    return frozenset(_python_kernels())
 
 
 class _Switch(NamedTuple):
@@ -125,8 +144,10 @@ def left_alone(name: str) -> Iterator[None]:
     """Refuse code of others that leaves torch set otherwise, or hooks in it: ExtensionRefused.
 
     Such a hook, or a mode that was entered and not left, would see patients on their way through
-    networks that are not its own. Everything is put back.
+    networks that are not its own. Everything is put back, but kernels: while Python stands in the
+    place of one of torch's operations, nothing of others is run any more.
     """
+    ours = _kernels_of_torch()
     switches, hooks = Switches(), [dict(held) for held in HOOKS_OF_ALL_MODULES]
     try:
         yield
@@ -137,6 +158,12 @@ def left_alone(name: str) -> Iterator[None]:
                 changed.append("hooks for all modules")
                 held.clear()
                 held.update(stood)
+    if kernels := _python_kernels() - ours:
+        message = (
+            f"{name} is not run: code of an extension stands in the place of torch's "
+            f"{min(kernels)} in this process (torch.library). Remove it, and start again."
+        )
+        raise ExtensionRefused(message)
     if changed:
         message = f"{name} sets torch's {changed[0]} for the whole process. Tell its author."
         raise ExtensionRefused(message)

@@ -14,11 +14,12 @@ from functools import partial
 
 import torch
 from pydantic import BaseModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.config.extension import ExtensionUse
 from common.config.run_config import ExtensionTask, RunConfig
 from common.extensions.contract import LossExtension
+from common.extensions.global_state import left_alone
 from common.extensions.loading import checked_arguments, load
 from common.extensions.recorded import Recorded, recorded
 from common.extensions.tasks import task_extension
@@ -44,30 +45,66 @@ def recorded_loss(name: str, loss: Recorded, output: Tensor, target: Tensor) -> 
     output and target are of one made-up item, as the task and the cohort make them: the loss is
     recorded and tried on it.
     """
-    found = recorded(name, loss, (output, target))
+    record = recorded(name, loss, (output, target))
     try:
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():
-            pair = [_answer(function, output, target) for function in (found, loss)]
+        with left_alone(name), torch.random.fork_rng(devices=[]), torch.enable_grad():
+            pair = [_answer(function, output, target) for function in (record, loss)]
+    except ExtensionRefused:
+        raise
     except Exception as error:
         message = f"{name} fails: {type(error).__name__}: {error!s:.300}"
         raise ExtensionRefused(message) from error
     _check(name, pair)
-    return _Recorded(name, found)
+    found = _Recorded(name, record)
+    _check_in_training(name, found, output, target)
+    return found
 
 
 class _Recorded:
     """A record, applied to each item alone; nothing of the extension's code is held by it."""
 
-    def __init__(self, name: str, record: Recorded) -> None:
+    def __init__(self, name: str, record: nn.Module) -> None:
         self._name = name
+        self._record = record
         self._each = torch.func.vmap(record)
 
     def __repr__(self) -> str:
         return f"The loss {self._name}"
 
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        self._record.to(output.device)
         # Losses of half precision lose small ones.
-        return self._each(output.to(torch.promote_types(output.dtype, torch.float32)), target)
+        found: Tensor = self._each(
+            output.to(torch.promote_types(output.dtype, torch.float32)), target
+        )
+        return found
+
+
+def _check_in_training(name: str, loss: ItemLoss, output: Tensor, target: Tensor) -> None:
+    """Try a record as it is trained by: with gradients, of one item and of several at once."""
+    alone = _answers(name, loss, output[None], target[None])
+    outputs = torch.stack([output, -output, output.flip(0)])
+    together = _answers(name, loss, outputs, torch.stack([target] * len(outputs)))
+    for found, expected in zip(together, alone, strict=True):
+        if not torch.allclose(found[:1], expected, rtol=_CLOSE, atol=_CLOSE):
+            message = f"{name} gives one item another loss beside others. Tell its author."
+            raise ExtensionRefused(message)
+
+
+def _answers(name: str, loss: ItemLoss, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    output = output.clone().requires_grad_()
+    try:
+        with torch.enable_grad():
+            values = loss(output, target)
+            (slopes,) = torch.autograd.grad(values.sum(), output)
+    except Exception as error:
+        message = (
+            f"{name} cannot be applied to {len(output)} items at once: {type(error).__name__}: "
+            f"{error!s:.300}. Write it with fewer kinds of operations; where it picks by a value, "
+            "use a mask: (target * x).sum()."
+        )
+        raise ExtensionRefused(message) from error
+    return values.detach(), slopes
 
 
 def _loaded(config: RunConfig, use: ExtensionUse) -> Recorded:

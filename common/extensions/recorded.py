@@ -2,11 +2,12 @@
 
     nothing that Python does between calls is left   no memory, no file, no clock
     a branch on a value of a tensor                  refused: there is no such record
-    an operation in place, by chance, not torch's    refused; in a network, in place on what is
-                                                     its own, once the record is written without
+    an operation that is not on the list             refused (common/extensions/operations.py); in
+                                                     a network, steps in place on what is its own
+                                                     are written without
     a buffer or an image that a pass changes         refused
-    weights of a network                             copied, so that nobody else holds them
-    memory that nobody wrote (torch.empty), a file   refused: it may hold what others left there
+    weights and constants                            copied, so that nobody else holds them
+    a device                                         that of what the record is given
     a gradient that the record does not have         refused (a backward pass of its own)
 
 So what is promised of a patient's loss or features holds for the record by what it is made of, not
@@ -16,7 +17,6 @@ by trials.
 from __future__ import annotations
 
 import logging
-import operator
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,8 +24,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.node import Argument
 
-from common.extensions.global_state import drawing_from
+from common.extensions.global_state import drawing_from, left_alone
+from common.extensions.operations import fault_of
 from common.platform.errors import ExtensionRefused
 
 if TYPE_CHECKING:
@@ -33,37 +35,28 @@ if TYPE_CHECKING:
 
 #: (item's tensors) -> one tensor.
 Recorded = Callable[..., Tensor]
-#: Beginnings of the names of operations whose answer is not made of what they are given.
-_UNWRITTEN = ("empty", "new_empty", "efficientzerotensor", "from_file", "resize")
 #: Operations with what they are called as methods of tensors.
 _METHODS = {"sym_size": "size", "unsafe_view": "reshape"}
-#: How torch names what a network holds, inside `_CalledNetwork`.
+#: How torch names what a network holds, inside `_Called`.
 _PREFIX = "network."
 _LOGGERS = ("torch.fx.experimental.symbolic_shapes", "torch._export", "torch.export")
 
 
-class _Called(nn.Module):
-    def __init__(self, function: Recorded) -> None:
-        super().__init__()
-        self._function = function
-
-    def forward(self, *given: Tensor) -> Tensor:
-        return self._function(*given)
-
-
-def recorded(name: str, function: Recorded, given: tuple[Tensor, ...]) -> Recorded:
+def recorded(name: str, function: Recorded, given: tuple[Tensor, ...]) -> nn.Module:
     """Return what a function does with tensors of these shapes; ExtensionRefused if it cannot be.
 
-    It is called here, with tensors that hold no value, and never again.
+    It is called here, with tensors that hold no value, and never again. The record holds copies of
+    its constants as buffers, and nothing that anybody else holds.
     """
     try:
-        with torch.random.fork_rng(devices=[]), torch.enable_grad(), _quiet():
+        with left_alone(name), torch.random.fork_rng(devices=[]), torch.enable_grad(), _quiet():
             program = torch.export.export(_Called(function), given, strict=False)
+    except ExtensionRefused:
+        raise
     except Exception as error:
         raise _not_recorded(name, error) from error
     _check_operations(name, program)
-    found: Recorded = program.module(check_guards=False)
-    return found
+    return _written_out(name, program)
 
 
 def recorded_network(name: str, network: nn.Module, images: Tensor) -> nn.Module:
@@ -73,10 +66,12 @@ def recorded_network(name: str, network: nn.Module, images: Tensor) -> nn.Module
     """
     any_number = ({0: torch.export.Dim("items")},)
     try:
-        with drawing_from(0, ()), torch.no_grad(), _quiet():
+        with left_alone(name), drawing_from(0, ()), torch.no_grad(), _quiet():
             program = torch.export.export(
                 _CalledNetwork(network), (images,), dynamic_shapes=any_number, strict=False
             ).run_decompositions({})  # none but those that leave nothing in place
+    except ExtensionRefused:
+        raise
     except Exception as error:
         raise _not_recorded(name, error) from error
     for output in program.graph_signature.output_specs:
@@ -88,17 +83,23 @@ def recorded_network(name: str, network: nn.Module, images: Tensor) -> nn.Module
     return _written_out(name, program)
 
 
-class _CalledNetwork(nn.Module):
-    def __init__(self, network: nn.Module) -> None:
+class _Called(nn.Module):
+    def __init__(self, called: Callable[..., object]) -> None:
         super().__init__()
-        self.network = network
+        self.network = called
 
-    def forward(self, image: Tensor) -> Tensor:
-        found: object = self.network(image)
+    def forward(self, *given: Tensor) -> Tensor:
+        found = self.network(*given)
         if not isinstance(found, Tensor):
             message = f"it gives {type(found).__name__}, expected one tensor"
             raise TypeError(message)
         return found
+
+
+class _CalledNetwork(_Called):
+    # Refusals speak of the image by this name.
+    def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]  # one, by its name
+        return super().forward(image)
 
 
 def _written_out(name: str, program: ExportedProgram) -> nn.Module:
@@ -114,7 +115,7 @@ def _written_out(name: str, program: ExportedProgram) -> nn.Module:
         elif node.op == "output":
             (answer,) = node.args[0]
             graph.output(made[answer])
-        else:
+        elif node.target is not torch.ops.aten._assert_tensor_metadata.default:  # noqa: SLF001 - it names a device
             made[node] = _copied(graph, node, made)
     return fx.GraphModule(root, graph)
 
@@ -126,6 +127,7 @@ def _copied(graph: fx.Graph, node: fx.Node, made: Mapping[fx.Node, fx.Node]) -> 
     given it, and follows it through the same operation as a method of tensors.
     """
     args, kwargs = fx.map_arg((node.args, node.kwargs), made.__getitem__)
+    args, kwargs = _where_given(graph, node, args, kwargs)
     name = _name_of(node)
     if node.target is torch.ops.aten.fill.Tensor:  # of x[...] = 0; TorchScript has none
         image, value = args
@@ -135,8 +137,27 @@ def _copied(graph: fx.Graph, node: fx.Node, made: Mapping[fx.Node, fx.Node]) -> 
     if name is not None and hasattr(torch, name):  # that makes a tensor of a size
         return graph.call_function(getattr(torch, name), args, kwargs)
     copied = graph.node_copy(node, made.__getitem__)
-    copied.meta = {}
+    copied.args, copied.kwargs, copied.meta = args, kwargs, {}
     return copied
+
+
+def _where_given(
+    graph: fx.Graph, node: fx.Node, args: tuple[Argument, ...], kwargs: dict[str, Argument]
+) -> tuple[tuple[Argument, ...], dict[str, Argument]]:
+    """Return arguments with the device of what the record is given, for that of the recording."""
+    schema = getattr(node.target, "_schema", None)
+    names = [argument.name for argument in schema.arguments] if schema is not None else []
+    if "device" not in names:
+        return args, kwargs
+    place = names.index("device")
+    told = args[place] if place < len(args) else kwargs.get("device")
+    if told is None and node.all_input_nodes:  # where its own input is
+        return args, kwargs
+    given = next(one for one in graph.nodes if one.op == "placeholder")
+    here = graph.call_function(getattr, (given, "device"))
+    if place < len(args):
+        return (*args[:place], here, *args[place + 1 :]), kwargs
+    return args, kwargs | {"device": here}
 
 
 def _name_of(node: fx.Node) -> str | None:
@@ -184,31 +205,20 @@ def _not_recorded(name: str, error: Exception) -> ExtensionRefused:
 
 
 def _check_operations(name: str, program: ExportedProgram) -> None:
+    of_patients: set[fx.Node] = set()
     for node in program.graph.nodes:
-        if node.op == "call_function" and (fault := _fault(node)) is not None:
+        given = node.op == "placeholder" and _held(program, node) is None
+        if not _is_size(node) and (given or of_patients.intersection(node.all_input_nodes)):
+            of_patients.add(node)
+        if node.op != "call_function" or _is_of_sizes(node):
+            continue
+        if (fault := fault_of(node, of_patients)) is not None:
             message = f"{name} {fault}. Tell its author."
             raise ExtensionRefused(message)
 
 
 def _named(target: torch._ops.OpOverload) -> str:
     return str(target).removeprefix("aten.").lstrip("_")
-
-
-def _fault(node: fx.Node) -> str | None:
-    """Return why an operation has no place in a record, or None."""
-    target = node.target
-    # detach_ changes no value; torch.tensor makes its constants by it.
-    if target in {operator.getitem, torch.ops.aten.detach_.default} or _is_of_sizes(node):
-        return None
-    if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":  # noqa: SLF001 - torch has no public name for it
-        return f"uses {target}, which is none of torch's own operations on tensors"
-    if target._schema.is_mutable:  # noqa: SLF001 - likewise
-        return f"changes a tensor in place ({target})"
-    if _named(target).startswith(_UNWRITTEN):
-        return f"takes memory or a file as it finds it ({target}); it may hold other patients"
-    if torch.Tag.nondeterministic_seeded in target.tags and not _never_drops(node, target):
-        return f"draws by chance ({target})"
-    return None
 
 
 def _is_of_sizes(node: fx.Node) -> bool:
@@ -226,16 +236,6 @@ def _is_of_sizes(node: fx.Node) -> bool:
 
 def _is_size(node: fx.Node) -> bool:
     return isinstance(node.meta.get("val"), int | torch.SymInt)
-
-
-def _never_drops(node: fx.Node, target: torch._ops.OpOverload) -> bool:
-    """Return whether an operation that may drop parts by chance, as attention may, drops none."""
-    names = [argument.name for argument in target._schema.arguments]  # noqa: SLF001 - likewise
-    if "dropout_p" not in names:
-        return False
-    place = names.index("dropout_p")
-    given = node.args[place] if place < len(node.args) else node.kwargs.get("dropout_p", 0.0)
-    return isinstance(given, float) and given == 0.0
 
 
 @contextmanager

@@ -100,7 +100,8 @@ class _Finite(nn.Module):
         self.record = record
 
     def forward(self, image: Tensor) -> Tensor:
-        found: Tensor = self.record(image)
+        # Of its own: nothing of another patient lies in the same memory.
+        found: Tensor = self.record(image.clone(memory_format=torch.contiguous_format))
         return torch.where(torch.isfinite(found), found, torch.zeros_like(found))
 
 

@@ -37,6 +37,7 @@ from client.privacy.reachable_state import Reachable
 from client.privacy.repeated_answers import AnswersInFile
 from client.site.home import Home
 from client.training import evaluation, private_round
+from common.extensions import global_state, recorded
 from common.extensions.global_state import Switches
 from common.metrics.statistics import Normal, Statistics
 from common.models import extension_backbone
@@ -94,6 +95,17 @@ from tests.privacy.remembering import (
     in_evaluation_alone,
 )
 from tests.privacy.remembering_backbones import REMEMBERED, check_features_alone
+from tests.privacy.remembering_records import (
+    NORM,
+    OFFSET,
+    check_class_alone,
+    check_constants_held,
+    check_loss_alone,
+    check_no_kernels,
+    check_pixels_alone,
+    counts_its_calls,
+    knows_the_rows_before,
+)
 from tests.privacy.test_evaluation_attacks import (
     attacked_home,
     check_apart,
@@ -467,6 +479,52 @@ def test_a_backbone_whose_code_meets_images(monkeypatch: Patch, tmp_path: Path, 
     monkeypatch.setattr(extension_backbone, "recorded_network", lambda _, network, _images: network)
     with pytest.raises(RED, match="moved with another image"):
         check_features_alone(tmp_path, REMEMBERED[place])
+
+
+def _any_operation(patch: Patch) -> None:
+    patch.setattr(recorded, "fault_of", lambda *_: None)
+
+
+RECORDS: dict[str, Callable[[Path], None]] = {
+    "a loss that counts its calls": lambda _: check_loss_alone(counts_its_calls),
+    "a class by the rows before": lambda _: check_class_alone(knows_the_rows_before),
+    "a running mean of images": lambda folder: check_features_alone(folder, NORM),
+}
+
+
+@pytest.mark.parametrize("what", RECORDS)
+def test_a_record_of_any_operation_may_remember(
+    monkeypatch: Patch, tmp_path: Path, what: str
+) -> None:
+    RECORDS[what](tmp_path)
+    _any_operation(monkeypatch)
+    with pytest.raises(RED, match="moved with"):
+        RECORDS[what](tmp_path)
+
+
+def test_a_backbone_with_offsets_and_the_memory_of_all_images(
+    monkeypatch: Patch, tmp_path: Path
+) -> None:
+    check_pixels_alone(tmp_path, OFFSET)
+    _any_operation(monkeypatch)
+    check_pixels_alone(tmp_path, OFFSET)  # its image lies in memory of its own
+    monkeypatch.setattr(Tensor, "clone", lambda self, **_: self)
+    with pytest.raises(RED, match="moved with another image"):
+        check_pixels_alone(tmp_path, OFFSET)
+
+
+def test_a_record_of_what_others_hold(monkeypatch: Patch) -> None:
+    check_constants_held()
+    monkeypatch.setattr(recorded, "_copy", lambda _name, value: value)
+    with pytest.raises(RED, match="what others hold"):
+        check_constants_held()
+
+
+def test_python_in_the_place_of_an_operation(monkeypatch: Patch, tmp_path: Path) -> None:
+    check_no_kernels(tmp_path)
+    monkeypatch.setattr(global_state, "_python_kernels", set)
+    with pytest.raises(RED, match="ran code of an extension"):
+        check_no_kernels(tmp_path)
 
 
 # --- accounting and ledger -------------------------------------------------------------------
