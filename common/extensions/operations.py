@@ -41,7 +41,7 @@ sum sum.dim_IntList nansum mean mean.dim nanmean prod prod.dim_int amax amin ami
 min.dim median median.dim nanmedian argmax argmin argsort sort sort.stable topk kthvalue cumsum
 cumprod cummax cummin logcumsumexp logsumexp var var.dim var.correction std std.dim std.correction
 var_mean.dim var_mean.correction std_mean.dim std_mean.correction all all.dim any any.dim
-count_nonzero norm.Scalar norm.ScalarOpt_dim linalg_vector_norm linalg_norm cosine_similarity
+count_nonzero norm.Scalar norm.ScalarOpt_dim linalg_vector_norm cosine_similarity
 pairwise_distance diff softmax.int log_softmax.int _softmax _log_softmax
 """
 _ACTIVATIONS = """

@@ -29,6 +29,7 @@ from common.config.run_config import ExtensionTask, RunConfig
 from common.config.task import MOST_CLASSES
 from common.extensions.contract import TaskExtension
 from common.extensions.foreign_code import refusing
+from common.extensions.global_state import left_alone
 from common.extensions.loading import Pins, checked_arguments, load
 from common.extensions.recorded import Recorded, recorded
 from common.platform.errors import ExtensionRefused
@@ -63,7 +64,9 @@ def class_of(pins: Pins, task: ExtensionTask) -> Callable[[Tensor], float]:
     _called(name, record, rows[0])
     for row in rows:
         found = _class_of(name, record, row)
-        _check(name, found, _class_of(name, place, row))
+        with left_alone(name):
+            meant = _class_of(name, place, row)
+        _check(name, found, meant)
         _check_class(task, row, found)
     return partial(_class_of, name, record)
 

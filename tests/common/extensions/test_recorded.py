@@ -49,6 +49,7 @@ def test_what_is_on_the_list_writes_nothing_and_draws_nothing() -> None:
         (lambda o, t: F.cross_entropy(o, t.argmax()), r"picks a class .*\(target \* x\)\.sum"),
         (lambda o, t: -o.log_softmax(0).gather(0, t.argmax()[None])[0], r"picks by values"),
         (lambda o, t: torch.linalg.inv(o * t + torch.eye(3)).sum(), "uses aten.linalg_inv"),
+        (lambda o, t: torch.linalg.norm(torch.outer(o, t), 2), "uses aten.linalg_norm"),
         (lambda o, t: (o * t).sum() * (5 // t.long().sum()), "whole numbers, maybe by 0"),
         (lambda o, t: (o * t.as_strided((3,), (1,), 0)).sum(), "uses aten.as_strided"),
         (lambda o, t: F.binary_cross_entropy(o.sigmoid(), t), "uses aten.binary_cross_entropy"),
