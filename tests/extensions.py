@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from common.extensions import loading
+from common.extensions.hashed_imports import HELD
 
 EXAMPLE = Path(__file__).parents[1] / "docs" / "extension-example"
 MODULE = "example_nets"
@@ -66,7 +66,10 @@ def on_path(folder: Path) -> Iterator[None]:
         yield
     finally:
         sys.path.remove(str(folder))
-        loading._LOADED.clear()
+        own = {module for one in HELD.values() for module in one.modules}
+        HELD.clear()
+        for name in [name for name in sys.modules if name.partition(".")[0] in own]:
+            del sys.modules[name]
         held = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
         for name in [n for n, file in held.items() if file and Path(file).is_relative_to(folder)]:
             del sys.modules[name]

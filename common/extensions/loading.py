@@ -7,19 +7,15 @@ What may go wrong, and what becomes of it:
     other code stands in front of it on the path  refused, nothing imported
     its import sets torch's switches or hooks     refused, they are put back
     it was changed after this process loaded it   refused: the old code is still in memory
-    a compiled file lies beside the source        not run: the source that was hashed is compiled
+    a compiled file lies beside the source        not run: the source that was hashed is compiled,
+                                                  whenever it is imported (hashed_imports.py)
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import importlib.util
-import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from types import ModuleType
 from typing import TypeVar
 
@@ -27,18 +23,17 @@ from pydantic import ValidationError
 
 from common.config.errors import explain
 from common.config.extension import Extension, ExtensionKind, ExtensionUse, distribution_of
-from common.extensions.content import Installed, installed
+from common.extensions.content import Installed, installed, module_of
 from common.extensions.contract import Arguments
 from common.extensions.foreign_code import contract_fault, refusing
 from common.extensions.global_state import left_alone
+from common.extensions.hashed_imports import HELD, hold
 from common.extensions.pinning import mismatch
 from common.platform.errors import ExtensionRefused
 
 Contract = TypeVar("Contract")
 #: The distributions that a run was approved with.
 Pins = Sequence[Extension]
-#: Content that this process has loaded, by distribution: Python keeps the first.
-_LOADED: dict[str, str] = {}
 
 
 def load(pins: Pins, kind: ExtensionKind, name: str, wanted: type[Contract]) -> Contract:
@@ -77,16 +72,18 @@ def _loaded(pins: Pins, group: str, name: str) -> object:
     fault = mismatch(wanted, here, simulated=True)
     if here is None or fault is not None:
         raise ExtensionRefused(f"{name}: not installed." if fault is None else fault.detail)
-    earlier = _LOADED.get(wanted.distribution, wanted.content)
-    if earlier != wanted.content:
+    earlier = HELD.get(wanted.distribution, here).extension
+    if earlier.content != wanted.content:
         message = (
-            f"{wanted.distribution} was changed while this process ran: it holds {earlier} in "
-            f"memory, expected {wanted.content}. Start it again."
+            f"{wanted.distribution} was changed while this process ran: it holds {earlier.content} "
+            f"in memory, expected {wanted.content}. Start it again."
         )
         raise ExtensionRefused(message)
     point = _entry_point(here, group, name)
-    module = _imported(here, point.module, name)
-    _LOADED[wanted.distribution] = wanted.content
+    _check_own(here, point, name)
+    hold(here)
+    _hold_others(pins)
+    module = _imported(point.module, name)
     try:
         value: object = module
         for part in point.attr.split(".") if point.attr else ():
@@ -119,41 +116,40 @@ def _entry_point(here: Installed, group: str, name: str) -> importlib.metadata.E
     raise ExtensionRefused(message)
 
 
-def _imported(here: Installed, module: str, name: str) -> ModuleType:
-    """Import a module of the distribution's own files, compiled from what was hashed."""
-    _check_own(here, _origin(module.partition(".")[0]), name)
-    fails = refusing(f"{name} cannot be imported")
-    with fails, left_alone(name), _without_compiled_files():
-        found = importlib.import_module(module)
-    _check_own(here, getattr(found, "__file__", None), name)
-    return found
+def _hold_others(pins: Pins) -> None:
+    """Hold what else the run names: one distribution may import another's modules."""
+    for pin in pins:
+        if pin.distribution not in HELD:
+            here = installed(pin.distribution)
+            if here is not None and here.extension == pin:
+                hold(here)
 
 
-def _origin(top: str) -> str | None:
-    loaded = sys.modules.get(top)
-    if loaded is not None:
-        return getattr(loaded, "__file__", None)
-    spec = importlib.util.find_spec(top)
-    return None if spec is None else spec.origin
-
-
-def _check_own(here: Installed, origin: str | None, name: str) -> None:
-    if origin is None or Path(origin).resolve() not in here.files:
+def _check_own(here: Installed, point: importlib.metadata.EntryPoint, name: str) -> None:
+    """Refuse an entry point that leads into no module of the distribution's own."""
+    module = module_of(point)
+    top = module.partition(".")[0]
+    if not top:
         message = (
-            f"{name} would be imported from {origin}, which is no file of "
-            f"{here.extension.distribution}. Remove what stands in front of it on Python's path, "
-            "or tell its author to keep to a package of its own."
+            f"{name} leads to {point.value!r} in entry_points.txt, expected module:attribute. "
+            "Tell its author."
         )
-        raise ExtensionRefused(message)
+    elif top in here.modules:
+        return
+    elif (here.root / top).is_dir():
+        message = (
+            f"{name} leads to {module}, and the folder {here.root / top} has no __init__.py, so "
+            "that other distributions may share it. Its author adds one."
+        )
+    else:
+        message = (
+            f"{name} leads to {module}, which is no file of {here.extension.distribution}. Tell "
+            "its author to keep to a package of its own."
+        )
+    raise ExtensionRefused(message)
 
 
-@contextmanager
-def _without_compiled_files() -> Iterator[None]:
-    """Let Python compile sources, whatever *.pyc lies beside them: those were not hashed."""
-    prefix, writes = sys.pycache_prefix, sys.dont_write_bytecode
-    with tempfile.TemporaryDirectory() as empty:
-        sys.pycache_prefix, sys.dont_write_bytecode = empty, True
-        try:
-            yield
-        finally:
-            sys.pycache_prefix, sys.dont_write_bytecode = prefix, writes
+def _imported(module: str, name: str) -> ModuleType:
+    """Import a module of a distribution that is held."""
+    with refusing(f"{name} cannot be imported"), left_alone(name):
+        return importlib.import_module(module)
