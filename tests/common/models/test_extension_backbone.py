@@ -76,6 +76,7 @@ def test_features_of_an_image_depend_on_that_image_alone(tmp_path: Path, place: 
             features_of(run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", RECORDED)
 def test_a_record_remembers_nothing_where_no_trial_looks(
     tmp_path: Path, monkeypatch: Patch, place: str
