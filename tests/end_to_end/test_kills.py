@@ -21,9 +21,9 @@ pytestmark = pytest.mark.slow
 
 NAMES = ("east", "west")
 #: A network that takes a second to train, and an update that takes a moment to send.
-# Three restarts in one round, each of which loads torch anew, take a minute on a busy machine.
-SIZE = Size(hidden=(300, 300), steps=40, minutes=2.0)
-LONG = 180.0
+# Three restarts in one round, each of which loads torch anew, take minutes on a busy machine.
+SIZE = Size(hidden=(300, 300), steps=40, minutes=4.0)
+LONG = 240.0
 
 
 @pytest.fixture(scope="module")
