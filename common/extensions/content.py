@@ -19,6 +19,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -28,6 +29,9 @@ from common.config.extension import ALL_KINDS, Extension, ExtensionKind, normali
 from common.platform.errors import ExtensionRefused
 
 _GROUPS: dict[str, ExtensionKind] = {f"wardround.{kind}": kind for kind in sorted(ALL_KINDS)}
+
+#: A compiled file, or one that Python is just writing, which it names by a number at first.
+_COMPILED = re.compile(r"\.pyc(\.\d+)?\Z")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +216,7 @@ def _elsewhere(module: str) -> Path | None:
 def _below(folder: Path, root: Path) -> Iterator[tuple[str, Path]]:
     for path in folder.rglob("*"):
         inside = path.relative_to(root)
-        compiled = "__pycache__" in inside.parts and path.suffix == ".pyc"
+        compiled = "__pycache__" in inside.parts and _COMPILED.search(path.name)
         if not compiled and (path.is_symlink() or not path.is_dir()):
             yield inside.as_posix(), path
 

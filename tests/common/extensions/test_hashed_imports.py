@@ -172,6 +172,9 @@ def test_every_file_in_pycache_counts_but_compiled_ones(site: Path, name: str) -
     path.parent.mkdir(parents=True)
     path.write_text("K = 1.0\n")
     assert here().extension.content != before
+    for compiled in ("more.pyc", "more.cpython-311.pyc.140213"):  # written, and being written
+        path = path.rename(path.with_name(compiled))
+        assert here().extension.content == before
 
 
 def test_a_source_in_pycache_runs_as_it_was_hashed_and_a_compiled_file_does_not(site: Path) -> None:
