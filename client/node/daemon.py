@@ -76,6 +76,7 @@ class _Daemon:
     ) -> None:
         self._home, self._meters = home, meters
         self._config, self._coordinator = config, coordinator
+        self._proxy = config.proxy
         self._changed_at = _changed_at(home.site_yaml)
         self._withdrawn_at = _changed_at(home.withdrawals)
         self._key = load_private(home.key)
@@ -118,8 +119,11 @@ class _Daemon:
 
     def _turn(self) -> float:
         """Do what can be done now; returns how long to wait before the next turn."""
+        if self._proxy != self._config.proxy:  # not in the midst of a turn, which uses the line
+            self._connection.disconnect()
+            self._proxy = self._config.proxy
         try:
-            fleet = self._connection.fleet(self._config.proxy)
+            fleet = self._connection.fleet(self._proxy)
             moved = self._letters.turn(fleet, _IDLE_SECONDS)
         except (LinkDown, SiteUnknown) as error:
             self._letters.work()
@@ -158,8 +162,6 @@ class _Daemon:
             old.policy != config.policy
         ):
             self._worker.retire()
-        if old.proxy != config.proxy:
-            self._connection.disconnect()
         self._letters.admission = self._admission()
         _log.info("site.yaml read again")
 
@@ -178,7 +180,7 @@ class _Daemon:
             tell=self._told,
             meters=self._meters,
         )
-        return MessageLoop(transport, self._admission())
+        return MessageLoop(transport, self._admission(), self._reload)
 
     def _admission(self) -> AdmissionContext:
         return AdmissionContext(

@@ -59,12 +59,21 @@ class _Letter:
     at: float  # when it was decided on, on the monotonic clock
 
 
+def _nothing_changed() -> None:
+    """Stand for a site whose rules stay as they are."""
+
+
 @dataclass
 class MessageLoop:
-    """All letters of a daemon; `turn` does what can be done now."""
+    """All letters of a daemon; `turn` does what can be done now.
+
+    `refresh` takes up what the admin changed. It is called between receiving and deciding: rules
+    that changed while a message was waited for hold for that message.
+    """
 
     transport: TransportContext
     admission: AdmissionContext
+    refresh: Callable[[], None] = _nothing_changed
     traffic: MessageTraffic = field(default_factory=MessageTraffic)
     _letters: dict[str, _Letter] = field(default_factory=dict)  # decided on, by message
     _releases: dict[int, str] = field(default_factory=dict)  # by Flower's number of the run
@@ -83,6 +92,7 @@ class MessageLoop:
         turn where it stands; nothing is lost.
         """
         came = self._receive(fleet, 0.0 if self._letters else wait_seconds)
+        self.refresh()
         self._decide(fleet)
         self.work()
         return self._send(fleet) or came

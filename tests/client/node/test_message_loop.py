@@ -83,6 +83,24 @@ def test_another_question_of_the_same_round_is_charged_again(tmp_path: Path) -> 
     assert len({a.digest for a in fleet.answers()}) == 2
 
 
+def test_a_rule_that_changes_while_a_request_is_waited_for_holds_for_it(tmp_path: Path) -> None:
+    site, fleet = Letters(tmp_path / "home"), FolderFleet(tmp_path / "fleet")
+    letters = site.open()
+    site.approval = "manual"  # as site.yaml says by now
+
+    def refresh() -> None:
+        letters.admission = site.admission()
+
+    letters.refresh = refresh
+    fleet.ask(question())
+    turns(letters, fleet)
+    answer = only(fleet)
+    refusal = unseal(answer.header, answer.frames)
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason is RefusalReason.NOT_APPROVED
+    assert jobs(letters) == []
+
+
 @pytest.mark.parametrize("call", ["pull", "fetch", "confirm", "offer", "give"])
 def test_a_cut_anywhere_loses_nothing_and_repeats_nothing(tmp_path: Path, call: str) -> None:
     left = [3]
