@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from common.platform.log_repeats import AT_ONCE
-from common.platform.logs import log, open_logs
+from common.platform.logs import AT_ONCE, log, open_logs
 
 
 def lines(folder: Path) -> list[dict[str, object]]:
