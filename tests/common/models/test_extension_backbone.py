@@ -34,6 +34,9 @@ from tests.privacy.remembering_backbones import (
     seen,
 )
 
+#: Each record is an export of torch, which takes a second.
+pytestmark = pytest.mark.slow
+
 Patch = pytest.MonkeyPatch
 PRIVATE = "privacy: {unit: patient, epsilon: 3, default_patients: 20}"
 #: What networks are made of: convolutions, norms, attention, steps in place, parts cut off.
@@ -76,7 +79,6 @@ def test_features_of_an_image_depend_on_that_image_alone(tmp_path: Path, place: 
             features_of(run)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("place", RECORDED)
 def test_a_record_remembers_nothing_where_no_trial_looks(
     tmp_path: Path, monkeypatch: Patch, place: str
