@@ -10,6 +10,7 @@ a row's SeriesInstanceUID says which. A row that does is always clear.
     other pictures (2-D)      as many as there are, of one modality: views of a mammogram, X-rays
     beside acquired pictures  a secondary capture is left out
     an outline as PNG (2-D)   one picture
+    whole slides              one magnification (client/series/magnification.py), named or not
 
 What is left out for another reason (scouts, other modalities, PET in other units, raw X-rays, what
 a site's rules of quality refuse) is no kind. A series of which files cannot be read is one: what is
@@ -39,6 +40,11 @@ from client.dicom.reading.read import Header
 from client.dicom.reasons import Reason, UnusableFile
 from client.dicom.remarks import Remark
 from client.labels.label_table import Labels, dicom_keys, key_of_row
+from client.series.magnification import (
+    at_several_magnifications,
+    refused_slides,
+    several_magnifications,
+)
 from common.config.run_config import Images
 
 _PET = "PT"
@@ -134,7 +140,8 @@ def choose(
     `lost` are files that cannot be used: series of them count.
     """
     by_row: dict[tuple[int, str], list[Instance]] = defaultdict(list)
-    for image in images:
+    seen = list(images)
+    for image in seen:
         try:
             row = labels.find(dicom_keys(image.header))
         except UnusableFile:
@@ -162,6 +169,9 @@ def choose(
         for image, reason, detail in judged:
             told = f"line {labels.lines[row]}: {detail}"
             refused[image.patient, image.series, image.instance] = reason, told
+    # Levels of a slide are one series, so a row that names it does not choose among them.
+    for image, reason, detail in at_several_magnifications(seen):
+        refused.setdefault((image.patient, image.series, image.instance), (reason, detail))
     return Choice(refused=refused)
 
 
@@ -183,6 +193,9 @@ def _judged(
         for image in group if acquired else ():
             if is_secondary_capture(image):
                 yield image, Reason.DERIVED, "a secondary capture beside the row's images"
+    if told := several_magnifications(chosen):
+        yield from refused_slides(chosen, told)
+        return
     why = _why(chosen, broken, rules, mask) if chosen else ""
     if why:
         series = _named(chosen)

@@ -39,6 +39,9 @@ class Reason(Enum):
     LOCALIZER = "A localizer (scout) image; it is not needed."
     MOSAIC = "Many slices side by side in one picture (mosaic); export them as slices or frames."
     SLIDE_LABEL = "A slide's label, overview or thumbnail, which may show a name; never decoded."
+    SEVERAL_MAGNIFICATIONS = (
+        "The study's slides are there at several magnifications; give the files of one."
+    )
     WRONG_PRESENTATION = "Raw or processed: not what the run uses (cohort.images.presentation)."
     WRONG_UNITS = "PET values in other Units (0054,1001) than the run uses (cohort.images.units)."
     AMBIGUOUS_SERIES = (

@@ -29,6 +29,7 @@ from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.inference.grid import FrameOrigin, flat_place, volume_place
 from client.labels.clinical_columns import encode_rows
 from client.labels.label_table import Labels, dicom_keys
+from client.series.magnification import several_magnifications
 from common.config.run_config import Images, RunConfig
 from common.data.preprocessing import prepare
 from common.platform.errors import CohortError
@@ -138,6 +139,9 @@ def _check_one_kind(items: Sequence[Item], found: Decoded, config: RunConfig) ->
 
 def _check_alike(images: Sequence[Instance], config: RunConfig) -> None:
     """Refuse pictures of several kinds, which training takes for no items of one row."""
+    if config.cohort.images is not None and (told := several_magnifications(images)):
+        message = f"The study's slides are at {told}. Give the files of one magnification."
+        raise CohortError(message)
     if config.cohort.images is None or config.task.outlines:
         return
     if kinds := several_kinds(images):
