@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from client.dicom.pixels.pixel_store import PixelStore
 from client.dicom.reading.phases import check_phases
 from client.dicom.reading.read import Header
 from client.dicom.reading.rescale import Pixels
+from client.dicom.reading.uptake import SUV, suv_factor
 from client.dicom.reading.volume import Geometry, levels_of, stack_slices
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.labels.label_table import dicom_keys
@@ -58,6 +59,7 @@ class Image:
 def find_images(decoded: Decoded, rules: Images, store: PixelStore) -> Iterator[Image | Unusable]:
     """Yield every usable image, and what is not usable with its reason."""
     grouping = decoded.grouping
+    factors = _uptakes(decoded) if rules.units == SUV else {}
     if rules.dimensions == 2:
         parts: dict[Owned, list[Object]] = {}
         for item in _of_one_phase(decoded):
@@ -72,7 +74,7 @@ def find_images(decoded: Decoded, rules: Images, store: PixelStore) -> Iterator[
     for (_, source), items in sorted(parts.items()):
         try:
             with contained():
-                pixels = [pixels_of(item, store) for item in items]
+                pixels = [_scaled(pixels_of(item, store), item, factors) for item in items]
                 volume = _volume(source, items, pixels, decoded) if rules.dimensions == 3 else None
         except UnusableFile as problem:
             yield problem.listed(source, grouping.whose(items[0].header))
@@ -81,6 +83,33 @@ def find_images(decoded: Decoded, rules: Images, store: PixelStore) -> Iterator[
             yield from _flat_images(items[0], pixels[0], decoded)
         else:
             yield volume
+
+
+def _uptakes(decoded: Decoded) -> dict[tuple[str, str], float | UnusableFile]:
+    """Return by what each PET series of a patient becomes SUV, or why it cannot."""
+    series: dict[tuple[str, str], list[Header]] = defaultdict(list)
+    for item in decoded.objects:
+        if item.header.tracer is not None:
+            series[item.header.patient, item.header.series].append(item.header)
+    found: dict[tuple[str, str], float | UnusableFile] = {}
+    for key, headers in series.items():
+        try:
+            with contained():
+                found[key] = suv_factor(headers)
+        except UnusableFile as problem:
+            found[key] = problem
+    return found
+
+
+def _scaled(
+    pixels: Pixels, item: Object, factors: Mapping[tuple[str, str], float | UnusableFile]
+) -> Pixels:
+    factor = factors.get((item.header.patient, item.header.series), 1.0)
+    if isinstance(factor, UnusableFile):
+        raise UnusableFile(factor.reason, factor.detail)
+    if factor == 1:
+        return pixels
+    return replace(pixels, slope=pixels.slope * factor, intercept=pixels.intercept * factor)
 
 
 def _of_one_phase(decoded: Decoded) -> Iterator[Object | Unusable]:

@@ -37,6 +37,7 @@ from client.dicom.headers.checks import WITHOUT_PIXELS
 from client.dicom.headers.instance import Instance, Quarantined
 from client.dicom.reading.phases import SLICED
 from client.dicom.reading.read import Header
+from client.dicom.reading.uptake import BECQUEREL, GRAMS_PER_ML, SUV, check_tracer
 from client.dicom.reasons import Reason, UnusableFile
 from client.dicom.remarks import Remark
 from client.labels.label_table import Labels, dicom_keys, key_of_row
@@ -75,10 +76,19 @@ def check_kind(header: Header, rules: Images) -> None:
         raise UnusableFile(
             Reason.WRONG_PRESENTATION, f"the image is {header.presentation.replace('_', ' ')}"
         )
-    units = rules.units or "BQML"
-    if header.modality == _PET and header.units.upper() != units:
+    if header.modality == _PET:
+        _check_units(header, rules.units or BECQUEREL)
+
+
+def _check_units(header: Header, units: str) -> None:
+    """Raise UnusableFile for a PET in other units; Bq/ml become SUV where the header allows it."""
+    given = header.units.upper()
+    allowed = {BECQUEREL, GRAMS_PER_ML} if units == SUV else {units}
+    if given not in allowed:
         held = f"Units is {header.units}" if header.units else "Units is not said"
         raise UnusableFile(Reason.WRONG_UNITS, f"{held}, the run uses {units}")
+    if units == SUV and given == BECQUEREL:
+        check_tracer(header)
 
 
 def check_fits(header: Header, rules: Images) -> None:

@@ -39,6 +39,7 @@ class Reason(Enum):
     LOCALIZER = "A localizer (scout) image; it is not needed."
     MOSAIC = "Many slices side by side in one picture (mosaic); export them as slices or frames."
     SLIDE_LABEL = "A slide's label, overview or thumbnail, which may show a name; never decoded."
+    NO_SUV = "SUVbw cannot be computed of the PET's header; the detail names what it lacks."
     SEVERAL_MAGNIFICATIONS = (
         "The study's slides are there at several magnifications; give the files of one."
     )

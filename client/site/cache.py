@@ -29,7 +29,7 @@ from common.platform.durable_files import replace_durably
 from common.platform.file_lock import FileLock
 
 #: Part of every key; raised when reading or preparing changes.
-READER_VERSION = 12
+READER_VERSION = 13
 #: Stands after an array: a mark and the CRC-32 of its bytes.
 _SEAL = struct.Struct("<4sI")
 _MARK = b"WRC1"

@@ -42,8 +42,9 @@ class Images(Part):
     presentation: Literal["for_presentation", "for_processing"] | None = Field(
         default=None, exclude_if=lambda given: given is None
     )
-    #: Units (DICOM 0054,1001) of PET images; BQML is meant where nothing is given.
-    units: Literal["BQML", "GML", "CNTS", "CPS", "PROPCNTS", "PROPCPS"] | None = Field(
+    #: Units (DICOM 0054,1001) of PET images; BQML is meant where nothing is given. SUVBW is
+    #: GML by body weight, or computed of BQML where the header says enough.
+    units: Literal["BQML", "GML", "CNTS", "CPS", "PROPCNTS", "PROPCPS", "SUVBW"] | None = Field(
         default=None, exclude_if=lambda given: given is None
     )
 

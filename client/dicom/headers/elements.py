@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from struct import Struct
 from typing import Protocol
@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 
 from client.dicom.reading.groups import as_integer, issuer_of, text_of
 from client.dicom.reading.read import (
@@ -29,7 +30,17 @@ from client.dicom.reading.read import (
     geometry_of,
     shape_from,
     shape_of,
+    single,
 )
+from client.dicom.reading.technique import (
+    Technique,
+    contrast_of,
+    made_at,
+    of_groups,
+    private_b_value,
+    text_of_groups,
+)
+from client.dicom.reading.tracer import Tracer, tracer_of
 
 #: What the index keeps or reading needs, by the keywords of PS3.6.
 KEYWORDS = (
@@ -84,12 +95,31 @@ KEYWORDS = (
     "SUVType",
     "NominalScannedPixelSpacing",
     "PixelAspectRatio",
+    "ProtocolName",
+    "SequenceName",
+    "ScanningSequence",
+    "ContrastBolusAgent",
+    "ConvolutionKernel",
+    "ViewPosition",
+    "RepetitionTime",
+    "SeriesDate",
+    "SeriesTime",
+    "AcquisitionDate",
+    "AcquisitionTime",
     *ACQUIRED,
 )
 #: Signed or not as the pixels are.
 PADDING = frozenset({"PixelPaddingValue", "PixelPaddingRangeLimit"})
-#: Private elements of Siemens' MR headers, by names of ours.
-PRIVATE = {"SiemensImagesInMosaic": 0x0019100A, "SiemensAcquisitionMatrix": 0x0051100B}
+#: Private elements of Siemens' and GE's MR headers, by names of ours.
+PRIVATE = {
+    "SiemensImagesInMosaic": 0x0019100A,
+    "SiemensBValue": 0x0019100C,
+    "GeBValue": 0x00431039,
+    "SiemensAcquisitionMatrix": 0x0051100B,
+}
+#: Those that are looked at as they lie in the file: digits, in one of these forms.
+_B_VALUES = frozenset({"SiemensBValue", "GeBValue"})
+_DIGITS_IN = frozenset({None, "IS", "UN", "LO", "DS"})
 
 
 def _tag(keyword: str) -> int:
@@ -105,11 +135,14 @@ WANTED: Mapping[int, tuple[str, bytes]] = {
     for name in KEYWORDS
 } | {
     PRIVATE["SiemensImagesInMosaic"]: ("SiemensImagesInMosaic", b"US"),
+    PRIVATE["SiemensBValue"]: ("SiemensBValue", b"IS"),
+    PRIVATE["GeBValue"]: ("GeBValue", b"IS"),
     PRIVATE["SiemensAcquisitionMatrix"]: ("SiemensAcquisitionMatrix", b"SH"),
 }
 #: Forms beside that of WANTED in which an element may stand.
 OTHER_FORMS: Mapping[int, frozenset[bytes]] = {
     **dict.fromkeys(PRIVATE.values(), frozenset({b"UN", b"LO"})),
+    **{PRIVATE[name]: frozenset({b"UN", b"LO", b"DS"}) for name in _B_VALUES},
     **{_tag(name): frozenset({b"SS"}) for name in PADDING},
 }
 #: Private elements in any other form are another maker's, and passed over.
@@ -169,6 +202,12 @@ class Elements(Protocol):
 
     def acquired(self) -> tuple[float | None, ...]:
         """Return what tells slices of one place apart (read.ACQUIRED)."""
+
+    def technique(self) -> Technique:
+        """Return how the image was made, as far as rules for series ask."""
+
+    def tracer(self) -> Tracer | None:
+        """Return what a PET says of dose, patient and times; None for another image."""
 
     def issuer(self) -> str:
         """Return who issued the PatientID: name, universal entity ID, type, by backslashes."""
@@ -273,6 +312,27 @@ class Scanned:
         (found,) = _DOUBLE.unpack(raw)
         return found if isfinite(found) else None
 
+    def technique(self) -> Technique:
+        """Return how the image was made."""
+        return _technique(self, self._b_value())
+
+    def _b_value(self) -> float | None:
+        raw = {name: self.values.get(name, b"") for name in _B_VALUES}
+        siemens, ge = (
+            raw[name].decode("ascii", "replace") for name in ("SiemensBValue", "GeBValue")
+        )
+        return private_b_value(self.text("Manufacturer"), siemens.strip(" \0"), ge.strip(" \0"))
+
+    def number(self, keyword: str) -> float | None:
+        """Return one number."""
+        return self._single(keyword)
+
+    def tracer(self) -> Tracer | None:
+        """Return None; a PET is none of the easy case."""
+        if self.values.get("Modality", b"").strip(b" \0") == b"PT":
+            raise UnusualHeader
+        return None
+
     def issuer(self) -> str:
         """Return who issued the PatientID; qualifiers are none of the easy case."""
         return self.text("IssuerOfPatientID")
@@ -281,6 +341,37 @@ class Scanned:
         """Return False: a file with a sequence that matters here is none of the easy case."""
         del keyword
         return False
+
+
+#: Fields of Technique that are numbers, and their elements.
+_NUMBERS = {
+    "echo_time": "EchoTime",
+    "repetition_time": "RepetitionTime",
+    "inversion_time": "InversionTime",
+    "b_value": "DiffusionBValue",
+}
+
+
+def _technique(elements: Scanned | Parsed, private: float | None) -> Technique:
+    """Return what the object itself says of how it was made."""
+    acquired, series = (
+        (elements.text(f"{name}Date"), elements.text(f"{name}Time"))
+        for name in ("Acquisition", "Series")
+    )
+    b_value = elements.number("DiffusionBValue")
+    return Technique(
+        protocol=elements.text("ProtocolName"),
+        sequence_name=elements.text("SequenceName"),
+        scanning_sequence=elements.joined("ScanningSequence"),
+        contrast=elements.text("ContrastBolusAgent"),
+        kernel=elements.joined("ConvolutionKernel"),
+        view=elements.text("ViewPosition"),
+        made=made_at(acquired, series),
+        echo_time=elements.number("EchoTime"),
+        repetition_time=elements.number("RepetitionTime"),
+        inversion_time=elements.number("InversionTime"),
+        b_value=private if b_value is None else b_value,
+    )
 
 
 _SHORTS = frozenset(name for name, form in WANTED.values() if form == b"US")
@@ -344,6 +435,46 @@ class Parsed:
     def acquired(self) -> tuple[float | None, ...]:
         """Return what tells slices of one place apart."""
         return acquired_of(self.dataset)
+
+    def technique(self) -> Technique:
+        """Return how the image was made; where the object does not say it, by its groups."""
+        found, data = _technique(self, self._b_value()), self.dataset
+        echo, repetition, inversion, b_value = (
+            of_groups(data, keyword) if getattr(found, field) is None else getattr(found, field)
+            for field, keyword in _NUMBERS.items()
+        )
+        return replace(
+            found,
+            contrast=found.contrast or contrast_of(data),
+            kernel=found.kernel or text_of_groups(data, "ConvolutionKernel"),
+            echo_time=echo,
+            repetition_time=repetition,
+            inversion_time=inversion,
+            b_value=b_value,
+        )
+
+    def _b_value(self) -> float | None:
+        siemens, ge = (self._digits(name) for name in ("SiemensBValue", "GeBValue"))
+        return private_b_value(self.text("Manufacturer"), siemens, ge)
+
+    def _digits(self, keyword: str) -> str:
+        """Return what lies in the file, which pydicom might refuse to convert."""
+        tag = PRIVATE[keyword]
+        found = self.dataset.get_item(tag) if tag in self.dataset else None
+        if found is None or found.VR not in _DIGITS_IN:
+            return ""
+        value = found.value
+        if isinstance(value, bytes):
+            return value.decode("ascii", "replace").strip(" \0")
+        return "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value or "")
+
+    def number(self, keyword: str) -> float | None:
+        """Return one number."""
+        return single(self.dataset, keyword)
+
+    def tracer(self) -> Tracer | None:
+        """Return what a PET says of dose, patient and times."""
+        return tracer_of(self.dataset)
 
     def issuer(self) -> str:
         """Return who issued the PatientID."""

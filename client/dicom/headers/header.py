@@ -70,6 +70,9 @@ def _described(file: File, found: Scan) -> Instance | Quarantined:
         patient=_known(found.elements, "PatientID"),
         study=_known(found.elements, "StudyInstanceUID"),
         series=_known(found.elements, "SeriesInstanceUID"),
+        description=" ".join(
+            filter(None, (_known(found.elements, n) for n in ("SeriesDescription", "ProtocolName")))
+        ),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from client.dicom.headers.checks import Scan, check_image
@@ -11,6 +11,8 @@ from client.dicom.headers.elements import Elements
 from client.dicom.reading.files import File
 from client.dicom.reading.presentation_intent import presentation_of, units_of
 from client.dicom.reading.read import Cosines, Header, PixelShape, Position, is_localizer
+from client.dicom.reading.technique import Technique
+from client.dicom.reading.tracer import Tracer
 from client.dicom.reasons import Reason, Unusable
 from client.dicom.remarks import Remark
 
@@ -63,6 +65,8 @@ class Instance:
     remarks: frozenset[Remark]
     aspect: float = 1.0  # height of a pixel over its width, where spacing is None
     acquired: tuple[float | None, ...] = ()  # of read.ACQUIRED
+    technique: Technique = field(default_factory=Technique)  # how it was made
+    tracer: Tracer | None = None  # of a PET
 
     @property
     def header(self) -> Header:
@@ -87,6 +91,7 @@ class Instance:
             rescaled=bool(self.slope),
             aspect=self.aspect,
             acquired=self.acquired,
+            tracer=self.tracer,
         )
 
 
@@ -118,6 +123,7 @@ class Quarantined(Unusable):
 
     study: str = ""
     series: str = ""
+    description: str = ""  # SeriesDescription and ProtocolName, where the header could be read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +217,8 @@ def describe(file: File, found: Scan) -> Instance:
         presentation=presentation_of(elements.text("PresentationIntentType"), sop_class),
         aspect=shape.aspect,
         acquired=elements.acquired(),
+        technique=elements.technique(),
+        tracer=elements.tracer(),
         remarks=found.remarks | _remarks(elements, frames, shape, enhanced=len(positions) > 1),
     )
 

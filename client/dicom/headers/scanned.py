@@ -25,7 +25,9 @@ _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _DEEPEST = 16
 _PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 #: Elements that change what the others mean; pydicom reads a file that has one.
-_TELLING = frozenset({0x00041220, 0x00100024, 0x00186011, 0x00283000, 0x52009229, 0x52009230})
+_TELLING = frozenset(
+    {0x00041220, 0x00100024, 0x00180012, 0x00186011, 0x00283000, 0x52009229, 0x52009230}
+)
 _LONG = frozenset(
     {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 )

@@ -162,6 +162,7 @@ class Index:
                     image.patient,
                     image.study,
                     image.series,
+                    f"{image.series_description} {image.technique.protocol}".strip(),
                 ),
             )
 
@@ -215,6 +216,7 @@ class Index:
                     one.patient,
                     one.study,
                     one.series,
+                    one.description,
                 )
                 for file, one in zip(files, found, strict=True)
                 if isinstance(one, Quarantined)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from client.dicom.headers.instance import Instance, Quarantined, Series
+from client.dicom.reading.technique import technique_from
+from client.dicom.reading.tracer import Tracer
 from client.dicom.reasons import Reason
 from client.dicom.remarks import Remark
 
 #: Raised when the tables or what stands in them change; an index of another version is made anew.
-VERSION = 10
+VERSION = 11
 
 #: A patient, study or series that files describe differently has one row for each description.
 SCHEMA = """
@@ -28,9 +30,10 @@ CREATE TABLE instance (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER,
     transfer_syntax TEXT, image_type TEXT, laterality TEXT, burned_in TEXT, photometric TEXT,
     "rows" INTEGER, "columns" INTEGER, frames INTEGER, samples INTEGER, bits_allocated INTEGER,
     bits_stored INTEGER, slope REAL, intercept REAL, slice_thickness REAL, geometry TEXT,
-    frame_of_reference TEXT, units TEXT, presentation TEXT, remarks TEXT) WITHOUT ROWID;
+    frame_of_reference TEXT, units TEXT, presentation TEXT, remarks TEXT, technique TEXT,
+    tracer TEXT) WITHOUT ROWID;
 CREATE TABLE quarantine (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, reason TEXT,
-    detail TEXT, patient TEXT, study TEXT, series TEXT) WITHOUT ROWID;
+    detail TEXT, patient TEXT, study TEXT, series TEXT, description TEXT) WITHOUT ROWID;
 CREATE INDEX patient_patient ON patient (patient);
 CREATE INDEX study_study ON study (study);
 CREATE INDEX study_patient ON study (patient_id);
@@ -55,9 +58,9 @@ ORPHANS = (
 )
 INSERT_INSTANCE = (
     "INSERT OR REPLACE INTO instance VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, "
-    "?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-INSERT_QUARANTINE = "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT_QUARANTINE = "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 SERIES = f"""SELECT patient.*, study.*, series.*, count(*) AS instances, sum(frames) AS frames
     {_JOINED} GROUP BY series.id ORDER BY patient, study, series.series"""
 
@@ -152,6 +155,8 @@ def instance_row(image: Instance, series_id: int) -> Row:
         image.units,
         image.presentation,
         ",".join(sorted(remark.name for remark in image.remarks)) if image.remarks else "",
+        json.dumps(image.technique.values()),
+        "" if image.tracer is None else json.dumps(asdict(image.tracer)),
     )
 
 
@@ -203,6 +208,8 @@ def instance_of(row: sqlite3.Row) -> Instance:
         aspect=aspect,
         acquired=tuple(acquired),
         remarks=frozenset(Remark[name] for name in row["remarks"].split(",") if name),
+        technique=technique_from(json.loads(row["technique"])),
+        tracer=Tracer(**json.loads(row["tracer"])) if row["tracer"] else None,
     )
 
 
@@ -237,4 +244,5 @@ def quarantined_of(row: sqlite3.Row) -> Quarantined:
         patient=row["patient"],
         study=row["study"],
         series=row["series"],
+        description=row["description"],
     )

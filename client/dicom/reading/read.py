@@ -24,6 +24,7 @@ from client.dicom.reading.never_decoded import check_pictured
 from client.dicom.reading.parse import BoundedFile, parse_file
 from client.dicom.reading.presentation_intent import presentation_of, units_of
 from client.dicom.reading.rescale import Pixels, as_quantities
+from client.dicom.reading.tracer import Tracer, tracer_of
 from client.dicom.reasons import DecoderGaveUp, Reason, UnusableFile
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -88,6 +89,7 @@ class Header:
     rescaled: bool = True  # whether the object itself has a RescaleSlope
     aspect: float = 1.0  # height of a pixel over its width, where spacing is None
     acquired: tuple[float | None, ...] = ()  # of ACQUIRED; None where it is not said
+    tracer: Tracer | None = None  # of a PET
 
     @property
     def pixel(self) -> tuple[float, float] | None:
@@ -167,6 +169,7 @@ def _header(dataset: Dataset) -> Header:
         thickness=_thickness(dataset),
         aspect=shape.aspect,
         acquired=acquired_of(dataset),
+        tracer=tracer_of(dataset),
     )
 
 
@@ -247,10 +250,11 @@ def _differ(one: float, other: float) -> bool:
 
 def acquired_of(dataset: Dataset) -> tuple[float | None, ...]:
     """Return the values of ACQUIRED; what is no single number is not said."""
-    return tuple(_single(dataset, name) for name in ACQUIRED)
+    return tuple(single(dataset, name) for name in ACQUIRED)
 
 
-def _single(dataset: Dataset, name: str) -> float | None:
+def single(dataset: Dataset, name: str) -> float | None:
+    """Return one finite number; None where a value is none, or several."""
     try:
         found = number_of(dataset, name, np.nan)
     except (TypeError, ValueError):
