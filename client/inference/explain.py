@@ -16,7 +16,7 @@ right.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,7 @@ from client.results.score import Attribution, Heatmap
 from common.bundle.onnx import Deployed
 from common.config.run_config import RunConfig, Table
 from common.config.task import LabelMap, LabelProbabilities, SurvivalCurve
+from common.models.bags import AttentionPool, BagClassifier, pools
 from common.models.fusion import Classifier
 from common.tasks import task_of
 
@@ -89,18 +90,22 @@ def strength_of(answered: Answered) -> float:
 def explained(deployed: Deployed, answered: Answered) -> Explained:
     """Return the heatmap of the image that speaks loudest for the answer, and attributions.
 
-    Attributions of several rows of a patient are their mean, as the outputs are averaged.
+    Attributions of several rows of a patient are their mean, as the outputs are averaged. Where the
+    network weighs a patient's images by attention, the image is the one that counts most.
     """
     config = answered.config
     aim = aim_of(config, answered.together)
-    loudest = int(aim.of(answered.output).argmax())
+    share = attention_of(deployed, answered.items)
+    loudest = int((aim.of(answered.output) if share is None else share).argmax())
     heatmap = None
     if answered.items[loudest].place is not None:
         heatmap = _on_its_frame(deployed, answered, loudest, aim)
     table = config.cohort.table
     if table is None:
         return Explained(heatmap=heatmap, attributions=())
-    each = [attributions_of(deployed, item, table, aim) for item in answered.items]
+    whole = pools(deployed)  # one answer of all of them: they are explained as one
+    parts = [answered.measured] if whole else [(item,) for item in answered.items]
+    each = [attributions_of(deployed, part, table, aim) for part in parts]
     return Explained(
         heatmap=heatmap,
         attributions=tuple(
@@ -108,6 +113,16 @@ def explained(deployed: Deployed, answered: Answered) -> Explained:
             for same in zip(*each, strict=True)
         ),
     )
+
+
+def attention_of(deployed: Deployed, items: Sequence[Item]) -> Tensor | None:
+    """Return how much each of a patient's items counts, (items,); None without attention."""
+    for part in deployed.network.modules():
+        if isinstance(part, BagClassifier) and isinstance(part.pool, AttentionPool):
+            with torch.no_grad():
+                features = [deployed.features(item.image[None]) for item in items]
+                return part.attention(torch.cat(features))
+    return None
 
 
 def _on_its_frame(deployed: Deployed, answered: Answered, chosen: int, aim: Aim) -> Heatmap | None:
@@ -148,7 +163,11 @@ def _asked(deployed: Deployed, item: Item, aim: Aim) -> Callable[[Tensor], Tenso
         table = item.table.expand(len(image), -1) if item.table.numel() else None
         return aim.of(deployed(image, table)[1])
 
-    return ask
+    def ask_each(image: Tensor) -> Tensor:
+        # Several at once would be one patient's bag.
+        return torch.cat([ask(one) for one in torch.split(image, 1)])
+
+    return ask_each if pools(deployed) else ask
 
 
 def _last_maps(deployed: Deployed, item: Item) -> nn.Module | None:
@@ -210,23 +229,24 @@ def _occlusion(deployed: Deployed, item: Item, aim: Aim) -> Tensor:
 
 
 def attributions_of(
-    deployed: Deployed, item: Item, table: Table, aim: Aim
+    deployed: Deployed, items: Sequence[Item], table: Table, aim: Aim
 ) -> tuple[Attribution, ...]:
     """Return how much each column's value moved the output from where a usual one would be.
 
-    They add up to output(row) - output(usual row).
+    They add up to output(row) - output(usual row). The item is one, or a patient's whole bag, whose
+    row is the mean of its items' rows, as the network takes it.
     """
     from captum.attr import IntegratedGradients
 
-    seen = _seen_once(deployed, item)
+    seen, row = _seen_once(deployed, items), torch.stack([i.table for i in items]).mean(dim=0)
 
     def ask(rows: Tensor) -> Tensor:
         return aim.of(seen.network(rows[:, :0], rows))
 
     with torch.enable_grad():
         found = IntegratedGradients(ask).attribute(
-            item.table[None],
-            baselines=usual_row(item.table, table)[None],
+            row[None],
+            baselines=usual_row(row, table)[None],
             n_steps=_STEPS,
             internal_batch_size=_STEPS,
         )
@@ -248,15 +268,25 @@ class _Seen(nn.Module):
         return self.features.expand(len(image), -1)
 
 
-def _seen_once(deployed: Deployed, item: Item) -> Deployed:
-    """Return a copy whose image was looked at already: the table alone changes."""
+def _seen_once(deployed: Deployed, items: Sequence[Item]) -> Deployed:
+    """Return a copy whose pictures were looked at already: the table alone changes."""
     copied = copy.deepcopy(deployed)
-    if item.image.numel():
-        for part in list(copied.network.modules()):
-            if isinstance(part, Classifier):
-                with torch.no_grad():
-                    part.body = _Seen(part.body(deployed.features(item.image[None])))
+    if items[0].image.numel():
+        with torch.no_grad():
+            features = torch.cat([deployed.features(item.image[None]) for item in items])
+            copied.network = _with_features(copied.network, features)
     return copied
+
+
+def _with_features(network: nn.Module, features: Tensor) -> nn.Module:
+    """Return the network with what it makes of these pictures in their place, by row."""
+    if isinstance(network, BagClassifier):
+        return Classifier(_Seen(network.pool([network.body(features)])), network.head)
+    if isinstance(network, Classifier):
+        return Classifier(_Seen(network.body(features)), network.head)
+    for name, part in network.named_children():
+        network.add_module(name, _with_features(part, features))
+    return network
 
 
 def usual_row(row: Tensor, table: Table) -> Tensor:

@@ -37,6 +37,7 @@ from client.site.site_config import load_site_config
 from client.site.withdrawals import withdrawn
 from common.config.run_config import RunConfig
 from common.data.sample import Batch, Patients, patient_mean, take
+from common.models.bags import pools
 from common.platform.errors import CohortError, ConfigurationError
 from common.tasks import task_of
 
@@ -164,9 +165,15 @@ def _one_row_each(patients: Patients, config: RunConfig) -> Batch:
 
 
 def _outputs(model: TrainedModel, batch: Batch) -> Tensor:
-    """Return the mean output of each patient's items, (patients, labels)."""
+    """Return the mean output of each patient's items, or that of their bag, (patients, labels)."""
     each = Isolation(model.deployed)
     items = torch.arange(len(batch.patient))
+    if pools(model.deployed):
+        bags = torch.split(items, torch.bincount(batch.patient).tolist())
+        with torch.inference_mode():
+            return torch.cat(
+                [each.alone(functools.partial(_outputs_of, model, batch, b)) for b in bags]
+            )
     with torch.inference_mode():
         found = [
             each.alone(functools.partial(_outputs_of, model, batch, chosen))

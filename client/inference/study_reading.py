@@ -50,6 +50,12 @@ class Item:
         return {name: value[None] for name, value in found.items() if value.numel()}
 
 
+def inputs_of(items: Sequence[Item]) -> dict[str, Tensor]:
+    """Return some items together as `common.bundle.onnx.Deployed` takes them, (items, ...)."""
+    each = [item.inputs() for item in items]
+    return {name: torch.cat([one[name] for one in each]) for name in each[0]}
+
+
 @dataclass(frozen=True, kw_only=True)
 class ScoredStudy:
     """What of a study a model can be asked about."""

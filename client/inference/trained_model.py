@@ -22,7 +22,7 @@ from client.dicom.reasons import Unusable
 from client.inference.answer import Answered, answer_of
 from client.inference.calibration.site_calibration import SiteCalibration
 from client.inference.explain import explained
-from client.inference.study_reading import Item, ScoredStudy, SiteRows, read_study
+from client.inference.study_reading import Item, ScoredStudy, SiteRows, inputs_of, read_study
 from client.labels.label_table import Labels
 from client.privacy.isolation import Isolation
 from client.results.score import ModelName, Score
@@ -32,6 +32,7 @@ from common.bundle.write import Bundle, read_bundle
 from common.config.extension import distribution_of
 from common.config.run_config import RunConfig
 from common.data.weights import load_into
+from common.models.bags import pools
 from common.models.run_network import network_of
 from common.platform.code_hash import RELEASE
 from common.platform.errors import ConfigurationError, ExtensionRefused, StateDamaged
@@ -54,12 +55,23 @@ class TrainedModel:
         """Return the network's output of each item, (items, ...), one at a time."""
         each = Isolation(self.deployed)
         with torch.inference_mode():
-            return torch.cat([each.alone(functools.partial(_output_of, self, i)) for i in items])
+            return torch.cat([each.alone(functools.partial(_output_of, self, [i])) for i in items])
+
+    def together(self, items: Sequence[Item], output: Tensor) -> Tensor:
+        """Return the output of a patient's items together, (...), of those of each, (items, ...).
+
+        The mean, as it was measured; or the network's own answer where it pools.
+        """
+        if not pools(self.deployed):
+            return output.mean(dim=0)
+        each = Isolation(self.deployed)
+        with torch.inference_mode():
+            return each.alone(functools.partial(_output_of, self, items))[0]
 
 
-def _output_of(model: TrainedModel, item: Item) -> Tensor:
+def _output_of(model: TrainedModel, items: Sequence[Item]) -> Tensor:
     # A copy: code of others may answer with memory that it uses again.
-    output: Tensor = model.deployed(**item.inputs())[1].clone()
+    output: Tensor = model.deployed(**inputs_of(items))[1].clone()
     return output
 
 
@@ -187,7 +199,8 @@ def score_study(
 
     One score a series (3-D) or image (2-D). Where a patient's items were scored together when
     the model was measured (evaluation.unit: patient), one score a series, whose first values are
-    the whole study's: the mean of the outputs, as in the measurement; each image's own follow.
+    the whole study's: the mean of the outputs, as in the measurement, or what a network that pools
+    (model.pool) says of all of them; each image's own follow.
 
     CohortError when nothing in the study can be scored, or the files are of several studies.
     """
@@ -236,7 +249,7 @@ def _answered(
         output=output[chosen],
         sources=study.sources,
         measured=study.items if whole else items,
-        together=(output if whole else output[chosen]).mean(dim=0),
+        together=model.together(study.items, output) if whole else output[chosen].mean(dim=0),
     )
 
 

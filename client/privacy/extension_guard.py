@@ -33,6 +33,7 @@ from client.privacy.patient_gradients import Objective
 from client.privacy.reachable_state import Reachable
 from common.data.sample import Patients
 from common.extensions.global_state import Switches, drawing_from, generators
+from common.models.bags import of_each
 from common.platform.errors import UnsafeModel
 
 #: Where generators start: no seed that a network would set.
@@ -235,10 +236,10 @@ def _answer(trial: Objective, patients: Patients, item: int) -> tuple[Tensor, ..
     """
     if not trial.model.training:
         with torch.inference_mode():
-            return (trial.model(patients.image, patients.table)[item].clone(),)
+            return (of_each(trial.model, patients.image, patients.table)[item].clone(),)
     parameters = [p for p in trial.model.parameters() if p.requires_grad]
     with torch.inference_mode(mode=False), torch.enable_grad():
-        output = trial.model(patients.image, patients.table)
+        output = of_each(trial.model, patients.image, patients.table)
         loss = trial.item_loss(output, patients.target)[item]
         found = torch.autograd.grad(loss, parameters, materialize_grads=True)
     return output[item].detach().clone(), torch.cat([part.flatten() for part in found])

@@ -3,6 +3,7 @@
     noise that nobody can repeat   one patient after another, alone: a claim is made of it
     simulated noise                side by side where the network is small: no claim, more seeds
     a network of an extension      one after another always: it may look at its input's values
+    a network that pools           one after another always: one call is one patient's bag
 
 Side by side a float32 product rounds by the number of its rows, so one patient moves the last bits
 of others. With weights of a training that is some 1e-5 of the clip norm; with weights that are made
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from client.privacy.patient_gradients import LOOP, Backend, Objective, linear_layers
+from common.models.bags import pools
 
 #: Below this many trained parameters, gradients of many patients fit side by side.
 _SMALL = 200_000
@@ -33,7 +35,8 @@ def backend_of(
     foreign: bool = False,
 ) -> Backend:
     """Return the loop for real noise; for simulated noise the likely fastest, by rule alone."""
-    if not simulated or foreign or sum(p.numel() for p in parameters) >= _SMALL:
+    apart = not simulated or foreign or pools(objective.model)
+    if apart or sum(p.numel() for p in parameters) >= _SMALL:
         return LOOP
     kind = linear_layers(objective.model, parameters)
     return Backend("vmap" if kind is None else "linear", _MANY)

@@ -35,8 +35,9 @@ from client.privacy.isolation import Isolation
 from client.privacy.patient_gradients import ItemLoss, Objective
 from client.privacy.patient_sampling import draw
 from client.privacy.private_step import accumulate, patient_optimizer
-from common.data.sample import Patients
+from common.data.sample import Patients, take
 from common.extensions.global_state import drawing_from
+from common.models.bags import answered, of_each, pools
 from common.platform.errors import UnsafeModel
 from common.privacy.noise import NoiseSource
 from common.privacy.plan import PrivacyPlan
@@ -111,7 +112,13 @@ def check_buffers(trial: Objective) -> None:
 
 
 def check_peers(trial: Objective) -> None:
-    """Refuse a network whose answer on one item follows the others in its batch."""
+    """Refuse a network whose answer on one item follows the others in its batch.
+
+    Of one that pools, the items are those of a patient (`check_bags`).
+    """
+    if pools(trial.model):
+        check_bags(trial)
+        return
     image, table = trial.patients.image[:_ITEMS], trial.patients.table[:_ITEMS]
     for watched in (0, _ITEMS - 1):
         scale = torch.full((_ITEMS,), CONTRAST)
@@ -124,6 +131,30 @@ def check_peers(trial: Objective) -> None:
         if "" in changed:  # the network's own answer; the first that changed is to blame
             module = trial.model.get_submodule(changed[0])
             raise _unsafe(changed[0], module, "gives one item another answer beside other items")
+
+
+def check_bags(trial: Objective) -> None:
+    """Refuse a network that pools where one patient's answer follows other patients' pictures."""
+    made_up = trial.patients
+    twice = torch.arange(_ITEMS).repeat_interleave(2)
+    patients = replace(
+        made_up,
+        image=scaled(made_up.image[twice], 1.0 + torch.arange(len(twice)) % 2),
+        table=made_up.table[twice],
+        target=made_up.target[twice],
+        patient=twice,
+    )
+    quiet = take(patients, torch.arange(len(twice)))
+    for watched in range(_ITEMS):
+        scale = torch.where(quiet.patient == watched, 1.0, CONTRAST)
+        loud = quiet._replace(image=scaled(quiet.image, scale), table=scaled(quiet.table, scale))
+        found = []
+        for batch in (quiet, loud):
+            with drawing_from(0, ()), torch.no_grad():
+                found.append(answered(trial.model, batch)[0])
+        if not _close(found[1][watched], found[0][watched]):
+            fault = "gives one patient another answer beside other patients"
+            raise _unsafe("", trial.model, fault)
 
 
 def check_loss(trial: Objective) -> None:
@@ -197,10 +228,12 @@ def _without_last(patients: Patients) -> Patients:
 
 
 def _forward(model: nn.Module, image: Tensor, table: Tensor) -> Tensor:
-    """Return the output; dropout draws the same each time, and nothing from the global state."""
+    """Return the output of each made-up patient, who has one item.
+
+    Dropout draws the same each time, and nothing from the global state.
+    """
     with drawing_from(0, ()), torch.no_grad():
-        output: Tensor = model(image, table)
-    return output
+        return of_each(model, image, table)
 
 
 #: Training, and evaluation: a network may remember in one of them alone.

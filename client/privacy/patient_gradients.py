@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from client.privacy.isolation import Isolation, seed_of
 from common.data.sample import Patients
+from common.models.bags import pools
 from common.platform.errors import UnsafeModel
 
 ItemLoss = Callable[[Tensor, Tensor], Tensor]
@@ -67,6 +68,12 @@ def gradients_by_patient(
     """Yield gradients of the mean loss over a patient's items, each (some patients, *parameter)."""
     if len(drawn.items) == 0:
         return  # splitting no patients gives one empty part, which some layers do not take
+    if backend.kind != "loop" and pools(objective.model):
+        message = (
+            f"The {backend.kind} backend puts patients side by side, and the network makes one "
+            "answer of all that it is given; use loop."
+        )
+        raise UnsafeModel(message)
     match backend.kind:
         case "loop":
             yield from _by_loop(objective, parameters, drawn)
@@ -95,7 +102,9 @@ def _gradient_of(
     """Return the gradient of the mean loss over one patient's items; its graph is gone by then."""
     patients = objective.patients
     output = objective.model(patients.image[items], patients.table[items])
-    loss = objective.item_loss(output, patients.target[items]).mean()
+    # A network that pools answers once for all of the patient's items, which share their target.
+    answers = items[:1] if pools(objective.model) else items
+    loss = objective.item_loss(output, patients.target[answers]).mean()
     # Materialised: some networks hold parameters that they never use.
     found = torch.autograd.grad(loss, parameters, materialize_grads=True)
     return [gradient[None] for gradient in found]

@@ -18,6 +18,7 @@ from common.data.sample import Patients, patient_mean, take
 from common.messages.wire import EvaluationRequest, Refusal, RefusalReason, SiteReport
 from common.metrics.small_cells import withhold_small_cells
 from common.metrics.statistics import Statistics, count_sensitivity, with_count_noise
+from common.models.bags import answered
 from common.platform.errors import BudgetExceeded, CohortError, PrivacyError
 from common.privacy.plan import Spend, count_mechanism
 from common.tasks.task import Scores, no_scores
@@ -82,14 +83,14 @@ def _chunks(patients: Patients, items: int) -> list[Tensor]:
 
 def _score_chunk(local_model: LocalModel, patients: Patients, items: Tensor) -> Scores:
     batch = take(patients, items)
+    found, of = answered(local_model.model, batch)
     # A copy: code of others may answer with memory that it uses again.
-    output = local_model.model(batch.image, batch.table).clone()
-    target = batch.target
+    output, target = found.clone(), of.target
     if _by_patient(local_model):
-        output = patient_mean(output, batch)
+        output = patient_mean(output, of)
         # Items of one patient share its target; labels that disagree never got this far.
-        first = torch.searchsorted(batch.patient, torch.arange(len(output)))
-        target = batch.target[first]
+        first = torch.searchsorted(of.patient, torch.arange(len(output)))
+        target = of.target[first]
     return Scores(
         prediction=local_model.task.predict(output),
         target=target,

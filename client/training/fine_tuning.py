@@ -18,6 +18,7 @@ from client.training.training_site import Site, data_order, repeatable_dropout
 from common.config.run_config import Personalisation
 from common.data.sample import patient_loss
 from common.data.weights import Weights
+from common.models.bags import answered
 
 #: How often the site looks at its validation patients while it tunes.
 _LOOKS = 5
@@ -78,8 +79,8 @@ def _steps(
     )
     for number, batch in enumerate(drawn, 1):
         optimizer.zero_grad(set_to_none=True)
-        losses = local_model.item_loss(local_model.model(batch.image, batch.table), batch.target)
-        patient_loss(losses, batch).backward()  # type: ignore[no-untyped-call]  # torch ships it so
+        output, of = answered(local_model.model, batch)
+        patient_loss(local_model.item_loss(output, of.target), of).backward()  # type: ignore[no-untyped-call]  # torch ships it so
         optimizer.step()
         yield number
 

@@ -20,6 +20,7 @@ from common.data.augmentation import augment
 from common.data.sample import patient_loss
 from common.data.weights import Weights, difference, on_processor
 from common.messages.wire import Refusal, RefusalReason, SiteUpdate, TrainRequest
+from common.models.bags import answered
 from common.platform.errors import BudgetExceeded, ConfigurationError
 from common.privacy.plan import Spend
 
@@ -110,8 +111,10 @@ def _train_plainly(
         if local_model.transforms is not None:
             image, target = local_model.transforms(image, target, generator)
         optimizer.zero_grad(set_to_none=True)
-        losses = local_model.item_loss(local_model.model(image, batch.table), target)
-        patient_loss(losses, batch).backward()  # type: ignore[no-untyped-call]  # torch ships it so
+        shown = batch._replace(image=image, target=target)
+        output, of = answered(local_model.model, shown)
+        losses = local_model.item_loss(output, of.target)
+        patient_loss(losses, of).backward()  # type: ignore[no-untyped-call]  # torch ships it so
         add_proximal_pull(local_model.model, request.weights, rules.proximal)
         if request.control is not None:
             correct_gradients(local_model.model, own_control, request.control)

@@ -12,6 +12,7 @@ from client.privacy.isolation import Isolation
 from client.training.local_model import LocalModel
 from client.training.training_site import Site
 from common.data.sample import Batch, patient_loss
+from common.models.bags import answered
 
 #: Items of the tried step; a round's time is this one's, by the number of items.
 _ITEMS = 16
@@ -41,8 +42,8 @@ def _step_seconds(local_model: LocalModel, site: Site) -> float:
     some = _made_up(site)
     trained = [p for p in local_model.model.parameters() if p.requires_grad]
     start = time.perf_counter()
-    output = local_model.model(some.image, some.table)
-    loss = patient_loss(local_model.item_loss(output, some.target), some)
+    output, of = answered(local_model.model, some)
+    loss = patient_loss(local_model.item_loss(output, of.target), of)
     torch.autograd.grad(loss, trained, allow_unused=True)
     return time.perf_counter() - start
 

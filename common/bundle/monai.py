@@ -126,8 +126,9 @@ def inference_json(config: RunConfig) -> str:
         **({} if images is None else {"preparation": _loaded("preparation", "'cpu'")}),
         **({} if images is None else places(images)),
         **({} if table is None else _encoding(table)),
-        "datalist": datalist(images, table),
-        "preprocessing": _preprocessing(images),
+        **({} if config.model.pool is None else {"single": _preprocessing(images)}),
+        "datalist": datalist(images, table, bags=config.model.pool is not None),
+        "preprocessing": _preprocessing(images) if config.model.pool is None else _BAG,
         "dataset": {"_target_": "Dataset", "data": "@datalist", "transform": "@preprocessing"},
         # One at a time: images of different sizes are restored to their own grids.
         "dataloader": {
@@ -137,7 +138,7 @@ def inference_json(config: RunConfig) -> str:
             "shuffle": False,
             "num_workers": 0,
         },
-        "inferer": {"_target_": "SimpleInferer"},
+        "inferer": {"_target_": "SimpleInferer"} if config.model.pool is None else _BAG_INFERER,
         "postprocessing": _postprocessing(images if outlines else None),
         "handlers": [] if outlines else [_CSV],
         "evaluator": {
@@ -225,6 +226,22 @@ def _preprocessing(images: Images | None) -> Json:
 
 def _plain_tensor(key: str) -> str:
     return f"torch.as_tensor(item['{key}']).cpu().as_subclass(torch.Tensor)"
+
+
+#: A patient's pictures are prepared one by one, and are one input together.
+_BAG = {
+    "_target_": "Lambda",
+    "func": (
+        "$lambda item: {**{key: value for key, value in item.items() if key != 'pictures'},"
+        " 'image': torch.stack([@single(picture)['image'].as_subclass(torch.Tensor)"
+        " for picture in item['pictures']])}"
+    ),
+}
+#: The loader puts an axis of one in front, of which the bag is the only item.
+_BAG_INFERER = (
+    "$lambda image, network, *others: network(image[0], *(row.expand(image.shape[1], -1)"
+    " for row in others))"
+)
 
 
 def _postprocessing(images: Images | None) -> Json:

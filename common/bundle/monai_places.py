@@ -6,8 +6,13 @@ from common.bundle.origin import Json
 from common.config.run_config import Images, Table
 
 
-def datalist(images: Images | None, table: Table | None) -> str:
-    """Return the items to score: the files of a folder, or what its datalist.json names."""
+def datalist(images: Images | None, table: Table | None, *, bags: bool = False) -> str:
+    """Return the items to score: the files of a folder, or what its datalist.json names.
+
+    With `bags` an item is a folder, whose entries are one patient's pictures.
+    """
+    if bags:
+        return _bags(table)
     if table is None:
         return (
             f"$[{{'image': str(path), 'path': str(path), 'name': path.name, {_KIND}}} for path in"
@@ -26,6 +31,22 @@ def datalist(images: Images | None, table: Table | None) -> str:
     return (
         f"$[{row} for n, row in"
         " enumerate(json.loads(pathlib.Path(@dataset_dir, 'datalist.json').read_text()))]"
+    )
+
+
+def _bags(table: Table | None) -> str:
+    shown = "sorted(one for one in {}.iterdir() if not one.name.startswith('.'))"
+    pictures = (
+        f"[{{'image': str(path), 'path': str(path), {_KIND}}} for path in"
+        f" {shown.format('pathlib.Path(@dataset_dir, name)')}]"
+    )
+    if table is None:
+        each = f"sorted(one.name for one in {shown.format('pathlib.Path(@dataset_dir)')})"
+        return f"$[{{'pictures': {pictures}, 'name': name}} for name in {each}]"
+    return (
+        f"$[{{'table': @encode(row['table']), 'pictures': {pictures}, 'name': name}} for row in"
+        " json.loads(pathlib.Path(@dataset_dir, 'datalist.json').read_text())"
+        " for name in [row['image']]]"
     )
 
 

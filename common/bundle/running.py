@@ -7,7 +7,7 @@ from common.config.run_config import RunConfig
 
 def running_text(config: RunConfig) -> str:
     """Return the sections on loading; the code in them runs as it stands, in the bundle."""
-    parts = [_ONNX, _monai(config)]
+    parts = [_ONNX, *([] if config.model.pool is None else [_BAG]), _monai(config)]
     if config.cohort.images is not None:
         parts.append(_PREPARATION)
     return "\n\n".join(parts)
@@ -41,7 +41,16 @@ There is no `model.pt`: it would be a pickle, which can run whatever its writer 
 def _monai(config: RunConfig) -> str:
     images, table = config.cohort.images, config.cohort.table
     needs = "monai pytorch-ignite fire" + ("" if images is None else " nibabel pydicom pillow")
-    if images is None:
+    bags = config.model.pool is not None
+    if bags and images is not None:
+        folder = f"a folder, one a patient, with all of its images: {_kinds(images.dimensions)}"
+        given = f"Each entry of `FOLDER` is {folder}."
+        if table is not None:
+            given = (
+                '`FOLDER` holds `datalist.json`, a list of `{"image": NAME, "table": {COLUMN:'
+                f" VALUE, ...}}}}`, and the named entries: each is {folder}."
+            )
+    elif images is None:
         given = '`FOLDER` holds `datalist.json`: a list of `{"table": {COLUMN: VALUE, ...}}`.'
     elif table is None:
         given = f"Each entry of `FOLDER` is one item: {_kinds(images.dimensions)}."
@@ -65,6 +74,12 @@ python -m monai.bundle run --bundle_root . --meta_file configs/metadata.json \\
 ```
 
 {given} `RESULTS` gets {result}."""
+
+
+_BAG = """\
+All images that are given in one call are one patient's: the first axis of `image` is that patient's
+images, in any order, and the answer has one row. Give one patient at a time; another patient's
+images in the same call would be taken for the same patient's."""
 
 
 def _kinds(dimensions: int) -> str:

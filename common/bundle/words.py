@@ -65,6 +65,11 @@ def patients_words(config: RunConfig) -> str:
     """Return how a patient with several items was scored."""
     if config.task.outlines or config.evaluation.unit == "image":
         return "Each item was scored by itself."
+    if config.model.pool is not None:
+        return (
+            f"A patient's items are one input together ({config.model.pool} over their features), "
+            "and one answer."
+        )
     return "A patient's items were scored together: the mean of `output`, then the last function."
 
 

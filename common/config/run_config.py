@@ -131,6 +131,7 @@ class RunConfig(Part):
         _check_transforms(self.cohort, self.model, self.training)
         _check_metrics(self.task, self.evaluation)
         _check_loss(self)
+        _check_pool(self)
         fault = scaffold_misfit(self.training, self.aggregation)
         if fault is not None:
             raise ValueError(fault)
@@ -328,6 +329,26 @@ def _check_loss(config: RunConfig) -> None:
             message = (
                 f"training.loss={training.loss.name} stands beside task.name={config.task.name}, "
                 "which is learned by its own loss; remove training.loss"
+            )
+            raise ValueError(message)
+
+
+def _check_pool(config: RunConfig) -> None:
+    """Refuse a pool where there is nothing to pool, or where each picture is measured alone."""
+    private = None if config.privacy == "none" else config.privacy.model
+    for model in (config.model, private):
+        if model is None or model.pool is None:
+            continue
+        if model.network == "table" or model.network in SEGMENTATION_NETWORKS:
+            message = (
+                f"model.pool={model.pool} makes one answer of a patient's pictures, and "
+                f"{model.network} gives none of a picture; remove pool"
+            )
+            raise ValueError(message)
+        if config.evaluation.unit == "image":
+            message = (
+                f"model.pool={model.pool} gives one answer a patient, and evaluation.unit=image "
+                "measures each picture by itself; write evaluation.unit: patient, or remove pool"
             )
             raise ValueError(message)
 

@@ -69,6 +69,11 @@ class Model(Part):
     #: frozen_features: a fixed public random projection to so many features, or none.
     projection: PositiveInt | None = None
     dropout: float = Field(strict=True, default=0.0, ge=0, lt=1)
+    #: One answer of all of a patient's pictures together: the mean or maximum of their features,
+    #: or gated attention (Ilse et al. 2018). Without it each picture is answered by itself.
+    pool: Literal["mean", "max", "attention"] | None = Field(
+        default=None, exclude_if=lambda given: given is None
+    )
 
     def __hash__(self) -> int:
         # A dict has none of its own, and what is computed for a model is kept by it.
@@ -89,7 +94,7 @@ class Model(Part):
                 f"{self.network} takes width, hidden and dropout"
             )
             raise ValueError(message)
-        ours = ("width", "hidden", "backbone", "projection", "dropout")
+        ours = ("width", "hidden", "backbone", "projection", "dropout", "pool")
         given = [name for name in ours if name in self.model_fields_set and foreign]
         fields = type(self).model_fields
         given = [name for name in given if getattr(self, name) != fields[name].default]

@@ -12,6 +12,7 @@ from torch import nn
 from common.config.network_sizes import misfit
 from common.config.run_config import Cohort, Images, Model
 from common.extensions.loading import Pins
+from common.models.bags import BagClassifier, pool_of
 from common.models.frozen_features import feature_width, image_shape
 from common.models.fusion import Classifier, Segmenter, linear_head, start_at_zero
 from common.models.monai_networks import image_body, segmentation_parts
@@ -49,11 +50,15 @@ def _build(model: Model, cohort: Cohort, outputs: int, pins: Pins) -> nn.Module:
             return _over_features(model, columns, outputs)
         case "frozen_features":
             width = feature_width(model, image_shape(cohort.images), pins)
+            if model.pool is not None:
+                return _bag(model, nn.Identity(), width, columns, outputs)
             return _over_features(model, width + columns, outputs)
         case "unet" | "segresnet" | "dynunet" | "swin_unetr":
             return Segmenter(*segmentation_parts(model, _images(model, cohort), outputs))
         case _:
             body, features = _image_body(model, _images(model, cohort))
+            if model.pool is not None:
+                return _bag(model, body, features, columns, outputs)
             head = linear_head(features + columns, outputs, model.hidden, dropout=model.dropout)
             return Classifier(body, head)
 
@@ -61,6 +66,15 @@ def _build(model: Model, cohort: Cohort, outputs: int, pins: Pins) -> nn.Module:
 def _over_features(model: Model, inputs: int, outputs: int) -> Classifier:
     head = linear_head(inputs, outputs, model.hidden, dropout=model.dropout)
     return Classifier(nn.Identity(), start_at_zero(head))
+
+
+def _bag(model: Model, body: nn.Module, features: int, columns: int, outputs: int) -> BagClassifier:
+    """Return a network of one answer a patient; with frozen features it starts at the output 0."""
+    assert model.pool is not None  # noqa: S101  # whoever calls asked
+    pool, width = pool_of(model.pool, features)
+    head = linear_head(width + columns, outputs, model.hidden, dropout=model.dropout)
+    frozen = isinstance(body, nn.Identity)
+    return BagClassifier(body, pool, start_at_zero(head) if frozen else head)
 
 
 def _image_body(model: Model, images: Images) -> tuple[nn.Module, int]:
@@ -126,8 +140,7 @@ def norm_parameters(network: nn.Module) -> tuple[str, ...]:
 
 def head_parameters(network: nn.Module) -> tuple[str, ...]:
     """Return the parameters after the features: what FedRep and FedPer leave at each site."""
-    heads = (
-        module.head for module in network.modules() if isinstance(module, Classifier | Segmenter)
-    )
+    kinds = Classifier | Segmenter | BagClassifier
+    heads = (module.head for module in network.modules() if isinstance(module, kinds))
     kept = {id(parameter) for head in heads for parameter in head.parameters()}
     return tuple(n for n, p in network.named_parameters() if id(p) in kept and p.requires_grad)

@@ -12,6 +12,7 @@ from client.training.training_site import Site, data_order
 from common.config.run_config import RunConfig
 from common.data.sample import patient_loss
 from common.extensions.transforms import transforms_of
+from common.models.bags import answered
 from common.models.run_network import network_of
 from common.tasks import task_of
 from common.tasks.loss_choice import training_loss
@@ -42,8 +43,8 @@ def bare_round_seconds(sites: Mapping[str, Site], config: RunConfig) -> float:
                 image, target = batch.image, batch.target
                 if transforms is not None:
                     image, target = transforms(image, target, generator)
-                losses = item_loss(network(image, batch.table), target)
-                patient_loss(losses, batch).backward()  # type: ignore[no-untyped-call]  # torch ships it so
+                output, of = answered(network, batch._replace(image=image, target=target))
+                patient_loss(item_loss(output, of.target), of).backward()  # type: ignore[no-untyped-call]  # torch ships it so
                 optimizer.step()
         times.append(time.perf_counter() - start)
     return statistics.median(times)

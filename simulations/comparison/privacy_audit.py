@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from client.privacy.patient_gradients import Backend, Objective
+from client.privacy.patient_gradients import LOOP, Backend, Objective
 from client.privacy.private_step import patient_optimizer, private_step
 from common.data.sample import Patients
 from common.privacy.accounting import epsilon_of
@@ -28,6 +28,8 @@ from common.privacy.plan import Mechanism, PrivacyPlan
 _NORMAL = statistics.NormalDist()
 _HALVINGS = 40
 _LARGEST_MU = 40.0
+#: Most items of a canary in a step; those that are no bags have one.
+_ITEMS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,16 +70,26 @@ def canaries(count: int, seed: int) -> Canaries:
     )
 
 
-def train(patients: Patients, plan: PrivacyPlan, noise: NoiseSource, count: int) -> list[Tensor]:
-    """Take the plan's steps as a site does and return each released update, (canaries,)."""
-    model = CanaryNet(count)
-    objective = Objective(model=model, item_loss=_loss, patients=patients, images_per_patient=1)
-    optimizer = patient_optimizer(torch.optim.SGD(model.parameters(), lr=1.0), plan, noise)
+def train(
+    patients: Patients, plan: PrivacyPlan, noise: NoiseSource, model: nn.Module | int
+) -> list[Tensor]:
+    """Take the plan's steps as a site does and return each released update, (canaries,).
+
+    `model` is the number of canaries, or a network of one weight a canary that pools a patient's
+    items.
+    """
+    backend = Backend("vmap", model) if isinstance(model, int) else LOOP
+    network = CanaryNet(model) if isinstance(model, int) else model
+    (weight,) = network.parameters()
+    objective = Objective(
+        model=network, item_loss=_loss, patients=patients, images_per_patient=_ITEMS
+    )
+    optimizer = patient_optimizer(torch.optim.SGD([weight], lr=1.0), plan, noise)
     updates = []
     for _ in range(plan.mechanism.steps):
-        before = model.weight.detach().clone()
-        private_step(objective, optimizer, noise, Backend("vmap", count))
-        updates.append(model.weight.detach() - before)
+        before = weight.detach().clone()
+        private_step(objective, optimizer, noise, backend)
+        updates.append((weight.detach() - before).flatten())
     return updates
 
 
@@ -139,4 +151,5 @@ def _moved(probability: float, mu: float) -> float:
 
 
 def _loss(output: Tensor, target: Tensor) -> Tensor:
-    return nn.functional.binary_cross_entropy_with_logits(output, target, reduction="none")
+    losses = nn.functional.binary_cross_entropy_with_logits(output, target, reduction="none")
+    return losses if losses.dim() == 1 else losses.flatten(1).mean(1)

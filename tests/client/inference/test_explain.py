@@ -243,7 +243,7 @@ def test_attributions_add_up_to_what_the_values_changed(task: str, images: str) 
         output = model.deployed(**item.inputs())[1]
         usual = model.deployed(**item_of(image, usual_row(row, table)).inputs())[1]
     aim = aim_of(config, output[0])
-    found = attributions_of(model.deployed, item, table, aim)
+    found = attributions_of(model.deployed, [item], table, aim)
     assert [a.column for a in found] == ["age", "crp", "sex"]
     total = float((aim.of(output) - aim.of(usual))[0])
     assert abs(total) > 0.01
@@ -256,7 +256,7 @@ def test_a_column_that_is_missing_is_given_nothing() -> None:
     assert table is not None
     model = model_of(config, stirred(config, by=0.5))
     row = torch.tensor([1.3, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0])  # crp and sex are missing
-    found = attributions_of(model.deployed, item_of(table=row), table, Aim(label="ill", place=0))
+    found = attributions_of(model.deployed, [item_of(table=row)], table, Aim(label="ill", place=0))
     assert [a.value == 0 for a in found] == [False, True, True]
 
 
@@ -267,7 +267,7 @@ def test_of_a_linear_model_each_column_gets_its_own_product() -> None:
     network = stirred(config)
     row = torch.tensor([2.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0])
     found = attributions_of(
-        Deployed(network, config), item_of(table=row), table, Aim(label="ill", place=0)
+        Deployed(network, config), [item_of(table=row)], table, Aim(label="ill", place=0)
     )
     weight = next(p for p in network.parameters() if p.shape == (1, 7))[0].detach()
     usual = torch.tensor([0.0, 0.0, 0.5, 0.5, 0.0, 1.0, 0.0])

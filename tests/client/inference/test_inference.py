@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from client.dicom.reasons import Reason, Unusable
+from client.inference import fit_calibration
 from client.inference.calibration.site_calibration import SiteCalibration
 from client.inference.fit_calibration import FEWEST_PATIENTS, CalibrationOptions, fit
 from client.inference.trained_model import Local, TrainedModel, open_model, score_study
@@ -23,6 +24,7 @@ from client.results.writing import write_results
 from client.training.evaluation import score
 from client.training.local_model import open_local_model
 from common.config.run_config import RunConfig
+from common.data.sample import take
 from common.data.weights import load_weights, save_weights
 from common.platform.errors import CohortError, ConfigurationError, StateDamaged
 from tests.client.dicom_files import (
@@ -109,6 +111,45 @@ def test_a_study_gets_the_score_that_its_patient_got_when_the_model_was_measured
     outputs = [np.log(p / (1 - p)) for p in own]
     together = 1 / (1 + np.exp(-np.mean(outputs)))
     assert several[0].quantities[0].raw == pytest.approx(together, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("pool", "cohort"), [("attention", f", {TABLE}"), ("max", ""), ("mean", "")]
+)
+def test_a_network_that_pools_answers_once_of_all_images(
+    pool: str, cohort: str, tmp_path: Path
+) -> None:
+    folder = site(tmp_path / "site")
+    config = config_of(cohort=f"{{images: {{size: [16, 16]}}{cohort}}}")
+    model = config.model.model_copy(update={"pool": pool})
+    config = config.model_copy(update={"model": model})
+    opened = model_for(config)
+    expected = measured(folder, config, opened, tmp_path / "cache")
+    labels = read_labels(folder / "labels.csv", ["age"], with_images=True) if cohort else None
+    found = [score_study(files(folder / f"P{n}"), opened, Local(labels=labels)) for n in range(4)]
+    for number, scores in enumerate(found):
+        for one in scores:
+            assert one.quantities[0].raw == pytest.approx(float(expected[number, 0]), abs=1e-6)
+    assert found[0][0].quantities[1].meaning.endswith("image 1 of 1 alone")
+    assert found[0][0].heatmap is not None
+    if cohort:
+        row = found[0][0].attributions
+        assert [a.column for a in row] == ["age"]
+        assert row == found[0][1].attributions, "the study is explained as one"
+
+
+def test_a_calibration_of_a_network_that_pools_is_by_bag(tmp_path: Path) -> None:
+    folder = site(tmp_path / "site")
+    config = config_of()
+    model = config.model.model_copy(update={"pool": "attention"})
+    config = config.model_copy(update={"model": model})
+    opened = model_for(config)
+    cohort = load(folder, config, tmp_path / "cache")
+    outputs = fit_calibration._outputs(
+        opened, take(cohort.items, torch.arange(len(cohort.items.patient)))
+    )
+    expected = measured(folder, config, opened, tmp_path / "cache")
+    torch.testing.assert_close(outputs.sigmoid(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_images_of_one_series_share_a_score_that_can_be_written(tmp_path: Path) -> None:

@@ -53,6 +53,14 @@ RUNS = {
     "window: [0, 4000]}}, model: {network: unet, width: 2}",
     "outlines": "task: {kind: segmentation}, cohort: {images: {size: [16, 32], fit: crop}},"
     "model: {network: unet, width: 2}",
+    "bags": "task: {kind: diagnosis, type: multiclass, target: kind, classes: [a, b, c]},"
+    "cohort: {images: {size: [24, 32]}, table: {numbers: [{column: 'a@b %c$',"
+    "center: 60, scale: 10}, {column: crp, transform: log}],"
+    "categories: [{column: sex, values: [f, m]}]}},"
+    "model: {network: small_cnn, width: 4, pool: attention}",
+    "bags-alone": "task: {kind: diagnosis, target: tumour},"
+    "cohort: {images: {size: [24, 32]}},"
+    "model: {network: small_cnn, width: 4, pool: mean}",
     "table": CASES["survival"],
 }
 TABLE = (
@@ -69,7 +77,7 @@ for name in ("common", "client", "server", "simulations"):
 from monai.bundle import run, verify_net_in_out
 for folder in sys.argv[1:]:
     os.chdir(folder + "/bundle")
-    if "pictures" not in folder:  # MONAI's check takes networks of one input
+    if not folder.endswith(("pictures", "bags")):  # MONAI's check takes networks of one input
         verify_net_in_out(net_id="network_def", meta_file="configs/metadata.json",
                           config_file="configs/inference.json", device="cpu")
     run(bundle_root=".", meta_file="configs/metadata.json", config_file="configs/inference.json",
@@ -187,6 +195,16 @@ def pictures_given(folder: Path) -> None:
     nib.save(turned(flat, (2, 1, 0), flip=1), folder / "flat-turned.nii.gz")
 
 
+def bags_given(folder: Path, *, with_table: bool) -> None:
+    for place in range(len(TABLE)):
+        for number in range(place + 1):
+            picture = image(noise(50, 40, seed=10 * place + number))
+            save(folder / f"{place}/{number}.dcm", picture)
+    if with_table:
+        rows = [{"image": str(place), "table": row} for place, row in enumerate(TABLE)]
+        (folder / "datalist.json").write_text(json.dumps(rows))
+
+
 def given(name: str, folder: Path) -> None:
     """Write what the runner is to score."""
     folder.mkdir()
@@ -197,6 +215,8 @@ def given(name: str, folder: Path) -> None:
                 save(folder / f"{place}.dcm", image(noise(50, 40 + place, seed=place)))
                 rows.append({"image": f"{place}.dcm", "table": row})
             (folder / "datalist.json").write_text(json.dumps(rows))
+        case "bags" | "bags-alone":
+            bags_given(folder, with_table=name == "bags")
         case "frozen":
             np.save(folder / "a.npy", noise(40, 50, seed=1).T.astype(np.float32))
         case "volumes":
@@ -293,6 +313,20 @@ def test_the_runner_scores_dicom_and_clinical_columns_as_a_site_does(scored: Pat
     assert list(found) == ["0.dcm", "1.dcm", "2.dcm"]
     np.testing.assert_allclose(list(found.values()), ours, atol=1e-4)
     assert len({round(row[0], 3) for row in found.values()}) > 1, "all alike tell nothing"
+
+
+@pytest.mark.parametrize("name", ["bags", "bags-alone"])
+def test_the_runner_gives_one_answer_of_a_patients_folder(scored: Path, name: str) -> None:
+    found = rows_of(scored / name / "out/predictions.csv")
+    assert list(found) == ["0", "1", "2"]
+    for place in range(3):
+        pictures = [
+            prepare(noise(50, 40, seed=10 * place + n).astype(np.float32), None, rules_of(name))
+            for n in range(place + 1)
+        ]
+        row = torch.tensor([ENCODED[place]] * (place + 1), dtype=torch.float32)
+        ours = answers(name, pictures, row if name == "bags" else None)
+        np.testing.assert_allclose([found[str(place)]], ours, atol=1e-4)
 
 
 def test_frozen_features_take_their_backbone_along(scored: Path) -> None:

@@ -90,6 +90,16 @@ WRONG = [
             "[slices, rows, columns]",
         ],
     ),
+    (
+        "{network: small_cnn}",
+        "{network: small_cnn, pool: sum}",
+        ["model.pool", "'sum'", "'attention'"],
+    ),
+    (
+        "{network: small_cnn}",
+        "{network: small_cnn, pool: mean}\nevaluation: {unit: image}",
+        ["model.pool=mean", "evaluation.unit=image", "evaluation.unit: patient"],
+    ),
     ("name: example", "name: My Run", ["name", "'My Run'", "pattern"]),
     ("rounds: 3", "rounds: 3, rounds: 4", ["rounds is given twice", "line 6"]),
     ("size: [64, 64]", "size: [64, 64", ["not YAML", "line"]),
