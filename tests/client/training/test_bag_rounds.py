@@ -107,8 +107,8 @@ def test_a_personal_head_leaves_attention_with_everybody() -> None:
 @pytest.mark.parametrize(
     ("model", "why"),
     [
-        ("{network: table, pool: mean}", "network table|table gives none"),
-        ("{network: acme-nets/tiny, pool: mean}", "model.pool"),
+        ("{network: table, pool: mean}", "table gives none"),
+        ("{network: acme-nets/tiny, pool: mean}", r"model\.pool"),
     ],
 )
 def test_a_pool_without_pictures_of_a_patient_is_refused(model: str, why: str) -> None:
@@ -128,7 +128,7 @@ def test_a_private_model_that_pools_is_checked_too() -> None:
       model: {network: small_cnn}, training: {rounds: 1}, evaluation: {unit: image},
       privacy: {unit: patient, epsilon: 3, default_patients: 40,
                 model: {network: frozen_features, pool: attention}}}"""
-    with pytest.raises(ConfigurationError, match="evaluation.unit=image"):
+    with pytest.raises(ConfigurationError, match=r"evaluation\.unit=image"):
         parse_config(text)
 
 
