@@ -60,7 +60,7 @@ def withdraw(home: Home, patient: str | None, *, yes: bool, delete_pulled: bool)
     _note(home)
     say(
         f"Forgotten: {forgotten.indexed} images of the index, pixels of {forgotten.decoded}, and "
-        f"{forgotten.prepared} files of prepared images, which are made again without them."
+        f"{forgotten.prepared} files of prepared images."
     )
     if gone:
         say(f"Deleted {gone} files that `pull` had fetched.")

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from client.cohort.join import Joined, JoinedItem
 from client.cohort.prepare import Prepared
@@ -22,6 +21,7 @@ from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.labels.clinical_columns import encode_rows
 from client.labels.label_table import Labels, Row
 from common.config.run_config import RunConfig
+from common.data.kept_items import Items, held, taken
 from common.data.sample import Patients
 from common.tasks import Task, UnusableLabel, task_of
 from common.tasks.extension_classes import encoding_task
@@ -50,17 +50,18 @@ def assemble(
     if config.cohort.table is not None:
         table, odd = encode_rows(labels, rows, config.cohort.table)
         problems += odd
-    image, images = torch.zeros((len(flat), 0)), config.cohort.images
+    images = config.cohort.images
+    image: Items = torch.zeros((len(flat), 0))
     blank = task_of(config.task).blank_target(() if images is None else tuple(images.size))
     targets = [item.target for item in flat] or [blank]
-    target = torch.from_numpy(np.stack(targets))[: len(flat)]
+    target: Items = torch.from_numpy(np.stack(targets))[: len(flat)]
     if prepared is not None:
         chosen = [item.joined.image for item in flat]
-        image = _take(prepared.image, chosen)
+        image = held(_take(prepared.image, chosen))
         if config.task.outlines:
             # Of the shape of maps also where nobody can be used: a private run goes on.
             maps = prepared.labels if len(prepared.image) else torch.from_numpy(blank[None])[:0]
-            target = _take(maps, chosen)
+            target = held(_take(maps, chosen))
     numbers = {patient: number for number, patient in enumerate(by_patient)}
     confounder = config.cohort.confounder
     return SiteCohort(
@@ -164,8 +165,8 @@ def _split_problem(named: set[Part | None] | None) -> Reason | None:
     return Reason.PATIENT_IN_TWO_SPLITS if len(named) > 1 else None
 
 
-def _take(tensor: Tensor, chosen: list[int]) -> Tensor:
+def _take(items: Items, chosen: list[int]) -> Items:
     """Return these items; all of them in their order are not copied."""
-    if chosen == list(range(len(tensor))):
-        return tensor
-    return tensor[torch.tensor(chosen, dtype=torch.int64)]
+    if chosen == list(range(len(items))):
+        return items
+    return taken(items, torch.tensor(chosen, dtype=torch.int64))

@@ -97,7 +97,7 @@ def _prepared(site: Path, wanted: WantedImages, cache: Cache) -> Prepared:
     files = dicom_files(site, wanted.mask_files())
     try:
         key = prepared_key(site, files, wanted)
-        kept = kept_images(cache, key)
+        kept = kept_images(cache, key, wanted)
         if kept is not None:
             return kept
         with PixelStore(cache.folder / PIXELS) as store, Index(cache.index) as index:
@@ -105,7 +105,7 @@ def _prepared(site: Path, wanted: WantedImages, cache: Cache) -> Prepared:
             gate = ImageGate(wanted, site, index)
             selected = select(scanned, gate.check, wanted.grouping(), store.withdrawn)
             decoded = decode(selected, store, index)
-            prepared = prepare_images(site, decoded, wanted, store)
+            prepared = prepare_images(site, decoded, wanted, store, cache)
         keep_prepared(cache, key, prepared)
     except (OSError, sqlite3.Error) as error:
         message = f"Cannot use the cache {cache.folder}: {error}. Free space there or delete it."

@@ -5,14 +5,17 @@ The fourth step from a folder to tensors (client/cohort/loading.py).
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from client.cohort.decode import Decoded
@@ -26,6 +29,8 @@ from client.dicom.pixels.pixel_store import PixelStore
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.labels.label_table import dicom_keys
 from client.site.cache import Cache, file_key, key_of
+from common.config.run_config import Images
+from common.data.kept_items import ItemFiles, Items, is_whole, write_item
 from common.data.preprocessing import prepare
 
 
@@ -33,20 +38,23 @@ from common.data.preprocessing import prepare
 class Prepared:
     """A site's images as the network takes them, in the order of `keys`."""
 
-    image: Tensor  # (items, channels, *size) float32
-    labels: Tensor  # (items, *size) uint8; (items, 0) where no mask was asked for
+    image: Items  # (items, channels, *size) float32
+    labels: Items  # (items, *size) uint8; (items, 0) where no mask was asked for
     keys: tuple[Mapping[str, str], ...]  # DICOM keys and source of each item
     problems: tuple[Unusable, ...]
 
 
 def prepare_images(
-    site: Path, decoded: Decoded, wanted: WantedImages, store: PixelStore
+    site: Path, decoded: Decoded, wanted: WantedImages, store: PixelStore, cache: Cache
 ) -> Prepared:
-    """Return every usable image on the network's grid, and all that was not used until here."""
+    """Return every usable image on the network's grid, and all that was not used until here.
+
+    Each is written as a file of its own; one that is there already is not made again.
+    """
     rules, masks = wanted.rules, wanted.masks
-    images: list[Tensor] = []
-    targets: list[Tensor] = []
+    names: list[str] = []
     keys: list[dict[str, str]] = []
+    drawn: set[int] = set()
     problems = _without_masks(decoded.problems, wanted)
     outlines = _Outlines(site, decoded, wanted)
 
@@ -65,22 +73,65 @@ def prepare_images(
         try:
             with contained(), fitting():
                 target = outlines.of(image, partial(tell, image=image))
-                prepared = prepare(image.values, image.spacing, rules, image.padding)
+            name = _kept_item(cache, image, target, wanted)
         except UnusableFile as problem:
             problems.append(listed(problem, image))
         else:
-            images.append(prepared)
-            targets.append(target)
+            names.append(name)
+            drawn.update(np.unique(target.numpy()).tolist())
             keys.append(image.keys())
-    if masks is not None:
-        problems += _never_drawn(targets, masks.structures)
-    empty = torch.zeros((0, rules.channels, *rules.size))
-    return Prepared(
-        image=torch.stack(images) if images else empty,
-        labels=torch.stack(targets) if targets else torch.zeros((0, 0), dtype=torch.uint8),
-        keys=tuple(keys),
-        problems=tuple(problems),
+    if masks is not None and names:
+        problems += _never_drawn(drawn, len(names), masks.structures)
+    found, labels = _items(cache, names, wanted)
+    return Prepared(image=found, labels=labels, keys=tuple(keys), problems=tuple(problems))
+
+
+def _kept_item(cache: Cache, image: Image, target: Tensor, wanted: WantedImages) -> str:
+    """Return the name of an image's file, written where it is not there yet, or UnusableFile."""
+    rules = wanted.rules
+    name = _name_of(cache, image, target, rules)
+    if not is_whole(cache.items / name):
+        with contained(), fitting():
+            prepared = prepare(image.values, image.spacing, rules, image.padding)
+        write_item(cache.items / name, prepared.numpy(), bits=rules.kept_bits)
+    if wanted.masks is not None and not is_whole(cache.items / _outline(name)):
+        write_item(cache.items / _outline(name), target.numpy())
+    return name
+
+
+def _name_of(cache: Cache, image: Image, target: Tensor, rules: Images) -> str:
+    """Return the name of an image's file, by all that goes into it, whoever else is there."""
+    key = key_of(
+        "item",
+        rules.model_dump(mode="json"),
+        image.spacing,
+        _content(image.values),
+        None if image.padding is None else _content(image.padding),
+        _content(target.numpy()),
     )
+    return cache.item_name(image.header.patient, key)
+
+
+def _outline(name: str) -> str:
+    return name.replace(".npy", "-outline.npy")
+
+
+def _content(values: NDArray[np.generic]) -> str:
+    shaped = f"{values.dtype} {values.shape}".encode()
+    return hashlib.blake2b(np.ascontiguousarray(values).data, key=shaped[:64]).hexdigest()
+
+
+def _items(cache: Cache, names: Sequence[str], wanted: WantedImages) -> tuple[Items, Items]:
+    """Return images and label maps of these names."""
+    rules = wanted.rules
+    shape, outlines = torch.Size((rules.channels, *rules.size)), torch.Size(rules.size)
+    if not names:
+        return torch.zeros((0, *shape)), torch.zeros((0, 0), dtype=torch.uint8)
+    image = ItemFiles(folder=cache.items, names=tuple(names), item=shape, kind=torch.float32)
+    if wanted.masks is None:
+        return image, torch.zeros((len(names), 0), dtype=torch.uint8)
+    maps = tuple(map(_outline, names))
+    return image, ItemFiles(folder=cache.items, names=maps, item=outlines, kind=torch.uint8)
 
 
 def _without_masks(problems: Iterable[Unusable], wanted: WantedImages) -> list[Unusable]:
@@ -95,12 +146,13 @@ def _without_masks(problems: Iterable[Unusable], wanted: WantedImages) -> list[U
     return [p for p in problems if (p.patient, p.what) not in own]
 
 
-def _never_drawn(targets: Sequence[Tensor], structures: Iterable[str]) -> Iterator[Unusable]:
+def _never_drawn(
+    drawn: AbstractSet[int], masks: int, structures: Iterable[str]
+) -> Iterator[Unusable]:
     """Yield a notice for each structure that none of the site's masks holds."""
-    drawn = {number for target in targets for number in np.unique(target.numpy()).tolist()}
     for number, name in enumerate(structures, 1):
-        if targets and number not in drawn:
-            detail = f"drawn in none of the {len(targets)} masks that are used"
+        if number not in drawn:
+            detail = f"drawn in none of the {masks} masks that are used"
             yield Unusable(reason=Reason.MASK_NAMES, what=f"structure {name}", detail=detail)
 
 
@@ -156,7 +208,7 @@ def prepared_key(site: Path, files: Sequence[Path], wanted: WantedImages) -> str
     structures = list(masks.structures.items()) if masks else None
     mask_rules = (structures, masks.column, masks.resample) if masks else None
     return key_of(
-        "prepared",
+        "prepared items",
         known,
         wanted.rules.model_dump(mode="json"),
         index,
@@ -176,31 +228,34 @@ def _file_key(path: Path) -> str:
 
 
 def keep_prepared(cache: Cache, key: str, prepared: Prepared) -> None:
-    """Keep prepared images for the next time."""
-    cache.keep_array(f"{key}-image", prepared.image.numpy())
-    cache.keep_array(f"{key}-labels", prepared.labels.numpy())
+    """Keep which images were prepared, for the next time."""
+    names = prepared.image.names if isinstance(prepared.image, ItemFiles) else ()
     cache.keep_facts(
         key,
         {
+            "items": list(names),
             "keys": [dict(k) for k in prepared.keys],
             "problems": [[p.reason.name, p.what, p.detail, p.patient] for p in prepared.problems],
         },
     )
 
 
-def kept_images(cache: Cache, key: str) -> Prepared | None:
-    """Return what was prepared before of the same files by the same rules; None if nothing was."""
-    facts = cache.facts(key)
-    image = cache.array(f"{key}-image") if facts else None
-    labels = cache.array(f"{key}-labels") if facts else None
-    if facts is None or image is None or labels is None:
+def kept_images(cache: Cache, key: str, wanted: WantedImages) -> Prepared | None:
+    """Return what was prepared before of the same files by the same rules; None if nothing was.
+
+    Every file is read once here, and its checksum looked at.
+    """
+    facts = cache.facts(key) or {}
+    names, keys, problems = (facts.get(part) for part in ("items", "keys", "problems"))
+    if not (isinstance(names, list) and isinstance(keys, list) and isinstance(problems, list)):
         return None
-    keys, problems = facts["keys"], facts["problems"]
-    if not isinstance(keys, list) or not isinstance(problems, list):
+    files = [*names, *(map(_outline, names) if wanted.masks is not None else ())]
+    if not all(is_whole(cache.items / name) for name in files):
         return None
+    image, labels = _items(cache, names, wanted)
     return Prepared(
-        image=torch.from_numpy(image),
-        labels=torch.from_numpy(labels),
+        image=image,
+        labels=labels,
         keys=tuple(keys),
         problems=tuple(
             Unusable(reason=Reason[r], what=w, detail=d, patient=p) for r, w, d, p in problems

@@ -12,6 +12,7 @@ from torch import Tensor
 from client.cohort.split import Part, SplitKey, part_of
 from client.dicom.reasons import Reason, Unusable
 from common.config.run_config import Split
+from common.data.kept_items import Items, taken
 from common.data.sample import Patients
 
 
@@ -30,7 +31,7 @@ class SiteCohort:
     #: By pseudonym: (channel, *spatial), the first image of a few patients, for people to look at.
     examples: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def with_images(self, image: Tensor) -> SiteCohort:
+    def with_images(self, image: Items) -> SiteCohort:
         """Return the cohort with other image tensors, such as features, one per item."""
         return replace(self, items=replace(self.items, image=image))
 
@@ -63,9 +64,9 @@ def patients_at(patients: Patients, positions: list[int]) -> Patients:
     # Items of one patient must stand together, in the order of `positions`.
     keep = keep[owner[keep].argsort(stable=True)]
     return Patients(
-        image=patients.image[keep],
+        image=taken(patients.image, keep),
         table=patients.table[keep],
-        target=patients.target[keep],
+        target=taken(patients.target, keep),
         patient=owner[keep],
         pseudonyms=tuple(patients.pseudonyms[i] for i in positions),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 
 from client.cohort.site_cohort import SiteCohort
 from common.config.run_config import RunConfig
@@ -19,11 +20,11 @@ def outcomes_of(cohort: SiteCohort, config: RunConfig) -> dict[str, Rows]:
     if not tables:
         return {}
     task = task_of(config.task)
-    first = np.unique(items.patient.numpy(), return_index=True)[1]
+    first = torch.from_numpy(np.unique(items.patient.numpy(), return_index=True)[1])
     held: dict[str, dict[str, list[str]]] = {
         name: {row: [] for row in rows} for name, rows in tables.items()
     }
-    for patient, target in zip(items.pseudonyms, items.target.numpy()[first], strict=True):
+    for patient, target in zip(items.pseudonyms, items.target[first].numpy(), strict=True):
         for name, row in zip(tables, task.outcome_rows(target), strict=True):
             held[name][row].append(patient)
     return {

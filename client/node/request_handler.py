@@ -43,6 +43,7 @@ from client.training.private_round import counted, plan_of
 from client.training.step_timing import round_seconds
 from client.training.training_site import Guard, Site, bound_to
 from common.config.run_config import RunConfig
+from common.data.kept_items import ItemGone
 from common.messages.wire import (
     Answer,
     EvaluationRequest,
@@ -126,8 +127,8 @@ class RequestHandler:
             self._begin(request)
             while True:
                 loaded = self._load(request.config, request.seed)
-                answer = self._answer(loaded, request)
-                if self._withdrawn() <= loaded.withdrawn:
+                answer = self._answer_or_none(loaded, request)
+                if answer is not None and self._withdrawn() <= loaded.withdrawn:
                     return answer
                 self._tell("A patient was withdrawn meanwhile: the answer is given without them.")
         except RecordsLost as error:
@@ -154,6 +155,16 @@ class RequestHandler:
             "begun with here. The coordinator must begin a run of another name."
         )
         raise RunBegun(message)
+
+    def _answer_or_none(self, loaded: Loaded, request: Request) -> Answer | None:
+        """Answer; None where images went away with a patient who was withdrawn meanwhile."""
+        try:
+            return self._answer(loaded, request)
+        except ItemGone:
+            self._loaded = None  # the next request prepares what is missing
+            if self._withdrawn() <= loaded.withdrawn:
+                raise
+            return None
 
     def _answer(self, loaded: Loaded, request: Request) -> Answer:
         match request:

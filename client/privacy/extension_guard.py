@@ -120,7 +120,7 @@ def check_finite(trial: Objective) -> None:
     """Refuse a network that is not finite on images that occur: empty, even, very bright."""
     patients = trial.patients
     for what, value in (("0", 0.0), ("1", 1.0), (f"{_BRIGHT:g}", _BRIGHT)):
-        image, table = torch.full_like(patients.image, value), torch.zeros_like(patients.table)
+        image, table = torch.full_like(patients.image[:], value), torch.zeros_like(patients.table)
         found = _asked(trial, replace(patients, image=image, table=table), 0)
         if not all(bool(torch.isfinite(part).all()) for part in found):
             message = (
@@ -140,7 +140,7 @@ def check_gradients(trial: Objective) -> None:
     others = torch.full((len(patients.patient),), CONTRAST)
     others[0] = 1.0
     loud = replace(
-        patients, image=scaled(patients.image, others), table=scaled(patients.table, others)
+        patients, image=scaled(patients.image[:], others), table=scaled(patients.table, others)
     )
     quiet, beside = (
         _asked(replace(trial, model=_moved(trial.model)), some, 0) for some in (patients, loud)
@@ -180,7 +180,7 @@ def _check_calls(
         which = order[call % 2]
         patients = both[which]
         if call not in _LOOKS:  # somebody else yet, brighter each time
-            _asked(trial, replace(patients, image=(1 + call) * patients.image), 0)
+            _asked(trial, replace(patients, image=(1 + call) * patients.image[:]), 0)
         elif not all(map(_very_close, _asked(trial, patients, 0), expected[which])):
             _refuse("remembers what it saw before")
 
@@ -236,11 +236,11 @@ def _answer(trial: Objective, patients: Patients, item: int) -> tuple[Tensor, ..
     """
     if not trial.model.training:
         with torch.inference_mode():
-            return (of_each(trial.model, patients.image, patients.table)[item].clone(),)
+            return (of_each(trial.model, patients.image[:], patients.table)[item].clone(),)
     parameters = [p for p in trial.model.parameters() if p.requires_grad]
     with torch.inference_mode(mode=False), torch.enable_grad():
-        output = of_each(trial.model, patients.image, patients.table)
-        loss = trial.item_loss(output, patients.target)[item]
+        output = of_each(trial.model, patients.image[:], patients.table)
+        loss = trial.item_loss(output, patients.target[:])[item]
         found = torch.autograd.grad(loss, parameters, materialize_grads=True)
     return output[item].detach().clone(), torch.cat([part.flatten() for part in found])
 

@@ -103,7 +103,7 @@ def check_layers(model: nn.Module) -> None:
 def check_buffers(trial: Objective) -> None:
     """Refuse buffers and weights that a forward pass changes: they leave a trace of the data."""
     before = {name: value.clone() for name, value in tensors_of(trial.model)}
-    _forward(trial.model, trial.patients.image, trial.patients.table)
+    _forward(trial.model, trial.patients.image[:], trial.patients.table)
     if name := changed_tensor(trial.model, before):
         place = name.rpartition(".")[0]
         kind = "buffer" if name in dict(trial.model.named_buffers()) else "parameter"
@@ -160,7 +160,7 @@ def check_bags(trial: Objective) -> None:
 def check_loss(trial: Objective) -> None:
     """Refuse a loss that is not one number an item, or that compares items with each other."""
     patients = trial.patients
-    output = _forward(trial.model, patients.image, patients.table)[:_ITEMS]
+    output = _forward(trial.model, patients.image[:], patients.table)[:_ITEMS]
     target = patients.target[:_ITEMS]
     loss = trial.item_loss(output, target)
     if loss.shape != (_ITEMS,):
@@ -178,7 +178,7 @@ def check_loss(trial: Objective) -> None:
 
 def check_clip(trial: Objective, plan: PrivacyPlan, noise: NoiseSource) -> None:
     """Refuse a set-up in which leaving one patient out moves the sum by more than the clip norm."""
-    loud = replace(trial.patients, image=CONTRAST * trial.patients.image)
+    loud = replace(trial.patients, image=CONTRAST * trial.patients.image[:])
     fewer = _without_last(loud)
     sums = []
     for patients in (loud, fewer):
@@ -205,7 +205,7 @@ def _made_up(real: Patients) -> Patients:
     """
     generator = torch.Generator().manual_seed(0)
     # Ones and zeros are values of every task: a label, a structure, an event and who is at risk.
-    one = (torch.arange(_ITEMS) % 2 == 0).reshape(-1, *[1] * (real.target.dim() - 1))
+    one = (torch.arange(_ITEMS) % 2 == 0).reshape(-1, *[1] * (len(real.target.shape) - 1))
     target = one.expand(_ITEMS, *real.target.shape[1:]).to(real.target.dtype)
     return Patients(
         image=torch.randn((_ITEMS, *real.image.shape[1:]), generator=generator),

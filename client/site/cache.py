@@ -37,6 +37,8 @@ _EDGE_BYTES = 4096
 _LOCK = "lock"
 #: The folder of stored pixel values, which lose single patients instead of everything.
 PIXELS = "pixels"
+#: The folder of prepared items, which lose single patients, too.
+_ITEMS = "items"
 
 
 def key_of(*parts: object) -> str:
@@ -127,6 +129,15 @@ class Cache:
         """Note facts under a key."""
         replace_durably(self.folder / f"{key}.json", json.dumps(facts).encode())
 
+    @property
+    def items(self) -> Path:
+        """Return the folder of prepared items: one folder a patient, one file an item."""
+        return self.folder / _ITEMS
+
+    def item_name(self, patient: str, key: str) -> str:
+        """Return an item's file below `items`; nobody's name is in it."""
+        return f"{_own_folder(patient)}/{key}.npy"
+
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Hold the cache while it is read and filled; several may."""
@@ -139,15 +150,16 @@ class Cache:
         with self._locked(shared=False):
             yield
 
-    def forget_prepared(self) -> int:
-        """Remove everything but the stored pixels and return how many files that were.
+    def forget_prepared(self, patient: str) -> int:
+        """Remove a patient's prepared items, and return how many files were removed.
 
-        To be called under `alone`. Prepared arrays hold many patients each, and without one of
-        them none would be asked for again: its key names all of them.
+        To be called under `alone`. What was made of many patients goes as a whole: lists of
+        items, and features. The other patients' items stay, and so do the stored pixels.
         """
         removed = 0
-        for path in self.folder.iterdir() if self.folder.is_dir() else ():
-            if path.name in {_LOCK, PIXELS}:
+        own = self.items / _own_folder(patient)
+        for path in (own, *(self.folder.iterdir() if self.folder.is_dir() else ())):
+            if path.name in {_LOCK, PIXELS, _ITEMS} or not path.exists():
                 continue
             if path.is_dir() and not path.is_symlink():
                 removed += sum(1 for file in path.rglob("*") if file.is_file())
@@ -159,6 +171,11 @@ class Cache:
 
     def _locked(self, *, shared: bool) -> FileLock:
         return FileLock(self.folder / _LOCK, shared=shared, waits=True)
+
+
+def _own_folder(patient: str) -> str:
+    # Without READER_VERSION: what an earlier release kept of a patient is found, too.
+    return hashlib.sha256(f"patient {patient}".encode()).hexdigest()[:32]
 
 
 def _seal(array: NDArray[np.generic]) -> bytes:

@@ -12,6 +12,7 @@ from client.site.cache import Cache, key_of
 from client.training.training_site import Site
 from common.config.extension import is_extension
 from common.config.run_config import RunConfig
+from common.data.kept_items import Items, pieces
 
 
 def with_features(cohort: SiteCohort, config: RunConfig, cache: Cache) -> SiteCohort:
@@ -20,7 +21,7 @@ def with_features(cohort: SiteCohort, config: RunConfig, cache: Cache) -> SiteCo
     if len(images) == 0:  # nobody can be used, and a private run goes on: the width counts
         from common.models import extract_features
 
-        blank = images.new_zeros((1, *images.shape[1:]))
+        blank = torch.zeros((1, *images.shape[1:]), dtype=images.dtype)
         return cohort.with_images(extract_features(blank, config.model, config.extensions)[:0])
     key = key_of(
         "features one by one",
@@ -34,12 +35,13 @@ def with_features(cohort: SiteCohort, config: RunConfig, cache: Cache) -> SiteCo
     if kept is None:
         from common.models import extract_features
 
-        kept = extract_features(images, config.model, config.extensions).numpy()
+        found = [extract_features(p, config.model, config.extensions) for p in pieces(images)]
+        kept = torch.cat(found).numpy()
         cache.keep_array(key, kept)
     return cohort.with_images(torch.tensor(kept, dtype=torch.float32))
 
 
-def _of_an_extension(config: RunConfig, images: torch.Tensor) -> list[str]:
+def _of_an_extension(config: RunConfig, images: Items) -> list[str]:
     """Return what else features follow: the record of an extension's backbone, as it is here.
 
     Content and arguments would not do: a distribution may read its weights from elsewhere.
@@ -51,8 +53,11 @@ def _of_an_extension(config: RunConfig, images: torch.Tensor) -> list[str]:
     return [record_hash(config.model, tuple(images.shape[1:]), config.extensions)]
 
 
-def _content(images: torch.Tensor) -> str:
-    return hashlib.sha256(images.numpy().tobytes()).hexdigest()
+def _content(images: Items) -> str:
+    digest = hashlib.sha256()
+    for part in pieces(images):
+        digest.update(part.contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def site_of(cohort: SiteCohort, config: RunConfig, key: SplitKey, fold: int = 0) -> Site:

@@ -14,6 +14,7 @@ from client.training.local_model import LocalModel
 from client.training.private_round import told_at
 from client.training.training_site import Site
 from common.config.measured_rounds import is_measured
+from common.data.kept_items import Items
 from common.data.sample import Patients, patient_mean, take
 from common.messages.wire import EvaluationRequest, Refusal, RefusalReason, SiteReport
 from common.metrics.small_cells import withhold_small_cells
@@ -122,7 +123,7 @@ def scores_apart(local_model: LocalModel, patients: Patients) -> Scores:
 def _somebody(like: Patients) -> Patients:
     """Return one made-up patient of zeros, scored for the form alone."""
 
-    def zero(value: Tensor) -> Tensor:
+    def zero(value: Items) -> Tensor:
         return torch.zeros((1, *value.shape[1:]), dtype=value.dtype)
 
     return Patients(

@@ -52,7 +52,7 @@ class Forgotten:
 
     indexed: int  # images in the index
     decoded: int  # images whose pixels were kept
-    prepared: int  # files of prepared images, of all patients: they are made again
+    prepared: int  # files of prepared images: the patient's own, and what was made of everybody
 
 
 def kept_of(home: Home, site: SiteConfig, patient: str) -> PatientTraces:
@@ -90,7 +90,7 @@ def forget(home: Home, patient: str, tell: Callable[[str], None]) -> Forgotten:
         cache = Cache(home.cache)
         tell("Waiting until nobody reads images.")
         with cache.alone():
-            prepared = cache.forget_prepared()
+            prepared = cache.forget_prepared(patient)
             if (home.cache / PIXELS).is_dir():
                 with PixelStore(home.cache / PIXELS, alone=True) as store:
                     decoded = store.forget(patient)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from common.config.section import Part, PositiveFloat, PositiveInt, Real
+
+#: Of an image that is kept in 32 bits a value: 256 x 256.
+_MOST_VALUES_OF_32_BITS = 1 << 16
 
 
 class Images(Part):
@@ -48,6 +52,11 @@ class Images(Part):
         default=None, exclude_if=lambda given: given is None
     )
 
+    #: Bits that a prepared value is kept with on a site's disk. Where nothing is given: 32 for
+    #: images of up to 65,536 values (256 x 256), else 16, which move a value by at most 1/131070
+    #: of its image's range.
+    bits: Literal[16, 32] | None = Field(default=None, exclude_if=lambda given: given is None)
+
     @model_validator(mode="after")
     def _fits_together(self) -> Images:
         if (self.intensity == "window") != (self.window is not None):
@@ -68,6 +77,17 @@ class Images(Part):
     def dimensions(self) -> Literal[2, 3]:
         """Spatial dimensions of the input."""
         return 2 if len(self.size) == 2 else 3
+
+    @property
+    def kept_bits(self) -> Literal[16, 32]:
+        """Bits that a prepared value is kept with.
+
+        It follows from the configuration alone: a rule that counted a site's patients would let
+        one of them move the images of all others.
+        """
+        if self.bits is not None:
+            return self.bits
+        return 32 if self.channels * math.prod(self.size) <= _MOST_VALUES_OF_32_BITS else 16
 
 
 class NumberColumn(Part):

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from common.data.kept_items import Items
+
 
 class Batch(NamedTuple):
     """Items (images, volumes or table rows) of some patients, several for one patient or one."""
@@ -23,9 +25,9 @@ class Batch(NamedTuple):
 class Patients:
     """One site's patients of one split, ready for training; never leaves the site."""
 
-    image: Tensor  # (items, channel, *spatial) or (items, features); (items, 0) without images
+    image: Items  # (items, channel, *spatial) or (items, features); (items, 0) without images
     table: Tensor  # (items, columns); (items, 0) without a table
-    target: Tensor  # (items, ...) as the task encodes it
+    target: Items  # (items, ...) as the task encodes it
     patient: Tensor  # (items,) int64, rising: items of one patient stand together
     pseudonyms: tuple[str, ...]  # one per patient; stays at the site
 

@@ -22,6 +22,7 @@ from client.training.local_model import LocalModel, open_local_model
 from client.training.private_round import counted
 from client.training.training_site import Guard, Site
 from common.config.run_config import RunConfig, without_privacy
+from common.data.kept_items import joined_items
 from common.data.sample import Patients
 from common.data.weights import Weights
 from common.metrics.intervals import Estimate
@@ -322,9 +323,9 @@ def joined(parts: Sequence[Patients]) -> Patients:
     """Return several sites' patients as one; only a simulation can do this."""
     offsets = [sum(len(p) for p in parts[:i]) for i in range(len(parts))]
     return Patients(
-        image=torch.cat([p.image for p in parts]),
+        image=joined_items([p.image for p in parts]),
         table=torch.cat([p.table for p in parts]),
-        target=torch.cat([p.target for p in parts]),
+        target=joined_items([p.target for p in parts]),
         patient=torch.cat([p.patient + o for p, o in zip(parts, offsets, strict=True)]),
         pseudonyms=tuple(name for p in parts for name in p.pseudonyms),
     )

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from client.cohort.site_cohort import SiteCohort
 from common.config.run_config import RunConfig
+from common.data.kept_items import pieces
 from common.data.weights import Weights, load_weights, save_weights
 from common.platform.errors import StateDamaged
 from common.tasks.task import Scores
@@ -100,7 +101,8 @@ def key_of_comparison(config: RunConfig, cohorts: tuple[SiteCohort, ...]) -> str
         digest.update(json.dumps([cohort.name, cohort.items.pseudonyms]).encode())
         for value in (cohort.items.image, cohort.items.table, cohort.items.target):
             digest.update(repr((value.dtype, tuple(value.shape))).encode())
-            digest.update(value.contiguous().numpy().data)
+            for part in pieces(value):
+                digest.update(part.contiguous().numpy().data)
     return digest.hexdigest()
 
 

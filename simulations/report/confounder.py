@@ -9,6 +9,7 @@ import numpy as np
 
 from client.cohort.site_cohort import SiteCohort
 from common.config.task import SurvivalCurve
+from common.data.kept_items import in_memory
 from common.metrics.auroc_interval import auroc
 from common.metrics.intervals import Float
 from common.metrics.survival import concordance
@@ -120,7 +121,7 @@ def _separations(found: Comparison) -> tuple[Separation, ...]:
 
 def _targets(cohort: SiteCohort) -> Float:
     """Return each patient's target: the mean of their items' (they are equal, or scored alone)."""
-    target = cohort.items.target.double().numpy()
+    target = in_memory(cohort.items.target).double().numpy()
     owner = cohort.items.patient.numpy()
     return np.stack([target[owner == p].mean(axis=0) for p in range(len(cohort.items))])
 

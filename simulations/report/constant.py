@@ -14,6 +14,7 @@ import torch
 
 from client.cohort.split import simulated_key
 from common.config.task import LabelProbabilities, SurvivalCurve
+from common.data.kept_items import in_memory
 from common.metrics.constant_predictor import Constant, constant_of
 from common.metrics.names import metric_words
 from common.platform.errors import ConfigurationError
@@ -86,7 +87,7 @@ def _fitted(found: Comparison, seed: int, fold: int) -> torch.Tensor:
     """Return the network's output, (1, outputs), that says what the training patients had."""
     form, split = found.config.task.predicts, found.config.cohort.split
     trained = [c.split(split, simulated_key(seed), fold)["train"] for c in found.cohorts]
-    target = torch.cat([part.target.double() for part in trained])
+    target = torch.cat([in_memory(part.target).double() for part in trained])
     each = torch.cat([1.0 / torch.bincount(p.patient)[p.patient].double() for p in trained])
     counted, weight = ~target.isnan(), each[:, None]
     happened, seen = target.nan_to_num() * weight, counted * weight

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from client.privacy.charge_text import BoundTo, Charge
 from client.privacy.ledger import Ledger, Limit
 from client.privacy.patient_gradients import Objective
+from common.data.kept_items import ItemFiles, write_item
 from common.data.sample import Patients
 from common.privacy.plan import Mechanism, PrivacyPlan, Spend
 
@@ -197,3 +200,13 @@ def charged(  # noqa: PLR0913 - the facts of a charge, in the order of its colum
         cohort=cohort, run=run, round=number, attempt=1, mechanism=mechanism, bound=bound
     )
     return ledger.charge(charge, limit, delta)
+
+
+def on_disk(patients: Patients, folder: Path, *, bits: int = 32) -> Patients:
+    """Return the same patients with their images in files, read when they are asked for."""
+    names = tuple(f"{number}.npy" for number in range(len(patients.image)))
+    for name, image in zip(names, patients.image[:], strict=True):
+        write_item(folder / name, image.numpy(), bits=bits)
+    shape = patients.image.shape[1:]
+    files = ItemFiles(folder=folder, names=names, item=shape, kind=torch.float32)
+    return replace(patients, image=files)

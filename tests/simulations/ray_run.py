@@ -21,7 +21,15 @@ from common.platform.errors import RunFailed
 from simulations.engines.flower_ray import RaySites
 from simulations.engines.in_process import InProcessSites
 from tests.server.hospitals import same_bits
-from tests.simulations.engines.test_workers import NAMES, TABLE, config_of, run, sites_of, told
+from tests.simulations.engines.test_workers import (
+    NAMES,
+    TABLE,
+    config_of,
+    filed,
+    run,
+    sites_of,
+    told,
+)
 
 PRIVATE = "{unit: patient, epsilon: 2.0, default_patients: 20, delta: 0.001}"
 
@@ -55,6 +63,19 @@ def same_privately() -> None:
             assert second.ledger.history(name) == first.ledger.history(name) != ()
 
 
+def same_from_files() -> None:
+    """Check a run whose images lie in files against one whose images are in memory."""
+    config = config_of()
+    expected = run(config, InProcessSites(sites_of(), config, 0))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        RaySites(filed(sites_of(), Path(folder)), config, 0, 2) as sites,
+    ):
+        found = run(config, sites)
+    assert same_bits(found.weights, expected.weights)
+    assert told(found) == told(expected)
+
+
 def failing() -> None:
     """Check that a site's own message arrives: here a private run without any ledger."""
     config = config_of(TABLE, PRIVATE)
@@ -72,6 +93,8 @@ if __name__ == "__main__":
             match case:
                 case "private":
                     same_privately()
+                case "on disk":
+                    same_from_files()
                 case "failing":
                     failing()
                 case more:

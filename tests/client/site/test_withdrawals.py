@@ -135,6 +135,28 @@ def test_the_pixels_of_others_need_not_be_decoded_again(site: Site) -> None:
     assert kept == {f"{number}-{n}.dcm" for number in (0, 1, 3, 4) for n in range(2)}
 
 
+def test_the_prepared_images_of_others_stay_as_they_are_and_are_used_again(site: Site) -> None:
+    load(site)
+    before = items_of(site)
+    assert len(before) == 10
+    site.types("withdraw", GONE, "--yes")
+    after = items_of(site)
+    assert set(after.items()) < set(before.items())
+    assert len(after) == 8
+    load(site)
+    assert items_of(site) == after
+
+
+def items_of(site: Site) -> dict[str, tuple[int, int]]:
+    """Return each prepared item with its place on the disk and its time."""
+    found = sorted((site.home.cache / "items").rglob("*"))
+    return {
+        path.relative_to(site.home.cache).as_posix(): (path.stat().st_ino, path.stat().st_mtime_ns)
+        for path in found
+        if path.is_file()
+    }
+
+
 def test_whatever_was_computed_from_images_is_forgotten_with_them(site: Site) -> None:
     load(site)
     cache = Cache(site.home.cache)
@@ -144,7 +166,7 @@ def test_whatever_was_computed_from_images_is_forgotten_with_them(site: Site) ->
     (site.home.cache / ".x.tmp").write_bytes(CANARY.tobytes())
     (site.home.cache / "pixels" / "y.tmp").write_bytes(CANARY.tobytes())
     site.types("withdraw", GONE, "--yes")
-    assert sorted(path.name for path in site.home.cache.iterdir()) == ["lock", "pixels"]
+    assert sorted(path.name for path in site.home.cache.iterdir()) == ["items", "lock", "pixels"]
     assert not found_in(site.home.cache, CANARY.tobytes())
 
 
@@ -153,7 +175,7 @@ def test_a_withdrawal_waits_for_whoever_reads_images_and_the_line_stands_before_
     site: Site,
 ) -> None:
     load(site)
-    prepared = next(path.name for path in site.home.cache.glob("*.npy"))
+    prepared = next((site.home.cache / "items").rglob("*.npy"))
     with Cache(site.home.cache).in_use():
         command = started(["withdraw", GONE, "--yes", "--home", str(site.home.folder)])
         assert command.stderr is not None
@@ -161,7 +183,7 @@ def test_a_withdrawal_waits_for_whoever_reads_images_and_the_line_stands_before_
         assert GONE in withdrawn(site.home)
         time.sleep(0.5)
         assert command.poll() is None
-        assert (site.home.cache / prepared).exists()
+        assert prepared.exists()
         assert found_in(site.home.cache, CANARY.tobytes())
     out, err = command.communicate(timeout=60)
     assert command.returncode == 0, err

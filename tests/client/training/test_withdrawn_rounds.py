@@ -18,6 +18,7 @@ from client.site.site_config import SiteConfig, load_site_config, write_site_con
 from client.site.withdrawals import writing
 from client.transport.outbox import Outbox
 from common.config.run_config import parse_config
+from common.data.kept_items import ItemGone
 from common.messages.signed_envelope import seal, unseal, write_envelope
 from common.messages.signing_key import new_private_key, private_text
 from common.messages.wire import (
@@ -134,6 +135,36 @@ def test_an_answer_under_way_when_a_patient_is_withdrawn_is_given_again_without_
     assert after == before - {"P3", "P9"}
     assert len(Ledger(home.ledger).history("patients")) == 2
     assert any("withdrawn meanwhile" in text for text in handler.told)
+
+
+class LosingDesk(WatchedDesk):
+    """A handler whose prepared images go away during an answer, as often as is said."""
+
+    losses = 1
+
+    @override
+    def _answer(self, loaded: Loaded, request: Request) -> Answer:
+        if self.losses:
+            self.losses -= 1
+            withdraw(self.home, *self.meanwhile)
+            message = "gone"
+            raise ItemGone(message)
+        return super()._answer(loaded, request)
+
+
+def test_images_that_go_away_with_a_patient_are_read_anew_without_them(home: Home) -> None:
+    handler = LosingDesk(home)
+    handler.meanwhile = ["P3"]
+    assert isinstance(handler.answer(TRAIN), SiteUpdate)
+    (after,) = handler.took_part
+    assert len(after) == 39
+    assert "P3" not in after
+
+
+def test_images_that_go_away_by_themselves_end_an_answer_and_not_the_next(home: Home) -> None:
+    handler = LosingDesk(home)
+    assert isinstance(handler.answer(TRAIN), Refusal)
+    assert isinstance(handler.answer(TRAIN), SiteUpdate)
 
 
 def test_a_cohort_that_becomes_too_small_is_refused_not_trained_on(home: Home) -> None:

@@ -24,6 +24,7 @@ RUNS = (
     "aggregation: {rule: scaffold}",
     "personalisation: {method: personal_head}",
     "private",
+    "on disk",
     "failing",
 )
 

@@ -21,7 +21,7 @@ from server.rounds.run_rounds import RunRecords, Sites, begin, run_rounds
 from server.rounds.run_state import RunState
 from simulations.engines.in_process import InProcessSites
 from simulations.engines.workers import WorkerSites
-from tests.privacy.made_up import patients_of
+from tests.privacy.made_up import on_disk, patients_of
 from tests.server.hospitals import same_bits
 
 pytestmark = pytest.mark.processes
@@ -97,6 +97,34 @@ def test_workers_end_in_the_bits_of_one_process(workers: int) -> None:
         found = run(config, sites)
     assert same_bits(found.weights, expected.weights)
     assert told(found) == told(expected)
+
+
+def filed(sites: dict[str, Site], folder: Path) -> dict[str, Site]:
+    """Return the sites with their images in files."""
+    return {
+        name: replace(
+            site,
+            train=on_disk(site.train, folder / name),
+            validation=on_disk(site.validation, folder / name / "more"),
+            test=on_disk(site.test, folder / name / "more"),
+        )
+        for name, site in sites.items()
+    }
+
+
+@pytest.mark.parametrize("privacy", ["none", PRIVATE])
+def test_images_in_files_end_in_the_bits_of_images_in_memory(privacy: str, tmp_path: Path) -> None:
+    config = config_of(privacy=privacy)
+    memory = sites_of(ledgers=tmp_path / "one") if privacy != "none" else sites_of()
+    expected = run(config, InProcessSites(memory, config, 0))
+    files = filed(sites_of(ledgers=tmp_path / "two"), tmp_path)
+    found = run(config, InProcessSites(files, config, 0))
+    assert same_bits(found.weights, expected.weights)
+    assert told(found) == told(expected)
+    files = filed(sites_of(ledgers=tmp_path / "three"), tmp_path)
+    with WorkerSites(files, config, 0, 2) as sites:
+        found = run(config, sites)
+    assert same_bits(found.weights, expected.weights)
 
 
 @pytest.mark.parametrize("workers", [2, 3])
