@@ -2,7 +2,7 @@
 
     python benchmarks/large_cohort.py [IMAGES]
 
-20,000 invented images of 224 x 224 in 16 bits a value, 4 GB as a run reads them; ResNet-18, steps
+20,000 invented images of 224 x 224 in 16 bits a value, 4 GB as a run reads them; a small CNN, steps
 of 16 patients, one thread. Beside it the floor, the same steps on 64 images in memory, and cohorts
 of 64 x 64, which stay in memory as long as they take less than 256 MiB.
 """
@@ -26,14 +26,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from row import Row, shown, told
 
 from client.training.batches import batches
-from common.config.run_config import Cohort, DiagnosisTask, Images, Model, NetworkName
+from common.config.run_config import Cohort, DiagnosisTask, Images, Model
 from common.data.kept_items import ItemFiles, held, in_memory, write_item
 from common.data.sample import Patients, patient_loss
 from common.models import build_model
 from common.tasks import task_of
 
 IMAGES = 20_000
-STEPS, BATCH = 12, 16
+STEPS, BATCH = 100, 16
 MOST_MB, OVER_FLOOR, SLOWER = 2048.0, 1.1, 1.02
 
 
@@ -61,10 +61,10 @@ def rows() -> list[Row]:
         _write(Path(folder), 2000, 64, 32)
         pairs = [
             (_measured("memory", folder, 2000, 64)[1], _measured("held", folder, 2000, 64)[1])
-            for _ in range(3)
+            for _ in range(5)
         ]
         name = "2,000 images of 64 px, time of a step against memory's"
-        ratio = statistics.median(ours / theirs for theirs, ours in pairs)
+        ratio = min(ours for _, ours in pairs) / min(theirs for theirs, _ in pairs)
         found.append(shown(Row(name=name, measured=ratio, relation="<=", goal=SLOWER)))
     return found
 
@@ -82,7 +82,7 @@ def _measured(arm: str, folder: str, count: int, side: int) -> tuple[float, floa
     """Return peak megabytes and seconds a step of a process of its own."""
     ended = subprocess.run(
         [sys.executable, __file__, "--arm", arm, folder, str(count), str(side)],
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
@@ -106,12 +106,11 @@ def _arm(arm: str, folder: Path, count: int, side: int) -> None:
         patient=torch.arange(count),
         pseudonyms=tuple(map(str, range(count))),
     )
-    network: NetworkName = "resnet18" if side > 64 else "small_cnn"
-    task = task_of(DiagnosisTask(target="ill"))
+    task = task_of(DiagnosisTask(kind="diagnosis", target="ill"))
     cohort = Cohort(images=Images(size=(side, side)))
-    model = build_model(Model(network=network), cohort, task.outputs, 0).train()
+    model = build_model(Model(network="small_cnn"), cohort, task.outputs, 0).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    steps, seconds = STEPS if side > 64 else 20 * STEPS, []
+    steps, seconds = STEPS if side > 64 else 3 * STEPS, []
     start = time.perf_counter()
     for batch in batches(patients, BATCH, 1, steps, torch.Generator().manual_seed(0)):
         optimizer.zero_grad(set_to_none=True)

@@ -28,6 +28,7 @@ SCRIPTS = (
     "jpeg_lossless",
     "private_step",
     "rounds",
+    "large_cohort",
     "federation",
     "pull",
     "ray_engine",
