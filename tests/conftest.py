@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import multiprocessing.util
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from functools import wraps
 from pathlib import Path
@@ -51,6 +53,38 @@ def _a_package_each() -> Iterator[None]:
         if state is not None:
             patch.setattr(state, "_package", of)
         yield
+
+
+# --- where their files lie --------------------------------------------------------------------
+
+#: The folder that Linux keeps in memory, and what a whole run may need there, with room to spare.
+_MEMORY, _ROOM = Path("/dev/shm"), 8 << 30  # noqa: S108 - pytest makes a folder of its own in it
+
+
+def _has_room() -> bool:
+    """Return whether there is such a folder, large enough, from which programs may be started."""
+    try:
+        told = os.statvfs(_MEMORY)
+        free = re.search(r"MemAvailable: *(\d+) kB", Path("/proc/meminfo").read_text())
+    except OSError:
+        return False
+    usable = os.access(_MEMORY, os.W_OK) and not told.f_flag & os.ST_NOEXEC
+    room = min(told.f_bavail * told.f_frsize, int(free[1]) << 10 if free else 0)
+    return usable and room > _ROOM
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep files of tests in memory where it fits: a disk is waited for at every fsync.
+
+    Processes are killed in tests, machines are not, so it makes no difference to what is tested.
+    """
+    if config.option.basetemp is None and _has_room():
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+
+
+def pytest_report_header() -> str:
+    """Say where the files of tests lie."""
+    return f"files of tests: {os.environ.get('PYTEST_DEBUG_TEMPROOT', tempfile.gettempdir())}"
 
 
 # --- in which order ---------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -70,6 +71,7 @@ def on_path(folder: Path) -> Iterator[None]:
         HELD.clear()
         for name in [name for name in sys.modules if name.partition(".")[0] in own]:
             del sys.modules[name]
-        held = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
-        for name in [n for n, file in held.items() if file and Path(file).is_relative_to(folder)]:
-            del sys.modules[name]
+        below = str(folder) + os.sep
+        for name, module in list(sys.modules.items()):
+            if str(getattr(module, "__file__", None)).startswith(below):
+                del sys.modules[name]

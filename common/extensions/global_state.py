@@ -33,16 +33,21 @@ _TORCHS = ("aten", "prim", "_")
 
 
 def _python_kernels() -> set[str]:
-    """Return what Python was put in the place of, in those parts, by torch.library."""
-    names = {*torch.library._impls, *torch.library._defs}  # noqa: SLF001 - no other way
-    return {name for name in names if re.split("/|::", name)[0] in _TORCHS}
+    """Return what Python was put in the place of by torch.library, with torch's own thousands."""
+    return {*torch.library._impls, *torch.library._defs}  # noqa: SLF001 - no other way
 
 
 @functools.cache
-def _kernels_of_torch() -> frozenset[str]:
-    """Return those that torch itself has: asked for before the first code of others is imported."""
+def _first_kernels() -> frozenset[str]:
+    """Return those that are there before the first code of others is imported."""
     torch.func.vmap(torch.neg)(torch.zeros(1))  # with its first call torch puts more there
     return frozenset(_python_kernels())
+
+
+def _in_torchs_place() -> list[str]:
+    """Return which of torch's own operations were given a Python kernel since."""
+    new = _python_kernels() - _first_kernels()
+    return sorted(name for name in new if re.split("/|::", name)[0] in _TORCHS)
 
 
 class _Switch(NamedTuple):
@@ -147,7 +152,7 @@ def left_alone(name: str) -> Iterator[None]:
     networks that are not its own. Everything is put back, but kernels: while Python stands in the
     place of one of torch's operations, nothing of others is run any more.
     """
-    ours = _kernels_of_torch()
+    _first_kernels()
     switches, hooks = Switches(), [dict(held) for held in HOOKS_OF_ALL_MODULES]
     try:
         yield
@@ -158,10 +163,10 @@ def left_alone(name: str) -> Iterator[None]:
                 changed.append("hooks for all modules")
                 held.clear()
                 held.update(stood)
-    if kernels := _python_kernels() - ours:
+    if kernels := _in_torchs_place():
         message = (
             f"{name} is not run: code of an extension stands in the place of torch's "
-            f"{min(kernels)} in this process (torch.library). Remove it, and start again."
+            f"{kernels[0]} in this process (torch.library). Remove it, and start again."
         )
         raise ExtensionRefused(message)
     if changed:

@@ -16,8 +16,10 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
@@ -39,20 +41,33 @@ def hold(here: Installed) -> None:
     distribution = here.extension.distribution
     if distribution in HELD:
         return
-    for name, module in sorted(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if _top(name) in here.modules or (file is not None and here.covers(place_of(file))):
-            message = (
-                f"{name} was imported from {file} before the files of {distribution} were hashed. "
-                "Start the program again; if that does not help, import nothing of it before a run."
-            )
-            raise ExtensionRefused(message)
+    for name, file in _in_memory(here):
+        message = (
+            f"{name} was imported from {file} before the files of {distribution} were hashed. "
+            "Start the program again; if that does not help, import nothing of it before a run."
+        )
+        raise ExtensionRefused(message)
     HELD[distribution] = here
     if sys.meta_path[0] is not _FINDER:
         sys.meta_path[:] = [_FINDER, *(f for f in sys.meta_path if f is not _FINDER)]
     if not _FINDER.hides:
         sys.addaudithook(_hide_compiled)
         _FINDER.hides = True
+
+
+def _in_memory(here: Installed) -> Iterator[tuple[str, str | None]]:
+    """Yield the modules in memory that are a distribution's own, with their files."""
+    covered = cache(lambda folder: here.covers(Path(folder).resolve()))  # which hold many each
+    alone = {top.name for top in here.tops}
+    for name, module in sorted(sys.modules.items()):
+        file: str | None = getattr(module, "__file__", None)
+        folder, _, own = (file or "").rpartition(os.sep)
+        if (
+            _top(name) in here.modules
+            or (file is not None and covered(folder))
+            or (file is not None and own in alone and here.covers(place_of(file)))
+        ):
+            yield name, file
 
 
 class _HashedSource(SourceFileLoader):
