@@ -90,19 +90,28 @@ def pytest_report_header() -> str:
 # --- in which order ---------------------------------------------------------------------------
 
 
+#: Files that take a minute or more, beside those of end_to_end.
+_LONG = frozenset({"test_flower_ray.py", "test_flower_sites.py", "test_notebooks.py"})
+#: The part of the order by which the last file that waits has been taken.
+_WAITED_BY = 0.8
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mix files that mostly wait with files that compute, the longest first.
 
     Workers take files in this order (--no-loadscope-reorder): while one waits for a federation,
-    another computes, and no long file is left for the end.
+    another computes, and the end is left to short files.
     """
     files: dict[Path, list[pytest.Item]] = {}
     for item in items:
         files.setdefault(item.path, []).append(item)
     waiting = {path for path, of_file in files.items() if any(map(_is_slow, of_file))}
-    first = sorted(waiting, key=lambda p: (p.parent.name != "end_to_end", p))
+    first = sorted(
+        waiting, key=lambda p: (p.parent.name != "end_to_end" and p.name not in _LONG, p)
+    )
     second = sorted(set(files) - waiting, key=lambda p: (-len(files[p]), p))
-    place = {p: (n + 0.5) / len(some) for some in (first, second) for n, p in enumerate(some)}
+    place = {p: n / len(first) * _WAITED_BY for n, p in enumerate(first)}
+    place |= {p: n / len(second) for n, p in enumerate(second)}
     items[:] = [item for path in sorted(place, key=place.__getitem__) for item in files[path]]
 
 

@@ -89,6 +89,7 @@ def test_more_steps_less_noise_more_sampling_never_cost_less(
     assert epsilon_of(history, DELTA / 10) >= base
 
 
+@pytest.mark.slow
 def test_sixty_different_runs_on_the_same_patients_all_count() -> None:
     draw = random.Random(0)
     history = [

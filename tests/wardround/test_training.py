@@ -28,6 +28,7 @@ def told(folder: Path) -> dict[str, object]:
     return content
 
 
+@pytest.mark.slow
 def test_the_same_call_gives_the_numbers_of_the_command(
     found: wr.Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

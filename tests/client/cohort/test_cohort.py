@@ -523,6 +523,7 @@ SHARED_SETS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.needs_shared_data
 @pytest.mark.skipif(not SHARED.is_dir(), reason="public cohorts are not here")
 @pytest.mark.parametrize(("name", "task", "cohort", "network", "sizes"), SHARED_SETS)

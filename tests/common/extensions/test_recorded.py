@@ -100,7 +100,7 @@ def _swin() -> nn.Module:
     [
         lambda: DenseNet(2, 1, 2, init_features=4, growth_rate=2, block_config=(1, 1)),
         lambda: ViT(1, 32, 8, hidden_size=8, mlp_dim=8, num_layers=1, num_heads=2, spatial_dims=2),
-        _swin,
+        pytest.param(_swin, marks=pytest.mark.slow),
         lambda: nn.Sequential(nn.Conv2d(1, 3, 1), efficientnet_lite0()),
     ],
 )
