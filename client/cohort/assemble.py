@@ -6,7 +6,7 @@ The last step from a folder to tensors (client/cohort/loading.py).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.labels.clinical_columns import encode_rows
 from client.labels.label_table import Labels, Row
 from common.config.run_config import RunConfig
+from common.data.cell_values import number_of
 from common.data.kept_items import Items, held, taken
 from common.data.sample import Patients
 from common.tasks import Task, UnusableLabel, task_of
@@ -107,6 +108,7 @@ def _usable_items(
         try:
             with contained():
                 targets[row] = _encoded(task, labels.rows[row])
+                problems += _clipped(labels, row, config)
         except UnusableFile as problem:
             whose = labels.rows[row].get("PatientID", "")
             problems.append(problem.listed(f"line {labels.lines[row]}", whose))
@@ -122,6 +124,21 @@ def _usable_items(
             problems.append(Unusable(reason=reason, what=what, patient=patient))
             del items[patient]
     return dict(sorted(items.items()))
+
+
+def _clipped(labels: Labels, row: int, config: RunConfig) -> Iterator[Unusable]:
+    """Yield a notice of each outcome that lies beyond what the run can hold."""
+    cells = labels.rows[row]
+    for column, (low, high) in config.task.clipped.items():
+        value = number_of(cells[column])
+        if value is not None and not low <= value <= high:
+            end = low if value < low else high
+            yield Unusable(
+                reason=Reason.LABEL_CLIPPED,
+                what=f"line {labels.lines[row]}",
+                detail=f"column {column} holds {cells[column]}, counted as {end:g}",
+                patient=cells.get("PatientID", ""),
+            )
 
 
 def _encoded(task: Task, row: Row) -> np.ndarray:

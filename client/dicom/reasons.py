@@ -70,6 +70,7 @@ class Reason(Enum):
     TOO_FEW_PATIENTS = "Fewer patients than the run needs (cohort.smallest_cohort)."
     WITHDRAWN = "The patient was withdrawn here; nothing of them is used."
     LABEL_UNUSABLE = "The row's outcome cannot be used; see the detail."
+    LABEL_CLIPPED = "The outcome lies beyond the run's range (task.range) and counts as its end."
     PATIENT_MISMATCH = "The row's PatientID is not the one in its images; correct the row."
     VALUE_UNUSABLE = "A clinical value is not as declared; it counts as missing."
     ROW_MALFORMED = "The line cannot be read as a row of the header's columns; see the detail."
@@ -95,6 +96,7 @@ class Reason(Enum):
 #: Reasons that leave nothing out: what they name is used, and worth a look.
 NOTICES = frozenset(
     {
+        Reason.LABEL_CLIPPED,
         Reason.MASK_GREYS,
         Reason.MASK_RIM,
         Reason.MASK_PALETTE,

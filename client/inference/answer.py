@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,9 @@ from client.inference.calibration.out_of_distribution import distances, embedded
 from client.inference.calibration.site_calibration import SiteCalibration, judge
 from client.inference.grid import source_labels
 from client.inference.study_reading import Item
-from client.results.score import ModelName, Outlines, Quantity, Score
+from client.results.score import RATIO, ModelName, Outlines, Quantity, Score
 from common.config.run_config import RunConfig
-from common.config.task import LabelMap
+from common.config.task import BoundedNumber, LabelMap
 from common.tasks import task_of
 
 
@@ -99,7 +99,9 @@ def _quantities(
     config, task = answered.config, task_of(answered.config.task)
     # The mean of outputs and then the last function: as the model was measured.
     raw = task.predict(answered.together[None].double())[0].numpy()
-    names, wording = config.task.labels, config.task.wordings
+    names, wording, form = config.task.labels, config.task.wordings, config.task.predicts
+    number = form if isinstance(form, BoundedNumber) else None
+    unit = RATIO if number is None else number.unit
     judged = None if calibration is None else judge(calibration, answered.together, config)
     found = [
         Quantity(
@@ -109,12 +111,14 @@ def _quantities(
             value=float(raw[k] if judged is None else judged.value[k]),
             low=None if judged is None else float(judged.low[k]),
             high=None if judged is None else float(judged.high[k]),
+            unit=unit,
+            promise=None if number is None or calibration is None else calibration.coverage,
         )
         for k, (name, words) in enumerate(zip(names, wording, strict=True))
     ]
     if len(answered.measured) > 1:
         each = task.predict(answered.output.double()).numpy()
-        found += _by_image(each, names, wording)
+        found += [replace(one, unit=unit) for one in _by_image(each, names, wording)]
     return tuple(found), None if judged is None or not judged.sets else judged.sets
 
 

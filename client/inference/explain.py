@@ -6,7 +6,8 @@ Grad-CAM (Selvaraju et al. 2017) at the last maps that still have places, each p
 own gradient (HiResCAM, Draelos and Carin 2020): under a mean over places that is the same, under a
 maximum the plain one points elsewhere. Where a network has no such maps, as a transformer,
 occlusion (Zeiler and Fergus 2014). The brightest place is as bright as the
-answer is probable. Columns: integrated gradients (Sundararajan et al. 2017) from a patient of whom
+answer is probable; of a number, it is what raises it most.
+Columns: integrated gradients (Sundararajan et al. 2017) from a patient of whom
 the same is known and all of it is usual: numbers at the configuration's centre, categories evenly
 shared. So a column that is missing gets 0, all attributions add up to what the values changed, and
 that something was measured at all is not counted as its effect. Neither says that the model is
@@ -30,7 +31,7 @@ from client.inference.study_reading import Item
 from client.results.score import Attribution, Heatmap
 from common.bundle.onnx import Deployed
 from common.config.run_config import RunConfig, Table
-from common.config.task import LabelMap, LabelProbabilities, SurvivalCurve
+from common.config.task import BoundedNumber, LabelMap, LabelProbabilities, SurvivalCurve
 from common.models.bags import AttentionPool, BagClassifier, pools
 from common.models.fusion import Classifier
 from common.tasks import task_of
@@ -66,7 +67,8 @@ class Aim:
 def aim_of(config: RunConfig, output: Tensor) -> Aim:
     """Return what is explained of one output, (outputs,).
 
-    The positive class of two, the largest of several, and for survival the risk of the event.
+    The positive class of two, the largest of several, for survival the risk of the event, and for a
+    number that it is higher.
     """
     match config.task.predicts:
         case SurvivalCurve(event=event):
@@ -74,14 +76,18 @@ def aim_of(config: RunConfig, output: Tensor) -> Aim:
         case LabelProbabilities():
             place = int(output.argmax())
             return Aim(label=config.task.labels[place], place=place)
+        case BoundedNumber():
+            return Aim(label=f"a higher {config.task.labels[0]}", place=0)
         case LabelMap():
             message = f"task.kind={config.task.kind} gives outlines, which need no explanation."
             raise ValueError(message)
 
 
 def strength_of(answered: Answered) -> float:
-    """Return the network's probability of what is explained, 0 to 1."""
+    """Return the network's probability of what is explained, 0 to 1; 1 for a number."""
     config, output = answered.config, answered.together
+    if isinstance(config.task.predicts, BoundedNumber):
+        return 1.0
     place = aim_of(config, output).place
     prediction = task_of(config.task).predict(output[None])[0]
     return float(1 - prediction[-1] if place is None else prediction[place])

@@ -36,6 +36,7 @@ from client.site.home import Home
 from client.site.site_config import load_site_config
 from client.site.withdrawals import withdrawn
 from common.config.run_config import RunConfig
+from common.config.task import BoundedNumber
 from common.data.sample import Batch, Patients, patient_mean, take
 from common.models.bags import pools
 from common.platform.errors import CohortError, ConfigurationError
@@ -120,8 +121,13 @@ def fit(
     if not config.task.outlines:
         output = torch.cat([_outputs(model, batch) for batch in batches])
         target = torch.cat([_first_of_each(batch) for batch in batches])
-        line, draws = fit_lines(output, target, config, model.seed)
-        thresholds, counts = _thresholds(output, target, config, wishes.coverage)
+        if isinstance(config.task.predicts, BoundedNumber):
+            predicted = task_of(config.task).predict(output.double())
+            misfit = (predicted - target.double()).abs()[:, 0].numpy()
+            thresholds, counts = ((threshold(misfit, wishes.coverage),),), ((len(misfit),),)
+        else:
+            line, draws = fit_lines(output, target, config, model.seed)
+            thresholds, counts = _thresholds(output, target, config, wishes.coverage)
     return SiteCalibration(
         weights=model.name.weights,
         parts=parts,

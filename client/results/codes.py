@@ -11,6 +11,7 @@ from enum import Enum
 
 from pydicom.sr.coding import Code
 
+from client.results.score import RATIO as NO_UNIT
 from client.site.plain_text import shown
 
 SCHEME = "99WARDROUND"
@@ -49,12 +50,35 @@ _ABNORMAL = {
 }
 
 #: No unit, that is of a probability or a share; UCUM.
-RATIO = Code("{ratio}", "UCUM", "ratio")
+RATIO = Code(NO_UNIT, "UCUM", "ratio")
 PIXELS = Code("{pixels}", "UCUM", "Pixels")
 MM2 = Code("mm2", "UCUM", "square millimeter")
 MM3 = Code("mm3", "UCUM", "cubic millimeter")
 VOLUME = Code("118565006", "SCT", "Volume")
 AREA = Code("42798000", "SCT", "Area")
+#: Names of units in words, of those that are likely; any other is its own name.
+_UNITS = {
+    NO_UNIT: "ratio",
+    "1": "no units",
+    "%": "Percent",
+    "mm": "millimeter",
+    "cm": "centimeter",
+    "mm2": "square millimeter",
+    "cm2": "square centimeter",
+    "mm3": "cubic millimeter",
+    "cm3": "cubic centimeter",
+    "mL": "milliliter",
+    "L": "liter",
+    "g": "gram",
+    "kg": "kilogram",
+    "a": "year",
+    "mo": "month",
+    "d": "day",
+    "s": "second",
+    "ms": "millisecond",
+    "mm[Hg]": "millimeter of mercury",
+    "[hnsf'U]": "Hounsfield unit",
+}
 YES = Code("373066001", "SCT", "Yes")
 NO = Code("373067005", "SCT", "No")
 COMMENT = Code("121106", "DCM", "Comment")
@@ -107,10 +131,16 @@ class Own(Enum):
     RAW = own("Output of the network before calibration")
     SET = own("Prediction set")
     COVERAGE = own("Coverage that the prediction set promises")
+    HELD = own("Part of patients whose number the interval holds")
     ANSWERED = own("The model answers")
     USUAL = own("Share of calibration images less usual than this one")
     NOTHING = own("Empty set")
     ATTRIBUTION = own("Integrated gradients")
+
+
+def unit_of(code: str) -> Code:
+    """Return a unit as UCUM codes it, such as %, mL or mm."""
+    return Code(code, "UCUM", _UNITS.get(code, code))
 
 
 def structure(name: str) -> tuple[Code, Code]:

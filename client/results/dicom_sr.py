@@ -228,11 +228,14 @@ def _answer(finding: ReportedScore) -> MeasurementsAndQualitativeEvaluations:
 def _measured(quantity: Quantity) -> Iterator[Measurement]:
     """Yield a quantity, the ends of its interval, and the network's own output."""
     name = own(quantity.meaning)
-    yield _number(name, quantity.value)
+    unit = codes.unit_of(quantity.unit)
+    yield _number(name, quantity.value, unit=unit)
     if quantity.low is not None and quantity.high is not None:
-        yield _number(name, quantity.low, Own.LOW.value)
-        yield _number(name, quantity.high, Own.HIGH.value)
-    yield _number(name, quantity.raw, Own.RAW.value)
+        yield _number(name, quantity.low, Own.LOW.value, unit)
+        yield _number(name, quantity.high, Own.HIGH.value, unit)
+    yield _number(name, quantity.raw, Own.RAW.value, unit)
+    if quantity.promise is not None:
+        yield _number(Own.HELD.value, quantity.promise)
 
 
 def _number(

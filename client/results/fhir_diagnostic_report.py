@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydicom.sr.coding import Code
 
-from client.results.codes import RESEARCH, own
+from client.results.codes import RATIO, RESEARCH, Own, own, unit_of
 from client.results.equipment import MANUFACTURER, PRODUCT, ReportedScore
 from client.results.identity import Kind
 from client.results.regions import Region, regions
@@ -149,7 +149,7 @@ def _quantities(finding: ReportedScore) -> Iterator[Json]:
     for number, quantity in enumerate(finding.score.quantities):
         yield {
             **_observation(finding, f"quantity {number}", own(quantity.meaning)),
-            "valueQuantity": _ratio(quantity.value),
+            "valueQuantity": _measured(quantity.value, unit_of(quantity.unit)),
             "component": list(_components(quantity)),
         }
 
@@ -161,7 +161,13 @@ def _components(quantity: Quantity) -> Iterator[Json]:
         ("Output of the network before calibration", quantity.raw),
     ):
         if value is not None:
-            yield {"code": _concept(own(words)), "valueQuantity": _ratio(value)}
+            measured = _measured(value, unit_of(quantity.unit))
+            yield {"code": _concept(own(words)), "valueQuantity": measured}
+    if quantity.promise is not None:
+        yield {
+            "code": _concept(Own.HELD.value),
+            "valueQuantity": _measured(quantity.promise, RATIO),
+        }
 
 
 def _structures(finding: ReportedScore) -> Iterator[Json]:
@@ -170,12 +176,7 @@ def _structures(finding: ReportedScore) -> Iterator[Json]:
     for number, region in enumerate(regions(finding.score.outlines, finding.source, None)):
         yield {
             **_observation(finding, f"region {number}", region.quantity),
-            "valueQuantity": {
-                "value": region.size,
-                "unit": region.unit.meaning,
-                "system": _UCUM,
-                "code": region.unit.value,
-            },
+            "valueQuantity": _measured(region.size, region.unit),
             "component": [_named(region)],
             **_resting_on(region),
         }
@@ -223,8 +224,8 @@ def _concept(code: Code) -> Json:
     }
 
 
-def _ratio(value: float) -> Json:
-    return {"value": float(value), "unit": "ratio", "system": _UCUM, "code": "{ratio}"}
+def _measured(value: float, unit: Code) -> Json:
+    return {"value": float(value), "unit": unit.meaning, "system": _UCUM, "code": unit.value}
 
 
 def _id(finding: ReportedScore, part: str) -> str:

@@ -9,7 +9,7 @@ from enum import Enum
 
 import numpy as np
 
-from client.results.score import Score
+from client.results.score import RATIO, Quantity, Score
 from client.results.source_images import SourceHeaders
 from common.platform.code_hash import RELEASE
 
@@ -69,7 +69,7 @@ def identity_of(score: Score, source: SourceHeaders) -> Identity:
         "patient": [source.read[0].patient, source.read[0].study],
         "instances": [str(header.SOPInstanceUID) for header in source.headers],
         "quantities": [
-            [q.label, q.meaning, q.value, q.raw, q.low, q.high] for q in score.quantities
+            [q.label, q.meaning, q.value, q.raw, q.low, q.high, *_unit(q)] for q in score.quantities
         ],
         "set": [score.prediction_set, score.coverage, score.abstained, score.unlike_training],
         "attributions": [[a.column, a.value] for a in score.attributions],
@@ -90,6 +90,11 @@ def identity_of(score: Score, source: SourceHeaders) -> Identity:
         score=hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest(),
         series=uid_of(source.series, score.model.weights, score.model.fingerprint),
     )
+
+
+def _unit(quantity: Quantity) -> list[object]:
+    """Return what only numbers with a unit say, so that others keep their UIDs."""
+    return [] if quantity.unit == RATIO else [quantity.unit, quantity.promise]
 
 
 def _hash(values: np.typing.NDArray[np.generic]) -> str:

@@ -14,7 +14,6 @@ from PIL import Image, ImageDraw, ImageFont
 from client.dicom.reading.read import read_dataset, read_pixels
 from client.results.colours import Rgb, colour
 from client.results.equipment import ReportedScore
-from client.results.score_sentences import number
 from client.site.plain_text import shown
 from common.platform.errors import ConfigurationError
 
@@ -101,7 +100,7 @@ def _lines(finding: ReportedScore, position: int) -> Iterator[tuple[str, Rgb]]:
     if score.abstained is not None:
         yield f"No answer: {score.abstained}", _ALERT
     for quantity in score.quantities:
-        yield f"{quantity.meaning}: {number(quantity)}", _WHITE
+        yield f"{quantity.meaning}: {quantity.words}", _WHITE
     if heatmap is not None:
         yield f"Colours: {heatmap.method} for {heatmap.label}, 0 blue to 1 red", _GREY
     if score.outlines is not None:

@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+#: No unit, that is of a probability or a share; UCUM.
+RATIO = "{ratio}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelName:
@@ -28,6 +31,24 @@ class Quantity:
     raw: float  # as the network gives it
     low: float | None = None  # interval of the local calibration; None without one
     high: float | None = None
+    unit: str = RATIO  # UCUM's code; a probability or share has none
+    #: Part of patients like the calibration's whose true number the interval holds; None: it is
+    #: what other calibration patients would have led to.
+    promise: float | None = None
+
+    @property
+    def words(self) -> str:
+        """The number with its unit and interval."""
+        if self.low is None or self.high is None:
+            return self._shown(self.value)
+        ends = f"{self._shown(self.low)} to {self._shown(self.high)}"
+        holds = "" if self.promise is None else f": holds the truth {self.promise:.0%} of the time"
+        return f"{self._shown(self.value)} ({ends}{holds})"
+
+    def _shown(self, value: float) -> str:
+        if self.unit == RATIO:
+            return f"{value:.3f}"
+        return f"{value:.4g}" if self.unit == "1" else f"{value:.4g} {self.unit}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +83,7 @@ class Score:
     """A model's answer for one image or series of a study."""
 
     model: ModelName
-    kind: str  # the task's: diagnosis, prognosis, segmentation
+    kind: str  # the task's: diagnosis, prognosis, segmentation, regression
     sources: tuple[Path, ...]  # DICOM files that were scored; a series in the order of its slices
     quantities: tuple[Quantity, ...]  # empty for segmentation
     prediction_set: tuple[str, ...] | None  # split conformal's; None: no calibration

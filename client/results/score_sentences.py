@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from client.results.codes import RESEARCH
 from client.results.equipment import ReportedScore
 from client.results.regions import calibrations
-from client.results.score import Quantity, Score
+from client.results.score import Score
 
 
 def sentences(finding: ReportedScore) -> Iterator[str]:
@@ -23,7 +23,7 @@ def statements(score: Score) -> Iterator[str]:
     if score.abstained is not None:
         yield f"The model gives no answer: {score.abstained}"
     for quantity in score.quantities:
-        yield f"{quantity.meaning}: {number(quantity)}"
+        yield f"{quantity.meaning}: {quantity.words}"
     if score.prediction_set is not None and score.coverage is not None:
         members = ", ".join(score.prediction_set) or "nothing"
         yield f"Prediction set that holds the truth {score.coverage:.0%} of the time: {members}"
@@ -42,10 +42,3 @@ def statements(score: Score) -> Iterator[str]:
         )
     if score.outlines is not None and not score.outlines.labels.any():
         yield f"Nothing outlined ({', '.join(score.outlines.structures)})."
-
-
-def number(quantity: Quantity) -> str:
-    """Return a quantity with its interval."""
-    if quantity.low is None or quantity.high is None:
-        return f"{quantity.value:.3f}"
-    return f"{quantity.value:.3f} ({quantity.low:.3f} to {quantity.high:.3f})"

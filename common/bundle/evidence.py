@@ -15,6 +15,8 @@ import numpy as np
 
 from common.bundle.origin import Json
 from common.config.privacy import Known
+from common.config.task import BoundedNumber, TaskConfig
+from common.metrics.agreement import Range, of_sums
 from common.metrics.intervals import Estimate, Float
 from common.metrics.statistics import Statistics
 
@@ -41,22 +43,24 @@ class Subgroup:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationBin:
-    """Test patients whose predicted probabilities lie in one public bin."""
+    """Test patients whose predictions lie in one public bin."""
 
     patients: float
-    predicted: float  # mean probability
-    seen: float  # part of them with the outcome
+    predicted: float  # mean probability or number
+    seen: float  # part of them with the outcome, or their mean number
 
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationEvidence:
-    """Whether probabilities of one label mean what they say, on test patients of all sites."""
+    """Whether predictions of one label mean what they say, on test patients of all sites."""
 
     label: str
     bins: tuple[CalibrationBin, ...]
     #: Of log-odds seen on log-odds predicted, over the bins; nan where it cannot be had.
     intercept: float  # with the slope held at 1: below 0 where risks are told too high
     slope: float  # below 1 where they are told too far apart
+    #: UCUM's, of a number: intercept and slope are then of the line from predicted to true ones.
+    unit: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +113,7 @@ def calibration_json(one: CalibrationEvidence) -> dict[str, Json]:
         "bins": [asdict(part) for part in one.bins],
         "intercept": None if np.isnan(one.intercept) else one.intercept,
         "slope": None if np.isnan(one.slope) else one.slope,
+        **({} if one.unit is None else {"unit": one.unit}),
     }
 
 
@@ -130,6 +135,7 @@ def calibration_from_json(
                 ),
                 intercept=_number(one["intercept"]),
                 slope=_number(one["slope"]),
+                unit=None if one.get("unit") is None else str(one["unit"]),
             )
         )
     return tuple(found)
@@ -139,12 +145,16 @@ def _number(value: object) -> float:
     return float("nan") if value is None else float(str(value))
 
 
-def calibration_of(statistics: Statistics, names: Sequence[str]) -> tuple[CalibrationEvidence, ...]:
+def calibration_of(statistics: Statistics, task: TaskConfig) -> tuple[CalibrationEvidence, ...]:
     """Return each label's calibration from merged statistics; empty where they hold none.
 
     Sites give, for each of five public bins of probability, the patients without and with the
-    outcome and the sum of their probabilities; statistics with noise have no such sums.
+    outcome and the sum of their probabilities; of numbers, for each of ten parts of the range, the
+    patients and the sums of predicted and true ones. Statistics with noise have no such sums.
     """
+    form, names = task.predicts, task.labels
+    if isinstance(form, BoundedNumber):
+        return _of_numbers(statistics, names[0], form)
     if "reliability" not in statistics.cells or "predicted" not in statistics.sums:
         return ()
     found = []
@@ -169,6 +179,27 @@ def calibration_of(statistics: Statistics, names: Sequence[str]) -> tuple[Calibr
             )
         )
     return tuple(found)
+
+
+def _of_numbers(
+    statistics: Statistics, name: str, form: BoundedNumber
+) -> tuple[CalibrationEvidence, ...]:
+    if "fit" not in statistics.sums or not statistics.cells["fit"].any():
+        return ()
+    ends, counts = Range(low=form.low, high=form.high), statistics.cells["fit"]
+    line, held = of_sums(statistics.sums["agreement"], ends), counts > 0
+    predicted, true = ends.middle + ends.width * statistics.sums["fit"][:, held] / counts[held]
+    bins = zip(counts[held], predicted, true, strict=True)
+    found = CalibrationEvidence(
+        label=name,
+        intercept=line["calibration_intercept"].value,
+        slope=line["calibration_slope"].value,
+        bins=tuple(
+            CalibrationBin(patients=float(n), predicted=float(p), seen=float(s)) for n, p, s in bins
+        ),
+        unit=form.unit,
+    )
+    return (found,)
 
 
 def _recalibration(mean: Float, cases: Float, counts: Float) -> tuple[float, float]:

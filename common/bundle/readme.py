@@ -166,6 +166,14 @@ def _calibration(evidence: Evidence) -> str:
     if not evidence.calibration:
         return f"## Calibration\n\n{evidence.no_calibration}"
     parts = [_calibrated(one) for one in evidence.calibration]
+    if any(one.unit is not None for one in evidence.calibration):
+        return (
+            "## Calibration\n\nTest patients of all sites, in public parts of the range by what "
+            "was predicted: ranges of several patients, each with its mean prediction and the mean "
+            "of what was true. Intercept and slope are of the line from predicted to true numbers: "
+            "0 and 1 where a prediction means what it says, a slope below 1 where predictions lie "
+            "too far apart.\n\n" + "\n\n".join(parts)
+        )
     return (
         "## Calibration\n\nTest patients of all sites, in public bins of probability. The "
         "intercept is below 0 where risks are told too high, the slope below 1 where they are told "
@@ -175,12 +183,13 @@ def _calibration(evidence: Evidence) -> str:
 
 
 def _calibrated(one: CalibrationEvidence) -> str:
+    unit = "" if one.unit in {None, "1"} else f" ({one.unit})"
     rows = [
         (f"{part.patients:g}", f"{part.predicted:.3f}", f"{part.seen:.3f}") for part in one.bins
     ]
     return (
         f"{_quoted(one.label)}: intercept {_figure(one.intercept)}, slope {_figure(one.slope)}\n\n"
-        + _table(("patients", "mean prediction", "seen"), rows)
+        + _table(("patients", f"mean prediction{unit}", f"seen{unit}"), rows)
     )
 
 

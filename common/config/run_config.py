@@ -36,6 +36,7 @@ from common.config.task import (
     ExtensionTask,
     LabelProbabilities,
     PrognosisTask,
+    RegressionTask,
     SegmentationTask,
     Task,
 )
@@ -72,6 +73,7 @@ __all__ = [
     "PatientPrivacy",
     "Personalisation",
     "PrognosisTask",
+    "RegressionTask",
     "RunConfig",
     "SegmentationTask",
     "Selection",

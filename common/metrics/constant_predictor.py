@@ -1,12 +1,13 @@
 """Constant predictor, a baseline that looks at no patient.
 
     diagnosis, prognosis    the same score for all: AUROC and C-index 0.5
+    regression              the mean of those who are measured, for everybody: R2 of 0
     segmentation            the empty outline, which has Dice 0; where the masks are (in a
                             simulation) the full one too, and the better counts
 
-What ranks or overlaps is compared here. How well probabilities fit (Brier score) is compared in a
-simulation, where the training patients are, with their prevalence or Kaplan-Meier curve
-(simulations/report/constant.py).
+What ranks, overlaps or explains is compared here. How well predictions fit (Brier score, mean
+absolute error) is compared in a simulation, where the training patients are, with their
+prevalence, Kaplan-Meier curve or mean (simulations/report/constant.py).
 
 Known without torch, so that looking at a run starts at once.
 
@@ -24,7 +25,13 @@ from common.metrics.names import metric_words
 #: An outline that overlaps less than this is no better than an empty one for any use.
 _USELESS_DICE = 0.005
 #: Headline metrics, and what a constant predictor has.
-_VALUES: Mapping[str, float] = {"auroc": 0.5, "macro_auroc": 0.5, "concordance": 0.5, "dice": 0.0}
+_VALUES: Mapping[str, float] = {
+    "auroc": 0.5,
+    "macro_auroc": 0.5,
+    "concordance": 0.5,
+    "dice": 0.0,
+    "r2": 0.0,
+}
 
 
 @dataclass(frozen=True, kw_only=True)

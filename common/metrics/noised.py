@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.metrics.intervals import Z95, Estimate, Float, normal_interval, ratio, unknown
+from common.metrics.intervals import Z95, Estimate, Float, ratio, unknown
 from common.metrics.score_ranges import WITHHELD
 
 #: Parts of the counts, each (draws, cells) -> one value a draw.
@@ -43,8 +43,24 @@ def projected(counts: Float) -> Float:
     return np.where(total > 0, np.maximum(counts - shift, 0.0), 0.0)
 
 
+class Scale(NamedTuple):
+    """What a metric can be."""
+
+    lowest: float
+    highest: float
+    widest: float = _WIDEST  # an interval wider than this tells nothing
+
+
+#: A share, an area, a chance.
+_UNIT = Scale(0.0, 1.0)
+
+
 def noised_estimate(
-    parts: Sequence[Float], noise: float, value: Value, exact: Callable[..., Estimate]
+    parts: Sequence[Float],
+    noise: float,
+    value: Value,
+    exact: Callable[..., Estimate],
+    scale: Scale = _UNIT,
 ) -> Estimate:
     """Return a metric of noised counts, (cells,) each; `noise` is the variance on each cell.
 
@@ -63,15 +79,11 @@ def noised_estimate(
     off = off[~np.isnan(off)]
     moved = float((off**2).mean()) if len(off) > _DRAWS // 2 else float("inf")
     error = float(np.sqrt(moved + (found.bound / 2) ** 2))
-    told = normal_interval(found.value, error, patients, found.bound)
-    return told if told.high - told.low <= _WIDEST else unknown(patients, _hidden(spread))
-
-
-class Scale(NamedTuple):
-    """What a metric can be."""
-
-    lowest: float
-    highest: float
+    low, high = (found.value + side * Z95 * error for side in (-1, 1))
+    low, high = max(low, scale.lowest), min(high, scale.highest)
+    if not high - low <= scale.widest:
+        return unknown(patients, _hidden(spread))
+    return Estimate(value=found.value, low=low, high=high, patients=patients, bound=found.bound)
 
 
 def bounded_estimate(parts: Sequence[Float], noise: float, value: Value, scale: Scale) -> Estimate:

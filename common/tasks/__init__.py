@@ -1,4 +1,4 @@
-"""Diagnosis, prognosis, segmentation: targets, losses by item, predictions, statistics.
+"""Diagnosis, prognosis, segmentation, regression: targets, losses by item, predictions, statistics.
 
 Imported from here: extension_classes, loss_choice, prognosis, summary, task.
 May import: common.config, common.data, common.extensions, common.metrics.
@@ -6,16 +6,20 @@ May import: common.config, common.data, common.extensions, common.metrics.
 
 from __future__ import annotations
 
-from common.config.run_config import DiagnosisTask, ExtensionTask, PrognosisTask, SegmentationTask
+from common.config.run_config import (
+    DiagnosisTask,
+    ExtensionTask,
+    PrognosisTask,
+    RegressionTask,
+    SegmentationTask,
+)
+from common.config.run_config import Task as TaskOfRun
 from common.tasks.task import Scores, Task, UnusableLabel, paired_difference, patient_weights
 
 __all__ = ["Scores", "Task", "UnusableLabel", "paired_difference", "patient_weights", "task_of"]
 
 
-def task_of(
-    config: DiagnosisTask | PrognosisTask | SegmentationTask | ExtensionTask,
-    spacing: tuple[float, ...] | None = None,
-) -> Task:
+def task_of(config: TaskOfRun, spacing: tuple[float, ...] | None = None) -> Task:
     """Return the task that a configuration asks for.
 
     spacing is the public distance in mm between the voxels that the network sees, where all
@@ -24,6 +28,7 @@ def task_of(
     from common.tasks.diagnosis import Diagnosis
     from common.tasks.extension_classes import ExtensionClasses
     from common.tasks.prognosis import FixedHorizon, Survival
+    from common.tasks.regression import Regression
     from common.tasks.segmentation import Segmentation
 
     match config:
@@ -35,5 +40,7 @@ def task_of(
             return FixedHorizon(config=config)
         case SegmentationTask():
             return Segmentation(config=config, spacing=spacing)
+        case RegressionTask():
+            return Regression(config=config)
         case ExtensionTask():
             return ExtensionClasses(config=config)

@@ -182,7 +182,7 @@ def measure(config: RunConfig, sites: Sites, state: RunState) -> dict[str, objec
     told = measure_tests(config, sites, state)
     calibration = []
     if told.merged is not None:
-        calibration = [calibration_json(c) for c in calibration_of(told.merged, config.task.labels)]
+        calibration = [calibration_json(c) for c in calibration_of(told.merged, config.task)]
     last = state.history[-1] if state.history else None
     return {
         "schema": 1,

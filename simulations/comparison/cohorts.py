@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
+import torch
 from torch import Tensor
 
 from client.cohort.left_out import LeftOut, NobodyUsable
@@ -15,18 +16,21 @@ from client.cohort.loading import load_cohort
 from client.cohort.quality_refusals import CohortPaths, images_left_out
 from client.cohort.site_cohort import SiteCohort
 from client.cohort.split import SplitKey, simulated_key
+from client.dicom.reasons import NOTICES
 from client.site.cache import Cache, key_of
 from client.site.quality_section import QualityRules
 from client.training.cohort_features import site_of, with_features
 from client.training.training_site import Site
 from common.config.run_config import Cohort, RunConfig, Split
-from common.config.task import LabelMap, LabelProbabilities, SurvivalCurve
+from common.config.task import BoundedNumber, LabelMap, LabelProbabilities, SurvivalCurve
 from common.platform.errors import CohortError, ConfigurationError
 from common.tasks import task_of
 from common.tasks.prognosis import follow_up
 
 #: Images a hospital that the report may show.
 _EXAMPLES = 6
+#: Parts of a number's range that hospitals and examples are told apart by.
+_THIRDS = 3
 #: What an image is called, by its dimensions.
 _KINDS = {2: "image", 3: "volume"}
 
@@ -132,12 +136,18 @@ def _left_out(folder: Path, config: RunConfig, cache: Cache) -> LeftOut:
 
 
 def _summary(cohort: SiteCohort, config: RunConfig) -> str:
-    left_out = ", ".join(f"{n} x {reason.name}" for reason, n in cohort.reasons().most_common(4))
+    found = cohort.reasons()
+    noticed = Counter({reason: count for reason, count in found.items() if reason in NOTICES})
+    left_out, remarks = (
+        ", ".join(f"{n} x {reason.name}" for reason, n in counts.most_common(4))
+        for counts in (found - noticed, noticed)
+    )
     patients, items = len(cohort.items), len(cohort.items.patient)
     text = f"{cohort.name}: {patients} patient{'s' * (patients != 1)}"
     if config.cohort.images is not None:
         text += f", {items} {_KINDS[config.cohort.images.dimensions]}{'s' * (items != 1)}"
-    return text + (f"; not used: {left_out}" if left_out else "")
+    text += f"; not used: {left_out}" if left_out else ""
+    return text + (f"; used, with a notice: {remarks}" if remarks else "")
 
 
 def with_examples(cohort: SiteCohort, config: RunConfig) -> SiteCohort:
@@ -160,7 +170,7 @@ def with_examples(cohort: SiteCohort, config: RunConfig) -> SiteCohort:
 
 
 def outcome_of(target: Tensor, config: RunConfig) -> tuple[float, ...]:
-    """Return an item's outcome in short: labels, whether the event was seen, whether outlined."""
+    """Return an item's outcome in short: labels, event seen or not, outlined or not, third."""
     match config.task.predicts:
         case LabelProbabilities():
             return tuple(target.nan_to_num(-1.0).tolist())
@@ -168,6 +178,8 @@ def outcome_of(target: Tensor, config: RunConfig) -> tuple[float, ...]:
             return (float(follow_up(target).event),)
         case LabelMap():
             return (float(target.any()),)
+        case BoundedNumber(low=low, high=high):
+            return (float(torch.floor(_THIRDS * (target[0] - low) / (high - low))),)
 
 
 def check_parts(

@@ -66,9 +66,7 @@ def _calibration(
     scores = _told(found, arm, seed, None)
     if scores is None:
         return ()
-    return calibration_of(
-        task_of(found.config.task).statistics(scores, rules), found.config.task.labels
-    )
+    return calibration_of(task_of(found.config.task).statistics(scores, rules), found.config.task)
 
 
 def _subgroups(found: Comparison, arm: Arm, seed: int) -> Iterator[Subgroup]:

@@ -1,15 +1,16 @@
-"""Calibration in the report: reliability, survival by risk, Dice by hospital."""
+"""Calibration in the report: reliability, survival by risk, Dice by hospital, numbers."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from common.config.task import LabelMap, LabelProbabilities, SurvivalCurve
+from common.config.task import BoundedNumber, LabelMap, LabelProbabilities, SurvivalCurve
 from common.metrics.dice import dice_by_item
-from common.metrics.intervals import Float
+from common.metrics.intervals import Z95, Float
 from common.metrics.survival import kaplan_meier
 from common.tasks.prognosis import follow_up
 from common.tasks.task import Scores
@@ -26,6 +27,7 @@ _BINS = 8
 _PANELS = 8
 #: Fewer patients in a bin tell nothing.
 _SMALLEST_BIN = 3
+_LINE: Mapping[str, Any] = {"color": "#999999", "linewidth": 1, "linestyle": "--"}
 _THIRDS = (
     ("lowest third of risk", "#0072b2"),
     ("middle third", "#777777"),
@@ -42,6 +44,8 @@ def calibration(found: Comparison) -> Picture | None:
             return _survival(found, form)
         case LabelProbabilities():
             return _reliability(found)
+        case BoundedNumber() as form:
+            return _numbers(found, form)
 
 
 # --- probabilities -----------------------------------------------------------------------
@@ -126,6 +130,41 @@ def wilson(share: float, count: int) -> tuple[float, float]:
     )
     # At shares of 0 and 1 the ends meet the share, rounding apart.
     return min(middle - half, share), max(middle + half, share)
+
+
+# --- numbers -----------------------------------------------------------------------------
+
+
+def _numbers(found: Comparison, form: BoundedNumber) -> Picture | None:
+    """Draw each test patient's predicted number against the true one, and the error beside it."""
+    arms, name = _compared(found), found.config.task.labels[0]
+    each = [(arm, found.merged_scores(arm, found.seeds[0])) for arm in arms]
+    if not len(each[0][1].loss):
+        return None
+    unit = "" if form.unit == "1" else f" ({form.unit})"
+    figure = new_figure(max(5.0, 4.2 * len(each)), 7.4)
+    panels = figure.subplots(2, len(each), squeeze=False)
+    for (arm, scores), upper, lower in zip(each, *panels, strict=True):
+        predicted, truth = (
+            part[:, 0].double().numpy() for part in (scores.prediction, scores.target)
+        )
+        upper.plot([form.low, form.high], [form.low, form.high], **_LINE)
+        upper.plot(truth, predicted, "o", color=COLOURS[arm], markersize=4, alpha=0.6)
+        upper.set_xlim(form.low, form.high)
+        upper.set_ylim(form.low, form.high)
+        tidy(upper, shown(arm), f"true {name}{unit}", f"predicted {name}{unit}")
+        error, middle = predicted - truth, (predicted + truth) / 2
+        lower.plot(middle, error, "o", color=COLOURS[arm], markersize=4, alpha=0.6)
+        limit = Z95 * float(error.std(ddof=1)) if len(error) > 1 else 0.0
+        for line in (-limit, 0.0, limit):
+            lower.axhline(float(error.mean()) + line, **_LINE)
+        tidy(lower, "", f"mean of both{unit}", f"predicted - true{unit}")
+    caption = (
+        "First seed, test patients of all hospitals, a dot each; none of it leaves a hospital in a "
+        "federation. Above: on the dashed line a prediction is right. Below (Bland and Altman): "
+        "mean error, and the limits between which 95 % of errors lie."
+    )
+    return finished(figure, "calibration", caption)
 
 
 # --- survival ----------------------------------------------------------------------------

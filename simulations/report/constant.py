@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from client.cohort.split import simulated_key
-from common.config.task import LabelProbabilities, SurvivalCurve
+from common.config.task import BoundedNumber, LabelProbabilities, SurvivalCurve
 from common.data.kept_items import in_memory
 from common.metrics.constant_predictor import Constant, constant_of
 from common.metrics.names import metric_words
@@ -33,6 +33,9 @@ from simulations.report.pictures import shown
 _LEAST = 1e-6
 _PREVALENCE = "The prevalence of the training patients, for everybody,"
 _CURVE = "The Kaplan-Meier curve of the training patients, for everybody,"
+_MEAN = "The mean of the training patients, for everybody,"
+#: Metrics of how well predictions fit, and what is said for everybody; lower is better.
+_FITS = {"brier": _PREVALENCE, "integrated_brier": _CURVE, "mae": _MEAN}
 
 
 def constant_of_arm(found: Comparison, arm: Arm) -> Constant | None:
@@ -56,7 +59,7 @@ def constant_metrics(found: Comparison) -> dict[str, float]:
     """Return every metric of the best constant of the training patients, first seed.
 
     For labels that is their prevalence; for survival the Kaplan-Meier curve of all hospitals'
-    training patients, on the run's intervals. Empty for outlines.
+    training patients, on the run's intervals; for a number their mean. Empty for outlines.
     """
     task, seed = task_of(found.config.task), found.seeds[0]
     if found.config.task.outlines:
@@ -91,6 +94,9 @@ def _fitted(found: Comparison, seed: int, fold: int) -> torch.Tensor:
     each = torch.cat([1.0 / torch.bincount(p.patient)[p.patient].double() for p in trained])
     counted, weight = ~target.isnan(), each[:, None]
     happened, seen = target.nan_to_num() * weight, counted * weight
+    if isinstance(form, BoundedNumber):
+        mean = happened.sum(0) / seen.sum(0).clamp_min(_LEAST)
+        return ((mean - form.center) / form.scale)[None, :]
     if isinstance(form, SurvivalCurve):
         happened, seen, _, _ = follow_up(happened)
     share = (happened.sum(0) / seen.sum(0).clamp_min(_LEAST)).clamp(_LEAST, 1 - _LEAST)
@@ -98,18 +104,17 @@ def _fitted(found: Comparison, seed: int, fold: int) -> torch.Tensor:
     return (share.log() if exclusive else share.logit())[None, :]
 
 
-def _by_brier(found: Comparison) -> Iterator[str]:
-    """Yield a line for each arm whose probabilities err as much as the constant's."""
+def _by_fit(found: Comparison) -> Iterator[str]:
+    """Yield a line for each arm whose predictions err as much as the constant's."""
     constant, seed = constant_metrics(found), found.seeds[0]
-    for name in {"brier", "integrated_brier"} & constant.keys():
+    for name, everybody in ((n, words) for n, words in _FITS.items() if n in constant):
         for arm in found.arms:
             value = _values(found, found.merged_scores(arm, seed))[name]
             if value >= constant[name]:
                 yield (
                     f"{_named(arm)}: NO BETTER THAN A CONSTANT by {metric_words(name)} (lower is "
                     f"better, first seed): {value:.3f}. "
-                    f"{_CURVE if name == 'integrated_brier' else _PREVALENCE} has "
-                    f"{constant[name]:.3f}."
+                    f"{everybody} has {constant[name]:.3f}."
                 )
 
 
@@ -132,7 +137,7 @@ def constant_lines(found: Comparison, low: dict[Arm, float]) -> list[str]:
         words = constant.words(statistics.fmean(known), low.get(arm, math.nan))
         if not words.startswith("A constant"):
             lines.append(f"{_named(arm)}: {words}")
-    lines += _by_brier(found)
+    lines += _by_fit(found)
     if "federated_dp" in found.arms:
         noise = _noise(found)
         lines += [f"{_named('federated_dp')}: {noise}"] if noise else []

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from common.config.task import LabelMap, LabelProbabilities, SurvivalCurve
+from common.config.task import BoundedNumber, LabelMap, LabelProbabilities, SurvivalCurve
 from common.tasks.prognosis import follow_up
 from common.tasks.task import Scores
 from simulations.comparison.compare import Comparison
@@ -120,6 +120,12 @@ def _words(found: Comparison, scores: Scores) -> str:
             return (
                 f"{end} to {float(seen.time):g} {unit}\n"
                 f"P(none by {times[place]:g}) = {float(prediction[place]):.2f}"
+            )
+        case BoundedNumber(unit=unit):
+            shown_unit = "" if unit == "1" else f" {unit}"
+            return (
+                f"{names[0]}: {float(target[0]):.4g}{shown_unit}\n"
+                f"predicted {float(prediction[0]):.4g}{shown_unit}"
             )
         case LabelProbabilities(exclusive=True):
             top = int(prediction.argmax())

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from common.metrics.names import metric_words
 from server.rounds.run_rounds import RoundRecord
 from simulations.comparison.arms import Arm
 from simulations.comparison.compare import Comparison
@@ -73,8 +74,7 @@ def tidy(axes: Axes, title: str, x: str, y: str) -> None:
 
 def metric_name(found: Comparison) -> str:
     """Return the headline metric's name as people read it."""
-    names = {"auroc": "AUROC", "macro_auroc": "macro AUROC", "concordance": "C-index"}
-    return names.get(found.metric, found.metric.capitalize())
+    return metric_words(found.metric)
 
 
 def shown(arm: Arm) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,27 @@ def diagnosed(sources: Sequence[Path]) -> Score:
             method="Grad-CAM",
             label="malignant",
         ),
+    )
+
+
+def numbered(sources: Sequence[Path], unit: str = "%") -> Score:
+    """Return a predicted number with an interval that holds the truth."""
+    ejected = Quantity(
+        label="ef",
+        meaning="predicted ef",
+        value=52.25,
+        raw=52.25,
+        low=34.5,
+        high=70.0,
+        unit=unit,
+        promise=0.9,
+    )
+    return replace(
+        diagnosed(sources),
+        kind="regression",
+        quantities=(ejected,),
+        prediction_set=None,
+        coverage=None,
     )
 
 

@@ -7,7 +7,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from common.config.run_config import Evaluation
+from common.config.run_config import Evaluation, RegressionTask
 from common.config.task import Task as AnyTask
 from common.tasks import Scores, Task, task_of
 from common.tasks.prognosis import encode_time
@@ -39,6 +39,8 @@ CONFIGS: dict[str, dict[str, object]] = {
         "time": "months",
         "horizon": 12.0,
     },
+    "number": {"kind": "regression", "target": "ef", "range": (0.0, 100.0), "unit": "%"},
+    "squared": {"kind": "regression", "target": "age", "range": (-1.0, 3.0), "loss": "mse"},
     "outline": {"kind": "segmentation"},
     "outlines": {"kind": "segmentation", "structures": {"front": (1,), "back": (2,)}},
     "volume": {"kind": "segmentation", "structures": {"front": (1,), "back": (2,)}},
@@ -89,6 +91,11 @@ def outputs_and_targets(kind: str, items: int, seed: int = 0) -> tuple[Tensor, T
             target[whole(4, items) == 0, 1] = torch.nan
         case "binary" | "fixed_horizon":
             target = whole(2, items, 1).float()
+        case "number" | "squared":
+            config = config_of(kind)
+            assert isinstance(config, RegressionTask)
+            scaled = normal(items, 1).clamp(-2, 2)
+            return scaled + 0.5 * normal(items, 1), config.middle + config.step * scaled
         case _:
             target = torch.zeros((items, *_SHAPES[kind]), dtype=torch.uint8)
             target[..., 2:6, 3:7] = whole(labels, items, *[1] * len(_SHAPES[kind])).to(torch.uint8)

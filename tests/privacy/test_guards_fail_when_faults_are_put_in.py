@@ -39,12 +39,14 @@ from client.site.home import Home
 from client.training import evaluation, private_round
 from common.extensions import global_state, recorded
 from common.extensions.global_state import Switches
+from common.metrics import agreement
 from common.metrics.statistics import Normal, Statistics
 from common.models import extension_backbone
 from common.platform.errors import BudgetExceeded, LedgerDamaged, PrivacyError, UnsafeModel
 from common.privacy import accounting
 from common.privacy.noise import ChaChaNoise
 from common.privacy.plan import Mechanism
+from common.tasks.regression import Regression
 from tests.client.cli.test_records import Attack, Federation, cut, restored, swapped, whole_home
 from tests.client.cli.test_records import (
     test_a_home_from_before_a_withdrawal_is_refused_also_without_privacy as check_old_withdrawals,
@@ -63,6 +65,7 @@ from tests.client.privacy.test_extension_guard import check_memory_of
 from tests.client.training.test_private_round import (
     test_no_noise_is_drawn_before_the_round_is_in_the_ledger as check_order,
 )
+from tests.common.tasks.test_regression import check_bounded, check_small_counts
 from tests.privacy.guarantees import (
     check_bound,
     check_divisor,
@@ -694,6 +697,22 @@ def test_a_runs_limit_that_asks_of_a_description_alone(monkeypatch: Patch, tmp_p
     monkeypatch.setattr(ledger_module, "COUNTED_APART", ())
     with pytest.raises(RED, match="the order decides"):
         check_orders(tmp_path / "faulty", "a part and everybody")
+
+
+def test_an_outcome_that_is_taken_as_it_stands(monkeypatch: Patch) -> None:
+    check_bounded()
+    monkeypatch.setattr(
+        Regression, "encode", lambda _, row: np.asarray([float(row["ef"])], np.float32)
+    )
+    with pytest.raises(RED, match="an outcome of 400 moves weights more"):
+        check_bounded()
+
+
+def test_sums_of_numbers_that_are_told_of_everybody(monkeypatch: Patch) -> None:
+    check_small_counts()
+    monkeypatch.setattr(agreement, "tellable", lambda *_: True)
+    with pytest.raises(RED, match="a class by another name"):
+        check_small_counts()
 
 
 def test_scores_that_depend_on_who_else_is_there(monkeypatch: Patch) -> None:

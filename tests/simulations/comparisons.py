@@ -30,6 +30,7 @@ TASKS = {
     "multilabel": "{kind: diagnosis, type: multilabel, target: [wet, cold]}",
     "survival": "{kind: prognosis, event: dead, time: t, unit: months, intervals: [6, 12, 24]}",
     "fixed_horizon": "{kind: prognosis, outcome: fixed_horizon, event: dead}",
+    "number": "{kind: regression, target: ef, range: [0, 100], unit: '%'}",
     "segmentation": "{kind: segmentation, structures: {front: [1], back: [2]}}",
     "volume": "{kind: segmentation}",
 }
@@ -134,6 +135,9 @@ def _targets(
                 )
             ]
             return torch.from_numpy(np.stack(rows))
+        case "regression", _:
+            number = rng.uniform(10, 80, (patients, 1))
+            return torch.from_numpy(number.astype(np.float32))
         case _ if labels == 3:
             return torch.eye(3)[torch.from_numpy(rng.integers(0, 3, patients))]
         case _:
@@ -199,6 +203,10 @@ def _scores(
     elif task.metric == "concordance":
         hazard = noise * torch.randn((len(target), 3), generator=generator)
         prediction = task.predict(hazard - target[:, -2:-1] / 12)
+    elif config.task.kind == "regression":
+        prediction = (target + 8 * noise * torch.randn(target.shape, generator=generator)).clamp(
+            0, 100
+        )
     else:
         output = 2 * target - 1 + noise * torch.randn(target.shape, generator=generator)
         prediction = task.predict(output)

@@ -13,7 +13,7 @@ from client.site.home import Home
 from client.site.site_config import allowed_extensions
 from client.site.terminal import as_text, say
 from common.config.run_config import RunConfig
-from common.config.task import SurvivalCurve
+from common.config.task import BoundedNumber, SurvivalCurve
 
 
 def calibrate(home: Home, bundle: Path, *, coverage: float, unlike: float, as_json: bool) -> None:
@@ -58,6 +58,15 @@ def lines_of(found: SiteCalibration, config: RunConfig) -> Iterator[str]:
         "whom it was trained on."
     )
     yield from _line(found, config)
+    form = config.task.predicts
+    if isinstance(form, BoundedNumber):
+        ((away,),) = found.thresholds
+        yield (
+            f"Interval: the number -+ {min(away, form.high - form.low):.3g} {form.unit}, which "
+            f"holds the truth of {found.coverage:.0%} of patients like these."
+        )
+        yield _flagged(found)
+        return
     fewest = math.ceil(found.coverage / (1 - found.coverage) - 1e-9)
     for classes, counts, limits in zip(
         config.task.alternatives, found.counts, found.thresholds, strict=True
@@ -72,7 +81,11 @@ def lines_of(found: SiteCalibration, config: RunConfig) -> Iterator[str]:
                 yield f"{name}: {count} patients; {found.coverage:.0%} of such keep it in their set"
     if not found.counts:
         yield "No sets: there are none for survival over time and for outlines."
-    yield (f"About {found.flagged:.0%} of usual studies will be called unlike the training images.")
+    yield _flagged(found)
+
+
+def _flagged(found: SiteCalibration) -> str:
+    return f"About {found.flagged:.0%} of usual studies will be called unlike the training images."
 
 
 def _line(found: SiteCalibration, config: RunConfig) -> Iterator[str]:

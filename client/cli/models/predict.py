@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from client.dicom.reasons import Reason, Unusable
 from client.inference.inputs import check_bundle, study_files
-from client.results.score import Score
+from client.results.score import RATIO, Score
 from client.site.home import Home
 from client.site.pacs_section import PacsConfig
 from client.site.site_config import allowed_extensions, load_site_config
@@ -195,6 +195,9 @@ def _show(scores: Sequence[Score], unusable: Sequence[Unusable]) -> None:
 def lines_of(score: Score) -> Iterator[str]:
     """Yield what a radiologist reads of a score."""
     for quantity in score.quantities:
+        if quantity.unit != RATIO:
+            yield f"{quantity.meaning}: {quantity.words}"
+            continue
         value = f"{quantity.meaning}: {quantity.value:.2f}"
         if quantity.low is not None and quantity.high is not None:
             value += f" ({quantity.low:.2f} to {quantity.high:.2f})"

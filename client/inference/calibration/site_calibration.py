@@ -9,6 +9,10 @@ offset of Platt 1999 because a site's patients may be more or less often ill tha
 survival an offset alone, which scales the hazard. The interval is what other calibration
 patients would have led to (bootstrap, 2.5 to 97.5 %); it is not the model's own uncertainty.
 
+Numbers between public ends: the network's own value, with an interval by split conformal
+prediction instead: `coverage` of new patients like the calibration's have their number in it. One
+misfit, the largest error that stays inside, is kept as the threshold of the one question.
+
 Sets: split conformal (Vovk et al. 2005) by class: of new patients like the calibration's who have
 a class, at least `coverage` get a set that holds it, whatever the model is worth. The set of a
 class with too few calibration patients for that always holds it. Not promised: anything for
@@ -31,6 +35,7 @@ from torch import Tensor
 from client.inference.calibration.label_questions import Float
 from client.inference.calibration.prediction_sets import sets_of
 from common.config.run_config import RunConfig
+from common.config.task import BoundedNumber
 from common.data.weights import fingerprint, load_weights, save_weights
 from common.platform.durable_files import replace_durably
 from common.platform.errors import StateDamaged
@@ -71,7 +76,12 @@ class CalibratedPrediction:
 
 def judge(calibration: SiteCalibration, output: Tensor, config: RunConfig) -> CalibratedPrediction:
     """Return what the site's calibration makes of one output, (labels,)."""
-    task = task_of(config.task)
+    task, form = task_of(config.task), config.task.predicts
+    if isinstance(form, BoundedNumber):
+        value = task.predict(output.double()[None]).numpy()[0]
+        ((away,),) = calibration.thresholds
+        low, high = (np.clip(value + side * away, form.low, form.high) for side in (-1, 1))
+        return CalibratedPrediction(value=value, low=low, high=high, sets=())
     lines = torch.from_numpy(np.vstack([calibration.line, calibration.draws]))
     moved = along(output.double()[None], lines)
     found = task.predict(moved).numpy()

@@ -18,12 +18,13 @@ from pydicom.uid import RLELossless
 from client.dicom.index.copies import differences
 from client.pacs.sending.delivery import Delivered, State, deliver
 from client.pacs.sending.failure_reasons import is_stored, why_refused
+from client.results.codes import own
 from client.results.identity import Kind
 from client.results.writing import Result, write_results
 from client.site.pacs_section import PacsConfig
 from common.platform.errors import TrustRefused, Unreachable, WardroundError
 from tests.client.pacs.orthanc import Pacs, orthanc
-from tests.client.scores import diagnosed, hippocampus, outlined, ultrasound, volume
+from tests.client.scores import diagnosed, hippocampus, numbered, outlined, ultrasound, volume
 
 pytestmark = pytest.mark.processes
 
@@ -115,6 +116,21 @@ def test_numbers_of_a_diagnosis_are_those_of_the_score_in_the_pacs_copy(
     (group,) = report.content.get_image_measurement_groups()
     found = {m.name.meaning: m.value for m in group.get_measurements() if m.derivation is None}
     assert {q.meaning: q.value for q in score.quantities}.items() <= found.items()
+
+
+@pytest.mark.slow
+def test_a_number_keeps_value_and_unit_in_the_pacs_copy(tmp_path: Path, empty: Pacs) -> None:
+    score = numbered(ultrasound(tmp_path / "source"))
+    results = write_results(score, tmp_path / "out")
+    assert states(deliver(results, config(empty, ROUTES[0]))) == [State.STORED] * 2
+    report = highdicom.sr.srread(BytesIO(empty.file(str(results[0].sop_instance))))
+    (group,) = report.content.get_image_measurement_groups()
+    (number,) = [
+        m
+        for m in group.get_measurements(highdicom.sr.CodedConcept.from_code(own("predicted ef")))
+        if m.derivation is None
+    ]
+    assert (number.value, number.unit.value) == (52.25, "%")
 
 
 @pytest.mark.slow

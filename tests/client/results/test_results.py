@@ -33,6 +33,7 @@ from tests.client.scores import (
     given,
     hippocampus,
     labels,
+    numbered,
     outlined,
     radiograph,
     ultrasound,
@@ -186,6 +187,36 @@ def test_the_report_gives_the_numbers_as_the_score_has_them(tmp_path: Path) -> N
     said = {(e.name.meaning, e.value.meaning) for e in group.get_qualitative_evaluations()}
     assert ("Prediction set", "malignant") in said
     assert ("The model answers", "Yes") in said
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("unit", ["%", "mL", "mm[Hg]", "1", "{beats}/min"])
+def test_a_number_keeps_its_unit_in_a_report_that_dciodvfy_finds_no_error_in(
+    tmp_path: Path, unit: str
+) -> None:
+    score = numbered(ultrasound(tmp_path / "source"), unit)
+    results = write_results(score, tmp_path / "out")
+    assert faults(the(results, Kind.REPORT)) == []
+    report = highdicom.sr.srread(the(results, Kind.REPORT))
+    (group,) = report.content.get_image_measurement_groups()
+    found = {
+        (m.name.meaning, m.derivation.meaning if m.derivation else ""): (m.value, m.unit.value)
+        for m in group.get_measurements()
+    }
+    assert found["predicted ef", ""] == (52.25, unit)
+    assert found["predicted ef", "Lower end of the interval"] == (34.5, unit)
+    assert found["predicted ef", "Upper end of the interval"] == (70.0, unit)
+    held = found["Part of patients whose number the interval holds", ""]
+    assert held == (0.9, "{ratio}")
+    words = the(results, Kind.REPORT).read_bytes()
+    shown = "" if unit == "1" else f" {unit}"
+    said = f"predicted ef: 52.25{shown} (34.5{shown} to 70{shown}: holds the truth 90% of the time)"
+    assert said.encode() in words
+    told = json.loads(the(results, Kind.DIAGNOSTIC_REPORT).read_text())
+    (quantity,) = [
+        e["resource"]["valueQuantity"] for e in told["entry"] if "valueQuantity" in e["resource"]
+    ]
+    assert (quantity["value"], quantity["code"]) == (52.25, unit)
 
 
 def test_a_survival_curve_and_an_abstention_are_said(tmp_path: Path) -> None:

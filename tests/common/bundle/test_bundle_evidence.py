@@ -13,7 +13,7 @@ from common.bundle.evidence import (
 from common.config.run_config import Evaluation
 from common.metrics.statistics import merge
 from common.tasks import Scores
-from tests.common.every_task import made, scored
+from tests.common.every_task import config_of, made, scored
 
 RULES = Evaluation(smallest_cell=5, bootstrap=50)
 
@@ -33,7 +33,7 @@ def site(patients: int, seed: int, *, shift: float = 0.0, stretch: float = 1.0) 
 
 def calibrated(*sites: Scores) -> CalibrationEvidence:
     statistics = merge([made("binary").statistics(scores, RULES) for scores in sites])
-    (found,) = calibration_of(statistics, ["ill"])
+    (found,) = calibration_of(statistics, config_of("binary"))
     return found
 
 
@@ -60,11 +60,11 @@ def test_no_bin_holds_fewer_than_the_smallest_cell() -> None:
 def test_what_has_no_probabilities_of_labels_has_no_calibration() -> None:
     for kind in ("proportional", "outlines"):
         statistics = made(kind).statistics(scored(kind, 40), RULES)
-        assert calibration_of(statistics, ["a", "b", "c"]) == ()
+        assert calibration_of(statistics, config_of("multiclass")) == ()
     alone = site(40, 5)
     ill = alone._replace(target=torch.ones_like(alone.target))
     statistics = made("binary").statistics(ill, RULES)
-    assert all(np.isnan(one.slope) for one in calibration_of(statistics, ["ill"]))
+    assert all(np.isnan(one.slope) for one in calibration_of(statistics, config_of("binary")))
 
 
 def test_a_calibration_is_read_as_it_was_written() -> None:

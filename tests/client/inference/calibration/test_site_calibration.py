@@ -44,6 +44,7 @@ TASKS = {
     "multiclass": "{kind: diagnosis, type: multiclass, target: kind, classes: [a, b, c]}",
     "multilabel": "{kind: diagnosis, type: multilabel, target: [wet, cold]}",
     "horizon": "{kind: prognosis, outcome: fixed_horizon, event: died}",
+    "number": "{kind: regression, target: ef, range: [0, 100], unit: '%'}",
     "survival": "{kind: prognosis, event: died, time: t, intervals: [1, 2, 3, 4]}",
 }
 
@@ -222,6 +223,30 @@ def test_a_value_lies_in_its_interval_and_follows_the_line() -> None:
         assert judged.value[0] == pytest.approx(expected)
         assert 0 < judged.low[0] <= judged.value[0] <= judged.high[0] < 1
         assert judged.high[0] - judged.low[0] > 0.001
+
+
+def test_a_number_gets_an_interval_that_holds_the_truth_as_often_as_it_promises() -> None:
+    config = run("number")
+    model, held, widths = model_of(config, FirstColumn()), [], []
+    for seed in range(10):
+        calibration = fit(cohort_of(*numbers(400, seed)), model, CalibrationOptions(coverage=0.9))
+        output, truth = numbers(200, 1000 + seed)
+        judged = [judge(calibration, one, config) for one in output]
+        for one, number in zip(judged, truth.flatten().tolist(), strict=True):
+            assert 0 <= one.low[0] <= one.value[0] <= one.high[0] <= 100
+            held.append(one.low[0] <= number <= one.high[0])
+            widths.append(one.high[0] - one.low[0])
+        assert one.sets == ()
+        assert one.value[0] == pytest.approx(float(task_of(config.task).predict(output)[-1]))
+    assert binom.ppf(0.001, 2000, 0.87) < sum(held) < binom.ppf(0.999, 2000, 0.93)
+    assert np.mean(widths) == pytest.approx(2 * 1.645 * 10, rel=0.1)
+
+
+def numbers(patients: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return outputs of a model that errs by 10 of 100, and what was true."""
+    generator = torch.Generator().manual_seed(seed)
+    truth = (50 + 15 * torch.randn(patients, 1, generator=generator)).clamp(0, 100)
+    return (truth + 10 * torch.randn(patients, 1, generator=generator) - 50) / 25, truth
 
 
 # --- whose patients ------------------------------------------------------------------------
