@@ -229,7 +229,7 @@ def evaluate(
 
 def _network(model: TrainedModel) -> LocalModel:
     """Return the model's network as it is measured in training, with the bundle's weights."""
-    found = open_local_model(model.config, model.seed)
+    found = open_local_model(model.config, model.seed, start=False)
     load_into(found.model, dict(model.deployed.network.named_parameters()))
     return found
 

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from client.site.home import Home
+from common.data.weight_files import take_weights_from
 from common.platform.command_line import (
     ContentOption,
     ExtensionArgument,
@@ -69,6 +70,12 @@ disclosures = typer.Typer(cls=_Reporting, help="List and verify what has left th
 app.add_typer(disclosures, name="disclosures")
 
 
+def _chosen(home: Path | None) -> Home:
+    chosen = Home.chosen(home)
+    take_weights_from(chosen.weights)
+    return chosen
+
+
 @app.command()
 def init(
     name: Annotated[str, typer.Argument(help="This site's name, e.g. st-marys.")],
@@ -82,7 +89,7 @@ def init(
     """
     from client.cli import init as command
 
-    command.init(Home.chosen(home), name, data, labels)
+    command.init(_chosen(home), name, data, labels)
 
 
 @app.command()
@@ -110,7 +117,7 @@ def join(
     options = command.JoinOptions(
         invite=invite, data=data, labels=labels, approve=approve, wait=wait, new_key=new_key
     )
-    command.join_coordinator(Home.chosen(home), options)
+    command.join_coordinator(_chosen(home), options)
 
 
 @app.command()
@@ -128,7 +135,7 @@ def doctor(
     """
     from client.cli import doctor as command
 
-    raise typer.Exit(command.show_findings(Home.chosen(home), part, as_json=json))
+    raise typer.Exit(command.show_findings(_chosen(home), part, as_json=json))
 
 
 # Here, so that --help lists them in the order in which a site needs them.
@@ -139,7 +146,7 @@ def pull(home: HomeOption = None, *, json: JsonOption = False) -> None:
     """Fetch studies from the PACS into the data folder; goes on where it stopped."""
     from client.cli.data import pull as command
 
-    command.run(Home.chosen(home), as_json=json)
+    command.run(_chosen(home), as_json=json)
 
 
 @app.command()
@@ -157,7 +164,7 @@ def index(
     """
     from client.cli.data import index as command
 
-    command.index(Home.chosen(home), config, every=every)
+    command.index(_chosen(home), config, every=every)
 
 
 @app.command()
@@ -173,7 +180,7 @@ def report(
     """Say what was found, what can be used, and why the rest cannot: HTML and JSON, kept here."""
     from client.cli import report as command
 
-    command.report(Home.chosen(home), config, out)
+    command.report(_chosen(home), config, out)
 
 
 @app.command()
@@ -187,7 +194,7 @@ def outcomes(
     """Make the table of labels from a FHIR server or an OMOP database."""
     from client.cli.data import outcomes as command
 
-    command.fetch(Home.chosen(home), source, out)
+    command.fetch(_chosen(home), source, out)
 
 
 @app.command()
@@ -210,9 +217,9 @@ def withdraw(
     from client.cli import withdraw as command
 
     if listing:
-        command.list_withdrawn(Home.chosen(home))
+        command.list_withdrawn(_chosen(home))
     else:
-        command.withdraw(Home.chosen(home), patient, yes=yes, delete_pulled=pulled)
+        command.withdraw(_chosen(home), patient, yes=yes, delete_pulled=pulled)
 
 
 @app.command()
@@ -224,7 +231,7 @@ def start(
     """Serve until Ctrl-C or SIGTERM: wait for the coordinator, train what was approved."""
     from client.node.daemon import run_daemon
 
-    run_daemon(Home.chosen(home), json_logs=json)
+    run_daemon(_chosen(home), json_logs=json)
 
 
 @app.command()
@@ -232,7 +239,7 @@ def status(home: HomeOption = None, *, json: JsonOption = False) -> None:
     """Say what the site does now, and what to type next; exit status 7 when it is not running."""
     from client.cli import status as command
 
-    raise typer.Exit(command.show_status(Home.chosen(home), as_json=json))
+    raise typer.Exit(command.show_status(_chosen(home), as_json=json))
 
 
 @app.command()
@@ -248,7 +255,7 @@ def runs(
     """
     from client.cli import runs as command
 
-    command.show_runs(Home.chosen(home), run)
+    command.show_runs(_chosen(home), run)
 
 
 @app.command()
@@ -259,7 +266,7 @@ def approve(run: RunArgument, home: HomeOption = None, *, yes: YesOption = False
     """
     from client.cli import approve as command
 
-    command.decide(Home.chosen(home), run, "approved", yes=yes)
+    command.decide(_chosen(home), run, "approved", yes=yes)
 
 
 @app.command()
@@ -270,7 +277,7 @@ def refuse(run: RunArgument, home: HomeOption = None, *, yes: YesOption = False)
     """
     from client.cli import refuse as command
 
-    command.refuse(Home.chosen(home), run, yes=yes)
+    command.refuse(_chosen(home), run, yes=yes)
 
 
 @app.command()
@@ -278,7 +285,7 @@ def budget(home: HomeOption = None, *, json: JsonOption = False) -> None:
     """Show the privacy that was spent on the patients, by run, and what is left."""
     from client.cli import budget as command
 
-    command.show_budget(Home.chosen(home), as_json=json)
+    command.show_budget(_chosen(home), as_json=json)
 
 
 @app.command()
@@ -286,7 +293,7 @@ def extensions(home: HomeOption = None, *, json: JsonOption = False) -> None:
     """List installed code of others that runs could use: its content, and whether it is allowed."""
     from client.cli import extensions as command
 
-    command.show_extensions(Home.chosen(home), as_json=json)
+    command.show_extensions(_chosen(home), as_json=json)
 
 
 @app.command("check-extension")
@@ -328,7 +335,7 @@ def check_records(
     """
     from client.cli import records as command
 
-    chosen = Home.chosen(home)
+    chosen = _chosen(home)
     if lost:
         command.declare(chosen, epsilon, yes=yes)
     else:
@@ -357,7 +364,7 @@ def list_disclosures(
     """List the messages that left: what, to whom, how much, and the privacy spent by then."""
     from client.cli import disclosures as command
 
-    command.show_disclosures(Home.chosen(home), everything=every, as_json=json)
+    command.show_disclosures(_chosen(home), everything=every, as_json=json)
 
 
 @disclosures.command("verify")
@@ -376,7 +383,7 @@ def verify_disclosures(
     """
     from client.cli import disclosures as command
 
-    command.verify_disclosures(Home.chosen(home), head, file)
+    command.verify_disclosures(_chosen(home), head, file)
 
 
 BundleOption = Annotated[Path, typer.Option(metavar="FOLDER", help="The bundle with the model.")]
@@ -403,7 +410,7 @@ def predict(
     from client.cli.models import predict as command
 
     wishes = command.PredictOptions(study=study, bundle=bundle, out=out, send=send, abstain=abstain)
-    raise typer.Exit(command.predict(Home.chosen(home), wishes, as_json=json))
+    raise typer.Exit(command.predict(_chosen(home), wishes, as_json=json))
 
 
 @app.command()
@@ -430,12 +437,12 @@ def listen(
     from client.cli.models import listen as command
 
     if show:
-        raise typer.Exit(command.show(Home.chosen(home)))
+        raise typer.Exit(command.show(_chosen(home)))
     if bundle is None:
         message = "Give the model that scores: --bundle FOLDER. To see what arrived: --list"
         raise ConfigurationError(message)
     wishes = command.ListenOptions(bundle=bundle, folder=folder, send=send)
-    raise typer.Exit(command.listen(Home.chosen(home), wishes))
+    raise typer.Exit(command.listen(_chosen(home), wishes))
 
 
 @app.command()
@@ -457,7 +464,7 @@ def calibrate(
     """
     from client.cli.models import calibrate as command
 
-    command.calibrate(Home.chosen(home), bundle, coverage=coverage, unlike=unlike, as_json=json)
+    command.calibrate(_chosen(home), bundle, coverage=coverage, unlike=unlike, as_json=json)
 
 
 @app.command()
@@ -489,7 +496,7 @@ def deidentify(
     profile = Profile(
         dates=Dates(dates), keep_characteristics=keep_characteristics, pixels_checked=pixels_checked
     )
-    raise typer.Exit(command.run(Home.chosen(home), source, out, profile, every=every))
+    raise typer.Exit(command.run(_chosen(home), source, out, profile, every=every))
 
 
 @app.command()
@@ -497,7 +504,7 @@ def pause(home: HomeOption = None) -> None:
     """Take no new requests, until `resume`."""
     from client.cli import pause as command
 
-    command.pause(Home.chosen(home))
+    command.pause(_chosen(home))
 
 
 @app.command()
@@ -505,7 +512,7 @@ def resume(home: HomeOption = None) -> None:
     """Take requests again after `pause`."""
     from client.cli import resume as command
 
-    command.resume(Home.chosen(home))
+    command.resume(_chosen(home))
 
 
 @app.command()
@@ -521,7 +528,7 @@ def service(
     """Print a hardened systemd unit, so that the site starts with its machine."""
     from client.cli import service as command
 
-    command.write_service(Home.chosen(home), user, out)
+    command.write_service(_chosen(home), user, out)
 
 
 def main() -> None:

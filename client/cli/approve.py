@@ -9,6 +9,7 @@ from client.cli.budget import charged
 from client.cli.status import is_running
 from client.governance.approvals import Approvals
 from client.governance.extensions import judge_extensions
+from client.governance.first_weights import judge_first_weights
 from client.governance.plain_words import described
 from client.governance.policy import Denied, judge, judge_metrics
 from client.site.home import Home
@@ -149,6 +150,7 @@ def _against_policy(home: Home, config: RunConfig) -> list[Denied]:
     found = (
         judge(config, rules, coordinator.fingerprint, site.name),
         judge_extensions(config, site.extensions),
+        judge_first_weights(config),
         judge_metrics(config, rules),
     )
     return [denied for denied in found if denied is not None]

@@ -37,6 +37,7 @@ def described(config: RunConfig) -> list[tuple[str, str]]:
         ("question", run.task.question),
         ("reads", _reads(run)),
         ("trains", _trains(run)),
+        *(("begins from", text) for text in _first_weights(run)),
         *(("code of others", _foreign(run, extension)) for extension in run.extensions),
         ("privacy", _privacy(run)),
         ("leaves", _update(run)),
@@ -73,6 +74,19 @@ def _trains(run: RunConfig) -> str:
     batch = training.batch_patients
     patients = "all patients" if batch == "all" else f"{batch} patients"
     return f"{run.model.network}, {rounds} of {steps} with {patients} each"
+
+
+def _first_weights(run: RunConfig) -> list[str]:
+    start, train = run.model.start, run.model.train
+    if start is None:
+        return []
+    last = None if isinstance(train, str) else train.last_blocks
+    trained = {"all": "all of it is trained", "head": "the head alone is trained"}.get(
+        str(train), f"the last {last} blocks and the head are trained"
+    )
+    return [
+        f"{start.source} (licence: {start.licence}), a file of SHA-256 {start.sha256}; {trained}"
+    ]
 
 
 def _foreign(run: RunConfig, extension: Extension) -> str:

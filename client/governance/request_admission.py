@@ -15,6 +15,7 @@ from typing import Literal
 
 from client.governance.approvals import Approvals
 from client.governance.extensions import judge_extensions
+from client.governance.first_weights import judge_first_weights
 from client.governance.policy import Denied, PolicyRules, judge, judge_metrics, judge_statistics
 from client.site.site_config import SiteConfig
 from common.config.run_config import RunConfig, read_config
@@ -101,6 +102,7 @@ def _not_allowed(
         _out_of_rounds(question, config)
         or judge(config, rules, admission.coordinator, site=admission.config.name)
         or judge_extensions(config, admission.config.extensions)
+        or judge_first_weights(config)
         or _may_not_tell(question, config, rules)
         or _approval(question, config, admission)
     )

@@ -95,7 +95,7 @@ def open_model(folder: Path, allowed: Iterable[AllowedExtension] = ()) -> Traine
     bundle = read_bundle(folder)
     _check_release(folder, bundle)
     _check_allowed(folder, bundle, allowed)
-    network = network_of(bundle.config, 0)
+    network = network_of(bundle.config, 0, start=False)  # all of them come from the bundle
     wanted = {name: value.shape for name, value in network.named_parameters()}
     held = {name: value.shape for name, value in bundle.weights.items()}
     if wanted != held:

@@ -27,6 +27,7 @@ from client.site.home import Home
 from client.site.site_config import SiteConfig, load_site_config
 from client.training.device import device_of
 from client.transport.outbox import Outbox
+from common.data.weight_files import take_weights_from
 from common.messages.packing import Encoding
 from common.messages.signed_envelope import Envelope, read_envelope, seal, unseal
 from common.messages.signing_key import load_private, sign
@@ -55,6 +56,7 @@ class Done:
 def main(home: Home, jobs: TextIO, results: TextIO) -> None:
     """Answer jobs until the daemon closes the pipe."""
     config = load_site_config(home.site_yaml)
+    take_weights_from(home.weights)
     limit_memory(config.memory_gib)
     tell = _teller(sys.stderr)
     handler = RequestHandler(site_context(home, config), tell)

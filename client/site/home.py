@@ -30,6 +30,11 @@ class Home:
         return self.folder / "site.yaml"
 
     @property
+    def weights(self) -> Path:
+        """Files of public weights that runs begin from, named by their SHA-256."""
+        return self.folder / "weights"
+
+    @property
     def key(self) -> Path:
         """The site's private key, which never leaves."""
         return self.folder / "key"

@@ -51,9 +51,11 @@ def open_local_model(
     config: RunConfig,
     seed: int,
     device: torch.device = torch.device("cpu"),  # noqa: B008 - a constant
+    *,
+    start: bool = True,
 ) -> LocalModel:
-    """Build the network of a run, on a device."""
-    model = place(network_of(config, seed), device, _trial_of(config))
+    """Build a run's network, on a device; without `start`, no file of first weights is read."""
+    model = place(network_of(config, seed, start=start), device, _trial_of(config))
     trained, task = trainable(model), task_of(config.task)
     local = local_names(config, model)
     return LocalModel(

@@ -67,6 +67,7 @@ def card_json(config: RunConfig, card: Card, files: Mapping[str, str]) -> str:
         },
         "origin": None if card.origin is None else origin_json(card.origin),
         "backbone": _backbone(config),
+        "start": None if config.model.start is None else config.model.start.model_dump(mode="json"),
         "files": dict(files),
         "versions": {name: _version(name) for name in _NAMED},
     }

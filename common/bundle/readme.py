@@ -33,6 +33,7 @@ def readme(config: RunConfig, card: Card, files: Mapping[str, str]) -> str:
         _head(config),
         _use(config),
         _data(config, card.evidence),
+        _first_weights(config),
         _performance(card),
         _subgroups(card.evidence),
         _calibration(card.evidence),
@@ -110,6 +111,17 @@ def _data(config: RunConfig, evidence: Evidence) -> str:
 A dash: not told, or fewer than {cell}. {KINDS}
 Age, sex, machines and dates of acquisition of each site:
 not recorded, as far as the subgroups below do not say."""
+
+
+def _first_weights(config: RunConfig) -> str:
+    start = config.model.start
+    if start is None:
+        return ""
+    return f"""\
+## What it began from
+
+Public weights: {_without_html(start.source)}. Their licence: {_without_html(start.licence)}; see
+what it asks of a model made from them. SHA-256 of the file: {start.sha256}."""
 
 
 def _performance(card: Card) -> str:

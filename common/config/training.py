@@ -15,6 +15,7 @@ from common.config.extension import (
     meant,
 )
 from common.config.section import NonNegativeFloat, Part, PositiveFloat, PositiveInt
+from common.config.start_weights import IN_BLOCKS, NAMES, LastBlocks, StartWeights, TrainedPart
 
 NetworkName = Literal[
     "small_cnn",
@@ -75,6 +76,11 @@ class Model(Part):
         default=None, exclude_if=lambda given: given is None
     )
 
+    #: Public weights to begin from; without it the first weights are drawn from the seed.
+    start: StartWeights | None = Field(default=None, exclude_if=lambda given: given is None)
+    #: With `start`: all of the network, its head alone, or `{last_blocks: n}` and the head.
+    train: TrainedPart = Field(default="all", exclude_if=lambda given: given == "all")
+
     def __hash__(self) -> int:
         # A dict has none of its own, and what is computed for a model is kept by it.
         return hash(self.model_dump_json())
@@ -94,7 +100,7 @@ class Model(Part):
                 f"{self.network} takes width, hidden and dropout"
             )
             raise ValueError(message)
-        ours = ("width", "hidden", "backbone", "projection", "dropout", "pool")
+        ours = ("width", "hidden", "backbone", "projection", "dropout", "pool", "start", "train")
         given = [name for name in ours if name in self.model_fields_set and foreign]
         fields = type(self).model_fields
         given = [name for name in given if getattr(self, name) != fields[name].default]
@@ -102,6 +108,31 @@ class Model(Part):
             message = (
                 f"{self.network} is an extension's network and would not see model.{given[0]}; "
                 f"write what it takes under model.arguments"
+            )
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _start_fits(self) -> Model:
+        if self.start is None:
+            if self.train != "all":
+                message = (
+                    "train leaves a part of the network as it starts, which is drawn by chance "
+                    "without model.start; give start, or remove train"
+                )
+                raise ValueError(message)
+            return self
+        if self.network not in NAMES[self.start.names]:
+            fits = ", ".join(sorted(NAMES[self.start.names]))
+            message = (
+                f"start.names={self.start.names} fits {fits}; model.network={self.network} does "
+                "not begin from such a file"
+            )
+            raise ValueError(message)
+        if isinstance(self.train, LastBlocks) and self.network not in IN_BLOCKS:
+            message = (
+                f"train.last_blocks={self.train.last_blocks} needs a body in blocks "
+                f"({', '.join(sorted(IN_BLOCKS))}); for {self.network} take all or head"
             )
             raise ValueError(message)
         return self

@@ -17,17 +17,19 @@ from common.models.frozen_features import feature_width, image_shape
 from common.models.fusion import Classifier, Segmenter, linear_head, start_at_zero
 from common.models.monai_networks import image_body, segmentation_parts
 from common.models.small_cnn import SmallCnn
+from common.models.start_weights import ChannelAffine, begin, fold_norms
 from common.platform.errors import ConfigurationError
 
 
 def build_model(
-    model: Model, cohort: Cohort, outputs: int, seed: int, pins: Pins = ()
+    model: Model, cohort: Cohort, outputs: int, seed: int, pins: Pins = (), *, start: bool = True
 ) -> nn.Module:
     """Return a network (image, table) -> (items, outputs[, *spatial]); same seed, same bits.
 
     The global generator is left as it was. Without images, `image` is (items, 0); without a
     table, `table` is. For frozen_features, `image` is what `extract_features` returned; `pins` are
-    the extensions that a backbone may come from.
+    the extensions that a backbone may come from. Without `start`, no file of first weights is read:
+    for who puts all weights into it. ConfigurationError where there is no such file.
     """
     fault = misfit(model, cohort.images)
     if fault is not None:
@@ -35,7 +37,10 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network = _build(model, cohort, outputs, pins)
-    return finished(network)
+    norms = fold_norms(network, model)
+    network = finished(network)
+    begin(network, model, norms, read=start)
+    return network
 
 
 def finished(network: nn.Module) -> nn.Module:
@@ -128,7 +133,14 @@ def _without_inplace(network: nn.Module) -> nn.Module:
     return network
 
 
-_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+_NORMS = (
+    ChannelAffine,  # that was a norm
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.InstanceNorm1d,
+    nn.InstanceNorm2d,
+    nn.InstanceNorm3d,
+)
 
 
 def norm_parameters(network: nn.Module) -> tuple[str, ...]:

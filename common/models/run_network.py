@@ -13,16 +13,20 @@ from common.models.local_layers import local_names
 from common.tasks import Task, task_of
 
 
-def network_of(config: RunConfig, seed: int) -> nn.Module:
-    """Return the run's network with its initial weights: the same bits for the same seed."""
+def network_of(config: RunConfig, seed: int, *, start: bool = True) -> nn.Module:
+    """Return the run's network with its initial weights: the same bits for the same seed.
+
+    Without `start`, no file of first weights is read: for who puts all weights into it.
+    """
     task = task_of(config.task)
-    return task.completed(_made(config, task, seed))
+    return task.completed(_made(config, task, seed, start=start))
 
 
-def _made(config: RunConfig, task: Task, seed: int) -> nn.Module:
+def _made(config: RunConfig, task: Task, seed: int, *, start: bool) -> nn.Module:
     if is_extension(config.model.network):
         return foreign_network(config, task.outputs, seed)
-    return build_model(config.model, config.cohort, task.outputs, seed, config.extensions)
+    model, cohort, pins = config.model, config.cohort, config.extensions
+    return build_model(model, cohort, task.outputs, seed, pins, start=start)
 
 
 def initial_weights(config: RunConfig, seed: int) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from common.data.weight_files import take_weights_from
 from common.platform.command_line import Reporting, check_nothing_before
 from server.files.folder import Folder, default_folder
 
@@ -59,7 +60,9 @@ NewestArgument = Annotated[
 
 
 def _chosen(folder: Path | None) -> Folder:
-    return Folder((folder or default_folder()).expanduser().absolute())
+    chosen = Folder((folder or default_folder()).expanduser().absolute())
+    take_weights_from(chosen.weights)
+    return chosen
 
 
 @app.command()

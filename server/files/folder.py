@@ -79,6 +79,11 @@ class Folder:
     path: Path
 
     @property
+    def weights(self) -> Path:
+        """Files of public weights that runs begin from, named by their SHA-256."""
+        return self.path / "weights"
+
+    @property
     def settings(self) -> Path:
         """Name, addresses and ports."""
         return self.path / "coordinator.yaml"

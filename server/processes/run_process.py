@@ -21,6 +21,7 @@ from types import FrameType
 
 from common.bundle.evidence import calibration_json, calibration_of
 from common.config.run_config import RunConfig, load_config
+from common.data.weight_files import take_weights_from
 from common.messages.wire import StatisticsRequest
 from common.platform.durable_files import replace_durably
 from common.platform.errors import ExitCode, RunFailed, WardroundError
@@ -215,5 +216,6 @@ def run(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGINT, _on_stop)
     # Without the service nobody answers: end with it (Linux: prctl PR_SET_PDEATHSIG).
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-    folder, name = arguments
-    return main(Folder(Path(folder)), name)
+    folder, name = Folder(Path(arguments[0])), arguments[1]
+    take_weights_from(folder.weights)
+    return main(folder, name)

@@ -11,6 +11,7 @@ from client.site.plain_text import ago, shown, size
 from common.config.run_config import RunConfig
 from tests.client.policies import run_of
 
+START = {"sha256": "ab" * 32, "names": "monai", "source": "a paper", "licence": "CC0"}
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 
 
@@ -36,12 +37,26 @@ def words(config: RunConfig) -> str:
             "3-D images of CT",
         ),
         (run_of(description="why"), "purpose: why"),
+        (
+            run_of(model={"network": "resnet18", "start": START, "train": {"last_blocks": 2}}),
+            "begins from: a paper (licence: CC0), a file of SHA-256 abab",
+        ),
         (run_of(task={"classes": ["benign", "malignant"]}), "malignant (benign or malignant)"),
         (run_of(task={"type": "multilabel", "target": ["a", "b"]}), "predicts a, b"),
     ],
 )
 def test_what_is_in_force_is_said_in_plain_words(config: RunConfig, said: str) -> None:
     assert said in words(config)
+
+
+def test_what_is_trained_of_a_network_that_begins_from_a_file_is_said() -> None:
+    for train, said in (
+        ("all", "; all of it is trained"),
+        ("head", "; the head alone is trained"),
+        ({"last_blocks": 2}, "; the last 2 blocks and the head are trained"),
+    ):
+        run = run_of(model={"network": "resnet18", "start": START, "train": train})
+        assert said in words(run)
 
 
 def test_segmentation_and_prognosis_are_said_too() -> None:

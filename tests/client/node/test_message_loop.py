@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import torch
 from client.governance.disclosures import listed
 from client.node.message_loop import MessageLoop
 from client.privacy.ledger import Ledger
+from common.config.run_config import RunConfig
+from common.data.weight_files import VARIABLE
 from common.messages.signed_envelope import Envelope, facts_of, unseal
 from common.messages.signing_key import load_private, public_text, verify
 from common.messages.wire import (
@@ -192,6 +195,34 @@ def test_a_changed_configuration_needs_a_new_approval(tmp_path: Path) -> None:
     more = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"rounds": 5})})
     fleet.ask(replace(question(), config=more))
     assert refused_with(tmp_path, letters, fleet) is RefusalReason.NOT_APPROVED
+
+
+def test_a_run_whose_first_weights_are_not_here_is_refused_with_their_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    held = b"no weights, but nobody reads them here"
+    sha256 = hashlib.sha256(held).hexdigest()
+    start = {"sha256": sha256, "names": "monai", "source": "a paper", "licence": "CC0"}
+    content = CONFIG.model_dump(mode="json") | {
+        "cohort": {"images": {"size": [16, 16]}},
+        "model": {"network": "resnet18", "start": start},
+    }
+    config = RunConfig.model_validate(content)
+    letters = Letters(tmp_path / "home", approval="manual")
+    for number, (given, reason, said) in enumerate(
+        (
+            (None, RefusalReason.WEIGHTS, f"Put their file into {tmp_path} as {sha256}"),
+            (b"other bytes", RefusalReason.WEIGHTS, f"expected {sha256}"),
+            (held, RefusalReason.NOT_APPROVED, ""),
+        )
+    ):
+        if given is not None:
+            (tmp_path / f"{sha256}.safetensors").write_bytes(given)
+        fleet = FolderFleet(tmp_path / f"fleet-{number}")
+        fleet.ask(replace(question(run=f"run-{number}"), config=config))
+        assert refused_with(tmp_path, letters, fleet) is reason
+        assert said in str(letters.told)
 
 
 def test_another_release_is_refused_before_anything_of_it_is_read(tmp_path: Path) -> None:
