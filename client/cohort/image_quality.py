@@ -17,10 +17,9 @@ from client.dicom.headers.instance import Instance
 from client.dicom.reading.groups import two_issuers
 from client.dicom.reasons import Reason
 from client.dicom.remarks import Remark
+from client.series.selection import is_secondary_capture
 from client.site.quality_section import Action, QualityRules
 
-#: Secondary Capture Image Storage and its multi-frame kinds (PS3.4 B.5).
-_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 #: Series of one modality below which nobody is an outlier.
 _FEWEST_SERIES = 10
 #: Least deviation of the logarithm: series of one scanner have none, and 2 % is no outlier.
@@ -159,11 +158,6 @@ def derived(rows: Iterable[Instance]) -> Iterator[Suspect]:
             yield Suspect(row=row, reason=Reason.DERIVED, detail="secondary capture")
         elif "SECONDARY" in kind[1:2]:
             yield Suspect(row=row, reason=Reason.DERIVED, detail=row.image_type)
-
-
-def is_secondary_capture(row: Instance) -> bool:
-    """Return whether the object is a picture of unknown making, one frame or several."""
-    return row.sop_class == _SECONDARY_CAPTURE or row.sop_class.startswith(f"{_SECONDARY_CAPTURE}.")
 
 
 def declared_text(rows: Iterable[Instance]) -> Iterator[Suspect]:

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from client.cohort.decode import Decoded, Object, pixels_of
 from client.cohort.select import Owned
@@ -18,10 +20,14 @@ from client.dicom.reading.phases import check_phases
 from client.dicom.reading.read import Header
 from client.dicom.reading.rescale import Pixels
 from client.dicom.reading.uptake import SUV, suv_factor
-from client.dicom.reading.volume import Geometry, levels_of, stack_slices
+from client.dicom.reading.volume import Geometry, levels_of, plane_affine, stack_slices
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.labels.label_table import dicom_keys
+from client.series.alignment import misaligned
+from client.series.by_row import RuledImages
+from client.series.common_grid import ChannelVolume, on_grid_of, plane_grid
 from common.config.run_config import Images
+from common.data.preprocessing import prepare
 from common.data.unfit_image import Fault, UnfitImage
 
 _UNFIT: Mapping[Fault, Reason] = {
@@ -45,6 +51,8 @@ class Image:
     padding: NDArray[np.bool_] | None = None  # as values, without colours; None: there is none
     #: Of a volume, by instance and frame: the slice that it is.
     levels: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    #: Other series of its study on its grid, by their place among the run's series.
+    others: Mapping[int, ChannelVolume] = field(default_factory=dict)
 
     @property
     def spacing(self) -> tuple[float, ...] | None:
@@ -56,10 +64,41 @@ class Image:
         return {**dicom_keys(self.header), "source": self.source}
 
 
-def find_images(decoded: Decoded, rules: Images, store: PixelStore) -> Iterator[Image | Unusable]:
-    """Yield every usable image, and what is not usable with its reason."""
+def as_input(image: Image, rules: Images) -> Tensor:
+    """Return the network's input, (channels, *size): each series is normalised by itself.
+
+    A series that is absent is zeros.
+    """
+    if len(rules.series) < 2:
+        return prepare(image.values, image.spacing, rules, image.padding)
+    parts = []
+    for place in range(len(rules.series)):
+        if place == rules.reference:
+            parts.append(prepare(image.values, image.spacing, rules, image.padding))
+        elif place in image.others:
+            other = image.others[place]
+            parts.append(prepare(other.values, image.spacing, rules, other.padding))
+        else:
+            parts.append(torch.zeros((1, *rules.size)))
+    return torch.cat(parts)
+
+
+def find_images(
+    decoded: Decoded, rules: Images, store: PixelStore, ruled: RuledImages | None = None
+) -> Iterator[Image | Unusable]:
+    """Yield every usable image, and what is not usable with its reason.
+
+    `ruled` says which series are the channels, where the run has several.
+    """
     grouping = decoded.grouping
     factors = _uptakes(decoded) if rules.units == SUV else {}
+    if len(rules.series) > 1:
+        sets = _channel_sets(decoded, ruled or RuledImages())
+        for _, channels in sorted(sets.items(), key=lambda one: _source(one[1], rules)):
+            yield from _with_channels(
+                channels, _ChannelReading(decoded, rules, store, factors, ruled)
+            )
+        return
     if rules.dimensions == 2:
         parts: dict[Owned, list[Object]] = {}
         for item in _of_one_phase(decoded):
@@ -110,6 +149,171 @@ def _scaled(
     if factor == 1:
         return pixels
     return replace(pixels, slope=pixels.slope * factor, intercept=pixels.intercept * factor)
+
+
+# --- several series of one study as channels ------------------------------------------------
+
+#: The objects of each channel of one study.
+_Channels = dict[int, list[Object]]
+
+
+@dataclass(frozen=True)
+class _ChannelReading:
+    """What is needed to make channels of a study's objects."""
+
+    decoded: Decoded
+    rules: Images
+    store: PixelStore
+    factors: Mapping[tuple[str, str], float | UnusableFile]
+    ruled: RuledImages | None
+
+    def volume(self, items: list[Object]) -> Image:
+        """Return a channel's volume."""
+        pixels = [_scaled(pixels_of(item, self.store), item, self.factors) for item in items]
+        return _volume(items[0].header.series, items, pixels, self.decoded)
+
+
+def _channel_sets(decoded: Decoded, ruled: RuledImages) -> dict[tuple[str, str], _Channels]:
+    """Return the objects of each channel, by patient and study."""
+    found: dict[tuple[str, str], _Channels] = {}
+    for item in decoded.objects:
+        header = item.header
+        channel = ruled.channel.get((header.patient, header.series, header.instance))
+        if channel is not None:
+            study = found.setdefault((header.patient, header.study), {})
+            study.setdefault(channel, []).append(item)
+    return found
+
+
+def _source(channels: _Channels, rules: Images) -> str:
+    items = channels.get(rules.reference) or next(iter(channels.values()))
+    return items[0].header.series if rules.dimensions == 3 else items[0].path
+
+
+def _with_channels(channels: _Channels, reading: _ChannelReading) -> Iterator[Image | Unusable]:
+    """Yield the images of one study with its other series beside them.
+
+    A channel that is there and cannot be used leaves the study out: only an absent one is zeros.
+    """
+    rules, decoded = reading.rules, reading.decoded
+    source = _source(channels, rules)
+    first = next(iter(channels.values()))[0].header
+    whose, names = decoded.grouping.whose(first), rules.channel_names
+    named = names[rules.reference]
+    try:
+        with contained():
+            _check_whole(channels, (first.patient, first.study), reading)
+            base = reading.volume(channels[rules.reference])
+            moving: dict[int, Image] = {}
+            whole: dict[int, ChannelVolume] = {}
+            for place, items in sorted(channels.items()):
+                if place != rules.reference:
+                    named = names[place]
+                    moving[place] = reading.volume(items)
+                    _check_frame(base.header, moving[place].header, rules)
+                    whole[place] = _moved(moving[place], base)
+            named = names[rules.reference]
+            made = [*_told(base, moving, whole, reading)]
+            made += _on_base(base, moving, whole, channels[rules.reference], reading)
+    except UnusableFile as problem:
+        told = UnusableFile(problem.reason, f"series {named}: {problem.detail or 'see the reason'}")
+        yield told.listed(source, whose)
+        return
+    yield from made
+
+
+def _check_whole(channels: _Channels, study: tuple[str, str], reading: _ChannelReading) -> None:
+    """Refuse a study of which a series that was there by its headers has no pixels."""
+    absent = (reading.ruled or RuledImages()).absent.get(study, frozenset())
+    for place, name in enumerate(reading.rules.channel_names):
+        if place not in channels and place not in absent:
+            raise UnusableFile(Reason.INCOMPLETE_SERIES, f"nothing of {name} can be read")
+
+
+def _check_frame(base: Header, other: Header, rules: Images) -> None:
+    """Raise NO_COMMON_FRAME where two series do not share a frame of reference, which is named."""
+    one, two = base.frame_of_reference, other.frame_of_reference
+    if rules.registration == "frame" and (not one or one != two):
+        detail = (
+            f"its frame of reference is {two or 'not said'}, that of the grid {one or 'neither'}"
+        )
+        raise UnusableFile(Reason.NO_COMMON_FRAME, detail)
+
+
+def _told(
+    base: Image,
+    moving: Mapping[int, Image],
+    whole: Mapping[int, ChannelVolume],
+    reading: _ChannelReading,
+) -> Iterator[Image | Unusable]:
+    """Yield a notice for each series that lies elsewhere than its header says."""
+    rules, whose = reading.rules, reading.decoded.grouping.whose(base.header)
+    for place, other in whole.items():
+        shown = None if other.padding is None else ~other.padding
+        if told := misaligned(_grey(base.values), _grey(other.values), shown):
+            detail = (
+                f"series {rules.channel_names[place]} on {rules.channel_names[rules.reference]}"
+            )
+            problem = UnusableFile(Reason.MISALIGNED, f"{detail}: {told}")
+            yield problem.listed(moving[place].source, whose)
+
+
+def _on_base(
+    base: Image,
+    moving: Mapping[int, Image],
+    whole: Mapping[int, ChannelVolume],
+    items: list[Object],
+    reading: _ChannelReading,
+) -> Iterator[Image | Unusable]:
+    """Yield the image of a volume, or of each of its slices in 2-D."""
+    rules = reading.rules
+    if rules.dimensions == 3:
+        yield replace(base, others=whole)
+        return
+    check_phases([item.header for item in items])
+    for item in items:
+        pixels = _scaled(pixels_of(item, reading.store), item, reading.factors)
+        for image in _flat_images(item, pixels, reading.decoded):
+            if isinstance(image, Unusable):
+                yield image
+            else:
+                others = {n: _in_plane(volume, image, base) for n, volume in moving.items()}
+                yield replace(image, others=others)
+
+
+def _moved(volume: Image, base: Image) -> ChannelVolume:
+    if volume.geometry is None or base.geometry is None:
+        raise UnusableFile(Reason.NO_GEOMETRY)
+    slices, rows, columns = base.values.shape[:3]
+    return on_grid_of(
+        _grey(volume.values),
+        volume.padding,
+        volume.geometry.affine,
+        base.geometry.affine,
+        (slices, rows, columns),
+    )
+
+
+def _in_plane(volume: Image, image: Image, base: Image) -> ChannelVolume:
+    """Return a series in the plane of one slice."""
+    header, rows, columns = image.header, *image.values.shape[:2]
+    if volume.geometry is None or base.geometry is None or header.spacing is None:
+        raise UnusableFile(Reason.NO_GEOMETRY)
+    corner = np.array(header.positions[image.frame])
+    plane = plane_affine(np.zeros(3), header.orientations[image.frame], header.spacing, corner)
+    grid = plane_grid(plane, base.geometry.spacing[0])
+    found = on_grid_of(
+        _grey(volume.values), volume.padding, volume.geometry.affine, grid, (1, rows, columns)
+    )
+    return ChannelVolume(values=found.values[0], padding=_first(found.padding))
+
+
+def _grey(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the brightness of values with colours."""
+    if values.ndim < 4:
+        return values
+    found: NDArray[np.float32] = values.mean(axis=3)
+    return found
 
 
 def _of_one_phase(decoded: Decoded) -> Iterator[Object | Unusable]:

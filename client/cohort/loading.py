@@ -28,6 +28,7 @@ from client.dicom.index.index import Index
 from client.dicom.pixels.pixel_store import PixelStore
 from client.dicom.reasons import Reason, Unusable
 from client.labels.label_table import Labels, read_labels
+from client.series.fitting import NO_ALIASES, Aliases
 from client.site.cache import PIXELS, Cache
 from common.config.run_config import Images, RunConfig
 from common.config.task import LabelMap
@@ -44,8 +45,12 @@ def load_cohort(
     cache: Cache,
     labels_csv: Path | None = None,
     left_out: LeftOut = _NOTHING,
+    *,
+    aliases: Aliases = NO_ALIASES,
 ) -> SiteCohort:
     """Read a site's folder for a run; its table is `labels_csv`, or labels.csv in the folder.
+
+    `aliases` are the site's own words for the series that the run's rules name.
 
     Nothing is read of patients who were withdrawn; whoever hands them over asked for them while
     holding the cache (`Cache.in_use`), so that no withdrawal comes in between. Images that the
@@ -70,7 +75,7 @@ def load_cohort(
     if rules is None:
         prepared, joined = None, join_rows(labels, needed)
     else:
-        prepared = _prepared(site, _wanted(rules, config, labels, left_out), cache)
+        prepared = _prepared(site, _wanted(rules, config, labels, left_out, aliases), cache)
         joined = join_images(site, prepared, labels, cache.index)
     unused = (
         *labels.unusable,
@@ -105,7 +110,8 @@ def _prepared(site: Path, wanted: WantedImages, cache: Cache) -> Prepared:
             gate = ImageGate(wanted, site, index)
             selected = select(scanned, gate.check, wanted.grouping(), store.withdrawn)
             decoded = decode(selected, store, index)
-            prepared = prepare_images(site, decoded, wanted, store, cache)
+            ruled = gate.choice.ruled
+            prepared = prepare_images(site, decoded, wanted, store, cache, ruled)
         keep_prepared(cache, key, prepared)
     except (OSError, sqlite3.Error) as error:
         message = f"Cannot use the cache {cache.folder}: {error}. Free space there or delete it."
@@ -113,9 +119,15 @@ def _prepared(site: Path, wanted: WantedImages, cache: Cache) -> Prepared:
     return prepared
 
 
-def _wanted(rules: Images, config: RunConfig, labels: Labels, left_out: LeftOut) -> WantedImages:
+def _wanted(
+    rules: Images, config: RunConfig, labels: Labels, left_out: LeftOut, aliases: Aliases
+) -> WantedImages:
     return WantedImages(
-        rules=rules, labels=labels, left_out=left_out, masks=_mask_rules(config, labels)
+        rules=rules,
+        labels=labels,
+        left_out=left_out,
+        masks=_mask_rules(config, labels),
+        aliases=aliases,
     )
 
 

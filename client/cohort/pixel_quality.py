@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 
 from client.cohort.decode import lines_of
-from client.cohort.image_quality import Suspect, is_secondary_capture
+from client.cohort.image_quality import Suspect
 from client.dicom.codec.compressed import Array
 from client.dicom.contained import contained
 from client.dicom.headers.instance import Instance
@@ -21,6 +21,7 @@ from client.dicom.pixels.burned_in_text import ReadText, pieces_of_text
 from client.dicom.pixels.pixel_store import PixelStore
 from client.dicom.reading.padding import Padding
 from client.dicom.reasons import Reason, UnusableFile
+from client.series.selection import is_secondary_capture
 from client.site.cache import pixels_key
 
 #: Part of the pixels at the highest value that the image can hold, from which it is saturated.

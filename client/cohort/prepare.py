@@ -20,7 +20,7 @@ from torch import Tensor
 
 from client.cohort.decode import Decoded
 from client.cohort.image_masks import Canvas, mask_name, read_mask, shared_masks
-from client.cohort.images import Image, find_images, fitting
+from client.cohort.images import Image, as_input, find_images, fitting
 from client.cohort.select import WantedImages
 from client.dicom.contained import contained
 from client.dicom.masks.grid import on_grid
@@ -28,10 +28,10 @@ from client.dicom.masks.mask_remarks import Tell
 from client.dicom.pixels.pixel_store import PixelStore
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.labels.label_table import dicom_keys
+from client.series.by_row import RuledImages
 from client.site.cache import Cache, file_key, key_of
 from common.config.run_config import Images
 from common.data.kept_items import ItemFiles, Items, is_whole, write_item
-from common.data.preprocessing import prepare
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,12 @@ class Prepared:
 
 
 def prepare_images(
-    site: Path, decoded: Decoded, wanted: WantedImages, store: PixelStore, cache: Cache
+    site: Path,
+    decoded: Decoded,
+    wanted: WantedImages,
+    store: PixelStore,
+    cache: Cache,
+    ruled: RuledImages | None = None,
 ) -> Prepared:
     """Return every usable image on the network's grid, and all that was not used until here.
 
@@ -56,7 +61,7 @@ def prepare_images(
     keys: list[dict[str, str]] = []
     drawn: set[int] = set()
     problems = _without_masks(decoded.problems, wanted)
-    outlines = _Outlines(site, decoded, wanted)
+    outlines = _Outlines(site, decoded, wanted, ruled)
 
     def listed(problem: UnusableFile, image: Image) -> Unusable:
         return problem.listed(image.source, decoded.grouping.whose(image.header))
@@ -66,7 +71,7 @@ def prepare_images(
         if found not in problems:  # of each frame of one file the same may be told
             problems.append(found)
 
-    for image in find_images(decoded, rules, store):
+    for image in find_images(decoded, rules, store, ruled):
         if isinstance(image, Unusable):
             problems.append(image)
             continue
@@ -92,7 +97,7 @@ def _kept_item(cache: Cache, image: Image, target: Tensor, wanted: WantedImages)
     name = _name_of(cache, image, target, rules)
     if not is_whole(cache.items / name):
         with contained(), fitting():
-            prepared = prepare(image.values, image.spacing, rules, image.padding)
+            prepared = as_input(image, rules)
         write_item(cache.items / name, prepared.numpy(), bits=rules.kept_bits)
     if wanted.masks is not None and not is_whole(cache.items / _outline(name)):
         write_item(cache.items / _outline(name), target.numpy())
@@ -107,6 +112,7 @@ def _name_of(cache: Cache, image: Image, target: Tensor, rules: Images) -> str:
         image.spacing,
         _content(image.values),
         None if image.padding is None else _content(image.padding),
+        *_others(image),
         _content(target.numpy()),
     )
     return cache.item_name(image.header.patient, key)
@@ -114,6 +120,13 @@ def _name_of(cache: Cache, image: Image, target: Tensor, rules: Images) -> str:
 
 def _outline(name: str) -> str:
     return name.replace(".npy", "-outline.npy")
+
+
+def _others(image: Image) -> Iterator[tuple[int, str, str]]:
+    """Yield what goes into an item of the other series on its grid."""
+    for place, other in sorted(image.others.items()):
+        hidden = "" if other.padding is None else _content(other.padding)
+        yield place, _content(other.values), hidden
 
 
 def _content(values: NDArray[np.generic]) -> str:
@@ -124,7 +137,7 @@ def _content(values: NDArray[np.generic]) -> str:
 def _items(cache: Cache, names: Sequence[str], wanted: WantedImages) -> tuple[Items, Items]:
     """Return images and label maps of these names."""
     rules = wanted.rules
-    shape, outlines = torch.Size((rules.channels, *rules.size)), torch.Size(rules.size)
+    shape, outlines = torch.Size((rules.input_channels, *rules.size)), torch.Size(rules.size)
     if not names:
         return torch.zeros((0, *shape)), torch.zeros((0, 0), dtype=torch.uint8)
     image = ItemFiles(folder=cache.items, names=tuple(names), item=shape, kind=torch.float32)
@@ -159,9 +172,16 @@ def _never_drawn(
 class _Outlines:
     """The label maps of images, where a run learns outlines."""
 
-    def __init__(self, site: Path, decoded: Decoded, wanted: WantedImages) -> None:
+    def __init__(
+        self, site: Path, decoded: Decoded, wanted: WantedImages, ruled: RuledImages | None
+    ) -> None:
         self._site, self._wanted = site, wanted
+        channel, grid = (ruled or RuledImages()).channel, wanted.rules.reference
         headers = [item.header for item in decoded.objects]
+        # Masks are drawn on what gives the grid; other channels are no images of their own.
+        headers = [
+            h for h in headers if channel.get((h.patient, h.series, h.instance), grid) == grid
+        ]
         self._of_row = Counter(wanted.labels.find(dicom_keys(header)) for header in headers)
         self._shared = shared_masks(headers, wanted.labels, wanted.masks)
 
@@ -216,6 +236,7 @@ def prepared_key(site: Path, files: Sequence[Path], wanted: WantedImages) -> str
         mask_rules,
         sorted(labels.conflicts),
         labels.by_patient,
+        sorted((name, words) for name, words in wanted.aliases.items()),
         sorted((k, r.name) for k, (r, _) in wanted.left_out.images.items()),
     )
 

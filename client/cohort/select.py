@@ -6,7 +6,7 @@ The second step from a folder to tensors (client/cohort/loading.py).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +21,10 @@ from client.dicom.index.index import Index
 from client.dicom.reading.read import Header
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.dicom.remarks import Remark
-from client.labels.label_table import Labels, dicom_keys
+from client.labels.label_table import Labels, dicom_keys, key_of_row
+from client.series.by_row import Rows, RuledImages, SeriesRules, choose_by_rules
+from client.series.fitting import Aliases
+from client.series.selection import Problem
 from common.config.run_config import Images
 
 #: Reasons for which a file does not even say which series it belongs to.
@@ -182,6 +185,7 @@ class WantedImages:
     labels: Labels  # the table's rows, each of which may name images
     left_out: LeftOut  # whom and what the site lets into no cohort
     masks: MaskRules | None  # where a run learns outlines
+    aliases: Aliases = field(default_factory=dict)  # the site's own words for the run's series
 
     def mask_files(self) -> frozenset[str]:
         """Return the names of files that are masks and no images.
@@ -205,16 +209,64 @@ class ImageGate:
         """Compare the images that stand beside each other, by their headers."""
         self._rules = wanted.rules
         self._labels, self._left_out = wanted.labels, wanted.left_out
-        fits = (image for image in index.instances(site) if self._is_wanted(image.header))
+        fits = [image for image in index.instances(site) if self._is_wanted(image.header)]
         mask = None if wanted.masks is None else wanted.masks.column
-        self._choice: Choice = choose(
-            fits, index.quarantined(site), wanted.rules, wanted.labels, mask
+        lost = index.quarantined(site)
+        self.choice: Choice = choose(
+            fits, lost, wanted.rules, wanted.labels, mask, self._ruled(wanted, site, index, lost)
         )
+
+    def _ruled(
+        self, wanted: WantedImages, site: Path, index: Index, lost: Sequence[Quarantined]
+    ) -> RuledImages | None:
+        """Return what the run's rules choose, also of images that are let into no cohort.
+
+        What is there and refused is not absent.
+        """
+        if not wanted.rules.series:
+            return None
+        there = (image for image in index.instances(site) if self._is_there(image.header))
+        rules = SeriesRules(images=wanted.rules, aliases=wanted.aliases)
+        return choose_by_rules(there, lost, self._rows(), rules, self._refusal)
+
+    def _rows(self) -> Rows:
+        labels = self._labels
+
+        def row_of(image: Instance) -> int | None:
+            try:
+                return labels.find(dicom_keys(image.header))
+            except UnusableFile:
+                return None
+
+        def names_series(row: int) -> bool:
+            key = key_of_row(labels.rows[row])
+            return key is not None and key[0] == "SeriesInstanceUID"
+
+        return Rows(
+            of=row_of, lines=labels.lines, names_series=names_series, by_patient=labels.by_patient
+        )
+
+    def _is_there(self, header: Header) -> bool:
+        modalities = self._rules.modalities
+        gone = header.patient in self._left_out.withdrawn
+        return (
+            bool(header.patient)
+            and not gone
+            and header.modality in (modalities or {header.modality})
+        )
+
+    def _refusal(self, image: Instance) -> Problem | None:
+        try:
+            with contained():
+                self._check_by_itself(image.header)
+        except UnusableFile as problem:
+            return problem.reason, problem.detail
+        return None
 
     def check(self, header: Header) -> None:
         """Raise UnusableFile for an image that is left out."""
         self._check_by_itself(header)
-        self._choice.check(header)
+        self.choice.check(header)
 
     def _check_by_itself(self, header: Header) -> None:
         check_fits(header, self._rules)

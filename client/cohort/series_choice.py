@@ -24,13 +24,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from client.cohort.image_quality import (
-    ImageRequirements,
-    Suspect,
-    is_secondary_capture,
-    localizers,
-    unwanted,
-)
+from client.cohort.image_quality import ImageRequirements, Suspect, localizers, unwanted
 from client.cohort.left_out import LeftOut
 from client.dicom.contained import contained
 from client.dicom.headers.checks import WITHOUT_PIXELS
@@ -41,11 +35,13 @@ from client.dicom.reading.uptake import BECQUEREL, GRAMS_PER_ML, SUV, check_trac
 from client.dicom.reasons import Reason, UnusableFile
 from client.dicom.remarks import Remark
 from client.labels.label_table import Labels, dicom_keys, key_of_row
+from client.series.by_row import Key, RuledImages
 from client.series.magnification import (
     at_several_magnifications,
     refused_slides,
     several_magnifications,
 )
+from client.series.selection import is_secondary_capture, named_series
 from common.config.run_config import Images
 
 _PET = "PT"
@@ -61,10 +57,7 @@ _NO_KIND = frozenset(
         Reason.DUP_SOP_SAME,
     }
 )
-_NAMED = 5
 
-#: patient, series, instance of an image.
-Key = tuple[str, str, str]
 #: patient, or nobody where all are looked at together; study.
 _Study = tuple[str, str]
 
@@ -130,6 +123,7 @@ class Choice:
     """The images that their rows do not choose among."""
 
     refused: Mapping[Key, tuple[Reason, str]]
+    ruled: RuledImages | None = None  # by the rules of cohort.images.series, where there are any
 
     def check(self, header: Header) -> None:
         """Raise UnusableFile for an image that is not clearly the one that its row means."""
@@ -144,21 +138,18 @@ def choose(
     rules: Images,
     labels: Labels,
     mask: str | None = None,
+    ruled: RuledImages | None = None,
 ) -> Choice:
     """Compare the images of each row, which a run would take; `mask` is its column of masks.
 
-    `lost` are files that cannot be used: series of them count.
+    `lost` are files that cannot be used: series of them count. Where rules chose series, they
+    counted there already, and only what gives an item its grid is compared here.
     """
-    by_row: dict[tuple[int, str], list[Instance]] = defaultdict(list)
+    if ruled is not None:
+        lost = ()
+        images = [i for i in images if ruled.channel.get(_key(i)) == rules.reference]
     seen = list(images)
-    for image in seen:
-        try:
-            row = labels.find(dicom_keys(image.header))
-        except UnusableFile:
-            continue
-        key = key_of_row(labels.rows[row])
-        if key is not None and key[0] != "SeriesInstanceUID":
-            by_row[row, image.patient].append(image)
+    by_row = _by_row(seen, labels)
     # Series by study, and by patient where each is looked at alone: a file that does not say whose
     # it is then decides over nobody's.
     broken: dict[_Study, set[str]] = defaultdict(set)
@@ -166,7 +157,7 @@ def choose(
         named = file.patient or not labels.by_patient
         if file.series and file.study and named and _is_of_image(file):
             broken[file.patient if labels.by_patient else "", file.study].add(file.series)
-    refused: dict[Key, tuple[Reason, str]] = {}
+    refused: dict[Key, tuple[Reason, str]] = {} if ruled is None else dict(ruled.refused)
     for (row, _), group in by_row.items():
         name = labels.rows[row][mask] if mask is not None else None
         own = group[0].patient if labels.by_patient else ""
@@ -178,11 +169,29 @@ def choose(
             judged = [(image, problem.reason, problem.detail) for image in group]
         for image, reason, detail in judged:
             told = f"line {labels.lines[row]}: {detail}"
-            refused[image.patient, image.series, image.instance] = reason, told
+            refused[_key(image)] = reason, told
     # Levels of a slide are one series, so a row that names it does not choose among them.
     for image, reason, detail in at_several_magnifications(seen):
-        refused.setdefault((image.patient, image.series, image.instance), (reason, detail))
-    return Choice(refused=refused)
+        refused.setdefault(_key(image), (reason, detail))
+    return Choice(refused=refused, ruled=ruled)
+
+
+def _by_row(images: Iterable[Instance], labels: Labels) -> dict[tuple[int, str], list[Instance]]:
+    """Return the images that rows find, but of rows that name a series."""
+    found: dict[tuple[int, str], list[Instance]] = defaultdict(list)
+    for image in images:
+        try:
+            row = labels.find(dicom_keys(image.header))
+        except UnusableFile:
+            continue
+        key = key_of_row(labels.rows[row])
+        if key is not None and key[0] != "SeriesInstanceUID":
+            found[row, image.patient].append(image)
+    return found
+
+
+def _key(image: Instance) -> Key:
+    return image.patient, image.series, image.instance
 
 
 def _is_of_image(file: Quarantined) -> bool:
@@ -208,7 +217,7 @@ def _judged(
         return
     why = _why(chosen, broken, rules, mask) if chosen else ""
     if why:
-        series = _named(chosen)
+        series = named_series(chosen)
         for image in chosen:
             yield image, Reason.AMBIGUOUS_SERIES, f"{why}: {series}"
 
@@ -281,19 +290,3 @@ def _plane(image: Instance) -> int | None:
     a, b, c, d, e, f = image.orientations[0]
     normal = [abs(b * f - c * e), abs(c * d - a * f), abs(a * e - b * d)]
     return normal.index(max(normal))
-
-
-def _named(images: Sequence[Instance]) -> str:
-    """Return the series by description, modality, count and UID."""
-    counts: dict[str, int] = defaultdict(int)
-    first: dict[str, Instance] = {}
-    for image in images:
-        counts[image.series] += 1
-        first.setdefault(image.series, image)
-    listed = [
-        f"{one.series_description or 'no description'} ({one.modality}, {counts[name]} "
-        f"file{'s' * (counts[name] != 1)}, {name or 'no UID'})"
-        for name, one in sorted(first.items())
-    ]
-    more = f"; and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
-    return "; ".join(listed[:_NAMED]) + more

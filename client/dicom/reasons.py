@@ -48,6 +48,16 @@ class Reason(Enum):
     AMBIGUOUS_SERIES = (
         "The row fits several kinds of pictures of its patient; name one in SeriesInstanceUID."
     )
+    OTHER_SERIES = "The run takes other series (cohort.images.series)."
+    MISSING_SERIES = (
+        "A series that the run needs is not in the study (cohort.images.series); send it, or give "
+        "its own words in series_aliases."
+    )
+    NO_COMMON_FRAME = (
+        "Series of one study do not share a FrameOfReferenceUID, so nobody knows how they lie to "
+        "each other (cohort.images.register)."
+    )
+    MISALIGNED = "Series of one study do not lie on each other as their headers say; look at it."
     WRONG_MODALITY = "The run uses other modalities (cohort.images.modalities)."
     DUP_SOP_SAME = "The same image is there twice; one is used."
     DUP_SOP_DIFFERENT = "Two files with one SOP Instance UID differ; keep the right one."
@@ -104,6 +114,7 @@ NOTICES = frozenset(
         Reason.MASK_CUT,
         Reason.MASK_COVERED,
         Reason.MASK_NAMES,
+        Reason.MISALIGNED,
     }
 )
 

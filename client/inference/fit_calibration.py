@@ -80,7 +80,13 @@ def calibrate(home: Home, model: TrainedModel, wishes: CalibrationOptions) -> Si
         )
         left_out = LeftOut(withdrawn=gone, images=images_left_out(paths, config, site.quality))
         cohort = load_cohort(
-            site.data, config, task_of(config.task), cache, site.labels_csv, left_out
+            site.data,
+            config,
+            task_of(config.task),
+            cache,
+            site.labels_csv,
+            left_out,
+            aliases=site.series_aliases,
         )
     trained = trained_on(home.trained, model.name.fingerprint, model.seed)
     key = simulated_key(model.seed) if model.simulated else site_key(home.identity_key)

@@ -28,6 +28,7 @@ def local_of(
     return Local(
         labels=_labels(home, model.config),
         withdrawn=refused,
+        aliases=load_site_config(home.site_yaml).series_aliases if home.site_yaml.is_file() else {},
         calibration=load_calibration(home.calibration, model.name.weights, refused),
         explain=explain,
         abstain=abstain,

@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from client.cohort.decode import Decoded, read_objects
 from client.cohort.image_quality import several_people, two_patient_ids
-from client.cohort.images import Image, find_images, fitting
+from client.cohort.images import Image, as_input, find_images, fitting
 from client.cohort.left_out import LeftOut
 from client.cohort.select import Grouping
 from client.cohort.series_choice import beside_an_answer, check_fits, several_kinds
@@ -29,9 +29,11 @@ from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.inference.grid import FrameOrigin, flat_place, volume_place
 from client.labels.clinical_columns import encode_rows
 from client.labels.label_table import Labels, dicom_keys
+from client.series.by_row import RuledImages, SeriesRules, choose_of_study
+from client.series.fitting import Aliases
 from client.series.magnification import several_magnifications
+from client.series.selection import Problem
 from common.config.run_config import Images, RunConfig
-from common.data.preprocessing import prepare
 from common.platform.errors import CohortError
 
 
@@ -72,6 +74,7 @@ class SiteRows:
 
     labels: Labels | None  # None: this model takes none
     withdrawn: frozenset[str]  # PatientIDs
+    aliases: Aliases = field(default_factory=dict)  # the site's own words for a run's series
 
 
 def read_study(files: Sequence[Path], config: RunConfig, rows: SiteRows) -> ScoredStudy:
@@ -86,11 +89,17 @@ def read_study(files: Sequence[Path], config: RunConfig, rows: SiteRows) -> Scor
     headers = {path.absolute(): _header(path) for path in files}
     ours = [path for path, header in headers.items() if is_our_result(header)]
     asked = [path for path in headers if path not in ours]
-    seen = [headers[path] for path in asked]
+    seen = [headers[path] or _not_opened(path) for path in asked]
     known = [header for header in seen if isinstance(header, Instance)]
     _check_one_person([one for one in known if one.patient not in rows.withdrawn])
     images = config.cohort.images
     gate = _Gate(config, rows, LeftOut() if images is None else beside_an_answer(known, images))
+    ruled = None
+    people = {(one.patient, one.study) for one in known}
+    # Of several, or of a patient who was withdrawn, the gate says so.
+    if images is not None and images.series and len(people) < 2 and not _gone(known, rows):
+        ruled = _ruled(seen, gate, SeriesRules(images=images, aliases=rows.aliases))
+        gate.ruled = ruled
     with (
         tempfile.TemporaryDirectory(prefix="wardround-study-") as folder,
         PixelStore(Path(folder)) as store,
@@ -109,12 +118,12 @@ def read_study(files: Sequence[Path], config: RunConfig, rows: SiteRows) -> Scor
         if images is None:
             items = _row_items(found, config, rows, problems)
         else:
-            items, unusable = _image_items(site, found, config, rows, images, store)
+            items, unusable = _image_items(site, found, config, rows, store, ruled)
             problems += unusable
     if not items:
         raise CohortError(_nothing(config, problems))
     _check_one_kind(items, found, config)
-    used = {site / item.path for item in found.objects}
+    used = {site / item.path for item in found.objects if _gives_grid(item.header, ruled, images)}
     _check_alike([one for one in known if one.path in used], config)
     first = found.objects[0].header
     return ScoredStudy(
@@ -158,6 +167,36 @@ def _check_alike(images: Sequence[Instance], config: RunConfig) -> None:
         raise CohortError(message)
 
 
+def _gone(known: Sequence[Instance], rows: SiteRows) -> bool:
+    return any(one.patient in rows.withdrawn for one in known)
+
+
+def _ruled(seen: Sequence[Instance | Quarantined], gate: _Gate, rules: SeriesRules) -> RuledImages:
+    """Return the series of the study that the model's own rules choose, as in training."""
+    modalities = rules.images.modalities
+    there = [
+        one
+        for one in seen
+        if isinstance(one, Instance) and one.modality in (modalities or {one.modality})
+    ]
+    lost = [one for one in seen if isinstance(one, Quarantined)]
+    try:
+        return choose_of_study(there, lost, rules, gate.refusal)
+    except UnusableFile as problem:
+        message = (
+            f"The study's series do not fit this model: {problem.reason.name}, {problem.detail}. "
+            f"{problem.reason.value}"
+        )
+        raise CohortError(message) from problem
+
+
+def _gives_grid(header: Header, ruled: RuledImages | None, images: Images | None) -> bool:
+    if ruled is None or images is None:
+        return True
+    place = ruled.channel.get((header.patient, header.series, header.instance))
+    return place == images.reference
+
+
 class _Gate:
     """Lets one study's images through, of a modality and patient that may be scored."""
 
@@ -166,6 +205,17 @@ class _Gate:
         self._images = config.cohort.images
         self._rows = rows
         self._seen: set[tuple[str, str]] = set()
+        self.ruled: RuledImages | None = None
+
+    def refusal(self, image: Instance) -> Problem | None:
+        """Return why an image that fits a rule is no part of an answer; None: it is."""
+        try:
+            if self._images is not None:
+                check_fits(image.header, self._images)
+            self._left_out.check(image.patient, image.instance)
+        except UnusableFile as problem:
+            return problem.reason, problem.detail
+        return None
 
     def check(self, header: Header) -> None:
         """Raise UnusableFile for an image that is left out, CohortError for what ends it all."""
@@ -176,6 +226,10 @@ class _Gate:
         if images is not None:
             check_fits(header, images)
         self._left_out.check(header.patient, header.instance)
+        if self.ruled is not None:
+            refused = self.ruled.refused.get((header.patient, header.series, header.instance))
+            if refused is not None:
+                raise UnusableFile(*refused)
         if not header.patient:
             raise UnusableFile(Reason.MISSING_HEADER, "PatientID")
         if labels is not None and images is not None:
@@ -198,6 +252,10 @@ def _header(path: Path) -> Instance | Quarantined | None:
         return None
 
 
+def _not_opened(path: Path) -> Quarantined:
+    return Quarantined(reason=Reason.UNREADABLE, what=str(path))
+
+
 def _check_one_person(images: Sequence[Instance]) -> None:
     """Refuse images that training would leave out as those of two people."""
     for found in (*several_people(images), *two_patient_ids(images)):
@@ -218,15 +276,23 @@ def is_our_result(found: Instance | Quarantined | None) -> bool:
 
 
 def _image_items(
-    site: Path, found: Decoded, config: RunConfig, rows: SiteRows, rules: Images, store: PixelStore
+    site: Path,
+    found: Decoded,
+    config: RunConfig,
+    rows: SiteRows,
+    store: PixelStore,
+    ruled: RuledImages | None,
 ) -> tuple[list[Item], list[Unusable]]:
     """Return an item for each image, and what cannot be used."""
     problems: list[Unusable] = []
+    rules = config.cohort.images
+    if rules is None:
+        return [], problems
     by_series: dict[str, list[tuple[Path, Header]]] = defaultdict(list)
     for item in found.objects:
         by_series[item.header.series].append((site / item.path, item.header))
     items: list[Item] = []
-    for image in find_images(found, rules, store):
+    for image in find_images(found, rules, store, ruled):
         if isinstance(image, Unusable):
             problems.append(image)
             continue
@@ -234,7 +300,7 @@ def _image_items(
             table = _row(image.header, config, rows, problems)
             with contained(), fitting():
                 made = Item(
-                    image=prepare(image.values, image.spacing, rules, image.padding),
+                    image=as_input(image, rules),
                     table=table,
                     place=_place(site, image, by_series),
                     series=image.header.series,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from client.inference.study_reading import Item, ScoredStudy, SiteRows, inputs_o
 from client.labels.label_table import Labels
 from client.privacy.isolation import Isolation
 from client.results.score import ModelName, Score
+from client.series.fitting import Aliases
 from client.site.extensions_section import AllowedExtension, how_to_allow, is_allowed
 from common.bundle.onnx import Deployed, example_inputs, tolerated
 from common.bundle.write import Bundle, read_bundle
@@ -81,6 +82,8 @@ class Local:
 
     labels: Labels | None = None  # the site's table, for models that take clinical columns
     withdrawn: frozenset[str] = frozenset()  # PatientIDs that are refused
+    #: The site's own words for the series that the model takes (site.yaml, series_aliases).
+    aliases: Aliases = field(default_factory=dict)
     calibration: SiteCalibration | None = None  # None: values are as the network gives them
     explain: bool = True  # heatmaps and attributions; they take most of the time
     abstain: bool = True  # False: an answer is given where the calibration advises against it
@@ -211,7 +214,9 @@ def score_study(
         )
         raise ConfigurationError(message)
     study = read_study(
-        files, model.config, SiteRows(labels=local.labels, withdrawn=local.withdrawn)
+        files,
+        model.config,
+        SiteRows(labels=local.labels, withdrawn=local.withdrawn, aliases=local.aliases),
     )
     for problem in study.unusable:
         tell(problem)

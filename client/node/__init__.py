@@ -2,6 +2,6 @@
 
 Imported from here: daemon, systemd.
 May import: client.cohort, client.cohort_statistics, client.governance,
-    client.inference.calibration, client.privacy, client.site, client.training, client.transport,
-    common.
+    client.inference.calibration, client.privacy, client.series, client.site, client.training,
+    client.transport, common.
 """

@@ -31,6 +31,7 @@ from client.inference.calibration.trained_on import note_trained
 from client.privacy.composition import binding, run_epsilon
 from client.privacy.ledger import COHORT, Ledger, Limit
 from client.privacy.repeated_answers import Answers, AnswersInFile
+from client.series.fitting import Aliases
 from client.site.cache import Cache
 from client.site.quality_section import QualityRules
 from client.site.withdrawals import withdrawn_in
@@ -80,6 +81,7 @@ class SiteContext:
     withdrawals: Path
     index: Path
     quality: QualityRules
+    aliases: Aliases = field(default_factory=dict)  # the site's own words for series
     telling: Telling
     largest_epsilon: float  # of all runs on these patients together
     cohort_delta: float
@@ -271,7 +273,9 @@ def load(context: SiteContext, config: RunConfig, seed: int) -> Loaded:
             data=context.data, labels=context.labels, index=context.index, cache=context.cache
         )
         left_out = LeftOut(withdrawn=gone, images=images_left_out(paths, config, context.quality))
-        cohort = load_cohort(context.data, config, task, cache, context.labels, left_out)
+        cohort = load_cohort(
+            context.data, config, task, cache, context.labels, left_out, aliases=context.aliases
+        )
         if config.model.network == "frozen_features":
             cohort = with_features(cohort, config, cache)
     cohort = replace(cohort, name=context.name)

@@ -145,6 +145,7 @@ def site_context(home: Home, config: SiteConfig) -> SiteContext:
         withdrawals=home.withdrawals,
         index=home.index,
         quality=config.quality,
+        aliases=config.series_aliases,
         telling=Telling(
             smallest_cell=policy.smallest_cell,
             noise=policy.statistics_noise if policy.statistics else 0.0,

@@ -165,7 +165,9 @@ def _cohort(home: Home, site: SiteConfig, paths: CohortPaths, config: RunConfig 
         with cache.in_use():
             left_out = LeftOut(withdrawn=gone, images=images_left_out(paths, config, site.quality))
             task = task_of(config.task)
-            cohort: SiteCohort = load_cohort(site.data, config, task, cache, paths.labels, left_out)
+            cohort: SiteCohort = load_cohort(
+                site.data, config, task, cache, paths.labels, left_out, aliases=site.series_aliases
+            )
     except NobodyUsable as error:
         looked = not isinstance(error, ColumnsUnusable)
         facts = CohortFacts(unusable=error.unusable)

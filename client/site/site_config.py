@@ -16,6 +16,7 @@ from client.site.policy_section import PolicyRules
 from client.site.quality_section import QualityRules
 from client.site.yaml_part import load_part, whole_path
 from common.config.section import Part, PositiveFloat, PositiveInt
+from common.config.series import Glob, RuleName
 from common.config.yaml import write_yaml
 from common.messages.enrolment import SiteName
 from common.platform.durable_files import replace_durably
@@ -90,6 +91,13 @@ class SiteConfig(Part):
         description="Code that is not Wardround's and that runs may use here, by distribution and "
         "content, as `wardround-site extensions` shows them; it runs with all the rights of this "
         "site's service. Such as [{distribution: acme-nets, content: 'sha256:...'}].",
+    )
+    series_aliases: dict[RuleName, tuple[Glob, ...]] = Field(
+        default={},
+        max_length=64,
+        description="This site's own words for series that runs choose by rules "
+        '(cohort.images.series), by the rule\'s name: {flair: ["tirm*dark"]}. They are looked for '
+        "in SeriesDescription and ProtocolName, and never sent.",
     )
     policy: PolicyRules = Field(
         default=PolicyRules(),

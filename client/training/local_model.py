@@ -8,6 +8,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
+from client.training.channel_drop import drop_channels
 from client.training.device import place
 from common.config.run_config import RunConfig
 from common.data.weights import Weights, trainable
@@ -56,6 +57,7 @@ def open_local_model(
 ) -> LocalModel:
     """Build a run's network, on a device; without `start`, no file of first weights is read."""
     model = place(network_of(config, seed, start=start), device, _trial_of(config))
+    drop_channels(model, config)
     trained, task = trainable(model), task_of(config.task)
     local = local_names(config, model)
     return LocalModel(
@@ -76,5 +78,5 @@ def _trial_of(config: RunConfig) -> tuple[Tensor, Tensor] | None:
     images, table = config.cohort.images, config.cohort.table
     if images is None or config.model.network == "frozen_features":
         return None
-    image = torch.zeros((_TRIAL_ITEMS, images.channels, *images.size))
+    image = torch.zeros((_TRIAL_ITEMS, images.input_channels, *images.size))
     return image, torch.zeros((_TRIAL_ITEMS, 0 if table is None else table.width))

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from common.bundle.monai_places import datalist, places, shown, source, spacing
 from common.bundle.origin import Json
-from common.bundle.words import INTENDED_USE, modalities, table_columns
+from common.bundle.words import INTENDED_USE, channel_names, modalities, table_columns
 from common.config.run_config import Images, RunConfig, Table
 
 SCHEMA = (
@@ -67,15 +67,12 @@ def _inputs(config: RunConfig) -> dict[str, Json]:
             "type": "image",
             "format": "magnitude",
             "modality": ", ".join(modalities(images)) or "n/a",
-            "num_channels": images.channels,
+            "num_channels": images.input_channels,
             "spatial_shape": list(images.size),
             "dtype": "float32",
             "value_range": [] if images.intensity == "zscore" else [0, 1],
             "is_patch_data": False,
-            "channel_def": {
-                str(n): "image" if images.channels == 1 else name
-                for n, name in enumerate(("red", "green", "blue")[: images.channels])
-            },
+            "channel_def": {str(n): name for n, name in enumerate(channel_names(images))},
         }
     if table is not None:
         columns = table_columns(table)

@@ -68,7 +68,7 @@ def example_inputs(config: RunConfig, items: int, seed: int = 0) -> dict[str, Te
     images, table = config.cohort.images, config.cohort.table
     inputs = {}
     if images is not None:
-        shape = (items, images.channels, *images.size)
+        shape = (items, images.input_channels, *images.size)
         inputs["image"] = torch.rand(shape, generator=generator)
     if table is not None:
         inputs["table"] = torch.rand(items, table.width, generator=generator)

@@ -28,7 +28,9 @@ class Preparation(nn.Module):
     def __init__(self, rules: Images) -> None:
         super().__init__()
         self.size = list(rules.size)
-        self.channels: int = rules.channels
+        self.channels: int = rules.input_channels
+        #: Each channel is a series of its own, all on the grid of one of them.
+        self.apart: bool = len(rules.series) > 1
         self.fit: str = rules.fit
         self.spacing = [] if rules.spacing is None else list(rules.spacing)
         self.resamples = rules.spacing is not None
@@ -40,10 +42,14 @@ class Preparation(nn.Module):
     def forward(self, image: Tensor, spacing: list[float]) -> Tensor:
         """Return (channels, *size) of (1 or 3, columns, rows[, slices]).
 
+        Where the model takes several series, of (series, ...) in the order of its channels; one
+        that is not there is zeros.
+
         `spacing` is in mm by column, row and slice; an empty list where it is unknown. In 2-D the
         ratio of the two alone counts.
         """
-        values = self.scaled(self.coloured(self.turned(image.to(torch.float32))))
+        given = self.turned(image.to(torch.float32))
+        values = self.by_series(given) if self.apart else self.scaled(self.coloured(given))
         across = self.reversed_spacing(spacing)
         shape = self.resampled_shape(list(values.shape[1:]), across)
         return self.fitted(self.resized(values, shape), across)
@@ -92,6 +98,17 @@ class Preparation(nn.Module):
             image = (0.299 * image[0] + 0.587 * image[1] + 0.114 * image[2])[None]
         shape = [self.channels] + list(image.shape[1:])  # noqa: RUF005 - TorchScript has no *
         return image.expand(shape).contiguous()
+
+    def by_series(self, image: Tensor) -> Tensor:
+        """Return (channels, *), each with its grey values scaled by itself."""
+        if image.shape[0] != self.channels:
+            raise ValueError("Expected one channel for each series, in the order of the model.")
+        found: list[Tensor] = []
+        for number in range(self.channels):
+            channel = image[number : number + 1]
+            absent = bool((channel == 0).all())
+            found.append(channel if absent else self.scaled(channel))
+        return torch.cat(found)
 
     def scaled(self, image: Tensor) -> Tensor:
         """Return the image with its grey values scaled as the sites scale them."""

@@ -76,7 +76,11 @@ def _input_words(config: RunConfig) -> list[str]:
 def _image_words(images: Images) -> str:
     grid = " x ".join(str(side) for side in images.size)
     kinds = ", ".join(modalities(images)) or "modality not recorded"
-    return f"an image ({kinds}) of {grid}, {images.channels} channel(s), {images.intensity}"
+    held = f"{images.input_channels} channel(s)"
+    if images.channel_names:
+        held += f" ({', '.join(images.channel_names)}, all on the grid of "
+        held += f"{images.channel_names[images.reference]}; one that may be absent is zeros)"
+    return f"an image ({kinds}) of {grid}, {held}, {images.intensity}"
 
 
 def _use(config: RunConfig) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common.config.run_config import RunConfig
+from common.config.run_config import Images, RunConfig
 
 
 def running_text(config: RunConfig) -> str:
@@ -43,7 +43,7 @@ def _monai(config: RunConfig) -> str:
     needs = "monai pytorch-ignite fire" + ("" if images is None else " nibabel pydicom pillow")
     bags = config.model.pool is not None
     if bags and images is not None:
-        folder = f"a folder, one a patient, with all of its images: {_kinds(images.dimensions)}"
+        folder = f"a folder, one a patient, with all of its images: {_kinds(images)}"
         given = f"Each entry of `FOLDER` is {folder}."
         if table is not None:
             given = (
@@ -53,11 +53,11 @@ def _monai(config: RunConfig) -> str:
     elif images is None:
         given = '`FOLDER` holds `datalist.json`: a list of `{"table": {COLUMN: VALUE, ...}}`.'
     elif table is None:
-        given = f"Each entry of `FOLDER` is one item: {_kinds(images.dimensions)}."
+        given = f"Each entry of `FOLDER` is one item: {_kinds(images)}."
     else:
         given = (
             '`FOLDER` holds `datalist.json`, a list of `{"image": NAME, "table": {COLUMN: VALUE,'
-            f" ...}}}}`, and the named entries: {_kinds(images.dimensions)}."
+            f" ...}}}}`, and the named entries: {_kinds(images)}."
         )
     if config.task.outlines:
         result = "label maps on the grid of what was given (`*_outlines*`)"
@@ -82,8 +82,14 @@ images, in any order, and the answer has one row. Give one patient at a time; an
 images in the same call would be taken for the same patient's."""
 
 
-def _kinds(dimensions: int) -> str:
-    if dimensions == 2:
+def _kinds(images: Images) -> str:
+    if images.channel_names:
+        return (
+            "a NIfTI file whose fourth axis is the series, in the order "
+            f"{', '.join(images.channel_names)}, all on the grid of "
+            f"{images.channel_names[images.reference]}; one that is not there is zeros"
+        )
+    if images.dimensions == 2:
         return (
             "a DICOM file, a PNG, a NIfTI file of one slice, which is turned as a viewer shows it, "
             "or an array (`.npy`) of columns x rows, as MONAI has its axes. Pixels that are not "

@@ -37,10 +37,17 @@ def _image(images: Images) -> _Described:
     return {
         "name": "image",
         "type": "float32",
-        "shape": ["items", images.channels, *images.size],
+        "shape": ["items", images.input_channels, *images.size],
         "axes": ["items", "channels", *axes],
         "preprocessing": json.loads(images.model_dump_json()),
     }
+
+
+def channel_names(images: Images) -> tuple[str, ...]:
+    """Return what each channel of the network's image is."""
+    if images.channel_names:
+        return images.channel_names
+    return ("image",) if images.channels == 1 else ("red", "green", "blue")
 
 
 def _table(table: Table) -> _Described:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from common.config.section import Part, PositiveFloat, PositiveInt, Real
+from common.config.series import SeriesRule, check_rules
+
+#: Without it, what a network loses where a channel is missing is several times as much.
+USUAL_DROP = 0.3
 
 #: Of an image that is kept in 32 bits a value: 256 x 256.
 _MOST_VALUES_OF_32_BITS = 1 << 16
@@ -19,6 +23,8 @@ class Images(Part):
     What is left out of the canonical JSON where nobody gave it came after runs had been
     approved by their hash, which stays the same.
     """
+
+    model_config = ConfigDict(serialize_by_alias=True)
 
     #: Rows x columns (2-D) or slices x rows x columns (3-D) of the network's input.
     size: tuple[PositiveInt, PositiveInt] | tuple[PositiveInt, PositiveInt, PositiveInt]
@@ -56,9 +62,30 @@ class Images(Part):
     #: images of up to 65,536 values (256 x 256), else 16, which move a value by at most 1/131070
     #: of its image's range.
     bits: Literal[16, 32] | None = Field(default=None, exclude_if=lambda given: given is None)
+    #: Which series of a study are used, where it holds several. One rule chooses one series;
+    #: several are channels, each brought to the grid of the one with `reference: true`.
+    series: tuple[SeriesRule, ...] = Field(
+        default=(), max_length=16, exclude_if=lambda given: not given
+    )
+    #: Chance with which each channel but the reference is zeros in a training step; by default
+    #: 0.3 where a rule has `missing: zero`, else 0.
+    drop_channels: float | None = Field(
+        default=None, strict=True, ge=0, lt=1, exclude_if=lambda given: given is None
+    )
+    #: Channels of another frame of reference: frame leaves the study out, trust takes the
+    #: positions as if the frame were one.
+    registration: Literal["frame", "trust"] = Field(
+        default="frame", alias="register", exclude_if=lambda given: given == "frame"
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Images:
+        check_rules(self.series, self.channels)
+        if len(self.series) < 2 and (
+            self.drop_channels is not None or self.registration != "frame"
+        ):
+            message = "drop_channels and register go together with two series or more"
+            raise ValueError(message)
         if (self.intensity == "window") != (self.window is not None):
             message = "intensity: window goes together with window: [low, high]"
             raise ValueError(message)
@@ -74,6 +101,33 @@ class Images(Part):
         return self
 
     @property
+    def input_channels(self) -> int:
+        """Channels of the network's input."""
+        return len(self.series) if len(self.series) > 1 else self.channels
+
+    @property
+    def reference(self) -> int:
+        """Place among `series` of the one that gives the grid."""
+        return next((n for n, rule in enumerate(self.series) if rule.reference), 0)
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Names of the channels, where they are series; empty elsewhere."""
+        return tuple(rule.name for rule in self.series) if len(self.series) > 1 else ()
+
+    @property
+    def may_lack(self) -> tuple[int, ...]:
+        """Places among `series` of those that may be zeros."""
+        return tuple(n for n, rule in enumerate(self.series) if rule.missing == "zero")
+
+    @property
+    def channel_drop(self) -> float:
+        """Chance with which each channel but the reference is zeros in a training step."""
+        if self.drop_channels is not None:
+            return self.drop_channels
+        return USUAL_DROP if self.may_lack else 0.0
+
+    @property
     def dimensions(self) -> Literal[2, 3]:
         """Spatial dimensions of the input."""
         return 2 if len(self.size) == 2 else 3
@@ -87,7 +141,9 @@ class Images(Part):
         """
         if self.bits is not None:
             return self.bits
-        return 32 if self.channels * math.prod(self.size) <= _MOST_VALUES_OF_32_BITS else 16
+        if self.may_lack and self.intensity == "zscore":
+            return 32  # a series that is absent is zeros exactly, which is not the lowest value
+        return 32 if self.input_channels * math.prod(self.size) <= _MOST_VALUES_OF_32_BITS else 16
 
 
 class NumberColumn(Part):

@@ -378,6 +378,12 @@ def _check_network(task: Task, cohort: Cohort, model: Model) -> None:
         message = "segmentation takes images only; remove cohort.table"
         raise ValueError(message)
     images = cohort.images
+    if model.network == "frozen_features" and images is not None and len(images.series) > 1:
+        message = (
+            "model.network=frozen_features takes one series, as its backbone saw pictures of one; "
+            f"cohort.images.series has {len(images.series)}"
+        )
+        raise ValueError(message)
     flat = model.network == "frozen_features" and not is_extension(model.backbone)
     if flat and images is not None and images.dimensions == 3:
         message = (

@@ -37,7 +37,8 @@ def write_schema(path: Path) -> None:
 def _explain(definition: JsonSchemaValue, part: type[BaseModel]) -> None:
     """Put each field's comment beside it."""
     for name, comment in _comments(inspect.getsource(part)):
-        definition["properties"][name]["description"] = comment
+        written = part.model_fields[name].alias or name
+        definition["properties"][written]["description"] = comment
 
 
 def _comments(source: str) -> Iterator[tuple[str, str]]:

@@ -37,7 +37,9 @@ def transforms_of(config: RunConfig) -> Transforms | None:
     if not config.training.transforms or images is None:
         return None
     named = [_loaded(config, use) for use in config.training.transforms]
-    image = torch.rand((images.channels, *images.size), generator=torch.Generator().manual_seed(0))
+    image = torch.rand(
+        (images.input_channels, *images.size), generator=torch.Generator().manual_seed(0)
+    )
     target = (image[0] > 0.5).to(torch.uint8) if moves else None
     for one in named:
         _try(one, image, target)

@@ -14,7 +14,7 @@ from common.config.run_config import Cohort, Images, Model
 from common.extensions.loading import Pins
 from common.models.bags import BagClassifier, pool_of
 from common.models.frozen_features import feature_width, image_shape
-from common.models.fusion import Classifier, Segmenter, linear_head, start_at_zero
+from common.models.fusion import Classifier, Segmenter, WithAbsence, linear_head, start_at_zero
 from common.models.monai_networks import image_body, segmentation_parts
 from common.models.small_cnn import SmallCnn
 from common.models.start_weights import ChannelAffine, begin, fold_norms
@@ -83,9 +83,16 @@ def _bag(model: Model, body: nn.Module, features: int, columns: int, outputs: in
 
 
 def _image_body(model: Model, images: Images) -> tuple[nn.Module, int]:
+    body, features = _plain_body(model, images)
+    if not images.may_lack:
+        return body, features
+    return WithAbsence(body, images.may_lack), features + len(images.may_lack)
+
+
+def _plain_body(model: Model, images: Images) -> tuple[nn.Module, int]:
     match model.network:
         case "small_cnn":
-            body = SmallCnn(images.dimensions, images.channels, model.width)
+            body = SmallCnn(images.dimensions, images.input_channels, model.width)
             return body, body.features
         case "densenet121" | "resnet18" | "resnet50" | "efficientnet_b0" | "vit":
             return image_body(model.network, images)

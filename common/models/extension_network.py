@@ -61,7 +61,7 @@ def check_extensions(config: RunConfig) -> None:
 def _shapes(config: RunConfig, outputs: int) -> NetworkShapes:
     images, table = config.cohort.images, config.cohort.table
     return NetworkShapes(
-        channels=0 if images is None else images.channels,
+        channels=0 if images is None else images.input_channels,
         size=() if images is None else tuple(images.size),
         columns=0 if table is None else table.width,
         outputs=outputs,

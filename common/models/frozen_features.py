@@ -30,7 +30,7 @@ _PROJECTION = "wardround frozen features, projection 1"
 
 def image_shape(images: Images | None) -> tuple[int, ...]:
     """Return (channels, *size) of a cohort's images; () without images."""
-    return () if images is None else (images.channels, *images.size)
+    return () if images is None else (images.input_channels, *images.size)
 
 
 def feature_width(model: Model, shape: tuple[int, ...] = (), pins: Pins = ()) -> int:

@@ -28,6 +28,25 @@ class Classifier(nn.Module):
         return outputs
 
 
+class WithAbsence(nn.Module):
+    """A body whose features say beside the others which channels are absent: all zeros.
+
+    A network cannot tell a sequence that nobody took from one that shows nothing.
+    """
+
+    def __init__(self, body: nn.Module, lacking: tuple[int, ...]) -> None:
+        super().__init__()
+        self.body = body
+        self.lacking = lacking  # channels that may be absent
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return (items, features + channels that may be absent) of (items, channel, *spatial)."""
+        channels = image[:, list(self.lacking)].flatten(2)
+        absent = (channels.abs().amax(dim=2) == 0).to(image.dtype)
+        features: Tensor = self.body(image)
+        return torch.cat([features, absent], dim=1)
+
+
 class Segmenter(nn.Module):
     """A body that keeps the image's size, and a head that gives each voxel its outputs."""
 

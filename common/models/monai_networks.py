@@ -43,7 +43,7 @@ def _inputs(layer: nn.Module) -> int:
 def _densenet121(images: Images) -> tuple[nn.Module, int]:
     from monai.networks.nets.densenet import DenseNet121
 
-    network = DenseNet121(images.dimensions, images.channels, out_channels=1)
+    network = DenseNet121(images.dimensions, images.input_channels, out_channels=1)
     return network, _inputs(_taken(network, "class_layers.out"))
 
 
@@ -54,7 +54,7 @@ def _resnet(name: Literal["resnet18", "resnet50"], images: Images) -> tuple[nn.M
     network = make(
         pretrained=False,
         spatial_dims=images.dimensions,
-        n_input_channels=images.channels,
+        n_input_channels=images.input_channels,
         feed_forward=False,
     )
     return network, network.in_planes
@@ -67,7 +67,7 @@ def _efficientnet_b0(images: Images) -> tuple[nn.Module, int]:
         "efficientnet-b0",
         pretrained=False,
         spatial_dims=images.dimensions,
-        in_channels=images.channels,
+        in_channels=images.input_channels,
         num_classes=1,
     )
     features = _inputs(_taken(network, "_fc"))
@@ -105,7 +105,7 @@ def _vit(images: Images) -> tuple[nn.Module, int]:
     from monai.networks.nets.vit import ViT
 
     network = ViT(
-        in_channels=images.channels,
+        in_channels=images.input_channels,
         img_size=images.size,
         patch_size=vit_patch(images.dimensions),
         hidden_size=192,
@@ -157,7 +157,7 @@ def _unet(model: Model, images: Images, outputs: int) -> tuple[nn.Module, nn.Mod
     widths = _widths(model, images)
     body = UNet(
         spatial_dims=images.dimensions,
-        in_channels=images.channels,
+        in_channels=images.input_channels,
         out_channels=model.width,
         channels=widths,
         strides=[2] * (len(widths) - 1),
@@ -175,7 +175,7 @@ def _segresnet(model: Model, images: Images, outputs: int) -> tuple[nn.Module, n
     network = SegResNet(
         spatial_dims=images.dimensions,
         init_filters=model.width,
-        in_channels=images.channels,
+        in_channels=images.input_channels,
         out_channels=outputs,
         dropout_prob=model.dropout or None,
         norm=_norm(model.width),
@@ -189,7 +189,7 @@ def _dynunet(model: Model, images: Images, outputs: int) -> tuple[nn.Module, nn.
     widths = _widths(model, images)
     network = DynUNet(
         spatial_dims=images.dimensions,
-        in_channels=images.channels,
+        in_channels=images.input_channels,
         out_channels=outputs,
         kernel_size=[3] * len(widths),
         strides=[1] + [2] * (len(widths) - 1),
@@ -206,7 +206,7 @@ def _swin_unetr(model: Model, images: Images, outputs: int) -> tuple[nn.Module, 
     from monai.networks.nets.swin_unetr import SwinUNETR
 
     network = SwinUNETR(
-        in_channels=images.channels,
+        in_channels=images.input_channels,
         out_channels=outputs,
         feature_size=model.width,
         norm_name=_norm(model.width),

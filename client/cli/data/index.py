@@ -48,7 +48,9 @@ def _index_run(home: Home, site: SiteConfig, path: Path, *, every: bool) -> None
     with cache.in_use():
         refused = images_left_out(paths, config, site.quality) if site.data.is_dir() else {}
         left_out = LeftOut(withdrawn=withdrawn(home), images=refused)
-        cohort = load_cohort(site.data, config, task, cache, site.labels_csv, left_out)
+        cohort = load_cohort(
+            site.data, config, task, cache, site.labels_csv, left_out, aliases=site.series_aliases
+        )
         if config.model.network == "frozen_features":
             say("Computing the frozen features, once.")
             cohort = with_features(cohort, config, cache)
