@@ -4,5 +4,5 @@ Imported from here: column_check, decode, image_quality, images, join_report, le
     other_formats, pixel_quality, quality_refusals, scan, select, series_choice, site_cohort, split.
 May import: client.dicom, client.dicom.codec, client.dicom.headers, client.dicom.index,
     client.dicom.masks, client.dicom.pixels, client.dicom.reading, client.labels, client.series,
-    client.site, common.
+    client.site, client.slides, common.
 """

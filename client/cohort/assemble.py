@@ -82,6 +82,7 @@ def assemble(
         sources=()
         if prepared is None
         else tuple(prepared.keys[item.joined.image]["source"] for item in flat),
+        views={} if prepared is None else prepared.views,
     )
 
 

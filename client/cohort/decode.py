@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 
 from client.cohort.scan import scan
 from client.cohort.select import Grouping, Owned, Selected, SelectedImage, Wanted, select
+from client.dicom.codec.decode import LARGEST_BYTES
 from client.dicom.contained import contained
 from client.dicom.index.index import Index
 from client.dicom.pixels.native import read_image
@@ -146,6 +147,11 @@ class _Decoding:
             return
         size = image.rows * image.columns * image.frames * image.samples
         size *= max(image.bits_allocated // 8, 1)
+        if size > LARGEST_BYTES:
+            detail = f"{image.frames} x {image.rows} x {image.columns} pixels at once"
+            whole = UnusableFile(Reason.TOO_LARGE, detail)
+            self.problems.append(whole.listed(one.name, grouping.whose(image.header)))
+            return
         while self.waiting and (
             len(self.waiting) > 2 * _THREADS or self.held + size > _WAITING_BYTES
         ):

@@ -20,9 +20,16 @@ from client.cohort.decode import decode
 from client.cohort.image_masks import MaskRules
 from client.cohort.join import join_images, join_rows
 from client.cohort.left_out import ColumnsUnusable, LeftOut, NobodyUsable, whats_there
-from client.cohort.prepare import Prepared, keep_prepared, kept_images, prepare_images, prepared_key
+from client.cohort.prepare import (
+    Prepared,
+    keep_prepared,
+    kept_images,
+    prepare_images,
+    prepare_slides,
+    prepared_key,
+)
 from client.cohort.scan import dicom_files, scan
-from client.cohort.select import ImageGate, WantedImages, select
+from client.cohort.select import ImageGate, Selected, WantedImages, select
 from client.cohort.site_cohort import SiteCohort
 from client.dicom.index.index import Index
 from client.dicom.pixels.pixel_store import PixelStore
@@ -30,6 +37,7 @@ from client.dicom.reasons import Reason, Unusable
 from client.labels.label_table import Labels, read_labels
 from client.series.fitting import NO_ALIASES, Aliases
 from client.site.cache import PIXELS, Cache
+from client.slides.kept_tiles import TileFeatures
 from common.config.run_config import Images, RunConfig
 from common.config.task import LabelMap
 from common.platform.errors import CohortError
@@ -75,7 +83,8 @@ def load_cohort(
     if rules is None:
         prepared, joined = None, join_rows(labels, needed)
     else:
-        prepared = _prepared(site, _wanted(rules, config, labels, left_out, aliases), cache)
+        wanted = _wanted(rules, config, labels, left_out, aliases)
+        prepared = _prepared(site, wanted, cache, config)
         joined = join_images(site, prepared, labels, cache.index)
     unused = (
         *labels.unusable,
@@ -97,10 +106,15 @@ def load_cohort(
     return replace(cohort, doubt=doubt or nobody)
 
 
-def _prepared(site: Path, wanted: WantedImages, cache: Cache) -> Prepared:
+def _prepared(site: Path, wanted: WantedImages, cache: Cache, config: RunConfig) -> Prepared:
     """Return a site's prepared images, from the cache when nothing has changed."""
     files = dicom_files(site, wanted.mask_files())
     try:
+        if wanted.rules.slide is not None:
+            # Each slide has its own entry in the cache.
+            return prepare_slides(
+                _selected(site, files, wanted, cache), wanted, cache, _features(config)
+            )
         key = prepared_key(site, files, wanted)
         kept = kept_images(cache, key, wanted)
         if kept is not None:
@@ -117,6 +131,18 @@ def _prepared(site: Path, wanted: WantedImages, cache: Cache) -> Prepared:
         message = f"Cannot use the cache {cache.folder}: {error}. Free space there or delete it."
         raise CohortError(message) from error
     return prepared
+
+
+def _selected(site: Path, files: list[Path], wanted: WantedImages, cache: Cache) -> Selected:
+    with PixelStore(cache.folder / PIXELS) as store, Index(cache.index) as index:
+        scanned = scan(site, files, index)
+        gate = ImageGate(wanted, site, index)
+        return select(scanned, gate.check, wanted.grouping(), store.withdrawn)
+
+
+def _features(config: RunConfig) -> TileFeatures | None:
+    """Return what takes the place of tiles where the run's network works on frozen features."""
+    return TileFeatures(config=config) if config.keeps_features else None
 
 
 def _wanted(

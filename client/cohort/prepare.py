@@ -9,7 +9,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from client.cohort.decode import Decoded
 from client.cohort.image_masks import Canvas, mask_name, read_mask, shared_masks
 from client.cohort.images import Image, as_input, find_images, fitting
-from client.cohort.select import WantedImages
+from client.cohort.select import Selected, WantedImages
 from client.dicom.contained import contained
 from client.dicom.masks.grid import on_grid
 from client.dicom.masks.mask_remarks import Tell
@@ -30,8 +30,10 @@ from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.labels.label_table import dicom_keys
 from client.series.by_row import RuledImages
 from client.site.cache import Cache, file_key, key_of
+from client.slides.kept_tiles import TileFeatures, kept_slide
+from client.slides.tiles import SlideView, slides_of
 from common.config.run_config import Images
-from common.data.kept_items import ItemFiles, Items, is_whole, write_item
+from common.data.kept_items import ItemFiles, Items, is_whole, joined_items, write_item
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,40 @@ class Prepared:
     labels: Items  # (items, *size) uint8; (items, 0) where no mask was asked for
     keys: tuple[Mapping[str, str], ...]  # DICOM keys and source of each item
     problems: tuple[Unusable, ...]
+    #: Of whole slides, by source: what people are shown, with a box a tile in the items' order.
+    views: Mapping[str, SlideView] = field(default_factory=dict)
+
+
+def prepare_slides(
+    selected: Selected, wanted: WantedImages, cache: Cache, features: TileFeatures | None
+) -> Prepared:
+    """Return the tiles of every usable slide, or their features, and all that was not used."""
+    rules = wanted.rules
+    parts: list[Items] = []
+    keys: list[dict[str, str]] = []
+    views: dict[str, SlideView] = {}
+    problems = _without_masks(selected.problems, wanted)
+    for slide in slides_of(one.image for one in selected.images):
+        header = slide.images[0].header
+        try:
+            found = kept_slide(slide, rules, cache, features)
+        except UnusableFile as problem:
+            problems.append(problem.listed(slide.source, selected.grouping.whose(header)))
+            continue
+        whose = selected.grouping.whose(header)
+        problems += [one.listed(slide.source, whose) for one in found.problems]
+        parts.append(found.image)
+        keys += [{**dicom_keys(header), "source": slide.source}] * len(found.image)
+        views[slide.source] = found.view
+    nothing = torch.zeros((0, rules.channels, *rules.size))
+    empty = nothing if features is None else features.nothing()
+    return Prepared(
+        image=joined_items(parts) if parts else empty,
+        labels=torch.zeros((len(keys), 0), dtype=torch.uint8),
+        keys=tuple(keys),
+        problems=tuple(problems),
+        views=views,
+    )
 
 
 def prepare_images(

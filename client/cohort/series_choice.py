@@ -10,7 +10,8 @@ a row's SeriesInstanceUID says which. A row that does is always clear.
     other pictures (2-D)      as many as there are, of one modality: views of a mammogram, X-rays
     beside acquired pictures  a secondary capture is left out
     an outline as PNG (2-D)   one picture
-    whole slides              one magnification (client/series/magnification.py), named or not
+    whole slides              one magnification (client/series/magnification.py), named or not;
+                              all levels where the run takes them as slides (cohort.images.slide)
 
 What is left out for another reason (scouts, other modalities, PET in other units, raw X-rays, what
 a site's rules of quality refuse) is no kind. A series of which files cannot be read is one: what is
@@ -37,6 +38,7 @@ from client.dicom.remarks import Remark
 from client.labels.label_table import Labels, dicom_keys, key_of_row
 from client.series.by_row import Key, RuledImages
 from client.series.magnification import (
+    SLIDE,
     at_several_magnifications,
     refused_slides,
     several_magnifications,
@@ -88,6 +90,8 @@ def check_fits(header: Header, rules: Images) -> None:
     """Raise UnusableFile for an image of another modality or kind than a run uses."""
     if rules.modalities and header.modality not in rules.modalities:
         raise UnusableFile(Reason.WRONG_MODALITY, header.modality)
+    if rules.slide is not None and header.modality != SLIDE:
+        raise UnusableFile(Reason.WRONG_MODALITY, f"{header.modality}, the run takes whole slides")
     check_kind(header, rules)
 
 
@@ -171,7 +175,7 @@ def choose(
             told = f"line {labels.lines[row]}: {detail}"
             refused[_key(image)] = reason, told
     # Levels of a slide are one series, so a row that names it does not choose among them.
-    for image, reason, detail in at_several_magnifications(seen):
+    for image, reason, detail in at_several_magnifications(seen) if rules.slide is None else ():
         refused.setdefault(_key(image), (reason, detail))
     return Choice(refused=refused, ruled=ruled)
 
@@ -212,7 +216,7 @@ def _judged(
         for image in group if acquired else ():
             if is_secondary_capture(image):
                 yield image, Reason.DERIVED, "a secondary capture beside the row's images"
-    if told := several_magnifications(chosen):
+    if rules.slide is None and (told := several_magnifications(chosen)):
         yield from refused_slides(chosen, told)
         return
     why = _why(chosen, broken, rules, mask) if chosen else ""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from client.cohort.split import Part, SplitKey, part_of
 from client.dicom.reasons import Reason, Unusable
+from client.slides.tiles import SlideView
 from common.config.run_config import Split
 from common.data.kept_items import Items, taken
 from common.data.sample import Patients
@@ -26,6 +27,8 @@ class SiteCohort:
     confounder: tuple[str, ...]  # of each item; empty strings where there is none
     unusable: tuple[Unusable, ...]
     sources: tuple[str, ...] = ()  # of each item: its file (2-D) or series (3-D)
+    #: Of whole slides, by source: their small pictures, with a box a tile in the items' order.
+    views: Mapping[str, SlideView] = field(default_factory=dict)
     #: Why the run cannot learn here, where it has privacy and goes on all the same; else empty.
     doubt: str = ""
     #: By pseudonym: (channel, *spatial), the first image of a few patients, for people to look at.

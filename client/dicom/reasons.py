@@ -43,6 +43,8 @@ class Reason(Enum):
     SEVERAL_MAGNIFICATIONS = (
         "The study's slides are there at several magnifications; give the files of one."
     )
+    NO_MAGNIFICATION = "The slide does not say how large its pixels are, or all are too large."
+    NO_TISSUE = "No part of the slide is tissue enough; see cohort.images.slide.tissue."
     WRONG_PRESENTATION = "Raw or processed: not what the run uses (cohort.images.presentation)."
     WRONG_UNITS = "PET values in other Units (0054,1001) than the run uses (cohort.images.units)."
     AMBIGUOUS_SERIES = (

@@ -67,6 +67,7 @@ def answer_of(answered: Answered, calibration: SiteCalibration | None, *, abstai
 
 def _sources(items: Sequence[Item], otherwise: tuple[Path, ...]) -> tuple[Path, ...]:
     found = dict.fromkeys(s for item in items if item.place for s in item.place.sources)
+    found |= dict.fromkeys(s for item in items if item.tile for s in item.tile.view.files)
     return tuple(found) or otherwise
 
 
@@ -116,7 +117,7 @@ def _quantities(
         )
         for k, (name, words) in enumerate(zip(names, wording, strict=True))
     ]
-    if len(answered.measured) > 1:
+    if len(answered.measured) > 1 and answered.items[0].tile is None:
         each = task.predict(answered.output.double()).numpy()
         found += [replace(one, unit=unit) for one in _by_image(each, names, wording)]
     return tuple(found), None if judged is None or not judged.sets else judged.sets
@@ -124,7 +125,8 @@ def _quantities(
 
 def _of_all(answered: Answered) -> str:
     images = len(answered.measured)
-    return f", {images} images of the study together" if images > 1 else ""
+    kind = "images" if answered.items[0].tile is None else "tiles"
+    return f", {images} {kind} of the study together" if images > 1 else ""
 
 
 def _by_image(each: np.ndarray, names: Sequence[str], wording: Sequence[str]) -> Iterator[Quantity]:

@@ -40,6 +40,7 @@ from common.tasks import task_of
 _STEPS = 512
 #: What a heatmap calls its method.
 GRAD_CAM, OCCLUSION = "Grad-CAM (HiResCAM)", "occlusion"
+ATTENTION, TILES = "attention by tile", "each tile's own answer"
 #: Parts of a side that the occluding square covers, and by which it moves.
 _WINDOW, _STRIDE = 4, 8
 
@@ -104,7 +105,9 @@ def explained(deployed: Deployed, answered: Answered) -> Explained:
     share = attention_of(deployed, answered.items)
     loudest = int((aim.of(answered.output) if share is None else share).argmax())
     heatmap = None
-    if answered.items[loudest].place is not None:
+    if answered.items[loudest].tile is not None:
+        heatmap = _on_its_slide(answered, share, loudest, aim)
+    elif answered.items[loudest].place is not None:
         heatmap = _on_its_frame(deployed, answered, loudest, aim)
     table = config.cohort.table
     if table is None:
@@ -126,9 +129,52 @@ def attention_of(deployed: Deployed, items: Sequence[Item]) -> Tensor | None:
     for part in deployed.network.modules():
         if isinstance(part, BagClassifier) and isinstance(part.pool, AttentionPool):
             with torch.no_grad():
-                features = [deployed.features(item.image[None]) for item in items]
-                return part.attention(torch.cat(features))
+                return part.attention(_features(deployed, items))
     return None
+
+
+def _features(deployed: Deployed, items: Sequence[Item]) -> Tensor:
+    """Return (items, ...) as the network takes them: tiles of slides may be features already."""
+    return torch.cat(
+        [
+            item.image[None] if item.image.dim() == 1 else deployed.features(item.image[None])
+            for item in items
+        ]
+    )
+
+
+def _on_its_slide(
+    answered: Answered, share: Tensor | None, chosen: int, aim: Aim
+) -> Heatmap | None:
+    """Return a slide's small picture with what each of its tiles says: how much it counts.
+
+    Without attention what counts is how high the tile's own answer is.
+    """
+    origin = answered.items[chosen].tile
+    if origin is None:
+        return None
+    own = [
+        i for i, item in enumerate(answered.items) if item.tile and item.tile.view is origin.view
+    ]
+    counts = aim.of(answered.output).softmax(0) if share is None else share
+    rows, columns = origin.view.picture.shape[:2]
+    values = np.zeros((rows, columns), np.float32)
+    most = max(float(counts.max()), 1e-12)
+    for item in own:
+        tile = answered.items[item].tile
+        if tile is None:
+            continue
+        box = tile.view.boxes[tile.number] * [rows, columns, rows, columns]
+        top, left, bottom, right = np.rint(box).astype(int)
+        values[top : max(bottom, top + 1), left : max(right, left + 1)] = float(counts[item]) / most
+    return Heatmap(
+        values=np.clip(values * strength_of(answered), 0, 1),
+        source=0,
+        frame=0,
+        method=ATTENTION if share is not None else TILES,
+        label=aim.label,
+        picture=origin.view.picture,
+    )
 
 
 def _on_its_frame(deployed: Deployed, answered: Answered, chosen: int, aim: Aim) -> Heatmap | None:
@@ -279,8 +325,7 @@ def _seen_once(deployed: Deployed, items: Sequence[Item]) -> Deployed:
     copied = copy.deepcopy(deployed)
     if items[0].image.numel():
         with torch.no_grad():
-            features = torch.cat([deployed.features(item.image[None]) for item in items])
-            copied.network = _with_features(copied.network, features)
+            copied.network = _with_features(copied.network, _features(deployed, items))
     return copied
 
 

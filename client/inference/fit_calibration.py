@@ -195,6 +195,8 @@ def _outputs(model: TrainedModel, batch: Batch) -> Tensor:
 
 
 def _outputs_of(model: TrainedModel, batch: Batch, chosen: Tensor) -> Tensor:
+    if model.config.keeps_features:
+        return model.deployed.of_features(batch.image[chosen], batch.table[chosen]).clone()
     inputs = {"image": batch.image[chosen], "table": batch.table[chosen]}
     given = {name: value for name, value in inputs.items() if value[0].numel()}
     # A copy: code of others may answer with memory that it uses again.

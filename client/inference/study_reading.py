@@ -16,7 +16,8 @@ from client.cohort.decode import Decoded, read_objects
 from client.cohort.image_quality import several_people, two_patient_ids
 from client.cohort.images import Image, as_input, find_images, fitting
 from client.cohort.left_out import LeftOut
-from client.cohort.select import Grouping
+from client.cohort.scan import scan
+from client.cohort.select import Grouping, select
 from client.cohort.series_choice import beside_an_answer, check_fits, several_kinds
 from client.dicom.contained import contained
 from client.dicom.headers.header import read_file
@@ -33,8 +34,20 @@ from client.series.by_row import RuledImages, SeriesRules, choose_of_study
 from client.series.fitting import Aliases
 from client.series.magnification import several_magnifications
 from client.series.selection import Problem
+from client.site.cache import Cache
+from client.slides.kept_tiles import TileFeatures, kept_slide
+from client.slides.tiles import SlideView, slides_of
 from common.config.run_config import Images, RunConfig
+from common.data.kept_items import in_memory
 from common.platform.errors import CohortError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileOrigin:
+    """Which tile of a slide an item is."""
+
+    view: SlideView
+    number: int  # of the view's boxes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +58,7 @@ class Item:
     table: Tensor  # (columns,); (0,) for a model without a table
     place: FrameOrigin | None  # None for a model without images
     series: str = ""  # SeriesInstanceUID; empty for a model without images
+    tile: TileOrigin | None = None  # of a slide; its image may be features (`keeps_features`)
 
     def inputs(self) -> dict[str, Tensor]:
         """Return the item by the names that `common.bundle.onnx.Deployed` takes, (1, ...)."""
@@ -104,6 +118,8 @@ def read_study(files: Sequence[Path], config: RunConfig, rows: SiteRows) -> Scor
         tempfile.TemporaryDirectory(prefix="wardround-study-") as folder,
         PixelStore(Path(folder)) as store,
     ):
+        if images is not None and images.slide is not None:
+            return _slides(site, asked, gate, config, rows, Cache(Path(folder)))
         grouping = Grouping(by_series=images is not None and images.dimensions == 3)
         found = read_objects(site, asked, gate.check, store, grouping)
         problems = [
@@ -134,6 +150,44 @@ def read_study(files: Sequence[Path], config: RunConfig, rows: SiteRows) -> Scor
     )
 
 
+def _slides(
+    site: Path, files: Sequence[Path], gate: _Gate, config: RunConfig, rows: SiteRows, cache: Cache
+) -> ScoredStudy:
+    """Return a study's slides as tiles, cut as for training."""
+    rules = config.cohort.images
+    assert rules is not None  # noqa: S101  # whoever calls asked for its slides
+    selected = select(scan(site, files), gate.check, Grouping(by_series=False))
+    problems = list(selected.problems)
+    features = TileFeatures(config=config) if config.keeps_features else None
+    items: list[Item] = []
+    for slide in slides_of(one.image for one in selected.images):
+        try:
+            found = kept_slide(slide, rules, cache, features)
+            table = _row(slide.images[0].header, config, rows, problems)
+        except UnusableFile as problem:
+            problems.append(problem.listed(slide.source))
+            continue
+        problems += [one.listed(slide.source) for one in found.problems]
+        items += [
+            Item(
+                image=image,
+                table=table,
+                place=None,
+                series=slide.source,
+                tile=TileOrigin(view=found.view, number=number),
+            )
+            for number, image in enumerate(in_memory(found.image))
+        ]
+    if not items:
+        raise CohortError(_nothing(config, problems))
+    return ScoredStudy(
+        patient=selected.images[0].image.patient,
+        items=tuple(items),
+        sources=items[0].tile.view.files if items[0].tile else (),
+        unusable=tuple(problems),
+    )
+
+
 def _check_one_kind(items: Sequence[Item], found: Decoded, config: RunConfig) -> None:
     """Refuse several series of slices for one answer, which would be a mean over other pictures.
 
@@ -154,7 +208,9 @@ def _check_one_kind(items: Sequence[Item], found: Decoded, config: RunConfig) ->
 
 def _check_alike(images: Sequence[Instance], config: RunConfig) -> None:
     """Refuse pictures of several kinds, which training takes for no items of one row."""
-    if config.cohort.images is not None and (told := several_magnifications(images)):
+    rules = config.cohort.images
+    one = rules is not None and rules.slide is None
+    if one and (told := several_magnifications(images)):
         message = f"The study's slides are at {told}. Give the files of one magnification."
         raise CohortError(message)
     if config.cohort.images is None or config.task.outlines:
@@ -367,6 +423,7 @@ def _nothing(config: RunConfig, problems: Sequence[Unusable]) -> str:
     if images is not None:
         kinds = ", ".join(images.modalities) or "any modality"
         wanted = f"{images.dimensions}-D images of {kinds}"
+        wanted = wanted if images.slide is None else "whole slides (DICOM)"
     return (
         f"Nothing in this study can be scored by {config.name}, which takes {wanted}. "
         f"{listed or 'No file holds an image.'}"

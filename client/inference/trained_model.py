@@ -71,8 +71,12 @@ class TrainedModel:
 
 
 def _output_of(model: TrainedModel, items: Sequence[Item]) -> Tensor:
+    inputs = inputs_of(items)
+    if model.config.keeps_features:
+        features = inputs["image"]
+        return model.deployed.of_features(features, inputs.get("table", features[:, :0])).clone()
     # A copy: code of others may answer with memory that it uses again.
-    output: Tensor = model.deployed(**inputs_of(items))[1].clone()
+    output: Tensor = model.deployed(**inputs)[1].clone()
     return output
 
 

@@ -43,7 +43,12 @@ def chosen_frame(finding: ReportedScore) -> int | None:
 def draw(finding: ReportedScore, position: int) -> Picture:
     """Return the frame with what was found, and the text beneath and above it, not over it."""
     source, frame = finding.source.frames[position]
-    image = _grey_levels(read_pixels(read_dataset(finding.source.paths[source])).values(frame))
+    given = finding.score.heatmap
+    if given is not None and given.picture is not None:
+        image = given.picture
+    else:
+        pixels = read_pixels(read_dataset(finding.source.paths[source]))
+        image = _grey_levels(pixels.values(frame))
     times = max(1, -(-_LEAST_COLUMNS // image.shape[1]))
     step = max(1, image.shape[1] // _MOST_COLUMNS)
     image = image[::step, ::step].repeat(times, 0).repeat(times, 1)
@@ -107,7 +112,9 @@ def _lines(finding: ReportedScore, position: int) -> Iterator[tuple[str, Rgb]]:
         for number_, name in enumerate(score.outlines.structures, 1):
             yield f"outline: {name}", colour(number_)
     frames = len(finding.source.frames)
-    if frames > 1:
+    if heatmap is not None and heatmap.picture is not None:
+        yield "the whole slide, made small", _GREY
+    elif frames > 1:
         why = "" if heatmap is not None else ", the one with the largest outline"
         yield f"image {position + 1} of {frames}{why}", _GREY
     yield f"{score.model.name}, weights {score.model.weights[:12]}", _GREY

@@ -68,6 +68,9 @@ class Heatmap:
     frame: int  # of that object, from 0
     method: str  # such as "Grad-CAM"
     label: str  # the quantity that it explains
+    #: Of a whole slide, which no frame shows: its small picture, (rows, columns, 3), that the
+    #: values lie on.
+    picture: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,9 @@ def capture(finding: ReportedScore) -> Dataset | None:
     dataset.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
     dataset.BurnedInAnnotation = "YES"
     dataset.DerivationDescription = short(f"Drawn by {finding.score.model.name}; text burned in")
-    dataset.SourceImageSequence = [reference(header, frame)]
+    heatmap = finding.score.heatmap
+    whole = heatmap is not None and heatmap.picture is not None
+    dataset.SourceImageSequence = [reference(header, None if whole else frame)]
     # Type 2C: the picture keeps the source's sides, which its own header may not name.
     dataset.PatientOrientation = header.get("PatientOrientation") or ""
     dataset.Laterality = header.get("Laterality") or header.get("ImageLaterality") or ""

@@ -74,8 +74,9 @@ def _check(score: Score, source: SourceHeaders) -> None:
         )
         raise CohortError(message)
     if score.heatmap is not None:
-        place = (score.heatmap.source, score.heatmap.frame)
-        if place not in source.frames or score.heatmap.values.shape != source.read[place[0]].shape:
+        place, picture = (score.heatmap.source, score.heatmap.frame), score.heatmap.picture
+        shape = source.read[place[0]].shape if picture is None else picture.shape[:2]
+        if place not in source.frames or score.heatmap.values.shape != shape:
             message = (
                 f"The heatmap of {score.heatmap.values.shape} is not on a frame of the sources "
                 f"(source {place[0]}, frame {place[1]})."

@@ -16,7 +16,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from client.dicom.headers.instance import Instance
 from client.dicom.reasons import Reason
 
-_SLIDE = "SM"
+#: Modality of slides under a microscope.
+SLIDE = "SM"
 #: VL Whole Slide Microscopy Image Storage.
 _WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 #: Pixels that differ in size by less than this part are of one magnification.
@@ -61,7 +62,7 @@ def refused_slides(group: Sequence[Instance], told: str) -> Iterator[tuple[Insta
 
 
 def _is_slide(image: Instance) -> bool:
-    return image.modality == _SLIDE or image.sop_class == _WHOLE_SLIDE
+    return image.modality == SLIDE or image.sop_class == _WHOLE_SLIDE
 
 
 def _pixel(image: Instance) -> float | None:

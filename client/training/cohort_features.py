@@ -17,7 +17,9 @@ from common.data.kept_items import Items, pieces
 
 def with_features(cohort: SiteCohort, config: RunConfig, cache: Cache) -> SiteCohort:
     """Return the cohort with frozen features in place of images, computed once and cached."""
-    images = cohort.items.image
+    images, rules = cohort.items.image, config.cohort.images
+    if rules is not None and rules.slide is not None:
+        return cohort  # tiles became features when their slide was read
     if len(images) == 0:  # nobody can be used, and a private run goes on: the width counts
         from common.models import extract_features
 

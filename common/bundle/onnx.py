@@ -47,6 +47,11 @@ class Deployed(nn.Module):
         )
         return self.task.predict(output), output
 
+    def of_features(self, features: Tensor, table: Tensor) -> Tensor:
+        """Return the network's output of what `self.features` made of images."""
+        output: Tensor = self.network(features, table)
+        return output
+
 
 def _features(config: RunConfig) -> nn.Module:
     if config.model.network != "frozen_features":

@@ -17,6 +17,21 @@ USUAL_DROP = 0.3
 _MOST_VALUES_OF_32_BITS = 1 << 16
 
 
+class Slide(Part):
+    """How whole slides become tiles of one magnification, each an image of its patient."""
+
+    #: Microns a pixel: the coarsest level with pixels of at most this size is taken, and resized.
+    mpp: PositiveFloat = 0.5
+    #: Pixels on a tile's side, at `mpp`; `images.size` is what the network sees of it.
+    tile: int = Field(strict=True, default=256, ge=32, le=4096)
+    #: More tiles of a slide are drawn, by the patient's own seed.
+    most_tiles: PositiveInt = 2000
+    #: The least part of a tile that is tissue.
+    tissue: float = Field(strict=True, default=0.25, gt=0, le=1)
+    #: macenko_fixed brings each slide's stains to public colours, by that slide alone.
+    stain: Literal["none", "macenko_fixed"] = "none"
+
+
 class Images(Part):
     """How a study's pixels become a network's input.
 
@@ -62,6 +77,9 @@ class Images(Part):
     #: images of up to 65,536 values (256 x 256), else 16, which move a value by at most 1/131070
     #: of its image's range.
     bits: Literal[16, 32] | None = Field(default=None, exclude_if=lambda given: given is None)
+    #: Whole slides (VL Whole Slide Microscopy) are cut into tiles; nothing else is taken then.
+    slide: Slide | None = Field(default=None, exclude_if=lambda given: given is None)
+
     #: Which series of a study are used, where it holds several. One rule chooses one series;
     #: several are channels, each brought to the grid of the one with `reference: true`.
     series: tuple[SeriesRule, ...] = Field(
@@ -80,6 +98,17 @@ class Images(Part):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Images:
+        if self.slide is not None and self.series:
+            message = (
+                "slide takes all levels of a slide, among which series cannot choose; remove series"
+            )
+            raise ValueError(message)
+        if self.slide is not None and (self.dimensions, self.channels) != (2, 3):
+            message = (
+                f"slide goes with coloured 2-D tiles; size={list(self.size)} and channels="
+                f"{self.channels} do not fit it: write size: [rows, columns] and channels: 3"
+            )
+            raise ValueError(message)
         check_rules(self.series, self.channels)
         if len(self.series) < 2 and (
             self.drop_channels is not None or self.registration != "frame"

@@ -17,7 +17,7 @@ from typing import Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from common.config.cohort import CategoryColumn, Cohort, Images, NumberColumn, Split, Table
+from common.config.cohort import CategoryColumn, Cohort, Images, NumberColumn, Slide, Split, Table
 from common.config.errors import explain
 from common.config.extension import (
     ALL_KINDS,
@@ -78,6 +78,7 @@ __all__ = [
     "SegmentationTask",
     "Selection",
     "ServerOptimizer",
+    "Slide",
     "Split",
     "Synthetic",
     "Table",
@@ -129,6 +130,7 @@ class RunConfig(Part):
     def _fits_together(self) -> RunConfig:
         _check_extensions(self)
         _check_inputs(self.task, self.cohort)
+        _check_slides(self.task, self.cohort)
         _check_network(self.task, self.cohort, self.model)
         _check_transforms(self.cohort, self.model, self.training)
         _check_metrics(self.task, self.evaluation)
@@ -201,6 +203,13 @@ class RunConfig(Part):
         kept = tuple(e for e in self.extensions if e.distribution in named)
         return self.model_copy(update={"extensions": kept})
 
+    @property
+    def keeps_features(self) -> bool:
+        """Return whether a site keeps the features of tiles in place of the tiles."""
+        images = self.cohort.images
+        slides = images is not None and images.slide is not None
+        return slides and self.model.network == "frozen_features"
+
     def canonical_json(self) -> str:
         """Return the configuration as JSON with sorted keys and no spaces: one text a run.
 
@@ -238,6 +247,13 @@ def _check_extensions(config: RunConfig) -> None:
                 f"remove it, or write e.g. model.network: {distribution}/NAME"
             )
             raise ValueError(message)
+
+
+def _check_slides(task: Task, cohort: Cohort) -> None:
+    """Refuse outlines of tiles, which no mask is of."""
+    if task.outlines and cohort.images is not None and cohort.images.slide is not None:
+        message = "cohort.images.slide goes with one answer a patient; remove it, or the outlines"
+        raise ValueError(message)
 
 
 def _check_inputs(task: Task, cohort: Cohort) -> None:

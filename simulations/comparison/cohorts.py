@@ -152,8 +152,8 @@ def _summary(cohort: SiteCohort, config: RunConfig) -> str:
 
 def with_examples(cohort: SiteCohort, config: RunConfig) -> SiteCohort:
     """Return the cohort with images of a few test patients of seed 0 set aside for the report."""
-    if config.cohort.images is None:
-        return cohort
+    if config.cohort.images is None or config.cohort.images.slide is not None:
+        return cohort  # slides are shown whole
     test = cohort.split(config.cohort.split, simulated_key(0))["test"]
     seen: Counter[tuple[float, ...]] = Counter()
     order: list[tuple[int, tuple[float, ...], int]] = []

@@ -17,6 +17,8 @@ from client.dicom.reasons import Reason, UnusableFile
 from client.dicom.remarks import Remark
 
 _DIRECTORY = "1.2.840.10008.1.3.10"
+#: VL Whole Slide Microscopy Image Storage.
+WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 #: The detail of NO_PIXELS where there should be some: the file was cut, or lost them otherwise.
 WITHOUT_PIXELS = "an image without its pixels; send it again"
 #: Siemens' text of the acquisition matrix: 64p*64, 128*128s.
@@ -85,7 +87,7 @@ def check_image(found: Scan, size: int) -> None:
     if not elements.text("PhotometricInterpretation"):
         raise UnusableFile(Reason.MISSING_HEADER, "PhotometricInterpretation")
     _check_colours(elements, found.syntax)
-    expected = _check_size(elements)
+    expected = _check_size(elements, slide=sop_class == WHOLE_SLIDE)
     _check_syntax(found, expected, size)
 
 
@@ -132,7 +134,7 @@ def _check_colours(elements: Elements, syntax: str) -> None:
         raise UnusableFile(Reason.BAD_VR, f"{photometric} with {samples} samples a pixel")
 
 
-def _check_size(elements: Elements) -> int:
+def _check_size(elements: Elements, *, slide: bool) -> int:
     """Return the bytes of the pixels as they lie uncompressed, below the limit."""
     rows, columns = elements.integer("Rows"), elements.integer("Columns")
     frames, bits = elements.integer("NumberOfFrames") or 1, elements.integer("BitsAllocated")
@@ -140,7 +142,9 @@ def _check_size(elements: Elements) -> int:
     if frames < 0:
         raise UnusableFile(Reason.BAD_VR, f"NumberOfFrames {frames}")
     pixels = frames * rows * columns
-    if pixels * samples * max(bits, 8) // 8 > LARGEST_BYTES:
+    # A whole slide is read frame by frame; whoever would decode it as one is refused there.
+    at_once = rows * columns if slide else pixels
+    if at_once * samples * max(bits, 8) // 8 > LARGEST_BYTES:
         detail = f"{frames} x {rows} x {columns} pixels of {samples} x {bits} bits"
         raise UnusableFile(Reason.TOO_LARGE, detail)
     if elements.text("PhotometricInterpretation") == "YBR_FULL_422":

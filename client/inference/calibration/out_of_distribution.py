@@ -31,6 +31,8 @@ def embedded(image: Tensor, table: Tensor, config: RunConfig) -> Tensor:
     """Return (items, features) of (items, channels, *size), or of the table without images."""
     if config.cohort.images is None:
         return table.float()
+    if config.keeps_features:  # the tiles themselves are nowhere
+        return image.float()
     backbone = FrozenFeatures(_OURS)
     with torch.inference_mode():
         parts = [backbone(_planes(item)).mean(dim=0) for item in image]
