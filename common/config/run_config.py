@@ -1,8 +1,8 @@
 """Configuration of a run, the same file for simulation and production.
 
 A run's identity is the SHA-256 of its canonical JSON (`RunConfig.fingerprint`), so that
-what a hospital approved is what it trains. The sections are written in config_task,
-config_cohort, config_training and config_privacy, and imported from here.
+what a hospital approved is what it trains. The sections are written in task.py, cohort.py,
+training.py and privacy.py, and imported from here.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import hashlib
 import json
 from collections.abc import Container
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from common.config.changes import Changes, changed
 from common.config.cohort import CategoryColumn, Cohort, Images, NumberColumn, Slide, Split, Table
 from common.config.errors import explain
 from common.config.extension import (
@@ -412,8 +414,11 @@ def _check_network(task: Task, cohort: Cohort, model: Model) -> None:
         raise ValueError(fault)
 
 
-def load_config(path: Path) -> RunConfig:
-    """Read a run's YAML file; ConfigurationError names the file, the key and what fits."""
+def load_config(path: Path, changes: Changes = MappingProxyType({})) -> RunConfig:
+    """Read a run's YAML file; ConfigurationError names the file, the key and what fits.
+
+    `changes` are values that a person gave beside the file, by key.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -426,10 +431,13 @@ def load_config(path: Path) -> RunConfig:
     except UnicodeDecodeError as error:
         message = f"{path} is not UTF-8 text, so it is no configuration file."
         raise ConfigurationError(message) from error
-    return parse_config(text, source=str(path))
+    beside = "".join(f" with {key}={value}" for key, value in changes.items())
+    return parse_config(text, source=f"{path}{beside}", changes=changes)
 
 
-def parse_config(text: str, *, source: str = "configuration") -> RunConfig:
+def parse_config(
+    text: str, *, source: str = "configuration", changes: Changes = MappingProxyType({})
+) -> RunConfig:
     """Read a run from YAML text, as people write it; ConfigurationError says what is wrong.
 
     One that no site would read, because of its size, is refused here already.
@@ -439,7 +447,7 @@ def parse_config(text: str, *, source: str = "configuration") -> RunConfig:
     except yaml.YAMLError as error:
         message = f"{source} is not YAML as it is read here: {error}"
         raise ConfigurationError(message) from error
-    config = _checked(content, source)
+    config = _checked(changed(content, changes) if changes else content, source)
     try:
         check_bounds(config.canonical_json(), CONFIG_BOUNDS)
     except ValueError as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -38,6 +40,33 @@ Threads = Annotated[
 ]
 
 
+ConfigArgument = Annotated[Path, typer.Argument(help="YAML file of the run.", metavar="CONFIG")]
+DataOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder with one folder for each hospital (DICOM files and labels.csv)."),
+]
+SeedsOption = Annotated[int, typer.Option(min=1, max=100, help="Repeat with seeds 0 to N-1.")]
+EpsilonOption = Annotated[
+    float | None, typer.Option(help="Another epsilon for the arm federated_dp.")
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes that the hospitals of a round are shared among."),
+]
+EngineOption = Annotated[
+    Literal["builtin", "ray"],
+    typer.Option(help="ray: Flower's Ray engine, for clusters (RAY_ADDRESS)."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Another value than the file's, e.g. training.rounds=5; again for each.",
+    ),
+]
+
+
 @app.callback()
 def simulate() -> None:
     """Simulate hospitals that train together: the same rounds as between real ones."""
@@ -45,31 +74,22 @@ def simulate() -> None:
 
 @app.command()
 def compare(  # noqa: PLR0913 - one parameter an option
-    config: Annotated[Path, typer.Argument(help="YAML file of the run.", metavar="CONFIG")],
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Folder with one folder for each hospital (DICOM files and labels.csv)."),
-    ] = None,
+    config: ConfigArgument,
+    *,
+    data: DataOption = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for results; by default runs/NAME.")
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, max=100, help="Repeat with seeds 0 to N-1.")] = 1,
+    seeds: SeedsOption = 1,
     arms: Annotated[
         str | None,
         typer.Option(help="Some of local, pooled, federated, personalised, federated_dp."),
     ] = None,
-    epsilon: Annotated[
-        float | None, typer.Option(help="Another epsilon for the arm federated_dp.")
-    ] = None,
+    epsilon: EpsilonOption = None,
+    changes: SetOption = None,
     threads: Threads = 0,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processes that the hospitals of a round are shared among."),
-    ] = None,
-    engine: Annotated[
-        Literal["builtin", "ray"],
-        typer.Option(help="ray: Flower's Ray engine, for clusters (RAY_ADDRESS)."),
-    ] = "builtin",
+    workers: WorkersOption = None,
+    engine: EngineOption = "builtin",
 ) -> None:
     """Train alone, pooled, federated, personalised and private, and say what each is worth.
 
@@ -77,7 +97,7 @@ def compare(  # noqa: PLR0913 - one parameter an option
     """
     from simulations.cli.compare import Request, run_comparison
 
-    try:
+    with _interruptible():
         run_comparison(
             Request(
                 config=config,
@@ -89,8 +109,67 @@ def compare(  # noqa: PLR0913 - one parameter an option
                 threads=threads or None,
                 workers=workers,
                 engine=engine,
+                changes=tuple(changes or ()),
             )
         )
+
+
+@app.command()
+def sweep(  # noqa: PLR0913 - one parameter an option
+    config: ConfigArgument,
+    *,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=A,B,...",
+            help="Values to try, e.g. aggregation.rule=mean,median; again for each key.",
+        ),
+    ] = None,
+    data: DataOption = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for results; by default runs/NAME-sweep.")
+    ] = None,
+    seeds: SeedsOption = 1,
+    arms: Annotated[
+        str, typer.Option(help="Some of local, pooled, federated, personalised, federated_dp.")
+    ] = "federated",
+    epsilon: EpsilonOption = None,
+    changes: SetOption = None,
+    threads: Threads = 0,
+    workers: WorkersOption = None,
+    engine: EngineOption = "builtin",
+) -> None:
+    """Try every combination of some values, and show one table.
+
+    The combination with the smallest loss on validation patients is marked; test patients choose
+    nothing.
+    """
+    from simulations.cli.compare import Request
+    from simulations.cli.sweep import run_sweep
+
+    with _interruptible():
+        run_sweep(
+            Request(
+                config=config,
+                data=data,
+                out=out,
+                seeds=seeds,
+                arms=arms,
+                epsilon=epsilon,
+                threads=threads or None,
+                workers=workers,
+                engine=engine,
+                changes=tuple(changes or ()),
+            ),
+            vary or [],
+        )
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """End a command that was interrupted, or whose folder cannot be written, with one line."""
+    try:
+        yield
     except KeyboardInterrupt:
         # Here, because the command-line library would turn it into exit status 1.
         typer.echo("Interrupted. Give the same command again to go on where it stopped.", err=True)

@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 
 from client.site.cache import Cache
+from common.config.changes import changes_of
 from common.config.run_config import load_config
 from common.extensions.pinning import doubts, pinned
 from simulations.cli.progress import LiveProgress, table_of
@@ -36,12 +37,14 @@ class Request:
     threads: int | None
     workers: int | None = None
     engine: Literal["builtin", "ray"] = "builtin"
+    changes: tuple[str, ...] = ()  # KEY=VALUE, each
 
 
 def run_comparison(request: Request) -> Comparison:
     """Compare, show progress, write results, report and bundle."""
     console = Console(stderr=not sys.stdout.isatty(), highlight=False, markup=False)
-    config = with_epsilon(load_config(request.config), request.epsilon)
+    config = load_config(request.config, changes_of(request.changes))
+    config = with_epsilon(config, request.epsilon)
     config = pinned(config, simulated=True)
     arms = chosen_arms(request.arms, config)
     if request.threads:
