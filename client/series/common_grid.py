@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from client.dicom.reasons import Reason, UnusableFile
 
@@ -42,6 +41,9 @@ def on_grid_of(
 
     NO_GEOMETRY where an affine has no inverse, or nothing of the grid is shown.
     """
+    # Imported here: it takes a while to load, and most runs resample nothing.
+    from scipy import ndimage
+
     try:
         turn = np.linalg.inv(affine) @ grid  # index of the grid -> index of the series
     except np.linalg.LinAlgError as error:

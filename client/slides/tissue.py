@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from client.slides.frames import Rgb
 
@@ -28,6 +27,9 @@ _LARGEST_HOLE = 0.1
 
 def tissue_of(colours: Rgb, microns: float) -> NDArray[np.bool_]:
     """Return where there is tissue, (rows, columns), of a picture with pixels of this size."""
+    # Imported here: it takes a while to load, and most runs read no slide.
+    from scipy import ndimage
+
     scaled = colours.astype(np.float32) / np.float32(255)
     high: _Grey = scaled.max(axis=2)
     spread: _Grey = high - scaled.min(axis=2)
