@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -15,6 +16,9 @@ from client.site.site_config import load_site_config
 from client.site.terminal import as_text, say, table
 from common.platform.durable_files import replace_durably
 from common.platform.errors import CohortError
+
+if TYPE_CHECKING:
+    from client.readiness.report import SeriesRow
 
 _SHOWN = 6
 _TELL_SECONDS = 2.0
@@ -45,6 +49,7 @@ def report(home: Home, config: Path | None, out: Path | None) -> None:
     content = json.dumps(facts, indent=1, allow_nan=False)
     replace_durably(folder / "report.json", content.encode(), mode=0o600)
     say(as_text(found.summary))
+    _say_series(found.series)
     rows = [(f"  {row.studies or row.things} x", row.code, row.meaning) for row in found.reasons]
     if rows:
         say("Left out, or counted as missing:")
@@ -67,6 +72,16 @@ def report(home: Home, config: Path | None, out: Path | None) -> None:
     say(f"Wrote {folder / 'report.html'} and report.json; both name files and stay here.")
     if found.stopped_by:
         raise CohortError(found.stopped_by)
+
+
+def _say_series(rows: Sequence[SeriesRow]) -> None:
+    if rows:
+        say("Series by the run's rules, in patients:")
+        told = [
+            (f"{r.matched} matched", f"{r.ambiguous} ambiguous", f"{r.missing} missing")
+            for r in rows
+        ]
+        table([(f"  {row.rule}", *counts) for row, counts in zip(rows, told, strict=True)])
 
 
 def _teller() -> Callable[[int, int], None]:

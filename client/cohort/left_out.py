@@ -31,9 +31,15 @@ class LeftOut:
 class NobodyUsable(CohortError):
     """Everything is there, and nobody of it can be used; `unusable` says why of each."""
 
-    def __init__(self, message: str, unusable: Sequence[Unusable]) -> None:
+    def __init__(
+        self,
+        message: str,
+        unusable: Sequence[Unusable],
+        fared: Mapping[str, Mapping[str, tuple[str, ...]]] | None = None,
+    ) -> None:
         super().__init__(message)
         self.unusable = tuple(unusable)
+        self.fared = fared or {}  # as SiteCohort has it
 
 
 class ColumnsUnusable(NobodyUsable):

@@ -92,16 +92,17 @@ def load_cohort(
         *(() if prepared is None else prepared.problems),
         *joined.problems,
     )
+    fared = {} if prepared is None else prepared.fared
     doubt = doubt_of(labels, [item.row for item in joined.items], config, table)
     if doubt and not labels.by_patient:
-        raise ColumnsUnusable(doubt, unused)
+        raise ColumnsUnusable(doubt, unused, fared)
     cohort = assemble(site.name, config, labels, prepared, joined)
-    cohort = replace(cohort, unusable=(*unused, *cohort.unusable))
+    cohort = replace(cohort, unusable=(*unused, *cohort.unusable), fared=fared)
     if not len(cohort.items) and not labels.by_patient:
         usable = None if prepared is None else len(prepared.keys)
         message = f"Nobody in {site} can be used for run {config.name}: "
         message += whats_there(labels, usable, cohort.unusable, site)
-        raise NobodyUsable(message, cohort.unusable)
+        raise NobodyUsable(message, cohort.unusable, fared)
     nobody = "" if len(cohort.items) else "Nobody here can be used for it."
     return replace(cohort, doubt=doubt or nobody)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from client.cohort.decode import Decoded
@@ -35,6 +36,8 @@ from client.slides.tiles import SlideView, slides_of
 from common.config.run_config import Images
 from common.data.kept_items import ItemFiles, Items, is_whole, joined_items, write_item
 
+_FARED = TypeAdapter(dict[str, dict[str, tuple[str, ...]]])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
@@ -44,6 +47,8 @@ class Prepared:
     labels: Items  # (items, *size) uint8; (items, 0) where no mask was asked for
     keys: tuple[Mapping[str, str], ...]  # DICOM keys and source of each item
     problems: tuple[Unusable, ...]
+    #: By rule of cohort.images.series, by how it fared (matched, ambiguous, missing): patients.
+    fared: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     #: Of whole slides, by source: what people are shown, with a box a tile in the items' order.
     views: Mapping[str, SlideView] = field(default_factory=dict)
 
@@ -124,7 +129,13 @@ def prepare_images(
     if masks is not None and names:
         problems += _never_drawn(drawn, len(names), masks.structures)
     found, labels = _items(cache, names, wanted)
-    return Prepared(image=found, labels=labels, keys=tuple(keys), problems=tuple(problems))
+    return Prepared(
+        image=found,
+        labels=labels,
+        keys=tuple(keys),
+        problems=tuple(problems),
+        fared={} if ruled is None else {rule: {**ways} for rule, ways in ruled.fared.items()},
+    )
 
 
 def _kept_item(cache: Cache, image: Image, target: Tensor, wanted: WantedImages) -> str:
@@ -293,6 +304,7 @@ def keep_prepared(cache: Cache, key: str, prepared: Prepared) -> None:
             "items": list(names),
             "keys": [dict(k) for k in prepared.keys],
             "problems": [[p.reason.name, p.what, p.detail, p.patient] for p in prepared.problems],
+            "fared": {rule: dict(ways) for rule, ways in prepared.fared.items()},
         },
     )
 
@@ -317,4 +329,5 @@ def kept_images(cache: Cache, key: str, wanted: WantedImages) -> Prepared | None
         problems=tuple(
             Unusable(reason=Reason[r], what=w, detail=d, patient=p) for r, w, d, p in problems
         ),
+        fared=_FARED.validate_python(facts.get("fared", {})),
     )

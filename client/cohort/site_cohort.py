@@ -31,6 +31,8 @@ class SiteCohort:
     views: Mapping[str, SlideView] = field(default_factory=dict)
     #: Why the run cannot learn here, where it has privacy and goes on all the same; else empty.
     doubt: str = ""
+    #: By rule of cohort.images.series, by how it fared (matched, ambiguous, missing): patients.
+    fared: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     #: By pseudonym: (channel, *spatial), the first image of a few patients, for people to look at.
     examples: Mapping[str, Tensor] = field(default_factory=dict)
 

@@ -39,6 +39,8 @@ class CohortFacts:
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # patients by split
     #: Tables of outcomes as common.messages.cohort_statistics names them: row -> patients.
     outcomes: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    #: How the run's rules for series fared: rule -> matched, ambiguous, missing -> patients.
+    fared: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 
     def owner(self, patient: str) -> str:
         """Return the patient where each was looked at alone, else nobody."""

@@ -27,6 +27,7 @@ from common.messages.cohort_statistics import (
     LEFT_OUT,
     MODALITIES,
     OTHER,
+    SERIES,
     SPACINGS,
     CohortStatistics,
     layout_of,
@@ -189,6 +190,9 @@ def tables_of(
             found[name] = CountMembers(unit="studies", rows=_by_row(rows, used, columns[name]))
         else:
             held = facts.parts if name == "split" else facts.outcomes.get(name, {})
+            held = (
+                facts.fared.get(name.removeprefix(SERIES), {}) if name.startswith(SERIES) else held
+            )
             members = {row: tuple(held.get(row, ())) for row in rows}
             found[name] = CountMembers(unit="patients", rows=members)
     return found
@@ -274,4 +278,5 @@ def facts_of(cohort: SiteCohort, site: Site, config: RunConfig) -> CohortFacts:
             "test": site.test.pseudonyms,
         },
         outcomes=outcomes_of(cohort, config),
+        fared=cohort.fared,
     )

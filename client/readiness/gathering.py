@@ -30,14 +30,22 @@ from client.dicom.reading.files import File
 from client.dicom.reasons import Unusable
 from client.readiness.kinds import kinds, remarks
 from client.readiness.needs import causes, column_rows, label_rows, needs_of
-from client.readiness.report import Amount, CountTable, Readiness, Speed, amount, reason_rows
+from client.readiness.report import (
+    Amount,
+    CountTable,
+    Readiness,
+    SeriesRow,
+    Speed,
+    amount,
+    reason_rows,
+)
 from client.site.cache import PIXELS, Cache
 from client.site.home import Home
 from client.site.site_config import SiteConfig
 from client.site.withdrawals import withdrawn
 from client.training.cohort_features import site_of
 from common.config.run_config import RunConfig
-from common.messages.cohort_statistics import LEFT_OUT
+from common.messages.cohort_statistics import LEFT_OUT, SERIES
 from common.platform.errors import CohortError
 from common.tasks import task_of
 
@@ -100,6 +108,7 @@ def readiness(
         remarks=remarks(seen.rows),
         kinds=kinds(seen.rows),
         needs=needs_of(config, used, loaded.facts, seen.rows) if config else (),
+        series=_series(loaded.facts, config, site),
         labels=label_rows(paths.labels, seen.rows),
         unmatched=causes(site.data, paths.labels, seen.rows),
         columns=column_rows(paths.labels, config),
@@ -170,7 +179,7 @@ def _cohort(home: Home, site: SiteConfig, paths: CohortPaths, config: RunConfig 
             )
     except NobodyUsable as error:
         looked = not isinstance(error, ColumnsUnusable)
-        facts = CohortFacts(unusable=error.unusable)
+        facts = CohortFacts(unusable=error.unusable, fared=error.fared)
         return _Cohort(facts=facts, stopped_by=str(error), known=looked)
     except CohortError as error:
         return _Cohort(stopped_by=str(error), known=False)
@@ -256,6 +265,19 @@ def _exact(
     return tables_of(config, studies if images else (), facts, brightness)
 
 
+def _series(
+    facts: CohortFacts, config: RunConfig | None, site: SiteConfig
+) -> tuple[SeriesRow, ...]:
+    images = None if config is None else config.cohort.images
+    found = []
+    for rule in () if images is None else images.series:
+        ways = facts.fared.get(rule.name, {})
+        counts = {way: len(ways.get(way, ())) for way in ("matched", "ambiguous", "missing")}
+        words = site.series_aliases.get(rule.name, ())
+        found.append(SeriesRow(rule=rule.name, own_words=words, **counts))
+    return tuple(found)
+
+
 def _counted(exact: Mapping[str, CountMembers]) -> tuple[CountTable, ...]:
     return tuple(
         CountTable(
@@ -264,7 +286,7 @@ def _counted(exact: Mapping[str, CountMembers]) -> tuple[CountTable, ...]:
             rows=tuple((row, len(people)) for row, people in members.rows.items()),
         )
         for name, members in exact.items()
-        if name not in {"studies", "patients", LEFT_OUT}
+        if name not in {"studies", "patients", LEFT_OUT} and not name.startswith(SERIES)
     )
 
 

@@ -78,6 +78,17 @@ class CountTable:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SeriesRow:
+    """How one rule of the run for series fares here, in patients."""
+
+    rule: str
+    matched: int  # one series fits
+    ambiguous: int  # several fit, or a part, or what cannot be read may fit
+    missing: int  # none fits
+    own_words: tuple[str, ...]  # of this site for it (site.yaml, series_aliases)
+
+
+@dataclass(frozen=True, kw_only=True)
 class LabelRow:
     """How well the table of labels and the images fit."""
 
@@ -130,6 +141,7 @@ class Readiness:
     remarks: tuple[tuple[str, int, str], ...]  # code, images, what was done
     kinds: tuple[KindRow, ...]
     needs: tuple[Need, ...]
+    series: tuple[SeriesRow, ...]  # empty where the run has no rules for series
     labels: tuple[LabelRow, ...]
     unmatched: tuple[str, ...]  # likely causes why rows and images did not find each other
     columns: tuple[ColumnRow, ...]

@@ -81,6 +81,8 @@ INTENSITIES = (
 REASON_PATTERN = r"^[A-Z][A-Z0-9_]{1,39}$"
 #: The one table whose rows are reason codes.
 LEFT_OUT = "left out"
+#: Begins the name of the table of a rule for series.
+SERIES = "series "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +133,8 @@ def layout_of(config: RunConfig) -> dict[str, tuple[str, ...]]:
     found |= config.task.outcome_tables
     images = config.cohort.images
     if images is not None:
+        fared = ("matched", "ambiguous", "missing")
+        found |= {f"{SERIES}{rule.name}": fared for rule in images.series}
         found |= {
             "modality": (*MODALITIES, OTHER, UNKNOWN),
             "age (years)": bins(AGES),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from common.config.run_config import Images
 from common.config.task import BoundedNumber, LabelMap, LabelProbabilities, SurvivalCurve
 from common.tasks.prognosis import follow_up
 from common.tasks.task import Scores
@@ -47,6 +48,9 @@ def examples(found: Comparison) -> Picture | None:
             _outline(axes, _at(example.scores.prediction[0], place), _PREDICTED)
         axes.set_title(f"{example.site}\n{_words(found, example.scores)}", fontsize=8)
     caption = f"First seed, {shown(main_arm(found))}; as the network sees them."
+    images = found.config.cohort.images
+    if images is not None and images.channel_names:
+        caption += f" Of its series, {images.channel_names[images.reference]} is shown."
     if outlines:
         caption += " Green: the outline that was given. Orange: the model's."
     if _spatial(found) == 3:
@@ -64,8 +68,16 @@ def _chosen(found: Comparison) -> list[_Example]:
         kept = [name for name in cohort.examples if name in people][:each]
         for name in kept:
             scores = rows(found.outcomes[arm, seed][0].test[cohort.name], [people.index(name)])
-            chosen.append(_Example(site=cohort.name, image=cohort.examples[name], scores=scores))
+            image = _shown_channels(cohort.examples[name], found.config.cohort.images)
+            chosen.append(_Example(site=cohort.name, image=image, scores=scores))
     return chosen[:_IMAGES]
+
+
+def _shown_channels(image: Tensor, images: Images | None) -> Tensor:
+    """Return an image's colours or grey; of several series, the one that gives the grid."""
+    if images is None or not images.channel_names:
+        return image
+    return image[images.reference : images.reference + 1]
 
 
 def _spatial(found: Comparison) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from client.privacy.patient_gradients import LOOP, DrawnPatients, Objective, gradients_by_patient
 from client.training.channel_drop import ChannelDrop
 from client.training.local_model import open_local_model
 from common.bundle.onnx import onnx_of
@@ -14,6 +15,7 @@ from common.bundle.preparation import Preparation
 from common.bundle.words import channel_names
 from common.config.run_config import RunConfig, parse_config
 from common.data.preprocessing import prepare
+from common.data.sample import Patients
 from common.models.fusion import WithAbsence
 from common.models.run_network import network_of
 from common.platform.errors import ConfigurationError
@@ -122,3 +124,34 @@ def test_the_shipped_configuration_is_what_was_measured() -> None:
     assert images is not None
     assert images.channel_names == ("flair", "t1", "t1ce")
     assert images.channel_drop == 0.3
+
+
+def test_a_patients_gradient_is_its_own_also_where_channels_are_dropped() -> None:
+    text = run(size="[8, 8, 8]").to_yaml()
+    private = text.replace("privacy: none", "privacy: {unit: patient, epsilon: 8, delta: 1.0e-5}")
+    local = open_local_model(parse_config(private), 0)
+    images = torch.rand(4, 3, 8, 8, 8)
+
+    def gradients(image: torch.Tensor) -> list[list[torch.Tensor]]:
+        patients = Patients(
+            image=image,
+            table=torch.zeros(4, 0),
+            target=torch.ones(4, 1),
+            patient=torch.arange(4),
+            pseudonyms=("a", "b", "c", "d"),
+        )
+        objective = Objective(
+            model=local.model, item_loss=local.item_loss, patients=patients, images_per_patient=1
+        )
+        drawn = DrawnPatients(
+            place=torch.arange(4)[:, None], items=torch.ones(4, dtype=torch.int64)
+        )
+        trained = [p for p in local.model.parameters() if p.requires_grad]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(5)
+            found = gradients_by_patient(objective, trained, drawn, LOOP)
+            return [[one.clone() for one in several] for several in found]
+
+    alone, beside = gradients(images), gradients(torch.cat([images[:1], images[1:] * 9]))
+    assert all(map(torch.equal, alone[0], beside[0]))
+    assert not all(map(torch.equal, alone[1], beside[1]))
