@@ -81,7 +81,20 @@ def arm_results(comparison: Comparison, arm: Arm) -> dict[str, Json]:
         "told_first_seed": {
             n: dict(e.to_json()) for n, e in comparison.outcomes[arm, first][0].told.items()
         },
+        # By seed and fold: the score of each round on validation patients; lower is better.
+        "rounds": {
+            f"seed {seed}" + (f", fold {fold}" if fold else ""): [
+                {"round": record.round, "validation": _scored(record.score)}
+                for record in outcome.rounds
+            ]
+            for seed in comparison.seeds
+            for fold, outcome in enumerate(comparison.outcomes[arm, seed])
+        },
     }
+
+
+def _scored(score: float | None) -> Json:
+    return None if score is None else known(score)
 
 
 def _privacy(comparison: Comparison, arm: Arm) -> tuple[Json, Json, Json, Json]:
