@@ -53,7 +53,7 @@ class RuledImages:
     channel: Mapping[Key, int] = field(default_factory=dict)  # of those that are used
     absent: Mapping[Study, frozenset[int]] = field(default_factory=dict)  # channels of zeros
     #: By rule, by how it fared: patients, each once.
-    fared: Mapping[str, Mapping[Fared, tuple[str, ...]]] = field(default_factory=dict)
+    fared: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 
 
 def choose_by_rules(
