@@ -46,7 +46,7 @@ def examples(found: Comparison) -> Picture | None:
         if outlines:
             _outline(axes, _at(example.scores.target[0], place), _TRUTH)
             _outline(axes, _at(example.scores.prediction[0], place), _PREDICTED)
-        axes.set_title(f"{example.site}\n{_words(found, example.scores)}", fontsize=8)
+        axes.set_title(f"{example.site}\n{words(found, example.scores)}", fontsize=8)
     caption = f"First seed, {shown(main_arm(found))}; as the network sees them."
     images = found.config.cohort.images
     if images is not None and images.channel_names:
@@ -119,7 +119,7 @@ def _outline(axes, labelled: np.ndarray, colour: str) -> None:  # type: ignore[n
 # --- in words ----------------------------------------------------------------------------
 
 
-def _words(found: Comparison, scores: Scores) -> str:
+def words(found: Comparison, scores: Scores) -> str:
     """Return what was seen and what was predicted, short enough for a title."""
     names = found.config.task.labels
     prediction, target = scores.prediction[0], scores.target[0]

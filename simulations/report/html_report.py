@@ -9,6 +9,7 @@ import base64
 import json
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -25,6 +26,7 @@ from simulations.report.pictures import Picture, curves, metric_name, shown, spr
 from simulations.report.results import versions
 from simulations.report.rows import main_arm
 from simulations.report.seed_intervals import Intervals, intervals
+from simulations.report.slides import slides
 from simulations.report.tables import (
     arm_rows,
     constant_text,
@@ -39,11 +41,7 @@ from simulations.report.tables import (
 
 def write_report(out: Path, found: Comparison) -> list[str]:
     """Write report.html, pictures/*.png and bundle/; return what it says beside the constant."""
-    pictures = {
-        picture.name: picture
-        for picture in (curves(found), spread(found), calibration(found), examples(found))
-        if picture is not None
-    }
+    pictures = {picture.name: picture for picture in _drawn(found) if picture is not None}
     for picture in pictures.values():
         replace_durably(out / "pictures" / f"{picture.name}.png", picture.png)
     has_bundle = write_shared_model(out / "bundle", found)
@@ -52,6 +50,10 @@ def write_report(out: Path, found: Comparison) -> list[str]:
     text = page_of(found, pictures, ends, lines, has_bundle=has_bundle)
     replace_durably(out / "report.html", text.encode())
     return lines
+
+
+def _drawn(found: Comparison) -> Iterator[Picture | None]:
+    yield from (curves(found), spread(found), calibration(found), examples(found), slides(found))
 
 
 def page_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from common.config.run_config import RunConfig, parse_config
 from common.models import extract_features
 from common.platform.errors import ConfigurationError
 from tests.client.dicom_files import load, save, write_labels
+from tests.client.pacs.orthanc import orthanc
+from tests.client.scores import faults
 from tests.client.slide_files import GLASS, level, pyramid
 from tests.client.small_models import model_of, stirred
 
@@ -40,6 +43,7 @@ cohort:
   images: {{size: [32, 32], channels: 3, fit: stretch, intensity: window, window: [0, 255],
             slide: {{mpp: 0.5, tile: 64{more}}}}}
   smallest_cohort: 1
+  split: {{test_fraction: 0.5}}
 model: {model}
 training: {{rounds: 1, images_per_patient: 8}}
 privacy: none
@@ -131,6 +135,32 @@ def test_a_study_of_a_slide_gets_the_score_that_was_measured_and_is_shown_whole(
     assert "ReferencedFrameNumber" not in reference
 
 
+def written_of(tmp_path: Path) -> dict[str, Path]:
+    """Return the results of a slide's score."""
+    folder, config = site(tmp_path / "site", 1), config_of()
+    files = sorted((folder / "P0").glob("*.dcm"))
+    (found,) = score_study(files, model_of(config, stirred(config)), Local())
+    return {r.kind.value: r.path for r in write_results(found, tmp_path / "out")}
+
+
+@pytest.mark.processes
+def test_dciodvfy_finds_no_error_in_what_is_said_of_a_slide(tmp_path: Path) -> None:
+    written = written_of(tmp_path)
+    assert faults(written["report"]) == []
+    assert faults(written["capture"]) == []
+
+
+@pytest.mark.slow
+def test_orthanc_gives_back_what_was_said_of_a_slide(tmp_path: Path) -> None:
+    written = written_of(tmp_path)
+    results = [written["report"], written["capture"]]
+    with orthanc(tmp_path / "pacs") as pacs:
+        pacs.store(results)
+        for path in results:
+            ours = dcmread(path)
+            assert dcmread(io.BytesIO(pacs.file(str(ours.SOPInstanceUID)))) == ours
+
+
 def _tiles(folder: Path, config: RunConfig, tmp_path: Path) -> int:
     cohort = load(folder, config, tmp_path / "cache")
     return int((cohort.items.patient == 1).sum())
@@ -139,7 +169,7 @@ def _tiles(folder: Path, config: RunConfig, tmp_path: Path) -> int:
 def test_a_calibration_is_fitted_on_slides(tmp_path: Path) -> None:
     config = config_of()
     cohort = load(site(tmp_path / "site", 4), config, tmp_path / "cache")
-    many = range(8 * FEWEST_PATIENTS)
+    many = range(4 * FEWEST_PATIENTS)
     grown = _repeated(cohort, len(many))
     options = CalibrationOptions(coverage=0.8)
     found = fit(grown, model_of(config, stirred(config)), options)
