@@ -134,7 +134,9 @@ def prepare_images(
         labels=labels,
         keys=tuple(keys),
         problems=tuple(problems),
-        fared={} if ruled is None else {rule: {**ways} for rule, ways in ruled.fared.items()},
+        fared={}
+        if ruled is None
+        else {r: {str(w): n for w, n in ways.items()} for r, ways in ruled.fared.items()},
     )
 
 

@@ -25,6 +25,7 @@ from common.metrics.dice import dice_by_item
 from common.platform.durable_files import replace_durably
 from common.tasks.prognosis import follow_up
 from common.tasks.task import Scores
+from simulations.comparison.arms import Arm
 from simulations.comparison.compare import Comparison
 from simulations.report.rows import owners
 
@@ -53,7 +54,8 @@ def write_predictions(path: Path, found: Comparison) -> None:
     replace_durably(path, text.getvalue().encode())
 
 
-_Place = tuple[str, int, int, str, str, int]
+#: Arm, seed, fold, hospital, patient, row.
+_Place = tuple[Arm, int, int, str, str, int]
 
 
 def _parts(found: Comparison) -> Iterator[tuple[list[_Place], Columns]]:
@@ -61,6 +63,8 @@ def _parts(found: Comparison) -> Iterator[tuple[list[_Place], Columns]]:
         for fold, outcome in enumerate(outcomes):
             for cohort in found.cohorts:
                 scores = outcome.test[cohort.name]
+                if not len(scores.loss):  # nobody to be tested there, in no columns
+                    continue
                 seen: Counter[str] = Counter()
                 places = []
                 for patient in owners(found, cohort, seed, fold):
