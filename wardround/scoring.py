@@ -9,25 +9,16 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from client.cohort.site_cohort import SiteCohort
-from client.cohort.split import simulated_key
 from client.dicom.reasons import Unusable
-from client.inference.inputs import check_bundle, study_files
+from client.inference.inputs import study_files
 from client.inference.local import labels_for
-from client.inference.trained_model import Local, TrainedModel, open_model, score_study
+from client.inference.trained_model import Local, TrainedModel, score_study
 from client.results.score import Score
-from client.site.extensions_section import all_of
-from client.training.evaluation import score
-from client.training.local_model import LocalModel, open_local_model
-from common.config.run_config import RunConfig
-from common.data.sample import Patients
-from common.data.weights import load_into
-from common.extensions.content import offered
-from common.metrics.intervals import Estimate, bootstrap_weights
+from common.metrics.intervals import Estimate
 from common.platform.errors import CohortError, ConfigurationError
 from common.tasks import task_of
 from common.tasks.task import Scores
-from simulations.comparison.verdicts import concatenated
+from simulations.comparison.model_measured import check_part, measured, opened, scored
 from wardround.showing import as_html, as_text, frame, number, table_of_rows
 from wardround.sites import Cohorts, check_read_for, cohorts
 
@@ -163,10 +154,7 @@ def open_bundle(folder: str | PathLike[str]) -> TrainedModel:
     Raises ConfigurationError where there is no bundle or another release made it, and StateDamaged
     where a file is missing, was changed, or does not compute what the bundle's ONNX file does.
     """
-    place = Path(folder)
-    check_bundle(place)
-    # Whoever types this installed what is installed; only hospitals keep a list.
-    return open_model(place, [all_of(one.extension) for one in offered()])
+    return opened(Path(folder))
 
 
 def evaluate(
@@ -191,59 +179,14 @@ def evaluate(
     ConfigurationError where the bundle is none, the hospitals were read for another kind of run,
     or "test" is asked of a run between hospitals, whose splits only the hospitals know.
     """
-    if part not in {"test", "all"}:
-        message = f"part={part!r}, expected test or all."
-        raise ConfigurationError(message)
     model = bundle if isinstance(bundle, TrainedModel) else open_bundle(bundle)
-    if part == "test" and not model.simulated:
-        message = (
-            f"{model.name.name} was trained between hospitals, and only they know whom it was "
-            'tested on. Give part="all" for a hospital that took no part in it.'
-        )
-        raise ConfigurationError(message)
+    check_part(model, part)
     if not isinstance(cohort, Cohorts):
         cohort = cohorts(model.config, cohort, progress=progress)
     # An exported model says of its run what it was trained under, which is without privacy often.
     check_read_for(cohort, model.config, with_privacy=False)
-    network = _network(model)
-    scores = {
-        site.name: score(network, patients)
-        for site in cohort.hospitals.cohorts
-        if len(patients := _chosen(site, model, part))
-    }
-    if not scores:
-        message = (
-            f"None of {', '.join(cohort.names)} has patients in the run's test part. Give "
-            'part="all" for a hospital that took no part in the run.'
-        )
-        raise CohortError(message)
-    together = len(scores) > 1 and model.config.evaluation.average == "merged"
-    merged = {"all": concatenated(list(scores.values()))} if together else {}
-    return Evaluated(
-        model=model,
-        part=part,
-        scores=scores,
-        metrics={n: _metrics(found, model.config) for n, found in (scores | merged).items()},
-    )
-
-
-def _network(model: TrainedModel) -> LocalModel:
-    """Return the model's network as it is measured in training, with the bundle's weights."""
-    found = open_local_model(model.config, model.seed, start=False)
-    load_into(found.model, dict(model.deployed.network.named_parameters()))
-    return found
-
-
-def _chosen(site: SiteCohort, model: TrainedModel, part: Literal["test", "all"]) -> Patients:
-    if part == "all":
-        return site.items
-    return site.split(model.config.cohort.split, simulated_key(model.seed))["test"]
-
-
-def _metrics(scores: Scores, config: RunConfig) -> dict[str, Estimate]:
-    rules = config.evaluation
-    weights = bootstrap_weights(len(scores.loss), rules.bootstrap, 0)
-    return task_of(config.task).exact(scores, weights, rules)
+    scores = scored(model, cohort.hospitals.cohorts, part)
+    return Evaluated(model=model, part=part, scores=scores, metrics=measured(model, scores))
 
 
 def predict(

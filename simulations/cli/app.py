@@ -165,6 +165,38 @@ def sweep(  # noqa: PLR0913 - one parameter an option
         )
 
 
+@app.command()
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a model's bundle.")],
+    data: Annotated[
+        Path, typer.Option(help="A hospital's folder, or one with a folder for each hospital.")
+    ],
+    part: Annotated[
+        Literal["test", "all"],
+        typer.Option(
+            help="test: patients whom the run kept for testing; all: of hospitals that took no "
+            "part in it. Nothing tells them apart but you."
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for results; by default runs/NAME-evaluated.")
+    ] = None,
+    threads: Threads = 0,
+) -> None:
+    """Measure a trained model on hospitals' patients.
+
+    Of a hospital that took part in the training, --part all would count patients it was trained on.
+    """
+    import torch
+
+    from simulations.cli.evaluate import run_evaluation
+
+    if threads:
+        torch.set_num_threads(threads)
+    with _interruptible():
+        run_evaluation(bundle, data, part, out)
+
+
 @contextmanager
 def _interruptible() -> Iterator[None]:
     """End a command that was interrupted, or whose folder cannot be written, with one line."""
