@@ -29,6 +29,7 @@ SCRIPTS = (
     "private_step",
     "rounds",
     "large_cohort",
+    "slide_tiles",
     "federation",
     "pull",
     "ray_engine",
