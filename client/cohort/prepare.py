@@ -35,6 +35,7 @@ from client.slides.kept_tiles import TileFeatures, kept_slide
 from client.slides.tiles import SlideView, slides_of
 from common.config.run_config import Images
 from common.data.kept_items import ItemFiles, Items, is_whole, joined_items, write_item
+from common.data.volumes import structure_places, volumes_of
 
 _FARED = TypeAdapter(dict[str, dict[str, tuple[str, ...]]])
 
@@ -46,6 +47,7 @@ class Prepared:
     image: Items  # (items, channels, *size) float32
     labels: Items  # (items, *size) uint8; (items, 0) where no mask was asked for
     keys: tuple[Mapping[str, str], ...]  # DICOM keys and source of each item
+    names: tuple[str, ...]  # their files, below `Cache.items`
     problems: tuple[Unusable, ...]
     #: By rule of cohort.images.series, by how it fared (matched, ambiguous, missing): patients.
     fared: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
@@ -133,6 +135,7 @@ def prepare_images(
         image=found,
         labels=labels,
         keys=tuple(keys),
+        names=tuple(names),
         problems=tuple(problems),
         fared={}
         if ruled is None
@@ -150,6 +153,10 @@ def _kept_item(cache: Cache, image: Image, target: Tensor, wanted: WantedImages)
         write_item(cache.items / name, prepared.numpy(), bits=rules.kept_bits)
     if wanted.masks is not None and not is_whole(cache.items / _outline(name)):
         write_item(cache.items / _outline(name), target.numpy())
+    if rules.patch is not None and not is_whole(cache.items / _places(name)):
+        # Of the name's own seed: the same voxels, whoever else is there.
+        places = structure_places(target.numpy(), int.from_bytes(name.encode()[-16:]))
+        write_item(cache.items / _places(name), places)
     return name
 
 
@@ -178,6 +185,10 @@ def _others(image: Image) -> Iterator[tuple[int, str, str]]:
         yield place, _content(other.values), hidden
 
 
+def _places(name: str) -> str:
+    return name.replace(".npy", "-places.npy")
+
+
 def _content(values: NDArray[np.generic]) -> str:
     shaped = f"{values.dtype} {values.shape}".encode()
     return hashlib.blake2b(np.ascontiguousarray(values).data, key=shaped[:64]).hexdigest()
@@ -189,11 +200,25 @@ def _items(cache: Cache, names: Sequence[str], wanted: WantedImages) -> tuple[It
     shape, outlines = torch.Size((rules.input_channels, *rules.size)), torch.Size(rules.size)
     if not names:
         return torch.zeros((0, *shape)), torch.zeros((0, 0), dtype=torch.uint8)
+    if rules.patch is not None:
+        return _volumes(cache, names, rules)
     image = ItemFiles(folder=cache.items, names=tuple(names), item=shape, kind=torch.float32)
     if wanted.masks is None:
         return image, torch.zeros((len(names), 0), dtype=torch.uint8)
     maps = tuple(map(_outline, names))
     return image, ItemFiles(folder=cache.items, names=maps, item=outlines, kind=torch.uint8)
+
+
+def _volumes(cache: Cache, names: Sequence[str], rules: Images) -> tuple[Items, Items]:
+    """Return images that keep their own extent, and their label maps."""
+    images, maps, places = (
+        tuple(cache.items / of(name) for name in names) for of in (str, _outline, _places)
+    )
+    patch = tuple(rules.size)
+    return (
+        volumes_of(images, (rules.input_channels,), patch, torch.float32),
+        volumes_of(maps, (), patch, torch.uint8, places),
+    )
 
 
 def _without_masks(problems: Iterable[Unusable], wanted: WantedImages) -> list[Unusable]:
@@ -299,11 +324,10 @@ def _file_key(path: Path) -> str:
 
 def keep_prepared(cache: Cache, key: str, prepared: Prepared) -> None:
     """Keep which images were prepared, for the next time."""
-    names = prepared.image.names if isinstance(prepared.image, ItemFiles) else ()
     cache.keep_facts(
         key,
         {
-            "items": list(names),
+            "items": list(prepared.names),
             "keys": [dict(k) for k in prepared.keys],
             "problems": [[p.reason.name, p.what, p.detail, p.patient] for p in prepared.problems],
             "fared": {rule: dict(ways) for rule, ways in prepared.fared.items()},
@@ -321,6 +345,7 @@ def kept_images(cache: Cache, key: str, wanted: WantedImages) -> Prepared | None
     if not (isinstance(names, list) and isinstance(keys, list) and isinstance(problems, list)):
         return None
     files = [*names, *(map(_outline, names) if wanted.masks is not None else ())]
+    files += map(_places, names) if wanted.rules.patch is not None else ()
     if not all(is_whole(cache.items / name) for name in files):
         return None
     image, labels = _items(cache, names, wanted)
@@ -328,6 +353,7 @@ def kept_images(cache: Cache, key: str, wanted: WantedImages) -> Prepared | None
         image=image,
         labels=labels,
         keys=tuple(keys),
+        names=tuple(names),
         problems=tuple(
             Unusable(reason=Reason[r], what=w, detail=d, patient=p) for r, w, d, p in problems
         ),

@@ -57,6 +57,8 @@ def _reads(run: RunConfig) -> str:
     images = run.cohort.images
     if images is not None:
         grid = " x ".join(map(str, images.size))
+        if images.patch is not None:
+            grid = f"whole, by patches of {grid}"
         kinds = f" of {', '.join(images.modalities)}" if images.modalities else ""
         raw = ", raw (for processing)" if images.presentation == "for_processing" else ""
         units = f", PET in {images.units}" if images.units is not None else ""

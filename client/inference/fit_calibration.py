@@ -106,6 +106,7 @@ def fit(
     key is that of the run's split here; None stands for a simulation's, of the model's seed.
     """
     config = model.config
+    _check_whole_images(config)
     split = cohort.split(config.cohort.split, key or simulated_key(model.seed))
     parts = parts_of(config)
     held = [found for part in parts if len(found := _without(split[part], trained))]
@@ -148,6 +149,15 @@ def fit(
         reference=reference,
         members=hashed(name for part in split.values() for name in part.pseudonyms),
     )
+
+
+def _check_whole_images(config: RunConfig) -> None:
+    if config.cohort.images is not None and config.cohort.images.patch is not None:
+        message = (
+            f"{config.name} takes patches of volumes, and how unlike training an image is was "
+            "tried on whole images alone: such a model has no calibration. Score with it as it is."
+        )
+        raise ConfigurationError(message)
 
 
 def _without(patients: Patients, trained: frozenset[str]) -> Patients:

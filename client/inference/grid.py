@@ -90,6 +90,8 @@ def _inner(place: FrameOrigin, rules: Images) -> tuple[int, ...]:
     Every step before that keeps the field of view, so one step leads back from there.
     """
     shape = even_shape(place.shape, place.spacing, rules)
+    if rules.patch is not None:
+        return shape
     match rules.fit:
         case "stretch":
             return tuple(rules.size)

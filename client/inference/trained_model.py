@@ -10,7 +10,7 @@ it computes what the bundle's ONNX file does, which was checked against the trai
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from common.config.run_config import RunConfig
 from common.data.weights import load_into
 from common.models.bags import pools
 from common.models.run_network import network_of
+from common.models.windows import slid
 from common.platform.code_hash import RELEASE
 from common.platform.errors import ConfigurationError, ExtensionRefused, StateDamaged
 
@@ -54,9 +55,13 @@ class TrainedModel:
 
     def output(self, items: Sequence[Item]) -> Tensor:
         """Return the network's output of each item, (items, ...), one at a time."""
+        return torch.cat(self.outputs(items))
+
+    def outputs(self, items: Sequence[Item]) -> list[Tensor]:
+        """Return the network's output of each item, (1, ...): volumes have extents of their own."""
         each = Isolation(self.deployed)
         with torch.inference_mode():
-            return torch.cat([each.alone(functools.partial(_output_of, self, [i])) for i in items])
+            return [each.alone(functools.partial(_output_of, self, [i])) for i in items]
 
     def together(self, items: Sequence[Item], output: Tensor) -> Tensor:
         """Return the output of a patient's items together, (...), of those of each, (items, ...).
@@ -71,12 +76,23 @@ class TrainedModel:
 
 
 def _output_of(model: TrainedModel, items: Sequence[Item]) -> Tensor:
-    inputs = inputs_of(items)
+    inputs, images = inputs_of(items), model.config.cohort.images
     if model.config.keeps_features:
         features = inputs["image"]
         return model.deployed.of_features(features, inputs.get("table", features[:, :0])).clone()
+    if images is None or images.patch is None:
+        return _asked(model.deployed, inputs)
+    rest = {name: value for name, value in inputs.items() if name != "image"}
+    parts = [
+        slid(lambda part: _asked(model.deployed, {"image": part, **rest}), image, images.patch)
+        for image in torch.split(inputs["image"], 1)
+    ]
+    return torch.cat(parts)
+
+
+def _asked(deployed: Deployed, inputs: Mapping[str, Tensor]) -> Tensor:
     # A copy: code of others may answer with memory that it uses again.
-    output: Tensor = model.deployed(**inputs)[1].clone()
+    output: Tensor = deployed(**inputs)[1].clone()
     return output
 
 
@@ -224,7 +240,7 @@ def score_study(
     )
     for problem in study.unusable:
         tell(problem)
-    output = model.output(study.items)
+    output = model.outputs(study.items)
     return tuple(
         _score(model, local, _answered(model, study, output, chosen))
         for chosen in _together(study, model.config)
@@ -245,20 +261,20 @@ def _together(study: ScoredStudy, config: RunConfig) -> list[list[int]]:
 
 
 def _answered(
-    model: TrainedModel, study: ScoredStudy, output: Tensor, chosen: list[int]
+    model: TrainedModel, study: ScoredStudy, output: list[Tensor], chosen: list[int]
 ) -> Answered:
     """Return what the network said of these items, and of those that were measured with them."""
     task, unit = model.config.task, model.config.evaluation.unit
     whole = not task.outlines and unit == "patient"
-    items = tuple(study.items[i] for i in chosen)
+    items, own = tuple(study.items[i] for i in chosen), torch.cat([output[i] for i in chosen])
     return Answered(
         model=model.name,
         config=model.config,
         items=items,
-        output=output[chosen],
+        output=own,
         sources=study.sources,
         measured=study.items if whole else items,
-        together=model.together(study.items, output) if whole else output[chosen].mean(dim=0),
+        together=model.together(study.items, torch.cat(output)) if whole else own.mean(dim=0),
     )
 
 

@@ -4,6 +4,7 @@
     simulated noise                side by side where the network is small: no claim, more seeds
     a network of an extension      one after another always: it may look at its input's values
     a network that pools           one after another always: one call is one patient's bag
+    patches of volumes             one after another always: one patch is in memory
 
 Side by side a float32 product rounds by the number of its rows, so one patient moves the last bits
 of others. With weights of a training that is some 1e-5 of the clip norm; with weights that are made
@@ -35,7 +36,7 @@ def backend_of(
     foreign: bool = False,
 ) -> Backend:
     """Return the loop for real noise; for simulated noise the likely fastest, by rule alone."""
-    apart = not simulated or foreign or pools(objective.model)
+    apart = not simulated or foreign or pools(objective.model) or objective.patches is not None
     if apart or sum(p.numel() for p in parameters) >= _SMALL:
         return LOOP
     kind = linear_layers(objective.model, parameters)

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from client.privacy.isolation import Isolation, seed_of
+from common.config.patches import PatchRules
 from common.data.sample import Patients
 from common.models.bags import pools
 from common.platform.errors import UnsafeModel
@@ -42,6 +43,7 @@ class Objective:
     item_loss: ItemLoss  # (output, target) -> (items,)
     patients: Patients
     images_per_patient: int  # K: most items of one patient in one step
+    patches: PatchRules | None = None  # how patches of volumes are drawn; None: whole images
 
 
 class Backend(NamedTuple):
@@ -100,6 +102,8 @@ def _gradient_of(
     objective: Objective, parameters: Sequence[nn.Parameter], items: Tensor
 ) -> list[Tensor]:
     """Return the gradient of the mean loss over one patient's items; its graph is gone by then."""
+    if objective.patches is not None:
+        return _gradient_by_patch(objective, parameters, items)
     patients = objective.patients
     output = objective.model(patients.image[items], patients.table[items])
     # A network that pools answers once for all of the patient's items, which share their target.
@@ -108,6 +112,21 @@ def _gradient_of(
     # Materialised: some networks hold parameters that they never use.
     found = torch.autograd.grad(loss, parameters, materialize_grads=True)
     return [gradient[None] for gradient in found]
+
+
+def _gradient_by_patch(
+    objective: Objective, parameters: Sequence[nn.Parameter], items: Tensor
+) -> list[Tensor]:
+    """Return the gradient of the mean loss over a patient's patches, one of them in memory."""
+    patients = objective.patients
+    total = [torch.zeros_like(parameter)[None] for parameter in parameters]
+    for one in torch.split(items, 1):
+        output = objective.model(patients.image[one], patients.table[one])
+        loss = objective.item_loss(output, patients.target[one]).sum() / len(items)
+        found = torch.autograd.grad(loss, parameters, materialize_grads=True)
+        for place, gradient in enumerate(found):
+            total[place] += gradient
+    return total
 
 
 def _pseudonym(patients: Patients, items: Tensor) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
-from client.privacy.patient_gradients import DrawnPatients
+from client.privacy.patient_gradients import DrawnPatients, Objective
 from client.privacy.patient_randomness import PatientDraw
 from common.data.sample import Patients
+from common.data.volumes import are_volumes, drawn_patches, numbers_of
 from common.privacy.noise import NoiseSource
 
 
@@ -31,3 +34,24 @@ def draw(patients: Patients, sampling_rate: float, most: int, noise: NoiseSource
     step = torch.arange(int(counts.max()) if len(counts) else 0)
     places = first[:, None] + torch.where(step < counts[:, None], step, 0)
     return DrawnPatients(place=order[places], items=counts)
+
+
+def with_patches(objective: Objective, noise: NoiseSource) -> Objective:
+    """Return the objective on a step's patches, where its patients have volumes.
+
+    Each patient's are drawn by its own secret numbers: nobody else moves them.
+    """
+    patients, rules = objective.patients, objective.patches
+    if rules is None or not are_volumes(patients.image):
+        return objective
+    width, everybody = numbers_of(len(rules.size)), torch.arange(len(patients))
+    each = rules.per_patient * width
+    place = torch.arange(each).repeat(len(patients))
+    owner = everybody.repeat_interleave(each)
+    drawn = PatientDraw(noise).uniform(patients.pseudonyms, owner, place).reshape(-1, width)
+    owner = everybody.repeat_interleave(rules.per_patient)
+    return replace(
+        objective,
+        patients=drawn_patches(patients, owner, drawn, rules.foreground),
+        images_per_patient=rules.per_patient,
+    )

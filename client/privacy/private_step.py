@@ -6,6 +6,7 @@ changes the sum that noise is added to by at most `clip_norm` in L2 norm. So eac
 
     patient                                  contribution
     one image or many                        gradient of the mean loss over up to K of them
+    volumes, of which patches are taken      gradient of the mean loss over K patches
     gradient of any size                     scaled to at most clip_norm
     gradient not finite (broken image)       zero
     nobody drawn                             pure noise; the step is taken and was charged
@@ -36,7 +37,7 @@ from client.privacy.patient_gradients import (
     Objective,
     gradients_by_patient,
 )
-from client.privacy.patient_sampling import draw
+from client.privacy.patient_sampling import draw, with_patches
 from common.privacy.noise import NoiseSource
 from common.privacy.plan import PrivacyPlan
 
@@ -58,6 +59,7 @@ def private_step(
     objective: Objective, optimizer: PatientOptimizer, noise: NoiseSource, backend: Backend = LOOP
 ) -> None:
     """Take one step on the noised mean over patients; the caller has charged it."""
+    objective = with_patches(objective, noise)
     sampling_rate = optimizer.plan.mechanism.sampling_rate
     drawn = draw(objective.patients, sampling_rate, objective.images_per_patient, noise)
     accumulate(objective, optimizer, drawn, noise, backend)

@@ -85,7 +85,7 @@ def _of_images(
     if images.spacing is not None:
         found.append(_spacing(images.spacing, used))
     sizes = sorted((row.rows, row.columns) for row in rows)
-    if sizes:
+    if sizes and images.patch is None:
         middle = sizes[len(sizes) // 2]
         wanted = images.size[-2:]
         found.append(

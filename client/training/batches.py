@@ -8,7 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from common.config.patches import PatchRules
 from common.data.sample import Batch, Patients, take
+from common.data.volumes import drawn_patches, numbers_of
 
 
 def batches(
@@ -17,9 +19,17 @@ def batches(
     images_per_patient: int,
     steps: int,
     generator: torch.Generator,
+    patches: PatchRules | None = None,
 ) -> Iterator[Batch]:
-    """Yield `steps` batches of patients, each patient once before any patient twice."""
+    """Yield `steps` batches of patients, each patient once before any patient twice.
+
+    Of volumes as many patches a patient as `patches` says, in place of `images_per_patient`.
+    """
     count = len(patients) if size == "all" else min(size, len(patients))
+    if patches is not None:
+        for chosen in _draw(len(patients), count, steps, generator):
+            yield _patches(patients, chosen, patches, generator)
+        return
     first, items = _spans(patients)
     if count == len(patients) and int(items.max()) <= images_per_patient:
         whole = take(patients, torch.arange(len(patients.patient)))
@@ -27,6 +37,17 @@ def batches(
         return
     for chosen in _draw(len(patients), count, steps, generator):
         yield take(patients, _items(first[chosen], items[chosen], images_per_patient, generator))
+
+
+def _patches(
+    patients: Patients, chosen: Tensor, rules: PatchRules, generator: torch.Generator
+) -> Batch:
+    """Return patches of the patients at these positions, each patient's together."""
+    owner = chosen.sort().values.repeat_interleave(rules.per_patient)
+    shape = (len(owner), numbers_of(len(rules.size)))
+    drawn = torch.rand(shape, generator=generator, dtype=torch.float64)
+    found = drawn_patches(patients, owner, drawn, rules.foreground)
+    return take(found, torch.arange(len(owner)))
 
 
 def _spans(patients: Patients) -> tuple[Tensor, Tensor]:

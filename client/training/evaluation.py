@@ -16,12 +16,15 @@ from client.training.training_site import Site
 from common.config.measured_rounds import is_measured
 from common.data.kept_items import Items
 from common.data.sample import Patients, patient_mean, take
+from common.data.volumes import Volumes, are_volumes
 from common.messages.wire import EvaluationRequest, Refusal, RefusalReason, SiteReport
 from common.metrics.small_cells import withhold_small_cells
 from common.metrics.statistics import Statistics, count_sensitivity, with_count_noise
 from common.models.bags import answered
+from common.models.windows import slid
 from common.platform.errors import BudgetExceeded, CohortError, PrivacyError
 from common.privacy.plan import Spend, count_mechanism
+from common.tasks.segmentation import Segmentation
 from common.tasks.task import Scores, no_scores
 
 #: Items that go through the network at once; a speed and memory choice, results are the same.
@@ -83,6 +86,8 @@ def _chunks(patients: Patients, items: int) -> list[Tensor]:
 
 
 def _score_chunk(local_model: LocalModel, patients: Patients, items: Tensor) -> Scores:
+    if are_volumes(patients.image):
+        return _score_volumes(local_model, patients, items)
     batch = take(patients, items)
     found, of = answered(local_model.model, batch)
     # A copy: code of others may answer with memory that it uses again.
@@ -97,6 +102,32 @@ def _score_chunk(local_model: LocalModel, patients: Patients, items: Tensor) -> 
         target=target,
         loss=local_model.task.item_loss(output, target),
     )
+
+
+def _score_volumes(local_model: LocalModel, patients: Patients, items: Tensor) -> Scores:
+    """Return what is measured of each volume, whose maps are of extents of their own."""
+    task, image, target = local_model.task, patients.image, patients.target
+    assert isinstance(task, Segmentation)  # noqa: S101 - patches go with outlines alone
+    assert isinstance(image, Volumes)  # noqa: S101 - whoever calls asked
+    assert isinstance(target, Volumes)  # noqa: S101 - as its images
+    found: list[Scores] = []
+    for place in items.tolist():
+        table, truth = patients.table[place][None], target.whole(place)[None]
+        ask = functools.partial(_asked, local_model, table)
+        output = slid(ask, image.whole(place)[None], image.patch)
+        loss = task.item_loss(output, truth)
+        maps = Scores(prediction=task.predict(output), target=truth, loss=loss)
+        found.append(task.measured(maps))
+    return Scores(
+        prediction=torch.cat([one.prediction for one in found]),
+        target=torch.cat([one.target for one in found]),
+        loss=torch.cat([one.loss for one in found]),
+    )
+
+
+def _asked(local_model: LocalModel, table: Tensor, image: Tensor) -> Tensor:
+    output: Tensor = local_model.model(image, table).clone()
+    return output
 
 
 def site_statistics(local_model: LocalModel, patients: Patients) -> Statistics:

@@ -16,9 +16,7 @@ from client.training.local_model import LocalModel
 from client.training.local_round import make_optimizer
 from client.training.training_site import Site, data_order, repeatable_dropout
 from common.config.run_config import Personalisation
-from common.data.sample import patient_loss
 from common.data.weights import Weights
-from common.models.bags import answered
 
 #: How often the site looks at its validation patients while it tunes.
 _LOOKS = 5
@@ -76,11 +74,11 @@ def _steps(
         training.images_per_patient,
         steps,
         data_order(seed, site.name, 0),
+        local_model.patches,
     )
     for number, batch in enumerate(drawn, 1):
         optimizer.zero_grad(set_to_none=True)
-        output, of = answered(local_model.model, batch)
-        patient_loss(local_model.item_loss(output, of.target), of).backward()  # type: ignore[no-untyped-call]  # torch ships it so
+        local_model.add_gradient(batch)
         optimizer.step()
         yield number
 

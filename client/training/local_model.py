@@ -10,10 +10,13 @@ from torch import Tensor, nn
 
 from client.training.channel_drop import drop_channels
 from client.training.device import place
+from common.config.patches import PatchRules, patch_rules
 from common.config.run_config import RunConfig
+from common.data.sample import Batch, patient_loss
 from common.data.weights import Weights, trainable
 from common.extensions.losses import ItemLoss
 from common.extensions.transforms import Transforms, transforms_of
+from common.models.bags import answered
 from common.models.local_layers import local_names
 from common.models.run_network import network_of
 from common.tasks import Task, task_of
@@ -36,6 +39,21 @@ class LocalModel:
     trained: Weights  # views of the model's parameters that training changes
     local: frozenset[str]  # of these, the ones that never leave the site
     initial_local: Weights  # those before the first round
+    patches: PatchRules | None = None  # how patches are drawn; None: whole images
+
+    def add_gradient(self, batch: Batch) -> None:
+        """Add the gradient of a batch's loss; patches one after another, so that one is in memory.
+
+        No network looks from one item at another, so that the sum is the same up to rounding.
+        """
+        if self.patches is None:
+            output, of = answered(self.model, batch)
+            _backward(patient_loss(self.item_loss(output, of.target), of))
+            return
+        share = batch.weight / batch.weight.sum()
+        for one in torch.split(torch.arange(len(share)), 1):
+            output = self.model(batch.image[one], batch.table[one])
+            _backward((self.item_loss(output, batch.target[one]) * share[one]).sum())
 
     def load(self, weights: Weights, kept: Weights = MappingProxyType({})) -> None:
         """Put weights into the model, then the site's own layers.
@@ -46,6 +64,10 @@ class LocalModel:
             self.trained[name].copy_(value)
         for name in self.local:
             self.trained[name].copy_(kept.get(name, self.initial_local[name]))
+
+
+def _backward(loss: Tensor) -> None:
+    loss.backward()  # type: ignore[no-untyped-call]  # torch ships it so
 
 
 def open_local_model(
@@ -70,6 +92,7 @@ def open_local_model(
         trained=trained,
         local=local,
         initial_local={name: trained[name].clone() for name in local},
+        patches=patch_rules(config),
     )
 
 

@@ -17,10 +17,8 @@ from common.algorithms.scaffold import correct_gradients, next_control
 from common.config.learning_rate import learning_rate
 from common.config.run_config import Training
 from common.data.augmentation import augment
-from common.data.sample import patient_loss
 from common.data.weights import Weights, difference, on_processor
 from common.messages.wire import Refusal, RefusalReason, SiteUpdate, TrainRequest
-from common.models.bags import answered
 from common.platform.errors import BudgetExceeded, ConfigurationError
 from common.privacy.plan import Spend
 
@@ -102,7 +100,12 @@ def _train_plainly(
     generator = data_order(request.seed, site.name, request.round)
     optimizer = make_optimizer(local_model.model, rules, request.round)
     for batch in batches(
-        site.train, rules.batch_patients, rules.images_per_patient, rules.local_steps, generator
+        site.train,
+        rules.batch_patients,
+        rules.images_per_patient,
+        rules.local_steps,
+        generator,
+        local_model.patches,
     ):
         image, target = batch.image, batch.target
         if rules.augment:
@@ -111,10 +114,7 @@ def _train_plainly(
         if local_model.transforms is not None:
             image, target = local_model.transforms(image, target, generator)
         optimizer.zero_grad(set_to_none=True)
-        shown = batch._replace(image=image, target=target)
-        output, of = answered(local_model.model, shown)
-        losses = local_model.item_loss(output, of.target)
-        patient_loss(losses, of).backward()  # type: ignore[no-untyped-call]  # torch ships it so
+        local_model.add_gradient(batch._replace(image=image, target=target))
         add_proximal_pull(local_model.model, request.weights, rules.proximal)
         if request.control is not None:
             correct_gradients(local_model.model, own_control, request.control)

@@ -79,6 +79,7 @@ def train_privately(
         item_loss=local_model.item_loss,
         patients=site.train,
         images_per_patient=local_model.config.training.images_per_patient,
+        patches=local_model.patches,
     )
     config = local_model.config
     foreign = bool(config.extension_names({"networks", "tasks", "losses"}))

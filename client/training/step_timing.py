@@ -30,16 +30,18 @@ def round_seconds(local_model: LocalModel, site: Site, patients: int) -> float:
     per_patient: float = rules.images_per_patient
     if local_model.config.privacy == "none":
         per_patient = min(len(site.train.patient) / len(site.train), per_patient)
+    if local_model.patches is not None:
+        per_patient = local_model.patches.per_patient
     items = drawn * per_patient * rules.local_steps
     tried = Isolation(local_model.model, local_model.task)
     with torch.random.fork_rng(devices=[]):
         tried.alone(functools.partial(_step_seconds, local_model, site))  # the first one warms up
         seconds = tried.alone(functools.partial(_step_seconds, local_model, site))
-    return _two_digits(seconds * items / _ITEMS)
+    return _two_digits(seconds * items / _items(local_model))
 
 
 def _step_seconds(local_model: LocalModel, site: Site) -> float:
-    some = _made_up(site)
+    some = _made_up(site, _items(local_model))
     trained = [p for p in local_model.model.parameters() if p.requires_grad]
     start = time.perf_counter()
     output, of = answered(local_model.model, some)
@@ -48,14 +50,18 @@ def _step_seconds(local_model: LocalModel, site: Site) -> float:
     return time.perf_counter() - start
 
 
-def _made_up(site: Site) -> Batch:
+def _items(local_model: LocalModel) -> int:
+    return _ITEMS if local_model.patches is None else 1  # one patch is in memory at a time
+
+
+def _made_up(site: Site, items: int) -> Batch:
     real = site.train
     return Batch(
-        image=torch.zeros((_ITEMS, *real.image.shape[1:]), dtype=real.image.dtype),
-        table=torch.zeros((_ITEMS, *real.table.shape[1:]), dtype=real.table.dtype),
-        target=torch.zeros((_ITEMS, *real.target.shape[1:]), dtype=real.target.dtype),
-        patient=torch.arange(_ITEMS),
-        weight=torch.ones(_ITEMS),
+        image=torch.zeros((items, *real.image.shape[1:]), dtype=real.image.dtype),
+        table=torch.zeros((items, *real.table.shape[1:]), dtype=real.table.dtype),
+        target=torch.zeros((items, *real.target.shape[1:]), dtype=real.target.dtype),
+        patient=torch.arange(items),
+        weight=torch.ones(items),
     )
 
 

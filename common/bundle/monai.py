@@ -13,6 +13,7 @@ from common.bundle.monai_places import datalist, places, shown, source, spacing
 from common.bundle.origin import Json
 from common.bundle.words import INTENDED_USE, channel_names, modalities, table_columns
 from common.config.run_config import Images, RunConfig, Table
+from common.models.windows import OVERLAP
 
 SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
@@ -71,7 +72,7 @@ def _inputs(config: RunConfig) -> dict[str, Json]:
             "spatial_shape": list(images.size),
             "dtype": "float32",
             "value_range": [] if images.intensity == "zscore" else [0, 1],
-            "is_patch_data": False,
+            "is_patch_data": images.patch is not None,
             "channel_def": {str(n): name for n, name in enumerate(channel_names(images))},
         }
     if table is not None:
@@ -135,7 +136,7 @@ def inference_json(config: RunConfig) -> str:
             "shuffle": False,
             "num_workers": 0,
         },
-        "inferer": {"_target_": "SimpleInferer"} if config.model.pool is None else _BAG_INFERER,
+        "inferer": _inferer(config),
         "postprocessing": _postprocessing(images if outlines else None),
         "handlers": [] if outlines else [_CSV],
         "evaluator": {
@@ -239,6 +240,22 @@ _BAG_INFERER = (
     "$lambda image, network, *others: network(image[0], *(row.expand(image.shape[1], -1)"
     " for row in others))"
 )
+
+
+def _inferer(config: RunConfig) -> Json:
+    """Return how the network is asked: with patches it slides, as `common.models.windows` does."""
+    images = config.cohort.images
+    if config.model.pool is not None:
+        return _BAG_INFERER
+    if images is None or images.patch is None:
+        return {"_target_": "SimpleInferer"}
+    return {
+        "_target_": "SlidingWindowInferer",
+        "roi_size": list(images.patch),
+        "sw_batch_size": 1,
+        "overlap": OVERLAP,
+        "mode": "gaussian",
+    }
 
 
 def _postprocessing(images: Images | None) -> Json:

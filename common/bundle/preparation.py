@@ -31,7 +31,7 @@ class Preparation(nn.Module):
         self.channels: int = rules.input_channels
         #: Each channel is a series of its own, all on the grid of one of them.
         self.apart: bool = len(rules.series) > 1
-        self.fit: str = rules.fit
+        self.fit: str = "patch" if rules.patch is not None else rules.fit
         self.spacing = [] if rules.spacing is None else list(rules.spacing)
         self.resamples = rules.spacing is not None
         self.intensity: str = rules.intensity
@@ -181,6 +181,9 @@ class Preparation(nn.Module):
             return self.centred(self.resized(image, inner), self.size)
         if self.fit == "crop":
             return self.centred(image, self.size)
+        if self.fit == "patch":
+            own = [max(image.shape[axis + 1], side) for axis, side in enumerate(self.size)]
+            return self.centred(image, own)
         return self.resized(image, self.size)
 
     def resized(self, image: Tensor, shape: list[int]) -> Tensor:

@@ -76,6 +76,8 @@ def _input_words(config: RunConfig) -> list[str]:
 def _image_words(images: Images) -> str:
     grid = " x ".join(str(side) for side in images.size)
     kinds = ", ".join(modalities(images)) or "modality not recorded"
+    if images.patch is not None:
+        grid = f"its own extent, by patches of {grid}"
     held = f"{images.input_channels} channel(s)"
     if images.channel_names:
         held += f" ({', '.join(images.channel_names)}, all on the grid of "

@@ -10,6 +10,8 @@ def running_text(config: RunConfig) -> str:
     parts = [_ONNX, *([] if config.model.pool is None else [_BAG]), _monai(config)]
     if config.cohort.images is not None:
         parts.append(_PREPARATION)
+        if config.cohort.images.patch is not None:
+            parts.append(_PATCH.format(patch=" x ".join(map(str, config.cohort.images.patch))))
     return "\n\n".join(parts)
 
 
@@ -80,6 +82,12 @@ _BAG = """\
 All images that are given in one call are one patient's: the first axis of `image` is that patient's
 images, in any order, and the answer has one row. Give one patient at a time; another patient's
 images in the same call would be taken for the same patient's."""
+
+
+_PATCH = """\
+The network takes patches of {patch}, the size that it was trained on, and refuses others: its norms
+would see another mean in a window of another size. Over a whole image it slides, half a patch at a
+time, and windows are averaged by a Gaussian (MONAI's SlidingWindowInferer, `mode="gaussian"`)."""
 
 
 def _kinds(images: Images) -> str:

@@ -45,6 +45,34 @@ class _Answers(nn.Module):
         return self.deployed.task.predict(output)
 
 
+class _Patches(nn.Module):
+    """A network on patches that refuses other sizes: its norms would see another mean."""
+
+    def __init__(self, traced: torch.jit.ScriptModule, patch: list[int]) -> None:
+        super().__init__()
+        self.traced = traced
+        self.patch = patch
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the output, a channel a label."""
+        return self.output(image)
+
+    @torch.jit.export
+    def output(self, image: Tensor) -> Tensor:
+        """Return the output; an error where the image is no patch."""
+        if list(image.shape[2:]) != self.patch:
+            # TorchScript takes no message from a variable.
+            raise ValueError(f"Got {image.shape[2:]}, expected patches of {self.patch}")  # noqa: EM102
+        found: Tensor = self.traced.output(image)
+        return found
+
+    @torch.jit.export
+    def predict(self, output: Tensor) -> Tensor:
+        """Return the labels of an output."""
+        found: Tensor = self.traced.predict(output)
+        return found
+
+
 def _answer(prediction: Tensor, output: Tensor) -> Tensor:
     return output if output.dim() > 2 else prediction
 
@@ -71,6 +99,9 @@ def torchscript_of(network: nn.Module, config: RunConfig) -> bytes:
         traced = torch.jit.trace_module(  # type: ignore[no-untyped-call]
             _Answers(deployed), methods, check_trace=False
         )
+        images = config.cohort.images
+        if images is not None and images.patch is not None:
+            traced = torch.jit.script(_Patches(traced, list(images.patch)).eval())
         content = _archive(traced)
         loaded = torch.jit.load(io.BytesIO(content))  # type: ignore[no-untyped-call]
     # One item and several: a batch size that was fixed by mistake is seen here.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -32,6 +32,12 @@ class Slide(Part):
     stain: Literal["none", "macenko_fixed"] = "none"
 
 
+def _size_or_patch(schema: dict[str, Any]) -> None:
+    """Let a JSON schema take `patch` in place of `size`."""
+    schema["required"] = [name for name in schema["required"] if name != "size"]
+    schema["anyOf"] = [{"required": ["size"]}, {"required": ["patch"]}]
+
+
 class Images(Part):
     """How a study's pixels become a network's input.
 
@@ -39,7 +45,7 @@ class Images(Part):
     approved by their hash, which stays the same.
     """
 
-    model_config = ConfigDict(serialize_by_alias=True)
+    model_config = ConfigDict(serialize_by_alias=True, json_schema_extra=_size_or_patch)
 
     #: Rows x columns (2-D) or slices x rows x columns (3-D) of the network's input.
     size: tuple[PositiveInt, PositiveInt] | tuple[PositiveInt, PositiveInt, PositiveInt]
@@ -74,8 +80,8 @@ class Images(Part):
     )
 
     #: Bits that a prepared value is kept with on a site's disk. Where nothing is given: 32 for
-    #: images of up to 65,536 values (256 x 256), else 16, which move a value by at most 1/131070
-    #: of its image's range.
+    #: images of up to 65,536 values (256 x 256), else and with `patch` 16, which move a value by
+    #: at most 1/131070 of its image's range.
     bits: Literal[16, 32] | None = Field(default=None, exclude_if=lambda given: given is None)
     #: Whole slides (VL Whole Slide Microscopy) are cut into tiles; nothing else is taken then.
     slide: Slide | None = Field(default=None, exclude_if=lambda given: given is None)
@@ -95,6 +101,41 @@ class Images(Part):
     registration: Literal["frame", "trust"] = Field(
         default="frame", alias="register", exclude_if=lambda given: given == "frame"
     )
+
+    #: In place of `size`: images keep their own extent (volumes at `spacing`), a network is trained
+    #: on patches of this size and slides over the whole when it is asked.
+    patch: tuple[PositiveInt, PositiveInt] | tuple[PositiveInt, PositiveInt, PositiveInt] | None = (
+        Field(default=None, exclude_if=lambda given: given is None)
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _size_of_patch(cls, given: object) -> object:
+        """Take a patch for the network's input, where one is given."""
+        if isinstance(given, dict) and given.get("patch") is not None and "size" not in given:
+            return {**given, "size": given["patch"]}
+        return given
+
+    @model_validator(mode="after")
+    def _patch_alone(self) -> Images:
+        if self.patch is None:
+            return self
+        if self.patch != self.size:
+            message = (
+                f"patch={list(self.patch)} stands in place of size={list(self.size)}: images keep "
+                "their own extent; remove size"
+            )
+            raise ValueError(message)
+        if self.fit != "letterbox":
+            message = f"fit={self.fit} brings images to one size, and patch keeps theirs; remove it"
+            raise ValueError(message)
+        if self.dimensions == 3 and self.spacing is None:
+            message = (
+                f"patch={list(self.patch)} in 3-D needs spacing: [slices, rows, columns] in mm, so "
+                "that a patch is of one extent at every site"
+            )
+            raise ValueError(message)
+        return self
 
     @model_validator(mode="after")
     def _fits_together(self) -> Images:
@@ -172,6 +213,8 @@ class Images(Part):
             return self.bits
         if self.may_lack and self.intensity == "zscore":
             return 32  # a series that is absent is zeros exactly, which is not the lowest value
+        if self.patch is not None:
+            return 16
         return 32 if self.input_channels * math.prod(self.size) <= _MOST_VALUES_OF_32_BITS else 16
 
 

@@ -76,7 +76,8 @@ def misfit(model: Model, images: Images | None) -> str | None:
     near_size = [rule.nearest(side) for side in images.size]
     if near_size == list(images.size):
         return None
+    what = "size" if images.patch is None else "patch"
     return (
-        f"cohort.images.size={list(images.size)} does not fit {model.network}: every side must be"
+        f"cohort.images.{what}={list(images.size)} does not fit {model.network}: every side must be"
         f" a multiple of {rule.multiple} and at least {rule.smallest}. Nearest: {near_size}"
     )

@@ -31,6 +31,7 @@ from common.config.extension import (
     is_extension,
 )
 from common.config.network_sizes import misfit
+from common.config.patches import check_patches
 from common.config.privacy import Evaluation, PatientPrivacy
 from common.config.section import Part
 from common.config.task import (
@@ -138,6 +139,7 @@ class RunConfig(Part):
         _check_metrics(self.task, self.evaluation)
         _check_loss(self)
         _check_pool(self)
+        check_patches(self)
         fault = scaffold_misfit(self.training, self.aggregation)
         if fault is not None:
             raise ValueError(fault)

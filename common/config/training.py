@@ -147,6 +147,15 @@ class Training(Part):
     batch_patients: PositiveInt | Literal["all"] = 16
     #: Most images of one patient in one step.
     images_per_patient: PositiveInt = 4
+    #: With cohort.images.patch: patches of one patient in one step; 2, in a private run 4.
+    patches_per_patient: PositiveInt | None = Field(
+        default=None, exclude_if=lambda given: given is None
+    )
+    #: With cohort.images.patch: share of patches around a voxel of a structure, which is drawn
+    #: first; the others lie anywhere. 0.33; in a private run 0, and nothing else.
+    foreground: float | None = Field(
+        default=None, ge=0, le=1, strict=True, exclude_if=lambda given: given is None
+    )
     optimizer: Literal["sgd", "adamw"] = "adamw"
     learning_rate: PositiveFloat = 1e-3
     momentum: float = Field(strict=True, default=0.0, ge=0, lt=1)

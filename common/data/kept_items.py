@@ -70,6 +70,20 @@ class KeptItems(ABC):
     def _item(self, place: int) -> Tensor:
         """Read one item."""
 
+    def pieces(self) -> Iterator[Tensor]:
+        """Yield all items in their order, as many at once as may be in memory."""
+        for start in range(0, len(self), _PIECE):
+            yield self[start : start + _PIECE]
+
+    def joined(self, others: tuple[KeptItems, ...]) -> KeptItems:
+        """Return these items and others as one."""
+        parts = (self, *others)
+        return _JoinedItems(
+            parts=parts,
+            part=torch.cat([torch.full((len(one),), i) for i, one in enumerate(parts)]),
+            place=torch.cat([torch.arange(len(one)) for one in parts]),
+        )
+
     def __len__(self) -> int:
         """Return the number of items."""
         return self.shape[0]
@@ -119,7 +133,7 @@ class ItemFiles(KeptItems):
 class _JoinedItems(KeptItems):
     """Several cohorts' items as one."""
 
-    parts: tuple[Items, ...]
+    parts: tuple[KeptItems, ...]
     part: Tensor  # (items,) which part an item is of
     place: Tensor  # (items,) where in it
 
@@ -138,16 +152,34 @@ class _JoinedItems(KeptItems):
         return self.parts[int(self.part[place])][int(self.place[place])]
 
 
+@dataclass(frozen=True, eq=False)
+class _InMemory(KeptItems):
+    """Items in memory beside items that are not."""
+
+    values: Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.values.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.values.dtype
+
+    def at(self, items: Tensor) -> _InMemory:
+        return _InMemory(self.values[items])
+
+    def _item(self, place: int) -> Tensor:
+        return self.values[place]
+
+
 def joined_items(parts: Sequence[Items]) -> Items:
     """Return several cohorts' items as one: in memory where all are."""
-    held = [part for part in parts if isinstance(part, Tensor)]
-    if len(held) == len(parts):
-        return torch.cat(held)
-    return _JoinedItems(
-        parts=tuple(parts),
-        part=torch.cat([torch.full((len(one),), i) for i, one in enumerate(parts)]),
-        place=torch.cat([torch.arange(len(one)) for one in parts]),
-    )
+    tensors = [part for part in parts if isinstance(part, Tensor)]
+    if len(tensors) == len(parts):
+        return torch.cat(tensors)
+    kept = [_InMemory(part) if isinstance(part, Tensor) else part for part in parts if len(part)]
+    return kept[0].joined(tuple(kept[1:])) if kept else parts[0]
 
 
 def taken(items: Items, chosen: Tensor) -> Items:
@@ -156,18 +188,16 @@ def taken(items: Items, chosen: Tensor) -> Items:
 
 
 def pieces(items: Items) -> Iterator[Tensor]:
-    """Yield all items in their order, as many at once as may be in memory."""
-    if isinstance(items, Tensor):
-        yield items
-        return
-    for start in range(0, len(items), _PIECE):
-        yield items[start : start + _PIECE]
+    """Return all items in their order, as many at once as may be in memory."""
+    return iter((items,)) if isinstance(items, Tensor) else items.pieces()
 
 
 def held(items: Items) -> Items:
     """Return items in memory where they are few enough for it; a matter of speed alone."""
-    values = math.prod(items.shape)
-    return in_memory(items) if values * items.dtype.itemsize <= IN_MEMORY_BYTES else items
+    if not isinstance(items, ItemFiles):
+        return items
+    size = math.prod(items.shape) * items.dtype.itemsize
+    return in_memory(items) if size <= IN_MEMORY_BYTES else items
 
 
 def in_memory(items: Items) -> Tensor:
@@ -231,6 +261,17 @@ def read_item(path: Path) -> NDArray[np.generic]:
     return _values(path, _all)
 
 
+def item_shape(path: Path) -> tuple[int, ...]:
+    """Return the shape of an item; ItemGone where its file is not there any more."""
+
+    def shape_of(
+        _file: BinaryIO, _dtype: np.dtype[np.generic], shape: tuple[int, ...]
+    ) -> NDArray[np.generic]:
+        return np.array(shape)
+
+    return tuple(_read(path, shape_of)[0].tolist())
+
+
 def read_part(path: Path, part: tuple[slice, ...]) -> NDArray[np.generic]:
     """Return a part of an item's values, without reading the others."""
 
@@ -243,24 +284,29 @@ def read_part(path: Path, part: tuple[slice, ...]) -> NDArray[np.generic]:
     return _values(path, cut)
 
 
-_Read = Callable[[BinaryIO, np.dtype[np.generic], tuple[int, ...]], NDArray[np.generic]]
+_Seal = tuple[bytes, int, float, float]
+_Reader = Callable[[BinaryIO, np.dtype[np.generic], tuple[int, ...]], NDArray[np.generic]]
 
 
-def _values(path: Path, read: _Read) -> NDArray[np.generic]:
-    try:
-        codes, (_, _, low, step) = _opened(path, read)
-    except (OSError, ValueError) as error:
-        message = (
-            f"The prepared image {path} cannot be read any more ({error}): a patient was "
-            "withdrawn, or the cache was deleted. Ask again: it is made anew."
-        )
-        raise ItemGone(message) from error
+def _values(path: Path, read: _Reader) -> NDArray[np.generic]:
+    codes, (_, _, low, step) = _read(path, read)
     if not step:
         return codes
     values = codes.astype(np.float32)
     values *= np.float32(step)
     values += np.float32(low)
     return values
+
+
+def _read(path: Path, read: _Reader) -> tuple[NDArray[np.generic], _Seal]:
+    try:
+        return _opened(path, read)
+    except (OSError, ValueError) as error:
+        message = (
+            f"The prepared image {path} cannot be read any more ({error}): a patient was "
+            "withdrawn, or the cache was deleted. Ask again: it is made anew."
+        )
+        raise ItemGone(message) from error
 
 
 def _all(
@@ -274,7 +320,7 @@ def _all(
     return found.reshape(shape)
 
 
-def _opened(path: Path, read: _Read) -> tuple[NDArray[np.generic], tuple[bytes, int, float, float]]:
+def _opened(path: Path, read: _Reader) -> tuple[NDArray[np.generic], _Seal]:
     """Return what `read` takes of the array, and the seal."""
     with path.open("rb") as file:
         file.seek(-_SEAL.size, os.SEEK_END)

@@ -23,9 +23,14 @@ _LARGEST = 1 << 28
 def fit(
     image: Tensor, spacing: tuple[float, ...] | None, rules: Images, *, nearest: bool
 ) -> Tensor:
-    """Bring (channels, *any) to (channels, *size) by the configured way."""
+    """Bring (channels, *any) to (channels, *size) by the configured way.
+
+    With `rules.patch` it keeps its own extent, with zeros around what is less than a patch.
+    """
     size = tuple(rules.size)
     image = resize(image, even_shape(tuple(image.shape[1:]), spacing, rules), nearest=nearest)
+    if rules.patch is not None:
+        return pad_or_crop(image, tuple(map(max, image.shape[1:], rules.patch)))
     match rules.fit:
         case "stretch":
             return resize(image, size, nearest=nearest)

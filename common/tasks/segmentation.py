@@ -86,11 +86,34 @@ class Segmentation:
         """Return the label map, (items, *spatial), uint8."""
         return output.argmax(1).to(torch.uint8)
 
+    def measured(self, maps: Scores) -> Scores:
+        """Return scores of what was measured of label maps, in place of the maps.
+
+        For volumes of extents of their own, whose maps are no one tensor: predictions are
+        (items, columns), targets (items, 2) voxels of all structures and voxels.
+        """
+        outlined = (maps.target > 0).flatten(1)
+        inside = outlined.sum(1).double()
+        sizes = torch.stack([inside, torch.full_like(inside, outlined.shape[1])], 1)
+        prediction = torch.from_numpy(self._by_item(maps))
+        return maps._replace(prediction=prediction, target=sizes)
+
+    def filled(self, scores: Scores, structure: int) -> Scores:
+        """Return scores of a map of one structure (0: none) everywhere."""
+        prediction = torch.full_like(scores.prediction, structure)
+        if scores.prediction.is_floating_point():
+            inside, voxels = scores.target.unbind(1)
+            dice = 2 * inside / (voxels + inside) * float(structure > 0)
+            nowhere = torch.full_like(dice, torch.nan)
+            column = len(self._dice_names) - 1
+            prediction[:, column] = torch.where(inside > 0, dice, nowhere)
+        return scores._replace(prediction=prediction)
+
     def statistics(self, scores: Scores, rules: Evaluation) -> Statistics:
         """Return sums of Dice and distances over items that hold the structure."""
         owner = owners(scores)
         if rules.count_noise > 0:
-            return dice_histogram(self._dice(scores)[:, : len(self._noised_names)], owner)
+            return dice_histogram(self.dice(scores)[:, : len(self._noised_names)], owner)
         columns = self._by_item(scores).T
         held = [counted(~np.isnan(c), owner, c, rules.smallest_cell) for c in columns]
         kept = [column[rows] for column, rows in zip(columns, held, strict=True)]
@@ -135,7 +158,7 @@ class Segmentation:
     def draws(self, scores: Scores, weights: np.ndarray, rules: Evaluation) -> np.ndarray:
         """Return the mean Dice of all structures together for each bootstrap draw."""
         del rules
-        return weighted_mean(self._dice(scores)[:, -1], weights)
+        return weighted_mean(self.dice(scores)[:, -1], weights)
 
     @property
     def _unit(self) -> str:
@@ -164,14 +187,19 @@ class Segmentation:
     def _most(self, name: str) -> float:
         return float("inf") if name.endswith(self._unit) else 1.0
 
-    def _dice(self, scores: Scores) -> Float:
+    def dice(self, scores: Scores) -> Float:
+        """Return Dice by item: a column a structure, and all of them together."""
+        if scores.prediction.is_floating_point():  # measured already
+            return scores.prediction.double().numpy()[:, : len(self._dice_names)]
         predicted, truth = scores.prediction.numpy(), scores.target.numpy()
         return dice_by_item(predicted, truth, self.outputs - 1)
 
     def _by_item(self, scores: Scores) -> Float:
+        if scores.prediction.is_floating_point():  # measured already
+            return scores.prediction.double().numpy()
         predicted, truth = scores.prediction.numpy(), scores.target.numpy()
         alarms = false_alarms(predicted, truth)
         spacing = self.spacing or (1.0,) * (truth.ndim - 1)
         away = distances_by_item(predicted, truth, self.outputs - 1, spacing)
         flat = away.reshape(len(away), away.shape[1] * away.shape[2])
-        return np.column_stack([self._dice(scores), alarms, flat])
+        return np.column_stack([self.dice(scores), alarms, flat])

@@ -28,6 +28,7 @@ class UnusableLabel(ValueError):
 class Scores(NamedTuple):
     """Predictions on a site's own patients; never leave the site."""
 
+    #: Of volumes that keep their own extents both are as `Segmentation.measured` gives them.
     prediction: Tensor  # (patients or images, ...) as `Task.predict` gives them
     target: Tensor  # (patients or images, ...) as `Task.encode` made them
     loss: Tensor  # (patients or images,)

@@ -152,8 +152,9 @@ def _summary(cohort: SiteCohort, config: RunConfig) -> str:
 
 def with_examples(cohort: SiteCohort, config: RunConfig) -> SiteCohort:
     """Return the cohort with images of a few test patients of seed 0 set aside for the report."""
-    if config.cohort.images is None or config.cohort.images.slide is not None:
-        return cohort  # slides are shown whole
+    images = config.cohort.images
+    if images is None or images.slide is not None or images.patch is not None:
+        return cohort  # slides are shown whole; of volumes with patches no maps are kept
     test = cohort.split(config.cohort.split, simulated_key(0))["test"]
     seen: Counter[tuple[float, ...]] = Counter()
     order: list[tuple[int, tuple[float, ...], int]] = []

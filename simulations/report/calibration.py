@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from common.config.task import BoundedNumber, LabelMap, LabelProbabilities, SurvivalCurve
-from common.metrics.dice import dice_by_item
 from common.metrics.intervals import Z95, Float
 from common.metrics.survival import kaplan_meier
+from common.tasks import task_of
 from common.tasks.prognosis import follow_up
+from common.tasks.segmentation import Segmentation
 from common.tasks.task import Scores
 from simulations.comparison.arms import Arm
 from simulations.comparison.compare import Comparison
@@ -38,8 +39,8 @@ _THIRDS = (
 def calibration(found: Comparison) -> Picture | None:
     """Draw what fits the task; first seed, test patients of all hospitals."""
     match found.config.task.predicts:
-        case LabelMap(structures=structures):
-            return _dice(found, len(structures))
+        case LabelMap():
+            return _dice(found)
         case SurvivalCurve() as form:
             return _survival(found, form)
         case LabelProbabilities():
@@ -208,14 +209,14 @@ def _thirds(risk: Float) -> np.ndarray:
 # --- outlines ----------------------------------------------------------------------------
 
 
-def _dice(found: Comparison, structures: int) -> Picture:
+def _dice(found: Comparison) -> Picture:
     arms = _compared(found)
     figure = new_figure(max(5.5, 1.6 * len(found.cohorts)), 3.8)
     axes = figure.subplots()
     width = 0.7 / len(arms)
     for place, arm in enumerate(arms):
         shift = (place - (len(arms) - 1) / 2) * width
-        values = [_dice_values(found, arm, c.name, structures) for c in found.cohorts]
+        values = [_dice_values(found, arm, c.name) for c in found.cohorts]
         boxes = axes.boxplot(
             values,
             positions=[n + shift for n in range(len(values))],
@@ -238,9 +239,10 @@ def _dice(found: Comparison, structures: int) -> Picture:
     return finished(figure, "calibration", caption)
 
 
-def _dice_values(found: Comparison, arm: Arm, site: str, structures: int) -> Float:
-    scores = found.site_scores(arm, found.seeds[0], site)
+def _dice_values(found: Comparison, arm: Arm, site: str) -> Float:
+    scores, task = found.site_scores(arm, found.seeds[0], site), task_of(found.config.task)
+    assert isinstance(task, Segmentation)  # noqa: S101 - whoever calls asked
     if not len(scores.loss):
         return np.zeros(0)
-    dice = dice_by_item(scores.prediction.numpy(), scores.target.numpy(), structures)[:, -1]
+    dice = task.dice(scores)[:, -1]
     return np.asarray(dice[~np.isnan(dice)])

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +16,7 @@ from client.privacy.ledger import Ledger, Limit
 from client.privacy.patient_gradients import Objective
 from common.data.kept_items import ItemFiles, write_item
 from common.data.sample import Patients
+from common.data.volumes import structure_places, volumes_of
 from common.privacy.plan import Mechanism, PrivacyPlan, Spend
 
 #: Items of each made-up patient: some have one, some more than are used in a step.
@@ -210,3 +212,34 @@ def on_disk(patients: Patients, folder: Path, *, bits: int = 32) -> Patients:
     shape = patients.image.shape[1:]
     files = ItemFiles(folder=folder, names=names, item=shape, kind=torch.float32)
     return replace(patients, image=files)
+
+
+def volumes_of_patients(
+    folder: Path,
+    items: Sequence[int] = ITEMS,
+    patch: tuple[int, ...] = (8, 8),
+    *,
+    loud: float = 1.0,
+    seed: int = 0,
+) -> Patients:
+    """Return patients with so many outlined images each, of extents of their own, in files."""
+    draw = np.random.default_rng(seed)
+    owner = torch.repeat_interleave(torch.arange(len(items)), torch.tensor(items))
+    images, maps, places = [], [], []
+    for number in range(len(owner)):
+        extent = tuple(side + int(draw.integers(0, 9)) for side in patch)
+        values = loud * draw.standard_normal((1, *extent)).astype(np.float32)
+        labels = (values[0] > loud).astype(np.uint8)
+        kept = [folder / f"{number}{end}.npy" for end in ("", "-outline", "-places")]
+        write_item(kept[0], values)
+        write_item(kept[1], labels)
+        write_item(kept[2], structure_places(labels, 0))
+        for held, path in zip((images, maps, places), kept, strict=True):
+            held.append(path)
+    return Patients(
+        image=volumes_of(tuple(images), (1,), patch, torch.float32),
+        table=torch.zeros(len(owner), 0),
+        target=volumes_of(tuple(maps), (), patch, torch.uint8, tuple(places)),
+        patient=owner,
+        pseudonyms=tuple(f"patient {i}" for i in range(len(items))),
+    )

@@ -34,6 +34,8 @@ def on_grid(
     """
     target = prepare_labels(drawn, spacing, rules)
     grid = f"the run's grid ({' x '.join(map(str, rules.size))}, {rules.fit})"
+    if rules.patch is not None:
+        grid = f"the run's grid (voxels of {' x '.join(map(str, rules.spacing or ()))} mm)"
     told = check_kept(drawn, structures, lambda parts: _fitted(parts, spacing, rules), grid)
     cut = _cut(drawn, target, spacing, rules, structures) if rules.fit == "crop" else ""
     for detail in (told, cut):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +11,8 @@ from common.config.run_config import Images
 from common.data import kept_items
 from common.data.kept_items import KeptItems, in_memory
 from common.data.sample import take
+from common.data.volumes import Volumes
+from tests.client.cohort.test_cohort import OUTLINES, volumes
 from tests.client.dicom_files import config_of, image, load, noise, save, write_labels
 
 SIZE = "{images: {size: [16, 16]}, smallest_cohort: 1}"
@@ -101,3 +104,38 @@ def test_an_item_that_was_damaged_is_made_again_and_the_others_stay(tmp_path: Pa
     assert files(cache) == before
     changed = {n for n in before if (cache / n).stat().st_mtime_ns != times[n]}
     assert changed == {min(before)}
+
+
+PATCHES = "{images: {patch: [8, 8, 8], spacing: [2.0, 0.5, 0.7], bits: 32}}"
+
+
+def test_volumes_with_patches_keep_their_own_extent_and_their_outlines(tmp_path: Path) -> None:
+    masks = volumes(tmp_path / "s")
+    config = config_of(OUTLINES, PATCHES, "unet")
+    for _ in range(2):  # made, and as they are kept
+        cohort = load(tmp_path / "s", config, tmp_path / "c")
+        image, target = cohort.items.image, cohort.items.target
+        assert isinstance(image, Volumes)
+        assert isinstance(target, Volumes)
+        assert image.shape == (3, 1, 8, 8, 8)
+        assert set(image.extents) == {(8, 16, 16)}
+        for number, found in enumerate(masks.values()):
+            assert np.array_equal(target.whole(number).numpy(), found)
+            order = np.corrcoef(noise(8, 16, 16, seed=number).ravel(), image.whole(number).ravel())[
+                0, 1
+            ]
+            assert order > 0.99
+    assert not cohort.unusable
+
+
+def test_a_volume_smaller_than_a_patch_has_zeros_around_it(tmp_path: Path) -> None:
+    volumes(tmp_path / "s")
+    wide = PATCHES.replace("[8, 8, 8]", "[16, 8, 24]").replace(", bits: 32", "")
+    cohort = load(tmp_path / "s", config_of(OUTLINES, wide, "unet"), tmp_path / "c")
+    image = cohort.items.image
+    assert isinstance(image, Volumes)
+    assert set(image.extents) == {(16, 16, 24)}
+    assert not image.whole(0)[:, :4].any()
+    assert image.whole(0)[:, 4:12, :, 4:20].any()
+    sizes = {p.stat().st_size for p in (tmp_path / "c" / "items").rglob("*.npy")}
+    assert 2 * 16 * 16 * 24 + 144 in sizes, "16 bits a value where nothing else is said"

@@ -107,6 +107,22 @@ def test_what_was_cropped_is_background_and_the_rest_stays_in_place(tmp_path: Pa
     assert np.array_equal(found, expected)
 
 
+def test_a_volume_that_keeps_its_own_extent_comes_back_whole(tmp_path: Path) -> None:
+    """Where it is larger than a patch, smaller than one, and at a spacing of its own."""
+    values = noise(11, 12, 9, top=TOP + 1)
+    files = [save(tmp_path / f"{n}.dcm", d) for n, d in enumerate(slices(values))]
+    rules = "spacing: [2.0, 0.5, 0.7], intensity: window, window: [0, 4]"
+    for patch in ([8, 8, 8], [16, 8, 16]):
+        config = config_of(
+            "{kind: segmentation}", f"{{images: {{patch: {patch}, {rules}}}}}", "segresnet"
+        )
+        (item,) = read_study(files, config, NOBODY).items
+        assert item.place is not None
+        assert item.image.shape[1:] == tuple(map(max, values.shape, patch))
+        found = source_labels(seen(item.image), item.place, images_of(config))
+        assert np.array_equal(found, values)
+
+
 def enhanced(values: np.ndarray, order: list[int]) -> FileDataset:
     """Return a volume as one object whose frames lie in this order along the patient."""
     dataset = image(values.astype(np.uint8))

@@ -450,6 +450,9 @@ def random_rules(generator: np.random.Generator) -> Images:
         text["window"] = (-100.0, 300.0)
     if dimensions == 3 and generator.random() < 0.6:
         text["spacing"] = tuple(float(n) for n in generator.uniform(0.5, 3, 3))
+    if (dimensions == 2 or "spacing" in text) and generator.random() < 0.3:
+        text["patch"] = text.pop("size")
+        text["fit"] = "letterbox"
     return Images.model_validate(text)
 
 
@@ -468,7 +471,8 @@ def test_the_preparation_in_a_bundle_is_that_of_the_sites(seed: int) -> None:
     turned = given.permute(2, 1, 0) if colour else given.permute(*range(len(shape))[::-1])[None]
     found = program(turned, list(spacing[::-1]))
     torch.testing.assert_close(found, prepare(values, spacing, rules), atol=2e-6, rtol=0)
-    output = torch.from_numpy(generator.normal(size=(3, *rules.size)).astype(np.float32))
+    extent = rules.size if rules.patch is None else found.shape[1:]
+    output = torch.from_numpy(generator.normal(size=(3, *extent)).astype(np.float32))
     back = program.restore(output, list(shape[::-1]), list(spacing[::-1]))
     place = FrameOrigin(
         sources=(Path("x"),),
