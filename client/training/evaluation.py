@@ -24,8 +24,7 @@ from common.models.bags import answered
 from common.models.windows import slid
 from common.platform.errors import BudgetExceeded, CohortError, PrivacyError
 from common.privacy.plan import Spend, count_mechanism
-from common.tasks.segmentation import Segmentation
-from common.tasks.task import Scores, no_scores
+from common.tasks.task import Outlining, Scores, no_scores
 
 #: Items that go through the network at once; a speed and memory choice, results are the same.
 _CHUNK_ITEMS = 64
@@ -107,7 +106,7 @@ def _score_chunk(local_model: LocalModel, patients: Patients, items: Tensor) -> 
 def _score_volumes(local_model: LocalModel, patients: Patients, items: Tensor) -> Scores:
     """Return what is measured of each volume, whose maps are of extents of their own."""
     task, image, target = local_model.task, patients.image, patients.target
-    assert isinstance(task, Segmentation)  # noqa: S101 - patches go with outlines alone
+    assert isinstance(task, Outlining)  # noqa: S101 - patches go with outlines alone
     assert isinstance(image, Volumes)  # noqa: S101 - whoever calls asked
     assert isinstance(target, Volumes)  # noqa: S101 - as its images
     found: list[Scores] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -102,6 +102,23 @@ class Task(Protocol):
 
     def draws(self, scores: Scores, weights: np.ndarray, rules: Evaluation) -> np.ndarray:
         """Return the task's metric for each row of weights, (draws,): for paired comparisons."""
+        ...
+
+
+@runtime_checkable
+class Outlining(Protocol):
+    """What a task of outlines can do beside."""
+
+    def dice(self, scores: Scores) -> Float:
+        """Return Dice by item: a column a structure, and all of them together."""
+        ...
+
+    def measured(self, maps: Scores) -> Scores:
+        """Return scores of what was measured of label maps, in place of the maps."""
+        ...
+
+    def filled(self, scores: Scores, structure: int) -> Scores:
+        """Return scores of a map of one structure (0: none) everywhere."""
         ...
 
 

@@ -13,8 +13,7 @@ from common.metrics.intervals import Z95, Float
 from common.metrics.survival import kaplan_meier
 from common.tasks import task_of
 from common.tasks.prognosis import follow_up
-from common.tasks.segmentation import Segmentation
-from common.tasks.task import Scores
+from common.tasks.task import Outlining, Scores
 from simulations.comparison.arms import Arm
 from simulations.comparison.compare import Comparison
 from simulations.report.pictures import COLOURS, Picture, finished, new_figure, shown, tidy
@@ -241,7 +240,7 @@ def _dice(found: Comparison) -> Picture:
 
 def _dice_values(found: Comparison, arm: Arm, site: str) -> Float:
     scores, task = found.site_scores(arm, found.seeds[0], site), task_of(found.config.task)
-    assert isinstance(task, Segmentation)  # noqa: S101 - whoever calls asked
+    assert isinstance(task, Outlining)  # noqa: S101 - whoever calls asked
     if not len(scores.loss):
         return np.zeros(0)
     dice = task.dice(scores)[:, -1]

@@ -22,8 +22,7 @@ from common.privacy.noise_calibration import make_plan
 from common.privacy.signal import prospect
 from common.tasks import task_of
 from common.tasks.prognosis import follow_up
-from common.tasks.segmentation import Segmentation
-from common.tasks.task import Scores
+from common.tasks.task import Outlining, Scores
 from simulations.comparison.arm_configurations import private
 from simulations.comparison.arms import Arm
 from simulations.comparison.compare import Comparison
@@ -51,7 +50,7 @@ def constant_of_arm(found: Comparison, arm: Arm) -> Constant | None:
 def _filled(found: Comparison, scores: Scores) -> Iterator[float]:
     """Yield the Dice of an empty outline, and of each structure everywhere."""
     task, whole = task_of(found.config.task), np.ones((1, len(scores.loss)))
-    assert isinstance(task, Segmentation)  # noqa: S101 - whoever calls asked
+    assert isinstance(task, Outlining)  # noqa: S101 - whoever calls asked
     for structure in range(task.outputs if len(scores.loss) else 0):
         same = task.filled(scores, structure)
         yield float(task.draws(same, whole, found.config.evaluation)[0])
