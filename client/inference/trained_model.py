@@ -55,13 +55,11 @@ class TrainedModel:
 
     def output(self, items: Sequence[Item]) -> Tensor:
         """Return the network's output of each item, (items, ...), one at a time."""
-        return torch.cat(self.outputs(items))
+        return torch.cat(_output_of_each(self, items))
 
     def outputs(self, items: Sequence[Item]) -> list[Tensor]:
         """Return the network's output of each item, (1, ...): volumes have extents of their own."""
-        each = Isolation(self.deployed)
-        with torch.inference_mode():
-            return [each.alone(functools.partial(_output_of, self, [i])) for i in items]
+        return _output_of_each(self, items)
 
     def together(self, items: Sequence[Item], output: Tensor) -> Tensor:
         """Return the output of a patient's items together, (...), of those of each, (items, ...).
@@ -73,6 +71,12 @@ class TrainedModel:
         each = Isolation(self.deployed)
         with torch.inference_mode():
             return each.alone(functools.partial(_output_of, self, items))[0]
+
+
+def _output_of_each(model: TrainedModel, items: Sequence[Item]) -> list[Tensor]:
+    each = Isolation(model.deployed)
+    with torch.inference_mode():
+        return [each.alone(functools.partial(_output_of, model, [i])) for i in items]
 
 
 def _output_of(model: TrainedModel, items: Sequence[Item]) -> Tensor:

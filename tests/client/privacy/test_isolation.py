@@ -64,7 +64,7 @@ class Deployed(nn.Module):
 
 def opened(place: str) -> TrainedModel:
     deployed = Deployed(network_with(PLACES[place]))
-    return cast("TrainedModel", SimpleNamespace(deployed=deployed))
+    return cast("TrainedModel", SimpleNamespace(deployed=deployed, config=config_of()))
 
 
 @pytest.mark.parametrize("place", ["an attribute", "a list of the module", "torch's generator"])
