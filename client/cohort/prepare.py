@@ -47,7 +47,7 @@ class Prepared:
     image: Items  # (items, channels, *size) float32
     labels: Items  # (items, *size) uint8; (items, 0) where no mask was asked for
     keys: tuple[Mapping[str, str], ...]  # DICOM keys and source of each item
-    names: tuple[str, ...]  # their files, below `Cache.items`
+    names: tuple[str, ...]  # their files, below `Cache.items`; () of slides
     problems: tuple[Unusable, ...]
     #: By rule of cohort.images.series, by how it fared (matched, ambiguous, missing): patients.
     fared: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
@@ -82,6 +82,7 @@ def prepare_slides(
         image=joined_items(parts) if parts else empty,
         labels=torch.zeros((len(keys), 0), dtype=torch.uint8),
         keys=tuple(keys),
+        names=(),
         problems=tuple(problems),
         views=views,
     )

@@ -56,6 +56,9 @@ def check_patches(config: RunConfig) -> None:
             f"{config.task.kind} is of the whole image: give size in its place"
         )
         raise ValueError(message)
+    if images.slide is not None:
+        message = "cohort.images.slide cuts tiles of `size`, which patch has none of; remove patch"
+        raise ValueError(message)
     for model in models:
         _check_network(model)
     for training in trainings[1:] if private and private.training else trainings:

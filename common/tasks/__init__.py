@@ -1,6 +1,6 @@
 """Diagnosis, prognosis, segmentation, regression: targets, losses by item, predictions, statistics.
 
-Imported from here: extension_classes, loss_choice, prognosis, segmentation, summary, task.
+Imported from here: extension_classes, loss_choice, prognosis, summary, task.
 May import: common.config, common.data, common.extensions, common.metrics.
 """
 
