@@ -14,17 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.config.task import (
-    BoundedNumber,
-    LabelMap,
-    LabelProbabilities,
-    SurvivalCurve,
-    TaskConfig,
-)
-from common.metrics.dice import dice_by_item
+from common.config.task import BoundedNumber, LabelMap, LabelProbabilities, SurvivalCurve, Task
 from common.platform.durable_files import replace_durably
+from common.tasks import task_of
 from common.tasks.prognosis import follow_up
-from common.tasks.task import Scores
+from common.tasks.task import Outlining, Scores
 from simulations.comparison.arms import Arm
 from simulations.comparison.compare import Comparison
 from simulations.report.rows import owners
@@ -73,7 +67,7 @@ def _parts(found: Comparison) -> Iterator[tuple[list[_Place], Columns]]:
                 yield places, columns_of(found.config.task, scores)
 
 
-def columns_of(task: TaskConfig, scores: Scores) -> Columns:
+def columns_of(task: Task, scores: Scores) -> Columns:
     """Return what was predicted and what was true, by heading; nan where there is no such value."""
     predicted, target = scores.prediction, scores.target
     match task.predicts:
@@ -86,8 +80,10 @@ def columns_of(task: TaskConfig, scores: Scores) -> Columns:
             known = {"true time": _list(truth.time), "true event": _list(truth.event)}
             return _by_name("survival at ", ends, predicted) | known
         case LabelMap(structures=structures):
-            found = dice_by_item(predicted.numpy(), target.numpy(), len(structures))
-            return _by_name("dice of ", [*structures, "all"], torch.from_numpy(found))
+            outlining = task_of(task)
+            assert isinstance(outlining, Outlining)  # noqa: S101 - a label map is outlines
+            dice = torch.from_numpy(outlining.dice(scores))
+            return _by_name("dice of ", [*structures, "all"], dice)
         case BoundedNumber(unit=unit):
             told = _by_name("predicted ", [unit], predicted)
             return told | _by_name("true ", [unit], target)
