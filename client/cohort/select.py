@@ -160,7 +160,9 @@ class _Selection:
     def _leave(self, problem: UnusableFile, header: Header, name: str) -> None:
         if problem.reason is Reason.WITHDRAWN:
             return
-        what = header.series if self.grouping.by_series else name
+        # What no rule takes is no fault of each of its files.
+        whole = self.grouping.by_series or problem.reason is Reason.OTHER_SERIES
+        what = header.series if whole else name
         known = problem.reason, self.grouping.owned(header.patient, what)
         if known not in self.unwanted:
             self.unwanted.add(known)

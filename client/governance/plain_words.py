@@ -60,9 +60,14 @@ def _reads(run: RunConfig) -> str:
         if images.patch is not None:
             grid = f"whole, by patches of {grid}"
         kinds = f" of {', '.join(images.modalities)}" if images.modalities else ""
+        held = (
+            f", series {', '.join(rule.name for rule in images.series)} by rules"
+            if images.series
+            else ""
+        )
         raw = ", raw (for processing)" if images.presentation == "for_processing" else ""
         units = f", PET in {images.units}" if images.units is not None else ""
-        parts.append(f"{images.dimensions}-D images{kinds}{raw}{units}, {grid}")
+        parts.append(f"{images.dimensions}-D images{kinds}{held}{raw}{units}, {grid}")
     columns = columns_of(run)
     if columns:
         parts.append(f"columns {', '.join(columns)}")

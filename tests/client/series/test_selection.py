@@ -389,6 +389,34 @@ def test_one_patients_files_decide_nothing_of_another_in_a_private_run(tmp_path:
     assert channels(load(site, private)) == [True, False, False]
 
 
+def test_a_patient_who_was_withdrawn_is_neither_chosen_nor_counted(tmp_path: Path) -> None:
+    site = tmp_path / "s"
+    for name in ("FLAIR", "FLAIR b"):
+        sequence(site, name)
+    rows(site, "P0", "P1")
+    found = load(site, left_out=LeftOut(withdrawn=frozenset({"P1"})))
+    assert found.items.pseudonyms == ("P0",)
+    assert {p.reason for p in found.unusable} == {Reason.WITHDRAWN}
+    assert "P1" not in str(found.fared)
+    with pytest.raises(CohortError, match="withdrawn"):
+        read_study(
+            sorted((site / "P1").rglob("*.dcm")),
+            run(),
+            SiteRows(labels=None, withdrawn=frozenset({"P1"})),
+        )
+
+
+def test_a_series_that_no_rule_takes_is_listed_once_in_2d_too(tmp_path: Path) -> None:
+    site = tmp_path / "s"
+    for name in ("FLAIR", "DWI"):
+        sequence(site, name)
+    rows(site, "P0", "P1")
+    found = load(site, run("  - {name: flair, description: [flair]}", "[8, 8]"))
+    assert len(found.items.patient) == 12
+    listed = [p.detail for p in found.unusable if p.reason is Reason.OTHER_SERIES]
+    assert sorted(listed) == ["DWI", "T1", "T1 +C"]
+
+
 def config_private() -> object:
     from common.config.run_config import parse_config
     from tests.client.dicom_files import CONFIG
