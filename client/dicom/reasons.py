@@ -48,7 +48,8 @@ class Reason(Enum):
     WRONG_PRESENTATION = "Raw or processed: not what the run uses (cohort.images.presentation)."
     WRONG_UNITS = "PET values in other Units (0054,1001) than the run uses (cohort.images.units)."
     AMBIGUOUS_SERIES = (
-        "The row fits several kinds of pictures of its patient; name one in SeriesInstanceUID."
+        "Several kinds of pictures fit where one is meant; name one in SeriesInstanceUID, or let "
+        "the run's rules say which (cohort.images.series)."
     )
     OTHER_SERIES = "The run takes other series (cohort.images.series)."
     MISSING_SERIES = (

@@ -9,6 +9,7 @@ Of patients who were withdrawn in the home where it lies, it holds paths of file
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from client.dicom.index.tables import (
     INSERT_INSTANCE,
     INSERT_QUARANTINE,
     INSTANCES,
+    JOINED,
     LEVELS,
     ORPHANS,
     QUARANTINE,
@@ -44,6 +46,11 @@ from client.site.withdrawals import withdrawn_near
 #: Files whose rows are written in one transaction: what a kill costs.
 _BATCH = 512
 
+#: Files that say neither a study nor that they are none of an image.
+_NAMELESS = (
+    "SELECT path FROM (SELECT * FROM quarantine WHERE study = '' AND reason NOT IN "
+    "('WITHDRAWN', 'DICOMDIR') AND (reason != 'NOT_DICOM' OR lower(path) LIKE '%.dcm'))"
+)
 #: With two bounds.
 _BELOW = "WHERE path >= ? AND path < ? ORDER BY path"
 
@@ -127,9 +134,28 @@ class Index:
         return tuple(quarantined_of(row) for row in rows)
 
     def find_study(self, study: str) -> tuple[Path, ...]:
-        """Return the usable images of a study, in the order of their paths."""
+        """Return the files of a study in the order of their paths; none where no image is usable.
+
+        Those that cannot be used are among them, also such as do not say whose they are in a
+        folder of this study alone: what broke must not look absent.
+        """
         rows = self._database.execute(f"{INSTANCES} WHERE study = ? ORDER BY path", (study,))
-        return tuple(Path(row["path"]) for row in rows)
+        images = [Path(row["path"]) for row in rows]
+        if not images:
+            return ()
+        broken = self._database.execute("SELECT path FROM quarantine WHERE study = ?", (study,))
+        found = {*images, *(Path(row["path"]) for row in broken)}
+        folder = Path(os.path.commonpath([path.parent for path in images]))
+        for home in (folder.parent, folder):
+            if self._is_alone(study, home):
+                beside = self._database.execute(f"{_NAMELESS} {_BELOW}", _bounds(home))
+                return tuple(sorted({*found, *(Path(row["path"]) for row in beside)}))
+        return tuple(sorted(found))
+
+    def _is_alone(self, study: str, folder: Path) -> bool:
+        """Return whether no other study has a usable image below a folder."""
+        others = f"SELECT 1 {JOINED} WHERE study != ? AND path >= ? AND path < ? LIMIT 1"
+        return self._database.execute(others, (study, *_bounds(folder))).fetchone() is None
 
     def counts(self) -> Counts:
         """Return how much there is."""

@@ -41,9 +41,9 @@ CREATE INDEX series_series ON series (series);
 CREATE INDEX series_study ON series (study_id);
 CREATE INDEX instance_series ON instance (series_id);
 """
-_JOINED = """FROM instance JOIN series ON series.id = series_id JOIN study ON study.id = study_id
+JOINED = """FROM instance JOIN series ON series.id = series_id JOIN study ON study.id = study_id
     JOIN patient ON patient.id = patient_id"""
-INSTANCES = f"SELECT * {_JOINED}"
+INSTANCES = f"SELECT * {JOINED}"
 QUARANTINE = "SELECT * FROM quarantine"
 #: By what files are known.
 STATES = (
@@ -62,7 +62,7 @@ INSERT_INSTANCE = (
 )
 INSERT_QUARANTINE = "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 SERIES = f"""SELECT patient.*, study.*, series.*, count(*) AS instances, sum(frames) AS frames
-    {_JOINED} GROUP BY series.id ORDER BY patient, study, series.series"""
+    {JOINED} GROUP BY series.id ORDER BY patient, study, series.series"""
 
 Row = tuple[object, ...]
 

@@ -376,6 +376,29 @@ def test_a_model_scores_by_the_rules_it_was_trained_with(tmp_path: Path) -> None
         read_study(files, run(), nobody)
 
 
+@pytest.mark.parametrize("content", [b"", b"cut"])
+def test_a_study_of_the_index_is_scored_with_what_broke_in_it(
+    tmp_path: Path, content: bytes
+) -> None:
+    site = tmp_path / "s"
+    for name in ("FLAIR", "T1"):
+        sequence(site, name)
+        sequence(site, name, patient="P2")
+    study = str(image(noise(2, 2), "P1", "S").StudyInstanceUID)
+    nobody = SiteRows(labels=None, withdrawn=frozenset())
+    with Index(tmp_path / "index.sqlite") as index:
+        index.update(site)
+        assert len(index.find_study(study)) == 12
+        for file in (site / "P1" / "S" / "T1").iterdir():
+            file.write_bytes(content and file.read_bytes()[:-50])
+        (site / "P2" / "S" / "T1" / "00.dcm").write_bytes(b"")  # another's
+        index.update(site)
+        files = index.find_study(study)
+    assert len(files) == 12
+    with pytest.raises(CohortError, match=r"cannot be read, and may be (series )?t1"):
+        read_study(files, run(), nobody)
+
+
 def test_one_patients_files_decide_nothing_of_another_in_a_private_run(tmp_path: Path) -> None:
     site = tmp_path / "s"
     sequence(site, "FLAIR")
