@@ -140,6 +140,7 @@ class RunConfig(Part):
         _check_loss(self)
         _check_pool(self)
         check_patches(self)
+        _check_emphasis(self)
         fault = scaffold_misfit(self.training, self.aggregation)
         if fault is not None:
             raise ValueError(fault)
@@ -353,6 +354,42 @@ def _check_loss(config: RunConfig) -> None:
                 "which is learned by its own loss; remove training.loss"
             )
             raise ValueError(message)
+
+
+def _check_emphasis(config: RunConfig) -> None:
+    """Refuse weights of labels where the loss has no such labels, or is an extension's."""
+    private = None if config.privacy == "none" else config.privacy.training
+    for training in (config.training, private):
+        if training is None:
+            continue
+        given = {
+            "class_weights": bool(training.class_weights),
+            "focal": training.focal is not None,
+            "tversky": training.tversky is not None,
+        }
+        named = [name for name, used in given.items() if used]
+        if named and (training.loss is not None or isinstance(config.task, ExtensionTask)):
+            message = f"training.{named[0]} changes a loss of ours; an extension's is given"
+            raise ValueError(message)
+        _check_emphasis_of_task(config.task, training, named)
+
+
+def _check_emphasis_of_task(task: Task, training: Training, named: list[str]) -> None:
+    if not isinstance(task.predicts, LabelProbabilities):
+        named = [name for name in named if name != "tversky" or not task.outlines]
+        if named:
+            takes = "tversky" if task.outlines else "none of them"
+            message = f"training.{named[0]} goes with labels; task.kind={task.kind} takes {takes}"
+            raise ValueError(message)
+        return
+    if "tversky" in named:
+        message = f"training.tversky goes with outlines; for task.kind={task.kind} take focal"
+        raise ValueError(message)
+    known = {*task.labels, *(name for named in task.named_values.values() for name in named)}
+    odd = sorted(training.class_weights.keys() - known)
+    if odd:
+        message = f"training.class_weights names {odd[0]!r}, expected {', '.join(sorted(known))}"
+        raise ValueError(message)
 
 
 def _check_pool(config: RunConfig) -> None:

@@ -170,6 +170,16 @@ class Training(Part):
     transforms: tuple[NamedExtension, ...] = Field(default=(), exclude_if=lambda given: not given)
     #: An extension's loss that is trained by; the task's own measures and chooses as ever.
     loss: NamedExtension | None = Field(default=None, exclude_if=lambda given: given is None)
+    #: Public weights of labels in the loss that is trained by, never counted from a cohort: of a
+    #: class; or of a label's presence, whose absence weighs 1. What is not named weighs 1.
+    class_weights: dict[str, PositiveFloat] = Field(default={}, exclude_if=lambda given: not given)
+    #: Labels: focal loss (Lin et al. 2017, eq. 4) with this gamma, such as 2.
+    focal: PositiveFloat | None = Field(default=None, exclude_if=lambda given: given is None)
+    #: Outlines: Tversky's index (Salehi et al. 2017, eq. 4) in place of Dice, with weights of
+    #: voxels that are outlined wrongly and of those that are missed, such as [0.3, 0.7].
+    tversky: tuple[PositiveFloat, PositiveFloat] | None = Field(
+        default=None, exclude_if=lambda given: given is None
+    )
     #: Exponential average of the global weights over rounds (0: off); post-processing.
     average: float = Field(strict=True, default=0.0, ge=0, lt=1)
 

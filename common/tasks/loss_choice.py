@@ -1,4 +1,4 @@
-"""The loss that a run is trained by: the task's own, or an extension's."""
+"""The loss that a run is trained by: the task's own, ours of some emphasis, or an extension's."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 from common.config.run_config import RunConfig
 from common.extensions.foreign_code import refusing
 from common.extensions.losses import ItemLoss, loss_of, recorded_loss
+from common.tasks.emphasis import emphasised
 from common.tasks.task import Task
 
 
@@ -14,7 +15,7 @@ def training_loss(config: RunConfig, task: Task) -> ItemLoss:
     """Return the loss to train by; ExtensionRefused unless an extension's keeps the contract."""
     found, images = loss_of(config), config.cohort.images
     if found is None:
-        return task.item_loss
+        return emphasised(config) or task.item_loss
     # Nobody's: no label, no structure, an end that was not seen.
     target = torch.from_numpy(task.blank_target(() if images is None else tuple(images.size)))
     spatial = target.shape if config.task.outlines else ()
