@@ -69,17 +69,18 @@ def as_input(image: Image, rules: Images) -> Tensor:
 
     A series that is absent is zeros.
     """
+    base = prepare(image.values, image.spacing, rules, image.padding)
     if len(rules.series) < 2:
-        return prepare(image.values, image.spacing, rules, image.padding)
+        return base
     parts = []
     for place in range(len(rules.series)):
         if place == rules.reference:
-            parts.append(prepare(image.values, image.spacing, rules, image.padding))
+            parts.append(base)
         elif place in image.others:
             other = image.others[place]
             parts.append(prepare(other.values, image.spacing, rules, other.padding))
         else:
-            parts.append(torch.zeros((1, *rules.size)))
+            parts.append(torch.zeros_like(base))
     return torch.cat(parts)
 
 

@@ -8,16 +8,19 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from client.cohort.images import Image, as_input
 from client.cohort.loading import load_cohort
 from client.cohort.site_cohort import SiteCohort
+from client.dicom.reading.read import read_header
+from client.dicom.reading.volume import Geometry
 from client.dicom.reasons import Reason
 from client.series.alignment import misaligned
 from client.series.common_grid import on_grid_of
 from client.site.cache import Cache
-from common.config.run_config import RunConfig
+from common.config.run_config import Images, RunConfig
 from common.platform.errors import CohortError
 from common.tasks import task_of
-from tests.client.dicom_files import config_of, segmentation, write_labels
+from tests.client.dicom_files import config_of, image, placed, segmentation, write_labels
 from tests.client.dicom_files import save as save_file
 from tests.client.series.series_files import Float, Grid, axes, blob, write
 
@@ -178,6 +181,37 @@ def test_masks_stand_on_the_grid_of_the_reference(tmp_path: Path) -> None:
     found = loaded(site, run(size=big, task=task)).items
     assert found.image.shape[:2] == (1, 2)
     assert np.array_equal(found.target[0, 4:12].numpy(), drawn)
+
+
+def test_an_absent_series_is_zeros_of_the_extent_that_patches_are_cut_from() -> None:
+    rules = Images.model_validate(
+        {
+            "patch": [8, 16, 16],
+            "spacing": [4.0, 2.0, 2.0],
+            "series": [
+                {"name": "flair", "reference": True, "description": ["flair"]},
+                {"name": "t2", "description": ["t2"], "missing": "zero"},
+            ],
+        }
+    )
+    volume = np.random.default_rng(0).random((10, 20, 18)).astype(np.float32)
+    header = read_header(placed(image(np.zeros((20, 18), np.uint16)), (0, 0, 0)))
+    geometry = Geometry(affine=np.diag([4.0, 2, 2, 1]), spacing=(4.0, 2.0, 2.0))
+    found = as_input(
+        Image(
+            source="s",
+            header=header,
+            values=volume,
+            frame=0,
+            geometry=geometry,
+            first="f",
+            instances=frozenset(),
+        ),
+        rules,
+    )
+    assert found.shape == (2, 10, 20, 18)
+    assert found[0].any()
+    assert not found[1].any()
 
 
 def test_smoothing_is_for_grids_that_are_coarser_by_more_than_half() -> None:
