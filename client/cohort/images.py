@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -26,6 +26,7 @@ from client.labels.label_table import dicom_keys
 from client.series.alignment import misaligned
 from client.series.by_row import RuledImages
 from client.series.common_grid import ChannelVolume, on_grid_of, plane_grid
+from client.series.neighbours import neighbours
 from common.config.run_config import Images
 from common.data.preprocessing import prepare
 from common.data.unfit_image import Fault, UnfitImage
@@ -91,7 +92,6 @@ def find_images(
 
     `ruled` says which series are the channels, where the run has several.
     """
-    grouping = decoded.grouping
     factors = _uptakes(decoded) if rules.units == SUV else {}
     if len(rules.series) > 1:
         sets = _channel_sets(decoded, ruled or RuledImages())
@@ -99,7 +99,20 @@ def find_images(
             yield from _with_channels(
                 channels, _ChannelReading(decoded, rules, store, factors, ruled)
             )
-        return
+    elif rules.neighbours is not None:
+        yield from _with_neighbours(decoded, store, factors)
+    else:
+        yield from _each_alone(decoded, rules, store, factors)
+
+
+def _each_alone(
+    decoded: Decoded,
+    rules: Images,
+    store: PixelStore,
+    factors: Mapping[tuple[str, str], float | UnusableFile],
+) -> Iterator[Image | Unusable]:
+    """Yield each frame, or each series as a volume."""
+    grouping = decoded.grouping
     if rules.dimensions == 2:
         parts: dict[Owned, list[Object]] = {}
         for item in _of_one_phase(decoded):
@@ -354,6 +367,64 @@ def _flat_images(item: Object, pixels: Pixels, decoded: Decoded) -> Iterator[Ima
             yield problem.listed(name, decoded.grouping.whose(item.header))
         else:
             yield image
+
+
+def _with_neighbours(
+    decoded: Decoded, store: PixelStore, factors: Mapping[tuple[str, str], float | UnusableFile]
+) -> Iterator[Image | Unusable]:
+    """Yield each slice between the ones before and after it, (rows, columns, 3)."""
+    grouping = decoded.grouping
+    series: dict[Owned, list[tuple[Object, int]]] = defaultdict(list)
+    for item in _of_one_phase(decoded):
+        if isinstance(item, Unusable):
+            yield item
+            continue
+        owned = grouping.owned(item.header.patient, item.header.series)
+        series[owned] += [(item, frame) for frame in range(item.header.frames)]
+    for owned, slices in sorted(series.items(), key=lambda one: one[0]):
+        whose = grouping.whose(slices[0][0].header)
+        try:
+            with contained():
+                if owned in decoded.broken_series:
+                    detail = f"{len(slices)} slices can be read"
+                    raise UnusableFile(Reason.INCOMPLETE_SERIES, detail)
+                beside = neighbours([(item.header, frame) for item, frame in slices])
+        except UnusableFile as problem:
+            yield problem.listed(owned[1], whose)
+            continue
+        for (item, frame), near in zip(slices, beside, strict=True):
+            places = (slices[near[0]], (item, frame), slices[near[1]])
+            try:
+                with contained():
+                    yield _between(item, frame, places, store, factors)
+            except UnusableFile as problem:
+                yield problem.listed(f"{item.path} frame {frame + 1}", whose)
+
+
+def _between(
+    item: Object,
+    frame: int,
+    places: Sequence[tuple[Object, int]],
+    store: PixelStore,
+    factors: Mapping[tuple[str, str], float | UnusableFile],
+) -> Image:
+    held = [_scaled(pixels_of(one, store), one, factors) for one, _ in places]
+    values = [pixels.values(at) for pixels, (_, at) in zip(held, places, strict=True)]
+    if any(one.ndim != 2 for one in values):
+        raise UnusableFile(Reason.DECODE_ERROR, "a coloured picture between its neighbours")
+    _checked(values[1])
+    if not all(np.isfinite(one).all() for one in values):
+        raise UnusableFile(Reason.NOT_FINITE, "a slice beside it")
+    return Image(
+        source=item.path,
+        header=item.header,
+        values=np.stack(values, axis=-1),
+        frame=frame,
+        geometry=None,
+        first=item.path,
+        padding=_first(held[1].padded((slice(frame, frame + 1),))),
+        instances=frozenset({item.header.instance}),
+    )
 
 
 def _volume(source: str, items: list[Object], pixels: list[Pixels], decoded: Decoded) -> Image:

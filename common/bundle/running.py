@@ -91,6 +91,13 @@ time, and windows are averaged by a Gaussian (MONAI's SlidingWindowInferer, `mod
 
 
 def _kinds(images: Images) -> str:
+    if images.neighbours is not None:
+        return (
+            "one slice, which the runner can only repeat in place of those beside it. For right "
+            "answers give `model.onnx` or `models/model.ts` the slice before, the slice and the "
+            "slice after as three channels, as `models/preparation.ts` prepares them of an array "
+            "of 3 x columns x rows (at an end of the series the slice itself again)"
+        )
     if images.channel_names:
         return (
             "a NIfTI file whose fourth axis is the series, in the order "

@@ -47,6 +47,8 @@ def channel_names(images: Images) -> tuple[str, ...]:
     """Return what each channel of the network's image is."""
     if images.channel_names:
         return images.channel_names
+    if images.neighbours is not None:
+        return "slice before", "slice", "slice after"
     return ("image",) if images.channels == 1 else ("red", "green", "blue")
 
 

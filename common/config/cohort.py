@@ -83,6 +83,9 @@ class Images(Part):
     #: images of up to 65,536 values (256 x 256), else and with `patch` 16, which move a value by
     #: at most 1/131070 of its image's range.
     bits: Literal[16, 32] | None = Field(default=None, exclude_if=lambda given: given is None)
+    #: 2-D slices are seen between the ones before and after them, as three channels; at the ends
+    #: of a series the slice itself is repeated.
+    neighbours: Literal[1] | None = Field(default=None, exclude_if=lambda given: given is None)
     #: Whole slides (VL Whole Slide Microscopy) are cut into tiles; nothing else is taken then.
     slide: Slide | None = Field(default=None, exclude_if=lambda given: given is None)
 
@@ -139,6 +142,16 @@ class Images(Part):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Images:
+        if self.neighbours is not None and (
+            (self.dimensions, self.channels) != (2, 3)
+            or self.slide is not None
+            or len(self.series) > 1
+        ):
+            message = (
+                "neighbours makes three channels of a 2-D slice and the two beside it: write size:"
+                " [rows, columns] and channels: 3, and neither slide nor several series"
+            )
+            raise ValueError(message)
         if self.slide is not None and self.series:
             message = (
                 "slide takes all levels of a slide, among which series cannot choose; remove series"
