@@ -17,6 +17,7 @@ from common.algorithms.scaffold import correct_gradients, next_control
 from common.config.learning_rate import learning_rate
 from common.config.run_config import Training
 from common.data.augmentation import augment
+from common.data.named_augmentation import named_steps
 from common.data.weights import Weights, difference, on_processor
 from common.messages.wire import Refusal, RefusalReason, SiteUpdate, TrainRequest
 from common.platform.errors import BudgetExceeded, ConfigurationError
@@ -99,6 +100,7 @@ def _train_plainly(
     rules = local_model.config.training
     generator = data_order(request.seed, site.name, request.round)
     optimizer = make_optimizer(local_model.model, rules, request.round)
+    named = named_steps(local_model.config)
     for batch in batches(
         site.train,
         rules.batch_patients,
@@ -110,7 +112,8 @@ def _train_plainly(
         image, target = batch.image, batch.target
         if rules.augment:
             outlines = local_model.config.task.outlines
-            image, target = augment(image, target, generator, outlines=outlines)
+            change = named or augment
+            image, target = change(image, target, generator, outlines=outlines)
         if local_model.transforms is not None:
             image, target = local_model.transforms(image, target, generator)
         optimizer.zero_grad(set_to_none=True)

@@ -47,6 +47,7 @@ from common.config.training import (
     SEGMENTATION_NETWORKS,
     Aggregation,
     Exchange,
+    Flip,
     Model,
     NetworkName,
     Personalisation,
@@ -141,6 +142,7 @@ class RunConfig(Part):
         _check_pool(self)
         check_patches(self)
         _check_emphasis(self)
+        _check_flips(self)
         fault = scaffold_misfit(self.training, self.aggregation)
         if fault is not None:
             raise ValueError(fault)
@@ -296,7 +298,7 @@ def _check_private_training(training: Training) -> None:
     """Refuse what the private step does not do, rather than leave it out unsaid."""
     wanted = {
         "proximal": training.proximal > 0,
-        "augment": training.augment,
+        "augment": bool(training.augment),
         "transforms": bool(training.transforms),
     }
     asked = [name for name, here in wanted.items() if here]
@@ -354,6 +356,26 @@ def _check_loss(config: RunConfig) -> None:
                 "which is learned by its own loss; remove training.loss"
             )
             raise ValueError(message)
+
+
+def _check_flips(config: RunConfig) -> None:
+    """Refuse flips of what has one side alone, and of axes that are not there."""
+    images, steps = config.cohort.images, config.training.augment
+    if images is None or not steps:
+        return
+    axes = {"columns"} if steps is True else set()
+    for step in steps if isinstance(steps, tuple) else ():
+        axes |= set(step.axes) if isinstance(step, Flip) else set()
+    if "slices" in axes and images.dimensions == 2:
+        message = "training.augment flips slices, which 2-D images have none of"
+        raise ValueError(message)
+    one_sided = images.laterality is not None or images.laterality_column is not None
+    if one_sided and "columns" in axes:
+        message = (
+            "training.augment flips columns, which makes a left side of a right one, and the run "
+            "is of one side (cohort.images.laterality); give a list of steps without that flip"
+        )
+        raise ValueError(message)
 
 
 def _check_emphasis(config: RunConfig) -> None:

@@ -138,6 +138,95 @@ class Model(Part):
         return self
 
 
+_Chance = Annotated[float, Field(strict=True, gt=0, le=1)]
+
+
+class Flip(Part):
+    """Axes of the prepared image, each flipped by itself with the chance."""
+
+    name: Literal["flip"]
+    axes: tuple[Literal["slices", "rows", "columns"], ...] = Field(min_length=1)
+    chance: _Chance = 0.5
+
+
+class Rotate(Part):
+    """A turn in the plane of the slices by up to so many degrees either way."""
+
+    name: Literal["rotate"]
+    degrees: float = Field(strict=True, gt=0, le=180)
+    chance: _Chance = 0.5
+
+
+class Zoom(Part):
+    """Larger or smaller by up to such a part, alike along all axes."""
+
+    name: Literal["zoom"]
+    most: float = Field(strict=True, gt=0, le=0.5)
+    chance: _Chance = 0.5
+
+
+class Shift(Part):
+    """Moved along each axis by up to such a part of its side; the border repeats."""
+
+    name: Literal["shift"]
+    most: float = Field(strict=True, gt=0, le=0.5)
+    chance: _Chance = 0.5
+
+
+class Noise(Part):
+    """Gaussian noise on each value, with a standard deviation of up to so much."""
+
+    name: Literal["noise"]
+    most: float = Field(strict=True, gt=0, le=10)
+    chance: _Chance = 0.5
+
+
+class Blur(Part):
+    """A Gaussian blur with a width (sigma) of up to so many pixels."""
+
+    name: Literal["blur"]
+    most: float = Field(strict=True, gt=0, le=10)
+    chance: _Chance = 0.5
+
+
+class Contrast(Part):
+    """Values times up to 1 + or - so much, around the image's mean."""
+
+    name: Literal["contrast"]
+    most: float = Field(strict=True, gt=0, lt=1)
+    chance: _Chance = 0.5
+
+
+class Brightness(Part):
+    """Up to so much more or less on all values alike."""
+
+    name: Literal["brightness"]
+    most: float = Field(strict=True, gt=0, le=10)
+    chance: _Chance = 0.5
+
+
+class Gamma(Part):
+    """Values to a power between two, within the image's own lowest and highest."""
+
+    name: Literal["gamma"]
+    range: tuple[PositiveFloat, PositiveFloat]
+    chance: _Chance = 0.5
+
+    @model_validator(mode="after")
+    def _rising(self) -> Gamma:
+        low, high = self.range
+        if low > high or high > 10:
+            message = f"range={list(self.range)} must be [low, high] with low <= high <= 10"
+            raise ValueError(message)
+        return self
+
+
+AugmentationStep = Annotated[
+    Flip | Rotate | Zoom | Shift | Noise | Blur | Contrast | Brightness | Gamma,
+    Field(discriminator="name"),
+]
+
+
 class Training(Part):
     """The rounds, and one site's steps in each of them."""
 
@@ -164,8 +253,9 @@ class Training(Part):
     schedule: Literal["constant", "cosine"] = "constant"
     #: FedProx (Li et al. 2020, eq. 2): weight of |w - w_round|^2 / 2.
     proximal: NonNegativeFloat = 0.0
-    #: Random flips, shifts and intensity changes of training images.
-    augment: bool = False
+    #: Random changes of training images: true for flips of columns, shifts and grey values; or a
+    #: list of named steps, each within its bounds, one after another.
+    augment: bool | tuple[AugmentationStep, ...] = False
     #: Extensions' transforms of training images, one after another (docs/extensions.md).
     transforms: tuple[NamedExtension, ...] = Field(default=(), exclude_if=lambda given: not given)
     #: An extension's loss that is trained by; the task's own measures and chooses as ever.
