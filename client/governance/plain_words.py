@@ -8,7 +8,7 @@ from client.governance.policy import columns_of
 from client.site.plain_text import shown
 from common.config.extension import AT_SITES, ExtensionKind, distribution_of
 from common.config.measured_rounds import is_validated
-from common.config.run_config import Extension, RunConfig
+from common.config.run_config import Extension, Images, RunConfig
 from common.extensions.pinning import said
 
 _EXACTNESS = {
@@ -52,6 +52,15 @@ def described(config: RunConfig) -> list[tuple[str, str]]:
     return [(heading, shown(text)) for heading, text in lines]
 
 
+def _series(images: Images) -> str:
+    """Return which series of a study are read, where rules choose them."""
+    if not images.series:
+        return ""
+    names = ", ".join(rule.name for rule in images.series)
+    trusted = " whatever their frame of reference" if images.registration == "trust" else ""
+    return f", series {names} chosen by rules{trusted}"
+
+
 def _reads(run: RunConfig) -> str:
     parts: list[str] = []
     images = run.cohort.images
@@ -60,11 +69,7 @@ def _reads(run: RunConfig) -> str:
         if images.patch is not None:
             grid = f"whole, by patches of {grid}"
         kinds = f" of {', '.join(images.modalities)}" if images.modalities else ""
-        held = (
-            f", series {', '.join(rule.name for rule in images.series)} by rules"
-            if images.series
-            else ""
-        )
+        held = _series(images)
         raw = ", raw (for processing)" if images.presentation == "for_processing" else ""
         units = f", PET in {images.units}" if images.units is not None else ""
         parts.append(f"{images.dimensions}-D images{kinds}{held}{raw}{units}, {grid}")

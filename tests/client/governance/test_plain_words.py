@@ -12,6 +12,10 @@ from common.config.run_config import RunConfig
 from tests.client.policies import run_of
 
 START = {"sha256": "ab" * 32, "names": "monai", "source": "a paper", "licence": "CC0"}
+SERIES = [
+    {"name": "flair", "reference": True, "description": ["flair"]},
+    {"name": "t1", "description": ["t1"]},
+]
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 
 
@@ -35,6 +39,10 @@ def words(config: RunConfig) -> str:
         (
             run_of(cohort={"images": {"size": [8, 16, 16], "modalities": ["CT"]}}),
             "3-D images of CT",
+        ),
+        (
+            run_of(cohort={"images": {"size": [8, 16, 16], "series": SERIES, "register": "trust"}}),
+            "series flair, t1 chosen by rules whatever their frame of reference",
         ),
         (run_of(description="why"), "purpose: why"),
         (
