@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -92,6 +93,7 @@ def _index_folder(home: Home, site: SiteConfig, *, every: bool) -> None:
     from client.cohort.other_formats import other_formats
     from client.cohort.scan import dicom_files, scan
     from client.cohort.select import Grouping, select
+    from client.dicom.headers.checks import WHOLE_SLIDE
     from client.dicom.index.index import Index
     from client.dicom.pixels.pixel_store import PixelStore
 
@@ -109,12 +111,16 @@ def _index_folder(home: Home, site: SiteConfig, *, every: bool) -> None:
             Grouping(by_series=False),
             store.withdrawn,
         )
-        found = decode(selected, store, index, _told)
-    patients = {item.header.patient for item in found.objects}
-    kinds = Counter(item.header.modality or "unknown" for item in found.objects)
+        # A whole slide is read tile by tile, by the run that wants it.
+        whole = [one for one in selected.images if one.image.sop_class == WHOLE_SLIDE]
+        others = tuple(one for one in selected.images if one.image.sop_class != WHOLE_SLIDE)
+        found = decode(replace(selected, images=others), store, index, _told)
+    usable = [item.header for item in found.objects] + [one.image.header for one in whole]
+    patients = {header.patient for header in usable}
+    kinds = Counter(header.modality or "unknown" for header in usable)
     said = ", ".join(f"{count} x {as_text(kind)}" for kind, count in kinds.most_common())
-    say(f"{len(found.objects)} images of {len(patients)} patients can be used ({said or 'none'}).")
-    instead = "" if found.objects else other_formats(site.data)
+    say(f"{len(usable)} images of {len(patients)} patients can be used ({said or 'none'}).")
+    instead = "" if usable else other_formats(site.data)
     if instead:
         say(as_text(instead))
     elif not files:

@@ -12,12 +12,15 @@ import torch
 from pydicom import dcmread
 from torch import nn
 
+from client.cli.data.index import index
+from client.cohort import decode
 from client.cohort.site_cohort import SiteCohort
 from client.dicom.reasons import Reason
 from client.inference.fit_calibration import FEWEST_PATIENTS, CalibrationOptions, fit
 from client.inference.trained_model import Local, score_study
 from client.results.writing import write_results
 from client.site.cache import Cache
+from client.site.home import Home
 from client.slides import frames as slide_frames
 from client.training.cohort_features import with_features
 from client.training.evaluation import score
@@ -95,6 +98,18 @@ def test_a_withdrawn_patients_tiles_go_and_the_others_stay(tmp_path: Path) -> No
     left = set(cache.items.rglob("*.npy"))
     assert {path.parent for path in before - left} != {path.parent for path in left}
     assert len({path.parent for path in left}) == 2
+
+
+def test_the_index_decodes_no_tile_of_a_slide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = site(tmp_path / "site", 2)
+    monkeypatch.setattr(decode, "read_image", lambda _file: 1 / 0)
+    home = Home(tmp_path / "home")
+    home.site_yaml.parent.mkdir()
+    home.site_yaml.write_text(f"name: north\ndata: {folder}\n", encoding="utf-8")
+    index(home, None, every=False)
+    assert "4 images of 2 patients can be used (4 x SM)" in capsys.readouterr().out
 
 
 def test_a_slide_that_cannot_be_used_leaves_the_others(tmp_path: Path) -> None:
