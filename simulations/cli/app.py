@@ -83,7 +83,10 @@ def compare(  # noqa: PLR0913 - one parameter an option
     seeds: SeedsOption = 1,
     arms: Annotated[
         str | None,
-        typer.Option(help="Some of local, pooled, federated, personalised, federated_dp."),
+        typer.Option(
+            help="Some of local, pooled, federated, personalised, federated_dp; and leave_one_out, "
+            "which measures each hospital with a model of the others."
+        ),
     ] = None,
     epsilon: EpsilonOption = None,
     changes: SetOption = None,

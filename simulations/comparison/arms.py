@@ -38,8 +38,12 @@ from simulations.comparison.arm_configurations import alone, plain, private
 from simulations.comparison.unfinished import Unfinished, rounds_of
 from simulations.engines.engine_choice import Engine, open_members
 
-Arm = Literal["local", "pooled", "federated", "personalised", "federated_dp"]
+Arm = Literal["local", "pooled", "federated", "personalised", "federated_dp", "leave_one_out"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
+#: Arms that are run where they are named: one more federation for each hospital takes long.
+NAMED_ALONE: frozenset[Arm] = frozenset({"leave_one_out"})
+#: Arms in which each hospital is measured with a model of its own.
+OWN_MODELS: frozenset[Arm] = frozenset({"local", "personalised", "leave_one_out"})
 
 #: The losses of nobody.
 _NO_LOSSES = torch.zeros(0, dtype=torch.float64)
@@ -89,7 +93,8 @@ def chosen_arms(text: str | None, config: RunConfig) -> tuple[Arm, ...]:
     `text` names them with commas between; None stands for all that the run can have.
     """
     if text is None:
-        return tuple(a for a in ARMS if a != "federated_dp" or config.privacy != "none")
+        usual = tuple(a for a in ARMS if a not in NAMED_ALONE)
+        return tuple(a for a in usual if a != "federated_dp" or config.privacy != "none")
     wanted = [part.strip() for part in text.split(",") if part.strip()]
     unknown = [name for name in wanted if name not in ARMS]
     if unknown or not wanted:
@@ -118,6 +123,8 @@ def run_arm(
         case "federated_dp":
             guarded = with_ledgers(sites, setting)
             outcome = _federated(arm, private(setting.config), guarded, setting)
+        case "leave_one_out":
+            outcome = _leave_one_out(sites, setting)
         case _:
             assert_never(arm)
     return replace(outcome, seconds=time.perf_counter() - start)
@@ -256,6 +263,40 @@ def _local(sites: SiteSet, setting: ArmSetting) -> ArmOutcome:
             continue
         run = f"local-{name}-{setting.seed}"
         state, *_ = _run(f"local {name}", config, {name: site}, setting, run)
+        own[name] = state.chosen
+        test[name], loss[name] = _measure(local_model, site, state.chosen)
+    return ArmOutcome(
+        test=test,
+        validation=loss,
+        rounds=(),
+        epsilon={},
+        delta={},
+        weights={},
+        chosen_round=0,
+        seconds=0.0,
+        own=own,
+    )
+
+
+def _leave_one_out(sites: SiteSet, setting: ArmSetting) -> ArmOutcome:
+    """Train the others of each hospital, and measure there: what a new hospital would get.
+
+    One whose others have too few patients to train has no scores.
+    """
+    if len(sites) < 2:
+        message = "There is one hospital, so none is left to train. Leave out arm leave_one_out."
+        raise RunFailed(message)
+    config, test, loss, own = plain(setting.config), {}, {}, {}
+    smallest = config.cohort.smallest_cohort
+    for name, site in sites.items():
+        others = {other: held for other, held in sites.items() if other != name}
+        able = sum(len(other.train) >= smallest for other in others.values())
+        if able < config.aggregation.smallest_quorum:
+            form = _test_scores(open_local_model(config, setting.seed), site)
+            test[name], loss[name] = no_scores(form), _NO_LOSSES
+            continue
+        run = f"leave_one_out-{name}-{setting.seed}"
+        state, local_model, *_ = _run(f"without {name}", config, others, setting, run)
         own[name] = state.chosen
         test[name], loss[name] = _measure(local_model, site, state.chosen)
     return ArmOutcome(

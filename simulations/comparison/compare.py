@@ -21,7 +21,7 @@ from common.metrics.intervals import Estimate, bootstrap_weights
 from common.tasks import task_of
 from common.tasks.task import Scores
 from server.rounds.run_rounds import RoundRecord
-from simulations.comparison.arms import Arm, ArmOutcome, ArmSetting, run_arm
+from simulations.comparison.arms import OWN_MODELS, Arm, ArmOutcome, ArmSetting, run_arm
 from simulations.comparison.bare_loop import bare_round_seconds
 from simulations.comparison.cohorts import sites_of
 from simulations.comparison.unfinished import Unfinished, key_of_comparison
@@ -81,7 +81,7 @@ class Comparison:
         Scores of different models do not rank patients of different hospitals against each
         other, so where each hospital has a model of its own it is always the mean.
         """
-        return self.config.evaluation.average == "sites" or arm in {"local", "personalised"}
+        return self.config.evaluation.average == "sites" or arm in OWN_MODELS
 
     def value(self, arm: Arm, seed: int) -> float:
         """Return the headline metric: over all test patients, or the mean of the sites' own."""

@@ -45,7 +45,7 @@ def config_of(found: Comparison, arm: Arm) -> RunConfig:
             return alone(found.config, len(found.cohorts))
         case "federated_dp":
             return private(found.config)
-        case "federated" | "local":
+        case "federated" | "local" | "leave_one_out":
             return plain(found.config)
         case "personalised":
             return without_privacy(found.config)

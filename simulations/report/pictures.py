@@ -29,6 +29,7 @@ COLOURS: Mapping[Arm, str] = {
     "federated": "#0072b2",
     "personalised": "#009e73",
     "federated_dp": "#d55e00",
+    "leave_one_out": "#cc79a7",
 }
 
 
@@ -85,6 +86,7 @@ def shown(arm: Arm) -> str:
         "federated": "federated",
         "personalised": "personalised",
         "federated_dp": "federated with DP",
+        "leave_one_out": "without each hospital",
     }[arm]
 
 

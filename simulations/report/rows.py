@@ -30,5 +30,12 @@ def rows(scores: Scores, chosen: list[int]) -> Scores:
 
 def main_arm(found: Comparison) -> Arm:
     """Return the arm whose predictions are looked at closely: the shared model if there is one."""
-    wanted: tuple[Arm, ...] = ("federated", "federated_dp", "pooled", "personalised", "local")
+    wanted: tuple[Arm, ...] = (
+        "federated",
+        "federated_dp",
+        "pooled",
+        "personalised",
+        "local",
+        "leave_one_out",
+    )
     return next(arm for arm in wanted if arm in found.arms)

@@ -62,8 +62,16 @@ _WORDS: dict[Arm, str] = {
     "pooled": "all patients pooled in one place {value}",
     "personalised": "the shared model personalised at each hospital {value}",
     "federated_dp": "the shared model with patient-level differential privacy ({price}) {value}",
+    "leave_one_out": "each hospital by a shared model of the others {value}",
 }
-_ORDER: tuple[Arm, ...] = ("local", "federated", "personalised", "pooled", "federated_dp")
+_ORDER: tuple[Arm, ...] = (
+    "local",
+    "federated",
+    "personalised",
+    "pooled",
+    "federated_dp",
+    "leave_one_out",
+)
 
 
 _EXACT = "The figures above are exact, as whoever made this page has all patients."

@@ -392,3 +392,36 @@ def test_the_interval_is_of_the_mean_over_seeds_with_a_patient_drawn_in_every_se
         for seeds in [(0,), (0, 0)]
     )
     assert two.gains["federated"] == one.gains["federated"]
+
+
+def test_a_hospital_that_is_left_out_trains_nothing_of_its_model(tmp_path: Path) -> None:
+    config = config_of()
+    north, east = cohorts_of(config, 30, 40)
+    plan = ComparisonPlan(arms=("leave_one_out",), seeds=(0,), folder=tmp_path / "both")
+    both = compare(config, (north, east), plan, ComparisonProgress())
+    (found,) = both.outcomes["leave_one_out", 0]
+    assert set(found.own) == {north.name, east.name}
+    # Its model is that of the other alone, and does not move with its own patients.
+    image = north.items.image
+    changed = replace(north, items=replace(north.items, image=image + 1))
+    plan = replace(plan, folder=tmp_path / "changed")
+    again = compare(config, (changed, east), plan, ComparisonProgress())
+    (other,) = again.outcomes["leave_one_out", 0]
+    for name, value in found.own[north.name].items():
+        assert torch.equal(value, other.own[north.name][name])
+    assert any(
+        not torch.equal(value, other.own[east.name][name])
+        for name, value in found.own[east.name].items()
+    )
+    assert both.is_mean_of_sites("leave_one_out")
+    figures = results(both)["arms"]
+    assert isinstance(figures, dict)
+    assert list(figures) == ["leave_one_out"]
+
+
+def test_one_hospital_alone_cannot_be_left_out(tmp_path: Path) -> None:
+    config = config_of()
+    (north, _) = cohorts_of(config, 30, 40)
+    plan = ComparisonPlan(arms=("leave_one_out",), seeds=(0,), folder=tmp_path)
+    with pytest.raises(RunFailed, match="none is left to train"):
+        compare(config, (north,), plan, ComparisonProgress())
