@@ -61,6 +61,13 @@ def _series(images: Images) -> str:
     return f", series {names} chosen by rules{trusted}"
 
 
+def _cut(images: Images) -> str:
+    """Return how slides and slices become images, where that is not one by one."""
+    if images.slide is not None:
+        return f", whole slides cut into tiles at {images.slide.mpp:g} microns a pixel"
+    return ", each slice between those beside it" if images.neighbours is not None else ""
+
+
 def _reads(run: RunConfig) -> str:
     parts: list[str] = []
     images = run.cohort.images
@@ -72,7 +79,7 @@ def _reads(run: RunConfig) -> str:
         held = _series(images)
         raw = ", raw (for processing)" if images.presentation == "for_processing" else ""
         units = f", PET in {images.units}" if images.units is not None else ""
-        parts.append(f"{images.dimensions}-D images{kinds}{held}{raw}{units}, {grid}")
+        parts.append(f"{images.dimensions}-D images{kinds}{held}{_cut(images)}{raw}{units}, {grid}")
     columns = columns_of(run)
     if columns:
         parts.append(f"columns {', '.join(columns)}")
@@ -85,7 +92,9 @@ def _trains(run: RunConfig) -> str:
     steps = f"{training.local_steps} step{'s' * (training.local_steps != 1)}"
     batch = training.batch_patients
     patients = "all patients" if batch == "all" else f"{batch} patients"
-    return f"{run.model.network}, {rounds} of {steps} with {patients} each"
+    pool = run.model.pool
+    pooled = "" if pool is None else f" with one answer a patient ({pool} of all pictures)"
+    return f"{run.model.network}{pooled}, {rounds} of {steps} with {patients} each"
 
 
 def _first_weights(run: RunConfig) -> list[str]:

@@ -16,6 +16,7 @@ from client.cli.data.index import index
 from client.cohort import decode
 from client.cohort.site_cohort import SiteCohort
 from client.dicom.reasons import Reason
+from client.governance.plain_words import described
 from client.inference.fit_calibration import FEWEST_PATIENTS, CalibrationOptions, fit
 from client.inference.trained_model import Local, score_study
 from client.results.writing import write_results
@@ -98,6 +99,12 @@ def test_a_withdrawn_patients_tiles_go_and_the_others_stay(tmp_path: Path) -> No
     left = set(cache.items.rglob("*.npy"))
     assert {path.parent for path in before - left} != {path.parent for path in left}
     assert len({path.parent for path in left}) == 2
+
+
+def test_whoever_approves_a_run_reads_that_slides_are_cut_and_pooled() -> None:
+    said = dict(described(config_of()))
+    assert "whole slides cut into tiles at 0.5 microns a pixel" in said["reads"]
+    assert "one answer a patient (attention of all pictures)" in said["trains"]
 
 
 def test_the_index_decodes_no_tile_of_a_slide(
