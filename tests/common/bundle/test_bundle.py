@@ -52,12 +52,9 @@ CASES = {
     "frozen_fused": "task: {kind: prognosis, outcome: fixed_horizon, event: died},"
     f"cohort: {{images: {{size: [40, 32], channels: 3}}, {TABLE}}},"
     "model: {network: frozen_features, projection: 16}",
-    "bags": "task: {kind: diagnosis, target: tumour},"
+    "bags": "task: {kind: prognosis, time: months, unit: months, intervals: [6, 12, 24]},"
     f"cohort: {{images: {{size: [16, 16]}}, {TABLE}}},"
     "model: {network: small_cnn, width: 4, pool: attention}",
-    "frozen_bags": "task: {kind: prognosis, time: months, unit: months, intervals: [6, 12, 24]},"
-    "cohort: {images: {size: [40, 32]}},"
-    "model: {network: frozen_features, projection: 16, pool: max}",
     "volume_outlines": "task: {kind: segmentation, structures: {head: [1], body: [2]}},"
     "cohort: {images: {size: [8, 8, 16]}}, model: {network: unet, width: 2}",
 }

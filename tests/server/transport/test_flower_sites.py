@@ -38,16 +38,24 @@ def coordinator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield found
 
 
-def patients_at(seed: int) -> Patients:
-    return learnable(patients_of((1, 2, 3, 1) * 4, (0,), seed))
+def patients_at(seed: int, image: tuple[int, ...] = (0,)) -> Patients:
+    return learnable(patients_of((1, 2, 3, 1) * 4, image, seed))
 
 
 @pytest.fixture
-def hospitals(coordinator: Running, tmp_path: Path) -> Iterator[dict[str, Hospital]]:
+def image() -> tuple[int, ...]:
+    """Return the shape of the hospitals' images: they have none."""
+    return (0,)
+
+
+@pytest.fixture
+def hospitals(
+    coordinator: Running, tmp_path: Path, image: tuple[int, ...]
+) -> Iterator[dict[str, Hospital]]:
     found = {}
     for seed, name in enumerate(("east", "north", "west")):
         site = coordinator.enrolled(name)
-        found[name] = Hospital(coordinator, site, tmp_path / name, patients_at(seed))
+        found[name] = Hospital(coordinator, site, tmp_path / name, patients_at(seed, image))
     yield found
     for hospital in found.values():
         hospital.end()
@@ -68,10 +76,11 @@ def rounds_over(
         yield lambda: run_rounds(config, sites, aggregator, first, RunRecords())
 
 
-def simulated(config: RunConfig) -> RunState:
+def simulated(config: RunConfig, image: tuple[int, ...] = (0,)) -> RunState:
+    names = enumerate(("east", "north", "west"))
     sites = {
         name: Site(name=name, train=p, validation=p, test=p)
-        for name, p in ((n, patients_at(s)) for s, n in enumerate(("east", "north", "west")))
+        for name, p in ((n, patients_at(s, image)) for s, n in names)
     }
     aggregator = aggregator_of(config.aggregation, 3)
     state = begin(config, "run", 0, aggregator)
@@ -90,6 +99,26 @@ def test_a_federation_ends_in_the_bits_of_its_simulation(
     assert fingerprint(state.weights) == fingerprint(expected.weights)
     assert state.history[-1].score == expected.history[-1].score
     assert [sorted(r.updates) for r in state.history] == [["east", "north", "west"]] * 4
+
+
+@pytest.mark.parametrize("image", [(1, 16, 16)])
+def test_a_federation_on_bags_ends_in_the_bits_of_its_simulation(
+    coordinator: Running, hospitals: dict[str, Hospital], tmp_path: Path, image: tuple[int, ...]
+) -> None:
+    config = config_of(
+        "aggregation: {smallest_quorum: 3}",
+        ", images_per_patient: 2",
+        cohort=", images: {size: [16, 16]}",
+        model="{network: small_cnn, width: 2, pool: attention}",
+    )
+    config = with_rounds(config, 2)
+    for hospital in hospitals.values():
+        hospital.start()
+    with rounds_over(coordinator, config, tmp_path / "run") as run:
+        state = run()
+    expected = simulated(config, image)
+    assert fingerprint(state.weights) == fingerprint(expected.weights)
+    assert state.history[-1].score == expected.history[-1].score
 
 
 SHORT = "aggregation: {smallest_quorum: 2}\nselection: {rule: last}\nexchange: {round_minutes: %s}"
