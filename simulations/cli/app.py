@@ -90,6 +90,9 @@ def compare(  # noqa: PLR0913 - one parameter an option
     ] = None,
     epsilon: EpsilonOption = None,
     changes: SetOption = None,
+    matrix: Annotated[
+        bool, typer.Option("--matrix", help="Measure each hospital's own model at every hospital.")
+    ] = False,
     threads: Threads = 0,
     workers: WorkersOption = None,
     engine: EngineOption = "builtin",
@@ -113,6 +116,7 @@ def compare(  # noqa: PLR0913 - one parameter an option
                 workers=workers,
                 engine=engine,
                 changes=tuple(changes or ()),
+                matrix=matrix,
             )
         )
 

@@ -20,6 +20,7 @@ from simulations.comparison.arms import chosen_arms
 from simulations.comparison.cohorts import check_parts, hospital_folders, load_hospitals
 from simulations.comparison.compare import Comparison, ComparisonPlan, compare
 from simulations.comparison.not_used import write_not_used
+from simulations.comparison.site_matrix import check_matrix, site_matrix
 from simulations.engines.engine_choice import Engine
 from simulations.report.output import begin_folder, write_found
 
@@ -38,6 +39,7 @@ class Request:
     workers: int | None = None
     engine: Literal["builtin", "ray"] = "builtin"
     changes: tuple[str, ...] = ()  # KEY=VALUE, each
+    matrix: bool = False  # measure each hospital's own model at every hospital
 
 
 def run_comparison(request: Request) -> Comparison:
@@ -47,6 +49,8 @@ def run_comparison(request: Request) -> Comparison:
     config = with_epsilon(config, request.epsilon)
     config = pinned(config, simulated=True)
     arms = chosen_arms(request.arms, config)
+    if request.matrix:
+        check_matrix(arms)
     if request.threads:
         torch.set_num_threads(request.threads)
     out = request.out or Path("runs") / config.name
@@ -72,6 +76,8 @@ def run_comparison(request: Request) -> Comparison:
         )
         found = compare(config, hospitals.cohorts, plan, live.progress)
     found = replace(found, left_out=hospitals.left_out)
+    if request.matrix:
+        found = replace(found, matrix=site_matrix(found))
     lines = write_found(out, found)
     console.print(table_of(found))
     for line in lines:

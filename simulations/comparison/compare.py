@@ -46,6 +46,8 @@ class Comparison:
     seconds: float
     #: Hospitals that could not be used at all, and why.
     left_out: Mapping[str, str] = field(default_factory=dict)
+    #: Headline by hospital that trained alone, and hospital measured; empty: nobody asked for it.
+    matrix: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
 
     @property
     def metric(self) -> str:

@@ -43,6 +43,7 @@ def results(comparison: Comparison) -> dict[str, Json]:
         "seeds": list(comparison.seeds),
         "constant_first_seed": {n: known(v) for n, v in constant_metrics(comparison).items()},
         "arms": {arm: arm_results(comparison, arm) for arm in comparison.arms},
+        "matrix": {t: dict(row) for t, row in comparison.matrix.items()},
         "verdicts": {site: _verdict(found) for site, found in comparison.verdicts.items()},
         "timing": {
             "round_seconds": known(comparison.round_seconds),
