@@ -19,6 +19,7 @@ from client.dicom.pixels.pixel_store import PixelStore
 from client.dicom.reading.phases import check_phases
 from client.dicom.reading.read import Header
 from client.dicom.reading.rescale import Pixels
+from client.dicom.reading.time_axis import phases_of, stack_of
 from client.dicom.reading.uptake import SUV, suv_factor
 from client.dicom.reading.volume import Geometry, levels_of, plane_affine, stack_slices
 from client.dicom.reasons import Reason, Unusable, UnusableFile
@@ -27,8 +28,9 @@ from client.series.alignment import misaligned
 from client.series.by_row import RuledImages
 from client.series.common_grid import ChannelVolume, on_grid_of, plane_grid
 from client.series.neighbours import neighbours
+from common.config.cohort import Time
 from common.config.run_config import Images
-from common.data.preprocessing import prepare
+from common.data.preprocessing import prepare, prepare_phases
 from common.data.unfit_image import Fault, UnfitImage
 
 _UNFIT: Mapping[Fault, Reason] = {
@@ -52,7 +54,8 @@ class Image:
     padding: NDArray[np.bool_] | None = None  # as values, without colours; None: there is none
     #: Of a volume, by instance and frame: the slice that it is.
     levels: Mapping[tuple[str, int], int] = field(default_factory=dict)
-    #: Other series of its study on its grid, by their place among the run's series.
+    #: Other series of its study on its grid, by their place among the run's series; or what was
+    #: there at later times, by phase.
     others: Mapping[int, ChannelVolume] = field(default_factory=dict)
 
     @property
@@ -70,6 +73,9 @@ def as_input(image: Image, rules: Images) -> Tensor:
 
     A series that is absent is zeros.
     """
+    if rules.time is not None and rules.time.form != "items":
+        later = [image.others[place].values for place in sorted(image.others)]
+        return prepare_phases([_grey(image.values), *later], image.spacing, rules, image.padding)
     base = prepare(image.values, image.spacing, rules, image.padding)
     if len(rules.series) < 2:
         return base
@@ -94,11 +100,9 @@ def find_images(
     """
     factors = _uptakes(decoded) if rules.units == SUV else {}
     if len(rules.series) > 1:
-        sets = _channel_sets(decoded, ruled or RuledImages())
-        for _, channels in sorted(sets.items(), key=lambda one: _source(one[1], rules)):
-            yield from _with_channels(
-                channels, _ChannelReading(decoded, rules, store, factors, ruled)
-            )
+        yield from _of_several_series(_ChannelReading(decoded, rules, store, factors, ruled))
+    elif rules.time is not None:
+        yield from _at_several_times(decoded, rules, rules.time, store, factors)
     elif rules.neighbours is not None:
         yield from _with_neighbours(decoded, store, factors)
     else:
@@ -167,6 +171,7 @@ def _scaled(
 
 # --- several series of one study as channels ------------------------------------------------
 
+_Factors = Mapping[tuple[str, str], float | UnusableFile]
 #: The objects of each channel of one study.
 _Channels = dict[int, list[Object]]
 
@@ -185,6 +190,14 @@ class _ChannelReading:
         """Return a channel's volume."""
         pixels = [_scaled(pixels_of(item, self.store), item, self.factors) for item in items]
         return _volume(items[0].header.series, items, pixels, self.decoded)
+
+
+def _of_several_series(reading: _ChannelReading) -> Iterator[Image | Unusable]:
+    """Yield the images of every study with its series as channels."""
+    rules = reading.rules
+    sets = _channel_sets(reading.decoded, reading.ruled or RuledImages())
+    for _, channels in sorted(sets.items(), key=lambda one: _source(one[1], rules)):
+        yield from _with_channels(channels, reading)
 
 
 def _channel_sets(decoded: Decoded, ruled: RuledImages) -> dict[tuple[str, str], _Channels]:
@@ -327,6 +340,68 @@ def _grey(values: NDArray[np.float32]) -> NDArray[np.float32]:
     if values.ndim < 4:
         return values
     found: NDArray[np.float32] = values.mean(axis=3)
+    return found
+
+
+# --- several pictures of every place --------------------------------------------------------
+
+
+def _at_several_times(
+    decoded: Decoded, rules: Images, time: Time, store: PixelStore, factors: _Factors
+) -> Iterator[Image | Unusable]:
+    """Yield the pictures of every stack of slices, those of one place in order of time."""
+    reading = _ChannelReading(decoded, rules, store, factors, None)
+    stacks: dict[tuple[object, ...], list[Object]] = defaultdict(list)
+    for item in decoded.objects:
+        stacks[item.header.patient, *stack_of(item.header, time.join)].append(item)
+    for items in sorted(stacks.values(), key=lambda several: several[0].path):
+        first = items[0].header
+        owned = {decoded.grouping.owned(one.header.patient, one.header.series) for one in items}
+        try:
+            with contained():
+                if owned & decoded.broken_series:
+                    raise UnusableFile(Reason.INCOMPLETE_SERIES, f"{len(items)} can be read")
+                held = {id(item.header): item for item in items}
+                headers = [item.header for item in items]
+                phases = [
+                    [held[id(header)] for header in phase]
+                    for phase in phases_of(headers, time.by, time.frames)
+                ]
+                made = list(_pictured(phases, time, reading))
+        except UnusableFile as problem:
+            what = first.series or items[0].path
+            yield problem.listed(what, decoded.grouping.whose(first))
+            continue
+        yield from made
+
+
+def _pictured(
+    phases: list[list[Object]], time: Time, reading: _ChannelReading
+) -> Iterator[Image | Unusable]:
+    """Yield volumes, or slices, with what was there at later times; or each by itself."""
+    if reading.rules.dimensions == 3:
+        groups = [[reading.volume(phase)] for phase in phases]
+    else:
+        groups = [[_flat(item, reading) for item in phase] for phase in phases]
+    for same in zip(*groups, strict=True):  # one place, or one volume, at all times
+        if time.form == "items":
+            yield from same
+            continue
+        base, *later = same
+        others = {
+            number: ChannelVolume(values=_grey(one.values), padding=one.padding)
+            for number, one in enumerate(later, 1)
+        }
+        instances = frozenset[str]().union(*(one.instances for one in same))
+        yield replace(base, others=others, instances=instances)
+
+
+def _flat(item: Object, reading: _ChannelReading) -> Image:
+    """Return the one picture of an object."""
+    pixels = _scaled(pixels_of(item, reading.store), item, reading.factors)
+    (found,) = _flat_images(item, pixels, reading.decoded)
+    if isinstance(found, Unusable):
+        raise UnusableFile(found.reason, f"{item.path}: {found.detail}".rstrip(": "))
     return found
 
 

@@ -32,6 +32,7 @@ from client.dicom.headers.checks import WITHOUT_PIXELS
 from client.dicom.headers.instance import Instance, Quarantined
 from client.dicom.reading.phases import SLICED
 from client.dicom.reading.read import Header
+from client.dicom.reading.time_axis import joined_name, stack_of
 from client.dicom.reading.uptake import BECQUEREL, GRAMS_PER_ML, SUV, check_tracer
 from client.dicom.reasons import Reason, UnusableFile
 from client.dicom.remarks import Remark
@@ -242,9 +243,10 @@ def _why(
     if len(modalities) > 1:
         return f"the row fits images of {len(modalities)} modalities"
     sliced = rules.dimensions == 3 or bool(modalities & SLICED)
-    if sliced and (several := _several(images, broken, mask)):
+    join = "none" if rules.time is None else rules.time.join
+    if sliced and (several := _several(images, broken, mask, join)):
         return several
-    kinds = {_kind(image, sliced=sliced) for image in images}
+    kinds = {_kind(image, sliced=sliced, join=join) for image in images}
     if len(kinds) > 1:
         return f"the row fits pictures of {len(kinds)} kinds"
     if mask is not None and mask.lower().endswith(".png") and len(images) > 1:
@@ -261,11 +263,18 @@ def several_kinds(images: Sequence[Instance]) -> str:
     return f"{len(kinds)} kinds (tomosynthesis beside others)" if len(kinds) > 1 else ""
 
 
-def _several(images: Sequence[Instance], broken: Mapping[str, set[str]], mask: str | None) -> str:
-    """Return that a study has several series, or a mask; nothing where neither has."""
+def _several(
+    images: Sequence[Instance], broken: Mapping[str, set[str]], mask: str | None, join: str
+) -> str:
+    """Return that a study has several series, or a mask; nothing where neither has.
+
+    Series that are slices of one stack count as the first of them.
+    """
     studies: dict[str, set[str]] = defaultdict(set)
+    stacks: dict[tuple[object, ...], str] = {}
     for image in images:
-        studies[image.study].add(image.series)
+        series = stacks.setdefault(stack_of(image.header, join), image.series)
+        studies[image.study].add(series)
     held = {study: found | broken.get(study, set()) for study, found in studies.items()}
     most = max(held, key=lambda study: len(held[study]))
     if len(held[most]) > 1:
@@ -277,13 +286,15 @@ def _several(images: Sequence[Instance], broken: Mapping[str, set[str]], mask: s
     return ""
 
 
-def _kind(image: Instance, *, sliced: bool) -> tuple[object, ...]:
+def _kind(image: Instance, *, sliced: bool, join: str = "none") -> tuple[object, ...]:
     """Return what images of several studies must have in common, to be more of the same."""
     words = image.image_type.upper().split("\\")
     made = bool({"GENERATED_2D", "TOMO_2D", "TOMOSYNTHESIS"} & set(words))
     if not sliced:
         return len(image.positions) > 1, made
-    text = "".join(c for c in image.series_description.casefold() if c.isalnum())
+    named = image.series_description.casefold()
+    named = named if join == "none" else joined_name(named)
+    text = "".join(c for c in named if c.isalnum())
     return text, _plane(image), words[0], image.sop_class if image.modality == "NM" else ""
 
 

@@ -26,6 +26,7 @@ from client.dicom.pixels.pixel_store import PixelStore
 from client.dicom.reading.files import File
 from client.dicom.reading.phases import SLICED
 from client.dicom.reading.read import Header
+from client.dicom.reading.time_axis import stack_of
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.inference.grid import FrameOrigin, flat_place, volume_place
 from client.labels.clinical_columns import encode_rows
@@ -188,6 +189,16 @@ def _slides(
     )
 
 
+def _stack_names(found: Decoded, images: Images) -> dict[str, str]:
+    """Return what each series is called: slices of one stack by the first of its series."""
+    join = "none" if images.time is None else images.time.join
+    first: dict[tuple[object, ...], str] = {}
+    return {
+        one.header.series: first.setdefault(stack_of(one.header, join), one.header.series)
+        for one in found.objects
+    }
+
+
 def _check_one_kind(items: Sequence[Item], found: Decoded, config: RunConfig) -> None:
     """Refuse several series of slices for one answer, which would be a mean over other pictures.
 
@@ -344,9 +355,10 @@ def _image_items(
     rules = config.cohort.images
     if rules is None:
         return [], problems
+    names = _stack_names(found, rules)
     by_series: dict[str, list[tuple[Path, Header]]] = defaultdict(list)
     for item in found.objects:
-        by_series[item.header.series].append((site / item.path, item.header))
+        by_series[names[item.header.series]].append((site / item.path, item.header))
     items: list[Item] = []
     for image in find_images(found, rules, store, ruled):
         if isinstance(image, Unusable):
@@ -358,8 +370,8 @@ def _image_items(
                 made = Item(
                     image=as_input(image, rules),
                     table=table,
-                    place=_place(site, image, by_series),
-                    series=image.header.series,
+                    place=_place(site, image, by_series[names[image.header.series]]),
+                    series=names[image.header.series],
                 )
         except UnusableFile as problem:
             problems.append(problem.listed(image.source))
@@ -368,12 +380,13 @@ def _image_items(
     return items, problems
 
 
-def _place(
-    site: Path, image: Image, by_series: dict[str, list[tuple[Path, Header]]]
-) -> FrameOrigin:
+def _place(site: Path, image: Image, series: Sequence[tuple[Path, Header]]) -> FrameOrigin:
     if image.geometry is None:
         return flat_place(site / image.source, image.header, image.frame)
-    return volume_place(by_series[image.source], image.values.shape[:3], image.spacing)
+    # Of several times, the first gives the volume its slices.
+    held = {instance for instance, _ in image.levels}
+    own = [(path, header) for path, header in series if header.instance in held]
+    return volume_place(own, image.values.shape[:3], image.spacing)
 
 
 def _row(header: Header, config: RunConfig, rows: SiteRows, problems: list[Unusable]) -> Tensor:

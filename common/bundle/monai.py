@@ -13,6 +13,7 @@ from common.bundle.monai_places import datalist, places, shown, source, spacing
 from common.bundle.origin import Json
 from common.bundle.words import INTENDED_USE, channel_names, modalities, table_columns
 from common.config.run_config import Images, RunConfig, Table
+from common.config.task import BoundedNumber
 from common.models.windows import OVERLAP
 
 SCHEMA = (
@@ -95,6 +96,18 @@ def _output(config: RunConfig) -> dict[str, Json]:
     images, named = config.cohort.images, config.task.labels
     outlines = config.task.outlines
     shape = list(images.size) if outlines and images is not None else []
+    form = config.task.predicts
+    if isinstance(form, BoundedNumber):
+        return {
+            "type": "tuples",
+            "format": "points",
+            "num_channels": 1,
+            "spatial_shape": [],
+            "dtype": "float32",
+            "value_range": [form.low, form.high],
+            "is_patch_data": False,
+            "channel_def": {"0": _plain(f"{named[0]} ({form.unit})")},
+        }
     return {
         "type": "image" if outlines else "probabilities",
         "format": "labels" if outlines else "classes",

@@ -31,6 +31,10 @@ class Preparation(nn.Module):
         self.channels: int = rules.input_channels
         #: Each channel is a series of its own, all on the grid of one of them.
         self.apart: bool = len(rules.series) > 1
+        #: Each channel is a picture of its own time, all of them on one scale of grey.
+        phased = rules.time is not None and rules.time.form != "items"
+        self.phases: int = (rules.time.frames or 0) if rules.time is not None and phased else 0
+        self.difference: bool = rules.time is not None and rules.time.form == "difference"
         self.fit: str = "patch" if rules.patch is not None else rules.fit
         self.spacing = [] if rules.spacing is None else list(rules.spacing)
         self.resamples = rules.spacing is not None
@@ -43,16 +47,32 @@ class Preparation(nn.Module):
         """Return (channels, *size) of (1 or 3, columns, rows[, slices]).
 
         Where the model takes several series, of (series, ...) in the order of its channels; one
-        that is not there is zeros.
+        that is not there is zeros. Where it takes several times, of (times, ...) in their order.
 
         `spacing` is in mm by column, row and slice; an empty list where it is unknown. In 2-D the
         ratio of the two alone counts.
         """
         given = self.turned(image.to(torch.float32))
-        values = self.by_series(given) if self.apart else self.scaled(self.coloured(given))
+        if self.apart:
+            values = self.by_series(given)
+        elif self.phases > 0:
+            values = self.scaled(self.counted(given))
+        else:
+            values = self.scaled(self.coloured(given))
         across = self.reversed_spacing(spacing)
         shape = self.resampled_shape(list(values.shape[1:]), across)
-        return self.fitted(self.resized(values, shape), across)
+        found = self.fitted(self.resized(values, shape), across)
+        if self.difference:
+            found = found[1:] - found[:1]
+            if self.intensity != "zscore":
+                found = found / 2 + 0.5
+        return found
+
+    def counted(self, image: Tensor) -> Tensor:
+        """Return the image, which has a channel for each time."""
+        if image.shape[0] != self.phases:
+            raise ValueError("Expected one channel for each time, in their order.")
+        return image
 
     @torch.jit.export
     def restore(self, output: Tensor, shape: list[int], spacing: list[float]) -> Tensor:

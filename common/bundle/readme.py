@@ -79,6 +79,9 @@ def _image_words(images: Images) -> str:
     if images.patch is not None:
         grid = f"its own extent, by patches of {grid}"
     held = f"{images.input_channels} channel(s)"
+    if images.time is not None and images.time.form != "items":
+        taken = "what changed since the first" if images.time.form == "difference" else "in order"
+        held += f" of {images.time.frames} pictures of each place at several times ({taken})"
     if images.channel_names:
         held += f" ({', '.join(images.channel_names)}, all on the grid of "
         held += f"{images.channel_names[images.reference]}; one that may be absent is zeros)"

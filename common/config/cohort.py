@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from annotated_types import Ge, Le
+from pydantic import ConfigDict, Field, Strict, model_validator
 
 from common.config.section import Part, PositiveFloat, PositiveInt, Real
 from common.config.series import SeriesRule, check_rules
@@ -36,6 +37,48 @@ def _size_or_patch(schema: dict[str, Any]) -> None:
     """Let a JSON schema take `patch` in place of `size`."""
     schema["required"] = [name for name in schema["required"] if name != "size"]
     schema["anyOf"] = [{"required": ["size"]}, {"required": ["patch"]}]
+
+
+class Time(Part):
+    """Pictures of one place at several times, echoes or weightings: which are used, and how.
+
+    Every place of a series must have the same number of them. Each place orders its own, by rank.
+    """
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    #: What orders them. auto takes the first that every place has and tells its pictures apart by:
+    #: temporal_position, trigger_time, acquisition (AcquisitionNumber), echo (EchoTime), the time
+    #: of acquisition, instance (InstanceNumber).
+    by: Literal["auto", "temporal_position", "trigger_time", "acquisition", "echo", "instance"] = (
+        "auto"
+    )
+    #: How many are taken, evenly by rank from the first on; without it all (`as: items` alone).
+    frames: Annotated[int, Strict(), Ge(2), Le(64)] | None = None
+    #: channels: side by side, on one scale of grey. difference: each later one less the first.
+    #: items: each a picture of its own.
+    form: Literal["channels", "items", "difference"] = Field(default="channels", alias="as")
+    #: slices: series of one study that differ in the number at the end of their description are
+    #: one stack, as where each slice was a series.
+    join: Literal["none", "slices"] = Field(default="none", exclude_if=lambda g: g == "none")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Time:
+        if self.form != "items" and self.frames is None:
+            message = f"as: {self.form} needs frames, such as 2, which fixes the channels"
+            raise ValueError(message)
+        return self
+
+    @property
+    def channels(self) -> int:
+        """Channels that the phases of one picture are."""
+        match self.form:
+            case "channels":
+                return self.frames or 1
+            case "difference":
+                return (self.frames or 2) - 1
+            case "items":
+                return 1
 
 
 class Images(Part):
@@ -105,6 +148,9 @@ class Images(Part):
         default="frame", alias="register", exclude_if=lambda given: given == "frame"
     )
 
+    #: Cine, contrast phases, echoes: several pictures of every place. Without it they are refused.
+    time: Time | None = Field(default=None, exclude_if=lambda given: given is None)
+
     #: In place of `size`: images keep their own extent (volumes at `spacing`), a network is trained
     #: on patches of this size and slides over the whole when it is asked.
     patch: tuple[PositiveInt, PositiveInt] | tuple[PositiveInt, PositiveInt, PositiveInt] | None = (
@@ -152,6 +198,7 @@ class Images(Part):
                 " [rows, columns] and channels: 3, and neither slide nor several series"
             )
             raise ValueError(message)
+        _check_time(self)
         if self.slide is not None and self.series:
             message = (
                 "slide takes all levels of a slide, among which series cannot choose; remove series"
@@ -186,6 +233,8 @@ class Images(Part):
     @property
     def input_channels(self) -> int:
         """Channels of the network's input."""
+        if self.time is not None and self.time.form != "items":
+            return self.time.channels
         return len(self.series) if len(self.series) > 1 else self.channels
 
     @property
@@ -229,6 +278,23 @@ class Images(Part):
         if self.patch is not None:
             return 16
         return 32 if self.input_channels * math.prod(self.size) <= _MOST_VALUES_OF_32_BITS else 16
+
+
+def _check_time(images: Images) -> None:
+    """Refuse what cannot stand beside several pictures of every place."""
+    if images.time is None:
+        return
+    if len(images.series) > 1:
+        message = "time goes together with one series; several channels and times are not read yet"
+        raise ValueError(message)
+    beside = {"slide": images.slide, "neighbours": images.neighbours, "patch": images.patch}
+    for name, given in beside.items():
+        if given is not None:
+            message = f"time and {name} do not go together yet; remove one of them"
+            raise ValueError(message)
+    if images.channels != 1 and images.time.form != "items":
+        message = f"time as {images.time.form} makes the channels itself; remove channels"
+        raise ValueError(message)
 
 
 class NumberColumn(Part):

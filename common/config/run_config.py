@@ -463,6 +463,8 @@ def _check_network(task: Task, cohort: Cohort, model: Model) -> None:
             f"cohort.images.series has {len(images.series)}"
         )
         raise ValueError(message)
+    if images is not None and images.time is not None:
+        _check_phases(task, images, model)
     flat = model.network == "frozen_features" and not is_extension(model.backbone)
     if flat and images is not None and images.dimensions == 3:
         message = (
@@ -473,6 +475,21 @@ def _check_network(task: Task, cohort: Cohort, model: Model) -> None:
     fault = misfit(model, images)
     if fault is not None:
         raise ValueError(fault)
+
+
+def _check_phases(task: Task, images: Images, model: Model) -> None:
+    """Refuse pictures of several times where a task or network takes one."""
+    if task.outlines:
+        message = "segmentation takes one picture of each place; remove cohort.images.time"
+        raise ValueError(message)
+    frozen = model.network == "frozen_features" and not is_extension(model.backbone)
+    if frozen and images.input_channels not in {1, 3}:
+        message = (
+            f"frozen_features with backbone {model.backbone} takes 1 or 3 channels, "
+            f"cohort.images.time gives {images.input_channels}; write e.g. as: difference with "
+            "frames: 2"
+        )
+        raise ValueError(message)
 
 
 def load_config(path: Path, changes: Changes = MappingProxyType({})) -> RunConfig:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -36,6 +38,29 @@ def prepare(
     found = fit(intensity(channels, rules, outside), spacing, rules, nearest=False)
     check_finite(found)
     return found
+
+
+def prepare_phases(
+    phases: Sequence[NDArray[np.float32]],
+    spacing: tuple[float, ...] | None,
+    rules: Images,
+    padding: NDArray[np.bool_] | None = None,
+) -> Tensor:
+    """Return a network's input, (channels, *size), from pictures of the same places at other times.
+
+    Each is (rows, columns) or (slices, ...). All are on one scale of grey, so that they can be
+    compared; as a difference, each later one less the first, halved around 0.5 where grey is from
+    0 to 1.
+    """
+    assert rules.time is not None  # noqa: S101  # whoever calls has phases
+    together = torch.from_numpy(np.stack([np.ascontiguousarray(p, np.float32) for p in phases]))
+    outside = None if padding is None or not padding.any() else torch.from_numpy(padding)
+    found = fit(intensity(together, rules, outside), spacing, rules, nearest=False)
+    check_finite(found)
+    if rules.time.form != "difference":
+        return found
+    changed = found[1:] - found[:1]
+    return changed if rules.intensity == "zscore" else changed / 2 + 0.5
 
 
 def prepare_labels(

@@ -92,6 +92,8 @@ class Instance:
             aspect=self.aspect,
             acquired=self.acquired,
             tracer=self.tracer,
+            description=self.series_description,
+            made=self.technique.made,
         )
 
 

@@ -36,7 +36,8 @@ _SAME_TIME, _TIMES = 0.02, frozenset({"EchoTime", "InversionTime"})
 #: What is one for all slices of a picture of one kind, wherever they lie.
 _OF_A_PICTURE = ("EchoTime", "EchoNumbers", "DiffusionBValue")
 
-_Frame = tuple[Header, int]
+#: A slice: its object, and which frame of it.
+Placed = tuple[Header, int]
 
 
 def check_phases(images: Sequence[Header]) -> None:
@@ -49,7 +50,7 @@ def check_phases(images: Sequence[Header]) -> None:
         return
     _check_alike(images)
     placed = [(image, frame) for image in sliced for frame in range(len(image.positions))]
-    groups = list(_at_one_place(placed))
+    groups = [[image for image, _ in group] for group in at_one_place(placed)]
     on_another = sum(len(group) - 1 for group in groups)
     if on_another:
         whole = len({len(group) for group in groups}) == 1
@@ -91,9 +92,9 @@ def _check_frames(image: Header) -> None:
         raise UnusableFile(Reason.MULTI_PHASE, f"{image.frames} frames, {' and '.join(kinds)}")
 
 
-def _at_one_place(slices: Sequence[_Frame]) -> Iterator[list[Header]]:
+def at_one_place(slices: Sequence[Placed]) -> Iterator[list[Placed]]:
     """Yield the slices of each place: of one orientation, level and corner."""
-    turned: dict[tuple[float, ...], list[_Frame]] = defaultdict(list)
+    turned: dict[tuple[float, ...], list[Placed]] = defaultdict(list)
     for image, frame in slices:
         turned[tuple(round(c, 3) for c in image.orientations[frame])].append((image, frame))
     for cosines, group in turned.items():
@@ -111,7 +112,7 @@ def _at_one_place(slices: Sequence[_Frame]) -> Iterator[list[Header]]:
                 aside -= np.outer(aside @ normal, normal)
                 same = np.linalg.norm(aside, axis=1) < max(group[rest[0]][0].spacing or (1.0, 1.0))
                 same[0] = True
-                yield [group[place][0] for place in rest[same]]
+                yield [group[place] for place in rest[same]]
                 rest = rest[~same]
 
 

@@ -24,6 +24,7 @@ from client.dicom.reading.never_decoded import check_pictured
 from client.dicom.reading.parse import BoundedFile, parse_file
 from client.dicom.reading.presentation_intent import presentation_of, units_of
 from client.dicom.reading.rescale import Pixels, as_quantities
+from client.dicom.reading.technique import made_at
 from client.dicom.reading.tracer import Tracer, tracer_of
 from client.dicom.reasons import DecoderGaveUp, Reason, UnusableFile
 
@@ -90,6 +91,8 @@ class Header:
     aspect: float = 1.0  # height of a pixel over its width, where spacing is None
     acquired: tuple[float | None, ...] = ()  # of ACQUIRED; None where it is not said
     tracer: Tracer | None = None  # of a PET
+    description: str = ""  # SeriesDescription
+    made: str = ""  # date and time of acquisition, else of the series: YYYYMMDDHHMMSS
 
     @property
     def pixel(self) -> tuple[float, float] | None:
@@ -170,6 +173,13 @@ def _header(dataset: Dataset) -> Header:
         aspect=shape.aspect,
         acquired=acquired_of(dataset),
         tracer=tracer_of(dataset),
+        description=text_of(dataset, "SeriesDescription"),
+        made=made_at(
+            *(
+                (text_of(dataset, f"{name}Date"), text_of(dataset, f"{name}Time"))
+                for name in ("Acquisition", "Series")
+            )
+        ),
     )
 
 

@@ -1,0 +1,165 @@
+"""Order of the pictures that a series holds of each place: phases of a heart beat, echoes, passes.
+
+The pictures of one place are put in order by what the headers say, the first of these that every
+picture says and that tells those of each place apart:
+
+    temporal_position   TemporalPositionIdentifier   the same values at every place
+    trigger_time        TriggerTime                  ranked at each place: heart beats differ
+    acquisition         AcquisitionNumber            ranked at each place
+    echo                EchoTime                     the same values at every place
+    (auto only)         date and time of acquisition, which go on past midnight
+    instance            InstanceNumber, where it goes place by place, phase by phase, or anew at
+                        each place; numbers in any other order say nothing
+
+Nothing is made up: places with different numbers of pictures are MULTI_PHASE_UNEVEN, pictures that
+nothing orders are PHASE_ORDER_UNKNOWN.
+
+Public: phases_of, stack_of.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from client.dicom.reading.phases import Placed, at_one_place
+from client.dicom.reading.read import ACQUIRED, Header
+from client.dicom.reasons import Reason, UnusableFile
+
+_Value = float | str
+_Read = Callable[[Header], _Value | None]
+#: Echo times are the same where they round to the same tenth of a millisecond.
+_ECHO_DIGITS = 1
+_LAST_NUMBER = re.compile(r"[\s_\-.:#]*[0-9]+\s*$")
+
+
+def _acquired(name: str, header: Header) -> float | None:
+    place = ACQUIRED.index(name)
+    return header.acquired[place] if header.acquired[place:] else None
+
+
+def _echo(header: Header) -> float | None:
+    value = _acquired("EchoTime", header)
+    return None if value is None else round(value, _ECHO_DIGITS)
+
+
+_EVIDENCE: Mapping[str, _Read] = {
+    "temporal_position": lambda header: _acquired("TemporalPositionIdentifier", header),
+    "trigger_time": lambda header: _acquired("TriggerTime", header),
+    "acquisition": lambda header: _acquired("AcquisitionNumber", header),
+    "echo": _echo,
+    "time of acquisition": lambda header: header.made or None,
+    "instance": lambda header: header.number or None,
+}
+#: What names a phase, so that every place has the same ones; others are ranked where they are.
+_NAMES_IT = frozenset({"temporal_position", "echo"})
+
+
+def phases_of(headers: Sequence[Header], by: str, frames: int | None) -> list[list[Header]]:
+    """Return the chosen phases, each with one picture of every place, in the same order of places.
+
+    `by` is one kind of evidence, or auto; `frames` phases are taken evenly by rank, None takes all.
+    UnusableFile says why there are none.
+    """
+    several = [header for header in headers if header.frames != 1]
+    if several:
+        detail = f"{several[0].frames} frames in one object, whose times are not read"
+        raise UnusableFile(Reason.PHASE_ORDER_UNKNOWN, detail)
+    if any(not header.positions for header in headers):
+        raise UnusableFile(Reason.NO_GEOMETRY)
+    places = [[header for header, _ in place] for place in at_one_place(_placed(headers))]
+    count = _even(places)
+    if count < (frames or 2):
+        told = "1 picture" if count == 1 else f"{count} pictures"
+        detail = f"every place has {told}, the run takes {frames or 'two or more'}"
+        raise UnusableFile(Reason.TOO_FEW_PHASES, detail)
+    ordered = _ordered(places, by)
+    ranks = range(count) if frames is None else [n * count // frames for n in range(frames)]
+    return [[place[rank] for place in ordered] for rank in ranks]
+
+
+def _placed(headers: Sequence[Header]) -> list[Placed]:
+    # Whatever files and numbers are called, places come in one order.
+    return sorted(((header, 0) for header in headers), key=lambda one: one[0].positions[0])
+
+
+def _even(places: Sequence[Sequence[Header]]) -> int:
+    """Return how many pictures every place has."""
+    counts = Counter(map(len, places))
+    if len(counts) == 1:
+        return next(iter(counts))
+    told = ", ".join(
+        f"{number} place{'s' * (number != 1)} with {count}"
+        for count, number in sorted(counts.items(), reverse=True)
+    )
+    raise UnusableFile(Reason.MULTI_PHASE_UNEVEN, f"pictures of one place: {told}")
+
+
+def _ordered(places: Sequence[Sequence[Header]], by: str) -> list[list[Header]]:
+    """Return each place's pictures in order of time."""
+    asked = _EVIDENCE if by == "auto" else {by: _EVIDENCE[by]}
+    faults = []
+    for name, read in asked.items():
+        values = [[read(header) for header in place] for place in places]
+        fault = _fault(name, values)
+        if not fault:
+            return [_sorted(place, read) for place in places]
+        faults.append(f"{name}: {fault}")
+    raise UnusableFile(Reason.PHASE_ORDER_UNKNOWN, "; ".join(faults))
+
+
+def _sorted(place: Sequence[Header], read: _Read) -> list[Header]:
+    values = {id(header): read(header) for header in place}
+    return sorted(place, key=lambda header: values[id(header)])  # type: ignore[arg-type, return-value]  # all of one type, none of them None: `_fault` looked
+
+
+def _fault(name: str, values: Sequence[Sequence[_Value | None]]) -> str:
+    """Return why these values do not order the pictures of each place; empty where they do."""
+    if any(value is None for place in values for value in place):
+        return "not said by all"
+    if any(len(set(place)) < len(place) for place in values):
+        return "the same for several pictures of a place"
+    alike = len({frozenset(place) for place in values}) == 1
+    if name in _NAMES_IT and not alike:
+        return "other values at other places"
+    if name == "instance" and not alike and not _is_regular(values):
+        return "neither place by place nor phase by phase"
+    return ""
+
+
+def _is_regular(values: Sequence[Sequence[_Value | None]]) -> bool:
+    """Return whether numbers go through one place after the other, or one phase after the other."""
+    owner = {number: place for place, numbers in enumerate(values) for number in numbers}
+    count, places = len(values[0]), len(values)
+    if len(owner) < count * places:  # some number stands at two places
+        return False
+    order = [owner[number] for number in sorted(owner, key=lambda one: (one is None, one))]
+    by_place = all(len(set(order[n : n + count])) == 1 for n in range(0, len(order), count))
+    by_phase = all(len(set(order[n : n + places])) == places for n in range(0, len(order), places))
+    return by_place or by_phase
+
+
+def stack_of(header: Header, join: str) -> tuple[object, ...]:
+    """Return what slices of one stack have in common: their series, or with `slices` its like.
+
+    Series whose descriptions differ in the number at their end alone are one stack, where study,
+    orientation, frame of reference, matrix and pixel spacing are one.
+    """
+    if join == "none" or not header.description:
+        return (header.study, header.series)
+    turned = tuple(round(c, 2) + 0.0 for c in header.orientations[0]) if header.orientations else ()
+    spacing = tuple(round(s, 3) for s in header.spacing or ())
+    return (
+        header.study,
+        joined_name(header.description),
+        turned,
+        header.frame_of_reference,
+        header.shape,
+        spacing,
+    )
+
+
+def joined_name(description: str) -> str:
+    """Return a series' description without the number at its end."""
+    return _LAST_NUMBER.sub("", description).casefold().strip()
