@@ -34,6 +34,7 @@ from common.config.extension import distribution_of
 from common.config.run_config import RunConfig
 from common.data.weights import load_into
 from common.models.bags import pools
+from common.models.deep_supervision import is_deep_head
 from common.models.run_network import network_of
 from common.models.windows import slid
 from common.platform.code_hash import RELEASE
@@ -123,7 +124,8 @@ def open_model(folder: Path, allowed: Iterable[AllowedExtension] = ()) -> Traine
     _check_release(folder, bundle)
     _check_allowed(folder, bundle, allowed)
     network = network_of(bundle.config, 0, start=False)  # all of them come from the bundle
-    wanted = {name: value.shape for name, value in network.named_parameters()}
+    named = network.named_parameters()
+    wanted = {name: value.shape for name, value in named if not is_deep_head(name)}
     held = {name: value.shape for name, value in bundle.weights.items()}
     if wanted != held:
         odd = sorted(n for n in wanted.keys() | held.keys() if wanted.get(n) != held.get(n))

@@ -22,6 +22,7 @@ from common.bundle.monai import inference_json, metadata_json
 from common.bundle.readme import readme
 from common.config.run_config import RunConfig, read_config
 from common.data.weights import Weights, load_weights, save_weights
+from common.models.deep_supervision import is_deep_head
 from common.platform.durable_files import replace_durably
 from common.platform.errors import StateDamaged
 
@@ -44,7 +45,8 @@ class Bundle:
     """A bundle that was read back, whole and unchanged."""
 
     config: RunConfig  # the run that made it
-    weights: Weights  # every parameter of `common.models.run_network.network_of(config, seed)`
+    weights: Weights  # every parameter of `common.models.run_network.network_of(config, seed)` but
+    # those of heads that training alone uses
     card: Mapping[str, object]  # card.json as it stands
     onnx: Path  # model.onnx
 
@@ -67,7 +69,11 @@ def write_bundle(folder: Path, network: nn.Module, config: RunConfig, card: Card
     unfinished = folder / UNFINISHED
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        weights = {name: parameter.detach() for name, parameter in network.named_parameters()}
+        weights = {
+            name: parameter.detach()
+            for name, parameter in network.named_parameters()
+            if not is_deep_head(name)
+        }
         unfinished.mkdir()
         save_weights(unfinished / "model.safetensors", weights, {"run": config.fingerprint()})
         _write(unfinished, files)

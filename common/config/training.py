@@ -81,6 +81,12 @@ class Model(Part):
     #: With `start`: all of the network, its head alone, or `{last_blocks: n}` and the head.
     train: TrainedPart = Field(default="all", exclude_if=lambda given: given == "all")
 
+    #: dynunet: half and a quarter of the resolution are trained to outline, too, by heads of their
+    #: own that the bundle does not hold.
+    deep_supervision: bool = Field(
+        strict=True, default=False, exclude_if=lambda given: given is False
+    )
+
     def __hash__(self) -> int:
         # A dict has none of its own, and what is computed for a model is kept by it.
         return hash(self.model_dump_json())
@@ -92,6 +98,12 @@ class Model(Part):
             message = (
                 f"backbone={self.backbone} goes with network: frozen_features; {self.network} "
                 "takes the images themselves"
+            )
+            raise ValueError(message)
+        if self.deep_supervision and self.network != "dynunet":
+            message = (
+                f"deep_supervision goes with network: dynunet, and not with {self.network}; remove "
+                "it"
             )
             raise ValueError(message)
         if self.arguments and not foreign and not is_extension(self.backbone):

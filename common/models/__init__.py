@@ -1,7 +1,7 @@
 """Networks: `build_model` from a configuration, `extract_features` of images once and for all.
 
-Imported from here: bags, efficientnet_lite, extension_network, frozen_features, fusion,
-    local_layers, run_network, windows.
+Imported from here: bags, deep_supervision, efficientnet_lite, extension_network, frozen_features,
+    fusion, local_layers, run_network, windows.
 May import: common.config, common.data, common.extensions, common.platform, common.tasks.
 """
 

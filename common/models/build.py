@@ -13,9 +13,10 @@ from common.config.network_sizes import misfit
 from common.config.run_config import Cohort, Images, Model
 from common.extensions.loading import Pins
 from common.models.bags import BagClassifier, pool_of
+from common.models.deep_supervision import DeepSegmenter, deep_heads
 from common.models.frozen_features import feature_width, image_shape
 from common.models.fusion import Classifier, Segmenter, WithAbsence, linear_head, start_at_zero
-from common.models.monai_networks import image_body, segmentation_parts
+from common.models.monai_networks import image_body, segmentation_parts, widths_of
 from common.models.small_cnn import SmallCnn
 from common.models.start_weights import ChannelAffine, begin, fold_norms
 from common.platform.errors import ConfigurationError
@@ -59,13 +60,21 @@ def _build(model: Model, cohort: Cohort, outputs: int, pins: Pins) -> nn.Module:
                 return _bag(model, nn.Identity(), width, columns, outputs)
             return _over_features(model, width + columns, outputs)
         case "unet" | "segresnet" | "dynunet" | "swin_unetr":
-            return Segmenter(*segmentation_parts(model, _images(model, cohort), outputs))
+            return _segmenter(model, _images(model, cohort), outputs)
         case _:
             body, features = _image_body(model, _images(model, cohort))
             if model.pool is not None:
                 return _bag(model, body, features, columns, outputs)
             head = linear_head(features + columns, outputs, model.hidden, dropout=model.dropout)
             return Classifier(body, head)
+
+
+def _segmenter(model: Model, images: Images, outputs: int) -> nn.Module:
+    body, head = segmentation_parts(model, images, outputs)
+    if not model.deep_supervision:
+        return Segmenter(body, head)
+    heads = deep_heads(widths_of(model, images), images.dimensions, outputs)
+    return DeepSegmenter(body, head, heads)
 
 
 def _over_features(model: Model, inputs: int, outputs: int) -> Classifier:
@@ -159,7 +168,7 @@ def norm_parameters(network: nn.Module) -> tuple[str, ...]:
 
 def head_parameters(network: nn.Module) -> tuple[str, ...]:
     """Return the parameters after the features: what FedRep and FedPer leave at each site."""
-    kinds = Classifier | Segmenter | BagClassifier
+    kinds = Classifier | Segmenter | DeepSegmenter | BagClassifier
     heads = (module.head for module in network.modules() if isinstance(module, kinds))
     kept = {id(parameter) for head in heads for parameter in head.parameters()}
     return tuple(n for n, p in network.named_parameters() if id(p) in kept and p.requires_grad)

@@ -142,7 +142,8 @@ def _norm(width: int) -> tuple[str, dict[str, int]]:
     return "group", {"num_groups": math.gcd(8, width)}
 
 
-def _widths(model: Model, images: Images) -> list[int]:
+def widths_of(model: Model, images: Images) -> list[int]:
+    """Return the channels of each level of UNet and DynUNet, the full resolution first."""
     return [model.width * 2**level for level in range(levels(images.dimensions))]
 
 
@@ -154,7 +155,7 @@ def _unet(model: Model, images: Images, outputs: int) -> tuple[nn.Module, nn.Mod
     """
     from monai.networks.nets.unet import UNet
 
-    widths = _widths(model, images)
+    widths = widths_of(model, images)
     body = UNet(
         spatial_dims=images.dimensions,
         in_channels=images.input_channels,
@@ -186,7 +187,7 @@ def _segresnet(model: Model, images: Images, outputs: int) -> tuple[nn.Module, n
 def _dynunet(model: Model, images: Images, outputs: int) -> tuple[nn.Module, nn.Module]:
     from monai.networks.nets.dynunet import DynUNet
 
-    widths = _widths(model, images)
+    widths = widths_of(model, images)
     network = DynUNet(
         spatial_dims=images.dimensions,
         in_channels=images.input_channels,
