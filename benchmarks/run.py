@@ -29,6 +29,7 @@ SCRIPTS = (
     "private_step",
     "rounds",
     "large_cohort",
+    "patch_memory",
     "slide_tiles",
     "federation",
     "pull",
