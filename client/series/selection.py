@@ -24,6 +24,7 @@ from typing import Literal
 from client.dicom.headers.checks import WITHOUT_PIXELS
 from client.dicom.headers.instance import Instance, Quarantined
 from client.dicom.reading.phases import SLICED
+from client.dicom.reading.time_axis import stack_of
 from client.dicom.reasons import Reason
 from client.series.fitting import NO_ALIASES, Aliases, fits, may_fit
 from common.config.run_config import Images
@@ -75,7 +76,7 @@ class ChosenSeries:
 
 @dataclass(frozen=True, kw_only=True)
 class _Candidate:
-    """The images of one series that fit a rule."""
+    """The images of one series, or of several that are one stack, that fit a rule."""
 
     study: str
     series: str
@@ -167,10 +168,14 @@ class _Search:
     def _candidates(self, fitting: Iterable[Instance]) -> list[_Candidate]:
         series: dict[tuple[str, str], list[Instance]] = defaultdict(list)
         whole: dict[tuple[str, str], list[Instance]] = defaultdict(list)
-        for image in fitting:
-            series[image.study, image.series].append(image)
+        # Series that the run joins to one stack count as the first of them.
+        join = "none" if self.rules.time is None else self.rules.time.join
+        stacks: dict[tuple[object, ...], str] = {}
         for image in self.images:
-            whole[image.study, image.series].append(image)
+            name = stacks.setdefault(stack_of(image.header, join), image.series)
+            whole[image.study, name].append(image)
+        for image in fitting:
+            series[image.study, stacks[stack_of(image.header, join)]].append(image)
         broken = {(file.study, file.series) for file in self.lost.files}
         found = [
             _Candidate(
@@ -185,7 +190,7 @@ class _Search:
         if self.rules.dimensions == 2:
             return found
         # A single slice is no volume, but where the others of its series broke.
-        return [c for c in found if c.places > 1 or (c.study, c.series) in broken]
+        return [c for c in found if c.places > 1 or broken & _series_of(c)]
 
     def _refused(self, candidate: _Candidate) -> Problem | None:
         """Return why a site lets an image of a series into no cohort."""
@@ -223,6 +228,10 @@ class _Search:
                 return _Found(fared="missing", problem=(Reason.INCOMPLETE_SERIES, detail))
             return _Found(fared="missing")
         return _Found(fared="missing", problem=(Reason.MISSING_SERIES, f"none fits {rule.name}"))
+
+
+def _series_of(candidate: _Candidate) -> set[tuple[str, str]]:
+    return {(image.study, image.series) for image in candidate.images}
 
 
 def _shared(rules: Images, found: Sequence[_Found]) -> list[Problem]:

@@ -137,7 +137,7 @@ STEPS: dict[str, tuple[object, str, str]] = {
     "stored values": (images, "pixels_of", "1 label"),
     "grey values": (images, "_checked", "1 label"),
     "a volume": (images, "stack_slices", "volumes"),
-    "a network's input": (prepare, "prepare", "1 label"),
+    "a network's input": (images, "prepare", "1 label"),
     "a mask": (prepare, "read_mask", "outlines"),
     "a mask's format": (image_masks, "_read", "outlines"),
     "brightness": (brightness, "pixels_of", "1 label"),

@@ -236,6 +236,24 @@ def test_two_stacks_of_a_study_are_not_joined(tmp_path: Path) -> None:
         load(cine(tmp_path, two), config_of("{frames: 3, join: slices}"))
 
 
+def test_a_rule_chooses_one_of_two_stacks_of_joined_series(tmp_path: Path) -> None:
+    def two(place: int, phase: int) -> Said:
+        return dict(by_slice(place, phase)) | {
+            "SeriesDescription": f"{'cine sa' if place < 2 else 'late sa'} {place}"
+        }
+
+    rule = "series: [{name: moving, description: [cine]}]"
+    ruled = "{frames: 3, join: slices}, " + rule
+    folder = cine(tmp_path, two)
+    found = load(folder, config_of(ruled))
+    assert found.items.image.shape == (2, PHASES, 8, 8)
+    assert {told.reason for told in found.unusable} == {Reason.OTHER_SERIES}
+    volume = load(folder, config_of(ruled, size="[8, 8, 8]"))
+    assert volume.items.image.shape == (1, PHASES, 8, 8, 8)
+    with pytest.raises(NobodyUsable, match=r"AMBIGUOUS_SERIES.*rule moving fits 2 series"):
+        load(folder, config_of("{frames: 3}, " + rule))
+
+
 @pytest.mark.parametrize(
     ("description", "name"),
     [("cine_sa_12", "cine_sa"), ("SA 3", "sa"), ("T2*", "t2*"), ("sa", "sa"), ("7", "")],
