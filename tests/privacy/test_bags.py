@@ -317,9 +317,11 @@ def audited(claimed: float, weaker: float = 1.0) -> float:
     return epsilon_at_least(right, count, DELTA)
 
 
+@pytest.mark.slow
 def test_a_run_on_bags_stays_below_its_claim() -> None:
     assert 0.2 * 4 < audited(4.0) < 4
 
 
+@pytest.mark.slow
 def test_a_third_of_the_noise_is_found_out_on_bags() -> None:
     assert audited(4.0, weaker=3.0) > 4

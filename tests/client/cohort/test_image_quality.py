@@ -233,6 +233,7 @@ def lettered(text: str) -> np.ndarray:
     return np.asarray(picture)
 
 
+@pytest.mark.slow
 def test_print_in_an_ultrasound_picture_is_read_where_the_site_asks_for_it(tmp_path: Path) -> None:
     for name, text in (("named", "MUELLER ANNA"), ("plain", "")):
         dataset = image(lettered(text), name, name)

@@ -208,6 +208,7 @@ def test_daemon_and_commands_use_one_file_at_once(tmp_path: Path) -> None:
     assert len(Approvals(place).listed()) == 40
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.sampled_from(CHANGES), st.sampled_from(["approved", "declined"]))))
 def test_a_decision_is_the_last_one_of_its_own_configuration(
     tmp_path_factory: pytest.TempPathFactory, said: list[tuple[dict[str, object], str]]

@@ -46,6 +46,7 @@ def lines(name: str, arguments: str = "{}", size: str = "16,16", content: str = 
     return list(told(name, arguments, size, content or None))
 
 
+@pytest.mark.slow
 def test_everything_that_a_distribution_offers_is_tried(place: Path) -> None:
     assert place.is_file()
     found = lines("example-nets", size="5,5")

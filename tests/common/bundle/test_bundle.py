@@ -58,6 +58,8 @@ CASES = {
     "volume_outlines": "task: {kind: segmentation, structures: {head: [1], body: [2]}},"
     "cohort: {images: {size: [8, 8, 16]}}, model: {network: unet, width: 2}",
 }
+#: Of these, the ones whose export takes seconds.
+LONG = ("frozen_fused", "bags", "volume_outlines")
 WIDE = {
     name: "task: {kind: diagnosis, target: y}, cohort: {images: {size: [32, 32]}},"
     f"model: {{network: {name}}}"
@@ -112,7 +114,11 @@ def answers(path: Path, config: RunConfig, items: int) -> tuple[list[np.ndarray]
 
 
 @pytest.fixture(
-    scope="module", params=[*CASES, *(pytest.param(name, marks=pytest.mark.slow) for name in WIDE)]
+    scope="module",
+    params=[
+        *(name for name in CASES if name not in LONG),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in (*LONG, *WIDE)),
+    ],
 )
 def exported(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory

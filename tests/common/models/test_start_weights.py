@@ -105,6 +105,7 @@ def close(found: Tensor, expected: Tensor) -> bool:
 IMAGE = torch.rand((2, 3, 32, 32), generator=torch.Generator().manual_seed(7))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [".safetensors", ".pth"])
 def test_a_network_begins_as_its_authors_left_it(weights: Path, ending: str) -> None:
     network = theirs()
@@ -115,6 +116,7 @@ def test_a_network_begins_as_its_authors_left_it(weights: Path, ending: str) -> 
     assert close(ours(IMAGE[:1]), ours(IMAGE)[:1])  # no item sees another
 
 
+@pytest.mark.slow
 def test_grey_images_are_what_they_were_in_colours(weights: Path) -> None:
     network = theirs()
     sha256 = put(weights, dict(network.state_dict()))
@@ -123,6 +125,7 @@ def test_grey_images_are_what_they_were_in_colours(weights: Path) -> None:
     assert close(ours(grey), network(grey.expand(-1, 3, -1, -1)))
 
 
+@pytest.mark.slow
 def test_names_of_densenet_as_torchvision_has_them(weights: Path) -> None:
     network = with_statistics(DenseNet121(2, 3, out_channels=1))
     held = {n.replace(".layers.", "."): v for n, v in network.state_dict().items()}
@@ -134,6 +137,7 @@ def test_names_of_densenet_as_torchvision_has_them(weights: Path) -> None:
         assert close(ours(IMAGE), network(IMAGE))
 
 
+@pytest.mark.slow
 def test_names_of_radimagenets_resnet(weights: Path) -> None:
     network = theirs()
     places = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
@@ -145,6 +149,7 @@ def test_names_of_radimagenets_resnet(weights: Path) -> None:
     assert close(ours(IMAGE), network(IMAGE))
 
 
+@pytest.mark.slow
 def test_names_of_medicalnet(weights: Path) -> None:
     network = theirs(1, 3)
     held = {f"module.{name}": value for name, value in network.state_dict().items()}
@@ -229,6 +234,7 @@ class _Runs:
         return Path.touch, ("ran",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "train", "trained"),
     [

@@ -80,7 +80,16 @@ def mean_of_one_round(config: RunConfig, weights: Weights) -> Weights:
     return train_round(config, FakeSites(), aggregator, replace(state, weights=weights)).weights
 
 
-@pytest.mark.parametrize("strategy", ["FedAdam", "FedYogi", "FedAdagrad", "MultiKrum", "Bulyan"])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        "FedAdam",
+        "FedYogi",
+        "FedAdagrad",
+        "MultiKrum",
+        pytest.param("Bulyan", marks=pytest.mark.slow),
+    ],
+)
 def test_other_strategies_of_flower_run_too(strategy: str) -> None:
     found = final(flower(strategy))
     assert all(torch.isfinite(value).all() for value in found.values())

@@ -14,6 +14,8 @@ from simulations.cli.app import app
 from simulations.cli.compare import Request, run_comparison
 from tests.wardround.small_runs import SMALL
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -20,6 +20,7 @@ from tests.simulations.golden import cohorts, config_of
 _PRIVATE = "{unit: patient, epsilon: 8.0, delta: 0.001, default_patients: 14}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arm", ["federated", "federated_dp"])
 def test_what_is_frozen_is_the_files_in_every_round_and_in_the_bundle(
     arm: Arm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
