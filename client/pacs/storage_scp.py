@@ -6,54 +6,17 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from socketserver import BaseServer
 
 from pynetdicom import ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
 from pynetdicom.dimse_primitives import C_STORE
 
-from client.dicom.reasons import UnusableFile
 from client.pacs.connection.association import NETWORK_SECONDS, VERIFICATION
 from client.pacs.connection.caller_limits import LIMITS
 from client.pacs.connection.handshake import tls_context
 from client.pacs.connection.sockets import Entity, Listener
-from client.pacs.received_file import place
 from client.site.pacs_section import PacsConfig
 from common.platform.errors import ConfigurationError, Unreachable
-
-#: PS3.4 table B.2-1.
-_SUCCESS, _OUT_OF_RESOURCES, _NOT_UNDERSTOOD = 0x0000, 0xA700, 0xC000
-
-
-@contextmanager
-def receive(
-    pacs: PacsConfig,
-    folder: Path,
-    arrived: Callable[[Path], None],
-    *,
-    address: str | None = None,
-    only_pacs: bool = True,
-) -> Iterator[int]:
-    """Take what is sent to own_title on own_port, until left; yields the port.
-
-    Each object is checked, written below `folder` as study/series/instance.dcm, and `arrived` is
-    told from the association's thread before the sender has its answer. `address` is what the
-    port is bound to (None: pacs.own_address, and all of this machine's without that). With
-    `only_pacs`, only the PACS's title may call. Unreachable when the port is taken.
-    """
-
-    def store(event: evt.Event) -> int:
-        try:
-            landed = place(folder, [event.encoded_dataset()])
-        except UnusableFile:
-            return _NOT_UNDERSTOOD
-        except OSError:
-            return _OUT_OF_RESOURCES
-        arrived(landed.path)
-        return _SUCCESS
-
-    with listen(pacs, store, address=address, only_pacs=only_pacs) as port:
-        yield port
 
 
 @contextmanager
@@ -64,7 +27,14 @@ def listen(
     address: str | None = None,
     only_pacs: bool = True,
 ) -> Iterator[int]:
-    """Give each C-STORE request to `store`, which returns the status; otherwise as `receive`."""
+    """Give each C-STORE request on own_port to `store`, until left; yields the port.
+
+    `store` returns the status (PS3.4 table B.2-1), from the association's thread. What is taken and
+    what refused is decided there: of a pull in client/pacs/cmove.py, of studies to be scored in
+    client/inference/arrivals/intake.py. `address` is what the port is bound to (None:
+    pacs.own_address, and all of this machine's without that). With `only_pacs`, only the PACS's
+    title may call. Unreachable when the port is taken.
+    """
     if pacs.own_port is None:
         message = "pacs has no own_port on which images come in. Choose one, and write it there."
         raise ConfigurationError(message)

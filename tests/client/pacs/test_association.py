@@ -14,13 +14,13 @@ from types import SimpleNamespace
 import pytest
 
 from client.pacs.connection.association import VERIFICATION, associate
-from client.pacs.storage_scp import receive
 from client.site.pacs_section import PacsConfig
 from common.platform.errors import ConfigurationError, TrustRefused, Unreachable, WardroundError
 from tests.client.dicom_files import image, noise, save
 from tests.client.pacs.authority import HospitalAuthority
 from tests.client.pacs.orthanc import Pacs, free_port, orthanc
 from tests.client.pacs.reaching import reaching
+from tests.client.pacs.receiving import receive
 
 pytestmark = pytest.mark.processes
 

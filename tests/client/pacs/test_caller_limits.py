@@ -18,10 +18,10 @@ from pynetdicom.pdu import A_ASSOCIATE_RQ
 
 from client.pacs.connection import caller_limits
 from client.pacs.connection.caller_limits import CallerLimits
-from client.pacs.storage_scp import receive
 from client.site.pacs_section import PacsConfig
 from tests.client.dicom_files import image, noise, save
 from tests.client.pacs.orthanc import free_port
+from tests.client.pacs.receiving import receive
 
 pytestmark = pytest.mark.processes
 
