@@ -45,14 +45,6 @@ class Job:
     question: str  # SHA-256 of the request, in hex: the answer's name in the outbox
 
 
-@dataclass(frozen=True, kw_only=True)
-class Done:
-    """One request answered; the answer lies in the outbox."""
-
-    question: str
-    seconds: float
-
-
 def main(home: Home, jobs: TextIO, results: TextIO) -> None:
     """Answer jobs until the daemon closes the pipe."""
     config = load_site_config(home.site_yaml)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Literal, Protocol
+from typing import Literal
 
 Sex = Literal["M", "F", "O", ""]
 
@@ -75,11 +75,3 @@ class OutcomeRecords:
         """Note a day on which a patient was in the hospital."""
         if day is not None:
             self.last_contact[person] = max(day, self.last_contact.get(person, day))
-
-
-class RecordSource(Protocol):
-    """Where records come from."""
-
-    def records(self, patients: frozenset[str] | None) -> OutcomeRecords:
-        """Return what there is of these PatientIDs; None: of everybody."""
-        ...

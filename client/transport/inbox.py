@@ -90,10 +90,6 @@ class Inbox:
         except OSError as error:
             raise KeyError(name) from error
 
-    def lose(self, delivery: PendingMessage, name: str) -> None:
-        """Throw an object away that is not what its name says."""
-        (self._objects(delivery) / name).unlink(missing_ok=True)
-
     def note_receipt(self, delivery: PendingMessage, receipt: str) -> None:
         """Keep the receipt that came with a request; before the request, which it belongs to."""
         if receipt:
