@@ -17,7 +17,7 @@ from client.dicom.headers.instance import Instance
 from client.dicom.reading.groups import two_issuers
 from client.dicom.reasons import Reason
 from client.dicom.remarks import Remark
-from client.series.selection import is_secondary_capture
+from client.series.selection import is_scout, is_secondary_capture
 from client.site.quality_section import Action, QualityRules
 
 #: Series of one modality below which nobody is an outlier.
@@ -143,7 +143,7 @@ def _under_two(
 def localizers(rows: Iterable[Instance]) -> Iterator[Suspect]:
     """Yield scouts (PS3.3 C.7.6.1.1.2, value 3 of Image Type)."""
     for row in rows:
-        if "LOCALIZER" in row.image_type.upper().split("\\"):
+        if is_scout(row):
             yield Suspect(row=row, reason=Reason.LOCALIZER)
 
 

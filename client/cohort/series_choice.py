@@ -38,6 +38,7 @@ from client.dicom.reasons import Reason, UnusableFile
 from client.dicom.remarks import Remark
 from client.labels.label_table import Labels, dicom_keys, key_of_row
 from client.series.by_row import Key, RuledImages
+from client.series.fitting import plane_of
 from client.series.magnification import (
     SLIDE,
     at_several_magnifications,
@@ -295,13 +296,4 @@ def _kind(image: Instance, *, sliced: bool, join: str = "none") -> tuple[object,
     named = image.series_description.casefold()
     named = named if join == "none" else joined_name(named)
     text = "".join(c for c in named if c.isalnum())
-    return text, _plane(image), words[0], image.sop_class if image.modality == "NM" else ""
-
-
-def _plane(image: Instance) -> int | None:
-    """Return the patient's axis that slices follow; None where it is not said."""
-    if not image.orientations:
-        return None
-    a, b, c, d, e, f = image.orientations[0]
-    normal = [abs(b * f - c * e), abs(c * d - a * f), abs(a * e - b * d)]
-    return normal.index(max(normal))
+    return text, plane_of(image), words[0], image.sop_class if image.modality == "NM" else ""

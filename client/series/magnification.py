@@ -13,13 +13,12 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
+from client.dicom.headers.checks import WHOLE_SLIDE
 from client.dicom.headers.instance import Instance
 from client.dicom.reasons import Reason
 
 #: Modality of slides under a microscope.
 SLIDE = "SM"
-#: VL Whole Slide Microscopy Image Storage.
-_WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 #: Pixels that differ in size by less than this part are of one magnification.
 _SAME = 0.05
 _MICRONS = 1e3
@@ -29,7 +28,7 @@ def several_magnifications(images: Iterable[Instance]) -> str:
     """Return the magnifications of slides where there are several; nothing where it is one."""
     slides = [image for image in images if _is_slide(image)]
     sizes = sorted({size for image in slides if (size := _pixel(image)) is not None})
-    unsaid = any(_pixel(image) is None and image.sop_class == _WHOLE_SLIDE for image in slides)
+    unsaid = any(_pixel(image) is None and image.sop_class == WHOLE_SLIDE for image in slides)
     kinds: list[list[float]] = []
     for size in sizes:
         if kinds and size <= kinds[-1][0] * (1 + _SAME):
@@ -62,7 +61,7 @@ def refused_slides(group: Sequence[Instance], told: str) -> Iterator[tuple[Insta
 
 
 def _is_slide(image: Instance) -> bool:
-    return image.modality == SLIDE or image.sop_class == _WHOLE_SLIDE
+    return image.modality == SLIDE or image.sop_class == WHOLE_SLIDE
 
 
 def _pixel(image: Instance) -> float | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ class TileFeatures:
 
     config: RunConfig
 
-    @property
+    @cached_property
     def key(self) -> list[object]:
         """Return what the features follow beside the tiles."""
         model = self.config.model

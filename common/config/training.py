@@ -150,79 +150,72 @@ class Model(Part):
         return self
 
 
-_Chance = Annotated[float, Field(strict=True, gt=0, le=1)]
+class _Step(Part):
+    #: With which each image is changed by the step.
+    chance: float = Field(strict=True, default=0.5, gt=0, le=1)
 
 
-class Flip(Part):
+class Flip(_Step):
     """Axes of the prepared image, each flipped by itself with the chance."""
 
     name: Literal["flip"]
     axes: tuple[Literal["slices", "rows", "columns"], ...] = Field(min_length=1)
-    chance: _Chance = 0.5
 
 
-class Rotate(Part):
+class Rotate(_Step):
     """A turn in the plane of the slices by up to so many degrees either way."""
 
     name: Literal["rotate"]
     degrees: float = Field(strict=True, gt=0, le=180)
-    chance: _Chance = 0.5
 
 
-class Zoom(Part):
+class Zoom(_Step):
     """Larger or smaller by up to such a part, alike along all axes."""
 
     name: Literal["zoom"]
     most: float = Field(strict=True, gt=0, le=0.5)
-    chance: _Chance = 0.5
 
 
-class Shift(Part):
+class Shift(_Step):
     """Moved along each axis by up to such a part of its side; the border repeats."""
 
     name: Literal["shift"]
     most: float = Field(strict=True, gt=0, le=0.5)
-    chance: _Chance = 0.5
 
 
-class Noise(Part):
+class Noise(_Step):
     """Gaussian noise on each value, with a standard deviation of up to so much."""
 
     name: Literal["noise"]
     most: float = Field(strict=True, gt=0, le=10)
-    chance: _Chance = 0.5
 
 
-class Blur(Part):
+class Blur(_Step):
     """A Gaussian blur with a width (sigma) of up to so many pixels."""
 
     name: Literal["blur"]
     most: float = Field(strict=True, gt=0, le=10)
-    chance: _Chance = 0.5
 
 
-class Contrast(Part):
+class Contrast(_Step):
     """Values times up to 1 + or - so much, around the image's mean."""
 
     name: Literal["contrast"]
     most: float = Field(strict=True, gt=0, lt=1)
-    chance: _Chance = 0.5
 
 
-class Brightness(Part):
+class Brightness(_Step):
     """Up to so much more or less on all values alike."""
 
     name: Literal["brightness"]
     most: float = Field(strict=True, gt=0, le=10)
-    chance: _Chance = 0.5
 
 
-class Gamma(Part):
+class Gamma(_Step):
     """Values to a power between two, within the image's own lowest and highest."""
 
     name: Literal["gamma"]
     range: tuple[PositiveFloat, PositiveFloat]
-    chance: _Chance = 0.5
 
     @model_validator(mode="after")
     def _rising(self) -> Gamma:

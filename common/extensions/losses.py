@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from common.config.extension import ExtensionUse
 from common.config.run_config import ExtensionTask, RunConfig
 from common.extensions.contract import LossExtension
+from common.extensions.foreign_code import refusing
 from common.extensions.global_state import left_alone
 from common.extensions.loading import checked_arguments, load
 from common.extensions.recorded import Recorded, recorded
@@ -46,14 +47,13 @@ def recorded_loss(name: str, loss: Recorded, output: Tensor, target: Tensor) -> 
     recorded and tried on it.
     """
     record = recorded(name, loss, (output, target))
-    try:
-        with left_alone(name), torch.random.fork_rng(devices=[]), torch.enable_grad():
-            pair = [_answer(function, output, target) for function in (record, loss)]
-    except ExtensionRefused:
-        raise
-    except Exception as error:
-        message = f"{name} fails: {type(error).__name__}: {error!s:.300}"
-        raise ExtensionRefused(message) from error
+    with (
+        refusing(f"{name} fails"),
+        left_alone(name),
+        torch.random.fork_rng(devices=[]),
+        torch.enable_grad(),
+    ):
+        pair = [_answer(function, output, target) for function in (record, loss)]
     _check(name, pair)
     found = _Recorded(name, record)
     _check_in_training(name, found, output, target)

@@ -24,7 +24,7 @@ from common.tasks import task_of
 from simulations.cli.compare import Request
 from simulations.cli.progress import LiveProgress
 from simulations.comparison.arm_configurations import with_epsilon
-from simulations.comparison.arms import chosen_arms
+from simulations.comparison.arms import Arm, chosen_arms
 from simulations.comparison.cohorts import check_parts, hospital_folders, load_hospitals
 from simulations.comparison.compare import ComparisonPlan, compare
 from simulations.comparison.sweep import (
@@ -45,6 +45,7 @@ from simulations.report.results import write_results
 class _Combination:
     values: Mapping[str, object]
     config: RunConfig
+    arms: tuple[Arm, ...]
     folder: str  # below the sweep's
 
 
@@ -75,9 +76,9 @@ def _combinations(request: Request, varied: Sequence[str]) -> list[_Combination]
     for values in combinations(varied):
         config = load_config(request.config, with_set(values, request.changes))
         config = pinned(with_epsilon(config, request.epsilon), simulated=True)
-        chosen_arms(request.arms, config)
+        arms = chosen_arms(request.arms, config)
         folder = key_of("combination", config.fingerprint())[:12]
-        found.append(_Combination(values=values, config=config, folder=folder))
+        found.append(_Combination(values=values, config=config, arms=arms, folder=folder))
     return found
 
 
@@ -90,7 +91,7 @@ def _row(request: Request, one: _Combination, out: Path, console: Console) -> Sw
 
     for doubt in doubts(config):
         tell(doubt)
-    arms, seeds = chosen_arms(request.arms, config), range(request.seeds)
+    arms, seeds = one.arms, range(request.seeds)
     folders = hospital_folders(config, request.data, out)
     hospitals = load_hospitals(config, folders, Cache(out / "cache"), tell)
     key = key_of(key_of_comparison(config, hospitals.cohorts), list(arms), request.seeds)

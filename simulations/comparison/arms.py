@@ -265,17 +265,7 @@ def _local(sites: SiteSet, setting: ArmSetting) -> ArmOutcome:
         state, *_ = _run(f"local {name}", config, {name: site}, setting, run)
         own[name] = state.chosen
         test[name], loss[name] = _measure(local_model, site, state.chosen)
-    return ArmOutcome(
-        test=test,
-        validation=loss,
-        rounds=(),
-        epsilon={},
-        delta={},
-        weights={},
-        chosen_round=0,
-        seconds=0.0,
-        own=own,
-    )
+    return _of_own_models(test, loss, own)
 
 
 def _leave_one_out(sites: SiteSet, setting: ArmSetting) -> ArmOutcome:
@@ -299,6 +289,13 @@ def _leave_one_out(sites: SiteSet, setting: ArmSetting) -> ArmOutcome:
         state, local_model, *_ = _run(f"without {name}", config, others, setting, run)
         own[name] = state.chosen
         test[name], loss[name] = _measure(local_model, site, state.chosen)
+    return _of_own_models(test, loss, own)
+
+
+def _of_own_models(
+    test: Mapping[str, Scores], loss: Mapping[str, Tensor], own: Mapping[str, Weights]
+) -> ArmOutcome:
+    """Return the outcome of an arm without a shared model, of which no round is told."""
     return ArmOutcome(
         test=test,
         validation=loss,

@@ -17,8 +17,8 @@ from client.cohort.split import simulated_key
 from common.config.run_config import RunConfig
 from common.data.weights import Weights
 from common.extensions.metrics import foreign_metrics
-from common.metrics.intervals import Estimate, bootstrap_weights
-from common.tasks import task_of
+from common.metrics.intervals import Estimate
+from common.tasks import patient_weights, task_of
 from common.tasks.task import Scores
 from server.rounds.run_rounds import RoundRecord
 from simulations.comparison.arms import OWN_MODELS, Arm, ArmOutcome, ArmSetting, run_arm
@@ -64,18 +64,11 @@ class Comparison:
 
     def metrics(self, scores: Scores, seed: int) -> dict[str, Estimate]:
         """Return all metrics of scores, bootstrapped by patient."""
-        rules = self.config.evaluation
-        weights = bootstrap_weights(max(len(scores.loss), 1), rules.bootstrap, seed)
-        task = task_of(self.config.task)
-        found = task.exact(scores, weights, rules)
-        if not rules.metrics:
-            return found
-        exact = rules.model_copy(update={"count_noise": 0.0})
-        return found | foreign_metrics(self.config, task.statistics(scores, exact))
+        return exact_metrics(self.config, scores, seed)
 
     def site_value(self, arm: Arm, seed: int, site: str) -> float:
         """Return the headline metric on a site's own test patients; nan without any outcome."""
-        return self._value(self.site_scores(arm, seed, site))
+        return self.headline(self.site_scores(arm, seed, site))
 
     def is_mean_of_sites(self, arm: Arm) -> bool:
         """Return whether an arm's headline is the mean of the hospitals' own values.
@@ -91,9 +84,10 @@ class Comparison:
             values = [self.site_value(arm, seed, c.name) for c in self.cohorts]
             known = [value for value in values if not math.isnan(value)]
             return statistics.fmean(known) if known else math.nan
-        return self._value(self.merged_scores(arm, seed))
+        return self.headline(self.merged_scores(arm, seed))
 
-    def _value(self, scores: Scores) -> float:
+    def headline(self, scores: Scores) -> float:
+        """Return the headline metric of scores; nan of nobody."""
         patients = len(scores.loss)
         if patients == 0:
             return float("nan")
@@ -107,6 +101,19 @@ class Comparison:
             if (arm, self.seeds[0]) in self.outcomes:
                 return arm, self.seeds[0], self.outcomes[arm, self.seeds[0]][0].weights
         return None
+
+
+def exact_metrics(config: RunConfig, scores: Scores, seed: int) -> dict[str, Estimate]:
+    """Return all metrics of scores, an extension's among them.
+
+    Intervals are bootstrapped by patient: all images of one are drawn together.
+    """
+    rules, task = config.evaluation, task_of(config.task)
+    found = task.exact(scores, patient_weights(scores, rules.bootstrap, seed), rules)
+    if not rules.metrics:
+        return found
+    exact = rules.model_copy(update={"count_noise": 0.0})
+    return found | foreign_metrics(config, task.statistics(scores, exact))
 
 
 @dataclass(frozen=True, kw_only=True)

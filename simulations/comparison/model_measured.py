@@ -16,14 +16,13 @@ from client.inference.trained_model import TrainedModel, open_model
 from client.site.extensions_section import all_of
 from client.training.evaluation import score
 from client.training.local_model import LocalModel, open_local_model
-from common.config.run_config import RunConfig
 from common.data.sample import Patients
 from common.data.weights import load_into
 from common.extensions.content import offered
-from common.metrics.intervals import Estimate, bootstrap_weights
+from common.metrics.intervals import Estimate
 from common.platform.errors import CohortError, ConfigurationError
-from common.tasks import task_of
 from common.tasks.task import Scores
+from simulations.comparison.compare import exact_metrics
 from simulations.comparison.verdicts import concatenated
 
 #: Of each hospital's patients: those whom the run's split keeps for testing, or all.
@@ -80,7 +79,7 @@ def measured(
     """
     together = len(scores) > 1 and model.config.evaluation.average == "merged"
     merged = {"all": concatenated(list(scores.values()))} if together else {}
-    return {n: _metrics(found, model.config) for n, found in {**scores, **merged}.items()}
+    return {n: exact_metrics(model.config, found, 0) for n, found in {**scores, **merged}.items()}
 
 
 def _network(model: TrainedModel) -> LocalModel:
@@ -94,9 +93,3 @@ def _chosen(site: SiteCohort, model: TrainedModel, part: Part) -> Patients:
     if part == "all":
         return site.items
     return site.split(model.config.cohort.split, simulated_key(model.seed))["test"]
-
-
-def _metrics(scores: Scores, config: RunConfig) -> dict[str, Estimate]:
-    rules = config.evaluation
-    weights = bootstrap_weights(len(scores.loss), rules.bootstrap, 0)
-    return task_of(config.task).exact(scores, weights, rules)

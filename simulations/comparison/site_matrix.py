@@ -6,12 +6,9 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from client.training.evaluation import score
 from client.training.local_model import open_local_model
 from common.platform.errors import ConfigurationError
-from common.tasks import task_of
 from common.tasks.task import Scores
 from simulations.comparison.arm_configurations import alone
 from simulations.comparison.arms import Arm
@@ -42,7 +39,7 @@ def site_matrix(found: Comparison) -> Matrix:
         for trained, tested in _scores(found, seed).items():
             for site, scores in tested.items():
                 held = values.setdefault(trained, {}).setdefault(site, [])
-                value = _value(found, scores)
+                value = found.headline(scores)
                 if math.isfinite(value):
                     held.append(value)
     return {
@@ -68,8 +65,3 @@ def _scores(found: Comparison, seed: int) -> dict[str, dict[str, Scores]]:
         trained: {name: concatenated(several) for name, several in row.items() if several}
         for trained, row in parts.items()
     }
-
-
-def _value(found: Comparison, scores: Scores) -> float:
-    whole = np.ones((1, len(scores.loss)))
-    return float(task_of(found.config.task).draws(scores, whole, found.config.evaluation)[0])

@@ -147,7 +147,12 @@ def test_what_cannot_be_done_is_refused(augment: str, images: str, said: str) ->
 
 
 def test_one_side_may_be_changed_otherwise() -> None:
-    run("[{name: flip, axes: [rows]}, {name: noise, most: 0.1}]", "size: [16, 16], laterality: L")
+    given = run(
+        "[{name: flip, axes: [rows]}, {name: noise, most: 0.1}]", "size: [16, 16], laterality: L"
+    )
+    steps = given.training.augment
+    assert isinstance(steps, tuple)
+    assert [step.name for step in steps] == ["flip", "noise"]
 
 
 def test_a_private_run_takes_none() -> None:

@@ -14,6 +14,7 @@ import torch
 from client.cohort.site_cohort import SiteCohort
 from common.config.run_config import RunConfig
 from common.platform.errors import RunFailed
+from common.tasks.task import Scores
 from server.rounds.run_rounds import RoundRecord
 from simulations.comparison.arms import ARMS, Arm, ArmOutcome
 from simulations.comparison.compare import (
@@ -21,6 +22,7 @@ from simulations.comparison.compare import (
     ComparisonPlan,
     ComparisonProgress,
     compare,
+    exact_metrics,
     verdicts_of,
 )
 from simulations.comparison.unfinished import SparingStore, Unfinished, key_of_comparison
@@ -425,3 +427,22 @@ def test_one_hospital_alone_cannot_be_left_out(tmp_path: Path) -> None:
     plan = ComparisonPlan(arms=("leave_one_out",), seeds=(0,), folder=tmp_path)
     with pytest.raises(RunFailed, match="none is left to train"):
         compare(config, (north,), plan, ComparisonProgress())
+
+
+def test_intervals_draw_all_images_of_a_patient_together() -> None:
+    """Ten copies of each picture tell no more than one: the interval stays as wide."""
+    config = run_config("binary")
+    config = config.model_copy(
+        update={"evaluation": config.evaluation.model_copy(update={"unit": "image"})}
+    )
+    drawn = torch.Generator().manual_seed(2)
+    truth = (torch.arange(40) % 2).float()[:, None]
+    told = (0.2 * truth + 0.7 * torch.rand((40, 1), generator=drawn)).clamp(0, 1)
+    loss = torch.zeros(40, dtype=torch.float64)
+    once = Scores(prediction=told, target=truth, loss=loss, owner=torch.arange(40))
+    copied = Scores(*(part.repeat_interleave(10, dim=0) for part in once if part is not None))
+    alone, together = (exact_metrics(config, s, 0)["auroc"] for s in (once, copied))
+    assert alone.low < alone.value < alone.high < 1
+    assert together.value == pytest.approx(alone.value)
+    assert together.low == pytest.approx(alone.low)
+    assert together.high == pytest.approx(alone.high)
