@@ -321,13 +321,16 @@ def _check_private_aggregation(aggregation: Aggregation) -> None:
 
 
 def _check_transforms(cohort: Cohort, model: Model, training: Training) -> None:
-    """Refuse transforms where no image is there when a network is trained."""
-    if training.transforms and (cohort.images is None or model.network == "frozen_features"):
-        message = (
-            f"training.transforms acts on images, which network: {model.network} does not take; "
-            "remove it"
-        )
-        raise ValueError(message)
+    """Refuse changes of images where no image is there when a network is trained."""
+    if cohort.images is not None and model.network != "frozen_features":
+        return
+    for name in ("transforms", "augment"):
+        if getattr(training, name):
+            message = (
+                f"training.{name} acts on images, which network: {model.network} does not take; "
+                "remove it"
+            )
+            raise ValueError(message)
 
 
 def _check_metrics(task: Task, evaluation: Evaluation) -> None:

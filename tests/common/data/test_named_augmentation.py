@@ -146,6 +146,21 @@ def test_what_cannot_be_done_is_refused(augment: str, images: str, said: str) ->
         run(augment, images)
 
 
+@pytest.mark.parametrize("augment", ["true", "[{name: noise, most: 0.1}]"])
+@pytest.mark.parametrize("taken", ["frozen_features", "table"])
+def test_what_has_no_image_when_it_is_trained_takes_none(augment: str, taken: str) -> None:
+    cohort = {
+        "frozen_features": "{images: {size: [32, 32]}}",
+        "table": "{table: {numbers: [{column: age}]}}",
+    }[taken]
+    with pytest.raises(ConfigurationError, match=f"augment acts on images, which network: {taken}"):
+        parse_config(
+            f"name: a\ntask: {{kind: diagnosis, target: y}}\ncohort: {cohort}\n"
+            f"model: {{network: {taken}}}\ntraining: {{rounds: 1, augment: {augment}}}\n"
+            "privacy: none"
+        )
+
+
 def test_one_side_may_be_changed_otherwise() -> None:
     given = run(
         "[{name: flip, axes: [rows]}, {name: noise, most: 0.1}]", "size: [16, 16], laterality: L"
