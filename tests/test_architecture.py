@@ -241,7 +241,7 @@ def test_what_only_passes_tensors_on_starts_without_torch(module: str) -> None:
 
 
 def test_only_rooms_that_make_tasks_know_which_there_are() -> None:
-    own = {ROOT / "common" / room for room in ("config", "extensions", "tasks")}
+    own = {ROOT / "common" / room for room in ("config", "config/tasks", "extensions", "tasks")}
     tasks = {
         *("DiagnosisTask", "PrognosisTask", "SegmentationTask", "RegressionTask", "ExtensionTask"),
         *("Diagnosis", "Survival", "FixedHorizon", "Segmentation", "Regression"),

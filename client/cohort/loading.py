@@ -39,7 +39,7 @@ from client.series.fitting import NO_ALIASES, Aliases
 from client.site.cache import PIXELS, Cache
 from client.slides.kept_tiles import TileFeatures
 from common.config.run_config import Images, RunConfig
-from common.config.task import LabelMap
+from common.config.tasks.forms import LabelMap
 from common.platform.errors import CohortError
 from common.tasks import Task
 

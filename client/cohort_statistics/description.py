@@ -19,7 +19,7 @@ from client.privacy.composition import charged_as
 from client.privacy.repeated_answers import AnotherRequest
 from client.training.private_round import told_at
 from client.training.training_site import Site
-from common.config.ranges import UNKNOWN, bin_of
+from common.config.parts.ranges import UNKNOWN, bin_of
 from common.config.run_config import RunConfig
 from common.messages.cohort_statistics import (
     AGES,

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from client.governance.policy import Denied
 from client.site.extensions_section import AllowedExtension, how_to_allow, is_allowed
-from common.config.extension import AT_SITES, distribution_of
+from common.config.parts.extension import AT_SITES, distribution_of
 from common.config.run_config import Extension, RunConfig
 from common.extensions.content import installed, is_installed
 from common.extensions.pinning import mismatch

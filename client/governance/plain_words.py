@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from client.governance.policy import columns_of
 from client.site.plain_text import shown
-from common.config.extension import AT_SITES, ExtensionKind, distribution_of
 from common.config.measured_rounds import is_validated
+from common.config.parts.extension import AT_SITES, ExtensionKind, distribution_of
 from common.config.run_config import Extension, Images, RunConfig
 from common.extensions.pinning import said
 

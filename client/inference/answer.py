@@ -16,7 +16,7 @@ from client.inference.grid import source_labels
 from client.inference.study_reading import Item
 from client.results.score import RATIO, ModelName, Outlines, Quantity, Score
 from common.config.run_config import RunConfig
-from common.config.task import BoundedNumber, LabelMap
+from common.config.tasks.forms import BoundedNumber, LabelMap
 from common.tasks import task_of
 
 

@@ -31,7 +31,7 @@ from client.inference.study_reading import Item
 from client.results.score import Attribution, Heatmap
 from common.bundle.onnx import Deployed
 from common.config.run_config import RunConfig, Table
-from common.config.task import BoundedNumber, LabelMap, LabelProbabilities, SurvivalCurve
+from common.config.tasks.forms import BoundedNumber, LabelMap, LabelProbabilities, SurvivalCurve
 from common.models.bags import AttentionPool, BagClassifier, pools
 from common.models.fusion import Classifier
 from common.tasks import task_of

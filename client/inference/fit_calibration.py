@@ -36,7 +36,7 @@ from client.site.home import Home
 from client.site.site_config import load_site_config
 from client.site.withdrawals import withdrawn
 from common.config.run_config import RunConfig
-from common.config.task import BoundedNumber
+from common.config.tasks.forms import BoundedNumber
 from common.data.sample import Batch, Patients, patient_mean, take
 from common.models.bags import pools
 from common.platform.errors import CohortError, ConfigurationError

@@ -30,7 +30,7 @@ from client.series.fitting import Aliases
 from client.site.extensions_section import AllowedExtension, how_to_allow, is_allowed
 from common.bundle.onnx import Deployed, example_inputs, tolerated
 from common.bundle.write import Bundle, read_bundle
-from common.config.extension import distribution_of
+from common.config.parts.extension import distribution_of
 from common.config.run_config import RunConfig
 from common.data.weights import load_into
 from common.models.bags import pools

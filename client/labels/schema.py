@@ -28,7 +28,7 @@ from pydantic import BeforeValidator, model_validator
 
 from client.dicom.reasons import Reason, Unusable
 from client.site.yaml_part import load_part
-from common.config.section import Part, Real
+from common.config.parts.section import Part, Real
 from common.data.cell_values import Notation, expected_one_of, is_either, number_of, one_of
 from common.platform.errors import ConfigurationError
 

@@ -29,7 +29,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 from client.labels.csv_text import KEYS
 from client.labels.schema import date_in
 from client.labels.units import factor
-from common.config.section import Part, PositiveInt
+from common.config.parts.section import Part, PositiveInt
 
 
 def _as_text(value: object) -> object:

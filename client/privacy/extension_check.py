@@ -20,7 +20,8 @@ from pydantic import BaseModel
 from client.privacy.model_guard import check_model
 from client.privacy.patient_gradients import Objective
 from common.bundle.backbone_check import check_backbone
-from common.config.extension import (
+from common.config.network_sizes import SizeRule
+from common.config.parts.extension import (
     ExtensionArguments,
     ExtensionKind,
     ExtensionUse,
@@ -29,7 +30,6 @@ from common.config.extension import (
     meant,
     nearest,
 )
-from common.config.network_sizes import SizeRule
 from common.config.run_config import PatientPrivacy, RunConfig, read_config
 from common.config.yaml import read_yaml
 from common.data.sample import Patients

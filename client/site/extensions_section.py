@@ -7,8 +7,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from common.config.extension import ContentHash, Distribution, Extension
-from common.config.section import Part
+from common.config.parts.extension import ContentHash, Distribution, Extension
+from common.config.parts.section import Part
 
 
 def _one_or_several(content: object) -> object:

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from client.site.hours import check_hours
 from client.site.yaml_part import whole_path
-from common.config.section import Part, PositiveFloat
+from common.config.parts.section import Part, PositiveFloat
 
 #: PS3.3 C.7.3.1.1.1: a code string (PS3.5 6.2, CS).
 _Modality = Annotated[str, Field(pattern=r"^[A-Z0-9_ ]{1,16}$")]

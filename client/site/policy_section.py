@@ -8,9 +8,9 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
-from common.config.extension import is_extension
+from common.config.parts.extension import is_extension
+from common.config.parts.section import Part, PositiveFloat, PositiveInt
 from common.config.run_config import NetworkName
-from common.config.section import Part, PositiveFloat, PositiveInt
 
 _TASKS = ("diagnosis", "prognosis", "segmentation", "extension")
 _SHA256 = re.compile("[0-9a-f]{64}")

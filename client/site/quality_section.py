@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from common.config.section import Part, PositiveFloat
+from common.config.parts.section import Part, PositiveFloat
 
 Action = Literal["leave_out", "warn", "off"]
 #: Rules by which one patient's images may take another's out.

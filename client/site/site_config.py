@@ -15,7 +15,7 @@ from client.site.pacs_section import PacsConfig
 from client.site.policy_section import PolicyRules
 from client.site.quality_section import QualityRules
 from client.site.yaml_part import load_part, whole_path
-from common.config.section import Part, PositiveFloat, PositiveInt
+from common.config.parts.section import Part, PositiveFloat, PositiveInt
 from common.config.series import Glob, RuleName
 from common.config.yaml import write_yaml
 from common.messages.enrolment import SiteName

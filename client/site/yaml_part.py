@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from common.config.errors import explain
-from common.config.section import Part
+from common.config.parts.section import Part
 from common.config.yaml import read_yaml
 from common.platform.errors import ConfigurationError
 

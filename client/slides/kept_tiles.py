@@ -25,7 +25,7 @@ from client.dicom.reasons import Reason, UnusableFile
 from client.site.cache import Cache, file_key, key_of
 from client.slides.frames import Rgb
 from client.slides.tiles import SlideFiles, SlideView, TileReader
-from common.config.extension import is_extension
+from common.config.parts.extension import is_extension
 from common.config.run_config import Images, RunConfig
 from common.data.kept_items import ItemFiles, Items, is_whole, read_item, write_item
 from common.data.preprocessing import prepare

@@ -10,7 +10,7 @@ from client.cohort.site_cohort import SiteCohort
 from client.cohort.split import SplitKey
 from client.site.cache import Cache, key_of
 from client.training.training_site import Site
-from common.config.extension import is_extension
+from common.config.parts.extension import is_extension
 from common.config.run_config import RunConfig
 from common.data.kept_items import Items, pieces
 

@@ -1,6 +1,6 @@
 """A model that leaves a run: weights, ONNX, TorchScript, a card and a README in one folder.
 
 Imported from here: backbone_check, evidence, onnx, origin, write.
-May import: common.config, common.data, common.metrics, common.models, common.platform,
-    common.tasks.
+May import: common.config, common.config.parts, common.config.tasks, common.data, common.metrics,
+    common.models, common.platform, common.tasks.
 """

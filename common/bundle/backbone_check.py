@@ -9,7 +9,7 @@ import functools
 
 from common.bundle.onnx import onnx_of
 from common.bundle.torchscript import torchscript_of
-from common.config.extension import distribution_of, is_extension
+from common.config.parts.extension import distribution_of, is_extension
 from common.config.run_config import Cohort, Extension, Images, Model, RunConfig
 from common.models.run_network import network_of
 from common.platform.errors import ExtensionRefused

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from common.bundle.evidence import Evidence, evidence_json
 from common.bundle.origin import Json, Origin, origin_json
 from common.bundle.words import INTENDED_USE, NOT_FOR, input_json, patients_words, table_columns
-from common.config.extension import distribution_of
+from common.config.parts.extension import distribution_of
 from common.config.run_config import RunConfig
 from common.metrics.constant_predictor import beside
 from common.metrics.intervals import Estimate

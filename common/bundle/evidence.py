@@ -15,7 +15,8 @@ import numpy as np
 
 from common.bundle.origin import Json
 from common.config.privacy import Known
-from common.config.task import BoundedNumber, TaskConfig
+from common.config.tasks.forms import BoundedNumber
+from common.config.tasks.task_config import TaskConfig
 from common.metrics.agreement import Range, of_sums
 from common.metrics.intervals import Estimate, Float
 from common.metrics.statistics import Statistics

@@ -13,7 +13,7 @@ from common.bundle.monai_places import datalist, places, shown, source, spacing
 from common.bundle.origin import Json
 from common.bundle.words import INTENDED_USE, channel_names, modalities, table_columns
 from common.config.run_config import Images, RunConfig, Table
-from common.config.task import BoundedNumber
+from common.config.tasks.forms import BoundedNumber
 from common.models.windows import OVERLAP
 
 SCHEMA = (

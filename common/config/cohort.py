@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Le
 from pydantic import ConfigDict, Field, Strict, model_validator
 
-from common.config.section import Part, PositiveFloat, PositiveInt, Real
+from common.config.parts.section import Part, PositiveFloat, PositiveInt, Real
 from common.config.series import SeriesRule, check_rules
 
 #: Without it, what a network loses where a channel is missing is several times as much.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeGuard
 
 from common.config.cohort import Images
-from common.config.extension import is_extension
+from common.config.parts.extension import is_extension
 from common.config.training import Model, NetworkName
 
 

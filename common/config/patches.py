@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from common.config.extension import is_extension
+from common.config.parts.extension import is_extension
 from common.config.training import SEGMENTATION_NETWORKS, Model, Training
 
 if TYPE_CHECKING:
@@ -43,11 +43,8 @@ def patch_rules(config: RunConfig) -> PatchRules | None:
 def check_patches(config: RunConfig) -> None:
     """Refuse patches where nothing slides over the whole, and their rules where there are none."""
     images = config.cohort.images
-    private = None if config.privacy == "none" else config.privacy
-    trainings = [config.training, None if private is None else private.training]
-    models = [config.model, None if private is None else private.model]
     if images is None or images.patch is None:
-        for training in trainings:
+        for training in config.trainings:
             _check_idle(training)
         return
     if not config.task.outlines:
@@ -59,29 +56,28 @@ def check_patches(config: RunConfig) -> None:
     if images.slide is not None:
         message = "cohort.images.slide cuts tiles of `size`, which patch has none of; remove patch"
         raise ValueError(message)
-    for model in models:
+    for model in config.models:
         _check_network(model)
-    for training in trainings[1:] if private and private.training else trainings:
-        if private and training and training.foreground:
-            message = (
-                f"a private run draws patches anywhere, and not training.foreground="
-                f"{training.foreground}: where structures lie is what it hides, and the mean over "
-                "such patches is of another loss; give privacy.training a section of its own "
-                "without"
-            )
-            raise ValueError(message)
+    training = config.trainings[-1]  # as the run trains between hospitals
+    if config.privacy != "none" and training.foreground:
+        message = (
+            f"a private run draws patches anywhere, and not training.foreground="
+            f"{training.foreground}: where structures lie is what it hides, and the mean over "
+            "such patches is of another loss; give privacy.training a section of its own without"
+        )
+        raise ValueError(message)
 
 
-def _check_idle(training: Training | None) -> None:
+def _check_idle(training: Training) -> None:
     for name in ("patches_per_patient", "foreground"):
-        given = None if training is None else getattr(training, name)
+        given = getattr(training, name)
         if given is not None:
             message = f"training.{name}={given} goes with cohort.images.patch, which is not given"
             raise ValueError(message)
 
 
-def _check_network(model: Model | None) -> None:
-    if model is None or model.network in SEGMENTATION_NETWORKS or is_extension(model.network):
+def _check_network(model: Model) -> None:
+    if model.network in SEGMENTATION_NETWORKS or is_extension(model.network):
         return
     message = (
         f"cohort.images.patch goes with a network that outlines, not with {model.network}; "

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from common.config.extension import NamedExtension
-from common.config.section import Part, PositiveFloat, PositiveInt
+from common.config.parts.extension import NamedExtension
+from common.config.parts.section import Part, PositiveFloat, PositiveInt
 from common.config.training import Aggregation, Model, Training
 from common.platform.errors import ConfigurationError
 

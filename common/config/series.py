@@ -26,7 +26,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
-from common.config.section import Part, Real
+from common.config.parts.section import Part, Real
 
 _Plane = Literal["axial", "coronal", "sagittal"]
 #: DICOM's long strings have 64 characters.

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from common.config.section import Part, PositiveInt
+from common.config.parts.section import Part, PositiveInt
 
 #: Whose names a file's tensors have, and which of our networks they fit.
 NAMES = {

@@ -7,14 +7,14 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from common.config.extension import (
+from common.config.parts.extension import (
     ExtensionArguments,
     ExtensionName,
     NamedExtension,
     is_extension,
     meant,
 )
-from common.config.section import NonNegativeFloat, Part, PositiveFloat, PositiveInt
+from common.config.parts.section import NonNegativeFloat, Part, PositiveFloat, PositiveInt
 from common.config.start_weights import IN_BLOCKS, NAMES, LastBlocks, StartWeights, TrainedPart
 
 NetworkName = Literal[

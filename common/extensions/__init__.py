@@ -5,5 +5,6 @@ were hashed and found to be those that were approved.
 
 Imported from here: aggregators, content, contract, foreign_code, global_state, loading, losses,
     metrics, pinning, recorded, seeded, tasks, transforms.
-May import: common.config, common.metrics, common.platform.
+May import: common.config, common.config.parts, common.config.tasks, common.metrics,
+    common.platform.
 """

@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from common.config.extension import ExtensionUse
+from common.config.parts.extension import ExtensionUse
 from common.extensions.contract import AggregatorExtension, Combined, SiteChange
 from common.extensions.foreign_code import refusing
 from common.extensions.loading import Pins, checked_arguments, load

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
-from common.config.extension import ALL_KINDS, Extension, ExtensionKind, normalised
+from common.config.parts.extension import ALL_KINDS, Extension, ExtensionKind, normalised
 from common.platform.errors import ExtensionRefused
 
 _GROUPS: dict[str, ExtensionKind] = {f"wardround.{kind}": kind for kind in sorted(ALL_KINDS)}

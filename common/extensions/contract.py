@@ -29,7 +29,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from common.config.network_sizes import SizeRule
-from common.config.task import TaskKind
+from common.config.tasks.forms import TaskKind
 
 Arguments = TypeVar("Arguments", bound=BaseModel)
 _ANY = SizeRule()

@@ -17,7 +17,7 @@ from typing import get_args
 from pydantic import BaseModel
 
 from common.config.network_sizes import SizeRule
-from common.config.task import TaskKind
+from common.config.tasks.forms import TaskKind
 from common.platform.errors import ExtensionRefused
 
 

@@ -22,7 +22,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from common.config.errors import explain
-from common.config.extension import Extension, ExtensionKind, ExtensionUse, distribution_of
+from common.config.parts.extension import Extension, ExtensionKind, ExtensionUse, distribution_of
 from common.extensions.content import Installed, installed, module_of
 from common.extensions.contract import Arguments
 from common.extensions.foreign_code import contract_fault, refusing

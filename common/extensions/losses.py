@@ -16,7 +16,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from common.config.extension import ExtensionUse
+from common.config.parts.extension import ExtensionUse
 from common.config.run_config import ExtensionTask, RunConfig
 from common.extensions.contract import LossExtension
 from common.extensions.foreign_code import refusing

@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 from pydantic import BaseModel
 
-from common.config.extension import ExtensionUse
+from common.config.parts.extension import ExtensionUse
 from common.config.run_config import RunConfig
 from common.extensions.contract import LabelCounts, MetricExtension
 from common.extensions.foreign_code import refusing

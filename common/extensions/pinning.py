@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from common.config.extension import (
+from common.config.parts.extension import (
     ALL_KINDS,
     AT_SITES,
     Extension,

@@ -24,9 +24,9 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from common.config.extension import ExtensionUse
+from common.config.parts.extension import ExtensionUse
 from common.config.run_config import ExtensionTask, RunConfig
-from common.config.task import MOST_CLASSES
+from common.config.tasks.task_config import MOST_CLASSES
 from common.extensions.contract import TaskExtension
 from common.extensions.foreign_code import refusing
 from common.extensions.global_state import left_alone

@@ -15,7 +15,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from common.config.extension import ExtensionUse
+from common.config.parts.extension import ExtensionUse
 from common.config.run_config import RunConfig
 from common.extensions.contract import TransformExtension
 from common.extensions.foreign_code import refusing

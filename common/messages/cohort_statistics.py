@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from common.config.ranges import UNKNOWN, bins
+from common.config.parts.ranges import UNKNOWN, bins
 from common.config.run_config import RunConfig
 
 Unit = Literal["patients", "studies"]

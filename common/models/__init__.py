@@ -2,7 +2,8 @@
 
 Imported from here: bags, deep_supervision, efficientnet_lite, extension_network, frozen_features,
     fusion, local_layers, run_network, windows.
-May import: common.config, common.data, common.extensions, common.platform, common.tasks.
+May import: common.config, common.config.parts, common.data, common.extensions, common.platform,
+    common.tasks.
 """
 
 from common.models.build import build_model, head_parameters, norm_parameters

@@ -17,7 +17,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from common.config.extension import Extension, ExtensionUse
+from common.config.parts.extension import Extension, ExtensionUse
 from common.extensions.contract import BackboneExtension, BackboneShapes
 from common.extensions.foreign_code import refusing
 from common.extensions.global_state import left_alone

@@ -6,7 +6,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from common.config.extension import ExtensionUse
+from common.config.parts.extension import ExtensionUse
 from common.config.run_config import RunConfig
 from common.extensions.contract import NetworkExtension, NetworkShapes
 from common.extensions.foreign_code import refusing

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from common.config.extension import ExtensionUse, is_extension
+from common.config.parts.extension import ExtensionUse, is_extension
 from common.config.run_config import Extension, Images, Model
 from common.extensions.loading import Pins
 from common.models.efficientnet_lite import FEATURES, efficientnet_lite0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from common.config.extension import is_extension
+from common.config.parts.extension import is_extension
 from common.config.run_config import RunConfig
 from common.data.weights import trainable
 from common.models import build_model

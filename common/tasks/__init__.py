@@ -1,7 +1,8 @@
 """Diagnosis, prognosis, segmentation, regression: targets, losses by item, predictions, statistics.
 
 Imported from here: extension_classes, loss_choice, prognosis, summary, task.
-May import: common.config, common.data, common.extensions, common.metrics.
+May import: common.config, common.config.parts, common.config.tasks, common.data, common.extensions,
+    common.metrics.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common.config.run_config import RunConfig
-from common.config.task import LabelProbabilities, SegmentationTask
+from common.config.tasks.forms import LabelProbabilities
+from common.config.tasks.segmentation import SegmentationTask
 from common.extensions.losses import ItemLoss
 from common.tasks.task import at_least_float32
 

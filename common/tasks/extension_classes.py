@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from common.config.run_config import DiagnosisTask, Evaluation, RunConfig
-from common.config.task import ExtensionTask, OutcomeColumn
+from common.config.tasks.extension_task import ExtensionTask, OutcomeColumn
 from common.data.cell_values import expected_one_of, number_of, one_of
 from common.extensions.tasks import class_of
 from common.metrics.intervals import Estimate

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from common.config.ranges import UNKNOWN
+from common.config.parts.ranges import UNKNOWN
 from common.config.run_config import Evaluation
 from common.metrics import classification as metrics
 from common.metrics import noised_histogram

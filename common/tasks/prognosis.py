@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.config.ranges import bin_of
+from common.config.parts.ranges import bin_of
 from common.config.run_config import Evaluation, PrognosisTask
 from common.data.cell_values import number_of
 from common.metrics.intervals import Estimate

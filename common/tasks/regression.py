@@ -14,7 +14,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.config.ranges import bin_of
+from common.config.parts.ranges import bin_of
 from common.config.run_config import Evaluation, RegressionTask
 from common.data.cell_values import number_of
 from common.metrics import agreement, conformal

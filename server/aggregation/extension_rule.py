@@ -9,7 +9,7 @@ from functools import partial
 
 from torch import Tensor
 
-from common.config.extension import ExtensionUse
+from common.config.parts.extension import ExtensionUse
 from common.config.run_config import Aggregation
 from common.data.weights import Weights
 from common.extensions.aggregators import combine_of, combined

@@ -10,7 +10,7 @@ import yaml
 from pydantic import AfterValidator, Field, Strict, StringConstraints, ValidationError
 
 from common.config.errors import explain
-from common.config.section import Part, PositiveInt
+from common.config.parts.section import Part, PositiveInt
 from common.config.yaml import read_yaml
 from common.platform.durable_files import replace_durably
 from common.platform.errors import ConfigurationError

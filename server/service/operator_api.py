@@ -28,8 +28,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from common.config.parts.section import Part
 from common.config.run_config import parse_config
-from common.config.section import Part
 from common.messages.enrolment import SiteName
 from common.platform.errors import ConfigurationError, RunFailed, WardroundError
 from server.files.folder import Folder

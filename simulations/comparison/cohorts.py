@@ -22,7 +22,7 @@ from client.site.quality_section import QualityRules
 from client.training.cohort_features import site_of, with_features
 from client.training.training_site import Site
 from common.config.run_config import Cohort, RunConfig, Split
-from common.config.task import BoundedNumber, LabelMap, LabelProbabilities, SurvivalCurve
+from common.config.tasks.forms import BoundedNumber, LabelMap, LabelProbabilities, SurvivalCurve
 from common.platform.errors import CohortError, ConfigurationError
 from common.tasks import task_of
 from common.tasks.prognosis import follow_up

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from common.config.task import BoundedNumber, LabelMap, LabelProbabilities, SurvivalCurve
+from common.config.tasks.forms import BoundedNumber, LabelMap, LabelProbabilities, SurvivalCurve
 from common.metrics.intervals import Z95, Float
 from common.metrics.survival import kaplan_meier
 from common.tasks import task_of

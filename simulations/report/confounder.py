@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from client.cohort.site_cohort import SiteCohort
-from common.config.task import BoundedNumber, LabelMap, SurvivalCurve
+from common.config.tasks.forms import BoundedNumber, LabelMap, SurvivalCurve
 from common.data.kept_items import in_memory
 from common.metrics.auroc_interval import auroc
 from common.metrics.intervals import Float

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from client.cohort.split import simulated_key
-from common.config.task import BoundedNumber, LabelProbabilities, SurvivalCurve
+from common.config.tasks.forms import BoundedNumber, LabelProbabilities, SurvivalCurve
 from common.data.kept_items import in_memory
 from common.metrics.constant_predictor import Constant, constant_of
 from common.metrics.names import metric_words

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from common.config.run_config import Images
-from common.config.task import BoundedNumber, LabelMap, LabelProbabilities, SurvivalCurve
+from common.config.tasks.forms import BoundedNumber, LabelMap, LabelProbabilities, SurvivalCurve
 from common.tasks.prognosis import follow_up
 from common.tasks.task import Scores
 from simulations.comparison.compare import Comparison

@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.config.task import BoundedNumber, LabelMap, LabelProbabilities, SurvivalCurve, Task
+from common.config.tasks import Task
+from common.config.tasks.forms import BoundedNumber, LabelMap, LabelProbabilities, SurvivalCurve
 from common.platform.durable_files import replace_durably
 from common.tasks import task_of
 from common.tasks.prognosis import follow_up

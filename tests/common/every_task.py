@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from common.config.run_config import Evaluation, RegressionTask
-from common.config.task import Task as AnyTask
+from common.config.tasks import Task as AnyTask
 from common.tasks import Scores, Task, task_of
 from common.tasks.prognosis import encode_time
 

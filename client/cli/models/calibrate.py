@@ -13,7 +13,7 @@ from client.site.home import Home
 from client.site.site_config import allowed_extensions
 from client.site.terminal import as_text, say
 from common.config.run_config import RunConfig
-from common.config.task import BoundedNumber, SurvivalCurve
+from common.config.tasks.forms import BoundedNumber, SurvivalCurve
 
 
 def calibrate(home: Home, bundle: Path, *, coverage: float, unlike: float, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from torch.func import grad, hessian, vmap
 from client.inference.calibration.label_questions import Float
 from client.inference.calibration.site_calibration import along
 from common.config.run_config import RunConfig
-from common.config.task import SurvivalCurve
+from common.config.tasks.forms import SurvivalCurve
 from common.metrics.intervals import bootstrap_weights
 from common.tasks import task_of
 

@@ -35,7 +35,7 @@ from torch import Tensor
 from client.inference.calibration.label_questions import Float
 from client.inference.calibration.prediction_sets import sets_of
 from common.config.run_config import RunConfig
-from common.config.task import BoundedNumber
+from common.config.tasks.forms import BoundedNumber
 from common.data.weights import fingerprint, load_weights, save_weights
 from common.platform.durable_files import replace_durably
 from common.platform.errors import StateDamaged

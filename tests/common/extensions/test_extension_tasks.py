@@ -23,7 +23,7 @@ from client.training.local_model import open_local_model
 from client.training.local_round import train_round
 from client.training.training_site import Guard, Site
 from common.config.run_config import RunConfig, parse_config
-from common.config.task import DiagnosisTask
+from common.config.tasks.diagnosis import DiagnosisTask
 from common.data.sample import Patients
 from common.extensions.pinning import pinned
 from common.extensions.tasks import class_remarks

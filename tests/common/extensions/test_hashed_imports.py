@@ -15,7 +15,7 @@ import pytest
 import torch
 from pydantic import BaseModel
 
-from common.config.extension import Extension
+from common.config.parts.extension import Extension
 from common.config.run_config import parse_config
 from common.extensions.content import Installed, installed, offered
 from common.extensions.contract import LossExtension

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.config.task import BoundedNumber, LabelProbabilities, SurvivalCurve
+from common.config.tasks.forms import BoundedNumber, LabelProbabilities, SurvivalCurve
 from common.tasks import UnusableLabel
 from common.tasks.prognosis import encode_time
 from tests.common.every_task import CONFIGS, config_of, made, outputs_and_targets

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
-from common.config.section import Part
+from common.config.parts.section import Part
 
 #: DISTRIBUTION/NAME; a distribution's name is normalised as PyPI does it (PEP 503).
 EXTENSION_NAME = r"^[a-z0-9]+(-[a-z0-9]+)*/[A-Za-z_][A-Za-z0-9_]{0,62}$"
