@@ -13,7 +13,7 @@ from client.cohort.site_cohort import SiteCohort
 from client.site.cache import Cache
 from common.config.run_config import RunConfig
 from common.platform.errors import ConfigurationError
-from simulations.comparison.cohorts import Hospitals, hospital_folders, load_hospitals
+from simulations.comparison.cohorts import Hospitals, hospital_folders, load_hospitals, what_is_read
 from simulations.comparison.not_used import not_used_rows
 from simulations.comparison.virtual_sites import SKEWS, Deal, Skew, deal
 from wardround.progress import reading
@@ -203,7 +203,7 @@ def _those(of: Cohorts, cohorts: tuple[SiteCohort, ...]) -> Cohorts:
 
 def check_read_for(sites: Cohorts, run: RunConfig, *, with_privacy: bool = True) -> None:
     """Refuse hospitals that were read for a run that reads otherwise; ConfigurationError."""
-    ours, theirs = _reading(run, with_privacy), _reading(sites.run, with_privacy)
+    ours, theirs = (what_is_read(each, with_privacy=with_privacy) for each in (run, sites.run))
     odd = [name for name in ours if ours[name] != theirs[name]]
     if odd:
         message = (
@@ -211,16 +211,3 @@ def check_read_for(sites: Cohorts, run: RunConfig, *, with_privacy: bool = True)
             f"{run.name}: {', '.join(odd)}. Read them for this run: cohorts(run, ...)."
         )
         raise ConfigurationError(message)
-
-
-def _reading(run: RunConfig, with_privacy: bool) -> dict[str, object]:  # noqa: FBT001 - as it came
-    """Return what of a configuration decides how patients are read."""
-    model, features = run.model, run.model.network == "frozen_features"
-    found: dict[str, object] = {
-        "task": run.task,
-        "cohort": run.cohort,
-        "evaluation.unit": run.evaluation.unit,
-        "model": (model.backbone, model.projection, model.arguments) if features else features,
-    }
-    # In a run with privacy rows speak of their own patient alone.
-    return found | ({"privacy": run.privacy != "none"} if with_privacy else {})

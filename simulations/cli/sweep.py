@@ -7,8 +7,9 @@ import io
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,7 +26,13 @@ from simulations.cli.compare import Request
 from simulations.cli.progress import LiveProgress
 from simulations.comparison.arm_configurations import with_epsilon
 from simulations.comparison.arms import Arm, chosen_arms
-from simulations.comparison.cohorts import check_parts, hospital_folders, load_hospitals
+from simulations.comparison.cohorts import (
+    Hospitals,
+    check_parts,
+    hospital_folders,
+    load_hospitals,
+    what_is_read,
+)
 from simulations.comparison.compare import ComparisonPlan, compare
 from simulations.comparison.sweep import (
     SweepRow,
@@ -36,7 +43,7 @@ from simulations.comparison.sweep import (
     row_of,
     with_set,
 )
-from simulations.comparison.unfinished import key_of_comparison
+from simulations.comparison.unfinished import digest_of_patients, key_of_comparison
 from simulations.engines.engine_choice import Engine
 from simulations.report.results import write_results
 
@@ -49,6 +56,15 @@ class _Combination:
     folder: str  # below the sweep's
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Read:
+    """Hospitals that were read, for all combinations that read the same."""
+
+    of: tuple[object, ...]  # what decides how they are read
+    hospitals: Hospitals
+    digest: str
+
+
 def run_sweep(request: Request, varied: Sequence[str]) -> tuple[SweepRow, ...]:
     """Compare with every combination of values; show and write one table.
 
@@ -59,10 +75,15 @@ def run_sweep(request: Request, varied: Sequence[str]) -> tuple[SweepRow, ...]:
     if request.threads:
         torch.set_num_threads(request.threads)
     out = request.out or Path("runs") / f"{todo[0].config.name}-sweep"
-    rows = []
+    rows: list[SweepRow] = []
+    read: _Read | None = None
     for number, one in enumerate(todo, 1):
         console.print(f"{number} of {len(todo)}: {shown(one.values)}", soft_wrap=True)
-        rows.append(_row(request, one, out, console))
+        tell = partial(_tell, console)
+        for doubt in doubts(one.config):
+            tell(doubt)
+        read = _read(request, one.config, out, tell, read)
+        rows.append(_row(request, one, out, read, console))
         _write(out, rows)
     best = chosen(rows)
     console.print(_table(todo[0].config, rows, best[0] if best else None))
@@ -82,29 +103,47 @@ def _combinations(request: Request, varied: Sequence[str]) -> list[_Combination]
     return found
 
 
-def _row(request: Request, one: _Combination, out: Path, console: Console) -> SweepRow:
-    """Return a combination's row, from its folder where it was done before."""
-    config, folder = one.config, out / one.folder
+def _tell(console: Console, line: str) -> None:
+    console.print(f"  {line}", soft_wrap=True)
 
-    def tell(line: str) -> None:
-        console.print(f"  {line}", soft_wrap=True)
 
-    for doubt in doubts(config):
-        tell(doubt)
-    arms, seeds = one.arms, range(request.seeds)
+def _read(
+    request: Request,
+    config: RunConfig,
+    out: Path,
+    tell: Callable[[str], None],
+    before: _Read | None,
+) -> _Read:
+    """Return a combination's hospitals: those of the one before where they are the same."""
     folders = hospital_folders(config, request.data, out)
+    of = (folders, what_is_read(config))
+    if before is not None and before.of == of:
+        return before
     hospitals = load_hospitals(config, folders, Cache(out / "cache"), tell)
-    key = key_of(key_of_comparison(config, hospitals.cohorts), list(arms), request.seeds)
+    return _Read(of=of, hospitals=hospitals, digest=digest_of_patients(hospitals.cohorts))
+
+
+def _row(request: Request, one: _Combination, out: Path, read: _Read, console: Console) -> SweepRow:
+    """Return a combination's row, from its folder where it was done before."""
+    config, folder, cohorts = one.config, out / one.folder, read.hospitals.cohorts
+    arms, seeds = one.arms, range(request.seeds)
+    key = key_of(key_of_comparison(config, read.digest), list(arms), request.seeds)
     done = kept_row(folder / "row.json", key)
     if done is not None:
-        tell("done before")
+        _tell(console, "done before")
         return done
-    check_parts(hospitals.cohorts, config.cohort, seeds, tell)
+    check_parts(cohorts, config.cohort, seeds, partial(_tell, console))
     replace_durably(folder / "config.yaml", config.to_yaml().encode())
-    engine = Engine(kind=request.engine, workers=request.workers)
-    plan = ComparisonPlan(arms=arms, seeds=seeds, folder=folder, engine=engine, bare_loop=False)
+    plan = ComparisonPlan(
+        arms=arms,
+        seeds=seeds,
+        folder=folder,
+        engine=Engine(kind=request.engine, workers=request.workers),
+        bare_loop=False,
+        patients=read.digest,
+    )
     with LiveProgress(console, config, arms, request.seeds) as live:
-        found = compare(config, hospitals.cohorts, plan, live.progress)
+        found = compare(config, cohorts, plan, live.progress)
     write_results(folder / "results.json", found)
     row = row_of(found, one.values, one.folder)
     keep_row(folder / "row.json", key, row)

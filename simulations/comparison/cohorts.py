@@ -89,6 +89,22 @@ def _invented(config: RunConfig, out: Path) -> tuple[Path, ...]:
     return tuple(folder / hospital.name for hospital in spec.hospitals)
 
 
+def what_is_read(run: RunConfig, *, with_privacy: bool = True) -> dict[str, object]:
+    """Return what of a configuration decides how patients are read, by where it stands.
+
+    Runs in which all of it is equal read the same of the same folders.
+    """
+    model, features = run.model, run.model.network == "frozen_features"
+    found: dict[str, object] = {
+        "task": run.task,
+        "cohort": run.cohort,
+        "evaluation.unit": run.evaluation.unit,
+        "model": (model.backbone, model.projection, model.arguments) if features else features,
+    }
+    # In a run with privacy rows speak of their own patient alone.
+    return found | ({"privacy": run.privacy != "none"} if with_privacy else {})
+
+
 def load_hospitals(
     config: RunConfig, folders: tuple[Path, ...], cache: Cache, tell: Callable[[str], None]
 ) -> Hospitals:

@@ -24,7 +24,7 @@ from server.rounds.run_rounds import RoundRecord
 from simulations.comparison.arms import OWN_MODELS, Arm, ArmOutcome, ArmSetting, run_arm
 from simulations.comparison.bare_loop import bare_round_seconds
 from simulations.comparison.cohorts import sites_of
-from simulations.comparison.unfinished import Unfinished, key_of_comparison
+from simulations.comparison.unfinished import Unfinished, digest_of_patients, key_of_comparison
 from simulations.comparison.verdicts import Tested, Verdict, concatenated, verdict
 from simulations.engines.engine_choice import Engine
 
@@ -135,6 +135,7 @@ class ComparisonPlan:
     folder: Path  # for ledgers, and for what an interrupted comparison had done
     engine: Engine = field(default_factory=Engine)
     bare_loop: bool = True  # measure the same steps in plain PyTorch, which takes three rounds
+    patients: str | None = None  # their `digest_of_patients`, where it was made already
 
 
 def compare(
@@ -148,7 +149,8 @@ def compare(
     What an interrupted comparison of the same had done is not done again.
     """
     start = time.perf_counter()
-    unfinished = Unfinished(plan.folder / "unfinished", key_of_comparison(config, cohorts))
+    key = key_of_comparison(config, plan.patients or digest_of_patients(cohorts))
+    unfinished = Unfinished(plan.folder / "unfinished", key)
     outcomes: dict[tuple[Arm, int], list[ArmOutcome]] = {}
     for seed in plan.seeds:
         for fold in range(config.cohort.split.folds or 1):

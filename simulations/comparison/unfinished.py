@@ -10,6 +10,7 @@ Private arms begin again: their rounds would be charged a second time.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -90,13 +91,9 @@ class SparingStore(RunStore):
             self._last = now
 
 
-def key_of_comparison(config: RunConfig, cohorts: tuple[SiteCohort, ...]) -> str:
-    """Return the SHA-256 of all that decides a comparison's results, except arms and seeds."""
-    digest = hashlib.sha256(config.canonical_json().encode())
-    # With another number of threads sums differ in their last digits: nothing is mixed.
-    digest.update(f"threads {torch.get_num_threads()}".encode())
-    digest.update(importlib.metadata.version("torch").encode())
-    digest.update(_release().encode())
+def digest_of_patients(cohorts: tuple[SiteCohort, ...]) -> str:
+    """Return the SHA-256 of the hospitals' names, pseudonyms, images, tables and targets."""
+    digest = hashlib.sha256()
     for cohort in cohorts:
         digest.update(json.dumps([cohort.name, cohort.items.pseudonyms]).encode())
         for value in (cohort.items.image, cohort.items.table, cohort.items.target):
@@ -106,6 +103,21 @@ def key_of_comparison(config: RunConfig, cohorts: tuple[SiteCohort, ...]) -> str
     return digest.hexdigest()
 
 
+def key_of_comparison(config: RunConfig, patients: str) -> str:
+    """Return the SHA-256 of all that decides a comparison's results, except arms and seeds.
+
+    `patients` is their `digest_of_patients`.
+    """
+    digest = hashlib.sha256(config.canonical_json().encode())
+    # With another number of threads sums differ in their last digits: nothing is mixed.
+    digest.update(f"threads {torch.get_num_threads()}".encode())
+    digest.update(importlib.metadata.version("torch").encode())
+    digest.update(_release().encode())
+    digest.update(patients.encode())
+    return digest.hexdigest()
+
+
+@functools.cache
 def _release() -> str:
     """Return a digest of this package's own code: another release may train otherwise."""
     root = Path(__file__).parents[2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ def test_every_combination_is_a_row_and_validation_patients_choose(config: Path)
     values = [(row["training.learning_rate"], row["aggregation.rule"]) for row in rows]
     expected = [("0.001", "mean"), ("0.001", "median"), ("0.1", "mean"), ("0.1", "median")]
     assert values == expected
+    assert _read(told) == 4  # four hospitals, once, for all combinations
     best = min(rows, key=lambda row: float(row["validation_loss"]))
     (line,) = [line for line in told.splitlines() if "<- chosen" in line]
     assert line.split()[:2] == [best["training.learning_rate"], best["aggregation.rule"]]
@@ -60,6 +62,18 @@ def test_every_combination_is_a_row_and_validation_patients_choose(config: Path)
     path.write_text("{}", encoding="utf-8")
     with pytest.raises(StateDamaged, match="Remove it to do that combination again"):
         sweep(config, *VARY, "--set", "training.rounds=2")
+
+
+def test_what_reads_otherwise_is_read_again(config: Path) -> None:
+    told = sweep(
+        config, "--vary", "cohort.images.size=[[32, 32], [24, 24]]", "--set", "training.rounds=1",
+        "--arms", "pooled",
+    )  # fmt: skip
+    assert _read(told) == 8
+
+
+def _read(told: str) -> int:
+    return len(re.findall(r"^  \w+: \d+ patients, ", told, re.MULTILINE))
 
 
 def _csv(rows: list[dict[str, str]]) -> str:

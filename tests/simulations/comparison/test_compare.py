@@ -25,7 +25,12 @@ from simulations.comparison.compare import (
     exact_metrics,
     verdicts_of,
 )
-from simulations.comparison.unfinished import SparingStore, Unfinished, key_of_comparison
+from simulations.comparison.unfinished import (
+    SparingStore,
+    Unfinished,
+    digest_of_patients,
+    key_of_comparison,
+)
 from simulations.comparison.verdicts import Verdict, choose, said_of
 from simulations.engines.engine_choice import Engine
 from simulations.report.results import results
@@ -196,16 +201,16 @@ def test_what_is_kept_goes_when_the_comparison_ends(tmp_path: Path) -> None:
 def test_nothing_is_gone_on_with_after_a_change_of_configuration_or_data() -> None:
     config = config_of()
     cohorts = cohorts_of(config, 30, 24)
-    key = key_of_comparison(config, cohorts)
-    assert key == key_of_comparison(config, cohorts_of(config, 30, 24))
+    key = key_of_comparison(config, digest_of_patients(cohorts))
+    assert key == key_of_comparison(config, digest_of_patients(cohorts_of(config, 30, 24)))
     other = config.model_copy(update={"name": "other"})
-    assert key != key_of_comparison(other, cohorts)
+    assert key != key_of_comparison(other, digest_of_patients(cohorts))
     items = cohorts[0].items
     changed = items.image.clone()
     changed[0, 0, 0, 0] += 1
     first = replace(cohorts[0], items=replace(items, image=changed))
-    assert key != key_of_comparison(config, (first, cohorts[1]))
-    assert key != key_of_comparison(config, cohorts[::-1])
+    assert key != key_of_comparison(config, digest_of_patients((first, cohorts[1])))
+    assert key != key_of_comparison(config, digest_of_patients(cohorts[::-1]))
 
 
 def test_a_damaged_file_of_an_arm_is_trained_again(tmp_path: Path) -> None:
