@@ -7,7 +7,9 @@ Nothing is registered: a patient who moved between two series lies apart in them
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +20,8 @@ from client.dicom.reasons import Reason, UnusableFile
 Float = NDArray[np.float64]
 #: Steps of the grid beyond which so many voxels of the series are smoothed together.
 _SHRINKS = 1.5
+#: Widths of the smoothing, in standard deviations, after which it ends.
+_REACH = 4.0
 #: Voxels beyond the outermost centres that still count as shown: they reach half a voxel.
 _HALF = 0.5 + 1e-6
 
@@ -52,12 +56,16 @@ def on_grid_of(
         raise UnusableFile(Reason.NO_GEOMETRY, "distances beyond any volume")
     steps = np.linalg.norm(turn[:3, :3], axis=1)  # voxels of the series in a step of the grid
     widths = [(step - 1) / 2 if step > _SHRINKS else 0.0 for step in steps]
+    lowest, origin, held = values.min(), turn[:3, 3], values.shape
     if any(widths):
-        values = ndimage.gaussian_filter(values, widths, mode="nearest")
+        # Of a long series a plane takes little: no more than that is smoothed.
+        near = _near(turn, held, shape, widths)
+        values = ndimage.gaussian_filter(values[near], widths, mode="nearest", truncate=_REACH)
+        origin = origin - [part.start for part in near]
     found = ndimage.affine_transform(
-        values, turn[:3, :3], turn[:3, 3], shape, order=1, mode="nearest", prefilter=False
+        values, turn[:3, :3], origin, shape, order=1, mode="nearest", prefilter=False
     )
-    outside = _outside(turn, values.shape, shape)
+    outside = _outside(turn, held, shape)
     if outside.all():
         raise UnusableFile(Reason.NO_GEOMETRY, "it shows nothing of the grid")
     if padding is not None:
@@ -66,8 +74,26 @@ def on_grid_of(
         ).astype(np.bool_)
     if not outside.any():
         return ChannelVolume(values=found, padding=None)
-    found[outside] = values.min()
+    found[outside] = lowest
     return ChannelVolume(values=found, padding=outside)
+
+
+def _near(
+    turn: Float, held: tuple[int, ...], shape: tuple[int, ...], widths: Sequence[float]
+) -> tuple[slice, ...]:
+    """Return the part of a series that the grid's voxels are smoothed and taken of.
+
+    At least one voxel a side, also where the grid lies beside the series.
+    """
+    corners = np.array(list(itertools.product(*((0, length - 1) for length in shape))))
+    places = corners @ turn[:3, :3].T + turn[:3, 3]
+    found = []
+    for axis, (length, width) in enumerate(zip(held, widths, strict=True)):
+        reach = int(_REACH * width + 0.5) + 1  # of the filter, and the neighbour between
+        low, high = places[:, axis].min() - reach, places[:, axis].max() + reach
+        first, last = np.clip([math.floor(low), math.ceil(high)], 0, length - 1)
+        found.append(slice(int(first), int(last) + 1))
+    return tuple(found)
 
 
 def _outside(turn: Float, held: tuple[int, ...], shape: tuple[int, int, int]) -> NDArray[np.bool_]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from client.cohort.images import Image, as_input
 from client.cohort.loading import load_cohort
@@ -221,6 +222,31 @@ def test_smoothing_is_for_grids_that_are_coarser_by_more_than_half() -> None:
     assert found.std() < 0.75 * fine.std()  # noise is averaged, and not every third slice taken
     same = on_grid_of(fine, None, affine, np.diag([1.4, 1, 1, 1]), (20, 8, 8)).values
     assert np.array_equal(same[5], fine[7])
+
+
+def test_a_plane_is_as_the_same_plane_of_a_whole_grid() -> None:
+    """Only what a plane takes of a series is smoothed: nothing else may differ."""
+    fine = np.random.default_rng(1).random((60, 24, 24)).astype(np.float32)
+    turned = np.eye(4)
+    turned[:3, :3] = Rotation.from_euler("xyz", (20, 5, 3), degrees=True).as_matrix() @ np.diag(
+        [3.0, 2.0, 2.0]
+    )
+    turned[:3, 3] = (2.0, -3.0, 4.0)
+    whole = on_grid_of(fine, None, np.eye(4), turned, (20, 12, 12))
+    # All of it smoothed, and then taken from.
+    steps = np.linalg.norm(turned[:3, :3], axis=1)
+    smooth = ndimage.gaussian_filter(fine, (steps - 1) / 2, mode="nearest")
+    slow = ndimage.affine_transform(
+        smooth, turned[:3, :3], turned[:3, 3], (20, 12, 12), order=1, mode="nearest"
+    )
+    assert whole.padding is not None
+    shown = ~whole.padding
+    assert np.allclose(whole.values[shown], slow[shown], atol=1e-6)
+    for plane in (0, 7, 19):
+        grid = turned.copy()
+        grid[:3, 3] = turned[:3, 3] + plane * turned[:3, 0]
+        one = on_grid_of(fine, None, np.eye(4), grid, (1, 12, 12))
+        assert np.allclose(one.values[0], whole.values[plane], atol=1e-6)
 
 
 def test_what_moved_between_two_series_is_told_and_used(tmp_path: Path) -> None:
