@@ -254,9 +254,7 @@ class _Outlines:
         channel, grid = (ruled or RuledImages()).channel, wanted.rules.reference
         headers = [item.header for item in decoded.objects]
         # Masks are drawn on what gives the grid; other channels are no images of their own.
-        headers = [
-            h for h in headers if channel.get((h.patient, h.series, h.instance), grid) == grid
-        ]
+        headers = [h for h in headers if channel.get(h.key, grid) == grid]
         self._of_row = Counter(wanted.labels.find(dicom_keys(header)) for header in headers)
         self._shared = shared_masks(headers, wanted.labels, wanted.masks)
 

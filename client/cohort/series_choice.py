@@ -28,16 +28,15 @@ from dataclasses import dataclass
 from client.cohort.image_quality import ImageRequirements, Suspect, localizers, unwanted
 from client.cohort.left_out import LeftOut
 from client.dicom.contained import contained
-from client.dicom.headers.checks import WITHOUT_PIXELS
 from client.dicom.headers.instance import Instance, Quarantined
 from client.dicom.reading.phases import SLICED
-from client.dicom.reading.read import Header
+from client.dicom.reading.read import Header, ImageKey
 from client.dicom.reading.time_axis import joined_name, stack_of
 from client.dicom.reading.uptake import BECQUEREL, GRAMS_PER_ML, SUV, check_tracer
 from client.dicom.reasons import Reason, UnusableFile
 from client.dicom.remarks import Remark
 from client.labels.label_table import Labels, dicom_keys, key_of_row
-from client.series.by_row import Key, RuledImages
+from client.series.by_row import RuledImages
 from client.series.fitting import plane_of
 from client.series.magnification import (
     SLIDE,
@@ -45,23 +44,10 @@ from client.series.magnification import (
     refused_slides,
     several_magnifications,
 )
-from client.series.selection import is_secondary_capture, named_series
+from client.series.selection import is_image_of_series, is_secondary_capture, named_series
 from common.config.run_config import Images
 
 _PET = "PT"
-#: Files of these are no image of a series, or have a reason of their own.
-_NO_KIND = frozenset(
-    {
-        Reason.SEGMENTATION,
-        Reason.DICOMDIR,
-        Reason.NOT_DICOM,
-        Reason.MOSAIC,
-        Reason.SLIDE_LABEL,
-        Reason.WITHDRAWN,
-        Reason.DUP_SOP_SAME,
-    }
-)
-
 #: patient, or nobody where all are looked at together; study.
 _Study = tuple[str, str]
 
@@ -128,12 +114,12 @@ def beside_an_answer(found: Sequence[Instance], rules: Images) -> LeftOut:
 class Choice:
     """The images that their rows do not choose among."""
 
-    refused: Mapping[Key, tuple[Reason, str]]
+    refused: Mapping[ImageKey, tuple[Reason, str]]
     ruled: RuledImages | None = None  # by the rules of cohort.images.series, where there are any
 
     def check(self, header: Header) -> None:
         """Raise UnusableFile for an image that is not clearly the one that its row means."""
-        found = self.refused.get((header.patient, header.series, header.instance))
+        found = self.refused.get(header.key)
         if found is not None:
             raise UnusableFile(*found)
 
@@ -153,7 +139,7 @@ def choose(
     """
     if ruled is not None:
         lost = ()
-        images = [i for i in images if ruled.channel.get(_key(i)) == rules.reference]
+        images = [i for i in images if ruled.channel.get(i.key) == rules.reference]
     seen = list(images)
     by_row = _by_row(seen, labels)
     # Series by study, and by patient where each is looked at alone: a file that does not say whose
@@ -161,9 +147,11 @@ def choose(
     broken: dict[_Study, set[str]] = defaultdict(set)
     for file in lost:
         named = file.patient or not labels.by_patient
-        if file.series and file.study and named and _is_of_image(file):
+        # A mosaic has a reason of its own.
+        counts = is_image_of_series(file) and file.reason is not Reason.MOSAIC
+        if file.series and file.study and named and counts:
             broken[file.patient if labels.by_patient else "", file.study].add(file.series)
-    refused: dict[Key, tuple[Reason, str]] = {} if ruled is None else dict(ruled.refused)
+    refused: dict[ImageKey, tuple[Reason, str]] = {} if ruled is None else dict(ruled.refused)
     for (row, _), group in by_row.items():
         name = labels.rows[row][mask] if mask is not None else None
         own = group[0].patient if labels.by_patient else ""
@@ -175,10 +163,10 @@ def choose(
             judged = [(image, problem.reason, problem.detail) for image in group]
         for image, reason, detail in judged:
             told = f"line {labels.lines[row]}: {detail}"
-            refused[_key(image)] = reason, told
+            refused[image.key] = reason, told
     # Levels of a slide are one series, so a row that names it does not choose among them.
     for image, reason, detail in at_several_magnifications(seen) if rules.slide is None else ():
-        refused.setdefault(_key(image), (reason, detail))
+        refused.setdefault(image.key, (reason, detail))
     return Choice(refused=refused, ruled=ruled)
 
 
@@ -194,16 +182,6 @@ def _by_row(images: Iterable[Instance], labels: Labels) -> dict[tuple[int, str],
         if key is not None and key[0] != "SeriesInstanceUID":
             found[row, image.patient].append(image)
     return found
-
-
-def _key(image: Instance) -> Key:
-    return image.patient, image.series, image.instance
-
-
-def _is_of_image(file: Quarantined) -> bool:
-    if file.reason is Reason.NO_PIXELS:
-        return file.detail == WITHOUT_PIXELS
-    return file.reason not in _NO_KIND
 
 
 def _judged(

@@ -260,7 +260,7 @@ def _ruled(seen: Sequence[Instance | Quarantined], gate: _Gate, rules: SeriesRul
 def _gives_grid(header: Header, ruled: RuledImages | None, images: Images | None) -> bool:
     if ruled is None or images is None:
         return True
-    place = ruled.channel.get((header.patient, header.series, header.instance))
+    place = ruled.channel.get(header.key)
     return place == images.reference
 
 
@@ -294,7 +294,7 @@ class _Gate:
             check_fits(header, images)
         self._left_out.check(header.patient, header.instance)
         if self.ruled is not None:
-            refused = self.ruled.refused.get((header.patient, header.series, header.instance))
+            refused = self.ruled.refused.get(header.key)
             if refused is not None:
                 raise UnusableFile(*refused)
         if not header.patient:

@@ -13,13 +13,12 @@ from pathlib import Path
 
 from client.dicom.contained import contained
 from client.dicom.headers.instance import Instance, Quarantined
+from client.dicom.reading.read import ImageKey
 from client.dicom.reasons import Reason, UnusableFile
 from client.series.fitting import Aliases
 from client.series.selection import ChosenSeries, Fared, Lost, Refusal, choose_series, is_scout
 from common.config.run_config import Images
 
-#: patient, series, instance of an image.
-Key = tuple[str, str, str]
 #: patient, study.
 Study = tuple[str, str]
 _DICOM_NAMES = frozenset({"", ".dcm", ".dicom", ".ima"})
@@ -49,8 +48,8 @@ class SeriesRules:
 class RuledImages:
     """What the rules say of each image that rows find."""
 
-    refused: Mapping[Key, tuple[Reason, str]] = field(default_factory=dict)
-    channel: Mapping[Key, int] = field(default_factory=dict)  # of those that are used
+    refused: Mapping[ImageKey, tuple[Reason, str]] = field(default_factory=dict)
+    channel: Mapping[ImageKey, int] = field(default_factory=dict)  # of those that are used
     absent: Mapping[Study, frozenset[int]] = field(default_factory=dict)  # channels of zeros
     #: By rule, by how it fared: patients, each once.
     fared: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
@@ -139,8 +138,8 @@ class _Ruling:
 
     def __init__(self, rules: Images) -> None:
         self._rules = rules
-        self._refused: dict[Key, tuple[Reason, str]] = {}
-        self._channel: dict[Key, int] = {}
+        self._refused: dict[ImageKey, tuple[Reason, str]] = {}
+        self._channel: dict[ImageKey, int] = {}
         self._absent: dict[Study, frozenset[int]] = {}
         self._fared: dict[str, dict[str, Fared]] = {rule.name: {} for rule in rules.series}
 
@@ -153,18 +152,18 @@ class _Ruling:
         if chosen.problem is not None:
             reason, detail = chosen.problem
             told = reason, f"{line}: {detail}"
-            self._refused |= {_key(image): told for image in group}
+            self._refused |= {image.key: told for image in group}
             return
         taken = {i.path: n for n, images in enumerate(chosen.channels) for i in images}
         for image in group:
             channel = taken.get(image.path)
             if channel is None and is_scout(image):
-                self._refused[_key(image)] = Reason.LOCALIZER, ""
+                self._refused[image.key] = Reason.LOCALIZER, ""
             elif channel is None:
                 detail = image.series_description or "no description"
-                self._refused[_key(image)] = Reason.OTHER_SERIES, detail
+                self._refused[image.key] = Reason.OTHER_SERIES, detail
             else:
-                self._channel[_key(image)] = channel
+                self._channel[image.key] = channel
         lacking = frozenset(n for n, images in enumerate(chosen.channels) if not images)
         self._absent[patient, chosen.study] = lacking
 
@@ -184,10 +183,6 @@ class _Ruling:
                 for name, ways in fared.items()
             },
         )
-
-
-def _key(image: Instance) -> Key:
-    return image.patient, image.series, image.instance
 
 
 def _alone_in_folders(images: Iterable[Instance]) -> dict[Path, str]:

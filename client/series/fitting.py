@@ -34,7 +34,7 @@ class _Seen:
 
 def fits(rule: SeriesRule, image: Instance, aliases: Aliases = NO_ALIASES) -> bool:
     """Return whether an image fits a rule, or one of the site's own words for it."""
-    seen = _Seen(description=description_of(image), image=image)
+    seen = _Seen(description=image.described, image=image)
     return _fits(rule, seen, aliases.get(rule.name, ())) is True
 
 
@@ -42,11 +42,6 @@ def may_fit(rule: SeriesRule, description: str, aliases: Aliases = NO_ALIASES) -
     """Return whether a file that broke may fit; of one without a description nobody knows."""
     seen = _Seen(description=description, image=None)
     return _fits(rule, seen, aliases.get(rule.name, ())) is not False
-
-
-def description_of(image: Instance) -> str:
-    """Return what globs of `description` are looked for in."""
-    return f"{image.series_description} {image.technique.protocol}".strip()
 
 
 def found_in(globs: tuple[str, ...], text: str) -> bool:

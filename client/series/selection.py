@@ -205,7 +205,7 @@ class _Search:
         gone: dict[str, None] = {}
         for file in self.lost.files:
             place = (file.study, file.series)
-            if file.study not in studies or place in known or not _is_image(file):
+            if file.study not in studies or place in known or not is_image_of_series(file):
                 continue
             if may_fit(rule, file.description, self.aliases):
                 (gone if file.reason in _NO_RIVAL else rivals)[file.series] = None
@@ -313,15 +313,16 @@ def is_secondary_capture(image: Instance) -> bool:
     return named == _SECONDARY_CAPTURE or named.startswith(f"{_SECONDARY_CAPTURE}.")
 
 
-def is_scout(image: Instance) -> bool:
-    """Return whether an image is a localizer, as any value of its Image Type says it."""
-    return "LOCALIZER" in image.image_type.upper().split("\\")
-
-
-def _is_image(file: Quarantined) -> bool:
+def is_image_of_series(file: Quarantined) -> bool:
+    """Return whether a file that cannot be used is an image of a series all the same."""
     if file.reason is Reason.NO_PIXELS:
         return file.detail == WITHOUT_PIXELS
     return bool(file.series) and file.reason not in _NO_IMAGE
+
+
+def is_scout(image: Instance) -> bool:
+    """Return whether an image is a localizer, as any value of its Image Type says it."""
+    return "LOCALIZER" in image.image_type.upper().split("\\")
 
 
 def _places(images: Iterable[Instance]) -> int:

@@ -10,7 +10,7 @@ from client.dicom.headers.checks import Scan, check_image
 from client.dicom.headers.elements import Elements
 from client.dicom.reading.files import File
 from client.dicom.reading.presentation_intent import presentation_of, units_of
-from client.dicom.reading.read import Cosines, Header, PixelShape, Position, is_localizer
+from client.dicom.reading.read import Cosines, Header, ImageKey, PixelShape, Position, is_localizer
 from client.dicom.reading.technique import Technique
 from client.dicom.reading.tracer import Tracer
 from client.dicom.reasons import Reason, Unusable
@@ -67,6 +67,16 @@ class Instance:
     acquired: tuple[float | None, ...] = ()  # of read.ACQUIRED
     technique: Technique = field(default_factory=Technique)  # how it was made
     tracer: Tracer | None = None  # of a PET
+
+    @property
+    def key(self) -> ImageKey:
+        """Return what the object is known by in its site's folder."""
+        return self.patient, self.series, self.instance
+
+    @property
+    def described(self) -> str:
+        """Return SeriesDescription and ProtocolName, in which rules look for words."""
+        return f"{self.series_description} {self.technique.protocol}".strip()
 
     @property
     def header(self) -> Header:

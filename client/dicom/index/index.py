@@ -188,7 +188,7 @@ class Index:
                     image.patient,
                     image.study,
                     image.series,
-                    f"{image.series_description} {image.technique.protocol}".strip(),
+                    image.described,
                 ),
             )
 

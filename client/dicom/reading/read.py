@@ -58,6 +58,10 @@ Position = tuple[float, float, float]
 Cosines = tuple[float, float, float, float, float, float]
 
 
+#: patient, series, instance: what an object is known by in its site's folder.
+ImageKey = tuple[str, str, str]
+
+
 @dataclass(frozen=True, kw_only=True)
 class PixelShape:
     """What a header tells of a pixel's size and shape."""
@@ -93,6 +97,11 @@ class Header:
     tracer: Tracer | None = None  # of a PET
     description: str = ""  # SeriesDescription
     made: str = ""  # date and time of acquisition, else of the series: YYYYMMDDHHMMSS
+
+    @property
+    def key(self) -> ImageKey:
+        """Return what the object is known by in its site's folder."""
+        return self.patient, self.series, self.instance
 
     @property
     def pixel(self) -> tuple[float, float] | None:
