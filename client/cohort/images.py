@@ -1,18 +1,16 @@
-"""Images of the decoded objects: frames (2-D) or volumes (3-D), as values before any network."""
+"""Images of the decoded objects: frames (2-D) or volumes (3-D)."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from client.cohort.decode import Decoded, Object, pixels_of
+from client.cohort.image import Image, grey
 from client.cohort.select import Owned
 from client.dicom.contained import contained
 from client.dicom.pixels.pixel_store import PixelStore
@@ -21,74 +19,14 @@ from client.dicom.reading.read import Header
 from client.dicom.reading.rescale import Pixels
 from client.dicom.reading.time_axis import phases_of, stack_of
 from client.dicom.reading.uptake import SUV, suv_factor
-from client.dicom.reading.volume import Geometry, levels_of, plane_affine, stack_slices
+from client.dicom.reading.volume import levels_of, plane_affine, stack_slices
 from client.dicom.reasons import Reason, Unusable, UnusableFile
-from client.labels.label_table import dicom_keys
 from client.series.alignment import misaligned
 from client.series.by_row import RuledImages
 from client.series.common_grid import ChannelVolume, on_grid_of, plane_grid
 from client.series.neighbours import neighbours
 from common.config.cohort import Time
 from common.config.run_config import Images
-from common.data.preprocessing import prepare, prepare_phases
-from common.data.unfit_image import Fault, UnfitImage
-
-_UNFIT: Mapping[Fault, Reason] = {
-    "too large": Reason.TOO_LARGE,
-    "not finite": Reason.NOT_FINITE,
-    "no geometry": Reason.NO_GEOMETRY,
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Image:
-    """One 2-D frame or one volume, before it is prepared."""
-
-    source: str  # file (2-D) or series (3-D)
-    header: Header  # of the object, or of the series' first
-    values: NDArray[np.float32]  # (rows, columns[, 3]) or (slices, rows, columns[, 3])
-    frame: int  # of the object; 0 for a volume
-    geometry: Geometry | None  # of a volume
-    first: str  # file of the object, or of the series' first
-    instances: frozenset[str]  # SOPInstanceUIDs
-    padding: NDArray[np.bool_] | None = None  # as values, without colours; None: there is none
-    #: Of a volume, by instance and frame: the slice that it is.
-    levels: Mapping[tuple[str, int], int] = field(default_factory=dict)
-    #: Other series of its study on its grid, by their place among the run's series; or what was
-    #: there at later times, by phase.
-    others: Mapping[int, ChannelVolume] = field(default_factory=dict)
-
-    @property
-    def spacing(self) -> tuple[float, ...] | None:
-        """Distances along the axes, where they are known: in mm, of a frame perhaps in relation."""
-        return self.header.pixel if self.geometry is None else self.geometry.spacing
-
-    def keys(self) -> dict[str, str]:
-        """Return the DICOM keys that find this image's row, and where it comes from."""
-        return {**dicom_keys(self.header), "source": self.source}
-
-
-def as_input(image: Image, rules: Images) -> Tensor:
-    """Return the network's input, (channels, *size): each series is normalised by itself.
-
-    A series that is absent is zeros.
-    """
-    if rules.time is not None and rules.time.form != "items":
-        later = [image.others[place].values for place in sorted(image.others)]
-        return prepare_phases([_grey(image.values), *later], image.spacing, rules, image.padding)
-    base = prepare(image.values, image.spacing, rules, image.padding)
-    if len(rules.series) < 2:
-        return base
-    parts = []
-    for place in range(len(rules.series)):
-        if place == rules.reference:
-            parts.append(base)
-        elif place in image.others:
-            other = image.others[place]
-            parts.append(prepare(other.values, image.spacing, rules, other.padding))
-        else:
-            parts.append(torch.zeros_like(base))
-    return torch.cat(parts)
 
 
 def find_images(
@@ -277,7 +215,7 @@ def _told(
     rules, whose = reading.rules, reading.decoded.grouping.whose(base.header)
     for place, other in whole.items():
         shown = None if other.padding is None else ~other.padding
-        if told := misaligned(_grey(base.values), _grey(other.values), shown):
+        if told := misaligned(grey(base.values), grey(other.values), shown):
             detail = (
                 f"series {rules.channel_names[place]} on {rules.channel_names[rules.reference]}"
             )
@@ -313,7 +251,7 @@ def _moved(volume: Image, base: Image) -> ChannelVolume:
         raise UnusableFile(Reason.NO_GEOMETRY)
     slices, rows, columns = base.values.shape[:3]
     return on_grid_of(
-        _grey(volume.values),
+        grey(volume.values),
         volume.padding,
         volume.geometry.affine,
         base.geometry.affine,
@@ -330,17 +268,9 @@ def _in_plane(volume: Image, image: Image, base: Image) -> ChannelVolume:
     plane = plane_affine(np.zeros(3), header.orientations[image.frame], header.spacing, corner)
     grid = plane_grid(plane, base.geometry.spacing[0])
     found = on_grid_of(
-        _grey(volume.values), volume.padding, volume.geometry.affine, grid, (1, rows, columns)
+        grey(volume.values), volume.padding, volume.geometry.affine, grid, (1, rows, columns)
     )
     return ChannelVolume(values=found.values[0], padding=_first(found.padding))
-
-
-def _grey(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the brightness of values with colours."""
-    if values.ndim < 4:
-        return values
-    found: NDArray[np.float32] = values.mean(axis=3)
-    return found
 
 
 # --- several pictures of every place --------------------------------------------------------
@@ -389,7 +319,7 @@ def _pictured(
             continue
         base, *later = same
         others = {
-            number: ChannelVolume(values=_grey(one.values), padding=one.padding)
+            number: ChannelVolume(values=grey(one.values), padding=one.padding)
             for number, one in enumerate(later, 1)
         }
         instances = frozenset[str]().union(*(one.instances for one in same))
@@ -535,12 +465,3 @@ def _checked(values: NDArray[np.float32]) -> NDArray[np.float32]:
     if low == high:
         raise UnusableFile(Reason.BLANK)
     return values
-
-
-@contextmanager
-def fitting() -> Iterator[None]:
-    """Raise UnusableFile where no network's input, or no mask for it, can be made of an image."""
-    try:
-        yield
-    except UnfitImage as error:
-        raise UnusableFile(_UNFIT[error.fault], str(error)) from error

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.cohort.join_report import rows_of_refused
-from client.cohort.other_formats import other_formats
 from client.cohort.prepare import Prepared
 from client.dicom.reasons import Reason, Unusable
+from client.files.other_formats import other_formats
 from client.labels.label_table import Labels, key_of_row
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from client.cohort.other_formats import other_formats
 from client.dicom.reasons import Reason, Unusable, UnusableFile
+from client.files.other_formats import other_formats
 from client.labels.label_table import Labels, key_of_row
 from common.platform.errors import CohortError
 

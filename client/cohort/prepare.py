@@ -20,8 +20,9 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from client.cohort.decode import Decoded
+from client.cohort.image import Image, as_input, fitting
 from client.cohort.image_masks import Canvas, mask_name, read_mask, shared_masks
-from client.cohort.images import Image, as_input, find_images, fitting
+from client.cohort.images import find_images
 from client.cohort.select import Selected, WantedImages
 from client.dicom.contained import contained
 from client.dicom.masks.grid import on_grid

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from client.cohort.decode import Decoded, read_objects
+from client.cohort.image import Image, as_input, fitting
 from client.cohort.image_quality import several_people, two_patient_ids
-from client.cohort.images import Image, as_input, find_images, fitting
+from client.cohort.images import find_images
 from client.cohort.left_out import LeftOut
 from client.cohort.scan import scan
 from client.cohort.select import Grouping, select

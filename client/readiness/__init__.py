@@ -2,7 +2,7 @@
 
 Imported from here: doctor, gathering, report.
 May import: client.cohort, client.cohort_statistics, client.dicom, client.dicom.headers,
-    client.dicom.index, client.dicom.pixels, client.dicom.reading, client.governance, client.labels,
-    client.pacs, client.pacs.connection, client.privacy, client.site, client.training,
-    client.transport, common.
+    client.dicom.index, client.dicom.pixels, client.dicom.reading, client.files, client.governance,
+    client.labels, client.pacs, client.pacs.connection, client.privacy, client.site,
+    client.training, client.transport, common.
 """

@@ -7,10 +7,10 @@ from pathlib import Path
 from statistics import median
 
 from client.cohort.join_report import join_report
-from client.cohort.other_formats import other_formats
 from client.cohort_statistics.account import CohortFacts, StudyAccount
 from client.dicom.headers.instance import Instance
 from client.dicom.reasons import Reason, UnusableFile
+from client.files.other_formats import other_formats
 from client.labels.csv_text import KEYS
 from client.labels.label_table import Labels, after_outcome, dicom_keys, read_labels
 from client.labels.schema import number_in

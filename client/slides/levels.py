@@ -19,12 +19,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from client.dicom.codec.compressed import Format
 from client.dicom.codec.decode import format_of
 from client.dicom.reading.never_decoded import check_pictured
+from client.dicom.reading.parse import BoundedFile, parse_file
 from client.dicom.reasons import Reason, UnusableFile
 
 _MICRONS = 1e3
@@ -109,10 +109,10 @@ def coarsest_up_to(levels: Sequence[SlideLevel], microns: float) -> SlideLevel:
 
 def _header(path: Path) -> tuple[Dataset, int]:
     try:
-        with path.open("rb") as file:
-            header = dcmread(file, stop_before_pixels=True)
+        with BoundedFile(path) as file:
+            header = parse_file(file, path, pixels=False)
             pixels = file.tell()
-    except Exception as error:
+    except OSError as error:
         raise UnusableFile(Reason.UNREADABLE, type(error).__name__) from error
     check_pictured(header)  # a label may show a name: no frame of one is ever asked for
     return header, pixels

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +12,7 @@ from common.config.tasks.forms import BoundedNumber, LabelMap, LabelProbabilitie
 from common.tasks.prognosis import follow_up
 from common.tasks.task import Scores
 from simulations.comparison.compare import Comparison
-from simulations.report.pictures import Picture, finished, new_figure, shown
+from simulations.report.pictures import Picture, finished, panels_of, shown
 from simulations.report.rows import main_arm, owners, rows
 
 #: Images in all, so that the page stays small.
@@ -33,12 +32,7 @@ def examples(found: Comparison) -> Picture | None:
     chosen = _chosen(found)
     if not chosen:
         return None
-    columns = min(4, len(chosen))
-    lines = math.ceil(len(chosen) / columns)
-    figure = new_figure(2.5 * columns, 2.95 * lines)
-    panels = figure.subplots(lines, columns, squeeze=False).flatten()
-    for axes in panels:
-        axes.set_axis_off()
+    figure, panels = panels_of(len(chosen), height=2.95)
     outlines = found.config.task.outlines
     for axes, example in zip(panels, chosen, strict=False):
         place = _slice(example, outlines=outlines)

@@ -53,6 +53,17 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def panels_of(count: int, height: float) -> tuple[Figure, list[Axes]]:
+    """Return a figure with a panel without axes for each of `count`, four in a line, in inches."""
+    columns = min(4, count)
+    lines = math.ceil(count / columns)
+    figure = new_figure(2.5 * columns, height * lines)
+    panels = list(figure.subplots(lines, columns, squeeze=False).flatten())
+    for axes in panels:
+        axes.set_axis_off()
+    return figure, panels
+
+
 def finished(figure: Figure, name: str, caption: str) -> Picture:
     """Return the figure as a PNG."""
     held = io.BytesIO()

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from client.cohort.site_cohort import SiteCohort
 from client.slides.tiles import SlideView
-from common.data.weights import load_into
+from common.data.weights import Weights, load_into
 from common.models.bags import AttentionPool, BagClassifier
 from common.models.run_network import network_of
 from common.tasks.task import Scores
 from simulations.comparison.compare import Comparison
 from simulations.report.bundle_output import config_of
 from simulations.report.examples import words
-from simulations.report.pictures import Picture, finished, new_figure, shown
+from simulations.report.pictures import Picture, finished, panels_of, shown
 from simulations.report.rows import owners, rows
 
 _SLIDES = 8
@@ -37,22 +36,21 @@ class _Shown:
 
 def slides(found: Comparison) -> Picture | None:
     """Draw slides of test patients with their tiles' attention, first seed; None without."""
-    network = _attending(found)
-    if network is None or found.shared_model is None:
+    if found.shared_model is None or not any(cohort.views for cohort in found.cohorts):
         return None
-    arm, seed, _ = found.shared_model
+    arm, seed, weights = found.shared_model
+    network = _attending(network_of(config_of(found, arm), seed), weights)
+    if network is None:
+        return None
     each = max(1, _SLIDES // len(found.cohorts))
-    chosen = [one for cohort in found.cohorts for one in _of_cohort(found, cohort, network, each)][
-        :_SLIDES
-    ]
+    chosen: list[_Shown] = []
+    for cohort in found.cohorts:
+        scores = found.outcomes[arm, seed][0].test[cohort.name]
+        chosen += _of_cohort(cohort, owners(found, cohort, seed, 0), scores, network, each)
+    chosen = chosen[:_SLIDES]
     if not chosen:
         return None
-    columns = min(4, len(chosen))
-    lines = math.ceil(len(chosen) / columns)
-    figure = new_figure(2.5 * columns, 3.15 * lines)
-    panels = figure.subplots(lines, columns, squeeze=False).flatten()
-    for axes in panels:
-        axes.set_axis_off()
+    figure, panels = panels_of(len(chosen), height=3.15)
     for axes, one in zip(panels, chosen, strict=False):
         axes.imshow(one.view.picture)
         counts = _map(one)
@@ -67,12 +65,8 @@ def slides(found: Comparison) -> Picture | None:
     return finished(figure, "slides", caption)
 
 
-def _attending(found: Comparison) -> BagClassifier | None:
-    """Return the shared model's network of the first seed and fold, where it weighs tiles."""
-    if found.shared_model is None or not any(cohort.views for cohort in found.cohorts):
-        return None
-    arm, seed, weights = found.shared_model
-    network = network_of(config_of(found, arm), seed)
+def _attending(network: nn.Module, weights: Weights) -> BagClassifier | None:
+    """Return the part of a network that weighs tiles, with these weights; None without one."""
     load_into(network, weights)
     for part in network.eval().modules():
         if isinstance(part, BagClassifier) and isinstance(part.pool, AttentionPool):
@@ -81,14 +75,9 @@ def _attending(found: Comparison) -> BagClassifier | None:
 
 
 def _of_cohort(
-    found: Comparison, cohort: SiteCohort, network: BagClassifier, most: int
+    cohort: SiteCohort, people: list[str], scores: Scores, network: BagClassifier, most: int
 ) -> list[_Shown]:
     """Return some test patients' slides; those with the outcome first, as more is to be seen."""
-    if found.shared_model is None:
-        return []
-    arm, seed, _ = found.shared_model
-    people = owners(found, cohort, seed, 0)
-    scores = found.outcomes[arm, seed][0].test[cohort.name]
     ordered = sorted(range(len(people)), key=lambda row: -float(scores.target[row].flatten()[0]))
     places = dict(zip(cohort.items.pseudonyms, range(len(cohort.items)), strict=True))
     chosen = []

@@ -13,7 +13,8 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence as Items
 
 from client.cohort.decode import read_objects
-from client.cohort.images import Image, find_images
+from client.cohort.image import Image
+from client.cohort.images import find_images
 from client.cohort.scan import dicom_files as files_of
 from client.cohort.select import Grouping
 from client.dicom.headers.instance import Instance, Quarantined

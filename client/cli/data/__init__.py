@@ -2,6 +2,6 @@
 
 Imported from here: deidentify, index, outcomes, pull.
 May import: client.cohort, client.dicom.deidentify, client.dicom.headers, client.dicom.index,
-    client.dicom.pixels, client.governance, client.labels, client.outcomes, client.pacs,
-    client.site, client.training, common.
+    client.dicom.pixels, client.files, client.governance, client.labels, client.outcomes,
+    client.pacs, client.site, client.training, common.
 """

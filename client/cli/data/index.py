@@ -71,8 +71,8 @@ def _index_run(home: Home, site: SiteConfig, path: Path, *, every: bool) -> None
 def _say_join(home: Home, site: SiteConfig, needed: Sequence[str], *, every: bool) -> None:
     """Say how the table and the images found each other."""
     from client.cohort.join_report import join_report
-    from client.cohort.other_formats import other_formats
     from client.dicom.index.index import Index
+    from client.files.other_formats import other_formats
     from client.labels.label_table import dicom_keys, read_labels
     from client.site.withdrawals import withdrawn
 
@@ -90,12 +90,12 @@ def _say_join(home: Home, site: SiteConfig, needed: Sequence[str], *, every: boo
 
 def _index_folder(home: Home, site: SiteConfig, *, every: bool) -> None:
     from client.cohort.decode import decode
-    from client.cohort.other_formats import other_formats
     from client.cohort.scan import dicom_files, scan
     from client.cohort.select import Grouping, select
     from client.dicom.headers.checks import WHOLE_SLIDE
     from client.dicom.index.index import Index
     from client.dicom.pixels.pixel_store import PixelStore
+    from client.files.other_formats import other_formats
 
     if not site.data.is_dir():
         message = f"There is no folder {site.data}. Mount it, or correct data in {home.site_yaml}."

@@ -15,10 +15,10 @@ from struct import Struct
 from typing import Protocol
 
 import numpy as np
-from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
+from client.dicom.headers.wanted import B_VALUES, DIGITS_IN, PRIVATE, SHORTS
 from client.dicom.reading.groups import as_integer, issuer_of, text_of
 from client.dicom.reading.read import (
     ACQUIRED,
@@ -41,112 +41,6 @@ from client.dicom.reading.technique import (
     text_of_groups,
 )
 from client.dicom.reading.tracer import Tracer, tracer_of
-
-#: What the index keeps or reading needs, by the keywords of PS3.6.
-KEYWORDS = (
-    "SpecificCharacterSet",
-    "ImageType",
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "StudyDate",
-    "AccessionNumber",
-    "Modality",
-    "Manufacturer",
-    "StudyDescription",
-    "SeriesDescription",
-    "ManufacturerModelName",
-    "PatientID",
-    "IssuerOfPatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "PatientAge",
-    "BodyPartExamined",
-    "SliceThickness",
-    "ImagerPixelSpacing",
-    "StudyInstanceUID",
-    "SeriesInstanceUID",
-    "InstanceNumber",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "FrameOfReferenceUID",
-    "Laterality",
-    "ImageLaterality",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "PlanarConfiguration",
-    "NumberOfFrames",
-    "Rows",
-    "Columns",
-    "PixelSpacing",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "BurnedInAnnotation",
-    "RescaleIntercept",
-    "RescaleSlope",
-    "DoseGridScaling",
-    "LossyImageCompression",
-    "SpecimenLabelInImage",
-    "PixelPaddingValue",
-    "PixelPaddingRangeLimit",
-    "PresentationIntentType",
-    "Units",
-    "SUVType",
-    "NominalScannedPixelSpacing",
-    "PixelAspectRatio",
-    "ProtocolName",
-    "SequenceName",
-    "ScanningSequence",
-    "ContrastBolusAgent",
-    "ConvolutionKernel",
-    "ViewPosition",
-    "RepetitionTime",
-    "SeriesDate",
-    "SeriesTime",
-    "AcquisitionDate",
-    "AcquisitionTime",
-    *ACQUIRED,
-)
-#: Signed or not as the pixels are.
-PADDING = frozenset({"PixelPaddingValue", "PixelPaddingRangeLimit"})
-#: Private elements of Siemens' and GE's MR headers, by names of ours.
-PRIVATE = {
-    "SiemensImagesInMosaic": 0x0019100A,
-    "SiemensBValue": 0x0019100C,
-    "GeBValue": 0x00431039,
-    "SiemensAcquisitionMatrix": 0x0051100B,
-}
-#: Those that are looked at as they lie in the file: digits, in one of these forms.
-_B_VALUES = frozenset({"SiemensBValue", "GeBValue"})
-_DIGITS_IN = frozenset({None, "IS", "UN", "LO", "DS"})
-
-
-def _tag(keyword: str) -> int:
-    tag = tag_for_keyword(keyword)
-    if tag is None:
-        raise KeyError(keyword)
-    return int(tag)
-
-
-#: Tag -> (keyword, value representation as explicit files write it).
-WANTED: Mapping[int, tuple[str, bytes]] = {
-    _tag(name): (name, b"US" if name in PADDING else dictionary_VR(_tag(name)).encode())
-    for name in KEYWORDS
-} | {
-    PRIVATE["SiemensImagesInMosaic"]: ("SiemensImagesInMosaic", b"US"),
-    PRIVATE["SiemensBValue"]: ("SiemensBValue", b"IS"),
-    PRIVATE["GeBValue"]: ("GeBValue", b"IS"),
-    PRIVATE["SiemensAcquisitionMatrix"]: ("SiemensAcquisitionMatrix", b"SH"),
-}
-#: Forms beside that of WANTED in which an element may stand.
-OTHER_FORMS: Mapping[int, frozenset[bytes]] = {
-    **dict.fromkeys(PRIVATE.values(), frozenset({b"UN", b"LO"})),
-    **{PRIVATE[name]: frozenset({b"UN", b"LO", b"DS"}) for name in _B_VALUES},
-    **{_tag(name): frozenset({b"SS"}) for name in PADDING},
-}
-#: Private elements in any other form are another maker's, and passed over.
-FOREIGN = frozenset(PRIVATE.values())
 
 #: Character sets whose ASCII bytes are ASCII; with them, plain bytes need no decoder.
 _PLAIN = frozenset(
@@ -255,7 +149,7 @@ class Scanned:
         raw = self.values.get(keyword)
         if not raw:
             return 0
-        if keyword in _SHORTS:
+        if keyword in SHORTS:
             if len(raw) != 2:
                 if keyword in PRIVATE:
                     return 0
@@ -303,7 +197,7 @@ class Scanned:
 
     def _single(self, keyword: str) -> float | None:
         raw = self.values.get(keyword)
-        if raw and keyword in _SHORTS:
+        if raw and keyword in SHORTS:
             return float(self.integer(keyword))
         if not raw or keyword != "DiffusionBValue":
             return next(iter(self.numbers(keyword, 1)), None)
@@ -317,7 +211,7 @@ class Scanned:
         return _technique(self, self._b_value())
 
     def _b_value(self) -> float | None:
-        raw = {name: self.values.get(name, b"") for name in _B_VALUES}
+        raw = {name: self.values.get(name, b"") for name in B_VALUES}
         siemens, ge = (
             raw[name].decode("ascii", "replace") for name in ("SiemensBValue", "GeBValue")
         )
@@ -372,9 +266,6 @@ def _technique(elements: Scanned | Parsed, private: float | None) -> Technique:
         inversion_time=elements.number("InversionTime"),
         b_value=private if b_value is None else b_value,
     )
-
-
-_SHORTS = frozenset(name for name, form in WANTED.values() if form == b"US")
 
 
 @dataclass(frozen=True)
@@ -461,7 +352,7 @@ class Parsed:
         """Return what lies in the file, which pydicom might refuse to convert."""
         tag = PRIVATE[keyword]
         found = self.dataset.get_item(tag) if tag in self.dataset else None
-        if found is None or found.VR not in _DIGITS_IN:
+        if found is None or found.VR not in DIGITS_IN:
             return ""
         value = found.value
         if isinstance(value, bytes):

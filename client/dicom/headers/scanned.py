@@ -14,7 +14,8 @@ from pathlib import Path
 from struct import Struct
 
 from client.dicom.headers.checks import PixelElement, Scan
-from client.dicom.headers.elements import FOREIGN, OTHER_FORMS, WANTED, Scanned, UnusualHeader
+from client.dicom.headers.elements import Scanned, UnusualHeader
+from client.dicom.headers.wanted import FOREIGN, OTHER_FORMS, WANTED
 
 #: So much of a file is read at first; more only where its header is longer.
 FIRST_BYTES = 8192

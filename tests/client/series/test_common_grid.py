@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from client.cohort.images import Image, as_input
+from client.cohort.image import Image, as_input
 from client.cohort.loading import load_cohort
 from client.cohort.site_cohort import SiteCohort
 from client.dicom.reading.read import read_header

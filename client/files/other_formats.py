@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-
-from client.labels.label_table import Row
 
 _CONVERT = "export the studies from the PACS, or convert them to DICOM"
 _UNPACK = "unpack them into the folder"
@@ -117,7 +115,7 @@ _MOST_FILES = 20_000
 _TAR = b"ustar"
 
 
-def other_formats(folder: Path, rows: Iterable[Row] = ()) -> str:
+def other_formats(folder: Path, rows: Iterable[Mapping[str, str]] = ()) -> str:
     """Return a sentence on what lies there in place of DICOM, and what to do; or nothing.
 
     Files that a row names, such as masks, are not meant.

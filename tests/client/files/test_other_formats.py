@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client.cohort.other_formats import other_formats
 from client.dicom.reasons import Reason
+from client.files.other_formats import other_formats
 from common.platform.errors import CohortError
 from tests.client.dicom_files import config_of, image, load, noise, save, write_labels
 from tests.client.terminals import Site

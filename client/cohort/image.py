@@ -1,0 +1,95 @@
+"""One image of a cohort, 2-D or a volume, before any network; and the network's input of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from client.dicom.reading.read import Header
+from client.dicom.reading.volume import Geometry
+from client.dicom.reasons import Reason, UnusableFile
+from client.labels.label_table import dicom_keys
+from client.series.common_grid import ChannelVolume
+from common.config.run_config import Images
+from common.data.preprocessing import prepare, prepare_phases
+from common.data.unfit_image import Fault, UnfitImage
+
+_UNFIT: Mapping[Fault, Reason] = {
+    "too large": Reason.TOO_LARGE,
+    "not finite": Reason.NOT_FINITE,
+    "no geometry": Reason.NO_GEOMETRY,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """One 2-D frame or one volume, before it is prepared."""
+
+    source: str  # file (2-D) or series (3-D)
+    header: Header  # of the object, or of the series' first
+    values: NDArray[np.float32]  # (rows, columns[, 3]) or (slices, rows, columns[, 3])
+    frame: int  # of the object; 0 for a volume
+    geometry: Geometry | None  # of a volume
+    first: str  # file of the object, or of the series' first
+    instances: frozenset[str]  # SOPInstanceUIDs
+    padding: NDArray[np.bool_] | None = None  # as values, without colours; None: there is none
+    #: Of a volume, by instance and frame: the slice that it is.
+    levels: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    #: Other series of its study on its grid, by their place among the run's series; or what was
+    #: there at later times, by phase.
+    others: Mapping[int, ChannelVolume] = field(default_factory=dict)
+
+    @property
+    def spacing(self) -> tuple[float, ...] | None:
+        """Distances along the axes, where they are known: in mm, of a frame perhaps in relation."""
+        return self.header.pixel if self.geometry is None else self.geometry.spacing
+
+    def keys(self) -> dict[str, str]:
+        """Return the DICOM keys that find this image's row, and where it comes from."""
+        return {**dicom_keys(self.header), "source": self.source}
+
+
+def as_input(image: Image, rules: Images) -> Tensor:
+    """Return the network's input, (channels, *size): each series is normalised by itself.
+
+    A series that is absent is zeros.
+    """
+    if rules.time is not None and rules.time.form != "items":
+        later = [image.others[place].values for place in sorted(image.others)]
+        return prepare_phases([grey(image.values), *later], image.spacing, rules, image.padding)
+    base = prepare(image.values, image.spacing, rules, image.padding)
+    if len(rules.series) < 2:
+        return base
+    parts = []
+    for place in range(len(rules.series)):
+        if place == rules.reference:
+            parts.append(base)
+        elif place in image.others:
+            other = image.others[place]
+            parts.append(prepare(other.values, image.spacing, rules, other.padding))
+        else:
+            parts.append(torch.zeros_like(base))
+    return torch.cat(parts)
+
+
+def grey(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the brightness of values with colours."""
+    if values.ndim < 4:
+        return values
+    found: NDArray[np.float32] = values.mean(axis=3)
+    return found
+
+
+@contextmanager
+def fitting() -> Iterator[None]:
+    """Raise UnusableFile where no network's input, or no mask for it, can be made of an image."""
+    try:
+        yield
+    except UnfitImage as error:
+        raise UnusableFile(_UNFIT[error.fault], str(error)) from error
