@@ -94,7 +94,8 @@ def _trains(run: RunConfig) -> str:
     patients = "all patients" if batch == "all" else f"{batch} patients"
     pool = run.model.pool
     pooled = "" if pool is None else f" with one answer a patient ({pool} of all pictures)"
-    return f"{run.model.network}{pooled}, {rounds} of {steps} with {patients} each"
+    half = " in bfloat16" if training.precision == "bf16" else ""
+    return f"{run.model.network}{pooled}, {rounds} of {steps}{half} with {patients} each"
 
 
 def _first_weights(run: RunConfig) -> list[str]:

@@ -5,6 +5,7 @@
     a network of an extension      one after another always: it may look at its input's values
     a network that pools           one after another always: one call is one patient's bag
     patches of volumes             one after another always: one patch is in memory
+    steps in bfloat16              one after another always: peers would move far more bits
 
 Side by side a float32 product rounds by the number of its rows, so one patient moves the last bits
 of others. With weights of a training that is some 1e-5 of the clip norm; with weights that are made
@@ -36,7 +37,8 @@ def backend_of(
     foreign: bool = False,
 ) -> Backend:
     """Return the loop for real noise; for simulated noise the likely fastest, by rule alone."""
-    apart = not simulated or foreign or pools(objective.model) or objective.patches is not None
+    whole = objective.patches is None and not objective.apart and not pools(objective.model)
+    apart = not simulated or foreign or not whole
     if apart or sum(p.numel() for p in parameters) >= _SMALL:
         return LOOP
     kind = linear_layers(objective.model, parameters)

@@ -44,6 +44,7 @@ class Objective:
     patients: Patients
     images_per_patient: int  # K: most items of one patient in one step
     patches: PatchRules | None = None  # how patches of volumes are drawn; None: whole images
+    apart: bool = False  # one patient after another always
 
 
 class Backend(NamedTuple):

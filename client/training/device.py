@@ -1,4 +1,4 @@
-"""Choice of the device that a site's network runs on: its GPU, else the processor."""
+"""Choice of the device that a site's network runs on, and of what it computes in there."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from common.platform.errors import ConfigurationError
+
+#: Of a run's steps (`training.precision`); None: float32, or what is faster on a GPU.
+Precision = Literal["float32", "bf16"] | None
 
 
 def device_of(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -25,27 +28,47 @@ def device_of(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
 
 
 def place(
-    model: nn.Module, device: torch.device, trial: tuple[Tensor, Tensor] | None = None
+    model: nn.Module,
+    device: torch.device,
+    trial: tuple[Tensor, Tensor] | None = None,
+    precision: Precision = None,
 ) -> nn.Module:
-    """Put a network on a device; it still takes and gives tensors of the processor's.
+    """Put a network on a device; it still takes and gives float32 tensors of the processor's.
 
     Patients, losses and noise stay where they are, so nothing else needs to know of the device.
-    With images and a table to try it on, the forward pass is bfloat16 under autocast where that
-    is faster; clipping, sums and noise are float32 always. Names of parameters stay, and a copy
-    of the network is on the device, too.
+    The forward pass is bfloat16 under autocast
+
+        precision bf16       in training, and float32 where the network is measured
+        precision float32    never
+        None, on a GPU       where that is faster, by images and a table to try it on
+        None, else           never
+
+    Weights, gradients, clipping, sums and noise are float32 always. Names of parameters stay, and a
+    copy of the network is on the device, too. ConfigurationError for a GPU without bfloat16.
     """
-    if device.type == "cpu":
+    if device.type == "cpu" and precision != "bf16":
         return model
+    on_gpu = device.type == "cuda"
+    able = not on_gpu or torch.cuda.is_bf16_supported(including_emulation=False)
+    if precision == "bf16" and not able:
+        message = (
+            "training.precision=bf16, and this machine's GPU does not compute in bfloat16. Write "
+            "device: cpu in site.yaml, or take part in runs without it."
+        )
+        raise ConfigurationError(message)
     kind: type[nn.Module] = type(model)
 
     class OnDevice(kind):  # type: ignore[misc, valid-type]  # the network's own class, moved
-        """A network whose parameters are on a GPU."""
+        """A network on its device, at its precision."""
 
-        in_half = False  # whether the forward pass is bfloat16
+        in_half = False  # whether every forward pass is bfloat16
+        steps_in_half = precision == "bf16"  # whether those of training are
 
         def forward(self, image: Tensor, table: Tensor) -> Tensor:
             """Return the output of (items, ...) images and table, both from the processor."""
-            with torch.autocast(device.type, torch.bfloat16, enabled=self.in_half):
+            half = self.in_half or (self.steps_in_half and self.training)
+            # Nothing is kept of the weights in bfloat16: gradients by patient ask for them anew.
+            with torch.autocast(device.type, torch.bfloat16, enabled=half, cache_enabled=False):
                 output: Tensor = super().forward(
                     image.to(device, non_blocking=True), table.to(device, non_blocking=True)
                 )
@@ -53,7 +76,7 @@ def place(
 
     model.to(device)
     model.__class__ = OnDevice
-    if trial is not None and torch.cuda.is_bf16_supported(including_emulation=False):
+    if on_gpu and able and trial is not None and precision is None:
         seconds = {half: _seconds(model, half, trial) for half in (False, True)}
         model.in_half = seconds[True] < seconds[False]  # type: ignore[assignment]  # nn.Module holds any name
     return model

@@ -78,7 +78,8 @@ def open_local_model(
     start: bool = True,
 ) -> LocalModel:
     """Build a run's network, on a device; without `start`, no file of first weights is read."""
-    model = place(network_of(config, seed, start=start), device, _trial_of(config))
+    network, precision = network_of(config, seed, start=start), config.training.precision
+    model = place(network, device, _trial_of(config), precision)
     drop_channels(model, config)
     trained, task = trainable(model), task_of(config.task)
     local = local_names(config, model)

@@ -80,6 +80,7 @@ def train_privately(
         patients=site.train,
         images_per_patient=local_model.config.training.images_per_patient,
         patches=local_model.patches,
+        apart=local_model.config.training.precision == "bf16",
     )
     config = local_model.config
     foreign = bool(config.extension_names({"networks", "tasks", "losses"}))

@@ -275,6 +275,12 @@ class Training(Part):
     tversky: tuple[PositiveFloat, PositiveFloat] | None = Field(
         default=None, exclude_if=lambda given: given is None
     )
+    #: Of the steps: bf16 computes the network's forward pass in bfloat16 (autocast), its loss,
+    #: gradients by patient, clipping and weights in float32; it is measured in float32. Without it
+    #: float32; on a GPU bfloat16 where that is faster.
+    precision: Literal["float32", "bf16"] | None = Field(
+        default=None, exclude_if=lambda given: given is None
+    )
     #: Exponential average of the global weights over rounds (0: off); post-processing.
     average: float = Field(strict=True, default=0.0, ge=0, lt=1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from common.config.cohort import Cohort
+from common.config.parts.extension import is_extension
 from common.config.tasks import Task
 from common.config.tasks.extension_task import ExtensionTask
 from common.config.tasks.forms import LabelProbabilities
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 def check_training(config: RunConfig) -> None:
     """Refuse training that does not fit the task, its images, or the run's privacy."""
     _check_transforms(config.cohort, config.model, config.training)
+    _check_precision(config)
     _check_loss(config)
     _check_emphasis(config)
     _check_flips(config)
@@ -62,6 +64,17 @@ def _check_private_aggregation(aggregation: Aggregation) -> None:
         message = (
             "a private run takes no aggregation.rule=scaffold; give privacy.aggregation a section "
             "of its own, e.g. {rule: mean}"
+        )
+        raise ValueError(message)
+
+
+def _check_precision(config: RunConfig) -> None:
+    """Refuse bfloat16 for code of others, which is tried in float32."""
+    foreign = [model.network for model in config.models if is_extension(model.network)]
+    if foreign and any(training.precision == "bf16" for training in config.trainings):
+        message = (
+            f"training.precision=bf16 goes with networks of ours; {foreign[0]} is tried in float32 "
+            "alone: remove precision"
         )
         raise ValueError(message)
 
