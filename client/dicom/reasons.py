@@ -71,7 +71,10 @@ class Reason(Enum):
     MULTI_PHASE = "Every position has several slices; split the series, or say cohort.images.time."
     MULTI_PHASE_UNEVEN = "Places have different numbers of pictures; send again what is missing."
     TOO_FEW_PHASES = "Fewer pictures of each place than the run uses (cohort.images.time.frames)."
-    PHASE_ORDER_UNKNOWN = "No header orders the pictures of each place (cohort.images.time.by)."
+    PHASE_ORDER_UNKNOWN = (
+        "No header orders the pictures of each place (cohort.images.time.by), or they vary in two "
+        "ways: take one kind by cohort.images.series."
+    )
     MIXED_ORIENTATION = "Slices of different orientation in one series; take the localizer out."
     MIXED_MATRIX = "Slices of different size or pixel spacing in one series; split the series."
     MIXED_SERIES = "Slices of several studies, modalities or frames of reference; split the series."

@@ -48,11 +48,12 @@ class Time(Part):
     model_config = ConfigDict(serialize_by_alias=True)
 
     #: What orders them. auto takes the first that every place has and tells its pictures apart by:
-    #: temporal_position, trigger_time, acquisition (AcquisitionNumber), echo (EchoTime), the time
-    #: of acquisition, instance (InstanceNumber).
-    by: Literal["auto", "temporal_position", "trigger_time", "acquisition", "echo", "instance"] = (
-        "auto"
-    )
+    #: temporal_position, trigger_time, acquisition (AcquisitionNumber), echo (EchoTime), b_value
+    #: (DiffusionBValue), the time of acquisition, instance (InstanceNumber). What varies in two
+    #: ways, such as phases of two echoes, is left out.
+    by: Literal[
+        "auto", "temporal_position", "trigger_time", "acquisition", "echo", "b_value", "instance"
+    ] = "auto"
     #: How many are taken, evenly by rank from the first on; without it all (`as: items` alone).
     frames: Annotated[int, Strict(), Ge(2), Le(64)] | None = None
     #: channels: side by side, on one scale of grey. difference: each later one less the first.

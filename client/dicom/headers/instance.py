@@ -104,6 +104,7 @@ class Instance:
             tracer=self.tracer,
             description=self.series_description,
             made=self.technique.made,
+            image_type=self.image_type,
         )
 
 

@@ -97,6 +97,7 @@ class Header:
     tracer: Tracer | None = None  # of a PET
     description: str = ""  # SeriesDescription
     made: str = ""  # date and time of acquisition, else of the series: YYYYMMDDHHMMSS
+    image_type: str = ""  # values joined by backslashes
 
     @property
     def key(self) -> ImageKey:
@@ -189,6 +190,7 @@ def _header(dataset: Dataset) -> Header:
                 for name in ("Acquisition", "Series")
             )
         ),
+        image_type=text_of(dataset, "ImageType"),
     )
 
 

@@ -7,18 +7,21 @@ picture says and that tells those of each place apart:
     trigger_time        TriggerTime                  ranked at each place: heart beats differ
     acquisition         AcquisitionNumber            ranked at each place
     echo                EchoTime                     the same values at every place
+    b_value             DiffusionBValue              the same values at every place
     (auto only)         date and time of acquisition, which go on past midnight
     instance            InstanceNumber, where it goes place by place, phase by phase, or anew at
                         each place; numbers in any other order say nothing
 
-Nothing is made up: places with different numbers of pictures are MULTI_PHASE_UNEVEN, pictures that
-nothing orders are PHASE_ORDER_UNKNOWN.
+Nothing is made up: places with different numbers of pictures are MULTI_PHASE_UNEVEN; pictures that
+nothing orders, or that vary in two ways (phases of two echoes, magnitude and phase of a beat), are
+PHASE_ORDER_UNKNOWN.
 
 Public: phases_of, stack_of.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -49,11 +52,14 @@ _EVIDENCE: Mapping[str, _Read] = {
     "trigger_time": lambda header: _acquired("TriggerTime", header),
     "acquisition": lambda header: _acquired("AcquisitionNumber", header),
     "echo": _echo,
+    "b_value": lambda header: _acquired("DiffusionBValue", header),
     "time of acquisition": lambda header: header.made or None,
     "instance": lambda header: header.number or None,
 }
 #: What names a phase, so that every place has the same ones; others are ranked where they are.
-_NAMES_IT = frozenset({"temporal_position", "echo"})
+_NAMES_IT = frozenset({"temporal_position", "echo", "b_value"})
+#: Of several values none is a later time of another: each has pictures of its own.
+_KINDS = ("echo", "b_value")
 
 
 def phases_of(headers: Sequence[Header], by: str, frames: int | None) -> list[list[Header]]:
@@ -104,7 +110,9 @@ def _ordered(places: Sequence[Sequence[Header]], by: str) -> list[list[Header]]:
         values = [[read(header) for header in place] for place in places]
         fault = _fault(name, values)
         if not fault:
-            return [_sorted(place, read) for place in places]
+            found = [_sorted(place, read) for place in places]
+            _check_one_way(found, name, _before(name) if by == "auto" else ())
+            return found
         faults.append(f"{name}: {fault}")
     raise UnusableFile(Reason.PHASE_ORDER_UNKNOWN, "; ".join(faults))
 
@@ -112,6 +120,41 @@ def _ordered(places: Sequence[Sequence[Header]], by: str) -> list[list[Header]]:
 def _sorted(place: Sequence[Header], read: _Read) -> list[Header]:
     values = {id(header): read(header) for header in place}
     return sorted(place, key=lambda header: values[id(header)])  # type: ignore[arg-type, return-value]  # all of one type, none of them None: `_fault` looked
+
+
+def _check_one_way(places: Sequence[Sequence[Header]], name: str, before: Sequence[str]) -> None:
+    """Refuse pictures in order of `name` that vary in a second way, too.
+
+    Several pictures of one echo, or of one b-value, are times of each; where times go back in the
+    order of another evidence there are several series of times; and magnitude and phase are none.
+    """
+    for place in places:
+        held = {other: [read(header) for header in place] for other, read in _EVIDENCE.items()}
+        twice = [k for k in _KINDS if k != name and 1 < len(set(held[k])) < len(place)]
+        back = [other for other in before if _goes_back(held[other])]
+        types = sorted({header.image_type for header in place})
+        if len(types) > 1 and name != "echo":
+            told = f"image types {' and '.join(types[:2])}"
+        elif twice or back:
+            other = (twice + back)[0]
+            count = len(set(held[other]))
+            told = f"{count} values of {other} in {len(place)} pictures of a place"
+        else:
+            continue
+        detail = f"{name} orders them, and they vary in another way: {told}"
+        raise UnusableFile(Reason.PHASE_ORDER_UNKNOWN, detail)
+
+
+def _before(name: str) -> Sequence[str]:
+    """Return the evidence that is asked before another, whose values are times."""
+    names = list(_EVIDENCE)
+    return [other for other in names[: names.index(name)] if other not in _KINDS]
+
+
+def _goes_back(values: Sequence[_Value | None]) -> bool:
+    """Return whether values vary, are all said, and fall somewhere."""
+    known = [value for value in values if isinstance(value, float)]
+    return len(known) == len(values) and any(b < a for a, b in itertools.pairwise(known))
 
 
 def _fault(name: str, values: Sequence[Sequence[_Value | None]]) -> str:

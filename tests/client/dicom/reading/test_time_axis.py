@@ -102,6 +102,7 @@ EVIDENCE: dict[str, Header] = {
     },
     "acquisitions": lambda _, phase: {"AcquisitionNumber": phase + 1},
     "echoes": lambda _, phase: {"EchoTime": 1.2 + 2.3 * phase},
+    "b-values": lambda _, phase: {"DiffusionBValue": (0.0, 50.0, 800.0)[phase]},
     "times of acquisition that cross midnight": lambda _, phase: {
         "AcquisitionDate": ("20200101", "20200102", "20200102")[phase],
         "AcquisitionTime": ("235950", "000010", "000030")[phase],
@@ -157,6 +158,43 @@ def test_temporal_positions_that_differ_by_place_are_not_paired(tmp_path: Path) 
     folder = cine(tmp_path, shifted)
     with pytest.raises(NobodyUsable, match=r"PHASE_ORDER_UNKNOWN.*other values at other places"):
         load(folder, config_of())
+
+
+TWO_WAYS: dict[str, Header] = {
+    "phases of two echoes": lambda _, n: {
+        "TriggerTime": 30.0 * (n // 2),
+        "EchoTime": (1.2, 4.6)[n % 2],
+    },
+    "echoes of two phases": lambda _, n: {
+        "TriggerTime": 30.0 * (n % 2),
+        "EchoTime": (1.2, 4.6)[n // 2],
+    },
+    "phases of two echoes, whose times all differ": lambda _, n: {
+        "TriggerTime": 30.0 * n,
+        "EchoTime": (1.2, 4.6)[n % 2],
+    },
+    "directions of one b-value": lambda _, n: {"DiffusionBValue": (0.0, 800.0)[n > 0]},
+    "magnitude, then phase": lambda _, n: {
+        "TriggerTime": 30.0 * (n % 2),
+        "ImageType": ["ORIGINAL", "PRIMARY", "MP"[n // 2], "ND"],
+    },
+    "two passes over the heart beat": lambda _, n: {"TriggerTime": 30.0 * (n % 2)},
+    "two injections": lambda _, n: {"TemporalPositionIdentifier": n % 2 + 1},
+}
+
+
+@pytest.mark.parametrize("says", TWO_WAYS.values(), ids=TWO_WAYS)
+def test_what_varies_in_two_ways_is_no_series_of_times(tmp_path: Path, says: Header) -> None:
+    """Numbers that go on evenly say nothing of which of the two ways is the time."""
+    folder = cine(tmp_path, says, counts=(4,) * PLACES)
+    with pytest.raises(NobodyUsable, match=r"PHASE_ORDER_UNKNOWN.*they vary in another way"):
+        load(folder, config_of("{frames: 4}"))
+
+
+def test_times_that_are_rounded_to_the_same_go_by_numbers(tmp_path: Path) -> None:
+    folder = cine(tmp_path, lambda _, n: {"TriggerTime": 30.0 * ((n + 1) // 2)})
+    (item, *_) = brightness(inputs(folder, config_of()))
+    assert item == sorted(item)
 
 
 def test_uneven_phases_are_refused_with_their_counts(tmp_path: Path) -> None:
