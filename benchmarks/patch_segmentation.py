@@ -2,21 +2,26 @@
 
     python benchmarks/patch_segmentation.py FOLDER [SECONDS]
 
-FOLDER has one folder a hospital, as `wardround-simulate` takes it (brats-six: six gliomas, masks of
-four parts, which are one structure here). Three folds of all patients; both are measured on the
+FOLDER has one folder a hospital, as `wardround-simulate` takes it: brats-six (six gliomas, masks of
+four parts, which are one structure here) or glioma-mr (39 gliomas of thick slices, three sequences
+as channels, as in its configuration). Three folds of all patients; both are measured on the
 volume's own grid. Beside it how much the overlap of the windows moves the Dice.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -45,16 +50,61 @@ RATE = 3e-3
 TEXT = """
 name: patches
 task: {kind: segmentation, mask: mask, structures: {tumour: [1, 2, 3, 4]}}
-cohort: {images: {GRID, intensity: zscore, modalities: [MR]}, smallest_cohort: 1}
+cohort: {images: {IMAGES}, smallest_cohort: 1}
 model: {network: unet, width: 8}
 training: {rounds: 1, batch_patients: 1, patches_per_patient: 1, augment: true}
 evaluation: {smallest_cell: 1}
 privacy: none
 """
-GRIDS = {
-    "patches": "patch: [64, 64, 64], spacing: [2.0, 2.0, 2.0]",
-    "resized": "size: [64, 64, 64]",
-    "given": "patch: [8, 8, 8], spacing: [1.0, 1.0, 1.0]",  # the masks' own grid, for the truth
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A cohort, and the grids on which it is tried."""
+
+    images: str  # of cohort.images, with the name GRID
+    spacing: tuple[float, float, float]  # mm of the masks' own grid
+    patches: str
+    resized: str
+
+    def grids(self) -> Mapping[str, str]:
+        """Return what stands for GRID in each arm, and for the masks as they were given."""
+        own = f"spacing: {list(self.spacing)}"
+        return {
+            "patches": self.patches,
+            "resized": self.resized,
+            "given": f"patch: [8, 8, 8], {own}",
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truth:
+    """The given outlines of all patients, on their own grid."""
+
+    maps: tuple[Tensor, ...]
+    spacing: tuple[float, float, float]  # mm
+
+
+def _series() -> str:
+    """Return the rules of the sequences, as the shipped configuration has them."""
+    shipped = Path(__file__).parents[1] / "configs/simulations/glioma-mr.yaml"
+    images = yaml.safe_load(shipped.read_text())["cohort"]["images"]
+    return f"series: {json.dumps(images['series'])}, drop_channels: {images['drop_channels']}"
+
+
+CASES = {
+    "brats-six": Case(
+        images="GRID, intensity: zscore, modalities: [MR]",
+        spacing=(1.0, 1.0, 1.0),
+        patches="patch: [64, 64, 64], spacing: [2.0, 2.0, 2.0]",
+        resized="size: [64, 64, 64]",
+    ),
+    "glioma-mr": Case(
+        images=f"GRID, intensity: zscore, {_series()}",
+        spacing=(5.0, 1.875, 1.875),
+        patches="patch: [16, 96, 96], spacing: [5.0, 1.875, 1.875]",
+        resized="size: [32, 112, 112], fit: letterbox",  # as the configuration has it
+    ),
 }
 
 
@@ -63,21 +113,24 @@ def rows() -> list[Row]:
     folder = Path(sys.argv[1])
     budget = float(sys.argv[2]) if len(sys.argv) > 2 else SECONDS
     torch.set_num_threads(1)
-    configs = {arm: _config(grid) for arm, grid in GRIDS.items()}
+    case = CASES[folder.name]
+    configs = {arm: _config(case, grid) for arm, grid in case.grids().items()}
     with tempfile.TemporaryDirectory() as cache:
         held = {arm: _patients(folder, config, Path(cache)) for arm, config in configs.items()}
+        given = held["given"].target
+        truth = Truth(maps=tuple(one[0] for one in pieces(given)), spacing=case.spacing)
         dice: dict[str, list[float]] = {"patches": [], "resized": [], "overlap .75": []}
         for fold in range(FOLDS):
-            everybody = range(len(held["given"]))
+            everybody = range(len(truth.maps))
             test = [n for n in everybody if n % FOLDS == fold]
             train = [n for n in everybody if n % FOLDS != fold]
             for arm in ("patches", "resized"):
                 config = configs[arm]
                 model, steps = _trained(config, patients_at(held[arm], train), budget, fold)
-                own = _measured(model, held[arm], held["given"], test, 0.5)
+                own = _measured(model, held[arm], truth, test, 0.5)
                 dice[arm] += own
                 if arm == "patches" and fold == 0:  # five times as many windows
-                    again = _measured(model, held[arm], held["given"], test[:1], 0.75)
+                    again = _measured(model, held[arm], truth, test[:1], 0.75)
                     dice["overlap .75"] += [abs(a - b) for a, b in zip(own, again, strict=False)]
                 print(f"fold {fold}, {arm}: {steps} steps, {np.round(own, 3)}", flush=True)
     moved = max(dice.pop("overlap .75"))
@@ -91,9 +144,9 @@ def rows() -> list[Row]:
     ]
 
 
-def _config(grid: str) -> RunConfig:
+def _config(case: Case, grid: str) -> RunConfig:
     text = TEXT if "patch" in grid else TEXT.replace(" patches_per_patient: 1,", "")
-    return parse_config(text.replace("GRID", grid))
+    return parse_config(text.replace("IMAGES", case.images.replace("GRID", grid)))
 
 
 def _patients(folder: Path, config: RunConfig, cache: Path) -> Patients:
@@ -125,43 +178,44 @@ def _trained(
 
 
 def _measured(
-    model: LocalModel, patients: Patients, whole: Patients, test: list[int], overlap: float
+    model: LocalModel, patients: Patients, truth: Truth, test: list[int], overlap: float
 ) -> list[float]:
     """Return each patient's Dice on the volume's own grid."""
     found = []
-    given = list(pieces(whole.target))
     model.model.eval()
     for number in test:
-        truth = given[number][0]
+        given = truth.maps[number]
         with torch.inference_mode():
-            labels = _labels(model, patients, number, tuple(truth.shape), overlap)
-        found.append(float(dice_by_item(labels[None], truth[None].numpy(), 1)[0, -1]))
+            output = _output(model, patients, number, overlap)
+        images = model.config.cohort.images or Images(size=(1, 1, 1))
+        labels = source_labels(output, _place(tuple(given.shape), truth.spacing), images)
+        found.append(float(dice_by_item(labels[None], given[None].numpy(), 1)[0, -1]))
     model.model.train()
     return found
 
 
-def _labels(
-    model: LocalModel, patients: Patients, number: int, shape: tuple[int, ...], overlap: float
-) -> np.ndarray:
-    table, images = torch.zeros(1, 0), model.config.cohort.images
+def _output(model: LocalModel, patients: Patients, number: int, overlap: float) -> Tensor:
+    table = torch.zeros(1, 0)
 
     def ask(image: Tensor) -> Tensor:
         output: Tensor = model.model(image, table)
         return output
 
     if isinstance(patients.image, Volumes):
-        output = slid(ask, patients.image.whole(number)[None], patients.image.patch, overlap)
-    else:
-        output = ask(patients.image[number][None])
-    place = FrameOrigin(
+        whole = patients.image.whole(number)[None]
+        return slid(ask, whole, patients.image.patch, overlap)[0]
+    return ask(patients.image[number][None])[0]
+
+
+def _place(shape: tuple[int, ...], spacing: tuple[float, float, float]) -> FrameOrigin:
+    return FrameOrigin(
         sources=(Path("x"),),
         frames=(shape[0],),
         planes=tuple((0, n) for n in range(shape[0])),
         turn=Turn(transposed=False, flipped=()),
         shape=shape,
-        spacing=(1.0, 1.0, 1.0),
+        spacing=spacing,
     )
-    return source_labels(output[0], place, images or Images(size=(1, 1, 1)))
 
 
 if __name__ == "__main__":

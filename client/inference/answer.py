@@ -114,6 +114,7 @@ def _quantities(
             high=None if judged is None else float(judged.high[k]),
             unit=unit,
             promise=None if number is None or calibration is None else calibration.coverage,
+            code=None if number is None else number.code,
         )
         for k, (name, words) in enumerate(zip(names, wording, strict=True))
     ]
@@ -151,5 +152,7 @@ def _outlines(answered: Answered, form: LabelMap) -> Outlines:
     ]
     # Frames of one file are outlined one by one; each map holds its own frame and is 0 elsewhere.
     return Outlines(
-        labels=np.maximum.reduce(parts).astype(np.uint8), structures=tuple(form.structures)
+        labels=np.maximum.reduce(parts).astype(np.uint8),
+        structures=tuple(form.structures),
+        codes=form.codes,
     )

@@ -37,6 +37,7 @@ from client.site.site_config import load_site_config
 from client.site.withdrawals import withdrawn
 from common.config.run_config import RunConfig
 from common.config.tasks.forms import BoundedNumber
+from common.data.kept_items import Items, taken
 from common.data.sample import Batch, Patients, patient_mean, take
 from common.models.bags import pools
 from common.platform.errors import CohortError, ConfigurationError
@@ -88,9 +89,10 @@ def calibrate(home: Home, model: TrainedModel, wishes: CalibrationOptions) -> Si
             left_out,
             aliases=site.series_aliases,
         )
-    trained = trained_on(home.trained, model.name.fingerprint, model.seed)
-    key = simulated_key(model.seed) if model.simulated else site_key(home.identity_key)
-    return fit(cohort, model, wishes, trained, key)
+        trained = trained_on(home.trained, model.name.fingerprint, model.seed)
+        key = simulated_key(model.seed) if model.simulated else site_key(home.identity_key)
+        # Large cohorts and volumes are read from the cache as they are needed.
+        return fit(cohort, model, wishes, trained, key)
 
 
 def fit(
@@ -106,7 +108,6 @@ def fit(
     key is that of the run's split here; None stands for a simulation's, of the model's seed.
     """
     config = model.config
-    _check_whole_images(config)
     split = cohort.split(config.cohort.split, key or simulated_key(model.seed))
     parts = parts_of(config)
     held = [found for part in parts if len(found := _without(split[part], trained))]
@@ -120,12 +121,12 @@ def fit(
         )
         raise CohortError(message)
     reference = embedded(*_reference(split["train"]), config)
-    batches = [_one_row_each(found, config) for found in held]
-    away = np.concatenate([_distances(batch, reference, config) for batch in batches])
+    away = np.concatenate([_distances(found, reference, config) for found in held])
     line, draws = np.zeros(0), np.zeros((0, 0))
     thresholds: tuple[tuple[float, ...], ...] = ()
     counts: tuple[tuple[int, ...], ...] = ()
     if not config.task.outlines:
+        batches = [take(found, _items_that_count(found, config)) for found in held]
         output = torch.cat([_outputs(model, batch) for batch in batches])
         target = torch.cat([_first_of_each(batch) for batch in batches])
         if isinstance(config.task.predicts, BoundedNumber):
@@ -151,15 +152,6 @@ def fit(
     )
 
 
-def _check_whole_images(config: RunConfig) -> None:
-    if config.cohort.images is not None and config.cohort.images.patch is not None:
-        message = (
-            f"{config.name} takes patches of volumes, and how unlike training an image is was "
-            "tried on whole images alone: such a model has no calibration. Score with it as it is."
-        )
-        raise ConfigurationError(message)
-
-
 def _without(patients: Patients, trained: frozenset[str]) -> Patients:
     """Return those whom the model was not trained on."""
     names = patients.pseudonyms
@@ -173,17 +165,18 @@ def parts_of(config: RunConfig) -> tuple[Part, ...]:
     return ("test", "validation") if config.selection.rule == "last" else ("test",)
 
 
-def _reference(train: Patients) -> tuple[Tensor, Tensor]:
+def _reference(train: Patients) -> tuple[Items, Tensor]:
     """Return images and table rows of the training part, not more than are needed."""
     every = max(1, -(-len(train.patient) // _MOST_REFERENCE))
-    return train.image[::every], train.table[::every]
+    chosen = torch.arange(0, len(train.patient), every)
+    return taken(train.image, chosen), train.table[chosen]
 
 
-def _one_row_each(patients: Patients, config: RunConfig) -> Batch:
-    """Return the items that count: all where a patient's are scored together, else the first."""
+def _items_that_count(patients: Patients, config: RunConfig) -> Tensor:
+    """Return these items: all where a patient's are scored together, else each one's first."""
     if config.evaluation.unit == "patient" and not config.task.outlines:
-        return take(patients, torch.arange(len(patients.patient)))
-    return take(patients, torch.searchsorted(patients.patient, torch.arange(len(patients))))
+        return torch.arange(len(patients.patient))
+    return torch.searchsorted(patients.patient, torch.arange(len(patients)))
 
 
 def _outputs(model: TrainedModel, batch: Batch) -> Tensor:
@@ -220,11 +213,12 @@ def _first_of_each(batch: Batch) -> Tensor:
     return batch.target[torch.searchsorted(batch.patient, torch.arange(patients))]
 
 
-def _distances(batch: Batch, reference: Tensor, config: RunConfig) -> np.ndarray:
+def _distances(patients: Patients, reference: Tensor, config: RunConfig) -> np.ndarray:
     """Return each patient's least usual item's distance, (patients,)."""
-    each = distances(reference, embedded(batch.image, batch.table, config)).numpy()
-    found = np.zeros(int(batch.patient.max()) + 1)
-    np.maximum.at(found, batch.patient.numpy(), each)
+    chosen = _items_that_count(patients, config)
+    seen = embedded(taken(patients.image, chosen), patients.table[chosen], config)
+    found = np.zeros(len(patients))
+    np.maximum.at(found, patients.patient[chosen].numpy(), distances(reference, seen).numpy())
     return found
 
 

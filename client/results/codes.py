@@ -13,13 +13,20 @@ from pydicom.sr.coding import Code
 
 from client.results.score import RATIO as NO_UNIT
 from client.site.plain_text import shown
+from common.config.parts.coded_concept import CodedConcept, CodedStructure
 
 SCHEME = "99WARDROUND"
 #: Stands in every result, word for word.
 RESEARCH = "For research use only. Not for clinical decisions."
 
-_CATEGORY_ANATOMY = Code("91723000", "SCT", "Anatomical Structure")
-_CATEGORY_ABNORMAL = Code("49755003", "SCT", "Morphologically Abnormal Structure")
+#: PS3.16 CID 7150.
+_CATEGORIES = {
+    "anatomy": Code("91723000", "SCT", "Anatomical Structure"),
+    "tissue": Code("85756007", "SCT", "Tissue"),
+    "abnormal": Code("49755003", "SCT", "Morphologically Abnormal Structure"),
+    "substance": Code("91720002", "SCT", "Body Substance"),
+    "object": Code("260787004", "SCT", "Physical object"),
+}
 
 #: Names of structures -> SNOMED CT, as pydicom's dictionary of PS3.16 has them.
 _ANATOMY = {
@@ -143,11 +150,18 @@ def unit_of(code: str) -> Code:
     return Code(code, "UCUM", _UNITS.get(code, code))
 
 
-def structure(name: str) -> tuple[Code, Code]:
-    """Return category and type of a structure (PS3.16 CID 7150 and 7151)."""
+def concept(given: CodedConcept | None, words: str) -> Code:
+    """Return the code that the configuration gives, else our own for words."""
+    return own(words) if given is None else Code(given.value, given.scheme, given.meaning)
+
+
+def structure(name: str, given: CodedStructure | None) -> tuple[Code, Code]:
+    """Return category and type of a structure (PS3.16 CID 7150 and 7151), as it was configured."""
+    if given is not None:
+        return _CATEGORIES[given.category], concept(given, name)
     key = name.strip().lower()
     if key in _ANATOMY:
-        return _CATEGORY_ANATOMY, Code(_ANATOMY[key][0], "SCT", _ANATOMY[key][1])
+        return _CATEGORIES["anatomy"], Code(_ANATOMY[key][0], "SCT", _ANATOMY[key][1])
     if key in _ABNORMAL:
-        return _CATEGORY_ABNORMAL, Code(_ABNORMAL[key][0], "SCT", _ABNORMAL[key][1])
-    return _CATEGORY_ANATOMY, own(name)
+        return _CATEGORIES["abnormal"], Code(_ABNORMAL[key][0], "SCT", _ABNORMAL[key][1])
+    return _CATEGORIES["anatomy"], own(name)

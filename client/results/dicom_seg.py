@@ -66,10 +66,10 @@ def segmentation(finding: ReportedScore) -> Dataset | None:
     dataset.ContentLabel, dataset.ContentCreatorName = "RESEARCH", ""
     dataset.ContentDescription = short(f"Research: {finding.score.model.name}")
     dataset.SegmentationType, dataset.SegmentsOverlap = "BINARY", "NO"
-    dataset.SegmentSequence = _segments(finding, outlines.structures)
+    dataset.SegmentSequence = _segments(finding, outlines)
     _pixels(dataset, outlines, frames)
     _groups(dataset, source, frames, finding.identity.instance_uid(Kind.SEGMENTATION, "places"))
-    dataset.ReferencedSeriesSequence = [_series(source)]
+    dataset.ReferencedSeriesSequence = [_series(source, series) for series in source.series]
     dataset.LossyImageCompression = "00"
     for name in _LOSSY:
         if source.first.get("LossyImageCompression") == "01" and source.first.get(name):
@@ -106,10 +106,10 @@ def _frames(outlines: Outlines, source: SourceHeaders) -> list[_Frame]:
     ]
 
 
-def _segments(finding: ReportedScore, names: Sequence[str]) -> list[Dataset]:
+def _segments(finding: ReportedScore, outlines: Outlines) -> list[Dataset]:
     found: list[Dataset] = []
-    for number, name in enumerate(names, 1):
-        category, kind = structure(name)
+    for number, name in enumerate(outlines.structures, 1):
+        category, kind = structure(name, outlines.codes.get(name))
         item = Dataset()
         item.SegmentNumber, item.SegmentLabel = number, short(name)
         item.SegmentedPropertyCategoryCodeSequence = [coded(category)]
@@ -207,8 +207,10 @@ def _measures(source: SourceHeaders) -> Dataset:
     return item
 
 
-def _series(source: SourceHeaders) -> Dataset:
+def _series(source: SourceHeaders, series: str) -> Dataset:
     item = Dataset()
-    item.SeriesInstanceUID = source.series
-    item.ReferencedInstanceSequence = [reference(header) for header in source.headers]
+    item.SeriesInstanceUID = series
+    item.ReferencedInstanceSequence = [
+        reference(header) for header in source.headers if header.SeriesInstanceUID == series
+    ]
     return item

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         ObservationContext,
         PlanarROIMeasurementsAndQualitativeEvaluations,
         QualitativeEvaluation,
+        ReferencedSegment,
         VolumetricROIMeasurementsAndQualitativeEvaluations,
     )
 
@@ -83,7 +84,7 @@ def _evidence(finding: ReportedScore, header: Dataset) -> Dataset:
     Every image is a secondary capture to it; _settle puts the true class back.
     """
     found = patient_and_study(finding.source.first)
-    found.SeriesInstanceUID = finding.source.series
+    found.SeriesInstanceUID = header.SeriesInstanceUID
     found.SOPInstanceUID, found.SOPClassUID = header.SOPInstanceUID, SecondaryCaptureImageStorage
     found.Rows, found.Columns = header.Rows, header.Columns
     if header.get("FrameOfReferenceUID"):
@@ -227,7 +228,7 @@ def _answer(finding: ReportedScore) -> MeasurementsAndQualitativeEvaluations:
 
 def _measured(quantity: Quantity) -> Iterator[Measurement]:
     """Yield a quantity, the ends of its interval, and the network's own output."""
-    name = own(quantity.meaning)
+    name = codes.concept(quantity.code, quantity.meaning)
     unit = codes.unit_of(quantity.unit)
     yield _number(name, quantity.value, unit=unit)
     if quantity.low is not None and quantity.high is not None:
@@ -268,16 +269,18 @@ def _outlined(finding: ReportedScore, segmentation: Dataset | None) -> Iterator[
     """Yield each structure's volume, or its areas in images that are no volume."""
     if finding.score.outlines is None:
         return
+    given = finding.score.outlines.codes
     for region in regions(finding.score.outlines, finding.source, segmentation):
-        yield _group(region, finding, segmentation)
+        named = codes.structure(region.structure, given.get(region.structure))
+        yield _group(region, named, finding, segmentation)
 
 
-def _group(region: Region, finding: ReportedScore, segmentation: Dataset | None) -> Group:
+def _group(
+    region: Region, named: tuple[Code, Code], finding: ReportedScore, segmentation: Dataset | None
+) -> Group:
     from highdicom import sr
 
-    source = finding.source
-
-    category, kind = codes.structure(region.structure)
+    source, (category, kind) = finding.source, named
     tracking = sr.TrackingIdentifier(
         uid=finding.identity.instance_uid(Kind.SEGMENTATION, f"segment {region.number}"),
         identifier=short(region.structure),
@@ -297,13 +300,7 @@ def _group(region: Region, finding: ReportedScore, segmentation: Dataset | None)
             finding_category=category,
             finding_type=kind,
             measurements=[number],
-            # Not from_segmentation: it fails where highdicom itself wrote a single segment.
-            referenced_segment=sr.ReferencedSegment(
-                segmentation.SOPClassUID,
-                segmentation.SOPInstanceUID,
-                region.number,
-                source_series=sr.SourceSeriesForSegmentation(source.series),
-            ),
+            referenced_segment=_drawn(segmentation, region.number, source),
         )
     header = source.headers[region.source[0]]
     frames = [region.source[1] + 1] if frames_of(header) > 1 else None
@@ -319,4 +316,22 @@ def _group(region: Region, finding: ReportedScore, segmentation: Dataset | None)
             region.number,
             sr.SourceImageForSegmentation(header.SOPClassUID, header.SOPInstanceUID, frames),
         ),
+    )
+
+
+def _drawn(segmentation: Dataset, number: int, source: SourceHeaders) -> ReferencedSegment:
+    """Return a segment with what it was drawn on: a series, or images of several (TID 1411)."""
+    from highdicom import sr
+
+    images = [
+        sr.SourceImageForSegmentation(h.SOPClassUID, h.SOPInstanceUID) for h in source.headers
+    ]
+    alone = len(source.series) == 1
+    # Not from_segmentation: it fails where highdicom itself wrote a single segment.
+    return sr.ReferencedSegment(
+        segmentation.SOPClassUID,
+        segmentation.SOPInstanceUID,
+        number,
+        source_images=None if alone else images,
+        source_series=sr.SourceSeriesForSegmentation(source.series[0]) if alone else None,
     )

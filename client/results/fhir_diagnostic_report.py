@@ -14,12 +14,13 @@ from typing import Literal
 
 from pydicom.sr.coding import Code
 
-from client.results.codes import RATIO, RESEARCH, Own, own, unit_of
+from client.results.codes import RATIO, RESEARCH, Own, concept, own, unit_of
 from client.results.equipment import MANUFACTURER, PRODUCT, ReportedScore
 from client.results.identity import Kind
 from client.results.regions import Region, regions
 from client.results.score import Quantity
 from client.results.score_sentences import sentences
+from common.config.parts.coded_concept import CodedStructure
 from common.platform.code_hash import RELEASE
 
 Json = dict[str, object]
@@ -29,7 +30,12 @@ Json = dict[str, object]
 Status = Literal["preliminary"]
 _STATUS: Status = "preliminary"
 _UCUM = "http://unitsofmeasure.org"
-_SYSTEMS = {"SCT": "http://snomed.info/sct", "DCM": "http://dicom.nema.org/resources/ontology/DCM"}
+_SYSTEMS = {
+    "SCT": "http://snomed.info/sct",
+    "LN": "http://loinc.org",
+    "DCM": "http://dicom.nema.org/resources/ontology/DCM",
+    "UMLS": "http://www.nlm.nih.gov/research/umls",
+}
 _OWN_SYSTEM = "urn:wardround:codes"
 #: Purpose of use: healthcare research (HL7 v3 ActReason), as FHIR's security labels have it.
 _LABEL = {
@@ -148,7 +154,7 @@ def _quantities(finding: ReportedScore) -> Iterator[Json]:
     """Yield an Observation for each number; its interval and raw output are components."""
     for number, quantity in enumerate(finding.score.quantities):
         yield {
-            **_observation(finding, f"quantity {number}", own(quantity.meaning)),
+            **_observation(finding, f"quantity {number}", concept(quantity.code, quantity.meaning)),
             "valueQuantity": _measured(quantity.value, unit_of(quantity.unit)),
             "component": list(_components(quantity)),
         }
@@ -173,11 +179,12 @@ def _components(quantity: Quantity) -> Iterator[Json]:
 def _structures(finding: ReportedScore) -> Iterator[Json]:
     if finding.score.outlines is None:
         return
+    given = finding.score.outlines.codes
     for number, region in enumerate(regions(finding.score.outlines, finding.source, None)):
         yield {
             **_observation(finding, f"region {number}", region.quantity),
             "valueQuantity": _measured(region.size, region.unit),
-            "component": [_named(region)],
+            "component": [_named(region.structure, given.get(region.structure))],
             **_resting_on(region),
         }
 
@@ -191,8 +198,11 @@ def _resting_on(region: Region) -> Json:
     return {"method": _concept(own(one.method)), "note": note}
 
 
-def _named(region: Region) -> Json:
-    return {"code": {"text": "Structure"}, "valueString": region.structure}
+def _named(structure: str, code: CodedStructure | None) -> Json:
+    named: Json = {"valueString": structure}
+    if code is not None:
+        named = {"valueCodeableConcept": {**_concept(concept(code, structure)), "text": structure}}
+    return {"code": {"text": "Structure"}, **named}
 
 
 def _observation(finding: ReportedScore, part: str, code: Code) -> Json:

@@ -88,7 +88,7 @@ def identity_of(score: Score, source: SourceHeaders) -> Identity:
     }
     return Identity(
         score=hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest(),
-        series=uid_of(source.series, score.model.weights, score.model.fingerprint),
+        series=uid_of(*source.series, score.model.weights, score.model.fingerprint),
     )
 
 

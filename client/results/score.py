@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from common.config.parts.coded_concept import CodedConcept, CodedStructure
 
 #: No unit, that is of a probability or a share; UCUM.
 RATIO = "{ratio}"
@@ -35,6 +38,7 @@ class Quantity:
     #: Part of patients like the calibration's whose true number the interval holds; None: it is
     #: what other calibration patients would have led to.
     promise: float | None = None
+    code: CodedConcept | None = None  # of what it is; None: `meaning` alone says it
 
     @property
     def words(self) -> str:
@@ -57,6 +61,7 @@ class Outlines:
 
     labels: NDArray[np.uint8]  # (source frames, rows, columns) in the order of Score.sources
     structures: tuple[str, ...]  # names of 1, 2, ...
+    codes: Mapping[str, CodedStructure] = field(default_factory=dict)  # by name, where given
 
 
 @dataclass(frozen=True, kw_only=True)

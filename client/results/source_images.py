@@ -14,6 +14,7 @@ from client.dicom.codec.decode import frames_of
 from client.dicom.reading.groups import group_item
 from client.dicom.reading.pixel_size import pixel_mm2
 from client.dicom.reading.read import Cosines, Header, Position, read_dataset, read_header
+from client.dicom.reading.time_axis import stack_of
 from client.dicom.reading.volume import order_slices
 from client.dicom.reasons import UnusableFile
 from common.platform.errors import CohortError
@@ -44,9 +45,9 @@ class SourceHeaders:
         return self.headers[0]
 
     @property
-    def series(self) -> str:
-        """SeriesInstanceUID of the sources."""
-        return str(self.first.SeriesInstanceUID)
+    def series(self) -> tuple[str, ...]:
+        """SeriesInstanceUIDs of the sources; several where each slice is a series of its own."""
+        return tuple(dict.fromkeys(str(header.SeriesInstanceUID) for header in self.headers))
 
     @property
     def frames(self) -> tuple[tuple[int, int], ...]:
@@ -91,7 +92,7 @@ def read_source(paths: Sequence[Path]) -> SourceHeaders:
         message = f"A source of the score cannot be read: {problem.reason.value} {problem.detail}"
         raise CohortError(message) from problem
     headers, read = tuple(header for header, _ in parsed), tuple(found for _, found in parsed)
-    _check_one_series(read)
+    _check_one_stack(read)
     return SourceHeaders(
         paths=tuple(paths),
         headers=headers,
@@ -111,7 +112,8 @@ def _header(path: Path) -> tuple[Dataset, Header]:
     return dataset, found
 
 
-def _check_one_series(read: Sequence[Header]) -> None:
+def _check_one_stack(read: Sequence[Header]) -> None:
+    """Raise unless all are of one series, or of series that are the slices of one stack."""
     first = read[0]
     for name in ("study", "series", "instance"):
         if not getattr(first, name):
@@ -120,7 +122,9 @@ def _check_one_series(read: Sequence[Header]) -> None:
                 "file a result of it. Send the study again from the PACS."
             )
             raise CohortError(message)
-    if len({(header.patient, header.study, header.series) for header in read}) > 1:
+    several = len({header.series for header in read}) > 1
+    people = {(header.patient, header.study) for header in read}
+    if len(people) > 1 or (several and len({stack_of(h, "slices") for h in read}) > 1):
         message = (
             f"The {len(read)} sources of one score are of several patients, studies or series. "
             "Score each series by itself."

@@ -238,7 +238,10 @@ def _as_json(score: Score) -> dict[str, object]:
         "model": vars(score.model),
         "kind": score.kind,
         "sources": [str(path) for path in score.sources],
-        "quantities": [vars(quantity) for quantity in score.quantities],
+        "quantities": [
+            {**vars(one), "code": None if one.code is None else one.code.model_dump()}
+            for one in score.quantities
+        ],
         "prediction_set": score.prediction_set,
         "coverage": score.coverage,
         "abstained": score.abstained,

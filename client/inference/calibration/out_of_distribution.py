@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.config.run_config import Model, RunConfig
+from common.data.kept_items import Items, in_memory, pieces
 from common.metrics.intervals import Float
 from common.models.efficientnet_lite import FEATURES
 from common.models.frozen_features import FrozenFeatures
@@ -27,15 +28,18 @@ _SMALLEST = 96
 _PLANES = (0.3, 0.4, 0.5, 0.6, 0.7)
 
 
-def embedded(image: Tensor, table: Tensor, config: RunConfig) -> Tensor:
-    """Return (items, features) of (items, channels, *size), or of the table without images."""
+def embedded(image: Items, table: Tensor, config: RunConfig) -> Tensor:
+    """Return (items, features) of (items, channels, *size), or of the table without images.
+
+    Of images in files one is read at a time; volumes have extents of their own.
+    """
     if config.cohort.images is None:
         return table.float()
     if config.keeps_features:  # the tiles themselves are nowhere
-        return image.float()
+        return in_memory(image).float()
     backbone = FrozenFeatures(_OURS)
     with torch.inference_mode():
-        parts = [backbone(_planes(item)).mean(dim=0) for item in image]
+        parts = [backbone(_planes(item)).mean(dim=0) for some in pieces(image) for item in some]
     return torch.stack(parts) if parts else torch.zeros(0, FEATURES)
 
 

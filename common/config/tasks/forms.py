@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from common.config.parts.coded_concept import CodedConcept, CodedStructure
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelProbabilities:
@@ -35,6 +37,7 @@ class LabelMap:
 
     mask: str  # column with the files of given outlines
     structures: Mapping[str, tuple[int, ...]]  # by name: values in those files
+    codes: Mapping[str, CodedStructure]  # by name, of those that have one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,7 @@ class BoundedNumber:
     low: float  # in `unit`, as `high` is
     high: float
     unit: str  # UCUM's code of it, such as %, mL or mm
+    code: CodedConcept | None  # what it is
     center: float  # what an output of 0 means
     scale: float  # by how much one more of the output moves it
 

@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from common.config.parts.coded_concept import CodedConcept
 from common.config.parts.ranges import bins
 from common.config.parts.section import PositiveFloat, Real
 from common.config.tasks.forms import BoundedNumber, TaskKind
@@ -36,6 +37,8 @@ class RegressionTask(TaskConfig):
     range: tuple[Real, Real]
     #: UCUM's code of the unit: %, mL, mm, a (years), 1 (none); stands in every result.
     unit: Annotated[str, AfterValidator(_unit)] = "1"
+    #: What the number is, as SR and FHIR say it; the words "predicted TARGET" where none is given.
+    code: CodedConcept | None = Field(default=None, exclude_if=lambda given: given is None)
     #: What the network learns is (number - center) / scale; by default the middle and a quarter
     #: of the range. Public, too.
     center: Real | None = None
@@ -77,7 +80,7 @@ class RegressionTask(TaskConfig):
         """A number inside the range."""
         low, high = self.range
         return BoundedNumber(
-            low=low, high=high, unit=self.unit, center=self.middle, scale=self.step
+            low=low, high=high, unit=self.unit, code=self.code, center=self.middle, scale=self.step
         )
 
     @property

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from common.config.parts.coded_concept import CodedStructure
 from common.config.parts.section import Integer, NonNegativeFloat
 from common.config.tasks.forms import LabelMap, TaskKind
 from common.config.tasks.task_config import TaskConfig
@@ -21,13 +22,24 @@ class SegmentationTask(TaskConfig):
     #: Structures by name: the segment numbers (DICOM SEG) or grey values (PNG, 0 = every
     #: non-zero value) that make them up, e.g. {anterior: [1], posterior: [2]}.
     structures: dict[str, tuple[Integer, ...]] = Field(default={"lesion": (0,)}, min_length=1)
+    #: What structures are, by name, as SEG, SR and FHIR say it; names alone where none is given.
+    codes: dict[str, CodedStructure] = Field(default={}, exclude_if=lambda given: not given)
     #: Weight of cross-entropy beside Dice.
     cross_entropy_weight: NonNegativeFloat = 1.0
+
+    @model_validator(mode="after")
+    def _codes_are_of_structures(self) -> SegmentationTask:
+        for name in self.codes:
+            if name not in self.structures:
+                known = ", ".join(self.structures)
+                message = f"codes names {name}, which is none of structures: {known}"
+                raise ValueError(message)
+        return self
 
     @property
     def predicts(self) -> LabelMap:
         """The number of a structure at each voxel."""
-        return LabelMap(mask=self.mask, structures=self.structures)
+        return LabelMap(mask=self.mask, structures=self.structures, codes=self.codes)
 
     @property
     def network_kind(self) -> TaskKind:

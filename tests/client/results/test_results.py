@@ -24,8 +24,9 @@ from client.results.identity import Kind
 from client.results.picture import BANNER
 from client.results.score import Outlines, Quantity, Score
 from client.results.writing import Result, write_results
+from common.config.parts.coded_concept import CodedConcept, CodedStructure
 from common.platform.errors import CohortError
-from tests.client.dicom_files import SHARED, image, noise, save
+from tests.client.dicom_files import SHARED, image, noise, save, uid
 from tests.client.scores import (
     diagnosed,
     enhanced,
@@ -47,8 +48,19 @@ def loop(folder: Path) -> tuple[Path, ...]:
     return ultrasound(folder, frames=4)
 
 
+def slices(folder: Path) -> tuple[Path, ...]:
+    """Write a volume whose slices are a series each, as some cines come."""
+    found = volume(folder)
+    for number, path in enumerate(found):
+        one = dcmread(path)
+        one.SeriesInstanceUID, one.SeriesDescription = uid(f"slice {number}"), f"cine {number}"
+        one.save_as(path)
+    return found
+
+
 SOURCES: dict[str, Sources] = {
     "a CT series in no order": volume,
+    "slices that are a series each": slices,
     "an enhanced multi-frame CT": enhanced,
     "an ultrasound image": ultrasound,
     "an ultrasound loop": loop,
@@ -217,6 +229,42 @@ def test_a_number_keeps_its_unit_in_a_report_that_dciodvfy_finds_no_error_in(
         e["resource"]["valueQuantity"] for e in told["entry"] if "valueQuantity" in e["resource"]
     ]
     assert (quantity["value"], quantity["code"]) == (52.25, unit)
+
+
+@pytest.mark.processes
+def test_codes_of_the_configuration_name_structures_and_numbers(tmp_path: Path) -> None:
+    """By SNOMED CT and LOINC in SEG, SR and FHIR; a name without one has a code of ours."""
+    code = CodedStructure(value="4147007", meaning="Mass", category="abnormal")
+    score = outlined(volume(tmp_path / "source"))
+    assert score.outlines is not None
+    given = replace(score.outlines, codes={"lesion": code})
+    results = write_results(replace(score, outlines=given), tmp_path / "out")
+    segments = dcmread(the(results, Kind.SEGMENTATION)).SegmentSequence
+    kinds_of = [s.SegmentedPropertyTypeCodeSequence[0].CodeMeaning for s in segments]
+    assert kinds_of == ["Mass", "spot"]
+    report = highdicom.sr.srread(the(results, Kind.REPORT))
+    groups = report.content.get_volumetric_roi_measurement_groups()
+    assert groups[0].finding_type is not None
+    assert groups[0].finding_type.value == "4147007"
+    assert faults(the(results, Kind.SEGMENTATION)) == faults(the(results, Kind.REPORT)) == []
+    assert ("http://snomed.info/sct", "4147007") in fhir_codes(the(results, Kind.DIAGNOSTIC_REPORT))
+    ejection = CodedConcept(value="10230-1", scheme="LN", meaning="LVEF")
+    number = numbered(ultrasound(tmp_path / "echo"))
+    coded = replace(number, quantities=(replace(number.quantities[0], code=ejection),))
+    results = write_results(coded, tmp_path / "out")
+    assert ("http://loinc.org", "10230-1") in fhir_codes(the(results, Kind.DIAGNOSTIC_REPORT))
+    assert faults(the(results, Kind.REPORT)) == []
+
+
+def fhir_codes(path: Path) -> set[tuple[str, str]]:
+    """Return system and code of all that a Bundle's Observations say."""
+    found = set()
+    for entry in json.loads(path.read_text())["entry"]:
+        resource = entry["resource"]
+        said = [resource.get("code", {})]
+        said += [part.get("valueCodeableConcept", {}) for part in resource.get("component", [])]
+        found |= {(c["system"], c["code"]) for one in said for c in one.get("coding", [])}
+    return found
 
 
 def test_a_survival_curve_and_an_abstention_are_said(tmp_path: Path) -> None:

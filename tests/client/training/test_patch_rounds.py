@@ -2,14 +2,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
 import torch
 
-from client.inference.fit_calibration import CalibrationOptions, fit
 from client.training.batches import batches
 from client.training.evaluation import score
 from client.training.local_model import open_local_model
@@ -25,10 +22,6 @@ from simulations.engines.workers import WorkerSites
 from tests.client.local_runs import request_of, update_of
 from tests.privacy.made_up import volumes_of_patients
 from tests.server.hospitals import same_bits
-
-if TYPE_CHECKING:
-    from client.cohort.site_cohort import SiteCohort
-    from client.inference.trained_model import TrainedModel
 
 TEXT = """
 name: patches
@@ -82,13 +75,6 @@ def test_what_does_not_go_with_patches_is_refused(change: tuple[str, str], words
     parse_config(text)
     with pytest.raises(ConfigurationError, match=words):
         parse_config(text.replace(*change))
-
-
-def test_a_model_on_patches_has_no_calibration() -> None:
-    model = cast("TrainedModel", SimpleNamespace(config=CONFIG))
-    cohort = cast("SiteCohort", SimpleNamespace())
-    with pytest.raises(ConfigurationError, match="has no calibration"):
-        fit(cohort, model, CalibrationOptions())
 
 
 def test_patches_are_for_outlines_alone() -> None:

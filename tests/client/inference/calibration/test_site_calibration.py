@@ -32,12 +32,14 @@ from client.inference.calibration.site_calibration import (
 from client.inference.fit_calibration import FEWEST_PATIENTS, CalibrationOptions, fit, parts_of
 from client.inference.trained_model import TrainedModel
 from common.config.run_config import RunConfig, parse_config
+from common.data.kept_items import pieces
 from common.data.sample import Patients
 from common.platform.errors import CohortError, ConfigurationError, StateDamaged
 from common.tasks import task_of
 from common.tasks.prognosis import encode_time
 from tests.client.dicom_files import SHARED, load
 from tests.client.small_models import head_on_features, model_of, stirred
+from tests.privacy.made_up import volumes_of_patients
 
 TASKS = {
     "binary": "{kind: diagnosis, target: ill, classes: [well, ill]}",
@@ -441,3 +443,32 @@ def test_a_volume_is_looked_at_in_planes() -> None:
     near = distances(reference, embedded(smooth[5:], torch.zeros(0), config))
     far = distances(reference, embedded(noisy, torch.zeros(0), config))
     assert float(far) > 2 * float(near)
+
+
+def test_volumes_that_are_trained_on_by_patches_are_calibrated_as_a_whole(tmp_path: Path) -> None:
+    """Images of extents of their own, one read at a time; outlines get the flag alone."""
+    from client.inference.calibration.out_of_distribution import distances, embedded
+
+    config = parse_config("""
+name: patches
+task: {kind: segmentation}
+cohort: {images: {patch: [16, 16]}, split: {test_fraction: 0.5}}
+model: {network: unet, width: 4}
+training: {rounds: 1}
+privacy: none
+""")
+    items = volumes_of_patients(tmp_path, (1,) * 45 + (2,), (16, 16))
+    none = ("",) * len(items.patient)
+    cohort = SiteCohort(name="north", items=items, given={}, confounder=none, unusable=())
+    model = model_of(config, stirred(config))
+    calibration = fit(cohort, model, CalibrationOptions())
+    parts = cohort.split(config.cohort.split, simulated_key(0))
+    assert calibration.patients == len(parts["test"]) >= FEWEST_PATIENTS
+    assert calibration.thresholds == ()
+    assert calibration.distances.shape == (calibration.patients,)
+    first = next(pieces(parts["test"].image))  # read whole, as `predict` reads a study
+    (away,) = distances(calibration.reference, embedded(first, torch.zeros(1, 0), config)).tolist()
+    assert calibration.distances[0] == pytest.approx(away)
+    flat = embedded(torch.zeros(1, 1, 20, 30), torch.zeros(1, 0), config)
+    apart = float(distances(calibration.reference, flat))
+    assert share_as_unlike(calibration.distances, apart) <= calibration.flagged

@@ -1,0 +1,191 @@
+"""`wardround-site predict --send` of every kind of input: valid DICOM, and the PACS holds it equal.
+
+Networks are stirred, not trained: what they say is of no use, and is held to arrive as it was said.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from highdicom.sr import Comprehensive3DSR, srread
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from common.config.run_config import parse_config
+from tests.client.dicom_files import SHARED
+from tests.client.pacs.orthanc import Pacs
+from tests.client.pacs.reaching import reaching
+from tests.client.scores import faults
+from tests.client.small_models import bundled, stirred
+from tests.client.terminals import Site
+
+pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.needs_shared_data]
+
+SHIPPED = Path(__file__).parents[3] / "configs/simulations"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filed:
+    """What a study's score became."""
+
+    told: dict[str, object]  # of the one score, as JSON
+    kept: dict[str, Dataset]  # by kind of result: the PACS's own copy
+    report: Comprehensive3DSR
+
+    def referenced(self) -> set[str]:
+        """Return the images that the report is of."""
+        items = self.kept["report"].CurrentRequestedProcedureEvidenceSequence
+        series = [one for study in items for one in study.ReferencedSeriesSequence]
+        return {i.ReferencedSOPInstanceUID for one in series for i in one.ReferencedSOPSequence}
+
+
+def numbers_of(filed: Filed) -> dict[tuple[str, str], tuple[float, str]]:
+    """Return value and unit by scheme and code, as the PACS's own copy of the report holds them."""
+    (group,) = filed.report.content.get_image_measurement_groups()
+    return {
+        (m.name.scheme_designator, m.name.value): (m.value, m.unit.value)
+        for m in group.get_measurements()
+        if m.derivation is None
+    }
+
+
+def voxels(filed: Filed) -> dict[str, int]:
+    """Return how many voxels a SEG outlines, by structure."""
+    segments = {s.SegmentNumber: s.SegmentLabel for s in filed.kept["segmentation"].SegmentSequence}
+    found = dict.fromkeys(segments.values(), 0)
+    pixels = filed.kept["segmentation"].pixel_array
+    groups = filed.kept["segmentation"].PerFrameFunctionalGroupsSequence
+    for frame, group in zip(pixels, groups, strict=True):
+        number = group.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        found[segments[number]] += int(frame.sum())
+    return found
+
+
+def outlined_by_its_code(filed: Filed) -> None:
+    (segment,) = filed.kept["segmentation"].SegmentSequence
+    kind = segment.SegmentedPropertyTypeCodeSequence[0]
+    category = segment.SegmentedPropertyCategoryCodeSequence[0]
+    assert (kind.CodeValue, kind.CodingSchemeDesignator) == ("108369006", "SCT")
+    assert category.CodeValue == "49755003"  # morphologically abnormal
+    assert voxels(filed) == filed.told["outlined_pixels"]
+    (group,) = filed.report.content.get_volumetric_roi_measurement_groups()
+    assert group.finding_type is not None
+    assert group.finding_type.value == "108369006"
+
+
+def outlined_on_the_reference(filed: Filed) -> None:
+    assert voxels(filed) == filed.told["outlined_pixels"]
+    sources = filed.told["sources"]
+    assert isinstance(sources, list)
+    assert {Path(path).parent.name for path in sources} == {"flair"}
+    (series,) = filed.kept["segmentation"].ReferencedSeriesSequence
+    assert series.SeriesInstanceUID == dcmread(sources[0]).SeriesInstanceUID
+
+
+def numbered_by_its_code(filed: Filed) -> None:
+    quantities = filed.told["quantities"]
+    assert isinstance(quantities, list)
+    value, unit = numbers_of(filed)["LN", "10230-1"]
+    assert unit == "%"
+    assert value == pytest.approx(quantities[0]["value"])
+    sources = filed.told["sources"]
+    assert isinstance(sources, list)
+    # Each slice is a series of its own.
+    assert len({dcmread(path).SeriesInstanceUID for path in sources}) == len(sources)
+    assert filed.referenced() == {dcmread(path).SOPInstanceUID for path in sources}
+
+
+def shown_by_attention(filed: Filed) -> None:
+    told = filed.told["heatmap"]
+    assert isinstance(told, dict)
+    capture = filed.kept["capture"]
+    (source,) = capture.SourceImageSequence
+    assert source.ReferencedSOPInstanceUID == dcmread(told["source"]).SOPInstanceUID
+    picture = capture.pixel_array.astype(int)
+    assert np.ptp(picture, axis=2).max() > 60, "coloured by the heatmap"
+
+
+@dataclass(frozen=True)
+class Kind:
+    run: str
+    study: str
+    check: Callable[[Filed], None]
+
+
+def shipped(name: str, *changes: tuple[str, str]) -> str:
+    text = (SHIPPED / f"{name}.yaml").read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
+KINDS = {
+    "outlines by patches": Kind(
+        shipped(
+            "brats-patches", ("[64, 64, 64]", "[32, 32, 32]"), ("[2.0, 2.0, 2.0]", "[4, 4, 4]")
+        ),
+        "brats-six/glioma-x/BR395C07DB",
+        outlined_by_its_code,
+    ),
+    "series as channels": Kind(
+        shipped("glioma-mr", ("[32, 112, 112]", "[16, 32, 32]")),
+        "glioma-mr/jefferson/GL00B5D09A",
+        outlined_on_the_reference,
+    ),
+    "a number from two phases, each slice a series": Kind(
+        shipped("cardiac-ef", ("[112, 112]", "[64, 64]")),
+        "cardiac-cine/cine-c/CA024E962B",
+        numbered_by_its_code,
+    ),
+    "a slide's tiles": Kind(
+        shipped("slides"), "slides-invented/slides-a/SL0362D3CA", shown_by_attention
+    ),
+    "a bag of slices": Kind(
+        """
+name: bag
+task: {kind: diagnosis, type: binary, target: ill}
+cohort: {images: {size: [64, 64], modalities: [MR]}}
+model: {network: small_cnn, width: 8, pool: attention}
+training: {rounds: 1}
+evaluation: {unit: patient}
+privacy: none
+""",
+        "glioma-mr/jefferson/GL17F91F39/flair",
+        shown_by_attention,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, pacs: Pacs) -> Site:
+    found = Site(tmp_path_factory.mktemp("site"))
+    found.set_up(pacs=reaching(pacs))
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_results_are_valid_and_read_back_equal_from_the_pacs(
+    tmp_path: Path, pacs: Pacs, site: Site, kind: Kind
+) -> None:
+    config = parse_config(kind.run)
+    bundle = bundled(tmp_path / "bundle", config, stirred(config))
+    out = tmp_path / "out"
+    study = SHARED / kind.study
+    ended = site.types("predict", study, "--bundle", bundle, "--out", out, "--send", "--json")
+    assert ended.status == 0, ended.text
+    answer = json.loads(ended.out)
+    assert {state for _, state, _ in answer["sent"]} == {"STORED"}  # and equal, when read back
+    written = {path.name.rsplit("-", 1)[0]: path for path in out.glob("*.dcm")}
+    kept = {name: pacs.file(dcmread(path).SOPInstanceUID) for name, path in written.items()}
+    for path in written.values():
+        assert faults(path) == []
+    (told,) = answer["scores"]
+    copies = {name: dcmread(BytesIO(copy)) for name, copy in kept.items()}
+    kind.check(Filed(told=told, kept=copies, report=srread(BytesIO(kept["report"]))))
