@@ -69,11 +69,13 @@ def aim_of(config: RunConfig, output: Tensor) -> Aim:
     """Return what is explained of one output, (outputs,).
 
     The positive class of two, the largest of several, for survival the risk of the event, and for a
-    number that it is higher.
+    number or a grade that it is higher.
     """
     match config.task.predicts:
         case SurvivalCurve(event=event):
             return Aim(label=f"risk of {event}", place=None)
+        case LabelProbabilities(ordered=True):
+            return Aim(label=f"a higher {config.task.outcome_columns[0]}", place=None)
         case LabelProbabilities():
             place = int(output.argmax())
             return Aim(label=config.task.labels[place], place=place)
@@ -85,13 +87,18 @@ def aim_of(config: RunConfig, output: Tensor) -> Aim:
 
 
 def strength_of(answered: Answered) -> float:
-    """Return the network's probability of what is explained, 0 to 1; 1 for a number."""
-    config, output = answered.config, answered.together
-    if isinstance(config.task.predicts, BoundedNumber):
+    """Return the network's probability of what is explained, 0 to 1; 1 for a number.
+
+    Of a grade that it is not the lowest.
+    """
+    config, output, form = answered.config, answered.together, answered.config.task.predicts
+    if isinstance(form, BoundedNumber):
         return 1.0
     place = aim_of(config, output).place
     prediction = task_of(config.task).predict(output[None])[0]
-    return float(1 - prediction[-1] if place is None else prediction[place])
+    if place is not None:
+        return float(prediction[place])
+    return float(1 - prediction[0 if isinstance(form, LabelProbabilities) else -1])
 
 
 def explained(deployed: Deployed, answered: Answered) -> Explained:

@@ -153,7 +153,7 @@ def calibration_of(statistics: Statistics, task: TaskConfig) -> tuple[Calibratio
     outcome and the sum of their probabilities; of numbers, for each of ten parts of the range, the
     patients and the sums of predicted and true ones. Statistics with noise have no such sums.
     """
-    form, names = task.predicts, task.labels
+    form, names = task.predicts, task.calibrated
     if isinstance(form, BoundedNumber):
         return _of_numbers(statistics, names[0], form)
     if "reliability" not in statistics.cells or "predicted" not in statistics.sums:

@@ -66,7 +66,8 @@ def _check_inputs(task: Task, cohort: Cohort) -> None:
 def _check_metrics(task: Task, evaluation: Evaluation) -> None:
     """Refuse metrics where no counts by probability are released, and one that is named twice."""
     names = [use.name for use in evaluation.metrics]
-    counted = isinstance(task.predicts, LabelProbabilities)
+    form = task.predicts
+    counted = isinstance(form, LabelProbabilities) and not form.ordered
     for name in names:
         if names.count(name) > 1:
             message = f"evaluation.metrics names {name} twice, whose values have one place"

@@ -135,7 +135,21 @@ def _check_emphasis(config: RunConfig) -> None:
         if named and (training.loss is not None or isinstance(config.task, ExtensionTask)):
             message = f"training.{named[0]} changes a loss of ours; an extension's is given"
             raise ValueError(message)
+        _check_grades(config.task, training, named)
         _check_emphasis_of_task(config.task, training, named)
+
+
+def _check_grades(task: Task, training: Training, named: list[str]) -> None:
+    """Refuse losses of classes without an order: those of grades are of each cut."""
+    form = task.predicts
+    if not isinstance(form, LabelProbabilities) or not form.ordered:
+        return
+    for name in (*named, *(["loss"] if training.loss else [])):
+        message = (
+            f"training.{name} is a loss of classes without an order, and type: ordinal is learned "
+            "cut by cut; remove it, or take type: multiclass"
+        )
+        raise ValueError(message)
 
 
 def _check_emphasis_of_task(task: Task, training: Training, named: list[str]) -> None:

@@ -1,6 +1,6 @@
 """Constant predictor, a baseline that looks at no patient.
 
-    diagnosis, prognosis    the same score for all: AUROC and C-index 0.5
+    diagnosis, prognosis    the same score for all: AUROC and C-index 0.5; of grades kappa 0
     regression              the mean of those who are measured, for everybody: R2 of 0
     segmentation            the empty outline, which has Dice 0; where the masks are (in a
                             simulation) the full one too, and the better counts
@@ -31,6 +31,7 @@ _VALUES: Mapping[str, float] = {
     "concordance": 0.5,
     "dice": 0.0,
     "r2": 0.0,
+    "quadratic_kappa": 0.0,
 }
 
 

@@ -30,6 +30,10 @@ _WORDS: Mapping[str, str] = {
     "interval_coverage": "coverage of 90 % intervals",
     "interval_half_width": "half width of 90 % intervals",
     "hd95": "HD95",
+    "quadratic_kappa": "kappa with quadratic weights",
+    "grade_error": "mean absolute error in grades",
+    "ranked_probability": "ranked probability score",
+    "macro_f1": "macro F1",
     "loss": "loss",
 }
 
@@ -38,6 +42,8 @@ def metric_words(name: str) -> str:
     """Return a metric's name as people read it; an unknown one without its underscores."""
     if name in _WORDS:
         return _WORDS[name]
+    if name.startswith("auroc_above_"):
+        return f"AUROC of lying above {name.removeprefix('auroc_above_')}"
     if name.startswith("auroc_"):
         return f"AUROC of {name.removeprefix('auroc_')}"
     if name.startswith("auc_at_"):

@@ -15,6 +15,9 @@ from common.data.weights import trainable
 from common.models import head_parameters, norm_parameters
 from common.platform.errors import ConfigurationError
 
+#: What tasks complete a network with: baseline hazards, or the thresholds of grades.
+LEARNED_BESIDE = frozenset({"baseline", "gaps"})
+
 
 def local_names(config: RunConfig, network: nn.Module) -> frozenset[str]:
     """Return the parameters that stay at a site: FedBN's norms, or a personal head.
@@ -27,8 +30,8 @@ def local_names(config: RunConfig, network: nn.Module) -> frozenset[str]:
         case "local_norm":
             kept = frozenset(norm_parameters(network))
         case "personal_head":
-            baseline = {n for n, _ in network.named_parameters() if n == "baseline"}
-            kept = frozenset(head_parameters(network)) | baseline
+            beside = {n for n, _ in network.named_parameters() if n in LEARNED_BESIDE}
+            kept = frozenset(head_parameters(network)) | beside
         case _:
             assert_never(config.personalisation.method)
     if not kept or len(kept) == len(trainable(network)):

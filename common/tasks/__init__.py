@@ -28,19 +28,20 @@ def task_of(config: TaskOfRun, spacing: tuple[float, ...] | None = None) -> Task
     """
     from common.tasks.diagnosis import Diagnosis
     from common.tasks.extension_classes import ExtensionClasses
+    from common.tasks.ordinal import Grades
     from common.tasks.prognosis import FixedHorizon, Survival
     from common.tasks.regression import Regression
     from common.tasks.segmentation import Segmentation
 
     match config:
-        case DiagnosisTask():
-            return Diagnosis(config=config)
-        case PrognosisTask(outcome="survival"):
-            return Survival(config=config)
-        case PrognosisTask():
-            return FixedHorizon(config=config)
         case SegmentationTask():
             return Segmentation(config=config, spacing=spacing)
+        case PrognosisTask():
+            over_time = config.outcome == "survival"
+            return Survival(config=config) if over_time else FixedHorizon(config=config)
+        case DiagnosisTask():
+            ordinal = config.type == "ordinal"
+            return Grades(config=config) if ordinal else Diagnosis(config=config)
         case RegressionTask():
             return Regression(config=config)
         case ExtensionTask():

@@ -48,7 +48,7 @@ class Diagnosis:
         match self.config.type:
             case "binary":
                 return (str(self.config.target),)
-            case "multiclass":
+            case "multiclass" | "ordinal":
                 return self.config.classes
             case "multilabel":
                 return tuple(self.config.target)
@@ -110,7 +110,7 @@ class Diagnosis:
             case "binary":
                 (rows,) = self.config.outcome_tables.values()
                 return (rows[int(target[0] >= 0.5)],)
-            case "multiclass":
+            case "multiclass" | "ordinal":
                 return (self.config.classes[int(np.argmax(target))],)
             case "multilabel":
                 return tuple(row_of(value, "1", "0") for value in target)

@@ -35,7 +35,12 @@ _PREVALENCE = "The prevalence of the training patients, for everybody,"
 _CURVE = "The Kaplan-Meier curve of the training patients, for everybody,"
 _MEAN = "The mean of the training patients, for everybody,"
 #: Metrics of how well predictions fit, and what is said for everybody; lower is better.
-_FITS = {"brier": _PREVALENCE, "integrated_brier": _CURVE, "mae": _MEAN}
+_FITS = {
+    "brier": _PREVALENCE,
+    "integrated_brier": _CURVE,
+    "ranked_probability": _PREVALENCE,
+    "mae": _MEAN,
+}
 
 
 def constant_of_arm(found: Comparison, arm: Arm) -> Constant | None:
@@ -101,6 +106,8 @@ def _fitted(found: Comparison, seed: int, fold: int) -> torch.Tensor:
     if isinstance(form, SurvivalCurve):
         happened, seen, _, _ = follow_up(happened)
     share = (happened.sum(0) / seen.sum(0).clamp_min(_LEAST)).clamp(_LEAST, 1 - _LEAST)
+    if isinstance(form, LabelProbabilities) and form.ordered:
+        return share.flip(0).cumsum(0).flip(0)[1:].clamp(_LEAST, 1 - _LEAST).logit()[None, :]
     exclusive = isinstance(form, LabelProbabilities) and form.exclusive
     return (share.log() if exclusive else share.logit())[None, :]
 

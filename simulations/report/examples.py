@@ -9,6 +9,7 @@ from torch import Tensor
 
 from common.config.run_config import Images
 from common.config.tasks.forms import BoundedNumber, LabelMap, LabelProbabilities, SurvivalCurve
+from common.metrics.confusion import decided
 from common.tasks.prognosis import follow_up
 from common.tasks.task import Scores
 from simulations.comparison.compare import Comparison
@@ -133,8 +134,8 @@ def words(found: Comparison, scores: Scores) -> str:
                 f"{names[0]}: {float(target[0]):.4g}{shown_unit}\n"
                 f"predicted {float(prediction[0]):.4g}{shown_unit}"
             )
-        case LabelProbabilities(exclusive=True):
-            top = int(prediction.argmax())
+        case LabelProbabilities(exclusive=True, ordered=ordered):
+            top = int(decided(prediction[None].double().numpy(), ordered=ordered)[0])
             truth = names[int(target.argmax())]
             return f"is {truth}\npredicted {names[top]} ({float(prediction[top]):.2f})"
         case LabelProbabilities() if len(names) > 1:

@@ -20,6 +20,12 @@ CONFIGS: dict[str, dict[str, object]] = {
         "target": "kind",
         "classes": ("a", "b", "c"),
     },
+    "grades": {
+        "kind": "diagnosis",
+        "type": "ordinal",
+        "target": "grade",
+        "classes": ("none", "mild", "moderate", "severe"),
+    },
     "multilabel": {"kind": "diagnosis", "type": "multilabel", "target": ("wet", "cold")},
     "proportional": {
         "kind": "prognosis",
@@ -86,6 +92,11 @@ def outputs_and_targets(kind: str, items: int, seed: int = 0) -> tuple[Tensor, T
             )
         case "multiclass":
             target = torch.eye(3)[whole(3, items)]
+        case "grades":
+            score = normal(items, 1)
+            cuts = torch.tensor([0.8, -0.2, -0.9])
+            grade = (2 * score + cuts + 0.5 * normal(items, 1) > 0).sum(dim=1)
+            return 2 * score + cuts + 0.1 * normal(items, 1), torch.eye(4)[grade]
         case "multilabel":
             target = whole(2, items, 2).float()
             target[whole(4, items) == 0, 1] = torch.nan

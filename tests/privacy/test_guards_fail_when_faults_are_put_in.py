@@ -39,7 +39,7 @@ from client.site.home import Home
 from client.training import evaluation, private_round
 from common.extensions import global_state, recorded
 from common.extensions.global_state import Switches
-from common.metrics import agreement
+from common.metrics import agreement, confusion
 from common.metrics.statistics import Normal, Statistics
 from common.models import extension_backbone
 from common.platform.errors import BudgetExceeded, LedgerDamaged, PrivacyError, UnsafeModel
@@ -65,6 +65,7 @@ from tests.client.privacy.test_extension_guard import check_memory_of
 from tests.client.training.test_private_round import (
     test_no_noise_is_drawn_before_the_round_is_in_the_ledger as check_order,
 )
+from tests.common.tasks.test_ordinal import check_groups
 from tests.common.tasks.test_regression import check_bounded, check_small_counts
 from tests.privacy.guarantees import (
     check_bound,
@@ -713,6 +714,16 @@ def test_sums_of_numbers_that_are_told_of_everybody(monkeypatch: Patch) -> None:
     monkeypatch.setattr(agreement, "tellable", lambda *_: True)
     with pytest.raises(RED, match="a class by another name"):
         check_small_counts()
+
+
+def test_cells_of_a_matrix_that_are_told_though_few_patients_are_in_them(
+    monkeypatch: Patch,
+) -> None:
+    few = [(0, 0, patient) for patient in range(9)] + [(0, 1, 9), (1, 1, 10), (1, 1, 11)]
+    check_groups(2, few, 3)
+    monkeypatch.setattr(confusion, "_alone", lambda place, *_: np.ones(len(place), np.bool_))
+    with pytest.raises(RED, match="a small group"):
+        check_groups(2, few, 3)
 
 
 def test_scores_that_depend_on_who_else_is_there(monkeypatch: Patch) -> None:

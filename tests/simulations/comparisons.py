@@ -27,6 +27,7 @@ from simulations.comparison.compare import Comparison, verdicts_of
 TASKS = {
     "binary": "{kind: diagnosis, target: ill}",
     "multiclass": "{kind: diagnosis, type: multiclass, target: kind, classes: [a, b, c]}",
+    "ordinal": "{kind: diagnosis, type: ordinal, target: grade, classes: [a, b, c, d]}",
     "multilabel": "{kind: diagnosis, type: multilabel, target: [wet, cold]}",
     "survival": "{kind: prognosis, event: dead, time: t, unit: months, intervals: [6, 12, 24]}",
     "fixed_horizon": "{kind: prognosis, outcome: fixed_horizon, event: dead}",
@@ -138,6 +139,8 @@ def _targets(
         case "regression", _:
             number = rng.uniform(10, 80, (patients, 1))
             return torch.from_numpy(number.astype(np.float32))
+        case _ if getattr(config.task, "type", "") == "ordinal":
+            return torch.eye(4)[torch.from_numpy(rng.integers(0, 4, patients))]
         case _ if labels == 3:
             return torch.eye(3)[torch.from_numpy(rng.integers(0, 3, patients))]
         case _:
@@ -207,6 +210,9 @@ def _scores(
         prediction = (target + 8 * noise * torch.randn(target.shape, generator=generator)).clamp(
             0, 100
         )
+    elif task.metric == "quadratic_kappa":
+        score = target.argmax(dim=1) + noise * torch.randn(len(target), generator=generator)
+        prediction = task.predict(score[:, None] - torch.tensor([0.5, 1.5, 2.5]))
     else:
         output = 2 * target - 1 + noise * torch.randn(target.shape, generator=generator)
         prediction = task.predict(output)

@@ -9,18 +9,24 @@ from pydantic import model_validator
 
 from common.config.parts.ranges import UNKNOWN
 from common.config.tasks.forms import LabelProbabilities, TaskKind
-from common.config.tasks.task_config import Classes, TaskConfig, check_once, each_by_itself
+from common.config.tasks.task_config import (
+    MOST_GRADES,
+    Classes,
+    TaskConfig,
+    check_once,
+    each_by_itself,
+)
 
 
 class DiagnosisTask(TaskConfig):
     """Classes from images, a table, or both."""
 
     kind: Literal["diagnosis"]
-    type: Literal["binary", "multiclass", "multilabel"] = "binary"
-    #: Column of labels.csv (binary, multiclass), or one 0/1 column per label (multilabel).
+    type: Literal["binary", "multiclass", "ordinal", "multilabel"] = "binary"
+    #: Column of labels.csv, or one 0/1 column per label (multilabel).
     target: str | tuple[str, ...]
-    #: Multiclass: the values of the target column, in order. Binary: (negative, positive), by
-    #: default 0 and 1.
+    #: Multiclass: the values of the target column, in order. Ordinal: its grades, from the lowest
+    #: to the highest. Binary: (negative, positive), by default 0 and 1.
     classes: Classes = ()
 
     @model_validator(mode="after")
@@ -33,6 +39,12 @@ class DiagnosisTask(TaskConfig):
         if self.type == "multiclass" and len(self.classes) < 2:
             message = "multiclass needs classes: the values of the target column, two or more"
             raise ValueError(message)
+        if self.type == "ordinal" and not 3 <= len(self.classes) <= MOST_GRADES:
+            message = (
+                "ordinal needs classes: the grades in the target column, from the lowest to the "
+                f"highest, 3 to {MOST_GRADES} of them; with two take type: binary"
+            )
+            raise ValueError(message)
         if self.type == "binary" and len(self.classes) not in {0, 2}:
             message = "binary takes no classes, or two: [negative, positive]"
             raise ValueError(message)
@@ -41,7 +53,7 @@ class DiagnosisTask(TaskConfig):
     @property
     def predicts(self) -> LabelProbabilities:
         """A probability of each label."""
-        return LabelProbabilities(exclusive=self.type == "multiclass")
+        return LabelProbabilities(exclusive=self._one_of_several, ordered=self.type == "ordinal")
 
     @property
     def network_kind(self) -> TaskKind:
@@ -56,7 +68,7 @@ class DiagnosisTask(TaskConfig):
     @property
     def two_valued(self) -> tuple[str, ...]:
         """Of these, the ones that hold 0 or 1."""
-        return () if self.type == "multiclass" or self.classes else self.outcome_columns
+        return () if self.classes else self.outcome_columns
 
     @property
     def named_values(self) -> Mapping[str, tuple[str, ...]]:
@@ -76,18 +88,28 @@ class DiagnosisTask(TaskConfig):
         match self.type:
             case "binary":
                 return (self.classes[1],) if self.classes else self.outcome_columns
-            case "multiclass":
+            case "multiclass" | "ordinal":
                 return self.classes
             case "multilabel":
                 return self.outcome_columns
 
     @property
+    def calibrated(self) -> tuple[str, ...]:
+        """Names of what is true or not: each label, or lying above each grade."""
+        if self.type == "ordinal":
+            return tuple(f"above {name}" for name in self.classes[:-1])
+        return self.labels
+
+    @property
     def meaning(self) -> str:
         """What a prediction is, in words."""
-        together = "of each class; they sum to 1"
-        return (
-            f"probability {together if self.type == 'multiclass' else 'of each label, by itself'}"
-        )
+        match self.type:
+            case "multiclass":
+                return "probability of each class; they sum to 1"
+            case "ordinal":
+                return "probability of each grade, from the lowest to the highest; they sum to 1"
+            case "binary" | "multilabel":
+                return "probability of each label, by itself"
 
     @property
     def wordings(self) -> tuple[str, ...]:
@@ -97,7 +119,8 @@ class DiagnosisTask(TaskConfig):
     @property
     def question(self) -> str:
         """What is asked, in words."""
-        values = f" ({' or '.join(self.classes)})" if self.classes else ""
+        between = " < " if self.type == "ordinal" else " or "
+        values = f" ({between.join(self.classes)})" if self.classes else ""
         return f"diagnosis: predicts {', '.join(self.outcome_columns)}{values}"
 
     @property
@@ -117,4 +140,8 @@ class DiagnosisTask(TaskConfig):
     @property
     def noised_rows(self) -> int:
         """Rows of noised counts of one evaluation: each patient is in one cell of each."""
-        return len(self.labels)
+        return 2 if self.type == "ordinal" else len(self.labels)
+
+    @property
+    def _one_of_several(self) -> bool:
+        return self.type in {"multiclass", "ordinal"}

@@ -20,6 +20,7 @@ class LabelProbabilities:
     """A probability of each label, (items, labels); a target is 0, 1 or nan of each."""
 
     exclusive: bool  # labels exclude each other, so that the probabilities add up to 1
+    ordered: bool = False  # such labels are grades, from the lowest to the highest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,8 @@ from common.config.tasks.forms import LabelMap, Prediction, TaskKind
 
 #: A class is one output, one row of every table and one column of every answer.
 MOST_CLASSES = 1000
+#: Each pair of a true and a predicted grade is counted.
+MOST_GRADES = 20
 _LONGEST_NAME = 200
 #: What ends a line, moves a cursor, or is half a character (Unicode's general categories).
 _NOT_IN_NAMES = frozenset({"Cc", "Cs", "Zl", "Zp"})
@@ -92,6 +94,11 @@ class TaskConfig(Part, ABC):
     @abstractmethod
     def labels(self) -> tuple[str, ...]:
         """Names of a prediction's entries; of a label map's values."""
+
+    @property
+    def calibrated(self) -> tuple[str, ...]:
+        """Names of what is true or not, and whose probabilities are held against how often."""
+        return self.labels
 
     @property
     @abstractmethod

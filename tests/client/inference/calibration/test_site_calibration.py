@@ -44,6 +44,7 @@ from tests.privacy.made_up import volumes_of_patients
 TASKS = {
     "binary": "{kind: diagnosis, target: ill, classes: [well, ill]}",
     "multiclass": "{kind: diagnosis, type: multiclass, target: kind, classes: [a, b, c]}",
+    "ordinal": "{kind: diagnosis, type: ordinal, target: grade, classes: [a, b, c]}",
     "multilabel": "{kind: diagnosis, type: multilabel, target: [wet, cold]}",
     "horizon": "{kind: prognosis, outcome: fixed_horizon, event: died}",
     "number": "{kind: regression, target: ef, range: [0, 100], unit: '%'}",
@@ -80,10 +81,10 @@ def test_a_class_with_too_few_patients_is_never_ruled_out() -> None:
     assert sets == [(("well", "ill"),), (("ill",),), (("ill",),)]
 
 
-@pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel", "horizon"])
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "ordinal", "multilabel", "horizon"])
 def test_every_question_has_the_classes_that_its_probabilities_and_truths_mean(kind: str) -> None:
     config = run(kind)
-    labels = len(task_of(config.task).predict(torch.zeros(1, task_of(config.task).outputs))[0])
+    labels = len(task_of(config.task).predict(torch.zeros(1, task_of(config.task).logits))[0])
     prediction = np.full((2, labels), 1 / labels)
     target = np.zeros((2, labels))
     target[0, -1] = 1
@@ -183,14 +184,15 @@ def test_few_patients_who_all_turned_out_as_said_do_not_make_the_model_certain()
     assert 1 < line[0] < 2.5
 
 
-@pytest.mark.parametrize("kind", ["multiclass", "multilabel"])
+@pytest.mark.parametrize("kind", ["multiclass", "ordinal", "multilabel"])
 def test_the_loss_never_rises_by_the_calibration(kind: str) -> None:
     config = run(kind)
     task = task_of(config.task)
     generator = torch.Generator().manual_seed(0)
-    output = 3 * torch.randn(400, task.outputs, generator=generator)
-    place = torch.randint(0, task.outputs, (400,), generator=generator)
-    target = nn.functional.one_hot(place, task.outputs).float()
+    output = 3 * torch.randn(400, task.logits, generator=generator)
+    labels = len(config.task.labels)
+    place = torch.randint(0, labels, (400,), generator=generator)
+    target = nn.functional.one_hot(place, labels).float()
     if kind == "multilabel":
         target[::7, 0] = torch.nan
     line, _ = fit_lines(output, target, config, seed=0)
