@@ -60,7 +60,7 @@ class Graded(NamedTuple):
     @property
     def grades(self) -> int:
         """Number of grades."""
-        return self.probability.shape[1]
+        return int(self.probability.shape[1])
 
     @property
     def above(self) -> Float:

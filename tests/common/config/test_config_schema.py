@@ -61,7 +61,7 @@ def test_the_schema_explains_fields_in_the_comments_words() -> None:
         training["images_per_patient"]["description"] == "Most images of one patient in one step."
     )
     target = definitions["DiagnosisTask"]["properties"]["classes"]["description"]
-    assert target.startswith("Multiclass: the values of the target column, in order. Binary: (neg")
+    assert target.startswith("Multiclass: the values of the target column, in order. Ordinal: its")
     assert target.endswith("by default 0 and 1.")
 
 
