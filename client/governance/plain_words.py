@@ -106,6 +106,8 @@ def _first_weights(run: RunConfig) -> list[str]:
     trained = {"all": "all of it is trained", "head": "the head alone is trained"}.get(
         str(train), f"the last {last} blocks and the head are trained"
     )
+    if run.model.network == "frozen_features":
+        trained = f"a frozen {run.model.backbone}; a head on its features is trained"
     return [
         f"{start.source} (licence: {start.licence}), a file of SHA-256 {start.sha256}; {trained}"
     ]

@@ -25,7 +25,6 @@ from client.dicom.reasons import Reason, UnusableFile
 from client.site.cache import Cache, file_key, key_of
 from client.slides.frames import Rgb
 from client.slides.tiles import SlideFiles, SlideView, TileReader
-from common.config.parts.extension import is_extension
 from common.config.run_config import Images, RunConfig
 from common.data.kept_items import ItemFiles, Items, is_whole, read_item, write_item
 from common.data.preprocessing import prepare
@@ -41,14 +40,10 @@ class TileFeatures:
     @cached_property
     def key(self) -> list[object]:
         """Return what the features follow beside the tiles."""
-        model = self.config.model
-        found: list[object] = [model.backbone, model.projection]
-        if is_extension(model.backbone):
-            from common.models import image_shape, record_hash
+        from common.models import followed, image_shape
 
-            shape = image_shape(self.config.cohort.images)
-            found.append(record_hash(model, shape, self.config.extensions))
-        return found
+        config = self.config
+        return followed(config.model, image_shape(config.cohort.images), config.extensions)
 
     def of(self, tile: Tensor) -> Tensor:
         """Return (features,) of a prepared tile, (channels, *size)."""

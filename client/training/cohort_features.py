@@ -10,7 +10,6 @@ from client.cohort.site_cohort import SiteCohort
 from client.cohort.split import SplitKey
 from client.site.cache import Cache, key_of
 from client.training.training_site import Site
-from common.config.parts.extension import is_extension
 from common.config.run_config import RunConfig
 from common.data.kept_items import Items, pieces
 
@@ -20,39 +19,23 @@ def with_features(cohort: SiteCohort, config: RunConfig, cache: Cache) -> SiteCo
     images, rules = cohort.items.image, config.cohort.images
     if rules is not None and rules.slide is not None:
         return cohort  # tiles became features when their slide was read
-    if len(images) == 0:  # nobody can be used, and a private run goes on: the width counts
-        from common.models import extract_features
+    from common.models import extract_features, followed
 
+    if len(images) == 0:  # nobody can be used, and a private run goes on: the width counts
         blank = torch.zeros((1, *images.shape[1:]), dtype=images.dtype)
         return cohort.with_images(extract_features(blank, config.model, config.extensions)[:0])
     key = key_of(
         "features one by one",
-        config.model.backbone,
-        config.model.projection,
+        *followed(config.model, tuple(images.shape[1:]), config.extensions),
         list(images.shape),
         _content(images),
-        *_of_an_extension(config, images),
     )
     kept = cache.array(key)
     if kept is None:
-        from common.models import extract_features
-
         found = [extract_features(p, config.model, config.extensions) for p in pieces(images)]
         kept = torch.cat(found).numpy()
         cache.keep_array(key, kept)
     return cohort.with_images(torch.tensor(kept, dtype=torch.float32))
-
-
-def _of_an_extension(config: RunConfig, images: Items) -> list[str]:
-    """Return what else features follow: the record of an extension's backbone, as it is here.
-
-    Content and arguments would not do: a distribution may read its weights from elsewhere.
-    """
-    if not is_extension(config.model.backbone):
-        return []
-    from common.models import record_hash
-
-    return [record_hash(config.model, tuple(images.shape[1:]), config.extensions)]
 
 
 def _content(images: Items) -> str:

@@ -1,4 +1,4 @@
-"""Check of an extension's backbone before a run: whether a bundle could hold it.
+"""Check of a backbone before a run: whether its file is here, and a bundle could hold it.
 
 Public: check_backbone.
 """
@@ -11,6 +11,7 @@ from common.bundle.onnx import onnx_of
 from common.bundle.torchscript import torchscript_of
 from common.config.parts.extension import distribution_of, is_extension
 from common.config.run_config import Cohort, Extension, Images, Model, RunConfig
+from common.models import FrozenFeatures, image_shape
 from common.models.run_network import network_of
 from common.platform.errors import ExtensionRefused
 
@@ -18,9 +19,12 @@ from common.platform.errors import ExtensionRefused
 def check_backbone(config: RunConfig) -> None:
     """Refuse an extension's backbone that no bundle could hold: ExtensionRefused.
 
-    It is written as a bundle has it, once in a process for the same backbone and images.
+    It is written as a bundle has it, once in a process for the same backbone and images. Of ours,
+    that is tested; ConfigurationError where the file of one is not here, or does not fit.
     """
     model = config.model
+    if model.network == "frozen_features" and model.start is not None:
+        FrozenFeatures(model, image_shape(config.cohort.images))
     if is_extension(model.backbone):
         of_it = (e for e in config.extensions if e.distribution == distribution_of(model.backbone))
         _check(model, config.cohort.images, tuple(of_it))

@@ -102,4 +102,7 @@ def _backbone(config: RunConfig) -> Json:
     for extension in config.extensions:
         if extension.distribution == distribution_of(name):
             return {"name": name, "content": extension.content}
+    start = config.model.start
+    if start is not None:
+        return {"name": name, **start.model_dump(mode="json")}
     return {"name": name, "sha256": EFFICIENTNET_LITE0}

@@ -126,8 +126,10 @@ def _first_weights(config: RunConfig) -> str:
     start = config.model.start
     if start is None:
         return ""
+    frozen = config.model.network == "frozen_features"
+    heading = "What it looks with" if frozen else "What it began from"
     return f"""\
-## What it began from
+## {heading}
 
 Public weights: {_without_html(start.source)}. Their licence: {_without_html(start.licence)}; see
 what it asks of a model made from them. SHA-256 of the file: {start.sha256}."""

@@ -8,6 +8,7 @@ from common.config.cohort import Cohort, Images
 from common.config.network_sizes import misfit
 from common.config.parts.extension import distribution_of, is_extension
 from common.config.privacy import Evaluation
+from common.config.start_weights import DIMENSIONS, ONE_CHANNEL
 from common.config.tasks import Task
 from common.config.tasks.forms import LabelProbabilities
 from common.config.training import SEGMENTATION_NETWORKS, Model
@@ -129,29 +130,40 @@ def _check_network(task: Task, cohort: Cohort, model: Model) -> None:
         )
         raise ValueError(message)
     if images is not None and images.time is not None:
-        _check_phases(task, images, model)
-    flat = model.network == "frozen_features" and not is_extension(model.backbone)
-    if flat and images is not None and images.dimensions == 3:
-        message = (
-            f"frozen_features with backbone {model.backbone} is 2-D; give cohort.images.size as "
-            "[rows, columns]"
-        )
-        raise ValueError(message)
+        _check_phases(task)
+    if model.network == "frozen_features" and images is not None:
+        _check_backbone(images, model)
     fault = misfit(model, images)
     if fault is not None:
         raise ValueError(fault)
 
 
-def _check_phases(task: Task, images: Images, model: Model) -> None:
-    """Refuse pictures of several times where a task or network takes one."""
-    if task.outlines:
-        message = "segmentation takes one picture of each place; remove cohort.images.time"
-        raise ValueError(message)
-    frozen = model.network == "frozen_features" and not is_extension(model.backbone)
-    if frozen and images.input_channels not in {1, 3}:
+def _check_backbone(images: Images, model: Model) -> None:
+    """Refuse images of other dimensions or channels than a backbone of ours takes."""
+    if is_extension(model.backbone):
+        return
+    start, channels = model.start, images.input_channels
+    dimensions = 2 if start is None else DIMENSIONS.get(start.names, images.dimensions)
+    if dimensions != images.dimensions:
+        form = "[rows, columns]" if dimensions == 2 else "[slices, rows, columns]"
         message = (
-            f"frozen_features with backbone {model.backbone} takes 1 or 3 channels, "
-            f"cohort.images.time gives {images.input_channels}; write e.g. as: difference with "
+            f"frozen_features with backbone {model.backbone} is {dimensions}-D; give "
+            f"cohort.images.size as {form}"
+        )
+        raise ValueError(message)
+    grey = start is not None and start.names in ONE_CHANNEL
+    if channels not in ({1} if grey else {1, 3}):
+        takes = "1 channel" if grey else "1 or 3 channels"
+        message = (
+            f"frozen_features with backbone {model.backbone} takes {takes}, cohort.images gives "
+            f"{channels}; write e.g. channels: 1, or with cohort.images.time as: difference with "
             "frames: 2"
         )
+        raise ValueError(message)
+
+
+def _check_phases(task: Task) -> None:
+    """Refuse pictures of several times where a task takes one."""
+    if task.outlines:
+        message = "segmentation takes one picture of each place; remove cohort.images.time"
         raise ValueError(message)

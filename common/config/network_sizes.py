@@ -7,7 +7,7 @@ from typing import Literal, TypeGuard
 
 from common.config.cohort import Images
 from common.config.parts.extension import is_extension
-from common.config.training import Model, NetworkName
+from common.config.training import BackboneName, Model, NetworkName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,15 +22,18 @@ class SizeRule:
         return max(self.smallest, self.multiple * max(1, round(side / self.multiple)))
 
 
-def size_rule(network: NetworkName, dimensions: int) -> SizeRule:
+def size_rule(network: NetworkName | BackboneName, dimensions: int) -> SizeRule:
     """Return the rule for a network's input in 2 or 3 dimensions."""
     match network:
         case "table":
             return SizeRule()
         case "small_cnn" | "resnet18" | "resnet50":
             return SizeRule(smallest=8)
-        case "frozen_features" | "densenet121" | "efficientnet_b0":
+        case "frozen_features" | "efficientnet_lite0" | "densenet121" | "efficientnet_b0":
             return SizeRule(smallest=32)
+        case "dinov2_vits14" | "biomedclip_vitb16":
+            patch = 14 if network == "dinov2_vits14" else 16
+            return SizeRule(smallest=patch, multiple=patch)
         case "vit" | "unet" | "dynunet" | "segresnet" | "swin_unetr":
             step = _step(network, dimensions)
             return SizeRule(smallest=step, multiple=step)
@@ -60,24 +63,25 @@ def levels(dimensions: int) -> int:
     return 5 if dimensions == 2 else 4
 
 
-def _is_ours(network: str, backbone: str) -> TypeGuard[NetworkName]:
+def _is_ours(network: str) -> TypeGuard[NetworkName | BackboneName]:
     """Return whether the rules here know it; an extension says what it takes itself."""
-    return not is_extension(network) and not is_extension(backbone)
+    return not is_extension(network)
 
 
 def misfit(model: Model, images: Images | None) -> str | None:
     """Return what keeps the network from taking this input, with what would fit, or None."""
-    if model.network == "swin_unetr" and model.width % 12:
+    if model.architecture == "swin_unetr" and model.width % 12:
         near = 12 * max(1, round(model.width / 12))
         return f"model.width={model.width} must be a multiple of 12 for swin_unetr, e.g. {near}"
-    if images is None or not _is_ours(model.network, model.backbone):
+    looking = model.architecture
+    if images is None or not _is_ours(looking):
         return None
-    rule = size_rule(model.network, images.dimensions)
+    rule = size_rule(looking, images.dimensions)
     near_size = [rule.nearest(side) for side in images.size]
     if near_size == list(images.size):
         return None
     what = "size" if images.patch is None else "patch"
     return (
-        f"cohort.images.{what}={list(images.size)} does not fit {model.network}: every side must be"
+        f"cohort.images.{what}={list(images.size)} does not fit {looking}: every side must be"
         f" a multiple of {rule.multiple} and at least {rule.smallest}. Nearest: {near_size}"
     )

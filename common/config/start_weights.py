@@ -22,7 +22,16 @@ NAMES = {
         "resnet18", "resnet50", "densenet121", "efficientnet_b0", "vit", "small_cnn",
         "segresnet", "unet", "dynunet", "swin_unetr",
     }),
+    "dinov2": frozenset({"dinov2_vits14"}),
+    "biomedclip": frozenset({"biomedclip_vitb16"}),
 }  # fmt: skip
+#: Frozen bases of these names take images of so many dimensions alone.
+DIMENSIONS = {
+    "torchvision": 2, "radimagenet": 2, "dinov2": 2, "biomedclip": 2, "medicalnet": 3,
+}  # fmt: skip
+#: Files of these names have one channel in; the other public ones three, for which grey counts as
+#: the same in each colour.
+ONE_CHANNEL = frozenset({"medicalnet", "swin_unetr_ssl"})
 #: Networks whose body is a row of blocks, so that the last of them can be trained alone.
 IN_BLOCKS = frozenset({"resnet18", "resnet50", "densenet121", "efficientnet_b0", "vit"})
 
@@ -40,7 +49,14 @@ class StartWeights(Part):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     #: Whose names its tensors have. `wardround`: those of a bundle's model.safetensors.
     names: Literal[
-        "torchvision", "radimagenet", "medicalnet", "swin_unetr_ssl", "monai", "wardround"
+        "torchvision",
+        "radimagenet",
+        "medicalnet",
+        "swin_unetr_ssl",
+        "monai",
+        "dinov2",
+        "biomedclip",
+        "wardround",
     ]
     #: Where the file comes from, and under which licence: sites read it before they approve.
     source: _Said

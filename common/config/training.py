@@ -31,7 +31,19 @@ NetworkName = Literal[
     "frozen_features",
     "table",
 ]
-BackboneName = Literal["efficientnet_lite0"]
+BackboneName = Literal[
+    "efficientnet_lite0",
+    "resnet18",
+    "resnet50",
+    "densenet121",
+    "efficientnet_b0",
+    "vit",
+    "swin_unetr",
+    "dinov2_vits14",
+    "biomedclip_vitb16",
+]
+#: The backbone that comes with an installed package; the others come from a file.
+_PACKAGED = "efficientnet_lite0"
 SEGMENTATION_NETWORKS = frozenset({"unet", "segresnet", "dynunet", "swin_unetr"})
 RuleName = Literal["mean", "scaffold", "median", "trimmed_mean", "krum", "multi_krum", "flower"]
 
@@ -62,11 +74,9 @@ class Model(Part):
     width: PositiveInt = 16
     #: Hidden layers between features (and the table) and the output; () is linear.
     hidden: tuple[PositiveInt, ...] = ()
-    #: frozen_features: ours, whose weights are known by the SHA-256 of their file, or
-    #: DISTRIBUTION/NAME of an installed extension.
-    backbone: Annotated[BackboneName | ExtensionName, _known(get_args(BackboneName))] = (
-        "efficientnet_lite0"
-    )
+    #: frozen_features: efficientnet_lite0, whose weights are installed; an architecture whose
+    #: weights are the file of `start`; or DISTRIBUTION/NAME of an installed extension.
+    backbone: Annotated[BackboneName | ExtensionName, _known(get_args(BackboneName))] = _PACKAGED
     #: frozen_features: a fixed public random projection to so many features, or none.
     projection: PositiveInt | None = None
     dropout: float = Field(strict=True, default=0.0, ge=0, lt=1)
@@ -76,7 +86,8 @@ class Model(Part):
         default=None, exclude_if=lambda given: given is None
     )
 
-    #: Public weights to begin from; without it the first weights are drawn from the seed.
+    #: Public weights to begin from; without it the first weights are drawn from the seed. With
+    #: frozen_features: those of the backbone, which stay as they are.
     start: StartWeights | None = Field(default=None, exclude_if=lambda given: given is None)
     #: With `start`: all of the network, its head alone, or `{last_blocks: n}` and the head.
     train: TrainedPart = Field(default="all", exclude_if=lambda given: given == "all")
@@ -87,6 +98,11 @@ class Model(Part):
         strict=True, default=False, exclude_if=lambda given: given is False
     )
 
+    @property
+    def architecture(self) -> str:
+        """Return what `start` has the weights of: the backbone where one is frozen."""
+        return self.backbone if self.network == "frozen_features" else self.network
+
     def __hash__(self) -> int:
         # A dict has none of its own, and what is computed for a model is kept by it.
         return hash(self.model_dump_json())
@@ -94,7 +110,8 @@ class Model(Part):
     @model_validator(mode="after")
     def _arguments_of_whom(self) -> Model:
         foreign = is_extension(self.network)
-        if is_extension(self.backbone) and not foreign and self.network != "frozen_features":
+        other = self.backbone != _PACKAGED and self.network != "frozen_features"
+        if other and not foreign:
             message = (
                 f"backbone={self.backbone} goes with network: frozen_features; {self.network} "
                 "takes the images themselves"
@@ -126,6 +143,24 @@ class Model(Part):
 
     @model_validator(mode="after")
     def _start_fits(self) -> Model:
+        frozen, base = self.network == "frozen_features", self.backbone
+        from_file = frozen and base != _PACKAGED and not is_extension(base)
+        if from_file and self.start is None:
+            message = (
+                f"backbone={base} is read from a file of public weights; name it in model.start: "
+                "{sha256, names, source, licence}"
+            )
+            raise ValueError(message)
+        if frozen and self.start is not None and not from_file:
+            known = sorted(NAMES[self.start.names] & set(get_args(BackboneName)))
+            message = (
+                f"backbone={base} brings its own weights; remove model.start, or write which of "
+                f"{', '.join(known)} the file is of as model.backbone"
+            )
+            raise ValueError(message)
+        if frozen and self.train != "all":
+            message = "train goes with a network that is trained; a frozen one never is: remove it"
+            raise ValueError(message)
         if self.start is None:
             if self.train != "all":
                 message = (
@@ -134,11 +169,12 @@ class Model(Part):
                 )
                 raise ValueError(message)
             return self
-        if self.network not in NAMES[self.start.names]:
+        if self.architecture not in NAMES[self.start.names]:
             fits = ", ".join(sorted(NAMES[self.start.names]))
+            part = "backbone" if frozen else "network"
             message = (
-                f"start.names={self.start.names} fits {fits}; model.network={self.network} does "
-                "not begin from such a file"
+                f"start.names={self.start.names} fits {fits}; model.{part}={self.architecture} "
+                "does not begin from such a file"
             )
             raise ValueError(message)
         if isinstance(self.train, LastBlocks) and self.network not in IN_BLOCKS:

@@ -11,8 +11,8 @@ from common.models.frozen_features import (
     FrozenFeatures,
     extract_features,
     feature_width,
+    followed,
     image_shape,
-    record_hash,
 )
 
 __all__ = [
@@ -20,8 +20,8 @@ __all__ = [
     "build_model",
     "extract_features",
     "feature_width",
+    "followed",
     "head_parameters",
     "image_shape",
     "norm_parameters",
-    "record_hash",
 ]

@@ -38,6 +38,8 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network = _build(model, cohort, outputs, pins)
+    if model.network == "frozen_features":
+        return finished(network)  # the file is of its base, which is no part of it
     norms = fold_norms(network, model)
     network = finished(network)
     begin(network, model, norms, read=start)

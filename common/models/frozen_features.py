@@ -2,7 +2,8 @@
 
 What is trained on them is a small head (`fusion.linear_head`), so that patient-level noise falls
 on few parameters. The features depend on public weights and on nothing learned from patients: ours,
-or those of an extension's backbone (common/models/extension_backbone.py).
+or those of an extension's backbone (common/models/extension_backbone.py), or of a file
+(common/models/frozen_bases.py).
 """
 
 from __future__ import annotations
@@ -20,10 +21,8 @@ from common.config.run_config import Extension, Images, Model
 from common.extensions.loading import Pins
 from common.models.efficientnet_lite import FEATURES, efficientnet_lite0
 from common.models.extension_backbone import backbone_of
+from common.models.frozen_bases import IMAGENET, FrozenBase, base_width
 
-#: Mean and standard deviation of ImageNet's channels, for pixels between 0 and 1.
-_MEAN = (0.485, 0.456, 0.406)
-_DEVIATION = (0.229, 0.224, 0.225)
 #: Names the projection: whoever computes these bytes has the same matrix, on every machine.
 _PROJECTION = "wardround frozen features, projection 1"
 
@@ -34,8 +33,13 @@ def image_shape(images: Images | None) -> tuple[int, ...]:
 
 
 def feature_width(model: Model, shape: tuple[int, ...] = (), pins: Pins = ()) -> int:
-    """Return how many features an image becomes; its shape counts for an extension's backbone."""
-    return model.projection or _backbone(model, shape, pins)[1]
+    """Return how many features an image becomes; its shape counts for an extension's backbone.
+
+    No file is read: a coordinator that makes the head alone may lack it.
+    """
+    if model.projection:
+        return model.projection
+    return base_width(model) if model.start else _backbone(model, shape, pins)[1]
 
 
 class FrozenFeatures(nn.Module):
@@ -60,6 +64,8 @@ class FrozenFeatures(nn.Module):
 
 def _backbone(model: Model, shape: tuple[int, ...], pins: Pins) -> tuple[nn.Module, int]:
     """Return images to features, and how many these are."""
+    if model.start is not None:
+        return FrozenBase(model, shape), base_width(model)
     if not is_extension(model.backbone):
         return _efficientnet_lite0(), FEATURES
     use = ExtensionUse(name=model.backbone, arguments=model.arguments)
@@ -73,8 +79,9 @@ class _EfficientNetLite0(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.maps = efficientnet_lite0()
-        self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None])
-        self.register_buffer("deviation", torch.tensor(_DEVIATION)[:, None, None])
+        mean, deviation = IMAGENET
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
+        self.register_buffer("deviation", torch.tensor(deviation)[:, None, None])
 
     mean: Tensor  # (3, 1, 1)
     deviation: Tensor  # (3, 1, 1)
@@ -137,11 +144,24 @@ def extract_features(images: Tensor, model: Model, pins: Pins = ()) -> Tensor:
     How many go through at once decides the last bits (up to 1.5e-6), so one patient more would
     change the features of others. On a processor one at a time is no slower.
     """
-    shape = tuple(images.shape[1:]) if is_extension(model.backbone) else ()
+    ours = model.start is None and not is_extension(model.backbone)
+    shape = () if ours else tuple(images.shape[1:])
     network = _network(model, shape, tuple(pins))
     with torch.no_grad():
         parts = [network(image) for image in torch.split(images, 1)] if len(images) else []
     return torch.cat(parts) if parts else torch.zeros(0, feature_width(model, shape, pins))
+
+
+def followed(model: Model, shape: tuple[int, ...], pins: Pins) -> list[object]:
+    """Return what features follow beside the images: the key that they are kept by.
+
+    The hash of a file, or the record of an extension's backbone as it is here: content and
+    arguments would not do, as a distribution may read its weights from elsewhere.
+    """
+    found: list[object] = [model.backbone, model.projection]
+    if model.start is not None:
+        return [*found, model.start.sha256, model.start.names, model.width]
+    return [*found, record_hash(model, shape, pins)] if is_extension(model.backbone) else found
 
 
 def record_hash(model: Model, shape: tuple[int, ...], pins: Pins) -> str:

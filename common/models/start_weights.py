@@ -130,12 +130,19 @@ def _of_swin_unetr(name: str) -> str:
     return "swinViT." + own.replace("mlp.fc1", "mlp.linear1").replace("mlp.fc2", "mlp.linear2")
 
 
+def _of_open_clip(name: str) -> str:
+    # The text encoder and the projection keep their names, which fit no layer here.
+    return name.removeprefix("visual.trunk.")
+
+
 _RENAMED: Mapping[str, Callable[[str], str]] = {
     "torchvision": _in_body(_of_torchvision),
     "radimagenet": _in_body(_of_radimagenet),
     "medicalnet": _in_body(lambda name: name.removeprefix("module.")),
     "swin_unetr_ssl": _in_body(_of_swin_unetr),
     "monai": _in_body(lambda name: name.removeprefix("module.")),
+    "dinov2": _in_body(lambda name: name),
+    "biomedclip": _in_body(_of_open_clip),
     "wardround": lambda name: name,
 }
 

@@ -95,11 +95,13 @@ def what_is_read(run: RunConfig, *, with_privacy: bool = True) -> dict[str, obje
     Runs in which all of it is equal read the same of the same folders.
     """
     model, features = run.model, run.model.network == "frozen_features"
+    file = model.start and (model.start.sha256, model.start.names, model.width)
+    looks = (model.backbone, model.projection, model.arguments, file)
     found: dict[str, object] = {
         "task": run.task,
         "cohort": run.cohort,
         "evaluation.unit": run.evaluation.unit,
-        "model": (model.backbone, model.projection, model.arguments) if features else features,
+        "model": looks if features else features,
     }
     # In a run with privacy rows speak of their own patient alone.
     return found | ({"privacy": run.privacy != "none"} if with_privacy else {})

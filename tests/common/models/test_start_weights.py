@@ -282,7 +282,7 @@ def test_a_network_whose_weights_all_come_from_elsewhere_needs_no_file(weights: 
     ("network", "names", "train", "said"),
     [
         ("small_cnn", "torchvision", "all", "start.names=torchvision fits densenet121, resnet18"),
-        ("frozen_features", "wardround", "all", "does not begin from such a file"),
+        ("frozen_features", "wardround", "all", "backbone=efficientnet_lite0 brings its own"),
         ("small_cnn", "wardround", "{last_blocks: 1}", "needs a body in blocks"),
     ],
 )
