@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import dcmread
 
+from client.dicom.masks.kept_mask import mask_dataset
 from client.dicom.masks.mask_remarks import Tell, to_nobody
 from client.dicom.masks.nifti import SUFFIXES, read_nifti
 from client.dicom.masks.owner import check_owner, owner_of
@@ -167,12 +167,15 @@ def _sop_class(site: Path, path: Path, canvas: Canvas) -> str:
     """Return what kind of DICOM object a mask is, once it is known to be of this image."""
     try:
         with quiet():
-            found = dcmread(path, stop_before_pixels=True)
+            found = mask_dataset(path)
             flat = canvas.geometry is None
             check_owner(found, owner_of(site / canvas.first, canvas.instances, flat=flat))
         return str(found.get("SOPClassUID") or "")
-    except UnusableFile:
-        raise
+    except UnusableFile as problem:
+        if problem.reason is Reason.MASK_UNUSABLE:
+            raise
+        detail = f"not DICOM ({problem.reason.name})"
+        raise UnusableFile(Reason.MASK_UNUSABLE, detail) from problem
     except Exception as error:
         # Whatever a broken file makes pydicom raise.
         raise UnusableFile(Reason.MASK_UNUSABLE, f"not DICOM ({type(error).__name__})") from error

@@ -26,6 +26,7 @@ from client.cohort.images import find_images
 from client.cohort.select import Selected, WantedImages
 from client.dicom.contained import contained
 from client.dicom.masks.grid import on_grid
+from client.dicom.masks.kept_mask import forgotten
 from client.dicom.masks.mask_remarks import Tell
 from client.dicom.pixels.pixel_store import PixelStore
 from client.dicom.reasons import Reason, Unusable, UnusableFile
@@ -89,6 +90,7 @@ def prepare_slides(
     )
 
 
+@forgotten()
 def prepare_images(
     site: Path,
     decoded: Decoded,

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from client.dicom.codec.compressed import Array
-from client.dicom.codec.decode import decode
+from client.dicom.masks.kept_mask import mask_dataset, mask_frames
 from client.dicom.masks.lost_structures import check_kept
 from client.dicom.masks.mask_remarks import Tell, tell_covered, unmatched
 from client.dicom.reading.groups import group_item, text_of
-from client.dicom.reading.read import SEGMENTATIONS, read_dataset
+from client.dicom.reading.read import SEGMENTATIONS
 from client.dicom.reasons import Reason, UnusableFile
 
 Labels = NDArray[np.uint8]  # 0 background, 1.. structures in the order of the configuration
@@ -76,7 +76,7 @@ def open_segmentation(path: Path, structures: Structures, tell: Tell) -> tuple[D
     """Return a SEG and its frames; MASK_MISSING or MASK_UNUSABLE where it is none for the run."""
     if not path.is_file():
         raise UnusableFile(Reason.MASK_MISSING, path.name)
-    dataset = read_dataset(path)
+    dataset = mask_dataset(path)
     if dataset.get("SOPClassUID") not in SEGMENTATIONS:
         raise UnusableFile(Reason.MASK_UNUSABLE, "not a DICOM segmentation")
     wanted = {value for values in structures.values() for value in values}
@@ -89,7 +89,7 @@ def open_segmentation(path: Path, structures: Structures, tell: Tell) -> tuple[D
         _check_segments(wanted, set(held))
         if told := unmatched(structures, held):
             tell(UnusableFile(Reason.MASK_NAMES, told))
-        frames = decode(dataset, dataset.file_meta.TransferSyntaxUID)
+        frames = mask_frames(path)
         _check_groups(dataset, len(frames))
         _check_fractions(dataset, frames, wanted)
     except UnusableFile as problem:
