@@ -135,11 +135,8 @@ class SeriesRule(SeriesMatch):
     ] = "leave_out"
 
 
-def check_rules(rules: tuple[SeriesRule, ...], channels: int, *, by_header: bool = True) -> None:
-    """Raise ValueError for rules that do not go together.
-
-    Not `by_header`, the table names what is each channel.
-    """
+def check_rules(rules: tuple[SeriesRule, ...], channels: int) -> None:
+    """Raise ValueError for rules that do not go together."""
     names = [rule.name for rule in rules]
     if len(set(names)) != len(names):
         message = (
@@ -159,13 +156,6 @@ def check_rules(rules: tuple[SeriesRule, ...], channels: int, *, by_header: bool
         message = f"channels={channels} does not fit several series, each of which is a channel"
         raise ValueError(message)
     for rule in rules:
-        asked = rule.model_dump(exclude={"name", "reference", "pick", "missing", "not_"})
-        if by_header and not asked:
+        if not rule.model_dump(exclude={"name", "reference", "pick", "missing", "not_"}):
             message = f"series {rule.name} says only what does not fit; name what must"
-            raise ValueError(message)
-        if not by_header and (asked or rule.not_ or rule.pick != "refuse"):
-            message = (
-                f"series {rule.name} asks for DICOM headers; for files it has a name, reference and"
-                f" missing, and the column image_{rule.name} names them"
-            )
             raise ValueError(message)

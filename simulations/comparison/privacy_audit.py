@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from client.privacy.patient_gradients import LOOP, Backend, Objective
 from client.privacy.private_step import patient_optimizer, private_step
+from common.config.patches import PatchRules
 from common.data.sample import Patients
 from common.privacy.accounting import epsilon_of
 from common.privacy.noise import NoiseSource
@@ -71,18 +72,26 @@ def canaries(count: int, seed: int) -> Canaries:
 
 
 def train(
-    patients: Patients, plan: PrivacyPlan, noise: NoiseSource, model: nn.Module | int
+    patients: Patients,
+    plan: PrivacyPlan,
+    noise: NoiseSource,
+    model: nn.Module | int,
+    patches: PatchRules | None = None,
 ) -> list[Tensor]:
     """Take the plan's steps as a site does and return each released update, (canaries,).
 
-    `model` is the number of canaries, or a network of one weight a canary that pools a patient's
-    items.
+    `model` is the number of canaries, or a network of one weight a canary, whose patient's items
+    are pooled, or are patches drawn by `patches` of volumes.
     """
     backend = Backend("vmap", model) if isinstance(model, int) else LOOP
     network = CanaryNet(model) if isinstance(model, int) else model
     (weight,) = network.parameters()
     objective = Objective(
-        model=network, item_loss=_loss, patients=patients, images_per_patient=_ITEMS
+        model=network,
+        item_loss=_loss,
+        patients=patients,
+        images_per_patient=_ITEMS,
+        patches=patches,
     )
     optimizer = patient_optimizer(torch.optim.SGD([weight], lr=1.0), plan, noise)
     updates = []
@@ -151,5 +160,6 @@ def _moved(probability: float, mu: float) -> float:
 
 
 def _loss(output: Tensor, target: Tensor) -> Tensor:
-    losses = nn.functional.binary_cross_entropy_with_logits(output, target, reduction="none")
+    given = target.to(output.dtype)
+    losses = nn.functional.binary_cross_entropy_with_logits(output, given, reduction="none")
     return losses if losses.dim() == 1 else losses.flatten(1).mean(1)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,9 +17,18 @@ from client.privacy.patient_gradients import DrawnPatients, Objective
 from client.privacy.patient_sampling import draw, with_patches
 from client.privacy.private_step import accumulate, patient_optimizer
 from common.config.patches import PatchRules
+from common.data.kept_items import write_item
 from common.data.sample import Patients
-from common.data.volumes import Volumes
+from common.data.volumes import Volumes, volumes_of
 from common.privacy.noise import SimulatedNoise
+from common.privacy.noise_calibration import calibrate
+from simulations.comparison.privacy_audit import (
+    canaries,
+    correct_guesses,
+    epsilon_at_least,
+    scores,
+    train,
+)
 from tests.privacy.made_up import mechanism_of, plan_of, seeded, volumes_of_patients
 
 
@@ -96,10 +106,8 @@ def test_a_patient_of_any_number_of_patches_moves_the_sum_by_at_most_the_clip_no
     check_bound(volumes_of_patients(tmp_path, (1, 3, 2), loud=loud), patches)
 
 
-def test_the_bound_is_missed_where_each_patch_is_clipped_by_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    patients = volumes_of_patients(tmp_path, (1, 3, 2), loud=1e3)
+def clip_patch_by_patch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the fault in: each patch is a contribution of its own, and they add up."""
     real = patient_gradients._by_loop
 
     def patch_by_patch(
@@ -109,8 +117,15 @@ def test_the_bound_is_missed_where_each_patch_is_clipped_by_itself(
             one = DrawnPatients(drawn.place[:, column : column + 1], torch.ones_like(drawn.items))
             yield from real(objective, parameters, one)
 
-    check_bound(patients, 4)
     monkeypatch.setattr(patient_gradients, "_by_loop", patch_by_patch)
+
+
+def test_the_bound_is_missed_where_each_patch_is_clipped_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patients = volumes_of_patients(tmp_path, (1, 3, 2), loud=1e3)
+    check_bound(patients, 4)
+    clip_patch_by_patch(monkeypatch)
     with pytest.raises(AssertionError):
         check_bound(patients, 4)
 
@@ -130,10 +145,10 @@ def test_the_bound_is_missed_where_one_stream_draws_for_all_patients(
         check_bound(patients, 2)
 
 
-def test_a_patients_gradient_is_the_mean_over_their_patches(tmp_path: Path) -> None:
-    """The slow twin: all patches of a patient in one pass."""
+def check_mean(folder: Path) -> None:
+    """Raise unless a patient's gradient is that of all patches in one pass: the slow twin."""
     objective = with_patches(
-        objective_of(volumes_of_patients(tmp_path, (1, 2)), 4), SimulatedNoise("a")
+        objective_of(volumes_of_patients(folder, (1, 2)), 4), SimulatedNoise("a")
     )
     parameters = list(objective.model.parameters())
     items = torch.arange(4, 8)
@@ -143,9 +158,84 @@ def test_a_patients_gradient_is_the_mean_over_their_patches(tmp_path: Path) -> N
         torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-7)
 
 
+def test_a_patients_gradient_is_the_mean_over_their_patches(tmp_path: Path) -> None:
+    check_mean(tmp_path)
+
+
+def test_a_sum_over_patches_in_place_of_the_mean_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = patient_gradients._gradient_by_patch
+
+    def added_up(
+        objective: Objective, parameters: Sequence[nn.Parameter], items: Tensor
+    ) -> list[Tensor]:
+        return [len(items) * part for part in real(objective, parameters, items)]
+
+    monkeypatch.setattr(patient_gradients, "_gradient_by_patch", added_up)
+    with pytest.raises(AssertionError):
+        check_mean(tmp_path)
+
+
 def test_nobody_else_moves_where_a_patients_patches_lie(tmp_path: Path) -> None:
     patients = volumes_of_patients(tmp_path, (1, 3, 2, 1))
     whole = with_patches(objective_of(patients, 4), SimulatedNoise("a")).patients
     fewer = with_patches(objective_of(without(patients, 1), 4), SimulatedNoise("a")).patients
     stay = torch.nonzero(whole.patient != 1).flatten()
     assert torch.equal(whole.image[stay], fewer.image[:])
+
+
+# --- audit -----------------------------------------------------------------------------------
+
+
+class CanaryVoxels(nn.Module):
+    """One weight a canary, whose number its voxels hold: nobody else moves that weight."""
+
+    def __init__(self, canaries: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(canaries))
+
+    def forward(self, image: Tensor, table: Tensor) -> Tensor:
+        del table
+        return self.weight[image[:, 0].long()]
+
+
+COUNT, STEPS, DELTA = 600, 2, 1e-5
+
+
+def audited(folder: Path, claimed: float) -> float:
+    """Return the epsilon that a run on six patches of 3-D volumes has for certain."""
+    chosen = canaries(COUNT, 0)
+    images, maps = [], []
+    for number in torch.nonzero(chosen.included).flatten().tolist():
+        extent = (4, 4 + number % 3, 4)
+        paths = [folder / f"{number}{end}.npy" for end in ("", "-outline")]
+        write_item(paths[0], np.full((1, *extent), number, np.float32))
+        write_item(paths[1], np.ones(extent, np.uint8))
+        images.append(paths[0])
+        maps.append(paths[1])
+    patch = (4, 4, 4)
+    patients = replace(
+        chosen.patients,
+        image=volumes_of(tuple(images), (1,), patch, torch.float32),
+        target=volumes_of(tuple(maps), (), patch, torch.uint8),
+    )
+    sigma = calibrate(claimed, DELTA, 1.0, STEPS)
+    plan = plan_of(mechanism_of(sigma, steps=STEPS, clip_norm=0.1, divisor=float(COUNT)))
+    rules = PatchRules(size=patch, per_patient=6, foreground=0.0)
+    updates = train(patients, plan, SimulatedNoise("audit", 0), CanaryVoxels(COUNT), rules)
+    right = correct_guesses(scores(updates), chosen.included)
+    return epsilon_at_least(right, COUNT, DELTA)
+
+
+@pytest.mark.slow
+def test_a_run_on_patches_has_no_more_epsilon_than_it_claims(tmp_path: Path) -> None:
+    assert 0.2 * 4 < audited(tmp_path, 4.0) < 4
+
+
+@pytest.mark.slow
+def test_the_audit_finds_patches_that_are_clipped_each_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip_patch_by_patch(monkeypatch)
+    assert audited(tmp_path, 4.0) > 4

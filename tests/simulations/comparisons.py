@@ -98,7 +98,8 @@ def cohort_of(config: RunConfig, name: str, place: int, patients: int = PATIENTS
     images = config.cohort.images
     assert images is not None
     target = _targets(config, rng, images.size, patients)[owner]
-    image = torch.from_numpy(rng.random((patients, 1, *images.size), dtype=np.float32))[owner]
+    shape = (patients, images.input_channels, *images.size)
+    image = torch.from_numpy(rng.random(shape, dtype=np.float32))[owner]
     return SiteCohort(
         name=name,
         items=Patients(

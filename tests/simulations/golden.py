@@ -25,6 +25,7 @@ from common.data.weights import Weights
 from simulations.comparison.arms import Arm
 from simulations.comparison.compare import Comparison, ComparisonPlan, ComparisonProgress, compare
 from simulations.report.results import results
+from tests.privacy.made_up import volumes_of_patients
 from tests.simulations.comparisons import TASKS, cohort_of
 
 FILE = Path(__file__).with_suffix(".json")
@@ -65,13 +66,23 @@ def training(**more: object) -> str:
     return json.dumps(rules)
 
 
-def cohorts(config: RunConfig) -> tuple[SiteCohort, ...]:
+def cohorts(config: RunConfig, folder: Path) -> tuple[SiteCohort, ...]:
     """Return patients whose images, and table if any, tell something of the outcome."""
-    with_images = config if config.cohort.images is not None else config_of()
-    return tuple(
-        _telling(config, cohort_of(with_images, name, place, _PATIENTS))
-        for place, name in enumerate(SITES)
-    )
+    images = config.cohort.images
+    with_images = config if images is not None else config_of()
+    made = [cohort_of(with_images, name, n, _PATIENTS) for n, name in enumerate(SITES)]
+    if images is not None and images.patch is not None:
+        return tuple(_volumes(one, images.patch, folder) for one in made)
+    return tuple(_telling(config, one) for one in made)
+
+
+def _volumes(cohort: SiteCohort, patch: tuple[int, ...], folder: Path) -> SiteCohort:
+    """Return outlined images of extents of their own in place of the cohort's."""
+    own = folder / cohort.name
+    own.mkdir(parents=True)
+    seed = SITES.index(cohort.name)
+    items = volumes_of_patients(own, (1,) * len(cohort.items), patch, seed=seed)
+    return replace(cohort, items=replace(items, pseudonyms=cohort.items.pseudonyms))
 
 
 def _telling(config: RunConfig, cohort: SiteCohort) -> SiteCohort:
@@ -116,6 +127,11 @@ STEPS: Mapping[str, dict[str, object]] = {
     "fixed_horizon": {"local_steps": 3},
     "ordinal": {"local_steps": 30},
 }
+
+_NARROW = "{network: unet, width: 2}"
+_OUTLINED = training(rounds=2, local_steps=2, learning_rate=0.2)
+_PATCHES = f"{{images: {{patch: [16, 16]}}, {_SPLIT}}}"
+_TIME = "time: {frames: 3, as: difference}"
 
 #: By name: the run, and the arms that are trained.
 CASES: Mapping[str, tuple[RunConfig, tuple[Arm, ...]]] = {
@@ -168,11 +184,29 @@ CASES: Mapping[str, tuple[RunConfig, tuple[Arm, ...]]] = {
         config_of(personalisation="{method: fine_tune, steps: 10, learning_rate: 0.05}"),
         PERSONALISED,
     ),
+    "input-time": (
+        config_of(cohort=f"{{images: {{size: [16, 16], {_TIME}}}, {_SPLIT}}}"),
+        FEDERATED,
+    ),
+    "input-patches": (
+        config_of("volume", cohort=_PATCHES, model=_NARROW, training=_OUTLINED),
+        FEDERATED,
+    ),
     "private": (config_of(privacy=f"{_AGREED}}}"), PRIVATE),
     "private-flat": (config_of(privacy=f"{_AGREED}, clipping: flat, clip_norm: 2.0}}"), PRIVATE),
     "private-sampled": (config_of(privacy=f"{_AGREED}, sampling_rate: 0.5}}"), PRIVATE),
     "private-divisor": (config_of(privacy=f"{_PRIVACY}, default_patients: 100}}"), PRIVATE),
     "private-segmentation": (config_of("segmentation", privacy=f"{_AGREED}}}"), PRIVATE),
+    "private-patches": (
+        config_of(
+            "volume",
+            cohort=_PATCHES,
+            model=_NARROW,
+            training=training(rounds=1, local_steps=1),
+            privacy=f"{_AGREED}}}",
+        ),
+        PRIVATE,
+    ),
 }
 
 
@@ -181,7 +215,7 @@ def numbers_of(name: str, folder: Path) -> dict[str, Numbers]:
     config, arms = CASES[name]
     found = compare(
         config,
-        cohorts(config),
+        cohorts(config, folder / "images"),
         ComparisonPlan(arms=arms, seeds=(0,), folder=folder),
         ComparisonProgress(),
     )

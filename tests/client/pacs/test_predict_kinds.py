@@ -140,12 +140,18 @@ KINDS = {
         outlined_on_the_reference,
     ),
     "a number from two phases, each slice a series": Kind(
-        shipped("cardiac-ef", ("[112, 112]", "[64, 64]")),
+        shipped(
+            "cardiac-ef",
+            ("[112, 112]", "[64, 64]"),
+            ("network: frozen_features", "network: small_cnn, width: 4"),
+        ),
         "cardiac-cine/cine-c/CA024E962B",
         numbered_by_its_code,
     ),
     "a slide's tiles": Kind(
-        shipped("slides"), "slides-invented/slides-a/SL0362D3CA", shown_by_attention
+        shipped("slides", ("most_tiles: 2000", "most_tiles: 16")),
+        "slides-invented/slides-a/SL0362D3CA",
+        shown_by_attention,
     ),
     "a bag of slices": Kind(
         """

@@ -10,21 +10,27 @@ import numpy as np
 import pytest
 import torch
 
-from client.training.training_site import Site
-from common.config.run_config import RunConfig, Selection
+from client.cohort_statistics.description import Telling
+from client.cohort_statistics.run_costs import told_of_everybody
+from client.node.request_handler import COHORT
+from client.privacy.ledger import Ledger, Limit
+from client.training.training_site import Guard, Site
+from common.config.run_config import RunConfig, Selection, parse_config
 from common.data.sample import Patients
 from common.data.weights import fingerprint
 from common.messages.signing_key import new_private_key, private_text
 from common.messages.wire import Answer, Refusal, RefusalReason, SiteReport, SiteUpdate
 from common.metrics.statistics import Statistics
 from common.platform.errors import RunFailed
+from common.privacy.noise import SimulatedNoise
 from server.aggregation.rules import aggregator_of
 from server.rounds.non_admission_reasons import Fault
 from server.rounds.run_rounds import RunRecords, begin, run_rounds
 from server.rounds.run_state import RunState
 from simulations.engines.in_process import InProcessSites
+from tests.client import answering
 from tests.client.local_runs import config_of, learnable
-from tests.privacy.made_up import patients_of
+from tests.privacy.made_up import patients_of, volumes_of_patients
 from tests.server.coordinator import Running, made, running
 from tests.server.loopback import Hospital, Killed, run_over
 
@@ -102,12 +108,17 @@ def test_a_federation_ends_in_the_bits_of_its_simulation(
 
 
 @pytest.mark.parametrize("image", [(1, 16, 16)])
-def test_a_federation_on_bags_in_bfloat16_ends_in_the_bits_of_its_simulation(
-    coordinator: Running, hospitals: dict[str, Hospital], tmp_path: Path, image: tuple[int, ...]
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_federation_on_bags_ends_in_the_bits_of_its_simulation(
+    coordinator: Running,
+    hospitals: dict[str, Hospital],
+    tmp_path: Path,
+    image: tuple[int, ...],
+    precision: str,
 ) -> None:
     config = config_of(
         "aggregation: {smallest_quorum: 3}",
-        ", images_per_patient: 2, precision: bf16",
+        f", images_per_patient: 2, precision: {precision}",
         cohort=", images: {size: [16, 16]}",
         model="{network: small_cnn, width: 2, pool: attention}",
     )
@@ -119,6 +130,96 @@ def test_a_federation_on_bags_in_bfloat16_ends_in_the_bits_of_its_simulation(
     expected = simulated(config, image)
     assert fingerprint(state.weights) == fingerprint(expected.weights)
     assert state.history[-1].score == expected.history[-1].score
+
+
+PATCHES = """
+name: patches
+task: {kind: segmentation, structures: {lesion: [1]}}
+cohort: {images: {patch: [16, 16]}}
+model: {network: unet, width: 2}
+training:
+  {rounds: 2, local_steps: 1, patches_per_patient: 2, batch_patients: 3, optimizer: sgd,
+   learning_rate: 0.1}
+aggregation: {smallest_quorum: 3}
+selection: {rule: last}
+personalisation: {method: none}
+privacy: {unit: patient, epsilon: 2.0, default_patients: 16, delta: 0.001}
+"""
+
+
+def test_a_private_federation_on_patches_ends_in_the_bits_of_its_simulation(
+    coordinator: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where both draw the same noise, which real sites never do: theirs cannot be repeated.
+
+    Without privacy: tests/end_to_end/test_patches.py, by processes.
+    """
+    config = parse_config(PATCHES).in_force()
+    names = ("east", "north", "west")
+    volumes = {
+        name: volumes_of_patients(
+            made_at(tmp_path / "data" / name), (1, 2, 1, 1) * 4, (16, 16), seed=n
+        )
+        for n, name in enumerate(names)
+    }
+    guards = {name: guard_of(tmp_path / "ledgers" / name, name, config) for name in names}
+    sites = {
+        name: Site(name=name, train=p, validation=p, test=p, guard=guards[name])
+        for name, p in volumes.items()
+    }
+    aggregator = aggregator_of(config.aggregation, 3)
+    state = begin(config, "run", 0, aggregator)
+    torch.set_num_threads(1)
+    expected = run_rounds(config, InProcessSites(sites, config, 0), aggregator, state, RunRecords())
+    # Hospitals are threads of their names.
+    monkeypatch.setattr(
+        answering, "ChaChaNoise", lambda: SaidToBeReal(threading.current_thread().name)
+    )
+    hospitals = {
+        name: Hospital(coordinator, coordinator.enrolled(name), tmp_path / name, patients)
+        for name, patients in volumes.items()
+    }
+    try:
+        for hospital in hospitals.values():
+            hospital.start()
+        with rounds_over(coordinator, config, tmp_path / "run") as run:
+            found = run()
+    finally:
+        for name, hospital in hospitals.items():
+            hospital.stop()
+            coordinator.gateway.revoke(name)
+    assert [sorted(r.updates) for r in found.history] == [list(names)] * 2
+    assert fingerprint(found.weights) == fingerprint(expected.weights)
+    assert fingerprint(found.weights) != fingerprint(state.weights)
+    spent = [dict(record.epsilon) for record in found.history]
+    assert spent == [dict(record.epsilon) for record in expected.history]
+    assert all(sorted(of_round) == list(names) for of_round in spent)
+
+
+def made_at(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
+
+
+class SaidToBeReal(SimulatedNoise):
+    """Repeatable noise that hides it: between hospitals what says so is not admitted."""
+
+    simulated = False
+
+    def of_round(self, run: str, round_number: int) -> SaidToBeReal:
+        return SaidToBeReal(*self._seed, run, round_number)
+
+
+def guard_of(folder: Path, name: str, config: RunConfig) -> Guard:
+    """Return what the hospital's own process guards it with."""
+    folder.mkdir(parents=True)
+    return Guard(
+        ledger=Ledger(folder / "ledger.db"),
+        limit=Limit(epsilon=1000.0, delta=0.001),
+        cohort=COHORT,
+        noise=SaidToBeReal(name),
+        beside=told_of_everybody(config, Telling(noise=0.0)),
+    )
 
 
 SHORT = "aggregation: {smallest_quorum: 2}\nselection: {rule: last}\nexchange: {round_minutes: %s}"
