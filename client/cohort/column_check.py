@@ -114,7 +114,13 @@ def _read(table: Path, columns: Sequence[str], config: RunConfig) -> Labels | No
     """Return a table as a run reads it; None where it cannot be, which is said elsewhere."""
     images, private = config.cohort.images is not None, config.privacy != "none"
     try:
-        return read_labels(table, columns, with_images=images, by_patient=private)
+        return read_labels(
+            table,
+            columns,
+            with_images=images,
+            by_patient=private,
+            file_column=config.cohort.file_column,
+        )
     except CohortError:
         return None
 

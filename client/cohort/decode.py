@@ -157,7 +157,7 @@ class _Decoding:
         ):
             self._finish_first()
         file = File(path=one.path, size=image.size, mtime_ns=image.mtime_ns)
-        pixels = pool.submit(read_image, file)
+        pixels = pool.submit(one.read or read_image, file)
         self.waiting.append(_Waiting(item=item, one=one, pixels=pixels, size=size))
         self.held += size
 

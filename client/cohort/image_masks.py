@@ -27,6 +27,7 @@ from client.dicom.quiet import quiet
 from client.dicom.reading.read import Header
 from client.dicom.reading.volume import Geometry
 from client.dicom.reasons import Reason, UnusableFile
+from client.files.below import file_below
 from client.labels.label_table import Labels as Table
 from client.labels.label_table import dicom_keys
 
@@ -102,17 +103,12 @@ def read_mask(
 def _read(site: Path, name: str, canvas: Canvas, rules: MaskRules, tell: Tell) -> Labels:
     if not name:
         raise UnusableFile(Reason.MASK_MISSING, "the row names none")
-    path = site / name
-    try:
-        inside, there = path.resolve().is_relative_to(site.resolve()), path.is_file()
-    except (OSError, ValueError, RuntimeError) as error:
-        # A text that is no name of a file: too long, with a NUL, a circle of links.
-        raise UnusableFile(Reason.MASK_MISSING, f"{name[:40]!r} is no file's name") from error
-    if not inside:
-        raise UnusableFile(Reason.MASK_UNUSABLE, "the path leaves the site's folder")
-    if not there:
-        raise UnusableFile(Reason.MASK_MISSING, path.name)
+    path = file_below(site, name, outside=Reason.MASK_UNUSABLE, missing=Reason.MASK_MISSING)
     _check_kind(path)
+    dicom = not path.name.lower().endswith((".png", *SUFFIXES))
+    if dicom and not canvas.instances - {""}:
+        detail = "an image in a file takes an outline as NIfTI, or as PNG where it is a picture"
+        raise UnusableFile(Reason.MASK_UNUSABLE, detail)
     if canvas.geometry is None:
         return _flat(site, path, canvas, rules, tell)
     slices, rows, columns = canvas.shape

@@ -13,7 +13,7 @@ from client.cohort.join_report import rows_of_refused
 from client.cohort.prepare import Prepared
 from client.dicom.reasons import Reason, Unusable
 from client.files.other_formats import other_formats
-from client.labels.label_table import Labels, key_of_row
+from client.labels.label_table import Labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +41,11 @@ def join_rows(labels: Labels, needed: Sequence[str]) -> Joined:
     )
 
 
-def join_images(site: Path, prepared: Prepared, labels: Labels, index: Path) -> Joined:
+def join_images(site: Path, prepared: Prepared, labels: Labels, index: Path | None) -> Joined:
     """Return images with their rows, and list rows without an image.
 
     A row whose images are there and were refused is told by their reasons alone: `index` says
-    which images there are.
+    which images there are. None: images are files, each of which its row names and was told of.
     """
     items: list[JoinedItem] = []
     problems: list[Unusable] = []
@@ -64,11 +64,13 @@ def join_images(site: Path, prepared: Prepared, labels: Labels, index: Path) -> 
             )
             continue
         items.append(JoinedItem(patient=keys["PatientID"], row=row, image=image))
-    unseen = set(labels.index.values()) - used
-    lonely = sorted(unseen - rows_of_refused(site, labels, prepared.problems, index, unseen))
+    unseen = set(labels.index.values()) - used if index is not None else set()
+    if index is not None:
+        unseen -= rows_of_refused(site, labels, prepared.problems, index, unseen)
+    lonely = sorted(unseen)
     instead = other_formats(site, labels.rows) if lonely else ""
     for row in lonely:
-        line, key = f"line {labels.lines[row]}", " ".join(key_of_row(labels.rows[row]) or ())
+        line, key = f"line {labels.lines[row]}", " ".join(labels.named_by(labels.rows[row]) or ())
         detail = f"{key}. {instead}" if instead else key
         whose = labels.rows[row].get("PatientID", "")
         problems.append(Unusable(reason=Reason.NO_IMAGE, what=line, detail=detail, patient=whose))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.files.other_formats import other_formats
-from client.labels.label_table import Labels, key_of_row
+from client.labels.label_table import Labels
 from common.platform.errors import CohortError
 
 
@@ -55,7 +55,7 @@ def whats_there(
     """
     counts = Counter(p.reason for p in problems).most_common(4)
     listed = "; ".join(f"{n} x {reason.name} ({reason.value})" for reason, n in counts)
-    keys = sorted({key[0] for row in labels.rows if (key := key_of_row(row)) is not None})
+    keys = sorted({key[0] for row in labels.rows if (key := labels.named_by(row)) is not None})
     held = f"the table of labels has {len(labels.rows)} usable rows"
     held += f" by {', '.join(keys)}" if keys else ""
     held += "." if images is None else f", the folder {images} usable images."
@@ -67,5 +67,6 @@ def whats_there(
     first = next((p for p in problems if p.reason is worst and p.detail), None)
     example = f"First: {first.what}: {first.detail}." if first is not None else ""
     lonely = Reason.NO_IMAGE in {problem.reason for problem in problems}
-    instead = other_formats(folder, labels.rows) if lonely else ""
+    in_dicom = not labels.file_column
+    instead = other_formats(folder, labels.rows) if lonely and in_dicom else ""
     return " ".join(part for part in (held, listed, example, hint, instead) if part)

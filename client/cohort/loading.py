@@ -17,6 +17,7 @@ from pathlib import Path
 from client.cohort.assemble import assemble
 from client.cohort.column_check import doubt_of, numbers_of
 from client.cohort.decode import decode
+from client.cohort.files import select_files, told_by_line
 from client.cohort.image_masks import MaskRules
 from client.cohort.join import join_images, join_rows
 from client.cohort.left_out import ColumnsUnusable, LeftOut, NobodyUsable, whats_there
@@ -35,6 +36,7 @@ from client.dicom.index.index import Index
 from client.dicom.pixels.pixel_store import PixelStore
 from client.dicom.reasons import Reason, Unusable
 from client.labels.label_table import Labels, read_labels
+from client.series.by_row import RuledImages
 from client.series.fitting import NO_ALIASES, Aliases
 from client.site.cache import PIXELS, Cache
 from client.slides.kept_tiles import TileFeatures
@@ -85,7 +87,11 @@ def load_cohort(
     else:
         wanted = _wanted(rules, config, labels, left_out, aliases)
         prepared = _prepared(site, wanted, cache, config)
-        joined = join_images(site, prepared, labels, cache.index)
+        if not config.cohort.in_dicom:
+            told = told_by_line(prepared.problems, labels, rules.file_columns)
+            prepared = replace(prepared, problems=tuple(told))
+        index = cache.index if config.cohort.in_dicom else None
+        joined = join_images(site, prepared, labels, index)
     unused = (
         *labels.unusable,
         *_withdrawn(left_out),
@@ -109,23 +115,21 @@ def load_cohort(
 
 def _prepared(site: Path, wanted: WantedImages, cache: Cache, config: RunConfig) -> Prepared:
     """Return a site's prepared images, from the cache when nothing has changed."""
-    files = dicom_files(site, wanted.mask_files())
+    in_dicom = wanted.rules.format == "dicom"
+    files = dicom_files(site, wanted.mask_files()) if in_dicom else []
     try:
         if wanted.rules.slide is not None:
             # Each slide has its own entry in the cache.
-            return prepare_slides(
-                _selected(site, files, wanted, cache), wanted, cache, _features(config)
-            )
+            with PixelStore(cache.folder / PIXELS) as store, Index(cache.index) as index:
+                selected, _ = _selected(site, files, wanted, index, store)
+            return prepare_slides(selected, wanted, cache, _features(config))
         key = prepared_key(site, files, wanted)
         kept = kept_images(cache, key, wanted)
         if kept is not None:
             return kept
         with PixelStore(cache.folder / PIXELS) as store, Index(cache.index) as index:
-            scanned = scan(site, files, index)
-            gate = ImageGate(wanted, site, index)
-            selected = select(scanned, gate.check, wanted.grouping(), store.withdrawn)
-            decoded = decode(selected, store, index)
-            ruled = gate.choice.ruled
+            selected, ruled = _selected(site, files, wanted, index, store)
+            decoded = decode(selected, store, index if in_dicom else None)
             prepared = prepare_images(site, decoded, wanted, store, cache, ruled)
         keep_prepared(cache, key, prepared)
     except (OSError, sqlite3.Error) as error:
@@ -134,11 +138,16 @@ def _prepared(site: Path, wanted: WantedImages, cache: Cache, config: RunConfig)
     return prepared
 
 
-def _selected(site: Path, files: list[Path], wanted: WantedImages, cache: Cache) -> Selected:
-    with PixelStore(cache.folder / PIXELS) as store, Index(cache.index) as index:
-        scanned = scan(site, files, index)
-        gate = ImageGate(wanted, site, index)
-        return select(scanned, gate.check, wanted.grouping(), store.withdrawn)
+def _selected(
+    site: Path, files: list[Path], wanted: WantedImages, index: Index, store: PixelStore
+) -> tuple[Selected, RuledImages | None]:
+    """Scan and select: by headers, or by the files that rows name."""
+    if wanted.rules.format == "files":
+        found = select_files(site, wanted, store.withdrawn)
+        return found.selected, found.ruled
+    scanned = scan(site, files, index)
+    gate = ImageGate(wanted, site, index)
+    return select(scanned, gate.check, wanted.grouping(), store.withdrawn), gate.choice.ruled
 
 
 def _features(config: RunConfig) -> TileFeatures | None:
@@ -166,6 +175,7 @@ def _labels(table: Path, needed: tuple[str, ...], config: RunConfig, left_out: L
         withdrawn=left_out.withdrawn,
         numbers=numbers_of(config),
         by_patient=config.privacy != "none",
+        file_column=config.cohort.file_column,
     )
 
 
@@ -190,6 +200,7 @@ def needed_columns(config: RunConfig, task: Task) -> tuple[str, ...]:
     """Return every column of labels.csv that the run reads."""
     table, split = config.cohort.table, config.cohort.split
     names = list(task.columns())
+    names += config.cohort.images.file_columns if config.cohort.images else ()
     if table is not None:
         names += [c.column for c in table.numbers]
         names += [c.column for c in table.categories]

@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from client.cohort.decode import Decoded
+from client.cohort.files import image_below
 from client.cohort.image import Image, as_input, fitting
 from client.cohort.image_masks import Canvas, mask_name, read_mask, shared_masks
 from client.cohort.images import find_images
@@ -296,8 +297,8 @@ def prepared_key(site: Path, files: Sequence[Path], wanted: WantedImages) -> str
     """Return what changes when the folder, the rules or the wanted images do."""
     labels, masks = wanted.labels, wanted.masks
     known = [(path.relative_to(site).as_posix(), _file_key(path)) for path in files]
-    if masks is not None:
-        known += [(r[masks.column], _file_key(site / r[masks.column])) for r in labels.rows]
+    columns = (*wanted.rules.file_columns, *(() if masks is None else (masks.column,)))
+    known += [(row[name], _named_key(site, row[name])) for row in labels.rows for name in columns]
     index = sorted((*key, row) for key, row in labels.index.items())
     patients = [row.get("PatientID", "") for row in labels.rows]
     # In their order, which numbers them: a key sorts the names of a dict.
@@ -315,6 +316,13 @@ def prepared_key(site: Path, files: Sequence[Path], wanted: WantedImages) -> str
         sorted((name, words) for name, words in wanted.aliases.items()),
         sorted((k, r.name) for k, (r, _) in wanted.left_out.images.items()),
     )
+
+
+def _named_key(site: Path, name: str) -> str:
+    try:
+        return _file_key(image_below(site, name))
+    except UnusableFile:  # listed when it is read
+        return ""
 
 
 def _file_key(path: Path) -> str:

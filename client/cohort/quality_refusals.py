@@ -41,7 +41,7 @@ def images_left_out(
     another's out. The index is brought up to date first. Pixels are looked at only where the site
     leaves images out for them; then whatever is not decoded yet is decoded.
     """
-    if config.cohort.images is None:
+    if not config.cohort.in_dicom:  # every rule asks headers, which files have none of
         return {}
     if config.privacy != "none":
         rules = rules.by_patient()

@@ -18,7 +18,9 @@ from client.dicom.contained import contained
 from client.dicom.headers.checks import WITHOUT_PIXELS
 from client.dicom.headers.instance import Instance, Quarantined
 from client.dicom.index.index import Index
+from client.dicom.reading.files import File
 from client.dicom.reading.read import Header
+from client.dicom.reading.rescale import Pixels
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.dicom.remarks import Remark
 from client.labels.label_table import Labels, dicom_keys, key_of_row
@@ -65,6 +67,8 @@ class SelectedImage:
     path: Path
     name: str  # below the site's folder
     image: Instance
+    #: Reads it again, with its pixels; None: as DICOM.
+    read: Callable[[File], tuple[Header, Pixels]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -177,15 +177,15 @@ def tables_of(
     for name, rows in layout_of(config).items():
         if name == "studies":
             people = {"used": _people(used), "left out": _people(lost), "found": _people(listed)}
-            if config.cohort.images is not None:
+            if config.cohort.in_dicom:
                 found[name] = CountMembers(unit="studies", rows={row: people[row] for row in rows})
         elif name == "patients":
-            lines = config.cohort.images is None
+            lines = not config.cohort.in_dicom
             found[name] = CountMembers(
                 unit="patients", rows=_patients(rows, (used, lost), facts, lines=lines)
             )
         elif name == LEFT_OUT:
-            found[name] = _left_out(lost, facts, images=config.cohort.images is not None)
+            found[name] = _left_out(lost, facts, images=config.cohort.in_dicom)
         elif name in columns:
             found[name] = CountMembers(unit="studies", rows=_by_row(rows, used, columns[name]))
         else:

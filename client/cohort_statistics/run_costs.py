@@ -73,9 +73,7 @@ def _all_parts(
     for part in ("validation", "test"):
         times = evaluations(config, part)
         if config.evaluation.count_noise > 0 and times:
-            once = count_mechanism(
-                math.sqrt(config.task.noised_rows), config.evaluation.count_noise
-            )
+            once = count_mechanism(math.sqrt(config.noised_rows), config.evaluation.count_noise)
             more = [charge(part, once)] * times
             beside = [charge for charge in costs if charge.run == charged_as(run, "statistics")]
             if run_epsilon([*more, *beside], run, plan.delta) <= largest_claim(config):

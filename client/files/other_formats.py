@@ -1,6 +1,6 @@
-"""Images in a site's folder that are not DICOM, listed for people.
+"""Images in a site's folder that are not DICOM, listed for people where a run reads DICOM.
 
-Nothing of them is read but their first bytes: a run takes images from DICOM alone.
+Nothing of them is read but their first bytes.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-_CONVERT = "export the studies from the PACS, or convert them to DICOM"
+_CONVERT = (
+    "export the studies from the PACS, or convert them to DICOM (a run with images.format: files "
+    "takes NIfTI, PNG, JPEG and TIFF that the table names)"
+)
 _UNPACK = "unpack them into the folder"
 _VOLUMES = "NIfTI files"
-_MASKS = "; a NIfTI can only be a mask"
+_MASKS = ", a NIfTI can only be a mask"
 #: What files begin with.
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\x89PNG", "PNG pictures"),
@@ -133,7 +136,7 @@ def other_formats(folder: Path, rows: Iterable[Mapping[str, str]] = ()) -> str:
     if _DIRECTORIES in found and len(found) == 1:
         remedy = "copy the whole medium: a DICOMDIR only lists its images"
     more = _MASKS if _VOLUMES in found else ""
-    return f"The folder holds {listed}. Images are read from DICOM alone{more}: {remedy}."
+    return f"The folder holds {listed}. This run reads images from DICOM alone{more}: {remedy}."
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -149,6 +152,17 @@ def _files(folder: Path) -> Iterator[Path]:
                 yield Path(place, name)
 
 
+def _head(path: Path) -> bytes:
+    """Return a file's first bytes; none of what cannot be read, which is listed where it is."""
+    try:
+        if path.is_file():  # reading a pipe would wait for ever
+            with path.open("rb") as file:
+                return file.read(512)
+    except OSError:
+        pass
+    return b""
+
+
 def _kind(path: Path) -> str:
     """Return what a file is, by its ending and first bytes; nothing for DICOM and the unknown."""
     name = path.name.lower()
@@ -158,11 +172,7 @@ def _kind(path: Path) -> str:
         return ""
     if ending and ending not in {".hdr", ".raw"}:
         return _ENDINGS[ending]
-    try:
-        with path.open("rb") as file:
-            head = file.read(512)
-    except OSError:
-        return ""  # listed where it is read
+    head = _head(path)
     if head[128:132] == b"DICM":
         return _DIRECTORIES if name == "dicomdir" else ""
     if head[257:262] == _TAR:

@@ -79,7 +79,10 @@ def _reads(run: RunConfig) -> str:
         held = _series(images)
         raw = ", raw (for processing)" if images.presentation == "for_processing" else ""
         units = f", PET in {images.units}" if images.units is not None else ""
-        parts.append(f"{images.dimensions}-D images{kinds}{held}{_cut(images)}{raw}{units}, {grid}")
+        files = "" if images.format == "dicom" else " in files without DICOM headers"
+        parts.append(
+            f"{images.dimensions}-D images{files}{kinds}{held}{_cut(images)}{raw}{units}, {grid}"
+        )
     columns = columns_of(run)
     if columns:
         parts.append(f"columns {', '.join(columns)}")
@@ -147,7 +150,7 @@ def _update(run: RunConfig) -> str:
 def _description(run: RunConfig) -> str:
     """Return what is told of the cohort itself (common/messages/cohort_statistics.py)."""
     what = "classes or events, split"
-    if run.cohort.images is not None:
+    if run.cohort.in_dicom:
         what += ", modality, age, pixel spacing, brightness"
     limit = f"none of fewer than {run.evaluation.smallest_cell} patients"
     if run.privacy != "none":

@@ -47,6 +47,7 @@ def judge(
         lambda: _targets(run, rules),
         lambda: _columns(run, rules),
         lambda: _network(run, rules),
+        lambda: _files(run, rules),
         lambda: _privacy(run, rules),
         lambda: _cohort(run, rules),
         lambda: _cell(run, rules),
@@ -118,6 +119,17 @@ def _columns(run: RunConfig, rules: PolicyRules) -> Denied | None:
 
 def _network(run: RunConfig, rules: PolicyRules) -> Denied | None:
     return _outside((run.model.network,), rules.networks, RefusalReason.NETWORK, "networks")
+
+
+def _files(run: RunConfig, rules: PolicyRules) -> Denied | None:
+    images = run.cohort.images
+    if images is None or images.format == "dicom" or rules.allow_files:
+        return None
+    detail = (
+        "cohort.images.format is files, and policy.allow_files is false: such images do not say "
+        "whose they are"
+    )
+    return Denied(reason=RefusalReason.FILES, detail=detail)
 
 
 def _outside(

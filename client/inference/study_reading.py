@@ -41,7 +41,7 @@ from client.slides.kept_tiles import TileFeatures, kept_slide
 from client.slides.tiles import SlideView, slides_of
 from common.config.run_config import Images, RunConfig
 from common.data.kept_items import in_memory
-from common.platform.errors import CohortError
+from common.platform.errors import CohortError, ConfigurationError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +101,7 @@ def read_study(files: Sequence[Path], config: RunConfig, rows: SiteRows) -> Scor
     if not files:
         message = "The study has no files. Pull it from the PACS, or give its folder."
         raise CohortError(message)
+    _check_reads_dicom(config)
     site = Path(os.path.commonpath([path.absolute().parent for path in files]))
     headers = {path.absolute(): _header(path) for path in files}
     ours = [path for path, header in headers.items() if is_our_result(header)]
@@ -216,6 +217,18 @@ def _check_one_kind(items: Sequence[Item], found: Decoded, config: RunConfig) ->
             f"answer is given for all. Give the files of one: {', '.join(sorted(series)[:5])}."
         )
         raise CohortError(message)
+
+
+def _check_reads_dicom(config: RunConfig) -> None:
+    """Refuse a model that learned on files: nobody measured it on DICOM, whose values differ."""
+    if config.cohort.images is None or config.cohort.in_dicom:
+        return
+    message = (
+        f"{config.name} learned on files that a table names (cohort.images.format: files), and "
+        "predict reads studies in DICOM. Ask it with wardround-simulate evaluate, on a folder with "
+        "such files and a labels.csv, or through its MONAI bundle."
+    )
+    raise ConfigurationError(message)
 
 
 def _check_alike(images: Sequence[Instance], config: RunConfig) -> None:

@@ -37,6 +37,8 @@ class Labels:
     by_patient: bool = False  # a patient's images find its own rows alone
     #: Why the table as a whole cannot be right, where a run with privacy goes on; else empty.
     doubt: str = ""
+    #: Column that names each row's image, where images are files and no DICOM; else empty.
+    file_column: str = ""
     #: Cells that held something which is not used: line, column; they are empty in `rows`.
     refused: frozenset[tuple[int, str]] = frozenset()
 
@@ -47,17 +49,32 @@ class Labels:
         """
         if keys["PatientID"] in self.withdrawn:
             raise UnusableFile(Reason.WITHDRAWN)
-        for column in KEYS:
-            key = self._key(keys["PatientID"], column, keys[column])
+        for column, value in self._keys_of(keys):
+            key = self._key(keys["PatientID"], column, value)
             if key in self.conflicts:
                 raise UnusableFile(Reason.LABEL_CONFLICT)
             if key in self.index:
                 return self.index[key]
         raise UnusableFile(Reason.LABEL_MISSING)
 
+    def _keys_of(self, keys: Mapping[str, str]) -> list[Key]:
+        """Return by what an image's row is looked for, the most specific first.
+
+        A row that names files is a study of its own (client/cohort/files.py).
+        """
+        if self.file_column:
+            return [(self.file_column, keys["StudyInstanceUID"])]
+        return [(column, keys[column]) for column in KEYS]
+
+    def named_by(self, row: Row) -> Key | None:
+        """Return the most specific key that a row fills in."""
+        if not self.file_column:
+            return key_of_row(row)
+        return (self.file_column, row[self.file_column]) if row[self.file_column] else None
+
     def key_of(self, row: Row) -> Key:
         """Return the most specific key of a row, within its patient where `by_patient`."""
-        column, value = key_of_row(row) or ("", "")
+        column, value = self.named_by(row) or ("", "")
         return self._key(row.get("PatientID", ""), column, value)
 
     def _key(self, patient: str, column: str, value: str) -> Key:
@@ -79,6 +96,7 @@ def read_labels(
     withdrawn: frozenset[str] = frozenset(),
     numbers: Sequence[str] = (),
     by_patient: bool = False,
+    file_column: str = "",
 ) -> Labels:
     """Read a table and the schema beside it; CohortError names the file and what it lacks.
 
@@ -87,14 +105,17 @@ def read_labels(
     image has one row; without, every row names its patient. `by_patient`, as a run with privacy
     wants it, every row names its patient, and no row has a say about another's images: a study that
     two patients' rows name is looked up in each one's own. No row stops such a run: `doubt` says
-    it.
+    it. With `file_column` every row names its patient, and its image there.
     """
     schema = read_schema(path)
+    needed = (*needed, file_column) if file_column else needed
     text = read_table(path, schema.sheet, line_by_line=by_patient)
     header, *cells = text.lines or ((1, ()),)
     columns = [name.strip() for name in header[1]]
     try:
-        _check_columns(path, columns, needed, with_images=with_images and not by_patient)
+        _check_columns(
+            path, columns, needed, with_images=with_images and not (by_patient or file_column)
+        )
     except CohortError as error:
         cause = _misplaced(columns, cells)
         if cause:
@@ -118,6 +139,7 @@ def read_labels(
         withdrawn=withdrawn,
         schema=schema,
         by_patient=by_patient,
+        file_column=file_column if with_images else "",
     )
     found = _filled(found, columns, cells, notation, numbers, with_images=with_images)
     found = replace(found, unusable=with_causes(found.unusable, text.sign))
@@ -145,7 +167,7 @@ def _filled(
     lines: list[int] = []
     unusable: list[Unusable] = list(empty.unusable)
     refused: set[tuple[int, str]] = set()
-    optional = with_images and not empty.by_patient
+    optional = with_images and not (empty.by_patient or empty.file_column)
     for line, values in cells:
         try:
             with contained():
@@ -154,6 +176,8 @@ def _filled(
                 )
             if key_of_row(row) is None or not (optional or row["PatientID"]):
                 raise UnusableFile(Reason.NO_KEY)
+            if empty.named_by(row) is None:
+                raise UnusableFile(Reason.NO_IMAGE, f"column {empty.file_column} is empty")
         except UnusableFile as problem:
             unusable.append(problem.listed(f"line {line}"))
             continue

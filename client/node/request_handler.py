@@ -295,7 +295,7 @@ def load(context: SiteContext, config: RunConfig, seed: int) -> Loaded:
         site, guard=guard, memory=MemoryInFolder(context.memory), answers=answers_of(context, gone)
     )
     described = DescribableCohort(
-        paths=paths, facts=facts_of(cohort, site, config), images=config.cohort.images is not None
+        paths=paths, facts=facts_of(cohort, site, config), images=config.cohort.in_dicom
     )
     local_model = open_local_model(config, seed, context.device)
     return Loaded(

@@ -84,7 +84,8 @@ def readiness(
     used = [study for study in studies if study.used]
     lost = [study for study in studies if not study.used]
     exact = _exact(config, studies, loaded.facts, home.cache)
-    images = config is not None and config.cohort.images is not None
+    images = config is not None and config.cohort.in_dicom
+    in_files = bool(config is not None and config.cohort.file_column)
     amounts = amount(studies), amount(used), amount(lost)
     if config is not None and not images:
         amounts = _of_table(exact)
@@ -109,8 +110,8 @@ def readiness(
         kinds=kinds(seen.rows),
         needs=needs_of(config, used, loaded.facts, seen.rows) if config else (),
         series=_series(loaded.facts, config, site),
-        labels=label_rows(paths.labels, seen.rows),
-        unmatched=causes(site.data, paths.labels, seen.rows),
+        labels=() if in_files else label_rows(paths.labels, seen.rows),
+        unmatched=() if in_files else causes(site.data, paths.labels, seen.rows),
         columns=column_rows(paths.labels, config),
         questions=tuple(questions_about(paths.labels, config)) if config else (),
         tables=_counted(exact),
@@ -260,7 +261,7 @@ def _exact(
 ) -> dict[str, CountMembers]:
     if config is None or not facts.patients:
         return {}
-    images = config.cohort.images is not None
+    images = config.cohort.in_dicom
     brightness = mean_intensities(studies, cache) if images else {}
     return tables_of(config, studies if images else (), facts, brightness)
 

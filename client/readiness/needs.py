@@ -36,8 +36,10 @@ def needs_of(
         _measured(config, facts),
     ]
     images = config.cohort.images
-    if images is not None:
+    if images is not None and config.cohort.in_dicom:
         found += _of_images(images, used, rows)
+    elif images is not None:
+        found.append(_without_headers())
     if config.task.outlines:
         found.append(_masks(facts))
     return tuple(found)
@@ -52,6 +54,17 @@ def _measured(config: RunConfig, facts: CohortFacts) -> Need:
         here=str(test),
         met=test >= least,
         fix="" if test >= least else "Add patients, or let the split give more to the test.",
+    )
+
+
+def _without_headers() -> Need:
+    """Say what is not known of images in files: all that rules of quality ask of headers."""
+    return Need(
+        need="what headers say",
+        asked="modality, part of the body, side, pixel spacing, burned-in text",
+        here="not known: the images are files without DICOM headers",
+        met=True,
+        fix="",
     )
 
 
@@ -177,7 +190,13 @@ def column_rows(table: Path, config: RunConfig | None) -> tuple[ColumnRow, ...]:
     try:
         columns = [number.column for number in numbers]
         images = config.cohort.images is not None
-        labels = read_labels(table, columns, with_images=images, numbers=columns)
+        labels = read_labels(
+            table,
+            columns,
+            with_images=images,
+            numbers=columns,
+            file_column=config.cohort.file_column,
+        )
     except CohortError:  # said above
         return ()
     return tuple(_column(labels, number) for number in numbers)

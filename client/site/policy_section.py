@@ -143,6 +143,13 @@ class PolicyRules(Part):
         "(in runs without privacy only), true, or false. Private runs that tell the count with "
         "each update (default_patients: declared) are refused but with true.",
     )
+    allow_files: bool = Field(
+        strict=True,
+        default=False,
+        description="Take part in runs whose images are files that labels.csv names (NIfTI, PNG, "
+        "JPEG, TIFF, slides). Such files do not say whose they are: only the table does, and no "
+        "rule of quality looks at them.",
+    )
     coordinators: _Coordinators = Field(
         default="any",
         description="any: the one that this site joined. Or a list of the SHA-256 fingerprints of "

@@ -2,5 +2,5 @@
 
 Imported from here: backbone_check, evidence, onnx, origin, write.
 May import: common.config, common.config.parts, common.config.tasks, common.data, common.metrics,
-    common.models, common.platform, common.tasks.
+    common.metrics.decisions, common.models, common.platform, common.tasks.
 """

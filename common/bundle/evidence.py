@@ -3,7 +3,8 @@
 Everything in it was released already: made of the counts that sites give for evaluation, in
 cells no smaller than `evaluation.smallest_cell`. Nothing more is asked of anybody for a card.
 
-Public: Evidence, SiteData, Subgroup, CalibrationEvidence, calibration_of, evidence_json.
+Public: Evidence, SiteData, Subgroup, CalibrationEvidence, calibration_of,
+confusion_of, ConfusionMatrix, evidence_json.
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ import numpy as np
 
 from common.bundle.origin import Json
 from common.config.privacy import Known
+from common.config.run_config import RunConfig
 from common.config.tasks.forms import BoundedNumber
 from common.config.tasks.task_config import TaskConfig
 from common.metrics.agreement import Range, of_sums
+from common.metrics.decisions.confusion import matrices_in
+from common.metrics.decisions.threshold import by_truth, noised_counts, ranges_in, split
 from common.metrics.intervals import Estimate, Float
+from common.metrics.noised import projected
 from common.metrics.statistics import Statistics
 
 
@@ -65,6 +70,20 @@ class CalibrationEvidence:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConfusionMatrix:
+    """Test patients of all sites by what is true (rows) and what was predicted (columns).
+
+    Cells of few patients are told together: a cell then holds between `least` and `most`.
+    """
+
+    classes: tuple[str, ...]
+    counts: tuple[tuple[float, ...], ...]
+    least: tuple[tuple[float, ...], ...]
+    most: tuple[tuple[float, ...], ...]
+    noise: float = 0.0  # standard deviation, in patients, of the noise on each count
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What a card says beyond metrics by site."""
 
@@ -75,6 +94,7 @@ class Evidence:
     calibration: tuple[CalibrationEvidence, ...] = ()
     #: Why there is none; empty where there is.
     no_calibration: str = "Nothing was measured: not recorded."
+    confusion: tuple[ConfusionMatrix, ...] = ()
 
 
 def evidence_json(evidence: Evidence) -> dict[str, Json]:
@@ -104,7 +124,77 @@ def evidence_json(evidence: Evidence) -> dict[str, Json]:
         "no_subgroups": "" if evidence.subgroups else evidence.no_subgroups,
         "calibration": [calibration_json(one) for one in evidence.calibration],
         "no_calibration": "" if evidence.calibration else evidence.no_calibration,
+        **confusion_json(evidence.confusion),
     }
+
+
+def confusion_json(matrices: Sequence[ConfusionMatrix]) -> dict[str, Json]:
+    """Return plain values; nothing where there is no matrix."""
+    told: list[Json] = [asdict(one) for one in matrices]
+    return {"confusion": told} if told else {}
+
+
+def confusion_from_json(content: Sequence[Mapping[str, object]]) -> tuple[ConfusionMatrix, ...]:
+    """Read what confusion_json wrote; KeyError, TypeError or ValueError where it does not fit."""
+    return tuple(
+        ConfusionMatrix(
+            classes=tuple(map(str, _listed(one["classes"]))),
+            **{name: _rows(one[name]) for name in ("counts", "least", "most")},
+            noise=float(str(one["noise"])),
+        )
+        for one in content
+    )
+
+
+def _listed(value: object) -> Sequence[object]:
+    if not isinstance(value, list):
+        message = "a confusion matrix needs lists"
+        raise TypeError(message)
+    return value
+
+
+def _rows(value: object) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(float(str(n)) for n in _listed(row)) for row in _listed(value))
+
+
+def confusion_of(statistics: Statistics, config: RunConfig) -> tuple[ConfusionMatrix, ...]:
+    """Return the matrix of classes or grades, or one of each label at the run's threshold.
+
+    Empty where the run names no threshold and has no grades.
+    """
+    noise = float(np.sqrt(statistics.noise))
+    asked = config.task.alternatives
+    if "middle" in statistics.sums:
+        held = matrices_in(statistics)
+        return (_matrix(asked[0], (held.middle, held.least, held.most), 0.0),)
+    if "matrix" in statistics.cells:
+        cells, shape = statistics.cells["matrix"][0], (len(asked[0]), len(asked[0]))
+        return (_matrix(asked[0], (projected(cells).reshape(shape),) * 3, noise),)
+    threshold = config.evaluation.threshold
+    if not isinstance(threshold, float):
+        return ()
+    return tuple(
+        _matrix(names, _at(statistics, label, threshold), noise)
+        for label, names in enumerate(asked)
+    )
+
+
+def _at(statistics: Statistics, label: int, threshold: float) -> tuple[Float, Float, Float]:
+    if "histogram" in statistics.cells:
+        return (by_truth(noised_counts(statistics.cells["histogram"][label], threshold)),) * 3
+    likely, worst, best = split(*ranges_in(statistics, label), threshold)
+    least, most = np.minimum(worst, best), np.maximum(worst, best)
+    return by_truth(likely), by_truth(least), by_truth(most)
+
+
+def _matrix(
+    classes: tuple[str, ...], parts: tuple[Float, Float, Float], noise: float
+) -> ConfusionMatrix:
+    """Return the matrix of (true, predicted) counts: likely, least and most."""
+    counts, least, most = (
+        tuple(tuple(round(float(n), 3) for n in row) for row in part) for part in parts
+    )
+    return ConfusionMatrix(classes=classes, counts=counts, least=least, most=most, noise=noise)
 
 
 def calibration_json(one: CalibrationEvidence) -> dict[str, Json]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from common.bundle.card import Card
-from common.bundle.evidence import CalibrationEvidence, Evidence
+from common.bundle.evidence import CalibrationEvidence, ConfusionMatrix, Evidence
 from common.bundle.origin import KINDS, count_text, origin_text
 from common.bundle.running import running_text
 from common.bundle.words import INTENDED_USE, NOT_FOR, input_json, modalities, patients_words
@@ -37,6 +37,7 @@ def readme(config: RunConfig, card: Card, files: Mapping[str, str]) -> str:
         _performance(card),
         _subgroups(card.evidence),
         _calibration(card.evidence),
+        _confusion(card.evidence),
         running_text(config),
         _CHANGE,
         "" if card.origin is None else origin_text(card.origin).strip(),
@@ -203,6 +204,30 @@ def _calibration(evidence: Evidence) -> str:
         "too far apart; both are fitted to the bins, which are coarse: several patients of one "
         "outcome count as one range. At another hospital: fit them again.\n\n" + "\n\n".join(parts)
     )
+
+
+def _confusion(evidence: Evidence) -> str:
+    if not evidence.confusion:
+        return ""
+    return (
+        "## Confusion matrix\n\nTest patients of all sites: a row for what is true, a column for "
+        "what was predicted. Cells of few patients are told together, and stand with the fewest "
+        "and the most that they may hold.\n\n" + "\n\n".join(map(_matrix, evidence.confusion))
+    )
+
+
+def _matrix(one: ConfusionMatrix) -> str:
+    rows = [
+        (_quoted(name), *(_between(*cell) for cell in zip(*row, strict=True)))
+        for name, *row in zip(one.classes, one.counts, one.least, one.most, strict=True)
+    ]
+    noise = f"\n\nNoise of {one.noise:.3g} patients is on each count." if one.noise else ""
+    return _table(("true", *(f"predicted {_quoted(n)}" for n in one.classes)), rows) + noise
+
+
+def _between(count: float, least: float, most: float) -> str:
+    between = "" if least == most else f" ({least:g} to {most:g})"
+    return f"{count:.4g}{between}"
 
 
 def _calibrated(one: CalibrationEvidence) -> str:

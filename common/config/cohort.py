@@ -158,6 +158,13 @@ class Images(Part):
         Field(default=None, exclude_if=lambda given: given is None)
     )
 
+    #: files: the table names each image's file below the site's folder, in its column `image`, or
+    #: `image_NAME` for each of several series: NIfTI, PNG, JPEG or TIFF, and whole slides as
+    #: scanners write them. Nothing else is known of such images than their pixels.
+    format: Literal["dicom", "files"] = Field(
+        default="dicom", exclude_if=lambda given: given == "dicom"
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _size_of_patch(cls, given: object) -> object:
@@ -211,7 +218,8 @@ class Images(Part):
                 f"{self.channels} do not fit it: write size: [rows, columns] and channels: 3"
             )
             raise ValueError(message)
-        check_rules(self.series, self.channels)
+        _check_format(self)
+        check_rules(self.series, self.channels, by_header=self.format == "dicom")
         if len(self.series) < 2 and (
             self.drop_channels is not None or self.registration != "frame"
         ):
@@ -237,6 +245,13 @@ class Images(Part):
         if self.time is not None and self.time.form != "items":
             return self.time.channels
         return len(self.series) if len(self.series) > 1 else self.channels
+
+    @property
+    def file_columns(self) -> tuple[str, ...]:
+        """Columns of labels.csv that name files, in the order of the channels; () in DICOM."""
+        if self.format == "dicom":
+            return ()
+        return tuple(f"image_{name}" for name in self.channel_names) or ("image",)
 
     @property
     def reference(self) -> int:
@@ -279,6 +294,29 @@ class Images(Part):
         if self.patch is not None:
             return 16
         return 32 if self.input_channels * math.prod(self.size) <= _MOST_VALUES_OF_32_BITS else 16
+
+
+def _check_format(images: Images) -> None:
+    """Refuse what asks for headers where images are files that have none."""
+    if images.format == "dicom":
+        return
+    for name in (
+        "modalities",
+        "body_parts",
+        "laterality",
+        "laterality_column",
+        "presentation",
+        "units",
+    ):
+        if getattr(images, name):
+            message = f"{name} asks for DICOM headers, which files have none of; remove it"
+            raise ValueError(message)
+    if images.time is not None and (images.time.by != "auto" or images.time.join != "none"):
+        message = "time.by and time.join ask for DICOM headers; files go by their fourth axis"
+        raise ValueError(message)
+    if len(images.series) == 1:
+        message = "files of one series need no rule: name them in the column image; remove series"
+        raise ValueError(message)
 
 
 def _check_time(images: Images) -> None:
@@ -391,6 +429,18 @@ class Cohort(Part):
     smallest_cohort: PositiveInt = 10
     #: A column whose value alone may give the outcome away; the report says how well it does.
     confounder: str | None = None
+
+    @property
+    def file_column(self) -> str:
+        """The column that names the image of each row, where images are files; else empty."""
+        if self.images is None or not self.images.file_columns:
+            return ""
+        return self.images.file_columns[self.images.reference]
+
+    @property
+    def in_dicom(self) -> bool:
+        """Whether its images have headers, by which they are found and described."""
+        return self.images is not None and self.images.format == "dicom"
 
     @model_validator(mode="after")
     def _not_empty(self) -> Cohort:

@@ -11,6 +11,7 @@ from common.config.privacy import Evaluation
 from common.config.start_weights import DIMENSIONS, ONE_CHANNEL
 from common.config.tasks import Task
 from common.config.tasks.forms import LabelProbabilities
+from common.config.tasks.task_config import MOST_GRADES
 from common.config.training import SEGMENTATION_NETWORKS, Model
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def check_network(config: RunConfig) -> None:
     for model in config.models:
         _check_network(config.task, config.cohort, model)
     _check_metrics(config.task, config.evaluation)
+    _check_threshold(config.task, config.evaluation)
     _check_pool(config)
 
 
@@ -79,6 +81,27 @@ def _check_metrics(task: Task, evaluation: Evaluation) -> None:
                 f"probability, and {task.kind} of this kind releases none; remove it"
             )
             raise ValueError(message)
+
+
+def _check_threshold(task: Task, evaluation: Evaluation) -> None:
+    """Refuse a threshold where nothing is decided by it."""
+    threshold, form = evaluation.threshold, task.predicts
+    if threshold is None:
+        return
+    if not isinstance(form, LabelProbabilities):
+        fault = f"{task.kind} of this kind predicts no labels; remove it"
+    elif form.ordered:
+        fault = "grades are decided by the middle one, and always measured so; remove it"
+    elif form.exclusive and threshold != "most_probable":
+        fault = "of classes that exclude each other one is predicted; write most_probable"
+    elif form.exclusive and len(task.labels) > MOST_GRADES:
+        fault = f"a matrix is told of at most {MOST_GRADES} classes, not {len(task.labels)}"
+    elif not form.exclusive and threshold == "most_probable":
+        fault = "each label is predicted or not by itself; write a probability, such as 0.5"
+    else:
+        return
+    message = f"evaluation.threshold={threshold}: {fault}"
+    raise ValueError(message)
 
 
 def _check_pool(config: RunConfig) -> None:

@@ -16,6 +16,8 @@ COMMON_DELTA = 1e-5
 #: How near a number of patients is to what a site has: agreed on in public before the run, told
 #: with noise, or counted.
 Known = Literal["agreed", "noised", "exact"]
+#: What is taken as predicted.
+Threshold = Annotated[float, Field(strict=True, gt=0, lt=1)] | Literal["most_probable"]
 
 
 class Evaluation(Part):
@@ -29,6 +31,9 @@ class Evaluation(Part):
     smallest_cell: PositiveInt = 5
     specificity: float = Field(strict=True, default=0.9, gt=0, lt=1)
     bootstrap: PositiveInt = 1000
+    #: From which probability on a label counts as predicted, or `most_probable` of classes that
+    #: exclude each other: then accuracy, F1 and the confusion matrix are measured, too.
+    threshold: Threshold | None = Field(default=None, exclude_if=lambda given: given is None)
     #: Standard deviation, in patients, of Gaussian noise on each count, charged to the ledger.
     #: A private run is not measured without; 0 is for runs without privacy.
     count_noise: float = Field(strict=True, default=0.0, ge=0, le=1e6)

@@ -203,6 +203,11 @@ class RunConfig(Part):
         return (self.model, *((private,) if private else ()))
 
     @property
+    def noised_rows(self) -> int:
+        """Return rows of noised counts of one evaluation: each patient is in one cell of each."""
+        return self.task.noised_rows + (self.evaluation.threshold == "most_probable")
+
+    @property
     def keeps_features(self) -> bool:
         """Return whether a site keeps the features of tiles in place of the tiles."""
         images = self.cohort.images

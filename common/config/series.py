@@ -135,8 +135,11 @@ class SeriesRule(SeriesMatch):
     ] = "leave_out"
 
 
-def check_rules(rules: tuple[SeriesRule, ...], channels: int) -> None:
-    """Raise ValueError for rules that do not go together."""
+def check_rules(rules: tuple[SeriesRule, ...], channels: int, *, by_header: bool = True) -> None:
+    """Raise ValueError for rules that do not go together.
+
+    Not `by_header`, the table names what is each channel.
+    """
     names = [rule.name for rule in rules]
     if len(set(names)) != len(names):
         message = (
@@ -156,6 +159,13 @@ def check_rules(rules: tuple[SeriesRule, ...], channels: int) -> None:
         message = f"channels={channels} does not fit several series, each of which is a channel"
         raise ValueError(message)
     for rule in rules:
-        if not rule.model_dump(exclude={"name", "reference", "pick", "missing", "not_"}):
+        asked = rule.model_dump(exclude={"name", "reference", "pick", "missing", "not_"})
+        if by_header and not asked:
             message = f"series {rule.name} says only what does not fit; name what must"
+            raise ValueError(message)
+        if not by_header and (asked or rule.not_ or rule.pick != "refuse"):
+            message = (
+                f"series {rule.name} asks for DICOM headers; for files it has a name, reference and"
+                f" missing, and the column image_{rule.name} names them"
+            )
             raise ValueError(message)

@@ -42,7 +42,8 @@ def weights_fault(sha256: str) -> str | None:
     """
     try:
         path = _file(sha256)
-        _check(path, sha256, _hash_of(path, path.stat().st_mtime_ns))
+        held = path.stat()
+        _check(path, sha256, _hash_of(path, (held.st_mtime_ns, held.st_ctime_ns, held.st_ino)))
     except ConfigurationError as error:
         return str(error)
     return None
@@ -76,8 +77,8 @@ def _file(sha256: str) -> Path:
 
 
 @functools.lru_cache(maxsize=16)
-def _hash_of(path: Path, mtime_ns: int) -> str:
-    del mtime_ns  # a file that was changed has another
+def _hash_of(path: Path, written: tuple[int, ...]) -> str:
+    del written  # a file that was changed has another; its time of change cannot be set back
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

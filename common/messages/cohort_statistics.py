@@ -135,6 +135,7 @@ def layout_of(config: RunConfig) -> dict[str, tuple[str, ...]]:
     if images is not None:
         fared = ("matched", "ambiguous", "missing")
         found |= {f"{SERIES}{rule.name}": fared for rule in images.series}
+    if images is not None and config.cohort.in_dicom:
         found |= {
             "modality": (*MODALITIES, OTHER, UNKNOWN),
             "age (years)": bins(AGES),

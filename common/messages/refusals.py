@@ -24,6 +24,7 @@ class RefusalReason(Enum):
     EXTENSION_NOT_ALLOWED = "the site's admin has not allowed an extension that the run names"
     EXTENSION_NOT_INSTALLED = "an extension that the run names is not installed at the site"
     EXTENSION_OTHER_CONTENT = "the site has other files of an extension than the run names"
+    FILES = "the site takes images from DICOM alone, not from files that its table names"
     WEIGHTS = "the site has no file with the hash of the weights that the run begins from"
     EPSILON = "the run asks for a larger epsilon than the site allows one run"
     PRIVACY = "the site takes part in private runs only"

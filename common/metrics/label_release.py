@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from common.metrics.classification import RELIABILITY_BINS, reliability_bin
 from common.metrics.intervals import Float, Owners, tally
@@ -18,6 +19,8 @@ class LabelRows(NamedTuple):
     score: Float  # (n,) probability
     truth: Float  # (n,) 0, 1, or nan where it is not known
     owner: Owners  # (n,) which patient
+    #: (n,) rows of one number are told together (decisions/confusion.py); None: all may be.
+    group: NDArray[np.int64] | None = None
 
 
 class LabelRelease(NamedTuple):
@@ -34,7 +37,8 @@ class LabelRelease(NamedTuple):
 def known_rows(rows: LabelRows, smallest: int) -> LabelRows:
     """Return the rows that may be added up, none of them with an unknown outcome."""
     known = counted(~np.isnan(rows.truth), rows.owner, rows.score, smallest)
-    return LabelRows(rows.score[known], rows.truth[known], rows.owner[known])
+    group = None if rows.group is None else rows.group[known]
+    return LabelRows(rows.score[known], rows.truth[known], rows.owner[known], group)
 
 
 def release_label(rows: LabelRows, smallest: int, *, by_class: bool) -> LabelRelease:
@@ -60,12 +64,19 @@ def release_label(rows: LabelRows, smallest: int, *, by_class: bool) -> LabelRel
 def _one_class(rows: LabelRows, outcome: float, smallest: int) -> tuple[Float, Float, Float, Float]:
     """Return ends, spread, calibration counts and summed probabilities; smallest 0: zeros."""
     here = rows.truth == outcome
-    nothing = np.zeros(RELIABILITY_BINS)
+    ends, spread = np.zeros((2, BINS)), np.zeros(BINS)
+    table, predicted = np.zeros(RELIABILITY_BINS), np.zeros(RELIABILITY_BINS)
     if smallest == 0 or patients_in(rows.owner, here) < smallest:
-        return np.zeros((2, BINS)), np.zeros(BINS), nothing, nothing
-    score = rows.score[here]
-    held, number = ranges_of(score, rows.owner[here], smallest)
-    count, total = tally(number, 1), tally(number, 1, score)
-    place = reliability_bin(total / count)
-    table, predicted = (tally(place, RELIABILITY_BINS, part) for part in (count, total))
-    return np.stack([held.first, held.last]), held.spread, table, predicted
+        return ends, spread, table, predicted
+    group = np.zeros(len(here), np.int64) if rows.group is None else rows.group
+    for one in np.unique(group[here]):
+        part = here & (group == one)
+        score = rows.score[part]
+        held, number = ranges_of(score, rows.owner[part], smallest)
+        count, total = tally(number, 1), tally(number, 1, score)
+        place = reliability_bin(total / count)
+        ends += np.stack([held.first, held.last])
+        spread += held.spread
+        table += tally(place, RELIABILITY_BINS, count)
+        predicted += tally(place, RELIABILITY_BINS, total)
+    return ends, spread, table, predicted

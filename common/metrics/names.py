@@ -34,6 +34,7 @@ _WORDS: Mapping[str, str] = {
     "grade_error": "mean absolute error in grades",
     "ranked_probability": "ranked probability score",
     "macro_f1": "macro F1",
+    "f1": "F1",
     "loss": "loss",
 }
 

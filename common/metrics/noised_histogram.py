@@ -33,7 +33,7 @@ NOISED_AWAY = "noised counts do not hold enough of both outcomes"
 
 
 class Histogram(NamedTuple):
-    """Patients without and with the outcome, by bin of probability; nothing below zero."""
+    """Patients without and with the outcome, by bin of probability."""
 
     negative: Float  # (BINS,)
     positive: Float  # (BINS,)
@@ -61,15 +61,14 @@ def histogram_of(score: Float, truth: Float) -> Float:
     return tally(np.where(np.isnan(truth), 2 * BINS, cell), 2 * BINS + 1)
 
 
-def histogram_from(cells: Float) -> Histogram:
-    """Read released cells, (2 x BINS + 1,); noise below zero counts as zero."""
-    held = np.maximum(cells, 0.0)
-    return Histogram(held[:BINS], held[BINS : 2 * BINS])
+def parts_of(cells: Float) -> Histogram:
+    """Return released cells, (2 x BINS + 1,), as they are, noise and all."""
+    return Histogram(cells[:BINS], cells[BINS : 2 * BINS])
 
 
 def metrics_of(cells: Float, noise: float) -> dict[str, Estimate]:
     """Return every metric of one label's released cells, with `noise` as variance on each."""
-    parts = (cells[:BINS], cells[BINS : 2 * BINS])
+    parts = parts_of(cells)
     patients = round(max(float(np.sum(parts)), 0.0))
 
     def told(value: Value, exact: Callable[[Histogram], Estimate]) -> Estimate:

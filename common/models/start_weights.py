@@ -7,6 +7,8 @@
     one channel in, three     each has a third of the kernel
     tensors of no layer here  passed over (the authors' own head, counters)
     a layer without a tensor  refused
+    two tensors of one layer  refused: nobody says which of them is meant
+    whole or complex numbers  refused, as is what is not finite in float32
 
 The map from a file's names to ours is a table of what their authors publish; where a name or a
 shape does not fit, the file is refused, so that no layer begins from chance unnoticed.
@@ -99,9 +101,30 @@ def _tensors(start: StartWeights, content: bytes, ending: str) -> File:
     return {str(name): value for name, value in held.items() if isinstance(value, Tensor)}
 
 
+def _numbers(start: StartWeights, name: str, value: Tensor) -> Tensor:
+    """Return a layer's tensor in float64, in which it is folded and brought to its shape."""
+    plain = value.layout is torch.strided and not value.is_quantized and value.is_floating_point()
+    if not plain:
+        kind = str(value.dtype if value.layout is torch.strided else value.layout)
+        message = (
+            f"{name} of the file {start.sha256} is {kind.removeprefix('torch.')}, expected plain "
+            "floating numbers."
+        )
+        raise ConfigurationError(message)
+    return value.to(torch.float64)
+
+
 def _renamed(start: StartWeights, held: File) -> File:
-    rename = _RENAMED[start.names]
-    return {rename(name): value for name, value in held.items()}
+    rename, found = _RENAMED[start.names], dict[str, str]()
+    for name in held:
+        before = found.setdefault(rename(name), name)
+        if before != name:
+            message = (
+                f"The file {start.sha256} has two tensors of one layer, {before} and {name}, by "
+                f"start.names={start.names}: it is of another kind, or was put together wrongly."
+            )
+            raise ConfigurationError(message)
+    return {ours: held[name] for ours, name in found.items()}
 
 
 def _in_body(rename: Callable[[str], str]) -> Callable[[str], str]:
@@ -156,11 +179,13 @@ def _fill(network: nn.Module, start: StartWeights, held: File, norms: Mapping[st
     missing: list[str] = []
     for name in wanted:
         place, _, part = name.rpartition(".")
-        found = _folded(held, place, part, norms[place]) if place in norms else _found(held, name)
-        if found is None:
+        parts = _NORM_PARTS if place in norms else (name.rpartition(".")[2],)
+        found = [_found(held, f"{place}.{one}") for one in parts]
+        if any(one is None for one in found):
             missing.append(name)
-        else:
-            taken[name] = found
+            continue
+        values = [_numbers(start, name, one) for one in found if one is not None]
+        taken[name] = _folded(values, part, norms[place]) if place in norms else values[0]
     if missing:
         some = ", ".join(missing[:_EXAMPLES])
         message = (
@@ -192,20 +217,20 @@ def _found(held: File, name: str) -> Tensor | None:
     return found
 
 
-def _folded(held: File, place: str, part: str, epsilon: float) -> Tensor | None:
+#: What makes a BatchNorm's map, in the order in which it is folded.
+_NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
+
+
+def _folded(parts: list[Tensor], part: str, epsilon: float) -> Tensor:
     """Return scale or shift of a BatchNorm (Ioffe & Szegedy 2015, algorithm 2, lines 10 to 11)."""
-    names = ("weight", "bias", "running_mean", "running_var")
-    found = [_found(held, f"{place}.{name}") for name in names]
-    if any(one is None for one in found):
-        return None
-    weight, bias, mean, variance = (one.to(torch.float64) for one in found if one is not None)
+    weight, bias, mean, variance = parts
     scale = weight / torch.sqrt(variance + epsilon)
     return scale if part == "scale" else bias - mean * scale
 
 
 def _fitting(start: StartWeights, name: str, found: Tensor, wanted: Tensor) -> Tensor:
-    """Return a tensor in the shape of the network's; finite, whatever its type was."""
-    value = found.to(torch.float64)
+    """Return a tensor in the shape of the network's; finite, whatever kind of float it was."""
+    value = found
     if value.shape != wanted.shape and value.shape[:1] + value.shape[2:] == (
         wanted.shape[:1] + wanted.shape[2:]
     ):
@@ -221,10 +246,13 @@ def _fitting(start: StartWeights, name: str, found: Tensor, wanted: Tensor) -> T
             "cohort.images (2-D or 3-D, channels, size)."
         )
         raise ConfigurationError(message)
+    value = value.to(wanted.dtype)
     if not bool(torch.isfinite(value).all()):
-        message = f"{name} of the file {start.sha256} has values that are not numbers."
+        message = (
+            f"{name} of the file {start.sha256} has values that are not numbers, or are too large."
+        )
         raise ConfigurationError(message)
-    return value.to(wanted.dtype)
+    return value
 
 
 # --- what is trained ---------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 Imported from here: extension_classes, loss_choice, prognosis, summary, task.
 May import: common.config, common.config.parts, common.config.tasks, common.data, common.extensions,
-    common.metrics.
+    common.metrics, common.metrics.decisions, common.metrics.times.
 """
 
 from __future__ import annotations

@@ -8,20 +8,36 @@ from functools import partial
 import numpy as np
 
 from common.config.parts.ranges import UNKNOWN
+from common.config.privacy import Threshold
 from common.config.run_config import Evaluation
 from common.metrics import classification as metrics
 from common.metrics import noised_histogram
 from common.metrics.auroc_interval import auroc, merged_auroc
+from common.metrics.decisions.confusion import (
+    Decisions,
+    counted_cells,
+    decided,
+    matrices_in,
+    matrices_of,
+    matrix_metrics,
+    merged_metrics,
+    of_matrix,
+    told,
+    weighed,
+)
+from common.metrics.decisions.threshold import METRICS as AT_THRESHOLD
+from common.metrics.decisions.threshold import counts_at, of_histogram, of_ranges, ranges_in
 from common.metrics.intervals import (
     Estimate,
     Float,
+    Owners,
     bootstrapped,
     mean_estimate,
     mean_of_labels,
     weighted_mean,
 )
 from common.metrics.label_release import LabelRelease, LabelRows, known_rows, release_label
-from common.metrics.score_ranges import Ranges, merged_average_precision, merged_sensitivity
+from common.metrics.score_ranges import merged_average_precision, merged_sensitivity
 from common.metrics.small_cells import patients_in, releasable
 from common.metrics.statistics import Statistics
 from common.tasks.task import Scores, loss_estimate, loss_sums, owners, whole
@@ -35,21 +51,34 @@ _SUMS = ("spread", "predicted", "brier")
 def label_statistics(scores: Scores, rules: Evaluation) -> Statistics:
     """Return counts and sums of every label; prediction and target are (n, labels)."""
     probability, truth, _ = _arrays(scores)
-    owner = owners(scores)
-    rows = [LabelRows(p, t, owner) for p, t in zip(probability.T, truth.T, strict=True)]
+    owner, smallest = owners(scores), rules.smallest_cell
+    decisions = _decisions(scores, rules)
     if rules.count_noise > 0:
-        return _histograms(rows)
-    known = [known_rows(row, rules.smallest_cell) for row in rows]
-    told = _classes_told(known, rules.smallest_cell)
+        return _histograms(probability, truth, owner, matrix=decisions is not None)
+    labels = probability.shape[1]
+    held = None if decisions is None else told(decisions, labels, smallest)
+    group = None if held is None else held.group
+    rows = [LabelRows(p, t, owner, group) for p, t in zip(probability.T, truth.T, strict=True)]
+    known = [known_rows(row, smallest) for row in rows]
     each = [
-        release_label(row, rules.smallest_cell, by_class=by_class)
-        for row, by_class in zip(known, told, strict=True)
+        release_label(row, smallest, by_class=by_class)
+        for row, by_class in zip(known, _classes_told(known, smallest), strict=True)
     ]
-    return Statistics(
-        patients=whole(scores, rules),
-        cells={name: _stacked(each, name) for name in _CELLS},
-        sums={name: _stacked(each, name) for name in _SUMS} | loss_sums(scores, rules),
-    )
+    cells = {name: _stacked(each, name) for name in _CELLS}
+    sums = {name: _stacked(each, name) for name in _SUMS} | loss_sums(scores, rules)
+    if decisions is not None and held is not None:
+        matrices = matrices_of(decisions, held, labels)
+        cells |= {"least": matrices.least, "most": matrices.most}
+        sums |= {"middle": matrices.middle}
+    return Statistics(patients=whole(scores, rules), cells=cells, sums=sums)
+
+
+def _decisions(scores: Scores, rules: Evaluation) -> Decisions | None:
+    """Return true and predicted class where a run asks for their matrix."""
+    if rules.threshold != "most_probable":
+        return None
+    probability, truth, _ = _arrays(scores)
+    return Decisions(truth.argmax(axis=1), decided(probability, ordered=False), owners(scores))
 
 
 def row_of(value: float, yes: str, no: str) -> str:
@@ -63,16 +92,20 @@ def _stacked(each: Sequence[LabelRelease], name: str) -> Float:
     return np.stack([release._asdict()[name] for release in each])
 
 
-def _histograms(rows: Sequence[LabelRows]) -> Statistics:
-    """Return one patient in one cell a label, for noise; no sums."""
-    each = [
-        noised_histogram.histogram_of(
-            noised_histogram.by_patient(row.score, row.owner),
-            noised_histogram.by_patient(row.truth, row.owner),
-        )
-        for row in rows
-    ]
-    return Statistics(patients=np.zeros(()), cells={"histogram": np.stack(each)}, sums={})
+def _histograms(probability: Float, truth: Float, owner: Owners, *, matrix: bool) -> Statistics:
+    """Return one patient in one cell a label, and of the matrix if any, for noise; no sums."""
+    scores, seen = (
+        [noised_histogram.by_patient(column, owner) for column in part.T]
+        for part in (probability, truth)
+    )
+    each = [noised_histogram.histogram_of(s, t) for s, t in zip(scores, seen, strict=True)]
+    cells = {"histogram": np.stack(each)}
+    if matrix:
+        known = np.nan_to_num(np.stack(scores, axis=1), nan=0.0)
+        predicted = decided(known, ordered=False)
+        patients = Decisions(np.stack(seen, axis=1).argmax(axis=1), predicted, np.unique(owner))
+        cells["matrix"] = counted_cells(patients, probability.shape[1])[None]
+    return Statistics(patients=np.zeros(()), cells=cells, sums={})
 
 
 def _classes_told(rows: Sequence[LabelRows], smallest: int) -> list[bool]:
@@ -84,6 +117,9 @@ def _classes_told(rows: Sequence[LabelRows], smallest: int) -> list[bool]:
         [[patients_in(row.owner, row.truth == outcome) for row in rows] for outcome in (0, 1)],
         np.float64,
     )
+    if rows[0].group is not None:
+        group = rows[0].group
+        return [bool((group[row.truth == 1] >= 0).all() and (group >= 0).any()) for row in rows]
     if len(rows) > 1 and _exclude_each_other(rows):
         return [bool(told) for told in releasable(counts[1], smallest)]
     return [bool(releasable(pair, smallest).all()) for pair in counts.T]
@@ -99,21 +135,31 @@ def label_summary(
 ) -> dict[str, Estimate]:
     """Return the metrics that merged statistics allow; the main one is the first."""
     if rules.count_noise > 0:
-        told = [
+        noised = [
             noised_histogram.metrics_of(cells, statistics.noise)
+            | _noised_at(cells, statistics.noise, rules.threshold)
             for cells in statistics.cells["histogram"]
         ]
-        return _by_metric(told, names)
+        found = _by_metric(noised, names)
+        if "matrix" in statistics.cells:
+            cells = statistics.cells["matrix"][0]
+            found |= matrix_metrics(cells, statistics.noise, ordered=False)
+        return found
     each = [_released_metrics(statistics, label, rules) for label in range(len(names))]
-    return _by_metric(each, names) | {"loss": loss_estimate(statistics)}
+    found = _by_metric(each, names)
+    if "middle" in statistics.sums:
+        found |= merged_metrics(matrices_in(statistics), ordered=False)
+    return found | {"loss": loss_estimate(statistics)}
+
+
+def _noised_at(cells: Float, noise: float, threshold: Threshold | None) -> dict[str, Estimate]:
+    return of_histogram(cells, noise, threshold) if isinstance(threshold, float) else {}
 
 
 def _released_metrics(statistics: Statistics, label: int, rules: Evaluation) -> dict[str, Estimate]:
     cells, sums = statistics.cells, statistics.sums
-    positive, negative = (
-        Ranges(cells[name][label][0], cells[name][label][1], sums["spread"][label][outcome])
-        for outcome, name in ((1, "positive"), (0, "negative"))
-    )
+    negative, positive = ranges_in(statistics, label)
+    threshold = rules.threshold
     cases, controls = float(positive.first.sum()), float(negative.first.sum())
     count, total, squared = sums["brier"][label]
     return {
@@ -124,7 +170,7 @@ def _released_metrics(statistics: Statistics, label: int, rules: Evaluation) -> 
         "calibration_error": metrics.merged_calibration(
             cells["reliability"][label], sums["predicted"][label]
         ),
-    }
+    } | (of_ranges(negative, positive, threshold) if isinstance(threshold, float) else {})
 
 
 def _by_metric(each: Sequence[Mapping[str, Estimate]], names: Sequence[str]) -> dict[str, Estimate]:
@@ -152,19 +198,38 @@ def label_metrics(
         }
     found |= {
         name: bootstrapped(partial(_mean_of, metric, probability, truth), weights)
-        for name, metric in _others(rules.specificity).items()
+        for name, metric in _others(rules).items()
     }
+    decisions = _decisions(scores, rules)
+    if decisions is not None:
+        found |= {
+            name: bootstrapped(partial(_of_matrix, metric, decisions, len(names)), weights)
+            for name, metric in of_matrix(ordered=False).items()
+        }
     found["loss"] = bootstrapped(partial(weighted_mean, loss), weights)
     return found
 
 
-def _others(specificity: float) -> dict[str, _Metric]:
-    return {
+def _of_matrix(
+    metric: Callable[[Float], Float], decisions: Decisions, classes: int, weights: Float
+) -> Float:
+    return metric(weighed(decisions, classes, weights))
+
+
+def _others(rules: Evaluation) -> dict[str, _Metric]:
+    found: dict[str, _Metric] = {
         "average_precision": metrics.average_precision,
-        "sensitivity_at_specificity": partial(metrics.sensitivity, specificity=specificity),
+        "sensitivity_at_specificity": partial(metrics.sensitivity, specificity=rules.specificity),
         "brier": metrics.brier,
         "calibration_error": metrics.calibration_error,
     }
+    if isinstance(rules.threshold, float):
+        found |= {name: partial(_at, name, rules.threshold) for name in AT_THRESHOLD}
+    return found
+
+
+def _at(name: str, threshold: float, score: Float, truth: Float, weights: Float) -> Float:
+    return AT_THRESHOLD[name](counts_at(score, truth, weights, threshold))
 
 
 def label_draws(scores: Scores, weights: Float) -> Float:

@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.config.run_config import DiagnosisTask, Evaluation
-from common.metrics import grades
-from common.metrics.confusion import quadratic_kappa, weighed
-from common.metrics.grades import Graded
+from common.metrics.decisions import grades
+from common.metrics.decisions.confusion import quadratic_kappa, weighed
+from common.metrics.decisions.grades import Graded
 from common.metrics.intervals import Estimate, bootstrapped, weighted_mean
 from common.metrics.statistics import Statistics
 from common.tasks.diagnosis import Diagnosis

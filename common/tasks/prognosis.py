@@ -22,7 +22,7 @@ from common.config.run_config import Evaluation, PrognosisTask
 from common.data.cell_values import number_of
 from common.metrics.intervals import Estimate
 from common.metrics.statistics import Statistics
-from common.metrics.survival import concordance
+from common.metrics.times.survival import concordance
 from common.tasks.diagnosis import zero_or_one
 from common.tasks.label_metrics import (
     label_draws,

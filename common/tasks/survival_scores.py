@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 
 from common.config.run_config import Evaluation
-from common.metrics import survival as metrics
 from common.metrics.auroc_interval import merged_auroc
 from common.metrics.intervals import (
     Estimate,
@@ -20,7 +19,12 @@ from common.metrics.intervals import (
     unknown,
     weighted_mean,
 )
-from common.metrics.life_table import (
+from common.metrics.noised_histogram import by_patient
+from common.metrics.score_ranges import BINS, Ranges, ranges_of
+from common.metrics.small_cells import Bool, counted, patients_in
+from common.metrics.statistics import Statistics
+from common.metrics.times import survival as metrics
+from common.metrics.times.life_table import (
     life_table,
     merged_survival,
     released_table,
@@ -28,10 +32,6 @@ from common.metrics.life_table import (
     table_from,
     table_metrics,
 )
-from common.metrics.noised_histogram import by_patient
-from common.metrics.score_ranges import BINS, Ranges, ranges_of
-from common.metrics.small_cells import Bool, counted, patients_in
-from common.metrics.statistics import Statistics
 from common.tasks.task import Scores, loss_estimate, loss_sums, owners, whole
 
 _NOISED = "sums do not leave a site where counts are noised"

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from common.bundle.evidence import Evidence, SiteData, calibration_from_json
+from common.bundle.evidence import Evidence, SiteData, calibration_from_json, confusion_from_json
 from common.bundle.origin import Json, Origin, SiteShare
 from common.bundle.write import Card, is_free, write_bundle
 from common.config.run_config import RunConfig, load_config
@@ -176,7 +176,7 @@ def _claims(
 
 def _evidence(place: RunFolder, shares: Mapping[str, SiteShare], *, measured: bool) -> Evidence:
     """Return what the sites' evaluation told beside its metrics; results.json was checked."""
-    told = json.loads(place.results.read_bytes()).get("calibration", []) if measured else []
+    told = json.loads(place.results.read_bytes()) if measured else {}
     data = {
         name: SiteData(
             training_patients=share.training_patients,
@@ -187,7 +187,11 @@ def _evidence(place: RunFolder, shares: Mapping[str, SiteShare], *, measured: bo
         for name, share in shares.items()
     }
     why = "The sites' statistics hold none: not recorded." if measured else None
-    found = Evidence(data=data, calibration=calibration_from_json(told))
+    found = Evidence(
+        data=data,
+        calibration=calibration_from_json(told.get("calibration", [])),
+        confusion=confusion_from_json(told.get("confusion", [])),
+    )
     return found if why is None else replace(found, no_calibration=why)
 
 

@@ -82,4 +82,4 @@ def measuring_epsilon(config: RunConfig) -> float | None:
 
 def _of_measuring(config: RunConfig, delta: float) -> float:
     noise, times = config.evaluation.count_noise, evaluations(config, "test")
-    return epsilon_of([count_mechanism(math.sqrt(config.task.noised_rows), noise)] * times, delta)
+    return epsilon_of([count_mechanism(math.sqrt(config.noised_rows), noise)] * times, delta)

@@ -20,6 +20,7 @@ from common.tasks import task_of
 from simulations.comparison.cohorts import hospital_folders, load_hospitals
 from simulations.comparison.model_measured import Part, check_part, measured, opened, scored
 from simulations.comparison.not_used import write_not_used
+from simulations.report.results import confusion_json
 
 Measured = Mapping[str, Mapping[str, Estimate]]
 
@@ -39,7 +40,9 @@ def run_evaluation(bundle: Path, data: Path, part: Part, out: Path | None) -> Me
     hospitals = load_hospitals(model.config, folders, Cache(out / "cache"), tell)
     if write_not_used(out / "not-used.csv", hospitals):
         tell(f"Each file, row and patient that is not used: {out / 'not-used.csv'}")
-    found = measured(model, scored(model, hospitals.cohorts, part))
+    scores = scored(model, hospitals.cohorts, part)
+    found = measured(model, scores)
+    confusion = {n: c for n, s in scores.items() if (c := confusion_json(model.config, s))}
     content = {
         "bundle": str(bundle),
         "name": model.config.name,
@@ -49,6 +52,7 @@ def run_evaluation(bundle: Path, data: Path, part: Part, out: Path | None) -> Me
         "metric": task_of(model.config.task).metric,
         "sites": {s: {n: e.to_json() for n, e in told.items()} for s, told in found.items()},
         "left_out": dict(hospitals.left_out),
+        **({"confusion": confusion} if confusion else {}),
     }
     text = json.dumps(content, indent=2, allow_nan=False)
     replace_durably(out / "evaluation.json", (text + "\n").encode())

@@ -14,7 +14,7 @@ import torch
 
 from client.cohort.site_cohort import SiteCohort
 from client.cohort.split import simulated_key
-from common.bundle.evidence import CalibrationEvidence, Evidence, SiteData, Subgroup, calibration_of
+from common.bundle.evidence import Evidence, SiteData, Subgroup, calibration_of, confusion_of
 from common.config.run_config import CategoryColumn, Evaluation, NumberColumn, Table
 from common.metrics.small_cells import releasable
 from common.tasks import task_of
@@ -37,12 +37,15 @@ def evidence_of(found: Comparison, arm: Arm, seed: int) -> Evidence:
     """Return what may be told of an arm's test patients beside its metrics."""
     rules = _rules(found)
     subgroups = tuple(_subgroups(found, arm, seed))
-    calibration = _calibration(found, arm, seed, rules)
+    scores = _told(found, arm, seed, None)
+    statistics = None if scores is None else task_of(found.config.task).statistics(scores, rules)
+    config = found.config.model_copy(update={"evaluation": rules})
     return Evidence(
         data={c.name: _data(found, c, seed, rules.smallest_cell) for c in found.cohorts},
         subgroups=subgroups,
         no_subgroups="The configuration names no sex, age or confounder: not recorded.",
-        calibration=calibration,
+        calibration=() if statistics is None else calibration_of(statistics, config.task),
+        confusion=() if statistics is None else confusion_of(statistics, config),
         no_calibration="For this task, or with so few test patients, none can be told.",
     )
 
@@ -58,15 +61,6 @@ def _data(found: Comparison, cohort: SiteCohort, seed: int, smallest: int) -> Si
     counts = len(folds[0]["train"]), sum(len(parts["test"]) for parts in folds)
     training, test = (count if count >= smallest else None for count in counts)
     return SiteData(training_patients=training, test_patients=test)
-
-
-def _calibration(
-    found: Comparison, arm: Arm, seed: int, rules: Evaluation
-) -> tuple[CalibrationEvidence, ...]:
-    scores = _told(found, arm, seed, None)
-    if scores is None:
-        return ()
-    return calibration_of(task_of(found.config.task).statistics(scores, rules), found.config.task)
 
 
 def _subgroups(found: Comparison, arm: Arm, seed: int) -> Iterator[Subgroup]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from common.config.tasks.forms import BoundedNumber, LabelMap, LabelProbabilities, SurvivalCurve
 from common.metrics.intervals import Z95, Float
-from common.metrics.survival import kaplan_meier
+from common.metrics.times.survival import kaplan_meier
 from common.tasks import task_of
 from common.tasks.prognosis import follow_up
 from common.tasks.task import Outlining, Scores

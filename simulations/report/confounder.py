@@ -12,7 +12,7 @@ from common.config.tasks.forms import BoundedNumber, LabelMap, SurvivalCurve
 from common.data.kept_items import in_memory
 from common.metrics.auroc_interval import auroc
 from common.metrics.intervals import Float
-from common.metrics.survival import concordance
+from common.metrics.times.survival import concordance
 from common.tasks import task_of
 from common.tasks.prognosis import follow_up
 from common.tasks.task import Scores

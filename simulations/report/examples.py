@@ -9,7 +9,7 @@ from torch import Tensor
 
 from common.config.run_config import Images
 from common.config.tasks.forms import BoundedNumber, LabelMap, LabelProbabilities, SurvivalCurve
-from common.metrics.confusion import decided
+from common.metrics.decisions.confusion import decided
 from common.tasks.prognosis import follow_up
 from common.tasks.task import Scores
 from simulations.comparison.compare import Comparison

@@ -21,6 +21,7 @@ from simulations.comparison.compare import Comparison, peak_rss_mb
 from simulations.report.bundle_output import privacy_of, write_shared_model
 from simulations.report.calibration import calibration
 from simulations.report.confounder import confounder
+from simulations.report.confusion import confusion_tables, confusion_words
 from simulations.report.examples import examples
 from simulations.report.pictures import Picture, curves, metric_name, shown, spread
 from simulations.report.results import versions
@@ -72,6 +73,8 @@ def page_of(
         summary=summary(found),
         arms=arm_rows(found, ends),
         metric_table=metric_table(found),
+        confusion=confusion_tables(found),
+        confusion_words=confusion_words(found.config),
         verdicts=verdict_rows(found),
         pictures=pictures,
         uri=data_uri,

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import torch
 
+from common.config.run_config import RunConfig
 from common.platform.durable_files import replace_durably
+from common.tasks.task import Scores
 from simulations.comparison.arms import Arm
 from simulations.comparison.compare import Comparison, peak_rss_mb
 from simulations.comparison.verdicts import Verdict, said_of
+from simulations.report.confusion import matrices
 from simulations.report.constant import constant_metrics
 
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
@@ -66,7 +69,9 @@ def arm_results(comparison: Comparison, arm: Arm) -> dict[str, Json]:
         held = [v for v in own if not math.isnan(v)]
         per_site[cohort.name] = known(statistics.fmean(held)) if held else None
     first = comparison.seeds[0]
-    estimates = comparison.metrics(comparison.merged_scores(arm, first), first)
+    merged = comparison.merged_scores(arm, first)
+    estimates = comparison.metrics(merged, first)
+    confusion = confusion_json(comparison.config, merged)
     epsilon, delta, common, unit = _privacy(comparison, arm)
     return {
         "mean": known(statistics.fmean(values)),
@@ -82,6 +87,7 @@ def arm_results(comparison: Comparison, arm: Arm) -> dict[str, Json]:
         "told_first_seed": {
             n: dict(e.to_json()) for n, e in comparison.outcomes[arm, first][0].told.items()
         },
+        **({"confusion_first_seed": confusion} if confusion else {}),
         # By seed and fold: the score of each round on validation patients; lower is better.
         "rounds": {
             f"seed {seed}" + (f", fold {fold}" if fold else ""): [
@@ -92,6 +98,14 @@ def arm_results(comparison: Comparison, arm: Arm) -> dict[str, Json]:
             for fold, outcome in enumerate(comparison.outcomes[arm, seed])
         },
     }
+
+
+def confusion_json(config: RunConfig, scores: Scores) -> list[Json]:
+    """Return the matrices of true (a row each) by predicted; empty where none is asked for."""
+    return [
+        {"classes": [*one.classes], "counts": [[*row] for row in one.counts.tolist()]}
+        for one in matrices(config, scores)
+    ]
 
 
 def _scored(score: float | None) -> Json:

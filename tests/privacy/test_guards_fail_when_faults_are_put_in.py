@@ -39,7 +39,8 @@ from client.site.home import Home
 from client.training import evaluation, private_round
 from common.extensions import global_state, recorded
 from common.extensions.global_state import Switches
-from common.metrics import agreement, confusion
+from common.metrics import agreement
+from common.metrics.decisions import confusion
 from common.metrics.statistics import Normal, Statistics
 from common.models import extension_backbone
 from common.platform.errors import BudgetExceeded, LedgerDamaged, PrivacyError, UnsafeModel

@@ -55,7 +55,7 @@ def _index_run(home: Home, site: SiteConfig, path: Path, *, every: bool) -> None
         if config.model.network == "frozen_features":
             say("Computing the frozen features, once.")
             cohort = with_features(cohort, config, cache)
-    if config.cohort.images is not None:
+    if config.cohort.in_dicom:
         _say_join(home, site, needed_columns(config, task), every=every)
     if cohort.doubt:
         raise CohortError(cohort.doubt)

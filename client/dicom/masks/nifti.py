@@ -114,7 +114,7 @@ def _read(path: Path) -> tuple[NDArray[np.integer], Float, str]:
         values = values.astype(np.int32)
     if values.dtype.kind == "i" and values.min(initial=0) < 0:
         _refuse(f"the value {int(values.min())}, which no label has; save it without a sign")
-    return values, _LPS @ _affine(image), scaled
+    return values, affine_of(image), scaled
 
 
 def _scaling(image: Nifti1Image) -> str:
@@ -125,8 +125,11 @@ def _scaling(image: Nifti1Image) -> str:
     return f", by its header's scl_slope {slope:g} and scl_inter {intercept:g}"
 
 
-def _affine(image: Nifti1Image) -> Float:
-    """Return index -> mm (RAS) of the sform, else the qform; both must say the same."""
+def affine_of(image: Nifti1Image) -> Float:
+    """Return index -> mm in the patient (LPS) of the sform, else the qform.
+
+    MASK_UNUSABLE where neither is set, or the two do not say the same.
+    """
     header = image.header
     unit = _MILLIMETRES[header.get_xyzt_units()[0]]  # type: ignore[no-untyped-call]
     scale = np.diag([unit, unit, unit, 1.0])
@@ -142,7 +145,7 @@ def _affine(image: Nifti1Image) -> Float:
     affine = np.asarray(scale @ found[0], np.float64)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         _refuse("its affine is none")
-    return affine
+    return _LPS @ affine
 
 
 def _apart(one: Float, other: Float, shape: tuple[int, ...]) -> float:

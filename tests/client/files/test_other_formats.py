@@ -46,7 +46,7 @@ def test_each_format_is_named_with_its_remedy(
     written(tmp_path / "P0" / name, content)
     said = other_formats(tmp_path)
     assert f"1 x {kind}" in said
-    assert "Images are read from DICOM alone" in said
+    assert "reads images from DICOM alone" in said
     assert remedy in said
 
 

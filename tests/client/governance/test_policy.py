@@ -31,6 +31,9 @@ def reason_of(config: RunConfig, rules: PolicyRules, site: str = "") -> RefusalR
     return None if denied is None else denied.reason
 
 
+FILES = {"images": {"size": [16, 16], "format": "files"}}
+
+
 def prognosis() -> RunConfig:
     content = run_of().model_dump(mode="json") | {"task": PROGNOSIS}
     return RunConfig.model_validate(content)
@@ -67,6 +70,7 @@ def test_a_site_as_it_is_set_up_asks_a_person_and_takes_private_runs_only() -> N
             {"networks": ["small_cnn"]},
             "NETWORK",
         ),
+        (run_of(cohort=FILES), {}, "FILES"),
         (run_of(privacy="none"), {}, "PRIVACY"),
         (run_of(privacy={"epsilon": 3.1}), {}, "EPSILON"),
         (run_of(privacy={"delta": 0.5}), {}, "EPSILON"),
@@ -106,6 +110,7 @@ def test_what_a_rule_does_not_allow_is_refused_with_the_rules_own_reason(
         (prognosis(), {"targets": ["died", "months"]}),
         (run_of(), {"columns": ["age", "sex", "part", "scanner"]}),
         (run_of(), {"networks": ["small_cnn"]}),
+        (run_of(cohort=FILES), {"allow_files": True}),
         (run_of(privacy={"model": {"network": "resnet18"}}), {"networks": ["resnet18"]}),
         (run_of(privacy="none"), {"private_only": False}),
         (run_of(privacy={"epsilon": 3.0}), {}),

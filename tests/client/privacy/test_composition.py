@@ -250,5 +250,5 @@ privacy: none
     }
     found = type(config).model_validate(content)
     counted = made(kind).statistics(scored(kind, 20), rules(count_noise=2.0))
-    assert found.task.noised_rows**0.5 == pytest.approx(count_sensitivity(counted))
+    assert found.noised_rows**0.5 == pytest.approx(count_sensitivity(counted))
     assert (evaluations(found, "validation"), evaluations(found, "test")) == (0, 1)

@@ -177,7 +177,7 @@ def test_of_a_histogram_too_the_exact_values_are_within_the_bounds(
 ) -> None:
     score, truth = site(seed, patients)
     truth[:2] = 0, 1
-    held = noised_histogram.histogram_from(noised_histogram.histogram_of(score, truth))
+    held = noised_histogram.parts_of(noised_histogram.histogram_of(score, truth))
     one = np.ones((1, patients))
     for found, exact in (
         (noised_histogram.area(held), auroc(score, truth, one)),
@@ -205,7 +205,7 @@ def test_a_patients_images_are_one_patient() -> None:
 
 def test_counts_below_zero_by_noise_do_no_harm() -> None:
     cells = np.full(2 * noised_histogram.BINS + 1, -3.0)
-    held = noised_histogram.histogram_from(cells)
+    held = noised_histogram.parts_of(np.maximum(cells, 0.0))
     assert np.isnan(noised_histogram.area(held).value)
     assert np.isnan(noised_histogram.brier(held).value)
     for found in noised_histogram.metrics_of(cells, 4.0).values():

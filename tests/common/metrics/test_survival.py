@@ -12,8 +12,8 @@ from sksurv.metrics import (
 from sksurv.nonparametric import kaplan_meier_estimator
 from sksurv.util import Surv
 
-from common.metrics import life_table, survival
 from common.metrics.intervals import Float
+from common.metrics.times import life_table, survival
 
 SEEDS = st.integers(0, 10_000)
 EDGES = np.array([3.0, 6.0, 12.0, 24.0])

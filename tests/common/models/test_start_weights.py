@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import socket
 from pathlib import Path
@@ -10,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 from monai.networks.nets.densenet import DenseNet121
-from monai.networks.nets.resnet import resnet50
+from monai.networks.nets.resnet import resnet18, resnet50
 from monai.networks.nets.swin_unetr import SwinUNETR
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from common.config.run_config import RunConfig, parse_config
-from common.data.weight_files import VARIABLE
+from common.data.weight_files import VARIABLE, weight_bytes, weights_fault
 from common.models.run_network import initial_weights, network_of
 from common.models.start_weights import ChannelAffine
 from common.platform.errors import ConfigurationError
@@ -300,3 +301,83 @@ def test_a_frozen_part_needs_weights_to_begin_from() -> None:
             "cohort: {images: {size: [32, 32]}}\n"
             "model: {network: resnet50, train: head}\ntraining: {rounds: 1}\nprivacy: none"
         )
+
+
+# --- files that were made to mislead ---------------------------------------------------------
+
+
+def twice(held: dict[str, Tensor]) -> None:
+    held["module.layer1.0.conv1.weight"] = 100 * held["layer1.0.conv1.weight"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("names", "change", "said"),
+    [
+        ("monai", twice, r"two tensors of one layer, (module\.)?layer1.*layer1.0.conv1.weight"),
+        (
+            "torchvision",
+            lambda h: h.update({"layer1.0.bn1.running_var": torch.full((64,), -1.0)}),
+            r"layer1.0.bn1.scale .* not numbers",
+        ),
+        (
+            "torchvision",
+            lambda h: h.update({"layer1.0.bn1.running_mean": torch.full((64,), torch.inf)}),
+            r"layer1.0.bn1.shift .* not numbers",
+        ),
+        (
+            "torchvision",
+            lambda h: h.update({"conv1.weight": h["conv1.weight"].double() * 1e42}),
+            r"conv1.weight .* too large",
+        ),
+        (
+            "torchvision",
+            lambda h: h.update({"conv1.weight": torch.ones((64, 3, 7, 7), dtype=torch.int32)}),
+            r"conv1.weight .* is int32, expected plain floating numbers",
+        ),
+        (
+            "torchvision",
+            lambda h: h.update({"conv1.weight": torch.ones((64, 3, 7, 7), dtype=torch.complex64)}),
+            r"conv1.weight .* is complex64, expected",
+        ),
+        (
+            "torchvision",
+            lambda h: h.update({"conv1.weight": torch.ones((64, 3, 7, 7)).to_sparse()}),
+            r"conv1.weight .* is sparse_coo, expected",
+        ),
+    ],
+)
+def test_a_file_that_was_made_to_mislead_is_refused(
+    weights: Path, names: str, change: object, said: str
+) -> None:
+    held = dict(resnet18(pretrained=False, spatial_dims=2, n_input_channels=3).state_dict())
+    change(held)  # type: ignore[operator]
+    with pytest.raises(ConfigurationError, match=said):
+        network_of(config_of(put(weights, held, ".pth"), "resnet18", names), 0)
+
+
+@pytest.mark.slow
+def test_half_floats_begin_and_tensors_of_no_layer_are_passed_over(weights: Path) -> None:
+    held = dict(resnet18(pretrained=False, spatial_dims=2, n_input_channels=3).state_dict())
+    more = {"layer9.conv1.weight": torch.full((3,), torch.nan), "head.0.weight": torch.ones(1, 512)}
+    plain = network_of(config_of(put(weights, held), "resnet18"), 0)
+    half = {n: v.half() if v.is_floating_point() else v for n, v in held.items()}
+    found = network_of(config_of(put(weights, {**half, **more}), "resnet18"), 0)
+    for (name, ours), expected in zip(found.named_parameters(), plain.parameters(), strict=True):
+        assert ours.dtype is torch.float32
+        torch.testing.assert_close(ours, expected, rtol=2e-3, atol=1e-4, msg=name)
+    assert torch.equal(found.state_dict()["head.0.weight"], plain.state_dict()["head.0.weight"])
+
+
+def test_a_file_that_changes_between_plan_and_run_is_refused(weights: Path) -> None:
+    """Also where its time of change was set back."""
+    sha256 = put(weights, {"a": torch.zeros(4)})
+    path = weights / f"{sha256}.safetensors"
+    assert weights_fault(sha256) is None
+    held, before = path.read_bytes(), path.stat()
+    path.write_bytes(held[:-1] + b"\1")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+    assert f"expected {sha256}" in str(weights_fault(sha256))
+    with pytest.raises(ConfigurationError, match=f"expected {sha256}"):
+        weight_bytes(sha256)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from client.inference.answer import Answered
 from client.inference.explain import aim_of, strength_of
 from common.config.run_config import DiagnosisTask, parse_config
-from common.metrics import confusion, grades
-from common.metrics.confusion import Decisions, decided, told
+from common.metrics.decisions import confusion, grades
+from common.metrics.decisions.confusion import Decisions, decided, told
 from common.metrics.statistics import merge
 from common.models.local_layers import local_names
 from common.models.run_network import network_of

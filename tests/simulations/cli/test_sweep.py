@@ -5,6 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -135,3 +139,61 @@ def test_a_key_is_set_or_varied() -> None:
 def test_a_wrong_option_names_key_and_file(config: Path, given: str, said: str) -> None:
     with pytest.raises(ConfigurationError, match=f"(?i){said}"):
         sweep(config, "--vary", "training.local_steps=1,2", "--set", given)
+
+
+#: Runs a sweep as the command does, and dies as by a cut of power: before or after the N-th row is
+#: kept.
+_DIES = """
+import os, signal, sys
+from simulations.cli import app, sweep
+
+def dying(name, when, number):
+    real, calls = getattr(sweep, name), []
+    def call(*given):
+        calls.append(1)
+        last = len(calls) == number
+        if last and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(*given)
+        if last:
+            os.kill(os.getpid(), signal.SIGKILL)
+    setattr(sweep, name, call)
+
+name, when, number, *given = sys.argv[1:]
+dying(name, when, int(number))
+sys.argv = ["wardround-simulate", *given]
+app.main()
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_between_combinations_loses_none_and_repeats_none(
+    config: Path, tmp_path: Path
+) -> None:
+    values = "training.learning_rate=0.001,0.01,0.1"
+    given = ["--vary", values, "--set", "training.rounds=1", "--arms", "federated"]
+    whole = _swept(config, tmp_path / "whole", given)
+    out, done = tmp_path / "killed", []
+    for made in ("hospitals", "cache"):
+        shutil.copytree(tmp_path / "whole" / made, out / made)
+    for when, number, kept in (
+        ("before", 2, 1),  # the second was trained and is not kept
+        ("after", 1, 2),  # the second is kept and in no table
+    ):
+        command = [sys.executable, "-c", _DIES, "keep_row", when, str(number)]
+        command += ["sweep", str(config), "--out", str(out), *given]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert ended.returncode == -signal.SIGKILL, ended.stderr
+        done.append(ended.stdout.count("done before") + ended.stderr.count("done before"))
+        assert len(list(out.glob("*/row.json"))) == kept
+    assert done == [0, 1]
+    assert _swept(config, out, given) == whole
+    assert len(list(out.glob("*/row.json"))) == 3
+
+
+def _swept(config: Path, out: Path, given: list[str]) -> tuple[str, str, str]:
+    """Return the tables that a sweep leaves, and what it shows of them."""
+    told = CliRunner().invoke(app, ["sweep", str(config), "--out", str(out), *given]).output
+    shown = told[told.index("loss on validation") : told.index("Table:")]
+    csv_, json_ = ((out / name).read_text(encoding="utf-8") for name in ("sweep.csv", "sweep.json"))
+    return shown, csv_, json_

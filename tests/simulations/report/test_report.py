@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 
 from client.cohort.split import simulated_key
 from client.dicom.reasons import Reason
+from common.bundle.card import Card
+from common.bundle.evidence import Evidence
+from common.bundle.readme import readme
 from common.bundle.write import read_bundle
 from common.config.run_config import PatientPrivacy
 from common.data.sample import Patients
@@ -22,13 +25,14 @@ from common.privacy.statement import statement
 from simulations.comparison.arms import ARMS
 from simulations.comparison.compare import Comparison
 from simulations.comparison.verdicts import Compared, Verdict
+from simulations.report.bundle_evidence import evidence_of
 from simulations.report.calibration import calibration, reliability, wilson
 from simulations.report.confounder import MIXED, confounder
 from simulations.report.constant import constant_metrics
 from simulations.report.examples import examples
 from simulations.report.html_report import page_of, write_report
 from simulations.report.pictures import Picture, curves, spread
-from simulations.report.results import results
+from simulations.report.results import arm_results, results
 from simulations.report.rows import owners
 from simulations.report.seed_intervals import intervals
 from simulations.report.tables import (
@@ -441,3 +445,44 @@ def test_report_pictures_and_bundle_are_written(tmp_path: Path) -> None:
     assert bundle.config.privacy == "none"
     assert (arm, seed) == ("federated", 0)
     assert all(torch.equal(bundle.weights[name], value) for name, value in weights.items())
+
+
+# --- confusion matrices ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "threshold", "said"),
+    [
+        ("binary", 0.4, "from a probability of 0.4 on"),
+        ("multiclass", "most_probable", "The most probable class counts"),
+        ("ordinal", None, "The grade in the middle"),
+    ],
+)
+def test_the_matrix_is_on_the_page_and_in_the_results(
+    kind: str, threshold: float | str | None, said: str
+) -> None:
+    config = run_config(kind)
+    evaluation = config.evaluation.model_copy(update={"threshold": threshold})
+    found = comparison(config.model_copy(update={"evaluation": evaluation}), ["federated"])
+    text = page(found)
+    assert "Confusion matrix" in text
+    assert said in text
+    told = arm_results(found, "federated")["confusion_first_seed"]
+    assert isinstance(told, list)
+    (one,) = told
+    assert isinstance(one, dict)
+    patients = len(found.merged_scores("federated", 0).loss)
+    assert np.sum(one["counts"]) == patients
+    assert len(one["classes"]) == len(one["counts"]) == {"binary": 2, "multiclass": 3}.get(kind, 4)
+    card = readme(found.config, card_with(evidence_of(found, "federated", 0)), {})
+    assert "## Confusion matrix" in card
+
+
+def card_with(evidence: Evidence) -> Card:
+    return Card(metrics={}, privacy="", seed=0, round=1, evidence=evidence)
+
+
+def test_without_a_threshold_there_is_no_matrix() -> None:
+    found = comparison(run_config("binary"), ["federated"])
+    assert "Confusion matrix" not in page(found)
+    assert "confusion_first_seed" not in arm_results(found, "federated")

@@ -19,12 +19,12 @@ import numpy as np
 from common.metrics import noised, noised_histogram
 from common.metrics.auroc_interval import auroc, auroc_of_counts, merged_auroc
 from common.metrics.classification import RELIABILITY_BINS, reliability_bin
-from common.metrics.confusion import (
+from common.metrics.decisions.confusion import (
     Decisions,
-    Matrices,
     Told,
     counted_cells,
     decided,
+    matrices_in,
     matrices_of,
     matrix_metrics,
     merged_metrics,
@@ -171,14 +171,7 @@ def noisable(held: Graded) -> Statistics:
 def of_released(statistics: Statistics, classes: Sequence[str]) -> dict[str, Estimate]:
     """Return every metric of merged cells and sums."""
     cells, sums = statistics.cells, statistics.sums
-    matrices = Matrices(
-        least=cells["least"],
-        most=cells["most"],
-        middle=sums["middle"],
-        nearest=cells["nearest"],
-        farthest=cells["farthest"],
-    )
-    found = merged_metrics(matrices, ordered=True)
+    found = merged_metrics(matrices_in(statistics), ordered=True)
     for cut, name in enumerate(names_of(classes)):
         low, high = (
             Ranges(

@@ -30,6 +30,7 @@ from common.metrics.intervals import Estimate, Float, Owners, ratio, tally
 from common.metrics.noised import Scale, bounded_estimate
 from common.metrics.score_ranges import farthest
 from common.metrics.small_cells import Bool, patients_in
+from common.metrics.statistics import Statistics
 
 Integers = NDArray[np.int64]
 
@@ -112,6 +113,13 @@ def matrices_of(rows: Decisions, held: Told, classes: int) -> Matrices:
         if held.alone[here][0]:
             least[true, places] += count
     return Matrices(*every)
+
+
+def matrices_in(statistics: Statistics) -> Matrices:
+    """Read merged statistics; of classes without an order, no cell is nearer than another."""
+    cells, middle = statistics.cells, statistics.sums["middle"]
+    ends = (cells.get("nearest", middle), cells.get("farthest", middle))
+    return Matrices(cells["least"], cells["most"], middle, *ends)
 
 
 def counted_cells(rows: Decisions, classes: int) -> Float:
