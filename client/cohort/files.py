@@ -29,6 +29,7 @@ from client.files.image_file import NamedFile, describe, read
 from client.labels.label_table import Labels
 from client.series.by_row import RuledImages
 from client.series.selection import Fared
+from client.slides.openslide_levels import files_beside
 
 #: Of one row: a file for each channel; None where it may be missing and is.
 _Channels = tuple[SelectedImage | None, ...]
@@ -124,6 +125,8 @@ def _channels(
             path = image_below(site, row[column])
             if path.resolve() in shared:
                 raise UnusableFile(Reason.PATIENT_TWO_IDS, "rows of other patients name it, too")
+            for beside in files_beside(path):
+                image_below(site, os.path.relpath(beside, site))
             name = os.path.relpath(path, site)  # one name, however the table writes it
             named = NamedFile(path=path, name=name, patient=row["PatientID"], study=key)
             image = describe(named, slide=rules.slide is not None)

@@ -6,7 +6,7 @@
     a concatenation        its parts are one level (C.7.6.16.2.2.4)
     pixels without a size  NO_MAGNIFICATION; it is never guessed from an objective's power
 
-Public: SlideLevel, LevelPart, levels_of, level_for, coarsest_up_to.
+Public: SlideLevel, LevelPart, Sized, LARGEST_MATRIX, levels_of, level_for, coarsest_up_to.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,18 @@ _MICRONS = 1e3
 #: A level may be coarser than what is wanted by this part, and is enlarged then.
 _COARSER = 1.05
 #: Pixels of a level's matrix; the largest scanners make some 2^36.
-_LARGEST_MATRIX = 1 << 40
+LARGEST_MATRIX = 1 << 40
+
+
+class Sized(Protocol):
+    """A level, whichever format it is in."""
+
+    @property
+    def microns(self) -> float | None:
+        """Side of a pixel; None where it is not said."""
+
+
+_Level = TypeVar("_Level", bound=Sized)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +72,11 @@ class SlideLevel:
     top: NDArray[np.int64]  # (tiles,) its first row in the matrix
     left: NDArray[np.int64]  # (tiles,) its first column
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that it is in."""
+        return tuple(part.path for part in self.parts)
+
 
 def levels_of(paths: Iterable[Path]) -> tuple[SlideLevel, ...]:
     """Return a slide's levels, finest first; UnusableFile where a file of it cannot be read."""
@@ -84,7 +101,7 @@ def levels_of(paths: Iterable[Path]) -> tuple[SlideLevel, ...]:
     return tuple(sizes.values())
 
 
-def level_for(levels: Sequence[SlideLevel], microns: float) -> SlideLevel:
+def level_for(levels: Sequence[_Level], microns: float) -> _Level:
     """Return the coarsest level whose pixels are at most so large, or a twentieth more.
 
     UnusableFile with NO_MAGNIFICATION where none says its size, or all are coarser.
@@ -100,7 +117,7 @@ def level_for(levels: Sequence[SlideLevel], microns: float) -> SlideLevel:
     return max(fine, key=lambda one: one.microns or 0)
 
 
-def coarsest_up_to(levels: Sequence[SlideLevel], microns: float) -> SlideLevel:
+def coarsest_up_to(levels: Sequence[_Level], microns: float) -> _Level:
     """Return the coarsest level up to a size of pixels, else the coarsest of all."""
     known = [one for one in levels if one.microns is not None]
     fitting = [one for one in known if (one.microns or 0) <= microns * _COARSER]
@@ -126,7 +143,7 @@ def _level(files: Sequence[tuple[Path, Dataset, int]]) -> SlideLevel:
     rows, columns = (
         _whole_number(first, f"TotalPixelMatrix{side}") for side in ("Rows", "Columns")
     )
-    if not 0 < rows * columns <= _LARGEST_MATRIX:
+    if not 0 < rows * columns <= LARGEST_MATRIX:
         raise UnusableFile(Reason.MISSING_HEADER, f"a matrix of {rows} x {columns} pixels")
     form = format_of(first)
     if form.allocated != 8 or form.samples not in {1, 3} or min(form.rows, form.columns) < 1:

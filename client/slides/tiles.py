@@ -20,9 +20,17 @@ from client.dicom.headers.instance import Instance
 from client.dicom.reasons import Reason, UnusableFile
 from client.slides.frames import FrameReader, Rgb
 from client.slides.levels import SlideLevel, coarsest_up_to, level_for, levels_of
+from client.slides.openslide_levels import (
+    OpenSlideLevel,
+    OpenSlideReader,
+    files_beside,
+    openslide_levels,
+)
 from client.slides.stain import Stain, stain_of
 from client.slides.tissue import MASK_MICRONS, tissue_of
 from common.config.run_config import Slide
+
+_Level = SlideLevel | OpenSlideLevel
 
 #: The longer side of a slide's small picture, for people to look at.
 _VIEW_PIXELS = 768
@@ -43,8 +51,9 @@ class SlideFiles:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The files."""
-        return tuple(image.path for image in self.images)
+        """The files, also those that one of them names."""
+        own = tuple(image.path for image in self.images)
+        return (*own, *(beside for path in own for beside in files_beside(path)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,13 +85,23 @@ def slides_of(images: Iterable[Instance]) -> tuple[SlideFiles, ...]:
     return tuple(slides)
 
 
+def _levels(slide: SlideFiles) -> tuple[_Level, ...]:
+    """Return a slide's levels: of DICOM by its headers, of another file by OpenSlide."""
+    first = slide.images[0]
+    return levels_of(slide.paths) if first.sop_class else openslide_levels(first.path)
+
+
+def _opened(level: _Level) -> FrameReader | OpenSlideReader:
+    return OpenSlideReader(level) if isinstance(level, OpenSlideLevel) else FrameReader(level)
+
+
 class TileReader:
     """Chooses a slide's tiles from its smallest levels, and reads them from one."""
 
     def __init__(self, slide: SlideFiles, rules: Slide) -> None:
         """Choose them; UnusableFile without magnification, without tissue or unreadable."""
         self._rules = rules
-        levels = levels_of(slide.paths)
+        levels = _levels(slide)
         self.level = level_for(levels, rules.mpp)
         assert self.level.microns is not None  # noqa: S101  # level_for takes no other
         #: Pixels of the level on a tile's side.
@@ -95,7 +114,7 @@ class TileReader:
         if not len(self.places):
             share = f"{tissue.mean():.1%} of it is tissue, no tile has {rules.tissue:.0%}"
             raise UnusableFile(Reason.NO_TISSUE, share)
-        self._small = tuple(part.path for part in small.parts)
+        self._small = small.files
 
     def view(self, kept: Sequence[int]) -> SlideView:
         """Return the slide's small picture, with the boxes of these tiles on it."""
@@ -110,7 +129,7 @@ class TileReader:
 
     def tiles(self) -> Iterator[Rgb | UnusableFile]:
         """Yield each tile, (tile, tile, 3), or why it cannot be read."""
-        with FrameReader(self.level) as reader:
+        with _opened(self.level) as reader:
             stain = self._stain(reader)
             for top, left in self.places:
                 try:
@@ -120,7 +139,7 @@ class TileReader:
                 else:
                     yield found if stain is None else stain.applied(found)
 
-    def _stain(self, reader: FrameReader) -> Stain | None:
+    def _stain(self, reader: FrameReader | OpenSlideReader) -> Stain | None:
         """Return the slide's own stains, of a few tiles evenly over it."""
         if self._rules.stain == "none":
             return None
@@ -132,7 +151,7 @@ class TileReader:
                 found.append(self._tile(reader, float(top), float(left))[::2, ::2])
         return stain_of(found)
 
-    def _tile(self, reader: FrameReader, top: float, left: float) -> Rgb:
+    def _tile(self, reader: FrameReader | OpenSlideReader, top: float, left: float) -> Rgb:
         first_row, first_column = int(top), int(left)
         rows = int(np.ceil(top + self.side)) - first_row
         columns = int(np.ceil(left + self.side)) - first_column
@@ -147,7 +166,7 @@ class TileReader:
         )
 
 
-def _small_picture(level: SlideLevel) -> tuple[Rgb, float]:
+def _small_picture(level: _Level) -> tuple[Rgb, float]:
     """Return a whole level at about 8 microns a pixel, and how large its pixels are then."""
     assert level.microns is not None  # noqa: S101  # only such levels are asked
     times = max(1, round(MASK_MICRONS / level.microns))
@@ -157,7 +176,7 @@ def _small_picture(level: SlideLevel) -> tuple[Rgb, float]:
         raise UnusableFile(Reason.TOO_LARGE, detail)
     found = np.full((rows, columns, 3), 255, np.uint8)
     high = max(times, _BAND // times * times)
-    with FrameReader(level) as reader:
+    with _opened(level) as reader:
         for top in range(0, level.rows, high):
             for left in range(0, level.columns, high):
                 down, across = (min(high, level.rows - top), min(high, level.columns - left))
@@ -169,7 +188,7 @@ def _small_picture(level: SlideLevel) -> tuple[Rgb, float]:
 
 
 def _chosen(
-    level: SlideLevel, side: float, tissue: NDArray[np.bool_], rules: Slide, seed: str
+    level: _Level, side: float, tissue: NDArray[np.bool_], rules: Slide, seed: str
 ) -> NDArray[np.float64]:
     """Return top and left of the tiles that are taken, (tiles, 2), row by row.
 
@@ -190,7 +209,7 @@ def _chosen(
 
 
 def _tissue_share(
-    places: NDArray[np.float64], side: float, tissue: NDArray[np.bool_], level: SlideLevel
+    places: NDArray[np.float64], side: float, tissue: NDArray[np.bool_], level: _Level
 ) -> NDArray[np.float64]:
     """Return how much of each tile is tissue, (tiles,), by sums over the mask."""
     scale = np.array([tissue.shape[0] / level.rows, tissue.shape[1] / level.columns])
