@@ -98,19 +98,25 @@ def _alone(place: Integers, owner: Owners, places: int, smallest: int) -> Bool:
 
 
 def matrices_of(rows: Decisions, held: Told, classes: int) -> Matrices:
-    """Return a site's matrices, in which no count is of fewer patients than the smallest cell."""
+    """Return a site's matrices, in which no count is of fewer patients than the smallest cell.
+
+    A group may be in every cell of its true class that is not told by itself, also in those that
+    hold nobody: five patients in five cells that somebody is in would be one in each.
+    """
     every = [np.zeros((classes, classes)) for _ in Matrices._fields]
     least, most, middle, near, far = every
     for number in np.unique(held.group[held.group >= 0]):
         here = held.group == number
         true, count = int(rows.truth[here][0]), float(here.sum())
-        places = np.unique(rows.predicted[here])
+        alone = bool(held.alone[here][0])
+        by_itself = np.unique(rows.predicted[held.alone & (rows.truth == true)])
+        places = rows.predicted[here][:1] if alone else np.setdiff1d(range(classes), by_itself)
         most[true, places] += count
         middle[true, places] += count / len(places)
         away = np.abs(places - true)
         near[true, places[away.argmin()]] += count
         far[true, places[away.argmax()]] += count
-        if held.alone[here][0]:
+        if alone:
             least[true, places] += count
     return Matrices(*every)
 

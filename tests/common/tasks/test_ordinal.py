@@ -14,7 +14,7 @@ from client.inference.answer import Answered
 from client.inference.explain import aim_of, strength_of
 from common.config.run_config import DiagnosisTask, parse_config
 from common.metrics.decisions import confusion, grades
-from common.metrics.decisions.confusion import Decisions, decided, told
+from common.metrics.decisions.confusion import Decisions, Matrices, decided, matrices_of, told
 from common.metrics.statistics import merge
 from common.models.local_layers import local_names
 from common.models.run_network import network_of
@@ -174,6 +174,21 @@ def check_groups(classes: int, held: list[tuple[int, int, int]], smallest: int) 
         assert sizes.get(-1, smallest) >= smallest, "few are left out, whom the total tells"
     for group in sizes.keys() - {-1}:
         assert len(np.unique(truth[found.group == group])) == 1
+
+
+def test_which_cells_of_a_group_hold_somebody_is_not_told() -> None:
+    """Five patients told together, each predicted otherwise, would be one in each of five cells."""
+    truth = np.zeros(5, np.int64)
+
+    def told_of(*predicted: int) -> Matrices:
+        rows = Decisions(truth, np.array(predicted), np.arange(5))
+        return matrices_of(rows, told(rows, 6, 5), 6)
+
+    one, other = told_of(0, 1, 2, 3, 4), told_of(0, 0, 1, 1, 2)
+    for a, b in zip(one, other, strict=True):
+        assert np.array_equal(a, b)
+    assert one.least.sum() == 0
+    assert one.middle[0] == pytest.approx([5 / 6] * 6)
 
 
 def test_all_that_is_told_of_a_site_is_made_of_the_same_groups() -> None:
