@@ -198,6 +198,35 @@ def outcomes(
 
 
 @app.command()
+def measure(
+    plan: Annotated[
+        Path, typer.Argument(metavar="MEASURE.yaml", help="Which masks and structures.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write table and page there.")
+    ] = None,
+    home: HomeOption = None,
+    *,
+    reports: Annotated[
+        bool, typer.Option("--sr", help="Write a DICOM SR for each study as well.")
+    ] = False,
+    send: Annotated[bool, typer.Option("--send", help="Send those to the PACS.")] = False,
+    every: AllOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Measure the outlines that the table names: volumes, shapes, grey values, ejection fraction.
+
+    Writes the table with a column for each measurement, which runs can take; it stays here.
+    """
+    from client.cli.data import measure as command
+
+    wishes = command.MeasureOptions(
+        plan=plan, out=out, reports=reports or send, send=send, every=every, as_json=json
+    )
+    raise typer.Exit(command.measure(_chosen(home), wishes))
+
+
+@app.command()
 def withdraw(
     patient: Annotated[
         str | None, typer.Argument(metavar="PATIENT", help="The PatientID, as in the images.")

@@ -11,10 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from client.cohort.image_masks import Canvas
 from client.dicom.reading.read import Header
 from client.dicom.reading.volume import Geometry
 from client.dicom.reasons import Reason, UnusableFile
 from client.labels.label_table import dicom_keys
+from client.radiomics.measured import MeasuredVolume, image_unit
 from client.series.common_grid import ChannelVolume
 from common.config.run_config import Images
 from common.data.preprocessing import prepare, prepare_phases
@@ -50,6 +52,19 @@ class Image:
         """Distances along the axes, where they are known: in mm, of a frame perhaps in relation."""
         return self.header.pixel if self.geometry is None else self.geometry.spacing
 
+    def canvas(self, *, alone: bool) -> Canvas:
+        """Return what a mask may be drawn on; `alone` says that its row has no other image."""
+        return Canvas(
+            header=self.header,
+            frame=self.frame,
+            geometry=self.geometry,
+            shape=self.header.shape if self.geometry is None else self.values.shape[:3],
+            first=self.first,
+            instances=self.instances,
+            alone=alone,
+            levels=self.levels,
+        )
+
     def keys(self) -> dict[str, str]:
         """Return the DICOM keys that find this image's row, and where it comes from."""
         return {**dicom_keys(self.header), "source": self.source}
@@ -84,6 +99,19 @@ def grey(values: NDArray[np.float32]) -> NDArray[np.float32]:
         return values
     found: NDArray[np.float32] = values.mean(axis=3)
     return found
+
+
+def measured_on(image: Image, *, values: bool = True) -> MeasuredVolume | None:
+    """Return a volume as structures are measured on it; None of a frame, which has no volume."""
+    if image.geometry is None:
+        return None
+    colours = image.values.ndim > 3
+    return MeasuredVolume(
+        steps=image.geometry.affine[:3, :3],
+        values=image.values if values and not colours else None,
+        padding=image.padding,
+        unit=image_unit(image.header.modality, image.header.units),
+    )
 
 
 @contextmanager

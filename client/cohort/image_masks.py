@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from client.dicom.masks.rtstruct import (
 from client.dicom.masks.seg import read_image_segmentation, read_segmentation
 from client.dicom.masks.seg_segments import Labels, Structures
 from client.dicom.quiet import quiet
+from client.dicom.reading.groups import text_of
 from client.dicom.reading.read import Header
 from client.dicom.reading.volume import Geometry
 from client.dicom.reasons import Reason, UnusableFile
@@ -100,10 +101,48 @@ def read_mask(
         raise UnusableFile(Reason.MASK_UNUSABLE, detail) from error
 
 
-def _read(site: Path, name: str, canvas: Canvas, rules: MaskRules, tell: Tell) -> Labels:
+def mask_path(site: Path, name: str) -> Path:
+    """Return the file that a row names; UnusableFile where it is none of the site's."""
     if not name:
         raise UnusableFile(Reason.MASK_MISSING, "the row names none")
-    path = file_below(site, name, outside=Reason.MASK_UNUSABLE, missing=Reason.MASK_MISSING)
+    return file_below(site, name, outside=Reason.MASK_UNUSABLE, missing=Reason.MASK_MISSING)
+
+
+def read_structures(
+    site: Path, name: str, canvas: Canvas, rules: MaskRules, tell: Tell = to_nobody
+) -> dict[str, NDArray[np.bool_]]:
+    """Read the mask that a row names, each structure whole, also where another lies over it."""
+
+    def told(problem: UnusableFile) -> None:
+        if problem.reason is not Reason.MASK_COVERED:
+            tell(problem)
+
+    drawn = read_mask(site, name, canvas, rules, told)
+    found = {structure: drawn == number for number, structure in enumerate(rules.structures, 1)}
+    if len(found) < 2 or not _may_overlap(site / name, rules.structures):
+        return found
+    for structure, numbers in rules.structures.items():
+        alone = replace(rules, structures={structure: numbers})
+        try:
+            found[structure] = read_mask(site, name, canvas, alone) > 0
+        except UnusableFile:
+            if found[structure].any():
+                raise  # else the mask has none of its numbers, which is no fault
+    return found
+
+
+def _may_overlap(path: Path, structures: Structures) -> bool:
+    """Return whether a voxel of a mask that was read may be of two structures."""
+    numbers = [one for several in structures.values() for one in set(several)]
+    if 0 in numbers or len(set(numbers)) < len(numbers):
+        return True
+    if path.name.lower().endswith((".png", *SUFFIXES)):
+        return False
+    return text_of(mask_dataset(path), "SegmentsOverlap") != "NO"
+
+
+def _read(site: Path, name: str, canvas: Canvas, rules: MaskRules, tell: Tell) -> Labels:
+    path = mask_path(site, name)
     _check_kind(path)
     dicom = not path.name.lower().endswith((".png", *SUFFIXES))
     if dicom and not canvas.instances - {""}:

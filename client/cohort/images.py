@@ -70,7 +70,9 @@ def _each_alone(
         try:
             with contained():
                 pixels = [_scaled(pixels_of(item, store), item, factors) for item in items]
-                volume = _volume(source, items, pixels, decoded) if rules.dimensions == 3 else None
+                volume = None
+                if rules.dimensions == 3:
+                    volume = volume_of(source, items, pixels, decoded)
         except UnusableFile as problem:
             yield problem.listed(source, grouping.whose(items[0].header))
             continue
@@ -127,7 +129,7 @@ class _ChannelReading:
     def volume(self, items: list[Object]) -> Image:
         """Return a channel's volume."""
         pixels = [_scaled(pixels_of(item, self.store), item, self.factors) for item in items]
-        return _volume(items[0].header.series, items, pixels, self.decoded)
+        return volume_of(items[0].header.series, items, pixels, self.decoded)
 
 
 def _of_several_series(reading: _ChannelReading) -> Iterator[Image | Unusable]:
@@ -432,7 +434,8 @@ def _between(
     )
 
 
-def _volume(source: str, items: list[Object], pixels: list[Pixels], decoded: Decoded) -> Image:
+def volume_of(source: str, items: list[Object], pixels: list[Pixels], decoded: Decoded) -> Image:
+    """Return a series' objects as one volume; UnusableFile says why they are none."""
     if not source:
         raise UnusableFile(Reason.MISSING_HEADER, "SeriesInstanceUID")
     if decoded.grouping.owned(items[0].header.patient, source) in decoded.broken_series:

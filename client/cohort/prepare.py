@@ -22,7 +22,7 @@ from torch import Tensor
 from client.cohort.decode import Decoded
 from client.cohort.files import image_below
 from client.cohort.image import Image, as_input, fitting
-from client.cohort.image_masks import Canvas, mask_name, read_mask, shared_masks
+from client.cohort.image_masks import mask_name, read_mask, shared_masks
 from client.cohort.images import find_images
 from client.cohort.select import Selected, WantedImages
 from client.dicom.contained import contained
@@ -271,16 +271,7 @@ class _Outlines:
         if masks is None:
             return torch.zeros(0, dtype=torch.uint8)
         row = labels.find(dicom_keys(image.header))
-        canvas = Canvas(
-            header=image.header,
-            frame=image.frame,
-            geometry=image.geometry,
-            shape=image.header.shape if image.geometry is None else image.values.shape[:3],
-            first=image.first,
-            instances=image.instances,
-            alone=self._of_row[row] == 1,
-            levels=image.levels,
-        )
+        canvas = image.canvas(alone=self._of_row[row] == 1)
         drawn = read_mask(self._site, labels.rows[row][masks.column], canvas, masks, tell)
         rules, structures = self._wanted.rules, list(masks.structures)
         target = on_grid(drawn, image.spacing, rules, structures, tell)

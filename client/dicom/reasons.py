@@ -110,6 +110,17 @@ class Reason(Enum):
     )
     MASK_CUT = "A part of what is drawn is not on the run's grid; see the detail."
     MASK_COVERED = "A structure lies wholly under one named later (structures); is the order right?"
+    MASK_EMPTY = "Nothing of the structure is drawn: its volume is 0, and it has no shape."
+    MASK_AT_BORDER = (
+        "A structure reaches the image's border: only what the image shows is measured."
+    )
+    COARSE_SLICES = (
+        "Slices lie far apart beside the pixels: surface, diameters and axes along them are rough."
+    )
+    PHASE_MISSING = "Only one of the two phases has a mask, so there is no ejection fraction."
+    PHASES_SWAPPED = (
+        "The end-systolic volume is the larger one; are the columns of the masks swapped?"
+    )
     MASK_NAMES = "Structures and what the mask holds differ in names or numbers; see the detail."
     PATIENT_IN_TWO_SPLITS = "The patient is in two splits; every patient belongs in one."
     SPLIT_UNKNOWN = "The split column says neither train, validation nor test."
@@ -125,6 +136,9 @@ NOTICES = frozenset(
         Reason.MASK_INVERTED,
         Reason.MASK_CUT,
         Reason.MASK_COVERED,
+        Reason.MASK_EMPTY,
+        Reason.MASK_AT_BORDER,
+        Reason.COARSE_SLICES,
         Reason.MASK_NAMES,
         Reason.MISALIGNED,
     }

@@ -3,5 +3,5 @@
 Imported from here: fit_calibration, inputs, local, trained_model.
 May import: client.cohort, client.dicom, client.dicom.headers, client.dicom.pixels,
     client.dicom.reading, client.inference.calibration, client.labels, client.privacy,
-    client.results, client.series, client.site, client.slides, common.
+    client.radiomics, client.results, client.series, client.site, client.slides, common.
 """

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from client.inference.calibration.out_of_distribution import distances, embedded, share_as_unlike
 from client.inference.calibration.site_calibration import SiteCalibration, judge
-from client.inference.grid import source_labels
+from client.inference.grid import by_place, source_labels
 from client.inference.study_reading import Item
+from client.radiomics.measured import MeasuredStructure, each_measured
 from client.results.score import RATIO, ModelName, Outlines, Quantity, Score
 from common.config.run_config import RunConfig
 from common.config.tasks.forms import BoundedNumber, LabelMap
@@ -151,8 +153,17 @@ def _outlines(answered: Answered, form: LabelMap) -> Outlines:
         if item.place is not None and rules is not None
     ]
     # Frames of one file are outlined one by one; each map holds its own frame and is 0 elsewhere.
-    return Outlines(
-        labels=np.maximum.reduce(parts).astype(np.uint8),
-        structures=tuple(form.structures),
-        codes=form.codes,
-    )
+    labels = np.maximum.reduce(parts).astype(np.uint8)
+    names = tuple(form.structures)
+    measured = _measured(labels, names, answered.items[0]) if len(answered.items) == 1 else ()
+    return Outlines(labels=labels, structures=names, codes=form.codes, measured=measured)
+
+
+def _measured(
+    labels: NDArray[np.uint8], names: Sequence[str], item: Item
+) -> tuple[MeasuredStructure, ...]:
+    """Return what each structure measures in a volume; nothing of other images."""
+    if item.volume is None or item.place is None:
+        return ()
+    drawn = by_place(labels, item.place)
+    return each_measured({name: drawn == k for k, name in enumerate(names, 1)}, item.volume)

@@ -147,6 +147,13 @@ def by_frame(values: NDArray[np.uint8], place: FrameOrigin) -> NDArray[np.uint8]
     return found
 
 
+def by_place(frames: NDArray[np.uint8], place: FrameOrigin) -> NDArray[np.uint8]:
+    """Return (slices, rows, columns) of (source frames, rows, columns): undo `by_frame`."""
+    start = np.cumsum((0, *place.frames))
+    planes = [frames[start[source] + frame] for source, frame in place.planes]
+    return place.turn.values(np.stack(planes)).astype(np.uint8, copy=False)
+
+
 def strongest_plane(
     values: Tensor, place: FrameOrigin, rules: Images
 ) -> tuple[NDArray[np.float32], int, int]:

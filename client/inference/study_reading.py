@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from client.cohort.decode import Decoded, read_objects
-from client.cohort.image import Image, as_input, fitting
+from client.cohort.image import Image, as_input, fitting, measured_on
 from client.cohort.image_quality import several_people, two_patient_ids
 from client.cohort.images import find_images
 from client.cohort.left_out import LeftOut
@@ -32,6 +32,7 @@ from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.inference.grid import FrameOrigin, flat_place, volume_place
 from client.labels.clinical_columns import encode_rows
 from client.labels.label_table import Labels, dicom_keys
+from client.radiomics.measured import MeasuredVolume
 from client.series.by_row import RuledImages, SeriesRules, choose_of_study
 from client.series.fitting import Aliases
 from client.series.magnification import several_magnifications
@@ -61,6 +62,7 @@ class Item:
     place: FrameOrigin | None  # None for a model without images
     series: str = ""  # SeriesInstanceUID; empty for a model without images
     tile: TileOrigin | None = None  # of a slide; its image may be features (`keeps_features`)
+    volume: MeasuredVolume | None = None  # as it was sent, where outlines in it are measured
 
     def inputs(self) -> dict[str, Tensor]:
         """Return the item by the names that `common.bundle.onnx.Deployed` takes, (1, ...)."""
@@ -386,6 +388,7 @@ def _image_items(
                     table=table,
                     place=_place(site, image, by_series[names[image.header.series]]),
                     series=names[image.header.series],
+                    volume=measured_on(image) if config.task.outlines else None,
                 )
         except UnusableFile as problem:
             problems.append(problem.listed(image.source))

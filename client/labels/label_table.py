@@ -41,6 +41,7 @@ class Labels:
     file_column: str = ""
     #: Cells that held something which is not used: line, column; they are empty in `rows`.
     refused: frozenset[tuple[int, str]] = frozenset()
+    sign: str = ""  # that parts the cells of a CSV
 
     def find(self, keys: Mapping[str, str]) -> int:
         """Return an image's row, by the most specific key that the table has for it.
@@ -140,6 +141,7 @@ def read_labels(
         schema=schema,
         by_patient=by_patient,
         file_column=file_column if with_images else "",
+        sign=text.sign,
     )
     found = _filled(found, columns, cells, notation, numbers, with_images=with_images)
     found = replace(found, unusable=with_causes(found.unusable, text.sign))

@@ -36,6 +36,11 @@ _ANATOMY = {
     "breast": ("76752008", "Breast"),
     "heart": ("80891009", "Heart"),
     "hippocampus": ("5366008", "Hippocampus"),
+    "left ventricle": ("87878005", "Left ventricle"),
+    "lv": ("87878005", "Left ventricle"),
+    "left ventricle myocardium": ("49848007", "Left Ventricle Myocardium"),
+    "right ventricle": ("53085002", "Right ventricle"),
+    "rv": ("53085002", "Right ventricle"),
     "kidney": ("64033007", "Kidney"),
     "liver": ("10200004", "Liver"),
     "lung": ("39607008", "Lung"),
@@ -85,6 +90,9 @@ _UNITS = {
     "ms": "millisecond",
     "mm[Hg]": "millimeter of mercury",
     "[hnsf'U]": "Hounsfield unit",
+    "/mm": "per millimeter",
+    "Bq/mL": "becquerel per milliliter",
+    "g/mL": "gram per milliliter",
 }
 YES = Code("373066001", "SCT", "Yes")
 NO = Code("373067005", "SCT", "No")
@@ -159,7 +167,7 @@ def structure(name: str, given: CodedStructure | None) -> tuple[Code, Code]:
     """Return category and type of a structure (PS3.16 CID 7150 and 7151), as it was configured."""
     if given is not None:
         return _CATEGORIES[given.category], concept(given, name)
-    key = name.strip().lower()
+    key = name.strip().lower().replace("_", " ")
     if key in _ANATOMY:
         return _CATEGORIES["anatomy"], Code(_ANATOMY[key][0], "SCT", _ANATOMY[key][1])
     if key in _ABNORMAL:

@@ -50,17 +50,22 @@ def new_instance(finding: ReportedScore, kind: Kind, sop_class: UID) -> Dataset:
 def stamp(dataset: Dataset, finding: ReportedScore, kind: Kind) -> None:
     """Put the same equipment, time and research mark into every kind (PS3.3 C.7.5.1, C.12.1)."""
     model = finding.score.model
+    # The weights are what makes one device of this make unlike another.
+    stamp_as(dataset, kind, words=model.name, serial=model.weights, made=finding.made)
+
+
+def stamp_as(dataset: Dataset, kind: Kind, *, words: str, serial: str, made: datetime) -> None:
+    """Put equipment, time and research mark into a result: what it is of, and which device."""
     dataset.SeriesNumber = SERIES_NUMBERS[kind]
-    dataset.SeriesDescription = short(f"RESEARCH {kind.value}: {model.name}")
+    dataset.SeriesDescription = short(f"RESEARCH {kind.value}: {words}")
     dataset.Manufacturer, dataset.ManufacturerModelName = MANUFACTURER, PRODUCT
     dataset.SoftwareVersions = RELEASE
-    # The weights are what makes one device of this make unlike another.
-    dataset.DeviceSerialNumber = short(model.weights)
+    dataset.DeviceSerialNumber = short(serial)
     dataset.ContentQualification = "RESEARCH"
     if kind is not Kind.REPORT:
         dataset.ImageComments = RESEARCH
-    dataset.ContentDate = dataset.InstanceCreationDate = finding.made.strftime("%Y%m%d")
-    dataset.ContentTime = dataset.InstanceCreationTime = finding.made.strftime("%H%M%S")
+    dataset.ContentDate = dataset.InstanceCreationDate = made.strftime("%Y%m%d")
+    dataset.ContentTime = dataset.InstanceCreationTime = made.strftime("%H%M%S")
 
 
 def coded(code: Code) -> Dataset:

@@ -12,6 +12,7 @@ from pydicom.sr.coding import Code
 
 from client.dicom.reading.groups import group_item
 from client.dicom.reading.pixel_size import Calibration, calibration_of, pixel_mm2
+from client.radiomics.measured import MeasuredStructure
 from client.results import codes
 from client.results.score import Outlines
 from client.results.source_images import SourceHeaders
@@ -29,6 +30,7 @@ class Region:
     calibration: Calibration | None  # on which mm rest, where that has to be said
     frames: tuple[int, ...]  # of the SEG, from 1; empty where the structure is nowhere
     source: tuple[int, int] | None  # source and frame, from 0; None for a volume
+    measured: MeasuredStructure | None = None  # of a volume: its shape and grey values
 
 
 def regions(
@@ -36,6 +38,7 @@ def regions(
 ) -> Iterator[Region]:
     """Yield what each structure measures; one that is nowhere measures 0."""
     frames = _frames(segmentation)
+    measured = {one.name: one for one in outlines.measured}
     for number, name in enumerate(outlines.structures, 1):
         within = outlines.labels == number
         if source.voxel_mm3 is not None:
@@ -49,6 +52,7 @@ def regions(
                 calibration=calibration_of(source.first),
                 frames=tuple(sorted(held)),
                 source=None,
+                measured=measured.get(name),
             )
             continue
         counts = np.count_nonzero(within, axis=(1, 2))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from client.radiomics.measured import MeasuredStructure
 from common.config.parts.coded_concept import CodedConcept, CodedStructure
 
 #: No unit, that is of a probability or a share; UCUM.
@@ -62,6 +63,7 @@ class Outlines:
     labels: NDArray[np.uint8]  # (source frames, rows, columns) in the order of Score.sources
     structures: tuple[str, ...]  # names of 1, 2, ...
     codes: Mapping[str, CodedStructure] = field(default_factory=dict)  # by name, where given
+    measured: tuple[MeasuredStructure, ...] = ()  # of a volume: of each structure
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,8 +81,11 @@ class SourceHeaders:
         )
 
 
-def read_source(paths: Sequence[Path]) -> SourceHeaders:
-    """Read the headers of a score's sources; CohortError where no result can be written of them."""
+def read_source(paths: Sequence[Path], *, one_stack: bool = True) -> SourceHeaders:
+    """Read the headers of a score's sources; CohortError where no result can be written of them.
+
+    They are of one study, and make one stack unless several are told of together.
+    """
     if not paths:
         message = "The score names no source, so no result can say which images it is of."
         raise CohortError(message)
@@ -92,7 +95,7 @@ def read_source(paths: Sequence[Path]) -> SourceHeaders:
         message = f"A source of the score cannot be read: {problem.reason.value} {problem.detail}"
         raise CohortError(message) from problem
     headers, read = tuple(header for header, _ in parsed), tuple(found for _, found in parsed)
-    _check_one_stack(read)
+    _check_one_origin(read, one_stack=one_stack)
     return SourceHeaders(
         paths=tuple(paths),
         headers=headers,
@@ -112,7 +115,7 @@ def _header(path: Path) -> tuple[Dataset, Header]:
     return dataset, found
 
 
-def _check_one_stack(read: Sequence[Header]) -> None:
+def _check_one_origin(read: Sequence[Header], *, one_stack: bool) -> None:
     """Raise unless all are of one series, or of series that are the slices of one stack."""
     first = read[0]
     for name in ("study", "series", "instance"):
@@ -122,7 +125,7 @@ def _check_one_stack(read: Sequence[Header]) -> None:
                 "file a result of it. Send the study again from the PACS."
             )
             raise CohortError(message)
-    several = len({header.series for header in read}) > 1
+    several = one_stack and len({header.series for header in read}) > 1
     people = {(header.patient, header.study) for header in read}
     if len(people) > 1 or (several and len({stack_of(h, "slices") for h in read}) > 1):
         message = (

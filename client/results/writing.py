@@ -112,8 +112,11 @@ def _kept(finding: ReportedScore, out: Path, kind: Kind) -> Dataset | None:
 
 
 def _put(finding: ReportedScore, out: Path, kind: Kind, dataset: Dataset) -> Result:
-    """Write a result, readable by this user alone: it names the patient."""
-    path = out / finding.identity.file_name(kind)
+    return put(dataset, out / finding.identity.file_name(kind), kind)
+
+
+def put(dataset: Dataset, path: Path, kind: Kind) -> Result:
+    """Write a result where there is none, readable by this user alone: it names the patient."""
     if not path.is_file():
         replace_durably(path, encoded(dataset), mode=0o600)
     return Result(

@@ -155,6 +155,11 @@ class Home:
         return self.folder / "results"
 
     @property
+    def measurements(self) -> Path:
+        """What was measured in outlines: a table, and a page to read; it may be made again."""
+        return self.folder / "measurements"
+
+    @property
     def status(self) -> Path:
         """What the daemon is doing now."""
         return self.folder / "status.json"

@@ -26,6 +26,7 @@ from client.dicom.reasons import Reason
 from client.inference.arrivals.purge import forget_patients
 from client.labels.schema import read_schema
 from client.labels.table_files import read_table
+from client.measurement.forget_measured import forget_measured
 from client.pacs.pull_queue import Queue
 from client.pacs.received_file import is_uid
 from client.site.cache import PIXELS, Cache
@@ -95,6 +96,7 @@ def forget(home: Home, patient: str, tell: Callable[[str], None]) -> Forgotten:
                 with PixelStore(home.cache / PIXELS, alone=True) as store:
                     decoded = store.forget(patient)
     forget_patients(home, frozenset({patient}))  # what was sent here to be scored
+    forget_measured(home.measurements, patient)
     if home.report.is_dir():  # it names what cannot be used
         shutil.rmtree(home.report)
     return Forgotten(indexed=indexed, decoded=decoded, prepared=prepared)

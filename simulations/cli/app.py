@@ -204,6 +204,30 @@ def evaluate(
         run_evaluation(bundle, data, part, out)
 
 
+@app.command()
+def measure(
+    plan: Annotated[
+        Path, typer.Argument(metavar="MEASURE.yaml", help="Which masks and structures.")
+    ],
+    data: Annotated[
+        Path, typer.Option(help="A hospital's folder, or one with a folder for each hospital.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for results; by default runs/NAME-measured.")
+    ] = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="Name every single one.")] = False,
+) -> None:
+    """Measure the outlines that hospitals' tables name: volumes, shapes, grey values.
+
+    Writes each hospital's table with a column for each measurement, which runs can take.
+    """
+    from simulations.cli.measure import run_measuring
+
+    with _interruptible():
+        run_measuring(plan, data, out, every=every)
+
+
 @contextmanager
 def _interruptible() -> Iterator[None]:
     """End a command that was interrupted, or whose folder cannot be written, with one line."""

@@ -45,8 +45,11 @@ class Hospitals:
 
 def hospital_folders(config: RunConfig, data: Path | None, out: Path) -> tuple[Path, ...]:
     """Return one folder a hospital; without `data` they are invented, once."""
-    if data is None:
-        return _invented(config, out)
+    return _invented(config, out) if data is None else given_folders(data)
+
+
+def given_folders(data: Path) -> tuple[Path, ...]:
+    """Return the folders of hospitals that somebody gave; CohortError where there are none."""
     if data.is_file():
         message = f"{data} is a file, expected a folder with one folder per hospital."
         raise CohortError(message)

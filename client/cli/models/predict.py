@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from client.dicom.reasons import Reason, Unusable
 from client.inference.inputs import check_bundle, study_files
+from client.radiomics.feature import Feature
+from client.radiomics.measured import MeasuredStructure
 from client.results.score import RATIO, Score
 from client.site.home import Home
 from client.site.pacs_section import PacsConfig
@@ -207,13 +209,26 @@ def lines_of(score: Score) -> Iterator[str]:
         for number, name in enumerate(score.outlines.structures, 1):
             within = score.outlines.labels == number
             images = f"{int(within.any(axis=(1, 2)).sum())} of {len(within)} images"
-            yield f"{name}: {int(within.sum())} pixels outlined, on {images}; its size: the report"
+            sizes = [_size(one) for one in score.outlines.measured if one.name == name]
+            size = sizes[0] if sizes else "its size: the report"
+            yield f"{name}: {int(within.sum())} pixels outlined, on {images}; {size}"
     yield from _caution(score)
     moved = [one for one in score.attributions if abs(one.value) >= _NOTICED]
     for one in sorted(moved, key=lambda a: -abs(a.value))[:_SHOWN]:
         yield f"{one.column} moved it by {one.value:+.2f} against a usual value (network's scale)"
     if score.heatmap is not None:
         yield f"heatmap for {score.heatmap.label} by {score.heatmap.method}"
+
+
+def _size(one: MeasuredStructure) -> str:
+    """Return what of a structure's measurements a radiologist reads first."""
+    said = [f"{one.volume / 1000:.2f} mL"]
+    if Feature.DIAMETER in one.features:
+        said.append(f"{one.features[Feature.DIAMETER]:.1f} mm across")
+    if Feature.MEAN in one.features:
+        unit = "" if one.unit == "1" else f" {one.unit}"
+        said.append(f"mean {one.features[Feature.MEAN]:.4g}{unit}")
+    return ", ".join(said)
 
 
 def _caution(score: Score) -> Iterator[str]:
@@ -251,6 +266,12 @@ def _as_json(score: Score) -> dict[str, object]:
         else {
             name: int((outlined.labels == number).sum())
             for number, name in enumerate(outlined.structures, 1)
+        },
+        "measured": None
+        if outlined is None
+        else {
+            one.name: {feature.column: value for feature, value in one.features.items()}
+            for one in outlined.measured
         },
         "heatmap": None
         if score.heatmap is None

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from highdicom.sr import srread
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
@@ -124,6 +125,12 @@ def predict(*arguments: str | Path) -> Mapping[str, object]:
     return answer
 
 
+def scores_of(answer: Mapping[str, object]) -> list[dict[str, dict[str, dict[str, float]]]]:
+    scores = answer["scores"]
+    assert isinstance(scores, list)
+    return scores
+
+
 @pytest.mark.slow
 @pytest.mark.needs_shared_data
 def test_outlines_in_the_pacs_lie_on_the_images_that_they_are_of(
@@ -151,6 +158,18 @@ def test_outlines_in_the_pacs_lie_on_the_images_that_they_are_of(
     assert {s.SeriesInstanceUID for s in sources} == {
         item.SeriesInstanceUID for item in copy.ReferencedSeriesSequence
     }
+    (score,) = scores_of(answer)
+    (report,) = [p for p in written if Path(p).name.startswith("report")]
+    said = srread(BytesIO(pacs.file(dcmread(report).SOPInstanceUID)))
+    for group in said.content.get_volumetric_roi_measurement_groups():
+        number = {"anterior": 1, "posterior": 2}[group.tracking_identifier]
+        told = {m.name.value: m.value for m in group.get_measurements()}
+        voxels = int((found == number).sum())
+        assert told["118565006"] == pytest.approx(voxels, rel=1e-6)  # 1 mm: mm3
+        inside = np.stack([s.pixel_array for s in sources])[found == number]
+        assert told["Q4LE"] == pytest.approx(inside.mean(), rel=1e-6)
+        assert score["measured"][group.tracking_identifier]["mean"] == told["Q4LE"]
+        assert told["L0JK"] > told["TDIC"] * 0.5
     again = predict(SITE / patient, "--bundle", held.bundle, "--home", home, "--send")
     assert isinstance(again["sent"], list)
     assert {state for _, state, _ in again["sent"]} == {"ALREADY_THERE"}
