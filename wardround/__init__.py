@@ -12,6 +12,7 @@
     bundle = trained.bundle("model")              # safetensors, ONNX, TorchScript, a MONAI Bundle
     wr.evaluate(bundle, "another-hospital").frame()
     wr.predict("study", bundle)                   # for research, not for clinical use
+    wr.measure("measure.yaml", "hospitals").frame()   # volumes and shapes of outlines
 
 The same rounds, tasks and privacy as the commands, on the same numbers. Everything runs in this
 process and on this machine's files; nothing is sent anywhere. The noise of a simulation can be
@@ -52,6 +53,7 @@ from common.platform.errors import (
 if TYPE_CHECKING:
     from common.config.run_config import RunConfig
     from wardround.configuration import load
+    from wardround.measuring import Measured, measure
     from wardround.scoring import Evaluated, Prediction, evaluate, open_bundle, predict
     from wardround.sites import Cohorts, cohorts, partition
     from wardround.training import Results, Trained, compare, train
@@ -67,6 +69,7 @@ __all__ = [
     "LedgerDamaged",
     "LedgerTooNew",
     "LinkDown",
+    "Measured",
     "Prediction",
     "PrivacyError",
     "RecordsLost",
@@ -86,6 +89,7 @@ __all__ = [
     "compare",
     "evaluate",
     "load",
+    "measure",
     "open_bundle",
     "partition",
     "predict",
@@ -96,6 +100,7 @@ __all__ = [
 _PLACES = {
     "RunConfig": "common.config.run_config",
     "load": "wardround.configuration",
+    **dict.fromkeys(("Measured", "measure"), "wardround.measuring"),
     **dict.fromkeys(("Cohorts", "cohorts", "partition"), "wardround.sites"),
     **dict.fromkeys(("Results", "Trained", "compare", "train"), "wardround.training"),
     **dict.fromkeys(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from typer.testing import CliRunner
 
 from client.labels.schema import schema_path
 from client.site.cache import Cache
@@ -155,3 +156,29 @@ def test_a_table_is_not_written_over_and_no_column_twice(tmp_path: Path) -> None
     again = site.types("measure", wanted, "--out", tmp_path / "again")
     assert again.status == 3
     assert "has a column lesion_" in again.text
+
+
+def test_hospitals_of_a_simulation_are_measured_as_at_a_site(tmp_path: Path) -> None:
+    import wardround
+    from simulations.cli.app import app as simulate
+
+    site, wanted = measured_site(tmp_path), plan(tmp_path)
+    site.set_up()
+    assert site.types("measure", wanted).status == 0
+    table = (site.home.measurements / "labels.csv").read_text()
+    hospitals, out = tmp_path / "hospitals", tmp_path / "out"
+    hospitals.mkdir()
+    site.data.rename(hospitals / "images")
+    words = ["measure", str(wanted), "--data", str(hospitals), "--out", str(out)]
+    ended = CliRunner().invoke(simulate, words)
+    assert ended.exit_code == 0, ended.output
+    assert (out / "images" / "labels.csv").read_text() == table
+    found = wardround.measure(wanted, hospitals)
+    written = found.write(tmp_path / "again") / "images" / "labels.csv"
+    assert written.read_text() == table
+    assert list(found.frame()["lesion_volume_mm3"]) == [
+        float(line.split(",")[3]) for line in table.splitlines()[1:]
+    ]
+    assert set(found.not_measured()["reason"]) == {"MASK_AT_BORDER"}
+    # What was written is a folder of hospitals, of which a run takes the columns.
+    assert wardround.cohorts(taking(), out).names == ("images",)
