@@ -53,7 +53,7 @@ from common.platform.errors import (
 if TYPE_CHECKING:
     from common.config.run_config import RunConfig
     from wardround.configuration import load
-    from wardround.measuring import Measured, measure
+    from wardround.measuring import Measurements, measure
     from wardround.scoring import Evaluated, Prediction, evaluate, open_bundle, predict
     from wardround.sites import Cohorts, cohorts, partition
     from wardround.training import Results, Trained, compare, train
@@ -69,7 +69,7 @@ __all__ = [
     "LedgerDamaged",
     "LedgerTooNew",
     "LinkDown",
-    "Measured",
+    "Measurements",
     "Prediction",
     "PrivacyError",
     "RecordsLost",
@@ -100,7 +100,7 @@ __all__ = [
 _PLACES = {
     "RunConfig": "common.config.run_config",
     "load": "wardround.configuration",
-    **dict.fromkeys(("Measured", "measure"), "wardround.measuring"),
+    **dict.fromkeys(("Measurements", "measure"), "wardround.measuring"),
     **dict.fromkeys(("Cohorts", "cohorts", "partition"), "wardround.sites"),
     **dict.fromkeys(("Results", "Trained", "compare", "train"), "wardround.training"),
     **dict.fromkeys(

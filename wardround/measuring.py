@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Measured:
+class Measurements:
     """What was measured at hospitals. It names patients: keep it where the data may be."""
 
     plan: MeasurePlan
@@ -86,22 +86,20 @@ def measure(
     plan: str | PathLike[str] | MeasurePlan,
     data: str | PathLike[str],
     folder: str | PathLike[str] | None = None,
-) -> Measured:
+) -> Measurements:
     """Measure the outlines that hospitals' tables name, as `wardround-simulate measure` does.
 
-    Args:
-        plan: a MEASURE.yaml, or what one holds.
-        data: a hospital's folder, or one with a folder for each hospital.
-        folder: where decoded images are kept for the next time; by default nowhere.
+    plan: a MEASURE.yaml, or what one holds.
+    data: a hospital's folder, or one with a folder for each hospital.
+    folder: where decoded images are kept for the next time; by default nowhere.
 
-    Raises:
-        ConfigurationError: the plan cannot be read or does not fit.
-        CohortError: a folder or table is missing or cannot be read.
+    Raises ConfigurationError where the plan cannot be read or does not fit, and CohortError where a
+    folder or table is missing or cannot be read.
     """
     wanted = plan if isinstance(plan, MeasurePlan) else load_part(Path(plan), MeasurePlan)
     if folder is not None:
         found = measure_hospitals(wanted, Path(data), Cache(Path(folder)))
-        return Measured(plan=wanted, sites=found)
+        return Measurements(plan=wanted, sites=found)
     with tempfile.TemporaryDirectory(prefix="wardround-measure-") as kept:
         found = measure_hospitals(wanted, Path(data), Cache(Path(kept)))
-    return Measured(plan=wanted, sites=found)
+    return Measurements(plan=wanted, sites=found)
