@@ -41,7 +41,7 @@ class Labels:
     file_column: str = ""
     #: Cells that held something which is not used: line, column; they are empty in `rows`.
     refused: frozenset[tuple[int, str]] = frozenset()
-    sign: str = ""  # that parts the cells of a CSV
+    sign: str = field(default="", compare=False)  # that parts the cells of a CSV
 
     def find(self, keys: Mapping[str, str]) -> int:
         """Return an image's row, by the most specific key that the table has for it.
