@@ -40,6 +40,7 @@ from client.training.evaluation import evaluate_round
 from client.training.kept_between_rounds import MemoryInFolder
 from client.training.local_model import LocalModel, open_local_model
 from client.training.local_round import train_round
+from client.training.personal_models import own_beside_shared
 from client.training.private_round import counted, plan_of
 from client.training.step_timing import round_seconds
 from client.training.training_site import Guard, Site, bound_to
@@ -178,7 +179,10 @@ class RequestHandler:
                 self._note_trained(loaded, request)
                 return train_round(loaded.site, loaded.local_model, request)
             case EvaluationRequest():
-                return evaluate_round(loaded.site, loaded.local_model, request)
+                report = evaluate_round(loaded.site, loaded.local_model, request)
+                if request.split == "test":
+                    self._tell_of_own_model(loaded, request)
+                return report
 
     def _note_trained(self, loaded: Loaded, request: TrainRequest) -> None:
         """Note whom the run trains on, before the first step; who only asks leaves no file."""
@@ -230,6 +234,12 @@ class RequestHandler:
             epsilon_left=left,
             seconds=round_seconds(loaded.local_model, site, patients) if tells else None,
         )
+
+    def _tell_of_own_model(self, loaded: Loaded, request: EvaluationRequest) -> None:
+        """Say here, and nowhere else, what Ditto's model of this site is worth."""
+        said = own_beside_shared(loaded.site, loaded.local_model, request)
+        if said is not None:
+            self._tell(said)
 
     def _tell_of_count(self, site: Site, config: RunConfig) -> None:
         """Say here, and nowhere else, when a run counts on many more patients than there are."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from client.training.batches import batches
 from client.training.local_model import LocalModel
 from client.training.private_round import counted, train_privately
 from client.training.training_site import Site, data_order, repeatable_dropout
+from common.algorithms.ditto import kept_personal, personal_weights
 from common.algorithms.fedprox import add_proximal_pull
 from common.algorithms.scaffold import correct_gradients, next_control
 from common.config.learning_rate import learning_rate
@@ -25,6 +27,8 @@ from common.privacy.plan import Spend
 
 #: Before the names of a site's control variates in its memory.
 _CONTROL = "control/"
+#: Of Ditto where a run says nothing: the middle of what its authors tried.
+_PULL = 0.1
 
 
 def train_round(site: Site, local_model: LocalModel, request: TrainRequest) -> SiteUpdate | Refusal:
@@ -42,7 +46,7 @@ def train_round(site: Site, local_model: LocalModel, request: TrainRequest) -> S
     local_model.load(request.weights, kept)
     own_control = _own_control(request, kept)
     try:
-        spend = _train(site, local_model, request, own_control)
+        spend = _train(site, local_model, request, own_control, pull=rules.proximal)
     except BudgetExceeded:
         return _refusal(site, request, RefusalReason.BUDGET)
     delta = difference(on_processor(local_model.trained), request.weights)
@@ -54,6 +58,9 @@ def train_round(site: Site, local_model: LocalModel, request: TrainRequest) -> S
         changed = next_control(own_control, request.control, delta, reach)
         control_delta = difference(changed, own_control)
         keep |= {f"{_CONTROL}{name}": value for name, value in changed.items()}
+    config = local_model.config
+    if config.personalisation.method == "ditto" and config.privacy == "none":
+        keep |= kept_personal(_train_personal(site, local_model, request, kept))
     if keep:
         site.memory.keep(request.run, request.round, keep)
     return SiteUpdate(
@@ -78,7 +85,7 @@ def _check_shared(local_model: LocalModel, request: TrainRequest) -> None:
 
 
 def _train(
-    site: Site, local_model: LocalModel, request: TrainRequest, own_control: Weights
+    site: Site, local_model: LocalModel, request: TrainRequest, own_control: Weights, *, pull: float
 ) -> Spend | None:
     """Take the round's steps; dropout draws from the round's own seed, as the batches do."""
     with repeatable_dropout(request.seed, site.name, request.round):
@@ -86,17 +93,31 @@ def _train(
             # What code of others remembers of a round is not there in the next, nor in other runs.
             others = (local_model.task, local_model.transforms)
             round_ = Isolation(local_model.model, *others, weights_stay=True)
-            steps = functools.partial(_train_plainly, site, local_model, request, own_control)
+            steps = functools.partial(_train_plainly, site, local_model, request, own_control, pull)
             round_.alone(steps, torch.initial_seed())
             return None
         optimizer = make_optimizer(local_model.model, local_model.config.training, request.round)
         return train_privately(site, local_model, request, optimizer)
 
 
+def _train_personal(
+    site: Site, local_model: LocalModel, request: TrainRequest, kept: Weights
+) -> Weights:
+    """Take the round's steps with the site's own model (Ditto), on the same batches.
+
+    After the shared model's update was made: nothing of it enters what leaves.
+    """
+    pull = local_model.config.personalisation.pull
+    local_model.load(personal_weights(kept) or request.weights)
+    alone = replace(request, control=None)
+    _train(site, local_model, alone, {}, pull=_PULL if pull is None else pull)
+    return local_model.trained
+
+
 def _train_plainly(
-    site: Site, local_model: LocalModel, request: TrainRequest, own_control: Weights
+    site: Site, local_model: LocalModel, request: TrainRequest, own_control: Weights, pull: float
 ) -> None:
-    """Take the round's local steps without privacy."""
+    """Take the round's local steps without privacy, each pulled towards the round's weights."""
     rules = local_model.config.training
     generator = data_order(request.seed, site.name, request.round)
     optimizer = make_optimizer(local_model.model, rules, request.round)
@@ -118,7 +139,7 @@ def _train_plainly(
             image, target = local_model.transforms(image, target, generator)
         optimizer.zero_grad(set_to_none=True)
         local_model.add_gradient(batch._replace(image=image, target=target))
-        add_proximal_pull(local_model.model, request.weights, rules.proximal)
+        add_proximal_pull(local_model.model, request.weights, pull)
         if request.control is not None:
             correct_gradients(local_model.model, own_control, request.control)
         optimizer.step()

@@ -1,5 +1,5 @@
 """Algorithms of federated optimisation: what each adds to a site's steps and to a round.
 
-Imported from here: fedprox, scaffold.
+Imported from here: ditto, fedprox, scaffold.
 May import: common.data.
 """

@@ -397,13 +397,28 @@ def scaffold_misfit(training: Training, aggregation: Aggregation) -> str | None:
 class Personalisation(Part):
     """What each site keeps for itself."""
 
-    #: local_norm: FedBN (Li et al. 2021). personal_head: FedRep/FedPer. At the end, fine_tune: more
-    #: steps at each site; blend: a mix with the model that the site trains alone.
-    method: Literal["none", "local_norm", "personal_head", "fine_tune", "blend"] = "fine_tune"
+    #: local_norm: FedBN (Li et al. 2021). personal_head: FedRep/FedPer. ditto: a model of its own,
+    #: pulled towards the shared one (Li et al. 2021, Ditto). At the end, fine_tune: more steps at
+    #: each site; blend: a mix with the model that the site trains alone.
+    method: Literal["none", "local_norm", "personal_head", "ditto", "fine_tune", "blend"] = (
+        "fine_tune"
+    )
     #: fine_tune: steps of training.optimizer, without augmentation and without FedProx's pull.
     steps: PositiveInt = 50
     #: fine_tune: a tenth of training.learning_rate where none is given.
     learning_rate: PositiveFloat | None = None
+    #: ditto: weight of |v - w_round|^2 / 2 (their lambda); 0.1 where none is given.
+    pull: PositiveFloat | None = Field(default=None, exclude_if=lambda given: given is None)
+
+    @model_validator(mode="after")
+    def _pulls(self) -> Personalisation:
+        if self.pull is not None and self.method != "ditto":
+            message = (
+                f"pull={self.pull} goes with method: ditto; {self.method} would not see it: remove "
+                "pull"
+            )
+            raise ValueError(message)
+        return self
 
 
 class Selection(Part):

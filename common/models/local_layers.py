@@ -25,7 +25,7 @@ def local_names(config: RunConfig, network: nn.Module) -> frozenset[str]:
     ConfigurationError when nothing would be left to share, or nothing to keep.
     """
     match config.personalisation.method:
-        case "none" | "fine_tune" | "blend":
+        case "none" | "ditto" | "fine_tune" | "blend":
             return frozenset()
         case "local_norm":
             kept = frozenset(norm_parameters(network))

@@ -88,6 +88,14 @@ def compare(  # noqa: PLR0913 - one parameter an option
             "which measures each hospital with a model of the others."
         ),
     ] = None,
+    algorithms: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,...",
+            help="Algorithms side by side in one table: fedavg, fedprox, scaffold, fedbn, fedrep, "
+            "ditto; instead of arms.",
+        ),
+    ] = None,
     epsilon: EpsilonOption = None,
     changes: SetOption = None,
     matrix: Annotated[
@@ -103,22 +111,26 @@ def compare(  # noqa: PLR0913 - one parameter an option
     """
     from simulations.cli.compare import Request, run_comparison
 
+    request = Request(
+        config=config,
+        data=data,
+        out=out,
+        seeds=seeds,
+        arms=arms,
+        epsilon=epsilon,
+        threads=threads or None,
+        workers=workers,
+        engine=engine,
+        changes=tuple(changes or ()),
+        matrix=matrix,
+    )
     with _interruptible():
-        run_comparison(
-            Request(
-                config=config,
-                data=data,
-                out=out,
-                seeds=seeds,
-                arms=arms,
-                epsilon=epsilon,
-                threads=threads or None,
-                workers=workers,
-                engine=engine,
-                changes=tuple(changes or ()),
-                matrix=matrix,
-            )
-        )
+        if algorithms is None:
+            run_comparison(request)
+            return
+        from simulations.cli.sweep import run_algorithms
+
+        run_algorithms(request, algorithms)
 
 
 @app.command()

@@ -18,12 +18,15 @@ from rich.console import Console
 from rich.table import Table
 
 from client.site.cache import Cache, key_of
+from common.config.changes import Changes, changes_of
 from common.config.run_config import RunConfig, load_config
 from common.extensions.pinning import doubts, pinned
 from common.platform.durable_files import replace_durably
+from common.platform.errors import ConfigurationError
 from common.tasks import task_of
 from simulations.cli.compare import Request
 from simulations.cli.progress import LiveProgress
+from simulations.comparison.algorithms import algorithms_of
 from simulations.comparison.arm_configurations import with_epsilon
 from simulations.comparison.arms import Arm, chosen_arms
 from simulations.comparison.cohorts import (
@@ -51,6 +54,7 @@ from simulations.report.results import write_results
 @dataclass(frozen=True, kw_only=True)
 class _Combination:
     values: Mapping[str, object]
+    changes: Mapping[str, object]  # of the file that make it, by key
     config: RunConfig
     arms: tuple[Arm, ...]
     folder: str  # below the sweep's
@@ -70,11 +74,34 @@ def run_sweep(request: Request, varied: Sequence[str]) -> tuple[SweepRow, ...]:
 
     What an interrupted sweep had done is not done again.
     """
+    return _run(request, _combinations(request, varied), "sweep")
+
+
+def run_algorithms(request: Request, names: str) -> tuple[SweepRow, ...]:
+    """Compare algorithms on the same patients and splits; show and write one table.
+
+    What an interrupted comparison had done is not done again.
+    """
+    if request.arms is not None or request.matrix or request.epsilon is not None:
+        message = (
+            "--algorithms says which arms are run, without privacy; remove --arms, --matrix and "
+            "--epsilon."
+        )
+        raise ConfigurationError(message)
+    plain = load_config(request.config, changes_of(request.changes))
+    todo = []
+    for one in algorithms_of(names, plain):
+        given = with_set(one.changes, request.changes)
+        arms = (one.arm,)
+        todo.append(_combination(request, {"algorithm": one.name}, one.changes, given, arms))
+    return _run(request, todo, "algorithms")
+
+
+def _run(request: Request, todo: Sequence[_Combination], called: str) -> tuple[SweepRow, ...]:
     console = Console(stderr=not sys.stdout.isatty(), highlight=False, markup=False)
-    todo = _combinations(request, varied)  # all of them are read before the first is trained
     if request.threads:
         torch.set_num_threads(request.threads)
-    out = request.out or Path("runs") / f"{todo[0].config.name}-sweep"
+    out = request.out or Path("runs") / f"{todo[0].config.name}-{called}"
     rows: list[SweepRow] = []
     read: _Read | None = None
     for number, one in enumerate(todo, 1):
@@ -84,10 +111,12 @@ def run_sweep(request: Request, varied: Sequence[str]) -> tuple[SweepRow, ...]:
             tell(doubt)
         read = _read(request, one.config, out, tell, read)
         rows.append(_row(request, one, out, read, console))
-        _write(out, rows)
+        _write(out, rows, called)
     best = chosen(rows)
-    console.print(_table(todo[0].config, rows, best[0] if best else None))
-    for line in _ends(request, out, best):
+    by_site = called == "algorithms"
+    console.print(_table(todo[0].config, rows, best[0] if best else None, by_site=by_site))
+    changes = {one.folder: one.changes for one in todo}
+    for line in _ends(request, out / f"{called}.csv", best, changes):
         console.print(line, soft_wrap=True)
     return tuple(rows)
 
@@ -95,12 +124,28 @@ def run_sweep(request: Request, varied: Sequence[str]) -> tuple[SweepRow, ...]:
 def _combinations(request: Request, varied: Sequence[str]) -> list[_Combination]:
     found = []
     for values in combinations(varied):
-        config = load_config(request.config, with_set(values, request.changes))
-        config = pinned(with_epsilon(config, request.epsilon), simulated=True)
-        arms = chosen_arms(request.arms, config)
-        folder = key_of("combination", config.fingerprint())[:12]
-        found.append(_Combination(values=values, config=config, arms=arms, folder=folder))
+        given = with_set(values, request.changes)
+        found.append(_combination(request, values, values, given))
     return found
+
+
+def _combination(
+    request: Request,
+    values: Mapping[str, object],
+    changes: Mapping[str, object],
+    given: Changes,
+    arms: tuple[Arm, ...] = (),
+) -> _Combination:
+    """Read a combination's configuration: all of them, before the first is trained."""
+    config = load_config(request.config, given)
+    config = pinned(with_epsilon(config, request.epsilon), simulated=True)
+    return _Combination(
+        values=values,
+        changes=changes,
+        config=config,
+        arms=arms or chosen_arms(request.arms, config),
+        folder=key_of("combination", config.fingerprint())[:12],
+    )
 
 
 def _tell(console: Console, line: str) -> None:
@@ -166,9 +211,13 @@ def _number(value: float | None, digits: int = 3) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _table(config: RunConfig, rows: Sequence[SweepRow], best: SweepRow | None) -> Table:
+def _table(
+    config: RunConfig, rows: Sequence[SweepRow], best: SweepRow | None, *, by_site: bool
+) -> Table:
     metric = task_of(config.task).metric
     title = f"{config.name}: loss on validation patients, and {metric} on test patients"
+    if by_site:
+        return _table_by_site(title, rows, best)
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for key in rows[0].values:
         table.add_column(key, no_wrap=True)
@@ -188,8 +237,36 @@ def _table(config: RunConfig, rows: Sequence[SweepRow], best: SweepRow | None) -
     return table
 
 
-def _ends(request: Request, out: Path, best: tuple[SweepRow, str] | None) -> list[str]:
-    lines = [f"Table: {out / 'sweep.csv'}   Each run: {out}/FOLDER/results.json"]
+def _table_by_site(title: str, rows: Sequence[SweepRow], best: SweepRow | None) -> Table:
+    """Return a row an algorithm: what it is worth at each hospital, and their mean."""
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("algorithm", no_wrap=True)
+    table.add_column("model")
+    (first,) = rows[0].arms.values()
+    for column in ("validation", "mean", *first.sites):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("")
+    for row in rows:
+        ((arm, found),) = row.arms.items()
+        spread = f"±{found.test_std:.3f}" if found.test_std else ""
+        table.add_row(
+            str(row.values["algorithm"]),
+            "own" if arm == "personalised" else "shared",
+            _number(found.validation_loss, 4),
+            _number(found.test) + spread,
+            *(_number(value) for value in found.sites.values()),
+            "<- chosen" if row is best else "",
+        )
+    return table
+
+
+def _ends(
+    request: Request,
+    table: Path,
+    best: tuple[SweepRow, str] | None,
+    changes: Mapping[str, Mapping[str, object]],
+) -> list[str]:
+    lines = [f"Table: {table}   Each run: {table.parent}/FOLDER/results.json"]
     if best is None:
         why = (
             "None is chosen: there are no validation patients, or what was varied changes whose "
@@ -198,7 +275,8 @@ def _ends(request: Request, out: Path, best: tuple[SweepRow, str] | None) -> lis
         return [*lines, why]
     row, arm = best
     words = [str(request.config)]
-    for one in (*(f"{key}={_short(value)}" for key, value in row.values.items()), *request.changes):
+    made_by = changes[row.folder].items()
+    for one in (*(f"{key}={_short(value)}" for key, value in made_by), *request.changes):
         words += ["--set", one]
     for name in ("data", "arms", "epsilon"):
         given = getattr(request, name)
@@ -210,18 +288,21 @@ def _ends(request: Request, out: Path, best: tuple[SweepRow, str] | None) -> lis
     ]
 
 
-def _write(out: Path, rows: Sequence[SweepRow]) -> None:
-    """Write sweep.csv and sweep.json, as far as the sweep is."""
+def _write(out: Path, rows: Sequence[SweepRow], called: str) -> None:
+    """Write the table as CSV and JSON, as far as it is."""
     text = json.dumps([asdict(row) for row in rows], indent=1, allow_nan=False)
-    replace_durably(out / "sweep.json", (text + "\n").encode())
+    replace_durably(out / f"{called}.json", (text + "\n").encode())
     lines = io.StringIO()
     writer = csv.writer(lines)
     keys = list(rows[0].values)
     measured = ("arm", "validation_loss", "test", "test_std", "epsilon", "folder")
-    writer.writerow([*keys, *measured])
+    sites = list(next(iter(rows[0].arms.values())).sites) if called == "algorithms" else []
+    writer.writerow([*keys, *measured, *sites])
     for row in rows:
         for arm, found in row.arms.items():
             numbers = (found.validation_loss, found.test, found.test_std, found.epsilon)
             told = ["" if value is None else value for value in numbers]
-            writer.writerow([*map(_short, row.values.values()), arm, *told, row.folder])
-    replace_durably(out / "sweep.csv", lines.getvalue().encode())
+            known = [found.sites.get(site) for site in sites]
+            each = ["" if value is None else value for value in known]
+            writer.writerow([*map(_short, row.values.values()), arm, *told, row.folder, *each])
+    replace_durably(out / f"{called}.csv", lines.getvalue().encode())

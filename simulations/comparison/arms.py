@@ -21,6 +21,7 @@ from client.training.fine_tuning import fine_tune
 from client.training.local_model import LocalModel, open_local_model
 from client.training.private_round import counted
 from client.training.training_site import Guard, Site
+from common.algorithms.ditto import personal_weights
 from common.config.run_config import RunConfig, without_privacy
 from common.data.kept_items import joined_items
 from common.data.sample import Patients
@@ -193,10 +194,11 @@ def _store(
 ) -> RunStore | None:
     """Return where rounds are saved; None where going on would not give the same result.
 
-    That is so with privacy, and where sites keep layers or control variates, which are lost
-    with the process.
+    That is so with privacy, and where sites keep layers, models or control variates, which are
+    lost with the process.
     """
-    keeps = local_model.local or config.aggregation.rule == "scaffold"
+    ditto = config.personalisation.method == "ditto"
+    keeps = ditto or local_model.local or config.aggregation.rule == "scaffold"
     if setting.unfinished is None or config.privacy != "none" or keeps:
         return None
     return setting.unfinished.store(f"{run}-{setting.fold}")
@@ -225,10 +227,11 @@ def _federated(label: str, config: RunConfig, sites: SiteSet, setting: ArmSettin
     state, local_model, records, told = _run(
         label, config, sites, setting, f"{label}-{setting.seed}"
     )
-    measured = {
-        name: _measure(local_model, site, state.chosen, site.memory.recall(state.run, state.round))
-        for name, site in sites.items()
-    }
+    measured = {}
+    for name, site in sites.items():
+        kept = site.memory.recall(state.run, state.round)
+        weights = personal_weights(kept) or state.chosen
+        measured[name] = _measure(local_model, site, weights, kept)
     # A site may have stopped before the last round; what it spent stays spent.
     epsilon = {name: spent for record in records for name, spent in record.epsilon.items()}
     guards = {name: sites[name].guard for name in epsilon}
@@ -339,7 +342,7 @@ def _personalised(
     """Keep layers at each site during the run, or make the shared model its own afterwards."""
     config = without_privacy(setting.config)
     method = config.personalisation.method
-    if method in {"local_norm", "personal_head"}:
+    if method in {"local_norm", "personal_head", "ditto"}:
         return _federated("personalised", config, sites, setting)
     shared = before.get("federated") or _federated("federated", plain(config), sites, setting)
     own: Mapping[str, Weights] = {}

@@ -13,7 +13,7 @@ import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -40,6 +40,7 @@ class ArmFound:
     test: float | None  # headline metric on test patients; None: no value
     test_std: float  # over seeds
     epsilon: float | None  # the largest of the sites'
+    sites: Mapping[str, float | None] = field(default_factory=dict)  # headline at each, as `test`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,12 +108,17 @@ def _found(found: Comparison, arm: Arm) -> ArmFound:
     losses = [loss for outcome in outcomes for loss in outcome.validation.values()]
     together = torch.cat(losses) if losses else torch.zeros(0)
     values = [v for seed in found.seeds if math.isfinite(v := found.value(arm, seed))]
+    each = {
+        cohort.name: [found.site_value(arm, seed, cohort.name) for seed in found.seeds]
+        for cohort in found.cohorts
+    }
     spent = [epsilon for outcome in outcomes for epsilon in outcome.epsilon.values()]
     return ArmFound(
         validation_loss=_known(float(together.double().mean())) if len(together) else None,
         test=statistics.fmean(values) if values else None,
         test_std=statistics.stdev(values) if len(values) > 1 else 0.0,
         epsilon=max(spent) if spent else None,
+        sites={name: _known(statistics.fmean(several)) for name, several in each.items()},
     )
 
 
@@ -123,17 +129,22 @@ def _known(value: float) -> float | None:
 def chosen(rows: Sequence[SweepRow]) -> tuple[SweepRow, Arm] | None:
     """Return the row of the smallest validation loss, and the arm that it was chosen by.
 
-    None where no row has one, or where the rows' losses are not of one kind: those of other tasks
-    or other patients say nothing of each other.
+    Each row is chosen by the first of its arms in that order. None where no row has a loss, or
+    where the rows' losses are not of one kind: those of other tasks or other patients say nothing
+    of each other.
     """
     if any(key.partition(".")[0] in _OTHER_LOSSES for row in rows for key in row.values):
         return None
-    arm = next((arm for arm in _CHOOSING if any(arm in row.arms for row in rows)), None)
-    if arm is None:
+    losses: list[tuple[float, int, Arm]] = []
+    for number, row in enumerate(rows):
+        arm = next((arm for arm in _CHOOSING if arm in row.arms), None)
+        loss = None if arm is None else row.arms[arm].validation_loss
+        if arm is not None and loss is not None:
+            losses.append((loss, number, arm))
+    if not losses:
         return None
-    known = [(row.arms[arm].validation_loss, n) for n, row in enumerate(rows)]
-    losses = [(loss, n) for loss, n in known if loss is not None]
-    return (rows[min(losses)[1]], arm) if losses else None
+    _, number, arm = min(losses)
+    return rows[number], arm
 
 
 # --- rows that are done ------------------------------------------------------------------
