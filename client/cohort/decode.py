@@ -54,6 +54,7 @@ class Object:
     path: str  # below the site's folder
     key: str  # in the store
     header: Header
+    frame: int | None = None  # the one that is meant; None: all of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,7 +244,8 @@ def pixels_of(item: Object, store: PixelStore) -> Pixels:
     if entry is None or entry.stored is None:
         raise UnusableFile(Reason.UNREADABLE, "the cache lost it; run again")
     slope, intercept, padding = lines_of(entry.facts)
-    return Pixels(stored=entry.stored, slope=slope, intercept=intercept, padding=padding)
+    found = Pixels(stored=entry.stored, slope=slope, intercept=intercept, padding=padding)
+    return found if item.frame is None else found.frames(slice(item.frame, item.frame + 1))
 
 
 @lru_cache(maxsize=4096)

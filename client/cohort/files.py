@@ -128,7 +128,13 @@ def _channels(
             for beside in files_beside(path):
                 image_below(site, os.path.relpath(beside, site))
             name = os.path.relpath(path, site)  # one name, however the table writes it
-            named = NamedFile(path=path, name=name, patient=row["PatientID"], study=key)
+            named = NamedFile(
+                path=path,
+                name=name,
+                patient=row["PatientID"],
+                study=key,
+                several=rules.time is not None,
+            )
             image = describe(named, slide=rules.slide is not None)
         except UnusableFile as problem:
             detail = f"{column} {row[column]!r}: {problem.detail}".rstrip(": ")

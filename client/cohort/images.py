@@ -17,7 +17,7 @@ from client.dicom.pixels.pixel_store import PixelStore
 from client.dicom.reading.phases import check_phases
 from client.dicom.reading.read import Header
 from client.dicom.reading.rescale import Pixels
-from client.dicom.reading.time_axis import phases_of, stack_of
+from client.dicom.reading.time_axis import each_frame, phases_of, stack_of
 from client.dicom.reading.uptake import SUV, suv_factor
 from client.dicom.reading.volume import levels_of, plane_affine, stack_slices
 from client.dicom.reasons import Reason, Unusable, UnusableFile
@@ -293,8 +293,9 @@ def _at_several_times(
             with contained():
                 if owned & decoded.broken_series:
                     raise UnusableFile(Reason.INCOMPLETE_SERIES, f"{len(items)} can be read")
-                held = {id(item.header): item for item in items}
-                headers = [item.header for item in items]
+                shots = [shot for item in items for shot in _each_frame(item)]
+                held = {id(shot.header): shot for shot in shots}
+                headers = [shot.header for shot in shots]
                 phases = [
                     [held[id(header)] for header in phase]
                     for phase in phases_of(headers, time.by, time.frames)
@@ -305,6 +306,12 @@ def _at_several_times(
             yield problem.listed(what, decoded.grouping.whose(first))
             continue
         yield from made
+
+
+def _each_frame(item: Object) -> Iterator[Object]:
+    """Yield each frame of an object as an object."""
+    for frame, header in enumerate(each_frame(item.header)):
+        yield replace(item, header=header, frame=frame if item.header.frames > 1 else None)
 
 
 def _pictured(
@@ -363,7 +370,7 @@ def _flat_images(item: Object, pixels: Pixels, decoded: Decoded) -> Iterator[Ima
                     source=item.path,
                     header=item.header,
                     values=_checked(pixels.values(frame)),
-                    frame=frame,
+                    frame=frame if item.frame is None else item.frame,
                     geometry=None,
                     first=item.path,
                     padding=_first(pixels.padded((slice(frame, frame + 1),))),

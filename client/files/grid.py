@@ -23,4 +23,5 @@ class FileGrid:
     positions: tuple[Position, ...] = ()  # of each frame, mm (LPS)
     orientations: tuple[Cosines, ...] = ()  # of each frame
     aspect: float = 1.0  # height of a pixel over its width, where spacing is None
+    times: int = 1  # frames are those of the first time, then those of the next
     space: str = ""  # what the positions are measured in: patient, or an atlas

@@ -15,6 +15,7 @@ from client.dicom.codec.decode import LARGEST_BYTES
 from client.dicom.headers.instance import Instance
 from client.dicom.quiet import quiet
 from client.dicom.reading.files import File
+from client.dicom.reading.frame_times import FrameFacts
 from client.dicom.reading.read import Header
 from client.dicom.reading.rescale import Pixels
 from client.dicom.reasons import Reason, UnusableFile
@@ -36,6 +37,7 @@ class NamedFile:
     name: str  # below the site's folder
     patient: str  # the row's PatientID
     study: str  # what names the row: its file, or that of the series that gives the grid
+    several: bool = False  # it may hold several times
 
 
 def describe(named: NamedFile, *, slide: bool = False) -> Instance:
@@ -47,7 +49,7 @@ def describe(named: NamedFile, *, slide: bool = False) -> Instance:
     if not status.st_size:
         raise UnusableFile(Reason.EMPTY_FILE)
     _check_kind(named.path, slide=slide)
-    grid = FileGrid() if slide else _grid(named.path)
+    grid = FileGrid() if slide else _grid(named)
     size = grid.frames * grid.rows * grid.columns * grid.samples * max(grid.bits // 8, 1)
     if size > LARGEST_BYTES:
         detail = f"{grid.frames} x {grid.rows} x {grid.columns} x {grid.samples} values"
@@ -76,6 +78,7 @@ def describe(named: NamedFile, *, slide: bool = False) -> Instance:
         slice_thickness=None,
         number=0,
         remarks=frozenset(),
+        each=_times(grid),
         issuer="",
         patient_sex="",
         birth_date="",
@@ -114,9 +117,23 @@ def read(file: File, named: NamedFile) -> tuple[Header, Pixels]:
     return header, pixels
 
 
-def _grid(path: Path) -> FileGrid:
+def _grid(named: NamedFile) -> FileGrid:
     with quiet():
-        return nifti_grid(path) if _is_nifti(path) else picture_grid(path)
+        if _is_nifti(named.path):
+            return nifti_grid(named.path, several=named.several)
+        return picture_grid(named.path)
+
+
+def _times(grid: FileGrid) -> tuple[FrameFacts, ...]:
+    """Return the time of each frame, by its place along the fourth axis; () of one time."""
+    if grid.times == 1:
+        return ()
+    slices = grid.frames // grid.times
+    return tuple(
+        FrameFacts(temporal_position=float(time))
+        for time in range(grid.times)
+        for _ in range(slices)
+    )
 
 
 def _is_nifti(path: Path) -> bool:

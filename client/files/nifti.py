@@ -54,13 +54,21 @@ class _Frames:
     affine: Float  # index (slice, row, column) -> mm, as frames lie
 
     def values(self, array: Array) -> Array:
-        """Return (frames, rows, columns) of (i, j, k)."""
-        return self.turn.values(array.transpose(self.order))
+        """Return (frames, rows, columns) of (i, j, k, times), one time after the other."""
+        found = [self.turn.values(one.transpose(self.order)) for one in np.moveaxis(array, 3, 0)]
+        return np.concatenate(found)
 
 
-def nifti_grid(path: Path) -> FileGrid:
-    """Return where a volume's slices lie; UnusableFile says why it cannot be used."""
+def nifti_grid(path: Path, *, several: bool = False) -> FileGrid:
+    """Return where a volume's slices lie; UnusableFile says why it cannot be used.
+
+    Volumes of `several` times may follow each other along a fourth axis.
+    """
     image = _opened(path)
+    *_, times = _size(image)
+    if times > 1 and not several:
+        detail = f"{times} volumes in one file; cohort.images.time says how several are read"
+        raise UnusableFile(Reason.MULTI_PHASE, detail)
     frames = _frames(image)
     slices, rows, columns = _turned_shape(image, frames)
     step, down, across = frames.affine[:3, :3].T
@@ -71,11 +79,12 @@ def nifti_grid(path: Path) -> FileGrid:
     return FileGrid(
         rows=rows,
         columns=columns,
-        frames=slices,
+        frames=slices * times,
         bits=8 * _kind(image).itemsize,
         spacing=(_rounded(height), _rounded(width)),
-        positions=tuple((float(x), float(y), float(z)) for x, y, z in places),
-        orientations=(cosines,) * slices,
+        positions=tuple((float(x), float(y), float(z)) for x, y, z in places) * times,
+        orientations=(cosines,) * slices * times,
+        times=times,
         space=_space(image),
     )
 
@@ -141,17 +150,16 @@ def _kind(image: Nifti1Image) -> np.dtype[np.generic]:
     return found
 
 
-def _size(image: Nifti1Image) -> tuple[int, int, int]:
+def _size(image: Nifti1Image) -> tuple[int, int, int, int]:
+    """Return how many voxels lie along i, j and k, and how many times there are."""
     size = [int(n) for n in image.shape]
-    while len(size) > 3 and size[-1] == 1:
+    while len(size) > 4 and size[-1] == 1:
         size.pop()
-    size += [1] * (3 - len(size))
-    if len(size) > 3:
-        detail = f"{len(size)} axes ({' x '.join(map(str, size))}): several volumes in one file"
-        raise UnusableFile(Reason.MULTI_PHASE, detail)
-    if min(size) < 1:
-        raise UnusableFile(Reason.MISSING_HEADER, f"{' x '.join(map(str, size))} voxels")
-    return size[0], size[1], size[2]
+    size += [1] * (4 - len(size))
+    if len(size) > 4 or min(size) < 1:
+        detail = f"{' x '.join(map(str, size))} values, expected three axes or four"
+        raise UnusableFile(Reason.DECODE_ERROR, detail)
+    return size[0], size[1], size[2], size[3]
 
 
 def _frames(image: Nifti1Image) -> _Frames:

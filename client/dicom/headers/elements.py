@@ -19,6 +19,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from client.dicom.headers.wanted import B_VALUES, DIGITS_IN, PRIVATE, SHORTS
+from client.dicom.reading.frame_times import FrameFacts, facts_of_frames
 from client.dicom.reading.groups import as_integer, issuer_of, text_of
 from client.dicom.reading.read import (
     ACQUIRED,
@@ -102,6 +103,9 @@ class Elements(Protocol):
 
     def tracer(self) -> Tracer | None:
         """Return what a PET says of dose, patient and times; None for another image."""
+
+    def each(self, frames: int) -> tuple[FrameFacts, ...]:
+        """Return what each of several frames says of its time, echo or weighting."""
 
     def issuer(self) -> str:
         """Return who issued the PatientID: name, universal entity ID, type, by backslashes."""
@@ -226,6 +230,12 @@ class Scanned:
         if self.values.get("Modality", b"").strip(b" \0") == b"PT":
             raise UnusualHeader
         return None
+
+    def each(self, frames: int) -> tuple[FrameFacts, ...]:
+        """Return nothing; several frames are none of the easy case."""
+        if frames > 1:
+            raise UnusualHeader
+        return ()
 
     def issuer(self) -> str:
         """Return who issued the PatientID; qualifiers are none of the easy case."""
@@ -366,6 +376,10 @@ class Parsed:
     def tracer(self) -> Tracer | None:
         """Return what a PET says of dose, patient and times."""
         return tracer_of(self.dataset)
+
+    def each(self, frames: int) -> tuple[FrameFacts, ...]:
+        """Return what each of several frames says of its time, echo or weighting."""
+        return facts_of_frames(self.dataset, frames)
 
     def issuer(self) -> str:
         """Return who issued the PatientID."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from client.dicom.headers.checks import Scan, check_image
 from client.dicom.headers.elements import Elements
 from client.dicom.reading.files import File
+from client.dicom.reading.frame_times import FrameFacts
 from client.dicom.reading.presentation_intent import presentation_of, units_of
 from client.dicom.reading.read import Cosines, Header, ImageKey, PixelShape, Position, is_localizer
 from client.dicom.reading.technique import Technique
@@ -67,6 +68,7 @@ class Instance:
     acquired: tuple[float | None, ...] = ()  # of read.ACQUIRED
     technique: Technique = field(default_factory=Technique)  # how it was made
     tracer: Tracer | None = None  # of a PET
+    each: tuple[FrameFacts, ...] = ()  # of several frames, where they say something
 
     @property
     def key(self) -> ImageKey:
@@ -105,6 +107,7 @@ class Instance:
             description=self.series_description,
             made=self.technique.made,
             image_type=self.image_type,
+            each=self.each,
         )
 
 
@@ -232,6 +235,7 @@ def describe(file: File, found: Scan) -> Instance:
         acquired=elements.acquired(),
         technique=elements.technique(),
         tracer=elements.tracer(),
+        each=elements.each(frames),
         remarks=found.remarks | _remarks(elements, frames, shape, enhanced=len(positions) > 1),
     )
 

@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from client.dicom.headers.instance import Instance, Quarantined, Series
+from client.dicom.reading.frame_times import facts_from, kept
 from client.dicom.reading.technique import technique_from
 from client.dicom.reading.tracer import Tracer
 from client.dicom.reasons import Reason
 from client.dicom.remarks import Remark
 
 #: Raised when the tables or what stands in them change; an index of another version is made anew.
-VERSION = 11
+VERSION = 12
 
 #: A patient, study or series that files describe differently has one row for each description.
 SCHEMA = """
@@ -127,7 +128,14 @@ def series_row(image: Instance) -> Row:
 
 def instance_row(image: Instance, series_id: int) -> Row:
     """Return what an image's row holds."""
-    geometry = [image.spacing, image.positions, image.orientations, image.aspect, image.acquired]
+    geometry = (
+        image.spacing,
+        image.positions,
+        image.orientations,
+        image.aspect,
+        image.acquired,
+        kept(image.each),
+    )
     return (
         str(image.path),
         image.size,
@@ -162,7 +170,7 @@ def instance_row(image: Instance, series_id: int) -> Row:
 
 def instance_of(row: sqlite3.Row) -> Instance:
     """Return the image of a row of INSTANCES."""
-    spacing, positions, orientations, aspect, acquired = json.loads(row["geometry"])
+    spacing, positions, orientations, aspect, acquired, each = json.loads(row["geometry"])
     return Instance(
         path=Path(row["path"]),
         size=row["size"],
@@ -207,6 +215,7 @@ def instance_of(row: sqlite3.Row) -> Instance:
         presentation=row["presentation"],
         aspect=aspect,
         acquired=tuple(acquired),
+        each=facts_from(each),
         remarks=frozenset(Remark[name] for name in row["remarks"].split(",") if name),
         technique=technique_from(json.loads(row["technique"])),
         tracer=Tracer(**json.loads(row["tracer"])) if row["tracer"] else None,

@@ -19,6 +19,7 @@ from pydicom.uid import (
 
 from client.dicom.codec.decode import LARGEST_BYTES, decode, frames_of
 from client.dicom.quiet import quiet
+from client.dicom.reading.frame_times import FrameFacts, facts_of_frames
 from client.dicom.reading.groups import as_integer, group_item, number_of, region_shapes, text_of
 from client.dicom.reading.never_decoded import check_pictured
 from client.dicom.reading.parse import BoundedFile, parse_file
@@ -98,6 +99,7 @@ class Header:
     description: str = ""  # SeriesDescription
     made: str = ""  # date and time of acquisition, else of the series: YYYYMMDDHHMMSS
     image_type: str = ""  # values joined by backslashes
+    each: tuple[FrameFacts, ...] = ()  # of several frames, where they say something
 
     @property
     def key(self) -> ImageKey:
@@ -191,6 +193,7 @@ def _header(dataset: Dataset) -> Header:
             )
         ),
         image_type=text_of(dataset, "ImageType"),
+        each=facts_of_frames(dataset, frames),
     )
 
 

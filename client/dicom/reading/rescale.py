@@ -31,6 +31,15 @@ class Pixels:
     intercept: NDArray[np.float64]  # (frames,)
     padding: tuple[Padding | None, ...] = ()  # of each frame; empty: none of them has any
 
+    def frames(self, some: slice) -> Pixels:
+        """Return some of the frames."""
+        return Pixels(
+            stored=self.stored[some],
+            slope=self.slope[some],
+            intercept=self.intercept[some],
+            padding=self.padding[some],
+        )
+
     def values(self, frame: int) -> NDArray[np.float32]:
         """Return one frame as quantities, (rows, columns[, 3]); padding is at the lowest."""
         found: NDArray[np.float32] = self.stored[frame].astype(np.float32)  # always a copy

@@ -12,11 +12,16 @@ picture says and that tells those of each place apart:
     instance            InstanceNumber, where it goes place by place, phase by phase, or anew at
                         each place; numbers in any other order say nothing
 
+Frames of one object are pictures like others: an enhanced object's groups say the same of each,
+with NominalCardiacTriggerDelayTime or TemporalPositionTimeOffset for TriggerTime and
+EffectiveEchoTime for EchoTime; a cine's frames follow each other by FrameTime (frame_times.py).
+Frames of one object that do not say where they lie are of one place.
+
 Nothing is made up: places with different numbers of pictures are MULTI_PHASE_UNEVEN; pictures that
 nothing orders, or that vary in two ways (phases of two echoes, magnitude and phase of a beat), are
 PHASE_ORDER_UNKNOWN.
 
-Public: phases_of, stack_of.
+Public: each_frame, phases_of, stack_of.
 """
 
 from __future__ import annotations
@@ -25,7 +30,9 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
+from client.dicom.reading.frame_times import FrameFacts
 from client.dicom.reading.phases import Placed, at_one_place
 from client.dicom.reading.read import ACQUIRED, Header
 from client.dicom.reasons import Reason, UnusableFile
@@ -65,16 +72,11 @@ _KINDS = ("echo", "b_value")
 def phases_of(headers: Sequence[Header], by: str, frames: int | None) -> list[list[Header]]:
     """Return the chosen phases, each with one picture of every place, in the same order of places.
 
-    `by` is one kind of evidence, or auto; `frames` phases are taken evenly by rank, None takes all.
+    Each header is of one frame (`each_frame`). `by` is one kind of evidence, or auto; `frames`
+    phases are taken evenly by rank, None takes all.
     UnusableFile says why there are none.
     """
-    several = [header for header in headers if header.frames != 1]
-    if several:
-        detail = f"{several[0].frames} frames in one object, whose times are not read"
-        raise UnusableFile(Reason.PHASE_ORDER_UNKNOWN, detail)
-    if any(not header.positions for header in headers):
-        raise UnusableFile(Reason.NO_GEOMETRY)
-    places = [[header for header, _ in place] for place in at_one_place(_placed(headers))]
+    places = _places(headers)
     count = _even(places)
     if count < (frames or 2):
         told = "1 picture" if count == 1 else f"{count} pictures"
@@ -83,6 +85,49 @@ def phases_of(headers: Sequence[Header], by: str, frames: int | None) -> list[li
     ordered = _ordered(places, by)
     ranks = range(count) if frames is None else [n * count // frames for n in range(frames)]
     return [[place[rank] for place in ordered] for rank in ranks]
+
+
+def each_frame(header: Header) -> list[Header]:
+    """Return the header of each frame, as if it were an object of its own.
+
+    What a frame does not say itself its object says for it.
+    """
+    if header.frames == 1:
+        return [header]
+    found = []
+    for frame in range(header.frames):
+        facts = header.each[frame] if header.each else FrameFacts()
+        own = {
+            "TemporalPositionIdentifier": facts.temporal_position,
+            "TriggerTime": facts.trigger_time,
+            "AcquisitionNumber": facts.acquisition,
+            "EchoTime": facts.echo_time,
+            "DiffusionBValue": facts.b_value,
+        }
+        held = dict(zip(ACQUIRED, header.acquired, strict=False))
+        said = held | {name: value for name, value in own.items() if value is not None}
+        found.append(
+            replace(
+                header,
+                frames=1,
+                positions=header.positions[frame : frame + 1],
+                orientations=header.orientations[frame : frame + 1],
+                acquired=tuple(said.get(name) for name in ACQUIRED),
+                made=facts.made or header.made,
+                image_type=facts.image_type or header.image_type,
+                each=(),
+            )
+        )
+    return found
+
+
+def _places(headers: Sequence[Header]) -> list[list[Header]]:
+    """Return the pictures of each place; frames of one object without a place are of one."""
+    if all(header.positions for header in headers):
+        return [[header for header, _ in place] for place in at_one_place(_placed(headers))]
+    if any(header.positions for header in headers) or len({h.instance for h in headers}) > 1:
+        raise UnusableFile(Reason.NO_GEOMETRY)
+    return [list(headers)]
 
 
 def _placed(headers: Sequence[Header]) -> list[Placed]:
@@ -186,9 +231,12 @@ def _is_regular(values: Sequence[Sequence[_Value | None]]) -> bool:
 def stack_of(header: Header, join: str) -> tuple[object, ...]:
     """Return what slices of one stack have in common: their series, or with `slices` its like.
 
+    Several frames in one object that do not say where they lie are a stack of their own.
     Series whose descriptions differ in the number at their end alone are one stack, where study,
     orientation, frame of reference, matrix and pixel spacing are one.
     """
+    if header.frames > 1 and not header.positions:
+        return (header.study, header.series, header.instance)
     if join == "none" or not header.description:
         return (header.study, header.series)
     turned = tuple(round(c, 2) + 0.0 for c in header.orientations[0]) if header.orientations else ()
