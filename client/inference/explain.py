@@ -31,7 +31,13 @@ from client.inference.study_reading import Item
 from client.results.score import Attribution, Heatmap
 from common.bundle.onnx import Deployed
 from common.config.run_config import RunConfig, Table
-from common.config.tasks.forms import BoundedNumber, LabelMap, LabelProbabilities, SurvivalCurve
+from common.config.tasks.forms import (
+    BoundedNumber,
+    IncidenceCurves,
+    LabelMap,
+    LabelProbabilities,
+    SurvivalCurve,
+)
 from common.models.bags import AttentionPool, BagClassifier, pools
 from common.models.fusion import Classifier
 from common.tasks import task_of
@@ -58,22 +64,25 @@ class Aim:
     """The one number that is explained."""
 
     label: str
-    place: int | None  # of the network's outputs; None: their sum
+    place: int | slice | None  # of the network's outputs; several or None: their sum, or of all
 
     def of(self, output: Tensor) -> Tensor:
         """Return (items,) of (items, outputs)."""
-        return output.sum(dim=1) if self.place is None else output[:, self.place]
+        chosen = output if self.place is None else output[:, self.place]
+        return chosen.reshape(len(output), -1).sum(dim=1)
 
 
 def aim_of(config: RunConfig, output: Tensor) -> Aim:
     """Return what is explained of one output, (outputs,).
 
-    The positive class of two, the largest of several, for survival the risk of the event, and for a
-    number or a grade that it is higher.
+    The positive class of two, the largest of several, for survival the risk of the event or of
+    the first cause, and for a number or a grade that it is higher.
     """
     match config.task.predicts:
         case SurvivalCurve(event=event):
             return Aim(label=f"risk of {event}", place=None)
+        case IncidenceCurves(causes=causes, times=times):
+            return Aim(label=f"risk of {causes[0]}", place=slice(len(times)))
         case LabelProbabilities(ordered=True):
             return Aim(label=f"a higher {config.task.outcome_columns[0]}", place=None)
         case LabelProbabilities():
@@ -97,7 +106,7 @@ def strength_of(answered: Answered) -> float:
     place = aim_of(config, output).place
     prediction = task_of(config.task).predict(output[None])[0]
     if place is not None:
-        return float(prediction[place])
+        return float(prediction[place] if isinstance(place, int) else prediction[place][-1])
     return float(1 - prediction[0 if isinstance(form, LabelProbabilities) else -1])
 
 

@@ -8,7 +8,7 @@ from common.config.cohort import Cohort
 from common.config.parts.extension import is_extension
 from common.config.tasks import Task
 from common.config.tasks.extension_task import ExtensionTask
-from common.config.tasks.forms import LabelProbabilities
+from common.config.tasks.forms import IncidenceCurves, LabelProbabilities
 from common.config.training import Aggregation, Flip, Model, Training, scaffold_misfit
 
 if TYPE_CHECKING:
@@ -135,13 +135,19 @@ def _check_emphasis(config: RunConfig) -> None:
         if named and (training.loss is not None or isinstance(config.task, ExtensionTask)):
             message = f"training.{named[0]} changes a loss of ours; an extension's is given"
             raise ValueError(message)
-        _check_grades(config.task, training, named)
+        _check_own_loss(config.task, training, named)
         _check_emphasis_of_task(config.task, training, named)
 
 
-def _check_grades(task: Task, training: Training, named: list[str]) -> None:
-    """Refuse losses of classes without an order: those of grades are of each cut."""
+def _check_own_loss(task: Task, training: Training, named: list[str]) -> None:
+    """Refuse losses of classes without an order, or of one event: grades and causes have others."""
     form = task.predicts
+    if isinstance(form, IncidenceCurves) and training.loss:
+        message = (
+            "training.loss is of one event's hazards, and outcome: competing has several causes; "
+            "remove it"
+        )
+        raise ValueError(message)
     if not isinstance(form, LabelProbabilities) or not form.ordered:
         return
     for name in (*named, *(["loss"] if training.loss else [])):

@@ -29,6 +29,7 @@ _VALUES: Mapping[str, float] = {
     "auroc": 0.5,
     "macro_auroc": 0.5,
     "concordance": 0.5,
+    "cause_auc": 0.5,
     "dice": 0.0,
     "r2": 0.0,
     "quadratic_kappa": 0.0,

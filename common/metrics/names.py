@@ -35,7 +35,21 @@ _WORDS: Mapping[str, str] = {
     "ranked_probability": "ranked probability score",
     "macro_f1": "macro F1",
     "f1": "F1",
+    "cause_auc": "AUC at the horizon, mean over causes",
     "loss": "loss",
+}
+
+#: Of a label, grade, structure, time or cause; the longer beginning comes first.
+_OF: Mapping[str, str] = {
+    "auroc_above_": "AUROC of lying above {}",
+    "auroc_": "AUROC of {}",
+    "auc_at_": "AUC at {}",
+    "auc_": "AUC of {} at the horizon",
+    "brier_": "integrated Brier score of {}",
+    "observed_": "observed incidence of {} at the horizon",
+    "predicted_": "predicted incidence of {} at the horizon",
+    "dice_": "Dice of {}",
+    "hd95_": "HD95 of {}",
 }
 
 
@@ -43,13 +57,7 @@ def metric_words(name: str) -> str:
     """Return a metric's name as people read it; an unknown one without its underscores."""
     if name in _WORDS:
         return _WORDS[name]
-    if name.startswith("auroc_above_"):
-        return f"AUROC of lying above {name.removeprefix('auroc_above_')}"
-    if name.startswith("auroc_"):
-        return f"AUROC of {name.removeprefix('auroc_')}"
-    if name.startswith("auc_at_"):
-        return f"AUC at {name.removeprefix('auc_at_')}"
-    for short in ("dice", "hd95"):
-        if name.startswith(f"{short}_"):
-            return f"{_WORDS[short]} of {name.removeprefix(short + '_')}"
+    for start, words in _OF.items():
+        if name.startswith(start):
+            return words.format(name.removeprefix(start))
     return name.replace("_", " ")

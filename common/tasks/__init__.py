@@ -29,7 +29,6 @@ def task_of(config: TaskOfRun, spacing: tuple[float, ...] | None = None) -> Task
     from common.tasks.diagnosis import Diagnosis
     from common.tasks.extension_classes import ExtensionClasses
     from common.tasks.ordinal import Grades
-    from common.tasks.prognosis import FixedHorizon, Survival
     from common.tasks.regression import Regression
     from common.tasks.segmentation import Segmentation
 
@@ -37,8 +36,7 @@ def task_of(config: TaskOfRun, spacing: tuple[float, ...] | None = None) -> Task
         case SegmentationTask():
             return Segmentation(config=config, spacing=spacing)
         case PrognosisTask():
-            over_time = config.outcome == "survival"
-            return Survival(config=config) if over_time else FixedHorizon(config=config)
+            return _prognosis(config)
         case DiagnosisTask():
             ordinal = config.type == "ordinal"
             return Grades(config=config) if ordinal else Diagnosis(config=config)
@@ -46,3 +44,16 @@ def task_of(config: TaskOfRun, spacing: tuple[float, ...] | None = None) -> Task
             return Regression(config=config)
         case ExtensionTask():
             return ExtensionClasses(config=config)
+
+
+def _prognosis(config: PrognosisTask) -> Task:
+    from common.tasks.competing import CompetingRisks
+    from common.tasks.prognosis import FixedHorizon, Survival
+
+    match config.outcome:
+        case "survival":
+            return Survival(config=config)
+        case "competing":
+            return CompetingRisks(config=config)
+        case "fixed_horizon":
+            return FixedHorizon(config=config)

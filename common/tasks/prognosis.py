@@ -35,7 +35,7 @@ from common.tasks.survival_scores import Grid, Outcomes, exact, released, summar
 from common.tasks.task import Scores, UnusableLabel, at_least_float32
 
 #: Hazard of an interval before anything is learned; public.
-_INITIAL_HAZARD = 0.08
+INITIAL_HAZARD = 0.08
 
 _Values = TypeVar("_Values", Tensor, np.ndarray)
 
@@ -73,7 +73,7 @@ class ProportionalHazards(nn.Module):
     def __init__(self, network: nn.Module, intervals: int) -> None:
         super().__init__()
         self.network = network
-        start = math.log(_INITIAL_HAZARD / (1 - _INITIAL_HAZARD))
+        start = math.log(INITIAL_HAZARD / (1 - INITIAL_HAZARD))
         self.baseline = nn.Parameter(torch.full((intervals,), start))
 
     def forward(self, image: Tensor, table: Tensor) -> Tensor:
@@ -121,11 +121,6 @@ class Survival:
     def metric(self) -> str:
         """Harrell's C-index."""
         return "concordance"
-
-    @property
-    def horizon(self) -> float:
-        """Time at which the time-dependent AUC is taken."""
-        return self.config.horizon or self.config.intervals[len(self.config.intervals) // 2]
 
     def columns(self) -> tuple[str, ...]:
         """Return the event and time columns."""
@@ -196,7 +191,13 @@ class Survival:
 
     @property
     def _grid(self) -> Grid:
-        return Grid(edges=_as_stored(self.config.intervals), horizon=_as_stored([self.horizon])[0])
+        return grid_of(self.config)
+
+
+def grid_of(config: PrognosisTask) -> Grid:
+    """Return the public times; without a horizon, the AUC is taken in the middle."""
+    horizon = config.horizon or config.intervals[len(config.intervals) // 2]
+    return Grid(edges=_as_stored(config.intervals), horizon=_as_stored([horizon])[0])
 
 
 def _as_stored(times: Sequence[float]) -> np.ndarray:

@@ -145,8 +145,8 @@ def _areas(
     if not _told(case, known, owner, smallest):
         case, control = np.zeros_like(case), np.zeros_like(case)
     weight = metrics.event_weights(time, event) if len(time) else time
-    cases, controls = (_ranges(risk, owner, smallest, part) for part in (case, control))
-    weighted = _ranges(risk, owner, smallest, case, weight)
+    cases, controls = (ranges_among(risk, owner, smallest, part) for part in (case, control))
+    weighted = ranges_among(risk, owner, smallest, case, weight)
     return (
         {"case": np.stack(cases[:2]), "control": np.stack(controls[:2])},
         {"case_weight": np.stack(weighted), "control_spread": controls.spread},
@@ -157,9 +157,10 @@ def _told(case: Bool, known: Bool, owner: Owners, smallest: int) -> bool:
     return all(patients_in(owner, rows) >= smallest for rows in (case, known & ~case))
 
 
-def _ranges(
+def ranges_among(
     risk: Float, owner: Owners, smallest: int, rows: Bool, weight: Float | None = None
 ) -> Ranges:
+    """Return ranges of risk of these rows, of zeros where there are none."""
     if not rows.any():
         return Ranges(np.zeros(BINS), np.zeros(BINS), np.zeros(BINS))
     held, _ = ranges_of(risk[rows], owner[rows], smallest, None if weight is None else weight[rows])

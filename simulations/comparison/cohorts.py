@@ -22,7 +22,13 @@ from client.site.quality_section import QualityRules
 from client.training.cohort_features import site_of, with_features
 from client.training.training_site import Site
 from common.config.run_config import Cohort, RunConfig, Split
-from common.config.tasks.forms import BoundedNumber, LabelMap, LabelProbabilities, SurvivalCurve
+from common.config.tasks.forms import (
+    BoundedNumber,
+    IncidenceCurves,
+    LabelMap,
+    LabelProbabilities,
+    SurvivalCurve,
+)
 from common.platform.errors import CohortError, ConfigurationError
 from common.tasks import task_of
 from common.tasks.prognosis import follow_up
@@ -196,7 +202,7 @@ def outcome_of(target: Tensor, config: RunConfig) -> tuple[float, ...]:
     match config.task.predicts:
         case LabelProbabilities():
             return tuple(target.nan_to_num(-1.0).tolist())
-        case SurvivalCurve():
+        case SurvivalCurve() | IncidenceCurves():
             return (float(follow_up(target).event),)
         case LabelMap():
             return (float(target.any()),)

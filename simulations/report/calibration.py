@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from common.config.tasks.forms import BoundedNumber, LabelMap, LabelProbabilities, SurvivalCurve
+from common.config.tasks.forms import (
+    BoundedNumber,
+    IncidenceCurves,
+    LabelMap,
+    LabelProbabilities,
+    SurvivalCurve,
+)
 from common.metrics.intervals import Z95, Float
+from common.metrics.times.competing import aalen_johansen
 from common.metrics.times.survival import kaplan_meier
 from common.tasks import task_of
 from common.tasks.prognosis import follow_up
@@ -42,6 +49,8 @@ def calibration(found: Comparison) -> Picture | None:
             return _dice(found)
         case SurvivalCurve() as form:
             return _survival(found, form)
+        case IncidenceCurves() as form:
+            return _incidence(found, form)
         case LabelProbabilities():
             return _reliability(found)
         case BoundedNumber() as form:
@@ -195,6 +204,31 @@ def _survival(found: Comparison, form: SurvivalCurve) -> Picture | None:
     caption = (
         "Test patients of all hospitals, first seed, in thirds of predicted risk: Kaplan-Meier "
         "curves (lines) beside the mean predicted curves (dots)."
+    )
+    return finished(figure, "calibration", caption)
+
+
+def _incidence(found: Comparison, form: IncidenceCurves) -> Picture | None:
+    """Draw incidence as it was seen (Aalen and Johansen) and the mean predicted one, by cause."""
+    scores = found.merged_scores(main_arm(found), found.seeds[0])
+    if len(scores.loss) < _SMALLEST_BIN:
+        return None
+    truth = follow_up(scores.target.double().numpy())
+    shape = (len(scores.loss), len(form.causes), len(form.times))
+    predicted = scores.prediction.double().numpy().reshape(shape).mean(axis=0)
+    at, whole = np.linspace(0, form.times[-1], 100), np.ones((1, len(scores.loss)))
+    figure = new_figure(max(4.2, 3.4 * len(form.causes)), 3.8)
+    panels = figure.subplots(1, len(form.causes), squeeze=False).flatten()
+    for number, (axes, name) in enumerate(zip(panels, form.causes, strict=True), 1):
+        seen = [aalen_johansen(truth.time, truth.event, number, float(t), whole)[0] for t in at]
+        axes.step(at, seen, where="post", color="#0072b2", label="seen")
+        axes.plot(form.times, predicted[number - 1], "o", color="#d55e00", label="predicted")
+        tidy(axes, name, form.unit, "incidence")
+        axes.set_ylim(-0.02, 1.02)
+    panels[0].legend(fontsize=8, frameon=False, loc="upper left")
+    caption = (
+        f"Test patients of all hospitals, first seed, {shown(main_arm(found))}: incidence of each "
+        "cause by Aalen and Johansen (line) beside the mean predicted one (dots)."
     )
     return finished(figure, "calibration", caption)
 

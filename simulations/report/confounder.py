@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from client.cohort.site_cohort import SiteCohort
-from common.config.tasks.forms import BoundedNumber, LabelMap, SurvivalCurve
+from common.config.tasks.forms import BoundedNumber, IncidenceCurves, LabelMap, SurvivalCurve
 from common.data.kept_items import in_memory
 from common.metrics.auroc_interval import auroc
 from common.metrics.intervals import Float
@@ -100,7 +100,7 @@ def values_by_patient(cohort: SiteCohort) -> dict[str, list[str]]:
 
 def _separations(found: Comparison) -> tuple[Separation, ...]:
     form = found.config.task.predicts
-    if isinstance(form, LabelMap | BoundedNumber):
+    if isinstance(form, LabelMap | BoundedNumber | IncidenceCurves):
         return ()
     held = [v for c in found.cohorts for v in values_by_patient(c).values()]
     target = np.concatenate([_targets(c) for c in found.cohorts])

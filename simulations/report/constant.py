@@ -13,7 +13,12 @@ import numpy as np
 import torch
 
 from client.cohort.split import simulated_key
-from common.config.tasks.forms import BoundedNumber, LabelProbabilities, SurvivalCurve
+from common.config.tasks.forms import (
+    BoundedNumber,
+    IncidenceCurves,
+    LabelProbabilities,
+    SurvivalCurve,
+)
 from common.data.kept_items import in_memory
 from common.metrics.constant_predictor import Constant, constant_of
 from common.metrics.names import metric_words
@@ -33,6 +38,7 @@ from simulations.report.pictures import shown
 _LEAST = 1e-6
 _PREVALENCE = "The prevalence of the training patients, for everybody,"
 _CURVE = "The Kaplan-Meier curve of the training patients, for everybody,"
+_INCIDENCE = "The incidence among the training patients, for everybody,"
 _MEAN = "The mean of the training patients, for everybody,"
 #: Metrics of how well predictions fit, and what is said for everybody; lower is better.
 _FITS = {
@@ -103,6 +109,8 @@ def _fitted(found: Comparison, seed: int, fold: int) -> torch.Tensor:
     if isinstance(form, BoundedNumber):
         mean = happened.sum(0) / seen.sum(0).clamp_min(_LEAST)
         return ((mean - form.center) / form.scale)[None, :]
+    if isinstance(form, IncidenceCurves):
+        return _cause_hazards(target, each, len(form.causes))
     if isinstance(form, SurvivalCurve):
         happened, seen, _, _ = follow_up(happened)
     share = (happened.sum(0) / seen.sum(0).clamp_min(_LEAST)).clamp(_LEAST, 1 - _LEAST)
@@ -112,10 +120,23 @@ def _fitted(found: Comparison, seed: int, fold: int) -> torch.Tensor:
     return (share.log() if exclusive else share.logit())[None, :]
 
 
+def _cause_hazards(target: torch.Tensor, each: torch.Tensor, causes: int) -> torch.Tensor:
+    """Return logits, (1, causes x intervals), of the hazards that the training patients had."""
+    cause_in, at_risk, _, _ = follow_up(target)
+    seen = (at_risk * each[:, None]).sum(0).clamp_min(_LEAST)
+    shares = [((cause_in == c) * each[:, None]).sum(0) / seen for c in range(1, causes + 1)]
+    hazards = torch.stack(shares).clamp_min(_LEAST)
+    free = (1 - hazards.sum(0)).clamp_min(_LEAST)
+    return (hazards.log() - free.log()).flatten()[None, :]
+
+
 def _by_fit(found: Comparison) -> Iterator[str]:
     """Yield a line for each arm whose predictions err as much as the constant's."""
     constant, seed = constant_metrics(found), found.seeds[0]
-    for name, everybody in ((n, words) for n, words in _FITS.items() if n in constant):
+    for name in constant:
+        everybody = _INCIDENCE if name.startswith("brier_") else _FITS.get(name)
+        if everybody is None:
+            continue
         for arm in found.arms:
             value = _values(found, found.merged_scores(arm, seed))[name]
             if value >= constant[name]:

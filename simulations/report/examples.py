@@ -8,7 +8,13 @@ import numpy as np
 from torch import Tensor
 
 from common.config.run_config import Images
-from common.config.tasks.forms import BoundedNumber, LabelMap, LabelProbabilities, SurvivalCurve
+from common.config.tasks.forms import (
+    BoundedNumber,
+    IncidenceCurves,
+    LabelMap,
+    LabelProbabilities,
+    SurvivalCurve,
+)
 from common.metrics.decisions.confusion import decided
 from common.tasks.prognosis import follow_up
 from common.tasks.task import Scores
@@ -122,12 +128,9 @@ def words(found: Comparison, scores: Scores) -> str:
         case LabelMap():
             return f"Dice {_dice(prediction, target)}"
         case SurvivalCurve(times=times, unit=unit):
-            place, seen = len(times) // 2, follow_up(target)
-            end = "event" if seen.event == 1 else "followed"
-            return (
-                f"{end} to {float(seen.time):g} {unit}\n"
-                f"P(none by {times[place]:g}) = {float(prediction[place]):.2f}"
-            )
+            return _over_time(("event",), "none", times, unit, prediction, target)
+        case IncidenceCurves(causes=causes, times=times, unit=unit):
+            return _over_time(causes, causes[0], times, unit, prediction, target)
         case BoundedNumber(unit=unit):
             shown_unit = "" if unit == "1" else f" {unit}"
             return (
@@ -138,15 +141,32 @@ def words(found: Comparison, scores: Scores) -> str:
             top = int(decided(prediction[None].double().numpy(), ordered=ordered)[0])
             truth = names[int(target.argmax())]
             return f"is {truth}\npredicted {names[top]} ({float(prediction[top]):.2f})"
-        case LabelProbabilities() if len(names) > 1:
-            return _several(names, prediction, target)
         case LabelProbabilities():
-            answer = "yes" if target[0] == 1 else "no"
-            return f"{names[0]}: {answer}\npredicted {float(prediction[0]):.2f}"
+            return _several(names, prediction, target)
+
+
+def _over_time(
+    ends: tuple[str, ...],
+    what: str,
+    times: tuple[float, ...],
+    unit: str,
+    prediction: Tensor,
+    target: Tensor,
+) -> str:
+    """Return how long a patient was followed, to what, and the first curve in its middle."""
+    place, seen = len(times) // 2, follow_up(target)
+    end = ("followed", *ends)[int(seen.event)]
+    return (
+        f"{end} to {float(seen.time):g} {unit}\n"
+        f"P({what} by {times[place]:g}) = {float(prediction[place]):.2f}"
+    )
 
 
 def _several(names: tuple[str, ...], prediction: Tensor, target: Tensor) -> str:
-    """Return up to three labels, the most probable first."""
+    """Return one label, or up to three, the most probable first."""
+    if len(names) == 1:
+        answer = "yes" if target[0] == 1 else "no"
+        return f"{names[0]}: {answer}\npredicted {float(prediction[0]):.2f}"
     best = prediction.argsort(descending=True)[:3].tolist()
     seen = {0.0: "no", 1.0: "yes"}
     return "\n".join(

@@ -15,7 +15,13 @@ import torch
 from torch import Tensor
 
 from common.config.tasks import Task
-from common.config.tasks.forms import BoundedNumber, LabelMap, LabelProbabilities, SurvivalCurve
+from common.config.tasks.forms import (
+    BoundedNumber,
+    IncidenceCurves,
+    LabelMap,
+    LabelProbabilities,
+    SurvivalCurve,
+)
 from common.platform.durable_files import replace_durably
 from common.tasks import task_of
 from common.tasks.prognosis import follow_up
@@ -80,6 +86,10 @@ def columns_of(task: Task, scores: Scores) -> Columns:
             truth = follow_up(target)
             known = {"true time": _list(truth.time), "true event": _list(truth.event)}
             return _by_name("survival at ", ends, predicted) | known
+        case IncidenceCurves():
+            truth = follow_up(target)
+            known = {"true time": _list(truth.time), "true cause": _list(truth.event)}
+            return _by_name("probability of ", task.labels, predicted) | known
         case LabelMap(structures=structures):
             outlining = task_of(task)
             assert isinstance(outlining, Outlining)  # noqa: S101 - a label map is outlines

@@ -39,6 +39,14 @@ CONFIGS: dict[str, dict[str, object]] = {
         "intervals": (3.0, 6.0, 12.0, 24.0),
         "hazards": "free",
     },
+    "competing": {
+        "kind": "prognosis",
+        "outcome": "competing",
+        "time": "months",
+        "causes": ("relapse", "death"),
+        "intervals": (3.0, 6.0, 12.0, 24.0),
+        "horizon": 12.0,
+    },
     "fixed_horizon": {
         "kind": "prognosis",
         "outcome": "fixed_horizon",
@@ -90,6 +98,21 @@ def outputs_and_targets(kind: str, items: int, seed: int = 0) -> tuple[Tensor, T
             return risk - 2 + 0.1 * normal(items, 4), torch.from_numpy(
                 np.stack(rows) if rows else np.zeros((0, 10), np.float32)
             )
+        case "competing":
+            risk = normal(items, 2)
+            chance = torch.empty(items, 2).exponential_(generator=generator)
+            times = 25 * chance * torch.exp(-1.5 * risk)
+            lost = 1 + 40 * torch.rand(items, generator=generator)
+            ends = torch.cat([lost[:, None], times], dim=1)
+            causes = ends.argmin(dim=1).tolist()
+            names = ("0", "relapse", "death")
+            encoded = [
+                made(kind).encode({"event": names[c], "months": f"{float(row[c])}"})
+                for c, row in zip(causes, ends, strict=True)
+            ]
+            output = (risk[:, :, None] - 2.5 + 0.1 * normal(items, 2, 4)).flatten(1)
+            target = np.stack(encoded) if encoded else np.zeros((0, 10), np.float32)
+            return output, torch.from_numpy(target)
         case "multiclass":
             target = torch.eye(3)[whole(3, items)]
         case "grades":

@@ -30,6 +30,8 @@ TASKS = {
     "ordinal": "{kind: diagnosis, type: ordinal, target: grade, classes: [a, b, c, d]}",
     "multilabel": "{kind: diagnosis, type: multilabel, target: [wet, cold]}",
     "survival": "{kind: prognosis, event: dead, time: t, unit: months, intervals: [6, 12, 24]}",
+    "competing": "{kind: prognosis, outcome: competing, event: end, causes: [relapse, death],"
+    " time: t, unit: months, intervals: [6, 12, 24]}",
     "fixed_horizon": "{kind: prognosis, outcome: fixed_horizon, event: dead}",
     "number": "{kind: regression, target: ef, range: [0, 100], unit: '%'}",
     "segmentation": "{kind: segmentation, structures: {front: [1], back: [2]}}",
@@ -137,15 +139,29 @@ def _targets(
                 )
             ]
             return torch.from_numpy(np.stack(rows))
+        case "prognosis", task if getattr(task, "outcome", "") == "competing":
+            rows = [
+                task_of(config.task).encode({"end": cause, "t": f"{time}"})
+                for time, cause in zip(
+                    rng.exponential(12, patients),
+                    rng.choice(["0", "relapse", "death"], patients),
+                    strict=True,
+                )
+            ]
+            return torch.from_numpy(np.stack(rows))
         case "regression", _:
             number = rng.uniform(10, 80, (patients, 1))
             return torch.from_numpy(number.astype(np.float32))
-        case _ if getattr(config.task, "type", "") == "ordinal":
-            return torch.eye(4)[torch.from_numpy(rng.integers(0, 4, patients))]
-        case _ if labels == 3:
-            return torch.eye(3)[torch.from_numpy(rng.integers(0, 3, patients))]
         case _:
-            return torch.from_numpy(rng.integers(0, 2, (patients, labels)).astype(np.float32))
+            return _labels(config, rng, labels, patients)
+
+
+def _labels(config: RunConfig, rng: np.random.Generator, labels: int, patients: int) -> Tensor:
+    if getattr(config.task, "type", "") == "ordinal":
+        return torch.eye(4)[torch.from_numpy(rng.integers(0, 4, patients))]
+    if labels == 3:
+        return torch.eye(3)[torch.from_numpy(rng.integers(0, 3, patients))]
+    return torch.from_numpy(rng.integers(0, 2, (patients, labels)).astype(np.float32))
 
 
 def _outcome(
@@ -207,6 +223,10 @@ def _scores(
     elif task.metric == "concordance":
         hazard = noise * torch.randn((len(target), 3), generator=generator)
         prediction = task.predict(hazard - target[:, -2:-1] / 12)
+    elif task.metric == "cause_auc":
+        hazard = noise * torch.randn((len(target), 2, 3), generator=generator)
+        told = hazard - target[:, -2, None, None] / 12
+        prediction = task.predict(told.flatten(1))
     elif config.task.kind == "regression":
         prediction = (target + 8 * noise * torch.randn(target.shape, generator=generator)).clamp(
             0, 100

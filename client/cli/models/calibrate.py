@@ -13,7 +13,7 @@ from client.site.home import Home
 from client.site.site_config import allowed_extensions
 from client.site.terminal import as_text, say
 from common.config.run_config import RunConfig
-from common.config.tasks.forms import BoundedNumber, SurvivalCurve
+from common.config.tasks.forms import BoundedNumber, IncidenceCurves, SurvivalCurve
 
 
 def calibrate(home: Home, bundle: Path, *, coverage: float, unlike: float, as_json: bool) -> None:
@@ -90,9 +90,17 @@ def _flagged(found: SiteCalibration) -> str:
 
 def _line(found: SiteCalibration, config: RunConfig) -> Iterator[str]:
     """Yield what is done to the network's output."""
-    if isinstance(config.task.predicts, SurvivalCurve):
+    form = config.task.predicts
+    if isinstance(form, SurvivalCurve):
         times = math.exp(float(found.line[1]))
         yield f"The odds of the event in each interval are {times:.2f} times what the network says."
+    elif isinstance(form, IncidenceCurves):
+        each = found.line[1 :: len(form.times)]
+        told = ", ".join(
+            f"of {cause} {math.exp(float(offset)):.2f}"
+            for cause, offset in zip(form.causes, each, strict=True)
+        )
+        yield f"The odds in each interval, as times of what the network says: {told}."
     elif len(found.line) > 1:
         slope = float(found.line[0])
         offsets = ", ".join(f"{value:+.2f}" for value in found.line[1:])

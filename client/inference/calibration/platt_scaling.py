@@ -11,7 +11,7 @@ from torch.func import grad, hessian, vmap
 from client.inference.calibration.label_questions import Float
 from client.inference.calibration.site_calibration import along
 from common.config.run_config import RunConfig
-from common.config.tasks.forms import SurvivalCurve
+from common.config.tasks.forms import IncidenceCurves, SurvivalCurve
 from common.metrics.intervals import bootstrap_weights
 from common.tasks import task_of
 
@@ -29,13 +29,22 @@ def fit_lines(output: Tensor, target: Tensor, config: RunConfig, seed: int) -> t
     """Return the line (1 + offsets,) of these patients, and those of bootstrap draws of them.
 
     output and target are (patients, ...). The loss is the task's own, so it is convex in slope
-    and offsets; a survival curve keeps slope 1 and has one offset, which scales every hazard.
+    and offsets; a survival curve keeps slope 1 and has one offset, which scales every hazard, and
+    of several causes one each.
     """
-    survival = isinstance(config.task.predicts, SurvivalCurve)
-    start = torch.zeros(1) if survival else torch.cat([torch.ones(1), torch.zeros(output.shape[1])])
+    form = config.task.predicts
+    start = torch.cat([torch.ones(1), torch.zeros(output.shape[1])])
+    if isinstance(form, SurvivalCurve):
+        start = torch.zeros(1)
+    elif isinstance(form, IncidenceCurves):
+        start = torch.zeros(len(form.causes))
 
     def line(free: Tensor) -> Tensor:
-        return torch.cat([free.new_ones(1), free]) if survival else free
+        if isinstance(form, IncidenceCurves):
+            free = free.repeat_interleave(len(form.times))
+        elif not isinstance(form, SurvivalCurve):
+            return free
+        return torch.cat([free.new_ones(1), free])
 
     task, outputs, targets = task_of(config.task), output.double(), target.double()
 

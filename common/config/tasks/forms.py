@@ -2,6 +2,7 @@
 
 LabelProbabilities    diagnosis, by a horizon, extension   (items, labels)
 SurvivalCurve         prognosis over time                  (items, times)
+IncidenceCurves       prognosis of competing risks         (items, causes x times)
 LabelMap              segmentation                         (items, *size)
 BoundedNumber         regression                           (items, 1)
 """
@@ -53,6 +54,18 @@ class BoundedNumber:
     scale: float  # by how much one more of the output moves it
 
 
-Prediction = LabelProbabilities | SurvivalCurve | LabelMap | BoundedNumber
+@dataclass(frozen=True, kw_only=True)
+class IncidenceCurves:
+    """The probability of each cause by each time, (items, causes x times), a cause after another.
+
+    Each curve rises; together they stay below 1.
+    """
+
+    causes: tuple[str, ...]
+    times: tuple[float, ...]  # in `unit`, rising
+    unit: str
+
+
+Prediction = LabelProbabilities | SurvivalCurve | IncidenceCurves | LabelMap | BoundedNumber
 #: Kinds of task that an extension's network or loss says it is made for.
 TaskKind = Literal["diagnosis", "prognosis", "segmentation", "regression"]

@@ -1,5 +1,5 @@
 """Metrics of time to an event: exact where the times are, by life tables elsewhere.
 
-Imported from here: life_table, survival.
+Imported from here: competing, life_table, survival.
 May import: common.metrics.
 """

@@ -47,11 +47,11 @@ def released_table(table: Float, boundary: int, smallest: int) -> Float:
 
 
 def _joined(table: Float, smallest: int) -> Float | None:
-    told, held = np.zeros_like(table), np.zeros(2)
+    told, held = np.zeros_like(table), np.zeros(len(table))
     for interval in range(table.shape[1]):
         held = held + table[:, interval]
         if not ((held > 0) & (held < smallest)).any():
-            told[:, interval], held = held, np.zeros(2)
+            told[:, interval], held = held, np.zeros(len(table))
     if held.any():
         # What is left over joins the last cell that holds anything.
         filled = np.flatnonzero(told.sum(axis=0))

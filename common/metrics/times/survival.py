@@ -91,7 +91,11 @@ def brier_by_patient(time: Float, event: Float, curve: Float, edges: Float) -> F
 def auc_at(horizon: float, time: Float, event: Float, risk: Float, weights: Float) -> Float:
     """Return the cumulative/dynamic AUC at a horizon, cases weighted for censoring (Uno 2007)."""
     case = ((time <= horizon) & (event == 1)) * event_weights(time, event)
-    control = (time > horizon).astype(np.float64)
+    return auc_of(case, (time > horizon).astype(np.float64), risk, weights)
+
+
+def auc_of(case: Float, control: Float, risk: Float, weights: Float) -> Float:
+    """Return how often weighed cases have the higher risk; weights (draws, n) -> (draws,)."""
     gap = risk[:, None] - risk[None, :]
     wins = (gap > 0) + 0.5 * (gap == 0)
     won = (((weights * case) @ wins) * (weights * control)).sum(1)

@@ -6,7 +6,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.config.tasks.forms import BoundedNumber, LabelProbabilities, SurvivalCurve
+from common.config.tasks.forms import (
+    BoundedNumber,
+    IncidenceCurves,
+    LabelProbabilities,
+    SurvivalCurve,
+)
 from common.tasks import UnusableLabel
 from common.tasks.prognosis import encode_time
 from tests.common.every_task import CONFIGS, config_of, made, outputs_and_targets
@@ -140,6 +145,9 @@ def test_what_a_task_says_of_its_predictions_is_what_it_predicts(kind: str) -> N
         case SurvivalCurve(times=times):
             assert prediction.shape == (5, len(times)) == (5, len(config.labels))
             assert bool((prediction.diff(dim=1) <= 0).all())
+        case IncidenceCurves(causes=causes, times=times):
+            assert prediction.shape == (5, len(causes) * len(times)) == (5, len(config.labels))
+            assert len(config.wordings) == len(config.labels)
         case BoundedNumber(low=low, high=high):
             assert read == set(config.outcome_columns)
             assert prediction.shape == (5, 1) == (5, len(config.labels))
