@@ -9,8 +9,10 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from client.inference.trained_model import TrainedModel
 from client.measurement.measured_table import measured_columns, values_of
 from client.measurement.plan import MeasurePlan
+from client.measurement.predicted_outlines import plan_of
 from client.measurement.site_measurements import SiteMeasurements
 from client.site.cache import Cache
 from client.site.yaml_part import load_part
@@ -83,23 +85,25 @@ class Measurements:
 
 
 def measure(
-    plan: str | PathLike[str] | MeasurePlan,
+    plan: str | PathLike[str] | MeasurePlan | TrainedModel,
     data: str | PathLike[str],
     folder: str | PathLike[str] | None = None,
 ) -> Measurements:
     """Measure the outlines that hospitals' tables name, as `wardround-simulate measure` does.
 
-    plan: a MEASURE.yaml, or what one holds.
+    plan: a MEASURE.yaml, or what one holds; or a model of `open_bundle`, whose own outlines are
+        measured then.
     data: a hospital's folder, or one with a folder for each hospital.
     folder: where decoded images are kept for the next time; by default nowhere.
 
     Raises ConfigurationError where the plan cannot be read or does not fit, and CohortError where a
     folder or table is missing or cannot be read.
     """
-    wanted = plan if isinstance(plan, MeasurePlan) else load_part(Path(plan), MeasurePlan)
+    asked = load_part(Path(plan), MeasurePlan) if isinstance(plan, str | PathLike) else plan
+    wanted = asked if isinstance(asked, MeasurePlan) else plan_of(asked)
     if folder is not None:
-        found = measure_hospitals(wanted, Path(data), Cache(Path(folder)))
+        found = measure_hospitals(asked, Path(data), Cache(Path(folder)))
         return Measurements(plan=wanted, sites=found)
     with tempfile.TemporaryDirectory(prefix="wardround-measure-") as kept:
-        found = measure_hospitals(wanted, Path(data), Cache(Path(kept)))
+        found = measure_hospitals(asked, Path(data), Cache(Path(kept)))
     return Measurements(plan=wanted, sites=found)

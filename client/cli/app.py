@@ -198,10 +198,14 @@ def outcomes(
 
 
 @app.command()
-def measure(
+def measure(  # noqa: PLR0913 - one parameter an option
     plan: Annotated[
-        Path, typer.Argument(metavar="MEASURE.yaml", help="Which masks and structures.")
-    ],
+        Path | None, typer.Argument(metavar="[MEASURE.yaml]", help="Which masks and structures.")
+    ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Measure what this model outlines in the studies."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write table and page there.")
     ] = None,
@@ -216,12 +220,19 @@ def measure(
 ) -> None:
     """Measure the outlines that the table names: volumes, shapes, grey values, ejection fraction.
 
+    MEASURE.yaml says which; with --bundle, a model's own outlines are measured instead.
     Writes the table with a column for each measurement, which runs can take; it stays here.
     """
     from client.cli.data import measure as command
 
     wishes = command.MeasureOptions(
-        plan=plan, out=out, reports=reports or send, send=send, every=every, as_json=json
+        plan=plan,
+        bundle=bundle,
+        out=out,
+        reports=reports or send,
+        send=send,
+        every=every,
+        as_json=json,
     )
     raise typer.Exit(command.measure(_chosen(home), wishes))
 

@@ -117,6 +117,8 @@ class Reason(Enum):
     COARSE_SLICES = (
         "Slices lie far apart beside the pixels: surface, diameters and axes along them are rough."
     )
+    NOT_SCORED = "The model cannot score the study; see the detail."
+    TRAINED_ON = "The model was trained on this patient here: its outline is better than on others."
     PHASE_MISSING = "Only one of the two phases has a mask, so there is no ejection fraction."
     PHASES_SWAPPED = (
         "The end-systolic volume is the larger one; are the columns of the masks swapped?"
@@ -139,6 +141,7 @@ NOTICES = frozenset(
         Reason.MASK_EMPTY,
         Reason.MASK_AT_BORDER,
         Reason.COARSE_SLICES,
+        Reason.TRAINED_ON,
         Reason.MASK_NAMES,
         Reason.MISALIGNED,
     }

@@ -8,6 +8,8 @@ from pathlib import Path
 
 #: Names the folder for commands that are given none.
 VARIABLE = "WARDROUND_SITE"
+#: Files of a folder of measurements: the table, and the page to read, which names patients.
+MEASURED_TABLE, MEASURED_PAGE = "labels.csv", "measurements.html"
 
 
 @dataclass(frozen=True)

@@ -3,5 +3,5 @@
 Imported from here: purge.
 May import: client.cohort, client.dicom, client.dicom.headers, client.dicom.index,
     client.dicom.pixels, client.dicom.reading, client.inference.arrivals, client.labels,
-    client.measurement, client.pacs, client.site, common.
+    client.pacs, client.site, common.
 """

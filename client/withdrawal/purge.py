@@ -26,12 +26,12 @@ from client.dicom.reasons import Reason
 from client.inference.arrivals.purge import forget_patients
 from client.labels.schema import read_schema
 from client.labels.table_files import read_table
-from client.measurement.forget_measured import forget_measured
 from client.pacs.pull_queue import Queue
 from client.pacs.received_file import is_uid
 from client.site.cache import PIXELS, Cache
 from client.site.home import Home
 from client.site.site_config import SiteConfig
+from client.withdrawal.forget_measured import forget_measured
 from common.platform.errors import CohortError, ConfigurationError
 
 _NEAR = 5

@@ -219,25 +219,30 @@ def evaluate(
 @app.command()
 def measure(
     plan: Annotated[
-        Path, typer.Argument(metavar="MEASURE.yaml", help="Which masks and structures.")
-    ],
+        Path | None, typer.Argument(metavar="[MEASURE.yaml]", help="Which masks and structures.")
+    ] = None,
+    *,
     data: Annotated[
         Path, typer.Option(help="A hospital's folder, or one with a folder for each hospital.")
     ],
+    bundle: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Measure what this model outlines in the studies."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for results; by default runs/NAME-measured.")
     ] = None,
-    *,
     every: Annotated[bool, typer.Option("--all", help="Name every single one.")] = False,
 ) -> None:
     """Measure the outlines that hospitals' tables name: volumes, shapes, grey values.
 
+    MEASURE.yaml says which; with --bundle, a model's own outlines are measured instead.
     Writes each hospital's table with a column for each measurement, which runs can take.
     """
     from simulations.cli.measure import run_measuring
 
     with _interruptible():
-        run_measuring(plan, data, out, every=every)
+        run_measuring(plan, bundle, data, out, every=every)
 
 
 @contextmanager

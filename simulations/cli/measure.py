@@ -4,22 +4,32 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from client.measurement.forget_measured import PAGE
 from client.measurement.measured_page import show
 from client.measurement.plan import MeasurePlan
+from client.measurement.predicted_outlines import plan_of
 from client.site.cache import Cache
+from client.site.home import MEASURED_PAGE
 from client.site.terminal import say
 from client.site.yaml_part import load_part
+from common.platform.errors import ConfigurationError
 from simulations.comparison.measured_hospitals import measure_hospitals, write_measured_hospitals
+from simulations.comparison.model_measured import opened
 
 
-def run_measuring(source: Path, data: Path, out: Path | None, *, every: bool) -> None:
-    """Measure the masks of every hospital; show, and write a folder for each that runs can take."""
-    plan = load_part(source, MeasurePlan)
-    out = out or Path("runs") / f"{source.stem}-measured"
+def run_measuring(
+    source: Path | None, bundle: Path | None, data: Path, out: Path | None, *, every: bool
+) -> None:
+    """Measure every hospital; show it, and write a folder for each that runs can take."""
+    if (source is None) == (bundle is None):
+        message = "Give one of these: a MEASURE.yaml, or --bundle FOLDER for a model's outlines."
+        raise ConfigurationError(message)
+    asked = opened(bundle) if bundle is not None else load_part(source or Path(), MeasurePlan)
+    plan = asked if isinstance(asked, MeasurePlan) else plan_of(asked)
+    name = source.stem if source is not None else "outlines"
+    out = out or Path("runs") / f"{name}-measured"
     # Hidden, so that it is no hospital of the folder.
-    found = measure_hospitals(plan, data, Cache(out / ".cache"))
+    found = measure_hospitals(asked, data, Cache(out / ".cache"))
     write_measured_hospitals(found, plan, out)
     for one in found.values():
         show(one, every=every)
-    say(f"Written to {out}: a folder for each hospital with its table, and {PAGE}.")
+    say(f"Written to {out}: a folder for each hospital with its table, and {MEASURED_PAGE}.")

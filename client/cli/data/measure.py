@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from client.dicom.reasons import NOTICES
-from client.measurement.forget_measured import PAGE, TABLE
 from client.measurement.measured_page import html_of, show
 from client.measurement.measured_table import values_of, write_table
 from client.measurement.plan import MeasurePlan
 from client.measurement.site_measurements import SiteMeasurements, measure_site
 from client.results.measured_report import MeasuredStudy, write_measured
+from client.results.score import Score
 from client.results.writing import Result
 from client.site.cache import Cache
-from client.site.home import Home
+from client.site.home import MEASURED_PAGE, MEASURED_TABLE, Home
 from client.site.pacs_section import PacsConfig
 from client.site.site_config import SiteConfig, load_site_config
 from client.site.terminal import as_text, say
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 class MeasureOptions:
     """What was asked for on the command line."""
 
-    plan: Path
+    plan: Path | None  # MEASURE.yaml
+    bundle: Path | None  # of a model whose outlines are measured, in place of a plan
     out: Path | None  # None: the home's own folder
     reports: bool  # write a DICOM SR a study
     send: bool  # and bring those into the PACS
@@ -48,16 +49,13 @@ def measure(home: Home, wanted: MeasureOptions) -> ExitCode:
     RUN_FAILED when a result did not arrive in the PACS.
     """
     site = load_site_config(home.site_yaml)
-    plan = load_part(wanted.plan, MeasurePlan)
     pacs = _pacs(home, site) if wanted.send else None
-    cache = Cache(home.cache, home.index)
-    with cache.in_use():
-        found = measure_site(site.data, plan, cache, site.labels_csv, withdrawn(home))
     out = wanted.out or home.measurements
     out.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = write_table(found, plan, out / TABLE, site.labels_csv)
-    replace_durably(out / PAGE, html_of([found], plan).encode(), mode=0o600)
-    results, unwritten = _reports(found, plan, home.results) if wanted.reports else ([], [])
+    source = _of_model if wanted.bundle is not None else _of_masks
+    plan, found, results, unwritten = source(home, site, wanted)
+    path = write_table(found, plan, out / MEASURED_TABLE, site.labels_csv)
+    replace_durably(out / MEASURED_PAGE, html_of([found], plan).encode(), mode=0o600)
     delivered, fault = _delivered(results, pacs)
     if wanted.as_json:
         sent = [[one.result.path.name, one.state.name, one.detail] for one in delivered]
@@ -66,7 +64,7 @@ def measure(home: Home, wanted: MeasureOptions) -> ExitCode:
         show(found, every=wanted.every)
         say(f"Written to {path}: the table with a column for each measurement.")
         say(f"To use it in runs, write `labels: {path}` in {home.site_yaml}.")
-        say(f"To read: {out / PAGE}. Nothing of it leaves this site.")
+        say(f"To read: {out / MEASURED_PAGE}. Nothing of it leaves this site.")
         for one in unwritten:
             say(as_text(one))
         if results:
@@ -76,6 +74,59 @@ def measure(home: Home, wanted: MeasureOptions) -> ExitCode:
         raise fault
     arrived = len(delivered) == len(results) and all(one.arrived for one in delivered)
     return ExitCode.DONE if pacs is None or arrived else ExitCode.RUN_FAILED
+
+
+_Found = tuple[MeasurePlan, SiteMeasurements, list[Result], list[str]]
+
+
+def _of_masks(home: Home, site: SiteConfig, wanted: MeasureOptions) -> _Found:
+    """Measure what people drew."""
+    if wanted.plan is None:
+        message = "Say what to measure: a MEASURE.yaml, or --bundle FOLDER for a model's outlines."
+        raise ConfigurationError(message)
+    plan, cache = load_part(wanted.plan, MeasurePlan), Cache(home.cache, home.index)
+    with cache.in_use():
+        found = measure_site(site.data, plan, cache, site.labels_csv, withdrawn(home))
+    results, unwritten = _reports(found, plan, home.results) if wanted.reports else ([], [])
+    return plan, found, results, unwritten
+
+
+def _of_model(home: Home, site: SiteConfig, wanted: MeasureOptions) -> _Found:
+    """Measure what a model outlines; its reports are those of `predict`."""
+    if wanted.plan is not None or wanted.bundle is None:
+        message = "Give a MEASURE.yaml or --bundle FOLDER: a bundle says itself what it outlines."
+        raise ConfigurationError(message)
+    # Imported here: torch takes its time, and a wrong path should not wait for it.
+    from client.inference.calibration.trained_on import trained_on
+    from client.inference.inputs import check_bundle
+    from client.inference.local import local_of
+    from client.inference.trained_model import open_model
+    from client.measurement.predicted_outlines import measure_predicted, plan_of
+    from client.results.writing import write_results
+
+    check_bundle(wanted.bundle)
+    model = open_model(wanted.bundle, site.extensions)
+    plan, results, unwritten = plan_of(model), list[Result](), list[str]()
+
+    def keep(score: Score) -> None:
+        if not wanted.reports:
+            return
+        home.results.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            results.extend(write_results(score, home.results))
+        except CohortError as problem:
+            unwritten.append(f"No report of {score.sources[0]}: {problem}")
+
+    found = measure_predicted(
+        site.data,
+        model,
+        local_of(home, model, explain=False),
+        home.index,
+        site.labels_csv,
+        learned=trained_on(home.trained, model.name.fingerprint, model.seed),
+        keep=keep,
+    )
+    return plan, found, results, unwritten
 
 
 def _reports(

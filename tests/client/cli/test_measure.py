@@ -7,15 +7,19 @@ import socket
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import pytest
+from pydicom import dcmread
 from typer.testing import CliRunner
 
 from client.labels.schema import schema_path
 from client.site.cache import Cache
 from common.config.run_config import RunConfig, parse_config
+from common.models.run_network import network_of
 from common.tasks import task_of
-from tests.client.dicom_files import write_labels
-from tests.client.measurement.phantom import MASK, put_mask, put_scan, scan
+from tests.client.dicom_files import uid, write_labels
+from tests.client.measurement.phantom import MASK, VALUES, put_mask, put_scan, scan
+from tests.client.scores import CT, given
 from tests.client.terminals import Site
 
 FRACTION = "ejection_fraction: {structures: [a], end_diastole: ed, end_systole: es}"
@@ -182,3 +186,55 @@ def test_hospitals_of_a_simulation_are_measured_as_at_a_site(tmp_path: Path) -> 
     assert set(found.not_measured()["reason"]) == {"MASK_AT_BORDER"}
     # What was written is a folder of hospitals, of which a run takes the columns.
     assert wardround.cohorts(taking(), out).names == ("images",)
+
+
+@pytest.mark.slow
+def test_a_models_outlines_measure_as_its_seg_does(tmp_path: Path) -> None:
+    """What `--bundle` puts into the table is what the masks in its own SEGs measure."""
+    import wardround
+    from tests.client.small_models import bundled
+
+    run = parse_config("""
+name: outlines
+task: {kind: segmentation, structures: {lesion: [1], cyst: [2]}}
+cohort: {images: {size: [16, 16, 16], modalities: [CT]}}
+model: {network: unet, width: 8}
+training: {rounds: 1}
+privacy: none
+""")
+    bundle = bundled(tmp_path / "bundle", run, network_of(run, 0))
+    site = Site(tmp_path)
+    large = np.kron(VALUES, np.ones((3, 5, 4), np.float32))
+    for patient in ("P0", "P1"):
+        planes = scan(patient, large * (1 + int(patient[1])))
+        for plane in planes:
+            given(plane, CT, "CT")
+            plane.PatientID = patient
+            plane.FrameOfReferenceUID, plane.SliceThickness = uid("frame of reference"), 2.0
+        put_scan(site.data / patient, planes)
+    write_labels(site.data, [{"PatientID": one, "ill": 0} for one in ("P0", "P1", "nobody")])
+    site.set_up()
+    ended = site.types("measure", "--bundle", bundle, "--sr", "--json")
+    assert ended.status == 0, ended.text
+    answer = json.loads(ended.out)
+    predicted = {row["patient"]: row["values"] for row in answer["measured"]}
+    assert [(code, what) for code, what, _ in answer["not_measured"]] == [
+        ("NO_IMAGE", "patient nobody")
+    ]
+    elsewhere = wardround.measure(wardround.open_bundle(bundle), site.data)
+    for row in elsewhere.frame().to_dict("records"):
+        assert predicted[row["patient"]] == {k: row[k] for k in predicted[row["patient"]]}
+    rows = []
+    for path in site.home.results.glob("segmentation-*.dcm"):
+        mask = site.data / path.name
+        mask.write_bytes(path.read_bytes())
+        rows.append({"PatientID": dcmread(mask).PatientID, "mask": path.name})
+    assert len(rows) == 2
+    write_labels(site.data, rows)
+    ended = site.types("measure", plan(tmp_path, "structures: {lesion: [1], cyst: [2]}"), "--json")
+    drawn = {row["patient"]: row["values"] for row in json.loads(ended.out)["measured"]}
+    assert drawn == predicted
+    assert all(values["lesion_volume_mm3"] > 0 for values in drawn.values())
+    refused = site.types("measure", "--bundle", bundle, plan(tmp_path))
+    assert refused.status == 2
+    assert "a bundle says itself" in refused.text

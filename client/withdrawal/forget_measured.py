@@ -7,13 +7,9 @@ import io
 from pathlib import Path
 
 from client.labels.table_files import read_table
+from client.site.home import MEASURED_PAGE, MEASURED_TABLE
 from common.platform.durable_files import replace_durably
 from common.platform.errors import CohortError
-
-#: What the table is called, in a folder of measurements.
-TABLE = "labels.csv"
-#: The page to read, which names patients.
-PAGE = "measurements.html"
 
 
 def forget_measured(folder: Path, patient: str) -> None:
@@ -21,8 +17,8 @@ def forget_measured(folder: Path, patient: str) -> None:
 
     A table that does not say whose its rows are goes as a whole: it can be made again.
     """
-    (folder / PAGE).unlink(missing_ok=True)
-    path = folder / TABLE
+    (folder / MEASURED_PAGE).unlink(missing_ok=True)
+    path = folder / MEASURED_TABLE
     if not path.is_file():
         return
     try:
