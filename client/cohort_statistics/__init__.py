@@ -2,5 +2,5 @@
 
 Imported from here: account, brightness, description, released_counts, run_costs.
 May import: client.cohort, client.dicom, client.dicom.headers, client.dicom.index,
-    client.dicom.pixels, client.privacy, client.site, client.training, common.
+    client.dicom.pixels, client.dicom.reading, client.privacy, client.site, client.training, common.
 """

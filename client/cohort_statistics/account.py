@@ -13,7 +13,10 @@ from datetime import date
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+
 from client.dicom.headers.instance import Instance, Quarantined
+from client.dicom.reading.volume import turn_of
 from client.dicom.reasons import NOTICES, Reason, Unusable
 
 #: No image was to be had of these, so none is missing.
@@ -48,6 +51,14 @@ class CohortFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScanGrid:
+    """Grid of a volume as it was scanned, along slices, rows and columns as a network sees them."""
+
+    spacing: tuple[float, float, float]  # mm
+    extent: tuple[float, float, float]  # mm
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyAccount:
     """One study, as a run sees it."""
 
@@ -60,6 +71,7 @@ class StudyAccount:
     age: float | None  # years, at the study
     spacing: float | None  # mm between rows, of its first image that says so
     slice_distance: float | None  # mm
+    grid: ScanGrid | None = None  # of the first volume that is used
     images: tuple[Path, ...] = ()  # files that hold images
     named: bool = True  # some of its files say whose it is
 
@@ -161,6 +173,8 @@ def _study(
     told.update(why(f"patient {patient}"))
     places = [row.path for row in rows] + [Path(file.what) for file in odd]
     first = rows[0] if rows else None
+    owner = facts.owner(patient)
+    taken = [row for row in rows if (owner, row.series) in facts.sources]
     return StudyAccount(
         key=key,
         patient=patient or f"folder {_below(places[0].parent, folder)}",
@@ -175,6 +189,7 @@ def _study(
         named=bool(patient),
         spacing=next((r.spacing[0] for r in rows if r.spacing), None),
         slice_distance=slice_distance(rows),
+        grid=volume_grid(taken),
         images=tuple(row.path for row in rows),
     )
 
@@ -201,13 +216,34 @@ def _date(text: str) -> date | None:
 
 def slice_distance(rows: Sequence[Instance]) -> float | None:
     """Return the median distance between the places of a study's first series, in mm."""
+    levels = _levels(rows)
+    gaps = sorted(high - low for low, high in pairwise(levels))
+    return (gaps[len(gaps) // 2] or None) if gaps else None
+
+
+def volume_grid(rows: Sequence[Instance]) -> ScanGrid | None:
+    """Return the grid of the first series; None where it is no volume."""
+    distance = slice_distance(rows)
+    if distance is None or rows[0].spacing is None:
+        return None
+    first = rows[0]
+    places = len({round(level, 3) for level in _levels(rows)})
+    height, width = rows[0].spacing
+    plane = [(height, height * first.rows), (width, width * first.columns)]
+    cosines = np.array(first.orientations[0])
+    if turn_of(cosines[3:], cosines[:3]).transposed:
+        plane.reverse()
+    (row, down), (column, across) = plane
+    return ScanGrid(spacing=(distance, row, column), extent=(distance * places, down, across))
+
+
+def _levels(rows: Sequence[Instance]) -> list[float]:
+    """Return where the pictures of a study's first series lie along their normal, rising, in mm."""
     series = [row for row in rows if row.series == rows[0].series] if rows else []
     places = [p for row in series for p in row.positions]
     turns = [c for row in series for c in row.orientations]
     if len(places) < 2 or not turns:
-        return None
+        return []
     a, b, c, d, e, f = turns[0]
     normal = (b * f - c * e, c * d - a * f, a * e - b * d)
-    along = sorted(sum(n * x for n, x in zip(normal, place, strict=True)) for place in places)
-    gaps = sorted(high - low for low, high in pairwise(along))
-    return gaps[len(gaps) // 2] or None
+    return sorted(sum(n * x for n, x in zip(normal, place, strict=True)) for place in places)

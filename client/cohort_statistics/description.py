@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -11,7 +12,7 @@ from client.cohort.quality_refusals import CohortPaths
 from client.cohort.site_cohort import SiteCohort
 from client.cohort_statistics.account import CohortFacts, StudyAccount, account
 from client.cohort_statistics.brightness import mean_intensities
-from client.cohort_statistics.outcome_rows import outcomes_of
+from client.cohort_statistics.outcome_rows import foreground_of, outcomes_of
 from client.cohort_statistics.released_counts import CountMembers, noised, released, sensitivity
 from client.dicom.index.index import Index
 from client.dicom.reasons import NOTICES, Reason
@@ -23,6 +24,9 @@ from common.config.parts.ranges import UNKNOWN, bin_of
 from common.config.run_config import RunConfig
 from common.messages.cohort_statistics import (
     AGES,
+    AXES,
+    AXIS_EXTENTS,
+    AXIS_SPACINGS,
     INTENSITIES,
     LEFT_OUT,
     MODALITIES,
@@ -30,7 +34,9 @@ from common.messages.cohort_statistics import (
     SERIES,
     SPACINGS,
     CohortStatistics,
+    extent_table,
     layout_of,
+    spacing_table,
 )
 from common.messages.wire import Refusal, RefusalReason, SiteStatistics, StatisticsRequest
 from common.platform.errors import BudgetExceeded, PrivacyError
@@ -173,6 +179,9 @@ def tables_of(
         "slice distance (mm)": lambda s: bin_of(s.slice_distance, SPACINGS),
         "mean intensity": lambda s: bin_of(brightness.get((s.patient, s.key)), INTENSITIES),
     }
+    for place, axis in enumerate(AXES):
+        columns[spacing_table(axis)] = functools.partial(_spacing_row, place)
+        columns[extent_table(axis)] = functools.partial(_extent_row, place)
     found: dict[str, CountMembers] = {}
     for name, rows in layout_of(config).items():
         if name == "studies":
@@ -196,6 +205,14 @@ def tables_of(
             members = {row: tuple(held.get(row, ())) for row in rows}
             found[name] = CountMembers(unit="patients", rows=members)
     return found
+
+
+def _spacing_row(axis: int, study: StudyAccount) -> str:
+    return bin_of(None if study.grid is None else study.grid.spacing[axis], AXIS_SPACINGS)
+
+
+def _extent_row(axis: int, study: StudyAccount) -> str:
+    return bin_of(None if study.grid is None else study.grid.extent[axis], AXIS_EXTENTS)
 
 
 def _people(studies: Iterable[StudyAccount]) -> tuple[str, ...]:
@@ -277,6 +294,6 @@ def facts_of(cohort: SiteCohort, site: Site, config: RunConfig) -> CohortFacts:
             "validation": site.validation.pseudonyms,
             "test": site.test.pseudonyms,
         },
-        outcomes=outcomes_of(cohort, config),
+        outcomes=outcomes_of(cohort, config) | foreground_of(cohort, config),
         fared=cohort.fared,
     )

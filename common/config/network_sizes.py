@@ -68,15 +68,20 @@ def _is_ours(network: str) -> TypeGuard[NetworkName | BackboneName]:
     return not is_extension(network)
 
 
+def rule_of(model: Model, dimensions: int) -> SizeRule | None:
+    """Return the rule for what a model looks at images with; None where an extension says it."""
+    looking = model.architecture
+    return size_rule(looking, dimensions) if _is_ours(looking) else None
+
+
 def misfit(model: Model, images: Images | None) -> str | None:
     """Return what keeps the network from taking this input, with what would fit, or None."""
     if model.architecture == "swin_unetr" and model.width % 12:
         near = 12 * max(1, round(model.width / 12))
         return f"model.width={model.width} must be a multiple of 12 for swin_unetr, e.g. {near}"
-    looking = model.architecture
-    if images is None or not _is_ours(looking):
+    looking, rule = model.architecture, rule_of(model, 2 if images is None else images.dimensions)
+    if images is None or rule is None:
         return None
-    rule = size_rule(looking, images.dimensions)
     near_size = [rule.nearest(side) for side in images.size]
     if near_size == list(images.size):
         return None

@@ -77,6 +77,15 @@ INTENSITIES = (
     16000.0,
     32000.0,
 )
+#: Of volumes that are trained on by patches: axes as a network sees them.
+AXES = ("slice", "row", "column")
+#: Millimetres between voxels along an axis: 12 ranges, each 1.34 times the one before.
+AXIS_SPACINGS = tuple(round(0.3 * (10 / 0.3) ** (place / 12), 3) for place in range(13))
+#: Millimetres from one end of a volume to the other: 10 ranges, each 1.52 times the one before.
+AXIS_EXTENTS = tuple(round(10 * 64 ** (place / 10), 1) for place in range(11))
+#: Share of a volume that lies in any structure: 6 ranges, the last of them open.
+FOREGROUND_SHARES = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1)
+FOREGROUND = "share in structures"
 #: Reason codes, which both sides know by name only.
 REASON_PATTERN = r"^[A-Z][A-Z0-9_]{1,39}$"
 #: The one table whose rows are reason codes.
@@ -144,7 +153,21 @@ def layout_of(config: RunConfig) -> dict[str, tuple[str, ...]]:
         }
         if images.dimensions == 3:
             found["slice distance (mm)"] = bins(SPACINGS)
+        if images.dimensions == 3 and images.patch is not None:
+            found |= {spacing_table(axis): bins(AXIS_SPACINGS) for axis in AXES}
+            found |= {extent_table(axis): bins(AXIS_EXTENTS) for axis in AXES}
+            found[FOREGROUND] = bins(FOREGROUND_SHARES)
     return found
+
+
+def spacing_table(axis: str) -> str:
+    """Return the name of the table of distances between voxels along an axis."""
+    return f"{axis} spacing (mm)"
+
+
+def extent_table(axis: str) -> str:
+    """Return the name of the table of volumes' extents along an axis."""
+    return f"{axis} extent (mm)"
 
 
 def merge_cohorts(parts: Mapping[str, CohortStatistics]) -> dict[str, MergedTable]:

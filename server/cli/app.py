@@ -275,6 +275,25 @@ def cohorts(
 
 
 @app.command()
+def propose(
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="YAML file of a run on patches of volumes.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the YAML there, not to the screen.")
+    ] = None,
+    memory: Annotated[
+        float, typer.Option(min=0.5, metavar="GB", help="Memory of the device that trains.")
+    ] = 8.0,
+    folder: FolderOption = None,
+) -> None:
+    """Plan spacing, patch and batch from counts that sites tell; writes a YAML, begins nothing."""
+    from server.cli import propose as command
+
+    command.propose(_chosen(folder), config, out, memory)
+
+
+@app.command()
 def report(
     run: NewestArgument = None,
     out: Annotated[

@@ -245,6 +245,37 @@ def measure(
         run_measuring(plan, bundle, data, out, every=every)
 
 
+@app.command()
+def propose(
+    config: ConfigArgument,
+    data: Annotated[Path, typer.Option(help="Folder with one folder for each hospital.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the YAML there, not to the screen.")
+    ] = None,
+    memory: Annotated[
+        float, typer.Option(min=0.5, metavar="GB", help="Memory of the device that trains.")
+    ] = 8.0,
+) -> None:
+    """Plan spacing, patch and batch of a run on patches from the counts hospitals would tell.
+
+    Prints or writes a YAML to look at; nothing is trained.
+    """
+    import tempfile
+
+    from simulations.cli.propose import propose as planned
+
+    def tell(line: str) -> None:
+        typer.echo(f"  {line}", err=True)
+
+    with _interruptible(), tempfile.TemporaryDirectory() as work:
+        found = planned(config, data, Path(work), memory, tell)
+        if out is None:
+            typer.echo(found.text, nl=False)
+        else:
+            found.written(out)
+            typer.echo("\n".join((*found.remarks, f"Look at {out}.")))
+
+
 @contextmanager
 def _interruptible() -> Iterator[None]:
     """End a command that was interrupted, or whose folder cannot be written, with one line."""

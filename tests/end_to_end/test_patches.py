@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.config.run_config import load_config
+from common.config.run_config import load_config, parse_config
 from tests.end_to_end.federation import federation
 from tests.end_to_end.hospitals import mr_volumes
 from tests.end_to_end.simulation import simulated
@@ -32,6 +32,18 @@ privacy: none
 """
 
 
+def check_proposed(text: str) -> None:
+    """Look at what was planned from the sites' counts: 8 x 24 x 24 voxels of 2 x 0.5 x 0.7 mm."""
+    assert "PROPOSED, not in force" in text
+    images = parse_config(text).cohort.images
+    assert images is not None
+    assert images.spacing is not None
+    assert images.patch is not None
+    for mm, scanned in zip(images.spacing, (2.0, 0.5, 0.7), strict=True):
+        assert 1 / 1.34 < mm / scanned < 1.34  # one public range
+    assert all(8 <= side <= 40 for side in images.patch)  # that is the whole volume, and fits
+
+
 def test_a_federation_on_patches_ends_in_the_bits_of_its_simulation(tmp_path: Path) -> None:
     mr_volumes(tmp_path / "data")
     path = tmp_path / "patches.yaml"
@@ -43,6 +55,8 @@ def test_a_federation_on_patches_ends_in_the_bits_of_its_simulation(tmp_path: Pa
         run = found.coordinator.run(path)
         assert run.end(120) == "done", run.message
         expected = simulated(load_config(path), found.sites, tmp_path / "cache")
+        proposal = found.coordinator.type("propose", str(path))
+    check_proposed(proposal)
     state = run.result()
     assert [sorted(record.updates) for record in state.history] == [list(NAMES)] * 2
     assert state.weights.keys() == expected.weights.keys()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import shutil
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,12 +24,21 @@ from client.privacy.ledger import Ledger
 from client.site.policy_section import PolicyRules
 from client.site.quality_section import QualityRules
 from client.site.withdrawals import writing
+from common.config.parts.ranges import bin_of, bins
 from common.config.run_config import RunConfig, parse_config
-from common.messages.cohort_statistics import LEFT_OUT, layout_of
+from common.messages.cohort_statistics import (
+    AXIS_EXTENTS,
+    AXIS_SPACINGS,
+    FOREGROUND,
+    LEFT_OUT,
+    layout_of,
+)
 from common.messages.signed_envelope import facts_of, seal
 from common.messages.wire import Refusal, RefusalReason, Request, SiteStatistics, StatisticsRequest
+from common.privacy.accounting import epsilon_of
+from common.privacy.plan import count_mechanism
 from tests.client.answering import Letters, question
-from tests.client.dicom_files import config_of, load, save, slices, write_labels
+from tests.client.dicom_files import config_of, load, save, segmentation, slices, write_labels
 from tests.client.letters import FolderFleet
 
 PATIENTS = 24
@@ -372,3 +383,87 @@ def test_files_that_name_nobody_count_for_nobody_where_counts_are_noised(
         return told.tables["patients"].rows["left out"] or 0.0
 
     assert abs(left_out(copy, "with") - left_out(data, "without")) < 30
+
+
+# --- volumes that are trained on by patches ---------------------------------------------------
+
+PATCHES = parse_config("""
+name: patches
+task: {kind: segmentation, structures: {lump: [1]}}
+cohort:
+  images: {patch: [16, 16, 16], spacing: [2.0, 1.0, 1.0], modalities: [CT]}
+  smallest_cohort: 2
+model: {network: unet, width: 2}
+training: {rounds: 1}
+privacy: none
+""")
+#: Of each volume, and in no message: mm between rows, and between slices.
+CANARIES = [(0.712345 + n / 1e4, 2.312345 + n / 1e4) for n in range(10)]
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of outlined volumes of spacings that nobody else has."""
+    site = tmp_path_factory.mktemp("volumes") / "data"
+    rng = np.random.default_rng(0)
+    rows = []
+    for number, (between_rows, between_slices) in enumerate(CANARIES):
+        patient = f"P{number:02d}"
+        volume = rng.integers(0, 900, (6, 40, 30)).astype("uint16")
+        series = slices(volume, patient, gap=between_slices)
+        mask = np.zeros((6, 40, 30), np.uint8)
+        mask[2, :4, : 3 + number % 2] = 1  # 12 or 16 of 7200 voxels as scanned
+        for place, dataset in enumerate(series):
+            dataset.PixelSpacing = [between_rows, 1.3 * between_rows]
+            save(site / patient / f"{place}.dcm", dataset)
+        save(site / patient / "seg.dcm", segmentation({1: mask}, series))
+        rows.append({"PatientID": patient, "mask": f"{patient}/seg.dcm"})
+    write_labels(site, rows)
+    return site
+
+
+def test_volumes_for_patches_are_told_in_public_ranges_alone(volumes: Path, tmp_path: Path) -> None:
+    answer = answered(handler(volumes, tmp_path), PATCHES)
+    tables, rows = answer.statistics.tables, layout_of(PATCHES)
+    assert set(tables) == set(rows)
+    expected = {
+        "slice spacing (mm)": 2.313,
+        "row spacing (mm)": 0.713,
+        "column spacing (mm)": 1.3 * 0.713,
+        "slice extent (mm)": 6 * 2.313,
+        "row extent (mm)": 40 * 0.713,
+        "column extent (mm)": 30 * 1.3 * 0.713,
+    }
+    for name, value in expected.items():
+        edges = AXIS_SPACINGS if "spacing" in name else AXIS_EXTENTS
+        assert tables[name].rows == {
+            row: 10.0 * (row == bin_of(value, edges)) for row in bins(edges)
+        }
+    assert sum(n or 0 for n in tables[FOREGROUND].rows.values()) == 10
+    assert tables[FOREGROUND].rows["unknown"] == 0
+
+
+def test_no_value_of_a_volume_is_in_the_message(volumes: Path, tmp_path: Path) -> None:
+    """Neither as text nor as a number of any width, with noise or without."""
+    plain = answered(handler(volumes, tmp_path / "plain"), PATCHES)
+    noised = answered(handler(volumes, tmp_path / "noised", Telling(noise=3.0)), PATCHES)
+    assert noised.spend is not None
+    assert noised.spend.run_epsilon > 0
+    for answer in (plain, noised):
+        envelope = seal(answer)
+        sent = envelope.header.encode() + b"".join(envelope.frames)
+        for pair in CANARIES:
+            for value in (*pair, 1.3 * pair[0], 40 * pair[0], 39 * pair[0], 6 * pair[1]):
+                assert f"{value:.6g}"[:7].encode() not in sent
+                for kind in ("<d", ">d", "<f", ">f"):
+                    assert struct.pack(kind, value) not in sent
+
+
+def test_the_noise_of_volumes_is_charged_for_every_table_of_them(
+    volumes: Path, tmp_path: Path
+) -> None:
+    told = answered(handler(volumes, tmp_path, Telling(noise=10.0)), PATCHES)
+    assert told.spend is not None
+    tables = len(layout_of(PATCHES).keys() - {"studies"})
+    mechanism = count_mechanism(math.sqrt(tables), 10.0)
+    assert told.spend.run_epsilon == pytest.approx(epsilon_of([mechanism], 1e-5), rel=1e-6)
