@@ -12,6 +12,7 @@ from client.measurement.site_measurements import SiteMeasurements
 from client.radiomics.feature import Feature
 from client.radiomics.measured import MeasuredStructure
 from client.site.terminal import as_text, say, table
+from common.config.parts.units import after_number
 from common.platform.code_hash import RELEASE
 from common.platform.html_page import page
 
@@ -46,7 +47,7 @@ def _shown(one: MeasuredStructure) -> tuple[str, str, str, str]:
     held = one.features
     spread = (
         f"{held[Feature.MEAN]:.4g} ± {held[Feature.STANDARD_DEVIATION]:.3g}"
-        + (f" {one.unit}" if one.unit != "1" else "")
+        + after_number(one.unit)
         if Feature.MEAN in held
         else "-"
     )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from client.radiomics.measured import MeasuredStructure
 from common.config.parts.coded_concept import CodedConcept, CodedStructure
+from common.config.parts.units import after_number
 
 #: No unit, that is of a probability or a share; UCUM.
 RATIO = "{ratio}"
@@ -53,7 +54,7 @@ class Quantity:
     def _shown(self, value: float) -> str:
         if self.unit == RATIO:
             return f"{value:.3f}"
-        return f"{value:.4g}" if self.unit == "1" else f"{value:.4g} {self.unit}"
+        return f"{value:.4g}{after_number(self.unit)}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from common.bundle.evidence import CalibrationEvidence, ConfusionMatrix, Evidenc
 from common.bundle.origin import KINDS, count_text, origin_text
 from common.bundle.running import running_text
 from common.bundle.words import INTENDED_USE, NOT_FOR, input_json, modalities, patients_words
+from common.config.parts.units import NO_UNIT, in_brackets
 from common.config.run_config import Images, RunConfig
 from common.metrics.constant_predictor import beside
 from common.metrics.intervals import Estimate
@@ -231,7 +232,7 @@ def _between(count: float, least: float, most: float) -> str:
 
 
 def _calibrated(one: CalibrationEvidence) -> str:
-    unit = "" if one.unit in {None, "1"} else f" ({one.unit})"
+    unit = in_brackets(one.unit or NO_UNIT)
     rows = [
         (f"{part.patients:g}", f"{part.predicted:.3f}", f"{part.seen:.3f}") for part in one.bins
     ]

@@ -14,7 +14,6 @@ Public: COVERAGE, Halves, halves_of, exact, released, of_ranges, NAMES.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +25,7 @@ from common.metrics.intervals import (
     Estimate,
     Float,
     Owners,
-    bootstrapped,
+    of_draws,
     ratio,
     unknown,
     wilson_interval,
@@ -63,11 +62,15 @@ def needed(count: Float) -> Float:
 
 def exact(halves: Halves, width: float, weights: Float) -> dict[str, Estimate]:
     """Return both metrics with bootstrap intervals; `width` is that of the range."""
-
-    def one(place: int, drawn: Float) -> Float:
-        return _drawn(halves, drawn)[place] * (width if place else 1.0)
-
-    return {name: bootstrapped(partial(one, place), weights) for place, name in enumerate(NAMES)}
+    patients = weights.shape[1]
+    if patients == 0:
+        return dict.fromkeys(NAMES, unknown(0, "no patients"))
+    whole = _drawn(halves, np.ones((1, patients)))
+    drawn = _drawn(halves, weights)
+    return {
+        name: of_draws(float(value[0]) * scale, values * scale, patients)
+        for name, value, values, scale in zip(NAMES, whole, drawn, (1.0, width), strict=True)
+    }
 
 
 def _drawn(halves: Halves, weights: Float) -> tuple[Float, Float]:

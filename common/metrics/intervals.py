@@ -103,10 +103,15 @@ def bootstrapped(metric: Weighted, weights: Float) -> Estimate:
     if patients == 0:
         return unknown(0, "no patients")
     value = float(metric(np.ones((1, patients)))[0])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values = np.zeros(0) if np.isnan(value) else metric(weights)
+    return of_draws(value, values, patients)
+
+
+def of_draws(value: float, values: Float, patients: int) -> Estimate:
+    """Return a value with the percentile interval of what the draws gave, (draws,)."""
     if np.isnan(value):
         return unknown(patients, "these patients do not show every outcome that it needs")
-    with np.errstate(invalid="ignore", divide="ignore"):
-        values = metric(weights)
     values = values[~np.isnan(values)]
     low, high = np.quantile(values, [0.025, 0.975]) if len(values) else (np.nan, np.nan)
     return Estimate(value=value, low=float(low), high=float(high), patients=patients)

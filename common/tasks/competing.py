@@ -30,6 +30,8 @@ from common.metrics.intervals import (
     bootstrapped,
     mean_estimate,
     mean_of_labels,
+    of_draws,
+    ratio,
     unknown,
     weighted_mean,
 )
@@ -228,41 +230,48 @@ class CompetingRisks:
     def exact(self, scores: Scores, weights: np.ndarray, rules: Evaluation) -> dict[str, Estimate]:
         """Return all metrics with bootstrap intervals; censoring weights are the whole sample's."""
         del rules
-        time, cause, curve, _ = self._outcomes(scores)
-        areas: list[Estimate] = []
+        held, patients = self._outcomes(scores), weights.shape[1]
+        if patients == 0:
+            return dict.fromkeys(self._names, unknown(0, "no patients"))
+        time, cause, curve, _ = held
+        whole, drawn = (self._drawn(held, w) for w in (np.ones((1, patients)), weights))
+        areas = [of_draws(float(a[0]), b, patients) for a, b in zip(whole, drawn, strict=True)]
+        together = of_draws(float(_known_mean(whole)[0]), _known_mean(drawn), patients)
         found: dict[str, Estimate] = {}
         for c, name in zip(self._numbers, self.config.causes, strict=True):
             risk = curve[:, c - 1, self._at_horizon]
-            area = partial(metrics.auc_by_cause, self._grid.horizon, time, cause, c, risk)
             observed = partial(metrics.aalen_johansen, time, cause, c, self._grid.horizon)
             error = metrics.brier_by_patient(time, cause, c, curve[:, c - 1], self._grid.edges)
-            areas.append(bootstrapped(area, weights))
             found |= {
                 f"brier_{name}": bootstrapped(partial(weighted_mean, error), weights),
                 f"observed_{name}": bootstrapped(observed, weights),
                 f"predicted_{name}": bootstrapped(partial(weighted_mean, risk), weights),
             }
         loss = scores.loss.double().numpy()
-        whole_area = bootstrapped(lambda drawn: self.draws(scores, drawn, Evaluation()), weights)
-        return self._named(areas, found, whole_area) | {
+        return self._named(areas, found, together) | {
             "loss": bootstrapped(partial(weighted_mean, loss), weights)
         }
 
     def draws(self, scores: Scores, weights: np.ndarray, rules: Evaluation) -> np.ndarray:
         """Return the mean AUC at the horizon of each bootstrap draw, of causes that it shows."""
         del rules
-        time, cause, curve, _ = self._outcomes(scores)
-        each = np.stack(
+        return _known_mean(self._drawn(self._outcomes(scores), weights))
+
+    def _drawn(self, held: CauseOutcomes, weights: Float) -> Float:
+        """Return the AUC of each cause and bootstrap draw, (causes, draws)."""
+        time, cause, curve, _ = held
+        horizon, place = self._grid.horizon, self._at_horizon
+        return np.stack(
             [
-                metrics.auc_by_cause(
-                    self._grid.horizon, time, cause, c, curve[:, c - 1, self._at_horizon], weights
-                )
+                metrics.auc_by_cause(horizon, time, cause, c, curve[:, c - 1, place], weights)
                 for c in self._numbers
             ]
         )
-        known = ~np.isnan(each)
-        mean = np.nan_to_num(each).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-        return np.where(known.any(axis=0), mean, np.nan)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        each = ("auc", "brier", "observed", "predicted")
+        return (AUC, *(f"{what}_{c}" for c in self.config.causes for what in each), "loss")
 
     def _named(
         self, areas: list[Estimate], found: dict[str, Estimate], together: Estimate | None = None
@@ -377,3 +386,9 @@ class CompetingRisks:
             curve=curve.reshape(len(curve), self.causes, self.intervals),
             owner=owners(scores),
         )
+
+
+def _known_mean(each: Float) -> Float:
+    """Return the mean over causes, (draws,), of those that are known; nan where none is."""
+    known = ~np.isnan(each)
+    return ratio(np.nan_to_num(each).sum(axis=0), known.sum(axis=0).astype(np.float64))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.config.run_config import DiagnosisTask, Evaluation
 from common.data.cell_values import expected_one_of, one_of, yes_or_no
@@ -21,7 +21,7 @@ from common.tasks.label_metrics import (
     label_summary,
     row_of,
 )
-from common.tasks.task import Scores, UnusableLabel, at_least_float32
+from common.tasks.task import PlainOutputs, Scores, UnusableLabel, at_least_float32
 
 
 def zero_or_one(column: str, text: str) -> float:
@@ -37,7 +37,7 @@ def zero_or_one(column: str, text: str) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Diagnosis:
+class Diagnosis(PlainOutputs):
     """Targets are (labels,) of 0, 1 or nan (a multi-label cell that was left empty)."""
 
     config: DiagnosisTask
@@ -57,15 +57,6 @@ class Diagnosis:
     def outputs(self) -> int:
         """One logit a label."""
         return len(self.names)
-
-    @property
-    def logits(self) -> int:
-        """One a label."""
-        return self.outputs
-
-    def completed(self, network: nn.Module) -> nn.Module:
-        """Return the network as it is."""
-        return network
 
     @property
     def metric(self) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.config.run_config import DiagnosisTask, Evaluation, RunConfig
 from common.config.tasks.extension_task import ExtensionTask, OutcomeColumn
@@ -23,11 +23,11 @@ from common.extensions.tasks import class_of
 from common.metrics.intervals import Estimate
 from common.metrics.statistics import Statistics
 from common.tasks.diagnosis import Diagnosis
-from common.tasks.task import Scores, Task, UnusableLabel
+from common.tasks.task import PlainOutputs, Scores, Task, UnusableLabel
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExtensionClasses:
+class ExtensionClasses(PlainOutputs):
     """Targets are (classes,) of 0 and one 1; all but their making is that of a diagnosis."""
 
     config: ExtensionTask
@@ -44,15 +44,6 @@ class ExtensionClasses:
     def outputs(self) -> int:
         """One logit a class."""
         return len(self.config.classes)
-
-    @property
-    def logits(self) -> int:
-        """One a class."""
-        return self.outputs
-
-    def completed(self, network: nn.Module) -> nn.Module:
-        """Return the network as it is."""
-        return network
 
     @property
     def metric(self) -> str:

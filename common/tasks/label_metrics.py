@@ -17,13 +17,12 @@ from common.metrics.decisions.confusion import (
     Decisions,
     counted_cells,
     decided,
+    exact_metrics,
     matrices_in,
     matrices_of,
     matrix_metrics,
     merged_metrics,
-    of_matrix,
     told,
-    weighed,
 )
 from common.metrics.decisions.threshold import METRICS as AT_THRESHOLD
 from common.metrics.decisions.threshold import counts_at, of_histogram, of_ranges, ranges_in
@@ -202,18 +201,9 @@ def label_metrics(
     }
     decisions = _decisions(scores, rules)
     if decisions is not None:
-        found |= {
-            name: bootstrapped(partial(_of_matrix, metric, decisions, len(names)), weights)
-            for name, metric in of_matrix(ordered=False).items()
-        }
+        found |= exact_metrics(decisions, len(names), weights, ordered=False)
     found["loss"] = bootstrapped(partial(weighted_mean, loss), weights)
     return found
-
-
-def _of_matrix(
-    metric: Callable[[Float], Float], decisions: Decisions, classes: int, weights: Float
-) -> Float:
-    return metric(weighed(decisions, classes, weights))
 
 
 def _others(rules: Evaluation) -> dict[str, _Metric]:

@@ -32,7 +32,7 @@ from common.tasks.label_metrics import (
     row_of,
 )
 from common.tasks.survival_scores import Grid, Outcomes, exact, released, summarised
-from common.tasks.task import Scores, UnusableLabel, at_least_float32
+from common.tasks.task import PlainOutputs, Scores, UnusableLabel, at_least_float32
 
 #: Hazard of an interval before anything is learned; public.
 INITIAL_HAZARD = 0.08
@@ -221,7 +221,7 @@ def encode_time(time: float, event: float, edges: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FixedHorizon:
+class FixedHorizon(PlainOutputs):
     """Whether the event comes before the horizon; targets are (1,) of 0 or 1."""
 
     config: PrognosisTask
@@ -230,15 +230,6 @@ class FixedHorizon:
     def outputs(self) -> int:
         """One logit."""
         return 1
-
-    @property
-    def logits(self) -> int:
-        """One."""
-        return self.outputs
-
-    def completed(self, network: nn.Module) -> nn.Module:
-        """Return the network as it is."""
-        return network
 
     @property
     def metric(self) -> str:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.config.parts.ranges import bin_of
+from common.config.parts.units import after_number
 from common.config.run_config import Evaluation, RegressionTask
 from common.data.cell_values import number_of
 from common.metrics import agreement, conformal
@@ -24,6 +25,7 @@ from common.metrics.noised_error import error_histograms, metrics_of
 from common.metrics.score_ranges import ranges_of
 from common.metrics.statistics import Statistics
 from common.tasks.task import (
+    PlainOutputs,
     Scores,
     UnusableLabel,
     at_least_float32,
@@ -38,7 +40,7 @@ FIT_BINS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Regression:
+class Regression(PlainOutputs):
     """Targets are (1,): the number in the run's unit, inside its range."""
 
     config: RegressionTask
@@ -47,15 +49,6 @@ class Regression:
     def outputs(self) -> int:
         """One: how far from `center`, in steps of `scale`."""
         return 1
-
-    @property
-    def logits(self) -> int:
-        """One."""
-        return self.outputs
-
-    def completed(self, network: nn.Module) -> nn.Module:
-        """Return the network as it is."""
-        return network
 
     @property
     def metric(self) -> str:
@@ -82,8 +75,8 @@ class Regression:
             raise UnusableLabel(message)
         if not low <= value <= high and self.config.beyond == "leave_out":
             message = (
-                f"column {column} holds {text}, beyond the run's range, expected {between} "
-                f"{self.config.unit if self.config.unit != '1' else ''}".rstrip()
+                f"column {column} holds {text}, beyond the run's range, expected {between}"
+                f"{after_number(self.config.unit)}"
             )
             raise UnusableLabel(message)
         return np.asarray([min(max(value, low), high)], np.float32)

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.config.run_config import Evaluation, SegmentationTask
 from common.metrics.dice import dice_by_item, dice_histogram, false_alarms, mean_of_histogram
@@ -17,14 +17,22 @@ from common.metrics.intervals import Estimate, Float, bootstrapped, mean_estimat
 from common.metrics.small_cells import counted
 from common.metrics.statistics import Statistics
 from common.metrics.surface_distance import distances_by_item
-from common.tasks.task import Scores, at_least_float32, loss_estimate, loss_sums, owners, whole
+from common.tasks.task import (
+    PlainOutputs,
+    Scores,
+    at_least_float32,
+    loss_estimate,
+    loss_sums,
+    owners,
+    whole,
+)
 
 #: Keeps the Dice of an empty structure defined; in voxels.
 _SMOOTH = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Segmentation:
+class Segmentation(PlainOutputs):
     """Targets are label maps (*spatial): 0 background, 1.. the structures in order."""
 
     config: SegmentationTask
@@ -34,15 +42,6 @@ class Segmentation:
     def outputs(self) -> int:
         """Background and one channel a structure."""
         return 1 + len(self.config.structures)
-
-    @property
-    def logits(self) -> int:
-        """One a channel."""
-        return self.outputs
-
-    def completed(self, network: nn.Module) -> nn.Module:
-        """Return the network as it is."""
-        return network
 
     @property
     def metric(self) -> str:

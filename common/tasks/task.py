@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -120,6 +121,24 @@ class Outlining(Protocol):
     def filled(self, scores: Scores, structure: int) -> Scores:
         """Return scores of a map of one structure (0: none) everywhere."""
         ...
+
+
+class PlainOutputs(ABC):
+    """A task whose network's outputs are what its loss and predictions take."""
+
+    @property
+    @abstractmethod
+    def outputs(self) -> int:
+        """Output channels that the network needs."""
+
+    @property
+    def logits(self) -> int:
+        """Return as many as the network has outputs."""
+        return self.outputs
+
+    def completed(self, network: nn.Module) -> nn.Module:
+        """Return the network as it is."""
+        return network
 
 
 def owners(scores: Scores) -> Owners:

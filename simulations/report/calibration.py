@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from common.config.parts.units import in_brackets
 from common.config.tasks.forms import (
     BoundedNumber,
     IncidenceCurves,
@@ -150,7 +151,7 @@ def _numbers(found: Comparison, form: BoundedNumber) -> Picture | None:
     each = [(arm, found.merged_scores(arm, found.seeds[0])) for arm in arms]
     if not len(each[0][1].loss):
         return None
-    unit = "" if form.unit == "1" else f" ({form.unit})"
+    unit = in_brackets(form.unit)
     figure = new_figure(max(5.0, 4.2 * len(each)), 7.4)
     panels = figure.subplots(2, len(each), squeeze=False)
     for (arm, scores), upper, lower in zip(each, *panels, strict=True):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from common.config.parts.units import after_number
 from common.config.run_config import Images
 from common.config.tasks.forms import (
     BoundedNumber,
@@ -132,10 +133,10 @@ def words(found: Comparison, scores: Scores) -> str:
         case IncidenceCurves(causes=causes, times=times, unit=unit):
             return _over_time(causes, causes[0], times, unit, prediction, target)
         case BoundedNumber(unit=unit):
-            shown_unit = "" if unit == "1" else f" {unit}"
+            beside = after_number(unit)
             return (
-                f"{names[0]}: {float(target[0]):.4g}{shown_unit}\n"
-                f"predicted {float(prediction[0]):.4g}{shown_unit}"
+                f"{names[0]}: {float(target[0]):.4g}{beside}\n"
+                f"predicted {float(prediction[0]):.4g}{beside}"
             )
         case LabelProbabilities(exclusive=True, ordered=ordered):
             top = int(decided(prediction[None].double().numpy(), ordered=ordered)[0])

@@ -19,6 +19,7 @@ from client.site.home import Home
 from client.site.pacs_section import PacsConfig
 from client.site.site_config import allowed_extensions, load_site_config
 from client.site.terminal import as_text, say
+from common.config.parts.units import after_number
 from common.platform.errors import CohortError, ConfigurationError, ExitCode, WardroundError
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ def _size(one: MeasuredStructure) -> str:
     if Feature.DIAMETER in one.features:
         said.append(f"{one.features[Feature.DIAMETER]:.1f} mm across")
     if Feature.MEAN in one.features:
-        unit = "" if one.unit == "1" else f" {one.unit}"
+        unit = after_number(one.unit)
         said.append(f"mean {one.features[Feature.MEAN]:.4g}{unit}")
     return ", ".join(said)
 

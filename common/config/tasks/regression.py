@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from common.config.parts.coded_concept import CodedConcept
 from common.config.parts.ranges import bins
 from common.config.parts.section import PositiveFloat, Real
+from common.config.parts.units import NO_UNIT, Unit, after_number
 from common.config.tasks.forms import BoundedNumber, TaskKind
 from common.config.tasks.task_config import TaskConfig
 
 #: Ranges of a target in which a description of a cohort counts patients.
 _TARGET_RANGES = 8
-#: UCUM's codes have no blank; DICOM holds 16 characters of one (VR SH).
-_UCUM = re.compile("[!-~]{1,16}")
-
-
-def _unit(code: str) -> str:
-    if not _UCUM.fullmatch(code):
-        message = "expected UCUM's code of a unit, without blanks, such as %, mL, mm or 1 for none"
-        raise ValueError(message)
-    return code
 
 
 class RegressionTask(TaskConfig):
@@ -36,7 +27,7 @@ class RegressionTask(TaskConfig):
     #: What it can be, in `unit`; public, never taken from the patients.
     range: tuple[Real, Real]
     #: UCUM's code of the unit: %, mL, mm, a (years), 1 (none); stands in every result.
-    unit: Annotated[str, AfterValidator(_unit)] = "1"
+    unit: Unit = NO_UNIT
     #: What the number is, as SR and FHIR say it; the words "predicted TARGET" where none is given.
     code: CodedConcept | None = Field(default=None, exclude_if=lambda given: given is None)
     #: What the network learns is (number - center) / scale; by default the middle and a quarter
@@ -157,5 +148,4 @@ class RegressionTask(TaskConfig):
 
     @property
     def _in_range(self) -> str:
-        unit = "" if self.unit == "1" else f" {self.unit}"
-        return f", from {self.range[0]:g} to {self.range[1]:g}{unit}"
+        return f", from {self.range[0]:g} to {self.range[1]:g}{after_number(self.unit)}"

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from common.metrics.intervals import Estimate, Float, Owners, ratio, tally
+from common.metrics.intervals import Estimate, Float, Owners, of_draws, ratio, tally, unknown
 from common.metrics.noised import Scale, bounded_estimate
 from common.metrics.score_ranges import farthest
 from common.metrics.small_cells import Bool, patients_in
@@ -201,6 +201,20 @@ _METRICS: dict[str, tuple[Callable[[Float], Float], Callable[[int], Scale], bool
 def of_matrix(*, ordered: bool) -> dict[str, Callable[[Float], Float]]:
     """Return the metrics of a matrix by name."""
     return {name: found for name, (found, _, grades) in _METRICS.items() if ordered or not grades}
+
+
+def exact_metrics(
+    rows: Decisions, classes: int, weights: Float, *, ordered: bool
+) -> dict[str, Estimate]:
+    """Return every metric from the rows, bootstrapped; the matrices are drawn once."""
+    patients = weights.shape[1]
+    if patients == 0:
+        return dict.fromkeys(of_matrix(ordered=ordered), unknown(0, "no patients"))
+    whole, drawn = (weighed(rows, classes, w) for w in (np.ones((1, patients)), weights))
+    return {
+        name: of_draws(float(metric(whole)[0]), metric(drawn), patients)
+        for name, metric in of_matrix(ordered=ordered).items()
+    }
 
 
 def matrix_metrics(counts: Float, noise: float, *, ordered: bool) -> dict[str, Estimate]:

@@ -24,13 +24,12 @@ from common.metrics.decisions.confusion import (
     Told,
     counted_cells,
     decided,
+    exact_metrics,
     matrices_in,
     matrices_of,
     matrix_metrics,
     merged_metrics,
-    of_matrix,
     told,
-    weighed,
 )
 from common.metrics.intervals import (
     Estimate,
@@ -91,12 +90,7 @@ def names_of(classes: Sequence[str]) -> tuple[str, ...]:
 
 def exact(held: Graded, weights: Float, classes: Sequence[str]) -> dict[str, Estimate]:
     """Return every metric from the scores, bootstrapped."""
-    rows = held.decisions
-
-    def of(metric: noised.Value) -> Estimate:
-        return bootstrapped(lambda drawn: metric(weighed(rows, held.grades, drawn)), weights)
-
-    found = {name: of(metric) for name, metric in of_matrix(ordered=True).items()}
+    found = exact_metrics(held.decisions, held.grades, weights, ordered=True)
     for cut, name in enumerate(names_of(classes)):
         area = partial(auroc, held.above[:, cut], held.is_above[:, cut])
         found[name] = bootstrapped(area, weights)
