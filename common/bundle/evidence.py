@@ -4,7 +4,7 @@ Everything in it was released already: made of the counts that sites give for ev
 cells no smaller than `evaluation.smallest_cell`. Nothing more is asked of anybody for a card.
 
 Public: Evidence, SiteData, Subgroup, CalibrationEvidence, calibration_of,
-confusion_of, ConfusionMatrix, evidence_json.
+confusion_of, ConfusionMatrix, survival_of, evidence_json.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from common.metrics.decisions.threshold import by_truth, noised_counts, ranges_i
 from common.metrics.intervals import Estimate, Float
 from common.metrics.noised import projected
 from common.metrics.statistics import Statistics
+from common.tasks import task_of
+from common.tasks.task import Observing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +97,8 @@ class Evidence:
     #: Why there is none; empty where there is.
     no_calibration: str = "Nothing was measured: not recorded."
     confusion: tuple[ConfusionMatrix, ...] = ()
+    #: Survival as it was seen (Kaplan-Meier), by time in the run's unit.
+    survival: Mapping[float, Estimate] = field(default_factory=dict)
 
 
 def evidence_json(evidence: Evidence) -> dict[str, Json]:
@@ -125,6 +129,7 @@ def evidence_json(evidence: Evidence) -> dict[str, Json]:
         "calibration": [calibration_json(one) for one in evidence.calibration],
         "no_calibration": "" if evidence.calibration else evidence.no_calibration,
         **confusion_json(evidence.confusion),
+        **survival_json(evidence.survival),
     }
 
 
@@ -132,6 +137,32 @@ def confusion_json(matrices: Sequence[ConfusionMatrix]) -> dict[str, Json]:
     """Return plain values; nothing where there is no matrix."""
     told: list[Json] = [asdict(one) for one in matrices]
     return {"confusion": told} if told else {}
+
+
+def survival_json(survival: Mapping[float, Estimate]) -> dict[str, Json]:
+    """Return plain values; nothing where no survival was seen."""
+    told: list[Json] = [{"time": time, **found.to_json()} for time, found in survival.items()]
+    return {"observed_survival": told} if told else {}
+
+
+def survival_from_json(content: Sequence[Mapping[str, object]]) -> dict[float, Estimate]:
+    """Read what survival_json wrote; KeyError, TypeError or ValueError where it does not fit."""
+    return {
+        float(str(one["time"])): Estimate(
+            value=_number(one["value"]),
+            low=_number(one["low"]),
+            high=_number(one["high"]),
+            patients=int(str(one["patients"])),
+            reason=str(one.get("reason", "")),
+        )
+        for one in content
+    }
+
+
+def survival_of(statistics: Statistics, config: RunConfig) -> dict[float, Estimate]:
+    """Return survival as it was seen at the run's times; empty for other tasks."""
+    task = task_of(config.task)
+    return task.observed(statistics, config.evaluation) if isinstance(task, Observing) else {}
 
 
 def confusion_from_json(content: Sequence[Mapping[str, object]]) -> tuple[ConfusionMatrix, ...]:

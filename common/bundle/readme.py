@@ -39,6 +39,7 @@ def readme(config: RunConfig, card: Card, files: Mapping[str, str]) -> str:
         _subgroups(card.evidence),
         _calibration(card.evidence),
         _confusion(card.evidence),
+        _survival(card.evidence),
         running_text(config),
         _CHANGE,
         "" if card.origin is None else origin_text(card.origin).strip(),
@@ -214,6 +215,20 @@ def _confusion(evidence: Evidence) -> str:
         "## Confusion matrix\n\nTest patients of all sites: a row for what is true, a column for "
         "what was predicted. Cells of few patients are told together, and stand with the fewest "
         "and the most that they may hold.\n\n" + "\n\n".join(map(_matrix, evidence.confusion))
+    )
+
+
+def _survival(evidence: Evidence) -> str:
+    if not evidence.survival:
+        return ""
+    rows = [
+        (f"{time:g}", _figure(one.value), f"{_figure(one.low)} to {_figure(one.high)}")
+        for time, one in evidence.survival.items()
+    ]
+    return (
+        "## Survival of these patients\n\nKaplan and Meier's, of test patients of all sites that "
+        "could tell it; hold the model's curves against it.\n\n"
+        + _table(("time", "without event", "95 % interval"), rows)
     )
 
 

@@ -31,7 +31,14 @@ from common.tasks.label_metrics import (
     label_summary,
     row_of,
 )
-from common.tasks.survival_scores import Grid, Outcomes, exact, released, summarised
+from common.tasks.survival_scores import (
+    Grid,
+    Outcomes,
+    exact,
+    observed_survival,
+    released,
+    summarised,
+)
 from common.tasks.task import PlainOutputs, Scores, UnusableLabel, at_least_float32
 
 #: Hazard of an interval before anything is learned; public.
@@ -167,6 +174,10 @@ class Survival:
     def summarise(self, statistics: Statistics, rules: Evaluation) -> dict[str, Estimate]:
         """Return the C-index stratified by site, integrated Brier score and AUC at the horizon."""
         return summarised(statistics, self._grid, rules)
+
+    def observed(self, statistics: Statistics, rules: Evaluation) -> dict[float, Estimate]:
+        """Return the merged Kaplan-Meier curve at the public times."""
+        return observed_survival(statistics, self._grid, rules)
 
     def exact(self, scores: Scores, weights: np.ndarray, rules: Evaluation) -> dict[str, Estimate]:
         """Return all metrics with bootstrap intervals."""

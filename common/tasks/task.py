@@ -123,6 +123,15 @@ class Outlining(Protocol):
         ...
 
 
+@runtime_checkable
+class Observing(Protocol):
+    """What a task of one event over time can do beside."""
+
+    def observed(self, statistics: Statistics, rules: Evaluation) -> dict[float, Estimate]:
+        """Return survival as it was seen, by time, of merged statistics."""
+        ...
+
+
 class PlainOutputs(ABC):
     """A task whose network's outputs are what its loss and predictions take."""
 

@@ -14,7 +14,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from common.bundle.evidence import Evidence, SiteData, calibration_from_json, confusion_from_json
+from common.bundle.evidence import (
+    Evidence,
+    SiteData,
+    calibration_from_json,
+    confusion_from_json,
+    survival_from_json,
+)
 from common.bundle.origin import Json, Origin, SiteShare
 from common.bundle.write import Card, is_free, write_bundle
 from common.config.run_config import RunConfig, load_config
@@ -191,6 +197,7 @@ def _evidence(place: RunFolder, shares: Mapping[str, SiteShare], *, measured: bo
         data=data,
         calibration=calibration_from_json(told.get("calibration", [])),
         confusion=confusion_from_json(told.get("confusion", [])),
+        survival=survival_from_json(told.get("observed_survival", [])),
     )
     return found if why is None else replace(found, no_calibration=why)
 

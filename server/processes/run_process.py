@@ -19,7 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from common.bundle.evidence import calibration_json, calibration_of, confusion_json, confusion_of
+from common.bundle.evidence import (
+    calibration_json,
+    calibration_of,
+    confusion_json,
+    confusion_of,
+    survival_json,
+    survival_of,
+)
 from common.config.run_config import RunConfig, load_config
 from common.data.weight_files import take_weights_from
 from common.messages.wire import StatisticsRequest
@@ -181,10 +188,11 @@ def members_of(folder: Folder, wanted: Sequence[str]) -> Callable[[], dict[str, 
 def measure(config: RunConfig, sites: Sites, state: RunState) -> dict[str, object]:
     """Return the chosen weights' metrics on the sites' test patients, merged and by site."""
     told = measure_tests(config, sites, state)
-    calibration, confusion = [], {}
+    calibration, beside = [], {}
     if told.merged is not None:
         calibration = [calibration_json(c) for c in calibration_of(told.merged, config.task)]
-        confusion = confusion_json(confusion_of(told.merged, config))
+        beside = confusion_json(confusion_of(told.merged, config))
+        beside |= survival_json(survival_of(told.merged, config))
     last = state.history[-1] if state.history else None
     return {
         "schema": 1,
@@ -199,7 +207,7 @@ def measure(config: RunConfig, sites: Sites, state: RunState) -> dict[str, objec
             for site, found in told.by_site.items()
         },
         "calibration": calibration,
-        **confusion,
+        **beside,
         "left_out": {r.site: r.fault.value for r in told.left_out},
         "epsilon": dict(last.epsilon) if last else {},
         "delta": dict(last.delta) if last else {},

@@ -14,7 +14,14 @@ import torch
 
 from client.cohort.site_cohort import SiteCohort
 from client.cohort.split import simulated_key
-from common.bundle.evidence import Evidence, SiteData, Subgroup, calibration_of, confusion_of
+from common.bundle.evidence import (
+    Evidence,
+    SiteData,
+    Subgroup,
+    calibration_of,
+    confusion_of,
+    survival_of,
+)
 from common.config.run_config import CategoryColumn, Evaluation, NumberColumn, Table
 from common.metrics.small_cells import releasable
 from common.tasks import task_of
@@ -46,6 +53,7 @@ def evidence_of(found: Comparison, arm: Arm, seed: int) -> Evidence:
         no_subgroups="The configuration names no sex, age or confounder: not recorded.",
         calibration=() if statistics is None else calibration_of(statistics, config.task),
         confusion=() if statistics is None else confusion_of(statistics, config),
+        survival={} if statistics is None else survival_of(statistics, config),
         no_calibration="For this task, or with so few test patients, none can be told.",
     )
 

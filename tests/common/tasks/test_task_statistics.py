@@ -13,7 +13,6 @@ from common.metrics.statistics import Statistics, count_sensitivity, merge
 from common.tasks import Scores, paired_difference, patient_weights, task_of
 from common.tasks.prognosis import Survival
 from common.tasks.segmentation import Segmentation
-from common.tasks.survival_scores import observed_survival
 from tests.common.every_task import CONFIGS, made, rules, scored
 
 EVERY = pytest.mark.parametrize("kind", CONFIGS)
@@ -232,7 +231,7 @@ def test_merged_survival_curves_need_no_patients_time() -> None:
     assert isinstance(task, Survival)
     parts = [task.statistics(scored("proportional", 200, seed), some) for seed in range(3)]
     merged = merge(parts)
-    curve = observed_survival(merged, task._grid, some)
+    curve = task.observed(merged, some)
     assert list(curve) == [3.0, 6.0, 12.0, 24.0]
     values = [found.value for found in curve.values()]
     assert values == sorted(values, reverse=True)

@@ -134,6 +134,16 @@ def measure(place: RunFolder, journal: Journal) -> None:
                     "bins": [{"patients": 20.0, "predicted": 0.25, "seen": 0.3}],
                 }
             ],
+            "confusion": [
+                {
+                    "classes": ["well", "ill"],
+                    "counts": [[9.0, 2.5], [1.5, 7.0]],
+                    "least": [[9.0, 0.0], [0.0, 7.0]],
+                    "most": [[9.0, 5.0], [5.0, 7.0]],
+                    "noise": 0.0,
+                }
+            ],
+            "observed_survival": [{"time": 6.0, **north}],
         }
     ).encode()
     place.results.write_bytes(content)
@@ -234,9 +244,16 @@ def test_the_card_has_patients_by_site_and_the_calibration_that_was_measured(
     assert card["data_are"] == dict.fromkeys(("east", "north", "south"), are)
     assert isinstance(card["calibration"], list)
     assert card["calibration"][0]["bins"] == [{"patients": 20.0, "predicted": 0.25, "seen": 0.3}]
+    assert isinstance(card["confusion"], list)
+    assert card["confusion"][0]["most"] == [[9.0, 5.0], [5.0, 7.0]]
+    assert card["observed_survival"] == [
+        {"time": 6.0, "value": 0.8, "low": 0.7, "high": 0.9, "patients": 20, "bound": 0.0}
+    ]
     assert "not recorded" in str(card["no_subgroups"])
     text = (exported / "README.md").read_text(encoding="utf-8")
     assert "| east | 20 agreed | - |" in text
+    assert "| `well` | 9 | 2.5 (0 to 5) |" in text
+    assert "| 6 | 0.80 | 0.70 to 0.90 |" in text
     assert "`ill`: intercept 0.10, slope not to be had" in text
     assert "| north | - | 20 exact |" in text
     assert "| 20 | 0.250 | 0.300 |" in text

@@ -87,4 +87,5 @@ def test_every_task_has_evidence() -> None:
         found = evidence_of(comparison(run_config(kind)), "federated", 0)
         assert found.data
         assert bool(found.calibration) == (kind in {"multilabel", "fixed_horizon"})
+        assert list(found.survival) == ([6.0, 12.0, 24.0] if kind == "survival" else [])
         assert found.subgroups == ()
