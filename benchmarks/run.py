@@ -30,6 +30,7 @@ SCRIPTS = (
     "rounds",
     "large_cohort",
     "patch_memory",
+    "recompute_memory",
     "slide_tiles",
     "federation",
     "pull",

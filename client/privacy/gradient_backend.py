@@ -6,6 +6,7 @@
     a network that pools           one after another always: one call is one patient's bag
     patches of volumes             one after another always: one patch is in memory
     steps in bfloat16              one after another always: peers would move far more bits
+    blocks that are recomputed     one after another always: torch.func keeps no such blocks
 
 Side by side a float32 product rounds by the number of its rows, so one patient moves the last bits
 of others. With weights of a training that is some 1e-5 of the clip norm; with weights that are made

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from client.training.channel_drop import drop_channels
 from client.training.device import place
+from client.training.recomputing import recompute
 from common.config.patches import PatchRules, patch_rules
 from common.config.run_config import RunConfig
 from common.data.sample import Batch, patient_loss
@@ -79,6 +80,8 @@ def open_local_model(
 ) -> LocalModel:
     """Build a run's network, on a device; without `start`, no file of first weights is read."""
     network, precision = network_of(config, seed, start=start), config.training.precision
+    if config.model.checkpoint:
+        recompute(network)
     model = place(network, device, _trial_of(config), precision)
     drop_channels(model, config)
     trained, task = trainable(model), task_of(config.task)

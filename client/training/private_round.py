@@ -69,7 +69,8 @@ def train_privately(
 
     UnsafeModel and BudgetExceeded leave everything as it was: nothing charged, nothing released.
     """
-    privacy, guard = local_model.config.privacy, site.guard
+    config, guard = local_model.config, site.guard
+    privacy = config.privacy
     if privacy == "none" or guard is None:
         message = f"Site {site.name} has no ledger, so it cannot take part in a private run."
         raise PrivacyError(message)
@@ -78,11 +79,10 @@ def train_privately(
         model=local_model.model,
         item_loss=local_model.item_loss,
         patients=site.train,
-        images_per_patient=local_model.config.training.images_per_patient,
+        images_per_patient=config.training.images_per_patient,
         patches=local_model.patches,
-        apart=local_model.config.training.precision == "bf16",
+        apart=config.training.precision == "bf16" or config.model.checkpoint,
     )
-    config = local_model.config
     foreign = bool(config.extension_names({"networks", "tasks", "losses"}))
     backend = checked_backend(objective, plan, guard, foreign=foreign)
     spend = charge(request, plan, guard)

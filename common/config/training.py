@@ -103,6 +103,9 @@ class Model(Part):
         """Return what `start` has the weights of: the backbone where one is frozen."""
         return self.backbone if self.network == "frozen_features" else self.network
 
+    #: Insides of blocks are computed again in the backward pass: less memory, more time.
+    checkpoint: bool = Field(strict=True, default=False, exclude_if=lambda given: given is False)
+
     def __hash__(self) -> int:
         # A dict has none of its own, and what is computed for a model is kept by it.
         return hash(self.model_dump_json())
@@ -129,7 +132,16 @@ class Model(Part):
                 f"{self.network} takes width, hidden and dropout"
             )
             raise ValueError(message)
-        ours = ("width", "hidden", "backbone", "projection", "dropout", "pool", "start", "train")
+        if self.checkpoint and self.network in {"table", "frozen_features"}:
+            message = (
+                f"checkpoint saves memory of a network of images, and {self.network} trains a head "
+                "alone; remove it"
+            )
+            raise ValueError(message)
+        ours = (
+            "width", "hidden", "backbone", "projection", "dropout", "pool", "start", "train",
+            "checkpoint",
+        )  # fmt: skip
         given = [name for name in ours if name in self.model_fields_set and foreign]
         fields = type(self).model_fields
         given = [name for name in given if getattr(self, name) != fields[name].default]

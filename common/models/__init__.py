@@ -1,7 +1,7 @@
 """Networks: `build_model` from a configuration, `extract_features` of images once and for all.
 
 Imported from here: bags, deep_supervision, efficientnet_lite, extension_network, frozen_features,
-    fusion, local_layers, run_network, windows.
+    fusion, local_layers, run_network, small_cnn, windows.
 May import: common.config, common.config.parts, common.data, common.extensions, common.platform,
     common.tasks.
 """
