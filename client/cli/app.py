@@ -206,6 +206,7 @@ def measure(  # noqa: PLR0913 - one parameter an option
         Path | None,
         typer.Option(metavar="FOLDER", help="Measure what this model outlines in the studies."),
     ] = None,
+    labels: LabelsOption = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write table and page there.")
     ] = None,
@@ -228,6 +229,7 @@ def measure(  # noqa: PLR0913 - one parameter an option
     wishes = command.MeasureOptions(
         plan=plan,
         bundle=bundle,
+        labels=labels,
         out=out,
         reports=reports or send,
         send=send,

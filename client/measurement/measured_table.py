@@ -65,8 +65,8 @@ def table_text(found: SiteMeasurements, plan: MeasurePlan) -> str:
     twice = sorted(set(held) & set(columns))
     if twice:
         message = (
-            f"The table has a column {twice[0]} already. Measure from the table without it, or "
-            "give the structures other names in MEASURE.yaml."
+            f"The table has a column {twice[0]} already. Measure from the table without it "
+            "(--labels FILE), or give the structures other names in MEASURE.yaml."
         )
         raise CohortError(message)
     text = io.StringIO(newline="")
@@ -81,11 +81,19 @@ def table_text(found: SiteMeasurements, plan: MeasurePlan) -> str:
     return text.getvalue()
 
 
+def check_target(path: Path, source: Path) -> None:
+    """Refuse to write a table over the one that is measured from; ConfigurationError."""
+    if path.resolve() == source.resolve():
+        message = (
+            f"{path} is the table that is measured from. Give the table without measurements "
+            "(--labels FILE), or write the new one elsewhere (--out FOLDER)."
+        )
+        raise ConfigurationError(message)
+
+
 def write_table(found: SiteMeasurements, plan: MeasurePlan, path: Path, source: Path) -> Path:
     """Write the table to a path, and beside it the schema of the table that it is made from."""
-    if path.resolve() == source.resolve():
-        message = f"{path} is the table that is measured from. Write the new one elsewhere (--out)."
-        raise ConfigurationError(message)
+    check_target(path, source)
     text = table_text(found, plan)
     declared = schema_path(source)
     if declared.is_file():

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -52,6 +52,9 @@ class MeasurePlan(Part):
     #: Or several columns, each by a name that stands in front of what is measured in it.
     masks: dict[str, str] = Field(default_factory=dict, max_length=20)
     ejection_fraction: FractionPlan | None = None
+    #: files: the table's column `image` names each row's volume as a NIfTI, as a run's images do
+    #: (cohort.images.format).
+    format: Literal["dicom", "files"] = "dicom"
     #: Mean, percentiles and the like of the image's values within a structure.
     intensities: bool = True
     #: Of a study with several modalities, those that masks were drawn on; empty: any.

@@ -15,9 +15,11 @@ from functools import partial
 from pathlib import Path
 
 from client.cohort.decode import Object, decode
+from client.cohort.files import select_files
 from client.cohort.image_masks import mask_path, shared_masks
+from client.cohort.left_out import LeftOut
 from client.cohort.scan import dicom_files, scan
-from client.cohort.select import Grouping, Selected, SelectedImage, select
+from client.cohort.select import Grouping, Selected, SelectedImage, WantedImages, select
 from client.dicom.contained import contained
 from client.dicom.index.index import Index
 from client.dicom.masks.kept_mask import forgotten
@@ -31,8 +33,11 @@ from client.measurement.mask_reading import MaskReading, mask_rules
 from client.measurement.plan import MeasurePlan
 from client.radiomics.measured import MeasuredMask
 from client.site.cache import PIXELS, Cache
+from common.config.run_config import Images
 from common.platform.errors import CohortError
 
+#: How volumes in files are read, of any size: nothing is made of them for a network.
+_FILES = Images.model_validate({"size": [16, 16, 16], "format": "files"})
 #: By row of the table and name of the mask: the instances that it says it was drawn on.
 _Named = Mapping[tuple[int, str], frozenset[str]]
 
@@ -79,7 +84,10 @@ def measure_site(
         raise CohortError(message)
     table = labels_csv or site / "labels.csv"
     columns = tuple(dict.fromkeys(plan.columns.values()))
-    labels = read_labels(table, columns, with_images=True, withdrawn=withdrawn)
+    file_column = _FILES.file_columns[0] if plan.format == "files" else ""
+    labels = read_labels(
+        table, columns, with_images=True, withdrawn=withdrawn, file_column=file_column
+    )
     try:
         with PixelStore(cache.folder / PIXELS) as store, Index(cache.index) as index:
             return _measured(site, plan, labels, store, index)
@@ -95,7 +103,8 @@ def _measured(
     """Find the images of each mask by their headers, decode those, and measure row by row."""
     selected = _selected(site, plan, labels, store, index)
     named = _named(site, plan, labels)
-    decoded = decode(_worth_decoding(selected, labels, named), store, index)
+    worth = _worth_decoding(selected, labels, named)
+    decoded = decode(worth, store, index if plan.format == "dicom" else None)
     objects: dict[int, list[Object]] = defaultdict(list)
     for item in decoded.objects:
         objects[labels.find(dicom_keys(item.header))].append(item)
@@ -137,6 +146,9 @@ def _selected(
             raise UnusableFile(Reason.WRONG_MODALITY, header.modality)
         labels.find(dicom_keys(header))
 
+    if plan.format == "files":
+        asked = WantedImages(rules=_FILES, labels=labels, left_out=LeftOut(), masks=None)
+        return select_files(site, asked, store.withdrawn).selected
     masks = frozenset(row[column] for row in labels.rows for column in plan.columns.values())
     scanned = scan(site, dicom_files(site, masks), index)
     return select(scanned, wanted, Grouping(by_series=True), store.withdrawn)

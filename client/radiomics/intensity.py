@@ -18,16 +18,18 @@ def intensity_of(values: Float) -> dict[Feature, float]:
         return {}
     mean = float(values.mean())
     away = values - mean
-    variance = float((away**2).mean())
+    squared = away * away
+    variance = float(squared.mean())
     spread = variance if variance > 0 else 1.0
     low, quarter, middle, three_quarters, high = np.percentile(values, (10, 25, 50, 75, 90))
+    kurtosis = float((squared * squared).mean()) / spread**2 - 3.0
     smallest, largest = float(values.min()), float(values.max())
     return {
         Feature.MEAN: mean,
         Feature.STANDARD_DEVIATION: variance**0.5,
         Feature.VARIANCE: variance,
-        Feature.SKEWNESS: float((away**3).mean()) / spread**1.5,
-        Feature.KURTOSIS: float((away**4).mean()) / spread**2 - 3.0 if variance > 0 else 0.0,
+        Feature.SKEWNESS: float((squared * away).mean()) / spread**1.5,
+        Feature.KURTOSIS: kurtosis if variance > 0 else 0.0,
         Feature.MEDIAN: float(middle),
         Feature.MINIMUM: smallest,
         Feature.PERCENTILE_10: float(low),

@@ -84,11 +84,12 @@ def write_measured(study: MeasuredStudy, out: Path, made: datetime | None = None
     with quiet():
         paths = dict.fromkeys(path for mask in study.masks for path in mask.sources)
         source = read_source(tuple(paths), one_stack=False)
+        segmentations = dict(_segmentations(study))
         found = _Reported(
             study=study,
             source=source,
-            segmentations=dict(_segmentations(study)),
-            identity=_identity(study, source),
+            segmentations=segmentations,
+            identity=_identity(study, source, segmentations),
         )
         path = out / found.identity.file_name(Kind.REPORT)
         if path.is_file():
@@ -109,7 +110,9 @@ def _segmentations(study: MeasuredStudy) -> Iterator[tuple[Path, Dataset]]:
             yield mask.mask, header
 
 
-def _identity(study: MeasuredStudy, source: SourceHeaders) -> Identity:
+def _identity(
+    study: MeasuredStudy, source: SourceHeaders, segmentations: Mapping[Path, Dataset]
+) -> Identity:
     said = {
         "release": RELEASE,
         "plan": study.plan,
@@ -121,6 +124,7 @@ def _identity(study: MeasuredStudy, source: SourceHeaders) -> Identity:
             for one in mask.structures
         ],
         "fractions": dict(study.fractions),
+        "segmentations": [str(one.get("SOPInstanceUID")) for one in segmentations.values()],
     }
     return Identity(
         score=hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest(),

@@ -11,7 +11,7 @@ from client.site.cache import Cache
 from client.site.home import MEASURED_PAGE
 from client.site.terminal import say
 from client.site.yaml_part import load_part
-from common.platform.errors import ConfigurationError
+from common.platform.errors import CohortError, ConfigurationError
 from simulations.comparison.measured_hospitals import measure_hospitals, write_measured_hospitals
 from simulations.comparison.model_measured import opened
 
@@ -29,7 +29,10 @@ def run_measuring(
     out = out or Path("runs") / f"{name}-measured"
     # Hidden, so that it is no hospital of the folder.
     found = measure_hospitals(asked, data, Cache(out / ".cache"))
-    write_measured_hospitals(found, plan, out)
     for one in found.values():
         show(one, every=every)
+    if not any(one.rows for one in found.values()):
+        message = f"Nothing could be measured, so nothing was written to {out}."
+        raise CohortError(message)
+    write_measured_hospitals(found, plan, out)
     say(f"Written to {out}: a folder for each hospital with its table, and {MEASURED_PAGE}.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from client.dicom.reasons import NOTICES
 from client.measurement.measured_page import html_of, show
-from client.measurement.measured_table import values_of, write_table
+from client.measurement.measured_table import check_target, values_of, write_table
 from client.measurement.plan import MeasurePlan
 from client.measurement.site_measurements import SiteMeasurements, measure_site
 from client.results.measured_report import MeasuredStudy, write_measured
@@ -36,6 +36,7 @@ class MeasureOptions:
 
     plan: Path | None  # MEASURE.yaml
     bundle: Path | None  # of a model whose outlines are measured, in place of a plan
+    labels: Path | None  # the table that is measured from; None: the site's
     out: Path | None  # None: the home's own folder
     reports: bool  # write a DICOM SR a study
     send: bool  # and bring those into the PACS
@@ -51,10 +52,19 @@ def measure(home: Home, wanted: MeasureOptions) -> ExitCode:
     site = load_site_config(home.site_yaml)
     pacs = _pacs(home, site) if wanted.send else None
     out = wanted.out or home.measurements
+    table = wanted.labels or site.labels_csv
+    check_target(out / MEASURED_TABLE, table)
     out.mkdir(mode=0o700, parents=True, exist_ok=True)
     source = _of_model if wanted.bundle is not None else _of_masks
-    plan, found, results, unwritten = source(home, site, wanted)
-    path = write_table(found, plan, out / MEASURED_TABLE, site.labels_csv)
+    plan, found, results, unwritten = source(home, site, table, wanted)
+    if not found.rows:
+        if wanted.as_json:
+            say(json.dumps(as_json(found), indent=1))
+        else:
+            show(found, every=wanted.every)
+        message = f"Nothing could be measured, so {out / MEASURED_TABLE} was not written."
+        raise CohortError(message)
+    path = write_table(found, plan, out / MEASURED_TABLE, table)
     replace_durably(out / MEASURED_PAGE, html_of([found], plan).encode(), mode=0o600)
     delivered, fault = _delivered(results, pacs)
     if wanted.as_json:
@@ -68,30 +78,30 @@ def measure(home: Home, wanted: MeasureOptions) -> ExitCode:
         for one in unwritten:
             say(as_text(one))
         if results:
-            say(f"Reports (DICOM SR) of {len(results)} studies: {home.results}")
+            say(f"Reports ({len(results)} files): {home.results}")
         _say_sent(delivered)
     if fault is not None:
         raise fault
-    arrived = len(delivered) == len(results) and all(one.arrived for one in delivered)
+    arrived = not unwritten and all(one.arrived for one in delivered)
     return ExitCode.DONE if pacs is None or arrived else ExitCode.RUN_FAILED
 
 
 _Found = tuple[MeasurePlan, SiteMeasurements, list[Result], list[str]]
 
 
-def _of_masks(home: Home, site: SiteConfig, wanted: MeasureOptions) -> _Found:
+def _of_masks(home: Home, site: SiteConfig, table: Path, wanted: MeasureOptions) -> _Found:
     """Measure what people drew."""
     if wanted.plan is None:
         message = "Say what to measure: a MEASURE.yaml, or --bundle FOLDER for a model's outlines."
         raise ConfigurationError(message)
     plan, cache = load_part(wanted.plan, MeasurePlan), Cache(home.cache, home.index)
     with cache.in_use():
-        found = measure_site(site.data, plan, cache, site.labels_csv, withdrawn(home))
+        found = measure_site(site.data, plan, cache, table, withdrawn(home))
     results, unwritten = _reports(found, plan, home.results) if wanted.reports else ([], [])
     return plan, found, results, unwritten
 
 
-def _of_model(home: Home, site: SiteConfig, wanted: MeasureOptions) -> _Found:
+def _of_model(home: Home, site: SiteConfig, table: Path, wanted: MeasureOptions) -> _Found:
     """Measure what a model outlines; its reports are those of `predict`."""
     if wanted.plan is not None or wanted.bundle is None:
         message = "Give a MEASURE.yaml or --bundle FOLDER: a bundle says itself what it outlines."
@@ -122,7 +132,7 @@ def _of_model(home: Home, site: SiteConfig, wanted: MeasureOptions) -> _Found:
         model,
         local_of(home, model, explain=False),
         home.index,
-        site.labels_csv,
+        table,
         learned=trained_on(home.trained, model.name.fingerprint, model.seed),
         keep=keep,
     )

@@ -156,10 +156,16 @@ def test_a_table_is_not_written_over_and_no_column_twice(tmp_path: Path) -> None
         in site.types("measure", wanted, "--out", site.data).text
     )
     assert site.types("measure", wanted).status == 0
+    nothing = site.types("measure", plan(tmp_path, "structures: {lesion: [9]}"))
+    assert nothing.status == 3
+    assert "holds segments [1]" in nothing.text
     site.set_up(labels=site.home.measurements / "labels.csv")
-    again = site.types("measure", wanted, "--out", tmp_path / "again")
+    again = site.types("measure", plan(tmp_path), "--out", tmp_path / "again")
     assert again.status == 3
     assert "has a column lesion_" in again.text
+    assert "--labels" in site.types("measure", plan(tmp_path)).text
+    renewed = site.types("measure", plan(tmp_path), "--labels", site.data / "labels.csv")
+    assert renewed.status == 0
 
 
 def test_hospitals_of_a_simulation_are_measured_as_at_a_site(tmp_path: Path) -> None:

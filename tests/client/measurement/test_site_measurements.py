@@ -47,10 +47,10 @@ def reasons(found: SiteMeasurements) -> dict[str, set[Reason]]:
     }
 
 
-def put_nifti(path: Path, mask: NDArray[np.bool_]) -> None:
-    """Write a mask of a scan: NIfTI's axes are x, y, z, to the right and forward."""
+def put_nifti(path: Path, values: NDArray[np.generic]) -> None:
+    """Write a scan or its mask: NIfTI's axes are x, y, z, to the right and forward."""
     affine = np.diag([-STEP, -STEP, STEP, 1.0])
-    picture = nibabel.Nifti1Image(mask.transpose(2, 1, 0).astype(np.uint8), affine)
+    picture = nibabel.Nifti1Image(values.transpose(2, 1, 0).astype(np.uint8), affine)
     picture.set_sform(affine, code=1)
     picture.set_qform(affine, code=1)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -218,6 +218,23 @@ def test_what_cannot_be_measured_has_a_reason_and_stops_nobody(tmp_path: Path) -
     assert told["good"]["lesion_volume_mm3"] == 592
     assert set(told) == {"empty", "good"}
     assert Counter(one.reason for one in found.unusable)[Reason.MASK_EMPTY] == 1
+
+
+def test_volumes_in_files_are_measured_like_dicom(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    put_nifti(site / "A.nii.gz", VALUES)
+    put_nifti(site / "A-mask.nii.gz", MASK)
+    put_nifti(site / "B.nii.gz", VALUES)
+    put_nifti(site / "B-mask.nii.gz", np.pad(MASK, 1))
+    rows = [{"PatientID": p, "image": f"{p}.nii.gz", "mask": f"{p}-mask.nii.gz"} for p in "ABC"]
+    write_labels(site, rows)
+    found = measured(site, LESION.model_copy(update={"format": "files"}))
+    (told,) = values(found).values()
+    assert told["lesion_volume_mm3"] == 592
+    assert told["lesion_surface_mm2"] == pytest.approx(388, rel=0.01)
+    assert told["lesion_mean"] == pytest.approx(2.15, rel=0.01)
+    assert reasons(found)["patient B"] == {Reason.MASK_UNUSABLE}
+    assert reasons(found)["line 4"] == {Reason.NO_IMAGE}
 
 
 def test_one_mask_without_a_name_is_nobody_elses(tmp_path: Path) -> None:
