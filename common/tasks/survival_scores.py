@@ -34,7 +34,7 @@ from common.metrics.times.life_table import (
 )
 from common.tasks.task import Scores, loss_estimate, loss_sums, owners, whole
 
-_NOISED = "sums do not leave a site where counts are noised"
+NOISED = "sums do not leave a site where counts are noised"
 
 
 class Outcomes(NamedTuple):
@@ -186,7 +186,7 @@ def summarised(statistics: Statistics, grid: Grid, rules: Evaluation) -> dict[st
         )
         return {
             "concordance": concordance,
-            "integrated_brier": unknown(max(patients, 0), _NOISED),
+            "integrated_brier": unknown(max(patients, 0), NOISED),
             grid.auc: area,
         }
     cells, sums = statistics.cells, statistics.sums

@@ -196,7 +196,7 @@ def test_no_cause_is_told_whose_few_patients_the_table_or_ranges_would_count(
         assert not held.cells["control"].any()
         return
     assert table.sum() == patients
-    boundary = task._grid.boundary
+    boundary = task._scores.grid.boundary
     for cause in (1, 2):
         cases = held.cells["case"][cause - 1, 0].sum()
         controls = held.cells["control"][cause - 1, 0].sum()
