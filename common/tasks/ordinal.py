@@ -103,7 +103,7 @@ class Grades:
 
         A site's calibration moves each cut by itself; where it crosses two, the lower holds.
         """
-        above = at_least_float32(output).cummin(dim=1).values.sigmoid()
+        above = _falling(at_least_float32(output)).sigmoid()
         ends = F.pad(F.pad(above, (1, 0), value=1.0), (0, 1))
         return ends[:, :-1] - ends[:, 1:]
 
@@ -145,3 +145,11 @@ def _graded(scores: Scores) -> Graded:
         probability=scores.prediction.double().numpy(),
         owner=owners(scores),
     )
+
+
+def _falling(cuts: Tensor) -> Tensor:
+    """Return (items, cuts) with none above the one before: cummin, which ONNX does not know."""
+    held = [cuts[:, :1]]
+    for cut in torch.split(cuts[:, 1:], 1, dim=1):
+        held.append(torch.minimum(held[-1], cut))
+    return torch.cat(held, dim=1)

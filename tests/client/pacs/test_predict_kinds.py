@@ -111,6 +111,15 @@ def shown_by_attention(filed: Filed) -> None:
     assert np.ptp(picture, axis=2).max() > 60, "coloured by the heatmap"
 
 
+def said_of_all(filed: Filed) -> None:
+    """Hold every number of the answer against the report's."""
+    quantities = filed.told["quantities"]
+    assert isinstance(quantities, list)
+    said = sorted(value for value, unit in numbers_of(filed).values() if unit == "{ratio}")
+    expected = sorted({one["meaning"]: one["value"] for one in quantities}.values())
+    assert said == pytest.approx(expected)
+
+
 @dataclass(frozen=True)
 class Kind:
     run: str
@@ -124,6 +133,19 @@ def shipped(name: str, *changes: tuple[str, str]) -> str:
         assert old in text
         text = text.replace(old, new)
     return text
+
+
+def of_slices(task: str) -> str:
+    """Return a run of one answer of all of a patient's slices."""
+    return f"""
+name: bag
+task: {task}
+cohort: {{images: {{size: [64, 64], modalities: [MR]}}}}
+model: {{network: small_cnn, width: 8, pool: attention}}
+training: {{rounds: 1}}
+evaluation: {{unit: patient}}
+privacy: none
+"""
 
 
 KINDS = {
@@ -154,17 +176,22 @@ KINDS = {
         shown_by_attention,
     ),
     "a bag of slices": Kind(
-        """
-name: bag
-task: {kind: diagnosis, type: binary, target: ill}
-cohort: {images: {size: [64, 64], modalities: [MR]}}
-model: {network: small_cnn, width: 8, pool: attention}
-training: {rounds: 1}
-evaluation: {unit: patient}
-privacy: none
-""",
+        of_slices("{kind: diagnosis, type: binary, target: ill}"),
         "glioma-mr/jefferson/GL17F91F39/flair",
         shown_by_attention,
+    ),
+    "grades": Kind(
+        of_slices("{kind: diagnosis, type: ordinal, target: grade, classes: [none, some, much]}"),
+        "glioma-mr/jefferson/GL17F91F39/t1",
+        said_of_all,
+    ),
+    "one of several causes": Kind(
+        of_slices(
+            "{kind: prognosis, outcome: competing, time: months, unit: months, "
+            "intervals: [6, 12], causes: [relapse, death]}"
+        ),
+        "glioma-mr/jefferson/GL17F91F39/t1ce",
+        said_of_all,
     ),
 }
 

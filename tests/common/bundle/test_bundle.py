@@ -49,6 +49,11 @@ CASES = {
     f"cohort: {{{TABLE}}}, model: {{network: table, hidden: [4]}}",
     "survival": "task: {kind: prognosis, time: months, unit: months, intervals: [6, 12, 24]},"
     f"cohort: {{{TABLE}}}, model: {{network: table}}",
+    "grades": "task: {kind: diagnosis, type: ordinal, target: grade, classes: [none, some, much]},"
+    f"cohort: {{{TABLE}}}, model: {{network: table}}",
+    "causes": "task: {kind: prognosis, outcome: competing, time: months, unit: months,"
+    "intervals: [6, 12, 24], causes: [relapse, death]},"
+    f"cohort: {{{TABLE}}}, model: {{network: table}}",
     "frozen_fused": "task: {kind: prognosis, outcome: fixed_horizon, event: died},"
     f"cohort: {{images: {{size: [40, 32], channels: 3}}, {TABLE}}},"
     "model: {network: frozen_features, projection: 16}",
