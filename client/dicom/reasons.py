@@ -119,7 +119,7 @@ class Reason(Enum):
     )
     NOT_SCORED = "The model cannot score the study; see the detail."
     TRAINED_ON = "The model was trained on this patient here: its outline is better than on others."
-    PHASE_MISSING = "Only one of the two phases has a mask, so there is no ejection fraction."
+    PHASE_MISSING = "Not both phases have a mask of their own, so there is no ejection fraction."
     PHASES_SWAPPED = (
         "The end-systolic volume is the larger one; are the columns of the masks swapped?"
     )

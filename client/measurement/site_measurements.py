@@ -210,9 +210,15 @@ def _fractions(
     wanted, by_name = plan.ejection_fraction, {mask.name: mask for mask in masks}
     if wanted is None:
         return
-    phases = [by_name.get(name) for name in (wanted.end_diastole, wanted.end_systole)]
+    end_diastole, end_systole = map(by_name.get, (wanted.end_diastole, wanted.end_systole))
+    if end_diastole and end_systole and end_diastole.sources == end_systole.sources:
+        detail = f"both masks were drawn on the same {len(end_systole.sources)} images"
+        tell(UnusableFile(Reason.PHASE_MISSING, detail))
+        return
     for structure in wanted.structures:
-        volumes = [None if one is None else one.volume_of(structure) for one in phases]
+        volumes = [
+            None if one is None else one.volume_of(structure) for one in (end_diastole, end_systole)
+        ]
         try:
             yield structure, ejection_fraction(*volumes)
         except UnusableFile as problem:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import FileDataset
 
-from tests.client.dicom_files import save, segmentation, slices
+from tests.client.dicom_files import save, segmentation, slices, uid
+from tests.client.scores import MR, given
 
 STEP = 2.0
 VALUES = np.array(
@@ -51,3 +52,25 @@ def put_mask(
     found = segmentation({n: mask.astype(np.uint8) for n, mask in masks.items()}, scanned)
     found.StudyInstanceUID = scanned[0].StudyInstanceUID
     save(path, found)
+
+
+def beating(site: Path, patient: str, *, acquired: bool = False) -> None:
+    """Write a cine of one series whose later phase is brighter, and a SEG of each phase.
+
+    The second segment is half of the first; `acquired`, as a scanner of MR writes it.
+    """
+    planes = []
+    for phase in range(2):
+        for number, plane in enumerate(scan(patient, VALUES * (phase + 1))):
+            if acquired:
+                given(plane, MR, "MR").PatientID = patient
+                plane.FrameOfReferenceUID, plane.SliceThickness = uid("frame of reference"), STEP
+            plane.TriggerTime = 300 * phase
+            plane.SOPInstanceUID = uid(patient, phase, number)
+            plane.file_meta.MediaStorageSOPInstanceUID = plane.SOPInstanceUID
+            planes.append(plane)
+    put_scan(site / patient, planes)
+    late = MASK.copy()
+    late[:, 2:] = False
+    put_mask(site / f"{patient}-ed.dcm", {1: MASK, 2: late}, planes[:4])
+    put_mask(site / f"{patient}-es.dcm", {1: late, 2: late}, planes[-4:])

@@ -15,8 +15,8 @@ from client.measurement.measured_table import table_text, values_of
 from client.measurement.plan import MeasurePlan
 from client.measurement.site_measurements import SiteMeasurements, measure_site
 from client.site.cache import Cache
-from tests.client.dicom_files import SHARED, uid, write_labels
-from tests.client.measurement.phantom import MASK, STEP, VALUES, put_mask, put_scan, scan
+from tests.client.dicom_files import SHARED, write_labels
+from tests.client.measurement.phantom import MASK, STEP, VALUES, beating, put_mask, put_scan, scan
 
 CINE = MeasurePlan.model_validate(
     {
@@ -108,22 +108,6 @@ def test_ejection_fractions_are_the_tables_of_every_patient(tmp_path: Path) -> N
     assert max(*apart["lv"], *apart["rv"]) <= 0.1
 
 
-def beating(site: Path, patient: str, *, phases: int = 2) -> None:
-    """Write a cine of one series whose later phase is brighter, and a SEG of each phase."""
-    planes = []
-    for phase in range(phases):
-        for number, plane in enumerate(scan(patient, VALUES * (phase + 1))):
-            plane.TriggerTime = 300 * phase
-            plane.SOPInstanceUID = uid(patient, phase, number)
-            plane.file_meta.MediaStorageSOPInstanceUID = plane.SOPInstanceUID
-            planes.append(plane)
-    put_scan(site / patient, planes)
-    early, late = MASK.copy(), MASK.copy()
-    late[:, 2:] = False
-    put_mask(site / f"{patient}-ed.dcm", {1: early}, planes[:4])
-    put_mask(site / f"{patient}-es.dcm", {1: late}, planes[-4:])
-
-
 def test_each_phase_is_measured_on_its_own_pictures(tmp_path: Path) -> None:
     site = tmp_path / "site"
     beating(site, "A")
@@ -142,12 +126,13 @@ def test_without_two_usable_phases_there_is_no_fraction_and_the_rest_is_measured
     tmp_path: Path,
 ) -> None:
     site = tmp_path / "site"
-    for patient in ("one", "swapped", "lost", "good"):
+    for patient in ("one", "same", "swapped", "lost", "good"):
         beating(site, patient)
     write_labels(
         site,
         [
             {"PatientID": "one", "mask_ed": "one-ed.dcm", "mask_es": ""},
+            {"PatientID": "same", "mask_ed": "same-ed.dcm", "mask_es": "same-ed.dcm"},
             {"PatientID": "swapped", "mask_ed": "swapped-es.dcm", "mask_es": "swapped-ed.dcm"},
             {"PatientID": "lost", "mask_ed": "nowhere.dcm", "mask_es": "lost-es.dcm"},
             {"PatientID": "good", "mask_ed": "good-ed.dcm", "mask_es": "good-es.dcm"},
@@ -156,11 +141,12 @@ def test_without_two_usable_phases_there_is_no_fraction_and_the_rest_is_measured
     found = measured(site, CINE)
     assert reasons(found) == {
         "patient one": {Reason.MASK_MISSING, Reason.PHASE_MISSING},
+        "patient same": {Reason.PHASE_MISSING},
         "patient swapped": {Reason.PHASES_SWAPPED},
         "patient lost": {Reason.MASK_MISSING, Reason.PHASE_MISSING},
     }
     told = values(found)
-    assert set(told) == {"one", "swapped", "lost", "good"}
+    assert set(told) == {"one", "same", "swapped", "lost", "good"}
     assert {p for p in told if "lv_ejection_fraction_percent" in told[p]} == {"good"}
     assert "ed_lv_volume_mm3" in told["one"]
     assert "es_lv_volume_mm3" in told["lost"]

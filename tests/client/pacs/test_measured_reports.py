@@ -7,15 +7,14 @@ from io import BytesIO
 from pathlib import Path
 
 import highdicom
-import numpy as np
 import pytest
 from pydicom import dcmread
 
-from tests.client.dicom_files import uid, write_labels
-from tests.client.measurement.phantom import MASK, put_mask, put_scan, scan
+from tests.client.dicom_files import write_labels
+from tests.client.measurement.phantom import beating
 from tests.client.pacs.orthanc import Pacs
 from tests.client.pacs.reaching import reaching
-from tests.client.scores import MR, faults, given
+from tests.client.scores import faults
 from tests.client.terminals import Site
 
 pytestmark = pytest.mark.processes
@@ -23,14 +22,8 @@ pytestmark = pytest.mark.processes
 
 def test_a_report_of_measurements_is_valid_and_comes_back_equal(tmp_path: Path, pacs: Pacs) -> None:
     site = Site(tmp_path)
-    drawn = [given(plane, MR, "MR") for plane in scan("P1")]
-    for plane in drawn:
-        plane.FrameOfReferenceUID, plane.SliceThickness = uid("frame of reference"), 2.0
-    put_scan(site.data / "P1", drawn)
-    small = MASK & (np.arange(4) < 2)[:, None, None]
-    for name, mask in (("ed", MASK), ("es", small)):
-        put_mask(site.data / f"{name}.dcm", {1: mask, 2: small}, drawn)
-    write_labels(site.data, [{"PatientID": "P1", "mask_ed": "ed.dcm", "mask_es": "es.dcm"}])
+    beating(site.data, "P1", acquired=True)
+    write_labels(site.data, [{"PatientID": "P1", "mask_ed": "P1-ed.dcm", "mask_es": "P1-es.dcm"}])
     site.set_up(pacs=reaching(pacs))
     plan = tmp_path / "measure.yaml"
     plan.write_text(
@@ -55,7 +48,7 @@ def test_a_report_of_measurements_is_valid_and_comes_back_equal(tmp_path: Path, 
     }
     (lv,) = [g for g in groups if g.tracking_identifier == "lv, ed"]
     assert lv.finding_type.value == "87878005"  # SNOMED CT, left ventricle
-    segment = dcmread(site.data / "ed.dcm").SOPInstanceUID
+    segment = dcmread(site.data / "P1-ed.dcm").SOPInstanceUID
     assert lv.referenced_segment.referenced_sop_instance_uid == segment
     told = {m.name.value: (m.value, m.unit.value) for m in lv.get_measurements()}
     assert told["118565006"] == (592, "mm3")  # SNOMED CT, volume
