@@ -190,9 +190,8 @@ class _Decoding:
         grouping = self.selected.grouping
         copies: dict[Owned, list[Object]] = defaultdict(list)
         for item in self.objects:
-            copies[grouping.owned(item.header.patient, item.header.instance or item.path)].append(
-                item
-            )
+            if item.header.instance:  # without a UID nothing says that two are one
+                copies[grouping.owned(item.header.patient, item.header.instance)].append(item)
         left_out: set[str] = set()
         for same in copies.values():
             if len(same) < 2:

@@ -7,17 +7,18 @@ files is what a study is in DICOM; each file is a series of one object.
     a file that rows of several patients name                     PATIENT_TWO_IDS, of all of them;
                                                                   not looked for where each patient
                                                                   is looked at alone
+    one file as two series                                        AMBIGUOUS_SERIES
     a row of which a file is missing or unusable                  the row is left out, and told once
     a channel that may be missing, and whose cell is empty        zeros
 """
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from client.cohort.select import Grouping, Selected, SelectedImage, WantedImages
@@ -31,6 +32,8 @@ from client.series.by_row import RuledImages
 from client.series.selection import Fared
 from client.slides.openslide_levels import files_beside
 
+#: Returns the file that a cell names.
+_Below = Callable[[str], Path]
 #: Of one row: a file for each channel; None where it may be missing and is.
 _Channels = tuple[SelectedImage | None, ...]
 
@@ -59,14 +62,16 @@ class _Gathered:
 def select_files(site: Path, wanted: WantedImages, withdrawn: Collection[str]) -> SelectedFiles:
     """Return the files that rows name, or why not; nobody's who was withdrawn."""
     labels, gathered = wanted.labels, _Gathered()
-    shared = frozenset() if labels.by_patient else _of_several(site, wanted)
+    below = functools.cache(functools.partial(image_below, site))
+    shared = frozenset() if labels.by_patient else _of_several(below, wanted)
     for place in sorted(set(labels.index.values())):
         row = labels.rows[place]
         if row["PatientID"] in withdrawn:
             continue
         try:
             with contained(), quiet():
-                channels = tuple(_channels(site, row, wanted, shared, gathered))
+                channels = tuple(_channels(site, below, row, wanted, shared, gathered))
+                _check_one_channel(channels, gathered)
         except UnusableFile as problem:
             told = problem.listed(f"line {labels.lines[place]}", row["PatientID"])
             gathered.problems.append(told)
@@ -106,6 +111,7 @@ def image_below(site: Path, cell: str) -> Path:
 
 def _channels(
     site: Path,
+    below: _Below,
     row: Mapping[str, str],
     wanted: WantedImages,
     shared: frozenset[Path],
@@ -122,11 +128,11 @@ def _channels(
             yield None
             continue
         try:
-            path = image_below(site, row[column])
+            path = below(row[column])
             if path.resolve() in shared:
                 raise UnusableFile(Reason.PATIENT_TWO_IDS, "rows of other patients name it, too")
             for beside in files_beside(path):
-                image_below(site, os.path.relpath(beside, site))
+                below(os.path.relpath(beside, site))
             name = os.path.relpath(path, site)  # one name, however the table writes it
             named = NamedFile(
                 path=path,
@@ -143,7 +149,20 @@ def _channels(
             detail = f"{column} {row[column]!r}: {type(error).__name__}"
             raise UnusableFile(Reason.UNREADABLE, detail) from error
         gathered.fared[place]["matched"].add(row["PatientID"])
-        yield SelectedImage(path=path, name=name, image=image, read=partial(read, named=named))
+        yield SelectedImage(
+            path=path, name=name, image=image, read=functools.partial(read, named=named)
+        )
+
+
+def _check_one_channel(channels: _Channels, gathered: _Gathered) -> None:
+    """Refuse a row of which a file is another channel, too, here or in a row of this patient."""
+    seen: dict[tuple[str, str, str], int] = {}
+    for place, one in enumerate(channels):
+        if one is not None:
+            key = one.image.header.key
+            if seen.setdefault(key, place) != place or gathered.channel.get(key, place) != place:
+                detail = f"the table names {one.name!r} as two different series"
+                raise UnusableFile(Reason.AMBIGUOUS_SERIES, detail)
 
 
 def _take(gathered: _Gathered, channels: _Channels, wanted: WantedImages) -> None:
@@ -151,7 +170,7 @@ def _take(gathered: _Gathered, channels: _Channels, wanted: WantedImages) -> Non
     first = held[wanted.rules.reference].image
     gathered.images += held.values()
     for place, one in held.items():
-        gathered.channel[one.image.patient, one.image.series, one.image.instance] = place
+        gathered.channel[one.image.header.key] = place
     absent = frozenset(range(len(channels))) - held.keys()
     gathered.absent[first.patient, first.study] = absent
 
@@ -164,13 +183,13 @@ def _ruled(gathered: _Gathered, wanted: WantedImages) -> RuledImages:
     return RuledImages(channel=gathered.channel, absent=gathered.absent, fared=fared)
 
 
-def _of_several(site: Path, wanted: WantedImages) -> frozenset[Path]:
+def _of_several(below: _Below, wanted: WantedImages) -> frozenset[Path]:
     """Return the files that rows of several patients name, however they write them."""
     owners: dict[Path, set[str]] = defaultdict(set)
     for row in wanted.labels.rows:
         for column in wanted.rules.file_columns:
             try:
-                owners[image_below(site, row[column]).resolve()].add(row["PatientID"])
+                owners[below(row[column]).resolve()].add(row["PatientID"])
             except UnusableFile:  # told where its row is read
                 continue
     return frozenset(path for path, people in owners.items() if len(people) > 1)

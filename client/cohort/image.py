@@ -65,6 +65,15 @@ class Image:
             levels=self.levels,
         )
 
+    @property
+    def grey(self) -> NDArray[np.float32]:
+        """The values, of colours their mean."""
+        spatial = 2 if self.geometry is None else 3
+        if self.values.ndim == spatial:
+            return self.values
+        found: NDArray[np.float32] = self.values.mean(axis=-1)
+        return found
+
     def keys(self) -> dict[str, str]:
         """Return the DICOM keys that find this image's row, and where it comes from."""
         return {**dicom_keys(self.header), "source": self.source}
@@ -77,7 +86,7 @@ def as_input(image: Image, rules: Images) -> Tensor:
     """
     if rules.time is not None and rules.time.form != "items":
         later = [image.others[place].values for place in sorted(image.others)]
-        return prepare_phases([grey(image.values), *later], image.spacing, rules, image.padding)
+        return prepare_phases([image.grey, *later], image.spacing, rules, image.padding)
     base = prepare(image.values, image.spacing, rules, image.padding)
     if len(rules.series) < 2:
         return base
@@ -91,14 +100,6 @@ def as_input(image: Image, rules: Images) -> Tensor:
         else:
             parts.append(torch.zeros_like(base))
     return torch.cat(parts)
-
-
-def grey(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the brightness of values with colours."""
-    if values.ndim < 4:
-        return values
-    found: NDArray[np.float32] = values.mean(axis=3)
-    return found
 
 
 def measured_on(image: Image, *, values: bool = True) -> MeasuredVolume | None:

@@ -84,6 +84,11 @@ def shared_masks(
     )
 
 
+def is_nifti(name: str) -> bool:
+    """Return whether a mask is NIfTI, by its name."""
+    return name.lower().endswith(SUFFIXES)
+
+
 def read_mask(
     site: Path, name: str, canvas: Canvas, rules: MaskRules, tell: Tell = to_nobody
 ) -> Labels:
@@ -154,7 +159,7 @@ def _read(site: Path, name: str, canvas: Canvas, rules: MaskRules, tell: Tell) -
     shape = slices, rows, columns
     if path.suffix.lower() == ".png":
         raise UnusableFile(Reason.MASK_UNUSABLE, "a PNG for a volume; use DICOM SEG")
-    if path.name.lower().endswith(SUFFIXES):
+    if is_nifti(path.name):
         return read_nifti(
             path, shape, canvas.geometry, rules.structures, resample=rules.resample, tell=tell
         )
@@ -180,7 +185,7 @@ def _flat(
         if canvas.header.frames > 1:
             raise UnusableFile(Reason.MASK_UNUSABLE, "a PNG for several frames; use DICOM SEG")
         return read_png(path, canvas.header.shape, rules.structures, tell)
-    nifti = path.name.lower().endswith(SUFFIXES)
+    nifti = is_nifti(path.name)
     if nifti or _sop_class(site, path, canvas) == STRUCTURE_SET:
         raise UnusableFile(
             Reason.MASK_UNUSABLE,

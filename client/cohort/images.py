@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.cohort.decode import Decoded, Object, pixels_of
-from client.cohort.image import Image, grey
+from client.cohort.image import Image
 from client.cohort.select import Owned
 from client.dicom.contained import contained
 from client.dicom.pixels.pixel_store import PixelStore
@@ -217,7 +217,7 @@ def _told(
     rules, whose = reading.rules, reading.decoded.grouping.whose(base.header)
     for place, other in whole.items():
         shown = None if other.padding is None else ~other.padding
-        if told := misaligned(grey(base.values), grey(other.values), shown):
+        if told := misaligned(base.grey, other.values, shown):
             detail = (
                 f"series {rules.channel_names[place]} on {rules.channel_names[rules.reference]}"
             )
@@ -253,7 +253,7 @@ def _moved(volume: Image, base: Image) -> ChannelVolume:
         raise UnusableFile(Reason.NO_GEOMETRY)
     slices, rows, columns = base.values.shape[:3]
     return on_grid_of(
-        grey(volume.values),
+        volume.grey,
         volume.padding,
         volume.geometry.affine,
         base.geometry.affine,
@@ -270,7 +270,7 @@ def _in_plane(volume: Image, image: Image, base: Image) -> ChannelVolume:
     plane = plane_affine(np.zeros(3), header.orientations[image.frame], header.spacing, corner)
     grid = plane_grid(plane, base.geometry.spacing[0])
     found = on_grid_of(
-        grey(volume.values), volume.padding, volume.geometry.affine, grid, (1, rows, columns)
+        volume.grey, volume.padding, volume.geometry.affine, grid, (1, rows, columns)
     )
     return ChannelVolume(values=found.values[0], padding=_first(found.padding))
 
@@ -328,7 +328,7 @@ def _pictured(
             continue
         base, *later = same
         others = {
-            number: ChannelVolume(values=grey(one.values), padding=one.padding)
+            number: ChannelVolume(values=one.grey, padding=one.padding)
             for number, one in enumerate(later, 1)
         }
         instances = frozenset[str]().union(*(one.instances for one in same))

@@ -9,7 +9,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,14 +22,23 @@ from torch import Tensor
 from client.cohort.decode import Decoded
 from client.cohort.files import image_below
 from client.cohort.image import Image, as_input, fitting
-from client.cohort.image_masks import mask_name, read_mask, shared_masks
+from client.cohort.image_masks import (
+    Canvas,
+    MaskRules,
+    is_nifti,
+    mask_name,
+    read_mask,
+    shared_masks,
+)
 from client.cohort.images import find_images
 from client.cohort.select import Selected, WantedImages
 from client.dicom.contained import contained
 from client.dicom.masks.grid import on_grid
 from client.dicom.masks.kept_mask import forgotten
 from client.dicom.masks.mask_remarks import Tell
+from client.dicom.masks.seg_segments import Labels as Drawn
 from client.dicom.pixels.pixel_store import PixelStore
+from client.dicom.reading.volume import order_slices
 from client.dicom.reasons import Reason, Unusable, UnusableFile
 from client.labels.label_table import dicom_keys
 from client.series.by_row import RuledImages
@@ -261,6 +270,7 @@ class _Outlines:
         headers = [h for h in headers if channel.get(h.key, grid) == grid]
         self._of_row = Counter(wanted.labels.find(dicom_keys(header)) for header in headers)
         self._shared = shared_masks(headers, wanted.labels, wanted.masks)
+        self._volume: tuple[tuple[str, str], Drawn] | None = None  # the last one, by its files
 
     def of(self, image: Image, tell: Tell) -> Tensor:
         """Return an image's label map, or (0,) where none was asked for; losses are told.
@@ -272,13 +282,29 @@ class _Outlines:
             return torch.zeros(0, dtype=torch.uint8)
         row = labels.find(dicom_keys(image.header))
         canvas = image.canvas(alone=self._of_row[row] == 1)
-        drawn = read_mask(self._site, labels.rows[row][masks.column], canvas, masks, tell)
+        name = labels.rows[row][masks.column]
+        if self._wanted.rules.format == "files" and image.geometry is None and is_nifti(name):
+            drawn = self._slice_of(image, canvas, name, masks, tell)
+        else:
+            drawn = read_mask(self._site, name, canvas, masks, tell)
         rules, structures = self._wanted.rules, list(masks.structures)
         target = on_grid(drawn, image.spacing, rules, structures, tell)
         if target.any() and mask_name(image.header, labels, masks) in self._shared:
             message = "the table names this outline for several patients"
             raise UnusableFile(Reason.MASK_UNUSABLE, message)
         return target
+
+    def _slice_of(
+        self, image: Image, canvas: Canvas, name: str, masks: MaskRules, tell: Tell
+    ) -> Drawn:
+        """Return a slice's part of what is drawn on its whole volume, which is read once."""
+        header = image.header
+        order, geometry = order_slices([(header, frame) for frame in range(len(header.positions))])
+        if self._volume is None or self._volume[0] != (image.first, name):
+            whole = replace(canvas, geometry=geometry, shape=(header.frames, *header.shape))
+            self._volume = (image.first, name), read_mask(self._site, name, whole, masks, tell)
+        found: Drawn = self._volume[1][order.index(image.frame)]
+        return found
 
 
 # --- the cache ---------------------------------------------------------------------------

@@ -20,6 +20,7 @@ _AT_THE_SITE = {
     RefusalReason.EXTENSION_NOT_INSTALLED.value: "its admin installs it: wardround-site runs {run}",
     RefusalReason.EXTENSION_OTHER_CONTENT.value: "both sides install the same build of it: "
     "wardround-site extensions",
+    RefusalReason.FILES.value: "its admin allows it in site.yaml: policy.allow_files",
     RefusalReason.WEIGHTS.value: "its admin puts the file into HOME/weights: wardround-site runs "
     "{run}",
     RefusalReason.FAILED.value: "its admin reads the log and types: wardround-site doctor",

@@ -502,6 +502,43 @@ def test_channels_are_columns_and_one_that_may_be_missing_is_zeros(tmp_path: Pat
     assert found.fared["t1"] == {"matched": ("P1", "P3"), "missing": ("P2",)}
 
 
+def test_a_file_is_one_series_alone(tmp_path: Path) -> None:
+    affine = affine_of(PLANES["axial"])
+    for seed, name in enumerate(("a", "b", "c")):
+        nibabel.save(nifti(noise(8, 14, 11, seed=seed), affine), tmp_path / f"{name}.nii")
+    rows = [
+        {"PatientID": "P1", "image_flair": "a.nii", "image_t1": "b.nii", "ill": 1},
+        {"PatientID": "P1", "image_flair": "b.nii", "image_t1": "c.nii", "ill": 1},
+        {"PatientID": "P2", "image_flair": "c.nii", "image_t1": "./c.nii", "ill": 1},
+    ]
+    write_labels(tmp_path, rows[:2])
+    assert reasons(load(tmp_path, run(CHANNELS)))["line 3"] is Reason.AMBIGUOUS_SERIES
+    write_labels(tmp_path, rows[2:])
+    assert refused(tmp_path, run(CHANNELS))[0] is Reason.AMBIGUOUS_SERIES
+    # One series may stand in two rows of its patient.
+    write_labels(tmp_path, [rows[0], rows[0] | {"image_flair": "c.nii"}])
+    found = load(tmp_path, run(CHANNELS))
+    assert torch.equal(found.items.image[0][1], found.items.image[1][1])
+
+
+@pytest.mark.parametrize("axes", ["LPS", "RAS", "IAR"])
+def test_slices_of_a_volume_have_their_part_of_its_outline(tmp_path: Path, axes: str) -> None:
+    volume = noise(8, 16, 16, dtype="int16", top=2000)
+    drawn = (volume > 1000).astype(np.uint8)
+    affine = affine_of(PLANES["axial"], (0.75, 0.75))
+    turn = ornt_transform(nibabel.io_orientation(affine), axcodes2ornt(axes))
+    nibabel.save(nifti(volume, affine).as_reoriented(turn), tmp_path / "a.nii")
+    nibabel.save(nifti(drawn, affine), tmp_path / "mask.nii.gz")
+    task = "{kind: segmentation, mask: mask, structures: {lesion: [1]}}"
+    write_labels(tmp_path, [{"PatientID": "P1", "image": "a.nii", "mask": "mask.nii.gz"}])
+    window = "size: [16, 16], intensity: window, window: [0, 2000]"
+    found = load(tmp_path, run(window, task=task, network="unet"))
+    assert not found.unusable
+    assert len(found.items.image) == 8
+    for image_, target in zip(found.items.image, found.items.target, strict=True):
+        assert np.array_equal(np.rint(image_[0].numpy() * 2000) > 1000, target.numpy() > 0)
+
+
 def test_outlines_are_niftis_of_volumes_and_pngs_of_pictures(tmp_path: Path) -> None:
     volume = noise(8, 16, 8, dtype="int16", top=2000)
     drawn = (volume > 1000).astype(np.uint8)

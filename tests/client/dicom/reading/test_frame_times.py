@@ -202,6 +202,18 @@ def test_a_cine_without_places_is_one_place_at_several_times(
     assert load(tmp_path / "a", config_of()).shape == (2, 3, 8, 8)
 
 
+def test_a_cine_in_colours_counts_as_grey(tmp_path: Path) -> None:
+    save(tmp_path / "grey" / "a.dcm", loop("US", FrameTime="33.3"))
+    coloured = loop("US", FrameTime="33.3")
+    coloured.PixelData = np.repeat(coloured.pixel_array[..., None], 3, axis=3).tobytes()
+    coloured.SamplesPerPixel, coloured.PhotometricInterpretation = 3, "RGB"
+    coloured.PlanarConfiguration = 0
+    save(tmp_path / "colours" / "a.dcm", coloured)
+    for time in ("{frames: 3}", "{frames: 2, as: difference}"):
+        expected = load(tmp_path / "grey", config_of(time))
+        torch.testing.assert_close(load(tmp_path / "colours", config_of(time)), expected)
+
+
 @pytest.mark.parametrize(
     "said", [{}, {"FrameTime": "33", "FrameIncrementPointer": 0x00540010}, {"FrameTime": "0"}]
 )
