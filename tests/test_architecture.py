@@ -40,6 +40,7 @@ MAY_IMPORT_FLOWER = {
     "client/transport/headers.py",
     "server/transport/runtime.py",
     "server/service/superlink.py",
+    "server/service/task_leases.py",
     "server/aggregation/flower_strategy.py",
     "simulations/engines/flower_ray.py",
     "simulations/engines/flower_ray_site.py",

@@ -91,7 +91,7 @@ class MessageLoop:
         With nothing to do, a message is waited for so long. LinkDown and SiteUnknown end the
         turn where it stands; nothing is lost.
         """
-        came = self._receive(fleet, 0.0 if self._letters else wait_seconds)
+        came = self._receive(fleet, 0.0 if self.open else wait_seconds)
         self.refresh()
         self._decide(fleet)
         self.work()
@@ -165,8 +165,12 @@ class MessageLoop:
 
     @property
     def open(self) -> int:
-        """Return how many letters are not answered."""
-        return len(self._letters)
+        """Return how many letters are not answered, also those that are not whole yet."""
+        return len(self._letters) + len(self._half_here())
+
+    def _half_here(self) -> list[PendingMessage]:
+        inbox = self.transport.inbox
+        return [known for known in inbox.waiting() if not inbox.request(known).exists()]
 
     def _receive(self, fleet: FleetClient, wait_seconds: float) -> bool:
         delivery = None
@@ -180,9 +184,8 @@ class MessageLoop:
             fleet.received()
             self._pulled_at = time.monotonic()
         self._carrier.largest_request = self.admission.config.largest_request_mib * 2**20
-        for known in self.transport.inbox.waiting():
-            if not self.transport.inbox.request(known).exists():
-                self._or_drop(known, self._carrier.fetch, fleet)
+        for known in self._half_here():
+            self._or_drop(known, self._carrier.fetch, fleet)
         return delivery is not None
 
     def _decide(self, fleet: FleetClient) -> None:

@@ -40,6 +40,7 @@ from common.platform.code_hash import RELEASE, bundle, bundle_hash
 from common.platform.errors import RunFailed, StateDamaged, TrustRefused
 from server.service.answer_allowances import Allowances, Overdraft
 from server.service.site_authentication import Member
+from server.service.task_leases import LeasingState
 
 FLEET_PULL, FLEET_PUSH = "/v1/fleet/pull-messages", "/v1/fleet/push-messages"
 FLEET_PUSH_OBJECT, RUNTIME_PULL_OBJECT = "/v1/fleet/push-object", "/v1/runtime/pull-object"
@@ -79,6 +80,11 @@ class SuperLink:
         config = _config(database)
         try:
             fastapi = create_app(config, _NoLifespan)  # type: ignore[arg-type]  # only these two are called
+            factory: LinkStateFactory = fastapi.state.linkstate_factory
+            state = LeasingState(
+                str(database), factory.federation_manager, factory.objectstore_factory.store()
+            )
+            state.initialize()
         except DatabaseError as error:
             message = (
                 f"{database} cannot be used: {error.orig}. Move it away: a new one is made, sites "
@@ -87,8 +93,8 @@ class SuperLink:
             raise StateDamaged(message) from error
         self.app: ASGIApp = fastapi
         self.routes = tuple(route.path for route in fastapi.routes if hasattr(route, "path"))
-        factory: LinkStateFactory = fastapi.state.linkstate_factory
-        self.state: LinkState = factory.state()
+        factory.state_instance = state  # every call of Flower's asks the factory for it
+        self.state: LinkState = state
 
     def register(self, site: str, public_key: str) -> Member:
         """Make an accepted site a node of Flower's, once."""

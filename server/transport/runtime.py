@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -34,7 +33,6 @@ from flwr.proto.runtime_pb2 import (
     PullTaskInputRequest,
     PushAppMessagesRequest,
     PushTaskOutputRequest,
-    SendTaskHeartbeatRequest,
 )
 from flwr.supercore.constant import TASK_TOKEN_HEADER
 from flwr.supercore.inflatable.inflatable_object import (
@@ -53,11 +51,8 @@ from common.messages.signed_envelope import Envelope
 from common.platform.errors import AnswerNotAdmitted, LinkDown, RunFailed, RunGone
 from common.platform.freed_memory import collect_after
 
-#: The SuperLink gives a run up that is silent for a minute.
-_HEARTBEAT_SECONDS = 10.0
-_CALL_SECONDS = 60.0
-#: How long the SuperLink may be away before the run ends, to be resumed.
-_PATIENCE_SECONDS = 30.0
+#: A call that takes longer is made again: the SuperLink may have stood still meanwhile.
+_CALL_SECONDS = 30.0
 _NODE = Node(node_id=SUPERLINK_NODE_ID)
 T = TypeVar("T")
 T_REQUEST = TypeVar("T_REQUEST")
@@ -119,7 +114,11 @@ class _OperatorHeaders:
 
 
 class Runtime:
-    """The calls of one run; LinkDown when the SuperLink stays away, RunFailed when it is over."""
+    """The calls of one run; RunFailed when it is over for the SuperLink.
+
+    A SuperLink that is away is waited for without end, since it may be a machine that stands still.
+    Where the service has ended, this process ends with it (server/processes/run_process.py).
+    """
 
     def __init__(self, address: str, authority: str, operator: str, task: str) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -135,18 +134,17 @@ class Runtime:
             limits=httpx.Limits(keepalive_expiry=KEPT_SECONDS),
         )
         self._client = on_client(calls, client)
-        self._over = threading.Event()
+        self._over = False
         self.run_id = 0
 
     def begin(self) -> None:
-        """Take up the run's task, and keep saying that it is alive."""
+        """Take up the run's task."""
         response = self._call(self._client.PullTaskInput, PullTaskInputRequest())
         self.run_id = int(response.run.run_id)
-        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
 
     def finish(self, *, succeeded: bool, details: str) -> None:
         """Say how the run ended; a SuperLink that is away finds out by itself."""
-        self._over.set()
+        self._over = True
         outcome = SubStatus.COMPLETED if succeeded else SubStatus.FAILED
         with suppress(LinkDown, RunFailed, RunGone):
             self._call(
@@ -264,21 +262,15 @@ class Runtime:
             message_type=kind,
         )
 
-    def _beat(self) -> None:
-        while not self._over.wait(_HEARTBEAT_SECONDS):
-            with suppress(httpx.HTTPError, ValueError):
-                self._client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
-
     def _call(self, call: Callable[[T_REQUEST], T], request: T_REQUEST) -> T:
-        """Call, again while the SuperLink restarts; every one of these may be repeated."""
-        ends = time.monotonic() + _PATIENCE_SECONDS
+        """Call, again while the SuperLink is away; every one of these may be repeated."""
         pause = 0.05
         while True:
             with _explained():
                 try:
                     return call(request)
                 except httpx.TransportError:
-                    if time.monotonic() > ends or self._over.is_set():
+                    if self._over:
                         raise
             time.sleep(pause)
             pause = min(2 * pause, 2.0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +26,10 @@ NAMES = ("east", "west")
 # Three restarts in one round, each of which loads torch anew, take minutes on a busy machine.
 SIZE = Size(hidden=(300, 300), steps=40, minutes=4.0)
 LONG = 240.0
+#: Flower gives a run up after a minute.
+PAUSE_SECONDS = 66.0
+#: "each": every process by itself, too, which takes four minutes more.
+PAUSES = os.environ.get("PAUSES", "")
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +156,25 @@ def test_a_service_killed_idle_training_uploading_aggregating_and_saving(
     assert bits(sound(two, run, 4)) == undisturbed
     resumed = [x["after_round"] for x in lines(run.place.journal) if x["event"] == "resumed"]
     assert set(resumed) & {2, 3}  # nothing that was saved is trained again
+
+
+@pytest.mark.parametrize("who", ["all", *(["run", "service", "site"] if PAUSES == "each" else [])])
+def test_a_pause_is_no_failure(
+    two: Federation, order: Callable[..., RunAt], undisturbed: str, who: str
+) -> None:
+    """A machine is suspended, or too busy, for longer than Flower waits for a word of a run."""
+    run = order(f"pause-{who}")
+    run.reach("training", 1)
+    east = two.sites["east"].program
+    processes = {"run": run.pid, "service": two.coordinator.program.pid, "site": east.pid}
+    stopped = [pid for name, pid in processes.items() if pid and who in {name, "all"}]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(PAUSE_SECONDS)
+    for pid in stopped:
+        os.kill(pid, signal.SIGCONT)
+    assert run.end(LONG) == "done", run.message
+    assert bits(run.result()) == undisturbed
 
 
 def test_kills_at_random_moments_change_nothing(

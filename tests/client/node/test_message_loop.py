@@ -14,6 +14,7 @@ import torch
 from client.governance.disclosures import listed
 from client.node.message_loop import MessageLoop
 from client.privacy.ledger import Ledger
+from client.transport.fleet_client import PendingMessage
 from common.config.run_config import RunConfig
 from common.data.weight_files import VARIABLE
 from common.messages.signed_envelope import Envelope, facts_of, unseal
@@ -84,6 +85,33 @@ def test_another_question_of_the_same_round_is_charged_again(tmp_path: Path) -> 
         turns(letters, fleet)
     assert Ledger(tmp_path / "home" / "ledger.db").head().charges == 2
     assert len({a.digest for a in fleet.answers()}) == 2
+
+
+def test_nothing_else_is_waited_for_while_a_request_is_half_here(tmp_path: Path) -> None:
+    """The rest comes at any moment; a pull would be waited for as long as nothing else comes."""
+    waits: list[float] = []
+
+    class Slow(FolderFleet):
+        sent = False
+
+        def pull(self, wait_seconds: float) -> PendingMessage | None:
+            waits.append(wait_seconds)
+            return super().pull(wait_seconds)
+
+        def fetch(self, run_id: int, name: str) -> bytes | None:
+            return super().fetch(run_id, name) if self.sent else None
+
+    fleet = Slow(tmp_path / "fleet")
+    fleet.ask(question())
+    letters = Letters(tmp_path / "home").open()
+    letters.turn(fleet, 20.0)
+    assert waits == [20.0]
+    assert letters.open == 1
+    letters.turn(fleet, 20.0)
+    fleet.sent = True
+    turns(letters, fleet)
+    only(fleet)
+    assert 20.0 not in waits[1:]
 
 
 def test_a_rule_that_changes_while_a_request_is_waited_for_holds_for_it(tmp_path: Path) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from flwr.supercore.corestate import sql_corestate
 
 from common.messages.signing_key import new_private_key, public_text
 from common.platform.errors import StateDamaged, TrustRefused
+from server.service import task_leases
 from server.service.superlink import SuperLink
 
 ROOT = Path(__file__).parents[3]
@@ -88,3 +91,28 @@ def test_only_the_service_can_take_a_runs_task(tmp_path: Path) -> None:
     assert link.state.get_task_by_token(run.token) is not None
     link.stop_run(run.number)
     assert link.state.get_task_by_token(run.token) is None
+
+
+def test_a_run_whose_process_stands_still_is_not_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine may sleep for a day: its supervisor alone knows whether the process lives."""
+    link = SuperLink(tmp_path / "superlink.db")
+    started = link.start_run("demo")
+    task = link.state.get_task_by_token(started.token)
+    assert task is not None
+    later(monkeypatch, days=1)
+    assert link.state.activate_task(task.task_id)  # a process may begin slowly, too
+    later(monkeypatch, days=2)
+    assert link.state.acknowledge_task_heartbeat(task.task_id)
+    later(monkeypatch, days=3)
+    assert link.state.get_task_by_token(started.token) is not None
+    link.stop_run(started.number)
+    assert link.state.get_task_by_token(started.token) is None
+
+
+def later(monkeypatch: pytest.MonkeyPatch, days: int) -> None:
+    """Let Flower see another time."""
+    at = datetime.now(UTC) + timedelta(days=days)
+    for module in (sql_corestate, task_leases):
+        monkeypatch.setattr(module, "now", lambda: at)
