@@ -6,6 +6,8 @@ decode     their pixels                                  client/cohort/decode.py
 prepare    images and outlines as the network takes them client/cohort/prepare.py
 join       images with their rows of the table           client/cohort/join.py
 assemble   tensors, by patient                           client/cohort/assemble.py
+
+Where images are files that the table names, client/cohort/files.py stands for scan and select.
 """
 
 from __future__ import annotations
