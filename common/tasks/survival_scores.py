@@ -19,21 +19,24 @@ from common.metrics.intervals import (
     unknown,
     weighted_mean,
 )
+from common.metrics.noised import Scale, bounded_estimate
 from common.metrics.noised_histogram import by_patient
 from common.metrics.score_ranges import BINS, Ranges, ranges_of
 from common.metrics.small_cells import Bool, counted, patients_in
 from common.metrics.statistics import Statistics
 from common.metrics.times import survival as metrics
+from common.metrics.times.competing import incidence_of
 from common.metrics.times.life_table import (
+    RISK_BINS,
     life_table,
     merged_survival,
     released_table,
     risk_table,
-    table_from,
     table_metrics,
 )
 from common.tasks.task import Scores, loss_estimate, loss_sums, owners, whole
 
+_UNIT = Scale(0.0, 1.0)
 NOISED = "sums do not leave a site where counts are noised"
 
 
@@ -206,9 +209,21 @@ def summarised(statistics: Statistics, grid: Grid, rules: Evaluation) -> dict[st
 def observed_survival(
     statistics: Statistics, grid: Grid, rules: Evaluation
 ) -> dict[float, Estimate]:
-    """Return the merged Kaplan-Meier curve at the public times, of sites that could tell it."""
-    if rules.count_noise > 0:
-        table = table_from(statistics.cells["risk_table"], len(grid.table)).sum(axis=0)
-    else:
-        table = statistics.cells["life_table"]
-    return dict(zip(grid.table.tolist(), merged_survival(table), strict=True))
+    """Return the merged Kaplan-Meier curve at the public times, of sites that could tell it.
+
+    Of noised counts with the noise in its intervals.
+    """
+    times = grid.table.tolist()
+    if rules.count_noise == 0:
+        return dict(zip(times, merged_survival(statistics.cells["life_table"]), strict=True))
+    table = statistics.cells["risk_table"].reshape(RISK_BINS, -1).sum(axis=0)
+    return {
+        time: bounded_estimate(
+            [table], RISK_BINS * statistics.noise, partial(_survival_at, place + 1), _UNIT
+        )
+        for place, time in enumerate(times)
+    }
+
+
+def _survival_at(boundary: int, table: Float) -> Float:
+    return 1 - incidence_of(table, causes=1, of=1, boundary=boundary)

@@ -113,11 +113,6 @@ def table_metrics(
     return told(table_concordance), told(lambda held: table_auc(held, boundary))
 
 
-def table_from(cells: Float, edges: int) -> Float:
-    """Read released cells as (RISK_BINS, 2, edges + 1); noise below zero counts as zero."""
-    return np.maximum(cells, 0.0).reshape(RISK_BINS, 2, edges + 1)
-
-
 def table_concordance(held: Float) -> Estimate:
     """Return the C-index over pairs of different intervals; equal levels of risk count half.
 

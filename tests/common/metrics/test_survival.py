@@ -162,7 +162,7 @@ def test_one_patient_more_is_in_one_cell_of_the_risk_table(seed: int, patients: 
 def test_a_risk_tables_concordance_is_near_the_exact_one() -> None:
     time, event, risk = drawn(5, 2000)
     edges = np.arange(1.0, 61.0)
-    held = life_table.table_from(life_table.risk_table(time, event, risk, edges), len(edges))
+    held = life_table.risk_table(time, event, risk, edges).reshape(life_table.RISK_BINS, 2, -1)
     exact = survival.concordance(time, event, risk, np.ones((1, 2000)))[0]
     found = life_table.table_concordance(held)
     assert found.value == pytest.approx(exact, abs=0.03)
@@ -175,6 +175,6 @@ def test_a_risk_tables_concordance_is_near_the_exact_one() -> None:
 
 
 def test_of_noise_alone_there_is_no_concordance() -> None:
-    held = life_table.table_from(np.full(life_table.RISK_BINS * 2 * 5, -1.0), 4)
+    held = np.zeros((life_table.RISK_BINS, 2, 5))
     assert np.isnan(life_table.table_concordance(held).value)
     assert np.isnan(life_table.table_auc(held, 2).value)

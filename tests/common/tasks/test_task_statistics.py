@@ -238,6 +238,21 @@ def test_merged_survival_curves_need_no_patients_time() -> None:
     assert 0 < values[-1] < values[0] < 1
 
 
+def test_noised_survival_has_the_noise_in_its_intervals() -> None:
+    task, noisy = made("proportional"), rules(count_noise=2.0)
+    assert isinstance(task, Survival)
+    scores = scored("proportional", 500)
+    exact = task.observed(task.statistics(scores, rules()), rules())
+    held, inside = task.statistics(scores, noisy), 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        moved = {n: v + 2.0 * rng.normal(size=v.shape) for n, v in held.cells.items()}
+        curve = task.observed(replace(held, cells=moved, noise=4.0), noisy)
+        assert list(curve) == list(exact)
+        inside += sum(found.low <= exact[time].value <= found.high for time, found in curve.items())
+    assert inside >= 0.9 * 20 * len(exact)
+
+
 def test_times_at_the_horizon_are_not_later_than_it() -> None:
     task = made("proportional")
     assert isinstance(task, Survival)

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from client.site.cache import Cache
+from common.models.run_network import network_of
 from simulations.comparison.cohorts import load_hospitals
 from simulations.comparison.compare import ComparisonPlan, ComparisonProgress, compare
 from simulations.report import slides as drawn
+from simulations.report.rows import owners
 from tests.client.slides.test_slide_cohorts import FROZEN, config_of, site
 
 
@@ -21,10 +23,13 @@ def test_attention_lies_on_the_tiles_of_each_slide(tmp_path: Path) -> None:
     hospitals = load_hospitals(config, (folder,), Cache(tmp_path / "cache"), lambda _: None)
     plan = ComparisonPlan(seeds=(0,), arms=("pooled",), folder=tmp_path / "out")
     found = compare(config, hospitals.cohorts, plan, ComparisonProgress())
-    network = drawn._attending(found)
+    assert found.shared_model is not None
+    arm, seed, weights = found.shared_model
+    network = drawn._attending(network_of(drawn.config_of(found, arm), seed), weights)
     assert network is not None
     (cohort,) = found.cohorts
-    chosen = drawn._of_cohort(found, cohort, network, 8)
+    scores = found.outcomes[arm, seed][0].test[cohort.name]
+    chosen = drawn._of_cohort(cohort, owners(found, cohort, seed, 0), scores, network, 8)
     assert chosen
     for one in chosen:
         counts = drawn._map(one)
