@@ -78,11 +78,6 @@ class DiagnosisTask(TaskConfig):
         return {}
 
     @property
-    def number_columns(self) -> tuple[str, ...]:
-        """Of these, the ones that hold a number."""
-        return ()
-
-    @property
     def labels(self) -> tuple[str, ...]:
         """Names of a prediction's entries."""
         match self.type:

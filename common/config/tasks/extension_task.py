@@ -73,11 +73,6 @@ class ExtensionTask(TaskConfig):
         return tuple(column.column for column in self.columns)
 
     @property
-    def two_valued(self) -> tuple[str, ...]:
-        """Of these, the ones that hold 0 or 1."""
-        return ()
-
-    @property
     def named_values(self) -> Mapping[str, tuple[str, ...]]:
         """Of these, the ones that hold one of some values, and which."""
         return {column.column: column.values for column in self.columns if column.values}

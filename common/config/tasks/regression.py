@@ -85,16 +85,6 @@ class RegressionTask(TaskConfig):
         return (self.target,)
 
     @property
-    def two_valued(self) -> tuple[str, ...]:
-        """Of these, the ones that hold 0 or 1."""
-        return ()
-
-    @property
-    def named_values(self) -> Mapping[str, tuple[str, ...]]:
-        """Of these, the ones that hold one of some values, and which."""
-        return {}
-
-    @property
     def number_columns(self) -> tuple[str, ...]:
         """Of these, the ones that hold a number."""
         return (self.target,)

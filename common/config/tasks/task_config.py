@@ -71,19 +71,19 @@ class TaskConfig(Part, ABC):
         """Columns of labels.csv that are learned to be predicted."""
 
     @property
-    @abstractmethod
     def two_valued(self) -> tuple[str, ...]:
         """Of these, the ones that hold 0 or 1."""
+        return ()
 
     @property
-    @abstractmethod
     def named_values(self) -> Mapping[str, tuple[str, ...]]:
         """Of these, the ones that hold one of some values, and which."""
+        return {}
 
     @property
-    @abstractmethod
     def number_columns(self) -> tuple[str, ...]:
         """Of these, the ones that hold a number."""
+        return ()
 
     @property
     def clipped(self) -> Mapping[str, tuple[float, float]]:
