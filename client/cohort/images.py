@@ -21,7 +21,7 @@ from client.dicom.reading.time_axis import each_frame, phases_of, stack_of
 from client.dicom.reading.uptake import SUV, suv_factor
 from client.dicom.reading.volume import levels_of, plane_affine, stack_slices
 from client.dicom.reasons import Reason, Unusable, UnusableFile
-from client.series.alignment import misaligned
+from client.series.alignment import misaligned, shown_in_part
 from client.series.by_row import RuledImages
 from client.series.common_grid import ChannelVolume, on_grid_of, plane_grid
 from client.series.neighbours import neighbours
@@ -171,6 +171,7 @@ def _with_channels(channels: _Channels, reading: _ChannelReading) -> Iterator[Im
         with contained():
             _check_whole(channels, (first.patient, first.study), reading)
             base = reading.volume(channels[rules.reference])
+            made: list[Image | Unusable] = []
             moving: dict[int, Image] = {}
             whole: dict[int, ChannelVolume] = {}
             for place, items in sorted(channels.items()):
@@ -179,12 +180,13 @@ def _with_channels(channels: _Channels, reading: _ChannelReading) -> Iterator[Im
                     moving[place] = reading.volume(items)
                     _check_frame(base.header, moving[place].header, rules)
                     whole[place] = _moved(moving[place], base)
+                    told = _told(base, whole[place], f"{named} on {names[rules.reference]}")
+                    made += [problem.listed(moving[place].source, whose) for problem in told]
             named = names[rules.reference]
-            made = [*_told(base, moving, whole, reading)]
             made += _on_base(base, moving, whole, channels[rules.reference], reading)
     except UnusableFile as problem:
-        told = UnusableFile(problem.reason, f"series {named}: {problem.detail or 'see the reason'}")
-        yield told.listed(source, whose)
+        named = f"series {named}: {problem.detail or 'see the reason'}"
+        yield UnusableFile(problem.reason, named).listed(source, whose)
         return
     yield from made
 
@@ -207,22 +209,13 @@ def _check_frame(base: Header, other: Header, rules: Images) -> None:
         raise UnusableFile(Reason.NO_COMMON_FRAME, detail)
 
 
-def _told(
-    base: Image,
-    moving: Mapping[int, Image],
-    whole: Mapping[int, ChannelVolume],
-    reading: _ChannelReading,
-) -> Iterator[Image | Unusable]:
-    """Yield a notice for each series that lies elsewhere than its header says."""
-    rules, whose = reading.rules, reading.decoded.grouping.whose(base.header)
-    for place, other in whole.items():
-        shown = None if other.padding is None else ~other.padding
-        if told := misaligned(base.grey, other.values, shown):
-            detail = (
-                f"series {rules.channel_names[place]} on {rules.channel_names[rules.reference]}"
-            )
-            problem = UnusableFile(Reason.MISALIGNED, f"{detail}: {told}")
-            yield problem.listed(moving[place].source, whose)
+def _told(base: Image, other: ChannelVolume, which: str) -> Iterator[UnusableFile]:
+    """Yield a notice where a series shows little of the grid, or lies elsewhere than it says."""
+    shown = None if other.padding is None else ~other.padding
+    if part := shown_in_part(base.padding, other.padding):
+        yield UnusableFile(Reason.SHOWN_IN_PART, f"series {which}: {part}")
+    if moved := misaligned(base.grey, other.values, shown):
+        yield UnusableFile(Reason.MISALIGNED, f"series {which}: {moved}")
 
 
 def _on_base(

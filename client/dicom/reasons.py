@@ -61,6 +61,10 @@ class Reason(Enum):
         "each other (cohort.images.register)."
     )
     MISALIGNED = "Series of one study do not lie on each other as their headers say; look at it."
+    SHOWN_IN_PART = (
+        "A series shows less than half of the grid of its study's reference; look whether all of "
+        "it was sent."
+    )
     WRONG_MODALITY = "The run uses other modalities (cohort.images.modalities)."
     DUP_SOP_SAME = "The same image is there twice; one is used."
     DUP_SOP_DIFFERENT = "Two files with one SOP Instance UID differ; keep the right one."
@@ -144,6 +148,7 @@ NOTICES = frozenset(
         Reason.TRAINED_ON,
         Reason.MASK_NAMES,
         Reason.MISALIGNED,
+        Reason.SHOWN_IN_PART,
     }
 )
 

@@ -2,8 +2,9 @@
 
 Two series of one anatomy share most information where they lie on each other. Where moving one by
 1 to 3 voxels along an axis raises their normalised mutual information (Studholme, Hill and Hawkes
-1999) by more than `_MORE`, the patient probably moved between them. It is a remark: nothing is
-left out for it, and nothing is moved.
+1999) by more than `_MORE`, the patient probably moved between them. Where one shows little of the
+other's grid there is little to compare, and that is told. Both are remarks: nothing is left out for
+them, and nothing is moved.
 """
 
 from __future__ import annotations
@@ -19,11 +20,26 @@ _MORE = 0.05
 _MOST = 1 << 16
 #: Least part of both that must be compared.
 _LEAST = 512
+#: Part of what the reference shows, below which it is told how little a series shows of it.
+_HALF = 0.5
 
 Values = NDArray[np.float32]
+Places = NDArray[np.bool_]
 
 
-def misaligned(reference: Values, other: Values, shown: NDArray[np.bool_] | None) -> str:
+def shown_in_part(reference: Places | None, other: Places | None) -> str:
+    """Return how much of what the reference shows another series shows, if it is under half.
+
+    Both are the voxels of the grid that a series does not show; None: it shows all.
+    """
+    if other is None:
+        return ""
+    there = np.ones(other.shape, np.bool_) if reference is None else ~reference
+    part = int((there & ~other).sum()) / max(int(there.sum()), 1)
+    return f"it shows {part:.0%} of the grid" if part < _HALF else ""
+
+
+def misaligned(reference: Values, other: Values, shown: Places | None) -> str:
     """Return by how much moving `other` (as `reference`) would make it fit better, or nothing.
 
     `shown` are the voxels that the other series shows; None: all of them.
@@ -34,15 +50,19 @@ def misaligned(reference: Values, other: Values, shown: NDArray[np.bool_] | None
     axes = [axis for axis, length in enumerate(reference.shape) if length > 4 * _FARTHEST]
     inner = tuple(part if axis in axes else slice(None) for axis, part in enumerate(inner))
     here = _shared(first, second, inside, inner, 0, 0)
+    if here is None:
+        return ""
     best, by = here, ""
     for axis in axes:
         for voxels in (-3, -2, -1, 1, 2, 3):
             found = _shared(first, second, inside, inner, axis, voxels)
-            if found > best:
+            if found is not None and found > best:
                 best, by = found, f"{abs(voxels)} voxels along axis {axis + 1}"
     if best <= here * (1 + _MORE) or not by:
         return ""
-    return f"moved by {by} it shares {best / here - 1:.0%} more information"
+    # Of a plain part of a series nothing is shared, however it lies.
+    much = "information, and none here" if here <= 0 else f"{best / here - 1:.0%} more information"
+    return f"moved by {by} it shares {much}"
 
 
 def _binned(values: Values) -> NDArray[np.int64]:
@@ -55,12 +75,15 @@ def _binned(values: Values) -> NDArray[np.int64]:
 def _shared(
     first: NDArray[np.int64],
     second: NDArray[np.int64],
-    shown: NDArray[np.bool_],
+    shown: Places,
     inner: tuple[slice, ...],
     axis: int,
     voxels: int,
-) -> float:
-    """Return the normalised mutual information of what both show inside, `second` moved."""
+) -> float | None:
+    """Return the normalised mutual information of what both show inside, `second` moved.
+
+    None where that is too little to tell.
+    """
     moved = tuple(
         slice((part.start or 0) + voxels, part.stop + voxels) if place == axis and voxels else part
         for place, part in enumerate(inner)
@@ -70,7 +93,7 @@ def _shared(
     step = max(1, len(one) // _MOST)
     one, two = one[::step], two[::step]
     if len(one) < _LEAST:
-        return 0.0
+        return None
     joint = np.bincount(one * _BINS + two, minlength=_BINS * _BINS).reshape(_BINS, _BINS)
     together = _entropy(joint.ravel())
     if together <= 0:

@@ -7,6 +7,8 @@
                                        echo, one b-value); else the study is left out
     one series fits two rules          the study is left out
     a series broke that may fit        the study is left out; it is neither absent nor passed over
+    one image fits, where it is to be  the study is left out, if nothing else fits: a transfer that
+    a volume                           broke off looks like it; beside a volume it is passed over
     a rule of quality refuses it       the study is left out, if no other series fits
 
 The series that gives the grid is looked for in all studies of a row; the others in its study.
@@ -134,7 +136,8 @@ class _Search:
         fitting = acquired(fitting)
         if self.rules.dimensions == 2 and not any(i.modality in SLICED for i in fitting):
             return self._pictures(rule, fitting)
-        candidates = self._candidates(fitting)
+        found = self._candidates(fitting)
+        candidates = [c for c in found if self._may_be_volume(c)]
         refused = [(c, why) for c in candidates if (why := self._refused(c)) is not None]
         gone_too = {(c.study, c.series) for c, _ in refused}
         clean = [c for c in candidates if (c.study, c.series) not in gone_too]
@@ -143,7 +146,8 @@ class _Search:
             text = f"{_named(clean)}, and {len(rivals)} that cannot be read may be it"
             return _Found(fared="ambiguous", problem=_ambiguous(rule, text))
         if not clean:
-            return self._none(rule, refused, [*rivals, *gone])
+            alone = [c for c in found if c not in candidates]
+            return self._none(rule, refused, [*rivals, *gone], alone)
         if len(clean) > 1:
             clean = _picked(rule, clean) or clean
         if len(clean) > 1:
@@ -176,8 +180,7 @@ class _Search:
             whole[image.study, name].append(image)
         for image in fitting:
             series[image.study, stacks[stack_of(image.header, join)]].append(image)
-        broken = {(file.study, file.series) for file in self.lost.files}
-        found = [
+        return [
             _Candidate(
                 study=study,
                 series=name,
@@ -187,10 +190,13 @@ class _Search:
             )
             for (study, name), group in sorted(series.items())
         ]
-        if self.rules.dimensions == 2:
-            return found
-        # A single slice is no volume, but where the others of its series broke.
-        return [c for c in found if c.places > 1 or broken & _series_of(c)]
+
+    def _may_be_volume(self, candidate: _Candidate) -> bool:
+        """Return whether a series shows places enough; one whose other files broke counts."""
+        if self.rules.dimensions == 2 and len(self.rules.series) == 1:
+            return True  # each slice is an image of its own
+        broken = {(file.study, file.series) for file in self.lost.files}
+        return candidate.places > 1 or bool(broken & _series_of(candidate))
 
     def _refused(self, candidate: _Candidate) -> Problem | None:
         """Return why a site lets an image of a series into no cohort."""
@@ -212,7 +218,11 @@ class _Search:
         return list(rivals), list(gone)
 
     def _none(
-        self, rule: SeriesRule, refused: Sequence[tuple[_Candidate, Problem]], broken: list[str]
+        self,
+        rule: SeriesRule,
+        refused: Sequence[tuple[_Candidate, Problem]],
+        broken: list[str],
+        alone: Sequence[_Candidate] = (),
     ) -> _Found:
         """Return what a rule that nothing fits comes to: only what is absent may be zeros."""
         if refused:
@@ -222,6 +232,10 @@ class _Search:
         if broken:
             detail = f"{len(broken)} series of the study cannot be read, and may be {rule.name}"
             return _Found(fared="missing", problem=(Reason.INCOMPLETE_SERIES, detail))
+        # A secondary capture is a picture beside the images, and never was a volume.
+        if cut := [c for c in alone if not all(map(is_secondary_capture, c.images))]:
+            detail = f"one place is all that is there of series {rule.name}: {_named(cut)}"
+            return _Found(fared="missing", problem=(Reason.TOO_FEW_SLICES, detail))
         if rule.missing == "zero":
             if self.lost.nameless & {image.study for image in self.images}:
                 detail = f"files beside the study cannot be read, and may be series {rule.name}"

@@ -15,7 +15,7 @@ from client.cohort.site_cohort import SiteCohort
 from client.dicom.reading.read import read_header
 from client.dicom.reading.volume import Geometry
 from client.dicom.reasons import Reason
-from client.series.alignment import misaligned
+from client.series.alignment import misaligned, shown_in_part
 from client.series.common_grid import on_grid_of
 from client.site.cache import Cache
 from common.config.run_config import Images, RunConfig
@@ -272,3 +272,39 @@ def test_little_that_is_shown_is_never_told() -> None:
     values = np.random.default_rng(0).random((20, 20, 20)).astype(np.float32)
     nothing = np.zeros(values.shape, np.bool_)
     assert misaligned(values, values[::-1].copy(), nothing) == ""
+
+
+def test_what_shares_nothing_where_it_lies_is_told_without_a_share() -> None:
+    values = np.random.default_rng(0).random((8, 32, 32)).astype(np.float32)
+    plain = np.zeros(values.shape, np.float32)
+    plain[:, :, 29:] = values[:, :, 26:29]  # beyond what is compared where it lies
+    assert misaligned(values, plain, None) == (
+        "moved by 3 voxels along axis 3 it shares information, and none here"
+    )
+
+
+def test_how_much_is_shown_is_counted_in_what_the_reference_shows() -> None:
+    none = np.ones((4, 10, 10), np.bool_)
+    half, less = none.copy(), none.copy()
+    half[:2], less[:1] = False, False
+    assert shown_in_part(None, None) == shown_in_part(None, half) == ""
+    assert shown_in_part(None, less) == "it shows 25% of the grid"
+    assert shown_in_part(less, less) == ""  # the rest is padding in both
+    assert shown_in_part(half, less) == ""
+    assert shown_in_part(None, none) == shown_in_part(none, none) == "it shows 0% of the grid"
+
+
+def test_a_series_of_two_slices_is_used_and_named(tmp_path: Path) -> None:
+    """The first two slices of its grid, none of which is compared at rest."""
+    site, grid = tmp_path / "s", Grid(shape=(14, 32, 32))
+    values = np.random.default_rng(2).random(grid.shape)
+    write(site, "FLAIR", values, grid)
+    write(site, "T2", values[:2], Grid(shape=(2, 32, 32)))
+    write_labels(site, [{"PatientID": "P1", "ill": 1}])
+    found = loaded(site, run(size="[14, 32, 32]"))
+    assert len(found.items) == 1
+    (told,) = found.unusable
+    assert (told.reason, told.detail) == (
+        Reason.SHOWN_IN_PART,
+        "series t2 on flair: it shows 14% of the grid",
+    )

@@ -107,6 +107,58 @@ def test_several_vocabularies_scouts_and_reformats(tmp_path: Path) -> None:
     assert left == {"AX T2 FLAIR MPR", "ep2d_diff"}
 
 
+def cut(site: Path, name: str) -> None:
+    """Leave one slice of a series of P1, as a transfer that broke off."""
+    for file in sorted((site / "P1" / "S" / name).iterdir())[1:]:
+        file.unlink()
+
+
+@pytest.mark.parametrize("size", ["[8, 8, 8]", "[8, 8]"])
+@pytest.mark.parametrize("name", ["T1", "FLAIR"])
+def test_a_series_of_which_one_slice_arrived_is_never_zeros(
+    tmp_path: Path, name: str, size: str
+) -> None:
+    site = tmp_path / "s"
+    for one in ("FLAIR", "T1"):
+        sequence(site, one)
+    cut(site, name)
+    rows(site, "P0", "P1")
+    found = load(site, run(size=size))
+    assert found.items.pseudonyms == ("P0",)
+    ((reason, detail),) = why(found)
+    assert reason is Reason.TOO_FEW_SLICES
+    assert f"series {name.lower()}: {name} (MR, 1 file" in detail
+    nobody = SiteRows(labels=None, withdrawn=frozenset())
+    with pytest.raises(CohortError, match="TOO_FEW_SLICES"):
+        read_study(sorted((site / "P1").rglob("*.dcm")), run(size=size), nobody)
+
+
+@pytest.mark.parametrize("size", ["[8, 8, 8]", "[8, 8]"])
+def test_an_image_alone_is_passed_over_beside_a_series_that_fits(tmp_path: Path, size: str) -> None:
+    site = tmp_path / "s"
+    for name in ("FLAIR", "T1", "t1 loc", "flair key"):
+        sequence(site, name)
+    cut(site, "t1 loc")
+    cut(site, "flair key")
+    rows(site, "P0", "P1")
+    found = load(site, run(size=size))
+    assert found.items.pseudonyms == ("P0", "P1")
+    assert not why(found)
+
+
+def test_a_capture_or_scout_alone_is_no_series_that_broke(tmp_path: Path) -> None:
+    site = tmp_path / "s"
+    sequence(site, "FLAIR")
+    sequence(site, "t1 loc", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    sequence(site, "T1 key", SOPClassUID="1.2.840.10008.5.1.4.1.1.7")
+    cut(site, "t1 loc")
+    cut(site, "T1 key")
+    rows(site, "P0", "P1")
+    found = load(site)
+    assert channels(found) == [True, False, False]
+    assert not why(found)
+
+
 def test_two_that_fit_leave_the_study_out_with_both_named(tmp_path: Path) -> None:
     site = tmp_path / "s"
     first, second = sequence(site, "FLAIR"), sequence(site, "FLAIR again")
