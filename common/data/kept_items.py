@@ -16,6 +16,7 @@ Public: KeptItems, ItemFiles, Items, ItemGone, write_item, is_whole, joined_item
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import struct
@@ -273,13 +274,24 @@ def item_shape(path: Path) -> tuple[int, ...]:
 
 
 def read_part(path: Path, part: tuple[slice, ...]) -> NDArray[np.generic]:
-    """Return a part of an item's values, without reading the others."""
+    """Return a part of an item's values, of two axes or more; little else is read.
+
+    Whole rows are read: mapped into memory, a part takes its pages and all that lie around them.
+    """
 
     def cut(
         file: BinaryIO, dtype: np.dtype[np.generic], shape: tuple[int, ...]
     ) -> NDArray[np.generic]:
-        mapped = np.memmap(file, dtype, "r", file.tell(), shape)
-        return np.array(mapped[part])
+        start, (_, width) = file.tell(), shape[-2:]
+        places = [range(*one.indices(side)) for one, side in zip(part, shape, strict=True)]
+        *outer, rows, _ = places
+        found = np.empty([len(place) for place in places], dtype)
+        for number, plane in enumerate(itertools.product(*outer)):
+            first = np.ravel_multi_index((*plane, rows.start, 0), shape)
+            file.seek(start + int(first) * dtype.itemsize)
+            block = np.fromfile(file, dtype, len(rows) * width).reshape(len(rows), width)
+            found.reshape(-1, *found.shape[-2:])[number] = block[:, part[-1]]
+        return found
 
     return _values(path, cut)
 

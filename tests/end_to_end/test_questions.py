@@ -7,12 +7,14 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from client.privacy.ledger import Ledger
 from common.config.changes import Changes
-from common.config.run_config import RunConfig, load_config
+from common.config.run_config import RunConfig, load_config, parse_config
 from common.privacy.noise_calibration import epsilon_of
 from tests.end_to_end.federation import OPEN, Federation, RunAt, federation
 from tests.end_to_end.simulation import simulated
@@ -39,6 +41,7 @@ def hospital(folder: Path, cohorts: Mapping[str, str]) -> Path:
         for path in source.iterdir():
             if path.name in {row["PatientID"] for row in rows}:
                 shutil.copytree(path, folder / path.name)
+    rows += [pictured(folder, number) for number in range(2 * PATIENTS)]
     with (folder / "labels.csv").open("w", newline="") as file:
         table = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
         table.writeheader()
@@ -46,11 +49,19 @@ def hospital(folder: Path, cohorts: Mapping[str, str]) -> Path:
     return folder
 
 
+def pictured(folder: Path, number: int) -> dict[str, str]:
+    """Write a picture without a DICOM header; return the row that names it."""
+    draw = np.random.default_rng([number, *folder.name.encode()])
+    values = draw.integers(0, 255, (24, 20), np.uint8)
+    Image.fromarray(values).save(folder / f"picture-{number}.png")
+    return {"PatientID": f"F{number}", "image": f"picture-{number}.png", "odd": str(number % 2)}
+
+
 @pytest.fixture(scope="module")
 def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     path = tmp_path_factory.mktemp("questions")
     data = {name: hospital(path / "data" / name, of) for name, of in HOSPITALS.items()}
-    with federation(path, data, rules={**OPEN, "smallest_cohort": 2}) as made:
+    with federation(path, data, rules={**OPEN, "smallest_cohort": 2, "allow_files": True}) as made:
         yield made
 
 
@@ -63,6 +74,14 @@ QUESTIONS: Mapping[str, tuple[str, Changes]] = {
     ),
     "a whole slide": ("slides", {"cohort.images.slide.most_tiles": 20}),
 }
+ON_FILES = """
+name: on-files
+task: {kind: diagnosis, target: odd}
+cohort: {images: {format: files, size: [16, 16]}, smallest_cohort: 2}
+model: {network: small_cnn, width: 4}
+training: {rounds: 2, local_steps: 2}
+privacy: none
+"""
 SHORT: Changes = {"training.rounds": 2, "training.local_steps": 2, "cohort.smallest_cohort": 2}
 
 
@@ -71,7 +90,17 @@ def test_hospitals_end_where_their_simulation_does(
     hospitals: Federation, tmp_path: Path, question: str
 ) -> None:
     name, less = QUESTIONS[question]
-    config = load_config(CONFIGS / f"{name}.yaml", {**SHORT, **less})
+    check_same(hospitals, load_config(CONFIGS / f"{name}.yaml", {**SHORT, **less}), tmp_path)
+
+
+def test_hospitals_end_where_their_simulation_does_on_files(
+    hospitals: Federation, tmp_path: Path
+) -> None:
+    check_same(hospitals, parse_config(ON_FILES), tmp_path)
+
+
+def check_same(hospitals: Federation, config: RunConfig, tmp_path: Path) -> None:
+    """Run a configuration between the hospitals; its simulation ends in the same weights."""
     run = started(hospitals, config, tmp_path)
     expected, found = simulated(config, hospitals.sites, tmp_path / "cache"), run.result()
     assert [sorted(record.updates) for record in found.history] == [list(HOSPITALS)] * 2
