@@ -152,7 +152,10 @@ def _card(path: Path) -> dict[str, object]:
 def _check_unchanged(folder: Path, name: str, card: Mapping[str, object]) -> None:
     path, files = folder / name, card.get("files")
     expected = files.get(name) if isinstance(files, dict) else None
-    found = _sha256(path) if path.is_file() else "no file"
+    if not path.is_file():
+        message = f"{path} is missing, which the bundle's card names. Export the bundle again."
+        raise StateDamaged(message)
+    found = _sha256(path)
     if found != expected:
         message = f"{path} has SHA-256 {found}, its card says {expected}. Export the bundle again."
         raise StateDamaged(message)

@@ -17,6 +17,7 @@ shape does not fit, the file is refused, so that no layer begins from chance unn
 from __future__ import annotations
 
 import io
+import pickle
 import re
 from collections.abc import Callable, Iterator, Mapping
 
@@ -89,8 +90,13 @@ def _tensors(start: StartWeights, content: bytes, ending: str) -> File:
             return safetensors.torch.load(content)
         held: object = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a file that is none makes of it
-        said = str(error).strip().partition("\n")[0]
-        message = f"The file {start.sha256} holds no weights that can be read: {said:.200}."
+        why = str(error).strip().partition("\n")[0][:200]
+        if isinstance(error, pickle.UnpicklingError):
+            why = "it holds code or other objects beside tensors, which are never loaded"
+        message = (
+            f"The file {start.sha256} holds no weights that can be read: {why}. Save its tensors "
+            "as safetensors."
+        )
         raise ConfigurationError(message) from error
     for within in ("state_dict", "model"):
         if isinstance(held, Mapping) and isinstance(held.get(within), Mapping):

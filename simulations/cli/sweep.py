@@ -22,7 +22,7 @@ from common.config.changes import Changes, changes_of
 from common.config.run_config import RunConfig, load_config
 from common.extensions.pinning import doubts, pinned
 from common.platform.durable_files import replace_durably
-from common.platform.errors import ConfigurationError
+from common.platform.errors import ConfigurationError, RunFailed
 from common.tasks import task_of
 from simulations.cli.compare import Request
 from simulations.cli.progress import LiveProgress
@@ -110,8 +110,15 @@ def _run(request: Request, todo: Sequence[_Combination], called: str) -> tuple[S
         for doubt in doubts(one.config):
             tell(doubt)
         read = _read(request, one.config, out, tell, read)
-        rows.append(_row(request, one, out, read, console))
+        try:
+            rows.append(_row(request, one, out, read, console))
+        except RunFailed as error:  # such as a step size at which weights leave all numbers
+            tell(f"failed: {error}")
+            rows.append(SweepRow(values=dict(one.values), folder=one.folder, arms={}))
         _write(out, rows, called)
+    if not any(row.arms for row in rows):
+        message = "Every combination failed; the lines above say why."
+        raise RunFailed(message)
     best = chosen(rows)
     by_site = called == "algorithms"
     console.print(_table(todo[0].config, rows, best[0] if best else None, by_site=by_site))
@@ -233,8 +240,19 @@ def _table(
             spread = f"±{found.test_std:.3f}" if found and found.test_std else ""
             cells.append(_number(found.validation_loss if found else None, 4))
             cells.append(_number(found.test if found else None) + spread)
-        table.add_row(*cells, "<- chosen" if row is best else "")
+        table.add_row(*cells, _mark(row, best))
     return table
+
+
+def _mark(row: SweepRow, best: SweepRow | None) -> str:
+    if not row.arms:
+        return "failed"
+    return "<- chosen" if row is best else ""
+
+
+def _sites_of(rows: Sequence[SweepRow]) -> list[str]:
+    """Return the hospitals that are measured, as a row says that did not fail."""
+    return next((list(found.sites) for row in rows for found in row.arms.values()), [])
 
 
 def _table_by_site(title: str, rows: Sequence[SweepRow], best: SweepRow | None) -> Table:
@@ -242,21 +260,24 @@ def _table_by_site(title: str, rows: Sequence[SweepRow], best: SweepRow | None) 
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("algorithm", no_wrap=True)
     table.add_column("model")
-    (first,) = rows[0].arms.values()
-    for column in ("validation", "mean", *first.sites):
+    sites = _sites_of(rows)
+    for column in ("validation", "mean", *sites):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("")
     for row in rows:
-        ((arm, found),) = row.arms.items()
-        spread = f"±{found.test_std:.3f}" if found.test_std else ""
-        table.add_row(
-            str(row.values["algorithm"]),
-            "own" if arm == "personalised" else "shared",
-            _number(found.validation_loss, 4),
-            _number(found.test) + spread,
-            *(_number(value) for value in found.sites.values()),
-            "<- chosen" if row is best else "",
-        )
+        name = str(row.values["algorithm"])
+        if not row.arms:
+            table.add_row(name, *["-"] * (3 + len(sites)), _mark(row, best))
+        for arm, found in row.arms.items():  # one
+            spread = f"±{found.test_std:.3f}" if found.test_std else ""
+            table.add_row(
+                name,
+                "own" if arm == "personalised" else "shared",
+                _number(found.validation_loss, 4),
+                _number(found.test) + spread,
+                *(_number(value) for value in found.sites.values()),
+                _mark(row, best),
+            )
     return table
 
 
@@ -296,9 +317,12 @@ def _write(out: Path, rows: Sequence[SweepRow], called: str) -> None:
     writer = csv.writer(lines)
     keys = list(rows[0].values)
     measured = ("arm", "validation_loss", "test", "test_std", "epsilon", "folder")
-    sites = list(next(iter(rows[0].arms.values())).sites) if called == "algorithms" else []
+    sites = _sites_of(rows) if called == "algorithms" else []
     writer.writerow([*keys, *measured, *sites])
     for row in rows:
+        if not row.arms:
+            said = [*map(_short, row.values.values()), "failed", "", "", "", "", row.folder]
+            writer.writerow([*said, *[""] * len(sites)])
         for arm, found in row.arms.items():
             numbers = (found.validation_loss, found.test, found.test_std, found.epsilon)
             told = ["" if value is None else value for value in numbers]

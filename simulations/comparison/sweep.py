@@ -49,7 +49,7 @@ class SweepRow:
 
     values: Mapping[str, object]  # by key
     folder: str  # below the sweep's
-    arms: Mapping[Arm, ArmFound]
+    arms: Mapping[Arm, ArmFound]  # none where the combination failed
 
 
 def combinations(varied: Sequence[str]) -> tuple[dict[str, object], ...]:

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from common.platform.errors import ConfigurationError, StateDamaged
+from common.platform.errors import ConfigurationError, RunFailed, StateDamaged
 from simulations.cli.app import app
 from simulations.comparison.sweep import ArmFound, SweepRow, chosen, combinations, with_set
 from tests.wardround.small_runs import SMALL
@@ -74,6 +74,23 @@ def test_what_reads_otherwise_is_read_again(config: Path) -> None:
         "--arms", "pooled",
     )  # fmt: skip
     assert _read(told) == 8
+
+
+def test_a_combination_that_fails_ends_no_sweep(config: Path) -> None:
+    told = sweep(
+        config, "--vary", "training.learning_rate=1e30,0.01", "--set", "training.rounds=2",
+        "--arms", "pooled",
+    )  # fmt: skip
+    assert "failed: " in told
+    with (config.parent / "out" / "sweep.csv").open(encoding="utf-8") as file:
+        bad, good = csv.DictReader(file)
+    assert bad["arm"] == "failed"
+    assert bad["test"] == ""
+    assert float(good["test"]) > 0
+    (line,) = [line for line in told.splitlines() if "<- chosen" in line]
+    assert line.split()[0] == "0.01"
+    with pytest.raises(RunFailed, match="Every combination failed"):
+        sweep(config, "--vary", "training.learning_rate=1e30,1e31", "--arms", "pooled")
 
 
 def _read(told: str) -> int:
