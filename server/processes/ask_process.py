@@ -24,7 +24,7 @@ from common.messages.wire import Refusal, Standing, StatisticsRequest
 from server.enrolment.receipts import ReceiptStore
 from server.files.folder import Folder
 from server.files.status_writer import Board
-from server.processes.run_process import connect, members_of
+from server.processes.run_process import connect, end_with_the_service, members_of
 from server.rounds.cohort_asking import gathered
 from server.rounds.cohort_survey import Survey
 from server.rounds.run_setting import RunSetting
@@ -85,6 +85,7 @@ def _described(
 
 def run(arguments: Sequence[str]) -> int:
     """Run the program."""
+    end_with_the_service()
     folder, name, patience, seed, *more = arguments
     wanted = parse_config(sys.stdin.read()).in_force()
     said, quiet, survey = ask(

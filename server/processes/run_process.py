@@ -51,6 +51,8 @@ from server.transport.runtime import Runtime
 
 #: The environment's name for the token of the run's task.
 TASK_TOKEN = "WARDROUND_TASK_TOKEN"  # noqa: S105 - a name, not a token
+#: The environment's name for the number of the service's process.
+SERVICE = "WARDROUND_SERVICE"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,13 +221,22 @@ def _on_stop(_number: int, _frame: FrameType | None) -> None:
     raise _Stopped
 
 
+def end_with_the_service() -> None:
+    """Have this process ended with the service, without which nobody answers it, also by now.
+
+    It may have ended before this process could say so (Linux: prctl PR_SET_PDEATHSIG).
+    """
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    if os.environ.get(SERVICE, str(os.getppid())) != str(os.getppid()):
+        raise SystemExit(ExitCode.INTERRUPTED)
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run the program."""
     give_freed_memory_back()
     signal.signal(signal.SIGTERM, _on_stop)
     signal.signal(signal.SIGINT, _on_stop)
-    # Without the service nobody answers: end with it (Linux: prctl PR_SET_PDEATHSIG).
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    end_with_the_service()
     folder, name = Folder(Path(arguments[0])), arguments[1]
     take_weights_from(folder.weights)
     return main(folder, name)

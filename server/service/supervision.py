@@ -34,6 +34,8 @@ RUN_COMMAND = (sys.executable, "-P", *START, "server.processes.run_process")
 ASK_COMMAND = (sys.executable, "-P", *START, "server.processes.ask_process")
 #: The environment's name for the token of the run's task.
 TASK_TOKEN = "WARDROUND_TASK_TOKEN"  # noqa: S105 - a name, not a token
+#: The environment's name for the number of this process, with which a run's ends.
+SERVICE = "WARDROUND_SERVICE"
 _RESTARTS = 3
 _LONGEST_MESSAGE = 2000
 
@@ -287,7 +289,8 @@ class Supervisor:
 
 
 def _environment(token: str) -> dict[str, str]:
-    return {**os.environ, TASK_TOKEN: token, "FLWR_TELEMETRY_ENABLED": "0"}
+    own = {TASK_TOKEN: token, SERVICE: str(os.getpid()), "FLWR_TELEMETRY_ENABLED": "0"}
+    return {**os.environ, **own}
 
 
 def _signal_name(number: int) -> str:

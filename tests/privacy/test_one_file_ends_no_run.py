@@ -20,7 +20,16 @@ import pytest
 import torch
 from pydicom.dataset import FileDataset
 
-from client.cohort import assemble, decode, image_masks, images, prepare, select, series_choice
+from client.cohort import (
+    assemble,
+    decode,
+    image,
+    image_masks,
+    images,
+    prepare,
+    select,
+    series_choice,
+)
 from client.cohort.loading import load_cohort
 from client.cohort_statistics import brightness
 from client.dicom.contained import contained
@@ -137,7 +146,7 @@ STEPS: dict[str, tuple[object, str, str]] = {
     "stored values": (images, "pixels_of", "1 label"),
     "grey values": (images, "_checked", "1 label"),
     "a volume": (images, "stack_slices", "volumes"),
-    "a network's input": (images, "prepare", "1 label"),
+    "a network's input": (image, "prepare", "1 label"),
     "a mask": (prepare, "read_mask", "outlines"),
     "a mask's format": (image_masks, "_read", "outlines"),
     "brightness": (brightness, "pixels_of", "1 label"),

@@ -28,4 +28,4 @@ def test_one_patient_moves_nobody_else_and_the_sum_by_the_clip_norm(
 
 
 def test_every_shipped_private_run_is_tried() -> None:
-    assert set(SHIPPED_PRIVATE) == {"breast-us-diagnosis", "demo"}
+    assert set(SHIPPED_PRIVATE) == {"breast-us-diagnosis", "breast-us-findings", "demo"}

@@ -186,6 +186,7 @@ def _row(name: str, label: int, chance: random.Random) -> Row:
         LABELS[0]: label,
         **labels,
         "malignant": label,
+        "finding": ("benign", "malignant")[label],
         "age": chance.randint(20, 90),
         "crp": chance.random() * 9,
         "ldh": 200,

@@ -66,12 +66,15 @@ def training(**more: object) -> str:
     return json.dumps(rules)
 
 
-def cohorts(config: RunConfig, folder: Path) -> tuple[SiteCohort, ...]:
-    """Return patients whose images, and table if any, tell something of the outcome."""
+def cohorts(config: RunConfig, folder: Path | None = None) -> tuple[SiteCohort, ...]:
+    """Return patients whose images, and table if any, tell something of the outcome.
+
+    Volumes of patches lie in `folder`.
+    """
     images = config.cohort.images
     with_images = config if images is not None else config_of()
     made = [cohort_of(with_images, name, n, _PATIENTS) for n, name in enumerate(SITES)]
-    if images is not None and images.patch is not None:
+    if images is not None and images.patch is not None and folder is not None:
         return tuple(_volumes(one, images.patch, folder) for one in made)
     return tuple(_telling(config, one) for one in made)
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -12,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from common.config.run_config import RunConfig, load_config
-from common.platform.errors import ConfigurationError
+from common.platform.errors import ConfigurationError, ExitCode
 from common.platform.file_lock import FileLock, Taken
 from server.files.folder import Folder
 from server.service.run_book import RunBook, RunEntry
-from server.service.supervision import Supervisor
+from server.service.supervision import SERVICE, Supervisor
 
 pytestmark = pytest.mark.processes
 
@@ -277,3 +278,19 @@ def test_what_a_killed_service_left_under_way_is_interrupted(tmp_path: Path) -> 
         book.read("other")
     with pytest.raises(ConfigurationError, match="no name of a run"):
         book.read("../demo")
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("program", ["run_process", "ask_process"])
+def test_a_run_whose_service_is_gone_by_then_does_not_begin(tmp_path: Path, program: str) -> None:
+    """The service may be killed before the process can ask to be ended with it."""
+    arguments = "[sys.argv[1], 'demo', '9', '0']"
+    code = f"import sys; from server.processes.{program} import run; run({arguments})"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, SERVICE: "1"},
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    assert done.returncode == ExitCode.INTERRUPTED
