@@ -25,7 +25,7 @@ from client.cohort.select import Grouping, Selected, SelectedImage, WantedImages
 from client.dicom.contained import contained
 from client.dicom.quiet import quiet
 from client.dicom.reasons import Reason, Unusable, UnusableFile
-from client.files.below import file_below
+from client.files.below import file_below, one_name
 from client.files.image_file import NamedFile, describe, read
 from client.labels.label_table import Labels
 from client.series.by_row import RuledImages
@@ -93,13 +93,13 @@ def told_by_line(
 ) -> Iterator[Unusable]:
     """Yield what is wrong with a row's file under the row's line, which people look up."""
     lines = {
-        os.path.normpath(row[column]): (f"line {line}", row["PatientID"])
+        one_name(row[column]): (f"line {line}", row["PatientID"])
         for row, line in zip(labels.rows, labels.lines, strict=True)
         for column in columns
         if row[column]
     }
     for one in problems:
-        line, patient = lines.get(one.what, (one.what, one.patient))
+        line, patient = lines.get(one_name(one.what), (one.what, one.patient))
         detail = one.detail if line == one.what else f"{one.what}: {one.detail}".rstrip(": ")
         yield Unusable(reason=one.reason, what=line, detail=detail, patient=patient)
 

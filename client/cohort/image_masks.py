@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from client.dicom.masks.kept_mask import mask_dataset
 from client.dicom.masks.mask_remarks import Tell, to_nobody
-from client.dicom.masks.nifti import SUFFIXES, read_nifti
+from client.dicom.masks.nifti import read_nifti
+from client.dicom.masks.nifti_file import SUFFIXES
 from client.dicom.masks.owner import check_owner, owner_of
 from client.dicom.masks.png import read_png
 from client.dicom.masks.rtstruct import (
@@ -28,7 +29,7 @@ from client.dicom.reading.groups import text_of
 from client.dicom.reading.read import Header
 from client.dicom.reading.volume import Geometry
 from client.dicom.reasons import Reason, UnusableFile
-from client.files.below import file_below
+from client.files.below import file_below, one_name
 from client.labels.label_table import Labels as Table
 from client.labels.label_table import dicom_keys
 
@@ -76,11 +77,17 @@ def shared_masks(
     if labels.by_patient or masks is None:
         return frozenset()
     patients: dict[str, set[str]] = defaultdict(set)
+    written: dict[str, set[str]] = defaultdict(set)
     for header in headers:
-        patients[mask_name(header, labels, masks)].add(header.patient)
+        name = mask_name(header, labels, masks)
+        patients[one_name(name)].add(header.patient)
+        written[one_name(name)].add(name)
     nameless = (".png", *SUFFIXES)
     return frozenset(
-        name for name, held in patients.items() if len(held) > 1 and name.lower().endswith(nameless)
+        name
+        for one, held in patients.items()
+        if len(held) > 1 and one.lower().endswith(nameless)
+        for name in written[one]
     )
 
 
@@ -124,7 +131,7 @@ def read_structures(
 
     drawn = read_mask(site, name, canvas, rules, told)
     found = {structure: drawn == number for number, structure in enumerate(rules.structures, 1)}
-    if len(found) < 2 or not _may_overlap(site / name, rules.structures):
+    if len(found) < 2 or not _may_overlap(mask_path(site, name), rules.structures):
         return found
     for structure, numbers in rules.structures.items():
         alone = replace(rules, structures={structure: numbers})

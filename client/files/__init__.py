@@ -2,5 +2,5 @@
 
 Imported from here: below, image_file, other_formats.
 May import: client.dicom, client.dicom.codec, client.dicom.headers, client.dicom.masks,
-    client.dicom.reading, common.
+    client.dicom.reading.
 """

@@ -7,7 +7,7 @@
 
 Whatever else a picture may be is PICTURE_UNCLEAR, because a library would read it in one of
 several ways: colours of 16 bits (cut to 8), CMYK and Lab (by a profile), what shines through,
-several pictures in one file, TIFFs with signed bytes or white at 0.
+several pictures in one file, TIFFs with signed bytes, white at 0 or numbers from 2^31 on.
 
 Public: picture_grid, picture_pixels.
 """
@@ -41,6 +41,8 @@ _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 _WHITE_IS_ZERO, _SIGNED = 0, 2
 #: Bytes of a PNG's header that hold bits a sample and the type of colour (PNG 11.2.1).
 _PNG_BITS, _PNG_COLOUR = 24, 25
+#: What Pillow's ValueError says of text or a profile that unpacks to more than it reads.
+_TOO_LARGE = ("data too large", "too much memory")
 #: Resolutions down and across that differ by less are one.
 _SAME_SIDE = 0.01
 
@@ -73,8 +75,9 @@ def picture_pixels(path: Path) -> Pixels:
             values = np.asarray(_opaque(upright))
         except (OSError, SyntaxError, ValueError, EOFError) as error:
             # What Pillow raises on broken files.
-            detail = f"{type(error).__name__}: {error}"[:120]
-            raise UnusableFile(Reason.DECODE_ERROR, detail) from error
+            raise _broken(error) from error
+        if picture.format == "TIFF" and picture.mode == "I" and values.min(initial=0) < 0:
+            _check_sign(picture)
     if values.dtype == np.bool_:
         values = values.astype(np.uint8) * np.uint8(255)
     stored = np.ascontiguousarray(values, values.dtype.newbyteorder("="))[None]
@@ -95,10 +98,17 @@ def _opened(path: Path) -> Iterator[Image]:
     except UnidentifiedImageError as error:
         detail = "expected NIfTI (.nii, .nii.gz), PNG, JPEG or TIFF"
         raise UnusableFile(Reason.FILE_UNKNOWN, detail) from error
-    except (SyntaxError, OSError) as error:
+    except (SyntaxError, OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk's
-        raise UnusableFile(Reason.DECODE_ERROR, str(error)[:120]) from error
+        raise _broken(error) from error
+
+
+def _broken(error: Exception) -> UnusableFile:
+    """Return what is wrong with a picture of which Pillow raised this."""
+    detail = f"{type(error).__name__}: {error}"[:120]
+    large = isinstance(error, ValueError) and any(said in detail.lower() for said in _TOO_LARGE)
+    return UnusableFile(Reason.TOO_LARGE if large else Reason.DECODE_ERROR, detail)
 
 
 def _check(picture: Image, path: Path) -> None:
@@ -131,6 +141,13 @@ def _check_tiff(picture: Image) -> None:
         _refuse("signed values of 8 bits; save it without a sign")
     if _orientation(picture) >= _SWAPPED:
         _refuse(f"rows that are columns (Orientation {_orientation(picture)}); save it upright")
+
+
+def _check_sign(picture: Image) -> None:
+    """Refuse numbers below 0 where the file holds none: Pillow reads 32 bits as with a sign."""
+    tags = picture.tag_v2  # type: ignore[attr-defined]  # of TIFF alone
+    if _SIGNED not in tags.get(_SAMPLE_FORMAT, ()):
+        _refuse(f"numbers of {1 << 31} and more; save them as float32")
 
 
 def _orientation(picture: Image) -> int:

@@ -166,8 +166,8 @@ class Preparation(nn.Module):
             wanted = shape[axis] * spacing[axis] / self.spacing[axis]
             if cropped:
                 wanted = shape[axis] * square[axis]
-            # TorchScript's round gives a float.
-            length = max(1, int(round(wanted)))  # noqa: RUF046
+            # By parts of a voxel first, as the sites do. TorchScript's round gives a float.
+            length = max(1, int(round(round(wanted * 1e4) / 1e4)))  # noqa: RUF046
             voxels = voxels * length
             found.append(length)
         if voxels > 268435456:

@@ -16,6 +16,8 @@ _SQUARE = 1e-3
 _LARGEST_ASPECT = 1e3
 #: Distances in mm of any image's pixels and slices, from microscopes to the whole body.
 _DISTANCES = (1e-6, 1e4)
+#: Parts of a voxel that count in a length.
+_PARTS = 1e4
 #: Voxels of one image beyond which resampling is refused.
 _LARGEST = 1 << 28
 
@@ -70,7 +72,8 @@ def even_shape(
             for length, here, wanted in zip(shape, spacing, rules.spacing, strict=True)
         )
     _check_voxels(*found)
-    return tuple(max(1, round(length)) for length in found)
+    # An exact half may come with rounding of a header's single precision, and goes to one side.
+    return tuple(max(1, round(round(length * _PARTS) / _PARTS)) for length in found)
 
 
 def _check_voxels(*lengths: float) -> None:

@@ -7,36 +7,28 @@ volume's voxels is refused, unless the site's schema asks to resample it.
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from client.dicom.masks.lost_structures import check_kept
 from client.dicom.masks.mask_remarks import Tell, to_nobody
+from client.dicom.masks.nifti_file import NiftiFile, corners, open_nifti
 from client.dicom.masks.png import label_map
 from client.dicom.masks.seg_segments import Labels, Structures
 from client.dicom.reading.volume import Float, Geometry
 from client.dicom.reasons import Reason, UnusableFile
 
-if TYPE_CHECKING:
-    from nibabel.nifti1 import Nifti1Image
-
-SUFFIXES = (".nii", ".nii.gz")
 #: Of a mask, in bytes: a header may claim any size.
 _LARGEST = 4 << 30
 #: A mask lies on the grid when each of its corners is nearer than this to a voxel's, in voxels.
 _ON_GRID = 0.25
 #: What scaling by a number of 32 bits leaves on a whole number at most.
 _ROUNDING = 1e-3
-#: Attributes of nibabel's array that scale it, where they do not.
-_UNSCALED = (("slope", 1.0), ("inter", 0.0))
 #: Part of a resampled mask's voxels that may lie outside the volume.
 _AT_BORDER = 0.01
-_MILLIMETRES = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
-_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 Shape = tuple[int, int, int]  # slices, rows, columns
 _Whole = TypeVar("_Whole", np.uint8, np.int32)
@@ -57,10 +49,12 @@ def read_nifti(
     """
     try:
         values, affine, scaled = _read(path)
-    except UnusableFile:
-        raise
+    except UnusableFile as problem:
+        if problem.reason is Reason.TOO_LARGE:
+            raise
+        _refuse(problem.detail)
     except Exception as error:
-        # nibabel raises many kinds on broken headers and archives.
+        # nibabel raises many kinds on broken files.
         raise UnusableFile(
             Reason.MASK_UNUSABLE, f"{type(error).__name__}: {error}"[:120]
         ) from error
@@ -86,22 +80,16 @@ def _read(path: Path) -> tuple[NDArray[np.integer], Float, str]:
 
     The scaling is what is to be said of the header's where values are refused; mostly nothing.
     """
-    import nibabel
-
-    image = nibabel.load(path)
-    if not isinstance(image, nibabel.Nifti1Image):  # NIfTI-2 is one, too
-        _refuse(f"a {type(image).__name__}, expected NIfTI")
-    size = [int(n) for n in image.shape]
-    while len(size) > 3 and size[-1] == 1:
-        size.pop()
+    file = open_nifti(path)
+    size = file.size
     if len(size) != 3:
-        _refuse(f"{len(image.shape)} dimensions {tuple(image.shape)}, expected 3")
+        _refuse(f"{len(size)} dimensions {size}, expected 3")
+    if file.kind.kind not in "iuf":
+        _refuse(f"values of type {file.kind}, expected whole numbers")
     if np.prod(size, dtype=np.float64) * 8 > _LARGEST:
         raise UnusableFile(Reason.TOO_LARGE, "x".join(map(str, size)))
-    values = np.asarray(image.dataobj).reshape(size)
-    scaled = _scaling(image)
-    if values.dtype.kind not in "iuf":
-        _refuse(f"values of type {values.dtype}, expected whole numbers")
+    values: NDArray[Any] = file.scaled()
+    scaled = _scaling(file)
     if values.dtype.kind == "f":
         # A slope of 32 bits, such as 0.1, leaves its rounding on whole numbers.
         largest = _ROUNDING if scaled else 0.0
@@ -114,52 +102,15 @@ def _read(path: Path) -> tuple[NDArray[np.integer], Float, str]:
         values = values.astype(np.int32)
     if values.dtype.kind == "i" and values.min(initial=0) < 0:
         _refuse(f"the value {int(values.min())}, which no label has; save it without a sign")
-    return values, affine_of(image), scaled
+    return values, file.affine(), scaled
 
 
-def _scaling(image: Nifti1Image) -> str:
+def _scaling(file: NiftiFile) -> str:
     """Return what the header makes of stored values; nothing where it leaves them as they are."""
-    slope, intercept = (float(getattr(image.dataobj, name, end)) for name, end in _UNSCALED)
+    slope, intercept = file.scaling()
     if (slope, intercept) == (1.0, 0.0):
         return ""
     return f", by its header's scl_slope {slope:g} and scl_inter {intercept:g}"
-
-
-def affine_of(image: Nifti1Image) -> Float:
-    """Return index -> mm in the patient (LPS) of the sform, else the qform.
-
-    MASK_UNUSABLE where neither is set, or the two do not say the same.
-    """
-    header = image.header
-    unit = _MILLIMETRES[header.get_xyzt_units()[0]]  # type: ignore[no-untyped-call]
-    scale = np.diag([unit, unit, unit, 1.0])
-    forms: tuple[Float | None, ...] = (
-        header.get_sform(coded=True)[0],  # type: ignore[no-untyped-call]
-        header.get_qform(coded=True)[0],  # type: ignore[no-untyped-call]
-    )
-    found = [form for form in forms if form is not None]
-    if not found:
-        _refuse("no orientation: sform and qform are not set")
-    if len(found) == 2 and _apart(found[0], found[1], image.shape[:3]) > _ON_GRID:
-        _refuse("sform and qform place it differently; save it anew")
-    affine = np.asarray(scale @ found[0], np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        _refuse("its affine is none")
-    return _LPS @ affine
-
-
-def _apart(one: Float, other: Float, shape: tuple[int, ...]) -> float:
-    """Return how far two affines place a grid's corners from each other, in its voxels."""
-    corners = _corners(shape)
-    difference = (one - other) @ corners
-    size = np.linalg.norm(one[:3, :3], axis=0).min()
-    return float(np.linalg.norm(difference[:3], axis=0).max() / max(size, 1e-9))
-
-
-def _corners(shape: tuple[int, ...]) -> Float:
-    """Return the corner voxels' indices, (4, 8)."""
-    ends = [(0, max(n - 1, 1)) for n in shape]
-    return np.array([(*corner, 1) for corner in itertools.product(*ends)], np.float64).T
 
 
 def _turned(values: NDArray[np.integer], to_target: Float, shape: Shape) -> NDArray[np.integer]:
@@ -168,14 +119,14 @@ def _turned(values: NDArray[np.integer], to_target: Float, shape: Shape) -> NDAr
     turn = steps[:3, :3]
     if (np.abs(turn).sum(axis=0) != 1).any() or (np.abs(turn).sum(axis=1) != 1).any():
         _refuse_grid()
-    corners = _corners(values.shape)
-    if np.abs((to_target - steps) @ corners).max() > _ON_GRID:
+    ends = corners(values.shape)
+    if np.abs((to_target - steps) @ ends).max() > _ON_GRID:
         _refuse_grid()
     order = [int(np.abs(turn[axis]).argmax()) for axis in range(3)]
     placed = values.transpose(order)
     flipped = tuple(axis for axis in range(3) if turn[axis, order[axis]] < 0)
     placed = np.flip(placed, flipped)
-    start = np.rint((to_target @ corners)[:3].min(axis=1)).astype(int)
+    start = np.rint((to_target @ ends)[:3].min(axis=1)).astype(int)
     return _inside(placed, start, shape)
 
 

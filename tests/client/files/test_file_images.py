@@ -85,6 +85,12 @@ def nifti(values: np.ndarray, affine: np.ndarray) -> Any:
     return nibabel.Nifti1Image(values.transpose(2, 1, 0), affine)
 
 
+def oblique(first: float, second: float) -> tuple[float, ...]:
+    """Return cosines that are turned out of the axial plane by two angles."""
+    a, b, c, d = np.cos(first), np.sin(first), np.cos(second), np.sin(second)
+    return (a, b, 0.0, -b * c, a * c, d)
+
+
 def write_dicom(site: Path, cosines: tuple[float, ...], spacing: tuple[float, float]) -> None:
     affine = _LPS @ affine_of(cosines, spacing)
     for number, plane in enumerate(VOLUME):
@@ -240,6 +246,130 @@ def test_headers_that_claim_too_much_fill_no_memory(tmp_path: Path) -> None:
     for name, reason in expected.items():
         write_labels(tmp_path, [{"PatientID": "P1", "image": name, "ill": 1}])
         assert refused(tmp_path, run())[0] is reason, name
+
+
+def damaged(whole: bytes) -> dict[str, tuple[bytes, Reason]]:
+    """Return files that are no longer what was written, though each has all of its voxels."""
+    packed = gzip.compress(whole, 1)
+    middle, end = bytearray(packed), bytearray(packed)
+    middle[len(packed) // 2] ^= 0x11
+    end[-8] ^= 0xFF  # of the checksum
+    padding = gzip.compress(b"\0" * (65 << 20))
+    return {
+        "middle.nii.gz": (bytes(middle), Reason.DECODE_ERROR),
+        "checksum.nii.gz": (bytes(end), Reason.DECODE_ERROR),
+        "no_checksum.nii.gz": (packed[:-8], Reason.TRUNCATED_PIXELS),
+        "garbage.nii.gz": (packed + b"more", Reason.DECODE_ERROR),
+        "two.nii.gz": (packed + packed, Reason.DECODE_ERROR),
+        "bomb.nii.gz": (packed + padding, Reason.TOO_LARGE),
+        "two.nii": (whole + whole, Reason.DECODE_ERROR),
+    }
+
+
+def test_a_file_is_read_to_its_end_and_refused_where_it_is_damaged(tmp_path: Path) -> None:
+    nibabel.save(nifti(VOLUME, affine_of(PLANES["axial"])), tmp_path / "a.nii")
+    whole = (tmp_path / "a.nii").read_bytes()
+    for name, (content, reason) in damaged(whole).items():
+        (tmp_path / name).write_bytes(content)
+        write_labels(tmp_path, [{"PatientID": "P1", "image": name, "ill": 1}])
+        assert refused(tmp_path, run())[0] is reason, name
+
+
+def test_members_of_an_archive_are_one_file_and_zeros_may_follow(tmp_path: Path) -> None:
+    nibabel.save(nifti(VOLUME, affine_of(PLANES["axial"])), tmp_path / "a.nii")
+    whole = (tmp_path / "a.nii").read_bytes()
+    parts = gzip.compress(whole[:700]) + gzip.compress(whole[700:]) + gzip.compress(b"\0" * 900)
+    (tmp_path / "b.nii.gz").write_bytes(parts + b"\0" * 512)  # as tapes pad
+    rows = [{"PatientID": n, "image": n, "ill": 1} for n in ("a.nii", "b.nii.gz")]
+    write_labels(tmp_path, rows)
+    first, second = load(tmp_path, run()).items.image
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+def test_voxels_begin_behind_the_header(tmp_path: Path, kind: Any) -> None:
+    """Some programs take 0 for the header's end, some read the header as voxels."""
+    made = kind(VOLUME.transpose(2, 1, 0), affine_of(PLANES["axial"]))
+    whole = bytearray(made.to_bytes())
+    place, form, first = (108, "<f", 352) if kind is nibabel.Nifti1Image else (168, "<q", 544)
+    for offset in (0, 16, first - 1, first - 352 + 348, -first):
+        struct.pack_into(form, whole, place, offset)
+        (tmp_path / "a.nii").write_bytes(whole)
+        write_labels(tmp_path, [{"PatientID": "P1", "image": "a.nii", "ill": 1}])
+        reason, detail = refused(tmp_path, run())
+        assert reason is Reason.DECODE_ERROR
+        assert f"expected at least {first}" in detail
+
+
+def test_a_header_whose_voxels_lie_in_another_file_is_refused(tmp_path: Path) -> None:
+    nibabel.save(nifti(VOLUME, affine_of(PLANES["axial"])), tmp_path / "a.nii")
+    whole = (tmp_path / "a.nii").read_bytes()
+    (tmp_path / "a.nii").write_bytes(whole[:344] + b"ni1\0" + whole[348:])
+    write_labels(tmp_path, [{"PatientID": "P1", "image": "a.nii", "ill": 1}])
+    assert refused(tmp_path, run())[0] is Reason.FILE_UNKNOWN
+
+
+def test_an_extension_of_the_header_is_passed_over_unread(tmp_path: Path) -> None:
+    made = nifti(VOLUME, affine_of(PLANES["axial"]))
+    nibabel.save(made, tmp_path / "a.nii")
+    made.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"x" * 100))
+    whole = bytearray(made.to_bytes())
+    struct.pack_into("<i", whole, 352, -1)  # its length, which programs would read by
+    (tmp_path / "b.nii").write_bytes(whole)
+    write_labels(tmp_path, [{"PatientID": n, "image": f"{n}.nii", "ill": 1} for n in "ab"])
+    first, second = load(tmp_path, run()).items.image
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("unit", [1, 2, 3, 0, 5])
+def test_lengths_are_in_the_headers_unit_or_in_millimetres(tmp_path: Path, unit: int) -> None:
+    affine = affine_of(PLANES["oblique"])
+    nibabel.save(nifti(VOLUME, affine), tmp_path / "a.nii")
+    part = {1: 1000.0, 3: 0.001}.get(unit, 1.0)  # metres, microns; 5 is no unit
+    other = nifti(VOLUME, np.diag([1 / part, 1 / part, 1 / part, 1.0]) @ affine)
+    other.header["xyzt_units"] = unit + 8  # seconds
+    nibabel.save(other, tmp_path / "b.nii")
+    write_labels(tmp_path, [{"PatientID": n, "image": f"{n}.nii", "ill": 1} for n in "ab"])
+    first, second = load(tmp_path, run()).items.image
+    torch.testing.assert_close(first, second, atol=1e-5, rtol=0)
+
+
+def test_a_plane_is_one_slice(tmp_path: Path) -> None:
+    affine = affine_of(PLANES["axial"], (2.0, 1.0)) @ np.diag([1, 1, 0.8, 1])  # 2 mm a slice
+    plane = VOLUME[3]
+    nibabel.save(nibabel.Nifti1Image(plane.T, affine), tmp_path / "a.nii")
+    nibabel.save(nifti(plane[None], affine), tmp_path / "b.nii.gz")
+    write_labels(tmp_path, [{"PatientID": n, "image": n, "ill": 1} for n in ("a.nii", "b.nii.gz")])
+    found = load(
+        tmp_path, run("size: [14, 11], intensity: window, window: [0, 2000], fit: stretch")
+    )
+    assert not found.unusable
+    for tensor in found.items.image:
+        np.testing.assert_allclose(tensor[0].numpy() * 2000, plane, atol=0.01)
+    with pytest.raises(CohortError) as caught:
+        load(tmp_path, run())
+    problems = caught.value.unusable  # type: ignore[attr-defined]  # NobodyUsable
+    assert {one.reason for one in problems} == {Reason.TOO_FEW_SLICES}
+
+
+def test_an_exact_half_of_a_voxel_is_rounded_as_in_dicom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """35 slices of 3 mm are 52.5 of 2 mm; single precision puts that on either side."""
+    monkeypatch.setitem(globals(), "GAP", 3.0)
+    monkeypatch.setitem(globals(), "VOLUME", noise(35, 14, 11, dtype="int16", top=2000))
+    images = "size: [54, 16, 16], spacing: [2, 1, 1], fit: crop"
+    for number in range(6):
+        first, second = np.random.default_rng(number).uniform(-0.9, 0.9, 2)
+        cosines = tuple(float(f"{cosine:.9f}") for cosine in oblique(first, second))
+        site = tmp_path / f"dicom{number}"
+        write_dicom(site, cosines, (1.0, 1.0))
+        expected = load(site, config_of(cohort=f"{{images: {{{images}}}}}")).items.image
+        site = tmp_path / f"files{number}"
+        site.mkdir()
+        nibabel.save(nifti(VOLUME, affine_of(cosines, (1.0, 1.0))), site / "a.nii")
+        write_labels(site, [{"PatientID": "P1", "image": "a.nii", "ill": 1}])
+        torch.testing.assert_close(load(site, run(images)).items.image, expected, atol=1e-4, rtol=0)
 
 
 # --- pictures ----------------------------------------------------------------------------
@@ -411,6 +541,77 @@ def test_a_path_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:
         write_labels(site, [{"PatientID": "P1", "image": name, "ill": 1}])
         assert refused(site, run(FLAT))[0] in {Reason.NO_IMAGE, Reason.FILE_OUTSIDE}, name[:9]
     write_labels(site, [{"PatientID": "P1", "image": "inner.png", "ill": 1}])
+    assert len(load(site, run(FLAT)).items) == 1
+
+
+def packed_chunk(kind: bytes, before: bytes, size: int) -> bytes:
+    """Return a chunk of a PNG that unpacks to so many bytes."""
+    body = kind + before + zlib.compress(b"\0" * size, 9)
+    return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+
+
+@pytest.mark.parametrize("kind", ["zTXt", "iCCP", "iTXt"])
+def test_text_of_a_picture_that_unpacks_to_megabytes_is_too_large(
+    tmp_path: Path, kind: str
+) -> None:
+    Pillow.fromarray(noise(16, 16, dtype="uint8", top=250)).save(tmp_path / "a.png")
+    whole = (tmp_path / "a.png").read_bytes()
+    before = b"a\0\1\0\0\0" if kind == "iTXt" else b"a\0\0"
+    chunk = packed_chunk(kind.encode(), before, 50_000_000)
+    end = whole.index(b"IEND") - 4
+    for place in (33, end) if kind != "iCCP" else (33,):
+        (tmp_path / "a.png").write_bytes(whole[:place] + chunk + whole[place:])
+        write_labels(tmp_path, [{"PatientID": "P1", "image": "a.png", "ill": 1}])
+        assert refused(tmp_path, run(FLAT))[0] is Reason.TOO_LARGE, place
+
+
+def test_numbers_of_32_bits_are_those_of_the_file_or_refused(tmp_path: Path) -> None:
+    values = noise(12, 16, dtype="uint8", top=250).astype(np.int32)
+    window = "size: [12, 16], intensity: window, window: [-100, 300]"
+    write_labels(tmp_path, [{"PatientID": "P1", "image": "a.tif", "ill": 1}])
+    for made, signed in ((values, False), (values - 100, True)):
+        write_numbers(tmp_path / "a.tif", made, signed=signed)
+        found = load(tmp_path, run(window)).items.image[0, 0].numpy()
+        np.testing.assert_allclose(found * 400 - 100, made, atol=0.01)
+    write_numbers(tmp_path / "a.tif", values + np.iinfo(np.int32).min, signed=False)
+    reason, detail = refused(tmp_path, run(window))
+    assert reason is Reason.PICTURE_UNCLEAR
+    assert "2147483648" in detail
+
+
+def write_numbers(path: Path, words: np.ndarray, *, signed: bool) -> None:
+    """Write a TIFF of 32 bits a pixel; Pillow itself writes those with a sign."""
+    Pillow.fromarray(words).save(path)
+    tag = struct.pack("<HHIH", 339, 3, 1, 2)
+    assert path.read_bytes().count(tag) == 1
+    ours = struct.pack("<HHIH", 339, 3, 1, 2 if signed else 1)
+    path.write_bytes(path.read_bytes().replace(tag, ours))
+
+
+def test_a_name_counts_in_either_form_of_unicode(tmp_path: Path) -> None:
+    for number, (folder, name) in enumerate(itertools.product(("é", "e\u0301"), repeat=2)):
+        site = tmp_path / str(number)
+        (site / folder).mkdir(parents=True)
+        picture(site, f"{folder}/café.png" if name == "é" else f"{folder}/cafe\u0301.png")
+        for written in ("é/café.png", "e\u0301/cafe\u0301.png", "é/cafe\u0301.png"):
+            write_labels(site, [{"PatientID": "P1", "image": written, "ill": 1}])
+            assert len(load(site, run(FLAT)).items) == 1
+        rows = [
+            {"PatientID": "P1", "image": "é/café.png", "ill": 1},
+            {"PatientID": "P2", "image": "é/cafe\u0301.png", "ill": 1},
+        ]
+        write_labels(site, rows)
+        with pytest.raises(CohortError) as caught:
+            load(site, run(FLAT))
+        problems = caught.value.unusable  # type: ignore[attr-defined]  # NobodyUsable
+        assert {one.reason for one in problems} == {Reason.PATIENT_TWO_IDS}
+    site = tmp_path / "two"
+    site.mkdir()
+    picture(site, "a\u0301\u0323.png")  # two marks, in either order, are one letter
+    picture(site, "\u1ea1\u0301.png")
+    write_labels(site, [{"PatientID": "P1", "image": "a\u0323\u0301.png", "ill": 1}])
+    assert refused(site, run(FLAT))[0] is Reason.NO_IMAGE
+    write_labels(site, [{"PatientID": "P1", "image": "\u1ea1\u0301.png", "ill": 1}])
     assert len(load(site, run(FLAT)).items) == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
@@ -270,6 +271,33 @@ def test_a_nifti_in_metres_is_as_large_as_one_in_millimetres(tmp_path: Path) -> 
     nibabel.save(written, tmp_path / "m.nii")
     expected = from_segmentation(tmp_path, series, mask)
     assert np.array_equal(from_nifti(tmp_path / "m.nii", series), expected)
+
+
+@pytest.mark.parametrize("unit", [0, 2, 5])
+def test_a_nifti_in_no_known_unit_is_in_millimetres(tmp_path: Path, unit: int) -> None:
+    series, mask = series_of(ORIENTATIONS["oblique"]), mask_of()
+    written = nibabel.Nifti1Image(mask.transpose(2, 1, 0), affine_of(series))
+    written.header["xyzt_units"] = unit
+    nibabel.save(written, tmp_path / "m.nii")
+    expected = from_segmentation(tmp_path, series, mask)
+    assert np.array_equal(from_nifti(tmp_path / "m.nii", series), expected)
+
+
+def test_a_nifti_that_is_damaged_though_it_has_all_its_voxels_is_refused(tmp_path: Path) -> None:
+    series = series_of(ORIENTATIONS["axial"])
+    whole = nifti(tmp_path / "m.nii", mask_of(), affine_of(series)).read_bytes()
+    packed = gzip.compress(whole)
+    checksum, begins = bytearray(packed), bytearray(whole)
+    checksum[-8] ^= 0xFF
+    begins[108:112] = bytes(4)  # its voxels begin in the header
+    for name, content, why in (
+        ("sum.nii.gz", bytes(checksum), "CRC"),
+        ("cut.nii.gz", packed[:-8], "EOFError"),
+        ("more.nii.gz", packed + packed, "behind the voxels"),
+        ("begins.nii", bytes(begins), "expected at least 352"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        assert why in refused(lambda name=name: from_nifti(tmp_path / name, series)), name
 
 
 @pytest.mark.parametrize(
