@@ -126,7 +126,9 @@ class NiftiFile:
                 raise  # the disk's
             damaged = isinstance(error, gzip.BadGzipFile | zlib.error)
             reason = Reason.DECODE_ERROR if damaged else Reason.TRUNCATED_PIXELS
-            raise UnusableFile(reason, f"{type(error).__name__}: {error}"[:120]) from error
+            # What nibabel says of a file that ends too early names its whole path.
+            said = f": {error}" if damaged else ""
+            raise UnusableFile(reason, f"{type(error).__name__}{said}"[:120]) from error
         return found
 
 

@@ -245,7 +245,9 @@ def test_headers_that_claim_too_much_fill_no_memory(tmp_path: Path) -> None:
     }
     for name, reason in expected.items():
         write_labels(tmp_path, [{"PatientID": "P1", "image": name, "ill": 1}])
-        assert refused(tmp_path, run())[0] is reason, name
+        found, detail = refused(tmp_path, run())
+        assert found is reason, name
+        assert str(tmp_path) not in detail
 
 
 def damaged(whole: bytes) -> dict[str, tuple[bytes, Reason]]:
