@@ -40,6 +40,7 @@ class Image:
     geometry: Geometry | None  # of a volume
     first: str  # file of the object, or of the series' first
     instances: frozenset[str]  # SOPInstanceUIDs
+    beside: frozenset[str] = frozenset()  # of its other series, or of the slices beside it
     padding: NDArray[np.bool_] | None = None  # as values, without colours; None: there is none
     #: Of a volume, by instance and frame: the slice that it is.
     levels: Mapping[tuple[str, int], int] = field(default_factory=dict)

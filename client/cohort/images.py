@@ -227,8 +227,9 @@ def _on_base(
 ) -> Iterator[Image | Unusable]:
     """Yield the image of a volume, or of each of its slices in 2-D."""
     rules = reading.rules
+    beside = frozenset[str]().union(*(one.instances for one in moving.values()))
     if rules.dimensions == 3:
-        yield replace(base, others=whole)
+        yield replace(base, others=whole, beside=beside)
         return
     check_phases([item.header for item in items])
     for item in items:
@@ -238,7 +239,7 @@ def _on_base(
                 yield image
             else:
                 others = {n: _in_plane(volume, image, base) for n, volume in moving.items()}
-                yield replace(image, others=others)
+                yield replace(image, others=others, beside=beside)
 
 
 def _moved(volume: Image, base: Image) -> ChannelVolume:
@@ -431,6 +432,7 @@ def _between(
         first=item.path,
         padding=_first(held[1].padded((slice(frame, frame + 1),))),
         instances=frozenset({item.header.instance}),
+        beside=frozenset(one.header.instance for one, _ in places),
     )
 
 

@@ -54,10 +54,12 @@ def answer_of(answered: Answered, calibration: SiteCalibration | None, *, abstai
         chosen = None if sets is None else tuple(name for found in sets for name in found)
         if sets:
             reasons += _undecided(config.task.alternatives, sets)
+    sources = _sources(items, answered.sources)
     return Score(
         model=answered.model,
         kind=config.task.kind,
-        sources=_sources(items, answered.sources),
+        sources=sources,
+        beside=_beside(answered, sources),
         quantities=quantities,
         prediction_set=chosen,
         coverage=None if calibration is None or chosen is None else calibration.coverage,
@@ -71,6 +73,14 @@ def _sources(items: Sequence[Item], otherwise: tuple[Path, ...]) -> tuple[Path, 
     found = dict.fromkeys(s for item in items if item.place for s in item.place.sources)
     found |= dict.fromkeys(s for item in items if item.tile for s in item.tile.view.files)
     return tuple(found) or otherwise
+
+
+def _beside(answered: Answered, sources: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Return what else was read: other series and times, and images of the same answer."""
+    together = dict.fromkeys(_sources(answered.measured, ()))
+    together |= dict.fromkeys(path for item in answered.measured for path in item.beside)
+    held = set(sources)
+    return tuple(path for path in together if path not in held)
 
 
 def _unlike(answered: Answered, calibration: SiteCalibration | None) -> float | None:

@@ -61,6 +61,7 @@ class Item:
     table: Tensor  # (columns,); (0,) for a model without a table
     place: FrameOrigin | None  # None for a model without images
     series: str = ""  # SeriesInstanceUID; empty for a model without images
+    beside: tuple[Path, ...] = ()  # files of other series, times or slices that it was made of
     tile: TileOrigin | None = None  # of a slide; its image may be features (`keeps_features`)
     volume: MeasuredVolume | None = None  # as it was sent, where outlines in it are measured
 
@@ -375,6 +376,7 @@ def _image_items(
     by_series: dict[str, list[tuple[Path, Header]]] = defaultdict(list)
     for item in found.objects:
         by_series[names[item.header.series]].append((site / item.path, item.header))
+    paths = {one.header.instance: site / one.path for one in found.objects}
     items: list[Item] = []
     for image in find_images(found, rules, store, ruled):
         if isinstance(image, Unusable):
@@ -383,10 +385,17 @@ def _image_items(
         try:
             table = _row(image.header, config, rows, problems)
             with contained(), fitting():
+                place = _place(site, image, by_series[names[image.header.series]])
+                seen = image.instances | image.beside
                 made = Item(
                     image=as_input(image, rules),
                     table=table,
-                    place=_place(site, image, by_series[names[image.header.series]]),
+                    place=place,
+                    beside=tuple(
+                        path
+                        for instance, path in paths.items()
+                        if instance in seen and path not in place.sources
+                    ),
                     series=names[image.header.series],
                     volume=measured_on(image) if config.task.outlines else None,
                 )

@@ -67,7 +67,7 @@ def identity_of(score: Score, source: SourceHeaders) -> Identity:
         "model": [score.model.name, score.model.fingerprint, score.model.weights],
         "kind": score.kind,
         "patient": [source.read[0].patient, source.read[0].study],
-        "instances": [str(header.SOPInstanceUID) for header in source.headers],
+        "instances": [str(header.SOPInstanceUID) for header in source.all_headers],
         "quantities": [
             [q.label, q.meaning, q.value, q.raw, q.low, q.high, *_unit(q)] for q in score.quantities
         ],

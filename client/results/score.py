@@ -101,6 +101,7 @@ class Score:
     coverage: float | None  # what that set promises, such as 0.9
     abstained: str | None  # why no answer is given; None where it answers
     unlike_training: float | None  # p-value-like: share of calibration images less usual than this
+    beside: tuple[Path, ...] = ()  # other files that were read: of other series, times or images
     outlines: Outlines | None = None
     heatmap: Heatmap | None = None
     attributions: tuple[Attribution, ...] = ()

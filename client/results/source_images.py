@@ -38,6 +38,12 @@ class SourceHeaders:
     read: tuple[Header, ...]  # the same, as images are read here
     spacing: tuple[float, float, float] | None  # mm between slices, rows, columns; of a volume
     frame_of_reference: str | None  # None where the frames have no place in the patient
+    beside: tuple[Dataset, ...] = ()  # headers of what else was read for the score
+
+    @property
+    def all_headers(self) -> tuple[Dataset, ...]:
+        """The headers of all images that the score is of."""
+        return (*self.headers, *self.beside)
 
     @property
     def first(self) -> Dataset:
@@ -81,27 +87,33 @@ class SourceHeaders:
         )
 
 
-def read_source(paths: Sequence[Path], *, one_stack: bool = True) -> SourceHeaders:
+def read_source(
+    paths: Sequence[Path], beside: Sequence[Path] = (), *, one_stack: bool = True
+) -> SourceHeaders:
     """Read the headers of a score's sources; CohortError where no result can be written of them.
 
-    They are of one study, and make one stack unless several are told of together.
+    They are of one study, and make one stack unless several are told of together; what was read
+    beside them is of the same study.
     """
     if not paths:
         message = "The score names no source, so no result can say which images it is of."
         raise CohortError(message)
     try:
         parsed = [_header(path) for path in paths]
+        more = [_header(path) for path in beside]
     except UnusableFile as problem:
         message = f"A source of the score cannot be read: {problem.reason.value} {problem.detail}"
         raise CohortError(message) from problem
     headers, read = tuple(header for header, _ in parsed), tuple(found for _, found in parsed)
     _check_one_origin(read, one_stack=one_stack)
+    _check_one_origin((*read, *(found for _, found in more)), one_stack=False)
     return SourceHeaders(
         paths=tuple(paths),
         headers=headers,
         read=read,
         spacing=_spacing(headers, read),
         frame_of_reference=_frame_of_reference(headers, read),
+        beside=tuple(header for header, _ in more),
     )
 
 

@@ -21,7 +21,13 @@ from client.results.source_images import SourceHeaders
 from common.platform.code_hash import RELEASE
 
 if TYPE_CHECKING:
-    from highdicom.sr import Measurement, MeasurementReport, ObservationContext, ReferencedSegment
+    from highdicom.sr import (
+        ImageContentItem,
+        Measurement,
+        MeasurementReport,
+        ObservationContext,
+        ReferencedSegment,
+    )
 
 _LIBRARY = "111028"  # Image Library, DCM
 PROCEDURE = Code("363679005", "SCT", "Imaging procedure")
@@ -37,7 +43,7 @@ def document(
     """Return an SR of some content; `others` are what it refers to beside its sources."""
     from highdicom.sr import Comprehensive3DSR
 
-    evidence = [evidence_of(source, header) for header in source.headers]
+    evidence = [evidence_of(source, header) for header in source.all_headers]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # names of patients as hospitals write them
         dataset: Dataset = Comprehensive3DSR(
@@ -72,7 +78,7 @@ def evidence_of(source: SourceHeaders, header: Dataset) -> Dataset:
 def _settle(dataset: Dataset, source: SourceHeaders) -> None:
     """Name the sources by their own class, and take out what the library leaves to chance."""
     kind = codes.MODALITIES.get(str(source.first.get("Modality")))
-    classes = {str(header.SOPInstanceUID): header.SOPClassUID for header in source.headers}
+    classes = {str(header.SOPInstanceUID): header.SOPClassUID for header in source.all_headers}
     for item in every_item(dataset):
         if "ContributionDateTime" in item:
             del item.ContributionDateTime
@@ -95,8 +101,9 @@ def list_sources(content: MeasurementReport, source: SourceHeaders) -> None:
     """Put all sources into the image library, what is said of the first above them all.
 
     They are slices of one series; 300 descriptions alike took highdicom 6 s (TID 1600, row 3).
+    What else was read is a group of its own, which says nothing of size or kind.
     """
-    from highdicom.sr import CodedConcept, ContentSequence, ImageContentItem
+    from highdicom.sr import ContainerContentItem, ContentSequence
 
     (library,) = [i for i in content[0].ContentSequence if i.name.value == _LIBRARY]
     group = library.ContentSequence[0]
@@ -104,16 +111,25 @@ def list_sources(content: MeasurementReport, source: SourceHeaders) -> None:
     known = {item.name.value for item in group.ContentSequence}
     shared = [item for item in first.ContentSequence if item.name.value not in known]
     others = [item for item in group.ContentSequence if item.ValueType != "IMAGE"]
-    images = [
+    group.ContentSequence = ContentSequence([*others, *shared, *_images(source.headers)])
+    if source.beside:
+        more = ContainerContentItem(name=group.name, relationship_type="CONTAINS")
+        more.ContentSequence = ContentSequence(_images(source.beside))
+        library.ContentSequence.append(more)
+
+
+def _images(headers: Sequence[Dataset]) -> list[ImageContentItem]:
+    from highdicom.sr import CodedConcept, ImageContentItem
+
+    return [
         ImageContentItem(
             name=CodedConcept("260753009", "SCT", "Source"),
             referenced_sop_class_uid=SecondaryCaptureImageStorage,
             referenced_sop_instance_uid=header.SOPInstanceUID,
             relationship_type="CONTAINS",
         )
-        for header in source.headers
+        for header in headers
     ]
-    group.ContentSequence = ContentSequence([*others, *shared, *images])
 
 
 def add_sentences(content: MeasurementReport, sentences: Iterable[str]) -> None:

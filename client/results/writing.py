@@ -46,7 +46,7 @@ def write_results(score: Score, out: Path, made: datetime | None = None) -> tupl
     CohortError says why none can be written.
     """
     with quiet():
-        source = read_source(score.sources)
+        source = read_source(score.sources, score.beside)
         _check(score, source)
         finding = ReportedScore(
             score=score,

@@ -183,7 +183,8 @@ def _digest(score: Score) -> str:
 def _show(scores: Sequence[Score], unusable: Sequence[Unusable]) -> None:
     for number, score in enumerate(scores, 1):
         of = f" ({number} of {len(scores)})" if len(scores) > 1 else ""
-        files = f"{len(score.sources)} file{'s' * (len(score.sources) != 1)}"
+        read = len(score.sources) + len(score.beside)
+        files = f"{read} file{'s' * (read != 1)}"
         say(f"{score.model.name}{of}, from {files}. For research, not for clinical use.")
         for line in lines_of(score):
             say(f"  {as_text(line)}")
@@ -253,7 +254,7 @@ def _as_json(score: Score) -> dict[str, object]:
     return {
         "model": vars(score.model),
         "kind": score.kind,
-        "sources": [str(path) for path in score.sources],
+        "sources": [str(path) for path in (*score.sources, *score.beside)],
         "quantities": [
             {**vars(one), "code": None if one.code is None else one.code.model_dump()}
             for one in score.quantities

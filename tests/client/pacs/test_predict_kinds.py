@@ -37,12 +37,40 @@ class Filed:
     told: dict[str, object]  # of the one score, as JSON
     kept: dict[str, Dataset]  # by kind of result: the PACS's own copy
     report: Comprehensive3DSR
+    study: Path
 
     def referenced(self) -> set[str]:
         """Return the images that the report is of."""
         items = self.kept["report"].CurrentRequestedProcedureEvidenceSequence
         series = [one for study in items for one in study.ReferencedSeriesSequence]
         return {i.ReferencedSOPInstanceUID for one in series for i in one.ReferencedSOPSequence}
+
+    def in_library(self) -> set[str]:
+        """Return the images that the report's image library lists."""
+        (library,) = [
+            item
+            for item in self.kept["report"].ContentSequence
+            if item.ConceptNameCodeSequence[0].CodeValue == "111028"
+        ]
+        return {
+            item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+            for group in library.ContentSequence
+            for item in group.ContentSequence
+            if item.ValueType == "IMAGE"
+        }
+
+
+def named_as_read(filed: Filed, folders: set[str]) -> None:
+    """Hold the files that JSON and report name against all that these folders hold."""
+    sources = filed.told["sources"]
+    assert isinstance(sources, list)
+    read = {str(p) for f in folders for p in (filed.study / f).rglob("*.dcm")}
+    read = {path for path in read if not Path(path).name.startswith("seg")}
+    assert len(sources) == len(set(sources))
+    assert set(sources) == read
+    instances = {dcmread(path).SOPInstanceUID for path in read}
+    assert filed.in_library() == instances
+    assert filed.referenced() >= instances  # and a SEG, where there is one
 
 
 def numbers_of(filed: Filed) -> dict[tuple[str, str], tuple[float, str]]:
@@ -83,9 +111,13 @@ def outlined_on_the_reference(filed: Filed) -> None:
     assert voxels(filed) == filed.told["outlined_pixels"]
     sources = filed.told["sources"]
     assert isinstance(sources, list)
-    assert {Path(path).parent.name for path in sources} == {"flair"}
+    named_as_read(filed, {"flair", "t1", "t1ce"})
     (series,) = filed.kept["segmentation"].ReferencedSeriesSequence
+    assert Path(sources[0]).parent.name == "flair"
     assert series.SeriesInstanceUID == dcmread(sources[0]).SeriesInstanceUID
+    drawn_on = {i.ReferencedSOPInstanceUID for i in series.ReferencedInstanceSequence}
+    flair = (filed.study / "flair").glob("*.dcm")
+    assert drawn_on == {dcmread(path).SOPInstanceUID for path in flair}
 
 
 def numbered_by_its_code(filed: Filed) -> None:
@@ -96,9 +128,9 @@ def numbered_by_its_code(filed: Filed) -> None:
     assert value == pytest.approx(quantities[0]["value"])
     sources = filed.told["sources"]
     assert isinstance(sources, list)
-    # Each slice is a series of its own.
-    assert len({dcmread(path).SeriesInstanceUID for path in sources}) == len(sources)
-    assert filed.referenced() == {dcmread(path).SOPInstanceUID for path in sources}
+    # Each slice is a series of its own, of two phases.
+    assert len({dcmread(path).SeriesInstanceUID for path in sources}) == len(sources) / 2
+    named_as_read(filed, {"."})  # both phases
 
 
 def shown_by_attention(filed: Filed) -> None:
@@ -221,4 +253,4 @@ def test_results_are_valid_and_read_back_equal_from_the_pacs(
         assert faults(path) == []
     (told,) = answer["scores"]
     copies = {name: dcmread(BytesIO(copy)) for name, copy in kept.items()}
-    kind.check(Filed(told=told, kept=copies, report=srread(BytesIO(kept["report"]))))
+    kind.check(Filed(told=told, kept=copies, report=srread(BytesIO(kept["report"])), study=study))

@@ -125,6 +125,29 @@ def test_a_diagnosis_becomes_a_report_and_a_picture_that_dciodvfy_finds_no_error
     assert faults(the(results, Kind.CAPTURE)) == []
 
 
+@pytest.mark.processes
+def test_all_that_was_read_is_named_and_outlines_stay_on_their_own_series(tmp_path: Path) -> None:
+    score = replace(outlined(volume(tmp_path / "ct")), beside=radiograph(tmp_path / "cr"))
+    results = write_results(score, tmp_path / "out")
+    ours, other = [dcmread(path).SOPInstanceUID for path in score.sources], score.beside[0]
+    said = dcmread(the(results, Kind.REPORT))
+    assert faults(the(results, Kind.REPORT)) == []
+    evidence = {
+        item.ReferencedSOPInstanceUID: item.ReferencedSOPClassUID
+        for study in said.CurrentRequestedProcedureEvidenceSequence
+        for series in study.ReferencedSeriesSequence
+        for item in series.ReferencedSOPSequence
+    }
+    assert evidence[dcmread(other).SOPInstanceUID] == dcmread(other).SOPClassUID
+    assert set(ours) < set(evidence)
+    drawn_on = dcmread(the(results, Kind.SEGMENTATION)).ReferencedSeriesSequence
+    assert {i.ReferencedSOPInstanceUID for s in drawn_on for i in s.ReferencedInstanceSequence} == (
+        set(ours)
+    )
+    (alone, *_) = write_results(replace(score, beside=()), tmp_path / "out")
+    assert alone.sop_instance != results[0].sop_instance  # another answer, of less
+
+
 def test_every_result_says_research_and_belongs_to_the_sources_study_and_patient(
     tmp_path: Path,
 ) -> None:

@@ -416,6 +416,17 @@ def test_a_model_scores_by_the_rules_it_was_trained_with(tmp_path: Path) -> None
     files = sorted(p for p in (site / "P1").rglob("*.dcm"))
     nobody = SiteRows(labels=None, withdrawn=frozenset())
     (item,) = read_study(files, run(), nobody).items
+    assert item.place is not None
+    assert {path.parent.name for path in item.place.sources} == {"FLAIR"}
+    assert sorted(item.beside) == [path for path in files if path.parent.name == "T1"]
+    for flat in read_study(files, run(size="[8, 8]"), nobody).items:
+        assert sorted(flat.beside) == sorted(item.beside)
+    near = read_study(
+        sorted((site / "P1" / "S" / "T1").iterdir()),
+        config_of(cohort="{images: {size: [8, 8], channels: 3, neighbours: 1}}"),
+        nobody,
+    ).items
+    assert sorted(len(one.beside) for one in near) == [1, 1, 2, 2, 2, 2]  # at the ends one
     place = trained.items.pseudonyms.index("P1")
     assert item.image.equal(trained.items.image[place])
     sequence(site, "FLAIR b")
