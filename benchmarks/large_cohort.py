@@ -10,7 +10,6 @@ of 64 x 64, which stay in memory as long as they take less than 256 MiB.
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -23,7 +22,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from row import Row, shown, told
+from row import Row, peak_mb, shown, told
 
 from client.training.batches import batches
 from common.config.run_config import Cohort, DiagnosisTask, Images, Model
@@ -120,8 +119,7 @@ def _arm(arm: str, folder: Path, count: int, side: int) -> None:
         optimizer.step()
         seconds.append(time.perf_counter() - start)
         start = time.perf_counter()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps([peak, statistics.median(seconds)]))
+    print(json.dumps([peak_mb(), statistics.median(seconds)]))
 
 
 if __name__ == "__main__":

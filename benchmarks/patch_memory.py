@@ -21,7 +21,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from row import Row, shown, told
+from row import Row, peak_mb, shown, told
 
 from client.training.batches import batches
 from client.training.local_model import open_local_model
@@ -113,13 +113,6 @@ def _arm(arm: str, folder: Path) -> None:
         image.part(number % PATIENTS, (10 * number, 7 * number, number))
         seconds.append(time.perf_counter() - start)
     print(json.dumps([peak, 1000 * statistics.median(seconds)]))
-
-
-def peak_mb() -> float:
-    """Return the most memory that this process has had; ru_maxrss is also its parent's."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    (line,) = (line for line in lines if line.startswith("VmHWM:"))
-    return int(line.split()[1]) / 1024
 
 
 if __name__ == "__main__":

@@ -18,8 +18,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from patch_memory import peak_mb
-from row import Row, shown, told
+from row import Row, peak_mb, shown, told
 
 from client.training.local_model import open_local_model
 from common.config.run_config import RunConfig, parse_config

@@ -39,6 +39,13 @@ class Row:
         return "" if self.goal is None else f"{self.relation} {self.goal:.2f}"
 
 
+def peak_mb() -> float:
+    """Return the most memory that this process has had; ru_maxrss is also its parent's."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    (line,) = (line for line in lines if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
+
+
 def shown(row: Row) -> Row:
     """Print a row as soon as it is known."""
     print(
