@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
@@ -52,6 +53,17 @@ def undisturbed(two: Federation, tmp_path_factory: pytest.TempPathFactory) -> st
     return bits(simulated(config, two.sites, path / "cache"))
 
 
+def stopped_after(number: int, run: RunAt, two: Federation) -> None:
+    """Stop a run that would be done by the time that the command is typed."""
+    run.saved(number)
+    east = two.sites["east"].program.pid
+    os.kill(east, signal.SIGSTOP)  # no round ends without it
+    try:
+        two.coordinator.type("stop", run.place.path.name)
+    finally:
+        os.kill(east, signal.SIGCONT)
+
+
 # --- records that somebody changed ---------------------------------------------------------
 
 
@@ -59,8 +71,7 @@ def test_a_coordinator_goes_back_over_a_damaged_checkpoint_and_not_over_a_damage
     two: Federation, order: Callable[..., RunAt], undisturbed: str
 ) -> None:
     run = order("damaged")
-    run.saved(2)
-    two.coordinator.type("stop", run.place.path.name)
+    stopped_after(2, run, two)
     last = run.place.state / f"round-{run.rounds():05d}.safetensors"
     content = bytearray(last.read_bytes())
     content[-1] ^= 1
@@ -72,8 +83,7 @@ def test_a_coordinator_goes_back_over_a_damaged_checkpoint_and_not_over_a_damage
     assert f"{last} is damaged" in log
 
     run = order("forged")
-    run.saved(1)
-    two.coordinator.type("stop", run.place.path.name)
+    stopped_after(1, run, two)
     text = run.place.journal.read_text()
     run.place.journal.write_text(text.replace('"seed": 0', '"seed": 7', 1))
     two.coordinator.resume(run)
