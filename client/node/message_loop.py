@@ -91,7 +91,8 @@ class MessageLoop:
         With nothing to do, a message is waited for so long. LinkDown and SiteUnknown end the
         turn where it stands; nothing is lost.
         """
-        came = self._receive(fleet, 0.0 if self.open else wait_seconds)
+        busy = self._letters or self._half_here()
+        came = self._receive(fleet, 0.0 if busy else wait_seconds)
         self.refresh()
         self._decide(fleet)
         self.work()
