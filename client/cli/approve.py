@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from client.cli.budget import charged
+from client.cli.records import note_change
 from client.cli.status import is_running
 from client.governance.approvals import Approvals
 from client.governance.extensions import judge_extensions
@@ -37,6 +38,7 @@ def decide(home: Home, which: str, decision: Literal["approved", "declined"], *,
         say("Nothing was changed.")
         return
     fingerprint = approvals.decide_ahead(config, decision, seed)
+    note_change(home, "The answer")
     if decision == "approved":
         which_seed = "the first seed that is used" if seed is None else f"seed {seed}"
         say(

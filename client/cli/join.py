@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.cli.records import note_change
 from client.cli.init import make_folder, new_config, write
 from client.governance.approvals import Approvals
 from client.site.home import Home
@@ -109,6 +110,7 @@ def _with_proxy(config: SiteConfig, invite: Invite) -> SiteConfig:
 
 def _approve(home: Home, config: RunConfig) -> None:
     fingerprint = Approvals(home.approvals).decide_ahead(config, "approved")
+    note_change(home, "The approval")
     say(f"Approved configuration {config.name} ({fingerprint[:16]}), whichever run asks for it.")
 
 

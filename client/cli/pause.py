@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
+from client.cli.records import note_change
+from client.governance.decisions_log import make_paused
 from client.site.home import Home
 from client.site.site_config import load_site_config
 from client.site.terminal import say
@@ -12,16 +12,7 @@ from client.site.terminal import say
 def pause(home: Home) -> None:
     """Let the site take no new requests, until it is resumed."""
     load_site_config(home.site_yaml)
-    home.paused.touch(mode=0o600)
-    make_durable(home)
+    make_paused(home)
+    note_change(home, "The pause")
     say("Paused: what is asked from now on is refused as `the site is paused`.")
     say("What is being trained now is still answered. To go on: wardround-site resume")
-
-
-def make_durable(home: Home) -> None:
-    """Keep a pause over a power failure."""
-    folder = os.open(home.folder, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

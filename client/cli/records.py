@@ -7,7 +7,7 @@ from client.governance.records_loss import declare_lost
 from client.site.home import Home
 from client.site.site_config import load_site_config
 from client.site.terminal import as_text, ask, say
-from common.platform.errors import RecordsLost
+from common.platform.errors import RecordsLost, WardroundError
 
 
 def check(home: Home) -> None:
@@ -21,7 +21,19 @@ def check(home: Home) -> None:
         f"{home.withdrawals}: {stands.withdrawals.patients} patients, the newest that this home "
         "knows of."
     )
+    say(
+        f"{home.decided.name} and {home.disclosures.name}: nothing that was decided or has left is "
+        "missing, as far as this home knows."
+    )
     say("What the coordinator knows is compared with each of its requests.")
+
+
+def note_change(home: Home, what: str) -> None:
+    """Note what was decided where an old copy of this home would be held against it."""
+    try:
+        SiteRecords(home).note_change()
+    except WardroundError as error:
+        say(f"{what} is in force. Beside it: {error}")
 
 
 def declare(home: Home, epsilon: float | None, *, yes: bool) -> None:
@@ -34,7 +46,7 @@ def declare(home: Home, epsilon: float | None, *, yes: bool) -> None:
     except RecordsLost as error:
         fault = str(error)
     if fault is None and not records.is_asked():
-        say("Nothing is lost: ledger and withdrawals are the newest that this home knows of.")
+        say("Nothing is lost: the records are the newest that this home knows of.")
         return
     say(fault or "The coordinator keeps a statement that this home did not write.")
     say("Only where no newer copy is left anywhere: what it had spent is charged again, for good.")
@@ -46,6 +58,10 @@ def declare(home: Home, epsilon: float | None, *, yes: bool) -> None:
         say(f"Charged back to {as_text(cohort)}: {sum(m.steps for m in spent)} steps.")
     if declared.withdrawals:
         say("The lost withdrawals are accounted for: as many patients are withdrawn here as were.")
+    if declared.decisions:
+        say("What was decided last is lost: no run is approved any more, and the site is paused.")
+        say(f"Look at policy in {home.site_yaml}; then: wardround-site runs, wardround-site resume")
     if declared.epsilon is not None:
         say(f"All that was spent on the patients now: epsilon {declared.epsilon:.4g}.")
-    say("Requests are answered again.")
+    if not declared.decisions:
+        say("Requests are answered again.")

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import typer
 
+from client.cli.records import note_change
 from client.site.home import Home
 from client.site.site_config import load_site_config
 from client.site.terminal import as_text, ask, say, table
 from client.site.withdrawals import listed, writing
-from common.platform.errors import ConfigurationError, WardroundError
+from common.platform.errors import ConfigurationError
 
 
 def list_withdrawn(home: Home) -> None:
@@ -57,7 +58,7 @@ def withdraw(home: Home, patient: str | None, *, yes: bool, delete_pulled: bool)
         forgotten = forget(home, name, lambda text: typer.echo(f"  {text}", err=True))
         gone = delete(kept.pulled) if delete_pulled else 0
         log.forgotten(name)
-    _note(home)
+    note_change(home, "The withdrawal")
     say(
         f"Forgotten: {forgotten.indexed} images of the index, pixels of {forgotten.decoded}, and "
         f"{forgotten.prepared} files of prepared images."
@@ -65,16 +66,6 @@ def withdraw(home: Home, patient: str | None, *, yes: bool, delete_pulled: bool)
     if gone:
         say(f"Deleted {gone} files that `pull` had fetched.")
     _say_what_stays(home, [path for path in kept.images if path.exists()], kept.rows)
-
-
-def _note(home: Home) -> None:
-    """Note the withdrawal where an old copy of its list would be held against it."""
-    from client.governance.records_check import SiteRecords
-
-    try:
-        SiteRecords(home).note_withdrawal()
-    except WardroundError as error:
-        say(f"The withdrawal is in force. Beside it: {error}")
 
 
 def _say_what_stays(home: Home, images: list[Path], rows: int) -> None:

@@ -11,11 +11,13 @@ Guarantee: an approval is of one configuration's hash, taken over every value of
     the privacy section overrules another        what is in force is approved, however it is written
     a coordinator asks for ever other runs       what somebody decided on, or what was released, is
                                                  kept; of the rest the last (`_MOST_OPEN`)
+    newer decisions are lost (`void`)            nothing is approved any more, refusals stay
 """
 
 from __future__ import annotations
 
 import getpass
+import hashlib
 import json
 import sqlite3
 from collections.abc import Callable
@@ -56,6 +58,7 @@ CREATE TABLE IF NOT EXISTS seeds (
 ) STRICT;
 CREATE TABLE IF NOT EXISTS approved_seeds (decision INTEGER PRIMARY KEY, seed TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS taken (fingerprint TEXT PRIMARY KEY) STRICT;
+CREATE TABLE IF NOT EXISTS voided (up_to INTEGER NOT NULL) STRICT;
 CREATE TRIGGER IF NOT EXISTS no_update BEFORE UPDATE ON decisions
 BEGIN SELECT RAISE(ABORT, 'a decision is never changed'); END;
 CREATE TRIGGER IF NOT EXISTS no_delete BEFORE DELETE ON decisions
@@ -73,8 +76,11 @@ ORDER BY p.number IS NULL, p.number, c.rowid
 """
 _DECISIONS = """
 SELECT d.number, d.decision, a.seed FROM decisions d
-LEFT JOIN approved_seeds a ON a.decision = d.number WHERE d.fingerprint = ? ORDER BY d.number DESC
+LEFT JOIN approved_seeds a ON a.decision = d.number WHERE d.fingerprint = ?
+AND (d.decision = 'declined' OR d.number > (SELECT coalesce(max(up_to), 0) FROM voided))
+ORDER BY d.number DESC
 """
+_ALL_DECISIONS = "SELECT fingerprint, decision, at, by FROM decisions ORDER BY number LIMIT ?"
 _FORGET_OPEN = """
 DELETE FROM configurations WHERE fingerprint IN (
   SELECT fingerprint FROM configurations
@@ -105,6 +111,15 @@ class KnownConfiguration:
     decision: Decision  # on this configuration with this seed
     seed: int | None  # the last that this run asked with; None: not known
     config: RunConfig | None  # None: written by another release, or not what the hash is of
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApprovalsHead:
+    """Where the decisions stand."""
+
+    decisions: int = 0
+    hash: str = ""  # SHA-256 over all of them, in hex
+    bound: int = 0  # approvals that became those of one seed
 
 
 class Approvals:
@@ -179,6 +194,28 @@ class Approvals:
                 _bind(connection, number, seed)
         return decision
 
+    def head(self, decisions: int = -1) -> ApprovalsHead:
+        """Return where the decisions stand, or stood after the first so many of them."""
+        with self._open() as connection:
+            rows = connection.execute(_ALL_DECISIONS, (decisions,)).fetchall()
+            (bound,) = connection.execute("SELECT count(*) FROM approved_seeds").fetchone()
+        found = hashlib.sha256(json.dumps(rows).encode()).hexdigest() if rows else ""
+        return ApprovalsHead(decisions=len(rows), hash=found, bound=bound)
+
+    def knows(self, told: ApprovalsHead) -> bool:
+        """Return whether the decisions once stood there and nothing of it is lost."""
+        then = self.head(told.decisions)
+        return (then.decisions, then.hash) == (told.decisions, told.hash) and (
+            then.bound >= told.bound
+        )
+
+    def void(self) -> None:
+        """Let no approval of before count any more: those that took one back may be lost."""
+        with self._open() as connection, connection:
+            connection.execute(
+                "INSERT INTO voided SELECT coalesce(max(number), 0) FROM decisions"
+            )
+
     def listed(self) -> tuple[KnownConfiguration, ...]:
         """Return what was proposed, oldest first, then what was decided on in advance."""
         with self._open() as connection:
@@ -223,8 +260,9 @@ class Approvals:
                 "the disk and that the user who runs this may write the folder."
             )
         return StateDamaged(
-            f"{self._path} holds no approvals: {error}. Put a sound copy back, or move it away: "
-            "then every run is asked for again."
+            f"{self._path} holds no approvals: {error}. Put the newest sound copy back; if there "
+            "is none, move it away and type `wardround-site records --declare-lost`: every run is "
+            "asked for again."
         )
 
 

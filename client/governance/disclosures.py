@@ -24,7 +24,7 @@ from pathlib import Path
 
 from client.governance.repetition_limits import Allowance, Clock, Repetitions
 from common.platform.errors import StateDamaged
-from common.platform.hash_chain import ChainedLog, hashes, lines, newest_first, now
+from common.platform.hash_chain import GENESIS, ChainedLog, hashes, lines, newest_first, now
 
 #: Messages that a coordinator gets for nothing, so that it may ask for any number of them.
 _FREE = frozenset({"refusal", "standing"})
@@ -53,7 +53,7 @@ class Disclosure:
     bytes: int  # of the message
     sha256: str  # of the message, in hex
     epsilon: float | None = None  # spent on these patients with it; None: it has no privacy
-    records: RecordsMark | None = None  # where the site's records stood; None: of a refusal
+    records: RecordsMark | None = None  # where the site's records stood; None: not told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +128,17 @@ def listed(path: Path) -> tuple[Disclosed, ...]:
             message = f"{path}, line {number} is no disclosure: {error} does not fit."
             raise StateDamaged(message) from error
     return tuple(found)
+
+
+def last_hash(path: Path) -> str:
+    """Return the hash of the newest line; StateDamaged as `lines`."""
+    line = next(newest_first(path), None)
+    return GENESIS if line is None else str(line["hash"])
+
+
+def had_line(path: Path, known: str) -> bool:
+    """Return whether a line has that hash; the newest are looked at first."""
+    return known == GENESIS or any(line["hash"] == known for line in newest_first(path))
 
 
 def last_mark(path: Path) -> RecordsMark | None:

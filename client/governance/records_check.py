@@ -1,15 +1,15 @@
-"""Check that a site's records (ledger, withdrawals) are the newest there were.
+"""Check that a site's records are the newest: ledger, withdrawals, decisions, disclosures.
 
-Guarantee: before each answer, ledger and withdrawals are compared with where they stood by every
-witness there is, and where one of them knows of more, nothing is trained, measured or described:
+Guarantee: before each answer, the records are compared with where they stood by every witness
+there is, and where one of them knows of more, nothing is trained, measured or described:
 RecordsLost says which file, and what to do.
 
     witness                what it knows                        an old copy of it
     records.json           the last statement of this home      hides nothing that another knows
-    disclosures.jsonl      where both stood at each message     likewise
+    disclosures.jsonl      ledger, withdrawals at each message  likewise
     the coordinator        a sealed statement, over all runs    is older than the site: no harm
 
-    ledger or withdrawals restored, cut, missing, another's   refused
+    any of the four restored, cut, missing, another's         refused
     the whole home restored               refused with the coordinator's next request
     a charge whose answer never arrived   the site is ahead of the coordinator: no harm
     a statement that this home did not seal                   that request is refused, and no other
@@ -27,7 +27,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from client.governance.disclosures import RecordsMark, last_mark, listed
+from client.governance import decisions_log
+from client.governance.decisions_log import DecisionsHead
+from client.governance.disclosures import RecordsMark, had_line, last_hash, last_mark, listed
 from client.governance.records_kept import KnownRecords, digest_of, read_kept, sha256_of, write_kept
 from client.governance.records_statement import (
     Statement,
@@ -58,6 +60,8 @@ class Witness:
     withdrawals: WithdrawalsHead | None  # None: it does not say
     #: What another identity.key than this home's sealed; empty where this one opens it.
     unread: str = ""
+    decided: DecisionsHead | None = None  # None: it does not say
+    disclosed: str = ""  # hash of a line; empty: it does not say
 
 
 class SiteRecords:
@@ -76,11 +80,11 @@ class SiteRecords:
         heard = self._heard(kept or KnownRecords(), receipt) if receipt else None
         witnesses = list(self.witnesses(kept))
         if heard is not None:
-            witnesses.append(
-                Witness(who="the coordinator", ledger=heard.ledger, withdrawals=heard.withdrawals)
-            )
-        fault = self._other_key(witnesses, kept or KnownRecords()) or self._fault(
-            witnesses, begun=kept is not None
+            witnesses.append(_witness("the coordinator", heard))
+        fault = (
+            self._other_key(witnesses, kept or KnownRecords())
+            or self._fault(witnesses, begun=kept is not None)
+            or self._undone(witnesses)
         )
         if fault is not None:
             if heard is not None and self._is_behind(heard):
@@ -97,7 +101,11 @@ class SiteRecords:
             for cohort, runs in ledger.accounts().items()
         }
         return Statement(
-            ledger=ledger.head, withdrawals=head_of(self.home.withdrawals), spent=spent
+            ledger=ledger.head,
+            withdrawals=head_of(self.home.withdrawals),
+            spent=spent,
+            decided=decisions_log.head_of(self.home.decided),
+            disclosed=last_hash(self.home.disclosures),
         )
 
     def attest(self) -> tuple[RecordsMark, str]:
@@ -106,6 +114,7 @@ class SiteRecords:
         It is noted in records.json first. RecordsLost where they are not the newest.
         """
         self.check()
+        decisions_log.note(self.home)
         statement, key = self.note(), self._key()
         mark = RecordsMark(
             charges=statement.ledger.charges,
@@ -114,13 +123,19 @@ class SiteRecords:
         )
         return mark, Receipt(ledger=statement.ledger, sealed=sealed(statement, key)).text()
 
+    @property
+    def are_begun(self) -> bool:
+        """Whether there are records that an old copy could be held against."""
+        return self.home.records.exists()
+
     def is_asked(self) -> bool:
         """Return whether the coordinator's last statement was one that this home did not write."""
         kept = self.kept() or KnownRecords()
         return bool(kept.open_questions())
 
-    def note_withdrawal(self) -> None:
-        """Note in records.json where withdrawals stand now, unless older ones are missing."""
+    def note_change(self) -> None:
+        """Note in records.json what was withdrawn or decided, unless something older is missing."""
+        decisions_log.note(self.home)
         try:
             self.check()
         except RecordsLost:
@@ -143,11 +158,7 @@ class SiteRecords:
     def witnesses(self, kept: KnownRecords | None) -> Iterator[Witness]:
         """Yield what this home knows of where its records stood."""
         if kept is not None and kept.statement is not None:
-            yield Witness(
-                who=self.home.records.name,
-                ledger=kept.statement.ledger,
-                withdrawals=kept.statement.withdrawals,
-            )
+            yield _witness(self.home.records.name, kept.statement)
         mark = last_mark(self.home.disclosures)  # not the whole log, at each request
         if mark is not None:
             stood = opened_head(mark.withdrawals, self._key())
@@ -228,11 +239,56 @@ class SiteRecords:
                 )
         return None
 
-    def _old(self, path: Path, found: str, who: str, told: str) -> str:
+    def _undone(self, witnesses: list[Witness]) -> str | None:
+        """Return which decisions or disclosures are older than a witness knows, or None."""
+        home = self.home
+        for one in witnesses:
+            if self.lacks_decisions(one):
+                known = 0 if one.decided is None else one.decided.lines
+                found = decisions_log.head_of(home.decided).lines
+                names = f"{home.decided.name} and {home.approvals.name}"
+                told = f"{known}, other ones"
+                return self._old(home.decided, f"{found} lines", one.who, told, names)
+            if self.lacks_disclosures(one):
+                return self._old(
+                    home.disclosures,
+                    "other lines",
+                    one.who,
+                    f"one with hash {one.disclosed[:16]}...",
+                    home.disclosures.name,
+                )
+        fault = decisions_log.fault_of(home)
+        if fault is None:
+            return None
+        names = f"{home.decided.name} and {home.approvals.name}"
+        return f"{fault}. {self._put_back(names)}"
+
+    def lacks_decisions(self, witness: Witness) -> bool:
+        """Return whether a witness knows of decisions that are not here."""
+        told = witness.decided
+        settled = (self.kept() or KnownRecords()).settled
+        return (
+            told is not None
+            and not decisions_log.stood_at(self.home.decided, told)
+            and told.hash not in settled
+        )
+
+    def lacks_disclosures(self, witness: Witness) -> bool:
+        """Return whether a witness knows of a message whose line is not here."""
+        told = witness.disclosed
+        settled = (self.kept() or KnownRecords()).settled
+        return bool(told) and not had_line(self.home.disclosures, told) and told not in settled
+
+    def _old(self, path: Path, found: str, who: str, told: str, names: str = "") -> str:
         return (
             f"{path} has {found}; {who} knows of {told}: an old copy, or another's, was put there. "
-            f"Put the newest copy of {self._names()} back from the backup. {_REMEDY}. Until then "
-            "nothing is trained or told."
+            f"{self._put_back(names or self._names())}"
+        )
+
+    def _put_back(self, names: str) -> str:
+        return (
+            f"Put the newest copy of {names} back from the backup. {_REMEDY}. Until then nothing "
+            "is trained or told."
         )
 
     def _names(self) -> str:
@@ -252,7 +308,13 @@ class SiteRecords:
         if not self.home.ledger.exists():
             return True
         known = Ledger(self.home.ledger).knows(heard.ledger)
-        return not (known and stood_at(self.home.withdrawals, heard.withdrawals))
+        told = _witness("", heard)
+        return not (
+            known
+            and stood_at(self.home.withdrawals, heard.withdrawals)
+            and not self.lacks_decisions(told)
+            and not self.lacks_disclosures(told)
+        )
 
     def _note_missing(self, heard: Statement) -> None:
         """Keep what the coordinator gave back: it is wanted also when it is not sent again."""
@@ -275,3 +337,13 @@ class SiteRecords:
 
     def _key(self) -> bytes:
         return pseudonyms(self.home.identity_key).key
+
+
+def _witness(who: str, statement: Statement) -> Witness:
+    return Witness(
+        who=who,
+        ledger=statement.ledger,
+        withdrawals=statement.withdrawals,
+        decided=statement.decided,
+        disclosed=statement.disclosed,
+    )

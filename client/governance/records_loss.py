@@ -1,10 +1,17 @@
-"""Loss of a site's newest records: what is known of them is charged again."""
+"""Loss of a site's newest records: what is known of them is charged again, or asked again.
+
+    spending      charged back, never less
+    withdrawals   as many patients must have been withdrawn again
+    decisions     nothing is approved any more and the site is paused, until somebody says otherwise
+    disclosures   the log goes on without the lines that are lost; the coordinator's log has them
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from client.governance import decisions_log
 from client.governance.disclosures import listed
 from client.governance.records_check import SiteRecords, Witness
 from client.governance.records_kept import KnownRecords, digest_of, sha256_of
@@ -30,6 +37,7 @@ class Declared:
 
     charged: Charged = field(default_factory=dict)
     withdrawals: bool = False  # whether they had been lost, too
+    decisions: bool = False  # likewise: the site is paused now, and nothing is approved
     epsilon: float | None = None  # of all spending on the site's patients now
 
 
@@ -46,14 +54,19 @@ def declare_lost(records: SiteRecords, epsilon: float | None, delta: float) -> D
     missing = [w.ledger for w in witnesses if not ledger.knows(w.ledger)]
     charged = lost_spending(home, kept.statement, ledger)
     withdrawals = _declare_withdrawals(home, witnesses)
+    undone, settled = _declare_decisions(records, witnesses)
     # Somebody else's statement is a question of its own: it must not raise the price of this.
-    unread = kept.open_questions() if not missing and not withdrawals else ()
+    unread = kept.open_questions() if not (missing or withdrawals or settled or undone) else ()
     missing += [r.ledger for r in unread if not ledger.knows(r.ledger)]
     if not charged and any(head.charges for head in missing):
         charged = _by_word(home, epsilon, delta, missing)
     if missing:
         ledger.declare_lost(charged, missing)
-    answered = (*map(digest_of, unread), *(sha256_of(w.unread) for w in witnesses if w.unread))
+    answered = (
+        *map(digest_of, unread),
+        *(sha256_of(w.unread) for w in witnesses if w.unread),
+        *settled,
+    )
     records.change(
         lambda now: KnownRecords(statement=records.statement(), settled=(*now.settled, *answered))
     )
@@ -61,6 +74,7 @@ def declare_lost(records: SiteRecords, epsilon: float | None, delta: float) -> D
     return Declared(
         charged=charged,
         withdrawals=withdrawals,
+        decisions=undone,
         epsilon=epsilon_of(spent, delta) if spent else None,
     )
 
@@ -112,3 +126,16 @@ def _declare_withdrawals(home: Home, witnesses: Sequence[Witness]) -> bool:
         with writing(home.withdrawals) as log:
             log.declare_lost(max(missing, key=lambda head: (head.lines, head.patients)))
     return bool(missing)
+
+
+def _declare_decisions(
+    records: SiteRecords, witnesses: Sequence[Witness]
+) -> tuple[bool, tuple[str, ...]]:
+    """Return whether decisions had been lost, and the hashes that are answered for now."""
+    home = records.home
+    decided = [w.decided.hash for w in witnesses if w.decided and records.lacks_decisions(w)]
+    disclosed = [w.disclosed for w in witnesses if records.lacks_disclosures(w)]
+    undone = bool(decided) or decisions_log.fault_of(home) is not None
+    if undone:
+        decisions_log.declare_lost(home)
+    return undone, (*decided, *disclosed)

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from client.governance.decisions_log import DecisionsHead
 from client.site.withdrawals import WithdrawalsHead
 from common.platform.errors import WardroundError
 from common.privacy.plan import LedgerHead, Mechanism
@@ -27,8 +28,8 @@ from common.privacy.plan import LedgerHead, Mechanism
 _NONCE_BYTES = 12
 _BLOCK = 4096
 _SHORT_BLOCK = 256
-#: Of the numbers of lines and patients together.
-_MOST_DIGITS = 24
+#: Of the numbers of lines, patients and decisions together.
+_MOST_DIGITS = 36
 _PURPOSE = b"wardround receipt 1"
 Spent = Mapping[str, tuple[Mechanism, ...]]  # by cohort
 
@@ -40,10 +41,14 @@ class Statement:
     ledger: LedgerHead
     withdrawals: WithdrawalsHead
     spent: Spent
+    decided: DecisionsHead | None = None  # None: of a release that kept no such log
+    disclosed: str = ""  # hash of the last message's line; empty likewise
 
     def to_json(self) -> dict[str, object]:
         """Return plain values."""
         return {
+            "decided": None if self.decided is None else vars(self.decided),
+            "disclosed": self.disclosed,
             "ledger": vars(self.ledger),
             "withdrawals": vars(self.withdrawals),
             "spent": {name: list(map(_short, spent)) for name, spent in self.spent.items()},
@@ -55,7 +60,10 @@ def statement_from(facts: object) -> Statement | None:
     try:
         if not isinstance(facts, dict):
             return None
+        decided = facts.get("decided")
         return Statement(
+            decided=None if decided is None else DecisionsHead(**decided),
+            disclosed=str(facts.get("disclosed", "")),
             ledger=LedgerHead(**facts["ledger"]),
             withdrawals=WithdrawalsHead(**facts["withdrawals"]),
             spent={
@@ -103,7 +111,8 @@ def without(spent: Iterable[Mechanism], known: Iterable[Mechanism]) -> tuple[Mec
 def sealed(statement: Statement, key: bytes) -> str:
     """Return a statement that only this site's home can read, in whole blocks."""
     # Numbers of withdrawals are as long as any: else one more digit could begin a block.
-    numbers = f"{statement.withdrawals.lines}{statement.withdrawals.patients}"
+    decisions = 0 if statement.decided is None else statement.decided.lines
+    numbers = f"{statement.withdrawals.lines}{statement.withdrawals.patients}{decisions}"
     return _sealed(statement.to_json(), key, _BLOCK, _MOST_DIGITS - len(numbers))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -124,7 +125,8 @@ class Carrier:
     def disclose(self, answer: Envelope) -> str:
         """Write the line that says what leaves, durably, before it leaves; returns the receipt.
 
-        A refusal says nothing of the records, so it can be given whatever became of them.
+        A refusal can be given whatever became of the records: what it says of them (a pause, say,
+        that no other answer follows) is left out where they are not the newest.
         """
         facts = facts_of(answer.header)
         spend = facts.get("spend")
@@ -136,6 +138,9 @@ class Carrier:
                 mark, receipt = self._transport.records.attest()
             except WardroundError as error:
                 raise AnswerNotAdmitted(str(error)) from error
+        elif self._transport.records.are_begun:
+            with suppress(WardroundError):
+                mark, receipt = self._transport.records.attest()
         self._transport.disclosures.record(
             Disclosure(
                 kind=str(facts["kind"]),

@@ -84,7 +84,7 @@ def ledger(subject: Subject) -> Iterator[Finding]:
 
 
 def newest(subject: Subject) -> Iterator[Finding]:
-    """Compare ledger and withdrawals with all that this home knows of them."""
+    """Compare the records with all that this home knows of them."""
     from client.governance.records_check import SiteRecords
 
     if not subject.home.records.exists() and not subject.home.disclosures.exists():
@@ -95,7 +95,7 @@ def newest(subject: Subject) -> Iterator[Finding]:
         problem, _, fix = str(error).partition(". ")
         yield Finding(check="records", state="wrong", detail=problem, fix=fix)
         return
-    detail = "ledger and withdrawals are the newest that this home knows of"
+    detail = "the records are the newest that this home knows of"
     yield Finding(check="records", state="ok", detail=detail)
 
 

@@ -62,6 +62,11 @@ class Home:
         return self.folder / "approvals.db"
 
     @property
+    def decided(self) -> Path:
+        """One line for each change of what was decided: policy, pause, approvals."""
+        return self.folder / "decided.jsonl"
+
+    @property
     def ledger(self) -> Path:
         """The privacy that was spent."""
         return self.folder / "ledger.db"
@@ -73,7 +78,7 @@ class Home:
 
     @property
     def records(self) -> Path:
-        """Where ledger and withdrawals stood at last, to notice old copies."""
+        """Where ledger, withdrawals, decisions and disclosures stood, to notice old copies."""
         return self.folder / "records.json"
 
     @property

@@ -39,7 +39,7 @@ class RefusalReason(Enum):
     COHORT = "the run accepts smaller cohorts than the site allows"
     PAUSED = "the site is paused"
     HOURS = "it is outside the site's hours of work"
-    RECORDS = "the site's ledger or withdrawals are not the newest; its admin is told what to do"
+    RECORDS = "the site's own records are not the newest; its admin is told what to do"
     RELEASE = "the site runs another release of Wardround"
 
 

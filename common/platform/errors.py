@@ -92,7 +92,7 @@ class LedgerTooNew(PrivacyError):
 
 
 class RecordsLost(PrivacyError):
-    """A site's ledger or withdrawals are not the newest that there were."""
+    """A site's own records, such as its ledger, are not the newest that there were."""
 
 
 class AnswerNotAdmitted(WardroundError):

@@ -49,7 +49,7 @@ def test_a_home_from_before_a_run_and_a_withdrawal_is_refused_and_its_remedies_w
     two.start()
     run = order(two, tmp_path, "third")  # without privacy: the patient counts there, too
     assert run.end(LONG) == "failed"
-    assert "east: the site's ledger or withdrawals are not the newest" in run.message
+    assert "east: the site's own records are not the newest" in run.message
     assert not [x for x in east.sent() if x.disclosure.run == run.place.path.name]
     assert "Put the newest copy of ledger.db and withdrawals.jsonl back" in east.daemon_log()
     assert "wardround-site records --declare-lost" in east.type("records", status=4)

@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from client.cli.app import app
+from client.governance.approvals import Approvals
 from client.governance.disclosures import Disclosure, Disclosures, listed
 from client.governance.records_check import SiteRecords
 from client.governance.records_kept import KnownRecords
@@ -184,6 +185,10 @@ def test_an_old_ledger_is_refused_by_the_next_run_and_the_newest_copy_mends_it(
         assert "wardround-site records --declare-lost" in federation.detail()
     assert not federation.home.ledger.exists() or federation.epsilon() != spent
     federation.put_back(newest, "ledger.db")
+    if witnesses == "coordinator" or attack is whole_home:
+        assert isinstance(federation.answer(run="next", number=0), Refusal)
+        assert "disclosures.jsonl" in federation.detail()
+        federation.put_back(newest, "disclosures.jsonl")
     assert isinstance(federation.answer(run="next", number=0), Standing)
     federation.train(1, "next")
     assert federation.epsilon() > spent
@@ -398,13 +403,13 @@ def test_a_withdrawal_is_noted_at_once_and_its_old_list_shows_without_any_answer
 ) -> None:
     assert isinstance(federation.answer(number=0), Standing)
     federation.withdraw("P-1")
-    SiteRecords(federation.home).note_withdrawal()
+    SiteRecords(federation.home).note_change()
     federation.home.withdrawals.unlink()
     with pytest.raises(RecordsLost, match=r"withdrawals\.jsonl has 0 patients"):
         SiteRecords(federation.home).check()
     # Noting another one hides nothing.
     federation.withdraw("P-9")
-    SiteRecords(federation.home).note_withdrawal()
+    SiteRecords(federation.home).note_change()
     with pytest.raises(RecordsLost):
         SiteRecords(federation.home).check()
 
@@ -518,3 +523,110 @@ def test_a_ledger_whose_last_charges_stand_in_the_log_beside_it_alone_is_old_wit
     assert isinstance(federation.answer(run="next", number=0), Refusal)
     assert federation.command("--declare-lost", "--yes")[0] == 0
     assert isinstance(federation.answer(run="next", number=0), Standing)
+
+
+# --- decisions and disclosures -----------------------------------------------------------------
+
+
+def typed(it: Federation, *words: str) -> str:
+    """Type a command of the site; it succeeds."""
+    write_site_config(it.home.site_yaml, SiteConfig(name="here", data=it.home.folder))
+    done = CliRunner().invoke(app, [*words, "--home", str(it.home.folder)])
+    assert done.exit_code == 0, done.output
+    return " ".join(done.output.split())
+
+
+def refused_run(it: Federation) -> None:
+    Approvals(it.home.approvals).note("run", CONFIG, 0)
+    typed(it, "refuse", "run", "--yes")
+
+
+def paused(it: Federation) -> None:
+    typed(it, "pause")
+
+
+def stricter(it: Federation) -> None:
+    config = SiteConfig(name="here", data=it.home.folder, hours="00:00-23:59")
+    write_site_config(it.home.site_yaml, config)
+
+
+DECIDED = {"refuse": refused_run, "pause": paused, "site.yaml": stricter}
+
+
+@pytest.mark.parametrize("what", DECIDED)
+def test_a_home_from_before_a_decision_releases_nothing_until_its_people_say_what_holds(
+    federation: Federation, what: str
+) -> None:
+    federation.train(1)
+    copy = federation.copy("backup")
+    DECIDED[what](federation)
+    # A refusal, as of a paused site, is told as every answer is where the records stood.
+    federation.answer(run="next", number=0)
+    spent = Ledger(federation.home.ledger).head()
+    federation.put_back(copy)
+    for number in (0, 1):
+        answer = federation.answer(run="next", number=number)
+        assert isinstance(answer, Refusal)
+        assert answer.reason is RefusalReason.RECORDS
+        assert "decided.jsonl" in federation.detail()
+        assert "wardround-site records --declare-lost" in federation.detail()
+    assert Ledger(federation.home.ledger).head() == spent
+    status, said = federation.command("--declare-lost", "--yes")
+    assert status == 0, said
+    assert "no run is approved any more, and the site is paused" in said
+    answer = federation.answer(run="next", number=0)
+    assert isinstance(answer, Refusal)
+    assert answer.reason is RefusalReason.PAUSED
+    typed(federation, "resume")
+    assert isinstance(federation.answer(run="next", number=0), Standing)
+
+
+def test_approvals_or_a_pause_put_back_alone_are_noticed_without_any_witness(
+    federation: Federation,
+) -> None:
+    federation.train(1)
+    copy = federation.copy("backup")
+    refused_run(federation)
+    federation.put_back(copy, "approvals.db")
+    with pytest.raises(RecordsLost, match=r"approvals\.db has 0 decisions.*knows of 1"):
+        SiteRecords(federation.home).check()
+    typed(federation, "pause")  # hides nothing
+    with pytest.raises(RecordsLost, match=r"approvals\.db"):
+        SiteRecords(federation.home).check()
+    assert federation.command("--declare-lost", "--yes")[0] == 0
+    SiteRecords(federation.home).check()
+    federation.home.paused.unlink()
+    with pytest.raises(RecordsLost, match="wardround-site resume"):
+        SiteRecords(federation.home).check()
+    typed(federation, "resume")
+    SiteRecords(federation.home).check()
+
+
+def test_what_was_approved_before_decisions_were_lost_is_asked_for_again(tmp_path: Path) -> None:
+    approvals = Approvals(tmp_path / "approvals.db")
+    fingerprint = approvals.decide_ahead(CONFIG, "approved", 0)
+    approvals.void()
+    assert approvals.decision(fingerprint, 0) == "waiting"
+    approvals.decide_ahead(CONFIG, "approved", 0)
+    assert approvals.decision(fingerprint, 0) == "approved"
+    approvals.decide_ahead(CONFIG, "declined", 0)
+    approvals.void()
+    assert approvals.decision(fingerprint, 0) == "declined"
+
+
+@pytest.mark.parametrize("how", ["alone", "whole home"])
+def test_disclosures_from_before_a_message_are_refused_until_that_is_answered_for(
+    federation: Federation, how: str
+) -> None:
+    federation.answer(number=0)
+    copy = federation.copy("backup")
+    federation.answer(run="next", number=0)
+    federation.answer(run="other", number=0)
+    federation.put_back(copy, *(["disclosures.jsonl"] if how == "alone" else []))
+    answer = federation.answer(run="next", number=0)
+    assert isinstance(answer, Refusal)
+    assert answer.reason is RefusalReason.RECORDS
+    assert "disclosures.jsonl" in federation.detail()
+    assert federation.command("--declare-lost", "--yes")[0] == 0
+    assert isinstance(federation.answer(run="next", number=0), Standing)
+    assert not federation.home.paused.exists()
