@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.cli.records import note_change
 from client.cli.init import make_folder, new_config, write
+from client.cli.records import note_change
 from client.governance.approvals import Approvals
 from client.site.home import Home
 from client.site.site_config import SiteConfig, load_site_config

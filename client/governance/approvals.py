@@ -212,9 +212,7 @@ class Approvals:
     def void(self) -> None:
         """Let no approval of before count any more: those that took one back may be lost."""
         with self._open() as connection, connection:
-            connection.execute(
-                "INSERT INTO voided SELECT coalesce(max(number), 0) FROM decisions"
-            )
+            connection.execute("INSERT INTO voided SELECT coalesce(max(number), 0) FROM decisions")
 
     def listed(self) -> tuple[KnownConfiguration, ...]:
         """Return what was proposed, oldest first, then what was decided on in advance."""

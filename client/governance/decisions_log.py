@@ -21,7 +21,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from client.governance.approvals import Approvals, ApprovalsHead
@@ -29,7 +29,7 @@ from client.site.home import Home
 from client.site.site_config import load_site_config
 from common.platform.errors import ConfigurationError, StateDamaged
 from common.platform.file_lock import FileLock
-from common.platform.hash_chain import GENESIS, ChainedLog, hashes, lines, newest_first
+from common.platform.hash_chain import GENESIS, ChainedLog, Fact, hashes, newest_first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +162,7 @@ def _policy(home: Home) -> str:
     return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
 
 
-def _facts(decided: Decided) -> dict[str, object]:
+def _facts(decided: Decided) -> dict[str, Fact]:
     return {
         "policy": decided.policy,
         "paused": decided.paused,

@@ -1,9 +1,9 @@
 """Loss of a site's newest records: what is known of them is charged again, or asked again.
 
-    spending      charged back, never less
-    withdrawals   as many patients must have been withdrawn again
-    decisions     nothing is approved any more and the site is paused, until somebody says otherwise
-    disclosures   the log goes on without the lines that are lost; the coordinator's log has them
+spending      charged back, never less
+withdrawals   as many patients must have been withdrawn again
+decisions     nothing is approved any more and the site is paused, until somebody says otherwise
+disclosures   the log goes on without the lines that are lost; the coordinator's log has them
 """
 
 from __future__ import annotations

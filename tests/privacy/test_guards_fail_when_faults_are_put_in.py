@@ -59,16 +59,16 @@ from tests.client.cli.test_records import (
     test_a_lost_ledger_is_charged_back_never_less_and_the_runs_go_on as check_declared,
 )
 from tests.client.cli.test_records import (
-    test_approvals_or_a_pause_put_back_alone_are_noticed_without_any_witness as check_old_approvals,
-)
-from tests.client.cli.test_records import (
-    test_disclosures_from_before_a_message_are_refused_until_that_is_answered_for as check_old_disclosures,  # noqa: E501
-)
-from tests.client.cli.test_records import (
     test_an_old_ledger_is_refused_by_the_next_run_and_the_newest_copy_mends_it as check_old_ledger,
 )
 from tests.client.cli.test_records import (
     test_another_key_for_identifiers_is_refused_until_it_is_put_back_or_declared as check_key,
+)
+from tests.client.cli.test_records import (
+    test_approvals_or_a_pause_put_back_alone_are_noticed_without_any_witness as check_old_approvals,
+)
+from tests.client.cli.test_records import (
+    test_disclosures_from_before_a_message_are_refused_until_that_is_answered_for as check_old_disclosures,  # noqa: E501
 )
 from tests.client.privacy.test_composition import BOUND, check_one_name, check_orders
 from tests.client.privacy.test_extension_guard import check_memory_of
@@ -625,23 +625,29 @@ def test_an_old_list_of_withdrawals_that_nothing_is_held_against(
 @pytest.mark.parametrize(
     ("check", "fault", "value"),
     [
-        ("decided", "client.governance.decisions_log.stood_at", True),
-        ("disclosed", "client.governance.records_check.had_line", True),
-        ("approvals", "client.governance.decisions_log.fault_of", None),
+        (
+            lambda it: check_old_decisions(it, "pause"),
+            "client.governance.decisions_log.stood_at",
+            True,
+        ),
+        (
+            lambda it: check_old_disclosures(it, "alone"),
+            "client.governance.records_check.had_line",
+            True,
+        ),
+        (check_old_approvals, "client.governance.decisions_log.fault_of", None),
     ],
 )
 def test_old_decisions_and_disclosures_that_nothing_is_held_against(
-    monkeypatch: Patch, tmp_path: Path, check: str, fault: str, value: object
+    monkeypatch: Patch,
+    tmp_path: Path,
+    check: Callable[[Federation], None],
+    fault: str,
+    value: object,
 ) -> None:
     monkeypatch.setattr(fault, lambda *_: value)
     with pytest.raises((RED, pytest.fail.Exception)):
-        match check:
-            case "decided":
-                check_old_decisions(Federation(tmp_path), "pause")
-            case "disclosed":
-                check_old_disclosures(Federation(tmp_path), "alone")
-            case _:
-                check_old_approvals(Federation(tmp_path))
+        check(Federation(tmp_path))
 
 
 def test_another_key_that_splits_the_patients_anew(monkeypatch: Patch, tmp_path: Path) -> None:
