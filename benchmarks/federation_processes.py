@@ -142,10 +142,10 @@ class Federation:
         _write_patients(data, self._columns, seed=self.sites.index(site))
         command = ("join", str(invite), "--data", str(data), "--home", str(home))
         said = _checked(self._run("wardround-site", *command))
-        found = re.search(r"--fingerprint (\S+)", said)
+        found = re.search(rf" accept ({site}=\S+)", said)
         if found is None:
             sys.exit(f"No fingerprint: {said}")
-        self._coordinator("sites", "accept", site, "--fingerprint", found[1])
+        self._coordinator("sites", "accept", found[1])
         settings = home / "site.yaml"
         text = settings.read_text().replace("approval: manual", "approval: automatic")
         text = text.replace("private_only: true", "private_only: false")

@@ -33,6 +33,7 @@ SCRIPTS = (
     "recompute_memory",
     "slide_tiles",
     "federation",
+    "idle_site",
     "pull",
     "ray_engine",
 )

@@ -221,12 +221,7 @@ def test_flower_is_imported_by_the_named_files_only(path: Path) -> None:
     ],
 )
 def test_a_command_starts_without_loading_a_slow_library(module: str) -> None:
-    program = f"import sys, {module}; print(*sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stderr
-    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    loaded = loaded_by(module)
     assert module.partition(".")[0] in loaded  # it did import something
     assert loaded & SLOW == set()
 
@@ -234,11 +229,34 @@ def test_a_command_starts_without_loading_a_slow_library(module: str) -> None:
 @pytest.mark.processes
 @pytest.mark.parametrize("module", ["client.node.daemon", "server.service.serve"])
 def test_what_only_passes_tensors_on_starts_without_torch(module: str) -> None:
-    program = f"import sys, {module}; print('torch' in sys.modules)"
+    assert "torch" not in loaded_by(module)
+
+
+@pytest.mark.processes
+def test_a_sites_daemon_loads_no_library_of_a_server_and_none_that_computes() -> None:
+    needless = {"fastapi", "pyarrow", "pydicom", "starlette", "torch", "torchvision", "uvicorn"}
+    assert loaded_by("client.node.daemon") & (needless | SLOW - {"flwr"}) == set()
+
+
+@pytest.mark.processes
+def test_commands_that_only_read_and_decide_load_nothing_slow() -> None:
+    commands = (
+        *("approve", "budget", "disclosures", "doctor", "extensions", "init", "join", "pause"),
+        *("records", "refuse", "report", "resume", "runs", "service", "status", "withdraw"),
+        *("data.index", "models.listen"),
+    )
+    loaded = loaded_by(", ".join(f"client.cli.{command}" for command in commands))
+    assert loaded & (SLOW | {"fastapi", "numpy", "pydicom", "torch"}) == set()
+
+
+def loaded_by(modules: str) -> set[str]:
+    """Return the packages that a process has loaded after it imported these modules."""
+    program = f"import sys, {modules}; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT
     )
-    assert done.stdout == "False\n", done.stderr
+    assert done.returncode == 0, done.stderr
+    return {name.partition(".")[0] for name in done.stdout.split()}
 
 
 def test_only_rooms_that_make_tasks_know_which_there_are() -> None:

@@ -64,6 +64,7 @@ def show_status(home: Home, *, as_json: bool) -> ExitCode:
         say(f"What was in force stays in force, because of a mistake: {mistake}")
     if running:
         _say_traffic(facts)
+        _say_rest(facts)
     if waiting:
         runs = f"{waiting} run{'s' * (waiting != 1)}"
         say(f"{runs} wait{'s' * (waiting == 1)} for your answer: wardround-site runs")
@@ -120,6 +121,15 @@ def _say_traffic(facts: dict[str, object]) -> None:
     sent, received = facts.get("bytes_sent"), facts.get("bytes_received")
     if isinstance(sent, int) and isinstance(received, int):
         say(f"since it started: {size(sent)} sent, {size(received)} received")
+
+
+def _say_rest(facts: dict[str, object]) -> None:
+    worker = facts.get("worker")
+    if isinstance(worker, dict) and worker.get("rests") is True:
+        say(
+            "The process that trains has ended, since there was nothing to do "
+            "(worker_idle_minutes in site.yaml); the next request starts it."
+        )
 
 
 def _waiting(home: Home) -> int:

@@ -6,6 +6,7 @@ seconds; whatever it was at, the next start goes on with.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -31,6 +32,7 @@ from client.transport.outbox import Outbox
 from client.transport.quarantine import Quarantine
 from common.messages.signing_key import load_private
 from common.platform.errors import ConfigurationError, LinkDown, SiteUnknown
+from common.platform.freed_memory import give_freed_memory_back
 from common.platform.health import Status as HealthStatus
 from common.platform.logs import log, open_logs
 
@@ -49,6 +51,7 @@ def run_daemon(home: Home, *, json_logs: bool = False) -> None:
     another daemon serves this home.
     """
     config, coordinator = load_site_config(home.site_yaml), load_coordinator(home)
+    give_freed_memory_back()  # objects of a request pass through
     with locked(home.lock), open_logs(home.log, json=json_logs, name="site"), stopping() as stop:
         worker_log = home.log / "worker.log"
         with worker_log.open("ab") as output:
@@ -81,6 +84,7 @@ class _Daemon:
         self._withdrawn_at = _changed_at(home.withdrawals)
         self._key = load_private(home.key)
         self._worker = worker
+        worker.idle_seconds = _idle_seconds(config)
         worker.restarted = meters.worker_restarted
         self._connection = Reconnecting(home, coordinator, self._key)
         self._told = Seldom(_tell)
@@ -162,6 +166,7 @@ class _Daemon:
             old.policy != config.policy
         ):
             self._worker.retire()
+        self._worker.idle_seconds = _idle_seconds(config)
         self._letters.admission = self._admission()
         _log.info("site.yaml read again")
 
@@ -197,7 +202,11 @@ class _Daemon:
         facts = {
             "bytes_sent": traffic.sent,
             "bytes_received": traffic.received,
-            "worker": {"pid": self._worker.pid, "restarts": self._worker.restarts},
+            "worker": {
+                "pid": self._worker.pid,
+                "restarts": self._worker.restarts,
+                "rests": self._worker.rests,
+            },
             "set_aside": self._letters.set_aside(),
         }
         if self._status.state == "offline" and self._connection.failed:
@@ -226,6 +235,11 @@ class _Daemon:
 def _tell(facts: Mapping[str, object], times: int) -> None:
     more = {"more": times - 1} if times > 1 else {}
     _log.info(str(facts["event"]), **{n: f for n, f in facts.items() if n != "event"}, **more)
+
+
+def _idle_seconds(config: SiteConfig) -> float:
+    minutes = config.worker_idle_minutes
+    return math.inf if minutes is None else 60 * minutes
 
 
 def _changed_at(path: Path) -> tuple[int, int]:

@@ -99,17 +99,22 @@ class MessageLoop:
         return self._send(fleet) or came
 
     def work(self) -> None:
-        """Look what the worker has done and give it the next; needs no coordinator."""
+        """Look what the worker has done and give it the next; needs no coordinator.
+
+        One that rests is woken by the first piece of a request, and loads while the rest comes.
+        """
         worker = self.transport.worker
-        worker.start()
         finished = worker.look()
         if finished is not None:
             self._finished(finished)
-        if worker.can_take:
-            for letter in self._letters.values():
-                if not self._is_decided(letter) and not self.transport.outbox.has(letter.digest):
-                    self._give_to_worker(letter)
-                    break
+        undone = next(filter(self._needs_work, self._letters.values()), None)
+        wanted = undone is not None or bool(self._half_here())
+        if wanted or not worker.rests:
+            worker.start()
+        if undone is not None and worker.can_take:
+            self._give_to_worker(undone)
+        elif not wanted:
+            worker.rest()
 
     def close(self) -> None:
         """Take back the try of what the worker is at: it is ended by us, not by the request."""
@@ -127,11 +132,13 @@ class MessageLoop:
         ):
             self.transport.quarantine.undo(letter.digest)
 
-    def _is_decided(self, letter: _Letter) -> bool:
-        """Return whether a letter needs no work, or may not have any."""
+    def _needs_work(self, letter: _Letter) -> bool:
+        """Return whether a letter waits for the worker, and may have it."""
         if letter.refusal is not None or letter.digest in self._unreadable:
-            return True
-        return self.transport.quarantine.tries(letter.digest).is_over
+            return False
+        if self.transport.quarantine.tries(letter.digest).is_over:
+            return False
+        return not self.transport.outbox.has(letter.digest)
 
     def _finished(self, finished: Finished) -> None:
         quarantine, name = self.transport.quarantine, finished.question

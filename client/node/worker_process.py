@@ -1,4 +1,8 @@
-"""The worker as the daemon sees it: started, given one job at a time, restarted."""
+"""The worker as the daemon sees it: started, given one job at a time, ended when idle, restarted.
+
+Only the daemon's own thread ends a worker and hands out jobs, and never in one step: a request that
+comes while an idle worker ends waits in the inbox, and wakes the next one.
+"""
 
 from __future__ import annotations
 
@@ -62,6 +66,11 @@ class WorkerProcess:
         self._starts: list[float] = []
         self._retired = False
         self._working = False
+        self._idle_since = math.inf  # since when a worker that is ready has had no job
+        #: A worker without a job ends after so long, and `start` makes another.
+        self.idle_seconds = math.inf
+        #: It ended because there was nothing to do; `start` makes another.
+        self.rests = False
         self.given: str | None = None
         self.restarts = 0
         self.restarted: Callable[[], None] = lambda: None  # is told of each
@@ -87,6 +96,7 @@ class WorkerProcess:
         )
         self._starts.append(time.monotonic())
         self._text, self._ready, self._why = b"", False, ""
+        self._idle_since, self.rests = math.inf, False
         self._ends = time.monotonic() + _STARTING_SECONDS
 
     def give(self, request: Path, question: str) -> bool:
@@ -105,7 +115,14 @@ class WorkerProcess:
     @property
     def can_take(self) -> bool:
         """Return whether a job can be given now."""
-        return self._ready and self.given is None and not self._retired
+        there = self._process is not None and self._ready
+        return there and self.given is None and not self._retired
+
+    def rest(self) -> None:
+        """End the child if it has had no job for long: most of a site's memory is its."""
+        if self.can_take and time.monotonic() - self._idle_since > self.idle_seconds:
+            self.stop()
+            self.rests = True
 
     def retire(self) -> None:
         """Let the child end after its job, so that the next one reads site.yaml anew."""
@@ -160,18 +177,19 @@ class WorkerProcess:
     def _heard(self, facts: Mapping[str, Any]) -> Finished | None:
         match facts:
             case {"done": str(question), "seconds": float(seconds)}:
-                self.given, self._ends = None, math.inf
+                self._is_free()
                 self._deaths.pop(question, None)
                 return Finished(question=question, seconds=seconds, failed=False)
             case {"unreadable": str(question), "why": str(why)}:
-                self.given, self._ends = None, math.inf
+                self._is_free()
                 return Finished(question=question, seconds=0.0, failed=True, unreadable=why)
             case {"unkept": str(question), "why": str(why)}:
-                self.given, self._ends = None, math.inf
+                self._is_free()
                 self._deaths.pop(question, None)
                 return Finished(question=question, seconds=0.0, failed=True, unkept=why)
             case {"ready": _}:
-                self._ready, self._ends = True, math.inf
+                self._ready = True
+                self._is_free()
             case {"working": _}:
                 self._working = True
                 self._ends = time.monotonic() + self._standstill_seconds
@@ -180,6 +198,10 @@ class WorkerProcess:
             case _:
                 pass
         return None
+
+    def _is_free(self) -> None:
+        self.given, self._ends = None, math.inf
+        self._idle_since = time.monotonic()
 
     def _bury(self) -> Finished | None:
         """Note a death; a job that was in hand is given again, but not for ever."""

@@ -55,6 +55,11 @@ class SiteConfig(Part):
     threads: PositiveInt | None = Field(
         default=None, description="Threads for training; null takes what the machine has."
     )
+    worker_idle_minutes: PositiveFloat | None = Field(
+        default=10.0,
+        description="The process that trains ends after so many minutes without a request, which "
+        "frees its memory; the next request starts it again, in a few seconds. null keeps it.",
+    )
     hours: str | None = Field(
         default=None,
         description="Hours of the day in which this site works, such as 22:00-06:00, in this "

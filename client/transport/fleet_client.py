@@ -45,11 +45,10 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
-from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from client.transport.bounded_response import bound_response
 from client.transport.connection import tls_context, why_not_reached, why_unknown
-from client.transport.headers import PullHeaders, Signing
+from client.transport.headers import NodeHeaders, PullHeaders, Signing
 from client.transport.proxy import Proxy, open_client
 from common.messages.flower_http import on_client
 from common.messages.flower_messages import object_ids, record_of
@@ -140,12 +139,7 @@ class FleetClient:
         self._public = public_key_to_bytes(key.public_key())
         self._receipts = PullHeaders()
         calls = FleetHttpClient(
-            f"https://{address}",
-            interceptors=[
-                NodeAuthHttpInterceptor(key, key.public_key()),
-                self._receipts,
-                Signing(key),
-            ],
+            f"https://{address}", interceptors=[NodeHeaders(key), self._receipts, Signing(key)]
         )
         client = open_client(tls_context(authority), _CALL_SECONDS, proxy)
         client.event_hooks["response"].append(bound_response)

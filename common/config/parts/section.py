@@ -18,4 +18,4 @@ NonNegativeFloat = Annotated[float, Strict(), Ge(0)]
 class Part(BaseModel):
     """A frozen section of a configuration that refuses keys it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid", allow_inf_nan=False)

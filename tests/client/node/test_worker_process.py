@@ -187,3 +187,23 @@ def test_what_the_memory_limit_forbids_is_a_refusal_that_says_nothing(
 def steps(count: int) -> RunConfig:
     training = CONFIG.training.model_copy(update={"local_steps": count})
     return CONFIG.model_copy(update={"training": training})
+
+
+def test_an_idle_worker_ends_and_the_next_job_starts_another(
+    worker: WorkerProcess, home: Home
+) -> None:
+    ask(worker, home, Proposal(run="run", round=0, seed=0, config=CONFIG), "a")
+    worker.idle_seconds = 0.0
+    worker.rest()
+    assert worker.pid is not None  # it has a job, however long it takes
+    assert not finished(worker).failed
+    worker.idle_seconds = 3600.0
+    worker.rest()
+    assert worker.pid is not None
+    worker.idle_seconds = 0.0
+    worker.rest()
+    assert (worker.pid, worker.rests, worker.restarts) == (None, True, 0)
+    assert not worker.give(home.folder / "a.request", "a")
+    ask(worker, home, TRAIN, "b")
+    assert not worker.rests
+    assert not finished(worker).failed
