@@ -40,6 +40,7 @@ class ExitCode(IntEnum):
     STATE_DAMAGED = 5
     TRUST_REFUSED = 6
     UNREACHABLE = 7
+    TRY_AGAIN = 75  # of a run's process: what ended it passes (EX_TEMPFAIL of sysexits.h)
     INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 

@@ -73,7 +73,7 @@ def waits_for(view: RunView) -> str:
     if view.is_over:
         own = status.message if status is not None else ""
         return view.facts.message or own or view.facts.state
-    if view.facts.state == "waiting" and (status is None or status.phase == "over"):
+    if view.facts.state == "waiting":  # what status.json says is of an earlier process
         return view.facts.message or "waiting for its turn"
     if status is None or status.phase == "over":
         return "its process is starting"

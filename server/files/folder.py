@@ -71,6 +71,20 @@ class RunFolder:
         """Held by the process that works in the folder."""
         return self.path / "lock"
 
+    def last_round(self) -> int:
+        """Return the last round that is saved, 0 before the first."""
+        return max(saved_rounds(self.state), default=0)
+
+
+def saved_rounds(state: Path) -> list[int]:
+    """Return the rounds that are saved in a run's folder state/, in their order."""
+    return sorted(number_of(path) for path in state.glob("round-*.json"))
+
+
+def number_of(saved: Path) -> int:
+    """Return the round that a file of it is named after."""
+    return int(saved.stem.removeprefix("round-"))
+
 
 @dataclass(frozen=True)
 class Folder:

@@ -14,6 +14,9 @@ from typing import Literal
 
 from common.config.privacy import Known
 
+#: A deadline that moves by less is the same: it is told to the second.
+_MOVED_SECONDS = 2.0
+
 Phase = Literal[
     "starting", "approval", "counting", "training", "aggregating", "saving", "evaluating", "over"
 ]
@@ -67,6 +70,11 @@ class Board:
         self.phase, self.round, self.since = phase, number, now()
         self.deadline = "" if deadline is None else _iso(deadline)
         self.write()
+
+    def wait_until(self, deadline: float) -> None:
+        """Say until when it waits, where that has moved on."""
+        if abs(deadline - datetime.fromisoformat(self.deadline).timestamp()) > _MOVED_SECONDS:
+            self.deadline = _iso(deadline)
 
     def site(self, name: str, state: SiteState, why: str = "") -> None:
         """Say where a site stands; the time is kept while that stays the same."""

@@ -2,18 +2,20 @@
 
     python -m common.platform.program_start server.processes.run_process FOLDER RUN
 
-Started by the service with the token of the run's task; a run that was interrupted is started
+Started by the service with the token of the run's task; a run that was killed or stopped is started
 again in the same way and goes on from its last saved round. Its exit status is one of
-`common.platform.errors.ExitCode`.
+`common.platform.errors.ExitCode`; with TRY_AGAIN the service starts it again by itself.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +33,7 @@ from common.config.run_config import RunConfig, load_config
 from common.data.weight_files import take_weights_from
 from common.messages.wire import StatisticsRequest
 from common.platform.durable_files import replace_durably
-from common.platform.errors import ExitCode, RunFailed, WardroundError
+from common.platform.errors import ExitCode, LinkDown, RunFailed, WardroundError
 from common.platform.freed_memory import give_freed_memory_back, sort_out_what_stays
 from server.aggregation.rules import aggregator_of
 from server.enrolment.receipts import ReceiptStore
@@ -64,6 +66,10 @@ class RunOrder:
     sites: tuple[str, ...]  # who may take part; empty: every accepted site
 
 
+#: Somebody makes room again, sooner or later.
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
 class _Stopped(BaseException):
     """The service asks this process to stop."""
 
@@ -91,18 +97,28 @@ def main(folder: Folder, run: str) -> ExitCode:
         succeeded, message = True, f"all {config.training.rounds} rounds are done"
         board.end("done", message)
     except _Stopped:
-        board.end("stopped", message)
+        _tell_end(board, "stopped", message)
     except WardroundError as error:
         message = str(error)
-        board.end("failed", message)
-        return error.exit_code
+        _tell_end(board, "failed", message)
+        return ExitCode.TRY_AGAIN if isinstance(error, LinkDown) else error.exit_code
     except OSError as error:
-        message = f"{error.strerror}: {error.filename}. Nothing saved before is lost; resume it."
-        board.end("failed", message)
-        return ExitCode.RUN_FAILED
+        passes = error.errno in _NO_SPACE
+        where = f"{error.strerror}: {error.filename or place.path}."
+        message = f"{where} Nothing saved before is lost{'.' if passes else '; resume it.'}"
+        _tell_end(board, "failed", message)
+        return ExitCode.TRY_AGAIN if passes else ExitCode.RUN_FAILED
     finally:
         runtime.finish(succeeded=succeeded, details=message[:500])
     return ExitCode.DONE if succeeded else ExitCode.INTERRUPTED
+
+
+def _tell_end(board: Board, state: str, message: str) -> None:
+    """Say how the run ended: on the board, and as the log's last line where the disk is full."""
+    try:
+        board.end(state, message)
+    except OSError:
+        sys.stderr.write(f"{message}\n")
 
 
 def read_order(place: RunFolder) -> RunOrder:

@@ -7,7 +7,8 @@ One setting, `exchange.round_minutes`, times a phase; everything else follows fr
     a site that is offline      is given up after as long, where the others are a quorum
     a description of cohorts    is waited for as long, and no longer
 
-The clock is looked at while sites are waited for (server/transport/flower_sites.py). What comes
+The clock is looked at while sites are waited for (server/transport/flower_sites.py); it stands
+still while this process or the service does, and each deadline moves on with it. What comes
 after a minute more is refused before it is read (server/service/answer_allowances.py).
 """
 
@@ -16,29 +17,37 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from common.platform.awake_clock import AwakeClock
 from server.rounds.non_admission_reasons import Fault
 from server.rounds.update_admission import NotAdmitted
 
 #: A silent site is asked again, and one that is offline given up, after this part of the deadline.
 _PARTS_OF_DEADLINE = 6
 _SHORTEST_PATIENCE = 20.0
+#: Of a run's process. A look for answers takes half a second, one at a service that is away 30.
+awake = AwakeClock(5.0)
 
 
 @dataclass(frozen=True)
 class Deadline:
-    """The end of a phase, in seconds since 1970."""
+    """The end of a phase, on the clock of a run's process."""
 
-    ends: float
+    at: float
 
     @classmethod
     def after(cls, seconds: float) -> Deadline:
         """Return the deadline of a phase that begins now."""
-        return cls(time.time() + seconds)
+        return cls(awake() + seconds)
 
     @property
     def left(self) -> float:
         """Seconds until an answer is late; negative once it is."""
-        return self.ends - time.time()
+        return self.at - awake()
+
+    @property
+    def ends(self) -> float:
+        """When that is, in seconds since 1970, where nothing stands still until then."""
+        return time.time() + self.left
 
     @property
     def is_over(self) -> bool:

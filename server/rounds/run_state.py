@@ -15,6 +15,7 @@ from common.data.weights import Weights, load_weights, safetensors_parts
 from common.platform.durable_files import replace_durably
 from common.platform.errors import RunFailed, StateDamaged
 from common.platform.hash_chain import Fact
+from server.files.folder import number_of, saved_rounds
 from server.rounds.round_record import RoundRecord, record_from_json
 
 #: Saved rounds that are kept beside the best: the last, and the one before in case it is damaged.
@@ -207,7 +208,7 @@ class RunStore:
             except (OSError, ValueError, KeyError, TypeError):
                 return  # damaged: keep everything that it might name
         # Tensors alone are left when a crash parts them from their facts.
-        tensors = {_number(path) for path in self._folder.glob("round-*.safetensors")}
+        tensors = {number_of(path) for path in self._folder.glob("round-*.safetensors")}
         for old in (tensors | set(self._rounds())) - keep:
             self._remove(old)
 
@@ -216,7 +217,7 @@ class RunStore:
         self._tensors(number).unlink(missing_ok=True)
 
     def _rounds(self) -> list[int]:
-        return sorted(_number(path) for path in self._folder.glob("round-*.json"))
+        return saved_rounds(self._folder)
 
     def _facts(self, number: int) -> Path:
         return self._folder / f"round-{number:05d}.json"
@@ -237,10 +238,6 @@ def _facts(state: RunState) -> dict[str, Fact]:
         "finished": state.finished,
         "history": [record.to_json() for record in state.history],
     }
-
-
-def _number(path: Path) -> int:
-    return int(path.stem.removeprefix("round-"))
 
 
 def _sha256(content: bytes) -> str:

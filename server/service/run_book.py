@@ -1,7 +1,8 @@
 """Book of the ordered runs and their state.
 
-waiting -> running -> done | failed | stopped | interrupted
-           running <- failed | stopped | interrupted        resume
+waiting -> running -> done | failed | stopped
+waiting <- running                          the service ends; it goes on when that starts again
+           running <- failed | stopped      resume
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from common.config.run_config import RunConfig
 from common.platform.durable_files import replace_durably
 from common.platform.errors import ConfigurationError, StateDamaged
+from common.platform.logs import log
 from server.files.folder import Folder
 
+#: "interrupted" is what earlier releases wrote where a service ended; `resume` goes on with it.
 RunState = Literal["waiting", "running", "done", "failed", "stopped", "interrupted"]
 ACTIVE: frozenset[RunState] = frozenset({"waiting", "running"})
 
@@ -37,6 +40,16 @@ class RunEntry(BaseModel):
     created: str
     #: Of the run's process, once it has ended.
     exit_code: int | None = None
+    #: How often it was killed, or its service was, since this round was saved.
+    kills: int = 0
+    kills_after: int = 0
+    #: An operator asked it to stop, and its process may still be saving.
+    stopping: bool = False
+
+    def killed(self, last_round: int) -> RunEntry:
+        """Return the entry with a kill more, of those since its last round was saved."""
+        kills = self.kills if self.kills_after == last_round else 0
+        return self.model_copy(update={"kills": kills + 1, "kills_after": last_round})
 
     def moved(self, state: RunState, message: str = "", exit_code: int | None = None) -> RunEntry:
         """Return the entry in another state."""
@@ -80,15 +93,18 @@ class RunBook:
         """Write run.json."""
         replace_durably(self._folder.run(entry.run).run, entry.model_dump_json(indent=1).encode())
 
-    def interrupt_all(self) -> list[str]:
-        """Mark what a service left behind that ended without stopping its runs."""
+    def under_way(self) -> list[RunEntry]:
+        """Return what was under way when the service ended, in the order in which it was begun."""
         found = []
         for name in self._folder.run_names():
-            entry = self.read(name)
+            try:
+                entry = self.read(name)
+            except StateDamaged as error:  # one file must not keep all other runs from going on
+                log(__name__).error("a run is left alone", run=name, reason=str(error))
+                continue
             if entry.state in ACTIVE:
-                self.write(entry.moved("interrupted", how_to_resume(name, "The service ended.")))
-                found.append(name)
-        return found
+                found.append(entry)
+        return sorted(found, key=lambda entry: entry.created)
 
     def _free_name(self, wanted: str) -> str:
         taken = (

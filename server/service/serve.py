@@ -27,7 +27,6 @@ from server.files.folder import Folder
 from server.service.gateway import Gateway
 from server.service.operator_api import OperatorApi
 from server.service.prometheus_metrics import CoordinatorMeters
-from server.service.run_book import RunBook
 from server.service.run_metrics import Follower
 from server.service.supervision import RUN_COMMAND, Supervisor
 from server.service.systemd import OPEN_FILES
@@ -76,7 +75,6 @@ class _Service:
         self.registry = CollectorRegistry()
         self._gateway = Gateway(folder, settings)
         self._gateway.superlink.stop_all_runs()
-        self._book = RunBook(folder)
         self._supervisor = Supervisor(
             folder, self._gateway.superlink, stop_seconds=settings.stop_seconds, command=command
         )
@@ -84,8 +82,7 @@ class _Service:
     async def run(self, started: Callable[[], None]) -> None:
         """Serve until a signal says to stop, then stop everything in order."""
         stopping = self._listen_to_signals()
-        for name in self._book.interrupt_all():
-            log(__name__).warning("run was interrupted", run=name, resume=f"resume {name}")
+        self._supervisor.go_on()
         api = OperatorApi(self._folder, self._gateway, self._supervisor, self.registry)
         serving = asyncio.ensure_future(self._gateway.serve(api.app()))
         chores = [asyncio.ensure_future(self._watch()), asyncio.ensure_future(self._keep_valid())]

@@ -2,9 +2,11 @@
 
 exit status 0            done
 an error's status        failed, with the error as its message
-killed by a signal       started again from its last saved round, at most three times
+TRY_AGAIN                started again after a while: the service had lost it, or the disk is full
+killed by a signal       started again from its last saved round, at most three times from one
 asked to stop            stopped; it has `stop_seconds` to save, then it is killed
-the service stops        interrupted; `resume` goes on
+the service stops        waiting; it goes on when the service starts again
+the service is killed    the same, and counted among the kills
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal, Protocol
 
@@ -37,7 +40,16 @@ TASK_TOKEN = "WARDROUND_TASK_TOKEN"  # noqa: S105 - a name, not a token
 #: The environment's name for the number of this process, with which a run's ends.
 SERVICE = "WARDROUND_SERVICE"
 _RESTARTS = 3
+#: Between two looks whether an earlier process of a run has ended.
+_LOCK_SECONDS = 0.2
+#: Before a run is started again whose end was not its own fault; doubled each time.
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 _LONGEST_MESSAGE = 2000
+_WITH_THE_SERVICE = (
+    "The service was stopped. The run goes on from its last saved round when that starts again: "
+    "wardround-coordinator start"
+)
+_EARLIER_PROCESS = "It goes on when an earlier process of it has saved its round and ended."
 
 
 class StartedRun(Protocol):
@@ -62,16 +74,29 @@ class RunStarter(Protocol):
         """End it and delete what it exchanged."""
 
 
-_Asked = Literal["stopped", "interrupted"]
+_Asked = Literal["stopped", "waiting"]
 
 
 @dataclass
 class _Running:
-    lock: FileLock
     task: asyncio.Task[None] | None = None
     process: asyncio.subprocess.Process | None = None
     #: How the run ends when it was asked to, and why.
     asked: tuple[_Asked, str] | None = None
+    _is_asked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def ask(self, state: _Asked, message: str) -> None:
+        """Ask it to end, also where it is between two processes."""
+        self.asked = (state, message)
+        self._is_asked.set()
+        if self.process is not None and self.process.returncode is None:
+            self.process.send_signal(signal.SIGTERM)
+
+    async def pause(self, seconds: float) -> None:
+        """Wait, but not beyond the moment in which it is asked to end."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._is_asked.wait()
 
 
 class Supervisor:
@@ -103,6 +128,23 @@ class Supervisor:
         """Raise ConfigurationError when there is no run of this name."""
         self._book.read(name)
 
+    def go_on(self) -> None:
+        """Go on with the runs that were under way when the service ended.
+
+        What was running then was killed with the service; what waits was stopped in order.
+        """
+        for entry in self._book.under_way():
+            if entry.stopping:
+                self._note(entry.moved("stopped", _by_the_operator(entry.run)))
+                continue
+            place = self._folder.run(entry.run)
+            killed = entry.killed(place.last_round()) if entry.state == "running" else entry
+            if killed.kills > _RESTARTS:
+                self._note(self._given_up(killed, "its service was killed"))
+                continue
+            log(__name__).info("run goes on", run=entry.run, after_round=place.last_round())
+            self._begin(killed)
+
     async def resume(self, name: str) -> None:
         """Go on with a run from its last saved round."""
         entry = self._book.read(name)
@@ -112,7 +154,7 @@ class Supervisor:
         if entry.state == "done":
             message = f"{name} is done. Its model: wardround-coordinator export {name}"
             raise ConfigurationError(message)
-        self._begin(entry)
+        self._begin(entry.model_copy(update={"kills": 0, "stopping": False}))
 
     async def stop(self, name: str) -> None:
         """Stop a run and return when its process has ended."""
@@ -121,7 +163,9 @@ class Supervisor:
         if found is None:
             message = f"{name} is not under way; it is {entry.state}."
             raise ConfigurationError(message)
-        await self._end(found, "stopped", how_to_resume(name, "Stopped by the operator."))
+        # So that it stays stopped where the service ends before the run's process does.
+        self._note(entry.model_copy(update={"stopping": True}))
+        await self._end(found, "stopped", _by_the_operator(name))
 
     async def ask(
         self, config: RunConfig, seconds: float, *, seed: int = 0, cohorts: bool = False
@@ -158,38 +202,23 @@ class Supervisor:
         return {name: [str(item) for item in found] for name, found in json.loads(said).items()}
 
     async def close(self) -> None:
-        """Stop all runs; they can be resumed."""
+        """Stop all runs; they go on when the service starts again."""
         self._closing = True
         await asyncio.gather(
-            *(
-                self._end(found, "interrupted", how_to_resume(name, "The service was stopped."))
-                for name, found in self._running.items()
-            )
+            *(self._end(found, "waiting", _WITH_THE_SERVICE) for found in self._running.values())
         )
 
     def _begin(self, entry: RunEntry) -> None:
         if self._closing:
             message = "The service is stopping. Start it again: wardround-coordinator start"
             raise ConfigurationError(message)
-        try:
-            lock = FileLock(self._folder.run(entry.run).lock)
-        except Taken as error:
-            message = (
-                f"An earlier process of {entry.run} is still saving its round. "
-                f"Try again in {self.stop_seconds:.0f} s."
-            )
-            raise ConfigurationError(message) from error
-        # So that nobody reads of the end of an earlier attempt.
-        self._folder.run(entry.run).status.unlink(missing_ok=True)
-        self._book.write(entry.moved("waiting", "It begins."))
-        running = _Running(lock=lock)
+        self._note(entry.moved("waiting", "It begins."))
+        running = _Running()
         self._running[entry.run] = running
         running.task = asyncio.ensure_future(self._follow(entry, running))
 
     async def _end(self, running: _Running, state: _Asked, message: str) -> None:
-        running.asked = (state, message)
-        if running.process is not None and running.process.returncode is None:
-            running.process.send_signal(signal.SIGTERM)
+        running.ask(state, message)
         assert running.task is not None  # noqa: S101 - set where it was made
         done, _ = await asyncio.wait({running.task}, timeout=self.stop_seconds)
         if not done and running.process is not None and running.process.returncode is None:
@@ -197,39 +226,77 @@ class Supervisor:
         await asyncio.wait({running.task})
 
     async def _follow(self, entry: RunEntry, running: _Running) -> None:
-        """Run a run's process to its end and write down how it ended."""
+        """Run a run's processes to its end and write down how it ended."""
         try:
-            ended = await self._outcome(entry, running)
+            lock = await self._locked(entry, running)
+            try:
+                ended = await self._outcome(entry, running, lock)
+            finally:
+                if lock is not None:
+                    lock.close()
         except (OSError, WardroundError) as error:
             ended = entry.moved("failed", str(error), ExitCode.RUN_FAILED)
         self._note(ended)
-        running.lock.close()
         del self._running[entry.run]
         log(__name__).info("run ended", run=entry.run, state=ended.state, message=ended.message)
 
-    async def _outcome(self, entry: RunEntry, running: _Running) -> RunEntry:
-        code: int | None = None
-        kills = 0
+    async def _locked(self, entry: RunEntry, running: _Running) -> FileLock | None:
+        """Return the lock of the run's folder, or None where it is asked to end before.
+
+        A process of the service before may still be saving its round; it was told to end.
+        """
+        place, told = self._folder.run(entry.run), False
         while running.asked is None:
-            code = await self._once(entry, running, kills)
-            if code == ExitCode.DONE or (code > 0 and running.asked is None):
+            try:
+                lock = FileLock(place.lock)
+            except Taken:
+                if not told:
+                    told = True
+                    self._note(entry.moved("waiting", _EARLIER_PROCESS))
+                await running.pause(_LOCK_SECONDS)
+                continue
+            # So that nobody reads of the end of an earlier attempt.
+            place.status.unlink(missing_ok=True)
+            return lock
+        return None
+
+    async def _outcome(self, entry: RunEntry, running: _Running, lock: FileLock | None) -> RunEntry:
+        """Start processes until one ends the run."""
+        code, pause, place = None, _SHORTEST_PAUSE, self._folder.run(entry.run)
+        note = f"Goes on after round {place.last_round()}." if place.last_round() else ""
+        while lock is not None and running.asked is None:
+            code = await self._once(entry.moved("running", note), running, lock)
+            if running.asked is not None and code != ExitCode.DONE:
+                break
+            if code == ExitCode.TRY_AGAIN:
+                reason = self._said(entry)
+                log(__name__).warning("run is tried again", run=entry.run, why=reason)
+                note = f"{reason} It is tried again every now and then."
+                self._note(entry.moved("waiting", note))
+                await running.pause(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            elif code < 0 or code == ExitCode.INTERRUPTED:  # told to end, and not by us
+                entry = entry.killed(place.last_round())
+                name = _signal_name(-code if code < 0 else signal.SIGTERM)
+                log(__name__).warning("run was killed", run=entry.run, signal=name)
+                if entry.kills > _RESTARTS:
+                    return self._given_up(entry, f"its process was, by {name}")
+                note = f"Started again after it was killed {entry.kills} times."
+            else:
                 return self._judged(entry, code)
-            if running.asked is None:
-                kills += 1
-                log(__name__).warning("run was killed", run=entry.run, signal=-code, times=kills)
-                if kills > _RESTARTS:
-                    return self._given_up(entry, kills, -code)
+        assert running.asked is not None  # noqa: S101 - else the loop goes on
         state, message = running.asked
         return entry.moved(state, message, code)
 
-    def _given_up(self, entry: RunEntry, kills: int, number: int) -> RunEntry:
+    def _given_up(self, entry: RunEntry, last: str) -> RunEntry:
         reason = (
-            f"Its process was killed {kills} times, last by {_signal_name(number)} (SIGKILL is "
-            f"mostly too little memory). See {self._log_path(entry.run)}."
+            f"It was killed {entry.kills} times after round {entry.kills_after} was saved, and did "
+            f"not get further; last {last} (SIGKILL is mostly too little memory). "
+            f"See {self._log_path(entry.run)}."
         )
         return entry.moved("failed", how_to_resume(entry.run, reason), ExitCode.RUN_FAILED)
 
-    async def _once(self, entry: RunEntry, running: _Running, kills: int) -> int:
+    async def _once(self, entry: RunEntry, running: _Running, lock: FileLock) -> int:
         """Start the process once and return its exit status, negative for a signal."""
         started = await asyncio.to_thread(self._starter.start_run, entry.run)
         try:
@@ -244,13 +311,13 @@ class Supervisor:
                     env=_environment(started.token),
                     # The lock lives as long as the process, even when the service is killed; a
                     # Ctrl-C in the service's terminal is the service's to pass on.
-                    pass_fds=(running.lock.fd,),
+                    pass_fds=(lock.fd,),
                     start_new_session=True,
                 )
             if running.asked is not None:  # asked while it was being started
                 running.process.send_signal(signal.SIGTERM)
-            note = f"Started again after it was killed {kills} times." if kills else ""
-            self._note(entry.moved("running", note))
+            else:
+                self._note(entry)
             return await running.process.wait()
         finally:
             running.process = None
@@ -258,14 +325,17 @@ class Supervisor:
 
     def _judged(self, entry: RunEntry, code: int) -> RunEntry:
         """Return how a run ended by itself."""
-        status = view_of(self._folder.run(entry.run)).status
-        said = status.message if status is not None else ""
         if code == ExitCode.DONE:
-            return entry.moved("done", said or "All rounds are done.", code)
-        if code == ExitCode.INTERRUPTED:
-            reason = "Its process was asked to stop."
-            return entry.moved("interrupted", how_to_resume(entry.run, reason), code)
-        return entry.moved("failed", said or self._last_line(entry.run), code)
+            return entry.moved("done", self._on_board(entry) or "All rounds are done.", code)
+        return entry.moved("failed", self._said(entry), code)
+
+    def _said(self, entry: RunEntry) -> str:
+        """Return the last word of a run's process."""
+        return self._on_board(entry) or self._last_line(entry.run)
+
+    def _on_board(self, entry: RunEntry) -> str:
+        status = view_of(self._folder.run(entry.run)).status
+        return status.message if status is not None else ""
 
     def _note(self, entry: RunEntry) -> None:
         """Write run.json; a full disk must not end a run, or leave its process alone."""
@@ -286,6 +356,10 @@ class Supervisor:
         lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         last = lines[-1][:_LONGEST_MESSAGE] if lines else "It ended without a word."
         return f"{last} (the whole log is {path})"
+
+
+def _by_the_operator(name: str) -> str:
+    return how_to_resume(name, "Stopped by the operator.")
 
 
 def _environment(token: str) -> dict[str, str]:

@@ -27,7 +27,7 @@ from common.messages.wire import (
 )
 from common.platform.errors import RunFailed, RunGone
 from server.files.status_writer import Board, Phase
-from server.rounds.late_answers import Deadline, late, patience_of
+from server.rounds.late_answers import Deadline, awake, late, patience_of
 from server.rounds.non_admission_reasons import Fault
 from server.rounds.quorum import may_start
 from server.rounds.run_setting import RunSetting
@@ -68,7 +68,7 @@ class FlowerSites:
         """
         config = self._setting.config
         quorum = config.aggregation.smallest_quorum
-        start = time.monotonic()
+        start = awake()
         patience = 0.0 if self._waited else self._setting.round_seconds
         ends = start + config.exchange.wait_hours * 3600
         phase, number = self._board.phase, self._board.round
@@ -76,14 +76,14 @@ class FlowerSites:
             members = self._setting.members()
             nodes = self.propose()
             ready = self.approval.ready(nodes)
-            settled = self.approval.settled(members) or time.monotonic() > start + patience
+            settled = self.approval.settled(members) or awake() > start + patience
             if may_start(config, ready, settled=settled):
                 self._waited = True
                 self._board.begin(phase, number)
                 return ready
             if not self.approval.open:  # else somebody who was asked has not answered yet
                 self.approval.check_quorum(members, quorum)
-            if time.monotonic() > ends:
+            if awake() > ends:
                 raise RunFailed(self.approval.why_waiting(members, quorum))
             if self._board.phase != "approval":
                 self._board.begin("approval", number)
@@ -124,9 +124,10 @@ class FlowerSites:
         open_ = {name: Asked() for name in members}
         largest = largest_answer(request)
         self._post(request, open_, deadline)
-        looked, answered = time.monotonic(), 0
+        looked, answered = awake(), 0
         while open_ and not deadline.is_over:
             self._look(open_, members, largest)
+            self._board.wait_until(deadline.ends)
             for name in [n for n, asked in open_.items() if asked.answer is not None]:
                 # In no local: a generator keeps those while it waits, and the update with them.
                 finished = [a for a in [self._finish(name, open_[name], wanted)] if a is not None]
@@ -134,10 +135,10 @@ class FlowerSites:
                     del open_[name]
                     answered += 1
                     yield finished.pop()
-            if time.monotonic() - looked > _NODES_SECONDS:
+            if awake() - looked > _NODES_SECONDS:
                 self._post(request, open_, deadline)
                 yield from self._give_up(open_, answered)
-                looked = time.monotonic()
+                looked = awake()
             self._board.write()
             if not any(a.names for a in open_.values()) or any(a.answer for a in open_.values()):
                 time.sleep(_LOOK_SECONDS)

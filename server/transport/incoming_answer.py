@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from common.messages.signed_envelope import unseal
 from common.messages.signing_key import verify
 from common.messages.wire import Answer, Message
 from common.platform.errors import AnswerNotAdmitted
+from server.rounds.late_answers import awake
 from server.rounds.non_admission_reasons import Fault
 from server.rounds.update_admission import NotAdmitted
 from server.transport.runtime import AnswerTooLarge, Arrival, Runtime
@@ -34,7 +34,7 @@ class Arriving:
     folder: Path
     largest: int  # bytes that all of it may have
     received: int = 0  # bytes so far
-    since: float = field(default_factory=time.monotonic)  # when it was announced
+    since: float = field(default_factory=awake)  # when it was announced, on the run's clock
     receipt: str = ""  # of the site's records; known once the answer was opened
 
     def fetch(self, runtime: Runtime) -> bool:

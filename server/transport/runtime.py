@@ -114,7 +114,9 @@ class _OperatorHeaders:
 
 
 class Runtime:
-    """The calls of one run; RunFailed when it is over for the SuperLink.
+    """The calls of one run; RunFailed when the SuperLink refuses one.
+
+    LinkDown when it knows the run no more, or cannot answer: another process may begin there anew.
 
     A SuperLink that is away is waited for without end, since it may be a machine that stands still.
     Where the service has ended, this process ends with it (server/processes/run_process.py).
@@ -288,5 +290,9 @@ def _explained() -> Iterator[None]:
         text = error.response.text[:200]
         if error.response.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
             raise AnswerTooLarge(text) from error
-        message = f"The SuperLink ended the run: {error.response.status_code} {text}"
+        status = error.response.status_code
+        if status == httpx.codes.UNAUTHORIZED or error.response.is_server_error:
+            message = f"The SuperLink lost the run: {status} {text}"
+            raise LinkDown(message) from error
+        message = f"The SuperLink ended the run: {status} {text}"
         raise RunFailed(message) from error

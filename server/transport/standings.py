@@ -7,7 +7,6 @@ the log and counted against its site (server/rounds/approval.py).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 
 from common.messages.answer_sizes import largest_answer
@@ -18,6 +17,7 @@ from common.platform.errors import AnswerNotAdmitted, RunGone
 from common.platform.logs import log
 from server.files.status_writer import Board
 from server.rounds.approval import Approval
+from server.rounds.late_answers import awake
 from server.rounds.run_setting import RunSetting
 from server.transport.incoming_answer import Arriving
 from server.transport.runtime import AnswerBounds, Arrival, NodeFacts, Runtime
@@ -98,7 +98,7 @@ class Standings:
             arriving.close(self._runtime)
             if asked in self.approval.open:
                 self.approval.take(asked, answer)
-        elif time.monotonic() - arriving.since > _LONGEST_SECONDS:
+        elif awake() - arriving.since > _LONGEST_SECONDS:
             message = f"it was announced and did not come within {_LONGEST_SECONDS:g} s"
             raise AnswerNotAdmitted(message)
 

@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,9 +50,9 @@ def undisturbed(two: Federation, tmp_path_factory: pytest.TempPathFactory) -> st
 
 @pytest.fixture
 def order(two: Federation, tmp_path: Path) -> Callable[..., RunAt]:
-    def start(name: str, rounds: int = 4, **more: str) -> RunAt:
+    def start(name: str, rounds: int = 4, size: Size = SIZE, **more: str) -> RunAt:
         two.start()
-        path = table_config(tmp_path, name, rounds=rounds, more=more, size=SIZE)
+        path = table_config(tmp_path, name, rounds=rounds, more=more, size=size)
         return two.coordinator.run(path)
 
     return start
@@ -149,9 +150,7 @@ def test_a_service_killed_idle_training_uploading_aggregating_and_saving(
             run.reach(phase, number)
         two.coordinator.program.kill()
         two.coordinator.start()
-        assert run.state == "interrupted"
-        assert "resume" in run.message
-        two.coordinator.resume(run)
+        assert run.state in {"waiting", "running"}  # it goes on by itself
     run.end(LONG)
     assert bits(sound(two, run, 4)) == undisturbed
     resumed = [x["after_round"] for x in lines(run.place.journal) if x["event"] == "resumed"]
@@ -162,8 +161,8 @@ def test_a_service_killed_idle_training_uploading_aggregating_and_saving(
 def test_a_pause_is_no_failure(
     two: Federation, order: Callable[..., RunAt], undisturbed: str, who: str
 ) -> None:
-    """A machine is suspended, or too busy, for longer than Flower waits for a word of a run."""
-    run = order(f"pause-{who}")
+    """A machine is suspended, or too busy, for longer than Flower or a round waits for anybody."""
+    run = order(f"pause-{who}", size=replace(SIZE, minutes=PAUSE_SECONDS / 90))
     run.reach("training", 1)
     east = two.sites["east"].program
     processes = {"run": run.pid, "service": two.coordinator.program.pid, "site": east.pid}
@@ -196,9 +195,8 @@ def test_kills_at_random_moments_change_nothing(
                 kill_if_there(site.worker)
             case "process":
                 kill_if_there(run.pid)
-            case _ if run.state in {"waiting", "running"}:
+            case _:
                 two.coordinator.program.kill()
                 two.coordinator.start()
-                two.coordinator.resume(run)
     run.end(LONG)
     assert bits(sound(two, run, 4)) == undisturbed

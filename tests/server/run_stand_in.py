@@ -1,6 +1,8 @@
 """Stands in for a run's process: does what the configuration's description says.
 
-done | fail | hang | deaf (hangs and ignores SIGTERM) | die-N (kills itself N times) | lock
+done | fail | hang | deaf (hangs and ignores SIGTERM) | die-N (kills itself N times) |
+end-N (ends N times as if it had been told to) | lost-N (N times: the service lost it) |
+save-N (kills itself N times, each time after it saved a round more)
 """
 
 from __future__ import annotations
@@ -32,6 +34,14 @@ def main(folder: Folder, run: str) -> int:
     print(f"{task} as {os.getpid()}", flush=True)  # noqa: T201 - into the run's log
     if task.startswith("die-") and starts <= int(task.removeprefix("die-")):
         os.kill(os.getpid(), signal.SIGKILL)
+    if task.startswith("save-") and starts <= int(task.removeprefix("save-")):
+        place.state.mkdir(exist_ok=True)
+        (place.state / f"round-{starts:05d}.json").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if task.startswith("end-") and starts <= int(task.removeprefix("end-")):
+        return ExitCode.INTERRUPTED
+    if task.startswith("lost-") and starts <= int(task.removeprefix("lost-")):
+        return ExitCode.TRY_AGAIN
     if task == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if task in {"hang", "deaf"}:

@@ -16,7 +16,8 @@ from common.config.run_config import RunConfig, load_config
 from common.platform.errors import ConfigurationError, ExitCode
 from common.platform.file_lock import FileLock, Taken
 from server.files.folder import Folder
-from server.service.run_book import RunBook, RunEntry
+from server.service import supervision
+from server.service.run_book import RunBook, RunEntry, RunState
 from server.service.supervision import SERVICE, Supervisor
 
 pytestmark = pytest.mark.processes
@@ -65,6 +66,14 @@ class Runs:
                 await asyncio.sleep(0.02)
         return self.entry(name)
 
+    async def next_life(self, *, killed: bool = False) -> None:
+        """End the supervisor and let another go on, as where the service starts again."""
+        await self.supervisor.close()
+        if killed:  # nobody notes how it ended
+            RunBook(self.folder).write(self.entry().moved("running"))
+        self.supervisor = Supervisor(self.folder, self.starter, stop_seconds=5, command=STAND_IN)
+        self.supervisor.go_on()
+
     async def ready(self, name: str = "demo") -> None:
         async with asyncio.timeout(20):
             while not (self.folder.run(name).path / "ready").exists():  # noqa: ASYNC110 - a file
@@ -86,8 +95,9 @@ def go(
         async def within() -> None:
             folder, starter = Folder(tmp_path), Starter()
             supervisor = Supervisor(folder, starter, stop_seconds=stop_seconds, command=STAND_IN)
-            await story(Runs(folder, starter, supervisor))
-            await supervisor.close()
+            runs = Runs(folder, starter, supervisor)
+            await story(runs)
+            await runs.supervisor.close()
             assert sorted(starter.ended) == list(range(1, len(starter.begun) + 1))
 
         asyncio.run(within())
@@ -172,6 +182,42 @@ def test_a_run_that_is_killed_again_and_again_is_given_up(go: Go) -> None:
     go(story)
 
 
+def test_a_run_that_gets_on_is_not_given_up_however_often_it_is_killed(go: Go) -> None:
+    async def story(runs: Runs) -> None:
+        await runs.supervisor.order(that("save-6"), 0)
+        assert (await runs.over()).state == "done"
+        assert len(runs.tokens()) == 7
+
+    go(story)
+
+
+@pytest.mark.parametrize("ends", ["end-2", "lost-5"])
+def test_a_run_that_ended_for_no_fault_of_its_own_is_started_again(
+    go: Go, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    """The machine goes down and tells every process, or the service had lost the run."""
+    monkeypatch.setattr(supervision, "_SHORTEST_PAUSE", 0.01)
+
+    async def story(runs: Runs) -> None:
+        await runs.supervisor.order(that(ends), 0)
+        entry = await runs.over()
+        assert (entry.state, entry.exit_code) == ("done", 0)
+
+    go(story)
+
+
+def test_a_run_between_two_tries_is_stopped_at_once(go: Go) -> None:
+    async def story(runs: Runs) -> None:
+        await runs.supervisor.order(that("lost-9"), 0)
+        async with asyncio.timeout(20):
+            while "tried again" not in runs.entry().message:  # noqa: ASYNC110 - a file
+                await asyncio.sleep(0.01)
+        await runs.supervisor.stop("demo")
+        assert runs.entry().state == "stopped"
+
+    go(story)
+
+
 def test_a_run_is_stopped_and_resumed(go: Go) -> None:
     async def story(runs: Runs) -> None:
         await runs.supervisor.order(that("hang"), 0)
@@ -204,7 +250,7 @@ def test_a_run_that_does_not_stop_is_killed_and_not_started_again(go: Go) -> Non
     go(story, stop_seconds=0.3)
 
 
-def test_runs_are_interrupted_when_the_service_stops(go: Go) -> None:
+def test_runs_wait_where_the_service_stops_and_go_on_with_its_next_life(go: Go) -> None:
     async def story(runs: Runs) -> None:
         await runs.supervisor.order(that("hang"), 0)
         await runs.supervisor.order(that("hang"), 1)
@@ -213,10 +259,13 @@ def test_runs_are_interrupted_when_the_service_stops(go: Go) -> None:
         await runs.supervisor.close()
         for name in ("demo", "demo-2"):
             entry = runs.entry(name)
-            assert entry.state == "interrupted"
-            assert f"wardround-coordinator resume {name}" in entry.message
+            assert entry.state == "waiting"
+            assert "wardround-coordinator start" in entry.message
         with pytest.raises(ConfigurationError, match="is stopping"):
             await runs.supervisor.order(that("done"), 0)
+        for _ in range(5):  # nobody killed anything: however often it is restarted
+            await runs.next_life()
+        assert runs.entry().kills == 0
 
     go(story)
 
@@ -240,13 +289,33 @@ def test_two_processes_never_work_in_one_runs_folder(go: Go) -> None:
     async def story(runs: Runs) -> None:
         await runs.supervisor.order(that("hang"), 0)
         await runs.ready()
-        other = Supervisor(runs.folder, Starter(), stop_seconds=1, command=STAND_IN)
-        with pytest.raises(ConfigurationError, match="still saving its round"):
-            await other.resume("demo")  # what a restarted service would do
         process = runs.supervisor._running["demo"].process
         assert process is not None
         # Held by the process itself, so that it still is when the service is killed.
         assert runs.folder.run("demo").lock in open_files(process.pid)
+        other = Supervisor(runs.folder, Starter(), stop_seconds=1, command=STAND_IN)
+        other.go_on()  # what a restarted service does
+        async with asyncio.timeout(20):
+            while "an earlier process" not in runs.entry().message:  # noqa: ASYNC110 - a file
+                await asyncio.sleep(0.01)
+        assert len(runs.tokens()) == 1
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(20):
+            while len(runs.tokens()) < 2:  # noqa: ASYNC110 - a file
+                await asyncio.sleep(0.01)
+        await other.close()
+
+    go(story)
+
+
+def test_a_run_that_waits_for_an_earlier_process_can_be_stopped(go: Go) -> None:
+    async def story(runs: Runs) -> None:
+        entry = RunBook(runs.folder).order(that("done"), 0, ())
+        with FileLock(runs.folder.run(entry.run).lock):
+            runs.supervisor.go_on()
+            await runs.supervisor.stop("demo")
+        assert runs.entry().state == "stopped"
+        assert runs.starter.begun == []
 
     go(story)
 
@@ -266,14 +335,57 @@ def test_the_lock_of_a_run_outlives_its_service(tmp_path: Path) -> None:
     FileLock(path).close()
 
 
-def test_what_a_killed_service_left_under_way_is_interrupted(tmp_path: Path) -> None:
+def test_only_what_was_under_way_goes_on_with_the_service(go: Go) -> None:
+    """What a person stopped stays stopped, also where the service ended before it had."""
+
+    async def story(runs: Runs) -> None:
+        book = RunBook(runs.folder)
+        left: list[tuple[RunState, bool]] = [
+            ("waiting", False),
+            ("running", False),
+            ("running", True),
+            ("interrupted", False),
+            ("stopped", True),
+            ("failed", False),
+            ("done", False),
+        ]
+        for state, stopping in left:
+            entry = book.order(that("hang"), 0, ()).moved(state)
+            book.write(entry.model_copy(update={"stopping": stopping}))
+        broken = book.order(that("hang"), 0, ())
+        runs.folder.run(broken.run).run.write_text("{")
+        await runs.next_life()
+        await runs.ready("demo")
+        await runs.ready("demo-2")
+        assert sorted(runs.starter.begun) == ["demo", "demo-2"]
+        states = [runs.entry(f"demo-{n}").state for n in range(3, 8)]
+        assert states == ["stopped", "interrupted", "stopped", "failed", "done"]
+        assert "wardround-coordinator resume demo-3" in runs.entry("demo-3").message
+        assert [runs.entry(name).kills for name in ("demo", "demo-2")] == [0, 1]
+
+    go(story)
+
+
+def test_a_run_with_which_the_service_is_killed_again_and_again_is_given_up(go: Go) -> None:
+    async def story(runs: Runs) -> None:
+        await runs.supervisor.order(that("hang"), 0)
+        for life in range(1, 4):
+            await runs.next_life(killed=True)
+            assert runs.entry().kills == life
+        await runs.next_life(killed=True)
+        assert runs.entry().state == "failed"
+        assert "wardround-coordinator resume demo" in runs.entry().message
+        await runs.supervisor.resume("demo")  # a person may mend it, and then it has three again
+        await runs.ready()
+        assert runs.entry().kills == 0
+
+    go(story)
+
+
+def test_a_run_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
     book = RunBook(Folder(tmp_path))
-    for state in ("waiting", "running", "done"):
-        entry = book.order(that("done"), 0, ())
-        book.write(entry.moved(state))
-    assert book.interrupt_all() == ["demo", "demo-2"]
-    assert "wardround-coordinator resume demo-2" in book.read("demo-2").message
-    assert book.read("demo-3").state == "done"
+    for _ in range(3):
+        book.order(that("done"), 0, ())
     with pytest.raises(ConfigurationError, match="no run 'other'; there are: demo, demo-2"):
         book.read("other")
     with pytest.raises(ConfigurationError, match="no name of a run"):
