@@ -1,7 +1,7 @@
 """The same rounds on Flower as it comes: its own SuperLink, SuperNodes and processes.
 
-Two nodes answer a model of 1,000 parameters with itself, so what is measured is the way there and
-back. Only the way is compared: nothing here is encrypted, signed or kept on disk.
+Nodes answer a model with itself, so what is measured is the way there and back. Only the way is
+compared: nothing here is encrypted, signed or kept on disk.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ clientapp = "stock.client:app"
 
 [tool.flwr.app.config]
 rounds = {rounds}
+nodes = {nodes}
+parameters = {parameters}
 marks = "{marks}"
 """
 _SERVER = """
@@ -53,9 +55,14 @@ class Timed(FedAvg):
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    strategy = Timed(fraction_evaluate=0.0, min_train_nodes=2, min_available_nodes=2)
-    strategy.marks = context.run_config["marks"]
-    weights = ArrayRecord([np.zeros(1000, np.float32)])
+    config = context.run_config
+    strategy = Timed(
+        fraction_evaluate=0.0,
+        min_train_nodes=config["nodes"],
+        min_available_nodes=config["nodes"],
+    )
+    strategy.marks = config["marks"]
+    weights = ArrayRecord([np.zeros(config["parameters"], np.float32)])
     strategy.start(grid=grid, initial_arrays=weights, num_rounds=context.run_config["rounds"])
 """
 _CLIENT = """
@@ -73,10 +80,13 @@ def train(msg: Message, context: Context) -> Message:
 """
 
 
-def round_seconds(folder: Path, rounds: int) -> list[float]:
+def round_seconds(
+    folder: Path, rounds: int, *, nodes: int = 2, parameters: int = 1000
+) -> list[float]:
     """Return the seconds between the ends of so many rounds."""
     marks = folder / "marks"
-    _write_app(folder / "app", rounds + 1, marks)
+    config = _PYPROJECT.format(rounds=rounds + 1, nodes=nodes, parameters=parameters, marks=marks)
+    _write_app(folder / "app", config)
     home = folder / "home"
     home.mkdir()
     port = free_port()
@@ -95,9 +105,9 @@ def round_seconds(folder: Path, rounds: int) -> list[float]:
             ],
             more,
         )
-        for name in ("one", "two"):
+        for number in range(nodes):
             processes.start(
-                name,
+                f"node-{number}",
                 [
                     BIN / "flower-supernode",
                     "--insecure",
@@ -114,7 +124,7 @@ def round_seconds(folder: Path, rounds: int) -> list[float]:
             f'[superlink.here]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
         )
         _run(folder / "app", more)
-        times = waited("Flower's rounds", lambda: _times(marks, rounds + 1), 120.0)
+        times = waited("Flower's rounds", lambda: _times(marks, rounds + 1), 400.0)
     return [after - before for before, after in pairwise(times)]
 
 
@@ -140,10 +150,10 @@ def _run(app: Path, more: dict[str, str]) -> None:
     waited("flwr run", begun)
 
 
-def _write_app(folder: Path, rounds: int, marks: Path) -> None:
+def _write_app(folder: Path, config: str) -> None:
     package = folder / "stock"
     package.mkdir(parents=True)
-    (folder / "pyproject.toml").write_text(_PYPROJECT.format(rounds=rounds, marks=marks))
+    (folder / "pyproject.toml").write_text(config)
     (package / "__init__.py").write_text("")
     (package / "server.py").write_text(_SERVER)
     (package / "client.py").write_text(_CLIENT)

@@ -39,6 +39,8 @@ MAY_IMPORT_FLOWER = {
     "client/transport/fleet_client.py",
     "client/transport/headers.py",
     "server/transport/runtime.py",
+    "server/service/calls/frequent_calls.py",
+    "server/service/calls/object_files.py",
     "server/service/superlink.py",
     "server/service/task_leases.py",
     "server/aggregation/flower_strategy.py",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from common.platform.logs import log
 from server.enrolment.enrolment_pages import enrolment_pages
@@ -17,23 +17,25 @@ from server.enrolment.registry import EnrolledSite, Enrolment, invite_sites
 from server.files.coordinator_yaml import Settings
 from server.files.folder import Folder
 from server.service.answer_allowances import Allowances, Overdraft
+from server.service.calls.frequent_calls import (
+    FLEET_PULL,
+    FLEET_PUSH,
+    RUNTIME_PULL,
+    RUNTIME_PUSH,
+    TASK_HEADER,
+    FrequentCalls,
+    Unauthorized,
+    fleet_calls,
+    runtime_calls,
+    task_token,
+)
 from server.service.listeners import Listeners
 from server.service.message_delivery import DeliveryMiddleware, PushSignal
-from server.service.object_turns import ObjectTurns
 from server.service.operator_guard import OperatorGuard
 from server.service.run_guard import RunGuard
 from server.service.site_authentication import KEY_HEADER, AcceptedSites, Member
 from server.service.site_guard import LARGEST_BODY, SiteGuard
-from server.service.superlink import (
-    FLEET_PULL,
-    FLEET_PUSH,
-    OBJECT_PATHS,
-    RUNTIME_PULL,
-    RUNTIME_PUSH,
-    TASK_HEADER,
-    SuperLink,
-    refusal_of,
-)
+from server.service.superlink import SuperLink, refusal_of
 
 
 class Gateway:
@@ -55,7 +57,6 @@ class Gateway:
             raise
         self._to_sites, self._to_runs = PushSignal(), PushSignal()
         self._allowances = Allowances()
-        self._flower = ObjectTurns(self.superlink.app, OBJECT_PATHS, LARGEST_BODY)
 
     async def serve(self, ours: ASGIApp) -> None:
         """Answer until `stop`; `ours` answers /api/... and /metrics of the operator."""
@@ -117,8 +118,17 @@ class Gateway:
         pages = enrolment_pages(
             self.enrolment, coordinator=self._settings.name, authority=self._folder.ca.read_bytes()
         )
+
+        def node(scope: Scope) -> int:
+            member = self._members.shown_by(scope)
+            if member is None:
+                raise Unauthorized
+            return member.node_id
+
+        state = self.superlink.state
+        calls = FrequentCalls(self.superlink.app, fleet_calls(state), node, LARGEST_BODY)
         fleet = DeliveryMiddleware(
-            self._flower,
+            calls,
             pull=FLEET_PULL,
             push=FLEET_PUSH,
             caller=KEY_HEADER,
@@ -132,8 +142,10 @@ class Gateway:
         return SiteGuard(fleet, self._members, pages=pages, refusal_of=refusal)
 
     def _operator_app(self, ours: ASGIApp) -> ASGIApp:
+        state = self.superlink.state
+        calls = FrequentCalls(self.superlink.app, runtime_calls(state), task_token, LARGEST_BODY)
         runtime = DeliveryMiddleware(
-            self._flower,
+            calls,
             pull=RUNTIME_PULL,
             push=RUNTIME_PUSH,
             caller=TASK_HEADER,

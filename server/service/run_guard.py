@@ -12,7 +12,8 @@ from common.messages.answer_sizes import SMALL_ANSWER
 from common.messages.pull_headers import ANSWER_SECONDS_HEADER, LARGEST_ANSWER_HEADER
 from server.http.asgi import ClientGone, TooLarge, header, read_body, refuse, replayed
 from server.service.answer_allowances import Allowances
-from server.service.superlink import RUNTIME_PULL_OBJECT, RUNTIME_PUSH, asked_of, wanted_object
+from server.service.calls.frequent_calls import RUNTIME_PULL_OBJECT, RUNTIME_PUSH
+from server.service.superlink import asked_of, wanted_object
 
 #: Of messages whose sender says nothing.
 _SECONDS = 3600.0

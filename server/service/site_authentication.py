@@ -98,6 +98,13 @@ class AcceptedSites:
             raise TrustRefused("This request came before. Sign it anew.")
         return SignedCaller(member=member, body_sha256=request.body_sha256)
 
+    def shown_by(self, scope: Scope) -> Member | None:
+        """Return the site whose key a request names; that it has signed is checked before."""
+        try:
+            return self._by_key.get(b64decode(header(scope, KEY_HEADER) or "", validate=True))
+        except binascii.Error:
+            return None
+
     def _new(self) -> Replays:
         return Replays(began=self._began, lasts_seconds=OLDEST_SECONDS)
 

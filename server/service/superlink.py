@@ -22,7 +22,7 @@ from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, Status
 from flwr.proto.fleet_pb2 import PushMessagesRequest
 from flwr.proto.message_pb2 import Metadata, PullObjectRequest, PushObjectRequest
 from flwr.proto.runtime_pb2 import PushAppMessagesRequest
-from flwr.server.superlink.linkstate import LinkState, LinkStateFactory
+from flwr.server.superlink.linkstate import LinkStateFactory
 from flwr.supercore.constant import NOOP_FEDERATION_ID, NodeStatus, TaskType
 from flwr.supercore.fab import Fab
 from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
@@ -39,17 +39,10 @@ from common.messages.signing_key import public_pem
 from common.platform.code_hash import RELEASE, bundle, bundle_hash
 from common.platform.errors import RunFailed, StateDamaged, TrustRefused
 from server.service.answer_allowances import Allowances, Overdraft
+from server.service.calls.frequent_calls import FLEET_PUSH, FLEET_PUSH_OBJECT
+from server.service.calls.object_files import ObjectFiles
 from server.service.site_authentication import Member
 from server.service.task_leases import LeasingState
-
-FLEET_PULL, FLEET_PUSH = "/v1/fleet/pull-messages", "/v1/fleet/push-messages"
-FLEET_PUSH_OBJECT, RUNTIME_PULL_OBJECT = "/v1/fleet/push-object", "/v1/runtime/pull-object"
-RUNTIME_PULL, RUNTIME_PUSH = "/v1/runtime/pull-messages", "/v1/runtime/push-messages"
-#: Calls that carry an object, of up to 5 MB.
-OBJECT_PATHS = frozenset(
-    f"/v1/{api}/{call}-object" for api in ("fleet", "runtime") for call in ("push", "pull")
-)
-TASK_HEADER = b"flwr-task-token"
 
 
 class _NoLifespan:
@@ -81,9 +74,10 @@ class SuperLink:
         try:
             fastapi = create_app(config, _NoLifespan)  # type: ignore[arg-type]  # only these two are called
             factory: LinkStateFactory = fastapi.state.linkstate_factory
-            state = LeasingState(
-                str(database), factory.federation_manager, factory.objectstore_factory.store()
-            )
+            objects = ObjectFiles(str(database), database.with_name("objects"))
+            objects.initialize()
+            objects.begin()
+            state = LeasingState(str(database), factory.federation_manager, objects)
             state.initialize()
         except DatabaseError as error:
             message = (
@@ -94,7 +88,7 @@ class SuperLink:
         self.app: ASGIApp = fastapi
         self.routes = tuple(route.path for route in fastapi.routes if hasattr(route, "path"))
         factory.state_instance = state  # every call of Flower's asks the factory for it
-        self.state: LinkState = state
+        self.state: LeasingState = state
 
     def register(self, site: str, public_key: str) -> Member:
         """Make an accepted site a node of Flower's, once."""

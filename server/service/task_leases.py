@@ -1,4 +1,4 @@
-"""Flower's state, with leases of runs' tasks that do not end by themselves.
+"""Flower's state, with what we know better: leases of runs' tasks, and where objects lie.
 
 Flower gives a run up whose process says nothing for a minute, as after a pause of the machine,
 and cannot know whether it lives. The supervisor can: it started the process, waits for its end,
@@ -8,7 +8,9 @@ is ended at its next start.
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from datetime import timedelta
 
 # Before Flower is imported: it reports its use to its makers unless told not to.
@@ -18,13 +20,25 @@ from flwr.server.superlink.linkstate import SqlLinkState
 from flwr.supercore.date import now
 from flwr.supercore.state.schema.corestate_models import Task as TaskModel
 from flwr.supercore.utils import uint64_to_int64
+from flwr.superlink.federation import FederationManager
 from sqlalchemy import update
 
+from common.platform.logs import log
+from server.service.calls.object_files import ObjectFiles
+
+_LOOK_SECONDS = 1.0
 _WITHOUT_END = timedelta(days=100 * 365)
 
 
 class LeasingState(SqlLinkState):
     """Flower's state in SQLite; a task is its process's until it is finished or stopped."""
+
+    def __init__(
+        self, database: str, federation_manager: FederationManager, objects: ObjectFiles
+    ) -> None:
+        super().__init__(database, federation_manager, objects)
+        self._objects = objects
+        self._looked_at = -math.inf
 
     def claim_task(self, task_id: int) -> str | None:
         """Claim a task that nobody has; returns its token."""
@@ -49,6 +63,26 @@ class LeasingState(SqlLinkState):
             if known:
                 self._lease(task_id)
         return known
+
+    def store_object(
+        self, run_id: int, session_id: str, object_id: str, object_content: bytes
+    ) -> bool:
+        """Keep an object that was announced; its file is written before Flower's transaction."""
+        try:
+            with self._objects.staged(object_id, object_content):
+                return super().store_object(run_id, session_id, object_id, object_content)
+        except (OSError, ValueError) as error:  # a full disk, or another object than its name says
+            log(__name__).error("object not kept", object=object_id, why=str(error))
+            return False
+
+    def store_traffic(self, run_id: int, *, bytes_sent: int, bytes_recv: int) -> None:
+        """Count no bytes: nobody reads Flower's numbers, and each would be a transaction."""
+
+    def _cleanup_expired_task_tokens(self) -> None:
+        """Look for leases that are over once a second, not in each call."""
+        if time.monotonic() - self._looked_at >= _LOOK_SECONDS:
+            self._looked_at = time.monotonic()
+            super()._cleanup_expired_task_tokens()
 
     def _lease(self, task_id: int) -> None:
         with self.session() as session:

@@ -61,7 +61,7 @@ def test_a_lost_database_costs_no_site_its_place(tmp_path: Path) -> None:
     key = public_text(new_private_key())
     first = SuperLink(path).register("north", key)
     assert SuperLink(path).register("north", key) == first
-    for file in tmp_path.iterdir():
+    for file in tmp_path.glob("superlink.db*"):
         file.unlink()
     assert SuperLink(path).register("north", key).site == "north"
 

@@ -1,0 +1,207 @@
+"""Calls that come often: from the guard straight to Flower's handlers, in two threads.
+
+Flower's application takes a call through nine layers, each with a thread or a task of its own,
+and asks its database for what the guard has just found out. Here a call is what its handler does:
+
+                        Flower's application          here
+    unreadable body     refused                       refused, in the same words
+    who calls a Fleet   its signature of the time,    the guard's signature of all, which has the
+                        and the key's node            time in it, and the accepted site's node
+    who calls a run     the task's token              the same
+    what is asked       Flower's handler              the same function
+
+Whatever is not in the tables goes to Flower's application.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest
+from flwr.proto.message_pb2 import (
+    ConfirmMessageReceivedRequest,
+    PullObjectRequest,
+    PushObjectRequest,
+)
+from flwr.proto.run_pb2 import GetRunRequest
+from flwr.proto.runtime_pb2 import GetNodesRequest, PullAppMessagesRequest, PushAppMessagesRequest
+from flwr.server.superlink.linkstate import LinkState
+from flwr.supercore.error import ApiErrorCode, FlowerError
+from flwr.supercore.error.catalog import API_ERROR_MAP
+from flwr.superlink.servicer.fleet import fleet_handlers
+from flwr.superlink.servicer.runtime import runtime_handlers
+from google.protobuf.message import DecodeError, Message
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from common.platform.logs import log
+from server.http.asgi import ClientGone, TooLarge, answer, header, read_body, refuse
+
+#: So many of them work at a time: Python runs one, while the other waits for the disk.
+_THREADS = 2
+_PROTOBUF = "application/protobuf"
+_DONE, _UNAUTHORIZED, _BROKEN = 200, 401, 500
+TASK_HEADER = b"flwr-task-token"
+FLEET_PULL, FLEET_PUSH = "/v1/fleet/pull-messages", "/v1/fleet/push-messages"
+FLEET_PUSH_OBJECT, FLEET_PULL_OBJECT = "/v1/fleet/push-object", "/v1/fleet/pull-object"
+RUNTIME_PULL, RUNTIME_PUSH = "/v1/runtime/pull-messages", "/v1/runtime/push-messages"
+RUNTIME_PUSH_OBJECT, RUNTIME_PULL_OBJECT = "/v1/runtime/push-object", "/v1/runtime/pull-object"
+
+
+class Unauthorized(Exception):
+    """The caller is not who may make this call."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One call: how its body is read, and what answers it."""
+
+    request: type[Message]
+    handler: Callable[[Any, Any], Message]  # of the request, and of whoever calls
+
+
+class Caller(Protocol):
+    """Says who makes a call, by its headers; raises where it is nobody who may."""
+
+    def __call__(self, scope: Scope) -> Any:  # noqa: ANN401 - a node's number, or a task
+        """Return what the handlers want of the caller."""
+
+
+def fleet_calls(state: LinkState) -> dict[str, Call]:
+    """Return the calls of sites; a caller is the number of the node whose key has signed."""
+
+    def of(request: type[Message], handler: Callable[[Any, LinkState], Message]) -> Call:
+        def handled(asked: Any, node: int) -> Message:  # noqa: ANN401 - as the table says
+            if asked.node.node_id != node:
+                raise Unauthorized
+            return handler(asked, state)
+
+        return Call(request=request, handler=handled)
+
+    return {
+        FLEET_PULL: of(
+            PullMessagesRequest, lambda r, s: fleet_handlers.pull_messages(r, s, s.object_store)
+        ),
+        FLEET_PUSH: of(PushMessagesRequest, fleet_handlers.push_messages),
+        FLEET_PUSH_OBJECT: of(PushObjectRequest, fleet_handlers.push_object),
+        FLEET_PULL_OBJECT: of(PullObjectRequest, fleet_handlers.pull_object),
+        "/v1/fleet/get-run": of(GetRunRequest, fleet_handlers.get_run),
+        "/v1/fleet/confirm-message-received": of(
+            ConfirmMessageReceivedRequest,
+            lambda r, s: fleet_handlers.confirm_message_received(r, s, s.object_store),
+        ),
+    }
+
+
+def runtime_calls(state: LinkState) -> dict[str, Call]:
+    """Return the calls of runs; a caller is the token of the run's task."""
+
+    def of(request: type[Message], handler: Callable[[Any, LinkState, Any], Message]) -> Call:
+        def handled(asked: Any, token: str) -> Message:  # noqa: ANN401 - as the table says
+            task = state.get_task_by_token(token) if token else None
+            if task is None:
+                raise FlowerError(
+                    ApiErrorCode.RUNTIME_AUTHENTICATION_FAILED, "This token is of no task."
+                )
+            return handler(asked, state, task)
+
+        return Call(request=request, handler=handled)
+
+    return {
+        RUNTIME_PULL: of(PullAppMessagesRequest, runtime_handlers.pull_messages),
+        RUNTIME_PUSH: of(PushAppMessagesRequest, runtime_handlers.push_messages),
+        RUNTIME_PUSH_OBJECT: of(PushObjectRequest, runtime_handlers.push_object),
+        RUNTIME_PULL_OBJECT: of(PullObjectRequest, runtime_handlers.pull_object),
+        "/v1/runtime/get-nodes": of(GetNodesRequest, runtime_handlers.get_nodes),
+        "/v1/runtime/confirm-message-received": of(
+            ConfirmMessageReceivedRequest, runtime_handlers.confirm_message_received
+        ),
+    }
+
+
+def task_token(scope: Scope) -> str:
+    """Return the token that a run's process shows; nothing where it is not given once."""
+    return header(scope, TASK_HEADER) or ""
+
+
+class FrequentCalls:
+    """Answers the calls of a table; gives all others to Flower's application."""
+
+    def __init__(
+        self, app: ASGIApp, calls: Mapping[str, Call], caller: Caller, largest_body: int
+    ) -> None:
+        self._app = app
+        self._calls = dict(calls)
+        self._caller = caller
+        self._largest_body = largest_body
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="calls")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; its body is here before a thread takes it."""
+        call = self._calls.get(scope["path"]) if scope["type"] == "http" else None
+        if call is None or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        try:
+            body = await read_body(scope, receive, self._largest_body)
+        except ClientGone:
+            return
+        except TooLarge:
+            await refuse(scope, send, 413, "The request is too large.")
+            return
+        loop = asyncio.get_running_loop()
+        status, content = await loop.run_in_executor(
+            self._threads, self._answered, scope, call, body
+        )
+        del body
+        kind = _PROTOBUF if status == 200 else "application/json"
+        await answer(send, status, content, kind=kind.encode())
+
+    def _answered(self, scope: Scope, call: Call, body: bytes) -> tuple[int, bytes]:
+        """Return status and body of the answer."""
+        path = scope["path"]
+        try:
+            return 200, call.handler(
+                _read(scope, call, body), self._caller(scope)
+            ).SerializeToString()
+        except Unauthorized:
+            return _UNAUTHORIZED, _detail("Invalid SuperNode authentication")
+        except FlowerError as error:
+            log(__name__).warning(
+                "call refused", path=path, code=int(error.code), why=error.message
+            )
+            try:
+                known = API_ERROR_MAP[error.code]
+                content = error.to_json(known.public_message)
+            except (KeyError, ValueError):
+                return _BROKEN, _detail("Internal server error.")
+            return known.http_status_code, _json(content)
+        except Exception as error:  # noqa: BLE001 - a call's fault ends no service
+            log(__name__).error("call failed", path=path, why=f"{type(error).__name__}: {error}")
+            return _BROKEN, _detail("Internal server error.")
+
+
+def _read(scope: Scope, call: Call, body: bytes) -> Message:
+    """Return what a body says."""
+    given = header(scope, b"content-type") or ""
+    if given.partition(";")[0].strip().lower() != _PROTOBUF:
+        raise FlowerError(
+            ApiErrorCode.UNSUPPORTED_CONTENT_TYPE, f"Unsupported Content-Type: {given!r}"
+        )
+    try:
+        return call.request.FromString(body)
+    except DecodeError as error:
+        message = f"Invalid protobuf payload: {error!r}"
+        raise FlowerError(ApiErrorCode.INVALID_PROTOBUF_PAYLOAD, message) from error
+
+
+def _detail(text: str) -> bytes:
+    return _json({"detail": text})
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, separators=(",", ":")).encode()
