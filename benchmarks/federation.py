@@ -9,7 +9,8 @@ sent. Beside it Flower as it comes, which does none of that, and the same rounds
 
 The last rows are a model of 25 million parameters (100 MB) at four sites that answer noise, beside
 Flower as it comes with as many nodes and parameters, and beside a floor that only encodes, hashes,
-encrypts and writes (tls_floor.py). Processor time is the kernel's, of the round alone. Memory is the kernel's high-water mark (VmHWM) of the service and of the run's process, each from
+encrypts and writes (tls_floor.py). Processor time is the kernel's, of the round alone. Memory is
+the kernel's high-water mark (VmHWM) of the service and of the run's process, each from
 its size before the run's first round; the first weights are made after that, and are in it. The two
 are added although they need not be reached at the same time. Files and what the kernel caches of
 them are not in it, libraries that are loaded on the way are.

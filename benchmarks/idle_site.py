@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from federation import COLUMNS, text_of
 from federation_processes import Federation, Processes, round_times, waited
-from growth import children, resident, resident_peak
+from memory_growth import children, resident, resident_peak
 from row import Row, shown, told
 
 ROUNDS = 4

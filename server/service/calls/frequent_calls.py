@@ -20,7 +20,7 @@ import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest
 from flwr.proto.message_pb2 import (
@@ -64,11 +64,8 @@ class Call:
     handler: Callable[[Any, Any], Message]  # of the request, and of whoever calls
 
 
-class Caller(Protocol):
-    """Says who makes a call, by its headers; raises where it is nobody who may."""
-
-    def __call__(self, scope: Scope) -> Any:  # noqa: ANN401 - a node's number, or a task
-        """Return what the handlers want of the caller."""
+#: Says who makes a call, by its headers: a node's number, or a task's token.
+Caller = Callable[[Scope], Any]
 
 
 def fleet_calls(state: LinkState) -> dict[str, Call]:

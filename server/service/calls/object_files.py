@@ -51,19 +51,19 @@ class ObjectFiles(SqlObjectStore):
         """Bring folder and rows together, after a crash above all."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
         with self.session() as session:
+            in_files = select(StoredObject.object_id, StoredObject.content).where(
+                StoredObject.is_available == 1,
+                func.substr(StoredObject.content, 1, len(_MARK)) == _MARK,
+            )
             named = {
-                content[len(_MARK) :].decode(): name
-                for name, content in session.execute(
-                    select(StoredObject.object_id, StoredObject.content).where(
-                        StoredObject.is_available == 1,
-                        func.substr(StoredObject.content, 1, len(_MARK)) == _MARK,
-                    )
-                )
+                file: str(name)
+                for name, content in session.execute(in_files)
+                for file in _files_of([content])
             }
             here = {path.name for path in self._folder.iterdir()}
-            for name in here - set(named):
-                (self._folder / name).unlink(missing_ok=True)
-            self._ask_again(session, [named[name] for name in set(named) - here])
+            for file in here - set(named):
+                (self._folder / file).unlink(missing_ok=True)
+            self._ask_again(session, [named[file] for file in set(named) - here])
 
     @contextlib.contextmanager
     def staged(self, name: str, content: bytes) -> Iterator[None]:
@@ -146,7 +146,7 @@ class ObjectFiles(SqlObjectStore):
             level = names
             while level:
                 free = [
-                    name
+                    str(name)
                     for some in _some(level)
                     for name in session.scalars(
                         select(StoredObject.object_id).where(

@@ -1,4 +1,4 @@
-"""One table of calls, answered by Flower's application and by ours: the same answers and refusals."""
+"""One table of calls: Flower's application and ours give the same answers and refusals."""
 
 from __future__ import annotations
 
@@ -168,7 +168,8 @@ def table(link: SuperLink, *, by_flower: bool) -> list[tuple[str, int, bytes]]:
     t = told(link, by_flower=by_flower)
     started = link.start_run("demo")
     task = link.state.get_task_by_token(started.token)
-    assert task is not None and link.state.activate_task(task.task_id)
+    assert task is not None
+    assert link.state.activate_task(task.task_id)
     assert link.state.activate_node(t.member.node_id, 30)
     number, token, node = started.number, started.token, Node(node_id=t.member.node_id)
     here = Node(node_id=SUPERLINK_NODE_ID)
@@ -204,9 +205,7 @@ def table(link: SuperLink, *, by_flower: bool) -> list[tuple[str, int, bytes]]:
         "pull-object",
         PullObjectRequest(node=node, run_id=number, object_id=asked.id),
     )
-    answer = Parts.of(
-        run=number, source=node.node_id, to=SUPERLINK_NODE_ID, reply_to=asked.id
-    )
+    answer = Parts.of(run=number, source=node.node_id, to=SUPERLINK_NODE_ID, reply_to=asked.id)
     given = PushMessagesRequest(
         node=node,
         messages_list=[answer.proto],
@@ -291,8 +290,6 @@ def _after_the_run(
 
 def _wanted(node: Node, number: int, name: str) -> PullObjectRequest:
     return PullObjectRequest(node=node, run_id=number, object_id=name)
-
-
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -237,12 +237,12 @@ def test_a_full_disk_refuses_the_object_and_leaves_it_wanted(
 
 
 @pytest.fixture(scope="module")
-def twins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SqlObjectStore, ObjectFiles]]:
+def twins(tmp_path_factory: pytest.TempPathFactory) -> tuple[SqlObjectStore, ObjectFiles]:
     place = tmp_path_factory.mktemp("twins")
     (place / "theirs").mkdir()
     theirs = SqlObjectStore(str(place / "theirs" / "superlink.db"))
     theirs.initialize()
-    yield theirs, opened(place, place / "objects")
+    return theirs, opened(place, place / "objects")
 
 
 #: Trees that share objects with each other, small and large ones.
@@ -254,7 +254,9 @@ TREES = [
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.lists(st.tuples(st.booleans(), st.integers(0, len(TREES) - 1), st.integers(1, 2)), max_size=12)
+    st.lists(
+        st.tuples(st.booleans(), st.integers(0, len(TREES) - 1), st.integers(1, 2)), max_size=12
+    )
 )
 def test_our_store_keeps_and_forgets_what_flowers_does(
     twins: tuple[SqlObjectStore, ObjectFiles], steps: list[tuple[bool, int, int]]
