@@ -29,11 +29,14 @@ PACKAGES = {
     "gcc": "gcc",
     "gdcmconv": "libgdcm-tools",
     "ip": "iproute2",
+    "node": "nodejs",
     "openssl": "openssl",
     "ss": "iproute2",
     "ssh-keygen": "openssh-client",
     "storescu": "dcmtk",
 }
+#: Where `tests/peers.sh` puts the code of viewers, of which npm brings the modules.
+VIEWER = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wardround-tests/viewer"
 #: What Orthanc answers DICOMweb with.
 DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 _REASON = "needs the package "
@@ -50,6 +53,13 @@ def library(path: Path, package: str) -> Path:
     if not path.exists():
         _without(package, str(path))
     return path
+
+
+def viewer() -> Path:
+    """Return the folder with the code of viewers, or do as `program`."""
+    if not (VIEWER / "installed").exists():
+        _without("npm", str(VIEWER))
+    return VIEWER
 
 
 def _without(package: str, name: str) -> str:

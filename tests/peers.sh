@@ -2,9 +2,11 @@
 # Installs what tests and benchmarks start beside us, where it may; names on stdout what is missing.
 # A PACS (orthanc), DICOM tools (dcmtk, gdcm), a validator (dicom3tools); `ip` puts each site on a
 # machine of its own, gcc makes the shim that keeps the PACS on loopback, openssl and ssh-keygen
-# check keys and certificates.
+# check keys and certificates. npm brings the code by which viewers read a report, as its lock says.
 set -u
 PATH="$PATH:/usr/sbin:/sbin"
+here=$(dirname "$0")
+viewer="${XDG_CACHE_HOME:-$HOME/.cache}/wardround-tests/viewer"
 
 missing() {
   { command -v ip && command -v ss; } > /dev/null || echo iproute2
@@ -17,6 +19,8 @@ missing() {
   command -v openssl > /dev/null || echo openssl
   command -v ssh-keygen > /dev/null || echo openssh-client
   [ -e /usr/include/stdlib.h ] || echo libc6-dev
+  command -v node > /dev/null || echo nodejs
+  cmp -s "$here/client/results/viewer/package-lock.json" "$viewer/installed" || command -v npm > /dev/null || echo npm
 }
 
 wanted=$(missing)
@@ -32,6 +36,12 @@ if [ -n "$wanted" ] && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; the
   $install $wanted >&2 || for one in $wanted; do $install "$one" >&2; done
   wanted=$(missing)
 fi
+if command -v npm > /dev/null && ! cmp -s "$here/client/results/viewer/package-lock.json" "$viewer/installed"; then
+  mkdir -p "$viewer" && cp "$here"/client/results/viewer/package*.json "$viewer" &&
+    npm ci --prefix "$viewer" --ignore-scripts --no-audit --no-fund --loglevel=error >&2 &&
+    cp "$viewer/package-lock.json" "$viewer/installed"
+fi
+cmp -s "$here/client/results/viewer/package-lock.json" "$viewer/installed" || wanted="$wanted npm"
 if [ -n "$wanted" ]; then
   echo "Missing here: $(echo $wanted). What needs them is not run. As root of a Debian machine:" >&2
   echo "  apt-get install --no-install-recommends $(echo $wanted)" >&2

@@ -109,12 +109,14 @@ class Prediction:
                 "files": len(found.sources),
             }
             for place, found in enumerate(self.scores)
-            for label, meaning, value in _values(found)
+            for label, meaning, value, _ in _values(found)
         ]
 
     def _table(self) -> Table:
         rows = [
-            (str(row["meaning"]), _shown(row["value"]), str(row["files"])) for row in self._rows()
+            (meaning, words, str(len(found.sources)))
+            for found in self.scores
+            for _, meaning, _, words in _values(found)
         ]
         title = f"{self.scores[0].model.name}. {_RESEARCH}"
         found = table_of_rows(title, ("", "value", "files"), rows)
@@ -129,19 +131,17 @@ class Prediction:
         return as_html(self._table())
 
 
-def _shown(value: object) -> str:
-    """Return a probability with three digits, a number of pixels as it is."""
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def _values(found: Score) -> list[tuple[str, str, float | int]]:
-    """Return label, meaning and value of a score's numbers, or of its outlines' sizes."""
+def _values(found: Score) -> list[tuple[str, str, float | int, str]]:
+    """Return label, meaning, value and its words of a score's numbers, or of outlines' sizes."""
     if found.outlines is None:
-        return [(q.label, q.meaning, q.value) for q in found.quantities]
+        return [(q.label, q.meaning, q.value, q.words) for q in found.quantities]
     outlined = found.outlines
+    sizes = [
+        int((outlined.labels == number).sum()) for number in range(1, 1 + len(outlined.structures))
+    ]
     return [
-        (name, f"pixels of {name}", int((outlined.labels == place).sum()))
-        for place, name in enumerate(outlined.structures, 1)
+        (name, f"pixels of {name}", size, str(size))
+        for name, size in zip(outlined.structures, sizes, strict=True)
     ]
 
 

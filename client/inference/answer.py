@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,8 +17,10 @@ from client.inference.grid import by_place, source_labels
 from client.inference.study_reading import Item
 from client.radiomics.measured import MeasuredStructure, each_measured
 from client.results.score import RATIO, ModelName, Outlines, Quantity, Score
+from common.config.parts.coded_concept import CodedConcept
 from common.config.run_config import RunConfig
-from common.config.tasks.forms import BoundedNumber, LabelMap
+from common.config.tasks.forms import BoundedNumber, LabelMap, LabelProbabilities
+from common.metrics.shown_probability import shown_share
 from common.tasks import task_of
 
 
@@ -42,8 +44,8 @@ def answer_of(answered: Answered, calibration: SiteCalibration | None, *, abstai
     reasons: list[str] = []
     if calibration is not None and share is not None and share <= calibration.flagged:
         reasons.append(
-            f"unlike the images that the model was trained on: only {share:.1%} of this site's "
-            "own are as unlike"
+            f"unlike the images that the model was trained on: {shown_share(share, 1)} of this "
+            "site's own are as unlike"
         )
     quantities: tuple[Quantity, ...] = ()
     outlines, chosen = None, None
@@ -66,7 +68,13 @@ def answer_of(answered: Answered, calibration: SiteCalibration | None, *, abstai
         abstained="; ".join(reasons) if reasons and abstain else None,
         unlike_training=share,
         outlines=outlines,
+        codes=_codes(answered),
     )
+
+
+def _codes(answered: Answered) -> Mapping[str, CodedConcept]:
+    form = answered.config.task.predicts
+    return form.codes if isinstance(form, LabelProbabilities) else {}
 
 
 def _sources(items: Sequence[Item], otherwise: tuple[Path, ...]) -> tuple[Path, ...]:
@@ -114,6 +122,7 @@ def _quantities(
     raw = task.predict(answered.together[None].double())[0].numpy()
     names, wording, form = config.task.labels, config.task.wordings, config.task.predicts
     number = form if isinstance(form, BoundedNumber) else None
+    findings = _codes(answered)
     unit = RATIO if number is None else number.unit
     judged = None if calibration is None else judge(calibration, answered.together, config)
     found = [
@@ -127,6 +136,7 @@ def _quantities(
             unit=unit,
             promise=None if number is None or calibration is None else calibration.coverage,
             code=None if number is None else number.code,
+            finding=findings.get(name),
         )
         for k, (name, words) in enumerate(zip(names, wording, strict=True))
     ]

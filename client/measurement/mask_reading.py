@@ -16,6 +16,7 @@ from client.dicom.reasons import Reason, UnusableFile
 from client.labels.label_table import Labels
 from client.measurement.drawn_on import Stack, stacks
 from client.measurement.plan import MeasurePlan
+from client.measurement.slice_outlines import slice_outlines
 from client.radiomics.measured import MeasuredMask, each_measured
 from client.radiomics.surface_mesh import Mask
 
@@ -60,6 +61,7 @@ class MaskReading:
             sources=tuple(sorted(self.site / item.path for item in stack)),
             structures=structures,
             numbers=self.plan.structures,
+            outlines=slice_outlines(drawn, image, stack),
         )
 
     def _fitting(

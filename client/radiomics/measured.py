@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from client.dicom.reasons import Reason, UnusableFile
 from client.radiomics.feature import Feature
 from client.radiomics.intensity import intensity_of
+from client.radiomics.outline import SliceOutline
 from client.radiomics.shape import shape_of
 from client.radiomics.surface_mesh import Float, Mask
 
@@ -46,6 +47,8 @@ class MeasuredMask:
     structures: tuple[MeasuredStructure, ...]
     #: By structure: the numbers in the file that make it up.
     numbers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    #: By structure, of those that are drawn: what a report shows of it.
+    outlines: Mapping[str, SliceOutline] = field(default_factory=dict)
 
     def volume_of(self, structure: str) -> float | None:
         """Return a structure's volume in mm3."""

@@ -68,6 +68,8 @@ MM2 = Code("mm2", "UCUM", "square millimeter")
 MM3 = Code("mm3", "UCUM", "cubic millimeter")
 VOLUME = Code("118565006", "SCT", "Volume")
 AREA = Code("42798000", "SCT", "Area")
+#: Of areas, one a slice: the largest.
+MAXIMUM = Code("56851009", "SCT", "Maximum")
 #: Names of units in words, of those that are likely; any other is its own name.
 _UNITS = {
     NO_UNIT: "ratio",

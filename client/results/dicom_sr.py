@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from client.dicom.codec.decode import frames_of
+from client.dicom.reading.pixel_size import pixel_mm2
+from client.radiomics.outline import outline_of
 from client.results import codes
 from client.results.codes import Own, own, short
 from client.results.equipment import AI, MANUFACTURER, ReportedScore, stamp
 from client.results.identity import Kind, uid_of
+from client.results.inferred_from import NumberOrigin, infer, time_point
+from client.results.picture import chosen_frame
 from client.results.regions import Region, regions
 from client.results.score import ModelName, Quantity, Score
 from client.results.score_sentences import sentences
+from client.results.source_images import SourceHeaders
 from client.results.sr_document import (
     PROCEDURE,
     TITLE,
@@ -24,6 +30,7 @@ from client.results.sr_document import (
     document,
     evidence_of,
     feature_measurements,
+    largest_area,
     list_sources,
     measurement,
     referenced,
@@ -65,7 +72,7 @@ def _content(finding: ReportedScore, segmentation: Dataset | None) -> Measuremen
     found = MeasurementReport(
         observation_context=_observer(finding.score.model),
         procedure_reported=PROCEDURE,
-        imaging_measurements=[_answer(finding), *_outlined(finding, segmentation)],
+        imaging_measurements=[*_answers(finding), *_outlined(finding, segmentation)],
         title=TITLE,
         referenced_images=[evidence_of(finding.source, finding.source.first)],
     )
@@ -82,16 +89,12 @@ def _observer(model: ModelName) -> ObservationContext:
     )
 
 
-def _answer(finding: ReportedScore) -> MeasurementsAndQualitativeEvaluations:
-    """Return the numbers and what the model makes of them, without a place in the image."""
-    from highdicom.sr import (
-        AlgorithmIdentification,
-        MeasurementsAndQualitativeEvaluations,
-        TrackingIdentifier,
-    )
-
+def _answers(finding: ReportedScore) -> Iterator[MeasurementsAndQualitativeEvaluations]:
+    """Yield the numbers of the images as a whole: the answer, then each label that has a code."""
     score = finding.score
-    numbers = [m for quantity in score.quantities for m in _measured(quantity)]
+    numbers = [
+        m for quantity in score.quantities if not quantity.finding for m in _measured(quantity)
+    ]
     if score.coverage is not None and score.prediction_set is not None:
         numbers.append(measurement(Own.COVERAGE.value, score.coverage))
     if score.unlike_training is not None:
@@ -100,21 +103,68 @@ def _answer(finding: ReportedScore) -> MeasurementsAndQualitativeEvaluations:
         measurement(own(f"Attribution: {a.column}"), a.value, Own.ATTRIBUTION.value)
         for a in score.attributions
     ]
-    return MeasurementsAndQualitativeEvaluations(
+    yield _of_all_images(finding, "answer", numbers, evaluations=list(_evaluations(score)))
+    for place, quantity in enumerate(score.quantities):
+        if quantity.finding is not None:
+            yield _of_all_images(finding, f"answer {place}", [*_measured(quantity)], quantity)
+
+
+def _of_all_images(
+    finding: ReportedScore,
+    part: str,
+    numbers: Sequence[Measurement],
+    quantity: Quantity | None = None,
+    evaluations: Sequence[QualitativeEvaluation] = (),
+) -> MeasurementsAndQualitativeEvaluations:
+    """Return a group of numbers that have no place in the images: they are of all of them."""
+    from highdicom.sr import (
+        AlgorithmIdentification,
+        MeasurementsAndQualitativeEvaluations,
+        TrackingIdentifier,
+    )
+
+    model, origin = finding.score.model, _all_images(finding)
+    code = None if quantity is None else quantity.finding
+    words = model.name if quantity is None else f"{model.name}, {quantity.label}"
+    if len(finding.source.frames) > 1:
+        words += f" (all {len(finding.source.frames)} images)"
+    group = MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(
-            uid=finding.identity.instance_uid(Kind.REPORT, "answer"),
-            identifier=short(score.model.name),
+            uid=finding.identity.instance_uid(Kind.REPORT, part),
+            identifier=origin.called(words) if numbers else short(words),
         ),
+        time_point_context=time_point(finding.source.first),
+        finding_type=None if code is None else codes.concept(code, ""),
         algorithm_id=AlgorithmIdentification(
-            name=score.model.name,
-            version=score.model.weights,
+            name=model.name,
+            version=model.weights,
             manufacturer=MANUFACTURER,
-            parameters=[f"configuration SHA-256 {score.model.fingerprint}"],
+            parameters=[f"configuration SHA-256 {model.fingerprint}"],
             family=AI,
         ),
         measurements=numbers,
-        qualitative_evaluations=list(_evaluations(score)),
+        qualitative_evaluations=evaluations,
     )
+    if numbers:
+        _comment(group, [quantity] if quantity else finding.score.quantities)
+    return infer(group, [origin])
+
+
+def _comment(group: MeasurementsAndQualitativeEvaluations, said: Sequence[Quantity]) -> None:
+    """Say a group's numbers in words, which viewers show beside its line."""
+    from highdicom.sr import TextContentItem
+
+    words = "; ".join(f"{one.meaning}: {one.words}" for one in said)
+    if words:
+        item = TextContentItem(name=codes.COMMENT, value=words, relationship_type="CONTAINS")
+        group[0].ContentSequence.append(item)
+
+
+def _all_images(finding: ReportedScore) -> NumberOrigin:
+    """Return where a number of all images is shown: on the one of the picture, or in the middle."""
+    chosen, frames = chosen_frame(finding), finding.source.frames
+    source, frame = frames[len(frames) // 2 if chosen is None else chosen]
+    return NumberOrigin(image=finding.source.headers[source], frame=frame)
 
 
 def _measured(quantity: Quantity) -> Iterator[Measurement]:
@@ -137,7 +187,8 @@ def _evaluations(score: Score) -> Iterator[QualitativeEvaluation]:
     yield QualitativeEvaluation(Own.ANSWERED.value, answered)
     if score.prediction_set is not None:
         for label in score.prediction_set:
-            yield QualitativeEvaluation(Own.SET.value, own(label))
+            coded = codes.concept(score.codes.get(label), label)
+            yield QualitativeEvaluation(Own.SET.value, coded)
         if not score.prediction_set:
             yield QualitativeEvaluation(Own.SET.value, Own.NOTHING.value)
 
@@ -149,26 +200,33 @@ def _outlined(finding: ReportedScore, segmentation: Dataset | None) -> Iterator[
     given = finding.score.outlines.codes
     for region in regions(finding.score.outlines, finding.source, segmentation):
         named = codes.structure(region.structure, given.get(region.structure))
-        yield _group(region, named, finding, segmentation)
+        origin = _origin(region, finding.source, segmentation)
+        yield infer(_group(region, named, finding, segmentation, origin), [origin])
 
 
 def _group(
-    region: Region, named: tuple[Code, Code], finding: ReportedScore, segmentation: Dataset | None
+    region: Region,
+    named: tuple[Code, Code],
+    finding: ReportedScore,
+    segmentation: Dataset | None,
+    origin: NumberOrigin,
 ) -> Group:
     from highdicom import sr
 
     source, (category, kind) = finding.source, named
     tracking = sr.TrackingIdentifier(
         uid=finding.identity.instance_uid(Kind.SEGMENTATION, f"segment {region.number}"),
-        identifier=short(region.structure),
+        identifier=origin.called(region.structure),
     )
     method = None if region.calibration is None else own(region.calibration.method)
     size = measurement(region.quantity, region.size, unit=region.unit, method=method)
     more = () if region.measured is None else feature_measurements(region.measured)
-    numbers = [size, *more]
+    numbers = [size, *_largest_area(region, source), *more]
+    visit = time_point(source.first)
     if segmentation is None or not region.frames:
         return sr.MeasurementsAndQualitativeEvaluations(
             tracking_identifier=tracking,
+            time_point_context=visit,
             finding_category=category,
             finding_type=kind,
             measurements=numbers,
@@ -176,6 +234,7 @@ def _group(
     if region.source is None:
         return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
             tracking_identifier=tracking,
+            time_point_context=visit,
             finding_category=category,
             finding_type=kind,
             measurements=numbers,
@@ -185,6 +244,7 @@ def _group(
     frames = [region.source[1] + 1] if frames_of(header) > 1 else None
     return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=tracking,
+        time_point_context=visit,
         finding_category=category,
         finding_type=kind,
         measurements=numbers,
@@ -195,4 +255,24 @@ def _group(
             region.number,
             sr.SourceImageForSegmentation(header.SOPClassUID, header.SOPInstanceUID, frames),
         ),
+    )
+
+
+def _largest_area(region: Region, source: SourceHeaders) -> Iterator[Measurement]:
+    """Yield the area of a volume's structure where most of it is; others are areas anyway."""
+    pixel = pixel_mm2(source.headers[region.shown[0]], region.drawn)
+    if region.source is None and region.drawn.any() and pixel is not None:
+        yield largest_area(float(np.count_nonzero(region.drawn)) * pixel)
+
+
+def _origin(region: Region, source: SourceHeaders, segmentation: Dataset | None) -> NumberOrigin:
+    """Return what a region's numbers were inferred from; of one that is nowhere, whole images."""
+    number, frame = region.shown
+    return NumberOrigin(
+        image=source.headers[number],
+        frame=frame,
+        points=outline_of(region.drawn) if region.drawn.any() else None,
+        segmentation=segmentation if region.frames else None,
+        segment=region.number,
+        frames=() if region.source is None else region.frames,
     )

@@ -156,7 +156,7 @@ def _quantities(finding: ReportedScore) -> Iterator[Json]:
         yield {
             **_observation(finding, f"quantity {number}", concept(quantity.code, quantity.meaning)),
             "valueQuantity": _measured(quantity.value, unit_of(quantity.unit)),
-            "component": list(_components(quantity)),
+            "component": [*_components(quantity), *_finding(quantity)],
         }
 
 
@@ -174,6 +174,12 @@ def _components(quantity: Quantity) -> Iterator[Json]:
             "code": _concept(Own.HELD.value),
             "valueQuantity": _measured(quantity.promise, RATIO),
         }
+
+
+def _finding(quantity: Quantity) -> Iterator[Json]:
+    if quantity.finding is not None:
+        value = {**_concept(concept(quantity.finding, quantity.label)), "text": quantity.label}
+        yield {"code": {"text": "Finding"}, "valueCodeableConcept": value}
 
 
 def _structures(finding: ReportedScore) -> Iterator[Json]:

@@ -19,9 +19,10 @@ from client.dicom.reading.read import SEGMENTATIONS
 from client.radiomics.feature import Feature
 from client.radiomics.measured import MeasuredMask, MeasuredStructure
 from client.results import codes
-from client.results.codes import RESEARCH, short
+from client.results.codes import RESEARCH
 from client.results.equipment import MANUFACTURER, PRODUCT, stamp_as
 from client.results.identity import Identity, Kind, uid_of
+from client.results.inferred_from import NumberOrigin, infer, time_point
 from client.results.inherited import patient_and_study
 from client.results.source_images import SourceHeaders, read_source
 from client.results.sr_document import (
@@ -32,6 +33,7 @@ from client.results.sr_document import (
     document,
     evidence_of,
     feature_measurements,
+    largest_area,
     list_sources,
     measurement,
     referenced,
@@ -43,9 +45,9 @@ from common.platform.errors import CohortError
 
 if TYPE_CHECKING:
     from highdicom.sr import (
+        Measurement,
         MeasurementReport,
         MeasurementsAndQualitativeEvaluations,
-        ReferencedSegment,
         VolumetricROIMeasurementsAndQualitativeEvaluations,
     )
 
@@ -183,53 +185,83 @@ def _called(mask: MeasuredMask, structure: str) -> str:
 def _structures(found: _Reported) -> Iterator[Group]:
     for mask in found.study.masks:
         for one in mask.structures:
-            yield _structure(found, mask, one)
+            origin = _origin(found, mask, one)
+            yield infer(_structure(found, mask, one, origin), [origin])
 
 
-def _structure(found: _Reported, mask: MeasuredMask, one: MeasuredStructure) -> Group:
+def _structure(
+    found: _Reported, mask: MeasuredMask, one: MeasuredStructure, origin: NumberOrigin
+) -> Group:
     """Return a structure's measurements, on its segment where it is one segment of a SEG."""
     from highdicom import sr
 
     segment = _segment(found, mask, one)
+    headers = _headers(found.source, mask.sources)
     category, kind = codes.structure(one.name, found.study.codes.get(one.name))
     tracking = sr.TrackingIdentifier(
         uid=found.identity.instance_uid(Kind.REPORT, f"{mask.name} {one.name}"),
-        identifier=short(_called(mask, one.name)),
+        identifier=origin.called(_called(mask, one.name)),
     )
     numbers = [
         measurement(codes.VOLUME, one.features[Feature.VOLUME], unit=codes.MM3),
+        *_largest_area(mask, one),
         *feature_measurements(one),
     ]
     if segment is None:
         return sr.MeasurementsAndQualitativeEvaluations(
             tracking_identifier=tracking,
+            time_point_context=time_point(found.source.first),
             finding_category=category,
             finding_type=kind,
             measurements=numbers,
             source_images=[
                 sr.SourceImageForMeasurementGroup(header.SOPClassUID, header.SOPInstanceUID)
-                for header in _headers(found.source, mask.sources)
+                for header in headers
             ],
         )
     return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=tracking,
+        time_point_context=time_point(found.source.first),
         finding_category=category,
         finding_type=kind,
         measurements=numbers,
-        referenced_segment=segment,
+        referenced_segment=referenced(*segment, headers),
+    )
+
+
+def _largest_area(mask: MeasuredMask, one: MeasuredStructure) -> Iterator[Measurement]:
+    outline = mask.outlines.get(one.name)
+    if outline is not None:
+        yield largest_area(outline.area)
+
+
+def _origin(found: _Reported, mask: MeasuredMask, one: MeasuredStructure) -> NumberOrigin:
+    """Return what a structure's numbers were inferred from; of one that is nowhere, an image."""
+    headers = _headers(found.source, mask.sources)
+    segment, outline = _segment(found, mask, one), mask.outlines.get(one.name)
+    shown = {str(h.SOPInstanceUID): h for h in headers}
+    image = None if outline is None else shown.get(outline.instance)
+    if outline is None or image is None:
+        return NumberOrigin(image=headers[len(headers) // 2], frame=0)
+    return NumberOrigin(
+        image=image,
+        frame=outline.frame,
+        points=outline.points,
+        segmentation=None if segment is None else segment[0],
+        segment=0 if segment is None else segment[1],
     )
 
 
 def _segment(
     found: _Reported, mask: MeasuredMask, one: MeasuredStructure
-) -> ReferencedSegment | None:
+) -> tuple[Dataset, int] | None:
     """Return the segment that a structure is; None where it is none, several, or not drawn."""
     header = None if mask.mask is None else found.segmentations.get(mask.mask)
     numbers = mask.numbers.get(one.name, ())
     held = {int(item.SegmentNumber) for item in header.SegmentSequence} if header else set()
     if header is None or len(numbers) != 1 or not held >= set(numbers) or not one.volume:
         return None
-    return referenced(header, numbers[0], _headers(found.source, mask.sources))
+    return header, numbers[0]
 
 
 def _headers(source: SourceHeaders, paths: Sequence[Path]) -> list[Dataset]:
@@ -242,12 +274,21 @@ def _fractions(found: _Reported) -> Iterator[Group]:
 
     for structure, value in found.study.fractions.items():
         category, kind = codes.structure(structure, found.study.codes.get(structure))
-        yield sr.MeasurementsAndQualitativeEvaluations(
+        phases = [
+            _origin(found, mask, one)
+            for mask in found.study.masks
+            for one in mask.structures
+            if one.name == structure
+        ]
+        fraction = measurement(_FRACTION, value, unit=codes.unit_of("%"))
+        group = sr.MeasurementsAndQualitativeEvaluations(
             tracking_identifier=sr.TrackingIdentifier(
                 uid=found.identity.instance_uid(Kind.REPORT, f"ejection fraction {structure}"),
-                identifier=short(f"{structure}, ejection fraction"),
+                identifier=phases[0].called(f"{structure}, ejection fraction"),
             ),
+            time_point_context=time_point(found.source.first),
             finding_category=category,
             finding_type=kind,
-            measurements=[measurement(_FRACTION, value, unit=codes.unit_of("%"))],
+            measurements=[fraction],
         )
+        yield infer(group, phases)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from client.dicom.reading.read import read_dataset, read_pixels
 from client.results.colours import Rgb, colour
 from client.results.equipment import ReportedScore
+from client.results.orientation import Sides, sides_of
 from client.site.plain_text import shown
 from common.platform.errors import ConfigurationError
 
@@ -27,6 +29,8 @@ _MOST_COLUMNS = 2048
 #: The part of the colour where the heatmap is 1; the image stays visible through it.
 _STRENGTH = 0.6
 _SCALE_COLOURS = ((0, 0, 128), (0, 128, 255), (64, 224, 96), (255, 208, 0), (200, 0, 0))
+#: How long the heatmap's scale is, in heights of a line.
+_SCALE_LENGTH = 8
 _WHITE, _GREY, _ALERT = (255, 255, 255), (200, 200, 200), (255, 176, 0)
 
 
@@ -58,7 +62,16 @@ def draw(finding: ReportedScore, position: int) -> Picture:
     if outlines is not None:
         labels = outlines.labels[position, ::step, ::step].repeat(times, 0).repeat(times, 1)
         image = _outlined(image, labels, times)
-    return _captioned(image, list(_lines(finding, position)))
+    return _captioned(image, list(_lines(finding, position)), _sides(finding, position))
+
+
+def _sides(finding: ReportedScore, position: int) -> Sides | None:
+    """Return what letters the image gets; a slide is no picture of a patient's sides."""
+    source, frame = finding.source.frames[position]
+    heatmap = finding.score.heatmap
+    if heatmap is not None and heatmap.picture is not None:
+        return None
+    return sides_of(finding.source.headers[source], finding.source.read[source], frame)
 
 
 def _grey_levels(values: NDArray[np.float32]) -> Picture:
@@ -100,43 +113,92 @@ def _outlined(image: Picture, labels: NDArray[np.uint8], width: int) -> Picture:
     return found
 
 
-def _lines(finding: ReportedScore, position: int) -> Iterator[tuple[str, Rgb]]:
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    """A line of text beneath the image, with what it explains before it."""
+
+    text: str
+    fill: Rgb = _GREY
+    box: Rgb | None = None  # the colour of an outline
+    scale: bool = False  # the colours of a heatmap
+
+
+def _lines(finding: ReportedScore, position: int) -> Iterator[_Line]:
     score, heatmap = finding.score, finding.score.heatmap
     if score.abstained is not None:
-        yield f"No answer: {score.abstained}", _ALERT
+        yield _Line(text=f"No answer: {score.abstained}", fill=_ALERT)
     for quantity in score.quantities:
-        yield f"{quantity.meaning}: {quantity.words}", _WHITE
+        yield _Line(text=f"{quantity.meaning}: {quantity.words}", fill=_WHITE)
     if heatmap is not None:
-        yield f"Colours: {heatmap.method} for {heatmap.label}, 0 blue to 1 red", _GREY
+        yield _Line(text=f"0 to 1: {heatmap.method} for {heatmap.label}", scale=True)
     if score.outlines is not None:
-        for number_, name in enumerate(score.outlines.structures, 1):
-            yield f"outline: {name}", colour(number_)
+        for number, name in enumerate(score.outlines.structures, 1):
+            here = (
+                "" if (score.outlines.labels[position] == number).any() else ", not on this image"
+            )
+            yield _Line(text=f"outline: {name}{here}", fill=colour(number), box=colour(number))
     frames = len(finding.source.frames)
     if heatmap is not None and heatmap.picture is not None:
-        yield "the whole slide, made small", _GREY
+        yield _Line(text="the whole slide, made small")
     elif frames > 1:
         why = "" if heatmap is not None else ", the one with the largest outline"
-        yield f"image {position + 1} of {frames}{why}", _GREY
-    yield f"{score.model.name}, weights {score.model.weights[:12]}", _GREY
+        yield _Line(text=f"image {position + 1} of {frames}{why}")
+    yield _Line(text=f"{score.model.name}, weights {score.model.weights[:12]}")
 
 
-def _captioned(image: Picture, lines: list[tuple[str, Rgb]]) -> Picture:
+def _captioned(image: Picture, lines: Sequence[_Line], sides: Sides | None) -> Picture:
+    """Put the warning above the image, its sides beside it and the lines beneath it."""
     rows, columns = image.shape[:2]
     size = max(16, columns // 32)
     font = ImageFont.truetype(_font(), size)
     line, margin = round(size * 1.4), size // 2
-    top = line + margin
+    # A side has up to three letters.
+    beside, beneath = (0, 0) if sides is None else (round(size * 2.4), line)
+    top = (1 if sides is None else 2) * line + margin
+    width = columns + 2 * beside
     wrapped = [
-        (part, fill) for text, fill in lines for part in _wrapped(text, columns - 2 * margin, font)
+        (part, one, number)
+        for one in lines
+        for number, part in enumerate(
+            _wrapped(one.text, width - 2 * margin - _indent(one, size, line), font)
+        )
     ]
-    picture = Image.new("RGB", (columns, top + rows + line * len(wrapped) + margin))
-    picture.paste(Image.fromarray(image), (0, top))
+    height = top + rows + beneath + line * len(wrapped) + margin
+    picture = Image.new("RGB", (width, height))
+    picture.paste(Image.fromarray(image), (beside, top))
     pen = ImageDraw.Draw(picture)
     pen.text((margin, margin // 2), BANNER, fill=_ALERT, font=font)
-    for row, (text, fill) in enumerate(wrapped):
-        place = (margin, top + rows + margin // 2 + row * line)
-        pen.text(place, text, fill=fill, font=font)
+    if sides is not None:
+        middle = (beside + columns // 2, top + rows // 2)
+        for letters, place in (
+            (sides.top, (middle[0], top - line // 2)),
+            (sides.bottom, (middle[0], top + rows + line // 2)),
+            (sides.left, (beside // 2, middle[1])),
+            (sides.right, (width - beside // 2, middle[1])),
+        ):
+            pen.text(place, letters, fill=_WHITE, font=font, anchor="mm")
+    for row, (text, one, number) in enumerate(wrapped):
+        left, upper = margin, top + rows + beneath + margin // 2 + row * line
+        if number == 0 and one.box is not None:
+            pen.rectangle((left, upper, left + size, upper + size), fill=one.box)
+        if number == 0 and one.scale:
+            picture.paste(_scale(size, line), (left, upper))
+        pen.text((left + _indent(one, size, line), upper), text, fill=one.fill, font=font)
     return np.asarray(picture)
+
+
+def _indent(line: _Line, size: int, height: int) -> int:
+    """Return how much room what a line explains takes before it."""
+    if line.scale:
+        return _SCALE_LENGTH * height + size // 2
+    return 0 if line.box is None else round(size * 1.5)
+
+
+def _scale(size: int, height: int) -> Image.Image:
+    """Return the heatmap's colours from 0 to 1, as they lie on a grey image."""
+    values = np.linspace(0, 1, _SCALE_LENGTH * height, dtype=np.float32)[None].repeat(size, 0)
+    grey = np.full((*values.shape, 3), 128, np.uint8)
+    return Image.fromarray(_heated(grey, values))
 
 
 def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont) -> Iterator[str]:

@@ -30,6 +30,8 @@ class Region:
     calibration: Calibration | None  # on which mm rest, where that has to be said
     frames: tuple[int, ...]  # of the SEG, from 1; empty where the structure is nowhere
     source: tuple[int, int] | None  # source and frame, from 0; None for a volume
+    shown: tuple[int, int]  # source and frame that show most of it
+    drawn: NDArray[np.bool_]  # (rows, columns) of that frame
     measured: MeasuredStructure | None = None  # of a volume: its shape and grey values
 
 
@@ -43,6 +45,7 @@ def regions(
         within = outlines.labels == number
         if source.voxel_mm3 is not None:
             held = [frame for (segment, _), frame in frames.items() if segment == number]
+            most = int(np.count_nonzero(within, axis=(1, 2)).argmax())
             yield Region(
                 structure=name,
                 number=number,
@@ -52,6 +55,8 @@ def regions(
                 calibration=calibration_of(source.first),
                 frames=tuple(sorted(held)),
                 source=None,
+                shown=source.frames[most],
+                drawn=within[most],
                 measured=measured.get(name),
             )
             continue
@@ -91,6 +96,8 @@ def _area(
         unit=codes.PIXELS if pixel is None else codes.MM2,
         frames=frames,
         source=place,
+        shown=place,
+        drawn=within,
         calibration=None if pixel is None else calibration_of(header),
     )
 

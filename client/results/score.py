@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from client.radiomics.measured import MeasuredStructure
 from common.config.parts.coded_concept import CodedConcept, CodedStructure
 from common.config.parts.units import after_number
+from common.metrics.shown_probability import shown_probability
 
 #: No unit, that is of a probability or a share; UCUM.
 RATIO = "{ratio}"
@@ -41,6 +42,7 @@ class Quantity:
     #: what other calibration patients would have led to.
     promise: float | None = None
     code: CodedConcept | None = None  # of what it is; None: `meaning` alone says it
+    finding: CodedConcept | None = None  # of the label that it is the probability of
 
     @property
     def words(self) -> str:
@@ -53,7 +55,7 @@ class Quantity:
 
     def _shown(self, value: float) -> str:
         if self.unit == RATIO:
-            return f"{value:.3f}"
+            return shown_probability(value)
         return f"{value:.4g}{after_number(self.unit)}"
 
 
@@ -104,4 +106,7 @@ class Score:
     beside: tuple[Path, ...] = ()  # other files that were read: of other series, times or images
     outlines: Outlines | None = None
     heatmap: Heatmap | None = None
+    codes: Mapping[str, CodedConcept] = field(
+        default_factory=dict
+    )  # of members of the set, by name
     attributions: tuple[Attribution, ...] = ()

@@ -8,6 +8,7 @@ from client.results.codes import RESEARCH
 from client.results.equipment import ReportedScore
 from client.results.regions import calibrations
 from client.results.score import Score
+from common.metrics.shown_probability import shown_share
 
 
 def sentences(finding: ReportedScore) -> Iterator[str]:
@@ -32,8 +33,8 @@ def statements(score: Score) -> Iterator[str]:
         yield "Not calibrated at this hospital."
     if score.unlike_training is not None:
         yield (
-            f"{score.unlike_training:.1%} of the images used for calibration are less usual "
-            "than this one."
+            f"{shown_share(score.unlike_training, 1)} of the images used for calibration are less "
+            "usual than this one."
         )
     if score.heatmap is not None:
         yield (

@@ -8,6 +8,7 @@ from pydicom.uid import SecondaryCaptureImageStorage
 from client.results.codes import short
 from client.results.equipment import ReportedScore, new_instance, reference, stamp
 from client.results.identity import Kind
+from client.results.orientation import sides_of
 from client.results.picture import chosen_frame, draw
 
 
@@ -29,7 +30,10 @@ def capture(finding: ReportedScore) -> Dataset | None:
     whole = heatmap is not None and heatmap.picture is not None
     dataset.SourceImageSequence = [reference(header, None if whole else frame)]
     # Type 2C: the picture keeps the source's sides, which its own header may not name.
-    dataset.PatientOrientation = header.get("PatientOrientation") or ""
+    sides = None if whole else sides_of(header, finding.source.read[number], frame)
+    dataset.PatientOrientation = header.get("PatientOrientation") or (
+        "" if sides is None else [sides.right, sides.bottom]
+    )
     dataset.Laterality = header.get("Laterality") or header.get("ImageLaterality") or ""
     dataset.DateOfSecondaryCapture, dataset.TimeOfSecondaryCapture = (
         dataset.ContentDate,

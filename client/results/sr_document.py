@@ -185,6 +185,14 @@ def measurement(
     )
 
 
+def largest_area(mm2: float) -> Measurement:
+    """Return the area of a volume's structure on the slice that shows most of it.
+
+    A viewer that shows a line calls the area in its group that of the line.
+    """
+    return measurement(codes.AREA, mm2, codes.MAXIMUM, codes.MM2)
+
+
 def referenced(segmentation: Dataset, number: int, headers: Sequence[Dataset]) -> ReferencedSegment:
     """Return a segment with what it was drawn on: a series, or images of several (TID 1411)."""
     from highdicom import sr

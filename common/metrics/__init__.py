@@ -2,6 +2,6 @@
 
 Imported from here: agreement, auroc_interval, classification, conformal, constant_predictor, dice,
     intervals, label_release, names, noised, noised_error, noised_histogram, score_ranges,
-    small_cells, statistics, surface_distance.
+    shown_probability, small_cells, statistics, surface_distance.
 May import: nothing.
 """

@@ -17,6 +17,7 @@ from common.config.tasks.forms import (
     SurvivalCurve,
 )
 from common.metrics.decisions.confusion import decided
+from common.metrics.shown_probability import shown_probability
 from common.tasks.prognosis import follow_up
 from common.tasks.task import Scores
 from simulations.comparison.compare import Comparison
@@ -141,7 +142,8 @@ def words(found: Comparison, scores: Scores) -> str:
         case LabelProbabilities(exclusive=True, ordered=ordered):
             top = int(decided(prediction[None].double().numpy(), ordered=ordered)[0])
             truth = names[int(target.argmax())]
-            return f"is {truth}\npredicted {names[top]} ({float(prediction[top]):.2f})"
+            sure = shown_probability(float(prediction[top]), 2)
+            return f"is {truth}\npredicted {names[top]} ({sure})"
         case LabelProbabilities():
             return _several(names, prediction, target)
 
@@ -159,7 +161,7 @@ def _over_time(
     end = ("followed", *ends)[int(seen.event)]
     return (
         f"{end} to {float(seen.time):g} {unit}\n"
-        f"P({what} by {times[place]:g}) = {float(prediction[place]):.2f}"
+        f"P({what} by {times[place]:g}): {shown_probability(float(prediction[place]), 2)}"
     )
 
 
@@ -167,11 +169,12 @@ def _several(names: tuple[str, ...], prediction: Tensor, target: Tensor) -> str:
     """Return one label, or up to three, the most probable first."""
     if len(names) == 1:
         answer = "yes" if target[0] == 1 else "no"
-        return f"{names[0]}: {answer}\npredicted {float(prediction[0]):.2f}"
+        return f"{names[0]}: {answer}\npredicted {shown_probability(float(prediction[0]), 2)}"
     best = prediction.argsort(descending=True)[:3].tolist()
     seen = {0.0: "no", 1.0: "yes"}
     return "\n".join(
-        f"{names[k]}: {seen.get(float(target[k]), 'unknown')}, predicted {float(prediction[k]):.2f}"
+        f"{names[k]}: {seen.get(float(target[k]), 'unknown')}, "
+        f"predicted {shown_probability(float(prediction[k]), 2)}"
         for k in best
     )
 

@@ -20,6 +20,7 @@ from client.site.pacs_section import PacsConfig
 from client.site.site_config import allowed_extensions, load_site_config
 from client.site.terminal import as_text, say
 from common.config.parts.units import after_number
+from common.metrics.shown_probability import shown_probability, shown_share
 from common.platform.errors import CohortError, ConfigurationError, ExitCode, WardroundError
 
 if TYPE_CHECKING:
@@ -202,10 +203,12 @@ def lines_of(score: Score) -> Iterator[str]:
         if quantity.unit != RATIO:
             yield f"{quantity.meaning}: {quantity.words}"
             continue
-        value = f"{quantity.meaning}: {quantity.value:.2f}"
+        value = f"{quantity.meaning}: {shown_probability(quantity.value, 2)}"
         if quantity.low is not None and quantity.high is not None:
-            value += f" ({quantity.low:.2f} to {quantity.high:.2f})"
-            value += f"; before calibration {quantity.raw:.2f}"
+            low, high, raw = (
+                shown_probability(one, 2) for one in (quantity.low, quantity.high, quantity.raw)
+            )
+            value += f" ({low} to {high}); before calibration {raw}"
         yield value
     if score.outlines is not None:
         for number, name in enumerate(score.outlines.structures, 1):
@@ -242,8 +245,8 @@ def _caution(score: Score) -> Iterator[str]:
         yield f"NO ANSWER: {score.abstained}"
     if score.unlike_training is not None:
         yield (
-            f"{score.unlike_training:.0%} of this site's own images are at least as unlike the "
-            "training images"
+            f"{shown_share(score.unlike_training)} of this site's own images are at least as "
+            "unlike the training images"
         )
     else:
         yield "not calibrated at this site; type: wardround-site calibrate --bundle FOLDER"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
+from common.config.parts.coded_concept import CodedConcept
 from common.config.parts.ranges import UNKNOWN
 from common.config.tasks.forms import LabelProbabilities, TaskKind
 from common.config.tasks.task_config import (
@@ -28,6 +29,9 @@ class DiagnosisTask(TaskConfig):
     #: Multiclass: the values of the target column, in order. Ordinal: its grades, from the lowest
     #: to the highest. Binary: (negative, positive), by default 0 and 1.
     classes: Classes = ()
+    #: What labels are, by class or, without classes, by column, as SR and FHIR say it; names alone
+    #: where none is given.
+    codes: dict[str, CodedConcept] = Field(default={}, exclude_if=lambda given: not given)
 
     @model_validator(mode="after")
     def _fits_together(self) -> DiagnosisTask:
@@ -48,12 +52,19 @@ class DiagnosisTask(TaskConfig):
         if self.type == "binary" and len(self.classes) not in {0, 2}:
             message = "binary takes no classes, or two: [negative, positive]"
             raise ValueError(message)
+        known = self.classes or self.outcome_columns
+        for name in self.codes:
+            if name not in known:
+                message = f"codes names {name}, which is none of its labels: {', '.join(known)}"
+                raise ValueError(message)
         return self
 
     @property
     def predicts(self) -> LabelProbabilities:
         """A probability of each label."""
-        return LabelProbabilities(exclusive=self._one_of_several, ordered=self.type == "ordinal")
+        return LabelProbabilities(
+            exclusive=self._one_of_several, ordered=self.type == "ordinal", codes=self.codes
+        )
 
     @property
     def network_kind(self) -> TaskKind:

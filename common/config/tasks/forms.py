@@ -10,7 +10,7 @@ BoundedNumber         regression                           (items, 1)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from common.config.parts.coded_concept import CodedConcept, CodedStructure
@@ -22,6 +22,7 @@ class LabelProbabilities:
 
     exclusive: bool  # labels exclude each other, so that the probabilities add up to 1
     ordered: bool = False  # such labels are grades, from the lowest to the highest
+    codes: Mapping[str, CodedConcept] = field(default_factory=dict)  # by label, where given
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,13 +40,13 @@ def test_a_report_of_measurements_is_valid_and_comes_back_equal(tmp_path: Path, 
     copy = highdicom.sr.srread(BytesIO(pacs.file(dcmread(written).SOPInstanceUID)))
     ((row,),) = ([one["values"]] for one in answer["measured"])
     groups = copy.content.get_volumetric_roi_measurement_groups()
-    assert {g.tracking_identifier for g in groups} == {
+    assert {g.tracking_identifier.rpartition(":")[2] for g in groups} == {
         "lv, ed",
         "tumour, ed",
         "lv, es",
         "tumour, es",
     }
-    (lv,) = [g for g in groups if g.tracking_identifier == "lv, ed"]
+    (lv,) = [g for g in groups if g.tracking_identifier.endswith(":lv, ed")]
     assert lv.finding_type.value == "87878005"  # SNOMED CT, left ventricle
     segment = dcmread(site.data / "P1-ed.dcm").SOPInstanceUID
     assert lv.referenced_segment.referenced_sop_instance_uid == segment

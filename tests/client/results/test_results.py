@@ -182,7 +182,9 @@ def test_a_volume_is_measured_in_mm3_and_its_segment_is_referenced(tmp_path: Pat
     results = write_results(score, tmp_path / "out")
     report = highdicom.sr.srread(the(results, Kind.REPORT))
     (group,) = report.content.get_volumetric_roi_measurement_groups()
-    (measured,) = group.get_measurements()
+    measured, area = group.get_measurements()
+    assert (area.name.meaning, area.derivation.meaning) == ("Area", "Maximum")
+    assert area.value == pytest.approx(15 * 0.5 * 0.7)  # where most of it is
     assert score.outlines is not None
     voxels = np.count_nonzero(score.outlines.labels)
     assert measured.value == pytest.approx(voxels * 2.5 * 0.5 * 0.7)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from common.config.run_config import RunConfig, parse_config
+from common.config.tasks.diagnosis import DiagnosisTask
 from common.config.tasks.regression import RegressionTask
 from common.config.tasks.segmentation import SegmentationTask
 from common.platform.errors import ConfigurationError
@@ -39,6 +40,19 @@ def test_a_number_may_have_a_code_and_keeps_its_hash_without() -> None:
     assert isinstance(given.task, RegressionTask)
     assert given.task.code is not None
     assert '"code"' not in parse_config(text % "").canonical_json()
+
+
+def test_labels_have_codes_by_class_or_by_column_and_keep_their_hash_without() -> None:
+    task = "{kind: diagnosis, type: binary, target: found, classes: [benign, malignant]%s}"
+    rest = "cohort: {images: {size: [16, 16]}}\ntraining: {rounds: 1}\nprivacy: none"
+    text = f"name: quick\ntask: {task}\n{rest}\nmodel: {{network: small_cnn, width: 8}}"
+    code = '{value: "363346000", meaning: Malignant neoplastic disease}'
+    given = parse_config(text % f", codes: {{malignant: {code}}}").task
+    assert isinstance(given, DiagnosisTask)
+    assert given.predicts.codes["malignant"].value == "363346000"
+    assert '"codes"' not in parse_config(text % "").canonical_json()
+    with pytest.raises(ConfigurationError, match="none of its labels: benign, malignant"):
+        parse_config(text % f", codes: {{found: {code}}}")
 
 
 @pytest.mark.parametrize(
