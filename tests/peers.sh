@@ -5,8 +5,11 @@
 # check keys and certificates. npm brings the code by which viewers read a report, as its lock says.
 set -u
 PATH="$PATH:/usr/sbin:/sbin"
-here=$(dirname "$0")
-viewer="${XDG_CACHE_HOME:-$HOME/.cache}/wardround-tests/viewer"
+here=${0%/*}
+viewer="${XDG_CACHE_HOME:-${HOME:-/nonexistent}/.cache}/wardround-tests/viewer"
+
+# Whether the modules are there that the lock names.
+has_viewer() { cmp -s "$here/client/results/viewer/package-lock.json" "$viewer/installed" 2> /dev/null; }
 
 missing() {
   { command -v ip && command -v ss; } > /dev/null || echo iproute2
@@ -20,7 +23,7 @@ missing() {
   command -v ssh-keygen > /dev/null || echo openssh-client
   [ -e /usr/include/stdlib.h ] || echo libc6-dev
   command -v node > /dev/null || echo nodejs
-  cmp -s "$here/client/results/viewer/package-lock.json" "$viewer/installed" || command -v npm > /dev/null || echo npm
+  has_viewer || command -v npm > /dev/null || echo npm
 }
 
 wanted=$(missing)
@@ -36,12 +39,12 @@ if [ -n "$wanted" ] && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; the
   $install $wanted >&2 || for one in $wanted; do $install "$one" >&2; done
   wanted=$(missing)
 fi
-if command -v npm > /dev/null && ! cmp -s "$here/client/results/viewer/package-lock.json" "$viewer/installed"; then
+if command -v npm > /dev/null && ! has_viewer; then
   mkdir -p "$viewer" && cp "$here"/client/results/viewer/package*.json "$viewer" &&
     npm ci --prefix "$viewer" --ignore-scripts --no-audit --no-fund --loglevel=error >&2 &&
     cp "$viewer/package-lock.json" "$viewer/installed"
 fi
-cmp -s "$here/client/results/viewer/package-lock.json" "$viewer/installed" || wanted="$wanted npm"
+has_viewer || case " $(echo $wanted) " in *" npm "*) ;; *) wanted="$wanted npm" ;; esac
 if [ -n "$wanted" ]; then
   echo "Missing here: $(echo $wanted). What needs them is not run. As root of a Debian machine:" >&2
   echo "  apt-get install --no-install-recommends $(echo $wanted)" >&2

@@ -79,7 +79,7 @@ def test_the_last_line_counts_and_names_what_was_not_run() -> None:
 def test_every_peer_has_a_package_that_make_installs() -> None:
     script = (ROOT / "tests" / "peers.sh").read_text(encoding="utf-8")
     looked_for = set(re.findall(r"\|\| echo (\S+)", script))
-    assert set(peers.PACKAGES.values()) | {"orthanc-dicomweb", "libc6-dev"} == looked_for
+    assert set(peers.PACKAGES.values()) | {"orthanc-dicomweb", "libc6-dev", "npm"} == looked_for
 
 
 @pytest.mark.processes

@@ -83,7 +83,7 @@ def _coordinates(origin: NumberOrigin) -> ContentItem:
         purpose=_SOURCE,
     )
     if slide is not None:
-        found.PixelOriginInterpretation = "VOLUME"  # PS3.3 C.18.6.1.3
+        found.add_new("PixelOriginInterpretation", "CS", "VOLUME")  # PS3.3 C.18.6.1.3
     return found
 
 

@@ -170,6 +170,8 @@ def test_dciodvfy_finds_no_error_in_what_is_said_of_a_slide(tmp_path: Path) -> N
     written = written_of(tmp_path)
     assert faults(written["report"]) == []
     assert faults(written["capture"]) == []
+    # Its numbers are of the slide as a whole, not of one of its frames (PS3.3 C.18.6.1.3).
+    assert b"VOLUME" in written["report"].read_bytes()
 
 
 @pytest.mark.slow
