@@ -121,6 +121,32 @@ def join(
 
 
 @app.command()
+def leave(
+    home: HomeOption = None,
+    *,
+    yes: YesOption = False,
+    without_them: Annotated[
+        bool, typer.Option("--without-them", help="Destroy the key although they cannot be told.")
+    ] = False,
+) -> None:
+    """Leave the coordinator: it is told, and this site's key is destroyed.
+
+    Ledger, withdrawals, approvals and disclosures stay here.
+    """
+    from client.cli import leave as command
+
+    command.leave_federation(_chosen(home), yes=yes, without_them=without_them)
+
+
+@app.command("rotate-key")
+def rotate_key(home: HomeOption = None) -> None:
+    """Give this site a new key; the coordinator accepts it by the old one's signature."""
+    from client.cli import rotate_key as command
+
+    command.rotate_key(_chosen(home))
+
+
+@app.command()
 def doctor(
     part: Annotated[
         Literal["site", "pacs"], typer.Argument(metavar="[pacs]", help="Check the PACS alone.")

@@ -28,9 +28,10 @@ from client.site.home import Home
 from client.site.site_config import SiteConfig, load_site_config
 from client.transport.coordinator import Coordinator, load_coordinator
 from client.transport.inbox import Inbox
+from client.transport.membership import tell_again
 from client.transport.outbox import Outbox
 from client.transport.quarantine import Quarantine
-from common.messages.signing_key import load_private
+from common.messages.signing_key import fingerprint, load_private, public_text
 from common.platform.errors import ConfigurationError, LinkDown, SiteUnknown
 from common.platform.freed_memory import give_freed_memory_back
 from common.platform.health import Status as HealthStatus
@@ -82,6 +83,7 @@ class _Daemon:
         self._proxy = config.proxy
         self._changed_at = _changed_at(home.site_yaml)
         self._withdrawn_at = _changed_at(home.withdrawals)
+        self._key_at = _changed_at(home.key)
         self._key = load_private(home.key)
         self._worker = worker
         worker.idle_seconds = _idle_seconds(config)
@@ -94,8 +96,9 @@ class _Daemon:
     def serve(self, stop: threading.Event, health: Callable[[HealthStatus], None]) -> None:
         """Turn after turn, until `stop`; a site that is cut off is well, and says so."""
         _log.info("started", site=self._config.name, coordinator=self._coordinator.address)
-        while not stop.is_set():
+        while not stop.is_set() and self._belongs():
             self._reload()
+            self._take_up_key()
             try:
                 pause = self._turn()
                 self._tell_status()
@@ -121,6 +124,26 @@ class _Daemon:
         self._connection.say_good_bye()
         self._status.write(state="stopped", sentence="not running; type: wardround-site start")
 
+    def _belongs(self) -> bool:
+        """Return whether the site has not left: `wardround-site leave` may be typed meanwhile."""
+        if self._home.coordinator_json.exists():
+            return True
+        _log.warning("this site has left its coordinator", coordinator=self._coordinator.name)
+        return False
+
+    def _take_up_key(self) -> None:
+        """Go on with a changed key; between turns, so that nothing is sent with both."""
+        key_at = _changed_at(self._home.key)
+        if key_at == self._key_at or not self._home.key.exists():
+            return
+        self._key_at, self._key = key_at, load_private(self._home.key)
+        self._worker.retire()
+        self._connection.disconnect()
+        self._connection = Reconnecting(self._home, self._coordinator, self._key)
+        self._letters.close()
+        self._letters = self._correspondence()
+        _log.warning("the site's key was changed", fingerprint=fingerprint(public_text(self._key)))
+
     def _turn(self) -> float:
         """Do what can be done now; returns how long to wait before the next turn."""
         if self._proxy != self._config.proxy:  # not in the midst of a turn, which uses the line
@@ -144,6 +167,8 @@ class _Daemon:
         self._status.offline(str(error))
         if isinstance(error, SiteUnknown):
             self._connection.disconnect()
+            if tell_again(self._home):  # a coordinator from before the key's change
+                _log.warning("the coordinator was told of this site's changed key again")
         return self._connection.longer_pause()
 
     def _reload(self) -> None:

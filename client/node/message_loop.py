@@ -34,7 +34,7 @@ from client.transport.fleet_client import FleetClient, PendingMessage, reply_to
 from client.transport.inbox import Sending
 from client.transport.quarantine import MOST_INTERRUPTIONS
 from common.messages.signed_envelope import Envelope, facts_of, read_head, seal
-from common.messages.signing_key import sign
+from common.messages.signing_key import public_text, sign, verify
 from common.messages.wire import Refusal, RefusalReason
 from common.platform.errors import (
     AnswerNotAdmitted,
@@ -289,7 +289,10 @@ class MessageLoop:
             return self._no(letter.question, RefusalReason.UNREADABLE)
         if self.transport.quarantine.tries(letter.digest).is_over:
             return self._no(letter.question, RefusalReason.SET_ASIDE)
-        return self.transport.outbox.find(letter.digest)
+        answer, key = self.transport.outbox.find(letter.digest), self.transport.key
+        if answer is None or verify(public_text(key), answer.digest, answer.signature):
+            return answer
+        return answer.signed(sign(key, answer.digest))  # kept from before a change of the key
 
     def _post(self, answer: Envelope, delivery: PendingMessage, fleet: FleetClient) -> None:
         """Send an answer, or what is missing of it."""

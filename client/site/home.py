@@ -47,6 +47,16 @@ class Home:
         return self.folder / "key.pub"
 
     @property
+    def next_key(self) -> Path:
+        """A new key that the coordinator has perhaps not accepted yet."""
+        return self.folder / "key.next"
+
+    @property
+    def rotations(self) -> Path:
+        """The last changes of the key, as the old keys signed them."""
+        return self.folder / "rotations.jsonl"
+
+    @property
     def coordinator_json(self) -> Path:
         """Which coordinator the site joined, and as what."""
         return self.folder / "coordinator.json"

@@ -50,6 +50,7 @@ from common.platform.errors import TrustRefused, Unreachable
 
 __all__ = [
     "Coordinator",
+    "ask",
     "fetch_authority",
     "join",
     "load_authority",
@@ -76,7 +77,7 @@ def join(home: Home, invite_text: str, *, new_key: bool = False) -> JoinReply:
     authority = fetch_authority(invite, way)
     key = _own_key(home, anew=new_key)
     request = JoinRequest.made(invite, public_text(key))
-    reply = _ask(invite.address, authority, way, JOIN_PATH, request.to_json())
+    reply = ask(invite.address, authority, way, JOIN_PATH, request.to_json())
     _check(reply, key)
     joined = Coordinator(
         address=invite.address,
@@ -95,7 +96,7 @@ def state(home: Home) -> JoinReply:
     key = load_private(home.key)
     request = StateRequest.made(coordinator.site, key)
     way = proxy_to(coordinator.address, configured(home))
-    reply = _ask(coordinator.address, authority, way, JOINED_PATH, request.to_json())
+    reply = ask(coordinator.address, authority, way, JOINED_PATH, request.to_json())
     _check(reply, key)
     return reply
 
@@ -153,7 +154,8 @@ def _own_key(home: Home, *, anew: bool) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def _ask(address: str, authority: str, proxy: Proxy | None, path: str, body: bytes) -> JoinReply:
+def ask(address: str, authority: str, proxy: Proxy | None, path: str, body: bytes) -> JoinReply:
+    """Return what the coordinator answers to an enrolment's message; TrustRefused for a no."""
     context = tls_context(authority)
     with _explained(address, proxy), open_client(context, _SECONDS, proxy) as client:
         status, content, off = _exchange(client, address, "POST", path, body)

@@ -1,4 +1,4 @@
-"""Messages of joining: an invitation line, then three small messages over TLS.
+"""Messages of joining, leaving and changing keys: an invitation line, then small ones over TLS.
 
     coordinator                                site
       invite line  -- any safe way -->           reads address, CA's hash and secret
@@ -6,9 +6,12 @@
       JoinRequest     <-- POST /wardround/join   the site's public key and a proof
       JoinReply    -->                           pending until the admin has compared fingerprints
       StateRequest    <-- POST /wardround/joined signed with the site's key
+      RotateRequest   <-- POST /wardround/rotate a new key, signed with the old one and itself
+      LeaveRequest    <-- POST /wardround/leave  signed with the site's key
 
 The secret itself never travels again: the proof is an HMAC under it, over the site's name
-and its public key, so whoever sees a join cannot use it for a key of their own.
+and its public key, so whoever sees a join cannot use it for a key of their own. What is signed
+names the kind of its message first: no signature of one kind serves for another.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import base64
 import binascii
 import hashlib
 import hmac
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -28,14 +31,18 @@ from common.platform.errors import TrustRefused
 CA_PATH = "/wardround/ca"
 JOIN_PATH = "/wardround/join"
 JOINED_PATH = "/wardround/joined"
+ROTATE_PATH = "/wardround/rotate"
+LEAVE_PATH = "/wardround/leave"
 
 _PREFIX = "wardround-invite-"
 _VERSION = "1-"
 _CHECK_BYTES = 4
+_ROTATE = "wardround-rotate-1"
 
 #: A site's name: lower case, digits and hyphens, as runs are named.
 SiteName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 _PublicKey = Annotated[str, StringConstraints(max_length=400)]
+_Signature = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}){1,150}$")]
 _Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -127,30 +134,75 @@ class JoinRequest(_Message):
         return hmac.compare_digest(self.proof, _proof(secret, self.site, self.public_key))
 
 
-class StateRequest(_Message):
-    """A site asks whether it was accepted; only the key's owner is told."""
+class _SignedByKey(_Message):
+    """What only a key's owner may ask."""
 
+    _kind: ClassVar[str]
     site: SiteName
     public_key: _PublicKey
-    signature: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}){1,150}$")]
+    signature: _Signature
 
     @classmethod
-    def made(cls, site: str, private_key: ec.EllipticCurvePrivateKey) -> StateRequest:
+    def made(cls, site: str, private_key: ec.EllipticCurvePrivateKey) -> Self:
         """Return the request of the site that holds this key."""
         public = public_text(private_key)
-        signature = sign(private_key, _asked(site, public)).hex()
+        signature = sign(private_key, _signed(cls._kind, site, public)).hex()
         return cls(site=site, public_key=public, signature=signature)
 
     def is_signed(self) -> bool:
         """Return whether the owner of the public key asks."""
-        content = _asked(self.site, self.public_key)
+        content = _signed(self._kind, self.site, self.public_key)
         return verify(self.public_key, content, bytes.fromhex(self.signature))
+
+
+class StateRequest(_SignedByKey):
+    """A site asks whether it was accepted; only the key's owner is told."""
+
+    _kind = "wardround-joined-1"
+
+
+class LeaveRequest(_SignedByKey):
+    """A site leaves: its key is good for nothing from then on."""
+
+    _kind = "wardround-leave-1"
+
+
+class RotateRequest(_Message):
+    """A site changes its key: the old one names the new one, which proves that it is held."""
+
+    site: SiteName
+    public_key: _PublicKey  # the old one
+    new_key: _PublicKey
+    signature: _Signature  # with the old one
+    new_signature: _Signature
+
+    @classmethod
+    def made(
+        cls, site: str, old: ec.EllipticCurvePrivateKey, new: ec.EllipticCurvePrivateKey
+    ) -> RotateRequest:
+        """Return the request of the site that holds both keys."""
+        keys = (public_text(old), public_text(new))
+        content = _signed(_ROTATE, site, *keys)
+        return cls(
+            site=site,
+            public_key=keys[0],
+            new_key=keys[1],
+            signature=sign(old, content).hex(),
+            new_signature=sign(new, content).hex(),
+        )
+
+    def is_signed(self) -> bool:
+        """Return whether the owner of both keys asks."""
+        content = _signed(_ROTATE, self.site, self.public_key, self.new_key)
+        return verify(self.public_key, content, bytes.fromhex(self.signature)) and verify(
+            self.new_key, content, bytes.fromhex(self.new_signature)
+        )
 
 
 class JoinReply(_Message):
     """Where the enrolment stands, as the coordinator sees it."""
 
-    state: Literal["pending", "accepted", "refused"]
+    state: Literal["pending", "accepted", "refused", "left"]
     #: Why it was refused and what to do; empty otherwise.
     reason: str = Field(default="", max_length=1000)
     #: The coordinator's own name.
@@ -172,5 +224,6 @@ def _proof(secret: str, site: str, public_key: str) -> str:
     return hmac.new(secret.encode(), content, hashlib.sha256).hexdigest()
 
 
-def _asked(site: str, public_key: str) -> bytes:
-    return f"wardround-joined-1\n{site}\n{public_key}".encode()
+def _signed(*parts: str) -> bytes:
+    """Return what is signed; none of the parts has a line's end."""
+    return "\n".join(parts).encode()

@@ -131,15 +131,21 @@ def invite(
 
 @sites.callback(invoke_without_command=True)
 def list_sites(
-    context: typer.Context, folder: FolderOption = None, *, json: JsonOption = False
+    context: typer.Context,
+    folder: FolderOption = None,
+    *,
+    every: Annotated[
+        bool, typer.Option("--all", help="Show those who were revoked or have left, too.")
+    ] = False,
+    json: JsonOption = False,
 ) -> None:
     """List who belongs, who is connected and whose invitation is open."""
     if context.invoked_subcommand is None:
         from server.cli import sites as command
 
-        command.show(_chosen(folder), json=json)
+        command.show(_chosen(folder), every=every, json=json)
     else:
-        check_nothing_before(context, folder, json)
+        check_nothing_before(context, folder, every, json)
 
 
 @sites.command()

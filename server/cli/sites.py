@@ -16,9 +16,12 @@ from server.files.folder import Folder
 from server.service.operator_client import Json, Operator
 
 
-def show(folder: Folder, *, json: bool) -> None:
-    """List sites and open invitations."""
+def show(folder: Folder, *, every: bool, json: bool) -> None:
+    """List sites and open invitations; of keys that are good for nothing only with `every`."""
     found = _overview(folder)
+    known = cast("list[Json]", found["sites"])
+    belonging = [site for site in known if site["state"] in {"pending", "accepted"}]
+    found = {**found, "sites": known if every else belonging}
     if json:
         Console().print_json(data=found)
         return
@@ -26,6 +29,7 @@ def show(folder: Folder, *, json: bool) -> None:
     invited = cast("dict[str, int]", found["invited"])
     if not sites and not invited:
         typer.echo("No site yet. Invite one: wardround-coordinator invite SITE")
+        _tell_of_others(len(known))
         return
     rows = [("SITE", "STATE", "SINCE", "FINGERPRINT")]
     for site in sites:
@@ -42,6 +46,15 @@ def show(folder: Folder, *, json: bool) -> None:
                 f"{site['name']} waits. If its admin reads the same fingerprint to you: "
                 f"wardround-coordinator sites accept {site['name']}={site['fingerprint']}"
             )
+    _tell_of_others(len(known) - len(sites))
+
+
+def _tell_of_others(number: int) -> None:
+    if number:
+        typer.echo(
+            f"Not shown: {number} of keys that were revoked or replaced, or whose sites have "
+            "left; wardround-coordinator sites --all"
+        )
 
 
 def accept(folder: Folder, given: Sequence[str], fingerprint: str | None) -> None:

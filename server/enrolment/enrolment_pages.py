@@ -1,4 +1,4 @@
-"""The three pages that a site without a key may reach."""
+"""The pages that a site reaches without being accepted: each proves itself."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from common.messages.enrolment import (
     CA_PATH,
     JOIN_PATH,
     JOINED_PATH,
+    LEAVE_PATH,
+    ROTATE_PATH,
     JoinReply,
     JoinRequest,
+    LeaveRequest,
+    RotateRequest,
     StateRequest,
 )
 from common.platform.errors import TrustRefused
@@ -24,17 +28,24 @@ from server.http.asgi import CLOSE, answer, read_body
 _LARGEST_REQUEST = 16 * 1024
 #: Strangers' questions have threads of their own: those of accepted sites stay free.
 _AT_A_TIME = 2
-_Request = TypeVar("_Request", JoinRequest, StateRequest)
+_Request = TypeVar("_Request", JoinRequest, StateRequest, LeaveRequest, RotateRequest)
 _Page = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def enrolment_pages(
-    enrolment: Enrolment, *, coordinator: str, authority: bytes
+    enrolment: Enrolment,
+    *,
+    coordinator: str,
+    authority: Callable[[], bytes],
+    changed: Callable[[], None],
 ) -> Mapping[tuple[str, str], _Page]:
-    """Return the pages by method and path; `authority` is the CA certificate's PEM."""
+    """Return the pages by method and path.
+
+    `authority` gives the CA certificate's PEM; `changed` is called when accepted keys changed.
+    """
 
     async def certificate(_scope: Scope, _receive: Receive, send: Send) -> None:
-        await answer(send, 200, authority, kind=b"application/x-pem-file")
+        await answer(send, 200, authority(), kind=b"application/x-pem-file")
 
     limiter = CapacityLimiter(_AT_A_TIME)
 
@@ -52,10 +63,24 @@ def enrolment_pages(
             raise TrustRefused(message)
         return site
 
+    def rotate(request: RotateRequest) -> EnrolledSite:
+        site = enrolment.rotate(request)
+        changed()
+        log(__name__).warning("site changed its key", site=site.name, fingerprint=site.fingerprint)
+        return site
+
+    def leave(request: LeaveRequest) -> EnrolledSite:
+        site = enrolment.leave(request)
+        changed()
+        log(__name__).warning("site left", site=site.name, fingerprint=site.fingerprint)
+        return site
+
     return {
         ("GET", CA_PATH): certificate,
         ("POST", JOIN_PATH): _page(JoinRequest.parse, join, coordinator, limiter),
         ("POST", JOINED_PATH): _page(StateRequest.parse, joined, coordinator, limiter),
+        ("POST", ROTATE_PATH): _page(RotateRequest.parse, rotate, coordinator, limiter),
+        ("POST", LEAVE_PATH): _page(LeaveRequest.parse, leave, coordinator, limiter),
     }
 
 
@@ -71,10 +96,13 @@ def _page(
         except TrustRefused as error:
             log(__name__).warning("join refused", reason=str(error), stranger=True)
             return JoinReply(state="refused", reason=str(error), coordinator=coordinator)
-        if site.state == "revoked":
-            reason = f"The key of {site.name} was revoked. Ask the coordinator why."
-            return JoinReply(state="refused", reason=reason, coordinator=coordinator)
-        return JoinReply(state=site.state, coordinator=coordinator, fingerprint=site.fingerprint)
+        match site.state:
+            case "revoked" | "replaced":
+                reason = f"The key of {site.name} was {site.state}. Ask the coordinator why."
+                return JoinReply(state="refused", reason=reason, coordinator=coordinator)
+            case state:
+                shown = site.fingerprint
+                return JoinReply(state=state, coordinator=coordinator, fingerprint=shown)
 
     async def page(scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(scope, receive, _LARGEST_REQUEST)

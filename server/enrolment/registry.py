@@ -1,9 +1,19 @@
-"""Registry of sites: invited, pending, accepted, revoked.
+"""Registry of sites: invited, pending, accepted; revoked, left, replaced.
 
     invite      a new secret for a site; the one before is void
     join        the secret's holder brings a public key        -> pending
     accept      the admin gives the fingerprint of that key    -> accepted
     revoke      the site's key is refused from now on, for good -> revoked
+    leave       the key's owner says so; likewise for good     -> left
+    rotate      the accepted key's owner names another key     -> replaced, the new one accepted
+
+Guarantee: a key that was revoked, has left or was replaced is never accepted again, and no message
+that it signed, then or now, brings another key in.
+
+    an old rotation sent again         what it names was replaced since: refused
+    the same rotation sent again       the same answer: the first one may have been lost
+    a revoked key names a new one      refused
+    a rotation to a key known here     refused, whoever's it is
 
 Invitations are made and judged in server/enrolment/invitations.py. Only the coordinator's SQLite
 file decides; Flower's list of nodes is derived from it.
@@ -21,7 +31,14 @@ from typing import Literal, cast, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from common.messages.enrolment import Invite, JoinRequest, SiteName, StateRequest
+from common.messages.enrolment import (
+    Invite,
+    JoinRequest,
+    LeaveRequest,
+    RotateRequest,
+    SiteName,
+    StateRequest,
+)
 from common.messages.signing_key import fingerprint
 from common.platform.errors import ConfigurationError, StateDamaged, TrustRefused
 from common.platform.sqlite_file import connected, explained, transaction
@@ -37,17 +54,32 @@ from server.enrolment.invitations import (
 from server.files.coordinator_yaml import Settings
 from server.files.folder import Folder
 
-State = Literal["pending", "accepted", "revoked"]
+State = Literal["pending", "accepted", "revoked", "left", "replaced"]
+#: Of sites that belong, or may come to; of the others only the key is remembered.
+_CURRENT = ("pending", "accepted")
+_LEAVING = (*_CURRENT, "left")
 
 _PATIENCE_SECONDS = 10.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sites (
   public_key TEXT PRIMARY KEY,
   site TEXT NOT NULL,
-  state TEXT NOT NULL CHECK (state IN ('pending', 'accepted', 'revoked')),
-  since REAL NOT NULL
+  state TEXT NOT NULL CHECK (state IN ('pending', 'accepted', 'revoked', 'left', 'replaced')),
+  since REAL NOT NULL,
+  replaced_by TEXT
 ) STRICT;
-CREATE UNIQUE INDEX IF NOT EXISTS one_key_a_site ON sites (site) WHERE state <> 'revoked';
+CREATE UNIQUE INDEX IF NOT EXISTS one_key_a_site ON sites (site)
+WHERE state IN ('pending', 'accepted');
+"""
+#: The table of the releases in which nobody left and no key was replaced becomes today's.
+_FROM_BEFORE = """
+DROP INDEX one_key_a_site;
+ALTER TABLE sites RENAME TO sites_before;
+"""
+_TAKE_OVER = """
+INSERT INTO sites (public_key, site, state, since)
+SELECT public_key, site, state, since FROM sites_before;
+DROP TABLE sites_before;
 """
 
 
@@ -59,6 +91,11 @@ class EnrolledSite:
     public_key: str
     state: State
     since: float  # seconds since 1970
+
+    @property
+    def belongs(self) -> bool:
+        """Whether it is, or may become, a site of this coordinator."""
+        return self.state in _CURRENT
 
     @property
     def fingerprint(self) -> str:
@@ -80,7 +117,11 @@ class Enrolment:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
         with closing(self._connect()) as connection, self._explained():
-            connection.executescript(SCHEMA + _SCHEMA)
+            connection.executescript(SCHEMA)
+            if _is_of_before(connection):
+                script = f"BEGIN IMMEDIATE; {_FROM_BEFORE} {_SCHEMA} {_TAKE_OVER} COMMIT;"
+                connection.executescript(script)
+            connection.executescript(_SCHEMA)
 
     def invite(self, site: str, *, address: str, ca_sha256: str, hours: float) -> Invite:
         """Return a new invitation; an earlier one for the same site is void."""
@@ -157,6 +198,50 @@ class Enrolment:
         message = f"There is no site {site!r} to revoke. {told}"
         raise TrustRefused(message)
 
+    def leave(self, request: LeaveRequest) -> EnrolledSite:
+        """Let a site go whose key's owner says so; the same request again changes nothing."""
+        if not request.is_signed():
+            message = f"That {request.site} leaves is not signed with the key it names."
+            raise TrustRefused(message)
+        with self._writing() as connection:
+            known = _of_key(connection, request.public_key)
+            if known is None or known.name != request.site or known.state not in _LEAVING:
+                message = f"{request.site} does not belong here with this key."
+                raise TrustRefused(message)
+            if known.state != "left":
+                void_invitation(connection, known.name)
+                self._move(connection, known.public_key, "left")
+            return cast("EnrolledSite", _of_key(connection, request.public_key))
+
+    def rotate(self, request: RotateRequest) -> EnrolledSite:
+        """Accept the key that an accepted key names in its place; returns the site with it."""
+        fingerprint(request.new_key)  # refuses what is no key
+        if not request.is_signed():
+            message = f"The new key of {request.site} is not signed with both keys."
+            raise TrustRefused(message)
+        with self._writing() as connection:
+            old = _of_key(connection, request.public_key)
+            new = _of_key(connection, request.new_key)
+            if old is None or old.name != request.site:
+                message = f"{request.site} does not belong here with the old key."
+                raise TrustRefused(message)
+            if new is not None:
+                if new.state == "accepted" and _successor_of(connection, old) == new.public_key:
+                    return new
+                raise TrustRefused("The new key is known here already. Make another one.")
+            if old.state != "accepted":
+                message = (
+                    f"The old key of {old.name} is {old.state}, so it names no other. Ask the "
+                    "coordinator for an invitation."
+                )
+                raise TrustRefused(message)
+            self._move(connection, old.public_key, "replaced", by=request.new_key)
+            connection.execute(
+                "INSERT INTO sites (public_key, site, state, since) VALUES (?, ?, 'accepted', ?)",
+                (request.new_key, old.name, self._clock()),
+            )
+            return cast("EnrolledSite", _of_key(connection, request.new_key))
+
     def sites(self) -> tuple[EnrolledSite, ...]:
         """Return every key ever seen, by site."""
         with closing(self._connect()) as connection, self._explained():
@@ -179,10 +264,12 @@ class Enrolment:
             )
         use_invitation(connection, request)
 
-    def _move(self, connection: sqlite3.Connection, public_key: str, state: State) -> None:
+    def _move(
+        self, connection: sqlite3.Connection, public_key: str, state: State, by: str | None = None
+    ) -> None:
         connection.execute(
-            "UPDATE sites SET state = ?, since = ? WHERE public_key = ?",
-            (state, self._clock(), public_key),
+            "UPDATE sites SET state = ?, since = ?, replaced_by = ? WHERE public_key = ?",
+            (state, self._clock(), by, public_key),
         )
 
     @contextmanager
@@ -221,7 +308,9 @@ _SELECT = "SELECT site, public_key, state, since FROM sites"
 
 
 def _current(connection: sqlite3.Connection, site: str) -> EnrolledSite | None:
-    row = connection.execute(f"{_SELECT} WHERE site = ? AND state <> 'revoked'", (site,)).fetchone()
+    row = connection.execute(
+        f"{_SELECT} WHERE site = ? AND state IN ('pending', 'accepted')", (site,)
+    ).fetchone()
     return None if row is None else _site(row)
 
 
@@ -232,11 +321,25 @@ def _of_key(connection: sqlite3.Connection, public_key: str) -> EnrolledSite | N
 
 def _fault_of_key(connection: sqlite3.Connection, request: JoinRequest) -> str | None:
     known = _of_key(connection, request.public_key)
-    if known is not None and known.state == "revoked":
-        return f"This key of {known.name} was revoked and stays so. Make a new key and join again."
+    if known is not None and known.state not in _CURRENT:
+        how = {"revoked": "was revoked", "left": "has left"}.get(known.state, "was replaced")
+        return (
+            f"This key of {known.name} {how} and stays so. Make a new key and join again: "
+            "wardround-site join INVITE --new-key"
+        )
     if known is not None and known.name != request.site:
         return f"This key belongs to another site. Make a key of {request.site}'s own."
     return None
+
+
+def _successor_of(connection: sqlite3.Connection, site: EnrolledSite) -> str | None:
+    query = "SELECT replaced_by FROM sites WHERE public_key = ?"
+    return cast("str | None", connection.execute(query, (site.public_key,)).fetchone()[0])
+
+
+def _is_of_before(connection: sqlite3.Connection) -> bool:
+    row = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'sites'").fetchone()
+    return row is not None and "replaced_by" not in row[0]
 
 
 def _site(row: tuple[str, str, str, float]) -> EnrolledSite:

@@ -7,6 +7,7 @@ operator  -- TLS 1.3 --  OperatorGuard  -- RunGuard -- DeliveryMiddleware --  Fl
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Scope
@@ -51,6 +52,7 @@ class Gateway:
             self.enrolment = Enrolment(folder.enrolment)
             self.superlink = SuperLink(folder.database)
             self._members = AcceptedSites()
+            self._refreshing = threading.Lock()
             self.refresh_members()
         except BaseException:
             self._listeners.close()
@@ -105,18 +107,22 @@ class Gateway:
 
     def refresh_members(self) -> None:
         """Make the guard and Flower know exactly the accepted sites."""
-        sites = self.enrolment.sites()
-        accepted = [site for site in sites if site.state == "accepted"]
-        self._members.replace(
-            self.superlink.register(site.name, site.public_key) for site in accepted
-        )
-        for site in sites:
-            if site.state != "accepted":
-                self.superlink.unregister(site.public_key)
+        with self._refreshing:  # or an older list could come after a newer one
+            sites = self.enrolment.sites()
+            accepted = [site for site in sites if site.state == "accepted"]
+            self._members.replace(
+                self.superlink.register(site.name, site.public_key) for site in accepted
+            )
+            for site in sites:
+                if site.state != "accepted":
+                    self.superlink.unregister(site.public_key)
 
     def _site_app(self) -> ASGIApp:
         pages = enrolment_pages(
-            self.enrolment, coordinator=self._settings.name, authority=self._folder.ca.read_bytes()
+            self.enrolment,
+            coordinator=self._settings.name,
+            authority=self._folder.ca.read_bytes,
+            changed=self.refresh_members,
         )
 
         def node(scope: Scope) -> int:

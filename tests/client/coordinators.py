@@ -70,11 +70,14 @@ def front(
     context: ssl.SSLContext | None = None,
     host: str = "127.0.0.1",
 ) -> Iterator[Front]:
-    """Serve the three pages; `authority` is what the first of them gives out instead."""
+    """Serve the pages; `authority` is what the first of them gives out instead."""
     folder = folder or authority_in(path)
     found = Front(folder=folder, host=host, port=0, enrolment=Enrolment(folder.enrolment))
     pages = enrolment_pages(
-        found.enrolment, coordinator="breast-study", authority=authority or folder.ca.read_bytes()
+        found.enrolment,
+        coordinator="breast-study",
+        authority=lambda: authority or folder.ca.read_bytes(),
+        changed=lambda: None,
     )
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -216,6 +216,6 @@ def test_a_site_has_one_key_even_for_a_hand_in_the_table(
 ) -> None:
     enrolment.join(JoinRequest.made(invite(enrolment), key()))
     with closing(sqlite3.connect(tmp_path / "enrolment.db")) as connection:
-        row = ("INSERT INTO sites VALUES (?, 'north', 'accepted', 0)", (key(),))
+        row = ("INSERT INTO sites VALUES (?, 'north', 'accepted', 0, NULL)", (key(),))
         with pytest.raises(sqlite3.IntegrityError):
             connection.execute(*row)
