@@ -69,7 +69,7 @@ def same_from_files() -> None:
     expected = run(config, InProcessSites(sites_of(), config, 0))
     with (
         tempfile.TemporaryDirectory() as folder,
-        RaySites(filed(sites_of(), Path(folder)), config, 0, 2) as sites,
+        RaySites(filed(sites_of(), Path(folder)), config, 0, 1) as sites,
     ):
         found = run(config, sites)
     assert same_bits(found.weights, expected.weights)
@@ -80,7 +80,7 @@ def failing() -> None:
     """Check that a site's own message arrives: here a private run without any ledger."""
     config = config_of(TABLE, PRIVATE)
     with (
-        RaySites(sites_of((0,)), config, 0, 2) as sites,
+        RaySites(sites_of((0,)), config, 0, 1) as sites,
         pytest.raises(RunFailed, match="has no ledger"),
     ):
         run(config, sites)

@@ -98,7 +98,7 @@ def test_broken_files_are_read_or_refused(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=280,
+            timeout=500,
         )
         assert ended.returncode == 0, ended.stderr[-2000:]
         found = json.loads(ended.stdout)

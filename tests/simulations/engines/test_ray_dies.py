@@ -71,7 +71,7 @@ def test_what_fails_on_ray_ends_in_one_sentence_with_its_cause_and_a_remedy(
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=500,
         check=False,
     )
     said = command.stdout + command.stderr
