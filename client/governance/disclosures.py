@@ -5,8 +5,9 @@ comes again and again is counted in one (client/governance/repetition_limits.py)
 fill the disk. A line says what, to whom, how many bytes, which run and round, and the privacy that
 was spent by then; it holds nothing of any patient, and neither does the message.
 
-    the same message again            one line at once, then one in five minutes (`times`); a kill
-                                      loses the number of those since, none of which was news
+    the same message again            one line at once, one after five minutes, then after twice the
+                                      time, to one a day (`times`); a kill loses the number of those
+                                      since, none of which was news
     ever another refusal or standing  500 lines at once and one a minute; the rest is counted
     killed between line and message   the line is there; the same message is sent later (`again`)
     a line changed, cut out, put in   `verify` names the first line that does not fit
@@ -22,7 +23,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from client.governance.repetition_limits import Allowance, Clock, Repetitions
+from client.governance.repetition_limits import DAY_SECONDS, Allowance, Clock, Repetitions
 from common.platform.errors import StateDamaged
 from common.platform.hash_chain import GENESIS, ChainedLog, hashes, lines, newest_first, now
 
@@ -86,13 +87,13 @@ class Disclosures:
             (str(line["sha256"]) for line in lines(path) if "sha256" in line), _MOST_KNOWN
         )
         self._told = set(self._known)
-        self._repeated: Repetitions[Disclosure] = Repetitions(seconds)
+        self._repeated: Repetitions[Disclosure] = Repetitions(seconds, DAY_SECONDS)
         self._free = Allowance(_FREE_AT_ONCE, _FREE_SECONDS, seconds)
 
     def record(self, disclosure: Disclosure) -> None:
         """Write a message's line durably; send it after this, not before.
 
-        A line that stands for it may be there already, or come within five minutes.
+        A line that stands for it may be there already, or come within a day.
         """
         key, new = disclosure.sha256, disclosure.sha256 not in self._told
         if new and disclosure.kind in _FREE and not self._free.take():

@@ -1,11 +1,12 @@
 """Limits on what a coordinator can make a site write by repeating itself.
 
-    the same again            written once at once, then once in five minutes with the number since
+    the same again            written once at once, then once in five minutes with the number since,
+                              and where it may wait so long, ever more seldom, to once a day
     ever another              so many at once and one a minute each; the rest is counted together
     writing fails             as if it had not come: it is written when it comes again
     the process is killed     what came again since the last line is not counted
 
-Public: MANY_NAMES, Allowance, Names, Repetitions, Seldom.
+Public: DAY_SECONDS, MANY_NAMES, Allowance, Names, Repetitions, Seldom.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from common.platform.token_bucket import TokenBucket
 
 #: What comes again is written once in so many seconds.
 SELDOM_SECONDS = 300.0
+DAY_SECONDS = 86_400.0
 #: Things that are counted apart; the one that was longest silent is written and forgotten.
 _MOST = 1000
 #: Names of runs that a coordinator may begin at once, and how often another.
@@ -68,13 +70,17 @@ class _Counted(Generic[T]):
     what: T
     written_at: float | None = None
     count: int = 0  # since it was written
+    every: float = SELDOM_SECONDS  # between two writings
 
 
 class Repetitions(Generic[T]):
-    """Things by key, the last of each kept until it is written with its number."""
+    """Things by key, the last of each kept until it is written with its number.
 
-    def __init__(self, clock: Clock = time.monotonic) -> None:
-        self._clock = clock
+    Between two writings of one thing the time doubles, to `longest` seconds at most.
+    """
+
+    def __init__(self, clock: Clock = time.monotonic, longest: float = SELDOM_SECONDS) -> None:
+        self._clock, self._longest = clock, longest
         self._counted: dict[str, _Counted[T]] = {}  # the longest silent first
 
     def __contains__(self, key: str) -> bool:
@@ -103,11 +109,13 @@ class Repetitions(Generic[T]):
         now = self._clock()
         late = list(self._counted)[: max(len(self._counted) - _MOST, 0)]
         for key, one in list(self._counted.items()):
-            is_old = one.written_at is None or now - one.written_at >= SELDOM_SECONDS
+            is_old = one.written_at is None or now - one.written_at >= one.every
             if key in late or (is_old and not one.count):
                 del self._counted[key]
             if is_old or key in late:
+                again = one.written_at is not None and one.count > 0
                 _write(one, write, now)
+                one.every = min(one.every * 2, self._longest) if again else one.every
 
 
 def _write(one: _Counted[T], write: Callable[[T, int], None], now: float) -> None:

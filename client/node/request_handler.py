@@ -219,10 +219,9 @@ class RequestHandler:
             # What this very run has been charged already is part of what it may cost.
             own = (request.run, bound_to(request, guard.split))
             before = guard.ledger.charges(guard.cohort, without=own)
-            spent = epsilon_of(binding(before), guard.limit.delta)
             epsilon = run_epsilon(costs, request.run, plan.delta)
-            left = max(guard.limit.epsilon - spent, 0.0)
-            if epsilon_of(binding([*before, *costs]), guard.limit.delta) > guard.limit.epsilon:
+            left = guard.limit.epsilon - epsilon_of(binding([*before, *costs]), guard.limit.delta)
+            if left < 0:
                 return refusal(request, site.name, RefusalReason.BUDGET)
         tells = _tells(self._context, config)
         return Standing(

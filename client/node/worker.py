@@ -15,12 +15,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TextIO
+from typing import Literal, TextIO
 
 from client.cohort_statistics.description import Telling
 from client.governance.records_check import SiteRecords
+from client.node.failure_place import failure_place
 from client.node.progress import WorkProgress
 from client.node.request_handler import RequestHandler, SiteContext, refusal
 from client.site.home import Home
@@ -66,7 +67,9 @@ def main(home: Home, jobs: TextIO, results: TextIO) -> None:
             say({"unreadable": job.question, "why": str(error)})
             continue
         say({"working": job.question})
-        answer = answered(handler, request, config.name, tell)
+        answer = answered(
+            handler, request, config.name, tell, tell_failures=config.policy.tell_failures
+        )
         envelope = seal(answer, _encoding(request, answer))
         try:
             outbox.keep(job.question, envelope.signed(sign(key, envelope.digest)))
@@ -101,14 +104,23 @@ def read_request(path: Path) -> Request:
 
 
 def answered(
-    handler: RequestHandler, request: Request, site: str, tell: Callable[[str], None]
+    handler: RequestHandler,
+    request: Request,
+    site: str,
+    tell: Callable[[str], None],
+    *,
+    tell_failures: bool | Literal["without_privacy"] = "without_privacy",
 ) -> Answer:
-    """Return the answer; whatever goes wrong here is told here, and only its kind leaves."""
+    """Return the answer; what goes wrong is told here, and leaves as far as the policy allows."""
     try:
         return handler.answer(request)
     except Exception as error:  # noqa: BLE001 - a bad request must not end the worker
-        tell(f"Run {request.run}, round {request.round} failed here: {error!r}")
-        return refusal(request, site, RefusalReason.FAILED)
+        place = failure_place(error)
+        tell(f"Run {request.run}, round {request.round} failed here: {error!r} ({place})")
+        no = refusal(request, site, RefusalReason.FAILED)
+        public = request.config.privacy == "none"
+        tells = public if tell_failures == "without_privacy" else tell_failures
+        return replace(no, place=place) if tells else no
 
 
 def _encoding(request: Request, answer: Answer) -> Encoding:

@@ -143,6 +143,13 @@ class PolicyRules(Part):
         "(in runs without privacy only), true, or false. Private runs that tell the count with "
         "each update (default_patients: declared) are refused but with true.",
     )
+    tell_failures: Annotated[bool, Field(strict=True)] | Literal["without_privacy"] = Field(
+        default="without_privacy",
+        description="Tell the coordinator where a request failed: the kind of the error and the "
+        "line of Wardround's code, as in 'ValueError at client/cohort/decode.py:88', never its "
+        "message. without_privacy (in runs without privacy only), true, or false: that it failed "
+        "and no more. Which line it was can depend on a patient, and no noise covers it.",
+    )
     allow_files: bool = Field(
         strict=True,
         default=False,

@@ -41,6 +41,8 @@ RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")]
 MOST_ROUNDS = 1_000_000
 #: Larger numbers are nobody's: whatever is added up or shown of them would overflow.
 _Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
+#: An error's kind and a line of our code (client/node/failure_place.py), nothing else.
+_PLACE = r"^([A-Za-z]{1,60}( at [a-z0-9_/]{1,200}\.py:[0-9]{1,6})?)?$"
 _Number = Annotated[float, Field(ge=0, le=1e9)]
 
 
@@ -114,6 +116,7 @@ class _RefusalHeader(_Header):
     kind: Literal["refusal"] = "refusal"
     site: str = Field(max_length=200)
     reason: str
+    place: str = Field(default="", pattern=_PLACE)
 
 
 _AnyHeader = (
@@ -202,7 +205,10 @@ def _answered(message: Answer) -> tuple[_AnyHeader, dict[str, Weights]]:
             )
             return report, {}
         case Refusal():
-            return _RefusalHeader(run=run, round=number, site=site, reason=message.reason.name), {}
+            refusal = _RefusalHeader(
+                run=run, round=number, site=site, reason=message.reason.name, place=message.place
+            )
+            return refusal, {}
     assert_never(message)
 
 
@@ -280,7 +286,9 @@ def _answer(header: _AnyHeader, tensors: Mapping[str, Weights]) -> Answer:
             )
         case _RefusalHeader():
             reason = RefusalReason[header.reason]
-            return Refusal(run=run, round=number, site=header.site, reason=reason)
+            return Refusal(
+                run=run, round=number, site=header.site, reason=reason, place=header.place
+            )
         case _:
             message = f"a header of kind {header.kind} has no reader"
             raise ValueError(message)

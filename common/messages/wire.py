@@ -54,7 +54,7 @@ class Standing:
     site: str
     patients: int | None  # training patients; None: the site does not tell
     epsilon: float | None  # of the whole run here; None: no privacy, or not told
-    epsilon_left: float | None  # of the cohort's limit before the run; None: likewise
+    epsilon_left: float | None  # of the cohort's limit after the run; None: likewise
     seconds: float | None  # of one round here, estimated; None: not known
 
 
@@ -135,6 +135,12 @@ class Refusal:
     round: int
     site: str
     reason: RefusalReason
+    place: str = ""  # of a failure, in the site's code; empty: not told
+
+    @property
+    def told(self) -> str:
+        """Return the reason in words, with the place where there is one."""
+        return f"{self.reason.value} ({self.place})" if self.place else self.reason.value
 
 
 Request = Proposal | StatisticsRequest | TrainRequest | EvaluationRequest

@@ -74,7 +74,7 @@ def _table(sites: tuple[SiteForecast, ...], *, asked: bool) -> Table:
         "epsilon": [site.epsilon for site in sites],
         "delta": [site.delta for site in sites],
         "at 1e-5": [site.common_epsilon for site in sites],
-        "budget left": [site.epsilon_left for site in sites],
+        "left after": [site.epsilon_left for site in sites],
     }
     known = {n: values for n, values in columns.items() if any(v is not None for v in values)}
     counted = any(site.patients is not None for site in sites)
@@ -96,7 +96,7 @@ def _legend(sites: Sequence[SiteForecast]) -> list[str]:
     if any(site.epsilon is not None for site in sites):
         told.append("Epsilon: of the whole run, at its own delta and at 1e-5.")
     if any(site.epsilon_left is not None for site in sites):
-        told.append("Budget left: what the site's limit for these patients leaves before this run.")
+        told.append("Left after: what this run leaves of the site's limit for these patients.")
     return told
 
 

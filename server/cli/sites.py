@@ -37,15 +37,12 @@ def show(folder: Folder, *, every: bool, json: bool) -> None:
         rows.append((str(site["name"]), _state(site), since, str(site["fingerprint"])))
     rows += [(name, "invited", f"until {_when(end)}", "") for name, end in invited.items()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:  # never folded: a fingerprint is copied and compared whole
+    for row in rows:  # never folded: a fingerprint is compared whole
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         typer.echo("  ".join(cells).rstrip())
     for site in sites:
         if site["state"] == "pending":
-            typer.echo(
-                f"{site['name']} waits. If its admin reads the same fingerprint to you: "
-                f"wardround-coordinator sites accept {site['name']}={site['fingerprint']}"
-            )
+            typer.echo(f"{site['name']} waits. {_how_to_accept(str(site['name']))}")
     _tell_of_others(len(known) - len(sites))
 
 
@@ -130,11 +127,14 @@ def _compare_first(folder: Folder, name: str) -> str:
             f"{name} does not wait to be accepted. `wardround-coordinator sites` shows who does; "
             f"to invite it: wardround-coordinator invite {name}"
         )
-    shown = found[0].fingerprint
+    return f"{name} joined. {_how_to_accept(name)}"
+
+
+def _how_to_accept(name: str) -> str:
+    """Return the command; what is compared is not shown here, or it would be copied from here."""
     return (
-        f"{name} joined with the key {shown}. Let its admin read the fingerprint to you (there: "
-        f"wardround-site status); if it is the same: "
-        f"wardround-coordinator sites accept {name}={shown}"
+        "Its admin reads the key's fingerprint to you (there: wardround-site status); type what "
+        f"you hear: wardround-coordinator sites accept {name}=SHA256:..."
     )
 
 

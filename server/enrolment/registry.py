@@ -103,8 +103,8 @@ class EnrolledSite:
         return fingerprint(self.public_key)
 
     def facts(self) -> dict[str, object]:
-        """Return what commands and the dashboard show."""
-        shown = self.fingerprint
+        """Return what commands show; nobody can copy the fingerprint that is to be compared."""
+        shown = "" if self.state == "pending" else self.fingerprint
         return {"name": self.name, "fingerprint": shown, "state": self.state, "since": self.since}
 
 
@@ -177,9 +177,9 @@ class Enrolment:
                 raise TrustRefused(message)
             if known.fingerprint != given.strip():
                 message = (
-                    f"{site} joined with the key {known.fingerprint}, not {given}. If its admin "
-                    "reads another fingerprint there, somebody else used the invitation: "
-                    f"wardround-coordinator sites revoke {site}"
+                    f"{site} joined with another key than {given}. Let its admin read the "
+                    "fingerprint again (there: wardround-site status). If it is the same again, "
+                    f"somebody else used the invitation: wardround-coordinator sites revoke {site}"
                 )
                 raise TrustRefused(message)
             if known.state == "pending":

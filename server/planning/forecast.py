@@ -65,7 +65,7 @@ class SiteForecast:
     epsilon: float | None = None  # of the whole run
     delta: float | None = None
     common_epsilon: float | None = None  # of the whole run, at delta 1e-5
-    epsilon_left: float | None = None  # of the cohort's limit before the run
+    epsilon_left: float | None = None  # of the cohort's limit after the run
     seconds: float | None = None  # of one round
     refuses: str = ""  # why it does not take part, or not yet
     may_change: bool = False  # it refuses for now
@@ -195,7 +195,7 @@ def _sites(config: RunConfig, standings: Sequence[Standing | Refusal]) -> tuple[
 def _told(config: RunConfig, answer: Standing | Refusal) -> SiteForecast:
     if isinstance(answer, Refusal):
         return SiteForecast(
-            site=answer.site, refuses=answer.reason.value, may_change=answer.reason in PASSING
+            site=answer.site, refuses=answer.told, may_change=answer.reason in PASSING
         )
     agreed = _agreed(config, answer.site, answer.patients)
     return SiteForecast(
@@ -303,8 +303,8 @@ def _size(message: Request | SiteUpdate, values: int, encoding: Encoding) -> int
 
 def _stops(config: RunConfig, parts: Sequence[SiteForecast], sites: int) -> list[str]:
     lost = [part for part in parts if part.refuses and not part.may_change]
-    found = [_over_budget(part) for part in parts if _is_over_budget(part)]
-    possible, quorum = sites - len(lost) - len(found), config.aggregation.smallest_quorum
+    found: list[str] = []
+    possible, quorum = sites - len(lost), config.aggregation.smallest_quorum
     if not sites:
         return found
     if possible < quorum:
@@ -319,13 +319,3 @@ def _stops(config: RunConfig, parts: Sequence[SiteForecast], sites: int) -> list
             f"{possible} can take part."
         )
     return found
-
-
-def _is_over_budget(part: SiteForecast) -> bool:
-    left, epsilon = part.epsilon_left, part.epsilon
-    # A site that sees this itself refuses; sums of epsilons only bound what it composes.
-    return left is not None and epsilon is not None and left <= 0 < epsilon
-
-
-def _over_budget(part: SiteForecast) -> str:
-    return f"{part.site} has no epsilon left for these patients: it will refuse the run."

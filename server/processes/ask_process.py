@@ -78,7 +78,7 @@ def _described(
     request = StatisticsRequest(run=setting.run, round=0, seed=setting.seed, config=setting.config)
     ready = sorted(site for site, answer in answers.items() if isinstance(answer, Standing))
     found = gathered(sites.describe(request, ready), request, ready)
-    others = {s: a.reason.value for s, a in answers.items() if isinstance(a, Refusal)}
+    others = {s: a.told for s, a in answers.items() if isinstance(a, Refusal)}
     others |= dict.fromkeys(silent, "no answer yet: it may be reading its images")
     return replace(found, not_told={**found.not_told, **others})
 

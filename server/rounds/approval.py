@@ -123,15 +123,15 @@ class Approval:
                     known = privacy.training_patients_are(name)
                     board.sites[name].patients_are = known
             elif name in self.refusals:
-                reason = self.refusals[name].reason
-                board.site(name, "refused" if reason in _NO else "asked", reason.value)
+                refusal = self.refusals[name]
+                board.site(name, "refused" if refusal.reason in _NO else "asked", refusal.told)
             else:
                 board.site(name, "asked", "no answer yet")
 
     def _why_not(self, name: str) -> str:
         if name in self.faults:
             return f"an answer was closed: {self.faults[name][-1]}"
-        return self.refusals[name].reason.value if name in self.refusals else "no answer"
+        return self.refusals[name].told if name in self.refusals else "no answer"
 
     def _said_no(self, name: str) -> bool:
         if name in self.faults and name not in self.standings:

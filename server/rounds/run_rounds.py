@@ -236,7 +236,7 @@ class _Tally:
                         self._common[answer.site] = answer.spend.run_common_epsilon
                     self._ledgers[answer.site] = answer.spend.ledger
             case Refusal():
-                self._left_out[answer.site] = answer.reason.value
+                self._left_out[answer.site] = answer.told
             case NotAdmitted():
                 self._faults.append(_fault_text(answer))
                 if answer.used_up:

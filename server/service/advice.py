@@ -62,7 +62,7 @@ def _while_it_runs(view: RunView) -> tuple[str, ...]:
 
 
 def _of_site(view: RunView, name: str, site: SiteStatus) -> str:
-    known = _AT_THE_SITE.get(site.why)
+    known = next((told for why, told in _AT_THE_SITE.items() if site.why.startswith(why)), None)
     if known is not None:
         return f"{name}: " + known.format(run=view.name)
     match site.state:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -148,11 +149,10 @@ def invitation(behind: Behind, name: str) -> str:
     return str(found[name])
 
 
-def accepted(behind: Behind, name: str) -> None:
+def accepted(behind: Behind, name: str, heard: str) -> None:
     operator = Operator(behind.folder)
     try:
-        (found,) = [s for s in sites(operator) if s["name"] == name]
-        operator.accept(name, str(found["fingerprint"]))
+        operator.accept(name, heard)
     finally:
         operator.close()
 
@@ -187,7 +187,8 @@ def test_a_site_joins_and_serves_through_the_proxy_and_doctor_asks_the_same_way(
     monkeypatch.delenv("HTTPS_PROXY")
     assert load_site_config(site.home.site_yaml).proxy == behind.proxy.url(LOGIN)
     assert LOGIN not in ended.text
-    accepted(behind, "north")
+    (heard,) = re.findall(r"north=(SHA256:\S+)", ended.text)
+    accepted(behind, "north", heard)
     assert faults(site) == []
     daemon = subprocess.Popen(
         [sys.executable, "-c", COMMAND, "start", "--home", str(site.home.folder)],

@@ -230,7 +230,8 @@ def test_every_number_of_patients_says_whether_it_is_agreed_or_exact() -> None:
     privacy = "{unit: patient, epsilon: 3.0, public_patients: {north: 200}}"
     agreed = shown(forecast(config_of(privacy=privacy), [yes("north", patients=200, left=5.0)], 1))
     assert "200 agreed" in agreed
-    assert "budget left" in agreed
+    assert "left after" in agreed
+    assert "what this run leaves of the site's limit" in agreed
     assert "takes part" in agreed
     declared = "{unit: patient, epsilon: 3.0, default_patients: declared}"
     told = forecast(config_of(privacy=declared), [yes("north", patients=187)], 1)
@@ -255,13 +256,6 @@ def test_a_refusal_is_told_with_its_reason_and_stops_the_run_unless_it_may_pass(
 
 def answers(count: int) -> Sequence[Standing]:
     return [yes(f"site-{number}") for number in range(count)]
-
-
-def test_a_spent_budget_stops_a_site() -> None:
-    config = config_of("aggregation: {smallest_quorum: 2}", privacy="{unit: patient, epsilon: 3.0}")
-    plan = forecast(config, [yes("north", epsilon=3.0, left=0.0), yes("south")], 2)
-    assert any("north has no epsilon left" in text for text in plan.stops)
-    assert any("1 of 2 sites" in text for text in plan.stops)
 
 
 def test_too_few_sites_for_a_quorum_or_for_krum_stop_the_run() -> None:

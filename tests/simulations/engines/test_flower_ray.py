@@ -32,14 +32,14 @@ RUNS = (
 @pytest.fixture(scope="module")
 def said() -> str:
     """Return what one process says of all runs: each starts Ray anew, torch is loaded once."""
-    ended = subprocess.run(
-        ["timeout", "800", sys.executable, "-u", "tests/simulations/ray_run.py", *RUNS],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return f"{ended.stdout}{ended.stderr[-3000:]}(status {ended.returncode})"
+    command = [sys.executable, "-u", "tests/simulations/ray_run.py", *RUNS]
+    try:
+        ended = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=800
+        )
+    except subprocess.TimeoutExpired as late:
+        return f"ended after 800 s, having said {late.stdout!r}"
+    return ended.stdout + ended.stderr[-3000:]
 
 
 # Eight processes load torch for these: minutes where others want the processors, too.
