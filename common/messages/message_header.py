@@ -42,7 +42,7 @@ MOST_ROUNDS = 1_000_000
 #: Larger numbers are nobody's: whatever is added up or shown of them would overflow.
 _Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
 #: An error's kind and a line of our code (client/node/failure_place.py), nothing else.
-_PLACE = r"^([A-Za-z]{1,60}( at [a-z0-9_/]{1,200}\.py:[0-9]{1,6})?)?$"
+_PLACE = r"^([A-Za-z]{1,60}( at (client|common)/[a-z0-9_/]{1,200}\.py:[0-9]{1,6})?)?$"
 _Number = Annotated[float, Field(ge=0, le=1e9)]
 
 
