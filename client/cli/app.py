@@ -133,7 +133,7 @@ def leave(
 
     Ledger, withdrawals, approvals and disclosures stay here.
     """
-    from client.cli import leave as command
+    from client.cli.membership import leave as command
 
     command.leave_federation(_chosen(home), yes=yes, without_them=without_them)
 
@@ -141,9 +141,25 @@ def leave(
 @app.command("rotate-key")
 def rotate_key(home: HomeOption = None) -> None:
     """Give this site a new key; the coordinator accepts it by the old one's signature."""
-    from client.cli import rotate_key as command
+    from client.cli.membership import rotate_key as command
 
     command.rotate_key(_chosen(home))
+
+
+@app.command()
+def move(
+    notice: Annotated[
+        str, typer.Argument(metavar="LINE", help="As `wardround-coordinator move` printed it.")
+    ],
+    home: HomeOption = None,
+) -> None:
+    """Follow the coordinator to another address, by the notice that its authority signed.
+
+    The daemon asks for it by itself; this is for a site that was away while the old address ended.
+    """
+    from client.cli.membership import move as command
+
+    command.move(_chosen(home), notice)
 
 
 @app.command()

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
 
 from client.governance.approvals import Approvals
 from client.site.home import Home
 from client.site.plain_text import ago, size
 from client.site.site_config import load_site_config
 from client.site.terminal import as_text, say, table
-from client.transport.coordinator import load_coordinator
+from client.transport.coordinator import (
+    SOON_DAYS,
+    Coordinator,
+    end_of,
+    load_authority,
+    load_coordinator,
+)
+from client.transport.moving import pending
 from client.transport.quarantine import Quarantine
 from common.platform.errors import ConfigurationError, ExitCode, WardroundError
 from common.platform.file_lock import is_held
@@ -103,7 +113,19 @@ def _coordinator(home: Home) -> list[tuple[str, str]]:
     return [
         ("coordinator", f"{as_text(coordinator.name)} at {coordinator.address}"),
         ("  certificate", coordinator.fingerprint),
+        *_news(home, coordinator),
     ]
+
+
+def _news(home: Home, coordinator: Coordinator) -> Iterator[tuple[str, str]]:
+    """Yield what is about to change: a move that nobody could follow yet, a certificate's end."""
+    with suppress(WardroundError):
+        address = pending(home)
+        if address:
+            yield "  moves to", f"{as_text(address)}, where it does not answer yet"
+        left = (end_of(load_authority(home, coordinator)) - datetime.now(UTC)).days
+        if left < SOON_DAYS:
+            yield "  expires", f"its authority's certificate in {left} days; call them"
 
 
 def _now(home: Home, facts: dict[str, object], *, running: bool) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from client.site.site_config import SiteConfig, load_site_config
 from client.transport.coordinator import Coordinator, load_coordinator
 from client.transport.inbox import Inbox
 from client.transport.membership import tell_again
+from client.transport.moving import look_for_notice
 from client.transport.outbox import Outbox
 from client.transport.quarantine import Quarantine
 from common.messages.signing_key import fingerprint, load_private, public_text
@@ -40,6 +42,8 @@ from common.platform.logs import log, open_logs
 #: A site with nothing to do hears of a request at once; it looks up this often for its own sake.
 _IDLE_SECONDS = 2.0
 _BUSY_SECONDS = 0.1
+#: The coordinator is asked this often whether it moved, and this often where it is away.
+_NOTICE_SECONDS, _NOTICE_AWAY_SECONDS = 300.0, 60.0
 #: What of site.yaml the worker has read when it started.
 _OF_WORKER = ("name", "data", "labels", "device", "memory_gib", "threads")
 _log = log("site")
@@ -89,6 +93,8 @@ class _Daemon:
         worker.idle_seconds = _idle_seconds(config)
         worker.restarted = meters.worker_restarted
         self._connection = Reconnecting(home, coordinator, self._key)
+        self._noticed_at = -math.inf
+        self._coordinator_at = _changed_at(home.coordinator_json)
         self._told = Seldom(_tell)
         self._letters = self._correspondence()
         self._status = Status(home.status, self._coordinator.address)
@@ -99,6 +105,7 @@ class _Daemon:
         while not stop.is_set() and self._belongs():
             self._reload()
             self._take_up_key()
+            self._look_for_notice()
             try:
                 pause = self._turn()
                 self._tell_status()
@@ -138,11 +145,35 @@ class _Daemon:
             return
         self._key_at, self._key = key_at, load_private(self._home.key)
         self._worker.retire()
+        self._go_on_with(self._coordinator)
+        _log.warning("the site's key was changed", fingerprint=fingerprint(public_text(self._key)))
+
+    def _look_for_notice(self) -> None:
+        """Follow the coordinator where it moved; it is asked now and then, and when it is away."""
+        changed_at = _changed_at(self._home.coordinator_json)
+        if changed_at != self._coordinator_at:  # `wardround-site move` was typed
+            self._coordinator_at = changed_at
+            self._go_on_with(load_coordinator(self._home))
+        away = self._status.state == "offline"
+        pause = _NOTICE_AWAY_SECONDS if away else _NOTICE_SECONDS
+        if time.monotonic() < self._noticed_at + pause:
+            return
+        self._noticed_at = time.monotonic()
+        moved = look_for_notice(self._home)
+        if moved is not None:
+            self._coordinator_at = _changed_at(self._home.coordinator_json)
+            self._go_on_with(moved)
+
+    def _go_on_with(self, coordinator: Coordinator) -> None:
+        """Take up what has changed of coordinator or key, between turns."""
+        if coordinator != self._coordinator:
+            _log.warning("the coordinator has moved", to=coordinator.address)
+        self._coordinator = coordinator
         self._connection.disconnect()
-        self._connection = Reconnecting(self._home, self._coordinator, self._key)
+        self._connection = Reconnecting(self._home, coordinator, self._key)
         self._letters.close()
         self._letters = self._correspondence()
-        _log.warning("the site's key was changed", fingerprint=fingerprint(public_text(self._key)))
+        self._status.write(coordinator=coordinator.address)
 
     def _turn(self) -> float:
         """Do what can be done now; returns how long to wait before the next turn."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import httpx
 
 from client.readiness.check_finding import Finding, Subject, wrong
 from client.transport.connection import clock_offset, tls_context, why_not_connected, why_untrusted
-from client.transport.coordinator import load_authority
+from client.transport.coordinator import SOON_DAYS, end_of, load_authority
 from client.transport.joining import state
 from client.transport.proxy import Proxy, open_client, proxy_to
 from common.messages.enrolment import CA_PATH
@@ -36,8 +38,12 @@ def reached(subject: Subject) -> Iterator[Finding]:
         return
     started = time.monotonic()
     try:
-        with open_client(tls_context(authority), _SECONDS, proxy) as client:
-            response = client.get(f"https://{address}{CA_PATH}")
+        with (
+            open_client(tls_context(authority), _SECONDS, proxy) as client,
+            client.stream("GET", f"https://{address}{CA_PATH}") as response,
+        ):
+            stream = response.extensions["network_stream"]
+            shown = stream.get_extra_info("ssl_object").getpeercert()
     except httpx.TransportError as error:
         said = why_untrusted(address, error)
         if said is None:
@@ -52,7 +58,28 @@ def reached(subject: Subject) -> Iterator[Finding]:
     yield from _network(subject, proxy, time.monotonic() - started)
     detail = f"TLS 1.3, and {coordinator.name} is who was joined"
     yield Finding(check="TLS", state="ok", detail=detail)
+    yield from _valid_until(authority, shown["notAfter"])
     yield clock(clock_offset(response))
+
+
+def _valid_until(authority: str, server: str) -> Iterator[Finding]:
+    """Say until when the coordinator's two certificates hold; both are renewed by themselves."""
+    ends = {
+        "authority's": end_of(authority),
+        "server's": datetime.fromtimestamp(ssl.cert_time_to_seconds(server), UTC),
+    }
+    for whose, end in ends.items():
+        left = (end - datetime.now(UTC)).days
+        detail = f"the coordinator's {whose} certificate is valid until {end:%Y-%m-%d}"
+        if left >= SOON_DAYS:
+            yield Finding(check="certificate", state="ok", detail=detail)
+        else:
+            yield Finding(
+                check="certificate",
+                state="note",
+                detail=f"{detail}: expires in {left} days",
+                fix="Call the coordinator: its service renews it while it runs.",
+            )
 
 
 def _network(subject: Subject, proxy: Proxy | None, seconds: float) -> Iterator[Finding]:

@@ -67,6 +67,11 @@ class Home:
         return self.folder / "coordinator.pem"
 
     @property
+    def notice(self) -> Path:
+        """The coordinator's last notice of a move, as its authority signed it."""
+        return self.folder / "notice.json"
+
+    @property
     def approvals(self) -> Path:
         """Which runs were proposed, and what the admin said."""
         return self.folder / "approvals.db"

@@ -52,10 +52,12 @@ __all__ = [
     "Coordinator",
     "ask",
     "fetch_authority",
+    "fetch_unproven",
     "join",
     "load_authority",
     "load_coordinator",
     "state",
+    "state_at",
     "wait_until_accepted",
 ]
 
@@ -93,10 +95,15 @@ def state(home: Home) -> JoinReply:
     """Return where this site's enrolment stands; the coordinator is asked."""
     coordinator = load_coordinator(home)
     authority = load_authority(home, coordinator)
+    return state_at(home, coordinator.site, coordinator.address, authority)
+
+
+def state_at(home: Home, site: str, address: str, authority: str) -> JoinReply:
+    """Return where the enrolment stands at an address, if the authority's own server is there."""
     key = load_private(home.key)
-    request = StateRequest.made(coordinator.site, key)
-    way = proxy_to(coordinator.address, configured(home))
-    reply = ask(coordinator.address, authority, way, JOINED_PATH, request.to_json())
+    request = StateRequest.made(site, key)
+    way = proxy_to(address, configured(home))
+    reply = ask(address, authority, way, JOINED_PATH, request.to_json())
     _check(reply, key)
     return reply
 
@@ -114,29 +121,40 @@ def fetch_authority(invite: Invite, proxy: Proxy | None = None) -> str:
     It comes over a connection that proves nothing, so only its hash counts; of what came, only
     the certificate that was hashed is kept.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    with _explained(invite.address, proxy), open_client(context, _SECONDS, proxy) as client:
-        status, content, _ = _exchange(client, invite.address, "GET", CA_PATH)
+    status, content = fetch_unproven(invite.address, proxy, CA_PATH)
     try:
-        certificate = x509.load_pem_x509_certificate(content)
+        certificates = x509.load_pem_x509_certificates(content)  # one that was renewed comes first
     except ValueError:
         message = (
             f"{invite.address} answered {status} and no certificate, so it is no coordinator. "
             "Compare the address with the coordinator's; somebody may be between you."
         )
         raise TrustRefused(message) from None
-    found = hashlib.sha256(certificate.public_bytes(serialization.Encoding.DER)).hexdigest()
-    if not hmac.compare_digest(found, invite.ca_sha256):
+    hashes = [
+        hashlib.sha256(one.public_bytes(serialization.Encoding.DER)).hexdigest()
+        for one in certificates
+    ]
+    found = next((one for one in hashes if hmac.compare_digest(one, invite.ca_sha256)), hashes[0])
+    if found != invite.ca_sha256:
         message = (
             f"{invite.address} shows another certificate than the invitation names (SHA-256 "
             f"{found[:16]}..., expected {invite.ca_sha256[:16]}...): somebody may be between you "
             "and the coordinator; do not go on; call them. Nothing was sent."
         )
         raise TrustRefused(message)
+    certificate = certificates[hashes.index(found)]
     return certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
+
+
+def fetch_unproven(address: str, proxy: Proxy | None, path: str) -> tuple[int, bytes]:
+    """Fetch a page from whoever answers: only what proves itself may be made of it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with _explained(address, proxy), open_client(context, _SECONDS, proxy) as client:
+        status, content, _ = _exchange(client, address, "GET", path)
+    return status, content
 
 
 def _own_key(home: Home, *, anew: bool) -> ec.EllipticCurvePrivateKey:

@@ -41,12 +41,16 @@ _ROTATE = "wardround-rotate-1"
 
 #: A site's name: lower case, digits and hyphens, as runs are named.
 SiteName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+#: Host and port that a site connects to.
+Address = Annotated[str, StringConstraints(pattern=r"^\S{1,253}:[0-9]{1,5}$")]
 _PublicKey = Annotated[str, StringConstraints(max_length=400)]
 _Signature = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}){1,150}$")]
 _Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Message(BaseModel):
+class EnrolmentMessage(BaseModel):
+    """A frozen message as JSON, read with bounds."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     def to_json(self) -> bytes:
@@ -64,11 +68,11 @@ class _Message(BaseModel):
             raise TrustRefused(message) from error
 
 
-class Invite(_Message):
+class Invite(EnrolmentMessage):
     """What a site needs in order to join, once."""
 
     #: Host and port that the site connects to.
-    address: Annotated[str, StringConstraints(pattern=r"^\S{1,253}:[0-9]{1,5}$")]
+    address: Address
     #: SHA-256 of the coordinator's CA certificate (DER), in hex.
     ca_sha256: _Hex
     site: SiteName
@@ -113,7 +117,7 @@ class Invite(_Message):
         return cls.parse(content)
 
 
-class JoinRequest(_Message):
+class JoinRequest(EnrolmentMessage):
     """A site shows its public key, and that it holds the invitation's secret."""
 
     site: SiteName
@@ -134,7 +138,7 @@ class JoinRequest(_Message):
         return hmac.compare_digest(self.proof, _proof(secret, self.site, self.public_key))
 
 
-class _SignedByKey(_Message):
+class _SignedByKey(EnrolmentMessage):
     """What only a key's owner may ask."""
 
     _kind: ClassVar[str]
@@ -167,7 +171,7 @@ class LeaveRequest(_SignedByKey):
     _kind = "wardround-leave-1"
 
 
-class RotateRequest(_Message):
+class RotateRequest(EnrolmentMessage):
     """A site changes its key: the old one names the new one, which proves that it is held."""
 
     site: SiteName
@@ -199,7 +203,7 @@ class RotateRequest(_Message):
         )
 
 
-class JoinReply(_Message):
+class JoinReply(EnrolmentMessage):
     """Where the enrolment stands, as the coordinator sees it."""
 
     state: Literal["pending", "accepted", "refused", "left"]

@@ -176,6 +176,17 @@ def revoke(
 
 
 @app.command()
+def move(
+    address: Annotated[str, typer.Argument(metavar="HOST:PORT", help="Where sites find it then.")],
+    folder: FolderOption = None,
+) -> None:
+    """Move the coordinator to another address; sites accept it by the authority's signature."""
+    from server.cli.upkeep import move as command
+
+    command.move_to(_chosen(folder), address)
+
+
+@app.command()
 def plan(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the run.")],
     seed: SeedOption = 0,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from contextlib import closing
 
+import typer
 from rich.console import Console
 
 from common.platform.errors import Unreachable
 from server.cli.watch import show
+from server.enrolment.certificates import now
+from server.enrolment.moving import ends_soon
 from server.files.folder import Folder
 from server.files.status_reader import view_of
 from server.service.operator_client import Operator
@@ -28,5 +31,7 @@ def status(folder: Folder, name: str | None, *, json: bool) -> None:
         Console().print_json(data=[view.model_dump(mode="json") for view in views])
     else:
         show(views, Console())
+        for sentence in ends_soon(folder, now()):
+            typer.echo(sentence, err=True)
     if down is not None:
         raise down

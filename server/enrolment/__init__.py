@@ -1,5 +1,5 @@
 """Enrolment of sites: invited, compared, accepted, revoked; certificates and receipts.
 
-Imported from here: certificates, enrolment_pages, initialise, receipts, registry.
+Imported from here: certificates, enrolment_pages, initialise, moving, receipts, registry.
 May import: server.files, server.http, common.
 """

@@ -10,7 +10,7 @@ import hashlib
 import ipaddress
 import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -53,9 +53,8 @@ class Authority:
         """Return a new authority that signs server certificates and nothing else."""
         key = ec.generate_private_key(ec.SECP384R1())
         own = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Wardround {name}"[:64])])
-        built = _builder(own, own, key, at, at + timedelta(days=365 * _AUTHORITY_YEARS))
-        built = built.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        built = built.add_extension(_usage(signs_certificates=True), critical=True)
+        end = at + timedelta(days=365 * _AUTHORITY_YEARS)
+        built = _as_authority(_builder(own, own, key, at, end))
         return cls(certificate=built.sign(key, hashes.SHA384()), key=key)
 
     @classmethod
@@ -66,10 +65,17 @@ class Authority:
             raise _unreadable(folder.ca_key, "another kind of key")
         return cls(certificate=read_certificate(folder.ca), key=key)
 
-    def save(self, folder: Folder) -> None:
-        """Write ca.pem and ca.key."""
+    def renewed(self, at: datetime) -> Authority:
+        """Return the same authority for years more: name and key stay, so what it signed holds."""
+        name, end = self.certificate.subject, at + timedelta(days=365 * _AUTHORITY_YEARS)
+        built = _as_authority(_builder(name, name, self.key, at, end))
+        return replace(self, certificate=built.sign(self.key, hashes.SHA384()))
+
+    def save(self, folder: Folder, *, beside: Authority | None = None) -> None:
+        """Write ca.pem and ca.key; invitations name the certificate `beside`, perhaps."""
         replace_durably(folder.ca_key, _key_pem(self.key), mode=_SECRET_MODE)
-        replace_durably(folder.ca, _certificate_pem(self.certificate))
+        known = b"" if beside is None else certificate_pem(beside.certificate)
+        replace_durably(folder.ca, certificate_pem(self.certificate) + known)
 
     def issue(self, folder: Folder, hosts: Sequence[str], at: datetime) -> None:
         """Write server.pem and server.key, valid for these hosts and for this machine itself."""
@@ -87,9 +93,9 @@ class Authority:
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
         certificate = built.add_extension(issuer, critical=False).sign(self.key, hashes.SHA384())
         # One file for both: a crash between two could leave a key that fits no certificate.
-        pair = _key_pem(key) + _certificate_pem(certificate)
+        pair = _key_pem(key) + certificate_pem(certificate)
         replace_durably(folder.server_key, pair, mode=_SECRET_MODE)
-        replace_durably(folder.server, _certificate_pem(certificate))
+        replace_durably(folder.server, certificate_pem(certificate))
 
 
 def renew_if_due(folder: Folder, hosts: Sequence[str], at: datetime) -> bool:
@@ -147,6 +153,11 @@ def _builder(
     return builder.add_extension(identifier, critical=False)
 
 
+def _as_authority(built: x509.CertificateBuilder) -> x509.CertificateBuilder:
+    built = built.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    return built.add_extension(_usage(signs_certificates=True), critical=True)
+
+
 def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=not signs_certificates,
@@ -178,7 +189,8 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def _certificate_pem(certificate: x509.Certificate) -> bytes:
+def certificate_pem(certificate: x509.Certificate) -> bytes:
+    """Return a certificate's text."""
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 

@@ -20,6 +20,7 @@ from common.messages.enrolment import (
     RotateRequest,
     StateRequest,
 )
+from common.messages.notice import NOTICE_PATH
 from common.platform.errors import TrustRefused
 from common.platform.logs import log
 from server.enrolment.registry import EnrolledSite, Enrolment
@@ -37,15 +38,21 @@ def enrolment_pages(
     *,
     coordinator: str,
     authority: Callable[[], bytes],
+    notice: Callable[[], bytes | None],
     changed: Callable[[], None],
 ) -> Mapping[tuple[str, str], _Page]:
     """Return the pages by method and path.
 
-    `authority` gives the CA certificate's PEM; `changed` is called when accepted keys changed.
+    `authority` gives the CA certificate's PEM, `notice` what sites are told of a move or None;
+    `changed` is called when accepted keys changed.
     """
 
     async def certificate(_scope: Scope, _receive: Receive, send: Send) -> None:
         await answer(send, 200, authority(), kind=b"application/x-pem-file")
+
+    async def notes(_scope: Scope, _receive: Receive, send: Send) -> None:
+        found = notice()
+        await answer(send, 404 if found is None else 200, found or b"{}")
 
     limiter = CapacityLimiter(_AT_A_TIME)
 
@@ -77,6 +84,7 @@ def enrolment_pages(
 
     return {
         ("GET", CA_PATH): certificate,
+        ("GET", NOTICE_PATH): notes,
         ("POST", JOIN_PATH): _page(JoinRequest.parse, join, coordinator, limiter),
         ("POST", JOINED_PATH): _page(StateRequest.parse, joined, coordinator, limiter),
         ("POST", ROTATE_PATH): _page(RotateRequest.parse, rotate, coordinator, limiter),

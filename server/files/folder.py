@@ -113,6 +113,11 @@ class Folder:
         return self.path / "ca.key"
 
     @property
+    def notice(self) -> Path:
+        """What sites are told of a move or a renewed authority, and the addresses of before."""
+        return self.path / "notice.json"
+
+    @property
     def server(self) -> Path:
         """The certificate that the listeners show."""
         return self.path / "server.pem"

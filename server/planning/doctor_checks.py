@@ -80,7 +80,7 @@ def _permissions(folder: Folder) -> Iterator[Finding]:
 def _certificates(folder: Folder) -> Iterator[Finding]:
     again = "wardround-coordinator start renews it (or kill -HUP the running service)."
     for what, path, fix in (
-        ("authority", folder.ca, "It cannot be renewed: make a new coordinator and invite again."),
+        ("authority", folder.ca, again),
         ("certificate", folder.server_key, again),
     ):
         end = read_certificate(path).not_valid_after_utc

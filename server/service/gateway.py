@@ -12,8 +12,10 @@ from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Scope
 
+from common.platform.errors import WardroundError
 from common.platform.logs import log
 from server.enrolment.enrolment_pages import enrolment_pages
+from server.enrolment.moving import notice_of
 from server.enrolment.registry import EnrolledSite, Enrolment, invite_sites
 from server.files.coordinator_yaml import Settings
 from server.files.folder import Folder
@@ -117,11 +119,21 @@ class Gateway:
                 if site.state != "accepted":
                     self.superlink.unregister(site.public_key)
 
+    def _notice(self) -> bytes | None:
+        """Return what sites are told of a move; a file that cannot be read is told in the log."""
+        try:
+            notice = notice_of(self._folder)
+        except WardroundError as error:
+            log(__name__).error("cannot tell of a move", reason=str(error))
+            return None
+        return None if notice is None else notice.to_json()
+
     def _site_app(self) -> ASGIApp:
         pages = enrolment_pages(
             self.enrolment,
             coordinator=self._settings.name,
             authority=self._folder.ca.read_bytes,
+            notice=self._notice,
             changed=self.refresh_members,
         )
 

@@ -21,8 +21,8 @@ from common.platform.file_lock import FileLock, Taken
 from common.platform.freed_memory import give_freed_memory_back, sort_out_what_stays
 from common.platform.health import open_health
 from common.platform.logs import log, open_logs
-from server.enrolment.certificates import now, renew_if_due
-from server.files.coordinator_yaml import Settings, host_and_port, load_settings
+from server.enrolment.moving import renew
+from server.files.coordinator_yaml import Settings, load_settings
 from server.files.folder import Folder
 from server.service.gateway import Gateway
 from server.service.operator_api import OperatorApi
@@ -168,8 +168,7 @@ def _allow_open_files() -> None:
 
 
 def _renew(folder: Folder, settings: Settings) -> bool:
-    host, _ = host_and_port(settings.address)
-    renewed = renew_if_due(folder, [host], now())
-    if renewed:
-        log(__name__).info("server certificate renewed", host=host)
-    return renewed
+    renewed = renew(folder, settings)
+    for what in renewed:
+        log(__name__).warning("certificate renewed", of=what, address=settings.address)
+    return bool(renewed)

@@ -18,6 +18,7 @@ from common.messages.enrolment import Invite
 from common.messages.signing_key import fingerprint
 from server.enrolment.certificates import Authority, authority_hash, now, server_context
 from server.enrolment.enrolment_pages import enrolment_pages
+from server.enrolment.moving import notice_of
 from server.enrolment.registry import Enrolment
 from server.files.folder import Folder
 from server.http.asgi import answer
@@ -77,6 +78,7 @@ def front(
         found.enrolment,
         coordinator="breast-study",
         authority=lambda: authority or folder.ca.read_bytes(),
+        notice=lambda: None if (told := notice_of(folder)) is None else told.to_json(),
         changed=lambda: None,
     )
 
