@@ -21,11 +21,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from client.transport.quarantine import MOST_DEATHS
+from common.platform.awake_clock import AwakeClock
 from common.platform.program_start import START
 
 #: A request is read in this time, and in a second more for each so many bytes.
 _READING_SECONDS = 120.0
 _BYTES_A_SECOND = 2 * 2**20
+#: Between two looks of the daemon; where it is longer the machine stood still, and the worker, too.
+_LONGEST_TURN_SECONDS = 60.0
 #: The worker loads its libraries in this time, on any machine and disk.
 _STARTING_SECONDS = 900.0
 #: A worker that neither opens a file nor takes a step for so long stands still.
@@ -57,7 +60,8 @@ class WorkerProcess:
         #: Counts deaths; one that outlives this process does so by request (Quarantine.died).
         self.died: Callable[[str, str], int] = self._died_here
         self._standstill_seconds = standstill_seconds
-        self._ends = math.inf  # when it counts as standing still, unless it is heard of
+        self._awake = AwakeClock(_LONGEST_TURN_SECONDS)
+        self._ends = math.inf  # when it counts as standing still there, unless it is heard of
         self._ready = False
         self._why = ""  # it was killed by us
         self._process: subprocess.Popen[bytes] | None = None
@@ -97,7 +101,7 @@ class WorkerProcess:
         self._starts.append(time.monotonic())
         self._text, self._ready, self._why = b"", False, ""
         self._idle_since, self.rests = math.inf, False
-        self._ends = time.monotonic() + _STARTING_SECONDS
+        self._ends = self._awake() + _STARTING_SECONDS
 
     def give(self, request: Path, question: str) -> bool:
         """Hand a job to the child; False when it is not there to take it."""
@@ -109,7 +113,7 @@ class WorkerProcess:
             self._process.stdin.flush()
             self.given, self._working = question, False
             size = request.stat().st_size if request.exists() else 0
-            self._ends = time.monotonic() + _READING_SECONDS + size / _BYTES_A_SECOND
+            self._ends = self._awake() + _READING_SECONDS + size / _BYTES_A_SECOND
         return self.given is not None
 
     @property
@@ -136,7 +140,7 @@ class WorkerProcess:
         if self._process is None:
             return None
         finished = self._read()
-        if finished is None and time.monotonic() > self._ends and not self._why:
+        if finished is None and self._awake() > self._ends and not self._why:
             self._why = "it stood still"
             self._process.kill()
             self._process.wait()
@@ -192,9 +196,9 @@ class WorkerProcess:
                 self._is_free()
             case {"working": _}:
                 self._working = True
-                self._ends = time.monotonic() + self._standstill_seconds
+                self._ends = self._awake() + self._standstill_seconds
             case {"progress": _} if self._working and self.given is not None:
-                self._ends = time.monotonic() + self._standstill_seconds
+                self._ends = self._awake() + self._standstill_seconds
             case _:
                 pass
         return None

@@ -28,6 +28,7 @@ from common.messages.wire import (
     TrainRequest,
 )
 from common.models.run_network import initial_weights
+from common.platform.awake_clock import AwakeClock
 from tests.client.terminals import same_split
 
 pytestmark = pytest.mark.slow
@@ -207,3 +208,21 @@ def test_an_idle_worker_ends_and_the_next_job_starts_another(
     ask(worker, home, TRAIN, "b")
     assert not worker.rests
     assert not finished(worker).failed
+
+
+@pytest.mark.slow
+def test_a_worker_that_stood_still_with_its_machine_is_not_ended(
+    worker: WorkerProcess, home: Home
+) -> None:
+    now = [0.0]
+    worker._awake = AwakeClock(60.0, lambda: now[0])
+    ask(worker, home, replace(TRAIN, config=steps(200_000)), "a")
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGSTOP)
+    now[0] += 24 * 3600.0  # the next look is that of a daemon that was stopped, too
+    assert worker.look() is None
+    assert (worker.given, worker.restarts) == ("a", 0)
+    for _ in range(40):  # and then the worker alone stands still
+        now[0] += 59.0
+        assert worker.look() is None
+    assert worker.restarts == 1
