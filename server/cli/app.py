@@ -45,9 +45,20 @@ FolderOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+WaitOption = Annotated[
+    bool,
+    typer.Option(
+        "--wait",
+        help="Wait for every site before the first round, and not for two minutes only for those "
+        "that are away or have not approved.",
+    ),
+]
 DetachOption = Annotated[bool, typer.Option("--detach", help="Do not wait for the run's end.")]
 SeedOption = Annotated[
-    int, typer.Option(min=0, help="Seed of first weights and data order; sites approve it too.")
+    int,
+    typer.Option(
+        min=0, max=2**63 - 1, help="Seed of first weights and data order; sites approve it too."
+    ),
 ]
 WithoutPrivacyOption = Annotated[
     bool, typer.Option("--without-privacy", help="Leave the privacy section out.")
@@ -213,14 +224,14 @@ def run(
     folder: FolderOption = None,
     *,
     without_privacy: WithoutPrivacyOption = False,
+    wait: WaitOption = False,
     detach: DetachOption = False,
 ) -> None:
     """Start a run and watch it to its end; the exit status is the run's."""
     from server.cli import run as command
 
-    options = command.RunOptions(
-        seed=seed, sites=tuple(site or ()), without_privacy=without_privacy, detach=detach
-    )
+    ordered = command.Ordered(seed=seed, sites=tuple(site or ()), waits=wait)
+    options = command.RunOptions(ordered=ordered, without_privacy=without_privacy, detach=detach)
     raise typer.Exit(command.run(_chosen(folder), config, options))
 
 
@@ -251,11 +262,17 @@ def stop(run: RunArgument, folder: FolderOption = None) -> None:
 
 
 @app.command()
-def resume(run: RunArgument, folder: FolderOption = None, *, detach: DetachOption = False) -> None:
+def resume(
+    run: RunArgument,
+    folder: FolderOption = None,
+    *,
+    wait: WaitOption = False,
+    detach: DetachOption = False,
+) -> None:
     """Go on with a run from its last saved round, and watch it."""
     from server.cli import resume as command
 
-    raise typer.Exit(command.resume(_chosen(folder), run, detach=detach))
+    raise typer.Exit(command.resume(_chosen(folder), run, waits=wait, detach=detach))
 
 
 @app.command()

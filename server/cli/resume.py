@@ -11,9 +11,9 @@ from server.files.folder import Folder
 from server.service.operator_client import Operator
 
 
-def resume(folder: Folder, name: str, *, detach: bool) -> int:
+def resume(folder: Folder, name: str, *, waits: bool, detach: bool) -> int:
     """Go on with a run from its last saved round."""
     with closing(Operator(folder)) as operator:
-        operator.resume(name)
+        operator.resume(name, waits=waits)
         typer.echo(f"Run {name} goes on.")
         return watched(operator, name, detach=detach)

@@ -13,14 +13,16 @@ from common.extensions.pinning import pinned
 from server.cli.watch import watched
 from server.files.folder import Folder
 from server.service.operator_client import Operator
+from server.service.run_book import Ordered
+
+__all__ = ["Ordered", "RunOptions", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """What a run is started with beside its configuration."""
 
-    seed: int
-    sites: tuple[str, ...]
+    ordered: Ordered
     without_privacy: bool
     detach: bool
 
@@ -31,6 +33,6 @@ def run(folder: Folder, path: Path, options: RunOptions) -> int:
     if options.without_privacy:
         config = without_privacy(config)
     with closing(Operator(folder)) as operator:
-        name = operator.order(config.to_yaml(), options.seed, options.sites)
+        name = operator.order(config.to_yaml(), options.ordered)
         typer.echo(f"Run {name} is started.")
         return watched(operator, name, detach=options.detach)

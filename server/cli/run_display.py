@@ -36,7 +36,8 @@ def frame(view: RunView, now: datetime, *, rounds: int = 3) -> RenderableType:
     """Return everything about one run, with its last `rounds`; a small screen cuts the end."""
     status = view.status
     parts: list[RenderableType] = [_head(view, now), Text(_sentence(waits_for(view)))]
-    if status is not None and status.deadline and not view.is_over:
+    # Of sites that are waited for before a round the sentence says it all.
+    if status is not None and status.deadline and not view.is_over and status.phase != "approval":
         parts.append(Text(_until(status, now), style="dim"))
     steps = advice(view)
     if steps:

@@ -60,6 +60,7 @@ class Board:
     deadline: str = ""
     message: str = ""
     privacy: str = ""  # what each epsilon is of
+    waits: bool = False  # for every site, before the first round
     sites: dict[str, SiteLine] = field(default_factory=dict)
     metrics: Mapping[str, object] = field(default_factory=dict)
     bytes_by_round: list[list[int]] = field(default_factory=list)
@@ -72,8 +73,9 @@ class Board:
         self.write()
 
     def wait_until(self, deadline: float) -> None:
-        """Say until when it waits, where that has moved on."""
-        if abs(deadline - datetime.fromisoformat(self.deadline).timestamp()) > _MOVED_SECONDS:
+        """Say until when it waits, where that is not what was said."""
+        said = datetime.fromisoformat(self.deadline).timestamp() if self.deadline else 0.0
+        if abs(deadline - said) > _MOVED_SECONDS:
             self.deadline = _iso(deadline)
 
     def site(self, name: str, state: SiteState, why: str = "") -> None:
@@ -112,7 +114,20 @@ class Board:
             return f"round {self.round} of {self.rounds}: all {what} are here"
         names = ", ".join(f"{n} ({_shown(s)})" for n, s in sorted(open_.items()))
         of = f"{len(open_)} of {len(self.sites)} sites"
-        return f"waiting for {what} of {of}: {names}, since {_clock(self.since)}"
+        said = f"waiting for {what} of {of}: {names}, since {_clock(self.since)}"
+        if self.phase != "approval" or not self.deadline:
+            return said
+        return f"{said}; {self._until(sorted(open_))}"
+
+    def _until(self, missing: Sequence[str]) -> str:
+        """Return until when sites are waited for before a round, and what happens then."""
+        at = _clock(self.deadline)
+        ready = sum(line.state == "ready" for line in self.sites.values())
+        if ready < self.quorum:
+            return f"{ready} of the {self.quorum} that it takes are ready, given up at {at}"
+        if self.waits:
+            return f"--wait: until {at}"
+        return f"starts without {', '.join(missing)} at {at} (--wait keeps waiting)"
 
     def write(self) -> None:
         """Write the file if anything changed; a reader sees the old one or the new one."""
@@ -163,4 +178,8 @@ def _shown(line: SiteLine) -> str:
 
 
 def _clock(iso: str) -> str:
-    return datetime.fromisoformat(iso).astimezone().strftime("%H:%M") if iso else "?"
+    if not iso:
+        return "?"
+    at = datetime.fromisoformat(iso).astimezone()
+    today = at.date() == datetime.now(UTC).astimezone().date()
+    return at.strftime("%H:%M" if today else "%a %H:%M")

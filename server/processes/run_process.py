@@ -64,6 +64,7 @@ class RunOrder:
     run: str
     seed: int
     sites: tuple[str, ...]  # who may take part; empty: every accepted site
+    waits: bool = False  # for every one of them, before the first round
 
 
 #: Somebody makes room again, sooner or later.
@@ -83,6 +84,7 @@ def main(folder: Folder, run: str) -> ExitCode:
         run=run,
         rounds=config.training.rounds,
         quorum=config.aggregation.smallest_quorum,
+        waits=order.waits,
         privacy=""
         if config.privacy == "none"
         else (f"Epsilon: of training, for each training patient. {measured(config)}"),
@@ -126,7 +128,10 @@ def read_order(place: RunFolder) -> RunOrder:
     try:
         facts = json.loads(place.run.read_bytes())
         return RunOrder(
-            run=str(facts["run"]), seed=int(facts["seed"]), sites=tuple(facts.get("sites", ()))
+            run=str(facts["run"]),
+            seed=int(facts["seed"]),
+            sites=tuple(facts.get("sites", ())),
+            waits=bool(facts.get("waits", False)),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         message = f"{place.run} cannot be read: {error!r}. Start the run anew."
@@ -166,6 +171,7 @@ def _rounds(
         members=members,
         arriving=place.path / "arriving",
         receipts=ReceiptStore(folder.receipts),
+        waits=order.waits,
     )
     sites = FlowerSites(runtime, setting, board)
     aggregator = aggregator_of(config.aggregation, max(len(members()), 1), config.extensions)

@@ -86,9 +86,13 @@ class Approval:
         ready = (n for n in self.standings if n in online and not self.is_out(n))
         return tuple(sorted(ready))
 
-    def settled(self, members: Collection[str]) -> bool:
-        """Return whether every site has said yes, or a no that nobody waits for."""
-        return all(self._said_no(name) or name in self.standings for name in members)
+    def undecided(self, members: Collection[str]) -> list[str]:
+        """Return the sites that have said neither yes nor a no that nobody waits for."""
+        return [n for n in members if n not in self.standings and not self._said_no(n)]
+
+    def is_read(self, site: str) -> bool:
+        """Return whether a site has the proposal and has not answered: it reads its images."""
+        return site in self.open.values() and site not in self.refusals
 
     def check_quorum(self, members: Collection[str], quorum: int) -> None:
         """Raise RunFailed when too many sites said no for a quorum ever to come about."""

@@ -1,28 +1,53 @@
 """Quorum: whether enough sites are there to start a round, and whether enough of them answered.
 
-The first round waits, as long as a round may take, for sites that have not said yes or no; a
-later one starts with the sites that are there, once they are a quorum.
+The first round of a process waits for sites that have said neither yes nor no; a later one starts
+with the sites that are there, once they are a quorum. Whoever comes later joins the next round.
+
+    a site reads its images           is waited for as long as a round may take
+    it is away, or did not approve    two minutes from the quorum on
+    run --wait                        all of them, for exchange.wait_hours
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 
 from common.config.run_config import RunConfig
 from common.platform.errors import RunFailed
+from server.rounds.late_answers import awake
 from server.rounds.non_admission_reasons import Fault
 from server.rounds.round_record import RoundRecord
 
+#: So long a quorum waits for a site that is away, or whose admin has not approved.
+_ABSENT_SECONDS = 120.0
 #: What is wrong with an update that its site would compute again.
 _OF_THE_TRAINING = frozenset({Fault.NOT_FINITE.value, Fault.TOO_LARGE.value})
 
 
-def may_start(config: RunConfig, ready: Collection[str], *, settled: bool) -> bool:
-    """Return whether a round starts with the sites that are ready.
+class Start:
+    """When a process's first round starts without the sites that have said neither yes nor no."""
 
-    `settled`: nobody is waited for any more.
-    """
-    return settled and len(ready) >= config.aggregation.smallest_quorum
+    def __init__(self, config: RunConfig, *, waits: bool) -> None:
+        self._quorum = config.aggregation.smallest_quorum
+        self._round = config.exchange.round_minutes * 60
+        self._waits = waits
+        self._began = awake()
+        #: From then on the run is given up, if no quorum came about.
+        self.gives_up = self._began + config.exchange.wait_hours * 3600
+        self._enough_since = math.inf
+
+    def without(self, ready: Collection[str], *, working: bool) -> float:
+        """Return when it starts with those that are ready; `working`: a site will answer yet."""
+        if len(ready) < self._quorum:
+            self._enough_since = math.inf
+            return self.gives_up
+        self._enough_since = min(self._enough_since, awake())
+        if self._waits:
+            return self.gives_up
+        if working:
+            return self._began + self._round
+        return self._enough_since + min(_ABSENT_SECONDS, self._round)
 
 
 def check_quorum(config: RunConfig, record: RoundRecord) -> None:

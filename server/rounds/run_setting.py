@@ -20,6 +20,7 @@ class RunSetting:
     members: Callable[[], Mapping[str, str]]  # public keys of accepted sites, by name
     arriving: Path  # a folder for answers on their way
     receipts: ReceiptStore  # of the sites' records, over all runs
+    waits: bool = False  # for every site, before the first round
 
     @property
     def round_seconds(self) -> float:

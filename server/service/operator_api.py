@@ -5,8 +5,9 @@
     POST /api/sites/NAME/revoke
     POST /api/invites                   {"sites": ["north"], "hours": 72}
     GET  /api/runs, /api/runs/NAME      run.json, status.json and the last rounds
-    POST /api/runs                      {"config": "YAML", "seed": 0, "sites": []}
-    POST /api/runs/NAME/stop, /resume
+    POST /api/runs                      {"config": "YAML", "seed": 0, "sites": [], "waits": false}
+    POST /api/runs/NAME/resume          {"waits": false}
+    POST /api/runs/NAME/stop
     POST /api/plan                      {"config": "YAML", "seed": 0}: what the sites say to it
     POST /api/cohorts                   {"config": "YAML"}: and of their cohorts, in counts
     GET  /metrics                       Prometheus
@@ -36,6 +37,7 @@ from server.files.folder import Folder
 from server.files.status_reader import view_of
 from server.service.advice import nobody_accepted
 from server.service.gateway import Gateway
+from server.service.run_book import Ordered
 from server.service.supervision import Supervisor
 
 #: Sites read their cohort before they answer, the first time.
@@ -58,12 +60,16 @@ class InviteBody(Part):
     hours: float = Field(gt=0, le=_LONGEST_INVITATION_HOURS)
 
 
-class RunBody(Part):
+class RunBody(Ordered):
     """What a run takes."""
 
     config: str
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    sites: tuple[SiteName, ...] = ()
+
+
+class ResumeBody(Part):
+    """What going on with a run takes."""
+
+    waits: bool = False
 
 
 class OperatorApi:
@@ -126,7 +132,7 @@ class OperatorApi:
         body = await _body(request, RunBody)
         config = await run_in_threadpool(parse_config, body.config)
         await run_in_threadpool(self._check_sites, body.sites)
-        name = await self._supervisor.order(config, body.seed, body.sites)
+        name = await self._supervisor.order(config, body)
         return JSONResponse({"run": name}, status_code=201)
 
     async def _run(self, request: Request) -> Response:
@@ -140,7 +146,8 @@ class OperatorApi:
         return JSONResponse({})
 
     async def _resume(self, request: Request) -> Response:
-        await self._supervisor.resume(request.path_params["name"])
+        body = await _body(request, ResumeBody)
+        await self._supervisor.resume(request.path_params["name"], waits=body.waits)
         return JSONResponse({})
 
     async def _plan(self, request: Request) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import cast
 from urllib.parse import quote
@@ -14,6 +14,7 @@ from server.enrolment.certificates import client_context
 from server.files.coordinator_yaml import load_settings
 from server.files.folder import Folder
 from server.files.status_reader import RunView
+from server.service.run_book import Ordered
 
 #: Beyond what a run has to save, which `stop` waits for.
 _PATIENCE_SECONDS = 60.0
@@ -68,9 +69,9 @@ class Operator:
         """Shut a site out."""
         return self._call("POST", f"/api/sites/{_part(site)}/revoke")
 
-    def order(self, config: str, seed: int, sites: Sequence[str]) -> str:
+    def order(self, config: str, ordered: Ordered) -> str:
         """Begin a run and return its name."""
-        body = {"config": config, "seed": seed, "sites": list(sites)}
+        body = {"config": config, **ordered.model_dump(mode="json")}
         return str(self._call("POST", "/api/runs", body)["run"])
 
     def plan(self, config: str, seed: int = 0) -> tuple[list[str], list[str]]:
@@ -102,9 +103,9 @@ class Operator:
         """Stop a run and wait until it has saved."""
         self._call("POST", f"/api/runs/{_part(name)}/stop")
 
-    def resume(self, name: str) -> None:
+    def resume(self, name: str, *, waits: bool = False) -> None:
         """Go on with a run."""
-        self._call("POST", f"/api/runs/{_part(name)}/resume")
+        self._call("POST", f"/api/runs/{_part(name)}/resume", {"waits": waits})
 
     def _call(self, method: str, path: str, body: Json | None = None) -> Json:
         with self._explained():

@@ -11,8 +11,9 @@ import re
 from datetime import UTC, datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
+from common.config.parts.section import Part
 from common.config.run_config import RunConfig
 from common.platform.durable_files import replace_durably
 from common.platform.errors import ConfigurationError, StateDamaged
@@ -26,15 +27,22 @@ ACTIVE: frozenset[RunState] = frozenset({"waiting", "running"})
 _NUMBERED = re.compile(r"^(?P<name>.*)-(?P<number>[0-9]+)$")
 
 
-class RunEntry(BaseModel):
-    """run.json: what was ordered, and where it stands."""
+class Ordered(Part):
+    """What a run is ordered with, beside its configuration."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    run: str
-    seed: int
+    seed: int = Field(default=0, ge=0, lt=2**63)
     #: Who may take part; empty: every accepted site.
     sites: tuple[str, ...] = ()
+    #: It waits for every one of them before the first round.
+    waits: bool = False
+
+
+class RunEntry(Ordered):
+    """run.json: what was ordered, and where it stands."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    run: str
     state: RunState = "waiting"
     message: str = ""
     created: str
@@ -62,15 +70,14 @@ class RunBook:
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
 
-    def order(self, config: RunConfig, seed: int, sites: tuple[str, ...]) -> RunEntry:
+    def order(self, config: RunConfig, ordered: Ordered) -> RunEntry:
         """Note a new run under a name of its own."""
         name = self._free_name(config.name)
         place = self._folder.run(name)
         entry = RunEntry(
             run=name,
-            seed=seed,
-            sites=sites,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
+            **{field: getattr(ordered, field) for field in Ordered.model_fields},
         )
         replace_durably(place.config, config.in_force().to_yaml().encode())
         self.write(entry)  # last: with it, the run exists

@@ -29,7 +29,7 @@ from common.platform.logs import log
 from common.platform.program_start import START
 from server.files.folder import Folder
 from server.files.status_reader import view_of
-from server.service.run_book import RunBook, RunEntry, how_to_resume
+from server.service.run_book import Ordered, RunBook, RunEntry, how_to_resume
 
 #: The program of a run; the folder and the run's name follow it. -P: a folder that happens to
 #: be named server where the service was started must not run in our place.
@@ -118,9 +118,9 @@ class Supervisor:
         self._running: dict[str, _Running] = {}
         self._closing = False
 
-    async def order(self, config: RunConfig, seed: int, sites: tuple[str, ...] = ()) -> str:
+    async def order(self, config: RunConfig, ordered: Ordered) -> str:
         """Begin a new run and return its name."""
-        entry = self._book.order(config, seed, sites)
+        entry = self._book.order(config, ordered)
         self._begin(entry)
         return entry.run
 
@@ -145,8 +145,8 @@ class Supervisor:
             log(__name__).info("run goes on", run=entry.run, after_round=place.last_round())
             self._begin(killed)
 
-    async def resume(self, name: str) -> None:
-        """Go on with a run from its last saved round."""
+    async def resume(self, name: str, *, waits: bool = False) -> None:
+        """Go on with a run from its last saved round; from now on it `waits` for every site."""
         entry = self._book.read(name)
         if name in self._running:
             message = f"{name} is under way: wardround-coordinator watch {name}"
@@ -154,7 +154,8 @@ class Supervisor:
         if entry.state == "done":
             message = f"{name} is done. Its model: wardround-coordinator export {name}"
             raise ConfigurationError(message)
-        self._begin(entry.model_copy(update={"kills": 0, "stopping": False}))
+        anew = {"kills": 0, "stopping": False, "waits": entry.waits or waits}
+        self._begin(entry.model_copy(update=anew))
 
     async def stop(self, name: str) -> None:
         """Stop a run and return when its process has ended."""

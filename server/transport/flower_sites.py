@@ -29,7 +29,7 @@ from common.platform.errors import RunFailed, RunGone
 from server.files.status_writer import Board, Phase
 from server.rounds.late_answers import Deadline, awake, late, patience_of
 from server.rounds.non_admission_reasons import Fault
-from server.rounds.quorum import may_start
+from server.rounds.quorum import Start
 from server.rounds.run_setting import RunSetting
 from server.rounds.update_admission import NotAdmitted
 from server.transport.asked_site import Asked
@@ -68,25 +68,26 @@ class FlowerSites:
         """
         config = self._setting.config
         quorum = config.aggregation.smallest_quorum
-        start = awake()
-        patience = 0.0 if self._waited else self._setting.round_seconds
-        ends = start + config.exchange.wait_hours * 3600
+        start = Start(config, waits=self._setting.waits)
         phase, number = self._board.phase, self._board.round
         while True:
             members = self._setting.members()
             nodes = self.propose()
             ready = self.approval.ready(nodes)
-            settled = self.approval.settled(members) or awake() > start + patience
-            if may_start(config, ready, settled=settled):
+            missing = self.approval.undecided(members)
+            working = any(name in nodes and self.approval.is_read(name) for name in missing)
+            ends = start.without(ready, working=working)
+            if len(ready) >= quorum and (self._waited or not missing or awake() > ends):
                 self._waited = True
                 self._board.begin(phase, number)
                 return ready
             if not self.approval.open:  # else somebody who was asked has not answered yet
                 self.approval.check_quorum(members, quorum)
-            if awake() > ends:
+            if awake() > start.gives_up:
                 raise RunFailed(self.approval.why_waiting(members, quorum))
             if self._board.phase != "approval":
                 self._board.begin("approval", number)
+            self._board.wait_until(time.time() + ends - awake())
             self._board.write()
             time.sleep(4 * _LOOK_SECONDS)
 

@@ -235,7 +235,7 @@ def is_ready(sites: FlowerSites) -> bool:
 def assert_it_is_out(sites: FlowerSites, board: Board) -> None:
     assert sites.approval.is_out("evil")
     assert len(sites.approval.faults["evil"]) == 3
-    assert sites.approval.settled(["evil", "north"])
+    assert not sites.approval.undecided(["evil", "north"])
     assert "evil: an answer was closed" in sites.approval.why_waiting(["evil", "north"], 2)
     assert board.sites["evil"].state == "refused"
 

@@ -25,7 +25,7 @@ from server.enrolment.certificates import client_context
 from server.files.coordinator_yaml import Settings, host_and_port
 from server.files.folder import Folder
 from server.service.operator_client import Operator
-from server.service.run_book import RunBook
+from server.service.run_book import Ordered, RunBook
 from tests.server.coordinator import made
 from tests.server.service_process import service
 
@@ -155,7 +155,7 @@ def test_a_wrong_configuration_or_site_starts_nothing(
     nobody = command(folder, "run", config_that(tmp_path, "done"), "--site", "nobody", status=WRONG)
     assert "Not accepted: nobody" in nobody
     with closing(Operator(folder)) as operator, pytest.raises(Exception, match="name is missing"):
-        operator.order("task: {}", 0, ())
+        operator.order("task: {}", Ordered())
     assert folder.run_names() == before
 
 

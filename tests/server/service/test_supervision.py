@@ -17,13 +17,14 @@ from common.platform.errors import ConfigurationError, ExitCode
 from common.platform.file_lock import FileLock, Taken
 from server.files.folder import Folder
 from server.service import supervision
-from server.service.run_book import RunBook, RunEntry, RunState
+from server.service.run_book import Ordered, RunBook, RunEntry, RunState
 from server.service.supervision import SERVICE, Supervisor
 
 pytestmark = pytest.mark.processes
 
 ROOT = Path(__file__).parents[3]
 STAND_IN = (sys.executable, "-m", "tests.server.run_stand_in")
+ORDERED = Ordered(seed=7, sites=("north",), waits=True)
 CONFIG = load_config(ROOT / "configs" / "simulations" / "demo.yaml")
 
 
@@ -115,10 +116,10 @@ def open_files(pid: int) -> set[Path]:
 @pytest.mark.processes
 def test_a_run_that_ends_well_is_done(go: Go) -> None:
     async def story(runs: Runs) -> None:
-        assert await runs.supervisor.order(that("done"), 7, ("north",)) == "demo"
+        assert await runs.supervisor.order(that("done"), ORDERED) == "demo"
         assert (await runs.over()).state == "done"
         entry = runs.entry()
-        assert (entry.exit_code, entry.seed, entry.sites) == (0, 7, ("north",))
+        assert (entry.exit_code, entry.seed, entry.sites, entry.waits) == (0, 7, ("north",), True)
         assert load_config(runs.folder.run("demo").config) == that("done").in_force()
         assert runs.tokens() == ["token-1 0"]
         with pytest.raises(ConfigurationError, match="is done"):
@@ -129,7 +130,7 @@ def test_a_run_that_ends_well_is_done(go: Go) -> None:
 
 def test_the_same_configuration_again_is_another_run(go: Go) -> None:
     async def story(runs: Runs) -> None:
-        names = [await runs.supervisor.order(that("done"), seed) for seed in range(3)]
+        names = [await runs.supervisor.order(that("done"), Ordered(seed=seed)) for seed in range(3)]
         assert names == ["demo", "demo-2", "demo-3"]
         for name in names:
             assert (await runs.over(name)).state == "done"
@@ -139,7 +140,7 @@ def test_the_same_configuration_again_is_another_run(go: Go) -> None:
 
 def test_a_run_that_fails_says_why_and_can_be_resumed(go: Go) -> None:
     async def story(runs: Runs) -> None:
-        await runs.supervisor.order(that("fail"), 0)
+        await runs.supervisor.order(that("fail"), Ordered())
         entry = await runs.over()
         assert (entry.state, entry.exit_code) == ("failed", 1)
         assert entry.message == "quorum not reached in round 3"
@@ -152,7 +153,7 @@ def test_a_run_that_fails_says_why_and_can_be_resumed(go: Go) -> None:
 
 def test_a_defect_of_ours_ends_in_the_log_and_its_last_line_in_the_message(go: Go) -> None:
     async def story(runs: Runs) -> None:
-        await runs.supervisor.order(that("crash"), 0)
+        await runs.supervisor.order(that("crash"), Ordered())
         entry = await runs.over()
         assert entry.state == "failed"
         assert "a defect of ours" in entry.message
@@ -163,7 +164,7 @@ def test_a_defect_of_ours_ends_in_the_log_and_its_last_line_in_the_message(go: G
 
 def test_a_killed_run_is_started_again_with_a_new_token(go: Go) -> None:
     async def story(runs: Runs) -> None:
-        await runs.supervisor.order(that("die-3"), 0)
+        await runs.supervisor.order(that("die-3"), Ordered())
         assert (await runs.over()).state == "done"
         assert runs.tokens() == [f"token-{number} 0" for number in (1, 2, 3, 4)]
 
@@ -172,7 +173,7 @@ def test_a_killed_run_is_started_again_with_a_new_token(go: Go) -> None:
 
 def test_a_run_that_is_killed_again_and_again_is_given_up(go: Go) -> None:
     async def story(runs: Runs) -> None:
-        await runs.supervisor.order(that("die-99"), 0)
+        await runs.supervisor.order(that("die-99"), Ordered())
         entry = await runs.over()
         assert entry.state == "failed"
         assert len(runs.tokens()) == 4
@@ -184,7 +185,7 @@ def test_a_run_that_is_killed_again_and_again_is_given_up(go: Go) -> None:
 
 def test_a_run_that_gets_on_is_not_given_up_however_often_it_is_killed(go: Go) -> None:
     async def story(runs: Runs) -> None:
-        await runs.supervisor.order(that("save-6"), 0)
+        await runs.supervisor.order(that("save-6"), Ordered())
         assert (await runs.over()).state == "done"
         assert len(runs.tokens()) == 7
 
@@ -199,7 +200,7 @@ def test_a_run_that_ended_for_no_fault_of_its_own_is_started_again(
     monkeypatch.setattr(supervision, "_SHORTEST_PAUSE", 0.01)
 
     async def story(runs: Runs) -> None:
-        await runs.supervisor.order(that(ends), 0)
+        await runs.supervisor.order(that(ends), Ordered())
         entry = await runs.over()
         assert (entry.state, entry.exit_code) == ("done", 0)
 
@@ -208,7 +209,7 @@ def test_a_run_that_ended_for_no_fault_of_its_own_is_started_again(
 
 def test_a_run_between_two_tries_is_stopped_at_once(go: Go) -> None:
     async def story(runs: Runs) -> None:
-        await runs.supervisor.order(that("lost-9"), 0)
+        await runs.supervisor.order(that("lost-9"), Ordered())
         async with asyncio.timeout(20):
             while "tried again" not in runs.entry().message:  # noqa: ASYNC110 - a file
                 await asyncio.sleep(0.01)
@@ -220,7 +221,7 @@ def test_a_run_between_two_tries_is_stopped_at_once(go: Go) -> None:
 
 def test_a_run_is_stopped_and_resumed(go: Go) -> None:
     async def story(runs: Runs) -> None:
-        await runs.supervisor.order(that("hang"), 0)
+        await runs.supervisor.order(that("hang"), Ordered())
         await runs.ready()
         assert runs.entry().state == "running"
         with pytest.raises(ConfigurationError, match="is under way"):
@@ -239,7 +240,7 @@ def test_a_run_is_stopped_and_resumed(go: Go) -> None:
 
 def test_a_run_that_does_not_stop_is_killed_and_not_started_again(go: Go) -> None:
     async def story(runs: Runs) -> None:
-        await runs.supervisor.order(that("deaf"), 0)
+        await runs.supervisor.order(that("deaf"), Ordered())
         await runs.ready()
         start = time.monotonic()
         await runs.supervisor.stop("demo")
@@ -252,8 +253,8 @@ def test_a_run_that_does_not_stop_is_killed_and_not_started_again(go: Go) -> Non
 
 def test_runs_wait_where_the_service_stops_and_go_on_with_its_next_life(go: Go) -> None:
     async def story(runs: Runs) -> None:
-        await runs.supervisor.order(that("hang"), 0)
-        await runs.supervisor.order(that("hang"), 1)
+        await runs.supervisor.order(that("hang"), Ordered())
+        await runs.supervisor.order(that("hang"), Ordered(seed=1))
         await runs.ready("demo")
         await runs.ready("demo-2")
         await runs.supervisor.close()
@@ -262,7 +263,7 @@ def test_runs_wait_where_the_service_stops_and_go_on_with_its_next_life(go: Go) 
             assert entry.state == "waiting"
             assert "wardround-coordinator start" in entry.message
         with pytest.raises(ConfigurationError, match="is stopping"):
-            await runs.supervisor.order(that("done"), 0)
+            await runs.supervisor.order(that("done"), Ordered())
         for _ in range(5):  # nobody killed anything: however often it is restarted
             await runs.next_life()
         assert runs.entry().kills == 0
@@ -273,7 +274,7 @@ def test_runs_wait_where_the_service_stops_and_go_on_with_its_next_life(go: Go) 
 def test_a_run_stopped_before_its_process_is_there_stops_all_the_same(go: Go) -> None:
     async def story(runs: Runs) -> None:
         for name in ("demo", "demo-2"):
-            await runs.supervisor.order(that("hang"), 0)
+            await runs.supervisor.order(that("hang"), Ordered())
             if name == "demo-2":
                 while not runs.starter.begun:  # noqa: ASYNC110 - another thread's list
                     await asyncio.sleep(0)
@@ -287,7 +288,7 @@ def test_a_run_stopped_before_its_process_is_there_stops_all_the_same(go: Go) ->
 
 def test_two_processes_never_work_in_one_runs_folder(go: Go) -> None:
     async def story(runs: Runs) -> None:
-        await runs.supervisor.order(that("hang"), 0)
+        await runs.supervisor.order(that("hang"), Ordered())
         await runs.ready()
         process = runs.supervisor._running["demo"].process
         assert process is not None
@@ -310,7 +311,7 @@ def test_two_processes_never_work_in_one_runs_folder(go: Go) -> None:
 
 def test_a_run_that_waits_for_an_earlier_process_can_be_stopped(go: Go) -> None:
     async def story(runs: Runs) -> None:
-        entry = RunBook(runs.folder).order(that("done"), 0, ())
+        entry = RunBook(runs.folder).order(that("done"), Ordered())
         with FileLock(runs.folder.run(entry.run).lock):
             runs.supervisor.go_on()
             await runs.supervisor.stop("demo")
@@ -350,9 +351,9 @@ def test_only_what_was_under_way_goes_on_with_the_service(go: Go) -> None:
             ("done", False),
         ]
         for state, stopping in left:
-            entry = book.order(that("hang"), 0, ()).moved(state)
+            entry = book.order(that("hang"), Ordered()).moved(state)
             book.write(entry.model_copy(update={"stopping": stopping}))
-        broken = book.order(that("hang"), 0, ())
+        broken = book.order(that("hang"), Ordered())
         runs.folder.run(broken.run).run.write_text("{")
         await runs.next_life()
         await runs.ready("demo")
@@ -368,7 +369,7 @@ def test_only_what_was_under_way_goes_on_with_the_service(go: Go) -> None:
 
 def test_a_run_with_which_the_service_is_killed_again_and_again_is_given_up(go: Go) -> None:
     async def story(runs: Runs) -> None:
-        await runs.supervisor.order(that("hang"), 0)
+        await runs.supervisor.order(that("hang"), Ordered())
         for life in range(1, 4):
             await runs.next_life(killed=True)
             assert runs.entry().kills == life
@@ -385,7 +386,7 @@ def test_a_run_with_which_the_service_is_killed_again_and_again_is_given_up(go: 
 def test_a_run_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
     book = RunBook(Folder(tmp_path))
     for _ in range(3):
-        book.order(that("done"), 0, ())
+        book.order(that("done"), Ordered())
     with pytest.raises(ConfigurationError, match="no run 'other'; there are: demo, demo-2"):
         book.read("other")
     with pytest.raises(ConfigurationError, match="no name of a run"):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+import server.rounds.approval
+import server.rounds.quorum
 from client.cohort_statistics.description import Telling
 from client.cohort_statistics.run_costs import told_of_everybody
 from client.node.request_handler import COHORT
@@ -333,26 +337,47 @@ def test_a_straggler_is_dropped_at_the_deadline_and_rejoins(
     assert "west" in history[-1].updates
 
 
+@pytest.mark.parametrize("late_is", ["its daemon", "its approval"])
 def test_a_site_that_comes_late_joins_the_next_round(
-    coordinator: Running, hospitals: dict[str, Hospital], tmp_path: Path
+    coordinator: Running,
+    hospitals: dict[str, Hospital],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    late_is: str,
 ) -> None:
-    began = threading.Event()
+    monkeypatch.setattr(server.rounds.quorum, "_ABSENT_SECONDS", 2.0)
+    monkeypatch.setattr(server.rounds.approval, "_SOON_SECONDS", 0.2)
+    config = with_rounds(config_of(SHORT % 1.0), 8)
+    began, said = threading.Event(), list[str]()
 
     def mark(answer: Answer) -> Answer:
         if isinstance(answer, SiteUpdate):
             began.set()
         return answer
 
+    def come() -> None:
+        board = tmp_path / "run" / "status.json"
+        while not began.wait(0.05):
+            text = json.loads(board.read_text())["sentence"] if board.exists() else ""
+            said.extend(re.findall(r"; (starts without .*)", text))
+        if late_is == "its daemon":
+            hospitals["west"].start()
+        else:
+            approvals = hospitals["west"].letters.admission().approvals
+            approvals.decide(config.fingerprint(), "approved")
+
     hospitals["east"].lie = mark
-    for name in ("east", "north"):
+    hospitals["west"].approval = "automatic" if late_is == "its daemon" else "manual"
+    for name in ("east", "north") if late_is == "its daemon" else hospitals:
         hospitals[name].start()
-    late = threading.Thread(target=lambda: (began.wait(60), hospitals["west"].start()))
+    late = threading.Thread(target=come)
     late.start()
-    with rounds_over(coordinator, short(minutes=0.2, rounds=6), tmp_path / "run") as run:
+    with rounds_over(coordinator, config, tmp_path / "run") as run:
         history = run().history
     late.join()
     assert sorted(history[0].updates) == ["east", "north"]
     assert sorted(history[-1].updates) == ["east", "north", "west"]
+    assert re.fullmatch(r"starts without west at [0-9:]{5} \(--wait keeps waiting\)", said[-1])
 
 
 def test_a_daemon_that_starts_anew_in_a_round_is_asked_again(
