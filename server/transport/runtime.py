@@ -6,6 +6,7 @@ object at a time, so an update is never whole in memory twice.
 
 from __future__ import annotations
 
+import math
 import os
 import ssl
 import time
@@ -260,7 +261,8 @@ class Runtime:
             reply_to_message_id="",
             group_id="",
             created_at=time.time(),
-            ttl=seconds,
+            # Whole: what a site reckons of it for its answer is then exactly its request's.
+            ttl=float(math.ceil(seconds)),
             message_type=kind,
         )
 
