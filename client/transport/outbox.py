@@ -2,8 +2,10 @@
 
 Guarantee: an update that was charged and kept here is sent again bit for bit, signature and all,
 when the coordinator asks the same question anew, after whatever crash; nothing more is charged
-for it. Questions are the same when all their bytes are: run, round, configuration, weights.
-Of runs that were answered longest ago nothing is kept: what they ask again is charged again.
+for it. Questions are the same when all their bytes are: run, round, configuration, weights. So a
+coordinator that was put back from a backup asks again what it has forgotten, and hears the same.
+Of runs that were answered longest ago nothing is kept, and of rounds as many as `_MOST_BYTES`
+hold, the last two always: what is asked again of others is charged again.
 """
 
 from __future__ import annotations
@@ -15,9 +17,11 @@ from pathlib import Path
 from common.messages.signed_envelope import Envelope, facts_of, read_envelope, write_envelope
 from common.platform.errors import StateDamaged
 
-#: Rounds of a run whose answers are kept: the last, and the one before, which a coordinator that
-#: lost its last saved round asks for again.
+#: Rounds of a run whose answers are always kept: the last, and the one before, which a coordinator
+#: that lost its last saved round asks for again.
 _KEPT = 2
+#: Answers of earlier rounds, of all runs together, in bytes.
+_MOST_BYTES = 2 << 30
 #: Runs that are kept, the last that were answered: an update may be as large as the network.
 _MOST_RUNS = 50
 _SUFFIX = ".answer"
@@ -31,14 +35,27 @@ class Outbox:
         folder.mkdir(parents=True, exist_ok=True)
 
     def keep(self, question: str, answer: Envelope) -> None:
-        """Keep an answer durably, and forget those of earlier rounds of its run."""
+        """Keep an answer durably, and forget the oldest of earlier rounds where they are many."""
         run, number = _place(answer)
         folder = self._folder / hashlib.sha256(run.encode()).hexdigest()[:16]
         write_envelope(folder / f"{number:05d}-{question}{_SUFFIX}", answer)
-        for path in folder.glob(f"*{_SUFFIX}"):
-            if int(path.name.partition("-")[0]) <= number - _KEPT:
-                path.unlink(missing_ok=True)
         self._forget_runs()
+        self._forget_rounds()
+
+    def _forget_rounds(self) -> None:
+        """Remove the oldest answers that no last round needs, until the others fit."""
+        earlier = []
+        for run in self._folder.iterdir():
+            answers = {path: _round_of(path) for path in run.glob(f"*{_SUFFIX}")}
+            last = max(answers.values(), default=0)
+            earlier += [path for path, number in answers.items() if number <= last - _KEPT]
+        sizes = {path: path.stat() for path in earlier}
+        held = sum(found.st_size for found in sizes.values())
+        for path, found in sorted(sizes.items(), key=lambda item: item[1].st_mtime):
+            if held <= _MOST_BYTES:
+                return
+            path.unlink(missing_ok=True)
+            held -= found.st_size
 
     def _forget_runs(self) -> None:
         runs = sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
@@ -65,6 +82,10 @@ class Outbox:
 
     def _paths(self, question: str) -> list[Path]:
         return list(self._folder.glob(f"*/*-{question}{_SUFFIX}"))
+
+
+def _round_of(path: Path) -> int:
+    return int(path.name.partition("-")[0])
 
 
 def _place(answer: Envelope) -> tuple[str, int]:

@@ -198,6 +198,34 @@ def move(
 
 
 @app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")],
+    folder: FolderOption = None,
+) -> None:
+    """Write the coordinator into one file, while it runs or not: keys, sites and runs."""
+    from server.cli.upkeep import backup as command
+
+    command.write_backup(_chosen(folder), file)
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="As `backup` wrote it.")],
+    revoke: Annotated[
+        list[str] | None,
+        typer.Option("--revoke", metavar="SITE", help="It was revoked after the backup."),
+    ] = None,
+    folder: FolderOption = None,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Make a coordinator's folder from a backup; runs go on from their saved rounds."""
+    from server.cli.upkeep import backup as command
+
+    command.restore_backup(_chosen(folder), file, tuple(revoke or ()), yes=yes)
+
+
+@app.command()
 def plan(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the run.")],
     seed: SeedOption = 0,

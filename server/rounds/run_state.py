@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,20 +166,21 @@ class RunStore:
             if best_round:
                 chosen = self._read_tensors(best_round, facts["best_sha256"])
                 best = chosen["average"] or chosen["weights"]
+            names, of_server = facts.get("names", ()), facts.get("server_names", ())
             return RunState(
                 run=facts["run"],
                 round=facts["round"],
                 seed=facts["seed"],
                 fingerprint=facts["fingerprint"],
-                best=best,
+                best=_ordered(best, names),
                 best_round=best_round,
                 best_score=facts["best_score"],
                 settled=facts["settled"],
                 finished=facts["finished"],
                 history=tuple(map(record_from_json, facts["history"])),
-                weights=parts["weights"],
-                server=parts["server"],
-                average=parts["average"],
+                weights=_ordered(parts["weights"], names),
+                server=_ordered(parts["server"], of_server),
+                average=_ordered(parts["average"], names),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             message = f"Cannot read the saved round {path}: {error!r}."
@@ -226,8 +227,18 @@ class RunStore:
         return self._folder / f"round-{number:05d}.safetensors"
 
 
+def _ordered(values: Weights, names: Sequence[str]) -> Weights:
+    """Return tensors in the order in which they were saved, which their file does not keep.
+
+    So a round that is asked for again is asked in the same bytes, and sites repeat their answers.
+    """
+    return {name: values[name] for name in names} if set(names) == set(values) else values
+
+
 def _facts(state: RunState) -> dict[str, Fact]:
     return {
+        "names": list(state.weights),
+        "server_names": list(state.server),
         "run": state.run,
         "round": state.round,
         "seed": state.seed,

@@ -218,3 +218,27 @@ def test_a_record_of_another_shape_is_refused(wrong: dict[str, object]) -> None:
     content = dict(RoundRecord(round=1, updates=()).to_json()) | wrong
     with pytest.raises(TypeError, match="expected"):
         record_from_json(content)
+
+
+def test_a_round_that_is_asked_for_again_after_a_restart_is_asked_in_the_same_bytes(
+    tmp_path: Path,
+) -> None:
+    """Else no site would find the answer that it has given, and it would be charged twice."""
+    weights = {"layer.weight": torch.ones(3, 2), "layer.bias": torch.ones(3), "a": torch.ones(1)}
+    server = {"momentum/layer.weight": torch.ones(2), "momentum/a": torch.ones(9)}
+    state = RunState(
+        run="run",
+        round=1,
+        seed=0,
+        fingerprint="f",
+        weights=weights,
+        server=server,
+        average=dict(weights),
+        best=dict(weights),
+        best_round=1,
+    )
+    RunStore(tmp_path).save(state)
+    found = RunStore(tmp_path).load()
+    assert found is not None
+    for part in ("weights", "server", "average", "best"):
+        assert list(getattr(found, part)) == list(getattr(state, part))
