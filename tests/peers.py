@@ -26,6 +26,8 @@ PACKAGES = {
     "dcmdjpeg": "dcmtk",
     "dcmdjpls": "dcmtk",
     "dcmdrle": "dcmtk",
+    "dcmqridx": "dcmtk",
+    "dcmqrscp": "dcmtk",
     "gcc": "gcc",
     "gdcmconv": "libgdcm-tools",
     "ip": "iproute2",

@@ -116,7 +116,7 @@ class CMove(cfind.Asking):
         if code == _DESTINATION_UNKNOWN or (code == _UNABLE and nothing):
             message = unknown_destination(self._pacs, code)
             raise TrustRefused(message)
-        judge(self._pacs, status, "C-MOVE")
+        judge(self._pacs, code, "C-MOVE")
 
 
 def unknown_destination(pacs: PacsConfig, code: int) -> str:

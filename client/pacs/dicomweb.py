@@ -15,11 +15,15 @@ from client.dicom.reasons import UnusableFile
 from client.pacs.connection.multipart import Malformed, Read, boundary_of, parts
 from client.pacs.connection.web_session import TIMEOUT, refusal, web_session
 from client.pacs.image_source import (
+    NOBODY,
     ArrivalObserver,
     Key,
     PacsQuery,
     RemoteSeries,
     SeriesRefused,
+    in_days,
+    merged,
+    modality_of,
     only,
 )
 from client.pacs.received_file import Expected, is_uid, place
@@ -58,12 +62,33 @@ class DicomWeb:
     def __init__(self, pacs: PacsConfig, data: Path, session: requests.Session) -> None:
         self._pacs, self._data, self._session = pacs, data, session
         self._root = (pacs.url or "").rstrip("/")
+        self._ignored: dict[Key, bool] = {}  # whether the server answers with everybody
 
     def find(self, question: PacsQuery) -> Iterator[RemoteSeries]:
         """Ask for studies, and each study for its series, as servers answer that everywhere."""
+        return merged(self._found(question))
+
+    def _found(self, question: PacsQuery) -> Iterator[RemoteSeries]:
         if question.key == "SeriesInstanceUID":
-            yield from self._series("series", {"SeriesInstanceUID": question.value})
+            yield from self._series("series", {"SeriesInstanceUID": question.value}, {})
             return
+        studies: dict[str, Entry] = {}
+        for study in self._studies(question):
+            said = text(study, _TAGS[question.key]) if question.key else ""
+            if question.key and said not in {"", question.value}:
+                continue  # what a wildcard matched beside
+            if question.key and not said:
+                if self._ignores(question.key):
+                    continue
+                tag = _TAGS[question.key]
+                study = {**study, tag: {"Value": [question.value]}}  # noqa: PLW2901 - with what it lacks
+            uid = text(study, "0020000D")
+            if is_uid(uid) and in_days(text(study, "00080020"), question):
+                studies.setdefault(uid, study)
+        for uid, study in studies.items():
+            yield from self._series(f"studies/{uid}/series", {}, study)
+
+    def _studies(self, question: PacsQuery) -> Iterator[Entry]:
         asked: dict[str, str] = {}
         if question.key:
             asked[question.key] = question.value
@@ -71,22 +96,33 @@ class DicomWeb:
             asked["StudyDate"] = question.dates
         if question.modality:
             asked["ModalitiesInStudy"] = question.modality
-        for study in self._pages("studies", asked):
-            uid = text(study, "0020000D")
-            value = text(study, _TAGS[question.key]) if question.key else ""
-            if value not in {"", question.value if question.key else ""}:
-                continue  # what a wildcard matched beside
-            if is_uid(uid):
-                yield from self._series(f"studies/{uid}/series", {}, study)
+        return self._pages("studies", asked)
+
+    def _ignores(self, key: Key) -> bool:
+        """Return whether a query by this key finds a patient whom nobody has."""
+        if key not in self._ignored:
+            nobody = PacsQuery(key=key, value=NOBODY, modality="", first_day="", last_day="")
+            self._ignored[key] = any(True for _ in self._studies(nobody))
+        return self._ignored[key]
 
     def instances(self, series: RemoteSeries) -> frozenset[str]:
         """Ask for the instances of a series."""
         entries = self._pages(f"studies/{series.study}/series/{series.series}/instances", {})
-        return frozenset(text(entry, "00080018") for entry in entries)
+        return frozenset(
+            uid
+            for entry in entries
+            if is_uid(uid := text(entry, "00080018"))
+            and text(entry, "0020000E") in {"", series.series}
+        )
 
     def remarks(self) -> tuple[str, ...]:
-        """Return nothing: faults are raised."""
-        return ()
+        """Return what is ignored; other faults are raised."""
+        return tuple(
+            f"The PACS at {self._root} answers a query by {key} with everybody's studies and does "
+            f"not say their {key}: none of those is taken."
+            for key, ignored in self._ignored.items()
+            if ignored
+        )
 
     def fetch(
         self, series: RemoteSeries, missing: Collection[str] | None, arrivals: ArrivalObserver
@@ -100,18 +136,19 @@ class DicomWeb:
             if is_uid(uid):
                 self._retrieve(f"{path}/instances/{uid}", only(series), arrivals)
 
-    def _series(
-        self, path: str, asked: Mapping[str, str], study: Entry | None = None
-    ) -> Iterator[RemoteSeries]:
+    def _series(self, path: str, asked: Mapping[str, str], study: Entry) -> Iterator[RemoteSeries]:
+        own, modalities = text(study, "0020000D"), texts(study, "00080061")
         for entry in self._pages(path, {**asked, "includefield": _RELATED_INSTANCES}):
-            both = {**(study or {}), **entry}
+            if own and text(entry, "0020000D") not in {"", own}:
+                continue
+            both = {**study, **{tag: one for tag, one in entry.items() if text(entry, tag)}}
             count = text(both, _RELATED_INSTANCES)
             yield RemoteSeries(
                 patient=text(both, "00100020"),
                 accession=text(both, "00080050"),
                 study=text(both, "0020000D"),
                 series=text(both, "0020000E"),
-                modality=text(both, "00080060"),
+                modality=modality_of(text(entry, "00080060"), modalities),
                 instances=int(count) if count.isdigit() else None,
             )
 
@@ -212,7 +249,12 @@ def _objects(content_type: str, read: Read) -> Iterator[Iterator[bytes | memoryv
 
 def text(entry: Entry, tag: str) -> str:
     """Return an element's first value; empty where there is none (PS3.18 F.2.2)."""
+    return next(iter(texts(entry, tag)), "")
+
+
+def texts(entry: Entry, tag: str) -> list[str]:
+    """Return an element's values."""
     element = entry.get(tag)
     values = element.get("Value") if isinstance(element, dict) else None
-    first = values[0] if isinstance(values, list) and values else ""
-    return str(first).strip(" \0") if isinstance(first, str | int) else ""
+    found = values if isinstance(values, list) else []
+    return [str(one).strip(" \0") for one in found if isinstance(one, str | int)]

@@ -6,9 +6,9 @@ several threads, so a source is safe to share.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, assert_never
 
@@ -60,6 +60,42 @@ class RemoteSeries:
     series: str  # SeriesInstanceUID
     modality: str
     instances: int | None  # NumberOfSeriesRelatedInstances; None where the PACS does not say
+
+
+#: A value that no patient and no order has; short enough for an AccessionNumber.
+NOBODY = "WARDROUND-NOBODY"
+
+
+def merged(found: Iterable[RemoteSeries]) -> Iterator[RemoteSeries]:
+    """Yield each series once: some PACS answer with one match an image, at every level.
+
+    What one answer leaves out is taken from the next.
+    """
+    by_uid: dict[str, RemoteSeries] = {}
+    for one in found:
+        seen = by_uid.get(one.series)
+        if seen is not None:
+            one = replace(  # noqa: PLW2901 - both are the same series
+                seen,
+                patient=seen.patient or one.patient,
+                accession=seen.accession or one.accession,
+                modality=seen.modality or one.modality,
+                instances=one.instances if seen.instances is None else seen.instances,
+            )
+        by_uid[one.series] = one
+    yield from by_uid.values()
+
+
+def in_days(day: str, question: PacsQuery) -> bool:
+    """Return whether a StudyDate is within a question's days; one that is not told may be."""
+    day = day.replace(".", "").replace("-", "")
+    first, last = question.first_day, question.last_day
+    return not day or ((not first or day >= first) and (not last or day <= last))
+
+
+def modality_of(series: str, study: Sequence[str]) -> str:
+    """Return a series' modality; where it is left out, the only one of its study."""
+    return series or (study[0] if len(study) == 1 else "")
 
 
 class SeriesRefused(Exception):

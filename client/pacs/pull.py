@@ -110,12 +110,16 @@ def _list(
     """Ask everything there is to ask; each question is tried again after a cut."""
     found: dict[str, RemoteSeries] = {}
     unanswered = []
+    unnamed = set[str]()
     for number, one in enumerate(order.wanted):
         if number and number % 100 == 0:
             tell(f"Asked {number} of {len(order.wanted)} questions: {len(found)} series.")
         asked = () if one.question.why_not_asked else _asked(source, one, pace, tell)
         fitting = [s for s in asked if one.takes(s)]
         allowed = [s for s in fitting if s.patient not in order.withdrawn]
+        if order.withdrawn:
+            unnamed |= {s.series for s in allowed if not s.patient}
+            allowed = [s for s in allowed if s.patient]
         # A hostile UID would be a path; such a series is nothing that could be stored.
         found |= {s.series: s for s in allowed if is_uid(s.series) and is_uid(s.study)}
         if not fitting:
@@ -124,6 +128,11 @@ def _list(
             break
     for remark in source.remarks():
         tell(remark)
+    if unnamed:
+        tell(
+            f"{len(unnamed)} series are not fetched: the PACS does not say whose they are "
+            "(PatientID), and patients have withdrawn."
+        )
     return list(found.values()), tuple(unanswered)
 
 
@@ -238,7 +247,11 @@ class _Work:
             here = self._queue.here(series)
             if series.instances is not None and len(here) == series.instances:
                 return frozenset()
-        missing = frozenset(self._source.instances(series)) - here
+        listed = self._source.instances(series)
+        if not listed and (not here or len(here) < (series.instances or 0)):
+            message = "the PACS lists none of its images"
+            raise SeriesRefused(message)
+        missing = listed - here
         for _ in range(_TRIES - 1):
             if not missing:
                 break

@@ -26,7 +26,8 @@ class WantedSeries:
     def takes(self, found: RemoteSeries) -> bool:
         """Return whether a series is wanted: some PACS match more than they were asked for.
 
-        So do all where an identifier holds * or ?, which are wildcards to them.
+        So do all where an identifier holds * or ?, which are wildcards to them. Of what is known by
+        a key of the table, a series whose modality the PACS does not tell may be wanted.
         """
         own: dict[Key, str] = {
             "PatientID": found.patient,
@@ -38,7 +39,11 @@ class WantedSeries:
         return (
             (key is None or own[key] == self.question.value)
             and (not self.series or found.series in self.series)
-            and (not self.modalities or found.modality in self.modalities)
+            and (
+                not self.modalities
+                or found.modality in self.modalities
+                or (not found.modality and key is not None)
+            )
         )
 
 

@@ -1,6 +1,6 @@
 """Connections to the PACS: associations, TLS, web sessions, and why one fails.
 
-Imported from here: association, caller_limits, handshake, multipart, sockets, storage_classes,
-    web_session.
+Imported from here: association, caller_limits, handshake, multipart, object_stream, sockets,
+    storage_classes, web_session.
 May import: client.site, client.transport, common.
 """

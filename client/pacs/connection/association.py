@@ -53,9 +53,11 @@ _PDU_BYTES = 131072
 #: Silence after which a peer counts as gone.
 NETWORK_SECONDS = 60.0
 VERIFICATION = "1.2.840.10008.1.1"  # C-ECHO
-_MOST_CONTEXTS = 128  # PS3.8 9.3.2.2: identifiers are odd and fit in a byte
+MOST_CONTEXTS = 128  # PS3.8 9.3.2.2: identifiers are odd and fit in a byte
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 
+#: SOP class and transfer syntaxes of one presentation context.
+Proposal = tuple[str, Sequence[str]]
 #: Receives one C-STORE of a C-GET and returns its status (PS3.4 table B.2-1).
 Store = Callable[[evt.Event], int]
 
@@ -101,13 +103,13 @@ def associate(
     pacs: PacsConfig,
     classes: Sequence[str],
     *,
-    syntaxes: Sequence[Sequence[str]] = (UNCOMPRESSED,),
+    objects: Sequence[Proposal] = (),
     store: Store | None = None,
 ) -> Iterator[Association]:
     """Yield an association for these SOP classes; it is released, or aborted after an error.
 
-    Each group of `syntaxes` is proposed for itself, so that each can be accepted. With `store`,
-    the storage classes are what a C-GET sends us. Unreachable and TrustRefused say who mends it.
+    `objects` are contexts on which a C-GET sends us objects; so are storage classes with `store`,
+    which takes them. Unreachable and TrustRefused say who mends it.
     """
     host, port, called = _address(pacs)
     context = tls_context(pacs) if pacs.tls else None
@@ -116,7 +118,8 @@ def associate(
     entity.connection_timeout = entity.acse_timeout = CONNECT_SECONDS
     entity.network_timeout = entity.dimse_timeout = NETWORK_SECONDS
     received = [c for c in classes if store is not None and c.startswith(_STORAGE)]
-    roles = [build_role(c, scu_role=False, scp_role=True) for c in received]
+    received += [c for c, _ in objects]
+    roles = [build_role(c, scu_role=False, scp_role=True) for c in dict.fromkeys(received)]
     answer = _Answer()
     handlers: list[evt.EventHandlerType] = [(evt.EVT_PDU_RECV, answer.note)]
     if store is not None:
@@ -125,7 +128,7 @@ def associate(
         association = entity.associate(
             host,
             port,
-            contexts=_contexts(classes, syntaxes),
+            contexts=_contexts(classes, objects),
             ae_title=called,
             ext_neg=[*roles] or None,
             max_pdu=_PDU_BYTES,
@@ -138,6 +141,9 @@ def associate(
         raise _refusal(pacs, association, answer, context)
     association.unbind(evt.EVT_PDU_RECV, answer.note)
     try:
+        accepted = {str(c.abstract_syntax) for c in association.accepted_contexts}
+        if objects and not accepted.issuperset(classes):
+            raise _no_service(pacs)
         yield association
     except BaseException:
         association.abort()
@@ -146,15 +152,9 @@ def associate(
         association.release()
 
 
-def _contexts(
-    classes: Sequence[str], syntaxes: Sequence[Sequence[str]]
-) -> list[PresentationContext]:
-    """Return a context for each class and group; queries have no pixels to compress."""
-    return [
-        build_context(uid, list(group))
-        for uid in dict.fromkeys(classes)
-        for group in (syntaxes if uid.startswith(_STORAGE) else (UNCOMPRESSED,))
-    ][:_MOST_CONTEXTS]
+def _contexts(classes: Sequence[str], objects: Sequence[Proposal]) -> list[PresentationContext]:
+    wanted = [*((uid, UNCOMPRESSED) for uid in dict.fromkeys(classes)), *objects]
+    return [build_context(uid, list(syntaxes)) for uid, syntaxes in wanted][:MOST_CONTEXTS]
 
 
 def _address(pacs: PacsConfig) -> tuple[str, int, str]:
@@ -179,11 +179,7 @@ def _refusal(
     if fault is not None:
         return fault
     if association.rejected_contexts and not association.accepted_contexts:
-        message = (
-            f"The PACS {place} takes none of the services that are needed here. Ask the PACS team "
-            f"to allow query and retrieve (C-FIND, C-GET or C-MOVE) to {pacs.own_title}."
-        )
-        return TrustRefused(message)
+        return _no_service(pacs)
     if answer.aborted:
         message = (
             f"The PACS {place} aborts the association without a reason. Ask the PACS team what its "
@@ -202,6 +198,15 @@ def _refusal(
         "PACS team's DICOM port, which is not that of its web pages, or ask what its log says."
     )
     return Unreachable(message)
+
+
+def _no_service(pacs: PacsConfig) -> TrustRefused:
+    host, port, called = _address(pacs)
+    message = (
+        f"The PACS {called} at {host}:{port} does not take a service that is needed here. Ask the "
+        f"PACS team to allow query and retrieve (C-FIND, C-GET or C-MOVE) to {pacs.own_title}."
+    )
+    return TrustRefused(message)
 
 
 def _rejected(pacs: PacsConfig, place: str, said: A_ASSOCIATE_RJ) -> WardroundError:

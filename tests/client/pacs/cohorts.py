@@ -71,6 +71,8 @@ class Site:
     folder: Path
     patients: Sequence[str]
     said: list[str] = field(default_factory=list)
+    asked: tuple[WantedSeries, ...] | None = None  # in place of what the table names
+    done: Pulled = field(init=False)  # the last pull
 
     @property
     def data(self) -> Path:
@@ -82,12 +84,12 @@ class Site:
         return wanted(config.select, self.data / "labels.csv")
 
     def pull(self, config: PacsConfig, withdrawn: frozenset[str] = frozenset()) -> Pulled:
-        order = PullOrder(
-            pacs=config, data=self.data, wanted=self.wanted(config), withdrawn=withdrawn
-        )
+        asked = self.wanted(config) if self.asked is None else self.asked
+        order = PullOrder(pacs=config, data=self.data, wanted=asked, withdrawn=withdrawn)
         with Queue(self.folder / "pulls.db") as queue, Flusher(queue) as flusher:
             notes = ArrivalNotes(queue=queue, flusher=flusher)
-            return pull(order, notes, Pace(config), self.said.append)
+            self.done = pull(order, notes, Pace(config), self.said.append)
+        return self.done
 
     def files(self) -> dict[str, Path]:
         return {path.stem: path for path in self.data.rglob("*.dcm")}

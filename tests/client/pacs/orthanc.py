@@ -75,7 +75,7 @@ class Pacs:
         """Start on the same storage and ports, and wait until both listeners answer."""
         assert self._process is None
         server = program("Orthanc")
-        environment = {**os.environ, "TCP_NODELAY": "1", "LD_PRELOAD": str(_loopback_only())}
+        environment = {**os.environ, "TCP_NODELAY": "1", "LD_PRELOAD": str(loopback_only())}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [server, "--verbose-http", "--verbose-dicom", str(self._config)],
@@ -229,7 +229,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 @cache
-def _loopback_only() -> Path:
+def loopback_only() -> Path:
     """Compile the shim once a process; its folder outlives the tests as other temporary files."""
     folder = Path(tempfile.mkdtemp(prefix="loopback-only-"))
     compiler = program("gcc")

@@ -73,6 +73,13 @@ def test_an_image_that_is_listed_and_never_sent_leaves_its_series_incomplete(
     assert told == "2 of 3 images came; the PACS does not send more"
 
 
+def test_a_series_of_which_nothing_is_listed_is_not_called_whole(tmp_path: Path) -> None:
+    made, sent = slices(tmp_path)
+    done, _ = pulled(Hostile(made[0], 3, [], lambda _p: multipart(sent[0], sent[1])), tmp_path)
+    ((_, told),) = done.counted.incomplete
+    assert told == "2 of 3 images came; the PACS lists none of its images"
+
+
 def test_an_object_of_another_series_replaces_nothing(tmp_path: Path) -> None:
     made, sent = slices(tmp_path)
     other = image(noise(16, 16), patient="OTHER")

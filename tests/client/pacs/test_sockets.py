@@ -85,8 +85,10 @@ def test_every_query_on_an_association_has_its_answer(pacs: Pacs, tmp_path: Path
     fill(pacs, tmp_path / "made", ["T0"], slices=1)
     config = reaching(pacs, "c-get")
     question = PacsQuery(key="PatientID", value="T0", modality="", first_day="", last_day="")
+    finder = cfind.Finder(config)
+    (series,) = finder.find(question)
+    finder.close()
     with associate(config, [cfind.FIND]) as association:
-        (series,) = cfind.find(association, config, question)
         for _ in range(200):
             assert len(cfind.listed(association, config, series)) == 1
 
