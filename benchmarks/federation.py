@@ -34,10 +34,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import stock_flower
-from federation_processes import Federation, Processes, round_times, waited
+from federation_processes import BIN, Federation, Processes, round_times, waited
 from memory_growth import Growth, children
 from processor_time import Spent
-from row import Row, shown, told
+from row import Row, needs, shown, told
 from tls_floor import floor_seconds
 
 from client.cohort.loading import load_cohort
@@ -73,6 +73,7 @@ evaluation: {{bootstrap: 1}}
 
 def rows() -> list[Row]:
     """Print the rows as they come and return them."""
+    needs({BIN / program: "flwr" for program in ("flower-superlink", "flower-supernode", "flwr")})
     torch.set_num_threads(1)
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} (above 1, other work disturbs)")
     with tempfile.TemporaryDirectory(prefix="wardround-") as folder:

@@ -23,7 +23,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from private_step import IMAGES_EACH, SIDE, _patients, _plan, item_loss
-from row import Row, shown, told
+from row import NotMeasured, Row, shown, told
 
 from client.privacy.clip_and_noise import PatientOptimizer
 from client.privacy.patient_gradients import (
@@ -48,10 +48,10 @@ LEAST_COSINE = 0.98
 
 
 def rows() -> list[Row]:
-    """Measure and return the rows; nothing where there is no GPU."""
+    """Measure and return the rows."""
     if not torch.cuda.is_available():
-        print("There is no GPU here: nothing measured.")
-        return []
+        message = "a GPU"
+        raise NotMeasured(message)
     print(f"GPU: {torch.cuda.get_device_name()}, torch {torch.__version__}")
     return [row for network in NETWORKS for row in _rows_of(network)]
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from row import Row, shown, told
+from row import NotMeasured, Row, shown, told
 
 from client.cohort.loading import load_cohort
 from client.cohort.site_cohort import patients_at
@@ -110,6 +110,9 @@ CASES = {
 
 def rows() -> list[Row]:
     """Measure and return the rows."""
+    if len(sys.argv) == 1 or Path(sys.argv[1]).name not in CASES:
+        message = f"a folder of one of {', '.join(CASES)} as its argument"
+        raise NotMeasured(message)
     folder = Path(sys.argv[1])
     budget = float(sys.argv[2]) if len(sys.argv) > 2 else SECONDS
     torch.set_num_threads(1)

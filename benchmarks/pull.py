@@ -25,7 +25,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role, evt
 from pynetdicom.sop_class import CTImageStorage, StudyRootQueryRetrieveInformationModelGet  # type: ignore[attr-defined]
-from row import Row, shown, told
+from row import Row, needs, shown, told
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -40,6 +40,7 @@ from client.site.pacs_section import PacsConfig
 from simulations.synthetic.dicom_writer import InventedStudy, Machine, write_ct
 from tests.client.pacs.orthanc import Pacs, free_port, orthanc
 from tests.client.pacs.reaching import reaching
+from tests.peers import DICOMWEB
 
 _SLICES, _SIZE, _REPEATS = 300, 512, 5
 _STUDY = InventedStudy(patient="P1", number=0, age=60, sex="f")
@@ -48,6 +49,14 @@ _GOAL, _GOAL_GET = 3.0, 2.0
 
 def rows() -> list[Row]:
     """Measure all of them in turn, so that what else the machine does meets each alike."""
+    needs(
+        {
+            "Orthanc": "orthanc",
+            DICOMWEB: "orthanc-dicomweb",
+            "gcc": "gcc",
+            Path("/usr/include/stdlib.h"): "libc6-dev",
+        }
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _write(folder / "made")

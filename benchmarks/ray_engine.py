@@ -19,7 +19,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rounds import CONFIG, first_round_seconds, one_round_of, sites_of
-from row import Row, told
+from row import NotMeasured, Row, told
 
 from common.config.run_config import parse_config
 
@@ -29,7 +29,8 @@ ROUNDS = 5
 def rows() -> list[Row]:
     """Return what Ray takes, as a column beside the rows of rounds.py."""
     if importlib.util.find_spec("ray") is None:
-        return [_beside(name, "not installed") for name in ("first round, nothing cached (s)",)]
+        message = "the Python package ray"
+        raise NotMeasured(message)
     torch.set_num_threads(1)
     found = [_beside(f"round / bare loop, {count} sites", _round(count)) for count in (8, 32)]
     with tempfile.TemporaryDirectory(prefix="wardround-") as folder:

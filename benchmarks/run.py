@@ -8,7 +8,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -16,7 +18,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from row import ROWS_FILE, Row
+from row import ROWS_FILE, Row, not_measured
 
 HERE = Path(__file__).parent
 #: In this order: the quiet ones first.
@@ -36,6 +38,13 @@ SCRIPTS = (
     "idle_site",
     "pull",
     "ray_engine",
+)
+
+#: The last line of a script that lacks a package which is not one of ours.
+_ABSENT = re.compile(
+    r"^ModuleNotFoundError: No module named "
+    r"'(?!(?:client|common|server|simulations)\b)([\w.]+)'\s*\Z",
+    re.MULTILINE,
 )
 
 
@@ -62,7 +71,13 @@ def _rows_of(name: str, file: Path) -> list[Row]:
         [sys.executable, str(HERE / f"{name}.py")],
         env={**os.environ, ROWS_FILE: str(file)},
         check=False,
+        stderr=subprocess.PIPE,
+        text=True,
     )
+    absent = _ABSENT.search(ended.stderr)
+    if ended.returncode != 0 and absent is not None:
+        return [not_measured(name, f"the Python package {absent[1]}")]
+    print(ended.stderr, end="", file=sys.stderr, flush=True)
     if ended.returncode != 0 or not file.exists():
         print(f"{name} ended with status {ended.returncode}; its rows are missing below.")
         return []
@@ -99,7 +114,12 @@ def _table(rows: list[Row]) -> Table:
         table.add_column(name, justify="right" if right else "left")
     for row in rows:
         table.add_row(
-            row.name, f"{row.measured:.3f}", row.goal_text, row.verdict, row.detail, row.ray
+            row.name,
+            "" if math.isnan(row.measured) else f"{row.measured:.3f}",
+            row.goal_text,
+            row.verdict,
+            row.detail,
+            row.ray,
         )
     return table
 
