@@ -21,6 +21,7 @@ CPU_BUILDS = ("6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b"
 EXTRAS = {
     "site": ("site",),
     "ocr": ("site", "ocr"),
+    "omop": ("site", "omop"),
     "pathology": ("site", "pathology"),
     "coordinator": ("coordinator",),
     "simulation": ("simulation",),

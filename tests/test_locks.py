@@ -21,6 +21,7 @@ NAMES = (
     "torch-cuda",
     "site",
     "ocr",
+    "omop",
     "pathology",
     "coordinator",
     "simulation",
@@ -50,7 +51,7 @@ def test_the_locks_hold_what_is_asked_for_at_the_constraints_versions() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     constraints, torch = pinned(ROOT / "constraints.txt"), pinned(LOCKS / "torch.txt")
     extras = project["optional-dependencies"]
-    for name in ("site", "ocr", "pathology", "coordinator", "simulation", "dev"):
+    for name in ("site", "ocr", "omop", "pathology", "coordinator", "simulation", "dev"):
         found = pinned(LOCKS / f"{name}.txt") | torch
         asked = [re.split(r"[\[<>=!; ]", line)[0] for line in project["dependencies"]]
         asked += [re.split(r"[\[<>=!; ]", line)[0] for line in extras[name]]

@@ -2,5 +2,5 @@
 
 Imported from here: fhir_records, fhir_server, omop, outcome_table, outcomes_yaml, records,
     table_schema.
-May import: client.labels, client.site, client.transport, common.
+May import: client.authorization, client.labels, client.site, client.transport, common.
 """

@@ -8,7 +8,7 @@ has a code that was asked for (some servers ignore search parameters).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from pydantic import ValidationError
 
@@ -31,6 +31,7 @@ from client.outcomes.records import (
     StudyRecord,
     Unread,
 )
+from common.platform.errors import CohortError
 
 #: https://hl7.org/fhir/R4/valueset-observation-status.html
 _OBSERVATION_STATES = frozenset(
@@ -89,18 +90,40 @@ class FhirRecords:
             if kind != "ImagingStudy" and not codes:
                 continue
             wanted = [("code", ",".join(sorted(codes)))] if codes else []
-            for who in self._batches(known if patients is not None else None):
-                for resource in self._server.search(kind, [*who, *wanted]):
-                    _listed(resource, found, read, known)
+            # Some servers know a patient by Patient/ID alone, and find nothing of the bare ID.
+            for form in ("{}", "Patient/{}") if patients is not None else ("",):
+                some = False
+                for who in _batches(known, form):
+                    for resource in self._server.search(kind, [*who, *wanted]):
+                        if _subject_of(resource) in known:
+                            _listed(resource, found, read)
+                            some |= not codes or bool(_codes_in(resource) & codes)
+                if some:
+                    break
+            else:
+                self._ask_about(kind, codes, len(known))
+        found.unread += self._passed_over()
         return found
 
-    def _batches(self, known: set[str] | None) -> Iterator[list[tuple[str, str]]]:
-        if known is None:
-            yield []
+    def _passed_over(self) -> Iterator[Unread]:
+        """Yield by what the server did not search; what it sent of others was left out."""
+        for kind in dict.fromkeys(kind for kind, _ in self._server.passed_over):
+            names = [name for other, name in self._server.passed_over if other == kind]
+            yield Unread(what="the server", why=f"does not search {kind} by {', '.join(names)}")
+
+    def _ask_about(self, kind: str, codes: frozenset[str], people: int) -> None:
+        """Refuse what would make everybody healthy: nobody has a resource that was asked for."""
+        if kind == "ImagingStudy" or not people or kind in self._plan.none_expected:
             return
-        keys = sorted(known)
-        for start in range(0, len(keys), AT_ONCE):
-            yield [("patient", ",".join(keys[start : start + AT_ONCE]))]
+        unsaid = [name for other, name in self._server.passed_over if other == kind]
+        why = f", and says that it does not search it by {', '.join(unsaid)}" if unsaid else ""
+        asked = ", ".join(sorted(codes))[:200]
+        message = (
+            f"The server has no {kind} of {asked} for any of {people} patients{why}. Compare codes "
+            f"and systems with the server's, and whether we may read {kind} there. If it is right "
+            f"that nobody has one, write none_expected: [{kind}] into OUTCOMES.yaml."
+        )
+        raise CohortError(message)
 
     def _person(self, reference: object) -> str:
         """Return whom a resource is about, as the person that their record belongs to."""
@@ -179,22 +202,35 @@ class FhirRecords:
         )
 
 
+def _batches(known: set[str], form: str) -> Iterator[list[tuple[str, str]]]:
+    """Yield whom to search for, some at a time, in a form of their keys; all at once without."""
+    if not form:
+        yield []
+        return
+    keys = [form.format(key) for key in sorted(known)]
+    for start in range(0, len(keys), AT_ONCE):
+        yield [("patient", ",".join(keys[start : start + AT_ONCE]))]
+
+
 def _listed(
-    resource: Resource,
-    found: OutcomeRecords,
-    read: Callable[[Resource, OutcomeRecords], None],
-    known: Iterable[str] | None,
+    resource: Resource, found: OutcomeRecords, read: Callable[[Resource, OutcomeRecords], None]
 ) -> None:
     """Read a resource, or list it with what is wrong; one bad resource stops nothing."""
     name = f"{resource.get('resourceType')}/{str(resource.get('id', '?'))[:64]}"
     try:
-        if known is not None and _subject_of(resource) not in known:
-            return  # of somebody who was not asked for
         read(resource, found)
     except UnusableResource as problem:
         found.unread.append(Unread(what=name, why=str(problem)))
     except ValidationError as error:
         found.unread.append(Unread(what=name, why=not_fhir(error)))
+
+
+def _codes_in(resource: Resource) -> frozenset[str]:
+    """Return the codes of a resource that may be no FHIR."""
+    concept = resource.get("code")
+    codings = concept.get("coding") if isinstance(concept, dict) else None
+    listed = codings if isinstance(codings, list) else ()
+    return frozenset(f"{c.get('system')}|{c.get('code')}" for c in listed if isinstance(c, dict))
 
 
 def _subject_of(resource: Resource) -> str:

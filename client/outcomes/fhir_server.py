@@ -5,6 +5,7 @@ else; a redirect or a next page elsewhere is refused before anything is sent the
 
     429, 502, 503, 504, 500, a broken connection   tried again after growing pauses, or Retry-After
     401, 403                                       at once: the token is wrong or does not allow it
+    (401 with oauth: once more with a new token)
     the same page twice, pages without end         refused
     an answer that is no Bundle, or a huge one     refused
 """
@@ -19,11 +20,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 
-from client.outcomes.outcomes_yaml import FhirSource
+from client.authorization.access_token import AccessTokens
+from client.authorization.bearer import HttpxBearer
+from client.site.fhir_section import FhirAddress
 from client.site.plain_text import shown
 from client.site.private_file import read_secret
 from client.transport.proxy import is_loopback
@@ -50,14 +53,19 @@ Resource = Mapping[str, object]
 class FhirServer:
     """A FHIR server's search; use it as a context."""
 
-    def __init__(self, source: FhirSource, *, pause: Callable[[float], None] = time.sleep) -> None:
-        self._source, self._pause = source, pause
+    def __init__(
+        self, source: FhirAddress, page: int = 100, *, pause: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._source, self._page, self._pause = source, page, pause
+        #: Resource and parameter of searches that the server says it did not search by.
+        self.passed_over: dict[tuple[str, str], None] = {}
         headers = {"Accept": "application/fhir+json"}
+        parts = urlsplit(source.url)
+        known = source.token_file is not None or source.oauth is not None
+        if known and parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+            message = f"fhir.url {source.url} would send the token in the clear. Write https:."
+            raise ConfigurationError(message)
         if source.token_file is not None:
-            parts = urlsplit(source.url)
-            if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
-                message = f"fhir.url {source.url} would send the token in the clear. Write https:."
-                raise ConfigurationError(message)
             headers["Authorization"] = f"Bearer {read_secret(source.token_file, 'the token')}"
         self._client = _client(source, headers)
 
@@ -82,8 +90,12 @@ class FhirServer:
             raise CohortError(message)
 
     def search(self, kind: str, parameters: Sequence[tuple[str, str]]) -> Iterator[Resource]:
-        """Yield every resource that matches, page by page."""
-        asked = [*parameters, ("_count", str(self._source.page))]
+        """Yield every resource that matches, page by page.
+
+        A server may pass a parameter over and send more; `passed_over` names those that its answer
+        (the link `self`, FHIR R4 3.1.1.1.3) does not show as asked.
+        """
+        asked = [*parameters, ("_count", str(self._page))]
         url = str(httpx.URL(f"{self._source.url}/{kind}", params=asked))
         seen: set[str] = set()
         while url:
@@ -92,8 +104,15 @@ class FhirServer:
                 raise CohortError(message)
             seen.add(url)
             bundle = self._get(url)
+            if len(seen) == 1:
+                unused = (name for name in _unused(bundle, parameters))
+                self.passed_over |= dict.fromkeys((kind, name) for name in unused)
             yield from _matches(bundle, kind, self._source.url)
             url = self._next(bundle, url)
+
+    def transact(self, bundle: Resource) -> Resource:
+        """Post a transaction and return the answer; it may be sent twice, so must bear that."""
+        return self._answered("POST", self._source.url, json.dumps(bundle).encode())
 
     def _next(self, bundle: Resource, url: str) -> str:
         links = bundle.get("link")
@@ -114,11 +133,14 @@ class FhirServer:
             raise TrustRefused(message)
 
     def _get(self, url: str) -> Resource:
+        return self._answered("GET", url, None)
+
+    def _answered(self, method: str, url: str, body: bytes | None) -> Resource:
         why = ""
         for attempt in range(_TRIES):
             wait = _FIRST_PAUSE * 2**attempt
             try:
-                status, headers, content = self._read(url)
+                status, headers, content = self._read(method, url, body)
             except httpx.RequestError as error:
                 why = f"{type(error).__name__}: {error}"
             else:
@@ -134,8 +156,9 @@ class FhirServer:
         )
         raise Unreachable(message)
 
-    def _read(self, url: str) -> tuple[int, httpx.Headers, bytes]:
-        with self._client.stream("GET", url) as response:
+    def _read(self, method: str, url: str, body: bytes | None) -> tuple[int, httpx.Headers, bytes]:
+        kind = {} if body is None else {"Content-Type": "application/fhir+json"}
+        with self._client.stream(method, url, content=body, headers=kind) as response:
             content = bytearray()
             for chunk in response.iter_bytes():
                 content += chunk
@@ -158,8 +181,10 @@ class FhirServer:
     def _refusal(self, status: int, headers: httpx.Headers, content: bytes) -> WardroundError:
         where, said = self._source.url, _outcome_of(content)
         if status in {401, 403}:
-            file = self._source.token_file
+            file, oauth = self._source.token_file, self._source.oauth
             fix = f"Put a valid one into {file}" if file else "Give it one with fhir.token_file"
+            if oauth is not None:
+                fix = f"Ask which scope {oauth.client_id} needs there (fhir.oauth.scope)"
             return TrustRefused(f"{where} refuses our token (HTTP {status}).{said} {fix}.")
         if 300 <= status < 400:
             to = shown(headers.get("Location", "elsewhere"))[:100]
@@ -171,10 +196,34 @@ class FhirServer:
             return ConfigurationError(
                 f"{where} is no FHIR root (HTTP 404).{said} Correct fhir.url."
             )
-        return CohortError(f"{where} refuses the search (HTTP {status}).{said}")
+        return CohortError(f"{where} refuses the request (HTTP {status}).{said}")
 
 
-def _trust(source: FhirSource) -> ssl.SSLContext:
+def _unused(bundle: Resource, asked: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Yield the parameters by which a server did not search, as its link `self` says.
+
+    A server writes values its own way (Patient/1 for 1, other signs escaped), so each part that was
+    asked for has to stand in it somewhere. One that sends no such link does not say.
+    """
+    links = bundle.get("link")
+    own = [
+        str(link.get("url", ""))
+        for link in (links if isinstance(links, list) else ())
+        if isinstance(link, dict) and link.get("relation") == "self"
+    ]
+    if not own:
+        return
+    used: dict[str, str] = {}
+    for name, value in parse_qsl(urlsplit(own[0]).query, keep_blank_values=True):
+        used[name] = f"{used.get(name, '')},{value}"
+    for name, value in asked:
+        bare = name.partition(":")[0]
+        held = next((v for key, v in used.items() if key.partition(":")[0] == bare), None)
+        if held is None or any(part not in held for part in value.split(",")):
+            yield name
+
+
+def _trust(source: FhirAddress) -> ssl.SSLContext:
     """Return whom to believe: the hospital's authority alone, where one is given."""
     if urlsplit(source.url).scheme == "http":
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # for nobody
@@ -187,11 +236,12 @@ def _trust(source: FhirSource) -> ssl.SSLContext:
         raise ConfigurationError(message) from error
 
 
-def _client(source: FhirSource, headers: dict[str, str]) -> httpx.Client:
+def _client(source: FhirAddress, headers: dict[str, str]) -> httpx.Client:
     trusted = _trust(source)
     try:
         return httpx.Client(
             headers=headers,
+            auth=None if source.oauth is None else HttpxBearer(AccessTokens(source.oauth)),
             timeout=_TIMEOUT,
             follow_redirects=False,
             verify=trusted,

@@ -12,7 +12,7 @@ from datetime import date, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from client.outcomes.outcomes_yaml import OutcomesPlan, SqlSource
+from client.outcomes.outcomes_yaml import OutcomesPlan, Resource, SqlSource
 from client.outcomes.records import (
     ConfirmedDiagnosis,
     Observation,
@@ -127,7 +127,21 @@ class Omop:
                         person=str(row[0]), codes=frozenset({_text(row[1])}), day=_day(row[2])
                     )
                 )
+        if wanted and persons and not found.diagnoses:
+            self._ask_about("Condition", "condition_occurrence", wanted)
         self._measurements(connection, persons, found)
+
+    def _ask_about(self, kind: Resource, table: str, concepts: Sequence[int]) -> None:
+        """Refuse what would make everybody healthy: nobody has a concept that was asked for."""
+        if kind in self._plan.none_expected:
+            return
+        asked = ", ".join(map(str, concepts))[:200]
+        message = (
+            f"{table} has no row of {asked} for any patient. Compare the concepts with those that "
+            "the database holds (standard ones, not of the source). If it is right that nobody has "
+            f"one, write none_expected: [{kind}] into OUTCOMES.yaml."
+        )
+        raise CohortError(message)
 
     def _persons(
         self, connection: Connection, patients: frozenset[str] | None, found: OutcomeRecords
@@ -167,6 +181,8 @@ class Omop:
             for row in self._rows(connection, "measurement", "measurement_concept_id", wanted)
             if row[1] in persons
         ]
+        if wanted and persons and not rows:
+            self._ask_about("Observation", "measurement", wanted)
         concepts = sorted({int(str(row[6])) for row in rows if row[6]})
         units = {
             row[0]: _text(row[1])
@@ -220,12 +236,18 @@ def _engine(source: SqlSource) -> Engine:
     url = read_secret(source.url_file, "the connection's URL")
     try:
         engine = create_engine(url, pool_pre_ping=False)
-    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+    except ImportError as error:
+        message = (
+            f"The driver {error.name or 'of the database'} that the URL in {source.url_file} asks "
+            "for is not installed. For PostgreSQL: pip install 'wardround[omop]', and begin the "
+            "URL with postgresql+psycopg://. For another database install its own driver."
+        )
+        raise ConfigurationError(message) from None
+    except (ArgumentError, NoSuchModuleError) as error:
         # The error would show the URL, and with it the password.
         message = (
             f"{source.url_file} holds no URL that SQLAlchemy can use ({type(error).__name__}); "
-            "expected such as postgresql+psycopg://user:password@host/database, with its driver "
-            "installed."
+            "expected such as postgresql+psycopg://user:password@host/database."
         )
         raise ConfigurationError(message) from None
     event.listen(engine, "before_cursor_execute", _only_select)
@@ -252,6 +274,12 @@ def _lacks_table(error: Exception) -> bool:
 
 def _no_omop(error: Exception) -> CohortError:
     said = str(getattr(error, "orig", error)).splitlines()[0][:200]
+    if "image_occurrence" in said:
+        return CohortError(
+            "The database lacks image_occurrence, a table of OMOP's imaging extension (MI-CDM), by "
+            f"which studies are known: {said}. Install the extension, or use key: PatientID with "
+            "origin: condition or a date."
+        )
     return CohortError(
         f"The database is not in OMOP's Common Data Model as it is read here: {said}. Look at "
         "sql.database_schema, and whether this user may read the tables."

@@ -22,13 +22,13 @@ from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from client.labels.csv_text import KEYS
 from client.labels.schema import date_in
 from client.labels.units import factor
+from client.site.fhir_section import FhirAddress
 from common.config.parts.section import Part, PositiveInt
 
 
@@ -45,6 +45,8 @@ def _is_day(text: str) -> str:
 
 #: FHIR: system|code. OMOP: a concept's number.
 Code = Annotated[str, BeforeValidator(_as_text)]
+#: What is asked by codes, in FHIR's words.
+Resource = Literal["Condition", "Observation"]
 _Day = Annotated[str, AfterValidator(_is_day)]
 _Whole = Annotated[int, Field(strict=True, ge=1, le=1000)]
 
@@ -59,29 +61,11 @@ def _absolute(path: Path | None) -> Path | None:
 _File = Annotated[Path, AfterValidator(_absolute)]
 
 
-class FhirSource(Part):
-    """A FHIR R4 server."""
+class FhirSource(FhirAddress):
+    """A FHIR R4 server that is asked."""
 
-    #: The server's root, such as https://fhir.hospital.example/r4.
-    url: str
-    #: File with the bearer token, readable by this user alone.
-    token_file: _File | None = None
-    #: PEM file of the hospital's authority, for HTTPS.
-    authority: _File | None = None
     #: Resources on a page.
     page: _Whole = 100
-
-    @field_validator("url")
-    @classmethod
-    def _https(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query:
-            message = "expected a server's root such as https://fhir.hospital.example/r4"
-            raise ValueError(message)
-        if parts.username or parts.password:
-            message = "holds a password; put a token into token_file"
-            raise ValueError(message)
-        return url.rstrip("/")
 
 
 class SqlSource(Part):
@@ -165,6 +149,8 @@ class OutcomesPlan(Part):
     origin_condition: tuple[Code, ...] = ()
     columns: Mapping[str, Column] = {}
     outcome: PlannedOutcome
+    #: Of what it is right that nobody has one (in OMOP: conditions and measurements).
+    none_expected: tuple[Resource, ...] = ()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from client.site.hours import check_hours
+from client.site.oauth_section import OAuthClient
 from client.site.yaml_part import whole_path
 from common.config.parts.section import Part, PositiveFloat
 
@@ -88,6 +89,11 @@ class PacsConfig(Part):
     password_file: Path | None = Field(
         default=None, description="File with that user's password, readable by this user alone."
     )
+    oauth: OAuthClient | None = Field(
+        default=None,
+        description="In place of a user: access tokens for DICOMweb, such as {token_url: "
+        "https://LOGIN/token, client_id: NAME, secret_file: /FILE}; null for none.",
+    )
     host: str | None = Field(default=None, description="The PACS's host, for c-get and c-move.")
     port: _Port | None = Field(default=None, description="The PACS's DICOM port.")
     called_title: _Title | None = Field(default=None, description="The PACS's AE title.")
@@ -144,6 +150,9 @@ class PacsConfig(Part):
         missing = [name for name, value in needed.items() if value is None]
         if missing:
             message = f"route {self.route} needs {', '.join(missing)}"
+            raise ValueError(message)
+        if self.oauth is not None and self.user is not None:
+            message = "user and oauth exclude each other; give one"
             raise ValueError(message)
         if (self.certificate is None) != (self.key is None):
             message = "certificate and key belong together; give both or neither"

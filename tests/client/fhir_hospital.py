@@ -44,6 +44,10 @@ class Hospital:
     faults: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     next_link: Callable[[str], str] = lambda link: link
     ignores_search: bool = False
+    ignores: frozenset[str] = frozenset()  # parameters that it passes over, and says so
+    says_self: bool = True
+    wants_references: bool = False  # Patient/ID in place of ID
+    posted: list[Resource] = field(default_factory=list)  # transactions
     version: str = "4.0.1"
     body: bytes | None = None  # in place of any answer
     broken: bool = False  # holds what is no FHIR
@@ -120,6 +124,13 @@ class Hospital:
         held = self.resources.get(kind, [])
         if self.ignores_search:
             return held
+        query = {name: values for name, values in query.items() if name not in self.ignores}
+        if self.wants_references and "patient" in query:
+            wanted = query["patient"][0].split(",")
+            known = [one.removeprefix("Patient/") for one in wanted if "/" in one]
+            query = query | {"patient": [",".join(known) or "nobody"]}
+        elif "patient" in query:
+            query = query | {"patient": [query["patient"][0].replace("Patient/", "")]}
         return [resource for resource in held if _matches(resource, query)]
 
 
@@ -215,7 +226,11 @@ def answer(hospital: Hospital, path: str, token: str) -> tuple[int, dict[str, st
     query = parse_qs(parts.query)
     start, count = int(query.get("_page", ["0"])[0]), int(query["_count"][0])
     found = hospital.found(kind, query)
-    links = [{"relation": "self", "url": f"{hospital.url}/{kind}"}]
+    used = {} if hospital.ignores_search else {k: v[0] for k, v in query.items()}
+    used = {name: value for name, value in used.items() if name not in hospital.ignores}
+    links = [{"relation": "self", "url": f"{hospital.url}/{kind}?{urlencode(used)}"}]
+    if not hospital.says_self:
+        links = []
     if start + count < len(found):
         following = {k: v[0] for k, v in query.items()} | {"_page": str(start + count)}
         link = f"{hospital.url}/{kind}?{urlencode(following)}"

@@ -61,7 +61,7 @@ def fetch(home: Home, source: Path, out: Path | None) -> None:
 
 def _ask(plan: OutcomesPlan, patients: frozenset[str] | None) -> OutcomeRecords:
     if plan.fhir is not None:
-        with FhirServer(plan.fhir) as server:
+        with FhirServer(plan.fhir, plan.fhir.page) as server:
             return FhirRecords(plan, server).records(patients)
     if plan.sql is None:
         message = "give one source: fhir or sql"

@@ -10,6 +10,8 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.poolmanager import PoolManager
 
+from client.authorization.access_token import AccessTokens
+from client.authorization.bearer import RequestsBearer
 from client.pacs.connection.handshake import CONNECT_SECONDS, reach, speaks_tls, tls_context
 from client.site.pacs_section import PacsConfig
 from client.site.private_file import refuse_readable
@@ -47,9 +49,10 @@ def web_session(pacs: PacsConfig) -> requests.Session:
     """Return a session; ConfigurationError names what it cannot read. Close it after use."""
     url = _root(pacs)
     secured = urlsplit(url).scheme == "https"
-    if pacs.user is not None and not secured and not is_loopback(urlsplit(url).hostname or ""):
+    secret = "the password" if pacs.user else "access tokens" if pacs.oauth else ""
+    if secret and not secured and not is_loopback(urlsplit(url).hostname or ""):
         message = (
-            f"pacs.url {url} would send the password in the clear. Write https:, and the "
+            f"pacs.url {url} would send {secret} in the clear. Write https:, and the "
             "hospital's authority as pacs.authority."
         )
         raise ConfigurationError(message)
@@ -61,6 +64,8 @@ def web_session(pacs: PacsConfig) -> requests.Session:
     session.mount("https://", _Trusting(tls_context(pacs) if secured else None))
     if pacs.user is not None:
         session.auth = (pacs.user, _password(pacs))
+    if pacs.oauth is not None:
+        session.auth = RequestsBearer(AccessTokens(pacs.oauth))
     return session
 
 
@@ -95,15 +100,22 @@ def refusal(pacs: PacsConfig, error: requests.RequestException) -> WardroundErro
 
 
 def _answered(url: str, pacs: PacsConfig, status: int) -> WardroundError:
+    who = pacs.oauth.client_id if pacs.oauth is not None else pacs.user or "nobody"
+    if status == requests.codes.unauthorized and pacs.oauth is not None:
+        message = (
+            f"The PACS at {url} does not take the access token that {pacs.oauth.token_url} gave "
+            f"to {who}. Ask the PACS team which scope and audience it expects (pacs.oauth.scope)."
+        )
+        return TrustRefused(message)
     if status == requests.codes.unauthorized:
         message = (
-            f"The PACS at {url} does not take the password of {pacs.user or 'nobody'}. Compare "
+            f"The PACS at {url} does not take the password of {who}. Compare "
             "pacs.user and the content of pacs.password_file with the PACS team's."
         )
         return TrustRefused(message)
     if status == requests.codes.forbidden:
         message = (
-            f"The PACS at {url} lets {pacs.user or 'nobody'} not do this. Ask the PACS team to "
+            f"The PACS at {url} lets {who} not do this. Ask the PACS team to "
             "allow QIDO-RS and WADO-RS (and STOW-RS, if results are sent)."
         )
         return TrustRefused(message)

@@ -59,6 +59,7 @@ def plan_of(hospital: Hospital, token: Path | None, **changed: object) -> Outcom
             "crp": {"observation": [f"{LOINC}|{CRP}"], "unit": "mg/L", "within_days": 60},
         },
         "outcome": {"event": "died", "time": "days", "death": True, "censored": "2024-12-31"},
+        "none_expected": ["Condition", "Observation"],
         **changed,
     }
     return OutcomesPlan.model_validate(content)
@@ -69,7 +70,7 @@ def fetched(
 ) -> OutcomeTable:
     assert plan.fhir is not None
     waited: list[float] = [] if pauses is None else pauses
-    with FhirServer(plan.fhir, pause=waited.append) as server:
+    with FhirServer(plan.fhir, plan.fhir.page, pause=waited.append) as server:
         return build(plan, FhirRecords(plan, server).records(patients))
 
 
@@ -383,7 +384,7 @@ def test_an_address_that_is_no_fhir_root_says_so(hospital: Hospital, token: Path
     with pytest.raises(ConfigurationError, match="no FHIR root"):
         fetched(plan_of(hospital, token))
     hospital.faults = [(200, {}), (400, {})][1:]
-    with pytest.raises(CohortError, match="refuses the search"):
+    with pytest.raises(CohortError, match="refuses the request"):
         fetched(plan_of(hospital, token))
 
 
@@ -463,3 +464,50 @@ def test_the_command_leaves_the_table_that_is_there_when_the_source_fails(
     ended = site.types("outcomes", wanted)
     assert ended.status == 2
     assert "key" in ended.text
+
+
+def test_a_server_that_wants_references_is_asked_with_them(hospital: Hospital, token: Path) -> None:
+    two_patients(hospital)
+    hospital.wants_references = True
+    found = fetched(plan_of(hospital, token, none_expected=[]), frozenset({"P1", "P2"}))
+    assert found.rows == (
+        ("P1", "74.1", "F", "1", "5.5", "1", "30"),
+        ("P2", "63.6", "M", "0", "7.5", "0", "335"),
+    )
+
+
+@pytest.mark.parametrize("everybody", [True, False])
+def test_a_resource_that_nobody_has_is_asked_about_and_not_taken_for_health(
+    hospital: Hospital, token: Path, *, everybody: bool
+) -> None:
+    two_patients(hospital)
+    hospital.resources["Condition"] = []
+    hospital.diagnosis("Patient/p0", "other", "2010-05-05")
+    whom = None if everybody else frozenset({"P1", "P2"})
+    with pytest.raises(CohortError, match=r"no Condition of \S+44054006 for any of 2 patients"):
+        fetched(plan_of(hospital, token, none_expected=[]), whom)
+    allowed = fetched(plan_of(hospital, token, none_expected=["Condition"]), whom)
+    assert [row[3] for row in allowed.rows] == ["0", "0"]
+    # One that was refuted says that the server knows the code.
+    hospital.diagnosis("Patient/p0", DIABETES, "2010-05-05", "refuted")
+    assert [row[3] for row in fetched(plan_of(hospital, token, none_expected=[]), whom).rows] == [
+        "0",
+        "0",
+    ]
+
+
+def test_a_parameter_that_the_server_passes_over_is_named(hospital: Hospital, token: Path) -> None:
+    two_patients(hospital)
+    hospital.value("Patient/p0", "other", "2024-01-31", 4.0)
+    hospital.ignores = frozenset({"code"})
+    found = fetched(plan_of(hospital, token, none_expected=[]), frozenset({"P1", "P2"}))
+    assert [row[3:5] for row in found.rows] == [("1", "5.5"), ("0", "7.5")]
+    assert [(one.what, one.why) for one in found.left_out] == [
+        ("the server", "does not search Condition by code"),
+        ("the server", "does not search Observation by code"),
+    ]
+    hospital.resources["Condition"] = []
+    with pytest.raises(CohortError, match="says that it does not search it by code"):
+        fetched(plan_of(hospital, token, none_expected=[]))
+    hospital.says_self = False  # it does not say, so nothing is told of it
+    assert not fetched(plan_of(hospital, token)).left_out

@@ -243,4 +243,7 @@ def test_a_server_that_cannot_search_by_link_is_named_and_its_own_links_are_foll
     hospital.ignores_search = True
     found = everybody(hospital, token, "M2")
     assert [row[0] for row in rows(found)] == ["M2"]
-    assert [one.what for one in found.left_out] == ["the server"]
+    assert {one.what for one in found.left_out} == {"the server"}
+    whys = [one.why for one in found.left_out]
+    assert whys[0].startswith("cannot be asked which records link to a patient")
+    assert "does not search Patient by identifier, link" in whys

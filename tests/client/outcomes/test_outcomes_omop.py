@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,32 @@ def test_the_command_asks_the_database(tmp_path: Path) -> None:
         "PatientID,age,sex,diabetes,crp,died,days",
         "P1,74.1,F,1,5.5,1,30",
     ]
+
+
+def test_a_driver_that_is_not_there_is_named_with_the_extra_that_brings_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("psycopg", "psycopg2"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for begin in ("postgresql", "postgresql+psycopg"):
+        url = url_file(tmp_path, f"{begin}://u:secret-word@127.0.0.1/omop")
+        with pytest.raises(ConfigurationError, match=r"psycopg2? .*wardround\[omop\]") as caught:
+            fetched(plan_of(url))
+        assert "secret-word" not in str(caught.value)
+
+
+def test_a_database_without_the_imaging_extension_is_told_what_it_lacks(tmp_path: Path) -> None:
+    url = omop_hospital(tmp_path, "DROP TABLE image_occurrence;")
+    with pytest.raises(CohortError, match=r"imaging extension \(MI-CDM\)"):
+        fetched(plan_of(url))
+    assert fetched(plan_of(url, origin="2024-01-31")).rows
+
+
+def test_what_nobody_has_is_asked_about_and_not_taken_for_health(tmp_path: Path) -> None:
+    url = omop_hospital(tmp_path, "DELETE FROM condition_occurrence; DELETE FROM measurement;")
+    with pytest.raises(CohortError, match="condition_occurrence has no row of 201826 for any"):
+        fetched(plan_of(url))
+    with pytest.raises(CohortError, match="measurement has no row of 3020460 for any"):
+        fetched(plan_of(url, none_expected=["Condition"]))
+    found = fetched(plan_of(url, none_expected=["Condition", "Observation"]))
+    assert {row[3] for row in found.rows} == {"0"}
