@@ -1,8 +1,9 @@
 #!/bin/sh
 # Installs what tests and benchmarks start beside us, where it may; names on stdout what is missing.
 # A PACS (orthanc), DICOM tools (dcmtk, gdcm), a validator (dicom3tools); `ip` puts each site on a
-# machine of its own, gcc makes the shim that keeps the PACS on loopback, openssl and ssh-keygen
-# check keys and certificates. npm brings the code by which viewers read a report, as its lock says.
+# machine of its own, nginx and haproxy end TLS before a coordinator, gcc makes the shim that keeps
+# the PACS on loopback, openssl and ssh-keygen check keys and certificates. npm brings the code by
+# which viewers read a report, as its lock says.
 set -u
 PATH="$PATH:/usr/sbin:/sbin"
 here=${0%/*}
@@ -19,6 +20,8 @@ missing() {
   command -v dciodvfy > /dev/null || echo dicom3tools
   command -v gdcmconv > /dev/null || echo libgdcm-tools
   command -v gcc > /dev/null || echo gcc
+  command -v nginx > /dev/null || echo nginx-light
+  command -v haproxy > /dev/null || echo haproxy
   command -v openssl > /dev/null || echo openssl
   command -v ssh-keygen > /dev/null || echo openssh-client
   [ -e /usr/include/stdlib.h ] || echo libc6-dev

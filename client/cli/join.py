@@ -44,7 +44,7 @@ def join_coordinator(home: Home, options: JoinOptions) -> None:
     make_folder(home)
     reply = join(home, text, new_key=options.new_key)
     if new is not None:
-        write(home, _with_proxy(new, invite))
+        write(home, _with_way(new, invite))
     if approved is not None:
         _approve(home, approved)
     _tell(home, invite, reply)
@@ -96,11 +96,18 @@ def _wanted_config(home: Home, invite: Invite, options: JoinOptions) -> SiteConf
                 f"leave {option} out."
             )
             raise ConfigurationError(message)
+    if invite.tunnel and not config.tunnel:
+        message = (
+            f"TLS ends before this coordinator, as the invitation says, and {home.site_yaml} says "
+            "tunnel: false. Write tunnel: true there, and type the same line again."
+        )
+        raise ConfigurationError(message)
     return None
 
 
-def _with_proxy(config: SiteConfig, invite: Invite) -> SiteConfig:
-    """Write down the environment's proxy, if it was needed: a service does not see it."""
+def _with_way(config: SiteConfig, invite: Invite) -> SiteConfig:
+    """Write down the tunnel, and the environment's proxy if it was needed: a service sees none."""
+    config = config.model_copy(update={"tunnel": invite.tunnel})
     proxy = proxy_to(invite.address, config.proxy)
     if proxy is None:
         return config

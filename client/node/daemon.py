@@ -84,7 +84,7 @@ class _Daemon:
     ) -> None:
         self._home, self._meters = home, meters
         self._config, self._coordinator = config, coordinator
-        self._proxy = config.proxy
+        self._way = _way(config)
         self._changed_at = _changed_at(home.site_yaml)
         self._withdrawn_at = _changed_at(home.withdrawals)
         self._key_at = _changed_at(home.key)
@@ -177,11 +177,11 @@ class _Daemon:
 
     def _turn(self) -> float:
         """Do what can be done now; returns how long to wait before the next turn."""
-        if self._proxy != self._config.proxy:  # not in the midst of a turn, which uses the line
+        if self._way != _way(self._config):  # not in the midst of a turn, which uses the line
             self._connection.disconnect()
-            self._proxy = self._config.proxy
+            self._way = _way(self._config)
         try:
-            fleet = self._connection.fleet(self._proxy)
+            fleet = self._connection.fleet(self._config)
             moved = self._letters.turn(fleet, _IDLE_SECONDS)
         except (LinkDown, SiteUnknown) as error:
             self._letters.work()
@@ -291,6 +291,11 @@ class _Daemon:
 def _tell(facts: Mapping[str, object], times: int) -> None:
     more = {"more": times - 1} if times > 1 else {}
     _log.info(str(facts["event"]), **{n: f for n, f in facts.items() if n != "event"}, **more)
+
+
+def _way(config: SiteConfig) -> tuple[object, ...]:
+    """Return what a connection depends on."""
+    return (config.proxy, config.tunnel)
 
 
 def _idle_seconds(config: SiteConfig) -> float:

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from client.site.home import Home
+from client.site.site_config import SiteConfig
 from client.transport.coordinator import Coordinator, load_authority
 from client.transport.fleet_client import HEARTBEAT_SECONDS, FleetClient
-from client.transport.proxy import proxy_to
+from client.transport.proxy import way_to
 from common.platform.errors import LinkDown, SiteUnknown
 from common.platform.logs import log
 
@@ -49,9 +50,9 @@ class Reconnecting:
         """Whether the last turn did not reach the coordinator."""
         return self._pause > FIRST_PAUSE
 
-    def fleet(self, proxy: str | None) -> FleetClient:
+    def fleet(self, config: SiteConfig) -> FleetClient:
         """Return the connection, made now unless there is one; LinkDown and SiteUnknown."""
-        link = self._link or self._connect(proxy)
+        link = self._link or self._connect(config)
         return link.fleet
 
     def went_well(self) -> None:
@@ -81,10 +82,10 @@ class Reconnecting:
                 self._link.fleet.deactivate(self._link.node_id)
             self._link.fleet.close()
 
-    def _connect(self, setting: str | None) -> _Link:
+    def _connect(self, config: SiteConfig) -> _Link:
         authority = load_authority(self._home, self._coordinator)
-        proxy = proxy_to(self._coordinator.address, setting)
-        fleet = FleetClient(self._coordinator.address, authority, self._key, proxy)
+        way = way_to(self._coordinator.address, config)
+        fleet = FleetClient(self._coordinator.address, authority, self._key, way)
         try:
             node_id = self._activate(fleet)
         except BaseException:

@@ -1,6 +1,6 @@
 """The worker process: keeps torch, network and cohort loaded between rounds.
 
-    python -m common.platform.program_start client.node.worker HOME
+    python -I -m common.platform.program_start client.node.worker HOME
 
 Reads one JSON line a job from standard input and writes one a result to standard output; what
 anything else prints goes to standard error. Nothing but answers in files leaves this process.

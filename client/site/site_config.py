@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, Field, Strict, StringConstraints, field_validator, model_validator
 
 from client.site.extensions_section import AllowedExtension
 from client.site.hours import check_hours, within
@@ -70,6 +70,12 @@ class SiteConfig(Part):
         description="The HTTP proxy on the way to the coordinator, http://HOST:PORT or "
         "http://USER:PASSWORD@HOST:PORT; null takes HTTPS_PROXY and NO_PROXY of the environment "
         "(which a systemd service does not see), direct takes none.",
+    )
+    tunnel: Annotated[bool, Strict()] = Field(
+        default=False,
+        description="Whether TLS on the way to the coordinator ends before it, at a load balancer "
+        "there or a proxy here that opens TLS: TLS with the coordinator's own certificate then "
+        "goes inside. `join` writes what the invitation says; `wardround-site doctor` sees it.",
     )
     metrics_port: _Port | None = Field(
         default=None, description="Port for Prometheus on this machine; null for none."

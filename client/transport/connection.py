@@ -26,6 +26,10 @@ _OF_CERTIFICATES = {
         "a new authority, ask for a new invite."
     ),
 }
+_NO_TUNNEL = (
+    "No load balancer hands on to a coordinator there: ask them whether TLS ends before it (front: "
+    "in coordinator.yaml); if not, write tunnel: false in site.yaml."
+)
 #: Words in the reason for which there is no connection, and what to look at.
 _OF_THE_NETWORK = {
     "Name or service not known": (
@@ -87,6 +91,8 @@ def why_not_connected(address: str, error: httpx.TransportError, proxy: str | No
     match error:
         case httpx.ProxyError():
             advice = _PROXY_AUTHENTICATION if "407" in text else _PROXY
+        case httpx.ConnectError() if "no tunnel" in text:
+            advice = _NO_TUNNEL
         case httpx.ConnectTimeout():
             advice = _FIREWALL if proxy is None else _PROXY_AWAY
             text = "no connection within the time"

@@ -47,9 +47,10 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from client.transport.bounded_response import bound_response
+from client.transport.connecting import open_client
 from client.transport.connection import tls_context, why_not_reached, why_unknown
 from client.transport.headers import NodeHeaders, PullHeaders, Signing
-from client.transport.proxy import Proxy, open_client
+from client.transport.proxy import Way
 from common.messages.flower_http import on_client
 from common.messages.flower_messages import object_ids, record_of
 from common.messages.signed_envelope import Envelope
@@ -128,20 +129,16 @@ class FleetClient:
     """
 
     def __init__(
-        self,
-        address: str,
-        authority: str,
-        key: ec.EllipticCurvePrivateKey,
-        proxy: Proxy | None = None,
+        self, address: str, authority: str, key: ec.EllipticCurvePrivateKey, way: Way | None = None
     ) -> None:
         self._address = address
-        self._proxy = proxy
+        self._way = way or Way()
         self._public = public_key_to_bytes(key.public_key())
         self._receipts = PullHeaders()
         calls = FleetHttpClient(
             f"https://{address}", interceptors=[NodeHeaders(key), self._receipts, Signing(key)]
         )
-        client = open_client(tls_context(authority), _CALL_SECONDS, proxy)
+        client = open_client(tls_context(authority), _CALL_SECONDS, self._way)
         client.event_hooks["response"].append(bound_response)
         self._client = on_client(calls, client)
         self._node: Node | None = None
@@ -258,8 +255,7 @@ class FleetClient:
         try:
             yield
         except httpx.TransportError as error:
-            shown = None if self._proxy is None else self._proxy.shown
-            raise LinkDown(why_not_reached(self._address, error, shown)) from error
+            raise LinkDown(why_not_reached(self._address, error, self._way.shown)) from error
         except httpx.HTTPStatusError as error:
             raise _refused(self._address, error.response) from error
         except ValueError as error:  # no protobuf

@@ -19,6 +19,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import httpx
 from cryptography import x509
@@ -26,9 +27,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from client.site.home import Home
+from client.transport.connecting import open_client
 from client.transport.connection import clock_offset, tls_context, why_not_connected, why_untrusted
 from client.transport.coordinator import Coordinator, load_authority, load_coordinator
-from client.transport.proxy import Proxy, configured, open_client, proxy_to
+from client.transport.proxy import Way, site_way
 from common.messages.enrolment import (
     CA_PATH,
     JOIN_PATH,
@@ -75,7 +77,8 @@ def join(home: Home, invite_text: str, *, new_key: bool = False) -> JoinReply:
     aside, which a coordinator that revoked it wants.
     """
     invite = Invite.from_text(invite_text)
-    way = proxy_to(invite.address, configured(home))
+    way = site_way(home, invite.address)
+    way = replace(way, tunnel=way.tunnel or invite.tunnel)
     authority = fetch_authority(invite, way)
     key = _own_key(home, anew=new_key)
     request = JoinRequest.made(invite, public_text(key))
@@ -102,7 +105,7 @@ def state_at(home: Home, site: str, address: str, authority: str) -> JoinReply:
     """Return where the enrolment stands at an address, if the authority's own server is there."""
     key = load_private(home.key)
     request = StateRequest.made(site, key)
-    way = proxy_to(address, configured(home))
+    way = site_way(home, address)
     reply = ask(address, authority, way, JOINED_PATH, request.to_json())
     _check(reply, key)
     return reply
@@ -115,13 +118,13 @@ def wait_until_accepted(home: Home) -> JoinReply:
     return reply
 
 
-def fetch_authority(invite: Invite, proxy: Proxy | None = None) -> str:
+def fetch_authority(invite: Invite, way: Way | None = None) -> str:
     """Return the authority's certificate if it is the invitation's.
 
     It comes over a connection that proves nothing, so only its hash counts; of what came, only
     the certificate that was hashed is kept.
     """
-    status, content = fetch_unproven(invite.address, proxy, CA_PATH)
+    status, content = fetch_unproven(invite.address, way or Way(), CA_PATH)
     try:
         certificates = x509.load_pem_x509_certificates(content)  # one that was renewed comes first
     except ValueError:
@@ -146,13 +149,13 @@ def fetch_authority(invite: Invite, proxy: Proxy | None = None) -> str:
     return certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
 
 
-def fetch_unproven(address: str, proxy: Proxy | None, path: str) -> tuple[int, bytes]:
+def fetch_unproven(address: str, way: Way, path: str) -> tuple[int, bytes]:
     """Fetch a page from whoever answers: only what proves itself may be made of it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    with _explained(address, proxy), open_client(context, _SECONDS, proxy) as client:
+    with _explained(address, way), open_client(context, _SECONDS, way) as client:
         status, content, _ = _exchange(client, address, "GET", path)
     return status, content
 
@@ -172,10 +175,10 @@ def _own_key(home: Home, *, anew: bool) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def ask(address: str, authority: str, proxy: Proxy | None, path: str, body: bytes) -> JoinReply:
+def ask(address: str, authority: str, way: Way, path: str, body: bytes) -> JoinReply:
     """Return what the coordinator answers to an enrolment's message; TrustRefused for a no."""
     context = tls_context(authority)
-    with _explained(address, proxy), open_client(context, _SECONDS, proxy) as client:
+    with _explained(address, way), open_client(context, _SECONDS, way) as client:
         status, content, off = _exchange(client, address, "POST", path, body)
     if status not in {httpx.codes.OK, httpx.codes.FORBIDDEN}:
         message = (
@@ -215,15 +218,14 @@ def _exchange(
 
 
 @contextmanager
-def _explained(address: str, proxy: Proxy | None) -> Iterator[None]:
+def _explained(address: str, way: Way) -> Iterator[None]:
     try:
         yield
     except httpx.TransportError as error:
         said = why_untrusted(address, error)
         if said is not None:
             raise TrustRefused(said) from error
-        shown = None if proxy is None else proxy.shown
-        raise Unreachable(why_not_connected(address, error, shown)) from error
+        raise Unreachable(why_not_connected(address, error, way.shown)) from error
     except httpx.InvalidURL as error:
         message = f"{address} is no address: {error}. Ask the coordinator for a new invite."
         raise TrustRefused(message) from error

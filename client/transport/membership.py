@@ -20,7 +20,7 @@ from pathlib import Path
 from client.site.home import Home
 from client.transport.coordinator import Coordinator, load_authority, load_coordinator
 from client.transport.joining import ask
-from client.transport.proxy import configured, proxy_to
+from client.transport.proxy import site_way
 from common.messages.enrolment import LEAVE_PATH, ROTATE_PATH, LeaveRequest, RotateRequest
 from common.messages.signing_key import (
     fingerprint,
@@ -106,7 +106,7 @@ def _rotations(home: Home) -> list[RotateRequest]:
 def _ask(home: Home, coordinator: Coordinator, path: str, body: bytes) -> str:
     """Return the fingerprint that the coordinator answers about."""
     authority = load_authority(home, coordinator)
-    way = proxy_to(coordinator.address, configured(home))
+    way = site_way(home, coordinator.address)
     return ask(coordinator.address, authority, way, path, body).fingerprint
 
 

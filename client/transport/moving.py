@@ -19,7 +19,7 @@ from dataclasses import replace
 from client.site.home import Home
 from client.transport.coordinator import Coordinator, load_authority, load_coordinator
 from client.transport.joining import fetch_unproven, state_at
-from client.transport.proxy import configured, proxy_to
+from client.transport.proxy import site_way
 from common.messages.notice import NOTICE_PATH, Notice
 from common.platform.durable_files import replace_durably
 from common.platform.errors import TrustRefused, Unreachable
@@ -31,7 +31,7 @@ def look_for_notice(home: Home) -> Coordinator | None:
     Nobody needs to answer: a notice that came before is tried as well.
     """
     coordinator = load_coordinator(home)
-    way = proxy_to(coordinator.address, configured(home))
+    way = site_way(home, coordinator.address)
     try:
         status, content = fetch_unproven(coordinator.address, way, NOTICE_PATH)
         if status == 200:

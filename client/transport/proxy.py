@@ -1,14 +1,14 @@
-"""HTTP proxy on the way to the coordinator (CONNECT); TLS stays end to end.
+"""Way to the coordinator: an HTTP proxy (CONNECT), a tunnel inside of another's TLS, or neither.
 
 `proxy` in site.yaml decides; where it is not set, HTTPS_PROXY and NO_PROXY of the environment do,
-as for other programs. This machine's own addresses are never asked for through a proxy.
+as for other programs. This machine's own addresses are never asked for through a proxy. TLS with
+the coordinator stays end to end on every way (client/transport/connecting.py).
 """
 
 from __future__ import annotations
 
 import ipaddress
 import socket
-import ssl
 import urllib.request
 from dataclasses import dataclass
 from typing import Literal
@@ -17,8 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from client.site.home import Home
-from client.site.site_config import load_site_config
-from common.messages.flower_http import KEPT_SECONDS
+from client.site.site_config import SiteConfig, load_site_config
 from common.platform.errors import ConfigurationError
 
 #: What `proxy` says where no proxy is to be used, whatever the environment names.
@@ -36,6 +35,38 @@ class Proxy:
     def shown(self) -> str:
         """Its host and port, without the password."""
         return urlsplit(self.url).netloc.rpartition("@")[2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """What stands between this machine and the coordinator."""
+
+    proxy: Proxy | None = None
+    tunnel: bool = False  # TLS ends before the coordinator, whose own goes inside of it
+
+    @property
+    def shown(self) -> str | None:
+        """The proxy's host and port, without the password; None where there is none."""
+        return None if self.proxy is None else self.proxy.shown
+
+
+def way_to(address: str, config: SiteConfig | None) -> Way:
+    """Return the way to HOST:PORT by site.yaml, if there is one, and the environment."""
+    proxy = proxy_to(address, None if config is None else config.proxy)
+    tunnel = config is not None and config.tunnel
+    if tunnel and proxy is not None and proxy.url.startswith("https:"):
+        message = (
+            f"The proxy {proxy.shown} is reached by https, and tunnel: true wants TLS inside of "
+            "TLS inside of that. Write its http address as proxy: in site.yaml."
+        )
+        raise ConfigurationError(message)
+    return Way(proxy=proxy, tunnel=tunnel)
+
+
+def site_way(home: Home, address: str) -> Way:
+    """Return the way to HOST:PORT by a site's files, also before there is a site.yaml."""
+    there = home.site_yaml.exists()
+    return way_to(address, load_site_config(home.site_yaml) if there else None)
 
 
 def proxy_to(address: str, configured: str | None) -> Proxy | None:
@@ -87,22 +118,6 @@ def _is_of(host: str, named: str) -> bool:
         return ipaddress.ip_address(host) in ipaddress.ip_network(named, strict=False)
     except ValueError:
         return False
-
-
-def configured(home: Home) -> str | None:
-    """Return what site.yaml says, None before there is one."""
-    return load_site_config(home.site_yaml).proxy if home.site_yaml.exists() else None
-
-
-def open_client(context: ssl.SSLContext, seconds: float, proxy: Proxy | None) -> httpx.Client:
-    """Return a client for the coordinator, and for nobody to whom it might send us on."""
-    return httpx.Client(
-        verify=context,
-        timeout=seconds,
-        trust_env=False,
-        limits=httpx.Limits(keepalive_expiry=KEPT_SECONDS),
-        proxy=None if proxy is None else httpx.Proxy(proxy.url),
-    )
 
 
 def is_loopback(host: str) -> bool:

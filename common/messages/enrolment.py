@@ -20,6 +20,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import operator
 from typing import Annotated, ClassVar, Literal, Self
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -80,6 +81,8 @@ class Invite(EnrolmentMessage):
     secret: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{43}$")] = Field(repr=False)
     #: Seconds since 1970, UTC.
     expires: Annotated[int, Field(ge=0)]
+    #: TLS to the address ends before the coordinator (common/messages/tunnel.py).
+    tunnel: Annotated[bool, Field(exclude_if=operator.not_)] = False
 
     def text(self) -> str:
         """Return the one line that is sent to the site's admin."""

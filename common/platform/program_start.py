@@ -1,6 +1,6 @@
 """Start of a process of ours: what it imports is not searched for garbage.
 
-    python -m common.platform.program_start MODULE ARGUMENT ...
+    python -I -m common.platform.program_start MODULE ARGUMENT ...
 
 Torch and what comes with it are half a million objects that stay. Python would search them again
 and again while they come: a seventh of a start.
@@ -15,8 +15,9 @@ from collections.abc import Sequence
 
 from common.platform.freed_memory import no_search_for_garbage
 
-#: What follows Python's own name to start a module of ours.
-START = ("-m", "common.platform.program_start")
+#: What follows Python's own name to start a module of ours. Modules come from Python's own
+#: environment alone (-I): not from PYTHONPATH, the current folder or a user's own packages.
+START = ("-I", "-m", "common.platform.program_start")
 
 
 def start(module: str, arguments: Sequence[str]) -> int:

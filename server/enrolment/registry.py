@@ -296,12 +296,12 @@ def invite_sites(
 ) -> dict[str, str]:
     """Return the text of a new invitation for each site."""
     authority = authority_hash(folder.ca.read_bytes())
-    return {
-        site: enrolment.invite(
-            site, address=settings.address, ca_sha256=authority, hours=hours
-        ).text()
+    behind = {"tunnel": settings.front is not None}
+    invites = (
+        enrolment.invite(site, address=settings.address, ca_sha256=authority, hours=hours)
         for site in sites
-    }
+    )
+    return {invite.site: invite.model_copy(update=behind).text() for invite in invites}
 
 
 _SELECT = "SELECT site, public_key, state, since FROM sites"

@@ -44,6 +44,8 @@ class Settings(Part):
     listen: HostPort
     #: Where it listens for its own operator.
     operator: HostPort
+    #: Where it listens, without TLS, for a load balancer that ends the TLS of `address`.
+    front: HostPort | None = None
     #: Ports on 127.0.0.1 without TLS: /healthz and /metrics, and the gRPC health protocol.
     health_port: _Port | None = None
     health_grpc_port: _Port | None = None
@@ -115,6 +117,9 @@ address: "{settings.address}"
 # Where the service listens for sites, and for the commands of this machine's operator.
 listen: "{settings.listen}"
 operator: "{settings.operator}"
+# Where it listens for a load balancer that ends the TLS of address; what goes inside is TLS again,
+# with this coordinator's own certificate. Invitations say so to sites. null: sites come directly.
+front: {"null" if settings.front is None else f'"{settings.front}"'}
 # Ports on 127.0.0.1 without TLS: /healthz and /metrics, and the gRPC health protocol; null: off.
 health_port: {settings.health_port or "null"}
 health_grpc_port: {settings.health_grpc_port or "null"}

@@ -94,12 +94,20 @@ class Door:
             except OSError as error:
                 self._full(error)
                 break
-            address = network_of(str(peer[0]))
-            if self._places.has_own_turn(address, self._loop.time()):
-                self._begin(sock, address)
-            else:
-                self._wait(sock, address)
+            self._take(sock, str(peer[0]))
         self._serve()
+
+    def let_in(self, sock: socket.socket, caller: str) -> None:
+        """Take up a connection that came another way (server/http/tunnel.py)."""
+        self._take(sock, caller)
+        self._serve()
+
+    def _take(self, sock: socket.socket, caller: str) -> None:
+        address = network_of(caller)
+        if self._places.has_own_turn(address, self._loop.time()):
+            self._begin(sock, address)
+        else:
+            self._wait(sock, address)
 
     def _full(self, error: OSError) -> None:
         """Rest where no file can be opened: what is open must end first."""

@@ -1,6 +1,6 @@
 """Process that asks sites about a proposal without beginning a run.
 
-    python -m common.platform.program_start server.processes.ask_process \
+    python -I -m common.platform.program_start server.processes.ask_process \
         FOLDER NAME SECONDS SEED [cohorts] < CONFIGURATION
 
 Started by the service as a run is; writes one line of JSON: the headers of the answers that came

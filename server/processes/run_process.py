@@ -1,6 +1,6 @@
 """Process of one run.
 
-    python -m common.platform.program_start server.processes.run_process FOLDER RUN
+    python -I -m common.platform.program_start server.processes.run_process FOLDER RUN
 
 Started by the service with the token of the run's task; a run that was killed or stopped is started
 again in the same way and goes on from its last saved round. Its exit status is one of

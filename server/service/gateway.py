@@ -47,9 +47,7 @@ class Gateway:
     def __init__(self, folder: Folder, settings: Settings) -> None:
         self._folder = folder
         self._settings = settings
-        self._listeners = Listeners(
-            folder, site=settings.listen, operator=settings.operator, limits=settings.door()
-        )
+        self._listeners = Listeners(folder, settings)
         try:
             self.enrolment = Enrolment(folder.enrolment)
             self.superlink = SuperLink(folder.database)

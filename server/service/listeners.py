@@ -1,4 +1,4 @@
-"""The two TLS listeners: for sites, and for the operator."""
+"""The TLS listeners for sites and for the operator, and a load balancer's way to the first."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from starlette.types import ASGIApp
 from common.messages.flower_http import KEPT_SECONDS
 from common.platform.errors import ConfigurationError, RunFailed
 from server.enrolment.certificates import server_context
-from server.files.coordinator_yaml import host_and_port
+from server.files.coordinator_yaml import Settings, host_and_port
 from server.files.folder import Folder
 from server.http.accepting import Door
 from server.http.connection import Connection
 from server.http.connection_limits import DoorLimits, DoorPlace
+from server.http.tunnel import Front
 
 #: A site's daemon pulls again and again on one connection, and ends it first.
 _KEEP_ALIVE_SECONDS = KEPT_SECONDS + 15
@@ -31,10 +32,17 @@ _GOODBYE_SECONDS = 0.2
 class _Server(uvicorn.Server):
     """Leaves signals to the service, which has two servers and runs to end; has a door."""
 
-    def __init__(self, config: uvicorn.Config, context: ssl.SSLContext, limits: DoorLimits) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        context: ssl.SSLContext,
+        limits: DoorLimits,
+        front: socket.socket | None = None,
+    ) -> None:
         super().__init__(config)
         self._context = context
         self._limits = limits
+        self._front = front
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open a door for each socket, where uvicorn would let everybody in."""
@@ -43,7 +51,9 @@ class _Server(uvicorn.Server):
             return Connection(self.config, self.server_state, place)
 
         doors = [Door(s, self._context, connection, self._limits) for s in sockets or ()]
-        self.servers = cast("list[asyncio.Server]", doors)  # close and wait_closed are called
+        fronts = [] if self._front is None else [Front(self._front, doors[0].let_in)]
+        # close and wait_closed are called
+        self.servers = cast("list[asyncio.Server]", [*fronts, *doors])
         self.started = True
 
     @contextlib.contextmanager
@@ -65,14 +75,15 @@ class _Server(uvicorn.Server):
 class Listeners:
     """Both servers, with sockets bound at once so that a taken port is known before all else."""
 
-    def __init__(self, folder: Folder, *, site: str, operator: str, limits: DoorLimits) -> None:
+    def __init__(self, folder: Folder, settings: Settings) -> None:
         self._folder = folder
-        self._limits = limits
+        self._limits = settings.door()
         self._context = server_context(folder)
-        self._sockets = []
-        for address in (site, operator):
+        self._sockets: list[socket.socket] = []
+        for address in (settings.listen, settings.operator, settings.front):
             try:
-                self._sockets.append(_bound(address))
+                if address is not None:
+                    self._sockets.append(_bound(address))
             except ConfigurationError:
                 self.close()
                 raise
@@ -80,13 +91,14 @@ class Listeners:
 
     async def serve(self, site_app: ASGIApp, operator_app: ASGIApp) -> None:
         """Serve until `stop`."""
+        site, operator, *front = self._sockets
         self._servers = [
-            _Server(self._settings(app), self._context, self._limits)
-            for app in (site_app, operator_app)
+            _Server(self._settings(site_app), self._context, self._limits, *front),
+            _Server(self._settings(operator_app), self._context, self._limits),
         ]
         done = [
             asyncio.ensure_future(server.serve(sockets=[bound]))
-            for server, bound in zip(self._servers, self._sockets, strict=True)
+            for server, bound in zip(self._servers, (site, operator), strict=True)
         ]
         try:
             await asyncio.wait(done, return_when=asyncio.FIRST_EXCEPTION)

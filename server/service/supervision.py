@@ -33,8 +33,8 @@ from server.service.run_book import Ordered, RunBook, RunEntry, how_to_resume
 
 #: The program of a run; the folder and the run's name follow it. -P: a folder that happens to
 #: be named server where the service was started must not run in our place.
-RUN_COMMAND = (sys.executable, "-P", *START, "server.processes.run_process")
-ASK_COMMAND = (sys.executable, "-P", *START, "server.processes.ask_process")
+RUN_COMMAND = (sys.executable, *START, "server.processes.run_process")
+ASK_COMMAND = (sys.executable, *START, "server.processes.ask_process")
 #: The environment's name for the token of the run's task.
 TASK_TOKEN = "WARDROUND_TASK_TOKEN"  # noqa: S105 - a name, not a token
 #: The environment's name for the number of this process, with which a run's ends.

@@ -102,13 +102,14 @@ class Coordinator:
 
     folder: Folder
     program: Program
+    before: Sequence[str] = ()  # a command that its programs run under
 
     @classmethod
-    def made(cls, path: Path, host: str = "127.0.0.1") -> Coordinator:
+    def made(cls, path: Path, host: str = "127.0.0.1", before: Sequence[str] = ()) -> Coordinator:
         """Make keys and settings."""
         folder = Folder(path)
-        command = [str(BIN / "wardround-coordinator"), "start", "--folder", str(path)]
-        made = cls(folder, Program(command, path / "start.log"))
+        command = [*before, str(BIN / "wardround-coordinator"), "start", "--folder", str(path)]
+        made = cls(folder, Program(command, path / "start.log"), before)
         made.type("init", "--address", f"{host}:{free_port()}", "--name", "study")
         settings = load_settings(folder.settings)
         operator = f"127.0.0.1:{free_port()}"
@@ -122,8 +123,8 @@ class Coordinator:
 
     def type(self, *words: str, status: int = 0, seconds: float = PATIENCE_SECONDS) -> str:
         """Type a command; returns what it printed."""
-        command = str(BIN / "wardround-coordinator")
-        done = typed(command, *words, "--folder", str(self.folder.path), seconds=seconds)
+        command = (*self.before, str(BIN / "wardround-coordinator"))
+        done = typed(*command, *words, "--folder", str(self.folder.path), seconds=seconds)
         assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
         return done.stdout + done.stderr
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import site
 import socket
 import subprocess
 import sys
 import time
+import venv
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 BIN = Path(sys.executable).parent
+OWN_PACKAGES = site.getsitepackages()
 #: How long anything may take that should be a matter of a second or two, on a busy machine.
 PATIENCE_SECONDS = 60.0
 _STOP_SECONDS = 30.0
@@ -51,6 +54,16 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**kept, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **(more or {})}
 
 
+def python_with(folder: Path, *packages: Path) -> Path:
+    """Return a Python whose environment has these folders' packages, and then what ours has."""
+    venv.create(folder, symlinks=True, with_pip=False)
+    (own,) = (folder / "lib").glob("python*/site-packages")
+    folders = [*map(str, packages), *OWN_PACKAGES]
+    lines = [f"import site; site.addsitedir({folder!r})\n" for folder in folders]
+    (own / "ours.pth").write_text("".join(lines))
+    return folder / "bin" / "python"
+
+
 @dataclass
 class Program:
     """One program, which may be started again after it was killed."""
@@ -58,6 +71,7 @@ class Program:
     argv: Sequence[str]
     log: Path  # everything that it prints
     more: dict[str, str] = field(default_factory=dict)  # environment
+    folder: Path | None = None  # the current one, where it is not ours
     _process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -70,6 +84,7 @@ class Program:
                 stdout=output,
                 stderr=output,
                 env=environment(self.more),
+                cwd=self.folder,
                 start_new_session=True,
             )
 

@@ -23,6 +23,7 @@ from tests.client.dicom_files import image, noise, save
 from tests.end_to_end.cohorts import table_config, write_tables
 from tests.end_to_end.command import compare
 from tests.end_to_end.federation import OPEN, Coordinator, Federation, SiteAt
+from tests.end_to_end.processes import python_with
 from tests.end_to_end.simulation import simulated
 from tests.extensions import built, install, on_path
 
@@ -61,17 +62,17 @@ class Setting:
 def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
     path = tmp_path_factory.mktemp("extensions")
     place = install(built(path / "wheel"), path / "site-packages")
-    with pytest.MonkeyPatch.context() as patch, on_path(place):
-        patch.setenv("PYTHONPATH", str(place))
+    with on_path(place):
         found = installed("example-nets")
         assert found is not None
-        federation = Federation(Coordinator.made(path / "coordinator"), {})
+        python = [str(python_with(path / "environment", place))]
+        coordinator = Coordinator.made(path / "coordinator", before=python)
+        federation = Federation(coordinator, {})
         try:
             federation.coordinator.start()
             data = write_tables(path / "data")
             write_images({name: data[name] for name in USERS})
-            federation.enrol(path, data, rules=OPEN)
-            federation.sites["west"].more["PYTHONPATH"] = ""
+            federation.enrol(path, data, before=dict.fromkeys(USERS, python), rules=OPEN)
             for site in federation.sites.values():
                 allow(site, found.extension.content)
             federation.start()

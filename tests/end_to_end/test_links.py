@@ -21,7 +21,7 @@ from tests.end_to_end.aftermath import bits, sound
 from tests.end_to_end.cohorts import Size, table_config, write_tables
 from tests.end_to_end.federation import Federation, RunAt, SiteAt, federation
 from tests.end_to_end.link import Link, Tap
-from tests.end_to_end.processes import until
+from tests.end_to_end.processes import python_with, until
 
 pytestmark = pytest.mark.slow
 
@@ -201,7 +201,8 @@ def test_a_site_refuses_another_release_before_it_reads_anything(
     with alone(setting.east) as east:
         worker_log = east.home.log / "worker.log"
         told = worker_log.read_text()
-        east.program.more["PYTHONPATH"] = str(tmp_path / "other")
+        python = python_with(tmp_path / "environment", tmp_path / "other")
+        east.program.argv = [str(python), *east.program.argv]
         run = order("release", 2, Size(), aggregation="{smallest_quorum: 1}")
         run.end(LONG)
         assert run.board["sites"]["east"]["why"] == "the site runs another release of Wardround"

@@ -14,8 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from client.transport.connecting import open_client
 from client.transport.fleet_client import HEARTBEAT_SECONDS
-from client.transport.proxy import open_client
+from client.transport.proxy import Way
 from common.messages.signing_key import fingerprint, new_private_key, public_pem, public_text
 from server.enrolment.registry import Enrolment
 from server.files.coordinator_yaml import Settings
@@ -179,7 +180,7 @@ def test_a_daemon_that_says_a_word_every_five_seconds_keeps_its_connection(tmp_p
 
     with running(folder, settings) as coordinator:
         site = coordinator.enrolled("north")
-        with open_client(coordinator.context, 10.0, None) as client:
+        with open_client(coordinator.context, 10.0, Way()) as client:
             client.event_hooks["response"].append(note)
             for pause in (0.0, HEARTBEAT_SECONDS / 2 + 0.5):
                 time.sleep(pause)
