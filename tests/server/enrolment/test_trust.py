@@ -27,9 +27,9 @@ from common.messages.signing_key import fingerprint, new_private_key, public_pem
 from server.enrolment.certificates import Authority, authority_hash, client_context, now
 from server.files.coordinator_yaml import host_and_port
 from server.files.folder import Folder
+from server.service.calls.frequent_calls import TASK_HEADER
 from server.service.site_authentication import KEY_HEADER
 from server.service.site_guard import FLEET_PATHS, LARGEST_BODY
-from server.service.superlink import TASK_HEADER
 from tests.server.coordinator import PROTOBUF, Running, Site, fetched_authority, made, running
 
 pytestmark = pytest.mark.processes
