@@ -1,6 +1,6 @@
 """Table of outcomes from FHIR R4 or OMOP.
 
-Imported from here: fhir_records, fhir_server, omop, outcome_table, outcomes_yaml, records,
-    table_schema.
-May import: client.authorization, client.labels, client.site, client.transport, common.
+Imported from here: fhir_patient, fhir_records, fhir_server, omop, outcome_table, outcomes_yaml,
+    records, table_schema.
+May import: client.labels, client.site, client.transport, client.transport.authorization, common.
 """

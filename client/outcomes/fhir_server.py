@@ -24,11 +24,11 @@ from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 
-from client.authorization.access_token import AccessTokens
-from client.authorization.bearer import HttpxBearer
 from client.site.fhir_section import FhirAddress
 from client.site.plain_text import shown
 from client.site.private_file import read_secret
+from client.transport.authorization.access_token import AccessTokens
+from client.transport.authorization.bearer import HttpxBearer
 from client.transport.proxy import is_loopback
 from common.platform.errors import (
     CohortError,
@@ -111,8 +111,11 @@ class FhirServer:
             url = self._next(bundle, url)
 
     def transact(self, bundle: Resource) -> Resource:
-        """Post a transaction and return the answer; it may be sent twice, so must bear that."""
-        return self._answered("POST", self._source.url, json.dumps(bundle).encode())
+        """Post a transaction, once, and return the answer.
+
+        Unreachable says that whether it came through is not known.
+        """
+        return self._answered("POST", self._source.url, json.dumps(bundle).encode(), tries=1)
 
     def _next(self, bundle: Resource, url: str) -> str:
         links = bundle.get("link")
@@ -133,11 +136,11 @@ class FhirServer:
             raise TrustRefused(message)
 
     def _get(self, url: str) -> Resource:
-        return self._answered("GET", url, None)
+        return self._answered("GET", url, None, _TRIES)
 
-    def _answered(self, method: str, url: str, body: bytes | None) -> Resource:
+    def _answered(self, method: str, url: str, body: bytes | None, tries: int) -> Resource:
         why = ""
-        for attempt in range(_TRIES):
+        for attempt in range(tries):
             wait = _FIRST_PAUSE * 2**attempt
             try:
                 status, headers, content = self._read(method, url, body)
@@ -148,10 +151,10 @@ class FhirServer:
                     return self._content(status, headers, content)
                 why = f"HTTP {status}"
                 wait = max(wait, _retry_after(headers.get("Retry-After", "")))
-            if attempt + 1 < _TRIES:
+            if attempt + 1 < tries:
                 self._pause(min(wait, _LONGEST_PAUSE))
         message = (
-            f"{self._source.url} does not answer: {why[:200]}, {_TRIES} times. Look whether it "
+            f"{self._source.url} does not answer: {why[:200]}, {tries} times. Look whether it "
             "runs and can be reached from here, and type the command again."
         )
         raise Unreachable(message)
@@ -170,7 +173,7 @@ class FhirServer:
             return response.status_code, response.headers, bytes(content)
 
     def _content(self, status: int, headers: httpx.Headers, content: bytes) -> Resource:
-        if status != 200:
+        if not 200 <= status < 300:
             raise self._refusal(status, headers, content)
         found = _json(content)
         if found is None:

@@ -14,6 +14,7 @@ from client.site.hours import check_hours, within
 from client.site.pacs_section import PacsConfig
 from client.site.policy_section import PolicyRules
 from client.site.quality_section import QualityRules
+from client.site.results_section import ResultReceivers
 from client.site.yaml_part import load_part, whole_path
 from common.config.parts.section import Part, PositiveFloat, PositiveInt
 from common.config.series import Glob, RuleName
@@ -91,6 +92,9 @@ class SiteConfig(Part):
         description="How the hospital's PACS is reached; null: a folder alone. Such as {route: "
         "dicomweb, url: https://HOST/dicom-web, user: NAME, password_file: /FILE} or {route: "
         "c-get, host: HOST, port: 104, called_title: TITLE}; then wardround-site doctor pacs.",
+    )
+    results: ResultReceivers = Field(
+        default=ResultReceivers(), description="Who beside the PACS is told of results with --send."
     )
     quality: QualityRules = Field(
         default=QualityRules(),

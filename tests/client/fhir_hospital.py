@@ -16,6 +16,8 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 from fhir.resources.R4B.bundle import Bundle
 from fhir.resources.R4B.condition import Condition
+from fhir.resources.R4B.device import Device
+from fhir.resources.R4B.diagnosticreport import DiagnosticReport
 from fhir.resources.R4B.imagingstudy import ImagingStudy
 from fhir.resources.R4B.observation import Observation
 from fhir.resources.R4B.patient import Patient
@@ -25,6 +27,8 @@ KINDS = {
     "Condition": Condition,
     "Observation": Observation,
     "ImagingStudy": ImagingStudy,
+    "Device": Device,
+    "DiagnosticReport": DiagnosticReport,
 }
 TOKEN = "token-of-the-site"  # noqa: S105 - of this fixture
 PATIENTS, ACCESSIONS = "urn:oid:1.2.3.4", "urn:oid:1.2.3.5"
@@ -48,6 +52,8 @@ class Hospital:
     says_self: bool = True
     wants_references: bool = False  # Patient/ID in place of ID
     posted: list[Resource] = field(default_factory=list)  # transactions
+    cut: int = 0  # so many transactions are carried out without an answer
+    token_is_good: Callable[[str], bool] = lambda given: given == f"Bearer {TOKEN}"
     version: str = "4.0.1"
     body: bytes | None = None  # in place of any answer
     broken: bool = False  # holds what is no FHIR
@@ -181,6 +187,26 @@ def fhir_hospital() -> Iterator[Hospital]:
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
+        def do_POST(self) -> None:
+            hospital.tokens.append(self.headers.get("Authorization", ""))
+            sent = self.rfile.read(int(self.headers["Content-Length"]))
+            if hospital.faults:
+                status, headers, body = answer(hospital, self.path, "")
+            elif not hospital.token_is_good(hospital.tokens[-1]):
+                status, headers, body = 401, {}, b"{}"
+            else:
+                status, headers, body = 200, {}, transact(hospital, json.loads(sent))
+            if hospital.cut:
+                hospital.cut -= 1
+                self.close_connection = True
+                return
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
         def do_GET(self) -> None:
             hospital.asked.append(self.path)
             hospital.tokens.append(self.headers.get("Authorization", ""))
@@ -205,6 +231,39 @@ def fhir_hospital() -> Iterator[Hospital]:
         server.server_close()
 
 
+def transact(hospital: Hospital, bundle: Resource) -> bytes:
+    """Carry out a transaction of conditional creates (FHIR R4 3.1.0.11.2), and return the answer.
+
+    As the standard has it: an entry whose ifNoneExist matches one resource is that resource, and
+    references to a fullUrl become references to what its entry became.
+    """
+    Bundle.model_validate(bundle)
+    assert bundle["type"] == "transaction"
+    hospital.posted.append(bundle)
+    became, states = {}, []
+    text = json.loads(json.dumps(bundle))
+    for entry in text["entry"]:
+        request, resource = entry["request"], entry["resource"]
+        assert (request["method"], request["url"]) == ("POST", resource["resourceType"])
+        kind = resource["resourceType"]
+        query = parse_qs(request["ifNoneExist"])
+        held = [r for r in hospital.resources.get(kind, []) if _matches(r, query)]
+        assert len(held) < 2
+        if not held:
+            hospital.add(kind, **{k: v for k, v in resource.items() if k != "resourceType"})
+            held = hospital.resources[kind][-1:]
+        became[entry["fullUrl"]] = f"{kind}/{held[0]['id']}"
+        states.append("200 OK" if held[0] is not hospital.resources[kind][-1] else "201 Created")
+    for kind, held in hospital.resources.items():
+        said = json.dumps(held)
+        for full, reference in became.items():
+            said = said.replace(f'"{full}"', f'"{reference}"')
+        hospital.resources[kind] = json.loads(said)
+    entries = [{"response": {"status": state}} for state in states]
+    answered = {"resourceType": "Bundle", "type": "transaction-response", "entry": entries}
+    return json.dumps(answered).encode()
+
+
 def answer(hospital: Hospital, path: str, token: str) -> tuple[int, dict[str, str], bytes]:
     """Return status, headers and body of an answer."""
     if hospital.faults:
@@ -214,7 +273,7 @@ def answer(hospital: Hospital, path: str, token: str) -> tuple[int, dict[str, st
         return status, headers, json.dumps(content).encode()
     if hospital.body is not None:
         return 200, {}, hospital.body
-    if token != f"Bearer {TOKEN}":
+    if not hospital.token_is_good(token):
         return 401, {}, b"{}"
     parts = urlsplit(path)
     kind = parts.path.rpartition("/")[2]

@@ -14,6 +14,7 @@ from client.inference.inputs import check_bundle
 from client.site.home import Home
 from client.site.pacs_section import Listening, PacsConfig
 from client.site.plain_text import ago
+from client.site.results_section import ResultReceivers
 from client.site.site_config import allowed_extensions, load_site_config
 from client.site.terminal import as_text, say, table
 from common.platform.errors import ConfigurationError, ExitCode, RunFailed
@@ -42,7 +43,7 @@ class ListenOptions:
 
 def listen(home: Home, wishes: ListenOptions) -> ExitCode:
     """Score studies as they arrive, until Ctrl-C or SIGTERM; the study at hand is finished."""
-    pacs = _pacs(home, wishes)
+    pacs, receivers = _receivers(home, wishes)
     check_bundle(wishes.bundle)
     # Imported here: torch takes its time, and a wrong option should not wait for it.
     from client.inference.arrivals.queue import ArrivalQueue
@@ -64,7 +65,13 @@ def listen(home: Home, wishes: ListenOptions) -> ExitCode:
         lines = log(__name__)
         lines.info("listening", where=where, model=model.name.name, sends=wishes.send)
         post = Post(
-            home=home, model=model, arrivals=arrivals, pacs=pacs, send=wishes.send, rules=rules
+            home=home,
+            model=model,
+            arrivals=arrivals,
+            pacs=pacs,
+            send=wishes.send,
+            rules=rules,
+            receivers=receivers,
         )
         while not stop.is_set():
             if not post.step():
@@ -96,7 +103,7 @@ def _way(
     from client.inference.arrivals.intake import by_folder, by_store
 
     if wishes.folder is None:
-        assert pacs is not None  # noqa: S101  # _pacs has seen to it
+        assert pacs is not None  # noqa: S101  # _receivers has seen to it
         return by_store(pacs, home.arrived, arrivals)
     rules = pacs.listen if pacs is not None else Listening()
 
@@ -106,17 +113,19 @@ def _way(
     return by_folder(wishes.folder.absolute(), rules.settle_seconds, arrivals, refused)
 
 
-def _pacs(home: Home, wishes: ListenOptions) -> PacsConfig | None:
-    """Return the PACS; ConfigurationError where what was asked for needs one."""
-    pacs = load_site_config(home.site_yaml).pacs if home.site_yaml.exists() else None
-    if pacs is None and (wishes.folder is None or wishes.send):
+def _receivers(home: Home, wishes: ListenOptions) -> tuple[PacsConfig | None, ResultReceivers]:
+    """Return the PACS and who else is told; ConfigurationError where what was asked needs one."""
+    site = load_site_config(home.site_yaml) if home.site_yaml.exists() else None
+    pacs = None if site is None else site.pacs
+    receivers = ResultReceivers() if site is None else site.results
+    if pacs is None and (wishes.folder is None or (wishes.send and not receivers.any)):
         needs = "that results are sent to" if wishes.folder is not None else "that sends studies"
         message = (
             f"{home.site_yaml} names no PACS {needs}. Fill in its section pacs, or give --folder "
             "FOLDER and leave --send out."
         )
         raise ConfigurationError(message)
-    return pacs
+    return pacs, receivers
 
 
 def show(home: Home) -> ExitCode:

@@ -17,11 +17,12 @@ from client.radiomics.measured import MeasuredStructure
 from client.results.score import RATIO, Score
 from client.site.home import Home
 from client.site.pacs_section import PacsConfig
+from client.site.results_section import ResultReceivers
 from client.site.site_config import allowed_extensions, load_site_config
 from client.site.terminal import as_text, say
 from common.config.parts.units import after_number
 from common.metrics.shown_probability import shown_probability, shown_share
-from common.platform.errors import CohortError, ConfigurationError, ExitCode, WardroundError
+from common.platform.errors import CohortError, ConfigurationError, ExitCode
 
 if TYPE_CHECKING:
     from client.inference.trained_model import TrainedModel
@@ -48,12 +49,12 @@ def predict(home: Home, wanted: PredictOptions, *, as_json: bool) -> ExitCode:
 
     RUN_FAILED when a result did not arrive in the PACS.
     """
-    pacs = _pacs(home) if wanted.send else None
+    pacs, receivers = receivers_of(home) if wanted.send else (None, ResultReceivers())
     files = files_of(home, wanted.study)
     # Imported here: torch takes its time, and a wrong path should not wait for it.
     from client.inference.local import local_of
     from client.inference.trained_model import open_model, score_study
-    from client.pacs.sending.delivery import deliver
+    from client.pacs.receivers.deliver_everywhere import deliver_everywhere
     from client.results.writing import write_results
 
     check_bundle(wanted.bundle)
@@ -65,12 +66,7 @@ def predict(home: Home, wanted: PredictOptions, *, as_json: bool) -> ExitCode:
     folder = wanted.out or home.results / _digest(scores[0])
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     results = [result for score in scores for result in write_results(score, folder)]
-    fault: WardroundError | None = None
-    delivered: tuple[Delivered, ...] = ()
-    try:
-        delivered = deliver(results, pacs) if pacs is not None else ()
-    except WardroundError as error:  # what was computed is said all the same
-        fault = error
+    delivered, fault = deliver_everywhere(results, pacs, receivers)
     if as_json:
         say(
             json.dumps(
@@ -80,7 +76,7 @@ def predict(home: Home, wanted: PredictOptions, *, as_json: bool) -> ExitCode:
                     "patient_was_trained_on_here": learned,
                     "not_used": [[u.reason.name, u.what, u.detail] for u in unusable],
                     "written": [str(result.path) for result in results],
-                    "sent": [[d.result.path.name, d.state.name, d.detail] for d in delivered],
+                    "sent": [[d.name, d.state.name, d.detail] for d in delivered],
                 },
                 indent=1,
             )
@@ -90,7 +86,7 @@ def predict(home: Home, wanted: PredictOptions, *, as_json: bool) -> ExitCode:
         if learned:
             say("THIS PATIENT WAS TRAINED ON HERE: the answer does not show how good the model is.")
         _say_results(folder, results, delivered)
-        if pacs is None:
+        if not wanted.send:
             say("Nothing was sent; --send brings them into the PACS.")
     if fault is not None:
         raise fault
@@ -102,7 +98,7 @@ def _say_results(folder: Path, results: Sequence[Result], sent: Sequence[Deliver
     say(f"Written to {folder}: {', '.join(result.path.name for result in results)}")
     for one in sent:
         detail = f" {as_text(one.detail)}" if one.detail else ""
-        say(f"  {one.result.path.name}: {one.state.value}.{detail}")
+        say(f"  {as_text(one.name)}: {one.state.value}.{detail}")
 
 
 def _was_learned_from(home: Home, model: TrainedModel, score: Score) -> bool:
@@ -158,15 +154,16 @@ def _indexed(home: Home, study: str) -> tuple[Path, ...]:
     return files
 
 
-def _pacs(home: Home) -> PacsConfig:
-    pacs = load_site_config(home.site_yaml).pacs
-    if pacs is None:
+def receivers_of(home: Home) -> tuple[PacsConfig | None, ResultReceivers]:
+    """Return the PACS and who else is told of results; ConfigurationError where nobody is."""
+    site = load_site_config(home.site_yaml)
+    if site.pacs is None and not site.results.any:
         message = (
-            f"{home.site_yaml} names no PACS that results could be sent to. Fill in its section "
-            "pacs, or leave --send out."
+            f"{home.site_yaml} names no PACS that results could be sent to, and nobody else. Fill "
+            "in its section pacs or results, or leave --send out."
         )
         raise ConfigurationError(message)
-    return pacs
+    return site.pacs, site.results
 
 
 def _digest(score: Score) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from client.dicom.reasons import Unusable
 from client.inference.arrivals.pacs_count import can_be_asked, missing
@@ -20,10 +20,11 @@ from client.inference.arrivals.purge import patients_of, remove
 from client.inference.arrivals.queue import ArrivalQueue, Arrived
 from client.inference.local import local_of
 from client.inference.trained_model import TrainedModel, score_study
-from client.pacs.sending.delivery import deliver
+from client.pacs.receivers.deliver_everywhere import deliver_everywhere
 from client.results.writing import write_results
 from client.site.home import Home
 from client.site.pacs_section import Listening, PacsConfig
+from client.site.results_section import ResultReceivers
 from client.site.withdrawals import withdrawn
 from common.platform.errors import TrustRefused, Unreachable, WardroundError
 from common.platform.logs import log
@@ -43,6 +44,7 @@ class Post:
     pacs: PacsConfig | None  # whom to ask whether a study is whole; None: nobody
     send: bool  # whether results go to that PACS
     rules: Listening
+    receivers: ResultReceivers = field(default_factory=ResultReceivers)  # whom else to tell
 
     def step(self, now: Callable[[], float] = time.time) -> bool:
         """Take one study one step further; False when none is to be looked at now."""
@@ -128,21 +130,20 @@ class Post:
         if self._is_withdrawn(one):
             return
         results = self.arrivals.undelivered(one.study)
-        if not self.send or self.pacs is None:
+        if not self.send or (self.pacs is None and not self.receivers.any):
             self.arrivals.done(one, (), now(), "written; nothing is sent without --send")
             return
-        try:
-            delivered = deliver(results, self.pacs)
-        except WardroundError as error:
-            self._wait(one, now(), f"its results wait for the PACS: {error}")
+        delivered, fault = deliver_everywhere(results, self.pacs, self.receivers)
+        if fault is not None:
+            self._wait(one, now(), f"its results wait: {fault}")
             return
         arrived = [d.result for d in delivered if d.arrived]
         told = "; ".join(sorted({d.detail for d in delivered if d.detail}))
         if len(arrived) == len(delivered):
             self.arrivals.done(one, results, now(), told)
-            _log.info("results are in the PACS", study=one.number, objects=len(arrived))
+            _log.info("results have arrived", study=one.number, objects=len(arrived))
         elif now() - one.changed > 3600 * self.rules.give_up_hours:
-            self._fail(one, now(), f"its results did not arrive in the PACS: {told}")
+            self._fail(one, now(), f"its results did not arrive: {told}")
         else:
             self._wait(one, now(), f"{len(arrived)} of {len(delivered)} results arrived: {told}")
 

@@ -2,5 +2,5 @@
 
 Imported from here: association, caller_limits, handshake, multipart, object_stream, sockets,
     storage_classes, web_session.
-May import: client.authorization, client.site, client.transport, common.
+May import: client.site, client.transport, client.transport.authorization, common.
 """

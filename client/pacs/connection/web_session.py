@@ -10,11 +10,11 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.poolmanager import PoolManager
 
-from client.authorization.access_token import AccessTokens
-from client.authorization.bearer import RequestsBearer
 from client.pacs.connection.handshake import CONNECT_SECONDS, reach, speaks_tls, tls_context
 from client.site.pacs_section import PacsConfig
 from client.site.private_file import refuse_readable
+from client.transport.authorization.access_token import AccessTokens
+from client.transport.authorization.bearer import RequestsBearer
 from client.transport.proxy import is_loopback
 from common.platform.errors import ConfigurationError, TrustRefused, Unreachable, WardroundError
 

@@ -28,16 +28,24 @@ class State(Enum):
     ALREADY_THERE = "was there already, and is equal"
     CHANGED = "the PACS holds it, but not as it was sent"
     UNCHECKED = "stored, but it could not be read back"
+    TAKEN = "taken, as the receiver says"
+    TAKEN_BEFORE = "taken before, as its receipt says"
     FAILED = "not stored"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Delivered:
-    """One result, and what the PACS did with it."""
+    """One result, and what the PACS or another receiver did with it."""
 
     result: Result
     state: State
     detail: str = ""  # why, and what to do; empty where all went well
+    where: str = ""  # which receiver; empty: the PACS
+
+    @property
+    def name(self) -> str:
+        """The file, and where it went to if that is not the PACS."""
+        return f"{self.result.path.name} ({self.where})" if self.where else self.result.path.name
 
     @property
     def arrived(self) -> bool:

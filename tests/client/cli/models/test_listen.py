@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -12,13 +12,16 @@ from client.inference.arrivals.purge import forget_patients
 from client.inference.arrivals.queue import ArrivalQueue
 from client.inference.arrivals.score_and_send import Post
 from client.pacs.received_file import Landed
+from client.pacs.receivers import deliver_everywhere as receivers
 from client.pacs.sending.delivery import Delivered, State
 from client.results.writing import Result
 from client.site.home import Home
 from client.site.pacs_section import Listening, PacsConfig
+from client.site.results_section import ResultReceivers
 from client.site.withdrawals import writing
 from common.platform.errors import StateDamaged, Unreachable
 from tests.client.pacs.listener import series, study_of, volumes
+from tests.client.pacs.receivers.hl7_receiver import ris
 from tests.client.small_models import model_of, stirred
 
 PACS = PacsConfig(route="dicomweb", url="http://127.0.0.1:1/dicom-web")
@@ -100,7 +103,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
         )
 
     monkeypatch.setattr(score_and_send, "score_study", counted)
-    monkeypatch.setattr(score_and_send, "deliver", delivered)
+    monkeypatch.setattr(receivers, "deliver", delivered)
     monkeypatch.setattr(score_and_send, "missing", lambda *_: "")
     return found
 
@@ -120,17 +123,17 @@ def test_a_study_is_scored_once_and_sent_once(made: Made, tmp_path: Path) -> Non
 def test_results_that_a_crash_left_unsent_are_sent_and_not_made_anew(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    deliver = score_and_send.deliver
+    deliver = receivers.deliver
 
     def killed(*_: object) -> tuple[Delivered, ...]:
         raise KeyboardInterrupt
 
     made.come(series(tmp_path / "a", "A"))
-    monkeypatch.setattr(score_and_send, "deliver", killed)
+    monkeypatch.setattr(receivers, "deliver", killed)
     with pytest.raises(KeyboardInterrupt):
         made.run()
     assert made.only()[0] == "written"
-    monkeypatch.setattr(score_and_send, "deliver", deliver)
+    monkeypatch.setattr(receivers, "deliver", deliver)
     made.run()
     assert made.only()[0] == "done"
     assert made.scored == [8]
@@ -146,7 +149,7 @@ def test_a_pacs_that_cannot_be_asked_or_reached_is_waited_for(
         raise Unreachable(message)
 
     made.come(series(tmp_path / "a", "A"))
-    missing, deliver = score_and_send.missing, score_and_send.deliver
+    missing, deliver = score_and_send.missing, receivers.deliver
     monkeypatch.setattr(score_and_send, "missing", away)
     for _ in range(40):  # longer than give_up_hours: nobody said that anything is missing
         made.run()
@@ -155,10 +158,10 @@ def test_a_pacs_that_cannot_be_asked_or_reached_is_waited_for(
     assert "does not answer" in made.only()[1]
     assert made.scored == []
     monkeypatch.setattr(score_and_send, "missing", missing)
-    monkeypatch.setattr(score_and_send, "deliver", away)
+    monkeypatch.setattr(receivers, "deliver", away)
     made.run()
     assert made.only()[0] == "written"
-    monkeypatch.setattr(score_and_send, "deliver", deliver)
+    monkeypatch.setattr(receivers, "deliver", deliver)
     made.clock.seconds += 300
     made.run()
     assert made.only()[0] == "done"
@@ -299,3 +302,28 @@ def test_a_queue_that_cannot_be_read_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "arrivals.db").write_bytes(b"no database at all" * 100)
     with pytest.raises(StateDamaged, match="Remove it"):
         ArrivalQueue(tmp_path / "arrivals.db")
+
+
+@pytest.mark.processes
+def test_a_receiver_that_is_away_is_waited_for_and_told_once(made: Made, tmp_path: Path) -> None:
+    with ris() as receiver:
+        made.post = replace(
+            made.post,
+            pacs=None,
+            receivers=ResultReceivers.model_validate(
+                {"hl7": {"host": "127.0.0.1", "port": receiver.port}}
+            ),
+        )
+        receiver.code = "AE"
+        made.come(series(tmp_path / "a", "A"))
+        made.run()
+        assert made.only()[0] == "written"
+        assert "answers with an error (AE)" in made.only()[1]
+        receiver.code = "AA"
+        made.clock.seconds += 300
+        made.run()
+        assert made.only()[0] == "done"
+        made.clock.seconds += 300
+        made.run()
+    assert len(receiver.messages) == 2
+    assert len(receiver.filed) == 1

@@ -13,10 +13,13 @@ from client.dicom.index.index import Index
 from client.inference.calibration.trained_on import note_trained
 from client.inference.trained_model import open_model
 from client.site.pacs_section import PacsConfig
+from client.site.results_section import ResultReceivers
 from client.site.site_config import load_site_config, write_site_config
 from client.site.withdrawals import writing
 from tests.client.dicom_files import config_of, image, noise, save, uid, write_labels
+from tests.client.fhir_hospital import TOKEN, fhir_hospital
 from tests.client.pacs.orthanc import free_port
+from tests.client.pacs.receivers.hl7_receiver import ris
 from tests.client.small_models import bundled, stirred
 from tests.client.terminals import Ended, Site
 
@@ -100,6 +103,41 @@ def test_a_patient_whom_the_model_was_trained_on_here_is_named_as_such(
     told = json.loads(predict(site, uid("P6", "of P6"), bundle, "--json", *out).out)
     assert told["patient_was_trained_on_here"] is True
     shutil.rmtree(site.home.trained)
+
+
+@pytest.mark.processes
+def test_a_report_goes_to_whom_results_names_once_each_though_one_is_away(
+    site: Site, bundle: Path, tmp_path: Path
+) -> None:
+    before = load_site_config(site.home.site_yaml)
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    token.chmod(0o600)
+    out = ("--send", "--json", "--out", str(tmp_path / "out"))
+    study = site.data / "P5.dcm"
+    with fhir_hospital() as hospital, ris() as receiver:
+        fhir = {"url": hospital.url, "token_file": token}
+        away = ResultReceivers.model_validate(
+            {"fhir": fhir, "hl7": {"host": "127.0.0.1", "port": free_port()}}
+        )
+        there = ResultReceivers.model_validate(
+            {"fhir": fhir, "hl7": {"host": "127.0.0.1", "port": receiver.port}}
+        )
+        states = []
+        for receivers in (away, there, there):
+            changed = before.model_copy(update={"results": receivers})
+            write_site_config(site.home.site_yaml, changed)
+            assert load_site_config(site.home.site_yaml) == changed
+            ended = predict(site, study, bundle, *out)
+            states.append((ended.status, [state for _, state, _ in json.loads(ended.out)["sent"]]))
+            assert TOKEN not in ended.text
+        write_site_config(site.home.site_yaml, before)
+        assert states == [
+            (7, ["STORED"]),  # the other is away; its error is told
+            (0, ["ALREADY_THERE", "TAKEN"]),
+            (0, ["ALREADY_THERE", "TAKEN_BEFORE"]),
+        ]
+        assert (len(hospital.posted), len(receiver.messages)) == (1, 1)
 
 
 @pytest.mark.processes

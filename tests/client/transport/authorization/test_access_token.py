@@ -19,21 +19,21 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from pydantic import ValidationError
 
-from client.authorization.access_token import AccessTokens
 from client.pacs.connection.web_session import refusal, web_client, web_session
 from client.pacs.sending.delivery import State, deliver
 from client.results.writing import write_results
 from client.site.oauth_section import OAuthClient
 from client.site.pacs_section import PacsConfig
+from client.transport.authorization.access_token import AccessTokens
 from common.platform.errors import ConfigurationError, TrustRefused, Unreachable
-from tests.client.authorization.authorization_server import (
+from tests.client.pacs.orthanc import Pacs, orthanc
+from tests.client.scores import outlined, volume
+from tests.client.transport.authorization.authorization_server import (
     CLIENT,
     SECRET,
     Login,
     authorization_server,
 )
-from tests.client.pacs.orthanc import Pacs, orthanc
-from tests.client.scores import outlined, volume
 
 pytestmark = pytest.mark.processes
 

@@ -17,10 +17,10 @@ from urllib.parse import quote_plus, urlsplit
 
 import httpx
 
-from client.authorization.client_assertion import client_assertion
 from client.site.oauth_section import OAuthClient
 from client.site.plain_text import shown
 from client.site.private_file import read_secret
+from client.transport.authorization.client_assertion import client_assertion
 from client.transport.proxy import is_loopback
 from common.platform.errors import ConfigurationError, TrustRefused, Unreachable, WardroundError
 

@@ -13,7 +13,7 @@ import httpx
 import requests
 from requests.auth import AuthBase
 
-from client.authorization.access_token import AccessTokens
+from client.transport.authorization.access_token import AccessTokens
 
 _Timeout = float | tuple[float | None, float | None] | None
 
