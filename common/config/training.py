@@ -353,6 +353,9 @@ class Aggregation(Part):
     #: Public weights by site name; a site that is not named weighs `default_weight`.
     weights: dict[str, PositiveFloat] = Field(default={})
     default_weight: PositiveFloat = 1.0
+    #: mean: hospitals that a regional coordinator asks and adds up, by the region's name; they are
+    #: weighed as if one coordinator had asked them all.
+    regions: dict[str, tuple[str, ...]] = Field(default={}, exclude_if=lambda given: not given)
     #: trimmed_mean: part cut at each end. krum: sites that may be faulty.
     trim_fraction: float = Field(strict=True, default=0.2, ge=0, lt=0.5)
     faulty_sites: int = Field(strict=True, default=1, ge=0)
@@ -379,7 +382,28 @@ class Aggregation(Part):
                 "would not see them"
             )
             raise ValueError(message)
+        _check_regions(self)
         return self
+
+
+def _check_regions(given: Aggregation) -> None:
+    """Raise ValueError where regions are none that can be added up."""
+    if given.regions and given.rule != "mean":
+        message = f"regions go with rule: mean; {given.rule} compares or keeps single hospitals"
+        raise ValueError(message)
+    known = set(given.regions)
+    for region, sites in given.regions.items():
+        if len(sites) < 2:
+            message = (
+                f"regions.{region} has {len(sites)} hospital, expected at least two: a sum of one "
+                "is that hospital's own update"
+            )
+            raise ValueError(message)
+        twice = known & set(sites) or {site for site in sites if sites.count(site) > 1}
+        if twice:
+            message = f"regions name {', '.join(sorted(twice))} twice; each name stands for one"
+            raise ValueError(message)
+        known |= set(sites)
 
 
 def scaffold_misfit(training: Training, aggregation: Aggregation) -> str | None:

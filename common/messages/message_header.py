@@ -41,6 +41,10 @@ RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")]
 MOST_ROUNDS = 1_000_000
 #: Larger numbers are nobody's: whatever is added up or shown of them would overflow.
 _Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
+#: Hospitals of a region.
+_Names = Annotated[
+    tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=1000)
+]
 #: An error's kind and a line of our code (client/node/failure_place.py), nothing else.
 _PLACE = r"^([A-Za-z]{1,60}( at (client|common)/[a-z0-9_/]{1,200}\.py:[0-9]{1,6})?)?$"
 _Number = Annotated[float, Field(ge=0, le=1e9)]
@@ -96,6 +100,7 @@ class _UpdateHeader(_Header):
     steps: _Count
     controlled: bool
     spend: Spend | None
+    sites: _Names = ()
 
 
 class _EvaluationHeader(_Header):
@@ -110,6 +115,7 @@ class _ReportHeader(_Header):
     site: str = Field(max_length=200)
     statistics: dict[str, object]
     spend: Spend | None
+    sites: _Names = ()
 
 
 class _RefusalHeader(_Header):
@@ -193,6 +199,7 @@ def _answered(message: Answer) -> tuple[_AnyHeader, dict[str, Weights]]:
                 steps=message.steps,
                 controlled=control is not None,
                 spend=message.spend,
+                sites=message.sites,
             )
             return update, {"delta": delta, "control": control or {}}
         case SiteReport():
@@ -201,6 +208,7 @@ def _answered(message: Answer) -> tuple[_AnyHeader, dict[str, Weights]]:
                 round=number,
                 site=site,
                 spend=message.spend,
+                sites=message.sites,
                 statistics=message.statistics.to_json(),
             )
             return report, {}
@@ -275,6 +283,7 @@ def _answer(header: _AnyHeader, tensors: Mapping[str, Weights]) -> Answer:
                 control_delta=tensors["control"] if header.controlled else None,
                 steps=header.steps,
                 spend=header.spend,
+                sites=header.sites,
             )
         case _ReportHeader():
             return SiteReport(
@@ -282,6 +291,7 @@ def _answer(header: _AnyHeader, tensors: Mapping[str, Weights]) -> Answer:
                 round=number,
                 site=header.site,
                 spend=header.spend,
+                sites=header.sites,
                 statistics=Statistics.from_json(header.statistics),
             )
         case _RefusalHeader():

@@ -8,6 +8,7 @@ from enum import Enum
 class RefusalReason(Enum):
     """Why a site does not take part; says nothing about any patient."""
 
+    TOO_FEW_SITES = "fewer than two hospitals of the region answered"
     TOO_FEW_PATIENTS = "fewer usable patients than the run needs"
     BUDGET = "the privacy budget of this cohort does not allow it"
     CONFIGURATION = "the configuration does not fit this site's data"

@@ -102,6 +102,7 @@ class SiteUpdate:
     control_delta: Weights | None = None  # SCAFFOLD: change of the site's control variate
     steps: int  # local steps taken
     spend: Spend | None = None  # None: this run has no privacy
+    sites: tuple[str, ...] = ()  # of a region: whose updates it is the mean of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +126,7 @@ class SiteReport:
     site: str
     statistics: Statistics
     spend: Spend | None = None  # of the noise on the counts, where asked for
+    sites: tuple[str, ...] = ()  # of a region: whose reports it is the sum of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,7 +82,7 @@ def _mean(config: Aggregation, sites: int) -> Aggregator:
         return Gathering(total=zeros_like(weights), control=control, held=[])
 
     def add(gathering: Gathering, update: SiteUpdate) -> None:
-        weight = weight_of(config, update.site)
+        weight = sum(weight_of(config, site) for site in update.sites or (update.site,))
         for name, total in gathering.total.items():
             total.add_(update.delta[name], alpha=weight)
         if update.control_delta is not None:

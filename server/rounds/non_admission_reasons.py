@@ -12,6 +12,7 @@ class Fault(Enum):
     WRONG_ROUND = "it answers another round"
     UNKNOWN_SITE = "this site was not asked"
     DUPLICATE = "this site has answered already"
+    WRONG_SITES = "the hospitals that it is of are not those of this region"
     WRONG_TENSORS = "its tensors differ in name, shape or type from the model's"
     NOT_FINITE = "it holds values that are not finite"
     TOO_LARGE = "its norm is out of all proportion to the weights"

@@ -126,6 +126,7 @@ def train_round(
     if not asked:
         message = f"Round {number} cannot start: no site is available. Resume the run when one is."
         raise RunFailed(message)
+    _check_regions(config, asked)
     request = TrainRequest(
         run=state.run,
         round=number,
@@ -156,6 +157,21 @@ def train_round(
         average=averaged(state.average, weights, keep, number) if keep > 0 else {},
         history=(*state.history, record),
     )
+
+
+def _check_regions(config: RunConfig, asked: Sequence[str]) -> None:
+    """Raise RunFailed where a hospital is asked that answers through its region."""
+    inside = {
+        site: region for region, sites in config.aggregation.regions.items() for site in sites
+    }
+    found = [f"{site} (of {inside[site]})" for site in asked if site in inside]
+    if found:
+        message = (
+            f"aggregation.regions says that regional coordinators ask {', '.join(found)}, and this "
+            "one has been about to. Leave regions out: only server/regions asks through them so "
+            "far (docs/two-levels.md)."
+        )
+        raise RunFailed(message)
 
 
 def settle_round(config: RunConfig, sites: Sites, state: RunState) -> RunState:

@@ -110,6 +110,7 @@ def check(
     update: SiteUpdate, request: TrainRequest, ceiling: float, ledgers: Ledgers = _NONE_KNOWN
 ) -> None:
     """Raise FaultyAnswer when an update's content does not fit the request."""
+    _check_sites(update, request)
     _check_tensors(update.delta, request.weights, Fault.WRONG_TENSORS)
     length = norm(update.delta)
     if not math.isfinite(length):
@@ -126,6 +127,21 @@ def check(
         _check_tensors(update.control_delta, request.control, Fault.NO_CONTROL)
         if not math.isfinite(norm(update.control_delta)):
             raise FaultyAnswer(Fault.NOT_FINITE, "of control_delta")
+
+
+def _check_sites(
+    answer: SiteUpdate | SiteReport, request: TrainRequest | EvaluationRequest
+) -> None:
+    """Check that an answer is a hospital's own, or that of a region's hospitals, each once."""
+    named = request.config.aggregation.regions.get(answer.site, ())
+    if not named and not answer.sites:
+        return
+    own = set(answer.sites)
+    if len(own) < 2 or len(own) != len(answer.sites) or not own <= set(named):
+        raise FaultyAnswer(
+            Fault.WRONG_SITES,
+            f"sites={', '.join(answer.sites)[:200]}, expected at least two of {', '.join(named)}",
+        )
 
 
 def norm(weights: Weights) -> float:
@@ -199,7 +215,8 @@ def admit_reports(
         try:
             _check_place(answer, request, asked, seen)
             if isinstance(answer, SiteReport):
-                _check_statistics(answer.statistics, request.config.evaluation.count_noise)
+                _check_sites(answer, request)
+                _check_statistics(answer, request.config.evaluation.count_noise)
                 _check_spend_of_counts(answer, request, ledgers)
         except FaultyAnswer as error:
             left_out.append(_not_admitted(answer.site, error, used_up=answer.site not in seen))
@@ -228,12 +245,13 @@ def _kind(statistics: Statistics) -> str:
     return " ".join(f"{name}{list(arrays[name].shape)}" for name in sorted(arrays))
 
 
-def _check_statistics(statistics: Statistics, count_noise: float) -> None:
+def _check_statistics(report: SiteReport, count_noise: float) -> None:
+    statistics, expected = report.statistics, max(len(report.sites), 1) * count_noise**2
     if statistics.patients.shape != ():
         detail = f"patients has shape {statistics.patients.shape}, expected one number"
         raise FaultyAnswer(Fault.WRONG_STATISTICS, detail)
-    if not math.isclose(statistics.noise, count_noise**2, rel_tol=1e-9):
-        detail = f"noise has variance {statistics.noise:g}, expected {count_noise**2:g}"
+    if not math.isclose(statistics.noise, expected, rel_tol=1e-9):
+        detail = f"noise has variance {statistics.noise:g}, expected {expected:g}"
         raise FaultyAnswer(Fault.WRONG_STATISTICS, detail)
     counts = {"patients": statistics.patients, **statistics.cells}
     for name, value in counts.items():

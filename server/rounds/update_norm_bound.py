@@ -165,8 +165,14 @@ def public_bound(request: TrainRequest, site: str) -> float:
     steps take a gradient learning rate x (1 + momentum + ... ) times, with c_j for the j-th last;
     sums add up by sum(c), noise of independent steps by sqrt(sum(c^2)), and a Gaussian vector of d
     values is no longer than sqrt(d) + sqrt(2 ln 1/p) standard deviations (Laurent and Massart
-    2000, lemma 1). Adam goes no further than its own rule lets any gradient take it.
+    2000, lemma 1). Adam goes no further than its own rule lets any gradient take it. A mean of a
+    region's hospitals is no longer than the longest of theirs.
     """
+    regions = request.config.aggregation.regions
+    return max(_bound_of(request, hospital) for hospital in regions.get(site, (site,)))
+
+
+def _bound_of(request: TrainRequest, site: str) -> float:
     config = request.config
     if config.privacy == "none":
         return math.inf

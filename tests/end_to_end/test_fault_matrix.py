@@ -1,6 +1,6 @@
 """Faults drawn at random over runs with and without privacy: all runs end as if nothing had been.
 
-    FAULTS=200 FAULTS_SEED=1 .venv/bin/python -m pytest tests/end_to_end/test_fault_matrix.py
+FAULTS=200 FAULTS_SEED=1 .venv/bin/python -m pytest tests/end_to_end/test_fault_matrix.py
 """
 
 from __future__ import annotations
