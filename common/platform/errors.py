@@ -16,6 +16,7 @@
     |-- SiteUnknown             the coordinator, or the clock      exit 6
     |-- RunGone                 nobody: the answer came too late   exit 1
     |-- RunFailed               the coordinator                    exit 1
+    |   `-- SitesAway           nobody: the round is asked again   exit 75
     |-- StateDamaged            the coordinator                    exit 5
     |-- TrustRefused            the admins of both sides           exit 6
     `-- Unreachable             whoever runs the other side        exit 7
@@ -118,6 +119,12 @@ class RunGone(WardroundError):
 
 class RunFailed(WardroundError):
     """The run cannot go on, and the message says why."""
+
+
+class SitesAway(RunFailed):
+    """Too few sites answered in time; those that were late or away may answer the next time."""
+
+    exit_code = ExitCode.TRY_AGAIN
 
 
 class StateDamaged(WardroundError):

@@ -14,13 +14,17 @@ import math
 from collections.abc import Collection
 
 from common.config.run_config import RunConfig
-from common.platform.errors import RunFailed
+from common.messages.refusals import PASSING
+from common.platform.errors import RunFailed, SitesAway
 from server.rounds.late_answers import awake
 from server.rounds.non_admission_reasons import Fault
 from server.rounds.round_record import RoundRecord
 
 #: So long a quorum waits for a site that is away, or whose admin has not approved.
 _ABSENT_SECONDS = 120.0
+#: Why a site was left out that may answer the next time, from what it has made by then.
+SILENT = "it did not answer"
+_PASSES = frozenset({SILENT, Fault.LATE.value, *(reason.value for reason in PASSING)})
 #: What is wrong with an update that its site would compute again.
 _OF_THE_TRAINING = frozenset({Fault.NOT_FINITE.value, Fault.TOO_LARGE.value})
 
@@ -51,14 +55,23 @@ class Start:
 
 
 def check_quorum(config: RunConfig, record: RoundRecord) -> None:
-    """Raise RunFailed when fewer updates were admitted than `aggregation.smallest_quorum`."""
+    """Raise RunFailed when fewer updates were admitted than `aggregation.smallest_quorum`.
+
+    SitesAway where sites that were late or away would make the quorum.
+    """
     wanted = config.aggregation.smallest_quorum
     if len(record.updates) >= wanted:
         return
     reasons = "; ".join(f"{site}: {why}" for site, why in record.left_out.items())
     spoiled = [site for site, why in record.left_out.items() if why in _OF_THE_TRAINING]
     others = len(record.updates) + len(record.left_out) - len(spoiled)
-    remedy = "Resume the run when enough sites can answer."
+    passing = [site for site, why in record.left_out.items() if why in _PASSES]
+    away = len(record.updates) + len(passing) >= wanted
+    remedy = (
+        "It is asked again, of those that are there then."
+        if away
+        else "Resume the run when enough sites can answer."
+    )
     if spoiled and others < wanted:
         remedy = (
             f"That comes of the training itself: {_loss_of(config)} is not finite or far too large "
@@ -69,7 +82,7 @@ def check_quorum(config: RunConfig, record: RoundRecord) -> None:
         f"Round {record.round} got {len(record.updates)} usable updates, expected at least "
         f"{wanted} (aggregation.smallest_quorum). {reasons or 'Nobody was left out'}. {remedy}"
     )
-    raise RunFailed(message)
+    raise SitesAway(message) if away else RunFailed(message)
 
 
 def _loss_of(config: RunConfig) -> str:

@@ -27,7 +27,7 @@ from server.aggregation.rules import Aggregator, averaged, control_of
 from server.rounds.checkpoint_choice import check_selection, is_better, score
 from server.rounds.early_stopping import should_stop
 from server.rounds.journal import Journal
-from server.rounds.quorum import check_quorum
+from server.rounds.quorum import SILENT, check_quorum
 from server.rounds.round_record import RoundRecord, last_ledgers
 from server.rounds.run_state import RunState, RunStore
 from server.rounds.update_admission import NotAdmitted, admit, admit_reports
@@ -229,7 +229,7 @@ class _Tally:
 
     def __init__(self, number: int, asked: Sequence[str]) -> None:
         self._number = number
-        self._left_out = dict.fromkeys(asked, "it did not answer")
+        self._left_out = dict.fromkeys(asked, SILENT)
         self._updates: list[str] = []
         self._faults: list[str] = []
         self._epsilon: dict[str, float] = {}

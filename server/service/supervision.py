@@ -2,7 +2,8 @@
 
 exit status 0            done
 an error's status        failed, with the error as its message
-TRY_AGAIN                started again after a while: the service had lost it, or the disk is full
+TRY_AGAIN                started again after a while: the service had lost it, the disk is full,
+                         or too few sites answered in time
 killed by a signal       started again from its last saved round, at most three times from one
 asked to stop            stopped; it has `stop_seconds` to save, then it is killed
 the service stops        waiting; it goes on when the service starts again
@@ -264,7 +265,8 @@ class Supervisor:
     async def _outcome(self, entry: RunEntry, running: _Running, lock: FileLock | None) -> RunEntry:
         """Start processes until one ends the run."""
         code, pause, place = None, _SHORTEST_PAUSE, self._folder.run(entry.run)
-        note = f"Goes on after round {place.last_round()}." if place.last_round() else ""
+        before = place.last_round()
+        note = f"Goes on after round {before}." if before else ""
         while lock is not None and running.asked is None:
             code = await self._once(entry.moved("running", note), running, lock)
             if running.asked is not None and code != ExitCode.DONE:
@@ -274,6 +276,8 @@ class Supervisor:
                 log(__name__).warning("run is tried again", run=entry.run, why=reason)
                 note = f"{reason} It is tried again every now and then."
                 self._note(entry.moved("waiting", note))
+                if place.last_round() > before:
+                    before, pause = place.last_round(), _SHORTEST_PAUSE
                 await running.pause(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
             elif code < 0 or code == ExitCode.INTERRUPTED:  # told to end, and not by us

@@ -21,7 +21,7 @@ from common.messages.wire import (
     SiteUpdate,
     TrainRequest,
 )
-from common.platform.errors import ConfigurationError, RunFailed
+from common.platform.errors import ConfigurationError, RunFailed, SitesAway
 from server.aggregation.rules import aggregator_of
 from server.rounds.journal import Journal
 from server.rounds.non_admission_reasons import Fault
@@ -207,14 +207,27 @@ def test_fewer_updates_than_the_quorum_fail_the_run_and_say_why() -> None:
     assert "Resuming would end here again" in text
 
 
-def test_a_run_that_others_can_save_is_to_be_resumed() -> None:
+@pytest.mark.parametrize(
+    ("why", "kind"),
+    [
+        ("it did not answer", SitesAway),
+        (Fault.LATE.value, SitesAway),
+        (RefusalReason.PAUSED.value, SitesAway),
+        (RefusalReason.FAILED.value, RunFailed),
+    ],
+)
+def test_a_round_that_others_can_save_is_asked_again_by_itself_or_to_be_resumed(
+    why: str, kind: type[RunFailed]
+) -> None:
     record = RoundRecord(
-        round=2,
-        updates=("east", "south"),
-        left_out={"north": Fault.NOT_FINITE.value, "west": "it did not answer"},
+        round=2, updates=("east", "south"), left_out={"north": Fault.NOT_FINITE.value, "west": why}
     )
-    with pytest.raises(RunFailed, match="Resume the run when enough sites can answer"):
+    with pytest.raises(RunFailed) as raised:
         check_quorum(config_of("aggregation: {smallest_quorum: 3}"), record)
+    assert type(raised.value) is kind
+    again = kind is SitesAway
+    assert ("It is asked again" in str(raised.value)) is again
+    assert ("Resume the run when enough sites can answer" in str(raised.value)) is not again
 
 
 class Silent(FakeSites):
