@@ -243,12 +243,24 @@ def plan(
 
 
 @app.command()
-def run(
+def run(  # noqa: PLR0913 - one parameter an option
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the run.")],
     seed: SeedOption = 0,
     site: Annotated[
         list[str] | None, typer.Option("--site", help="Only these sites; may be given again.")
     ] = None,
+    priority: Annotated[
+        int,
+        typer.Option(
+            min=-100, max=100, help="Among runs that wait their turn the higher goes first."
+        ),
+    ] = 0,
+    at: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME", help="Begin then: 22:00, or 2027-01-31 22:00, in this machine's time."
+        ),
+    ] = "",
     folder: FolderOption = None,
     *,
     without_privacy: WithoutPrivacyOption = False,
@@ -258,7 +270,13 @@ def run(
     """Start a run and watch it to its end; the exit status is the run's."""
     from server.cli import run as command
 
-    ordered = command.Ordered(seed=seed, sites=tuple(site or ()), waits=wait)
+    ordered = command.Ordered(
+        seed=seed,
+        sites=tuple(site or ()),
+        waits=wait,
+        priority=priority,
+        starts_at=command.start_time(at),
+    )
     options = command.RunOptions(ordered=ordered, without_privacy=without_privacy, detach=detach)
     raise typer.Exit(command.run(_chosen(folder), config, options))
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime, time, timedelta
 from pathlib import Path
 
 import typer
 
 from common.config.run_config import load_config, without_privacy
 from common.extensions.pinning import pinned
+from common.platform.errors import ConfigurationError
 from server.cli.watch import watched
 from server.files.folder import Folder
 from server.service.operator_client import Operator
 from server.service.run_book import Ordered
 
-__all__ = ["Ordered", "RunOptions", "run"]
+__all__ = ["Ordered", "RunOptions", "run", "start_time"]
+
+_TIME_OF_DAY = re.compile("[0-9]{1,2}:[0-9]{2}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +30,25 @@ class RunOptions:
     ordered: Ordered
     without_privacy: bool
     detach: bool
+
+
+def start_time(text: str) -> datetime | None:
+    """Return the time that a person means: the next such time of day, or a day and a time."""
+    if not text:
+        return None
+    now = datetime.now().astimezone()
+    try:
+        if _TIME_OF_DAY.fullmatch(text):
+            found = datetime.combine(now.date(), time.fromisoformat(text.zfill(5))).astimezone()
+            return found if found > now else (found + timedelta(days=1))
+        found = datetime.fromisoformat(text).astimezone()
+    except ValueError as error:
+        message = f"--at={text!r} is no time; write 22:00, or {now:%Y-%m-%d} 22:00."
+        raise ConfigurationError(message) from error
+    if found < now:
+        message = f"--at={text!r} is over; it is {now:%Y-%m-%d %H:%M}."
+        raise ConfigurationError(message)
+    return found
 
 
 def run(folder: Folder, path: Path, options: RunOptions) -> int:

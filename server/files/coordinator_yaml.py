@@ -51,6 +51,8 @@ class Settings(Part):
     health_grpc_port: _Port | None = None
     #: So long a run may take to save its round when the service is stopped.
     stop_seconds: PositiveInt = 20
+    #: So many runs work at the same time, the others wait; None: all.
+    runs_at_once: PositiveInt | None = None
     #: Open connections that have shown no key yet, in all and from one address; and how many new
     #: connections a second are taken up from addresses that have no turns of their own.
     strangers: Annotated[int, Strict(), Field(ge=8, le=10_000)] = 512
@@ -125,6 +127,8 @@ health_port: {settings.health_port or "null"}
 health_grpc_port: {settings.health_grpc_port or "null"}
 # So long a run may take to save its round when the service is stopped, in seconds.
 stop_seconds: {settings.stop_seconds}
+# So many runs work at the same time, the others wait their turn; null: all of them.
+runs_at_once: {settings.runs_at_once or "null"}
 # Open connections that have shown no key yet, in all and from one address, and new ones a second.
 # Sites that have shown theirs do not count: many behind one address (NAT) need no more than this.
 strangers: {settings.strangers}

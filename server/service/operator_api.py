@@ -5,7 +5,8 @@
     POST /api/sites/NAME/revoke
     POST /api/invites                   {"sites": ["north"], "hours": 72}
     GET  /api/runs, /api/runs/NAME      run.json, status.json and the last rounds
-    POST /api/runs                      {"config": "YAML", "seed": 0, "sites": [], "waits": false}
+    POST /api/runs                      {"config": "YAML", "seed": 0, "sites": [], "waits": false,
+                                         "priority": 0, "starts_at": "2027-01-31T22:00:00+01:00"}
     POST /api/runs/NAME/resume          {"waits": false}
     POST /api/runs/NAME/stop
     POST /api/plan                      {"config": "YAML", "seed": 0}: what the sites say to it

@@ -11,7 +11,7 @@ import re
 from datetime import UTC, datetime
 from typing import Literal
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, ConfigDict, Field, ValidationError
 
 from common.config.parts.section import Part
 from common.config.run_config import RunConfig
@@ -35,6 +35,10 @@ class Ordered(Part):
     sites: tuple[str, ...] = ()
     #: It waits for every one of them before the first round.
     waits: bool = False
+    #: Among the runs that wait: the higher goes first.
+    priority: int = Field(default=0, ge=-100, le=100)
+    #: It begins no earlier.
+    starts_at: AwareDatetime | None = None
 
 
 class RunEntry(Ordered):
@@ -76,7 +80,7 @@ class RunBook:
         place = self._folder.run(name)
         entry = RunEntry(
             run=name,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            created=datetime.now(UTC).isoformat(timespec="milliseconds"),
             **{field: getattr(ordered, field) for field in Ordered.model_fields},
         )
         replace_durably(place.config, config.in_force().to_yaml().encode())

@@ -1,7 +1,7 @@
 """The service of `wardround-coordinator start`.
 
 SIGTERM, SIGINT   stop runs in time, then the listeners
-SIGHUP            show the certificate in the folder anew, read stop_seconds again
+SIGHUP            show the certificate in the folder anew, read stop_seconds and runs_at_once again
 """
 
 from __future__ import annotations
@@ -76,7 +76,11 @@ class _Service:
         self._gateway = Gateway(folder, settings)
         self._gateway.superlink.stop_all_runs()
         self._supervisor = Supervisor(
-            folder, self._gateway.superlink, stop_seconds=settings.stop_seconds, command=command
+            folder,
+            self._gateway.superlink,
+            stop_seconds=settings.stop_seconds,
+            runs_at_once=settings.runs_at_once,
+            command=command,
         )
 
     async def run(self, started: Callable[[], None]) -> None:
@@ -117,7 +121,9 @@ class _Service:
             log(__name__).error("cannot reload; everything stays as it was", reason=str(error))
             return
         self._supervisor.stop_seconds = settings.stop_seconds
-        fixed = self._settings.model_copy(update={"stop_seconds": settings.stop_seconds})
+        self._supervisor.queue.at_once = settings.runs_at_once
+        taken = {"stop_seconds": settings.stop_seconds, "runs_at_once": settings.runs_at_once}
+        fixed = self._settings.model_copy(update=taken)
         if settings != fixed:
             log(__name__).warning("other changes in coordinator.yaml need a restart")
         log(__name__).info("reloaded")

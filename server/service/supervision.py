@@ -31,6 +31,7 @@ from common.platform.program_start import START
 from server.files.folder import Folder
 from server.files.status_reader import view_of
 from server.service.run_book import Ordered, RunBook, RunEntry, how_to_resume
+from server.service.run_queue import RunQueue
 
 #: The program of a run; the folder and the run's name follow it. -P: a folder that happens to
 #: be named server where the service was started must not run in our place.
@@ -41,8 +42,8 @@ TASK_TOKEN = "WARDROUND_TASK_TOKEN"  # noqa: S105 - a name, not a token
 #: The environment's name for the number of this process, with which a run's ends.
 SERVICE = "WARDROUND_SERVICE"
 _RESTARTS = 3
-#: Between two looks whether an earlier process of a run has ended.
-_LOCK_SECONDS = 0.2
+#: Between two looks whether an earlier process of a run has ended, or a run before it.
+_LOOK_SECONDS = 0.2
 #: Before a run is started again whose end was not its own fault; doubled each time.
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 _LONGEST_MESSAGE = 2000
@@ -109,12 +110,14 @@ class Supervisor:
         starter: RunStarter,
         *,
         stop_seconds: float,
+        runs_at_once: int | None = None,
         command: Sequence[str] = RUN_COMMAND,
     ) -> None:
         self._folder = folder
         self._starter = starter
         self._command = tuple(command)
         self.stop_seconds = stop_seconds
+        self.queue = RunQueue(runs_at_once)
         self._book = RunBook(folder)
         self._running: dict[str, _Running] = {}
         self._closing = False
@@ -217,6 +220,7 @@ class Supervisor:
         self._note(entry.moved("waiting", "It begins."))
         running = _Running()
         self._running[entry.run] = running
+        self.queue.enter(entry)
         running.task = asyncio.ensure_future(self._follow(entry, running))
 
     async def _end(self, running: _Running, state: _Asked, message: str) -> None:
@@ -230,6 +234,7 @@ class Supervisor:
     async def _follow(self, entry: RunEntry, running: _Running) -> None:
         """Run a run's processes to its end and write down how it ended."""
         try:
+            await self._turn(entry, running)
             lock = await self._locked(entry, running)
             try:
                 ended = await self._outcome(entry, running, lock)
@@ -239,8 +244,18 @@ class Supervisor:
         except (OSError, WardroundError) as error:
             ended = entry.moved("failed", str(error), ExitCode.RUN_FAILED)
         self._note(ended)
+        self.queue.leave(entry.run)
         del self._running[entry.run]
         log(__name__).info("run ended", run=entry.run, state=ended.state, message=ended.message)
+
+    async def _turn(self, entry: RunEntry, running: _Running) -> None:
+        """Return when the run has its turn, or is asked to end."""
+        said = ""
+        while running.asked is None and (why := self.queue.why_waiting(entry.run)):
+            if why != said:
+                self._note(entry.moved("waiting", why))
+                said = why
+            await running.pause(_LOOK_SECONDS)
 
     async def _locked(self, entry: RunEntry, running: _Running) -> FileLock | None:
         """Return the lock of the run's folder, or None where it is asked to end before.
@@ -255,7 +270,7 @@ class Supervisor:
                 if not told:
                     told = True
                     self._note(entry.moved("waiting", _EARLIER_PROCESS))
-                await running.pause(_LOCK_SECONDS)
+                await running.pause(_LOOK_SECONDS)
                 continue
             # So that nobody reads of the end of an earlier attempt.
             place.status.unlink(missing_ok=True)

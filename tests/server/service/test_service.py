@@ -22,7 +22,7 @@ from common.messages.enrolment import JOIN_PATH, Invite, JoinRequest
 from common.messages.signing_key import fingerprint, new_private_key, public_text
 from server.cli.app import app
 from server.enrolment.certificates import client_context
-from server.files.coordinator_yaml import Settings, host_and_port
+from server.files.coordinator_yaml import Settings, host_and_port, write_settings
 from server.files.folder import Folder
 from server.service.operator_client import Operator
 from server.service.run_book import Ordered, RunBook
@@ -238,6 +238,25 @@ def test_a_killed_service_goes_on_with_its_runs_in_its_next_life(tmp_path: Path)
         os.kill(orphan, signal.SIGKILL)  # before, two would work in one folder
         until(lambda: RunBook(folder).read("demo").state == "running")
         command(folder, "stop", "demo")
+
+
+def test_a_run_is_ordered_for_a_time_and_the_bound_is_read_anew(tmp_path: Path) -> None:
+    folder, settings = made(tmp_path)
+    with service(folder.path) as process:
+        late = ("--at", "2099-01-31 22:00", "--priority", "7", "--wait", "--detach")
+        command(folder, "run", config_that(tmp_path, "done"), *late)
+        entry = RunBook(folder).read("demo")
+        assert (entry.priority, entry.waits) == (7, True)
+        until(lambda: "It starts at 2099-01-31 22:00" in command(folder, "status"))
+        write_settings(folder.settings, settings.model_copy(update={"runs_at_once": 1}))
+        process.send_signal(signal.SIGHUP)
+        until(lambda: '"reloaded"' in (folder.log / "service.jsonl").read_text())
+        for _ in range(2):
+            command(folder, "run", config_that(tmp_path, "hang"), "--detach")
+        until(lambda: "at work demo-2" in RunBook(folder).read("demo-3").message)
+        assert "2020-01-01" in command(
+            folder, "run", config_that(tmp_path, "done"), "--at", "2020-01-01 12:00", status=WRONG
+        )
 
 
 def test_a_foreign_service_on_the_port_is_not_believed(

@@ -286,6 +286,25 @@ def test_a_run_stopped_before_its_process_is_there_stops_all_the_same(go: Go) ->
     go(story)
 
 
+def test_runs_beyond_the_bound_wait_their_turn_and_can_be_stopped_meanwhile(go: Go) -> None:
+    async def story(runs: Runs) -> None:
+        runs.supervisor.queue.at_once = 1
+        await runs.supervisor.order(that("hang"), Ordered())
+        await runs.ready("demo")
+        for priority in (0, 1):
+            await runs.supervisor.order(that("hang"), Ordered(priority=priority))
+        async with asyncio.timeout(20):
+            while "at work demo; 1 before it" not in runs.entry("demo-2").message:  # noqa: ASYNC110 - a file
+                await asyncio.sleep(0.01)
+        await runs.supervisor.stop("demo-2")
+        assert runs.entry("demo-2").state == "stopped"
+        await runs.supervisor.stop("demo")
+        await runs.ready("demo-3")
+        assert runs.starter.begun == ["demo", "demo-3"]
+
+    go(story)
+
+
 def test_two_processes_never_work_in_one_runs_folder(go: Go) -> None:
     async def story(runs: Runs) -> None:
         await runs.supervisor.order(that("hang"), Ordered())
