@@ -15,7 +15,17 @@ from rich.table import Table
 from rich.text import Text
 
 from common.metrics.constant_predictor import beside
-from server.cli.run_words import clock, measured, progress, since, size, time_left, waits_for
+from common.metrics.names import metric_words
+from server.cli.run_words import (
+    clock,
+    measured,
+    of_round,
+    progress,
+    since,
+    size,
+    time_left,
+    waits_for,
+)
 from server.files.status_reader import RoundFacts, RunStatus, RunView, SiteStatus
 from server.service.advice import advice
 
@@ -148,8 +158,12 @@ def _known(value: float | None) -> str:
 
 def _rounds(rounds: Sequence[RoundFacts], status: RunStatus, now: datetime) -> Table:
     scored = any(record.score is not None for record in rounds)
+    # One of them; the others, with their intervals, stand below for the last round.
+    metric = next((name for record in rounds for name in record.metrics), "")
     without = any(record.left_out for record in rounds)
     table = _table("round", "done", "sites", *(["score"] if scored else []))
+    if metric:
+        _add_number(table, metric_words(metric))
     for name in ("sent", "received"):
         _add_number(table, name)
     if without:
@@ -159,6 +173,7 @@ def _rounds(rounds: Sequence[RoundFacts], status: RunStatus, now: datetime) -> T
         sent, received = moved[record.round] if record.round < len(moved) else (0, 0)
         row = [str(record.round), clock(record.at, now), str(len(record.updates))]
         row += ["" if record.score is None else f"{record.score:.4f}"] if scored else []
+        row += [of_round(record, metric)] if metric else []
         row += [size(sent), size(received)]
         # Why they were left out stands with the sites, or in the journal.
         row += [", ".join(record.left_out)] if without else []

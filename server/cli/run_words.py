@@ -1,6 +1,6 @@
 """Times, sizes and states of a run in words.
 
-Public: clock, duration, size, since, progress, waits_for, time_left, measured.
+Public: clock, duration, size, since, progress, waits_for, time_left, measured, of_round.
 """
 
 from __future__ import annotations
@@ -104,6 +104,13 @@ def round_seconds(rounds: tuple[RoundFacts, ...]) -> float | None:
 def measured(metrics: Mapping[str, object]) -> str:
     """Return the metrics with their intervals: AUROC 0.912 (0.881 to 0.938)."""
     return ", ".join(filter(None, (_measured(name, found) for name, found in metrics.items())))
+
+
+def of_round(record: RoundFacts, name: str) -> str:
+    """Return one metric of a round without its interval, or nothing where it was not measured."""
+    found = record.metrics.get(name)
+    value = found.get("value") if isinstance(found, Mapping) else None
+    return f"{value:.3f}" if isinstance(value, int | float) else ""
 
 
 def _measured(name: str, found: object) -> str:

@@ -16,9 +16,10 @@ from rich.live import Live
 from rich.text import Text
 
 from common.metrics.constant_predictor import beside
+from common.metrics.names import metric_words
 from common.platform.errors import ConfigurationError, ExitCode, LinkDown, Unreachable
 from server.cli.run_display import frame, table_of
-from server.cli.run_words import waits_for
+from server.cli.run_words import of_round, waits_for
 from server.files.folder import Folder
 from server.files.status_reader import RoundFacts, RunView, newest
 from server.service.advice import advice
@@ -163,6 +164,9 @@ def _step(view: RunView) -> str:
 
 def _of_round(record: RoundFacts) -> str:
     score = "" if record.score is None else f", score {record.score:.4f}"
+    metric = next(iter(record.metrics), "")
+    value = of_round(record, metric)
+    score += f", {metric_words(metric)} {value}" if value else ""
     without = f", without {', '.join(record.left_out)}" if record.left_out else ""
     return f"round {record.round} is done: {len(record.updates)} updates{score}{without}"
 

@@ -79,6 +79,7 @@ class RoundFacts(_Facts):
     updates: tuple[str, ...] = ()
     left_out: dict[str, str] = Field(default={})
     score: float | None = None
+    metrics: dict[str, object] = Field(default={})  # on validation patients, where it was measured
 
 
 class RunView(_Facts):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import pty
 import select
@@ -17,6 +18,7 @@ import pytest
 from rich.console import Console
 
 from common.messages.refusals import RefusalReason
+from common.metrics.intervals import Estimate
 from common.platform.errors import ConfigurationError, Unreachable
 from server.cli.run_words import clock, duration, size, time_left
 from server.cli.watch import show, watch
@@ -111,6 +113,32 @@ def test_a_row_of_long_names_fits_the_screen(run: Run, width: int) -> None:
     assert "refused" in text
     assert "received" in text
     assert max(map(len, text.splitlines())) <= width
+
+
+def test_rounds_tell_their_first_metric_and_json_all_of_them(run: Run) -> None:
+    run.board.begin("training", 3)
+    auroc = Estimate(value=0.81, low=0.7, high=0.9, patients=40)
+    hidden = Estimate(value=math.nan, low=math.nan, high=math.nan, patients=40, reason="too few")
+    run.round(1, metrics={"auroc": auroc, "brier": auroc})
+    run.round(2, metrics={"auroc": hidden})
+    run.round(3)
+    view = run.look()
+    lines = shown(view).splitlines()
+    (head,) = (line for line in lines if line.startswith("round "))
+    assert head.split() == ["round", "done", "sites", "score", "AUROC", "sent", "received"]
+    rows = [line.split()[2:5] for line in lines[lines.index(head) + 2 :][:3]]
+    assert rows == [["1", "0.5000", "0.810"], ["1", "0.5000", "0"], ["1", "0.5000", "0"]]
+    told = view.model_dump(mode="json")["rounds"]
+    assert told[0]["metrics"]["brier"]["value"] == 0.81
+
+
+def test_a_watched_round_tells_its_metric(run: Run) -> None:
+    run.board.begin("training", 1)
+    first = run.look()
+    run.round(1, metrics={"auroc": Estimate(value=0.81, low=0.7, high=0.9, patients=40)})
+    run.state("done")
+    _, lines = seen(iter([first, run.look()]), terminal=False)
+    assert "round 1 is done: 1 updates, score 0.5000, AUROC 0.810" in lines
 
 
 def test_a_run_that_is_over_says_how_it_ended_and_what_comes_next(run: Run) -> None:
