@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, Field, Strict, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    Strict,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from client.site.extensions_section import AllowedExtension
 from client.site.hours import check_hours, within
@@ -30,6 +39,13 @@ _HEAD = """\
 """
 
 
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,2})?", text):
+        message = "expected auto, cpu, cuda, or one GPU such as cuda:1"
+        raise ValueError(message)
+    return text
+
+
 class SiteConfig(Part):
     """A site's own configuration; the descriptions stand in site.yaml above their keys."""
 
@@ -43,8 +59,10 @@ class SiteConfig(Part):
         description="The table of labels (CSV, XLSX or Parquet); null takes labels.csv in that "
         "folder.",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="Where networks train: auto takes a GPU if there is one."
+    device: Annotated[str, AfterValidator(_device)] = Field(
+        default="auto",
+        description="Where networks train: auto takes a GPU if there is one; cpu; cuda, or "
+        "cuda:1 where this machine has several and gives that one.",
     )
     memory_gib: PositiveFloat | None = Field(
         default=None, description="Memory that training may take, in GiB; null for no limit."

@@ -14,17 +14,25 @@ from common.platform.errors import ConfigurationError
 Precision = Literal["float32", "bf16"] | None
 
 
-def device_of(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """Return the device; ConfigurationError when a GPU is asked for and there is none."""
-    if wanted == "cuda" and not torch.cuda.is_available():
+def device_of(wanted: str) -> torch.device:
+    """Return the device of site.yaml; ConfigurationError for a GPU that is not there."""
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "auto":
+        wanted = "cuda" if there else "cpu"
+    device = torch.device(wanted)
+    if device.type == "cuda" and not there:
         message = (
-            "site.yaml says device: cuda, and torch finds no GPU. Install the driver and a CUDA "
-            "build of torch, or write device: auto."
+            f"site.yaml says device: {wanted}, and torch finds no GPU. Install the driver and a "
+            "CUDA build of torch, or write device: auto."
         )
         raise ConfigurationError(message)
-    if wanted == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda")
+    if (device.index or 0) >= max(there, 1):
+        message = (
+            f"site.yaml says device: {wanted}, and torch finds {there}: cuda:0 to "
+            f"cuda:{there - 1}. Write one of these."
+        )
+        raise ConfigurationError(message)
+    return device
 
 
 def place(
