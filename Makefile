@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --only-binary :all: --require-hashes --no-deps
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-fast check docs wheel lock bench clean help
+.PHONY: demo test test-fast check docs wheel deb lock bench clean help
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -54,6 +54,9 @@ wheel: $(READY)  ## build the wheel into dist/, with locks, bill of materials an
 	@echo "Wheel: dist/."
 	@$(BIN)/python -m build --wheel --no-isolation --quiet
 	@$(BIN)/python locks/release.py
+
+deb: wheel  ## build dist/wardround-site_VERSION_all.deb for a hospital's Debian machine
+	@$(BIN)/python deploy/deb.py
 
 lock: $(READY)  ## write locks/ anew from pyproject.toml and constraints.txt
 	@echo "Lock: locks/."

@@ -27,6 +27,22 @@ EXTRAS = {
     "simulation": ("simulation",),
     "dev": ("dev", "coordinator", "simulation"),
 }
+#: What a site-slim.txt leaves out of site.txt, and who needs it.
+LEFT_OUT = {
+    "Parquet tables": ("pyarrow",),
+    "OMOP": ("greenlet", "sqlalchemy"),
+    "predict and measure, DICOM SR and SEG, FHIR": (
+        *("captum", "contourpy", "cycler", "flatbuffers", "fonttools", "highdicom"),
+        *("fhir-core", "fhir-resources", "kiwisolver", "matplotlib", "onnxruntime", "pyjpegls"),
+        *("pyparsing", "python-dateutil", "tqdm"),
+    ),
+    "bundles, which a coordinator exports": ("ml-dtypes", "onnx", "onnx-ir", "onnxscript"),
+    "Flower's service and its command line": (
+        *("alembic", "annotated-doc", "fastapi", "httptools", "mako", "prompt-toolkit"),
+        *("python-dotenv", "starlette", "uv", "uvicorn", "uvloop", "watchfiles", "wcwidth"),
+        *("websockets",),
+    ),
+}
 _OF_GPUS = re.compile(r"(cuda-|nvidia-|triton)")
 _HEAD = "# Written by `make lock`; do not edit. Install with --require-hashes --no-deps.\n"
 
@@ -39,11 +55,21 @@ def main() -> None:
         torch = found.pop("torch")
         gpu |= {package: text for package, text in found.items() if _OF_GPUS.match(package)}
         _write(name, [text for package, text in found.items() if package not in gpu])
+        if name == "site":
+            _write(
+                "site-slim", [text for package, text in slim(found).items() if package not in gpu]
+            )
         _write("torch", [torch])
         version = torch.partition("==")[2].split()[0]
         hashes = "".join(f" \\\n    --hash=sha256:{one}" for one in CPU_BUILDS)
         _write("torch-cpu", [f"torch=={version}+cpu{hashes}\n"])
     _write("torch-cuda", list(gpu.values()))
+
+
+def slim(found: dict[str, str]) -> dict[str, str]:
+    """Return the packages of a site that takes part in runs, and does nothing beside."""
+    left_out = {package for packages in LEFT_OUT.values() for package in packages}
+    return {package: text for package, text in found.items() if package not in left_out}
 
 
 def _compiled(extras: tuple[str, ...]) -> dict[str, str]:

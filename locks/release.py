@@ -21,7 +21,16 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-SHIPPED = ("torch", "torch-cpu", "torch-cuda", "site", "ocr", "coordinator", "simulation")
+SHIPPED = (
+    "torch",
+    "torch-cpu",
+    "torch-cuda",
+    "site",
+    "site-slim",
+    "ocr",
+    "coordinator",
+    "simulation",
+)
 _REQUIREMENT = re.compile(r"(?m)^([a-z0-9][a-z0-9._-]*)==([^ ;\\\n]+)")
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 

@@ -28,6 +28,8 @@ PACKAGES = {
     "dcmdrle": "dcmtk",
     "dcmqridx": "dcmtk",
     "dcmqrscp": "dcmtk",
+    "dpkg": "dpkg",
+    "dpkg-deb": "dpkg",
     "gcc": "gcc",
     "gdcmconv": "libgdcm-tools",
     "ip": "iproute2",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import sys
@@ -13,13 +14,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LOCKS = ROOT / "locks"
 sys.path.insert(0, str(LOCKS))
-import release  # noqa: E402 - a script beside the locks
+import lock  # noqa: E402 - a script beside the locks
+import release  # noqa: E402 - the same
 
 NAMES = (
     "torch",
     "torch-cpu",
     "torch-cuda",
     "site",
+    "site-slim",
     "ocr",
     "omop",
     "pathology",
@@ -70,8 +73,38 @@ def test_the_release_is_hashed_and_its_bill_names_every_package(tmp_path: Path) 
     bill = json.loads((tmp_path / "wardround-0.1.0.cdx.json").read_text(encoding="utf-8"))
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
     named = {(plain(c["name"]), c["version"]) for c in bill["components"]}
-    for lock in release.SHIPPED:
-        assert set(pinned(LOCKS / f"{lock}.txt").items()) <= named
+    for name in release.SHIPPED:
+        assert set(pinned(LOCKS / f"{name}.txt").items()) <= named
     assert all(c["externalReferences"] for c in bill["components"])
     refs = [c["bom-ref"] for c in bill["components"]]
     assert len(refs) == len(set(refs))
+
+
+#: Where a site imports what a slim installation lacks, by what is done there.
+NEEDS_MORE = ("client/inference", "client/outcomes", "client/results", "common/bundle")
+#: Their modules, where the name is another.
+MODULES = {"fhir-resources": "fhir", "python-dateutil": "dateutil", "pyjpegls": "jpeg_ls"}
+
+
+def test_a_slim_site_lacks_nothing_by_which_it_takes_part_in_runs() -> None:
+    left_out = {package for packages in lock.LEFT_OUT.values() for package in packages}
+    whole, slim = pinned(LOCKS / "site.txt"), pinned(LOCKS / "site-slim.txt")
+    assert left_out == set(whole) - set(slim)  # else: type `make lock`
+    assert slim.items() <= whole.items()
+    names = {MODULES.get(package, package).replace("-", "_") for package in left_out}
+    needing = {
+        path.relative_to(ROOT).as_posix()
+        for room in ("client", "common")
+        for path in (ROOT / room).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for name in imported(node)
+        if name in names
+    }
+    needing -= {"client/labels/table_files.py"}  # Parquet
+    assert {path for path in needing if not path.startswith(NEEDS_MORE)} == set()
+
+
+def imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name.partition(".")[0] for alias in node.names]
+    return [(node.module or "").partition(".")[0]] if isinstance(node, ast.ImportFrom) else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client.site.site_config import SiteConfig
@@ -10,6 +10,8 @@ from common.platform.systemd import Daemon, how_to_install_unit, unit_of
 
 #: Memory of the daemon beside its worker.
 _DAEMON_GIB = 1.0
+_CPU = "PrivateDevices=yes\n"
+_GPU = "# The GPU and no other device.\nDevicePolicy=closed\nDeviceAllow=char-nvidia* rw\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,20 +26,28 @@ class SiteUnit:
 
 def unit(service: SiteUnit) -> str:
     """Return the unit's text; images and labels are only read."""
-    config, home = service.config, service.home
+    config = service.config
     memory = "infinity" if config.memory_gib is None else f"{_mib(config.memory_gib)}M"
-    return unit_of(
-        Daemon(
-            description=f"Wardround site {config.name}",
-            user=service.user,
-            command=(str(service.program), "start", "--json", "--home", str(home)),
-            own="TimeoutStopSec=30\nKillMode=mixed\n"
-            "# A worker that takes too much memory is ended alone; the daemon starts another.\n"
-            f"OOMPolicy=continue\nMemoryMax={memory}\nTasksMax=1024",
-            devices=_devices(config),
-            writes=home,
-            reads=_read_only(config),
-        )
+    devices = _CPU if config.device == "cpu" else _GPU
+    daemon = _daemon(f"Wardround site {config.name}", service.program, service.home, memory)
+    return unit_of(replace(daemon, user=service.user, devices=devices, reads=_read_only(config)))
+
+
+def packaged_unit(program: Path, home: Path) -> str:
+    """Return the unit of a package, which is installed before anybody has written a site.yaml."""
+    return unit_of(_daemon("Wardround site", program, home, "infinity"))
+
+
+def _daemon(description: str, program: Path, home: Path, memory: str) -> Daemon:
+    return Daemon(
+        description=description,
+        user="wardround",
+        command=(str(program), "start", "--json", "--home", str(home)),
+        own="TimeoutStopSec=30\nKillMode=mixed\n"
+        "# A worker that takes too much memory is ended alone; the daemon starts another.\n"
+        f"OOMPolicy=continue\nMemoryMax={memory}\nTasksMax=1024",
+        devices=_GPU,
+        writes=home,
     )
 
 
@@ -47,12 +57,6 @@ def how_to_install(service: SiteUnit, written: Path) -> list[str]:
     return how_to_install_unit(
         "wardround-site", user=service.user, folder=service.home, written=written, doctor=doctor
     )
-
-
-def _devices(config: SiteConfig) -> str:
-    if config.device == "cpu":
-        return "PrivateDevices=yes\n"
-    return "# The GPU and no other device.\nDevicePolicy=closed\nDeviceAllow=char-nvidia* rw\n"
 
 
 def _read_only(config: SiteConfig) -> tuple[Path, ...]:

@@ -23,6 +23,10 @@ ContentOption = Annotated[
 ]
 
 
+#: One of ours that is missing is a fault of ours.
+OWN_PACKAGES = frozenset({"client", "common", "server", "simulations", "wardround"})
+
+
 class Reporting(TyperGroup):
     """Turns faults that a person can mend into one message and an exit status."""
 
@@ -39,6 +43,16 @@ class Reporting(TyperGroup):
         except KeyboardInterrupt:
             typer.echo(self.interrupted, err=True)
             raise typer.Exit(ExitCode.INTERRUPTED) from None
+        except ModuleNotFoundError as error:
+            package = (error.name or "").partition(".")[0]
+            if package in OWN_PACKAGES:
+                raise
+            typer.echo(
+                f"Error: {package} is not installed here. A slim installation (site-slim.txt) "
+                "takes part in runs and no more; install site.txt, or the extra that has it.",
+                err=True,
+            )
+            raise typer.Exit(ExitCode.WRONG_CONFIGURATION) from error
         except BrokenPipeError:
             raise  # somebody who has read enough, e.g. `head`
         except OSError as error:
