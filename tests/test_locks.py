@@ -81,7 +81,10 @@ def test_the_release_is_hashed_and_its_bill_names_every_package(tmp_path: Path) 
 
 
 #: Where a site imports what a slim installation lacks, by what is done there.
-NEEDS_MORE = ("client/inference", "client/outcomes", "client/results", "common/bundle")
+NEEDS_MORE = (
+    *("client/inference", "client/outcomes", "client/pacs/receivers", "client/results"),
+    "common/bundle",
+)
 #: Their modules, where the name is another.
 MODULES = {"fhir-resources": "fhir", "python-dateutil": "dateutil", "pyjpegls": "jpeg_ls"}
 
