@@ -508,12 +508,18 @@ def listen(
     ] = None,
     home: HomeOption = None,
     *,
+    worklist: Annotated[
+        bool,
+        typer.Option(
+            "--worklist", help="Perform workitems of the PACS's worklist (UPS-RS), not by C-STORE."
+        ),
+    ] = False,
     send: SendOption = False,
     show: Annotated[
         bool, typer.Option("--list", help="Show what arrived and what became of it, and end.")
     ] = False,
 ) -> None:
-    """Score studies as they arrive, by C-STORE or in a watched folder, until Ctrl-C.
+    """Score studies as they arrive, by C-STORE, in a folder or by worklist, until Ctrl-C.
 
     A study is scored when the PACS has no more images of it than came, or, with no PACS to ask,
     when nothing came for pacs.listen.settle_seconds.
@@ -525,7 +531,10 @@ def listen(
     if bundle is None:
         message = "Give the model that scores: --bundle FOLDER. To see what arrived: --list"
         raise ConfigurationError(message)
-    wishes = command.ListenOptions(bundle=bundle, folder=folder, send=send)
+    if worklist and folder is not None:
+        message = "Give --folder or --worklist, not both: studies come one way."
+        raise ConfigurationError(message)
+    wishes = command.ListenOptions(bundle=bundle, folder=folder, send=send, worklist=worklist)
     raise typer.Exit(command.listen(_chosen(home), wishes))
 
 

@@ -52,6 +52,26 @@ class PullSelection(Part):
         return self
 
 
+class Worklist(Part):
+    """Which workitems of a UPS-RS worklist are ours (IHE AIW-I)."""
+
+    url: str | None = Field(
+        default=None, description="The root of UPS-RS, before /workitems; null takes pacs.url."
+    )
+    label: str | None = Field(default=None, description="Worklist Label (0074,1202) of ours.")
+    code: str | None = Field(
+        default=None, description="Code value of the Scheduled Workitem Code Sequence of ours."
+    )
+    poll_seconds: PositiveFloat = Field(default=10.0, description="How often it is asked.")
+
+    @model_validator(mode="after")
+    def _ours_alone(self) -> Self:
+        if self.label is None and self.code is None:
+            message = "give label or code: not every workitem is for this model"
+            raise ValueError(message)
+        return self
+
+
 class Listening(Part):
     """How arriving studies are taken by `wardround-site listen`."""
 
@@ -63,6 +83,11 @@ class Listening(Part):
     )
     keep_hours: PositiveFloat = Field(
         default=24.0, description="What arrived is removed so long after its study was dealt with."
+    )
+    worklist: Worklist | None = Field(
+        default=None,
+        description="For `listen --worklist`: workitems that are performed, such as {label: "
+        "wardround-lung}; null for none.",
     )
     give_up_hours: PositiveFloat = Field(
         default=24.0,

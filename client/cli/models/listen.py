@@ -39,6 +39,7 @@ class ListenOptions:
     bundle: Path
     folder: Path | None  # a folder that studies are put into; None: they come by C-STORE
     send: bool
+    worklist: bool = False  # studies that workitems ask for, fetched from the PACS
 
 
 def listen(home: Home, wishes: ListenOptions) -> ExitCode:
@@ -101,7 +102,11 @@ def _way(
     home: Home, wishes: ListenOptions, pacs: PacsConfig | None, arrivals: ArrivalQueue
 ) -> AbstractContextManager[str]:
     from client.inference.arrivals.intake import by_folder, by_store
+    from client.inference.arrivals.worklist import by_worklist
 
+    if wishes.worklist:
+        assert pacs is not None  # noqa: S101  # _receivers has seen to it
+        return by_worklist(pacs, home.arrived, home.folder / "worklist.db", arrivals)
     if wishes.folder is None:
         assert pacs is not None  # noqa: S101  # _receivers has seen to it
         return by_store(pacs, home.arrived, arrivals)
@@ -118,6 +123,11 @@ def _receivers(home: Home, wishes: ListenOptions) -> tuple[PacsConfig | None, Re
     site = load_site_config(home.site_yaml) if home.site_yaml.exists() else None
     pacs = None if site is None else site.pacs
     receivers = ResultReceivers() if site is None else site.results
+    if wishes.worklist and not wishes.send:
+        message = (
+            "A workitem is done when its results are in the PACS: give --send with --worklist."
+        )
+        raise ConfigurationError(message)
     if pacs is None and (wishes.folder is None or (wishes.send and not receivers.any)):
         needs = "that results are sent to" if wishes.folder is not None else "that sends studies"
         message = (

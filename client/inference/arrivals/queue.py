@@ -164,15 +164,22 @@ class ArrivalQueue(SharedDatabase):
             database.executemany("INSERT OR IGNORE INTO result VALUES (?, ?, ?, ?, ?, ?, 0)", rows)
             self._set(database, one, "written", now, "")
 
+    def results(self, study: str) -> tuple[Result, ...]:
+        """Return all results of a study that are written down."""
+        return self._results(study, undelivered=False)
+
     def undelivered(self, study: str) -> tuple[Result, ...]:
         """Return the results of a study that are still to be sent."""
+        return self._results(study, undelivered=True)
+
+    def _results(self, study: str, *, undelivered: bool) -> tuple[Result, ...]:
         with self._lock:
             rows: Sequence[tuple[str, str, str | None, str | None, str | None]] = (
                 self._database.execute(
                     # Outlines first: the report refers to them.
                     "SELECT path, kind, sop_class, instance, series FROM result "
-                    "WHERE study = ? AND NOT delivered ORDER BY kind DESC, path",
-                    (study,),
+                    "WHERE study = ? AND NOT (? AND delivered) ORDER BY kind DESC, path",
+                    (study, undelivered),
                 ).fetchall()
             )
         return tuple(

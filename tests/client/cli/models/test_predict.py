@@ -207,6 +207,8 @@ def test_too_few_patients_are_told_and_nothing_is_kept(tmp_path: Path, bundle: P
         (["predict", "DATA", "--bundle", "BUNDLE"], 3, "several studies"),
         (["predict", "DATA/labels.csv", "--bundle", "BUNDLE"], 3, "1 x NOT_DICOM"),
         (["predict", "DATA/P1.dcm", "--bundle", "BUNDLE", "--send"], 2, "names no PACS"),
+        (["listen", "--bundle", "BUNDLE", "--worklist"], 2, "give --send with --worklist"),
+        (["listen", "--bundle", "BUNDLE", "--worklist", "--folder", "DATA"], 2, "not both"),
         (["predict", "DATA/P1.dcm"], 2, "--bundle"),
         (["calibrate", "--bundle", "/nowhere"], 2, "no bundle in /nowhere"),
         (["calibrate", "--bundle", "BUNDLE", "--coverage", "1.5"], 2, "Expected coverage=1.5"),
